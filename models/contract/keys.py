@@ -1,0 +1,74 @@
+"""Every Redis key of the project. No other module spells one.
+
+All keys of one user share the hash tag ``{u:ID}`` and all keys of one item share ``{i:ID}``: on a Redis Cluster
+a user's keys lie in one slot (one round trip, atomic scripts), and deleting a user needs no SCAN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
+
+
+def _escaped(identifier: str) -> str:
+    """An id in a form that cannot close or open a hash tag."""
+    return identifier.translate(_ESCAPES)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys under one prefix; two prefixes on one server are two installations that do not see each other."""
+
+    prefix: str = "lorank"
+
+    def user_profile(self, user_id: str) -> str:
+        """JSON profile features of a user."""
+        return f"{self.prefix}:{{u:{_escaped(user_id)}}}:profile"
+
+    def user_history(self, user_id: str) -> str:
+        """Packed live history of a user, see ``events``."""
+        return f"{self.prefix}:{{u:{_escaped(user_id)}}}:history"
+
+    def user_knowledge(self, user_id: str, space: str) -> str:
+        """Packed knowledge record of a user in one space, see ``knowledge``."""
+        return f"{self.prefix}:{{u:{_escaped(user_id)}}}:k:{space}"
+
+    def item_features(self, item_id: str, release: str) -> str:
+        """Packed feature record of an item within one release, see ``items``."""
+        return f"{self.prefix}:{{i:{_escaped(item_id)}}}:f:{release}"
+
+    def item_knowledge(self, item_id: str, space: str) -> str:
+        """Packed knowledge record of an item in one space."""
+        return f"{self.prefix}:{{i:{_escaped(item_id)}}}:k:{space}"
+
+    def item_directory(self, release: str, block: int) -> str:
+        """JSON list of item ids; the blocks of a release enumerate its catalogue without a SCAN."""
+        return f"{self.prefix}:release:{release}:items:{block}"
+
+    def release_manifest(self, release: str) -> str:
+        return f"{self.prefix}:release:{release}:manifest"
+
+    def release_revision(self, release: str) -> str:
+        """Counter that a refresh raises when item records of a release changed in place."""
+        return f"{self.prefix}:release:{release}:revision"
+
+    @property
+    def live(self) -> str:
+        """The release pointer: the id of the release that is served."""
+        return f"{self.prefix}:live"
+
+    @property
+    def releases(self) -> str:
+        """JSON list of published release ids, oldest first."""
+        return f"{self.prefix}:releases"
+
+    @property
+    def interactions(self) -> str:
+        """Stream of interactions that the service accepted."""
+        return f"{self.prefix}:interactions"
+
+    @property
+    def exposures(self) -> str:
+        """Capped stream of what was shown to whom."""
+        return f"{self.prefix}:exposures"

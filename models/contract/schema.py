@@ -1,0 +1,131 @@
+"""The feature schema: which fields a user and an item have, and how a raw value becomes an index.
+
+A schema is data. It travels inside the model artifact, and its fingerprint travels with every record that was
+encoded under it, so training and serving can never disagree about a feature without noticing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+FrozenConfig = ConfigDict(frozen=True, extra="forbid")
+
+UNKNOWN = 0
+"""Index of an unknown, missing or padded value in every categorical feature."""
+
+
+def fingerprint(document: Any, length: int = 16) -> str:
+    """First ``length`` hex digits of the SHA-256 of a JSON document in canonical form."""
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+
+class FieldSpec(BaseModel):
+    """One categorical field. Either a closed ``vocab`` of strings, or ``edges`` that cut a number into buckets.
+
+    ``slots`` is how many values one user or item may carry (a film has several genres); further values are dropped.
+    """
+
+    model_config = FrozenConfig
+
+    name: str
+    vocab: tuple[str, ...] = ()
+    edges: tuple[float, ...] = ()
+    slots: Annotated[int, Field(ge=1, le=64)] = 1
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> FieldSpec:
+        if bool(self.vocab) == bool(self.edges):
+            raise ValueError(f"field {self.name!r} needs either vocab or edges")
+        if len(set(self.vocab)) != len(self.vocab):
+            raise ValueError(f"field {self.name!r} repeats a vocabulary entry")
+        if list(self.edges) != sorted(set(self.edges)):
+            raise ValueError(f"field {self.name!r} needs strictly rising edges")
+        return self
+
+    @property
+    def cardinality(self) -> int:
+        """Number of indices, the unknown index included."""
+        return len(self.vocab) + 1 if self.vocab else len(self.edges) + 2
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {value: position for position, value in enumerate(self.vocab, start=1)}
+
+    def encode(self, value: object) -> list[int]:
+        """Indices of a raw value, padded to ``slots``. Whatever is not understood becomes ``UNKNOWN``; never raises."""
+        values: Sequence[object] = value if isinstance(value, (list, tuple)) else (value,)
+        indices = [self._encode_one(one) for one in values[: self.slots]]
+        return indices + [UNKNOWN] * (self.slots - len(indices))
+
+    def _encode_one(self, value: object) -> int:
+        if value is None:
+            return UNKNOWN
+        if self.vocab:
+            return self._index.get(str(value), UNKNOWN)
+        try:
+            number = float(value)  # type: ignore[arg-type]  # anything float() refuses is unknown
+        except (TypeError, ValueError, OverflowError):
+            return UNKNOWN
+        return UNKNOWN if number != number else bisect_right(self.edges, number) + 1
+
+
+class FeatureSchema(BaseModel):
+    """All that is needed to turn users, items and events into model inputs.
+
+    ``value_center`` and ``value_scale`` normalise an interaction's value (a star rating); values above
+    ``liked_above`` count as positive. ``history_types`` are the interaction types that enter the live history.
+    """
+
+    model_config = FrozenConfig
+
+    version: int = 1
+    name: str
+    user_fields: tuple[FieldSpec, ...]
+    item_fields: tuple[FieldSpec, ...]
+    history_length: Annotated[int, Field(ge=1, le=4096)]
+    history_types: tuple[str, ...] = ("rating",)
+    value_center: float = 3.0
+    value_scale: Annotated[float, Field(gt=0)] = 2.0
+    liked_above: float = 3.0
+    prior_liked: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    partitions: Annotated[int, Field(ge=1, le=255)]
+    knowledge_dim: Annotated[int, Field(ge=1, le=4096)]
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> FeatureSchema:
+        for fields in (self.user_fields, self.item_fields):
+            names = [field.name for field in fields]
+            if len(set(names)) != len(names):
+                raise ValueError(f"schema {self.name!r} repeats a field name")
+        return self
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change whenever encoded features would."""
+        return fingerprint(self.model_dump(mode="json"))
+
+    @property
+    def user_slots(self) -> int:
+        return sum(field.slots for field in self.user_fields)
+
+    @property
+    def item_slots(self) -> int:
+        return sum(field.slots for field in self.item_fields)
+
+    def encode_user_fields(self, features: Mapping[str, object]) -> list[int]:
+        return _encode_fields(self.user_fields, features)
+
+    def encode_item_fields(self, features: Mapping[str, object]) -> list[int]:
+        return _encode_fields(self.item_fields, features)
+
+
+def _encode_fields(fields: Sequence[FieldSpec], features: Mapping[str, object]) -> list[int]:
+    return [index for field in fields for index in field.encode(features.get(field.name))]

@@ -1,0 +1,29 @@
+"""DeepFM (arXiv 1703.04247): a factorization machine and a deep network over the same field embeddings."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.ctr.dcn import all_fields
+from models.ctr.features import InputEmbedding
+from models.ctr.layers import MLP, FactorizationMachine
+
+
+class DeepFM(nn.Module):
+    """Logits [C] of the contract's inputs. The first-order term is one linear layer over the concatenated fields."""
+
+    def __init__(self, embedding: InputEmbedding, dropout: float) -> None:
+        super().__init__()
+        self.embedding = embedding
+        width = (embedding.user_width + embedding.item_width + 1 + int(embedding.knowledge)) * embedding.dim
+        self.second_order = FactorizationMachine()
+        self.deep = MLP(width, (200, 80), dropout)
+        self.out = nn.Linear(width + 80, 1)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        fields = all_fields(self.embedding, inputs)
+        flat = fields.flatten(1)
+        linear = self.out(torch.cat([flat, self.deep(flat)], dim=1))
+        logits: Tensor = (linear + self.second_order(fields)).squeeze(1)
+        return logits

@@ -1,0 +1,83 @@
+"""torch -> ONNX: one self-contained file with the artifact manifest in its metadata.
+
+The exported graph takes one user (leading dimension 1) and a free number of candidates, and answers probabilities.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from torch import Tensor, nn
+
+from models.contract.artifact import METADATA_KEY, ArtifactManifest
+from models.contract.encoding import ITEM_INPUTS, Tensors
+
+
+class _Serving(nn.Module):
+    """Named inputs as positional arguments, logits as probabilities."""
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return torch.sigmoid(self.model(dict(zip(self.names, tensors, strict=True))))
+
+
+def export_onnx(model: nn.Module, manifest: ArtifactManifest, example: Tensors) -> bytes:
+    """The bytes of the ONNX file. ``example`` holds one user and at least two candidates."""
+    serving = _Serving(model, manifest.inputs).eval()
+    arguments = tuple(torch.from_numpy(np.ascontiguousarray(example[name])) for name in manifest.inputs)
+    candidates = torch.export.Dim("candidates", min=1, max=1_000_000)
+    shapes = tuple({0: candidates} if name in ITEM_INPUTS else {} for name in manifest.inputs)
+    with _quiet(), torch.inference_mode():
+        program = torch.onnx.export(
+            serving,
+            arguments,
+            dynamo=True,
+            input_names=list(manifest.inputs),
+            output_names=["score"],
+            dynamic_shapes=(shapes,),
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    del proto.metadata_props[:]
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, manifest.model_dump_json()
+    onnx.checker.check_model(proto, full_check=True)
+    return bytes(proto.SerializeToString())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about its own internals and about libraries that are not installed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def parity(model: nn.Module, artifact: bytes, manifest: ArtifactManifest, users: list[Tensors]) -> float:
+    """Largest absolute difference between torch's and ONNX Runtime's probabilities over all users' candidates."""
+    session = ort.InferenceSession(artifact, providers=["CPUExecutionProvider"])
+    serving = _Serving(model, manifest.inputs).eval()
+    worst = 0.0
+    for tensors in users:
+        feed = {name: tensors[name] for name in manifest.inputs}
+        with torch.inference_mode():
+            expected = serving(*(torch.from_numpy(np.ascontiguousarray(one)) for one in feed.values())).numpy()
+        worst = max(worst, float(np.abs(session.run(["score"], feed)[0] - expected).max()))
+    return worst

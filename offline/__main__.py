@@ -1,0 +1,199 @@
+"""``python -m offline JOB``: the jobs that cron and people start."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+# Two cores shared with other programs: an OpenMP thread that waits actively starves the one it waits for (measured:
+# a training step of 51 ms took 1,100 ms next to two busy processes). Must be set before torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import typer
+
+from models.contract.artifact import ArtifactError
+from models.embedded import EmbeddedRedisError
+from offline import refresh as pipeline
+from offline.config import ConfigError, load_config
+from offline.data import movielens
+from offline.data.catalogue import DataError
+from offline.data.log import InteractionLog
+from offline.data.validate import validate as check_data
+from offline.knowledge.build import Knowledge
+from offline.publish import release
+from offline.publish.connection import StoreError, open_store
+from offline.publish.gate import GateError
+from offline.stages import Job, Stages
+from offline.training.report import TrainingReport, markdown
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="""Turn interactions into knowledge, models and releases that the ranking service answers from.
+
+    Start with REFRESH: it runs every stage in order and skips what is up to date. The stages also run by themselves.
+    All state lies in the configuration's workdir (data, answers, vectors, models) and in --data-dir (embedded Redis,
+    artifacts); both may be deleted, and a refresh builds them again. Set LORANK_REDIS_URL to publish to your own Redis.
+    """,
+)
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="TOML file that describes the data set and its jobs.")]
+DataDir = Annotated[Path, typer.Option(envvar="LORANK_DATA_DIR", help="Embedded Redis and artifact store.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Ask the language model everything again, live.")]
+Retrain = Annotated[bool, typer.Option("--retrain", help="Train even if nothing changed.")]
+
+DEFAULT_CONFIG = Path("configs/ml-100k.toml")
+DEFAULT_DATA_DIR = Path("var")
+
+
+def _job(config: Path, data_dir: Path, *, use_cache: bool = True, retrain: bool = False) -> Job:
+    return Job(load_config(config), data_dir, use_cache, retrain)
+
+
+def _loaded(job: Job) -> tuple[InteractionLog, Knowledge]:
+    if not job.log.is_file() or not (job.knowledge / "vectors.npz").is_file():
+        raise DataError("no knowledge yet: run `refresh` or `knowledge` first")
+    return InteractionLog.load(job.log), Knowledge.load(job.knowledge)
+
+
+@app.command()
+def refresh(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    no_cache: NoCache = False,
+    retrain: Retrain = False,
+) -> None:
+    """Run all stages in order: data, events, knowledge, train, publish. Safe to repeat, and to kill and repeat."""
+    pipeline.refresh(_job(config, data_dir, use_cache=not no_cache, retrain=retrain))
+
+
+@app.command()
+def fetch(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Get the data set from its source, unless it is already there."""
+    pipeline.data(_job(config, data_dir))
+
+
+@app.command()
+def validate(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Check the data set against the feature schema; exits with 1 if it cannot be used."""
+    job = _job(config, data_dir)
+    findings = check_data(job.config.feature_schema, pipeline.data(job), list(movielens.read_ratings(job.raw)))
+    for label, lines in (("fact", findings.facts), ("warning", findings.warnings), ("error", findings.errors)):
+        for line in lines:
+            print(f"  {label}: {line}")
+    if findings.errors:
+        raise typer.Exit(1)
+
+
+@app.command()
+def knowledge(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, no_cache: NoCache = False) -> None:
+    """Ask the language model about new items and newly closed user partitions, and encode the answers."""
+    job = _job(config, data_dir, use_cache=not no_cache)
+    catalogue = pipeline.data(job)
+    with open_store(data_dir) as store:
+        log = pipeline.events(job, catalogue, store)
+    pipeline.make_knowledge(job, catalogue, log)
+
+
+@app.command()
+def train(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, retrain: Retrain = False) -> None:
+    """Train the CTR models on what is there, export the served one, and print the quality table."""
+    job = _job(config, data_dir, retrain=retrain)
+    log, known = _loaded(job)
+    pipeline.train_models(job, pipeline.data(job), log, known)
+
+
+@app.command()
+def report(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Print the quality table of the last training."""
+    path = _job(config, data_dir).models / "report.json"
+    if not path.is_file():
+        raise DataError("nothing is trained yet: run `refresh` or `train` first")
+    trained = TrainingReport.load(path)
+    counts = ", ".join(f"{count} {split}" for split, count in trained.samples.items())
+    print(f"{trained.artifact}: {counts} samples by global time\n\n{markdown(trained.table)}")
+
+
+@app.command()
+def publish(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Write changed records to Redis; a newly trained model becomes a release and goes live if the gate lets it."""
+    job = _job(config, data_dir)
+    log, known = _loaded(job)
+    trained = TrainingReport.load(job.models / "report.json")
+    with open_store(data_dir) as store:
+        pipeline.publish_release(job, store, pipeline.data(job), log, known, trained)
+
+
+@app.command()
+def rollback(
+    to: Annotated[str | None, typer.Option(help="A release id; without it, the one before the live one.")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Move the live pointer back. The services follow within their poll interval."""
+    with open_store(data_dir) as store:
+        before, now = release.rollback(store, to)
+        print(f"live: {now}, before: {before}")
+
+
+@app.command()
+def status(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Show what is live, what is published, and when each stage last ran."""
+    from offline.analysis.status import status_lines
+
+    job = _job(config, data_dir)
+    with open_store(data_dir) as store:
+        for line in status_lines(job, store, Stages(job).all()):
+            print(line)
+
+
+@app.command()
+def verify(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    url: Annotated[str | None, typer.Option(help="Send requests to this service first.")] = None,
+    requests: Annotated[int, typer.Option(min=1, help="How many logged requests to compare.")] = 1000,
+) -> None:
+    """Score logged requests again with torch, from the jobs' own data, and compare with what the service answered."""
+    from offline.analysis.verify import verify as compare
+
+    result = compare(_job(config, data_dir), url, requests)
+    print(result.summary())
+    if not result.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    port: Annotated[int, typer.Option(help="Port of the service; 0 takes a free one.")] = 8000,
+    check: Annotated[bool, typer.Option("--check", help="Assert the answer and exit, instead of serving on.")] = False,
+) -> None:
+    """Refresh, start the service, show one ranked answer, and keep serving until Ctrl-C."""
+    from offline.demo import run_demo
+
+    raise typer.Exit(run_demo(_job(config, data_dir), config, port, check))
+
+
+def main() -> None:
+    """Entry point. Expected failures end with one line and exit status 1, never with a traceback."""
+    from offline.knowledge.encoder import EncoderError
+    from offline.llm.client import LLMRunError
+    from offline.llm.protocol import PermanentError
+
+    try:
+        app()
+    except (
+        ArtifactError, ConfigError, DataError, EmbeddedRedisError, EncoderError, GateError, LLMRunError, PermanentError,
+        StoreError, release.SwitchError,
+    ) as error:  # fmt: skip
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Looking at what is live: status, and a replay of logged requests against the offline model."""

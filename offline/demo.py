@@ -1,0 +1,200 @@
+"""The demo: refresh, start the service, ask it one question, show the answer, keep serving.
+
+It uses the service as any product would: as a separate process, over HTTP.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from models.embedded import embedded_redis
+from offline.data.catalogue import Catalogue, DataError
+from offline.data.log import InteractionLog
+from offline.data.movielens import read_catalogue
+from offline.knowledge.build import Knowledge
+from offline.knowledge.texts import describe
+from offline.refresh import refresh
+from offline.stages import Job, stage
+
+_READY_SECONDS = 60.0
+_SHOWN = 10
+
+
+def run_demo(job: Job, config: Path, port: int, check: bool) -> int:
+    """Exit status: 0, or 1 if ``check`` found the answer wrong. AssertionError never escapes unexplained."""
+    job.data_dir.mkdir(parents=True, exist_ok=True)
+    with _redis(job), _stoppable():
+        refresh(job)
+        with _service(job, port) as base, httpx2.Client(base_url=base, timeout=10.0) as client:
+            shown = _Showcase(job, client)
+            shown.rank()
+            shown.learn()
+            if check:
+                shown.check()
+                print("demo-check: passed")
+                return 0
+            print(f"\nServing on {base}; API page {base}/docs; Ctrl-C stops.", flush=True)
+            signal.pause()
+    return 0
+
+
+class _Showcase:
+    """One user, one list of candidates, before and after feedback."""
+
+    def __init__(self, job: Job, client: httpx2.Client) -> None:
+        self._client = client
+        self._catalogue: Catalogue = read_catalogue(job.raw)
+        self._log, self._knowledge = InteractionLog.load(job.log), Knowledge.load(job.knowledge)
+        self._user = self._a_user()
+        self._candidates = self._unseen(100)
+        self.first: dict[str, Any] = {}
+        self.second: dict[str, Any] = {}
+
+    def rank(self) -> None:
+        """Rank 100 films the user has not rated, and show the head of the list."""
+        user = self._log.user_ids[self._user]
+        profile = self._catalogue.users[user]
+        print(f"\n== POST /v1/rank: 100 unseen films for user {user} ({', '.join(str(v) for v in profile.values())})")
+        texts = self._knowledge.partition_texts[slice(*self._knowledge.partition_start[self._user : self._user + 2])]
+        print(f"  knowledge  {len(texts)} partitions; the newest says: {texts[-1][:300]}")
+        self._rank()  # the first request also warms up the connection
+        self.first = self._rank()
+        for item in self.first["items"][:_SHOWN]:
+            film = self._catalogue.items[item["id"]]
+            print(f"  {item['rank']:>3}  {item['score']:.3f}  {describe(film)}")
+        print(f"  release    {self.first['release']}, model {self.first['model']['name']}")
+        print(f"  knowledge  {self.first['knowledge']}   degraded {self.first['degraded']}")
+        print(f"  timing_ms  {self.first['timing_ms']}")
+
+    def learn(self) -> None:
+        """Tell the service that the user disliked the top film's like, and rank again: it reads its own writes."""
+        head = self.first["items"][0]["id"]
+        events = [{"user_id": self._log.user_ids[self._user], "item_id": head, "type": "rating", "value": 1.0}]
+        answer = self._client.post("/v1/feedback", json={"events": events})
+        answer.raise_for_status()
+        self.second = self._rank()
+        now = next(item for item in self.second["items"] if item["id"] == head)
+        title = self._catalogue.items[head]["title"]
+        print(f'\n== POST /v1/feedback: one star for "{title}"; the next answer knows it')
+        print(
+            f"  score {self.first['items'][0]['score']:.3f} -> {now['score']:.3f}, rank 1 -> {now['rank']}", flush=True
+        )
+
+    def check(self) -> None:
+        """DataError unless the answers are complete, ordered, fed by knowledge, and changed by the feedback."""
+        answer = self.first
+        scores = [item["score"] for item in answer["items"]]
+        expectations = {
+            "all candidates are answered": sorted(item["id"] for item in answer["items"]) == sorted(self._candidates),
+            "scores fall": scores == sorted(scores, reverse=True),
+            "ranks count from 1": [item["rank"] for item in answer["items"]] == list(range(1, len(scores) + 1)),
+            "scores differ": len(set(scores)) > len(scores) // 2,
+            "knowledge is fresh": answer["knowledge"] == {"fresh": len(scores) + 1, "stale": 0, "missing": 0},
+            "nothing is degraded": answer["degraded"] == [] == self.second["degraded"],
+            "feedback changes the scores": scores != [item["score"] for item in self.second["items"]],
+        }
+        failed = [name for name, holds in expectations.items() if not holds]
+        if failed:
+            raise DataError(f"demo-check failed: {'; '.join(failed)}")
+
+    def _rank(self) -> dict[str, Any]:
+        body = {
+            "user_id": self._log.user_ids[self._user],
+            "candidates": [{"id": item} for item in self._candidates],
+            "deadline_ms": 2000,
+        }
+        response = self._client.post("/v1/rank", json=body)
+        response.raise_for_status()
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def _a_user(self) -> int:
+        """The user with most partitions: the one whose knowledge says most."""
+        starts = self._knowledge.partition_start
+        return int((starts[1:] - starts[:-1]).argmax())
+
+    def _unseen(self, count: int) -> list[str]:
+        """The most rated films that the user has not rated: what a retrieval stage might hand to a ranker."""
+        seen = set(self._log.item[self._log.by_user().of_user(self._user)].tolist())
+        counts: dict[int, int] = {}
+        for item in self._log.item.tolist():
+            counts[item] = counts.get(item, 0) + 1
+        described = (item for item in counts if item not in seen and self._log.item_ids[item] in self._catalogue.items)
+        popular = sorted(described, key=lambda item: (-counts[item], item))[:count]
+        return [self._log.item_ids[item] for item in popular]
+
+
+@contextmanager
+def _redis(job: Job) -> Iterator[None]:
+    """Hold the embedded server for the whole demo, so that refresh and service meet in the same one."""
+    if os.environ.get("LORANK_REDIS_URL"):
+        yield
+        return
+    with embedded_redis(job.data_dir / "valkey"):
+        yield
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM and Ctrl-C both end the demo cleanly."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\nstopped", flush=True)
+
+
+@contextmanager
+def _service(job: Job, port: int) -> Iterator[str]:
+    """The service as a process of its own; its base URL once it is ready."""
+    port = port or _free_port()
+    environment = {**os.environ, "LORANK_PORT": str(port), "LORANK_DATA_DIR": str(job.data_dir)}
+    with stage("service") as watch:
+        process = subprocess.Popen([sys.executable, "-m", "service"], env=environment)
+        try:
+            base = f"http://127.0.0.1:{port}"
+            _await_ready(base, process)
+            watch.done(f"ready on {base}")
+            yield base
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _await_ready(base: str, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise DataError(f"the service ended with status {process.returncode} before it was ready")
+        try:
+            if httpx2.get(f"{base}/readyz", timeout=1.0).status_code == 200:
+                return
+        except httpx2.TransportError:
+            pass  # not listening yet
+        time.sleep(0.05)
+    raise DataError(f"the service was not ready within {_READY_SECONDS:.0f} s")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

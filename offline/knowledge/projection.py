@@ -1,0 +1,49 @@
+"""The frozen projection: wide text vectors -> the few dimensions that are served.
+
+A principal component analysis, fitted once on texts of the training period and then kept: every later text is
+projected with the same matrix, so vectors stay comparable. Fitting again makes a new space.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models.contract.knowledge import FloatArray
+from offline.data.files import read_arrays, write_arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """``mean`` [width], ``components`` [dim, width]; rows are scaled so that projected texts have unit mean square."""
+
+    mean: FloatArray
+    components: FloatArray
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.mean.tobytes() + self.components.tobytes()).hexdigest()[:16]
+
+    def apply(self, vectors: FloatArray) -> FloatArray:
+        """[n, width] -> [n, dim]."""
+        return ((vectors - self.mean) @ self.components.T).astype(np.float32)
+
+    @classmethod
+    def fit(cls, vectors: FloatArray, dim: int) -> Projection:
+        """The ``dim`` leading principal components of ``vectors`` [n, width]; needs n >= dim."""
+        from sklearn.decomposition import PCA
+
+        analysis = PCA(n_components=dim, svd_solver="covariance_eigh").fit(vectors.astype(np.float64))
+        scale = np.sqrt(analysis.explained_variance_.sum() / dim)
+        return cls(analysis.mean_.astype(np.float32), (analysis.components_ / scale).astype(np.float32))
+
+    def save(self, path: Path) -> None:
+        write_arrays(path, mean=self.mean, components=self.components)
+
+    @classmethod
+    def load(cls, path: Path) -> Projection:
+        arrays = read_arrays(path)
+        return cls(arrays["mean"], arrays["components"])

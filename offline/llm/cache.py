@@ -1,0 +1,209 @@
+"""Content-addressed store of LLM answers: what was paid once is never paid again.
+
+Holds keys, answers and token counts. It never holds the prompt: prompts quote data sets (MovieLens) that may not be
+redistributed, while an exported cache is meant to be. Several processes may use one file on a local disk.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from offline.llm.protocol import Completion, Prompt
+
+_VERSION = 1
+_KEY = re.compile(r"[0-9a-f]{64}")
+_FIELDS = {"key", "text", "prompt_tokens", "completion_tokens"}
+_KEYS_PER_QUERY = 500  # below SQLite's oldest limit of 999 bound values
+_BUSY_SECONDS = 60.0  # another process commits in milliseconds; only a hung one reaches this
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    key TEXT PRIMARY KEY,
+    text TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    created_at REAL NOT NULL
+) WITHOUT ROWID
+"""
+
+
+class CacheError(Exception):
+    """A cache database or an exported file is damaged or of another version; the message names file and line."""
+
+
+def cache_key(model_id: str, prompt: Prompt) -> str:
+    """Return the address of an answer: sha256 over the canonical JSON of model, messages and parameters."""
+    content = {
+        "model_id": model_id,
+        "messages": [[role, text] for role, text in prompt.messages],
+        "max_tokens": prompt.max_tokens,
+        # float() makes 0 and 0.0 the same question
+        "temperature": float(prompt.temperature),
+        "repetition_penalty": float(prompt.repetition_penalty),
+    }
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class ResponseCache:
+    """Answers by key in one SQLite file; usable from any thread.
+
+    `put_many` returns only after the answers are on the disk (synchronous=FULL), so they survive kill -9 and a power
+    cut. Raises CacheError when the file is not a response cache.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        try:
+            self._connection = sqlite3.connect(
+                path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare(path)
+            except BaseException:
+                self._connection.close()
+                raise
+        except sqlite3.DatabaseError as error:
+            raise CacheError(f"{path}: not a usable response cache: {error}") from error
+
+    def __enter__(self) -> "ResponseCache":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; closing twice is harmless."""
+        with self._lock:
+            self._connection.close()
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, Completion]:
+        """Return the known answers among `keys`; unknown keys are absent."""
+        found: dict[str, Completion] = {}
+        with self._lock:
+            for start in range(0, len(keys), _KEYS_PER_QUERY):
+                chunk = keys[start : start + _KEYS_PER_QUERY]
+                marks = ",".join("?" * len(chunk))
+                query = f"SELECT key, text, prompt_tokens, completion_tokens FROM answers WHERE key IN ({marks})"  # noqa: S608 - only question marks
+                for key, text, prompt_tokens, completion_tokens in self._connection.execute(query, chunk):
+                    found[key] = Completion(text, prompt_tokens, completion_tokens)
+        return found
+
+    def put_many(self, answers: Mapping[str, Completion]) -> None:
+        """Store answers in one transaction, replacing those already there (a rerun without cache renews them)."""
+        self._insert("REPLACE", answers.items())
+
+    def totals(self) -> tuple[int, int, int]:
+        """Return how many answers are stored and their prompt and completion tokens, all runs together."""
+        query = "SELECT count(*), total(prompt_tokens), total(completion_tokens) FROM answers"
+        with self._lock:
+            count, prompt_tokens, completion_tokens = self._connection.execute(query).fetchone()
+        return int(count), int(prompt_tokens), int(completion_tokens)
+
+    def export_jsonl_gz(self, path: Path) -> int:
+        """Write all answers to `path`, atomically, and return how many.
+
+        Equal contents give equal bytes (sorted by key, no times) for the same zlib build.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        query = "SELECT key, text, prompt_tokens, completion_tokens FROM answers ORDER BY key"
+        with self._lock:
+            rows = self._connection.execute(query).fetchall()
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as raw:
+            try:
+                with gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=9, mtime=0) as packed:
+                    for key, text, prompt_tokens, completion_tokens in rows:
+                        record = {
+                            "key": key,
+                            "text": text,
+                            "prompt_tokens": prompt_tokens,
+                            "completion_tokens": completion_tokens,
+                        }
+                        packed.write(json.dumps(record, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+                raw.flush()
+                os.fsync(raw.fileno())
+                os.chmod(raw.name, 0o644)  # the temporary file is private, an export is meant to be shared
+                os.replace(raw.name, path)
+            except BaseException:
+                os.unlink(raw.name)
+                raise
+        return len(rows)
+
+    def import_jsonl_gz(self, path: Path) -> int:
+        """Add the answers of an exported file and return how many were new; answers already here stay as they are.
+
+        All or nothing: raises CacheError, naming file and line, before anything is written when the file is damaged.
+        """
+        try:
+            answers = list(_read_export(path))
+        except (OSError, EOFError, zlib.error) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise CacheError(f"{path}: damaged gzip file: {error}") from error
+        return self._insert("IGNORE", answers)
+
+    def _prepare(self, path: Path) -> None:
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")
+        version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+        if version not in (0, _VERSION):
+            raise CacheError(f"{path}: written by version {version}, this program reads version {_VERSION}")
+        if version == 0:
+            self._connection.execute(_SCHEMA)
+            self._connection.execute(f"PRAGMA user_version={_VERSION}")
+
+    def _insert(self, conflict: str, answers: Iterable[tuple[str, Completion]]) -> int:
+        now = time.time()
+        rows = [(key, answer.text, answer.prompt_tokens, answer.completion_tokens, now) for key, answer in answers]
+        statement = f"INSERT OR {conflict} INTO answers VALUES (?, ?, ?, ?, ?)"  # noqa: S608 - one of two constants
+        with self._lock:
+            before = self._connection.total_changes
+            # IMMEDIATE takes the write lock up front: upgrading a read lock fails when two processes try it
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._connection.executemany(statement, rows)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # a failed COMMIT (disk full) may have rolled back already
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            return self._connection.total_changes - before
+
+
+def _read_export(path: Path) -> Iterator[tuple[str, Completion]]:
+    with gzip.open(path, "rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield _parse_line(line)
+            except ValueError as error:  # includes broken UTF-8 and broken JSON
+                raise CacheError(f"{path}, line {number}: {error}") from error
+
+
+def _parse_line(line: bytes) -> tuple[str, Completion]:
+    record = json.loads(line)
+    if not isinstance(record, dict) or set(record) != _FIELDS:
+        raise ValueError(f"expected an object with exactly the fields {sorted(_FIELDS)}")
+    key, text = record["key"], record["text"]
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise ValueError("key is not a sha256 in hexadecimal")
+    if not isinstance(text, str):
+        raise ValueError("text is not a string")
+    text.encode()  # a lone surrogate is a ValueError here, not a failure halfway through the transaction
+    counts = [record["prompt_tokens"], record["completion_tokens"]]
+    if any(type(count) is not int or not 0 <= count < 2**63 for count in counts):
+        raise ValueError("token counts are not integers of at least 0")
+    return key, Completion(text, counts[0], counts[1])

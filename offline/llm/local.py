@@ -1,0 +1,141 @@
+"""A language model in this process: the packaged SmolLM2, or any local GGUF file or transformers checkpoint.
+
+torch and transformers are imported on the first prompt, so a fully cached run never pays for them.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from offline.llm.protocol import Completion, PermanentError, Prompt, UnusableBackendError
+from offline.llm.quiet import quiet_transformers
+from offline.llm.threads import wait_without_spinning
+from offline.llm.weights import Weights
+
+
+class LocalBackend:
+    """Generates with transformers, one batch at a time, in a thread of its own.
+
+    `checkpoints` is the folder for converted weights, `model` a GGUF file or checkpoint folder (None: the packaged
+    SmolLM2-135M-Instruct). Greedy when the temperature is 0: then the same batch gives the same text, while another
+    batch may differ in a word, because padding changes bfloat16 rounding; the cache keeps answers stable.
+    """
+
+    def __init__(
+        self, checkpoints: Path, model: Path | None = None, batch_size: int = 64, dtype: str = "bfloat16"
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._weights = Weights.find(model)
+        self._batch_size = batch_size
+        self._dtype = dtype
+        self._generator: _Generator | None = None
+        # one thread: two generations at once would only share the same cores and double the memory
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="local-llm")
+
+    @property
+    def model_id(self) -> str:
+        """Name of the weights and their precision; a model of the user's carries a hash of its content."""
+        return f"{self._weights.name}/{self._dtype}"
+
+    @property
+    def batch_size(self) -> int:
+        """Prompts generated together; a larger batch is faster per token and takes more memory."""
+        return self._batch_size
+
+    async def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
+        """Generate. Raises PermanentError when a prompt and its answer exceed the model's context."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._complete, list(prompts))
+
+    async def close(self) -> None:
+        """Wait for a running generation and drop the model."""
+        await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
+        self._generator = None
+
+    def _complete(self, prompts: list[Prompt]) -> list[Completion]:
+        if self._generator is None:
+            self._generator = _Generator(self._weights.checkpoint(self._checkpoints, self._dtype), self._dtype)
+        completions: list[Completion] = []
+        for _, group in groupby(prompts, key=_parameters):
+            completions += self._generator.generate(list(group))
+        return completions
+
+
+def _parameters(prompt: Prompt) -> tuple[int, float, float]:
+    return prompt.max_tokens, prompt.temperature, prompt.repetition_penalty
+
+
+class _Generator:
+    """The loaded model and tokenizer."""
+
+    def __init__(self, checkpoint: Path, dtype: str) -> None:
+        wait_without_spinning()
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self._torch = torch
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            with quiet_transformers():
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
+                model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=getattr(torch, dtype))
+        except (OSError, ValueError) as error:
+            raise UnusableBackendError(f"{checkpoint} does not load: {error}") from error
+        if self._tokenizer.chat_template is None:
+            raise UnusableBackendError(f"the tokenizer of {checkpoint} has no chat template: not an instruction model")
+        self._model = model.to(self._device).eval()
+        stop = self._model.generation_config.eos_token_id
+        stops = [stop] if isinstance(stop, int) else list(stop or [])
+        if self._tokenizer.eos_token_id is not None and self._tokenizer.eos_token_id not in stops:
+            stops.append(self._tokenizer.eos_token_id)
+        if not stops:
+            raise UnusableBackendError(f"{checkpoint} names no token that ends an answer")
+        self._stops: list[int] = stops
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token_id = stops[0]
+
+    def generate(self, prompts: list[Prompt]) -> list[Completion]:
+        """Answer prompts of equal parameters in one batch."""
+        chats = [[{"role": role, "content": text} for role, text in prompt.messages] for prompt in prompts]
+        texts = self._tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+        # the template already spells the special tokens
+        inputs = self._tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt").to(self._device)
+        width = int(inputs["input_ids"].shape[1])
+        self._check_context(width, prompts[0].max_tokens)
+        with self._torch.inference_mode(), quiet_transformers():
+            output = self._model.generate(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                generation_config=self._generation(prompts[0]),
+            )
+        prompt_tokens: list[int] = inputs["attention_mask"].sum(dim=1).tolist()
+        return [
+            self._completion(tokens, counted)
+            for tokens, counted in zip(output[:, width:].tolist(), prompt_tokens, strict=True)
+        ]
+
+    def _check_context(self, width: int, max_tokens: int) -> None:
+        limit = getattr(self._model.config, "max_position_embeddings", None)
+        if limit is not None and width + max_tokens > limit:
+            raise PermanentError(f"a prompt of {width} tokens and {max_tokens} new ones exceed the context of {limit}")
+
+    def _generation(self, prompt: Prompt) -> Any:
+        from transformers import GenerationConfig
+
+        return GenerationConfig(
+            max_new_tokens=prompt.max_tokens,
+            do_sample=prompt.temperature > 0,
+            temperature=prompt.temperature or None,  # transformers refuses 0, which greedy search ignores anyway
+            repetition_penalty=prompt.repetition_penalty,
+            eos_token_id=self._stops,
+            pad_token_id=self._tokenizer.pad_token_id,
+        )
+
+    def _completion(self, tokens: list[int], prompt_tokens: int) -> Completion:
+        # a row that ended early is padded to the longest of its batch; the padding was never generated
+        end = next((at for at, token in enumerate(tokens) if token in self._stops), None)
+        generated = tokens if end is None else tokens[: end + 1]
+        text = self._tokenizer.decode(generated, skip_special_tokens=True)
+        return Completion(text, prompt_tokens, len(generated))

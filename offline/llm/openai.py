@@ -1,0 +1,151 @@
+"""Any server that speaks the OpenAI chat protocol, vLLM first."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
+
+_TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
+_HOPELESS_STATUS = frozenset({401, 403, 404, 405})  # true of every prompt: key, permission, model name, path
+_EXCERPT = 300  # characters of a server's error that go into ours
+
+
+class OpenAIBackend:
+    """One model behind `{base_url}/chat/completions`.
+
+    `base_url` ends with the version (`http://host:8000/v1`); one without any path gets `/v1`. The key is read from
+    the environment variable named `api_key_env` at the first call, so that a fully cached run needs none.
+    `timeout_seconds` bounds a whole call. A server that reports no usage is accounted with 0 tokens.
+    """
+
+    batch_size = 1
+
+    def __init__(
+        self, base_url: str, model: str, api_key_env: str | None = None, timeout_seconds: float = 120.0
+    ) -> None:
+        base = base_url.rstrip("/")
+        self._url = f"{base}/v1/chat/completions" if not urlsplit(base).path else f"{base}/chat/completions"
+        self._model = model
+        self._api_key_env = api_key_env
+        self._timeout_seconds = timeout_seconds
+        self._client: httpx2.AsyncClient | None = None
+
+    @property
+    def model_id(self) -> str:
+        """The served model's name; without the address, because moving a server must not mean paying again."""
+        return self._model
+
+    async def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
+        """Answer each prompt with a call of its own (the client sends one at a time)."""
+        return [await self._complete_one(prompt) for prompt in prompts]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def _complete_one(self, prompt: Prompt) -> Completion:
+        client = self._open_client()
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                response = await client.post(self._url, json=self._body(prompt), headers=self._headers())
+        except TimeoutError as error:
+            raise TransientError(f"no answer from {self._url} within {self._timeout_seconds:g} s") from error
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+            raise UnusableBackendError(f"{self._url}: {error}") from error
+        except httpx2.RequestError as error:
+            raise TransientError(f"{self._url}: {type(error).__name__} {error}") from error
+        if response.status_code != 200:
+            raise self._failure(response)
+        try:
+            return _parse(response.json())
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            # a proxy's error page or a half-started server answers 200 with something else
+            raise TransientError(f"{self._url} answered something else: {self._excerpt(response)}") from error
+
+    def _open_client(self) -> httpx2.AsyncClient:
+        # made inside the running event loop; the number of connections is bounded by the caller's concurrency
+        if self._client is None:
+            limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+            self._client = httpx2.AsyncClient(timeout=self._timeout_seconds, limits=limits)
+        return self._client
+
+    def _body(self, prompt: Prompt) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [{"role": role, "content": text} for role, text in prompt.messages],
+            "max_tokens": prompt.max_tokens,
+            "temperature": prompt.temperature,
+        }
+        if prompt.repetition_penalty != 1.0:
+            body["repetition_penalty"] = prompt.repetition_penalty  # a vLLM extension; others reject unknown fields
+        return body
+
+    def _api_key(self) -> str | None:
+        if self._api_key_env is None:
+            return None
+        key = os.environ.get(self._api_key_env, "").strip()  # `$(cat key-file)` and editors leave line ends
+        if not key:
+            raise UnusableBackendError(f"the environment variable {self._api_key_env} with the API key is not set")
+        if not (key.isascii() and key.isprintable()):
+            # said here because the HTTP library would quote the whole key in its complaint
+            raise UnusableBackendError(f"the API key in {self._api_key_env} holds characters no HTTP header can carry")
+        return key
+
+    def _headers(self) -> dict[str, str]:
+        key = self._api_key()
+        return {} if key is None else {"Authorization": f"Bearer {key}"}
+
+    def _failure(self, response: httpx2.Response) -> TransientError | PermanentError:
+        status = response.status_code
+        message = f"{self._url} answered {status}: {self._excerpt(response)}"
+        if status in _TRANSIENT_STATUS or status >= 500:
+            return TransientError(message, _retry_after(response.headers.get("retry-after")))
+        if status in _HOPELESS_STATUS:
+            return UnusableBackendError(message)
+        return PermanentError(message)
+
+    def _excerpt(self, response: httpx2.Response) -> str:
+        text = " ".join(response.text.split())
+        key = self._api_key()
+        # some servers repeat the key they refuse, and this text ends in logs
+        return (text.replace(key, "***") if key else text)[:_EXCERPT]
+
+
+def _parse(reply: Any) -> Completion:
+    text = reply["choices"][0]["message"]["content"]
+    if text is None:
+        raise PermanentError("the server answered without content (refused, or all tokens went into reasoning)")
+    if not isinstance(text, str):
+        raise TypeError("content is not text")
+    usage = reply.get("usage") or {}
+    if not isinstance(usage, dict):
+        raise TypeError("usage is not an object")
+    # JSON escapes can spell half a character (a lone surrogate), which no file or database takes
+    readable = text.encode("utf-8", "replace").decode()
+    return Completion(readable, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Read a Retry-After header, seconds or a date; what cannot be read counts as absent."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

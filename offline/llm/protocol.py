@@ -1,0 +1,93 @@
+"""What a job asks of a language model, what it gets back, and the one seam every back end implements.
+
+Knows no server, no weights, no cache.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One question to a language model; two equal prompts are one question and are paid once.
+
+    `messages` are (role, text) pairs, `max_tokens` bounds the answer in tokens. Raises ValueError for a prompt that
+    no back end could serve, so that a bad record is found before anything is paid.
+    """
+
+    messages: tuple[tuple[str, str], ...]
+    max_tokens: int
+    temperature: float = 0.0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise ValueError("a prompt needs at least one message")
+        for role, text in self.messages:
+            if role not in ROLES:
+                raise ValueError(f"unknown role {role!r}, expected one of {ROLES}")
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"a {role} message is not valid text: {error}") from error
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
+        if not 0.0 <= self.temperature <= 2.0:
+            raise ValueError(f"temperature must lie in [0, 2], not {self.temperature}")
+        if not 0.0 < self.repetition_penalty <= 10.0:
+            raise ValueError(f"repetition_penalty must lie in (0, 10], not {self.repetition_penalty}")
+
+    @property
+    def characters(self) -> int:
+        """Length of all messages together, the cheap stand-in for the number of prompt tokens."""
+        return sum(len(text) for _, text in self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer: its text, and what it cost in tokens (the closing token counts, as servers bill it)."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class TransientError(Exception):
+    """The same call may succeed later. `retry_after` is the server's wish in seconds, if it gave one."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PermanentError(Exception):
+    """These prompts will never be answered; other prompts may be."""
+
+
+class UnusableBackendError(PermanentError):
+    """No prompt will be answered (wrong key, unknown model, missing weights): the run stops instead of trying all."""
+
+
+class Backend(Protocol):
+    """A language model behind an asynchronous call."""
+
+    @property
+    def model_id(self) -> str:
+        """Names the weights and their precision; part of every cache key, so it must change when answers may."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """How many prompts one call takes at most."""
+        ...
+
+    async def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
+        """Answer the prompts in order. Raises TransientError or PermanentError for the call as a whole."""
+        ...
+
+    async def close(self) -> None:
+        """Give back connections or memory; the back end may not be used afterwards."""
+        ...

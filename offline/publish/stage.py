@@ -1,0 +1,113 @@
+"""Stage, gate, switch: how a trained model and its knowledge become the release that is served."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models.contract.artifact import ModelName, ReleaseManifest
+from offline.config import JobConfig
+from offline.data.catalogue import Catalogue
+from offline.data.files import write_bytes
+from offline.data.log import InteractionLog
+from offline.knowledge.build import Knowledge
+from offline.publish import gate, release
+from offline.publish.connection import Store
+from offline.publish.records import Written, write_items, write_knowledge, write_users
+from offline.training.report import TrainingReport
+from offline.training.samples import statistics_until
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a publication did; ``switched_from`` is None if the release was live before."""
+
+    release: str
+    switched_from: str | None
+    switched: bool
+    records: dict[str, Written]
+    pruned: list[str]
+
+
+def publish(
+    config: JobConfig,
+    store: Store,
+    catalogue: Catalogue,
+    log: InteractionLog,
+    knowledge: Knowledge,
+    report: TrainingReport,
+    models: Path,
+) -> Published:
+    """Write what changed; a new artifact becomes a new release and goes live if the gate lets it."""
+    release_id = f"{config.name}-{report.sha256[:12]}"
+    live = release.live_release(store)
+    _store_artifact(store, models / report.artifact)
+    records = _write_records(config, store, release_id, catalogue, log, knowledge, report)
+    if live == release_id:
+        if records["item features"].written or records["item knowledge"].written:
+            blocks = release.write_directory(store, release_id, log.item_ids)
+            manifest = release.read_manifest(store, release_id)
+            release.write_manifest(
+                store, manifest.model_copy(update={"items": len(log.item_ids), "directory_blocks": blocks})
+            )
+            release.announce_change(store, release_id)
+        return Published(release_id, None, False, records, [])
+    manifest = ReleaseManifest(
+        id=release_id,
+        created_at=int(time.time()),
+        artifact=report.artifact,
+        artifact_sha256=report.sha256,
+        model=ModelName(name=f"{config.name}-{config.training.served}", version=report.model_version),
+        schema_fingerprint=config.feature_schema.fingerprint,
+        spaces={"user": knowledge.spaces["user"].fingerprint, "item": knowledge.spaces["item"].fingerprint},
+        items=len(log.item_ids),
+        directory_blocks=release.write_directory(store, release_id, log.item_ids),
+        metrics=report.metrics,
+    )
+    gate.check(store, config.publish, manifest, config.feature_schema)
+    release.write_manifest(store, manifest)
+    release.switch(store, live, release_id)
+    return Published(release_id, live, True, records, release.prune(store, config.publish.keep_releases))
+
+
+def _write_records(
+    config: JobConfig,
+    store: Store,
+    release_id: str,
+    catalogue: Catalogue,
+    log: InteractionLog,
+    knowledge: Knowledge,
+    report: TrainingReport,
+) -> dict[str, Written]:
+    ttl = round(config.knowledge.ttl_days * 86_400)
+    schema, dtype = config.feature_schema, config.knowledge.dtype
+    seen = np.bincount(log.item[: report.trained_rows], minlength=len(log.item_ids)) > 0
+    users = (
+        (name, knowledge.of_user(user)[-schema.partitions :])
+        for user, name in enumerate(log.user_ids)
+        if len(knowledge.of_user(user))
+    )
+    items = ((name, knowledge.items[at : at + 1]) for at, name in enumerate(log.item_ids) if knowledge.known_items[at])
+    return {
+        "user profiles and histories": write_users(store, catalogue, log, config.publish.history_max_events),
+        "user knowledge": write_knowledge(store, "user", knowledge.spaces["user"].fingerprint, users, dtype, ttl),
+        "item knowledge": write_knowledge(store, "item", knowledge.spaces["item"].fingerprint, items, dtype, ttl),
+        "item features": write_items(
+            store,
+            release_id,
+            schema,
+            catalogue,
+            log.item_ids,
+            np.where(seen, np.arange(1, len(log.item_ids) + 1), 0).tolist(),
+            statistics_until(schema, log, len(log)),
+        ),
+    }
+
+
+def _store_artifact(store: Store, source: Path) -> None:
+    target = store.artifacts / source.name
+    if not target.is_file():
+        write_bytes(target, source.read_bytes())

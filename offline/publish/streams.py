@@ -1,0 +1,40 @@
+"""What the service wrote for the offline jobs: interactions and exposures, as Redis streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from models.contract.events import Interaction
+from models.contract.exposures import Exposure
+from offline.publish.connection import Store
+
+_PAGE = 5000
+
+
+def new_interactions(store: Store, mark: str) -> tuple[list[Interaction], str, int]:
+    """(interactions after the stream entry ``mark``, the last entry's id, how many entries were not understood)."""
+    found: list[Interaction] = []
+    refused = 0
+    for entry, fields in _entries(store, store.keys.interactions, mark):
+        mark = entry
+        try:
+            found.append(Interaction.from_stream(fields))
+        except (ValueError, KeyError):
+            refused += 1  # counted and reported; one bad entry must not stop a refresh
+    return found, mark, refused
+
+
+def exposures(store: Store) -> list[Exposure]:
+    """All exposures that the capped stream still holds, oldest first."""
+    return [Exposure.from_stream(fields) for _, fields in _entries(store, store.keys.exposures, "0-0")]
+
+
+def _entries(store: Store, stream: str, after: str) -> Iterator[tuple[str, dict[Any, Any]]]:
+    while True:
+        page: Any = store.redis.xrange(stream, min=f"({after}", count=_PAGE)
+        for entry, fields in page:
+            after = entry.decode()
+            yield after, fields
+        if len(page) < _PAGE:
+            return

@@ -1,0 +1,82 @@
+"""What every stage of the jobs needs: where its files lie, whether it is up to date, and a line for the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.contract.schema import fingerprint
+from offline.config import JobConfig
+from offline.data.files import read_json, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One call of ``python -m offline``. ``data_dir`` holds what all data sets share: embedded Redis, artifacts."""
+
+    config: JobConfig
+    data_dir: Path
+    use_cache: bool = True
+    retrain: bool = False
+
+    @property
+    def raw(self) -> Path:
+        return self.config.workdir / "raw"
+
+    @property
+    def log(self) -> Path:
+        return self.config.workdir / "log.npz"
+
+    @property
+    def knowledge(self) -> Path:
+        return self.config.workdir / "knowledge"
+
+    @property
+    def llm(self) -> Path:
+        return self.config.workdir / "llm"
+
+    @property
+    def models(self) -> Path:
+        return self.config.workdir / "models"
+
+
+class Stages:
+    """Remembers with which inputs each stage last finished. A stage whose inputs are unchanged need not run."""
+
+    def __init__(self, job: Job) -> None:
+        self._path = job.config.workdir / "stages.json"
+
+    def is_current(self, name: str, inputs: dict[str, Any]) -> bool:
+        return bool(self.all().get(name, {}).get("inputs") == fingerprint(inputs))
+
+    def finished(self, name: str, inputs: dict[str, Any], seconds: float) -> None:
+        entry = {"inputs": fingerprint(inputs), "finished_at": int(time.time()), "seconds": round(seconds, 1)}
+        write_json(self._path, {**self.all(), name: entry})
+
+    def all(self) -> dict[str, Any]:
+        return dict(read_json(self._path)) if self._path.is_file() else {}
+
+
+class Stopwatch:
+    """Seconds since it was made, and lines of a stage for the terminal."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def done(self, message: str) -> None:
+        print(f"  {message} ({self.seconds:.1f} s)", flush=True)
+
+
+@contextmanager
+def stage(title: str) -> Iterator[Stopwatch]:
+    """A titled stage on the terminal."""
+    print(f"== {title}", flush=True)
+    yield Stopwatch()

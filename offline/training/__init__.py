@@ -1,0 +1,5 @@
+"""Samples -> CTR models -> an ONNX artifact.
+
+samples   what is predicted, and what was known before    fit       one model on one seed
+metrics   AUC, LogLoss, GAUC, paired intervals            run       all models of a configuration, the quality table
+"""

@@ -1,0 +1,105 @@
+"""Fitting one CTR model: AdamW on binary cross-entropy, early stopping on the validation split."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from models.ctr.build import Architecture, build_model
+from offline.config import TrainingConfig
+from offline.training.metrics import quality
+from offline.training.samples import SampleEncoder, SplitRows
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Which model to train; ``label`` names it in reports."""
+
+    label: str
+    architecture: Architecture
+    knowledge: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A trained model in evaluation mode, with its validation AUC per epoch; ``epoch`` is the one that was kept."""
+
+    model: nn.Module
+    epoch: int
+    validation_auc: tuple[float, ...]
+
+
+def new_model(spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder) -> nn.Module:
+    """An untrained model of ``spec`` for the encoder's schema and catalogue."""
+    return build_model(
+        spec.architecture,
+        encoder.schema,
+        int(encoder.table.index.max()) + 1,
+        dim=config.embedding_dim,
+        dropout=config.dropout,
+        knowledge=spec.knowledge,
+        knowledge_dropout=config.knowledge_dropout,
+    )
+
+
+def fit(
+    spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder, splits: SplitRows, user: Rows, seed: int
+) -> Fitted:
+    """Train until the validation AUC has not risen for ``patience`` epochs; keep the best epoch.
+
+    ``user`` holds the user of every log row. The test split is not touched here.
+    """
+    torch.manual_seed(seed)
+    generator = np.random.default_rng(seed)
+    model = new_model(spec, config, encoder)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    train, validation = splits.rows["train"], splits.rows["validation"]
+    best: dict[str, torch.Tensor] = {}
+    history: list[float] = []
+    steps = -(-len(train) // config.batch_size)
+    with tqdm(total=config.epochs * steps, desc=f"  {spec.label}", unit="batch", mininterval=1.0) as progress:
+        for epoch in range(config.epochs):
+            model.train()
+            order = generator.permutation(train)
+            for at in range(0, len(order), config.batch_size):
+                rows = order[at : at + config.batch_size]
+                loss = nn.functional.binary_cross_entropy_with_logits(
+                    model(tensors(encoder, rows)), torch.from_numpy(encoder.labels[rows])
+                )
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                progress.update()
+            auc = quality(encoder.labels[validation], predict(model, encoder, validation), user[validation]).auc
+            history.append(auc)
+            progress.set_postfix(validation_auc=f"{auc:.4f}")
+            if auc == max(history):
+                best = copy.deepcopy(model.state_dict())
+            elif epoch - int(np.argmax(history)) >= config.patience:
+                break
+        progress.total = progress.n
+    model.load_state_dict(best)
+    return Fitted(model.eval(), int(np.argmax(history)), tuple(history))
+
+
+def predict(model: nn.Module, encoder: SampleEncoder, rows: Rows, batch_size: int = 2048) -> npt.NDArray[np.float32]:
+    """Probabilities of the samples at these log rows."""
+    model.eval()
+    with torch.inference_mode():
+        parts = [
+            torch.sigmoid(model(tensors(encoder, rows[at : at + batch_size]))).numpy()
+            for at in range(0, len(rows), batch_size)
+        ]
+    return np.concatenate(parts)
+
+
+def tensors(encoder: SampleEncoder, rows: Rows) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in encoder.tensors(rows).items()}

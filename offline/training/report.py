@@ -1,0 +1,48 @@
+"""What training reports: counts, the artifact, and the quality table. Knows no torch, so any job may read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from offline.data.files import read_json, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What was trained on how much, and how well. ``table`` has one row per model, best served model first."""
+
+    log_rows: int
+    trained_rows: int
+    trained_until_ms: int
+    samples: dict[str, int]
+    artifact: str
+    sha256: str
+    model_version: str
+    parity: float
+    metrics: dict[str, float]
+    table: list[dict[str, Any]]
+
+    def save(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> TrainingReport:
+        return cls(**read_json(path))
+
+
+def markdown(table: Sequence[dict[str, Any]]) -> str:
+    """Rows of a training report as a Markdown table. Differences carry their 95 % interval."""
+    lines = [
+        "| model | test AUC | LogLoss | GAUC | AUC against no knowledge [95 %] |",
+        "|---|---|---|---|---|",
+    ]
+    for row in table:
+        difference = ""
+        if "difference" in row:
+            middle, low, high = row["difference"]
+            difference = f"{middle:+.4f} [{low:+.4f}, {high:+.4f}]"
+        lines.append(f"| {row['model']} | {row['auc']:.4f} | {row['logloss']:.4f} | {row['gauc']:.4f} | {difference} |")
+    return "\n".join(lines)

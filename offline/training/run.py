@@ -1,0 +1,190 @@
+"""All models of a configuration on the same samples: the quality table, and the artifact of the served one."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from models.contract.artifact import ArtifactManifest, ModelName
+from models.contract.encoding import ITEM_INPUTS, Tensors
+from models.contract.knowledge import Space
+from models.ctr.build import Architecture, model_inputs
+from models.ctr.export import export_onnx, parity
+from offline.config import JobConfig
+from offline.data.catalogue import Catalogue
+from offline.data.files import write_arrays, write_bytes
+from offline.data.log import InteractionLog
+from offline.knowledge.build import Knowledge
+from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
+from offline.training.metrics import paired_interval, quality
+from offline.training.report import TrainingReport
+from offline.training.samples import SampleEncoder, SplitRows, split_samples
+
+PARITY_ROWS = 1000
+MAX_PARITY_DIFFERENCE = 1e-5
+
+
+class TrainingError(RuntimeError):
+    """Training produced something that must not be served."""
+
+
+def specs(config: JobConfig) -> list[ModelSpec]:
+    """The served model first, then (``compare``) its rivals."""
+    names: dict[Architecture, str] = {"din": "DIN (target attention)", "dcnv2": "DCNv2", "deepfm": "DeepFM"}
+    served = config.training.served
+    chosen = [ModelSpec(f"{names[served]} + knowledge", served, True)]
+    if config.training.compare:
+        chosen.append(ModelSpec(f"{names[served]}, no knowledge", served, False))
+        chosen += [ModelSpec(f"{name} + knowledge", key, True) for key, name in names.items() if key != served]
+    return chosen
+
+
+def train(
+    config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge, folder: Path
+) -> TrainingReport:
+    """Train, judge and export. Writes the artifact, the served model's weights, test predictions and report.json."""
+    splits = split_samples(config.samples, log)
+    encoder = SampleEncoder(
+        config.feature_schema, catalogue, log, knowledge, config.knowledge.partition_size, splits.trained_rows
+    )
+    user = log.user.astype(np.int64)
+    rows = splits.rows["test"]
+    label = encoder.labels[rows]
+    fitted = {
+        (spec.label, seed): fit(spec, config.training, encoder, splits, user, seed)
+        for spec in specs(config)
+        for seed in config.training.seeds
+    }
+    scores = {key: predict(one.model, encoder, rows) for key, one in fitted.items()}
+    popularity = _popularity(encoder, log, splits.trained_rows)
+    table = _table(config, fitted, scores, label, user[rows], popularity[rows])
+
+    served = specs(config)[0]
+    best = max(config.training.seeds, key=lambda seed: max(fitted[served.label, seed].validation_auc))
+    one = fitted[served.label, best]
+    metrics = {
+        "validation_auc": max(one.validation_auc),
+        "test_auc": quality(label, scores[served.label, best], user[rows]).auc,
+    }
+    artifact, worst = _export(config, served, one, encoder, log, knowledge.spaces, splits, metrics)
+    digest = hashlib.sha256(artifact).hexdigest()
+    name = f"{config.name}-{digest[:12]}.onnx"
+    write_bytes(folder / name, artifact)
+    torch.save(one.model.state_dict(), folder / f"{name}.pt")
+    write_arrays(
+        folder / "test_predictions.npz",
+        rows=rows,
+        label=label,
+        popularity=popularity[rows],
+        **{f"{key[0]}/seed{key[1]}": score for key, score in scores.items()},
+    )
+    report = TrainingReport(
+        log_rows=len(log),
+        trained_rows=splits.trained_rows,
+        trained_until_ms=int(log.time_ms[splits.trained_rows - 1]),
+        samples={split: len(of_split) for split, of_split in splits.rows.items()},
+        artifact=name,
+        sha256=digest,
+        model_version=_weights_version(one.model),
+        parity=worst,
+        metrics=metrics,
+        table=table,
+    )
+    report.save(folder / "report.json")
+    return report
+
+
+def load_served(config: JobConfig, report: TrainingReport, encoder: SampleEncoder, folder: Path) -> torch.nn.Module:
+    """The served model as torch holds it, to compare the service's answers with."""
+    model = new_model(specs(config)[0], config.training, encoder)
+    model.load_state_dict(torch.load(folder / f"{report.artifact}.pt", weights_only=True))
+    return model.eval()
+
+
+def _popularity(encoder: SampleEncoder, log: InteractionLog, trained_rows: int) -> npt.NDArray[np.float32]:
+    """The popularity baseline: an item's smoothed share of likes in the training period, for every log row."""
+    liked_rate = encoder.table.numeric[:, 2]
+    return ((liked_rate[log.item.astype(np.int64) + 1] + 1.0) / 2.0).astype(np.float32)
+
+
+def _table(
+    config: JobConfig,
+    fitted: dict[tuple[str, int], Fitted],
+    scores: dict[tuple[str, int], npt.NDArray[np.float32]],
+    label: npt.NDArray[np.float32],
+    user: npt.NDArray[np.int64],
+    popularity: npt.NDArray[np.float32],
+) -> list[dict[str, Any]]:
+    """One row per model; several seeds are averaged. Differences are against the served architecture without knowledge,
+    or against popularity where that was not trained."""
+    seeds = config.training.seeds
+    by_label = {spec.label: np.mean([scores[spec.label, seed] for seed in seeds], axis=0) for spec in specs(config)}
+    plain = next((spec.label for spec in specs(config) if not spec.knowledge), None)
+    baseline = by_label[plain] if plain else popularity
+    table = []
+    for spec in specs(config):
+        each = [quality(label, scores[spec.label, seed], user) for seed in seeds]
+        row: dict[str, Any] = {
+            "model": spec.label,
+            "validation_auc": float(np.mean([max(fitted[spec.label, seed].validation_auc) for seed in seeds])),
+            "auc": float(np.mean([one.auc for one in each])),
+            "logloss": float(np.mean([one.logloss for one in each])),
+            "gauc": float(np.mean([one.gauc for one in each])),
+        }
+        if spec.label != plain:
+            row["difference"] = paired_interval(label, by_label[spec.label], baseline, user)
+        table.append(row)
+    table.append({"model": "popularity (share of likes)", **asdict(quality(label, popularity, user))})
+    return table
+
+
+def _export(
+    config: JobConfig,
+    spec: ModelSpec,
+    fitted: Fitted,
+    encoder: SampleEncoder,
+    log: InteractionLog,
+    spaces: dict[str, Space],
+    splits: SplitRows,
+    metrics: dict[str, float],
+) -> tuple[bytes, float]:
+    manifest = ArtifactManifest(
+        model=ModelName(name=f"{config.name}-{spec.architecture}", version=_weights_version(fitted.model)),
+        architecture=spec.architecture,
+        feature_schema=config.feature_schema,
+        spaces={"user": spaces["user"], "item": spaces["item"]},
+        inputs=model_inputs(spec.knowledge),
+        item_rows=int(encoder.table.index.max()) + 1,
+        trained_until_ms=int(log.time_ms[splits.trained_rows - 1]),
+        metrics=metrics,
+    )
+    chosen = np.random.default_rng(0).choice(splits.rows["validation"], 50, replace=False)
+    pool = splits.rows["validation"]
+    requests = [
+        as_request(encoder.tensors(np.array([row])), encoder.tensors(pool[at * 20 % len(pool) :][:20]))
+        for at, row in enumerate(chosen)
+    ]
+    artifact = export_onnx(fitted.model, manifest, requests[0])
+    worst = parity(fitted.model, artifact, manifest, requests)
+    checked = sum(len(one["item_index"]) for one in requests)
+    if checked < PARITY_ROWS or worst >= MAX_PARITY_DIFFERENCE:
+        raise TrainingError(f"the exported model differs from torch by {worst:.2e} over {checked} rows")
+    return artifact, worst
+
+
+def as_request(user: Tensors, items: Tensors) -> Tensors:
+    """User side of one sample with the item sides of others: the shape of a served request."""
+    return {name: (items if name in ITEM_INPUTS else user)[name] for name in user}
+
+
+def _weights_version(model: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode() + weight.numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-# Two cores shared with other programs: an OpenMP thread that waits actively starves the one it waits for (measured:
-# a training step of 51 ms took 1,100 ms next to two busy processes). Must be set before torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from offline.llm.threads import wait_without_spinning
+
+wait_without_spinning()  # before anything below can load torch
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import typer
@@ -23,6 +23,8 @@ from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.data.validate import validate as check_data
 from offline.knowledge.build import Knowledge
+from offline.llm.cache import CacheError, ResponseCache  # noqa: E402
+from offline.llm.session import CACHE_FILE  # noqa: E402
 from offline.publish import release
 from offline.publish.connection import StoreError, open_store
 from offline.publish.gate import GateError
@@ -151,6 +153,17 @@ def status(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR
 
 
 @app.command()
+def export_answers(
+    to: Annotated[Path, typer.Argument(help="A .jsonl.gz file, such as the configuration's shipped_responses.")],
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Write the language model's stored answers to a file that another machine can import."""
+    with ResponseCache(_job(config, data_dir).llm / CACHE_FILE) as cache:
+        print(f"{cache.export_jsonl_gz(to)} answers in {to}")
+
+
+@app.command()
 def verify(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -188,7 +201,7 @@ def main() -> None:
     try:
         app()
     except (
-        ArtifactError, ConfigError, DataError, EmbeddedRedisError, EncoderError, GateError, LLMRunError, PermanentError,
+        ArtifactError, CacheError, ConfigError, DataError, EmbeddedRedisError, EncoderError, GateError, LLMRunError, PermanentError,
         StoreError, release.SwitchError,
     ) as error:  # fmt: skip
         print(f"error: {error}", file=sys.stderr)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 
 from models.embedded import embedded_redis
 from offline.data.catalogue import Catalogue, DataError
@@ -29,6 +30,7 @@ from offline.stages import Job, stage
 
 _READY_SECONDS = 60.0
 _SHOWN = 10
+_PARTITIONS = 5
 
 
 def run_demo(job: Job, config: Path, port: int, check: bool) -> int:
@@ -36,7 +38,7 @@ def run_demo(job: Job, config: Path, port: int, check: bool) -> int:
     job.data_dir.mkdir(parents=True, exist_ok=True)
     with _redis(job), _stoppable():
         refresh(job)
-        with _service(job, port) as base, httpx2.Client(base_url=base, timeout=10.0) as client:
+        with running_service(job, port) as base, httpx2.Client(base_url=base, timeout=10.0) as client:
             shown = _Showcase(job, client)
             shown.rank()
             shown.learn()
@@ -54,6 +56,7 @@ class _Showcase:
 
     def __init__(self, job: Job, client: httpx2.Client) -> None:
         self._client = client
+        self._job = job
         self._catalogue: Catalogue = read_catalogue(job.raw)
         self._log, self._knowledge = InteractionLog.load(job.log), Knowledge.load(job.knowledge)
         self._user = self._a_user()
@@ -78,18 +81,18 @@ class _Showcase:
         print(f"  timing_ms  {self.first['timing_ms']}")
 
     def learn(self) -> None:
-        """Tell the service that the user disliked the top film's like, and rank again: it reads its own writes."""
-        head = self.first["items"][0]["id"]
-        events = [{"user_id": self._log.user_ids[self._user], "item_id": head, "type": "rating", "value": 1.0}]
+        """Tell the service that the user disliked the three films at the head, and rank again: it reads its writes."""
+        user = self._log.user_ids[self._user]
+        events = [{"user_id": user, "item_id": item["id"], "value": 1.0} for item in self.first["items"][:3]]
         answer = self._client.post("/v1/feedback", json={"events": events})
         answer.raise_for_status()
         self.second = self._rank()
-        now = next(item for item in self.second["items"] if item["id"] == head)
-        title = self._catalogue.items[head]["title"]
-        print(f'\n== POST /v1/feedback: one star for "{title}"; the next answer knows it')
-        print(
-            f"  score {self.first['items'][0]['score']:.3f} -> {now['score']:.3f}, rank 1 -> {now['rank']}", flush=True
-        )
+        now = {item["id"]: item for item in self.second["items"]}
+        print("\n== POST /v1/feedback: one star for each of the first three; the next answer knows it")
+        for item in self.first["items"][:5]:
+            later = now[item["id"]]
+            title = self._catalogue.items[item["id"]]["title"]
+            print(f"  {item['score']:.3f} -> {later['score']:.3f}  rank {item['rank']} -> {later['rank']}  {title}")
 
     def check(self) -> None:
         """DataError unless the answers are complete, ordered, fed by knowledge, and changed by the feedback."""
@@ -120,9 +123,12 @@ class _Showcase:
         return answer
 
     def _a_user(self) -> int:
-        """The user with most partitions: the one whose knowledge says most."""
-        starts = self._knowledge.partition_start
-        return int((starts[1:] - starts[:-1]).argmax())
+        """A user with long-term knowledge and a taste that is neither all praise nor all blame."""
+        partitions = np.diff(self._knowledge.partition_start)
+        counts = np.bincount(self._log.user, minlength=len(partitions))
+        liked = np.bincount(self._log.user, self._log.value > self._job.config.feature_schema.liked_above)
+        balance = np.abs(liked / np.maximum(counts, 1) - 0.55)
+        return int(np.argmin(np.where(partitions >= _PARTITIONS, balance, np.inf)))
 
     def _unseen(self, count: int) -> list[str]:
         """The most rated films that the user has not rated: what a retrieval stage might hand to a ranker."""
@@ -160,7 +166,7 @@ def _stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def _service(job: Job, port: int) -> Iterator[str]:
+def running_service(job: Job, port: int) -> Iterator[str]:
     """The service as a process of its own; its base URL once it is ready."""
     port = port or _free_port()
     environment = {**os.environ, "LORANK_PORT": str(port), "LORANK_DATA_DIR": str(job.data_dir)}

@@ -33,12 +33,12 @@ class Partitions:
 
     @property
     def closed_at(self) -> npt.NDArray[np.int64]:
-        return np.ascontiguousarray(self.rows[:, -1])
+        return self.rows[:, -1]
 
     def visible(self, user: npt.NDArray[np.int64], earlier: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """How many partitions of each user are closed when the user has ``earlier`` earlier interactions."""
         held = self.start[user + 1] - self.start[user]
-        return np.minimum(earlier // self.size, held)
+        return np.asarray(np.minimum(earlier // self.size, held), np.int64)
 
 
 def close_partitions(log: InteractionLog, size: int) -> Partitions:

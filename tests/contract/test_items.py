@@ -1,0 +1,152 @@
+"""Item records and the item table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.contract.events import item_hash
+from models.contract.items import ItemRecord, ItemTable, item_statistics
+from models.contract.knowledge import RecordError
+from tests.contract.golden import ITEM, OTHER_SCHEMA, SCHEMA, flips, resealed, truncations
+
+GOLDEN = bytes.fromhex(
+    "4c49" "01" "00" "2a000000" "00f1536500000000" "87e862fa53fa2bbb"  # magic, version, index, written at, schema
+    "01000000" "02000000" "00000000" "0000003f" "000080be" "0000803f"  # categorical, numeric
+    "66696c6d2031" "5d12acfd"  # owner "film 1", crc32
+)  # fmt: skip
+
+
+def test_packs_to_golden_bytes() -> None:
+    assert ITEM.pack().hex() == GOLDEN.hex()
+
+
+def test_unpacks_golden_bytes() -> None:
+    assert ItemRecord.unpack(GOLDEN, "film 1", SCHEMA) == ITEM
+
+
+def test_refuses_every_truncation_and_every_changed_byte() -> None:
+    for damaged in (*truncations(GOLDEN), *flips(GOLDEN), GOLDEN + b"\0"):
+        with pytest.raises(RecordError):
+            ItemRecord.unpack(damaged, "film 1", SCHEMA)
+
+
+@pytest.mark.parametrize(("at", "byte"), [(0, 0), (1, 0), (2, 0), (2, 2)])
+def test_refuses_another_kind_or_version_even_if_whole(at: int, byte: int) -> None:
+    with pytest.raises(RecordError, match="unknown kind"):
+        ItemRecord.unpack(resealed(GOLDEN, at, byte), "film 1", SCHEMA)
+
+
+@pytest.mark.parametrize("owner", ["film 2", "film 1 ", "film", ""])
+def test_refuses_another_owner(owner: str) -> None:
+    with pytest.raises(RecordError, match="another owner"):
+        ItemRecord.unpack(GOLDEN, owner, SCHEMA)
+
+
+def test_refuses_another_schema() -> None:
+    with pytest.raises(RecordError, match=f"expected {OTHER_SCHEMA.fingerprint}"):
+        ItemRecord.unpack(GOLDEN, "film 1", OTHER_SCHEMA)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    owner=st.text(st.characters(codec="utf-8"), min_size=1, max_size=40),
+    index=st.integers(0, 2**32 - 1),
+    categorical=st.tuples(*[st.integers(0, 2**31 - 1)] * SCHEMA.item_slots),
+    numeric=st.tuples(*[st.floats(-1e6, 1e6, width=32)] * 3),
+    written_at=st.integers(0, 2**62),
+)
+def test_round_trip(
+    owner: str, index: int, categorical: tuple[int, ...], numeric: tuple[float, ...], written_at: int
+) -> None:
+    record = ItemRecord(owner, SCHEMA.fingerprint, index, categorical, numeric, written_at)
+    assert ItemRecord.unpack(record.pack(), owner, SCHEMA) == record
+
+
+def table(*ids: str) -> ItemTable:
+    """A table in which every number tells its item: item p has index 10 p, fields p, statistics p and vectors p."""
+    places = np.arange(1, len(ids) + 1)
+    return ItemTable.build(
+        SCHEMA,
+        ids,
+        index=places * 10,
+        categorical=np.repeat(places[:, None], SCHEMA.item_slots, axis=1),
+        numeric=np.repeat(places[:, None], 3, axis=1),
+        vectors=np.repeat(places[:, None], SCHEMA.knowledge_dim, axis=1).astype(np.float32),
+        expires_at=places * 100,
+    )
+
+
+def test_table_finds_items_by_id_and_by_hash() -> None:
+    held = table("b", "a", "zoë", "{x}")
+    assert held.ids == ("", "b", "a", "zoë", "{x}")
+    wanted = ["zoë", "missing", "b", "{x}", "a", "b"]
+    assert held.rows_of(wanted).tolist() == [3, 0, 1, 4, 2, 1]
+    hashes = np.array([item_hash(one) for one in wanted], np.uint64)
+    assert held.rows_of_hashes(hashes).tolist() == [3, 0, 1, 4, 2, 1]
+    assert held.rows_of([]).tolist() == held.rows_of_hashes(hashes[:0]).tolist() == []
+
+
+def test_the_lookup_by_hash_keeps_the_shape_and_covers_both_ends() -> None:
+    held = table(*(f"item-{number}" for number in range(100)))
+    ends = np.array([[0, 2**64 - 1]], np.uint64)
+    assert held.rows_of_hashes(ends).tolist() == [[0, 0]]
+    hashes = np.array([item_hash(one) for one in held.ids[1:]], np.uint64)
+    assert held.rows_of_hashes(hashes).tolist() == list(range(1, 101))
+
+
+def test_row_zero_is_the_unknown_item() -> None:
+    held = table("a")
+    assert len(held) == 2
+    assert held.rows_of([""]).tolist() == [0]
+    assert held.index[0] == held.expires_at[0] == 0
+    assert not held.categorical[0].any()
+    assert not held.vectors[0].any()
+    assert held.numeric[0].tolist() == item_statistics(SCHEMA, 0, 0, 0).tolist()
+
+
+def test_table_rows_hold_what_was_given() -> None:
+    held = table("a", "b")
+    assert held.index.tolist() == [0, 10, 20]
+    assert held.categorical[2].tolist() == [2, 2, 2]
+    assert held.numeric[2].tolist() == [2.0, 2.0, 2.0]
+    assert held.vectors[2].tolist() == [2.0, 2.0, 2.0]
+    assert held.expires_at.tolist() == [0, 100, 200]
+    assert (held.index.dtype, held.numeric.dtype, held.vectors.dtype) == (np.int64, np.float32, np.float32)
+
+
+def test_an_empty_table_knows_only_the_unknown_item() -> None:
+    empty = table()
+    assert len(empty) == 1
+    assert empty.rows_of(["a"]).tolist() == [0]
+    assert empty.rows_of_hashes(np.array([1, 2], np.uint64)).tolist() == [0, 0]
+    assert empty.vectors.shape == (1, SCHEMA.knowledge_dim)
+
+
+@pytest.mark.parametrize("ids", [("a", "a"), ("a", ""), ("",)])
+def test_repeated_or_empty_ids_are_refused(ids: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="unique and not empty"):
+        table(*ids)
+
+
+def test_statistics_against_hand_computed_values() -> None:
+    # 10 interactions of value 5, all liked: ten prior ones halve the mean and the rate.
+    count, mean, liked = item_statistics(SCHEMA, 10, 50.0, 10).tolist()
+    assert count == pytest.approx(np.log(11) / 5)
+    assert mean == pytest.approx((50 - 30) / 20 / 2)
+    assert liked == pytest.approx(2 * (10 + 5) / 20 - 1)
+
+
+def test_an_item_without_history_has_the_prior() -> None:
+    assert item_statistics(SCHEMA, 0, 0, 0).tolist() == [0.0, 0.0, 0.0]
+    hopeful = SCHEMA.model_copy(update={"prior_liked": 0.75})
+    assert item_statistics(hopeful, 0, 0, 0).tolist() == [0.0, 0.0, 0.5]
+
+
+def test_a_record_of_a_schema_with_other_slots_is_refused() -> None:
+    with pytest.raises(RecordError):
+        ItemRecord.unpack(replace(ITEM, categorical=(1, 2)).pack(), "film 1", SCHEMA)

@@ -1,0 +1,50 @@
+"""Every Redis key, written out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.contract.keys import Keys
+
+SPACE = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("identifier", "spelt"), [("7", "7"), ("a{b}%", "a%7Bb%7D%25"), ("zoë", "zoë"), ("a:b c", "a:b c"), ("%7B", "%257B")]
+)
+def test_keys_of_users_and_items(identifier: str, spelt: str) -> None:
+    keys = Keys("p")
+    assert keys.user_profile(identifier) == f"p:{{u:{spelt}}}:profile"
+    assert keys.user_history(identifier) == f"p:{{u:{spelt}}}:history"
+    assert keys.user_knowledge(identifier, SPACE) == f"p:{{u:{spelt}}}:k:0123456789abcdef"
+    assert keys.item_features(identifier, "r-1") == f"p:{{i:{spelt}}}:f:r-1"
+    assert keys.item_knowledge(identifier, SPACE) == f"p:{{i:{spelt}}}:k:0123456789abcdef"
+
+
+def test_keys_of_releases_and_streams() -> None:
+    keys = Keys("p")
+    assert keys.item_directory("r-1", 3) == "p:release:r-1:items:3"
+    assert keys.release_manifest("r-1") == "p:release:r-1:manifest"
+    assert keys.release_revision("r-1") == "p:release:r-1:revision"
+    assert keys.live == "p:live"
+    assert keys.releases == "p:releases"
+    assert keys.interactions == "p:interactions"
+    assert keys.exposures == "p:exposures"
+    assert Keys().live == "lorank:live"
+
+
+def _hash_tag(key: str) -> str:
+    """What Redis Cluster hashes: the text between the first { and the first } after it."""
+    return key[key.index("{") + 1 : key.index("}", key.index("{"))]
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_all_keys_of_one_user_share_a_hash_tag_that_no_other_user_has(one: str, other: str) -> None:
+    keys = Keys("p")
+    tags = {_hash_tag(key) for key in (keys.user_profile(one), keys.user_history(one), keys.user_knowledge(one, SPACE))}
+    assert len(tags) == 1
+    if one != other:
+        assert _hash_tag(keys.user_profile(other)) not in tags
+        assert keys.user_profile(one) != keys.user_profile(other)

@@ -1,0 +1,166 @@
+"""Feature schemas: what is refused when one is made, how raw values are encoded, and fingerprints."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from models.contract.schema import FeatureSchema, FieldSpec, fingerprint
+from tests.contract.golden import OTHER_SCHEMA, SCHEMA
+
+GENRES = FieldSpec(name="genres", vocab=("Drama", "Comedy", "War"), slots=2)
+YEAR = FieldSpec(name="year", edges=(1990, 2000))
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"name": "x"}, "needs either vocab or edges"),
+        ({"name": "x", "vocab": ["a"], "edges": [1]}, "needs either vocab or edges"),
+        ({"name": "x", "vocab": ["a", "b", "a"]}, "repeats a vocabulary entry"),
+        ({"name": "x", "edges": [2, 1]}, "strictly rising"),
+        ({"name": "x", "edges": [1, 1]}, "strictly rising"),
+        ({"name": "x", "vocab": ["a"], "slots": 0}, "slots"),
+        ({"name": "x", "vocab": ["a"], "slots": 65}, "slots"),
+        ({"name": "x", "vocab": ["a"], "slot": 2}, "slot"),
+        ({"vocab": ["a"]}, "name"),
+    ],
+)
+def test_impossible_fields_are_refused(document: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        FieldSpec.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"user_fields": [YEAR, YEAR]}, "repeats a field name"),
+        ({"item_fields": [GENRES, GENRES]}, "repeats a field name"),
+        ({"history_length": 0}, "history_length"),
+        ({"partitions": 0}, "partitions"),
+        ({"partitions": 256}, "partitions"),
+        ({"knowledge_dim": 0}, "knowledge_dim"),
+        ({"value_scale": 0}, "value_scale"),
+        ({"prior_liked": 1}, "prior_liked"),
+        ({"prior_liked": 0}, "prior_liked"),
+        ({"history_lenght": 3}, "history_lenght"),
+    ],
+)
+def test_impossible_schemas_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        FeatureSchema.model_validate({**SCHEMA.model_dump(), **change})
+
+
+def test_a_schema_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        SCHEMA.name = "x"  # type: ignore[misc]  # the point of the test
+
+
+@pytest.mark.parametrize(
+    ("value", "encoded"),
+    [
+        ("Drama", [1, 0]),
+        (["Comedy"], [2, 0]),
+        (("War", "Drama"), [3, 1]),
+        (["War", "Drama", "Comedy"], [3, 1]),
+        (["Nonsense", "Drama"], [0, 1]),
+        (["Drama", None], [1, 0]),
+        ([], [0, 0]),
+        (None, [0, 0]),
+        ("", [0, 0]),
+        ("drama", [0, 0]),
+        (1, [0, 0]),
+        ({"Drama": 1}, [0, 0]),
+        ([["Drama"]], [0, 0]),
+    ],
+)
+def test_vocabulary_values(value: object, encoded: list[int]) -> None:
+    assert GENRES.encode(value) == encoded
+
+
+def test_a_vocabulary_of_numbers_understands_numbers() -> None:
+    assert FieldSpec(name="zip", vocab=("1", "2.5")).encode(1) == [1]
+    assert FieldSpec(name="zip", vocab=("1", "2.5")).encode(2.5) == [2]
+
+
+@pytest.mark.parametrize(
+    ("value", "encoded"),
+    [
+        (1989.999, 1),
+        (1990, 2),
+        (1999, 2),
+        (2000, 3),
+        (np.float32(1995), 2),
+        ("1995", 2),
+        (" 1995 ", 2),
+        (-np.inf, 1),
+        (np.inf, 3),
+        (np.nan, 0),
+        ("nan", 0),
+        (None, 0),
+        ("nineteen", 0),
+        ("", 0),
+        ([1995], 2),
+        ([1995, 2005], 2),
+        ([], 0),
+        ({}, 0),
+        (1j, 0),
+        (10**400, 0),
+    ],
+)
+def test_bucketed_values(value: object, encoded: int) -> None:
+    assert YEAR.encode(value) == [encoded]
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+@given(_json)
+def test_encoding_never_raises_and_stays_in_range(value: object) -> None:
+    for spec in (GENRES, YEAR):
+        indices = spec.encode(value)
+        assert len(indices) == spec.slots
+        assert all(0 <= index < spec.cardinality for index in indices)
+
+
+def test_cardinalities_count_the_unknown_index() -> None:
+    assert (GENRES.cardinality, YEAR.cardinality) == (4, 4)
+
+
+def test_fields_follow_each_other_in_schema_order() -> None:
+    assert (SCHEMA.user_slots, SCHEMA.item_slots) == (1, 3)
+    assert SCHEMA.encode_item_fields({"year": 1995, "genres": ["Comedy"], "other": 1}) == [2, 0, 2]
+    assert SCHEMA.encode_item_fields({}) == [0, 0, 0]
+    assert SCHEMA.encode_user_fields({"age": 35}) == [3]
+
+
+def test_fingerprints() -> None:
+    assert SCHEMA.fingerprint == "87e862fa53fa2bbb"
+    assert fingerprint({"b": [1, 2.5], "a": "é"}) == "123b424b7606d08d"
+    assert fingerprint({"a": "é", "b": [1, 2.5]}, 64).startswith("123b424b7606d08d")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2}, {"name": "x"}, {"user_fields": []}, {"item_fields": [GENRES]}, {"history_length": 4},
+        {"history_types": ["click"]}, {"value_center": 2.5}, {"value_scale": 1.0}, {"liked_above": 3.5},
+        {"prior_liked": 0.4}, {"partitions": 3}, {"knowledge_dim": 4},
+    ],
+)  # fmt: skip
+def test_every_part_of_a_schema_shapes_its_fingerprint(change: dict[str, object]) -> None:
+    changed = FeatureSchema.model_validate({**SCHEMA.model_dump(), **change})
+    assert changed.fingerprint != SCHEMA.fingerprint
+
+
+def test_a_schema_reads_back_with_the_same_fingerprint() -> None:
+    assert FeatureSchema.model_validate_json(SCHEMA.model_dump_json()).fingerprint == SCHEMA.fingerprint
+    # A copy must not carry the fingerprint of its original along.
+    assert OTHER_SCHEMA.fingerprint != SCHEMA.fingerprint

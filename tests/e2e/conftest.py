@@ -1,0 +1,96 @@
+"""One real installation for all end-to-end tests: MovieLens-100K, the real pipeline, a real Valkey, a real service.
+
+Only the training is shortened (one model, one epoch), so that the whole takes about a minute.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from models.embedded import embedded_redis
+from offline.config import load_config
+from offline.demo import running_service
+from offline.publish.connection import Store, open_store
+from offline.stages import Job
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A data folder with a configuration, and the way to run jobs in it."""
+
+    data_dir: Path
+    config: Path
+
+    @property
+    def job(self) -> Job:
+        return Job(load_config(self.config), self.data_dir)
+
+    def offline(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """``python -m offline ARGUMENTS`` as a process of its own; its output is shown if it fails."""
+        command = [sys.executable, "-m", "offline", *arguments, "--data-dir", str(self.data_dir)]
+        if arguments[0] != "rollback":
+            command += ["--config", str(self.config)]
+        result = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False)
+        assert not check or result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    def store(self) -> Iterator[Store]:
+        with open_store(self.data_dir) as store:
+            yield store
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without settings of the machine's own installation."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LORANK_")}
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A finished first refresh, with the embedded Redis held open."""
+    folder = tmp_path_factory.mktemp("lorank")
+    text = (ROOT / "configs/ml-100k.toml").read_text()
+    for pattern, value in (
+        (r'workdir = ".*?"', f'workdir = "{folder / "ml-100k"}"'),
+        (r"compare = true", "compare = false"),
+        (r"epochs = \d+", "epochs = 1"),
+    ):
+        text, changed = re.subn(pattern, value, text)
+        assert changed == 1, f"configs/ml-100k.toml has no {pattern}"
+    config = folder / "short.toml"
+    config.write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("LORANK_")]:
+            patch.delenv(name)
+        made = Installation(folder / "data", config)
+        with embedded_redis(made.data_dir / "valkey"):
+            made.offline("refresh")
+            yield made
+
+
+@pytest.fixture(scope="session")
+def base_url(installation: Installation) -> Iterator[str]:
+    """The base URL of ``python -m service`` over the installation."""
+    with running_service(installation.job, 0) as url:
+        yield url
+
+
+@pytest.fixture
+def client(base_url: str) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=base_url, timeout=10.0) as client:
+        yield client
+
+
+@pytest.fixture
+def store(installation: Installation) -> Iterator[Store]:
+    yield from installation.store()

@@ -1,0 +1,191 @@
+"""The client against a real server: order, cache, bounds, retries, and that no failure loses what was paid."""
+
+import asyncio
+import random
+
+import pytest
+
+from offline.llm.cache import ResponseCache, cache_key
+from offline.llm.client import LLMClient, LLMRunError
+from offline.llm.ledger import Ledger
+from offline.llm.openai import OpenAIBackend
+from offline.llm.protocol import Completion, PermanentError, Prompt
+from offline.llm.retry import Backoff
+from tests.offline.llm.chat_server import ChatServer, answer_to, garbage, hang, status
+
+
+def ask(text: str) -> Prompt:
+    return Prompt((("user", text),), max_tokens=16)
+
+
+def key(text: str) -> str:
+    return cache_key("tiny", ask(text))
+
+
+class Setup:
+    """A client on the test server whose waits are recorded instead of slept."""
+
+    def __init__(self, server: ChatServer, cache: ResponseCache) -> None:
+        self.backend = OpenAIBackend(server.base_url, "tiny", timeout_seconds=30)
+        self.cache = cache
+        self.ledger = Ledger("test", "tiny", 1.0, 2.0)
+        self.slept: list[float] = []
+
+    def client(
+        self, concurrency: int = 4, max_attempts: int = 3, use_cache: bool = True, give_up: int = 20
+    ) -> LLMClient:
+        async def sleep(seconds: float) -> None:
+            self.slept.append(seconds)
+            await asyncio.sleep(0)
+
+        return LLMClient(
+            self.backend,
+            self.cache,
+            self.ledger,
+            concurrency,
+            max_attempts,
+            use_cache=use_cache,
+            backoff=Backoff(sleep=sleep, source=random.Random(5)),
+            give_up_after=give_up,
+        )
+
+
+@pytest.fixture
+async def setup(server: ChatServer, cache: ResponseCache) -> "Setup":
+    return Setup(server, cache)
+
+
+async def test_answers_come_in_the_order_of_the_prompts(server: ChatServer, setup: Setup) -> None:
+    delays = random.Random(1)
+    server.delay = lambda text: delays.random() * 0.02
+    texts = [f"{n} " + "x" * (n * 37 % 50) for n in range(60)]
+    assert await setup.client().complete_all([ask(text) for text in texts], "order") == [answer_to(t) for t in texts]
+    assert await setup.client().complete_all([], "nothing") == []
+    await setup.backend.close()
+
+
+async def test_equal_prompts_and_known_prompts_are_not_asked(server: ChatServer, setup: Setup) -> None:
+    prompts = [ask(text) for text in ("a", "b", "a", "a", "c")]
+    expected = [answer_to(text) for text in ("a", "b", "a", "a", "c")]
+    assert await setup.client().complete_all(prompts, "first") == expected
+    assert server.asked == {"a": 1, "b": 1, "c": 1}
+    assert await setup.client().complete_all([*prompts, ask("d")], "second") == [*expected, answer_to("d")]
+    assert server.asked == {"a": 1, "b": 1, "c": 1, "d": 1}
+    ledger = setup.ledger
+    assert (ledger.prompts, ledger.duplicates, ledger.cache_hits, ledger.paid, ledger.calls) == (11, 4, 3, 4, 4)
+    assert (ledger.prompt_tokens, ledger.completion_tokens, ledger.cost) == (4, 28, (4 * 1.0 + 28 * 2.0) / 1e6)
+    await setup.backend.close()
+
+
+async def test_as_many_calls_as_allowed_and_no_more(server: ChatServer, setup: Setup) -> None:
+    server.gate = 5  # nobody is answered before five calls are in flight, so fewer would never finish
+    server.delay = lambda text: 0.002
+    await setup.client(concurrency=5).complete_all([ask(str(n)) for n in range(40)], "bound")
+    assert server.most_in_flight == 5
+    await setup.backend.close()
+
+
+async def test_transient_failures_are_retried_with_growing_waits(server: ChatServer, setup: Setup) -> None:
+    server.fail("a", status(429, retry_after="7"), status(503), garbage, status(408))
+    assert await setup.client(max_attempts=5).complete_all([ask("a")], "retry") == [answer_to("a")]
+    assert server.asked["a"] == 5
+    assert setup.slept[0] == 7.0
+    for waited, full in zip(setup.slept[1:], (1.0, 2.0, 4.0), strict=True):
+        assert full / 2 <= waited <= full
+    assert (setup.ledger.calls, setup.ledger.retries, setup.ledger.failures, setup.ledger.paid) == (5, 4, 0, 1)
+    await setup.backend.close()
+
+
+async def test_a_hanging_call_is_given_up_and_asked_again(server: ChatServer, setup: Setup) -> None:
+    setup.backend = OpenAIBackend(server.base_url, "tiny", timeout_seconds=0.5)
+    server.fail("a", hang)
+    assert await setup.client().complete_all([ask("a"), ask("b")], "hang") == [answer_to("a"), answer_to("b")]
+    assert setup.ledger.retries == 1
+    await setup.backend.close()
+
+
+async def test_failures_are_reported_together_after_the_rest_was_stored(server: ChatServer, setup: Setup) -> None:
+    server.fail("broken", *[status(500)] * 3)
+    server.fail("refused", status(400))
+    texts = ["a", "broken", "b", "refused", "broken", "c"]
+    with pytest.raises(LLMRunError, match=r"films: 3 of 6 prompts failed \(the first, at position 1: ") as caught:
+        await setup.client().complete_all([ask(text) for text in texts], "films")
+    assert sorted(caught.value.failed) == [1, 3, 4]
+    assert "500" in caught.value.failed[1]
+    assert "400" in caught.value.failed[3]
+    assert caught.value.untried == []
+    assert (server.asked["broken"], server.asked["refused"]) == (3, 1)
+    assert setup.ledger.failures == 2
+    # the next run asks only for what is missing
+    assert await setup.client().complete_all([ask(text) for text in texts], "films") == [answer_to(t) for t in texts]
+    assert server.asked == {"a": 1, "b": 1, "c": 1, "broken": 4, "refused": 2}
+    await setup.backend.close()
+
+
+async def test_a_refused_key_stops_the_run(server: ChatServer, setup: Setup) -> None:
+    prompts = [ask(f"{n:02}") for n in range(50)]
+    # equal lengths are asked in falling order of their cache keys
+    first = max((key(f"{n:02}"), f"{n:02}") for n in range(50))[1]
+    server.fail(first, status(401))
+    with pytest.raises(LLMRunError, match=r"49 were not tried; stopped because .* answered 401") as caught:
+        await setup.client(concurrency=1).complete_all(prompts, "films")
+    assert list(caught.value.failed) == [int(first)]
+    assert len(caught.value.untried) == 49
+    assert sum(server.asked.values()) == 1
+    await setup.backend.close()
+
+
+async def test_a_server_that_is_down_stops_the_run(cache: ResponseCache, server: ChatServer, setup: Setup) -> None:
+    setup.backend = OpenAIBackend("http://127.0.0.1:9/v1", "tiny")  # the discard port: refused
+    with pytest.raises(LLMRunError, match=r"4 of 30 prompts failed .* 26 were not tried; stopped because 4 calls in a"):
+        await setup.client(concurrency=1, max_attempts=2, give_up=4).complete_all([ask(str(n)) for n in range(30)], "x")
+    assert setup.ledger.calls == 8
+    await setup.backend.close()
+
+
+async def test_no_cache_asks_again_and_renews_the_cache(server: ChatServer, setup: Setup) -> None:
+    setup.cache.put_many({key("a"): Completion("outdated", 1, 1)})
+    assert await setup.client().complete_all([ask("a")], "cached") == ["outdated"]
+    fresh = setup.client(use_cache=False)
+    for _ in range(2):
+        assert await fresh.complete_all([ask("a")], "live") == [answer_to("a")]
+    assert server.asked["a"] == 2
+    assert await setup.client().complete_all([ask("a")], "cached") == [answer_to("a")]
+    await setup.backend.close()
+
+
+async def test_a_spot_check_neither_reads_nor_writes_the_cache(server: ChatServer, setup: Setup) -> None:
+    setup.cache.put_many({key("a"): Completion("stored", 1, 1)})
+    server.fail("a", status(500))
+    assert await setup.client().complete_live(ask("a")) == Completion(answer_to("a"), 1, 7)
+    await setup.client().complete_live(ask("b"))
+    assert setup.cache.get_many([key("a"), key("b")]) == {key("a"): Completion("stored", 1, 1)}
+    server.fail("c", status(400))
+    with pytest.raises(PermanentError):
+        await setup.client().complete_live(ask("c"))
+    assert (setup.ledger.prompts, setup.ledger.paid, setup.ledger.failures) == (3, 2, 1)
+    await setup.backend.close()
+
+
+async def test_a_cancelled_run_keeps_what_was_answered(server: ChatServer, setup: Setup) -> None:
+    for n in range(4):
+        server.fail(f"slow {n}", hang)
+    texts = ["slow 0", "slow 1", "slow 2", "slow 3", *"abcdefgh"]  # the longest are asked first and block 4 of 6
+    run = asyncio.create_task(setup.client(concurrency=6).complete_all([ask(text) for text in texts], "cancel"))
+    while setup.ledger.paid < 8:  # noqa: ASYNC110 - a counter, not an event
+        await asyncio.sleep(0)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert setup.cache.get_many([key(text) for text in "abcdefgh"]).keys() == {key(text) for text in "abcdefgh"}
+    await setup.backend.close()
+
+
+def test_waits_grow_to_a_bound_and_honour_the_server_within_reason() -> None:
+    backoff = Backoff(first=0.5, longest=30.0, longest_retry_after=300.0)
+    for attempt in range(1, 2000):
+        full = min(30.0, 0.5 * 2.0 ** min(attempt - 1, 60))
+        assert full / 2 <= backoff.delay(attempt, None) <= full
+    assert backoff.delay(1, 12.0) == 12.0
+    assert backoff.delay(1, 86400.0) == 300.0
+    assert backoff.delay(9, 1.0) >= 15.0

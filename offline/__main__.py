@@ -7,11 +7,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from offline.llm.threads import wait_without_spinning
-
-wait_without_spinning()  # before anything below can load torch
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 import typer
 
 from models.contract.artifact import ArtifactError
@@ -23,11 +18,16 @@ from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.data.validate import validate as check_data
 from offline.knowledge.build import Knowledge
-from offline.llm.cache import CacheError, ResponseCache  # noqa: E402
-from offline.llm.session import CACHE_FILE  # noqa: E402
+from offline.knowledge.encoder import EncoderError
+from offline.llm.cache import CacheError, ResponseCache
+from offline.llm.client import LLMRunError
+from offline.llm.protocol import PermanentError
+from offline.llm.session import CACHE_FILE
+from offline.llm.threads import wait_without_spinning
 from offline.publish import release
 from offline.publish.connection import StoreError, open_store
 from offline.publish.gate import GateError
+from offline.publish.release import SwitchError
 from offline.stages import Job, Stages
 from offline.training.report import TrainingReport, markdown
 
@@ -121,13 +121,17 @@ def report(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR
 
 
 @app.command()
-def publish(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+def publish(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    return_to: Annotated[bool, typer.Option("--return", help="Go live again after a rollback.")] = False,
+) -> None:
     """Write changed records to Redis; a newly trained model becomes a release and goes live if the gate lets it."""
     job = _job(config, data_dir)
     log, known = _loaded(job)
     trained = TrainingReport.load(job.models / "report.json")
     with open_store(data_dir) as store:
-        pipeline.publish_release(job, store, pipeline.data(job), log, known, trained)
+        pipeline.publish_release(job, store, pipeline.data(job), log, known, trained, return_to=return_to)
 
 
 @app.command()
@@ -192,18 +196,29 @@ def demo(
     raise typer.Exit(run_demo(_job(config, data_dir), config, port, check))
 
 
+EXPECTED = (
+    ArtifactError,
+    CacheError,
+    ConfigError,
+    DataError,
+    EmbeddedRedisError,
+    EncoderError,
+    GateError,
+    LLMRunError,
+    PermanentError,
+    StoreError,
+    SwitchError,
+)
+"""Failures that a person can do something about: bad input, something absent, a gate that held."""
+
+
 def main() -> None:
     """Entry point. Expected failures end with one line and exit status 1, never with a traceback."""
-    from offline.knowledge.encoder import EncoderError
-    from offline.llm.client import LLMRunError
-    from offline.llm.protocol import PermanentError
-
+    wait_without_spinning()  # before a job loads torch
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # weights come from packages and folders
     try:
         app()
-    except (
-        ArtifactError, CacheError, ConfigError, DataError, EmbeddedRedisError, EncoderError, GateError, LLMRunError, PermanentError,
-        StoreError, release.SwitchError,
-    ) as error:  # fmt: skip
+    except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
 

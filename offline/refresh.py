@@ -135,17 +135,26 @@ def train_models(job: Job, catalogue: Catalogue, log: InteractionLog, knowledge:
 
 
 def publish_release(
-    job: Job, store: Store, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge, report: TrainingReport
+    job: Job,
+    store: Store,
+    catalogue: Catalogue,
+    log: InteractionLog,
+    knowledge: Knowledge,
+    report: TrainingReport,
+    *,
+    return_to: bool = False,
 ) -> Published:
     """Changed records, and a new release if there is a new model."""
     with stage("publish") as watch:
-        published = publish(job.config, store, catalogue, log, knowledge, report, job.models)
+        published = publish(job.config, store, catalogue, log, knowledge, report, job.models, return_to=return_to)
         for name, count in published.records.items():
             print(f"  {name}: {count.written} written, {count.unchanged} unchanged", flush=True)
         if published.switched:
-            watch.done(f"live: {published.release}, before: {published.switched_from or 'nothing'}")
-        else:
+            watch.done(f"live: {published.release}, before: {published.live_before or 'nothing'}")
+        elif published.live_before == published.release:
             watch.done(f"live: {published.release}, as before")
+        else:
+            watch.done(f"live: {published.live_before}; {published.release} was rolled back and stays off")
         return published
 
 
@@ -160,8 +169,8 @@ def _language_model(job: Job) -> Iterator[LLMSession]:
 
 def _live_checks(job: Job, session: LLMSession, catalogue: Catalogue, log: InteractionLog) -> None:
     """Ask the language model some prompts again, whatever the cache holds, and show both answers."""
-    if not job.config.knowledge.live_checks:
-        return
+    if not job.config.knowledge.live_checks or not job.use_cache:
+        return  # without the cache every answer was live
     partitions = close_partitions(log, job.config.knowledge.partition_size)
     facts = partition_facts(catalogue, log, partitions, job.config.feature_schema.liked_above)
     _, prompts = prompts_of(job.config.knowledge, catalogue, facts, log.item_ids)

@@ -70,7 +70,7 @@ class ReleaseManifest(BaseModel):
     format: Literal[1] = FORMAT
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     created_at: int
-    artifact: str
+    artifact: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}$")]
     artifact_sha256: Digest
     model: ModelName
     schema_fingerprint: str

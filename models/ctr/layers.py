@@ -46,39 +46,56 @@ class FactorizationMachine(nn.Module):
 class TargetAttention(nn.Module):
     """Multi-head attention of each candidate over its user's sequence.
 
-    The DIN idea (arXiv 1706.06978, section 4.3) with scaled dot products in place of the MLP activation unit: keys
-    and values are computed once per user, and a candidate costs two small matrix products. A learned null entry takes
-    the attention of users without a sequence, so an empty sequence needs no special case.
+    The DIN idea (arXiv 1706.06978, section 4.3) with scaled dot products in place of the MLP activation unit. A learned
+    null entry takes the attention of users without a sequence, so an empty sequence needs no special case.
+
+    The same numbers are computed in two orders. Serving projects one user's sequence to keys and values once, and each
+    candidate costs two small matrix products. Training has a sequence per candidate; there the projections are applied
+    to the query and to the pooled sequence instead, which spares them for all T entries.
     """
 
     def __init__(self, query: int, key: int, out: int, heads: int) -> None:
         super().__init__()
         self.heads, self.width = heads, out // heads
         self.query = nn.Linear(query, out)
-        self.key = nn.Linear(key, out)
-        self.value = nn.Linear(key, out)
+        self.key = nn.Linear(key, out, bias=False)
+        self.value = nn.Linear(key, out, bias=False)
         self.null_score = nn.Parameter(torch.zeros(heads))
         self.null_value = nn.Parameter(torch.zeros(heads, out // heads))
 
     def forward(self, query: Tensor, sequence: Tensor, mask: Tensor) -> Tensor:
         """query [C, q], sequence [U, T, k], mask [U, T] (1 present) -> [C, out]."""
-        C, (U, T, _) = query.shape[0], sequence.shape
-        q = self.query(query).view(C, self.heads, self.width) / self.width**0.5
-        k = self.key(sequence).view(U, T, self.heads, self.width)
-        v = self.value(sequence).view(U, T, self.heads, self.width)
-        absent = (mask - 1.0) * 1e9
-        if U == 1:  # serving: one user for all candidates, plain matrix products per head
-            scores = torch.matmul(q.transpose(0, 1), k[0].permute(1, 2, 0)) + absent  # [H, C, T]
-            null = self.null_score.view(self.heads, 1, 1).expand(self.heads, C, 1)
-            weights = F.softmax(torch.cat([null, scores], dim=2), dim=2)
-            pooled = torch.matmul(weights[:, :, 1:], v[0].transpose(0, 1))  # [H, C, width]
-            pooled = pooled + weights[:, :, :1] * self.null_value.unsqueeze(1)
-            return pooled.transpose(0, 1).reshape(C, self.heads * self.width)
-        scores = torch.einsum("chd,cthd->cht", q, k) + absent.unsqueeze(1)
-        null = self.null_score.view(1, self.heads, 1).expand(C, self.heads, 1)
-        weights = F.softmax(torch.cat([null, scores], dim=2), dim=2)
-        pooled = torch.einsum("cht,cthd->chd", weights[:, :, 1:], v) + weights[:, :, :1] * self.null_value
-        return pooled.reshape(C, self.heads * self.width)
+        q = self.query(query).view(-1, self.heads, self.width) / self.width**0.5
+        pooled = self._one_user(q, sequence[0], mask) if sequence.shape[0] == 1 else self._aligned(q, sequence, mask)
+        return pooled.reshape(-1, self.heads * self.width)
+
+    def _one_user(self, q: Tensor, sequence: Tensor, mask: Tensor) -> Tensor:
+        """q [C, H, w], sequence [T, k], mask [1, T] -> [C, H, w]."""
+        keys = self.key(sequence).view(-1, self.heads, self.width)
+        values = self.value(sequence).view(-1, self.heads, self.width)
+        scores = torch.matmul(q.transpose(0, 1), keys.permute(1, 2, 0)) + _absent(mask)  # [H, C, T]
+        weights = self._weights(scores.transpose(0, 1))
+        pooled = torch.matmul(weights[:, :, 1:].transpose(0, 1), values.transpose(0, 1)).transpose(0, 1)
+        return pooled + weights[:, :, :1] * self.null_value
+
+    def _aligned(self, q: Tensor, sequence: Tensor, mask: Tensor) -> Tensor:
+        """q [C, H, w], sequence [C, T, k], mask [C, T] -> [C, H, w]."""
+        key = self.key.weight.view(self.heads, self.width, -1)
+        value = self.value.weight.view(self.heads, self.width, -1)
+        scores = torch.bmm(torch.einsum("chw,hwk->chk", q, key), sequence.transpose(1, 2)) + _absent(mask).unsqueeze(1)
+        weights = self._weights(scores)
+        pooled = torch.einsum("chk,hwk->chw", torch.bmm(weights[:, :, 1:], sequence), value)
+        return pooled + weights[:, :, :1] * self.null_value
+
+    def _weights(self, scores: Tensor) -> Tensor:
+        """scores [C, H, T] -> weights [C, H, 1 + T], the null entry first."""
+        null = self.null_score.view(1, -1, 1).expand(scores.shape[0], -1, 1)
+        return F.softmax(torch.cat([null, scores], dim=2), dim=2)
+
+
+def _absent(mask: Tensor) -> Tensor:
+    """What to add to the score of an entry: nothing if it is present, a huge negative number if it is padding."""
+    return (mask - 1.0) * 1e9
 
 
 def masked_mean(sequence: Tensor, mask: Tensor) -> Tensor:

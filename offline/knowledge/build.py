@@ -123,7 +123,7 @@ def build_knowledge(
     wide_items, wide_partitions = wide[: len(described)], wide[len(described) :]
     components = {
         "llm": model_id,
-        "prompt": fingerprint([item_prompt({"title": "t"}, config.item_tokens).messages, _prompt_form(config)]),
+        "prompt": fingerprint(_prompt_forms(config)),
         "encoder": encoder_id,
     }
     old_enough = partitions.closed_at < trained_rows
@@ -159,11 +159,12 @@ def build_knowledge(
     )
 
 
-def _prompt_form(config: KnowledgeConfig) -> list[object]:
-    """A rendered example: it changes whenever the prompt's wording or parameters do."""
-    example = PartitionFacts([{"title": "a", "genres": ["g"]}, {"title": "b"}], [True, False])
-    prompt = summary_prompt(example, config.partition_tokens)
-    return [prompt.messages, prompt.max_tokens, partition_text(example, "answer")]
+def _prompt_forms(config: KnowledgeConfig) -> list[str]:
+    """Rendered examples: they change whenever a prompt's wording or parameters, or the encoded text's form, do."""
+    item = {"title": "a", "year": 1, "genres": ["g"]}
+    facts = PartitionFacts([item, {"title": "b"}], [True, False])
+    prompts = item_prompt(item, config.item_tokens), summary_prompt(facts, config.partition_tokens)
+    return [repr(prompts), item_text(item, "answer"), partition_text(facts, "answer")]
 
 
 def _frozen_projection(folder: Path, components: dict[str, str], texts: FloatArray, dim: int) -> Projection:

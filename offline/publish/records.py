@@ -93,31 +93,35 @@ def write_items(
     return result
 
 
-def write_users(store: Store, catalogue: Catalogue, log: InteractionLog, max_events: int) -> Written:
-    """Profiles, and live histories of users that have none.
+def write_users(store: Store, catalogue: Catalogue, log: InteractionLog, max_events: int) -> dict[str, Written]:
+    """Profiles that changed, and live histories of users that have none.
 
     A history that exists is never replaced: it belongs to the service, which may have appended to it a moment ago.
     """
     index = log.by_user()
-    items = np.fromiter((item_hash(item) for item in log.item_ids), np.uint64, len(log.item_ids))
-    result = Written()
+    hashes = np.fromiter((item_hash(item) for item in log.item_ids), np.uint64, len(log.item_ids))
+    profiles, histories = Written(), Written()
     for chunk in _chunks(range(len(log.user_ids))):
+        names = [log.user_ids[user] for user in chunk]
+        held: Any = store.redis.mget([store.keys.user_profile(name) for name in names])
         pipeline = store.redis.pipeline(transaction=False)
-        blobs = []
-        for user in chunk:
-            name = log.user_ids[user]
-            blob = packed_history(log, index, items, user, max_events)
-            blobs.append(blob)
-            pipeline.set(store.keys.user_history(name), blob, nx=True)
-            pipeline.set(
-                store.keys.user_profile(name), UserProfile(owner=name, features=catalogue.users.get(name, {})).pack()
-            )
-        for blob, written in zip(blobs, pipeline.execute()[::2], strict=True):
-            if written:
-                result.add(blob)
+        for name, old in zip(names, held, strict=True):
+            blob = UserProfile(owner=name, features=catalogue.users.get(name, {})).pack()
+            if blob == old:
+                profiles.unchanged += 1
             else:
-                result.unchanged += 1
-    return result
+                pipeline.set(store.keys.user_profile(name), blob)
+                profiles.add(blob)
+        pipeline.execute()
+        blobs = [packed_history(log, index, hashes, user, max_events) for user in chunk]
+        for name, blob in zip(names, blobs, strict=True):
+            pipeline.set(store.keys.user_history(name), blob, nx=True)
+        for blob, written in zip(blobs, pipeline.execute(), strict=True):
+            if written:
+                histories.add(blob)
+            else:
+                histories.unchanged += 1
+    return {"user profiles": profiles, "user histories": histories}
 
 
 def packed_history(log: InteractionLog, index: UserIndex, item_hashes: Any, user: int, max_events: int) -> bytes:

@@ -23,10 +23,10 @@ from offline.training.samples import statistics_until
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a publication did; ``switched_from`` is None if the release was live before."""
+    """What a publication did to ``release``; ``live_before`` is what was served when it began."""
 
     release: str
-    switched_from: str | None
+    live_before: str | None
     switched: bool
     records: dict[str, Written]
     pruned: list[str]
@@ -40,8 +40,14 @@ def publish(
     knowledge: Knowledge,
     report: TrainingReport,
     models: Path,
+    *,
+    return_to: bool = False,
 ) -> Published:
-    """Write what changed; a new artifact becomes a new release and goes live if the gate lets it."""
+    """Write what changed; a new artifact becomes a new release and goes live if the gate lets it.
+
+    A release that is published but not live was rolled back from. It stays off, unless ``return_to`` asks for it: a
+    cron job must not undo what a person did.
+    """
     release_id = f"{config.name}-{report.sha256[:12]}"
     live = release.live_release(store)
     _store_artifact(store, models / report.artifact)
@@ -54,7 +60,9 @@ def publish(
                 store, manifest.model_copy(update={"items": len(log.item_ids), "directory_blocks": blocks})
             )
             release.announce_change(store, release_id)
-        return Published(release_id, None, False, records, [])
+        return Published(release_id, live, False, records, [])
+    if release_id in release.releases(store) and not return_to:
+        return Published(release_id, live, False, records, [])
     manifest = ReleaseManifest(
         id=release_id,
         created_at=int(time.time()),
@@ -92,7 +100,7 @@ def _write_records(
     )
     items = ((name, knowledge.items[at : at + 1]) for at, name in enumerate(log.item_ids) if knowledge.known_items[at])
     return {
-        "user profiles and histories": write_users(store, catalogue, log, config.publish.history_max_events),
+        **write_users(store, catalogue, log, config.publish.history_max_events),
         "user knowledge": write_knowledge(store, "user", knowledge.spaces["user"].fingerprint, users, dtype, ttl),
         "item knowledge": write_knowledge(store, "item", knowledge.spaces["item"].fingerprint, items, dtype, ttl),
         "item features": write_items(

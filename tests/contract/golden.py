@@ -26,7 +26,7 @@ SCHEMA = FeatureSchema(
     partitions=2,
     knowledge_dim=3,
 )
-OTHER_SCHEMA = SCHEMA.model_copy(update={"name": "other"})
+OTHER_SCHEMA = FeatureSchema.model_validate({**SCHEMA.model_dump(), "name": "other"})
 
 ITEM_SPACE = Space(name="item-text", side="item", rows=1, dim=3, components={"llm": "m", "prompt": "p"})
 USER_SPACE = Space(name="liber", side="user", rows=2, dim=3, dtype="int8", components={"encoder": "é"})

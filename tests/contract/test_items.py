@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from models.contract.events import item_hash
 from models.contract.items import ItemRecord, ItemTable, item_statistics
 from models.contract.knowledge import RecordError
+from models.contract.schema import FeatureSchema
 from tests.contract.golden import ITEM, OTHER_SCHEMA, SCHEMA, flips, resealed, truncations
 
 GOLDEN = bytes.fromhex(
@@ -143,7 +144,7 @@ def test_statistics_against_hand_computed_values() -> None:
 
 def test_an_item_without_history_has_the_prior() -> None:
     assert item_statistics(SCHEMA, 0, 0, 0).tolist() == [0.0, 0.0, 0.0]
-    hopeful = SCHEMA.model_copy(update={"prior_liked": 0.75})
+    hopeful = FeatureSchema.model_validate({**SCHEMA.model_dump(), "prior_liked": 0.75})
     assert item_statistics(hopeful, 0, 0, 0).tolist() == [0.0, 0.0, 0.5]
 
 

@@ -15,7 +15,7 @@ from offline.data.log import InteractionLog
 from offline.knowledge.build import Knowledge
 from offline.publish.connection import Store
 from offline.publish.release import live_release
-from tests.e2e.conftest import Installation
+from tests.conftest import Installation
 
 LONG_DEADLINE = 5000  # milliseconds: what is tested here is the answer, not the speed of a shared machine
 
@@ -130,6 +130,9 @@ def test_a_new_model_is_a_new_release_and_rolls_back(
     await_release(client, str(first))
     again = rank(client, "405", ["1", "50"])
     assert again["release"] == first
+    output = other.offline("refresh").stdout
+    assert live_release(store) == first, "a scheduled refresh must not undo a rollback"
+    assert f"{second} was rolled back and stays off" in output
 
 
 def await_release(client: httpx2.Client, release: str) -> None:

@@ -22,7 +22,7 @@ from offline.demo import running_service
 from offline.publish.connection import Store, open_store
 from offline.stages import Job
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True)

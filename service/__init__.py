@@ -1,0 +1,1 @@
+"""The online program: ranks candidates over HTTP. Shares only the contract with the offline jobs."""

@@ -1,0 +1,50 @@
+"""``python -m service``: the service under uvicorn, settings from the environment, until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+
+import uvicorn
+
+from service.app import create_app
+from service.experiments.config import ExperimentsError
+from service.settings import Settings, SettingsError
+
+
+def main() -> int:
+    """Run until stopped. Exit status 0 after a clean stop, 2 if the settings or the experiments cannot take effect."""
+    try:
+        settings = Settings.from_environment(os.environ)
+        app = create_app(settings)
+    except (SettingsError, ExperimentsError) as error:
+        print(f"lorank: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
+        return 2
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # uvicorn raises the signal again once it has shut down; a stop that was asked for is not a failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        log_level=settings.log_level,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+    server = uvicorn.Server(config)
+    with contextlib.suppress(KeyboardInterrupt):  # raised again by uvicorn after it has shut down
+        server.run()
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The HTTP surface: bodies, answers and routes. No ranking logic."""

@@ -1,0 +1,63 @@
+"""Answers as bytes. The hot path writes JSON with orjson and never validates what the domain already typed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from service.errors import ServiceError, http_status
+from service.ranking.types import RankAnswer
+
+REQUEST_ID_HEADER = "X-Request-Id"
+
+
+def json_response(document: Any, request_id: str | None = None, status: int = 200) -> Response:
+    headers = None if request_id is None else {REQUEST_ID_HEADER: request_id}
+    return Response(orjson.dumps(document), status, headers, "application/json")
+
+
+def rank_document(answer: RankAnswer) -> dict[str, Any]:
+    """The wire shape of an answer."""
+    items: list[dict[str, Any]] = [
+        {"id": item_id, "score": score, "rank": rank}
+        for rank, (item_id, score) in enumerate(zip(answer.ids, answer.scores, strict=True), start=1)
+    ]
+    if answer.without_knowledge is not None:
+        for item, score in zip(items, answer.without_knowledge, strict=True):
+            item["explain"] = {"score_without_knowledge": score}
+    model = answer.manifest.model
+    return {
+        "request_id": answer.request_id,
+        "items": items,
+        "release": answer.manifest.id,
+        "model": {"name": model.name, "version": model.version},
+        "experiments": [{"layer": one.layer, "experiment": one.experiment, "arm": one.arm} for one in answer.choices],
+        "knowledge": {
+            "fresh": answer.knowledge.fresh,
+            "stale": answer.knowledge.stale,
+            "missing": answer.knowledge.missing,
+        },
+        "degraded": list(answer.degraded),
+        "timing_ms": dict(answer.timing_ms),
+    }
+
+
+def error_response(error: ServiceError, request_id: str) -> Response:
+    return envelope(http_status(error), error.kind, error.message, request_id, error.field, error.retry_after_ms)
+
+
+def envelope(
+    status: int, code: str, message: str, request_id: str, field: str | None = None, retry_after_ms: int | None = None
+) -> Response:
+    """The one shape of every error."""
+    detail: dict[str, Any] = {"code": code, "message": message, "request_id": request_id}
+    if field is not None:
+        detail["field"] = field
+    if retry_after_ms is not None:
+        detail["retry_after_ms"] = retry_after_ms
+    response = json_response({"error": detail}, request_id, status)
+    if retry_after_ms is not None:
+        response.headers["Retry-After"] = str(-(-retry_after_ms // 1000))
+    return response

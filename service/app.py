@@ -1,0 +1,171 @@
+"""Builds the service: the whole object graph, in one place, in the order in which things depend on each other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI
+
+from models.contract.keys import Keys
+from models.embedded import embedded_redis
+from service.api import routes
+from service.api.bodies import Limits
+from service.experiments.assignment import FileExperiments
+from service.experiments.config import ExperimentsError, read_experiments
+from service.exposures.stream import ExposureLog
+from service.features.connection import RedisLink
+from service.features.feedback import RedisFeedback
+from service.features.users import RedisUserFeatures
+from service.ranking.ranker import Ranker
+from service.release import Releases
+from service.reranking.none import NoReranker
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; it connects to nothing before its lifespan. ExperimentsError if an arm cannot take effect."""
+    experiments = FileExperiments(read_experiments(settings.experiments))
+    if experiments.asks_for_reranking:
+        raise ExperimentsError("an arm sets rerank_top_n, but no reranker is configured")
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            app.state.service = await _assemble(settings, experiments, stack)
+            yield
+
+    app = FastAPI(
+        title="Lorank", description="LLM-enhanced ranking", version="1", lifespan=lifespan, redirect_slashes=False
+    )
+    routes.mount(app)
+    return app
+
+
+async def _assemble(
+    settings: Settings, experiments: FileExperiments, stack: contextlib.AsyncExitStack
+) -> routes.Service:
+    """Start everything; ``stack`` stops it in reverse, exposures before the connection, the connection before Redis."""
+    url = settings.redis_url
+    if url is None:
+        embedded = contextlib.ExitStack()
+        stack.push_async_callback(asyncio.to_thread, embedded.close)
+        url = await asyncio.to_thread(embedded.enter_context, embedded_redis(settings.embedded_folder))
+    redis = RedisLink(url, settings.redis_connections)
+    stack.push_async_callback(redis.close)
+
+    keys = Keys(settings.key_prefix)
+    telemetry = Telemetry()
+    releases = Releases(
+        redis,
+        keys,
+        telemetry,
+        artifacts=settings.artifact_folder,
+        threads=settings.onnx_threads,
+        poll_seconds=settings.release_poll_seconds,
+    )
+    exposures = await stack.enter_async_context(
+        ExposureLog(redis, keys, telemetry, capacity=settings.exposure_queue, stream_max=settings.exposure_stream_max)
+    )
+    ranker = Ranker(
+        live=releases,
+        experiments=experiments,
+        users=RedisUserFeatures(redis, keys, telemetry),
+        reranker=NoReranker(),
+        exposures=exposures,
+        telemetry=telemetry,
+    )
+    feedback = RedisFeedback(
+        redis,
+        keys,
+        telemetry,
+        history_max_events=settings.history_max_events,
+        stream_max=settings.interaction_stream_max,
+    )
+    await releases.refresh()  # ready with the first request if everything is in place
+    watcher = asyncio.create_task(releases.watch(), name="releases")
+    stack.push_async_callback(_stop, watcher)
+    return routes.Service(
+        ranker=ranker,
+        feedback=feedback,
+        live=releases,
+        telemetry=telemetry,
+        limits=Limits(settings.max_candidates, settings.default_deadline_ms, settings.max_deadline_ms),
+        max_body_bytes=settings.max_body_bytes,
+        status=lambda: status_document(settings, releases, exposures),
+    )
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def status_document(settings: Settings, releases: Releases, exposures: ExposureLog) -> dict[str, Any]:
+    """What ``/v1/status`` answers: what is served, what was refused, and why a stage is off."""
+    release = releases.current()
+    refusal = releases.refusal
+    return {
+        "release": None
+        if release is None
+        else {
+            "id": release.id,
+            "revision": release.revision,
+            "model": release.manifest.model.model_dump(),
+            "created_at": release.manifest.created_at,
+            "items": len(release.table) - 1,
+            "spaces": {side: space.fingerprint for side, space in release.spaces.items()},
+            "loaded_at": release.loaded_at,
+            "swap_ms": release.swap_ms,
+        },
+        "refused": None
+        if refusal is None
+        else {
+            "release": refusal.release,
+            "reason": refusal.reason,
+            "at": refusal.at,
+            "attempts": refusal.attempts,
+        },
+        "redis": {"reachable": releases.redis_error is None, "error": releases.redis_error},
+        "stages": _stages(releases, exposures),
+        "exposures": {"queued": exposures.depth, "dropped": exposures.dropped},
+        "settings": settings.model_dump(
+            mode="json",
+            include={
+                "key_prefix", "max_candidates", "max_body_bytes", "default_deadline_ms", "max_deadline_ms",
+                "release_poll_seconds", "onnx_threads", "history_max_events", "exposure_queue",
+            },
+        )
+        | {"redis": "embedded" if settings.redis_url is None else "external"},
+        "time": time.time(),
+    }  # fmt: skip
+
+
+def _stages(releases: Releases, exposures: ExposureLog) -> dict[str, dict[str, str]]:
+    """Each stage as on, off or degraded, with the reason."""
+    release = releases.current()
+    redis_error = releases.redis_error
+    loaded = _stage("off", "no release is loaded") if release is None else _stage("on", "")
+    reads = loaded if redis_error is None else _stage("degraded", redis_error)
+    knowledge = reads
+    if release is not None and not release.spaces:
+        knowledge = _stage("off", "the model of this release uses no knowledge")
+    return {
+        "features": reads,
+        "knowledge": knowledge,
+        "scoring": loaded,
+        "reranking": _stage("off", "no reranker is configured"),
+        "exposures": _stage("degraded", exposures.failing) if exposures.failing else _stage("on", ""),
+    }
+
+
+def _stage(state: str, reason: str) -> dict[str, str]:
+    return {"state": state, "reason": reason}

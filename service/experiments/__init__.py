@@ -1,0 +1,1 @@
+"""Which arm a unit is in: a file of arms and a hash."""

@@ -1,0 +1,128 @@
+"""Writes exposures to their capped stream, behind the back of the requests.
+
+Knows a bounded queue and a background task. A request only ever appends to the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from models.contract.exposures import Exposure
+from models.contract.keys import Keys
+from service.errors import RedisUnavailable
+from service.ranking.deadline import Deadline
+from service.telemetry import Telemetry
+
+BATCH = 200
+WRITE_SECONDS = 5.0
+RETRY_SECONDS = 0.5
+"""Exposures per write, how long one write may take, and the pause after one that failed."""
+
+log = logging.getLogger(__name__)
+
+
+Command = tuple[bytes | str | int | float, ...]
+
+
+class Link(Protocol):
+    """The part of the Redis connection that is used here."""
+
+    async def round_trip(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
+        """Replies in order, refusals as exceptions; RedisUnavailable if they are not here in time."""
+        ...
+
+
+class ExposureLog:
+    """The port ``Exposures`` on a Redis stream. Use as an async context manager; leaving it flushes what is queued."""
+
+    def __init__(self, link: Link, keys: Keys, telemetry: Telemetry, *, capacity: int, stream_max: int) -> None:
+        self._link = link
+        self._stream = keys.exposures
+        self._telemetry = telemetry
+        self._capacity = capacity
+        self._stream_max = stream_max
+        self._queue: deque[Exposure] = deque()
+        self._offered = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._failing = ""
+        self.dropped = 0
+
+    def offer(self, exposure: Exposure) -> None:
+        """See the port. When the queue is full the new exposure is dropped: those that wait are nearer to Redis."""
+        if len(self._queue) >= self._capacity:
+            self._drop(1, "queue_full")
+            return
+        self._queue.append(exposure)
+        self._offered.set()
+
+    @property
+    def depth(self) -> int:
+        """How many exposures wait."""
+        return len(self._queue)
+
+    @property
+    def failing(self) -> str:
+        """Why the last write failed; empty while writes succeed."""
+        return self._failing
+
+    async def __aenter__(self) -> ExposureLog:
+        self._task = asyncio.create_task(self._run(), name="exposures")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # The task is asked, not cancelled: a write that is under way would otherwise be repeated below.
+        self._closing.set()
+        self._offered.set()
+        if self._task is not None:
+            await self._task
+        while self._queue and await self._write():
+            pass
+        self._drop(len(self._queue), "shutdown")
+        self._queue.clear()
+
+    async def _run(self) -> None:
+        while not self._closing.is_set():
+            await self._offered.wait()
+            self._offered.clear()
+            while self._queue and not self._closing.is_set():
+                if not await self._write():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._closing.wait(), RETRY_SECONDS)
+
+    async def _write(self) -> bool:
+        """Write one batch. What was not acknowledged stays queued, so an outage shorter than the queue loses nothing;
+        a batch whose acknowledgement was lost is written twice, and ``request_id`` tells."""
+        batch = [self._queue[at] for at in range(min(BATCH, len(self._queue)))]
+        commands = [self._command(one) for one in batch]
+        try:
+            replies = await self._link.round_trip(commands, Deadline(WRITE_SECONDS))
+        except RedisUnavailable as error:
+            return self._failed(str(error))
+        refusals = [reply for reply in replies if isinstance(reply, Exception)]
+        if refusals:
+            return self._failed(str(refusals[0]))
+        self._failing = ""
+        for _ in batch:
+            self._queue.popleft()
+        self._telemetry.exposures_written.inc(len(batch))
+        return True
+
+    def _command(self, exposure: Exposure) -> Command:
+        fields = [cell for pair in exposure.to_stream().items() for cell in pair]
+        return ("XADD", self._stream, "MAXLEN", "~", self._stream_max, "*", *fields)
+
+    def _failed(self, reason: str) -> bool:
+        if not self._failing:
+            log.warning("exposures cannot be written: %s", reason)
+        self._failing = reason
+        return False
+
+    def _drop(self, count: int, reason: str) -> None:
+        self.dropped += count
+        self._telemetry.exposures_dropped.labels(reason).inc(count)

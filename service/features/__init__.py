@@ -1,0 +1,1 @@
+"""What Redis holds: users, their feedback, and the catalogue."""

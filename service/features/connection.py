@@ -1,0 +1,84 @@
+"""One asynchronous Redis client per process, and the one way of using it within a deadline.
+
+A command that is cancelled or times out half-way must never leave its connection in the pool: the next caller
+would read the previous caller's reply (redis-py #2624, #2665). redis-py 8 closes such a connection on any
+BaseException; the tests of this package inject cancellations to prove that it stays so, and every packed record
+names its owner as the second line of defence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from service.errors import RedisUnavailable
+from service.ranking.deadline import Deadline
+
+Command = tuple[bytes | str | int | float, ...]
+
+
+class RedisLink:
+    """A lazy client: nothing is sent until it is used."""
+
+    def __init__(self, url: str, connections: int) -> None:
+        """``connections`` round trips run at once; others wait for their turn within their deadline.
+
+        The waiting is done by a semaphore, not by redis-py's BlockingConnectionPool: on Python 3.11 a waiter that
+        is notified and cancelled at once takes the notification with it (cpython gh-112202), and the others wait
+        for a connection that is free. The pool may hold more than the semaphore lets in, because a cancelled round
+        trip gives its connection back a moment after its place.
+
+        No retries and no socket timeout: time comes from each caller's deadline, and a retry could exceed it.
+        RESP2, because RESP3 adds a round trip to every new connection and nothing here needs it.
+        """
+        self._turn = asyncio.Semaphore(connections)
+        self.pool: ConnectionPool = ConnectionPool.from_url(
+            url,
+            max_connections=2 * connections,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,
+            socket_connect_timeout=2.0,
+        )
+        self._redis = Redis(connection_pool=self.pool)
+
+    async def round_trip(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
+        """Replies to ``commands``, sent as one pipeline. RedisUnavailable if they are not all here in time.
+
+        A command that Redis refused has its exception in place of a reply.
+        """
+        if deadline.spent:
+            raise RedisUnavailable("no time left")
+        try:
+            async with (
+                asyncio.timeout(deadline.remaining()),
+                self._turn,
+                self._redis.pipeline(transaction=False) as pipeline,
+            ):
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return list(await pipeline.execute(raise_on_error=False))
+        except TimeoutError as error:
+            raise RedisUnavailable("Redis gave no answer in time") from error
+        except (OSError, RedisError) as error:
+            raise RedisUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._redis.aclose()
+        await self.pool.disconnect()
+
+
+async def replies_to(link: RedisLink, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
+    """As ``RedisLink.round_trip``, but a single refused command is RedisUnavailable too."""
+    replies = await link.round_trip(commands, deadline)
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise RedisUnavailable(f"{type(reply).__name__}: {reply}") from reply
+    return replies

@@ -1,0 +1,92 @@
+"""Accepts interactions: into the stream that the offline jobs read, and into the live history of the user.
+
+Knows one Lua script. The stream comes first: a history without its stream entry would never be trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from models.contract.events import EVENT_BYTES, Interaction
+from models.contract.keys import Keys
+from service.errors import RedisUnavailable, Unavailable
+from service.features.connection import Command, RedisLink
+from service.ranking.deadline import Deadline
+from service.telemetry import Telemetry
+
+RETRY_WINDOW = 200
+"""How many of the last events are searched for an equal one, so that a retried request changes nothing."""
+
+APPEND = f"""
+local event, size = ARGV[1], {EVENT_BYTES}
+local length = redis.call('STRLEN', KEYS[1])
+if length % size ~= 0 then
+  -- A torn tail would shift every later event out of its frame; keep what is whole.
+  redis.call('SET', KEYS[1], string.sub(redis.call('GET', KEYS[1]), 1, length - length % size))
+  length = length - length % size
+end
+local recent = redis.call('GETRANGE', KEYS[1], math.max(0, length - size * {RETRY_WINDOW}), -1)
+for at = 1, #recent, size do
+  if string.sub(recent, at, at + size - 1) == event then return 0 end
+end
+length = redis.call('APPEND', KEYS[1], event)
+local most = tonumber(ARGV[2]) * size
+if length > most then
+  redis.call('SET', KEYS[1], redis.call('GETRANGE', KEYS[1], length - most, -1))
+end
+return 1
+"""
+
+_DIGEST = hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
+
+
+class RedisFeedback:
+    """The port ``Feedback`` on Redis."""
+
+    def __init__(
+        self, link: RedisLink, keys: Keys, telemetry: Telemetry, *, history_max_events: int, stream_max: int
+    ) -> None:
+        self._link = link
+        self._keys = keys
+        self._telemetry = telemetry
+        self._history_max = history_max_events
+        self._stream_max = stream_max
+
+    async def accept(self, interactions: Sequence[Interaction], types: Sequence[str], deadline: Deadline) -> None:
+        """See the port. Interactions of other types go to the stream only."""
+        appends = [self._append(one) for one in interactions if one.type in types]
+        commands = [self._publish(one) for one in interactions] + appends
+        try:
+            replies = await self._link.round_trip(commands, deadline)
+            if any(isinstance(reply, NoScriptError) for reply in replies):
+                # Redis was restarted since the script was registered. The stream entries are already acknowledged,
+                # so only the appends are sent again, behind the script.
+                _refuse_failures(replies[: len(interactions)])
+                replies = await self._link.round_trip([("SCRIPT", "LOAD", APPEND), *appends], deadline)
+        except RedisUnavailable as error:
+            raise _unavailable() from error
+        _refuse_failures(replies)
+        for one in interactions:
+            # The type is the caller's free text; only types the model knows may become a label.
+            self._telemetry.interactions.labels(one.type if one.type in types else "other").inc()
+
+    def _publish(self, one: Interaction) -> Command:
+        fields = [cell for pair in one.to_stream().items() for cell in pair]
+        return ("XADD", self._keys.interactions, "MAXLEN", "~", self._stream_max, "*", *fields)
+
+    def _append(self, one: Interaction) -> Command:
+        return ("EVALSHA", _DIGEST, 1, self._keys.user_history(one.user_id), one.pack(), self._history_max)
+
+
+def _refuse_failures(replies: list[Any]) -> None:
+    failures = [reply for reply in replies if isinstance(reply, Exception)]
+    if failures:
+        raise _unavailable() from failures[0]
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable("interactions could not be stored", code="redis_unavailable", retry_after_ms=1000)

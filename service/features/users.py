@@ -1,0 +1,118 @@
+"""What Redis holds about one user, read in one round trip and checked record by record.
+
+Knows the contract's keys and packed records. A record that is damaged, of another owner or unusable for the
+model is counted and treated as missing; it never fails the request.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from redis.exceptions import ResponseError
+
+from models.contract.events import EVENT_BYTES, EVENT_DTYPE, EventArray, unpack_history
+from models.contract.keys import Keys
+from models.contract.knowledge import KnowledgeRecord, RecordError, Space
+from models.contract.profile import UserProfile
+from service.errors import FeatureReadError, RedisUnavailable
+from service.features.connection import Command, RedisLink
+from service.ranking.deadline import Deadline
+from service.ranking.types import UserState
+from service.telemetry import Telemetry
+
+
+class RedisUserFeatures:
+    """The port ``UserFeatures`` on Redis."""
+
+    def __init__(self, link: RedisLink, keys: Keys, telemetry: Telemetry) -> None:
+        self._link = link
+        self._keys = keys
+        self._telemetry = telemetry
+
+    async def fetch(self, user_id: str, space: Space | None, history_length: int, deadline: Deadline) -> UserState:
+        """See the port. Only the last ``history_length`` events travel, however long the history is."""
+        commands: list[Command] = [
+            ("GETRANGE", self._keys.user_history(user_id), -history_length * EVENT_BYTES, -1),
+            ("GET", self._keys.user_profile(user_id)),
+        ]
+        if space is not None:
+            commands.append(("GET", self._keys.user_knowledge(user_id, space.fingerprint)))
+        try:
+            replies = await self._link.round_trip(commands, deadline)
+        except RedisUnavailable as error:
+            raise FeatureReadError(str(error)) from error
+        if any(isinstance(reply, Exception) and not _is_wrong_type(reply) for reply in replies):
+            raise FeatureReadError(
+                "; ".join(repr(one) for one in replies if isinstance(one, Exception))
+            )  # loading, out of memory, not permitted: no answer at all
+        return self._state(user_id, space, replies)
+
+    def _state(self, user_id: str, space: Space | None, replies: list[Any]) -> UserState:
+        refused: set[str] = set()
+        events = self._events(user_id, replies[0], refused)
+        features = self._profile(user_id, replies[1], refused)
+        knowledge = None if space is None else self._knowledge(user_id, space, replies[2], refused)
+        return UserState(
+            features=features,
+            events=events,
+            knowledge=knowledge,
+            known=any(bool(reply) for reply in replies),
+            refused=frozenset(refused),
+        )
+
+    def _events(self, user_id: str, reply: Any, refused: set[str]) -> EventArray:
+        if _is_wrong_type(reply):
+            self._refuse("history", "no_features", 1, refused)
+            return np.zeros(0, EVENT_DTYPE)
+        events, foreign = unpack_history(user_id, reply or b"")
+        # One event whose value is not a number would make every score of this user one.
+        finite = np.isfinite(events["value"])
+        foreign += int((~finite).sum())
+        if foreign:
+            self._refuse("history", "no_features", foreign, refused)
+        return events if finite.all() else events[finite]
+
+    def _profile(self, user_id: str, reply: Any, refused: set[str]) -> dict[str, object]:
+        if reply is None:
+            return {}
+        try:
+            if _is_wrong_type(reply):
+                raise RecordError("profile is not a string")
+            features = UserProfile.unpack(reply, user_id).features
+            if not all(_is_usable(value) for value in features.values()):
+                raise RecordError("profile holds a number that no field can mean")
+            return dict(features)
+        except RecordError:
+            self._refuse("profile", "no_features", 1, refused)
+            return {}
+
+    def _knowledge(self, user_id: str, space: Space, reply: Any, refused: set[str]) -> KnowledgeRecord | None:
+        if reply is None:
+            return None
+        try:
+            if _is_wrong_type(reply):
+                raise RecordError("knowledge is not a string")
+            record = KnowledgeRecord.unpack(reply, user_id, space.fingerprint)
+            if record.vectors.shape[1] != space.dim or not np.isfinite(record.vectors).all():
+                raise RecordError("knowledge is not finite vectors of the dimension of its space")
+            return record
+        except RecordError:
+            self._refuse("user_knowledge", "no_knowledge", 1, refused)
+            return None
+
+    def _refuse(self, kind: str, word: str, count: int, refused: set[str]) -> None:
+        self._telemetry.refused_records.labels(kind).inc(count)
+        refused.add(word)
+
+
+def _is_wrong_type(reply: Any) -> bool:
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+
+
+def _is_usable(value: object) -> bool:
+    """False for numbers beyond what a float can hold; bucketing would fail on them."""
+    if isinstance(value, int):
+        return abs(value) < 2**63
+    return not isinstance(value, float) or math.isfinite(value)

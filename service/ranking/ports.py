@@ -1,0 +1,63 @@
+"""What the ranker needs from the outside, as protocols. One package of the service implements each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from models.contract.encoding import Tensors
+from models.contract.events import Interaction
+from models.contract.exposures import Exposure
+from models.contract.knowledge import FloatArray, Space
+from service.ranking.deadline import Deadline
+from service.ranking.types import Plan, RankRequest, Release, UserState
+
+
+class LiveRelease(Protocol):
+    def current(self) -> Release | None:
+        """The release that is served now, None before the first one is loaded."""
+        ...
+
+
+class Experiments(Protocol):
+    def assign(self, unit: str, forced: Mapping[str, str]) -> Plan:
+        """Arms of a unit; pure. InvalidRequest with field ``arms.<layer>`` if ``forced`` names what does not exist."""
+        ...
+
+
+class UserFeatures(Protocol):
+    async def fetch(self, user_id: str, space: Space | None, history_length: int, deadline: Deadline) -> UserState:
+        """Everything stored about a user, in one round trip. FeatureReadError if it cannot be read in time.
+
+        ``space`` None does not consult knowledge. Nothing stored is not an error: ``known`` is false.
+        """
+        ...
+
+
+class Feedback(Protocol):
+    async def accept(self, interactions: Sequence[Interaction], types: Sequence[str], deadline: Deadline) -> None:
+        """Record interactions; those of ``types`` are in the live history on return. Unavailable without Redis."""
+        ...
+
+
+class Scorer(Protocol):
+    async def score(self, tensors: Tensors) -> FloatArray:
+        """Probabilities float32 [C], all finite, for inputs by name. ScoringError otherwise."""
+        ...
+
+
+class Reranker(Protocol):
+    @property
+    def configured(self) -> bool:
+        """False if there is no reranker to ask."""
+        ...
+
+    async def rerank(self, request: RankRequest, head: Sequence[str], deadline: Deadline) -> Sequence[int]:
+        """A permutation of the positions of ``head``, best first. RerankError if there is no verdict in time."""
+        ...
+
+
+class Exposures(Protocol):
+    def offer(self, exposure: Exposure) -> None:
+        """Log an exposure some time later. Never waits, never raises."""
+        ...

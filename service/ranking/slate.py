@@ -1,0 +1,76 @@
+"""The candidates of one request as rows of the item table: deduplicated, gathered, counted.
+
+Knows arrays and the contract's encoder. Does not know where users, releases or scores come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.contract.encoding import ItemBatch
+from models.contract.items import ITEM_NUMERIC, IntArray
+from models.contract.knowledge import FloatArray
+from service.ranking.types import Candidate, KnowledgeCount, Release, UserState
+
+_LIKED_RATE = ITEM_NUMERIC.index("liked_rate")
+
+
+def distinct(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Candidates without repetitions; the first of equal ids stays, because its features came first."""
+    first: dict[str, Candidate] = {}
+    for candidate in candidates:
+        first.setdefault(candidate.id, candidate)
+    return tuple(first.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Slate:
+    """C distinct candidates. ``rows`` int64 [C] are item-table rows, 0 for items that the table does not hold."""
+
+    candidates: tuple[Candidate, ...]
+    rows: IntArray
+    items: ItemBatch
+
+    @classmethod
+    def gather(cls, release: Release, candidates: tuple[Candidate, ...]) -> Slate:
+        """Look candidates up. Features of the request describe unknown items only: what the catalogue knows of an
+        item was encoded as in training, what a caller sends was not checked by anybody."""
+        rows = release.table.rows_of([candidate.id for candidate in candidates])
+        items = ItemBatch.gather(release.table, rows)
+        described = [int(at) for at in np.flatnonzero(rows == 0) if candidates[at].features]
+        if described:
+            encode = release.schema.encode_item_fields
+            fields = np.asarray([encode(candidates[at].features or {}) for at in described], np.int64)
+            items = items.with_categorical(np.asarray(described, np.int64), fields)
+        return cls(candidates, rows, items)
+
+    @property
+    def unknown(self) -> int:
+        """How many candidates the item table does not hold."""
+        return int(np.count_nonzero(self.rows == 0))
+
+    def priors(self) -> FloatArray:
+        """float32 [C]: each item's smoothed share of positive interactions, the order of last resort."""
+        # The contract stores the rate on a scale of -1..1.
+        return (self.items.numeric[:, _LIKED_RATE] + np.float32(1.0)) / np.float32(2.0)
+
+
+def count_knowledge(release: Release, slate: Slate, user: UserState, now: float) -> KnowledgeCount:
+    """Fresh, stale and missing records among those consulted: the user's and each candidate's, per space in use."""
+    fresh = stale = missing = 0
+    if "item" in release.spaces:
+        expires = release.table.expires_at[slate.rows]
+        missing = int(np.count_nonzero(expires == 0))
+        fresh = int(np.count_nonzero(expires > now))
+        stale = len(expires) - fresh - missing
+    if "user" in release.spaces:
+        if user.knowledge is None:
+            missing += 1
+        elif now < user.knowledge.expires_at:
+            fresh += 1
+        else:
+            stale += 1
+    return KnowledgeCount(fresh, stale, missing)

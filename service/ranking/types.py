@@ -1,0 +1,124 @@
+"""The words of the domain as data: request, candidate, user state, plan, release, answer.
+
+Knows the contract's types and nothing of HTTP, Redis or ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from models.contract.artifact import ReleaseManifest
+from models.contract.events import EVENT_DTYPE, EventArray
+from models.contract.items import ItemTable
+from models.contract.knowledge import KnowledgeRecord, Space
+from models.contract.schema import FeatureSchema
+
+if TYPE_CHECKING:
+    from service.ranking.ports import Scorer
+
+RerankMode = Literal["auto", "off", "force"]
+
+LADDER = ("no_rerank", "no_knowledge", "no_features", "prior_order", "no_explain")
+"""Words of ``degraded``, in the order in which they are reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One item to rank. ``features`` describe it only if the item table does not hold it."""
+
+    id: str
+    features: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankRequest:
+    """A valid request. ``arms`` forces arms by layer; ``top_k`` None answers every candidate."""
+
+    request_id: str
+    user_id: str
+    candidates: tuple[Candidate, ...]
+    context: Mapping[str, object] = field(default_factory=dict)
+    top_k: int | None = None
+    explain: bool = False
+    rerank: RerankMode = "auto"
+    arms: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UserState:
+    """What is stored about one user. ``events`` are the last ones, oldest first.
+
+    ``known`` is false if nothing at all is stored. ``refused`` holds the ladder words of records that are
+    stored but must not be used.
+    """
+
+    features: dict[str, object] = field(default_factory=dict)
+    events: EventArray = field(default_factory=lambda: np.zeros(0, EVENT_DTYPE))
+    knowledge: KnowledgeRecord | None = None
+    known: bool = False
+    refused: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ArmChoice:
+    """Which arm of which experiment a unit is in."""
+
+    layer: str
+    experiment: str
+    arm: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the arms of a request ask for. ``rerank_top_n`` 0 means no reranking."""
+
+    choices: tuple[ArmChoice, ...]
+    knowledge: bool = True
+    rerank_top_n: int = 0
+    unit_missing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """All that is needed to rank: one immutable value, replaced as a whole."""
+
+    manifest: ReleaseManifest
+    schema: FeatureSchema
+    spaces: Mapping[Literal["user", "item"], Space]
+    table: ItemTable
+    scorer: Scorer
+    revision: str
+    loaded_at: float
+    swap_ms: float
+
+    @property
+    def id(self) -> str:
+        return self.manifest.id
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeCount:
+    """Knowledge records consulted for one request: the user's and each candidate's."""
+
+    fresh: int = 0
+    stale: int = 0
+    missing: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RankAnswer:
+    """An answered request. Columns are aligned: position p holds ``ids[p]`` with ``scores[p]``, best first."""
+
+    request_id: str
+    ids: tuple[str, ...]
+    scores: tuple[float, ...]
+    without_knowledge: tuple[float, ...] | None
+    manifest: ReleaseManifest
+    choices: tuple[ArmChoice, ...]
+    knowledge: KnowledgeCount
+    degraded: tuple[str, ...]
+    timing_ms: Mapping[str, float]

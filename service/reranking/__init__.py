@@ -1,0 +1,1 @@
+"""Rearranging the head of the list."""

@@ -1,0 +1,18 @@
+"""The reranker of an installation without one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from service.errors import RerankError
+from service.ranking.deadline import Deadline
+from service.ranking.types import RankRequest
+
+
+class NoReranker:
+    """Says that it is not configured, and refuses whoever insists."""
+
+    configured = False
+
+    async def rerank(self, request: RankRequest, head: Sequence[str], deadline: Deadline) -> Sequence[int]:
+        raise RerankError("no reranker is configured")

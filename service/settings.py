@@ -1,0 +1,92 @@
+"""Settings of the service, read once from ``LORANK_*`` environment variables and never changed afterwards.
+
+Knows names, types and limits. Does not know what any of them is used for.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PREFIX = "LORANK_"
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class SettingsError(ValueError):
+    """A setting that is unknown, malformed or cannot take effect. The message names it; it stops the start-up."""
+
+
+class Settings(BaseModel):
+    """Everything an operator can choose. Sizes are bytes or counts, times carry their unit in the name.
+
+    ``redis_url``        None starts the embedded server in ``data_dir/valkey``
+    ``artifacts``        folder of ONNX files; None means ``data_dir/artifacts``
+    ``max_body_bytes``   4 MiB hold 2,000 candidates with ids of 256 bytes, escaped as JSON, and 1 kB of features each
+    ``exposure_queue``   exposures that wait in memory for Redis; beyond it they are dropped and counted
+    ``experiments``      TOML file of layers and arms; None serves everybody the full model
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    redis_url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")] | None = None
+    redis_connections: Positive = 64
+    data_dir: Path = Path("var")
+    artifacts: Path | None = None
+    key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] = "lorank"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    max_candidates: Positive = 2000
+    max_body_bytes: Positive = 4 * 1024 * 1024
+    default_deadline_ms: Annotated[float, Field(gt=0)] = 100.0
+    max_deadline_ms: Annotated[float, Field(gt=0)] = 5000.0
+    release_poll_seconds: Annotated[float, Field(gt=0)] = 1.0
+    onnx_threads: Positive = 1
+    history_max_events: Positive = 10_000
+    exposure_queue: Positive = 10_000
+    exposure_stream_max: Positive = 100_000
+    interaction_stream_max: Positive = 1_000_000
+    experiments: Path | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def artifact_folder(self) -> Path:
+        return self.artifacts if self.artifacts is not None else self.data_dir / "artifacts"
+
+    @property
+    def embedded_folder(self) -> Path:
+        return self.data_dir / "valkey"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Settings from ``LORANK_*`` variables; SettingsError names every one that is unknown or malformed.
+
+        An empty variable counts as unset, because that is all many deployment tools can write.
+        """
+        values: dict[str, str] = {}
+        for variable, value in environment.items():
+            if not variable.startswith(PREFIX):
+                continue
+            name = variable.removeprefix(PREFIX).lower()
+            if name not in cls.model_fields or variable != variable.upper():
+                raise SettingsError(_unknown(variable))
+            if value:
+                values[name] = value
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            lines = [f"{PREFIX}{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors()]
+            raise SettingsError("; ".join(lines)) from error
+        if settings.default_deadline_ms > settings.max_deadline_ms:
+            raise SettingsError(f"{PREFIX}DEFAULT_DEADLINE_MS exceeds {PREFIX}MAX_DEADLINE_MS")
+        return settings
+
+
+def _unknown(variable: str) -> str:
+    valid = [PREFIX + name.upper() for name in Settings.model_fields]
+    nearest = difflib.get_close_matches(variable.upper(), valid, n=1, cutoff=0.0)
+    return f"unknown setting {variable}; the nearest valid name is {nearest[0]}"

@@ -1,0 +1,61 @@
+"""What the service counts and times, on a Prometheus registry of its own.
+
+Knows metric names and labels, all of bounded cardinality: no label ever holds a user, an item or a request.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_STAGE_BUCKETS = (
+    0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
+)  # fmt: skip
+
+
+class Telemetry:
+    """Every metric of one service instance. Counters are incremented where the thing happens."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = self._counter("requests", "Requests answered", "route", "status")
+        self.stage_seconds = Histogram(
+            "lorank_stage_seconds",
+            "Time per stage of a ranked request",
+            ["stage"],
+            buckets=_STAGE_BUCKETS,
+            registry=self.registry,
+        )
+        self.degraded = self._counter("degraded", "Ladder steps taken by ranked requests", "word")
+        self.unknown_users = self._counter("unknown_users", "Ranked requests of users nothing is stored about")
+        self.missing_units = self._counter("missing_units", "Requests whose unit is a literal like null; not split")
+        self.unknown_candidates = self._counter("unknown_candidates", "Candidates that the item table does not hold")
+        self.duplicate_candidates = self._counter("duplicate_candidates", "Candidates dropped because they repeat")
+        self.knowledge = self._counter("knowledge_records", "Knowledge records consulted", "state")
+        self.refused_records = self._counter("refused_records", "Stored records that must not be used", "kind")
+        self.exposures_written = self._counter("exposures_written", "Exposures acknowledged by Redis")
+        self.exposures_dropped = self._counter("exposures_dropped", "Exposures lost", "reason")
+        self.interactions = self._counter("interactions", "Interactions accepted", "type")
+        self.releases_refused = self._counter("releases_refused", "Attempts to load a release that were refused")
+        self.release_swap_seconds = Gauge(
+            "lorank_release_swap_seconds",
+            "Time the last release took to load and warm beside the live one",
+            registry=self.registry,
+        )
+        self.release_info = Gauge(
+            "lorank_release_info",
+            "1 for the release that is served",
+            ["release", "model", "version"],
+            registry=self.registry,
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"lorank_{name}", text, labels, registry=self.registry)
+
+    def served(self, release: str, model: str, version: str) -> None:
+        """Make ``release`` the only one whose info metric is present."""
+        self.release_info.clear()
+        self.release_info.labels(release, model, version).set(1)
+
+    def exposition(self) -> bytes:
+        """All metrics in the Prometheus text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,57 @@
+"""The pages beside the API proper: OpenAPI, metrics, health."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.service.conftest import Running
+
+
+def _references(node: Any) -> set[str]:
+    if isinstance(node, dict):
+        own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
+        return own.union(*(_references(one) for one in node.values()))
+    return set().union(*(_references(one) for one in node)) if isinstance(node, list) else set()
+
+
+async def test_the_openapi_document_is_whole(service: Running) -> None:
+    document = (await service.http.get("/openapi.json")).json()
+    schemas = document["components"]["schemas"]
+    for reference in _references(document):
+        assert reference.removeprefix("#/components/schemas/") in schemas, reference
+    rank = document["paths"]["/v1/rank"]["post"]
+    assert rank["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/RankBody"}
+    assert rank["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/RankReply")
+    assert {"400", "413", "422", "503"} <= set(rank["responses"])
+    assert set(schemas["RankBody"]["required"]) == {"user_id", "candidates"}
+    assert schemas["RankBody"]["additionalProperties"] is False
+    assert schemas["CandidateBody"]["properties"]["id"]["anyOf"][1] == {"type": "integer"}
+    feedback = document["paths"]["/v1/feedback"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert len(feedback["anyOf"]) == 2
+    assert (await service.http.get("/docs")).status_code == 200
+
+
+async def test_the_answer_is_what_the_document_says(service: Running) -> None:
+    from service.api.bodies import FeedbackReply, RankReply
+
+    answer = await service.rank(explain=True)
+    assert RankReply.model_validate(answer, extra="forbid").model_dump() == answer
+    response = await service.http.post("/v1/feedback", json={"user_id": "u", "item_id": "a"})
+    assert FeedbackReply.model_validate(response.json(), extra="forbid").accepted == 1
+
+
+async def test_metrics_are_prometheus_text(service: Running) -> None:
+    await service.rank()
+    response = await service.http.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    families = {family.name for family in text_string_to_metric_families(response.text)}
+    assert {"lorank_requests", "lorank_stage_seconds", "lorank_release_info", "lorank_knowledge_records"} <= families
+    assert service.metric("lorank_stage_seconds_count", stage="total") == 1
+    assert service.metric("lorank_requests_total", route="/v1/rank", status="200") == 1
+
+
+async def test_health(service: Running) -> None:
+    assert (await service.http.get("/healthz")).json() == {"status": "alive"}
+    assert (await service.http.get("/readyz")).json() == {"status": "ready", "release": "r1"}

@@ -1,0 +1,168 @@
+"""Fixtures of the service's tests: a real Valkey for the session, a key prefix, artifacts and an app per test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import time
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import hypothesis
+import pytest
+import redis
+from fastapi import FastAPI
+
+from models.contract.keys import Keys
+from models.embedded import embedded_redis
+from service.app import create_app
+from service.features.connection import RedisLink
+from service.settings import Settings
+from service.telemetry import Telemetry
+from tests.service.tiny import Publisher
+
+_numbers = itertools.count()
+
+# No timed asserts: on a busy machine an example takes what it takes.
+hypothesis.settings.register_profile("service", deadline=None, database=None)
+hypothesis.settings.load_profile("service")
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with started_valkey(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def started_valkey(folder: Path) -> Iterator[str]:
+    """The embedded server. It is meant to outlive its starter, which Python reports as a forgotten process."""
+    with contextlib.ExitStack() as stack:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            url = stack.enter_context(embedded_redis(folder))
+        yield url
+
+
+class Freezer:
+    """Stops and continues the server's process: to its clients it hangs, at whatever point they are."""
+
+    def __init__(self, process: int) -> None:
+        self._process = process
+
+    def freeze(self) -> None:
+        os.kill(self._process, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self._process, signal.SIGCONT)
+
+
+@pytest.fixture
+def freezer(store: redis.Redis) -> Iterator[Freezer]:
+    info: Any = store.info("server")
+    made = Freezer(info["process_id"])
+    yield made
+    made.thaw()
+
+
+@pytest.fixture
+def keys() -> Keys:
+    return Keys(f"t{next(_numbers)}")
+
+
+@pytest.fixture
+def store(valkey: str) -> Iterator[redis.Redis]:
+    """A synchronous client for arranging and inspecting."""
+    with redis.Redis.from_url(valkey) as client:
+        yield client
+
+
+@pytest.fixture
+async def link(valkey: str) -> AsyncIterator[RedisLink]:
+    """The connection as the service makes it."""
+    made = RedisLink(valkey, 16)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def telemetry() -> Telemetry:
+    return Telemetry()
+
+
+@pytest.fixture
+def publisher(store: redis.Redis, keys: Keys, tmp_path: Path) -> Publisher:
+    return Publisher(store, keys, tmp_path / "artifacts")
+
+
+@pytest.fixture
+def settings(valkey: str, keys: Keys, tmp_path: Path) -> Settings:
+    """Deadlines are long, so that a busy machine degrades nothing; tests of deadlines set their own."""
+    return Settings(
+        redis_url=valkey,
+        key_prefix=keys.prefix,
+        data_dir=tmp_path,
+        release_poll_seconds=0.02,
+        default_deadline_ms=10_000.0,
+        max_deadline_ms=10_000.0,
+    )
+
+
+@dataclass(frozen=True)
+class Running:
+    """An app inside its lifespan, and a client of it."""
+
+    app: FastAPI
+    http: httpx2.AsyncClient
+
+    async def rank(self, user: str = "u", candidates: Any = ("a", "b", "c", "d", "e"), **more: Any) -> dict[str, Any]:
+        body = {"user_id": user, "candidates": [one if isinstance(one, dict) else {"id": one} for one in candidates]}
+        response = await self.http.post("/v1/rank", json=body | more)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def status(self) -> dict[str, Any]:
+        answer: dict[str, Any] = (await self.http.get("/v1/status")).json()
+        return answer
+
+    def metric(self, name: str, **labels: str) -> float:
+        value = self.app.state.service.telemetry.registry.get_sample_value(name, labels)
+        return 0.0 if value is None else float(value)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://lorank") as http:
+            yield Running(app, http)
+
+
+@pytest.fixture
+async def service(settings: Settings, publisher: Publisher) -> AsyncIterator[Running]:
+    """The whole service with the tiny release ``r1``."""
+    publisher.publish()
+    async with running(settings) as one:
+        yield one
+
+
+async def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """The first true value of ``condition``, which may be asynchronous; fails after ``seconds``."""
+    until = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < until, "the condition never held"
+        await asyncio.sleep(0.01)

@@ -1,0 +1,93 @@
+"""The exposure log never waits and never raises; what it cannot write is kept, or dropped and counted."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from models.contract.exposures import Exposure
+from models.contract.keys import Keys
+from service.exposures import stream
+from service.exposures.stream import ExposureLog
+from service.features.connection import RedisLink
+from service.telemetry import Telemetry
+from tests.service.conftest import eventually, started_valkey
+
+
+def _exposure(number: int) -> Exposure:
+    return Exposure(
+        request_id=f"r{number}", user_id="u", time_ms=1, release="r1", arms={}, knowledge=True, degraded=(),
+        items=("a",), scores=(0.5,), history_events=0, history_digest="00",
+    )  # fmt: skip
+
+
+def _written(store: redis.Redis, keys: Keys) -> list[str]:
+    entries: Any = store.xrange(keys.exposures)
+    return [Exposure.from_stream(fields).request_id for _, fields in entries]
+
+
+def _count(telemetry: Telemetry, name: str, **labels: str) -> float:
+    return telemetry.registry.get_sample_value(f"lorank_exposures_{name}_total", labels) or 0.0
+
+
+async def test_leaving_writes_what_is_queued(
+    link: RedisLink, store: redis.Redis, keys: Keys, telemetry: Telemetry
+) -> None:
+    async with ExposureLog(link, keys, telemetry, capacity=1000, stream_max=10_000) as log:
+        for number in range(450):
+            log.offer(_exposure(number))
+    assert _written(store, keys) == [f"r{number}" for number in range(450)]
+    assert log.depth == log.dropped == 0
+    assert _count(telemetry, "written") == 450
+
+
+async def test_the_stream_is_capped(link: RedisLink, store: redis.Redis, keys: Keys, telemetry: Telemetry) -> None:
+    async with ExposureLog(link, keys, telemetry, capacity=10_000, stream_max=100) as log:
+        for number in range(2000):
+            log.offer(_exposure(number))
+    assert 100 <= len(_written(store, keys)) < 400  # approximate trimming works in whole nodes
+    assert _written(store, keys)[-1] == "r1999"
+
+
+async def test_an_outage_drops_only_what_does_not_fit(
+    tmp_path: Path, keys: Keys, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "RETRY_SECONDS", 0.01)
+    link = RedisLink(f"unix://{tmp_path}/later/valkey.sock", 2)
+    async with ExposureLog(link, keys, telemetry, capacity=3, stream_max=100) as log:
+        for number in range(5):
+            log.offer(_exposure(number))
+        assert log.dropped == 2
+        await eventually(lambda: log.failing)
+        assert log.depth == 3
+        with started_valkey(tmp_path / "later") as url:
+            await eventually(lambda: log.depth == 0)
+            assert log.failing == ""
+            with redis.Redis.from_url(url) as store:
+                assert _written(store, keys) == ["r0", "r1", "r2"]
+            await link.close()
+    assert _count(telemetry, "dropped", reason="queue_full") == 2
+
+
+async def test_what_a_shutdown_cannot_write_is_counted(tmp_path: Path, keys: Keys, telemetry: Telemetry) -> None:
+    link = RedisLink(f"unix://{tmp_path}/nothing.sock", 2)
+    async with ExposureLog(link, keys, telemetry, capacity=10, stream_max=100) as log:
+        for number in range(4):
+            log.offer(_exposure(number))
+    assert log.dropped == 4
+    assert _count(telemetry, "dropped", reason="shutdown") == 4
+    await link.close()
+
+
+async def test_a_stream_key_of_another_type_breaks_nothing(
+    link: RedisLink, store: redis.Redis, keys: Keys, telemetry: Telemetry
+) -> None:
+    store.set(keys.exposures, "not a stream")
+    async with ExposureLog(link, keys, telemetry, capacity=10, stream_max=100) as log:
+        log.offer(_exposure(1))
+        await asyncio.wait_for(eventually(lambda: "WRONGTYPE" in log.failing), 10)
+    assert log.dropped == 1

@@ -1,0 +1,171 @@
+"""Releases: loaded beside the live one and swapped; what does not fit is refused and changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from models.contract.keys import Keys
+from models.contract.knowledge import Space
+from service.settings import Settings
+from tests.service.conftest import Running, eventually, running, started_valkey
+from tests.service.tiny import INPUTS, ITEMS, SPACES, Publisher, TinyItem, artifact_manifest, model_bytes
+
+
+async def _serves(service: Running, release: str) -> None:
+    async def condition() -> bool:
+        found = (await service.status())["release"]
+        return found is not None and found["id"] == release
+
+    await eventually(condition)
+
+
+async def test_a_new_release_is_swapped_in_and_back(
+    service: Running, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    first = await service.rank()
+    publisher.publish("r2", items=ITEMS[:2], content=model_bytes(offset=0.5))
+    await _serves(service, "r2")
+    second = await service.rank()
+    assert second["release"] == "r2"
+    assert second["items"] != first["items"]
+    status = await service.status()
+    assert status["release"]["items"] == 2
+    assert status["release"]["swap_ms"] > 0
+    assert status["release"]["spaces"] == {side: space.fingerprint for side, space in SPACES.items()}
+    assert service.metric("lorank_release_info", release="r2", model="tiny", version="1") == 1
+    assert service.metric("lorank_release_info", release="r1", model="tiny", version="1") == 0
+    store.set(keys.live, "r1")
+    await _serves(service, "r1")
+    assert (await service.rank())["items"] == first["items"]
+
+
+async def test_a_raised_revision_rebuilds_the_table(
+    service: Running, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    before = await service.rank(candidates=["a"])
+    publisher.item(TinyItem("a", rating=5.0), "r1")
+    store.incr(keys.release_revision("r1"))
+
+    async def rebuilt() -> bool:
+        return bool((await service.status())["release"]["revision"] == "1")
+
+    await eventually(rebuilt)
+    after = await service.rank(candidates=["a"])
+    assert after["items"][0]["score"] > before["items"][0]["score"]
+    assert (await service.status())["release"]["items"] == len(ITEMS)
+
+
+OTHER = Space(name="other", side="user", rows=2, dim=3, components={"llm": "another"})
+NARROW = {"user": OTHER.model_copy(update={"dim": 2})}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"artifact_sha256": "0" * 64}, "sha256"),
+        ({"artifact": "missing.onnx"}, "cannot be read"),
+        ({"artifact": "../r1.onnx"}, "not a plain file name"),
+        ({"artifact": ".."}, "not a plain file name"),
+        ({"schema_fingerprint": "f" * 16}, "schema"),
+        ({"spaces": {"user": OTHER.fingerprint}}, "spaces"),
+        ({"directory_blocks": 3}, "directory block 2 is missing"),
+        ({"items": ()}, "no item has a valid record"),
+        ({"content": b"not a model"}, "not a usable model"),
+        ({"content": model_bytes(artifact_manifest(inputs=INPUTS[1:]))}, "model takes"),
+        (
+            {
+                "content": model_bytes(artifact_manifest(spaces=NARROW)),
+                "spaces": {"user": NARROW["user"].fingerprint},
+            },
+            "dimension 2",
+        ),
+        ({"content": model_bytes(artifact_manifest(), user_rows=1, offset=float("nan"))}, "finite"),
+    ],
+)
+async def test_a_release_that_does_not_fit_is_refused(
+    service: Running, publisher: Publisher, changes: dict[str, Any], reason: str
+) -> None:
+    before = await service.rank()
+    publisher.publish("bad", **changes)
+
+    async def refused() -> Any:
+        return (await service.status())["refused"]
+
+    found = await eventually(refused)
+    assert found["release"] == "bad"
+    assert reason in found["reason"]
+    assert service.metric("lorank_releases_refused_total") >= 1
+    assert (await service.rank())["items"] == before["items"]
+    assert (await service.status())["release"]["id"] == "r1"
+    publisher.publish("bad")  # repaired under the same name
+    await _serves(service, "bad")
+    assert (await service.status())["refused"] is None
+
+
+@pytest.mark.parametrize("content", [b"{}", b"\xff", b'{"id": "r1"}'])
+async def test_a_manifest_that_is_not_understood_is_refused(
+    service: Running, store: redis.Redis, keys: Keys, content: bytes
+) -> None:
+    store.set(keys.release_manifest("odd"), content)
+    store.set(keys.live, "odd")
+
+    async def refused() -> Any:
+        return (await service.status())["refused"]
+
+    assert "not understood" in (await eventually(refused))["reason"]
+    store.set(keys.live, "nothing")
+
+    async def other() -> bool:
+        return "no manifest" in (await service.status())["refused"]["reason"]
+
+    await eventually(other)
+    store.delete(keys.live)
+    assert (await service.rank())["release"] == "r1"
+
+
+async def test_the_service_starts_without_redis_and_recovers(tmp_path: Path, settings: Settings) -> None:
+    folder = tmp_path / "later"
+    url = f"unix://{folder}/valkey.sock"
+    # The server is entered later but left last: while the service holds connections, nobody may stop it.
+    with contextlib.ExitStack() as servers:
+        async with running(settings.model_copy(update={"redis_url": url})) as service:
+            assert (await service.http.get("/healthz")).status_code == 200
+            assert (await service.http.get("/readyz")).status_code == 503
+            status = await service.status()
+            assert status["release"] is None
+            assert status["redis"]["error"]
+            assert status["stages"]["scoring"] == {"state": "off", "reason": "no release is loaded"}
+            assert status["stages"]["reranking"]["state"] == "off"
+            assert servers.enter_context(started_valkey(folder)) == url
+            with redis.Redis.from_url(url) as store:
+                Publisher(store, Keys(settings.key_prefix), settings.artifact_folder).publish()
+            await _serves(service, "r1")
+            assert (await service.http.get("/readyz")).status_code == 200
+            assert (await service.rank())["degraded"] == []
+
+
+async def test_status_says_what_matters(service: Running) -> None:
+    status = await service.status()
+    assert status["release"]["id"] == "r1"
+    assert status["release"]["model"] == {"name": "tiny", "version": "1"}
+    assert status["release"]["created_at"] == 1_700_000_000
+    assert status["redis"] == {"reachable": True, "error": None}
+    assert {name: stage["state"] for name, stage in status["stages"].items()} == {
+        "features": "on", "knowledge": "on", "scoring": "on", "reranking": "off", "exposures": "on",
+    }  # fmt: skip
+    assert status["exposures"] == {"queued": 0, "dropped": 0}
+    assert status["settings"]["max_candidates"] == 2000
+    assert "unix" not in str(status["settings"])
+
+
+async def test_a_release_without_knowledge_consults_none(settings: Settings, publisher: Publisher) -> None:
+    publisher.publish(content=model_bytes(artifact_manifest(spaces={})), spaces={})
+    async with running(settings) as service:
+        answer = await service.rank()
+        assert answer["knowledge"] == {"fresh": 0, "stale": 0, "missing": 0}
+        assert (await service.status())["stages"]["knowledge"]["state"] == "off"

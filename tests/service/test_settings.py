@@ -1,0 +1,57 @@
+"""Settings come from ``LORANK_*`` and refuse what they do not know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings, SettingsError
+
+
+def test_defaults() -> None:
+    settings = Settings.from_environment({"PATH": "/bin", "LORANK_REDIS_URL": ""})
+    assert settings == Settings()
+    assert settings.redis_url is None
+    assert settings.artifact_folder == Path("var/artifacts")
+    assert settings.embedded_folder == Path("var/valkey")
+
+
+def test_values_are_read_and_typed() -> None:
+    settings = Settings.from_environment(
+        {
+            "LORANK_PORT": "9000",
+            "LORANK_DATA_DIR": "/data",
+            "LORANK_ARTIFACTS": "/models",
+            "LORANK_DEFAULT_DEADLINE_MS": "12.5",
+            "LORANK_LOG_LEVEL": "warning",
+        }
+    )
+    assert settings.port == 9000
+    assert settings.artifact_folder == Path("/models")
+    assert settings.embedded_folder == Path("/data/valkey")
+    assert settings.default_deadline_ms == 12.5
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(settings, "port", 1)  # noqa: B010 - the type checker refuses the plain form, rightly
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("LORANK_REDIS_ULR", "redis://x", "LORANK_REDIS_URL"),
+        ("LORANK_prot", "1", "LORANK_PORT"),
+        ("LORANK_", "1", "nearest"),
+        ("LORANK_REDIS_URL", "localhost:6379", "LORANK_REDIS_URL"),
+        ("LORANK_PORT", "many", "LORANK_PORT"),
+        ("LORANK_PORT", "-1", "LORANK_PORT"),
+        ("LORANK_MAX_CANDIDATES", "0", "LORANK_MAX_CANDIDATES"),
+        ("LORANK_RELEASE_POLL_SECONDS", "nan", "LORANK_RELEASE_POLL_SECONDS"),
+        ("LORANK_KEY_PREFIX", "a{b}", "LORANK_KEY_PREFIX"),
+        ("LORANK_LOG_LEVEL", "loud", "LORANK_LOG_LEVEL"),
+        ("LORANK_DEFAULT_DEADLINE_MS", "999999", "LORANK_MAX_DEADLINE_MS"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_name(name: str, value: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Settings.from_environment({name: value})

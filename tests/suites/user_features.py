@@ -1,0 +1,104 @@
+"""What every implementation of the port ``UserFeatures`` must do. Inherit, and provide the two fixtures.
+
+``features``  the implementation under test
+``stored``    writes records of a user where the implementation reads them
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import numpy as np
+import pytest
+
+from models.contract.events import Interaction
+from models.contract.knowledge import KnowledgeRecord, Space
+from models.contract.profile import UserProfile
+from service.errors import FeatureReadError
+from service.ranking.deadline import Deadline
+from service.ranking.ports import UserFeatures
+
+SPACE = Space(name="suite", side="user", rows=4, dim=2, components={})
+
+
+class StoredUsers(Protocol):
+    """Where the implementation under test reads from; raw bytes, so that a suite can store what is wrong."""
+
+    def history(self, user_id: str, blob: bytes) -> None: ...
+
+    def profile(self, user_id: str, blob: bytes) -> None: ...
+
+    def knowledge(self, user_id: str, space: str, blob: bytes) -> None: ...
+
+
+def events_of(user_id: str, count: int) -> bytes:
+    """A packed history whose values are 0, 1, 2, ..."""
+    return b"".join(
+        Interaction(user_id=user_id, item_id=f"i{at}", value=float(at), time_ms=at).pack() for at in range(count)
+    )
+
+
+def knowledge_of(user_id: str, value: float, space: Space = SPACE) -> bytes:
+    return KnowledgeRecord(user_id, space.fingerprint, np.full((1, space.dim), value, np.float32), 0, 2**40).pack()
+
+
+class UserFeaturesSuite:
+    """The conformance tests."""
+
+    async def test_nothing_stored_is_unknown_and_not_an_error(self, features: UserFeatures) -> None:
+        user = await features.fetch("nobody", SPACE, 5, Deadline(10))
+        assert not user.known
+        assert user.features == {}
+        assert len(user.events) == 0
+        assert user.knowledge is None
+        assert user.refused == frozenset()
+
+    @pytest.mark.parametrize("user_id", ["u", "{u}", "a:b", "é\x00%", "x" * 256])
+    async def test_everything_stored_comes_back(
+        self, features: UserFeatures, stored: StoredUsers, user_id: str
+    ) -> None:
+        stored.history(user_id, events_of(user_id, 3))
+        stored.profile(user_id, UserProfile(owner=user_id, features={"age": 3, "name": None}).pack())
+        stored.knowledge(user_id, SPACE.fingerprint, knowledge_of(user_id, 0.5))
+        user = await features.fetch(user_id, SPACE, 5, Deadline(10))
+        assert user.known
+        assert user.features == {"age": 3, "name": None}
+        assert user.events["value"].tolist() == [0.0, 1.0, 2.0]
+        assert user.knowledge is not None
+        assert user.knowledge.vectors.tolist() == [[0.5, 0.5]]
+        assert user.refused == frozenset()
+
+    async def test_only_the_last_events_come_back(self, features: UserFeatures, stored: StoredUsers) -> None:
+        stored.history("u", events_of("u", 50))
+        user = await features.fetch("u", None, 4, Deadline(10))
+        assert user.events["value"].tolist() == [46.0, 47.0, 48.0, 49.0]
+
+    async def test_without_a_space_no_knowledge_is_consulted(self, features: UserFeatures, stored: StoredUsers) -> None:
+        stored.knowledge("u", SPACE.fingerprint, b"damaged")
+        user = await features.fetch("u", None, 4, Deadline(10))
+        assert user.knowledge is None
+        assert user.refused == frozenset()
+
+    async def test_records_of_another_owner_are_refused(self, features: UserFeatures, stored: StoredUsers) -> None:
+        stored.history("u", events_of("v", 3))
+        stored.profile("u", UserProfile(owner="v", features={"age": 3}).pack())
+        stored.knowledge("u", SPACE.fingerprint, knowledge_of("v", 0.5))
+        user = await features.fetch("u", SPACE, 5, Deadline(10))
+        assert len(user.events) == 0
+        assert user.features == {}
+        assert user.knowledge is None
+        assert user.refused == {"no_features", "no_knowledge"}
+
+    async def test_a_spent_deadline_is_a_failed_read(self, features: UserFeatures) -> None:
+        with pytest.raises(FeatureReadError):
+            await features.fetch("u", SPACE, 5, Deadline(0))
+
+    async def test_many_users_at_once_each_get_their_own(self, features: UserFeatures, stored: StoredUsers) -> None:
+        for at in range(40):
+            stored.knowledge(f"u{at}", SPACE.fingerprint, knowledge_of(f"u{at}", float(at)))
+        users = await asyncio.gather(*(features.fetch(f"u{at % 40}", SPACE, 5, Deadline(10)) for at in range(200)))
+        for at, user in enumerate(users):
+            assert user.knowledge is not None
+            assert user.knowledge.owner == f"u{at % 40}"
+            assert user.knowledge.vectors[0, 0] == at % 40

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 
-class DataError(RuntimeError):
-    """Input data is missing, damaged or contradicts itself."""
+class DataError(ValueError):
+    """Input data is missing, damaged, too little, or contradicts itself."""
 
 
 @dataclass(frozen=True, slots=True)

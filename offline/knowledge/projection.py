@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.knowledge import FloatArray
+from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
 
 
@@ -33,7 +34,9 @@ class Projection:
 
     @classmethod
     def fit(cls, vectors: FloatArray, dim: int) -> Projection:
-        """The ``dim`` leading principal components of ``vectors`` [n, width]; needs n >= dim."""
+        """The ``dim`` leading principal components of ``vectors`` [n, width]; DataError if n < dim."""
+        if len(vectors) < dim:
+            raise DataError(f"{len(vectors)} texts are too few to project to {dim} dimensions: lower knowledge_dim")
         from sklearn.decomposition import PCA
 
         analysis = PCA(n_components=dim, svd_solver="covariance_eigh").fit(vectors.astype(np.float64))

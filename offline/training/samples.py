@@ -20,7 +20,7 @@ from models.contract.items import ItemTable, item_statistics
 from models.contract.knowledge import FloatArray
 from models.contract.schema import FeatureSchema
 from offline.config import SamplesConfig
-from offline.data.catalogue import Catalogue
+from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
 from offline.knowledge.build import Knowledge
 from offline.knowledge.liber.partitions import close_partitions
@@ -37,12 +37,12 @@ class SplitRows:
 
 
 def split_samples(config: SamplesConfig, log: InteractionLog) -> SplitRows:
-    """Samples by global time. ValueError if a split would be empty."""
+    """Samples by global time. DataError if a split would be empty."""
     sampled = np.flatnonzero(log.by_user().position >= config.min_history)
     first = round(len(sampled) * config.split[0])
     second = round(len(sampled) * (config.split[0] + config.split[1]))
     if not 0 < first < second < len(sampled):
-        raise ValueError(f"{len(sampled)} samples are too few to split {config.split}")
+        raise DataError(f"{len(sampled)} samples are too few to split {config.split}")
     rows: dict[Split, npt.NDArray[np.int64]] = {
         "train": sampled[:first],
         "validation": sampled[first:second],

@@ -51,7 +51,6 @@ class KnowledgeConfig(BaseModel):
     encoder_tokens: Annotated[int, Field(ge=16, le=512)] = 128
     dtype: Literal["float16", "int8"] = "float16"
     shipped_responses: Path | None = None
-    live_checks: Annotated[int, Field(ge=0, le=32)] = 0
     ttl_days: Annotated[float, Field(gt=0)] = 30.0
 
 
@@ -114,7 +113,7 @@ def load_config(path: Path) -> JobConfig:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     try:
         return JobConfig.model_validate(document)

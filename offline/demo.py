@@ -23,9 +23,12 @@ from models.embedded import embedded_redis
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
 from offline.data.movielens import read_catalogue
-from offline.knowledge.build import Knowledge
+from offline.knowledge.build import Knowledge, partition_facts
+from offline.knowledge.liber.partitions import close_partitions
+from offline.knowledge.liber.prompts import summary_prompt
 from offline.knowledge.texts import describe
-from offline.refresh import refresh
+from offline.llm.protocol import Completion
+from offline.refresh import language_model, refresh
 from offline.stages import Job, stage
 
 _READY_SECONDS = 60.0
@@ -42,6 +45,7 @@ def run_demo(job: Job, config: Path, port: int, check: bool) -> int:
             shown = _Showcase(job, client)
             shown.rank()
             shown.learn()
+            shown.ask_live()
             if check:
                 shown.check()
                 print("demo-check: passed")
@@ -63,6 +67,7 @@ class _Showcase:
         self._candidates = self._unseen(100)
         self.first: dict[str, Any] = {}
         self.second: dict[str, Any] = {}
+        self.live: Completion | None = None
 
     def rank(self) -> None:
         """Rank 100 films the user has not rated, and show the head of the list."""
@@ -94,6 +99,22 @@ class _Showcase:
             title = self._catalogue.items[item["id"]]["title"]
             print(f"  {item['score']:.3f} -> {later['score']:.3f}  rank {item['rank']} -> {later['rank']}  {title}")
 
+    def ask_live(self) -> None:
+        """Ask the language model about the user's newest partition again, now, and show both answers."""
+        config = self._job.config
+        partitions = close_partitions(self._log, config.knowledge.partition_size)
+        newest = partitions.start[self._user + 1] - 1
+        facts = partition_facts(self._catalogue, self._log, partitions, config.feature_schema.liked_above)[newest]
+        prompt = summary_prompt(facts, config.knowledge.partition_tokens)
+        with language_model(self._job, "demo") as session:
+            cached = session.complete_all([prompt], "  cached answer")[0]
+            self.live = session.complete_live(prompt)
+            print(f"\n== the knowledge behind it: a live call to {session.ledger.model_id}")
+        print("  asked     " + "\n            ".join(prompt.messages[-1][1].splitlines()))
+        print(f"  answered  {self.live.text.strip()}")
+        print(f"            ({self.live.prompt_tokens} -> {self.live.completion_tokens} tokens)")
+        print(f"  cached    {'the same text' if self.live.text == cached else cached.strip()}", flush=True)
+
     def check(self) -> None:
         """DataError unless the answers are complete, ordered, fed by knowledge, and changed by the feedback."""
         answer = self.first
@@ -105,6 +126,7 @@ class _Showcase:
             "scores differ": len(set(scores)) > len(scores) // 2,
             "knowledge is fresh": answer["knowledge"] == {"fresh": len(scores) + 1, "stale": 0, "missing": 0},
             "nothing is degraded": answer["degraded"] == [] == self.second["degraded"],
+            "the language model answers": self.live is not None and bool(self.live.text.strip()),
             "feedback changes the scores": scores != [item["score"] for item in self.second["items"]],
         }
         failed = [name for name, holds in expectations.items() if not holds]

@@ -12,7 +12,6 @@ Every stage is incremental: what is unchanged is neither computed nor written ag
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,9 +19,8 @@ from offline.data import movielens
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.validate import validate
-from offline.knowledge.build import Knowledge, build_knowledge, partition_facts, prompts_of
+from offline.knowledge.build import Knowledge, build_knowledge
 from offline.knowledge.encoder import TextEncoder, VectorStore
-from offline.knowledge.liber.partitions import close_partitions
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
 from offline.publish.stage import Published, publish
@@ -87,7 +85,7 @@ def make_knowledge(job: Job, catalogue: Catalogue, log: InteractionLog) -> Knowl
             watch.done("up to date")
             return Knowledge.load(job.knowledge)
         encoder = TextEncoder(config.encoder, config.encoder_tokens)
-        with _language_model(job) as session:
+        with language_model(job, "knowledge") as session:
             knowledge = build_knowledge(
                 config,
                 schema,
@@ -100,7 +98,6 @@ def make_knowledge(job: Job, catalogue: Catalogue, log: InteractionLog) -> Knowl
                 encoder.id,
                 job.knowledge,
             )
-            _live_checks(job, session, catalogue, log)
             print(f"  {session.ledger.summary()}", flush=True)
         knowledge.save(job.knowledge)
         stages.finished("knowledge", inputs, watch.seconds)
@@ -159,28 +156,14 @@ def publish_release(
 
 
 @contextmanager
-def _language_model(job: Job) -> Iterator[LLMSession]:
-    with open_session(job.config.llm, job.llm, "knowledge", use_cache=job.use_cache) as session:
+def language_model(job: Job, run: str) -> Iterator[LLMSession]:
+    """The job's language model with its answer cache, into which the shipped answers are imported; see the ledger's
+    entry named ``run`` for what was paid."""
+    with open_session(job.config.llm, job.llm, run, use_cache=job.use_cache) as session:
         shipped = job.config.knowledge.shipped_responses
         if job.use_cache and shipped is not None:
             session.cache.import_jsonl_gz(shipped)
         yield session
-
-
-def _live_checks(job: Job, session: LLMSession, catalogue: Catalogue, log: InteractionLog) -> None:
-    """Ask the language model some prompts again, whatever the cache holds, and show both answers."""
-    if not job.config.knowledge.live_checks or not job.use_cache:
-        return  # without the cache every answer was live
-    partitions = close_partitions(log, job.config.knowledge.partition_size)
-    facts = partition_facts(catalogue, log, partitions, job.config.feature_schema.liked_above)
-    _, prompts = prompts_of(job.config.knowledge, catalogue, facts, log.item_ids)
-    for prompt in random.Random(0).sample(prompts, min(job.config.knowledge.live_checks, len(prompts))):
-        cached = session.complete_all([prompt], "  cached")[0]
-        live = session.complete_live(prompt)
-        print(f"  live call to {session.ledger.model_id}: {live.prompt_tokens} -> {live.completion_tokens} tokens")
-        print(f"    asked     {' / '.join(prompt.messages[-1][1].splitlines())}")
-        print(f"    answered  {live.text.strip()}")
-        print(f"    cached    {'the same text' if live.text == cached else cached.strip()}", flush=True)
 
 
 def _digest(log: InteractionLog) -> str:

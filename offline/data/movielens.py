@@ -59,7 +59,7 @@ def read_catalogue(folder: Path) -> Catalogue:
         row["item_id"]: {
             "title": natural_title(row["movie_title"]),
             "year": int(row["release_year"]) if row["release_year"].isdigit() else None,
-            "genres": [genre for genre in row["class"].split(" ") if genre != "unknown"],
+            "genres": [genre for genre in row["class"].split() if genre != "unknown"],
         }
         for row in _rows(folder / "ml-100k.item")
     }

@@ -29,8 +29,13 @@ class Projection:
         return hashlib.sha256(self.mean.tobytes() + self.components.tobytes()).hexdigest()[:16]
 
     def apply(self, vectors: FloatArray) -> FloatArray:
-        """[n, width] -> [n, dim]."""
-        return ((vectors - self.mean) @ self.components.T).astype(np.float32)
+        """[n, width] -> [n, dim].
+
+        In double precision: in single precision the sums depend on how many rows are projected together, and a record
+        whose text did not change would be written again for its last bit.
+        """
+        centered = vectors.astype(np.float64) - self.mean
+        return (centered @ self.components.T.astype(np.float64)).astype(np.float32)
 
     @classmethod
     def fit(cls, vectors: FloatArray, dim: int) -> Projection:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from models.contract.artifact import ArtifactError, ReleaseManifest
+from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
 from models.contract.items import ItemRecord
-from models.contract.knowledge import KnowledgeRecord, RecordError
+from models.contract.knowledge import KnowledgeRecord, RecordError, Space
 from models.contract.schema import FeatureSchema
 from offline.config import PublishConfig
 from offline.publish.connection import Store
@@ -18,6 +20,26 @@ from offline.publish.release import live_release, read_manifest
 
 class GateError(RuntimeError):
     """The release is not fit to be served; the live one stays. The message lists every reason."""
+
+
+def check_model(path: Path, schema: FeatureSchema, spaces: Mapping[str, Space]) -> None:
+    """GateError unless the model was trained on this schema and these spaces. Asked before any record is written: the
+    records of a live release must never be rewritten for features that its model does not know."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # what onnx raises
+
+    try:
+        properties = onnx.load_model(path, load_external_data=False).metadata_props
+        model = ArtifactManifest.from_metadata({one.key: one.value for one in properties})
+    except (OSError, DecodeError, ArtifactError) as error:
+        raise GateError(f"model {path} cannot be published: {error}") from error
+    trained_on = {side: space.fingerprint for side, space in model.spaces.items()}
+    held = {side: space.fingerprint for side, space in spaces.items()}
+    if (model.feature_schema.fingerprint, trained_on) != (schema.fingerprint, held):
+        raise GateError(
+            f"model {path} was trained on schema {model.feature_schema.fingerprint} and spaces {trained_on}, but the "
+            f"jobs hold schema {schema.fingerprint} and spaces {held}: run `refresh`, or `train` before `publish`"
+        )
 
 
 def check(store: Store, config: PublishConfig, manifest: ReleaseManifest, schema: FeatureSchema) -> None:

@@ -50,12 +50,14 @@ def publish(
     """
     release_id = f"{config.name}-{report.sha256[:12]}"
     live = release.live_release(store)
+    gate.check_model(models / report.artifact, config.feature_schema, knowledge.spaces)
     _store_artifact(store, models / report.artifact)
     records = _write_records(config, store, release_id, catalogue, log, knowledge, report)
     if live == release_id:
-        if records["item features"].written or records["item knowledge"].written:
+        manifest = release.read_manifest(store, release_id)
+        unlisted = manifest.items != len(log.item_ids)  # the last publication was killed before it got to the directory
+        if unlisted or records["item features"].written or records["item knowledge"].written:
             blocks = release.write_directory(store, release_id, log.item_ids)
-            manifest = release.read_manifest(store, release_id)
             release.write_manifest(
                 store, manifest.model_copy(update={"items": len(log.item_ids), "directory_blocks": blocks})
             )

@@ -81,7 +81,7 @@ def fit(
             auc = quality(encoder.labels[validation], predict(model, encoder, validation), user[validation]).auc
             history.append(auc)
             progress.set_postfix(validation_auc=f"{auc:.4f}")
-            if auc == max(history):
+            if epoch == int(np.argmax(history)):
                 best = copy.deepcopy(model.state_dict())
             elif epoch - int(np.argmax(history)) >= config.patience:
                 break

@@ -164,10 +164,12 @@ def _export(
         trained_until_ms=int(log.time_ms[splits.trained_rows - 1]),
         metrics=metrics,
     )
-    chosen = np.random.default_rng(0).choice(splits.rows["validation"], 50, replace=False)
     pool = splits.rows["validation"]
+    chosen = np.random.default_rng(0).choice(pool, 50, replace=len(pool) < 50)
     requests = [
-        as_request(encoder.tensors(np.array([row])), encoder.tensors(pool[at * 20 % len(pool) :][:20]))
+        as_request(
+            encoder.tensors(np.array([row])), encoder.tensors(pool.take(np.arange(at * 20, at * 20 + 20), mode="wrap"))
+        )
         for at, row in enumerate(chosen)
     ]
     artifact = export_onnx(fitted.model, manifest, requests[0])

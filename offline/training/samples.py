@@ -118,6 +118,8 @@ class SampleEncoder:
         self._log = log
         self._index = log.by_user()
         self._partitions = close_partitions(log, partition_size)
+        if not np.array_equal(self._partitions.start, knowledge.partition_start):
+            raise DataError("the knowledge was made from another log: run `refresh` or `knowledge` first")
         self._partition_vectors = knowledge.partitions.astype(np.float16).astype(np.float32)
         self._numeric = statistics_before(schema, log, trained_rows)
         self._user_categorical = np.array(

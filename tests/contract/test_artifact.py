@@ -60,7 +60,7 @@ def test_golden_manifests_read_back() -> None:
 
 
 def test_a_model_without_manifest_is_refused() -> None:
-    with pytest.raises(ArtifactError, match="carries no lorank.manifest"):
+    with pytest.raises(ArtifactError, match=r"carries no lorank\.manifest"):
         ArtifactManifest.from_metadata({})
 
 
@@ -90,7 +90,8 @@ def test_a_truncated_artifact_manifest_is_refused(cut: int) -> None:
     "change",
     [
         {"format": 2}, {"id": ""}, {"id": "a/b"}, {"id": "a:b"}, {"id": "x" * 65}, {"artifact_sha256": "ab"},
-        {"artifact_sha256": "AB" * 32}, {"extra": 1}, {"spaces": {"context": "x"}},
+        {"artifact_sha256": "AB" * 32}, {"extra": 1}, {"spaces": {"context": "x"}}, {"artifact": "../gold.onnx"},
+        {"artifact": "a/b"}, {"artifact": ""}, {"artifact": ".hidden"},
     ],
 )  # fmt: skip
 def test_a_release_manifest_of_another_form_is_refused(change: dict[str, object]) -> None:

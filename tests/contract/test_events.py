@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -53,8 +56,8 @@ def test_stream_entries_are_golden() -> None:
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_stream_entries_read_back_as_text_and_as_bytes(binary: bool) -> None:
-    def fields(entry: dict[str, str]) -> dict[str | bytes, str | bytes]:
-        return {key.encode(): value.encode() for key, value in entry.items()} if binary else {**entry}
+    def fields(entry: dict[str, str]) -> Mapping[Any, Any]:
+        return {key.encode(): value.encode() for key, value in entry.items()} if binary else entry
 
     assert Interaction.from_stream(fields(INTERACTION_ENTRY)) == INTERACTION
     assert Exposure.from_stream(fields(EXPOSURE_ENTRY)) == EXPOSURE

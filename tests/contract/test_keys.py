@@ -12,7 +12,8 @@ SPACE = "0123456789abcdef"
 
 
 @pytest.mark.parametrize(
-    ("identifier", "spelt"), [("7", "7"), ("a{b}%", "a%7Bb%7D%25"), ("zoë", "zoë"), ("a:b c", "a:b c"), ("%7B", "%257B")]
+    ("identifier", "spelt"),
+    [("7", "7"), ("a{b}%", "a%7Bb%7D%25"), ("zoë", "zoë"), ("a:b c", "a:b c"), ("%7B", "%257B")],
 )
 def test_keys_of_users_and_items(identifier: str, spelt: str) -> None:
     keys = Keys("p")

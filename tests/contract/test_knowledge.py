@@ -18,7 +18,7 @@ from tests.contract.golden import ITEM_SPACE, KNOWLEDGE, OTHER_SPACE, SPACE, USE
 Dtype = Literal["float16", "int8"]
 
 FLOAT16 = bytes.fromhex(
-    "4c4b" "01" "00" "0200" "0300" "02" "00" "0400" "0000803f"  # magic, version, float16, rows, dim, codes, owner, scale
+    "4c4b" "01" "00" "0200" "0300" "02" "00" "0400" "0000803f"  # magic, version, dtype, rows, dim, codes, owner, scale
     "00f1536500000000" "007e7b6500000000" "0123456789abcdef"  # written at, expires at, space
     "7a6fc3ab" "0700ffff"  # owner "zoë", codes
     "003c" "00c0" "0038" "0034" "0042" "00b0"  # values
@@ -151,7 +151,8 @@ def test_a_space_reads_back_with_the_same_fingerprint() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"name": "x"}, {"side": "user"}, {"rows": 2}, {"dim": 4}, {"dtype": "int8"}, {"components": {"llm": "m"}}]
+    "change",
+    [{"name": "x"}, {"side": "user"}, {"rows": 2}, {"dim": 4}, {"dtype": "int8"}, {"components": {"llm": "m"}}],
 )
 def test_every_part_of_a_space_shapes_its_fingerprint(change: dict[str, object]) -> None:
     changed = Space.model_validate({**ITEM_SPACE.model_dump(), **change})

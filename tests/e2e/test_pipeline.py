@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from typing import Any
 
@@ -91,11 +92,11 @@ def test_feedback_closes_a_partition_and_one_call_is_paid_for_it(
     assert [item["score"] for item in at_once["items"]] != [item["score"] for item in before["items"]]
     assert at_once["knowledge"]["missing"] == 1  # the partition is closed, but no job has read it yet
 
-    revision = client.get("/v1/status").json()
     output = installation.offline("refresh").stdout
-    paid = last_ledger(installation)["paid"]
-    assert paid == 1, output
+    assert last_ledger(installation)["paid"] == 1, output
     assert f"{size} of them new" in output
+    assert "user knowledge: 1 written" in output
+    assert f"item features: {size} written" in output
 
     knowledge = Knowledge.load(installation.job.knowledge)
     log = InteractionLog.load(installation.job.log)
@@ -106,7 +107,7 @@ def test_feedback_closes_a_partition_and_one_call_is_paid_for_it(
     assert record.vectors.shape == (1, installation.job.config.feature_schema.knowledge_dim)
     np.testing.assert_allclose(record.vectors, expected, atol=2e-3)
     after = rank(client, user, ["50", "181", "222"])
-    assert after["knowledge"]["missing"] == 0, revision
+    assert after["knowledge"]["missing"] == 0
     assert [item["score"] for item in after["items"]] != [item["score"] for item in at_once["items"]]
 
     installation.offline("refresh")
@@ -117,7 +118,10 @@ def test_a_new_model_is_a_new_release_and_rolls_back(
     installation: Installation, client: httpx2.Client, store: Store
 ) -> None:
     first = live_release(store)
+    workdir = installation.job.config.workdir
+    shutil.copytree(workdir, workdir.with_name("other-seed"))
     changed = installation.config.read_text().replace("seeds = [1]", "seeds = [2]")
+    changed = changed.replace(str(workdir), str(workdir.with_name("other-seed")))
     other = Installation(installation.data_dir, installation.config.with_name("other-seed.toml"))
     other.config.write_text(changed)
     other.offline("refresh")

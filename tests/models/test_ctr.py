@@ -28,7 +28,7 @@ def model_of(architecture: Architecture, *, knowledge: bool = True, dropout: flo
     )
     with torch.no_grad():
         for weight in model.parameters():
-            weight += 0.2 * torch.randn_like(weight)
+            weight.add_(torch.randn_like(weight), alpha=0.2)
     return model
 
 
@@ -82,7 +82,7 @@ def test_one_user_for_all_equals_aligned_pairs(
 ) -> None:
     model = model_of(architecture, knowledge=knowledge)
     one = inputs_of(1, 6, events=events, partitions=partitions)
-    aligned = {name: np.repeat(array, 6, axis=0) if name in USER_INPUTS else array for name, array in one.items()}
+    aligned = {**one, **{name: one[name].repeat(6, axis=0) for name in USER_INPUTS}}
     logits = logits_of(model, one)
     assert logits.shape == (6,)
     assert torch.isfinite(logits).all()
@@ -102,8 +102,10 @@ def test_padding_says_nothing(architecture: Architecture) -> None:
     ):
         for name in names:
             present = clean[mask].reshape(*clean[mask].shape, *[1] * (clean[name].ndim - 2)) > 0
-            dirty[name] = np.where(present, clean[name], noise[name]).astype(clean[name].dtype)
-            assert (dirty[name] != clean[name]).any()
+            padded = clean[name].copy()
+            np.copyto(padded, noise[name], where=~present)
+            assert (padded != clean[name]).any()
+            dirty[name] = padded
     torch.testing.assert_close(logits_of(model, clean), logits_of(model, dirty), rtol=1e-5, atol=1e-5)
 
 
@@ -181,7 +183,7 @@ def test_parity_notices_another_model(exported: tuple[nn.Module, ArtifactManifes
     other = model_of(manifest.architecture, knowledge="item_vectors" in manifest.inputs)  # type: ignore[arg-type]
     with torch.no_grad():
         for weight in other.parameters():
-            weight += 0.3 * torch.randn_like(weight)
+            weight.add_(torch.randn_like(weight), alpha=0.3)
     assert parity(other, artifact, manifest, [inputs_of(1, 20)]) > 1e-3
 
 

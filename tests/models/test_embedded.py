@@ -19,6 +19,8 @@ import sys
 from pathlib import Path
 import redis
 from models.embedded import embedded_redis
+print("ready", flush=True)
+sys.stdin.readline()
 with embedded_redis(Path(sys.argv[1])) as url:
     with redis.Redis.from_url(url) as client:
         print(client.info("server")["process_id"], flush=True)
@@ -30,10 +32,19 @@ ROOT = Path(__file__).parents[2]
 class Program:
     """Another program that uses the embedded server of a folder until it is told to leave."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, wait: bool) -> None:
         command = [sys.executable, "-c", _PROGRAM, str(folder)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         self._server: int | None = None
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+        if not wait:
+            self.go()
+
+    def go(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
 
     @property
     def server(self) -> int:
@@ -53,8 +64,9 @@ class Program:
 
 
 @contextmanager
-def program(folder: Path) -> Iterator[Program]:
-    made = Program(folder)
+def program(folder: Path, *, wait: bool = False) -> Iterator[Program]:
+    """With ``wait`` it turns to the server only after ``go``."""
+    made = Program(folder, wait=wait)
     try:
         yield made
     finally:
@@ -124,7 +136,9 @@ def test_one_program_may_use_it_twice(tmp_path: Path) -> None:
 
 def test_programs_that_start_at_once_get_one_server(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        others = [stack.enter_context(program(tmp_path)) for _ in range(4)]
+        others = [stack.enter_context(program(tmp_path, wait=True)) for _ in range(4)]
+        for one in others:
+            one.go()
         with embedded_redis(tmp_path) as url:
             assert {one.server for one in others} == {server_of(url)}
         for one in others:

@@ -1,0 +1,83 @@
+"""Reading a folder in the format of the MovieLens-100K files; the films in it are made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from offline.data.movielens import natural_title, read_catalogue, read_ratings
+
+USERS = """\
+user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token
+10\t31\tF\twriter\t00000
+2\t17\tM\tother\tT8H1N
+"""
+ITEMS = """\
+item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq
+11\tSilent Orchard, The\t1994\tDrama Mystery
+9\tÉtoile du nord, Une\t1988\tDrama
+3\tNameless\t\tunknown
+100\tTwo Hats\tV\t
+"""
+RATINGS = """\
+user_id:token\titem_id:token\trating:float\ttimestamp:float
+10\t11\t3\t881250949
+2\t9\t4.0\t881250950.0
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, content in (("user", USERS), ("item", ITEMS), ("inter", RATINGS)):
+        (tmp_path / f"ml-100k.{name}").write_text(content, encoding="utf-8")
+    return tmp_path
+
+
+def test_users(folder: Path) -> None:
+    users = read_catalogue(folder).users
+    assert users == {
+        "2": {"age": 17, "gender": "M", "occupation": "other"},
+        "10": {"age": 31, "gender": "F", "occupation": "writer"},
+    }
+    assert list(users) == ["2", "10"]  # in numeric order
+
+
+def test_items(folder: Path) -> None:
+    items = read_catalogue(folder).items
+    assert list(items) == ["3", "9", "11", "100"]
+    assert items["11"] == {"title": "The Silent Orchard", "year": 1994, "genres": ["Drama", "Mystery"]}
+    assert items["3"] == {"title": "Nameless", "year": None, "genres": []}
+    assert items["9"]["title"] == "Une Étoile du nord"
+    assert (items["100"]["year"], items["100"]["genres"]) == (None, [])
+
+
+def test_ratings(folder: Path) -> None:
+    assert list(read_ratings(folder)) == [("10", "11", 3.0, 881250949000), ("2", "9", 4.0, 881250950000)]
+
+
+def test_a_row_with_too_few_columns_is_refused(folder: Path) -> None:
+    with (folder / "ml-100k.inter").open("a") as file:
+        file.write("10\t11\n")
+    with pytest.raises(ValueError, match="shorter"):
+        list(read_ratings(folder))
+
+
+@pytest.mark.parametrize(
+    ("title", "natural"),
+    [
+        ("Silent Orchard, The", "The Silent Orchard"),
+        ("Silent Orchard, The (1994)", "The Silent Orchard (1994)"),
+        ("Quiet Day, A", "A Quiet Day"),
+        ("Orange, An (1990)", "An Orange (1990)"),
+        ("Hats, Coats, and Gloves, The", "The Hats, Coats, and Gloves"),
+        ("Blaue Haus, Das", "Das Blaue Haus"),
+        ("Two Hats", "Two Hats"),
+        ("The Two Hats", "The Two Hats"),
+        ("Hats, Thereby", "Hats, Thereby"),
+        ("Hats, The Coats", "Hats, The Coats"),
+        ("", ""),
+    ],
+)
+def test_natural_titles(title: str, natural: str) -> None:
+    assert natural_title(title) == natural

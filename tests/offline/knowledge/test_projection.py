@@ -1,0 +1,49 @@
+"""The frozen projection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.contract.knowledge import FloatArray
+from offline.knowledge.projection import Projection
+
+
+@pytest.fixture(scope="module")
+def texts() -> FloatArray:
+    """Vectors whose variance lies mostly in their first three dimensions."""
+    scales = np.array([5.0, 3.0, 2.0, *[0.01] * 9])
+    return np.asarray(np.random.default_rng(0).normal(size=(200, 12)) * scales + 1.0, np.float32)
+
+
+def test_projected_texts_are_centered_and_have_unit_mean_square(texts: FloatArray) -> None:
+    projected = Projection.fit(texts, 3).apply(texts)
+    assert projected.shape == (200, 3)
+    assert projected.dtype == np.float32
+    np.testing.assert_allclose(projected.mean(axis=0), 0.0, atol=1e-4)
+    assert float((projected**2).mean()) == pytest.approx(1.0, rel=0.02)
+
+
+def test_distances_are_kept_up_to_one_scale(texts: FloatArray) -> None:
+    projected = Projection.fit(texts, 3).apply(texts)
+    wide = np.linalg.norm(texts[:50, None] - texts[None, :50], axis=2)
+    narrow = np.linalg.norm(projected[:50, None] - projected[None, :50], axis=2)
+    ratio = narrow[wide > 0] / wide[wide > 0]
+    assert ratio.max() / ratio.min() < 1.05
+
+
+def test_fitting_is_repeatable_and_its_digest_tells_content(texts: FloatArray) -> None:
+    one, two = Projection.fit(texts, 3), Projection.fit(texts, 3)
+    assert one.digest == two.digest
+    assert Projection.fit(texts[:100], 3).digest != one.digest
+    assert Projection.fit(texts, 2).digest != one.digest
+
+
+def test_a_projection_reads_back(texts: FloatArray, tmp_path: Path) -> None:
+    projection = Projection.fit(texts, 3)
+    projection.save(tmp_path / "projection.npz")
+    read = Projection.load(tmp_path / "projection.npz")
+    assert read.digest == projection.digest
+    np.testing.assert_array_equal(read.apply(texts), projection.apply(texts))

@@ -1,0 +1,38 @@
+"""Which Redis the jobs talk to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from offline.publish.connection import StoreError, open_store
+
+
+def test_without_an_address_the_embedded_server_of_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LORANK_REDIS_URL", "LORANK_KEY_PREFIX", "LORANK_ARTIFACTS"):
+        monkeypatch.delenv(name, raising=False)
+    with open_store(tmp_path) as store:
+        assert store.url == f"unix://{tmp_path}/valkey/valkey.sock"
+        assert store.keys.prefix == "lorank"
+        assert store.artifacts == tmp_path / "artifacts"
+        store.redis.set(store.keys.live, "r")
+    with open_store(tmp_path) as store:
+        assert store.redis.get(store.keys.live) == b"r"
+
+
+def test_the_environment_decides(publish_valkey: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORANK_REDIS_URL", publish_valkey)
+    monkeypatch.setenv("LORANK_KEY_PREFIX", "mine")
+    monkeypatch.setenv("LORANK_ARTIFACTS", str(tmp_path / "elsewhere"))
+    with open_store(tmp_path) as store:
+        assert (store.url, store.keys.prefix, store.artifacts) == (publish_valkey, "mine", tmp_path / "elsewhere")
+    assert not (tmp_path / "valkey").exists()
+
+
+def test_a_server_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORANK_REDIS_URL", f"unix://{tmp_path}/nobody.sock")
+    with pytest.raises(StoreError, match=r"Redis at unix://.*nobody\.sock does not answer"), open_store(tmp_path):
+        pass

@@ -1,0 +1,240 @@
+"""The live pointer: stage, gate, switch, roll back, prune, with a real Valkey."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.contract.artifact import ArtifactError
+from models.contract.events import Interaction
+from models.contract.knowledge import Space
+from models.contract.schema import FeatureSchema
+from offline.publish import release
+from offline.publish.connection import Store
+from offline.publish.gate import GateError
+from offline.publish.release import SwitchError
+from offline.publish.stage import _write_records
+from tests.offline.publish.conftest import Release, content_of, keys_of
+from tests.synthetic import SCHEMA, knowledge_of
+
+
+def directory(store: Store, of: str) -> list[str]:
+    ids: list[str] = []
+    for block in range(release.read_manifest(store, of).directory_blocks):
+        held: Any = store.redis.get(store.keys.item_directory(of, block))
+        ids += json.loads(held)
+    return ids
+
+
+def test_the_first_release_goes_live_complete(store: Store, trained: Release) -> None:
+    published = trained.publish(store)
+    assert (published.release, published.live_before, published.switched) == (trained.id, None, True)
+    assert release.live_release(store) == trained.id
+    assert release.releases(store) == [trained.id]
+    manifest = release.read_manifest(store, trained.id)
+    assert manifest.artifact_sha256 == trained.report.sha256
+    assert manifest.schema_fingerprint == SCHEMA.fingerprint
+    assert dict(manifest.spaces) == {side: one.fingerprint for side, one in trained.data.knowledge.spaces.items()}
+    assert manifest.metrics == trained.report.metrics
+    assert (manifest.items, manifest.directory_blocks) == (40, 1)
+    assert directory(store, trained.id) == list(trained.data.log.item_ids)
+    artifact = store.artifacts / manifest.artifact
+    assert artifact.read_bytes() == (trained.models / trained.report.artifact).read_bytes()
+
+
+def test_a_large_catalogue_is_listed_in_blocks(store: Store) -> None:
+    ids = [f"i{at}" for at in range(release.DIRECTORY_BLOCK * 2 + 1)]
+    assert release.write_directory(store, "large", ids) == 3
+    held: list[Any] = [store.redis.get(store.keys.item_directory("large", block)) for block in range(3)]
+    assert [one for block in held for one in json.loads(block)] == ids
+    assert release.write_directory(store, "none", []) == 0
+
+
+def test_a_new_model_is_a_new_release(store: Store, trained: Release) -> None:
+    trained.publish(store)
+    second = trained.next("second")
+    published = second.publish(store)
+    assert (published.release, published.live_before, published.switched) == (second.id, trained.id, True)
+    assert release.live_release(store) == second.id
+    assert release.releases(store) == [trained.id, second.id]
+    assert published.records["user knowledge"].written == 0
+
+
+def test_new_items_join_the_live_release(store: Store, trained: Release) -> None:
+    trained.publish(store)
+    grown = grown_by(trained, Interaction(user_id="u1", item_id="new", value=5, time_ms=10**10))
+    published = grown.publish(store)
+    assert not published.switched
+    manifest = release.read_manifest(store, trained.id)
+    assert manifest.items == 41
+    assert directory(store, trained.id)[-1] == "new"
+    assert store.redis.get(store.keys.release_revision(trained.id)) == b"1"
+    assert release.releases(store) == [trained.id]
+
+
+def grown_by(trained: Release, *entries: Interaction) -> Release:
+    log, _ = trained.data.log.extended(entries, "9-0")
+    return trained.with_data(log=log, knowledge=knowledge_of(trained.data.catalogue, log))
+
+
+def test_a_publication_that_was_killed_half_way_is_completed_by_the_next(store: Store, trained: Release) -> None:
+    trained.publish(store)
+    grown = grown_by(trained, Interaction(user_id="u1", item_id="new", value=5, time_ms=10**10))
+    data = grown.data
+    _write_records(data.config, store, trained.id, data.catalogue, data.log, data.knowledge, trained.report)
+    grown.publish(store)
+    assert directory(store, trained.id)[-1] == "new"
+    assert release.read_manifest(store, trained.id).items == 41
+    assert store.redis.get(store.keys.release_revision(trained.id)) == b"1"
+
+
+def test_a_release_that_was_rolled_back_from_stays_off_until_it_is_asked_for(store: Store, trained: Release) -> None:
+    trained.publish(store)
+    second = trained.next("second")
+    second.publish(store)
+    release.rollback(store)
+    assert not second.publish(store).switched
+    assert release.live_release(store) == trained.id
+    assert second.publish(store, return_to=True).switched
+    assert release.live_release(store) == second.id
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_model_of_another_schema_is_refused_before_anything_is_written(
+    store: Store, trained: Release, live: bool
+) -> None:
+    if live:
+        trained.publish(store)
+    before = content_of(store)
+    other = FeatureSchema.model_validate({**SCHEMA.model_dump(), "name": "other"})
+    changed = trained.with_data(config=trained.data.config.model_copy(update={"feature_schema": other}))
+    with pytest.raises(GateError, match=rf"trained on schema {SCHEMA.fingerprint}.*hold schema {other.fingerprint}"):
+        changed.publish(store)
+    assert content_of(store) == before
+
+
+def test_a_model_of_another_space_is_refused_before_anything_is_written(store: Store, trained: Release) -> None:
+    spaces = trained.data.knowledge.spaces
+    other = Space.model_validate({**spaces["user"].model_dump(), "components": {"prompt": "another"}})
+    knowledge = replace(trained.data.knowledge, spaces={**spaces, "user": other})
+    with pytest.raises(GateError, match=other.fingerprint):
+        trained.with_data(knowledge=knowledge).publish(store)
+    assert content_of(store) == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all", None])
+def test_a_file_that_is_no_model_is_refused(store: Store, trained: Release, content: bytes | None) -> None:
+    broken = trained.next("broken")
+    path = broken.models / broken.report.artifact
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(GateError, match=r"broken\.onnx cannot be published"):
+        broken.publish(store)
+    assert content_of(store) == {}
+
+
+def test_switching_is_compare_and_set(store: Store, trained: Release) -> None:
+    trained.publish(store)
+    second = trained.next("second")
+    second.publish(store)
+    with pytest.raises(SwitchError, match=f"live release is {second.id}, not {trained.id}"):
+        release.switch(store, trained.id, trained.id)
+    with pytest.raises(SwitchError, match="not None"):
+        release.switch(store, None, trained.id)
+    assert release.live_release(store) == second.id
+    release.switch(store, second.id, trained.id)
+    assert release.live_release(store) == trained.id
+
+
+def test_nobody_can_switch_to_an_incomplete_release(store: Store, trained: Release) -> None:
+    trained.publish(store)
+    with pytest.raises(ArtifactError, match="release nowhere has no manifest"):
+        release.switch(store, trained.id, "nowhere")
+    store.redis.set(store.keys.release_manifest("odd"), b'{"format": 2}')
+    with pytest.raises(ArtifactError, match="release odd is not understood"):
+        release.switch(store, trained.id, "odd")
+    assert release.live_release(store) == trained.id
+
+
+def test_rolling_back(store: Store, trained: Release) -> None:
+    with pytest.raises(SwitchError, match="nothing is live yet"):
+        release.rollback(store)
+    trained.publish(store)
+    with pytest.raises(SwitchError, match=f"no release before {trained.id}"):
+        release.rollback(store)
+    second = trained.next("second")
+    second.publish(store)
+    assert release.rollback(store) == (second.id, trained.id)
+    assert release.live_release(store) == trained.id
+    assert release.rollback(store, second.id) == (trained.id, second.id)
+    with pytest.raises(SwitchError, match=f"nowhere is not published; there are {trained.id}, {second.id}"):
+        release.rollback(store, "nowhere")
+    assert release.live_release(store) == second.id
+
+
+def test_old_releases_are_pruned(store: Store, trained: Release) -> None:
+    second, third = trained.next("second"), trained.next("third")
+    trained.publish(store)
+    second.publish(store)
+    release.announce_change(store, trained.id)
+    assert third.publish(store).pruned == [trained.id]  # keep_releases = 2
+    assert release.releases(store) == [second.id, third.id]
+    assert [key for key in keys_of(store.redis, f"{store.keys.prefix}:*") if trained.id in key] == []
+    for kept in (second, third):
+        held = {key for key in keys_of(store.redis, f"{store.keys.prefix}:*") if kept.id in key}
+        items = {store.keys.item_features(item, kept.id) for item in trained.data.log.item_ids}
+        assert held == items | {store.keys.item_directory(kept.id, 0), store.keys.release_manifest(kept.id)}
+    assert release.rollback(store) == (third.id, second.id)
+
+
+def test_the_live_release_is_never_pruned(store: Store, trained: Release) -> None:
+    second = trained.next("second")
+    trained.publish(store)
+    second.publish(store)
+    release.rollback(store)
+    for name in ("third", "fourth"):
+        release.write_manifest(store, release.read_manifest(store, second.id).model_copy(update={"id": name}))
+    assert release.prune(store, 2) == [second.id]
+    assert release.releases(store) == [trained.id, "third", "fourth"]
+    assert release.read_manifest(store, trained.id).id == trained.id
+    assert store.redis.get(store.keys.item_features("i0", trained.id)) is not None
+    assert release.prune(store, 2) == []
+
+
+def test_pruning_a_release_without_manifest_forgets_it(store: Store, trained: Release) -> None:
+    trained.publish(store)
+    trained.next("second").publish(store)
+    store.redis.delete(store.keys.release_manifest(trained.id))
+    assert release.prune(store, 1) == [trained.id]
+
+
+def test_only_keys_of_the_contract_under_the_prefix_are_written(store: Store, trained: Release) -> None:
+    trained.publish(store)
+    data, keys = trained.data, store.keys
+    spaces = {side: one.fingerprint for side, one in data.knowledge.spaces.items()}
+    expected = {keys.live, keys.releases, keys.release_manifest(trained.id), keys.item_directory(trained.id, 0)}
+    for user in data.log.user_ids:
+        expected |= {keys.user_profile(user), keys.user_history(user), keys.user_knowledge(user, spaces["user"])}
+    for item in data.log.item_ids:
+        expected |= {keys.item_features(item, trained.id), keys.item_knowledge(item, spaces["item"])}
+    assert keys_of(store.redis, f"{keys.prefix}*") == expected
+
+
+def test_two_installations_on_one_server_do_not_see_each_other(store: Store, trained: Release) -> None:
+    trained.publish(store)
+    other = replace(store, keys=replace(store.keys, prefix=f"{store.keys.prefix}:inner"))
+    assert release.live_release(other) is None
+    assert release.releases(other) == []
+    trained.next("second").publish(other)
+    assert release.live_release(store) == trained.id
+
+
+def test_users_of_no_closed_partition_get_no_record(store: Store, trained: Release) -> None:
+    start = np.zeros_like(trained.data.knowledge.partition_start)
+    nothing = replace(trained.data.knowledge, partitions=np.zeros((0, 6), np.float32), partition_start=start)
+    published = trained.with_data(knowledge=nothing).publish(store)
+    assert published.records["user knowledge"].written == 0
+    assert published.switched

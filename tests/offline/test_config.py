@@ -1,0 +1,134 @@
+"""The jobs' configuration: what is not understood is refused, by name."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from offline.config import ConfigError, JobConfig, load_config
+
+SHIPPED = Path(__file__).parents[2] / "configs" / "ml-100k.toml"
+
+MINIMAL = """
+name = "tiny"
+workdir = "var/tiny"
+
+[data]
+source = "movielens-100k"
+
+[feature_schema]
+name = "tiny"
+user_fields = [{ name = "age", edges = [18] }]
+item_fields = [{ name = "genres", vocab = ["Drama"] }]
+history_length = 5
+partitions = 2
+knowledge_dim = 4
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Configurations name files relative to the folder the job is started in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load(folder: Path, text: str) -> JobConfig:
+    path = folder / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_config(path)
+
+
+def test_a_minimal_configuration_has_defaults(folder: Path) -> None:
+    config = load(folder, MINIMAL)
+    assert config.workdir == Path("var/tiny")
+    assert config.samples.split == (0.8, 0.1, 0.1)
+    assert config.training.served == "din"
+    assert config.publish.keep_releases >= 2
+
+
+@pytest.mark.parametrize(
+    ("addition", "named"),
+    [
+        ("[training]\nlearning_rat = 0.1\n", "training.learning_rat: "),
+        ("[knowledge]\npartition_sise = 3\n", "knowledge.partition_sise: "),
+        ("[samples]\nminhistory = 3\n", "samples.minhistory: "),
+        ("[publish]\nkeep = 3\n", "publish.keep: "),
+        ("[llm]\nmodle = 'x'\n", "llm"),
+        ("[trainning]\nepochs = 3\n", "trainning: "),
+        ("[samples]\nsplit = [0.8, 0.1, 0.2]\n", "samples: .*split must add up to 1"),
+        ("[samples]\nsplit = [1.2, -0.1, -0.1]\n", "samples.split.0: "),
+        ("[samples]\nsplit = [0.8, 0.2]\n", "samples.split"),
+        ("[samples]\nmin_history = -1\n", "samples.min_history: "),
+        ("[training]\nserved = 'transformer'\n", "training.served: "),
+        ("[training]\nseeds = []\n", "training.seeds: "),
+        ("[training]\nepochs = 0\n", "training.epochs: "),
+        ("[knowledge]\npartition_size = 1\n", "knowledge.partition_size: "),
+        ("[knowledge]\nttl_days = 0\n", "knowledge.ttl_days: "),
+        ("[knowledge]\ndtype = 'float32'\n", "knowledge.dtype: "),
+        ("[knowledge]\nshipped_responses = 'nowhere.gz'\n", "knowledge.shipped_responses: no file nowhere.gz"),
+        ("[publish]\nkeep_releases = 1\n", "publish.keep_releases: "),
+        ("[publish]\nmin_item_coverage = 2\n", "publish.min_item_coverage: "),
+    ],
+)
+def test_what_is_not_understood_is_named(folder: Path, addition: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=rf"config.toml is not understood:\n(?s:.*){named}"):
+        load(folder, MINIMAL + addition)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('name = "tiny"\nworkdir', "workdir", "name: "),
+        ('name = "tiny"\nworkdir', 'name = "a b"\nworkdir', "name: "),
+        ('"movielens-100k"', '"movielens-10m"', "data.source: "),
+        ("history_length = 5", "history_length = 0", "feature_schema.history_length: "),
+        ("history_length = 5", "history_lenght = 5", "feature_schema.history_lenght: "),
+        ("edges = [18]", "edges = [18, 18]", "feature_schema.user_fields.0: .*'age' needs strictly rising edges"),
+        ('vocab = ["Drama"]', "slots = 2", "feature_schema.item_fields.0: .*'genres' needs either vocab or edges"),
+    ],
+)
+def test_what_is_missing_or_impossible_is_named(folder: Path, old: str, new: str, named: str) -> None:
+    assert old in MINIMAL
+    with pytest.raises(ConfigError, match=named):
+        load(folder, MINIMAL.replace(old, new, 1))
+
+
+def test_every_error_is_listed_at_once(folder: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(folder, MINIMAL + "[training]\nepoch = 3\nseed = 1\n[publish]\nkeep = 1\n")
+    assert [line.split(":")[0].strip() for line in str(raised.value).splitlines()[1:]] == [
+        "training.epoch", "training.seed", "publish.keep",
+    ]  # fmt: skip
+
+
+def test_a_missing_file_is_named(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read nowhere\.toml: No such file"):
+        load_config(Path("nowhere.toml"))
+
+
+def test_a_folder_is_no_configuration(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=f"cannot read {folder}"):
+        load_config(folder)
+
+
+def test_what_is_not_toml_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config\.toml is not TOML: "):
+        load(folder, "name = \n")
+
+
+def test_what_is_not_text_is_refused(folder: Path) -> None:
+    path = folder / "binary.toml"
+    path.write_bytes(b"name = '\xff'")
+    with pytest.raises(ConfigError, match=r"binary\.toml is not TOML: "):
+        load_config(path)
+
+
+def test_the_shipped_configuration_is_understood_but_for_files_that_come_with_it() -> None:
+    document = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
+    document["knowledge"].pop("shipped_responses")
+    config = JobConfig.model_validate(document)
+    assert config.name == "ml-100k"
+    assert config.feature_schema.user_slots == 3

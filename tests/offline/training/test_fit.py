@@ -1,0 +1,121 @@
+"""Fitting on data with a planted rule: it is learned, repeatably, and test rows are never touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.ctr.build import Architecture
+from offline.config import TrainingConfig
+from offline.training.fit import Fitted, ModelSpec, fit, predict
+from offline.training.metrics import quality
+from offline.training.samples import SampleEncoder, SplitRows, split_samples
+from tests.synthetic import PARTITION_SIZE, SCHEMA, Synthetic, job_config, synthetic
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
+    return synthetic(tmp_path_factory.mktemp("synthetic"), seed=1)
+
+
+@pytest.fixture(scope="module")
+def splits(data: Synthetic) -> SplitRows:
+    return split_samples(data.config.samples, data.log)
+
+
+def encoder_of(data: Synthetic, splits: SplitRows) -> SampleEncoder:
+    return SampleEncoder(SCHEMA, data.catalogue, data.log, data.knowledge, PARTITION_SIZE, splits.trained_rows)
+
+
+def configured(**training: object) -> TrainingConfig:
+    return job_config(Path("unused"), **training).training
+
+
+def run(
+    data: Synthetic,
+    splits: SplitRows,
+    config: TrainingConfig,
+    *,
+    architecture: Architecture = "din",
+    knowledge: bool = True,
+    seed: int = 1,
+    encoder: SampleEncoder | None = None,
+) -> Fitted:
+    spec = ModelSpec("model", architecture, knowledge)
+    user = data.log.user.astype(np.int64)
+    return fit(spec, config, encoder or encoder_of(data, splits), splits, user, seed)
+
+
+def weights(fitted: Fitted) -> bytes:
+    return b"".join(one.numpy().tobytes() for one in fitted.model.state_dict().values())
+
+
+def test_a_planted_rule_is_learned(data: Synthetic, splits: SplitRows) -> None:
+    encoder = encoder_of(data, splits)
+    fitted = run(data, splits, configured(epochs=8, patience=8, batch_size=64), encoder=encoder)
+    rows = splits.rows["test"]
+    found = quality(encoder.labels[rows], predict(fitted.model, encoder, rows), data.log.user[rows])
+    assert found.auc > 0.75  # 0.5 is chance; a tenth of all labels is noise
+    assert found.gauc > 0.75
+    assert max(fitted.validation_auc) > 0.75
+
+
+@pytest.mark.parametrize("architecture", ["din", "dcnv2", "deepfm"])
+@pytest.mark.parametrize("knowledge", [True, False])
+def test_fitting_is_deterministic_for_a_seed(
+    data: Synthetic, splits: SplitRows, architecture: Architecture, knowledge: bool
+) -> None:
+    small = SplitRows({**splits.rows, "train": splits.rows["train"][:300]}, splits.trained_rows)
+    config = configured(epochs=1)
+    one, two = (run(data, small, config, architecture=architecture, knowledge=knowledge) for _ in range(2))
+    assert weights(one) == weights(two)
+    assert one.validation_auc == two.validation_auc
+    assert weights(run(data, small, config, architecture=architecture, knowledge=knowledge, seed=2)) != weights(one)
+
+
+def test_labels_of_test_rows_do_not_matter(data: Synthetic, splits: SplitRows) -> None:
+    blind = encoder_of(data, splits)
+    blind.labels[splits.rows["test"]] = np.nan
+    config = configured(epochs=2)
+    assert weights(run(data, splits, config, encoder=blind)) == weights(run(data, splits, config))
+
+
+def test_test_rows_are_never_encoded(data: Synthetic, splits: SplitRows) -> None:
+    class Guarded(SampleEncoder):
+        def tensors(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+            assert not np.isin(rows, splits.rows["test"]).any()
+            return super().tensors(rows)
+
+    encoder = Guarded(SCHEMA, data.catalogue, data.log, data.knowledge, PARTITION_SIZE, splits.trained_rows)
+    run(data, splits, configured(epochs=1), encoder=encoder)
+    with pytest.raises(AssertionError):
+        encoder.tensors(splits.rows["test"][:1])
+
+
+def test_the_best_epoch_is_kept_and_training_stops_after_it(data: Synthetic, splits: SplitRows) -> None:
+    encoder = encoder_of(data, splits)
+    fitted = run(data, splits, configured(epochs=30, patience=2, batch_size=128, learning_rate=0.05), encoder=encoder)
+    assert len(fitted.validation_auc) < 30
+    assert fitted.epoch == int(np.argmax(fitted.validation_auc)) == len(fitted.validation_auc) - 3
+    rows = splits.rows["validation"]
+    found = quality(encoder.labels[rows], predict(fitted.model, encoder, rows), data.log.user[rows])
+    assert found.auc == max(fitted.validation_auc)
+    assert not fitted.model.training
+
+
+def test_a_last_batch_of_one_sample_is_fine(data: Synthetic, splits: SplitRows) -> None:
+    odd = SplitRows({**splits.rows, "train": splits.rows["train"][:65]}, splits.trained_rows)
+    fitted = run(data, odd, configured(epochs=1, batch_size=64))
+    assert all(torch.isfinite(one).all() for one in fitted.model.state_dict().values())
+
+
+def test_predictions_do_not_depend_on_the_batch_size(data: Synthetic, splits: SplitRows) -> None:
+    encoder = encoder_of(data, splits)
+    model = run(data, splits, configured(epochs=1), encoder=encoder).model
+    rows = splits.rows["validation"][:30]
+    whole, parts = predict(model, encoder, rows), predict(model, encoder, rows, batch_size=7)
+    assert whole.shape == (30,)
+    np.testing.assert_allclose(whole, parts, atol=1e-6)

@@ -1,0 +1,111 @@
+"""A whole training: the report, the artifact and its manifest, and the served model read back."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from models.contract.artifact import ArtifactManifest
+from models.contract.encoding import INPUTS
+from offline.data.files import read_arrays
+from offline.training.fit import predict, tensors
+from offline.training.report import TrainingReport, markdown
+from offline.training.run import as_request, load_served, specs, train
+from offline.training.samples import SampleEncoder, split_samples
+from tests.synthetic import PARTITION_SIZE, SCHEMA, Synthetic, job_config, synthetic
+
+
+@dataclass(frozen=True)
+class Trained:
+    data: Synthetic
+    report: TrainingReport
+    folder: Path
+    encoder: SampleEncoder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    data = synthetic(folder)
+    data = replace(data, config=job_config(folder, compare=True, seeds=(1, 2)))
+    report = train(data.config, data.catalogue, data.log, data.knowledge, folder / "models")
+    splits = split_samples(data.config.samples, data.log)
+    encoder = SampleEncoder(SCHEMA, data.catalogue, data.log, data.knowledge, PARTITION_SIZE, splits.trained_rows)
+    return Trained(data, report, folder / "models", encoder)
+
+
+def test_the_report_describes_what_was_trained(trained: Trained) -> None:
+    report, splits = trained.report, split_samples(trained.data.config.samples, trained.data.log)
+    assert report.log_rows == len(trained.data.log)
+    assert report.samples == {name: len(rows) for name, rows in splits.rows.items()}
+    assert report.trained_rows == splits.trained_rows
+    assert report.trained_until_ms == trained.data.log.time_ms[splits.trained_rows - 1]
+    assert report.parity < 1e-5
+    assert set(report.metrics) == {"validation_auc", "test_auc"}
+    assert [row["model"] for row in report.table] == [
+        "DIN (target attention) + knowledge", "DIN (target attention), no knowledge", "DCNv2 + knowledge",
+        "DeepFM + knowledge", "popularity (share of likes)",
+    ]  # fmt: skip
+
+
+def test_the_report_reads_back(trained: Trained) -> None:
+    read = TrainingReport.load(trained.folder / "report.json")
+    assert replace(read, table=[]) == replace(trained.report, table=[])
+    assert markdown(read.table) == markdown(trained.report.table)
+
+
+def test_the_table_in_markdown(trained: Trained) -> None:
+    lines = markdown(trained.report.table).splitlines()
+    assert len(lines) == 2 + len(trained.report.table)
+    middle, low, high = trained.report.table[0]["difference"]
+    assert f"{middle:+.4f} [{low:+.4f}, {high:+.4f}]" in lines[2]
+    assert "difference" not in trained.report.table[1]
+
+
+def test_the_artifact_carries_its_manifest(trained: Trained) -> None:
+    artifact = (trained.folder / trained.report.artifact).read_bytes()
+    assert hashlib.sha256(artifact).hexdigest() == trained.report.sha256
+    assert trained.report.artifact == f"synthetic-{trained.report.sha256[:12]}.onnx"
+    session = ort.InferenceSession(artifact, providers=["CPUExecutionProvider"])
+    manifest = ArtifactManifest.from_metadata(session.get_modelmeta().custom_metadata_map)
+    assert manifest.feature_schema.fingerprint == SCHEMA.fingerprint
+    assert dict(manifest.spaces) == trained.data.knowledge.spaces
+    assert manifest.inputs == INPUTS
+    assert manifest.model.version == trained.report.model_version
+    assert manifest.metrics == trained.report.metrics
+
+
+def test_the_served_model_reads_back_and_agrees_with_the_artifact(trained: Trained) -> None:
+    model = load_served(trained.data.config, trained.report, trained.encoder, trained.folder)
+    rows = split_samples(trained.data.config.samples, trained.data.log).rows["test"]
+    session = ort.InferenceSession(trained.folder / trained.report.artifact, providers=["CPUExecutionProvider"])
+    request = as_request(trained.encoder.tensors(rows[:1]), trained.encoder.tensors(rows[:30]))
+    scores = session.run(["score"], dict(request))[0]
+    with torch.inference_mode():
+        expected = torch.sigmoid(model({name: torch.from_numpy(one) for name, one in request.items()})).numpy()
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    assert tensors(trained.encoder, rows[:1])["item_index"].shape == (1,)
+
+
+def test_test_predictions_are_kept(trained: Trained) -> None:
+    held = read_arrays(trained.folder / "test_predictions.npz")
+    rows = split_samples(trained.data.config.samples, trained.data.log).rows["test"]
+    np.testing.assert_array_equal(held["rows"], rows)
+    np.testing.assert_array_equal(held["label"], trained.encoder.labels[rows])
+    model = load_served(trained.data.config, trained.report, trained.encoder, trained.folder)
+    best = [held[f"{specs(trained.data.config)[0].label}/seed{seed}"] for seed in (1, 2)]
+    served = predict(model, trained.encoder, rows)
+    assert any(np.array_equal(one, served) for one in best)
+    assert len(held) == 3 + 4 * 2
+
+
+def test_few_validation_rows_are_enough(tmp_path: Path) -> None:
+    few = synthetic(tmp_path, users=20, items=15, events=14)
+    assert len(split_samples(few.config.samples, few.log).rows["validation"]) < 50
+    assert train(few.config, few.catalogue, few.log, few.knowledge, tmp_path).parity < 1e-5

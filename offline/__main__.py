@@ -193,7 +193,7 @@ def demo(
     """Refresh, start the service, show one ranked answer, and keep serving until Ctrl-C."""
     from offline.demo import run_demo
 
-    raise typer.Exit(run_demo(_job(config, data_dir), config, port, check))
+    raise typer.Exit(run_demo(_job(config, data_dir), port, check))
 
 
 EXPECTED = (

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -36,23 +35,31 @@ _SHOWN = 10
 _PARTITIONS = 5
 
 
-def run_demo(job: Job, config: Path, port: int, check: bool) -> int:
-    """Exit status: 0, or 1 if ``check`` found the answer wrong. AssertionError never escapes unexplained."""
-    job.data_dir.mkdir(parents=True, exist_ok=True)
-    with _redis(job), _stoppable():
-        refresh(job)
-        with running_service(job, port) as base, httpx2.Client(base_url=base, timeout=10.0) as client:
-            shown = _Showcase(job, client)
-            shown.rank()
-            shown.learn()
-            shown.ask_live()
-            if check:
-                shown.check()
-                print("demo-check: passed")
-                return 0
-            print(f"\nServing on {base}; API page {base}/docs; Ctrl-C stops.", flush=True)
-            signal.pause()
+def run_demo(job: Job, port: int, check: bool) -> int:
+    """Exit status: 0, or 130 if a check was interrupted. DataError if the answers are not what they should be."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of stopping it end it cleanly
+    try:
+        with _redis(job):
+            refresh(job)
+            with running_service(job, port) as base, httpx2.Client(base_url=base, timeout=10.0) as client:
+                _show(job, client, check)
+                if not check:
+                    print(f"\nServing on {base}; API page {base}/docs; Ctrl-C stops.", flush=True)
+                    signal.pause()
+    except KeyboardInterrupt:
+        print("\nstopped", flush=True)
+        return 130 if check else 0
     return 0
+
+
+def _show(job: Job, client: httpx2.Client, check: bool) -> None:
+    shown = _Showcase(job, client)
+    shown.rank()
+    shown.learn()
+    shown.ask_live()
+    if check:
+        shown.check()
+        print("demo-check: passed", flush=True)
 
 
 class _Showcase:
@@ -171,20 +178,6 @@ def _redis(job: Job) -> Iterator[None]:
         return
     with embedded_redis(job.data_dir / "valkey"):
         yield
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM and Ctrl-C both end the demo cleanly."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("\nstopped", flush=True)
 
 
 @contextmanager

@@ -57,9 +57,20 @@ def _job(config: Path, data_dir: Path, *, use_cache: bool = True, retrain: bool 
 
 
 def _loaded(job: Job) -> tuple[InteractionLog, Knowledge]:
+    """What earlier stages made; DataError if that is nothing, or if the knowledge is older than the log."""
     if not job.log.is_file() or not (job.knowledge / "vectors.npz").is_file():
         raise DataError("no knowledge yet: run `refresh` or `knowledge` first")
-    return InteractionLog.load(job.log), Knowledge.load(job.knowledge)
+    log, known = InteractionLog.load(job.log), Knowledge.load(job.knowledge)
+    if len(known.partition_start) != len(log.user_ids) + 1 or len(known.items) != len(log.item_ids):
+        raise DataError("the knowledge is older than the interaction log: run `refresh` or `knowledge` first")
+    return log, known
+
+
+def _report(job: Job) -> TrainingReport:
+    path = job.models / "report.json"
+    if not path.is_file():
+        raise DataError("nothing is trained yet: run `refresh` or `train` first")
+    return TrainingReport.load(path)
 
 
 @app.command()
@@ -112,10 +123,7 @@ def train(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR,
 @app.command()
 def report(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Print the quality table of the last training."""
-    path = _job(config, data_dir).models / "report.json"
-    if not path.is_file():
-        raise DataError("nothing is trained yet: run `refresh` or `train` first")
-    trained = TrainingReport.load(path)
+    trained = _report(_job(config, data_dir))
     counts = ", ".join(f"{count} {split}" for split, count in trained.samples.items())
     print(f"{trained.artifact}: {counts} samples by global time\n\n{markdown(trained.table)}")
 
@@ -129,7 +137,7 @@ def publish(
     """Write changed records to Redis; a newly trained model becomes a release and goes live if the gate lets it."""
     job = _job(config, data_dir)
     log, known = _loaded(job)
-    trained = TrainingReport.load(job.models / "report.json")
+    trained = _report(job)
     with open_store(data_dir) as store:
         pipeline.publish_release(job, store, pipeline.data(job), log, known, trained, return_to=return_to)
 

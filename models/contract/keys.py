@@ -60,8 +60,13 @@ class Keys:
 
     @property
     def releases(self) -> str:
-        """JSON list of published release ids, oldest first."""
+        """JSON list of the ids of releases that are or were live, oldest first."""
         return f"{self.prefix}:releases"
+
+    @property
+    def withdrawn(self) -> str:
+        """JSON list of the ids of releases that somebody rolled back from."""
+        return f"{self.prefix}:withdrawn"
 
     @property
     def interactions(self) -> str:

@@ -36,10 +36,13 @@ class FieldEmbedding(nn.Module):
 
     def __init__(self, fields: tuple[FieldSpec, ...], dim: int) -> None:
         super().__init__()
+        self.dim = dim
         self.slots = [field.slots for field in fields]
         self.tables = nn.ParameterList(nn.Parameter(torch.randn(field.cardinality, dim) * 0.05) for field in fields)
 
     def forward(self, indices: Tensor) -> Tensor:
+        if not self.slots:  # a schema may do without profile fields
+            return torch.zeros((*indices.shape[:-1], 0, self.dim), device=indices.device)
         columns = []
         at = 0
         for slots, table in zip(self.slots, self.tables, strict=True):

@@ -77,7 +77,12 @@ def read_ratings(folder: Path) -> Iterator[tuple[str, str, float, int]]:
 
 def natural_title(title: str) -> str:
     """A title with its article in front: "Usual Suspects, The" -> "The Usual Suspects"."""
-    return _ARTICLE.sub(lambda match: f"{match['article']} {match['rest']}", title)
+    return _ARTICLE.sub(_in_front, title)
+
+
+def _in_front(match: re.Match[str]) -> str:
+    article, rest = match["article"], match["rest"]
+    return f"{article}{rest}" if article.endswith("'") else f"{article} {rest}"
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

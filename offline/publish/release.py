@@ -12,6 +12,7 @@ from models.contract.artifact import ArtifactError, ReleaseManifest
 from offline.publish.connection import Store
 
 DIRECTORY_BLOCK = 4096
+_REMEMBERED = 100
 
 _COMPARE_AND_SET = """
 local held = redis.call('GET', KEYS[1]) or ''
@@ -32,9 +33,23 @@ def live_release(store: Store) -> str | None:
 
 
 def releases(store: Store) -> list[str]:
-    """Ids of the published releases, oldest first."""
-    held: Any = store.redis.get(store.keys.releases)
-    return list(json.loads(held)) if held else []
+    """Ids of the releases that are or were live and are still held, in the order in which they first went live."""
+    return _list(store, store.keys.releases)
+
+
+def withdrawn(store: Store) -> list[str]:
+    """Ids of the releases that somebody rolled back from."""
+    return _list(store, store.keys.withdrawn)
+
+
+def record(store: Store, release: str) -> None:
+    """Note that a release is live: it is listed, and no longer withdrawn."""
+    listed = releases(store)
+    if release not in listed:
+        store.redis.set(store.keys.releases, json.dumps([*listed, release]))
+    left = withdrawn(store)
+    if release in left:
+        store.redis.set(store.keys.withdrawn, json.dumps([one for one in left if one != release]))
 
 
 def read_manifest(store: Store, release: str) -> ReleaseManifest:
@@ -57,10 +72,8 @@ def write_directory(store: Store, release: str, item_ids: Sequence[str]) -> int:
 
 
 def write_manifest(store: Store, manifest: ReleaseManifest) -> None:
-    """Complete a release: its manifest, and its place at the end of the list."""
+    """Complete a release: its manifest is the last thing that is written of it."""
     store.redis.set(store.keys.release_manifest(manifest.id), manifest.model_dump_json())
-    listed = [one for one in releases(store) if one != manifest.id]
-    store.redis.set(store.keys.releases, json.dumps([*listed, manifest.id]))
 
 
 def switch(store: Store, expected: str | None, to: str) -> None:
@@ -69,6 +82,7 @@ def switch(store: Store, expected: str | None, to: str) -> None:
     moved = store.redis.eval(_COMPARE_AND_SET, 1, store.keys.live, expected or "", to)
     if not moved:
         raise SwitchError(f"live release is {live_release(store)}, not {expected}: somebody else switched")
+    record(store, to)
 
 
 def announce_change(store: Store, release: str) -> None:
@@ -77,44 +91,59 @@ def announce_change(store: Store, release: str) -> None:
 
 
 def rollback(store: Store, to: str | None = None) -> tuple[str, str]:
-    """Back to the release before the live one, or to ``to``. Returns (from, to); SwitchError if there is none."""
+    """Back to the newest release before the live one that nobody rolled back from, or to ``to``.
+
+    Returns (from, to). The release that is left is withdrawn: no refresh goes back to it by itself. SwitchError if
+    there is nowhere to go.
+    """
     live = live_release(store)
     if live is None:
         raise SwitchError("nothing is live yet")
-    listed = releases(store)
+    listed, left = releases(store), withdrawn(store)
     if to is None:
-        earlier = listed[: listed.index(live)] if live in listed else []
+        before = listed[: listed.index(live)] if live in listed else listed
+        earlier = [one for one in before if one not in left]
         if not earlier:
             raise SwitchError(f"there is no release before {live}")
         to = earlier[-1]
     elif to not in listed:
-        raise SwitchError(f"release {to} is not published; there are {', '.join(listed)}")
+        raise SwitchError(f"release {to} is not held; there are {', '.join(listed)}")
+    if to == live:
+        raise SwitchError(f"release {to} is live already")
     switch(store, live, to)
+    store.redis.set(store.keys.withdrawn, json.dumps([*withdrawn(store), live][-_REMEMBERED:]))
     return live, to
 
 
 def prune(store: Store, keep: int) -> list[str]:
-    """Delete all but the newest ``keep`` releases; the live one always stays. Artifact files stay on disk."""
-    listed, live = releases(store), live_release(store)
-    old = [one for one in listed[:-keep] if one != live]
-    store.redis.set(store.keys.releases, json.dumps([one for one in listed if one not in old]))
+    """Delete all but the live release and the newest ``keep`` that nobody rolled back from: a rollback needs somewhere
+    good to go. Artifact files stay on disk."""
+    listed, live, left = releases(store), live_release(store), withdrawn(store)
+    kept = [one for one in listed if one not in left][-keep:]
+    old = [one for one in listed if one not in kept and one != live]
     for release in old:
-        _delete(store, release)
+        try:
+            delete(store, release, read_manifest(store, release).directory_blocks)
+        except ArtifactError:
+            delete(store, release, 0)
+    if old:
+        store.redis.set(store.keys.releases, json.dumps([one for one in listed if one not in old]))
     return old
 
 
-def _delete(store: Store, release: str) -> None:
-    try:
-        blocks = read_manifest(store, release).directory_blocks
-    except ArtifactError:
-        blocks = 0
-    for number in range(blocks):
+def delete(store: Store, release: str, directory_blocks: int) -> None:
+    """Delete a release's records, the manifest first, so that nothing half deleted looks complete."""
+    store.redis.delete(store.keys.release_manifest(release), store.keys.release_revision(release))
+    for number in range(directory_blocks):
         key = store.keys.item_directory(release, number)
         held: Any = store.redis.get(key)
-        items = json.loads(held) if held else []
         pipeline = store.redis.pipeline(transaction=False)
-        for item in items:
+        for item in json.loads(held) if held else []:
             pipeline.delete(store.keys.item_features(item, release))
         pipeline.delete(key)
         pipeline.execute()
-    store.redis.delete(store.keys.release_manifest(release), store.keys.release_revision(release))
+
+
+def _list(store: Store, key: str) -> list[str]:
+    held: Any = store.redis.get(key)
+    return list(json.loads(held)) if held else []

@@ -11,7 +11,7 @@ import numpy as np
 from models.contract.artifact import ModelName, ReleaseManifest
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
-from offline.data.files import write_bytes
+from offline.data.files import file_digest, write_bytes
 from offline.data.log import InteractionLog
 from offline.knowledge.build import Knowledge
 from offline.publish import gate, release
@@ -45,25 +45,20 @@ def publish(
 ) -> Published:
     """Write what changed; a new artifact becomes a new release and goes live if the gate lets it.
 
-    A release that is published but not live was rolled back from. It stays off, unless ``return_to`` asks for it: a
-    cron job must not undo what a person did.
+    A release that was rolled back from stays off, unless ``return_to`` asks for it: a cron job must not undo what a
+    person did. Knowledge and profiles are written all the same, since the live release may share them.
     """
     release_id = f"{config.name}-{report.sha256[:12]}"
     live = release.live_release(store)
     gate.check_model(models / report.artifact, config.feature_schema, knowledge.spaces)
-    _store_artifact(store, models / report.artifact)
-    records = _write_records(config, store, release_id, catalogue, log, knowledge, report)
-    if live == release_id:
-        manifest = release.read_manifest(store, release_id)
-        unlisted = manifest.items != len(log.item_ids)  # the last publication was killed before it got to the directory
-        if unlisted or records["item features"].written or records["item knowledge"].written:
-            blocks = release.write_directory(store, release_id, log.item_ids)
-            release.write_manifest(
-                store, manifest.model_copy(update={"items": len(log.item_ids), "directory_blocks": blocks})
-            )
-            release.announce_change(store, release_id)
+    _store_artifact(store, models / report.artifact, report.sha256)
+    records = _write_knowledge(config, store, catalogue, log, knowledge)
+    if release_id in release.withdrawn(store) and not return_to:
         return Published(release_id, live, False, records, [])
-    if release_id in release.releases(store) and not return_to:
+    records["item features"] = _write_items(config, store, release_id, catalogue, log, report)
+    if live == release_id:
+        changed = records["item features"].written + records["item knowledge"].written
+        _keep_current(store, release_id, log, changed > 0)
         return Published(release_id, live, False, records, [])
     manifest = ReleaseManifest(
         id=release_id,
@@ -77,26 +72,40 @@ def publish(
         directory_blocks=release.write_directory(store, release_id, log.item_ids),
         metrics=report.metrics,
     )
-    gate.check(store, config.publish, manifest, config.feature_schema)
+    try:
+        gate.check(store, config.publish, manifest, config.feature_schema)
+    except gate.GateError:
+        if release_id not in release.releases(store):
+            release.delete(store, release_id, manifest.directory_blocks)
+        raise
     release.write_manifest(store, manifest)
     release.switch(store, live, release_id)
     return Published(release_id, live, True, records, release.prune(store, config.publish.keep_releases))
 
 
-def _write_records(
-    config: JobConfig,
-    store: Store,
-    release_id: str,
-    catalogue: Catalogue,
-    log: InteractionLog,
-    knowledge: Knowledge,
-    report: TrainingReport,
+def _keep_current(store: Store, release_id: str, log: InteractionLog, changed: bool) -> None:
+    """Bring the live release's directory up to date, and tell the services if any of its records changed.
+
+    Also finishes what an earlier publication was killed in the middle of.
+    """
+    manifest = release.read_manifest(store, release_id)
+    if changed or manifest.items != len(log.item_ids):
+        blocks = release.write_directory(store, release_id, log.item_ids)
+        release.write_manifest(
+            store, manifest.model_copy(update={"items": len(log.item_ids), "directory_blocks": blocks})
+        )
+        release.announce_change(store, release_id)
+    release.record(store, release_id)
+
+
+def _write_knowledge(
+    config: JobConfig, store: Store, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge
 ) -> dict[str, Written]:
+    """Profiles, histories and knowledge: what does not belong to one release alone."""
     ttl = round(config.knowledge.ttl_days * 86_400)
-    schema, dtype = config.feature_schema, config.knowledge.dtype
-    seen = np.bincount(log.item[: report.trained_rows], minlength=len(log.item_ids)) > 0
+    partitions, dtype = config.feature_schema.partitions, config.knowledge.dtype
     users = (
-        (name, knowledge.of_user(user)[-schema.partitions :])
+        (name, knowledge.of_user(user)[-partitions:])
         for user, name in enumerate(log.user_ids)
         if len(knowledge.of_user(user))
     )
@@ -105,19 +114,32 @@ def _write_records(
         **write_users(store, catalogue, log, config.publish.history_max_events),
         "user knowledge": write_knowledge(store, "user", knowledge.spaces["user"].fingerprint, users, dtype, ttl),
         "item knowledge": write_knowledge(store, "item", knowledge.spaces["item"].fingerprint, items, dtype, ttl),
-        "item features": write_items(
-            store,
-            release_id,
-            schema,
-            catalogue,
-            log.item_ids,
-            np.where(seen, np.arange(1, len(log.item_ids) + 1), 0).tolist(),
-            statistics_until(schema, log, len(log)),
-        ),
     }
 
 
-def _store_artifact(store: Store, source: Path) -> None:
+def _write_items(
+    config: JobConfig,
+    store: Store,
+    release_id: str,
+    catalogue: Catalogue,
+    log: InteractionLog,
+    report: TrainingReport,
+) -> Written:
+    """Item features of a release, with the statistics of all interactions so far."""
+    seen = np.bincount(log.item[: report.trained_rows], minlength=len(log.item_ids)) > 0
+    return write_items(
+        store,
+        release_id,
+        config.feature_schema,
+        catalogue,
+        log.item_ids,
+        np.where(seen, np.arange(1, len(log.item_ids) + 1), 0).tolist(),
+        statistics_until(config.feature_schema, log, len(log)),
+    )
+
+
+def _store_artifact(store: Store, source: Path, digest: str) -> None:
+    """Put the model where the services look for it; a damaged copy is replaced."""
     target = store.artifacts / source.name
-    if not target.is_file():
+    if file_digest(target) != digest:
         write_bytes(target, source.read_bytes())

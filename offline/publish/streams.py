@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from models.contract.events import Interaction
@@ -26,8 +27,12 @@ def new_interactions(store: Store, mark: str) -> tuple[list[Interaction], str, i
 
 
 def exposures(store: Store) -> list[Exposure]:
-    """All exposures that the capped stream still holds, oldest first."""
-    return [Exposure.from_stream(fields) for _, fields in _entries(store, store.keys.exposures, "0-0")]
+    """All exposures that the capped stream still holds and this version understands, oldest first."""
+    found = []
+    for _, fields in _entries(store, store.keys.exposures, "0-0"):
+        with suppress(ValueError, KeyError):  # of another version
+            found.append(Exposure.from_stream(fields))
+    return found
 
 
 def _entries(store: Store, stream: str, after: str) -> Iterator[tuple[str, dict[Any, Any]]]:

@@ -99,6 +99,12 @@ def test_a_release_manifest_of_another_form_is_refused(change: dict[str, object]
         ReleaseManifest.model_validate({**RELEASE.model_dump(), **change})
 
 
+@pytest.mark.parametrize("name", ["", "..", "../model.onnx", "a/b.onnx", ".hidden", "x" * 300])
+def test_an_artifact_is_a_plain_file_name(name: str) -> None:
+    with pytest.raises(ValidationError, match="artifact"):
+        ReleaseManifest.model_validate({**RELEASE.model_dump(), "artifact": name})
+
+
 def test_a_release_fits_the_artifact_it_was_published_with() -> None:
     RELEASE.check(ARTIFACT)
 

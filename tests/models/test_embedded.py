@@ -55,12 +55,12 @@ class Program:
         return self._server
 
     def leave(self) -> None:
-        self._process.communicate()
+        self._process.communicate(timeout=60)
         assert self._process.returncode == 0
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.communicate(timeout=60)
 
 
 @contextmanager

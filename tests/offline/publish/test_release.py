@@ -17,7 +17,7 @@ from offline.publish import release
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
 from offline.publish.release import SwitchError
-from offline.publish.stage import _write_records
+from offline.publish.stage import _write_items, _write_knowledge
 from tests.offline.publish.conftest import Release, content_of, keys_of
 from tests.synthetic import SCHEMA, knowledge_of
 
@@ -85,7 +85,8 @@ def test_a_publication_that_was_killed_half_way_is_completed_by_the_next(store: 
     trained.publish(store)
     grown = grown_by(trained, Interaction(user_id="u1", item_id="new", value=5, time_ms=10**10))
     data = grown.data
-    _write_records(data.config, store, trained.id, data.catalogue, data.log, data.knowledge, trained.report)
+    _write_knowledge(data.config, store, data.catalogue, data.log, data.knowledge)
+    _write_items(data.config, store, trained.id, data.catalogue, data.log, trained.report)
     grown.publish(store)
     assert directory(store, trained.id)[-1] == "new"
     assert release.read_manifest(store, trained.id).items == 41
@@ -170,9 +171,54 @@ def test_rolling_back(store: Store, trained: Release) -> None:
     assert release.rollback(store) == (second.id, trained.id)
     assert release.live_release(store) == trained.id
     assert release.rollback(store, second.id) == (trained.id, second.id)
-    with pytest.raises(SwitchError, match=f"nowhere is not published; there are {trained.id}, {second.id}"):
+    with pytest.raises(SwitchError, match=f"nowhere is not held; there are {trained.id}, {second.id}"):
         release.rollback(store, "nowhere")
     assert release.live_release(store) == second.id
+
+
+def test_rolling_back_skips_what_was_rolled_back_from_before(store: Store, trained: Release) -> None:
+    second, third = trained.next("second"), trained.next("third")
+    trained.publish(store)
+    second.publish(store)
+    release.rollback(store)
+    assert third.publish(store).pruned == [second.id]  # keep_releases = 2, and nobody wants to go back to this one
+    assert release.rollback(store) == (third.id, trained.id)
+    assert release.withdrawn(store) == [second.id, third.id]
+    assert release.rollback(store, third.id) == (trained.id, third.id)
+    assert release.withdrawn(store) == [second.id, trained.id]
+
+
+def test_a_publication_killed_before_the_switch_is_switched_by_the_next(
+    store: Store, trained: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained.publish(store)
+    second = trained.next("second")
+    with monkeypatch.context() as patch:
+        patch.setattr(release, "switch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            second.publish(store)
+    assert release.live_release(store) == trained.id
+    assert second.publish(store).switched
+    assert release.live_release(store) == second.id
+
+
+def test_a_refused_release_leaves_no_key_behind(store: Store, trained: Release) -> None:
+    trained.publish(store)
+    before = set(content_of(store))
+    second = trained.next("second")
+    worse = second.report.metrics | {"validation_auc": 0.0}
+    with pytest.raises(GateError, match="validation AUC"):
+        replace(second, report=replace(second.report, metrics=worse)).publish(store)
+    assert set(content_of(store)) == before
+
+
+def test_a_damaged_artifact_in_the_store_is_replaced(store: Store, trained: Release) -> None:
+    trained.publish(store)
+    copy = store.artifacts / trained.report.artifact
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:100])
+    trained.publish(store)
+    assert copy.read_bytes() == whole
 
 
 def test_old_releases_are_pruned(store: Store, trained: Release) -> None:
@@ -197,6 +243,7 @@ def test_the_live_release_is_never_pruned(store: Store, trained: Release) -> Non
     release.rollback(store)
     for name in ("third", "fourth"):
         release.write_manifest(store, release.read_manifest(store, second.id).model_copy(update={"id": name}))
+        release.record(store, name)
     assert release.prune(store, 2) == [second.id]
     assert release.releases(store) == [trained.id, "third", "fourth"]
     assert release.read_manifest(store, trained.id).id == trained.id

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import httpx2
 import typer
 
 from models.contract.artifact import ArtifactError
@@ -28,8 +29,8 @@ from offline.publish import release
 from offline.publish.connection import StoreError, open_store
 from offline.publish.gate import GateError
 from offline.publish.release import SwitchError
-from offline.stages import Job, Stages
-from offline.training.report import TrainingReport, markdown
+from offline.stages import Job, Stages, exclusive
+from offline.training.report import TrainingError, TrainingReport, markdown
 
 app = typer.Typer(
     add_completion=False,
@@ -58,7 +59,7 @@ def _job(config: Path, data_dir: Path, *, use_cache: bool = True, retrain: bool 
 
 def _loaded(job: Job) -> tuple[InteractionLog, Knowledge]:
     """What earlier stages made; DataError if that is nothing, or if the knowledge is older than the log."""
-    if not job.log.is_file() or not (job.knowledge / "vectors.npz").is_file():
+    if not all(path.is_file() for path in (job.log, *Knowledge.files(job.knowledge))):
         raise DataError("no knowledge yet: run `refresh` or `knowledge` first")
     log, known = InteractionLog.load(job.log), Knowledge.load(job.knowledge)
     if len(known.partition_start) != len(log.user_ids) + 1 or len(known.items) != len(log.item_ids):
@@ -106,18 +107,18 @@ def validate(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_D
 def knowledge(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, no_cache: NoCache = False) -> None:
     """Ask the language model about new items and newly closed user partitions, and encode the answers."""
     job = _job(config, data_dir, use_cache=not no_cache)
-    catalogue = pipeline.data(job)
-    with open_store(data_dir) as store:
-        log = pipeline.events(job, catalogue, store)
-    pipeline.make_knowledge(job, catalogue, log)
+    with exclusive(job), open_store(data_dir) as store:
+        catalogue = pipeline.data(job)
+        pipeline.make_knowledge(job, catalogue, pipeline.events(job, catalogue, store))
 
 
 @app.command()
 def train(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, retrain: Retrain = False) -> None:
     """Train the CTR models on what is there, export the served one, and print the quality table."""
     job = _job(config, data_dir, retrain=retrain)
-    log, known = _loaded(job)
-    pipeline.train_models(job, pipeline.data(job), log, known)
+    with exclusive(job):
+        log, known = _loaded(job)
+        pipeline.train_models(job, pipeline.data(job), log, known)
 
 
 @app.command()
@@ -136,9 +137,9 @@ def publish(
 ) -> None:
     """Write changed records to Redis; a newly trained model becomes a release and goes live if the gate lets it."""
     job = _job(config, data_dir)
-    log, known = _loaded(job)
-    trained = _report(job)
-    with open_store(data_dir) as store:
+    with exclusive(job), open_store(data_dir) as store:
+        log, known = _loaded(job)
+        trained = _report(job)
         pipeline.publish_release(job, store, pipeline.data(job), log, known, trained, return_to=return_to)
 
 
@@ -171,7 +172,10 @@ def export_answers(
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Write the language model's stored answers to a file that another machine can import."""
-    with ResponseCache(_job(config, data_dir).llm / CACHE_FILE) as cache:
+    path = _job(config, data_dir).llm / CACHE_FILE
+    if not path.is_file():
+        raise DataError(f"there are no answers in {path}: run `refresh` or `knowledge` first")
+    with ResponseCache(path) as cache:
         print(f"{cache.export_jsonl_gz(to)} answers in {to}")
 
 
@@ -209,6 +213,9 @@ EXPECTED = (
     CacheError,
     ConfigError,
     DataError,
+    OSError,
+    httpx2.HTTPError,
+    TrainingError,
     EmbeddedRedisError,
     EncoderError,
     GateError,

@@ -3,7 +3,7 @@
     data       interactions and catalogue from their source             once
     events     interactions that the service streamed since the last mark
     knowledge  items and closed user partitions -> language model -> vectors in a frozen space
-    train      CTR models on all of it; ONNX export with a parity check  when spaces changed or the log grew
+    train      CTR models on the older part, judged on the newer; ONNX export   when spaces changed or the log grew
     publish    changed records -> Redis; a new model is a new release: stage, gate, switch
 
 Every stage is incremental: what is unchanged is neither computed nor written again.
@@ -25,14 +25,14 @@ from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
 from offline.publish.stage import Published, publish
 from offline.publish.streams import new_interactions
-from offline.stages import Job, Stages, stage
+from offline.stages import Job, Stages, exclusive, stage
 from offline.training.report import TrainingReport, markdown
 from offline.training.samples import split_samples
 
 
 def refresh(job: Job) -> Published:
     """Run every stage that has something to do; afterwards the service answers from the result."""
-    with open_store(job.data_dir) as store:
+    with exclusive(job), open_store(job.data_dir) as store:
         catalogue = data(job)
         log = events(job, catalogue, store)
         knowledge = make_knowledge(job, catalogue, log)
@@ -63,8 +63,11 @@ def events(job: Job, catalogue: Catalogue, store: Store | None) -> InteractionLo
         if store is not None:
             streamed, mark, refused = new_interactions(store, log.stream_mark)
             if mark != log.stream_mark:
-                types = job.config.feature_schema.history_types
-                log, added = log.extended([one for one in streamed if one.type in types], mark)
+                schema = job.config.feature_schema
+                rated = [one for one in streamed if one.type in schema.history_types]
+                accepted = [one for one in rated if schema.accepts(one.value)]
+                refused += len(rated) - len(accepted)
+                log, added = log.extended(accepted, mark)
                 log.save(job.log)
         watch.done(f"{len(log)} interactions, {added} of them new, {refused} stream entries refused")
         return log
@@ -81,7 +84,7 @@ def make_knowledge(job: Job, catalogue: Catalogue, log: InteractionLog) -> Knowl
         "log": _digest(log),
     }
     with stage("knowledge") as watch:
-        if job.use_cache and stages.is_current("knowledge", inputs):
+        if job.use_cache and stages.is_current("knowledge", inputs, *Knowledge.files(job.knowledge)):
             watch.done("up to date")
             return Knowledge.load(job.knowledge)
         encoder = TextEncoder(config.encoder, config.encoder_tokens)
@@ -117,9 +120,10 @@ def train_models(job: Job, catalogue: Catalogue, log: InteractionLog, knowledge:
     }
     with stage("train") as watch:
         path = job.models / "report.json"
-        if not job.retrain and stages.is_current("train", inputs) and path.is_file():
+        if not job.retrain and stages.is_current("train", inputs, path):
             report = TrainingReport.load(path)
-            if len(log) < report.log_rows * (1 + config.training.retrain_growth):
+            complete = (job.models / report.artifact).is_file()
+            if complete and len(log) < report.log_rows * (1 + config.training.retrain_growth):
                 watch.done(f"up to date, {report.artifact}")
                 return report
         from offline.training.run import train  # torch only where it is needed: an idle refresh starts in a second

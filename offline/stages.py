@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 from models.contract.schema import fingerprint
 from offline.config import JobConfig
+from offline.data.catalogue import DataError
 from offline.data.files import read_json, write_json
 
 
@@ -44,14 +46,28 @@ class Job:
         return self.config.workdir / "models"
 
 
+@contextmanager
+def exclusive(job: Job) -> Iterator[None]:
+    """Hold the work folder; DataError if another job holds it. Two at once would pay prompts twice and race."""
+    job.config.workdir.mkdir(parents=True, exist_ok=True)
+    with (job.config.workdir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"another job is at work in {job.config.workdir}") from error
+        yield
+
+
 class Stages:
     """Remembers with which inputs each stage last finished. A stage whose inputs are unchanged need not run."""
 
     def __init__(self, job: Job) -> None:
         self._path = job.config.workdir / "stages.json"
 
-    def is_current(self, name: str, inputs: dict[str, Any]) -> bool:
-        return bool(self.all().get(name, {}).get("inputs") == fingerprint(inputs))
+    def is_current(self, name: str, inputs: dict[str, Any], *outputs: Path) -> bool:
+        """Whether the stage last finished with these inputs, and what it made is still there."""
+        finished = self.all().get(name, {}).get("inputs") == fingerprint(inputs)
+        return bool(finished and all(path.is_file() for path in outputs))
 
     def finished(self, name: str, inputs: dict[str, Any], seconds: float) -> None:
         entry = {"inputs": fingerprint(inputs), "finished_at": int(time.time()), "seconds": round(seconds, 1)}

@@ -113,14 +113,15 @@ def encode(
     """Model inputs by name; see ``INPUTS``. With ``knowledge=False`` every knowledge input is as if missing."""
     steps = np.arange(schema.history_length)
     present = steps[None] < users.history_lengths[:, None]
+    values = np.clip(users.history_values, schema.value_min, schema.value_max)  # one odd event must not blind the model
     rows = users.history_rows
     closed = np.arange(schema.partitions)[None] < users.partition_counts[:, None]
     tensors: Tensors = {
         "user_categorical": users.categorical,
-        "user_numeric": user_statistics(schema, users.history_values, present),
+        "user_numeric": user_statistics(schema, values, present),
         "history_index": table.index[rows],
         "history_categorical": table.categorical[rows],
-        "history_value": _normalised(schema, users.history_values, present),
+        "history_value": _normalised(schema, values, present),
         "history_mask": present.astype(np.float32),
         "history_vectors": table.vectors[rows],
         "partition_vectors": users.partitions,

@@ -43,7 +43,7 @@ class Interaction(BaseModel):
     user_id: Identifier
     item_id: Identifier
     type: Annotated[str, Field(min_length=1, max_length=64)] = "rating"
-    value: Annotated[float, Field(ge=-1e9, le=1e9)] = 1.0
+    value: Annotated[float, Field(ge=-1e9, le=1e9)]
     time_ms: Annotated[int, Field(ge=0, lt=2**53)]
     request_id: str | None = None
 

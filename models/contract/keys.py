@@ -53,6 +53,10 @@ class Keys:
         """Counter that a refresh raises when item records of a release changed in place."""
         return f"{self.prefix}:release:{release}:revision"
 
+    def release_pending(self, release: str) -> str:
+        """Present while a publication changes records of a release and has not yet raised its revision."""
+        return f"{self.prefix}:release:{release}:pending"
+
     @property
     def live(self) -> str:
         """The release pointer: the id of the release that is served."""

@@ -80,8 +80,9 @@ class FieldSpec(BaseModel):
 class FeatureSchema(BaseModel):
     """All that is needed to turn users, items and events into model inputs.
 
-    ``value_center`` and ``value_scale`` normalise an interaction's value (a star rating); values above
-    ``liked_above`` count as positive. ``history_types`` are the interaction types that enter the live history.
+    Values of interactions (star ratings) lie between ``value_min`` and ``value_max``; what lies outside is refused where
+    it enters. ``value_center`` and ``value_scale`` normalise them; values above ``liked_above`` count as positive.
+    ``history_types`` are the interaction types that enter the live history.
     """
 
     model_config = FrozenConfig
@@ -92,6 +93,8 @@ class FeatureSchema(BaseModel):
     item_fields: tuple[FieldSpec, ...]
     history_length: Annotated[int, Field(ge=1, le=4096)]
     history_types: tuple[str, ...] = ("rating",)
+    value_min: float = 1.0
+    value_max: float = 5.0
     value_center: float = 3.0
     value_scale: Annotated[float, Field(gt=0)] = 2.0
     liked_above: float = 3.0
@@ -100,12 +103,18 @@ class FeatureSchema(BaseModel):
     knowledge_dim: Annotated[int, Field(ge=1, le=4096)]
 
     @model_validator(mode="after")
-    def _names_are_unique(self) -> FeatureSchema:
+    def _is_consistent(self) -> FeatureSchema:
         for fields in (self.user_fields, self.item_fields):
             names = [field.name for field in fields]
             if len(set(names)) != len(names):
                 raise ValueError(f"schema {self.name!r} repeats a field name")
+        if not self.value_min <= self.liked_above < self.value_max:
+            raise ValueError(f"schema {self.name!r} needs value_min <= liked_above < value_max")
         return self
+
+    def accepts(self, value: float) -> bool:
+        """Whether an interaction of a history type may carry this value."""
+        return self.value_min <= value <= self.value_max
 
     @cached_property
     def fingerprint(self) -> str:

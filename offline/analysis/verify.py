@@ -25,9 +25,9 @@ from offline.data.log import InteractionLog
 from offline.data.movielens import read_catalogue
 from offline.knowledge.build import Knowledge
 from offline.publish.connection import open_store
-from offline.publish.records import packed_history
 from offline.publish.release import live_release
 from offline.publish.streams import exposures
+from offline.publish.users import packed_history
 from offline.stages import Job
 from offline.training.report import TrainingReport
 from offline.training.run import load_served

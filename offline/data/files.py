@@ -7,11 +7,14 @@ import io
 import json
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from offline.data.catalogue import DataError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -20,6 +23,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o644)  # the service that reads an artifact may be another user than the job
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -34,7 +38,11 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The document in ``path``; DataError if it is absent or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def write_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
@@ -45,8 +53,12 @@ def write_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    """Inverse of ``write_arrays``; DataError if the file is absent or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def file_digest(path: Path) -> str:

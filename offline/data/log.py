@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.contract.events import Interaction
+from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
 
 
@@ -119,6 +120,8 @@ class InteractionLog:
     @classmethod
     def load(cls, path: Path) -> InteractionLog:
         arrays = read_arrays(path)
+        if missing := {"user_ids", "item_ids", "user", "item", "value", "time_ms", "stream_mark"} - set(arrays):
+            raise DataError(f"{path} lacks {', '.join(sorted(missing))}")
         return cls(
             tuple(arrays["user_ids"].tolist()),
             tuple(arrays["item_ids"].tolist()),

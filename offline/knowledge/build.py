@@ -46,9 +46,15 @@ class Knowledge:
         """Vectors [rows, D] of a user's closed partitions, oldest first."""
         return self.partitions[self.partition_start[user] : self.partition_start[user + 1]]
 
+    @staticmethod
+    def files(folder: Path) -> tuple[Path, Path]:
+        """Where ``save`` puts vectors and texts."""
+        return folder / "vectors.npz", folder / "texts.json"
+
     def save(self, folder: Path) -> None:
+        vectors, texts_file = self.files(folder)
         write_arrays(
-            folder / "vectors.npz",
+            vectors,
             items=self.items,
             known_items=self.known_items,
             partitions=self.partitions,
@@ -56,11 +62,12 @@ class Knowledge:
         )
         texts = {"items": self.item_texts, "partitions": self.partition_texts}
         spaces = {side: space.model_dump(mode="json") for side, space in self.spaces.items()}
-        write_json(folder / "texts.json", {"spaces": spaces, **texts})
+        write_json(texts_file, {"spaces": spaces, **texts})
 
     @classmethod
     def load(cls, folder: Path) -> Knowledge:
-        arrays, document = read_arrays(folder / "vectors.npz"), read_json(folder / "texts.json")
+        vectors, texts = cls.files(folder)
+        arrays, document = read_arrays(vectors), read_json(texts)
         return cls(
             spaces={side: Space.model_validate(space) for side, space in document["spaces"].items()},
             item_texts=tuple(document["items"]),

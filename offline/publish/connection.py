@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,12 +21,17 @@ class StoreError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A Redis connection, the keys in it, and the folder of artifacts that goes with it."""
+    """A Redis connection, the keys in it, the folder of artifacts that goes with it, and the URL without password."""
 
     redis: redis.Redis
     keys: Keys
     artifacts: Path
     url: str
+
+
+def redacted(url: str) -> str:
+    """A Redis URL as it may be shown: without its password."""
+    return re.sub(r"(://[^/@]*):[^/@]*@", r"\1:***@", url)
 
 
 @contextmanager
@@ -42,16 +48,19 @@ def open_store(data_dir: Path) -> Iterator[Store]:
 
 @contextmanager
 def _connected(url: str, data_dir: Path) -> Iterator[Store]:
-    client = redis.Redis.from_url(url, socket_timeout=30.0)
+    try:
+        client = redis.Redis.from_url(url, socket_timeout=30.0)
+    except ValueError as error:
+        raise StoreError(f"LORANK_REDIS_URL is not a Redis URL: {error}") from error
     try:
         client.ping()
         yield Store(
             client,
             Keys(os.environ.get("LORANK_KEY_PREFIX", "lorank")),
             Path(os.environ.get("LORANK_ARTIFACTS") or data_dir / "artifacts"),
-            url,
+            redacted(url),
         )
     except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise StoreError(f"Redis at {url} does not answer: {error}") from error
+        raise StoreError(f"Redis at {redacted(url)} does not answer: {error}") from error
     finally:
         client.close()

@@ -85,9 +85,16 @@ def switch(store: Store, expected: str | None, to: str) -> None:
     record(store, to)
 
 
-def announce_change(store: Store, release: str) -> None:
-    """Tell the services that records of a release changed in place."""
-    store.redis.incr(store.keys.release_revision(release))
+def begin_change(store: Store, release: str) -> bool:
+    """Note that records of a release are about to change. True if an earlier publication was killed at that."""
+    return store.redis.set(store.keys.release_pending(release), 1, get=True) is not None
+
+
+def end_change(store: Store, release: str, changed: bool) -> None:
+    """The counterpart of ``begin_change``; if records ``changed``, the services are told to read them again."""
+    if changed:
+        store.redis.incr(store.keys.release_revision(release))
+    store.redis.delete(store.keys.release_pending(release))
 
 
 def rollback(store: Store, to: str | None = None) -> tuple[str, str]:
@@ -133,7 +140,8 @@ def prune(store: Store, keep: int) -> list[str]:
 
 def delete(store: Store, release: str, directory_blocks: int) -> None:
     """Delete a release's records, the manifest first, so that nothing half deleted looks complete."""
-    store.redis.delete(store.keys.release_manifest(release), store.keys.release_revision(release))
+    keys = store.keys
+    store.redis.delete(keys.release_manifest(release), keys.release_revision(release), keys.release_pending(release))
     for number in range(directory_blocks):
         key = store.keys.item_directory(release, number)
         held: Any = store.redis.get(key)

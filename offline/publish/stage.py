@@ -16,7 +16,8 @@ from offline.data.log import InteractionLog
 from offline.knowledge.build import Knowledge
 from offline.publish import gate, release
 from offline.publish.connection import Store
-from offline.publish.records import Written, write_items, write_knowledge, write_users
+from offline.publish.records import Written, write_items, write_knowledge
+from offline.publish.users import write_histories, write_profiles
 from offline.training.report import TrainingReport
 from offline.training.samples import statistics_until
 
@@ -46,20 +47,22 @@ def publish(
     """Write what changed; a new artifact becomes a new release and goes live if the gate lets it.
 
     A release that was rolled back from stays off, unless ``return_to`` asks for it: a cron job must not undo what a
-    person did. Knowledge and profiles are written all the same, since the live release may share them.
+    person did. The live release is then kept current instead.
     """
     release_id = f"{config.name}-{report.sha256[:12]}"
     live = release.live_release(store)
     gate.check_model(models / report.artifact, config.feature_schema, knowledge.spaces)
     _store_artifact(store, models / report.artifact, report.sha256)
+    interrupted = live is not None and release.begin_change(store, live)
     records = _write_knowledge(config, store, catalogue, log, knowledge)
-    if release_id in release.withdrawn(store) and not return_to:
+    stays_off = release_id in release.withdrawn(store) and not return_to
+    if live is not None and (live == release_id or stays_off):
+        index = _embedding_rows(log, report) if live == release_id else None
+        _keep_current(config, store, live, catalogue, log, index, records, interrupted)
         return Published(release_id, live, False, records, [])
-    records["item features"] = _write_items(config, store, release_id, catalogue, log, report)
-    if live == release_id:
-        changed = records["item features"].written + records["item knowledge"].written
-        _keep_current(store, release_id, log, changed > 0)
-        return Published(release_id, live, False, records, [])
+    shared_changed = interrupted or records["item knowledge"].written > 0  # both releases may be of one space
+    index = _embedding_rows(log, report)
+    records["item features"] = _write_items(config, store, release_id, catalogue, log, index)
     manifest = ReleaseManifest(
         id=release_id,
         created_at=int(time.time()),
@@ -77,25 +80,41 @@ def publish(
     except gate.GateError:
         if release_id not in release.releases(store):
             release.delete(store, release_id, manifest.directory_blocks)
+        if live is not None:
+            release.end_change(store, live, shared_changed)
         raise
     release.write_manifest(store, manifest)
     release.switch(store, live, release_id)
+    if live is not None:
+        release.end_change(store, live, shared_changed)
     return Published(release_id, live, True, records, release.prune(store, config.publish.keep_releases))
 
 
-def _keep_current(store: Store, release_id: str, log: InteractionLog, changed: bool) -> None:
-    """Bring the live release's directory up to date, and tell the services if any of its records changed.
+def _keep_current(
+    config: JobConfig,
+    store: Store,
+    live: str,
+    catalogue: Catalogue,
+    log: InteractionLog,
+    index: list[int] | None,
+    records: dict[str, Written],
+    interrupted: bool,
+) -> None:
+    """Bring the live release's items and directory up to date, and tell the services if anything changed.
 
-    Also finishes what an earlier publication was killed in the middle of.
+    Also finishes what an earlier publication was killed in the middle of (``interrupted``).
     """
-    manifest = release.read_manifest(store, release_id)
-    if changed or manifest.items != len(log.item_ids):
-        blocks = release.write_directory(store, release_id, log.item_ids)
-        release.write_manifest(
-            store, manifest.model_copy(update={"items": len(log.item_ids), "directory_blocks": blocks})
-        )
-        release.announce_change(store, release_id)
-    release.record(store, release_id)
+    manifest = release.read_manifest(store, live)
+    if manifest.schema_fingerprint == config.feature_schema.fingerprint:
+        records["item features"] = _write_items(config, store, live, catalogue, log, index)
+        if manifest.items != len(log.item_ids):
+            blocks = release.write_directory(store, live, log.item_ids)
+            grown = {"items": len(log.item_ids), "directory_blocks": blocks}
+            release.write_manifest(store, manifest.model_copy(update=grown))
+            interrupted = True
+    changed = any(written.written for name, written in records.items() if name.startswith("item"))
+    release.end_change(store, live, changed or interrupted)
+    release.record(store, live)
 
 
 def _write_knowledge(
@@ -111,7 +130,8 @@ def _write_knowledge(
     )
     items = ((name, knowledge.items[at : at + 1]) for at, name in enumerate(log.item_ids) if knowledge.known_items[at])
     return {
-        **write_users(store, catalogue, log, config.publish.history_max_events),
+        "user profiles": write_profiles(store, catalogue, log),
+        "user histories": write_histories(store, log, config.publish.history_max_events),
         "user knowledge": write_knowledge(store, "user", knowledge.spaces["user"].fingerprint, users, dtype, ttl),
         "item knowledge": write_knowledge(store, "item", knowledge.spaces["item"].fingerprint, items, dtype, ttl),
     }
@@ -123,19 +143,19 @@ def _write_items(
     release_id: str,
     catalogue: Catalogue,
     log: InteractionLog,
-    report: TrainingReport,
+    index: list[int] | None,
 ) -> Written:
     """Item features of a release, with the statistics of all interactions so far."""
+    schema = config.feature_schema
+    statistics = statistics_until(schema, log, len(log))
+    return write_items(store, release_id, schema, catalogue, log.item_ids, index, statistics)
+
+
+def _embedding_rows(log: InteractionLog, report: TrainingReport) -> list[int]:
+    """Each item's row in the id embedding of the reported model: 0 for items that its training did not see."""
     seen = np.bincount(log.item[: report.trained_rows], minlength=len(log.item_ids)) > 0
-    return write_items(
-        store,
-        release_id,
-        config.feature_schema,
-        catalogue,
-        log.item_ids,
-        np.where(seen, np.arange(1, len(log.item_ids) + 1), 0).tolist(),
-        statistics_until(config.feature_schema, log, len(log)),
-    )
+    rows: list[int] = np.where(seen, np.arange(1, len(log.item_ids) + 1), 0).tolist()
+    return rows
 
 
 def _store_artifact(store: Store, source: Path, digest: str) -> None:

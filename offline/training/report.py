@@ -7,7 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from offline.data.catalogue import DataError
 from offline.data.files import read_json, write_json
+
+
+class TrainingError(RuntimeError):
+    """Training produced something that must not be served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,10 @@ class TrainingReport:
 
     @classmethod
     def load(cls, path: Path) -> TrainingReport:
-        return cls(**read_json(path))
+        try:
+            return cls(**read_json(path))
+        except TypeError as error:
+            raise DataError(f"{path} is of another version: {error}") from error
 
 
 def markdown(table: Sequence[dict[str, Any]]) -> str:

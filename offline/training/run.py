@@ -23,15 +23,11 @@ from offline.data.log import InteractionLog
 from offline.knowledge.build import Knowledge
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
 from offline.training.metrics import paired_interval, quality
-from offline.training.report import TrainingReport
+from offline.training.report import TrainingError, TrainingReport
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
 
 PARITY_ROWS = 1000
 MAX_PARITY_DIFFERENCE = 1e-5
-
-
-class TrainingError(RuntimeError):
-    """Training produced something that must not be served."""
 
 
 def specs(config: JobConfig) -> list[ModelSpec]:

@@ -39,7 +39,7 @@ KNOWLEDGE = KnowledgeRecord(
     expires_at=1_702_592_000,
     codes=(7, 65535),
 )
-ITEM = ItemRecord("film 1", "87e862fa53fa2bbb", 42, (1, 2, 0), (0.5, -0.25, 1.0), 1_700_000_000)
+ITEM = ItemRecord("film 1", "1796877993321606", 42, (1, 2, 0), (0.5, -0.25, 1.0), 1_700_000_000)
 INTERACTION = Interaction(user_id="zoë", item_id="film 1", value=4.5, time_ms=1_700_000_000_123)
 PROFILE = UserProfile(owner="zoë", features={"age": 31, "gender": "F", "score": 0.5, "none": None})
 EXPOSURE = Exposure(

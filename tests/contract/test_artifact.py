@@ -22,7 +22,7 @@ ARTIFACT_JSON = (
     '{"format":1,"model":{"name":"gold-din","version":"abc"},"architecture":"din","feature_schema":{"version":1,'
     '"name":"gold","user_fields":[{"name":"age","vocab":[],"edges":[18.0,35.0],"slots":1}],"item_fields":[{"name":'
     '"genres","vocab":["Drama","Comedy"],"edges":[],"slots":2},{"name":"year","vocab":[],"edges":[1990.0],"slots":1}],'
-    '"history_length":3,"history_types":["rating"],"value_center":3.0,"value_scale":2.0,"liked_above":3.0,'
+    '"history_length":3,"history_types":["rating"],"value_min":1.0,"value_max":5.0,"value_center":3.0,"value_scale":2.0,"liked_above":3.0,'
     '"prior_liked":0.5,"partitions":2,"knowledge_dim":3},"spaces":{"user":{"name":"liber","side":"user","rows":2,'
     '"dim":3,"dtype":"int8","components":{"encoder":"é"}},"item":{"name":"item-text","side":"item","rows":1,"dim":3,'
     '"dtype":"float16","components":{"llm":"m","prompt":"p"}}},"inputs":["item_index"],"item_rows":3,'
@@ -35,7 +35,7 @@ RELEASE = ReleaseManifest(
     artifact="gold.onnx",
     artifact_sha256="ab" * 32,
     model=ModelName(name="gold-din", version="abc"),
-    schema_fingerprint="87e862fa53fa2bbb",
+    schema_fingerprint="1796877993321606",
     spaces={"user": "9d52565878ae25d4", "item": "de549c5bfd982399"},
     items=2,
     directory_blocks=1,
@@ -44,7 +44,7 @@ RELEASE = ReleaseManifest(
 RELEASE_JSON = (
     '{"format":1,"id":"gold-1","created_at":1700000000,"artifact":"gold.onnx","artifact_sha256":'
     '"abababababababababababababababababababababababababababababababab","model":{"name":"gold-din","version":"abc"},'
-    '"schema_fingerprint":"87e862fa53fa2bbb","spaces":{"user":"9d52565878ae25d4","item":"de549c5bfd982399"},'
+    '"schema_fingerprint":"1796877993321606","spaces":{"user":"9d52565878ae25d4","item":"de549c5bfd982399"},'
     '"items":2,"directory_blocks":1,"metrics":{"validation_auc":0.75}}'
 )
 

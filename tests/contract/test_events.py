@@ -49,7 +49,7 @@ def test_an_event_packs_to_golden_bytes() -> None:
 
 def test_stream_entries_are_golden() -> None:
     assert INTERACTION.to_stream() == INTERACTION_ENTRY
-    click = Interaction(user_id="u", item_id="i", type="click", time_ms=0, request_id="r-1")
+    click = Interaction(user_id="u", item_id="i", type="click", value=1.0, time_ms=0, request_id="r-1")
     assert click.to_stream() == CLICK_ENTRY
     assert EXPOSURE.to_stream() == EXPOSURE_ENTRY
 

@@ -16,9 +16,9 @@ from models.contract.schema import FeatureSchema
 from tests.contract.golden import ITEM, OTHER_SCHEMA, SCHEMA, flips, resealed, truncations
 
 GOLDEN = bytes.fromhex(
-    "4c49" "01" "00" "2a000000" "00f1536500000000" "87e862fa53fa2bbb"  # magic, version, index, written at, schema
+    "4c49" "01" "00" "2a000000" "00f1536500000000" "1796877993321606"  # magic, version, index, written at, schema
     "01000000" "02000000" "00000000" "0000003f" "000080be" "0000803f"  # categorical, numeric
-    "66696c6d2031" "5d12acfd"  # owner "film 1", crc32
+    "66696c6d2031" "a8a4e255"  # owner "film 1", crc32
 )  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def test_fields_follow_each_other_in_schema_order() -> None:
 
 
 def test_fingerprints() -> None:
-    assert SCHEMA.fingerprint == "87e862fa53fa2bbb"
+    assert SCHEMA.fingerprint == "1796877993321606"
     assert fingerprint({"b": [1, 2.5], "a": "é"}) == "123b424b7606d08d"
     assert fingerprint({"a": "é", "b": [1, 2.5]}, 64).startswith("123b424b7606d08d")
 
@@ -162,3 +162,17 @@ def test_every_part_of_a_schema_shapes_its_fingerprint(change: dict[str, object]
 
 def test_a_schema_reads_back_with_the_same_fingerprint() -> None:
     assert FeatureSchema.model_validate_json(SCHEMA.model_dump_json()).fingerprint == SCHEMA.fingerprint
+
+
+def test_values_outside_the_range_are_not_accepted() -> None:
+    assert SCHEMA.accepts(1.0)
+    assert SCHEMA.accepts(5.0)
+    assert not SCHEMA.accepts(0.99)
+    assert not SCHEMA.accepts(1e9)
+    assert not SCHEMA.accepts(float("nan"))
+
+
+@pytest.mark.parametrize("change", [{"value_min": 3.5}, {"value_max": 3.0}])
+def test_the_liked_threshold_lies_in_the_range(change: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="liked_above"):
+        FeatureSchema.model_validate({**SCHEMA.model_dump(), **change})

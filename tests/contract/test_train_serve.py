@@ -10,7 +10,7 @@ from models.contract.events import item_hash, unpack_history
 from models.contract.items import ItemRecord, ItemTable
 from models.contract.knowledge import FloatArray, KnowledgeRecord
 from models.contract.profile import UserProfile
-from offline.publish.records import packed_history
+from offline.publish.users import packed_history
 from offline.training.samples import SampleEncoder, split_samples, statistics_until
 from tests.synthetic import PARTITION_SIZE, SCHEMA, Synthetic, synthetic
 

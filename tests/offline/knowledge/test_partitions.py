@@ -52,7 +52,9 @@ def test_a_growing_log_never_changes_a_closed_partition(tmp_path: Path, size: in
     before = close_partitions(log, size)
     for step in range(5):
         entries = [
-            Interaction(user_id=f"u{generator.integers(14)}", item_id=f"i{generator.integers(50)}", time_ms=step)
+            Interaction(
+                user_id=f"u{generator.integers(14)}", item_id=f"i{generator.integers(50)}", value=5.0, time_ms=step
+            )
             for _ in range(20)
         ]
         log, _ = log.extended(entries, str(step))

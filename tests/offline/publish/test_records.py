@@ -14,6 +14,7 @@ from models.contract.knowledge import KnowledgeRecord
 from models.contract.profile import UserProfile
 from offline.publish.connection import Store
 from offline.publish.records import write_knowledge
+from offline.publish.users import _REPLACE_IF_UNCHANGED
 from offline.training.samples import statistics_until
 from tests.offline.publish.conftest import Release, content_of
 from tests.synthetic import SCHEMA
@@ -100,16 +101,36 @@ def test_only_the_profile_that_changed_is_rewritten(store: Store, trained: Relea
     assert changed_keys(before, content_of(store)) == {store.keys.user_profile("u4")}
 
 
-def test_a_live_history_is_never_overwritten(store: Store, trained: Release) -> None:
+def test_feedback_that_came_before_the_first_publication_stays_at_the_end(store: Store, trained: Release) -> None:
     appended = Interaction(user_id="u2", item_id="i1", value=5, time_ms=10**12).pack()
     store.redis.set(store.keys.user_history("u2"), appended)
     published = trained.publish(store)
-    assert read(store, store.keys.user_history("u2")) == appended
-    assert published.records["user histories"].unchanged == 1
-    store.redis.append(store.keys.user_history("u3"), appended)
-    longer = read(store, store.keys.user_history("u3"))
+    assert published.records["user histories"].unchanged == 0
+    events, refused = unpack_history("u2", read(store, store.keys.user_history("u2")))
+    assert refused == 0
+    rows = trained.data.log.by_user().of_user(2)
+    assert events["time_ms"].tolist() == [*trained.data.log.time_ms[rows].tolist(), 10**12]
+    assert trained.publish(store).records["user histories"].written == 0
+
+
+def test_a_live_history_that_lacks_nothing_is_left_alone(store: Store, trained: Release) -> None:
     trained.publish(store)
+    store.redis.append(
+        store.keys.user_history("u3"), Interaction(user_id="u3", item_id="i1", value=5, time_ms=10**12).pack()
+    )
+    longer = read(store, store.keys.user_history("u3"))
+    assert trained.publish(store).records["user histories"].written == 0
     assert read(store, store.keys.user_history("u3")) == longer
+
+
+def test_a_history_that_changes_meanwhile_is_not_replaced(store: Store, trained: Release) -> None:
+    key = store.keys.user_history("u2")
+    first, second = (Interaction(user_id="u2", item_id="i1", value=5, time_ms=10**12 + at).pack() for at in range(2))
+    store.redis.set(key, first)
+    assert not store.redis.eval(_REPLACE_IF_UNCHANGED, 1, key, second, b"lost")
+    assert read(store, key) == first
+    assert store.redis.eval(_REPLACE_IF_UNCHANGED, 1, key, first, second)
+    assert read(store, key) == second
 
 
 def test_long_histories_are_cut(store: Store, trained: Release) -> None:

@@ -11,13 +11,14 @@ import pytest
 
 from models.contract.artifact import ArtifactError
 from models.contract.events import Interaction
+from models.contract.items import ItemRecord
 from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema
 from offline.publish import release
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
 from offline.publish.release import SwitchError
-from offline.publish.stage import _write_items, _write_knowledge
+from offline.publish.stage import _embedding_rows, _write_items, _write_knowledge
 from tests.offline.publish.conftest import Release, content_of, keys_of
 from tests.synthetic import SCHEMA, knowledge_of
 
@@ -85,12 +86,50 @@ def test_a_publication_that_was_killed_half_way_is_completed_by_the_next(store: 
     trained.publish(store)
     grown = grown_by(trained, Interaction(user_id="u1", item_id="new", value=5, time_ms=10**10))
     data = grown.data
+    release.begin_change(store, trained.id)
     _write_knowledge(data.config, store, data.catalogue, data.log, data.knowledge)
-    _write_items(data.config, store, trained.id, data.catalogue, data.log, trained.report)
+    index = _embedding_rows(data.log, trained.report)
+    _write_items(data.config, store, trained.id, data.catalogue, data.log, index)
     grown.publish(store)
     assert directory(store, trained.id)[-1] == "new"
     assert release.read_manifest(store, trained.id).items == 41
     assert store.redis.get(store.keys.release_revision(trained.id)) == b"1"
+
+
+def test_a_publication_killed_before_it_told_the_services_is_announced_by_the_next(
+    store: Store, trained: Release
+) -> None:
+    trained.publish(store)
+    grown = grown_by(trained, Interaction(user_id="u1", item_id="i0", value=5, time_ms=10**10))
+    data = grown.data
+    release.begin_change(store, trained.id)
+    _write_items(data.config, store, trained.id, data.catalogue, data.log, _embedding_rows(data.log, trained.report))
+    assert store.redis.get(store.keys.release_revision(trained.id)) is None
+    assert grown.publish(store).records["item features"].written == 0
+    assert store.redis.get(store.keys.release_revision(trained.id)) == b"1"
+    grown.publish(store)
+    assert store.redis.get(store.keys.release_revision(trained.id)) == b"1"
+
+
+def test_after_a_rollback_the_older_release_is_kept_current(store: Store, trained: Release) -> None:
+    trained.publish(store)
+    second = trained.next("second")
+    second.publish(store)
+    release.rollback(store)
+    before: Any = store.redis.get(store.keys.item_features("i0", trained.id))
+    grown = grown_by(
+        second,
+        Interaction(user_id="u1", item_id="i0", value=5, time_ms=10**10),
+        Interaction(user_id="u1", item_id="new", value=5, time_ms=10**10 + 1),
+    )
+    published = grown.publish(store)
+    assert (published.release, published.switched) == (second.id, False)
+    after: Any = store.redis.get(store.keys.item_features("i0", trained.id))
+    old, new = (ItemRecord.unpack(blob, "i0", SCHEMA) for blob in (before, after))
+    assert new.index == old.index
+    assert new.numeric != old.numeric
+    assert directory(store, trained.id)[-1] == "new"
+    assert store.redis.get(store.keys.release_revision(trained.id)) is not None
 
 
 def test_a_release_that_was_rolled_back_from_stays_off_until_it_is_asked_for(store: Store, trained: Release) -> None:
@@ -225,7 +264,8 @@ def test_old_releases_are_pruned(store: Store, trained: Release) -> None:
     second, third = trained.next("second"), trained.next("third")
     trained.publish(store)
     second.publish(store)
-    release.announce_change(store, trained.id)
+    release.begin_change(store, trained.id)
+    release.end_change(store, trained.id, changed=True)
     assert third.publish(store).pruned == [trained.id]  # keep_releases = 2
     assert release.releases(store) == [second.id, third.id]
     assert [key for key in keys_of(store.redis, f"{store.keys.prefix}:*") if trained.id in key] == []

@@ -2,7 +2,9 @@
 
 FROM python:3.11-slim AS base
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN useradd --create-home --uid 10001 lorank && mkdir -p /data && chown lorank /data
+# The folders exist with their owner in both images, so that a new named volume is writable for the user.
+RUN useradd --create-home --uid 10001 lorank && mkdir -p /data /artifacts /app/var \
+    && chown lorank /data /artifacts /app/var
 WORKDIR /app
 COPY pyproject.toml constraints.txt requirements-weights.txt README.md LICENSE ./
 ENV LORANK_DATA_DIR=/data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -108,15 +108,26 @@ class JobConfig(BaseModel):
 
 
 def load_config(path: Path) -> JobConfig:
-    """The configuration in ``path``. ConfigError names the file and every offending key."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
+    """The configuration in ``path``. ConfigError names the file and every offending key.
+
+    ``extends = "other.toml"`` takes everything from a file beside it that is not said here; a table replaces the whole
+    table of that name.
+    """
+    document = _read(path)
+    base = document.pop("extends", None)
+    if base is not None:
+        document = {**_read(path.parent / str(base)), **document}
     try:
         return JobConfig.model_validate(document)
     except ValidationError as error:
         lines = [f"  {'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
         raise ConfigError(f"{path} is not understood:\n" + "\n".join(lines)) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
@@ -41,11 +42,12 @@ def run_demo(job: Job, port: int, check: bool) -> int:
     try:
         with _redis(job):
             refresh(job)
-            with running_service(job, port) as base, httpx2.Client(base_url=base, timeout=10.0) as client:
+            with running_service(job, port) as service, httpx2.Client(base_url=service.url, timeout=10.0) as client:
                 _show(job, client, check)
                 if not check:
-                    print(f"\nServing on {base}; API page {base}/docs; Ctrl-C stops.", flush=True)
-                    signal.pause()
+                    print(f"\nServing on {service.url}; API page {service.url}/docs; Ctrl-C stops.", flush=True)
+                    status = service.process.wait()
+                    raise DataError(f"the service ended by itself with status {status}")
     except KeyboardInterrupt:
         print("\nstopped", flush=True)
         return 130 if check else 0
@@ -100,7 +102,7 @@ class _Showcase:
         answer.raise_for_status()
         self.second = self._rank()
         now = {item["id"]: item for item in self.second["items"]}
-        print("\n== POST /v1/feedback: one star for each of the first three; the next answer knows it")
+        print("\n== POST /v1/feedback: one star for each of the first three; the next answers know it")
         for item in self.first["items"][:5]:
             later = now[item["id"]]
             title = self._catalogue.items[item["id"]]["title"]
@@ -180,34 +182,43 @@ def _redis(job: Job) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True, slots=True)
+class RunningService:
+    """``python -m service`` and where it listens."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
 @contextmanager
-def running_service(job: Job, port: int) -> Iterator[str]:
-    """The service as a process of its own; its base URL once it is ready."""
+def running_service(job: Job, port: int) -> Iterator[RunningService]:
+    """The service as a process of its own, ready; it is stopped at the end."""
     port = port or _free_port()
     environment = {**os.environ, "LORANK_PORT": str(port), "LORANK_DATA_DIR": str(job.data_dir)}
     with stage("service") as watch:
-        process = subprocess.Popen([sys.executable, "-m", "service"], env=environment)
+        running = RunningService(
+            f"http://127.0.0.1:{port}", subprocess.Popen([sys.executable, "-m", "service"], env=environment)
+        )
         try:
-            base = f"http://127.0.0.1:{port}"
-            _await_ready(base, process)
-            watch.done(f"ready on {base}")
-            yield base
+            _await_ready(running)
+            watch.done(f"ready on {running.url}")
+            yield running
         finally:
-            process.terminate()
+            running.process.terminate()
             try:
-                process.wait(timeout=15)
+                running.process.wait(timeout=15)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                running.process.kill()
+                running.process.wait()
 
 
-def _await_ready(base: str, process: subprocess.Popen[bytes]) -> None:
+def _await_ready(service: RunningService) -> None:
     until = time.monotonic() + _READY_SECONDS
     while time.monotonic() < until:
-        if process.poll() is not None:
-            raise DataError(f"the service ended with status {process.returncode} before it was ready")
+        if service.process.poll() is not None:
+            raise DataError(f"the service ended with status {service.process.returncode} before it was ready")
         try:
-            if httpx2.get(f"{base}/readyz", timeout=1.0).status_code == 200:
+            if httpx2.get(f"{service.url}/readyz", timeout=1.0).status_code == 200:
                 return
         except httpx2.TransportError:
             pass  # not listening yet

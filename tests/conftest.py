@@ -5,6 +5,7 @@ Only the training is shortened (one model, one epoch), so that the whole takes a
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -79,10 +81,17 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
 
 
 @pytest.fixture(scope="session")
+def first_ledger(installation: Installation) -> dict[str, Any]:
+    """What the first refresh asked of the language model."""
+    entry: dict[str, Any] = json.loads((installation.job.llm / "ledger.jsonl").read_text().splitlines()[0])
+    return entry
+
+
+@pytest.fixture(scope="session")
 def base_url(installation: Installation) -> Iterator[str]:
     """The base URL of ``python -m service`` over the installation."""
-    with running_service(installation.job, 0) as url:
-        yield url
+    with running_service(installation.job, 0) as service:
+        yield service.url
 
 
 @pytest.fixture

@@ -37,6 +37,8 @@ OFFLINE = [command for command, _ in COMMANDS if command.startswith(".venv/bin/p
 def test_every_command_is_checked_below() -> None:
     assert len(MAKE) + len(CURL) + len(OFFLINE) == len(COMMANDS)
     assert {"make demo", "make test"} <= set(MAKE)
+    assert CURL
+    assert OFFLINE
 
 
 @pytest.mark.parametrize("command", MAKE)

@@ -80,8 +80,8 @@ class FieldSpec(BaseModel):
 class FeatureSchema(BaseModel):
     """All that is needed to turn users, items and events into model inputs.
 
-    Values of interactions (star ratings) lie between ``value_min`` and ``value_max``; what lies outside is refused where
-    it enters. ``value_center`` and ``value_scale`` normalise them; values above ``liked_above`` count as positive.
+    Values of interactions (star ratings) lie from ``value_min`` to ``value_max``; what lies outside is refused where it
+    enters. ``value_center`` and ``value_scale`` normalise them; values above ``liked_above`` count as positive.
     ``history_types`` are the interaction types that enter the live history.
     """
 

@@ -25,7 +25,7 @@ from offline.data.log import InteractionLog
 from offline.data.movielens import read_catalogue
 from offline.knowledge.build import Knowledge
 from offline.publish.connection import open_store
-from offline.publish.release import live_release
+from offline.publish.release import live_release, read_manifest
 from offline.publish.streams import exposures
 from offline.publish.users import packed_history
 from offline.stages import Job
@@ -63,7 +63,7 @@ class Verification:
 
 def verify(job: Job, url: str | None, wanted: int) -> Verification:
     """Compare the newest ``wanted`` comparable exposures; with ``url``, send as many requests first."""
-    log, knowledge = InteractionLog.load(job.log), Knowledge.load(job.knowledge)
+    log, knowledge, path = InteractionLog.load(job.log), Knowledge.load(job.knowledge), job.models / "report.json"
     if url is not None:
         _send(url, log, wanted)
     with open_store(job.data_dir) as store:
@@ -71,6 +71,8 @@ def verify(job: Job, url: str | None, wanted: int) -> Verification:
         logged = _await_exposures(
             lambda: [one for one in exposures(store) if one.release == live], wanted if url else 0
         )
+        if live is not None and read_manifest(store, live).artifact_sha256 != TrainingReport.load(path).sha256:
+            raise DataError(f"release {live} is not the model that was trained last: it was rolled back to")
     replay = _Replay(job, log, knowledge)
     compared = scores = skipped = 0
     worst = 0.0

@@ -3,8 +3,10 @@
 Protocol (as ReLLa's, arXiv 2308.11131, for MovieLens): label = value above the schema's ``liked_above``; samples are
 all interactions whose user has at least ``min_history`` earlier ones; train, validation and test are consecutive in
 global time. A sample sees its own user's interactions that come earlier in the log, the partitions that those
-interactions had closed, and item statistics of earlier interactions. Statistics stop at the end of the training
-period, so that other users' validation and test interactions inform nothing ("frozen statistics").
+interactions had closed, and item statistics of earlier interactions. "Earlier" is the order of the log: among a user's
+ratings of one second, the one with the smaller item id counts as earlier, as in the published protocols. Statistics
+stop at the end of the training period, so that other users' validation and test interactions inform nothing ("frozen
+statistics").
 """
 
 from __future__ import annotations

@@ -34,6 +34,11 @@ def last_ledger(installation: Installation) -> dict[str, Any]:
     return entry
 
 
+def test_the_shipped_answers_are_those_of_this_code(first_ledger: dict[str, Any]) -> None:
+    assert first_ledger["paid"] == 0
+    assert first_ledger["cache_hits"] == first_ledger["prompts"] - first_ledger["duplicates"] > 6000
+
+
 def test_a_known_user_gets_a_complete_answer(installation: Installation, client: httpx2.Client) -> None:
     items = [str(number) for number in range(1, 101)]
     answer = rank(client, "405", items)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from offline.config import ConfigError, JobConfig, load_config
+from tests.conftest import ROOT
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "ml-100k.toml"
 
@@ -132,3 +133,14 @@ def test_the_shipped_configuration_is_understood_but_for_files_that_come_with_it
     config = JobConfig.model_validate(document)
     assert config.name == "ml-100k"
     assert config.feature_schema.user_slots == 3
+
+
+def test_a_configuration_extends_another(tmp_path: Path) -> None:
+    base = load_config(ROOT / "configs" / "ml-100k.toml")
+    served = load_config(ROOT / "configs" / "ml-100k-vllm.toml")
+    assert served.feature_schema == base.feature_schema
+    assert served.training == base.training
+    assert (served.llm.backend, served.workdir) == ("openai", Path("var/ml-100k-vllm"))
+    (tmp_path / "orphan.toml").write_text('extends = "nowhere.toml"')
+    with pytest.raises(ConfigError, match=r"nowhere\.toml"):
+        load_config(tmp_path / "orphan.toml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from offline.data.files import write_bytes
 from offline.stages import Job, Stages
 from tests.synthetic import job_config
 
@@ -28,3 +29,18 @@ def test_stages_do_not_forget_each_other(tmp_path: Path) -> None:
 def test_everything_of_a_job_lies_in_its_workdir(tmp_path: Path) -> None:
     job = Job(job_config(tmp_path / "work"), tmp_path)
     assert {path.parent for path in (job.raw, job.log, job.knowledge, job.llm, job.models)} == {tmp_path / "work"}
+
+
+def test_a_stage_whose_output_is_gone_is_not_current(tmp_path: Path) -> None:
+    job = Job(job_config(tmp_path), tmp_path)
+    stages, made = Stages(job), tmp_path / "made"
+    made.touch()
+    stages.finished("s", {"a": 1}, 0.0)
+    assert stages.is_current("s", {"a": 1}, made)
+    made.unlink()
+    assert not stages.is_current("s", {"a": 1}, made)
+
+
+def test_files_can_be_read_by_another_user(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "artifact.onnx", b"x")
+    assert (tmp_path / "artifact.onnx").stat().st_mode & 0o777 == 0o644

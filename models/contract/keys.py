@@ -6,6 +6,7 @@ a user's keys lie in one slot (one round trip, atomic scripts), and deleting a u
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
@@ -21,6 +22,10 @@ class Keys:
     """Keys under one prefix; two prefixes on one server are two installations that do not see each other."""
 
     prefix: str = "lorank"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", self.prefix):
+            raise ValueError(f"key prefix {self.prefix!r} must be 1 to 64 letters, digits, '.', '_', ':' or '-'")
 
     def user_profile(self, user_id: str) -> str:
         """JSON profile features of a user."""

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray, Space
+from models.contract.knowledge import FloatArray, KnowledgeRecord, Space
 from models.contract.schema import FeatureSchema, fingerprint
 from offline.config import KnowledgeConfig
 from offline.data.catalogue import Catalogue
@@ -74,6 +74,18 @@ class Knowledge:
             partition_texts=tuple(document["partitions"]),
             **arrays,
         )
+
+
+def as_published(vectors: FloatArray, space: Space) -> FloatArray:
+    """Vectors [n, D] as a reader gets them back when each row is a record: rounded to the space's number format.
+
+    An int8 record of several rows shares one scale, so there a user's older rows may come back slightly different.
+    """
+    if space.dtype == "float16":
+        return vectors.astype(np.float16).astype(np.float32)
+    rows = [KnowledgeRecord("", space.fingerprint, row[None], 0, 0).pack(space.dtype) for row in vectors]
+    read = [KnowledgeRecord.unpack(row, "", space.fingerprint).vectors for row in rows]
+    return np.concatenate(read) if read else vectors
 
 
 def partition_facts(

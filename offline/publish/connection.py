@@ -53,10 +53,14 @@ def _connected(url: str, data_dir: Path) -> Iterator[Store]:
     except ValueError as error:
         raise StoreError(f"LORANK_REDIS_URL is not a Redis URL: {error}") from error
     try:
+        keys = Keys(os.environ.get("LORANK_KEY_PREFIX") or "lorank")
+    except ValueError as error:
+        raise StoreError(f"LORANK_KEY_PREFIX: {error}") from error
+    try:
         client.ping()
         yield Store(
             client,
-            Keys(os.environ.get("LORANK_KEY_PREFIX", "lorank")),
+            keys,
             Path(os.environ.get("LORANK_ARTIFACTS") or data_dir / "artifacts"),
             redacted(url),
         )

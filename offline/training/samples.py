@@ -24,7 +24,7 @@ from models.contract.schema import FeatureSchema
 from offline.config import SamplesConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
-from offline.knowledge.build import Knowledge
+from offline.knowledge.build import Knowledge, as_published
 from offline.knowledge.liber.partitions import close_partitions
 
 Split = Literal["train", "validation", "test"]
@@ -97,7 +97,7 @@ def item_table(
         index=np.where(seen, np.arange(1, len(log.item_ids) + 1), 0),
         categorical=[schema.encode_item_fields(catalogue.items.get(item, {})) for item in log.item_ids],
         numeric=statistics_until(schema, log, trained_rows),
-        vectors=knowledge.items.astype(np.float16).astype(np.float32),  # as published
+        vectors=as_published(knowledge.items, knowledge.spaces["item"]),
         expires_at=np.zeros(len(log.item_ids), np.int64),
     )
 
@@ -122,7 +122,7 @@ class SampleEncoder:
         self._partitions = close_partitions(log, partition_size)
         if not np.array_equal(self._partitions.start, knowledge.partition_start):
             raise DataError("the knowledge was made from another log: run `refresh` or `knowledge` first")
-        self._partition_vectors = knowledge.partitions.astype(np.float16).astype(np.float32)
+        self._partition_vectors = as_published(knowledge.partitions, knowledge.spaces["user"])
         self._numeric = statistics_before(schema, log, trained_rows)
         self._user_categorical = np.array(
             [schema.encode_user_fields(catalogue.users.get(user, {})) for user in log.user_ids], np.int64

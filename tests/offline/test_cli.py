@@ -52,6 +52,10 @@ def test_a_malformed_redis_url_is_one_line(tmp_path: Path, url: str) -> None:
     assert_one_line(offline(tmp_path, "status", LORANK_REDIS_URL=url), "LORANK_REDIS_URL")
 
 
+def test_a_key_prefix_that_the_service_would_refuse_is_refused(tmp_path: Path) -> None:
+    assert_one_line(offline(tmp_path, "status", LORANK_KEY_PREFIX="a b{}"), "LORANK_KEY_PREFIX")
+
+
 def test_a_password_is_never_shown(tmp_path: Path) -> None:
     result = offline(tmp_path, "status", LORANK_REDIS_URL="redis://:sEcReT@127.0.0.1:1/0")
     assert_one_line(result, "does not answer", "***")

@@ -11,13 +11,18 @@ from models.ctr.layers import MLP, FactorizationMachine
 
 
 class DeepFM(nn.Module):
-    """Logits [C] of the contract's inputs. The first-order term is one linear layer over the concatenated fields."""
+    """Logits [C] of the contract's inputs. The first-order term is one linear layer over the concatenated fields.
+
+    The second-order term is divided by the number of fields: numeric fields and pooled sequences are not small numbers as
+    id embeddings are, and their plain sum of products overfits within an epoch (docs/experiments.md).
+    """
 
     def __init__(self, embedding: InputEmbedding, dropout: float) -> None:
         super().__init__()
         self.embedding = embedding
         width = (embedding.user_width + embedding.item_width + 1 + int(embedding.knowledge)) * embedding.dim
         self.second_order = FactorizationMachine()
+        self.dropout = nn.Dropout(dropout)
         self.deep = MLP(width, (200, 80), dropout)
         self.out = nn.Linear(width + 80, 1)
 
@@ -25,5 +30,5 @@ class DeepFM(nn.Module):
         fields = all_fields(self.embedding, inputs)
         flat = fields.flatten(1)
         linear = self.out(torch.cat([flat, self.deep(flat)], dim=1))
-        logits: Tensor = (linear + self.second_order(fields)).squeeze(1)
+        logits: Tensor = (linear + self.second_order(self.dropout(fields)) / fields.shape[1]).squeeze(1)
         return logits

@@ -16,7 +16,13 @@ from service.settings import Settings, SettingsError
 
 
 def main() -> int:
-    """Run until stopped. Exit status 0 after a clean stop, 2 if the settings or the experiments cannot take effect."""
+    """Run until stopped. The exit status:
+
+    0  after a clean stop
+    1  it never served: the embedded Redis could not be started, or it was told to stop before; the log says why
+    2  the settings or the experiments cannot take effect; one line on stderr says why
+    3  it cannot listen on the host and port, which are in use or not this machine's; the log's last error says why
+    """
     try:
         settings = Settings.from_environment(os.environ)
         app = create_app(settings)

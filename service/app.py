@@ -18,46 +18,55 @@ from service.api.bodies import Limits
 from service.experiments.assignment import FileExperiments
 from service.experiments.config import ExperimentsError, read_experiments
 from service.exposures.stream import ExposureLog
-from service.features.connection import RedisLink
+from service.features.connection import RedisLink, is_usable_url
 from service.features.feedback import RedisFeedback
 from service.features.users import RedisUserFeatures
 from service.ranking.ranker import Ranker
 from service.release import Releases
 from service.reranking.none import NoReranker
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 from service.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application; it connects to nothing before its lifespan. ExperimentsError if an arm cannot take effect."""
+    """The application; it connects to nothing before its lifespan.
+
+    ExperimentsError if an arm cannot take effect, SettingsError if the Redis URL cannot.
+    """
+    if settings.redis_url is not None and not is_usable_url(settings.redis_url):
+        raise SettingsError(
+            "LORANK_REDIS_URL is not understood; it looks like redis://[user:password@]host[:port][/number]"
+        )  # and is not repeated here, because it may hold a password
     experiments = FileExperiments(read_experiments(settings.experiments))
     if experiments.asks_for_reranking:
         raise ExperimentsError("an arm sets rerank_top_n, but no reranker is configured")
 
+    limits = Limits(settings.max_candidates, settings.default_deadline_ms, settings.max_deadline_ms)
+
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            app.state.service = await _assemble(settings, experiments, stack)
+            app.state.service = await _assemble(settings, limits, experiments, stack)
             yield
 
     app = FastAPI(
         title="Lorank", description="LLM-enhanced ranking", version="1", lifespan=lifespan, redirect_slashes=False
     )
-    routes.mount(app)
+    routes.mount(app, limits)
     return app
 
 
 async def _assemble(
-    settings: Settings, experiments: FileExperiments, stack: contextlib.AsyncExitStack
+    settings: Settings, limits: Limits, experiments: FileExperiments, stack: contextlib.AsyncExitStack
 ) -> routes.Service:
     """Start everything; ``stack`` stops it in reverse, exposures before the connection, the connection before Redis."""
     url = settings.redis_url
     if url is None:
         embedded = contextlib.ExitStack()
         stack.push_async_callback(asyncio.to_thread, embedded.close)
-        url = await asyncio.to_thread(embedded.enter_context, embedded_redis(settings.embedded_folder))
+        url = await asyncio.to_thread(embedded.enter_context, embedded_redis(settings.embedded_folder, keep_alive=True))
     redis = RedisLink(url, settings.redis_connections)
     stack.push_async_callback(redis.close)
 
@@ -97,7 +106,7 @@ async def _assemble(
         feedback=feedback,
         live=releases,
         telemetry=telemetry,
-        limits=Limits(settings.max_candidates, settings.default_deadline_ms, settings.max_deadline_ms),
+        limits=limits,
         max_body_bytes=settings.max_body_bytes,
         status=lambda: status_document(settings, releases, exposures),
     )

@@ -13,8 +13,8 @@ from models.ctr.layers import MLP, FactorizationMachine
 class DeepFM(nn.Module):
     """Logits [C] of the contract's inputs. The first-order term is one linear layer over the concatenated fields.
 
-    The second-order term is divided by the number of fields: numeric fields and pooled sequences are not small numbers as
-    id embeddings are, and their plain sum of products overfits within an epoch (docs/experiments.md).
+    The second-order term is divided by the number of fields: numeric fields and pooled sequences are not as small as id
+    embeddings are, and their plain sum of products overfits within an epoch (docs/experiments.md).
     """
 
     def __init__(self, embedding: InputEmbedding, dropout: float) -> None:

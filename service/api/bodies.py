@@ -1,34 +1,57 @@
 """Request and response bodies, as in the OpenAPI page. Requests are strict: nothing is coerced, nothing is ignored.
 
-Parsing needs no web framework. Limits that an operator sets are checked after the shape.
+What is wrong with a body is not collected: a body of megabytes can be wrong in a million places. Lists fail at their
+first bad element, and no object may have more than ``MAX_FIELDS`` fields.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import time
-import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from functools import cache
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, create_model, model_validator
 
-from models.contract.events import Interaction
-from service.api.values import Features, Id, RequestId
-from service.errors import InvalidRequest, MalformedRequest
-from service.ranking.types import Candidate, RankRequest
+from service.api.values import MAX_FIELDS, Features, Id, RequestId
+from service.errors import InvalidRequest
 
 MAX_EVENTS = 1000
-DAY_MS = 86_400_000
 LARGEST_VALUE = 1e9
 """An interaction's value is kept as a 32-bit float, and its square must be one too."""
 
-Body = TypeVar("Body", bound=BaseModel)
+_DEADLINE = "Milliseconds since the headers of the request arrived; a default of the operator's if absent"
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Body(_Strict):
+    @model_validator(mode="before")
+    @classmethod
+    def _is_not_crowded(cls, document: Any) -> Any:
+        """InvalidRequest, which ends validation at once, where pydantic would collect an error per field."""
+        for path, one in _objects(document):
+            if len(one) > MAX_FIELDS:
+                raise InvalidRequest(f"an object may have at most {MAX_FIELDS} fields", field=path)
+        return document
+
+
+def _objects(document: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a body that are checked field by field, each with its path."""
+    if not isinstance(document, dict):
+        return
+    yield "body", document
+    for name, value in document.items():
+        if isinstance(value, dict):
+            yield name, value
+        elif isinstance(value, list):
+            for at, one in enumerate(value):
+                if isinstance(one, dict):
+                    yield f"{name}[{at}]", one
+                    if isinstance(features := one.get("features"), dict):
+                        yield f"{name}[{at}].features", features
 
 
 class CandidateBody(_Strict):
@@ -36,32 +59,41 @@ class CandidateBody(_Strict):
     features: Features | None = Field(None, description="Describe the item only if the catalogue does not hold it")
 
 
-class RankBody(_Strict):
+class RankBody(_Body):
+    """``rank_body`` adds the limits that the operator sets."""
+
     request_id: RequestId | None = Field(None, description="Joins feedback to this request; generated if absent")
     user_id: Id
-    candidates: Annotated[list[CandidateBody], Field(min_length=1)]
-    context: Features = Field(default_factory=dict, description="Checked and otherwise not used by current models")
+    candidates: Annotated[list[CandidateBody], FailFast(), Field(min_length=1)]
+    context: Features | None = Field(None, description="Checked and otherwise not used by current models")
     top_k: Annotated[int, Field(ge=1)] | None = Field(None, description="Answer only the best ones")
-    deadline_ms: Annotated[float, Field(gt=0)] | None = None
-    explain: bool = False
-    rerank: Literal["auto", "off", "force"] = "auto"
-    arms: dict[str, str] = Field(default_factory=dict, description="Arms forced by layer")
+    deadline_ms: Annotated[float, Field(gt=0)] | None = Field(None, description=_DEADLINE)
+    explain: bool | None = Field(None, description="Answer each item's score without knowledge too")
+    rerank: Literal["auto", "off", "force"] | None = Field(None, description="auto if absent")
+    arms: dict[Annotated[str, Field(min_length=1)], str] | None = Field(None, description="Arms forced by layer")
 
 
-class EventBody(_Strict):
+class EventBody(_Body):
     user_id: Id
     item_id: Id
     type: Annotated[str, Field(min_length=1, max_length=64)] = "rating"
-    value: Annotated[float, Field(ge=-LARGEST_VALUE, le=LARGEST_VALUE)] = 1.0
+    value: Annotated[
+        float,
+        Field(
+            ge=-LARGEST_VALUE,
+            le=LARGEST_VALUE,
+            description="For types that enter the history, within the range of the loaded release: 1 to 5 for stars",
+        ),
+    ]
     timestamp_ms: Annotated[int, Field(ge=0, lt=2**53)] | None = Field(
         None, description="Now if absent; a retry is recognised only if it repeats the timestamp"
     )
     request_id: RequestId | None = Field(None, description="The ranked request that this interaction answers")
 
 
-class FeedbackBody(_Strict):
+class FeedbackBody(_Body):
     request_id: RequestId | None = None
-    events: Annotated[list[EventBody], Field(min_length=1, max_length=MAX_EVENTS)]
+    events: Annotated[list[EventBody], FailFast(), Field(min_length=1, max_length=MAX_EVENTS)]
 
 
 class ExplainReply(BaseModel):
@@ -129,100 +161,21 @@ class ErrorReply(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the operator allows beyond the shape of a body."""
+    """What the operator allows."""
 
     max_candidates: int
     default_deadline_ms: float
     max_deadline_ms: float
 
 
-def parse_rank(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
-    """A rank request and its deadline in ms. MalformedRequest if ``raw`` is not JSON, InvalidRequest if it is wrong."""
-    body = _validated(RankBody, raw)
-    if len(body.candidates) > limits.max_candidates:
-        raise InvalidRequest(
-            f"{len(body.candidates)} candidates are more than {limits.max_candidates}", field="candidates"
-        )
-    deadline_ms = limits.default_deadline_ms if body.deadline_ms is None else body.deadline_ms
-    if deadline_ms > limits.max_deadline_ms:
-        raise InvalidRequest(f"a deadline may be at most {limits.max_deadline_ms:g} ms", field="deadline_ms")
-    request = RankRequest(
-        request_id=body.request_id or new_request_id(),
-        user_id=body.user_id,
-        candidates=tuple(Candidate(one.id, one.features) for one in body.candidates),
-        context=body.context,
-        top_k=body.top_k,
-        explain=body.explain,
-        rerank=body.rerank,
-        arms=body.arms,
+@cache
+def rank_body(limits: Limits) -> type[RankBody]:
+    """``RankBody`` that knows the limits: validation stops at them, and the OpenAPI page tells them."""
+    candidates = Annotated[list[CandidateBody], FailFast(), Field(min_length=1, max_length=limits.max_candidates)]
+    deadline_ms = Annotated[float, Field(gt=0, le=limits.max_deadline_ms)] | None
+    return create_model(
+        "RankBody",
+        __base__=RankBody,
+        candidates=(candidates, ...),
+        deadline_ms=(deadline_ms, Field(None, description=_DEADLINE)),
     )
-    return request, deadline_ms
-
-
-def parse_feedback(raw: bytes) -> tuple[str, list[Interaction]]:
-    """Request id and interactions of a feedback body, which is a batch or one bare event. Errors as ``parse_rank``."""
-    now = int(time.time() * 1000)
-    batch = _is_batch(raw)
-    if batch:
-        body = _validated(FeedbackBody, raw)
-    else:
-        event = _validated(EventBody, raw)
-        body = FeedbackBody(request_id=event.request_id, events=[event])
-    for position, event in enumerate(body.events):
-        if event.timestamp_ms is not None and event.timestamp_ms > now + DAY_MS:
-            field = f"events[{position}].timestamp_ms" if batch else "timestamp_ms"
-            raise InvalidRequest("the timestamp is more than a day in the future", field=field)
-    interactions = [
-        Interaction(
-            user_id=event.user_id,
-            item_id=event.item_id,
-            type=event.type,
-            value=event.value,
-            time_ms=now if event.timestamp_ms is None else event.timestamp_ms,
-            request_id=event.request_id,
-        )
-        for event in body.events
-    ]
-    return body.request_id or new_request_id(), interactions
-
-
-def new_request_id() -> str:
-    return uuid.uuid4().hex
-
-
-def request_id_in(raw: bytes) -> str | None:
-    """The request id of a body that is otherwise wrong, so that its error can be told apart from others."""
-    try:
-        found = json.loads(raw).get("request_id")
-    except (ValueError, AttributeError, RecursionError):
-        return None
-    return found if isinstance(found, str) and re.fullmatch(r"[!-~]{1,128}", found) else None
-
-
-def _is_batch(raw: bytes) -> bool:
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise MalformedRequest("the body is not JSON") from error
-    return not isinstance(document, dict) or "events" in document or "item_id" not in document
-
-
-def _validated(kind: type[Body], raw: bytes) -> Body:
-    try:
-        return kind.model_validate_json(raw)
-    except ValidationError as error:
-        first: Any = error.errors(include_url=False, include_input=False)[0]
-        if first["type"] == "json_invalid":
-            raise MalformedRequest(f"the body is not JSON: {first['ctx']['error']}") from error
-        raise InvalidRequest(first["msg"], field=_dotted(first["loc"]) or None) from error
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    """``("candidates", 3, "id")`` as ``candidates[3].id``."""
-    path = ""
-    for step in location:
-        if isinstance(step, int):
-            path += f"[{step}]"
-        elif step and step != "[key]":  # the mark for a refused key rather than its value
-            path += f".{step}" if path else step
-    return path

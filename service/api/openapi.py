@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from service.api.bodies import EventBody, FeedbackBody, RankBody
+from service.api.bodies import EventBody, FeedbackBody, Limits, rank_body
 
 _REFERENCE = "#/components/schemas/{model}"
 
@@ -19,14 +19,15 @@ def takes(*models: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def describe(app: FastAPI) -> None:
-    """Make ``app.openapi`` hold the schemas that ``takes`` refers to."""
+def describe(app: FastAPI, limits: Limits) -> None:
+    """Make ``app.openapi`` hold the schemas that ``takes`` refers to, with the operator's limits."""
     generate = app.openapi
+    rank = rank_body(limits)
 
     def openapi() -> dict[str, Any]:
         document = generate()
         _, definitions = models_json_schema(
-            [(RankBody, "validation"), (FeedbackBody, "validation"), (EventBody, "validation")],
+            [(rank, "validation"), (FeedbackBody, "validation"), (EventBody, "validation")],
             ref_template=_REFERENCE,
         )
         document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])

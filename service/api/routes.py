@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -15,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from models.contract.schema import FeatureSchema
-from service.api import answers, bodies
+from service.api import answers, bodies, parsing
 from service.api.openapi import describe, takes
 from service.errors import MalformedRequest, ServiceError, TooLarge, Unavailable
 from service.ranking.deadline import Deadline
@@ -25,6 +26,12 @@ from service.telemetry import Telemetry
 
 DEFAULT_HISTORY_TYPES: tuple[str, ...] = FeatureSchema.model_fields["history_types"].default
 """Types that enter the history while no release says otherwise: losing feedback because no model is loaded is worse."""
+
+INLINE_BYTES = 64 * 1024
+"""Bodies up to this size are parsed on the event loop; a thread would cost more than it frees."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -46,29 +53,39 @@ Endpoint = Callable[[Service, Request], Awaitable[Response]]
 
 
 async def rank(service: Service, request: Request) -> Response:
+    """Order the candidates for the user, best first.
+
+    What fails on the way costs quality, not the answer: `degraded` says what is missing from it. `timing_ms.total`
+    counts from the arrival of the request's headers, as the deadline does; the other times are those of the steps.
+    """
     raw = await read_body(request, service.max_body_bytes)
-    arrived = time.monotonic()  # a slow upload is not the service's time
-    request.state.raw = raw
-    wanted, deadline_ms = bodies.parse_rank(raw, service.limits)
-    answer = await service.ranker.rank(wanted, Deadline.since(arrived, deadline_ms / 1000.0))
+    wanted, deadline_ms = await _parsed(raw, parsing.parse_rank, service.limits)
+    answer = await service.ranker.rank(wanted, Deadline(deadline_ms / 1000.0, start=request.state.arrived))
     return answers.json_response(answers.rank_document(answer), wanted.request_id)
 
 
 async def feedback(service: Service, request: Request) -> Response:
+    """Record what users did: a batch of events, or one bare event.
+
+    When it is answered the events are stored, and the next ranking of their users sees those that enter the history.
+    All events are valid or none is stored; a repeated request changes a history once if its events carry timestamps.
+    """
     raw = await read_body(request, service.max_body_bytes)
-    request.state.raw = raw
-    request_id, interactions = bodies.parse_feedback(raw)
     release = service.live.current()
-    types = DEFAULT_HISTORY_TYPES if release is None else release.schema.history_types
+    schema = None if release is None else release.schema
+    request_id, interactions = await _parsed(raw, parsing.parse_feedback, schema)
+    types = DEFAULT_HISTORY_TYPES if schema is None else schema.history_types
     await service.feedback.accept(interactions, types, Deadline(service.limits.max_deadline_ms / 1000.0))
     return answers.json_response({"accepted": len(interactions), "request_id": request_id}, request_id)
 
 
 async def healthz(service: Service, request: Request) -> Response:
+    """Whether the process answers, whatever state its dependencies are in."""
     return answers.json_response({"status": "alive"})
 
 
 async def readyz(service: Service, request: Request) -> Response:
+    """Whether a release is loaded, so that requests can be ranked; 503 until then."""
     release = service.live.current()
     if release is None:
         raise Unavailable("no release is loaded", code="no_release", retry_after_ms=1000)
@@ -76,42 +93,59 @@ async def readyz(service: Service, request: Request) -> Response:
 
 
 async def metrics(service: Service, request: Request) -> Response:
+    """All metrics in the Prometheus text format."""
     return Response(service.telemetry.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def status(service: Service, request: Request) -> Response:
+    """What is served, what was refused and why, and which stages are off or degraded; for people."""
     return answers.json_response(service.status())
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """The body, of at most ``most`` bytes. TooLarge before reading more than that, whatever the headers claim."""
+    """The body, of at most ``most`` bytes. TooLarge before reading more than that, whatever the headers claim.
+
+    It is kept in the request's state too: should it be wrong, its error still carries the id that it names.
+    """
+    too_large = TooLarge(f"a body may have at most {most} bytes", field="body")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:
-        raise TooLarge(f"a body may have at most {most} bytes")
+        raise too_large
     chunks: list[bytes] = []
     size = 0
     try:
         async for chunk in request.stream():
             size += len(chunk)
             if size > most:
-                raise TooLarge(f"a body may have at most {most} bytes")
+                raise too_large
             chunks.append(chunk)
     except ClientDisconnect as error:
-        raise MalformedRequest("the body ended early") from error
-    return b"".join(chunks)
+        raise MalformedRequest("the body ended early", field="body") from error
+    raw = b"".join(chunks)
+    request.state.raw = raw
+    return raw
+
+
+async def _parsed(raw: bytes, parse: Callable[Concatenate[bytes, P], T], *arguments: P.args, **options: P.kwargs) -> T:
+    """``parse(raw, ...)``, of a long body in a thread, so that other requests are answered meanwhile."""
+    if len(raw) <= INLINE_BYTES:
+        return parse(raw, *arguments, **options)
+    return await asyncio.to_thread(parse, raw, *arguments, **options)
 
 
 def _answered(route: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     """An endpoint whose every failure is the envelope, and whose every answer is counted."""
 
     async def answer(request: Request) -> Response:
+        # Everything that comes later counts: reading and parsing the body, and waiting for other requests meanwhile.
+        request.state.arrived = time.monotonic()
         service: Service = request.app.state.service
         try:
             response = await endpoint(service, request)
         except ServiceError as error:
-            response = answers.error_response(error, _request_id(request))
+            response = answers.error_response(error, await _request_id(request))
         except Exception:
-            request_id = _request_id(request)
+            request_id = await _request_id(request)
             log.exception("request %s failed", request_id)
             response = answers.envelope(500, "internal", "internal error", request_id)
         service.telemetry.requests.labels(route, str(response.status_code)).inc()
@@ -122,10 +156,10 @@ def _answered(route: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[R
     return answer
 
 
-def _request_id(request: Request) -> str:
+async def _request_id(request: Request) -> str:
     raw: bytes | None = getattr(request.state, "raw", None)
-    found = None if raw is None else bodies.request_id_in(raw)
-    return found or bodies.new_request_id()
+    found = None if raw is None else await _parsed(raw, parsing.request_id_in)
+    return found or parsing.new_request_id()
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:
@@ -134,10 +168,10 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     word = {404: "not_found", 405: "method_not_allowed"}.get(code, "refused")
     service: Service = request.app.state.service
     service.telemetry.requests.labels("unrouted", str(code)).inc()
-    return answers.envelope(code, word, str(getattr(error, "detail", word)), bodies.new_request_id())
+    return answers.envelope(code, word, str(getattr(error, "detail", word)), parsing.new_request_id())
 
 
-def mount(app: FastAPI) -> None:
+def mount(app: FastAPI, limits: bodies.Limits) -> None:
     """Put every route on ``app``. The app sets ``app.state.service`` before the first request."""
     router = APIRouter()
     errors: dict[int | str, dict[str, Any]] = {
@@ -160,6 +194,8 @@ def mount(app: FastAPI) -> None:
     )(_answered("/v1/feedback", feedback))
     for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics), ("/v1/status", status)):
         router.get(path)(_answered(path, endpoint))
+    for path, endpoint in (("/healthz", healthz), ("/readyz", readyz)):  # what probes may ask with either method
+        router.head(path, include_in_schema=False)(_answered(path, endpoint))
     app.include_router(router)
     app.add_exception_handler(HTTPException, _unrouted)
-    describe(app)
+    describe(app, limits)

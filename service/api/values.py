@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 ID_BYTES = 256
+MAX_FIELDS = 256
 LARGEST_INTEGER = 2**63
 LARGEST_LIST = 256
 
@@ -66,7 +67,7 @@ FeatureValue = Annotated[
 
 FeatureName = Annotated[str, Field(min_length=1, max_length=ID_BYTES)]
 
-Features = Annotated[dict[FeatureName, FeatureValue], Field(max_length=256)]
+Features = Annotated[dict[FeatureName, FeatureValue], Field(max_length=MAX_FIELDS)]
 
 RequestId = Annotated[
     str,

@@ -9,8 +9,10 @@ names its owner as the second line of defence.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.backoff import NoBackoff
@@ -73,6 +75,22 @@ class RedisLink:
         """Close every connection."""
         await self._redis.aclose()
         await self.pool.disconnect()
+
+
+def is_usable_url(url: str) -> bool:
+    """Whether a client can be made from ``url``. Nothing is connected to.
+
+    redis-py itself ignores a database that is no number, and finds an unknown option only when it connects.
+    """
+    try:
+        parts = urlsplit(url)
+        pool: ConnectionPool = ConnectionPool.from_url(url)
+        pool.connection_class(**pool.connection_kwargs)
+    except (ValueError, TypeError, RedisError):
+        return False
+    if parts.scheme == "unix":
+        return bool(parts.path)
+    return re.fullmatch(r"/?|/\d+", parts.path) is not None
 
 
 async def replies_to(link: RedisLink, commands: Sequence[Command], deadline: Deadline) -> list[Any]:

@@ -7,22 +7,23 @@ from collections.abc import Callable
 
 
 class Deadline:
-    """A moment on a monotonic clock, fixed when the request arrives."""
+    """A moment on a monotonic clock, counted from the arrival of the request."""
 
-    __slots__ = ("_at", "_clock")
+    __slots__ = ("_at", "_clock", "_start")
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic, start: float | None = None) -> None:
+        """``seconds`` after ``start``, a moment of ``clock``; None is now."""
         self._clock = clock
-        self._at = clock() + seconds
-
-    @classmethod
-    def since(cls, start: float, seconds: float) -> Deadline:
-        """``seconds`` after ``start``, a moment of ``time.monotonic``."""
-        return cls(start + seconds - time.monotonic())
+        self._start = clock() if start is None else start
+        self._at = self._start + seconds
 
     @property
     def spent(self) -> bool:
         return self._clock() >= self._at
+
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._start
 
     def remaining(self) -> float:
         """Seconds left, never below zero."""

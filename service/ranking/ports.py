@@ -1,14 +1,16 @@
-"""What the ranker needs from the outside, as protocols. One package of the service implements each."""
+"""What the ranker needs from the outside, as protocols. One package of the service implements each.
+
+The scorer's protocol is in ``types``, because a release holds one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from models.contract.encoding import Tensors
 from models.contract.events import Interaction
 from models.contract.exposures import Exposure
-from models.contract.knowledge import FloatArray, Space
+from models.contract.knowledge import Space
 from service.ranking.deadline import Deadline
 from service.ranking.types import Plan, RankRequest, Release, UserState
 
@@ -37,12 +39,6 @@ class UserFeatures(Protocol):
 class Feedback(Protocol):
     async def accept(self, interactions: Sequence[Interaction], types: Sequence[str], deadline: Deadline) -> None:
         """Record interactions; those of ``types`` are in the live history on return. Unavailable without Redis."""
-        ...
-
-
-class Scorer(Protocol):
-    async def score(self, tensors: Tensors) -> FloatArray:
-        """Probabilities float32 [C], all finite, for inputs by name. ScoringError otherwise."""
         ...
 
 

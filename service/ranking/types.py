@@ -7,23 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from models.contract.artifact import ReleaseManifest
+from models.contract.encoding import Tensors
 from models.contract.events import EVENT_DTYPE, EventArray
 from models.contract.items import ItemTable
-from models.contract.knowledge import KnowledgeRecord, Space
+from models.contract.knowledge import FloatArray, KnowledgeRecord, Space
 from models.contract.schema import FeatureSchema
-
-if TYPE_CHECKING:
-    from service.ranking.ports import Scorer
 
 RerankMode = Literal["auto", "off", "force"]
 
 LADDER = ("no_rerank", "no_knowledge", "no_features", "prior_order", "no_explain")
-"""Words of ``degraded``, in the order in which they are reported."""
+"""Words of ``degraded``, in the order in which they are reported.
+
+``no_rerank``     the head was to be reranked and keeps the model's order
+``no_knowledge``  the user's knowledge could not be read, or its record was refused; nothing stored is no reason to say
+                  it, and the knowledge of the items, which lies in memory, may still have been used
+``no_features``   the user's history or profile could not be read, or a record of them was refused
+``prior_order``   the model gave no scores; the items' smoothed shares of positive interactions took their place
+``no_explain``    the scores without knowledge that the request asked for are not there
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,14 @@ class Plan:
     knowledge: bool = True
     rerank_top_n: int = 0
     unit_missing: bool = False
+
+
+class Scorer(Protocol):
+    """The model of a release."""
+
+    async def score(self, tensors: Tensors) -> FloatArray:
+        """Probabilities float32 [C], all finite, for inputs by name. ScoringError otherwise."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

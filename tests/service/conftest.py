@@ -8,7 +8,6 @@ import itertools
 import os
 import signal
 import time
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,17 +36,7 @@ hypothesis.settings.load_profile("service")
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with started_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
-
-
-@contextlib.contextmanager
-def started_valkey(folder: Path) -> Iterator[str]:
-    """The embedded server. It is meant to outlive its starter, which Python reports as a forgotten process."""
-    with contextlib.ExitStack() as stack:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            url = stack.enter_context(embedded_redis(folder))
+    with embedded_redis(tmp_path_factory.mktemp("valkey")) as url:
         yield url
 
 

@@ -14,13 +14,14 @@ import redis
 from models.contract.events import EVENT_DTYPE, Interaction, item_hash, owner_tag
 from models.contract.keys import Keys
 from models.contract.profile import UserProfile
+from models.embedded import embedded_redis
 from service.settings import Settings
-from tests.service.conftest import Freezer, Running, eventually, running, started_valkey
+from tests.service.conftest import Freezer, Running, eventually, running
 from tests.service.tiny import ITEM_SPACE, ITEMS, USER_SPACE, Publisher, knowledge, model_bytes, score_of
 
 
 async def test_a_killed_redis_costs_the_features_and_comes_back(tmp_path: Path, settings: Settings) -> None:
-    with started_valkey(tmp_path / "own") as url:
+    with embedded_redis(tmp_path / "own") as url:
         publisher = Publisher(redis.Redis.from_url(url), Keys(settings.key_prefix), settings.artifact_folder)
         publisher.publish()
         async with running(settings.model_copy(update={"redis_url": url})) as service:
@@ -34,7 +35,7 @@ async def test_a_killed_redis_costs_the_features_and_comes_back(tmp_path: Path, 
             assert without["knowledge"] == {"fresh": 1, "stale": 0, "missing": 1}
             assert without["items"][0]["score"] == pytest.approx(score_of(ITEMS[0]), rel=1e-5)
 
-            response = await service.http.post("/v1/feedback", json={"user_id": "u", "item_id": "a"})
+            response = await service.http.post("/v1/feedback", json={"user_id": "u", "item_id": "a", "value": 5})
             assert response.status_code == 503
             assert response.json()["error"]["retry_after_ms"] > 0
             assert (await service.http.get("/readyz")).status_code == 200
@@ -44,7 +45,7 @@ async def test_a_killed_redis_costs_the_features_and_comes_back(tmp_path: Path, 
                 return bool(not status["redis"]["reachable"] and status["stages"]["features"]["state"] == "degraded")
 
             await eventually(noticed)
-            with started_valkey(tmp_path / "own"):
+            with embedded_redis(tmp_path / "own"):
 
                 async def recovered() -> bool:
                     return not (await service.rank("u", ["a"]))["degraded"]

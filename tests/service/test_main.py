@@ -10,13 +10,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 import redis
 
+from models.contract.events import EVENT_BYTES
 from models.contract.keys import Keys
-from models.embedded import _answers, _socket_path
+from models.embedded import _is_absent, _socket_path
 from tests.service.conftest import eventually
 from tests.service.tiny import Publisher
 
@@ -70,7 +72,7 @@ async def test_a_process_serves_and_stops(
         assert oversized.status_code == 413
     process.send_signal(stop)
     assert await asyncio.to_thread(process.wait, 60) == 0
-    assert not _answers(_socket_path(folder))  # the last one out stopped the server
+    assert _is_absent(_socket_path(folder))  # the last one out stopped the server
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,7 @@ async def test_a_process_serves_and_stops(
     [
         ({"LORANK_PROT": "1"}, "LORANK_PORT"),
         ({"LORANK_EXPERIMENTS": "/does/not/exist.toml"}, "/does/not/exist.toml"),
+        ({"LORANK_REDIS_URL": "redis://:secret@h:abc"}, "LORANK_REDIS_URL"),
     ],
 )
 def test_settings_that_cannot_take_effect_stop_the_start(
@@ -88,6 +91,76 @@ def test_settings_that_cannot_take_effect_stop_the_start(
     )
     assert done.returncode == 2
     assert message in done.stderr.decode()
+    assert len(done.stderr.decode().splitlines()) == 1
+    assert "secret" not in done.stderr.decode()
+
+
+def test_a_port_in_use_is_an_exit_status_of_its_own(environment: dict[str, str]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(environment["LORANK_PORT"])))
+        other.listen()
+        done = subprocess.run(
+            [sys.executable, "-m", "service"], cwd=ROOT, env=environment, capture_output=True, timeout=60
+        )
+    assert done.returncode == 3
+    assert "address already in use" in done.stderr.decode()
+
+
+async def test_a_killed_embedded_redis_is_started_again(
+    process: subprocess.Popen[bytes], environment: dict[str, str], tmp_path: Path
+) -> None:
+    path = str(_socket_path(tmp_path / "valkey"))
+    keys = Keys()
+    rank = {"user_id": "u", "candidates": [{"id": "a"}, {"id": "e"}]}
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{environment['LORANK_PORT']}", timeout=60) as http:
+
+        async def ranked() -> dict[str, Any] | None:
+            try:
+                response = await http.post("/v1/rank", json=rank)
+            except httpx2.TransportError:
+                return None
+            return dict(response.json()) if response.status_code == 200 else None
+
+        async def feedback(item: str) -> bool:
+            event = {"user_id": "u", "item_id": item, "value": 5, "timestamp_ms": 1}
+            return (await http.post("/v1/feedback", json=event)).status_code == 200
+
+        async def not_degraded() -> bool:
+            answer = await ranked()
+            return answer is not None and answer["degraded"] == []
+
+        await eventually(lambda: _server_at(path), seconds=60)
+        with redis.Redis(unix_socket_path=path) as store:
+            Publisher(store, keys, tmp_path / "artifacts").publish()
+            before = await eventually(ranked, seconds=60)
+            assert await feedback("a")
+            store.execute_command("WAITAOF", 1, 0, 10_000)  # until it is on the disk
+            first = _server_at(path)
+            assert first is not None
+            os.kill(first, signal.SIGKILL)
+        await eventually(not_degraded, seconds=60)
+        assert await feedback("b")
+        assert _server_at(path) not in (None, first)
+        with redis.Redis(unix_socket_path=path) as store:
+            assert store.strlen(keys.user_history("u")) == 2 * EVENT_BYTES
+            assert store.xlen(keys.interactions) == 2
+        after = await ranked()
+        assert after is not None
+        assert after["release"] == before["release"]
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.wait, 60) == 0
+    assert _is_absent(Path(path))
+
+
+def _server_at(path: str) -> int | None:
+    """Process id of the server at a socket, None while there is none."""
+    try:
+        with redis.Redis(unix_socket_path=path) as client:
+            info: Any = client.info("server")
+    except redis.RedisError:
+        return None
+    return int(info["process_id"])
 
 
 def test_nothing_happens_on_import(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import redis
 
 from models.contract.keys import Keys
 from models.contract.knowledge import Space
+from models.embedded import embedded_redis
 from service.settings import Settings
-from tests.service.conftest import Running, eventually, running, started_valkey
+from tests.service.conftest import Running, eventually, running
 from tests.service.tiny import INPUTS, ITEMS, SPACES, Publisher, TinyItem, artifact_manifest, model_bytes
 
 
@@ -139,7 +140,7 @@ async def test_the_service_starts_without_redis_and_recovers(tmp_path: Path, set
             assert status["redis"]["error"]
             assert status["stages"]["scoring"] == {"state": "off", "reason": "no release is loaded"}
             assert status["stages"]["reranking"]["state"] == "off"
-            assert servers.enter_context(started_valkey(folder)) == url
+            assert servers.enter_context(embedded_redis(folder)) == url
             with redis.Redis.from_url(url) as store:
                 Publisher(store, Keys(settings.key_prefix), settings.artifact_folder).publish()
             await _serves(service, "r1")

@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.bodies import Limits, parse_feedback, parse_rank, request_id_in
+from service.api.bodies import Limits
+from service.api.parsing import parse_feedback, parse_rank, request_id_in
 from service.errors import InvalidRequest, MalformedRequest, ServiceError
 
 LIMITS = Limits(max_candidates=50, default_deadline_ms=100.0, max_deadline_ms=1000.0)
@@ -91,7 +92,7 @@ def test_numbers_that_are_none_are_refused_everywhere(body: dict[str, Any], numb
 
 @given(st.one_of(st.binary(max_size=200), anything.map(lambda value: json.dumps(value).encode())))
 def test_arbitrary_bytes_never_break_a_parser(raw: bytes) -> None:
-    for refusal in (_refusal(parse_rank, raw, LIMITS), _refusal(parse_feedback, raw)):
+    for refusal in (_refusal(parse_rank, raw, LIMITS), _refusal(parse_feedback, raw, None)):
         assert refusal is None or isinstance(refusal, (MalformedRequest, InvalidRequest))
     found = request_id_in(raw)
     assert found is None or 1 <= len(found) <= 128
@@ -103,8 +104,8 @@ def test_arbitrary_bytes_never_break_a_parser(raw: bytes) -> None:
     )
 )
 def test_feedback_parses_and_packs(events: list[dict[str, Any]]) -> None:
-    _, interactions = parse_feedback(json.dumps({"events": events}).encode())
+    _, interactions = parse_feedback(json.dumps({"events": events}).encode(), None)
     assert [one.user_id for one in interactions] == [str(one["user_id"]) for one in events]
     assert all(len(one.pack()) == 24 for one in interactions)
-    _, single = parse_feedback(json.dumps(events[0]).encode())
+    _, single = parse_feedback(json.dumps(events[0]).encode(), None)
     assert single[0].item_id == str(events[0]["item_id"])

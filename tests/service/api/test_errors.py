@@ -54,7 +54,7 @@ def _detail(response: Any, status: int, code: str, field: str | None = None) -> 
         ({"candidates": [{"id": "a", "features": {"x": {"deep": 1}}}]}, "candidates[0].features.x"),
         ({"candidates": [{"id": "a", "features": {"x": [[1]]}}]}, "candidates[0].features.x"),
         ({"candidates": [{"id": "a", "features": {"x": 2**63}}]}, "candidates[0].features.x"),
-        ({"candidates": [{"id": "a", "features": {"": 1}}]}, "candidates[0].features"),
+        ({"candidates": [{"id": "a", "features": {"": 1}}]}, 'candidates[0].features[""]'),
         ({"candidates": [{"id": str(n)} for n in range(21)]}, "candidates"),
         ({"context": []}, "context"),
         ({"context": {"now": float("nan")}}, "context.now"),
@@ -71,6 +71,10 @@ def _detail(response: Any, status: int, code: str, field: str | None = None) -> 
         ({"arms": {"nowhere": "x"}}, "arms.nowhere"),
         ({"arms": {"ranking": "nothing"}}, "arms.ranking"),
         ({"arms": {"ranking": 1}}, "arms.ranking"),
+        ({"arms": {"": "x"}}, 'arms[""]'),
+        ({"": 1}, '[""]'),
+        ({f"k{at}": 1 for at in range(300)}, "body"),
+        ({"context": {f"k{at}": 1 for at in range(300)}}, "context"),
         ({"request_id": "two\r\nlines"}, "request_id"),
         ({"request_id": ""}, "request_id"),
         ({"unknown": 1}, "unknown"),
@@ -94,13 +98,13 @@ def settings(settings: Settings) -> Settings:
 @pytest.mark.parametrize("path", ["/v1/rank", "/v1/feedback"])
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b'{"user_id": "\\ud800"}', b"[" * 4000])
 async def test_what_is_not_json_is_a_400(service: Running, path: str, content: bytes) -> None:
-    _detail(await service.http.post(path, content=content), 400, "malformed")
+    _detail(await service.http.post(path, content=content), 400, "malformed", "body")
 
 
 @pytest.mark.parametrize("content", [b"[]", b"1", b"null", b'"text"'])
 async def test_json_that_is_no_object_is_a_422(service: Running, content: bytes) -> None:
     for path in ("/v1/rank", "/v1/feedback"):
-        _detail(await service.http.post(path, content=content), 422, "invalid")
+        _detail(await service.http.post(path, content=content), 422, "invalid", "body")
 
 
 async def test_the_request_id_of_a_wrong_body_is_answered(service: Running) -> None:
@@ -115,8 +119,8 @@ async def test_bodies_over_the_limit_are_refused_declared_or_not(service: Runnin
         for _ in range(100):
             yield b" " * 100
 
-    _detail(await service.http.post("/v1/rank", content=b" " * 5001), 413, "too_large")
-    _detail(await service.http.post("/v1/rank", content=stream()), 413, "too_large")
+    _detail(await service.http.post("/v1/rank", content=b" " * 5001), 413, "too_large", "body")
+    _detail(await service.http.post("/v1/rank", content=stream()), 413, "too_large", "body")
 
 
 async def test_unknown_paths_and_methods_have_the_envelope(service: Running) -> None:

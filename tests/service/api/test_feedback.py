@@ -12,8 +12,10 @@ import redis
 from models.contract.events import EVENT_BYTES, Interaction, unpack_history
 from models.contract.keys import Keys
 from service.settings import Settings
-from tests.service.conftest import Running
+from tests.service.conftest import Running, running
 from tests.service.tiny import ITEMS, score_of
+
+EVENT = {"user_id": "u", "item_id": "a", "value": 3}
 
 
 def _stream(store: redis.Redis, keys: Keys) -> list[Interaction]:
@@ -45,8 +47,8 @@ async def test_the_next_rank_sees_it(service: Running) -> None:
 async def test_batches_and_single_events(service: Running, store: redis.Redis, keys: Keys) -> None:
     events = [
         {"user_id": "u", "item_id": 1, "value": 4.5, "timestamp_ms": 10, "request_id": "r"},
-        {"user_id": "v", "item_id": "2", "type": "click", "timestamp_ms": 11},
-        {"user_id": "u", "item_id": "3", "timestamp_ms": 12},
+        {"user_id": "v", "item_id": "2", "type": "click", "value": 99, "timestamp_ms": 11},
+        {"user_id": "u", "item_id": "3", "value": 1, "timestamp_ms": 12},
     ]
     assert await _send(service, {"request_id": "f", "events": events}) == {"accepted": 3, "request_id": "f"}
     single = await _send(service, {"user_id": "v", "item_id": "4", "value": 2})
@@ -62,10 +64,10 @@ async def test_batches_and_single_events(service: Running, store: redis.Redis, k
 
 
 async def test_a_retry_changes_the_history_once(service: Running, store: redis.Redis, keys: Keys) -> None:
-    events = [{"user_id": "u", "item_id": "a", "value": at % 5, "timestamp_ms": at} for at in range(100)]
+    events = [{"user_id": "u", "item_id": "a", "value": 1 + at % 5, "timestamp_ms": at} for at in range(100)]
     for _ in range(2):
         await _send(service, {"events": events})
-    assert _values(store, keys) == [float(at % 5) for at in range(100)]
+    assert _values(store, keys) == [float(1 + at % 5) for at in range(100)]
 
 
 @pytest.fixture
@@ -75,9 +77,9 @@ def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
 
 @pytest.mark.parametrize("settings", [{"history_max_events": 5}], indirect=True)
 async def test_the_history_is_trimmed(service: Running, store: redis.Redis, keys: Keys) -> None:
-    events = [{"user_id": "u", "item_id": "a", "value": at, "timestamp_ms": at} for at in range(12)]
+    events = [{"user_id": "u", "item_id": "a", "value": 1 + at / 4, "timestamp_ms": at} for at in range(12)]
     await _send(service, {"events": events})
-    assert _values(store, keys) == [7.0, 8.0, 9.0, 10.0, 11.0]
+    assert _values(store, keys) == [2.75, 3.0, 3.25, 3.5, 3.75]
 
 
 async def test_a_torn_history_is_repaired(service: Running, store: redis.Redis, keys: Keys) -> None:
@@ -92,16 +94,16 @@ async def test_a_torn_history_is_repaired(service: Running, store: redis.Redis, 
 
 async def test_a_restarted_redis_gets_the_script_again(service: Running, store: redis.Redis, keys: Keys) -> None:
     store.script_flush()
-    await _send(service, {"events": [{"user_id": "u", "item_id": "a", "timestamp_ms": 1}]})
+    await _send(service, {"events": [{"user_id": "u", "item_id": "a", "value": 3, "timestamp_ms": 1}]})
     store.script_flush()
-    await _send(service, {"events": [{"user_id": "u", "item_id": "a", "timestamp_ms": 2}]})
+    await _send(service, {"events": [{"user_id": "u", "item_id": "a", "value": 3, "timestamp_ms": 2}]})
     assert len(_values(store, keys)) == 2
     assert len(_stream(store, keys)) == 2
 
 
 async def test_a_history_that_cannot_be_appended_to_is_a_503(service: Running, store: redis.Redis, keys: Keys) -> None:
     store.lpush(keys.user_history("u"), "not a string")
-    response = await service.http.post("/v1/feedback", json={"user_id": "u", "item_id": "a"})
+    response = await service.http.post("/v1/feedback", json=EVENT)
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "redis_unavailable"
     assert response.json()["error"]["retry_after_ms"] == 1000
@@ -111,17 +113,23 @@ async def test_a_history_that_cannot_be_appended_to_is_a_503(service: Running, s
     ("body", "field"),
     [
         ({"events": []}, "events"),
-        ({"events": [{"user_id": "u", "item_id": "a"}] * 1001}, "events"),
+        ({"events": [EVENT] * 1001}, "events"),
         ({"events": [{"user_id": "u"}]}, "events[0].item_id"),
         ({"events": [{"user_id": "u", "item_id": "a", "value": float("nan")}]}, "events[0].value"),
         ({"events": [{"user_id": "u", "item_id": "a", "value": 1e39}]}, "events[0].value"),
         ({"events": [{"user_id": "u", "item_id": "a", "value": "5"}]}, "events[0].value"),
-        ({"events": [{"user_id": "u", "item_id": "a", "type": ""}]}, "events[0].type"),
-        ({"events": [{"user_id": "u", "item_id": "a", "timestamp_ms": -1}]}, "events[0].timestamp_ms"),
-        ({"events": [{"user_id": "u", "item_id": "a", "timestamp_ms": 2**50}]}, "events[0].timestamp_ms"),
-        ({"events": [{"user_id": "u", "item_id": "a", "more": 1}]}, "events[0].more"),
-        ({"user_id": "u", "item_id": "a", "timestamp_ms": 2**50}, "timestamp_ms"),
-        ({"user_id": "u", "item_id": ""}, "item_id"),
+        ({"events": [EVENT | {"type": ""}]}, "events[0].type"),
+        ({"events": [EVENT | {"timestamp_ms": -1}]}, "events[0].timestamp_ms"),
+        ({"events": [EVENT | {"timestamp_ms": 2**50}]}, "events[0].timestamp_ms"),
+        ({"events": [EVENT | {"more": 1}]}, "events[0].more"),
+        (EVENT | {"timestamp_ms": 2**50}, "timestamp_ms"),
+        ({"user_id": "u", "item_id": "", "value": 1}, "item_id"),
+        ({"user_id": "u", "item_id": "a"}, "value"),
+        ({"user_id": "u", "item_id": "a", "value": None}, "value"),
+        ({"events": [EVENT, {"user_id": "u", "item_id": "a"}]}, "events[1].value"),
+        (EVENT | {"value": 5.5}, "value"),
+        (EVENT | {"value": 0}, "value"),
+        ({"events": [EVENT, EVENT | {"type": "click", "value": 99}, EVENT | {"value": -1e9}]}, "events[2].value"),
         ({"user_id": "u"}, "events"),
     ],
 )
@@ -133,3 +141,10 @@ async def test_invalid_feedback_names_the_field_and_stores_nothing(
     assert response.json()["error"]["field"] == field
     assert not store.exists(keys.interactions)
     assert not store.exists(keys.user_history("u"))
+
+
+async def test_without_a_release_no_value_is_out_of_range(settings: Settings, store: redis.Redis, keys: Keys) -> None:
+    async with running(settings) as service:
+        await _send(service, EVENT | {"value": 99})
+    assert _values(store, keys) == [99.0]
+    assert len(_stream(store, keys)) == 1

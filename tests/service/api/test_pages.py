@@ -38,7 +38,7 @@ async def test_the_answer_is_what_the_document_says(service: Running) -> None:
 
     answer = await service.rank(explain=True)
     assert RankReply.model_validate(answer, extra="forbid").model_dump() == answer
-    response = await service.http.post("/v1/feedback", json={"user_id": "u", "item_id": "a"})
+    response = await service.http.post("/v1/feedback", json={"user_id": "u", "item_id": "a", "value": 5})
     assert FeedbackReply.model_validate(response.json(), extra="forbid").accepted == 1
 
 
@@ -50,6 +50,27 @@ async def test_metrics_are_prometheus_text(service: Running) -> None:
     assert {"lorank_requests", "lorank_stage_seconds", "lorank_release_info", "lorank_knowledge_records"} <= families
     assert service.metric("lorank_stage_seconds_count", stage="total") == 1
     assert service.metric("lorank_requests_total", route="/v1/rank", status="200") == 1
+
+
+async def test_the_openapi_document_tells_the_limits_and_what_routes_do(service: Running) -> None:
+    document = (await service.http.get("/openapi.json")).json()
+    limits = service.app.state.service.limits
+    rank = document["components"]["schemas"]["RankBody"]["properties"]
+    assert rank["candidates"]["maxItems"] == limits.max_candidates
+    assert rank["deadline_ms"]["anyOf"][0]["maximum"] == limits.max_deadline_ms
+    event = document["components"]["schemas"]["EventBody"]
+    assert "value" in event["required"]
+    for identifier in (rank["user_id"], event["properties"]["user_id"], event["properties"]["item_id"]):
+        assert "1 to 256 bytes" in identifier["description"]
+    for path, routes in document["paths"].items():
+        for route in routes.values():
+            assert route["description"], path
+
+
+async def test_probes_may_ask_with_head(service: Running) -> None:
+    for path in ("/healthz", "/readyz"):
+        get, head = await service.http.get(path), await service.http.head(path)
+        assert (head.status_code, head.headers) == (get.status_code, get.headers)
 
 
 async def test_health(service: Running) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
 import pytest
 import redis
 
@@ -156,3 +161,30 @@ async def test_the_exposure_tells_what_was_shown_and_why(service: Running, store
     events, _ = unpack_history("u", store.get(keys.user_history("u")) or b"")  # type: ignore[arg-type]
     assert exposure.history_events == 4
     assert exposure.history_digest == history_digest(events[-4:])
+
+
+async def test_null_is_as_if_absent(service: Running) -> None:
+    plain = await service.rank()
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("request_id", "context", "top_k", "deadline_ms", "explain", "rerank", "arms"), None
+    )
+    answer = await service.rank(**nothing)
+    assert answer["items"] == plain["items"]
+    assert answer["experiments"] == plain["experiments"]
+    assert answer["degraded"] == []
+
+
+async def test_the_clock_starts_when_the_headers_arrive(service: Running) -> None:
+    async def upload(**more: Any) -> AsyncIterator[bytes]:
+        raw = orjson.dumps({"user_id": "u", "candidates": [{"id": "a"}]} | more)
+        yield raw[:10]
+        await asyncio.sleep(0.2)
+        yield raw[10:]
+
+    in_time = (await service.http.post("/v1/rank", content=upload())).json()
+    assert in_time["timing_ms"]["total"] >= 190.0
+    assert in_time["timing_ms"]["total"] > sum(in_time["timing_ms"][step] for step in ("features", "score", "rerank"))
+    assert in_time["degraded"] == []
+    late = (await service.http.post("/v1/rank", content=upload(deadline_ms=100))).json()
+    assert late["degraded"] == ["no_knowledge", "no_features", "prior_order"]
+    assert set(late["timing_ms"]) == {"features", "score", "rerank", "total"}

@@ -11,11 +11,12 @@ import redis
 
 from models.contract.exposures import Exposure
 from models.contract.keys import Keys
+from models.embedded import embedded_redis
 from service.exposures import stream
 from service.exposures.stream import ExposureLog
 from service.features.connection import RedisLink
 from service.telemetry import Telemetry
-from tests.service.conftest import eventually, started_valkey
+from tests.service.conftest import eventually
 
 
 def _exposure(number: int) -> Exposure:
@@ -64,7 +65,7 @@ async def test_an_outage_drops_only_what_does_not_fit(
         assert log.dropped == 2
         await eventually(lambda: log.failing)
         assert log.depth == 3
-        with started_valkey(tmp_path / "later") as url:
+        with embedded_redis(tmp_path / "later") as url:
             await eventually(lambda: log.depth == 0)
             assert log.failing == ""
             with redis.Redis.from_url(url) as store:

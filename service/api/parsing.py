@@ -1,0 +1,120 @@
+"""Bytes of request bodies into requests of the domain. Needs no web framework, and may run in any thread."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from models.contract.events import Interaction
+from models.contract.schema import FeatureSchema
+from service.api.bodies import EventBody, FeedbackBody, Limits, rank_body
+from service.api.values import RequestId
+from service.errors import InvalidRequest, MalformedRequest
+from service.ranking.types import Candidate, RankRequest
+
+DAY_MS = 86_400_000
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class _Named(BaseModel):
+    """The part of any body that tells it apart from others."""
+
+    request_id: RequestId
+
+
+def parse_rank(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
+    """A rank request and its deadline in ms. MalformedRequest if ``raw`` is not JSON, InvalidRequest if it is wrong."""
+    body = _validated(rank_body(limits), raw)
+    request = RankRequest(
+        request_id=body.request_id or new_request_id(),
+        user_id=body.user_id,
+        candidates=tuple(Candidate(one.id, one.features) for one in body.candidates),
+        context=body.context or {},
+        top_k=body.top_k,
+        explain=body.explain or False,
+        rerank=body.rerank or "auto",
+        arms=body.arms or {},
+    )
+    return request, limits.default_deadline_ms if body.deadline_ms is None else body.deadline_ms
+
+
+def parse_feedback(raw: bytes, schema: FeatureSchema | None) -> tuple[str, list[Interaction]]:
+    """Request id and interactions of a feedback body, which is a batch or one bare event. Errors as ``parse_rank``.
+
+    ``schema`` is that of the loaded release: what enters the history must have a value that it accepts. Without a
+    release everything is accepted, because losing feedback is worse, and the offline jobs check again.
+    """
+    now = int(time.time() * 1000)
+    batch = _is_batch(raw)
+    if batch:
+        body = _validated(FeedbackBody, raw)
+    else:
+        event = _validated(EventBody, raw)
+        body = FeedbackBody(request_id=event.request_id, events=[event])
+    for position, event in enumerate(body.events):
+        prefix = f"events[{position}]." if batch else ""
+        if event.timestamp_ms is not None and event.timestamp_ms > now + DAY_MS:
+            raise InvalidRequest("the timestamp is more than a day in the future", field=f"{prefix}timestamp_ms")
+        if schema is not None and event.type in schema.history_types and not schema.accepts(event.value):
+            span = f"{schema.value_min:g} to {schema.value_max:g}"
+            raise InvalidRequest(f"the value of a {event.type!r} must be {span}", field=f"{prefix}value")
+    interactions = [
+        Interaction(
+            user_id=event.user_id,
+            item_id=event.item_id,
+            type=event.type,
+            value=event.value,
+            time_ms=now if event.timestamp_ms is None else event.timestamp_ms,
+            request_id=event.request_id,
+        )
+        for event in body.events
+    ]
+    return body.request_id or new_request_id(), interactions
+
+
+def new_request_id() -> str:
+    return uuid.uuid4().hex
+
+
+def request_id_in(raw: bytes) -> str | None:
+    """The request id of a body that is otherwise wrong, so that its error can be told apart from others."""
+    try:
+        return _Named.model_validate_json(raw, strict=True).request_id
+    except ValidationError:
+        return None
+
+
+def _is_batch(raw: bytes) -> bool:
+    try:
+        document = from_json(raw)
+    except ValueError as error:
+        raise MalformedRequest("the body is not JSON", field="body") from error
+    return not isinstance(document, dict) or "events" in document or "item_id" not in document
+
+
+def _validated(kind: type[Body], raw: bytes) -> Body:
+    try:
+        return kind.model_validate_json(raw)
+    except ValidationError as error:
+        first: Any = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "json_invalid":
+            raise MalformedRequest(f"the body is not JSON: {first['ctx']['error']}", field="body") from error
+        raise InvalidRequest(first["msg"], field=_dotted(first["loc"]) or "body") from error
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    """``("candidates", 3, "id")`` as ``candidates[3].id``; an empty key as ``[""]``."""
+    path = ""
+    for step in location:
+        if isinstance(step, int):
+            path += f"[{step}]"
+        elif not step:
+            path += '[""]'
+        elif step != "[key]":  # the mark for a refused key rather than its value
+            path += f".{step}" if path else step
+    return path

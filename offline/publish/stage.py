@@ -60,9 +60,31 @@ def publish(
         index = _embedding_rows(log, report) if live == release_id else None
         _keep_current(config, store, live, catalogue, log, index, records, interrupted)
         return Published(release_id, live, False, records, [])
-    shared_changed = interrupted or records["item knowledge"].written > 0  # both releases may be of one space
-    index = _embedding_rows(log, report)
-    records["item features"] = _write_items(config, store, release_id, catalogue, log, index)
+    # Two releases may be of one space: what was written for the new one may have changed the live one's item table.
+    shared_changed = interrupted or records["item knowledge"].written > 0
+    try:
+        records["item features"] = _stage_and_switch(config, store, release_id, live, catalogue, log, knowledge, report)
+    finally:
+        if live is not None:
+            release.end_change(store, live, shared_changed)
+    return Published(release_id, live, True, records, release.prune(store, config.publish.keep_releases))
+
+
+def _stage_and_switch(
+    config: JobConfig,
+    store: Store,
+    release_id: str,
+    live: str | None,
+    catalogue: Catalogue,
+    log: InteractionLog,
+    knowledge: Knowledge,
+    report: TrainingReport,
+) -> Written:
+    """Write a new release, show it to the gate, complete it and move the live pointer to it.
+
+    A release that the gate refuses is deleted again, unless it has been live before.
+    """
+    written = _write_items(config, store, release_id, catalogue, log, _embedding_rows(log, report))
     manifest = ReleaseManifest(
         id=release_id,
         created_at=int(time.time()),
@@ -80,14 +102,10 @@ def publish(
     except gate.GateError:
         if release_id not in release.releases(store):
             release.delete(store, release_id, manifest.directory_blocks)
-        if live is not None:
-            release.end_change(store, live, shared_changed)
         raise
     release.write_manifest(store, manifest)
     release.switch(store, live, release_id)
-    if live is not None:
-        release.end_change(store, live, shared_changed)
-    return Published(release_id, live, True, records, release.prune(store, config.publish.keep_releases))
+    return written
 
 
 def _keep_current(

@@ -21,10 +21,16 @@ import pytest
 from models.embedded import embedded_redis
 from offline.config import load_config
 from offline.demo import running_service
+from offline.llm.threads import wait_without_spinning
 from offline.publish.connection import Store, open_store
 from offline.stages import Job
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure() -> None:
+    """As the jobs do: on busy cores torch's waiting threads would otherwise take minutes from each other."""
+    wait_without_spinning()
 
 
 @dataclass(frozen=True, slots=True)

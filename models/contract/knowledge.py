@@ -19,7 +19,6 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -63,12 +62,6 @@ class Space(BaseModel):
         return fingerprint(self.model_dump(mode="json"))
 
 
-class Freshness(Enum):
-    FRESH = "fresh"
-    STALE = "stale"
-    MISSING = "missing"
-
-
 @dataclass(frozen=True, slots=True)
 class KnowledgeRecord:
     """One owner's knowledge in one space. ``vectors`` is float32 [rows, dim]; ``codes`` is uint16 [n]."""
@@ -80,8 +73,9 @@ class KnowledgeRecord:
     expires_at: int
     codes: tuple[int, ...] = ()
 
-    def freshness(self, now: float) -> Freshness:
-        return Freshness.FRESH if now < self.expires_at else Freshness.STALE
+    def is_fresh(self, now: float) -> bool:
+        """Whether the record has not expired at ``now`` (unix seconds); after that it is stale, and still readable."""
+        return now < self.expires_at
 
     def pack(self, dtype: Literal["float16", "int8"] = "float16") -> bytes:
         """The bytes of the record. int8 is symmetric with one scale per record; ValueError on NaN or infinity."""

@@ -49,11 +49,20 @@ def export_onnx(model: nn.Module, manifest: ArtifactManifest, example: Tensors) 
         )
     assert program is not None
     proto = program.model_proto
-    del proto.metadata_props[:]
+    _strip_annotations(proto)
     entry = proto.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, manifest.model_dump_json()
     onnx.checker.check_model(proto, full_check=True)
     return bytes(proto.SerializeToString())
+
+
+def _strip_annotations(proto: onnx.ModelProto) -> None:
+    """Remove the exporter's notes. They quote source lines with the paths of this machine, so that equal models would
+    differ, and be different releases, by the folder they were trained in."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 @contextmanager

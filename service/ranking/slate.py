@@ -69,7 +69,7 @@ def count_knowledge(release: Release, slate: Slate, user: UserState, now: float)
     if "user" in release.spaces:
         if user.knowledge is None:
             missing += 1
-        elif now < user.knowledge.expires_at:
+        elif user.knowledge.is_fresh(now):
             fresh += 1
         else:
             stale += 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
-from models.contract.knowledge import FloatArray, Freshness, KnowledgeRecord, RecordError, Space
+from models.contract.knowledge import FloatArray, KnowledgeRecord, RecordError, Space
 from tests.contract.golden import ITEM_SPACE, KNOWLEDGE, OTHER_SPACE, SPACE, USER_SPACE, flips, resealed, truncations
 
 Dtype = Literal["float16", "int8"]
@@ -136,8 +136,8 @@ def test_round_trip(owner: str, vectors: FloatArray, written_at: int, life: int,
 
 
 def test_freshness_ends_at_the_expiry() -> None:
-    assert KNOWLEDGE.freshness(KNOWLEDGE.expires_at - 0.001) is Freshness.FRESH
-    assert KNOWLEDGE.freshness(KNOWLEDGE.expires_at) is Freshness.STALE
+    assert KNOWLEDGE.is_fresh(KNOWLEDGE.expires_at - 0.001)
+    assert not KNOWLEDGE.is_fresh(KNOWLEDGE.expires_at)
 
 
 def test_space_fingerprints() -> None:

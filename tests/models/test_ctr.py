@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -11,6 +13,7 @@ from torch import nn
 
 from models.contract.artifact import ArtifactManifest, ModelName
 from models.contract.encoding import INPUTS, ITEM_INPUTS, USER_INPUTS, Tensors
+from models.ctr import layers
 from models.ctr.build import Architecture, build_model, model_inputs
 from models.ctr.export import export_onnx, parity
 from models.ctr.features import KNOWLEDGE_INPUTS
@@ -211,3 +214,5 @@ def test_an_export_is_repeatable() -> None:
     )  # fmt: skip
     first, second = (export_onnx(model, manifest, inputs_of(1, 3)) for _ in range(2))
     assert first == second
+    assert str(Path(layers.__file__).parents[2]).encode() not in first
+    assert b".py" not in first, "an artifact must not say where it was made"

@@ -3,11 +3,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= configs/ml-100k.toml
+VLLM_ENV ?= var/vllm-env
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-check serve refresh status test lint format lock clean
+.PHONY: help install demo demo-check serve refresh status test test-vllm lint format lock clean
 
 help:  ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +40,10 @@ status: $(INSTALLED)  ## What is live, and when each stage last ran
 
 test: $(INSTALLED)  ## The whole test suite, against a real Valkey
 	$(RUN) -m pytest
+
+test-vllm: $(INSTALLED)  ## LIBER on 200 users through a real vLLM server on the CPU (installs vLLM, 2 GB)
+	PYTHON=$(PYTHON) deploy/vllm/install $(VLLM_ENV)
+	LORANK_VLLM_ENV=$(VLLM_ENV) $(RUN) -m pytest tests/vllm
 
 lint: $(INSTALLED)  ## ruff, mypy --strict, import-linter, hadolint, compose schema
 	$(VENV)/bin/ruff check .

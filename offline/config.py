@@ -9,6 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from models.contract.schema import FeatureSchema, FrozenConfig
+from offline.data.config import DataConfig
+from offline.engine.config import RayConfig
+from offline.knowledge.autograph.config import AutoGraphConfig as Founding
+from offline.knowledge.liber.partitions import Trigger
+from offline.knowledge.marc.config import CompressionConfig
 from offline.llm.config import LLMConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -16,12 +21,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 class ConfigError(ValueError):
     """The configuration file is missing, is not TOML, or says something this version does not understand."""
-
-
-class DataConfig(BaseModel):
-    model_config = FrozenConfig
-
-    source: Literal["movielens-100k"]
 
 
 class SamplesConfig(BaseModel):
@@ -39,17 +38,81 @@ class SamplesConfig(BaseModel):
         return self
 
 
-class KnowledgeConfig(BaseModel):
-    """LIBER partitions, text encoding, and how long a record stays fresh."""
+Dtype = Literal["float16", "int8"]
+
+
+class PlainTextConfig(BaseModel):
+    """The control: items' own texts, encoded without a language model."""
 
     model_config = FrozenConfig
 
-    partition_size: Annotated[int, Field(ge=2, le=500)] = 50
+    dtype: Dtype = "float16"
+
+
+class LiberConfig(BaseModel):
+    """When a user's cache of interactions closes, and what is asked about a closed partition."""
+
+    model_config = FrozenConfig
+
+    partition_size: Annotated[int, Field(ge=2, le=500)] | None = 50
+    partition_days: Annotated[float, Field(gt=0)] | None = None
+    titles: Annotated[int, Field(ge=1, le=500)] = 20  # at most so many liked, and so many others, are told to the model
+    summary_tokens: Annotated[int, Field(ge=8, le=2048)] = 64
+    shift: bool = True
+    shift_tokens: Annotated[int, Field(ge=8, le=2048)] = 48
+    dtype: Dtype = "float16"
+
+    @model_validator(mode="after")
+    def _partitions_close(self) -> LiberConfig:
+        if self.partition_size is None and self.partition_days is None:
+            raise ValueError("partitions need partition_size, partition_days, or both")
+        return self
+
+    @property
+    def trigger(self) -> Trigger:
+        span = None if self.partition_days is None else round(self.partition_days * 86_400_000)
+        return Trigger(self.partition_size, span)
+
+
+class MarcConfig(BaseModel):
+    """Which states of which language model are compressed. ``depth`` is a fraction of its layers (the sweep that chose
+    it: docs/marc.md). ``model`` None: the packaged SmolLM2; states cannot be had from a server."""
+
+    model_config = FrozenConfig
+
+    model: Path | None = None
+    depth: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_tokens: Annotated[int, Field(ge=8, le=4096)] = 192
+    titles: bool = True  # partitions are read with their titles: better, and twice as slow
+    compression: CompressionConfig = CompressionConfig()
+    dtype: Dtype = "int8"
+
+
+class AutoGraphConfig(Founding):
+    """Latent factors of items and users, and the network over them. The defaults were measured: docs/autograph.md."""
+
+    dtype: Dtype = "float16"
+
+    @property
+    def founding(self) -> Founding:
+        return Founding.model_validate(self.model_dump(exclude={"dtype"}))
+
+
+class KnowledgeConfig(BaseModel):
+    """What the producers of knowledge share: item texts, the text encoder, how long a record stays fresh.
+
+    Which producers run follows from the feature schema: those whose knowledge it lists.
+    """
+
+    model_config = FrozenConfig
+
     item_tokens: Annotated[int, Field(ge=8, le=2048)] = 64
-    partition_tokens: Annotated[int, Field(ge=8, le=2048)] = 64
     encoder: str = "all-MiniLM-L6-v2"
     encoder_tokens: Annotated[int, Field(ge=16, le=512)] = 128
-    dtype: Literal["float16", "int8"] = "float16"
+    text: PlainTextConfig = PlainTextConfig()
+    liber: LiberConfig = LiberConfig()
+    autograph: AutoGraphConfig = AutoGraphConfig()
+    marc: MarcConfig = MarcConfig()
     shipped_responses: Path | None = None
     ttl_days: Annotated[float, Field(gt=0)] = 30.0
 
@@ -70,6 +133,7 @@ class TrainingConfig(BaseModel):
     embedding_dim: Annotated[int, Field(ge=2)] = 32
     dropout: Share = 0.1
     knowledge_dropout: Share = 0.2
+    fusion: Literal["target", "learned"] = "target"  # of LIBER's partitions
     retrain_growth: Annotated[float, Field(ge=0)] = 0.1  # a refresh trains again when the log grew by this share
 
 
@@ -95,6 +159,7 @@ class JobConfig(BaseModel):
     samples: SamplesConfig = SamplesConfig()
     feature_schema: FeatureSchema
     llm: LLMConfig = LLMConfig()
+    ray: RayConfig = RayConfig()
     knowledge: KnowledgeConfig = KnowledgeConfig()
     training: TrainingConfig = TrainingConfig()
     publish: PublishConfig = PublishConfig()

@@ -22,12 +22,11 @@ import numpy as np
 from models.embedded import embedded_redis
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
-from offline.data.movielens import read_catalogue
-from offline.knowledge.build import Knowledge, partition_facts
+from offline.data.source import open_source
+from offline.knowledge import run as producers
+from offline.knowledge.interests import Answered, Interests
 from offline.knowledge.liber.partitions import close_partitions
-from offline.knowledge.liber.prompts import summary_prompt
-from offline.knowledge.texts import describe
-from offline.llm.protocol import Completion
+from offline.llm.protocol import Completion, Prompt
 from offline.refresh import language_model, refresh
 from offline.stages import Job, stage
 
@@ -70,8 +69,10 @@ class _Showcase:
     def __init__(self, job: Job, client: httpx2.Client) -> None:
         self._client = client
         self._job = job
-        self._catalogue: Catalogue = read_catalogue(job.raw)
-        self._log, self._knowledge = InteractionLog.load(job.log), Knowledge.load(job.knowledge)
+        self._catalogue: Catalogue = open_source(job.config.data, job.raw).catalogue()
+        self._log = InteractionLog.load(job.log)
+        self._knowledge = producers.load(job.knowledge, job.config.feature_schema)
+        self._partitions = close_partitions(self._log, job.config.knowledge.liber.trigger)
         self._user = self._a_user()
         self._candidates = self._unseen(100)
         self.first: dict[str, Any] = {}
@@ -83,13 +84,14 @@ class _Showcase:
         user = self._log.user_ids[self._user]
         profile = self._catalogue.users[user]
         print(f"\n== POST /v1/rank: 100 unseen films for user {user} ({', '.join(str(v) for v in profile.values())})")
-        texts = self._knowledge.partition_texts[slice(*self._knowledge.partition_start[self._user : self._user + 2])]
-        print(f"  knowledge  {len(texts)} partitions; the newest says: {texts[-1][:300]}")
+        count = np.diff(self._partitions.start)[self._user]
+        newest = self._knowledge.produced["liber"].texts[user]
+        print(f"  knowledge  {count} partitions; the newest says: {newest[:400]}")
         self._rank()  # the first request also warms up the connection
         self.first = self._rank()
         for item in self.first["items"][:_SHOWN]:
             film = self._catalogue.items[item["id"]]
-            print(f"  {item['rank']:>3}  {item['score']:.3f}  {describe(film)}")
+            print(f"  {item['rank']:>3}  {item['score']:.3f}  {self._job.config.data.texts.item_text(film)}")
         print(f"  release    {self.first['release']}, model {self.first['model']['name']}")
         print(f"  knowledge  {self.first['knowledge']}   degraded {self.first['degraded']}")
         print(f"  timing_ms  {self.first['timing_ms']}")
@@ -111,10 +113,16 @@ class _Showcase:
     def ask_live(self) -> None:
         """Ask the language model about the user's newest partition again, now, and show both answers."""
         config = self._job.config
-        partitions = close_partitions(self._log, config.knowledge.partition_size)
-        newest = partitions.start[self._user + 1] - 1
-        facts = partition_facts(self._catalogue, self._log, partitions, config.feature_schema.liked_above)[newest]
-        prompt = summary_prompt(facts, config.knowledge.partition_tokens)
+        interests = Interests(
+            config.knowledge,
+            config.data.texts,
+            config.feature_schema.liked_above,
+            self._catalogue,
+            self._log,
+            self._partitions,
+            _nobody,
+        )
+        prompt = interests.summary_prompts[self._partitions.start[self._user + 1] - 1]
         with language_model(self._job, "demo") as session:
             cached = session.complete_all([prompt], "  cached answer")[0]
             self.live = session.complete_live(prompt)
@@ -133,7 +141,7 @@ class _Showcase:
             "scores fall": scores == sorted(scores, reverse=True),
             "ranks count from 1": [item["rank"] for item in answer["items"]] == list(range(1, len(scores) + 1)),
             "scores differ": len(set(scores)) > len(scores) // 2,
-            "knowledge is fresh": answer["knowledge"] == {"fresh": len(scores) + 1, "stale": 0, "missing": 0},
+            "knowledge is fresh": answer["knowledge"] == {"fresh": self._records(), "stale": 0, "missing": 0},
             "nothing is degraded": answer["degraded"] == [] == self.second["degraded"],
             "the language model answers": self.live is not None and bool(self.live.text.strip()),
             "feedback changes the scores": scores != [item["score"] for item in self.second["items"]],
@@ -141,6 +149,11 @@ class _Showcase:
         failed = [name for name, holds in expectations.items() if not holds]
         if failed:
             raise DataError(f"demo-check failed: {'; '.join(failed)}")
+
+    def _records(self) -> int:
+        """How many records of knowledge one request consults."""
+        schema = self._knowledge.schema(self._job.config.feature_schema)
+        return len(schema.user_knowledge) + len(schema.item_knowledge) * len(self._candidates)
 
     def _rank(self) -> dict[str, Any]:
         body = {
@@ -155,7 +168,7 @@ class _Showcase:
 
     def _a_user(self) -> int:
         """A user with long-term knowledge and a taste that is neither all praise nor all blame."""
-        partitions = np.diff(self._knowledge.partition_start)
+        partitions = np.diff(self._partitions.start)
         counts = np.bincount(self._log.user, minlength=len(partitions))
         liked = np.bincount(self._log.user, self._log.value > self._job.config.feature_schema.liked_above)
         balance = np.abs(liked / np.maximum(counts, 1) - 0.55)
@@ -170,6 +183,10 @@ class _Showcase:
         described = (item for item in counts if item not in seen and self._log.item_ids[item] in self._catalogue.items)
         popular = sorted(described, key=lambda item: (-counts[item], item))[:count]
         return [self._log.item_ids[item] for item in popular]
+
+
+def _nobody(prompts: list[Prompt], label: str) -> Answered:
+    raise AssertionError(f"nobody is asked about {label}: only a prompt is wanted")
 
 
 @contextmanager

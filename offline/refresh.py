@@ -1,134 +1,165 @@
 """The whole offline pipeline in order. Read this first.
 
     data       interactions and catalogue from their source             once
-    events     interactions that the service streamed since the last mark
-    knowledge  items and closed user partitions -> language model -> vectors in a frozen space
+    events     interactions that the service streamed, or that files gained, since the last run
+    knowledge  each producer in turn: text, LIBER, AutoGraph, MARC -> vectors in frozen spaces
     train      CTR models on the older part, judged on the newer; ONNX export   when spaces changed or the log grew
     publish    changed records -> Redis; a new model is a new release: stage, gate, switch
 
-Every stage is incremental: what is unchanged is neither computed nor written again.
+Every stage is incremental: what is unchanged is neither computed nor written again. What a language model that is down,
+throttled or out of budget leaves open makes the run partial: what is finished is published, the rest is the next run's.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
-from offline.data import movielens
+from offline.asking import Asking, given_texts, imported_users, kinds_of_texts
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
-from offline.data.validate import validate
-from offline.knowledge.build import Knowledge, build_knowledge
-from offline.knowledge.encoder import TextEncoder, VectorStore
-from offline.llm.session import LLMSession, open_session
+from offline.data.source import Source, open_source
+from offline.engine.config import open_engine
+from offline.engine.protocol import Engine
+from offline.events import Arrivals, look_for_events
+from offline.knowledge import run as producers
+from offline.knowledge.held import about_to_produce, held
+from offline.knowledge.vectors import Knowledge, Produced
+from offline.llm.session import CHECKPOINTS, LLMSession, open_session
+from offline.producing import is_made, outcome, producer_inputs
 from offline.publish.connection import Store, open_store
+from offline.publish.release import live_release
 from offline.publish.stage import Published, publish
-from offline.publish.streams import new_interactions
-from offline.stages import Job, Stages, exclusive, stage
+from offline.runs import Run
+from offline.since import recent, recent_users
+from offline.stages import Job, Stages
 from offline.training.report import TrainingReport, markdown
 from offline.training.samples import split_samples
 
 
 def refresh(job: Job) -> Published:
     """Run every stage that has something to do; afterwards the service answers from the result."""
-    with exclusive(job), open_store(job.data_dir) as store:
-        catalogue = data(job)
-        log = events(job, catalogue, store)
-        knowledge = make_knowledge(job, catalogue, log)
-        report = train_models(job, catalogue, log, knowledge)
-        return publish_release(job, store, catalogue, log, knowledge, report)
+    with Run(job, "refresh").working() as run:
+        return all_stages(run)
 
 
-def data(job: Job) -> Catalogue:
-    """The catalogue; fetches the data set on the first run."""
-    with stage("data") as watch:
-        fetched = movielens.fetch(job.raw)
-        catalogue = movielens.read_catalogue(job.raw)
+def all_stages(run: Run) -> Published:
+    """What ``refresh`` does while it holds the work folder."""
+    with open_store(run.job.data_dir) as store:
+        source, catalogue = data(run)
+        log = events(run, source, catalogue, store)
+        knowledge = make_knowledge(run, source, catalogue, log)
+        report = train_models(run, catalogue, log, knowledge)
+        return publish_release(run, store, catalogue, log, knowledge, report)
+
+
+def data(run: Run) -> tuple[Source, Catalogue]:
+    """The data set's source and its catalogue; fetches it on the first run."""
+    with run.stage("data") as watch:
+        source = open_source(run.job.config.data, run.job.raw)
+        fetched = source.fetch()
+        catalogue = source.catalogue()
         watch.done(f"{len(catalogue.users)} users, {len(catalogue.items)} items{'' if fetched else ', already here'}")
-        return catalogue
+        return source, catalogue
 
 
-def events(job: Job, catalogue: Catalogue, store: Store | None) -> InteractionLog:
-    """The interaction log, with everything the service streamed since the last refresh appended."""
-    with stage("events") as watch:
-        if job.log.is_file():
-            log = InteractionLog.load(job.log)
-        else:
-            rows = list(movielens.read_ratings(job.raw))
-            validate(job.config.feature_schema, catalogue, rows).raise_if_broken()
-            log = InteractionLog.sorted_by_time(rows, list(catalogue.users), list(catalogue.items))
-            log.save(job.log)
-        added = refused = 0
-        if store is not None:
-            streamed, mark, refused = new_interactions(store, log.stream_mark)
-            if mark != log.stream_mark:
-                schema = job.config.feature_schema
-                rated = [one for one in streamed if one.type in schema.history_types]
-                accepted = [one for one in rated if schema.accepts(one.value)]
-                refused += len(rated) - len(accepted)
-                log, added = log.extended(accepted, mark)
-                log.save(job.log)
-        watch.done(f"{len(log)} interactions, {added} of them new, {refused} stream entries refused")
-        return log
+def events(run: Run, source: Source, catalogue: Catalogue, store: Store | None) -> InteractionLog:
+    """The interaction log, with everything that arrived since the last run appended."""
+    job = run.job
+    with run.stage("events") as watch:
+        arrived = look_for_events(job, source, catalogue, store)
+        arrivals = Arrivals(job.arrivals)
+        if arrived.before is None:
+            arrivals.forget()
+        elif len(arrived.log) > len(arrived.before):
+            arrivals.about_to_grow(arrived.before)
+        if arrived.changed:
+            arrived.log.save(job.log)
+        Stages(job).finished("events", {"source": source.fingerprint}, watch.seconds)
+        watch.done(f"{len(arrived.log)} interactions, {arrived.added} of them new, {arrived.refused} refused")
+        return arrived.log
 
 
-def make_knowledge(job: Job, catalogue: Catalogue, log: InteractionLog) -> Knowledge:
-    """Knowledge of all items and of all closed user partitions."""
-    config, schema = job.config.knowledge, job.config.feature_schema
-    stages = Stages(job)
-    inputs = {
-        "knowledge": config.model_dump(mode="json"),
-        "llm": job.config.llm.model_dump(mode="json"),
-        "schema": schema.fingerprint,
-        "log": _digest(log),
-    }
-    with stage("knowledge") as watch:
-        if job.use_cache and stages.is_current("knowledge", inputs, *Knowledge.files(job.knowledge)):
-            watch.done("up to date")
-            return Knowledge.load(job.knowledge)
-        encoder = TextEncoder(config.encoder, config.encoder_tokens)
-        with language_model(job, "knowledge") as session:
-            knowledge = build_knowledge(
-                config,
-                schema,
-                catalogue,
-                log,
-                split_samples(job.config.samples, log).trained_rows,
-                lambda prompts, label: session.complete_all(prompts, f"  {label}"),
-                session.ledger.model_id,
-                VectorStore(job.knowledge / "encoded.npz", encoder),
-                encoder.id,
-                job.knowledge,
-            )
-            print(f"  {session.ledger.summary()}", flush=True)
-        knowledge.save(job.knowledge)
-        stages.finished("knowledge", inputs, watch.seconds)
-        watch.done(f"{int(knowledge.known_items.sum())} items and {len(knowledge.partitions)} user partitions")
-        return knowledge
+def make_knowledge(
+    run: Run, source: Source, catalogue: Catalogue, log: InteractionLog, only: Sequence[str] | None = None
+) -> Knowledge:
+    """Knowledge of every producer that the feature schema lists (or of ``only``); each runs if its inputs changed.
+
+    The others' knowledge is what they last made, and so is that of a producer that cannot begin.
+    """
+    job, stages = run.job, Stages(run.job)
+    names = producers.wanted(job.config.feature_schema)
+    made = dict(held(job.knowledge, job.config.feature_schema, log).produced)
+    current = {name: producer_inputs(job, name, source, log) for name in names}
+    behind = [name for name in names if not is_made(job, name, current[name])]
+    stale = [name for name in behind if only is None or name in only]
+    for name in names:
+        state = "absent" if name not in made else "kept" if name in behind else "current"
+        run.producers[name] = outcome(state, made.get(name))
+    if not stale:
+        with run.stage("knowledge") as watch:
+            watch.done(f"up to date: {', '.join(name for name in names if name in made)}")
+        return Knowledge(made)
+    with open_engine(job.engine, job.config.ray) as engine, asking(run, stale, catalogue, log, engine) as ask:
+        trained_rows = split_samples(job.config.samples, log).trained_rows
+        checkpoints = job.llm / CHECKPOINTS
+        work = producers.KnowledgeRun(
+            job.config,
+            catalogue,
+            log,
+            trained_rows,
+            job.knowledge,
+            checkpoints,
+            ask,
+            ask.model,
+            imported_users(job),
+            engine,
+        )
+        for name in stale:
+            with run.stage(f"knowledge: {name}") as watch:
+                about_to_produce(job.knowledge / name, log)
+                result, incomplete = work.produce(name)
+                made |= {} if result is None else {name: result}
+                if result is not None:
+                    watch.done(_counts(result))
+                if not incomplete:
+                    stages.finished(name, current[name], watch.seconds)
+                state = "waits" if result is None else "partial" if incomplete else "made"
+                run.producers[name] = outcome(state, made.get(name), ask.absent if incomplete else 0)
+                if result is None:
+                    run.left(f"{name} cannot begin before all texts of the training period are there")
+                elif incomplete and not ask.absent:
+                    run.left(f"{name} misses texts of an earlier run that --since leaves out")
+    if ask.absent:
+        run.left(f"{ask.absent} texts are still to come: {ask.why}")
+    return Knowledge({name: made[name] for name in names if name in made})
 
 
-def train_models(job: Job, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge) -> TrainingReport:
-    """The CTR models; trains only if its configuration or a space changed, or the log grew enough."""
-    config = job.config
-    stages = Stages(job)
+def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge) -> TrainingReport:
+    """The CTR models; trains only if its configuration or a space changed, the log grew enough, or knowledge that was
+    incomplete in the last training is complete now."""
+    job, config, stages = run.job, run.job.config, Stages(run.job)
+    partial = any(one["state"] == "partial" for one in run.producers.values())
     inputs = {
         "training": config.training.model_dump(mode="json"),
         "samples": config.samples.model_dump(mode="json"),
-        "schema": config.feature_schema.fingerprint,
-        "spaces": {side: space.fingerprint for side, space in knowledge.spaces.items()},
+        "schema": knowledge.schema(config.feature_schema).fingerprint,
+        "spaces": {space.key: space.fingerprint for space in knowledge.spaces},
     }
-    with stage("train") as watch:
+    with run.stage("train") as watch:
         path = job.models / "report.json"
         if not job.retrain and stages.is_current("train", inputs, path):
             report = TrainingReport.load(path)
-            complete = (job.models / report.artifact).is_file()
+            complete = (job.models / report.artifact).is_file() and (partial or not report.partial)
             if complete and len(log) < report.log_rows * (1 + config.training.retrain_growth):
                 watch.done(f"up to date, {report.artifact}")
                 return report
         from offline.training.run import train  # torch only where it is needed: an idle refresh starts in a second
 
         report = train(config, catalogue, log, knowledge, job.models)
+        report = replace(report, partial=partial)
+        report.save(path)
         stages.finished("train", inputs, watch.seconds)
         print(markdown(report.table), flush=True)
         watch.done(f"{report.artifact}, ONNX differs from torch by at most {report.parity:.1e}")
@@ -136,7 +167,7 @@ def train_models(job: Job, catalogue: Catalogue, log: InteractionLog, knowledge:
 
 
 def publish_release(
-    job: Job,
+    run: Run,
     store: Store,
     catalogue: Catalogue,
     log: InteractionLog,
@@ -146,10 +177,13 @@ def publish_release(
     return_to: bool = False,
 ) -> Published:
     """Changed records, and a new release if there is a new model."""
-    with stage("publish") as watch:
-        published = publish(job.config, store, catalogue, log, knowledge, report, job.models, return_to=return_to)
-        for name, count in published.records.items():
-            print(f"  {name}: {count.written} written, {count.unchanged} unchanged", flush=True)
+    job = run.job
+    with run.stage("publish") as watch:
+        users = recent_users(job, log) if live_release(store) == _release_id(job, report) else None
+        published = publish(
+            job.config, store, catalogue, log, knowledge, report, job.models, users=users, return_to=return_to
+        )
+        run.published(published)
         if published.switched:
             watch.done(f"live: {published.release}, before: {published.live_before or 'nothing'}")
         elif published.live_before == published.release:
@@ -160,18 +194,40 @@ def publish_release(
 
 
 @contextmanager
-def language_model(job: Job, run: str) -> Iterator[LLMSession]:
+def language_model(job: Job, run: str, engine: Engine | None = None) -> Iterator[LLMSession]:
     """The job's language model with its answer cache, into which the shipped answers are imported; see the ledger's
     entry named ``run`` for what was paid."""
-    with open_session(job.config.llm, job.llm, run, use_cache=job.use_cache) as session:
+    with open_session(
+        job.config.llm, job.llm, run, use_cache=job.use_cache, budget=job.budget, job=run, engine=engine
+    ) as session:
         shipped = job.config.knowledge.shipped_responses
         if job.use_cache and shipped is not None:
             session.cache.import_jsonl_gz(shipped)
         yield session
 
 
-def _digest(log: InteractionLog) -> str:
-    digest = hashlib.sha256()
-    for column in (log.user, log.item, log.value, log.time_ms):
-        digest.update(column.tobytes())
-    return digest.hexdigest()
+@contextmanager
+def asking(
+    run: Run, names: Sequence[str], catalogue: Catalogue, log: InteractionLog, engine: Engine
+) -> Iterator[Asking]:
+    """What the producers ``names`` ask; with --since, texts of recent users and items have been asked for already."""
+    with language_model(run.job, run.name, engine) as session:
+        ask = Asking(run, session, given_texts(run.job, catalogue))
+        if run.job.since_ms is None:
+            yield ask
+        else:
+            ask.ask_recent(kinds_of_texts(run.job, names), recent(run.job, log), catalogue, log)
+            with ask.from_cache_alone():
+                yield ask
+        print(f"  {session.ledger.summary()}", flush=True)
+
+
+def _release_id(job: Job, report: TrainingReport) -> str:
+    return f"{job.config.name}-{report.sha256[:12]}"
+
+
+def _counts(made: Produced) -> str:
+    entry = outcome("made", made)
+    parts = [f"{entry['items']} items"] if "items" in entry else []
+    parts += [f"{entry['versions']} versions of {entry['users']} users"] if "users" in entry else []
+    return " and ".join(parts)

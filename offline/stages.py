@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from models.contract.schema import fingerprint
 from offline.config import JobConfig
-from offline.data.catalogue import DataError
 from offline.data.files import read_json, write_json
+from offline.llm.budget import Budget
+
+Engine = Literal["local", "ray"]
+NO_BOUND = Budget()
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One call of ``python -m offline``. ``data_dir`` holds what all data sets share: embedded Redis, artifacts."""
+    """One call of ``python -m offline``. ``data_dir`` holds what all data sets share: embedded Redis, artifacts.
+
+    ``since_ms`` bounds the work to users and items with something new since then; ``budget`` is for the language
+    model; ``metrics`` is a file for Prometheus.
+    """
 
     config: JobConfig
     data_dir: Path
     use_cache: bool = True
     retrain: bool = False
+    since_ms: int | None = None
+    budget: Budget = NO_BOUND
+    engine: Engine = "local"
+    metrics: Path | None = None
 
     @property
     def raw(self) -> Path:
@@ -42,20 +52,16 @@ class Job:
         return self.config.workdir / "llm"
 
     @property
+    def arrivals(self) -> Path:
+        return self.config.workdir / "arrivals.json"
+
+    @property
+    def imported(self) -> Path:
+        return self.config.workdir / "imported.json"
+
+    @property
     def models(self) -> Path:
         return self.config.workdir / "models"
-
-
-@contextmanager
-def exclusive(job: Job) -> Iterator[None]:
-    """Hold the work folder; DataError if another job holds it. Two at once would pay prompts twice and race."""
-    job.config.workdir.mkdir(parents=True, exist_ok=True)
-    with (job.config.workdir / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"another job is at work in {job.config.workdir}") from error
-        yield
 
 
 class Stages:

@@ -131,7 +131,7 @@ def status_document(settings: Settings, releases: Releases, exposures: ExposureL
             "model": release.manifest.model.model_dump(),
             "created_at": release.manifest.created_at,
             "items": len(release.table) - 1,
-            "spaces": {side: space.fingerprint for side, space in release.spaces.items()},
+            "spaces": {space.key: space.fingerprint for space in release.spaces},
             "loaded_at": release.loaded_at,
             "swap_ms": release.swap_ms,
         },

@@ -179,7 +179,7 @@ class Releases:
 
 def _warm(scorer: OnnxScorer, schema: FeatureSchema, table: ItemTable) -> None:
     """Score slates of several lengths for a user without history. ScoringError if the model cannot."""
-    user = UserBatch.single(schema, table, {}, np.zeros(0, EVENT_DTYPE), None)
+    user = UserBatch.single(schema, table, {}, np.zeros(0, EVENT_DTYPE), {})
     for count in WARM_COUNTS:
         rows = np.arange(count, dtype=np.int64) % len(table)
         scorer.run(encode(schema, table, user, ItemBatch.gather(table, rows)))

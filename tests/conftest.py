@@ -1,6 +1,6 @@
 """One real installation for all end-to-end tests: MovieLens-100K, the real pipeline, a real Valkey, a real service.
 
-Only the training is shortened (one model, one epoch), so that the whole takes about a minute.
+Only the trainings are shortened (one model, one epoch, little founding), so that the whole takes a few minutes.
 """
 
 from __future__ import annotations
@@ -26,6 +26,17 @@ from offline.publish.connection import Store, open_store
 from offline.stages import Job
 
 ROOT = Path(__file__).parents[1]
+
+SHORT_KNOWLEDGE = """
+[knowledge.autograph.fitting]
+epochs = 2
+
+[knowledge.marc]
+titles = false
+
+[knowledge.marc.compression]
+epochs = 1
+"""
 
 
 def pytest_configure() -> None:
@@ -72,6 +83,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         (r'workdir = ".*?"', f'workdir = "{folder / "ml-100k"}"'),
         (r"compare = true", "compare = false"),
         (r"epochs = \d+", "epochs = 1"),
+        (r"\Z", SHORT_KNOWLEDGE),
     ):
         text, changed = re.subn(pattern, value, text)
         assert changed == 1, f"configs/ml-100k.toml has no {pattern}"

@@ -8,26 +8,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from models.contract.knowledge import FloatArray, Space
-from models.contract.schema import FeatureSchema, FieldSpec
-from offline.config import DataConfig, JobConfig, KnowledgeConfig, PublishConfig, SamplesConfig, TrainingConfig
+from models.contract.schema import FeatureSchema, FieldSpec, KnowledgeSpec
+from offline.config import (
+    JobConfig,
+    KnowledgeConfig,
+    LiberConfig,
+    PublishConfig,
+    SamplesConfig,
+    TrainingConfig,
+)
 from offline.data.catalogue import Catalogue
+from offline.data.config import DataConfig
 from offline.data.log import InteractionLog
-from offline.knowledge.build import Knowledge
-from offline.knowledge.liber.partitions import close_partitions
+from offline.knowledge.liber.partitions import Trigger, close_partitions
+from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
+from offline.training.samples import statistics_until
 
 GENRES = ("Comedy", "Drama", "Thriller", "War")
 OCCUPATIONS = ("farmer", "teacher", "writer")
 PARTITION_SIZE = 5
+DIM = 6
+SLICES = (0, 600, 1200)
+"""First log rows of the slices of "item/marc"; the training period ends later."""
 
 SCHEMA = FeatureSchema(
     name="synthetic",
     user_fields=(FieldSpec(name="age", edges=(25, 45)), FieldSpec(name="occupation", vocab=OCCUPATIONS)),
     item_fields=(FieldSpec(name="genres", vocab=GENRES, slots=2), FieldSpec(name="year", edges=(1980, 1990, 2000))),
     history_length=8,
-    partitions=3,
-    knowledge_dim=6,
+    knowledge=(
+        KnowledgeSpec(name="text", side="item", dim=DIM),
+        KnowledgeSpec(name="liber", side="user", rows=3, dim=DIM),
+        KnowledgeSpec(name="marc", side="user", dim=DIM - 2),
+        KnowledgeSpec(name="marc", side="item", dim=DIM - 2),
+    ),
 )
 
 
@@ -57,7 +74,7 @@ def job_config(workdir: Path, **training: Any) -> JobConfig:
         data=DataConfig(source="movielens-100k"),
         samples=SamplesConfig(min_history=3),
         feature_schema=SCHEMA,
-        knowledge=KnowledgeConfig(partition_size=PARTITION_SIZE, ttl_days=2),
+        knowledge=KnowledgeConfig(liber=LiberConfig(partition_size=PARTITION_SIZE), ttl_days=2),
         training=TrainingConfig(
             **{"compare": False, "epochs": 1, "batch_size": 256, "embedding_dim": 8, "learning_rate": 5e-3, **training}
         ),
@@ -66,29 +83,54 @@ def job_config(workdir: Path, **training: Any) -> JobConfig:
 
 
 def knowledge_of(catalogue: Catalogue, log: InteractionLog) -> Knowledge:
-    """Knowledge without a language model: an item's vector tells its genres, a partition's what was liked in it."""
+    """Knowledge without a language model, in all forms that there are.
+
+    text   items by their own fields: one slice
+    liber  users by what they liked in each closed partition: several rows
+    marc   users by what they liked in all closed partitions, items by who liked them: one row, codes, slices
+    """
     items = np.array([_item_vector(catalogue.items.get(item, {})) for item in log.item_ids], np.float32)
-    partitions = close_partitions(log, PARTITION_SIZE)
+    known = np.array([item in catalogue.items for item in log.item_ids], np.bool_)
+    partitions = close_partitions(log, Trigger(PARTITION_SIZE))
     signs = np.where(log.value[partitions.rows] > SCHEMA.liked_above, 1.0, -1.0).astype(np.float32)
-    vectors = (items[log.item[partitions.rows]] * signs[..., None]).mean(axis=1)
+    liked = (items[log.item[partitions.rows]] * signs[:, None]).reshape(-1, PARTITION_SIZE, DIM).mean(axis=1)
+    so_far = [liked[partitions.start[user] : at + 1].mean(axis=0)[: DIM - 2] for at, user in enumerate(partitions.user)]
+    taste = np.array(so_far, np.float32).reshape(len(partitions), DIM - 2)
+    slices = [row for row in SLICES if row <= 0.7 * len(log)]
     return Knowledge(
-        spaces={
-            "item": _space("item-text", "item", 1),
-            "user": _space("liber", "user", SCHEMA.partitions),
-        },
-        items=items,
-        known_items=np.array([item in catalogue.items for item in log.item_ids], np.bool_),
-        partitions=vectors.astype(np.float32).reshape(len(partitions), SCHEMA.knowledge_dim),
-        partition_start=partitions.start,
-        item_texts=tuple(log.item_ids),
-        partition_texts=("",) * len(partitions),
+        {
+            "text": Produced(items=ItemVectors.of_texts(_space("text", "item"), items, known)),
+            "liber": Produced(
+                users=UserVectors(_space("liber", "user"), liked, partitions.start, partitions.closed_at),
+                texts={log.user_ids[user]: f"taste of {log.user_ids[user]}" for user in partitions.user},
+            ),
+            "marc": Produced(
+                users=UserVectors(_space("marc", "user"), taste, partitions.start, partitions.closed_at, _codes(taste)),
+                items=ItemVectors(
+                    _space("marc", "item"),
+                    np.stack([_liked_items(log, items, row) for row in slices]) * known[:, None],
+                    known,
+                    np.array(slices, np.int64),
+                    _codes(items[:, : DIM - 2]),
+                ),
+            ),
+        }
     )
 
 
-def _space(name: str, side: str, rows: int) -> Space:
-    return Space.model_validate(
-        {"name": name, "side": side, "rows": rows, "dim": SCHEMA.knowledge_dim, "components": {"made": "by hand"}}
-    )
+def _space(name: str, side: str) -> Space:
+    (spec,) = (spec for spec in SCHEMA.knowledge if (spec.name, spec.side) == (name, side))
+    return Space.model_validate({**spec.model_dump(), "components": {"made": "by hand"}})
+
+
+def _codes(vectors: FloatArray) -> npt.NDArray[np.uint16]:
+    """[n, 2]"""
+    return np.stack([vectors.argmax(axis=1), vectors.argmin(axis=1)], axis=1).astype(np.uint16)
+
+
+def _liked_items(log: InteractionLog, items: FloatArray, until: int) -> FloatArray:
+    """Items [items, DIM - 2] as the log rows before ``until`` tell them."""
+    return np.concatenate([statistics_until(SCHEMA, log, until), items[:, :1]], axis=1).astype(np.float32)
 
 
 def _catalogue(generator: np.random.Generator, users: int, items: int) -> Catalogue:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema, FrozenConfig
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
+"""Format 1 had one space per side."""
+
 METADATA_KEY = "lorank.manifest"
 """Name of the ONNX metadata property that holds the JSON of the artifact manifest."""
 
@@ -38,15 +40,23 @@ class ArtifactManifest(BaseModel):
 
     model_config = FrozenConfig
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     model: ModelName
     architecture: str
     feature_schema: FeatureSchema
-    spaces: Mapping[Literal["user", "item"], Space] = {}
+    spaces: tuple[Space, ...] = ()
     inputs: tuple[str, ...]
     item_rows: Annotated[int, Field(ge=1)]
     trained_until_ms: int
     metrics: Mapping[str, float] = {}
+
+    @model_validator(mode="after")
+    def _spaces_fill_the_schema(self) -> ArtifactManifest:
+        wanted = {(spec.key, spec.rows, spec.dim) for spec in self.feature_schema.knowledge}
+        held = {(space.key, space.rows, space.dim) for space in self.spaces}
+        if wanted != held or len(held) != len(self.spaces):
+            raise ValueError(f"the schema reads {sorted(wanted)}, the spaces are {sorted(held)}")
+        return self
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> ArtifactManifest:
@@ -62,19 +72,20 @@ class ArtifactManifest(BaseModel):
 class ReleaseManifest(BaseModel):
     """One release: a model artifact and the data it was published with.
 
-    ``artifact`` is a file name inside the artifact store; ``directory_blocks`` counts the item directory's keys.
+    ``artifact`` is a file name inside the artifact store; ``directory_blocks`` counts the item directory's keys;
+    ``spaces`` maps "user/liber" and the like to fingerprints.
     """
 
     model_config = FrozenConfig
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     created_at: int
     artifact: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}$")]
     artifact_sha256: Digest
     model: ModelName
     schema_fingerprint: str
-    spaces: Mapping[Literal["user", "item"], str]
+    spaces: Mapping[str, str]
     items: int
     directory_blocks: int
     metrics: Mapping[str, float] = {}
@@ -86,7 +97,7 @@ class ReleaseManifest(BaseModel):
                 f"release {self.id}: the model was trained on schema {artifact.feature_schema.fingerprint}, "
                 f"the release holds {self.schema_fingerprint}"
             )
-        expected = {side: space.fingerprint for side, space in artifact.spaces.items()}
+        expected = {space.key: space.fingerprint for space in artifact.spaces}
         if expected != dict(self.spaces):
             raise ArtifactError(
                 f"release {self.id}: the model was trained on spaces {expected}, the release holds {dict(self.spaces)}"

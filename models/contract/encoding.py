@@ -1,12 +1,14 @@
 """Raw user and item data -> model input tensors. The one encoder of training and serving.
 
-Shapes: U users, C candidates, T history length, S item slots, J partitions, D knowledge dimension.
+Shapes: U users, C candidates, T history length, S item slots, J partitions, D dimension of the sequence space,
+Wu and Wi widths of the joined user and item vectors (all single-vector spaces side by side, zeros where missing).
 Serving encodes one user and C candidates (U = 1); training encodes aligned pairs (U = C). The model broadcasts
 the user side, so user-side work is done once per request and never once per candidate.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,11 +22,14 @@ Tensors = dict[str, "FloatArray | IntArray"]
 
 USER_INPUTS = (
     "user_categorical", "user_numeric", "history_index", "history_categorical", "history_value", "history_mask",
-    "history_vectors", "partition_vectors", "partition_mask",
+    "history_vectors", "user_vectors", "partition_vectors", "partition_mask",
 )  # fmt: skip
 ITEM_INPUTS = ("item_index", "item_categorical", "item_numeric", "item_vectors")
 INPUTS = USER_INPUTS + ITEM_INPUTS
 """Model inputs, in the order of the exported graph."""
+
+KNOWLEDGE_INPUTS = ("history_vectors", "user_vectors", "partition_vectors", "partition_mask", "item_vectors")
+"""Those of them that hold knowledge. A schema without the matching spaces leaves them without columns."""
 
 USER_NUMERIC = ("log_count", "mean_value", "liked_rate", "value_spread")
 
@@ -39,7 +44,8 @@ class UserBatch:
     history_rows     int64 [U, T]   item-table rows of the last T events, oldest first, padded with 0 at the end
     history_values   float32 [U, T] raw values of the same events
     history_lengths  int64 [U]
-    partitions       float32 [U, J, D] knowledge vectors of the last J closed partitions, oldest first
+    vectors          float32 [U, Wu] joined knowledge vectors, zeros where missing
+    partitions       float32 [U, J, D] vectors of the sequence space (the last J closed partitions), oldest first
     partition_counts int64 [U]
     """
 
@@ -47,6 +53,7 @@ class UserBatch:
     history_rows: IntArray
     history_values: FloatArray
     history_lengths: IntArray
+    vectors: FloatArray
     partitions: FloatArray
     partition_counts: IntArray
 
@@ -57,34 +64,44 @@ class UserBatch:
         table: ItemTable,
         features: dict[str, object],
         events: EventArray,
-        partitions: FloatArray | None,
+        knowledge: Mapping[str, FloatArray],
     ) -> UserBatch:
-        """A batch of one user, from a profile, a live history (oldest first) and knowledge vectors [rows, D]."""
-        T, J, D = schema.history_length, schema.partitions, schema.knowledge_dim
+        """A batch of one user, from a profile, a live history (oldest first) and vectors [rows, dim] by space name."""
+        T = schema.history_length
         recent = events[-T:]
         rows = np.zeros((1, T), np.int64)
         values = np.zeros((1, T), np.float32)
         rows[0, : len(recent)] = table.rows_of_hashes(recent["item"])
         values[0, : len(recent)] = recent["value"]
-        knowledge = np.zeros((1, J, D), np.float32)
-        count = 0
-        if partitions is not None:
-            last = partitions[-J:]
+        vectors = np.zeros((1, schema.user_width), np.float32)
+        for name, columns in schema.user_columns.items():
+            if name in knowledge:
+                vectors[0, columns] = knowledge[name][-1]
+        partitions, count = empty_partitions(schema, 1), 0
+        if schema.sequence is not None and schema.sequence.name in knowledge:
+            last = knowledge[schema.sequence.name][-schema.sequence.rows :]
             count = len(last)
-            knowledge[0, :count] = last
+            partitions[0, :count] = last
         return cls(
             categorical=np.asarray([schema.encode_user_fields(features)], np.int64).reshape(1, schema.user_slots),
             history_rows=rows,
             history_values=values,
             history_lengths=np.asarray([len(recent)], np.int64),
-            partitions=knowledge,
+            vectors=vectors,
+            partitions=partitions,
             partition_counts=np.asarray([count], np.int64),
         )
 
 
+def empty_partitions(schema: FeatureSchema, users: int) -> FloatArray:
+    """float32 [users, J, D] of zeros; [users, 0, 0] for a schema without a sequence."""
+    spec = schema.sequence
+    return np.zeros((users, spec.rows, spec.dim) if spec else (users, 0, 0), np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class ItemBatch:
-    """C candidates. index int64 [C], categorical int64 [C, S], numeric float32 [C, 3], vectors float32 [C, D]."""
+    """C candidates. index int64 [C], categorical int64 [C, S], numeric float32 [C, 3], vectors float32 [C, Wi]."""
 
     index: IntArray
     categorical: IntArray
@@ -115,7 +132,7 @@ def encode(
     present = steps[None] < users.history_lengths[:, None]
     values = np.clip(users.history_values, schema.value_min, schema.value_max)  # one odd event must not blind the model
     rows = users.history_rows
-    closed = np.arange(schema.partitions)[None] < users.partition_counts[:, None]
+    closed = np.arange(users.partitions.shape[1])[None] < users.partition_counts[:, None]
     tensors: Tensors = {
         "user_categorical": users.categorical,
         "user_numeric": user_statistics(schema, values, present),
@@ -124,6 +141,7 @@ def encode(
         "history_value": _normalised(schema, values, present),
         "history_mask": present.astype(np.float32),
         "history_vectors": table.vectors[rows],
+        "user_vectors": users.vectors,
         "partition_vectors": users.partitions,
         "partition_mask": closed.astype(np.float32),
         "item_index": items.index,
@@ -138,8 +156,19 @@ def encode(
 
 def without_knowledge(tensors: Tensors) -> Tensors:
     """The knowledge inputs of ``tensors``, emptied: what a user and candidates without any knowledge look like."""
-    names = ("history_vectors", "partition_vectors", "partition_mask", "item_vectors")
-    return {name: np.zeros_like(tensors[name]) for name in names}
+    return {name: np.zeros_like(tensors[name]) for name in KNOWLEDGE_INPUTS}
+
+
+def model_inputs(schema: FeatureSchema) -> tuple[str, ...]:
+    """Names of the inputs that a model of this schema reads: all but knowledge inputs without columns."""
+    absent: set[str] = set()
+    if not schema.item_width:
+        absent |= {"history_vectors", "item_vectors"}
+    if not schema.user_width:
+        absent.add("user_vectors")
+    if schema.sequence is None:
+        absent |= {"partition_vectors", "partition_mask"}
+    return tuple(name for name in INPUTS if name not in absent)
 
 
 def user_statistics(schema: FeatureSchema, values: FloatArray, present: np.ndarray) -> FloatArray:

@@ -92,8 +92,8 @@ class ItemTable:
     index      int64 [N]      row of the model's id embedding
     categorical int64 [N, S]
     numeric    float32 [N, 3]
-    vectors    float32 [N, D] item knowledge, zeros where missing
-    expires_at int64 [N]      of the knowledge; 0 where missing
+    vectors    float32 [N, Wi] joined item knowledge, zeros where missing
+    expires_at int64 [N, K]   of the knowledge in each of the schema's K item spaces; 0 where missing
     """
 
     ids: tuple[str, ...]
@@ -130,8 +130,8 @@ class ItemTable:
             index=np.concatenate([[0], np.asarray(index, np.int64).reshape(n)]),
             categorical=_with_zero_row(np.asarray(categorical, np.int64).reshape(n, schema.item_slots)),
             numeric=np.concatenate([unknown, np.asarray(numeric, np.float32).reshape(n, len(ITEM_NUMERIC))]),
-            vectors=_with_zero_row(np.asarray(vectors, np.float32).reshape(n, schema.knowledge_dim)),
-            expires_at=np.concatenate([[0], np.asarray(expires_at, np.int64).reshape(n)]),
+            vectors=_with_zero_row(np.asarray(vectors, np.float32).reshape(n, schema.item_width)),
+            expires_at=_with_zero_row(np.asarray(expires_at, np.int64).reshape(n, len(schema.item_knowledge))),
             _rows=rows,
             _sorted_hashes=hashes[order],
             _hash_rows=order.astype(np.int64) + 1,

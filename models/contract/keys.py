@@ -78,6 +78,21 @@ class Keys:
         return f"{self.prefix}:withdrawn"
 
     @property
+    def held(self) -> str:
+        """JSON list of the knowledge spaces that somebody rolled back: ["user/liber:0123456789abcdef"]."""
+        return f"{self.prefix}:held"
+
+    @property
+    def installation(self) -> str:
+        """Random name of what lies under this prefix: the jobs' files tell it from another server's by that."""
+        return f"{self.prefix}:installation"
+
+    @property
+    def stamp(self) -> str:
+        """Random name of the state that the last publication left. Absent while records change."""
+        return f"{self.prefix}:stamp"
+
+    @property
     def interactions(self) -> str:
         """Stream of interactions that the service accepted."""
         return f"{self.prefix}:interactions"

@@ -32,7 +32,7 @@ FloatArray = npt.NDArray[np.float32]
 
 _HEADER = struct.Struct("<2sBBHHBBHfqq8s")
 _MAGIC, _VERSION = b"LK", 1
-_LEAST_PEAK = 1e-30
+LEAST_PEAK = 1e-30
 """A record of nothing larger packs to int8 zeros: its scale would lose precision as a subnormal float32."""
 _DTYPES: dict[int, np.dtype[np.generic]] = {0: np.dtype("<f2"), 1: np.dtype("<i1")}
 
@@ -55,6 +55,11 @@ class Space(BaseModel):
     dim: Annotated[int, Field(ge=1, le=65535)]
     dtype: Literal["float16", "int8"] = "float16"
     components: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        """As ``KnowledgeSpec.key``: the space of a schema's "user/liber" has that key."""
+        return f"{self.side}/{self.name}"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -88,7 +93,7 @@ class KnowledgeRecord:
         if dtype == "int8":
             code = 1
             peak = float(np.abs(vectors).max(initial=0.0))
-            scale = peak / 127.0 if peak > _LEAST_PEAK else 1.0
+            scale = peak / 127.0 if peak > LEAST_PEAK else 1.0
             values = np.rint(vectors / scale).astype("<i1")
         else:
             with np.errstate(over="ignore"):  # refused just below

@@ -11,7 +11,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -77,12 +77,32 @@ class FieldSpec(BaseModel):
         return UNKNOWN if number != number else bisect_right(self.edges, number) + 1
 
 
+class KnowledgeSpec(BaseModel):
+    """Knowledge of users or of items that a model reads: up to ``rows`` vectors of ``dim`` numbers per owner.
+
+    ``name`` is the producer. Several rows are a sequence, oldest first: the last partitions of a user.
+    """
+
+    model_config = FrozenConfig
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+    side: Literal["user", "item"]
+    rows: Annotated[int, Field(ge=1, le=255)] = 1
+    dim: Annotated[int, Field(ge=1, le=4096)]
+
+    @property
+    def key(self) -> str:
+        """The spec's name in manifests and in reports: "user/liber"."""
+        return f"{self.side}/{self.name}"
+
+
 class FeatureSchema(BaseModel):
     """All that is needed to turn users, items and events into model inputs.
 
     Values of interactions (star ratings) lie from ``value_min`` to ``value_max``; what lies outside is refused where it
     enters. ``value_center`` and ``value_scale`` normalise them; values above ``liked_above`` count as positive.
-    ``history_types`` are the interaction types that enter the live history.
+    ``history_types`` are the interaction types that enter the live history. ``knowledge`` is what a model reads beside
+    fields and history: any number of spaces per side, of which one user space may be a sequence.
     """
 
     model_config = FrozenConfig
@@ -99,8 +119,7 @@ class FeatureSchema(BaseModel):
     value_scale: Annotated[float, Field(gt=0)] = 2.0
     liked_above: float = 3.0
     prior_liked: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    partitions: Annotated[int, Field(ge=1, le=255)]
-    knowledge_dim: Annotated[int, Field(ge=1, le=4096)]
+    knowledge: tuple[KnowledgeSpec, ...] = ()
 
     @model_validator(mode="after")
     def _is_consistent(self) -> FeatureSchema:
@@ -108,6 +127,13 @@ class FeatureSchema(BaseModel):
             names = [field.name for field in fields]
             if len(set(names)) != len(names):
                 raise ValueError(f"schema {self.name!r} repeats a field name")
+        keys = [spec.key for spec in self.knowledge]
+        if len(set(keys)) != len(keys):
+            raise ValueError(f"schema {self.name!r} repeats knowledge")
+        if any(spec.rows > 1 for spec in self.item_knowledge):
+            raise ValueError(f"schema {self.name!r}: an item has one vector per space")
+        if sum(spec.rows > 1 for spec in self.user_knowledge) > 1:
+            raise ValueError(f"schema {self.name!r}: only one space of a user may be a sequence")
         if not self.value_min <= self.liked_above < self.value_max:
             raise ValueError(f"schema {self.name!r} needs value_min <= liked_above < value_max")
         return self
@@ -120,6 +146,44 @@ class FeatureSchema(BaseModel):
     def fingerprint(self) -> str:
         """16 hex digits that change whenever encoded features would."""
         return fingerprint(self.model_dump(mode="json"))
+
+    @cached_property
+    def user_knowledge(self) -> tuple[KnowledgeSpec, ...]:
+        return tuple(spec for spec in self.knowledge if spec.side == "user")
+
+    @cached_property
+    def item_knowledge(self) -> tuple[KnowledgeSpec, ...]:
+        return tuple(spec for spec in self.knowledge if spec.side == "item")
+
+    @cached_property
+    def sequence(self) -> KnowledgeSpec | None:
+        """The user space that holds several vectors per user, if there is one."""
+        return next((spec for spec in self.knowledge if spec.rows > 1), None)
+
+    @cached_property
+    def user_columns(self) -> dict[str, slice]:
+        """Where each single-vector user space lies in the joined user vector, by name."""
+        return _columns([spec for spec in self.user_knowledge if spec.rows == 1])
+
+    @cached_property
+    def item_columns(self) -> dict[str, slice]:
+        """Where each item space lies in the joined item vector, by name."""
+        return _columns(self.item_knowledge)
+
+    @property
+    def user_width(self) -> int:
+        """Length of the joined user vector."""
+        return sum(spec.dim for spec in self.user_knowledge if spec.rows == 1)
+
+    @property
+    def item_width(self) -> int:
+        """Length of the joined item vector."""
+        return sum(spec.dim for spec in self.item_knowledge)
+
+    def with_knowledge(self, names: Sequence[str]) -> FeatureSchema:
+        """This schema with the knowledge of the producers ``names`` only."""
+        kept = tuple(spec for spec in self.knowledge if spec.name in names)
+        return FeatureSchema.model_validate({**self.model_dump(), "knowledge": kept})
 
     @property
     def user_slots(self) -> int:
@@ -134,6 +198,11 @@ class FeatureSchema(BaseModel):
 
     def encode_item_fields(self, features: Mapping[str, object]) -> list[int]:
         return _encode_fields(self.item_fields, features)
+
+
+def _columns(specs: Sequence[KnowledgeSpec]) -> dict[str, slice]:
+    ends = [sum(spec.dim for spec in specs[: at + 1]) for at in range(len(specs))]
+    return {spec.name: slice(end - spec.dim, end) for spec, end in zip(specs, ends, strict=True)}
 
 
 def _encode_fields(fields: Sequence[FieldSpec], features: Mapping[str, object]) -> list[int]:

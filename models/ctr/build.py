@@ -6,12 +6,12 @@ from typing import Literal
 
 from torch import nn
 
-from models.contract.encoding import INPUTS
 from models.contract.schema import FeatureSchema
 from models.ctr.dcn import DCNv2
 from models.ctr.deepfm import DeepFM
 from models.ctr.din import DIN
-from models.ctr.features import KNOWLEDGE_INPUTS, InputEmbedding
+from models.ctr.features import InputEmbedding
+from models.ctr.fusion import Fusion
 
 Architecture = Literal["din", "dcnv2", "deepfm"]
 
@@ -23,20 +23,15 @@ def build_model(
     *,
     dim: int,
     dropout: float,
-    knowledge: bool,
     knowledge_dropout: float,
+    fusion: Fusion = "target",
 ) -> nn.Module:
-    """An untrained model with ``item_rows`` id embeddings (row 0: unknown item)."""
-    embedding = InputEmbedding(schema, item_rows, dim, dropout, knowledge, knowledge_dropout)
+    """An untrained model: ``item_rows`` id embeddings (row 0: unknown item). It reads all knowledge of the schema."""
+    embedding = InputEmbedding(schema, item_rows, dim, dropout, knowledge_dropout)
     match architecture:
         case "din":
-            return DIN(embedding, dropout)
+            return DIN(embedding, dropout, fusion)
         case "dcnv2":
             return DCNv2(embedding, dropout)
         case "deepfm":
             return DeepFM(embedding, dropout)
-
-
-def model_inputs(knowledge: bool) -> tuple[str, ...]:
-    """Names of the inputs a model reads, in the contract's order."""
-    return tuple(name for name in INPUTS if knowledge or name not in KNOWLEDGE_INPUTS)

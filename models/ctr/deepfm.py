@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.ctr.dcn import all_fields
+from models.ctr.dcn import AllFields
 from models.ctr.features import InputEmbedding
-from models.ctr.layers import MLP, FactorizationMachine
+from models.ctr.layers import MLP, Dropout, FactorizationMachine
 
 
 class DeepFM(nn.Module):
@@ -19,15 +19,15 @@ class DeepFM(nn.Module):
 
     def __init__(self, embedding: InputEmbedding, dropout: float) -> None:
         super().__init__()
-        self.embedding = embedding
-        width = (embedding.user_width + embedding.item_width + 1 + int(embedding.knowledge)) * embedding.dim
+        self.fields = AllFields(embedding)
+        width = self.fields.count * embedding.dim
         self.second_order = FactorizationMachine()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.deep = MLP(width, (200, 80), dropout)
         self.out = nn.Linear(width + 80, 1)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        fields = all_fields(self.embedding, inputs)
+        fields = self.fields(inputs)
         flat = fields.flatten(1)
         linear = self.out(torch.cat([flat, self.deep(flat)], dim=1))
         logits: Tensor = (linear + self.second_order(self.dropout(fields)) / fields.shape[1]).squeeze(1)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from models.contract.encoding import USER_NUMERIC
+from models.contract.encoding import KNOWLEDGE_INPUTS, USER_NUMERIC, model_inputs
 from models.contract.items import ITEM_NUMERIC
 from models.contract.schema import FeatureSchema, FieldSpec
-
-KNOWLEDGE_INPUTS = ("history_vectors", "partition_vectors", "partition_mask", "item_vectors")
+from models.ctr.layers import Dropout
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
     """user [U, Fu, E], item [C, Fi, E], history [U, T, E] with history_mask [U, T]; partitions [U, J, E] with
-    partition_mask [U, J], or None in a model without knowledge."""
+    partition_mask [U, J], or None in a model without a sequence of knowledge vectors."""
 
     user: Tensor
     item: Tensor
@@ -43,32 +43,37 @@ class FieldEmbedding(nn.Module):
     def forward(self, indices: Tensor) -> Tensor:
         if not self.slots:  # a schema may do without profile fields
             return torch.zeros((*indices.shape[:-1], 0, self.dim), device=indices.device)
+        return torch.stack(self.columns(indices), dim=-2)
+
+    def columns(self, indices: Tensor) -> list[Tensor]:
+        """The embedding [.., E] of each field."""
         columns = []
         at = 0
         for slots, table in zip(self.slots, self.tables, strict=True):
             part = indices[..., at : at + slots]
             at += slots
-            values = torch.arange(table.shape[0], device=indices.device)
-            hot = (part.unsqueeze(-1) == values).to(table.dtype)
+            counts = torch.zeros((*part.shape[:-1], table.shape[0]), dtype=table.dtype, device=table.device)
+            counts = counts.scatter_add(-1, part, torch.ones_like(part, dtype=table.dtype))
             if slots == 1:
-                columns.append(hot.squeeze(-2) @ table)
+                columns.append(counts @ table)
             else:  # index 0 is padding here
-                counts = hot.sum(-2)[..., 1:]
+                counts = counts[..., 1:]
                 columns.append(counts @ table[1:] / counts.sum(-1, keepdim=True).clamp(min=1.0))
-        return torch.stack(columns, dim=-2)
+        return columns
 
 
 class InputEmbedding(nn.Module):
     """All inputs of the contract as embeddings of one width.
 
-    A history entry is the same embedding of its item as a candidate's, plus one of the user's rating of it. With
-    ``knowledge``, projected item vectors join the item fields and the history entries, and partition vectors become a
-    second sequence. In training, ``knowledge_dropout`` hides all knowledge of a sample at random: the model then also
-    knows how to rank users and items that have none.
+    A history entry is the same embedding of its item as a candidate's, plus one of the user's rating of it. Each
+    knowledge space of the schema is projected by itself: item spaces join the item fields and the history entries,
+    single-vector user spaces the user fields, and the partition vectors become a second sequence. In training,
+    ``knowledge_dropout`` hides all knowledge of a sample at random: the model then also knows how to rank users and
+    items that have none.
     """
 
     def __init__(
-        self, schema: FeatureSchema, item_rows: int, dim: int, dropout: float, knowledge: bool, knowledge_dropout: float
+        self, schema: FeatureSchema, item_rows: int, dim: int, dropout: float, knowledge_dropout: float
     ) -> None:
         super().__init__()
         self.user_fields = FieldEmbedding(schema.user_fields, dim)
@@ -80,18 +85,18 @@ class InputEmbedding(nn.Module):
         self.item_fields = FieldEmbedding(schema.item_fields, dim)
         self.item_numeric = nn.Linear(len(ITEM_NUMERIC), dim)
         self.value = nn.Linear(2, dim)
-        self.dropout = nn.Dropout(dropout)
-        self.knowledge = knowledge
+        self.dropout = Dropout(dropout)
+        self.knowledge_inputs = tuple(name for name in model_inputs(schema) if name in KNOWLEDGE_INPUTS)
         self.knowledge_dropout = knowledge_dropout
-        if knowledge:
-            self.vector = nn.Linear(schema.knowledge_dim, dim)
-            self.partition = nn.Linear(schema.knowledge_dim, dim)
-        self.user_width = len(schema.user_fields) + 1
-        self.item_width = len(schema.item_fields) + 2 + int(knowledge)
+        self.item_vectors = _Spaces(schema.item_columns, dim)
+        self.user_vectors = _Spaces(schema.user_columns, dim)
+        self.partition = nn.Linear(schema.sequence.dim, dim) if schema.sequence else None
+        self.user_width = len(schema.user_fields) + 1 + len(schema.user_columns)
+        self.item_width = len(schema.item_fields) + 2 + len(schema.item_columns)
         self.dim = dim
 
     def forward(self, inputs: dict[str, Tensor]) -> Embedded:
-        inputs = self._hide_knowledge(inputs) if self.knowledge and self.training else inputs
+        inputs = self._hide_knowledge(inputs) if self.knowledge_inputs and self.training else inputs
         user = [self.user_fields(inputs["user_categorical"]), self.user_numeric(inputs["user_numeric"]).unsqueeze(1)]
         ids = self.item_id(inputs["item_index"])
         item = [
@@ -100,25 +105,42 @@ class InputEmbedding(nn.Module):
             self.item_numeric(inputs["item_numeric"]).unsqueeze(1),
         ]
         value = inputs["history_value"].unsqueeze(2)
-        history = (
-            self.dropout(self.item_id(inputs["history_index"]))
-            + self.item_fields(inputs["history_categorical"]).sum(2)
-            + self.value(torch.cat([value, value.square()], dim=2))
-        )
+        history = self.dropout(self.item_id(inputs["history_index"]))
+        history = history + self.value(torch.cat([value, value.square()], dim=2))
+        history = sum(self.item_fields.columns(inputs["history_categorical"]), history)
+        if self.item_vectors.columns:
+            item.append(self.item_vectors(inputs["item_vectors"]))
+            history = sum(self.item_vectors.parts(inputs["history_vectors"]), history)
+        if self.user_vectors.columns:
+            user.append(self.user_vectors(inputs["user_vectors"]))
         partitions = partition_mask = None
-        if self.knowledge:
-            item.append(self.vector(inputs["item_vectors"]).unsqueeze(1))
-            history = history + self.vector(inputs["history_vectors"])
+        if self.partition is not None:
             partitions, partition_mask = self.partition(inputs["partition_vectors"]), inputs["partition_mask"]
         return Embedded(
             torch.cat(user, dim=1), torch.cat(item, dim=1), history, inputs["history_mask"], partitions, partition_mask
         )
 
     def _hide_knowledge(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        first = inputs["item_vectors"]
-        keep = (torch.rand(first.shape[0], device=first.device) >= self.knowledge_dropout).to(first.dtype)
-        hidden = {name: inputs[name] * keep.view(-1, *[1] * (inputs[name].dim() - 1)) for name in KNOWLEDGE_INPUTS}
+        samples = inputs["history_mask"]
+        keep = (torch.rand(samples.shape[0], device=samples.device) >= self.knowledge_dropout).to(samples.dtype)
+        hidden = {name: inputs[name] * keep.view(-1, *[1] * (inputs[name].dim() - 1)) for name in self.knowledge_inputs}
         return {**inputs, **hidden}
+
+
+class _Spaces(nn.Module):
+    """Joined knowledge vectors [.., W] -> one embedding per space [.., spaces, E]."""
+
+    def __init__(self, columns: Mapping[str, slice], dim: int) -> None:
+        super().__init__()
+        self.columns = tuple(columns.values())
+        self.projections = nn.ModuleList(nn.Linear(one.stop - one.start, dim) for one in self.columns)
+
+    def forward(self, joined: Tensor) -> Tensor:
+        return torch.stack(self.parts(joined), dim=-2)
+
+    def parts(self, joined: Tensor) -> list[Tensor]:
+        """The embedding [.., E] of each space."""
+        return [layer(joined[..., one]) for one, layer in zip(self.columns, self.projections, strict=True)]
 
 
 def spread(user: Tensor, candidates: int) -> Tensor:

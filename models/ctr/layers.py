@@ -10,13 +10,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+class Dropout(nn.Module):
+    """Dropout whose rate is a multiple of 1/256, drawn eight elements at a time from one 64-bit random number.
+
+    torch draws one number per element, on one thread: a quarter of the time of training on a CPU.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.dropped = round(rate * 256)
+        if not 0 <= self.dropped < 256:
+            raise ValueError(f"a dropout of {rate} is not from 0 to 1")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.dropped:
+            return x
+        draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        kept = draws.view(torch.uint8)[: x.numel()] >= self.dropped
+        return x * kept.to(x.dtype).mul_(256 / (256 - self.dropped)).view(x.shape)
+
+
 class MLP(nn.Sequential):
     """Linear - ReLU - dropout, once per width in ``hidden``. [.., n] -> [.., hidden[-1]]."""
 
     def __init__(self, width: int, hidden: tuple[int, ...], dropout: float) -> None:
         layers: list[nn.Module] = []
         for out in hidden:
-            layers += [nn.Linear(width, out), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(width, out), nn.ReLU(), Dropout(dropout)]
             width = out
         super().__init__(*layers)
 
@@ -56,6 +76,8 @@ class TargetAttention(nn.Module):
 
     def __init__(self, query: int, key: int, out: int, heads: int) -> None:
         super().__init__()
+        if out % heads:
+            raise ValueError(f"{heads} heads do not share {out} dimensions evenly")
         self.heads, self.width = heads, out // heads
         self.query = nn.Linear(query, out)
         self.key = nn.Linear(key, out, bias=False)

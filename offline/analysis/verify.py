@@ -19,12 +19,13 @@ from models.contract.encoding import ItemBatch, UserBatch, encode
 from models.contract.events import EVENT_DTYPE, item_hash
 from models.contract.exposures import Exposure, history_digest
 from models.contract.items import ItemTable
-from models.contract.knowledge import FloatArray, KnowledgeRecord
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.data.movielens import read_catalogue
-from offline.knowledge.build import Knowledge
+from offline.data.source import open_source
+from offline.knowledge.held import held
+from offline.knowledge.vectors import Knowledge
 from offline.publish.connection import open_store
+from offline.publish.gate import read_model
 from offline.publish.release import live_release, read_manifest
 from offline.publish.streams import exposures
 from offline.publish.users import packed_history
@@ -63,7 +64,8 @@ class Verification:
 
 def verify(job: Job, url: str | None, wanted: int) -> Verification:
     """Compare the newest ``wanted`` comparable exposures; with ``url``, send as many requests first."""
-    log, knowledge, path = InteractionLog.load(job.log), Knowledge.load(job.knowledge), job.models / "report.json"
+    log, path = InteractionLog.load(job.log), job.models / "report.json"
+    knowledge = held(job.knowledge, job.config.feature_schema, log)
     if url is not None:
         _send(url, log, wanted)
     with open_store(job.data_dir) as store:
@@ -91,13 +93,11 @@ class _Replay:
     """The live release, rebuilt from the jobs' files."""
 
     def __init__(self, job: Job, log: InteractionLog, knowledge: Knowledge) -> None:
-        self._schema = job.config.feature_schema
-        self._log, self._knowledge, self._job = log, knowledge, job
-        self._catalogue = read_catalogue(job.raw)
         report = TrainingReport.load(job.models / "report.json")
-        encoder = SampleEncoder(
-            self._schema, self._catalogue, log, knowledge, job.config.knowledge.partition_size, report.trained_rows
-        )
+        self._schema = read_model(job.models / report.artifact).feature_schema
+        self._log, self._knowledge, self._job = log, knowledge, job
+        self._catalogue = open_source(job.config.data, job.raw).catalogue()
+        encoder = SampleEncoder(self._schema, self._catalogue, log, knowledge, report.trained_rows)
         self._model = load_served(job.config, report, encoder, job.models)
         self._table: ItemTable = encoder.table_with(statistics_until(self._schema, log, len(log)))
         self._index = log.by_user()
@@ -114,20 +114,13 @@ class _Replay:
         if exposure.degraded or exposure.item_features or history_digest(events) != exposure.history_digest:
             return None
         features = dict(self._catalogue.users.get(exposure.user_id, {}))
-        users = UserBatch.single(self._schema, self._table, features, events, self._published(at))
+        known = {} if at is None else self._knowledge.of_user(at)
+        users = UserBatch.single(self._schema, self._table, features, events, known)
         items = ItemBatch.gather(self._table, self._table.rows_of(exposure.items))
         tensors = encode(self._schema, self._table, users, items, knowledge=exposure.knowledge)
         with torch.inference_mode():
             logits = self._model({name: torch.from_numpy(array) for name, array in tensors.items()})
         return float(np.abs(torch.sigmoid(logits).numpy() - np.array(exposure.scores, np.float32)).max())
-
-    def _published(self, at: int | None) -> FloatArray | None:
-        vectors = self._knowledge.of_user(at)[-self._schema.partitions :] if at is not None else None
-        if vectors is None or len(vectors) == 0:
-            return None
-        space = self._knowledge.spaces["user"]
-        packed = KnowledgeRecord("", space.fingerprint, vectors, 0, 0).pack(space.dtype)
-        return KnowledgeRecord.unpack(packed, "", space.fingerprint).vectors
 
 
 def _send(url: str, log: InteractionLog, count: int) -> None:

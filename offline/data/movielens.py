@@ -5,17 +5,14 @@ MovieLens may be used for research and must not be redistributed, so it is fetch
 
 from __future__ import annotations
 
-import hashlib
 import re
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from offline.data.catalogue import Catalogue, DataError
-from offline.data.files import write_bytes
+from offline.data.config import MOVIELENS_COLUMNS
+from offline.data.rules import Place, Problems
+from offline.data.wheel import downloaded, lie_there, put
 
 WHEEL = "recbole==1.2.1"
 _FOLDER = "recbole/dataset_example/ml-100k"
@@ -29,23 +26,38 @@ FILES = {
 _ARTICLE = re.compile(r"^(?P<rest>.+), (?P<article>The|A|An|Les|Le|La|L'|Il|El|Das|Der|Die|Los|Las|I|Un|Une)(?= \(|$)")
 
 
+class MovieLens100K:
+    """The source; see ``offline.data.source.Reader``."""
+
+    item_columns = frozenset(MOVIELENS_COLUMNS)
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def state(self) -> dict[str, str]:
+        """What the content depends on: it never changes."""
+        return FILES
+
+    def fetch(self) -> bool:
+        return fetch(self._folder)
+
+    def catalogue(self, problems: Problems) -> Catalogue:
+        return read_catalogue(self._folder)
+
+    def rows(self, problems: Problems) -> Iterator[tuple[str, str, float, int]]:
+        return read_ratings(self._folder)
+
+    def place(self, number: int) -> Place:
+        """Where the interaction of that number (from 0) stands."""
+        return Place("ml-100k.inter", number + 1)
+
+
 def fetch(folder: Path) -> bool:
     """Put the three files into ``folder``. False if they already lie there; DataError if they cannot be had."""
-    if all(_digest(folder / name) == digest for name, digest in FILES.items()):
+    if lie_there(folder, FILES):
         return False
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as download:
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", download, WHEEL]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = list(Path(download).glob("*.whl"))
-        if result.returncode != 0 or len(wheels) != 1:
-            raise DataError(f"could not download {WHEEL}: {result.stderr.strip()[-500:]}")
-        with zipfile.ZipFile(wheels[0]) as archive:
-            for name, expected in FILES.items():
-                content = archive.read(f"{_FOLDER}/{name}")
-                if hashlib.sha256(content).hexdigest() != expected:
-                    raise DataError(f"{name} in {WHEEL} is not the file this project knows")
-                write_bytes(folder / name, content)
+    with downloaded(WHEEL) as archive:
+        put(folder, {name: archive.read(f"{_FOLDER}/{name}") for name in FILES}, FILES)
     return True
 
 
@@ -86,11 +98,9 @@ def _in_front(match: re.Match[str]) -> str:
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
+    if not path.is_file():
+        raise DataError(f"{path} is not there: run `fetch`")
     with path.open(encoding="utf-8") as lines:
         names = [column.split(":")[0] for column in next(lines).rstrip("\n").split("\t")]
         for line in lines:
             yield dict(zip(names, line.rstrip("\n").split("\t"), strict=True))
-
-
-def _digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

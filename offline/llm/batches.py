@@ -8,6 +8,7 @@ from itertools import groupby
 
 from tqdm import tqdm
 
+from offline.llm.budget import Hold, Purse
 from offline.llm.cache import ResponseCache
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
 
@@ -39,15 +40,33 @@ def make_batches(missing: Mapping[str, Prompt], batch_size: int) -> deque[Batch]
 
 
 class BatchRun:
-    """Answers batches with a bounded number of workers; `answers` and `failures` are keyed by cache key."""
+    """Answers batches with a bounded number of workers; all results are keyed by cache key.
 
-    def __init__(self, ask: Ask, cache: ResponseCache, give_up_after: int) -> None:
+    `failures` were asked in vain, `too_dear` were never asked because they do not fit into what `purse` has left, and
+    `stopped` says why the others without an answer were not asked either. `account` names the run and its ledger line
+    so far, which are stored together with the answers. A server that asks to wait for more than `patience` seconds
+    stops the run at once, as do `give_up_after` calls in a row that failed with a TransientError.
+    """
+
+    def __init__(
+        self,
+        ask: Ask,
+        cache: ResponseCache,
+        purse: Purse,
+        account: Callable[[], tuple[str, str] | None],
+        give_up_after: int,
+        patience: float,
+    ) -> None:
         self.answers: dict[str, Completion] = {}
         self.failures: dict[str, str] = {}
+        self.too_dear: set[str] = set()
         self.stopped: str | None = None
         self._ask = ask
         self._cache = cache
+        self._purse = purse
+        self._account = account
         self._give_up_after = give_up_after
+        self._patience = patience
         self._failed_in_a_row = 0
         self._defect: Exception | None = None
         self._unstored: dict[str, Completion] = {}
@@ -71,35 +90,21 @@ class BatchRun:
             finally:
                 # cancelled (Ctrl-C) between an answer and its commit: these were paid too
                 if self._unstored:
-                    self._cache.put_many(self._unstored)
+                    self._cache.put_many(self._unstored, self._account())
         if self._defect is not None:
             raise self._defect
 
     async def _work(self, batches: deque[Batch], bar: "tqdm[None]", hits: int) -> None:
-        while batches and self.stopped is None:
-            batch = batches.popleft()
-            prompts = [prompt for _, prompt in batch]
+        while (affordable := await self._next(batches)) is not None:
+            batch, hold = affordable
+            completions: list[Completion] | None = None
             try:
-                completions = await self._ask(prompts)
-            except UnusableBackendError as error:
-                self._fail(batch, error)
-                self.stopped = str(error)
-            except PermanentError as error:
-                if len(batch) > 1:
-                    # one bad prompt must not take its neighbours with it: halve until it stands alone
-                    half = len(batch) // 2
-                    batches.extendleft((batch[half:], batch[:half]))
-                    continue
-                self._fail(batch, error)
-            except TransientError as error:
-                self._fail(batch, error)
-                self._failed_in_a_row += 1
-                if self._failed_in_a_row >= self._give_up_after:
-                    self.stopped = f"{self._failed_in_a_row} calls in a row failed, the last with: {error}"
-            except Exception as error:  # noqa: BLE001 - raised by answer() once the other workers have stored theirs
-                self._defect = self._defect or error
-                self.stopped = str(error)
-            else:
+                completions = await self._ask([prompt for _, prompt in batch])
+            except Exception as error:  # noqa: BLE001 - a defect is raised by answer() once the others have stored theirs
+                self._failed(batches, batch, error)
+            finally:
+                self._purse.settle(hold, completions)
+            if completions is not None:
                 self._failed_in_a_row = 0
                 answers = {key: completion for (key, _), completion in zip(batch, completions, strict=True)}
                 await self._store(answers)
@@ -107,8 +112,46 @@ class BatchRun:
                 bar.set_postfix(hits=hits, paid=len(self.answers), refresh=False)
                 bar.update(len(batch))
 
-    def _fail(self, batch: Batch, error: Exception) -> None:
+    async def _next(self, batches: deque[Batch]) -> tuple[Batch, Hold] | None:
+        """Take the next batch, or as much of it as the budget has left, and set its tokens aside; None at the end.
+
+        Batches in flight were set aside in full, so the budget may have more when they are answered: wait for them.
+        With nothing in flight, a prompt that does not fit never will; the shorter ones behind it may.
+        """
+        while batches and self.stopped is None:
+            batch = batches.popleft()
+            hold = self._purse.hold([prompt for _, prompt in batch])
+            rest = batch[len(hold) :]
+            if not hold and not self._purse.holding:
+                self.too_dear.add(rest.pop(0)[0])
+            if rest:
+                batches.appendleft(rest)
+            if hold:
+                return batch[: len(hold)], hold
+            if self._purse.holding:
+                await self._purse.wait()
+        return None
+
+    def _failed(self, batches: deque[Batch], batch: Batch, error: Exception) -> None:
+        """Record what a call's failure means for its batch and for the run."""
+        if isinstance(error, PermanentError) and not isinstance(error, UnusableBackendError) and len(batch) > 1:
+            # one bad prompt must not take its neighbours with it: halve until it stands alone
+            half = len(batch) // 2
+            batches.extendleft((batch[half:], batch[:half]))
+            return
+        if not isinstance(error, PermanentError | TransientError):
+            self._defect = self._defect or error
+            self.stopped = str(error)
+            return
         self.failures |= {key: f"{type(error).__name__}: {error}" for key, _ in batch}
+        if isinstance(error, UnusableBackendError):
+            self.stopped = str(error)
+        elif isinstance(error, TransientError):
+            self._failed_in_a_row += 1
+            if error.retry_after is not None and error.retry_after > self._patience:
+                self.stopped = f"the server asks to wait for {error.retry_after:.0f} s: {error}"
+            elif self._failed_in_a_row >= self._give_up_after:
+                self.stopped = f"{self._failed_in_a_row} calls in a row failed, the last with: {error}"
 
     async def _store(self, answers: dict[str, Completion]) -> None:
         """Return once the answers are on the disk.
@@ -122,7 +165,7 @@ class BatchRun:
             if not taken:
                 return
             try:
-                await asyncio.to_thread(self._cache.put_many, taken)
+                await asyncio.to_thread(self._cache.put_many, taken, self._account())
             except BaseException:
                 self._unstored = taken | self._unstored
                 raise

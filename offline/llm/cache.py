@@ -1,7 +1,9 @@
 """Content-addressed store of LLM answers: what was paid once is never paid again.
 
 Holds keys, answers and token counts. It never holds the prompt: prompts quote data sets (MovieLens) that may not be
-redistributed, while an exported cache is meant to be. Several processes may use one file on a local disk.
+redistributed, while an exported cache is meant to be. Beside the answers lie the accounts of runs that have not ended
+(runs.py), because only the transaction that stores answers can say exactly how many were stored. Several processes may
+use one file on a local disk.
 """
 
 import gzip
@@ -15,6 +17,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -35,6 +38,8 @@ CREATE TABLE IF NOT EXISTS answers (
     created_at REAL NOT NULL
 ) WITHOUT ROWID
 """
+# No new version: a program that does not know this table can use the file and never looks at it.
+_RUNS_SCHEMA = "CREATE TABLE IF NOT EXISTS runs (run_id TEXT PRIMARY KEY, account TEXT NOT NULL) WITHOUT ROWID"
 
 
 class CacheError(Exception):
@@ -59,11 +64,12 @@ class ResponseCache:
     """Answers by key in one SQLite file; usable from any thread.
 
     `put_many` returns only after the answers are on the disk (synchronous=FULL), so they survive kill -9 and a power
-    cut. Raises CacheError when the file is not a response cache.
+    cut. Raises CacheError when the file is not a response cache, and when it cannot be read or written (a full disk).
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._lock = threading.Lock()
         try:
             self._connection = sqlite3.connect(
@@ -87,13 +93,13 @@ class ResponseCache:
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
-        with self._lock:
+        with self._database():
             self._connection.close()
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Completion]:
         """Return the known answers among `keys`; unknown keys are absent."""
         found: dict[str, Completion] = {}
-        with self._lock:
+        with self._database():
             for start in range(0, len(keys), _KEYS_PER_QUERY):
                 chunk = keys[start : start + _KEYS_PER_QUERY]
                 marks = ",".join("?" * len(chunk))
@@ -102,14 +108,27 @@ class ResponseCache:
                     found[key] = Completion(text, prompt_tokens, completion_tokens)
         return found
 
-    def put_many(self, answers: Mapping[str, Completion]) -> None:
-        """Store answers in one transaction, replacing those already there (a rerun without cache renews them)."""
-        self._insert("REPLACE", answers.items())
+    def put_many(self, answers: Mapping[str, Completion], account: tuple[str, str] | None = None) -> None:
+        """Store answers in one transaction, replacing those already there (a rerun without cache renews them).
+
+        `account` is a run's id and its ledger line so far, stored in the same transaction.
+        """
+        self._insert("REPLACE", answers.items(), account)
+
+    def open_runs(self) -> dict[str, str]:
+        """Return the accounts of runs that have not ended, by id, oldest first."""
+        with self._database():
+            return dict(self._connection.execute("SELECT run_id, account FROM runs ORDER BY run_id").fetchall())
+
+    def forget_run(self, run_id: str) -> None:
+        """Drop the account of a run that is in the ledger now."""
+        with self._database():
+            self._connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
 
     def totals(self) -> tuple[int, int, int]:
         """Return how many answers are stored and their prompt and completion tokens, all runs together."""
         query = "SELECT count(*), total(prompt_tokens), total(completion_tokens) FROM answers"
-        with self._lock:
+        with self._database():
             count, prompt_tokens, completion_tokens = self._connection.execute(query).fetchone()
         return int(count), int(prompt_tokens), int(completion_tokens)
 
@@ -120,7 +139,7 @@ class ResponseCache:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         query = "SELECT key, text, prompt_tokens, completion_tokens FROM answers ORDER BY key"
-        with self._lock:
+        with self._database():
             rows = self._connection.execute(query).fetchall()
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as raw:
             try:
@@ -155,6 +174,15 @@ class ResponseCache:
             raise CacheError(f"{path}: damaged gzip file: {error}") from error
         return self._insert("IGNORE", answers)
 
+    @contextmanager
+    def _database(self) -> Iterator[None]:
+        """The connection, for one thread at a time."""
+        try:
+            with self._lock:
+                yield
+        except sqlite3.Error as error:
+            raise CacheError(f"{self._path}: {error}") from error
+
     def _prepare(self, path: Path) -> None:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
@@ -164,17 +192,22 @@ class ResponseCache:
         if version == 0:
             self._connection.execute(_SCHEMA)
             self._connection.execute(f"PRAGMA user_version={_VERSION}")
+        self._connection.execute(_RUNS_SCHEMA)
 
-    def _insert(self, conflict: str, answers: Iterable[tuple[str, Completion]]) -> int:
+    def _insert(
+        self, conflict: str, answers: Iterable[tuple[str, Completion]], account: tuple[str, str] | None = None
+    ) -> int:
         now = time.time()
         rows = [(key, answer.text, answer.prompt_tokens, answer.completion_tokens, now) for key, answer in answers]
         statement = f"INSERT OR {conflict} INTO answers VALUES (?, ?, ?, ?, ?)"  # noqa: S608 - one of two constants
-        with self._lock:
+        with self._database():
             before = self._connection.total_changes
             # IMMEDIATE takes the write lock up front: upgrading a read lock fails when two processes try it
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 self._connection.executemany(statement, rows)
+                if account is not None:
+                    self._connection.execute("INSERT OR REPLACE INTO runs VALUES (?, ?)", account)
                 self._connection.execute("COMMIT")
             except BaseException:
                 # a failed COMMIT (disk full) may have rolled back already

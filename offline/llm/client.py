@@ -1,18 +1,27 @@
 """The one way a job asks a language model: cache first, then batches, retries, and every answer stored at once.
 
 What a kill costs: a worker stores its answers before it takes the next batch, so kill -9 loses at most what was in
-flight, `concurrency` x `backend.batch_size` prompts. Whatever was stored is never paid again.
+flight, `concurrency` x `backend.batch_size` prompts. Whatever was stored is never paid again. More cannot be had from
+this side: a server that worked on a prompt when its client died has been paid, and without a way to ask for that
+answer later (idempotent requests), nobody but the server has it. An answer that arrived is exposed until its commit is
+written, which may have to wait for the commit before it. Measured with kills at random moments and calls of 0.5 s: of
+1,270 answers that arrived in 40 runs with 16 calls in flight, 3 were lost; of 73 in 40 runs with one call, none.
 """
 
 import asyncio
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from offline.llm.answers import BUDGET, DRY_RUN, NEVER_ASKED, UNTRIED, Answers
 from offline.llm.batches import BatchRun, make_batches
+from offline.llm.budget import Budget, BudgetError, Purse
 from offline.llm.cache import ResponseCache, cache_key
+from offline.llm.estimate import TokenEstimate
 from offline.llm.ledger import Ledger
-from offline.llm.protocol import Backend, Completion, Prompt, TransientError
+from offline.llm.plan import Plan, plan_of
+from offline.llm.protocol import Backend, Completion, PermanentError, Prompt, TransientError
 from offline.llm.retry import Backoff
 
 
@@ -38,11 +47,13 @@ class LLMRunError(Exception):
 
 
 class LLMClient:
-    """Answers prompts through one back end, one cache and one ledger.
+    """Answers prompts through one back end, one cache and one ledger, for one run of a job.
 
     `concurrency` bounds the calls in flight, `max_attempts` the tries of one call. `use_cache=False` asks everything
     anew and still stores the answers. `give_up_after` calls in a row that failed for good with a TransientError (a
-    server that is down, not one that stumbles) stop the run.
+    server that is down, not one that stumbles) stop the run. What stops the run stops it for good: later calls return
+    what is cached, at once. `budget` bounds what the run may spend; with `dry_run` the back end is never called, and
+    what would be asked adds up in `planned`. `absent` remembers over all calls what has no answer, and why.
     """
 
     def __init__(
@@ -56,9 +67,14 @@ class LLMClient:
         use_cache: bool = True,
         backoff: Backoff | None = None,
         give_up_after: int = 20,
+        budget: Budget | None = None,
+        dry_run: bool = False,
+        tokens_per_second: float | None = None,
     ) -> None:
         if min(concurrency, max_attempts, give_up_after) < 1:
             raise ValueError("concurrency, max_attempts and give_up_after must be at least 1")
+        self.planned = Plan()
+        self.absent: dict[str, str] = {}
         self._backend = backend
         self._cache = cache
         self._ledger = ledger
@@ -67,51 +83,137 @@ class LLMClient:
         self._use_cache = use_cache
         self._backoff = backoff or Backoff()
         self._give_up_after = give_up_after
+        self._dry_run = dry_run
+        self._tokens_per_second = tokens_per_second
+        self._estimate = TokenEstimate()
+        self._purse = Purse(budget or Budget(), ledger.prices, self._estimate)
+        self._stopped: str | None = None
 
-    async def complete_all(self, prompts: Sequence[Prompt], progress_label: str) -> list[str]:
-        """Return the answers in the order of `prompts`; equal prompts are asked once and share their answer.
+    async def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
+        """Return what answers there are, in the order of `prompts`; equal prompts are asked once and share theirs.
 
-        Raises LLMRunError after everything else was answered and stored. An error that is neither transient nor
-        permanent (a defect, a full disk) is raised as it is, after the calls in flight were stored.
+        Prompts that failed, were not tried or did not fit into the budget are absent, whatever the reason: a run
+        always gets the answers that are stored. Only an error that is neither transient nor permanent (a defect, a
+        full disk) is raised, as it is, after the calls in flight were stored.
         """
         started = time.perf_counter()
-        keys = [cache_key(self._backend.model_id, prompt) for prompt in prompts]
-        wanted = dict(zip(keys, prompts, strict=True))
-        known: dict[str, Completion] = {}
-        if self._use_cache:
-            known = await asyncio.to_thread(self._cache.get_many, list(wanted))
+        keys, wanted, known = await self._look_up(prompts)
         missing = {key: prompt for key, prompt in wanted.items() if key not in known}
         self._ledger.prompts += len(prompts)
         self._ledger.duplicates += len(prompts) - len(wanted)
         self._ledger.cache_hits += len(known)
-
-        run = BatchRun(self._ask, self._cache, self._give_up_after)
         try:
-            await run.answer(
-                make_batches(missing, self._backend.batch_size), self._concurrency, progress_label, len(known)
-            )
+            if self._dry_run:
+                # counted once, although the next list may ask for it again
+                new = {key: prompt for key, prompt in missing.items() if key not in self.absent}
+                self.planned += self._plan(len(prompts), len(known), new)
+                reasons, stopped = dict.fromkeys(missing, DRY_RUN), None
+            else:
+                reasons, stopped = await self._ask_missing(missing, known, progress_label)
         finally:
-            self._ledger.failures += len(run.failures)
             self._ledger.seconds += time.perf_counter() - started
+        self._remember(wanted, reasons, stopped)
+        completions = tuple(known.get(key) for key in keys)
+        absent = {at: reasons[key] for at, key in enumerate(keys) if key in reasons}
+        return Answers(completions, absent, stopped)
 
-        answers = known | run.answers
-        if len(answers) < len(wanted):
-            failed = {at: run.failures[key] for at, key in enumerate(keys) if key in run.failures}
-            untried = [at for at, key in enumerate(keys) if key not in answers and key not in run.failures]
-            raise LLMRunError(progress_label, len(prompts), failed, untried, run.stopped)
-        return [answers[key].text for key in keys]
+    async def complete_all(self, prompts: Sequence[Prompt], progress_label: str) -> list[str]:
+        """As `ask_all`, for callers that need every answer: raises LLMRunError if one is absent."""
+        answers = await self.ask_all(prompts, progress_label)
+        if not answers.complete:
+            failed = {at: reason for at, reason in answers.absent.items() if reason not in NEVER_ASKED}
+            untried = [at for at in answers.absent if at not in failed]
+            raise LLMRunError(progress_label, len(prompts), failed, untried, answers.stopped)
+        return [completion.text for completion in answers.completions if completion is not None]
 
     async def complete_live(self, prompt: Prompt) -> Completion:
-        """Ask the model now, with retries, whatever the cache holds, and leave the cache as it is (spot checks)."""
+        """Ask the model now, with retries, whatever the cache holds, and leave the cache as it is (spot checks).
+
+        Raises BudgetError when the call does not fit into the budget, PermanentError in a dry run.
+        """
+        if self._dry_run:
+            raise PermanentError("a dry run asks nothing")
+        hold = self._purse.hold([prompt])
+        if not hold:
+            raise BudgetError("the call does not fit into what is left of the budget")
         started = time.perf_counter()
         self._ledger.prompts += 1
+        completions: list[Completion] | None = None
         try:
-            return (await self._ask([prompt]))[0]
+            completions = await self._ask([prompt])
+            return completions[0]
         except Exception:
             self._ledger.failures += 1
             raise
         finally:
+            self._purse.settle(hold, completions)
             self._ledger.seconds += time.perf_counter() - started
+            await asyncio.to_thread(self._cache.put_many, {}, self._account())
+
+    async def plan(self, prompts: Sequence[Prompt]) -> Plan:
+        """What asking these prompts would take; asks nothing and remembers nothing."""
+        _, wanted, known = await self._look_up(prompts)
+        missing = {key: prompt for key, prompt in wanted.items() if key not in known}
+        return self._plan(len(prompts), len(known), missing)
+
+    def _plan(self, prompts: int, cached: int, missing: Mapping[str, Prompt]) -> Plan:
+        size, prices = self._backend.batch_size, self._ledger.prices
+        return plan_of(prompts, cached, missing, size, self._estimate, prices, self._tokens_per_second)
+
+    async def _look_up(self, prompts: Sequence[Prompt]) -> tuple[list[str], dict[str, Prompt], dict[str, Completion]]:
+        """Cache keys in order, the different prompts by key, and the stored answers that may be used."""
+        keys = [cache_key(self._backend.model_id, prompt) for prompt in prompts]
+        wanted = dict(zip(keys, prompts, strict=True))
+        stored = await asyncio.to_thread(self._cache.get_many, list(wanted))
+        self._estimate.learn((wanted[key], completion) for key, completion in stored.items())
+        return keys, wanted, stored if self._use_cache else {}
+
+    async def _ask_missing(
+        self, missing: Mapping[str, Prompt], known: dict[str, Completion], label: str
+    ) -> tuple[dict[str, str], str | None]:
+        """Ask, add the answers to `known`, and return why the others are absent and what stopped the run."""
+        if self._stopped is not None:
+            return dict.fromkeys(missing, UNTRIED), self._stopped
+        started, before = time.perf_counter(), self._ledger.seconds
+
+        def account() -> tuple[str, str] | None:
+            return self._account(before + time.perf_counter() - started)
+
+        run = BatchRun(
+            self._ask, self._cache, self._purse, account, self._give_up_after, self._backoff.longest_retry_after
+        )
+        try:
+            await run.answer(make_batches(missing, self._backend.batch_size), self._concurrency, label, len(known))
+        finally:
+            self._ledger.failures += len(run.failures)
+        self._stopped = run.stopped
+        known |= run.answers
+        reasons = {
+            key: run.failures.get(key) or (BUDGET if key in run.too_dear else UNTRIED)
+            for key in missing
+            if key not in run.answers
+        }
+        return reasons, run.stopped or (BUDGET if run.too_dear else None)
+
+    def _remember(self, wanted: Mapping[str, Prompt], reasons: Mapping[str, str], stopped: str | None) -> None:
+        for key in wanted:
+            if key in reasons:
+                self.absent.setdefault(key, reasons[key])
+            else:
+                self.absent.pop(key, None)
+        self._ledger.absent = len(self.absent)
+        if not self.absent:
+            self._ledger.reason = ""
+        elif reasons and not self._ledger.reason:
+            self._ledger.reason = stopped or next(iter(reasons.values()))
+
+    def _account(self, seconds: float | None = None) -> tuple[str, str] | None:
+        """The run's id and its ledger line so far; `seconds` while a call of this client is still going on.
+
+        None for a ledger without an id: nobody opened a run for it (runs.py), and nobody would end it.
+        """
+        ledger = self._ledger if seconds is None else replace(self._ledger, seconds=seconds)
+        return (ledger.run_id, ledger.line()) if ledger.run_id else None
 
     async def _ask(self, batch: Sequence[Prompt]) -> list[Completion]:
         """Make one call with retries and account for it."""
@@ -120,7 +222,9 @@ class LLMClient:
             try:
                 completions = await self._backend.complete(batch)
             except TransientError as error:
-                if attempt == self._max_attempts:
+                # trying again earlier than the server asks to would only be refused
+                impatient = (error.retry_after or 0.0) > self._backoff.longest_retry_after
+                if attempt == self._max_attempts or impatient:
                     raise
                 self._ledger.retries += 1
                 delay = self._backoff.delay(attempt, error.retry_after)
@@ -129,6 +233,7 @@ class LLMClient:
             await self._backoff.sleep(delay)
         if len(completions) != len(batch):
             raise RuntimeError(f"{self._backend.model_id} answered {len(completions)} of {len(batch)} prompts")
+        self._estimate.learn(zip(batch, completions, strict=True))
         self._ledger.paid += len(completions)
         self._ledger.prompt_tokens += sum(completion.prompt_tokens for completion in completions)
         self._ledger.completion_tokens += sum(completion.completion_tokens for completion in completions)

@@ -4,8 +4,10 @@ torch and transformers are imported on the first prompt, so a fully cached run n
 """
 
 import asyncio
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,8 @@ class LocalBackend:
     """Generates with transformers, one batch at a time, in a thread of its own.
 
     `checkpoints` is the folder for converted weights, `model` a GGUF file or checkpoint folder (None: the packaged
-    SmolLM2-135M-Instruct). Greedy when the temperature is 0: then the same batch gives the same text, while another
-    batch may differ in a word, because padding changes bfloat16 rounding; the cache keeps answers stable.
+    SmolLM2-135M-Instruct). The same batch gives the same text, also at a temperature above 0, where the prompts are the
+    seed. Another batch may differ in a word, because padding changes bfloat16 rounding; the cache keeps answers stable.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class _Generator:
         inputs = self._tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt").to(self._device)
         width = int(inputs["input_ids"].shape[1])
         self._check_context(width, prompts[0].max_tokens)
-        with self._torch.inference_mode(), quiet_transformers():
+        with self._torch.inference_mode(), quiet_transformers(), self._seeded(prompts):
             output = self._model.generate(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
@@ -115,6 +117,15 @@ class _Generator:
             self._completion(tokens, counted)
             for tokens, counted in zip(output[:, width:].tolist(), prompt_tokens, strict=True)
         ]
+
+    @contextmanager
+    def _seeded(self, prompts: list[Prompt]) -> Iterator[None]:
+        """Draw from the prompts' own random numbers, and leave those of the process as they are."""
+        devices = [self._model.device.index or 0] if self._device == "cuda" else []
+        with self._torch.random.fork_rng(devices):
+            digest = hashlib.sha256(repr(prompts).encode()).digest()
+            self._torch.manual_seed(int.from_bytes(digest[:7]))  # torch takes less than 64 bits
+            yield
 
     def _check_context(self, width: int, max_tokens: int) -> None:
         limit = getattr(self._model.config, "max_position_embeddings", None)

@@ -123,7 +123,7 @@ class OpenAIBackend:
 def _parse(reply: Any) -> Completion:
     text = reply["choices"][0]["message"]["content"]
     if text is None:
-        raise PermanentError("the server answered without content (refused, or all tokens went into reasoning)")
+        text = ""  # refused, or all tokens went into reasoning: paid all the same, so it is an answer to be stored
     if not isinstance(text, str):
         raise TypeError("content is not text")
     usage = reply.get("usage") or {}

@@ -2,18 +2,26 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
+from offline.engine.backend import backend_on
+from offline.engine.local import LocalEngine
+from offline.engine.protocol import Engine
+from offline.llm.answers import Answers
+from offline.llm.budget import Budget
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.config import LLMConfig, open_backend
-from offline.llm.ledger import Ledger
+from offline.llm.ledger import Ledger, read_ledger, tokens_per_second
+from offline.llm.plan import Plan
 from offline.llm.protocol import Completion, Prompt
+from offline.llm.runs import CACHE_FILE, LEDGER_FILE, accounted
 
-CACHE_FILE = "answers.sqlite3"
-LEDGER_FILE = "ledger.jsonl"
 CHECKPOINTS = "checkpoints"
+
+__all__ = ["CACHE_FILE", "CHECKPOINTS", "LEDGER_FILE", "LLMSession", "open_session"]
 
 
 class LLMSession:
@@ -25,6 +33,10 @@ class LLMSession:
         self.ledger = ledger
         self._runner = runner
 
+    def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
+        """See LLMClient.ask_all: what answers there are; absent prompts raise nothing and make the run partial."""
+        return self._runner.run(self.client.ask_all(prompts, progress_label))
+
     def complete_all(self, prompts: Sequence[Prompt], progress_label: str) -> list[str]:
         """See LLMClient.complete_all."""
         return self._runner.run(self.client.complete_all(prompts, progress_label))
@@ -33,21 +45,61 @@ class LLMSession:
         """See LLMClient.complete_live."""
         return self._runner.run(self.client.complete_live(prompt))
 
+    def plan(self, prompts: Sequence[Prompt]) -> Plan:
+        """See LLMClient.plan."""
+        return self._runner.run(self.client.plan(prompts))
+
+    @property
+    def planned(self) -> Plan:
+        """In a dry run: what all calls so far would have asked, every prompt counted once.
+
+        A prompt that quotes an answer which is still absent cannot be written yet; pass one of similar length for it.
+        """
+        return self.client.planned
+
+    @property
+    def absent(self) -> int:
+        """How many different prompts of this run have no answer so far; `ledger.reason` is why."""
+        return len(self.client.absent)
+
 
 @contextmanager
-def open_session(config: LLMConfig, workdir: Path, run: str, *, use_cache: bool = True) -> Iterator[LLMSession]:
+def open_session(
+    config: LLMConfig,
+    workdir: Path,
+    run: str,
+    *,
+    use_cache: bool = True,
+    budget: Budget | None = None,
+    dry_run: bool = False,
+    job: str = "",
+    engine: Engine | None = None,
+) -> Iterator[LLMSession]:
     """Open cache, ledger and back end under `workdir`; at the end, also after an error, the run's ledger is written.
 
-    `run` names the job in the ledger. `use_cache=False` regenerates everything live and renews the cache.
+    `run` names what asks in the ledger, `job` the command it belongs to. `use_cache=False` regenerates everything live
+    and renews the cache. A run that was killed earlier gets its ledger line now. A `dry_run` calls no back end and
+    writes no line. Raises ValueError for a budget in money without prices, and UnusableBackendError for local weights
+    that are not there, because without them the answers' cache keys are unknown.
     """
     with ResponseCache(workdir / CACHE_FILE) as cache, asyncio.Runner() as runner:
-        backend = open_backend(config, workdir / CHECKPOINTS)
+        opening = partial(open_backend, config, (workdir / CHECKPOINTS).absolute())
+        backend, in_flight = backend_on(engine or LocalEngine(), opening, config.calls_in_flight)
         ledger = Ledger(run, backend.model_id, config.price_prompt_per_million, config.price_completion_per_million)
-        client = LLMClient(backend, cache, ledger, config.calls_in_flight, config.max_attempts, use_cache=use_cache)
-        try:
-            yield LLMSession(client, cache, ledger, runner)
-        finally:
+        ledger.job = job
+        client = LLMClient(
+            backend,
+            cache,
+            ledger,
+            in_flight,
+            config.max_attempts,
+            use_cache=use_cache,
+            budget=budget,
+            dry_run=dry_run,
+            tokens_per_second=tokens_per_second(read_ledger(workdir / LEDGER_FILE), backend.model_id),
+        )
+        with nullcontext() if dry_run else accounted(workdir, cache, ledger):
             try:
-                runner.run(backend.close())
+                yield LLMSession(client, cache, ledger, runner)
             finally:
-                ledger.append_to(workdir / LEDGER_FILE)
+                runner.run(backend.close())

@@ -16,7 +16,7 @@ from models.embedded import embedded_redis
 
 
 class StoreError(RuntimeError):
-    """Redis cannot be reached, or holds something the jobs must not touch."""
+    """Redis cannot be reached, refuses a command, or holds something the jobs must not touch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,21 @@ def open_store(data_dir: Path) -> Iterator[Store]:
 
 
 @contextmanager
+def store_if_there(data_dir: Path) -> Iterator[Store | None]:
+    """The store, unless nothing was ever published to an embedded one: looking must not make it."""
+    if not is_there(data_dir):
+        yield None
+        return
+    with open_store(data_dir) as store:
+        yield store
+
+
+def is_there(data_dir: Path) -> bool:
+    """Whether there is a Redis to look into without making one."""
+    return bool(os.environ.get("LORANK_REDIS_URL")) or (data_dir / "valkey").is_dir()
+
+
+@contextmanager
 def _connected(url: str, data_dir: Path) -> Iterator[Store]:
     try:
         client = redis.Redis.from_url(url, socket_timeout=30.0)
@@ -66,5 +81,7 @@ def _connected(url: str, data_dir: Path) -> Iterator[Store]:
         )
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise StoreError(f"Redis at {redacted(url)} does not answer: {error}") from error
+    except redis.RedisError as error:  # out of memory, read-only after a failover, no permission
+        raise StoreError(f"Redis at {redacted(url)} refuses: {error}") from error
     finally:
         client.close()

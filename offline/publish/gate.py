@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
 from models.contract.items import ItemRecord
-from models.contract.knowledge import KnowledgeRecord, RecordError, Space
+from models.contract.knowledge import RecordError, Space
 from models.contract.schema import FeatureSchema
 from offline.config import PublishConfig
 from offline.publish.connection import Store
+from offline.publish.knowledge import readable
+from offline.publish.records import chunks
 from offline.publish.release import live_release, read_manifest
 
 
@@ -22,24 +23,32 @@ class GateError(RuntimeError):
     """The release is not fit to be served; the live one stays. The message lists every reason."""
 
 
-def check_model(path: Path, schema: FeatureSchema, spaces: Mapping[str, Space]) -> None:
+def check_model(path: Path, schema: FeatureSchema, spaces: Iterable[Space]) -> None:
     """GateError unless the model was trained on this schema and these spaces. Asked before any record is written: the
     records of a live release must never be rewritten for features that its model does not know."""
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # what onnx raises
-
     try:
-        properties = onnx.load_model(path, load_external_data=False).metadata_props
-        model = ArtifactManifest.from_metadata({one.key: one.value for one in properties})
-    except (OSError, DecodeError, ArtifactError) as error:
+        model = read_model(path)
+    except ArtifactError as error:
         raise GateError(f"model {path} cannot be published: {error}") from error
-    trained_on = {side: space.fingerprint for side, space in model.spaces.items()}
-    held = {side: space.fingerprint for side, space in spaces.items()}
+    trained_on = {space.key: space.fingerprint for space in model.spaces}
+    held = {space.key: space.fingerprint for space in spaces}
     if (model.feature_schema.fingerprint, trained_on) != (schema.fingerprint, held):
         raise GateError(
             f"model {path} was trained on schema {model.feature_schema.fingerprint} and spaces {trained_on}, but the "
             f"jobs hold schema {schema.fingerprint} and spaces {held}: run `refresh`, or `train` before `publish`"
         )
+
+
+def read_model(path: Path) -> ArtifactManifest:
+    """The manifest inside a model's file; ArtifactError if there is none."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # what onnx raises
+
+    try:
+        properties = onnx.load_model(path, load_external_data=False).metadata_props
+    except (OSError, DecodeError) as error:
+        raise ArtifactError(str(error)) from error
+    return ArtifactManifest.from_metadata({one.key: one.value for one in properties})
 
 
 def check(store: Store, config: PublishConfig, manifest: ReleaseManifest, schema: FeatureSchema) -> None:
@@ -65,25 +74,35 @@ def _items(store: Store, config: PublishConfig, manifest: ReleaseManifest, schem
             return [f"item directory block {block} is missing"]
         ids += json.loads(held)
     reasons = [] if len(ids) == manifest.items else [f"{len(ids)} items listed, {manifest.items} promised"]
-    space = manifest.spaces["item"]
-    broken = covered = 0
-    for at in range(0, len(ids), 1000):
-        chunk = ids[at : at + 1000]
+    specs = schema.item_knowledge
+    covered = dict.fromkeys((spec.key for spec in specs), 0)
+    broken = 0
+    for chunk in chunks(ids):
         features: Any = store.redis.mget([store.keys.item_features(item, manifest.id) for item in chunk])
-        knowledge: Any = store.redis.mget([store.keys.item_knowledge(item, space) for item in chunk])
-        for item, packed, vectors in zip(chunk, features, knowledge, strict=True):
-            try:
-                ItemRecord.unpack(packed or b"", item, schema)
-            except RecordError:
-                broken += 1
-            with suppress(RecordError):  # counts as not covered
-                known = KnowledgeRecord.unpack(vectors or b"", item, space)
-                covered += known.vectors.shape == (1, schema.knowledge_dim)
+        broken += sum(not _is_valid(blob, item, schema) for blob, item in zip(features, chunk, strict=True))
+        for spec in specs:
+            covered[spec.key] += _covered(store, chunk, manifest.spaces[spec.key], spec.dim)
     if broken:
         reasons.append(f"{broken} items without a valid feature record")
-    if ids and covered / len(ids) < config.min_item_coverage:
-        reasons.append(f"only {covered} of {len(ids)} items have knowledge")
+    for key, count in covered.items():
+        if ids and count / len(ids) < config.min_item_coverage:
+            reasons.append(f"only {count} of {len(ids)} items have knowledge {key}")
     return reasons
+
+
+def _is_valid(blob: bytes | None, item: str, schema: FeatureSchema) -> bool:
+    try:
+        ItemRecord.unpack(blob or b"", item, schema)
+    except RecordError:
+        return False
+    return True
+
+
+def _covered(store: Store, items: list[str], space: str, dim: int) -> int:
+    """How many of ``items`` have a whole record of one vector of ``dim`` numbers."""
+    blobs: Any = store.redis.mget([store.keys.item_knowledge(item, space) for item in items])
+    records = [readable(blob, item, space) for blob, item in zip(blobs, items, strict=True)]
+    return sum(record is not None and record.vectors.shape == (1, dim) for record in records)
 
 
 def _quality(store: Store, config: PublishConfig, manifest: ReleaseManifest) -> list[str]:

@@ -1,4 +1,4 @@
-"""Knowledge records and item features: packed records of the contract, written only where they changed."""
+"""What all writers share: counts and chunks; and the item features of a release, written only where they changed."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any, TypeVar
 
 from models.contract.items import ItemRecord
-from models.contract.knowledge import FloatArray, KnowledgeRecord, RecordError
+from models.contract.knowledge import FloatArray, RecordError
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import Catalogue
 from offline.publish.connection import Store
 
 _CHUNK = 1000
-_GRACE_SECONDS = 7 * 86_400
-"""A stale record stays readable for a week: the service uses it and says so, instead of losing it at once."""
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Written:
-    """How many records were written and how many were already as wanted, and how many bytes went out."""
+    """How many records were written and how many were already as wanted, and how many bytes of values went out."""
 
     written: int = 0
     unchanged: int = 0
@@ -32,33 +30,6 @@ class Written:
     def add(self, blob: bytes) -> None:
         self.written += 1
         self.size += len(blob)
-
-
-def write_knowledge(
-    store: Store,
-    side: Literal["user", "item"],
-    space: str,
-    entries: Iterable[tuple[str, FloatArray]],
-    dtype: Literal["float16", "int8"],
-    ttl_seconds: int,
-) -> Written:
-    """Knowledge records of (owner, vectors). An unchanged record is written again only to renew its expiry, once
-    less than half of its life is left."""
-    key_of = store.keys.user_knowledge if side == "user" else store.keys.item_knowledge
-    now = int(time.time())
-    result = Written()
-    for chunk in chunks(entries):
-        held: Any = store.redis.mget([key_of(owner, space) for owner, _ in chunk])
-        pipeline = store.redis.pipeline(transaction=False)
-        for (owner, vectors), old in zip(chunk, held, strict=True):
-            blob = KnowledgeRecord(owner, space, vectors, now, now + ttl_seconds).pack(dtype)
-            if old is not None and _same_and_young(old, blob, owner, space, now + ttl_seconds // 2):
-                result.unchanged += 1
-                continue
-            pipeline.set(key_of(owner, space), blob, exat=now + ttl_seconds + _GRACE_SECONDS)
-            result.add(blob)
-        pipeline.execute()
-    return result
 
 
 def write_items(
@@ -95,16 +66,6 @@ def write_items(
     return result
 
 
-def _same_and_young(old: bytes, new: bytes, owner: str, space: str, renew_before: int) -> bool:
-    try:
-        held = KnowledgeRecord.unpack(old, owner, space)
-        wanted = KnowledgeRecord.unpack(new, owner, space)
-    except RecordError:
-        return False
-    same = held.codes == wanted.codes and np.array_equal(held.vectors, wanted.vectors)
-    return same and held.expires_at >= renew_before
-
-
 def _held_item(blob: bytes | None, item: str, schema: FeatureSchema) -> ItemRecord | None:
     try:
         return None if blob is None else ItemRecord.unpack(blob, item, schema)
@@ -112,7 +73,7 @@ def _held_item(blob: bytes | None, item: str, schema: FeatureSchema) -> ItemReco
         return None
 
 
-def chunks(entries: Iterable[Any]) -> Iterator[list[Any]]:
+def chunks(entries: Iterable[T]) -> Iterator[list[T]]:
     """Lists of up to 1,000 entries: what goes into one pipeline."""
     iterator = iter(entries)
     while chunk := list(islice(iterator, _CHUNK)):

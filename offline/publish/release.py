@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from models.contract.artifact import ArtifactError, ReleaseManifest
 from offline.publish.connection import Store
+from offline.publish.records import Written
 
 DIRECTORY_BLOCK = 4096
 _REMEMBERED = 100
@@ -63,17 +64,21 @@ def read_manifest(store: Store, release: str) -> ReleaseManifest:
         raise ArtifactError(f"manifest of release {release} is not understood: {error}") from error
 
 
-def write_directory(store: Store, release: str, item_ids: Sequence[str]) -> int:
-    """The release's item directory; how many blocks it has."""
-    blocks = [item_ids[at : at + DIRECTORY_BLOCK] for at in range(0, len(item_ids), DIRECTORY_BLOCK)]
-    for number, block in enumerate(blocks):
-        store.redis.set(store.keys.item_directory(release, number), json.dumps(list(block)))
-    return len(blocks)
+def write_directory(store: Store, release: str, item_ids: Sequence[str]) -> Written:
+    """The release's item directory, block by block."""
+    result = Written()
+    for number, at in enumerate(range(0, len(item_ids), DIRECTORY_BLOCK)):
+        block = json.dumps(list(item_ids[at : at + DIRECTORY_BLOCK])).encode()
+        store.redis.set(store.keys.item_directory(release, number), block)
+        result.add(block)
+    return result
 
 
-def write_manifest(store: Store, manifest: ReleaseManifest) -> None:
-    """Complete a release: its manifest is the last thing that is written of it."""
-    store.redis.set(store.keys.release_manifest(manifest.id), manifest.model_dump_json())
+def write_manifest(store: Store, manifest: ReleaseManifest) -> bytes:
+    """Complete a release: its manifest is the last thing that is written of it. Its bytes."""
+    blob = manifest.model_dump_json().encode()
+    store.redis.set(store.keys.release_manifest(manifest.id), blob)
+    return blob
 
 
 def switch(store: Store, expected: str | None, to: str) -> None:
@@ -124,7 +129,8 @@ def rollback(store: Store, to: str | None = None) -> tuple[str, str]:
 
 def prune(store: Store, keep: int) -> list[str]:
     """Delete all but the live release and the newest ``keep`` that nobody rolled back from: a rollback needs somewhere
-    good to go. Artifact files stay on disk."""
+    good to go. Artifact files stay on disk. Knowledge does not belong to one release: what is of a space that no
+    release is left of expires, because nobody renews it."""
     listed, live, left = releases(store), live_release(store), withdrawn(store)
     kept = [one for one in listed if one not in left][-keep:]
     old = [one for one in listed if one not in kept and one != live]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from models.contract.artifact import ModelName, ReleaseManifest
+from models.contract.schema import FeatureSchema
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.files import file_digest, write_bytes
 from offline.data.log import InteractionLog
-from offline.knowledge.build import Knowledge
+from offline.knowledge.vectors import Knowledge, Produced
 from offline.publish import gate, release
 from offline.publish.connection import Store
-from offline.publish.records import Written, write_items, write_knowledge
+from offline.publish.producer import held_of, let_go, noted, served, spaces_of, write_produced
+from offline.publish.records import Written, write_items
+from offline.publish.undo import installation
 from offline.publish.users import write_histories, write_profiles
 from offline.training.report import TrainingReport
 from offline.training.samples import statistics_until
@@ -24,13 +28,23 @@ from offline.training.samples import statistics_until
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a publication did to ``release``; ``live_before`` is what was served when it began."""
+    """What a publication did to ``release``; ``live_before`` is what was served when it began.
+
+    ``records`` counts by kind; knowledge is named as its space, "user/liber". ``held`` names the spaces that somebody
+    rolled back and that were therefore left as they are.
+    """
 
     release: str
     live_before: str | None
     switched: bool
     records: dict[str, Written]
     pruned: list[str]
+    held: list[str]
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of all values that went to Redis."""
+        return sum(one.size for one in self.records.values())
 
 
 def publish(
@@ -42,36 +56,78 @@ def publish(
     report: TrainingReport,
     models: Path,
     *,
+    users: Collection[int] | None = None,
     return_to: bool = False,
+    verify_records: bool = False,
 ) -> Published:
     """Write what changed; a new artifact becomes a new release and goes live if the gate lets it.
 
-    A release that was rolled back from stays off, unless ``return_to`` asks for it: a cron job must not undo what a
-    person did. The live release is then kept current instead.
+    A release or a producer that was rolled back stays so, unless ``return_to`` asks for it: a cron job must not undo
+    what a person did. The live release is then kept current instead. With ``users`` (positions in the log) only their
+    records are looked at, and of the others not even expiries are renewed; items are looked at in any case. With
+    ``verify_records`` every record is read, whatever the memo says of it.
     """
     release_id = f"{config.name}-{report.sha256[:12]}"
+    schema = knowledge.schema(config.feature_schema)
     live = release.live_release(store)
-    gate.check_model(models / report.artifact, config.feature_schema, knowledge.spaces)
+    gate.check_model(models / report.artifact, schema, knowledge.spaces)
     _store_artifact(store, models / report.artifact, report.sha256)
+    installation(store)
+    if return_to:
+        let_go(store, spaces_of(knowledge.spaces))
     interrupted = live is not None and release.begin_change(store, live)
-    records = _write_knowledge(config, store, catalogue, log, knowledge)
+    records = _write_shared(config, store, catalogue, log, knowledge, users, verify_records)
+    held = held_of(store, knowledge.spaces)
     stays_off = release_id in release.withdrawn(store) and not return_to
     if live is not None and (live == release_id or stays_off):
         index = _embedding_rows(log, report) if live == release_id else None
         _keep_current(config, store, live, catalogue, log, index, records, interrupted)
-        return Published(release_id, live, False, records, [])
+        return Published(release_id, live, False, records, [], held)
     # Two releases may be of one space: what was written for the new one may have changed the live one's item table.
-    shared_changed = interrupted or records["item knowledge"].written > 0
+    shared_changed = interrupted or any(one.written for name, one in records.items() if name.startswith("item/"))
     try:
-        records["item features"] = _stage_and_switch(config, store, release_id, live, catalogue, log, knowledge, report)
+        records |= _stage_and_switch(config, schema, store, release_id, live, catalogue, log, knowledge, report)
     finally:
         if live is not None:
             release.end_change(store, live, shared_changed)
-    return Published(release_id, live, True, records, release.prune(store, config.publish.keep_releases))
+    return Published(release_id, live, True, records, release.prune(store, config.publish.keep_releases), held)
+
+
+def publish_producer(
+    config: JobConfig,
+    store: Store,
+    log: InteractionLog,
+    produced: Produced,
+    name: str,
+    *,
+    users: Collection[int] | None = None,
+    return_to: bool = False,
+    verify_records: bool = False,
+) -> Published:
+    """Write one producer's changed records within the live release, and nothing else.
+
+    GateError if the live release reads other spaces of it. See ``publish`` for the options.
+    """
+    live, spaces = release.live_release(store), spaces_of(produced.spaces)
+    if live is None or not spaces or served(store, name) != spaces:
+        raise gate.GateError(
+            f"{name!r} holds spaces {spaces}, but the live release {live} reads {served(store, name)} of it: "
+            "a new space needs a new model, run `refresh`"
+        )
+    if return_to:
+        let_go(store, spaces)
+    interrupted = release.begin_change(store, live)
+    ttl = round(config.knowledge.ttl_days * 86_400)
+    with noted(store, config.workdir, verify=verify_records) as notes:
+        records = write_produced(store, log, name, produced, ttl, notes, users)
+    changed = any(one.written for key, one in records.items() if key.startswith("item/"))
+    release.end_change(store, live, changed or interrupted)
+    return Published(live, live, False, records, [], held_of(store, produced.spaces))
 
 
 def _stage_and_switch(
     config: JobConfig,
+    schema: FeatureSchema,
     store: Store,
     release_id: str,
     live: str | None,
@@ -79,33 +135,34 @@ def _stage_and_switch(
     log: InteractionLog,
     knowledge: Knowledge,
     report: TrainingReport,
-) -> Written:
+) -> dict[str, Written]:
     """Write a new release, show it to the gate, complete it and move the live pointer to it.
 
     A release that the gate refuses is deleted again, unless it has been live before.
     """
-    written = _write_items(config, store, release_id, catalogue, log, _embedding_rows(log, report))
+    features = _write_items(schema, store, release_id, catalogue, log, _embedding_rows(log, report))
+    directory = release.write_directory(store, release_id, log.item_ids)
     manifest = ReleaseManifest(
         id=release_id,
         created_at=int(time.time()),
         artifact=report.artifact,
         artifact_sha256=report.sha256,
         model=ModelName(name=f"{config.name}-{config.training.served}", version=report.model_version),
-        schema_fingerprint=config.feature_schema.fingerprint,
-        spaces={"user": knowledge.spaces["user"].fingerprint, "item": knowledge.spaces["item"].fingerprint},
+        schema_fingerprint=schema.fingerprint,
+        spaces=spaces_of(knowledge.spaces),
         items=len(log.item_ids),
-        directory_blocks=release.write_directory(store, release_id, log.item_ids),
+        directory_blocks=directory.written,
         metrics=report.metrics,
     )
     try:
-        gate.check(store, config.publish, manifest, config.feature_schema)
+        gate.check(store, config.publish, manifest, schema)
     except gate.GateError:
         if release_id not in release.releases(store):
             release.delete(store, release_id, manifest.directory_blocks)
         raise
-    release.write_manifest(store, manifest)
+    directory.add(release.write_manifest(store, manifest))
     release.switch(store, live, release_id)
-    return written
+    return {"item features": features, "item directory": directory}
 
 
 def _keep_current(
@@ -123,40 +180,43 @@ def _keep_current(
     Also finishes what an earlier publication was killed in the middle of (``interrupted``).
     """
     manifest = release.read_manifest(store, live)
-    if manifest.schema_fingerprint == config.feature_schema.fingerprint:
-        records["item features"] = _write_items(config, store, live, catalogue, log, index)
+    # The live release may read less knowledge, or more, than the one that stays off.
+    schema = config.feature_schema.with_knowledge([key.partition("/")[2] for key in manifest.spaces])
+    if manifest.schema_fingerprint == schema.fingerprint:
+        records["item features"] = _write_items(schema, store, live, catalogue, log, index)
         if manifest.items != len(log.item_ids):
-            blocks = release.write_directory(store, live, log.item_ids)
-            grown = {"items": len(log.item_ids), "directory_blocks": blocks}
-            release.write_manifest(store, manifest.model_copy(update=grown))
-            interrupted = True
+            directory = release.write_directory(store, live, log.item_ids)
+            grown = {"items": len(log.item_ids), "directory_blocks": directory.written}
+            directory.add(release.write_manifest(store, manifest.model_copy(update=grown)))
+            records["item directory"] = directory
     changed = any(written.written for name, written in records.items() if name.startswith("item"))
     release.end_change(store, live, changed or interrupted)
     release.record(store, live)
 
 
-def _write_knowledge(
-    config: JobConfig, store: Store, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge
+def _write_shared(
+    config: JobConfig,
+    store: Store,
+    catalogue: Catalogue,
+    log: InteractionLog,
+    knowledge: Knowledge,
+    users: Collection[int] | None,
+    verify: bool,
 ) -> dict[str, Written]:
     """Profiles, histories and knowledge: what does not belong to one release alone."""
     ttl = round(config.knowledge.ttl_days * 86_400)
-    partitions, dtype = config.feature_schema.partitions, config.knowledge.dtype
-    users = (
-        (name, knowledge.of_user(user)[-partitions:])
-        for user, name in enumerate(log.user_ids)
-        if len(knowledge.of_user(user))
-    )
-    items = ((name, knowledge.items[at : at + 1]) for at, name in enumerate(log.item_ids) if knowledge.known_items[at])
-    return {
-        "user profiles": write_profiles(store, catalogue, log),
-        "user histories": write_histories(store, log, config.publish.history_max_events),
-        "user knowledge": write_knowledge(store, "user", knowledge.spaces["user"].fingerprint, users, dtype, ttl),
-        "item knowledge": write_knowledge(store, "item", knowledge.spaces["item"].fingerprint, items, dtype, ttl),
-    }
+    with noted(store, config.workdir, verify=verify) as notes:
+        records = {
+            "user profiles": write_profiles(store, catalogue, log, notes.memo, users),
+            "user histories": write_histories(store, log, config.publish.history_max_events, notes.memo, users),
+        }
+        for name, produced in knowledge.produced.items():
+            records |= write_produced(store, log, name, produced, ttl, notes, users)
+    return records
 
 
 def _write_items(
-    config: JobConfig,
+    schema: FeatureSchema,
     store: Store,
     release_id: str,
     catalogue: Catalogue,
@@ -164,7 +224,6 @@ def _write_items(
     index: list[int] | None,
 ) -> Written:
     """Item features of a release, with the statistics of all interactions so far."""
-    schema = config.feature_schema
     statistics = statistics_until(schema, log, len(log))
     return write_items(store, release_id, schema, catalogue, log.item_ids, index, statistics)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from models.contract.profile import UserProfile
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog, UserIndex
 from offline.publish.connection import Store
+from offline.publish.memo import Memo, digest
 from offline.publish.records import Written, chunks
 
 _REPLACE_IF_UNCHANGED = """
@@ -21,44 +23,75 @@ return 1
 """
 
 
-def write_profiles(store: Store, catalogue: Catalogue, log: InteractionLog) -> Written:
-    """Profiles that changed, of all users of the log."""
-    result = Written()
-    for names in chunks(log.user_ids):
-        held: Any = store.redis.mget([store.keys.user_profile(name) for name in names])
-        pipeline = store.redis.pipeline(transaction=False)
-        for name, old in zip(names, held, strict=True):
+def write_profiles(
+    store: Store, catalogue: Catalogue, log: InteractionLog, memo: Memo, users: Collection[int] | None = None
+) -> Written:
+    """Profiles that changed, of all users of the log or of those at the positions ``users``."""
+    result, seen = Written(), memo.of("user profiles", len(log.user_ids))
+    for chunk in chunks(_positions(log, users)):
+        due = []
+        for user in chunk:
+            name = log.user_ids[user]
             blob = UserProfile(owner=name, features=catalogue.users.get(name, {})).pack()
-            if blob == old:
+            if seen.holds(user, digest(blob)):
                 result.unchanged += 1
             else:
-                pipeline.set(store.keys.user_profile(name), blob)
+                due.append((user, store.keys.user_profile(name), blob))
+        held: Any = store.redis.mget([key for _, key, _ in due]) if due else []
+        changed = [one for one, old in zip(due, held, strict=True) if one[2] != old]
+        if changed:
+            memo.about_to_write()
+            pipeline = store.redis.pipeline(transaction=False)
+            for _, key, blob in changed:
+                pipeline.set(key, blob)
                 result.add(blob)
-        pipeline.execute()
+            pipeline.execute()
+        result.unchanged += len(due) - len(changed)
+        for user, _, blob in due:
+            seen.note(user, digest(blob))
     return result
 
 
-def write_histories(store: Store, log: InteractionLog, max_events: int) -> Written:
-    """Live histories that lack events of the log, because they are new, or because feedback came before them.
+def write_histories(
+    store: Store, log: InteractionLog, max_events: int, memo: Memo, users: Collection[int] | None = None
+) -> Written:
+    """Live histories that lack events of the log, because they are new, or because feedback came before them; of all
+    users of the log or of those at the positions ``users``.
 
     A history belongs to the service, which may append to it at any moment. It is therefore replaced only while it is
     what was read, and keeps the events that the log does not know yet, at its end.
     """
     index = log.by_user()
     hashes = np.fromiter((item_hash(item) for item in log.item_ids), np.uint64, len(log.item_ids))
-    result = Written()
-    for users in chunks(range(len(log.user_ids))):
-        keys = [store.keys.user_history(log.user_ids[user]) for user in users]
-        pipeline = store.redis.pipeline(transaction=False)
-        for key in keys:
-            pipeline.strlen(key)
-        for user, key, length in zip(users, keys, pipeline.execute(), strict=True):
+    result, seen = Written(), memo.of("user histories", len(log.user_ids))
+    for chunk in chunks(_positions(log, users)):
+        due = []
+        for user in chunk:
             known = packed_history(log, index, hashes, user, max_events)
-            if length < len(known) and _complete(store, key, known, max_events):
+            if seen.holds(user, digest(log.user_ids[user].encode(), known)):
+                result.unchanged += 1
+            else:
+                due.append((user, store.keys.user_history(log.user_ids[user]), known))
+        pipeline = store.redis.pipeline(transaction=False)
+        for _, key, _ in due:
+            pipeline.strlen(key)
+        for (user, key, known), length in zip(due, pipeline.execute() if due else [], strict=True):
+            lacks = length < len(known)
+            if lacks:
+                memo.about_to_write()
+            if lacks and not _complete(store, key, known, max_events):
+                result.unchanged += 1
+                continue
+            seen.note(user, digest(log.user_ids[user].encode(), known))
+            if lacks:
                 result.add(known)
             else:
                 result.unchanged += 1
     return result
+
+
+def _positions(log: InteractionLog, users: Collection[int] | None) -> Iterable[int]:
+    return range(len(log.user_ids)) if users is None else sorted(set(users))
 
 
 def _complete(store: Store, key: str, known: bytes, max_events: int) -> bool:

@@ -21,11 +21,11 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Which model to train; ``label`` names it in reports."""
+    """Which model to train; ``label`` names it in reports. ``producers`` None: it reads all knowledge there is."""
 
     label: str
     architecture: Architecture
-    knowledge: bool
+    producers: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,20 @@ def new_model(spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder) -
         int(encoder.table.index.max()) + 1,
         dim=config.embedding_dim,
         dropout=config.dropout,
-        knowledge=spec.knowledge,
         knowledge_dropout=config.knowledge_dropout,
+        fusion=config.fusion,
     )
 
 
 def fit(
-    spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder, splits: SplitRows, user: Rows, seed: int
+    spec: ModelSpec,
+    config: TrainingConfig,
+    encoder: SampleEncoder,
+    splits: SplitRows,
+    user: Rows,
+    seed: int,
+    *,
+    progress: bool = True,
 ) -> Fitted:
     """Train until the validation AUC has not risen for ``patience`` epochs; keep the best epoch.
 
@@ -65,7 +72,9 @@ def fit(
     best: dict[str, torch.Tensor] = {}
     history: list[float] = []
     steps = -(-len(train) // config.batch_size)
-    with tqdm(total=config.epochs * steps, desc=f"  {spec.label}", unit="batch", mininterval=1.0) as progress:
+    with tqdm(
+        total=config.epochs * steps, desc=f"  {spec.label}", unit="batch", mininterval=1.0, disable=not progress
+    ) as bar:
         for epoch in range(config.epochs):
             model.train()
             order = generator.permutation(train)
@@ -77,15 +86,15 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-                progress.update()
+                bar.update()
             auc = quality(encoder.labels[validation], predict(model, encoder, validation), user[validation]).auc
             history.append(auc)
-            progress.set_postfix(validation_auc=f"{auc:.4f}")
+            bar.set_postfix(validation_auc=f"{auc:.4f}")
             if epoch == int(np.argmax(history)):
                 best = copy.deepcopy(model.state_dict())
             elif epoch - int(np.argmax(history)) >= config.patience:
                 break
-        progress.total = progress.n
+        bar.total = bar.n
     model.load_state_dict(best)
     return Fitted(model.eval(), int(np.argmax(history)), tuple(history))
 

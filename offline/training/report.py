@@ -17,7 +17,8 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """What was trained on how much, and how well. ``table`` has one row per model, best served model first."""
+    """What was trained on how much, and how well. ``table`` has one row per model, best served model first;
+    ``partial`` says that some texts were still to come, so that their knowledge was missing."""
 
     log_rows: int
     trained_rows: int
@@ -29,6 +30,7 @@ class TrainingReport:
     parity: float
     metrics: dict[str, float]
     table: list[dict[str, Any]]
+    partial: bool = False
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -43,8 +45,9 @@ class TrainingReport:
 
 def markdown(table: Sequence[dict[str, Any]]) -> str:
     """Rows of a training report as a Markdown table. Differences carry their 95 % interval."""
+    other = "no knowledge" if any(row["model"].endswith("no knowledge") for row in table) else "popularity"
     lines = [
-        "| model | test AUC | LogLoss | GAUC | AUC against no knowledge [95 %] |",
+        f"| model | test AUC | LogLoss | GAUC | AUC against {other} [95 %] |",
         "|---|---|---|---|---|",
     ]
     for row in table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,18 @@ import numpy.typing as npt
 import torch
 
 from models.contract.artifact import ArtifactManifest, ModelName
-from models.contract.encoding import ITEM_INPUTS, Tensors
+from models.contract.encoding import ITEM_INPUTS, Tensors, model_inputs
 from models.contract.knowledge import Space
-from models.ctr.build import Architecture, model_inputs
+from models.ctr.build import Architecture
 from models.ctr.export import export_onnx, parity
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.files import write_arrays, write_bytes
 from offline.data.log import InteractionLog
-from offline.knowledge.build import Knowledge
+from offline.knowledge.vectors import Knowledge
+from offline.training.bootstrap import Resamples, difference
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
-from offline.training.metrics import paired_interval, quality
+from offline.training.metrics import quality
 from offline.training.report import TrainingError, TrainingReport
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
 
@@ -34,11 +36,29 @@ def specs(config: JobConfig) -> list[ModelSpec]:
     """The served model first, then (``compare``) its rivals."""
     names: dict[Architecture, str] = {"din": "DIN (target attention)", "dcnv2": "DCNv2", "deepfm": "DeepFM"}
     served = config.training.served
-    chosen = [ModelSpec(f"{names[served]} + knowledge", served, True)]
+    chosen = [ModelSpec(f"{names[served]} + knowledge", served)]
     if config.training.compare:
-        chosen.append(ModelSpec(f"{names[served]}, no knowledge", served, False))
-        chosen += [ModelSpec(f"{name} + knowledge", key, True) for key, name in names.items() if key != served]
+        chosen.append(ModelSpec(f"{names[served]}, no knowledge", served, ()))
+        chosen += [ModelSpec(f"{name} + knowledge", key) for key, name in names.items() if key != served]
     return chosen
+
+
+def encoders(
+    config: JobConfig,
+    catalogue: Catalogue,
+    log: InteractionLog,
+    knowledge: Knowledge,
+    trained_rows: int,
+    chosen: Sequence[ModelSpec],
+) -> dict[tuple[str, ...] | None, SampleEncoder]:
+    """One encoder per choice of producers among the models."""
+    schema = knowledge.schema(config.feature_schema)
+    return {
+        producers: SampleEncoder(
+            schema if producers is None else schema.with_knowledge(producers), catalogue, log, knowledge, trained_rows
+        )
+        for producers in {spec.producers for spec in chosen}
+    }
 
 
 def train(
@@ -46,18 +66,19 @@ def train(
 ) -> TrainingReport:
     """Train, judge and export. Writes the artifact, the served model's weights, test predictions and report.json."""
     splits = split_samples(config.samples, log)
-    encoder = SampleEncoder(
-        config.feature_schema, catalogue, log, knowledge, config.knowledge.partition_size, splits.trained_rows
-    )
+    chosen = specs(config)
+    encoder_of = encoders(config, catalogue, log, knowledge, splits.trained_rows, chosen)
+    encoder = encoder_of[None]
     user = log.user.astype(np.int64)
     rows = splits.rows["test"]
     label = encoder.labels[rows]
-    fitted = {
-        (spec.label, seed): fit(spec, config.training, encoder, splits, user, seed)
-        for spec in specs(config)
-        for seed in config.training.seeds
-    }
-    scores = {key: predict(one.model, encoder, rows) for key, one in fitted.items()}
+    fitted: dict[tuple[str, int], Fitted] = {}
+    scores: dict[tuple[str, int], npt.NDArray[np.float32]] = {}
+    for spec in chosen:
+        for seed in config.training.seeds:
+            one = fit(spec, config.training, encoder_of[spec.producers], splits, user, seed)
+            fitted[spec.label, seed] = one
+            scores[spec.label, seed] = predict(one.model, encoder_of[spec.producers], rows)
     popularity = _popularity(encoder, log, splits.trained_rows)
     table = _table(config, fitted, scores, label, user[rows], popularity[rows])
 
@@ -68,7 +89,9 @@ def train(
         "validation_auc": max(one.validation_auc),
         "test_auc": quality(label, scores[served.label, best], user[rows]).auc,
     }
-    artifact, worst = _export(config, served, one, encoder, log, knowledge.spaces, splits, metrics)
+    read = {spec.key for spec in encoder.schema.knowledge}
+    spaces = tuple(space for space in knowledge.spaces if space.key in read)
+    artifact, worst = _export(config, served, one, encoder, log, spaces, splits, metrics)
     digest = hashlib.sha256(artifact).hexdigest()
     name = f"{config.name}-{digest[:12]}.onnx"
     write_bytes(folder / name, artifact)
@@ -120,9 +143,9 @@ def _table(
     """One row per model; several seeds are averaged. Differences are against the served architecture without knowledge,
     or against popularity where that was not trained."""
     seeds = config.training.seeds
-    by_label = {spec.label: np.mean([scores[spec.label, seed] for seed in seeds], axis=0) for spec in specs(config)}
-    plain = next((spec.label for spec in specs(config) if not spec.knowledge), None)
-    baseline = by_label[plain] if plain else popularity
+    resamples = Resamples(label, user)
+    plain = next((spec.label for spec in specs(config) if spec.producers == ()), None)
+    baseline = resamples.mean_auc({seed: scores[plain, seed] if plain else popularity for seed in seeds})
     table = []
     for spec in specs(config):
         each = [quality(label, scores[spec.label, seed], user) for seed in seeds]
@@ -134,7 +157,8 @@ def _table(
             "gauc": float(np.mean([one.gauc for one in each])),
         }
         if spec.label != plain:
-            row["difference"] = paired_interval(label, by_label[spec.label], baseline, user)
+            found = difference(resamples.mean_auc({seed: scores[spec.label, seed] for seed in seeds}), baseline)
+            row["difference"] = (found.middle, found.low, found.high)
         table.append(row)
     table.append({"model": "popularity (share of likes)", **asdict(quality(label, popularity, user))})
     return table
@@ -146,16 +170,16 @@ def _export(
     fitted: Fitted,
     encoder: SampleEncoder,
     log: InteractionLog,
-    spaces: dict[str, Space],
+    spaces: tuple[Space, ...],
     splits: SplitRows,
     metrics: dict[str, float],
 ) -> tuple[bytes, float]:
     manifest = ArtifactManifest(
         model=ModelName(name=f"{config.name}-{spec.architecture}", version=_weights_version(fitted.model)),
         architecture=spec.architecture,
-        feature_schema=config.feature_schema,
-        spaces={"user": spaces["user"], "item": spaces["item"]},
-        inputs=model_inputs(spec.knowledge),
+        feature_schema=encoder.schema,
+        spaces=spaces,
+        inputs=model_inputs(encoder.schema),
         item_rows=int(encoder.table.index.max()) + 1,
         trained_until_ms=int(log.time_ms[splits.trained_rows - 1]),
         metrics=metrics,

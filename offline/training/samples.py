@@ -2,11 +2,11 @@
 
 Protocol (as ReLLa's, arXiv 2308.11131, for MovieLens): label = value above the schema's ``liked_above``; samples are
 all interactions whose user has at least ``min_history`` earlier ones; train, validation and test are consecutive in
-global time. A sample sees its own user's interactions that come earlier in the log, the partitions that those
-interactions had closed, and item statistics of earlier interactions. "Earlier" is the order of the log: among a user's
-ratings of one second, the one with the smaller item id counts as earlier, as in the published protocols. Statistics
-stop at the end of the training period, so that other users' validation and test interactions inform nothing ("frozen
-statistics").
+global time. A sample sees its own user's interactions that come earlier in the log, the versions of the user's
+knowledge that were there by then, item knowledge of the slice it falls into, and item statistics of earlier
+interactions. "Earlier" is the order of the log: among a user's ratings of one second, the one with the smaller item id
+counts as earlier, as in the published protocols. Statistics stop at the end of the training period, so that other
+users' validation and test interactions inform nothing ("frozen statistics").
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.encoding import ItemBatch, Tensors, UserBatch, encode
+from models.contract.encoding import ItemBatch, Tensors, UserBatch, empty_partitions, encode
 from models.contract.items import ItemTable, item_statistics
 from models.contract.knowledge import FloatArray
 from models.contract.schema import FeatureSchema
 from offline.config import SamplesConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
-from offline.knowledge.build import Knowledge, as_published
-from offline.knowledge.liber.partitions import close_partitions
+from offline.knowledge.vectors import ItemVectors, Knowledge, UserVectors, as_published
 
 Split = Literal["train", "validation", "test"]
 
@@ -39,10 +38,10 @@ class SplitRows:
 
 
 def split_samples(config: SamplesConfig, log: InteractionLog) -> SplitRows:
-    """Samples by global time. DataError if a split would be empty."""
+    """Samples by global time; what rounding leaves goes to the test split. DataError if a split would be empty."""
     sampled = np.flatnonzero(log.by_user().position >= config.min_history)
-    first = round(len(sampled) * config.split[0])
-    second = round(len(sampled) * (config.split[0] + config.split[1]))
+    first = int(len(sampled) * config.split[0])
+    second = first + int(len(sampled) * config.split[1])
     if not 0 < first < second < len(sampled):
         raise DataError(f"{len(sampled)} samples are too few to split {config.split}")
     rows: dict[Split, npt.NDArray[np.int64]] = {
@@ -54,8 +53,9 @@ def split_samples(config: SamplesConfig, log: InteractionLog) -> SplitRows:
 
 
 def statistics_before(schema: FeatureSchema, log: InteractionLog, until: int) -> FloatArray:
-    """Item statistics [n, 3] for every log row: over earlier log rows of the same item that lie before ``until``."""
-    counted = np.arange(len(log)) < until
+    """Item statistics [n, 3] for every log row: over earlier log rows of the same item that lie before ``until``. Drawn
+    negatives are nobody's interactions and do not count."""
+    counted = (np.arange(len(log)) < until) & ~log.sampled
     order = np.lexsort((np.arange(len(log)), log.item))
     item = log.item[order]
     starts = np.flatnonzero(np.concatenate([[True], item[1:] != item[:-1]]))
@@ -75,9 +75,10 @@ def statistics_before(schema: FeatureSchema, log: InteractionLog, until: int) ->
 
 
 def statistics_until(schema: FeatureSchema, log: InteractionLog, until: int) -> FloatArray:
-    """Item statistics [items, 3] over all log rows before ``until``."""
+    """Item statistics [items, 3] over all log rows before ``until`` but drawn negatives."""
     n = len(log.item_ids)
-    item, value = log.item[:until], log.value[:until].astype(np.float64)
+    rows = log.observed[log.observed < until]
+    item, value = log.item[rows], log.value[rows].astype(np.float64)
     return item_statistics(
         schema,
         np.bincount(item, minlength=n),
@@ -89,7 +90,8 @@ def statistics_until(schema: FeatureSchema, log: InteractionLog, until: int) -> 
 def item_table(
     schema: FeatureSchema, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge, trained_rows: int
 ) -> ItemTable:
-    """The table of all items of the log; row = log item index + 1. Items unseen in training have no id embedding."""
+    """The table of all items of the log as it is published; row = log item index + 1. Items unseen in training have no
+    id embedding."""
     seen = np.bincount(log.item[:trained_rows], minlength=len(log.item_ids)) > 0
     return ItemTable.build(
         schema,
@@ -97,8 +99,12 @@ def item_table(
         index=np.where(seen, np.arange(1, len(log.item_ids) + 1), 0),
         categorical=[schema.encode_item_fields(catalogue.items.get(item, {})) for item in log.item_ids],
         numeric=statistics_until(schema, log, trained_rows),
-        vectors=as_published(knowledge.items, knowledge.spaces["item"]),
-        expires_at=np.zeros(len(log.item_ids), np.int64),
+        vectors=np.concatenate(
+            [np.zeros((len(log.item_ids), 0), np.float32)]
+            + [as_published(one.published, one.space) for one in _of_items(schema, knowledge)],
+            axis=1,
+        ),
+        expires_at=np.zeros((len(log.item_ids), len(schema.item_knowledge)), np.int64),
     )
 
 
@@ -111,18 +117,20 @@ class SampleEncoder:
         catalogue: Catalogue,
         log: InteractionLog,
         knowledge: Knowledge,
-        partition_size: int,
         trained_rows: int,
     ) -> None:
+        if not knowledge.fits(len(log.user_ids), len(log.item_ids)):
+            raise DataError("the knowledge was made from another log: run `refresh` or `knowledge` first")
+        shapes = {(one.key, one.rows, one.dim) for one in knowledge.spaces}
+        if absent := [spec.key for spec in schema.knowledge if (spec.key, spec.rows, spec.dim) not in shapes]:
+            raise DataError(f"no knowledge of the shape that the schema wants: {', '.join(absent)}")
         self.schema = schema
         self.table = item_table(schema, catalogue, log, knowledge, trained_rows)
         self.labels = (log.value > schema.liked_above).astype(np.float32)
         self._log = log
         self._index = log.by_user()
-        self._partitions = close_partitions(log, partition_size)
-        if not np.array_equal(self._partitions.start, knowledge.partition_start):
-            raise DataError("the knowledge was made from another log: run `refresh` or `knowledge` first")
-        self._partition_vectors = as_published(knowledge.partitions, knowledge.spaces["user"])
+        self._users = {spec.name: _Versions(knowledge.users[spec.name]) for spec in schema.user_knowledge}
+        self._slices = _Slices(schema, knowledge, self.table)
         self._numeric = statistics_before(schema, log, trained_rows)
         self._user_categorical = np.array(
             [schema.encode_user_fields(catalogue.users.get(user, {})) for user in log.user_ids], np.int64
@@ -135,30 +143,78 @@ class SampleEncoder:
     def tensors(self, rows: npt.NDArray[np.int64]) -> Tensors:
         """Model inputs of the samples at these log rows: aligned pairs, U = C = len(rows)."""
         items = ItemBatch.gather(self.table, self._log.item[rows].astype(np.int64) + 1)
-        return encode(self.schema, self.table, self._users(rows), items.with_numeric(self._numeric[rows]))
+        users = self._user_batch(rows)
+        tensors = encode(self.schema, self.table, users, items.with_numeric(self._numeric[rows]))
+        if self._slices.several:
+            tensors["item_vectors"] = self._slices.vectors(rows, self._log.item[rows].astype(np.int64) + 1)
+            tensors["history_vectors"] = self._slices.vectors(rows, users.history_rows)
+        return tensors
 
-    def _users(self, rows: npt.NDArray[np.int64]) -> UserBatch:
+    def _user_batch(self, rows: npt.NDArray[np.int64]) -> UserBatch:
         user = self._log.user[rows].astype(np.int64)
         earlier = self._index.position[rows]
         before = self._index.start[user] + earlier  # place of the sample itself in the by-user order
         history, lengths = _windows(before, np.minimum(earlier, self.schema.history_length), self.schema.history_length)
         history_rows = self._index.rows[history]
-        closed = self._partitions.visible(user, earlier)
-        windows, counts = _windows(
-            self._partitions.start[user] + closed, np.minimum(closed, self.schema.partitions), self.schema.partitions
-        )
-        held = np.arange(self.schema.partitions)[None] < counts[:, None]
-        vectors = np.zeros((*windows.shape, self.schema.knowledge_dim), np.float32)
-        vectors[held] = self._partition_vectors[windows[held]]
+        vectors = np.zeros((len(rows), self.schema.user_width), np.float32)
+        for name, columns in self.schema.user_columns.items():
+            vectors[:, columns] = self._users[name].last(user, rows, 1)[0][:, 0]
+        partitions, counts = empty_partitions(self.schema, len(rows)), np.zeros(len(rows), np.int64)
+        if self.schema.sequence is not None:
+            partitions, counts = self._users[self.schema.sequence.name].last(user, rows, self.schema.sequence.rows)
         inside = np.arange(self.schema.history_length)[None] < lengths[:, None]
         return UserBatch(
             categorical=self._user_categorical[user],
             history_rows=np.where(inside, self._log.item[history_rows].astype(np.int64) + 1, 0),
             history_values=np.where(inside, self._log.value[history_rows], 0.0).astype(np.float32),
             history_lengths=lengths,
-            partitions=vectors,
+            vectors=vectors,
+            partitions=partitions,
             partition_counts=counts,
         )
+
+
+class _Versions:
+    """User knowledge of one space as samples see it."""
+
+    def __init__(self, users: UserVectors) -> None:
+        self._users = users
+        self._vectors = as_published(users.vectors, users.space)
+
+    def last(
+        self, user: npt.NDArray[np.int64], row: npt.NDArray[np.int64], most: int
+    ) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+        """The last ``most`` versions that samples at these log rows may see: ([n, most, dim], oldest first and padded
+        with zeros at the end; how many [n])."""
+        visible = self._users.visible(user, row)
+        places, counts = _windows(self._users.start[user] + visible, np.minimum(visible, most), most)
+        held = np.arange(most)[None] < counts[:, None]
+        vectors = np.zeros((*places.shape, self._vectors.shape[1]), np.float32)
+        vectors[held] = self._vectors[places[held]]
+        return vectors, counts
+
+
+class _Slices:
+    """Item knowledge as samples see it: that of the slice that a sample falls into."""
+
+    def __init__(self, schema: FeatureSchema, knowledge: Knowledge, table: ItemTable) -> None:
+        held = _of_items(schema, knowledge)
+        self.several = any(len(one.from_row) > 1 for one in held)
+        self._from_row = np.unique(np.concatenate([[0], *(one.from_row for one in held)]))
+        self._vectors = np.zeros((len(self._from_row), *table.vectors.shape), np.float32)
+        if self.several:
+            for one, columns in zip(held, schema.item_columns.values(), strict=True):
+                slices = np.searchsorted(one.from_row, self._from_row, side="right") - 1
+                self._vectors[:, 1:, columns] = as_published(one.vectors, one.space)[slices]
+
+    def vectors(self, samples: npt.NDArray[np.int64], table_rows: npt.NDArray[np.int64]) -> FloatArray:
+        """Joined vectors [n, .., Wi] of item-table rows [n, ..] at the samples' log rows [n]."""
+        slices = np.searchsorted(self._from_row, samples, side="right") - 1
+        return np.asarray(self._vectors[slices.reshape(-1, *[1] * (table_rows.ndim - 1)), table_rows])
+
+
+def _of_items(schema: FeatureSchema, knowledge: Knowledge) -> list[ItemVectors]:
+    return [knowledge.items[spec.name] for spec in schema.item_knowledge]
 
 
 def _windows(

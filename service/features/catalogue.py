@@ -1,22 +1,25 @@
 """Reads the catalogue of a release from Redis and joins it into the in-process item table.
 
-Knows the item directory and the two kinds of packed item records. Records are decoded in a thread, chunk by
-chunk, so that a large catalogue does not hold up the requests that are being served meanwhile.
+Knows the item directory and the packed records of an item: its features, and its knowledge in each space. Records
+are decoded in a thread, chunk by chunk, so that a large catalogue does not hold up the requests that are being served
+meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
+import numpy.typing as npt
 
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
-from models.contract.items import ITEM_NUMERIC, ItemRecord, ItemTable, item_statistics
+from models.contract.items import IntArray, ItemRecord, ItemTable, item_statistics
 from models.contract.keys import Keys
-from models.contract.knowledge import FloatArray, KnowledgeRecord, RecordError, Space
+from models.contract.knowledge import FloatArray, KnowledgeRecord, RecordError
 from models.contract.schema import FeatureSchema
 from service.features.connection import Command, RedisLink, replies_to
 from service.ranking.deadline import Deadline
@@ -27,18 +30,48 @@ CHUNK_SECONDS = 10.0
 """Items per read, and how long one read may take before the load is given up and tried again."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Columns:
-    """The table under construction: one entry per item that has at least one valid record."""
+    """The table under construction, one row per item of the directory: an unknown item until a record says more.
 
-    ids: list[str] = field(default_factory=list)
-    index: list[int] = field(default_factory=list)
-    categorical: list[tuple[int, ...]] = field(default_factory=list)
-    numeric: list[tuple[float, ...]] = field(default_factory=list)
-    vectors: list[FloatArray] = field(default_factory=list)
-    expires_at: list[int] = field(default_factory=list)
-    refused_features: int = 0
-    refused_knowledge: int = 0
+    ``valid`` bool [n] tells which items have at least one valid record. The other columns are those of ``ItemTable``,
+    made once for the whole catalogue and filled in place.
+    """
+
+    ids: Sequence[str]
+    index: IntArray
+    categorical: IntArray
+    numeric: FloatArray
+    vectors: FloatArray
+    expires_at: IntArray
+    valid: npt.NDArray[np.bool_]
+
+    @classmethod
+    def blank(cls, schema: FeatureSchema, ids: Sequence[str]) -> _Columns:
+        n = len(ids)
+        return cls(
+            ids=ids,
+            index=np.zeros(n, np.int64),
+            categorical=np.zeros((n, schema.item_slots), np.int64),
+            numeric=np.tile(item_statistics(schema, 0, 0, 0), (n, 1)),
+            vectors=np.zeros((n, schema.item_width), np.float32),
+            expires_at=np.zeros((n, len(schema.item_knowledge)), np.int64),
+            valid=np.zeros(n, np.bool_),
+        )
+
+    def table(self, schema: FeatureSchema) -> ItemTable:
+        """The table of the valid items."""
+        # Selecting by a slice copies nothing, and in most catalogues every item is valid.
+        rows: slice | npt.NDArray[np.bool_] = slice(None) if self.valid.all() else self.valid
+        return ItemTable.build(
+            schema,
+            ids=list(compress(self.ids, self.valid.tolist())),
+            index=self.index[rows],
+            categorical=self.categorical[rows],
+            numeric=self.numeric[rows],
+            vectors=self.vectors[rows],
+            expires_at=self.expires_at[rows],
+        )
 
 
 async def load_items(
@@ -50,21 +83,18 @@ async def load_items(
     nothing is.
     """
     ids = await _directory(link, keys, manifest)
-    space = artifact.spaces.get("item")
-    decode = _Decoder(artifact, space)
-    columns = _Columns()
+    decode = _Decoder(artifact, ids)
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
-        features = [keys.item_features(one, manifest.id) for one in chunk]
-        commands: list[Command] = [("MGET", *features)]
-        if space is not None:
-            commands.append(("MGET", *(keys.item_knowledge(one, space.fingerprint) for one in chunk)))
-        replies = await replies_to(link, commands, Deadline(CHUNK_SECONDS))
-        knowledge = replies[1] if space is not None else [None] * len(chunk)
-        await asyncio.to_thread(decode.chunk, columns, chunk, replies[0], knowledge)
-    telemetry.refused_records.labels("item_features").inc(columns.refused_features)
-    telemetry.refused_records.labels("item_knowledge").inc(columns.refused_knowledge)
-    return await asyncio.to_thread(_build, artifact.feature_schema, columns)
+        commands: list[Command] = [
+            ("MGET", *(keys.item_features(one, manifest.id) for one in chunk)),
+            *(("MGET", *(keys.item_knowledge(one, space.fingerprint) for one in chunk)) for space in decode.spaces),
+        ]
+        features, *knowledge = await replies_to(link, commands, Deadline(CHUNK_SECONDS))
+        await asyncio.to_thread(decode.chunk, start, features, knowledge)
+    telemetry.refused_records.labels("item_features").inc(decode.refused_features)
+    telemetry.refused_records.labels("item_knowledge").inc(decode.refused_knowledge)
+    return await asyncio.to_thread(decode.columns.table, artifact.feature_schema)
 
 
 async def _directory(link: RedisLink, keys: Keys, manifest: ReleaseManifest) -> list[str]:
@@ -86,70 +116,63 @@ async def _directory(link: RedisLink, keys: Keys, manifest: ReleaseManifest) -> 
 
 
 class _Decoder:
-    """Checks packed records against what the model can take, so that no stored item can make scoring fail."""
+    """Checks packed records against what the model can take, so that no stored item can make scoring fail.
 
-    def __init__(self, artifact: ArtifactManifest, space: Space | None) -> None:
+    ``spaces`` are the item spaces in the order of the table's expiries, which is the schema's.
+    """
+
+    def __init__(self, artifact: ArtifactManifest, ids: Sequence[str]) -> None:
         self._schema = artifact.feature_schema
         self._rows = artifact.item_rows
-        self._space = space
         self._limits = np.asarray(
             [spec.cardinality for spec in self._schema.item_fields for _ in range(spec.slots)], np.int64
         )
-        self._nothing = np.zeros(self._schema.knowledge_dim, np.float32)
-        self._unknown = (0,) * self._schema.item_slots
-        self._prior = tuple(item_statistics(self._schema, 0, 0, 0).tolist())
+        by_key = {space.key: space for space in artifact.spaces}
+        self.spaces = [by_key[spec.key] for spec in self._schema.item_knowledge]
+        self.columns = _Columns.blank(self._schema, ids)
+        self.refused_features = 0
+        self.refused_knowledge = 0
 
-    def chunk(
-        self, columns: _Columns, ids: Iterable[str], features: Iterable[bytes | None], knowledge: Iterable[bytes | None]
-    ) -> None:
-        """Append the items of one chunk to ``columns``."""
-        for item_id, feature_blob, knowledge_blob in zip(ids, features, knowledge, strict=True):
-            record = self._features(item_id, feature_blob, columns)
-            known = self._knowledge(item_id, knowledge_blob, columns)
-            if record is None and known is None:
-                continue
-            columns.ids.append(item_id)
-            columns.index.append(0 if record is None else record.index)
-            columns.categorical.append(self._unknown if record is None else record.categorical)
-            columns.numeric.append(self._prior if record is None else record.numeric)
-            columns.vectors.append(self._nothing if known is None else known.vectors[0])
-            columns.expires_at.append(0 if known is None else known.expires_at)
+    def chunk(self, start: int, features: Sequence[bytes | None], knowledge: Sequence[Sequence[bytes | None]]) -> None:
+        """Fill the columns from row ``start`` on with feature records, and with those of knowledge space by space."""
+        for row, blob in enumerate(features, start):
+            if blob is not None:
+                self._fill_features(row, blob)
+        for place, blobs in enumerate(knowledge):
+            for row, blob in enumerate(blobs, start):
+                if blob is not None:
+                    self._fill_knowledge(row, place, blob)
 
-    def _features(self, item_id: str, blob: bytes | None, columns: _Columns) -> ItemRecord | None:
-        if blob is None:
-            return None
+    def _fill_features(self, row: int, blob: bytes) -> None:
+        columns = self.columns
         try:
-            record = ItemRecord.unpack(blob, item_id, self._schema)
+            record = ItemRecord.unpack(blob, columns.ids[row], self._schema)
         except RecordError:
-            columns.refused_features += 1
-            return None
+            self.refused_features += 1
+            return
         fields = np.asarray(record.categorical, np.int64)
         if (
             record.index >= self._rows
             or ((fields < 0) | (fields >= self._limits)).any()
             or not np.isfinite(record.numeric).all()
         ):
-            columns.refused_features += 1
-            return None
-        return record
+            self.refused_features += 1
+            return
+        columns.index[row] = record.index
+        columns.categorical[row] = fields
+        columns.numeric[row] = record.numeric
+        columns.valid[row] = True
 
-    def _knowledge(self, item_id: str, blob: bytes | None, columns: _Columns) -> KnowledgeRecord | None:
-        if blob is None or self._space is None:
-            return None
+    def _fill_knowledge(self, row: int, place: int, blob: bytes) -> None:
+        columns, space = self.columns, self.spaces[place]
         try:
-            record = KnowledgeRecord.unpack(blob, item_id, self._space.fingerprint)
+            record = KnowledgeRecord.unpack(blob, columns.ids[row], space.fingerprint)
         except RecordError:
-            columns.refused_knowledge += 1
-            return None
-        if record.vectors.shape != (1, self._schema.knowledge_dim) or not np.isfinite(record.vectors).all():
-            columns.refused_knowledge += 1
-            return None
-        return record
-
-
-def _build(schema: FeatureSchema, columns: _Columns) -> ItemTable:
-    count = len(columns.ids)
-    vectors = np.asarray(columns.vectors, np.float32).reshape(count, schema.knowledge_dim)
-    numeric = np.asarray(columns.numeric, np.float32).reshape(count, len(ITEM_NUMERIC))
-    categorical = np.asarray(columns.categorical, np.int64).reshape(count, schema.item_slots)
-    return ItemTable.build(schema, columns.ids, columns.index, categorical, numeric, vectors, columns.expires_at)
+            self.refused_knowledge += 1
+            return
+        if record.vectors.shape != (1, space.dim) or not np.isfinite(record.vectors).all():
+            self.refused_knowledge += 1
+            return
+        columns.vectors[row, self._schema.item_columns[space.name]] = record.vectors[0]
+        columns.expires_at[row, place] = record.expires_at
+        columns.valid[row] = True

@@ -1,12 +1,13 @@
 """What Redis holds about one user, read in one round trip and checked record by record.
 
 Knows the contract's keys and packed records. A record that is damaged, of another owner or unusable for the
-model is counted and treated as missing; it never fails the request.
+model is counted and treated as missing; it fails neither the request nor the records beside it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,13 @@ class RedisUserFeatures:
         self._keys = keys
         self._telemetry = telemetry
 
-    async def fetch(self, user_id: str, space: Space | None, history_length: int, deadline: Deadline) -> UserState:
+    async def fetch(self, user_id: str, spaces: Sequence[Space], history_length: int, deadline: Deadline) -> UserState:
         """See the port. Only the last ``history_length`` events travel, however long the history is."""
         commands: list[Command] = [
             ("GETRANGE", self._keys.user_history(user_id), -history_length * EVENT_BYTES, -1),
             ("GET", self._keys.user_profile(user_id)),
+            *(("GET", self._keys.user_knowledge(user_id, space.fingerprint)) for space in spaces),
         ]
-        if space is not None:
-            commands.append(("GET", self._keys.user_knowledge(user_id, space.fingerprint)))
         try:
             replies = await self._link.round_trip(commands, deadline)
         except RedisUnavailable as error:
@@ -47,17 +47,19 @@ class RedisUserFeatures:
             raise FeatureReadError(
                 "; ".join(repr(one) for one in replies if isinstance(one, Exception))
             )  # loading, out of memory, not permitted: no answer at all
-        return self._state(user_id, space, replies)
+        return self._state(user_id, spaces, replies)
 
-    def _state(self, user_id: str, space: Space | None, replies: list[Any]) -> UserState:
+    def _state(self, user_id: str, spaces: Sequence[Space], replies: list[Any]) -> UserState:
         refused: set[str] = set()
         events = self._events(user_id, replies[0], refused)
         features = self._profile(user_id, replies[1], refused)
-        knowledge = None if space is None else self._knowledge(user_id, space, replies[2], refused)
+        records = [
+            self._knowledge(user_id, space, reply, refused) for space, reply in zip(spaces, replies[2:], strict=True)
+        ]
         return UserState(
             features=features,
             events=events,
-            knowledge=knowledge,
+            knowledge={space.name: record for space, record in zip(spaces, records, strict=True) if record is not None},
             known=any(bool(reply) for reply in replies),
             refused=frozenset(refused),
         )
@@ -95,8 +97,8 @@ class RedisUserFeatures:
             if _is_wrong_type(reply):
                 raise RecordError("knowledge is not a string")
             record = KnowledgeRecord.unpack(reply, user_id, space.fingerprint)
-            if record.vectors.shape[1] != space.dim or not np.isfinite(record.vectors).all():
-                raise RecordError("knowledge is not finite vectors of the dimension of its space")
+            if not _fits(record, space):
+                raise RecordError("knowledge is not finite vectors of the form of its space")
             return record
         except RecordError:
             self._refuse("user_knowledge", "no_knowledge", 1, refused)
@@ -105,6 +107,13 @@ class RedisUserFeatures:
     def _refuse(self, kind: str, word: str, count: int, refused: set[str]) -> None:
         self._telemetry.refused_records.labels(kind).inc(count)
         refused.add(word)
+
+
+def _fits(record: KnowledgeRecord, space: Space) -> bool:
+    """Whether the model can take the record. Of a sequence that is too long it takes the last rows."""
+    rows, dim = record.vectors.shape
+    countable = rows == 1 or (rows > 1 and space.rows > 1)
+    return countable and dim == space.dim and bool(np.isfinite(record.vectors).all())
 
 
 def _is_wrong_type(reply: Any) -> bool:

@@ -28,10 +28,11 @@ class Experiments(Protocol):
 
 
 class UserFeatures(Protocol):
-    async def fetch(self, user_id: str, space: Space | None, history_length: int, deadline: Deadline) -> UserState:
+    async def fetch(self, user_id: str, spaces: Sequence[Space], history_length: int, deadline: Deadline) -> UserState:
         """Everything stored about a user, in one round trip. FeatureReadError if it cannot be read in time.
 
-        ``space`` None does not consult knowledge. Nothing stored is not an error: ``known`` is false.
+        Knowledge is read in each of ``spaces``, without any not at all; what is refused in one space leaves the
+        others. Nothing stored is not an error: ``known`` is false.
         """
         ...
 

@@ -101,11 +101,12 @@ class Ranker:
 
     async def _user(self, user_id: str, release: Release, plan: Plan, deadline: Deadline, words: set[str]) -> UserState:
         """Stored features and knowledge of the user; without them if they cannot be read in time."""
-        space = release.spaces.get("user") if plan.knowledge else None
+        spaces = release.user_spaces if plan.knowledge else ()
+        share = deadline.share(FEATURE_SHARE)
         try:
-            user = await self._users.fetch(user_id, space, release.schema.history_length, deadline.share(FEATURE_SHARE))
+            user = await self._users.fetch(user_id, spaces, release.schema.history_length, share)
         except FeatureReadError:
-            words.update({"no_features"} if space is None else {"no_features", "no_knowledge"})
+            words.update({"no_features", "no_knowledge"} if spaces else {"no_features"})
             return UserState()
         words.update(user.refused)
         return user
@@ -205,7 +206,7 @@ class Ranker:
 
 
 def _tensors(release: Release, slate: Slate, user: UserState, plan: Plan) -> Tensors:
-    vectors = None if user.knowledge is None else user.knowledge.vectors
+    vectors = {name: record.vectors for name, record in user.knowledge.items()}
     batch = UserBatch.single(release.schema, release.table, user.features, user.events, vectors)
     return encode(release.schema, release.table, batch, slate.items, knowledge=plan.knowledge)
 

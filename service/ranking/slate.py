@@ -59,17 +59,17 @@ class Slate:
 
 
 def count_knowledge(release: Release, slate: Slate, user: UserState, now: float) -> KnowledgeCount:
-    """Fresh, stale and missing records among those consulted: the user's and each candidate's, per space in use."""
-    fresh = stale = missing = 0
-    if "item" in release.spaces:
-        expires = release.table.expires_at[slate.rows]
-        missing = int(np.count_nonzero(expires == 0))
-        fresh = int(np.count_nonzero(expires > now))
-        stale = len(expires) - fresh - missing
-    if "user" in release.spaces:
-        if user.knowledge is None:
+    """Fresh, stale and missing records among those consulted: in every space of the release, the user's or each
+    candidate's. A record is missing whatever the reason: refused, not yet made, or nothing to make it from."""
+    expires = release.table.expires_at[slate.rows]
+    missing = int(np.count_nonzero(expires == 0))
+    fresh = int(np.count_nonzero(expires > now))
+    stale = expires.size - fresh - missing
+    for space in release.user_spaces:
+        record = user.knowledge.get(space.name)
+        if record is None:
             missing += 1
-        elif user.knowledge.is_fresh(now):
+        elif record.is_fresh(now):
             fresh += 1
         else:
             stale += 1

@@ -24,8 +24,9 @@ LADDER = ("no_rerank", "no_knowledge", "no_features", "prior_order", "no_explain
 """Words of ``degraded``, in the order in which they are reported.
 
 ``no_rerank``     the head was to be reranked and keeps the model's order
-``no_knowledge``  the user's knowledge could not be read, or its record was refused; nothing stored is no reason to say
-                  it, and the knowledge of the items, which lies in memory, may still have been used
+``no_knowledge``  the user's knowledge could not be read, or a record of it was refused; nothing stored is no reason to
+                  say it, and the user's other records and the knowledge of the items, which lies in memory, may still
+                  have been used
 ``no_features``   the user's history or profile could not be read, or a record of them was refused
 ``prior_order``   the model gave no scores; the items' smoothed shares of positive interactions took their place
 ``no_explain``    the scores without knowledge that the request asked for are not there
@@ -58,13 +59,13 @@ class RankRequest:
 class UserState:
     """What is stored about one user. ``events`` are the last ones, oldest first.
 
-    ``known`` is false if nothing at all is stored. ``refused`` holds the ladder words of records that are
-    stored but must not be used.
+    ``knowledge`` maps the names of producers to the records that are valid. ``known`` is false if nothing at all is
+    stored. ``refused`` holds the ladder words of records that are stored but must not be used.
     """
 
     features: dict[str, object] = field(default_factory=dict)
     events: EventArray = field(default_factory=lambda: np.zeros(0, EVENT_DTYPE))
-    knowledge: KnowledgeRecord | None = None
+    knowledge: Mapping[str, KnowledgeRecord] = field(default_factory=dict)
     known: bool = False
     refused: frozenset[str] = frozenset()
 
@@ -102,7 +103,7 @@ class Release:
 
     manifest: ReleaseManifest
     schema: FeatureSchema
-    spaces: Mapping[Literal["user", "item"], Space]
+    spaces: tuple[Space, ...]
     table: ItemTable
     scorer: Scorer
     revision: str
@@ -113,10 +114,15 @@ class Release:
     def id(self) -> str:
         return self.manifest.id
 
+    @property
+    def user_spaces(self) -> tuple[Space, ...]:
+        """The spaces in which users have knowledge."""
+        return tuple(space for space in self.spaces if space.side == "user")
+
 
 @dataclass(frozen=True, slots=True)
 class KnowledgeCount:
-    """Knowledge records consulted for one request: the user's and each candidate's."""
+    """Knowledge records consulted for one request: the user's and each candidate's, summed over spaces."""
 
     fresh: int = 0
     stale: int = 0

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
-from models.contract.encoding import INPUTS, Tensors
+from models.contract.encoding import Tensors, model_inputs
 from models.contract.knowledge import FloatArray
 from service.errors import ScoringError
 
@@ -46,10 +46,7 @@ def load_scorer(folder: Path, release: ReleaseManifest, threads: int) -> tuple[O
         raise ArtifactError(f"release {release.id}: artifact is not a usable model: {error}") from error
     artifact = ArtifactManifest.from_metadata(session.get_modelmeta().custom_metadata_map)
     release.check(artifact)
-    for side, space in artifact.spaces.items():
-        if space.dim != artifact.feature_schema.knowledge_dim:
-            raise ArtifactError(f"release {release.id}: {side} space has dimension {space.dim}, not the schema's")
-    return OnnxScorer(session, artifact.inputs), artifact
+    return OnnxScorer(session, artifact), artifact
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:
@@ -70,16 +67,20 @@ def _providers() -> list[str]:
 class OnnxScorer:
     """The port ``Scorer`` on one inference session. Safe for concurrent use."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, inputs: tuple[str, ...]) -> None:
-        """ArtifactError unless the graph takes exactly ``inputs`` of the contract and gives one score per candidate."""
+    def __init__(self, session: onnxruntime.InferenceSession, artifact: ArtifactManifest) -> None:
+        """ArtifactError unless the graph takes the manifest's inputs, its schema can fill them all, and it gives one
+        score per candidate."""
         takes = {one.name for one in session.get_inputs()}
-        if takes != set(inputs) or not takes <= set(INPUTS):
-            raise ArtifactError(f"model takes {sorted(takes)}, its manifest says {sorted(inputs)}")
+        if takes != set(artifact.inputs):
+            raise ArtifactError(f"model takes {sorted(takes)}, its manifest says {sorted(artifact.inputs)}")
+        unfilled = takes.difference(model_inputs(artifact.feature_schema))
+        if unfilled:
+            raise ArtifactError(f"model takes {sorted(unfilled)}, which its schema does not fill")
         gives = [(one.name, one.type, len(one.shape)) for one in session.get_outputs()]
         if gives != [(OUTPUT, "tensor(float)", 1)]:
             raise ArtifactError(f"model gives {gives}, expected one float tensor [C] named {OUTPUT!r}")
         self._session = session
-        self._inputs = inputs
+        self._inputs = artifact.inputs
 
     async def score(self, tensors: Tensors) -> FloatArray:
         """See the port. Long slates run in a thread, where onnxruntime releases the interpreter lock."""

@@ -13,7 +13,7 @@ from models.contract.exposures import Exposure, history_digest
 from models.contract.items import ItemRecord
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.profile import UserProfile
-from models.contract.schema import FeatureSchema, FieldSpec
+from models.contract.schema import FeatureSchema, FieldSpec, KnowledgeSpec
 
 SPACE = "0123456789abcdef"
 OTHER_SPACE = "fedcba9876543210"
@@ -23,13 +23,20 @@ SCHEMA = FeatureSchema(
     user_fields=(FieldSpec(name="age", edges=(18, 35)),),
     item_fields=(FieldSpec(name="genres", vocab=("Drama", "Comedy"), slots=2), FieldSpec(name="year", edges=(1990,))),
     history_length=3,
-    partitions=2,
-    knowledge_dim=3,
+    knowledge=(
+        KnowledgeSpec(name="liber", side="user", rows=2, dim=3),
+        KnowledgeSpec(name="item-text", side="item", dim=3),
+        KnowledgeSpec(name="portrait", side="user", dim=2),
+        KnowledgeSpec(name="links", side="item", dim=1),
+    ),
 )
 OTHER_SCHEMA = FeatureSchema.model_validate({**SCHEMA.model_dump(), "name": "other"})
 
 ITEM_SPACE = Space(name="item-text", side="item", rows=1, dim=3, components={"llm": "m", "prompt": "p"})
 USER_SPACE = Space(name="liber", side="user", rows=2, dim=3, dtype="int8", components={"encoder": "é"})
+PORTRAIT_SPACE = Space(name="portrait", side="user", rows=1, dim=2, components={"llm": "m"})
+LINKS_SPACE = Space(name="links", side="item", rows=1, dim=1, components={})
+SPACES = (USER_SPACE, ITEM_SPACE, PORTRAIT_SPACE, LINKS_SPACE)
 
 KNOWLEDGE = KnowledgeRecord(
     owner="zoë",
@@ -39,7 +46,7 @@ KNOWLEDGE = KnowledgeRecord(
     expires_at=1_702_592_000,
     codes=(7, 65535),
 )
-ITEM = ItemRecord("film 1", "1796877993321606", 42, (1, 2, 0), (0.5, -0.25, 1.0), 1_700_000_000)
+ITEM = ItemRecord("film 1", "7f82efc59afe30ba", 42, (1, 2, 0), (0.5, -0.25, 1.0), 1_700_000_000)
 INTERACTION = Interaction(user_id="zoë", item_id="film 1", value=4.5, time_ms=1_700_000_000_123)
 PROFILE = UserProfile(owner="zoë", features={"age": 31, "gender": "F", "score": 0.5, "none": None})
 EXPOSURE = Exposure(

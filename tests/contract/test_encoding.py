@@ -10,19 +10,23 @@ import pytest
 from models.contract.encoding import (
     INPUTS,
     ITEM_INPUTS,
+    KNOWLEDGE_INPUTS,
     USER_INPUTS,
     ItemBatch,
     Tensors,
     UserBatch,
     encode,
+    model_inputs,
     user_statistics,
     without_knowledge,
 )
 from models.contract.events import EVENT_DTYPE, EventArray, Interaction
 from models.contract.items import ItemTable
+from models.contract.schema import FeatureSchema
 from tests.contract.golden import SCHEMA
 
-T, J, D = SCHEMA.history_length, SCHEMA.partitions, SCHEMA.knowledge_dim
+T, J, D, Wu, Wi = SCHEMA.history_length, 2, 3, SCHEMA.user_width, SCHEMA.item_width
+BARE_SCHEMA = SCHEMA.with_knowledge(())
 
 TABLE = ItemTable.build(
     SCHEMA,
@@ -30,9 +34,10 @@ TABLE = ItemTable.build(
     index=[1, 2, 0],
     categorical=[[1, 2, 1], [2, 0, 2], [1, 0, 1]],
     numeric=[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, 0.9]],
-    vectors=np.arange(1, 10, dtype=np.float32).reshape(3, 3),
-    expires_at=[0, 0, 0],
+    vectors=np.array([[1, 2, 3, 10], [4, 5, 6, 20], [7, 8, 9, 30]], np.float32),
+    expires_at=np.zeros((3, 2)),
 )
+BARE_TABLE = replace(TABLE, vectors=TABLE.vectors[:, :0], expires_at=TABLE.expires_at[:, :0])
 
 
 def history(*events: tuple[str, float]) -> EventArray:
@@ -44,9 +49,13 @@ def history(*events: tuple[str, float]) -> EventArray:
     return np.frombuffer(packed, EVENT_DTYPE)
 
 
-def user(*events: tuple[str, float], partitions: int = 0) -> UserBatch:
-    vectors = np.arange(1, 1 + partitions * D, dtype=np.float32).reshape(partitions, D) if partitions else None
-    return UserBatch.single(SCHEMA, TABLE, {"age": 20}, history(*events), vectors)
+def user(*events: tuple[str, float], partitions: int = 0, portrait: bool = False) -> UserBatch:
+    knowledge = {}
+    if partitions:
+        knowledge["liber"] = np.arange(1, 1 + partitions * D, dtype=np.float32).reshape(partitions, D)
+    if portrait:
+        knowledge["portrait"] = np.array([[8.0, 9.0]], np.float32)
+    return UserBatch.single(SCHEMA, TABLE, {"age": 20}, history(*events), knowledge)
 
 
 def tensors(one: UserBatch, *items: str, knowledge: bool = True) -> Tensors:
@@ -62,13 +71,14 @@ def test_names_shapes_and_types_of_all_inputs() -> None:
         "history_categorical": ((1, T, 3), np.int64),
         "history_value": ((1, T), np.float32),
         "history_mask": ((1, T), np.float32),
-        "history_vectors": ((1, T, D), np.float32),
+        "history_vectors": ((1, T, Wi), np.float32),
+        "user_vectors": ((1, Wu), np.float32),
         "partition_vectors": ((1, J, D), np.float32),
         "partition_mask": ((1, J), np.float32),
         "item_index": ((4,), np.int64),
         "item_categorical": ((4, 3), np.int64),
         "item_numeric": ((4, 3), np.float32),
-        "item_vectors": ((4, D), np.float32),
+        "item_vectors": ((4, Wi), np.float32),
     }
     assert {name: (array.shape, array.dtype.type) for name, array in made.items()} == expected
     assert tuple(expected) == tuple(made) == INPUTS == USER_INPUTS + ITEM_INPUTS
@@ -80,7 +90,7 @@ def test_a_short_history_is_padded_at_the_end() -> None:
     assert made["history_value"].tolist() == [[1.0, -0.5, 0.0]]
     assert made["history_mask"].tolist() == [[1.0, 1.0, 0.0]]
     assert made["history_categorical"].tolist() == [[[1, 2, 1], [2, 0, 2], [0, 0, 0]]]
-    assert made["history_vectors"].tolist() == [[[1, 2, 3], [4, 5, 6], [0, 0, 0]]]
+    assert made["history_vectors"].tolist() == [[[1, 2, 3, 10], [4, 5, 6, 20], [0, 0, 0, 0]]]
 
 
 def test_only_the_last_events_of_a_long_history_count() -> None:
@@ -102,12 +112,12 @@ def test_an_item_without_row_keeps_its_value_and_its_place() -> None:
 def test_an_item_without_id_embedding_keeps_everything_else() -> None:
     made = tensors(user(("c", 5.0)), "c")
     assert (made["history_index"][0, 0], made["item_index"][0]) == (0, 0)
-    assert made["history_vectors"][0, 0].tolist() == made["item_vectors"][0].tolist() == [7, 8, 9]
+    assert made["history_vectors"][0, 0].tolist() == made["item_vectors"][0].tolist() == [7, 8, 9, 30]
     np.testing.assert_allclose(made["item_numeric"][0], [0.7, 0.8, 0.9], rtol=1e-6)
 
 
 def test_a_user_of_whom_nothing_is_known() -> None:
-    nobody = UserBatch.single(SCHEMA, TABLE, {}, history(), None)
+    nobody = UserBatch.single(SCHEMA, TABLE, {}, history(), {})
     made = tensors(nobody, "a")
     assert not any(made[name].any() for name in USER_INPUTS)
 
@@ -132,11 +142,67 @@ def test_only_the_last_partitions_count() -> None:
     assert made["partition_mask"].tolist() == [[1.0, 1.0]]
 
 
+def test_the_vectors_of_a_user_lie_in_the_columns_of_their_spaces() -> None:
+    portrait = SCHEMA.knowledge[2]
+    schema = SCHEMA.model_copy(update={"knowledge": (portrait.model_copy(update={"name": "mood"}), *SCHEMA.knowledge)})
+    schema = FeatureSchema.model_validate(schema.model_dump())
+    vectors = {name: np.full((1, 2), value, np.float32) for name, value in (("portrait", 1), ("mood", 2), ("other", 3))}
+    for given, expected in (
+        (("mood", "portrait", "other"), [2, 2, 1, 1]),
+        (("portrait",), [0, 0, 1, 1]),
+        (("mood",), [2, 2, 0, 0]),
+        (("other",), [0, 0, 0, 0]),
+    ):
+        batch = UserBatch.single(schema, TABLE, {}, history(), {name: vectors[name] for name in given})
+        made = encode(schema, TABLE, batch, ItemBatch.gather(TABLE, TABLE.rows_of(["a"])))
+        assert made["user_vectors"].tolist() == [expected]
+        assert not made["partition_mask"].any()
+
+
+def test_partitions_do_not_stand_in_for_other_knowledge_nor_the_other_way_round() -> None:
+    assert not tensors(user(partitions=2), "a")["user_vectors"].any()
+    made = tensors(user(portrait=True), "a")
+    assert made["user_vectors"].tolist() == [[8, 9]]
+    assert not made["partition_vectors"].any()
+    assert not made["partition_mask"].any()
+
+
+def test_a_schema_without_knowledge_leaves_its_inputs_without_columns() -> None:
+    known = {"liber": np.ones((2, D), np.float32), "portrait": np.ones((1, 2), np.float32)}
+    batch = UserBatch.single(BARE_SCHEMA, BARE_TABLE, {"age": 20}, history(("a", 5.0)), known)
+    items = ItemBatch.gather(BARE_TABLE, BARE_TABLE.rows_of(["a", "b"]))
+    made = encode(BARE_SCHEMA, BARE_TABLE, batch, items)
+    shapes = {name: made[name].shape for name in KNOWLEDGE_INPUTS}
+    assert shapes == {
+        "history_vectors": (1, T, 0), "user_vectors": (1, 0), "partition_vectors": (1, 0, 0), "partition_mask": (1, 0),
+        "item_vectors": (2, 0),
+    }  # fmt: skip
+    full = tensors(user(("a", 5.0)), "a", "b")
+    for name in model_inputs(BARE_SCHEMA):
+        np.testing.assert_array_equal(made[name], full[name])
+    hidden = encode(BARE_SCHEMA, BARE_TABLE, batch, items, knowledge=False)
+    assert {name: hidden[name].shape for name in KNOWLEDGE_INPUTS} == shapes
+
+
+@pytest.mark.parametrize(
+    ("names", "absent"),
+    [
+        (["liber", "item-text", "portrait", "links"], set()),
+        (["liber", "links"], {"user_vectors"}),
+        (["portrait", "item-text"], {"partition_vectors", "partition_mask"}),
+        (["liber", "portrait"], {"history_vectors", "item_vectors"}),
+        ([], set(KNOWLEDGE_INPUTS)),
+    ],
+)
+def test_a_model_reads_the_inputs_that_its_schema_fills(names: list[str], absent: set[str]) -> None:
+    assert model_inputs(SCHEMA.with_knowledge(names)) == tuple(name for name in INPUTS if name not in absent)
+
+
 def test_without_knowledge_equals_a_user_and_items_that_have_none() -> None:
     events = (("a", 5.0), ("b", 2.0))
-    hidden = tensors(user(*events, partitions=2), "a", "c", knowledge=False)
+    hidden = tensors(user(*events, partitions=2, portrait=True), "a", "c", knowledge=False)
     bare = replace(TABLE, vectors=np.zeros_like(TABLE.vectors))
-    nobody = UserBatch.single(SCHEMA, bare, {"age": 20}, history(*events), None)
+    nobody = UserBatch.single(SCHEMA, bare, {"age": 20}, history(*events), {})
     never = encode(SCHEMA, bare, nobody, ItemBatch.gather(bare, bare.rows_of(["a", "c"])))
     for name in INPUTS:
         assert hidden[name].dtype == never[name].dtype
@@ -144,8 +210,9 @@ def test_without_knowledge_equals_a_user_and_items_that_have_none() -> None:
 
 
 def test_emptying_knowledge_leaves_the_given_tensors_alone() -> None:
-    full = tensors(user(("a", 5.0), partitions=2), "a")
+    full = tensors(user(("a", 5.0), partitions=2, portrait=True), "a")
     emptied = without_knowledge(full)
+    assert tuple(emptied) == KNOWLEDGE_INPUTS
     assert not any(array.any() for array in emptied.values())
     assert all(full[name].any() for name in emptied)
 

@@ -16,9 +16,9 @@ from models.contract.schema import FeatureSchema
 from tests.contract.golden import ITEM, OTHER_SCHEMA, SCHEMA, flips, resealed, truncations
 
 GOLDEN = bytes.fromhex(
-    "4c49" "01" "00" "2a000000" "00f1536500000000" "1796877993321606"  # magic, version, index, written at, schema
+    "4c49" "01" "00" "2a000000" "00f1536500000000" "7f82efc59afe30ba"  # magic, version, index, written at, schema
     "01000000" "02000000" "00000000" "0000003f" "000080be" "0000803f"  # categorical, numeric
-    "66696c6d2031" "a8a4e255"  # owner "film 1", crc32
+    "66696c6d2031" "8d40f632"  # owner "film 1", crc32
 )  # fmt: skip
 
 
@@ -77,8 +77,8 @@ def table(*ids: str) -> ItemTable:
         index=places * 10,
         categorical=np.repeat(places[:, None], SCHEMA.item_slots, axis=1),
         numeric=np.repeat(places[:, None], 3, axis=1),
-        vectors=np.repeat(places[:, None], SCHEMA.knowledge_dim, axis=1).astype(np.float32),
-        expires_at=places * 100,
+        vectors=np.repeat(places[:, None], SCHEMA.item_width, axis=1).astype(np.float32),
+        expires_at=places[:, None] * [100, 1000],
     )
 
 
@@ -104,7 +104,8 @@ def test_row_zero_is_the_unknown_item() -> None:
     held = table("a")
     assert len(held) == 2
     assert held.rows_of([""]).tolist() == [0]
-    assert held.index[0] == held.expires_at[0] == 0
+    assert held.index[0] == 0
+    assert not held.expires_at[0].any()
     assert not held.categorical[0].any()
     assert not held.vectors[0].any()
     assert held.numeric[0].tolist() == item_statistics(SCHEMA, 0, 0, 0).tolist()
@@ -115,8 +116,8 @@ def test_table_rows_hold_what_was_given() -> None:
     assert held.index.tolist() == [0, 10, 20]
     assert held.categorical[2].tolist() == [2, 2, 2]
     assert held.numeric[2].tolist() == [2.0, 2.0, 2.0]
-    assert held.vectors[2].tolist() == [2.0, 2.0, 2.0]
-    assert held.expires_at.tolist() == [0, 100, 200]
+    assert held.vectors[2].tolist() == [2.0, 2.0, 2.0, 2.0]
+    assert held.expires_at.tolist() == [[0, 0], [100, 1000], [200, 2000]]
     assert [one.dtype.name for one in (held.index, held.numeric, held.vectors)] == ["int64", "float32", "float32"]
 
 
@@ -125,7 +126,16 @@ def test_an_empty_table_knows_only_the_unknown_item() -> None:
     assert len(empty) == 1
     assert empty.rows_of(["a"]).tolist() == [0]
     assert empty.rows_of_hashes(np.array([1, 2], np.uint64)).tolist() == [0, 0]
-    assert empty.vectors.shape == (1, SCHEMA.knowledge_dim)
+    assert empty.vectors.shape == (1, SCHEMA.item_width)
+    assert empty.expires_at.shape == (1, 2)
+
+
+def test_a_table_of_a_schema_without_knowledge_has_no_columns_for_it() -> None:
+    schema = SCHEMA.with_knowledge(())
+    nothing = np.zeros((2, 0), np.float32)
+    held = ItemTable.build(schema, ("a", "b"), [1, 2], np.ones((2, 3)), np.ones((2, 3)), nothing, nothing)
+    assert held.vectors.shape == held.expires_at.shape == (3, 0)
+    assert held.rows_of(["b"]).tolist() == [2]
 
 
 @pytest.mark.parametrize("ids", [("a", "a"), ("a", ""), ("",)])

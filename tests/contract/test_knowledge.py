@@ -13,7 +13,18 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
 from models.contract.knowledge import FloatArray, KnowledgeRecord, RecordError, Space
-from tests.contract.golden import ITEM_SPACE, KNOWLEDGE, OTHER_SPACE, SPACE, USER_SPACE, flips, resealed, truncations
+from tests.contract.golden import (
+    ITEM_SPACE,
+    KNOWLEDGE,
+    OTHER_SPACE,
+    SCHEMA,
+    SPACE,
+    SPACES,
+    USER_SPACE,
+    flips,
+    resealed,
+    truncations,
+)
 
 Dtype = Literal["float16", "int8"]
 
@@ -143,6 +154,11 @@ def test_freshness_ends_at_the_expiry() -> None:
 def test_space_fingerprints() -> None:
     assert ITEM_SPACE.fingerprint == "de549c5bfd982399"
     assert USER_SPACE.fingerprint == "9d52565878ae25d4"
+
+
+def test_the_key_of_a_space_is_that_of_the_schemas_knowledge() -> None:
+    assert [space.key for space in SPACES] == [spec.key for spec in SCHEMA.knowledge]
+    assert USER_SPACE.key == "user/liber"
 
 
 def test_a_space_reads_back_with_the_same_fingerprint() -> None:

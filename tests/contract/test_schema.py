@@ -13,6 +13,7 @@ from tests.contract.golden import SCHEMA
 
 GENRES = FieldSpec(name="genres", vocab=("Drama", "Comedy", "War"), slots=2)
 YEAR = FieldSpec(name="year", edges=(1990, 2000))
+LIBER, TEXT, PORTRAIT, LINKS = (spec.model_dump() for spec in SCHEMA.knowledge)
 
 
 @pytest.mark.parametrize(
@@ -40,9 +41,19 @@ def test_impossible_fields_are_refused(document: dict[str, object], message: str
         ({"user_fields": [YEAR, YEAR]}, "repeats a field name"),
         ({"item_fields": [GENRES, GENRES]}, "repeats a field name"),
         ({"history_length": 0}, "history_length"),
-        ({"partitions": 0}, "partitions"),
-        ({"partitions": 256}, "partitions"),
-        ({"knowledge_dim": 0}, "knowledge_dim"),
+        ({"partitions": 2}, "partitions"),
+        ({"knowledge": [LIBER, PORTRAIT, LIBER]}, "repeats knowledge"),
+        ({"knowledge": [PORTRAIT, {**PORTRAIT, "dim": 5}]}, "repeats knowledge"),
+        ({"knowledge": [{**TEXT, "rows": 2}]}, "an item has one vector"),
+        ({"knowledge": [LIBER, {**PORTRAIT, "rows": 2}]}, "only one space of a user may be a sequence"),
+        ({"knowledge": [{**LIBER, "rows": 0}]}, "rows"),
+        ({"knowledge": [{**LIBER, "rows": 256}]}, "rows"),
+        ({"knowledge": [{**TEXT, "dim": 0}]}, "dim"),
+        ({"knowledge": [{**TEXT, "dim": 4097}]}, "dim"),
+        ({"knowledge": [{**TEXT, "side": "context"}]}, "side"),
+        ({"knowledge": [{**TEXT, "name": "a/b"}]}, "name"),
+        ({"knowledge": [{**TEXT, "name": ""}]}, "name"),
+        ({"knowledge": [{**TEXT, "space": "x"}]}, "space"),
         ({"value_scale": 0}, "value_scale"),
         ({"prior_liked": 1}, "prior_liked"),
         ({"prior_liked": 0}, "prior_liked"),
@@ -141,8 +152,42 @@ def test_fields_follow_each_other_in_schema_order() -> None:
     assert SCHEMA.encode_user_fields({"age": 35}) == [3]
 
 
+def test_knowledge_lies_side_by_side_in_schema_order() -> None:
+    assert [spec.key for spec in SCHEMA.user_knowledge] == ["user/liber", "user/portrait"]
+    assert [spec.key for spec in SCHEMA.item_knowledge] == ["item/item-text", "item/links"]
+    assert SCHEMA.sequence == SCHEMA.knowledge[0]
+    assert SCHEMA.user_columns == {"portrait": slice(0, 2)}
+    assert SCHEMA.item_columns == {"item-text": slice(0, 3), "links": slice(3, 4)}
+    assert (SCHEMA.user_width, SCHEMA.item_width) == (2, 4)
+
+
+def test_one_producer_may_know_users_and_items() -> None:
+    both = FeatureSchema.model_validate({**SCHEMA.model_dump(), "knowledge": [LIBER, {**TEXT, "name": "liber"}, LINKS]})
+    assert both.item_columns == {"liber": slice(0, 3), "links": slice(3, 4)}
+    assert [spec.key for spec in both.with_knowledge(["liber"]).knowledge] == ["user/liber", "item/liber"]
+
+
+def test_a_schema_may_read_less_knowledge_or_none() -> None:
+    some = SCHEMA.with_knowledge(["links", "portrait", "unheard-of"])
+    assert [spec.name for spec in some.knowledge] == ["portrait", "links"]
+    assert (some.sequence, some.user_columns, some.item_columns) == (
+        None, {"portrait": slice(0, 2)}, {"links": slice(0, 1)}
+    )  # fmt: skip
+    none = SCHEMA.with_knowledge([])
+    assert (none.sequence, none.user_width, none.item_width, none.item_columns) == (None, 0, 0, {})
+    assert none.item_fields == SCHEMA.item_fields
+    assert len({SCHEMA.fingerprint, some.fingerprint, none.fingerprint}) == 3
+    assert SCHEMA.with_knowledge([spec.name for spec in SCHEMA.knowledge]) == SCHEMA
+
+
+def test_a_sequence_of_one_vector_is_a_single_vector() -> None:
+    one = FeatureSchema.model_validate({**SCHEMA.model_dump(), "knowledge": [{**LIBER, "rows": 1}, PORTRAIT]})
+    assert one.sequence is None
+    assert one.user_columns == {"liber": slice(0, 3), "portrait": slice(3, 5)}
+
+
 def test_fingerprints() -> None:
-    assert SCHEMA.fingerprint == "1796877993321606"
+    assert SCHEMA.fingerprint == "7f82efc59afe30ba"
     assert fingerprint({"b": [1, 2.5], "a": "é"}) == "123b424b7606d08d"
     assert fingerprint({"a": "é", "b": [1, 2.5]}, 64).startswith("123b424b7606d08d")
 
@@ -152,7 +197,9 @@ def test_fingerprints() -> None:
     [
         {"version": 2}, {"name": "x"}, {"user_fields": []}, {"item_fields": [GENRES]}, {"history_length": 4},
         {"history_types": ["click"]}, {"value_center": 2.5}, {"value_scale": 1.0}, {"liked_above": 3.5},
-        {"prior_liked": 0.4}, {"partitions": 3}, {"knowledge_dim": 4},
+        {"prior_liked": 0.4}, {"knowledge": []}, {"knowledge": [LIBER, TEXT]}, {"knowledge": SCHEMA.knowledge[::-1]},
+        {"knowledge": [{**LIBER, "dim": 4}, *SCHEMA.knowledge[1:]]},
+        {"knowledge": [{**LIBER, "rows": 3}, *SCHEMA.knowledge[1:]]},
     ],
 )  # fmt: skip
 def test_every_part_of_a_schema_shapes_its_fingerprint(change: dict[str, object]) -> None:

@@ -1,4 +1,8 @@
-"""What the service encodes from packed records is, byte for byte, what training encoded of the same moment."""
+"""What the service encodes from packed records is, byte for byte, what training encoded of the same moment.
+
+The knowledge is random vectors in every form that the contract has: a sequence and two single vectors of a user, of
+which versions follow each other, and item spaces of one slice of the log and of several.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,62 @@ import pytest
 from models.contract.encoding import INPUTS, ItemBatch, Tensors, UserBatch, encode
 from models.contract.events import item_hash, unpack_history
 from models.contract.items import ItemRecord, ItemTable
-from models.contract.knowledge import FloatArray, KnowledgeRecord
+from models.contract.knowledge import FloatArray, KnowledgeRecord, Space
 from models.contract.profile import UserProfile
+from models.contract.schema import FeatureSchema, KnowledgeSpec
+from offline.data.log import InteractionLog
+from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.publish.users import packed_history
 from offline.training.samples import SampleEncoder, split_samples, statistics_until
-from tests.synthetic import PARTITION_SIZE, SCHEMA, Synthetic, synthetic
+from tests import synthetic
+from tests.synthetic import Synthetic
+
+SPACES = (
+    Space(name="liber", side="user", rows=3, dim=6, components={}),
+    Space(name="liber", side="item", rows=1, dim=6, components={}),
+    Space(name="portrait", side="user", rows=1, dim=4, dtype="int8", components={}),
+    Space(name="mood", side="user", rows=1, dim=2, components={}),
+    Space(name="links", side="item", rows=1, dim=5, dtype="int8", components={}),
+    Space(name="codes", side="item", rows=1, dim=3, components={}),
+)
+SCHEMA = FeatureSchema.model_validate(
+    synthetic.SCHEMA.model_dump()
+    | {"knowledge": [KnowledgeSpec(**one.model_dump(include={"name", "side", "rows", "dim"})) for one in SPACES]}
+)
+EVERY = {"liber": 5, "portrait": 3, "mood": 8}
+"""A user's vectors change with every so many interactions."""
+
+SLICES = {"liber": (0,), "links": (0, 300, 900), "codes": (0, 600)}
+"""An item's vectors change at these log rows, all of them in the training period."""
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
-    return synthetic(tmp_path_factory.mktemp("synthetic"), seed=3)
+    return synthetic.synthetic(tmp_path_factory.mktemp("synthetic"), seed=3)
+
+
+@pytest.fixture(scope="module")
+def knowledge(data: Synthetic) -> Knowledge:
+    generator = np.random.default_rng(11)
+    users = {one.name: _users(one, data.log, generator) for one in SPACES if one.side == "user"}
+    items = {one.name: _items(one, data.log, generator) for one in SPACES if one.side == "item"}
+    return Knowledge({name: Produced(users.get(name), items.get(name)) for name in {**users, **items}})
+
+
+def _users(space: Space, log: InteractionLog, generator: np.random.Generator) -> UserVectors:
+    index = log.by_user()
+    since = [index.of_user(user)[EVERY[space.name] - 1 :: EVERY[space.name]] for user in range(len(log.user_ids))]
+    start = np.cumsum([0, *(len(one) for one in since)])
+    vectors = generator.standard_normal((int(start[-1]), space.dim)).astype(np.float32)
+    return UserVectors(space, vectors, start, np.concatenate(since).astype(np.int64))
+
+
+def _items(space: Space, log: InteractionLog, generator: np.random.Generator) -> ItemVectors:
+    """Every fifth item is not known."""
+    known = np.arange(len(log.item_ids)) % 5 > 0
+    slices = np.array(SLICES[space.name], np.int64)
+    vectors = generator.standard_normal((len(slices), len(known), space.dim)).astype(np.float32)
+    return ItemVectors(space, np.where(known[:, None], vectors, np.float32(0)), known, slices)
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +76,41 @@ def trained_rows(data: Synthetic) -> int:
 
 
 @pytest.fixture(scope="module")
-def encoder(data: Synthetic, trained_rows: int) -> SampleEncoder:
-    return SampleEncoder(SCHEMA, data.catalogue, data.log, data.knowledge, PARTITION_SIZE, trained_rows)
+def encoder(data: Synthetic, knowledge: Knowledge, trained_rows: int) -> SampleEncoder:
+    return SampleEncoder(SCHEMA, data.catalogue, data.log, knowledge, trained_rows)
 
 
-def _vectors(owner: str, side: str, data: Synthetic, vectors: FloatArray) -> FloatArray:
+def _as_read(owner: str, space: Space, vectors: FloatArray) -> FloatArray:
     """As the service reads them."""
-    space = data.knowledge.spaces[side]
     packed = KnowledgeRecord(owner, space.fingerprint, vectors, 0, 1).pack(space.dtype)
     return KnowledgeRecord.unpack(packed, owner, space.fingerprint).vectors
 
 
-def _served_table(data: Synthetic, encoder: SampleEncoder, until: int) -> ItemTable:
-    """The catalogue from packed records, in an order of its own, with the statistics of all rows before ``until``."""
+def _item_vectors(knowledge: Knowledge, at: int, name: str, row: int) -> FloatArray:
+    """float32 [Wi]: what a table loaded at the moment of a log row holds of an item."""
+    joined = np.zeros(SCHEMA.item_width, np.float32)
+    for space, columns in SCHEMA.item_columns.items():
+        held = knowledge.items[space]
+        if held.known[at]:
+            slice_ = max(place for place, first in enumerate(held.from_row) if first <= row)
+            joined[columns] = _as_read(name, held.space, held.vectors[slice_, at : at + 1])[0]
+    return joined
+
+
+def _user_vectors(knowledge: Knowledge, user: int, name: str, row: int) -> dict[str, FloatArray]:
+    """What is stored of a user at the moment of a log row, space by space."""
+    found = {}
+    for space, held in knowledge.users.items():
+        mine = range(held.start[user], held.start[user + 1])
+        versions = [at for at in mine if held.since[at] < row][-held.space.rows :]
+        if versions:
+            found[space] = _as_read(name, held.space, held.vectors[versions])
+    return found
+
+
+def _served_table(data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder, until: int) -> ItemTable:
+    """The catalogue from packed records, in an order of its own, with the statistics of all rows before ``until`` and
+    the knowledge of that moment."""
     numeric = statistics_until(SCHEMA, data.log, until)
     order = np.random.default_rng(1).permutation(len(data.log.item_ids))
     records, vectors = [], []
@@ -49,7 +121,7 @@ def _served_table(data: Synthetic, encoder: SampleEncoder, until: int) -> ItemTa
         index = int(encoder.table.index[at + 1])
         packed = ItemRecord(name, SCHEMA.fingerprint, index, categorical, statistics, 0).pack()
         records.append(ItemRecord.unpack(packed, name, SCHEMA))
-        vectors.append(_vectors(name, "item", data, data.knowledge.items[at : at + 1])[0])
+        vectors.append(_item_vectors(knowledge, int(at), name, until))
     return ItemTable.build(
         SCHEMA,
         ids=[one.owner for one in records],
@@ -57,11 +129,11 @@ def _served_table(data: Synthetic, encoder: SampleEncoder, until: int) -> ItemTa
         categorical=[one.categorical for one in records],
         numeric=[one.numeric for one in records],
         vectors=np.stack(vectors),
-        expires_at=np.zeros(len(records)),
+        expires_at=np.zeros((len(records), len(SCHEMA.item_knowledge))),
     )
 
 
-def _served(data: Synthetic, table: ItemTable, row: int, candidates: list[str]) -> Tensors:
+def _served(data: Synthetic, knowledge: Knowledge, table: ItemTable, row: int, candidates: list[str]) -> Tensors:
     """The service's tensors for the user of a log row, at the moment before it."""
     log = data.log
     user = int(log.user[row])
@@ -72,9 +144,8 @@ def _served(data: Synthetic, table: ItemTable, row: int, candidates: list[str]) 
     events, refused = unpack_history(name, packed)
     assert (len(events), refused) == (earlier, 0)
     profile = UserProfile.unpack(UserProfile(owner=name, features=data.catalogue.users[name]).pack(), name)
-    closed = data.knowledge.of_user(user)[: earlier // PARTITION_SIZE][-SCHEMA.partitions :]
-    knowledge = _vectors(name, "user", data, closed) if len(closed) else None
-    users = UserBatch.single(SCHEMA, table, dict(profile.features), events, knowledge)
+    vectors = _user_vectors(knowledge, user, name, row)
+    users = UserBatch.single(SCHEMA, table, dict(profile.features), events, vectors)
     return encode(SCHEMA, table, users, ItemBatch.gather(table, table.rows_of(candidates)))
 
 
@@ -86,34 +157,39 @@ def _assert_same_bytes(served: Tensors, trained: Tensors) -> None:
         assert served[name].tobytes() == trained[name].tobytes(), name
 
 
-def test_samples_of_the_training_period(data: Synthetic, encoder: SampleEncoder, trained_rows: int) -> None:
+def test_samples_of_the_training_period(
+    data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder, trained_rows: int
+) -> None:
     for row in np.random.default_rng(5).choice(trained_rows, 25, replace=False):
-        table = _served_table(data, encoder, int(row))
-        served = _served(data, table, int(row), [data.log.item_ids[data.log.item[row]]])
+        table = _served_table(data, knowledge, encoder, int(row))
+        served = _served(data, knowledge, table, int(row), [data.log.item_ids[data.log.item[row]]])
         _assert_same_bytes(served, encoder.tensors(np.array([row])))
 
 
-def test_samples_after_the_training_period(data: Synthetic, encoder: SampleEncoder, trained_rows: int) -> None:
-    table = _served_table(data, encoder, trained_rows)
+def test_samples_after_the_training_period(
+    data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder, trained_rows: int
+) -> None:
+    table = _served_table(data, knowledge, encoder, trained_rows)
     for row in range(trained_rows, len(data.log), 7):
-        served = _served(data, table, row, [data.log.item_ids[data.log.item[row]]])
+        served = _served(data, knowledge, table, row, [data.log.item_ids[data.log.item[row]]])
         _assert_same_bytes(served, encoder.tensors(np.array([row])))
 
 
-def test_first_interactions_of_users(data: Synthetic, encoder: SampleEncoder) -> None:
+def test_first_interactions_of_users(data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder) -> None:
     firsts = [int(data.log.by_user().of_user(user)[0]) for user in range(5)]
     for row in firsts:
-        served = _served(data, _served_table(data, encoder, row), row, [data.log.item_ids[data.log.item[row]]])
+        table = _served_table(data, knowledge, encoder, row)
+        served = _served(data, knowledge, table, row, [data.log.item_ids[data.log.item[row]]])
         _assert_same_bytes(served, encoder.tensors(np.array([row])))
         assert not served["history_mask"].any()
 
 
 def test_many_candidates_at_once_are_the_rows_of_training(
-    data: Synthetic, encoder: SampleEncoder, trained_rows: int
+    data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder, trained_rows: int
 ) -> None:
-    table = _served_table(data, encoder, trained_rows)
+    table = _served_table(data, knowledge, encoder, trained_rows)
     rows = np.arange(trained_rows, trained_rows + 40)
-    served = _served(data, table, trained_rows, [data.log.item_ids[at] for at in data.log.item[rows]])
+    served = _served(data, knowledge, table, trained_rows, [data.log.item_ids[at] for at in data.log.item[rows]])
     batch = encoder.tensors(rows)
     alone = encoder.tensors(rows[:1])
     for name in INPUTS:

@@ -13,7 +13,7 @@ import numpy as np
 from models.contract.knowledge import KnowledgeRecord
 from offline.analysis.verify import verify
 from offline.data.log import InteractionLog
-from offline.knowledge.build import Knowledge
+from offline.knowledge import run as producers
 from offline.publish.connection import Store
 from offline.publish.release import live_release
 from tests.conftest import Installation
@@ -46,11 +46,13 @@ def test_a_known_user_gets_a_complete_answer(installation: Installation, client:
     scores = [item["score"] for item in answer["items"]]
     assert scores == sorted(scores, reverse=True)
     assert len(set(scores)) > 90
-    assert answer["knowledge"] == {"fresh": 101, "stale": 0, "missing": 0}
+    schema = installation.job.config.feature_schema
+    consulted = len(schema.user_knowledge) + 100 * len(schema.item_knowledge)
+    assert answer["knowledge"] == {"fresh": consulted, "stale": 0, "missing": 0}
     assert answer["degraded"] == []
 
 
-def test_unknown_users_and_items_are_ranked(client: httpx2.Client) -> None:
+def test_unknown_users_and_items_are_ranked(installation: Installation, client: httpx2.Client) -> None:
     new_item = {"id": "not-yet-seen", "features": {"genres": ["Sci-Fi"], "year": 1997}}
     body = {"user_id": "nobody", "candidates": [{"id": 50}, new_item, {"id": "1"}], "deadline_ms": LONG_DEADLINE}
     response = client.post("/v1/rank", json=body)
@@ -58,7 +60,7 @@ def test_unknown_users_and_items_are_ranked(client: httpx2.Client) -> None:
     answer = response.json()
     assert sorted(item["id"] for item in answer["items"]) == ["1", "50", "not-yet-seen"]
     assert answer["degraded"] == []
-    assert answer["knowledge"]["missing"] == 2  # the user's and the new item's
+    assert answer["knowledge"]["missing"] == len(installation.job.config.feature_schema.knowledge)  # in every space
 
 
 def test_knowledge_changes_scores_and_the_answer_says_by_how_much(client: httpx2.Client) -> None:
@@ -77,17 +79,19 @@ def test_a_second_refresh_has_nothing_to_do(installation: Installation) -> None:
     installation.offline("refresh")  # takes over what other tests fed back
     output = installation.offline("refresh").stdout
     assert "up to date" in output
-    assert "user knowledge: 0 written" in output
-    assert "item features: 0 written" in output
+    for space in ("user/liber", "user/autograph", "item/autograph", "user/marc", "item/marc", "item features"):
+        assert f"{space}: 0 written" in output
     assert "as before" in output
 
 
 def test_feedback_closes_a_partition_and_one_call_is_paid_for_it(
     installation: Installation, client: httpx2.Client, store: Store
 ) -> None:
-    user, size = "newcomer-1", installation.job.config.knowledge.partition_size
+    user, size = "newcomer-1", installation.job.config.knowledge.liber.partition_size
+    assert size is not None
+    spaces = len(installation.job.config.feature_schema.user_knowledge)
     before = rank(client, user, ["50", "181", "222"])
-    assert before["knowledge"]["missing"] == 1
+    assert before["knowledge"]["missing"] == spaces
     now = int(time.time() * 1000)
     events = [
         {"user_id": user, "item_id": str(item), "type": "rating", "value": 5.0, "timestamp_ms": now - 1000 + item}
@@ -96,22 +100,26 @@ def test_feedback_closes_a_partition_and_one_call_is_paid_for_it(
     assert client.post("/v1/feedback", json={"events": events}).status_code == 200
     at_once = rank(client, user, ["50", "181", "222"])
     assert [item["score"] for item in at_once["items"]] != [item["score"] for item in before["items"]]
-    assert at_once["knowledge"]["missing"] == 1  # the partition is closed, but no job has read it yet
+    assert at_once["knowledge"]["missing"] == spaces  # the partition is closed, but no job has read it yet
 
     output = installation.offline("refresh").stdout
     assert last_ledger(installation)["paid"] == 1, output
     assert f"{size} of them new" in output
-    assert "user knowledge: 1 written" in output
+    for name in ("user/liber", "user/autograph", "user/marc"):
+        assert f"{name}: 1 written" in output
+    for name in ("item/text", "item/autograph", "item/marc"):
+        assert f"{name}: 0 written" in output
     assert f"item features: {size} written" in output
 
-    knowledge = Knowledge.load(installation.job.knowledge)
+    knowledge = producers.load(installation.job.knowledge, installation.job.config.feature_schema)
     log = InteractionLog.load(installation.job.log)
-    space = knowledge.spaces["user"].fingerprint
-    packed: Any = store.redis.get(store.keys.user_knowledge(user, space))
-    record = KnowledgeRecord.unpack(packed, user, space)
     expected = knowledge.of_user(log.user_ids.index(user))
-    assert record.vectors.shape == (1, installation.job.config.feature_schema.knowledge_dim)
-    np.testing.assert_allclose(record.vectors, expected, atol=2e-3)
+    for name, users in knowledge.users.items():
+        space = users.space.fingerprint
+        packed: Any = store.redis.get(store.keys.user_knowledge(user, space))
+        record = KnowledgeRecord.unpack(packed, user, space)
+        assert record.vectors.shape == (1, users.space.dim)
+        np.testing.assert_array_equal(record.vectors, expected[name])
     after = rank(client, user, ["50", "181", "222"])
     assert after["knowledge"]["missing"] == 0
     assert [item["score"] for item in after["items"]] != [item["score"] for item in at_once["items"]]
@@ -164,6 +172,6 @@ def test_a_misspelt_setting_is_one_clear_line(installation: Installation) -> Non
     broken = installation.config.with_name("broken.toml")
     broken.write_text(installation.config.read_text().replace("patience", "patiance"))
     result = Installation(installation.data_dir, broken).offline("refresh", check=False)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "training.patiance" in result.stderr
     assert "Traceback" not in result.stderr

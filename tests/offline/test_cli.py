@@ -1,20 +1,40 @@
-"""``python -m offline`` at the edges: missing and damaged state end in one clear line, never in a traceback."""
+"""``python -m offline`` at the edges: one clear line and a documented exit code, never a traceback."""
 
 from __future__ import annotations
 
 import fcntl
+import json
+import re
+import shlex
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.testing
 
+from offline import runs
+from offline.__main__ import app
+from offline.cli import endings
+from offline.llm.protocol import Completion, Prompt, UnusableBackendError
+from offline.lock import exclusive
+from offline.metrics import registry
+from offline.publish.connection import open_store
+from offline.publish.release import live_release
 from tests.conftest import ROOT, clean_environment
+from tests.offline.pipeline import USERS, CountingModel, Pipeline, kinds
 
+GUIDE = (ROOT / "docs" / "operations.md").read_text()
+CRON = ROOT / "deploy" / "cron" / "lorank"
 CONFIG = (ROOT / "configs" / "ml-100k.toml").read_text()
+JOBS = ("refresh", "knowledge", "train", "publish", "rollback", "import-texts", "status", "report", "validate")
 
 
 def offline(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, on the shipped configuration."""
     config = folder / "config.toml"
     config.write_text(CONFIG.replace('workdir = "var/ml-100k"', f'workdir = "{folder / "work"}"'))
     command = [sys.executable, "-m", "offline", *arguments, "--config", str(config), "--data-dir", str(folder / "data")]
@@ -22,8 +42,8 @@ def offline(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
     return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
 
 
-def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert result.returncode == 1, result.stdout + result.stderr
+def assert_one_line(result: subprocess.CompletedProcess[str], *words: str, code: int = 1) -> None:
+    assert result.returncode == code, result.stdout + result.stderr
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     for word in words:
@@ -34,7 +54,7 @@ def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> No
     "job", [["train"], ["publish"], ["report"], ["verify"], ["export-answers", "answers.jsonl.gz"]]
 )
 def test_a_job_without_what_it_needs_says_what_to_run_first(tmp_path: Path, job: list[str]) -> None:
-    assert_one_line(offline(tmp_path, *job), "run `refresh`" if job != ["verify"] else "log.npz")
+    assert_one_line(offline(tmp_path, *job), "run `refresh`")
     assert not (ROOT / "answers.jsonl.gz").exists()
 
 
@@ -44,7 +64,7 @@ def test_damaged_state_is_named(tmp_path: Path, name: str, content: bytes) -> No
     work = tmp_path / "work"
     work.mkdir()
     (work / name).write_bytes(content)
-    assert_one_line(offline(tmp_path, "status" if name == "stages.json" else "verify"), name, "cannot be read")
+    assert_one_line(offline(tmp_path, "status" if name == "stages.json" else "train"), name, "cannot be read")
 
 
 @pytest.mark.parametrize("url", ["redis:x", "http://x", "redis://h:abc"])
@@ -63,7 +83,232 @@ def test_a_password_is_never_shown(tmp_path: Path) -> None:
 
 
 def test_two_jobs_in_one_folder_exclude_each_other(tmp_path: Path) -> None:
+    with exclusive(tmp_path / "work", "train"):
+        result = offline(tmp_path, "refresh")
+    assert_one_line(result, "another job is at work", "`train`, process", code=4)
+    assert json.loads(result.stdout.splitlines()[-1])["status"] == "locked"
+
+
+def test_a_lock_whose_holder_has_not_said_who_it_is(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     with (tmp_path / "work" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert_one_line(offline(tmp_path, "refresh"), "another job is at work")
+        assert_one_line(offline(tmp_path, "refresh"), "has not said who it is", code=4)
+
+
+def test_a_misspelt_setting_is_a_wrong_call(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(CONFIG.replace("patience", "patiance"))
+    command = [sys.executable, "-m", "offline", "refresh", "--config", str(config)]
+    result = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "training.patiance" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a command line in this process, on the configuration of an installation."""
+    runner = typer.testing.CliRunner()
+
+    def run(made: Pipeline, *arguments: str) -> tuple[int, str, Any]:
+        """(exit code, all output, the last line of standard output as JSON)."""
+        monkeypatch.setattr("offline.cli.options.load_config", lambda path: made.config)
+        result = runner.invoke(app, [*arguments, "--data-dir", str(made.job.data_dir)])
+        last = result.stdout.splitlines()[-1] if result.stdout else ""
+        return result.exit_code, result.output, json.loads(last) if last.startswith("{") else None
+
+    return run
+
+
+def test_done_partial_and_locked_have_their_codes_and_a_last_line(installed: Pipeline, command: Any) -> None:
+    code, _, last = command(installed, "refresh")
+    assert (code, last["status"], last["exit_code"], last["bytes_written"]) == (0, "done", 0, 0)
+    installed.close_partition_of("u3")
+    installed.model.fails = UnusableBackendError("nobody listens")
+    code, output, last = command(installed, "refresh", "--metrics-file", str(installed.folder / "x.prom"))
+    assert (code, last["status"], last["exit_code"]) == (3, "partial", 3)
+    assert "left for the next run: 1 texts are still to come: nobody listens" in output
+    assert last == installed.runs()[-1]
+    assert (
+        'lorank_job_status{config="small",job="refresh",status="partial"} 1.0'
+        in (installed.folder / "x.prom").read_text()
+    )
+    with exclusive(installed.config.workdir, "train"):
+        code, output, last = command(installed, "knowledge", "--producer", "liber")
+    assert (code, last["status"]) == (4, "locked")
+    assert "error: another job is at work" in output
+
+
+def test_a_failure_is_one_line_and_one_line_of_json(installed: Pipeline, command: Any) -> None:
+    (installed.config.workdir / "log.npz").write_bytes(b"no log")
+    code, output, last = command(installed, "refresh")
+    assert (code, last["status"], last["exit_code"]) == (1, "failed", 1)
+    assert "error: " in output
+    assert "log.npz cannot be read" in output
+    assert "Traceback" not in output
+
+
+def test_a_dry_run_says_what_a_run_then_does(installed: Pipeline, command: Any) -> None:
+    installed.close_partition_of("u3")
+    code, output, last = command(installed, "refresh", "--dry-run")
+    assert (code, last["dry_run"], last["total"]["to_ask"]) == (0, True, 2)
+    assert "liber: 2 of 74 prompts to ask in 2 calls, 72 from cache" in output
+    assert len(installed.runs()) == 1
+    _, _, last = command(installed, "knowledge", "--producer", "text", "--dry-run")
+    assert last["total"]["to_ask"] == 0
+    _, _, last = command(installed, "refresh")
+    assert last["llm"]["paid"] == 2
+
+
+def test_each_producer_alone(installed: Pipeline, command: Any) -> None:
+    before = installed.published()
+    installed.close_partition_of("u3")
+    assert command(installed, "knowledge", "--producer", "liber")[0] == 0
+    assert kinds(installed.model.paid()[72:]) == {"summary": 1, "shift": 1}
+    code, _, last = command(installed, "publish", "--producer", "liber")
+    assert (code, last["records"]["user/liber"]["written"]) == (0, 1)
+    after = installed.published()
+    code, _, last = command(installed, "rollback", "--producer", "liber")
+    assert (code, last["records"]["restored"]["written"]) == (0, 1)
+    assert installed.published() == before
+    assert "held since its rollback" in command(installed, "publish")[1]
+    assert command(installed, "publish", "--producer", "liber", "--return")[0] == 0
+    assert installed.published() == after
+    assert command(installed, "publish", "--producer", "liber")[2]["bytes_written"] == 0
+
+
+def test_since_budget_and_prices(installed: Pipeline, command: Any) -> None:
+    installed.close_partition_of("u3")
+    code, _, last = command(installed, "refresh", "--max-tokens", "10")
+    assert (code, last["llm"]["paid"]) == (3, 0)
+    assert "budget" in last["reasons"][0]
+    assert command(installed, "refresh", "--max-cost", "1")[0] == 2  # nothing has a price
+    assert command(installed, "refresh", "--since", "some day")[0] == 2
+    code, _, last = command(installed, "refresh", "--since", "1h")
+    assert (code, last["llm"]["paid"]) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("refresh", "--max-tokens", "-1"),
+        ("refresh", "--engine", "spark"),
+        ("refresh", "--no-such-option"),
+        ("rollback", "--to", "a", "--producer", "text"),
+        ("import-texts",),
+    ],
+)
+def test_wrong_calls_end_with_2_before_anything_happens(
+    installed: Pipeline, command: Any, arguments: tuple[str, ...]
+) -> None:
+    assert command(installed, *arguments)[0] == 2
+    assert len(installed.runs()) == 1
+
+
+def test_the_whole_release_is_rolled_back_at_once_whatever_is_at_work(installed: Pipeline, command: Any) -> None:
+    with open_store(installed.job.data_dir) as store:
+        first = live_release(store)
+        installed.with_config(training={"seeds": [2]}).refresh(retrain=True)
+        installed.close_partition_of("u3")
+        installed.refresh(retrain=True)
+        second = live_release(store)
+        assert second != first
+        with exclusive(installed.config.workdir, "refresh"):
+            code, _, last = command(installed, "rollback")
+        assert (code, last["release"], last["before"]) == (0, first, second)
+        assert live_release(store) == first
+        _, output, _ = command(installed, "publish")
+        assert "was rolled back and stays off" in output
+        assert command(installed, "publish", "--return")[2]["release"] == second
+
+
+def test_texts_are_imported(installed: Pipeline, command: Any, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item,text\ni1,A film about trains.\n")
+    code, output, last = command(installed, "import-texts", "--items", str(tmp_path / "items.csv"))
+    assert (code, last["status"]) == (0, "done")
+    assert "1 of 20 items have a text" in output
+
+
+def test_the_data_are_checked_and_the_rules_are_told(installed: Pipeline, command: Any) -> None:
+    code, output, _ = command(installed, "validate")
+    assert code == 0
+    assert "24 users and 20 items are described" in output
+    code, output, _ = command(installed, "validate", "--rules")
+    assert (code, "value_range" in output) == (0, True)
+
+
+def test_status_is_for_people_and_for_machines(installed: Pipeline, command: Any) -> None:
+    code, output, _ = command(installed, "status", "--users", "1000000")
+    assert code == 0
+    assert "forecast   1,000,000 users" in output
+    _, output, last = command(installed, "status", "--json")
+    assert output.count("\n") == 1
+    assert last["producers"]["liber"]["users"] == 24
+    assert last["forecast"]["users"] == 10_000_000
+
+
+@pytest.mark.parametrize("interrupts", [signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
+def test_sigterm_ends_a_job_in_order(
+    installed: Pipeline, command: Any, monkeypatch: pytest.MonkeyPatch, interrupts: Any
+) -> None:
+    """No call is made after those in flight, the ledger says how it ended, and the next run goes on; also for a
+    background job of a script, to which a shell gives SIGINT ignored."""
+    for user in range(USERS):
+        installed.close_partition_of(f"u{user}")
+    answer = CountingModel.complete
+
+    async def then_terminate(model: CountingModel, prompts: Sequence[Prompt]) -> list[Completion]:
+        answers = await answer(model, prompts)
+        signal.raise_signal(signal.SIGTERM)
+        return answers
+
+    monkeypatch.setattr(runs.stopping, "asked", False)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, interrupts)
+    endings.end_cleanly_when_terminated()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(CountingModel, "complete", then_terminate)
+            code, output, last = command(installed, "refresh")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert (code, last["status"], installed.runs()[-1]["status"]) == (143, "interrupted", "interrupted")
+    assert last["exit_code"] == 143
+    assert "Traceback" not in output
+    in_flight = installed.job.config.llm.calls_in_flight
+    assert 1 <= len(installed.model.paid()) - 72 <= in_flight < USERS
+    monkeypatch.setattr(runs.stopping, "asked", False)
+    assert command(installed, "refresh")[0] == 0
+    assert installed.paid_by()[1] == []
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_has_its_help(job: str) -> None:
+    result = typer.testing.CliRunner().invoke(app, [job, "--help"])
+    assert result.exit_code == 0
+
+
+def test_the_exit_codes_are_in_the_help_and_in_the_guide() -> None:
+    told = " ".join(typer.testing.CliRunner().invoke(app, ["--help"]).output.split())
+    for code, word in ((0, "done"), (1, "failed"), (2, "wrong"), (3, "partial"), (4, "locked")):
+        assert f"{code} {word}" in told
+        assert f"| {code} | {word}" in GUIDE
+
+
+def test_the_guide_names_every_metric_and_every_word_of_the_ledger(installed: Pipeline) -> None:
+    families = registry([], installed.runs()[0]).collect()
+    described = {f"{one.name}_total" if one.type == "counter" else one.name for one in families}
+    assert described == set(re.findall(r"`(lorank_(?:jobs?|llm|producer)_\w+)`", GUIDE))
+    for word in installed.runs()[0]:
+        assert f"`{word}`" in GUIDE, word
+
+
+def test_the_cron_lines_are_calls_that_the_jobs_understand() -> None:
+    lines = [line for line in CRON.read_text().splitlines() if " -m offline " in line]
+    assert lines
+    for line in lines:
+        arguments = shlex.split(line.partition(" -m offline ")[2].partition(" >>")[0])
+        result = typer.testing.CliRunner().invoke(app, [*arguments, "--help"])
+        assert result.exit_code == 0, result.output

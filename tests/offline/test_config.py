@@ -24,8 +24,7 @@ name = "tiny"
 user_fields = [{ name = "age", edges = [18] }]
 item_fields = [{ name = "genres", vocab = ["Drama"] }]
 history_length = 5
-partitions = 2
-knowledge_dim = 4
+knowledge = [{ name = "liber", side = "user", rows = 2, dim = 4 }]
 """
 
 
@@ -66,9 +65,9 @@ def test_a_minimal_configuration_has_defaults(folder: Path) -> None:
         ("[training]\nserved = 'transformer'\n", "training.served: "),
         ("[training]\nseeds = []\n", "training.seeds: "),
         ("[training]\nepochs = 0\n", "training.epochs: "),
-        ("[knowledge]\npartition_size = 1\n", "knowledge.partition_size: "),
+        ("[knowledge.liber]\npartition_size = 1\n", "knowledge.liber.partition_size: "),
         ("[knowledge]\nttl_days = 0\n", "knowledge.ttl_days: "),
-        ("[knowledge]\ndtype = 'float32'\n", "knowledge.dtype: "),
+        ("[knowledge.marc]\ndtype = 'float32'\n", "knowledge.marc.dtype: "),
         ("[knowledge]\nshipped_responses = 'nowhere.gz'\n", "knowledge.shipped_responses: no file nowhere.gz"),
         ("[publish]\nkeep_releases = 1\n", "publish.keep_releases: "),
         ("[publish]\nmin_item_coverage = 2\n", "publish.min_item_coverage: "),

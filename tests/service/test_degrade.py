@@ -17,7 +17,8 @@ from models.contract.profile import UserProfile
 from models.embedded import embedded_redis
 from service.settings import Settings
 from tests.service.conftest import Freezer, Running, eventually, running
-from tests.service.tiny import ITEM_SPACE, ITEMS, USER_SPACE, Publisher, knowledge, model_bytes, score_of
+from tests.service.tiny import ITEMS, Publisher, knowledge, score_of
+from tests.service.tiny_model import ITEM_SPACE, PORTRAIT_SPACE, USER_SPACE, model_bytes
 
 
 async def test_a_killed_redis_costs_the_features_and_comes_back(tmp_path: Path, settings: Settings) -> None:
@@ -32,7 +33,7 @@ async def test_a_killed_redis_costs_the_features_and_comes_back(tmp_path: Path, 
             os.kill(publisher.redis.info("server")["process_id"], signal.SIGKILL)
             without = await service.rank("u", ["a"])
             assert without["degraded"] == ["no_knowledge", "no_features"]
-            assert without["knowledge"] == {"fresh": 1, "stale": 0, "missing": 1}
+            assert without["knowledge"] == {"fresh": 2, "stale": 0, "missing": 2}
             assert without["items"][0]["score"] == pytest.approx(score_of(ITEMS[0]), rel=1e-5)
 
             response = await service.http.post("/v1/feedback", json={"user_id": "u", "item_id": "a", "value": 5})
@@ -125,9 +126,31 @@ async def test_poisoned_records_are_refused_counted_and_missing(
         store.set(key, poison)
     answer = await service.rank("u", ["a"])
     assert answer["degraded"] == [word]
-    assert answer["knowledge"]["missing"] == 1
+    assert answer["knowledge"] == {"fresh": 2, "stale": 0, "missing": 2}
     assert answer["items"][0]["score"] == pytest.approx(score_of(ITEMS[0]), rel=1e-5)
     assert service.metric("lorank_refused_records_total", kind=kind) == 1
+
+
+@pytest.mark.parametrize(("damaged", "partitions", "portrait"), [("liber", 0.0, (3.0, 4.0)), ("portrait", 6.0, (0, 0))])
+async def test_knowledge_beside_a_refused_record_is_used(
+    service: Running,
+    store: redis.Redis,
+    publisher: Publisher,
+    damaged: str,
+    partitions: float,
+    portrait: tuple[float, float],
+) -> None:
+    publisher.user_knowledge("u", [[1.0, 2.0, 3.0]])
+    publisher.user_knowledge("u", [[3.0, 4.0]], space=PORTRAIT_SPACE)
+    space = USER_SPACE if damaged == "liber" else PORTRAIT_SPACE
+    store.append(publisher.keys.user_knowledge("u", space.fingerprint), b"damage")
+    answer = await service.rank("u", ["a"], explain=True)
+    assert answer["degraded"] == ["no_knowledge"]
+    assert answer["knowledge"] == {"fresh": 3, "stale": 0, "missing": 1}
+    (item,) = answer["items"]
+    expected = score_of(ITEMS[0], partitions=partitions, portrait=portrait)
+    assert item["score"] == pytest.approx(expected, rel=1e-5)
+    assert item["explain"]["score_without_knowledge"] == pytest.approx(score_of(ITEMS[0], knowledge=False), rel=1e-5)
 
 
 async def test_good_events_beside_a_foreign_one_are_used(service: Running, store: redis.Redis, keys: Keys) -> None:

@@ -14,7 +14,16 @@ from models.contract.knowledge import Space
 from models.embedded import embedded_redis
 from service.settings import Settings
 from tests.service.conftest import Running, eventually, running
-from tests.service.tiny import INPUTS, ITEMS, SPACES, Publisher, TinyItem, artifact_manifest, model_bytes
+from tests.service.tiny import ITEMS, Publisher, TinyItem, score_of
+from tests.service.tiny_model import (
+    BARE_SCHEMA,
+    FINGERPRINTS,
+    INPUTS,
+    SPACES,
+    artifact_manifest,
+    bare_manifest,
+    model_bytes,
+)
 
 
 async def _serves(service: Running, release: str) -> None:
@@ -37,7 +46,7 @@ async def test_a_new_release_is_swapped_in_and_back(
     status = await service.status()
     assert status["release"]["items"] == 2
     assert status["release"]["swap_ms"] > 0
-    assert status["release"]["spaces"] == {side: space.fingerprint for side, space in SPACES.items()}
+    assert status["release"]["spaces"] == FINGERPRINTS
     assert service.metric("lorank_release_info", release="r2", model="tiny", version="1") == 1
     assert service.metric("lorank_release_info", release="r1", model="tiny", version="1") == 0
     store.set(keys.live, "r1")
@@ -61,8 +70,8 @@ async def test_a_raised_revision_rebuilds_the_table(
     assert (await service.status())["release"]["items"] == len(ITEMS)
 
 
-OTHER = Space(name="other", side="user", rows=2, dim=3, components={"llm": "another"})
-NARROW = {"user": OTHER.model_copy(update={"dim": 2})}
+OTHER = Space(name="liber", side="user", rows=2, dim=3, components={"llm": "another"})
+NARROW = (OTHER.model_copy(update={"dim": 2}), *(space for space in SPACES if space.key != OTHER.key))
 
 
 @pytest.mark.parametrize(
@@ -71,17 +80,18 @@ NARROW = {"user": OTHER.model_copy(update={"dim": 2})}
         ({"artifact_sha256": "0" * 64}, "sha256"),
         ({"artifact": "missing.onnx"}, "cannot be read"),
         ({"schema_fingerprint": "f" * 16}, "schema"),
-        ({"spaces": {"user": OTHER.fingerprint}}, "spaces"),
+        ({"spaces": {"user/liber": OTHER.fingerprint}}, "spaces"),
+        ({"spaces": FINGERPRINTS | {"user/liber": OTHER.fingerprint}}, "spaces"),
         ({"directory_blocks": 3}, "directory block 2 is missing"),
         ({"items": ()}, "no item has a valid record"),
         ({"content": b"not a model"}, "not a usable model"),
         ({"content": model_bytes(artifact_manifest(inputs=INPUTS[1:]))}, "model takes"),
         (
             {
-                "content": model_bytes(artifact_manifest(spaces=NARROW)),
-                "spaces": {"user": NARROW["user"].fingerprint},
+                "content": model_bytes(artifact_manifest().model_copy(update={"spaces": NARROW})),
+                "spaces": {space.key: space.fingerprint for space in NARROW},
             },
-            "dimension 2",
+            "('user/liber', 2, 2)",
         ),
         ({"content": model_bytes(artifact_manifest(), user_rows=1, offset=float("nan"))}, "finite"),
     ],
@@ -163,8 +173,20 @@ async def test_status_says_what_matters(service: Running) -> None:
 
 
 async def test_a_release_without_knowledge_consults_none(settings: Settings, publisher: Publisher) -> None:
-    publisher.publish(content=model_bytes(artifact_manifest(spaces={})), spaces={})
+    publisher.publish(content=model_bytes(bare_manifest()), schema=BARE_SCHEMA)
+    publisher.user_knowledge("u", [[1.0, 1.0, 1.0]])
     async with running(settings) as service:
-        answer = await service.rank()
+        answer = await service.rank("u", explain=True)
+        assert answer["degraded"] == []
         assert answer["knowledge"] == {"fresh": 0, "stale": 0, "missing": 0}
-        assert (await service.status())["stages"]["knowledge"]["state"] == "off"
+        scores = {item["id"]: item["score"] for item in answer["items"]}
+        assert scores == {item.id: pytest.approx(score_of(item), rel=1e-5) for item in ITEMS}
+        for item in answer["items"]:
+            assert item["explain"]["score_without_knowledge"] == item["score"]
+        status = await service.status()
+        assert status["release"]["spaces"] == {}
+        assert status["stages"]["knowledge"]["state"] == "off"
+        publisher.publish("r2")
+        await _serves(service, "r2")
+        assert (await service.rank("u"))["knowledge"] == {"fresh": 11, "stale": 0, "missing": 1}
+        assert (await service.status())["stages"]["knowledge"]["state"] == "on"

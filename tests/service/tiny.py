@@ -1,8 +1,4 @@
-"""A tiny release, written with the contract's own pack functions; its model's score can be computed by hand.
-
-score = sigmoid(sum(item_numeric) + sum(item_vectors) + 0.1 * sum(item_categorical)
-                + 0.1 * sum(history_value) + 0.1 * sum(partition_vectors))
-"""
+"""A tiny release, written with the contract's own pack functions, and what its model gives for its items."""
 
 from __future__ import annotations
 
@@ -14,113 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import redis
-from onnx import TensorProto, helper, numpy_helper
 
-from models.contract.artifact import METADATA_KEY, ArtifactManifest, ModelName, ReleaseManifest
+from models.contract.artifact import ModelName, ReleaseManifest
 from models.contract.items import ItemRecord, item_statistics
 from models.contract.keys import Keys
 from models.contract.knowledge import KnowledgeRecord, Space
-from models.contract.schema import FeatureSchema, FieldSpec
-
-SCHEMA = FeatureSchema(
-    name="tiny",
-    user_fields=(FieldSpec(name="gender", vocab=("M", "F")), FieldSpec(name="age", edges=(18.0, 40.0))),
-    item_fields=(FieldSpec(name="genre", vocab=("drama", "comedy", "horror"), slots=2),),
-    history_length=4,
-    partitions=2,
-    knowledge_dim=3,
+from models.contract.schema import FeatureSchema
+from tests.service.tiny_model import (
+    FACTS_SPACE,
+    FINGERPRINTS,
+    ITEM_SPACE,
+    ITEM_WEIGHTS,
+    SCHEMA,
+    USER_SPACE,
+    USER_WEIGHTS,
+    model_bytes,
 )
-USER_SPACE = Space(name="tiny-user", side="user", rows=2, dim=3, components={"llm": "none"})
-ITEM_SPACE = Space(name="tiny-item", side="item", rows=1, dim=3, components={"llm": "none"})
-SPACES = {"user": USER_SPACE, "item": ITEM_SPACE}
-
-INPUTS = (
-    "user_categorical", "history_value", "partition_vectors", "item_index", "item_categorical", "item_numeric",
-    "item_vectors",
-)  # fmt: skip
-_SHAPES = {
-    "user_categorical": (TensorProto.INT64, [1, SCHEMA.user_slots]),
-    "history_value": (TensorProto.FLOAT, [1, SCHEMA.history_length]),
-    "partition_vectors": (TensorProto.FLOAT, [1, SCHEMA.partitions, SCHEMA.knowledge_dim]),
-    "item_index": (TensorProto.INT64, ["C"]),
-    "item_categorical": (TensorProto.INT64, ["C", SCHEMA.item_slots]),
-    "item_numeric": (TensorProto.FLOAT, ["C", 3]),
-    "item_vectors": (TensorProto.FLOAT, ["C", SCHEMA.knowledge_dim]),
-}
-
-_PARTS = ("user", "history", "partition", "fields", "numeric", "vectors", "index")
-
-
-def artifact_manifest(**changes: object) -> ArtifactManifest:
-    fields: dict[str, object] = {
-        "model": ModelName(name="tiny", version="1"),
-        "architecture": "sum",
-        "feature_schema": SCHEMA,
-        "spaces": SPACES,
-        "inputs": INPUTS,
-        "item_rows": 10_000,
-        "trained_until_ms": 0,
-    }
-    return ArtifactManifest.model_validate(fields | changes)
-
-
-def model_bytes(manifest: ArtifactManifest | None = None, user_rows: int = 8, offset: float = 0.0) -> bytes:
-    """The tiny model. With ``user_rows=1`` its user embedding is too short for any user with known fields: it fails."""
-
-    def total(source: str, target: str, axes: Sequence[int]) -> list[onnx.NodeProto]:
-        constants.append(numpy_helper.from_array(np.asarray(axes, np.int64), f"{target}_axes"))
-        return [helper.make_node("ReduceSum", [source, f"{target}_axes"], [target], keepdims=0)]
-
-    constants = [
-        numpy_helper.from_array(np.zeros((user_rows, 1), np.float32), "user_table"),
-        numpy_helper.from_array(np.asarray(0.1, np.float32), "tenth"),
-        numpy_helper.from_array(np.asarray([offset], np.float32), "offset"),
-        numpy_helper.from_array(np.asarray(0.0, np.float32), "zero"),
-    ]
-    nodes = [
-        helper.make_node("Gather", ["user_table", "user_categorical"], ["user_rows"], axis=0),
-        *total("user_rows", "user_sum", [1, 2]),
-        *total("history_value", "history_raw", [1]),
-        helper.make_node("Mul", ["history_raw", "tenth"], ["history_sum"]),
-        *total("partition_vectors", "partition_raw", [1, 2]),
-        helper.make_node("Mul", ["partition_raw", "tenth"], ["partition_sum"]),
-        helper.make_node("Cast", ["item_categorical"], ["item_fields"], to=TensorProto.FLOAT),
-        *total("item_fields", "fields_raw", [1]),
-        helper.make_node("Mul", ["fields_raw", "tenth"], ["fields_sum"]),
-        *total("item_numeric", "numeric_sum", [1]),
-        *total("item_vectors", "vectors_sum", [1]),
-        helper.make_node("Cast", ["item_index"], ["index_float"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["index_float", "zero"], ["index_sum"]),
-        helper.make_node(
-            "Sum",
-            [f"{part}_sum" for part in _PARTS] + ["offset"],
-            ["logit"],
-        ),
-        helper.make_node("Sigmoid", ["logit"], ["score"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info(name, *_SHAPES[name]) for name in INPUTS],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["C"])],
-        constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    helper.set_model_props(model, {METADATA_KEY: (manifest or artifact_manifest()).model_dump_json()})
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
 
 
 @dataclass(frozen=True)
 class TinyItem:
-    """An item; ``rating`` is its mean over 10 interactions. ``vector`` None means no knowledge."""
+    """An item; ``rating`` is its mean over 10 interactions. None means no knowledge in the space in question: of
+    ``vector`` in "liber", of ``facts`` in "facts"."""
 
     id: str
     genres: tuple[str, ...] = ("drama",)
     rating: float = 3.0
     vector: tuple[float, float, float] | None = (0.0, 0.0, 0.0)
+    facts: tuple[float, float] | None = (0.0, 0.0)
     knowledge_expires_at: int = 2**40
 
     def numeric(self) -> tuple[float, ...]:
@@ -152,13 +70,14 @@ class Publisher:
         items: Sequence[TinyItem] = ITEMS,
         content: bytes | None = None,
         switch: bool = True,
+        schema: FeatureSchema = SCHEMA,
         **changes: object,
     ) -> ReleaseManifest:
         content = model_bytes() if content is None else content
         self.artifacts.mkdir(parents=True, exist_ok=True)
         (self.artifacts / f"{release}.onnx").write_bytes(content)
         for index, item in enumerate(items, start=1):
-            self.item(item, release, index)
+            self.item(item, release, index, schema)
         blocks = [items[:3], items[3:]]
         for block, part in enumerate(blocks):
             self.redis.set(self.keys.item_directory(release, block), json.dumps([one.id for one in part]))
@@ -168,8 +87,8 @@ class Publisher:
             "artifact": f"{release}.onnx",
             "artifact_sha256": hashlib.sha256(content).hexdigest(),
             "model": ModelName(name="tiny", version="1"),
-            "schema_fingerprint": SCHEMA.fingerprint,
-            "spaces": {side: space.fingerprint for side, space in SPACES.items()},
+            "schema_fingerprint": schema.fingerprint,
+            "spaces": {key: one for key, one in FINGERPRINTS.items() if key in {spec.key for spec in schema.knowledge}},
             "items": len(items),
             "directory_blocks": len(blocks),
         }
@@ -179,23 +98,26 @@ class Publisher:
             self.redis.set(self.keys.live, release)
         return manifest
 
-    def item(self, item: TinyItem, release: str, index: int = 1) -> None:
+    def item(self, item: TinyItem, release: str, index: int = 1, schema: FeatureSchema = SCHEMA) -> None:
         record = ItemRecord(
             owner=item.id,
-            schema=SCHEMA.fingerprint,
+            schema=schema.fingerprint,
             index=index,
             categorical=tuple(SCHEMA.encode_item_fields({"genre": list(item.genres)})),
             numeric=item.numeric(),
             written_at=0,
         )
         self.redis.set(self.keys.item_features(item.id, release), record.pack())
-        if item.vector is not None:
-            known = knowledge(item.id, ITEM_SPACE, [item.vector], item.knowledge_expires_at)
-            self.redis.set(self.keys.item_knowledge(item.id, ITEM_SPACE.fingerprint), known)
+        for space, vector in ((ITEM_SPACE, item.vector), (FACTS_SPACE, item.facts)):
+            if vector is not None:
+                known = knowledge(item.id, space, [vector], item.knowledge_expires_at)
+                self.redis.set(self.keys.item_knowledge(item.id, space.fingerprint), known)
 
-    def user_knowledge(self, user_id: str, rows: Sequence[Sequence[float]], expires_at: int = 2**40) -> None:
-        blob = knowledge(user_id, USER_SPACE, rows, expires_at)
-        self.redis.set(self.keys.user_knowledge(user_id, USER_SPACE.fingerprint), blob)
+    def user_knowledge(
+        self, user_id: str, rows: Sequence[Sequence[float]], expires_at: int = 2**40, space: Space = USER_SPACE
+    ) -> None:
+        blob = knowledge(user_id, space, rows, expires_at)
+        self.redis.set(self.keys.user_knowledge(user_id, space.fingerprint), blob)
 
 
 def knowledge(owner: str, space: Space, rows: Sequence[Sequence[float]], expires_at: int = 2**40) -> bytes:
@@ -203,11 +125,18 @@ def knowledge(owner: str, space: Space, rows: Sequence[Sequence[float]], expires
     return KnowledgeRecord(owner, space.fingerprint, vectors, int(time.time()), expires_at).pack()
 
 
-def score_of(item: TinyItem, history: Sequence[float] = (), partitions: float = 0.0, knowledge: bool = True) -> float:
-    """What the tiny model gives for a known item; ``partitions`` is the sum of the user's knowledge."""
+def score_of(
+    item: TinyItem,
+    history: Sequence[float] = (),
+    partitions: float = 0.0,
+    portrait: Sequence[float] = (0.0, 0.0),
+    knowledge: bool = True,
+) -> float:
+    """What the tiny model gives for a known item; ``partitions`` is the sum of the user's vectors in "liber"."""
     centered = [(value - SCHEMA.value_center) / SCHEMA.value_scale for value in history[-SCHEMA.history_length :]]
     fields = SCHEMA.encode_item_fields({"genre": list(item.genres)})
     logit = sum(item.numeric()) + 0.1 * sum(fields) + 0.1 * sum(centered)
     if knowledge:
-        logit += sum(item.vector or ()) + 0.1 * partitions
+        vectors = (*(item.vector or (0.0, 0.0, 0.0)), *(item.facts or (0.0, 0.0)))
+        logit += 0.1 * partitions + float(np.dot(vectors, ITEM_WEIGHTS) + np.dot(portrait, USER_WEIGHTS))
     return float(1.0 / (1.0 + np.exp(-logit)))

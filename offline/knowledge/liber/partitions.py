@@ -1,8 +1,13 @@
 """LIBER's user behaviour stream partition: which of a user's interactions belong to which closed partition.
 
-Count-based trigger (our reading of the paper's condition): the cache of newest interactions becomes a partition as
-soon as it holds ``size`` of them. Partition j of a user therefore holds interactions j*size .. (j+1)*size - 1 of
-the log, and is immutable, because the log is append-only.
+A user's newest interactions are a cache. It closes and becomes partition j (our reading of the paper's condition) when
+
+    count   it holds ``size`` interactions; or
+    span    the user's next interaction arrives whose time is more than ``span`` after that of the cache's first one
+
+or at whichever comes first. Closing depends on the log alone, never on the clock, so that every run agrees; and because
+the log is append-only in order of arrival, a closed partition is immutable. An interaction that arrives late belongs to
+the cache that is open when it arrives, whatever its own time says; it never reopens a partition.
 """
 
 from __future__ import annotations
@@ -14,40 +19,89 @@ import numpy.typing as npt
 
 from offline.data.log import InteractionLog
 
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """When a cache closes. ``size`` None: never by count; ``span_ms`` None: never by time. At least one is given."""
+
+    size: int | None = None
+    span_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is None and self.span_ms is None:
+            raise ValueError("partitions need a size, a span, or both")
+
 
 @dataclass(frozen=True, slots=True)
 class Partitions:
     """All closed partitions, grouped by user, oldest first.
 
-    ``start`` [users + 1]: partitions ``start[u] .. start[u + 1] - 1`` belong to user u. ``rows`` [P, size]: their
-    log rows. ``user`` [P]. ``closed_at`` [P]: the log row that closed each, its last one.
+    ``start`` [users + 1]: partitions ``start[u] .. start[u + 1] - 1`` belong to user u. ``user`` [P]. Partition p holds
+    the log rows ``rows[row_start[p]:row_start[p + 1]]``; ``closed_at`` [P] is the log row whose arrival closed it: its
+    own last one if it closed by count, the next one of its user if it closed by time.
     """
 
-    size: int
-    start: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
-    user: npt.NDArray[np.int64]
+    start: Rows
+    user: Rows
+    rows: Rows
+    row_start: Rows
+    closed_at: Rows
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.user)
 
-    @property
-    def closed_at(self) -> npt.NDArray[np.int64]:
-        return self.rows[:, -1]
+    def rows_of(self, partition: int) -> Rows:
+        """Log rows of one partition, in order of arrival."""
+        return self.rows[self.row_start[partition] : self.row_start[partition + 1]]
 
-    def visible(self, user: npt.NDArray[np.int64], earlier: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """How many partitions of each user are closed when the user has ``earlier`` earlier interactions."""
-        held = self.start[user + 1] - self.start[user]
-        return np.asarray(np.minimum(earlier // self.size, held), np.int64)
+    def first_of_user(self) -> npt.NDArray[np.bool_]:
+        """[P] whether a partition is its user's first, which has no predecessor to have shifted from."""
+        return np.asarray(np.arange(len(self)) == self.start[self.user], np.bool_)
 
 
-def close_partitions(log: InteractionLog, size: int) -> Partitions:
+def close_partitions(log: InteractionLog, trigger: Trigger) -> Partitions:
     """Every partition that the log closes."""
     index = log.by_user()
-    counts = np.diff(index.start) // size
-    start = np.concatenate([[0], np.cumsum(counts)])
-    rows = np.empty((int(start[-1]), size), np.int64)
-    for user in np.flatnonzero(counts):
-        mine = index.of_user(int(user))[: counts[user] * size]
-        rows[start[user] : start[user + 1]] = mine.reshape(-1, size)
-    return Partitions(size, start, rows, np.repeat(np.arange(len(counts)), counts))
+    start = [0]
+    lengths: list[int] = []
+    closers: list[Rows] = []
+    members: list[Rows] = []
+    users: list[int] = []
+    for user in range(len(log.user_ids)):
+        mine = index.of_user(user)
+        ends, closed_at = _ends(log.time_ms[mine], mine, trigger)
+        members.append(mine[: ends[-1]] if len(ends) else mine[:0])
+        lengths += np.diff(ends, prepend=0).tolist()
+        closers.append(closed_at)
+        users += [user] * len(ends)
+        start.append(start[-1] + len(ends))
+    return Partitions(
+        start=np.array(start, np.int64),
+        user=np.array(users, np.int64),
+        rows=np.concatenate([*members, np.empty(0, np.int64)]),
+        row_start=np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))]).astype(np.int64),
+        closed_at=np.concatenate([*closers, np.empty(0, np.int64)]),
+    )
+
+
+def _ends(times: npt.NDArray[np.int64], rows: Rows, trigger: Trigger) -> tuple[Rows, Rows]:
+    """(end position of each closed partition among one user's rows, the log rows that closed them)."""
+    if trigger.span_ms is None and trigger.size is not None:
+        ends = np.arange(trigger.size, len(rows) + 1, trigger.size)
+        return ends, rows[ends - 1]
+    assert trigger.span_ms is not None
+    found: list[int] = []
+    closers: list[int] = []
+    first = 0
+    for at in range(len(rows)):
+        if at > first and times[at] - times[first] > trigger.span_ms:
+            found.append(at)
+            closers.append(int(rows[at]))
+            first = at
+        if at + 1 - first == trigger.size:
+            found.append(at + 1)
+            closers.append(int(rows[at]))
+            first = at + 1
+    return np.array(found, np.int64), np.array(closers, np.int64)

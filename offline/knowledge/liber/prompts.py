@@ -1,54 +1,90 @@
-"""What the language model is asked about one closed partition, and what is encoded of it."""
+"""What the language model is asked about closed partitions, and what is encoded of its answers.
+
+Titles are data: they are quoted inside one sentence and can break out of nothing, because every partition is a
+conversation of its own.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from offline.data.texts import TextsConfig
 from offline.llm.protocol import Prompt
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionFacts:
-    """One partition as raw features: the items in order, and which of them were liked."""
+    """One partition in the words of its data set: names of its items in order of arrival, which of them were liked, and
+    the topics (genres) of each."""
 
-    items: Sequence[Mapping[str, Any]]
+    names: Sequence[str]
     liked: Sequence[bool]
+    topics: Sequence[Sequence[str]]
 
-    def titles(self, liked: bool) -> list[str]:
-        return [str(item["title"]) for item, one in zip(self.items, self.liked, strict=True) if one is liked]
+    def titles(self, liked: bool, most: int | None = None) -> list[str]:
+        """Names of the liked or of the other items, oldest first; the newest ``most`` of them."""
+        titles = [name for name, one in zip(self.names, self.liked, strict=True) if one is liked]
+        return titles if most is None else titles[-most:]
 
-    def top_genres(self, liked: bool, most: int = 4) -> list[str]:
-        counts = Counter(
-            genre
-            for item, one in zip(self.items, self.liked, strict=True)
-            if one is liked
-            for genre in item.get("genres", ())
-        )
-        return [genre for genre, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:most]]
+    def top_topics(self, most: int = 4) -> list[str]:
+        """The most frequent topics of the liked items."""
+        counts = Counter(topic for topics, one in zip(self.topics, self.liked, strict=True) if one for topic in topics)
+        return [topic for topic, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:most]]
 
 
-def summary_prompt(facts: PartitionFacts, max_tokens: int) -> Prompt:
-    """LIBER's interest summary of one partition. Profile data is left out: it is a feature of the CTR model already."""
-    liked, disliked = facts.titles(True), facts.titles(False)
+def summary_prompt(words: TextsConfig, facts: PartitionFacts, max_tokens: int, most: int) -> Prompt:
+    """LIBER's interest summary of one partition, from at most ``most`` names of either kind.
+
+    Profile data is left out: it is a feature of the CTR model already.
+    """
+    topics = f"Most frequent {words.topics} among the {words.liked} ones: {_listed(facts.top_topics(), ', ')}.\n"
     question = (
-        f"A viewer liked these films: {'; '.join(liked) or 'none'}.\n"
-        f"The viewer did not like: {'; '.join(disliked) or 'none'}.\n"
-        f"Most frequent genres among the liked ones: {', '.join(facts.top_genres(True)) or 'none'}.\n"
-        "In two sentences, describe the taste of this viewer: "
-        "which kinds of stories, moods and heroes the viewer enjoys."
+        f"A {words.user} {words.liked} these {words.plural}: {_listed(facts.titles(True, most), '; ')}.\n"
+        f"The {words.user} {words.disliked}: {_listed(facts.titles(False, most), '; ')}.\n"
+        f"{topics if words.topics_column else ''}"
+        f"In two sentences, describe the taste of this {words.user}: {words.tastes}."
     )
     return Prompt(messages=(("user", question),), max_tokens=max_tokens, repetition_penalty=1.05)
 
 
-def partition_text(facts: PartitionFacts, answer: str) -> str:
-    """What is encoded: genres, the model's answer, then titles as far as the encoder's window reaches."""
+def _listed(values: Sequence[str], separator: str) -> str:
+    return separator.join(values) or "none"
+
+
+def summary_text(facts: PartitionFacts, answer: str) -> str:
+    """What is encoded of a summary: topics, the model's answer, then titles as far as the encoder's window reaches."""
     parts = [
-        f"Likes {', '.join(facts.top_genres(True)) or 'nothing in particular'}.",
-        answer.strip(),
+        taste(facts, answer),
         f"Liked: {'; '.join(facts.titles(True))}." if any(facts.liked) else "",
         f"Disliked: {'; '.join(facts.titles(False))}." if not all(facts.liked) else "",
     ]
     return " ".join(part for part in parts if part)
+
+
+def taste(facts: PartitionFacts, answer: str) -> str:
+    """A partition in two or three sentences: topics first, which are certain, then the model's answer."""
+    topics = facts.top_topics()
+    return f"Likes {', '.join(topics) or 'nothing in particular'}. {answer.strip()}"
+
+
+def shift_prompt(words: TextsConfig, before: str, now: str, max_tokens: int) -> Prompt:
+    """LIBER's interest shift between neighbouring partitions, told from their summaries: UIL's second, cascading call.
+
+    Of three wordings tried on SmolLM2-135M this one gave usable sentences (docs/experiments.md, 2026-11-20).
+    """
+    question = (
+        f"Some time ago, a {words.user}'s taste was described like this: {before}\n"
+        f"Today it is described like this: {now}\n"
+        f"In one sentence, say how the taste of this {words.user} has changed."
+    )
+    return Prompt(messages=(("user", question),), max_tokens=max_tokens, repetition_penalty=1.05)
+
+
+def shift_text(before: PartitionFacts, now: PartitionFacts, answer: str) -> str:
+    """What is encoded of a shift: which topics came and went, then the model's answer."""
+    old, new = before.top_topics(), now.top_topics()
+    came = [topic for topic in new if topic not in old]
+    went = [topic for topic in old if topic not in new]
+    return f"More {', '.join(came) or 'of the same'}; less {', '.join(went) or 'of nothing'}. {answer.strip()}"

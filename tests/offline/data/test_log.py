@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from models.contract.events import Interaction
+from offline.data.files import write_arrays
 from offline.data.log import InteractionLog, UserIndex
+from offline.knowledge.liber.partitions import Trigger, close_partitions
 
 ROWS = [
     ("u2", "b", 1.0, 30), ("u1", "b", 4.5, 20), ("u1", "a", 5.0, 20), ("u2", "a", 3.0, 20), ("u9", "z", 2.0, 10),
@@ -110,7 +112,7 @@ def test_a_log_reads_back(log: InteractionLog, tmp_path: Path) -> None:
     grown.save(tmp_path / "log.npz")
     read = InteractionLog.load(tmp_path / "log.npz")
     assert (read.user_ids, read.item_ids, read.stream_mark) == (grown.user_ids, grown.item_ids, "12-3")
-    for name in ("user", "item", "value", "time_ms"):
+    for name in ("user", "item", "value", "time_ms", "sampled"):
         assert getattr(read, name).dtype == getattr(grown, name).dtype
         np.testing.assert_array_equal(getattr(read, name), getattr(grown, name))
     assert [path.name for path in tmp_path.iterdir()] == ["log.npz"]
@@ -135,3 +137,138 @@ def test_rows_by_user_of_interleaved_users() -> None:
     for row, user in enumerate(log.user.tolist()):
         assert index.position[row] == (log.user[:row] == user).sum()
         assert index.of_user(user)[index.position[row]] == row
+
+
+def stream(seed: int, count: int = 120) -> list[Interaction]:
+    """Events out of order, some of them repeated, some a year late."""
+    generator = np.random.default_rng(seed)
+    year = 365 * 86_400_000
+    made = [
+        event(f"u{generator.integers(4)}", f"i{generator.integers(9)}", float(generator.integers(1, 6)), int(at))
+        for at in 2 * year + generator.permutation(count) * 1000
+    ]
+    late = [event(one.user_id, one.item_id, one.value, one.time_ms - year) for one in made[::7]]
+    repeated = [made[int(at)] for at in generator.integers(0, count, 30)]
+    return [*made, *late, *repeated, *late]
+
+
+def delivered(log: InteractionLog, entries: list[Interaction], page: int) -> InteractionLog:
+    for at in range(0, len(entries), page):
+        log, _ = log.extended(entries[at : at + page], f"{at + page}-0")
+    return log
+
+
+@pytest.mark.parametrize("page", [1, 7, 50, 1000])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_pages_of_a_stream_do_not_matter(log: InteractionLog, page: int, seed: int) -> None:
+    entries = stream(seed)
+    once, added = log.extended(entries, "1-0")
+    paged = delivered(log, entries, page)
+    assert seen(paged) == seen(once)
+    assert (paged.user_ids, paged.item_ids) == (once.user_ids, once.item_ids)
+    assert added == len({(one.user_id, one.item_id, one.value, one.time_ms) for one in entries})
+
+
+@pytest.mark.parametrize("page", [3, 1000])
+def test_a_stream_that_is_delivered_again_changes_nothing(log: InteractionLog, page: int) -> None:
+    entries = stream(5)
+    once = delivered(log, entries, page)
+    for again in (entries, entries[::-1], entries[40:] + entries[:40]):
+        twice = delivered(once, again, 11)
+        assert seen(twice) == seen(once)
+        assert (twice.user_ids, twice.item_ids) == (once.user_ids, once.item_ids)
+
+
+def test_events_may_overlap_across_refreshes(log: InteractionLog) -> None:
+    entries = stream(6)
+    overlapping = log
+    for at in range(0, len(entries), 20):
+        overlapping, _ = overlapping.extended(entries[max(0, at - 15) : at + 20], f"{at}-0")
+    assert seen(overlapping) == seen(log.extended(entries, "1")[0])
+
+
+def test_a_late_event_is_appended_and_closed_partitions_stay(log: InteractionLog) -> None:
+    entries = stream(7)
+    half = delivered(log, entries[:60], 9)
+    closed = close_partitions(half, Trigger(size=5))
+    grown = delivered(half, [event("u1", "i1", 5.0, 1), *entries[60:]], 9)
+    later = close_partitions(grown, Trigger(size=5))
+    assert len(later) > len(closed) > 3
+    members = {(int(later.closed_at[one]), tuple(later.rows_of(one).tolist())) for one in range(len(later))}
+    assert {(int(closed.closed_at[one]), tuple(closed.rows_of(one).tolist())) for one in range(len(closed))} <= members
+    assert seen(grown)[: len(half)] == seen(half)
+    assert seen(grown)[len(half)] == ("u1", "i1", 5.0, 1)
+
+
+def test_a_data_set_that_is_loaded_again_adds_only_what_is_new(log: InteractionLog) -> None:
+    streamed, _ = log.extended([event("u1", "c", 3.0, 99)], "3-0")
+    more = [("u1", "c", 3.0, 99), ("u0", "d", 2.0, 40), ("u2", "a", 3.0, 15)]
+    grown, added = streamed.with_rows([*more, *ROWS, *more], ["u1", "u2", "u0", "quiet"], ["a", "b", "c", "d", "e"])
+    assert added == 2
+    assert seen(grown)[len(streamed) :] == [("u2", "a", 3.0, 15), ("u0", "d", 2.0, 40)]
+    assert grown.user_ids == (*streamed.user_ids, "u0", "quiet")
+    assert grown.item_ids == (*streamed.item_ids, "d", "e")
+    assert grown.stream_mark == "3-0"
+    again, more_added = grown.with_rows([*ROWS, *more][::-1], [], [])
+    assert (more_added, seen(again)) == (0, seen(grown))
+
+
+def test_repetitions_in_the_first_load_count_once() -> None:
+    log = InteractionLog.sorted_by_time([*ROWS, *ROWS, ("u1", "a", 4.0, 20)], ["u1", "u2"], ["a", "b"])
+    assert seen(log)[1:3] == [("u1", "a", 4.0, 20), ("u1", "a", 5.0, 20)]
+    assert len(log) == len(ROWS) + 1
+
+
+def test_what_was_touched_since(log: InteractionLog) -> None:
+    grown, _ = log.extended([event("new", "a", 1.0, 5), event("u1", "fresh", 1.0, 7)], "1")
+    arrived = grown.since(row=len(log))
+    assert [grown.user_ids[user] for user in arrived.users] == ["u1", "new"]
+    assert [grown.item_ids[item] for item in arrived.items] == ["a", "fresh"]
+    late = grown.since(time_ms=30)
+    assert ([grown.user_ids[user] for user in late.users], [grown.item_ids[item] for item in late.items]) == (
+        ["u2"],
+        ["b"],
+    )
+    assert len(grown.since(row=len(grown)).users) == 0
+    with pytest.raises(ValueError, match="either row or time_ms"):
+        grown.since()
+    with pytest.raises(ValueError, match="either row or time_ms"):
+        grown.since(row=1, time_ms=1)
+
+
+@pytest.fixture
+def with_drawn(log: InteractionLog) -> InteractionLog:
+    """Two negatives of u1's second row, one of u2's first."""
+    return log.with_sampled(np.array([2, 2, 3]), np.array([2, 3, 1], np.int32))
+
+
+def test_drawn_negatives_lie_right_before_their_positive(with_drawn: InteractionLog) -> None:
+    assert seen(with_drawn) == [
+        ("u9", "z", 2.0, 10), ("u1", "a", 5.0, 20), ("u1", "c", 0.0, 20), ("u1", "z", 0.0, 20), ("u1", "b", 4.5, 20),
+        ("u2", "b", 0.0, 20), ("u2", "a", 3.0, 20), ("u2", "b", 1.0, 30),
+    ]  # fmt: skip
+    assert with_drawn.sampled.tolist() == [False, False, True, True, False, True, False, False]
+    assert with_drawn.observed.tolist() == [0, 1, 4, 6, 7]
+
+
+def test_drawn_negatives_are_in_nobodys_history(with_drawn: InteractionLog, log: InteractionLog) -> None:
+    index = with_drawn.by_user()
+    assert [index.of_user(user).tolist() for user in range(3)] == [[1, 4], [6, 7], [0]]
+    assert index.position.tolist() == [0, 0, 1, 1, 1, 0, 0, 1]  # a negative has its positive's past
+    assert with_drawn.since(row=5).users.tolist() == [1]
+    assert with_drawn.since(row=5).items.tolist() == [0, 1]
+    assert len(close_partitions(with_drawn, Trigger(size=2))) == len(close_partitions(log, Trigger(size=2))) == 2
+
+
+def test_an_observed_event_like_a_drawn_one_is_no_repetition(with_drawn: InteractionLog) -> None:
+    grown, added = with_drawn.extended([event("u1", "c", 0.0, 20)], "1")
+    assert (added, bool(grown.sampled[-1])) == (1, False)
+
+
+def test_drawn_negatives_are_saved_and_older_files_hold_none(with_drawn: InteractionLog, tmp_path: Path) -> None:
+    with_drawn.save(tmp_path / "log.npz")
+    assert InteractionLog.load(tmp_path / "log.npz").sampled.tolist() == with_drawn.sampled.tolist()
+    columns = {name: getattr(with_drawn, name) for name in ("user", "item", "value", "time_ms")}
+    ids = {name: np.array(getattr(with_drawn, name)) for name in ("user_ids", "item_ids", "stream_mark")}
+    write_arrays(tmp_path / "old.npz", **columns, **ids)
+    assert not InteractionLog.load(tmp_path / "old.npz").sampled.any()

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from models.contract.knowledge import FloatArray
+from offline.config import JobConfig
+from offline.data.catalogue import Catalogue
+from offline.data.log import InteractionLog
+from offline.data.texts_import import UserText
 from offline.knowledge.encoder import TextEncoder
+from offline.knowledge.interests import Answered, Interests
+from offline.knowledge.liber.partitions import close_partitions
+from offline.knowledge.sources import Sources
 from offline.llm.protocol import Prompt
 
 WIDTH = 16
@@ -31,12 +39,63 @@ def vector_of(text: str) -> FloatArray:
     return np.random.default_rng(seed).normal(size=WIDTH).astype(np.float32)
 
 
+def _never(_: Prompt) -> bool:
+    return False
+
+
 class EchoModel:
-    """Answers a prompt with a digest of it; remembers the prompts per label."""
+    """Answers a prompt with a digest of it, and remembers the prompts per label. It is paid for an answer once.
 
-    def __init__(self) -> None:
+    ``bad`` prompts have no usable answer; ``absent`` ones may have one in another run.
+    """
+
+    def __init__(self, bad: Callable[[Prompt], bool] = _never, absent: Callable[[Prompt], bool] = _never) -> None:
         self.asked: dict[str, list[Prompt]] = {}
+        self.paid: list[Prompt] = []
+        self.bad, self.absent = bad, absent
 
-    def __call__(self, prompts: list[Prompt], label: str) -> list[str]:
+    def __call__(self, prompts: list[Prompt], label: str) -> Answered:
         self.asked[label] = prompts
-        return [f"Answer {hashlib.sha256(prompt.messages[-1][1].encode()).hexdigest()[:8]}." for prompt in prompts]
+        absent = [self.absent(one) for one in prompts]
+        self.paid += [one for one, missing in zip(prompts, absent, strict=True) if not missing and one not in self.paid]
+        texts = [
+            None if missing or self.bad(one) else self.answer(one) for one, missing in zip(prompts, absent, strict=True)
+        ]
+        return Answered(texts, absent)
+
+    @staticmethod
+    def answer(prompt: Prompt) -> str:
+        return f"Answer {hashlib.sha256(prompt.messages[-1][1].encode()).hexdigest()[:8]}."
+
+
+def sources(
+    config: JobConfig,
+    catalogue: Catalogue,
+    log: InteractionLog,
+    folder: Path,
+    *,
+    trained_rows: int,
+    model: EchoModel | None = None,
+    model_id: str = "echo",
+    encoder: HashEncoder | None = None,
+    imported: Sequence[UserText] = (),
+) -> Sources:
+    """What a producer reads, from fakes."""
+    encoder = encoder or HashEncoder()
+    knowledge = config.knowledge
+    partitions = close_partitions(log, knowledge.liber.trigger)
+    liked_above, words = config.feature_schema.liked_above, config.data.texts
+    return Sources(
+        config=knowledge,
+        schema=config.feature_schema,
+        words=words,
+        catalogue=catalogue,
+        log=log,
+        trained_rows=trained_rows,
+        interests=Interests(knowledge, words, liked_above, catalogue, log, partitions, model or EchoModel(), imported),
+        encode=encoder.encode,
+        llm=model_id,
+        encoder=encoder.id,
+        folder=folder,
+        checkpoints=folder / "checkpoints",
+    )

@@ -70,7 +70,9 @@ class ChatServer:
         self.gate = 0  # answer nobody before this many calls were in flight together
         self.in_flight = 0
         self.most_in_flight = 0
+        self.dies_after: int | None = None  # answers; then the whole server goes down
         self.stopping = threading.Event()
+        self.go_down: Callable[[], None] = lambda: None
         self.quiet: Callable[[], bool] = lambda: True  # no connection is open and no call is being served
         self.base_url = ""
 
@@ -102,6 +104,9 @@ class ChatServer:
             if self.faults.get(text):
                 return await self.faults[text].popleft()(self)
             await asyncio.sleep(self.delay(text))
+            if self.dies_after is not None and self.answered.total() >= self.dies_after:
+                self.go_down()
+                return await hang(self)  # never answered: the connection breaks
             self.answered[text] += 1
             usage = {"prompt_tokens": len(text), "completion_tokens": 7}
             return JSONResponse({"choices": [{"message": {"content": answer_to(text)}}], "usage": usage})
@@ -120,6 +125,11 @@ def running_server() -> Iterator[ChatServer]:
     config = uvicorn.Config(app, log_level="critical", ws="none", lifespan="off", timeout_graceful_shutdown=2)
     web = uvicorn.Server(config)
     server.quiet = lambda: not web.server_state.connections and not web.server_state.tasks
+
+    def go_down() -> None:
+        web.should_exit = web.force_exit = True
+
+    server.go_down = go_down
     thread = threading.Thread(target=web.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     server.wait_until(lambda: web.started)

@@ -57,6 +57,7 @@ async def test_the_packaged_model_answers(tmp_path: Path, capfd: pytest.CaptureF
     sampled = await backend.complete([Prompt(FILMS[0].messages, 30, 1.5)])
     assert penalised[0].text != greedy[0].text
     assert sampled[0].text != greedy[0].text
+    assert await backend.complete([Prompt(FILMS[0].messages, 30, 1.5)]) == sampled, "the prompts are the seed"
 
     with pytest.raises(PermanentError, match="exceed the context of 8192"):
         await backend.complete([Prompt((("user", "word " * 100),), max_tokens=8192)])

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import redis
 
+from models.contract.artifact import ArtifactManifest
+from models.contract.knowledge import Space
 from models.embedded import embedded_redis
-from offline.config import PublishConfig
+from offline.config import JobConfig, PublishConfig
+from offline.knowledge.vectors import Knowledge, Produced
 from offline.publish.connection import Store, open_store
-from offline.publish.stage import Published, publish
+from offline.publish.knowledge import content
+from offline.publish.producer import RolledBack, rollback_producer, served
+from offline.publish.stage import Published, publish, publish_producer
+from offline.publish.undo import JOURNAL_FILE, Journal
 from offline.training.report import TrainingReport
 from offline.training.run import train
 from tests.synthetic import Synthetic, synthetic
@@ -58,6 +66,72 @@ def content_of(store: Store) -> dict[str, bytes]:
     return held
 
 
+def workdir(store: Store) -> Path:
+    return store.artifacts.parent / "work"
+
+
+def roll_back(store: Store, name: str) -> RolledBack:
+    with Journal(workdir(store) / JOURNAL_FILE) as journal:
+        return rollback_producer(store, journal, name)
+
+
+def knowledge_in(store: Store, *names: str) -> dict[str, bytes]:
+    """What the knowledge records of these producers say, whenever they were written."""
+    spaces = [space for name in names for space in served(store, name).values()]
+    return {key: content(value) for key, value in content_of(store).items() if key.rpartition(":")[2] in spaces}
+
+
+def sibling(store: Store, name: str) -> Store:
+    """An empty store beside this one, with a work folder of its own."""
+    keys = replace(store.keys, prefix=f"{store.keys.prefix}:{name}")
+    return replace(store, keys=keys, artifacts=store.artifacts.parent / name / "artifacts")
+
+
+class _Commands:
+    """Counts what is sent to Redis, single commands and pipelines, and dies of number ``kill``: half of the times
+    before it was sent, half of the times after."""
+
+    def __init__(self, kill: int | None = None) -> None:
+        self.sent = 0
+        self._kill = kill
+
+    @contextmanager
+    def installed(self) -> Iterator[_Commands]:
+        with pytest.MonkeyPatch.context() as patch:
+            for kind, name in ((redis.Redis, "execute_command"), (redis.client.Pipeline, "execute")):
+                patch.setattr(kind, name, self._counted(getattr(kind, name)))
+            yield self
+
+    def _counted(self, send: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **options: Any) -> Any:
+            number, self.sent = self.sent, self.sent + 1
+            if number == self._kill and number % 2:
+                raise KeyboardInterrupt
+            answer = send(*args, **options)
+            if number == self._kill:
+                raise KeyboardInterrupt
+            return answer
+
+        return counted
+
+
+def commands_of(act: Callable[[], object]) -> int:
+    """How many commands and pipelines are sent meanwhile."""
+    with _Commands().installed() as commands:
+        act()
+    return commands.sent
+
+
+@contextmanager
+def killed_at(point: int) -> Iterator[None]:
+    with _Commands(point).installed():
+        yield
+
+
+def of_other_components(space: Space) -> Space:
+    return Space.model_validate({**space.model_dump(), "components": {"made": "again"}})
+
+
 @dataclass(frozen=True)
 class Release:
     """A data set, and a model trained on it, ready to be published."""
@@ -70,11 +144,46 @@ class Release:
     def id(self) -> str:
         return f"synthetic-{self.report.sha256[:12]}"
 
-    def publish(self, store: Store, *, return_to: bool = False) -> Published:
+    def config(self, store: Store) -> JobConfig:
+        """The configuration, with a work folder that goes with the store."""
+        return self.data.config.model_copy(update={"workdir": workdir(store)})
+
+    def publish(
+        self, store: Store, *, users: Collection[int] | None = None, return_to: bool = False, verify: bool = False
+    ) -> Published:
         data = self.data
         return publish(
-            data.config, store, data.catalogue, data.log, data.knowledge, self.report, self.models, return_to=return_to
-        )
+            self.config(store), store, data.catalogue, data.log, data.knowledge, self.report, self.models,
+            users=users, return_to=return_to, verify_records=verify,
+        )  # fmt: skip
+
+    def publish_alone(self, store: Store, name: str, *, return_to: bool = False) -> Published:
+        produced = self.data.knowledge.produced[name]
+        return publish_producer(self.config(store), store, self.data.log, produced, name, return_to=return_to)
+
+    def with_producer(self, name: str, produced: Produced) -> Release:
+        return self.with_data(knowledge=Knowledge({**self.data.knowledge.produced, name: produced}))
+
+    def with_users(self, name: str, **changes: Any) -> Release:
+        """The same with other ``UserVectors`` of one producer."""
+        produced = self.data.knowledge.produced[name]
+        assert produced.users is not None
+        return self.with_producer(name, replace(produced, users=replace(produced.users, **changes)))
+
+    def with_items(self, name: str, **changes: Any) -> Release:
+        produced = self.data.knowledge.produced[name]
+        assert produced.items is not None
+        return self.with_producer(name, replace(produced, items=replace(produced.items, **changes)))
+
+    def shifted(self, name: str, by: float = 1.0) -> Release:
+        """The same, but every vector of one producer says something else."""
+        produced, changed = self.data.knowledge.produced[name], self
+        if produced.users is not None:
+            changed = changed.with_users(name, vectors=produced.users.vectors + np.float32(by))
+        if produced.items is not None:
+            known = produced.items.known[:, None]
+            changed = changed.with_items(name, vectors=produced.items.vectors + np.float32(by) * known)
+        return changed
 
     def with_data(self, **changes: Any) -> Release:
         return replace(self, data=replace(self.data, **changes))
@@ -86,13 +195,40 @@ class Release:
 
     def next(self, name: str, auc: float | None = None) -> Release:
         """A release of another model file: the same graph and manifest under another description."""
-        proto = onnx.load_model(self.models / self.report.artifact)
+        proto = self._proto()
         proto.doc_string = name
+        metrics = {**self.report.metrics} if auc is None else {"validation_auc": auc}
+        return self._of(proto, name, metrics)
+
+    def reading(self, *producers: str) -> Release:
+        """A release whose model says that it reads the knowledge of these producers only. Nobody runs it."""
+        knowledge = Knowledge({name: self.data.knowledge.produced[name] for name in producers})
+        proto = self._proto()
+        for one in proto.metadata_props:
+            manifest = ArtifactManifest.from_metadata({one.key: one.value})
+            schema = manifest.feature_schema.with_knowledge(producers)
+            changed = {"feature_schema": schema, "spaces": knowledge.spaces}
+            one.value = manifest.model_copy(update=changed).model_dump_json()
+        return self.with_data(knowledge=knowledge)._of(proto, "-".join(producers), {**self.report.metrics})
+
+    def respaced(self, name: str) -> Release:
+        """A release whose model reads other spaces of one producer, and knowledge in them. Nobody runs it."""
+        produced = self.data.knowledge.produced[name]
+        assert produced.users is not None
+        assert produced.items is not None
+        users = replace(produced.users, space=of_other_components(produced.users.space))
+        items = replace(produced.items, space=of_other_components(produced.items.space))
+        changed = self.with_producer(name, replace(produced, users=users, items=items))
+        return changed.reading(*changed.data.knowledge.produced)
+
+    def _proto(self) -> Any:
+        return onnx.load_model(self.models / self.report.artifact)
+
+    def _of(self, proto: Any, name: str, metrics: dict[str, float]) -> Release:
         content = bytes(proto.SerializeToString())
         digest = hashlib.sha256(content).hexdigest()
         artifact = f"{name}.onnx"
         (self.models / artifact).write_bytes(content)
-        metrics = {**self.report.metrics} if auc is None else {"validation_auc": auc}
         return replace(self, report=replace(self.report, artifact=artifact, sha256=digest, metrics=metrics))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from offline.publish.connection import StoreError, open_store
+from offline.publish.connection import StoreError, open_store, store_if_there
 
 
 def test_without_an_address_the_embedded_server_of_the_data_folder(
@@ -36,3 +36,22 @@ def test_a_server_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("LORANK_REDIS_URL", f"unix://{tmp_path}/nobody.sock")
     with pytest.raises(StoreError, match=r"Redis at unix://.*nobody\.sock does not answer"), open_store(tmp_path):
         pass
+
+
+def test_a_refused_command_is_told_in_one_line(tmp_path: Path) -> None:
+    """Out of memory, read-only after a failover, no permission: all come as an answer to a command."""
+    with (
+        pytest.raises(StoreError, match=r"Redis at unix://.* refuses: .*[Uu]nknown command"),
+        open_store(tmp_path) as one,
+    ):
+        one.redis.execute_command("NO-SUCH-COMMAND")  # type: ignore[no-untyped-call]
+
+
+def test_looking_makes_no_store(tmp_path: Path) -> None:
+    with store_if_there(tmp_path) as store:
+        assert store is None
+    assert not any(tmp_path.iterdir())
+    with open_store(tmp_path):
+        pass
+    with store_if_there(tmp_path) as store:
+        assert store is not None

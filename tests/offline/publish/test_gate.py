@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from models.contract.artifact import ReleaseManifest
+from models.contract.knowledge import KnowledgeRecord
 from offline.publish import gate, release
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
@@ -46,11 +47,17 @@ def _short_directory(store: Store, trained: Release, manifest: ReleaseManifest) 
 
 
 def _no_knowledge(store: Store, trained: Release, manifest: ReleaseManifest) -> None:
-    store.redis.delete(store.keys.item_knowledge("i5", manifest.spaces["item"]))
+    store.redis.delete(store.keys.item_knowledge("i5", manifest.spaces["item/text"]))
 
 
 def _damaged_knowledge(store: Store, trained: Release, manifest: ReleaseManifest) -> None:
-    store.redis.setrange(store.keys.item_knowledge("i5", manifest.spaces["item"]), 50, b"\xff\xff")
+    store.redis.setrange(store.keys.item_knowledge("i5", manifest.spaces["item/marc"]), 50, b"\xff\xff")
+
+
+def _knowledge_of_another_width(store: Store, trained: Release, manifest: ReleaseManifest) -> None:
+    space = manifest.spaces["item/marc"]
+    record = KnowledgeRecord("i5", space, np.zeros((1, 6), np.float32), 0, 1)
+    store.redis.set(store.keys.item_knowledge("i5", space), record.pack())
 
 
 @pytest.mark.parametrize(
@@ -62,8 +69,9 @@ def _damaged_knowledge(store: Store, trained: Release, manifest: ReleaseManifest
         (_item_records_of_others, "1 items without a valid feature record"),
         (_no_directory, "item directory block 0 is missing"),
         (_short_directory, "39 items listed, 40 promised"),
-        (_no_knowledge, "only 39 of 40 items have knowledge"),
-        (_damaged_knowledge, "only 39 of 40 items have knowledge"),
+        (_no_knowledge, "only 39 of 40 items have knowledge item/text$"),
+        (_damaged_knowledge, "only 39 of 40 items have knowledge item/marc$"),
+        (_knowledge_of_another_width, "only 39 of 40 items have knowledge item/marc$"),
     ],
 )
 def test_an_incomplete_release_is_refused(store: Store, trained: Release, sabotage: Sabotage, reason: str) -> None:
@@ -78,9 +86,9 @@ def test_an_incomplete_release_is_refused(store: Store, trained: Release, sabota
 def test_every_reason_is_listed(store: Store, trained: Release) -> None:
     trained.publish(store)
     manifest = release.read_manifest(store, trained.id)
-    for sabotage in (_no_artifact, _no_item_records, _no_knowledge):
+    for sabotage in (_no_artifact, _no_item_records, _no_knowledge, _damaged_knowledge):
         sabotage(store, trained, manifest)
-    with pytest.raises(GateError, match=r"does not exist; 3 items without .*; only 39 of 40"):
+    with pytest.raises(GateError, match=r"does not exist; 3 items without .*; only 39 of 40 .*text; only 39 of .*marc"):
         gate.check(store, trained.data.config.publish, manifest, SCHEMA)
 
 
@@ -122,8 +130,8 @@ def test_an_unreadable_live_release_does_not_hold_back_its_successor(store: Stor
 
 def test_low_coverage_is_refused_before_anything_is_live(store: Store, trained: Release) -> None:
     known = np.arange(len(trained.data.log.item_ids)) % 2 == 0
-    poor = trained.with_data(knowledge=replace(trained.data.knowledge, known_items=known))
-    _refused(store, poor, "only 20 of 40 items have knowledge")
+    poor = trained.with_items("marc", known=known)
+    _refused(store, poor, "refused: only 20 of 40 items have knowledge item/marc$")
     assert release.live_release(store) is None
     assert poor.with_gate(min_item_coverage=0.5).publish(store).switched
 

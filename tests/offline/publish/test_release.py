@@ -12,15 +12,25 @@ import pytest
 from models.contract.artifact import ArtifactError
 from models.contract.events import Interaction
 from models.contract.items import ItemRecord
-from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema
+from offline.data.catalogue import DataError
+from offline.knowledge.vectors import Knowledge
 from offline.publish import release
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
+from offline.publish.knowledge import content
+from offline.publish.producer import spaces_of
 from offline.publish.release import SwitchError
-from offline.publish.stage import _embedding_rows, _write_items, _write_knowledge
-from tests.offline.publish.conftest import Release, content_of, keys_of
-from tests.synthetic import SCHEMA, knowledge_of
+from tests.offline.publish.conftest import (
+    Release,
+    commands_of,
+    content_of,
+    keys_of,
+    killed_at,
+    of_other_components,
+    sibling,
+)
+from tests.synthetic import SCHEMA, knowledge_of, synthetic
 
 
 def directory(store: Store, of: str) -> list[str]:
@@ -39,7 +49,8 @@ def test_the_first_release_goes_live_complete(store: Store, trained: Release) ->
     manifest = release.read_manifest(store, trained.id)
     assert manifest.artifact_sha256 == trained.report.sha256
     assert manifest.schema_fingerprint == SCHEMA.fingerprint
-    assert dict(manifest.spaces) == {side: one.fingerprint for side, one in trained.data.knowledge.spaces.items()}
+    assert dict(manifest.spaces) == spaces_of(trained.data.knowledge.spaces)
+    assert list(manifest.spaces) == ["item/text", "user/liber", "user/marc", "item/marc"]
     assert manifest.metrics == trained.report.metrics
     assert (manifest.items, manifest.directory_blocks) == (40, 1)
     assert directory(store, trained.id) == list(trained.data.log.item_ids)
@@ -49,10 +60,10 @@ def test_the_first_release_goes_live_complete(store: Store, trained: Release) ->
 
 def test_a_large_catalogue_is_listed_in_blocks(store: Store) -> None:
     ids = [f"i{at}" for at in range(release.DIRECTORY_BLOCK * 2 + 1)]
-    assert release.write_directory(store, "large", ids) == 3
+    assert release.write_directory(store, "large", ids).written == 3
     held: list[Any] = [store.redis.get(store.keys.item_directory("large", block)) for block in range(3)]
     assert [one for block in held for one in json.loads(block)] == ids
-    assert release.write_directory(store, "none", []) == 0
+    assert release.write_directory(store, "none", []).written == 0
 
 
 def test_a_new_model_is_a_new_release(store: Store, trained: Release) -> None:
@@ -62,7 +73,7 @@ def test_a_new_model_is_a_new_release(store: Store, trained: Release) -> None:
     assert (published.release, published.live_before, published.switched) == (second.id, trained.id, True)
     assert release.live_release(store) == second.id
     assert release.releases(store) == [trained.id, second.id]
-    assert published.records["user knowledge"].written == 0
+    assert published.records["user/liber"].written == 0
 
 
 def test_new_items_join_the_live_release(store: Store, trained: Release) -> None:
@@ -82,28 +93,50 @@ def grown_by(trained: Release, *entries: Interaction) -> Release:
     return trained.with_data(log=log, knowledge=knowledge_of(trained.data.catalogue, log))
 
 
-def test_a_publication_that_was_killed_half_way_is_completed_by_the_next(store: Store, trained: Release) -> None:
+def test_a_publication_that_was_killed_anywhere_is_completed_by_the_next(store: Store, trained: Release) -> None:
+    grown = grown_by(trained, Interaction(user_id="u1", item_id="new", value=5, time_ms=10**10)).shifted("marc")
     trained.publish(store)
-    grown = grown_by(trained, Interaction(user_id="u1", item_id="new", value=5, time_ms=10**10))
-    data = grown.data
-    release.begin_change(store, trained.id)
-    _write_knowledge(data.config, store, data.catalogue, data.log, data.knowledge)
-    index = _embedding_rows(data.log, trained.report)
-    _write_items(data.config, store, trained.id, data.catalogue, data.log, index)
-    grown.publish(store)
-    assert directory(store, trained.id)[-1] == "new"
-    assert release.read_manifest(store, trained.id).items == 41
-    assert store.redis.get(store.keys.release_revision(trained.id)) == b"1"
+    points = commands_of(lambda: grown.publish(store))
+    wanted = statements(store)
+    assert points > 30
+    for point in range(0, points, 3):  # of even and odd ones, which die after and before a command
+        beside = sibling(store, f"killed-{point}")
+        trained.publish(beside)
+        with killed_at(point), pytest.raises(KeyboardInterrupt):
+            grown.publish(beside)
+        grown.publish(beside)
+        assert directory(beside, trained.id)[-1] == "new"
+        assert statements(beside) == wanted, point
+        assert beside.redis.get(beside.keys.release_revision(trained.id)) is not None
+        assert beside.redis.get(beside.keys.release_pending(trained.id)) is None
+
+
+def statements(store: Store) -> dict[str, bytes]:
+    """What is published, without what tells of times and counts."""
+    held = {key.removeprefix(store.keys.prefix): value for key, value in content_of(store).items()}
+    for kind in (":stamp", ":installation", ":manifest", ":revision"):
+        held = {key: value for key, value in held.items() if not key.endswith(kind)}
+    return {key: timeless(key, value) for key, value in held.items()}
+
+
+def timeless(key: str, value: bytes) -> bytes:
+    if ":k:" in key:
+        return content(value)
+    if ":f:" in key:
+        item = key[key.index("{i:") + 3 : key.index("}")]
+        return replace(ItemRecord.unpack(value, item, SCHEMA), written_at=0).pack()
+    return value
 
 
 def test_a_publication_killed_before_it_told_the_services_is_announced_by_the_next(
-    store: Store, trained: Release
+    store: Store, trained: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained.publish(store)
     grown = grown_by(trained, Interaction(user_id="u1", item_id="i0", value=5, time_ms=10**10))
-    data = grown.data
-    release.begin_change(store, trained.id)
-    _write_items(data.config, store, trained.id, data.catalogue, data.log, _embedding_rows(data.log, trained.report))
+    with monkeypatch.context() as patch:
+        patch.setattr(release, "end_change", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            grown.publish(store)
     assert store.redis.get(store.keys.release_revision(trained.id)) is None
     assert grown.publish(store).records["item features"].written == 0
     assert store.redis.get(store.keys.release_revision(trained.id)) == b"1"
@@ -158,12 +191,32 @@ def test_a_model_of_another_schema_is_refused_before_anything_is_written(
 
 
 def test_a_model_of_another_space_is_refused_before_anything_is_written(store: Store, trained: Release) -> None:
-    spaces = trained.data.knowledge.spaces
-    other = Space.model_validate({**spaces["user"].model_dump(), "components": {"prompt": "another"}})
-    knowledge = replace(trained.data.knowledge, spaces={**spaces, "user": other})
+    users = trained.data.knowledge.users["liber"]
+    other = of_other_components(users.space)
     with pytest.raises(GateError, match=other.fingerprint):
-        trained.with_data(knowledge=knowledge).publish(store)
+        trained.with_users("liber", space=other).publish(store)
     assert content_of(store) == {}
+
+
+def test_a_model_that_reads_a_producer_that_never_finished_is_refused(store: Store, trained: Release) -> None:
+    produced = {name: one for name, one in trained.data.knowledge.produced.items() if name != "marc"}
+    with pytest.raises(GateError, match="run `refresh`"):
+        trained.with_data(knowledge=Knowledge(produced)).publish(store)
+    assert content_of(store) == {}
+
+
+def test_a_release_reads_only_the_knowledge_that_there_is(store: Store, trained: Release) -> None:
+    poorer = trained.reading("text")
+    assert set(poorer.publish(store).records) == {
+        "user profiles", "user histories", "item/text", "item features", "item directory",
+    }  # fmt: skip
+    assert dict(release.read_manifest(store, poorer.id).spaces) == spaces_of(poorer.data.knowledge.spaces)
+    assert trained.publish(store).switched
+    release.rollback(store)
+    grown = grown_by(trained, Interaction(user_id="u1", item_id="i0", value=5, time_ms=10**10))
+    published = grown.publish(store)
+    assert not published.switched
+    assert published.records["item features"].written > 0  # the poorer release is kept current all the same
 
 
 @pytest.mark.parametrize("content", [b"", b"no model at all", None])
@@ -301,12 +354,15 @@ def test_pruning_a_release_without_manifest_forgets_it(store: Store, trained: Re
 def test_only_keys_of_the_contract_under_the_prefix_are_written(store: Store, trained: Release) -> None:
     trained.publish(store)
     data, keys = trained.data, store.keys
-    spaces = {side: one.fingerprint for side, one in data.knowledge.spaces.items()}
-    expected = {keys.live, keys.releases, keys.release_manifest(trained.id), keys.item_directory(trained.id, 0)}
+    spaces = spaces_of(data.knowledge.spaces)
+    expected = {keys.installation, keys.stamp}
+    expected |= {keys.live, keys.releases, keys.release_manifest(trained.id), keys.item_directory(trained.id, 0)}
     for user in data.log.user_ids:
-        expected |= {keys.user_profile(user), keys.user_history(user), keys.user_knowledge(user, spaces["user"])}
+        expected |= {keys.user_profile(user), keys.user_history(user)}
+        expected |= {keys.user_knowledge(user, spaces[key]) for key in ("user/liber", "user/marc")}
     for item in data.log.item_ids:
-        expected |= {keys.item_features(item, trained.id), keys.item_knowledge(item, spaces["item"])}
+        expected |= {keys.item_features(item, trained.id)}
+        expected |= {keys.item_knowledge(item, spaces[key]) for key in ("item/text", "item/marc")}
     assert keys_of(store.redis, f"{keys.prefix}*") == expected
 
 
@@ -320,8 +376,17 @@ def test_two_installations_on_one_server_do_not_see_each_other(store: Store, tra
 
 
 def test_users_of_no_closed_partition_get_no_record(store: Store, trained: Release) -> None:
-    start = np.zeros_like(trained.data.knowledge.partition_start)
-    nothing = replace(trained.data.knowledge, partitions=np.zeros((0, 6), np.float32), partition_start=start)
-    published = trained.with_data(knowledge=nothing).publish(store)
-    assert published.records["user knowledge"].written == 0
+    users = trained.data.knowledge.users["liber"]
+    nothing = trained.with_users("liber", vectors=users.vectors[:0], start=np.zeros_like(users.start))
+    published = nothing.publish(store)
+    assert published.records["user/liber"].written == 0
     assert published.switched
+
+
+def test_knowledge_older_than_the_log_is_published_and_of_another_log_refused(store: Store, trained: Release) -> None:
+    log, _ = trained.data.log.extended([Interaction(user_id="later", item_id="new", value=5, time_ms=10**10)], "9-0")
+    published = trained.with_data(log=log).with_gate(min_item_coverage=0.9).publish(store)
+    assert (published.records["user/liber"].written, published.records["item/text"].written) == (60, 40)
+    fewer = synthetic(store.artifacts, users=59)
+    with pytest.raises(DataError, match="knows 60 users, the log 59"):
+        trained.with_data(log=fewer.log).publish(store)

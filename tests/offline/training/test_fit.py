@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from models.contract.schema import FeatureSchema
 from models.ctr.build import Architecture
+from models.ctr.fusion import Fusion, InterestFusion
 from offline.config import TrainingConfig
-from offline.training.fit import Fitted, ModelSpec, fit, predict
+from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
 from offline.training.metrics import quality
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
-from tests.synthetic import PARTITION_SIZE, SCHEMA, Synthetic, job_config, synthetic
+from tests.synthetic import SCHEMA, Synthetic, job_config, synthetic
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +28,8 @@ def splits(data: Synthetic) -> SplitRows:
     return split_samples(data.config.samples, data.log)
 
 
-def encoder_of(data: Synthetic, splits: SplitRows) -> SampleEncoder:
-    return SampleEncoder(SCHEMA, data.catalogue, data.log, data.knowledge, PARTITION_SIZE, splits.trained_rows)
+def encoder_of(data: Synthetic, splits: SplitRows, schema: FeatureSchema = SCHEMA) -> SampleEncoder:
+    return SampleEncoder(schema, data.catalogue, data.log, data.knowledge, splits.trained_rows)
 
 
 def configured(**training: object) -> TrainingConfig:
@@ -40,11 +42,10 @@ def run(
     config: TrainingConfig,
     *,
     architecture: Architecture = "din",
-    knowledge: bool = True,
     seed: int = 1,
     encoder: SampleEncoder | None = None,
 ) -> Fitted:
-    spec = ModelSpec("model", architecture, knowledge)
+    spec = ModelSpec("model", architecture)
     user = data.log.user.astype(np.int64)
     return fit(spec, config, encoder or encoder_of(data, splits), splits, user, seed)
 
@@ -63,17 +64,27 @@ def test_a_planted_rule_is_learned(data: Synthetic, splits: SplitRows) -> None:
     assert max(fitted.validation_auc) > 0.75
 
 
-@pytest.mark.parametrize("architecture", ["din", "dcnv2", "deepfm"])
-@pytest.mark.parametrize("knowledge", [True, False])
+@pytest.mark.parametrize(
+    ("architecture", "fusion"), [("din", "target"), ("din", "learned"), ("dcnv2", "target"), ("deepfm", "target")]
+)
+@pytest.mark.parametrize("producers", [("text", "liber", "marc"), ("marc",), ()], ids=len)
 def test_fitting_is_deterministic_for_a_seed(
-    data: Synthetic, splits: SplitRows, architecture: Architecture, knowledge: bool
+    data: Synthetic, splits: SplitRows, architecture: Architecture, fusion: Fusion, producers: tuple[str, ...]
 ) -> None:
     small = SplitRows({**splits.rows, "train": splits.rows["train"][:300]}, splits.trained_rows)
-    config = configured(epochs=1)
-    one, two = (run(data, small, config, architecture=architecture, knowledge=knowledge) for _ in range(2))
+    config = configured(epochs=1, fusion=fusion)
+    encoder = encoder_of(data, splits, SCHEMA.with_knowledge(producers))
+    one, two = (run(data, small, config, architecture=architecture, encoder=encoder) for _ in range(2))
     assert weights(one) == weights(two)
     assert one.validation_auc == two.validation_auc
-    assert weights(run(data, small, config, architecture=architecture, knowledge=knowledge, seed=2)) != weights(one)
+    assert weights(run(data, small, config, architecture=architecture, encoder=encoder, seed=2)) != weights(one)
+
+
+def test_the_configuration_says_how_partitions_are_fused(data: Synthetic, splits: SplitRows) -> None:
+    encoder = encoder_of(data, splits)
+    for wanted in ("target", "learned"):
+        model = new_model(ModelSpec("model", "din"), configured(fusion=wanted), encoder)
+        assert [one.kind for one in model.modules() if isinstance(one, InterestFusion)] == [wanted]
 
 
 def test_labels_of_test_rows_do_not_matter(data: Synthetic, splits: SplitRows) -> None:
@@ -89,7 +100,7 @@ def test_test_rows_are_never_encoded(data: Synthetic, splits: SplitRows) -> None
             assert not np.isin(rows, splits.rows["test"]).any()
             return super().tensors(rows)
 
-    encoder = Guarded(SCHEMA, data.catalogue, data.log, data.knowledge, PARTITION_SIZE, splits.trained_rows)
+    encoder = Guarded(SCHEMA, data.catalogue, data.log, data.knowledge, splits.trained_rows)
     run(data, splits, configured(epochs=1), encoder=encoder)
     with pytest.raises(AssertionError):
         encoder.tensors(splits.rows["test"][:1])

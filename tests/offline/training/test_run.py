@@ -1,4 +1,4 @@
-"""A whole training: the report, the artifact and its manifest, and the served model read back."""
+"""A whole training: the report, the artifact and its manifest, the served model read back, producers left out."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from models.contract.artifact import ArtifactManifest
-from models.contract.encoding import INPUTS
+from models.contract.encoding import INPUTS, model_inputs
 from offline.data.files import read_arrays
+from offline.knowledge.vectors import Knowledge
 from offline.training.fit import predict, tensors
 from offline.training.report import TrainingReport, markdown
-from offline.training.run import as_request, load_served, specs, train
+from offline.training.run import as_request, encoders, load_served, specs, train
 from offline.training.samples import SampleEncoder, split_samples
-from tests.synthetic import PARTITION_SIZE, SCHEMA, Synthetic, job_config, synthetic
+from tests.synthetic import SCHEMA, Synthetic, job_config, synthetic
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     data = replace(data, config=job_config(folder, compare=True, seeds=(1, 2)))
     report = train(data.config, data.catalogue, data.log, data.knowledge, folder / "models")
     splits = split_samples(data.config.samples, data.log)
-    encoder = SampleEncoder(SCHEMA, data.catalogue, data.log, data.knowledge, PARTITION_SIZE, splits.trained_rows)
+    encoder = SampleEncoder(SCHEMA, data.catalogue, data.log, data.knowledge, splits.trained_rows)
     return Trained(data, report, folder / "models", encoder)
 
 
@@ -75,7 +76,7 @@ def test_the_artifact_carries_its_manifest(trained: Trained) -> None:
     session = ort.InferenceSession(artifact, providers=["CPUExecutionProvider"])
     manifest = ArtifactManifest.from_metadata(session.get_modelmeta().custom_metadata_map)
     assert manifest.feature_schema.fingerprint == SCHEMA.fingerprint
-    assert dict(manifest.spaces) == trained.data.knowledge.spaces
+    assert manifest.spaces == trained.data.knowledge.spaces
     assert manifest.inputs == INPUTS
     assert manifest.model.version == trained.report.model_version
     assert manifest.metrics == trained.report.metrics
@@ -105,7 +106,51 @@ def test_test_predictions_are_kept(trained: Trained) -> None:
     assert len(held) == 3 + 4 * 2
 
 
-def test_few_validation_rows_are_enough(tmp_path: Path) -> None:
+def test_the_table_shows_every_model_against_the_one_without_knowledge(trained: Trained) -> None:
+    """The difference is that of the seeds' mean AUC, and lies in its interval."""
+    rows = {row["model"]: row for row in trained.report.table}
+    plain = rows.pop("DIN (target attention), no knowledge")
+    rows.pop("popularity (share of likes)")
+    for row in rows.values():
+        middle, low, high = row["difference"]
+        assert middle == pytest.approx(row["auc"] - plain["auc"])
+        assert low < middle < high
+
+
+def test_each_choice_of_producers_has_an_encoder(trained: Trained) -> None:
+    data, chosen = trained.data, specs(trained.data.config)
+    found = encoders(data.config, data.catalogue, data.log, data.knowledge, 500, chosen)
+    assert {producers: one.schema.knowledge for producers, one in found.items()} == {
+        None: SCHEMA.knowledge,
+        (): (),
+    }
+
+
+def test_producers_may_be_left_out(tmp_path: Path) -> None:
+    """The schema wants text and LIBER; LIBER never finished, and there is knowledge that the schema does not list."""
     few = synthetic(tmp_path, users=20, items=15, events=14)
-    assert len(split_samples(few.config.samples, few.log).rows["validation"]) < 50
-    assert train(few.config, few.catalogue, few.log, few.knowledge, tmp_path).parity < 1e-5
+    config = few.config.model_copy(update={"feature_schema": SCHEMA.with_knowledge(("text", "liber"))})
+    knowledge = Knowledge({name: few.knowledge.produced[name] for name in ("text", "marc")})
+    splits = split_samples(config.samples, few.log)
+    assert len(splits.rows["validation"]) < 50  # few rows are enough, too
+    report = train(config, few.catalogue, few.log, knowledge, tmp_path / "models")
+    assert report.parity < 1e-5
+    session = ort.InferenceSession(tmp_path / "models" / report.artifact, providers=["CPUExecutionProvider"])
+    manifest = ArtifactManifest.from_metadata(session.get_modelmeta().custom_metadata_map)
+    assert manifest.feature_schema == SCHEMA.with_knowledge(("text",))
+    assert [space.key for space in manifest.spaces] == ["item/text"]
+    assert manifest.inputs == model_inputs(SCHEMA.with_knowledge(("text",)))
+    assert "user_vectors" not in manifest.inputs
+    encoder = encoders(config, few.catalogue, few.log, knowledge, splits.trained_rows, specs(config))[None]
+    model = load_served(config, report, encoder, tmp_path / "models")
+    assert np.isfinite(predict(model, encoder, splits.rows["test"])).all()
+
+
+def test_no_producer_at_all(tmp_path: Path) -> None:
+    few = synthetic(tmp_path, users=20, items=15, events=14)
+    chosen = specs(few.config)
+    found = encoders(few.config, few.catalogue, few.log, Knowledge({}), 200, chosen)
+    assert found[None].schema == SCHEMA.with_knowledge(())
+    assert model_inputs(found[None].schema) == tuple(
+        name for name in INPUTS if "vectors" not in name and "partition" not in name
+    )

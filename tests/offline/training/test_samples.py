@@ -1,4 +1,4 @@
-"""Which interactions are samples, how they are split, and item statistics against a slow reference."""
+"""Which interactions are samples, how they are split, what a sample sees; statistics against a slow reference."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import pytest
 
 from models.contract.events import Interaction
 from models.contract.items import item_statistics
+from models.contract.knowledge import Space
 from offline.config import SamplesConfig
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
+from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, as_published
 from offline.training.samples import SampleEncoder, split_samples, statistics_before, statistics_until
-from tests.synthetic import PARTITION_SIZE, SCHEMA, Synthetic, synthetic
+from tests.synthetic import DIM, PARTITION_SIZE, SCHEMA, Synthetic, knowledge_of, synthetic
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,19 @@ def test_other_shares(data: Synthetic) -> None:
     assert [len(of) for of in splits.rows.values()] == [90, 45, 45]
 
 
+def test_what_rounding_leaves_goes_to_the_test_split(data: Synthetic) -> None:
+    splits = split_samples(SamplesConfig(min_history=5), data.log)
+    assert [len(of) for of in splits.rows.values()] == [84, 10, 11]  # of 105
+
+
+def test_the_published_counts_of_movielens_1m() -> None:
+    """ReLLa's protocol has 970,009 samples of ML-1M, split 776,007 / 97,000 / 97,002."""
+    many = np.zeros(970_009, np.int32)
+    log = InteractionLog(("u",), ("i",), many, many, many, many, np.zeros(len(many), np.bool_))  # type: ignore[arg-type]
+    splits = split_samples(SamplesConfig(min_history=0), log)
+    assert [len(of) for of in splits.rows.values()] == [776_007, 97_000, 97_002]
+
+
 @pytest.mark.parametrize("config", [SamplesConfig(min_history=11), SamplesConfig(split=(1.0, 0.0, 0.0))])
 def test_an_empty_split_is_refused(config: SamplesConfig) -> None:
     few = InteractionLog.sorted_by_time([("u", f"i{at}", 1.0, at) for at in range(12)], [], [])
@@ -47,25 +62,38 @@ def test_an_empty_split_is_refused(config: SamplesConfig) -> None:
 
 def _reference(log: InteractionLog, item: int, before: int) -> list[float]:
     """Statistics of one item over the log rows before ``before``, counted one by one."""
-    values = [float(log.value[row]) for row in range(before) if log.item[row] == item]
+    rows = [row for row in range(before) if log.item[row] == item and not log.sampled[row]]
+    values = [float(log.value[row]) for row in rows]
     liked = sum(value > SCHEMA.liked_above for value in values)
     made: list[float] = item_statistics(SCHEMA, len(values), sum(values), liked).tolist()
     return made
 
 
+def with_drawn(data: Synthetic) -> Synthetic:
+    """The data set with 70 drawn negatives in its log."""
+    generator = np.random.default_rng(4)
+    before = np.sort(generator.integers(20, len(data.log), 70))
+    log = data.log.with_sampled(before, generator.integers(12, size=70).astype(np.int32))
+    return replace(data, log=log, knowledge=knowledge_of(data.catalogue, log))
+
+
+@pytest.mark.parametrize("drawn", [False, True], ids=["observed", "with drawn negatives"])
 @pytest.mark.parametrize("until", [0, 1, 90, 144, 180, 1000])
-def test_statistics_before_each_row(data: Synthetic, until: int) -> None:
-    made = statistics_before(SCHEMA, data.log, until)
-    expected = [_reference(data.log, int(data.log.item[row]), min(row, until)) for row in range(len(data.log))]
+def test_statistics_before_each_row(data: Synthetic, until: int, drawn: bool) -> None:
+    log = with_drawn(data).log if drawn else data.log
+    made = statistics_before(SCHEMA, log, until)
+    expected = [_reference(log, int(log.item[row]), min(row, until)) for row in range(len(log))]
     np.testing.assert_array_equal(made, np.array(expected, np.float32))
 
 
+@pytest.mark.parametrize("drawn", [False, True], ids=["observed", "with drawn negatives"])
 @pytest.mark.parametrize("until", [0, 1, 90, 180, 1000])
-def test_statistics_of_all_items(data: Synthetic, until: int) -> None:
-    made = statistics_until(SCHEMA, data.log, until)
+def test_statistics_of_all_items(data: Synthetic, until: int, drawn: bool) -> None:
+    log = with_drawn(data).log if drawn else data.log
+    made = statistics_until(SCHEMA, log, until)
     assert made.shape == (12, 3)
-    end = min(until, len(data.log))
-    np.testing.assert_array_equal(made, np.array([_reference(data.log, item, end) for item in range(12)], np.float32))
+    end = min(until, len(log))
+    np.testing.assert_array_equal(made, np.array([_reference(log, item, end) for item in range(12)], np.float32))
 
 
 def test_items_of_no_interaction_have_prior_statistics(data: Synthetic) -> None:
@@ -74,7 +102,7 @@ def test_items_of_no_interaction_have_prior_statistics(data: Synthetic) -> None:
 
 
 def encoder_of(data: Synthetic, trained_rows: int) -> SampleEncoder:
-    return SampleEncoder(SCHEMA, data.catalogue, data.log, data.knowledge, PARTITION_SIZE, trained_rows)
+    return SampleEncoder(SCHEMA, data.catalogue, data.log, data.knowledge, trained_rows)
 
 
 def test_items_unseen_in_training_have_no_id_embedding(data: Synthetic) -> None:
@@ -106,20 +134,115 @@ def test_a_sample_sees_its_own_user_in_order(data: Synthetic) -> None:
         assert length == len(mine)
         values = made["history_value"][0, :length] * SCHEMA.value_scale + SCHEMA.value_center
         assert values.tolist() == data.log.value[mine].tolist()
-        vectors = encoder.table.vectors[data.log.item[mine] + 1]
-        np.testing.assert_array_equal(made["history_vectors"][0, :length], vectors)
+        fields = encoder.table.categorical[data.log.item[mine] + 1]
+        np.testing.assert_array_equal(made["history_categorical"][0, :length], fields)
 
 
-def test_a_sample_sees_partitions_that_its_history_closed(data: Synthetic) -> None:
+def test_drawn_negatives_are_samples_and_nothing_else(data: Synthetic) -> None:
+    """A drawn row sees the past of the row that it was drawn for, and no later sample sees a drawn row."""
+    drawn = with_drawn(data)
+    encoder, plain = encoder_of(drawn, len(drawn.log)), encoder_of(data, len(data.log))
+    observed = drawn.log.observed
+    alone = plain.tensors(np.arange(len(data.log)))
+    beside = encoder.tensors(observed)
+    for name in alone:
+        if name not in ("history_vectors", "item_vectors"):  # slices begin at other rows here
+            np.testing.assert_array_equal(beside[name], alone[name], err_msg=name)
+    rows = np.flatnonzero(drawn.log.sampled)
+    assert not encoder.labels[rows].any()
+    assert np.isin(rows, np.concatenate([*split_samples(SamplesConfig(min_history=0), drawn.log).rows.values()])).all()
+    of_drawn, of_positive = encoder.tensors(rows), encoder.tensors(observed[np.searchsorted(observed, rows)])
+    for name in ("user_numeric", "history_index", "history_value", "partition_vectors", "user_vectors"):
+        np.testing.assert_array_equal(of_drawn[name], of_positive[name], err_msg=name)
+
+
+def test_a_sample_sees_versions_that_are_older_than_itself(data: Synthetic) -> None:
     encoder = encoder_of(data, 144)
-    for row in range(0, len(data.log), 11):
+    made = encoder.tensors(np.arange(len(data.log)))
+    several, single = data.knowledge.users["liber"], data.knowledge.users["marc"]
+    seen = set()
+    for row in range(len(data.log)):
         user = int(data.log.user[row])
-        closed = int((data.log.user[:row] == user).sum()) // PARTITION_SIZE
-        made = encoder.tensors(np.array([row]))
-        held = data.knowledge.of_user(user)[:closed][-SCHEMA.partitions :].astype(np.float16)
-        assert made["partition_mask"].sum() == len(held)
-        np.testing.assert_array_equal(made["partition_vectors"][0, : len(held)], held)
-        assert not made["partition_vectors"][0, len(held) :].any()
+        older = [at for at in range(several.start[user], several.start[user + 1]) if several.since[at] < row]
+        last = as_published(several.vectors[older[-3:]], several.space)
+        assert made["partition_mask"][row].sum() == len(last)
+        np.testing.assert_array_equal(made["partition_vectors"][row, : len(last)], last)
+        assert not made["partition_vectors"][row, len(last) :].any()
+        newest = as_published(single.vectors[older[-1:]], single.space) if older else np.zeros((1, DIM - 2))
+        np.testing.assert_array_equal(made["user_vectors"][row], newest[0])
+        seen.add(len(older))
+    assert seen == {0, 1, 2}
+
+
+def test_the_sample_that_closes_a_partition_does_not_see_it(data: Synthetic) -> None:
+    encoder, index = encoder_of(data, 144), data.log.by_user()
+    for user in range(len(data.log.user_ids)):
+        mine = index.of_user(user)
+        seen = encoder.tensors(mine)["partition_mask"].sum(axis=1)
+        assert seen.tolist() == [at // PARTITION_SIZE for at in range(len(mine))]
+        closers = data.knowledge.users["liber"].since
+        assert set(mine[[PARTITION_SIZE - 1, 2 * PARTITION_SIZE - 1]]) <= set(closers.tolist())
+
+
+def numbered_slices(data: Synthetic, from_row: list[int]) -> Knowledge:
+    """Items whose vectors in slice m are all m + 1, beside plain texts, which have one slice."""
+    space = Space(name="marc", side="item", rows=1, dim=DIM - 2, components={})
+    n = len(data.log.item_ids)
+    vectors = np.stack([np.full((n, DIM - 2), at + 1, np.float32) for at in range(len(from_row))])
+    items = ItemVectors(space, vectors, np.ones(n, np.bool_), np.array(from_row))
+    return Knowledge({**data.knowledge.produced, "marc": Produced(data.knowledge.users["marc"], items)})
+
+
+def test_a_sample_sees_the_slice_that_it_falls_into(data: Synthetic) -> None:
+    from_row = [0, 40, 41, 100, 144]
+    encoder = encoder_of(replace(data, knowledge=numbered_slices(data, from_row)), 144)
+    text, marc = SCHEMA.item_columns["text"], SCHEMA.item_columns["marc"]
+    expected = {0: 1, 39: 1, 40: 2, 41: 3, 42: 3, 99: 3, 100: 4, 143: 4, 144: 5, 145: 5, 179: 5}
+    made = encoder.tensors(np.array(list(expected)))
+    for at, (row, number) in enumerate(expected.items()):
+        present = made["history_mask"][at] > 0
+        assert (made["item_vectors"][at, marc] == number).all(), row
+        # Vectors of the history are as they were at the sample, not at the events.
+        assert (made["history_vectors"][at, present, marc] == number).all(), row
+        assert not made["history_vectors"][at, ~present].any(), row
+        np.testing.assert_array_equal(
+            made["item_vectors"][at, text], encoder.table.vectors[data.log.item[row] + 1, text], str(row)
+        )
+    assert present.any()
+    assert (encoder.table.vectors[1:, marc] == 5).all()  # what is published, and read in validation and test
+
+
+def test_a_batch_may_hold_samples_of_every_slice_in_any_order(data: Synthetic) -> None:
+    encoder = encoder_of(replace(data, knowledge=numbered_slices(data, [0, 60, 144])), 144)
+    rows = np.random.default_rng(0).permutation(len(data.log))
+    batch = encoder.tensors(rows)
+    for at in range(0, len(rows), 13):
+        alone = encoder.tensors(rows[at : at + 1])
+        for name in alone:
+            assert alone[name].tobytes() == batch[name][at : at + 1].tobytes(), name
+
+
+@pytest.mark.parametrize("producers", [(), ("text",), ("liber",), ("marc",), ("text", "marc")])
+def test_an_encoder_reads_the_knowledge_of_its_schema(data: Synthetic, producers: tuple[str, ...]) -> None:
+    schema = SCHEMA.with_knowledge(producers)
+    made = SampleEncoder(schema, data.catalogue, data.log, data.knowledge, 144).tensors(np.arange(60, 180))
+    whole = encoder_of(data, 144).tensors(np.arange(60, 180))
+    for name in ("item_vectors", "history_vectors"):
+        columns = [SCHEMA.item_columns[space] for space in schema.item_columns]
+        joined = np.concatenate([whole[name][..., :0], *(whole[name][..., one] for one in columns)], axis=-1)
+        np.testing.assert_array_equal(made[name], joined)
+    assert made["user_vectors"].shape == (120, DIM - 2 if "marc" in producers else 0)
+    assert made["partition_vectors"].shape == ((120, 3, DIM) if "liber" in producers else (120, 0, 0))
+
+
+def test_a_schema_that_no_knowledge_fills_is_refused(data: Synthetic) -> None:
+    partial = Knowledge({name: one for name, one in data.knowledge.produced.items() if name != "marc"})
+    with pytest.raises(DataError, match="user/marc, item/marc"):
+        encoder_of(replace(data, knowledge=partial), 144)
+    assert [one.key for one in partial.schema(SCHEMA).knowledge] == ["item/text", "user/liber"]
+    wider = SCHEMA.model_validate(SCHEMA.model_dump() | {"knowledge": [{"name": "text", "side": "item", "dim": 7}]})
+    with pytest.raises(DataError, match="item/text"):
+        SampleEncoder(wider, data.catalogue, data.log, data.knowledge, 144)
 
 
 def test_other_statistics_change_nothing_else(data: Synthetic) -> None:
@@ -131,9 +254,9 @@ def test_other_statistics_change_nothing_else(data: Synthetic) -> None:
     assert table.index is encoder.table.index
 
 
-def test_knowledge_of_another_log_is_refused(data: Synthetic) -> None:
-    entries = [Interaction(user_id="u0", item_id="i0", value=at, time_ms=at) for at in range(PARTITION_SIZE)]
-    grown, _ = data.log.extended(entries, "1")
+@pytest.mark.parametrize(("user", "item"), [("u0", "new"), ("new", "i0")])
+def test_knowledge_of_another_log_is_refused(data: Synthetic, user: str, item: str) -> None:
+    grown, _ = data.log.extended([Interaction(user_id=user, item_id=item, value=3.0, time_ms=5)], "1")
     with pytest.raises(DataError, match="made from another log"):
         encoder_of(replace(data, log=grown), 100)
 

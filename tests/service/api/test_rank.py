@@ -16,6 +16,7 @@ from models.contract.keys import Keys
 from models.contract.profile import UserProfile
 from tests.service.conftest import Running, eventually
 from tests.service.tiny import ITEMS, Publisher, TinyItem, score_of
+from tests.service.tiny_model import PORTRAIT_SPACE
 
 
 async def test_wire_shape(service: Running) -> None:
@@ -34,7 +35,7 @@ async def test_wire_shape(service: Running) -> None:
     assert answer["release"] == "r1"
     assert answer["model"] == {"name": "tiny", "version": "1"}
     assert answer["experiments"] == [{"layer": "ranking", "experiment": "default", "arm": "knowledge"}]
-    assert answer["knowledge"] == {"fresh": 5, "stale": 0, "missing": 1}
+    assert answer["knowledge"] == {"fresh": 10, "stale": 0, "missing": 2}
     assert answer["degraded"] == []
     assert set(answer["timing_ms"]) == {"features", "score", "rerank", "total"}
     by_id = {item["id"]: item["score"] for item in answer["items"]}
@@ -47,7 +48,7 @@ async def test_a_cold_user_is_counted_and_not_degraded(service: Running) -> None
     answer = await service.rank("nobody")
     assert answer["degraded"] == []
     assert service.metric("lorank_unknown_users_total") == 1
-    assert service.metric("lorank_knowledge_records_total", state="missing") == 1
+    assert service.metric("lorank_knowledge_records_total", state="missing") == 2
     assert service.metric("lorank_requests_total", route="/v1/rank", status="200") == 1
 
 
@@ -57,7 +58,7 @@ async def test_unknown_candidates_are_ranked_by_the_features_of_the_request(serv
     )
     scores = {item["id"]: item["score"] for item in answer["items"]}
     assert scores["y"] > scores["x"]  # the same prior, but the request says something about it
-    assert answer["knowledge"] == {"fresh": 1, "stale": 0, "missing": 3}
+    assert answer["knowledge"] == {"fresh": 2, "stale": 0, "missing": 6}
     assert service.metric("lorank_unknown_candidates_total") == 2
 
 
@@ -92,25 +93,26 @@ async def test_equal_scores_keep_the_order_of_the_request(service: Running) -> N
 
 
 async def test_knowledge_of_the_user_and_of_items_counts_and_scores(service: Running, publisher: Publisher) -> None:
-    stale = TinyItem("s", vector=(0.5, 0.25, 0.0), knowledge_expires_at=1)
-    without = TinyItem("w", vector=None)
+    stale = TinyItem("s", vector=(0.5, 0.25, 0.0), facts=(0.5, -1.0), knowledge_expires_at=1)
+    without = TinyItem("w", vector=None, facts=(0.25, 2.0))
     publisher.publish("r2", items=(ITEMS[0], stale, without))
     publisher.user_knowledge("u", [[9.0, 9.0, 9.0], [1.0, 0.5, 0.0], [0.0, 0.5, 1.0]])  # only the last two rows fit
+    publisher.user_knowledge("u", [[0.5, 1.0]], expires_at=1, space=PORTRAIT_SPACE)
 
     async def swapped() -> bool:
         return bool((await service.status())["release"]["id"] == "r2")
 
     await eventually(swapped)
     answer = await service.rank("u", ["a", "s", "w"], explain=True)
-    assert answer["knowledge"] == {"fresh": 2, "stale": 1, "missing": 1}
+    assert answer["knowledge"] == {"fresh": 4, "stale": 3, "missing": 1}
     for item, known in zip(
         sorted(answer["items"], key=lambda one: str(one["id"])), (ITEMS[0], stale, without), strict=True
     ):
-        assert item["score"] == pytest.approx(score_of(known, partitions=3.0), rel=1e-5)
+        assert item["score"] == pytest.approx(score_of(known, partitions=3.0, portrait=(0.5, 1.0)), rel=1e-5)
         bare = item["explain"]["score_without_knowledge"]
         assert bare == pytest.approx(score_of(known, knowledge=False), rel=1e-5)
     publisher.user_knowledge("u", [[0.0, 0.0, 0.0]], expires_at=1)
-    assert (await service.rank("u", ["a"]))["knowledge"] == {"fresh": 1, "stale": 1, "missing": 0}
+    assert (await service.rank("u", ["a"]))["knowledge"] == {"fresh": 2, "stale": 2, "missing": 0}
 
 
 async def test_profile_and_history_reach_the_model(service: Running, store: redis.Redis, keys: Keys) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import redis
@@ -12,13 +14,13 @@ import redis
 from models.contract.keys import Keys
 from models.contract.profile import UserProfile
 from service.errors import FeatureReadError
-from service.features.connection import RedisLink
+from service.features.connection import Command, RedisLink
 from service.features.users import RedisUserFeatures
 from service.ranking.deadline import Deadline
 from service.ranking.types import UserState
 from service.telemetry import Telemetry
 from tests.service.conftest import Freezer
-from tests.suites.user_features import SPACE, UserFeaturesSuite, events_of, knowledge_of
+from tests.suites.user_features import SPACES, UserFeaturesSuite, events_of, knowledge_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def _store_users(stored: InRedis) -> None:
         user = f"u{at}"
         stored.history(user, events_of(user, at + 1))
         stored.profile(user, UserProfile(owner=user, features={"name": user}).pack())
-        stored.knowledge(user, SPACE.fingerprint, knowledge_of(user, float(at)))
+        for space in SPACES:
+            stored.knowledge(user, space.fingerprint, knowledge_of(user, float(at), space))
 
 
 def _assert_own(at: int, state: UserState) -> None:
@@ -66,8 +69,8 @@ def _assert_own(at: int, state: UserState) -> None:
     assert state.refused == frozenset()
     assert state.features == {"name": f"u{at}"}
     assert len(state.events) == at + 1
-    assert state.knowledge is not None
-    assert state.knowledge.owner == f"u{at}"
+    assert {record.owner for record in state.knowledge.values()} == {f"u{at}"}
+    assert list(state.knowledge) == [space.name for space in SPACES]
 
 
 @pytest.mark.parametrize("connections", [1, 3])
@@ -84,7 +87,7 @@ async def test_cancelled_and_late_reads_never_deliver_to_somebody_else(
 
     async def one(at: int, seconds: float) -> None:
         try:
-            _assert_own(at, await features.fetch(f"u{at}", SPACE, USERS, Deadline(seconds)))
+            _assert_own(at, await features.fetch(f"u{at}", SPACES, USERS, Deadline(seconds)))
             counts["answered"] += 1
         except FeatureReadError:
             counts["late"] += 1
@@ -112,7 +115,7 @@ async def test_cancelled_and_late_reads_never_deliver_to_somebody_else(
     assert min(counts.values()) > 0, counts
 
     for at in range(USERS):
-        _assert_own(at, await features.fetch(f"u{at}", SPACE, USERS, Deadline(30)))
+        _assert_own(at, await features.fetch(f"u{at}", SPACES, USERS, Deadline(30)))
     assert not link.pool._in_use_connections  # none was lost on the way either
     assert len(link.pool._available_connections) <= 2 * connections
     await link.close()
@@ -125,7 +128,25 @@ async def test_a_server_that_refuses_the_read_is_a_failed_read(
     link = RedisLink(valkey.replace("unix://", "unix://mute:x@"), 2)
     try:
         with pytest.raises(FeatureReadError, match="NoPermission"):
-            await RedisUserFeatures(link, keys, telemetry).fetch("u", SPACE, 5, Deadline(10))
+            await RedisUserFeatures(link, keys, telemetry).fetch("u", SPACES, 5, Deadline(10))
     finally:
         await link.close()
         store.acl_deluser("mute")
+
+
+async def test_any_number_of_spaces_is_one_round_trip_to_one_slot(
+    link: RedisLink, keys: Keys, telemetry: Telemetry, stored: InRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _store_users(stored)
+    pipelines: list[Sequence[Command]] = []
+    send = link.round_trip
+
+    async def watched(commands: Sequence[Command], deadline: Deadline) -> list[Any]:
+        pipelines.append(commands)
+        return await send(commands, deadline)
+
+    monkeypatch.setattr(link, "round_trip", watched)
+    _assert_own(3, await RedisUserFeatures(link, keys, telemetry).fetch("u3", SPACES, USERS, Deadline(10)))
+    (commands,) = pipelines
+    assert [command[0] for command in commands] == ["GETRANGE", "GET", "GET", "GET"]
+    assert all("{u:u3}" in str(command[1]) for command in commands)

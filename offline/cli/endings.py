@@ -1,0 +1,95 @@
+"""How a job ends: its exit code, one line on the terminal if it failed, and its summary as the last line of all."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import httpx2
+import typer
+
+from models.contract.artifact import ArtifactError
+from models.embedded import EmbeddedRedisError
+from offline.config import ConfigError
+from offline.data.catalogue import DataError
+from offline.engine.protocol import EngineError
+from offline.knowledge.encoder import EncoderError
+from offline.llm.cache import CacheError
+from offline.llm.client import LLMRunError
+from offline.llm.protocol import PermanentError
+from offline.lock import LockedError
+from offline.publish.connection import StoreError
+from offline.publish.gate import GateError
+from offline.publish.release import SwitchError
+from offline.runs import EXIT_CODES, Run, stopping
+from offline.stages import Job
+from offline.training.report import TrainingError
+
+USAGE = 2
+
+EXPECTED = (
+    ArtifactError,
+    CacheError,
+    DataError,
+    OSError,
+    httpx2.HTTPError,
+    TrainingError,
+    EmbeddedRedisError,
+    EncoderError,
+    EngineError,
+    GateError,
+    LLMRunError,
+    LockedError,
+    PermanentError,
+    StoreError,
+    SwitchError,
+)
+"""Failures that a person can do something about: bad input, something absent, a gate that held."""
+
+
+def carry_out(job: Job, name: str, work: Callable[[Run], object]) -> None:
+    """Do ``work`` as one run: locked, recorded, summed up in one line of JSON, the last on standard output."""
+    run = Run(job, name)
+    try:
+        with run.working():
+            work(run)
+    except EXPECTED as error:
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+    finally:
+        for reason in run.reasons if run.status == "partial" else ():
+            print(f"  left for the next run: {reason}")
+        sum_up(run.entry())
+    raise typer.Exit(run.exit_code or 0)
+
+
+def sum_up(summary: dict[str, object]) -> None:
+    """The last line: for `tail -1 | jq`."""
+    print(json.dumps(summary, ensure_ascii=False), flush=True)
+
+
+def end_cleanly_when_terminated() -> None:
+    """SIGTERM ends a job as Ctrl-C does: answers that arrived are stored, and the ledger says how it ended."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        stopping.asked = True
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # a shell script starts its background jobs so; asyncio would then leave SIGINT, and with it SIGTERM, ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def told(error: Exception) -> int:
+    """Print an expected failure of a job that is no run; its exit code."""
+    print(f"error: {error}", file=sys.stderr)
+    return (
+        USAGE
+        if isinstance(error, ConfigError)
+        else EXIT_CODES["locked" if isinstance(error, LockedError) else "failed"]
+    )

@@ -1,0 +1,231 @@
+"""The jobs that change something. Each is one run: locked, in the ledger, summed up in a last line of JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offline import alone
+from offline import refresh as pipeline
+from offline.cli.endings import carry_out, sum_up
+from offline.cli.options import (
+    DEFAULT_CONFIG,
+    DEFAULT_DATA_DIR,
+    Config,
+    DataDir,
+    DryRun,
+    EngineName,
+    MaxCost,
+    MaxTokens,
+    MetricsFile,
+    NoCache,
+    Producers,
+    Retrain,
+    Since,
+    chosen,
+    job_of,
+)
+from offline.data.catalogue import DataError
+from offline.data.log import InteractionLog
+from offline.knowledge.held import held
+from offline.knowledge.vectors import Knowledge
+from offline.publish import release
+from offline.publish.connection import open_store
+from offline.runs import Run
+from offline.stages import Job
+from offline.training.report import TrainingReport
+
+app = typer.Typer()
+
+
+@app.command()
+def refresh(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    since: Since = None,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
+    dry_run: DryRun = False,
+    no_cache: NoCache = False,
+    retrain: Retrain = False,
+    engine: EngineName = "local",
+    metrics_file: MetricsFile = None,
+) -> None:
+    """Run all stages in order: data, events, knowledge, train, publish. Safe to repeat, and to kill and repeat."""
+    job = job_of(
+        config,
+        data_dir,
+        use_cache=not no_cache,
+        retrain=retrain,
+        since=since,
+        max_tokens=max_tokens,
+        max_cost=max_cost,
+        engine=engine,
+        metrics=metrics_file,
+    )
+    if dry_run:
+        _plan(job, "refresh", None)
+    else:
+        carry_out(job, "refresh", pipeline.all_stages)
+
+
+@app.command()
+def knowledge(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    producer: Producers = None,
+    since: Since = None,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
+    dry_run: DryRun = False,
+    no_cache: NoCache = False,
+    engine: EngineName = "local",
+    metrics_file: MetricsFile = None,
+) -> None:
+    """Ask the language model about new items and newly closed user partitions, and encode the answers."""
+    job = job_of(
+        config,
+        data_dir,
+        use_cache=not no_cache,
+        since=since,
+        max_tokens=max_tokens,
+        max_cost=max_cost,
+        engine=engine,
+        metrics=metrics_file,
+    )
+    only = chosen(job, producer)
+
+    def work(run: Run) -> None:
+        with open_store(job.data_dir) as store:
+            source, catalogue = pipeline.data(run)
+            pipeline.make_knowledge(run, source, catalogue, pipeline.events(run, source, catalogue, store), only)
+
+    if dry_run:
+        _plan(job, "knowledge", only)
+    else:
+        carry_out(job, "knowledge", work)
+
+
+@app.command()
+def train(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    retrain: Retrain = False,
+    metrics_file: MetricsFile = None,
+) -> None:
+    """Train the CTR models on what is there, export the served one, and print the quality table."""
+    job = job_of(config, data_dir, retrain=retrain, metrics=metrics_file)
+
+    def work(run: Run) -> None:
+        log, known = made_so_far(job)
+        pipeline.train_models(run, pipeline.data(run)[1], log, known)
+
+    carry_out(job, "train", work)
+
+
+@app.command()
+def publish(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    producer: Annotated[str | None, typer.Option(metavar="NAME", help="Only this producer's records.")] = None,
+    return_to: Annotated[bool, typer.Option("--return", help="Go live again after a rollback.")] = False,
+    metrics_file: MetricsFile = None,
+) -> None:
+    """Write changed records to Redis; a newly trained model becomes a release and goes live if the gate lets it."""
+    job = job_of(config, data_dir, metrics=metrics_file)
+    chosen(job, [producer] if producer else None)
+
+    def work(run: Run) -> None:
+        with open_store(job.data_dir) as store:
+            log, known = made_so_far(job)
+            trained = trained_last(job)
+            if producer is None:
+                catalogue = pipeline.data(run)[1]
+                pipeline.publish_release(run, store, catalogue, log, known, trained, return_to=return_to)
+            else:
+                alone.publish_one(run, store, log, known, producer, return_to=return_to)
+
+    carry_out(job, "publish", work)
+
+
+@app.command()
+def rollback(
+    to: Annotated[str | None, typer.Option(help="A release id; without it, the one before the live one.")] = None,
+    producer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Take back this producer's last publication, not the release.")
+    ] = None,
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    metrics_file: MetricsFile = None,
+) -> None:
+    """Move the live pointer back, at once, whatever else is at work; or take back one producer's last publication.
+
+    The services follow within their poll interval. What was rolled back stays so until `publish --return`.
+    """
+    if producer is None:
+        with open_store(data_dir) as store:
+            before, now = release.rollback(store, to)
+            print(f"live: {now}, before: {before}")
+            sum_up({"job": "rollback", "status": "done", "exit_code": 0, "release": now, "before": before})
+        return
+    if to is not None:
+        raise typer.BadParameter("--to names a release, --producer a producer: say one of them")
+    job = job_of(config, data_dir, metrics=metrics_file)
+    chosen(job, [producer])
+
+    def work(run: Run) -> None:
+        with open_store(data_dir) as store:
+            alone.roll_back_one(run, store, producer)
+
+    carry_out(job, "rollback", work)
+
+
+@app.command()
+def import_texts(
+    items: Annotated[Path | None, typer.Option(metavar="FILE", help="Columns item, text.")] = None,
+    users: Annotated[Path | None, typer.Option(metavar="FILE", help="Columns user, text, and maybe partition.")] = None,
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    metrics_file: MetricsFile = None,
+) -> None:
+    """Take over ready-made knowledge texts (.jsonl, .csv, .parquet); the next refresh encodes and publishes them."""
+    if items is None and users is None:
+        raise typer.BadParameter("say --items FILE, --users FILE, or both")
+    job = job_of(config, data_dir, metrics=metrics_file)
+
+    def work(run: Run) -> None:
+        from offline.importing import import_texts as take_over
+
+        take_over(run, items, users)
+
+    carry_out(job, "import-texts", work)
+
+
+def made_so_far(job: Job) -> tuple[InteractionLog, Knowledge]:
+    """What earlier stages made; DataError if that is nothing."""
+    if not job.log.is_file():
+        raise DataError("no interactions yet: run `refresh` or `knowledge` first")
+    log = InteractionLog.load(job.log)
+    known = held(job.knowledge, job.config.feature_schema, log)
+    if not known.produced:
+        raise DataError("no knowledge yet: run `refresh` or `knowledge` first")
+    return log, known
+
+
+def trained_last(job: Job) -> TrainingReport:
+    """The last training's report; DataError if there is none."""
+    path = job.models / "report.json"
+    if not path.is_file():
+        raise DataError("nothing is trained yet: run `refresh` or `train` first")
+    return TrainingReport.load(path)
+
+
+def _plan(job: Job, name: str, only: tuple[str, ...] | None) -> None:
+    from offline.plan import plan_of
+
+    planned = plan_of(job, only)
+    for line in planned.lines():
+        print(line)
+    sum_up({"job": name, "config": job.config.name, "dry_run": True, **planned.summary()})

@@ -1,0 +1,78 @@
+"""Options that several jobs share, and the job that they describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offline.config import ConfigError, load_config
+from offline.knowledge.run import wanted
+from offline.llm.budget import Budget, Prices
+from offline.since import parse_since
+from offline.stages import Engine, Job
+
+DEFAULT_CONFIG = Path("configs/ml-100k.toml")
+DEFAULT_DATA_DIR = Path("var")
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="TOML file that describes the data set and its jobs.")]
+DataDir = Annotated[Path, typer.Option(envvar="LORANK_DATA_DIR", help="Embedded Redis and artifact store.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Ask the language model everything again, live.")]
+Retrain = Annotated[bool, typer.Option("--retrain", help="Train even if nothing changed.")]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Ask the language model only about users and items with something new since then: "
+        "2026-11-20, 2026-11-20T06:00 (UTC), 45m, 12h or 7d ago.",
+    ),
+]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=0, help="Stop asking before this run's prompts and answers exceed so many tokens.")
+]
+MaxCost = Annotated[
+    float | None, typer.Option(min=0, help="Stop asking before this run costs more, at the configuration's prices.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be asked and what it would cost; change nothing.")
+]
+EngineName = Annotated[Engine, typer.Option(help="Where encoding and asking run: in this process, or on Ray.")]
+MetricsFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.prom", help="Write metrics for Prometheus' text-file collector when the run ends."),
+]
+Producers = Annotated[
+    list[str] | None, typer.Option("--producer", metavar="NAME", help="Only this producer; may be repeated.")
+]
+
+
+def job_of(
+    config: Path,
+    data_dir: Path,
+    *,
+    use_cache: bool = True,
+    retrain: bool = False,
+    since: str | None = None,
+    max_tokens: int | None = None,
+    max_cost: float | None = None,
+    engine: Engine = "local",
+    metrics: Path | None = None,
+) -> Job:
+    """The job of one call. typer.BadParameter for options that make no sense, ConfigError for the configuration."""
+    loaded = load_config(config)
+    budget = Budget(max_tokens, max_cost)
+    try:
+        since_ms = None if since is None else parse_since(since)
+        budget.check(Prices(loaded.llm.price_prompt_per_million, loaded.llm.price_completion_per_million))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return Job(loaded, data_dir, use_cache, retrain, since_ms, budget, engine, metrics)
+
+
+def chosen(job: Job, names: list[str] | None) -> tuple[str, ...] | None:
+    """The producers that were asked for, None for all of them. ConfigError for one that the schema does not list."""
+    listed = wanted(job.config.feature_schema)
+    if unknown := set(names or ()) - set(listed):
+        raise ConfigError(f"{job.config.name} has no producer {', '.join(sorted(unknown))}; it has {', '.join(listed)}")
+    return tuple(name for name in listed if name in names) if names else None

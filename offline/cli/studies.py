@@ -1,0 +1,95 @@
+"""Studies: what each method is worth, measured with the served model.
+
+They change nothing that is served. Those that train take hours, and find what they finished before when they are
+started again.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offline.analysis.studied import data_of, sources_of
+from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
+from offline.data.catalogue import DataError
+from offline.data.files import write_bytes
+
+app = typer.Typer()
+
+Seeds = Annotated[int, typer.Option(min=1, help="Trainings of every variant.")]
+Write = Annotated[
+    Path | None, typer.Option(metavar="PAGE.md", help="Put the table into this page, between its markers.")
+]
+
+Workers = Annotated[int, typer.Option(min=1, help="Trainings at once, each on a core of its own.")]
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@app.command()
+def ablation(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    seeds: Seeds = 5,
+    workers: Workers = CORES,
+    write: Write = None,
+) -> None:
+    """Compare the model without knowledge, with plain text, with each method and with all: docs/knowledge.md."""
+    from offline.analysis import ablation as study
+    from offline.knowledge.held import held
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_of(job)
+    knowledge = held(job.knowledge, job.config.feature_schema, log)
+    folder = job.config.workdir / "ablation"
+    found = study.run_ablation(job.config, catalogue, log, knowledge, seeds, folder, workers)
+    found.save(folder / "results.json")
+    _tell(f"ablation {job.config.name}", study.markdown(found), write)
+
+
+@app.command()
+def compression(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    seeds: Seeds = 5,
+    workers: Workers = CORES,
+    write: Write = None,
+) -> None:
+    """Compare MARC with other compressions of the same hidden states, by the model that reads them: docs/marc.md."""
+    from offline.analysis import compression as study
+    from offline.knowledge.marc.produce import read_states
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_of(job)
+    with sources_of(job, catalogue, log, "marc") as sources:
+        states = read_states(sources)
+    folder = job.config.workdir / "compression"
+    found = study.compare(job.config, catalogue, log, states, folder, seeds=seeds, workers=workers)
+    found.save(folder / "results.json")
+    _tell(f"compression {job.config.name}", study.markdown(found), write)
+
+
+@app.command()
+def factors(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, write: Write = None) -> None:
+    """Report on AutoGraph's latent factors, and name them by the words of their members: docs/autograph.md."""
+    from offline.analysis import factors as study
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_of(job)
+    with sources_of(job, catalogue, log, "autograph") as sources:
+        found = study.report(sources)
+    _tell(f"factors {job.config.name}", study.markdown(found), write)
+
+
+def _tell(name: str, table: str, page: Path | None) -> None:
+    print(table)
+    if page is None:
+        return
+    text = page.read_text(encoding="utf-8")
+    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    if text.count(start) != 1 or text.count(end) != 1:
+        raise DataError(f"{page} has no place for the table: it needs the lines {start.strip()} and {end}")
+    before, rest = text.split(start)
+    write_bytes(page, f"{before}{start}{table}\n{end}{rest.split(end)[1]}".encode())

@@ -1,0 +1,195 @@
+"""What the cells of a column mean: ids, times, values and features. A cell that breaks a rule is noted and is null."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from offline.data.config import ColumnConfig
+from offline.data.rules import Place, Problems
+from offline.data.tables import Cells
+from offline.data.validate import MAX_ID_BYTES
+
+_ID_CONTROL = r"[\x00-\x1f\x7f]"
+_TEXT_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+_UNTOLD = (pl.Binary, pl.Object, pl.Duration)
+"""Types without a text that people would read."""
+
+_BINARY = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
+
+_LATEST_SECONDS = 1e11
+"""The year 5138 in seconds, March 1973 in milliseconds: no interaction's time is on the wrong side of it."""
+_EARLIEST_SECONDS = 1e8
+"""March 1973 in seconds. Milliseconds below it are taken for counters that start at 0."""
+
+
+def ids(cells: Cells, problems: Problems) -> pl.Series:
+    """Ids as text."""
+    kind = cells.values.dtype
+    if not (kind.is_integer() or kind == pl.String):
+        problems.add("id_type", Place(cells.file, None, cells.column, note=f"it is {kind}"))
+        return _nothing(cells, pl.String)
+    text = cells.values.cast(pl.String)
+    empty = text.is_null() | (text == "")
+    long = text.str.len_bytes() > MAX_ID_BYTES
+    control = text.str.contains(_ID_CONTROL)
+    cells.flag(problems, "id_empty", empty)
+    cells.flag(problems, "id_long", long)
+    cells.flag(problems, "id_control", control)
+    cells.flag(problems, "id_spaces", ~control & (text.str.strip_chars() != text))
+    return _without(text, empty | long | control)
+
+
+def words(cells: Cells, problems: Problems) -> pl.Series:
+    """Whatever can be told apart by its text, such as the type of an event."""
+    if not _is_feature(cells.values.dtype, "word"):
+        problems.add("feature_type", Place(cells.file, None, cells.column, note=f"it is {cells.values.dtype}"))
+        return _nothing(cells, pl.String)
+    return cells.values.cast(pl.String)
+
+
+def times(cells: Cells, unit: str, problems: Problems) -> pl.Series:
+    """Unix milliseconds, int64."""
+    kind = cells.values.dtype
+    if kind == pl.Datetime or kind == pl.Date:
+        if unit != "iso":
+            shown = f'{kind} is a time by itself: time_unit = "iso"'
+            problems.add("time_unit", Place(cells.file, None, cells.column, note=shown))
+            return _nothing(cells, pl.Int64)
+        ms = cells.values.cast(pl.Datetime("ms")).dt.epoch("ms")
+        cells.flag(problems, "time_value", ms.is_null())
+        cells.flag(problems, "time_negative", ms < 0)
+        return _without(ms, ms < 0)
+    if not (kind.is_numeric() or kind == pl.String):
+        problems.add("time_value", Place(cells.file, None, cells.column, note=f"it is {kind}"))
+        return _nothing(cells, pl.Int64)
+    if unit == "iso":
+        ms = pl.Series(cells.column, [_iso_ms(one) for one in cells.values.cast(pl.String).to_list()], pl.Int64)
+        cells.flag(problems, "time_value", ms.is_null())
+        cells.flag(problems, "time_negative", ms < 0)
+        return _without(ms, ms < 0)
+    return _unix_ms(cells, unit, problems)
+
+
+def _unix_ms(cells: Cells, unit: str, problems: Problems) -> pl.Series:
+    number, whole = _number(cells.values), _whole(cells.values)
+    bad = number.is_null() | ~number.is_finite()
+    negative = ~bad & (number < 0)
+    if unit == "s":
+        other = ~bad & (number >= _LATEST_SECONDS)
+        ms = pl.select(pl.coalesce(whole * 1000, (number * 1000).round())).to_series()
+    else:
+        seconds = (number >= _EARLIEST_SECONDS) & (number < _LATEST_SECONDS)
+        other = ~bad & (seconds | (number >= _LATEST_SECONDS * 1000))
+        ms = pl.select(pl.coalesce(whole, number.round())).to_series()
+    cells.flag(problems, "time_value", bad)
+    cells.flag(problems, "time_negative", negative)
+    cells.flag(problems, "time_unit", other)
+    return _without(ms, bad | negative | other).cast(pl.Int64)
+
+
+def _iso_ms(text: str | None) -> int | None:
+    try:
+        moment = datetime.fromisoformat((text or "").strip())
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1000)
+
+
+def values(cells: Cells, binary: bool, problems: Problems) -> pl.Series:
+    """Ratings, or labels 0 and 1, float64."""
+    kind = cells.values.dtype
+    if not (kind.is_numeric() or kind in (pl.String, pl.Boolean)):
+        rule = "value_binary" if binary else "value_number"
+        problems.add(rule, Place(cells.file, None, cells.column, note=f"it is {kind}"))
+        return _nothing(cells, pl.Float64)
+    if binary:
+        text = cells.values.cast(pl.String).str.strip_chars().str.to_lowercase()
+        number = text.replace_strict(_BINARY, default=None, return_dtype=pl.Float64)
+        cells.flag(problems, "value_binary", number.is_null())
+        return number
+    number = _number(cells.values)
+    bad = number.is_null() | ~number.is_finite()
+    cells.flag(problems, "value_number", bad)
+    return _without(number, bad)
+
+
+def feature(cells: Cells, config: ColumnConfig | None, problems: Problems) -> list[Any]:
+    """Raw feature values: text, numbers, lists of text, or None where there is nothing."""
+    kind = cells.values.dtype
+    wanted = config.type if config is not None else _natural(kind)
+    if not _is_feature(kind, wanted):
+        problems.add("feature_type", Place(cells.file, None, cells.column, note=f"it is {kind}"))
+        return [None] * len(cells.values)
+    if kind == pl.List or kind == pl.Array:
+        listed = cells.values.cast(pl.List(pl.String))
+        _flag_control(cells, listed.list.join(" ", ignore_nulls=True), problems)
+        return [[one for one in row or () if one] for row in listed.to_list()]
+    if wanted in ("int", "float"):
+        return _numbers(cells, wanted, problems)
+    text = cells.values.cast(pl.String)
+    _flag_control(cells, text, problems)
+    if wanted == "list" and config is not None:
+        parts = [[one.strip() for one in (row or "").split(config.separator)] for row in text.to_list()]
+        return [[one for one in row if one] for row in parts]
+    return [one or None for one in text.to_list()]
+
+
+def _natural(kind: pl.DataType) -> str:
+    if kind.is_integer():
+        return "int"
+    return "float" if kind.is_float() or kind == pl.Decimal else "text"
+
+
+def _is_feature(kind: pl.DataType, wanted: str) -> bool:
+    if isinstance(kind, (pl.List, pl.Array)):
+        return wanted in ("text", "list") and not kind.inner.is_nested() and kind.inner not in _UNTOLD
+    if kind.is_nested() or kind in _UNTOLD:
+        return False
+    return not (kind.is_temporal() and wanted in ("int", "float"))
+
+
+def _numbers(cells: Cells, wanted: str, problems: Problems) -> list[Any]:
+    """NaN is how other libraries write an absent number, so it is one here."""
+    number = _number(cells.values)
+    absent = cells.values.is_null() | number.is_nan().fill_null(False)
+    if cells.values.dtype == pl.String:
+        absent = cells.values.is_null()
+    bad = ~absent & (number.is_null() | ~number.is_finite())
+    if wanted == "int":
+        bad = bad | (~absent & (number.floor() != number)).fill_null(False)
+    cells.flag(problems, "number", bad)
+    held = _without(number, bad | absent)
+    if wanted == "float":
+        return held.to_list()
+    exact = _without(_whole(cells.values), bad | absent)
+    return pl.select(pl.coalesce(exact, held.cast(pl.Int64, strict=False))).to_series().to_list()
+
+
+def _flag_control(cells: Cells, text: pl.Series, problems: Problems) -> None:
+    cells.flag(problems, "control_characters", text.str.contains(_TEXT_CONTROL))
+
+
+def _number(values: pl.Series) -> pl.Series:
+    text = values.str.strip_chars() if values.dtype == pl.String else values
+    return text.cast(pl.Float64, strict=False)
+
+
+def _whole(values: pl.Series) -> pl.Series:
+    """Exact whole numbers; null for whatever else a number may look like."""
+    if values.dtype == pl.String:
+        return values.str.strip_chars().cast(pl.Int64, strict=False)
+    if values.dtype.is_integer():
+        return values.cast(pl.Int64, strict=False)
+    return pl.repeat(None, len(values), dtype=pl.Int64, eager=True)
+
+
+def _nothing(cells: Cells, kind: type[pl.DataType]) -> pl.Series:
+    return pl.repeat(None, len(cells.values), dtype=kind, eager=True).alias(cells.column)
+
+
+def _without(values: pl.Series, broken: pl.Series) -> pl.Series:
+    return pl.select(pl.when(broken.fill_null(True)).then(None).otherwise(values)).to_series().alias(values.name)

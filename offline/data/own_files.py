@@ -1,0 +1,107 @@
+"""The user's own data: interactions, users and items in text or Parquet files whose columns the configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import polars as pl
+
+from offline.data.catalogue import Catalogue
+from offline.data.columns import ids, times, values, words
+from offline.data.config import DataConfig, FeaturesConfig, InteractionsConfig
+from offline.data.descriptions import Descriptions, check_profiles, described
+from offline.data.rules import Place, Problems
+from offline.data.tables import Part, paths, read, state
+from offline.data.validate import Row
+
+_CHUNK = 100_000
+_COLUMNS: dict[str, type[pl.DataType]] = {
+    "user": pl.String, "item": pl.String, "value": pl.Float64, "time_ms": pl.Int64, "file": pl.String, "row": pl.Int64,
+}  # fmt: skip
+
+
+class OwnFiles:
+    """The source; see ``offline.data.source.Reader``. Files are read once per object."""
+
+    def __init__(self, config: DataConfig) -> None:
+        assert config.interactions is not None
+        assert config.items is not None
+        self._interactions = config.interactions
+        self._users = config.users
+        self._items = config.items
+        self._labels = config.labels.kind
+
+    @property
+    def item_columns(self) -> frozenset[str]:
+        return frozenset(self._described[1].columns)
+
+    def state(self) -> dict[str, str]:
+        """SHA-256 of every file."""
+        return state(self._tables)
+
+    def fetch(self) -> bool:
+        """Nothing is fetched; DataError names the files that are not there."""
+        problems = Problems()
+        for table in self._tables:
+            paths(table, problems)
+        problems.raise_if_broken()
+        return False
+
+    def catalogue(self, problems: Problems) -> Catalogue:
+        """Users and items in file order."""
+        users, items, found = self._described
+        problems.include(found)
+        return Catalogue(users.features, items.features)
+
+    def rows(self, problems: Problems) -> Iterator[Row]:
+        """Interactions in file order, without those that break a rule."""
+        frame, found = self._parsed
+        problems.include(found)
+        for chunk in frame.iter_slices(_CHUNK):
+            yield from chunk.select("user", "item", "value", "time_ms").iter_rows()
+
+    def place(self, number: int) -> Place:
+        """Where the interaction of that number (from 0) stands."""
+        frame, _ = self._parsed
+        return Place(frame["file"][number], frame["row"][number])
+
+    @property
+    def _tables(self) -> list[InteractionsConfig | FeaturesConfig]:
+        return [table for table in (self._interactions, self._users, self._items) if table is not None]
+
+    @cached_property
+    def _described(self) -> tuple[Descriptions, Descriptions, Problems]:
+        problems = Problems()
+        users = Descriptions() if self._users is None else described(self._users, problems)
+        check_profiles(users, problems)
+        return users, described(self._items, problems), problems
+
+    @cached_property
+    def _parsed(self) -> tuple[pl.DataFrame, Problems]:
+        problems = Problems()
+        frames = [self._part(part, problems) for part in read(self._interactions, problems)]
+        return pl.concat([pl.DataFrame(schema=_COLUMNS), *frames]), problems
+
+    def _part(self, part: Part, problems: Problems) -> pl.DataFrame:
+        """The sound rows of one file."""
+        config = self._interactions
+        for column, admitted in config.keep.items():
+            if (cells := part.cells(column, problems)) is not None:
+                part = part.where(words(cells, problems).is_in(list(admitted)).fill_null(False))
+        user, item = part.cells(config.user, problems), part.cells(config.item, problems)
+        time = part.cells(config.time, problems)
+        value = None if config.value is None else part.cells(config.value, problems)
+        found = {
+            "user": None if user is None else ids(user, problems),
+            "item": None if item is None else ids(item, problems),
+            "value": None if value is None else values(value, self._labels == "binary", problems),
+            "time_ms": None if time is None else times(time, config.time_unit, problems),
+            "file": pl.repeat(part.file, len(part.rows), eager=True),
+            "row": part.rows,
+        }
+        if config.value is None:
+            found["value"] = pl.repeat(1.0, len(part.rows), eager=True)
+        absent = pl.repeat(None, len(part.rows), eager=True)
+        columns = [(absent if one is None else one).cast(_COLUMNS[name]).alias(name) for name, one in found.items()]
+        return pl.DataFrame(columns).drop_nulls()

@@ -1,0 +1,167 @@
+"""Every rule that data has to keep, in one table, and the collection of what breaks them.
+
+A finding names rule, file, data row (from 1, without the header), column and value; the first five per rule are shown
+and the rest counted. Nothing here knows how files are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from offline.data.catalogue import DataError
+
+Severity = Literal["error", "warning"]
+
+SHOWN = 5
+_SHOWN_CHARS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """``demands`` is what must hold; ``advice`` says what to do, if that is not plain."""
+
+    name: str
+    severity: Severity
+    demands: str
+    advice: str = ""
+
+
+RULES = {
+    rule.name: rule
+    for rule in (
+        Rule("file_absent", "error", "every path names at least one file", "paths start where the job is started"),
+        Rule("file_damaged", "error", "a file is whole and of the kind its name says", "write it again"),
+        Rule("encoding", "error", "text is in the declared encoding", 'set encoding, for instance "latin-1"'),
+        Rule("byte_order_mark", "warning", "UTF-8 text starts without a byte order mark", "it is skipped"),
+        Rule("line_ends", "error", "lines end with \\n or \\r\\n"),
+        Rule("separator", "error", "the separator splits the header into columns", "set separator"),
+        Rule("header", "error", "column names are unique and not empty"),
+        Rule("row_shape", "error", "a row has as many fields as the header", "quote fields that hold the separator"),
+        Rule("quotes", "error", "a quoted field is closed and ends at a separator", 'quote = "" switches quoting off'),
+        Rule("blank_row", "warning", "no row is blank", "it is skipped"),
+        Rule("missing_column", "error", "every column that the configuration names is there"),
+        Rule("no_rows", "error", "there is at least one interaction and one item"),
+        Rule("id_type", "error", "an id column holds text or whole numbers", "cast it; 12 and 12.0 are different ids"),
+        Rule("id_empty", "error", "an id is not empty"),
+        Rule("id_long", "error", "an id has at most 256 bytes of UTF-8"),
+        Rule("id_control", "error", "an id holds no control characters"),
+        Rule("id_spaces", "warning", "an id neither starts nor ends with a space", '" 1" and "1" are different ids'),
+        Rule("time_value", "error", 'a time is a number, or ISO 8601 where time_unit is "iso" (UTC unless it says)'),
+        Rule("time_negative", "error", "a time is not before 1970"),
+        Rule("time_unit", "error", "times are of the declared unit", "set time_unit"),
+        Rule("value_number", "error", "a value is a finite number"),
+        Rule("value_binary", "error", "a binary label is 0 or 1 (also true or false)"),
+        Rule("value_range", "error", "a value lies from the schema's value_min to its value_max"),
+        Rule("one_label", "warning", "some interactions are liked and some are not", "a model needs both"),
+        Rule("labels_schema", "error", "the feature schema fits the kind of labels"),
+        Rule("number", "error", "a feature declared as a number is one, or empty"),
+        Rule("feature_type", "error", "a feature is text, a number, true or false, a date, or a list of those"),
+        Rule("profile", "error", "a user's features fit into the record that the service reads"),
+        Rule("control_characters", "warning", "texts hold no control characters", "is the encoding right?"),
+        Rule("id_repeated", "error", "an id is described once, or each time alike"),
+        Rule("row_repeated", "warning", "no description is repeated", "the first one counts"),
+        Rule("column_repeated", "error", "an item column comes from one table only", "rename one with columns"),
+        Rule("template_column", "error", "templates name columns that items have"),
+        Rule(
+            "item_nameless", "warning", "an item has a value in a column of texts.item", "else nothing is known of it"
+        ),
+        Rule("extra_unknown", "warning", "item_extra describes known items", "others are left out"),
+        Rule("item_undescribed", "warning", "an item of an interaction is described", "else nothing is known of it"),
+        Rule("user_undescribed", "warning", "a user of an interaction is described", "else nothing is known of them"),
+        Rule("interaction_repeated", "warning", "no interaction is repeated exactly", "it counts once"),
+        Rule("field_empty", "error", "a schema field understands some user's or item's value"),
+        Rule("field_unknown", "warning", "schema fields understand all values", "extend vocab or leave it: unknown"),
+        Rule("text_empty", "error", "an imported text is not empty"),
+        Rule("text_long", "error", "an imported text has at most 8,000 characters"),
+        Rule("text_owner", "error", "an imported text belongs to a known item, user, or closed partition"),
+        Rule("text_repeated", "error", "one imported text per item, user or partition"),
+        Rule("record", "error", "a line of a .jsonl file is a JSON object of texts, whole numbers and null"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something is wrong. ``row`` counts data rows from 1; ``value`` is data, shown cut; ``note`` is ours."""
+
+    file: str = ""
+    row: int | None = None
+    column: str | None = None
+    value: object = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        where = [self.file] if self.file else []
+        where += [f"row {self.row}"] if self.row is not None else []
+        where += [f"column {self.column!r}"] if self.column is not None else []
+        shown = "" if self.value is None else repr(self.value)
+        shown = shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}..."
+        return ": ".join(part for part in (", ".join(where), shown, self.note) if part)
+
+
+@dataclass(slots=True)
+class Findings:
+    """Lines for people: ``errors`` make the data unusable, ``warnings`` are worth a look, ``facts`` describe it."""
+
+    facts: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def raise_if_broken(self) -> None:
+        if self.errors:
+            raise DataError("the data cannot be used: " + "; ".join(self.errors))
+
+
+class Problems:
+    """What breaks the rules, by rule. Keeps the first places and counts the rest."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, list[Place]] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, rule: str, *places: Place, count: int | None = None) -> None:
+        """Note that ``rule`` is broken at ``places``, or at ``count`` places of which those are the first."""
+        assert rule in RULES, rule
+        held = self._places.setdefault(rule, [])
+        held += places[: SHOWN - len(held)]
+        self._counts[rule] = self._counts.get(rule, 0) + (len(places) if count is None else count)
+
+    def include(self, other: Problems) -> None:
+        """Take over what another collection holds."""
+        for rule, places in other._places.items():
+            self.add(rule, *places, count=other._counts[rule])
+
+    def count(self, rule: str) -> int:
+        return self._counts.get(rule, 0)
+
+    @property
+    def broken(self) -> bool:
+        """Whether any of them is an error."""
+        return any(RULES[name].severity == "error" for name in self._counts)
+
+    def findings(self, facts: Iterable[str] = ()) -> Findings:
+        """One line per broken rule, in the order of the table."""
+        found = Findings(facts=list(facts))
+        for name, rule in RULES.items():
+            if name in self._counts:
+                (found.errors if rule.severity == "error" else found.warnings).append(self._line(rule))
+        return found
+
+    def raise_if_broken(self) -> None:
+        self.findings().raise_if_broken()
+
+    def _line(self, rule: Rule) -> str:
+        places, count = self._places[rule.name], self._counts[rule.name]
+        shown = " | ".join(map(str, places)) + (f" | and {count - len(places)} more" if count > len(places) else "")
+        advice = f" ({rule.advice})" if rule.advice else ""
+        return f"{rule.name}: {count} against the rule that {rule.demands}{advice}: {shown}"
+
+
+def rule_lines() -> list[str]:
+    """The table of rules, one line each, for ``validate --rules``."""
+    return [
+        f"{rule.name:<21} {rule.severity:<8} {rule.demands}{f' ({rule.advice})' if rule.advice else ''}"
+        for rule in RULES.values()
+    ]

@@ -1,0 +1,119 @@
+"""The port to the data: where users, items and interactions come from, whatever the source.
+
+``open_source`` gives a ``Source`` over one of three readers: MovieLens-100K, MovieLens-1M, or the user's own files. The
+source joins further item columns to whatever the reader gives, and refuses data that break a rule (rules.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol
+
+from models.contract.schema import FeatureSchema, fingerprint
+from offline.data.catalogue import Catalogue
+from offline.data.config import DataConfig
+from offline.data.movielens import MovieLens100K
+from offline.data.movielens_1m import MovieLens1M
+from offline.data.rules import Findings, Place, Problems
+from offline.data.templates import TemplateError
+from offline.data.validate import Row, validate
+
+
+class Reader(Protocol):
+    """What a source must be able to do. Readers note broken rules and give what is left, so that all are found."""
+
+    def fetch(self) -> bool:
+        """Get the data; False if there was nothing to do. DataError if they cannot be had."""
+
+    def state(self) -> Mapping[str, Any]:
+        """What changes when the content does, cheap to compute."""
+
+    @property
+    def item_columns(self) -> frozenset[str]:
+        """Names of all item features; complete once the catalogue was read."""
+
+    def catalogue(self, problems: Problems) -> Catalogue:
+        """Users and items; the order of the ids is the tie-break of simultaneous events."""
+
+    def rows(self, problems: Problems) -> Iterator[Row]:
+        """Interactions in the order of the source."""
+
+    def place(self, number: int) -> Place:
+        """Where the interaction of that number (from 0) stands, once the rows were read."""
+
+
+class Source:
+    """One data set: users, items and interactions that keep every rule which can be told without the schema."""
+
+    def __init__(self, config: DataConfig, reader: Reader) -> None:
+        self._config = config
+        self._reader = reader
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever users, items or interactions may have."""
+        settings = self._config.model_dump(mode="json", exclude={"texts"})
+        extra = {}
+        if self._config.item_extra:
+            from offline.data.tables import state
+
+            extra = state(self._config.item_extra)
+        return fingerprint({"settings": settings, "files": dict(self._reader.state()), "extra": extra})
+
+    def fetch(self) -> bool:
+        """Get the data. False if they are here already; DataError if they cannot be had."""
+        return self._reader.fetch()
+
+    def catalogue(self) -> Catalogue:
+        """Users and items. DataError names every rule that they break, and where."""
+        problems = Problems()
+        catalogue = self._catalogue(problems)
+        problems.raise_if_broken()
+        return catalogue
+
+    def interactions(self) -> Iterator[Row]:
+        """(user id, item id, value, unix ms). DataError names every rule that they break, before the first row."""
+        problems = Problems()
+        rows = self._reader.rows(problems)
+        first = next(rows, None)  # a reader knows all problems before it gives the first row
+        problems.raise_if_broken()
+        return chain([] if first is None else [first], rows)
+
+    def check(self, schema: FeatureSchema) -> Findings:
+        """Everything that is wrong or worth a look, also against the feature schema, with facts about the data."""
+        problems = Problems()
+        for contradiction in self._config.labels.contradictions(schema):
+            problems.add("labels_schema", Place(note=contradiction))
+        catalogue = self._catalogue(problems)
+        rows = list(self._reader.rows(problems))
+        for item, features in catalogue.items.items():
+            if not self._config.texts.describes(features):
+                problems.add("item_nameless", Place(value=item))
+        implicit = self._config.labels.kind == "implicit"
+        return validate(schema, catalogue, rows, problems, self._reader.place, one_label_is_fine=implicit)
+
+    def _catalogue(self, problems: Problems) -> Catalogue:
+        catalogue = self._reader.catalogue(problems)
+        columns = set(self._reader.item_columns)
+        if self._config.item_extra:
+            from offline.data.descriptions import joined  # polars only where files are read
+
+            catalogue = joined(catalogue, self._config.item_extra, columns, problems)
+        try:
+            self._config.texts.check_columns(columns)
+        except TemplateError as error:
+            problems.add("template_column", Place(note=str(error)))
+        return catalogue
+
+
+def open_source(config: DataConfig, raw: Path) -> Source:
+    """The source that ``config`` names. ``raw`` is the folder for what is fetched."""
+    if config.source == "movielens-100k":
+        return Source(config, MovieLens100K(raw))
+    if config.source == "movielens-1m":
+        return Source(config, MovieLens1M(raw))
+    from offline.data.own_files import OwnFiles  # polars only where files are read
+
+    return Source(config, OwnFiles(config))

@@ -1,0 +1,129 @@
+"""Tables of text and Parquet files, read strictly: what is damaged or ambiguous is noted with its place, never guessed.
+
+Text columns come as strings, whatever they look like; Parquet columns keep their types. What columns mean is the
+business of the callers.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from offline.data.config import TableConfig
+from offline.data.delimited import first_line, read_delimited
+from offline.data.files import file_digest
+from offline.data.rules import SHOWN, Place, Problems
+
+_TEXT = {".csv", ".tsv", ".txt", ".dat"}
+_PARQUET = {".parquet", ".pq"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """One column of one file. ``rows`` are data row numbers from 1, aligned with ``values``."""
+
+    file: str
+    column: str
+    rows: pl.Series
+    values: pl.Series
+
+    def flag(self, problems: Problems, rule: str, broken: pl.Series) -> None:
+        """Note the rows where ``broken`` is true; null counts as false."""
+        mask = broken.fill_null(False)
+        count = int(mask.sum())
+        if count:
+            rows, values = self.rows.filter(mask).head(SHOWN), self.values.filter(mask).head(SHOWN)
+            places = [
+                Place(self.file, row, self.column, "" if value is None else value)
+                for row, value in zip(rows.to_list(), values.to_list(), strict=True)
+            ]
+            problems.add(rule, *places, count=count)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of one file."""
+
+    file: str
+    frame: pl.DataFrame
+    rows: pl.Series
+
+    def cells(self, column: str, problems: Problems) -> Cells | None:
+        """A column, or None (and a problem) if the file lacks it."""
+        if column not in self.frame.columns:
+            held = ", ".join(repr(name) for name in self.frame.columns[:20])
+            problems.add("missing_column", Place(self.file, None, column, note=f"columns are {held}"))
+            return None
+        return Cells(self.file, column, self.rows, self.frame[column])
+
+    def where(self, mask: pl.Series) -> Part:
+        return Part(self.file, self.frame.filter(mask), self.rows.filter(mask))
+
+
+def read(table: TableConfig, problems: Problems) -> list[Part]:
+    """One part per readable file."""
+    parts = []
+    for path in paths(table, problems):
+        kind = _kind(path)
+        if kind in _PARQUET:
+            part = _parquet(path, problems)
+        elif kind in _TEXT:
+            part = _text(path, table, problems)
+        else:
+            part = None
+            problems.add("file_damaged", Place(str(path), note=f"no known kind of file: {kind or 'no suffix'}"))
+        if part is not None:
+            parts.append(part)
+    return parts
+
+
+def state(tables: Iterable[TableConfig]) -> dict[str, str]:
+    """SHA-256 of every file of the tables, by path."""
+    return {str(path): file_digest(path) for table in tables for path in paths(table, Problems())}
+
+
+def paths(table: TableConfig, problems: Problems) -> list[Path]:
+    """The files of a table, each once."""
+    named: list[Path] = []
+    for pattern in table.paths:
+        found = sorted(glob.glob(pattern, recursive=True)) if "*" in pattern else [pattern]
+        files = [Path(one) for one in found if Path(one).is_file()]
+        if not files:
+            problems.add("file_absent", Place(pattern))
+        named += files
+    return list(dict.fromkeys(named))
+
+
+def _kind(path: Path) -> str:
+    suffixes = [one.lower() for one in path.suffixes]
+    if suffixes[-1:] == [".gz"]:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _parquet(path: Path, problems: Problems) -> Part | None:
+    try:
+        frame = pl.read_parquet(path, hive_partitioning=False)
+        frame = frame.cast({pl.Categorical: pl.String, pl.Enum: pl.String})
+    except (pl.exceptions.PolarsError, OSError) as error:
+        problems.add("file_damaged", Place(str(path), note=first_line(error)))
+        return None
+    return Part(str(path), frame, pl.int_range(1, len(frame) + 1, dtype=pl.Int64, eager=True))
+
+
+def _text(path: Path, table: TableConfig, problems: Problems) -> Part | None:
+    frame = read_delimited(path, table, problems)
+    if frame is None:
+        return None
+    part = Part(str(path), frame, pl.int_range(1, len(frame) + 1, dtype=pl.Int64, eager=True))
+    blank = frame.select(pl.all_horizontal(pl.all() == "")).to_series()
+    if bool(blank.any()):
+        first = frame.columns[0]
+        Cells(part.file, first, part.rows, frame[first]).flag(problems, "blank_row", blank)
+        part = part.where(~blank)
+    nulled = pl.when(pl.all().is_in(list(table.nulls))).then(None).otherwise(pl.all()).name.keep()
+    return Part(part.file, part.frame.with_columns(nulled), part.rows)

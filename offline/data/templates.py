@@ -1,0 +1,167 @@
+"""A small strict language for texts over any columns, and what makes a value harmless inside a prompt.
+
+    "{title}"[ ({year}[; {genres}])]     {column}     the value; a list is joined by ", "
+                                         [part]       dropped when a column right inside it is missing or empty
+                                         [a|b]        the first alternative whose columns are all there, or nothing
+                                         \\[ \\{ \\|     the character itself, also for the other special characters
+
+Values are data. They lose line breaks, control and invisible characters, double quotes, angle brackets and the
+bracketed words that chat formats reserve, and they are cut at a length; so a value can neither close the quotes that a
+template puts around it, nor start a line or a turn of its own, nor be read as a template. What they say in words is
+the caller's risk: it stays inside the prompt of this one item.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+MAX_CHARS = 600
+"""Default length of one value: enough for a plot, too short to bury a prompt."""
+
+_SPECIAL = "[]{}|\\"
+_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Invisible: soft hyphen, direction marks, zero-width characters (but not the joiners that scripts need), tags,
+# and lone surrogates, which no encoder accepts.
+_INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"
+    "\ud800-\udfff]"
+)
+_RESERVED = re.compile(r"\[(/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|IMG|THINK))\]", re.I)
+_HARMLESS = str.maketrans({'"': "'", "<": "‹", ">": "›"})
+
+
+class TemplateError(ValueError):
+    """A template is not understood, or names a column that does not exist."""
+
+
+class Rendered(str):
+    """Text that a template made. Inside another template it is inserted as it is."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    alternatives: tuple[tuple[_Node, ...], ...]
+
+
+_Node = str | _Value | _Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A parsed template; ``columns`` are all it names, in order of appearance."""
+
+    source: str
+    nodes: tuple[_Node, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(_columns(self.nodes)))
+
+
+@lru_cache(maxsize=256)
+def parse(source: str) -> Template:
+    """The template in ``source``; TemplateError with the position of what is wrong."""
+    nodes, at = _parse_part(source, 0, inside=False)
+    assert at == len(source)
+    return Template(source, nodes[0])
+
+
+def render(template: Template | str, features: Mapping[str, Any], max_chars: int = MAX_CHARS) -> str:
+    """The text for ``features``. A column that is absent, None, empty or not a number counts as missing."""
+    parsed = parse(template) if isinstance(template, str) else template
+    return Rendered(_render(parsed.nodes, features, max_chars)[0])
+
+
+def clean(value: Any, max_chars: int = MAX_CHARS) -> str:
+    """A value as one harmless line of at most ``max_chars`` characters; "" if there is nothing to say."""
+    if isinstance(value, Rendered):
+        return str(value)
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(part for part in (clean(one, max_chars) for one in value) if part)
+    text = _RESERVED.sub(r"(\1)", _INVISIBLE.sub("", _BREAKS.sub(" ", str(value))).translate(_HARMLESS))
+    text = " ".join(text.split())
+    return text if len(text) <= max_chars else text[: max_chars - 1].rstrip() + "…"
+
+
+def _render(nodes: Sequence[_Node], features: Mapping[str, Any], max_chars: int) -> tuple[str, bool]:
+    """The text, and whether every column named right here (not inside brackets) had a value."""
+    parts: list[str] = []
+    complete = True
+    for node in nodes:
+        if isinstance(node, _Value):
+            text = clean(features.get(node.column), max_chars)
+            complete = complete and bool(text)
+            parts.append(text)
+        elif isinstance(node, _Choice):
+            rendered = (_render(one, features, max_chars) for one in node.alternatives)
+            parts.append(next((text for text, whole in rendered if whole), ""))
+        else:
+            parts.append(node)
+    return "".join(parts), complete
+
+
+def _parse_part(source: str, at: int, *, inside: bool) -> tuple[tuple[tuple[_Node, ...], ...], int]:
+    """Alternatives from ``at`` up to the closing bracket or the end, and the position there."""
+    alternatives: list[tuple[_Node, ...]] = []
+    nodes: list[_Node] = []
+    while at < len(source):
+        character = source[at]
+        if character == "\\":
+            if source[at + 1 : at + 2] not in tuple(_SPECIAL):
+                raise TemplateError(f"{source!r}: \\ at {at} must stand before one of {' '.join(_SPECIAL)}")
+            nodes.append(source[at + 1])
+            at += 2
+        elif character == "{":
+            end = source.find("}", at)
+            column = source[at + 1 : end] if end > 0 else ""
+            if not column.strip() or set(column) & set(_SPECIAL):
+                raise TemplateError(f"{source!r}: {{ at {at} is not the start of a {{column}}")
+            nodes.append(_Value(column))
+            at = end + 1
+        elif character == "[":
+            inner, end = _parse_part(source, at + 1, inside=True)
+            if end == len(source):
+                raise TemplateError(f"{source!r}: [ at {at} is never closed")
+            nodes.append(_Choice(inner))
+            at = end + 1
+        elif inside and character == "|":
+            alternatives.append(tuple(nodes))
+            nodes = []
+            at += 1
+        elif inside and character == "]":
+            break
+        elif character in "]}":
+            raise TemplateError(f"{source!r}: {character} at {at} closes nothing; write \\{character}")
+        else:
+            nodes.append(character)
+            at += 1
+    alternatives.append(tuple(nodes))
+    return tuple(alternatives), at
+
+
+def _columns(nodes: Sequence[_Node]) -> list[str]:
+    found: list[str] = []
+    for node in nodes:
+        if isinstance(node, _Value):
+            found.append(node.column)
+        elif isinstance(node, _Choice):
+            for alternative in node.alternatives:
+                found += _columns(alternative)
+    return found

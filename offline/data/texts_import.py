@@ -1,0 +1,203 @@
+"""Import of ready-made knowledge texts: a team brings what another language model wrote about its items and users.
+
+A file of .jsonl, .csv or .parquet (text formats also with .gz) holds the columns ``item`` and ``text``, or ``user``,
+``text`` and, if a text is about one closed partition of the user, ``partition`` (from 0, oldest first).
+
+An item's text replaces what a language model here would be asked. A user's text becomes a version that holds from the
+moment of its import, the end of the log at that time, and never earlier: nobody knows which behaviour its author had
+seen, so a training sample before that moment must not see it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from offline.data.catalogue import DataError
+from offline.data.config import TableConfig
+from offline.data.files import read_json, write_json
+from offline.data.rules import Findings, Place, Problems
+from offline.data.tables import read
+from offline.data.templates import clean
+
+MAX_TEXT_CHARS = 8000
+
+_JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+
+
+@dataclass(frozen=True, slots=True)
+class UserText:
+    """One version of a user's text. A sample at log row r may see it if ``from_row`` <= r; as a knowledge version, it
+    closed at row ``from_row`` - 1."""
+
+    user: str
+    partition: int | None
+    text: str
+    from_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedTexts:
+    """All texts that were imported: by item, and the users' versions, oldest first."""
+
+    items: Mapping[str, str]
+    users: tuple[UserText, ...]
+
+    def with_items(self, texts: Mapping[str, str]) -> ImportedTexts:
+        return replace(self, items={**self.items, **texts})
+
+    def with_users(self, texts: Mapping[tuple[str, int | None], str], log_rows: int) -> ImportedTexts:
+        """With versions that hold from the current end of the log. An unchanged text is no new version."""
+        newest = {(one.user, one.partition): one.text for one in self.users}
+        added = [
+            UserText(user, partition, text, log_rows)
+            for (user, partition), text in texts.items()
+            if newest.get((user, partition)) != text
+        ]
+        return replace(self, users=(*self.users, *added))
+
+    def save(self, path: Path) -> None:
+        users = [[one.user, one.partition, one.text, one.from_row] for one in self.users]
+        write_json(path, {"items": dict(self.items), "users": users})
+
+    @classmethod
+    def load(cls, path: Path) -> ImportedTexts:
+        """What ``save`` wrote; nothing if there is no such file."""
+        if not path.is_file():
+            return cls({}, ())
+        document = read_json(path)
+        try:
+            return cls(dict(document["items"]), tuple(UserText(*one) for one in document["users"]))
+        except (TypeError, KeyError) as error:
+            raise DataError(f"{path} cannot be read: it holds no imported texts") from error
+
+
+def read_item_texts(path: Path, item_ids: Collection[str]) -> tuple[dict[str, str], Findings]:
+    """Texts by item id, and facts and warnings; DataError names every rule that the file breaks, and where."""
+    problems = Problems()
+    texts: dict[str, str] = {}
+    known = set(item_ids)
+    for place, record in _records(path, ("item", "text"), problems):
+        item, text = _identifier(place, record, "item", problems), _text(place, record, problems)
+        if item is not None and item not in known:
+            problems.add("text_owner", Place(place.file, place.row, "item", item))
+        elif item is not None and item in texts:
+            problems.add("text_repeated", Place(place.file, place.row, "item", item))
+        elif item is not None and text is not None:
+            texts[item] = text
+    return texts, _checked(problems, f"{len(texts)} of {len(known)} items have a text")
+
+
+def read_user_texts(
+    path: Path, closed_partitions: Mapping[str, int]
+) -> tuple[dict[tuple[str, int | None], str], Findings]:
+    """Texts by user and partition (None: about the user as a whole), and facts and warnings; DataError as above.
+
+    ``closed_partitions`` tells how many each known user has.
+    """
+    problems = Problems()
+    texts: dict[tuple[str, int | None], str] = {}
+    for place, record in _records(path, ("user", "text"), problems):
+        user, text = _identifier(place, record, "user", problems), _text(place, record, problems)
+        partition = _partition(place, record, problems)
+        if user is None:
+            continue
+        key = user, partition
+        if user not in closed_partitions:
+            problems.add("text_owner", Place(place.file, place.row, "user", user))
+        elif partition is not None and not 0 <= partition < closed_partitions[user]:
+            shown = f"user {user} has {closed_partitions[user]} closed"
+            problems.add("text_owner", Place(place.file, place.row, "partition", partition, shown))
+        elif key in texts:
+            problems.add("text_repeated", Place(place.file, place.row, "user", user))
+        elif text is not None:
+            texts[key] = text
+    owners = len({user for user, _ in texts})
+    return texts, _checked(problems, f"{len(texts)} texts of {owners} of {len(closed_partitions)} users")
+
+
+def _checked(problems: Problems, fact: str) -> Findings:
+    found = problems.findings([fact])
+    found.raise_if_broken()
+    return found
+
+
+def _records(path: Path, columns: tuple[str, ...], problems: Problems) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    """Every row as a mapping, with its place."""
+    if path.name.endswith(_JSON_LINES):
+        yield from _json_lines(path, problems)
+        return
+    for part in read(TableConfig(paths=(str(path),)), problems):
+        held = [part.cells(column, problems) is not None for column in columns]  # every absence is noted
+        if all(held):
+            for row, record in zip(part.rows.to_list(), part.frame.iter_rows(named=True), strict=True):
+                yield Place(part.file, row), record
+
+
+def _json_lines(path: Path, problems: Problems) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    if not path.is_file():
+        problems.add("file_absent", Place(str(path)))
+        return
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+            for row, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                record = _object(line)
+                if record is None:
+                    problems.add("record", Place(str(path), row, None, line[:60].decode(errors="replace")))
+                else:
+                    yield Place(str(path), row), record
+    except (OSError, EOFError, zlib.error) as error:
+        problems.add("file_damaged", Place(str(path), note=str(error)))
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    flat = isinstance(record, dict) and all(
+        value is None or (isinstance(value, (str, int)) and not isinstance(value, bool)) for value in record.values()
+    )
+    return record if flat else None
+
+
+def _identifier(place: Place, record: Mapping[str, Any], column: str, problems: Problems) -> str | None:
+    value = record.get(column)
+    if value is None or value == "":
+        problems.add("id_empty", Place(place.file, place.row, column, ""))
+        return None
+    if not isinstance(value, (str, int)):
+        problems.add("id_type", Place(place.file, place.row, column, value))
+        return None
+    return str(value)
+
+
+def _text(place: Place, record: Mapping[str, Any], problems: Problems) -> str | None:
+    """The text as one line without control characters."""
+    value = record.get("text")
+    text = clean(value, MAX_TEXT_CHARS + 1) if isinstance(value, str) else ""
+    if not text:
+        problems.add("text_empty", Place(place.file, place.row, "text", "" if value is None else value))
+    elif len(text) > MAX_TEXT_CHARS:
+        problems.add("text_long", Place(place.file, place.row, "text", text, f"{len(str(value))} characters"))
+    else:
+        return text
+    return None
+
+
+def _partition(place: Place, record: Mapping[str, Any], problems: Problems) -> int | None:
+    value = record.get("partition")
+    if value is None or value == "":
+        return None
+    try:
+        return int(str(value))
+    except ValueError:
+        problems.add("text_owner", Place(place.file, place.row, "partition", value))
+        return None

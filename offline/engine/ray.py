@@ -1,0 +1,143 @@
+"""The engine on Ray Data: batches are rows of a dataset, workers a pool of actors, results stream back as they end.
+
+Ray itself works a batch again whose worker or node died, a few times: by itself it would do so for ever, also where a
+worker is too large for its machine. An error of the work is tried once, and ends the run.
+"""
+
+import logging
+import math
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from offline.engine.protocol import BatchT, EngineError, ResultT, Work
+from offline.llm.threads import wait_without_spinning
+
+_OBJECT_STORE_BYTES = 512 * 2**20  # of a cluster of our own: texts and vectors in flight, a few megabytes
+_BLOCKS_PER_WORKER = 64  # a result is delivered with its block: smaller blocks come earlier, each costs the driver time
+_MORE_TRIES = 3  # of a batch whose worker died, and of a worker; each loads its model again
+_STALLED_SECONDS = 24 * 3600  # Ray Data ends what makes no progress for half an hour: a large model may need longer
+
+
+class RayEngine:
+    """A fixed pool of actors per call of `map_batches`, each with its own CPUs and GPUs."""
+
+    def __init__(self, workers: int, cpus_per_worker: float, gpus_per_worker: float) -> None:
+        self.workers = workers
+        self._cpus = cpus_per_worker
+        self._gpus = gpus_per_worker
+
+    def map_batches(
+        self, make: Callable[[], Work[BatchT, ResultT]], batches: Sequence[BatchT]
+    ) -> Iterator[tuple[int, ResultT]]:
+        """See Engine.map_batches."""
+        if not batches:
+            return
+        import ray
+
+        workers = min(self.workers, len(batches))
+        # bytes, because Ray Data would make Arrow columns of lists, and other types of what comes back
+        rows = [{"position": at, "batch": pickle.dumps(batch)} for at, batch in enumerate(batches)]
+        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), workers * _BLOCKS_PER_WORKER))
+        worked = dataset.map_batches(
+            _Actor,
+            fn_constructor_args=(make,),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=self._cpus,
+            num_gpus=self._gpus,
+            max_restarts=_MORE_TRIES,
+            max_task_retries=_MORE_TRIES,
+        )
+        try:
+            for row in worked.iter_rows():
+                position = int(row["position"])
+                done, result = pickle.loads(row["result"])  # noqa: S301 - our own worker's bytes
+                if not done:
+                    raise EngineError(f"batch {position}: {result}")
+                yield position, result
+        except EngineError:
+            raise
+        except ray.exceptions.RayActorError as error:
+            raise EngineError(f"a worker died, and again in every new try: {_line(error)}") from error
+        except Exception as error:  # Ray Data has no class of its own for what it raises
+            raise EngineError(f"Ray Data ended: {_line(error)}") from error
+
+
+class _Actor:
+    """What runs in every worker process. Errors are results: Ray would wrap them in its own, and each differently."""
+
+    def __init__(self, make: Callable[[], Work[Any, Any]]) -> None:
+        self._make = make
+        self._work: Work[Any, Any] | None = None
+
+    def __call__(self, rows: Any) -> Any:
+        import pyarrow
+
+        results = [pickle.dumps(self._result(batch)) for batch in rows["batch"].to_pylist()]
+        return pyarrow.table({"position": rows["position"], "result": pyarrow.array(results, pyarrow.binary())})
+
+    def _result(self, batch: bytes) -> tuple[bool, Any]:
+        try:
+            if self._work is None:
+                self._work = self._make()
+            return True, self._work(pickle.loads(batch))  # noqa: S301 - the driver's bytes
+        except Exception as error:  # noqa: BLE001 - raised in the driver
+            return False, f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def ray_engine(
+    workers: int, cpus_per_worker: float = 1.0, gpus_per_worker: float = 0.0, address: str | None = None
+) -> Iterator[RayEngine]:
+    """Connect to the cluster at `address` (or RAY_ADDRESS), or run one on this machine until the block ends."""
+    wait_without_spinning()  # inherited by the workers of a cluster of our own
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.data
+        import ray.exceptions
+    except ImportError as error:
+        raise EngineError("engine 'ray' needs the extra: pip install 'lorank[ray]'") from error
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    # Ray would keep the logs of every run for good; a short path, because it makes sockets in there
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        # more workers than cores is the user's wish; without this Ray would wait forever for the cores
+        cores = max(os.cpu_count() or 1, math.ceil(workers * cpus_per_worker))
+        own = {
+            "address": "local",  # without, Ray would join a cluster that somebody else started on this machine
+            "num_cpus": cores,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+            "_temp_dir": folder,
+        }
+        settings: dict[str, Any] = {"address": address} if address else own
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.WARNING, **settings)
+        except Exception as error:  # a node that is too slow to start is a bare Exception
+            raise EngineError(f"Ray does not start: {_line(error)}") from error
+        try:
+            _quiet(ray.data.DataContext.get_current())
+            where = f"the cluster at {address}" if address else "this machine"
+            print(f"  Ray: {workers} workers on {where}", flush=True)
+            yield RayEngine(workers, cpus_per_worker, gpus_per_worker)
+        finally:
+            ray.shutdown()
+
+
+def _line(error: Exception) -> str:
+    """Ray's messages have many lines, a job's error has one."""
+    return " ".join(str(error).split())
+
+
+def _quiet(context: Any) -> None:
+    """The jobs have progress bars and a log of their own."""
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = _STALLED_SECONDS
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

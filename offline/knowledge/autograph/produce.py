@@ -1,0 +1,100 @@
+"""AutoGraph: texts of items and partitions -> latent factors -> graph -> vectors and codes of users and items.
+
+Founded once on the training period; afterwards new and changed users and items are assigned with the frozen parts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.contract.schema import fingerprint
+from offline.data.catalogue import DataError
+from offline.knowledge.sources import Sources, space, text_form
+from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
+
+if TYPE_CHECKING:
+    from offline.knowledge.autograph.assign import AutoGraph
+    from offline.knowledge.autograph.graph import Evidence
+
+
+def produce(sources: Sources) -> Produced:
+    """Vectors and codes of the spaces "user/autograph" and "item/autograph"."""
+    user, item = sources.spec("autograph", "user"), sources.spec("autograph", "item")
+    config = sources.config.autograph
+    if user is None or item is None or not user.dim == item.dim == config.network.dim:
+        raise DataError(f"autograph needs a space of users and one of items, both of dim {config.network.dim}")
+    from offline.knowledge.autograph.assign import AutoGraph
+
+    evidence = evidence_of(sources)
+    components = _components(sources)
+    path = _path(sources, components)
+    if path.is_file():
+        frozen = AutoGraph.load(path)
+    else:
+        sources.need_training_texts()
+        from offline.knowledge.autograph.train import found
+
+        frozen = found(evidence, sources.trained_rows, config.founding)
+        frozen.save(path)
+        for note in frozen.notes:
+            print(f"  autograph: {note}", flush=True)
+    components["frozen"] = frozen.digest
+    assigned, versions = frozen.assign(evidence), evidence.versions
+    known = evidence.known_items.copy()  # by its text, or by who liked it at the founding
+    known[: len(frozen.with_id)] |= frozen.with_id
+    return Produced(
+        users=UserVectors(
+            space(user, config.dtype, components),
+            assigned.version_vectors(),
+            versions.start,
+            versions.closed_at,
+            assigned.version_codes,
+        ),
+        items=ItemVectors(
+            space(item, config.dtype, components),
+            assigned.item_vectors(),
+            known,
+            frozen.from_row,
+            assigned.item_codes,
+        ),
+    )
+
+
+def founded(sources: Sources) -> AutoGraph:
+    """The frozen parts of the space that these settings name. DataError if they are still to be founded."""
+    from offline.knowledge.autograph.assign import AutoGraph
+
+    path = _path(sources, _components(sources))
+    if not path.is_file():
+        raise DataError(f"AutoGraph is not founded yet for these settings ({path}): run `refresh` or `knowledge` first")
+    return AutoGraph.load(path)
+
+
+def _components(sources: Sources) -> dict[str, str]:
+    return {
+        "llm": sources.llm,
+        "prompt": text_form(sources),
+        "encoder": sources.encoder,
+        "founding": fingerprint(sources.config.autograph.founding.model_dump(mode="json")),
+    }
+
+
+def _path(sources: Sources, components: dict[str, str]) -> Path:
+    return sources.folder / f"autograph-{fingerprint(components)}.npz"
+
+
+def evidence_of(sources: Sources) -> Evidence:
+    """All texts as vectors, and the interactions that people had: sampled negatives are no edges."""
+    from offline.knowledge.autograph.graph import Evidence, Versions
+
+    items, versions, log = sources.interests.items, sources.interests.versions, sources.log
+    wide = sources.encode([text for text in (*items.texts, *versions.texts) if text])
+    known = items.known
+    vectors = np.zeros((len(known), wide.shape[1]), np.float32)
+    vectors[known] = wide[: int(known.sum())]
+    of_users = Versions(wide[int(known.sum()) :], versions.start, versions.since, np.ones(len(versions), np.bool_))
+    liked = (log.value > sources.schema.liked_above) & ~log.sampled
+    return Evidence(vectors, known, of_users, log.user, log.item, liked)

@@ -1,0 +1,237 @@
+"""Founding: fit the two quantisers and the network on the training period, once.
+
+Every sample sees the past only. The positive in log row r is scored with the graph of its slice (edges before the
+slice's first row), the user version that had closed before r, and the user's likes before r or, for some samples,
+before that version closed, which is all that a published vector knows. What happened after the training period is cut
+away before anything else.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from offline.data.catalogue import DataError
+from offline.knowledge.autograph.assign import AutoGraph, new_network
+from offline.knowledge.autograph.config import AutoGraphConfig
+from offline.knowledge.autograph.frozen import module_arrays
+from offline.knowledge.autograph.graph import Bools, Evidence, Ints, Neighbours, boundaries, nearest_items, slice_of
+from offline.knowledge.autograph.network import OUTPUT, Network, Side
+from offline.knowledge.autograph.nodes import Nodes, Pool, nodes_of, slice_graph
+from offline.knowledge.autograph.quantise import Quantiser, fit_quantiser
+from offline.knowledge.repeatable import repeatable
+
+_JUDGED = 4000
+_TOP = 50
+
+
+def found(
+    evidence: Evidence,
+    trained_rows: int,
+    config: AutoGraphConfig,
+    judge: Callable[[AutoGraph], float] | None = None,
+) -> AutoGraph:
+    """Fit everything on log rows before ``trained_rows``. DataError if they hold too little.
+
+    The last part of these rows chooses the epoch, and a second fit uses them too. Or ``judge`` chooses it, seeing what
+    every epoch would freeze; then there is one fit, on all rows. On one machine the same evidence gives the same bytes.
+    """
+    past = evidence.before(trained_rows)
+    versions = past.versions
+    items = fit_quantiser(past.items[past.known_items], config.item_factors, config.seed)
+    users = fit_quantiser(versions.vectors[versions.known], config.user_factors, config.seed)
+    founding = _Founding(past, config, users, items)
+    fitting = config.fitting
+    cut = int(trained_rows * (1 - fitting.validation))
+    positives = np.flatnonzero(past.liked).astype(np.int64)
+    train, validation = positives[positives < cut], positives[positives >= cut]
+    if not len(train) or not len(validation):
+        raise DataError(f"of {trained_rows} training rows, {len(train)} + {len(validation)} are liked: too few to fit")
+    if judge is not None:
+        network, history = founding.fit(positives, lambda network: judge(founding.freeze(network)), fitting.epochs)
+    else:
+        judged = validation[:: -(-len(validation) // _JUDGED)]
+        network, history = founding.fit(train, lambda network: founding.ndcg(network, judged), fitting.epochs)
+        if fitting.refit:
+            network, _ = founding.fit(positives, None, int(np.argmax(history)) + 1)
+    return _scaled(replace(founding.freeze(network), history=history), past)
+
+
+def _scaled(autograph: AutoGraph, past: Evidence) -> AutoGraph:
+    """With published vectors of unit mean square on both sides, which leaves the order of all scores as it is.
+
+    Untouched, item vectors come out several times as long as user vectors, and a reader would have to know that.
+    """
+    assigned, network = autograph.assign(past), dict(autograph.network)
+    for side, vectors in (("user", assigned.version_vectors()), ("item", assigned.item_vectors()[-1])):
+        length = np.float32(np.sqrt(np.square(vectors, dtype=np.float64).mean()))
+        for name in (f"{side}_out.{OUTPUT}.weight", f"{side}_out.{OUTPUT}.bias"):
+            network[name] = network[name] / max(length, np.float32(1e-6))
+    return replace(autograph, network=network)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Positives in log rows ``rows`` [B] of slice ``at``; each user is seen as before log row ``known_until`` [B]."""
+
+    at: int
+    rows: Ints
+    known_until: Ints
+
+
+class _Founding:
+    """Training state: graphs of all slices, node features, and the steps over them."""
+
+    def __init__(self, past: Evidence, config: AutoGraphConfig, users: Quantiser, items: Quantiser) -> None:
+        network = config.network
+        self._past, self._config, self._quantisers = past, config, (users, items)
+        self.from_row = boundaries(len(past.user), network.slices)
+        self.with_id: Bools = np.bincount(past.item[past.liked], minlength=len(past.items)) > 0
+        self._items, item_codes = nodes_of(past.items, past.known_items, items, self.with_id)
+        self._users, user_codes = nodes_of(past.versions.vectors, past.versions.known, users)
+        self._likes = Neighbours(past, network.history)
+        fans, members = Neighbours(past, network.neighbours), Neighbours(past, network.members)
+        _, latent = items.assign(past.items)
+        self._item_members = nearest_items(item_codes, latent, items.codebooks, past.known_items, network.members)
+        of_factors = users.levels * users.size
+        rows = [int(row) for row in self.from_row]
+        self._user_members = [members.recent_versions(user_codes, of_factors, row) for row in rows]
+        self._graphs = [slice_graph(fans, row, self._users.unknown) for row in rows]
+
+    def fit(
+        self, train: Ints, judge: Callable[[Network], float] | None, epochs: int
+    ) -> tuple[Network, tuple[float, ...]]:
+        """A network trained on the positives ``train``, and what ``judge`` said of each epoch; of the best epoch, or of
+        the last one if nobody judges."""
+        fitting, generator = self._config.fitting, np.random.default_rng(self._config.seed)
+        with repeatable(self._config.seed):
+            network = new_network(*self._quantisers, len(self._past.items), self._config.network)
+            optimizer = torch.optim.AdamW(
+                network.parameters(), lr=fitting.learning_rate, weight_decay=fitting.weight_decay
+            )
+            history: list[float] = []
+            best = copy.deepcopy(network.state_dict())
+            label = "autograph" if judge is not None else "autograph, refit"
+            with tqdm(total=epochs, desc=f"  {label}", unit="epoch", mininterval=1.0) as progress:
+                for epoch in range(epochs):
+                    network.train()
+                    for batch in self._batches(train, generator):
+                        loss = self._loss(network, batch, generator)
+                        optimizer.zero_grad(set_to_none=True)
+                        loss.backward()  # type: ignore[no-untyped-call]
+                        optimizer.step()
+                    progress.update()
+                    if judge is None:
+                        continue
+                    history.append(judge(network.eval()))
+                    if history[-1] == max(history):
+                        best = copy.deepcopy(network.state_dict())
+                    if epoch - int(np.argmax(history)) >= fitting.patience:
+                        break
+        if judge is not None:
+            network.load_state_dict(best)
+        return network.eval(), tuple(history)
+
+    def freeze(self, network: Network) -> AutoGraph:
+        """With the states of the item factors, and of the user factors before each slice."""
+        with torch.no_grad():
+            items = _factors(network.item, self._items, Pool(self._item_members), self._item_members)[1]
+            users = [
+                _factors(network.user, self._users, Pool(members, np.array([self._users.unknown])), members)[1]
+                for members in self._user_members
+            ]
+        users_quantiser, items_quantiser = self._quantisers
+        return AutoGraph(
+            config=self._config,
+            users=users_quantiser,
+            items=items_quantiser,
+            network=module_arrays(network),
+            item_factors=items.numpy(),
+            user_factors=torch.stack(users).numpy(),
+            from_row=self.from_row,
+            with_id=self.with_id,
+        )
+
+    def ndcg(self, network: Network, rows: Ints) -> float:
+        """NDCG@50 over all items; every other user is seen as published, the rest as fresh."""
+        gains, of_slice = [], slice_of(rows, self.from_row)
+        with torch.no_grad():
+            for at in np.unique(of_slice):
+                mine = rows[of_slice == at]
+                batch = self._batch(int(at), mine, np.arange(len(mine)) % 2 == 0)
+                users, items = self._vectors(network, batch, np.arange(len(self._past.items)))
+                scores = (users @ items.T).numpy()
+                held = scores[np.arange(len(mine)), self._past.item[mine]]
+                place = (scores > held[:, None]).sum(axis=1)
+                gains.append(np.where(place < _TOP, 1.0 / np.log2(place + 2.0), 0.0))
+        return float(np.concatenate(gains).mean())
+
+    def _batches(self, rows: Ints, generator: np.random.Generator) -> Iterator[_Batch]:
+        """All rows once, in random batches of one slice each."""
+        fitting, of_slice, batches = self._config.fitting, slice_of(rows, self.from_row), []
+        for at in np.unique(of_slice):
+            mine = generator.permutation(rows[of_slice == at])
+            batches += [(int(at), part) for part in np.array_split(mine, -(-len(mine) // fitting.batch))]
+        for one in generator.permutation(len(batches)):
+            at, part = batches[one]
+            yield self._batch(at, part, generator.random(len(part)) < fitting.fresh)
+
+    def _batch(self, at: int, rows: Ints, fresh: Bools) -> _Batch:
+        version = self._likes.visible_version(self._past.user[rows].astype(np.int64), rows)
+        closed_at = np.append(self._past.versions.closed_at, -1)[version]
+        return _Batch(at, rows, np.where(fresh | (version < 0), rows, closed_at + 1))
+
+    def _loss(self, network: Network, batch: _Batch, generator: np.random.Generator) -> Tensor:
+        positives, items = self._past.item[batch.rows].astype(np.int64), len(self._past.items)
+        negatives = self._config.fitting.negatives
+        if not negatives:
+            users, offered = self._vectors(network, batch, np.arange(items))
+            return F.cross_entropy(users @ offered.T, torch.from_numpy(positives))
+        drawn = generator.integers(items, size=(len(positives), negatives))
+        wanted = np.concatenate([positives[:, None], drawn], axis=1)
+        candidates, place = np.unique(wanted, return_inverse=True)
+        users, offered = self._vectors(network, batch, candidates)
+        scores = (users.unsqueeze(1) * offered[torch.from_numpy(place.reshape(wanted.shape))]).sum(-1)
+        hit = torch.from_numpy(np.pad(drawn == positives[:, None], ((0, 0), (1, 0))))
+        return F.cross_entropy(scores.masked_fill(hit, -1e9), torch.zeros(len(positives), dtype=torch.int64))
+
+    def _vectors(self, network: Network, batch: _Batch, candidates: Ints) -> tuple[Tensor, Tensor]:
+        """(users [B, D], candidates [C, D]) as the batch's slice shows them."""
+        graph, members = self._graphs[batch.at], self._user_members[batch.at]
+        user = self._past.user[batch.rows].astype(np.int64)
+        likes = self._likes.recent_likes(user, batch.known_until)
+        version = self._likes.visible_version(user, batch.known_until)
+        version = np.where(version >= 0, version, self._users.unknown)
+        fans = graph.fans[candidates]
+        items = Pool(candidates, likes, self._item_members)
+        users = Pool(version, fans, members)
+        item_state = _states(network.item, self._items, items, self._item_members)
+        user_state = _states(network.user, self._users, users, members)
+        likers, liked = network.from_fans.offer(user_state), network.from_likes.offer(item_state)
+        return (
+            network.user_vector(user_state[users.local(version)], liked, items.local(likes)),
+            network.item_vector(
+                item_state[items.local(candidates)],
+                likers,
+                users.local(fans),
+                torch.from_numpy(graph.likes[candidates]),
+            ),
+        )
+
+
+def _factors(side: Side, nodes: Nodes, pool: Pool, members: Ints) -> tuple[Tensor, Tensor]:
+    """(bases of the pool, states of all factors)."""
+    base = nodes.base(side, pool.rows)
+    return base, side.factors(side.from_members.offer(base), pool.local(members))
+
+
+def _states(side: Side, nodes: Nodes, pool: Pool, members: Ints) -> Tensor:
+    base, factors = _factors(side, nodes, pool, members)
+    return nodes.state(side, pool.rows, base, side.from_factors.offer(factors))

@@ -1,0 +1,253 @@
+"""The texts that all producers share: what the language model says of items, of closed partitions, and of shifts.
+
+Every text is asked for once per run, by whichever producer needs it first, and paid for once for ever (the answer
+cache). A text is None where the model gave no usable answer. ``absent`` marks those that may still come: the call
+failed, was throttled, or did not fit into the budget; the next run asks again. What is neither text nor absent is bad
+for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from offline.config import KnowledgeConfig
+from offline.data.catalogue import Catalogue
+from offline.data.log import InteractionLog
+from offline.data.texts import TextsConfig
+from offline.knowledge.liber.partitions import Partitions, Rows
+from offline.knowledge.liber.prompts import (
+    PartitionFacts,
+    shift_prompt,
+    shift_text,
+    summary_prompt,
+    summary_text,
+    taste,
+)
+from offline.knowledge.texts import item_prompt, item_text
+from offline.llm.protocol import Prompt
+
+if TYPE_CHECKING:  # it loads polars, which a refresh without imports does not need
+    from offline.data.texts_import import UserText
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Answers in the order of the prompts; see the module for what None and ``absent`` [n] mean."""
+
+    texts: Sequence[str | None]
+    absent: Sequence[bool]
+
+
+class Ask(Protocol):
+    """What this module needs of the language model."""
+
+    def __call__(self, prompts: list[Prompt], label: str) -> Answered: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts aligned with items, partitions or shifts, ready to encode; "" where there is none."""
+
+    texts: tuple[str, ...]
+    absent: Mask
+
+    @property
+    def known(self) -> Mask:
+        return np.array([bool(text) for text in self.texts], np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What is known of users, version by version, grouped by user and oldest first; one per closed partition that has a
+    summary, and one per imported text about a user as a whole.
+
+    ``start`` [users + 1], ``user`` [V] and ``since`` [V] are as in ``knowledge.vectors.UserVectors``. ``texts`` [V] are
+    what is encoded, ``tastes`` [V] the shorter form without titles; ``partitions`` [V] are -1 for texts about a user.
+    """
+
+    start: Rows
+    user: Rows
+    since: Rows
+    texts: tuple[str, ...]
+    tastes: tuple[str, ...]
+    partitions: Rows
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+class Interests:
+    """Texts of one run. Properties ask the model when they are first read.
+
+    ``imported`` are texts of users that somebody else wrote (offline/data/texts_import.py). One about a partition takes
+    the place of the model's summary, from the moment of its import on; one about the user as a whole is a version more.
+    A shift is told only from a summary that was there before the one it leads to: otherwise a version that is visible
+    early would quote a text that was imported later.
+    """
+
+    def __init__(
+        self,
+        config: KnowledgeConfig,
+        words: TextsConfig,
+        liked_above: float,
+        catalogue: Catalogue,
+        log: InteractionLog,
+        partitions: Partitions,
+        ask: Ask,
+        imported: Sequence[UserText] = (),
+    ) -> None:
+        self._config = config
+        self._words = words
+        self._liked_above = liked_above
+        self._catalogue = catalogue
+        self._log = log
+        self._model = ask
+        self._absent = 0
+        self.partitions = partitions
+        numbers = {name: at for at, name in enumerate(log.user_ids)}
+        known = [(numbers[one.user], one) for one in imported if one.user in numbers]
+        self._about_users = [(user, one) for user, one in known if one.partition is None]
+        self._about_partitions = {
+            int(partitions.start[user]) + one.partition: one
+            for user, one in known
+            if one.partition is not None and one.partition < partitions.start[user + 1] - partitions.start[user]
+        }
+
+    @cached_property
+    def items(self) -> Texts:
+        """One text per item of the log: facts, then what the model says. Items without a description have none."""
+        words, tokens = self._words, self._config.item_tokens
+        features = [self._catalogue.items.get(item, {}) for item in self._log.item_ids]
+        described = [at for at, one in enumerate(features) if words.describes(one)]
+        answers = self._ask([item_prompt(words, features[at], tokens) for at in described], "items")
+        texts, absent = [""] * len(features), np.zeros(len(features), np.bool_)
+        for at, answer, missing in zip(described, answers.texts, answers.absent, strict=True):
+            texts[at] = "" if answer is None else item_text(words, features[at], answer)
+            absent[at] = missing
+        return Texts(tuple(texts), absent)
+
+    @cached_property
+    def facts(self) -> list[PartitionFacts]:
+        """What is known of every closed partition; items that the catalogue does not name are left out."""
+        features = [self._catalogue.items.get(item, {}) for item in self._log.item_ids]
+        names = [self._words.item_name(one) for one in features]
+        topics = [self._words.topics_of(one) for one in features]
+        found = []
+        for partition in range(len(self.partitions)):
+            rows = self.partitions.rows_of(partition)
+            items = self._log.item[rows].tolist()
+            liked = (self._log.value[rows] > self._liked_above).tolist()
+            named = [(item, one) for item, one in zip(items, liked, strict=True) if names[item]]
+            found.append(
+                PartitionFacts(
+                    names=[names[item] for item, _ in named],
+                    liked=[one for _, one in named],
+                    topics=[topics[item] for item, _ in named],
+                )
+            )
+        return found
+
+    @cached_property
+    def summary_prompts(self) -> list[Prompt]:
+        config = self._config.liber
+        return [summary_prompt(self._words, one, config.summary_tokens, config.titles) for one in self.facts]
+
+    @cached_property
+    def _summaries(self) -> Answered:
+        given = self._about_partitions
+        asked = [at for at in range(len(self.partitions)) if at not in given]
+        answers = self._ask([self.summary_prompts[at] for at in asked], "interest summaries")
+        texts: list[str | None] = [None] * len(self.partitions)
+        absent = [False] * len(self.partitions)
+        for at, answer, missing in zip(asked, answers.texts, answers.absent, strict=True):
+            texts[at], absent[at] = answer, missing
+        for at, one in given.items():
+            texts[at] = one.text
+        return Answered(texts, absent)
+
+    @cached_property
+    def summaries(self) -> Texts:
+        """One text per closed partition."""
+        answers = self._summaries
+        texts = [
+            "" if answer is None else summary_text(facts, answer)
+            for facts, answer in zip(self.facts, answers.texts, strict=True)
+        ]
+        return Texts(tuple(texts), np.array(answers.absent, np.bool_))
+
+    @cached_property
+    def shifts(self) -> Texts:
+        """One text per closed partition that has a predecessor, if both have a summary; nothing is asked for others."""
+        said = self._summaries.texts
+        since = self._since
+        asked = [
+            at
+            for at in self._with_predecessor()
+            if said[at] is not None and said[at - 1] is not None and since[at - 1] <= since[at]
+        ]  # a summary that may still come is asked for a shift in the run that has it
+        tastes = {at: taste(self.facts[at], said[at] or "") for one in asked for at in (one - 1, one)}
+        tokens = self._config.liber.shift_tokens
+        prompts = [shift_prompt(self._words, tastes[at - 1], tastes[at], tokens) for at in asked]
+        answers = self._ask(prompts, "interest shifts")
+        texts, absent = [""] * len(said), np.array(self._summaries.absent, np.bool_)
+        for at, answer, missing in zip(asked, answers.texts, answers.absent, strict=True):
+            texts[at] = "" if answer is None else shift_text(self.facts[at - 1], self.facts[at], answer)
+            absent[at] |= missing
+        return Texts(tuple(texts), absent)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether any text that was asked for so far may still come."""
+        return self._absent > 0
+
+    @cached_property
+    def versions(self) -> Versions:
+        """All versions of all users."""
+        partitions, said, texts = self.partitions, self._summaries.texts, self.summaries.texts
+        found = []
+        for at in range(len(partitions)):
+            text = said[at]
+            if text is not None:
+                user, since = int(partitions.user[at]), int(self._since[at])
+                found.append((user, since, texts[at], taste(self.facts[at], text), at))
+        found += [(user, one.from_row - 1, one.text, one.text, -1) for user, one in self._about_users]
+        found.sort(key=lambda one: one[:2])
+        users = np.array([one[0] for one in found], np.int64)
+        counts = np.bincount(users, minlength=len(self._log.user_ids))
+        return Versions(
+            start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            user=users,
+            since=np.array([one[1] for one in found], np.int64),
+            texts=tuple(one[2] for one in found),
+            tastes=tuple(one[3] for one in found),
+            partitions=np.array([one[4] for one in found], np.int64),
+        )
+
+    @cached_property
+    def _since(self) -> Rows:
+        """The last log row [partitions] before each partition's summary may be seen."""
+        since = self.partitions.closed_at.astype(np.int64)
+        for at, one in self._about_partitions.items():
+            since[at] = max(int(since[at]), one.from_row - 1)
+        return since
+
+    def shifts_of(self, versions: Versions) -> tuple[str, ...]:
+        """The shift into each version, "" where there is none."""
+        texts = self.shifts.texts
+        return tuple(texts[at] if at >= 0 else "" for at in versions.partitions.tolist())
+
+    def _ask(self, prompts: list[Prompt], label: str) -> Answered:
+        answers = self._model(prompts, label)
+        self._absent += sum(answers.absent)
+        return answers
+
+    def _with_predecessor(self) -> Rows:
+        return np.flatnonzero(~self.partitions.first_of_user())

@@ -1,0 +1,145 @@
+"""Optional: MARC's modular adjustment with the language model in it, by low-rank updates (LoRA, arXiv 2106.09685).
+
+The updates are trained together with a compression and a matching network under the same loss, merged into the
+weights, and saved as an ordinary model folder; a compression is then fitted to that folder's states as to any other's.
+Meant for a GPU: each step runs the model forward and backward over some hundred texts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from models.contract.schema import FrozenConfig
+from offline.knowledge.marc.pairs import Pairs
+from offline.knowledge.marc.states import layer_of, mean_states, tokenised
+from offline.knowledge.marc.train import CompressionConfig, TrainedModules, constrained_loss
+from offline.knowledge.repeatable import repeatable
+from offline.llm.quiet import quiet_transformers
+
+
+class AdaptationConfig(BaseModel):
+    """Low-rank updates of all linear layers up to ``depth``, where the states are read."""
+
+    model_config = FrozenConfig
+
+    depth: Annotated[float, Field(gt=0, le=1)] = 0.5
+    rank: Annotated[int, Field(ge=1)] = 8
+    scale: Annotated[float, Field(gt=0)] = 16.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    steps: Annotated[int, Field(ge=1)] = 200
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    max_tokens: Annotated[int, Field(ge=2)] = 256
+    dtype: str = "bfloat16"
+
+
+def adapted_model(model: Any, config: AdaptationConfig) -> Any:
+    """``model`` with trainable updates in the layers that shape the states at ``config.depth``; the rest is frozen.
+
+    ValueError for a model whose layers are not a list called "layers", as those of Llama, Qwen and Mistral are.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    below = layer_of(config.depth, int(model.config.num_hidden_layers))
+    linear = (
+        [
+            f"layers.{layer}.{name}"
+            for layer in range(below)
+            for name, module in model.get_submodule("layers")[layer].named_modules()
+            if isinstance(module, torch.nn.Linear)
+        ]
+        if hasattr(model, "layers")
+        else []
+    )
+    if not linear:
+        raise ValueError(f"{type(model).__name__} has no list of layers to adapt")
+    updates = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.scale,
+        lora_dropout=config.dropout,
+        target_modules=linear,
+    )
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5 by a name that is going away
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return get_peft_model(model, updates)
+
+
+def adapt(
+    source: Path,
+    target: Path,
+    adaptation: AdaptationConfig,
+    compression: CompressionConfig,
+    pairs: Pairs,
+    user_texts: Sequence[str],
+    item_texts: Sequence[str],
+) -> None:
+    """Train on ``pairs`` (of the training period) and save the merged model as ``target``, whole or not at all.
+
+    ``source`` is a transformers folder; texts are indexed by ``pairs``. Same seed, same machine, same weights.
+    """
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    with repeatable(compression.seed), quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModel.from_pretrained(source, dtype=getattr(torch, adaptation.dtype))
+        model = adapted_model(model.to("cuda" if torch.cuda.is_available() else "cpu"), adaptation)
+        _train(
+            model,
+            adaptation,
+            compression,
+            pairs,
+            tokenised(tokenizer, user_texts, adaptation.max_tokens),
+            tokenised(tokenizer, item_texts, adaptation.max_tokens),
+        )
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
+        model.merge_and_unload().save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+    os.replace(partial, target)
+
+
+def _train(
+    model: Any,
+    adaptation: AdaptationConfig,
+    compression: CompressionConfig,
+    pairs: Pairs,
+    users: list[list[int]],
+    items: list[list[int]],
+) -> None:
+    import torch
+
+    draw = np.random.default_rng(compression.seed)
+
+    def states(tokens: list[list[int]], which: Any) -> Any:
+        texts, back = np.unique(which, return_inverse=True)
+        return mean_states(model, [tokens[at] for at in texts], [adaptation.depth])[0][torch.from_numpy(back)]
+
+    def batch() -> Pairs:
+        return pairs.at(draw.integers(len(pairs), size=compression.batch_size))
+
+    model.eval()
+    with torch.inference_mode():
+        first = batch()
+        sample = [states(users, first.version).cpu().numpy(), states(items, first.item).cpu().numpy()]
+    size = len(users), len(items)
+    modules = TrainedModules(compression, (compression.dim,), sample[0], sample[1], size).to(model.device)
+    updates = {"params": [one for one in model.parameters() if one.requires_grad], "lr": adaptation.learning_rate}
+    optimizer = torch.optim.AdamW([updates, *modules.groups(compression)])
+    model.train()
+    for _ in range(adaptation.steps):
+        one = batch()
+        loss = constrained_loss(compression, modules, states(users, one.version), states(items, one.item), one)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        optimizer.step()
+    model.eval()

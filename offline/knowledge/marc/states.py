@@ -1,0 +1,157 @@
+"""Hidden states of a causal language model: texts -> one vector per text and depth.
+
+A depth is a fraction of the model's layers (0.5 = the residual stream half way up; 1.0 = what the language head reads).
+Knows nothing of users, items or compression.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.contract.knowledge import FloatArray
+from offline.llm.quiet import quiet_transformers
+from offline.llm.threads import wait_without_spinning
+from offline.llm.weights import Weights
+
+DEPTHS = (0.25, 0.5, 0.75, 1.0)
+"""The sweep of MARC's mid-layer representation advantage."""
+
+
+class LanguageModelStates:
+    """Means of a language model's hidden states over the tokens of a text.
+
+    The first position is left out of the mean. A causal model sees nothing but that token there and parks surplus
+    attention on it ("attention sink", arXiv 2309.17453): in SmolLM2-135M its norm is 23,300 half way up, against 160
+    elsewhere, and a mean with it says how long the text is. A beginning-of-text token is put in front where the
+    tokenizer has one, so that no word of the text is lost.
+
+    ``model`` is a GGUF file or a transformers folder (None: the packaged SmolLM2), ``checkpoints`` the folder for
+    converted weights. Nothing is loaded before the first text; a GPU is used if torch finds one.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Path,
+        model: Path | None = None,
+        max_tokens: int = 256,
+        padded_tokens: int = 4096,
+        dtype: str = "bfloat16",
+    ) -> None:
+        self._weights = Weights.find(model)
+        self._checkpoints = checkpoints
+        self._max_tokens = max_tokens
+        self._padded_tokens = padded_tokens
+        self._dtype = dtype
+        self._loaded: tuple[Any, Any, float] | None = None
+        self.texts_per_second: float | None = None
+        """Of the last ``read``, loading left out."""
+
+    @property
+    def id(self) -> str:
+        return f"{self._weights.name}/{self._dtype}/{self._max_tokens}/mean-after-first"
+
+    def read(self, texts: Sequence[str], depths: Sequence[float]) -> dict[float, FloatArray]:
+        """Per depth float32 [n, D], in the order of ``texts``; one forward pass for all depths."""
+        import torch
+
+        tokenizer, model = self._load(max(depths))
+        tokens = tokenised(tokenizer, texts, self._max_tokens)
+        states = {depth: np.zeros((len(texts), int(model.config.hidden_size)), np.float32) for depth in depths}
+        started = time.monotonic()
+        with torch.inference_mode():
+            for rows in _batches([len(one) for one in tokens], self._padded_tokens):
+                made = mean_states(model, [tokens[row] for row in rows], depths)
+                for depth, vectors in zip(depths, made, strict=True):
+                    states[depth][rows] = vectors.cpu().numpy()
+        self.texts_per_second = len(texts) / max(time.monotonic() - started, 1e-9)
+        return states
+
+    def read_chunks(
+        self, chunks: Sequence[Sequence[str]], depths: Sequence[float]
+    ) -> Iterator[tuple[int, dict[float, FloatArray]]]:
+        """(position, ``read`` of the chunk), one chunk after the other."""
+        for position, texts in enumerate(chunks):
+            yield position, self.read(texts, depths)
+
+    def _load(self, deepest: float) -> tuple[Any, Any]:
+        """The tokenizer and the model's layers up to ``deepest``; the layers above would be computed for nothing."""
+        if self._loaded is None or self._loaded[2] < deepest:
+            wait_without_spinning()
+            import torch
+            from transformers import AutoModel, AutoTokenizer
+
+            folder = self._weights.checkpoint(self._checkpoints, self._dtype)
+            with quiet_transformers():
+                tokenizer = AutoTokenizer.from_pretrained(folder)
+                model = AutoModel.from_pretrained(folder, dtype=getattr(torch, self._dtype)).eval()
+            layer = layer_of(deepest, int(model.config.num_hidden_layers))
+            if isinstance(layers := getattr(model, "layers", None), torch.nn.ModuleList):
+                # one layer more than is read: the state after the last one comes out normalised
+                del layers[layer + 1 :]
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            self._loaded = (tokenizer, model.to(device), deepest)
+        return self._loaded[:2]
+
+
+def tokenised(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+    """Token ids per text, a beginning-of-text token in front where there is one, cut at ``max_tokens``."""
+    prefix = tokenizer.bos_token or ""
+    marked = [prefix + text for text in texts]
+    ids: list[list[int]] = tokenizer(marked, add_special_tokens=not prefix, truncation=True, max_length=max_tokens)[
+        "input_ids"
+    ]
+    return ids
+
+
+def mean_states(model: Any, tokens: Sequence[list[int]], depths: Sequence[float]) -> list[Any]:
+    """Per depth float32 [B, D] of one batch; keeps the gradient where there is one."""
+    ids, mask = _padded(tokens, model.device)
+    hidden = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False).hidden_states
+    counted = _after_first(mask).unsqueeze(-1)
+    size = counted.sum(1).clamp(min=1.0)
+    layers = [layer_of(depth, int(model.config.num_hidden_layers)) for depth in depths]
+    return [(hidden[layer].float() * counted).sum(1) / size for layer in layers]
+
+
+def layer_of(depth: float, layers: int) -> int:
+    """Index into hidden_states, whose entry 0 are the embeddings; at least the first layer."""
+    if not 0.0 < depth <= 1.0:
+        raise ValueError(f"a depth is a fraction of the layers in (0, 1], not {depth}")
+    return max(1, int(depth * layers + 0.5))
+
+
+def _batches(lengths: Sequence[int], padded_tokens: int) -> Iterator[list[int]]:
+    """Row numbers in batches of similar length, each of at most ``padded_tokens`` cells (or of one row)."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda at: (lengths[at], at)):
+        if batch and lengths[row] * (len(batch) + 1) > padded_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _padded(tokens: Sequence[list[int]], device: Any) -> tuple[Any, Any]:
+    """Ids and mask, int64 [B, T], padded on the right: behind a causal mask no word sees the padding."""
+    import torch
+
+    width = max(1, max(len(one) for one in tokens))
+    ids = torch.zeros((len(tokens), width), dtype=torch.int64)
+    mask = torch.zeros((len(tokens), width), dtype=torch.int64)
+    for row, one in enumerate(tokens):
+        ids[row, : len(one)] = torch.tensor(one, dtype=torch.int64)
+        mask[row, : len(one)] = 1
+    return ids.to(device), mask.to(device)
+
+
+def _after_first(mask: Any) -> Any:
+    """float32 [B, T]: 1 for the tokens that count, all but the first; a text of one token keeps that one."""
+    counted = mask.float()
+    counted[:, 0] *= (mask.sum(1) <= 1).float()
+    return counted

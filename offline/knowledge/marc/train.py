@@ -1,0 +1,180 @@
+"""Training of a compression: predict likes from compressed vectors, under MARC's information constraint.
+
+L = BCE(M(c_u, c_i)) - alpha nHSIC(z, c) + beta nHSIC(c, m), our reading of arXiv 2604.18146 (no code is published): c
+shall keep what the states z hold, and shall not itself become the matching network's state m. The language model is
+frozen, so this is "MARC-style compression". Knows neither texts nor the log; pairs and states come from outside.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.contract.knowledge import FloatArray
+from offline.data.catalogue import DataError
+from offline.knowledge.marc.config import CompressionConfig as CompressionConfig
+from offline.knowledge.marc.frozen import Compressor
+from offline.knowledge.marc.hsic import nhsic
+from offline.knowledge.marc.network import AttentionMatching, Compression, FeedForwardMatching
+from offline.knowledge.marc.pairs import Pairs
+from offline.knowledge.repeatable import repeatable
+
+_LEAST_PAIRS = 64
+_BIAS_RATE = 1e-2
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A frozen compressor, and what the pairs that stopped its training said of it."""
+
+    compressor: Compressor
+    held_out_auc: float
+    epochs: int
+
+
+class TrainedModules(nn.Module):
+    """What is trained over the states: both compressions, one module where shared, and a matching network per width.
+
+    Matryoshka has several widths; all other methods have the one of the whole vector. The biases take what is true of a
+    user or an item alone. Without them the compression learns by heart how liked each item of the training period is,
+    and a CTR model trained on the same period trusts that too much.
+    """
+
+    def __init__(
+        self,
+        config: CompressionConfig,
+        widths: tuple[int, ...],
+        users: FloatArray,
+        items: FloatArray,
+        size: tuple[int, int],
+    ) -> None:
+        """``users`` and ``items`` are states of the training period; ``size`` counts all versions and items."""
+        super().__init__()
+        if config.shared:
+            both = np.concatenate([users, items])
+            self.user = self.item = Compression(both, config.hidden, config.dim, config.dropout)
+        else:
+            self.user = Compression(users, config.hidden, config.dim, config.dropout)
+            self.item = Compression(items, config.hidden, config.dim, config.dropout)
+        kind = AttentionMatching if config.matching == "attention" else FeedForwardMatching
+        self.matching = nn.ModuleDict({str(width): kind(width, config.matching_width) for width in widths})
+        self.biases = nn.ParameterList([torch.zeros(count) for count in size] if config.biases else [])
+
+    def forward(
+        self, user: Tensor, item: Tensor, version: Tensor, film: Tensor
+    ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+        """(c_u, c_i, (logit, m) per width) of states [B, D] of ``version`` and ``film`` [B]."""
+        users, items = self.user(user), self.item(item)
+        alone = self.biases[0][version] + self.biases[1][film] if len(self.biases) else torch.zeros(())
+        matched = []
+        for width, network in self.matching.items():
+            logit, state = network(users[:, : int(width)], items[:, : int(width)])
+            matched.append((logit + alone, state))
+        return users, items, matched
+
+    def groups(self, config: CompressionConfig) -> list[dict[str, Any]]:
+        """Parameter groups for the optimiser. A bias is met once or never in a batch, so it takes larger steps."""
+        networks = [one for name, one in self.named_parameters() if not name.startswith("biases")]
+        rest = {"params": networks, "lr": config.learning_rate, "weight_decay": config.weight_decay}
+        return [rest, {"params": list(self.biases), "lr": _BIAS_RATE, "weight_decay": 0.0}]
+
+
+def fit_compression(
+    config: CompressionConfig,
+    pairs: Pairs,
+    users: FloatArray,
+    items: FloatArray,
+    method: str = "marc",
+    widths: tuple[int, ...] = (),
+) -> Fitted:
+    """Train on ``pairs`` of states ``users`` [V, D] and ``items`` [N, D] and freeze the epoch that matched best.
+
+    ``pairs`` must hold rows of the training period only; nothing else is looked at, neither for the fit nor for the
+    standardisation. ``widths`` are nested losses (default: the whole vector). DataError if the pairs are too few.
+    """
+    learnt, held = pairs.parted(config.held_out)
+    if len(held) < _LEAST_PAIRS or len({*held.liked.tolist()}) < 2 or len({*learnt.liked.tolist()}) < 2:
+        raise DataError(f"{len(pairs)} interactions with texts on both sides are too few to train a compression")
+    seen_users, seen_items = users[np.unique(learnt.version)], items[np.unique(learnt.item)]
+    with repeatable(config.seed):
+        size = len(users), len(items)
+        network = TrainedModules(config, widths or (config.dim,), seen_users, seen_items, size)
+        best, auc, epochs = _train(config, network, learnt, held, torch.from_numpy(users), torch.from_numpy(items))
+    network.load_state_dict(best)
+    if config.shared:
+        frozen = network.user.frozen().standardised(np.concatenate([seen_users, seen_items]))
+        return Fitted(Compressor(method, frozen, frozen), auc, epochs)
+    user, item = network.user.frozen().standardised(seen_users), network.item.frozen().standardised(seen_items)
+    return Fitted(Compressor(method, user, item), auc, epochs)
+
+
+def _train(
+    config: CompressionConfig, network: TrainedModules, learnt: Pairs, held: Pairs, users: Tensor, items: Tensor
+) -> tuple[dict[str, Tensor], float, int]:
+    """(weights of the best epoch, its held-out AUC, epochs run)."""
+    optimizer = torch.optim.AdamW(network.groups(config), foreach=True)
+    shuffle = np.random.default_rng(config.seed)
+    best, best_auc, since, epoch = copy.deepcopy(network.state_dict()), 0.0, 0, 0
+    while epoch < config.epochs and since < config.patience:
+        network.train()
+        order = shuffle.permutation(len(learnt))
+        for at in range(0, len(order) - 1, config.batch_size):
+            rows = order[at : at + config.batch_size]
+            if len(rows) < 2:
+                continue
+            batch = learnt.at(rows)
+            loss = constrained_loss(config, network, users[batch.version], items[batch.item], batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            optimizer.step()
+        epoch += 1
+        auc = area_under_curve(held.liked, _scores(network, held, users, items))
+        since += 1
+        if auc > best_auc:
+            best, best_auc, since = copy.deepcopy(network.state_dict()), auc, 0
+    return best, best_auc, epoch
+
+
+def constrained_loss(
+    config: CompressionConfig, network: TrainedModules, user: Tensor, item: Tensor, pairs: Pairs
+) -> Tensor:
+    """The loss of the module's docstring over the states ``user`` and ``item`` [B, D] of ``pairs``."""
+    version, film, liked = (torch.from_numpy(one).to(user.device) for one in (pairs.version, pairs.item, pairs.liked))
+    users, items, matched = network(user, item, version, film)
+    loss = torch.stack([F.binary_cross_entropy_with_logits(logit, liked) for logit, _ in matched]).mean()
+    first = slice(config.constraint_rows)
+    if config.alpha:
+        sides = ((user[first], network.user, users[first]), (item[first], network.item, items[first]))
+        kept = [nhsic((z - side.centre) * side.scale, c) for z, side, c in sides]
+        loss = loss - config.alpha * torch.stack(kept).mean()
+    if config.beta:
+        compressed = torch.cat([users[first], items[first]], 1)
+        shared = [nhsic(compressed, state[first]) for _, state in matched]
+        loss = loss + config.beta * torch.stack(shared).mean()
+    return loss
+
+
+@torch.inference_mode()
+def _scores(network: TrainedModules, pairs: Pairs, users: Tensor, items: Tensor) -> FloatArray:
+    """Logits [n] of the widest matching network."""
+    network.eval()
+    parts = []
+    for at in range(0, len(pairs), 8192):
+        batch = pairs.at(slice(at, at + 8192))
+        version, film = torch.from_numpy(batch.version), torch.from_numpy(batch.item)
+        _, _, matched = network(users[version], items[film], version, film)
+        parts.append(matched[-1][0].numpy())
+    return np.concatenate(parts)
+
+
+def area_under_curve(liked: FloatArray, scores: FloatArray) -> float:
+    """AUC; 0.5 where one class is missing."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(liked, scores)) if liked.min() < liked.max() else 0.5

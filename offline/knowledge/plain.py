@@ -1,0 +1,26 @@
+"""The control: items' own texts through the encoder, no language model. LLM knowledge of items has to beat this."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.contract.schema import fingerprint
+from offline.knowledge.sources import Sources, frozen_projection, space
+from offline.knowledge.texts import plain_text
+from offline.knowledge.vectors import ItemVectors, Produced
+
+
+def produce(sources: Sources) -> Produced:
+    """Item vectors of the space "item/text"."""
+    spec = sources.spec("text", "item")
+    assert spec is not None
+    features = [sources.catalogue.items.get(item, {}) for item in sources.log.item_ids]
+    described = np.array([sources.words.describes(one) for one in features], np.bool_)
+    texts = [plain_text(sources.words, features[at]) for at in np.flatnonzero(described)]
+    components = {"text": fingerprint(sources.words.model_dump(mode="json")), "encoder": sources.encoder}
+    wide = sources.encode(texts)
+    projection = frozen_projection(sources.folder, components, wide, spec.dim)
+    vectors = np.zeros((len(features), spec.dim), np.float32)
+    vectors[described] = projection.apply(wide)
+    made = space(spec, sources.config.text.dtype, {**components, "projection": projection.digest})
+    return Produced(items=ItemVectors.of_texts(made, vectors, described))

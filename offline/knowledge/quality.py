@@ -1,0 +1,216 @@
+"""Which answers of a language model may become knowledge, and what is wrong with the others.
+
+Looks at one answer and its own prompt at a time, so no record can change the verdict on another one. Nothing here
+understands an answer: an empty phrase in good English passes. The default limits were set on the 6,268 answers of
+SmolLM2-135M in configs/ml-100k.responses.jsonl.gz; beside each limit stands what those answers look like.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Final, Literal, Protocol
+
+from pydantic import BaseModel, Field
+
+from models.contract.schema import FrozenConfig
+from offline.llm import wording
+from offline.llm.answers import Answers
+from offline.llm.protocol import Completion, Prompt
+
+Problem = Literal[
+    "think", "empty", "control", "repetition", "oversize", "truncated", "refusal", "language", "echo", "short"
+]
+State = Literal["ok", "bad", "absent"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+SECOND_TRY: Final = (
+    "Answer in the language of this question, with one or two short, complete sentences of plain text and without your "
+    "reasoning. Go by the facts given above. Do not repeat yourself or the question."
+)
+SECOND_TEMPERATURE: Final = 0.7
+"""On the 32 bad answers among those 6,268: the words above cure 26 at temperature 0, with temperature 0.7 they cure 30,
+and so does the temperature alone."""
+
+_READ: Final = 20_000  # characters that are looked at; a longer answer is bad by its length anyway
+_ENOUGH_WORDS: Final = 8  # fewer say little about the language
+_ENOUGH_LETTERS: Final = 8
+
+
+class QualityRules(BaseModel):
+    """Where the line is drawn. ``language``: "english" asks for English function words where the prompt has them,
+    "script" only for the prompt's writing systems, "any" for nothing; prompts that name the language of the answer
+    want "any"."""
+
+    model_config = FrozenConfig
+
+    least_words: Annotated[int, Field(ge=1)] = 4  # the shortest real answer has 9
+    characters_per_token: Annotated[float, Field(gt=0)] = 16.0  # of max_tokens; real answers have at most 6.1
+    least_trigrams: Share = 0.6  # different ones; 10 real answers fail this or the next limit, all of them loops
+    repeats: Annotated[int, Field(ge=2)] = 4  # the same words so often in a row
+    least_compressed: Share = 0.2  # zlib's size to the text's, for loops of characters; real answers: at least 0.26
+    echo_words: Annotated[int, Field(ge=6)] = 20  # copied in one piece; at most 16 in real answers (a list of titles)
+    echo_share: Share = 0.7  # of the words, copied in pieces of 6 or more; at most 0.67 in real answers (that list)
+    english: Share = 0.06  # function words; real answers have at least 0.077, sentences in 12 other languages none
+    script: Share = 0.6  # of the letters, in the prompt's writing systems; real answers: all
+    language: Literal["english", "script", "any"] = "english"
+
+
+DEFAULT_RULES: Final = QualityRules()
+
+
+def cleaned(answer: Completion, prompt: Prompt) -> str:
+    """What is worth keeping of an answer: no reasoning, and no sentence that max_tokens cut off. "" if nothing is."""
+    text = wording.without_reasoning(answer.text)
+    return repaired(text) if was_cut(answer, prompt) else text
+
+
+def was_cut(answer: Completion, prompt: Prompt) -> bool:
+    """Whether the answer used up its tokens. A server that reports no usage (0 tokens) never seems to cut."""
+    return answer.completion_tokens >= prompt.max_tokens
+
+
+def repaired(text: str) -> str:
+    """``text`` up to its last complete sentence; "" if there is none."""
+    return wording.complete_sentences(text)
+
+
+def problem(answer: Completion, prompt: Prompt, rules: QualityRules = DEFAULT_RULES) -> Problem | None:
+    """The first thing that keeps ``cleaned(answer, prompt)`` from being used; None if it may be used.
+
+    "think" is reasoning that never closes, "truncated" an answer without one complete sentence, "control" a control
+    character or a token of a chat template, "echo" a long copy of the prompt.
+    """
+    whole = wording.without_reasoning(answer.text)
+    if wording.reasons_without_end(whole):
+        return "think"
+    if not wording.words(whole[:_READ]):
+        return "empty"
+    text = repaired(whole[:_READ]) if was_cut(answer, prompt) else whole[:_READ]
+    if wording.has_control_characters(text):
+        return "control"
+    looked_at = text or whole[:_READ]
+    spoken = wording.words(looked_at)
+    if _repeats(looked_at, spoken, rules):
+        return "repetition"
+    if len(whole) > min(_READ, rules.characters_per_token * prompt.max_tokens):
+        return "oversize"
+    if not text:
+        return "truncated"
+    return _unusable(text, spoken, prompt, rules)
+
+
+def _repeats(text: str, spoken: Sequence[str], rules: QualityRules) -> bool:
+    return (
+        wording.distinct_trigrams(spoken) < rules.least_trigrams
+        or wording.most_repeats(spoken) >= rules.repeats
+        or wording.compressed_share(text) < rules.least_compressed
+    )
+
+
+def _unusable(text: str, spoken: Sequence[str], prompt: Prompt, rules: QualityRules) -> Problem | None:
+    """What is wrong with a text of sound form."""
+    if wording.refuses(text):
+        return "refusal"
+    question = " ".join(message for _, message in prompt.messages)
+    asked = wording.words(question)
+    if rules.language != "any" and _in_another_script(text, question, rules):
+        return "language"
+    if rules.language == "english" and _left_english(spoken, asked, rules):
+        return "language"
+    longest, share = wording.copied(spoken, asked)
+    if longest >= rules.echo_words or share > rules.echo_share:
+        return "echo"
+    return "short" if len(spoken) < rules.least_words else None
+
+
+def _left_english(spoken: Sequence[str], asked: Sequence[str], rules: QualityRules) -> bool:
+    if min(len(spoken), len(asked)) < _ENOUGH_WORDS:
+        return False
+    return wording.english_share(asked) >= rules.english > wording.english_share(spoken)
+
+
+def _in_another_script(text: str, question: str, rules: QualityRules) -> bool:
+    asked, answered = wording.scripts(question), wording.scripts(text)
+    # a foreign title in the prompt allows its script, a single borrowed letter does not
+    allowed = [script for script, letters in asked.items() if letters >= 0.1 * asked.total()]
+    letters = answered.total()
+    return letters >= _ENOUGH_LETTERS and sum(answered[script] for script in allowed) < rules.script * letters
+
+
+class Asks(Protocol):
+    """What is needed of an LLMSession."""
+
+    def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """One text and one state per prompt, in order; the text is None unless the state is "ok".
+
+    "bad" is final: both answers are in the cache and another run would not ask again. "absent" is what the next run
+    asks for, a second try that is still missing included. `found` counts the problems of first answers, `left` those
+    that the second try did not cure.
+    """
+
+    texts: tuple[str | None, ...]
+    states: tuple[State, ...]
+    found: Mapping[Problem, int]
+    left: Mapping[Problem, int]
+    stopped: str | None = None
+
+    def count(self, state: State) -> int:
+        return self.states.count(state)
+
+    def summary(self) -> str:
+        """Return one readable line."""
+        again = ", ".join(f"{count} {name}" for name, count in sorted(self.found.items()))
+        bad = ", ".join(f"{count} {name}" for name, count in sorted(self.left.items()))
+        return (
+            f"{len(self.texts)} prompts: {self.count('ok')} usable, {self.count('bad')} bad{f' ({bad})' if bad else ''}"
+            f", {self.count('absent')} absent{f'; asked again: {again}' if again else ''}"
+        )
+
+
+def usable(
+    session: Asks,
+    prompts: Sequence[Prompt],
+    label: str,
+    rules: QualityRules = DEFAULT_RULES,
+    second_try: str = SECOND_TRY,
+) -> Usable:
+    """Ask all prompts, and those with a bad answer once more with the words ``second_try`` added.
+
+    The second prompt depends on the first alone and has a cache key of its own, so a prompt that is known to be bad
+    twice costs nothing in later runs.
+    """
+    first = session.ask_all(prompts, label)
+    verdicts = [_verdict(answer, prompt, rules) for answer, prompt in zip(first.completions, prompts, strict=True)]
+    bad = [at for at, (_, wrong) in enumerate(verdicts) if wrong is not None]
+    again = [asked_again(prompts[at], second_try) for at in bad]
+    second = session.ask_all(again, f"{label}, second try") if bad else Answers(())
+    found = Counter(wrong for _, wrong in verdicts if wrong is not None)
+    for at, answer, prompt in zip(bad, second.completions, again, strict=True):
+        verdicts[at] = _verdict(answer, prompt, rules)
+    return Usable(
+        texts=tuple(text for text, _ in verdicts),
+        states=tuple("bad" if wrong else "absent" if text is None else "ok" for text, wrong in verdicts),
+        found=found,
+        left=Counter(wrong for _, wrong in verdicts if wrong is not None),
+        stopped=first.stopped or second.stopped,
+    )
+
+
+def asked_again(prompt: Prompt, second_try: str = SECOND_TRY) -> Prompt:
+    """The prompt of the second try."""
+    *earlier, (role, text) = prompt.messages
+    return replace(prompt, messages=(*earlier, (role, f"{text}\n{second_try}")), temperature=SECOND_TEMPERATURE)
+
+
+def _verdict(answer: Completion | None, prompt: Prompt, rules: QualityRules) -> tuple[str | None, Problem | None]:
+    """(text, problem): a usable text without a problem, or a problem without a text; neither for an absent answer."""
+    if answer is None:
+        return None, None
+    wrong = problem(answer, prompt, rules)
+    return (cleaned(answer, prompt), None) if wrong is None else (None, wrong)

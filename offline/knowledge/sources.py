@@ -1,0 +1,124 @@
+"""What every producer of knowledge reads, and the spaces it makes. A producer turns sources into ``Produced``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from models.contract.knowledge import FloatArray, Space
+from models.contract.schema import FeatureSchema, KnowledgeSpec, fingerprint
+from offline.config import KnowledgeConfig
+from offline.data.catalogue import Catalogue
+from offline.data.log import InteractionLog
+from offline.data.texts import TextsConfig
+from offline.engine.local import LocalEngine
+from offline.engine.protocol import Engine
+from offline.knowledge.interests import Interests
+from offline.knowledge.liber.prompts import PartitionFacts, summary_prompt, summary_text
+from offline.knowledge.projection import Projection
+from offline.knowledge.texts import item_prompt, item_text
+from offline.knowledge.vectors import Produced
+
+
+class NotFoundedError(RuntimeError):
+    """A producer cannot make its frozen parts yet, because texts of the training period are still missing.
+
+    Founding on what happens to be there would make another space than an undisturbed run would.
+    """
+
+
+class Encode(Protocol):
+    """Texts -> unit vectors float32 [n, width]; each text is encoded once and kept."""
+
+    def __call__(self, texts: Sequence[str]) -> FloatArray: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """One run's inputs. ``folder`` keeps the producer's frozen parts, ``checkpoints`` converted weights of language
+    models; ``engine`` runs what is heavy; ``trained_rows`` is the first log row after the training period: frozen parts
+    may be fitted on earlier rows only."""
+
+    config: KnowledgeConfig
+    schema: FeatureSchema
+    words: TextsConfig
+    catalogue: Catalogue
+    log: InteractionLog
+    trained_rows: int
+    interests: Interests
+    encode: Encode
+    llm: str
+    encoder: str
+    folder: Path
+    checkpoints: Path
+    engine: Engine = field(default_factory=LocalEngine)
+
+    def of(self, producer: str) -> Sources:
+        """The same, with the folder of one producer."""
+        return replace(self, folder=self.folder / producer)
+
+    def spec(self, producer: str, side: str) -> KnowledgeSpec | None:
+        """What the schema wants of a producer on one side."""
+        return next((one for one in self.schema.knowledge if (one.name, one.side) == (producer, side)), None)
+
+    @property
+    def early(self) -> npt.NDArray[np.bool_]:
+        """[P] whether a partition closed within the training period."""
+        return np.asarray(self.interests.partitions.closed_at < self.trained_rows, np.bool_)
+
+    def need(self, absent: npt.NDArray[np.bool_]) -> None:
+        """NotFoundedError if any text is still to come."""
+        if absent.any():
+            raise NotFoundedError(f"{int(absent.sum())} texts of the training period are still missing")
+
+    def need_training_texts(self) -> None:
+        """NotFoundedError unless all texts of items, and of partitions of the training period, are there or bad."""
+        self.need(np.concatenate([self.interests.items.absent, self.interests.summaries.absent & self.early]))
+
+
+class Producer(Protocol):
+    """Makes knowledge of users, of items, or of both. NotFoundedError if it cannot begin yet."""
+
+    def __call__(self, sources: Sources) -> Produced: ...
+
+
+def space(spec: KnowledgeSpec, dtype: str, components: Mapping[str, str]) -> Space:
+    """The space that fills ``spec``."""
+    shape = {"name": spec.name, "side": spec.side, "rows": spec.rows, "dim": spec.dim, "dtype": dtype}
+    return Space.model_validate({**shape, "components": dict(components)})
+
+
+def text_form(sources: Sources) -> str:
+    """Changes whenever what is asked or encoded of items and partitions would: prompts, words, trigger."""
+    config, words = sources.config, sources.words
+    facts = PartitionFacts(["A", "B"], [True, False], [["C"], ["D"]])
+    sample: dict[str, object] = {}
+    forms = [
+        words.model_dump(mode="json"),
+        repr(item_prompt(words, sample, config.item_tokens)),
+        item_text(words, sample, "answer"),
+        str(config.liber.titles),
+        repr(summary_prompt(words, facts, config.liber.summary_tokens, config.liber.titles)),
+        summary_text(facts, "answer"),
+        repr(config.liber.trigger),
+    ]
+    return fingerprint(forms)
+
+
+def frozen_projection(folder: Path, components: Mapping[str, str], texts: FloatArray, dim: int) -> Projection:
+    """The projection founded under these components, or a new one fitted on ``texts`` [n, width]."""
+    path = folder / f"projection-{fingerprint({**components, 'dim': dim})}.npz"
+    if path.is_file():
+        return Projection.load(path)
+    projection = Projection.fit(texts, dim)
+    projection.save(path)
+    return projection
+
+
+def is_founded(folder: Path, components: Mapping[str, str], dim: int) -> bool:
+    return (folder / f"projection-{fingerprint({**components, 'dim': dim})}.npz").is_file()

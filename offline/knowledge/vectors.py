@@ -1,0 +1,191 @@
+"""What the producers make: vectors of users and items in spaces, and which of them a sample may see.
+
+User knowledge comes in versions: each holds from the moment that some interaction of the user arrived. Item knowledge
+comes in slices of the log: slice m knows nothing that happened at or after its first row. Methods that read texts alone
+have one slice. Knows arrays and files; does not know how a vector was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from models.contract.knowledge import LEAST_PEAK, FloatArray, KnowledgeRecord, Space
+from models.contract.schema import FeatureSchema
+from offline.data.catalogue import DataError
+from offline.data.files import read_arrays, read_json, write_arrays, write_json
+
+Rows = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class UserVectors:
+    """Versions of all users in one space, grouped by user, oldest first.
+
+    ``vectors`` [V, dim]; versions ``start[u] .. start[u + 1] - 1`` belong to user u; version v holds for samples at log
+    rows after ``since[v]`` [V], which rises within a user. ``codes`` [V, k] or None. A record holds a user's last
+    ``space.rows`` versions.
+    """
+
+    space: Space
+    vectors: FloatArray
+    start: Rows
+    since: Rows
+    codes: Codes | None = None
+
+    def visible(self, user: Rows, row: Rows) -> Rows:
+        """How many versions of each ``user`` [n] a sample at log row ``row`` [n] may see."""
+        owner = np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
+        far = int(max(self.since.max(initial=0), row.max(initial=0))) + 2
+        place = np.searchsorted(owner * far + self.since + 1, user * far + row, side="right")
+        return np.asarray(np.maximum(place - self.start[user], 0), np.int64)
+
+    def of_user(self, user: int) -> FloatArray:
+        """What is published of a user: vectors [rows, dim], oldest first."""
+        end = self.start[user + 1]
+        return np.asarray(self.vectors[max(self.start[user], end - self.space.rows) : end])
+
+    def codes_of(self, user: int) -> tuple[int, ...]:
+        """Codes of a user's newest version, which are published with the vectors."""
+        if self.codes is None or self.start[user] == self.start[user + 1]:
+            return ()
+        return tuple(self.codes[self.start[user + 1] - 1].tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class ItemVectors:
+    """Items in one space.
+
+    ``vectors`` [M, items, dim], zeros where ``known`` [items] is false; slice m holds for samples at log rows from
+    ``from_row[m]`` [M] on, and the last one is what is published. ``codes`` [items, k] or None.
+    """
+
+    space: Space
+    vectors: FloatArray
+    known: npt.NDArray[np.bool_]
+    from_row: Rows
+    codes: Codes | None = None
+
+    @classmethod
+    def of_texts(cls, space: Space, vectors: FloatArray, known: npt.NDArray[np.bool_]) -> ItemVectors:
+        """One slice: vectors [items, dim] that know no interaction."""
+        return cls(space, vectors[None], known, np.zeros(1, np.int64))
+
+    @property
+    def published(self) -> FloatArray:
+        return np.asarray(self.vectors[-1])
+
+    def codes_of(self, item: int) -> tuple[int, ...]:
+        return () if self.codes is None else tuple(self.codes[item].tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """What one producer made. ``texts`` are for people: what the newest version of each user id says."""
+
+    users: UserVectors | None = None
+    items: ItemVectors | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        return tuple(one.space for one in (self.users, self.items) if one is not None)
+
+    @staticmethod
+    def files(folder: Path) -> tuple[Path, Path]:
+        """Where ``save`` puts it."""
+        return folder / "vectors.npz", folder / "texts.json"
+
+    def save(self, folder: Path) -> None:
+        arrays: dict[str, npt.NDArray[np.generic]] = {}
+        if self.users is not None:
+            arrays |= {"user_vectors": self.users.vectors, "start": self.users.start, "since": self.users.since}
+            arrays |= {} if self.users.codes is None else {"user_codes": self.users.codes}
+        if self.items is not None:
+            arrays |= {"item_vectors": self.items.vectors, "known": self.items.known, "from_row": self.items.from_row}
+            arrays |= {} if self.items.codes is None else {"item_codes": self.items.codes}
+        vectors, texts = self.files(folder)
+        write_arrays(vectors, **arrays)
+        write_json(texts, {"spaces": [one.model_dump(mode="json") for one in self.spaces], "texts": dict(self.texts)})
+
+    @classmethod
+    def load(cls, folder: Path) -> Produced:
+        """Inverse of ``save``; DataError if it is absent, damaged or of another version."""
+        vectors, texts = cls.files(folder)
+        a, document = read_arrays(vectors), read_json(texts)
+        users = items = None
+        try:
+            for space in map(Space.model_validate, document["spaces"]):
+                if space.side == "user":
+                    users = UserVectors(space, a["user_vectors"], a["start"], a["since"], a.get("user_codes"))
+                else:
+                    items = ItemVectors(space, a["item_vectors"], a["known"], a["from_row"], a.get("item_codes"))
+            return cls(users, items, document["texts"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{folder} holds knowledge of another version: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """All producers' knowledge by producer name."""
+
+    produced: Mapping[str, Produced]
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        return tuple(space for one in self.produced.values() for space in one.spaces)
+
+    @property
+    def users(self) -> Mapping[str, UserVectors]:
+        return {name: one.users for name, one in self.produced.items() if one.users is not None}
+
+    @property
+    def items(self) -> Mapping[str, ItemVectors]:
+        return {name: one.items for name, one in self.produced.items() if one.items is not None}
+
+    def of(self, producers: Collection[str]) -> Knowledge:
+        """That of some producers alone."""
+        return Knowledge({name: one for name, one in self.produced.items() if name in producers})
+
+    def schema(self, wanted: FeatureSchema) -> FeatureSchema:
+        """``wanted`` with as much of its knowledge as there is.
+
+        A producer that never finished, or finished under another shape, is left out.
+        """
+        held = {(space.key, space.rows, space.dim) for space in self.spaces}
+        missing = {spec.name for spec in wanted.knowledge if (spec.key, spec.rows, spec.dim) not in held}
+        return wanted.with_knowledge(tuple(name for name in self.produced if name not in missing))
+
+    def of_user(self, user: int) -> dict[str, FloatArray]:
+        """What the service reads of a user: vectors [rows, dim] by producer, as published."""
+        found = {name: one.of_user(user) for name, one in self.users.items()}
+        return {name: as_record(one, self.users[name].space) for name, one in found.items() if len(one)}
+
+    def fits(self, users: int, items: int) -> bool:
+        """Whether it was made from a log of so many users and items."""
+        return all(len(one.start) == users + 1 for one in self.users.values()) and all(
+            len(one.known) == items for one in self.items.values()
+        )
+
+
+def as_record(vectors: FloatArray, space: Space) -> FloatArray:
+    """Vectors [rows, dim] as a reader of their record gets them back: rounded to the space's number format."""
+    packed = KnowledgeRecord("", space.fingerprint, vectors, 0, 0).pack(space.dtype)
+    return KnowledgeRecord.unpack(packed, "", space.fingerprint).vectors
+
+
+def as_published(vectors: FloatArray, space: Space) -> FloatArray:
+    """Vectors [n, dim] as a reader gets them back when each row is a record of its own.
+
+    An int8 record of several rows shares one scale, so there a user's older rows may come back slightly different.
+    """
+    if space.dtype == "float16":
+        return vectors.astype(np.float16).astype(np.float32)
+    scale = np.abs(vectors).max(axis=-1, keepdims=True, initial=0.0).astype(np.float64) / 127.0
+    scale = np.where(scale * 127.0 > LEAST_PEAK, scale, 1.0).astype(np.float32)
+    return np.asarray(np.rint(vectors / scale) * scale + np.float32(0.0), np.float32)  # a record knows no -0.0

@@ -1,0 +1,109 @@
+"""One job at a time per work folder: two at once would pay prompts twice and overwrite each other's files.
+
+The kernel's lock on the file is the truth: it ends with the process that took it, however that ends. The text in the
+file only tells people who that is. It is emptied with the lock and checked against the processes there are, so that
+what a killed job left behind is never shown as the holder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+
+class LockedError(RuntimeError):
+    """Another job holds the folder. ``holder`` says who, if it has said so."""
+
+    def __init__(self, folder: Path, holder: Holder | None) -> None:
+        who = "by a process that has not said who it is" if holder is None else f"by {holder.told()}"
+        super().__init__(f"another job is at work in {folder}: held {who}")
+        self.holder = holder
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a folder. ``since`` is ISO 8601 in UTC; ``begun`` tells two processes of one number apart (Linux)."""
+
+    pid: int
+    job: str
+    host: str
+    since: str
+    begun: str = ""
+
+    @classmethod
+    def me(cls, job: str) -> Holder:
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(os.getpid(), job, socket.gethostname(), since, _begun(os.getpid()))
+
+    def told(self) -> str:
+        return f"`{self.job}`, process {self.pid} on {self.host}, since {self.since}"
+
+    def lives(self) -> bool:
+        """Whether the process may still be there; always true of another host, which we cannot see."""
+        if self.host != socket.gethostname():
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # it is there, and another user's
+        return _begun(self.pid) == self.begun
+
+
+@contextmanager
+def exclusive(folder: Path, job: str) -> Iterator[None]:
+    """Hold ``folder``, which is made if need be. LockedError, at once, if another job holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LockedError(folder, _read(file)) from error
+        try:
+            _write(file, json.dumps(asdict(Holder.me(job))))
+            yield
+        finally:
+            _write(file, "")
+
+
+def holder(folder: Path) -> Holder | None:
+    """Who holds ``folder``, as far as the text tells; None if nobody does. Does not touch the lock: a job that starts
+    at this moment must not find it taken."""
+    try:
+        with (folder / "lock").open(encoding="utf-8") as file:
+            return _read(file)
+    except FileNotFoundError:
+        return None
+
+
+def _write(file: IO[str], text: str) -> None:
+    file.truncate(0)
+    file.write(text)
+    file.flush()
+
+
+def _read(file: IO[str]) -> Holder | None:
+    file.seek(0)
+    try:
+        found = Holder(**json.loads(file.read()))
+    except (ValueError, TypeError):
+        return None  # empty: whoever took the lock is about to write
+    return found if found.lives() else None
+
+
+def _begun(pid: int) -> str:
+    """The process's time of birth in clock ticks since boot; "" where the system does not tell."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]

@@ -1,0 +1,38 @@
+"""A producer from outside: what its result depends on, whether it is up to date, and what it came to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from offline.data.files import file_digest
+from offline.data.log import InteractionLog
+from offline.data.source import Source
+from offline.knowledge import run as producers
+from offline.knowledge.vectors import Produced
+from offline.stages import Job, Stages
+
+
+def producer_inputs(job: Job, name: str, source: Source, log: InteractionLog) -> dict[str, Any]:
+    """All that a producer's result depends on. How answers are fetched, and at what price, is not among it."""
+    llm = job.config.llm.model_dump(mode="json", include={"backend", "model", "dtype"})
+    return {
+        **producers.inputs(job.config, name, llm, log),
+        "source": source.fingerprint,
+        "imported": file_digest(job.imported),
+    }
+
+
+def is_made(job: Job, name: str, inputs: dict[str, Any]) -> bool:
+    """Whether a producer finished with these inputs, and left nothing to ask."""
+    return job.use_cache and Stages(job).is_current(name, inputs, *Produced.files(job.knowledge / name))
+
+
+def outcome(state: str, made: Produced | None, absent: int = 0) -> dict[str, Any]:
+    """A producer's entry in the ledger."""
+    entry: dict[str, Any] = {"state": state, "absent": absent}
+    if made is not None and made.users is not None:
+        entry["users"] = int((made.users.start[1:] > made.users.start[:-1]).sum())
+        entry["versions"] = len(made.users.vectors)
+    if made is not None and made.items is not None:
+        entry["items"] = int(made.items.known.sum())
+    return entry

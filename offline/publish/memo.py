@@ -1,0 +1,115 @@
+"""What the last publication left in Redis, so that the next need not read every record to find out what changed.
+
+For each record its digest and its expiry, by position in the interaction log. The memo counts only while Redis carries
+the stamp with which it was saved. The stamp goes before the first record is written and a new one comes after the last,
+so a Redis that was wiped, set back to a snapshot, written by another work folder or left by a killed publication has
+none or another; then every record is read. What the stamp does not show is a record that somebody deleted by hand, or
+that Redis evicted: it comes back when its expiry is renewed, or when a publication is asked to verify all records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from offline.data.files import write_bytes
+from offline.publish.connection import Store
+
+MEMO_FOLDER = "published"
+"""Inside a work folder."""
+
+_ENTRY = np.dtype([("digest", "<u8"), ("until", "<i8")])
+
+
+def digest(*parts: bytes) -> int:
+    """64 bits that tell contents apart; never 0, which is an entry that knows nothing."""
+    return int.from_bytes(hashlib.blake2b(b"\0".join(parts), digest_size=8).digest(), "little") or 1
+
+
+class Remembered:
+    """Records of one kind: their digests, and until when (unix s) they stay fresh."""
+
+    def __init__(self, table: npt.NDArray[np.void], trusted: bool) -> None:
+        self._table = table
+        self._trusted = trusted
+
+    def holds(self, number: int, digest: int, until: int = 0) -> bool:
+        """Whether Redis holds this content for the owner ``number``, fresh at ``until``."""
+        entry = self._table[number]
+        return self._trusted and bool(entry["digest"] == digest and entry["until"] >= until)
+
+    def note(self, number: int, digest: int, until: int = 0) -> None:
+        """Redis holds it: it was just read there, or written after ``Memo.about_to_write``."""
+        self._table[number] = (digest, until)
+
+
+class Memo:
+    """The memo of one store in ``folder``, which no other process uses meanwhile. ``verify`` trusts nothing in it."""
+
+    def __init__(self, store: Store, folder: Path, *, verify: bool = False) -> None:
+        self._store = store
+        self._folder = folder
+        self._trusted = not verify
+        self._stamp: Any = store.redis.get(store.keys.stamp)
+        self._written = False
+        self._tables: dict[str, npt.NDArray[np.void]] = {}
+        path = folder / "stamp"
+        if self._stamp is None or not path.is_file() or path.read_bytes() != self._stamp:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def of(self, kind: str, owners: int) -> Remembered:
+        """What is remembered of ``owners`` records of one kind, such as "user/liber"."""
+        path = self._folder / f"{kind.replace('/', '-').replace(' ', '-')}.npy"
+        self._tables[kind] = _opened(path, max(owners, 1))
+        return Remembered(self._tables[kind], self._trusted)
+
+    def about_to_write(self) -> None:
+        """Call before a record is written: from here to ``save`` neither this memo counts nor anybody else's."""
+        if not self._written:
+            (self._folder / "stamp").unlink(missing_ok=True)
+            forget(self._store)
+            self._written = True
+
+    def save(self) -> None:
+        """After the last record: let the memo count from now on. Redis is left alone if nothing was written to it."""
+        for table in self._tables.values():
+            if isinstance(table, np.memmap):
+                table.flush()
+        stamp = self._stamp
+        if stamp is None or self._written:
+            stamp = secrets.token_hex(8).encode()
+        write_bytes(self._folder / "stamp", stamp)
+        if stamp != self._stamp:
+            self._store.redis.set(self._store.keys.stamp, stamp)
+
+
+def forget(store: Store) -> None:
+    """Take the stamp away: whoever writes records without a memo calls this first."""
+    store.redis.delete(store.keys.stamp)
+
+
+def _opened(path: Path, owners: int) -> npt.NDArray[np.void]:
+    """The table in ``path``, grown to ``owners`` entries; an empty one if it is absent or not understood."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = np.zeros(0, _ENTRY)
+    try:
+        table = np.lib.format.open_memmap(path, mode="r+")
+        if table.dtype == _ENTRY and table.ndim == 1:
+            held = table
+    except (OSError, ValueError):
+        pass
+    if len(held) >= owners:
+        return held
+    grown = np.zeros(owners + owners // 8, _ENTRY)
+    grown[: len(held)] = held
+    del held
+    path.unlink(missing_ok=True)
+    fresh = np.lib.format.open_memmap(path, mode="w+", dtype=_ENTRY, shape=grown.shape)
+    fresh[:] = grown
+    return fresh

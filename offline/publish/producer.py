@@ -1,0 +1,221 @@
+"""One producer's knowledge within the live release: written, held back, and taken back alone.
+
+A producer that was rolled back is held: publications leave its records as they are, renew their expiries, and say so,
+until somebody asks for its return. A hold is of spaces: when the producer makes a new space, for a new model, nothing
+is held of that.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.contract.artifact import ArtifactError
+from models.contract.knowledge import Space
+from offline.data.log import InteractionLog
+from offline.knowledge.vectors import Produced, UserVectors
+from offline.publish import release
+from offline.publish.connection import Store
+from offline.publish.knowledge import (
+    GRACE_SECONDS,
+    content_digest,
+    entries,
+    owners,
+    renew_knowledge,
+    restamped,
+    times,
+    write_knowledge,
+)
+from offline.publish.memo import MEMO_FOLDER, Memo, forget
+from offline.publish.records import Written
+from offline.publish.release import SwitchError
+from offline.publish.undo import JOURNAL_FILE, Journal
+
+_REMEMBERED = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What publications of one work folder remember beside Redis."""
+
+    memo: Memo
+    journal: Journal
+
+
+@contextmanager
+def noted(store: Store, workdir: Path, *, verify: bool = False) -> Iterator[Notes]:
+    """Memo and journal of a work folder. The memo is saved if all goes well; with ``verify`` it is not believed."""
+    with Journal(workdir / JOURNAL_FILE) as journal:
+        notes = Notes(Memo(store, workdir / MEMO_FOLDER, verify=verify), journal)
+        yield notes
+        notes.memo.save()
+
+
+def write_produced(
+    store: Store,
+    log: InteractionLog,
+    name: str,
+    produced: Produced,
+    ttl_seconds: int,
+    notes: Notes,
+    users: Collection[int] | None,
+) -> dict[str, Written]:
+    """Records of one producer that changed, by "user/liber" and the like; of ``users`` only, if that is given.
+
+    Changes are journaled if the live release reads the producer's spaces. The first fill of a new space is not: it is
+    rolled back by rolling back its release.
+    """
+    spaces = spaces_of(produced.spaces)
+    is_held = bool(held_of(store, produced.spaces))
+    undo = None
+    if not is_held and served(store, name) == spaces:
+        undo = notes.journal.publication(store, name, spaces)
+    records = {}
+    for vectors in (produced.users, produced.items):
+        if vectors is None:
+            continue
+        ids = log.user_ids if isinstance(vectors, UserVectors) else log.item_ids
+        numbers = owners(vectors, ids, users if isinstance(vectors, UserVectors) else None)
+        if is_held:
+            names = (ids[number] for number in numbers)
+            count = renew_knowledge(store, vectors.space, names, ttl_seconds, notes.memo)
+        else:
+            made = entries(vectors, ids, numbers)
+            count = write_knowledge(store, vectors.space, made, len(ids), ttl_seconds, notes.memo, undo)
+        records[vectors.space.key] = count
+    if undo is not None:
+        undo.close()
+    return records
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """What a rollback did to the records that a producer's last publication had changed.
+
+    ``restored`` say again what they said before; ``removed`` were new then; ``left`` were changed by somebody since,
+    or are gone, and stay so.
+    """
+
+    release: str
+    spaces: tuple[str, ...]
+    restored: int
+    removed: int
+    left: int
+    size: int
+
+
+def rollback_producer(store: Store, journal: Journal, name: str) -> RolledBack:
+    """Take back what the producer's last publication changed in the live release, and hold the producer.
+
+    Again: take back the publication before that one. One that is killed is completed by the next call. The caller has
+    the work folder to itself. SwitchError if there is nothing to go back to.
+    """
+    live = release.live_release(store)
+    if live is None:
+        raise SwitchError("nothing is live yet")
+    spaces = served(store, name)
+    if not spaces:
+        raise SwitchError(f"release {live} reads no knowledge of {name!r}")
+    publication = journal.to_undo(store, name, spaces)
+    if publication is None:
+        raise SwitchError(
+            f"no publication of {name!r} to take back: since its spaces are live, the undo journal holds none "
+            "(to leave the spaces themselves, roll back the release)"
+        )
+    hold(store, spaces)  # first: a refresh between a killed rollback and the next must not write
+    journal.begin_undo(publication)
+    interrupted = release.begin_change(store, live)
+    forget(store)
+    result = _Restored()
+    for chunk in journal.changes(publication):
+        _restore(store, chunk, result)
+    of_items = any(key.startswith("item/") for key in spaces)
+    release.end_change(store, live, interrupted or (of_items and result.restored + result.removed > 0))
+    journal.undone(publication)
+    return RolledBack(live, tuple(spaces), result.restored, result.removed, result.left, result.size)
+
+
+@dataclass(slots=True)
+class _Restored:
+    restored: int = 0
+    removed: int = 0
+    left: int = 0
+    size: int = 0
+
+
+def _restore(store: Store, chunk: list[tuple[str, bytes | None, bytes]], result: _Restored) -> None:
+    """Put back what Redis still holds as it was written. A restored record has at least half of its life before it."""
+    now = int(time.time())
+    replies: Any = store.redis.mget([key for key, _, _ in chunk])
+    pipeline = store.redis.pipeline(transaction=False)
+    for (key, old, new), reply in zip(chunk, replies, strict=True):
+        holds = None if reply is None else content_digest(reply)
+        if holds == (None if old is None else content_digest(old)):
+            # A rollback that was killed got so far, or a publication that was killed did not.
+            result.restored, result.removed = result.restored + (old is not None), result.removed + (old is None)
+        elif holds != new:
+            result.left += 1
+        elif old is None:
+            pipeline.delete(key)
+            result.removed += 1
+        else:
+            written_at, expires_at = times(old)
+            life = expires_at - written_at
+            if expires_at < now + life // 2:
+                old, expires_at = restamped(old, now, now + life), now + life
+            pipeline.set(key, old, exat=expires_at + GRACE_SECONDS)
+            result.restored += 1
+            result.size += len(old)
+    pipeline.execute()
+
+
+def spaces_of(spaces: Iterable[Space]) -> dict[str, str]:
+    """Fingerprints by "user/liber" and the like, as a release's manifest has them."""
+    return {space.key: space.fingerprint for space in spaces}
+
+
+def served(store: Store, name: str) -> dict[str, str]:
+    """The spaces of a producer that the live release reads; empty if it reads none, or is not understood."""
+    live = release.live_release(store)
+    try:
+        spaces: Mapping[str, str] = {} if live is None else release.read_manifest(store, live).spaces
+    except ArtifactError:
+        return {}
+    return {key: space for key, space in spaces.items() if key.partition("/")[2] == name}
+
+
+def held(store: Store) -> list[str]:
+    """The spaces that somebody rolled back: "user/liber:FINGERPRINT"."""
+    document: Any = store.redis.get(store.keys.held)
+    return list(json.loads(document)) if document else []
+
+
+def hold(store: Store, spaces: Mapping[str, str]) -> None:
+    """Let publications leave the records of these spaces alone, until ``let_go``."""
+    before = held(store)
+    added = [one for one in _marks(spaces) if one not in before]
+    if added:
+        store.redis.set(store.keys.held, json.dumps([*before, *added][-_REMEMBERED:]))
+
+
+def let_go(store: Store, spaces: Mapping[str, str]) -> None:
+    """The counterpart of ``hold``."""
+    before = held(store)
+    left = [one for one in before if one not in _marks(spaces)]
+    if left != before:
+        store.redis.set(store.keys.held, json.dumps(left))
+
+
+def held_of(store: Store, spaces: Iterable[Space]) -> list[str]:
+    """Those of ``spaces`` that are held, as "user/liber"."""
+    marks = held(store)
+    return [space.key for space in spaces if f"{space.key}:{space.fingerprint}" in marks]
+
+
+def _marks(spaces: Mapping[str, str]) -> list[str]:
+    return [f"{key}:{space}" for key, space in spaces.items()]

@@ -1,0 +1,219 @@
+"""The undo journal: what knowledge records held before each publication of a producer, in one SQLite file.
+
+What a chunk is about to overwrite is on the disk (synchronous=FULL, one transaction) before anything of it is written
+to Redis. So a publication that was killed can be rolled back as well as one that finished, and one that is run again
+goes on in its own journal. The newest three publications of a producer are kept. Knows bytes; not what is in them.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from offline.publish.connection import Store, StoreError
+
+JOURNAL_FILE = "undo.sqlite"
+"""Inside a work folder."""
+
+KEPT = 3
+_VERSION = 1
+_BUSY_SECONDS = 60.0
+_PAGE = 1000
+
+_SCHEMA = (
+    """CREATE TABLE publications (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    whose TEXT NOT NULL,
+    spaces TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('open', 'done', 'undoing'))
+)""",
+    """CREATE TABLE records (
+    publication INTEGER NOT NULL REFERENCES publications (id) ON DELETE CASCADE,
+    key TEXT NOT NULL,
+    old BLOB,
+    new BLOB NOT NULL,
+    PRIMARY KEY (publication, key)
+)""",
+)
+
+# A publication that was killed and run again finds its own work in Redis; what was there before that is still the old.
+_NOTE = """
+INSERT INTO records VALUES (:publication, :key, :old, :new) ON CONFLICT (publication, key) DO UPDATE
+SET old = CASE WHEN new = :replaced THEN old ELSE excluded.old END, new = excluded.new
+"""
+
+_DROP_ALL_BUT_THE_NEWEST = """
+DELETE FROM publications WHERE whose = :whose AND id NOT IN (
+    SELECT id FROM publications WHERE whose = :whose ORDER BY id DESC LIMIT :kept
+)
+"""
+
+
+class JournalError(StoreError):
+    """The undo journal is damaged, of another version, or cannot be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One record: its key, its bytes before (None: there was none), and digests of what it said and says."""
+
+    key: str
+    old: bytes | None
+    replaced: bytes | None
+    new: bytes
+
+
+def installation(store: Store) -> str:
+    """The random name of what lies under the store's prefix; made once."""
+    store.redis.set(store.keys.installation, secrets.token_hex(8), nx=True)
+    held: Any = store.redis.get(store.keys.installation)
+    return str(held.decode())
+
+
+class Journal:
+    """The journal of one work folder. JournalError if the file is not usable."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._reported():
+            self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+            try:
+                self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def publication(self, store: Store, producer: str, spaces: Mapping[str, str]) -> Publication:
+        """Where the changes of a producer go now: into its publication that was killed, or into a new one.
+
+        A rollback that was killed is given up: its producer publishes again.
+        """
+        place = _place(store, producer, spaces)
+        with self._transaction() as run:
+            run("DELETE FROM publications WHERE whose = :whose AND state = 'undoing'", place)
+            run(
+                "UPDATE publications SET state = 'done' WHERE whose = :whose AND state = 'open' AND spaces != :spaces",
+                place,
+            )
+            found = run("SELECT id FROM publications WHERE whose = :whose AND state = 'open'", place).fetchone()
+        return Publication(self, place, None if found is None else int(found[0]))
+
+    def to_undo(self, store: Store, producer: str, spaces: Mapping[str, str]) -> int | None:
+        """The publication whose rollback was killed, or the producer's newest one in these spaces."""
+        query = (
+            "SELECT id FROM publications WHERE whose = :whose AND spaces = :spaces "
+            "ORDER BY state = 'undoing' DESC, id DESC LIMIT 1"
+        )
+        with self._reported():
+            found = self._connection.execute(query, _place(store, producer, spaces)).fetchone()
+        return None if found is None else int(found[0])
+
+    def begin_undo(self, publication: int) -> None:
+        """From now on ``to_undo`` answers with this one, until ``undone``."""
+        with self._transaction() as run:
+            run("UPDATE publications SET state = 'undoing' WHERE id = :id", {"id": publication})
+
+    def undone(self, publication: int) -> None:
+        """Forget a publication that is rolled back."""
+        with self._transaction() as run:
+            run("DELETE FROM publications WHERE id = :id", {"id": publication})
+
+    def changes(self, publication: int) -> Iterator[list[tuple[str, bytes | None, bytes]]]:
+        """Chunks of (key, bytes before, digest of what was written)."""
+        query = "SELECT key, old, new FROM records WHERE publication = ? AND key > ? ORDER BY key LIMIT ?"
+        last = ""
+        while True:
+            with self._reported():
+                page = self._connection.execute(query, (publication, last, _PAGE)).fetchall()
+            if not page:
+                return
+            yield page
+            last = page[-1][0]
+
+    def note(self, place: Mapping[str, str], publication: int | None, changes: Sequence[Change]) -> int:
+        """One chunk of a publication, on the disk when this returns; the publication's id."""
+        with self._transaction() as run:
+            if publication is None:
+                into = "INSERT INTO publications (whose, spaces, state) VALUES (:whose, :spaces, 'open')"
+                publication = int(run(into, place).lastrowid)
+            for one in changes:
+                run(_NOTE, {"publication": publication, **asdict(one)})
+        return publication
+
+    def close_publication(self, place: Mapping[str, str], publication: int) -> None:
+        """The publication is complete; older ones than the newest ``KEPT`` of its producer go."""
+        with self._transaction() as run:
+            run("UPDATE publications SET state = 'done' WHERE id = :id", {"id": publication})
+            run(_DROP_ALL_BUT_THE_NEWEST, {**place, "kept": KEPT})
+
+    def _prepare(self) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+        if version not in (0, _VERSION):
+            raise JournalError(f"{self._path}: written by version {version}, this program reads version {_VERSION}")
+        if version == 0:
+            with self._transaction() as run:
+                for statement in _SCHEMA:
+                    run(statement, {})
+                run(f"PRAGMA user_version={_VERSION}", {})
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        """Statements that happen together or not at all; IMMEDIATE: an upgrade of a read lock could fail."""
+        with self._reported():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection.execute
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise JournalError(f"{self._path}: the undo journal cannot be used: {error}") from error
+
+
+class Publication:
+    """The changes of one producer in one publication. Nothing is stored of one that changes nothing."""
+
+    def __init__(self, journal: Journal, place: Mapping[str, str], number: int | None) -> None:
+        self._journal = journal
+        self._place = place
+        self._number = number
+
+    def note(self, changes: Sequence[Change]) -> None:
+        """Before these changes are written to Redis."""
+        if changes:
+            self._number = self._journal.note(self._place, self._number, changes)
+
+    def close(self) -> None:
+        """After the last change."""
+        if self._number is not None:
+            self._journal.close_publication(self._place, self._number)
+
+
+def _place(store: Store, producer: str, spaces: Mapping[str, str]) -> dict[str, str]:
+    """How a publication is found again: by installation and producer, and by the spaces that it wrote."""
+    return {"whose": f"{installation(store)} {producer}", "spaces": json.dumps(dict(spaces), sort_keys=True)}

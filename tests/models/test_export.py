@@ -1,0 +1,104 @@
+"""torch -> ONNX: parity, the manifest inside, and what the file must not say."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+from models.contract.artifact import ArtifactManifest, ModelName
+from models.contract.encoding import ITEM_INPUTS, USER_INPUTS, model_inputs
+from models.contract.knowledge import Space
+from models.contract.schema import FeatureSchema
+from models.ctr import layers
+from models.ctr.export import export_onnx, parity
+from tests.models.tiny import ALL, ITEM_ROWS, KINDS, Kind, inputs_of, logits_of, model_of
+from tests.synthetic import SCHEMA
+
+Exported = tuple[nn.Module, ArtifactManifest, bytes]
+
+
+def manifest_of(kind: Kind, schema: FeatureSchema) -> ArtifactManifest:
+    return ArtifactManifest(
+        model=ModelName(name=f"tiny-{kind[0]}", version="é1"),
+        architecture=kind[0],
+        feature_schema=schema,
+        spaces=tuple(Space(**spec.model_dump(), components={"made": "by hand"}) for spec in schema.knowledge),
+        inputs=model_inputs(schema),
+        item_rows=ITEM_ROWS,
+        trained_until_ms=5,
+        metrics={"validation_auc": 0.5},
+    )
+
+
+@cache
+def export_of(kind: Kind, producers: tuple[str, ...]) -> Exported:
+    schema = SCHEMA.with_knowledge(producers)
+    model, manifest = model_of(kind, schema, dropout=0.5), manifest_of(kind, schema)
+    return model, manifest, export_onnx(model, manifest, inputs_of(1, 3, schema))
+
+
+@pytest.fixture(
+    params=[*((kind, ALL) for kind in KINDS[:3]), (KINDS[3], ("marc",)), (KINDS[0], ())],
+    ids=lambda one: "-".join((*one[0], *one[1])),
+)
+def exported(request: pytest.FixtureRequest) -> Exported:
+    """Every kind of model; one with single vectors only, and one without knowledge."""
+    return export_of(*request.param)
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 500])
+@pytest.mark.parametrize(("events", "partitions"), [(5, 2), (0, 0)])
+def test_the_exported_graph_answers_as_torch_does(
+    exported: Exported, candidates: int, events: int, partitions: int
+) -> None:
+    model, manifest, artifact = exported
+    request = inputs_of(1, candidates, manifest.feature_schema, seed=candidates, events=events, partitions=partitions)
+    assert parity(model, artifact, manifest, [request]) < 1e-5
+    session = ort.InferenceSession(artifact, providers=["CPUExecutionProvider"])
+    scores = session.run(["score"], {name: request[name] for name in manifest.inputs})[0]
+    assert scores.shape == (candidates,)
+    np.testing.assert_allclose(scores, torch.sigmoid(logits_of(model, request)).numpy(), atol=1e-5)
+
+
+def test_parity_notices_another_model(exported: Exported) -> None:
+    model, manifest, artifact = exported
+    other = copy.deepcopy(model)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.3)
+    assert parity(other, artifact, manifest, [inputs_of(1, 20, manifest.feature_schema)]) > 1e-3
+
+
+def test_the_manifest_reads_back_from_the_file(exported: Exported) -> None:
+    _, manifest, artifact = exported
+    session = ort.InferenceSession(artifact, providers=["CPUExecutionProvider"])
+    assert ArtifactManifest.from_metadata(session.get_modelmeta().custom_metadata_map) == manifest
+    assert tuple(one.name for one in session.get_inputs()) == manifest.inputs
+    shapes = {one.name: one.shape[0] for one in session.get_inputs()}
+    assert {shapes[name] for name in manifest.inputs if name in USER_INPUTS} == {1}
+    assert {shapes[name] for name in manifest.inputs if name in ITEM_INPUTS} == {"candidates"}
+
+
+def test_the_file_is_self_contained(exported: Exported) -> None:
+    proto = onnx.load_model_from_string(exported[2])
+    assert not any(one.external_data for one in proto.graph.initializer)
+    assert [one.key for one in proto.metadata_props] == ["lorank.manifest"]
+
+
+def test_the_file_does_not_say_where_it_was_made(exported: Exported) -> None:
+    assert str(Path(layers.__file__).parents[2]).encode() not in exported[2]
+    assert b".py" not in exported[2], "an artifact must not say where it was made"
+
+
+def test_an_export_is_repeatable() -> None:
+    model, manifest, first = export_of(KINDS[0], ALL)
+    assert export_onnx(model, manifest, inputs_of(1, 3)) == first

@@ -1,0 +1,51 @@
+"""Dropout: what it keeps, how often, and from which random numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.ctr.layers import Dropout
+
+
+def dropped(rate: float, seed: int = 0, shape: tuple[int, ...] = (50, 41, 7)) -> torch.Tensor:
+    torch.manual_seed(seed)
+    found: torch.Tensor = Dropout(rate).train()(torch.ones(shape))
+    return found
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.9])
+def test_the_mean_stays_and_the_rate_is_kept(rate: float) -> None:
+    found = dropped(rate)
+    assert found.shape == (50, 41, 7)
+    nearest = round(rate * 256) / 256
+    assert sorted(set(found.flatten().tolist())) == pytest.approx([0.0, 1 / (1 - nearest)])
+    assert (found == 0).float().mean().item() == pytest.approx(nearest, abs=0.015)
+    # neighbours come from one random number; they are independent all the same
+    zero = (found.flatten() == 0).float()
+    assert torch.corrcoef(torch.stack([zero[:-1], zero[1:]]))[0, 1].abs().item() < 0.03
+
+
+def test_it_follows_the_seed_of_torch() -> None:
+    assert torch.equal(dropped(0.3, seed=4), dropped(0.3, seed=4))
+    assert not torch.equal(dropped(0.3, seed=4), dropped(0.3, seed=5))
+
+
+def test_the_gradient_passes_what_was_kept() -> None:
+    x = torch.ones(100, requires_grad=True)
+    found = Dropout(0.5).train()(x)
+    found.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, found.detach())
+
+
+def test_nothing_is_dropped_in_evaluation_or_at_rate_zero() -> None:
+    x = torch.randn(9, 3)
+    assert torch.equal(Dropout(0.5).eval()(x), x)
+    assert torch.equal(Dropout(0.0).train()(x), x)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5])
+def test_a_rate_that_is_none_is_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match="not from 0 to 1"):
+        Dropout(rate)

@@ -1,0 +1,105 @@
+"""A job in one process and the same job on a Ray of two workers: equal bytes, and no prompt asked twice."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, clean_environment
+from tests.offline.knowledge.marc.fakes import tiny_model
+from tests.offline.llm import chat_server
+from tests.offline.llm.chat_server import ChatServer, running_server
+from tests.offline.pipeline import answer_to, pipeline
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="engine 'ray' needs the extra: pip install 'lorank[ray]'"
+)
+
+
+COMPRESSION = {"hidden": 8, "matching_width": 8, "epochs": 1, "batch_size": 64, "held_out": 0.65}
+
+
+def run(*words: str) -> str:
+    """What a process says that ends well. Whatever it starts has ended with it, or soon after."""
+    mark = uuid.uuid4().hex
+    environment = clean_environment() | {"NO_PROXY": "127.0.0.1", "LORANK_TEST_RUN": mark}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, "-m", *words]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    deadline = time.monotonic() + 60
+    while left := processes(mark):
+        assert time.monotonic() < deadline, left
+    return done.stdout
+
+
+def processes(mark: str) -> list[str]:
+    """Command lines of living processes with this setting in their environment; Linux tells."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone in between, or somebody else's
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
+def knowledge(engine: str, server: ChatServer, model: Path, folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Summary of the job, and every file of knowledge that it made."""
+    made = pipeline(folder, "", "unused")
+    document = made.config.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    sides = [{"name": "marc", "side": side, "dim": 8} for side in ("user", "item")]
+    document["feature_schema"]["knowledge"] += sides
+    document["knowledge"]["marc"] = {"model": str(model), "max_tokens": 32, "compression": COMPRESSION}
+    document["llm"] = {"backend": "openai", "base_url": server.base_url, "model": "tiny", "concurrency": 8}
+    config = folder / "job.toml"
+    config.write_text("".join(f"{name} = {toml(value)}\n" for name, value in document.items()))
+    options = ("--engine", engine, "--config", str(config), "--data-dir", str(folder / "data"))
+    said = run("tests.offline.engine.job", "knowledge", *options)
+    files = sorted(path for path in made.job.knowledge.rglob("*") if path.is_file())
+    assert ("Ray: 2 workers on this machine" in said) == (engine == "ray")
+    contents = {str(path.relative_to(made.job.knowledge)): path.read_bytes() for path in files}
+    return json.loads(said.splitlines()[-1]), contents
+
+
+def toml(value: Any) -> str:
+    """A value on one line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(name)} = {toml(one)}" for name, one in value.items()) + " }"
+    return f"[{', '.join(map(toml, value))}]" if isinstance(value, list) else json.dumps(value)
+
+
+def test_a_job_on_ray_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_server, "answer_to", answer_to)  # answers that the quality rules accept
+    model = tiny_model(tmp_path / "model")
+    with running_server() as server:
+        summary, alone = knowledge("local", server, model, tmp_path / "local")
+        assert summary["status"] == "done"
+        assert set(server.asked.values()) == {1}
+        bodies = sorted(map(repr, server.bodies))
+        server.bodies.clear()
+        on_ray, by_workers = knowledge("ray", server, model, tmp_path / "ray")
+    assert sorted(map(repr, server.bodies)) == bodies  # every prompt once more, and nothing else
+    assert len(bodies) > 30
+    assert on_ray["llm"]["paid"] == summary["llm"]["paid"] == len(bodies)
+    assert sorted(alone) == sorted(by_workers)
+    assert sum("depth-0.5" in name for name in alone) > 2  # chunks of hidden states
+    assert any(name.startswith("marc/compressor") for name in alone)
+    for name, content in alone.items():
+        assert by_workers[name] == content, name
+
+
+def test_an_error_of_the_work_is_told_in_its_own_words() -> None:
+    lines = [line for line in run("tests.offline.engine.failing").splitlines() if "(raylet)" not in line]  # Ray's own
+    started, results, error, of_model, killed = lines
+    assert started == "  Ray: 1 workers on this machine"
+    assert results == "[(0, 3), (1, 4)]"
+    assert error == "batch 1: ZeroDivisionError: integer division or modulo by zero"
+    assert of_model == "hidden states of broken: batch 0: RuntimeError: no kernel for 2 texts"
+    assert killed.startswith("a worker died, and again in every new try: ")

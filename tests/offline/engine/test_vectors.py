@@ -1,0 +1,109 @@
+"""Vectors made through an engine equal those made without one, to the bit."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from models.contract.knowledge import FloatArray
+from offline.engine import vectors
+from offline.engine.local import LocalEngine
+from offline.engine.protocol import BatchT, EngineError, ResultT, Work
+from offline.engine.vectors import ENCODED_TOGETHER, EngineEncoder, EngineStates, states_on
+from offline.knowledge import encoder as one_process
+
+WORDS = ("film", "war", "love", "night", "story", "dark", "space", "drama", "hero", "likes", "viewer", "noir")
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    source = random.Random(3)
+    return [" ".join(source.choices(WORDS, k=source.randint(1, 12))) for _ in range(80)]
+
+
+def test_encoded_vectors_are_equal_to_the_bit(texts: list[str]) -> None:
+    assert ENCODED_TOGETHER == one_process._BATCH
+    engine = EngineEncoder(LocalEngine(), "all-MiniLM-L6-v2", 64)
+    alone = one_process.TextEncoder("all-MiniLM-L6-v2", 64)
+    assert engine.id == alone.id
+    assert engine.encode(texts).tobytes() == alone.encode(texts).tobytes()
+
+
+class Lengths:
+    """A stand-in for a language model: the length of a text and how many came with it."""
+
+    def __init__(self, name: str = "lengths") -> None:
+        self.id = name
+
+    def read(self, texts: Sequence[str], depths: Sequence[float]) -> dict[float, FloatArray]:
+        if "" in texts:
+            raise ValueError("an empty text")
+        return {depth: np.array([[len(text) * depth, len(texts)] for text in texts], np.float32) for depth in depths}
+
+    def read_chunks(
+        self, chunks: Sequence[Sequence[str]], depths: Sequence[float]
+    ) -> Iterator[tuple[int, dict[float, FloatArray]]]:
+        raise AssertionError("chunks are the engine's business")
+
+
+class Backwards:
+    """Two workers that finish the last batch first; remembers how many batches it was given at a time."""
+
+    workers = 2
+
+    def __init__(self) -> None:
+        self.waves: list[int] = []
+
+    def map_batches(
+        self, make: Callable[[], Work[BatchT, ResultT]], batches: Sequence[BatchT]
+    ) -> Iterator[tuple[int, ResultT]]:
+        self.waves.append(len(batches))
+        yield from reversed(list(LocalEngine().map_batches(make, batches)))
+
+
+def test_states_travel_in_the_chunks_they_are_given_in() -> None:
+    engine = Backwards()
+    made = list(EngineStates(engine, Lengths).read_chunks([["a", "bb"], ["ccc"], ["dddd"]], [0.5, 1.0]))
+    assert engine.waves == [3]
+    assert [position for position, _ in made] == [2, 1, 0]
+    assert {position: states[1.0].tolist() for position, states in made} == {
+        0: [[1, 2], [2, 2]],
+        1: [[3, 1]],
+        2: [[4, 1]],
+    }
+    assert made[2][1][0.5].tolist() == [[0.5, 2], [1, 2]]
+
+
+def test_many_chunks_are_handed_over_in_waves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "CHUNKS_PER_WORKER", 2)
+    engine, chunks = Backwards(), [["x" * at] for at in range(1, 11)]
+    made = dict(EngineStates(engine, Lengths).read_chunks(chunks, [1.0]))
+    assert engine.waves == [4, 4, 2]
+    assert [made[at][1.0][0, 0] for at in range(10)] == list(range(1, 11))
+
+
+def test_an_error_names_the_model_and_what_was_finished_before_is_there() -> None:
+    made = EngineStates(LocalEngine(), Lengths).read_chunks([["a"], ["b", ""]], [0.5])
+    assert next(made)[0] == 0
+    with pytest.raises(EngineError, match="hidden states of lengths: batch 1: ValueError: an empty text"):
+        next(made)
+
+
+def test_a_worker_with_other_weights_is_refused() -> None:
+    names = iter(["lengths of the job", "lengths of a worker"])
+    states = EngineStates(LocalEngine(), lambda: Lengths(next(names)))
+    with pytest.raises(EngineError, match="other weights: lengths of a worker in place of lengths of the job"):
+        list(states.read_chunks([["a"]], [0.5]))
+
+
+def test_without_workers_the_states_are_read_as_they_always_were() -> None:
+    assert isinstance(states_on(LocalEngine(), Lengths), Lengths)
+    assert isinstance(states_on(Backwards(), Lengths), EngineStates)
+
+
+def test_without_texts_nothing_is_opened() -> None:
+    assert EngineEncoder(LocalEngine(), "nowhere", 64).encode([]).shape[0] == 0
+    engine = Backwards()
+    assert list(EngineStates(engine, Lengths).read_chunks([], [0.5])) == []
+    assert engine.waves == []

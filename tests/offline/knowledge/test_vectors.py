@@ -1,0 +1,114 @@
+"""Versions and slices: what a sample may see, what is published, and that training sees what the service reads back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from models.contract.knowledge import KnowledgeRecord, Space
+from models.contract.schema import FeatureSchema, KnowledgeSpec
+from offline.data.catalogue import DataError
+from offline.knowledge.vectors import (
+    ItemVectors,
+    Knowledge,
+    Produced,
+    UserVectors,
+    as_published,
+    as_record,
+)
+
+VECTORS = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
+
+
+def space(side: Literal["user", "item"], *, name: str = "s", rows: int = 1, dtype: str = "float16") -> Space:
+    shape = {"name": name, "side": side, "rows": rows, "dim": 4, "dtype": dtype}
+    return Space.model_validate({**shape, "components": {}})
+
+
+def users(rows: int = 2) -> UserVectors:
+    """User 0 has versions since rows 3, 7 and 9, user 1 none, user 2 since rows 0 and 8."""
+    codes = np.arange(10, dtype=np.uint16).reshape(5, 2)
+    start, since = np.array([0, 3, 3, 5]), np.array([3, 7, 9, 0, 8])
+    return UserVectors(space("user", rows=rows), VECTORS, start, since, codes)
+
+
+def items() -> ItemVectors:
+    vectors = np.stack([VECTORS[:3], VECTORS[2:]])
+    return ItemVectors(space("item"), vectors, np.array([True, False, True]), np.array([0, 6]))
+
+
+def test_a_version_is_visible_only_after_the_row_that_made_it() -> None:
+    rows = np.arange(12)
+    assert users().visible(np.full(12, 0), rows).tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3]
+    assert users().visible(np.full(12, 1), rows).tolist() == [0] * 12
+    assert users().visible(np.full(12, 2), rows).tolist() == [0] + [1] * 8 + [2] * 3
+
+
+def test_the_last_rows_are_published_with_the_newest_codes() -> None:
+    np.testing.assert_array_equal(users().of_user(0), VECTORS[1:3])
+    np.testing.assert_array_equal(users(rows=1).of_user(0), VECTORS[2:3])
+    assert users().of_user(1).shape == (0, 4)
+    assert [users().codes_of(user) for user in range(3)] == [(4, 5), (), (8, 9)]
+
+
+def test_the_last_slice_is_published() -> None:
+    np.testing.assert_array_equal(items().published, VECTORS[2:])
+    assert items().codes_of(1) == ()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_each_row_equals_its_record(dtype: str) -> None:
+    of_dtype = space("item", dtype=dtype)
+    published = as_published(VECTORS, of_dtype)
+    assert published.dtype == np.float32
+    assert not np.array_equal(published, VECTORS)
+    for row, original in zip(published, VECTORS, strict=True):
+        packed = KnowledgeRecord("i", of_dtype.fingerprint, original[None], 0, 0).pack(of_dtype.dtype)
+        np.testing.assert_array_equal(row, KnowledgeRecord.unpack(packed, "i", of_dtype.fingerprint).vectors[0])
+        np.testing.assert_array_equal(row, as_record(original[None], of_dtype)[0])
+
+
+def test_zeros_stay_zeros_in_int8() -> None:
+    assert not as_published(np.zeros((2, 4), np.float32), space("item", dtype="int8")).any()
+
+
+def test_it_reads_back(tmp_path: Path) -> None:
+    made = Produced(users(), items(), {"a": "likes tests"})
+    made.save(tmp_path)
+    read = Produced.load(tmp_path)
+    assert (read.spaces, dict(read.texts)) == (made.spaces, {"a": "likes tests"})
+    assert read.users is not None
+    assert read.items is not None
+    for name in ("vectors", "start", "since", "codes"):
+        np.testing.assert_array_equal(getattr(read.users, name), getattr(made.users, name))
+    for name in ("vectors", "known", "from_row"):
+        np.testing.assert_array_equal(getattr(read.items, name), getattr(made.items, name))
+    assert read.items.codes is None
+
+
+def test_knowledge_of_another_version_is_a_clear_error(tmp_path: Path) -> None:
+    Produced(items=items()).save(tmp_path)
+    (tmp_path / "texts.json").write_text('{"spaces": [{"name": "s"}], "texts": {}}')
+    with pytest.raises(DataError, match="another version"):
+        Produced.load(tmp_path)
+
+
+def test_knowledge_leaves_out_what_no_producer_made() -> None:
+    wanted = FeatureSchema(
+        name="w",
+        user_fields=(),
+        item_fields=(),
+        history_length=2,
+        knowledge=(KnowledgeSpec(name="s", side="user", rows=2, dim=4), KnowledgeSpec(name="t", side="item", dim=4)),
+    )
+    knowledge = Knowledge({"s": Produced(users=users())})
+    assert [spec.key for spec in knowledge.schema(wanted).knowledge] == ["user/s"]
+    assert knowledge.of_user(1) == {}
+    np.testing.assert_array_equal(knowledge.of_user(0)["s"], as_record(VECTORS[1:3], users().space))
+    assert knowledge.fits(3, 99)
+    assert not knowledge.fits(4, 99)
+    assert not Knowledge({"s": Produced(items=replace(items(), known=np.ones(2, np.bool_)))}).fits(3, 3)

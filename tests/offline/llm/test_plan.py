@@ -1,0 +1,78 @@
+"""Plans: what a run would ask and take, without asking."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from offline.llm.answers import DRY_RUN
+from offline.llm.cache import ResponseCache
+from offline.llm.client import LLMClient, LLMRunError
+from offline.llm.config import LLMConfig
+from offline.llm.plan import Plan
+from offline.llm.protocol import PermanentError
+from offline.llm.session import LEDGER_FILE, open_session
+from tests.offline.llm.chat_server import ChatServer, answer_to
+from tests.offline.llm.fakes import FakeBackend, ask, ledger, plain_client
+
+
+def dry_client(backend: FakeBackend, cache: ResponseCache, rate: float | None = None) -> LLMClient:
+    return LLMClient(backend, cache, ledger(1.0, 2.0), dry_run=True, tokens_per_second=rate)
+
+
+async def test_a_plan_counts_what_is_new_once(cache: ResponseCache) -> None:
+    await plain_client(FakeBackend(), cache).ask_all([ask("a" * 100), ask("b" * 100)], "before")
+    backend = FakeBackend(batch_size=2)
+    client = dry_client(backend, cache, rate=4.0)
+    plan = await client.plan([ask(letter * 100) for letter in "abccde"])
+    # 57 prompt tokens each, as the two known ones had, and 8 answer tokens
+    assert plan == Plan(6, 2, 3, 2, 3 * 57, 3 * 8, 3 * (57 + 16) / 1e6, 6.0)
+    assert plan.summary() == (
+        "3 of 6 prompts to ask in 2 calls, 2 from cache, about 171 + 24 tokens, cost 0.0002, about 6 s"
+    )
+    assert client.planned == Plan(), "a plan by itself adds nothing up"
+    assert backend.calls == 0
+
+
+async def test_a_dry_run_returns_what_is_stored_and_adds_up_the_rest(cache: ResponseCache) -> None:
+    await plain_client(FakeBackend(), cache).ask_all([ask("a"), ask("b")], "before")
+    backend = FakeBackend()
+    client = dry_client(backend, cache)
+    first = await client.ask_all([ask("a"), ask("c"), ask("d")], "items")
+    assert first.texts == ["answer to <a>", None, None]
+    assert first.absent == {1: DRY_RUN, 2: DRY_RUN}
+    await client.ask_all([ask("b"), ask("d"), ask("e")], "partitions")  # d is planned already
+    planned = client.planned
+    assert (planned.prompts, planned.cached, planned.to_ask, planned.calls) == (6, 2, 3, 3)
+    assert planned.seconds is None, "no run told how fast the model is"
+    with pytest.raises(LLMRunError, match="2 were not tried"):
+        await client.complete_all([ask("a"), ask("c"), ask("d")], "items")
+    with pytest.raises(PermanentError, match="a dry run asks nothing"):
+        await client.complete_live(ask("a"))
+    assert backend.calls == 0
+
+
+def test_plans_add_up() -> None:
+    one = Plan(3, 1, 2, 2, 100, 30, 0.5, 4.0)
+    assert one + one == Plan(6, 2, 4, 4, 200, 60, 1.0, 8.0)
+    assert one + Plan() == one
+    assert (one + Plan(1, 0, 1, 1, 1, 1, 0.0, None)).seconds is None
+
+
+def test_a_dry_session_calls_nobody_and_writes_no_ledger(server: ChatServer, tmp_path: Path) -> None:
+    config = LLMConfig(backend="openai", base_url=server.base_url, model="tiny", price_completion_per_million=1e6)
+    with open_session(config, tmp_path, "liber") as llm:
+        llm.ask_all([ask("a"), ask("b")], "paid")
+    ledger_before = (tmp_path / LEDGER_FILE).read_text()
+    rate = 14 / json.loads(ledger_before)["seconds"]
+    with open_session(config, tmp_path, "liber", dry_run=True) as llm:
+        assert llm.ask_all([ask("a"), ask("c")], "dry").texts == [answer_to("a"), None]
+        assert (llm.planned.to_ask, llm.planned.completion_tokens, llm.planned.cost) == (1, 7, 7.0)
+        assert llm.planned.seconds == pytest.approx(7 / rate)
+        assert llm.plan([ask("a")]).to_ask == 0
+        assert llm.absent == 1
+    assert server.asked == {"a": 1, "b": 1}
+    assert (tmp_path / LEDGER_FILE).read_text() == ledger_before
+    with open_session(config, tmp_path, "liber", use_cache=False, dry_run=True) as llm:
+        assert llm.ask_all([ask("a"), ask("c")], "all anew").texts == [None, None]
+        assert llm.planned.to_ask == 2

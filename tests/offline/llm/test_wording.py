@@ -1,0 +1,173 @@
+"""The plain measures of an answer's wording."""
+
+import pytest
+
+from offline.llm.wording import (
+    complete_sentences,
+    compressed_share,
+    copied,
+    distinct_trigrams,
+    english_share,
+    has_control_characters,
+    most_repeats,
+    reasons_without_end,
+    refuses,
+    scripts,
+    without_reasoning,
+    words,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("<think>hm</think>\n\nA film.", "A film."),
+        ("A <Think>hm\nhm</THINK> film.", "A  film."),
+        ("the template opened it</think> A film.", "A film."),
+        ("<think>a<think>b</think>c</think>A film.", "A film."),
+        ("<reasoning>x</reasoning>A film.", "A film."),
+        ("<think></think>", ""),
+        ("1 < 2 and think > nothing", "1 < 2 and think > nothing"),
+    ],
+)
+def test_closed_reasoning_is_dropped(text: str, kept: str) -> None:
+    assert without_reasoning(text) == kept
+    assert not reasons_without_end(kept)
+
+
+def test_open_reasoning_is_seen() -> None:
+    assert reasons_without_end(without_reasoning("<think>I should say"))
+    assert reasons_without_end(without_reasoning("<think>a</think> A film. <thinking>but"))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("A dark film. It is set in", "A dark film."),
+        ("A dark film. It stars Mr. Bean and Dr.", "A dark film."),
+        ("Directed by J. R. R. Tolkien, no, P.", ""),
+        ('"Oliver!" (1968) is a musical about', ""),
+        ("Who Framed Roger Rabbit? is a comedy about", ""),
+        ('He says "Run." Then he', 'He says "Run."'),
+        ("Is it good? Yes! And", "Is it good? Yes!"),
+        ("It cost 1.5 million. Half of", "It cost 1.5 million."),
+        ("Themes:\n1. Love and loss in a small town\n2. Reve", "Themes:\n1. Love and loss in a small town"),
+        ("1. Love\n2. Reve", ""),
+        ("とても暗い映画です。舞台は", "とても暗い映画です。"),
+        ("Complete already.", "Complete already."),
+        ("no end at all", ""),
+        ("", ""),
+    ],
+)
+def test_a_cut_sentence_is_dropped(text: str, kept: str) -> None:
+    assert complete_sentences(text) == kept
+
+
+def test_words_of_any_script() -> None:
+    assert words("It's “Amélie”, 2001; l’amour!") == ["it's", "amélie", "2001", "l’amour"]
+    assert words("映画は good") == ["映", "画", "は", "good"]
+
+
+def test_loops_are_measured() -> None:
+    assert most_repeats(words("a film that is good")) == 1
+    assert most_repeats(words("war, war, war, war")) == 4
+    assert most_repeats(words("so the film is the king of fakes, the king of fakes, the king of fakes, the")) == 3
+    assert most_repeats([]) == 1
+    assert distinct_trigrams(words("one two three " * 20)) < 0.1
+    assert distinct_trigrams(words("too short")) == 1.0
+    assert compressed_share("a" * 10) == 0.0
+    assert compressed_share("-" * 30) == 1.0
+    assert compressed_share("abcd" * 100) < 0.1
+    assert compressed_share("") == 1.0
+
+
+def test_copies_are_measured() -> None:
+    source = words("one two three four five six seven eight nine ten")
+    assert copied(source, source) == (10, 1.0)
+    assert copied(words("a b one two three four five six c d"), source) == (6, 0.6)
+    assert copied(words("one two three four five x six seven eight nine ten"), source) == (0, 0.0)
+    assert copied([], source) == (0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "text", ["a\x00b", "a\x1b[31m", "a\u202eb", "a\ufffd", "a<|im_end|>", "[INST] a", "a</s>", "\ue000"]
+)
+def test_control_characters_are_seen(text: str) -> None:
+    assert has_control_characters(text)
+
+
+@pytest.mark.parametrize("text", ["tab\tand\r\nline", "Amélie – “très” 👩‍👩‍👧 soft\u00adhyphen", "映画", "a <b> c | d"])
+def test_ordinary_characters_are_left_alone(text: str) -> None:
+    assert not has_control_characters(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I’m really sorry, I cannot do that.",
+        "Sorry, I can't assist.",
+        "As an AI language model, I have not seen films.",
+        "I don't have enough information about this film.",
+        "I do not have access to this film.",
+        "That is a good question. Unfortunately, I am unable to answer it.",
+        "I'm not familiar with a film of that name.",
+        "Could you please provide more details?",
+        "Please provide the title.",
+    ],
+)
+def test_refusals_are_seen(text: str) -> None:
+    assert refuses(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I Can't Sleep is a thriller.",
+        "\"I Can't Sleep (J'ai pas sommeil)\" is a gripping thriller for those who cannot speak its language.",
+        "Sorry, Wrong Number is a film noir.",
+        "I'm Not Rappaport is a comedy about two old men who are sorry for nothing.",
+        "The hero says that he cannot go on, and asks to please provide help.",
+        "I cannot wait to see how this audience likes it.",
+    ],
+)
+def test_films_that_sound_like_refusals_are_left_alone(text: str) -> None:
+    assert not refuses(text)
+
+
+FOREIGN = [
+    "Der Film erzählt die Geschichte eines jungen Mannes, der in den Krieg zieht und seine große Liebe verliert.",
+    "Ce film raconte l'histoire d'un jeune homme qui part à la guerre et y perd son grand amour, on le regrette.",
+    "La película cuenta la historia de un joven que va a la guerra; no es una comedia y he de decir que es triste.",
+    "Il film racconta la storia di un giovane che parte per la guerra e a me è piaciuto come dramma cupo.",
+    "De film is een drama over een jonge man die in de oorlog was, en we bevelen hem aan voor wie in is voor drama.",
+    "O filme conta a história de um jovem que vai para a guerra e perde o seu grande amor, a música é linda.",
+    "Filmen handlar om en ung man som går ut i krig och förlorar sin stora kärlek, ett mörkt drama för alla.",
+    "Film, savaşa giden ve büyük aşkını kaybeden genç bir adamın hikayesini anlatıyor, karanlık bir dram.",
+]
+
+
+def test_english_differs_from_its_neighbours() -> None:
+    assert [english_share(words(text)) for text in FOREIGN] == [0.0] * len(FOREIGN)
+    assert english_share(words("This viewer enjoyed a mix of action, comedy, drama, and war films.")) > 0.2
+
+
+def test_scripts_are_counted_by_letter() -> None:
+    assert scripts("Fargo: Фарго 映画です 7!") == {"LATIN": 5, "CYRILLIC": 5, "CJK": 4}
+    assert scripts("plain text 7") == {"LATIN": 9}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<think>" * 5000, "a. " * 10_000, '"' * 20_000, "- x\n" * 5000, "I " * 10_000, "a" * 20_000, ".\n1" * 9000],
+)
+def test_an_answer_that_is_all_edge_is_measured_too(text: str) -> None:
+    """What would take a careless pattern minutes."""
+    assert len(complete_sentences(without_reasoning(text))) <= len(text)
+    assert not refuses(text)
+    assert not has_control_characters(text)
+    spoken = words(text)
+    assert most_repeats(spoken) >= 1
+    assert 0.0 <= distinct_trigrams(spoken) <= 1.0
+    assert 0.0 <= compressed_share(text) <= 1.0
+    assert copied(spoken, spoken) in {(len(spoken), 1.0), (0, 0.0)}

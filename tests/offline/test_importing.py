@@ -1,0 +1,63 @@
+"""Ready-made texts take the place of the language model's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offline.data.catalogue import DataError
+from offline.data.log import InteractionLog
+from offline.data.texts_import import ImportedTexts
+from offline.importing import import_texts
+from offline.knowledge.vectors import Produced
+from offline.runs import Run
+from tests.offline.pipeline import Pipeline
+
+
+def take_over(made: Pipeline, items: Path | None, users: Path | None = None) -> ImportedTexts:
+    run = Run(made.job, "import-texts")
+    with run.working():
+        return import_texts(run, items, users)
+
+
+def test_texts_are_kept_and_added_to(installed: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item,text\ni1,A film about trains.\ni2,A film about boats.\n")
+    (tmp_path / "users.jsonl").write_text('{"user": "u1", "text": "Likes trains."}\n')
+    assert take_over(installed, tmp_path / "items.csv").items == {
+        "i1": "A film about trains.",
+        "i2": "A film about boats.",
+    }
+    both = take_over(installed, None, tmp_path / "users.jsonl")
+    assert len(both.items) == 2
+    assert both.users[0].user == "u1"
+    assert ImportedTexts.load(installed.job.imported) == both
+    assert installed.runs()[-1]["job"] == "import-texts"
+
+
+def test_a_file_that_breaks_a_rule_changes_nothing(installed: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item,text\ni1,A film about trains.\nnobody,A film.\n")
+    with pytest.raises(DataError, match="text_owner"):
+        take_over(installed, tmp_path / "items.csv")
+    assert not installed.job.imported.exists()
+    assert installed.runs()[-1]["status"] == "failed"
+
+
+def test_what_was_streamed_before_the_import_does_not_see_it(installed: Pipeline, tmp_path: Path) -> None:
+    """Its author may have read the very events that a sample would predict."""
+    before = len(InteractionLog.load(installed.job.log))
+    streamed = installed.close_partition_of("u1")
+    (tmp_path / "users.jsonl").write_text('{"user": "u1", "text": "Likes trains."}\n')
+    take_over(installed, None, tmp_path / "users.jsonl")
+    assert installed.refresh()["status"] == "done"
+    log = InteractionLog.load(installed.job.log)
+    assert len(log) == before + streamed
+    users = Produced.load(installed.job.knowledge / "liber").users
+    assert users is not None
+    number = log.user_ids.index("u1")
+    imported = users.since[users.start[number + 1] - 1]
+    assert imported == len(log) - 1  # the last version is the imported one; no row that is there today sees it
+    everything = np.arange(before, len(log))
+    newest = users.visible(np.full(len(everything), number), everything)
+    assert (newest < users.start[number + 1] - users.start[number]).all()

@@ -1,0 +1,107 @@
+"""kill -9 at any of 20 random moments of a refresh, then resume.
+
+What holds: an answer that was stored is never paid again, so at most the calls in flight (here one) are paid twice; the
+records that are published at the end equal those of a run that nobody disturbed; and the ledger tells of the kill.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import shutil
+from collections import Counter
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offline.llm.cache import ResponseCache, cache_key
+from offline.llm.protocol import Prompt
+from offline.llm.runs import CACHE_FILE
+from tests.offline.kill_child import refresh
+from tests.offline.pipeline import LATER_MS, Pipeline, pipeline
+
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def processes() -> ForkServerContext:
+    """Processes that are forked from one in which everything is imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.offline.kill_child", "sklearn.decomposition", "offline.analysis.status"])
+    return context
+
+
+def run(processes: ForkServerContext, made: Pipeline, die_at: int | None) -> tuple[int | None, Any]:
+    """(exit code, (ledger line, moments)) of one refresh; no line of one that was killed."""
+    told, telling = processes.Pipe(duplex=False)
+    process = processes.Process(target=refresh, args=(made, die_at, telling))
+    process.start()
+    telling.close()
+    try:
+        answer = told.recv()
+    except EOFError:
+        answer = None
+    process.join()
+    told.close()
+    return process.exitcode, answer
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, offline_valkey: str, processes: ForkServerContext
+) -> tuple[Pipeline, int]:
+    """A first refresh, with events waiting in the stream, that nobody killed; and how many moments it had."""
+    made = pipeline(tmp_path_factory.mktemp("undisturbed"), offline_valkey, "undisturbed")
+    events_come_in(made)
+    code, (entry, moments) = run(processes, made, None)
+    assert code == 0
+    assert entry["status"] == "done"
+    return made, moments
+
+
+def events_come_in(made: Pipeline) -> None:
+    made.stream(*(("u3", f"i{at}", 5.0, LATER_MS + at) for at in range(7)), ("newcomer", "i1", 4.0, LATER_MS))
+
+
+def stored(made: Pipeline) -> set[str]:
+    """The paid prompts whose answers are stored."""
+    path = made.config.workdir / "llm" / CACHE_FILE
+    keys = {key: text for text in made.model.paid() for key in _keys(text)}
+    if not path.is_file():
+        return set()
+    with ResponseCache(path) as cache:
+        return {keys[key] for key in cache.get_many(list(keys))}
+
+
+def _keys(text: str) -> list[str]:
+    return [cache_key("counting", Prompt((("user", text),), tokens, 0.0, 1.05)) for tokens in (48, 64)]
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+def test_a_killed_refresh_is_resumed(
+    number: int, undisturbed: tuple[Pipeline, int], processes: ForkServerContext, tmp_path: Path
+) -> None:
+    whole, moments = undisturbed
+    die_at = random.Random(number).randint(number * moments // KILLS + 1, (number + 1) * moments // KILLS)
+    made = pipeline(tmp_path, whole.url, f"killed-{number}")
+    events_come_in(made)
+    assert run(processes, made, die_at) == (-9, None)
+    safe, before = stored(made), len(made.model.paid())
+
+    code, (entry, _) = run(processes, made, None)
+
+    assert (code, entry["status"]) == (0, "done")
+    assert not safe & set(made.model.paid()[before:]), "paid again although it was stored"
+    assert Counter(made.model.paid()).total() <= len(whole.model.paid()) + 1
+    assert set(made.model.paid()) == set(whole.model.paid())
+    assert made.published() == whole.published()
+    assert entry["release"] == whole.runs()[-1]["release"]
+    earlier = made.runs()[:-1]
+    assert [one["status"] for one in earlier] == ["killed"]
+    if before:
+        assert earlier[0]["llm"]["paid"] == len(safe)
+    if number % 5 == 0:
+        assert run(processes, made, None)[1][0]["bytes_written"] == 0
+    shutil.rmtree(tmp_path)

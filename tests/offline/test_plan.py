@@ -1,0 +1,97 @@
+"""``--dry-run``: what it says comes true, and it changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offline.llm.budget import Budget
+from offline.llm.cache import ResponseCache
+from offline.llm.session import CACHE_FILE
+from offline.plan import plan_of
+from tests.offline.pipeline import LATER_MS, Pipeline
+
+
+def everything(made: Pipeline) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Every file and every key of an installation."""
+    files = {str(path): path.read_bytes() for path in sorted(made.folder.rglob("*")) if path.is_file()}
+    client = made.redis
+    keys: Any = client.keys(f"{made.prefix}:*")
+    held = {key.decode(): client.dump(key) for key in keys}
+    client.close()
+    return files, held
+
+
+def test_a_fresh_installation_is_planned_and_stays_fresh(fresh: Pipeline) -> None:
+    before = everything(fresh)
+    planned = plan_of(fresh.job)
+    assert everything(fresh) == before
+    assert fresh.model.paid() == []
+    text, liber = planned.producers
+    assert (text.up_to_date, text.asks.to_ask, text.records) == (False, 0, 20)
+    assert (liber.up_to_date, liber.asks.to_ask, liber.records) == (
+        False,
+        72,
+        24,
+    )  # shifts of summaries yet unknown too
+    assert planned.total == liber.asks
+    entry = fresh.refresh()
+    assert entry["llm"]["paid"] == planned.total.to_ask
+    assert entry["records"]["user/liber"]["written"] == liber.records
+    assert entry["records"]["item/text"]["written"] == text.records
+    estimated, real = planned.total.prompt_tokens, entry["llm"]["prompt_tokens"]
+    assert 0.5 < estimated / real < 2
+
+
+def test_nothing_to_do_is_a_plan_too(installed: Pipeline) -> None:
+    planned = plan_of(installed.job)
+    assert [one.up_to_date for one in planned.producers] == [True, True]
+    assert planned.total.to_ask == 0
+    assert [one.records for one in planned.producers] == [0, 0]
+
+
+def test_waiting_events_are_planned_and_wait_on(installed: Pipeline) -> None:
+    installed.close_partition_of("u3")
+    before = everything(installed)
+    planned = plan_of(installed.job)
+    assert everything(installed) == before
+    assert planned.arrived.added == 3
+    assert planned.total.to_ask == 2
+    assert planned.producers[1].records == 1
+    assert planned.total.cached == 72
+    assert planned.total.seconds is not None
+    entry = installed.refresh()
+    assert entry["llm"]["paid"] == 2
+    assert entry["records"]["user/liber"]["written"] == 1
+
+
+def test_prices_budget_since_and_producers(installed: Pipeline) -> None:
+    changed = installed.with_config(
+        knowledge={"liber": {"partition_size": 5, "summary_tokens": 65}},
+        llm={"price_prompt_per_million": 2.0, "price_completion_per_million": 8.0},
+    )
+    changed.close_partition_of("u3")
+    whole = plan_of(changed.job)
+    total = whole.total
+    assert total.cost == pytest.approx((2 * total.prompt_tokens + 8 * total.completion_tokens) / 1e6)
+    assert total.to_ask > 49
+    assert plan_of(changed.job, ["text"]).total.to_ask == 0
+    job = changed.job
+    recent = plan_of(type(job)(job.config, job.data_dir, since_ms=LATER_MS)).total
+    assert 0 < recent.to_ask <= 5
+    assert not whole.exceeds_budget
+    tight = plan_of(type(job)(job.config, job.data_dir, budget=Budget(max_tokens=10)))
+    assert tight.exceeds_budget
+    assert any("budget: exceeded" in line for line in tight.lines())
+    assert tight.summary()["exceeds_budget"] is True
+
+
+def test_shipped_answers_count_as_cached(fresh: Pipeline, finished: Pipeline, tmp_path: Path) -> None:
+    with ResponseCache(finished.job.llm / CACHE_FILE) as cache:
+        cache.export_jsonl_gz(tmp_path / "answers.jsonl.gz")
+    shipped = fresh.with_config(knowledge={"shipped_responses": str(tmp_path / "answers.jsonl.gz")})
+    before = everything(shipped)
+    assert plan_of(shipped.job).total.to_ask == 0
+    assert everything(shipped) == before

@@ -1,0 +1,150 @@
+"""LIBER on 200 users through a real vLLM server, from the command line to the bytes that the service reads."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+
+from models.contract.knowledge import KnowledgeRecord
+from models.embedded import embedded_redis
+from offline.data import movielens
+from offline.data.log import InteractionLog
+from offline.demo import running_service
+from offline.knowledge.vectors import Produced
+from offline.llm.vllm_server import VllmServer
+from offline.publish.connection import open_store
+from tests.conftest import ROOT, Installation
+
+USERS, EVENTS, PARTITION = 200, 45, 20  # of each user the first 45 interactions: at most two closed partitions
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory, vllm: VllmServer) -> Iterator[Installation]:
+    folder = tmp_path_factory.mktemp("liber")
+    write_data(folder)
+    config = folder / "liber.toml"
+    config.write_text(configuration(folder, vllm))
+    made = Installation(folder / "data", config)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("LORANK_")]:
+            patch.delenv(name)
+        with embedded_redis(made.data_dir / "valkey"):
+            yield made
+
+
+def configuration(folder: Path, vllm: VllmServer) -> str:
+    """configs/ml-100k.toml for the 200 users' files, with LIBER as the only producer, one model and one epoch."""
+    text = (ROOT / "configs/ml-100k.toml").read_text()
+    llm = f'backend = "openai"\nbase_url = "{vllm.base_url}"\nmodel = "{vllm.model}"\nconcurrency = 32\n'
+    data = f"""source = "files"
+interactions = {{ paths = "{folder}/interactions.csv", user = "user", item = "item", value = "value", time = "time", time_unit = "ms" }}
+users = {{ paths = "{folder}/users.csv", id = "id", columns = {{ age = "int", gender = {{}}, occupation = {{}} }} }}
+items = {{ paths = "{folder}/items.csv", id = "id", columns = {{ title = {{}}, year = "int", genres = "list" }} }}
+"""  # noqa: E501 - TOML's inline tables end with their line
+    for pattern, value in (
+        (r'(?m)^name = "ml-100k"', 'name = "liber-vllm"'),
+        (r'workdir = ".*?"', f'workdir = "{folder / "work"}"'),
+        (r'source = "movielens-100k".*\n', data),
+        (r"(?s)knowledge = \[.*?\n\]", 'knowledge = [{ name = "liber", side = "user", rows = 8, dim = 64 }]'),
+        (r"(?s)(?<=\[llm\]\n).*?(?=\n\[)", llm),
+        (r"shipped_responses = .*\n", ""),
+        (r"partition_size = \d+", f"partition_size = {PARTITION}"),
+        (r"compare = true", "compare = false"),
+        (r"epochs = \d+", "epochs = 1"),
+    ):
+        text = text.replace(_first(pattern, text), value, 1)
+    return text
+
+
+def _first(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    assert match, f"configs/ml-100k.toml has no {pattern}"
+    return match[0]
+
+
+def write_data(folder: Path) -> None:
+    """The first users of MovieLens-100K by number, and the films that they rated."""
+    movielens.fetch(folder / "raw")
+    catalogue = movielens.read_catalogue(folder / "raw")
+    chosen = set(list(catalogue.users)[:USERS])
+    taken: Counter[str] = Counter()
+    rows = []
+    for user, item, value, time_ms in sorted(movielens.read_ratings(folder / "raw"), key=lambda row: row[3]):
+        if user in chosen and taken[user] < EVENTS:
+            taken[user] += 1
+            rows.append((user, item, value, time_ms))
+    items = {item: catalogue.items[item] for item in sorted({row[1] for row in rows}, key=int)}
+    write_csv(folder / "interactions.csv", ("user", "item", "value", "time"), rows)
+    write_csv(
+        folder / "users.csv",
+        ("id", "age", "gender", "occupation"),
+        ((user, *catalogue.users[user].values()) for user in catalogue.users if user in chosen),
+    )
+    write_csv(
+        folder / "items.csv",
+        ("id", "title", "year", "genres"),
+        ((item, one["title"], one["year"], "|".join(one["genres"])) for item, one in items.items()),
+    )
+
+
+def write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def answered(vllm: VllmServer) -> float:
+    """How many requests the server has answered in its life."""
+    metrics = httpx2.get(vllm.base_url.removesuffix("/v1") + "/metrics", trust_env=False).text
+    return sum(
+        float(line.split()[-1]) for line in metrics.splitlines() if line.startswith("vllm:request_success_total")
+    )
+
+
+def test_knowledge_of_200_users_is_asked_published_and_served(installation: Installation, vllm: VllmServer) -> None:
+    before = answered(vllm)
+    entry = json.loads(installation.offline("refresh").stdout.splitlines()[-1])
+    assert (entry["status"], entry["reasons"]) == ("done", [])
+    asked = entry["llm"]
+    print(f"{asked['paid']} answers in {asked['seconds']:.0f} s, bad and asked again: {entry['asked_again']}")
+    assert answered(vllm) - before == asked["paid"] > 300
+    assert asked["completion_tokens"] > asked["paid"]
+
+    job = installation.job
+    log, made = InteractionLog.load(job.log), Produced.load(job.knowledge / "liber").users
+    assert made is not None
+    known = [user for user in range(len(log.user_ids)) if made.start[user + 1] > made.start[user]]
+    assert len(log.user_ids) == USERS
+    assert len(known) > 0.9 * USERS
+    with open_store(installation.data_dir) as store:
+        for user in known:
+            name = log.user_ids[user]
+            blob: Any = store.redis.get(store.keys.user_knowledge(name, made.space.fingerprint))
+            record = KnowledgeRecord.unpack(blob, name, made.space.fingerprint)
+            expected = made.vectors[made.start[user] : made.start[user + 1]]
+            assert np.array_equal(record.vectors, expected.astype(np.float16).astype(np.float32)), name
+            assert np.isfinite(record.vectors).all()
+            assert (np.linalg.norm(record.vectors, axis=1) > 0).all()
+
+    with running_service(job, 0) as service, httpx2.Client(base_url=service.url, trust_env=False) as client:
+        body = {"user_id": log.user_ids[known[0]], "candidates": [{"id": item} for item in log.item_ids[:50]]}
+        answer = client.post("/v1/rank", json=body).json()
+    assert answer["knowledge"]["fresh"] >= 1
+    assert answer["degraded"] == []
+    assert len({item["score"] for item in answer["items"]}) > 10
+
+
+def test_a_second_refresh_asks_nothing(installation: Installation, vllm: VllmServer) -> None:
+    before = answered(vllm)
+    entry = json.loads(installation.offline("refresh").stdout.splitlines()[-1])
+    assert entry["status"] == "done"
+    assert answered(vllm) == before

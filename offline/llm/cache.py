@@ -184,6 +184,20 @@ class ResponseCache:
             raise CacheError(f"{self._path}: {error}") from error
 
     def _prepare(self, path: Path) -> None:
+        """Make or check the file. Several processes may do so at once, and SQLite does not wait for the others when it
+        changes the journal mode or finds the schema changed under it, whatever the connection's timeout."""
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._prepare_now(path)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+    def _prepare_now(self, path: Path) -> None:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,19 @@ with ResponseCache(Path(sys.argv[1])) as cache:
         assert cache.totals()[0] == 6 * 20 + 1
         shared = cache.get_many(["f" * 64])["f" * 64]
         assert shared.text == str(shared.prompt_tokens) * 99
+
+
+def test_a_file_that_another_process_is_making_is_waited_for(tmp_path: Path) -> None:
+    """SQLite refuses to change the journal mode at once while another connection writes, whatever the timeout."""
+    path = tmp_path / "answers.sqlite3"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    end = threading.Timer(0.2, other.execute, ["COMMIT"])
+    end.start()
+    with ResponseCache(path) as cache:
+        assert cache.totals() == (0, 0, 0)
+    end.join()
+    other.close()
 
 
 def test_exports_of_equal_caches_are_equal_bytes(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ Write = Annotated[
 ]
 
 Workers = Annotated[int, typer.Option(min=1, help="Trainings at once, each on a core of its own.")]
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @app.command()
@@ -33,7 +33,7 @@ def ablation(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     seeds: Seeds = 5,
-    workers: Workers = CORES,
+    workers: Workers = _CORES,
     write: Write = None,
 ) -> None:
     """Compare the model without knowledge, with plain text, with each method and with all: docs/knowledge.md."""
@@ -54,7 +54,7 @@ def compression(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     seeds: Seeds = 5,
-    workers: Workers = CORES,
+    workers: Workers = _CORES,
     write: Write = None,
 ) -> None:
     """Compare MARC with other compressions of the same hidden states, by the model that reads them: docs/marc.md."""

@@ -51,7 +51,7 @@ class Factor:
 
 def name_factors(codes: npt.NDArray[np.integer], texts: Sequence[str]) -> list[Factor]:
     """Factors in use, largest first. ``codes`` [n]: first-level code of each text."""
-    from scipy.stats import hypergeom  # type: ignore[import-untyped]  # comes with scikit-learn, without types
+    from scipy.stats import hypergeom  # type: ignore[import-untyped]  # has no types
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(

@@ -20,7 +20,8 @@ app = typer.Typer(
 
     Start with REFRESH: it runs every stage in order and skips what is up to date. The stages also run by themselves.
     All state lies in the configuration's workdir (data, answers, vectors, models) and in --data-dir (embedded Redis,
-    artifacts); both may be deleted, and a refresh builds them again. Set LORANK_REDIS_URL to publish to your own Redis.
+    artifacts). A refresh builds both again from the source, but not what only they hold: docs/operations.md says what
+    to back up. Set LORANK_REDIS_URL to publish to your own Redis.
 
     Exit codes: 0 done; 1 failed; 2 wrong options or configuration; 3 partial: what was finished is published, the rest
     is left for the next run; 4 locked: another job is at work in the folder; 130 or 143: stopped by Ctrl-C or SIGTERM.

@@ -1,4 +1,5 @@
-"""The language model as the producers ask it: counted into the run, and bounded by ``--since``.
+"""The language model as the producers ask it: counted into the run, and bounded by ``--since``. What was imported is
+not asked for.
 
 With ``--since``, texts of users and items with something new are asked for first. Everything else is answered from the
 cache alone, so what was never asked about the others stays open, for a run without ``--since``.
@@ -7,25 +8,27 @@ cache alone, so what was never asked about the others stays open, for a run with
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from offline.data.catalogue import Catalogue
+from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
-from offline.knowledge.interests import Answered, Ask, Interests
+from offline.knowledge.interests import Answered, Ask, Interests, closing
 from offline.knowledge.liber.partitions import close_partitions
-from offline.knowledge.quality import Usable, usable
+from offline.knowledge.quality import Usable, problem, usable
 from offline.knowledge.run import ORDER
-from offline.knowledge.texts import item_prompt
+from offline.llm.answers import Answers
+from offline.llm.cache import cache_key
 from offline.llm.protocol import Prompt
+from offline.llm.refusals import REFUSED_RUNS
 from offline.llm.session import LLMSession, open_session
 from offline.runs import Run
 from offline.since import Recent
 from offline.stages import Job
 
 if TYPE_CHECKING:
-    from offline.data.texts_import import UserText
+    from offline.data.texts_import import ImportedTexts
 
 TEXTS = {
     "text": (),
@@ -39,24 +42,20 @@ TEXTS = {
 class Asking:
     """Asks through ``live`` and keeps the run's account."""
 
-    def __init__(self, run: Run, live: LLMSession, given: Mapping[Prompt, str]) -> None:
+    def __init__(self, run: Run, live: LLMSession) -> None:
         self._run = run
         self._live = live
         self._answering = live
-        self._given = given
         self._again: Counter[str] = Counter()
         self._bad: Counter[str] = Counter()
         run.asked(live.ledger, {}, {})  # a run that is killed while it asks for hours is found by the session's id
+        for line in told_of_imports(run.job):
+            print(f"  {line}", flush=True)
 
     def __call__(self, prompts: list[Prompt], label: str) -> Answered:
-        asked = [prompt for prompt in prompts if prompt not in self._given]
-        answers = usable(self._answering, asked, f"  {label}")
-        self._again.update(answers.found)
-        self._bad.update(answers.left)
-        self._run.asked(self._live.ledger, self._again, self._bad)
-        imported = f", {len(prompts) - len(asked)} imported" if len(asked) < len(prompts) else ""
-        print(f"  {label}: {answers.summary()}{imported}", flush=True)
-        return with_given(prompts, self._given, answers)
+        answers = self._usable(self._answering, prompts, label)
+        print(f"  {label}: {answers.summary()}", flush=True)
+        return answered(answers)
 
     @property
     def model(self) -> str:
@@ -91,40 +90,77 @@ class Asking:
                     print(f"  {left} texts of users and items without news are left for a run without --since")
 
     def _ask_live(self, prompts: list[Prompt], label: str) -> Answered:
-        asked = [prompt for prompt in prompts if prompt not in self._given]
-        answers = usable(self._live, asked, f"  {label}")
-        self._run.asked(self._live.ledger, {}, {})
-        return with_given(prompts, self._given, answers)
+        return answered(self._usable(self._live, prompts, label))
+
+    def _usable(self, session: LLMSession, prompts: list[Prompt], label: str) -> Usable:
+        """Usable answers; what was wrong with those that this run asked for is counted."""
+        asking = _Fresh(session, self._run.job.use_cache)
+        answers = usable(asking, prompts, f"  {label}")
+        for counted, wrong in zip((self._again, self._bad), asking.wrong, strict=False):  # there may be no second try
+            counted.update(wrong)
+        self._bad.update(asking.refused)
+        self._run.asked(self._live.ledger, self._again, self._bad)
+        return answers
 
 
-def with_given(prompts: Sequence[Prompt], given: Mapping[Prompt, str], answers: Usable) -> Answered:
-    """All prompts' texts: those that were given, and between them, in order, those that were asked for."""
-    said = iter(zip(answers.texts, answers.states, strict=True))
-    both = [(given[prompt], "ok") if prompt in given else next(said) for prompt in prompts]
-    return Answered([text for text, _ in both], [state == "absent" for _, state in both])
+class _Fresh:
+    """A session, and what was ``wrong`` with the answers that each call newly got, by problem; ``refused`` for good.
+
+    Bad answers stay in the cache and are read again by every run; they are news in the run that asked for them only.
+    """
+
+    def __init__(self, session: LLMSession, use_cache: bool) -> None:
+        self.wrong: list[Counter[str]] = []
+        self.refused = Counter[str]()
+        self._session = session
+        self._use_cache = use_cache
+
+    def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
+        """As the session's."""
+        session, model = self._session, self._session.ledger.model_id
+        keys = [cache_key(model, prompt) for prompt in prompts]
+        held = session.cache.get_many(list(dict.fromkeys(keys))).keys() if self._use_cache else frozenset[str]()
+        paid, refused = session.ledger.paid, session.cache.refused(list(dict.fromkeys(keys)), REFUSED_RUNS)
+        answers = session.ask_all(prompts, progress_label)
+        got = zip(keys, answers.completions, prompts, strict=True) if session.ledger.paid > paid else ()
+        fresh = {key: (one, prompt) for key, one, prompt in got if one is not None and key not in held}
+        problems = [problem(one, prompt) for one, prompt in fresh.values()]
+        if now := {keys[at] for at in answers.refused} - refused:
+            self.refused["refused"] += len(now)
+        self.wrong.append(Counter(one for one in problems if one is not None))
+        return answers
 
 
-def given_texts(job: Job, catalogue: Catalogue) -> dict[Prompt, str]:
-    """Imported texts of items, by what would be asked about them. Items that are told alike share the last one's."""
+def answered(answers: Usable) -> Answered:
+    """Usable answers as the producers read them."""
+    return Answered(answers.texts, [state == "absent" for state in answers.states])
+
+
+def imported_texts(job: Job) -> ImportedTexts | None:
+    """What was imported, if anything. DataError if it holds texts about partitions that do not say what closed them."""
     if not job.imported.is_file():
-        return {}
+        return None
     from offline.data.texts_import import ImportedTexts  # polars only where files are read
 
-    words, tokens = job.config.data.texts, job.config.knowledge.item_tokens
-    return {
-        item_prompt(words, catalogue.items[item], tokens): text
-        for item, text in ImportedTexts.load(job.imported).items.items()
-        if item in catalogue.items
-    }
+    texts = ImportedTexts.load(job.imported)
+    if unplaced := len(texts.users) - len(texts.placed().users):
+        raise DataError(
+            f"{job.imported} holds texts about partitions ({unplaced}) that do not say what closed them, because an "
+            "earlier version imported them: run `import-texts --users FILE` again, with all texts about partitions"
+        )
+    return texts
 
 
-def imported_users(job: Job) -> tuple[UserText, ...]:
-    """Imported texts of users."""
-    if not job.imported.is_file():
-        return ()
-    from offline.data.texts_import import ImportedTexts  # polars only where files are read
-
-    return ImportedTexts.load(job.imported).users
+def told_of_imports(job: Job) -> Iterator[str]:
+    """Lines for people: what was imported, and what of it says nothing of partitions as they close now."""
+    texts = imported_texts(job)
+    if texts is None:
+        return
+    yield f"imported: texts of {len(texts.items)} items and {len({one.user for one in texts.users})} users"
+    now = closing(job.config.knowledge.liber.trigger)
+    for then, count in sorted(texts.left_out(now).items()):
+        left = "text about a partition is" if count == 1 else "texts about partitions are"
+        yield f"{count} imported {left} left out: imported when {then} closed one, and now {now} do; import them again"
 
 
 def texts_of_recent(
@@ -134,11 +170,11 @@ def texts_of_recent(
     config = job.config
     partitions = close_partitions(log, config.knowledge.liber.trigger)
     items = {item: catalogue.items[item] for item in recent.item_ids(log) if item in catalogue.items}
-    of_users, imported = recent.partitions_of(partitions), imported_users(job)
+    of_users, imported = recent.partitions_of(partitions), imported_texts(job)
     liked_above, words = config.feature_schema.liked_above, config.data.texts
     described = Catalogue(catalogue.users, items)
     return {
-        "items": Interests(config.knowledge, words, liked_above, described, log, partitions, ask),
+        "items": Interests(config.knowledge, words, liked_above, described, log, partitions, ask, imported),
         "partitions": Interests(config.knowledge, words, liked_above, catalogue, log, of_users, ask, imported),
     }
 

@@ -149,7 +149,8 @@ class PublishConfig(BaseModel):
 
 
 class JobConfig(BaseModel):
-    """Everything one data set's jobs need. ``workdir`` holds all their state and may be deleted at any time."""
+    """Everything one data set's jobs need. ``workdir`` holds all their state; docs/operations.md says what of
+    it cannot be made again."""
 
     model_config = FrozenConfig
 

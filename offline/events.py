@@ -34,6 +34,12 @@ class Arrived:
             len(new), len(new.user_ids), len(new.item_ids), new.stream_mark
         )  # fmt: skip
 
+    @property
+    def grew(self) -> bool:
+        """Whether there are more interactions or items than were saved; an item may come without interactions."""
+        old, new = self.before, self.log
+        return old is not None and (len(new) > len(old) or len(new.item_ids) > len(old.item_ids))
+
 
 def look_for_events(job: Job, source: Source, catalogue: Catalogue, store: Store | None) -> Arrived:
     """What arrived in the files and in the stream. Saves nothing."""

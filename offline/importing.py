@@ -9,6 +9,7 @@ import numpy as np
 from offline import refresh as pipeline
 from offline.data.rules import Findings
 from offline.data.texts_import import ImportedTexts, read_item_texts, read_user_texts
+from offline.knowledge.interests import closing
 from offline.knowledge.liber.partitions import close_partitions
 from offline.publish.connection import store_if_there
 from offline.runs import Run
@@ -32,11 +33,15 @@ def import_texts(run: Run, items: Path | None, users: Path | None) -> ImportedTe
             texts = texts.with_items(of_items)
             _tell(findings)
         if users is not None:
-            partitions = close_partitions(log, job.config.knowledge.liber.trigger)
+            trigger = job.config.knowledge.liber.trigger
+            partitions = close_partitions(log, trigger)
             closed = dict(zip(log.user_ids, np.diff(partitions.start).tolist(), strict=True))
             of_users, findings = read_user_texts(users, closed)
-            texts = texts.with_users(of_users, len(log))
             _tell(findings)
+            placed = texts.placed()
+            if gone := len(texts.users) - len(placed.users):
+                print(f"  warning: texts about partitions that did not say what closed them are dropped: {gone}")
+            texts = placed.with_users(of_users, len(log), closing(trigger))
         texts.save(job.imported)
         watch.done(f"{len(texts.items)} items' and {len(texts.users)} users' texts are imported")
         return texts

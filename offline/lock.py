@@ -2,7 +2,7 @@
 
 The kernel's lock on the file is the truth: it ends with the process that took it, however that ends. The text in the
 file only tells people who that is. It is emptied with the lock and checked against the processes there are, so that
-what a killed job left behind is never shown as the holder.
+what a killed job left behind is never shown as the holder; of a process on another host the lock itself is asked.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
+
+_ATTEMPTS, _BETWEEN_S = 3, 0.02
 
 
 class LockedError(RuntimeError):
@@ -46,9 +49,14 @@ class Holder:
     def told(self) -> str:
         return f"`{self.job}`, process {self.pid} on {self.host}, since {self.since}"
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is on another host, or in another container, whose processes cannot be seen from here."""
+        return self.host != socket.gethostname()
+
     def lives(self) -> bool:
-        """Whether the process may still be there; always true of another host, which we cannot see."""
-        if self.host != socket.gethostname():
+        """Whether the process may still be there; always true of one that is elsewhere."""
+        if self.is_elsewhere:
             return True
         try:
             os.kill(self.pid, 0)
@@ -64,10 +72,8 @@ def exclusive(folder: Path, job: str) -> Iterator[None]:
     """Hold ``folder``, which is made if need be. LockedError, at once, if another job holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockedError(folder, _read(file)) from error
+        if not _taken(file):
+            raise LockedError(folder, _read(file))
         try:
             _write(file, json.dumps(asdict(Holder.me(job))))
             yield
@@ -76,13 +82,38 @@ def exclusive(folder: Path, job: str) -> Iterator[None]:
 
 
 def holder(folder: Path) -> Holder | None:
-    """Who holds ``folder``, as far as the text tells; None if nobody does. Does not touch the lock: a job that starts
-    at this moment must not find it taken."""
+    """Who holds ``folder``, as far as can be told; None if nobody does.
+
+    The lock itself is tried only where the text names a process elsewhere, for an instant that ``exclusive`` waits out.
+    """
     try:
         with (folder / "lock").open(encoding="utf-8") as file:
-            return _read(file)
+            found = _read(file)
+            return None if found is not None and found.is_elsewhere and _is_free(file) else found
     except FileNotFoundError:
         return None
+
+
+def _taken(file: IO[str]) -> bool:
+    """Take the lock. Whoever only looks has it for microseconds, so a second look tells a job from that."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if attempt + 1 < _ATTEMPTS:
+                time.sleep(_BETWEEN_S)
+        else:
+            return True
+    return False
+
+
+def _is_free(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return True
 
 
 def _write(file: IO[str], text: str) -> None:

@@ -9,25 +9,26 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from offline.asking import TEXTS, given_texts, imported_users, kinds_of_texts, texts_of_recent, with_given
+from offline.asking import TEXTS, answered, imported_texts, kinds_of_texts, texts_of_recent, told_of_imports
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
-from offline.events import Arrived, look_for_events
+from offline.events import Arrivals, Arrived, look_for_events
 from offline.knowledge import run as producers
 from offline.knowledge.held import held
 from offline.knowledge.interests import Answered, Interests
 from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.quality import usable
-from offline.knowledge.vectors import Produced
+from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.estimate import CHARACTERS_PER_TOKEN
 from offline.llm.plan import Plan
 from offline.llm.protocol import Prompt
@@ -36,7 +37,7 @@ from offline.llm.session import LLMSession, open_session
 from offline.producing import is_made, producer_inputs
 from offline.publish.connection import store_if_there
 from offline.since import recent
-from offline.stages import Job
+from offline.stages import Job, Stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Planned:
         """For people."""
         yield f"== plan of {self.job.config.name}: nothing is asked, nothing is written"
         yield f"  events: {len(self.arrived.log)} interactions, {self.arrived.added} of them new"
+        for line in told_of_imports(self.job):
+            yield f"  {line}"
         for one in self.producers:
             if one.up_to_date:
                 yield f"  {one.name}: up to date"
@@ -104,10 +107,12 @@ def plan_of(job: Job, only: Sequence[str] | None = None) -> Planned:
     with store_if_there(job.data_dir) as store:
         arrived = look_for_events(job, source, catalogue, store)
     names = [name for name in producers.wanted(job.config.feature_schema) if only is None or name in only]
+    known = held(job.knowledge, job.config.feature_schema, arrived.log)
     current = {name: producer_inputs(job, name, source, arrived.log) for name in names}
-    stale = [name for name in names if not is_made(job, name, current[name])]
+    stale = [name for name in names if name not in known.produced or not is_made(job, name, current[name])]
     asks = _asks(job, stale, catalogue, arrived.log)
-    due = _records_due(job, arrived.log, catalogue)
+    grown = [name for name in stale if _only_the_log_grew(job, name, current[name], arrived)]
+    due = _records_due(job, arrived.log, catalogue, known.of(grown))
     return Planned(
         job,
         arrived,
@@ -124,8 +129,7 @@ def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interaction
     if not kinds_of_texts(job, names):
         return planned
     with _session_on_a_copy(job) as session:
-        ask = _Pretending(session, given_texts(job, catalogue))
-        texts = _texts(job, catalogue, log, ask)
+        texts = _texts(job, catalogue, log, _Pretending(session))
         kinds = list(kinds_of_texts(job, names))
         for name in names:
             before = session.planned
@@ -142,7 +146,7 @@ def _texts(job: Job, catalogue: Catalogue, log: InteractionLog, ask: _Pretending
     config = job.config
     partitions = close_partitions(log, config.knowledge.liber.trigger)
     liked_above, words = config.feature_schema.liked_above, config.data.texts
-    imported = imported_users(job)
+    imported = imported_texts(job)
     all_of_them = Interests(config.knowledge, words, liked_above, catalogue, log, partitions, ask, imported)
     return {"items": all_of_them, "partitions": all_of_them}
 
@@ -150,14 +154,12 @@ def _texts(job: Job, catalogue: Catalogue, log: InteractionLog, ask: _Pretending
 class _Pretending:
     """Answers from the cache, and with words that say nothing where it has none."""
 
-    def __init__(self, session: LLMSession, given: dict[Prompt, str]) -> None:
+    def __init__(self, session: LLMSession) -> None:
         self._session = session
-        self._given = given
         self._pretended = 0
 
     def __call__(self, prompts: list[Prompt], label: str) -> Answered:
-        asked = [prompt for prompt in prompts if prompt not in self._given]
-        answers = with_given(prompts, self._given, usable(self._session, asked, f"  {label}"))
+        answers = answered(usable(self._session, prompts, f"  {label}"))
         texts = [
             self._pretend(prompt) if absent else text
             for prompt, text, absent in zip(prompts, answers.texts, answers.absent, strict=True)
@@ -189,18 +191,46 @@ def _session_on_a_copy(job: Job) -> Iterator[LLMSession]:
             yield session
 
 
-def _records_due(job: Job, log: InteractionLog, catalogue: Catalogue) -> dict[str, int]:
-    """At most so many records would change, by producer: owners about whom there is more to know than was known."""
-    known = held(job.knowledge, job.config.feature_schema, log).produced
-    closed = np.diff(close_partitions(log, job.config.knowledge.liber.trigger).start)
+def _only_the_log_grew(job: Job, name: str, inputs: Mapping[str, Any], arrived: Arrived) -> bool:
+    """Whether a producer last finished on an earlier state of this log, and with these inputs otherwise. Then what it
+    knew holds; any other input (a prompt, the model, the encoder) may have changed every record."""
+    if not job.use_cache or arrived.before is None:
+        return False
+    stages = Stages(job)
+    finished_ms = 1000 * int(stages.all().get(name, {}).get("finished_at", 0))
+    later = [mark for mark in Arrivals(job.arrivals).all() if mark[0] >= finished_ms]
+    # the log as it was before it grew for the first time since; of marks within that second, any may be the first
+    same_second = sum(mark[0] < finished_ms + 1000 for mark in later)
+    candidates = [*(mark[1] for mark in later), len(arrived.before)][: same_second + 1]
+    return any(
+        stages.is_current(name, {**inputs, "log": producers.digest(_first_rows(arrived.log, rows))})
+        for rows in candidates
+    )
+
+
+def _first_rows(log: InteractionLog, rows: int) -> InteractionLog:
+    columns = {name: getattr(log, name)[:rows] for name in ("user", "item", "value", "time_ms", "sampled")}
+    return replace(log, **columns)
+
+
+def _records_due(job: Job, log: InteractionLog, catalogue: Catalogue, grown: Knowledge) -> dict[str, int]:
+    """At most so many records would change, by producer: everybody's of whom something can be known; of the ``grown``
+    ones, those about whom there is more to know than was known."""
+    imported = imported_texts(job)
+    versions = np.diff(close_partitions(log, job.config.knowledge.liber.trigger).start)
+    if imported is not None:
+        about = Counter(one.user for one in imported.users if one.partition is None)
+        versions = versions + np.array([about[user] for user in log.user_ids], np.int64)
     described = np.array([job.config.data.texts.describes(catalogue.items.get(item, {})) for item in log.item_ids])
+    told = described | np.array([imported is not None and item in imported.items for item in log.item_ids])
     due: dict[str, int] = {}
     for spec in job.config.feature_schema.knowledge:
-        made = known.get(spec.name, Produced())
+        made = grown.produced.get(spec.name, Produced())
         if spec.side == "user":
-            count = closed > 0 if made.users is None else closed != np.diff(made.users.start)
+            count = versions > 0 if made.users is None else versions != np.diff(made.users.start)
         else:
-            count = described if made.items is None else described & ~made.items.known
+            known = told if "items" in TEXTS[spec.name] else described
+            count = known if made.items is None else known & ~made.items.known
         due[spec.name] = due.get(spec.name, 0) + int(count.sum())
     return due
 

@@ -24,12 +24,14 @@ def producer_inputs(job: Job, name: str, source: Source, log: InteractionLog) ->
 
 def is_made(job: Job, name: str, inputs: dict[str, Any]) -> bool:
     """Whether a producer finished with these inputs, and left nothing to ask."""
-    return job.use_cache and Stages(job).is_current(name, inputs, *Produced.files(job.knowledge / name))
+    return job.use_cache and Stages(job).is_current(name, inputs) and Produced.is_saved(job.knowledge / name)
 
 
-def outcome(state: str, made: Produced | None, absent: int = 0) -> dict[str, Any]:
-    """A producer's entry in the ledger."""
+def outcome(state: str, made: Produced | None, absent: int = 0, reason: str = "") -> dict[str, Any]:
+    """A producer's entry in the ledger. ``reason`` says why it waits."""
     entry: dict[str, Any] = {"state": state, "absent": absent}
+    if reason:
+        entry["reason"] = reason
     if made is not None and made.users is not None:
         entry["users"] = int((made.users.start[1:] > made.users.start[:-1]).sum())
         entry["versions"] = len(made.users.vectors)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from offline.asking import Asking, given_texts, imported_users, kinds_of_texts
+from offline.asking import Asking, imported_texts, kinds_of_texts
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.source import Source, open_source
@@ -24,7 +24,7 @@ from offline.engine.config import open_engine
 from offline.engine.protocol import Engine
 from offline.events import Arrivals, look_for_events
 from offline.knowledge import run as producers
-from offline.knowledge.held import about_to_produce, held
+from offline.knowledge.held import held
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.session import CHECKPOINTS, LLMSession, open_session
 from offline.producing import is_made, outcome, producer_inputs
@@ -72,7 +72,7 @@ def events(run: Run, source: Source, catalogue: Catalogue, store: Store | None) 
         arrivals = Arrivals(job.arrivals)
         if arrived.before is None:
             arrivals.forget()
-        elif len(arrived.log) > len(arrived.before):
+        elif arrived.grew:
             arrivals.about_to_grow(arrived.before)
         if arrived.changed:
             arrived.log.save(job.log)
@@ -92,7 +92,7 @@ def make_knowledge(
     names = producers.wanted(job.config.feature_schema)
     made = dict(held(job.knowledge, job.config.feature_schema, log).produced)
     current = {name: producer_inputs(job, name, source, log) for name in names}
-    behind = [name for name in names if not is_made(job, name, current[name])]
+    behind = [name for name in names if name not in made or not is_made(job, name, current[name])]
     stale = [name for name in behind if only is None or name in only]
     for name in names:
         state = "absent" if name not in made else "kept" if name in behind else "current"
@@ -113,23 +113,21 @@ def make_knowledge(
             checkpoints,
             ask,
             ask.model,
-            imported_users(job),
+            imported_texts(job),
             engine,
         )
         for name in stale:
             with run.stage(f"knowledge: {name}") as watch:
-                about_to_produce(job.knowledge / name, log)
-                result, incomplete = work.produce(name)
-                made |= {} if result is None else {name: result}
-                if result is not None:
-                    watch.done(_counts(result))
-                if not incomplete:
+                attempt = work.produce(name, kinds_of_texts(job, [name]))
+                if attempt.made is not None:
+                    made[name] = attempt.made
+                    watch.done(_counts(attempt.made))
+                if attempt.state == "made":
                     stages.finished(name, current[name], watch.seconds)
-                state = "waits" if result is None else "partial" if incomplete else "made"
-                run.producers[name] = outcome(state, made.get(name), ask.absent if incomplete else 0)
-                if result is None:
-                    run.left(f"{name} cannot begin before all texts of the training period are there")
-                elif incomplete and not ask.absent:
+                run.producers[name] = outcome(attempt.state, made.get(name), attempt.absent, attempt.waits)
+                if attempt.waits and not attempt.too_little:
+                    run.left(f"{name} waits: {attempt.waits}")
+                elif attempt.absent and not ask.absent:
                     run.left(f"{name} misses texts of an earlier run that --since leaves out")
     if ask.absent:
         run.left(f"{ask.absent} texts are still to come: {ask.why}")
@@ -140,7 +138,7 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
     """The CTR models; trains only if its configuration or a space changed, the log grew enough, or knowledge that was
     incomplete in the last training is complete now."""
     job, config, stages = run.job, run.job.config, Stages(run.job)
-    partial = any(one["state"] == "partial" for one in run.producers.values())
+    partial = any(one.partial for one in knowledge.produced.values())
     inputs = {
         "training": config.training.model_dump(mode="json"),
         "samples": config.samples.model_dump(mode="json"),
@@ -212,7 +210,7 @@ def asking(
 ) -> Iterator[Asking]:
     """What the producers ``names`` ask; with --since, texts of recent users and items have been asked for already."""
     with language_model(run.job, run.name, engine) as session:
-        ask = Asking(run, session, given_texts(run.job, catalogue))
+        ask = Asking(run, session)
         if run.job.since_ms is None:
             yield ask
         else:

@@ -112,7 +112,18 @@ class Run:
 
     def asked(self, ledger: Ledger, again: Mapping[str, int], bad: Mapping[str, int]) -> None:
         """What the run asked of the language model so far; a run asks through one session."""
-        kept = ("run_id", "model_id", "prompts", "cache_hits", "paid", "calls", "retries", "failures", "absent")
+        kept = (
+            "run_id",
+            "model_id",
+            "prompts",
+            "cache_hits",
+            "paid",
+            "calls",
+            "retries",
+            "failures",
+            "refused",
+            "absent",
+        )
         record = asdict(ledger)
         self.llm = {name: record[name] for name in kept}
         self.llm |= {"prompt_tokens": ledger.prompt_tokens, "completion_tokens": ledger.completion_tokens}

@@ -15,10 +15,10 @@ autograph() { # data seed texts
     test -f "$name.npz" || "$ours" bench/peers/matching.py run --config "configs/$1.toml" --split "$out/$1.npz" \
         --out "$name.npz" --texts "$3" --seed "$2" > "$name.log" 2>&1
 }
-lightgcn() { # data seed layers rate regularisation
+lightgcn() { # data seed layers rate regularisation [options of lightgcn.py]
     local name=$out/$1-lightgcn-$3-$4-$5-$2
     test -f "$name.npz" || "$peer" bench/peers/lightgcn.py --split "$out/$1.npz" --out "$name.npz" \
-        --layers "$3" --learning-rate "$4" --regularisation "$5" --seed "$2" > "$name.log" 2>&1
+        --layers "$3" --learning-rate "$4" --regularisation "$5" --seed "$2" "${@:6}" > "$name.log" 2>&1
 }
 
 for data in ml-100k ml-1m; do split "$data"; done
@@ -26,4 +26,4 @@ for layers in 2 3; do for rate in 1e-3 2e-3; do lightgcn ml-100k 1 "$layers" "$r
 lightgcn ml-100k 1 3 2e-3 1e-2
 for seed in 1 2 3; do for texts in llm own; do autograph ml-100k "$seed" "$texts"; done; done
 for texts in llm own; do autograph ml-1m 1 "$texts"; done
-lightgcn ml-1m 1 3 2e-3 1e-4
+lightgcn ml-1m 1 3 5e-3 1e-4 --batch 16384 --threads 1 --patience 4

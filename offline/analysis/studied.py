@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from offline.asking import given_texts, imported_users, with_given
+from offline.asking import answered, imported_texts
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
@@ -29,11 +29,10 @@ def data_of(job: Job) -> tuple[Catalogue, InteractionLog]:
 @contextmanager
 def sources_of(job: Job, catalogue: Catalogue, log: InteractionLog, producer: str) -> Iterator[Sources]:
     """What a producer reads, from answers that are there already: a study pays nothing."""
-    given = given_texts(job, catalogue)
     with open_session(job.config.llm, job.llm, "study", dry_run=True) as session:
 
         def ask(prompts: list[Prompt], label: str) -> Answered:
-            return with_given(prompts, given, usable(session, [one for one in prompts if one not in given], label))
+            return answered(usable(session, prompts, label))
 
         run = KnowledgeRun(
             job.config,
@@ -44,6 +43,6 @@ def sources_of(job: Job, catalogue: Catalogue, log: InteractionLog, producer: st
             job.llm / CHECKPOINTS,
             ask,
             session.ledger.model_id,
-            imported_users(job),
+            imported_texts(job),
         )
         yield run.sources_of(producer)

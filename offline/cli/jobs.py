@@ -9,7 +9,7 @@ import typer
 
 from offline import alone
 from offline import refresh as pipeline
-from offline.cli.endings import carry_out, sum_up
+from offline.cli.endings import EXPECTED, carry_out, sum_up
 from offline.cli.options import (
     DEFAULT_CONFIG,
     DEFAULT_DATA_DIR,
@@ -33,7 +33,7 @@ from offline.knowledge.held import held
 from offline.knowledge.vectors import Knowledge
 from offline.publish import release
 from offline.publish.connection import open_store
-from offline.runs import Run
+from offline.runs import EXIT_CODES, Run
 from offline.stages import Job
 from offline.training.report import TrainingReport
 
@@ -165,10 +165,9 @@ def rollback(
     The services follow within their poll interval. What was rolled back stays so until `publish --return`.
     """
     if producer is None:
-        with open_store(data_dir) as store:
-            before, now = release.rollback(store, to)
-            print(f"live: {now}, before: {before}")
-            sum_up({"job": "rollback", "status": "done", "exit_code": 0, "release": now, "before": before})
+        if metrics_file is not None:
+            raise typer.BadParameter("moving the live pointer is no run of a work folder and has no metrics")
+        _move_pointer(data_dir, to)
         return
     if to is not None:
         raise typer.BadParameter("--to names a release, --producer a producer: say one of them")
@@ -203,15 +202,27 @@ def import_texts(
     carry_out(job, "import-texts", work)
 
 
+def _move_pointer(data_dir: Path, to: str | None) -> None:
+    """It holds no work folder, so it writes no ledger; its last line says how it ended, as a run's does."""
+    ended = {"job": "rollback", "status": "failed", "exit_code": EXIT_CODES["failed"], "reasons": []}
+    try:
+        with open_store(data_dir) as store:
+            before, now = release.rollback(store, to)
+        print(f"live: {now}, before: {before}")
+        ended |= {"status": "done", "exit_code": 0, "release": now, "before": before}
+    except EXPECTED as error:
+        ended["reasons"] = [f"{type(error).__name__}: {error}"]
+        raise
+    finally:
+        sum_up(ended)
+
+
 def made_so_far(job: Job) -> tuple[InteractionLog, Knowledge]:
-    """What earlier stages made; DataError if that is nothing."""
+    """What earlier stages made; DataError if there is no log. Knowledge may be none: every producer can be waiting."""
     if not job.log.is_file():
         raise DataError("no interactions yet: run `refresh` or `knowledge` first")
     log = InteractionLog.load(job.log)
-    known = held(job.knowledge, job.config.feature_schema, log)
-    if not known.produced:
-        raise DataError("no knowledge yet: run `refresh` or `knowledge` first")
-    return log, known
+    return log, held(job.knowledge, job.config.feature_schema, log)
 
 
 def trained_last(job: Job) -> TrainingReport:

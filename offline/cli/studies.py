@@ -72,6 +72,26 @@ def compression(
 
 
 @app.command()
+def layers(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    seeds: Seeds = 2,
+    write: Write = None,
+) -> None:
+    """Compress the language model's states at four depths, and judge them within the training period: docs/marc.md."""
+    from offline.analysis import layers as study
+    from offline.knowledge.marc.produce import states_at
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_of(job)
+    with sources_of(job, catalogue, log, "marc") as sources:
+        states = states_at(sources, study.DEPTHS)
+    found = study.sweep(job.config, log, states, range(seeds))
+    found.save(job.config.workdir / "layers.json")
+    _tell(f"layers {job.config.name}", study.markdown(found), write)
+
+
+@app.command()
 def factors(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, write: Write = None) -> None:
     """Report on AutoGraph's latent factors, and name them by the words of their members: docs/autograph.md."""
     from offline.analysis import factors as study

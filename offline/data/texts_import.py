@@ -5,7 +5,8 @@ A file of .jsonl, .csv or .parquet (text formats also with .gz) holds the column
 
 An item's text replaces what a language model here would be asked. A user's text becomes a version that holds from the
 moment of its import, the end of the log at that time, and never earlier: nobody knows which behaviour its author had
-seen, so a training sample before that moment must not see it.
+seen, so a training sample before that moment must not see it. Which behaviour a partition's number stands for depends
+on what closes partitions, so that is noted with the text; under another trigger the text waits unused.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,12 +35,14 @@ _JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 @dataclass(frozen=True, slots=True)
 class UserText:
     """One version of a user's text. A sample at log row r may see it if ``from_row`` <= r; as a knowledge version, it
-    closed at row ``from_row`` - 1."""
+    closed at row ``from_row`` - 1. ``trigger`` says what closed the partition, in the words of
+    ``knowledge.interests.closing``; None of a text about the user as a whole."""
 
     user: str
     partition: int | None
     text: str
     from_row: int
+    trigger: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +55,34 @@ class ImportedTexts:
     def with_items(self, texts: Mapping[str, str]) -> ImportedTexts:
         return replace(self, items={**self.items, **texts})
 
-    def with_users(self, texts: Mapping[tuple[str, int | None], str], log_rows: int) -> ImportedTexts:
-        """With versions that hold from the current end of the log. An unchanged text is no new version."""
-        newest = {(one.user, one.partition): one.text for one in self.users}
-        added = [
-            UserText(user, partition, text, log_rows)
-            for (user, partition), text in texts.items()
-            if newest.get((user, partition)) != text
-        ]
+    def with_users(self, texts: Mapping[tuple[str, int | None], str], log_rows: int, trigger: str) -> ImportedTexts:
+        """With versions that hold from the current end of the log, about partitions as ``trigger`` closes them. An
+        unchanged text is no new version."""
+        newest = {(one.user, one.partition, one.trigger): one.text for one in self.users}
+        added = []
+        for (user, partition), text in texts.items():
+            closed = None if partition is None else trigger
+            if newest.get((user, partition, closed)) != text:
+                added.append(UserText(user, partition, text, log_rows, closed))
         return replace(self, users=(*self.users, *added))
 
+    def left_out(self, trigger: str) -> Counter[str]:
+        """How many partitions have texts that say nothing of partitions as ``trigger`` closes them, by what did."""
+        others = {(one.user, one.partition, one.trigger) for one in self.users if one.partition is not None}
+        return Counter(closed for _, _, closed in others if closed is not None and closed != trigger)
+
     def save(self, path: Path) -> None:
-        users = [[one.user, one.partition, one.text, one.from_row] for one in self.users]
+        users = [[one.user, one.partition, one.text, one.from_row, one.trigger] for one in self.users]
         write_json(path, {"items": dict(self.items), "users": users})
+
+    def placed(self) -> ImportedTexts:
+        """Without texts about partitions that do not say what closed them: earlier versions did not note it, and nobody
+        can tell which behaviour those are about."""
+        return replace(self, users=tuple(one for one in self.users if one.partition is None or one.trigger is not None))
 
     @classmethod
     def load(cls, path: Path) -> ImportedTexts:
-        """What ``save`` wrote; nothing if there is no such file."""
+        """What ``save`` wrote, also in an earlier version; nothing if there is no such file."""
         if not path.is_file():
             return cls({}, ())
         document = read_json(path)

@@ -15,6 +15,8 @@ from models.contract.knowledge import FloatArray
 from offline.data.files import read_arrays, write_arrays
 
 _BATCH = 64
+_PASS = 128 * _BATCH
+"""Texts between two looks at whether to store what was encoded: about a minute on two cores."""
 
 
 class EncoderError(RuntimeError):
@@ -33,6 +35,13 @@ class TextEncoder:
         self._name = name
         self._max_tokens = max_tokens
         self._loaded: tuple[Any, Any] | None = None
+
+    @property
+    def width(self) -> int:
+        """Numbers per vector. Loads no weights."""
+        from transformers import AutoConfig
+
+        return int(AutoConfig.from_pretrained(self._folder()).hidden_size)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Unit vectors float32 [n, width] of ``texts``, in their order."""
@@ -81,7 +90,11 @@ class TextEncoder:
 
 
 class VectorStore:
-    """Encoded texts on disk, by content: an unchanged text is never encoded twice. float16 keeps it small."""
+    """Encoded texts on disk, by content: an unchanged text is never encoded twice. float16 keeps it small.
+
+    What was encoded is stored as it comes, so a killed run loses little, and the next one makes the batches that an
+    undisturbed run would have made. Runs beside it (a study) may store too: of what several encoded, the first stays.
+    """
 
     def __init__(self, path: Path, encoder: TextEncoder) -> None:
         self._path = path
@@ -89,14 +102,28 @@ class VectorStore:
 
     def vectors(self, texts: Sequence[str]) -> FloatArray:
         """float32 [n, width] of ``texts``; encodes and stores what is not held yet."""
+        if not texts:
+            return np.zeros((0, self._encoder.width), np.float32)
         held = self._read()
         keys = [hashlib.sha256(f"{self._encoder.id}\0{text}".encode()).hexdigest()[:32] for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in held}
-        if missing:
-            encoded = self._encoder.encode(list(missing.values())).astype(np.float16)
-            held.update(zip(missing, encoded, strict=True))
-            write_arrays(self._path, keys=np.array(list(held)), vectors=np.stack(list(held.values())))
+        # whole batches in the encoder's own order, so that the batches are those of a single call
+        ordered = sorted(missing, key=lambda key: len(missing[key]))
+        fresh: dict[str, Any] = {}
+        for at in range(0, len(ordered), _PASS):
+            part = ordered[at : at + _PASS]
+            encoded = self._encoder.encode([missing[key] for key in part]).astype(np.float16)
+            fresh.update(zip(part, encoded, strict=True))
+            # the whole file is written again, so wait until it is worth it: an eighth of it, or the end
+            if len(fresh) >= len(held) // 8 or at + _PASS >= len(ordered):
+                held, fresh = self._stored(held | fresh), {}
         return np.stack([held[key] for key in keys]).astype(np.float32)
+
+    def _stored(self, known: dict[str, Any]) -> dict[str, Any]:
+        """All of ``known``, and what came on the disk meanwhile, which stays as it is."""
+        held = known | self._read()
+        write_arrays(self._path, keys=np.array(list(held)), vectors=np.stack(list(held.values())))
+        return held
 
     def _read(self) -> dict[str, Any]:
         if not self._path.is_file():

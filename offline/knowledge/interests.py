@@ -20,7 +20,7 @@ from offline.config import KnowledgeConfig
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.texts import TextsConfig
-from offline.knowledge.liber.partitions import Partitions, Rows
+from offline.knowledge.liber.partitions import Partitions, Rows, Trigger
 from offline.knowledge.liber.prompts import (
     PartitionFacts,
     shift_prompt,
@@ -33,7 +33,7 @@ from offline.knowledge.texts import item_prompt, item_text
 from offline.llm.protocol import Prompt
 
 if TYPE_CHECKING:  # it loads polars, which a refresh without imports does not need
-    from offline.data.texts_import import UserText
+    from offline.data.texts_import import ImportedTexts
 
 Mask = npt.NDArray[np.bool_]
 
@@ -84,13 +84,21 @@ class Versions:
         return len(self.user)
 
 
+def closing(trigger: Trigger) -> str:
+    """What closes a partition, for people and for comparison: different triggers are told differently."""
+    size = [] if trigger.size is None else [f"{trigger.size} interactions"]
+    span = [] if trigger.span_ms is None else [f"{trigger.span_ms / 86_400_000:.15g} days"]
+    return " or ".join(size + span)
+
+
 class Interests:
     """Texts of one run. Properties ask the model when they are first read.
 
-    ``imported`` are texts of users that somebody else wrote (offline/data/texts_import.py). One about a partition takes
-    the place of the model's summary, from the moment of its import on; one about the user as a whole is a version more.
-    A shift is told only from a summary that was there before the one it leads to: otherwise a version that is visible
-    early would quote a text that was imported later.
+    ``imported`` are texts that somebody else wrote (offline/data/texts_import.py). One about an item takes the place of
+    the model's answer, and is all that is said of an item without a description. One about a partition takes the place
+    of the model's summary, from the moment of its import on, if partitions still close as they did then; one about the
+    user as a whole is a version more. A shift is told only from a summary that was there before the one it leads to:
+    otherwise a version that is visible early would quote a text that was imported later.
     """
 
     def __init__(
@@ -102,36 +110,46 @@ class Interests:
         log: InteractionLog,
         partitions: Partitions,
         ask: Ask,
-        imported: Sequence[UserText] = (),
+        imported: ImportedTexts | None = None,
     ) -> None:
         self._config = config
         self._words = words
         self._liked_above = liked_above
         self._catalogue = catalogue
         self._log = log
-        self._model = ask
-        self._absent = 0
+        self._ask = ask
         self.partitions = partitions
         numbers = {name: at for at, name in enumerate(log.user_ids)}
-        known = [(numbers[one.user], one) for one in imported if one.user in numbers]
+        known = [(numbers[one.user], one) for one in (imported.users if imported else ()) if one.user in numbers]
+        trigger = closing(config.liber.trigger)
+        self._about_items = imported.items if imported else {}
         self._about_users = [(user, one) for user, one in known if one.partition is None]
         self._about_partitions = {
             int(partitions.start[user]) + one.partition: one
             for user, one in known
-            if one.partition is not None and one.partition < partitions.start[user + 1] - partitions.start[user]
+            if one.partition is not None
+            and one.trigger == trigger
+            and one.partition < partitions.start[user + 1] - partitions.start[user]
         }
 
     @cached_property
     def items(self) -> Texts:
-        """One text per item of the log: facts, then what the model says. Items without a description have none."""
+        """One text per item of the log: facts, then what the model says, or who wrote the imported text. An item with
+        neither description nor import has none."""
         words, tokens = self._words, self._config.item_tokens
         features = [self._catalogue.items.get(item, {}) for item in self._log.item_ids]
-        described = [at for at, one in enumerate(features) if words.describes(one)]
-        answers = self._ask([item_prompt(words, features[at], tokens) for at in described], "items")
-        texts, absent = [""] * len(features), np.zeros(len(features), np.bool_)
-        for at, answer, missing in zip(described, answers.texts, answers.absent, strict=True):
-            texts[at] = "" if answer is None else item_text(words, features[at], answer)
-            absent[at] = missing
+        given = [self._about_items.get(item) for item in self._log.item_ids]
+        described = [words.describes(one) for one in features]
+        asked = [at for at, one in enumerate(described) if one and given[at] is None]
+        answers = self._ask([item_prompt(words, features[at], tokens) for at in asked], "items")
+        said: list[str | None] = list(given)
+        absent = np.zeros(len(features), np.bool_)
+        for at, answer, missing in zip(asked, answers.texts, answers.absent, strict=True):
+            said[at], absent[at] = answer, missing
+        texts = [
+            "" if text is None else item_text(words, one, text) if told else text
+            for one, told, text in zip(features, described, said, strict=True)
+        ]
         return Texts(tuple(texts), absent)
 
     @cached_property
@@ -203,11 +221,6 @@ class Interests:
             absent[at] |= missing
         return Texts(tuple(texts), absent)
 
-    @property
-    def incomplete(self) -> bool:
-        """Whether any text that was asked for so far may still come."""
-        return self._absent > 0
-
     @cached_property
     def versions(self) -> Versions:
         """All versions of all users."""
@@ -243,11 +256,6 @@ class Interests:
         """The shift into each version, "" where there is none."""
         texts = self.shifts.texts
         return tuple(texts[at] if at >= 0 else "" for at in versions.partitions.tolist())
-
-    def _ask(self, prompts: list[Prompt], label: str) -> Answered:
-        answers = self._model(prompts, label)
-        self._absent += sum(answers.absent)
-        return answers
 
     def _with_predecessor(self) -> Rows:
         return np.flatnonzero(~self.partitions.first_of_user())

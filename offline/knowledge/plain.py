@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.contract.schema import fingerprint
-from offline.knowledge.sources import Sources, frozen_projection, space
+from offline.knowledge.sources import Sources, Wide, enough_for, frozen_projections, space
 from offline.knowledge.texts import plain_text
 from offline.knowledge.vectors import ItemVectors, Produced
 
@@ -19,7 +19,8 @@ def produce(sources: Sources) -> Produced:
     texts = [plain_text(sources.words, features[at]) for at in np.flatnonzero(described)]
     components = {"text": fingerprint(sources.words.model_dump(mode="json")), "encoder": sources.encoder}
     wide = sources.encode(texts)
-    projection = frozen_projection(sources.folder, components, wide, spec.dim)
+    with enough_for("text"):
+        (projection,) = frozen_projections(sources.folder, [Wide(components, wide, spec.dim)])
     vectors = np.zeros((len(features), spec.dim), np.float32)
     vectors[described] = projection.apply(wide)
     made = space(spec, sources.config.text.dtype, {**components, "projection": projection.digest})

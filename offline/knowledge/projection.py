@@ -17,6 +17,14 @@ from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
 
 
+class TooFewError(DataError):
+    """There is too little to fit frozen parts on. ``needs`` says what it takes and what there is, after "needs"."""
+
+    def __init__(self, needs: str) -> None:
+        super().__init__(f"too little to fit on: needs {needs}")
+        self.needs = needs
+
+
 @dataclass(frozen=True, slots=True)
 class Projection:
     """``mean`` [width], ``components`` [dim, width]; rows are scaled so that projected texts have unit mean square."""
@@ -38,10 +46,13 @@ class Projection:
         return (centered @ self.components.T.astype(np.float64)).astype(np.float32)
 
     @classmethod
-    def fit(cls, vectors: FloatArray, dim: int) -> Projection:
-        """The ``dim`` leading principal components of ``vectors`` [n, width]; DataError if n < dim."""
-        if len(vectors) < dim:
-            raise DataError(f"{len(vectors)} texts are too few to project to {dim} dimensions: lower knowledge_dim")
+    def fit(cls, vectors: FloatArray, dim: int, what: str = "encoded texts") -> Projection:
+        """The ``dim`` leading principal components of ``vectors`` [n, width], which are called ``what`` if they are too
+        few: TooFewError unless n > dim, because n of them span n - 1 dimensions once they are centred."""
+        if len(vectors) <= dim:
+            raise TooFewError(f"{dim + 1} {what} to fit {dim} dimensions, there are {len(vectors)}")
+        if (vectors == vectors[0]).all():  # they span nothing, and there is nothing to scale by
+            raise TooFewError(f"{what} that differ to fit {dim} dimensions, all {len(vectors)} are alike")
         from sklearn.decomposition import PCA
 
         analysis = PCA(n_components=dim, svd_solver="covariance_eigh").fit(vectors.astype(np.float64))

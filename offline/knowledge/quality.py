@@ -20,7 +20,17 @@ from offline.llm.answers import Answers
 from offline.llm.protocol import Completion, Prompt
 
 Problem = Literal[
-    "think", "empty", "control", "repetition", "oversize", "truncated", "refusal", "language", "echo", "short"
+    "think",
+    "empty",
+    "control",
+    "repetition",
+    "oversize",
+    "truncated",
+    "refusal",
+    "language",
+    "echo",
+    "short",
+    "refused",
 ]
 State = Literal["ok", "bad", "absent"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -149,9 +159,9 @@ class Asks(Protocol):
 class Usable:
     """One text and one state per prompt, in order; the text is None unless the state is "ok".
 
-    "bad" is final: both answers are in the cache and another run would not ask again. "absent" is what the next run
-    asks for, a second try that is still missing included. `found` counts the problems of first answers, `left` those
-    that the second try did not cure.
+    "bad" is final: both answers are in the cache, or the server refused the prompt in two runs, and another run would
+    not ask again. "absent" is what the next run asks for, a second try that is still missing included. `found` counts
+    the problems of first answers, `left` those that the second try did not cure, and the "refused" prompts.
     """
 
     texts: tuple[str | None, ...]
@@ -183,7 +193,7 @@ def usable(
     """Ask all prompts, and those with a bad answer once more with the words ``second_try`` added.
 
     The second prompt depends on the first alone and has a cache key of its own, so a prompt that is known to be bad
-    twice costs nothing in later runs.
+    twice costs nothing in later runs. A prompt that the server refuses has no second try.
     """
     first = session.ask_all(prompts, label)
     verdicts = [_verdict(answer, prompt, rules) for answer, prompt in zip(first.completions, prompts, strict=True)]
@@ -193,6 +203,8 @@ def usable(
     found = Counter(wrong for _, wrong in verdicts if wrong is not None)
     for at, answer, prompt in zip(bad, second.completions, again, strict=True):
         verdicts[at] = _verdict(answer, prompt, rules)
+    for at in (*first.refused, *(bad[again_at] for again_at in second.refused)):
+        verdicts[at] = None, "refused"
     return Usable(
         texts=tuple(text for text, _ in verdicts),
         states=tuple("bad" if wrong else "absent" if text is None else "ok" for text, wrong in verdicts),

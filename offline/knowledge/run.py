@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from models.contract.schema import FeatureSchema
 from offline.config import JobConfig, KnowledgeConfig
@@ -18,11 +21,11 @@ from offline.knowledge.encoder import TextEncoder, VectorStore
 from offline.knowledge.interests import Ask as Ask
 from offline.knowledge.interests import Interests
 from offline.knowledge.liber.partitions import close_partitions
-from offline.knowledge.sources import NotFoundedError, Producer, Sources
-from offline.knowledge.vectors import Knowledge, Produced
+from offline.knowledge.sources import NotFoundedError, Producer, Sources, TooLittleDataError
+from offline.knowledge.vectors import Knowledge, Lineage, Produced
 
 if TYPE_CHECKING:  # it loads polars
-    from offline.data.texts_import import UserText
+    from offline.data.texts_import import ImportedTexts
 
 ORDER = ("text", "liber", "autograph", "marc")
 """All producers there are, in the order in which they run: LIBER's summaries are what the later ones read."""
@@ -74,6 +77,24 @@ def inputs(config: JobConfig, name: str, llm: Mapping[str, Any], log: Interactio
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of a producer: what it ``made`` and saved, or why it ``waits``.
+
+    ``absent`` counts the texts that it reads and that may still come. ``too_little`` says that it waits for the log to
+    grow and not for a text.
+    """
+
+    made: Produced | None
+    absent: int
+    waits: str = ""
+    too_little: bool = False
+
+    @property
+    def state(self) -> str:
+        return "waits" if self.made is None else "partial" if self.made.partial else "made"
+
+
 class KnowledgeRun:
     """Runs producers over one state of the log. Texts and encoded vectors are shared between them."""
 
@@ -87,7 +108,7 @@ class KnowledgeRun:
         checkpoints: Path,
         ask: Ask,
         llm: str,
-        imported: Sequence[UserText] = (),
+        imported: ImportedTexts | None = None,
         engine: Engine | None = None,
     ) -> None:
         encoder = _encoder(config.knowledge, engine)
@@ -115,16 +136,27 @@ class KnowledgeRun:
         """What a producer reads."""
         return self._sources.of(name)
 
-    def produce(self, name: str) -> tuple[Produced | None, bool]:
-        """(what a producer made and saved, or None if it cannot begin yet; whether any text is still to come)."""
+    def produce(self, name: str, texts: Sequence[str]) -> Attempt:
+        """Run a producer that reads these kinds of texts, and save what it makes."""
         sources = self.sources_of(name)
         try:
             made = producer(name)(sources)
         except NotFoundedError as error:
             print(f"  {name} waits: {error}", flush=True)
-            return None, True
+            asked = [kind for kind in texts if kind in vars(sources.interests)]  # to read another would ask for it
+            return Attempt(None, self._absent(asked), str(error), isinstance(error, TooLittleDataError))
+        absent = self._absent(texts)
+        made = replace(made, lineage=Lineage.of(sources.log), partial=absent > 0)
         made.save(sources.folder)
-        return made, name != "text" and sources.interests.incomplete
+        return Attempt(made, absent)
+
+    def _absent(self, texts: Iterable[str]) -> int:
+        """How many texts of these kinds may still come."""
+        absent = {kind: getattr(self._sources.interests, kind).absent for kind in texts}
+        of_items = np.sum(absent.pop("items", 0))
+        # no shift is asked for where the summary is absent, and there it counts as absent too
+        of_partitions = np.logical_or.reduce(list(absent.values()))
+        return int(of_items + np.sum(of_partitions))
 
 
 def _encoder(config: KnowledgeConfig, engine: Engine | None) -> TextEncoder:
@@ -136,7 +168,7 @@ def _encoder(config: KnowledgeConfig, engine: Engine | None) -> TextEncoder:
 
 def load(folder: Path, schema: FeatureSchema) -> Knowledge:
     """What the producers last made, as far as it is there. DataError if one of them is damaged."""
-    names = [name for name in wanted(schema) if all(path.is_file() for path in Produced.files(folder / name))]
+    names = [name for name in wanted(schema) if Produced.is_saved(folder / name)]
     return Knowledge({name: Produced.load(folder / name) for name in names})
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,7 @@ from offline.engine.local import LocalEngine
 from offline.engine.protocol import Engine
 from offline.knowledge.interests import Interests
 from offline.knowledge.liber.prompts import PartitionFacts, summary_prompt, summary_text
-from offline.knowledge.projection import Projection
+from offline.knowledge.projection import Projection, TooFewError
 from offline.knowledge.texts import item_prompt, item_text
 from offline.knowledge.vectors import Produced
 
@@ -30,6 +31,22 @@ class NotFoundedError(RuntimeError):
 
     Founding on what happens to be there would make another space than an undisturbed run would.
     """
+
+
+class TooLittleDataError(NotFoundedError):
+    """A producer cannot make its frozen parts yet, because the training period holds too little to fit them on.
+
+    No text is owed: the run is complete without it, and the log has to grow.
+    """
+
+
+@contextmanager
+def enough_for(producer: str) -> Iterator[None]:
+    """Within, what is too little to fit on is a TooLittleDataError of this producer: it waits, the others go on."""
+    try:
+        yield
+    except TooFewError as error:
+        raise TooLittleDataError(f"{producer} needs {error.needs}") from error
 
 
 class Encode(Protocol):
@@ -110,15 +127,33 @@ def text_form(sources: Sources) -> str:
     return fingerprint(forms)
 
 
-def frozen_projection(folder: Path, components: Mapping[str, str], texts: FloatArray, dim: int) -> Projection:
-    """The projection founded under these components, or a new one fitted on ``texts`` [n, width]."""
-    path = folder / f"projection-{fingerprint({**components, 'dim': dim})}.npz"
-    if path.is_file():
-        return Projection.load(path)
-    projection = Projection.fit(texts, dim)
-    projection.save(path)
-    return projection
+@dataclass(frozen=True, slots=True)
+class Wide:
+    """Encoded ``texts`` [n, width] of one part of a space, to be projected to ``dim``; for people they are ``what``."""
+
+    components: Mapping[str, str]
+    texts: FloatArray
+    dim: int
+    what: str = "encoded texts"
+
+
+def frozen_projections(folder: Path, parts: Sequence[Wide]) -> list[Projection]:
+    """The projections founded under these components; new ones are fitted on the texts, and kept only if all parts can
+    be: those of one space are of one moment. TooFewError if a part has too few texts."""
+    paths = [_projection(folder, one.components, one.dim) for one in parts]
+    held = [Projection.load(path) if path.is_file() else None for path in paths]
+    projections = [
+        known or Projection.fit(one.texts, one.dim, one.what) for known, one in zip(held, parts, strict=True)
+    ]
+    for path, known, projection in zip(paths, held, projections, strict=True):
+        if known is None:
+            projection.save(path)
+    return projections
 
 
 def is_founded(folder: Path, components: Mapping[str, str], dim: int) -> bool:
-    return (folder / f"projection-{fingerprint({**components, 'dim': dim})}.npz").is_file()
+    return _projection(folder, components, dim).is_file()
+
+
+def _projection(folder: Path, components: Mapping[str, str], dim: int) -> Path:
+    return folder / f"projection-{fingerprint({**components, 'dim': dim})}.npz"

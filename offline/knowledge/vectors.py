@@ -7,20 +7,26 @@ have one slice. Knows arrays and files; does not know how a vector was made.
 
 from __future__ import annotations
 
+import json
+import zipfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from models.contract.knowledge import LEAST_PEAK, FloatArray, KnowledgeRecord, Space
-from models.contract.schema import FeatureSchema
+from models.contract.schema import FeatureSchema, fingerprint
 from offline.data.catalogue import DataError
-from offline.data.files import read_arrays, read_json, write_arrays, write_json
+from offline.data.files import read_arrays, write_arrays
+from offline.data.log import InteractionLog
 
 Rows = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint16]
+
+_FILE = "vectors.npz"
+_DOCUMENT = "document"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,23 +91,57 @@ class ItemVectors:
 
 
 @dataclass(frozen=True, slots=True)
+class Lineage:
+    """Whose numbers vectors use: those of the first ``users`` and ``items`` of a log, whose ids have these
+    fingerprints."""
+
+    users: int
+    items: int
+    user_ids: str
+    item_ids: str
+
+    @classmethod
+    def of(cls, log: InteractionLog) -> Lineage:
+        return cls._of_first(log, len(log.user_ids), len(log.item_ids))
+
+    def fits(self, log: InteractionLog) -> bool:
+        """Whether the log numbers them so. It may have more."""
+        return self == self._of_first(log, self.users, self.items)
+
+    @classmethod
+    def _of_first(cls, log: InteractionLog, users: int, items: int) -> Lineage:
+        return cls(users, items, fingerprint(log.user_ids[:users]), fingerprint(log.item_ids[:items]))
+
+
+@dataclass(frozen=True, slots=True)
 class Produced:
-    """What one producer made. ``texts`` are for people: what the newest version of each user id says."""
+    """What one producer made. ``texts`` are for people: what the newest version of each user id says.
+
+    ``lineage`` says which log's users and items these are, once that is known. ``partial`` says that some texts were
+    still to come when it was made.
+    """
 
     users: UserVectors | None = None
     items: ItemVectors | None = None
     texts: Mapping[str, str] = field(default_factory=dict)
+    lineage: Lineage | None = None
+    partial: bool = False
 
     @property
     def spaces(self) -> tuple[Space, ...]:
         return tuple(one.space for one in (self.users, self.items) if one is not None)
 
     @staticmethod
-    def files(folder: Path) -> tuple[Path, Path]:
-        """Where ``save`` puts it."""
-        return folder / "vectors.npz", folder / "texts.json"
+    def is_saved(folder: Path) -> bool:
+        """Whether ``save`` put something there, by the table of contents alone."""
+        try:
+            with zipfile.ZipFile(folder / _FILE) as file:
+                return f"{_DOCUMENT}.npy" in file.namelist()
+        except (OSError, zipfile.BadZipFile):
+            return False
 
     def save(self, folder: Path) -> None:
+        """Put all of it into one file: a kill must not leave vectors under another result's spaces or ids."""
         arrays: dict[str, npt.NDArray[np.generic]] = {}
         if self.users is not None:
             arrays |= {"user_vectors": self.users.vectors, "start": self.users.start, "since": self.users.since}
@@ -109,23 +149,31 @@ class Produced:
         if self.items is not None:
             arrays |= {"item_vectors": self.items.vectors, "known": self.items.known, "from_row": self.items.from_row}
             arrays |= {} if self.items.codes is None else {"item_codes": self.items.codes}
-        vectors, texts = self.files(folder)
-        write_arrays(vectors, **arrays)
-        write_json(texts, {"spaces": [one.model_dump(mode="json") for one in self.spaces], "texts": dict(self.texts)})
+        document = {
+            "spaces": [one.model_dump(mode="json") for one in self.spaces],
+            "texts": dict(self.texts),
+            "lineage": None if self.lineage is None else asdict(self.lineage),
+            "partial": self.partial,
+        }
+        arrays[_DOCUMENT] = np.frombuffer(json.dumps(document, ensure_ascii=False).encode(), np.uint8)
+        write_arrays(folder / _FILE, **arrays)
 
     @classmethod
     def load(cls, folder: Path) -> Produced:
         """Inverse of ``save``; DataError if it is absent, damaged or of another version."""
-        vectors, texts = cls.files(folder)
-        a, document = read_arrays(vectors), read_json(texts)
+        if not cls.is_saved(folder):
+            raise DataError(f"{folder / _FILE} is absent, damaged or of another version")
+        a = read_arrays(folder / _FILE)
         users = items = None
         try:
+            document = json.loads(a[_DOCUMENT].tobytes())
             for space in map(Space.model_validate, document["spaces"]):
                 if space.side == "user":
                     users = UserVectors(space, a["user_vectors"], a["start"], a["since"], a.get("user_codes"))
                 else:
                     items = ItemVectors(space, a["item_vectors"], a["known"], a["from_row"], a.get("item_codes"))
-            return cls(users, items, document["texts"])
+            lineage = None if document["lineage"] is None else Lineage(**document["lineage"])
+            return cls(users, items, document["texts"], lineage, document["partial"])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{folder} holds knowledge of another version: {error}") from error
 

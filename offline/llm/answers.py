@@ -1,4 +1,4 @@
-"""What came back for a list of prompts: an answer or the reason for its absence, one per prompt."""
+"""What came back for a list of prompts, one per prompt: an answer, the reason for its absence, or a refusal."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ BUDGET = "budget"
 DRY_RUN = "dry run"
 NEVER_ASKED = frozenset({UNTRIED, BUDGET, DRY_RUN})
 """The reasons of prompts that reached no back end in this run; every other reason is the error of a call."""
+REFUSED = "refused in two runs that answered others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +18,13 @@ class Answers:
     """``completions`` in the order of the prompts, None where there is no answer yet; ``absent`` says why, by position.
 
     ``stopped`` is what ended the asking early (a server that is down, a refused key, the budget), if anything did. The
-    next run asks for what is absent.
+    next run asks for what is absent. What is ``refused``, by position, has no answer and is asked no more.
     """
 
     completions: tuple[Completion | None, ...]
     absent: Mapping[int, str] = field(default_factory=dict)
     stopped: str | None = None
+    refused: frozenset[int] = frozenset()
 
     @property
     def texts(self) -> list[str | None]:
@@ -32,4 +34,4 @@ class Answers:
     @property
     def complete(self) -> bool:
         """Whether every prompt has its answer."""
-        return not self.absent
+        return not self.absent and not self.refused

@@ -13,10 +13,16 @@ from offline.llm.cache import ResponseCache
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
 
 Batch = list[tuple[str, Prompt]]  # (cache key, prompt)
+Parameters = tuple[int, float, float]
 Ask = Callable[[Sequence[Prompt]], Awaitable[list[Completion]]]
 
 _REFRESH_TERMINAL_SECONDS = 0.5
 _REFRESH_LOG_SECONDS = 30.0  # in a cron log every refresh is a line
+
+
+def parameters(prompt: Prompt) -> Parameters:
+    """What prompts of one batch have in common."""
+    return prompt.max_tokens, prompt.temperature, prompt.repetition_penalty
 
 
 def make_batches(missing: Mapping[str, Prompt], batch_size: int) -> deque[Batch]:
@@ -25,15 +31,11 @@ def make_batches(missing: Mapping[str, Prompt], batch_size: int) -> deque[Batch]
     Longest first: what does not fit into memory shows at once, and the last batches are the short ones. The order
     depends only on the prompts.
     """
-
-    def parameters(entry: tuple[str, Prompt]) -> tuple[int, float, float]:
-        return entry[1].max_tokens, entry[1].temperature, entry[1].repetition_penalty
-
     ordered = sorted(
-        missing.items(), key=lambda entry: (parameters(entry), entry[1].characters, entry[0]), reverse=True
+        missing.items(), key=lambda entry: (parameters(entry[1]), entry[1].characters, entry[0]), reverse=True
     )
     batches: deque[Batch] = deque()
-    for _, group in groupby(ordered, key=parameters):
+    for _, group in groupby(ordered, key=lambda entry: parameters(entry[1])):
         members = list(group)
         batches.extend(members[start : start + batch_size] for start in range(0, len(members), batch_size))
     return batches
@@ -43,9 +45,11 @@ class BatchRun:
     """Answers batches with a bounded number of workers; all results are keyed by cache key.
 
     `failures` were asked in vain, `too_dear` were never asked because they do not fit into what `purse` has left, and
-    `stopped` says why the others without an answer were not asked either. `account` names the run and its ledger line
-    so far, which are stored together with the answers. A server that asks to wait for more than `patience` seconds
-    stops the run at once, as do `give_up_after` calls in a row that failed with a TransientError.
+    `stopped` says why the others without an answer were not asked either. Of the failures, `refused` failed alone and
+    for good, and `to_blame` are those of them after which others of the same parameters were answered. `account` names
+    the run and its ledger line so far, which are stored together with the answers. A server that asks to wait for more
+    than `patience` seconds stops the run at once, as do `give_up_after` calls in a row that failed with a
+    TransientError.
     """
 
     def __init__(
@@ -59,6 +63,8 @@ class BatchRun:
     ) -> None:
         self.answers: dict[str, Completion] = {}
         self.failures: dict[str, str] = {}
+        self.refused: dict[str, Prompt] = {}
+        self.to_blame: set[str] = set()
         self.too_dear: set[str] = set()
         self.stopped: str | None = None
         self._ask = ask
@@ -106,6 +112,8 @@ class BatchRun:
                 self._purse.settle(hold, completions)
             if completions is not None:
                 self._failed_in_a_row = 0
+                asked = parameters(batch[0][1])
+                self.to_blame |= {key for key, prompt in self.refused.items() if parameters(prompt) == asked}
                 answers = {key: completion for (key, _), completion in zip(batch, completions, strict=True)}
                 await self._store(answers)
                 self.answers |= answers
@@ -146,7 +154,9 @@ class BatchRun:
         self.failures |= {key: f"{type(error).__name__}: {error}" for key, _ in batch}
         if isinstance(error, UnusableBackendError):
             self.stopped = str(error)
-        elif isinstance(error, TransientError):
+        elif isinstance(error, PermanentError):
+            self.refused |= dict(batch)
+        else:
             self._failed_in_a_row += 1
             if error.retry_after is not None and error.retry_after > self._patience:
                 self.stopped = f"the server asks to wait for {error.retry_after:.0f} s: {error}"

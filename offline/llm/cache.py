@@ -2,8 +2,8 @@
 
 Holds keys, answers and token counts. It never holds the prompt: prompts quote data sets (MovieLens) that may not be
 redistributed, while an exported cache is meant to be. Beside the answers lie the accounts of runs that have not ended
-(runs.py), because only the transaction that stores answers can say exactly how many were stored. Several processes may
-use one file on a local disk.
+(runs.py), because only the transaction that stores answers can say exactly how many were stored, and the keys that were
+refused, with the runs in which they were. Several processes may use one file on a local disk.
 """
 
 import gzip
@@ -38,8 +38,12 @@ CREATE TABLE IF NOT EXISTS answers (
     created_at REAL NOT NULL
 ) WITHOUT ROWID
 """
-# No new version: a program that does not know this table can use the file and never looks at it.
-_RUNS_SCHEMA = "CREATE TABLE IF NOT EXISTS runs (run_id TEXT PRIMARY KEY, account TEXT NOT NULL) WITHOUT ROWID"
+# No new version: a program that does not know these tables can use the file and never looks at them.
+_LATER_SCHEMAS = (
+    "CREATE TABLE IF NOT EXISTS runs (run_id TEXT PRIMARY KEY, account TEXT NOT NULL) WITHOUT ROWID",
+    # not what the server said: it may quote the prompt
+    "CREATE TABLE IF NOT EXISTS refusals (key TEXT, run_id TEXT, PRIMARY KEY (key, run_id)) WITHOUT ROWID",
+)
 
 
 class CacheError(Exception):
@@ -114,6 +118,23 @@ class ResponseCache:
         `account` is a run's id and its ledger line so far, stored in the same transaction.
         """
         self._insert("REPLACE", answers.items(), account)
+
+    def put_refusals(self, keys: Iterable[str], run_id: str) -> None:
+        """Remember that these prompts were refused in a run; a run counts once."""
+        rows = [(key, run_id) for key in keys]
+        with self._database(), self._transaction():
+            self._connection.executemany("INSERT OR IGNORE INTO refusals VALUES (?, ?)", rows)
+
+    def refused(self, keys: Sequence[str], runs: int) -> set[str]:
+        """Those of `keys` that were refused in at least so many runs."""
+        found: set[str] = set()
+        with self._database():
+            for start in range(0, len(keys), _KEYS_PER_QUERY):
+                chunk = keys[start : start + _KEYS_PER_QUERY]
+                marks = ",".join("?" * len(chunk))
+                query = f"SELECT key FROM refusals WHERE key IN ({marks}) GROUP BY key HAVING count(*) >= ?"  # noqa: S608 - only question marks
+                found.update(key for (key,) in self._connection.execute(query, (*chunk, runs)))
+        return found
 
     def open_runs(self) -> dict[str, str]:
         """Return the accounts of runs that have not ended, by id, oldest first."""
@@ -206,7 +227,8 @@ class ResponseCache:
         if version == 0:
             self._connection.execute(_SCHEMA)
             self._connection.execute(f"PRAGMA user_version={_VERSION}")
-        self._connection.execute(_RUNS_SCHEMA)
+        for schema in _LATER_SCHEMAS:
+            self._connection.execute(schema)
 
     def _insert(
         self, conflict: str, answers: Iterable[tuple[str, Completion]], account: tuple[str, str] | None = None
@@ -216,19 +238,24 @@ class ResponseCache:
         statement = f"INSERT OR {conflict} INTO answers VALUES (?, ?, ?, ?, ?)"  # noqa: S608 - one of two constants
         with self._database():
             before = self._connection.total_changes
-            # IMMEDIATE takes the write lock up front: upgrading a read lock fails when two processes try it
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
+            with self._transaction():
                 self._connection.executemany(statement, rows)
                 if account is not None:
                     self._connection.execute("INSERT OR REPLACE INTO runs VALUES (?, ?)", account)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                # a failed COMMIT (disk full) may have rolled back already
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
             return self._connection.total_changes - before
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        # IMMEDIATE takes the write lock up front: upgrading a read lock fails when two processes try it
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            # a failed COMMIT (disk full) may have rolled back already
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
 
 
 def _read_export(path: Path) -> Iterator[tuple[str, Completion]]:

@@ -10,11 +10,12 @@ written, which may have to wait for the commit before it. Measured with kills at
 
 import asyncio
 import itertools
+import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from offline.llm.answers import BUDGET, DRY_RUN, NEVER_ASKED, UNTRIED, Answers
+from offline.llm.answers import BUDGET, DRY_RUN, NEVER_ASKED, REFUSED, UNTRIED, Answers
 from offline.llm.batches import BatchRun, make_batches
 from offline.llm.budget import Budget, BudgetError, Purse
 from offline.llm.cache import ResponseCache, cache_key
@@ -22,6 +23,7 @@ from offline.llm.estimate import TokenEstimate
 from offline.llm.ledger import Ledger
 from offline.llm.plan import Plan, plan_of
 from offline.llm.protocol import Backend, Completion, PermanentError, Prompt, TransientError
+from offline.llm.refusals import REFUSED_RUNS, remember_refusals
 from offline.llm.retry import Backoff
 
 
@@ -88,34 +90,38 @@ class LLMClient:
         self._estimate = TokenEstimate()
         self._purse = Purse(budget or Budget(), ledger.prices, self._estimate)
         self._stopped: str | None = None
+        self._id = secrets.token_hex(8)  # for a ledger without an id
+        self._shortest: Prompt | None = None  # of those that have an answer
 
     async def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
         """Return what answers there are, in the order of `prompts`; equal prompts are asked once and share theirs.
 
         Prompts that failed, were not tried or did not fit into the budget are absent, whatever the reason: a run
-        always gets the answers that are stored. Only an error that is neither transient nor permanent (a defect, a
-        full disk) is raised, as it is, after the calls in flight were stored.
+        always gets the answers that are stored. Prompts that are to blame for a permanent error, in this run or before,
+        in REFUSED_RUNS runs together, are refused instead of absent. Only an error that is neither transient nor
+        permanent (a defect, a full disk) is raised, as it is, after the calls in flight were stored.
         """
         started = time.perf_counter()
-        keys, wanted, known = await self._look_up(prompts)
-        missing = {key: prompt for key, prompt in wanted.items() if key not in known}
+        keys, wanted, known, refused = await self._look_up(prompts)
+        missing = {key: prompt for key, prompt in wanted.items() if key not in known and key not in refused}
         self._ledger.prompts += len(prompts)
         self._ledger.duplicates += len(prompts) - len(wanted)
         self._ledger.cache_hits += len(known)
+        self._ledger.refused += len(refused)
         try:
             if self._dry_run:
                 # counted once, although the next list may ask for it again
                 new = {key: prompt for key, prompt in missing.items() if key not in self.absent}
-                self.planned += self._plan(len(prompts), len(known), new)
+                self.planned += self._plan(len(prompts), len(known) + len(refused), new)
                 reasons, stopped = dict.fromkeys(missing, DRY_RUN), None
             else:
-                reasons, stopped = await self._ask_missing(missing, known, progress_label)
+                reasons, stopped = await self._ask_missing(missing, known, refused, progress_label)
         finally:
             self._ledger.seconds += time.perf_counter() - started
         self._remember(wanted, reasons, stopped)
         completions = tuple(known.get(key) for key in keys)
         absent = {at: reasons[key] for at, key in enumerate(keys) if key in reasons}
-        return Answers(completions, absent, stopped)
+        return Answers(completions, absent, stopped, frozenset(at for at, key in enumerate(keys) if key in refused))
 
     async def complete_all(self, prompts: Sequence[Prompt], progress_label: str) -> list[str]:
         """As `ask_all`, for callers that need every answer: raises LLMRunError if one is absent."""
@@ -123,6 +129,7 @@ class LLMClient:
         if not answers.complete:
             failed = {at: reason for at, reason in answers.absent.items() if reason not in NEVER_ASKED}
             untried = [at for at in answers.absent if at not in failed]
+            failed |= dict.fromkeys(sorted(answers.refused), REFUSED)
             raise LLMRunError(progress_label, len(prompts), failed, untried, answers.stopped)
         return [completion.text for completion in answers.completions if completion is not None]
 
@@ -133,10 +140,17 @@ class LLMClient:
         """
         if self._dry_run:
             raise PermanentError("a dry run asks nothing")
+        started = time.perf_counter()
+        try:
+            return await self._live(prompt)
+        finally:
+            self._ledger.seconds += time.perf_counter() - started
+            await asyncio.to_thread(self._cache.put_many, {}, self._account())
+
+    async def _live(self, prompt: Prompt) -> Completion:
         hold = self._purse.hold([prompt])
         if not hold:
             raise BudgetError("the call does not fit into what is left of the budget")
-        started = time.perf_counter()
         self._ledger.prompts += 1
         completions: list[Completion] | None = None
         try:
@@ -147,31 +161,37 @@ class LLMClient:
             raise
         finally:
             self._purse.settle(hold, completions)
-            self._ledger.seconds += time.perf_counter() - started
-            await asyncio.to_thread(self._cache.put_many, {}, self._account())
 
     async def plan(self, prompts: Sequence[Prompt]) -> Plan:
         """What asking these prompts would take; asks nothing and remembers nothing."""
-        _, wanted, known = await self._look_up(prompts)
-        missing = {key: prompt for key, prompt in wanted.items() if key not in known}
-        return self._plan(len(prompts), len(known), missing)
+        _, wanted, known, refused = await self._look_up(prompts)
+        missing = {key: prompt for key, prompt in wanted.items() if key not in known and key not in refused}
+        return self._plan(len(prompts), len(known) + len(refused), missing)
 
     def _plan(self, prompts: int, cached: int, missing: Mapping[str, Prompt]) -> Plan:
         size, prices = self._backend.batch_size, self._ledger.prices
         return plan_of(prompts, cached, missing, size, self._estimate, prices, self._tokens_per_second)
 
-    async def _look_up(self, prompts: Sequence[Prompt]) -> tuple[list[str], dict[str, Prompt], dict[str, Completion]]:
-        """Cache keys in order, the different prompts by key, and the stored answers that may be used."""
+    async def _look_up(
+        self, prompts: Sequence[Prompt]
+    ) -> tuple[list[str], dict[str, Prompt], dict[str, Completion], set[str]]:
+        """Cache keys in order, the different prompts by key, the stored answers that may be used, and the keys of
+        those without one that are refused."""
         keys = [cache_key(self._backend.model_id, prompt) for prompt in prompts]
         wanted = dict(zip(keys, prompts, strict=True))
         stored = await asyncio.to_thread(self._cache.get_many, list(wanted))
         self._estimate.learn((wanted[key], completion) for key, completion in stored.items())
-        return keys, wanted, stored if self._use_cache else {}
+        self._answerable(wanted[key] for key in stored)
+        if not self._use_cache:
+            return keys, wanted, {}, set()
+        others = [key for key in wanted if key not in stored]
+        return keys, wanted, stored, await asyncio.to_thread(self._cache.refused, others, REFUSED_RUNS)
 
     async def _ask_missing(
-        self, missing: Mapping[str, Prompt], known: dict[str, Completion], label: str
+        self, missing: Mapping[str, Prompt], known: dict[str, Completion], refused: set[str], label: str
     ) -> tuple[dict[str, str], str | None]:
-        """Ask, add the answers to `known`, and return why the others are absent and what stopped the run."""
+        """Ask, add the answers to `known` and what is refused for good to `refused`, and return why the others are
+        absent and what stopped the run."""
         if self._stopped is not None:
             return dict.fromkeys(missing, UNTRIED), self._stopped
         started, before = time.perf_counter(), self._ledger.seconds
@@ -188,12 +208,34 @@ class LLMClient:
             self._ledger.failures += len(run.failures)
         self._stopped = run.stopped
         known |= run.answers
+        self._answerable(missing[key] for key in run.answers)
+        run_id, answered_any = self._ledger.run_id or self._id, self._ledger.paid > 0
+        refused |= await remember_refusals(self._cache, run, run_id, answered_any, self._still_answers)
         reasons = {
             key: run.failures.get(key) or (BUDGET if key in run.too_dear else UNTRIED)
             for key in missing
-            if key not in run.answers
+            if key not in run.answers and key not in refused
         }
         return reasons, run.stopped or (BUDGET if run.too_dear else None)
+
+    async def _still_answers(self, refused: Prompt) -> bool:
+        """Whether the shortest prompt that has an answer gets one with the parameters of a refused one. It is paid."""
+        if self._shortest is None:
+            return False
+        try:
+            await self._live(replace(refused, messages=self._shortest.messages))
+        except (PermanentError, TransientError):
+            return False
+        finally:
+            await asyncio.to_thread(self._cache.put_many, {}, self._account())
+        return True
+
+    def _answerable(self, prompts: Iterable[Prompt]) -> None:
+        self._shortest = min(
+            (*prompts, *([self._shortest] if self._shortest else [])),
+            key=lambda prompt: (prompt.characters, prompt.messages),
+            default=None,
+        )
 
     def _remember(self, wanted: Mapping[str, Prompt], reasons: Mapping[str, str], stopped: str | None) -> None:
         for key in wanted:

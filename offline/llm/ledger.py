@@ -17,7 +17,8 @@ _RECENT = 20  # runs from which the speed of a model is taken
 
 @dataclass(slots=True)
 class Ledger:
-    """Counters of one run. `prompts` = `duplicates` + `cache_hits` + `paid` + `failures` + what a stop left untried.
+    """Counters of one run. `prompts` = `duplicates` + `cache_hits` + `refused` + `paid` + `failures` + what a stop left
+    untried. `refused` were not asked, because earlier runs were refused for good; in those they are `failures`.
 
     Tokens and cost cover paid answers only; prices are per million tokens, in whatever currency the user has in mind.
     `absent` prompts have no answer at the end of the run, `reason` is why the first of them has none. `bytes_written`
@@ -44,6 +45,7 @@ class Ledger:
     absent: int = 0
     reason: str = ""
     bytes_written: int = 0
+    refused: int = 0
     started_at: str = ""
     finished_at: str = ""
 
@@ -65,6 +67,8 @@ class Ledger:
         )
         if self.retries or self.failures:
             line += f"; {self.retries} retries, {self.failures} failures"
+        if self.refused:
+            line += f"; {self.refused} refused in earlier runs"
         if self.absent:
             line += f"; {self.absent} absent ({self.reason})"
         return line

@@ -55,10 +55,17 @@ def split_samples(config: SamplesConfig, log: InteractionLog) -> SplitRows:
 def statistics_before(schema: FeatureSchema, log: InteractionLog, until: int) -> FloatArray:
     """Item statistics [n, 3] for every log row: over earlier log rows of the same item that lie before ``until``. Drawn
     negatives are nobody's interactions and do not count."""
+    return running_statistics(schema, log, log.item, until)
+
+
+def running_statistics(
+    schema: FeatureSchema, log: InteractionLog, owner: npt.NDArray[np.int32], until: int
+) -> FloatArray:
+    """``statistics_before`` over the earlier log rows of the same ``owner`` [n], such as ``log.user``."""
     counted = (np.arange(len(log)) < until) & ~log.sampled
-    order = np.lexsort((np.arange(len(log)), log.item))
-    item = log.item[order]
-    starts = np.flatnonzero(np.concatenate([[True], item[1:] != item[:-1]]))
+    order = np.lexsort((np.arange(len(log)), owner))
+    owner = owner[order]
+    starts = np.flatnonzero(np.concatenate([[True], owner[1:] != owner[:-1]]))
     columns = []
     for values in (
         np.ones(len(log)),

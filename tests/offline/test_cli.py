@@ -196,6 +196,7 @@ def test_since_budget_and_prices(installed: Pipeline, command: Any) -> None:
         ("refresh", "--engine", "spark"),
         ("refresh", "--no-such-option"),
         ("rollback", "--to", "a", "--producer", "text"),
+        ("rollback", "--metrics-file", "rollback.prom"),
         ("import-texts",),
     ],
 )
@@ -218,6 +219,9 @@ def test_the_whole_release_is_rolled_back_at_once_whatever_is_at_work(installed:
             code, _, last = command(installed, "rollback")
         assert (code, last["release"], last["before"]) == (0, first, second)
         assert live_release(store) == first
+        code, _, last = command(installed, "rollback", "--to", "no-such-release")
+        assert (code, last["status"], last["exit_code"]) == (1, "failed", 1)
+        assert "no-such-release" in last["reasons"][0]
         _, output, _ = command(installed, "publish")
         assert "was rolled back and stays off" in output
         assert command(installed, "publish", "--return")[2]["release"] == second

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import pytest
 
 from offline import refresh as pipeline
+from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.events import Arrivals, Arrived, look_for_events
 from offline.publish.connection import open_store
 from offline.runs import Run
-from tests.offline.pipeline import LATER_MS, Pipeline
+from offline.since import recent
+from tests.offline.pipeline import EARLIER_MS, LATER_MS, Pipeline
 
 
 def look(made: Pipeline) -> Arrived:
@@ -72,3 +77,16 @@ def test_new_users_and_items_without_interactions_arrive(installed: Pipeline, co
     arrived = look(made)
     assert arrived.changed
     assert len(arrived.log.user_ids) + len(arrived.log.item_ids) == 45
+
+
+def test_an_item_that_came_without_interactions_is_still_new_when_others_have_come(installed: Pipeline) -> None:
+    made = installed.copy_of_the_files()
+    since = round(time.time() * 1000)
+    with (made.folder / "items.csv").open("a") as file:
+        file.write("i-new,A Film,1999,Drama\n")
+    take_over(made)
+    made.stream(("u1", "i1", 5.0, EARLIER_MS))
+    take_over(made)
+    assert [mark[1:] for mark in Arrivals(made.job.arrivals).all()] == [[288, 20], [288, 21]]
+    log = InteractionLog.load(made.job.log)
+    assert set(recent(replace(made.job, since_ms=since), log).item_ids(log)) == {"i-new", "i1"}

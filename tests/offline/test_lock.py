@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -62,6 +66,28 @@ def test_a_number_that_was_given_to_another_process_is_not_the_holder(tmp_path: 
     assert me.lives()
     assert not Holder(me.pid, me.job, me.host, me.since, begun="another time").lives()
     assert Holder(me.pid, me.job, "another-host", me.since, begun="another time").lives()
+
+
+def test_a_killed_holder_of_another_host_is_not_named(tmp_path: Path) -> None:
+    """A container that was removed: its number may be anybody's here, but its lock is gone."""
+    me = Holder.me("refresh")
+    left = json.dumps({**asdict(me), "host": "a-container-that-is-gone"})
+    (tmp_path / "lock").write_text(left)
+    assert holder(tmp_path) is None
+    with exclusive(tmp_path, "train"):
+        (tmp_path / "lock").write_text(left)
+        elsewhere = holder(tmp_path)
+        assert elsewhere is not None
+        assert elsewhere.host == "a-container-that-is-gone"
+
+
+def test_a_look_does_not_keep_a_job_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    with (tmp_path / "lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.01, fcntl.flock, (looking.fileno(), fcntl.LOCK_UN)).start()
+        with exclusive(tmp_path, "refresh"):
+            pass
 
 
 def test_a_lock_held_by_a_process_that_has_not_said_who_it_is(tmp_path: Path) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from offline.data.log import InteractionLog
+from offline.data.texts_import import ImportedTexts, UserText
 from offline.llm.budget import Budget
 from offline.llm.cache import ResponseCache
+from offline.llm.protocol import TransientError
 from offline.llm.session import CACHE_FILE
 from offline.plan import plan_of
 from tests.offline.pipeline import LATER_MS, Pipeline
+from tests.synthetic import PARTITION_SIZE, SCHEMA
 
 
 def everything(made: Pipeline) -> tuple[dict[str, bytes], dict[str, Any]]:
@@ -95,3 +100,51 @@ def test_shipped_answers_count_as_cached(fresh: Pipeline, finished: Pipeline, tm
     before = everything(shipped)
     assert plan_of(shipped.job).total.to_ask == 0
     assert everything(shipped) == before
+
+
+def test_a_new_space_is_written_for_every_owner(installed: Pipeline) -> None:
+    changed = installed.with_config(knowledge={"liber": {"partition_size": PARTITION_SIZE, "summary_tokens": 65}})
+    text, liber = plan_of(changed.job).producers
+    assert (text.records, liber.records) == (20, 24)  # the control is made again, and comes out as it was
+    assert changed.refresh()["records"]["user/liber"]["written"] == liber.records
+    assert [one.records for one in plan_of(changed.job).producers] == [0, 0]
+    encoded = changed.with_config(knowledge={"encoder": "another"})
+    assert [one.records for one in plan_of(encoded.job).producers] == [20, 24]
+    model = changed.with_config(llm={"dtype": "float32"})
+    assert [one.records for one in plan_of(model.job).producers] == [0, 24]
+    anew = plan_of(replace(changed.job, use_cache=False))
+    assert [one.records for one in anew.producers] == [20, 24]
+
+
+def test_a_producer_that_lags_behind_has_no_new_space(installed: Pipeline) -> None:
+    """It last finished two growths of the log ago."""
+    for user in ("u3", "u4"):
+        installed.close_partition_of(user)
+        installed.model.fails = TransientError("429", retry_after=3600.0)
+        assert installed.refresh()["status"] == "partial"
+    installed.model.fails = None
+    installed.close_partition_of("u5")
+    planned = plan_of(installed.job)
+    assert planned.producers[1].records == 3
+    assert installed.refresh()["records"]["user/liber"]["written"] == 3
+
+
+def test_an_imported_text_about_a_user_is_known_to_be_there(installed: Pipeline) -> None:
+    texts = ImportedTexts({}, (UserText("u1", None, "Likes trains.", len(InteractionLog.load(installed.job.log))),))
+    texts.save(installed.job.imported)
+    assert installed.refresh()["status"] == "done"
+    installed.close_partition_of("u3")
+    assert plan_of(installed.job).producers[1].records == 1
+
+
+def test_imported_texts_of_items_are_written_and_not_asked_for(fresh: Pipeline) -> None:
+    """Also of an item that the catalogue does not describe."""
+    schema = SCHEMA.with_knowledge(("text", "liber", "marc")).model_dump(mode="json")
+    made = fresh.with_config(feature_schema=schema)
+    rows = (made.folder / "items.csv").read_text().splitlines(keepends=True)
+    (made.folder / "items.csv").write_text("".join(row for row in rows if not row.startswith("i5,")))
+    text, _, marc = plan_of(made.job).producers
+    assert (text.records, marc.records, marc.asks.to_ask) == (19, 24 + 19, 19)
+    ImportedTexts({"i1": "A film about trains.", "i5": "A film about hats."}, ()).save(made.job.imported)
+    text, _, marc = plan_of(made.job).producers
+    assert (text.records, marc.records, marc.asks.to_ask) == (19, 24 + 20, 18)

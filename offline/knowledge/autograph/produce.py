@@ -12,7 +12,7 @@ import numpy as np
 
 from models.contract.schema import fingerprint
 from offline.data.catalogue import DataError
-from offline.knowledge.sources import Sources, space, text_form
+from offline.knowledge.sources import Sources, enough_for, space, text_form
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 
 if TYPE_CHECKING:
@@ -28,16 +28,19 @@ def produce(sources: Sources) -> Produced:
         raise DataError(f"autograph needs a space of users and one of items, both of dim {config.network.dim}")
     from offline.knowledge.autograph.assign import AutoGraph
 
-    evidence = evidence_of(sources)
     components = _components(sources)
     path = _path(sources, components)
+    if not path.is_file():
+        # before anything is encoded: texts that come later would be encoded in other batches, which round differently
+        sources.need_training_texts()
+    evidence = evidence_of(sources)
     if path.is_file():
         frozen = AutoGraph.load(path)
     else:
-        sources.need_training_texts()
         from offline.knowledge.autograph.train import found
 
-        frozen = found(evidence, sources.trained_rows, config.founding)
+        with enough_for("autograph"):
+            frozen = found(evidence, sources.trained_rows, config.founding)
         frozen.save(path)
         for note in frozen.notes:
             print(f"  autograph: {note}", flush=True)

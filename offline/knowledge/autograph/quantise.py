@@ -23,6 +23,7 @@ from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
 from offline.knowledge.autograph.config import QuantiserConfig
 from offline.knowledge.autograph.frozen import Arrays, digest, module_arrays, rebuilt
+from offline.knowledge.projection import TooFewError
 from offline.knowledge.repeatable import repeatable
 
 Codes = npt.NDArray[np.uint16]
@@ -141,10 +142,11 @@ class Quantiser:
         return whole.double(), whole.quantiser.float()
 
 
-def fit_quantiser(vectors: FloatArray, config: QuantiserConfig, seed: int) -> Quantiser:
-    """Fit on ``vectors`` [n, width]; the same vectors and seed give the same bytes. DataError if n < LEAST_ROWS."""
+def fit_quantiser(vectors: FloatArray, config: QuantiserConfig, seed: int, what: str = "encoded texts") -> Quantiser:
+    """Fit on ``vectors`` [n, width]; the same vectors and seed give the same bytes. TooFewError if n < LEAST_ROWS; they
+    are called ``what`` then."""
     if len(vectors) < LEAST_ROWS:
-        raise DataError(f"{len(vectors)} vectors are too few for latent factors: at least {LEAST_ROWS} are needed")
+        raise TooFewError(f"{LEAST_ROWS} {what} to fit latent factors, there are {len(vectors)}")
     size = max(2, min(config.size, len(vectors) // ROWS_PER_CODE))
     note = "" if size == config.size else f"{size} codes instead of {config.size}: only {len(vectors)} vectors"
     with repeatable(seed):

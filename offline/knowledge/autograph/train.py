@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from offline.data.catalogue import DataError
 from offline.knowledge.autograph.assign import AutoGraph, new_network
 from offline.knowledge.autograph.config import AutoGraphConfig
 from offline.knowledge.autograph.frozen import module_arrays
@@ -26,6 +25,7 @@ from offline.knowledge.autograph.graph import Bools, Evidence, Ints, Neighbours,
 from offline.knowledge.autograph.network import OUTPUT, Network, Side
 from offline.knowledge.autograph.nodes import Nodes, Pool, nodes_of, slice_graph
 from offline.knowledge.autograph.quantise import Quantiser, fit_quantiser
+from offline.knowledge.projection import TooFewError
 from offline.knowledge.repeatable import repeatable
 
 _JUDGED = 4000
@@ -38,22 +38,27 @@ def found(
     config: AutoGraphConfig,
     judge: Callable[[AutoGraph], float] | None = None,
 ) -> AutoGraph:
-    """Fit everything on log rows before ``trained_rows``. DataError if they hold too little.
+    """Fit everything on log rows before ``trained_rows``. TooFewError if they hold too little.
 
     The last part of these rows chooses the epoch, and a second fit uses them too. Or ``judge`` chooses it, seeing what
     every epoch would freeze; then there is one fit, on all rows. On one machine the same evidence gives the same bytes.
     """
     past = evidence.before(trained_rows)
     versions = past.versions
-    items = fit_quantiser(past.items[past.known_items], config.item_factors, config.seed)
-    users = fit_quantiser(versions.vectors[versions.known], config.user_factors, config.seed)
-    founding = _Founding(past, config, users, items)
     fitting = config.fitting
     cut = int(trained_rows * (1 - fitting.validation))
     positives = np.flatnonzero(past.liked).astype(np.int64)
     train, validation = positives[positives < cut], positives[positives >= cut]
+    items = fit_quantiser(past.items[past.known_items], config.item_factors, config.seed, "encoded texts of items")
+    users = fit_quantiser(
+        versions.vectors[versions.known], config.user_factors, config.seed, "encoded summaries of the training period"
+    )
     if not len(train) or not len(validation):
-        raise DataError(f"of {trained_rows} training rows, {len(train)} + {len(validation)} are liked: too few to fit")
+        raise TooFewError(
+            f"likes in the first {cut} rows of the training period and in the last {trained_rows - cut}, there are "
+            f"{len(train)} and {len(validation)}"
+        )
+    founding = _Founding(past, config, users, items)
     if judge is not None:
         network, history = founding.fit(positives, lambda network: judge(founding.freeze(network)), fitting.epochs)
     else:

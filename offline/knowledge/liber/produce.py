@@ -7,14 +7,17 @@ partitions count for a candidate is decided online, by ``models.ctr.fusion``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from models.contract.knowledge import FloatArray
 from models.contract.schema import fingerprint
 from offline.knowledge.interests import Texts, Versions
 from offline.knowledge.liber.prompts import PartitionFacts, shift_prompt, shift_text
-from offline.knowledge.sources import Sources, frozen_projection, is_founded, space, text_form
+from offline.knowledge.projection import Projection
+from offline.knowledge.sources import Sources, Wide, enough_for, frozen_projections, is_founded, space, text_form
 from offline.knowledge.vectors import Produced, UserVectors
 
 
@@ -26,30 +29,44 @@ def produce(sources: Sources) -> Produced:
     versions = interests.versions
     components = {"llm": sources.llm, "prompt": _form(sources), "encoder": sources.encoder}
     width = spec.dim // 2 if config.shift else spec.dim
-    parts = [_part(sources, interests.summaries, versions.texts, {**components, "part": "summary"}, width)]
+    parts = [_read(sources, interests.summaries, versions.texts, {**components, "part": "summary"}, width)]
     if config.shift:
         rest = spec.dim - width
         shifts = interests.shifts_of(versions)
-        parts.append(_part(sources, interests.shifts, shifts, {**components, "part": "shift"}, rest))
-    digests = {"projection": "+".join(digest for _, digest in parts)}
-    vectors = np.concatenate([part for part, _ in parts], axis=1)
+        parts.append(_read(sources, interests.shifts, shifts, {**components, "part": "shift"}, rest))
+    with enough_for("liber"):
+        projections = frozen_projections(sources.folder, [part.early for part in parts])
+    digests = {"projection": "+".join(one.digest for one in projections)}
+    vectors = np.concatenate([part.projected(one) for part, one in zip(parts, projections, strict=True)], axis=1)
     users = UserVectors(space(spec, config.dtype, {**components, **digests}), vectors, versions.start, versions.since)
     return Produced(users=users, texts=_newest(sources, versions))
 
 
-def _part(
-    sources: Sources, asked: Texts, texts: Sequence[str], components: dict[str, str], dim: int
-) -> tuple[FloatArray, str]:
-    """(projected texts of the versions [V, dim], zeros where there is none; digest of the projection)."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Summaries or shifts: ``wide`` [n, width] of the versions that have one, by ``known`` [V]; those of the training
+    period are ``early``."""
+
+    known: npt.NDArray[np.bool_]
+    wide: FloatArray
+    early: Wide
+
+    def projected(self, projection: Projection) -> FloatArray:
+        """[V, dim], zeros where there is no text."""
+        vectors = np.zeros((len(self.known), self.early.dim), np.float32)
+        vectors[self.known] = projection.apply(self.wide)
+        return vectors
+
+
+def _read(sources: Sources, asked: Texts, texts: Sequence[str], components: dict[str, str], dim: int) -> _Part:
+    """Encode one part's texts of all versions. NotFoundedError if those to found it on are not all there yet."""
     if not is_founded(sources.folder, components, dim):
         sources.need(asked.absent & sources.early)
     known = np.array([bool(text) for text in texts], np.bool_)
     wide = sources.encode([text for text in texts if text])
     early = sources.interests.versions.since[known] < sources.trained_rows
-    projection = frozen_projection(sources.folder, components, wide[early], dim)
-    vectors = np.zeros((len(texts), dim), np.float32)
-    vectors[known] = projection.apply(wide)
-    return vectors, projection.digest
+    name = {"summary": "summaries", "shift": "shifts"}[components["part"]]
+    return _Part(known, wide, Wide(components, wide[early], dim, f"encoded {name} of the training period"))
 
 
 def _form(sources: Sources) -> str:

@@ -41,12 +41,12 @@ class FrozenMap:
         return len(self.biases[-1]) if self.biases else len(self.centre)
 
     def compress(self, states: FloatArray) -> FloatArray:
-        """float32 [n, D] -> float32 [n, d]; DataError for another width.
+        """float32 [n, D] -> float32 [n, d]; DataError for another width, unless there is nothing to compress.
 
         In double precision and in blocks of a fixed shape, so that a row's bits do not depend on the rows beside it:
         a record whose text did not change must not be written again for its last bit.
         """
-        if states.ndim != 2 or states.shape[1] != len(self.centre):
+        if states.ndim != 2 or (len(states) and states.shape[1] != len(self.centre)):
             raise DataError(f"states of shape {states.shape} do not fit a compression of width {len(self.centre)}")
         made = np.empty((len(states), self.dim), np.float32)
         block = np.zeros((_ROWS, len(self.centre)), np.float64)

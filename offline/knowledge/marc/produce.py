@@ -6,9 +6,10 @@ interactions of the training period and then frozen. Only the compressed vector 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,22 +19,22 @@ from models.contract.knowledge import FloatArray
 from models.contract.schema import fingerprint
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.engine.vectors import states_on
+from offline.engine.vectors import EngineStates, states_on
 from offline.knowledge.liber.partitions import Rows
 from offline.knowledge.marc.frozen import Compressor
-from offline.knowledge.sources import Sources, space, text_form
+from offline.knowledge.sources import Sources, enough_for, space, text_form
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 
 if TYPE_CHECKING:
     from offline.knowledge.marc.pairs import Pairs
+    from offline.knowledge.marc.states import LanguageModelStates
 
 
 @dataclass(frozen=True, slots=True)
 class States:
     """Hidden states of all texts: ``items`` [items, D], zeros where ``known`` [items] is false, and ``users`` [V, D].
 
-    A version's row is the mean of its user's texts so far; ``start`` and ``since`` are as in ``UserVectors``. ``id``
-    names model, layer and texts.
+    A version's row is the mean of its user's texts so far; ``start`` and ``since`` are as in ``UserVectors``.
     """
 
     items: FloatArray
@@ -41,7 +42,6 @@ class States:
     users: FloatArray
     start: Rows
     since: Rows
-    id: Mapping[str, str]
 
     def pairs(self, log: InteractionLog, trained_rows: int, liked_above: float) -> Pairs:
         """What a compression is trained on: interactions of the training period that people had."""
@@ -54,32 +54,54 @@ class States:
 
 
 def read_states(sources: Sources) -> States:
-    """Run the language model over the texts that it has not read yet, where the engine runs it."""
+    """States at the configured depth."""
+    return states_at(sources, [sources.config.marc.depth])[sources.config.marc.depth]
+
+
+def states_at(sources: Sources, depths: Sequence[float]) -> dict[float, States]:
+    """States by depth. Runs the language model over the texts that it has not read yet, where the engine runs it."""
+    return _read(sources, _reader(sources), depths)
+
+
+def _read(sources: Sources, reader: LanguageModelStates | EngineStates, depths: Sequence[float]) -> dict[float, States]:
     from offline.knowledge.marc.pairs import so_far
-    from offline.knowledge.marc.states import LanguageModelStates
     from offline.knowledge.marc.store import StateStore
 
     config, interests = sources.config.marc, sources.interests
-    # absolute: a worker of the engine may start in another folder
-    model = None if config.model is None else config.model.absolute()
-    reader = states_on(
-        sources.engine, partial(LanguageModelStates, sources.checkpoints.absolute(), model, config.max_tokens)
-    )
     store = StateStore(sources.folder / "states", reader)
     versions, known = interests.versions, interests.items.known
     of_users = versions.texts if config.titles else versions.tastes
     texts = [interests.items.texts[at] for at in np.flatnonzero(known)] + list(of_users)
-    read = store.states(texts, [config.depth])[config.depth]
-    items = np.zeros((len(known), read.shape[1]), np.float32)
-    items[known] = read[: int(known.sum())]
-    users = so_far(read[int(known.sum()) :], versions.start)
-    made_of = {
+    found: dict[float, States] = {}
+    for depth, read in store.states(texts, depths).items():
+        items = np.zeros((len(known), read.shape[1]), np.float32)
+        items[known] = read[: int(known.sum())]
+        users = so_far(read[int(known.sum()) :], versions.start)
+        found[depth] = States(items, known, users, versions.start, versions.since)
+    return found
+
+
+def _reader(sources: Sources) -> LanguageModelStates | EngineStates:
+    """The language model, not loaded yet."""
+    from offline.knowledge.marc.states import LanguageModelStates
+
+    config = sources.config.marc
+    # absolute: a worker of the engine may start in another folder
+    model = None if config.model is None else config.model.absolute()
+    return states_on(
+        sources.engine, partial(LanguageModelStates, sources.checkpoints.absolute(), model, config.max_tokens)
+    )
+
+
+def _read_as(sources: Sources, reader: LanguageModelStates | EngineStates) -> dict[str, str]:
+    """Changes whenever states would: model, layer and texts."""
+    config = sources.config.marc
+    return {
         "llm": sources.llm,
         "prompt": text_form(sources),
         "states": f"{reader.id}/{config.depth}",
         "users": f"mean so far, {'with' if config.titles else 'without'} titles",
     }
-    return States(items, known, users, versions.start, versions.since, made_of)
 
 
 def produce(sources: Sources) -> Produced:
@@ -91,13 +113,18 @@ def produce(sources: Sources) -> Produced:
         raise DataError(
             f"marc needs a dim that is a multiple of 8, not {user.dim}: its matching network reads tokens of 8"
         )
-    config, states = sources.config.marc, read_states(sources)
+    config, reader = sources.config.marc, _reader(sources)
     components = {
-        **states.id,
+        **_read_as(sources, reader),
         "dim": str(user.dim),
         "compression": fingerprint(config.compression.model_dump(mode="json")),
     }
-    compressor = _founded(sources, components, states)
+    path = sources.folder / f"compressor-{fingerprint(components)}.npz"
+    if not path.is_file():
+        # before anything is read: texts that come later would be read in other batches, which round differently
+        sources.need_training_texts()
+    states = _read(sources, reader, [config.depth])[config.depth]
+    compressor = Compressor.load(path) if path.is_file() else _founded(sources, states, user.dim, path)
     components["compressor"] = compressor.digest
     vectors = np.zeros((len(states.known), item.dim), np.float32)
     vectors[states.known] = compressor.compress(states.items[states.known], "item")
@@ -108,17 +135,14 @@ def produce(sources: Sources) -> Produced:
     )
 
 
-def _founded(sources: Sources, components: dict[str, str], states: States) -> Compressor:
-    """The compressor founded under these components, or a new one, fitted on the training period."""
-    path = sources.folder / f"compressor-{fingerprint(components)}.npz"
-    if path.is_file():
-        return Compressor.load(path)
-    sources.need_training_texts()
+def _founded(sources: Sources, states: States, dim: int, path: Path) -> Compressor:
+    """A new compressor, fitted on the training period and kept."""
     from offline.knowledge.marc.train import fit_compression
 
     pairs = states.pairs(sources.log, sources.trained_rows, sources.schema.liked_above)
-    config = sources.config.marc.compression.model_copy(update={"dim": int(components["dim"])})
-    fitted = fit_compression(config, pairs, states.users, states.items)
+    config = sources.config.marc.compression.model_copy(update={"dim": dim})
+    with enough_for("marc"):
+        fitted = fit_compression(config, pairs, states.users, states.items)
     print(
         f"  marc: held-out AUC {fitted.held_out_auc:.4f} after {fitted.epochs} epochs of {len(pairs)} pairs", flush=True
     )

@@ -27,8 +27,9 @@ _SPACE = "0" * 16
 
 @dataclass(frozen=True, slots=True)
 class SweepRow:
-    """One line of the table: mean and standard deviation over the seeds."""
+    """One line of a table: mean and standard deviation over the seeds. ``context`` names what the probe read beside."""
 
+    context: str
     depth: float
     method: str
     dim: int
@@ -53,30 +54,33 @@ def layer_sweep(
     learnt: Pairs,
     judged: Pairs,
     states: Mapping[float, tuple[FloatArray, FloatArray]],
-    context: FloatArray | None = None,
+    contexts: Mapping[str, FloatArray | None],
     seeds: Sequence[int] = (0, 1, 2),
 ) -> list[SweepRow]:
-    """Probe AUC per depth and method; ``states`` are (users, items) per depth, ``judged`` lies after ``learnt``.
+    """Probe AUC per context, depth and method; ``states`` are (users, items) per depth, ``judged`` lies after
+    ``learnt``.
 
-    A seed sets both the compression's and the probe's training.
+    ``contexts``: what the probe reads beside the two vectors, by name. A seed sets both the compression's and the
+    probe's training.
     """
     rows = []
     for depth, (users, items) in sorted(states.items()):
-        found: dict[tuple[str, int], list[float]] = {}
+        found: dict[tuple[str, str, int], list[float]] = {}
         for seed in seeds:
             for made in compressors(config.model_copy(update={"seed": seed}), learnt, users, items):
                 vectors = made.compress(users, "user"), made.compress(items, "item")
-                auc = probe_auc(learnt, judged, *vectors, context, seed)
-                found.setdefault((made.method, made.dim), []).append(auc)
+                for name, context in contexts.items():
+                    auc = probe_auc(learnt, judged, *vectors, context, seed)
+                    found.setdefault((name, made.method, made.dim), []).append(auc)
         rows += [
-            SweepRow(depth, method, dim, float(np.mean(aucs)), float(np.std(aucs)))
-            for (method, dim), aucs in found.items()
+            SweepRow(name, depth, method, dim, float(np.mean(aucs)), float(np.std(aucs)))
+            for (name, method, dim), aucs in found.items()
         ]
     return rows
 
 
 def table(rows: Sequence[SweepRow]) -> str:
-    """The sweep as a Markdown table: a line per method, a column per depth."""
+    """One context's rows as a Markdown table: a line per method, a column per depth."""
     depths = sorted({row.depth for row in rows})
     lines = [
         "| method | dim | " + " | ".join(f"{depth:g}" for depth in depths) + " |",

@@ -8,6 +8,7 @@ frozen, so this is "MARC-style compression". Knows neither texts nor the log; pa
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.contract.knowledge import FloatArray
-from offline.data.catalogue import DataError
 from offline.knowledge.marc.config import CompressionConfig as CompressionConfig
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.marc.hsic import nhsic
 from offline.knowledge.marc.network import AttentionMatching, Compression, FeedForwardMatching
 from offline.knowledge.marc.pairs import Pairs
+from offline.knowledge.projection import TooFewError
 from offline.knowledge.repeatable import repeatable
 
 _LEAST_PAIRS = 64
@@ -96,11 +97,15 @@ def fit_compression(
     """Train on ``pairs`` of states ``users`` [V, D] and ``items`` [N, D] and freeze the epoch that matched best.
 
     ``pairs`` must hold rows of the training period only; nothing else is looked at, neither for the fit nor for the
-    standardisation. ``widths`` are nested losses (default: the whole vector). DataError if the pairs are too few.
+    standardisation. ``widths`` are nested losses (default: the whole vector). TooFewError if the pairs are.
     """
     learnt, held = pairs.parted(config.held_out)
     if len(held) < _LEAST_PAIRS or len({*held.liked.tolist()}) < 2 or len({*learnt.liked.tolist()}) < 2:
-        raise DataError(f"{len(pairs)} interactions with texts on both sides are too few to train a compression")
+        raise TooFewError(
+            f"{math.ceil(_LEAST_PAIRS / config.held_out)} interactions of the training period with texts on both sides"
+            f" to train a compression, likes and others both among the last {config.held_out:.0%} and before, there are"
+            f" {len(pairs)}, {int(pairs.liked.sum())} of them likes"
+        )
     seen_users, seen_items = users[np.unique(learnt.version)], items[np.unique(learnt.item)]
     with repeatable(config.seed):
         size = len(users), len(items)

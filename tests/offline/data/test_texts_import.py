@@ -103,16 +103,46 @@ def test_user_texts_are_of_users_or_of_their_closed_partitions(tmp_path: Path) -
 
 def test_versions_hold_from_their_import_on(tmp_path: Path) -> None:
     path = tmp_path / "imported.json"
-    first = ImportedTexts.load(path).with_items({"i1": "a"}).with_users({("u1", None): "x", ("u1", 0): "y"}, 100)
+    first = (
+        ImportedTexts.load(path)
+        .with_items({"i1": "a"})
+        .with_users({("u1", None): "x", ("u1", 0): "y"}, 100, "5 interactions")
+    )
     first.save(path)
     loaded = ImportedTexts.load(path)
     assert loaded == first
-    second = loaded.with_items({"i2": "b", "i1": "c"}).with_users({("u1", None): "z", ("u1", 0): "y"}, 150)
+    second = loaded.with_items({"i2": "b", "i1": "c"}).with_users(
+        {("u1", None): "z", ("u1", 0): "y"}, 150, "5 interactions"
+    )
     assert second.items == {"i1": "c", "i2": "b"}
     assert second.users == (
-        UserText("u1", None, "x", 100), UserText("u1", 0, "y", 100), UserText("u1", None, "z", 150),
-    )  # fmt: skip
-    assert second.with_users({("u1", None): "z"}, 200) == second
+        UserText("u1", None, "x", 100),
+        UserText("u1", 0, "y", 100, "5 interactions"),
+        UserText("u1", None, "z", 150),
+    )
+    assert second.with_users({("u1", None): "z"}, 200, "7 days") == second
+
+
+def test_texts_about_partitions_are_kept_by_what_closed_them() -> None:
+    both = (
+        ImportedTexts({}, ())
+        .with_users({("u1", 0): "x", ("u2", 0): "x"}, 100, "5 interactions")
+        .with_users({("u1", 0): "x", ("u1", None): "y"}, 150, "7 days")
+    )
+    assert [one.trigger for one in both.users] == ["5 interactions", "5 interactions", "7 days", None]
+    assert both.left_out("5 interactions") == {"7 days": 1}
+    assert both.left_out("7 days") == {"5 interactions": 2}
+    assert both.with_users({("u1", 0): "x"}, 200, "5 interactions") == both
+
+
+def test_the_store_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """It did not note what closed a partition."""
+    path = tmp_path / "imported.json"
+    path.write_text('{"items": {"i1": "a"}, "users": [["u1", null, "x", 100], ["u1", 0, "y", 100]]}')
+    loaded = ImportedTexts.load(path)
+    assert loaded.items == {"i1": "a"}
+    assert loaded.users == (UserText("u1", None, "x", 100), UserText("u1", 0, "y", 100))
+    assert loaded.placed().users == (UserText("u1", None, "x", 100),)
 
 
 def test_a_damaged_store_is_named(tmp_path: Path) -> None:

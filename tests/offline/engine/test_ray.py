@@ -24,6 +24,13 @@ pytestmark = pytest.mark.skipif(
 
 
 COMPRESSION = {"hidden": 8, "matching_width": 8, "epochs": 1, "batch_size": 64, "held_out": 0.65}
+QUANTISER = {"size": 4, "levels": 2, "hidden": 8, "dim": 4, "steps": 10, "batch": 16}
+FOUNDING = {
+    "user_factors": QUANTISER,
+    "item_factors": QUANTISER,
+    "network": {"hidden": 8, "dim": 8, "slices": 2},
+    "fitting": {"epochs": 1, "batch": 64},
+}
 
 
 def run(*words: str) -> str:
@@ -54,9 +61,10 @@ def knowledge(engine: str, server: ChatServer, model: Path, folder: Path) -> tup
     """Summary of the job, and every file of knowledge that it made."""
     made = pipeline(folder, "", "unused")
     document = made.config.model_dump(mode="json", exclude_none=True, exclude_unset=True)
-    sides = [{"name": "marc", "side": side, "dim": 8} for side in ("user", "item")]
+    sides = [{"name": name, "side": side, "dim": 8} for name in ("autograph", "marc") for side in ("user", "item")]
     document["feature_schema"]["knowledge"] += sides
     document["knowledge"]["marc"] = {"model": str(model), "max_tokens": 32, "compression": COMPRESSION}
+    document["knowledge"]["autograph"] = FOUNDING
     document["llm"] = {"backend": "openai", "base_url": server.base_url, "model": "tiny", "concurrency": 8}
     config = folder / "job.toml"
     config.write_text("".join(f"{name} = {toml(value)}\n" for name, value in document.items()))
@@ -91,6 +99,7 @@ def test_a_job_on_ray_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.M
     assert sorted(alone) == sorted(by_workers)
     assert sum("depth-0.5" in name for name in alone) > 2  # chunks of hidden states
     assert any(name.startswith("marc/compressor") for name in alone)
+    assert "autograph/vectors.npz" in alone
     for name, content in alone.items():
         assert by_workers[name] == content, name
 

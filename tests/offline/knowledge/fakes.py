@@ -12,7 +12,7 @@ from models.contract.knowledge import FloatArray
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
-from offline.data.texts_import import UserText
+from offline.data.texts_import import ImportedTexts
 from offline.knowledge.encoder import TextEncoder
 from offline.knowledge.interests import Answered, Interests
 from offline.knowledge.liber.partitions import close_partitions
@@ -28,6 +28,10 @@ class HashEncoder(TextEncoder):
     def __init__(self, name: str = "hash") -> None:
         super().__init__(name, 16)
         self.asked: list[str] = []
+
+    @property
+    def width(self) -> int:
+        return WIDTH
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         self.asked += texts
@@ -78,7 +82,7 @@ def sources(
     model: EchoModel | None = None,
     model_id: str = "echo",
     encoder: HashEncoder | None = None,
-    imported: Sequence[UserText] = (),
+    imported: ImportedTexts | None = None,
 ) -> Sources:
     """What a producer reads, from fakes."""
     encoder = encoder or HashEncoder()

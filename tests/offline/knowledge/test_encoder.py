@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.contract.knowledge import FloatArray
+from offline.data.files import read_arrays, write_arrays
+from offline.knowledge import encoder as module
 from offline.knowledge.encoder import EncoderError, TextEncoder, VectorStore
-from tests.offline.knowledge.fakes import HashEncoder, vector_of
+from tests.offline.knowledge.fakes import WIDTH, HashEncoder, vector_of
 
 SENTENCES = (
     "A spaceship crew fights an alien on a distant planet.",
@@ -51,6 +55,16 @@ def test_overlong_and_empty_texts_are_encoded_too(encoder: TextEncoder) -> None:
     np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1.0, atol=1e-5)
 
 
+def test_no_text_is_an_array_of_the_encoders_width(encoder: TextEncoder, vectors: FloatArray, tmp_path: Path) -> None:
+    assert encoder.width == vectors.shape[1]
+    fresh = TextEncoder("all-MiniLM-L6-v2", 64)
+    none = VectorStore(tmp_path / "vectors.npz", fresh).vectors([])
+    assert none.shape == (0, 384)
+    assert none.dtype == np.float32
+    assert fresh._loaded is None, "the weights are not needed for that"
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_weights_are_named() -> None:
     with pytest.raises(EncoderError, match="no weights for the text encoder 'nowhere'"):
         TextEncoder("nowhere", 64).encode(["a"])
@@ -81,3 +95,80 @@ def test_another_encoder_encodes_again(tmp_path: Path) -> None:
     other = HashEncoder("two")
     VectorStore(tmp_path / "vectors.npz", other).vectors(["a"])
     assert other.asked == ["a"]
+
+
+class BatchEncoder(HashEncoder):
+    """As TextEncoder, a vector depends on the batch that its text is encoded in. ``before`` is called at each call."""
+
+    def __init__(self, before: Callable[[int], None] = lambda call: None) -> None:
+        super().__init__()
+        self.calls = 0
+        self._before = before
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        self.calls += 1
+        self._before(self.calls)
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        vectors = np.zeros((len(texts), WIDTH), np.float32)
+        for at in range(0, len(texts), module._BATCH):
+            rows = order[at : at + module._BATCH]
+            company = hashlib.sha256("|".join(texts[row] for row in rows).encode()).hexdigest()
+            vectors[rows] = super().encode([f"{texts[row]} in {company}" for row in rows])
+        return vectors
+
+
+@pytest.fixture
+def texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """More than are encoded between two looks, of many lengths."""
+    monkeypatch.setattr(module, "_PASS", 2 * module._BATCH)
+    return [f"{at} " + "x" * (at * 37 % 23) for at in range(9 * module._BATCH + 7)]
+
+
+def test_a_killed_pass_keeps_what_it_encoded_and_the_next_makes_the_same_batches(
+    tmp_path: Path, texts: list[str]
+) -> None:
+    def killed(call: int) -> None:
+        if call == 4:
+            raise KeyboardInterrupt
+
+    whole = BatchEncoder().encode(texts).astype(np.float16)
+    with pytest.raises(KeyboardInterrupt):
+        VectorStore(tmp_path / "vectors.npz", BatchEncoder(killed)).vectors(texts)
+    kept = len(read_arrays(tmp_path / "vectors.npz")["keys"])
+    assert kept == 3 * 2 * module._BATCH
+    encoder = BatchEncoder()
+    made = VectorStore(tmp_path / "vectors.npz", encoder).vectors(texts)
+    assert len(encoder.asked) == len(texts) - kept
+    assert made.tobytes() == whole.astype(np.float32).tobytes()
+
+
+def test_two_programs_at_once_lose_nothing_and_agree(tmp_path: Path, texts: list[str]) -> None:
+    path, shared = tmp_path / "vectors.npz", texts[:3]
+
+    def beside(call: int) -> None:
+        if call == 1:  # this one has read the file; the other one reads and writes it now
+            VectorStore(path, BatchEncoder()).vectors([*shared, "of the other alone"])
+
+    made = VectorStore(path, BatchEncoder(beside)).vectors(texts)
+    encoder = BatchEncoder()
+    later = VectorStore(path, encoder).vectors([*texts, "of the other alone"])
+    assert encoder.calls == 0
+    np.testing.assert_array_equal(later[:-1], made)
+
+
+def test_a_large_file_is_not_written_again_for_every_pass(
+    tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, few = tmp_path / "vectors.npz", 4 * module._BATCH
+    VectorStore(path, HashEncoder()).vectors([f"{text} before" for text in texts])
+    monkeypatch.setattr(module, "_PASS", module._BATCH // 8)
+    written: list[int] = []
+
+    def counted(target: Path, **arrays: np.ndarray) -> None:
+        written.append(len(arrays["keys"]))
+        write_arrays(target, **arrays)
+
+    monkeypatch.setattr(module, "write_arrays", counted)
+    VectorStore(path, HashEncoder()).vectors(texts[:few])
+    assert len(written) <= 4
+    assert written[-1] == len(texts) + few

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from offline.data.files import read_arrays, write_arrays
 from offline.data.log import InteractionLog
-from offline.knowledge.held import about_to_produce, grown, held
+from offline.knowledge.held import held
+from offline.knowledge.vectors import Lineage
 from tests.synthetic import SCHEMA, Synthetic, synthetic
 
 
@@ -18,8 +20,7 @@ def saved(tmp_path: Path) -> Synthetic:
     """A data set whose knowledge was made and saved."""
     data = synthetic(tmp_path, users=12, items=8, events=12)
     for name, made in data.knowledge.produced.items():
-        about_to_produce(tmp_path / name, data.log)
-        made.save(tmp_path / name)
+        replace(made, lineage=Lineage.of(data.log)).save(tmp_path / name)
     return data
 
 
@@ -67,16 +68,24 @@ def test_knowledge_of_another_shape_is_not_what_the_schema_reads(saved: Syntheti
     assert list(held(tmp_path, one_side, saved.log).produced) == ["text", "liber"]
 
 
-def test_a_kill_between_the_note_and_the_knowledge_loses_nothing(saved: Synthetic, tmp_path: Path) -> None:
-    now = longer(saved.log)
-    about_to_produce(tmp_path / "liber", now)
-    assert "liber" in held(tmp_path, SCHEMA, now).produced
-    made = grown(saved.knowledge.produced["liber"], 14, 9)
-    made.save(tmp_path / "liber")
-    assert "liber" in held(tmp_path, SCHEMA, now).produced
+def test_what_does_not_say_whose_numbers_it_uses_is_not_believed(saved: Synthetic, tmp_path: Path) -> None:
+    saved.knowledge.produced["liber"].save(tmp_path / "liber")
+    assert list(held(tmp_path, SCHEMA, saved.log).produced) == ["text", "marc"]
 
 
-def test_without_a_note_nothing_is_believed(saved: Synthetic, tmp_path: Path) -> None:
-    (tmp_path / "liber" / "ids.json").unlink()
-    (tmp_path / "text" / "ids.json").write_text("{")
-    assert list(held(tmp_path, SCHEMA, saved.log).produced) == ["marc"]
+def test_what_is_damaged_or_of_the_previous_form_is_not_there(saved: Synthetic, tmp_path: Path) -> None:
+    path = tmp_path / "liber" / "vectors.npz"
+    path.write_bytes(path.read_bytes()[:-100])
+    path = tmp_path / "marc" / "vectors.npz"
+    arrays = read_arrays(path)
+    write_arrays(path, **{name: array for name, array in arrays.items() if name != "document"})
+    (path.parent / "texts.json").write_text('{"spaces": [], "texts": {}}')
+    (path.parent / "ids.json").write_text("[]")
+    assert list(held(tmp_path, SCHEMA, saved.log).produced) == ["text"]
+
+
+def test_what_misses_texts_still_misses_them_in_a_log_that_grew(saved: Synthetic, tmp_path: Path) -> None:
+    made = saved.knowledge.produced["liber"]
+    replace(made, lineage=Lineage.of(saved.log), partial=True).save(tmp_path / "liber")
+    found = held(tmp_path, SCHEMA, longer(saved.log)).produced
+    assert {name: one.partial for name, one in found.items()} == {"text": False, "liber": True, "marc": False}

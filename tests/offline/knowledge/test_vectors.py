@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -12,14 +14,17 @@ import pytest
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.schema import FeatureSchema, KnowledgeSpec
 from offline.data.catalogue import DataError
+from offline.data.files import write_arrays
 from offline.knowledge.vectors import (
     ItemVectors,
     Knowledge,
+    Lineage,
     Produced,
     UserVectors,
     as_published,
     as_record,
 )
+from tests.synthetic import synthetic
 
 VECTORS = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
 
@@ -77,10 +82,13 @@ def test_zeros_stay_zeros_in_int8() -> None:
 
 
 def test_it_reads_back(tmp_path: Path) -> None:
-    made = Produced(users(), items(), {"a": "likes tests"})
+    lineage = Lineage(3, 3, "of users", "of items")
+    made = Produced(users(), items(), {"a": "likes tests — “ünï”"}, lineage, partial=True)
     made.save(tmp_path)
+    assert Produced.is_saved(tmp_path)
     read = Produced.load(tmp_path)
-    assert (read.spaces, dict(read.texts)) == (made.spaces, {"a": "likes tests"})
+    assert (read.spaces, dict(read.texts)) == (made.spaces, {"a": "likes tests — “ünï”"})
+    assert (read.lineage, read.partial) == (lineage, True)
     assert read.users is not None
     assert read.items is not None
     for name in ("vectors", "start", "since", "codes"):
@@ -90,11 +98,63 @@ def test_it_reads_back(tmp_path: Path) -> None:
     assert read.items.codes is None
 
 
-def test_knowledge_of_another_version_is_a_clear_error(tmp_path: Path) -> None:
-    Produced(items=items()).save(tmp_path)
-    (tmp_path / "texts.json").write_text('{"spaces": [{"name": "s"}], "texts": {}}')
+def test_the_same_knowledge_is_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        Produced(users(), items(), {"a": "likes tests"}, Lineage(3, 3, "", "")).save(tmp_path / folder)
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_kill_at_any_moment_of_saving_leaves_one_whole_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Produced(items=items(), texts={"a": "before"})
+    after = Produced(items=replace(items(), space=space("item", name="t"), vectors=-items().vectors), texts={"a": "b"})
+    before.save(tmp_path)
+    put, left = os.replace, 0
+
+    def killed(source: str, target: str) -> None:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        put(source, target)
+
+    monkeypatch.setattr("offline.data.files.os.replace", killed)
+    for moment in range(3):
+        left = moment
+        with suppress(KeyboardInterrupt):
+            after.save(tmp_path)
+        read = Produced.load(tmp_path)
+        (whole,) = (one for one in (before, after) if one.spaces == read.spaces)
+        assert read.texts == whole.texts
+        assert read.items is not None
+        assert whole.items is not None
+        np.testing.assert_array_equal(read.items.vectors, whole.items.vectors)
+
+
+@pytest.mark.parametrize("document", ['{"spaces": [{"name": "s"}], "texts": {}}', "{", "[]"])
+def test_knowledge_of_another_version_is_a_clear_error(tmp_path: Path, document: str) -> None:
+    write_arrays(tmp_path / "vectors.npz", document=np.frombuffer(document.encode(), np.uint8))
     with pytest.raises(DataError, match="another version"):
         Produced.load(tmp_path)
+
+
+def test_what_was_never_saved_is_not_there(tmp_path: Path) -> None:
+    assert not Produced.is_saved(tmp_path)
+    write_arrays(tmp_path / "vectors.npz", item_vectors=VECTORS)
+    assert not Produced.is_saved(tmp_path)
+    (tmp_path / "vectors.npz").write_bytes(b"torn")
+    assert not Produced.is_saved(tmp_path)
+
+
+def test_a_lineage_fits_the_log_that_it_is_of_and_all_that_this_grows_to(tmp_path: Path) -> None:
+    log = synthetic(tmp_path, users=3, items=4, events=3).log
+    lineage = Lineage.of(log)
+    assert lineage.fits(log)
+    assert lineage.fits(replace(log, user_ids=(*log.user_ids, "new"), item_ids=(*log.item_ids, "new")))
+    assert not lineage.fits(replace(log, user_ids=log.user_ids[::-1]))
+    assert not lineage.fits(replace(log, item_ids=log.item_ids[:-1]))
 
 
 def test_knowledge_leaves_out_what_no_producer_made() -> None:

@@ -12,6 +12,7 @@ from offline.data.catalogue import DataError
 from offline.data.files import write_arrays
 from offline.knowledge.autograph.config import QuantiserConfig
 from offline.knowledge.autograph.quantise import LEAST_ROWS, Quantiser, fit_quantiser
+from offline.knowledge.projection import TooFewError
 from tests.offline.knowledge.autograph.small import GENRES, WIDTH, texts_like
 
 CONFIG = QuantiserConfig(size=16, hidden=24, dim=8, steps=150, batch=64, kmeans_iterations=10)
@@ -103,7 +104,7 @@ def test_too_few_texts_make_smaller_codebooks_and_say_so(texts: FloatArray, quan
     assert few.size == 10
     assert few.note == "10 codes instead of 16: only 40 vectors"
     assert not quantiser.note
-    with pytest.raises(DataError, match="too few"):
+    with pytest.raises(TooFewError, match="needs 8 encoded texts to fit latent factors, there are 7"):
         fit_quantiser(texts[: LEAST_ROWS - 1], CONFIG, seed=1)
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from models.contract.knowledge import FloatArray
-from offline.data.catalogue import DataError
 from offline.knowledge.autograph.assign import AutoGraph
 from offline.knowledge.autograph.config import FittingConfig
 from offline.knowledge.autograph.graph import Evidence, Ints, Neighbours
 from offline.knowledge.autograph.train import found
+from offline.knowledge.projection import TooFewError
 from tests.offline.knowledge.autograph.small import CONFIG, GENRES, ITEMS, TRAINED, USERS, altered, world
 
 
@@ -150,8 +150,8 @@ def test_a_judge_may_choose_the_epoch(evidence: Evidence) -> None:
 
 
 def test_too_little_data_is_a_clear_error(evidence: Evidence) -> None:
-    with pytest.raises(DataError, match="vectors are too few"):
+    with pytest.raises(TooFewError, match=r"8 encoded summaries .* there are 0"):
         found(evidence, 30, CONFIG)
     nobody_likes = replace(evidence, liked=np.zeros_like(evidence.liked))
-    with pytest.raises(DataError, match="too few to fit"):
+    with pytest.raises(TooFewError, match=r"likes in the first .* there are 0 and 0"):
         found(nobody_likes, TRAINED, CONFIG)

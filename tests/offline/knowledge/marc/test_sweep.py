@@ -33,10 +33,16 @@ def test_the_sweep_has_a_line_per_method_and_a_column_per_depth() -> None:
     learnt, judged = pairs.parted(0.25)
     config = CompressionConfig(hidden=16, dim=16, matching_width=8, epochs=1)
     noise = np.random.default_rng(3).normal(size=users.shape).astype(np.float32)
-    rows = layer_sweep(config, learnt, judged, {0.5: (users, items), 1.0: (noise, items)}, seeds=(0,))
+    states = {0.5: (users, items), 1.0: (noise, items)}
+    hints = np.zeros((int(pairs.row.max()) + 1, 1), np.float32)
+    hints[pairs.row, 0] = pairs.liked
+    both = layer_sweep(config, learnt, judged, states, {"alone": None, "told": hints}, seeds=(0,))
+    rows = [row for row in both if row.context == "alone"]
     assert [(row.depth, row.method) for row in rows[:5]] == [
         (0.5, method) for method in ("marc", "pca", "mlp", "mrl", "uncompressed")
     ]
+    told = {(row.depth, row.method): row.auc for row in both if row.context == "told"}
+    assert min(told.values()) > 0.95
     found = {(row.depth, row.method): row.auc for row in rows}
     assert found[0.5, "uncompressed"] > found[1.0, "uncompressed"] + 0.1
     lines = table(rows).splitlines()

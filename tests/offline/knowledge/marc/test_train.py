@@ -8,13 +8,13 @@ import torch
 from pydantic import ValidationError
 
 from models.contract.knowledge import FloatArray
-from offline.data.catalogue import DataError
 from offline.knowledge.marc.baselines import principal_components
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.marc.hsic import nhsic
 from offline.knowledge.marc.pairs import Pairs
 from offline.knowledge.marc.probe import probe_auc
 from offline.knowledge.marc.train import CompressionConfig, Fitted, area_under_curve, fit_compression
+from offline.knowledge.projection import TooFewError
 from tests.offline.knowledge.marc.fakes import planted
 
 CONFIG = CompressionConfig(
@@ -92,9 +92,9 @@ def test_shared_weights_are_one_map(data: Data) -> None:
 
 def test_too_few_or_one_sided_pairs_are_refused(data: Data) -> None:
     pairs, users, items = data
-    with pytest.raises(DataError, match="too few to train"):
+    with pytest.raises(TooFewError, match=r"needs 640 interactions .* there are 100, 49 of them likes"):
         fit_compression(CONFIG, pairs.at(slice(0, 100)), users, items)
-    with pytest.raises(DataError, match="too few to train"):
+    with pytest.raises(TooFewError, match="likes and others both among the last 10% and before"):
         fit_compression(CONFIG, pairs.at(pairs.liked > 0), users, items)
 
 

@@ -1,0 +1,108 @@
+"""What comes of a run over the producers: which texts are waited for, and whether anything is left for the next run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offline.knowledge import run as producers
+from offline.knowledge.run import Attempt, KnowledgeRun
+from offline.knowledge.sources import NotFoundedError, Sources, TooLittleDataError, space
+from offline.knowledge.vectors import ItemVectors, Lineage, Produced
+from offline.llm.protocol import Prompt
+from tests.offline.knowledge.fakes import EchoModel, HashEncoder
+from tests.synthetic import Synthetic, synthetic
+
+TEXTS = {"liber": ("summaries", "shifts"), "marc": ("items", "summaries")}
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Synthetic:
+    """Twelve users with 17 interactions: 36 closed partitions, 24 with a predecessor; 20 items."""
+    monkeypatch.setattr(producers, "TextEncoder", lambda name, tokens: HashEncoder())
+    return synthetic(tmp_path / "unused", users=12, items=20, events=17)
+
+
+def work(data: Synthetic, folder: Path, model: EchoModel) -> KnowledgeRun:
+    return KnowledgeRun(data.config, data.catalogue, data.log, 120, folder, folder, model, "echo")
+
+
+def shifts(prompt: Prompt) -> bool:
+    return prompt.messages[-1][1].startswith("Some time ago")
+
+
+def items_alone(sources: Sources) -> Produced:
+    """Reads what MARC reads."""
+    spec = sources.spec("marc", "item")
+    assert spec is not None
+    known = sources.interests.items.known & sources.interests.summaries.known.any()
+    return Produced(
+        items=ItemVectors.of_texts(space(spec, "int8", {}), np.ones((len(known), spec.dim), np.float32), known)
+    )
+
+
+def test_what_is_made_is_saved_with_the_numbers_that_it_uses(data: Synthetic, tmp_path: Path) -> None:
+    attempt = work(data, tmp_path, EchoModel()).produce("liber", TEXTS["liber"])
+    assert (attempt.state, attempt.absent, attempt.waits) == ("made", 0, "")
+    saved = Produced.load(tmp_path / "liber")
+    assert (saved.lineage, saved.partial) == (Lineage.of(data.log), False)
+
+
+def test_absent_texts_are_counted_for_those_who_read_them(
+    data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert work(data, tmp_path, EchoModel()).produce("liber", TEXTS["liber"]).state == "made"  # founds the space
+    one = work(data, tmp_path, EchoModel(absent=shifts))
+    attempt = one.produce("liber", TEXTS["liber"])
+    assert (attempt.state, attempt.absent) == ("partial", 24)
+    assert Produced.load(tmp_path / "liber").partial
+    monkeypatch.setattr(producers, "producer", lambda name: items_alone)
+    attempt = one.produce("marc", TEXTS["marc"])
+    assert (attempt.state, attempt.absent) == ("made", 0)
+    assert not Produced.load(tmp_path / "marc").partial
+
+
+def test_a_text_that_is_absent_for_two_reasons_counts_once(
+    data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a summary there is no shift to ask for."""
+    assert work(data, tmp_path, EchoModel()).produce("liber", TEXTS["liber"]).state == "made"
+    asked = EchoModel()
+    work(data, tmp_path, asked).produce("liber", TEXTS["liber"])
+    first_of_last_user, shift = asked.asked["interest summaries"][33], asked.asked["interest shifts"][0]
+    model = EchoModel(absent=lambda one: one in (first_of_last_user, shift))
+    assert work(data, tmp_path, model).produce("liber", TEXTS["liber"]).absent == 2
+    monkeypatch.setattr(producers, "producer", lambda name: items_alone)
+    item = EchoModel(absent=lambda one: one.messages[-1][1].startswith("Describe the") or one == first_of_last_user)
+    assert work(data, tmp_path, item).produce("marc", TEXTS["marc"]).absent == 21
+
+
+def test_a_producer_that_waits_is_asked_nothing_more(data: Synthetic, tmp_path: Path) -> None:
+    summaries: list[Prompt] = []
+
+    def every_second(prompt: Prompt) -> bool:
+        summaries.append(prompt)
+        return len(summaries) % 2 == 0
+
+    model = EchoModel(absent=every_second)
+    attempt = work(data, tmp_path, model).produce("liber", TEXTS["liber"])
+    assert attempt.state == "waits"
+    assert attempt.absent == 18
+    assert "texts of the training period are still missing" in attempt.waits
+    assert not attempt.too_little
+    assert list(model.asked) == ["interest summaries"]
+    assert not (tmp_path / "liber" / "vectors.npz").exists()
+
+
+@pytest.mark.parametrize("error", [NotFoundedError, TooLittleDataError])
+def test_a_producer_waits_for_texts_or_for_the_log_to_grow(
+    data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[NotFoundedError]
+) -> None:
+    def produce(sources: Sources) -> Produced:
+        raise error("12 of 64")
+
+    monkeypatch.setattr(producers, "producer", lambda name: produce)
+    attempt = work(data, tmp_path, EchoModel()).produce("liber", TEXTS["liber"])
+    assert attempt == Attempt(None, 0, "12 of 64", error is TooLittleDataError)

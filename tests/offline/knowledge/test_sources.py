@@ -1,0 +1,252 @@
+"""Producers at their beginning: little data, texts that are not there yet, and what stays when they are founded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.contract.knowledge import FloatArray
+from models.contract.schema import KnowledgeSpec
+from offline.config import AutoGraphConfig, JobConfig
+from offline.data.catalogue import Catalogue
+from offline.data.log import InteractionLog
+from offline.knowledge.autograph.config import FittingConfig, NetworkConfig, QuantiserConfig
+from offline.knowledge.marc import states
+from offline.knowledge.marc.config import CompressionConfig
+from offline.knowledge.run import ORDER, producer
+from offline.knowledge.sources import NotFoundedError, Sources, TooLittleDataError
+from offline.llm.protocol import Completion, PermanentError, Prompt
+from tests.offline.knowledge.fakes import EchoModel, HashEncoder, sources, vector_of
+from tests.offline.pipeline import CountingModel, Pipeline
+from tests.synthetic import PARTITION_SIZE, SCHEMA, Synthetic, synthetic
+
+DIM = 8
+SPECS = tuple(
+    KnowledgeSpec(name=name, side=side, dim=DIM)
+    for name, side in (
+        ("text", "item"),
+        ("liber", "user"),
+        ("autograph", "user"),
+        ("autograph", "item"),
+        ("marc", "user"),
+        ("marc", "item"),
+    )
+)
+ENOUGH = 1000
+"""Rows of the training period in which every producer finds enough."""
+
+
+class _Reader:
+    """Stands in for the language model whose states MARC reads; remembers what it read."""
+
+    id = "fake"
+    read_texts: tuple[str, ...] = ()
+
+    def __init__(self, *arguments: object) -> None:
+        return None
+
+    def read_chunks(
+        self, chunks: Sequence[Sequence[str]], depths: Sequence[float]
+    ) -> Iterator[tuple[int, dict[float, FloatArray]]]:
+        for position, texts in enumerate(chunks):
+            _Reader.read_texts += tuple(texts)
+            yield position, {depth: np.array([vector_of(text) for text in texts], np.float32) for depth in depths}
+
+
+@pytest.fixture(autouse=True)
+def _no_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "LanguageModelStates", _Reader)
+    monkeypatch.setattr(_Reader, "read_texts", ())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
+    made = synthetic(tmp_path_factory.mktemp("synthetic"), users=40, items=20, events=30)
+    return replace(made, config=_small(made.config))
+
+
+def _small(config: JobConfig) -> JobConfig:
+    codes = QuantiserConfig(size=4, hidden=8, dim=4, steps=5, batch=32)
+    autograph = AutoGraphConfig(
+        user_factors=codes,
+        item_factors=codes,
+        network=NetworkConfig(hidden=8, heads=2, dim=DIM, slices=3),
+        fitting=FittingConfig(epochs=1, refit=False),
+    )
+    compression = CompressionConfig(hidden=16, matching_width=8, epochs=1, batch_size=256)
+    marc = config.knowledge.marc.model_copy(update={"compression": compression})
+    knowledge = config.knowledge.model_copy(update={"autograph": autograph, "marc": marc})
+    schema = SCHEMA.model_copy(update={"knowledge": SPECS})
+    return config.model_copy(update={"feature_schema": schema, "knowledge": knowledge})
+
+
+def read(
+    data: Synthetic,
+    folder: Path,
+    log: InteractionLog,
+    trained_rows: int | None = None,
+    *,
+    catalogue: Catalogue | None = None,
+    model: EchoModel | None = None,
+    encoder: HashEncoder | None = None,
+) -> Sources:
+    return sources(
+        data.config,
+        catalogue or data.catalogue,
+        log,
+        folder,
+        trained_rows=len(log) if trained_rows is None else trained_rows,
+        model=model,
+        encoder=encoder,
+    )
+
+
+def of_users(data: Synthetic, events: dict[str, int], value: float = 5.0) -> InteractionLog:
+    """A log of so many events of each user; the catalogue's other users and items have none."""
+    rows = [
+        (user, f"i{(at + 3 * int(user[1:])) % 20}", value, 1000 * at)
+        for user, count in events.items()
+        for at in range(count)
+    ]
+    return InteractionLog.sorted_by_time(rows, list(data.catalogue.users), list(data.catalogue.items))
+
+
+TINY = {
+    "nobody has closed a partition": {"u1": 3, "u2": 4},
+    "one user with one partition": {"u1": PARTITION_SIZE, "u2": 2},
+    "nobody with a second partition": {f"u{at}": PARTITION_SIZE for at in range(12)},
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [("liber", 5.0), ("autograph", 1.0), ("marc", 5.0)])
+@pytest.mark.parametrize("kind", TINY)
+def test_a_small_log_makes_a_producer_wait_and_say_why(
+    data: Synthetic, tmp_path: Path, kind: str, name: str, value: float
+) -> None:
+    with pytest.raises(TooLittleDataError, match=f"^{name} needs .* there are "):
+        producer(name)(read(data, tmp_path, of_users(data, TINY[kind], value)))
+    assert [path for path in tmp_path.rglob("*.npz") if "states" not in path.parts] == []
+
+
+@pytest.mark.parametrize("name", ["liber", "autograph", "marc"])
+def test_partitions_after_the_training_period_found_nothing(data: Synthetic, tmp_path: Path, name: str) -> None:
+    with pytest.raises(TooLittleDataError, match=f"^{name} needs "):
+        producer(name)(read(data, tmp_path, data.log, PARTITION_SIZE - 1))
+
+
+def test_the_reason_counts(data: Synthetic, tmp_path: Path) -> None:
+    def reason(name: str, log: InteractionLog) -> str:
+        with pytest.raises(TooLittleDataError) as caught:
+            producer(name)(read(data, tmp_path, log))
+        return str(caught.value)
+
+    period = "of the training period"
+    one, nobody_twice = (of_users(data, TINY[kind]) for kind in list(TINY)[1:])
+    assert reason("liber", one) == f"liber needs 5 encoded summaries {period} to fit 4 dimensions, there are 1"
+    assert reason("liber", nobody_twice) == f"liber needs 5 encoded shifts {period} to fit 4 dimensions, there are 0"
+    assert reason("autograph", one) == (
+        f"autograph needs 8 encoded summaries {period} to fit latent factors, there are 1"
+    )
+    assert re.search(f"^marc needs 640 interactions {period} .* there are 0, 0 of them likes$", reason("marc", one))
+
+
+@pytest.mark.parametrize("name", ["autograph", "marc"])
+def test_without_a_like_there_is_nothing_to_fit_on(data: Synthetic, tmp_path: Path, name: str) -> None:
+    log = replace(data.log, value=np.full(len(data.log), 1.0, np.float32))
+    with pytest.raises(TooLittleDataError, match=f"^{name} needs .*likes"):
+        producer(name)(read(data, tmp_path, log))
+
+
+def test_without_likes_liber_has_summaries_all_the_same(data: Synthetic, tmp_path: Path) -> None:
+    log = replace(data.log, value=np.full(len(data.log), 1.0, np.float32))
+    assert producer("liber")(read(data, tmp_path, log)).users is not None
+
+
+@pytest.mark.parametrize("name", ["text", "autograph", "marc"])
+def test_items_without_a_description_are_too_little_too(data: Synthetic, tmp_path: Path, name: str) -> None:
+    nameless = Catalogue(data.catalogue.users, {})
+    with pytest.raises(TooLittleDataError, match=f"^{name} needs .* there are 0"):
+        producer(name)(read(data, tmp_path, data.log, catalogue=nameless))
+
+
+def test_texts_that_are_all_alike_span_no_space(data: Synthetic, tmp_path: Path) -> None:
+    alike = Catalogue(data.catalogue.users, dict.fromkeys(data.catalogue.items, data.catalogue.items["i0"]))
+    with pytest.raises(TooLittleDataError, match=r"^text needs .* all 20 are alike"):
+        producer("text")(read(data, tmp_path, data.log, catalogue=alike))
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_what_is_founded_goes_on_with_next_to_nothing(data: Synthetic, tmp_path: Path, name: str) -> None:
+    """Also when no text can be had any more, say because the answers were deleted and the end point is down."""
+    first = producer(name)(read(data, tmp_path, data.log, ENOUGH))
+    for log in (data.log, of_users(data, TINY["nobody has closed a partition"])):
+        later = producer(name)(read(data, tmp_path, log, model=EchoModel(absent=lambda prompt: True)))
+        assert later.spaces == first.spaces
+    nameless = Catalogue(data.catalogue.users, {})
+    assert producer(name)(read(data, tmp_path, data.log, catalogue=nameless)).spaces == first.spaces
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("liber", "A viewer"), ("autograph", "A viewer"), ("autograph", "Describe"), ("marc", "A viewer"),
+     ("marc", "Describe")],
+)  # fmt: skip
+def test_nothing_is_encoded_before_all_texts_of_the_training_period_are_there(
+    data: Synthetic, tmp_path: Path, name: str, start: str
+) -> None:
+    """What is encoded in parts is rounded in other batches than what is encoded at once."""
+    first = EchoModel()
+    producer(name)(read(data, tmp_path / "whole", data.log, ENOUGH, model=first))
+    missing = next(one for prompts in first.asked.values() for one in prompts if one.messages[0][1].startswith(start))
+    encoder, model = HashEncoder(), EchoModel(absent=lambda prompt: prompt == missing)
+    _Reader.read_texts = ()
+    with pytest.raises(NotFoundedError, match="1 texts of the training period are still missing") as caught:
+        producer(name)(read(data, tmp_path / "part", data.log, ENOUGH, model=model, encoder=encoder))
+    assert not isinstance(caught.value, TooLittleDataError)
+    assert (encoder.asked, _Reader.read_texts) == ([], ())
+    assert not (tmp_path / "part").exists()
+
+
+def test_a_part_is_not_founded_before_the_others_can_be(data: Synthetic, tmp_path: Path) -> None:
+    """LIBER's summaries and shifts are founded on the same training period."""
+    shift = EchoModel(absent=lambda prompt: prompt.messages[0][1].startswith("Some time ago"))
+    with pytest.raises(NotFoundedError, match="still missing"):
+        producer("liber")(read(data, tmp_path, data.log, ENOUGH, model=shift))
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+class _Filtering(CountingModel):
+    """Refuses one partition's summary for good, as a content filter does."""
+
+    filtered = ""
+
+    async def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
+        if prompts[0].messages[-1][1] == self.filtered:
+            raise PermanentError("400: filtered")
+        return await super().complete(prompts)
+
+
+def test_a_prompt_that_is_refused_for_good_holds_up_the_founding_for_one_run(
+    fresh: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh.model = model = _Filtering(fresh.folder / "paid.jsonl")
+    log = fresh.data.log
+    seen = read(Synthetic(fresh.config, fresh.data.catalogue, log, fresh.data.knowledge), fresh.folder, log)
+    model.filtered = seen.interests.summary_prompts[0].messages[-1][1]
+    entry, _ = fresh.paid_by()
+    assert (entry["status"], entry["exit_code"], entry["producers"]["liber"]["state"]) == ("partial", 3, "waits")
+    assert entry["llm"]["absent"] == 1
+    capsys.readouterr()
+    entry, paid = fresh.paid_by()
+    assert "interest summaries: 48 prompts: 47 usable, 1 bad (1 refused), 0 absent" in capsys.readouterr().out
+    assert (entry["status"], entry["exit_code"], entry["producers"]["liber"]["state"]) == ("done", 0, "made")
+    assert (entry["llm"]["absent"], entry["llm"]["failures"]) == (0, 1)
+    assert entry["producers"]["liber"]["versions"] == 47
+    fresh.close_partition_of("u3")
+    entry, paid = fresh.paid_by()
+    assert (entry["status"], entry["llm"]["failures"], len(paid)) == ("done", 0, 2)

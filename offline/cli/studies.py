@@ -1,4 +1,4 @@
-"""Studies: what each method is worth, measured with the served model.
+"""Studies: what each method is worth, measured with the served model, and MARC's adapted language model.
 
 They change nothing that is served. Those that train take hours, and find what they finished before when they are
 started again.
@@ -89,6 +89,30 @@ def layers(
     found = study.sweep(job.config, log, states, range(seeds))
     found.save(job.config.workdir / "layers.json")
     _tell(f"layers {job.config.name}", study.markdown(found), write)
+
+
+@app.command()
+def adapt(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the adapted model goes.")],
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    steps: Annotated[int, typer.Option(min=1, help="Batches to learn from.")] = 200,
+    rank: Annotated[int, typer.Option(min=1, help="Of the low-rank updates.")] = 8,
+) -> None:
+    """Adapt MARC's language model to the training period by low-rank updates (LoRA); better with a GPU.
+
+    `[knowledge.marc] model = "FOLDER"` then reads the result, which makes a new space.
+    """
+    from offline.knowledge.marc.adapt import AdaptationConfig
+    from offline.knowledge.marc.adapting import adapt_model
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_of(job)
+    marc = job.config.knowledge.marc
+    adaptation = AdaptationConfig(depth=marc.depth, max_tokens=marc.max_tokens, steps=steps, rank=rank)
+    with sources_of(job, catalogue, log, "marc") as sources:
+        pairs = adapt_model(sources, out, adaptation)
+    print(f"{out}: adapted in {steps} steps to {pairs} interactions of the training period")
 
 
 @app.command()

@@ -245,8 +245,10 @@ def test_a_prompt_that_is_refused_for_good_holds_up_the_founding_for_one_run(
     entry, paid = fresh.paid_by()
     assert "interest summaries: 48 prompts: 47 usable, 1 bad (1 refused), 0 absent" in capsys.readouterr().out
     assert (entry["status"], entry["exit_code"], entry["producers"]["liber"]["state"]) == ("done", 0, "made")
-    assert (entry["llm"]["absent"], entry["llm"]["failures"]) == (0, 1)
+    assert (entry["llm"]["absent"], entry["llm"]["failures"], entry["bad_answers"]) == (0, 1, {"refused": 1})
     assert entry["producers"]["liber"]["versions"] == 47
     fresh.close_partition_of("u3")
     entry, paid = fresh.paid_by()
     assert (entry["status"], entry["llm"]["failures"], len(paid)) == ("done", 0, 2)
+    assert entry["llm"]["refused"] > 0
+    assert entry["bad_answers"] == {}

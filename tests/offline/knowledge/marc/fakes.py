@@ -16,12 +16,12 @@ WORDS = ("a", "film", "about", "love", "war", "space", "likes", "drama", "comedy
 LAYERS, HIDDEN = 4, 16
 
 
-def tiny_model(folder: Path, bos: bool = True) -> Path:
+def tiny_model(folder: Path, bos: bool = True, words: Sequence[str] = WORDS) -> Path:
     """A Llama of four layers and sixteen numbers with a word tokenizer, saved as a transformers folder."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    vocabulary = {word: at for at, word in enumerate(("<unk>", "<bos>", "<pad>", *WORDS))}
+    vocabulary = {word: at for at, word in enumerate(("<unk>", "<bos>", "<pad>", *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     special = {"bos_token": "<bos>"} if bos else {}

@@ -185,6 +185,8 @@ def _session_on_a_copy(job: Job) -> Iterator[LLMSession]:
         if (job.llm / LEDGER_FILE).is_file():
             shutil.copy(job.llm / LEDGER_FILE, copy / LEDGER_FILE)
         with open_session(job.config.llm, copy, "dry run", use_cache=job.use_cache, dry_run=True) as session:
+            if job.ask_refused:
+                session.cache.forget_refusals()
             shipped = job.config.knowledge.shipped_responses
             if job.use_cache and shipped is not None:
                 session.cache.import_jsonl_gz(shipped)

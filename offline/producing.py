@@ -9,6 +9,7 @@ from offline.data.log import InteractionLog
 from offline.data.source import Source
 from offline.knowledge import run as producers
 from offline.knowledge.vectors import Produced
+from offline.runs import read_runs
 from offline.stages import Job, Stages
 
 
@@ -17,14 +18,24 @@ def producer_inputs(job: Job, name: str, source: Source, log: InteractionLog) ->
     llm = job.config.llm.model_dump(mode="json", include={"backend", "model", "dtype"})
     return {
         **producers.inputs(job.config, name, llm, log),
-        "source": source.fingerprint,
+        "source": source.described,
         "imported": file_digest(job.imported),
     }
 
 
 def is_made(job: Job, name: str, inputs: dict[str, Any]) -> bool:
-    """Whether a producer finished with these inputs, and left nothing to ask."""
-    return job.use_cache and Stages(job).is_current(name, inputs) and Produced.is_saved(job.knowledge / name)
+    """Whether a producer finished with these inputs, and nothing is to be asked."""
+    if not job.use_cache or job.ask_refused:
+        return False
+    return Stages(job).is_current(name, inputs) and Produced.is_saved(job.knowledge / name)
+
+
+def all_wait(job: Job) -> bool:
+    """Whether no producer could begin when they were last asked to."""
+    for run in reversed(read_runs(job.config.workdir)):
+        if states := {one["state"] for one in run.get("producers", {}).values()}:
+            return states == {"waits"}
+    return False
 
 
 def outcome(state: str, made: Produced | None, absent: int = 0, reason: str = "") -> dict[str, Any]:

@@ -198,6 +198,8 @@ def language_model(job: Job, run: str, engine: Engine | None = None) -> Iterator
     with open_session(
         job.config.llm, job.llm, run, use_cache=job.use_cache, budget=job.budget, job=run, engine=engine
     ) as session:
+        if job.ask_refused:
+            session.cache.forget_refusals()
         shipped = job.config.knowledge.shipped_responses
         if job.use_cache and shipped is not None:
             session.cache.import_jsonl_gz(shipped)

@@ -22,13 +22,14 @@ NO_BOUND = Budget()
 class Job:
     """One call of ``python -m offline``. ``data_dir`` holds what all data sets share: embedded Redis, artifacts.
 
-    ``since_ms`` bounds the work to users and items with something new since then; ``budget`` is for the language
-    model; ``metrics`` is a file for Prometheus.
+    ``since_ms`` bounds the work to users and items with something new since then; ``ask_refused`` forgets which prompts
+    the language model refused for good; ``budget`` is for the language model; ``metrics`` is a file for Prometheus.
     """
 
     config: JobConfig
     data_dir: Path
     use_cache: bool = True
+    ask_refused: bool = False
     retrain: bool = False
     since_ms: int | None = None
     budget: Budget = NO_BOUND

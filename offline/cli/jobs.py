@@ -13,6 +13,7 @@ from offline.cli.endings import EXPECTED, carry_out, sum_up
 from offline.cli.options import (
     DEFAULT_CONFIG,
     DEFAULT_DATA_DIR,
+    AskRefused,
     Config,
     DataDir,
     DryRun,
@@ -31,6 +32,7 @@ from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.knowledge.held import held
 from offline.knowledge.vectors import Knowledge
+from offline.producing import all_wait
 from offline.publish import release
 from offline.publish.connection import open_store
 from offline.runs import EXIT_CODES, Run
@@ -49,6 +51,7 @@ def refresh(
     max_cost: MaxCost = None,
     dry_run: DryRun = False,
     no_cache: NoCache = False,
+    ask_refused: AskRefused = False,
     retrain: Retrain = False,
     engine: EngineName = "local",
     metrics_file: MetricsFile = None,
@@ -58,6 +61,7 @@ def refresh(
         config,
         data_dir,
         use_cache=not no_cache,
+        ask_refused=ask_refused,
         retrain=retrain,
         since=since,
         max_tokens=max_tokens,
@@ -81,6 +85,7 @@ def knowledge(
     max_cost: MaxCost = None,
     dry_run: DryRun = False,
     no_cache: NoCache = False,
+    ask_refused: AskRefused = False,
     engine: EngineName = "local",
     metrics_file: MetricsFile = None,
 ) -> None:
@@ -89,6 +94,7 @@ def knowledge(
         config,
         data_dir,
         use_cache=not no_cache,
+        ask_refused=ask_refused,
         since=since,
         max_tokens=max_tokens,
         max_cost=max_cost,
@@ -204,25 +210,26 @@ def import_texts(
 
 def _move_pointer(data_dir: Path, to: str | None) -> None:
     """It holds no work folder, so it writes no ledger; its last line says how it ended, as a run's does."""
-    ended = {"job": "rollback", "status": "failed", "exit_code": EXIT_CODES["failed"], "reasons": []}
     try:
         with open_store(data_dir) as store:
             before, now = release.rollback(store, to)
-        print(f"live: {now}, before: {before}")
-        ended |= {"status": "done", "exit_code": 0, "release": now, "before": before}
+            print(f"live: {now}, before: {before}")
     except EXPECTED as error:
-        ended["reasons"] = [f"{type(error).__name__}: {error}"]
+        reason = f"{type(error).__name__}: {error}"
+        sum_up({"job": "rollback", "status": "failed", "exit_code": EXIT_CODES["failed"], "reasons": [reason]})
         raise
-    finally:
-        sum_up(ended)
+    sum_up({"job": "rollback", "status": "done", "exit_code": 0, "release": now, "before": before})
 
 
 def made_so_far(job: Job) -> tuple[InteractionLog, Knowledge]:
-    """What earlier stages made; DataError if there is no log. Knowledge may be none: every producer can be waiting."""
+    """What earlier stages made; DataError if that is nothing, but for producers that all wait."""
     if not job.log.is_file():
         raise DataError("no interactions yet: run `refresh` or `knowledge` first")
     log = InteractionLog.load(job.log)
-    return log, held(job.knowledge, job.config.feature_schema, log)
+    known = held(job.knowledge, job.config.feature_schema, log)
+    if not known.produced and not all_wait(job):
+        raise DataError("no knowledge yet: run `refresh` or `knowledge` first")
+    return log, known
 
 
 def trained_last(job: Job) -> TrainingReport:

@@ -37,6 +37,9 @@ MaxCost = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be asked and what it would cost; change nothing.")
 ]
+AskRefused = Annotated[
+    bool, typer.Option("--ask-refused", help="Ask again what the language model refused for good; all else stays.")
+]
 EngineName = Annotated[Engine, typer.Option(help="Where encoding and asking run: in this process, or on Ray.")]
 MetricsFile = Annotated[
     Path | None,
@@ -52,6 +55,7 @@ def job_of(
     data_dir: Path,
     *,
     use_cache: bool = True,
+    ask_refused: bool = False,
     retrain: bool = False,
     since: str | None = None,
     max_tokens: int | None = None,
@@ -67,7 +71,7 @@ def job_of(
         budget.check(Prices(loaded.llm.price_prompt_per_million, loaded.llm.price_completion_per_million))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    return Job(loaded, data_dir, use_cache, retrain, since_ms, budget, engine, metrics)
+    return Job(loaded, data_dir, use_cache, ask_refused, retrain, since_ms, budget, engine, metrics)
 
 
 def chosen(job: Job, names: list[str] | None) -> tuple[str, ...] | None:

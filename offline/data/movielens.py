@@ -38,6 +38,9 @@ class MovieLens100K:
         """What the content depends on: it never changes."""
         return FILES
 
+    def described(self) -> dict[str, str]:
+        return FILES
+
     def fetch(self) -> bool:
         return fetch(self._folder)
 

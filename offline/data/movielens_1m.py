@@ -63,6 +63,9 @@ class MovieLens1M:
         """What the content depends on: it never changes."""
         return FILES
 
+    def described(self) -> dict[str, str]:
+        return FILES
+
     def fetch(self) -> bool:
         """Put the three files into the folder. False if they already lie there; DataError if they cannot be had."""
         if lie_there(self._folder, FILES):

@@ -40,6 +40,9 @@ class OwnFiles:
         """SHA-256 of every file."""
         return state(self._tables)
 
+    def described(self) -> dict[str, str]:
+        return state(table for table in self._tables if table is not self._interactions)
+
     def fetch(self) -> bool:
         """Nothing is fetched; DataError names the files that are not there."""
         problems = Problems()

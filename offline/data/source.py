@@ -30,6 +30,9 @@ class Reader(Protocol):
     def state(self) -> Mapping[str, Any]:
         """What changes when the content does, cheap to compute."""
 
+    def described(self) -> Mapping[str, Any]:
+        """``state`` of what users and items are read from."""
+
     @property
     def item_columns(self) -> frozenset[str]:
         """Names of all item features; complete once the catalogue was read."""
@@ -54,13 +57,21 @@ class Source:
     @property
     def fingerprint(self) -> str:
         """Changes whenever users, items or interactions may have."""
+        return self._of(self._reader.state())
+
+    @property
+    def described(self) -> str:
+        """Changes whenever users or items may have; new interactions alone leave it as it is."""
+        return self._of(self._reader.described())
+
+    def _of(self, files: Mapping[str, Any]) -> str:
         settings = self._config.model_dump(mode="json", exclude={"texts"})
         extra = {}
         if self._config.item_extra:
             from offline.data.tables import state
 
             extra = state(self._config.item_extra)
-        return fingerprint({"settings": settings, "files": dict(self._reader.state()), "extra": extra})
+        return fingerprint({"settings": settings, "files": dict(files), "extra": extra})
 
     def fetch(self) -> bool:
         """Get the data. False if they are here already; DataError if they cannot be had."""

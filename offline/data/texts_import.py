@@ -67,8 +67,10 @@ class ImportedTexts:
         return replace(self, users=(*self.users, *added))
 
     def left_out(self, trigger: str) -> Counter[str]:
-        """How many partitions have texts that say nothing of partitions as ``trigger`` closes them, by what did."""
-        others = {(one.user, one.partition, one.trigger) for one in self.users if one.partition is not None}
+        """How many partitions have texts that say nothing of partitions as ``trigger`` closes them, by what did. Users
+        who have others that do were imported again and are not counted."""
+        of_now = {one.user for one in self.users if one.trigger == trigger}
+        others = {(one.user, one.partition, one.trigger) for one in self.users if one.user not in of_now}
         return Counter(closed for _, _, closed in others if closed is not None and closed != trigger)
 
     def save(self, path: Path) -> None:

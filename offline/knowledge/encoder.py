@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 from collections.abc import Sequence
@@ -121,8 +122,11 @@ class VectorStore:
 
     def _stored(self, known: dict[str, Any]) -> dict[str, Any]:
         """All of ``known``, and what came on the disk meanwhile, which stays as it is."""
-        held = known | self._read()
-        write_arrays(self._path, keys=np.array(list(held)), vectors=np.stack(list(held.values())))
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_suffix(".lock").open("w") as alone:
+            fcntl.flock(alone, fcntl.LOCK_EX)
+            held = known | self._read()
+            write_arrays(self._path, keys=np.array(list(held)), vectors=np.stack(list(held.values())))
         return held
 
     def _read(self) -> dict[str, Any]:

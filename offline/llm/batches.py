@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 
 from tqdm import tqdm
 
@@ -46,10 +46,10 @@ class BatchRun:
 
     `failures` were asked in vain, `too_dear` were never asked because they do not fit into what `purse` has left, and
     `stopped` says why the others without an answer were not asked either. Of the failures, `refused` failed alone and
-    for good, and `to_blame` are those of them after which others of the same parameters were answered. `account` names
-    the run and its ledger line so far, which are stored together with the answers. A server that asks to wait for more
-    than `patience` seconds stops the run at once, as do `give_up_after` calls in a row that failed with a
-    TransientError.
+    for good, and `to_blame` are those of them after which others of the same parameters were asked and answered.
+    `account` names the run and its ledger line so far, which are stored together with the answers. A server that asks
+    to wait for more than `patience` seconds stops the run at once, as do `give_up_after` calls in a row that failed
+    with a TransientError.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class BatchRun:
         while (affordable := await self._next(batches)) is not None:
             batch, hold = affordable
             completions: list[Completion] | None = None
+            refused_before = len(self.refused)
             try:
                 completions = await self._ask([prompt for _, prompt in batch])
             except Exception as error:  # noqa: BLE001 - a defect is raised by answer() once the others have stored theirs
@@ -113,7 +114,9 @@ class BatchRun:
             if completions is not None:
                 self._failed_in_a_row = 0
                 asked = parameters(batch[0][1])
-                self.to_blame |= {key for key, prompt in self.refused.items() if parameters(prompt) == asked}
+                # those that were refused before this call began: a call in flight may be older than a spent credit
+                earlier = islice(self.refused.items(), refused_before)
+                self.to_blame |= {key for key, prompt in earlier if parameters(prompt) == asked}
                 answers = {key: completion for (key, _), completion in zip(batch, completions, strict=True)}
                 await self._store(answers)
                 self.answers |= answers

@@ -136,6 +136,11 @@ class ResponseCache:
                 found.update(key for (key,) in self._connection.execute(query, (*chunk, runs)))
         return found
 
+    def forget_refusals(self) -> None:
+        """Let every prompt that was refused be asked again."""
+        with self._database(), self._transaction():
+            self._connection.execute("DELETE FROM refusals")
+
     def open_runs(self) -> dict[str, str]:
         """Return the accounts of runs that have not ended, by id, oldest first."""
         with self._database():

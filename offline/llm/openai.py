@@ -13,7 +13,7 @@ import httpx2
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
 
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
-_HOPELESS_STATUS = frozenset({401, 403, 404, 405})  # true of every prompt: key, permission, model name, path
+_HOPELESS_STATUS = frozenset({401, 402, 403, 404, 405})  # true of every prompt: key, credit, permission, model, path
 _EXCERPT = 300  # characters of a server's error that go into ours
 
 

@@ -24,6 +24,7 @@ from offline.lock import exclusive
 from offline.metrics import registry
 from offline.publish.connection import open_store
 from offline.publish.release import live_release
+from offline.runs import append
 from tests.conftest import ROOT, clean_environment
 from tests.offline.pipeline import USERS, CountingModel, Pipeline, kinds
 
@@ -176,6 +177,17 @@ def test_each_producer_alone(installed: Pipeline, command: Any) -> None:
     assert command(installed, "publish", "--producer", "liber", "--return")[0] == 0
     assert installed.published() == after
     assert command(installed, "publish", "--producer", "liber")[2]["bytes_written"] == 0
+
+
+def test_a_model_is_trained_without_knowledge_only_if_there_can_be_none_yet(installed: Pipeline, command: Any) -> None:
+    for name in ("text", "liber"):
+        (installed.job.knowledge / name / "vectors.npz").unlink()
+    code, _, last = command(installed, "train", "--retrain")
+    assert (code, last["status"]) == (1, "failed")
+    assert "no knowledge yet" in last["reasons"][0]
+    waiting = {name: {"state": "waits", "absent": 0} for name in ("text", "liber")}
+    append(installed.config.workdir, {**installed.runs()[-1], "producers": waiting})
+    assert command(installed, "train", "--retrain")[0] == 0
 
 
 def test_since_budget_and_prices(installed: Pipeline, command: Any) -> None:

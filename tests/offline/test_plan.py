@@ -129,6 +129,14 @@ def test_a_producer_that_lags_behind_has_no_new_space(installed: Pipeline) -> No
     assert installed.refresh()["records"]["user/liber"]["written"] == 3
 
 
+def test_interactions_that_came_in_a_file_make_no_new_space(installed: Pipeline) -> None:
+    with (installed.folder / "interactions.csv").open("a") as file:
+        file.write(f"u3,i1,5,{LATER_MS}\n")
+    assert [one.records for one in plan_of(installed.job).producers] == [0, 0]
+    records = installed.refresh()["records"]
+    assert (records["user/liber"]["written"], records["item/text"]["written"]) == (0, 0)
+
+
 def test_an_imported_text_about_a_user_is_known_to_be_there(installed: Pipeline) -> None:
     texts = ImportedTexts({}, (UserText("u1", None, "Likes trains.", len(InteractionLog.load(installed.job.log))),))
     texts.save(installed.job.imported)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
-
-import numpy as np
 
 from offline.data.catalogue import DataError
 from offline.knowledge.marc.adapt import AdaptationConfig, adapt
-from offline.knowledge.marc.pairs import pairs_before
+from offline.knowledge.marc.produce import training_pairs
 from offline.knowledge.sources import Sources
 from offline.llm.weights import Weights
 
@@ -18,18 +17,17 @@ def adapt_model(sources: Sources, target: Path, adaptation: AdaptationConfig) ->
 
     A user is told by the newest partition that closed before a pair, where the published vector is the mean of all: one
     text per pair is what a step can run. Reads nothing after the training period. NotFoundedError if texts of it are
-    still to come; DataError if ``target`` is there already, or the package peft is not.
+    still to come; DataError if ``target`` is there already, the package peft is not, or the model cannot be adapted.
     """
     if target.exists():
         raise DataError(f"{target} is there already")
+    if importlib.util.find_spec("peft") is None:
+        raise DataError("adapting needs the extra: pip install 'lorank[lora]'")
     sources.need_training_texts()
-    marc, log, versions, items = sources.config.marc, sources.log, sources.interests.versions, sources.interests.items
-    every = np.ones(len(versions.texts), np.bool_)
-    liked = log.value > sources.schema.liked_above
-    pairs = pairs_before(
-        sources.trained_rows, log.user, log.item, liked, versions.start, versions.since, every, items.known
+    marc, versions, items = sources.config.marc, sources.interests.versions, sources.interests.items
+    pairs = training_pairs(
+        sources.log, sources.trained_rows, sources.schema.liked_above, versions.start, versions.since, items.known
     )
-    pairs = pairs.at(~log.sampled[pairs.row])
     if not len(pairs):
         raise DataError(
             "there is nothing to learn from: no interaction after a closed partition in the training period"
@@ -39,6 +37,6 @@ def adapt_model(sources: Sources, target: Path, adaptation: AdaptationConfig) ->
     of_users = versions.texts if marc.titles else versions.tastes
     try:
         adapt(source, target, adaptation, marc.compression, pairs, of_users, items.texts)
-    except ModuleNotFoundError as error:
-        raise DataError(f"adapting needs the extra: pip install 'lorank[lora]' ({error})") from error
+    except ValueError as error:
+        raise DataError(f"the model at {source} cannot be adapted: {error}") from error
     return len(pairs)

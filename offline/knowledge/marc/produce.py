@@ -44,13 +44,25 @@ class States:
     since: Rows
 
     def pairs(self, log: InteractionLog, trained_rows: int, liked_above: float) -> Pairs:
-        """What a compression is trained on: interactions of the training period that people had."""
-        from offline.knowledge.marc.pairs import pairs_before
+        """What a compression is trained on."""
+        return training_pairs(log, trained_rows, liked_above, self.start, self.since, self.known)
 
-        every = np.ones(len(self.users), np.bool_)
-        liked = log.value > liked_above
-        found = pairs_before(trained_rows, log.user, log.item, liked, self.start, self.since, every, self.known)
-        return found.at(~log.sampled[found.row])
+
+def training_pairs(
+    log: InteractionLog,
+    trained_rows: int,
+    liked_above: float,
+    start: Rows,
+    since: Rows,
+    known: npt.NDArray[np.bool_],
+) -> Pairs:
+    """Interactions of the training period that people had, each with the newest version of its user before it. Versions
+    are as in ``UserVectors``; ``known`` [items] have a text."""
+    from offline.knowledge.marc.pairs import pairs_before
+
+    every = np.ones(int(start[-1]), np.bool_)
+    found = pairs_before(trained_rows, log.user, log.item, log.value > liked_above, start, since, every, known)
+    return found.at(~log.sampled[found.row])
 
 
 def read_states(sources: Sources) -> States:
@@ -59,7 +71,12 @@ def read_states(sources: Sources) -> States:
 
 
 def states_at(sources: Sources, depths: Sequence[float]) -> dict[float, States]:
-    """States by depth. Runs the language model over the texts that it has not read yet, where the engine runs it."""
+    """States by depth. Runs the language model over the texts that it has not read yet, where the engine runs it.
+
+    NotFoundedError unless all texts of the training period are there, since those that come later are read in other
+    batches.
+    """
+    sources.need_training_texts()
     return _read(sources, _reader(sources), depths)
 
 

@@ -82,11 +82,16 @@ def test_either_kind_of_file_says_the_same(tmp_path: Path) -> None:
 def test_the_fingerprint_follows_content_and_settings_but_not_words(tmp_path: Path) -> None:
     shop.write(tmp_path)
     first = shop.source(tmp_path).fingerprint
+    described = shop.source(tmp_path).described
     assert shop.source(tmp_path, texts={"noun": "novel"}).fingerprint == first
     assert shop.source(tmp_path, interactions={"time_unit": "ms"}).fingerprint != first
     with (tmp_path / "ratings.csv").open("a") as file:
         file.write("r3,b1,5,1700000500\n")
     assert shop.source(tmp_path).fingerprint != first
+    assert shop.source(tmp_path).described == described
+    with (tmp_path / "books.csv").open("a") as file:
+        file.write("b9,Late,2024,Travel\n")
+    assert shop.source(tmp_path).described != described
 
 
 def test_further_item_columns_join_any_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,3 +252,10 @@ def test_a_prompt_that_is_refused_for_good_holds_up_the_founding_for_one_run(
     assert (entry["status"], entry["llm"]["failures"], len(paid)) == ("done", 0, 2)
     assert entry["llm"]["refused"] > 0
     assert entry["bad_answers"] == {}
+    model.filtered = ""  # the filter was loosened
+    assert fresh.paid_by()[1] == []
+    entry, paid = fresh.paid_by(ask_refused=True)
+    assert (entry["status"], entry["producers"]["liber"]["versions"]) == ("done", 49)
+    assert paid[0] == seen.interests.summary_prompts[0].messages[-1][1]
+    assert len(paid) == 2, "the summary, and the shift from it"
+    assert fresh.paid_by()[0]["bytes_written"] == 0

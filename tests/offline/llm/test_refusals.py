@@ -103,6 +103,27 @@ async def test_parameters_that_are_refused_blame_no_prompt(cache: ResponseCache)
     assert await OneRun(cache).refused(prompts) == (set(), set())
 
 
+async def test_calls_in_flight_blame_nobody_for_a_credit_that_is_used_up(cache: ResponseCache) -> None:
+    """Refusals come back at once, answers take their time: they were asked for before."""
+
+    class Slow(FakeBackend):
+        credit = 20
+
+        async def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
+            if not self.credit:
+                raise PermanentError("your credit is used up")
+            self.credit -= 1
+            await asyncio.sleep(0.01)
+            return await super().complete(prompts)
+
+    prompts = [ask(f"prompt {at}") for at in range(60)]
+    for paid in (20, 40, 60):
+        backend = Slow()
+        client = LLMClient(backend, cache, ledger(), 16, 1, backoff=Backoff(sleep=at_once))
+        answers = await client.ask_all(prompts, "films")
+        assert (answers.refused, len(answers.absent)) == (frozenset(), 60 - paid)
+
+
 async def test_a_credit_that_is_used_up_in_the_middle_blames_nobody(cache: ResponseCache) -> None:
     class Prepaid(FakeBackend):
         async def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:

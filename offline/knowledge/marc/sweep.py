@@ -115,11 +115,12 @@ def packed_cosine(vectors: FloatArray, dtype: Literal["float16", "int8"]) -> Flo
     return cosines
 
 
-def encode_seconds(compressor: Compressor, states: FloatArray, repeats: int = 5) -> float:
-    """Shortest time to compress item ``states``; take ratios, a machine's load moves all of them together."""
+def encode_seconds(compressor: Compressor, states: FloatArray, repeats: int = 20) -> float:
+    """Processor time, of all threads, to compress item ``states``; the least of several, so that other programs count
+    for little."""
     times = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = time.process_time()
         compressor.compress(states, "item")
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return min(times)

@@ -10,9 +10,9 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from offline.asking import TEXTS, answered, imported_texts, kinds_of_texts, text
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
-from offline.events import Arrivals, Arrived, look_for_events
+from offline.events import Arrived, look_for_events
 from offline.knowledge import run as producers
 from offline.knowledge.held import held
 from offline.knowledge.interests import Answered, Interests
@@ -111,7 +111,8 @@ def plan_of(job: Job, only: Sequence[str] | None = None) -> Planned:
     current = {name: producer_inputs(job, name, source, arrived.log) for name in names}
     stale = [name for name in names if name not in known.produced or not is_made(job, name, current[name])]
     asks = _asks(job, stale, catalogue, arrived.log)
-    grown = [name for name in stale if _only_the_log_grew(job, name, current[name], arrived)]
+    # the log only ever grows, so what was known still holds; any other input may have changed every record
+    grown = [name for name in stale if job.use_cache and Stages(job).changed(name, current[name]) <= {"log"}]
     due = _records_due(job, arrived.log, catalogue, known.of(grown))
     return Planned(
         job,
@@ -191,28 +192,6 @@ def _session_on_a_copy(job: Job) -> Iterator[LLMSession]:
             if job.use_cache and shipped is not None:
                 session.cache.import_jsonl_gz(shipped)
             yield session
-
-
-def _only_the_log_grew(job: Job, name: str, inputs: Mapping[str, Any], arrived: Arrived) -> bool:
-    """Whether a producer last finished on an earlier state of this log, and with these inputs otherwise. Then what it
-    knew holds; any other input (a prompt, the model, the encoder) may have changed every record."""
-    if not job.use_cache or arrived.before is None:
-        return False
-    stages = Stages(job)
-    finished_ms = 1000 * int(stages.all().get(name, {}).get("finished_at", 0))
-    later = [mark for mark in Arrivals(job.arrivals).all() if mark[0] >= finished_ms]
-    # the log as it was before it grew for the first time since; of marks within that second, any may be the first
-    same_second = sum(mark[0] < finished_ms + 1000 for mark in later)
-    candidates = [*(mark[1] for mark in later), len(arrived.before)][: same_second + 1]
-    return any(
-        stages.is_current(name, {**inputs, "log": producers.digest(_first_rows(arrived.log, rows))})
-        for rows in candidates
-    )
-
-
-def _first_rows(log: InteractionLog, rows: int) -> InteractionLog:
-    columns = {name: getattr(log, name)[:rows] for name in ("user", "item", "value", "time_ms", "sampled")}
-    return replace(log, **columns)
 
 
 def _records_due(job: Job, log: InteractionLog, catalogue: Catalogue, grown: Knowledge) -> dict[str, int]:

@@ -73,11 +73,18 @@ class Stages:
 
     def is_current(self, name: str, inputs: dict[str, Any], *outputs: Path) -> bool:
         """Whether the stage last finished with these inputs, and what it made is still there."""
-        finished = self.all().get(name, {}).get("inputs") == fingerprint(inputs)
-        return bool(finished and all(path.is_file() for path in outputs))
+        return name in self.all() and not self.changed(name, inputs) and all(path.is_file() for path in outputs)
+
+    def changed(self, name: str, inputs: dict[str, Any]) -> set[str]:
+        """Keys of the inputs that differ from those with which the stage last finished; all of them if it never did."""
+        before = self.all().get(name, {}).get("inputs")
+        if not isinstance(before, dict):  # never, or as an earlier version wrote it
+            return set(inputs)
+        return {key for key in {*inputs, *before} if key not in inputs or before.get(key) != fingerprint(inputs[key])}
 
     def finished(self, name: str, inputs: dict[str, Any], seconds: float) -> None:
-        entry = {"inputs": fingerprint(inputs), "finished_at": int(time.time()), "seconds": round(seconds, 1)}
+        each = {key: fingerprint(value) for key, value in inputs.items()}
+        entry = {"inputs": each, "finished_at": int(time.time()), "seconds": round(seconds, 1)}
         write_json(self._path, {**self.all(), name: entry})
 
     def all(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from offline.config import ConfigError
 from offline.data.catalogue import DataError
 from offline.engine.protocol import EngineError
 from offline.knowledge.encoder import EncoderError
-from offline.knowledge.sources import NotFoundedError
+from offline.knowledge.errors import NotFoundedError
 from offline.llm.cache import CacheError
 from offline.llm.client import LLMRunError
 from offline.llm.protocol import PermanentError

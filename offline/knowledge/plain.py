@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from models.contract.schema import fingerprint
-from offline.knowledge.sources import Sources, Wide, enough_for, frozen_projections, space
+from offline.knowledge.errors import enough_for
+from offline.knowledge.sources import Sources, Wide, frozen_projections, space
 from offline.knowledge.texts import plain_text
 from offline.knowledge.vectors import ItemVectors, Produced
 

@@ -13,16 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.knowledge import FloatArray
-from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
-
-
-class TooFewError(DataError):
-    """There is too little to fit frozen parts on. ``needs`` says what it takes and what there is, after "needs"."""
-
-    def __init__(self, needs: str) -> None:
-        super().__init__(f"too little to fit on: needs {needs}")
-        self.needs = needs
+from offline.knowledge.errors import TooFewError
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,11 @@ from offline.engine.local import LocalEngine
 from offline.engine.protocol import Engine
 from offline.engine.vectors import EngineEncoder
 from offline.knowledge.encoder import TextEncoder, VectorStore
+from offline.knowledge.errors import NotFoundedError, TooLittleDataError
 from offline.knowledge.interests import Ask as Ask
 from offline.knowledge.interests import Interests
 from offline.knowledge.liber.partitions import close_partitions
-from offline.knowledge.sources import NotFoundedError, Producer, Sources, TooLittleDataError
+from offline.knowledge.sources import Producer, Sources
 from offline.knowledge.vectors import Knowledge, Lineage, Produced
 
 if TYPE_CHECKING:  # it loads polars

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -19,34 +18,12 @@ from offline.data.log import InteractionLog
 from offline.data.texts import TextsConfig
 from offline.engine.local import LocalEngine
 from offline.engine.protocol import Engine
+from offline.knowledge.errors import NotFoundedError
 from offline.knowledge.interests import Interests
 from offline.knowledge.liber.prompts import PartitionFacts, summary_prompt, summary_text
-from offline.knowledge.projection import Projection, TooFewError
+from offline.knowledge.projection import Projection
 from offline.knowledge.texts import item_prompt, item_text
 from offline.knowledge.vectors import Produced
-
-
-class NotFoundedError(RuntimeError):
-    """A producer cannot make its frozen parts yet, because texts of the training period are still missing.
-
-    Founding on what happens to be there would make another space than an undisturbed run would.
-    """
-
-
-class TooLittleDataError(NotFoundedError):
-    """A producer cannot make its frozen parts yet, because the training period holds too little to fit them on.
-
-    No text is owed: the run is complete without it, and the log has to grow.
-    """
-
-
-@contextmanager
-def enough_for(producer: str) -> Iterator[None]:
-    """Within, what is too little to fit on is a TooLittleDataError of this producer: it waits, the others go on."""
-    try:
-        yield
-    except TooFewError as error:
-        raise TooLittleDataError(f"{producer} needs {error.needs}") from error
 
 
 class Encode(Protocol):

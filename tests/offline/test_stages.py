@@ -18,6 +18,14 @@ def test_a_stage_is_current_for_the_inputs_it_finished_with(tmp_path: Path) -> N
     assert not Stages(job).is_current("knowledge", {"a": 1, "b": 2})
 
 
+def test_what_changed_is_told_by_name(tmp_path: Path) -> None:
+    stages = Stages(Job(job_config(tmp_path), tmp_path))
+    assert stages.changed("train", {"a": 1, "b": 2}) == {"a", "b"}
+    stages.finished("train", {"a": 1, "b": 2, "gone": 3}, 0.0)
+    assert stages.changed("train", {"a": 1, "b": 3, "new": 4}) == {"b", "gone", "new"}
+    assert stages.changed("train", {"gone": 3, "b": 2, "a": 1}) == set()
+
+
 def test_stages_do_not_forget_each_other(tmp_path: Path) -> None:
     job = Job(job_config(tmp_path), tmp_path)
     Stages(job).finished("knowledge", {"a": 1}, 1.0)

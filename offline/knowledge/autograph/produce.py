@@ -12,7 +12,8 @@ import numpy as np
 
 from models.contract.schema import fingerprint
 from offline.data.catalogue import DataError
-from offline.knowledge.sources import Sources, enough_for, space, text_form
+from offline.knowledge.errors import enough_for
+from offline.knowledge.sources import Sources, space, text_form
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 
 if TYPE_CHECKING:

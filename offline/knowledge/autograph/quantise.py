@@ -23,7 +23,7 @@ from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
 from offline.knowledge.autograph.config import QuantiserConfig
 from offline.knowledge.autograph.frozen import Arrays, digest, module_arrays, rebuilt
-from offline.knowledge.projection import TooFewError
+from offline.knowledge.errors import TooFewError
 from offline.knowledge.repeatable import repeatable
 
 Codes = npt.NDArray[np.uint16]

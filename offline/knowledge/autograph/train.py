@@ -25,7 +25,7 @@ from offline.knowledge.autograph.graph import Bools, Evidence, Ints, Neighbours,
 from offline.knowledge.autograph.network import OUTPUT, Network, Side
 from offline.knowledge.autograph.nodes import Nodes, Pool, nodes_of, slice_graph
 from offline.knowledge.autograph.quantise import Quantiser, fit_quantiser
-from offline.knowledge.projection import TooFewError
+from offline.knowledge.errors import TooFewError
 from offline.knowledge.repeatable import repeatable
 
 _JUDGED = 4000

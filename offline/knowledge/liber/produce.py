@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from models.contract.knowledge import FloatArray
 from models.contract.schema import fingerprint
+from offline.knowledge.errors import enough_for
 from offline.knowledge.interests import Texts, Versions
 from offline.knowledge.liber.prompts import PartitionFacts, shift_prompt, shift_text
 from offline.knowledge.projection import Projection
-from offline.knowledge.sources import Sources, Wide, enough_for, frozen_projections, is_founded, space, text_form
+from offline.knowledge.sources import Sources, Wide, frozen_projections, is_founded, space, text_form
 from offline.knowledge.vectors import Produced, UserVectors
 
 

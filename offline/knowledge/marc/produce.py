@@ -20,9 +20,10 @@ from models.contract.schema import fingerprint
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.engine.vectors import EngineStates, states_on
+from offline.knowledge.errors import enough_for
 from offline.knowledge.liber.partitions import Rows
 from offline.knowledge.marc.frozen import Compressor
-from offline.knowledge.sources import Sources, enough_for, space, text_form
+from offline.knowledge.sources import Sources, space, text_form
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 
 if TYPE_CHECKING:

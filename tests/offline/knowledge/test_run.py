@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from offline.knowledge import run as producers
+from offline.knowledge.errors import NotFoundedError, TooLittleDataError
 from offline.knowledge.run import Attempt, KnowledgeRun
-from offline.knowledge.sources import NotFoundedError, Sources, TooLittleDataError, space
+from offline.knowledge.sources import Sources, space
 from offline.knowledge.vectors import ItemVectors, Lineage, Produced
 from offline.llm.protocol import Prompt
 from tests.offline.knowledge.fakes import EchoModel, HashEncoder

@@ -16,10 +16,11 @@ from offline.config import AutoGraphConfig, JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.knowledge.autograph.config import FittingConfig, NetworkConfig, QuantiserConfig
+from offline.knowledge.errors import NotFoundedError, TooLittleDataError
 from offline.knowledge.marc import states
 from offline.knowledge.marc.config import CompressionConfig
 from offline.knowledge.run import ORDER, producer
-from offline.knowledge.sources import NotFoundedError, Sources, TooLittleDataError
+from offline.knowledge.sources import Sources
 from offline.llm.protocol import Completion, PermanentError, Prompt
 from tests.offline.knowledge.fakes import EchoModel, HashEncoder, sources, vector_of
 from tests.offline.pipeline import CountingModel, Pipeline

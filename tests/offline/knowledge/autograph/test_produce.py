@@ -14,7 +14,7 @@ from offline.config import AutoGraphConfig
 from offline.data.log import InteractionLog
 from offline.knowledge.autograph.config import FittingConfig, NetworkConfig, QuantiserConfig
 from offline.knowledge.autograph.produce import produce
-from offline.knowledge.sources import NotFoundedError
+from offline.knowledge.errors import NotFoundedError
 from offline.knowledge.vectors import Produced
 from tests.offline.knowledge.fakes import EchoModel, sources
 from tests.synthetic import Synthetic, synthetic

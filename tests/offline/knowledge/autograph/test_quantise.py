@@ -12,7 +12,7 @@ from offline.data.catalogue import DataError
 from offline.data.files import write_arrays
 from offline.knowledge.autograph.config import QuantiserConfig
 from offline.knowledge.autograph.quantise import LEAST_ROWS, Quantiser, fit_quantiser
-from offline.knowledge.projection import TooFewError
+from offline.knowledge.errors import TooFewError
 from tests.offline.knowledge.autograph.small import GENRES, WIDTH, texts_like
 
 CONFIG = QuantiserConfig(size=16, hidden=24, dim=8, steps=150, batch=64, kmeans_iterations=10)

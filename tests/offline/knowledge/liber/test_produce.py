@@ -13,9 +13,9 @@ from models.contract.events import Interaction
 from models.contract.schema import KnowledgeSpec
 from offline.config import JobConfig
 from offline.data.log import InteractionLog
+from offline.knowledge.errors import NotFoundedError
 from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.liber.produce import produce
-from offline.knowledge.sources import NotFoundedError
 from offline.knowledge.vectors import UserVectors
 from tests.offline.knowledge.fakes import EchoModel, sources
 from tests.synthetic import Synthetic, synthetic

@@ -117,12 +117,34 @@ class KnowledgeConfig(BaseModel):
     ttl_days: Annotated[float, Field(gt=0)] = 30.0
 
 
+class LifelongConfig(BaseModel):
+    """The model of whole histories (models/ctr/lifelong.py). ``factors``: of an item, in the process of ratings.
+    ``tokens``: events in a batch. ``folds``: processes fitted without a part of the users each; 1 fits none.
+    ``attention``: whether candidates also look for events like themselves. Decays and rates were measured:
+    docs/experiments.md, 2026-11-21."""
+
+    model_config = FrozenConfig
+
+    factors: Annotated[int, Field(ge=1)] = 16
+    tokens: Annotated[int, Field(ge=1)] = 2048
+    process_epochs: Annotated[int, Field(ge=1)] = 4
+    process_learning_rate: Annotated[float, Field(gt=0)] = 1e-2
+    factor_decay: Annotated[float, Field(ge=0)] = 1.0
+    prior_decay: Annotated[float, Field(ge=0)] = 0.3
+    folds: Annotated[int, Field(ge=1)] = 4
+    attention: bool = True
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    value_weight: Annotated[float, Field(ge=0)] = 0.3
+
+
 class TrainingConfig(BaseModel):
     """CTR model training. Every epoch is judged on the validation split; the test split is read once, at the end."""
 
     model_config = FrozenConfig
 
-    served: Literal["din", "dcnv2", "deepfm"] = "din"
+    served: Literal["din", "dcnv2", "deepfm", "lifelong"] = "din"
+    knowledge: tuple[str, ...] | None = None  # producers that the served model reads; None: all of the schema
     compare: bool = True  # also train the other architectures and the served one without knowledge, for the report
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
     epochs: Annotated[int, Field(ge=1)] = 12
@@ -134,7 +156,20 @@ class TrainingConfig(BaseModel):
     dropout: Share = 0.1
     knowledge_dropout: Share = 0.2
     fusion: Literal["target", "learned"] = "target"  # of LIBER's partitions
+    lifelong: LifelongConfig = LifelongConfig()
     retrain_growth: Annotated[float, Field(ge=0)] = 0.1  # a refresh trains again when the log grew by this share
+
+
+class BenchmarkConfig(BaseModel):
+    """What `benchmark` compares. ``samples``: how many the protocol must give (train, validation, test), if that is
+    known. ``shares`` of the training samples for the sample-efficiency curve, with ``share_seeds`` trainings each."""
+
+    model_config = FrozenConfig
+
+    samples: tuple[int, int, int] | None = None
+    peer_history: Annotated[int, Field(ge=1)] | None = None  # events that peers see; None: as many as our models
+    shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.01, 0.1)
+    share_seeds: Annotated[int, Field(ge=1)] = 2
 
 
 class PublishConfig(BaseModel):
@@ -164,6 +199,7 @@ class JobConfig(BaseModel):
     knowledge: KnowledgeConfig = KnowledgeConfig()
     training: TrainingConfig = TrainingConfig()
     publish: PublishConfig = PublishConfig()
+    benchmark: BenchmarkConfig = BenchmarkConfig()
 
     @model_validator(mode="after")
     def _shipped_responses_exist(self) -> JobConfig:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema, FrozenConfig
 
-FORMAT: Literal[2] = 2
-"""Format 1 had one space per side."""
+FORMAT: Literal[3] = 3
+"""Format 1 had one space per side; in format 2 every history was padded to the longest."""
 
 METADATA_KEY = "lorank.manifest"
 """Name of the ONNX metadata property that holds the JSON of the artifact manifest."""
@@ -40,7 +40,7 @@ class ArtifactManifest(BaseModel):
 
     model_config = FrozenConfig
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     model: ModelName
     architecture: str
     feature_schema: FeatureSchema
@@ -78,7 +78,7 @@ class ReleaseManifest(BaseModel):
 
     model_config = FrozenConfig
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     created_at: int
     artifact: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}$")]

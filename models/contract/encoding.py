@@ -1,6 +1,6 @@
 """Raw user and item data -> model input tensors. The one encoder of training and serving.
 
-Shapes: U users, C candidates, T history length, S item slots, J partitions, D dimension of the sequence space,
+Shapes: U users, C candidates, T events of history, S item slots, J partitions, D dimension of the sequence space,
 Wu and Wi widths of the joined user and item vectors (all single-vector spaces side by side, zeros where missing).
 Serving encodes one user and C candidates (U = 1); training encodes aligned pairs (U = C). The model broadcasts
 the user side, so user-side work is done once per request and never once per candidate.
@@ -21,9 +21,12 @@ from models.contract.schema import FeatureSchema
 Tensors = dict[str, "FloatArray | IntArray"]
 
 USER_INPUTS = (
-    "user_categorical", "user_numeric", "history_index", "history_categorical", "history_value", "history_mask",
-    "history_vectors", "user_vectors", "partition_vectors", "partition_mask",
+    "user_categorical", "user_numeric", "history_index", "history_categorical", "history_numeric", "history_value",
+    "history_mask", "history_vectors", "user_vectors", "partition_vectors", "partition_mask",
 )  # fmt: skip
+HISTORY_INPUTS = tuple(name for name in USER_INPUTS if name.startswith("history_"))
+"""Those of them with an entry per event of the history."""
+
 ITEM_INPUTS = ("item_index", "item_categorical", "item_numeric", "item_vectors")
 INPUTS = USER_INPUTS + ITEM_INPUTS
 """Model inputs, in the order of the exported graph."""
@@ -41,7 +44,8 @@ class UserBatch:
     """What is known of U users at the moment of their samples.
 
     categorical      int64 [U, user slots]
-    history_rows     int64 [U, T]   item-table rows of the last T events, oldest first, padded with 0 at the end
+    history_rows     int64 [U, T]   item-table rows of the last T events, oldest first, padded with 0 at the end; T is
+                                    at most the schema's history_length, and at least 1
     history_values   float32 [U, T] raw values of the same events
     history_lengths  int64 [U]
     vectors          float32 [U, Wu] joined knowledge vectors, zeros where missing
@@ -67,8 +71,8 @@ class UserBatch:
         knowledge: Mapping[str, FloatArray],
     ) -> UserBatch:
         """A batch of one user, from a profile, a live history (oldest first) and vectors [rows, dim] by space name."""
-        T = schema.history_length
-        recent = events[-T:]
+        recent = events[-schema.history_length :]
+        T = max(1, len(recent))  # as long as it is: padding to the longest would cost most users most of the time
         rows = np.zeros((1, T), np.int64)
         values = np.zeros((1, T), np.float32)
         rows[0, : len(recent)] = table.rows_of_hashes(recent["item"])
@@ -128,7 +132,7 @@ def encode(
     schema: FeatureSchema, table: ItemTable, users: UserBatch, items: ItemBatch, *, knowledge: bool = True
 ) -> Tensors:
     """Model inputs by name; see ``INPUTS``. With ``knowledge=False`` every knowledge input is as if missing."""
-    steps = np.arange(schema.history_length)
+    steps = np.arange(users.history_rows.shape[1])
     present = steps[None] < users.history_lengths[:, None]
     values = np.clip(users.history_values, schema.value_min, schema.value_max)  # one odd event must not blind the model
     rows = users.history_rows
@@ -138,6 +142,7 @@ def encode(
         "user_numeric": user_statistics(schema, values, present),
         "history_index": table.index[rows],
         "history_categorical": table.categorical[rows],
+        "history_numeric": np.where(present[..., None], table.numeric[rows], np.float32(0.0)),
         "history_value": _normalised(schema, values, present),
         "history_mask": present.astype(np.float32),
         "history_vectors": table.vectors[rows],

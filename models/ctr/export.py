@@ -1,6 +1,7 @@
 """torch -> ONNX: one self-contained file with the artifact manifest in its metadata.
 
-The exported graph takes one user (leading dimension 1) and a free number of candidates, and answers probabilities.
+The exported graph takes one user (leading dimension 1) with a history of any length up to the schema's, and a free
+number of candidates, and answers probabilities.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models.contract.artifact import METADATA_KEY, ArtifactManifest
-from models.contract.encoding import ITEM_INPUTS, Tensors
+from models.contract.encoding import HISTORY_INPUTS, ITEM_INPUTS, Tensors
 
 
 class _Serving(nn.Module):
@@ -32,11 +33,16 @@ class _Serving(nn.Module):
 
 
 def export_onnx(model: nn.Module, manifest: ArtifactManifest, example: Tensors) -> bytes:
-    """The bytes of the ONNX file. ``example`` holds one user and at least two candidates."""
+    """The bytes of the ONNX file. ``example`` holds one user with at least two events and at least two
+    candidates, where the schema's history has room for two."""
     serving = _Serving(model, manifest.inputs).eval()
     arguments = tuple(torch.from_numpy(np.ascontiguousarray(example[name])) for name in manifest.inputs)
     candidates = torch.export.Dim("candidates", min=1, max=1_000_000)
-    shapes = tuple({0: candidates} if name in ITEM_INPUTS else {} for name in manifest.inputs)
+    events = torch.export.Dim("events", min=1, max=manifest.feature_schema.history_length)
+    shapes = tuple(
+        {0: candidates} if name in ITEM_INPUTS else {1: events} if name in HISTORY_INPUTS else {}
+        for name in manifest.inputs
+    )
     with _quiet(), torch.inference_mode():
         program = torch.onnx.export(
             serving,

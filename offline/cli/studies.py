@@ -50,6 +50,42 @@ def ablation(
 
 
 @app.command()
+def benchmark(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each of our models.")] = 5,
+    peer_seeds: Annotated[int, typer.Option(min=0, help="Trainings of every peer.")] = 3,
+    only: Annotated[str, typer.Option(help="Train and judge only models whose name contains this.")] = "",
+    validation: Annotated[bool, typer.Option(help="Judge on the validation split: no look at the test split.")] = False,
+    workers: Workers = _CORES,
+    write: Write = None,
+) -> None:
+    """Compare our model with its peers, trained with their own code on the same samples: docs/quality.md."""
+    from offline.benchmark import judge, plan, plot, report, run
+    from offline.benchmark.judged import Judgeable
+    from offline.knowledge.held import held
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_of(job)
+    knowledge = held(job.knowledge, job.config.feature_schema, log)
+    folder = job.config.workdir / "benchmark"
+    bench = run.Bench(job.config, catalogue, log, knowledge, folder / "answers")
+    wanted = [one for one in plan.trainings(job.config, knowledge, seeds, peer_seeds) if only in one.label]
+    trained = run.run(bench, wanted, workers)
+    split: Judgeable = "validation" if validation else "test"
+    ledger = None if validation else Path("docs") / "test-looks.jsonl"
+    judged = judge.judge(
+        job.config.name, trained, log, bench.splits(), split=split, ledger=ledger,
+        command=f"benchmark --config {config}", cache=folder / "judged",
+    )  # fmt: skip
+    judged.save(folder / f"{split}.json")
+    if write is not None:
+        plot.draw(judged, write.parent / "figures", f"quality-{job.config.name}")
+    figures = f"figures/quality-{job.config.name}"
+    _tell(report.marker(judged), report.markdown(judged, figures, ledger.name if ledger else ""), write)
+
+
+@app.command()
 def compression(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,9 @@ from torch import nn
 from tqdm import tqdm
 
 from models.ctr.build import Architecture, build_model
+from models.ctr.lifelong import Lifelong
 from offline.config import TrainingConfig
+from offline.training.lifelong import fit_lifelong, predict_sequences
 from offline.training.metrics import quality
 from offline.training.samples import SampleEncoder, SplitRows
 
@@ -47,6 +50,8 @@ def new_model(spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder) -
         dropout=config.dropout,
         knowledge_dropout=config.knowledge_dropout,
         fusion=config.fusion,
+        factors=config.lifelong.factors,
+        attention=config.lifelong.attention,
     )
 
 
@@ -64,6 +69,12 @@ def fit(
 
     ``user`` holds the user of every log row. The test split is not touched here.
     """
+    if spec.architecture == "lifelong":
+        lifelong, auc_of_epoch = fit_lifelong(
+            lambda: cast(Lifelong, new_model(spec, config, encoder)),
+            config, encoder, splits, user, seed, label=spec.label, progress=progress,
+        )  # fmt: skip
+        return Fitted(lifelong, int(np.argmax(auc_of_epoch)), auc_of_epoch)
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
     model = new_model(spec, config, encoder)
@@ -101,6 +112,8 @@ def fit(
 
 def predict(model: nn.Module, encoder: SampleEncoder, rows: Rows, batch_size: int = 2048) -> npt.NDArray[np.float32]:
     """Probabilities of the samples at these log rows."""
+    if isinstance(model, Lifelong):
+        return predict_sequences(model, encoder, rows)
     model.eval()
     with torch.inference_mode():
         parts = [

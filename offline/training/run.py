@@ -12,34 +12,35 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.contract.artifact import ArtifactManifest, ModelName
-from models.contract.encoding import ITEM_INPUTS, Tensors, model_inputs
-from models.contract.knowledge import Space
 from models.ctr.build import Architecture
-from models.ctr.export import export_onnx, parity
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.files import write_arrays, write_bytes
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
+from offline.training.artifact import export_artifact, weights_version
 from offline.training.bootstrap import Resamples, difference
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
 from offline.training.metrics import quality
-from offline.training.report import TrainingError, TrainingReport
-from offline.training.samples import SampleEncoder, SplitRows, split_samples
+from offline.training.report import TrainingReport
+from offline.training.samples import SampleEncoder, split_samples
 
-PARITY_ROWS = 1000
-MAX_PARITY_DIFFERENCE = 1e-5
+_COMPARED: tuple[Architecture, ...] = ("din", "dcnv2", "deepfm")
 
 
 def specs(config: JobConfig) -> list[ModelSpec]:
     """The served model first, then (``compare``) its rivals."""
-    names: dict[Architecture, str] = {"din": "DIN (target attention)", "dcnv2": "DCNv2", "deepfm": "DeepFM"}
+    names: dict[Architecture, str] = {
+        "din": "DIN (target attention)",
+        "dcnv2": "DCNv2",
+        "deepfm": "DeepFM",
+        "lifelong": "whole histories",
+    }
     served = config.training.served
-    chosen = [ModelSpec(f"{names[served]} + knowledge", served)]
+    chosen = [ModelSpec(f"{names[served]} + knowledge", served, config.training.knowledge)]
     if config.training.compare:
         chosen.append(ModelSpec(f"{names[served]}, no knowledge", served, ()))
-        chosen += [ModelSpec(f"{name} + knowledge", key) for key, name in names.items() if key != served]
+        chosen += [ModelSpec(f"{names[key]} + knowledge", key) for key in _COMPARED if key != served]
     return chosen
 
 
@@ -68,7 +69,7 @@ def train(
     splits = split_samples(config.samples, log)
     chosen = specs(config)
     encoder_of = encoders(config, catalogue, log, knowledge, splits.trained_rows, chosen)
-    encoder = encoder_of[None]
+    encoder = encoder_of[chosen[0].producers]
     user = log.user.astype(np.int64)
     rows = splits.rows["test"]
     label = encoder.labels[rows]
@@ -91,7 +92,7 @@ def train(
     }
     read = {spec.key for spec in encoder.schema.knowledge}
     spaces = tuple(space for space in knowledge.spaces if space.key in read)
-    artifact, worst = _export(config, served, one, encoder, log, spaces, splits, metrics)
+    artifact, worst = export_artifact(config.name, served, one.model, encoder, spaces, splits, metrics)
     digest = hashlib.sha256(artifact).hexdigest()
     name = f"{config.name}-{digest[:12]}.onnx"
     write_bytes(folder / name, artifact)
@@ -110,7 +111,7 @@ def train(
         samples={split: len(of_split) for split, of_split in splits.rows.items()},
         artifact=name,
         sha256=digest,
-        model_version=_weights_version(one.model),
+        model_version=weights_version(one.model),
         parity=worst,
         metrics=metrics,
         table=table,
@@ -162,51 +163,3 @@ def _table(
         table.append(row)
     table.append({"model": "popularity (share of likes)", **asdict(quality(label, popularity, user))})
     return table
-
-
-def _export(
-    config: JobConfig,
-    spec: ModelSpec,
-    fitted: Fitted,
-    encoder: SampleEncoder,
-    log: InteractionLog,
-    spaces: tuple[Space, ...],
-    splits: SplitRows,
-    metrics: dict[str, float],
-) -> tuple[bytes, float]:
-    manifest = ArtifactManifest(
-        model=ModelName(name=f"{config.name}-{spec.architecture}", version=_weights_version(fitted.model)),
-        architecture=spec.architecture,
-        feature_schema=encoder.schema,
-        spaces=spaces,
-        inputs=model_inputs(encoder.schema),
-        item_rows=int(encoder.table.index.max()) + 1,
-        trained_until_ms=int(log.time_ms[splits.trained_rows - 1]),
-        metrics=metrics,
-    )
-    pool = splits.rows["validation"]
-    chosen = np.random.default_rng(0).choice(pool, 50, replace=len(pool) < 50)
-    requests = [
-        as_request(
-            encoder.tensors(np.array([row])), encoder.tensors(pool.take(np.arange(at * 20, at * 20 + 20), mode="wrap"))
-        )
-        for at, row in enumerate(chosen)
-    ]
-    artifact = export_onnx(fitted.model, manifest, requests[0])
-    worst = parity(fitted.model, artifact, manifest, requests)
-    checked = sum(len(one["item_index"]) for one in requests)
-    if checked < PARITY_ROWS or worst >= MAX_PARITY_DIFFERENCE:
-        raise TrainingError(f"the exported model differs from torch by {worst:.2e} over {checked} rows")
-    return artifact, worst
-
-
-def as_request(user: Tensors, items: Tensors) -> Tensors:
-    """User side of one sample with the item sides of others: the shape of a served request."""
-    return {name: (items if name in ITEM_INPUTS else user)[name] for name in user}
-
-
-def _weights_version(model: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(name.encode() + weight.numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -28,6 +28,9 @@ from offline.knowledge.vectors import ItemVectors, Knowledge, UserVectors, as_pu
 
 Split = Literal["train", "validation", "test"]
 
+RELEASES = 8
+"""Into how many equal parts the training period is cut, at each of whose starts a release is taken to be published."""
+
 
 @dataclass(frozen=True, slots=True)
 class SplitRows:
@@ -134,12 +137,13 @@ class SampleEncoder:
         self.schema = schema
         self.table = item_table(schema, catalogue, log, knowledge, trained_rows)
         self.labels = (log.value > schema.liked_above).astype(np.float32)
-        self._log = log
-        self._index = log.by_user()
+        self.log = log
+        self.index = log.by_user()
+        self.releases = _Releases(schema, log, trained_rows)
+        self.slices = _Slices(schema, knowledge, self.table)
+        self.numeric = statistics_before(schema, log, trained_rows)
         self._users = {spec.name: _Versions(knowledge.users[spec.name]) for spec in schema.user_knowledge}
-        self._slices = _Slices(schema, knowledge, self.table)
-        self._numeric = statistics_before(schema, log, trained_rows)
-        self._user_categorical = np.array(
+        self.user_categorical = np.array(
             [schema.encode_user_fields(catalogue.users.get(user, {})) for user in log.user_ids], np.int64
         ).reshape(len(log.user_ids), schema.user_slots)
 
@@ -149,36 +153,64 @@ class SampleEncoder:
 
     def tensors(self, rows: npt.NDArray[np.int64]) -> Tensors:
         """Model inputs of the samples at these log rows: aligned pairs, U = C = len(rows)."""
-        items = ItemBatch.gather(self.table, self._log.item[rows].astype(np.int64) + 1)
+        items = ItemBatch.gather(self.table, self.log.item[rows].astype(np.int64) + 1)
         users = self._user_batch(rows)
-        tensors = encode(self.schema, self.table, users, items.with_numeric(self._numeric[rows]))
-        if self._slices.several:
-            tensors["item_vectors"] = self._slices.vectors(rows, self._log.item[rows].astype(np.int64) + 1)
-            tensors["history_vectors"] = self._slices.vectors(rows, users.history_rows)
+        tensors = encode(self.schema, self.table, users, items.with_numeric(self.numeric[rows]))
+        present = tensors["history_mask"][..., None] > 0
+        tensors["history_numeric"] = np.where(present, self.releases.numeric(rows, users.history_rows), np.float32(0.0))
+        if self.slices.several:
+            tensors["item_vectors"] = self.slices.vectors(rows, self.log.item[rows].astype(np.int64) + 1)
+            tensors["history_vectors"] = self.slices.vectors(rows, users.history_rows)
         return tensors
 
     def _user_batch(self, rows: npt.NDArray[np.int64]) -> UserBatch:
-        user = self._log.user[rows].astype(np.int64)
-        earlier = self._index.position[rows]
-        before = self._index.start[user] + earlier  # place of the sample itself in the by-user order
-        history, lengths = _windows(before, np.minimum(earlier, self.schema.history_length), self.schema.history_length)
-        history_rows = self._index.rows[history]
-        vectors = np.zeros((len(rows), self.schema.user_width), np.float32)
-        for name, columns in self.schema.user_columns.items():
-            vectors[:, columns] = self._users[name].last(user, rows, 1)[0][:, 0]
+        user = self.log.user[rows].astype(np.int64)
+        earlier = self.index.position[rows]
+        before = self.index.start[user] + earlier  # place of the sample itself in the by-user order
+        lengths = np.minimum(earlier, self.schema.history_length)
+        width = max(1, int(lengths.max(initial=0)))  # as long as the longest, as in serving
+        history, lengths = _windows(before, lengths, width)
+        history_rows = self.index.rows[history]
         partitions, counts = empty_partitions(self.schema, len(rows)), np.zeros(len(rows), np.int64)
         if self.schema.sequence is not None:
             partitions, counts = self._users[self.schema.sequence.name].last(user, rows, self.schema.sequence.rows)
-        inside = np.arange(self.schema.history_length)[None] < lengths[:, None]
+        inside = np.arange(width)[None] < lengths[:, None]
         return UserBatch(
-            categorical=self._user_categorical[user],
-            history_rows=np.where(inside, self._log.item[history_rows].astype(np.int64) + 1, 0),
-            history_values=np.where(inside, self._log.value[history_rows], 0.0).astype(np.float32),
+            categorical=self.user_categorical[user],
+            history_rows=np.where(inside, self.log.item[history_rows].astype(np.int64) + 1, 0),
+            history_values=np.where(inside, self.log.value[history_rows], 0.0).astype(np.float32),
             history_lengths=lengths,
-            vectors=vectors,
+            vectors=self.user_vectors(rows),
             partitions=partitions,
             partition_counts=counts,
         )
+
+    def user_vectors(self, rows: npt.NDArray[np.int64]) -> FloatArray:
+        """Joined single vectors [n, Wu] of the users of the samples at these log rows, as they may see them."""
+        vectors = np.zeros((len(rows), self.schema.user_width), np.float32)
+        for name, columns in self.schema.user_columns.items():
+            vectors[:, columns] = self._users[name].last(self.log.user[rows].astype(np.int64), rows, 1)[0][:, 0]
+        return vectors
+
+
+class _Releases:
+    """Item statistics as a release holds them for the items of a history: those of the last release before the sample.
+
+    A candidate's statistics run on until its sample. Those of a whole history would have to be taken anew for every
+    sample; the service has them of its release only, and so has training.
+    """
+
+    def __init__(self, schema: FeatureSchema, log: InteractionLog, trained_rows: int) -> None:
+        inside = np.unique(np.arange(RELEASES, dtype=np.int64) * trained_rows // RELEASES)
+        self.from_row = np.append(inside, trained_rows)
+        unknown = item_statistics(schema, 0, 0, 0)[None]
+        self._numeric = np.stack(
+            [np.concatenate([unknown, statistics_until(schema, log, int(row))]) for row in self.from_row]
+        )
+
+    def numeric(self, samples: npt.NDArray[np.int64], table_rows: npt.NDArray[np.int64]) -> FloatArray:
+        """Statistics [n, .., 3] of item-table rows [n, ..] at the samples' log rows [n]."""
+        return np.asarray(self._numeric[_aligned(self.from_row, samples, table_rows), table_rows])
 
 
 class _Versions:
@@ -207,17 +239,23 @@ class _Slices:
     def __init__(self, schema: FeatureSchema, knowledge: Knowledge, table: ItemTable) -> None:
         held = _of_items(schema, knowledge)
         self.several = any(len(one.from_row) > 1 for one in held)
-        self._from_row = np.unique(np.concatenate([[0], *(one.from_row for one in held)]))
-        self._vectors = np.zeros((len(self._from_row), *table.vectors.shape), np.float32)
+        self.from_row = np.unique(np.concatenate([[0], *(one.from_row for one in held)])).astype(np.int64)
+        self._vectors = np.zeros((len(self.from_row), *table.vectors.shape), np.float32)
         if self.several:
             for one, columns in zip(held, schema.item_columns.values(), strict=True):
-                slices = np.searchsorted(one.from_row, self._from_row, side="right") - 1
+                slices = np.searchsorted(one.from_row, self.from_row, side="right") - 1
                 self._vectors[:, 1:, columns] = as_published(one.vectors, one.space)[slices]
 
     def vectors(self, samples: npt.NDArray[np.int64], table_rows: npt.NDArray[np.int64]) -> FloatArray:
         """Joined vectors [n, .., Wi] of item-table rows [n, ..] at the samples' log rows [n]."""
-        slices = np.searchsorted(self._from_row, samples, side="right") - 1
-        return np.asarray(self._vectors[slices.reshape(-1, *[1] * (table_rows.ndim - 1)), table_rows])
+        return np.asarray(self._vectors[_aligned(self.from_row, samples, table_rows), table_rows])
+
+
+def _aligned(
+    from_row: npt.NDArray[np.int64], samples: npt.NDArray[np.int64], table_rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Which of the periods that begin at ``from_row`` each sample [n] falls into, with the axes of ``table_rows``."""
+    return (np.searchsorted(from_row, samples, side="right") - 1).reshape(-1, *[1] * (table_rows.ndim - 1))
 
 
 def _of_items(schema: FeatureSchema, knowledge: Knowledge) -> list[ItemVectors]:

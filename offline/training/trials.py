@@ -104,17 +104,23 @@ class Laboratory:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _path(self, wanted: Wanted) -> Path:
-        schema, knowledge = wanted.schema, wanted.knowledge
+    def circumstances(self, wanted: Wanted) -> str:
+        """A fingerprint of all that a trial comes from but its seed."""
+        training = self._config.training.model_dump(mode="json", exclude={"seeds", "compare", "retrain_growth"})
+        return fingerprint(self.data(wanted.schema, wanted.knowledge) | {"training": training})
+
+    def data(self, schema: FeatureSchema, knowledge: Knowledge) -> dict[str, Any]:
+        """What samples of this schema are made of, as a document for fingerprints."""
         keys = {spec.key for spec in schema.knowledge}
-        circumstances = {
+        return {
             "schema": schema.fingerprint,
             "spaces": [one.fingerprint for one in knowledge.spaces if one.key in keys],
             "data": _digest(*self._columns(schema), *_arrays(knowledge, keys)),
-            "training": self._config.training.model_dump(mode="json", exclude={"seeds", "compare", "retrain_growth"}),
             "samples": self._config.samples.model_dump(mode="json"),
         }
-        return self._folder / f"{fingerprint(circumstances)}-seed{wanted.seed}.npz"
+
+    def _path(self, wanted: Wanted) -> Path:
+        return self._folder / f"{self.circumstances(wanted)}-seed{wanted.seed}.npz"
 
     def _columns(self, schema: FeatureSchema) -> list[Array]:
         """What a sample is made of beside knowledge."""

@@ -20,7 +20,7 @@ ARTIFACT = ArtifactManifest(
     metrics={"validation_auc": 0.75},
 )
 ARTIFACT_JSON = (
-    '{"format":2,"model":{"name":"gold-din","version":"abc"},"architecture":"din","feature_schema":{"version":1,'
+    '{"format":3,"model":{"name":"gold-din","version":"abc"},"architecture":"din","feature_schema":{"version":1,'
     '"name":"gold","user_fields":[{"name":"age","vocab":[],"edges":[18.0,35.0],"slots":1}],"item_fields":[{"name":'
     '"genres","vocab":["Drama","Comedy"],"edges":[],"slots":2},{"name":"year","vocab":[],"edges":[1990.0],"slots":1}],'
     '"history_length":3,"history_types":["rating"],"value_min":1.0,"value_max":5.0,"value_center":3.0,'
@@ -52,7 +52,7 @@ RELEASE = ReleaseManifest(
     metrics={"validation_auc": 0.75},
 )
 RELEASE_JSON = (
-    '{"format":2,"id":"gold-1","created_at":1700000000,"artifact":"gold.onnx","artifact_sha256":'
+    '{"format":3,"id":"gold-1","created_at":1700000000,"artifact":"gold.onnx","artifact_sha256":'
     '"abababababababababababababababababababababababababababababababab","model":{"name":"gold-din","version":"abc"},'
     '"schema_fingerprint":"7f82efc59afe30ba","spaces":{"user/liber":"9d52565878ae25d4",'
     '"item/item-text":"de549c5bfd982399","user/portrait":"83adf376d2dc9a1f","item/links":"8bfaeb53402def8e"},"items":2,"directory_blocks":1,"metrics":{"validation_auc":0.75}}'
@@ -77,8 +77,8 @@ def test_a_model_without_manifest_is_refused() -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('"format":2', '"format":1'),
-        ('"format":2', '"format":3'),
+        ('"format":3', '"format":2'),
+        ('"format":3', '"format":4'),
         ('"item_rows":3', '"item_rows":0'),
         ('"item_rows":3', '"item_rows":3,"surprise":1'),
         ('"version":"abc"', '"versions":"abc"'),
@@ -100,7 +100,7 @@ def test_a_truncated_artifact_manifest_is_refused(cut: int) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 1}, {"format": 3}, {"id": ""}, {"id": "a/b"}, {"id": "a:b"}, {"id": "x" * 65}, {"extra": 1},
+        {"format": 2}, {"format": 4}, {"id": ""}, {"id": "a/b"}, {"id": "a:b"}, {"id": "x" * 65}, {"extra": 1},
         {"artifact_sha256": "ab"}, {"artifact_sha256": "AB" * 32}, {"spaces": {"user/liber": 1}},
         {"artifact": "../gold.onnx"}, {"artifact": "a/b"}, {"artifact": ""}, {"artifact": ".hidden"},
     ],

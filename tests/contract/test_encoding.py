@@ -67,11 +67,12 @@ def test_names_shapes_and_types_of_all_inputs() -> None:
     expected = {
         "user_categorical": ((1, 1), np.int64),
         "user_numeric": ((1, 4), np.float32),
-        "history_index": ((1, T), np.int64),
-        "history_categorical": ((1, T, 3), np.int64),
-        "history_value": ((1, T), np.float32),
-        "history_mask": ((1, T), np.float32),
-        "history_vectors": ((1, T, Wi), np.float32),
+        "history_index": ((1, 1), np.int64),
+        "history_categorical": ((1, 1, 3), np.int64),
+        "history_numeric": ((1, 1, 3), np.float32),
+        "history_value": ((1, 1), np.float32),
+        "history_mask": ((1, 1), np.float32),
+        "history_vectors": ((1, 1, Wi), np.float32),
         "user_vectors": ((1, Wu), np.float32),
         "partition_vectors": ((1, J, D), np.float32),
         "partition_mask": ((1, J), np.float32),
@@ -84,13 +85,25 @@ def test_names_shapes_and_types_of_all_inputs() -> None:
     assert tuple(expected) == tuple(made) == INPUTS == USER_INPUTS + ITEM_INPUTS
 
 
-def test_a_short_history_is_padded_at_the_end() -> None:
+def test_a_history_is_as_long_as_it_is() -> None:
     made = tensors(user(("a", 5.0), ("b", 2.0)), "a")
+    assert made["history_index"].tolist() == [[1, 2]]
+    assert made["history_value"].tolist() == [[1.0, -0.5]]
+    assert made["history_mask"].tolist() == [[1.0, 1.0]]
+    assert made["history_categorical"].tolist() == [[[1, 2, 1], [2, 0, 2]]]
+    np.testing.assert_allclose(made["history_numeric"], [[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]], rtol=1e-6)
+    assert made["history_vectors"].tolist() == [[[1, 2, 3, 10], [4, 5, 6, 20]]]
+
+
+def test_shorter_histories_of_a_batch_are_padded_at_the_end() -> None:
+    one = user(("a", 5.0), ("b", 2.0))
+    padded = replace(one, history_rows=np.array([[1, 2, 0]]), history_values=np.array([[5.0, 2.0, 0.0]], np.float32))
+    made = tensors(padded, "a")
     assert made["history_index"].tolist() == [[1, 2, 0]]
     assert made["history_value"].tolist() == [[1.0, -0.5, 0.0]]
     assert made["history_mask"].tolist() == [[1.0, 1.0, 0.0]]
-    assert made["history_categorical"].tolist() == [[[1, 2, 1], [2, 0, 2], [0, 0, 0]]]
-    assert made["history_vectors"].tolist() == [[[1, 2, 3, 10], [4, 5, 6, 20], [0, 0, 0, 0]]]
+    for name in ("history_categorical", "history_numeric", "history_vectors"):
+        assert not made[name][0, 2].any(), name
 
 
 def test_only_the_last_events_of_a_long_history_count() -> None:
@@ -103,9 +116,9 @@ def test_only_the_last_events_of_a_long_history_count() -> None:
 
 def test_an_item_without_row_keeps_its_value_and_its_place() -> None:
     made = tensors(user(("gone", 5.0), ("a", 1.0)), "a")
-    assert made["history_index"].tolist() == [[0, 1, 0]]
-    assert made["history_value"].tolist() == [[1.0, -1.0, 0.0]]
-    assert made["history_mask"].tolist() == [[1.0, 1.0, 0.0]]
+    assert made["history_index"].tolist() == [[0, 1]]
+    assert made["history_value"].tolist() == [[1.0, -1.0]]
+    assert made["history_mask"].tolist() == [[1.0, 1.0]]
     assert made["user_numeric"].tolist() == tensors(user(("b", 5.0), ("a", 1.0)), "a")["user_numeric"].tolist()
 
 
@@ -174,7 +187,7 @@ def test_a_schema_without_knowledge_leaves_its_inputs_without_columns() -> None:
     made = encode(BARE_SCHEMA, BARE_TABLE, batch, items)
     shapes = {name: made[name].shape for name in KNOWLEDGE_INPUTS}
     assert shapes == {
-        "history_vectors": (1, T, 0), "user_vectors": (1, 0), "partition_vectors": (1, 0, 0), "partition_mask": (1, 0),
+        "history_vectors": (1, 1, 0), "user_vectors": (1, 0), "partition_vectors": (1, 0, 0), "partition_mask": (1, 0),
         "item_vectors": (2, 0),
     }  # fmt: skip
     full = tensors(user(("a", 5.0)), "a", "b")

@@ -6,10 +6,13 @@ which versions follow each other, and item spaces of one slice of the log and of
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from models.contract.encoding import INPUTS, ItemBatch, Tensors, UserBatch, encode
+from models.contract.encoding import HISTORY_INPUTS, INPUTS, ITEM_INPUTS, ItemBatch, Tensors, UserBatch, encode
 from models.contract.events import item_hash, unpack_history
 from models.contract.items import ItemRecord, ItemTable
 from models.contract.knowledge import FloatArray, KnowledgeRecord, Space
@@ -18,7 +21,7 @@ from models.contract.schema import FeatureSchema, KnowledgeSpec
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.publish.users import packed_history
-from offline.training.samples import SampleEncoder, split_samples, statistics_until
+from offline.training.samples import RELEASES, SampleEncoder, split_samples, statistics_until
 from tests import synthetic
 from tests.synthetic import Synthetic
 
@@ -108,9 +111,14 @@ def _user_vectors(knowledge: Knowledge, user: int, name: str, row: int) -> dict[
     return found
 
 
-def _served_table(data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder, until: int) -> ItemTable:
+def _last_release(row: int, trained_rows: int) -> int:
+    """The log row before which a sample's release was made: training takes one at each eighth of its period."""
+    return max(start for at in range(RELEASES + 1) if (start := at * trained_rows // RELEASES) <= row)
+
+
+def _served_table(data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder, until: int, row: int) -> ItemTable:
     """The catalogue from packed records, in an order of its own, with the statistics of all rows before ``until`` and
-    the knowledge of that moment."""
+    the knowledge of the moment of ``row``."""
     numeric = statistics_until(SCHEMA, data.log, until)
     order = np.random.default_rng(1).permutation(len(data.log.item_ids))
     records, vectors = [], []
@@ -121,7 +129,7 @@ def _served_table(data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder,
         index = int(encoder.table.index[at + 1])
         packed = ItemRecord(name, SCHEMA.fingerprint, index, categorical, statistics, 0).pack()
         records.append(ItemRecord.unpack(packed, name, SCHEMA))
-        vectors.append(_item_vectors(knowledge, int(at), name, until))
+        vectors.append(_item_vectors(knowledge, int(at), name, row))
     return ItemTable.build(
         SCHEMA,
         ids=[one.owner for one in records],
@@ -133,8 +141,8 @@ def _served_table(data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder,
     )
 
 
-def _served(data: Synthetic, knowledge: Knowledge, table: ItemTable, row: int, candidates: list[str]) -> Tensors:
-    """The service's tensors for the user of a log row, at the moment before it."""
+def _served(data: Synthetic, knowledge: Knowledge, table: ItemTable, row: int, items: ItemBatch) -> Tensors:
+    """The service's tensors of these candidates for the user of a log row, at the moment before it."""
     log = data.log
     user = int(log.user[row])
     name = log.user_ids[user]
@@ -146,40 +154,65 @@ def _served(data: Synthetic, knowledge: Knowledge, table: ItemTable, row: int, c
     profile = UserProfile.unpack(UserProfile(owner=name, features=data.catalogue.users[name]).pack(), name)
     vectors = _user_vectors(knowledge, user, name, row)
     users = UserBatch.single(SCHEMA, table, dict(profile.features), events, vectors)
-    return encode(SCHEMA, table, users, ItemBatch.gather(table, table.rows_of(candidates)))
+    return encode(SCHEMA, table, users, items)
+
+
+def _candidates(data: Synthetic, table: ItemTable, rows: NDArray[np.int64]) -> ItemBatch:
+    """The items of these log rows."""
+    return ItemBatch.gather(table, table.rows_of([data.log.item_ids[at] for at in data.log.item[rows]]))
+
+
+def _served_then(data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder, row: int, trained_rows: int) -> Tensors:
+    """What the service would have encoded for a training sample at its time. Its release lags behind; but a candidate's
+    statistics are, in training, those of the moment."""
+    table = _served_table(data, knowledge, encoder, _last_release(row, trained_rows), row)
+    item = _candidates(data, table, np.array([row]))
+    return _served(
+        data, knowledge, table, row, item.with_numeric(statistics_until(SCHEMA, data.log, row)[data.log.item[[row]]])
+    )
 
 
 def _assert_same_bytes(served: Tensors, trained: Tensors) -> None:
+    """But for padding of the training's histories, which nothing reads."""
     assert tuple(served) == tuple(trained) == INPUTS
     for name in INPUTS:
-        assert served[name].dtype == trained[name].dtype, name
-        assert served[name].shape == trained[name].shape, name
-        assert served[name].tobytes() == trained[name].tobytes(), name
+        expected, padding = _cut(served, trained, name)
+        assert served[name].dtype == expected.dtype, name
+        assert served[name].shape == expected.shape, name
+        assert served[name].tobytes() == expected.tobytes(), name
+        assert not padding.any(), name
+
+
+def _cut(short: Tensors, long: Tensors, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """An input of longer histories, cut to the length of shorter ones; and what was cut off."""
+    length = short["history_mask"].shape[1] if name in HISTORY_INPUTS else None
+    whole = long[name]
+    return (whole, whole[:0]) if length is None else (whole[:, :length], whole[:, length:])
 
 
 def test_samples_of_the_training_period(
     data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder, trained_rows: int
 ) -> None:
     for row in np.random.default_rng(5).choice(trained_rows, 25, replace=False):
-        table = _served_table(data, knowledge, encoder, int(row))
-        served = _served(data, knowledge, table, int(row), [data.log.item_ids[data.log.item[row]]])
+        served = _served_then(data, knowledge, encoder, int(row), trained_rows)
         _assert_same_bytes(served, encoder.tensors(np.array([row])))
 
 
 def test_samples_after_the_training_period(
     data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder, trained_rows: int
 ) -> None:
-    table = _served_table(data, knowledge, encoder, trained_rows)
+    table = _served_table(data, knowledge, encoder, trained_rows, trained_rows)
     for row in range(trained_rows, len(data.log), 7):
-        served = _served(data, knowledge, table, row, [data.log.item_ids[data.log.item[row]]])
+        served = _served(data, knowledge, table, row, _candidates(data, table, np.array([row])))
         _assert_same_bytes(served, encoder.tensors(np.array([row])))
 
 
-def test_first_interactions_of_users(data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder) -> None:
+def test_first_interactions_of_users(
+    data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder, trained_rows: int
+) -> None:
     firsts = [int(data.log.by_user().of_user(user)[0]) for user in range(5)]
     for row in firsts:
-        table = _served_table(data, knowledge, encoder, row)
-        served = _served(data, knowledge, table, row, [data.log.item_ids[data.log.item[row]]])
+        served = _served_then(data, knowledge, encoder, row, trained_rows)
         _assert_same_bytes(served, encoder.tensors(np.array([row])))
         assert not served["history_mask"].any()
 
@@ -187,14 +220,12 @@ def test_first_interactions_of_users(data: Synthetic, knowledge: Knowledge, enco
 def test_many_candidates_at_once_are_the_rows_of_training(
     data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder, trained_rows: int
 ) -> None:
-    table = _served_table(data, knowledge, encoder, trained_rows)
+    table = _served_table(data, knowledge, encoder, trained_rows, trained_rows)
     rows = np.arange(trained_rows, trained_rows + 40)
-    served = _served(data, knowledge, table, trained_rows, [data.log.item_ids[at] for at in data.log.item[rows]])
+    served = _served(data, knowledge, table, trained_rows, _candidates(data, table, rows))
     batch = encoder.tensors(rows)
     alone = encoder.tensors(rows[:1])
-    for name in INPUTS:
-        expected = batch[name] if name.startswith("item_") else alone[name]
-        assert served[name].tobytes() == expected.tobytes(), name
+    _assert_same_bytes(served, alone | {name: batch[name] for name in ITEM_INPUTS})
 
 
 def test_a_sample_is_the_same_alone_and_in_a_batch(encoder: SampleEncoder, trained_rows: int) -> None:
@@ -202,5 +233,4 @@ def test_a_sample_is_the_same_alone_and_in_a_batch(encoder: SampleEncoder, train
     batch = encoder.tensors(rows)
     for at, row in enumerate(rows):
         alone = encoder.tensors(np.array([row]))
-        for name in INPUTS:
-            assert alone[name].tobytes() == batch[name][at : at + 1].tobytes(), name
+        _assert_same_bytes(alone, {name: batch[name][at : at + 1] for name in INPUTS})

@@ -1,4 +1,5 @@
-"""The CTR models: broadcasting, empty sequences, any choice of knowledge, both fusions, gradients."""
+"""The CTR models: broadcasting, empty sequences, any choice of knowledge, both fusions, gradients. What only models of
+whole histories do: test_lifelong.py."""
 
 from __future__ import annotations
 
@@ -7,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.contract.encoding import INPUTS, ITEM_INPUTS, KNOWLEDGE_INPUTS, USER_INPUTS, Tensors, model_inputs
+from models.contract.encoding import INPUTS, ITEM_INPUTS, KNOWLEDGE_INPUTS, USER_INPUTS, Tensors
 from models.contract.schema import FeatureSchema
-from models.ctr.build import build_model
+from models.ctr.build import build_model, reads
 from models.ctr.fusion import InterestFusion
 from tests.models.tiny import ALL, DIM, ITEM_ROWS, KINDS, Kind, as_torch, inputs_of, logits_of, model_of
 from tests.synthetic import SCHEMA
@@ -45,7 +46,10 @@ def test_padding_says_nothing(kind: Kind) -> None:
     noise = inputs_of(1, 4, seed=9, events=8, partitions=3)
     dirty = dict(clean)
     for mask, names in (
-        ("history_mask", ("history_index", "history_categorical", "history_value", "history_vectors")),
+        (
+            "history_mask",
+            ("history_index", "history_categorical", "history_numeric", "history_value", "history_vectors"),
+        ),
         ("partition_mask", ("partition_vectors",)),
     ):
         for name in names:
@@ -57,8 +61,11 @@ def test_padding_says_nothing(kind: Kind) -> None:
     torch.testing.assert_close(logits_of(model, clean), logits_of(model, dirty), rtol=1e-5, atol=1e-5)
 
 
-@of_every_kind
-@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind in KINDS for name in reads(kind[0], SCHEMA)],
+    ids=lambda one: one if isinstance(one, str) else "-".join(one),
+)
 def test_every_input_is_read(kind: Kind, name: str) -> None:
     model = model_of(kind)
     # More events or partitions in the other inputs, so that a mask differs too.
@@ -100,9 +107,10 @@ def test_several_single_vectors_of_a_user_are_read_each(kind: Kind) -> None:
 def test_a_model_reads_the_knowledge_of_its_schema_and_no_other(kind: Kind, producers: tuple[str, ...]) -> None:
     schema = SCHEMA.with_knowledge(producers)
     model, full = model_of(kind, schema), inputs_of(3, 3, schema)
-    needed = model_inputs(schema)
+    needed = reads(kind[0], schema)
     absent = {name for name in KNOWLEDGE_INPUTS if full[name].size == 0}
-    assert set(needed) == set(INPUTS) - absent
+    unread = {"user_numeric", "partition_vectors", "partition_mask"} if kind[0] == "lifelong" else {"history_numeric"}
+    assert needed == tuple(name for name in INPUTS if name not in absent | unread)
     assert torch.equal(logits_of(model, full), logits_of(model, {name: full[name] for name in needed}))
 
 
@@ -116,7 +124,7 @@ def test_gradients_reach_every_parameter(kind: Kind, producers: tuple[str, ...])
     assert dead == []
 
 
-@of_every_kind
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[0] != "lifelong"], ids="-".join)
 def test_hidden_knowledge_in_training_is_as_if_missing(kind: Kind) -> None:
     model = model_of(kind)
     holder = "embedding" if kind[0] == "din" else "fields.embedding"

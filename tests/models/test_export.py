@@ -14,14 +14,16 @@ import torch
 from torch import nn
 
 from models.contract.artifact import ArtifactManifest, ModelName
-from models.contract.encoding import ITEM_INPUTS, USER_INPUTS, model_inputs
+from models.contract.encoding import HISTORY_INPUTS, ITEM_INPUTS, USER_INPUTS
 from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema
 from models.ctr import layers
+from models.ctr.build import reads
 from models.ctr.export import export_onnx, parity
 from tests.models.tiny import ALL, ITEM_ROWS, KINDS, Kind, inputs_of, logits_of, model_of
 from tests.synthetic import SCHEMA
 
+BARE = SCHEMA.with_knowledge(())
 Exported = tuple[nn.Module, ArtifactManifest, bytes]
 
 
@@ -31,7 +33,7 @@ def manifest_of(kind: Kind, schema: FeatureSchema) -> ArtifactManifest:
         architecture=kind[0],
         feature_schema=schema,
         spaces=tuple(Space(**spec.model_dump(), components={"made": "by hand"}) for spec in schema.knowledge),
-        inputs=model_inputs(schema),
+        inputs=reads(kind[0], schema),
         item_rows=ITEM_ROWS,
         trained_until_ms=5,
         metrics={"validation_auc": 0.5},
@@ -46,7 +48,11 @@ def export_of(kind: Kind, producers: tuple[str, ...]) -> Exported:
 
 
 @pytest.fixture(
-    params=[*((kind, ALL) for kind in KINDS[:3]), (KINDS[3], ("marc",)), (KINDS[0], ())],
+    params=[
+        *((kind, ALL) for kind in (*KINDS[:3], KINDS[4])),
+        *((kind, ("marc",)) for kind in KINDS[3::2]),
+        (KINDS[0], ()),
+    ],
     ids=lambda one: "-".join((*one[0], *one[1])),
 )
 def exported(request: pytest.FixtureRequest) -> Exported:
@@ -68,6 +74,30 @@ def test_the_exported_graph_answers_as_torch_does(
     np.testing.assert_allclose(scores, torch.sigmoid(logits_of(model, request)).numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("length", [1, 2, 7])
+def test_a_history_may_have_any_length(exported: Exported, length: int) -> None:
+    model, manifest, artifact = exported
+    for events in {0, length}:
+        request = inputs_of(1, 3, manifest.feature_schema, events=events, length=length)
+        assert parity(model, artifact, manifest, [request]) < 1e-5
+
+
+def test_the_example_does_not_settle_the_length() -> None:
+    """A short one, that is; the other exports here have an example as long as the schema allows."""
+    model, manifest = model_of(KINDS[5], BARE), manifest_of(KINDS[5], BARE)
+    artifact = export_onnx(model, manifest, inputs_of(1, 2, BARE, events=1, length=2))
+    requests = [inputs_of(1, 3, BARE, events=one, length=max(1, one)) for one in (0, 1, 2, 7, 8)]
+    assert parity(model, artifact, manifest, requests) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [KINDS[0], KINDS[5]], ids="-".join)
+def test_a_schema_may_have_room_for_one_event_alone(kind: Kind) -> None:
+    schema = BARE.model_copy(update={"history_length": 1})
+    model, manifest = model_of(kind, schema), manifest_of(kind, schema)
+    artifact = export_onnx(model, manifest, inputs_of(1, 2, schema, events=1))
+    assert parity(model, artifact, manifest, [inputs_of(1, 3, schema, events=one) for one in (0, 1)]) < 1e-5
+
+
 def test_parity_notices_another_model(exported: Exported) -> None:
     model, manifest, artifact = exported
     other = copy.deepcopy(model)
@@ -86,6 +116,7 @@ def test_the_manifest_reads_back_from_the_file(exported: Exported) -> None:
     shapes = {one.name: one.shape[0] for one in session.get_inputs()}
     assert {shapes[name] for name in manifest.inputs if name in USER_INPUTS} == {1}
     assert {shapes[name] for name in manifest.inputs if name in ITEM_INPUTS} == {"candidates"}
+    assert {one.shape[1] for one in session.get_inputs() if one.name in HISTORY_INPUTS} == {"events"}
 
 
 def test_the_file_is_self_contained(exported: Exported) -> None:

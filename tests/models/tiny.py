@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.contract.encoding import Tensors
+from models.contract.encoding import ITEM_INPUTS, Tensors
 from models.contract.schema import FeatureSchema
 from models.ctr.build import Architecture, build_model
 from models.ctr.fusion import Fusion
+from models.ctr.lifelong import Lifelong
 from tests.synthetic import SCHEMA
 
-Kind = tuple[Architecture, Fusion]
+Kind = tuple[Architecture, Fusion | Literal["inattentive"]]
+"""An architecture, and how it fuses partitions; or that it does without attention over the history."""
 
-KINDS: tuple[Kind, ...] = (("din", "target"), ("din", "learned"), ("dcnv2", "target"), ("deepfm", "target"))
+KINDS: tuple[Kind, ...] = (
+    ("din", "target"), ("din", "learned"), ("dcnv2", "target"), ("deepfm", "target"),
+    ("lifelong", "target"), ("lifelong", "inattentive"),
+)  # fmt: skip
 ALL = ("text", "liber", "marc")
 ITEM_ROWS = 30
 DIM = 8
@@ -23,28 +32,40 @@ DIM = 8
 def model_of(kind: Kind, schema: FeatureSchema = SCHEMA, *, dropout: float = 0.0) -> nn.Module:
     """An untrained model whose weights are larger than at birth, so that every input shows in its answers."""
     torch.manual_seed(1)
-    architecture, fusion = kind
+    architecture, variant = kind
     model = build_model(
-        architecture, schema, ITEM_ROWS, dim=DIM, dropout=dropout, knowledge_dropout=dropout, fusion=fusion
-    )
+        architecture, schema, ITEM_ROWS, dim=DIM, dropout=dropout, knowledge_dropout=dropout, factors=DIM,
+        fusion="learned" if variant == "learned" else "target", attention=variant != "inattentive",
+    )  # fmt: skip
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.2)
+    if isinstance(model, Lifelong):
+        model.process.user.prepare()
     return model
 
 
 def inputs_of(
-    users: int, candidates: int, schema: FeatureSchema = SCHEMA, *, seed: int = 0, events: int = 5, partitions: int = 2
+    users: int,
+    candidates: int,
+    schema: FeatureSchema = SCHEMA,
+    *,
+    seed: int = 0,
+    events: int = 5,
+    partitions: int = 2,
+    length: int | None = None,
 ) -> Tensors:
-    """Random but possible inputs: so many users with so many events and partitions, and so many candidates."""
+    """Random but possible inputs: so many users with so many events and partitions, and so many candidates. Histories
+    are padded to ``length``, by default to the longest that the schema allows."""
     generator = np.random.default_rng(seed)
-    T = schema.history_length
+    T = schema.history_length if length is None else length
     J, D = (schema.sequence.rows, schema.sequence.dim) if schema.sequence else (0, 0)
     present = np.repeat(np.arange(T)[None] < events, users, axis=0)
     closed = np.repeat(np.arange(J)[None] < partitions, users, axis=0)
 
     def fields(cardinalities: list[int], *shape: int) -> np.ndarray:
-        return np.stack([generator.integers(0, one, shape) for one in cardinalities], axis=-1)
+        columns = [generator.integers(0, one, (*shape, 1)) for one in cardinalities]
+        return np.concatenate([np.zeros((*shape, 0), np.int64), *columns], axis=-1)
 
     def normal(*shape: int) -> np.ndarray:
         return generator.normal(size=shape).astype(np.float32)
@@ -56,6 +77,7 @@ def inputs_of(
         "user_numeric": normal(users, 4),
         "history_index": generator.integers(0, ITEM_ROWS, (users, T)) * present,
         "history_categorical": fields(item_slots, users, T) * present[..., None],
+        "history_numeric": normal(users, T, 3) * present[..., None],
         "history_value": normal(users, T) * present,
         "history_mask": present.astype(np.float32),
         "history_vectors": normal(users, T, schema.item_width) * present[..., None],
@@ -66,6 +88,42 @@ def inputs_of(
         "item_categorical": fields(item_slots, candidates),
         "item_numeric": normal(candidates, 3),
         "item_vectors": normal(candidates, schema.item_width),
+    }
+
+
+def histories_of(lengths: Sequence[int], schema: FeatureSchema = SCHEMA, *, seed: int = 0) -> Tensors:
+    """Random whole histories of these lengths, as ``offline.training.sequences`` packs them; padding is noise."""
+    B, L = len(lengths), max(lengths)
+    users, events = inputs_of(B, 1, schema, seed=seed), inputs_of(1, B * L, schema, seed=seed + 1)
+    generator = np.random.default_rng(seed)
+    made: Tensors = {
+        "user_categorical": users["user_categorical"],
+        "user_vectors": generator.normal(size=(B, L, schema.user_width)).astype(np.float32),
+        "history_numeric": generator.normal(size=(B, L, 3)).astype(np.float32),
+        "value": generator.choice(np.array([-1.0, -0.5, 0.0, 0.5, 1.0], np.float32), (B, L)),
+        "present": (np.arange(L)[None] < np.array(lengths)[:, None]).astype(np.float32),
+    }
+    return made | {name: events[name].reshape(B, L, *events[name].shape[1:]) for name in ITEM_INPUTS}
+
+
+def served(histories: Tensors, user: npt.NDArray[np.int64], at: npt.NDArray[np.int64]) -> Tensors:
+    """The contract's inputs of event ``at[n]`` of history ``user[n]``, given those before it: aligned pairs."""
+    present = np.arange(histories["value"].shape[1])[None] < at[:, None]
+
+    def before(events: np.ndarray) -> np.ndarray:
+        inside = present.reshape(*present.shape, *[1] * (events.ndim - 2))
+        return np.where(inside, events[user], np.zeros((), events.dtype))
+
+    return {
+        "user_categorical": histories["user_categorical"][user],
+        "user_vectors": histories["user_vectors"][user, at],
+        "history_index": before(histories["item_index"]),
+        "history_categorical": before(histories["item_categorical"]),
+        "history_numeric": before(histories["history_numeric"]),
+        "history_value": before(histories["value"]),
+        "history_mask": present.astype(np.float32),
+        "history_vectors": before(histories["item_vectors"]),
+        **{name: histories[name][user, at] for name in ITEM_INPUTS},
     }
 
 

@@ -59,7 +59,7 @@ _PARTS = {
 INPUTS = tuple(_PARTS.values())
 _SHAPES = {
     "user_categorical": (TensorProto.INT64, [1, SCHEMA.user_slots]),
-    "history_value": (TensorProto.FLOAT, [1, SCHEMA.history_length]),
+    "history_value": (TensorProto.FLOAT, [1, "T"]),
     "user_vectors": (TensorProto.FLOAT, [1, SCHEMA.user_width]),
     "partition_vectors": (TensorProto.FLOAT, [1, 2, 3]),
     "item_index": (TensorProto.INT64, ["C"]),

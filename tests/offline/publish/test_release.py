@@ -246,7 +246,7 @@ def test_nobody_can_switch_to_an_incomplete_release(store: Store, trained: Relea
     trained.publish(store)
     with pytest.raises(ArtifactError, match="release nowhere has no manifest"):
         release.switch(store, trained.id, "nowhere")
-    store.redis.set(store.keys.release_manifest("odd"), b'{"format": 2}')
+    store.redis.set(store.keys.release_manifest("odd"), b'{"format": 3}')
     with pytest.raises(ArtifactError, match="release odd is not understood"):
         release.switch(store, trained.id, "odd")
     assert release.live_release(store) == trained.id

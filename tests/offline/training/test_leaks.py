@@ -66,20 +66,35 @@ def _linked(log: InteractionLog, end: int) -> FloatArray:
 
 def with_statistics_of_everything(data: Synthetic, trained_rows: int) -> SampleEncoder:
     encoder = honest(data, trained_rows)
-    encoder._numeric = statistics_until(SCHEMA, data.log, len(data.log))[data.log.item]
+    encoder.numeric = statistics_until(SCHEMA, data.log, len(data.log))[data.log.item]
     return encoder
 
 
 def with_running_statistics(data: Synthetic, trained_rows: int) -> SampleEncoder:
     """Earlier rows only, but not frozen at the end of the training period."""
     encoder = honest(data, trained_rows)
-    encoder._numeric = statistics_before(SCHEMA, data.log, len(data.log))
+    encoder.numeric = statistics_before(SCHEMA, data.log, len(data.log))
+    return encoder
+
+
+def with_releases_of_everything(data: Synthetic, trained_rows: int) -> SampleEncoder:
+    """Items of a history have the statistics that the whole log gives them."""
+    encoder = honest(data, trained_rows)
+    encoder.releases._numeric[:, 1:] = statistics_until(SCHEMA, data.log, len(data.log))
+    return encoder
+
+
+def with_the_next_release(data: Synthetic, trained_rows: int) -> SampleEncoder:
+    """Every release is published too early: it counts interactions of its own samples."""
+    encoder = honest(data, trained_rows)
+    numeric = encoder.releases._numeric
+    numeric[:-1] = numeric[1:].copy()
     return encoder
 
 
 def with_the_sample_in_its_own_history(data: Synthetic, trained_rows: int) -> SampleEncoder:
     encoder = honest(data, trained_rows)
-    encoder._index = replace(encoder._index, position=encoder._index.position + 1)
+    encoder.index = replace(encoder.index, position=encoder.index.position + 1)
     return encoder
 
 
@@ -177,8 +192,8 @@ def test_the_past_does_change_samples(data: Synthetic, splits: SplitRows) -> Non
     other = replaced(data, np.arange(len(data.log)) < row, row, keep_users=True, seed=1)
     before, after = honest(data, splits.trained_rows), honest(other, splits.trained_rows)
     assert changed_inputs(before, after, row) == {
-        "user_numeric", "history_index", "history_categorical", "history_value", "history_vectors", "user_vectors",
-        "partition_vectors", "item_numeric", "item_vectors",
+        "user_numeric", "history_index", "history_categorical", "history_numeric", "history_value", "history_vectors",
+        "user_vectors", "partition_vectors", "item_numeric", "item_vectors",
     }  # fmt: skip
 
 
@@ -195,6 +210,9 @@ def test_every_slice_is_seen_and_its_past_shows(data: Synthetic, splits: SplitRo
     [
         (with_statistics_of_everything, "train", {"item_numeric"}),
         (with_statistics_of_everything, "test", {"item_numeric"}),
+        (with_releases_of_everything, "train", {"history_numeric"}),
+        (with_releases_of_everything, "test", {"history_numeric"}),
+        (with_the_next_release, "train", {"history_numeric"}),
         (with_the_sample_in_its_own_history, "train", {"history_value"}),
         (with_the_sample_in_its_own_history, "test", {"user_numeric"}),
         (with_versions_that_the_sample_makes, "train", {"partition_vectors", "user_vectors"}),
@@ -214,6 +232,7 @@ def test_leaks_of_the_future_would_be_noticed(
     [
         (with_statistics_of_everything, {"item_numeric"}),
         (with_running_statistics, {"item_numeric"}),
+        (with_releases_of_everything, {"history_numeric"}),
         (with_a_graph_of_everything, {"item_vectors", "history_vectors"}),
     ],
 )

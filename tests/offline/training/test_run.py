@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from models.contract.artifact import ArtifactManifest
-from models.contract.encoding import INPUTS, model_inputs
+from models.contract.encoding import INPUTS, Tensors, model_inputs
+from models.ctr.build import reads
 from offline.data.files import read_arrays
 from offline.knowledge.vectors import Knowledge
+from offline.training.artifact import as_request
 from offline.training.fit import predict, tensors
 from offline.training.report import TrainingReport, markdown
-from offline.training.run import as_request, encoders, load_served, specs, train
+from offline.training.run import encoders, load_served, specs, train
 from offline.training.samples import SampleEncoder, split_samples
 from tests.synthetic import SCHEMA, Synthetic, job_config, synthetic
 
@@ -77,7 +79,7 @@ def test_the_artifact_carries_its_manifest(trained: Trained) -> None:
     manifest = ArtifactManifest.from_metadata(session.get_modelmeta().custom_metadata_map)
     assert manifest.feature_schema.fingerprint == SCHEMA.fingerprint
     assert manifest.spaces == trained.data.knowledge.spaces
-    assert manifest.inputs == INPUTS
+    assert manifest.inputs == reads("din", SCHEMA)
     assert manifest.model.version == trained.report.model_version
     assert manifest.metrics == trained.report.metrics
 
@@ -85,13 +87,18 @@ def test_the_artifact_carries_its_manifest(trained: Trained) -> None:
 def test_the_served_model_reads_back_and_agrees_with_the_artifact(trained: Trained) -> None:
     model = load_served(trained.data.config, trained.report, trained.encoder, trained.folder)
     rows = split_samples(trained.data.config.samples, trained.data.log).rows["test"]
-    session = ort.InferenceSession(trained.folder / trained.report.artifact, providers=["CPUExecutionProvider"])
     request = as_request(trained.encoder.tensors(rows[:1]), trained.encoder.tensors(rows[:30]))
-    scores = session.run(["score"], dict(request))[0]
+    scores = scores_of(trained.folder / trained.report.artifact, request)
     with torch.inference_mode():
         expected = torch.sigmoid(model({name: torch.from_numpy(one) for name, one in request.items()})).numpy()
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     assert tensors(trained.encoder, rows[:1])["item_index"].shape == (1,)
+
+
+def scores_of(artifact: Path, request: Tensors) -> np.ndarray:
+    session = ort.InferenceSession(artifact, providers=["CPUExecutionProvider"])
+    scores: np.ndarray = session.run(["score"], {one.name: request[one.name] for one in session.get_inputs()})[0]
+    return scores
 
 
 def test_test_predictions_are_kept(trained: Trained) -> None:
@@ -139,7 +146,7 @@ def test_producers_may_be_left_out(tmp_path: Path) -> None:
     manifest = ArtifactManifest.from_metadata(session.get_modelmeta().custom_metadata_map)
     assert manifest.feature_schema == SCHEMA.with_knowledge(("text",))
     assert [space.key for space in manifest.spaces] == ["item/text"]
-    assert manifest.inputs == model_inputs(SCHEMA.with_knowledge(("text",)))
+    assert manifest.inputs == reads("din", SCHEMA.with_knowledge(("text",)))
     assert "user_vectors" not in manifest.inputs
     encoder = encoders(config, few.catalogue, few.log, knowledge, splits.trained_rows, specs(config))[None]
     model = load_served(config, report, encoder, tmp_path / "models")
@@ -154,3 +161,25 @@ def test_no_producer_at_all(tmp_path: Path) -> None:
     assert model_inputs(found[None].schema) == tuple(
         name for name in INPUTS if "vectors" not in name and "partition" not in name
     )
+
+
+def test_a_model_of_whole_histories_is_trained_and_exported(tmp_path: Path) -> None:
+    """With the knowledge that the configuration names; its artifact takes histories of any length."""
+    few = synthetic(tmp_path, users=20, items=15, events=14)
+    own = {"tokens": 200, "process_epochs": 1, "folds": 2, "factors": 4}
+    config = job_config(tmp_path, served="lifelong", knowledge=("marc",), lifelong=own)
+    report = train(config, few.catalogue, few.log, few.knowledge, tmp_path / "models")
+    assert [row["model"] for row in report.table] == ["whole histories + knowledge", "popularity (share of likes)"]
+    assert report.parity < 1e-5
+    splits = split_samples(config.samples, few.log)
+    encoder = encoders(config, few.catalogue, few.log, few.knowledge, splits.trained_rows, specs(config))[("marc",)]
+    model = load_served(config, report, encoder, tmp_path / "models")
+    rows = np.concatenate([splits.rows["train"][:20], splits.rows["test"]])
+    lengths = set()
+    for row in rows:
+        request = encoder.tensors(np.array([row]))
+        lengths.add(int(request["history_mask"].sum()))
+        with torch.inference_mode():
+            expected = torch.sigmoid(model(tensors(encoder, np.array([row])))).numpy()
+        np.testing.assert_allclose(scores_of(tmp_path / "models" / report.artifact, request), expected, atol=1e-5)
+    assert {3, SCHEMA.history_length} <= lengths

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.contract.encoding import HISTORY_INPUTS
 from models.contract.events import Interaction
 from models.contract.items import item_statistics
 from models.contract.knowledge import Space
@@ -15,7 +16,7 @@ from offline.config import SamplesConfig
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, as_published
-from offline.training.samples import SampleEncoder, split_samples, statistics_before, statistics_until
+from offline.training.samples import RELEASES, SampleEncoder, split_samples, statistics_before, statistics_until
 from tests.synthetic import DIM, PARTITION_SIZE, SCHEMA, Synthetic, knowledge_of, synthetic
 
 
@@ -138,6 +139,19 @@ def test_a_sample_sees_its_own_user_in_order(data: Synthetic) -> None:
         np.testing.assert_array_equal(made["history_categorical"][0, :length], fields)
 
 
+def test_items_of_a_history_have_the_statistics_of_the_last_release(data: Synthetic) -> None:
+    trained = 144
+    encoder, starts = encoder_of(data, trained), [trained * at // RELEASES for at in range(RELEASES + 1)]
+    assert starts[-1] == trained < len(data.log)
+    made = encoder.tensors(np.arange(len(data.log)))
+    for row in range(0, len(data.log), 7):
+        release = max(start for start in starts if start <= row)
+        mine = [one for one in range(row) if data.log.user[one] == data.log.user[row]][-SCHEMA.history_length :]
+        expected = statistics_until(SCHEMA, data.log, release)[data.log.item[mine]]
+        np.testing.assert_array_equal(made["history_numeric"][row, : len(mine)], expected)
+        assert not made["history_numeric"][row, len(mine) :].any()
+
+
 def test_drawn_negatives_are_samples_and_nothing_else(data: Synthetic) -> None:
     """A drawn row sees the past of the row that it was drawn for, and no later sample sees a drawn row."""
     drawn = with_drawn(data)
@@ -146,7 +160,8 @@ def test_drawn_negatives_are_samples_and_nothing_else(data: Synthetic) -> None:
     alone = plain.tensors(np.arange(len(data.log)))
     beside = encoder.tensors(observed)
     for name in alone:
-        if name not in ("history_vectors", "item_vectors"):  # slices begin at other rows here
+        # slices and releases begin at other rows here
+        if name not in ("history_vectors", "item_vectors", "history_numeric"):
             np.testing.assert_array_equal(beside[name], alone[name], err_msg=name)
     rows = np.flatnonzero(drawn.log.sampled)
     assert not encoder.labels[rows].any()
@@ -219,7 +234,11 @@ def test_a_batch_may_hold_samples_of_every_slice_in_any_order(data: Synthetic) -
     for at in range(0, len(rows), 13):
         alone = encoder.tensors(rows[at : at + 1])
         for name in alone:
-            assert alone[name].tobytes() == batch[name][at : at + 1].tobytes(), name
+            mine, width = batch[name][at : at + 1], alone[name].shape[1] if name in HISTORY_INPUTS else None
+            if width is not None:  # the longest history of the batch may be longer
+                assert not mine[:, width:].any(), name
+                mine = mine[:, :width]
+            assert alone[name].tobytes() == mine.tobytes(), name
 
 
 @pytest.mark.parametrize("producers", [(), ("text",), ("liber",), ("marc",), ("text", "marc")])

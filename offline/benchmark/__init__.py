@@ -1,0 +1,1 @@
+"""The quality benchmark: our models and public peers on the same samples, judged and reported in one way."""

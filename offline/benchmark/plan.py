@@ -1,0 +1,97 @@
+"""What the benchmark trains: our model, with and without knowledge and from fewer samples, and every peer."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib import metadata
+
+from models.contract.schema import FeatureSchema, fingerprint
+from offline.benchmark.peers import PEERS, PeerSettings
+from offline.benchmark.predictions import Family, Statistics
+from offline.config import JobConfig
+from offline.knowledge.vectors import Knowledge
+from offline.training.trials import Laboratory, Wanted
+
+OURS = "Lorank"
+WITHOUT_KNOWLEDGE = "Lorank without knowledge"
+
+PEER_SETTINGS = {name: PeerSettings() for name in PEERS}
+"""Chosen on the validation split: docs/experiments.md."""
+
+_CODE = 1
+"""Raise it when code changes what a training gives: what was trained before is then trained again."""
+
+_PACKAGES = {"LightGBM": "lightgbm"}
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One model to train with one seed. ``producers``: whose knowledge it reads, if it is ours; ``peer``: its name, if
+    it is one. ``statistics``: with which it is scored; it is trained once."""
+
+    model: str
+    family: Family
+    seed: int
+    share: float = 1.0
+    producers: tuple[str, ...] = ()
+    peer: str = ""
+    statistics: tuple[Statistics, ...] = ("frozen",)
+
+    @property
+    def label(self) -> str:
+        share = "" if self.share == 1.0 else f", {100 * self.share:g} %"
+        return f"{self.model}{share}, seed {self.seed}"
+
+    def key(self, circumstances: str, statistics: Statistics) -> str:
+        """Name of the files of its answers."""
+        slug = re.sub(r"[^a-z0-9]+", "-", self.model.lower()).strip("-")
+        live = "-live" if statistics == "live" else ""
+        return f"{slug}{live}-{self.share:g}-{circumstances}-seed{self.seed}"
+
+
+def trainings(config: JobConfig, knowledge: Knowledge, seeds: int, peer_seeds: int) -> list[Training]:
+    """Seed by seed, so that a table can be made of any prefix."""
+    read = config.training.knowledge
+    producers = tuple(knowledge.produced) if read is None else read
+    found = []
+    for seed in range(1, max(seeds, peer_seeds) + 1):
+        if seed <= seeds:
+            found.append(Training(OURS, "ours", seed, producers=producers, statistics=("frozen", "live")))
+            found.append(Training(WITHOUT_KNOWLEDGE, "ours", seed))
+        if seed <= peer_seeds:
+            found += [Training(f"{name} ({_library(name)})", "peer", seed, peer=name) for name in PEERS]
+        if seed <= min(seeds, config.benchmark.share_seeds):
+            found += [
+                Training(name, "ours", seed, share, reads)
+                for share in config.benchmark.shares
+                for name, reads in ((OURS, producers), (WITHOUT_KNOWLEDGE, ()))
+            ]
+    return found
+
+
+def circumstances(config: JobConfig, laboratory: Laboratory, knowledge: Knowledge, training: Training) -> str:
+    """Fingerprint of all that a training comes from but its seed. A peer's does not change with our settings."""
+    if not training.peer:
+        schema = config.feature_schema.with_knowledge(training.producers)
+        wanted = Wanted(schema, knowledge.of(training.producers), training.label, training.seed)
+        return fingerprint({"ours": laboratory.circumstances(wanted), "share": training.share, "code": _CODE}, 12)
+    package = _PACKAGES.get(training.peer, "fuxictr")
+    document = {
+        "data": laboratory.data(peer_schema(config), Knowledge({})),
+        "peer": training.peer,
+        "settings": PEER_SETTINGS[training.peer].model_dump(mode="json"),
+        "package": f"{package} {metadata.version(package)}",
+        "code": _CODE,
+    }
+    return fingerprint(document, 12)
+
+
+def peer_schema(config: JobConfig) -> FeatureSchema:
+    """The schema as peers see it: no knowledge, and their own length of history."""
+    schema = config.feature_schema.with_knowledge(())
+    return schema.model_copy(update={"history_length": config.benchmark.peer_history or schema.history_length})
+
+
+def _library(peer: str) -> str:
+    return "running statistics" if peer == "LightGBM" else "FuxiCTR"

@@ -1,0 +1,152 @@
+"""Runs the plan: what is not on disk yet is trained, several at once, and the answers of all are read back.
+
+A run that was stopped goes on where it was: a training is on disk when its last answer is.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from offline.benchmark.ours import train_ours
+from offline.benchmark.peers import train_peer
+from offline.benchmark.peers.samples import peer_samples
+from offline.benchmark.plan import PEER_SETTINGS, Training, circumstances, peer_schema
+from offline.benchmark.predictions import Trained, load_trained, save_trained
+from offline.config import JobConfig
+from offline.data.catalogue import Catalogue, DataError
+from offline.data.log import InteractionLog
+from offline.knowledge.vectors import Knowledge
+from offline.training.samples import Split, SplitRows, split_samples
+from offline.training.trials import Laboratory, one_thread
+
+_ORDER: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A data set with its configuration and knowledge, and the folder of answers."""
+
+    config: JobConfig
+    catalogue: Catalogue
+    log: InteractionLog
+    knowledge: Knowledge
+    folder: Path
+
+    def splits(self) -> SplitRows:
+        """DataError if the samples are not as many as the protocol is known to give."""
+        splits, wanted = split_samples(self.config.samples, self.log), self.config.benchmark.samples
+        counts = tuple(len(splits.rows[one]) for one in _ORDER)
+        if wanted is not None and counts != wanted:
+            raise DataError(f"the protocol gives {wanted} samples, this log {counts}")
+        return splits
+
+    def keys(self, plan: Sequence[Training]) -> list[list[str]]:
+        """Names of the answers of each training."""
+        laboratory = Laboratory(self.config, self.catalogue, self.log, self.folder)
+        found: dict[tuple[object, ...], str] = {}
+        named = []
+        for one in plan:
+            same = (one.producers, one.share, one.peer)
+            if same not in found:
+                found[same] = circumstances(self.config, laboratory, self.knowledge, one)
+            named.append([one.key(found[same], statistics) for statistics in one.statistics])
+        return named
+
+
+def run(bench: Bench, plan: Sequence[Training], workers: int = 1) -> list[Trained]:
+    """Answers of everything in the plan; what is missing is trained, ``workers`` at once."""
+    bench.splits()
+    named = bench.keys(plan)
+    missing = [(one, keys) for one, keys in zip(plan, named, strict=True) if not _held(bench.folder, keys)]
+    with tqdm(total=len(plan), initial=len(plan) - len(missing), desc="  trainings", unit="training") as bar:
+        if workers > 1 and len(missing) > 1:
+            _in_processes(bench, missing, min(workers, len(missing)), bar)
+        else:
+            for training, keys in missing:
+                bar.set_postfix_str(_train(bench, training, keys))
+                bar.update()
+    return [load_trained(bench.folder, key) for keys in named for key in keys]
+
+
+def _held(folder: Path, keys: Sequence[str]) -> bool:
+    return all((folder / f"{key}.json").is_file() for key in keys)
+
+
+def _in_processes(
+    bench: Bench, missing: Sequence[tuple[Training, list[str]]], workers: int, bar: tqdm[NoReturn]
+) -> None:
+    # spawned, because a fork of a process whose torch has threads can hang
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _enter, (bench,)) as pool:
+        try:
+            for label in pool.map(_train_here, *zip(*missing, strict=True)):
+                bar.set_postfix_str(label)
+                bar.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_bench: Bench
+"""Of a worker process, which has one for all its trainings."""
+
+
+def _enter(bench: Bench) -> None:
+    global _bench
+    _bench = bench
+
+
+def _train_here(training: Training, keys: Sequence[str]) -> str:
+    return _train(_bench, training, keys)
+
+
+def _train(bench: Bench, training: Training, keys: Sequence[str]) -> str:
+    """Train and keep the answers; what was trained."""
+    with one_thread():
+        answers = _of_peer(bench, training, keys[0]) if training.peer else _of_ours(bench, training, keys[0])
+    for key, trained in zip(keys, answers, strict=True):
+        save_trained(bench.folder, key, trained)
+    return training.label
+
+
+def _of_ours(bench: Bench, training: Training, key: str) -> list[Trained]:
+    return train_ours(bench.config, bench.catalogue, bench.log, bench.knowledge, training, _circumstances(key))
+
+
+def _of_peer(bench: Bench, training: Training, key: str) -> list[Trained]:
+    config = bench.config.model_copy(update={"feature_schema": peer_schema(bench.config)})
+    samples = peer_samples(config, bench.catalogue, bench.log)
+    settings = PEER_SETTINGS[training.peer]
+    result = train_peer(training.peer, samples, settings, training.seed, bench.folder / "peers" / key, progress=False)
+    validation, test = (samples.split == part for part in (1, 2))
+    chosen: npt.NDArray[np.int64] = np.concatenate([np.flatnonzero(validation), np.flatnonzero(test)])
+    return [
+        Trained(
+            model=training.model,
+            family=training.family,
+            seed=training.seed,
+            statistics="frozen",
+            share=training.share,
+            epochs=result.epochs,
+            ms_per_500=result.ms_per_500,
+            parameters=result.parameters,
+            seconds=result.seconds,
+            rows=samples.rows[chosen],
+            split=np.repeat(["validation", "test"], [int(validation.sum()), int(test.sum())]),
+            label=samples.label[chosen],
+            score=np.concatenate([result.validation, result.test]),
+            circumstances=_circumstances(key),
+        )
+    ]
+
+
+def _circumstances(key: str) -> str:
+    return key.split("-")[-2]

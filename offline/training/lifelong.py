@@ -1,0 +1,147 @@
+"""Fitting the model of whole histories (``models.ctr.lifelong``), in two steps.
+
+First the process of ratings; then the network that reads it, by binary cross-entropy, with the value itself as a
+second target. The network must not trust the process more than it may: what the process expects of a training sample
+comes from one that was fitted without that sample's user, as in stacking (Wolpert, Neural Networks 5, 1992). ``folds``
+processes are fitted for this, and one of everybody, which is the one that validation, test and service see.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models.ctr.lifelong import Lifelong
+from models.ctr.ratings import RatingProcess
+from offline.config import TrainingConfig
+from offline.training.metrics import quality
+from offline.training.process import JUDGED_TOKENS, Schedule, as_torch, beliefs, fit_process, step
+from offline.training.samples import SampleEncoder, SplitRows
+from offline.training.sequences import SequenceEncoder
+
+Rows = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+_MOST_LEVELS = 11
+"""Different values beyond which they are no rating scale, and no second target."""
+
+
+def fit_lifelong(
+    make: Callable[[], Lifelong],
+    config: TrainingConfig,
+    encoder: SampleEncoder,
+    splits: SplitRows,
+    user: Rows,
+    seed: int,
+    *,
+    label: str,
+    progress: bool,
+) -> tuple[Lifelong, tuple[float, ...]]:
+    """The model with the weights of its best epoch on the validation split, and the validation AUC of each epoch."""
+    sequences, own = SequenceEncoder(encoder), config.lifelong
+    train, validation = splits.rows["train"], splits.rows["validation"]
+    folds = own.folds if own.folds > 1 else 0
+    with tqdm(total=1 + folds + config.epochs, desc=f"  {label}", unit="pass", disable=not progress) as bar:
+
+        def fitted(rows: Rows, process: RatingProcess) -> RatingProcess:
+            fit_process(process, own, sequences, rows, seed)
+            bar.update()
+            return process
+
+        model = _seeded(make, seed)
+        fitted(train, model.process)
+        expected = beliefs(model.process, sequences, validation)
+        if folds:
+            fold = np.random.default_rng(seed).permutation(int(user.max()) + 1)[user[train]] % folds
+            for one in range(folds):
+                process = fitted(train[fold != one], _seeded(make, seed).process)
+                expected += beliefs(process, sequences, train[fold == one])
+        else:
+            expected += beliefs(model.process, sequences, train)
+        model.process.requires_grad_(False)
+        model.standardise(torch.from_numpy(expected[train]))
+        auc = []
+        best: dict[str, Tensor] = {}
+        for epoch in _epochs(model, config, sequences, train, encoder.labels, expected, seed):
+            scores = _probabilities(model, sequences, validation, expected)[validation]
+            auc.append(quality(encoder.labels[validation], scores, user[validation]).auc)
+            bar.set_postfix(validation_auc=f"{auc[-1]:.4f}")
+            bar.update()
+            if epoch == int(np.argmax(auc)):
+                best = copy.deepcopy(model.state_dict())
+    model.load_state_dict(best)
+    model.process.user.prepare()
+    return model.eval(), tuple(auc)
+
+
+def predict_sequences(model: Lifelong, encoder: SampleEncoder, rows: Rows) -> FloatArray:
+    """Probabilities of the samples at these log rows, read from whole histories: many times faster than one by one.
+
+    A served history ends at the schema's length; here it does not.
+    """
+    sequences = SequenceEncoder(encoder)
+    return _probabilities(model, sequences, rows, beliefs(model.process, sequences, rows))[rows]
+
+
+def _epochs(
+    model: Lifelong,
+    config: TrainingConfig,
+    sequences: SequenceEncoder,
+    rows: Rows,
+    labels: FloatArray,
+    expected: FloatArray,
+    seed: int,
+) -> Iterator[int]:
+    """Train the network; yields the number of each finished epoch."""
+    own, levels = config.lifelong, sequences.levels(rows)
+    stars = nn.Linear(model.hidden, len(levels)) if 2 < len(levels) <= _MOST_LEVELS else None
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    heads = [] if stars is None else list(stars.parameters())
+    ids = [weight for name, weight in trained if name == "ids.weight"]
+    others = [weight for name, weight in trained if name != "ids.weight"] + heads
+    groups = [{"params": ids, "weight_decay": 0.0}, {"params": others, "weight_decay": own.weight_decay}]
+    optimizer = torch.optim.AdamW(groups, lr=own.learning_rate, betas=(0.9, 0.98))
+    schedule = Schedule(optimizer, warm_up=200, floor=0.02)
+    usual = len(rows) / sequences.steps(rows, own.tokens)  # samples of a batch; some users have more than others
+    finished = 0
+    for progress, batch in sequences.epochs(rows, own.tokens, config.epochs, seed):
+        if int(progress * config.epochs + 1e-9) > finished:
+            yield finished
+            finished += 1
+        model.train()
+        schedule.set(progress)
+        chosen = batch.rows[batch.sample]
+        logits, hidden = model.sequence(
+            as_torch(batch.tensors), torch.from_numpy(batch.sample), torch.from_numpy(expected[chosen])
+        )
+        label = torch.from_numpy(labels[chosen])
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, label, reduction="sum")
+        if stars is not None:
+            level = torch.from_numpy(np.searchsorted(levels, batch.tensors["value"][batch.sample]))
+            loss = loss + own.value_weight * nn.functional.cross_entropy(stars(hidden), level, reduction="sum")
+        step(optimizer, model, loss / usual)
+    yield finished
+
+
+def _probabilities(model: Lifelong, sequences: SequenceEncoder, rows: Rows, expected: FloatArray) -> FloatArray:
+    """[log rows], zeros but at ``rows``."""
+    found = np.zeros(sequences.log_rows, np.float32)
+    model.eval()
+    with torch.inference_mode():
+        for batch in sequences.once(rows, JUDGED_TOKENS):
+            chosen = batch.rows[batch.sample]
+            sample = torch.from_numpy(batch.sample)
+            logits, _ = model.sequence(as_torch(batch.tensors), sample, torch.from_numpy(expected[chosen]))
+            found[chosen] = torch.sigmoid(logits).numpy()
+    return found
+
+
+def _seeded(make: Callable[[], Lifelong], seed: int) -> Lifelong:
+    torch.manual_seed(seed)
+    return make()

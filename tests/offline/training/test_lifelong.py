@@ -1,0 +1,216 @@
+"""Fitting the model of whole histories: it learns a planted rule, repeatably, from nothing that it must not know."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from models.ctr.lifelong import Lifelong
+from models.ctr.ratings import RatingProcess
+from offline.config import TrainingConfig
+from offline.training import lifelong
+from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict, tensors
+from offline.training.metrics import quality
+from offline.training.process import beliefs, fit_process
+from offline.training.samples import SampleEncoder, SplitRows, split_samples
+from offline.training.sequences import SequenceEncoder
+from tests.synthetic import SCHEMA, Synthetic, job_config, knowledge_of, synthetic
+
+Rows = npt.NDArray[np.int64]
+SPEC = ModelSpec("model", "lifelong")
+LONG = SCHEMA.model_copy(update={"history_length": 40})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Any:
+    """Sums of several threads need not be the same twice."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
+    return synthetic(tmp_path_factory.mktemp("synthetic"), seed=1)
+
+
+@pytest.fixture(scope="module")
+def splits(data: Synthetic) -> SplitRows:
+    return split_samples(data.config.samples, data.log)
+
+
+@pytest.fixture(scope="module")
+def encoder(data: Synthetic, splits: SplitRows) -> SampleEncoder:
+    return encoder_of(data, splits)
+
+
+def encoder_of(data: Synthetic, splits: SplitRows) -> SampleEncoder:
+    return SampleEncoder(LONG, data.catalogue, data.log, data.knowledge, splits.trained_rows)
+
+
+def configured(epochs: int = 1, **own: Any) -> TrainingConfig:
+    chosen = {"tokens": 512, "factors": 4, "process_epochs": 1, "folds": 2, **own}
+    return job_config(Path("unused"), epochs=epochs, served="lifelong", lifelong=chosen).training
+
+
+def run(encoder: SampleEncoder, splits: SplitRows, config: TrainingConfig, *, seed: int = 1) -> Fitted:
+    user = encoder.log.user.astype(np.int64)
+    return fit(SPEC, config, encoder, splits, user, seed, progress=False)
+
+
+def few(splits: SplitRows, train: int = 400) -> SplitRows:
+    """The last samples of the training period alone, for tests that only compare."""
+    return SplitRows({**splits.rows, "train": splits.rows["train"][-train:]}, splits.trained_rows)
+
+
+def weights(fitted: Fitted) -> bytes:
+    return b"".join(one.numpy().tobytes() for one in fitted.model.state_dict().values())
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["attention", "inattentive"])
+def learned(request: pytest.FixtureRequest, encoder: SampleEncoder, splits: SplitRows) -> Fitted:
+    return run(encoder, splits, configured(epochs=3, attention=request.param, process_epochs=3, tokens=256))
+
+
+def test_a_planted_rule_is_learned(learned: Fitted, data: Synthetic, encoder: SampleEncoder, splits: SplitRows) -> None:
+    rows = splits.rows["test"]
+    found = quality(encoder.labels[rows], predict(learned.model, encoder, rows), data.log.user[rows])
+    assert found.auc > 0.8  # 0.5 is chance; a tenth of all labels is noise
+    assert found.gauc > 0.8
+    assert found.logloss < 0.5
+    assert max(learned.validation_auc) > 0.8
+
+
+def test_predictions_are_those_of_one_request_after_the_other(
+    learned: Fitted, encoder: SampleEncoder, splits: SplitRows
+) -> None:
+    rows = np.random.default_rng(1).permutation(np.concatenate([splits.rows["test"], splits.rows["train"][::20]]))
+    whole = predict(learned.model, encoder, rows)
+    assert whole.dtype == np.float32
+    assert whole.std() > 0.1
+    with torch.inference_mode():
+        together = torch.sigmoid(learned.model(tensors(encoder, rows))).numpy()
+        alone = [torch.sigmoid(learned.model(tensors(encoder, rows[at : at + 1]))).numpy() for at in range(25)]
+    np.testing.assert_allclose(whole, together, atol=1e-5)
+    np.testing.assert_allclose(whole[:25], np.concatenate(alone), atol=1e-5)
+
+
+def test_what_was_fitted_reads_back(learned: Fitted, encoder: SampleEncoder, splits: SplitRows) -> None:
+    again = new_model(SPEC, configured(attention=bool(learned.model.heads)), encoder)
+    again.load_state_dict(learned.model.state_dict())
+    rows = splits.rows["test"][:30]
+    with torch.inference_mode():
+        expected, found = (one.eval()(tensors(encoder, rows)) for one in (learned.model, again))
+    assert torch.equal(expected, found)
+
+
+def test_fitting_is_deterministic_for_a_seed(encoder: SampleEncoder, splits: SplitRows) -> None:
+    one, two, other = (run(encoder, few(splits), configured(epochs=2), seed=seed) for seed in (1, 1, 2))
+    assert weights(one) == weights(two) != weights(other)
+    assert one.validation_auc == two.validation_auc
+
+
+def test_test_rows_are_never_touched(data: Synthetic, splits: SplitRows) -> None:
+    """Neither their labels nor their values, items, users or knowledge."""
+    end = int(splits.rows["validation"][-1]) + 1
+    generator = np.random.default_rng(3)
+    log = replace(data.log, **{name: getattr(data.log, name).copy() for name in ("user", "item", "value")})
+    left = len(log) - end
+    log.value[end:] = 6.0 - log.value[end:]
+    log.item[end:] = generator.integers(len(log.item_ids), size=left)
+    log.user[end:] = generator.integers(len(log.user_ids), size=left)
+    poisoned = encoder_of(replace(data, log=log, knowledge=knowledge_of(data.catalogue, log)), splits)
+    poisoned.labels[end:] = np.nan
+    config = configured(epochs=2)
+    clean = run(encoder_of(data, splits), few(splits), config)
+    assert weights(run(poisoned, few(splits), config)) == weights(clean)
+    poisoned.labels[end - 20 : end] = 1.0 - poisoned.labels[end - 20 : end]
+    assert run(poisoned, few(splits), config).validation_auc != clean.validation_auc  # the last ones before do matter
+
+
+class Spy:
+    """Notes which samples each process was fitted to, and which samples' beliefs came from which process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fitted: dict[int, Rows] = {}
+        self.asked: list[tuple[RatingProcess, Rows, npt.NDArray[np.float32]]] = []
+
+        def noted_fit(process: RatingProcess, config: Any, sequences: SequenceEncoder, rows: Rows, seed: int) -> None:
+            fit_process(process, config, sequences, rows, seed)
+            self.fitted[id(process)] = rows
+
+        def noted_beliefs(process: RatingProcess, sequences: SequenceEncoder, rows: Rows) -> npt.NDArray[np.float32]:
+            found = beliefs(process, sequences, rows)
+            self.asked.append((process, rows, found.copy()))
+            return found
+
+        monkeypatch.setattr(lifelong, "fit_process", noted_fit)
+        monkeypatch.setattr(lifelong, "beliefs", noted_beliefs)
+
+
+@pytest.mark.parametrize("folds", [2, 3])
+def test_beliefs_of_a_training_sample_are_of_a_process_that_never_saw_its_user(
+    encoder: SampleEncoder, splits: SplitRows, monkeypatch: pytest.MonkeyPatch, folds: int
+) -> None:
+    spy, user = Spy(monkeypatch), encoder.log.user
+    read: list[npt.NDArray[np.float32]] = []
+    monkeypatch.setattr(Lifelong, "standardise", lambda self, beliefs: read.append(beliefs.numpy()))
+    model = run(encoder, few(splits), configured(folds=folds)).model
+    train, validation = few(splits).rows["train"], splits.rows["validation"]
+    (last, of_validation, _), *others = spy.asked
+    assert last is model.process
+    np.testing.assert_array_equal(of_validation, validation)
+    np.testing.assert_array_equal(spy.fitted[id(last)], train)
+    assert len(others) == folds
+    for process, rows, _ in others:
+        fitted = spy.fitted[id(process)]
+        assert len(rows) > 0
+        assert not np.isin(user[rows], user[fitted]).any()
+        np.testing.assert_array_equal(np.union1d(fitted, rows), train)
+    np.testing.assert_array_equal(np.sort(np.concatenate([rows for _, rows, _ in others])), train)
+    np.testing.assert_array_equal(read[0], sum(found for *_, found in others)[train])  # type: ignore[index]
+
+
+def test_one_fold_is_no_fold(encoder: SampleEncoder, splits: SplitRows, monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = Spy(monkeypatch)
+    fitted = run(encoder, few(splits), configured(folds=1))
+    assert len(spy.fitted) == 1
+    assert [len(rows) for _, rows, _ in spy.asked] == [len(splits.rows["validation"]), 400]
+    assert np.isfinite(predict(fitted.model, encoder, splits.rows["test"])).all()
+
+
+def test_more_folds_than_users_are_fine(encoder: SampleEncoder, splits: SplitRows) -> None:
+    rows = splits.rows["train"]
+    three = SplitRows({**splits.rows, "train": rows[encoder.log.user[rows] < 3]}, splits.trained_rows)
+    fitted = run(encoder, three, configured(folds=5))
+    assert all(torch.isfinite(one).all() for one in fitted.model.state_dict().values())
+
+
+def test_the_best_epoch_is_kept(encoder: SampleEncoder, splits: SplitRows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second, of three; and its process is not what the network's training made of it."""
+    found = iter((0.6, 0.8, 0.7))
+    kept: list[dict[str, torch.Tensor]] = []
+    probabilities = lifelong._probabilities
+
+    def noted(model: Lifelong, *arguments: Any) -> npt.NDArray[np.float32]:
+        kept.append({name: one.clone() for name, one in model.state_dict().items()})
+        return probabilities(model, *arguments)
+
+    monkeypatch.setattr(lifelong, "_probabilities", noted)
+    monkeypatch.setattr(lifelong, "quality", lambda *_: type("Found", (), {"auc": next(found)}))
+    fitted = run(encoder, few(splits), configured(epochs=3))
+    assert fitted.validation_auc == (0.6, 0.8, 0.7)
+    assert fitted.epoch == 1
+    state = fitted.model.state_dict()
+    for name, one in state.items():
+        assert name == "process.user.whitening" or torch.equal(one, kept[1][name]), name
+        assert not name.startswith("process.") or torch.equal(kept[0][name], kept[2][name]), name
+    assert not torch.equal(kept[1]["out.weight"], kept[2]["out.weight"])
+    assert not fitted.model.training

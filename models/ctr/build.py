@@ -1,4 +1,4 @@
-"""A CTR model by name. No registry: the three names are written out here."""
+"""A CTR model by name. No registry: the names are written out here."""
 
 from __future__ import annotations
 

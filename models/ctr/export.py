@@ -38,10 +38,10 @@ def export_onnx(model: nn.Module, manifest: ArtifactManifest, example: Tensors) 
     serving = _Serving(model, manifest.inputs).eval()
     arguments = tuple(torch.from_numpy(np.ascontiguousarray(example[name])) for name in manifest.inputs)
     candidates = torch.export.Dim("candidates", min=1, max=1_000_000)
-    events = torch.export.Dim("events", min=1, max=manifest.feature_schema.history_length)
+    longest = manifest.feature_schema.history_length
+    events = {1: torch.export.Dim("events", min=1, max=longest)} if longest > 1 else {}
     shapes = tuple(
-        {0: candidates} if name in ITEM_INPUTS else {1: events} if name in HISTORY_INPUTS else {}
-        for name in manifest.inputs
+        {0: candidates} if name in ITEM_INPUTS else events if name in HISTORY_INPUTS else {} for name in manifest.inputs
     )
     with _quiet(), torch.inference_mode():
         program = torch.onnx.export(
@@ -55,6 +55,10 @@ def export_onnx(model: nn.Module, manifest: ArtifactManifest, example: Tensors) 
         )
     assert program is not None
     proto = program.model_proto
+    for one in proto.graph.input:
+        axis = 0 if one.name in ITEM_INPUTS else 1 if one.name in HISTORY_INPUTS and longest > 1 else None
+        if axis is not None and not one.type.tensor_type.shape.dim[axis].dim_param:
+            raise ValueError(f"the exported graph takes {one.name} of one length only")
     _strip_annotations(proto)
     entry = proto.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, manifest.model_dump_json()

@@ -107,7 +107,7 @@ class Lifelong(nn.Module):
             self._event(self._item(inputs, "history", None)[1], inputs["history_value"], inputs["history_numeric"])
             if self.heads
             else None,
-            self._averaged(inputs["history_value"], inputs["history_numeric"]) * mask.unsqueeze(2),
+            self._averaged(inputs["history_value"], inputs["history_numeric"]),
             ago.unsqueeze(1),
             mask.unsqueeze(1),
         )
@@ -179,7 +179,7 @@ class Lifelong(nn.Module):
             return None
         query = self._heads(self.query(item)) / self.width**0.5
         key, read = self._heads(self.key(history.event)), self._heads(self.read(history.event))
-        distance = torch.log2(history.ago.clamp(min=1.0)).long().clamp(max=_DISTANCES - 1)
+        distance = torch.log2(history.ago.clamp(min=1.0) + 0.5).long().clamp(max=_DISTANCES - 1)
         near = self.distance[:, distance].transpose(0, 1) + ((history.visible - 1.0) * 1e9).unsqueeze(1)  # [b, H, Q, T]
         scores = torch.matmul(query, key.transpose(2, 3)) + near
         null = self.null_score.view(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1)

@@ -51,7 +51,7 @@ def export_artifact(
         )
         for at, row in enumerate(chosen)
     ]
-    artifact = export_onnx(model, manifest, _with_two_events(requests[0]))
+    artifact = export_onnx(model, manifest, _with_two_events(requests[0], encoder.schema.history_length))
     worst = parity(model, artifact, manifest, requests)
     checked = sum(len(one["item_index"]) for one in requests)
     if checked < PARITY_ROWS or worst >= MAX_PARITY_DIFFERENCE:
@@ -64,10 +64,10 @@ def as_request(user: Tensors, items: Tensors) -> Tensors:
     return {name: (items if name in ITEM_INPUTS else user)[name] for name in user}
 
 
-def _with_two_events(request: Tensors) -> Tensors:
+def _with_two_events(request: Tensors, most: int) -> Tensors:
     """With a history of at least two entries, the further ones padding: of a single one, the exporter would take the
     length for a constant."""
-    short = 2 - request["history_mask"].shape[1]
+    short = min(2, most) - request["history_mask"].shape[1]
     if short <= 0:
         return request
     padded = {}

@@ -65,7 +65,8 @@ def fit(
     *,
     progress: bool = True,
 ) -> Fitted:
-    """Train until the validation AUC has not risen for ``patience`` epochs; keep the best epoch.
+    """Train until the validation AUC has not risen for ``patience`` epochs; keep the best epoch. "lifelong" trains all
+    epochs: its learning rate is planned over them.
 
     ``user`` holds the user of every log row. The test split is not touched here.
     """

@@ -68,7 +68,7 @@ class SequenceEncoder:
         key = user * (len(self._from_row) + 1) + release
         order = np.lexsort((rows, key))
         starts = np.flatnonzero(np.diff(key[order], prepend=-1))
-        ends = np.append(starts[1:], len(order)) - 1
+        ends = np.append(starts[1:], len(order))[: len(starts)] - 1
         return Stretches(user[order[starts]], self._of.index.position[rows[order[ends]]] + 1, rows[order[starts]])
 
     def epochs(self, rows: Rows, tokens: int, count: int, seed: int) -> Iterator[tuple[float, Batch]]:
@@ -137,7 +137,8 @@ def _groups(length: Rows, tokens: int, generator: np.random.Generator | None) ->
             current, longest = [], 0
         current.append(one)
         longest = max(longest, int(length[one]))
-    groups.append(np.array(current))
+    if current:
+        groups.append(np.array(current))
     if generator is not None:
         generator.shuffle(groups)
     return groups

@@ -40,8 +40,8 @@ class UserProcess(nn.Module):
             nn.Parameter(torch.tensor(math.log(one))) for one in (0.05, 0.04, 0.5, 50.0)
         )
         self.whitening: Tensor
-        self.register_buffer("whitening", torch.eye(events + 1))  # one more than is used, or an export of T = events
-        # would take the slice for the whole and T for a constant
+        # One more row than is used: exported with T = events, a slice of all rows would make T a constant.
+        self.register_buffer("whitening", torch.eye(events + 1))
 
     def one_step_ahead(self, factors: Tensor, residual: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [B, L] of each event's residual given those before it.
@@ -91,9 +91,7 @@ class UserProcess(nn.Module):
         precision, told = Ft @ F + torch.eye(F.shape[2], device=F.device), Ft @ r
         inverse = _inverse(precision)
         solved = inverse @ told
-        solved = solved + inverse @ (
-            told - precision @ solved
-        )  # one refinement: the inverse is good to 3 digits at worst
+        solved = solved + inverse @ (told - precision @ solved)  # refined: the inverse has three digits at worst
         weights = solved.squeeze(2)  # [U, d]: the posterior mean of the user's factors
         shift = (Ft @ v).squeeze(2)
         drift = (v * r).sum(dim=(1, 2))

@@ -57,9 +57,7 @@ def train_ours(
         progress=False,
     )
     seconds = time.process_time() - started
-    read = {one.key for one in encoder.schema.knowledge}
-    spaces = tuple(space for space in held.spaces if space.key in read)
-    artifact, _ = export_artifact(config.name, spec, fitted.model, encoder, spaces, splits, {})
+    artifact, _ = export_artifact(config.name, spec, fitted.model, encoder, held, splits, {})
     served = _Served(artifact)
     parts = {"validation": splits.rows["validation"], "test": splits.rows["test"]}
     rows = np.concatenate(list(parts.values()))

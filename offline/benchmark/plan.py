@@ -43,11 +43,13 @@ class Training:
         share = "" if self.share == 1.0 else f", {100 * self.share:g} %"
         return f"{self.model}{share}, seed {self.seed}"
 
-    def key(self, circumstances: str, statistics: Statistics) -> str:
-        """Name of the files of its answers."""
+    def keys(self, circumstances: str) -> list[str]:
+        """Names of the files of its answers, one for each of its ``statistics``."""
         slug = re.sub(r"[^a-z0-9]+", "-", self.model.lower()).strip("-")
-        live = "-live" if statistics == "live" else ""
-        return f"{slug}{live}-{self.share:g}-{circumstances}-seed{self.seed}"
+        return [
+            f"{slug}{'-live' if one == 'live' else ''}-{self.share:g}-{circumstances}-seed{self.seed}"
+            for one in self.statistics
+        ]
 
 
 def trainings(config: JobConfig, knowledge: Knowledge, seeds: int, peer_seeds: int) -> list[Training]:

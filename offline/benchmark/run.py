@@ -41,6 +41,10 @@ class Bench:
     knowledge: Knowledge
     folder: Path
 
+    def holds(self, key: str) -> bool:
+        """Whether these answers are on disk."""
+        return (self.folder / f"{key}.json").is_file()
+
     def splits(self) -> SplitRows:
         """DataError if the samples are not as many as the protocol is known to give."""
         splits, wanted = split_samples(self.config.samples, self.log), self.config.benchmark.samples
@@ -49,41 +53,33 @@ class Bench:
             raise DataError(f"the protocol gives {wanted} samples, this log {counts}")
         return splits
 
-    def keys(self, plan: Sequence[Training]) -> list[list[str]]:
-        """Names of the answers of each training."""
+    def circumstances(self, plan: Sequence[Training]) -> list[str]:
+        """Fingerprint of the circumstances of each training."""
         laboratory = Laboratory(self.config, self.catalogue, self.log, self.folder)
         found: dict[tuple[object, ...], str] = {}
-        named = []
         for one in plan:
             same = (one.producers, one.share, one.peer)
             if same not in found:
                 found[same] = circumstances(self.config, laboratory, self.knowledge, one)
-            named.append([one.key(found[same], statistics) for statistics in one.statistics])
-        return named
+        return [found[one.producers, one.share, one.peer] for one in plan]
 
 
 def run(bench: Bench, plan: Sequence[Training], workers: int = 1) -> list[Trained]:
     """Answers of everything in the plan; what is missing is trained, ``workers`` at once."""
     bench.splits()
-    named = bench.keys(plan)
-    missing = [(one, keys) for one, keys in zip(plan, named, strict=True) if not _held(bench.folder, keys)]
+    under = list(zip(plan, bench.circumstances(plan), strict=True))
+    missing = [(one, given) for one, given in under if not all(map(bench.holds, one.keys(given)))]
     with tqdm(total=len(plan), initial=len(plan) - len(missing), desc="  trainings", unit="training") as bar:
         if workers > 1 and len(missing) > 1:
             _in_processes(bench, missing, min(workers, len(missing)), bar)
         else:
-            for training, keys in missing:
-                bar.set_postfix_str(_train(bench, training, keys))
+            for training, given in missing:
+                bar.set_postfix_str(_train(bench, training, given))
                 bar.update()
-    return [load_trained(bench.folder, key) for keys in named for key in keys]
+    return [load_trained(bench.folder, key) for one, given in under for key in one.keys(given)]
 
 
-def _held(folder: Path, keys: Sequence[str]) -> bool:
-    return all((folder / f"{key}.json").is_file() for key in keys)
-
-
-def _in_processes(
-    bench: Bench, missing: Sequence[tuple[Training, list[str]]], workers: int, bar: tqdm[NoReturn]
-) -> None:
+def _in_processes(bench: Bench, missing: Sequence[tuple[Training, str]], workers: int, bar: tqdm[NoReturn]) -> None:
     # spawned, because a fork of a process whose torch has threads can hang
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _enter, (bench,)) as pool:
         try:
@@ -104,27 +100,28 @@ def _enter(bench: Bench) -> None:
     _bench = bench
 
 
-def _train_here(training: Training, keys: Sequence[str]) -> str:
-    return _train(_bench, training, keys)
+def _train_here(training: Training, given: str) -> str:
+    return _train(_bench, training, given)
 
 
-def _train(bench: Bench, training: Training, keys: Sequence[str]) -> str:
-    """Train and keep the answers; what was trained."""
+def _train(bench: Bench, training: Training, given: str) -> str:
+    """Train under the ``given`` circumstances and keep the answers; what was trained."""
     with one_thread():
-        answers = _of_peer(bench, training, keys[0]) if training.peer else _of_ours(bench, training, keys[0])
-    for key, trained in zip(keys, answers, strict=True):
+        answers = _of_peer(bench, training, given) if training.peer else _of_ours(bench, training, given)
+    for key, trained in zip(training.keys(given), answers, strict=True):
         save_trained(bench.folder, key, trained)
     return training.label
 
 
-def _of_ours(bench: Bench, training: Training, key: str) -> list[Trained]:
-    return train_ours(bench.config, bench.catalogue, bench.log, bench.knowledge, training, _circumstances(key))
+def _of_ours(bench: Bench, training: Training, given: str) -> list[Trained]:
+    return train_ours(bench.config, bench.catalogue, bench.log, bench.knowledge, training, given)
 
 
-def _of_peer(bench: Bench, training: Training, key: str) -> list[Trained]:
+def _of_peer(bench: Bench, training: Training, given: str) -> list[Trained]:
     config = bench.config.model_copy(update={"feature_schema": peer_schema(bench.config)})
     samples = peer_samples(config, bench.catalogue, bench.log)
     settings = PEER_SETTINGS[training.peer]
+    (key,) = training.keys(given)
     result = train_peer(training.peer, samples, settings, training.seed, bench.folder / "peers" / key, progress=False)
     validation, test = (samples.split == part for part in (1, 2))
     chosen: npt.NDArray[np.int64] = np.concatenate([np.flatnonzero(validation), np.flatnonzero(test)])
@@ -143,10 +140,6 @@ def _of_peer(bench: Bench, training: Training, key: str) -> list[Trained]:
             split=np.repeat(["validation", "test"], [int(validation.sum()), int(test.sum())]),
             label=samples.label[chosen],
             score=np.concatenate([result.validation, result.test]),
-            circumstances=_circumstances(key),
+            circumstances=given,
         )
     ]
-
-
-def _circumstances(key: str) -> str:
-    return key.split("-")[-2]

@@ -73,7 +73,7 @@ def benchmark(
     wanted = [one for one in plan.trainings(job.config, knowledge, seeds, peer_seeds) if only in one.label]
     trained = run.run(bench, wanted, workers)
     split: Judgeable = "validation" if validation else "test"
-    ledger = None if validation else Path("docs") / "test-looks.jsonl"
+    ledger = None if validation else (write.parent if write else Path("docs")) / "test-looks.jsonl"
     judged = judge.judge(
         job.config.name, trained, log, bench.splits(), split=split, ledger=ledger,
         command=f"benchmark --config {config}", cache=folder / "judged",

@@ -9,9 +9,9 @@ import torch
 
 from models.contract.artifact import ArtifactManifest, ModelName
 from models.contract.encoding import HISTORY_INPUTS, ITEM_INPUTS, Tensors
-from models.contract.knowledge import Space
 from models.ctr.build import reads
 from models.ctr.export import export_onnx, parity
+from offline.knowledge.vectors import Knowledge
 from offline.training.fit import ModelSpec
 from offline.training.report import TrainingError
 from offline.training.samples import SampleEncoder, SplitRows
@@ -25,7 +25,7 @@ def export_artifact(
     spec: ModelSpec,
     model: torch.nn.Module,
     encoder: SampleEncoder,
-    spaces: tuple[Space, ...],
+    knowledge: Knowledge,
     splits: SplitRows,
     metrics: dict[str, float],
 ) -> tuple[bytes, float]:
@@ -33,11 +33,12 @@ def export_artifact(
 
     Compared on validation samples: 50 users with 20 candidates each.
     """
+    read = {spec.key for spec in encoder.schema.knowledge}
     manifest = ArtifactManifest(
         model=ModelName(name=f"{name}-{spec.architecture}", version=weights_version(model)),
         architecture=spec.architecture,
         feature_schema=encoder.schema,
-        spaces=spaces,
+        spaces=tuple(space for space in knowledge.spaces if space.key in read),
         inputs=reads(spec.architecture, encoder.schema),
         item_rows=int(encoder.table.index.max()) + 1,
         trained_until_ms=int(encoder.log.time_ms[splits.trained_rows - 1]),

@@ -17,6 +17,7 @@ from models.ctr.lifelong import Lifelong
 from offline.config import TrainingConfig
 from offline.training.lifelong import fit_lifelong, predict_sequences
 from offline.training.metrics import quality
+from offline.training.process import as_torch
 from offline.training.samples import SampleEncoder, SplitRows
 
 Rows = npt.NDArray[np.int64]
@@ -125,4 +126,4 @@ def predict(model: nn.Module, encoder: SampleEncoder, rows: Rows, batch_size: in
 
 
 def tensors(encoder: SampleEncoder, rows: Rows) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array) for name, array in encoder.tensors(rows).items()}
+    return as_torch(encoder.tensors(rows))

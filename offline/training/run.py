@@ -90,9 +90,7 @@ def train(
         "validation_auc": max(one.validation_auc),
         "test_auc": quality(label, scores[served.label, best], user[rows]).auc,
     }
-    read = {spec.key for spec in encoder.schema.knowledge}
-    spaces = tuple(space for space in knowledge.spaces if space.key in read)
-    artifact, worst = export_artifact(config.name, served, one.model, encoder, spaces, splits, metrics)
+    artifact, worst = export_artifact(config.name, served, one.model, encoder, knowledge, splits, metrics)
     digest = hashlib.sha256(artifact).hexdigest()
     name = f"{config.name}-{digest[:12]}.onnx"
     write_bytes(folder / name, artifact)

@@ -106,13 +106,13 @@ def test_a_second_run_trains_nothing(bench: Bench, trained: list[Trained], monke
 
 def test_other_settings_are_another_training(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = small(bench)
-    before = bench.keys(plan)
+    before = bench.circumstances(plan)
     training = bench.config.training.model_copy(update={"dropout": 0.2})
     other = replace(bench, config=bench.config.model_copy(update={"training": training}))
-    for one, old, new in zip(plan, before, other.keys(plan), strict=True):
+    for one, old, new in zip(plan, before, other.circumstances(plan), strict=True):
         assert (old == new) == bool(one.peer), "a peer does not depend on our settings"
     monkeypatch.setattr(plans, "_CODE", 99)
-    assert all(a != b for a, b in zip(before, bench.keys(plan), strict=True))
+    assert all(a != b for a, b in zip(before, bench.circumstances(plan), strict=True))
 
 
 def test_a_protocol_that_gives_other_counts_stops_the_run(bench: Bench) -> None:

@@ -144,7 +144,6 @@ class TrainingConfig(BaseModel):
     model_config = FrozenConfig
 
     served: Literal["din", "dcnv2", "deepfm", "lifelong"] = "din"
-    knowledge: tuple[str, ...] | None = None  # producers that the served model reads; None: all of the schema
     compare: bool = True  # also train the other architectures and the served one without knowledge, for the report
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
     epochs: Annotated[int, Field(ge=1)] = 12

@@ -54,8 +54,7 @@ class Training:
 
 def trainings(config: JobConfig, knowledge: Knowledge, seeds: int, peer_seeds: int) -> list[Training]:
     """Seed by seed, so that a table can be made of any prefix."""
-    read = config.training.knowledge
-    producers = tuple(knowledge.produced) if read is None else read
+    producers = tuple(knowledge.produced)
     found = []
     for seed in range(1, max(seeds, peer_seeds) + 1):
         if seed <= seeds:

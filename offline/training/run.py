@@ -37,7 +37,7 @@ def specs(config: JobConfig) -> list[ModelSpec]:
         "lifelong": "whole histories",
     }
     served = config.training.served
-    chosen = [ModelSpec(f"{names[served]} + knowledge", served, config.training.knowledge)]
+    chosen = [ModelSpec(f"{names[served]} + knowledge", served)]
     if config.training.compare:
         chosen.append(ModelSpec(f"{names[served]}, no knowledge", served, ()))
         chosen += [ModelSpec(f"{names[key]} + knowledge", key) for key in _COMPARED if key != served]

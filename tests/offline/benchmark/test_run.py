@@ -31,9 +31,7 @@ LIFELONG = LifelongConfig(factors=4, tokens=256, process_epochs=2, folds=2, atte
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("bench")
     data = synthetic(folder, seed=5, users=40, items=30, events=30)
-    training = data.config.training.model_copy(
-        update={"served": "lifelong", "knowledge": ("text", "marc"), "epochs": 2, "lifelong": LIFELONG}
-    )
+    training = data.config.training.model_copy(update={"served": "lifelong", "epochs": 2, "lifelong": LIFELONG})
     schema = data.config.feature_schema.model_copy(update={"history_length": 64})
     config = data.config.model_copy(
         update={
@@ -62,7 +60,7 @@ def test_the_plan_is_ours_with_and_without_knowledge_its_shares_and_every_peer(b
     assert len(whole) == len(set(whole)) == 2 * 2 + 3 * len(PEERS)
     assert {(one.model, one.share) for one in plan if one.share < 1.0} == {(OURS, 0.5), (WITHOUT_KNOWLEDGE, 0.5)}
     reads = {one.model: one.producers for one in plan}
-    assert reads[OURS] == ("text", "marc")
+    assert reads[OURS] == tuple(bench.knowledge.produced)
     assert reads[WITHOUT_KNOWLEDGE] == ()
 
 

@@ -31,7 +31,8 @@ square the error."""
 class UserProcess(nn.Module):
     """The process's kernel. Factors come from outside, [.., d]; a constant is added to them here.
 
-    ``events`` is the longest history that ``forward`` will see; ``prepare`` must have run since the last training step.
+    ``events`` is the longest history that ``forward`` will see; ``prepare`` must have run since the last training step
+    (it does when weights are loaded).
     """
 
     def __init__(self, events: int) -> None:
@@ -41,7 +42,8 @@ class UserProcess(nn.Module):
         )
         self.whitening: Tensor
         # One more row than is used: exported with T = events, a slice of all rows would make T a constant.
-        self.register_buffer("whitening", torch.eye(events + 1))
+        self.register_buffer("whitening", torch.eye(events + 1), persistent=False)
+        self.register_load_state_dict_post_hook(_prepare)  # type: ignore[no-untyped-call]
 
     def one_step_ahead(self, factors: Tensor, residual: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [B, L] of each event's residual given those before it.
@@ -107,6 +109,10 @@ class UserProcess(nn.Module):
     def _drift(self, places: Tensor) -> Tensor:
         apart = (places.unsqueeze(0) - places.unsqueeze(1)).abs().float()
         return self.log_drift.exp() * torch.exp(-apart / self.log_scale.exp())
+
+
+def _prepare(process: UserProcess, _: object) -> None:
+    process.prepare()
 
 
 def _inverse(matrix: Tensor) -> Tensor:

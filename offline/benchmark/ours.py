@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+import torch
 
 from models.contract.artifact import ArtifactManifest
 from models.contract.knowledge import FloatArray
@@ -20,10 +22,11 @@ from offline.benchmark.plan import Training
 from offline.benchmark.predictions import Trained
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
+from offline.data.files import read_arrays, write_arrays
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
 from offline.training.artifact import as_request, export_artifact
-from offline.training.fit import ModelSpec, fit, predict
+from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
 from offline.training.samples import SampleEncoder, SplitRows, split_samples, statistics_before
 
 Rows = npt.NDArray[np.int64]
@@ -37,26 +40,25 @@ def train_ours(
     log: InteractionLog,
     knowledge: Knowledge,
     training: Training,
+    weights: Path,
     circumstances: str,
 ) -> list[Trained]:
-    """Train one of our models; its answers with each of the statistics that are wanted."""
+    """One of our models, trained unless ``weights`` are there; its answers with each of the statistics that are wanted.
+
+    ``circumstances`` are those of the answers.
+    """
     splits = split_samples(config.samples, log)
     held = knowledge.of(training.producers)
     encoder = SampleEncoder(
         config.feature_schema.with_knowledge(training.producers), catalogue, log, held, splits.trained_rows
     )
     spec = ModelSpec(training.label, config.training.served)
-    started = time.process_time()
-    fitted = fit(
-        spec,
-        config.training,
-        encoder,
-        _part(splits, training),
-        log.user.astype(np.int64),
-        training.seed,
-        progress=False,
-    )
-    seconds = time.process_time() - started
+    if not weights.is_file():
+        started = time.process_time()
+        user = log.user.astype(np.int64)
+        new = fit(spec, config.training, encoder, _part(splits, training), user, training.seed, progress=False)
+        _keep(weights, new, time.process_time() - started)
+    fitted, seconds = _kept(weights, new_model(spec, config.training, encoder))
     artifact, _ = export_artifact(config.name, spec, fitted.model, encoder, held, splits, {})
     served = _Served(artifact)
     parts = {"validation": splits.rows["validation"], "test": splits.rows["test"]}
@@ -87,6 +89,25 @@ def train_ours(
             )
         )
     return found
+
+
+def _keep(path: Path, fitted: Fitted, seconds: float) -> None:
+    state = {f"weight {name}": weight.numpy() for name, weight in fitted.model.state_dict().items()}
+    write_arrays(path, validation_auc=np.array(fitted.validation_auc), seconds=np.array(seconds), **state)
+
+
+def _kept(path: Path, model: torch.nn.Module) -> tuple[Fitted, float]:
+    """Inverse of ``_keep``, into an untrained model."""
+    arrays = read_arrays(path)
+    state = {
+        name.removeprefix("weight "): torch.from_numpy(array)
+        for name, array in arrays.items()
+        if name.startswith("weight ")
+    }
+    auc = arrays["validation_auc"]
+    model.load_state_dict(state)
+    fitted = Fitted(model.eval(), int(np.argmax(auc)), tuple(float(one) for one in auc))
+    return fitted, float(arrays["seconds"])
 
 
 def _part(splits: SplitRows, training: Training) -> SplitRows:

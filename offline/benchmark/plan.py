@@ -22,7 +22,20 @@ PEER_SETTINGS = {name: PeerSettings() for name in PEERS}
 _CODE = 1
 """Raise it when code changes what a training gives: what was trained before is then trained again."""
 
+_SERVING = 1
+"""Raise it when code changes what our exported models answer or how long they take: they are then exported, scored and
+timed again, from the weights that are there."""
+
 _PACKAGES = {"LightGBM": "lightgbm"}
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """Fingerprints of all but the seed that weights come from, and of all that answers come from. A peer trains and
+    answers in one step."""
+
+    weights: str
+    answers: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +56,17 @@ class Training:
         share = "" if self.share == 1.0 else f", {100 * self.share:g} %"
         return f"{self.model}{share}, seed {self.seed}"
 
-    def keys(self, circumstances: str) -> list[str]:
+    def keys(self, circumstances: Circumstances) -> list[str]:
         """Names of the files of its answers, one for each of its ``statistics``."""
+        return [self._name("-live" if one == "live" else "", circumstances.answers) for one in self.statistics]
+
+    def weights_key(self, circumstances: Circumstances) -> str:
+        """Name of the file of its weights."""
+        return self._name("", circumstances.weights)
+
+    def _name(self, kind: str, circumstances: str) -> str:
         slug = re.sub(r"[^a-z0-9]+", "-", self.model.lower()).strip("-")
-        return [
-            f"{slug}{'-live' if one == 'live' else ''}-{self.share:g}-{circumstances}-seed{self.seed}"
-            for one in self.statistics
-        ]
+        return f"{slug}{kind}-{self.share:g}-{circumstances}-seed{self.seed}"
 
 
 def trainings(config: JobConfig, knowledge: Knowledge, seeds: int, peer_seeds: int) -> list[Training]:
@@ -71,12 +88,14 @@ def trainings(config: JobConfig, knowledge: Knowledge, seeds: int, peer_seeds: i
     return found
 
 
-def circumstances(config: JobConfig, laboratory: Laboratory, knowledge: Knowledge, training: Training) -> str:
-    """Fingerprint of all that a training comes from but its seed. A peer's does not change with our settings."""
+def circumstances(config: JobConfig, laboratory: Laboratory, knowledge: Knowledge, training: Training) -> Circumstances:
+    """Those of a training. A peer's do not change with our settings."""
     if not training.peer:
         schema = config.feature_schema.with_knowledge(training.producers)
         wanted = Wanted(schema, knowledge.of(training.producers), training.label, training.seed)
-        return fingerprint({"ours": laboratory.circumstances(wanted), "share": training.share, "code": _CODE}, 12)
+        weights = {"ours": laboratory.circumstances(wanted), "share": training.share, "code": _CODE}
+        answers = weights | {"serving": _SERVING, "onnxruntime": metadata.version("onnxruntime")}
+        return Circumstances(fingerprint(weights, 12), fingerprint(answers, 12))
     package = _PACKAGES.get(training.peer, "fuxictr")
     document = {
         "data": laboratory.data(peer_schema(config), Knowledge({})),
@@ -85,7 +104,8 @@ def circumstances(config: JobConfig, laboratory: Laboratory, knowledge: Knowledg
         "package": f"{package} {metadata.version(package)}",
         "code": _CODE,
     }
-    return fingerprint(document, 12)
+    both = fingerprint(document, 12)
+    return Circumstances(both, both)
 
 
 def peer_schema(config: JobConfig) -> FeatureSchema:

@@ -1,6 +1,7 @@
 """Runs the plan: what is not on disk yet is trained, several at once, and the answers of all are read back.
 
-A run that was stopped goes on where it was: a training is on disk when its last answer is.
+A run that was stopped goes on where it was: a training is on disk when its last answer is. Weights of our models stay
+beside the answers, so that a change of what is exported costs no training.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from offline.benchmark.ours import train_ours
 from offline.benchmark.peers import train_peer
 from offline.benchmark.peers.samples import peer_samples
-from offline.benchmark.plan import PEER_SETTINGS, Training, circumstances, peer_schema
+from offline.benchmark.plan import PEER_SETTINGS, Circumstances, Training, circumstances, peer_schema
 from offline.benchmark.predictions import Trained, load_trained, save_trained
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue, DataError
@@ -53,10 +54,10 @@ class Bench:
             raise DataError(f"the protocol gives {wanted} samples, this log {counts}")
         return splits
 
-    def circumstances(self, plan: Sequence[Training]) -> list[str]:
-        """Fingerprint of the circumstances of each training."""
+    def circumstances(self, plan: Sequence[Training]) -> list[Circumstances]:
+        """Those of each training."""
         laboratory = Laboratory(self.config, self.catalogue, self.log, self.folder)
-        found: dict[tuple[object, ...], str] = {}
+        found: dict[tuple[object, ...], Circumstances] = {}
         for one in plan:
             same = (one.producers, one.share, one.peer)
             if same not in found:
@@ -79,7 +80,9 @@ def run(bench: Bench, plan: Sequence[Training], workers: int = 1) -> list[Traine
     return [load_trained(bench.folder, key) for one, given in under for key in one.keys(given)]
 
 
-def _in_processes(bench: Bench, missing: Sequence[tuple[Training, str]], workers: int, bar: tqdm[NoReturn]) -> None:
+def _in_processes(
+    bench: Bench, missing: Sequence[tuple[Training, Circumstances]], workers: int, bar: tqdm[NoReturn]
+) -> None:
     # spawned, because a fork of a process whose torch has threads can hang
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _enter, (bench,)) as pool:
         try:
@@ -100,11 +103,11 @@ def _enter(bench: Bench) -> None:
     _bench = bench
 
 
-def _train_here(training: Training, given: str) -> str:
+def _train_here(training: Training, given: Circumstances) -> str:
     return _train(_bench, training, given)
 
 
-def _train(bench: Bench, training: Training, given: str) -> str:
+def _train(bench: Bench, training: Training, given: Circumstances) -> str:
     """Train under the ``given`` circumstances and keep the answers; what was trained."""
     with one_thread():
         answers = _of_peer(bench, training, given) if training.peer else _of_ours(bench, training, given)
@@ -113,11 +116,12 @@ def _train(bench: Bench, training: Training, given: str) -> str:
     return training.label
 
 
-def _of_ours(bench: Bench, training: Training, given: str) -> list[Trained]:
-    return train_ours(bench.config, bench.catalogue, bench.log, bench.knowledge, training, given)
+def _of_ours(bench: Bench, training: Training, given: Circumstances) -> list[Trained]:
+    weights = bench.folder / "weights" / f"{training.weights_key(given)}.npz"
+    return train_ours(bench.config, bench.catalogue, bench.log, bench.knowledge, training, weights, given.answers)
 
 
-def _of_peer(bench: Bench, training: Training, given: str) -> list[Trained]:
+def _of_peer(bench: Bench, training: Training, given: Circumstances) -> list[Trained]:
     config = bench.config.model_copy(update={"feature_schema": peer_schema(bench.config)})
     samples = peer_samples(config, bench.catalogue, bench.log)
     settings = PEER_SETTINGS[training.peer]
@@ -140,6 +144,6 @@ def _of_peer(bench: Bench, training: Training, given: str) -> list[Trained]:
             split=np.repeat(["validation", "test"], [int(validation.sum()), int(test.sum())]),
             label=samples.label[chosen],
             score=np.concatenate([result.validation, result.test]),
-            circumstances=given,
+            circumstances=given.answers,
         )
     ]

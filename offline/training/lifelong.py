@@ -76,7 +76,6 @@ def fit_lifelong(
             if epoch == int(np.argmax(auc)):
                 best = copy.deepcopy(model.state_dict())
     model.load_state_dict(best)
-    model.process.user.prepare()
     return model.eval(), tuple(auc)
 
 

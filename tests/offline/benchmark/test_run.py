@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from offline.benchmark import ours
 from offline.benchmark import plan as plans
 from offline.benchmark import run as runs
 from offline.benchmark.judge import judge
@@ -111,6 +112,27 @@ def test_other_settings_are_another_training(bench: Bench, monkeypatch: pytest.M
         assert (old == new) == bool(one.peer), "a peer does not depend on our settings"
     monkeypatch.setattr(plans, "_CODE", 99)
     assert all(a != b for a, b in zip(before, bench.circumstances(plan), strict=True))
+
+
+def test_what_is_exported_otherwise_is_scored_again_without_training(
+    bench: Bench, trained: list[Trained], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(plans, "_SERVING", 99)
+    monkeypatch.setattr(ours, "fit", never)
+    scored = []
+    monkeypatch.setattr(runs, "save_trained", lambda _, key, one: scored.append((key, one)))
+    plan = [one for one in small(bench) if not one.peer]
+    for training, given in zip(plan, bench.circumstances(plan), strict=True):
+        runs._train(bench, training, given)
+    before = [one for one in trained if one.family == "ours"]
+    assert len({key for key, _ in scored}) == len(scored) == len(before)
+    for (_, new), old in zip(scored, before, strict=True):
+        np.testing.assert_allclose(new.score, old.score, atol=1e-6)
+        assert (new.epochs, new.seconds) == (old.epochs, old.seconds)
+        assert new.circumstances != old.circumstances
 
 
 def test_a_protocol_that_gives_other_counts_stops_the_run(bench: Bench) -> None:

@@ -164,15 +164,15 @@ def test_no_producer_at_all(tmp_path: Path) -> None:
 
 
 def test_a_model_of_whole_histories_is_trained_and_exported(tmp_path: Path) -> None:
-    """With the knowledge that the configuration names; its artifact takes histories of any length."""
+    """With the knowledge of its schema; its artifact takes histories of any length."""
     few = synthetic(tmp_path, users=20, items=15, events=14)
     own = {"tokens": 200, "process_epochs": 1, "folds": 2, "factors": 4}
-    config = job_config(tmp_path, served="lifelong", knowledge=("marc",), lifelong=own)
+    config = job_config(tmp_path, served="lifelong", lifelong=own)
     report = train(config, few.catalogue, few.log, few.knowledge, tmp_path / "models")
     assert [row["model"] for row in report.table] == ["whole histories + knowledge", "popularity (share of likes)"]
     assert report.parity < 1e-5
     splits = split_samples(config.samples, few.log)
-    encoder = encoders(config, few.catalogue, few.log, few.knowledge, splits.trained_rows, specs(config))[("marc",)]
+    encoder = encoders(config, few.catalogue, few.log, few.knowledge, splits.trained_rows, specs(config))[None]
     model = load_served(config, report, encoder, tmp_path / "models")
     rows = np.concatenate([splits.rows["train"][:20], splits.rows["test"]])
     lengths = set()

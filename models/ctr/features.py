@@ -61,6 +61,11 @@ class FieldEmbedding(nn.Module):
                 columns.append(counts @ table[1:] / counts.sum(-1, keepdim=True).clamp(min=1.0))
         return columns
 
+    def summed(self, indices: Tensor) -> Tensor:
+        """The sum [.., E] of all fields' embeddings. ValueError without fields."""
+        first, *others = self.columns(indices)
+        return sum(others, first)
+
 
 class InputEmbedding(nn.Module):
     """All inputs of the contract as embeddings of one width.

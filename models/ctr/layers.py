@@ -5,6 +5,8 @@ Everything broadcasts over the user side: U is C in training (aligned pairs) and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,6 +41,36 @@ class MLP(nn.Sequential):
             layers += [nn.Linear(width, out), nn.ReLU(), Dropout(dropout)]
             width = out
         super().__init__(*layers)
+
+    def of_normed(self, norm: nn.LayerNorm, parts: Sequence[Tensor]) -> Tensor:
+        """``self(norm(torch.cat(parts, dim=1)))`` of parts [n, ..], some of which may have one row that stands for n.
+
+        Such a row is paid for once: with 500 candidates of one user, that is more than half of the first layer. Given
+        mean and deviation of a row, LayerNorm (arXiv 1607.06450) is affine and joins the linear function, of which the
+        mean is one more column, and what the shared row gives another.
+        """
+        first, *later = self
+        assert isinstance(first, nn.Linear)
+        weight = first.weight * norm.weight
+        columns = list(zip(parts, torch.split(weight.T, [one.shape[1] for one in parts]), strict=True))
+        several = any(one.shape[0] != 1 for one in parts)
+        own = [one for one in columns if one[0].shape[0] != 1 or not several]
+        shared = [one for one in columns if one[0].shape[0] == 1 and several]
+        joined = torch.cat([one for one, _ in own], dim=1)
+        total, squares = joined.sum(dim=1, keepdim=True), (joined * joined).sum(dim=1, keepdim=True)
+        for one, _ in shared:
+            total, squares = total + one.sum(), squares + (one * one).sum()
+        mean = total / weight.shape[1]
+        rows, taken = [joined, mean], [*(rows for _, rows in own), -weight.sum(dim=1).unsqueeze(0)]
+        if shared:
+            rows.append(torch.ones_like(mean))
+            taken.append(torch.stack([one @ rows for one, rows in shared]).sum(dim=0))
+        scale = torch.rsqrt(squares / weight.shape[1] - mean * mean + norm.eps)
+        bias = first.weight @ norm.bias + first.bias
+        x = torch.addmm(bias, torch.cat(rows, dim=1) * scale, torch.cat(taken))
+        for layer in later:
+            x = layer(x)
+        return x
 
 
 class CrossNetwork(nn.Module):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from models.contract.items import ITEM_NUMERIC
 from models.contract.schema import FeatureSchema
-from models.ctr.features import FieldEmbedding, spread
+from models.ctr.features import FieldEmbedding
 from models.ctr.layers import MLP, Dropout
 from models.ctr.ratings import RatingProcess
 
@@ -117,7 +117,8 @@ class Lifelong(nn.Module):
         averages = self._averages(history).squeeze(1)
         user = self._user(inputs, averages, None)
         beliefs = torch.stack(self.process(inputs), dim=1)
-        return self._judge(item, pooled, spread(user, C), beliefs)[0]
+        parts = self._parts(item, pooled, user, beliefs)
+        return self._logit(self.deep.of_normed(self.norm, parts), beliefs)
 
     def sequence(self, tensors: dict[str, Tensor], sample: Tensor, beliefs: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [n] and last hidden layer [n, 80] of the n events at ``sample`` [B, L], of whole histories
@@ -137,14 +138,16 @@ class Lifelong(nn.Module):
         )
         pooled = self._attend(item, history)
         user = self._user(tensors, self._averages(history), keep)
-        return self._judge(item[sample], None if pooled is None else pooled[sample], user[sample], beliefs)
+        parts = self._parts(item[sample], None if pooled is None else pooled[sample], user[sample], beliefs)
+        hidden = self.deep(self.norm(torch.cat(parts, dim=1)))
+        return self._logit(hidden, beliefs), hidden
 
     def _item(self, tensors: dict[str, Tensor], side: str, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """Items as candidates [.., 3 or 4 dim], and as entries of a history [.., dim], which is without statistics."""
         entry = self.id_dropout(self.ids(tensors[f"{side}_index"]))
         parts = [entry]
         if self.fields.slots:
-            parts.append(torch.stack(self.fields.columns(tensors[f"{side}_categorical"])).sum(dim=0))
+            parts.append(self.fields.summed(tensors[f"{side}_categorical"]))
         if self.knowledge is not None:
             parts.append(self.knowledge(_kept(tensors[f"{side}_vectors"], keep)))
         return torch.cat([*parts, self.numeric(tensors[f"{side}_numeric"])], dim=-1), torch.stack(parts).sum(dim=0)
@@ -200,13 +203,18 @@ class Lifelong(nn.Module):
             parts.append(self.user_knowledge(_kept(tensors["user_vectors"], keep)))
         return torch.cat(parts, dim=-1)
 
-    def _judge(self, item: Tensor, pooled: Tensor | None, user: Tensor, beliefs: Tensor) -> tuple[Tensor, Tensor]:
-        beliefs = (beliefs - self.belief_mean) / self.belief_scale
-        parts = [item, user, beliefs]
+    def _parts(self, item: Tensor, pooled: Tensor | None, user: Tensor, beliefs: Tensor) -> list[Tensor]:
+        """What the network reads, [n, ..] each; the user's part may have one row for all."""
+        parts = [item, user, self._scaled(beliefs)]
         if pooled is not None:
             parts += [pooled, self.taste(pooled) * self.offer(item)]
-        hidden = self.deep(self.norm(torch.cat(parts, dim=1)))
-        return (self.out(hidden) + self.belief(beliefs)).squeeze(1), hidden
+        return parts
+
+    def _scaled(self, beliefs: Tensor) -> Tensor:
+        return (beliefs - self.belief_mean) / self.belief_scale
+
+    def _logit(self, hidden: Tensor, beliefs: Tensor) -> Tensor:
+        return (self.out(hidden) + self.belief(self._scaled(beliefs))).squeeze(1)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-_INVERSE_STEPS = 20
-"""Of Newton's iteration for the inverse of a d x d matrix, in place of a solver, which ONNX has not. Each of the first
-steps doubles the share of the smallest eigenvalue (enough for condition numbers up to about 2**14), the last ones
-square the error."""
+_CHUNK = 64
+"""Events that are whitened by one product; what came before them enters by one number per column."""
+
+_CONDITION = 2.0**16
+"""Condition number up to which ``_inverse`` is as exact as single precision."""
 
 
 class UserProcess(nn.Module):
@@ -40,9 +41,19 @@ class UserProcess(nn.Module):
         self.log_mean, self.log_drift, self.log_noise, self.log_scale = (
             nn.Parameter(torch.tensor(math.log(one))) for one in (0.05, 0.04, 0.5, 50.0)
         )
-        self.whitening: Tensor
-        # One more row than is used: exported with T = events, a slice of all rows would make T a constant.
-        self.register_buffer("whitening", torch.eye(events + 1), persistent=False)
+        chunks = _chunks(events) + 1  # one more than is used: of all, the exporter would take the number for a constant
+        self.within: Tensor
+        self.entering: Tensor
+        self.leaving: Tensor
+        self.between: Tensor
+        for name, shape in (
+            ("within", (chunks, _CHUNK, _CHUNK)),
+            ("entering", (chunks, _CHUNK, 1)),
+            ("leaving", (chunks, 1, _CHUNK)),
+            ("between", (chunks, chunks)),
+        ):
+            self.register_buffer(name, torch.zeros(shape), persistent=False)
+        self.prepare()
         self.register_load_state_dict_post_hook(_prepare)  # type: ignore[no-untyped-call]
 
     def one_step_ahead(self, factors: Tensor, residual: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,10 +74,28 @@ class UserProcess(nn.Module):
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Compute what ``forward`` needs of the kernel's own parameters."""
-        places = torch.arange(self.whitening.shape[0])
-        own = self._drift(places).double() + torch.eye(len(places), dtype=torch.float64) * self.log_noise.exp().double()
-        self.whitening.copy_(torch.linalg.inv(torch.linalg.cholesky(own)).float())
+        """Compute what ``forward`` needs of the kernel's own parameters, by Kalman's recursion for drift and noise.
+
+        Before event i the drift is expected to be m_i; then m_{i+1} = keep_i m_i + take_i y_i, and whitened is
+        (y_i - m_i) / deviation_i. All but m is the same for every user.
+        """
+        drift, noise, scale = (math.exp(float(one)) for one in (self.log_drift, self.log_noise, self.log_scale))
+        decay, variance = math.exp(-1.0 / scale), drift
+        steps = []
+        for _ in range(self.between.shape[0] * _CHUNK):
+            gain = variance / (variance + noise)
+            steps.append((decay * (1.0 - gain), decay * gain, math.sqrt(variance + noise)))
+            variance = decay * decay * (1.0 - gain) * variance + (1.0 - decay * decay) * drift
+        keep, take, deviation = torch.tensor(steps, dtype=torch.float64).view(-1, _CHUNK, 3).unbind(2)
+        # kept[k, i, j]: what is left before event i of a chunk of what came in before event j of it; i goes to the end
+        kept = torch.cat([keep.new_zeros(len(keep), 1), keep.log().cumsum(dim=1)], dim=1)
+        kept = (kept.unsqueeze(2) - kept.unsqueeze(1)).exp().tril()
+        told = kept[:, :, 1:].tril(-1) * take.unsqueeze(1)
+        self.within.copy_((torch.eye(_CHUNK) - told[:, :-1]) / deviation.unsqueeze(2))
+        self.entering.copy_(kept[:, :-1, :1] / deviation.unsqueeze(2))
+        self.leaving.copy_(told[:, -1:])
+        chunk = torch.cat([keep.new_zeros(1), kept[:, -1, 0].log().cumsum(dim=0)])
+        self.between.copy_((chunk[:-1].unsqueeze(1) - chunk[1:].unsqueeze(0)).exp().tril(-1))
 
     def forward(self, factors: Tensor, residual: Tensor, present: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [C] of the candidates' residuals after the last event.
@@ -75,7 +104,6 @@ class UserProcess(nn.Module):
         """
         T = factors.shape[1]
         candidates = self._with_constant(candidates)
-        whitening = self.whitening[:T, :T]
         after = present.sum(dim=1, keepdim=True) - torch.arange(T, device=present.device)  # events until the candidate
         towards = self.log_drift.exp() * torch.exp(-after / self.log_scale.exp()) * present
         seen = torch.cat(
@@ -86,8 +114,7 @@ class UserProcess(nn.Module):
             ],
             dim=2,
         )
-        # Leading blocks of a whitening matrix whiten shorter histories, so padding at the end only has to be cut off.
-        white = torch.matmul(whitening, seen) * present.unsqueeze(2)
+        white = self._whitened(seen) * present.unsqueeze(2)  # no event depends on later ones: padding is just cut off
         F, r, v = white[..., :-2], white[..., -2:-1], white[..., -1:]
         Ft = F.transpose(1, 2)
         precision, told = Ft @ F + torch.eye(F.shape[2], device=F.device), Ft @ r
@@ -103,6 +130,17 @@ class UserProcess(nn.Module):
         variance = self.log_noise.exp() + self.log_drift.exp() - v.square().sum(dim=(1, 2)) + spread
         return mean, variance.clamp(min=1e-6).sqrt()
 
+    def _whitened(self, columns: Tensor) -> Tensor:
+        """Columns [U, T, c], each minus what drift and noise let expect of it, in standard deviations."""
+        U, T, c = columns.shape
+        n = _chunks(T)
+        padded = torch.cat([columns, columns.new_zeros(U, 2 * _CHUNK - 1, c)], dim=1)
+        chunks = padded[:, : n * _CHUNK].view(U, n, _CHUNK, c)
+        left = torch.matmul(self.leaving[:n], chunks).squeeze(2)
+        entered = torch.matmul(self.between[:n, :n], left).unsqueeze(2)
+        white = torch.matmul(self.within[:n], chunks) - self.entering[:n] * entered
+        return white.view(U, n * _CHUNK, c)[:, :T]
+
     def _with_constant(self, factors: Tensor) -> Tensor:
         return torch.cat([factors, (0.5 * self.log_mean).exp().expand(*factors.shape[:-1], 1)], dim=-1)
 
@@ -111,14 +149,26 @@ class UserProcess(nn.Module):
         return self.log_drift.exp() * torch.exp(-apart / self.log_scale.exp())
 
 
+def _chunks(events: int) -> int:
+    """In how many chunks so many events are whitened. Never one, which the exporter would take for a constant."""
+    return (events + 2 * _CHUNK - 1) // _CHUNK
+
+
 def _prepare(process: UserProcess, _: object) -> None:
     process.prepare()
 
 
 def _inverse(matrix: Tensor) -> Tensor:
-    """The inverse [U, d, d] of symmetric positive definite matrices, by Newton's iteration (Schulz 1933)."""
-    two = 2.0 * torch.eye(matrix.shape[1], device=matrix.device)
-    guess = two / matrix.abs().sum(dim=2).amax(dim=1).view(-1, 1, 1) * 0.5
-    for _ in range(_INVERSE_STEPS):
-        guess = guess @ (two - matrix @ guess)
-    return guess
+    """The inverse [U, d, d] of symmetric positive definite matrices: ONNX has no solver.
+
+    By Newton's iteration (Schulz 1933), scaled (Pan and Schreiber, SIAM J. Sci. Stat. Comput. 12, 1991): eigenvalues of
+    matrix times guess lie in 1 +- error, and every step is scaled so that this stays true of the least error.
+    """
+    unit = torch.eye(matrix.shape[1], device=matrix.device)
+    error = (_CONDITION - 1.0) / (_CONDITION + 1.0)
+    guess = unit * ((1.0 + error) / matrix.abs().sum(dim=2).amax(dim=1)).view(-1, 1, 1)
+    while error > 1e-4:  # one step more, which is not scaled, squares it
+        by = 2.0 / (2.0 - error * error)
+        guess = guess @ (2.0 * by * unit - by * (matrix @ guess))
+        error = error * error / (2.0 - error * error)
+    return guess @ (2.0 * unit - matrix @ guess)

@@ -61,7 +61,7 @@ class RatingProcess(nn.Module):
         """What users of this profile would say of items with these factors: [B, L, d] -> [B, L], [C, d] -> [C]."""
         if self.profile is None:
             return torch.zeros_like(factors[..., 0])
-        profile = torch.stack(self.profile.columns(tensors["user_categorical"])).sum(dim=0)
+        profile = self.profile.summed(tensors["user_categorical"])
         if factors.dim() == 3:
             profile = profile.unsqueeze(1)
         return profile[..., 0] + (factors * profile[..., 1:]).sum(dim=-1)

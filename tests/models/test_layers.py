@@ -1,11 +1,12 @@
-"""Dropout: what it keeps, how often, and from which random numbers."""
+"""Dropout: what it keeps, how often, and from which random numbers. An MLP upon a norm: the same for shared rows."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
-from models.ctr.layers import Dropout
+from models.ctr.layers import MLP, Dropout
 
 
 def dropped(rate: float, seed: int = 0, shape: tuple[int, ...] = (50, 41, 7)) -> torch.Tensor:
@@ -49,3 +50,15 @@ def test_nothing_is_dropped_in_evaluation_or_at_rate_zero() -> None:
 def test_a_rate_that_is_none_is_refused(rate: float) -> None:
     with pytest.raises(ValueError, match="not from 0 to 1"):
         Dropout(rate)
+
+
+@pytest.mark.parametrize("rows", [(1, 500, 500), (500, 1, 1), (500, 500, 500), (500,), (1, 1), (500, 1, 500, 1)])
+def test_shared_rows_are_as_if_repeated(rows: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    widths = (9, 30, 4, 17)[: len(rows)]
+    norm, mlp = nn.LayerNorm(sum(widths)), MLP(sum(widths), (20, 8), 0.5).eval()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    parts = [torch.randn(n, width) + 3.0 for n, width in zip(rows, widths, strict=True)]
+    expected = mlp(norm(torch.cat([one.expand(max(rows), -1) for one in parts], dim=1)))
+    torch.testing.assert_close(mlp.of_normed(norm, parts), expected, rtol=1e-4, atol=1e-5)

@@ -16,7 +16,8 @@ from models.embedded import embedded_redis
 from service.api import routes
 from service.api.bodies import Limits
 from service.experiments.assignment import FileExperiments
-from service.experiments.config import ExperimentsError, read_experiments
+from service.experiments.config import ExperimentsError
+from service.experiments.watched import WatchedExperiments
 from service.exposures.stream import ExposureLog
 from service.features.connection import RedisLink, is_usable_url
 from service.features.feedback import RedisFeedback
@@ -39,9 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
         raise SettingsError(
             "LORANK_REDIS_URL is not understood; it looks like redis://[user:password@]host[:port][/number]"
         )  # and is not repeated here, because it may hold a password
-    experiments = FileExperiments(read_experiments(settings.experiments))
-    if experiments.asks_for_reranking:
-        raise ExperimentsError("an arm sets rerank_top_n, but no reranker is configured")
+    experiments = WatchedExperiments(settings.experiments, _can_take_effect, settings.release_poll_seconds)
 
     limits = Limits(settings.max_candidates, settings.default_deadline_ms, settings.max_deadline_ms)
 
@@ -58,8 +57,14 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+def _can_take_effect(experiments: FileExperiments) -> None:
+    """ExperimentsError if an arm asks for what this installation has not."""
+    if experiments.asks_for_reranking:
+        raise ExperimentsError("an arm sets rerank_top_n, but no reranker is configured")
+
+
 async def _assemble(
-    settings: Settings, limits: Limits, experiments: FileExperiments, stack: contextlib.AsyncExitStack
+    settings: Settings, limits: Limits, experiments: WatchedExperiments, stack: contextlib.AsyncExitStack
 ) -> routes.Service:
     """Start everything; ``stack`` stops it in reverse, exposures before the connection, the connection before Redis."""
     url = settings.redis_url
@@ -79,6 +84,7 @@ async def _assemble(
         artifacts=settings.artifact_folder,
         threads=settings.onnx_threads,
         poll_seconds=settings.release_poll_seconds,
+        pins=lambda: experiments.releases,
     )
     exposures = await stack.enter_async_context(
         ExposureLog(redis, keys, telemetry, capacity=settings.exposure_queue, stream_max=settings.exposure_stream_max)
@@ -91,6 +97,7 @@ async def _assemble(
         exposures=exposures,
         telemetry=telemetry,
     )
+    stack.push_async_callback(ranker.close)
     feedback = RedisFeedback(
         redis,
         keys,
@@ -99,8 +106,8 @@ async def _assemble(
         stream_max=settings.interaction_stream_max,
     )
     await releases.refresh()  # ready with the first request if everything is in place
-    watcher = asyncio.create_task(releases.watch(), name="releases")
-    stack.push_async_callback(_stop, watcher)
+    for name, watch in (("releases", releases.watch), ("experiments", experiments.watch)):
+        stack.push_async_callback(_stop, asyncio.create_task(watch(), name=name))
     return routes.Service(
         ranker=ranker,
         feedback=feedback,
@@ -108,7 +115,7 @@ async def _assemble(
         telemetry=telemetry,
         limits=limits,
         max_body_bytes=settings.max_body_bytes,
-        status=lambda: status_document(settings, releases, exposures),
+        status=lambda: status_document(settings, releases, experiments, exposures),
     )
 
 
@@ -118,7 +125,9 @@ async def _stop(task: asyncio.Task[None]) -> None:
         await task
 
 
-def status_document(settings: Settings, releases: Releases, exposures: ExposureLog) -> dict[str, Any]:
+def status_document(
+    settings: Settings, releases: Releases, experiments: WatchedExperiments, exposures: ExposureLog
+) -> dict[str, Any]:
     """What ``/v1/status`` answers: what is served, what was refused, and why a stage is off."""
     release = releases.current()
     refusal = releases.refusal
@@ -143,6 +152,14 @@ def status_document(settings: Settings, releases: Releases, exposures: ExposureL
             "at": refusal.at,
             "attempts": refusal.attempts,
         },
+        "pinned": {
+            name: {
+                "loaded": releases.pinned(name) is not None,
+                "refused": releases.refusals[name].reason if name in releases.refusals else None,
+            }
+            for name in experiments.releases
+        },
+        "experiments": experiments.status(),
         "redis": {"reachable": releases.redis_error is None, "error": releases.redis_error},
         "stages": _stages(releases, exposures),
         "exposures": {"queued": exposures.depth, "dropped": exposures.dropped},

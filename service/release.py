@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,10 +59,19 @@ class _Loaded:
 
 
 class Releases:
-    """The port ``LiveRelease``, kept current by ``watch``."""
+    """The port ``LiveRelease``, kept current by ``watch``. ``pins`` names the releases that are held beside the live
+    one, because an arm wants them."""
 
     def __init__(
-        self, link: RedisLink, keys: Keys, telemetry: Telemetry, *, artifacts: Path, threads: int, poll_seconds: float
+        self,
+        link: RedisLink,
+        keys: Keys,
+        telemetry: Telemetry,
+        *,
+        artifacts: Path,
+        threads: int,
+        poll_seconds: float,
+        pins: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._link = link
         self._keys = keys
@@ -69,13 +79,28 @@ class Releases:
         self._artifacts = artifacts
         self._threads = threads
         self._poll_seconds = poll_seconds
+        self._pins = pins
         self._live: _Loaded | None = None
-        self._retry_at = 0.0
-        self.refusal: Refusal | None = None
+        self._pinned: dict[str, _Loaded] = {}
+        self._retry_at: dict[str, float] = {}
+        self._wanted: str | None = None
+        self.refusals: dict[str, Refusal] = {}
         self.redis_error: str | None = "not asked yet"
 
     def current(self) -> Release | None:
         return None if self._live is None else self._live.release
+
+    def pinned(self, release: str) -> Release | None:
+        live = self.current()
+        if live is not None and live.id == release:
+            return live
+        loaded = self._pinned.get(release)
+        return None if loaded is None else loaded.release
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why the release that is wanted is not served."""
+        return None if self._wanted is None else self.refusals.get(self._wanted)
 
     async def watch(self) -> None:
         """Follow the release pointer until cancelled. An outage of Redis ends nothing: the next look may succeed."""
@@ -84,56 +109,77 @@ class Releases:
             await asyncio.sleep(self._poll_seconds)
 
     async def refresh(self) -> None:
-        """Look at the pointer once and load what it names if that is not what is served. Never raises on bad data."""
+        """Look at pointer and pins once, and load what they name if it is not there. Never raises on bad data."""
         try:
-            wanted, revision = await self._pointer()
-            self.redis_error = None
+            wanted = await self._pointer()
+            self._wanted = wanted
+            if wanted is not None:
+                await self._follow(wanted, self._live, self._serve)
+            pins = [one for one in self._pins() if one != wanted]
+            for pin in pins:
+                await self._follow(pin, self._pinned.get(pin), self._pin)
         except RedisUnavailable as error:
             if self.redis_error is None:
-                log.warning("the release pointer cannot be read: %s", error)
+                log.warning("releases cannot be read: %s", error)
             self.redis_error = str(error)
             return
-        if wanted is None or self._is_live(wanted, revision) or self._is_waiting(wanted):
+        self.redis_error = None
+        self._pinned = {one: loaded for one, loaded in self._pinned.items() if one in pins}
+        self.refusals = {one: refusal for one, refusal in self.refusals.items() if one in {wanted, *pins}}
+
+    async def _pointer(self) -> str | None:
+        """Id of the release to serve."""
+        (live,) = await self._get(self._keys.live)
+        return None if live is None else live.decode(errors="replace")
+
+    async def _follow(self, wanted: str, loaded: _Loaded | None, take: Callable[[_Loaded], None]) -> None:
+        """Load ``wanted`` unless it is ``loaded`` in its latest revision, or was refused a moment ago."""
+        (blob,) = await self._get(self._keys.release_revision(wanted))
+        revision = "" if blob is None else blob.decode(errors="replace")
+        if loaded is not None and (loaded.release.id, loaded.release.revision) == (wanted, revision):
+            return
+        if time.monotonic() < self._retry_at.get(wanted, 0.0):
             return
         try:
-            await self._load(wanted, revision)
-        except RedisUnavailable as error:
-            self.redis_error = str(error)
+            take(await self._load(wanted, revision, loaded))
+        except RedisUnavailable:
+            raise
         except (ArtifactError, ScoringError) as error:
             self._refuse(wanted, str(error))
         except Exception as error:  # whatever a publisher wrote, the watcher must go on watching
             log.exception("release %s could not be loaded", wanted)
             self._refuse(wanted, f"{type(error).__name__}: {error}")
+        else:
+            self.refusals.pop(wanted, None)
+            self._retry_at.pop(wanted, None)
 
-    async def _pointer(self) -> tuple[str | None, str]:
-        """Id of the release to serve, and its revision."""
-        (live,) = await self._get(self._keys.live)
-        if live is None:
-            return None, ""
-        release = live.decode(errors="replace")
-        (revision,) = await self._get(self._keys.release_revision(release))
-        return release, "" if revision is None else revision.decode(errors="replace")
+    def _serve(self, loaded: _Loaded) -> None:
+        """Make it live, by one assignment."""
+        self._live = loaded
+        release = loaded.release
+        self._telemetry.release_swap_seconds.set(release.swap_ms / 1000.0)
+        model = release.manifest.model
+        self._telemetry.served(release.id, model.name, model.version)
+        log.info(
+            "release %s revision %r is live, %d items, %.0f ms",
+            release.id, release.revision, len(release.table) - 1, release.swap_ms,
+        )  # fmt: skip
+
+    def _pin(self, loaded: _Loaded) -> None:
+        self._pinned = {**self._pinned, loaded.release.id: loaded}
+        log.info("release %s is pinned", loaded.release.id)
 
     async def _get(self, *keys: str) -> list[bytes | None]:
         return await replies_to(self._link, [("GET", key) for key in keys], Deadline(POLL_TIMEOUT_SECONDS))
 
-    def _is_live(self, wanted: str, revision: str) -> bool:
-        release = self.current()
-        return release is not None and release.id == wanted and release.revision == revision
-
-    def _is_waiting(self, wanted: str) -> bool:
-        """Whether ``wanted`` was refused a moment ago; each refusal doubles the pause before the next attempt."""
-        return self.refusal is not None and self.refusal.release == wanted and time.monotonic() < self._retry_at
-
-    async def _load(self, wanted: str, revision: str) -> None:
-        """Build the wanted release completely, then make it live by one assignment."""
+    async def _load(self, wanted: str, revision: str, before: _Loaded | None) -> _Loaded:
+        """Build the wanted release completely, from what of it is there."""
         start = time.perf_counter()
         manifest = await self._manifest(wanted)
-        live = self._live
-        if live is not None and live.release.manifest == manifest:
+        if before is not None and before.release.manifest == manifest:
             # A refresh changed records in place: same model, new table.
-            table = await self._table(manifest, live.artifact)
-            loaded = replace(live, release=replace(live.release, table=table, revision=revision))
+            table = await self._table(manifest, before.artifact)
+            loaded = replace(before, release=replace(before.release, table=table, revision=revision))
         else:
             scorer, artifact = await asyncio.to_thread(load_scorer, self._artifacts, manifest, self._threads)
             table = await self._table(manifest, artifact)
@@ -141,13 +187,8 @@ class Releases:
             loaded = _Loaded(
                 Release(manifest, artifact.feature_schema, artifact.spaces, table, scorer, revision, 0.0, 0.0), artifact
             )
-        seconds = time.perf_counter() - start
-        release = replace(loaded.release, loaded_at=time.time(), swap_ms=round(seconds * 1000.0, 3))
-        self._live = replace(loaded, release=release)
-        self.refusal = None
-        self._telemetry.release_swap_seconds.set(seconds)
-        self._telemetry.served(manifest.id, manifest.model.name, manifest.model.version)
-        log.info("release %s revision %r is live, %d items, %.0f ms", wanted, revision, len(table) - 1, seconds * 1e3)
+        milliseconds = round((time.perf_counter() - start) * 1000.0, 3)
+        return replace(loaded, release=replace(loaded.release, loaded_at=time.time(), swap_ms=milliseconds))
 
     async def _manifest(self, wanted: str) -> ReleaseManifest:
         (blob,) = await self._get(self._keys.release_manifest(wanted))
@@ -168,12 +209,14 @@ class Releases:
         return table
 
     def _refuse(self, release: str, reason: str) -> None:
-        before = self.refusal
-        attempts = before.attempts + 1 if before is not None and before.release == release else 1
-        if before is None or (before.release, before.reason) != (release, reason):
+        """Each refusal doubles the pause before the next attempt."""
+        before = self.refusals.get(release)
+        attempts = 1 if before is None else before.attempts + 1
+        if before is None or before.reason != reason:
             log.error("release refused: %s", reason)
-        self.refusal = Refusal(release, reason, time.time(), attempts)
-        self._retry_at = time.monotonic() + min(LONGEST_PAUSE_SECONDS, self._poll_seconds * 2.0 ** min(attempts, 16))
+        self.refusals[release] = Refusal(release, reason, time.time(), attempts)
+        pause = min(LONGEST_PAUSE_SECONDS, self._poll_seconds * 2.0 ** min(attempts, 16))
+        self._retry_at[release] = time.monotonic() + pause
         self._telemetry.releases_refused.inc()
 
 

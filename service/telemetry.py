@@ -34,6 +34,9 @@ class Telemetry:
         self.refused_records = self._counter("refused_records", "Stored records that must not be used", "kind")
         self.exposures_written = self._counter("exposures_written", "Exposures acknowledged by Redis")
         self.exposures_dropped = self._counter("exposures_dropped", "Exposures lost", "reason")
+        self.shadows_skipped = self._counter(
+            "shadows_skipped", "Exposures that went without the shadow scores asked for"
+        )
         self.interactions = self._counter("interactions", "Interactions accepted", "type")
         self.releases_refused = self._counter("releases_refused", "Attempts to load a release that were refused")
         self.release_swap_seconds = Gauge(

@@ -4,44 +4,80 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from models.contract.events import EventArray
 
+How = Literal["split", "sticky", "unread", "forced", "missing"]
+"""How a unit came into an arm. Only ``split`` and ``sticky`` are random, and are analysed.
+
+``split``    by its hash
+``sticky``   by the arm that was kept for it
+``unread``   by its hash, because the kept arms could not be read: it may have been in another one before
+``forced``   by the request or by name
+``missing``  control, because there was no unit to split
+"""
+
+
+class ArmTaken(BaseModel):
+    """Which arm of which experiment a unit is in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: str
+    experiment: str
+    arm: str
+    how: How = "split"
+
 
 class Exposure(BaseModel):
     """One answered request. Lists are aligned: position p holds item ``items[p]`` with ``scores[p]``.
 
-    ``history_digest`` identifies the events the model saw, so that an offline replay knows whether it rebuilt the
-    same user; ``item_features`` are fields that came with the request. ``knowledge`` says whether knowledge was used.
+    ``unit`` is who was split: the user, unless the request named another. ``candidates`` counts all that were ranked,
+    of which ``items`` were shown. ``history_digest`` identifies the events the model saw, so that an offline replay
+    knows whether it rebuilt the same user; ``item_features`` are fields that came with the request. ``knowledge`` says
+    whether knowledge was used.
+
+    shadow        scores that ``shadow_arm`` would have given to ``items``; empty if no arm asks, or none were made
+    propensities  probability of each item at its position, given those above it; empty if the order was not drawn
+    teams         the arm that each position belongs to, if two orders were interleaved
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     request_id: str
     user_id: str
+    unit: str
     time_ms: int
     release: str
-    arms: Mapping[str, str]
+    arms: tuple[ArmTaken, ...]
+    held_out: bool = False
     knowledge: bool
     degraded: tuple[str, ...]
+    latency_ms: float
+    candidates: int
     items: tuple[str, ...]
     scores: tuple[float, ...]
     item_features: Mapping[str, Mapping[str, Any]] = {}
+    context: Mapping[str, Any] = {}
     history_events: int
     history_digest: str
+    shadow_arm: str = ""
+    shadow: tuple[float, ...] = ()
+    propensities: tuple[float, ...] = ()
+    teams: tuple[str, ...] = ()
 
     def to_stream(self) -> dict[str, str]:
         """Fields of the stream entry."""
-        return {"v": "1", "exposure": self.model_dump_json()}
+        return {"v": "2", "exposure": self.model_dump_json(exclude_defaults=True)}
 
     @classmethod
     def from_stream(cls, fields: Mapping[Any, Any]) -> Exposure:
         """Inverse of ``to_stream``, for bytes or text; ValueError if the entry is of another version."""
         decoded = {_text(key): _text(value) for key, value in fields.items()}
-        if decoded.get("v") != "1":
+        if decoded.get("v") != "2":
             raise ValueError(f"exposure entry of unknown version {decoded.get('v')!r}")
         return cls.model_validate_json(decoded["exposure"])
 

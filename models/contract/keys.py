@@ -39,6 +39,10 @@ class Keys:
         """Packed knowledge record of a user in one space, see ``knowledge``."""
         return f"{self.prefix}:{{u:{_escaped(user_id)}}}:k:{space}"
 
+    def unit_arms(self, unit: str) -> str:
+        """Hash of the arms that a unit keeps, by ``EXPERIMENT__VERSION``. A unit need not be a user."""
+        return f"{self.prefix}:{{u:{_escaped(unit)}}}:arms"
+
     def item_features(self, item_id: str, release: str) -> str:
         """Packed feature record of an item within one release, see ``items``."""
         return f"{self.prefix}:{{i:{_escaped(item_id)}}}:f:{release}"

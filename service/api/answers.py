@@ -33,7 +33,7 @@ def rank_document(answer: RankAnswer) -> dict[str, Any]:
         "items": items,
         "release": answer.manifest.id,
         "model": {"name": model.name, "version": model.version},
-        "experiments": [{"layer": one.layer, "experiment": one.experiment, "arm": one.arm} for one in answer.choices],
+        "experiments": [{"layer": one.layer, "experiment": one.experiment, "arm": one.arm} for one in answer.arms],
         "knowledge": {
             "fresh": answer.knowledge.fresh,
             "stale": answer.knowledge.stale,

@@ -32,7 +32,8 @@ def parse_rank(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
     body = _validated(rank_body(limits), raw)
     request = RankRequest(
         request_id=body.request_id or new_request_id(),
-        user_id=body.user_id,
+        user_id=body.user_id or "",
+        unit=body.unit,
         candidates=tuple(Candidate(one.id, one.features) for one in body.candidates),
         context=body.context or {},
         top_k=body.top_k,

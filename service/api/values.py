@@ -59,6 +59,17 @@ Id = Annotated[
     ),
 ]
 
+UserId = Annotated[
+    str,
+    BeforeValidator(lambda value: "" if value == "" else _identifier(value)),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "maxLength": ID_BYTES}, {"type": "integer"}],
+            "description": "At most 256 bytes in UTF-8; empty for nobody",
+        }
+    ),
+]
+
 FeatureValue = Annotated[
     Any,
     BeforeValidator(_feature),

@@ -1,82 +1,202 @@
-"""Which arm a unit is in: a pure function of the unit and the experiments file, no state and no I/O.
+"""Which arms a unit is in: a pure function of unit, time, kept arms and the experiments file. No state and no I/O.
 
-The hash is GrowthBook's version 2, over code points as in its Python SDK, so that assignments can be checked
-against, and moved to, any of its implementations.
+Hash, ranges, namespaces and sticky buckets are GrowthBook's, so that assignments can be checked against, and moved to,
+any of its implementations. All that does not depend on the unit is computed once: a request pays for little but hashes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import get_args
 
+from models.contract.exposures import ArmTaken, How
 from service.errors import InvalidRequest
-from service.experiments.config import Arm, Experiment, ExperimentsFile, Layer
-from service.ranking.types import ArmChoice, Plan
+from service.experiments.config import Arm, Epsilon, Experiment, ExperimentsFile, PlackettLuce
+from service.experiments.hashing import bucket_ranges, fnv1a32, layer_hash, second_hash, unit_hash
+from service.ranking.plan import ArmSettings, Boost, Explore, Plan, Side
 
 MISSING_UNITS = frozenset({"null", "undefined", "None"})
 """What broken callers send instead of a user id. They would all fall into one arm and skew it."""
 
-
-def fnv1a32(text: str) -> int:
-    """32-bit FNV-1a over the code points of ``text``."""
-    value = 0x811C9DC5
-    for character in text:
-        value = ((value ^ ord(character)) * 0x01000193) & 0xFFFFFFFF
-    return value
-
-
-def unit_hash(seed: str, unit: str) -> float:
-    """A number in [0, 1) in steps of 0.0001: GrowthBook's ``hash(seed, value, version=2)``."""
-    return fnv1a32(str(fnv1a32(seed + unit))) % 10000 / 10000
+_PLANS = 4096
+_NOTHING: Mapping[str, str] = {}
 
 
 class FileExperiments:
     """The port ``Experiments`` over an experiments file."""
 
     def __init__(self, file: ExperimentsFile) -> None:
-        self._layers = {layer.name: layer for layer in file.layers}
+        self.file = file
+        self._layers = {layer.name: [_Split(layer.name, one) for one in layer.experiments] for layer in file.layers}
+        self._plan = lru_cache(_PLANS)(_plan)
 
     @property
     def asks_for_reranking(self) -> bool:
         """Whether any arm wants the head of the list reranked."""
-        return any(arm.rerank_top_n for layer in self._layers.values() for arm in layer.experiment.arms)
+        return any(arm.rerank_top_n for _, _, arm in self.file.arms())
 
-    def assign(self, unit: str, forced: Mapping[str, str]) -> Plan:
-        """See the port. A missing unit gets the control of every layer."""
+    @property
+    def keeps_arms(self) -> bool:
+        """Whether ``assign`` wants to know the arms that units had before."""
+        return any(one.sticky for splits in self._layers.values() for one in splits)
+
+    @property
+    def releases(self) -> Sequence[str]:
+        """Releases that arms pin."""
+        return self.file.releases
+
+    def assign(self, unit: str, forced: Mapping[str, str], now: float, kept: Mapping[str, str] | None = None) -> Plan:
+        """See the port. A missing unit gets the control of every layer, and is not exposed."""
         for name in forced:
             if name not in self._layers:
                 raise InvalidRequest(f"there is no layer {name!r}", field=f"arms.{name}")
         missing = unit in MISSING_UNITS or not unit.strip()
-        choices: list[ArmChoice] = []
-        knowledge, rerank_top_n = True, 0
-        for layer in self._layers.values():
-            arm = _arm(layer, unit, missing, forced.get(layer.name))
-            choices.append(ArmChoice(layer.name, layer.experiment.name, arm.name))
-            if arm.knowledge is not None:
-                knowledge = arm.knowledge == "on"
-            if arm.rerank_top_n is not None:
-                rerank_top_n = arm.rerank_top_n
-        return Plan(tuple(choices), knowledge, rerank_top_n, missing)
+        held_out = not missing and self._is_held_out(unit)
+        found: list[_Choice] = []
+        for layer, splits in self._layers.items():
+            choice = None
+            if layer in forced:
+                choice = _forced(layer, splits, forced[layer])
+            elif not held_out:
+                choice = _chosen(layer, splits, unit, missing, now, kept)
+            if choice is not None:
+                found.append(choice)
+        return self._plan(tuple(found), missing, held_out)
+
+    def _is_held_out(self, unit: str) -> bool:
+        holdout = self.file.holdout
+        return holdout is not None and unit_hash(holdout.seed, unit) < holdout.share
 
 
-def _arm(layer: Layer, unit: str, missing: bool, forced: str | None) -> Arm:
-    arms = layer.experiment.arms
-    if forced is not None:
-        chosen = next((arm for arm in arms if arm.name == forced), None)
-        if chosen is None:
-            raise InvalidRequest(f"layer {layer.name!r} has no arm {forced!r}", field=f"arms.{layer.name}")
-        return chosen
-    return arms[0] if missing else _split(layer.experiment, unit)
+class _Choice:
+    """One arm, taken in one way. Compared by identity: there is one per arm and way."""
+
+    __slots__ = ("arm", "layer", "split", "taken")
+
+    def __init__(self, split: _Split, arm: Arm, how: How) -> None:
+        self.layer, self.split, self.arm = split.layer, split, arm
+        self.taken = ArmTaken(layer=split.layer, experiment=split.experiment.name, arm=arm.name, how=how)
 
 
-def _split(experiment: Experiment, unit: str) -> Arm:
-    """The arm whose range holds the unit's hash; ranges are cumulative in file order."""
-    seed = experiment.seed if experiment.seed is not None else experiment.name
-    at = unit_hash(seed, unit)
-    total = sum(arm.weight for arm in experiment.arms)
-    edge = 0.0
-    for arm in experiment.arms:
-        edge += arm.weight / total
-        if at < edge:
-            return arm
-    # Rounding may leave the last edge a hair below one.
-    return next(arm for arm in reversed(experiment.arms) if arm.weight > 0)
+class _Split:
+    """An experiment with what its arms' ranges come to."""
+
+    def __init__(self, layer: str, experiment: Experiment) -> None:
+        self.layer, self.experiment = layer, experiment
+        self.sticky = experiment.sticky_days > 0
+        self.bucket = _bucket(experiment, experiment.bucket_version)
+        self.slots = experiment.slots
+        self.choices = {how: {arm.name: _Choice(self, arm, how) for arm in experiment.arms} for how in get_args(How)}
+        self._blocking = [_bucket(experiment, version) for version in range(experiment.min_bucket_version)]
+        self._runs = (
+            -math.inf if experiment.start is None else experiment.start.timestamp(),
+            math.inf if experiment.end is None else experiment.end.timestamp(),
+        )
+        self._seed = fnv1a32(experiment.name if experiment.seed is None else experiment.seed)
+        ranges = bucket_ranges(experiment.coverage, [arm.weight for arm in experiment.arms])
+        self._ranges = [(start, end, arm.name) for (start, end), arm in zip(ranges, experiment.arms, strict=True)]
+
+    def runs(self, now: float) -> bool:
+        return self._runs[0] <= now < self._runs[1]
+
+    def arm(self, unit: str) -> str | None:
+        """The arm whose range holds the unit's hash; None for a unit that is not covered."""
+        at = second_hash(self._seed, unit)
+        for start, end, arm in self._ranges:
+            if start <= at < end:
+                return arm
+        return None
+
+    def kept(self, kept: Mapping[str, str]) -> str | None:
+        """The arm that was kept for the unit, if there is one and it still exists."""
+        arm = kept.get(self.bucket) if self.sticky and not self.blocks(kept) else None
+        return arm if arm in self.choices["sticky"] else None
+
+    def blocks(self, kept: Mapping[str, str]) -> bool:
+        """Whether the unit was in a version that is too old to be in this one."""
+        return any(one in kept for one in self._blocking)
+
+
+def _bucket(experiment: Experiment, version: int) -> str:
+    """Name under which a unit's arm is kept."""
+    return f"{experiment.name}__{version}"
+
+
+def _forced(layer: str, splits: list[_Split], name: str) -> _Choice:
+    for split in splits:
+        choice = split.choices["forced"].get(name)
+        if choice is not None:
+            return choice
+    raise InvalidRequest(f"layer {layer!r} has no arm {name!r}", field=f"arms.{layer}")
+
+
+def _chosen(
+    layer: str, splits: list[_Split], unit: str, missing: bool, now: float, kept: Mapping[str, str] | None
+) -> _Choice | None:
+    """GrowthBook's order: forced by name, then the arm that was kept, then slots, then coverage."""
+    running = [one for one in splits if one.runs(now)]
+    if missing:
+        return next(iter(running[0].choices["missing"].values())) if running else None
+    for split in running:
+        named = split.experiment.forced.get(unit)
+        if named is not None:
+            return split.choices["forced"][named]
+    for split in running:
+        before = split.kept(kept or _NOTHING)
+        if before is not None:
+            return split.choices["sticky"][before]
+    slot = layer_hash(layer, unit) if any(one.slots != (0.0, 1.0) for one in running) else 0.0
+    for split in running:
+        if split.slots[0] <= slot < split.slots[1]:
+            arm = split.arm(unit)
+            if arm is None or split.blocks(kept or _NOTHING):
+                return None
+            return split.choices["unread" if split.sticky and kept is None else "split"][arm]
+    return None
+
+
+def _plan(found: tuple[_Choice, ...], missing: bool, held_out: bool) -> Plan:
+    def merged(instead: str = "", arm: Arm | None = None) -> ArmSettings:
+        """Settings of all layers, with another arm in one of them."""
+        settings = ArmSettings()
+        for one in found:
+            settings = _settings(arm if arm is not None and one.layer == instead else one.arm).over(settings)
+        return settings
+
+    def side(one: _Choice, name: str) -> Side:
+        arm = one.split.experiment.arm(name)
+        assert arm is not None, "checked when the file was read"
+        return Side(name, merged(one.layer, arm))
+
+    pairs = [(one, one.arm.interleave) for one in found if one.arm.interleave is not None]
+    return Plan(
+        arms=tuple(one.taken for one in found),
+        settings=merged(),
+        teams=next(((side(one, first), side(one, second)) for one, (first, second) in pairs), None),
+        shadow=next((side(one, one.arm.shadow) for one in found if one.arm.shadow is not None), None),
+        keep={
+            one.split.bucket: (one.arm.name, one.split.experiment.sticky_days)
+            for one in found
+            if one.split.sticky and one.taken.how == "split"
+        },
+        unit_missing=missing,
+        held_out=held_out,
+    )
+
+
+def _settings(arm: Arm) -> ArmSettings:
+    return ArmSettings(
+        release=arm.release,
+        knowledge=None if arm.knowledge is None else arm.knowledge == "on",
+        rerank_top_n=arm.rerank_top_n,
+        explore=None if arm.explore is None else _explore(arm.explore),
+        exclude_seen=arm.exclude_seen,
+        boosts=None if arm.boosts is None else tuple(Boost(one.field, one.value, one.add) for one in arm.boosts),
+    )
+
+
+def _explore(wanted: Epsilon | PlackettLuce) -> Explore:
+    amount = wanted.epsilon if isinstance(wanted, Epsilon) else wanted.temperature
+    return Explore(wanted.kind, amount, wanted.positions)

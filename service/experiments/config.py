@@ -1,33 +1,46 @@
-"""The experiments file: layers, one experiment each, and its arms. An arm is data, never code.
+"""The experiments file: layers, the experiments that share each, and their arms. An arm is data, never code.
 
 Example::
+
+    [holdout]                             # these units are in no experiment
+    share = 0.02
 
     [[layers]]
     name = "ranking"
 
-    [layers.experiment]
-    name = "knowledge-2026-10"
+    [[layers.experiments]]
+    name = "knowledge-2026-11"
+    slots = [0.0, 0.5]                    # of the layer's units; another experiment may have the rest
+    coverage = 0.1                        # of those: raise it to ramp up, nobody moves from arm to arm
+    start = 2026-11-01T00:00:00Z
+    forced = { "tester-1" = "knowledge" }
 
-    [[layers.experiment.arms]]        # the first arm is the control
+    [[layers.experiments.arms]]           # the first arm is the control
     name = "plain"
-    weight = 50
+    weight = 0.5
     knowledge = "off"
 
-    [[layers.experiment.arms]]
+    [[layers.experiments.arms]]
     name = "knowledge"
-    weight = 50
-    rerank_top_n = 20
+    weight = 0.5
+    shadow = "plain"
 """
 
 from __future__ import annotations
 
 import tomllib
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+SETTINGS = ("release", "knowledge", "rerank_top_n", "explore", "exclude_seen", "boosts", "interleave")
+"""What an arm can set. Each belongs to one layer: two layers that set the same would overrule each other."""
 
 
 class ExperimentsError(ValueError):
@@ -38,40 +51,151 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class Epsilon(_Frozen):
+    """Each of the first ``positions`` is, with this probability, any of the items that are left."""
+
+    kind: Literal["epsilon"]
+    epsilon: Annotated[float, Field(gt=0, le=1)]
+    positions: Annotated[int, Field(ge=1, le=200)] = 10
+
+
+class PlackettLuce(_Frozen):
+    """The first ``positions`` are drawn one after the other by softmax of logit / ``temperature``."""
+
+    kind: Literal["plackett-luce"]
+    temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
+    positions: Annotated[int, Field(ge=1, le=200)] = 10
+
+
+class Boost(_Frozen):
+    """``add`` to the log-odds of the items that have ``value`` in the schema's field ``field``."""
+
+    field: Name
+    value: str
+    add: Annotated[float, Field(ge=-20, le=20)]
+
+
 class Arm(_Frozen):
-    """One arm. ``weight`` is relative to the other arms'. What an arm does not set, another layer may set."""
+    """One arm. What it does not set, another layer may set.
+
+    weight        share of the experiment; relative to the other arms'
+    release       id of a published release that answers instead of the live one: another model, other knowledge
+    knowledge     "off": the same model without anybody's knowledge
+    rerank_top_n  how much of the head the reranker sees
+    explore       how the order is drawn, with propensities
+    exclude_seen  items of the user's history come last
+    boosts        added to log-odds before ordering
+    interleave    the names of two arms of the experiment whose orders are merged by team draft
+    shadow        an arm of the experiment whose scores of the same candidates are logged
+    """
 
     name: Name
     weight: Annotated[float, Field(ge=0)]
+    release: Name | None = None
     knowledge: Literal["on", "off"] | None = None
     rerank_top_n: Annotated[int, Field(ge=0, le=200)] | None = None
+    explore: Annotated[Epsilon | PlackettLuce, Field(discriminator="kind")] | None = None
+    exclude_seen: bool | None = None
+    boosts: Annotated[tuple[Boost, ...], Field(strict=False)] | None = None
+    interleave: Annotated[tuple[Name, Name], Field(strict=False)] | None = None
+    shadow: Name | None = None
 
 
 class Experiment(_Frozen):
-    """Arms in the order of their ranges; the first is the control. ``seed`` changes who is in which arm."""
+    """Arms in the order of their ranges; the first is the control.
+
+    seed                changes who is in which arm; the name if absent
+    slots               [from, to) of the layer's units, by a hash of their own
+    coverage            of the units in ``slots``; the others are not in the experiment
+    start, end          outside them nobody is in it
+    forced              arms of units that are named; they are not analysed
+    sticky_days         how long a unit keeps its arm although weights or coverage change; 0: it does not
+    bucket_version      raise it to forget all sticky arms
+    min_bucket_version  units that were in an older version are not in the experiment
+    """
 
     name: Name
     seed: str | None = None
+    slots: Annotated[tuple[Share, Share], Field(strict=False)] = (0.0, 1.0)
+    coverage: Share = 1.0
+    start: AwareDatetime | None = None
+    end: AwareDatetime | None = None
+    forced: dict[Annotated[str, Field(min_length=1)], Name] = {}
+    sticky_days: Annotated[float, Field(ge=0, le=3650)] = 0.0
+    bucket_version: Annotated[int, Field(ge=0)] = 0
+    min_bucket_version: Annotated[int, Field(ge=0)] = 0
     arms: Annotated[tuple[Arm, ...], Field(min_length=1, strict=False)]
 
     @model_validator(mode="after")
-    def _arms_fit(self) -> Experiment:
-        names = [arm.name for arm in self.arms]
-        if len(set(names)) != len(names):
-            raise ValueError(f"experiment {self.name!r} repeats an arm")
-        if sum(arm.weight for arm in self.arms) <= 0:
-            raise ValueError(f"experiment {self.name!r} gives no arm any weight")
+    def _fits(self) -> Experiment:
+        problem = _problem(self)
+        if problem:
+            raise ValueError(f"experiment {self.name!r} {problem}")
         return self
+
+    def arm(self, name: str) -> Arm | None:
+        return next((one for one in self.arms if one.name == name), None)
+
+    def runs(self, now: datetime) -> bool:
+        return (self.start is None or now >= self.start) and (self.end is None or now < self.end)
+
+
+def _problem(experiment: Experiment) -> str:
+    names = {arm.name for arm in experiment.arms}
+    if len(names) != len(experiment.arms):
+        return "repeats an arm"
+    if sum(arm.weight for arm in experiment.arms) <= 0:
+        return "gives no arm any weight"
+    if experiment.slots[0] >= experiment.slots[1]:
+        return f"has no units in slots {list(experiment.slots)}"
+    if experiment.start and experiment.end and experiment.start >= experiment.end:
+        return "ends before it starts"
+    if experiment.min_bucket_version > experiment.bucket_version:
+        return "excludes its own bucket_version"
+    for arm in experiment.arms:
+        others = names - {arm.name}
+        for what, wanted in (("interleaves", set(arm.interleave or ())), ("shadows", {arm.shadow} - {None})):
+            if dangling := wanted - others:
+                return f"has an arm {arm.name!r} that {what} {', '.join(sorted(map(str, dangling)))}, not another arm"
+        if arm.interleave and arm.interleave[0] == arm.interleave[1]:
+            return f"has an arm {arm.name!r} that interleaves an arm with itself"
+        if arm.interleave and (arm.explore or any(_draws(experiment, one) for one in arm.interleave)):
+            return f"has an arm {arm.name!r} that both interleaves and draws: its teams could not be told apart"
+        if isinstance(arm.explore, PlackettLuce) and arm.rerank_top_n:
+            return f"has an arm {arm.name!r} that reranks what it then draws by score"
+    if dangling := set(experiment.forced.values()) - names:
+        return f"forces units into {', '.join(sorted(dangling))}, which are not its arms"
+    return ""
+
+
+def _draws(experiment: Experiment, name: str) -> bool:
+    arm = experiment.arm(name)
+    return arm is not None and (arm.explore is not None or arm.interleave is not None)
 
 
 class Layer(_Frozen):
-    """Layers split independently of each other; a unit is in one arm of every layer."""
+    """Layers split independently of each other; a unit is in at most one experiment of a layer."""
 
     name: Name
-    experiment: Experiment
+    experiments: Annotated[tuple[Experiment, ...], Field(strict=False)]
+
+    @model_validator(mode="after")
+    def _experiments_fit(self) -> Layer:
+        for one, other in pairwise(sorted(self.experiments, key=lambda each: each.slots)):
+            if other.slots[0] < one.slots[1]:
+                raise ValueError(f"experiments {one.name!r} and {other.name!r} of layer {self.name!r} share slots")
+        return self
+
+
+class Holdout(_Frozen):
+    """Units that are in no experiment, to compare everything that was launched with."""
+
+    share: Share
+    seed: str = "holdout"
 
 
 class ExperimentsFile(_Frozen):
+    holdout: Holdout | None = None
     layers: Annotated[tuple[Layer, ...], Field(strict=False)]
 
     @model_validator(mode="after")
@@ -79,25 +203,30 @@ class ExperimentsFile(_Frozen):
         names = [layer.name for layer in self.layers]
         if len(set(names)) != len(names):
             raise ValueError("a layer is repeated")
-        for setting in ("knowledge", "rerank_top_n"):
-            owners = [
-                layer.name
-                for layer in self.layers
-                if any(getattr(arm, setting) is not None for arm in layer.experiment.arms)
-            ]
+        experiments = [one.name for layer in self.layers for one in layer.experiments]
+        if len(set(experiments)) != len(experiments):
+            raise ValueError("an experiment is repeated")
+        for setting in SETTINGS:
+            owners = [layer.name for layer in self.layers if setting in _set_by(layer)]
             if len(owners) > 1:
                 raise ValueError(f"{setting} is set by more than one layer: {', '.join(owners)}")
         return self
 
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """Releases that arms pin."""
+        return tuple(sorted({arm.release for _, _, arm in self.arms() if arm.release is not None}))
 
-DEFAULT = ExperimentsFile(
-    layers=(
-        Layer(
-            name="ranking",
-            experiment=Experiment(name="default", arms=(Arm(name="knowledge", weight=1.0, knowledge="on"),)),
-        ),
-    )
-)
+    def arms(self) -> list[tuple[Layer, Experiment, Arm]]:
+        return [(layer, one, arm) for layer in self.layers for one in layer.experiments for arm in one.arms]
+
+
+def _set_by(layer: Layer) -> set[str]:
+    arms = [arm for one in layer.experiments for arm in one.arms]
+    return {setting for setting in SETTINGS if any(getattr(arm, setting) is not None for arm in arms)}
+
+
+DEFAULT = ExperimentsFile(layers=())
 """Everybody gets the full model."""
 
 
@@ -106,9 +235,17 @@ def read_experiments(path: Path | None) -> ExperimentsFile:
     if path is None:
         return DEFAULT
     try:
-        return ExperimentsFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return parse_experiments(path.read_bytes())
+    except (OSError, ExperimentsError) as error:
         raise ExperimentsError(f"experiments file {path}: {error}") from error
+
+
+def parse_experiments(raw: bytes) -> ExperimentsFile:
+    """The experiments of a file's bytes. ExperimentsError if they are not valid."""
+    try:
+        return ExperimentsFile.model_validate(tomllib.loads(raw.decode()))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ExperimentsError(str(error)) from error
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-        raise ExperimentsError(f"experiments file {path}: {'; '.join(lines)}") from error
+        raise ExperimentsError("; ".join(lines)) from error

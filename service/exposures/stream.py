@@ -1,4 +1,4 @@
-"""Writes exposures to their capped stream, behind the back of the requests.
+"""Writes exposures to their capped stream, and arms that units keep, behind the back of the requests.
 
 Knows a bounded queue and a background task. A request only ever appends to the queue.
 """
@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from models.contract.exposures import Exposure
@@ -22,6 +22,8 @@ BATCH = 200
 WRITE_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 """Exposures per write, how long one write may take, and the pause after one that failed."""
+
+_DAY_SECONDS = 86_400
 
 log = logging.getLogger(__name__)
 
@@ -42,23 +44,23 @@ class ExposureLog:
 
     def __init__(self, link: Link, keys: Keys, telemetry: Telemetry, *, capacity: int, stream_max: int) -> None:
         self._link = link
-        self._stream = keys.exposures
+        self._keys = keys
         self._telemetry = telemetry
         self._capacity = capacity
         self._stream_max = stream_max
-        self._queue: deque[Exposure] = deque()
+        self._queue: deque[tuple[Exposure, Mapping[str, tuple[str, float]]]] = deque()
         self._offered = asyncio.Event()
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failing = ""
         self.dropped = 0
 
-    def offer(self, exposure: Exposure) -> None:
+    def offer(self, exposure: Exposure, keep: Mapping[str, tuple[str, float]]) -> None:
         """See the port. When the queue is full the new exposure is dropped: those that wait are nearer to Redis."""
         if len(self._queue) >= self._capacity:
             self._drop(1, "queue_full")
             return
-        self._queue.append(exposure)
+        self._queue.append((exposure, keep))
         self._offered.set()
 
     @property
@@ -99,7 +101,7 @@ class ExposureLog:
         """Write one batch. What was not acknowledged stays queued, so an outage shorter than the queue loses nothing;
         a batch whose acknowledgement was lost is written twice, and ``request_id`` tells."""
         batch = [self._queue[at] for at in range(min(BATCH, len(self._queue)))]
-        commands = [self._command(one) for one in batch]
+        commands = [command for exposure, keep in batch for command in self._commands(exposure, keep)]
         try:
             replies = await self._link.round_trip(commands, Deadline(WRITE_SECONDS))
         except RedisUnavailable as error:
@@ -113,9 +115,15 @@ class ExposureLog:
         self._telemetry.exposures_written.inc(len(batch))
         return True
 
-    def _command(self, exposure: Exposure) -> Command:
+    def _commands(self, exposure: Exposure, keep: Mapping[str, tuple[str, float]]) -> list[Command]:
         fields = [cell for pair in exposure.to_stream().items() for cell in pair]
-        return ("XADD", self._stream, "MAXLEN", "~", self._stream_max, "*", *fields)
+        commands: list[Command] = [("XADD", self._keys.exposures, "MAXLEN", "~", self._stream_max, "*", *fields)]
+        if keep:
+            arms = self._keys.unit_arms(exposure.unit)
+            # The first arm stays, whatever a request that ran at the same time came to.
+            commands += [("HSETNX", arms, bucket, arm) for bucket, (arm, _) in keep.items()]
+            commands.append(("EXPIRE", arms, max(int(days * _DAY_SECONDS) for _, days in keep.values())))
+        return commands
 
     def _failed(self, reason: str) -> bool:
         if not self._failing:

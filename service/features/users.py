@@ -32,12 +32,15 @@ class RedisUserFeatures:
         self._keys = keys
         self._telemetry = telemetry
 
-    async def fetch(self, user_id: str, spaces: Sequence[Space], history_length: int, deadline: Deadline) -> UserState:
+    async def fetch(
+        self, user_id: str, spaces: Sequence[Space], history_length: int, deadline: Deadline, unit: str | None = None
+    ) -> UserState:
         """See the port. Only the last ``history_length`` events travel, however long the history is."""
         commands: list[Command] = [
             ("GETRANGE", self._keys.user_history(user_id), -history_length * EVENT_BYTES, -1),
             ("GET", self._keys.user_profile(user_id)),
             *(("GET", self._keys.user_knowledge(user_id, space.fingerprint)) for space in spaces),
+            *(() if unit is None else [("HGETALL", self._keys.unit_arms(unit))]),
         ]
         try:
             replies = await self._link.round_trip(commands, deadline)
@@ -53,14 +56,17 @@ class RedisUserFeatures:
         refused: set[str] = set()
         events = self._events(user_id, replies[0], refused)
         features = self._profile(user_id, replies[1], refused)
-        records = [
-            self._knowledge(user_id, space, reply, refused) for space, reply in zip(spaces, replies[2:], strict=True)
-        ]
+        stored = replies[2 : 2 + len(spaces)]
+        records = [self._knowledge(user_id, space, reply, refused) for space, reply in zip(spaces, stored, strict=True)]
+        kept = replies[2 + len(spaces) :]
         return UserState(
             features=features,
             events=events,
-            knowledge={space.name: record for space, record in zip(spaces, records, strict=True) if record is not None},
-            known=any(bool(reply) for reply in replies),
+            knowledge={
+                space.fingerprint: record for space, record in zip(spaces, records, strict=True) if record is not None
+            },
+            known=any(bool(reply) for reply in replies[: 2 + len(spaces)]),
+            kept=_kept(kept[0]) if kept else None,
             refused=frozenset(refused),
         )
 
@@ -114,6 +120,13 @@ def _fits(record: KnowledgeRecord, space: Space) -> bool:
     rows, dim = record.vectors.shape
     countable = rows == 1 or (rows > 1 and space.rows > 1)
     return countable and dim == space.dim and bool(np.isfinite(record.vectors).all())
+
+
+def _kept(reply: Any) -> dict[str, str] | None:
+    """Arms by bucket; None if the reply is none that can be read."""
+    if not isinstance(reply, dict):
+        return None
+    return {bucket.decode(errors="replace"): arm.decode(errors="replace") for bucket, arm in reply.items()}
 
 
 def _is_wrong_type(reply: Any) -> bool:

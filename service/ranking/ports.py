@@ -12,7 +12,8 @@ from models.contract.events import Interaction
 from models.contract.exposures import Exposure
 from models.contract.knowledge import Space
 from service.ranking.deadline import Deadline
-from service.ranking.types import Plan, RankRequest, Release, UserState
+from service.ranking.plan import Plan
+from service.ranking.types import RankRequest, Release, UserState
 
 
 class LiveRelease(Protocol):
@@ -20,19 +21,38 @@ class LiveRelease(Protocol):
         """The release that is served now, None before the first one is loaded."""
         ...
 
+    def pinned(self, release: str) -> Release | None:
+        """A release that an arm names, live or not; None if it is not loaded."""
+        ...
+
 
 class Experiments(Protocol):
-    def assign(self, unit: str, forced: Mapping[str, str]) -> Plan:
-        """Arms of a unit; pure. InvalidRequest with field ``arms.<layer>`` if ``forced`` names what does not exist."""
+    @property
+    def keeps_arms(self) -> bool:
+        """Whether ``assign`` wants to know the arms that units had before."""
+        ...
+
+    @property
+    def releases(self) -> Sequence[str]:
+        """Releases that arms pin."""
+        ...
+
+    def assign(self, unit: str, forced: Mapping[str, str], now: float, kept: Mapping[str, str] | None = None) -> Plan:
+        """Arms of a unit at a time (unix seconds), which keeps the arms in ``kept``; pure. None: they are not known.
+
+        InvalidRequest with field ``arms.<layer>`` if ``forced`` names what does not exist.
+        """
         ...
 
 
 class UserFeatures(Protocol):
-    async def fetch(self, user_id: str, spaces: Sequence[Space], history_length: int, deadline: Deadline) -> UserState:
+    async def fetch(
+        self, user_id: str, spaces: Sequence[Space], history_length: int, deadline: Deadline, unit: str | None = None
+    ) -> UserState:
         """Everything stored about a user, in one round trip. FeatureReadError if it cannot be read in time.
 
         Knowledge is read in each of ``spaces``, without any not at all; what is refused in one space leaves the
-        others. Nothing stored is not an error: ``known`` is false.
+        others. Nothing stored is not an error: ``known`` is false. With a ``unit`` its kept arms are read too.
         """
         ...
 
@@ -55,6 +75,7 @@ class Reranker(Protocol):
 
 
 class Exposures(Protocol):
-    def offer(self, exposure: Exposure) -> None:
-        """Log an exposure some time later. Never waits, never raises."""
+    def offer(self, exposure: Exposure, keep: Mapping[str, tuple[str, float]]) -> None:
+        """Log an exposure some time later, and keep its unit's arms: names of buckets with arm and days. Never waits,
+        never raises."""
         ...

@@ -5,28 +5,26 @@ Knows the order of the steps and the ladder by which a request degrades. Each st
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 
-from models.contract.encoding import Tensors, UserBatch, encode, without_knowledge
-from models.contract.exposures import Exposure, history_digest
+from models.contract.encoding import without_knowledge
 from models.contract.items import IntArray
 from models.contract.knowledge import FloatArray
 from service.errors import FeatureReadError, RerankError, ScoringError, Unavailable
+from service.ranking.counting import count, knowledge_of
 from service.ranking.deadline import Deadline
+from service.ranking.exposing import Shadows, exposure_of
+from service.ranking.ordering import Order, dice, drafted, drawn
+from service.ranking.plan import ArmSettings, Plan, Side
 from service.ranking.ports import Experiments, Exposures, LiveRelease, Reranker, UserFeatures
-from service.ranking.slate import Slate, count_knowledge, distinct
-from service.ranking.types import (
-    LADDER,
-    KnowledgeCount,
-    Plan,
-    RankAnswer,
-    RankRequest,
-    Release,
-    UserState,
-)
+from service.ranking.scored import Scored, prepared, scored
+from service.ranking.slate import distinct
+from service.ranking.stopwatch import Stopwatch
+from service.ranking.types import LADDER, RankAnswer, RankRequest, Release, UserState
 from service.telemetry import Telemetry
 
 FEATURE_SHARE = 0.6
@@ -53,162 +51,194 @@ class Ranker:
         self._experiments = experiments
         self._users = users
         self._reranker = reranker
-        self._exposures = exposures
         self._telemetry = telemetry
         self._clock = clock
+        self._shadows = Shadows(exposures, telemetry)
 
     async def rank(self, request: RankRequest, deadline: Deadline) -> RankAnswer:
         """Order the candidates of a request. Unavailable without a release, InvalidRequest for arms that do not exist.
 
         Whatever else goes wrong takes a lower step of the ladder and says so in ``degraded``.
         """
-        watch = _Stopwatch()
-        words: set[str] = set()
-        release = self._live.current()
-        if release is None:
+        watch, words, now = Stopwatch(), set[str](), self._clock()
+        live = self._live.current()
+        if live is None:
             raise Unavailable("no release is loaded", code="no_release", retry_after_ms=1000)
-        plan = self._experiments.assign(request.user_id, request.arms)
-
-        user = await self._user(request.user_id, release, plan, deadline, words)
+        plan, user = await self._plan_and_user(request, live, now, deadline, words)
         watch.lap("features")
 
-        slate = Slate.gather(release, distinct(request.candidates))
-        tensors = _tensors(release, slate, user, plan)
-        scores = await self._scores(release, slate, tensors, deadline, words)
-        baseline = await self._without_knowledge(request, release, plan, tensors, scores, deadline, words)
+        # One arm's settings, or those of two whose orders are to be interleaved.
+        sides = plan.teams or (Side("", plan.settings),)
+        found = [await self._scored(request, one.settings, live, user, deadline, words) for one in sides]
+        baseline = await self._without_knowledge(request, found[0], deadline, words)
         watch.lap("score")
 
-        order = np.argsort(-scores, kind="stable")
-        order = await self._rerank(request, plan, slate, order, deadline, words)
+        orders = [await self._rerank(request, one, deadline, words) for one in found]
+        shown = _composed(request, found, orders)
         watch.lap("rerank")
 
-        knowledge = count_knowledge(release, slate, user, self._clock()) if plan.knowledge else KnowledgeCount()
-        shown = order[: request.top_k]
+        positions = shown.positions[: request.top_k]
         answer = RankAnswer(
             request_id=request.request_id,
-            ids=tuple(slate.candidates[at].id for at in shown.tolist()),
-            scores=tuple(scores[shown].tolist()),
-            without_knowledge=None if baseline is None else tuple(baseline[shown].tolist()),
-            manifest=release.manifest,
-            choices=plan.choices,
-            knowledge=knowledge,
+            ids=tuple(found[0].slate.candidates[at].id for at in positions.tolist()),
+            scores=tuple(_scores(shown, found)[positions].tolist()),
+            without_knowledge=None if baseline is None else tuple(baseline[positions].tolist()),
+            manifest=found[0].release.manifest,
+            arms=plan.arms,
+            knowledge=knowledge_of(found[0], user, now),
             degraded=tuple(word for word in LADDER if word in words),
             timing_ms=watch.finish(deadline.elapsed()),
         )
-        self._count(request, slate, user, answer, plan)
-        self._exposures.offer(self._exposure(request, answer, slate, shown, user, plan))
+        count(self._telemetry, request, found[0], user, answer, plan)
+        if not plan.unit_missing:
+            exposure = exposure_of(request, answer, found[0], shown, user, plan, now)
+            self._shadows.offer(exposure, plan, self._shadow(request, plan, live, user), positions)
         return answer
 
-    async def _user(self, user_id: str, release: Release, plan: Plan, deadline: Deadline, words: set[str]) -> UserState:
-        """Stored features and knowledge of the user; without them if they cannot be read in time."""
-        spaces = release.user_spaces if plan.knowledge else ()
-        share = deadline.share(FEATURE_SHARE)
+    async def close(self) -> None:
+        """Wait until every answered request was offered to the exposure log."""
+        await self._shadows.close()
+
+    async def _plan_and_user(
+        self, request: RankRequest, live: Release, now: float, deadline: Deadline, words: set[str]
+    ) -> tuple[Plan, UserState]:
+        """The arms, and what is stored of the user. If arms are kept, what is stored comes first."""
+        experiments = self._experiments
+        unit = request.user_id if request.unit is None else request.unit
+        if experiments.keeps_arms:
+            every = [live, *filter(None, map(self._live.pinned, experiments.releases))]
+            user = await self._user(request.user_id, every, every, deadline, words, unit)
+            return experiments.assign(unit, request.arms, now, user.kept), user
+        plan = experiments.assign(unit, request.arms, now)
+        releases = [(self._release(one, live, words), one.uses_knowledge) for one in plan.ranked_with]
+        knowing = [release for release, uses_knowledge in releases if uses_knowledge]
+        return plan, await self._user(request.user_id, [one for one, _ in releases], knowing, deadline, words)
+
+    async def _user(
+        self,
+        user_id: str,
+        releases: Sequence[Release],
+        knowing: Sequence[Release],
+        deadline: Deadline,
+        words: set[str],
+        unit: str | None = None,
+    ) -> UserState:
+        """Stored features of the user for ``releases`` and knowledge for those ``knowing``; without them if they cannot
+        be read in time."""
+        if not user_id:
+            return UserState()
+        spaces = list({space.fingerprint: space for one in knowing for space in one.user_spaces}.values())
+        length = max(one.schema.history_length for one in releases)
         try:
-            user = await self._users.fetch(user_id, spaces, release.schema.history_length, share)
+            user = await self._users.fetch(user_id, spaces, length, deadline.share(FEATURE_SHARE), unit)
         except FeatureReadError:
             words.update({"no_features", "no_knowledge"} if spaces else {"no_features"})
             return UserState()
         words.update(user.refused)
         return user
 
-    async def _scores(
-        self, release: Release, slate: Slate, tensors: Tensors, deadline: Deadline, words: set[str]
-    ) -> FloatArray:
-        """float32 [C] by the model; by the items' priors if the model fails or the time is already spent."""
-        if not deadline.spent:
-            try:
-                return await release.scorer.score(tensors)
-            except ScoringError:
-                pass  # the scorer has logged why
-        words.add("prior_order")
-        return slate.priors()
+    def _release(self, settings: ArmSettings, live: Release, words: set[str]) -> Release:
+        if settings.release is None or settings.release == live.id:
+            return live
+        pinned = self._live.pinned(settings.release)
+        if pinned is None:
+            words.add("not_pinned")
+        return pinned or live
 
-    async def _without_knowledge(
+    async def _scored(
         self,
         request: RankRequest,
-        release: Release,
-        plan: Plan,
-        tensors: Tensors,
-        scores: FloatArray,
+        settings: ArmSettings,
+        live: Release,
+        user: UserState,
         deadline: Deadline,
         words: set[str],
+    ) -> Scored:
+        """Candidates by the model; by the items' priors if the model fails or the time is already spent."""
+        release = self._release(settings, live, words)
+        slate, tensors = prepared(settings, release, distinct(request.candidates), user)
+        scores = None
+        if not deadline.spent:
+            with contextlib.suppress(ScoringError):  # the scorer has logged why
+                scores = await release.scorer.score(tensors)
+        if scores is None:
+            words.add("prior_order")
+        return scored(settings, release, slate, tensors, scores, user)
+
+    async def _without_knowledge(
+        self, request: RankRequest, found: Scored, deadline: Deadline, words: set[str]
     ) -> FloatArray | None:
         """float32 [C]: the scores as if no knowledge existed, if the request asks what knowledge changed."""
         if not request.explain:
             return None
-        if "prior_order" not in words and not deadline.spent:
-            if not plan.knowledge:
-                return scores
+        if found.by_model and not deadline.spent:
+            if not found.settings.uses_knowledge:
+                return found.scores
             try:
-                return await release.scorer.score({**tensors, **without_knowledge(tensors)})
+                tensors = {**found.tensors, **without_knowledge(found.tensors)}
+                return await found.release.scorer.score(tensors)
             except ScoringError:
                 pass
         words.add("no_explain")
         return None
 
-    async def _rerank(
-        self, request: RankRequest, plan: Plan, slate: Slate, order: IntArray, deadline: Deadline, words: set[str]
-    ) -> IntArray:
+    async def _rerank(self, request: RankRequest, found: Scored, deadline: Deadline, words: set[str]) -> IntArray:
         """The order with its head rearranged, or unchanged if nobody asks for it or the reranker gives no verdict."""
-        top_n = self._head_length(request, plan)
+        order, top_n = found.order, self._head_length(request, found.settings)
         head = order[:top_n]
         if len(head) == 0:
             return order
         try:
             if deadline.spent:
                 raise RerankError("no time left")
-            ids = [slate.candidates[at].id for at in head.tolist()]
+            ids = [found.slate.candidates[at].id for at in head.tolist()]
             positions = _permutation(await self._reranker.rerank(request, ids, deadline), len(head))
         except RerankError:
             words.add("no_rerank")
             return order
         return np.concatenate([head[positions], order[top_n:]])
 
-    def _head_length(self, request: RankRequest, plan: Plan) -> int:
+    def _head_length(self, request: RankRequest, settings: ArmSettings) -> int:
+        wanted = settings.rerank_top_n or 0
         if request.rerank == "force":
-            return plan.rerank_top_n or FORCED_TOP_N
-        return plan.rerank_top_n if request.rerank == "auto" and self._reranker.configured else 0
+            return wanted or FORCED_TOP_N
+        return wanted if request.rerank == "auto" and self._reranker.configured else 0
 
-    def _exposure(
-        self, request: RankRequest, answer: RankAnswer, slate: Slate, shown: IntArray, user: UserState, plan: Plan
-    ) -> Exposure:
-        items = [slate.candidates[at] for at in shown.tolist()]
-        return Exposure(
-            request_id=request.request_id,
-            user_id=request.user_id,
-            time_ms=int(self._clock() * 1000),
-            release=answer.manifest.id,
-            arms={choice.layer: choice.arm for choice in plan.choices},
-            knowledge=plan.knowledge,
-            degraded=answer.degraded,
-            items=answer.ids,
-            scores=answer.scores,
-            item_features={item.id: dict(item.features) for item in items if item.features},
-            history_events=len(user.events),
-            history_digest=history_digest(user.events),
-        )
+    def _shadow(
+        self, request: RankRequest, plan: Plan, live: Release, user: UserState
+    ) -> Callable[[], Awaitable[FloatArray]] | None:
+        """What makes scores [C] of the arm in the shadow, if there is one. They have all the time they need."""
+        if plan.shadow is None:
+            return None
+        settings = plan.shadow.settings
 
-    def _count(self, request: RankRequest, slate: Slate, user: UserState, answer: RankAnswer, plan: Plan) -> None:
-        count = self._telemetry
-        for word in answer.degraded:
-            count.degraded.labels(word).inc()
-        for stage, milliseconds in answer.timing_ms.items():
-            count.stage_seconds.labels(stage).observe(milliseconds / 1000.0)
-        if not user.known and "no_features" not in answer.degraded:
-            count.unknown_users.inc()
-        if plan.unit_missing:
-            count.missing_units.inc()
-        count.unknown_candidates.inc(slate.unknown)
-        count.duplicate_candidates.inc(len(request.candidates) - len(slate.candidates))
-        count.knowledge.labels("fresh").inc(answer.knowledge.fresh)
-        count.knowledge.labels("stale").inc(answer.knowledge.stale)
-        count.knowledge.labels("missing").inc(answer.knowledge.missing)
+        async def score() -> FloatArray:
+            release = self._release(settings, live, set())
+            slate, tensors = prepared(settings, release, distinct(request.candidates), user)
+            return scored(settings, release, slate, tensors, await release.scorer.score(tensors), user).scores
+
+        return score
 
 
-def _tensors(release: Release, slate: Slate, user: UserState, plan: Plan) -> Tensors:
-    vectors = {name: record.vectors for name, record in user.knowledge.items()}
-    batch = UserBatch.single(release.schema, release.table, user.features, user.events, vectors)
-    return encode(release.schema, release.table, batch, slate.items, knowledge=plan.knowledge)
+def _composed(request: RankRequest, found: Sequence[Scored], orders: Sequence[IntArray]) -> Order:
+    """The order that is shown: as it is, with its head drawn, or two merged."""
+    if len(orders) == 2:
+        count = len(orders[0]) if request.top_k is None else request.top_k
+        return drafted(orders[0], orders[1], count, dice(request.request_id))
+    one = found[0]
+    if one.settings.explore is None:
+        return Order(orders[0])
+    return drawn(orders[0], one.scores, one.settings.explore, one.last, dice(request.request_id))
+
+
+def _scores(shown: Order, found: Sequence[Scored]) -> FloatArray:
+    """Scores [C] by which candidates came to their positions: the picking team's, if there were two."""
+    scores = found[0].scores
+    if shown.teams:
+        scores = scores.copy()
+        second = shown.positions[: len(shown.teams)][np.asarray(shown.teams, bool)]
+        scores[second] = found[1].scores[second]
+    return scores
 
 
 def _permutation(positions: Sequence[int], length: int) -> IntArray:
@@ -216,22 +246,3 @@ def _permutation(positions: Sequence[int], length: int) -> IntArray:
     if sorted(positions) != list(range(length)):
         raise RerankError("the reranker's answer is not a permutation of the head")
     return np.asarray(positions, np.int64)
-
-
-class _Stopwatch:
-    """Milliseconds per step of one request. The total counts from the request's arrival, so it exceeds their sum."""
-
-    __slots__ = ("_last", "_taken")
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-        self._taken: dict[str, float] = {}
-
-    def lap(self, step: str) -> None:
-        now = time.perf_counter()
-        self._taken[step] = round((now - self._last) * 1000.0, 3)
-        self._last = now
-
-    def finish(self, total: float) -> dict[str, float]:
-        """With the ``total`` in seconds."""
-        return {**self._taken, "total": round(total * 1000.0, 3)}

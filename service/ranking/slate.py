@@ -66,7 +66,7 @@ def count_knowledge(release: Release, slate: Slate, user: UserState, now: float)
     fresh = int(np.count_nonzero(expires > now))
     stale = expires.size - fresh - missing
     for space in release.user_spaces:
-        record = user.knowledge.get(space.name)
+        record = user.knowledge.get(space.fingerprint)
         if record is None:
             missing += 1
         elif record.is_fresh(now):

@@ -14,15 +14,17 @@ import numpy as np
 from models.contract.artifact import ReleaseManifest
 from models.contract.encoding import Tensors
 from models.contract.events import EVENT_DTYPE, EventArray
+from models.contract.exposures import ArmTaken
 from models.contract.items import ItemTable
 from models.contract.knowledge import FloatArray, KnowledgeRecord, Space
 from models.contract.schema import FeatureSchema
 
 RerankMode = Literal["auto", "off", "force"]
 
-LADDER = ("no_rerank", "no_knowledge", "no_features", "prior_order", "no_explain")
+LADDER = ("not_pinned", "no_rerank", "no_knowledge", "no_features", "prior_order", "no_explain")
 """Words of ``degraded``, in the order in which they are reported.
 
+``not_pinned``    the arm names a release that is not loaded, and the live one answered
 ``no_rerank``     the head was to be reranked and keeps the model's order
 ``no_knowledge``  the user's knowledge could not be read, or a record of it was refused; nothing stored is no reason to
                   say it, and the user's other records and the knowledge of the items, which lies in memory, may still
@@ -43,11 +45,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class RankRequest:
-    """A valid request. ``arms`` forces arms by layer; ``top_k`` None answers every candidate."""
+    """A valid request. ``arms`` forces arms by layer; ``top_k`` None answers every candidate. ``unit`` is who is split
+    into arms, if not the user."""
 
     request_id: str
     user_id: str
     candidates: tuple[Candidate, ...]
+    unit: str | None = None
     context: Mapping[str, object] = field(default_factory=dict)
     top_k: int | None = None
     explain: bool = False
@@ -59,34 +63,17 @@ class RankRequest:
 class UserState:
     """What is stored about one user. ``events`` are the last ones, oldest first.
 
-    ``knowledge`` maps the names of producers to the records that are valid. ``known`` is false if nothing at all is
-    stored. ``refused`` holds the ladder words of records that are stored but must not be used.
+    ``knowledge`` maps the fingerprints of spaces to the records that are valid. ``known`` is false if nothing at all is
+    stored. ``refused`` holds the ladder words of records that are stored but must not be used. ``kept`` are the arms
+    that the unit had before, by bucket; None if they were not asked for or could not be read.
     """
 
     features: dict[str, object] = field(default_factory=dict)
     events: EventArray = field(default_factory=lambda: np.zeros(0, EVENT_DTYPE))
     knowledge: Mapping[str, KnowledgeRecord] = field(default_factory=dict)
     known: bool = False
+    kept: Mapping[str, str] | None = None
     refused: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class ArmChoice:
-    """Which arm of which experiment a unit is in."""
-
-    layer: str
-    experiment: str
-    arm: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the arms of a request ask for. ``rerank_top_n`` 0 means no reranking."""
-
-    choices: tuple[ArmChoice, ...]
-    knowledge: bool = True
-    rerank_top_n: int = 0
-    unit_missing: bool = False
 
 
 class Scorer(Protocol):
@@ -138,7 +125,7 @@ class RankAnswer:
     scores: tuple[float, ...]
     without_knowledge: tuple[float, ...] | None
     manifest: ReleaseManifest
-    choices: tuple[ArmChoice, ...]
+    arms: tuple[ArmTaken, ...]
     knowledge: KnowledgeCount
     degraded: tuple[str, ...]
     timing_ms: Mapping[str, float]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from models.contract.events import EVENT_DTYPE, Interaction
-from models.contract.exposures import Exposure, history_digest
+from models.contract.exposures import ArmTaken, Exposure, history_digest
 from models.contract.items import ItemRecord
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.profile import UserProfile
@@ -52,16 +52,20 @@ PROFILE = UserProfile(owner="zoë", features={"age": 31, "gender": "F", "score":
 EXPOSURE = Exposure(
     request_id="r-1",
     user_id="zoë",
+    unit="session 1",
     time_ms=5,
     release="a",
-    arms={"model": "control"},
+    arms=(ArmTaken(layer="model", experiment="new", arm="control", how="sticky"),),
     knowledge=True,
     degraded=("no_rerank",),
+    latency_ms=1.5,
+    candidates=3,
     items=("a", "b"),
     scores=(0.75, 0.25),
     item_features={"b": {"year": 1999}},
     history_events=1,
     history_digest=history_digest(np.frombuffer(INTERACTION.pack(), EVENT_DTYPE)),
+    propensities=(0.5, 1.0),
 )
 
 

@@ -28,10 +28,12 @@ CLICK_ENTRY = {
     "event": '{"user_id":"u","item_id":"i","type":"click","value":1.0,"time_ms":0,"request_id":"r-1"}',
 }
 EXPOSURE_ENTRY = {
-    "v": "1",
-    "exposure": '{"request_id":"r-1","user_id":"zoë","time_ms":5,"release":"a","arms":{"model":"control"},'
-    '"knowledge":true,"degraded":["no_rerank"],"items":["a","b"],"scores":[0.75,0.25],'
-    '"item_features":{"b":{"year":1999}},"history_events":1,"history_digest":"22f510c5592ba15e"}',
+    "v": "2",
+    "exposure": '{"request_id":"r-1","user_id":"zoë","unit":"session 1","time_ms":5,"release":"a",'
+    '"arms":[{"layer":"model","experiment":"new","arm":"control","how":"sticky"}],"knowledge":true,'
+    '"degraded":["no_rerank"],"latency_ms":1.5,"candidates":3,"items":["a","b"],"scores":[0.75,0.25],'
+    '"item_features":{"b":{"year":1999}},"history_events":1,"history_digest":"22f510c5592ba15e",'
+    '"propensities":[0.5,1.0]}',
 }
 PROFILE_BYTES = '{"v":1,"owner":"zoë","features":{"age":31,"gender":"F","score":0.5,"none":null}}'.encode()
 
@@ -63,13 +65,15 @@ def test_stream_entries_read_back_as_text_and_as_bytes(binary: bool) -> None:
     assert Exposure.from_stream(fields(EXPOSURE_ENTRY)) == EXPOSURE
 
 
-@pytest.mark.parametrize("version", ["0", "2", "", None])
+@pytest.mark.parametrize("version", ["0", "3", "", None])
 def test_stream_entries_of_another_version_are_refused(version: str | None) -> None:
     changed = {} if version is None else {"v": version}
     with pytest.raises(ValueError, match="unknown version"):
         Interaction.from_stream({"event": INTERACTION_ENTRY["event"], **changed})
     with pytest.raises(ValueError, match="unknown version"):
         Exposure.from_stream({"exposure": EXPOSURE_ENTRY["exposure"], **changed})
+    with pytest.raises(ValueError, match="unknown version"):
+        Exposure.from_stream({**EXPOSURE_ENTRY, "v": "1"})  # before arms said how they came about
 
 
 def test_damaged_stream_entries_are_refused() -> None:
@@ -78,7 +82,7 @@ def test_damaged_stream_entries_are_refused() -> None:
             Interaction.from_stream({b"v": b"1", b"event": cut})
     for cut in truncations(EXPOSURE_ENTRY["exposure"].encode()):
         with pytest.raises(ValueError, match=r"."):
-            Exposure.from_stream({b"v": b"1", b"exposure": cut})
+            Exposure.from_stream({b"v": b"2", b"exposure": cut})
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,8 @@ def test_streamed_interactions_extend_the_log_once(store: Store, trained: Releas
 def test_exposures_are_read_oldest_first(store: Store) -> None:
     logged = [
         Exposure(
-            request_id=f"r{at}", user_id="u", time_ms=at, release="r", arms={}, knowledge=True, degraded=(),
-            items=("i",), scores=(0.5,), history_events=0, history_digest="0" * 16,
+            request_id=f"r{at}", user_id="u", unit="u", time_ms=at, release="r", arms=(), knowledge=True, degraded=(),
+            latency_ms=1.0, candidates=1, items=("i",), scores=(0.5,), history_events=0, history_digest="0" * 16,
         )
         for at in range(3)
     ]  # fmt: skip

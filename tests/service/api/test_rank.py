@@ -153,7 +153,10 @@ async def test_the_exposure_tells_what_was_shown_and_why(service: Running, store
     assert exposure.request_id == "joined"
     assert exposure.user_id == "u"
     assert exposure.release == "r1"
-    assert exposure.arms == {"ranking": "knowledge"}
+    assert exposure.arms == ()
+    assert exposure.unit == "u"
+    assert exposure.candidates == 3
+    assert exposure.latency_ms == answer["timing_ms"]["total"]
     assert exposure.knowledge
     assert exposure.degraded == ()
     assert list(exposure.items) == [item["id"] for item in answer["items"]]

@@ -1,158 +1,240 @@
-"""Assignment is GrowthBook's hash version 2, and its edge cases are decided here."""
+"""Who is in which arm: splits, ramps, slots, holdout, forced and kept arms, and units that are missing."""
 
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.contract.exposures import ArmTaken
 from service.errors import InvalidRequest
-from service.experiments.assignment import FileExperiments, fnv1a32, unit_hash
-from service.experiments.config import DEFAULT, ExperimentsError, ExperimentsFile, read_experiments
-from service.ranking.types import ArmChoice
+from service.experiments.assignment import FileExperiments
+from service.experiments.config import DEFAULT, ExperimentsFile, parse_experiments
+from service.ranking.plan import ArmSettings, Boost, Explore, Plan, Side
+
+growthbook = pytest.importorskip("growthbook")
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC).timestamp()
+UNITS = [f"user-{at}" for at in range(20_000)]
 
 TWO_LAYERS = """
 [[layers]]
 name = "ranking"
-[layers.experiment]
+[[layers.experiments]]
 name = "knowledge"
-[[layers.experiment.arms]]
+[[layers.experiments.arms]]
 name = "plain"
 weight = 30
 knowledge = "off"
-[[layers.experiment.arms]]
+[[layers.experiments.arms]]
 name = "full"
 weight = 70
 
 [[layers]]
 name = "head"
-[layers.experiment]
+[[layers.experiments]]
 name = "rerank"
 seed = "another"
-[[layers.experiment.arms]]
+[[layers.experiments.arms]]
 name = "none"
 weight = 1.0
-[[layers.experiment.arms]]
+[[layers.experiments.arms]]
 name = "twenty"
 weight = 1
 rerank_top_n = 20
-[[layers.experiment.arms]]
+[[layers.experiments.arms]]
 name = "never"
 weight = 0
 """
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> ExperimentsFile:
-    path = tmp_path / "experiments.toml"
-    path.write_text(TWO_LAYERS)
-    return read_experiments(path)
+def file_of(text: str) -> ExperimentsFile:
+    return parse_experiments(text.encode())
 
 
-@pytest.mark.parametrize(("text", "value"), [("", 0x811C9DC5), ("a", 0xE40C292C), ("foobar", 0xBF9CF968)])
-def test_fnv1a32_reference_values(text: str, value: int) -> None:
-    """From the reference vectors of the FNV specification."""
-    assert fnv1a32(text) == value
+def one_layer(experiments: str, head: str = "") -> FileExperiments:
+    return FileExperiments(file_of(f'{head}\n[[layers]]\nname = "ranking"\n{experiments}'))
 
 
-@pytest.mark.parametrize(
-    ("seed", "unit", "value"),
-    [
-        ("seed", "a", 0.0505),
-        ("seed", "b", 0.2696),
-        ("foo", "ab", 0.2575),
-        ("foo", "def", 0.2019),
-        ("90850943850283058242805", "123", 0.7516),
-        ("()**(%$##$%#$#", '___)((*":&', 0.0128),
-    ],
-)
-def test_growthbook_vectors(seed: str, unit: str, value: float) -> None:
-    """Version 2 cases of ``hash`` in GrowthBook's published cases.json."""
-    assert unit_hash(seed, unit) == value
+def experiment(name: str = "e", more: str = "", weights: tuple[float, ...] = (0.5, 0.5), arms: str = "") -> str:
+    listed = arms or "".join(
+        f'[[layers.experiments.arms]]\nname = "{"abcdef"[at]}"\nweight = {weight}\n'
+        for at, weight in enumerate(weights)
+    )
+    return f'[[layers.experiments]]\nname = "{name}"\n{more}\n{listed}'
 
 
-def test_ids_beyond_ascii_hash_by_code_point() -> None:
-    value = 0x811C9DC5
-    for point in (0xE9, 0x1F600):
-        value = ((value ^ point) * 0x01000193) % 2**32
-    assert fnv1a32("é😀") == value
+def arms_of(experiments: FileExperiments, now: float = NOW) -> dict[str, str | None]:
+    plans = {unit: experiments.assign(unit, {}, now) for unit in UNITS}
+    return {unit: plan.arms[0].arm if plan.arms else None for unit, plan in plans.items()}
 
 
-def test_shares_follow_the_weights(file: ExperimentsFile) -> None:
-    experiments = FileExperiments(file)
-    plans = [experiments.assign(f"user-{at}", {}) for at in range(20_000)]
-    shares = Counter((plan.choices[0].arm, plan.choices[1].arm) for plan in plans)
+def test_shares_follow_the_weights_and_layers_split_independently() -> None:
+    experiments = FileExperiments(file_of(TWO_LAYERS))
+    plans = [experiments.assign(unit, {}, NOW) for unit in UNITS]
+    shares = Counter((plan.arms[0].arm, plan.arms[1].arm) for plan in plans)
     for first, weight in (("plain", 0.3), ("full", 0.7)):
         for second in ("none", "twenty"):
-            # The layers split independently: every pair has the product of its shares.
             assert shares[first, second] / len(plans) == pytest.approx(weight / 2, abs=0.02)
-    assert sum(shares.values()) == shares.total() == len(plans)
-    assert {plan.choices[1].arm for plan in plans} == {"none", "twenty"}
+    assert {plan.arms[1].arm for plan in plans} == {"none", "twenty"}
 
 
-def test_arms_set_what_they_name(file: ExperimentsFile) -> None:
-    plan = FileExperiments(file).assign("u", {"ranking": "plain", "head": "twenty"})
-    assert plan.choices == (ArmChoice("ranking", "knowledge", "plain"), ArmChoice("head", "rerank", "twenty"))
-    assert not plan.knowledge
-    assert plan.rerank_top_n == 20
-    plan = FileExperiments(file).assign("u", {"ranking": "full", "head": "none"})
-    assert plan.knowledge
-    assert plan.rerank_top_n == 0
+def test_assignments_are_growthbooks() -> None:
+    """Of its own SDK, with namespace, coverage and weights."""
+    ours = one_layer(experiment("e", "slots = [0.2, 0.9]\ncoverage = 0.6\nseed = 's'", (0.2, 0.5, 0.3)))
+    found: Counter[str | None] = Counter()
+    for unit in UNITS[:3000]:
+        experiment_there = growthbook.Experiment(
+            key="e",
+            variations=["a", "b", "c"],
+            seed="s",
+            hashVersion=2,
+            weights=[0.2, 0.5, 0.3],
+            coverage=0.6,
+            namespace=("ranking", 0.2, 0.9),
+        )
+        result = growthbook.GrowthBook(attributes={"id": unit}).run(experiment_there)
+        expected = result.value if result.inExperiment else None
+        plan = ours.assign(unit, {}, NOW)
+        assert (plan.arms[0].arm if plan.arms else None) == expected
+        found[expected] += 1
+    assert min(found.values()) > 100
+    assert len(found) == 4
 
 
-@pytest.mark.parametrize("unit", ["null", "undefined", "None", " ", "\t\n"])
-def test_missing_units_get_the_control(file: ExperimentsFile, unit: str) -> None:
-    plan = FileExperiments(file).assign(unit, {})
-    assert [choice.arm for choice in plan.choices] == ["plain", "none"]
+def test_ramping_moves_nobody_from_arm_to_arm() -> None:
+    before: dict[str, str | None] = dict.fromkeys(UNITS)
+    for coverage in (0.01, 0.05, 0.2, 0.5, 1.0):
+        after = arms_of(one_layer(experiment("e", f"coverage = {coverage}", (0.5, 0.3, 0.2))))
+        assert all(before[unit] in (None, after[unit]) for unit in UNITS)
+        share = sum(arm is not None for arm in after.values()) / len(UNITS)
+        assert share == pytest.approx(coverage, abs=0.015)
+        before = after
+
+
+def test_experiments_of_a_layer_exclude_each_other() -> None:
+    both = one_layer(experiment("e", "slots = [0.0, 0.5]") + experiment("f", "slots = [0.5, 0.8]", (1.0,)))
+    taken = Counter(plan.arms[0].experiment if plan.arms else None for plan in (both.assign(u, {}, NOW) for u in UNITS))
+    assert taken["e"] / len(UNITS) == pytest.approx(0.5, abs=0.02)
+    assert taken["f"] / len(UNITS) == pytest.approx(0.3, abs=0.02)
+    alone = arms_of(one_layer(experiment("e", "slots = [0.0, 0.5]")))
+    for unit in UNITS:
+        plan = both.assign(unit, {}, NOW)
+        assert [one.experiment for one in plan.arms].count("e") == (alone[unit] is not None)
+
+
+def test_the_holdout_is_in_no_experiment() -> None:
+    held = one_layer(experiment(), "[holdout]\nshare = 0.1")
+    plans = {unit: held.assign(unit, {}, NOW) for unit in UNITS}
+    out = [plan for plan in plans.values() if plan.held_out]
+    assert len(out) / len(UNITS) == pytest.approx(0.1, abs=0.01)
+    assert all(plan.arms == () for plan in out)
+    assert all(plan.arms for plan in plans.values() if not plan.held_out)
+    one = next(unit for unit, plan in plans.items() if plan.held_out)
+    assert held.assign(one, {"ranking": "b"}, NOW).arms[0].how == "forced"
+
+
+def test_an_experiment_runs_from_its_start_to_its_end() -> None:
+    timed = one_layer(experiment("e", "start = 2026-11-01T00:00:00Z\nend = 2026-12-01T00:00:00+01:00"))
+    for day, runs in (
+        (datetime(2026, 10, 31, 23, 59, tzinfo=UTC), False),
+        (datetime(2026, 11, 1, tzinfo=UTC), True),
+        (datetime(2026, 11, 30, 22, 59, tzinfo=UTC), True),
+        (datetime(2026, 11, 30, 23, 0, tzinfo=UTC), False),
+    ):
+        assert bool(timed.assign("u", {}, day.timestamp()).arms) is runs
+
+
+def test_named_units_are_forced_and_not_split() -> None:
+    named = one_layer(experiment("e", 'coverage = 0.0\nforced = { "tester" = "b" }'))
+    assert named.assign("tester", {}, NOW).arms == (ArmTaken(layer="ranking", experiment="e", arm="b", how="forced"),)
+    assert named.assign("other", {}, NOW).arms == ()
+
+
+def test_kept_arms_outlast_weights_and_coverage() -> None:
+    sticky = one_layer(experiment("e", "sticky_days = 30\ncoverage = 0.5", (1.0, 0.0)))
+    assert sticky.keeps_arms
+    plan = next(found for found in (sticky.assign(unit, {}, NOW, {}) for unit in UNITS) if found.arms)
+    assert plan.arms[0].how == "split"
+    assert plan.keep == {"e__0": ("a", 30.0)}
+    for unit in UNITS[:50]:
+        kept = sticky.assign(unit, {}, NOW, {"e__0": "b"})
+        assert kept.arms == (ArmTaken(layer="ranking", experiment="e", arm="b", how="sticky"),)
+        assert kept.keep == {}
+        assert all(one.how == "unread" for one in sticky.assign(unit, {}, NOW, None).arms)
+        assert all(one.how == "split" for one in sticky.assign(unit, {}, NOW, {"e__0": "gone", "other__0": "b"}).arms)
+
+
+def test_a_new_bucket_version_forgets_and_a_minimum_excludes() -> None:
+    newer = one_layer(experiment("e", "sticky_days = 30\nbucket_version = 1", (1.0, 0.0)))
+    assert newer.assign("u", {}, NOW, {"e__0": "b"}).arms[0].arm == "a"
+    excluding = one_layer(experiment("e", "sticky_days = 30\nbucket_version = 1\nmin_bucket_version = 1", (1.0, 0.0)))
+    assert excluding.assign("u", {}, NOW, {"e__0": "b"}).arms == ()
+    assert excluding.assign("u", {}, NOW, {"e__1": "b"}).arms[0].arm == "b"
+    assert excluding.assign("u", {}, NOW, {"e__0": "b", "e__1": "b"}).arms == ()
+
+
+def test_arms_set_what_they_name() -> None:
+    experiments = FileExperiments(file_of(TWO_LAYERS))
+    plan = experiments.assign("u", {"ranking": "plain", "head": "twenty"}, NOW)
+    assert plan.settings == ArmSettings(knowledge=False, rerank_top_n=20)
+    assert [one.how for one in plan.arms] == ["forced", "forced"]
+    assert experiments.assign("u", {"ranking": "full", "head": "none"}, NOW).settings == ArmSettings()
+    everything = one_layer(
+        experiment(
+            arms="""
+[[layers.experiments.arms]]
+name = "all"
+weight = 1
+release = "r-1"
+exclude_seen = true
+explore = { kind = "epsilon", epsilon = 0.1, positions = 5 }
+boosts = [{ field = "genre", value = "drama", add = 0.5 }]
+"""
+        )
+    )
+    assert everything.assign("u", {}, NOW).settings == ArmSettings(
+        "r-1", None, None, Explore("epsilon", 0.1, 5), True, (Boost("genre", "drama", 0.5),)
+    )
+    assert everything.file.releases == ("r-1",)
+
+
+def test_teams_and_shadows_have_the_settings_of_all_other_layers() -> None:
+    text = TWO_LAYERS.replace('name = "full"\nweight = 70', 'name = "full"\nweight = 70\nshadow = "plain"')
+    text = text.replace('name = "never"\nweight = 0', 'name = "mixed"\nweight = 0\ninterleave = ["none", "twenty"]')
+    plan = FileExperiments(file_of(text)).assign("u", {"ranking": "full", "head": "mixed"}, NOW)
+    assert plan.shadow == Side("plain", ArmSettings(knowledge=False))
+    assert plan.teams == (Side("none", ArmSettings()), Side("twenty", ArmSettings(rerank_top_n=20)))
+    plan = FileExperiments(file_of(text)).assign("u", {"ranking": "plain", "head": "mixed"}, NOW)
+    assert plan.shadow is None
+    assert plan.teams is not None
+    assert [one.settings.knowledge for one in plan.teams] == [False, False]
+
+
+@pytest.mark.parametrize("unit", ["", "null", "undefined", "None", " ", "\t\n"])
+def test_missing_units_get_the_control(unit: str) -> None:
+    plan = FileExperiments(file_of(TWO_LAYERS + "[holdout]\nshare = 1.0\n")).assign(unit, {}, NOW)
+    assert [(one.arm, one.how) for one in plan.arms] == [("plain", "missing"), ("none", "missing")]
     assert plan.unit_missing
+    assert not plan.held_out
 
 
 @given(st.text(min_size=1, max_size=40))
 def test_every_unit_has_one_arm_and_keeps_it(unit: str) -> None:
-    experiments = FileExperiments(DEFAULT)
-    assert experiments.assign(unit, {}) == experiments.assign(unit, {})
-    assert experiments.assign(unit, {}).choices == (ArmChoice("ranking", "default", "knowledge"),)
-    assert 0.0 <= unit_hash("s", unit) < 1.0
+    experiments = FileExperiments(file_of(TWO_LAYERS))
+    assert experiments.assign(unit, {}, NOW) == experiments.assign(unit, {}, NOW)
+    assert len(experiments.assign(unit, {}, NOW).arms) == 2
+
+
+def test_without_experiments_there_is_nothing_to_take() -> None:
+    assert FileExperiments(DEFAULT).assign("u", {}, NOW) == Plan()
 
 
 @pytest.mark.parametrize("forced", [{"nowhere": "x"}, {"ranking": "x"}])
-def test_forced_arms_must_exist(file: ExperimentsFile, forced: dict[str, str]) -> None:
+def test_forced_arms_must_exist(forced: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        FileExperiments(file).assign("u", forced)
+        FileExperiments(file_of(TWO_LAYERS)).assign("u", forced, NOW)
     assert caught.value.field == f"arms.{next(iter(forced))}"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("weight = 30", "weigth = 30"), "weigth"),
-        (("weight = 30", "weight = -1"), "weight"),
-        (("weight = 30", "weight = nan"), "weight"),
-        (("weight = 30", 'weight = "30"'), "weight"),
-        (('name = "full"', 'name = "plain"'), "repeats an arm"),
-        (('name = "head"', 'name = "ranking"'), "repeated"),
-        (('knowledge = "off"', 'knowledge = "maybe"'), "knowledge"),
-        (('knowledge = "off"', "rerank_top_n = 5"), "more than one layer: ranking, head"),
-        (("[[layers]]", "[[layer]]"), "layer"),
-        (("[[layers]]", "[[layers]"), "toml"),
-        (("weight = 1.0", "weight = 0"), ""),
-    ],
-)
-def test_invalid_files_are_refused(tmp_path: Path, change: tuple[str, str], message: str) -> None:
-    path = tmp_path / "experiments.toml"
-    text = TWO_LAYERS.replace(*change)
-    if change[0] == "weight = 1.0":
-        text = text.replace("weight = 1\n", "weight = 0\n")
-        message = "gives no arm any weight"
-    path.write_text(text)
-    with pytest.raises(ExperimentsError, match=message):
-        read_experiments(path)
-
-
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExperimentsError, match=r"none\.toml"):
-        read_experiments(tmp_path / "none.toml")
-    assert read_experiments(None) is DEFAULT

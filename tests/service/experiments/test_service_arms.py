@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import redis
 
+from models.contract.exposures import Exposure
 from models.contract.keys import Keys
 from service.app import create_app
 from service.experiments.config import ExperimentsError
 from service.settings import Settings
-from tests.service.conftest import running
+from tests.service.conftest import eventually, running
 from tests.service.experiments.test_assignment import TWO_LAYERS
 from tests.service.tiny import ITEMS, Publisher, score_of
 from tests.service.tiny_model import PORTRAIT_SPACE
@@ -56,3 +58,164 @@ def test_an_arm_that_cannot_take_effect_stops_the_start(settings: Settings) -> N
     settings.experiments.write_text(TWO_LAYERS)
     with pytest.raises(ExperimentsError, match="no reranker"):
         create_app(settings)
+
+
+ARMS = """
+[[layers]]
+name = "ranking"
+[[layers.experiments]]
+name = "e"
+{more}
+[[layers.experiments.arms]]
+name = "plain"
+weight = 1
+knowledge = "off"
+[[layers.experiments.arms]]
+name = "other"
+weight = 0
+{other}
+"""
+
+
+def with_arms(settings: Settings, other: str = "", more: str = "") -> Settings:
+    assert settings.experiments is not None
+    settings.experiments.write_text(ARMS.format(other=other, more=more))
+    return settings
+
+
+async def exposed(store: redis.Redis, keys: Keys, count: int = 1) -> list[Exposure]:
+    entries = await eventually(lambda: (found := store.xrange(keys.exposures)) and len(found) >= count and found)
+    return [Exposure.from_stream(fields) for _, fields in entries]
+
+
+async def test_an_arm_can_pin_a_release(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish("old", items=[replace(one, rating=6.0 - one.rating) for one in ITEMS])
+    publisher.publish()
+    async with running(with_arms(settings, 'release = "old"')) as service:
+        live = await service.rank(arms={"ranking": "plain"})
+        pinned = await service.rank(arms={"ranking": "other"})
+        assert (live["release"], pinned["release"]) == ("r1", "old")
+        assert [one["id"] for one in live["items"]] != [one["id"] for one in pinned["items"]]
+        assert [one.release for one in await exposed(store, keys, 2)] == ["r1", "old"]
+        assert (await service.status())["pinned"] == {"old": {"loaded": True, "refused": None}}
+        publisher.publish("r2")  # another live release leaves the pinned one alone
+
+        async def follows() -> bool:
+            found: bool = (await service.rank(arms={"ranking": "plain"}))["release"] == "r2"
+            return found
+
+        await eventually(follows)
+        assert (await service.rank(arms={"ranking": "other"}))["release"] == "old"
+
+
+async def test_a_release_that_is_not_there_is_told_and_the_live_one_answers(
+    settings: Settings, publisher: Publisher
+) -> None:
+    publisher.publish()
+    async with running(with_arms(settings, 'release = "gone"')) as service:
+        answer = await service.rank(arms={"ranking": "other"})
+        assert (answer["release"], answer["degraded"]) == ("r1", ["not_pinned"])
+        assert "there is no manifest" in (await service.status())["pinned"]["gone"]["refused"]
+        assert (await service.status())["refused"] is None
+        publisher.publish("gone", switch=False)
+
+        async def arrives() -> bool:
+            found: bool = (await service.rank(arms={"ranking": "other"}))["release"] == "gone"
+            return found
+
+        await eventually(arrives)
+
+
+async def test_kept_arms_survive_a_change_of_weights(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish()
+    async with running(with_arms(settings, more="sticky_days = 2")) as service:
+        assert (await service.rank("u", unit="device 1"))["experiments"][0]["arm"] == "plain"
+        await eventually(lambda: store.hgetall(keys.unit_arms("device 1")) == {b"e__0": b"plain"})
+        assert 0 < int(store.ttl(keys.unit_arms("device 1"))) <= 2 * 86_400
+    settings.experiments.write_text(  # type: ignore[union-attr]
+        ARMS.format(other="", more="sticky_days = 2")
+        .replace("weight = 0", "weight = 2")
+        .replace("weight = 1", "weight = 0")
+    )
+    async with running(settings) as service:
+        assert (await service.rank("u", unit="device 1"))["experiments"][0]["arm"] == "plain"
+        assert (await service.rank("u", unit="device 2"))["experiments"][0]["arm"] == "other"
+        found = {one.unit: one.arms[0].how for one in await exposed(store, keys, 3)}
+        assert found == {"device 1": "sticky", "device 2": "split"}
+        store.delete(keys.unit_arms("device 1"))
+        store.set(keys.unit_arms("device 1"), b"damaged")
+        assert (await service.rank("u", unit="device 1"))["experiments"][0]["arm"] == "other"
+        assert (await exposed(store, keys, 4))[-1].arms[0].how == "unread"
+
+
+async def test_shadow_scores_are_those_of_the_other_arm(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish()
+    publisher.user_knowledge("u", [[5.0, 5.0, 5.0]])
+    async with running(with_arms(settings, 'shadow = "plain"')) as service:
+        full = await service.rank("u", arms={"ranking": "other"}, request_id="full", top_k=3)
+        plain = await service.rank("u", arms={"ranking": "plain"}, request_id="plain")
+    scores = {one["id"]: one["score"] for one in plain["items"]}
+    found = {one.request_id: one for one in await exposed(store, keys, 2)}
+    assert found["plain"].shadow == ()
+    assert found["full"].shadow_arm == "plain"
+    assert found["full"].shadow == pytest.approx([scores[one["id"]] for one in full["items"]])
+    assert found["full"].scores != pytest.approx(found["full"].shadow)
+
+
+async def test_drawn_orders_carry_propensities(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish()
+    async with running(with_arms(settings, 'explore = { kind = "plackett-luce", positions = 2 }')) as service:
+        orders = set()
+        for at in range(20):
+            answer = await service.rank(arms={"ranking": "other"}, request_id=f"r{at}", top_k=3)
+            orders.add(tuple(one["id"] for one in answer["items"]))
+        again = await service.rank(arms={"ranking": "other"}, request_id="r19", top_k=3)
+        assert tuple(one["id"] for one in again["items"]) == tuple(one["id"] for one in answer["items"])
+    assert len(orders) > 3
+    for one in await exposed(store, keys, 21):
+        assert len(one.propensities) == 3
+        assert 0 < one.propensities[0] < 1
+        assert one.propensities[2] == 1.0
+
+
+async def test_interleaved_orders_carry_teams(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish(items=[replace(one, vector=(9.0 - 3 * at, 0.0, 0.0)) for at, one in enumerate(ITEMS)])
+    third = '\n[[layers.experiments.arms]]\nname = "mixed"\nweight = 0\ninterleave = ["plain", "other"]'
+    async with running(with_arms(settings, third)) as service:
+        orders = [await service.rank(arms={"ranking": name}) for name in ("plain", "other", "mixed")]
+    plain, other, mixed = ([one["id"] for one in answer["items"]] for answer in orders)
+    assert plain != other
+    (exposure,) = [one for one in await exposed(store, keys, 3) if one.teams]
+    assert exposure.arms[0].arm == "mixed"
+    for team, order in (("plain", plain), ("other", other)):
+        picked = [item for item, by in zip(mixed, exposure.teams, strict=True) if by == team]
+        assert len(picked) in (2, 3)
+        assert picked == [item for item in order if item in picked]
+        scores = {one["id"]: one["score"] for one in orders[0 if team == "plain" else 1]["items"]}
+        for item, score in zip(exposure.items, exposure.scores, strict=True):
+            if item in picked:
+                assert score == pytest.approx(scores[item])
+
+
+@pytest.mark.parametrize("user", [None, "", "null"])
+async def test_nobody_gets_the_control_and_is_not_exposed(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys, user: str | None
+) -> None:
+    publisher.publish()
+    async with running(with_arms(settings)) as service:
+        answer = await service.rank(user)  # type: ignore[arg-type]
+        assert answer["experiments"] == [{"layer": "ranking", "experiment": "e", "arm": "plain"}]
+        assert len(answer["items"]) == 5
+        assert service.metric("lorank_missing_units_total") == 1
+        await service.rank("somebody")
+    assert [one.user_id for one in await exposed(store, keys)] == ["somebody"]

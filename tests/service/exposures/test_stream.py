@@ -21,8 +21,8 @@ from tests.service.conftest import eventually
 
 def _exposure(number: int) -> Exposure:
     return Exposure(
-        request_id=f"r{number}", user_id="u", time_ms=1, release="r1", arms={}, knowledge=True, degraded=(),
-        items=("a",), scores=(0.5,), history_events=0, history_digest="00",
+        request_id=f"r{number}", user_id="u", unit="u", time_ms=1, release="r1", arms=(), knowledge=True, degraded=(),
+        latency_ms=1.0, candidates=1, items=("a",), scores=(0.5,), history_events=0, history_digest="00",
     )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ async def test_leaving_writes_what_is_queued(
 ) -> None:
     async with ExposureLog(link, keys, telemetry, capacity=1000, stream_max=10_000) as log:
         for number in range(450):
-            log.offer(_exposure(number))
+            log.offer(_exposure(number), {})
     assert _written(store, keys) == [f"r{number}" for number in range(450)]
     assert log.depth == log.dropped == 0
     assert _count(telemetry, "written") == 450
@@ -49,7 +49,7 @@ async def test_leaving_writes_what_is_queued(
 async def test_the_stream_is_capped(link: RedisLink, store: redis.Redis, keys: Keys, telemetry: Telemetry) -> None:
     async with ExposureLog(link, keys, telemetry, capacity=10_000, stream_max=100) as log:
         for number in range(2000):
-            log.offer(_exposure(number))
+            log.offer(_exposure(number), {})
     assert 100 <= len(_written(store, keys)) < 400  # approximate trimming works in whole nodes
     assert _written(store, keys)[-1] == "r1999"
 
@@ -61,7 +61,7 @@ async def test_an_outage_drops_only_what_does_not_fit(
     link = RedisLink(f"unix://{tmp_path}/later/valkey.sock", 2)
     async with ExposureLog(link, keys, telemetry, capacity=3, stream_max=100) as log:
         for number in range(5):
-            log.offer(_exposure(number))
+            log.offer(_exposure(number), {})
         assert log.dropped == 2
         await eventually(lambda: log.failing)
         assert log.depth == 3
@@ -78,7 +78,7 @@ async def test_what_a_shutdown_cannot_write_is_counted(tmp_path: Path, keys: Key
     link = RedisLink(f"unix://{tmp_path}/nothing.sock", 2)
     async with ExposureLog(link, keys, telemetry, capacity=10, stream_max=100) as log:
         for number in range(4):
-            log.offer(_exposure(number))
+            log.offer(_exposure(number), {})
     assert log.dropped == 4
     assert _count(telemetry, "dropped", reason="shutdown") == 4
     await link.close()
@@ -89,6 +89,6 @@ async def test_a_stream_key_of_another_type_breaks_nothing(
 ) -> None:
     store.set(keys.exposures, "not a stream")
     async with ExposureLog(link, keys, telemetry, capacity=10, stream_max=100) as log:
-        log.offer(_exposure(1))
+        log.offer(_exposure(1), {})
         await asyncio.wait_for(eventually(lambda: "WRONGTYPE" in log.failing), 10)
     assert log.dropped == 1

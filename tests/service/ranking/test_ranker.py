@@ -9,8 +9,9 @@ import pytest
 
 from service.errors import RerankError
 from service.ranking.deadline import Deadline
+from service.ranking.plan import ArmSettings, Plan
 from service.ranking.ranker import FORCED_TOP_N
-from service.ranking.types import Candidate, Plan, RankRequest
+from service.ranking.types import Candidate, RankRequest
 from tests.service.conftest import Running
 
 
@@ -33,10 +34,13 @@ class Reversing:
 class Fixed:
     """Experiments with one plan."""
 
+    keeps_arms = False
+    releases = ()
+
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    def assign(self, unit: str, forced: object) -> Plan:
+    def assign(self, unit: str, forced: object, now: float, kept: object = None) -> Plan:
         return self.plan
 
 
@@ -46,7 +50,7 @@ REQUEST = RankRequest("r", "u", tuple(Candidate(one) for one in "abcde"))
 async def _rank(service: Running, reranker: Reversing, request: RankRequest, top_n: int) -> tuple[str, tuple[str, ...]]:
     ranker = service.app.state.service.ranker
     ranker._reranker = reranker
-    ranker._experiments = Fixed(Plan((), rerank_top_n=top_n))
+    ranker._experiments = Fixed(Plan(settings=ArmSettings(rerank_top_n=top_n)))
     answer = await ranker.rank(request, Deadline(60))
     return "".join(answer.ids), answer.degraded
 

@@ -1,0 +1,47 @@
+"""GrowthBook's hash: who is in which part of an experiment. Pure functions of text, as its SDKs compute them.
+
+Over UTF-16 code units, as in its JavaScript SDK and, since version 4, in its Python SDK (which had code points before:
+other hashes for characters beyond the Basic Multilingual Plane). Formulas: docs.growthbook.io, "Build your own SDK".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_OFFSET, _PRIME, _MASK = 0x811C9DC5, 0x01000193, 0xFFFFFFFF
+
+
+def fnv1a32(text: str, start: int = _OFFSET) -> int:
+    """32-bit FNV-1a over the UTF-16 units of ``text``, going on from the hash of what came before it."""
+    value = start
+    units = text.encode() if text.isascii() else memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H")
+    for unit in units:
+        value = (value ^ unit) * _PRIME & _MASK
+    return value
+
+
+def unit_hash(seed: str, unit: str) -> float:
+    """A number in [0, 1) in steps of 0.0001: GrowthBook's ``hash(seed, value, version=2)``."""
+    return second_hash(fnv1a32(seed), unit)
+
+
+def second_hash(seed: int, unit: str) -> float:
+    """``unit_hash`` with the hash of the seed."""
+    return fnv1a32(str(fnv1a32(unit, seed))) % 10000 / 10000
+
+
+def layer_hash(layer: str, unit: str) -> float:
+    """A number in [0, 1) in steps of 0.001: GrowthBook's ``hash("__" + namespace, value, version=1)``."""
+    return fnv1a32("__" + layer, fnv1a32(unit)) % 1000 / 1000
+
+
+def bucket_ranges(coverage: float, weights: Sequence[float]) -> list[tuple[float, float]]:
+    """[from, to) of each arm: GrowthBook's ``getBucketRanges``. With more coverage every range only grows at its end,
+    so nobody moves. ``weights`` are relative."""
+    total = sum(weights)
+    ranges, at = [], 0.0
+    for weight in weights:
+        share = weight / total
+        ranges.append((at, at + coverage * share))
+        at += share
+    return ranges

@@ -1,0 +1,34 @@
+"""What one answered request adds to the metrics."""
+
+from __future__ import annotations
+
+from service.ranking.plan import Plan
+from service.ranking.scored import Scored
+from service.ranking.slate import count_knowledge
+from service.ranking.types import KnowledgeCount, RankAnswer, RankRequest, UserState
+from service.telemetry import Telemetry
+
+
+def knowledge_of(scored: Scored, user: UserState, now: float) -> KnowledgeCount:
+    """Records consulted; none by an arm that does without."""
+    if not scored.settings.uses_knowledge:
+        return KnowledgeCount()
+    return count_knowledge(scored.release, scored.slate, user, now)
+
+
+def count(
+    telemetry: Telemetry, request: RankRequest, scored: Scored, user: UserState, answer: RankAnswer, plan: Plan
+) -> None:
+    for word in answer.degraded:
+        telemetry.degraded.labels(word).inc()
+    for stage, milliseconds in answer.timing_ms.items():
+        telemetry.stage_seconds.labels(stage).observe(milliseconds / 1000.0)
+    if not user.known and "no_features" not in answer.degraded:
+        telemetry.unknown_users.inc()
+    if plan.unit_missing:
+        telemetry.missing_units.inc()
+    telemetry.unknown_candidates.inc(scored.slate.unknown)
+    telemetry.duplicate_candidates.inc(len(request.candidates) - len(scored.slate.candidates))
+    telemetry.knowledge.labels("fresh").inc(answer.knowledge.fresh)
+    telemetry.knowledge.labels("stale").inc(answer.knowledge.stale)
+    telemetry.knowledge.labels("missing").inc(answer.knowledge.missing)

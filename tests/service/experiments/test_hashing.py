@@ -1,0 +1,76 @@
+"""The hash is GrowthBook's: its published cases, and its own Python SDK on thousands of others."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from service.experiments.hashing import bucket_ranges, fnv1a32, layer_hash, second_hash, unit_hash
+
+growthbook = pytest.importorskip("growthbook.core")
+
+UNITS = ["1", "a", "user-1", "é😀", " ", "0" * 256, *(f"{number:x}" for number in range(0, 10**9, 10**9 // 2000))]
+SEEDS = ["", "seed", "knowledge-2026-11", "()**(%$##$%#$#", "ü"]
+
+
+@pytest.mark.parametrize(("text", "value"), [("", 0x811C9DC5), ("a", 0xE40C292C), ("foobar", 0xBF9CF968)])
+def test_fnv1a32_reference_values(text: str, value: int) -> None:
+    """From the reference vectors of the FNV specification."""
+    assert fnv1a32(text) == value
+    assert fnv1a32(text[1:], fnv1a32(text[:1])) == value
+
+
+@pytest.mark.parametrize(
+    ("seed", "unit", "value"),
+    [
+        ("seed", "a", 0.0505),
+        ("seed", "b", 0.2696),
+        ("foo", "ab", 0.2575),
+        ("foo", "def", 0.2019),
+        ("90850943850283058242805", "123", 0.7516),
+        ("()**(%$##$%#$#", '___)((*":&', 0.0128),
+    ],
+)
+def test_published_cases(seed: str, unit: str, value: float) -> None:
+    """Version 2 cases of ``hash`` in GrowthBook's cases.json."""
+    assert unit_hash(seed, unit) == value
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_units_hash_as_in_growthbooks_sdk(seed: str) -> None:
+    prefix = fnv1a32(seed)
+    for unit in UNITS:
+        assert unit_hash(seed, unit) == second_hash(prefix, unit) == growthbook.gbhash(seed, unit, 2)
+
+
+@pytest.mark.parametrize("layer", ["ranking", "ü", "x" * 64])
+def test_layers_hash_as_its_namespaces(layer: str) -> None:
+    for unit in UNITS:
+        at = layer_hash(layer, unit)
+        assert at == growthbook.gbhash("__" + layer, unit, 1)
+        assert (0.25 <= at < 0.6) == growthbook.inNamespace(unit, (layer, 0.25, 0.6))
+
+
+def test_ranges_are_those_of_its_sdk() -> None:
+    draw = random.Random(1)
+    for _ in range(500):
+        weights = [draw.random() for _ in range(draw.randint(1, 5))]
+        coverage = draw.choice([0.0, 0.01, draw.random(), 1.0])
+        total = sum(weights)
+        expected = growthbook.getBucketRanges(len(weights), coverage, [one / total for one in weights])
+        found = bucket_ranges(coverage, weights)
+        assert found == pytest.approx([pytest.approx(one) for one in expected])
+        for unit in UNITS[:50]:
+            at = unit_hash("s", unit)
+            assert growthbook.chooseVariation(at, found) == next(
+                (arm for arm, (start, end) in enumerate(found) if start <= at < end), -1
+            )
+
+
+def test_more_coverage_only_lengthens_ranges() -> None:
+    before = bucket_ranges(0.01, [0.2, 0.5, 0.3])
+    after = bucket_ranges(0.5, [0.2, 0.5, 0.3])
+    for (start, end), (later_start, later_end) in zip(before, after, strict=True):
+        assert start == later_start
+        assert end < later_end

@@ -1,0 +1,120 @@
+"""Drawing with propensities, team draft, boosts and seen items: what they promise, counted over many draws."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from models.contract.events import Interaction, unpack_history
+from service.ranking.ordering import Order, boosted, dice, drafted, drawn, ordered, seen
+from service.ranking.plan import Boost, Explore
+from service.ranking.slate import Slate
+from service.ranking.types import Candidate, UserState
+from tests.service.conftest import Running
+from tests.service.tiny import ITEMS
+
+SCORES = np.array([0.1, 0.5, 0.9, 0.3], np.float32)
+ORDER = ordered(SCORES, None)
+KINDS = pytest.mark.parametrize(
+    "explore",
+    [Explore("epsilon", 0.4, 2), Explore("plackett-luce", 1.0, 2), Explore("plackett-luce", 3.0, 4)],
+    ids=lambda one: f"{one.kind}-{one.amount:g}",
+)
+
+
+def draws(explore: Explore, count: int = 20_000, last: np.ndarray | None = None) -> list[Order]:
+    random = np.random.default_rng(0)
+    return [drawn(ordered(SCORES, last), SCORES, explore, last, random) for _ in range(count)]
+
+
+@KINDS
+def test_propensities_are_the_frequencies(explore: Explore) -> None:
+    """Of every beginning, as the product of its positions' propensities."""
+    found: Counter[tuple[int, ...]] = Counter()
+    said: dict[tuple[int, ...], float] = {}
+    for one in draws(explore):
+        assert sorted(one.positions.tolist()) == [0, 1, 2, 3]
+        assert len(one.propensities) == explore.positions
+        beginning = tuple(one.positions[: explore.positions].tolist())
+        found[beginning] += 1
+        said[beginning] = float(np.prod(one.propensities))
+    total = found.total()
+    assert sum(said.values()) == pytest.approx(1.0, abs=1e-3)
+    for beginning, share in said.items():
+        assert found[beginning] / total == pytest.approx(share, abs=4 * np.sqrt(share / total) + 1e-3)
+
+
+def test_a_temperature_of_one_is_softmax_of_log_odds() -> None:
+    odds = SCORES / (1 - SCORES)
+    first = Counter(int(one.positions[0]) for one in draws(Explore("plackett-luce", 1.0, 1)))
+    for at, share in enumerate(odds / odds.sum()):
+        assert first[at] / first.total() == pytest.approx(share, abs=0.015)
+
+
+@KINDS
+def test_candidates_that_come_last_are_never_drawn(explore: Explore) -> None:
+    last = np.array([False, False, True, True])
+    for one in draws(explore, 500, last):
+        assert set(one.positions[:2].tolist()) == {0, 1}
+        assert one.positions[2:].tolist() == [2, 3]
+        assert len(one.propensities) == 2
+
+
+def test_what_is_not_drawn_keeps_its_order() -> None:
+    for one in draws(Explore("plackett-luce", 1.0, 1), 200):
+        rest = one.positions[1:].tolist()
+        assert rest == [at for at in ORDER.tolist() if at in rest]
+
+
+def test_seen_and_scores_order() -> None:
+    assert ORDER.tolist() == [2, 1, 3, 0]
+    assert ordered(np.array([0.5, 0.5, 0.7], np.float32), None).tolist() == [2, 0, 1], "ties stay as they came"
+    assert ordered(SCORES, np.array([False, False, True, False])).tolist() == [1, 3, 0, 2]
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 8])
+def test_team_draft_is_fair_and_complete(count: int) -> None:
+    first, second = np.arange(8), np.arange(8)[::-1].copy()
+    random = np.random.default_rng(1)
+    openings: Counter[int] = Counter()
+    for _ in range(2000):
+        one = drafted(first, second, count, random)
+        assert sorted(one.positions.tolist()) == list(range(8))
+        assert len(one.teams) == count
+        assert abs(one.teams.count(0) - one.teams.count(1)) <= 1
+        for team, queue in enumerate((first, second)):
+            picked = [int(at) for at, by in zip(one.positions, one.teams, strict=False) if by == team]
+            assert picked == [at for at in queue.tolist() if at in picked], "each team picks in its own order"
+        openings[one.teams[0]] += 1
+    assert openings[0] / 2000 == pytest.approx(0.5, abs=0.05)
+
+
+def test_equal_orders_are_merged_into_themselves() -> None:
+    for first in permutations(range(3)):
+        order = np.asarray(first)
+        assert drafted(order, order, 3, np.random.default_rng(0)).positions.tolist() == list(first)
+
+
+def test_a_repeated_request_repeats_its_draws() -> None:
+    explore = Explore("plackett-luce", 1.0, 4)
+    one, again, other = (drawn(ORDER, SCORES, explore, None, dice(name)) for name in ("r1", "r1", "r3"))
+    assert one.positions.tolist() == again.positions.tolist()
+    assert one.propensities != other.propensities
+
+
+async def test_boosts_add_to_log_odds_and_seen_items_are_found(service: Running) -> None:
+    release = service.app.state.service.live.current()
+    candidates = (*(Candidate(one.id) for one in ITEMS), Candidate("new", {"genre": "horror"}))
+    slate = Slate.gather(release, candidates)
+    scores = np.full(len(candidates), 0.5, np.float32)
+    found = boosted(scores, (Boost("genre", "horror", 1.0), Boost("genre", "comedy", 0.5)), release, slate)
+    assert found == pytest.approx([0.5, 0.5, 0.5, 1 / (1 + np.exp(-1.5)), 0.5, 1 / (1 + np.exp(-1.0))])
+    for nothing in (Boost("genre", "unheard", 1.0), Boost("nowhere", "horror", 1.0)):
+        assert boosted(scores, (nothing,), release, slate) is scores
+    packed = b"".join(Interaction(user_id="u", item_id=one, value=4, time_ms=1).pack() for one in ("b", "zz"))
+    events, _ = unpack_history("u", packed)
+    assert seen(release, slate, UserState(events=events)).tolist() == [False, True, False, False, False, False]
+    assert not seen(release, slate, UserState()).any()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -29,6 +30,9 @@ from offline.knowledge.liber.partitions import close_partitions
 from offline.llm.protocol import Completion, Prompt
 from offline.refresh import language_model, refresh
 from offline.stages import Job, stage
+
+EXPERIMENTS = Path("configs/ml-100k.experiments.toml")
+"""Of the demo's service, where it is started in a checkout."""
 
 _READY_SECONDS = 60.0
 _SHOWN = 10
@@ -212,6 +216,8 @@ def running_service(job: Job, port: int) -> Iterator[RunningService]:
     """The service as a process of its own, ready; it is stopped at the end."""
     port = port or _free_port()
     environment = {**os.environ, "LORANK_PORT": str(port), "LORANK_DATA_DIR": str(job.data_dir)}
+    if EXPERIMENTS.is_file():
+        environment.setdefault("LORANK_EXPERIMENTS", str(EXPERIMENTS))
     with stage("service") as watch:
         running = RunningService(
             f"http://127.0.0.1:{port}", subprocess.Popen([sys.executable, "-m", "service"], env=environment)

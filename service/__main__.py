@@ -10,8 +10,8 @@ import sys
 
 import uvicorn
 
+from models.contract.experiments import ExperimentsError
 from service.app import create_app
-from service.experiments.config import ExperimentsError
 from service.settings import Settings, SettingsError
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from models.contract.experiments import ExperimentsError
 from models.contract.keys import Keys
 from models.embedded import embedded_redis
 from service.api import routes
 from service.api.bodies import Limits
 from service.experiments.assignment import FileExperiments
-from service.experiments.config import ExperimentsError
 from service.experiments.watched import WatchedExperiments
 from service.exposures.stream import ExposureLog
 from service.features.connection import RedisLink, is_usable_url

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import get_args
 
+from models.contract.experiments import Arm, Epsilon, Experiment, ExperimentsFile, PlackettLuce
 from models.contract.exposures import ArmTaken, How
 from service.errors import InvalidRequest
-from service.experiments.config import Arm, Epsilon, Experiment, ExperimentsFile, PlackettLuce
 from service.experiments.hashing import bucket_ranges, fnv1a32, layer_hash, second_hash, unit_hash
 from service.ranking.plan import ArmSettings, Boost, Explore, Plan, Side
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.contract.experiments import DEFAULT, ExperimentsError, parse_experiments
 from service.experiments.assignment import FileExperiments
-from service.experiments.config import DEFAULT, ExperimentsError, parse_experiments
 from service.ranking.plan import Plan
 
 log = logging.getLogger(__name__)

@@ -9,46 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.contract.experiments import DEFAULT, ExperimentsFile, parse_experiments
 from models.contract.exposures import ArmTaken
 from service.errors import InvalidRequest
 from service.experiments.assignment import FileExperiments
-from service.experiments.config import DEFAULT, ExperimentsFile, parse_experiments
 from service.ranking.plan import ArmSettings, Boost, Explore, Plan, Side
+from tests.contract.experiments import TWO_LAYERS, experiment
 
 growthbook = pytest.importorskip("growthbook")
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC).timestamp()
 UNITS = [f"user-{at}" for at in range(20_000)]
-
-TWO_LAYERS = """
-[[layers]]
-name = "ranking"
-[[layers.experiments]]
-name = "knowledge"
-[[layers.experiments.arms]]
-name = "plain"
-weight = 30
-knowledge = "off"
-[[layers.experiments.arms]]
-name = "full"
-weight = 70
-
-[[layers]]
-name = "head"
-[[layers.experiments]]
-name = "rerank"
-seed = "another"
-[[layers.experiments.arms]]
-name = "none"
-weight = 1.0
-[[layers.experiments.arms]]
-name = "twenty"
-weight = 1
-rerank_top_n = 20
-[[layers.experiments.arms]]
-name = "never"
-weight = 0
-"""
 
 
 def file_of(text: str) -> ExperimentsFile:
@@ -57,14 +28,6 @@ def file_of(text: str) -> ExperimentsFile:
 
 def one_layer(experiments: str, head: str = "") -> FileExperiments:
     return FileExperiments(file_of(f'{head}\n[[layers]]\nname = "ranking"\n{experiments}'))
-
-
-def experiment(name: str = "e", more: str = "", weights: tuple[float, ...] = (0.5, 0.5), arms: str = "") -> str:
-    listed = arms or "".join(
-        f'[[layers.experiments.arms]]\nname = "{"abcdef"[at]}"\nweight = {weight}\n'
-        for at, weight in enumerate(weights)
-    )
-    return f'[[layers.experiments]]\nname = "{name}"\n{more}\n{listed}'
 
 
 def arms_of(experiments: FileExperiments, now: float = NOW) -> dict[str, str | None]:

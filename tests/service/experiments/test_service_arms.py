@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import redis
 
+from models.contract.experiments import ExperimentsError
 from models.contract.exposures import Exposure
 from models.contract.keys import Keys
 from service.app import create_app
-from service.experiments.config import ExperimentsError
 from service.settings import Settings
+from tests.contract.experiments import TWO_LAYERS
 from tests.service.conftest import eventually, running
-from tests.service.experiments.test_assignment import TWO_LAYERS
 from tests.service.tiny import ITEMS, Publisher, score_of
 from tests.service.tiny_model import PORTRAIT_SPACE
 

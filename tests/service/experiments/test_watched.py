@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from models.contract.experiments import ExperimentsError
 from service.experiments.assignment import FileExperiments
-from service.experiments.config import ExperimentsError
 from service.experiments.watched import WatchedExperiments
 from service.settings import Settings
+from tests.contract.experiments import experiment
 from tests.service.conftest import eventually, running
-from tests.service.experiments.test_assignment import NOW, experiment
+from tests.service.experiments.test_assignment import NOW
 from tests.service.tiny import Publisher
 
 LAYER = '[[layers]]\nname = "ranking"\n'

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.experiments.config import DEFAULT, ExperimentsError, parse_experiments, read_experiments
-from tests.service.experiments.test_assignment import TWO_LAYERS, experiment
+from models.contract.experiments import DEFAULT, ExperimentsError, parse_experiments, read_experiments
+from tests.contract.experiments import TWO_LAYERS, experiment
 
 LAYER = '[[layers]]\nname = "ranking"\n'
 SHADOWED = 'name = "full"\nweight = 70\n'

@@ -1,0 +1,189 @@
+"""Exposures and interactions out of their capped Redis streams into Parquet files, each entry once.
+
+FOLDER/exposures/part-FIRST.parquet and FOLDER/interactions/part-FIRST.parquet are named by their first stream entry.
+A part is written before the mark that says so: a run that was stopped between the two writes the same name again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from models.contract.events import Interaction
+from models.contract.exposures import Exposure
+from offline.data.files import read_json, write_bytes, write_json
+from offline.publish.connection import Store
+
+EXPOSURES = {
+    "request_id": pl.String, "user_id": pl.String, "unit": pl.String, "time_ms": pl.Int64, "release": pl.String,
+    "layers": pl.List(pl.String), "experiments": pl.List(pl.String), "arms": pl.List(pl.String),
+    "hows": pl.List(pl.String), "held_out": pl.Boolean, "knowledge": pl.Boolean, "degraded": pl.List(pl.String),
+    "latency_ms": pl.Float64, "candidates": pl.Int64, "items": pl.List(pl.String), "scores": pl.List(pl.Float64),
+    "shadow_arm": pl.String, "shadow": pl.List(pl.Float64), "propensities": pl.List(pl.Float64),
+    "teams": pl.List(pl.String), "context": pl.String, "item_features": pl.String, "history_events": pl.Int64,
+    "history_digest": pl.String,
+}  # fmt: skip
+"""Columns of exposures. ``shadow``, ``propensities`` and ``teams`` are null where an exposure has none."""
+
+INTERACTIONS = {
+    "request_id": pl.String, "unit": pl.String, "item": pl.String, "type": pl.String, "value": pl.Float64,
+    "time_ms": pl.Int64,
+}  # fmt: skip
+
+_PAGE = 5000
+_ROWS = 200_000
+"""Entries per read, and rows per part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """What one run took from one stream. ``lost`` entries were trimmed before anybody read them; ``refused`` were not
+    understood."""
+
+    added: int
+    refused: int
+    lost: int
+
+
+def archive(store: Store, folder: Path) -> dict[str, Archived]:
+    """Append what is new in both streams. ``lost`` counts from the second run on."""
+    exposures = _Stream(store, store.keys.exposures, folder / "exposures", EXPOSURES, _exposure)
+    interactions = _Stream(store, store.keys.interactions, folder / "interactions", INTERACTIONS, _interaction)
+    return {"exposures": exposures.drain(), "interactions": interactions.drain()}
+
+
+def read_exposures(folder: Path) -> pl.DataFrame:
+    """All archived exposures, in the order of the stream, without repetitions of a request."""
+    frame = _read(folder / "exposures", EXPOSURES)
+    return frame.unique("request_id", keep="first", maintain_order=True)
+
+
+def of_experiment(exposures: pl.DataFrame, experiment: str) -> pl.DataFrame:
+    """Exposures of units that are in an arm of ``experiment``, with the columns ``arm`` and ``how``."""
+    taken = exposures.explode("layers", "experiments", "arms", "hows").filter(pl.col("experiments") == experiment)
+    return taken.rename({"arms": "arm", "hows": "how"}).drop("layers", "experiments")
+
+
+def read_interactions(folder: Path) -> pl.DataFrame:
+    """All archived interactions, in the order of the stream."""
+    return _read(folder / "interactions", INTERACTIONS)
+
+
+class _Stream:
+    def __init__(
+        self,
+        store: Store,
+        key: str,
+        folder: Path,
+        columns: Mapping[str, Any],
+        row: Callable[[Mapping[Any, Any]], dict[str, Any]],
+    ) -> None:
+        self._redis: Any = store.redis
+        self._key, self._folder, self._columns, self._row = key, folder, columns, row
+        self._installation = _text(self._redis.get(store.keys.installation))
+        self._state = folder / "mark.json"
+
+    def drain(self) -> Archived:
+        state = read_json(self._state) if self._state.is_file() else {}
+        if state.get("installation") != self._installation:  # another server, whose entries have other ids
+            state = {}
+        mark, known = state.get("mark", "0-0"), state.get("entries")
+        added = refused = read = 0
+        rows: list[dict[str, Any]] = []
+        first = ""
+        for entry, fields in self._entries(mark):
+            mark, read = entry, read + 1
+            first = first or entry
+            try:
+                rows.append(self._row(fields))
+            except (ValueError, KeyError):
+                refused += 1
+            if len(rows) == _ROWS:
+                added += self._write(first, rows)
+                rows, first = [], ""
+        added += self._write(first, rows)
+        entries = self._entries_until(mark)
+        lost = 0 if known is None or entries is None else max(0, entries - known - read)
+        write_json(self._state, {"installation": self._installation, "mark": mark, "entries": entries})
+        return Archived(added, refused, lost)
+
+    def _entries(self, after: str) -> Iterable[tuple[str, dict[Any, Any]]]:
+        while True:
+            page = self._redis.xrange(self._key, min=f"({after}", count=_PAGE)
+            for entry, fields in page:
+                after = _text(entry)
+                yield after, fields
+            if len(page) < _PAGE:
+                return
+
+    def _entries_until(self, mark: str) -> int | None:
+        """How many entries were ever added up to ``mark``; None if that cannot be told."""
+        if not self._redis.exists(self._key):
+            return None
+        with self._redis.pipeline(transaction=True) as both:
+            both.xinfo_stream(self._key)
+            both.xrange(self._key, min=f"({mark}", count=_PAGE)
+            info, behind = both.execute()
+        return None if len(behind) == _PAGE else int(info["entries-added"]) - len(behind)
+
+    def _write(self, first: str, rows: list[dict[str, Any]]) -> int:
+        if rows:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._folder / f"part-{first}.parquet"
+            frame = pl.DataFrame(rows, schema=dict(self._columns))
+            write_bytes(path, _parquet(frame))
+        return len(rows)
+
+
+def _exposure(fields: Mapping[Any, Any]) -> dict[str, Any]:
+    one = Exposure.from_stream(fields)
+    plain = one.model_dump(include=set(EXPOSURES) - {"arms", "context", "item_features"})
+    for name in ("shadow", "propensities", "teams"):
+        plain[name] = plain[name] or None
+    return plain | {
+        "layers": [taken.layer for taken in one.arms],
+        "experiments": [taken.experiment for taken in one.arms],
+        "arms": [taken.arm for taken in one.arms],
+        "hows": [taken.how for taken in one.arms],
+        "context": json.dumps(one.context, sort_keys=True),
+        "item_features": json.dumps(one.item_features, sort_keys=True),
+    }
+
+
+def _interaction(fields: Mapping[Any, Any]) -> dict[str, Any]:
+    one = Interaction.from_stream(fields)
+    return {
+        "request_id": one.request_id,
+        "unit": one.user_id,
+        "item": one.item_id,
+        "type": one.type,
+        "value": one.value,
+        "time_ms": one.time_ms,
+    }
+
+
+def _read(folder: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
+    parts = sorted(folder.glob("part-*.parquet"), key=lambda path: _order(path.stem))
+    frames = [pl.read_parquet(path, columns=list(columns)) for path in parts]
+    return pl.concat(frames) if frames else pl.DataFrame(schema=dict(columns))
+
+
+def _order(stem: str) -> tuple[int, int]:
+    time_ms, sequence = stem.removeprefix("part-").split("-")
+    return int(time_ms), int(sequence)
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -25,7 +25,7 @@ async def test_the_openapi_document_is_whole(service: Running) -> None:
     assert rank["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/RankBody"}
     assert rank["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/RankReply")
     assert {"400", "413", "422", "503"} <= set(rank["responses"])
-    assert set(schemas["RankBody"]["required"]) == {"user_id", "candidates"}
+    assert set(schemas["RankBody"]["required"]) == {"candidates"}
     assert schemas["RankBody"]["additionalProperties"] is False
     assert schemas["CandidateBody"]["properties"]["id"]["anyOf"][1] == {"type": "integer"}
     feedback = document["paths"]["/v1/feedback"]["post"]["requestBody"]["content"]["application/json"]["schema"]
@@ -60,8 +60,9 @@ async def test_the_openapi_document_tells_the_limits_and_what_routes_do(service:
     assert rank["deadline_ms"]["anyOf"][0]["maximum"] == limits.max_deadline_ms
     event = document["components"]["schemas"]["EventBody"]
     assert "value" in event["required"]
-    for identifier in (rank["user_id"], event["properties"]["user_id"], event["properties"]["item_id"]):
+    for identifier in (event["properties"]["user_id"], event["properties"]["item_id"]):
         assert "1 to 256 bytes" in identifier["description"]
+    assert rank["user_id"]["anyOf"][0]["maxLength"] == 256
     for path, routes in document["paths"].items():
         for route in routes.values():
             assert route["description"], path

@@ -34,7 +34,7 @@ async def test_wire_shape(service: Running) -> None:
     assert all(set(item) == {"id", "score", "rank"} for item in answer["items"])
     assert answer["release"] == "r1"
     assert answer["model"] == {"name": "tiny", "version": "1"}
-    assert answer["experiments"] == [{"layer": "ranking", "experiment": "default", "arm": "knowledge"}]
+    assert answer["experiments"] == []
     assert answer["knowledge"] == {"fresh": 10, "stale": 0, "missing": 2}
     assert answer["degraded"] == []
     assert set(answer["timing_ms"]) == {"features", "score", "rerank", "total"}

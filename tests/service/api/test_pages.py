@@ -62,7 +62,7 @@ async def test_the_openapi_document_tells_the_limits_and_what_routes_do(service:
     assert "value" in event["required"]
     for identifier in (event["properties"]["user_id"], event["properties"]["item_id"]):
         assert "1 to 256 bytes" in identifier["description"]
-    assert rank["user_id"]["anyOf"][0]["maxLength"] == 256
+    assert rank["user_id"]["anyOf"][0]["anyOf"][0]["maxLength"] == 256
     for path, routes in document["paths"].items():
         for route in routes.values():
             assert route["description"], path

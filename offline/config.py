@@ -18,6 +18,9 @@ from offline.llm.config import LLMConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
+DEMO_EXPERIMENTS = Path("configs/ml-100k.experiments.toml")
+"""Experiments of the demo's service, where it is started in a checkout."""
+
 
 class ConfigError(ValueError):
     """The configuration file is missing, is not TOML, or says something this version does not understand."""

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import httpx2
 import numpy as np
 
 from models.embedded import embedded_redis
+from offline.config import DEMO_EXPERIMENTS
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
@@ -31,8 +32,7 @@ from offline.llm.protocol import Completion, Prompt
 from offline.refresh import language_model, refresh
 from offline.stages import Job, stage
 
-EXPERIMENTS = Path("configs/ml-100k.experiments.toml")
-"""Of the demo's service, where it is started in a checkout."""
+_NO_SETTINGS: Mapping[str, str] = {}
 
 _READY_SECONDS = 60.0
 _SHOWN = 10
@@ -45,7 +45,10 @@ def run_demo(job: Job, port: int, check: bool) -> int:
     try:
         with _redis(job):
             refresh(job)
-            with running_service(job, port) as service, httpx2.Client(base_url=service.url, timeout=10.0) as client:
+            with (
+                running_service(job, port, experiments()) as service,
+                httpx2.Client(base_url=service.url, timeout=10.0) as client,
+            ):
                 _show(job, client, check)
                 if not check:
                     print(f"\nServing on {service.url}; API page {service.url}/docs; Ctrl-C stops.", flush=True)
@@ -211,13 +214,19 @@ class RunningService:
     process: subprocess.Popen[bytes]
 
 
+def experiments(file: Path | None = None) -> dict[str, str]:
+    """The service's setting for ``file``; without it for the environment's, or else the demo's if it is there."""
+    if file is None and ("LORANK_EXPERIMENTS" in os.environ or not DEMO_EXPERIMENTS.is_file()):
+        return {}
+    return {"LORANK_EXPERIMENTS": str(file or DEMO_EXPERIMENTS)}
+
+
 @contextmanager
-def running_service(job: Job, port: int) -> Iterator[RunningService]:
-    """The service as a process of its own, ready; it is stopped at the end."""
+def running_service(job: Job, port: int, settings: Mapping[str, str] = _NO_SETTINGS) -> Iterator[RunningService]:
+    """The service as a process of its own, ready; it is stopped at the end. ``settings`` are further variables."""
     port = port or _free_port()
     environment = {**os.environ, "LORANK_PORT": str(port), "LORANK_DATA_DIR": str(job.data_dir)}
-    if EXPERIMENTS.is_file():
-        environment.setdefault("LORANK_EXPERIMENTS", str(EXPERIMENTS))
+    environment |= settings
     with stage("service") as watch:
         running = RunningService(
             f"http://127.0.0.1:{port}", subprocess.Popen([sys.executable, "-m", "service"], env=environment)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from offline.cli.endings import sum_up
 from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
+from offline.config import DEMO_EXPERIMENTS
+from offline.data.catalogue import DataError
+from offline.data.files import write_bytes
 from offline.lock import exclusive
 from offline.publish.connection import open_store
 
@@ -28,3 +34,83 @@ def exposures(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_
     for name, one in found.items():
         print(f"  {name}: {one.added} new, {one.refused} not understood, {one.lost} lost")
     sum_up({"job": "exposures", **{name: asdict(one) for name, one in found.items()}})
+
+
+@app.command()
+def replay(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    requests: Annotated[int, typer.Option(min=1, help="How many interactions of the test period to send.")] = 2000,
+    rate: Annotated[
+        float | None, typer.Option(min=0.01, help="Requests per second at most; as fast as it goes.")
+    ] = None,
+    others: Annotated[int, typer.Option(min=1, help="Candidates beside the item that was really taken.")] = 49,
+    top_k: Annotated[int, typer.Option(min=1, help="How many are shown.")] = 10,
+    experiments: Annotated[Path | None, typer.Option(help="Experiments file; the demo's without it.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the other candidates.")] = 1,
+) -> None:
+    """Drive a service with what users really did in the test period, in order, and log what comes of it.
+
+    The service is started here, under a key prefix of its own, with everything as it was when the period began. What it
+    logs lies in workdir/replay/exposures afterwards; `ab-report --replay` reads it.
+    """
+    import asyncio
+
+    from offline import demo
+    from offline import replay as driver
+    from offline.publish.archive import archive
+
+    job = job_of(config, data_dir)
+    folder = job.config.workdir / "replay"
+    with exclusive(folder, "replay"), open_store(data_dir) as shared:
+        store = driver.replay_store(shared)
+        shutil.rmtree(folder / "exposures", ignore_errors=True)  # of the replay before
+        visits = driver.begin(job, store, requests, others, seed)
+        settings = {"LORANK_KEY_PREFIX": store.keys.prefix, **demo.experiments(experiments)}
+        with demo.running_service(job, 0, settings) as service:
+            found = asyncio.run(driver.replay(service.url, visits, top_k, rate))
+        archived = archive(store, folder / "exposures")
+    print(f"  {found.requests} requests in {found.seconds:.1f} s, {found.shown} with the item in the list")
+    sum_up({"job": "replay", **found.document(), **{name: asdict(one) for name, one in archived.items()}})
+
+
+@app.command()
+def ab_report(
+    experiment: Annotated[str, typer.Option(help="Name of the experiment.")],
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    file: Annotated[
+        Path, typer.Option(envvar="LORANK_EXPERIMENTS", help="The service's experiments file.")
+    ] = DEMO_EXPERIMENTS,
+    of_replay: Annotated[bool, typer.Option("--replay", help="Of what the last `replay` logged.")] = False,
+    window_hours: Annotated[float, typer.Option(min=0.001, help="How long after its exposure a click counts.")] = 24.0,
+    click: Annotated[list[str] | None, typer.Option(help="Types of interactions that are clicks; all of them.")] = None,
+    least_value: Annotated[float | None, typer.Option(help="Value from which on an interaction is a click.")] = None,
+    planned_units: Annotated[int, typer.Option(min=2, help="Units of all arms that are planned for.")] = 10_000,
+    html: Annotated[Path | None, typer.Option(metavar="PAGE.html", help="Write one self-contained page.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON instead.")] = False,
+) -> None:
+    """Compare the arms of an experiment by what was shown and clicked. Takes what is new out of the streams first."""
+    from models.contract.experiments import read_experiments
+    from offline.experiments import report
+    from offline.experiments.analysis import analyse
+    from offline.experiments.page import page
+    from offline.experiments.planned import settings_of
+    from offline.publish.archive import archive, of_experiment, read_exposures, read_interactions
+
+    job = job_of(config, data_dir)
+    folder = job.config.workdir / "replay" / "exposures" if of_replay else job.config.workdir / "exposures"
+    if not of_replay:
+        with exclusive(folder, "ab-report"), open_store(data_dir) as store:
+            archive(store, folder)
+    settings = settings_of(read_experiments(file), experiment, window_hours, click or (), least_value, planned_units)
+    try:
+        found = analyse(of_experiment(read_exposures(folder), experiment), read_interactions(folder), settings)
+    except ValueError as error:
+        raise DataError(f"{experiment}: {error}") from error
+    if html is not None:
+        write_bytes(html, page(experiment, found).encode())
+    if as_json:
+        sum_up({"experiment": experiment, **found.document()})
+        return
+    print("\n".join(report.lines(experiment, found)))

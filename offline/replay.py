@@ -1,0 +1,227 @@
+"""The test period of the log, sent to a service that does not know it yet: real users, real items, real order.
+
+Everything is published as it was when the test period began (histories, statistics, knowledge) under a key prefix of
+its own. Then every interaction of the period becomes a request: the item that the user really took, among others that
+the user never did. If it is among those shown, the interaction is fed back in answer to the request, otherwise by
+itself; either way the user's next request knows it. CTR is then how often the list held what the user took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import httpx2
+import numpy as np
+from tqdm import tqdm
+
+from models.contract.events import owner_tag
+from models.contract.keys import Keys
+from offline.data.catalogue import DataError
+from offline.data.log import InteractionLog
+from offline.data.source import open_source
+from offline.knowledge.held import held
+from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
+from offline.publish.connection import Store
+from offline.publish.stage import publish
+from offline.stages import Job
+from offline.training.report import TrainingReport
+from offline.training.samples import split_samples
+
+LANES = 8
+"""Requests in flight. A user is in one lane, so that no request overtakes feedback that it should know."""
+
+_ATTEMPTS, _PAUSE_S = 100, 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One interaction of the test period, and what was on offer."""
+
+    request_id: str
+    user: str
+    item: str
+    value: float
+    candidates: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Replayed:
+    """``requests`` that were answered, of which ``shown`` had the item in their list; ``repeated`` calls broke or were
+    refused, and were sent again."""
+
+    requests: int = 0
+    shown: int = 0
+    feedback: int = 0
+    repeated: int = 0
+    seconds: float = 0.0
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def replay_store(store: Store) -> Store:
+    """The same server, under a prefix where nothing else is."""
+    return replace(store, keys=Keys(f"{store.keys.prefix}-replay"))
+
+
+def begin(job: Job, store: Store, count: int, others: int, seed: int) -> list[Visit]:
+    """Publish the last trained model with what was known when the test period began, to a store that is emptied first;
+    the visits of the period. DataError if nothing was trained yet."""
+    path = job.models / "report.json"
+    if not path.is_file() or not job.log.is_file():
+        raise DataError("there is nothing to replay with yet: run `refresh` first")
+    log = InteractionLog.load(job.log)
+    knowledge = held(job.knowledge, job.config.feature_schema, log)
+    first = int(split_samples(job.config.samples, log).rows["test"][0])
+    config = job.config.model_copy(update={"workdir": job.config.workdir / "replay"})
+    for key in store.redis.scan_iter(f"{store.keys.prefix}:*", count=5000):
+        store.redis.unlink(key)
+    publish(
+        config, store, open_source(job.config.data, job.raw).catalogue(), log_before(log, first),
+        knowledge_before(knowledge, first), TrainingReport.load(path), job.models,
+    )  # fmt: skip
+    return visits(log, first, count, others, seed, name=f"replay-{round(time.time())}")
+
+
+def log_before(log: InteractionLog, row: int) -> InteractionLog:
+    """The first ``row`` rows; users and items keep their numbers."""
+    return replace(
+        log,
+        user=log.user[:row],
+        item=log.item[:row],
+        value=log.value[:row],
+        time_ms=log.time_ms[:row],
+        sampled=log.sampled[:row],
+    )
+
+
+def knowledge_before(knowledge: Knowledge, row: int) -> Knowledge:
+    """What a sample at log row ``row`` may see of it, as the newest there is."""
+    return Knowledge({name: _produced_before(one, row) for name, one in knowledge.produced.items()})
+
+
+def _produced_before(made: Produced, row: int) -> Produced:
+    return replace(
+        made,
+        users=None if made.users is None else _users_before(made.users, row),
+        items=None if made.items is None else _items_before(made.items, row),
+    )
+
+
+def _users_before(made: UserVectors, row: int) -> UserVectors:
+    users = np.arange(len(made.start) - 1)
+    visible = made.visible(users, np.full(len(users), row))
+    rank = np.arange(len(made.since)) - np.repeat(made.start[:-1], np.diff(made.start))
+    kept = rank < np.repeat(visible, np.diff(made.start))
+    return UserVectors(
+        made.space,
+        made.vectors[kept],
+        np.concatenate([[0], np.cumsum(visible)]).astype(np.int64),
+        made.since[kept],
+        None if made.codes is None else made.codes[kept],
+    )
+
+
+def _items_before(made: ItemVectors, row: int) -> ItemVectors:
+    slices = max(1, int(np.count_nonzero(made.from_row <= row)))
+    return replace(made, vectors=made.vectors[:slices], from_row=made.from_row[:slices])
+
+
+def visits(log: InteractionLog, first: int, count: int, others: int, seed: int, name: str) -> list[Visit]:
+    """The first ``count`` interactions from log row ``first`` on, each among ``others`` that its user never took,
+    drawn by how often everybody took them before; in random places."""
+    random = np.random.default_rng(seed)
+    popularity = np.bincount(log.item[:first], minlength=len(log.item_ids)).astype(np.float64)
+    index = log.by_user()
+    found = []
+    for row in range(first, min(first + count, len(log))):
+        weights = popularity.copy()
+        weights[log.item[index.of_user(int(log.user[row]))]] = 0.0
+        fewer = min(others, int(np.count_nonzero(weights)))
+        drawn = random.choice(len(weights), fewer, replace=False, p=weights / weights.sum())
+        offered = random.permutation(np.append(drawn, log.item[row]))
+        found.append(
+            Visit(
+                request_id=f"{name}-{row}",
+                user=log.user_ids[log.user[row]],
+                item=log.item_ids[log.item[row]],
+                value=float(log.value[row]),
+                candidates=tuple(log.item_ids[one] for one in offered),
+            )
+        )
+    return found
+
+
+async def replay(url: str, wanted: list[Visit], top_k: int, rate: float | None, progress: bool = True) -> Replayed:
+    """Send every visit and its feedback; ``rate`` visits per second at most. A call that fails is sent again.
+
+    DataError if the service refuses a request as wrong, or does not recover.
+    """
+    result, started = Replayed(), time.monotonic()
+    with tqdm(total=len(wanted), desc="  replay", unit="request", disable=not progress) as bar:
+        async with httpx2.AsyncClient(base_url=url, timeout=30.0) as client:
+            try:
+                await _all_lanes(client, wanted, top_k, rate, result, bar)
+            except* DataError as problems:
+                raise DataError(str(problems.exceptions[0])) from problems
+    result.seconds = round(time.monotonic() - started, 3)
+    return result
+
+
+async def _all_lanes(
+    client: httpx2.AsyncClient, wanted: list[Visit], top_k: int, rate: float | None, result: Replayed, bar: Any
+) -> None:
+    lanes: list[asyncio.Queue[Visit | None]] = [asyncio.Queue(maxsize=100) for _ in range(LANES)]
+    started = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        for lane in lanes:
+            group.create_task(_drive(client, lane, top_k, result, bar))
+        for at, visit in enumerate(wanted):
+            if rate is not None:
+                await asyncio.sleep(max(0.0, started + at / rate - time.monotonic()))
+            await lanes[owner_tag(visit.user) % LANES].put(visit)
+        for lane in lanes:
+            await lane.put(None)
+
+
+async def _drive(
+    client: httpx2.AsyncClient, lane: asyncio.Queue[Visit | None], top_k: int, result: Replayed, bar: Any
+) -> None:
+    while (visit := await lane.get()) is not None:
+        body = {
+            "request_id": visit.request_id,
+            "user_id": visit.user,
+            "candidates": [{"id": one} for one in visit.candidates],
+            "top_k": top_k,
+        }
+        answer = await _sent(client, "/v1/rank", body, result)
+        shown = any(one["id"] == visit.item for one in answer["items"])
+        event: dict[str, Any] = {"user_id": visit.user, "item_id": visit.item, "value": visit.value}
+        if shown:
+            event["request_id"] = visit.request_id
+        event["timestamp_ms"] = round(time.time() * 1000)  # so that a repeated call changes nothing
+        await _sent(client, "/v1/feedback", event, result)
+        result.requests += 1
+        result.shown += shown
+        result.feedback += 1
+        bar.update()
+
+
+async def _sent(client: httpx2.AsyncClient, path: str, body: dict[str, Any], result: Replayed) -> dict[str, Any]:
+    for _ in range(_ATTEMPTS):
+        try:
+            response = await client.post(path, json=body)
+        except httpx2.TransportError:
+            pass
+        else:
+            if response.status_code == 200:
+                answer: dict[str, Any] = response.json()
+                return answer
+            if response.status_code != 503:
+                raise DataError(f"the service refused {path}: {response.text[:500]}")
+        result.repeated += 1
+        await asyncio.sleep(_PAUSE_S)
+    raise DataError(f"the service at {client.base_url} does not answer {path}")

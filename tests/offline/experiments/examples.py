@@ -1,0 +1,7 @@
+"""How property tests of this folder run: the same examples every time, and no limit of time on a busy machine."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+EXAMPLES = settings(deadline=None, database=None, derandomize=True, max_examples=50)

@@ -19,7 +19,7 @@ import httpx2
 import pytest
 
 from models.embedded import embedded_redis
-from offline.config import load_config
+from offline.config import DEMO_EXPERIMENTS, load_config
 from offline.demo import running_service
 from offline.llm.threads import wait_without_spinning
 from offline.publish.connection import Store, open_store
@@ -107,8 +107,11 @@ def first_ledger(installation: Installation) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def base_url(installation: Installation) -> Iterator[str]:
-    """The base URL of ``python -m service`` over the installation."""
-    with running_service(installation.job, 0) as service:
+    """The base URL of ``python -m service`` over the installation, with the demo's experiment won by its second arm."""
+    file = installation.data_dir / "experiments.toml"
+    arms = DEMO_EXPERIMENTS.read_text().split("weight = 0.5")
+    file.write_text(f"{arms[0]}weight = 0{arms[1]}weight = 1{arms[2]}")
+    with running_service(installation.job, 0, {"LORANK_EXPERIMENTS": str(file)}) as service:
         yield service.url
 
 

@@ -34,6 +34,8 @@ class StoredUsers(Protocol):
 
     def knowledge(self, user_id: str, space: str, blob: bytes) -> None: ...
 
+    def arms(self, unit: str, arms: dict[str, str]) -> None: ...
+
 
 def events_of(user_id: str, count: int) -> bytes:
     """A packed history whose values are 0, 1, 2, ..."""
@@ -72,8 +74,17 @@ class UserFeaturesSuite:
         assert user.features == {"age": 3, "name": None}
         assert user.events["value"].tolist() == [0.0, 1.0, 2.0]
         vectors = {name: record.vectors.tolist() for name, record in user.knowledge.items()}
-        assert vectors == {"sequence": [[0.5, 0.5]], "single": [[0.25, 0.25, 0.25]]}
+        assert vectors == {SPACE.fingerprint: [[0.5, 0.5]], SINGLE.fingerprint: [[0.25, 0.25, 0.25]]}
         assert user.refused == frozenset()
+
+    async def test_kept_arms_come_back_if_a_unit_is_named(self, features: UserFeatures, stored: StoredUsers) -> None:
+        stored.arms("device", {"e__0": "plain", "f__2": "ü"})
+        assert (await features.fetch("u", SPACES, 5, Deadline(10))).kept is None
+        for spaces in (SPACES, ()):
+            user = await features.fetch("u", spaces, 5, Deadline(10), "device")
+            assert user.kept == {"e__0": "plain", "f__2": "ü"}
+            assert not user.known, "a unit's arms say nothing of the user"
+        assert (await features.fetch("u", (), 5, Deadline(10), "nobody")).kept == {}
 
     async def test_only_the_last_events_come_back(self, features: UserFeatures, stored: StoredUsers) -> None:
         stored.history("u", events_of("u", 50))
@@ -108,8 +119,8 @@ class UserFeaturesSuite:
             stored.knowledge("u", space.fingerprint, blob if space == damaged else knowledge_of("u", 0.5, space))
         user = await features.fetch("u", spaces, 4, Deadline(10))
         (other,) = (space for space in SPACES if space != damaged)
-        assert list(user.knowledge) == [other.name]
-        assert user.knowledge[other.name].vectors.tolist() == [[0.5] * other.dim]
+        assert list(user.knowledge) == [other.fingerprint]
+        assert user.knowledge[other.fingerprint].vectors.tolist() == [[0.5] * other.dim]
         assert user.refused == {"no_knowledge"}
 
     async def test_nothing_stored_in_one_space_refuses_nothing(
@@ -118,7 +129,7 @@ class UserFeaturesSuite:
         stored.knowledge("u", SINGLE.fingerprint, knowledge_of("u", 0.5, SINGLE))
         user = await features.fetch("u", SPACES, 4, Deadline(10))
         assert user.known
-        assert list(user.knowledge) == ["single"]
+        assert list(user.knowledge) == [SINGLE.fingerprint]
         assert user.refused == frozenset()
 
     async def test_records_of_another_owner_are_refused(self, features: UserFeatures, stored: StoredUsers) -> None:
@@ -141,7 +152,7 @@ class UserFeaturesSuite:
                 stored.knowledge(f"u{at}", space.fingerprint, knowledge_of(f"u{at}", float(at), space))
         users = await asyncio.gather(*(features.fetch(f"u{at % 40}", SPACES, 5, Deadline(10)) for at in range(200)))
         for at, user in enumerate(users):
-            assert list(user.knowledge) == ["sequence", "single"]
+            assert list(user.knowledge) == [SPACE.fingerprint, SINGLE.fingerprint]
             for record in user.knowledge.values():
                 assert record.owner == f"u{at % 40}"
                 assert record.vectors[0, 0] == at % 40

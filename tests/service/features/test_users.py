@@ -34,6 +34,10 @@ class InRedis:
     def profile(self, user_id: str, blob: bytes) -> None:
         self.store.set(self.keys.user_profile(user_id), blob)
 
+    def arms(self, unit: str, arms: dict[str, str]) -> None:
+        for bucket, arm in arms.items():
+            self.store.hset(self.keys.unit_arms(unit), bucket, arm)
+
     def knowledge(self, user_id: str, space: str, blob: bytes) -> None:
         self.store.set(self.keys.user_knowledge(user_id, space), blob)
 
@@ -70,7 +74,7 @@ def _assert_own(at: int, state: UserState) -> None:
     assert state.features == {"name": f"u{at}"}
     assert len(state.events) == at + 1
     assert {record.owner for record in state.knowledge.values()} == {f"u{at}"}
-    assert list(state.knowledge) == [space.name for space in SPACES]
+    assert list(state.knowledge) == [space.fingerprint for space in SPACES]
 
 
 @pytest.mark.parametrize("connections", [1, 3])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from models.contract.schema import FeatureSchema, fingerprint
-from offline.benchmark.peers import PEERS, PeerSettings
+from offline.benchmark.peers import PEERS, PeerSettings, TreeSettings
 from offline.benchmark.predictions import Family, Statistics
 from offline.config import JobConfig
 from offline.knowledge.vectors import Knowledge
@@ -16,7 +16,13 @@ from offline.training.trials import Laboratory, Wanted
 OURS = "Lorank"
 WITHOUT_KNOWLEDGE = "Lorank without knowledge"
 
-PEER_SETTINGS = {name: PeerSettings() for name in PEERS}
+PEER_SETTINGS = {
+    "DIN": PeerSettings(),
+    "DCNv2": PeerSettings(use_statistics=True, embedding_regularizer=1e-4),
+    "DeepFM": PeerSettings(),
+    "FinalMLP": PeerSettings(use_statistics=True, embedding_regularizer=1e-4),
+    "LightGBM": PeerSettings(tree=TreeSettings(learning_rate=0.02)),
+}
 """Chosen on the validation split: docs/experiments.md."""
 
 _CODE = 1
@@ -70,16 +76,16 @@ class Training:
 
 
 def trainings(config: JobConfig, knowledge: Knowledge, seeds: int, peer_seeds: int) -> list[Training]:
-    """Seed by seed, so that a table can be made of any prefix."""
+    """Seed by seed, so that a table can be made of any prefix. What the curve of shares needs has ``share_seeds``."""
     producers = tuple(knowledge.produced)
     found = []
     for seed in range(1, max(seeds, peer_seeds) + 1):
         if seed <= seeds:
             found.append(Training(OURS, "ours", seed, producers=producers, statistics=("frozen", "live")))
-            found.append(Training(WITHOUT_KNOWLEDGE, "ours", seed))
         if seed <= peer_seeds:
             found += [Training(f"{name} ({_library(name)})", "peer", seed, peer=name) for name in PEERS]
         if seed <= min(seeds, config.benchmark.share_seeds):
+            found.append(Training(WITHOUT_KNOWLEDGE, "ours", seed))
             found += [
                 Training(name, "ours", seed, share, reads)
                 for share in config.benchmark.shares

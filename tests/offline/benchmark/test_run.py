@@ -58,7 +58,7 @@ def test_the_plan_is_ours_with_and_without_knowledge_its_shares_and_every_peer(b
     plan = trainings(bench.config, bench.knowledge, 2, 3)
     assert [one.seed for one in plan] == sorted(one.seed for one in plan)
     whole = [(one.model, one.seed) for one in plan if one.share == 1.0]
-    assert len(whole) == len(set(whole)) == 2 * 2 + 3 * len(PEERS)
+    assert len(whole) == len(set(whole)) == 2 + 1 + 3 * len(PEERS)
     assert {(one.model, one.share) for one in plan if one.share < 1.0} == {(OURS, 0.5), (WITHOUT_KNOWLEDGE, 0.5)}
     reads = {one.model: one.producers for one in plan}
     assert reads[OURS] == tuple(bench.knowledge.produced)

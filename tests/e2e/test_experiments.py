@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
+import threading
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import httpx2
+
+from models.embedded import embedded_redis
+from offline import replay as driver
+from offline.demo import running_service
+from offline.publish.archive import archive, read_exposures, read_interactions
+from offline.publish.connection import open_store
 from tests.conftest import Installation
 
 REQUESTS = 120
@@ -31,3 +43,31 @@ def test_a_replay_is_reported_request_by_request(installation: Installation, tmp
     assert {one["arm"] for one in found["arms"]} == {"plain", "knowledge"}
     assert page.read_text().startswith("<!doctype html>")
     assert "sample ratio" not in installation.offline(*report).stdout.lower()
+
+
+def test_redis_is_killed_in_the_middle_and_nothing_is_lost_or_doubled(
+    installation: Installation, tmp_path: Path
+) -> None:
+    job = replace(installation.job, data_dir=tmp_path / "data")
+    with embedded_redis(job.data_dir / "valkey", keep_alive=True):
+        with open_store(job.data_dir) as shared:
+            store = driver.replay_store(shared)
+            visits = driver.begin(job, store, 300, 49, 1)
+            server: Any = store.redis.info("server")
+            with running_service(job, 0, {"LORANK_KEY_PREFIX": store.keys.prefix}) as service:
+                killed = threading.Timer(1.0, os.kill, (int(server["process_id"]), signal.SIGKILL))
+                killed.start()
+                found = asyncio.run(driver.replay(service.url, visits, 10, 100.0, progress=False))
+                killed.join()
+                logged = httpx2.get(f"{service.url}/v1/status", timeout=10.0).json()["exposures"]
+        with open_store(job.data_dir) as shared:
+            after: Any = shared.redis.info("server")
+            archived = archive(driver.replay_store(shared), tmp_path / "logged")
+    assert after["process_id"] != server["process_id"], "the server was to be killed"
+    assert found.requests == len(visits)
+    assert logged["dropped"] == 0
+    exposures = read_exposures(tmp_path / "logged")
+    assert sorted(exposures["request_id"]) == sorted(one.request_id for one in visits)
+    assert archived["exposures"].lost == archived["exposures"].refused == 0
+    interactions = read_interactions(tmp_path / "logged").select("unit", "item", "time_ms").unique()
+    assert len(interactions) == len(visits)

@@ -17,7 +17,7 @@ OURS = "Lorank"
 WITHOUT_KNOWLEDGE = "Lorank without knowledge"
 
 PEER_SETTINGS = {
-    "DIN": PeerSettings(),
+    "DIN": PeerSettings(use_statistics=True),
     "DCNv2": PeerSettings(use_statistics=True, embedding_regularizer=1e-4),
     "DeepFM": PeerSettings(),
     "FinalMLP": PeerSettings(use_statistics=True, embedding_regularizer=1e-4),

@@ -41,7 +41,7 @@ _WAIT_SECONDS = 30.0
 @dataclass(frozen=True, slots=True)
 class Verification:
     """``skipped`` requests had a history that the jobs have not seen yet (feedback since the last refresh), belong to
-    another release, or were answered degraded."""
+    another release, were answered degraded, or merge the orders of two arms."""
 
     requests: int
     scores: int
@@ -111,7 +111,12 @@ class _Replay:
         if at is not None:
             packed = packed_history(self._log, self._index, self._hashes, at, self._schema.history_length)
             events = np.frombuffer(packed, EVENT_DTYPE)
-        if exposure.degraded or exposure.item_features or history_digest(events) != exposure.history_digest:
+        if (
+            exposure.teams
+            or exposure.degraded
+            or exposure.item_features
+            or history_digest(events) != exposure.history_digest
+        ):
             return None
         features = dict(self._catalogue.users.get(exposure.user_id, {}))
         known = {} if at is None else self._knowledge.of_user(at)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from models.contract.events import Interaction
 from models.contract.exposures import Exposure
 from offline.data.files import read_json, write_bytes, write_json
 from offline.publish.connection import Store
+from offline.publish.streams import PAGE, entries
 
 EXPOSURES = {
     "request_id": pl.String, "user_id": pl.String, "unit": pl.String, "time_ms": pl.Int64, "release": pl.String,
@@ -36,9 +37,8 @@ INTERACTIONS = {
     "time_ms": pl.Int64,
 }  # fmt: skip
 
-_PAGE = 5000
 _ROWS = 200_000
-"""Entries per read, and rows per part."""
+"""Of a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,7 @@ class _Stream:
         columns: Mapping[str, Any],
         row: Callable[[Mapping[Any, Any]], dict[str, Any]],
     ) -> None:
+        self._store = store
         self._redis: Any = store.redis
         self._key, self._folder, self._columns, self._row = key, folder, columns, row
         self._installation = _text(self._redis.get(store.keys.installation))
@@ -97,7 +98,7 @@ class _Stream:
         added = refused = read = 0
         rows: list[dict[str, Any]] = []
         first = ""
-        for entry, fields in self._entries(mark):
+        for entry, fields in entries(self._store, self._key, mark):
             mark, read = entry, read + 1
             first = first or entry
             try:
@@ -108,19 +109,10 @@ class _Stream:
                 added += self._write(first, rows)
                 rows, first = [], ""
         added += self._write(first, rows)
-        entries = self._entries_until(mark)
-        lost = 0 if known is None or entries is None else max(0, entries - known - read)
-        write_json(self._state, {"installation": self._installation, "mark": mark, "entries": entries})
+        until = self._entries_until(mark)
+        lost = 0 if known is None or until is None else max(0, until - known - read)
+        write_json(self._state, {"installation": self._installation, "mark": mark, "entries": until})
         return Archived(added, refused, lost)
-
-    def _entries(self, after: str) -> Iterable[tuple[str, dict[Any, Any]]]:
-        while True:
-            page = self._redis.xrange(self._key, min=f"({after}", count=_PAGE)
-            for entry, fields in page:
-                after = _text(entry)
-                yield after, fields
-            if len(page) < _PAGE:
-                return
 
     def _entries_until(self, mark: str) -> int | None:
         """How many entries were ever added up to ``mark``; None if that cannot be told."""
@@ -128,9 +120,9 @@ class _Stream:
             return None
         with self._redis.pipeline(transaction=True) as both:
             both.xinfo_stream(self._key)
-            both.xrange(self._key, min=f"({mark}", count=_PAGE)
+            both.xrange(self._key, min=f"({mark}", count=PAGE)
             info, behind = both.execute()
-        return None if len(behind) == _PAGE else int(info["entries-added"]) - len(behind)
+        return None if len(behind) == PAGE else int(info["entries-added"]) - len(behind)
 
     def _write(self, first: str, rows: list[dict[str, Any]]) -> int:
         if rows:

@@ -10,14 +10,14 @@ from models.contract.events import Interaction
 from models.contract.exposures import Exposure
 from offline.publish.connection import Store
 
-_PAGE = 5000
+PAGE = 5000
 
 
 def new_interactions(store: Store, mark: str) -> tuple[list[Interaction], str, int]:
     """(interactions after the stream entry ``mark``, the last entry's id, how many entries were not understood)."""
     found: list[Interaction] = []
     refused = 0
-    for entry, fields in _entries(store, store.keys.interactions, mark):
+    for entry, fields in entries(store, store.keys.interactions, mark):
         mark = entry
         try:
             found.append(Interaction.from_stream(fields))
@@ -29,17 +29,18 @@ def new_interactions(store: Store, mark: str) -> tuple[list[Interaction], str, i
 def exposures(store: Store) -> list[Exposure]:
     """All exposures that the capped stream still holds and this version understands, oldest first."""
     found = []
-    for _, fields in _entries(store, store.keys.exposures, "0-0"):
+    for _, fields in entries(store, store.keys.exposures, "0-0"):
         with suppress(ValueError, KeyError):  # of another version
             found.append(Exposure.from_stream(fields))
     return found
 
 
-def _entries(store: Store, stream: str, after: str) -> Iterator[tuple[str, dict[Any, Any]]]:
+def entries(store: Store, stream: str, after: str) -> Iterator[tuple[str, dict[Any, Any]]]:
+    """(id, fields) of the entries of a stream after the entry ``after``, in order."""
     while True:
-        page: Any = store.redis.xrange(stream, min=f"({after}", count=_PAGE)
+        page: Any = store.redis.xrange(stream, min=f"({after}", count=PAGE)
         for entry, fields in page:
             after = entry.decode()
             yield after, fields
-        if len(page) < _PAGE:
+        if len(page) < PAGE:
             return

@@ -122,7 +122,9 @@ class ExposureLog:
             arms = self._keys.unit_arms(exposure.unit)
             # The first arm stays, whatever a request that ran at the same time came to.
             commands += [("HSETNX", arms, bucket, arm) for bucket, (arm, _) in keep.items()]
-            commands.append(("EXPIRE", arms, max(int(days * _DAY_SECONDS) for _, days in keep.values())))
+            seconds = max(int(days * _DAY_SECONDS) for _, days in keep.values())
+            # Never shortened: the hash may hold arms of other experiments, which live longer.
+            commands += [("EXPIRE", arms, seconds, "NX"), ("EXPIRE", arms, seconds, "GT")]
         return commands
 
     def _failed(self, reason: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from models.contract.exposures import Exposure, history_digest
 from models.contract.items import IntArray
 from models.contract.knowledge import FloatArray
-from service.errors import ServiceError
+from service.errors import ScoringError
 from service.ranking.ordering import Order
 from service.ranking.plan import Plan
 from service.ranking.ports import Exposures
@@ -82,7 +82,7 @@ class Shadows:
         self, exposure: Exposure, plan: Plan, score: Callable[[], Awaitable[FloatArray]], positions: IntArray
     ) -> None:
         try:
-            with contextlib.suppress(ServiceError):  # the scorer has logged why
+            with contextlib.suppress(ScoringError):  # the scorer has logged why
                 scores = await score()
                 exposure = exposure.model_copy(update={"shadow": tuple(scores[positions].tolist())})
             if not exposure.shadow:

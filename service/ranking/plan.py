@@ -77,6 +77,10 @@ class Plan:
 
     @property
     def ranked_with(self) -> tuple[ArmSettings, ...]:
-        """The settings whose scores make the order, and the shadow's."""
-        main = (self.settings,) if self.teams is None else tuple(one.settings for one in self.teams)
-        return main if self.shadow is None else (*main, self.shadow.settings)
+        """The settings whose scores make the order: one arm's, or those of two teams."""
+        return (self.settings,) if self.teams is None else tuple(one.settings for one in self.teams)
+
+    @property
+    def scored_with(self) -> tuple[ArmSettings, ...]:
+        """Those, and the shadow's."""
+        return self.ranked_with if self.shadow is None else (*self.ranked_with, self.shadow.settings)

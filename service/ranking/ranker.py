@@ -19,9 +19,9 @@ from service.ranking.counting import count, knowledge_of
 from service.ranking.deadline import Deadline
 from service.ranking.exposing import Shadows, exposure_of
 from service.ranking.ordering import Order, dice, drafted, drawn
-from service.ranking.plan import ArmSettings, Plan, Side
+from service.ranking.plan import ArmSettings, Plan
 from service.ranking.ports import Experiments, Exposures, LiveRelease, Reranker, UserFeatures
-from service.ranking.scored import Scored, prepared, scored
+from service.ranking.scored import Scored, adjusted, prepared, scored
 from service.ranking.slate import distinct
 from service.ranking.stopwatch import Stopwatch
 from service.ranking.types import LADDER, RankAnswer, RankRequest, Release, UserState
@@ -35,7 +35,8 @@ FORCED_TOP_N = 20
 
 
 class Ranker:
-    """Ranks candidates. Stateless between requests; everything it uses is given to it once."""
+    """Ranks candidates. Between requests it only remembers the shadow scores that are under way; everything it uses is
+    given to it once."""
 
     def __init__(
         self,
@@ -67,9 +68,7 @@ class Ranker:
         plan, user = await self._plan_and_user(request, live, now, deadline, words)
         watch.lap("features")
 
-        # One arm's settings, or those of two whose orders are to be interleaved.
-        sides = plan.teams or (Side("", plan.settings),)
-        found = [await self._scored(request, one.settings, live, user, deadline, words) for one in sides]
+        found = [await self._scored(request, one, live, user, deadline, words) for one in plan.ranked_with]
         baseline = await self._without_knowledge(request, found[0], deadline, words)
         watch.lap("score")
 
@@ -108,11 +107,15 @@ class Ranker:
         if experiments.keeps_arms:
             every = [live, *filter(None, map(self._live.pinned, experiments.releases))]
             user = await self._user(request.user_id, every, every, deadline, words, unit)
-            return experiments.assign(unit, request.arms, now, user.kept), user
-        plan = experiments.assign(unit, request.arms, now)
-        releases = [(self._release(one, live, words), one.uses_knowledge) for one in plan.ranked_with]
-        knowing = [release for release, uses_knowledge in releases if uses_knowledge]
-        return plan, await self._user(request.user_id, [one for one, _ in releases], knowing, deadline, words)
+            plan = experiments.assign(unit, request.arms, now, user.kept)
+        else:
+            plan = experiments.assign(unit, request.arms, now)
+            releases = [(self._release(one, live) or live, one.uses_knowledge) for one in plan.scored_with]
+            knowing = [release for release, uses_knowledge in releases if uses_knowledge]
+            user = await self._user(request.user_id, [one for one, _ in releases], knowing, deadline, words)
+        if not any(one.uses_knowledge for one in plan.ranked_with):
+            words.discard("no_knowledge")  # the answer does without, whatever was read for kept arms or a shadow
+        return plan, user
 
     async def _user(
         self,
@@ -125,7 +128,7 @@ class Ranker:
     ) -> UserState:
         """Stored features of the user for ``releases`` and knowledge for those ``knowing``; without them if they cannot
         be read in time."""
-        if not user_id:
+        if not user_id and not unit:
             return UserState()
         spaces = list({space.fingerprint: space for one in knowing for space in one.user_spaces}.values())
         length = max(one.schema.history_length for one in releases)
@@ -137,13 +140,11 @@ class Ranker:
         words.update(user.refused)
         return user
 
-    def _release(self, settings: ArmSettings, live: Release, words: set[str]) -> Release:
+    def _release(self, settings: ArmSettings, live: Release) -> Release | None:
+        """The release that an arm answers from; None if it pins one that is not loaded."""
         if settings.release is None or settings.release == live.id:
             return live
-        pinned = self._live.pinned(settings.release)
-        if pinned is None:
-            words.add("not_pinned")
-        return pinned or live
+        return self._live.pinned(settings.release)
 
     async def _scored(
         self,
@@ -155,7 +156,10 @@ class Ranker:
         words: set[str],
     ) -> Scored:
         """Candidates by the model; by the items' priors if the model fails or the time is already spent."""
-        release = self._release(settings, live, words)
+        release = self._release(settings, live)
+        if release is None:
+            release = live
+            words.add("not_pinned")
         slate, tensors = prepared(settings, release, distinct(request.candidates), user)
         scores = None
         if not deadline.spent:
@@ -176,7 +180,7 @@ class Ranker:
                 return found.scores
             try:
                 tensors = {**found.tensors, **without_knowledge(found.tensors)}
-                return await found.release.scorer.score(tensors)
+                return adjusted(found, await found.release.scorer.score(tensors))
             except ScoringError:
                 pass
         words.add("no_explain")
@@ -211,9 +215,11 @@ class Ranker:
         if plan.shadow is None:
             return None
         settings = plan.shadow.settings
+        release = self._release(settings, live)
 
         async def score() -> FloatArray:
-            release = self._release(settings, live, set())
+            if release is None:  # another one's scores would be taken for this arm's
+                raise ScoringError(f"release {settings.release} is not loaded")
             slate, tensors = prepared(settings, release, distinct(request.candidates), user)
             return scored(settings, release, slate, tensors, await release.scorer.score(tensors), user).scores
 

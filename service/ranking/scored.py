@@ -43,6 +43,11 @@ def prepared(
     return slate, encode(release.schema, release.table, batch, slate.items, knowledge=settings.uses_knowledge)
 
 
+def adjusted(found: Scored, scores: FloatArray) -> FloatArray:
+    """Other scores of the same candidates, with the same boosts."""
+    return boosted(scores, found.settings.boosts, found.release, found.slate) if found.settings.boosts else scores
+
+
 def scored(
     settings: ArmSettings, release: Release, slate: Slate, tensors: Tensors, scores: FloatArray | None, user: UserState
 ) -> Scored:

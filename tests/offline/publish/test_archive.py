@@ -12,6 +12,7 @@ from models.contract.events import Interaction
 from models.contract.exposures import ArmTaken, Exposure
 from offline.data.files import read_json, write_json
 from offline.publish import archive as archives
+from offline.publish import streams
 from offline.publish.archive import archive, of_experiment, read_exposures, read_interactions
 from offline.publish.connection import Store
 
@@ -115,7 +116,7 @@ def test_another_server_starts_anew(store: Store, tmp_path: Path) -> None:
 
 def test_long_streams_become_several_parts(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "_ROWS", 4)
-    monkeypatch.setattr(archives, "_PAGE", 3)
+    monkeypatch.setattr(streams, "PAGE", 3)
     add(store, *(exposure(at) for at in range(10)))
     assert archive(store, tmp_path)["exposures"].added == 10
     assert len(list((tmp_path / "exposures").glob("*.parquet"))) == 3

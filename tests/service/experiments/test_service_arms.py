@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,3 +220,62 @@ async def test_nobody_gets_the_control_and_is_not_exposed(
         assert service.metric("lorank_missing_units_total") == 1
         await service.rank("somebody")
     assert [one.user_id for one in await exposed(store, keys)] == ["somebody"]
+
+
+async def test_a_shadow_that_cannot_be_scored_is_left_out_and_degrades_nothing(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish()
+    third = '\nshadow = "pinned"\n[[layers.experiments.arms]]\nname = "pinned"\nweight = 0\nrelease = "gone"'
+    async with running(with_arms(settings, third)) as service:
+        assert (await service.rank(arms={"ranking": "other"}))["degraded"] == []
+        (exposure,) = await exposed(store, keys)
+        assert (exposure.shadow_arm, exposure.shadow) == ("pinned", ()), "not the live release's scores in its name"
+        assert service.metric("lorank_shadows_skipped_total") == 1
+
+
+@pytest.mark.parametrize("more", ["", "sticky_days = 2"])
+async def test_knowledge_that_an_arm_does_without_degrades_nothing(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys, more: str
+) -> None:
+    publisher.publish()
+    store.set(keys.user_knowledge("u", PORTRAIT_SPACE.fingerprint), b"damaged")
+    async with running(with_arms(settings, more=more)) as service:
+        assert (await service.rank("u", arms={"ranking": "plain"}))["degraded"] == []
+        assert (await service.rank("u", arms={"ranking": "other"}))["degraded"] == ["no_knowledge"]
+
+
+async def test_boosts_hold_for_scores_with_and_without_knowledge(settings: Settings, publisher: Publisher) -> None:
+    publisher.publish()
+    boost = 'boosts = [{ field = "genre", value = "horror", add = 2.0 }]'
+    async with running(with_arms(settings, boost)) as service:
+        plain = await service.rank("u", ["a", "d"], arms={"ranking": "plain"}, explain=True)
+        boosted = await service.rank("u", ["a", "d"], arms={"ranking": "other"}, explain=True)
+    before, after = (
+        {one["id"]: one["explain"]["score_without_knowledge"] for one in answer["items"]} for answer in (plain, boosted)
+    )
+    ratio = {one: (after[one] / (1 - after[one])) / (before[one] / (1 - before[one])) for one in ("a", "d")}
+    assert ratio == pytest.approx({"a": 1.0, "d": math.exp(2.0)}, rel=1e-4)
+
+
+async def test_a_short_lived_arm_does_not_shorten_others(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish()
+    store.hset(keys.unit_arms("u"), "older__0", "x")
+    store.expire(keys.unit_arms("u"), 30 * 86_400)
+    async with running(with_arms(settings, more="sticky_days = 2")) as service:
+        await service.rank("u")
+        await eventually(lambda: store.hget(keys.unit_arms("u"), "e__0") == b"plain")
+    assert int(store.ttl(keys.unit_arms("u"))) > 29 * 86_400
+
+
+async def test_a_unit_keeps_its_arm_without_a_user(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish()
+    store.hset(keys.unit_arms("device"), "e__0", "other")
+    async with running(with_arms(settings, more="sticky_days = 2")) as service:
+        answer = await service.rank("", unit="device")
+    assert answer["experiments"][0]["arm"] == "other"
+    assert (await exposed(store, keys))[0].arms[0].how == "sticky"

@@ -112,6 +112,7 @@ class Experiment(_Frozen):
     sticky_days         how long a unit keeps its arm although weights or coverage change; 0: it does not
     bucket_version      raise it to forget all sticky arms
     min_bucket_version  units that were in an older version are not in the experiment
+    log                 "all": exposures name also the candidates that were not shown
     """
 
     name: Name
@@ -124,6 +125,7 @@ class Experiment(_Frozen):
     sticky_days: Annotated[float, Field(ge=0, le=3650)] = 0.0
     bucket_version: Annotated[int, Field(ge=0)] = 0
     min_bucket_version: Annotated[int, Field(ge=0)] = 0
+    log: Literal["shown", "all"] = "shown"
     arms: Annotated[tuple[Arm, ...], Field(min_length=1, strict=False)]
 
     @model_validator(mode="after")

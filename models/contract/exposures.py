@@ -43,6 +43,7 @@ class Exposure(BaseModel):
     shadow        scores that ``shadow_arm`` would have given to ``items``; empty if no arm asks, or none were made
     propensities  probability of each item at its position, given those above it; empty if the order was not drawn
     teams         the arm that each position belongs to, if two orders were interleaved
+    unshown       the other candidates in their order, with scores and shadow scores, if the experiment logs all
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -68,6 +69,9 @@ class Exposure(BaseModel):
     shadow: tuple[float, ...] = ()
     propensities: tuple[float, ...] = ()
     teams: tuple[str, ...] = ()
+    unshown: tuple[str, ...] = ()
+    unshown_scores: tuple[float, ...] = ()
+    unshown_shadow: tuple[float, ...] = ()
 
     def to_stream(self) -> dict[str, str]:
         """Fields of the stream entry."""

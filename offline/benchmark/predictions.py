@@ -5,7 +5,6 @@ The description is written last and holds the digest of the table, so that a pai
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from offline.data.catalogue import DataError
-from offline.data.files import file_digest, read_json, write_bytes, write_json
+from offline.data.files import file_digest, read_json, write_json, write_parquet
 
 Family = Literal["ours", "peer", "reference"]
 Statistics = Literal["frozen", "live"]
@@ -60,12 +59,10 @@ def save_trained(folder: Path, key: str, trained: Trained) -> None:
     """Replace what is held under ``key``, a file name without ending."""
     columns = (trained.rows, trained.split, trained.label, trained.score)
     frame = pl.DataFrame(dict(zip(_COLUMNS, columns, strict=True)), schema=_COLUMNS)
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd")
-    content = buffer.getvalue()
     described = {name: getattr(trained, name) for name in (*_DESCRIBED, "circumstances")}
-    write_bytes(folder / f"{key}.parquet", content)
-    write_json(folder / f"{key}.json", described | {"parquet": hashlib.sha256(content).hexdigest()})
+    path = folder / f"{key}.parquet"
+    write_parquet(path, frame)
+    write_json(folder / f"{key}.json", described | {"parquet": file_digest(path)})
 
 
 def load_trained(folder: Path, key: str) -> Trained:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from offline.data.catalogue import DataError
 
@@ -59,6 +60,13 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    """A table as one compressed Parquet file."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    write_bytes(path, buffer.getvalue())
 
 
 def file_digest(path: Path) -> str:

@@ -77,7 +77,7 @@ def _off_policy(found: Analysis) -> Iterator[str]:
         if arm.left_out:
             yield (
                 f"Arm {arm.arm!r}: {arm.left_out} requests are left out of the off-policy values, because they lack"
-                f" shadow scores or did not show all candidates."
+                f' shadow scores of all candidates (log = "all" has those of candidates that were not shown).'
             )
         for value in arm.values:
             if value.estimator == "IPS" and not value.clipped_share and abs(value.mean_weight - 1) > 0.1:

@@ -14,8 +14,12 @@ import polars as pl
 
 from offline.experiments import offpolicy
 from offline.experiments.offpolicy import Log, Outlook, Value
+from offline.experiments.tables import EXPOSURES
 
 Array = npt.NDArray[Any]
+
+
+_ALL_CANDIDATES = {"items": "unshown", "scores": "unshown_scores", "shadow": "unshown_shadow"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +27,8 @@ class OffPolicy:
     """Of one arm whose order was drawn. ``values``: the arm's own ("on-policy"), then the shadow policy's by IPS, SNIPS
     and DR, as far as they have one, all of the same ``requests``.
 
-    ``left_out`` requests were drawn too, but do not have finite shadow scores for all their items, or did not show all
-    their candidates: the shadow policy's best candidate is not known there. If that is all of them, ``values`` is only
+    ``left_out`` requests were drawn too, but do not have finite shadow scores for all their candidates: the shadow
+    policy's best one is not known there. If that is all of them, ``values`` is only
     the arm's own, of all of them.
     """
 
@@ -44,6 +48,10 @@ def off_policy(
     ).sort("request_id")
     if not drawn.height:
         return None
+    drawn = drawn.with_columns(
+        pl.concat_list(pl.col(shown), pl.col(others).fill_null(pl.lit([], EXPOSURES[others]))).alias(shown)
+        for shown, others in _ALL_CANDIDATES.items()
+    )
     clicked = clicks.filter(pl.col("position") == 0).select("request_id", reward=pl.lit(1.0))
     drawn = (
         drawn.join(clicked, on="request_id", how="left")
@@ -81,8 +89,8 @@ def _log(rows: pl.DataFrame, target: Array) -> Log:
 
 
 def _best(rows: pl.DataFrame) -> Array:
-    """Position [n] of the item with the largest shadow score; of equal ones, that with the first id: by position, the
-    log would choose."""
+    """Position [n] of the candidate with the largest shadow score; of equal ones, that with the first id: by position,
+    the log would choose."""
     positions = pl.int_ranges(0, pl.col("items").list.len(), dtype=pl.Int64)
     items = rows.with_row_index("row").select("row", "items", "shadow", position=positions)
     ranked = items.explode("items", "shadow", "position").sort(

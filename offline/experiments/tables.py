@@ -21,11 +21,14 @@ EXPOSURES = pl.Schema(
         "propensities": pl.List(pl.Float64()),
         "teams": pl.List(pl.String()),
         "context": pl.String(),
+        "unshown": pl.List(pl.String()),
+        "unshown_scores": pl.List(pl.Float64()),
+        "unshown_shadow": pl.List(pl.Float64()),
     }
 )
 """One row per answered request, as models/contract/exposures.py has it. ``items`` are those shown, position p at index
-p; ``scores`` and ``shadow`` are aligned with them, ``propensities`` and ``teams`` with the first of them. The last
-three are null or empty where they do not apply; ``context`` is JSON."""
+p; ``scores`` and ``shadow`` are aligned with them, ``propensities`` and ``teams`` with the first of them. ``unshown``
+are the other candidates. All that not every exposure has is null or empty there; ``context`` is JSON."""
 
 INTERACTIONS = pl.Schema(
     {

@@ -6,7 +6,6 @@ A part is written before the mark that says so: a run that was stopped between t
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import polars as pl
 
 from models.contract.events import Interaction
 from models.contract.exposures import Exposure
-from offline.data.files import read_json, write_bytes, write_json
+from offline.data.files import read_json, write_json, write_parquet
 from offline.publish.connection import Store
 from offline.publish.streams import PAGE, entries
 
@@ -28,9 +27,11 @@ EXPOSURES = {
     "latency_ms": pl.Float64, "candidates": pl.Int64, "items": pl.List(pl.String), "scores": pl.List(pl.Float64),
     "shadow_arm": pl.String, "shadow": pl.List(pl.Float64), "propensities": pl.List(pl.Float64),
     "teams": pl.List(pl.String), "context": pl.String, "item_features": pl.String, "history_events": pl.Int64,
-    "history_digest": pl.String,
+    "history_digest": pl.String, "unshown": pl.List(pl.String), "unshown_scores": pl.List(pl.Float64),
+    "unshown_shadow": pl.List(pl.Float64),
 }  # fmt: skip
-"""Columns of exposures. ``shadow``, ``propensities`` and ``teams`` are null where an exposure has none."""
+"""Columns of exposures. ``shadow``, ``propensities``, ``teams`` and ``unshown`` columns are null where an exposure has
+none, and in parts that were written before there was such a column."""
 
 INTERACTIONS = {
     "request_id": pl.String, "unit": pl.String, "item": pl.String, "type": pl.String, "value": pl.Float64,
@@ -129,14 +130,14 @@ class _Stream:
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"part-{first}.parquet"
             frame = pl.DataFrame(rows, schema=dict(self._columns))
-            write_bytes(path, _parquet(frame))
+            write_parquet(path, frame)
         return len(rows)
 
 
 def _exposure(fields: Mapping[Any, Any]) -> dict[str, Any]:
     one = Exposure.from_stream(fields)
     plain = one.model_dump(include=set(EXPOSURES) - {"arms", "context", "item_features"})
-    for name in ("shadow", "propensities", "teams"):
+    for name in ("shadow", "propensities", "teams", "unshown", "unshown_scores", "unshown_shadow"):
         plain[name] = plain[name] or None
     return plain | {
         "layers": [taken.layer for taken in one.arms],
@@ -162,19 +163,14 @@ def _interaction(fields: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _read(folder: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
     parts = sorted(folder.glob("part-*.parquet"), key=lambda path: _order(path.stem))
-    frames = [pl.read_parquet(path, columns=list(columns)) for path in parts]
-    return pl.concat(frames) if frames else pl.DataFrame(schema=dict(columns))
+    if not parts:
+        return pl.DataFrame(schema=dict(columns))
+    return pl.scan_parquet(parts, schema=dict(columns), missing_columns="insert", extra_columns="ignore").collect()
 
 
 def _order(stem: str) -> tuple[int, int]:
     time_ms, sequence = stem.removeprefix("part-").split("-")
     return int(time_ms), int(sequence)
-
-
-def _parquet(frame: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 def _text(value: Any) -> str:

@@ -183,6 +183,7 @@ def _plan(found: tuple[_Choice, ...], missing: bool, held_out: bool) -> Plan:
         },
         unit_missing=missing,
         held_out=held_out,
+        logs_all=any(one.split.experiment.log == "all" for one in found),
     )
 
 

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
+import numpy as np
+
 from models.contract.exposures import Exposure, history_digest
 from models.contract.items import IntArray
 from models.contract.knowledge import FloatArray
@@ -24,8 +26,10 @@ MOST_SHADOWS = 32
 def exposure_of(
     request: RankRequest, answer: RankAnswer, scored: Scored, shown: Order, user: UserState, plan: Plan, now: float
 ) -> Exposure:
-    """What the answer showed, without shadow scores."""
-    count, described = len(answer.ids), {one.id: dict(one.features) for one in request.candidates if one.features}
+    """What the answer showed, without shadow scores. What it did not show has the scores of ``scored``."""
+    count = len(answer.ids)
+    rest = shown.positions[count:] if plan.logs_all else shown.positions[:0]
+    described = {one.id: dict(one.features) for one in request.candidates if one.features}
     certain = (1.0,) * (count - len(shown.propensities)) if shown.propensities else ()
     return Exposure(
         request_id=request.request_id,
@@ -48,6 +52,8 @@ def exposure_of(
         shadow_arm="" if plan.shadow is None else plan.shadow.arm,
         propensities=(*shown.propensities, *certain)[:count],
         teams=tuple(plan.teams[one].arm for one in shown.teams[:count]) if plan.teams else (),
+        unshown=tuple(scored.slate.candidates[at].id for at in rest.tolist()),
+        unshown_scores=tuple(scored.scores[rest].tolist()),
     )
 
 
@@ -62,7 +68,8 @@ class Shadows:
     def offer(
         self, exposure: Exposure, plan: Plan, score: Callable[[], Awaitable[FloatArray]] | None, positions: IntArray
     ) -> None:
-        """``score`` gives scores of all candidates, of which ``positions`` were shown. Never waits, never raises."""
+        """``score`` gives scores of all candidates; ``positions`` are the shown ones and then the others. Never waits,
+        never raises."""
         if score is None:
             self._log.offer(exposure, plan.keep)
         elif len(self._tasks) >= MOST_SHADOWS:
@@ -84,7 +91,9 @@ class Shadows:
         try:
             with contextlib.suppress(ScoringError):  # the scorer has logged why
                 scores = await score()
-                exposure = exposure.model_copy(update={"shadow": tuple(scores[positions].tolist())})
+                shown, rest = np.split(scores[positions], [len(exposure.items)])
+                unshown = tuple(rest.tolist()) if exposure.unshown else ()
+                exposure = exposure.model_copy(update={"shadow": tuple(shown.tolist()), "unshown_shadow": unshown})
             if not exposure.shadow:
                 self._telemetry.shadows_skipped.inc()
         finally:

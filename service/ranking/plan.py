@@ -65,6 +65,7 @@ class Plan:
 
     ``teams`` are two arms whose orders are merged. ``shadow`` is an arm whose scores are logged too. ``keep`` names the
     buckets that the unit's arms are to be kept in, with the days they live. A unit that is missing is not exposed.
+    ``logs_all``: an exposure names also what was not shown.
     """
 
     arms: tuple[ArmTaken, ...] = ()
@@ -74,6 +75,7 @@ class Plan:
     keep: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     unit_missing: bool = False
     held_out: bool = False
+    logs_all: bool = False
 
     @property
     def ranked_with(self) -> tuple[ArmSettings, ...]:

@@ -91,7 +91,7 @@ class Ranker:
         count(self._telemetry, request, found[0], user, answer, plan)
         if not plan.unit_missing:
             exposure = exposure_of(request, answer, found[0], shown, user, plan, now)
-            self._shadows.offer(exposure, plan, self._shadow(request, plan, live, user), positions)
+            self._shadows.offer(exposure, plan, self._shadow(request, plan, live, user), shown.positions)
         return answer
 
     async def close(self) -> None:

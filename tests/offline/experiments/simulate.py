@@ -147,6 +147,9 @@ def _exposure(
         "propensities": None,
         "teams": None,
         "context": json.dumps({"country": "de" if random.random() < 0.5 else "at"}),
+        "unshown": None,
+        "unshown_scores": None,
+        "unshown_shadow": None,
     }
 
 

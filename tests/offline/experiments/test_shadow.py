@@ -30,6 +30,22 @@ def test_the_best_item_by_the_shadow_scores_is_worth_what_it_is() -> None:
     assert values["DR"].high - values["DR"].low < values["SNIPS"].high - values["SNIPS"].low
 
 
+def test_candidates_that_were_not_shown_belong_to_the_question() -> None:
+    exposures, interactions, _ = drawn(World(units=300, seed=2))
+    clicks = attributed(exposures, interactions).clicks.filter(pl.col("position") < 3)
+    cut = exposures.with_columns(
+        *(pl.col(name).list.head(3) for name in ("items", "scores", "shadow")),
+        unshown=pl.col("items").list.slice(3),
+        unshown_scores=pl.col("scores").list.slice(3),
+        unshown_shadow=pl.col("shadow").list.slice(3),
+    )
+    whole, found = off_policy(exposures, clicks, "control"), off_policy(cut, clicks, "control")
+    assert found == whole
+    unknown = off_policy(cut.with_columns(unshown_shadow=None), clicks, "control")
+    assert unknown is not None
+    assert unknown.left_out == unknown.requests == exposures.height
+
+
 def row(request: str, unit: str, shadow: list[float] | None, **given: object) -> dict[str, object]:
     made = {
         "request_id": request,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import redis
 
@@ -67,6 +68,17 @@ def test_columns_come_back(store: Store, tmp_path: Path) -> None:
     assert of_experiment(read_exposures(tmp_path), "f").select("request_id", "arm").rows() == [("r1", "b")]
     assert of_experiment(read_exposures(tmp_path), "g").is_empty()
     assert read_interactions(tmp_path).rows() == [("r1", "u", "a", "rating", 4.0, 9)]
+
+
+def test_parts_that_lack_a_newer_column_are_read(store: Store, tmp_path: Path) -> None:
+    add(store, exposure(1))
+    archive(store, tmp_path)
+    (part,) = (tmp_path / "exposures").glob("part-*")
+    pl.read_parquet(part).drop("unshown").write_parquet(part)
+    add(store, exposure(2, unshown=("c",), unshown_scores=(0.1,)))
+    archive(store, tmp_path)
+    assert read_exposures(tmp_path)["unshown"].to_list() == [None, ["c"]]
+    assert read_exposures(tmp_path)["unshown_scores"].to_list() == [None, [0.1]]
 
 
 def test_a_request_that_was_written_twice_counts_once(store: Store, tmp_path: Path) -> None:

@@ -169,6 +169,25 @@ async def test_shadow_scores_are_those_of_the_other_arm(
     assert found["full"].scores != pytest.approx(found["full"].shadow)
 
 
+async def test_an_experiment_can_log_what_was_not_shown(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish()
+    publisher.user_knowledge("u", [[5.0, 5.0, 5.0]])
+    async with running(with_arms(settings, 'shadow = "plain"', 'log = "all"')) as service:
+        whole = await service.rank("u", arms={"ranking": "other"})
+        plain = await service.rank("u", arms={"ranking": "plain"})
+        await service.rank("u", arms={"ranking": "other"}, top_k=2, request_id="cut")
+    scores = {one["id"]: one["score"] for one in plain["items"]}
+    found = {one.request_id: one for one in await exposed(store, keys, 3)}
+    cut, full = found["cut"], found[whole["request_id"]]
+    assert (full.unshown, full.unshown_scores, full.unshown_shadow) == ((), (), ())
+    assert ((*cut.items, *cut.unshown), cut.candidates) == (full.items, 5)
+    assert (*cut.scores, *cut.unshown_scores) == pytest.approx(full.scores)
+    assert cut.unshown_shadow == pytest.approx([scores[one] for one in cut.unshown])
+    assert len(cut.shadow) == 2
+
+
 async def test_drawn_orders_carry_propensities(
     settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
 ) -> None:

@@ -15,15 +15,18 @@ from typing import Any
 
 import httpx2
 import numpy as np
+import polars as pl
 from tqdm import tqdm
 
 from models.contract.events import owner_tag
 from models.contract.keys import Keys
+from offline.config import SamplesConfig
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.knowledge.held import held
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
+from offline.publish.archive import INTERACTIONS
 from offline.publish.connection import Store
 from offline.publish.stage import publish
 from offline.stages import Job
@@ -75,7 +78,7 @@ def begin(job: Job, store: Store, count: int, others: int, seed: int) -> list[Vi
         raise DataError("there is nothing to replay with yet: run `refresh` first")
     log = InteractionLog.load(job.log)
     knowledge = held(job.knowledge, job.config.feature_schema, log)
-    first = int(split_samples(job.config.samples, log).rows["test"][0])
+    first = _test_begins(job.config.samples, log)
     config = job.config.model_copy(update={"workdir": job.config.workdir / "replay"})
     for key in store.redis.scan_iter(f"{store.keys.prefix}:*", count=5000):
         store.redis.unlink(key)
@@ -84,6 +87,28 @@ def begin(job: Job, store: Store, count: int, others: int, seed: int) -> list[Vi
         knowledge_before(knowledge, first), TrainingReport.load(path), job.models,
     )  # fmt: skip
     return visits(log, first, count, others, seed, name=f"replay-{round(time.time())}")
+
+
+def past(log: InteractionLog, samples: SamplesConfig, began_ms: int) -> pl.DataFrame:
+    """Interactions before the test period as the archive has them, moved in time so that the period begins at
+    ``began_ms``: what an analysis takes for the pre-period."""
+    first = _test_begins(samples, log)
+    users, items = np.asarray(log.user_ids), np.asarray(log.item_ids)
+    return pl.DataFrame(
+        {
+            "request_id": pl.repeat(None, first, dtype=pl.String, eager=True),
+            "unit": users[log.user[:first]],
+            "item": items[log.item[:first]],
+            "type": pl.repeat("rating", first, dtype=pl.String, eager=True),
+            "value": log.value[:first],
+            "time_ms": began_ms + log.time_ms[:first].astype(np.int64) - int(log.time_ms[first]) - 1,
+        },
+        INTERACTIONS,
+    )
+
+
+def _test_begins(samples: SamplesConfig, log: InteractionLog) -> int:
+    return int(split_samples(samples, log).rows["test"][0])
 
 
 def log_before(log: InteractionLog, row: int) -> InteractionLog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -58,7 +59,8 @@ def replay(
 
     from offline import demo
     from offline import replay as driver
-    from offline.publish.archive import archive
+    from offline.data.log import InteractionLog
+    from offline.publish.archive import add_interactions, archive
 
     job = job_of(config, data_dir)
     folder = job.config.workdir / "replay"
@@ -66,6 +68,8 @@ def replay(
         store = driver.replay_store(shared)
         shutil.rmtree(folder / "exposures", ignore_errors=True)  # of the replay before
         visits = driver.begin(job, store, requests, others, seed)
+        past = driver.past(InteractionLog.load(job.log), job.config.samples, round(time.time() * 1000))
+        add_interactions(folder / "exposures", past)
         settings = {"LORANK_KEY_PREFIX": store.keys.prefix, **demo.experiments(experiments)}
         with demo.running_service(job, 0, settings) as service:
             found = asyncio.run(driver.replay(service.url, visits, top_k, rate))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # only who draws needs it installed
 
 _INK, _FIXED, _ALWAYS = "#24292f", "#0072b2", "#b3b9c0"
 _ROW_INCHES = 0.34
+_LINEAR = 10.0
+"""Percent up to which the axis of lifts is linear; beyond, it is logarithmic."""
 
 
 def drawn(found: Analysis) -> dict[str, str]:
@@ -43,6 +45,8 @@ def _effects(axes: Axes, effects: Sequence[Effect]) -> None:
         axes.plot([100 * lift.lift], [row], "o", color=_FIXED, markersize=5)
     axes.axvline(0.0, color=_INK, linewidth=0.8)
     axes.set_yticks(range(len(effects)), [f"{one.metric}, {one.arm}" for one in reversed(effects)])
+    axes.set_xscale("symlog", linthresh=_LINEAR)  # a rare outcome's interval would squeeze all others
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("lift over control in percent; wide: holds at any time, thin: at the planned end")
 
 

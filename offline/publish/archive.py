@@ -59,6 +59,11 @@ def archive(store: Store, folder: Path) -> dict[str, Archived]:
     return {"exposures": exposures.drain(), "interactions": interactions.drain()}
 
 
+def add_interactions(folder: Path, frame: pl.DataFrame) -> None:
+    """Interactions from before the streams, with the columns of ``INTERACTIONS``; again, it replaces them."""
+    write_parquet(folder / "interactions" / "part-0-0.parquet", frame.select(INTERACTIONS))
+
+
 def read_exposures(folder: Path) -> pl.DataFrame:
     """All archived exposures, in the order of the stream, without repetitions of a request."""
     frame = _read(folder / "exposures", EXPOSURES)

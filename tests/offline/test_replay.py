@@ -14,8 +14,9 @@ import pytest
 
 from offline import replay as driver
 from offline.data.catalogue import DataError
-from offline.replay import Replayed, Visit, knowledge_before, log_before, replay, visits
+from offline.replay import Replayed, Visit, knowledge_before, log_before, past, replay, visits
 from offline.stages import Job
+from offline.training.samples import split_samples
 from tests.synthetic import Synthetic, synthetic
 
 
@@ -61,6 +62,15 @@ def test_every_visit_offers_the_item_among_others_that_the_user_never_took(data:
     assert len(set(places)) > 3, "the item must not always stand in one place"
     assert found == visits(data.log, first, 30, 9, seed=1, name="x")
     assert len(visits(data.log, first, 1000, 9, seed=1, name="x")) == 40
+
+
+def test_the_past_ends_where_the_replay_begins(data: Synthetic) -> None:
+    frame = past(data.log, data.config.samples, 1_000_000_000_000)
+    first = int(split_samples(data.config.samples, data.log).rows["test"][0])
+    assert frame.height == first
+    assert frame["unit"].to_list() == [data.log.user_ids[one] for one in data.log.user[:first]]
+    assert frame["time_ms"].max() < 1_000_000_000_000  # type: ignore[operator]
+    assert frame["time_ms"].diff().drop_nulls().to_list() == np.diff(data.log.time_ms[:first]).tolist()
 
 
 def served(monkeypatch: pytest.MonkeyPatch, answer: Callable[[httpx2.Request], httpx2.Response]) -> None:

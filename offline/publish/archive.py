@@ -61,7 +61,7 @@ def archive(store: Store, folder: Path) -> dict[str, Archived]:
 
 def add_interactions(folder: Path, frame: pl.DataFrame) -> None:
     """Interactions from before the streams, with the columns of ``INTERACTIONS``; again, it replaces them."""
-    write_parquet(folder / "interactions" / "part-0-0.parquet", frame.select(INTERACTIONS))
+    write_parquet(folder / "interactions" / "part-0-0.parquet", frame.select(list(INTERACTIONS)))
 
 
 def read_exposures(folder: Path) -> pl.DataFrame:

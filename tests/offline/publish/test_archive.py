@@ -14,7 +14,7 @@ from models.contract.exposures import ArmTaken, Exposure
 from offline.data.files import read_json, write_json
 from offline.publish import archive as archives
 from offline.publish import streams
-from offline.publish.archive import archive, of_experiment, read_exposures, read_interactions
+from offline.publish.archive import add_interactions, archive, of_experiment, read_exposures, read_interactions
 from offline.publish.connection import Store
 
 
@@ -68,6 +68,15 @@ def test_columns_come_back(store: Store, tmp_path: Path) -> None:
     assert of_experiment(read_exposures(tmp_path), "f").select("request_id", "arm").rows() == [("r1", "b")]
     assert of_experiment(read_exposures(tmp_path), "g").is_empty()
     assert read_interactions(tmp_path).rows() == [("r1", "u", "a", "rating", 4.0, 9)]
+
+
+def test_interactions_from_before_come_first_and_are_replaced(store: Store, tmp_path: Path) -> None:
+    add(store, Interaction(user_id="u", item_id="a", value=4.0, time_ms=9))
+    archive(store, tmp_path)
+    row = {"request_id": None, "unit": "u", "item": "old", "type": "rating", "value": 3.0, "time_ms": 1}
+    for _ in range(2):
+        add_interactions(tmp_path, pl.DataFrame([row], archives.INTERACTIONS))
+    assert read_interactions(tmp_path)["item"].to_list() == ["old", "a"]
 
 
 def test_parts_that_lack_a_newer_column_are_read(store: Store, tmp_path: Path) -> None:

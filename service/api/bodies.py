@@ -59,19 +59,24 @@ class CandidateBody(_Strict):
     features: Features | None = Field(None, description="Describe the item only if the catalogue does not hold it")
 
 
-class RankBody(_Body):
-    """``rank_body`` adds the limits that the operator sets."""
+class RankOptions(_Body):
+    """A rank request without its candidates. ``rank_options`` adds the limits that the operator sets."""
 
     request_id: RequestId | None = Field(None, description="Joins feedback to this request; generated if absent")
     user_id: UserId | None = Field(None, description="Without one, the answer is that of a user nobody knows")
     unit: Id | None = Field(None, description="Who is split into arms, if not the user: a session, a device")
-    candidates: Annotated[list[CandidateBody], FailFast(), Field(min_length=1)]
     context: Features | None = Field(None, description="Checked and otherwise not used by current models")
     top_k: Annotated[int, Field(ge=1)] | None = Field(None, description="Answer only the best ones")
     deadline_ms: Annotated[float, Field(gt=0)] | None = Field(None, description=_DEADLINE)
     explain: bool | None = Field(None, description="Answer each item's score without knowledge too")
     rerank: Literal["auto", "off", "force"] | None = Field(None, description="auto if absent")
     arms: dict[Annotated[str, Field(min_length=1)], str] | None = Field(None, description="Arms forced by layer")
+
+
+class RankBody(RankOptions):
+    """``rank_body`` adds the limits that the operator sets."""
+
+    candidates: Annotated[list[CandidateBody], FailFast(), Field(min_length=1)]
 
 
 class EventBody(_Body):
@@ -173,10 +178,16 @@ class Limits:
 def rank_body(limits: Limits) -> type[RankBody]:
     """``RankBody`` that knows the limits: validation stops at them, and the OpenAPI page tells them."""
     candidates = Annotated[list[CandidateBody], FailFast(), Field(min_length=1, max_length=limits.max_candidates)]
-    deadline_ms = Annotated[float, Field(gt=0, le=limits.max_deadline_ms)] | None
     return create_model(
-        "RankBody",
-        __base__=RankBody,
-        candidates=(candidates, ...),
-        deadline_ms=(deadline_ms, Field(None, description=_DEADLINE)),
+        "RankBody", __base__=RankBody, candidates=(candidates, ...), deadline_ms=_deadline_field(limits)
     )
+
+
+@cache
+def rank_options(limits: Limits) -> type[RankOptions]:
+    """``RankOptions`` that knows the limits."""
+    return create_model("RankOptions", __base__=RankOptions, deadline_ms=_deadline_field(limits))
+
+
+def _deadline_field(limits: Limits) -> Any:
+    return Annotated[float, Field(gt=0, le=limits.max_deadline_ms)] | None, Field(None, description=_DEADLINE)

@@ -12,9 +12,10 @@ from pydantic_core import from_json
 from models.contract.events import Interaction
 from models.contract.schema import FeatureSchema
 from service.api.bodies import EventBody, FeedbackBody, Limits, rank_body
+from service.api.decoding import decode_rank
 from service.api.values import RequestId
 from service.errors import InvalidRequest, MalformedRequest
-from service.ranking.types import Candidate, RankRequest
+from service.ranking.types import RankRequest
 
 DAY_MS = 86_400_000
 
@@ -29,12 +30,19 @@ class _Named(BaseModel):
 
 def parse_rank(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
     """A rank request and its deadline in ms. MalformedRequest if ``raw`` is not JSON, InvalidRequest if it is wrong."""
-    body = _validated(rank_body(limits), raw)
+    decoded = decode_rank(raw, limits)
+    if decoded is None:
+        whole = _validated(rank_body(limits), raw)
+        decoded = [one.id for one in whole.candidates], [one.features for one in whole.candidates], whole
+    ids, features, body = decoded
+    candidates = tuple(dict.fromkeys(ids))
     request = RankRequest(
         request_id=body.request_id or new_request_id(),
         user_id=body.user_id or "",
+        candidates=candidates,
+        described=_described(ids, features) if any(features) else {},
+        repeated=len(ids) - len(candidates),
         unit=body.unit,
-        candidates=tuple(Candidate(one.id, one.features) for one in body.candidates),
         context=body.context or {},
         top_k=body.top_k,
         explain=body.explain or False,
@@ -42,6 +50,14 @@ def parse_rank(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
         arms=body.arms or {},
     )
     return request, limits.default_deadline_ms if body.deadline_ms is None else body.deadline_ms
+
+
+def _described(ids: list[str], features: list[dict[str, Any] | None]) -> dict[str, dict[str, Any]]:
+    """Features by id. The first of equal ids counts, whether it has features or not."""
+    first: dict[str, dict[str, Any] | None] = {}
+    for one, described in zip(ids, features, strict=True):
+        first.setdefault(one, described)
+    return {one: described for one, described in first.items() if described}
 
 
 def parse_feedback(raw: bytes, schema: FeatureSchema | None) -> tuple[str, list[Interaction]]:

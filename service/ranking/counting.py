@@ -28,7 +28,7 @@ def count(
     if plan.unit_missing:
         telemetry.missing_units.inc()
     telemetry.unknown_candidates.inc(scored.slate.unknown)
-    telemetry.duplicate_candidates.inc(len(request.candidates) - len(scored.slate.candidates))
+    telemetry.duplicate_candidates.inc(request.repeated)
     telemetry.knowledge.labels("fresh").inc(answer.knowledge.fresh)
     telemetry.knowledge.labels("stale").inc(answer.knowledge.stale)
     telemetry.knowledge.labels("missing").inc(answer.knowledge.missing)

@@ -29,7 +29,6 @@ def exposure_of(
     """What the answer showed, without shadow scores. What it did not show has the scores of ``scored``."""
     count = len(answer.ids)
     rest = shown.positions[count:] if plan.logs_all else shown.positions[:0]
-    described = {one.id: dict(one.features) for one in request.candidates if one.features}
     certain = (1.0,) * (count - len(shown.propensities)) if shown.propensities else ()
     return Exposure(
         request_id=request.request_id,
@@ -42,17 +41,17 @@ def exposure_of(
         knowledge=scored.settings.uses_knowledge,
         degraded=answer.degraded,
         latency_ms=answer.timing_ms["total"],
-        candidates=len(scored.slate.candidates),
+        candidates=len(scored.slate.ids),
         items=answer.ids,
         scores=answer.scores,
-        item_features={one: described[one] for one in answer.ids if one in described},
+        item_features={one: dict(request.described[one]) for one in answer.ids if one in request.described},
         context=dict(request.context),
         history_events=len(user.events),
         history_digest=history_digest(user.events),
         shadow_arm="" if plan.shadow is None else plan.shadow.arm,
         propensities=(*shown.propensities, *certain)[:count],
         teams=tuple(plan.teams[one].arm for one in shown.teams[:count]) if plan.teams else (),
-        unshown=tuple(scored.slate.candidates[at].id for at in rest.tolist()),
+        unshown=tuple(scored.slate.ids[at] for at in rest.tolist()),
         unshown_scores=tuple(scored.scores[rest].tolist()),
     )
 

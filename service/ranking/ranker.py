@@ -22,7 +22,6 @@ from service.ranking.ordering import Order, dice, drafted, drawn
 from service.ranking.plan import ArmSettings, Plan
 from service.ranking.ports import Experiments, Exposures, LiveRelease, Reranker, UserFeatures
 from service.ranking.scored import Scored, adjusted, prepared, scored
-from service.ranking.slate import distinct
 from service.ranking.stopwatch import Stopwatch
 from service.ranking.types import LADDER, RankAnswer, RankRequest, Release, UserState
 from service.telemetry import Telemetry
@@ -79,7 +78,7 @@ class Ranker:
         positions = shown.positions[: request.top_k]
         answer = RankAnswer(
             request_id=request.request_id,
-            ids=tuple(found[0].slate.candidates[at].id for at in positions.tolist()),
+            ids=tuple(found[0].slate.ids[at] for at in positions.tolist()),
             scores=tuple(_scores(shown, found)[positions].tolist()),
             without_knowledge=None if baseline is None else tuple(baseline[positions].tolist()),
             manifest=found[0].release.manifest,
@@ -160,7 +159,7 @@ class Ranker:
         if release is None:
             release = live
             words.add("not_pinned")
-        slate, tensors = prepared(settings, release, distinct(request.candidates), user)
+        slate, tensors = prepared(settings, release, request, user)
         scores = None
         if not deadline.spent:
             with contextlib.suppress(ScoringError):  # the scorer has logged why
@@ -195,7 +194,7 @@ class Ranker:
         try:
             if deadline.spent:
                 raise RerankError("no time left")
-            ids = [found.slate.candidates[at].id for at in head.tolist()]
+            ids = [found.slate.ids[at] for at in head.tolist()]
             positions = _permutation(await self._reranker.rerank(request, ids, deadline), len(head))
         except RerankError:
             words.add("no_rerank")
@@ -220,7 +219,7 @@ class Ranker:
         async def score() -> FloatArray:
             if release is None:  # another one's scores would be taken for this arm's
                 raise ScoringError(f"release {settings.release} is not loaded")
-            slate, tensors = prepared(settings, release, distinct(request.candidates), user)
+            slate, tensors = prepared(settings, release, request, user)
             return scored(settings, release, slate, tensors, await release.scorer.score(tensors), user).scores
 
         return score

@@ -11,7 +11,7 @@ from models.contract.knowledge import FloatArray
 from service.ranking.ordering import BoolArray, boosted, ordered, seen
 from service.ranking.plan import ArmSettings
 from service.ranking.slate import Slate
-from service.ranking.types import Candidate, Release, UserState
+from service.ranking.types import RankRequest, Release, UserState
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,9 @@ class Scored:
     by_model: bool
 
 
-def prepared(
-    settings: ArmSettings, release: Release, candidates: tuple[Candidate, ...], user: UserState
-) -> tuple[Slate, Tensors]:
+def prepared(settings: ArmSettings, release: Release, request: RankRequest, user: UserState) -> tuple[Slate, Tensors]:
     """Candidates as rows of the release's item table, and the model's inputs."""
-    slate = Slate.gather(release, candidates)
+    slate = Slate.gather(release, request.candidates, request.described)
     vectors = {
         space.name: user.knowledge[space.fingerprint].vectors
         for space in release.user_spaces

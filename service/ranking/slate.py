@@ -1,11 +1,10 @@
-"""The candidates of one request as rows of the item table: deduplicated, gathered, counted.
+"""The candidates of one request as rows of the item table: gathered and counted.
 
 Knows arrays and the contract's encoder. Does not know where users, releases or scores come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,39 +12,31 @@ import numpy as np
 from models.contract.encoding import ItemBatch
 from models.contract.items import ITEM_NUMERIC, IntArray
 from models.contract.knowledge import FloatArray
-from service.ranking.types import Candidate, KnowledgeCount, Release, UserState
+from service.ranking.types import Described, KnowledgeCount, Release, UserState
 
 _LIKED_RATE = ITEM_NUMERIC.index("liked_rate")
-
-
-def distinct(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Candidates without repetitions; the first of equal ids stays, because its features came first."""
-    first: dict[str, Candidate] = {}
-    for candidate in candidates:
-        first.setdefault(candidate.id, candidate)
-    return tuple(first.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Slate:
     """C distinct candidates. ``rows`` int64 [C] are item-table rows, 0 for items that the table does not hold."""
 
-    candidates: tuple[Candidate, ...]
+    ids: tuple[str, ...]
     rows: IntArray
     items: ItemBatch
 
     @classmethod
-    def gather(cls, release: Release, candidates: tuple[Candidate, ...]) -> Slate:
+    def gather(cls, release: Release, ids: tuple[str, ...], described: Described) -> Slate:
         """Look candidates up. Features of the request describe unknown items only: what the catalogue knows of an
         item was encoded as in training, what a caller sends was not checked by anybody."""
-        rows = release.table.rows_of([candidate.id for candidate in candidates])
+        rows = release.table.rows_of(ids)
         items = ItemBatch.gather(release.table, rows)
-        described = [int(at) for at in np.flatnonzero(rows == 0) if candidates[at].features]
-        if described:
+        new = [at for at in np.flatnonzero(rows == 0).tolist() if ids[at] in described] if described else []
+        if new:
             encode = release.schema.encode_item_fields
-            fields = np.asarray([encode(candidates[at].features or {}) for at in described], np.int64)
-            items = items.with_categorical(np.asarray(described, np.int64), fields)
-        return cls(candidates, rows, items)
+            fields = np.asarray([encode(described[ids[at]]) for at in new], np.int64)
+            items = items.with_categorical(np.asarray(new, np.int64), fields)
+        return cls(ids, rows, items)
 
     @property
     def unknown(self) -> int:

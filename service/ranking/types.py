@@ -21,6 +21,9 @@ from models.contract.schema import FeatureSchema
 
 RerankMode = Literal["auto", "off", "force"]
 
+Described = Mapping[str, Mapping[str, object]]
+"""Features of items by id, as they came with a request."""
+
 LADDER = ("not_pinned", "no_rerank", "no_knowledge", "no_features", "prior_order", "no_explain")
 """Words of ``degraded``, in the order in which they are reported.
 
@@ -36,21 +39,20 @@ LADDER = ("not_pinned", "no_rerank", "no_knowledge", "no_features", "prior_order
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One item to rank. ``features`` describe it only if the item table does not hold it."""
-
-    id: str
-    features: Mapping[str, object] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class RankRequest:
     """A valid request. ``arms`` forces arms by layer; ``top_k`` None answers every candidate. ``unit`` is who is split
-    into arms, if not the user."""
+    into arms, if not the user.
+
+    candidates  distinct ids of the items to rank
+    described   features of candidates by id: they describe items that the item table does not hold
+    repeated    how many candidates were left out because their ids came before
+    """
 
     request_id: str
     user_id: str
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[str, ...]
+    described: Described = field(default_factory=dict)
+    repeated: int = 0
     unit: str | None = None
     context: Mapping[str, object] = field(default_factory=dict)
     top_k: int | None = None

@@ -7,10 +7,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from service.api.bodies import Limits
+from service.api.bodies import Limits, rank_body
+from service.api.decoding import decode_rank
 from service.api.parsing import parse_feedback, parse_rank, request_id_in
 from service.errors import InvalidRequest, MalformedRequest, ServiceError
 
@@ -57,8 +60,12 @@ def _refusal(parse: Callable[..., object], *arguments: object) -> ServiceError |
 def test_valid_requests_parse_to_themselves(body: dict[str, Any]) -> None:
     request, deadline_ms = parse_rank(json.dumps(body).encode(), LIMITS)
     assert request.user_id == str(body["user_id"])
-    assert [one.id for one in request.candidates] == [str(one["id"]) for one in body["candidates"]]
-    assert [one.features for one in request.candidates] == [one.get("features") for one in body["candidates"]]
+    first: dict[str, Any] = {}
+    for one in body["candidates"]:
+        first.setdefault(str(one["id"]), one.get("features"))
+    assert request.candidates == tuple(first)
+    assert request.described == {item: given for item, given in first.items() if given}
+    assert request.repeated == len(body["candidates"]) - len(first)
     assert request.context == body.get("context", {})
     assert request.top_k == body.get("top_k")
     assert request.explain is body.get("explain", False)
@@ -77,6 +84,64 @@ def test_a_replaced_field_is_parsed_or_refused_by_name(body: dict[str, Any], fie
     if isinstance(refusal, InvalidRequest):
         assert refusal.field is not None
         assert refusal.field.startswith(field)
+
+
+@given(
+    st.one_of(
+        requests,
+        st.builds(
+            lambda body, field, value: body | {field: value},
+            requests,
+            st.sampled_from(["user_id", "unit", "candidates", "top_k", "deadline_ms", "arms", "context", "extra"]),
+            anything,
+        ),
+        st.builds(
+            lambda body, one: body | {"candidates": [*body["candidates"], one]},
+            requests,
+            st.one_of(
+                anything, st.fixed_dictionaries({"id": anything}, optional={"features": anything, "x": anything})
+            ),
+        ),
+    )
+)
+def test_both_decoders_accept_the_same_bodies(body: dict[str, Any]) -> None:
+    raw = json.dumps(body).encode()
+    found = decode_rank(raw, LIMITS)
+    try:
+        whole = rank_body(LIMITS).model_validate_json(raw)
+    except (ValidationError, InvalidRequest):
+        assert found is None
+        return
+    assert found is not None
+    ids, described, options = found
+    assert ids == [one.id for one in whole.candidates]
+    assert described == [one.features for one in whole.candidates]
+    assert options.model_dump() == whole.model_dump(exclude={"candidates"})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        '{"id": "' + "x" * 256 + '"}', '{"id": "' + "x" * 257 + '"}', '{"id": "' + "é" * 128 + '"}', '{"id": ""}',
+        '{"id": "' + "é" * 129 + '"}', '{"id": 1.0}', '{"id": true}', '{"id": null}', '{"id": "a", "id": "b"}',
+        '{"id": 1' + "0" * 300 + "}", '{"id": 1' + "0" * 5000 + "}", '{"id": "\\ud800"}', '{"id": -0}', '{"id": 1e3}',
+        '{"id": "a", "features": {"x": 1e400}}', '{"id": "a", "features": {"x": NaN}}', '{"id": "a", "features": []}',
+        '{"id": "a", "features": {"": 1}}', '{"id": "a", "features": {"x": {"y": 1}}}', '{"id": "a",}', "{}", "7",
+        '{"id": "a", "features": {"x": ' + "[" * 500 + "]" * 500 + "}}", '{"id": "\t"}', '{"id": "\\u0000"}',
+        '{"id": "a", "features": {' + ", ".join(f'"f{at}": 1' for at in range(257)) + "}}",
+    ],
+)  # fmt: skip
+def test_both_decoders_accept_the_same_candidates(given: str) -> None:
+    raw = f'{{"candidates": [{{"id": "first"}}, {given}]}}'.encode()
+    found = decode_rank(raw, LIMITS)
+    try:
+        whole = rank_body(LIMITS).model_validate_json(raw)
+    except (ValidationError, InvalidRequest):
+        assert found is None
+    else:
+        assert found is not None
+        assert found[0] == [one.id for one in whole.candidates]
+        assert found[1] == [one.features for one in whole.candidates]
 
 
 @given(requests, st.sampled_from([math.nan, math.inf, -math.inf]), st.sampled_from(["context", "features"]))

@@ -12,7 +12,7 @@ from models.contract.events import Interaction, unpack_history
 from service.ranking.ordering import Order, boosted, dice, drafted, drawn, ordered, seen
 from service.ranking.plan import Boost, Explore
 from service.ranking.slate import Slate
-from service.ranking.types import Candidate, UserState
+from service.ranking.types import UserState
 from tests.service.conftest import Running
 from tests.service.tiny import ITEMS
 
@@ -107,8 +107,8 @@ def test_a_repeated_request_repeats_its_draws() -> None:
 
 async def test_boosts_add_to_log_odds_and_seen_items_are_found(service: Running) -> None:
     release = service.app.state.service.live.current()
-    candidates = (*(Candidate(one.id) for one in ITEMS), Candidate("new", {"genre": "horror"}))
-    slate = Slate.gather(release, candidates)
+    candidates = (*(one.id for one in ITEMS), "new")
+    slate = Slate.gather(release, candidates, {"new": {"genre": "horror"}})
     scores = np.full(len(candidates), 0.5, np.float32)
     found = boosted(scores, (Boost("genre", "horror", 1.0), Boost("genre", "comedy", 0.5)), release, slate)
     assert found == pytest.approx([0.5, 0.5, 0.5, 1 / (1 + np.exp(-1.5)), 0.5, 1 / (1 + np.exp(-1.0))])

@@ -11,7 +11,7 @@ from service.errors import RerankError
 from service.ranking.deadline import Deadline
 from service.ranking.plan import ArmSettings, Plan
 from service.ranking.ranker import FORCED_TOP_N
-from service.ranking.types import Candidate, RankRequest
+from service.ranking.types import RankRequest
 from tests.service.conftest import Running
 
 
@@ -44,7 +44,7 @@ class Fixed:
         return self.plan
 
 
-REQUEST = RankRequest("r", "u", tuple(Candidate(one) for one in "abcde"))
+REQUEST = RankRequest("r", "u", tuple("abcde"))
 
 
 async def _rank(service: Running, reranker: Reversing, request: RankRequest, top_n: int) -> tuple[str, tuple[str, ...]]:
@@ -68,7 +68,7 @@ async def test_off_and_force(service: Running) -> None:
     plain, _ = await _rank(service, Reversing(), REQUEST, 0)
     assert (await _rank(service, Reversing(), replace(REQUEST, rerank="off"), 3))[0] == plain
     assert (await _rank(service, Reversing(), replace(REQUEST, rerank="force"), 0))[0] == plain[::-1]
-    many = replace(REQUEST, rerank="force", candidates=tuple(Candidate(f"x{at}") for at in range(50)))
+    many = replace(REQUEST, rerank="force", candidates=tuple(f"x{at}" for at in range(50)))
     reranker = Reversing()
     await _rank(service, reranker, many, 0)
     assert len(reranker.heads[0]) == FORCED_TOP_N

@@ -1,9 +1,9 @@
 """One asynchronous Redis client per process, and the one way of using it within a deadline.
 
-A command that is cancelled or times out half-way must never leave its connection in the pool: the next caller
-would read the previous caller's reply (redis-py #2624, #2665). redis-py 8 closes such a connection on any
-BaseException; the tests of this package inject cancellations to prove that it stays so, and every packed record
-names its owner as the second line of defence.
+A command that is cancelled or times out half-way must never leave its connection to others: the next caller would read
+the previous caller's reply (redis-py #2624, #2665). Such a connection is closed, whatever the exception; the tests of
+this package inject cancellations to prove that it stays so, and every packed record names its owner as the second line
+of defence.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import ConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from service.errors import RedisUnavailable
+from service.features.wire import Command, Wire
 from service.ranking.deadline import Deadline
 
-Command = tuple[bytes | str | int | float, ...]
+__all__ = ["Command", "RedisLink", "is_usable_url", "replies_to"]
 
 
 class RedisLink:
@@ -33,22 +34,22 @@ class RedisLink:
 
         The waiting is done by a semaphore, not by redis-py's BlockingConnectionPool: on Python 3.11 a waiter that
         is notified and cancelled at once takes the notification with it (cpython gh-112202), and the others wait
-        for a connection that is free. The pool may hold more than the semaphore lets in, because a cancelled round
-        trip gives its connection back a moment after its place.
+        for a connection that is free.
 
         No retries and no socket timeout: time comes from each caller's deadline, and a retry could exceed it.
         RESP2, because RESP3 adds a round trip to every new connection and nothing here needs it.
         """
         self._turn = asyncio.Semaphore(connections)
-        self.pool: ConnectionPool = ConnectionPool.from_url(
-            url,
-            max_connections=2 * connections,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=None,
-            socket_connect_timeout=2.0,
+        self._pool: ConnectionPool = ConnectionPool.from_url(
+            url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None, socket_connect_timeout=2.0
         )
-        self._redis = Redis(connection_pool=self.pool)
+        self._wires: set[Wire] = set()
+        self._free: list[Wire] = []
+
+    @property
+    def open_connections(self) -> int:
+        """How many there are, busy or not."""
+        return len(self._wires)
 
     async def round_trip(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
         """Replies to ``commands``, sent as one pipeline. RedisUnavailable if they are not all here in time.
@@ -58,14 +59,16 @@ class RedisLink:
         if deadline.spent:
             raise RedisUnavailable("no time left")
         try:
-            async with (
-                asyncio.timeout(deadline.remaining()),
-                self._turn,
-                self._redis.pipeline(transaction=False) as pipeline,
-            ):
-                for command in commands:
-                    pipeline.execute_command(*command)
-                return list(await pipeline.execute(raise_on_error=False))
+            async with asyncio.timeout(deadline.remaining()), self._turn:
+                wire = await self._wire()
+                try:
+                    replies = await wire.exchange(commands)
+                except BaseException:
+                    self._wires.discard(wire)
+                    await wire.close()
+                    raise
+                self._free.append(wire)
+                return replies
         except TimeoutError as error:
             raise RedisUnavailable("Redis gave no answer in time") from error
         except (OSError, RedisError) as error:
@@ -73,8 +76,21 @@ class RedisLink:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._redis.aclose()
-        await self.pool.disconnect()
+        self._free.clear()
+        while self._wires:
+            await self._wires.pop().close()
+
+    async def _wire(self) -> Wire:
+        """The connection that was used last, which most likely still stands, or a new one."""
+        while self._free:
+            wire = self._free.pop()
+            if wire.usable:
+                return wire
+            self._wires.discard(wire)
+            await wire.close()
+        wire = await Wire.opened(self._pool)
+        self._wires.add(wire)
+        return wire
 
 
 def is_usable_url(url: str) -> bool:

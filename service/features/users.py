@@ -124,9 +124,10 @@ def _fits(record: KnowledgeRecord, space: Space) -> bool:
 
 def _kept(reply: Any) -> dict[str, str] | None:
     """Arms by bucket; None if the reply is none that can be read."""
-    if not isinstance(reply, dict):
+    if not isinstance(reply, list):
         return None
-    return {bucket.decode(errors="replace"): arm.decode(errors="replace") for bucket, arm in reply.items()}
+    texts = [one.decode(errors="replace") for one in reply]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 def _is_wrong_type(reply: Any) -> bool:

@@ -1,0 +1,83 @@
+"""Processor time of single steps of a request, the way that is used beside the plain one, alternating.
+
+usage: .venv/bin/python bench/micro.py
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from redis.asyncio import Redis
+
+from models.embedded import embedded_redis
+from service.api.bodies import Limits, rank_body
+from service.api.parsing import parse_rank
+from service.features.connection import Command, RedisLink
+from service.ranking.deadline import Deadline
+
+LIMITS = Limits(max_candidates=2000, default_deadline_ms=100.0, max_deadline_ms=5000.0)
+ROUNDS, CALLS = 9, 300
+
+
+async def compare(name: str, ways: dict[str, Callable[[], Awaitable[object]]]) -> None:
+    """Microseconds of processor time per call: median, and smallest to largest, of alternating rounds."""
+    taken: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way, call in ways.items():
+            await call()
+            start = time.process_time()
+            for _ in range(CALLS):
+                await call()
+            taken[way].append((time.process_time() - start) / CALLS * 1e6)
+    for way, found in taken.items():
+        print(f"{name:28} {way:10} {statistics.median(found):8.1f} us  ({min(found):.1f} to {max(found):.1f})")
+
+
+async def bodies() -> None:
+    for count in (1, 100, 500):
+        body = {"user_id": "u1", "top_k": 50, "candidates": [{"id": f"item{at}"} for at in range(count)]}
+        raw = json.dumps(body).encode()
+
+        async def whole(raw: bytes = raw) -> object:
+            return rank_body(LIMITS).model_validate_json(raw)
+
+        async def ours(raw: bytes = raw) -> object:
+            return parse_rank(raw, LIMITS)
+
+        await compare(f"body of {count} candidates", {"pydantic": whole, "ours": ours})
+
+
+async def round_trips(url: str) -> None:
+    commands: list[Command] = [("GETRANGE", "k", -600, -1), ("GET", "k"), ("GET", "k"), ("GET", "k")]
+    link, client = RedisLink(url, 16), Redis.from_url(url, protocol=2)
+    await link.round_trip([("SET", "k", b"x" * 600)], Deadline(10))
+
+    async def pipeline() -> list[Any]:
+        async with client.pipeline(transaction=False) as sent:
+            for command in commands:
+                sent.execute_command(*command)
+            return list(await sent.execute(raise_on_error=False))
+
+    async def ours() -> list[Any]:
+        return await link.round_trip(commands, Deadline(10))
+
+    await compare("round trip of 4 reads", {"redis-py": pipeline, "ours": ours})
+    await link.close()
+    await client.aclose()
+
+
+async def main(url: str) -> None:
+    await bodies()
+    await round_trips(url)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder, embedded_redis(Path(folder)) as url:
+        uvloop.run(main(url))

@@ -1,0 +1,98 @@
+"""One connection to Redis: commands out, replies in, and nothing in between.
+
+redis-py connects, authenticates and selects the database, with TLS where the URL asks for it. Then its transport is
+taken over: a round trip of redis-py's own costs four times the processor time of this one (docs/experiments.md), which
+would be the largest part of a small request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, NoPermissionError, NoScriptError, ResponseError
+
+Command = tuple[bytes | str | int | float, ...]
+
+_ERRORS: dict[str, type[ResponseError]] = {"NOSCRIPT": NoScriptError, "NOPERM": NoPermissionError}
+
+
+class Wire(asyncio.Protocol):
+    """An open connection, for one round trip at a time. After one that was interrupted it has to be closed."""
+
+    def __init__(self, connection: AbstractConnection, transport: asyncio.Transport) -> None:
+        self._connection = connection
+        self._transport = transport
+        self._reader = hiredis.Reader(protocolError=InvalidResponse, replyError=_refusal)
+        self._wanted = 0
+        self._replies: list[Any] = []
+        self._all_here: asyncio.Future[None] | None = None
+        self._lost: Exception | None = None
+
+    @classmethod
+    async def opened(cls, pool: ConnectionPool) -> Wire:
+        """A new connection, as the pool's URL asks for it. OSError or RedisError if there is none to be had."""
+        connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            await connection.connect()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        transport = connection._writer.transport  # there is no public way to it
+        wire = cls(connection, transport)
+        transport.set_protocol(wire)
+        return wire
+
+    @property
+    def usable(self) -> bool:
+        return self._lost is None and self._all_here is None
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """One reply for each command, refusals as exceptions. Redis' ConnectionError if the connection breaks."""
+        if self._lost is not None:
+            raise self._lost
+        self._all_here = asyncio.get_running_loop().create_future()
+        self._wanted, self._replies = len(commands), []
+        self._transport.write(b"".join([hiredis.pack_command(one) for one in commands]))  # type: ignore[arg-type]
+        await self._all_here
+        self._all_here = None
+        return self._replies
+
+    async def close(self) -> None:
+        """Close the connection, without waiting for what is under way."""
+        self._transport.abort()
+        await self._connection.disconnect(nowait=True)
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            while len(self._replies) < self._wanted:
+                reply = self._reader.gets()
+                if reply is False:
+                    return
+                self._replies.append(reply)
+        except InvalidResponse as error:
+            self._break(error)
+            self._transport.abort()
+            return
+        if self._all_here is not None and not self._all_here.done():
+            self._all_here.set_result(None)
+
+    def eof_received(self) -> None:
+        """Closes the transport, as None says."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._break(RedisConnectionError("the connection was closed" if exc is None else str(exc)))
+
+    def _break(self, error: Exception) -> None:
+        self._lost = self._lost or error
+        if self._all_here is not None and not self._all_here.done():
+            self._all_here.set_exception(self._lost)
+
+
+def _refusal(text: str) -> ResponseError:
+    return _ERRORS.get(text.partition(" ")[0], ResponseError)(text)

@@ -1,0 +1,130 @@
+"""What a server may do to a connection, over a socket and over TLS, on both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, closing, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import hiredis
+import pytest
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from service.errors import RedisUnavailable
+from service.features.connection import RedisLink
+from service.ranking.deadline import Deadline
+
+Answer = Callable[[list[bytes]], bytes]
+RUNNERS: list[Callable[[Coroutine[Any, Any, None]], None]] = [asyncio.run, uvloop.run]
+
+
+@asynccontextmanager
+async def server(answer: Answer, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """A port at which commands are answered with the bytes of ``answer``; what redis-py sends first, with OK."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands = hiredis.Reader()
+        with closing(writer), suppress(OSError):
+            while data := await reader.read(65536):
+                commands.feed(data)
+                while (command := commands.gets()) is not False:
+                    reply = b"+OK\r\n" if command[0] in (b"CLIENT", b"AUTH", b"SELECT") else answer(command)
+                    if reply == b"":
+                        return
+                    writer.write(reply)
+
+    started = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield started.sockets[0].getsockname()[1]
+    finally:
+        started.close()
+        await asyncio.sleep(0.05)  # for the other ends to see that they are closed
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """A server's context with a certificate of its own making."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    path.write_bytes(
+        made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+        + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context
+
+
+@pytest.mark.parametrize("run", RUNNERS)
+def test_connections_with_tls(run: Callable[..., None], certificate: ssl.SSLContext) -> None:
+    async def story() -> None:
+        async with server(lambda command: b"$100000\r\n" + b"x" * 100_000 + b"\r\n", certificate) as port:
+            link = RedisLink(f"rediss://127.0.0.1:{port}?ssl_cert_reqs=none&ssl_check_hostname=false", 1)
+            for _ in range(3):
+                assert await link.round_trip([("GET", "a")] * 3, Deadline(10)) == [b"x" * 100_000] * 3
+            await link.close()
+
+    run(story())
+
+
+@pytest.mark.parametrize("run", RUNNERS)
+def test_replies_come_in_order_and_refusals_in_their_place(run: Callable[..., None]) -> None:
+    async def story() -> None:
+        def answer(command: list[bytes]) -> bytes:
+            return b"-WRONGTYPE no\r\n" if command[1] == b"bad" else b"$%d\r\n%b\r\n" % (len(command[1]), command[1])
+
+        async with server(answer) as port:
+            link = RedisLink(f"redis://:secret@127.0.0.1:{port}/3", 2)
+            first, refusal, last = await link.round_trip([("GET", "a"), ("GET", "bad"), ("GET", "c")], Deadline(10))
+            assert (first, str(refusal), last) == (b"a", "WRONGTYPE no", b"c")
+            both = await asyncio.gather(*(link.round_trip([("GET", f"k{at}")], Deadline(10)) for at in range(20)))
+            assert both == [[f"k{at}".encode()] for at in range(20)]
+            assert link.open_connections <= 2
+            await link.close()
+
+    run(story())
+
+
+@pytest.mark.parametrize("run", RUNNERS)
+@pytest.mark.parametrize("reply", [b"", b"what?\r\n"])
+def test_a_connection_that_breaks_is_replaced(run: Callable[..., None], reply: bytes) -> None:
+    async def story() -> None:
+        replies = [b"+1\r\n", reply, b"+2\r\n"]
+        async with server(lambda command: replies.pop(0)) as port:
+            link = RedisLink(f"redis://127.0.0.1:{port}", 1)
+            assert await link.round_trip([("GET", "a")], Deadline(10)) == [b"1"]
+            with pytest.raises(RedisUnavailable):
+                await link.round_trip([("GET", "a")], Deadline(10))
+            assert link.open_connections == 0
+            assert await link.round_trip([("GET", "a")], Deadline(10)) == [b"2"]
+            await link.close()
+
+    run(story())
+
+
+@pytest.mark.parametrize("run", RUNNERS)
+def test_a_connection_that_was_closed_while_it_was_idle_is_not_used(run: Callable[..., None]) -> None:
+    async def story() -> None:
+        replies = [b"+1\r\n", b"+2\r\n"]
+        async with server(lambda command: replies.pop(0)) as port:
+            link = RedisLink(f"redis://127.0.0.1:{port}", 1)
+            await link.round_trip([("GET", "a")], Deadline(10))
+            (wire,) = link._wires
+            wire._transport.abort()
+            await asyncio.sleep(0.05)
+            assert await link.round_trip([("GET", "a")], Deadline(10)) == [b"2"]
+            assert link.open_connections == 1
+            await link.close()
+
+    run(story())

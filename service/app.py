@@ -16,6 +16,7 @@ from models.contract.keys import Keys
 from models.embedded import embedded_redis
 from service.api import routes
 from service.api.bodies import Limits
+from service.api.direct import DirectApp
 from service.experiments.assignment import FileExperiments
 from service.experiments.watched import WatchedExperiments
 from service.exposures.stream import ExposureLog
@@ -50,7 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.service = await _assemble(settings, limits, experiments, stack)
             yield
 
-    app = FastAPI(
+    app = DirectApp(
         title="Lorank", description="LLM-enhanced ranking", version="1", lifespan=lifespan, redirect_slashes=False
     )
     routes.mount(app, limits)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from models.contract.schema import FeatureSchema
 from service.api import answers, bodies, parsing
+from service.api.direct import DirectApp
 from service.api.openapi import describe, takes
 from service.errors import MalformedRequest, ServiceError, TooLarge, Unavailable
 from service.ranking.deadline import Deadline
@@ -171,7 +172,7 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     return answers.envelope(code, word, str(getattr(error, "detail", word)), parsing.new_request_id())
 
 
-def mount(app: FastAPI, limits: bodies.Limits) -> None:
+def mount(app: DirectApp, limits: bodies.Limits) -> None:
     """Put every route on ``app``. The app sets ``app.state.service`` before the first request."""
     router = APIRouter()
     errors: dict[int | str, dict[str, Any]] = {
@@ -183,15 +184,18 @@ def mount(app: FastAPI, limits: bodies.Limits) -> None:
             (503, "No release is loaded, or Redis is not there"),
         )
     }
+    app.direct = {
+        ("POST", path): _answered(path, one) for path, one in (("/v1/rank", rank), ("/v1/feedback", feedback))
+    }
     router.post("/v1/rank", response_model=bodies.RankReply, responses=errors, openapi_extra=takes("RankBody"))(
-        _answered("/v1/rank", rank)
+        app.direct["POST", "/v1/rank"]
     )
     router.post(
         "/v1/feedback",
         response_model=bodies.FeedbackReply,
         responses=errors,
         openapi_extra=takes("FeedbackBody", "EventBody"),
-    )(_answered("/v1/feedback", feedback))
+    )(app.direct["POST", "/v1/feedback"])
     for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics), ("/v1/status", status)):
         router.get(path)(_answered(path, endpoint))
     for path, endpoint in (("/healthz", healthz), ("/readyz", readyz)):  # what probes may ask with either method

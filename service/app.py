@@ -160,7 +160,7 @@ def status_document(
             }
             for name in experiments.releases
         },
-        "experiments": experiments.status(),
+        "experiments": experiments.status(None if release is None else release.schema),
         "redis": {"reachable": releases.redis_error is None, "error": releases.redis_error},
         "stages": _stages(releases, exposures),
         "exposures": {"queued": exposures.depth, "dropped": exposures.dropped},

@@ -32,6 +32,7 @@ from service.telemetry import Telemetry
 
 POLL_TIMEOUT_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 60.0
+TELL_PINS_SECONDS = 60.0
 """How long one look at the pointer may take, and the longest pause before a refused release is tried again."""
 
 WARM_COUNTS = (1, 50, 200, 500)
@@ -84,6 +85,7 @@ class Releases:
         self._pinned: dict[str, _Loaded] = {}
         self._retry_at: dict[str, float] = {}
         self._wanted: str | None = None
+        self._tell_pins_at = 0.0
         self.refusals: dict[str, Refusal] = {}
         self.redis_error: str | None = "not asked yet"
 
@@ -118,6 +120,7 @@ class Releases:
             pins = [one for one in self._pins() if one != wanted]
             for pin in pins:
                 await self._follow(pin, self._pinned.get(pin), self._pin)
+            await self._tell_pins()
         except RedisUnavailable as error:
             if self.redis_error is None:
                 log.warning("releases cannot be read: %s", error)
@@ -154,7 +157,9 @@ class Releases:
             self._retry_at.pop(wanted, None)
 
     def _serve(self, loaded: _Loaded) -> None:
-        """Make it live, by one assignment."""
+        """Make it live, by one assignment. What was live stays if an arm pins it."""
+        if self._live is not None and self._live.release.id in self._pins():
+            self._pin(self._live)
         self._live = loaded
         release = loaded.release
         self._telemetry.release_swap_seconds.set(release.swap_ms / 1000.0)
@@ -168,6 +173,15 @@ class Releases:
     def _pin(self, loaded: _Loaded) -> None:
         self._pinned = {**self._pinned, loaded.release.id: loaded}
         log.info("release %s is pinned", loaded.release.id)
+
+    async def _tell_pins(self) -> None:
+        """Note in Redis, once a minute, that the pinned releases are in use: the jobs then do not prune them."""
+        pins = self._pins()
+        if pins and time.monotonic() >= self._tell_pins_at:
+            now = round(time.time())
+            noted = [cell for pin in pins for cell in (now, pin)]
+            await replies_to(self._link, [("ZADD", self._keys.pins, *noted)], Deadline(POLL_TIMEOUT_SECONDS))
+            self._tell_pins_at = time.monotonic() + TELL_PINS_SECONDS
 
     async def _get(self, *keys: str) -> list[bytes | None]:
         return await replies_to(self._link, [("GET", key) for key in keys], Deadline(POLL_TIMEOUT_SECONDS))

@@ -34,6 +34,7 @@ class Telemetry:
         self.refused_records = self._counter("refused_records", "Stored records that must not be used", "kind")
         self.exposures_written = self._counter("exposures_written", "Exposures acknowledged by Redis")
         self.exposures_dropped = self._counter("exposures_dropped", "Exposures lost", "reason")
+        self.arms_not_kept = self._counter("arms_not_kept", "Exposures whose unit's arm Redis refused to keep")
         self.shadows_skipped = self._counter(
             "shadows_skipped", "Exposures that went without the shadow scores asked for"
         )

@@ -40,7 +40,14 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 SETTINGS = ("release", "knowledge", "rerank_top_n", "explore", "exclude_seen", "boosts", "interleave")
-"""What an arm can set. Each belongs to one layer: two layers that set the same would overrule each other."""
+"""What an arm can set."""
+
+_TOGETHER = (
+    *(frozenset({one}) for one in SETTINGS if one not in ("explore", "interleave", "rerank_top_n")),
+    frozenset({"explore", "interleave"}),  # teams of a drawn order could not be told apart
+    frozenset({"explore", "rerank_top_n"}),  # what is reranked would be drawn by score
+)
+"""Settings of which one layer owns all: two layers that set them would overrule each other."""
 
 
 class ExperimentsError(ValueError):
@@ -208,11 +215,21 @@ class ExperimentsFile(_Frozen):
         experiments = [one.name for layer in self.layers for one in layer.experiments]
         if len(set(experiments)) != len(experiments):
             raise ValueError("an experiment is repeated")
-        for setting in SETTINGS:
-            owners = [layer.name for layer in self.layers if setting in _set_by(layer)]
+        for settings in _TOGETHER:
+            owners = [layer.name for layer in self.layers if settings & _set_by(layer)]
             if len(owners) > 1:
-                raise ValueError(f"{setting} is set by more than one layer: {', '.join(owners)}")
+                raise ValueError(f"{' or '.join(sorted(settings))} is set by more than one layer: {', '.join(owners)}")
+        self._seeds_differ()
         return self
+
+    def _seeds_differ(self) -> None:
+        """Equal seeds split alike: layers, and the holdout, would not be independent."""
+        owners: dict[str, str] = {} if self.holdout is None else {self.holdout.seed: "the holdout"}
+        for layer in self.layers:
+            for one in layer.experiments:
+                seed = one.name if one.seed is None else one.seed
+                if owners.setdefault(seed, layer.name) != layer.name:
+                    raise ValueError(f"experiment {one.name!r} of layer {layer.name!r} has the seed of {owners[seed]}")
 
     @property
     def releases(self) -> tuple[str, ...]:

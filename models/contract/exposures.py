@@ -22,7 +22,8 @@ How = Literal["split", "sticky", "unread", "forced", "missing"]
 
 
 class ArmTaken(BaseModel):
-    """Which arm of which experiment a unit is in."""
+    """Which arm of which experiment a unit is in. ``split`` says of 10,000 equally likely buckets how many each arm had
+    when the unit's fell into this one; empty if it came into it in another way."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,6 +31,7 @@ class ArmTaken(BaseModel):
     experiment: str
     arm: str
     how: How = "split"
+    split: Mapping[str, int] = {}
 
 
 class Exposure(BaseModel):
@@ -40,7 +42,8 @@ class Exposure(BaseModel):
     knows whether it rebuilt the same user; ``item_features`` are fields that came with the request. ``knowledge`` says
     whether knowledge was used.
 
-    shadow        scores that ``shadow_arm`` would have given to ``items``; empty if no arm asks, or none were made
+    shadow        scores that ``shadow_arm`` would have given to ``items``, less 1 where it would put an item behind all
+                  others; empty if no arm asks, or none were made
     propensities  probability of each item at its position, given those above it; empty if the order was not drawn
     teams         the arm that each position belongs to, if two orders were interleaved
     unshown       the other candidates in their order, with scores and shadow scores, if the experiment logs all

@@ -77,6 +77,11 @@ class Keys:
         return f"{self.prefix}:releases"
 
     @property
+    def pins(self) -> str:
+        """Sorted set of the releases that services hold because an arm pins them, with the time of the last look."""
+        return f"{self.prefix}:pins"
+
+    @property
     def withdrawn(self) -> str:
         """JSON list of the ids of releases that somebody rolled back from."""
         return f"{self.prefix}:withdrawn"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from offline.publish.records import Written
 
 DIRECTORY_BLOCK = 4096
 _REMEMBERED = 100
+_PINS_HOLD_DAYS = 7
 
 _COMPARE_AND_SET = """
 local held = redis.call('GET', KEYS[1]) or ''
@@ -128,11 +130,11 @@ def rollback(store: Store, to: str | None = None) -> tuple[str, str]:
 
 
 def prune(store: Store, keep: int) -> list[str]:
-    """Delete all but the live release and the newest ``keep`` that nobody rolled back from: a rollback needs somewhere
-    good to go. Artifact files stay on disk. Knowledge does not belong to one release: what is of a space that no
-    release is left of expires, because nobody renews it."""
+    """Delete all but the live release, those that arms of experiments pin, and the newest ``keep`` that nobody rolled
+    back from: a rollback needs somewhere good to go. Artifact files stay on disk. Knowledge does not belong to one
+    release: what is of a space that no release is left of expires, because nobody renews it."""
     listed, live, left = releases(store), live_release(store), withdrawn(store)
-    kept = [one for one in listed if one not in left][-keep:]
+    kept = [*[one for one in listed if one not in left][-keep:], *_pinned(store)]
     old = [one for one in listed if one not in kept and one != live]
     for release in old:
         try:
@@ -142,6 +144,13 @@ def prune(store: Store, keep: int) -> list[str]:
     if old:
         store.redis.set(store.keys.releases, json.dumps([one for one in listed if one not in old]))
     return old
+
+
+def _pinned(store: Store) -> list[str]:
+    """Releases that a service held for an arm in the last days."""
+    since = time.time() - _PINS_HOLD_DAYS * 86_400
+    found: Any = store.redis.zrangebyscore(store.keys.pins, since, "+inf")
+    return [one.decode() for one in found]
 
 
 def delete(store: Store, release: str, directory_blocks: int) -> None:

@@ -64,7 +64,7 @@ class RankOptions(_Body):
 
     request_id: RequestId | None = Field(None, description="Joins feedback to this request; generated if absent")
     user_id: UserId | None = Field(None, description="Without one, the answer is that of a user nobody knows")
-    unit: Id | None = Field(None, description="Who is split into arms, if not the user: a session, a device")
+    unit: UserId | None = Field(None, description="Who is split into arms, if not the user: a session, a device")
     context: Features | None = Field(None, description="Checked and otherwise not used by current models")
     top_k: Annotated[int, Field(ge=1)] | None = Field(None, description="Answer only the best ones")
     deadline_ms: Annotated[float, Field(gt=0)] | None = Field(None, description=_DEADLINE)
@@ -98,7 +98,7 @@ class EventBody(_Body):
 
 
 class FeedbackBody(_Body):
-    request_id: RequestId | None = None
+    request_id: RequestId | None = Field(None, description="The ranked request of events that name none themselves")
     events: Annotated[list[EventBody], FailFast(), Field(min_length=1, max_length=MAX_EVENTS)]
 
 

@@ -87,7 +87,7 @@ def parse_feedback(raw: bytes, schema: FeatureSchema | None) -> tuple[str, list[
             type=event.type,
             value=event.value,
             time_ms=now if event.timestamp_ms is None else event.timestamp_ms,
-            request_id=event.request_id,
+            request_id=event.request_id or body.request_id,
         )
         for event in body.events
     ]

@@ -13,8 +13,9 @@ from typing import get_args
 
 from models.contract.experiments import Arm, Epsilon, Experiment, ExperimentsFile, PlackettLuce
 from models.contract.exposures import ArmTaken, How
+from models.contract.schema import FeatureSchema
 from service.errors import InvalidRequest
-from service.experiments.hashing import bucket_ranges, fnv1a32, layer_hash, second_hash, unit_hash
+from service.experiments.hashing import bucket_ranges, buckets_between, fnv1a32, layer_hash, second_hash, unit_hash
 from service.ranking.plan import ArmSettings, Boost, Explore, Plan, Side
 
 MISSING_UNITS = frozenset({"null", "undefined", "None"})
@@ -47,6 +48,17 @@ class FileExperiments:
         """Releases that arms pin."""
         return self.file.releases
 
+    def without_effect(self, schema: FeatureSchema) -> list[str]:
+        """Boosts that no item of ``schema`` can get, each in words."""
+        fields = {one.name: one for one in schema.item_fields}
+        found = []
+        for _, experiment, arm in self.file.arms():
+            for boost in arm.boosts or ():
+                field = fields.get(boost.field)
+                if field is None or not any(field.encode(boost.value)):
+                    found.append(f"{experiment.name}/{arm.name}: no item has {boost.field} = {boost.value!r}")
+        return found
+
     def assign(self, unit: str, forced: Mapping[str, str], now: float, kept: Mapping[str, str] | None = None) -> Plan:
         """See the port. A missing unit gets the control of every layer, and is not exposed."""
         for name in forced:
@@ -59,7 +71,9 @@ class FileExperiments:
             choice = None
             if layer in forced:
                 choice = _forced(layer, splits, forced[layer])
-            elif not held_out:
+            elif held_out:
+                choice = _named([one for one in splits if one.runs(now)], unit)
+            else:
                 choice = _chosen(layer, splits, unit, missing, now, kept)
             if choice is not None:
                 found.append(choice)
@@ -77,7 +91,13 @@ class _Choice:
 
     def __init__(self, split: _Split, arm: Arm, how: How) -> None:
         self.layer, self.split, self.arm = split.layer, split, arm
-        self.taken = ArmTaken(layer=split.layer, experiment=split.experiment.name, arm=arm.name, how=how)
+        self.taken = ArmTaken(
+            layer=split.layer,
+            experiment=split.experiment.name,
+            arm=arm.name,
+            how=how,
+            split=split.buckets if how == "split" else {},
+        )
 
 
 class _Split:
@@ -88,8 +108,6 @@ class _Split:
         self.sticky = experiment.sticky_days > 0
         self.bucket = _bucket(experiment, experiment.bucket_version)
         self.slots = experiment.slots
-        self.choices = {how: {arm.name: _Choice(self, arm, how) for arm in experiment.arms} for how in get_args(How)}
-        self._blocking = [_bucket(experiment, version) for version in range(experiment.min_bucket_version)]
         self._runs = (
             -math.inf if experiment.start is None else experiment.start.timestamp(),
             math.inf if experiment.end is None else experiment.end.timestamp(),
@@ -97,6 +115,8 @@ class _Split:
         self._seed = fnv1a32(experiment.name if experiment.seed is None else experiment.seed)
         ranges = bucket_ranges(experiment.coverage, [arm.weight for arm in experiment.arms])
         self._ranges = [(start, end, arm.name) for (start, end), arm in zip(ranges, experiment.arms, strict=True)]
+        self.buckets = {name: buckets_between(start, end) for start, end, name in self._ranges}
+        self.choices = {how: {arm.name: _Choice(self, arm, how) for arm in experiment.arms} for how in get_args(How)}
 
     def runs(self, now: float) -> bool:
         return self._runs[0] <= now < self._runs[1]
@@ -116,7 +136,14 @@ class _Split:
 
     def blocks(self, kept: Mapping[str, str]) -> bool:
         """Whether the unit was in a version that is too old to be in this one."""
-        return any(one in kept for one in self._blocking)
+        oldest = self.experiment.min_bucket_version
+        if not oldest:
+            return False
+        versions = (one.rpartition("__") for one in kept)
+        return any(
+            name == self.experiment.name and version.isdecimal() and int(version) < oldest
+            for name, _, version in versions
+        )
 
 
 def _bucket(experiment: Experiment, version: int) -> str:
@@ -132,6 +159,14 @@ def _forced(layer: str, splits: list[_Split], name: str) -> _Choice:
     raise InvalidRequest(f"layer {layer!r} has no arm {name!r}", field=f"arms.{layer}")
 
 
+def _named(running: list[_Split], unit: str) -> _Choice | None:
+    for split in running:
+        arm = split.experiment.forced.get(unit)
+        if arm is not None:
+            return split.choices["forced"][arm]
+    return None
+
+
 def _chosen(
     layer: str, splits: list[_Split], unit: str, missing: bool, now: float, kept: Mapping[str, str] | None
 ) -> _Choice | None:
@@ -139,10 +174,9 @@ def _chosen(
     running = [one for one in splits if one.runs(now)]
     if missing:
         return next(iter(running[0].choices["missing"].values())) if running else None
-    for split in running:
-        named = split.experiment.forced.get(unit)
-        if named is not None:
-            return split.choices["forced"][named]
+    named = _named(running, unit)
+    if named is not None:
+        return named
     for split in running:
         before = split.kept(kept or _NOTHING)
         if before is not None:

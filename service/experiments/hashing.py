@@ -6,9 +6,12 @@ other hashes for characters beyond the Basic Multilingual Plane). Formulas: docs
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 _OFFSET, _PRIME, _MASK = 0x811C9DC5, 0x01000193, 0xFFFFFFFF
+
+_VALUES = [at / 10000 for at in range(10000)]
 
 
 def fnv1a32(text: str, start: int = _OFFSET) -> int:
@@ -31,8 +34,17 @@ def second_hash(seed: int, unit: str) -> float:
 
 
 def layer_hash(layer: str, unit: str) -> float:
-    """A number in [0, 1) in steps of 0.001: GrowthBook's ``hash("__" + namespace, value, version=1)``."""
-    return fnv1a32("__" + layer, fnv1a32(unit)) % 1000 / 1000
+    """A number in [0, 1) in steps of 0.0001, where a unit lies among a layer's slots.
+
+    Not GrowthBook's for namespaces: its version 1 hashes the name last, so that names which differ in their last
+    character give the same order of units, only shifted, and two layers would exclude or cover each other.
+    """
+    return unit_hash("__" + layer, unit)
+
+
+def buckets_between(start: float, end: float) -> int:
+    """How many of the 10,000 values of ``unit_hash`` are in [start, end)."""
+    return bisect_left(_VALUES, end) - bisect_left(_VALUES, start)
 
 
 def bucket_ranges(coverage: float, weights: Sequence[float]) -> list[tuple[float, float]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from models.contract.experiments import DEFAULT, ExperimentsError, parse_experiments
+from models.contract.schema import FeatureSchema
 from service.experiments.assignment import FileExperiments
 from service.ranking.plan import Plan
 
@@ -59,21 +60,23 @@ class WatchedExperiments:
             if hashlib.sha256(raw).digest() == self._digest and not self.error:
                 return
             current = self._read(raw)
-        except ExperimentsError as error:
-            if str(error) != self.error:
-                log.error("experiments stay as they were: %s", error)
-            self.error = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever the file holds, the next one must be looked at
+            text = str(error) if isinstance(error, ExperimentsError) else f"{type(error).__name__}: {error}"
+            if text != self.error:
+                log.error("experiments stay as they were: %s", text)
+            self.error = text
             return
         self._current, self.error, self._loaded_at = current, "", time.time()
         log.info("experiments of %s are in force", self._path)
 
-    def status(self) -> dict[str, Any]:
-        """For ``/v1/status``."""
+    def status(self, schema: FeatureSchema | None = None) -> dict[str, Any]:
+        """For ``/v1/status``. ``schema`` is that of the live release."""
         return {
             "file": None if self._path is None else str(self._path),
             "digest": self._digest.hex()[:12],
             "loaded_at": self._loaded_at,
             "error": self.error or None,
+            "without_effect": [] if schema is None else self._current.without_effect(schema),
             "layers": {layer.name: [one.name for one in layer.experiments] for layer in self._current.file.layers},
         }
 

@@ -58,7 +58,7 @@ class ExposureLog:
     def offer(self, exposure: Exposure, keep: Mapping[str, tuple[str, float]]) -> None:
         """See the port. When the queue is full the new exposure is dropped: those that wait are nearer to Redis."""
         if len(self._queue) >= self._capacity:
-            self._drop(1, "queue_full")
+            self.lose("queue_full")
             return
         self._queue.append((exposure, keep))
         self._offered.set()
@@ -85,6 +85,8 @@ class ExposureLog:
             await self._task
         while self._queue and await self._write():
             pass
+        if self._queue:
+            log.warning("%d exposures are lost, because Redis does not take them: %s", len(self._queue), self._failing)
         self._drop(len(self._queue), "shutdown")
         self._queue.clear()
 
@@ -93,7 +95,12 @@ class ExposureLog:
             await self._offered.wait()
             self._offered.clear()
             while self._queue and not self._closing.is_set():
-                if not await self._write():
+                try:
+                    written = await self._write()
+                except Exception as error:  # whatever it is, later exposures must find a writer
+                    log.exception("the exposure log failed")
+                    written = self._failed(f"{type(error).__name__}: {error}")
+                if not written:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._closing.wait(), RETRY_SECONDS)
 
@@ -101,19 +108,31 @@ class ExposureLog:
         """Write one batch. What was not acknowledged stays queued, so an outage shorter than the queue loses nothing;
         a batch whose acknowledgement was lost is written twice, and ``request_id`` tells."""
         batch = [self._queue[at] for at in range(min(BATCH, len(self._queue)))]
-        commands = [command for exposure, keep in batch for command in self._commands(exposure, keep)]
+        commands = [self._commands(exposure, keep) for exposure, keep in batch]
         try:
-            replies = await self._link.round_trip(commands, Deadline(WRITE_SECONDS))
+            replies = await self._link.round_trip([one for each in commands for one in each], Deadline(WRITE_SECONDS))
         except RedisUnavailable as error:
             return self._failed(str(error))
-        refusals = [reply for reply in replies if isinstance(reply, Exception)]
-        if refusals:
-            return self._failed(str(refusals[0]))
-        self._failing = ""
         for _ in batch:
             self._queue.popleft()
-        self._telemetry.exposures_written.inc(len(batch))
-        return True
+        refused, reasons, at = [], [], 0
+        for entry, each in zip(batch, commands, strict=True):
+            added, *kept = replies[at : at + len(each)]
+            at += len(each)
+            if isinstance(added, Exception):
+                refused.append(entry)
+                reasons.append(str(added))
+            elif problems := [one for one in kept if isinstance(one, Exception)]:
+                # The exposure is there: it must not be written again because its unit's arm was not kept.
+                self._telemetry.arms_not_kept.inc()
+                reasons.append(f"arms are not kept: {problems[0]}")
+        self._queue.extendleft(reversed(refused))
+        self._telemetry.exposures_written.inc(len(batch) - len(refused))
+        if reasons:
+            self._failed(reasons[0])
+        else:
+            self._failing = ""
+        return not refused
 
     def _commands(self, exposure: Exposure, keep: Mapping[str, tuple[str, float]]) -> list[Command]:
         fields = [cell for pair in exposure.to_stream().items() for cell in pair]
@@ -132,6 +151,10 @@ class ExposureLog:
             log.warning("exposures cannot be written: %s", reason)
         self._failing = reason
         return False
+
+    def lose(self, reason: str) -> None:
+        """See the port."""
+        self._drop(1, reason)
 
     def _drop(self, count: int, reason: str) -> None:
         self.dropped += count

@@ -93,9 +93,12 @@ def _plackett_luce(order: IntArray, utility: FloatArray, among: int, count: int,
     chosen = np.argsort(-noisy, kind="stable")[:count]
     rest = np.setdiff1d(np.arange(among), chosen)
     positions = eligible[np.concatenate([chosen, rest])]
-    weights = np.exp(utility[positions] - utility[positions].max())
-    left = weights[::-1].cumsum()[::-1]
-    return Order(np.concatenate([positions, order[among:]]), tuple((weights[:count] / left[:count]).tolist()))
+    logits = utility[positions]
+    left = np.logaddexp.accumulate(logits[::-1])[
+        ::-1
+    ]  # in logarithms: at low temperatures the weights are all 0 but one
+    chances = np.clip(np.exp(logits[:count] - left[:count]), np.finfo(np.float64).tiny, 1.0)
+    return Order(np.concatenate([positions, order[among:]]), tuple(chances.tolist()))
 
 
 def drafted(first: IntArray, second: IntArray, count: int, random: np.random.Generator) -> Order:

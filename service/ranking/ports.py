@@ -79,3 +79,7 @@ class Exposures(Protocol):
         """Log an exposure some time later, and keep its unit's arms: names of buckets with arm and days. Never waits,
         never raises."""
         ...
+
+    def lose(self, reason: str) -> None:
+        """Count an exposure that there should be and is not."""
+        ...

@@ -6,6 +6,7 @@ Knows the order of the steps and the ladder by which a request degrades. Each st
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -25,6 +26,8 @@ from service.ranking.scored import Scored, adjusted, prepared, scored
 from service.ranking.stopwatch import Stopwatch
 from service.ranking.types import LADDER, RankAnswer, RankRequest, Release, UserState
 from service.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
 
 FEATURE_SHARE = 0.6
 """Part of the remaining time that the feature read may take: a hanging Redis must leave time to score without it."""
@@ -53,6 +56,7 @@ class Ranker:
         self._reranker = reranker
         self._telemetry = telemetry
         self._clock = clock
+        self._exposures = exposures
         self._shadows = Shadows(exposures, telemetry)
 
     async def rank(self, request: RankRequest, deadline: Deadline) -> RankAnswer:
@@ -89,8 +93,7 @@ class Ranker:
         )
         count(self._telemetry, request, found[0], user, answer, plan)
         if not plan.unit_missing:
-            exposure = exposure_of(request, answer, found[0], shown, user, plan, now)
-            self._shadows.offer(exposure, plan, self._shadow(request, plan, live, user), shown.positions)
+            self._expose(request, answer, found[0], shown, user, plan, live, now)
         return answer
 
     async def close(self) -> None:
@@ -207,6 +210,26 @@ class Ranker:
             return wanted or FORCED_TOP_N
         return wanted if request.rerank == "auto" and self._reranker.configured else 0
 
+    def _expose(
+        self,
+        request: RankRequest,
+        answer: RankAnswer,
+        found: Scored,
+        shown: Order,
+        user: UserState,
+        plan: Plan,
+        live: Release,
+        now: float,
+    ) -> None:
+        """Offer what was shown to the exposure log. An exposure that cannot be made is counted: the answer stands."""
+        try:
+            exposure = exposure_of(request, answer, found, shown, user, plan, now)
+        except Exception:
+            log.exception("no exposure of request %s", request.request_id)
+            self._exposures.lose("invalid")
+            return
+        self._shadows.offer(exposure, plan, self._shadow(request, plan, live, user), shown.positions)
+
     def _shadow(
         self, request: RankRequest, plan: Plan, live: Release, user: UserState
     ) -> Callable[[], Awaitable[FloatArray]] | None:
@@ -220,7 +243,8 @@ class Ranker:
             if release is None:  # another one's scores would be taken for this arm's
                 raise ScoringError(f"release {settings.release} is not loaded")
             slate, tensors = prepared(settings, release, request, user)
-            return scored(settings, release, slate, tensors, await release.scorer.score(tensors), user).scores
+            shadow = scored(settings, release, slate, tensors, await release.scorer.score(tensors), user)
+            return shadow.scores if shadow.last is None else shadow.scores - shadow.last
 
         return score
 

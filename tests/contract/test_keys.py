@@ -31,6 +31,7 @@ def test_keys_of_releases_and_streams() -> None:
     assert keys.release_revision("r-1") == "p:release:r-1:revision"
     assert keys.live == "p:live"
     assert keys.releases == "p:releases"
+    assert keys.pins == "p:pins"
     assert keys.withdrawn == "p:withdrawn"
     assert keys.held == "p:held"
     assert keys.installation == "p:installation"

@@ -130,7 +130,8 @@ async def test_a_manifest_that_is_not_understood_is_refused(
     store.set(keys.live, "nothing")
 
     async def other() -> bool:
-        return "no manifest" in (await service.status())["refused"]["reason"]
+        found = (await service.status())["refused"]
+        return found is not None and "no manifest" in found["reason"]
 
     await eventually(other)
     store.delete(keys.live)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -327,6 +328,17 @@ def test_old_releases_are_pruned(store: Store, trained: Release) -> None:
         items = {store.keys.item_features(item, kept.id) for item in trained.data.log.item_ids}
         assert held == items | {store.keys.item_directory(kept.id, 0), store.keys.release_manifest(kept.id)}
     assert release.rollback(store) == (third.id, second.id)
+
+
+def test_what_an_arm_pins_is_not_pruned(store: Store, trained: Release) -> None:
+    trained.publish(store)
+    store.redis.zadd(store.keys.pins, {trained.id: time.time() - 3600})
+    for name in ("second", "third", "fourth"):
+        trained.next(name).publish(store)
+    assert trained.id in release.releases(store)
+    assert release.read_manifest(store, trained.id).id == trained.id
+    store.redis.zadd(store.keys.pins, {trained.id: time.time() - 30 * 86_400})
+    assert release.prune(store, 2) == [trained.id], "no service has held it for a month"
 
 
 def test_the_live_release_is_never_pruned(store: Store, trained: Release) -> None:

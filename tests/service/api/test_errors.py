@@ -40,7 +40,7 @@ def _detail(response: Any, status: int, code: str, field: str | None = None) -> 
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"unit": ""}, "unit"),
+        ({"unit": 1.5}, "unit"),
         ({"user_id": True}, "user_id"),
         ({"user_id": 1.5}, "user_id"),
         ({"user_id": "é" * 129}, "user_id"),

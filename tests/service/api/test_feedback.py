@@ -56,6 +56,7 @@ async def test_batches_and_single_events(service: Running, store: redis.Redis, k
     stored = _stream(store, keys)
     assert stored[0] == Interaction(user_id="u", item_id="1", value=4.5, time_ms=10, request_id="r")
     assert [one.item_id for one in stored] == ["1", "2", "3", "4"]
+    assert [one.request_id for one in stored] == ["r", "f", "f", None]
     assert abs(stored[3].time_ms - time.time() * 1000) < 600_000
     assert _values(store, keys, "u") == [4.5, 1.0]
     assert _values(store, keys, "v") == [2.0]  # a click is no history type of the tiny schema

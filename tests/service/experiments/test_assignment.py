@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,10 +14,9 @@ from models.contract.experiments import DEFAULT, ExperimentsFile, parse_experime
 from models.contract.exposures import ArmTaken
 from service.errors import InvalidRequest
 from service.experiments.assignment import FileExperiments
+from service.experiments.hashing import layer_hash
 from service.ranking.plan import ArmSettings, Boost, Explore, Plan, Side
 from tests.contract.experiments import TWO_LAYERS, experiment
-
-growthbook = pytest.importorskip("growthbook")
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC).timestamp()
 UNITS = [f"user-{at}" for at in range(20_000)]
@@ -46,8 +46,9 @@ def test_shares_follow_the_weights_and_layers_split_independently() -> None:
 
 
 def test_assignments_are_growthbooks() -> None:
-    """Of its own SDK, with namespace, coverage and weights."""
-    ours = one_layer(experiment("e", "slots = [0.2, 0.9]\ncoverage = 0.6\nseed = 's'", (0.2, 0.5, 0.3)))
+    """Of its own SDK, with coverage and weights."""
+    growthbook = pytest.importorskip("growthbook")
+    ours = one_layer(experiment("e", "coverage = 0.6\nseed = 's'", (0.2, 0.5, 0.3)))
     found: Counter[str | None] = Counter()
     for unit in UNITS[:3000]:
         experiment_there = growthbook.Experiment(
@@ -57,7 +58,6 @@ def test_assignments_are_growthbooks() -> None:
             hashVersion=2,
             weights=[0.2, 0.5, 0.3],
             coverage=0.6,
-            namespace=("ranking", 0.2, 0.9),
         )
         result = growthbook.GrowthBook(attributes={"id": unit}).run(experiment_there)
         expected = result.value if result.inExperiment else None
@@ -89,6 +89,21 @@ def test_experiments_of_a_layer_exclude_each_other() -> None:
         assert [one.experiment for one in plan.arms].count("e") == (alone[unit] is not None)
 
 
+def test_slots_of_different_layers_are_independent() -> None:
+    """Also where names differ in the last character, which GrowthBook's hash of namespaces only shifts units for."""
+    for names in (("ranking1", "ranking2"), ("a1", "a9"), ("x", "y")):
+        inside = np.array([[layer_hash(name, unit) < 0.3 for unit in UNITS] for name in names])
+        assert inside.mean(axis=1) == pytest.approx([0.3, 0.3], abs=0.01)
+        assert inside.all(axis=0).mean() == pytest.approx(0.09, abs=0.01)
+
+
+def test_what_is_split_says_how_many_buckets_each_arm_had() -> None:
+    experiments = one_layer(experiment("e", "coverage = 0.01", (1, 1, 1)))
+    plan = next(found for found in (experiments.assign(unit, {}, NOW) for unit in UNITS) if found.arms)
+    assert plan.arms[0].split == {"a": 34, "b": 33, "c": 33}, "a range holds whole buckets only"
+    assert experiments.assign("u", {"ranking": "a"}, NOW).arms[0].split == {}
+
+
 def test_the_holdout_is_in_no_experiment() -> None:
     held = one_layer(experiment(), "[holdout]\nshare = 0.1")
     plans = {unit: held.assign(unit, {}, NOW) for unit in UNITS}
@@ -112,9 +127,10 @@ def test_an_experiment_runs_from_its_start_to_its_end() -> None:
 
 
 def test_named_units_are_forced_and_not_split() -> None:
-    named = one_layer(experiment("e", 'coverage = 0.0\nforced = { "tester" = "b" }'))
+    named = one_layer(experiment("e", 'coverage = 0.0\nforced = { "tester" = "b" }'), "[holdout]\nshare = 1.0")
     assert named.assign("tester", {}, NOW).arms == (ArmTaken(layer="ranking", experiment="e", arm="b", how="forced"),)
     assert named.assign("other", {}, NOW).arms == ()
+    assert named.assign("other", {}, NOW).held_out
 
 
 def test_kept_arms_outlast_weights_and_coverage() -> None:
@@ -138,6 +154,9 @@ def test_a_new_bucket_version_forgets_and_a_minimum_excludes() -> None:
     assert excluding.assign("u", {}, NOW, {"e__0": "b"}).arms == ()
     assert excluding.assign("u", {}, NOW, {"e__1": "b"}).arms[0].arm == "b"
     assert excluding.assign("u", {}, NOW, {"e__0": "b", "e__1": "b"}).arms == ()
+    by_date = "sticky_days = 30\nbucket_version = 20261101\nmin_bucket_version = 20261101"
+    assert one_layer(experiment("e", by_date)).assign("u", {}, NOW, {"e__20261031": "b"}).arms == ()
+    assert one_layer(experiment("e", by_date)).assign("u", {}, NOW, {"other__1": "b", "e__x": "b"}).arms
 
 
 def test_arms_set_what_they_name() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
-from service.experiments.hashing import bucket_ranges, fnv1a32, layer_hash, second_hash, unit_hash
-
-growthbook = pytest.importorskip("growthbook.core")
+from service.experiments.hashing import bucket_ranges, buckets_between, fnv1a32, second_hash, unit_hash
 
 UNITS = ["1", "a", "user-1", "é😀", " ", "0" * 256, *(f"{number:x}" for number in range(0, 10**9, 10**9 // 2000))]
+VECTORS = Path(__file__).with_name("vectors.tsv")
 SEEDS = ["", "seed", "knowledge-2026-11", "()**(%$##$%#$#", "ü"]
 
 
@@ -39,20 +39,29 @@ def test_published_cases(seed: str, unit: str, value: float) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_units_hash_as_in_growthbooks_sdk(seed: str) -> None:
+    growthbook = pytest.importorskip("growthbook.core")
     prefix = fnv1a32(seed)
     for unit in UNITS:
         assert unit_hash(seed, unit) == second_hash(prefix, unit) == growthbook.gbhash(seed, unit, 2)
 
 
-@pytest.mark.parametrize("layer", ["ranking", "ü", "x" * 64])
-def test_layers_hash_as_its_namespaces(layer: str) -> None:
-    for unit in UNITS:
-        at = layer_hash(layer, unit)
-        assert at == growthbook.gbhash("__" + layer, unit, 1)
-        assert (0.25 <= at < 0.6) == growthbook.inNamespace(unit, (layer, 0.25, 0.6))
+def test_a_table_of_hashes() -> None:
+    """Made with GrowthBook's Python SDK 4.0.0, for where it is not installed."""
+    rows = [line.split("\t") for line in VECTORS.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) >= 60
+    assert [unit_hash(seed, unit) for seed, unit, _ in rows] == [float(value) for _, _, value in rows]
+
+
+def test_buckets_are_counted_as_units_fall_into_them() -> None:
+    values = [at / 10000 for at in range(10000)]
+    for coverage in (0.001, 0.005, 0.01, 0.37, 1.0):
+        for weights in ([1, 1, 1], [95, 5], [0.2, 0.5, 0.3], [1, 0]):
+            for start, end in bucket_ranges(coverage, weights):
+                assert buckets_between(start, end) == sum(start <= one < end for one in values)
 
 
 def test_ranges_are_those_of_its_sdk() -> None:
+    growthbook = pytest.importorskip("growthbook.core")
     draw = random.Random(1)
     for _ in range(500):
         weights = [draw.random() for _ in range(draw.randint(1, 5))]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from models.contract.events import Interaction
 from models.contract.experiments import ExperimentsError
 from models.contract.exposures import Exposure
 from models.contract.keys import Keys
@@ -225,6 +226,60 @@ async def test_interleaved_orders_carry_teams(
         for item, score in zip(exposure.items, exposure.scores, strict=True):
             if item in picked:
                 assert score == pytest.approx(scores[item])
+
+
+async def test_an_empty_unit_gets_the_control_and_is_not_exposed(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish()
+    async with running(with_arms(settings)) as service:
+        assert (await service.rank("u", unit=""))["experiments"][0]["arm"] == "plain"
+        assert service.metric("lorank_missing_units_total") == 1
+        await service.rank("somebody")
+    assert [one.user_id for one in await exposed(store, keys)] == ["somebody"]
+
+
+async def test_an_exposure_that_cannot_be_made_is_counted_and_the_answer_stands(
+    settings: Settings, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher.publish()
+    monkeypatch.setattr("service.ranking.ranker.exposure_of", lambda *_: 1 / 0)
+    async with running(with_arms(settings)) as service:
+        assert len((await service.rank())["items"]) == 5
+        assert service.metric("lorank_exposures_dropped_total", reason="invalid") == 1
+        assert (await service.status())["exposures"]["dropped"] == 1
+
+
+async def test_shadow_scores_say_what_the_arm_would_put_last(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish()
+    packed = Interaction(user_id="u", item_id="b", value=4, time_ms=1).pack()
+    store.append(keys.user_history("u"), packed)
+    third = '\nshadow = "unseen"\n[[layers.experiments.arms]]\nname = "unseen"\nweight = 0\nexclude_seen = true'
+    async with running(with_arms(settings, third)) as service:
+        await service.rank("u", arms={"ranking": "other"})
+    (exposure,) = await exposed(store, keys)
+    shadow = dict(zip(exposure.items, exposure.shadow, strict=True))
+    assert shadow["b"] < 0 < min(score for item, score in shadow.items() if item != "b")
+
+
+async def test_a_pinned_release_stays_when_it_is_live_no_more(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish("first")
+    async with running(with_arms(settings, 'release = "first"')) as service:
+        assert store.zscore(keys.pins, "first") is not None, "the jobs are told"
+        publisher.publish("second")
+
+        async def follows() -> bool:
+            answer = await service.rank(arms={"ranking": "other"})
+            assert (answer["release"], answer["degraded"]) == ("first", [])
+            live: str = (await service.rank(arms={"ranking": "plain"}))["release"]
+            return live == "second"
+
+        await eventually(follows)
+        assert (await service.rank(arms={"ranking": "other"}))["release"] == "first"
 
 
 @pytest.mark.parametrize("user", [None, "", "null"])

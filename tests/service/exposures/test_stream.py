@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from redis.exceptions import ResponseError
 
 from models.contract.exposures import Exposure
 from models.contract.keys import Keys
 from models.embedded import embedded_redis
 from service.exposures import stream
 from service.exposures.stream import ExposureLog
-from service.features.connection import RedisLink
+from service.features.connection import Command, RedisLink
+from service.ranking.deadline import Deadline
 from service.telemetry import Telemetry
 from tests.service.conftest import eventually
 
@@ -82,6 +85,64 @@ async def test_what_a_shutdown_cannot_write_is_counted(tmp_path: Path, keys: Key
     assert log.dropped == 4
     assert _count(telemetry, "dropped", reason="shutdown") == 4
     await link.close()
+
+
+class Scripted:
+    """A link that answers with what ``answer`` makes of a command."""
+
+    def __init__(self, answer: Callable[[Command], Any]) -> None:
+        self.answer = answer
+        self.sent: list[Command] = []
+
+    async def round_trip(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
+        self.sent += commands
+        return [self.answer(one) for one in commands]
+
+
+async def test_an_exposure_is_not_written_again_because_its_arm_was_not_kept(keys: Keys, telemetry: Telemetry) -> None:
+    link = Scripted(lambda command: ResponseError("no") if command[0] == "EXPIRE" else b"1")
+    async with ExposureLog(link, keys, telemetry, capacity=100, stream_max=100) as log:
+        for number in range(10):
+            log.offer(_exposure(number), {"e__0": ("a", 1.0)})
+        await eventually(lambda: log.depth == 0)
+        assert "arms are not kept: no" in log.failing
+    assert [command[0] for command in link.sent].count("XADD") == 10
+    assert telemetry.registry.get_sample_value("lorank_arms_not_kept_total") == 10
+
+
+async def test_only_what_was_refused_is_written_again(
+    keys: Keys, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "RETRY_SECONDS", 0.01)
+    refusals = [ResponseError("OOM")]
+
+    def answer(command: Command) -> Any:
+        return refusals.pop() if '"request_id":"r3"' in str(command) and refusals else b"1"
+
+    link = Scripted(answer)
+    async with ExposureLog(link, keys, telemetry, capacity=100, stream_max=100) as log:
+        for number in range(5):
+            log.offer(_exposure(number), {})
+        await eventually(lambda: log.depth == 0)
+    sent = [next(f"r{at}" for at in range(5) if f'"request_id":"r{at}"' in str(command)) for command in link.sent]
+    assert sent == ["r0", "r1", "r2", "r3", "r4", "r3"]
+
+
+async def test_the_writer_survives_what_nobody_thought_of(
+    keys: Keys, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "RETRY_SECONDS", 0.01)
+    surprises = [ValueError("surprise")]
+
+    def answer(command: Command) -> Any:
+        if surprises:
+            raise surprises.pop()
+        return b"1"
+
+    async with ExposureLog(Scripted(answer), keys, telemetry, capacity=100, stream_max=100) as log:
+        log.offer(_exposure(1), {})
+        await eventually(lambda: log.depth == 0)
+    assert log.dropped == 0
 
 
 async def test_a_stream_key_of_another_type_breaks_nothing(

@@ -98,6 +98,14 @@ def test_equal_orders_are_merged_into_themselves() -> None:
         assert drafted(order, order, 3, np.random.default_rng(0)).positions.tolist() == list(first)
 
 
+def test_propensities_are_numbers_at_any_temperature() -> None:
+    scores = np.linspace(0.01, 0.99, 50, dtype=np.float32)
+    for temperature in (1e-6, 0.005, 0.01, 1.0, 100.0):
+        for name in ("r1", "r2"):
+            found = drawn(np.argsort(-scores), scores, Explore("plackett-luce", temperature, 10), None, dice(name))
+            assert all(0.0 < one <= 1.0 for one in found.propensities)
+
+
 def test_a_repeated_request_repeats_its_draws() -> None:
     explore = Explore("plackett-luce", 1.0, 4)
     one, again, other = (drawn(ORDER, SCORES, explore, None, dice(name)) for name in ("r1", "r1", "r3"))

@@ -53,11 +53,12 @@ class Visit:
 @dataclass(slots=True)
 class Replayed:
     """``requests`` that were answered, of which ``shown`` had the item in their list; ``repeated`` calls broke or were
-    refused, and were sent again."""
+    refused, and were sent again. ``dropped`` exposures never reached Redis."""
 
     requests: int = 0
     shown: int = 0
     feedback: int = 0
+    dropped: int = 0
     repeated: int = 0
     seconds: float = 0.0
 
@@ -194,6 +195,13 @@ async def replay(url: str, wanted: list[Visit], top_k: int, rate: float | None, 
                 raise DataError(str(problems.exceptions[0])) from problems
     result.seconds = round(time.monotonic() - started, 3)
     return result
+
+
+def dropped(url: str) -> int:
+    """How many exposures the service has dropped since it started."""
+    status = httpx2.get(f"{url}/v1/status", timeout=30.0)
+    status.raise_for_status()
+    return int(status.json()["exposures"]["dropped"])
 
 
 async def _all_lanes(

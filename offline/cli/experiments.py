@@ -6,7 +6,7 @@ import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -73,8 +73,11 @@ def replay(
         settings = {"LORANK_KEY_PREFIX": store.keys.prefix, **demo.experiments(experiments)}
         with demo.running_service(job, 0, settings) as service:
             found = asyncio.run(driver.replay(service.url, visits, top_k, rate))
+            found.dropped = driver.dropped(service.url)
         archived = archive(store, folder / "exposures")
     print(f"  {found.requests} requests in {found.seconds:.1f} s, {found.shown} with the item in the list")
+    if found.dropped:
+        print(f"  {found.dropped} exposures were dropped, because Redis did not take them")
     sum_up({"job": "replay", **found.document(), **{name: asdict(one) for name, one in archived.items()}})
 
 
@@ -91,6 +94,16 @@ def ab_report(
     click: Annotated[list[str] | None, typer.Option(help="Types of interactions that are clicks; all of them.")] = None,
     least_value: Annotated[float | None, typer.Option(help="Value from which on an interaction is a click.")] = None,
     planned_units: Annotated[int, typer.Option(min=2, help="Units of all arms that are planned for.")] = 10_000,
+    breakdown: Annotated[
+        list[str] | None, typer.Option(help="Check the split by release, day or context.KEY; release and day.")
+    ] = None,
+    without_request: Annotated[
+        bool, typer.Option(help="Clicks that name no request count for the unit's latest exposure of the item.")
+    ] = False,
+    pre_period_days: Annotated[
+        float, typer.Option(min=0.001, help="How long before the start CUPED looks at units.")
+    ] = 14.0,
+    clip: Annotated[float | None, typer.Option(min=0.001, help="Cap of importance weights; none.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="PAGE.html", help="Write one self-contained page.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON instead.")] = False,
 ) -> None:
@@ -108,8 +121,16 @@ def ab_report(
         with exclusive(folder, "ab-report"), open_store(data_dir) as store:
             archive(store, folder)
     settings = settings_of(read_experiments(file), experiment, window_hours, click or (), least_value, planned_units)
+    changed: dict[str, Any] = {"without_request": without_request, "pre_period_days": pre_period_days, "clip": clip}
+    if breakdown:
+        changed["breakdowns"] = tuple(breakdown)
+    logged = read_exposures(folder)
+    mine = of_experiment(logged, experiment)
     try:
-        found = analyse(of_experiment(read_exposures(folder), experiment), read_interactions(folder), settings)
+        settings = settings.model_validate(settings.model_dump() | changed)
+        found = analyse(
+            mine, read_interactions(folder), settings, logged.join(mine, "request_id", "anti")["request_id"]
+        )
     except ValueError as error:
         raise DataError(f"{experiment}: {error}") from error
     if html is not None:

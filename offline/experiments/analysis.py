@@ -17,22 +17,29 @@ from offline.experiments.settings import ANALYSED, DAY_MS, AnalysisSettings
 from offline.experiments.shadow import OffPolicy, off_policy
 from offline.experiments.tables import exposures_table, interactions_table
 
+_SOME = 0.01  # a share of an arm's requests that is no accident any more
 
-def analyse(exposures: pl.DataFrame, interactions: pl.DataFrame, settings: AnalysisSettings) -> Analysis:
+
+def analyse(
+    exposures: pl.DataFrame, interactions: pl.DataFrame, settings: AnalysisSettings, elsewhere: pl.Series | None = None
+) -> Analysis:
     """Of one experiment's tables (offline/experiments/tables.py), rows in any order. ValueError if they are not such
-    tables, hold nothing to analyse, or name an arm that ``settings.weights`` does not."""
+    tables, or hold nothing to analyse. An arm that ``settings.weights`` does not name has weight 0; ``elsewhere`` are
+    the request ids of exposures outside the experiment, whose clicks are none of its."""
     logged, interactions = exposures_table(exposures), interactions_table(interactions)
     requests = attribution.once(logged)
     split = requests.filter(pl.col("how").is_in(ANALYSED))
     if not split.height:
         raise ValueError("no exposure of a unit that was split: nothing to analyse")
+    gone = sorted(set(split["arm"].unique()) - set(settings.weights))
+    settings = settings.model_copy(update={"weights": settings.weights | dict.fromkeys(gone, 0.0)})
     start = int(split["time_ms"].min()) if settings.start_ms is None else settings.start_ms  # type: ignore[arg-type]
     current = split.filter(pl.col("time_ms") >= start)
     analysed, multiple = mismatch.multiple_exposure(current, settings.listed)
     if not analysed.height:
         raise ValueError("no unit was in one arm only since the start: nothing to analyse")
     attributed = attribution.attribute(
-        requests, interactions, settings.clicks, settings.window_ms, start, settings.without_request
+        requests, interactions, settings.clicks, settings.window_ms, start, settings.without_request, elsewhere
     )
     clicks = attributed.clicks.join(analysed, on="request_id", how="semi")
     length = None if settings.pre_period_days is None else round(settings.pre_period_days * DAY_MS)
@@ -47,7 +54,7 @@ def analyse(exposures: pl.DataFrame, interactions: pl.DataFrame, settings: Analy
         last_ms=int(analysed["time_ms"].max()),  # type: ignore[arg-type]
         exposures=_exposure_counts(logged, requests, split, current, analysed),
         arms=_arm_counts(sums, settings.weights),
-        ratio=mismatch.sample_ratio({arm: one.units for arm, one in sums.items()}, settings.weights),
+        ratio=mismatch.split_ratio(mismatch.first_split(analysed), settings.weights),
         breakdowns=tuple(mismatch.breakdown(analysed, one, settings.weights) for one in settings.breakdowns),
         multiple=multiple,
         attribution=attributed.counts,
@@ -57,7 +64,17 @@ def analyse(exposures: pl.DataFrame, interactions: pl.DataFrame, settings: Analy
         settings=settings.model_dump(mode="json"),
         warnings=(),
     )
-    return replace(found, warnings=(*cautions(found), *problems))
+    return replace(found, warnings=(*cautions(found), *_about_arms(analysed, gone), *problems))
+
+
+def _about_arms(analysed: pl.DataFrame, gone: list[str]) -> list[str]:
+    """What to know of arms that are not what the file says."""
+    found = [f"Arm {arm!r} is not in the file any more." for arm in gone]
+    away = pl.col("degraded").list.contains("not_pinned").fill_null(False)
+    for arm, share in analysed.group_by("arm").agg(away.mean()).sort("arm").iter_rows():
+        if share > _SOME:
+            found.append(f"Arm {arm!r} was answered by the live release in {share:.1%}: the one it pins was not there.")
+    return found
 
 
 def _exposure_counts(

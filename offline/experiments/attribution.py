@@ -11,6 +11,9 @@ import polars as pl
 
 from offline.experiments.settings import ClickRule
 
+CLOCKS_DIFFER_MS = 5000
+"""So much before its exposure a click may seem to come: its time may be another machine's, and it names its request."""
+
 _EVENT = ("request_id", "item", "type")
 
 
@@ -20,8 +23,9 @@ class AttributionCounts:
 
     attributed       in time, for an item that was shown; the first of its request, item and type
     duplicates       the same request, item and type again, in time
-    late, early      after the window, and before the exposure
+    late, early      after the window, and before the exposure by more than clocks differ
     unknown_request  names a request that was not exposed
+    elsewhere        names a request outside the experiment
     not_shown        of an item that its request did not show
     no_request       names no request and was not, or could not be, given one
     no_click         not a click by the rule
@@ -36,6 +40,7 @@ class AttributionCounts:
     late: int
     early: int
     unknown_request: int
+    elsewhere: int
     not_shown: int
     no_request: int
     no_click: int
@@ -76,9 +81,11 @@ def attribute(
     window_ms: int,
     start_ms: int,
     without_request: bool = False,
+    elsewhere: pl.Series | None = None,
 ) -> Attribution:
     """Clicks of ``exposures``, one row per request id (``once``), at most ``window_ms`` after them. With
-    ``without_request``, clicks that name no request go to their unit's latest exposure of the item."""
+    ``without_request``, clicks that name no request go to their unit's latest exposure of the item. ``elsewhere`` are
+    the ids of requests that are known and none of ``exposures``."""
     during = interactions.filter(pl.col("time_ms") >= start_ms)
     clicks = during.filter(is_click(rule)).select("request_id", "unit", "item", "type", "time_ms")
     named, nameless = clicks.filter(pl.col("request_id").is_not_null()), clicks.filter(pl.col("request_id").is_null())
@@ -87,7 +94,7 @@ def attribute(
         named = pl.concat([named, given.select(named.columns)])
     else:
         given = nameless.clear()
-    fated = _fates(exposures, named, window_ms)
+    fated = _fates(exposures, named, window_ms, pl.Series([], dtype=pl.String) if elsewhere is None else elsewhere)
     in_time = fated.filter(pl.col("fate") == "in time").sort("request_id", "item", "time_ms", "type", "unit")
     events = in_time.unique(_EVENT, keep="first", maintain_order=True)
     first = events.unique(("request_id", "item"), keep="first", maintain_order=True)
@@ -99,6 +106,7 @@ def attribute(
         late=fates.get("late", 0),
         early=fates.get("early", 0),
         unknown_request=fates.get("unknown request", 0),
+        elsewhere=fates.get("elsewhere", 0),
         not_shown=fates.get("not shown", 0),
         no_request=nameless.height - given.height,
         no_click=during.height - clicks.height,
@@ -108,15 +116,19 @@ def attribute(
     return Attribution(first.select("request_id", "item", "position", "time_ms"), counts)
 
 
-def _fates(exposures: pl.DataFrame, clicks: pl.DataFrame, window_ms: int) -> pl.DataFrame:
+def _fates(exposures: pl.DataFrame, clicks: pl.DataFrame, window_ms: int, elsewhere: pl.Series) -> pl.DataFrame:
     """Clicks with the unit of their request, the item's position in it, and their fate."""
     after = pl.col("time_ms") - pl.col("exposed_ms")
     fate = (
         pl.when(pl.col("exposed_ms").is_null())
-        .then(pl.lit("unknown request"))
+        .then(
+            pl.when(pl.col("request_id").is_in(elsewhere))
+            .then(pl.lit("elsewhere"))
+            .otherwise(pl.lit("unknown request"))
+        )
         .when(pl.col("position").is_null())
         .then(pl.lit("not shown"))
-        .when(after < 0)
+        .when(after < -CLOCKS_DIFFER_MS)
         .then(pl.lit("early"))
         .when(after > window_ms)
         .then(pl.lit("late"))

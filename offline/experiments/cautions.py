@@ -43,7 +43,7 @@ def _split(found: Analysis) -> Iterator[str]:
 
 def _clicks(found: Analysis) -> Iterator[str]:
     counts = found.attribution
-    clicks = counts.interactions - counts.no_click - counts.before
+    clicks = counts.interactions - counts.no_click - counts.before - counts.elsewhere
     if not counts.attributed:
         yield f"No click could be attributed, of {clicks}."
     reasons = {

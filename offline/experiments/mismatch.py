@@ -6,12 +6,14 @@ A mismatch makes every other number of the experiment worthless: units that got 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from scipy.stats import chisquare  # type: ignore[import-untyped]  # has no types
+from scipy.stats import chi2, chisquare  # type: ignore[import-untyped]  # has no types
 
 from offline.experiments.difference import NAN, holm
 
@@ -77,23 +79,51 @@ def sample_ratio(units: Mapping[str, int], weights: Mapping[str, float]) -> Rati
     return Ratio(counts, dict(zip(split, expected.tolist(), strict=True)), p, p < ALARM)
 
 
-def breakdown(exposures: pl.DataFrame, dimension: str, weights: Mapping[str, float]) -> Breakdown:
-    """The ratio by "release", "day" (UTC) or "context.KEY" of each unit's first exposure, which the arm has not yet
-    influenced: by later ones, an arm that makes units come back would look like a broken split.
+def split_ratio(units: pl.DataFrame, weights: Mapping[str, float], apart: Collection[str] = ()) -> Ratio:
+    """Of units [arm, split], one row each, without the arms ``apart``: each against the buckets that the arms had when
+    it was split, since weights may have changed; against ``weights`` where nothing says so. The statistics of all such
+    splits are added up. ValueError for an arm without a weight."""
+    kept = units.filter(~pl.col("arm").is_in(list(apart)))
+    found, expected = (dict.fromkeys([arm for arm in weights if arm not in apart], 0.0) for _ in range(2))
+    statistic, freedom = 0.0, 0
+    for (split,), rows in kept.group_by("split"):
+        shares = weights if not split or split == "{}" else json.loads(str(split))
+        counted = dict(rows.group_by("arm").len().iter_rows())
+        part = sample_ratio(counted, {arm: share for arm, share in shares.items() if arm not in apart})
+        for arm, units_there in part.units.items():
+            found[arm] = found.get(arm, 0.0) + units_there
+            expected[arm] = expected.get(arm, 0.0) + part.expected[arm]
+        if not math.isnan(part.p):
+            statistic += sum((part.units[arm] - there) ** 2 / there for arm, there in part.expected.items())
+            freedom += len(part.units) - 1
+    p = float(chi2.sf(statistic, freedom)) if freedom else NAN
+    listed = {arm: int(count) for arm, count in found.items() if weights.get(arm) or expected[arm]}
+    return Ratio(listed, {arm: expected[arm] for arm in listed}, p, p < ALARM)
 
-    ``exposures`` [unit, arm, time_ms, request_id, release, context] of units that are in one arm. ValueError for
-    another dimension, or an arm without a weight.
+
+def first_split(exposures: pl.DataFrame) -> pl.DataFrame:
+    """The first exposure of each unit in which it was split by its hash. Units that only went on in an arm that was
+    kept for them were split before: they say nothing of the split, and are none of these."""
+    split = exposures.filter(pl.col("how").fill_null("split") == "split")
+    return split.sort("time_ms", "request_id").unique("unit", keep="first")
+
+
+def breakdown(exposures: pl.DataFrame, dimension: str, weights: Mapping[str, float]) -> Breakdown:
+    """The ratio by "release", "day" (UTC) or "context.KEY" of each unit's ``first_split``, which the arm has not yet
+    influenced: by later exposures, an arm that makes units come back would look like a broken split.
+
+    ``exposures`` as tables.EXPOSURES, of units that are in one arm. ValueError for another dimension, or an arm without
+    a weight.
     """
-    first = exposures.with_columns(value=_value(dimension)).sort("time_ms", "request_id").unique("unit", keep="first")
+    first = first_split(exposures).with_columns(value=_value(dimension))
     counted: dict[str, dict[str, int]] = {}
     for value, arm, count in first.group_by("value", "arm").len().iter_rows():
         counted.setdefault(value, {})[arm] = count
     apart = _apart(counted)
-    shared = {arm: weight for arm, weight in weights.items() if arm not in apart}
-    parts = {value: {arm: count for arm, count in units.items() if arm in shared} for value, units in counted.items()}
-    order = sorted((value for value in parts if parts[value]), key=lambda value: (-sum(parts[value].values()), value))
-    ratios = [sample_ratio(parts[value], shared) for value in order[:_MOST_SLICES]]
-    found = zip(order, ratios, holm([ratio.p for ratio in ratios]), strict=False)
+    sizes = {value: sum(count for arm, count in units.items() if arm not in apart) for value, units in counted.items()}
+    order = sorted((value for value in sizes if sizes[value]), key=lambda value: (-sizes[value], value))[:_MOST_SLICES]
+    ratios = [split_ratio(first.filter(pl.col("value") == value), weights, apart) for value in order]
+    found = zip(order, ratios, holm([ratio.p for ratio in ratios]), strict=True)
     slices = (Slice(value, ratio, p, p < ALARM) for value, ratio, p in found)
     return Breakdown(dimension, tuple(slices), apart)
 

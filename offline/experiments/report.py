@@ -26,7 +26,7 @@ def lines(name: str, found: Analysis) -> Iterator[str]:
             for one in found.arms
         ]
     )
-    yield f"  units as configured: {'NO' if found.ratio.alarm else 'yes'}, chi-square p = {number(found.ratio.p)}"
+    yield f"  {split(found)}"
     yield ""
     yield from table(
         [("metric", "arm", "control", "arm's", "lift", "interval", "p", "p, any time", "CUPED lift", "verdict")]
@@ -50,6 +50,13 @@ def lines(name: str, found: Analysis) -> Iterator[str]:
                 for one in drawn.values
             ]
         )
+
+
+def split(found: Analysis) -> str:
+    """Whether units were split as configured."""
+    if math.isnan(found.ratio.p):
+        return "units as configured: cannot be told of so few"
+    return f"units as configured: {'NO' if found.ratio.alarm else 'yes'}, chi-square p = {number(found.ratio.p)}"
 
 
 def verdict(one: Effect, alpha: float) -> str:

@@ -11,6 +11,7 @@ EXPOSURES = pl.Schema(
         "unit": pl.String(),
         "arm": pl.String(),
         "how": pl.String(),
+        "split": pl.String(),
         "release": pl.String(),
         "degraded": pl.List(pl.String()),
         "latency_ms": pl.Float64(),
@@ -26,9 +27,10 @@ EXPOSURES = pl.Schema(
         "unshown_shadow": pl.List(pl.Float64()),
     }
 )
-"""One row per answered request, as models/contract/exposures.py has it. ``items`` are those shown, position p at index
-p; ``scores`` and ``shadow`` are aligned with them, ``propensities`` and ``teams`` with the first of them. ``unshown``
-are the other candidates. All that not every exposure has is null or empty there; ``context`` is JSON."""
+"""One row per answered request, as models/contract/exposures.py has it. ``split`` is JSON: the buckets that each arm
+had when the unit was split. ``items`` are those shown, position p at index p; ``scores`` and ``shadow`` are aligned
+with them, ``propensities`` and ``teams`` with the first of them; ``unshown`` are the other candidates. All that not
+every exposure has is null or empty there; ``context`` is JSON."""
 
 INTERACTIONS = pl.Schema(
     {

@@ -23,12 +23,12 @@ from offline.publish.streams import PAGE, entries
 EXPOSURES = {
     "request_id": pl.String, "user_id": pl.String, "unit": pl.String, "time_ms": pl.Int64, "release": pl.String,
     "layers": pl.List(pl.String), "experiments": pl.List(pl.String), "arms": pl.List(pl.String),
-    "hows": pl.List(pl.String), "held_out": pl.Boolean, "knowledge": pl.Boolean, "degraded": pl.List(pl.String),
-    "latency_ms": pl.Float64, "candidates": pl.Int64, "items": pl.List(pl.String), "scores": pl.List(pl.Float64),
-    "shadow_arm": pl.String, "shadow": pl.List(pl.Float64), "propensities": pl.List(pl.Float64),
-    "teams": pl.List(pl.String), "context": pl.String, "item_features": pl.String, "history_events": pl.Int64,
-    "history_digest": pl.String, "unshown": pl.List(pl.String), "unshown_scores": pl.List(pl.Float64),
-    "unshown_shadow": pl.List(pl.Float64),
+    "hows": pl.List(pl.String), "splits": pl.List(pl.String), "held_out": pl.Boolean, "knowledge": pl.Boolean,
+    "degraded": pl.List(pl.String), "latency_ms": pl.Float64, "candidates": pl.Int64, "items": pl.List(pl.String),
+    "scores": pl.List(pl.Float64), "shadow_arm": pl.String, "shadow": pl.List(pl.Float64),
+    "propensities": pl.List(pl.Float64), "teams": pl.List(pl.String), "context": pl.String,
+    "item_features": pl.String, "history_events": pl.Int64, "history_digest": pl.String,
+    "unshown": pl.List(pl.String), "unshown_scores": pl.List(pl.Float64), "unshown_shadow": pl.List(pl.Float64),
 }  # fmt: skip
 """Columns of exposures. ``shadow``, ``propensities``, ``teams`` and ``unshown`` columns are null where an exposure has
 none, and in parts that were written before there was such a column."""
@@ -53,7 +53,7 @@ class Archived:
 
 
 def archive(store: Store, folder: Path) -> dict[str, Archived]:
-    """Append what is new in both streams. ``lost`` counts from the second run on."""
+    """Append what is new in both streams."""
     exposures = _Stream(store, store.keys.exposures, folder / "exposures", EXPOSURES, _exposure)
     interactions = _Stream(store, store.keys.interactions, folder / "interactions", INTERACTIONS, _interaction)
     return {"exposures": exposures.drain(), "interactions": interactions.drain()}
@@ -71,9 +71,11 @@ def read_exposures(folder: Path) -> pl.DataFrame:
 
 
 def of_experiment(exposures: pl.DataFrame, experiment: str) -> pl.DataFrame:
-    """Exposures of units that are in an arm of ``experiment``, with the columns ``arm`` and ``how``."""
-    taken = exposures.explode("layers", "experiments", "arms", "hows").filter(pl.col("experiments") == experiment)
-    return taken.rename({"arms": "arm", "hows": "how"}).drop("layers", "experiments")
+    """Exposures of units that are in an arm of ``experiment``, with the columns ``arm``, ``how`` and ``split``."""
+    none = pl.col("arms").list.eval(pl.lit(None, pl.String))  # in parts that were written before there were splits
+    whole = exposures.with_columns(pl.col("splits").fill_null(none))
+    taken = whole.explode("layers", "experiments", "arms", "hows", "splits").filter(pl.col("experiments") == experiment)
+    return taken.rename({"arms": "arm", "hows": "how", "splits": "split"}).drop("layers", "experiments")
 
 
 def read_interactions(folder: Path) -> pl.DataFrame:
@@ -100,7 +102,7 @@ class _Stream:
         state = read_json(self._state) if self._state.is_file() else {}
         if state.get("installation") != self._installation:  # another server, whose entries have other ids
             state = {}
-        mark, known = state.get("mark", "0-0"), state.get("entries")
+        mark, known = state.get("mark", "0-0"), state.get("entries", 0)
         added = refused = read = 0
         rows: list[dict[str, Any]] = []
         first = ""
@@ -123,7 +125,7 @@ class _Stream:
     def _entries_until(self, mark: str) -> int | None:
         """How many entries were ever added up to ``mark``; None if that cannot be told."""
         if not self._redis.exists(self._key):
-            return None
+            return 0
         with self._redis.pipeline(transaction=True) as both:
             both.xinfo_stream(self._key)
             both.xrange(self._key, min=f"({mark}", count=PAGE)
@@ -149,6 +151,7 @@ def _exposure(fields: Mapping[Any, Any]) -> dict[str, Any]:
         "experiments": [taken.experiment for taken in one.arms],
         "arms": [taken.arm for taken in one.arms],
         "hows": [taken.how for taken in one.arms],
+        "splits": [json.dumps(dict(taken.split)) for taken in one.arms],
         "context": json.dumps(one.context, sort_keys=True),
         "item_features": json.dumps(one.item_features, sort_keys=True),
     }

@@ -27,7 +27,10 @@ SHADOWED = 'name = "full"\nweight = 70\n'
         (('knowledge = "off"', "rerank_top_n = 5"), "more than one layer: ranking, head"),
         ((SHADOWED, SHADOWED + 'explore = { kind = "plackett-luce" }'), "explore or rerank_top_n is set by more than"),
         (('seed = "another"', 'seed = "knowledge"'), "'rerank' of layer 'head' has the seed of ranking"),
-        (('name = "never"\n', 'name = "never"\nweight = 0\n[holdout]\nshare = 0.1\nseed = "knowledge"\n#'), "of the holdout"),
+        (
+            ('name = "never"\n', 'name = "never"\nweight = 0\n[holdout]\nshare = 0.1\nseed = "knowledge"\n#'),
+            "of the holdout",
+        ),
         (("[[layers]]", "[[layer]]"), "layer"),
         (("[[layers]]", "[[layers]"), "Expected"),
         ((SHADOWED, SHADOWED + 'shadow = "nobody"'), "shadows nobody, not another arm"),

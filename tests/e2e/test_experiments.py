@@ -15,10 +15,14 @@ from typing import Any
 import httpx2
 import pytest
 
+from models.contract.experiments import read_experiments
 from models.embedded import embedded_redis
 from offline import replay as driver
+from offline.config import DEMO_EXPERIMENTS
 from offline.demo import running_service
-from offline.publish.archive import archive, read_exposures, read_interactions
+from offline.experiments.analysis import analyse
+from offline.experiments.planned import settings_of
+from offline.publish.archive import archive, of_experiment, read_exposures, read_interactions
 from offline.publish.connection import open_store
 from tests.conftest import Installation
 
@@ -56,7 +60,11 @@ def test_redis_is_killed_in_the_middle_and_nothing_is_doubled_or_lost_uncounted(
             store = driver.replay_store(shared)
             visits = driver.begin(job, store, 300, 49, 1)
             server: Any = store.redis.info("server")
-            settings = {"LORANK_KEY_PREFIX": store.keys.prefix, "LORANK_EXPOSURE_QUEUE": str(queue)}
+            settings = {
+                "LORANK_KEY_PREFIX": store.keys.prefix,
+                "LORANK_EXPOSURE_QUEUE": str(queue),
+                "LORANK_EXPERIMENTS": str(DEMO_EXPERIMENTS),
+            }
             with running_service(job, 0, settings) as service:
                 killed = threading.Timer(1.0, os.kill, (int(server["process_id"]), signal.SIGKILL))
                 killed.start()
@@ -72,6 +80,10 @@ def test_redis_is_killed_in_the_middle_and_nothing_is_doubled_or_lost_uncounted(
     assert set(exposures["request_id"]) <= {one.request_id for one in visits}
     assert len(exposures) + logged["dropped"] == len(visits)
     assert (logged["dropped"] > 0) == (queue == 2)
+    mine = of_experiment(exposures, "knowledge")
+    wanted = settings_of(read_experiments(DEMO_EXPERIMENTS), "knowledge")
+    report = analyse(mine, read_interactions(tmp_path / "logged"), wanted)
+    assert report.exposures.analysed == report.exposures.rows == len(exposures)
     assert archived["exposures"].lost == archived["exposures"].refused == 0
     interactions = read_interactions(tmp_path / "logged").select("unit", "item", "time_ms").unique()
     assert len(interactions) == len(visits)

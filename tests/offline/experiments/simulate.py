@@ -137,6 +137,7 @@ def _exposure(
         "unit": unit,
         "arm": ARMS[treated],
         "how": "split",
+        "split": None,
         "release": release,
         "degraded": ["rerank"] if random.random() < 0.05 else [],
         "latency_ms": float(random.lognormal(1.0, 0.5)) + world.slower * treated,

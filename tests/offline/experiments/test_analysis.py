@@ -211,8 +211,32 @@ def test_nothing_to_analyse() -> None:
             analyse(frame, interactions, SETTINGS)
     with pytest.raises(ValueError, match="nothing to analyse"):
         analyse(exposures, interactions, SETTINGS.model_copy(update={"start_ms": START_MS + 99 * DAY_MS}))
-    with pytest.raises(ValueError, match="without a weight: treatment"):
-        analyse(tables(World(units=50))[0], interactions, SETTINGS.model_copy(update={"weights": {"control": 1.0}}))
+
+
+def test_an_arm_that_the_file_has_no_more_is_compared_and_told() -> None:
+    exposures, interactions = tables(World(units=300))
+    found = analyse(exposures, interactions, SETTINGS.model_copy(update={"weights": {"control": 1.0}}))
+    assert [(arm.arm, arm.weight) for arm in found.arms] == [("control", 1.0), ("treatment", 0.0)]
+    assert "Arm 'treatment' is not in the file any more." in found.warnings
+    assert {one.arm for one in found.effects} == {"treatment"}
+
+
+def test_a_release_that_was_not_there_is_told() -> None:
+    exposures, interactions = tables(World(units=300))
+    away = pl.when(pl.col("arm") == "treatment").then(pl.lit(["not_pinned"])).otherwise(pl.col("degraded"))
+    found = analyse(exposures.with_columns(degraded=away), interactions, SETTINGS)
+    assert (
+        "Arm 'treatment' was answered by the live release in 100.0%: the one it pins was not there." in found.warnings
+    )
+
+
+def test_clicks_of_other_requests_are_none_of_the_experiments() -> None:
+    exposures, interactions = tables(World(units=300))
+    mine = exposures.filter(pl.col("unit").hash(1) % 10 == 0)
+    others = exposures.join(mine, on="request_id", how="anti")["request_id"]
+    found = analyse(mine, interactions, SETTINGS, others)
+    assert found.attribution.unknown_request == 0 < found.attribution.elsewhere
+    assert not [one for one in found.warnings if "was not exposed" in one]
 
 
 def test_an_experiment_of_one_request_without_clicks() -> None:

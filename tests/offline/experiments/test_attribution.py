@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from offline.experiments import attribution
 from offline.experiments.attribution import Attribution, attribute, is_click, once
 from offline.experiments.settings import ClickRule
 from offline.experiments.tables import EXPOSURES, INTERACTIONS
@@ -71,10 +72,17 @@ def test_a_click_has_the_position_of_its_item() -> None:
         (("q1", "ann", "a", 999), "before"),
     ],
 )
-def test_a_click_that_does_not_count_is_counted_as_what_it_is(row: tuple[str | None, str, str, int], fate: str) -> None:
+def test_a_click_that_does_not_count_is_counted_as_what_it_is(
+    row: tuple[str | None, str, str, int], fate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attribution, "CLOCKS_DIFFER_MS", 0)
     found = attributed(clicked(row))
     assert not found.clicks.height
     assert counts(found) == {"interactions": 1, fate: 1}
+
+
+def test_a_click_may_be_a_little_early_because_clocks_differ() -> None:
+    assert attributed(clicked(("q2", "ann", "b", 1199))).clicks.rows() == [("q2", "b", 0, 1199)]
 
 
 def test_the_same_event_again_is_a_duplicate_and_another_type_is_not_another_click() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from scipy.stats import chisquare  # type: ignore[import-untyped]  # has no types
 
 from offline.experiments.attribution import once
-from offline.experiments.mismatch import ALARM, breakdown, multiple_exposure, sample_ratio
+from offline.experiments.mismatch import ALARM, breakdown, first_split, multiple_exposure, sample_ratio, split_ratio
 from offline.experiments.tables import EXPOSURES
 from tests.offline.experiments.simulate import World, tables
 
@@ -48,6 +49,36 @@ def test_an_arm_that_nobody_was_in_is_a_mismatch_and_one_of_weight_zero_is_none(
     assert sample_ratio({"control": 100}, EVEN).alarm
     found = sample_ratio({"control": 50, "treatment": 48, "off": 10}, EVEN | {"off": 0.0})
     assert (set(found.units), found.alarm) == ({"control", "treatment"}, False)
+
+
+def test_each_unit_is_expected_by_the_split_of_its_time() -> None:
+    """Half of the units were split evenly, half of them nine to one, and those of the first half come again, kept."""
+    rows = []
+    for at in range(4000):
+        even = at < 2000
+        treated = at % 2 == 0 if even else at % 10 == 0
+        split = json.dumps({"control": 5000, "treatment": 5000} if even else {"control": 9000, "treatment": 1000})
+        rows.append({"unit": f"u{at}", "arm": "treatment" if treated else "control", "how": "split", "split": split})
+        if even:
+            rows.append({**rows[-1], "how": "sticky", "split": "{}"})
+    frame = pl.DataFrame([{**row, "request_id": f"q{at}", "time_ms": at} for at, row in enumerate(rows)], EXPOSURES)
+    found = split_ratio(first_split(frame), {"control": 9.0, "treatment": 1.0})
+    assert found.units == {"control": 2800, "treatment": 1200} == found.expected
+    assert found.p == pytest.approx(1.0)
+    kept_only = first_split(frame.filter(pl.col("time_ms") % 2 == 1).filter(how="sticky"))
+    assert kept_only.is_empty()
+    slices = breakdown(frame, "day", {"control": 9.0, "treatment": 1.0}).slices
+    assert [(part.value, part.alarm) for part in slices] == [("1970-01-01", False)]
+    lost = frame.filter(~((pl.col("arm") == "treatment") & (pl.col("time_ms") % 3 == 0)))
+    assert split_ratio(first_split(lost), {"control": 9.0, "treatment": 1.0}).alarm
+
+
+def test_a_split_of_whole_buckets_is_what_is_expected() -> None:
+    rows = [("a", 34), ("b", 33), ("c", 33)]
+    units = [{"arm": arm, "split": json.dumps(dict(rows))} for arm, count in rows for _ in range(count * 1000)]
+    found = split_ratio(pl.DataFrame(units), {"a": 1, "b": 1, "c": 1})
+    assert found.p == pytest.approx(1.0)
+    assert sample_ratio(found.units, {"a": 1, "b": 1, "c": 1}).alarm, "it would be one, of a thousand units a bucket"
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,27 @@ def test_what_was_trimmed_unread_is_counted(store: Store, tmp_path: Path) -> Non
     assert archive(store, tmp_path)["exposures"].lost == 0
 
 
+def test_what_was_trimmed_before_the_first_run_is_counted_too(store: Store, tmp_path: Path) -> None:
+    archive(store, tmp_path)  # there is no stream yet
+    add(store, *(exposure(at) for at in range(10)))
+    store.redis.xtrim(store.keys.exposures, maxlen=4, approximate=False)
+    found = archive(store, tmp_path)["exposures"]
+    assert (found.added, found.lost) == (4, 6)
+    found = archive(store, tmp_path / "another")["exposures"]
+    assert (found.added, found.lost) == (4, 6)
+
+
+def test_the_split_of_an_arm_comes_back(store: Store, tmp_path: Path) -> None:
+    taken = ArmTaken(layer="l", experiment="e", arm="a", split={"a": 5000, "b": 5000})
+    other = ArmTaken(layer="m", experiment="f", arm="x", how="sticky")
+    add(store, exposure(1).model_copy(update={"arms": (taken, other)}))
+    archive(store, tmp_path)
+    frame = read_exposures(tmp_path)
+    assert of_experiment(frame, "e")["split"].to_list() == ['{"a": 5000, "b": 5000}']
+    assert of_experiment(frame, "f").select("how", "split").rows() == [("sticky", "{}")]
+    assert of_experiment(frame.with_columns(splits=None), "e")["split"].to_list() == [None]
+
+
 def test_what_is_not_understood_is_counted(store: Store, tmp_path: Path) -> None:
     store.redis.xadd(store.keys.exposures, {"v": "1", "exposure": "{}"})
     add(store, exposure(1))

@@ -10,15 +10,18 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvloop
 from redis.asyncio import Redis
 
+from models.contract.experiments import parse_experiments
 from models.embedded import embedded_redis
 from service.api.bodies import Limits, rank_body
 from service.api.parsing import parse_rank
+from service.experiments.assignment import FileExperiments
 from service.features.connection import Command, RedisLink
 from service.ranking.deadline import Deadline
 
@@ -73,7 +76,28 @@ async def round_trips(url: str) -> None:
     await client.aclose()
 
 
+async def _assign(experiments: FileExperiments, units: list[str]) -> None:
+    for one in units:
+        experiments.assign(one, {}, 0.0)
+
+
+async def assignments() -> None:
+    """Per unit: 1,000 of them in one call."""
+    arms = "".join(f'[[layers.experiments.arms]]\nname = "{one}"\nweight = 1\n' for one in "ab")
+    experiment = '[[layers.experiments]]\nname = "{}"\n{}\n' + arms
+    one = '[[layers]]\nname = "ranking"\n' + experiment.format("knowledge-2026-11", "")
+    halves = experiment.format("{0}1", "slots = [0.0, 0.5]") + experiment.format("{0}2", "slots = [0.5, 1.0]")
+    two = "[holdout]\nshare = 0.02\n" + "".join(f'[[layers]]\nname = "{x}"\n' + halves.format(x) for x in ("x", "y"))
+    for unit in ("user-{:04}", "d4c1a3b2-6f0e-4c8e-9a55-0c1b2d3e{:04}"):
+        units = [unit.format(at) for at in range(1000)]
+        ways: dict[str, Callable[[], Awaitable[object]]] = {}
+        for name, text in (("1 layer", one), ("2 layers", two)):
+            ways[name] = partial(_assign, FileExperiments(parse_experiments(text.encode())), units)
+        await compare(f"1,000 arms of {unit.format(0)[:9]}", ways)
+
+
 async def main(url: str) -> None:
+    await assignments()
     await bodies()
     await round_trips(url)
 

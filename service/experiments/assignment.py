@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import get_args
 
-from models.contract.experiments import Arm, Epsilon, Experiment, ExperimentsFile, PlackettLuce
+from models.contract.experiments import Arm, Epsilon, Experiment, ExperimentsFile, Layer, PlackettLuce
 from models.contract.exposures import ArmTaken, How
 from models.contract.schema import FeatureSchema
 from service.errors import InvalidRequest
-from service.experiments.hashing import bucket_ranges, buckets_between, fnv1a32, layer_hash, second_hash, unit_hash
+from service.experiments.hashing import bucket_ranges, buckets_between, fnv1a32, layer_seed, second_hash
 from service.ranking.plan import ArmSettings, Boost, Explore, Plan, Side
 
 MISSING_UNITS = frozenset({"null", "undefined", "None"})
@@ -30,7 +30,8 @@ class FileExperiments:
 
     def __init__(self, file: ExperimentsFile) -> None:
         self.file = file
-        self._layers = {layer.name: [_Split(layer.name, one) for one in layer.experiments] for layer in file.layers}
+        self._layers = {layer.name: _LayerSplit(layer) for layer in file.layers}
+        self._holdout = None if file.holdout is None else (fnv1a32(file.holdout.seed), file.holdout.share)
         self._plan = lru_cache(_PLANS)(_plan)
 
     @property
@@ -41,7 +42,7 @@ class FileExperiments:
     @property
     def keeps_arms(self) -> bool:
         """Whether ``assign`` wants to know the arms that units had before."""
-        return any(one.sticky for splits in self._layers.values() for one in splits)
+        return any(layer.sticky for layer in self._layers.values())
 
     @property
     def releases(self) -> Sequence[str]:
@@ -67,21 +68,19 @@ class FileExperiments:
         missing = unit in MISSING_UNITS or not unit.strip()
         held_out = not missing and self._is_held_out(unit)
         found: list[_Choice] = []
-        for layer, splits in self._layers.items():
-            choice = None
-            if layer in forced:
-                choice = _forced(layer, splits, forced[layer])
-            elif held_out:
-                choice = _named([one for one in splits if one.runs(now)], unit)
+        for name, layer in self._layers.items():
+            if name in forced:
+                choice: _Choice | None = layer.forced(forced[name])
+            elif missing:
+                choice = layer.control(now)
             else:
-                choice = _chosen(layer, splits, unit, missing, now, kept)
+                choice = layer.chosen(unit, held_out, now, kept)
             if choice is not None:
                 found.append(choice)
         return self._plan(tuple(found), missing, held_out)
 
     def _is_held_out(self, unit: str) -> bool:
-        holdout = self.file.holdout
-        return holdout is not None and unit_hash(holdout.seed, unit) < holdout.share
+        return self._holdout is not None and second_hash(self._holdout[0], unit) < self._holdout[1]
 
 
 class _Choice:
@@ -151,44 +150,57 @@ def _bucket(experiment: Experiment, version: int) -> str:
     return f"{experiment.name}__{version}"
 
 
-def _forced(layer: str, splits: list[_Split], name: str) -> _Choice:
-    for split in splits:
-        choice = split.choices["forced"].get(name)
-        if choice is not None:
-            return choice
-    raise InvalidRequest(f"layer {layer!r} has no arm {name!r}", field=f"arms.{layer}")
+class _LayerSplit:
+    """A layer with what does not depend on the unit, so that a unit pays only for what its layer uses."""
 
+    def __init__(self, layer: Layer) -> None:
+        self.splits = [_Split(layer.name, one) for one in layer.experiments]
+        self.sticky = any(one.sticky for one in self.splits)
+        self._name = layer.name
+        self._always = all(one.runs(-math.inf) and one.runs(math.nextafter(math.inf, 0)) for one in self.splits)
+        self._names_units = any(one.experiment.forced for one in self.splits)
+        self._slotted = any(one.slots != (0.0, 1.0) for one in self.splits)
+        self._seed = fnv1a32(layer_seed(layer.name))
 
-def _named(running: list[_Split], unit: str) -> _Choice | None:
-    for split in running:
-        arm = split.experiment.forced.get(unit)
-        if arm is not None:
-            return split.choices["forced"][arm]
-    return None
+    def forced(self, arm: str) -> _Choice:
+        """The arm that a request names. InvalidRequest if there is none of that name."""
+        for split in self.splits:
+            choice = split.choices["forced"].get(arm)
+            if choice is not None:
+                return choice
+        raise InvalidRequest(f"layer {self._name!r} has no arm {arm!r}", field=f"arms.{self._name}")
 
-
-def _chosen(
-    layer: str, splits: list[_Split], unit: str, missing: bool, now: float, kept: Mapping[str, str] | None
-) -> _Choice | None:
-    """GrowthBook's order: forced by name, then the arm that was kept, then slots, then coverage."""
-    running = [one for one in splits if one.runs(now)]
-    if missing:
+    def control(self, now: float) -> _Choice | None:
+        """What a unit gets that is missing."""
+        running = self._running(now)
         return next(iter(running[0].choices["missing"].values())) if running else None
-    named = _named(running, unit)
-    if named is not None:
-        return named
-    for split in running:
-        before = split.kept(kept or _NOTHING)
-        if before is not None:
-            return split.choices["sticky"][before]
-    slot = layer_hash(layer, unit) if any(one.slots != (0.0, 1.0) for one in running) else 0.0
-    for split in running:
-        if split.slots[0] <= slot < split.slots[1]:
-            arm = split.arm(unit)
-            if arm is None or split.blocks(kept or _NOTHING):
-                return None
-            return split.choices["unread" if split.sticky and kept is None else "split"][arm]
-    return None
+
+    def chosen(self, unit: str, held_out: bool, now: float, kept: Mapping[str, str] | None) -> _Choice | None:
+        """GrowthBook's order: forced by name, then the arm that was kept, then slots, then coverage."""
+        running = self._running(now)
+        if self._names_units:
+            for split in running:
+                arm = split.experiment.forced.get(unit)
+                if arm is not None:
+                    return split.choices["forced"][arm]
+        if held_out:
+            return None
+        if self.sticky and kept:
+            for split in running:
+                arm = split.kept(kept)
+                if arm is not None:
+                    return split.choices["sticky"][arm]
+        slot = second_hash(self._seed, unit) if self._slotted else 0.0
+        for split in running:
+            if split.slots[0] <= slot < split.slots[1]:
+                arm = split.arm(unit)
+                if arm is None or split.blocks(kept or _NOTHING):
+                    return None
+                return split.choices["unread" if split.sticky and kept is None else "split"][arm]
+        return None
+
+    def _running(self, now: float) -> list[_Split]:
+        return self.splits if self._always else [one for one in self.splits if one.runs(now)]
 
 
 def _plan(found: tuple[_Choice, ...], missing: bool, held_out: bool) -> Plan:

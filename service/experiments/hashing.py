@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 _OFFSET, _PRIME, _MASK = 0x811C9DC5, 0x01000193, 0xFFFFFFFF
 
+_SHORT = 40
+
 _VALUES = [at / 10000 for at in range(10000)]
 
 
@@ -18,9 +20,13 @@ def fnv1a32(text: str, start: int = _OFFSET) -> int:
     """32-bit FNV-1a over the UTF-16 units of ``text``, going on from the hash of what came before it."""
     value = start
     units = text.encode() if text.isascii() else memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H")
+    if len(units) > _SHORT:
+        for unit in units:
+            value = (value ^ unit) * _PRIME & _MASK
+        return value
     for unit in units:
-        value = (value ^ unit) * _PRIME & _MASK
-    return value
+        value = (value ^ unit) * _PRIME
+    return value & _MASK  # higher bits never reach lower ones: of short texts they cost less than masking each time
 
 
 def unit_hash(seed: str, unit: str) -> float:
@@ -33,13 +39,13 @@ def second_hash(seed: int, unit: str) -> float:
     return fnv1a32(str(fnv1a32(unit, seed))) % 10000 / 10000
 
 
-def layer_hash(layer: str, unit: str) -> float:
-    """A number in [0, 1) in steps of 0.0001, where a unit lies among a layer's slots.
+def layer_seed(layer: str) -> str:
+    """The seed of the hash that says where among a layer's slots a unit lies.
 
     Not GrowthBook's for namespaces: its version 1 hashes the name last, so that names which differ in their last
     character give the same order of units, only shifted, and two layers would exclude or cover each other.
     """
-    return unit_hash("__" + layer, unit)
+    return "__" + layer
 
 
 def buckets_between(start: float, end: float) -> int:

@@ -8,6 +8,7 @@ would be the largest part of a small request.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, NoPermissionError, NoScriptError, ResponseError
 
 Command = tuple[bytes | str | int | float, ...]
+
+CLOSE_SECONDS = 1.0
+"""What the event loop may take to close a socket that was aborted: one turn, unless it is very busy."""
 
 _ERRORS: dict[str, type[ResponseError]] = {"NOSCRIPT": NoScriptError, "NOPERM": NoPermissionError}
 
@@ -32,6 +36,7 @@ class Wire(asyncio.Protocol):
         self._replies: list[Any] = []
         self._all_here: asyncio.Future[None] | None = None
         self._lost: Exception | None = None
+        self._closed = asyncio.Event()
 
     @classmethod
     async def opened(cls, pool: ConnectionPool) -> Wire:
@@ -63,8 +68,11 @@ class Wire(asyncio.Protocol):
         return self._replies
 
     async def close(self) -> None:
-        """Close the connection, without waiting for what is under way."""
+        """Close the connection, without waiting for what is under way. The socket is closed when this returns: whether
+        anybody is connected decides whether an embedded server may stop."""
         self._transport.abort()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), CLOSE_SECONDS)
         await self._connection.disconnect(nowait=True)
 
     def data_received(self, data: bytes) -> None:
@@ -87,6 +95,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._break(RedisConnectionError("the connection was closed" if exc is None else str(exc)))
+        self._closed.set()
 
     def _break(self, error: Exception) -> None:
         self._lost = self._lost or error

@@ -11,6 +11,7 @@ from typing import Any
 
 import hiredis
 import pytest
+import redis
 import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -92,6 +93,24 @@ def test_replies_come_in_order_and_refusals_in_their_place(run: Callable[..., No
             assert both == [[f"k{at}".encode()] for at in range(20)]
             assert link.open_connections <= 2
             await link.close()
+
+    run(story())
+
+
+@pytest.mark.parametrize("run", RUNNERS)
+def test_no_connection_is_left_when_the_link_is_closed(run: Callable[..., None], valkey: str) -> None:
+    """The last to leave an embedded server stops it, and must see that it is the last."""
+
+    async def story() -> None:
+        with redis.Redis.from_url(valkey) as other:
+            before: Any = other.client_list()
+            link = RedisLink(valkey, 4)
+            await asyncio.gather(*(link.round_trip([("GET", "a")], Deadline(10)) for _ in range(8)))
+            during: Any = other.client_list()
+            await link.close()
+            after: Any = other.client_list()
+        assert len(during) == len(before) + 4
+        assert len(after) == len(before)
 
     run(story())
 

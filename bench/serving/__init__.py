@@ -1,0 +1,1 @@
+"""The service beside plain ones and beside the bare model."""

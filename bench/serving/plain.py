@@ -1,0 +1,38 @@
+"""What a team would write in an afternoon: FastAPI with pydantic, redis-py and ONNX Runtime, one blob per key.
+
+usage: PLAIN=FOLDER python -m uvicorn bench.serving.plain:app
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from redis.asyncio import Redis
+
+from bench.serving.plain_features import item_key, user_key
+from bench.serving.plain_model import PlainModel, Ranked
+
+model = PlainModel(Path(os.environ["PLAIN"]))
+redis = Redis.from_url(os.environ["PLAIN_REDIS"])
+app = FastAPI()
+
+
+class Candidate(BaseModel):
+    id: str
+
+
+class Body(BaseModel):
+    user_id: str
+    candidates: list[Candidate]
+    top_k: int | None = None
+
+
+@app.post("/rank")
+async def rank(body: Body) -> Ranked:
+    ids = [one.id for one in body.candidates]
+    found: Any = await redis.mget([user_key(body.user_id), *map(item_key, ids)])
+    return model.rank(ids, found[0], found[1:], body.top_k)

@@ -1,0 +1,136 @@
+"""A made-up installation of any size, published by the jobs themselves. Its weights are random: speed is the same."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from models.contract.knowledge import Space
+from models.contract.schema import FeatureSchema, KnowledgeSpec
+from offline.config import JobConfig, load_config
+from offline.data.catalogue import Catalogue
+from offline.data.log import InteractionLog
+from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
+from offline.publish.connection import Store
+from offline.publish.stage import Published, publish
+from offline.training.artifact import export_artifact
+from offline.training.fit import ModelSpec, new_model
+from offline.training.report import TrainingReport
+from offline.training.samples import SampleEncoder, split_samples
+
+DIM = 32
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """``users`` with ``events`` each, of ``items``. ``spaces`` of knowledge about items, the first about users too."""
+
+    items: int = 10_000
+    users: int = 1_000
+    events: int = 200
+    spaces: tuple[str, ...] = ("autograph",)
+    architecture: Literal["lifelong", "din"] = "lifelong"
+    seed: int = 0
+
+    @property
+    def user_ids(self) -> tuple[str, ...]:
+        return tuple(f"u{at}" for at in range(self.users))
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        return tuple(f"i{at}" for at in range(self.items))
+
+
+def publish_world(world: World, store: Store, folder: Path) -> Published:
+    """Make it and publish it as a first release."""
+    random = np.random.default_rng(world.seed)
+    schema = _schema(world)
+    config = load_config(Path("configs/ml-1m.toml"))
+    config = config.model_copy(
+        update={
+            "name": "bench",
+            "workdir": folder,
+            "feature_schema": schema,
+            "training": config.training.model_copy(update={"served": world.architecture}),
+        }
+    )
+    catalogue, log = _catalogue(world, schema, random), _log(world, random)
+    knowledge = _knowledge(world, schema, random)
+    report = _model(config, catalogue, log, knowledge, folder)
+    return publish(config, store, catalogue, log, knowledge, report, folder)
+
+
+def _schema(world: World) -> FeatureSchema:
+    """That of configs/ml-1m.toml, with the world's spaces."""
+    schema = load_config(Path("configs/ml-1m.toml")).feature_schema
+    specs = [KnowledgeSpec(name=world.spaces[0], side="user", dim=DIM)]
+    specs += [KnowledgeSpec(name=name, side="item", dim=DIM) for name in world.spaces]
+    return schema.model_copy(update={"knowledge": tuple(specs)})
+
+
+def _catalogue(world: World, schema: FeatureSchema, random: np.random.Generator) -> Catalogue:
+    genres = next(one.vocab for one in schema.item_fields if one.name == "genres")
+    drawn, years = random.integers(len(genres), size=(world.items, 2)), random.integers(1930, 2001, world.items)
+    items = {
+        item: {"genres": sorted({genres[first], genres[second]}), "year": year}
+        for item, (first, second), year in zip(world.item_ids, drawn.tolist(), years.tolist(), strict=True)
+    }
+    ages = random.integers(15, 70, world.users).tolist()
+    users = {user: {"age": age, "gender": "F"} for user, age in zip(world.user_ids, ages, strict=True)}
+    return Catalogue(users=users, items=items)
+
+
+def _log(world: World, random: np.random.Generator) -> InteractionLog:
+    count = world.users * world.events
+    return InteractionLog(
+        user_ids=world.user_ids,
+        item_ids=world.item_ids,
+        user=random.permutation(np.repeat(np.arange(world.users, dtype=np.int32), world.events)),
+        item=random.integers(world.items, size=count, dtype=np.int32),
+        value=random.integers(1, 6, count).astype(np.float32),
+        time_ms=1_600_000_000_000 + 1000 * np.arange(count, dtype=np.int64),
+        sampled=np.zeros(count, np.bool_),
+    )
+
+
+def _knowledge(world: World, schema: FeatureSchema, random: np.random.Generator) -> Knowledge:
+    spaces = {
+        (spec.name, spec.side): Space.model_validate({**spec.model_dump(), "components": {"made": "up"}})
+        for spec in schema.knowledge
+    }
+    found = {}
+    for name in world.spaces:
+        users = None
+        if (name, "user") in spaces:
+            vectors = random.standard_normal((world.users, DIM), np.float32)
+            users = UserVectors(
+                spaces[name, "user"], vectors, np.arange(world.users + 1), np.zeros(world.users, np.int64)
+            )
+        vectors = random.standard_normal((world.items, DIM), np.float32)
+        known = np.ones(world.items, np.bool_)
+        found[name] = Produced(users=users, items=ItemVectors.of_texts(spaces[name, "item"], vectors, known))
+    return Knowledge(found)
+
+
+def _model(
+    config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge, folder: Path
+) -> TrainingReport:
+    """An exported model with random weights, and the report that publishing takes it from."""
+    torch.manual_seed(0)
+    splits = split_samples(config.samples, log)
+    encoder = SampleEncoder(config.feature_schema, catalogue, log, knowledge, splits.trained_rows)
+    spec = ModelSpec("bench", config.training.served)
+    model = new_model(spec, config.training, encoder).eval()
+    artifact, worst = export_artifact(config.name, spec, model, encoder, knowledge, splits, {})
+    digest = hashlib.sha256(artifact).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{digest[:12]}.onnx").write_bytes(artifact)
+    return TrainingReport(
+        log_rows=len(log), trained_rows=splits.trained_rows, trained_until_ms=int(log.time_ms[-1]), samples={},
+        artifact=f"{digest[:12]}.onnx", sha256=digest, model_version="random", parity=worst, metrics={}, table=[],
+    )  # fmt: skip

@@ -198,10 +198,15 @@ async def replay(url: str, wanted: list[Visit], top_k: int, rate: float | None, 
 
 
 def dropped(url: str) -> int:
-    """How many exposures the service has dropped since it started."""
-    status = httpx2.get(f"{url}/v1/status", timeout=30.0)
-    status.raise_for_status()
-    return int(status.json()["exposures"]["dropped"])
+    """How many exposures the service has dropped since it started, and those that it still cannot write."""
+    for _ in range(_ATTEMPTS):
+        status = httpx2.get(f"{url}/v1/status", timeout=30.0)
+        status.raise_for_status()
+        exposures = status.json()["exposures"]
+        if not exposures["queued"]:
+            break
+        time.sleep(_PAUSE_S)
+    return int(exposures["dropped"]) + int(exposures["queued"])
 
 
 async def _all_lanes(

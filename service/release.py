@@ -85,6 +85,7 @@ class Releases:
         self._pinned: dict[str, _Loaded] = {}
         self._retry_at: dict[str, float] = {}
         self._wanted: str | None = None
+        self._told_pins: tuple[str, ...] = ()
         self._tell_pins_at = 0.0
         self.refusals: dict[str, Refusal] = {}
         self.redis_error: str | None = "not asked yet"
@@ -120,7 +121,6 @@ class Releases:
             pins = [one for one in self._pins() if one != wanted]
             for pin in pins:
                 await self._follow(pin, self._pinned.get(pin), self._pin)
-            await self._tell_pins()
         except RedisUnavailable as error:
             if self.redis_error is None:
                 log.warning("releases cannot be read: %s", error)
@@ -129,6 +129,7 @@ class Releases:
         self.redis_error = None
         self._pinned = {one: loaded for one, loaded in self._pinned.items() if one in pins}
         self.refusals = {one: refusal for one, refusal in self.refusals.items() if one in {wanted, *pins}}
+        await self._tell_pins()
 
     async def _pointer(self) -> str | None:
         """Id of the release to serve."""
@@ -175,13 +176,18 @@ class Releases:
         log.info("release %s is pinned", loaded.release.id)
 
     async def _tell_pins(self) -> None:
-        """Note in Redis, once a minute, that the pinned releases are in use: the jobs then do not prune them."""
-        pins = self._pins()
-        if pins and time.monotonic() >= self._tell_pins_at:
-            now = round(time.time())
-            noted = [cell for pin in pins for cell in (now, pin)]
+        """Note in Redis, once a minute and when they change, that the pinned releases are in use: the jobs then do not
+        prune them. That it is refused harms nothing else."""
+        pins = tuple(self._pins())
+        if not pins or (pins == self._told_pins and time.monotonic() < self._tell_pins_at):
+            return
+        now = round(time.time())
+        noted = [cell for pin in pins for cell in (now, pin)]
+        try:
             await replies_to(self._link, [("ZADD", self._keys.pins, *noted)], Deadline(POLL_TIMEOUT_SECONDS))
-            self._tell_pins_at = time.monotonic() + TELL_PINS_SECONDS
+        except RedisUnavailable as error:
+            log.warning("Redis does not note that %s are pinned; the jobs may prune them: %s", ", ".join(pins), error)
+        self._told_pins, self._tell_pins_at = pins, time.monotonic() + TELL_PINS_SECONDS
 
     async def _get(self, *keys: str) -> list[bytes | None]:
         return await replies_to(self._link, [("GET", key) for key in keys], Deadline(POLL_TIMEOUT_SECONDS))

@@ -73,7 +73,7 @@ def _about_arms(analysed: pl.DataFrame, gone: list[str]) -> list[str]:
     away = pl.col("degraded").list.contains("not_pinned").fill_null(False)
     for arm, share in analysed.group_by("arm").agg(away.mean()).sort("arm").iter_rows():
         if share > _SOME:
-            found.append(f"Arm {arm!r} was answered by the live release in {share:.1%}: the one it pins was not there.")
+            found.append(f"{share:.1%} of the requests of arm {arm!r} missed a pinned release: the live one answered.")
     return found
 
 

@@ -1,6 +1,6 @@
 """Which arms a unit is in: a pure function of unit, time, kept arms and the experiments file. No state and no I/O.
 
-Hash, ranges, namespaces and sticky buckets are GrowthBook's, so that assignments can be checked against, and moved to,
+Hash, ranges and sticky buckets are GrowthBook's, so that assignments can be checked against, and moved to,
 any of its implementations. All that does not depend on the unit is computed once: a request pays for little but hashes.
 """
 

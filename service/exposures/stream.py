@@ -107,14 +107,12 @@ class ExposureLog:
     async def _write(self) -> bool:
         """Write one batch. What was not acknowledged stays queued, so an outage shorter than the queue loses nothing;
         a batch whose acknowledgement was lost is written twice, and ``request_id`` tells."""
-        batch = [self._queue[at] for at in range(min(BATCH, len(self._queue)))]
-        commands = [self._commands(exposure, keep) for exposure, keep in batch]
+        commands = self._batch()
         try:
             replies = await self._link.round_trip([one for each in commands for one in each], Deadline(WRITE_SECONDS))
         except RedisUnavailable as error:
             return self._failed(str(error))
-        for _ in batch:
-            self._queue.popleft()
+        batch = [self._queue.popleft() for _ in commands]
         refused, reasons, at = [], [], 0
         for entry, each in zip(batch, commands, strict=True):
             added, *kept = replies[at : at + len(each)]
@@ -133,6 +131,19 @@ class ExposureLog:
         else:
             self._failing = ""
         return not refused
+
+    def _batch(self) -> list[list[Command]]:
+        """Commands for each of the first exposures of the queue. One that cannot be written is taken out and counted:
+        it would stop all others."""
+        found: list[list[Command]] = []
+        while len(found) < min(BATCH, len(self._queue)):
+            try:
+                found.append(self._commands(*self._queue[len(found)]))
+            except Exception:
+                log.exception("an exposure cannot be written")
+                del self._queue[len(found)]
+                self.lose("invalid")
+        return found
 
     def _commands(self, exposure: Exposure, keep: Mapping[str, tuple[str, float]]) -> list[Command]:
         fields = [cell for pair in exposure.to_stream().items() for cell in pair]

@@ -41,10 +41,12 @@ class RedisLink:
         """
         self._turn = asyncio.Semaphore(connections)
         self._pool: ConnectionPool = ConnectionPool.from_url(
-            url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None, socket_connect_timeout=2.0
+            url, retry=Retry(NoBackoff(), 0), socket_timeout=None, socket_connect_timeout=2.0
         )
+        self._pool.connection_kwargs["protocol"] = 2  # whatever the URL says: replies are read as RESP2's
         self._wires: set[Wire] = set()
         self._free: list[Wire] = []
+        self._closed = False
 
     @property
     def open_connections(self) -> int:
@@ -56,8 +58,10 @@ class RedisLink:
 
         A command that Redis refused has its exception in place of a reply.
         """
-        if deadline.spent:
-            raise RedisUnavailable("no time left")
+        if not commands:
+            return []
+        if deadline.spent or self._closed:
+            raise RedisUnavailable("no time left" if deadline.spent else "the connection is closed")
         try:
             async with asyncio.timeout(deadline.remaining()), self._turn:
                 wire = await self._wire()
@@ -75,7 +79,8 @@ class RedisLink:
             raise RedisUnavailable(f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection. What is asked afterwards is not answered."""
+        self._closed = True
         self._free.clear()
         while self._wires:
             await self._wires.pop().close()
@@ -89,6 +94,9 @@ class RedisLink:
             self._wires.discard(wire)
             await wire.close()
         wire = await Wire.opened(self._pool)
+        if self._closed:  # meanwhile
+            await wire.close()
+            raise RedisUnavailable("the connection is closed")
         self._wires.add(wire)
         return wire
 

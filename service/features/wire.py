@@ -23,6 +23,7 @@ CLOSE_SECONDS = 1.0
 """What the event loop may take to close a socket that was aborted: one turn, unless it is very busy."""
 
 _ERRORS: dict[str, type[ResponseError]] = {"NOSCRIPT": NoScriptError, "NOPERM": NoPermissionError}
+_LOADING = "LOADING"
 
 
 class Wire(asyncio.Protocol):
@@ -65,6 +66,9 @@ class Wire(asyncio.Protocol):
         self._transport.write(b"".join([hiredis.pack_command(one) for one in commands]))  # type: ignore[arg-type]
         await self._all_here
         self._all_here = None
+        for reply in self._replies:
+            if isinstance(reply, ResponseError) and str(reply).startswith(_LOADING):
+                raise RedisConnectionError(str(reply))  # it is there, and yet it is not
         return self._replies
 
     async def close(self) -> None:
@@ -78,17 +82,16 @@ class Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         try:
-            while len(self._replies) < self._wanted:
-                reply = self._reader.gets()
-                if reply is False:
-                    return
+            while (reply := self._reader.gets()) is not False:
+                if len(self._replies) == self._wanted:
+                    # It would be taken for the answer to the next command, and every later one for another's.
+                    raise InvalidResponse("more replies than commands")
                 self._replies.append(reply)
+                if len(self._replies) == self._wanted and self._all_here is not None and not self._all_here.done():
+                    self._all_here.set_result(None)
         except InvalidResponse as error:
             self._break(error)
             self._transport.abort()
-            return
-        if self._all_here is not None and not self._all_here.done():
-            self._all_here.set_result(None)
 
     def eof_received(self) -> None:
         """Closes the transport, as None says."""

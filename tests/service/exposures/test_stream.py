@@ -128,6 +128,25 @@ async def test_only_what_was_refused_is_written_again(
     assert sent == ["r0", "r1", "r2", "r3", "r4", "r3"]
 
 
+async def test_an_exposure_that_cannot_be_written_stops_no_other(
+    keys: Keys, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Exposure.to_stream
+
+    def broken(one: Exposure) -> dict[str, str]:
+        if one.request_id == "r2":
+            raise TypeError("nobody thought of this")
+        return whole(one)
+
+    monkeypatch.setattr(Exposure, "to_stream", broken)
+    link = Scripted(lambda command: b"1")
+    async with ExposureLog(link, keys, telemetry, capacity=100, stream_max=100) as log:
+        for number in range(5):
+            log.offer(_exposure(number), {})
+    assert len(link.sent) == 4
+    assert log.dropped == _count(telemetry, "dropped", reason="invalid") == 1
+
+
 async def test_the_writer_survives_what_nobody_thought_of(
     keys: Keys, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

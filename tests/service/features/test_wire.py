@@ -97,20 +97,24 @@ def test_replies_come_in_order_and_refusals_in_their_place(run: Callable[..., No
     run(story())
 
 
+def clients(store: redis.Redis) -> set[str]:
+    found: Any = store.client_list()
+    return {one["id"] for one in found}
+
+
 @pytest.mark.parametrize("run", RUNNERS)
 def test_no_connection_is_left_when_the_link_is_closed(run: Callable[..., None], valkey: str) -> None:
     """The last to leave an embedded server stops it, and must see that it is the last."""
 
     async def story() -> None:
         with redis.Redis.from_url(valkey) as other:
-            before: Any = other.client_list()
+            before = clients(other)
             link = RedisLink(valkey, 4)
             await asyncio.gather(*(link.round_trip([("GET", "a")], Deadline(10)) for _ in range(8)))
-            during: Any = other.client_list()
+            ours = clients(other) - before
+            assert len(ours) == 4
             await link.close()
-            after: Any = other.client_list()
-        assert len(during) == len(before) + 4
-        assert len(after) == len(before)
+            assert not ours & clients(other)
 
     run(story())
 
@@ -130,6 +134,42 @@ def test_a_connection_that_breaks_is_replaced(run: Callable[..., None], reply: b
             await link.close()
 
     run(story())
+
+
+@pytest.mark.parametrize("run", RUNNERS)
+def test_one_reply_too_many_ends_the_connection(run: Callable[..., None]) -> None:
+    """Otherwise everybody would get the reply before theirs."""
+
+    async def story() -> None:
+        async with server(lambda command: b"$1\r\n%b\r\n" % command[1] * (2 if command[1] == b"a" else 1)) as port:
+            link = RedisLink(f"redis://127.0.0.1:{port}", 1)
+            for wanted in (b"a", b"b", b"a", b"c"):
+                assert await link.round_trip([("GET", wanted)], Deadline(10)) == [wanted]
+                await asyncio.sleep(0.02)
+            await link.close()
+
+    run(story())
+
+
+@pytest.mark.parametrize("run", RUNNERS)
+def test_a_server_that_loads_its_data_is_not_there(run: Callable[..., None]) -> None:
+    async def story() -> None:
+        async with server(lambda command: b"-LOADING Redis is loading the dataset in memory\r\n") as port:
+            link = RedisLink(f"redis://127.0.0.1:{port}", 1)
+            with pytest.raises(RedisUnavailable, match="LOADING"):
+                await link.round_trip([("GET", "a")], Deadline(10))
+            await link.close()
+            with pytest.raises(RedisUnavailable, match="closed"):
+                await link.round_trip([("GET", "a")], Deadline(10))
+
+    run(story())
+
+
+async def test_replies_are_those_of_resp2_whatever_the_url_says(valkey: str, store: redis.Redis) -> None:
+    store.hset("h", "a", "b")
+    link = RedisLink(f"{valkey}?protocol=3", 1)
+    assert await link.round_trip([("HGETALL", "h")], Deadline(10)) == [[b"a", b"b"]]
+    await link.close()
 
 
 @pytest.mark.parametrize("run", RUNNERS)

@@ -9,13 +9,15 @@ import os
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from offline.data.catalogue import DataError
+
+if TYPE_CHECKING:  # most of what reads files needs no tables
+    import polars as pl
 
 
 def write_bytes(path: Path, content: bytes) -> None:

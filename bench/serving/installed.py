@@ -35,15 +35,14 @@ async def lay_out(world: World, store: Store, url: str, folder: Path) -> None:
     assert release is not None, releases.refusals
     features = RedisUserFeatures(link, store.keys, telemetry)
     random = np.random.default_rng(1)
-    users = [world.user_ids[at] for at in random.choice(world.users, min(BODIES, world.users), replace=False)]
+    user_ids, item_ids = world.user_ids, world.item_ids
+    users = [user_ids[at] for at in random.choice(world.users, min(BODIES, world.users), replace=False)]
     shutil.copy(store.artifacts / release.manifest.artifact, folder / "model.onnx")
     layout: Layout | None = None
     for count in COUNTS:
         feeds, lines = [], []
         for user in users:
-            request = RankRequest(
-                "r", user, tuple(world.item_ids[at] for at in random.choice(world.items, count, False))
-            )
+            request = RankRequest("r", user, tuple(item_ids[at] for at in random.choice(world.items, count, False)))
             state = await features.fetch(user, release.user_spaces, release.schema.history_length, Deadline(10))
             _, tensors = prepared(ArmSettings(), release, request, state)
             inputs = [one.name for one in release.scorer._session.get_inputs()]  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 
 from bench.serving.plain_features import Layout, item_key, user_key
 from bench.serving.world import World
@@ -38,6 +39,7 @@ async def lay_out(world: World, store: Store, url: str, folder: Path) -> None:
     user_ids, item_ids = world.user_ids, world.item_ids
     users = [user_ids[at] for at in random.choice(world.users, min(BODIES, world.users), replace=False)]
     shutil.copy(store.artifacts / release.manifest.artifact, folder / "model.onnx")
+    inputs = [one.name for one in onnxruntime.InferenceSession(str(folder / "model.onnx")).get_inputs()]
     layout: Layout | None = None
     for count in COUNTS:
         feeds, lines = [], []
@@ -45,7 +47,6 @@ async def lay_out(world: World, store: Store, url: str, folder: Path) -> None:
             request = RankRequest("r", user, tuple(item_ids[at] for at in random.choice(world.items, count, False)))
             state = await features.fetch(user, release.user_spaces, release.schema.history_length, Deadline(10))
             _, tensors = prepared(ArmSettings(), release, request, state)
-            inputs = [one.name for one in release.scorer._session.get_inputs()]  # type: ignore[attr-defined]
             layout = layout or Layout(tensors, inputs)
             feeds.append({name: tensors[name] for name in inputs})
             store.redis.set(user_key(user), layout.pack_user(tensors))

@@ -43,17 +43,21 @@ def server(command: list[str], environment: dict[str, str], port: int, path: str
     process = subprocess.Popen(pinned(SERVER_CORE, *command), env={**os.environ, **environment})
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
-            try:
-                if httpx2.get(url + path, timeout=1.0).status_code < 500:
-                    break
-            except httpx2.TransportError:
-                pass
+        while not answers(url + path):
+            if process.poll() is not None:
+                raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}")
             time.sleep(0.1)
         yield url
     finally:
         process.terminate()
         process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx2.get(url, timeout=1.0).status_code == 200
+    except httpx2.TransportError:
+        return False
 
 
 def free_port() -> int:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, create_model, model_validator
 
-from service.api.values import MAX_FIELDS, Features, Id, RequestId, UserId
+from service.api.values import MAX_FIELDS, Features, Id, IdOrEmpty, RequestId
 from service.errors import InvalidRequest
 
 MAX_EVENTS = 1000
@@ -63,8 +63,8 @@ class RankOptions(_Body):
     """A rank request without its candidates. ``rank_options`` adds the limits that the operator sets."""
 
     request_id: RequestId | None = Field(None, description="Joins feedback to this request; generated if absent")
-    user_id: UserId | None = Field(None, description="Without one, the answer is that of a user nobody knows")
-    unit: UserId | None = Field(None, description="Who is split into arms, if not the user: a session, a device")
+    user_id: IdOrEmpty | None = Field(None, description="Without one, the answer is that of a user nobody knows")
+    unit: IdOrEmpty | None = Field(None, description="Who is split into arms, if not the user: a session, a device")
     context: Features | None = Field(None, description="Checked and otherwise not used by current models")
     top_k: Annotated[int, Field(ge=1)] | None = Field(None, description="Answer only the best ones")
     deadline_ms: Annotated[float, Field(gt=0)] | None = Field(None, description=_DEADLINE)

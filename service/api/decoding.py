@@ -23,13 +23,13 @@ class _Candidate(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     features: Any = None
 
 
-_Rest = msgspec.defstruct(
-    "_Rest",
+_Body = msgspec.defstruct(
+    "_Body",
     [("candidates", list[_Candidate]), *((name, Any, msgspec.UNSET) for name in RankOptions.model_fields)],
     forbid_unknown_fields=True,
 )
 
-_DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Rest)
+_DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Body)
 _FEATURES: TypeAdapter[dict[str, Any]] = TypeAdapter(Features, config=ConfigDict(strict=True))
 
 

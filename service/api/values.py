@@ -59,7 +59,7 @@ Id = Annotated[
     ),
 ]
 
-UserId = Annotated[
+IdOrEmpty = Annotated[
     str,
     BeforeValidator(lambda value: "" if value == "" else _identifier(value)),
     WithJsonSchema(

@@ -157,7 +157,7 @@ class _LayerSplit:
         self.splits = [_Split(layer.name, one) for one in layer.experiments]
         self.sticky = any(one.sticky for one in self.splits)
         self._name = layer.name
-        self._always = all(one.runs(-math.inf) and one.runs(math.nextafter(math.inf, 0)) for one in self.splits)
+        self._always = all(one.start is None and one.end is None for one in layer.experiments)
         self._names_units = any(one.experiment.forced for one in self.splits)
         self._slotted = any(one.slots != (0.0, 1.0) for one in self.splits)
         self._seed = fnv1a32(layer_seed(layer.name))

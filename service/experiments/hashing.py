@@ -12,6 +12,7 @@ from collections.abc import Sequence
 _OFFSET, _PRIME, _MASK = 0x811C9DC5, 0x01000193, 0xFFFFFFFF
 
 _SHORT = 40
+"""Characters up to which a hash that grows with every one of them is cheaper than masking each time."""
 
 _VALUES = [at / 10000 for at in range(10000)]
 
@@ -26,7 +27,7 @@ def fnv1a32(text: str, start: int = _OFFSET) -> int:
         return value
     for unit in units:
         value = (value ^ unit) * _PRIME
-    return value & _MASK  # higher bits never reach lower ones: of short texts they cost less than masking each time
+    return value & _MASK  # higher bits never reach lower ones
 
 
 def unit_hash(seed: str, unit: str) -> float:

@@ -83,7 +83,7 @@ class ExposureLog:
         self._offered.set()
         if self._task is not None:
             await self._task
-        while self._queue and await self._write():
+        while self._queue and await self._written():
             pass
         if self._queue:
             log.warning("%d exposures are lost, because Redis does not take them: %s", len(self._queue), self._failing)
@@ -95,14 +95,17 @@ class ExposureLog:
             await self._offered.wait()
             self._offered.clear()
             while self._queue and not self._closing.is_set():
-                try:
-                    written = await self._write()
-                except Exception as error:  # whatever it is, later exposures must find a writer
-                    log.exception("the exposure log failed")
-                    written = self._failed(f"{type(error).__name__}: {error}")
-                if not written:
+                if not await self._written():
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._closing.wait(), RETRY_SECONDS)
+
+    async def _written(self) -> bool:
+        """``_write``, which must end neither the writer nor what is done when it stops, whatever it raises."""
+        try:
+            return await self._write()
+        except Exception as error:
+            log.exception("the exposure log failed")
+            return self._failed(f"{type(error).__name__}: {error}")
 
     async def _write(self) -> bool:
         """Write one batch. What was not acknowledged stays queued, so an outage shorter than the queue loses nothing;

@@ -14,16 +14,26 @@ from typing import Any
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import (
+    BusyLoadingError,
+    InvalidResponse,
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, NoPermissionError, NoScriptError, ResponseError
 
 Command = tuple[bytes | str | int | float, ...]
 
 CLOSE_SECONDS = 1.0
 """What the event loop may take to close a socket that was aborted: one turn, unless it is very busy."""
 
-_ERRORS: dict[str, type[ResponseError]] = {"NOSCRIPT": NoScriptError, "NOPERM": NoPermissionError}
-_LOADING = "LOADING"
+_ERRORS: dict[str, type[RedisError]] = {
+    "LOADING": BusyLoadingError,  # a ConnectionError: the server is there, and yet it is not
+    "NOPERM": NoPermissionError,
+    "NOSCRIPT": NoScriptError,
+}
 
 
 class Wire(asyncio.Protocol):
@@ -67,8 +77,8 @@ class Wire(asyncio.Protocol):
         await self._all_here
         self._all_here = None
         for reply in self._replies:
-            if isinstance(reply, ResponseError) and str(reply).startswith(_LOADING):
-                raise RedisConnectionError(str(reply))  # it is there, and yet it is not
+            if isinstance(reply, RedisConnectionError):
+                raise reply
         return self._replies
 
     async def close(self) -> None:
@@ -106,5 +116,5 @@ class Wire(asyncio.Protocol):
             self._all_here.set_exception(self._lost)
 
 
-def _refusal(text: str) -> ResponseError:
+def _refusal(text: str) -> RedisError:
     return _ERRORS.get(text.partition(" ")[0], ResponseError)(text)

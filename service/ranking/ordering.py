@@ -94,9 +94,8 @@ def _plackett_luce(order: IntArray, utility: FloatArray, among: int, count: int,
     rest = np.setdiff1d(np.arange(among), chosen)
     positions = eligible[np.concatenate([chosen, rest])]
     logits = utility[positions]
-    left = np.logaddexp.accumulate(logits[::-1])[
-        ::-1
-    ]  # in logarithms: at low temperatures the weights are all 0 but one
+    # In logarithms: at a low temperature the weights of all but one would be 0.
+    left = np.logaddexp.accumulate(logits[::-1])[::-1]
     chances = np.clip(np.exp(logits[:count] - left[:count]), np.finfo(np.float64).tiny, 1.0)
     return Order(np.concatenate([positions, order[among:]]), tuple(chances.tolist()))
 

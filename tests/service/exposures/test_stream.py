@@ -99,14 +99,19 @@ class Scripted:
         return [self.answer(one) for one in commands]
 
 
-async def test_an_exposure_is_not_written_again_because_its_arm_was_not_kept(keys: Keys, telemetry: Telemetry) -> None:
-    link = Scripted(lambda command: ResponseError("no") if command[0] == "EXPIRE" else b"1")
+async def test_an_exposure_is_not_written_again_because_its_arm_was_not_kept(
+    store: redis.Redis, valkey: str, keys: Keys, telemetry: Telemetry
+) -> None:
+    store.acl_setuser("mute", enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-expire"])
+    link = RedisLink(valkey.replace("unix://", "unix://mute:x@"), 2)
     async with ExposureLog(link, keys, telemetry, capacity=100, stream_max=100) as log:
         for number in range(10):
             log.offer(_exposure(number), {"e__0": ("a", 1.0)})
         await eventually(lambda: log.depth == 0)
-        assert "arms are not kept: no" in log.failing
-    assert [command[0] for command in link.sent].count("XADD") == 10
+        assert "arms are not kept: NOPERM" in log.failing
+    await link.close()
+    store.acl_deluser("mute")
+    assert _written(store, keys) == [f"r{number}" for number in range(10)]
     assert telemetry.registry.get_sample_value("lorank_arms_not_kept_total") == 10
 
 
@@ -162,6 +167,16 @@ async def test_the_writer_survives_what_nobody_thought_of(
         log.offer(_exposure(1), {})
         await eventually(lambda: log.depth == 0)
     assert log.dropped == 0
+
+
+async def test_a_writer_that_cannot_go_on_holds_up_no_stop(keys: Keys, telemetry: Telemetry) -> None:
+    def answer(command: Command) -> Any:
+        raise ValueError("always")
+
+    async with ExposureLog(Scripted(answer), keys, telemetry, capacity=100, stream_max=100) as log:
+        for number in range(3):
+            log.offer(_exposure(number), {})
+    assert log.dropped == _count(telemetry, "dropped", reason="shutdown") == 3
 
 
 async def test_a_stream_key_of_another_type_breaks_nothing(

@@ -17,17 +17,17 @@ import numpy as np
 from pydantic import ValidationError
 
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
-from models.contract.encoding import ItemBatch, UserBatch, encode
+from models.contract.encoding import UserBatch
 from models.contract.events import EVENT_DTYPE
 from models.contract.items import ItemTable
 from models.contract.keys import Keys
-from models.contract.schema import FeatureSchema
 from service.errors import RedisUnavailable, ScoringError
 from service.features.catalogue import load_items
 from service.features.connection import RedisLink, replies_to
 from service.ranking.deadline import Deadline
-from service.ranking.types import Release
-from service.scoring.onnx import OnnxScorer, load_scorer
+from service.ranking.types import Release, Sample
+from service.scoring.onnx import OnnxModel, load_model
+from service.scoring.scorers import PartialScorer, WholeScorer
 from service.telemetry import Telemetry
 
 POLL_TIMEOUT_SECONDS = 2.0
@@ -56,7 +56,7 @@ class _Loaded:
     """The live release with what is needed to rebuild its item table."""
 
     release: Release
-    artifact: ArtifactManifest
+    model: OnnxModel
 
 
 class Releases:
@@ -198,17 +198,15 @@ class Releases:
         manifest = await self._manifest(wanted)
         if before is not None and before.release.manifest == manifest:
             # A refresh changed records in place: same model, new table.
-            table = await self._table(manifest, before.artifact)
-            loaded = replace(before, release=replace(before.release, table=table, revision=revision))
+            model = before.model
         else:
-            scorer, artifact = await asyncio.to_thread(load_scorer, self._artifacts, manifest, self._threads)
-            table = await self._table(manifest, artifact)
-            await asyncio.to_thread(_warm, scorer, artifact.feature_schema, table)
-            loaded = _Loaded(
-                Release(manifest, artifact.feature_schema, artifact.spaces, table, scorer, revision, 0.0, 0.0), artifact
-            )
+            model = await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads)
+        artifact = model.artifact
+        table = await self._table(manifest, artifact)
+        scorer = await asyncio.to_thread(_warm, model, table)
+        release = Release(manifest, artifact.feature_schema, artifact.spaces, table, scorer, revision, 0.0, 0.0)
         milliseconds = round((time.perf_counter() - start) * 1000.0, 3)
-        return replace(loaded, release=replace(loaded.release, loaded_at=time.time(), swap_ms=milliseconds))
+        return _Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model)
 
     async def _manifest(self, wanted: str) -> ReleaseManifest:
         (blob,) = await self._get(self._keys.release_manifest(wanted))
@@ -240,9 +238,11 @@ class Releases:
         self._telemetry.releases_refused.inc()
 
 
-def _warm(scorer: OnnxScorer, schema: FeatureSchema, table: ItemTable) -> None:
-    """Score slates of several lengths for a user without history. ScoringError if the model cannot."""
-    user = UserBatch.single(schema, table, {}, np.zeros(0, EVENT_DTYPE), {})
+def _warm(model: OnnxModel, table: ItemTable) -> WholeScorer | PartialScorer:
+    """The model on a table, once it has scored slates of several lengths for a user without history. ScoringError if it
+    cannot."""
+    scorer = model.on(table)
+    user = UserBatch.single(model.artifact.feature_schema, table, {}, np.zeros(0, EVENT_DTYPE), {})
     for count in WARM_COUNTS:
-        rows = np.arange(count, dtype=np.int64) % len(table)
-        scorer.run(encode(schema, table, user, ItemBatch.gather(table, rows)))
+        scorer.run(Sample(user, np.arange(count, dtype=np.int64) % len(table)))
+    return scorer

@@ -12,7 +12,7 @@ import onnxruntime
 
 from bench.serving.plain_features import Layout, item_key, user_key
 from bench.serving.world import World
-from models.contract.encoding import ItemBatch, Tensors
+from models.contract.encoding import ItemBatch, Tensors, encode
 from offline.publish.connection import Store
 from service.features.connection import RedisLink
 from service.features.users import RedisUserFeatures
@@ -46,7 +46,8 @@ async def lay_out(world: World, store: Store, url: str, folder: Path) -> None:
         for user in users:
             request = RankRequest("r", user, tuple(item_ids[at] for at in random.choice(world.items, count, False)))
             state = await features.fetch(user, release.user_spaces, release.schema.history_length, Deadline(10))
-            _, tensors = prepared(ArmSettings(), release, request, state)
+            slate, sample = prepared(ArmSettings(), release, request, state)
+            tensors = encode(release.schema, release.table, sample.user, ItemBatch.gather(release.table, slate.rows))
             layout = layout or Layout(tensors, inputs)
             feeds.append({name: tensors[name] for name in inputs})
             store.redis.set(user_key(user), layout.pack_user(tensors))

@@ -8,7 +8,7 @@ the user side, so user-side work is done once per request and never once per can
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,8 @@ USER_INPUTS = (
 )  # fmt: skip
 HISTORY_INPUTS = tuple(name for name in USER_INPUTS if name.startswith("history_"))
 """Those of them with an entry per event of the history."""
+HISTORY_ITEM_INPUTS = ("history_index", "history_categorical", "history_numeric", "history_vectors")
+"""Those of these that tell what the item table knows of the event's item."""
 
 ITEM_INPUTS = ("item_index", "item_categorical", "item_numeric", "item_vectors")
 INPUTS = USER_INPUTS + ITEM_INPUTS
@@ -132,23 +134,9 @@ def encode(
     schema: FeatureSchema, table: ItemTable, users: UserBatch, items: ItemBatch, *, knowledge: bool = True
 ) -> Tensors:
     """Model inputs by name; see ``INPUTS``. With ``knowledge=False`` every knowledge input is as if missing."""
-    steps = np.arange(users.history_rows.shape[1])
-    present = steps[None] < users.history_lengths[:, None]
-    values = np.clip(users.history_values, schema.value_min, schema.value_max)  # one odd event must not blind the model
-    rows = users.history_rows
-    closed = np.arange(users.partitions.shape[1])[None] < users.partition_counts[:, None]
     tensors: Tensors = {
-        "user_categorical": users.categorical,
-        "user_numeric": user_statistics(schema, values, present),
-        "history_index": table.index[rows],
-        "history_categorical": table.categorical[rows],
-        "history_numeric": np.where(present[..., None], table.numeric[rows], np.float32(0.0)),
-        "history_value": _normalised(schema, values, present),
-        "history_mask": present.astype(np.float32),
-        "history_vectors": table.vectors[rows],
-        "user_vectors": users.vectors,
-        "partition_vectors": users.partitions,
-        "partition_mask": closed.astype(np.float32),
+        **encode_users(schema, users, USER_INPUTS),
+        **encode_histories(table, users),
         "item_index": items.index,
         "item_categorical": items.categorical,
         "item_numeric": items.numeric,
@@ -156,12 +144,42 @@ def encode(
     }
     if not knowledge:
         tensors.update(without_knowledge(tensors))
+    return {name: tensors[name] for name in INPUTS}
+
+
+def encode_users(schema: FeatureSchema, users: UserBatch, names: Collection[str]) -> Tensors:
+    """At least those of ``names`` that tell of users, and not of the items in their histories."""
+    present = np.arange(users.history_rows.shape[1]) < users.history_lengths[:, None]
+    tensors: Tensors = {"user_categorical": users.categorical, "user_vectors": users.vectors}
+    if "history_mask" in names:
+        tensors["history_mask"] = present.astype(np.float32)
+    if not {"user_numeric", "history_value"}.isdisjoint(names):
+        # One odd event must not blind the model.
+        values = np.clip(users.history_values, schema.value_min, schema.value_max)
+        tensors["history_value"] = _normalised(schema, values, present)
+        if "user_numeric" in names:
+            tensors["user_numeric"] = user_statistics(schema, values, present)
+    if not {"partition_vectors", "partition_mask"}.isdisjoint(names):
+        closed = np.arange(users.partitions.shape[1]) < users.partition_counts[:, None]
+        tensors["partition_vectors"], tensors["partition_mask"] = users.partitions, closed.astype(np.float32)
     return tensors
 
 
+def encode_histories(table: ItemTable, users: UserBatch) -> Tensors:
+    """What the table knows of the items in users' histories."""
+    rows = users.history_rows
+    present = np.arange(rows.shape[1]) < users.history_lengths[:, None]
+    return {
+        "history_index": table.index[rows],
+        "history_categorical": table.categorical[rows],
+        "history_numeric": np.where(present[..., None], table.numeric[rows], np.float32(0.0)),
+        "history_vectors": table.vectors[rows],
+    }
+
+
 def without_knowledge(tensors: Tensors) -> Tensors:
-    """The knowledge inputs of ``tensors``, emptied: what a user and candidates without any knowledge look like."""
-    return {name: np.zeros_like(tensors[name]) for name in KNOWLEDGE_INPUTS}
+    """The knowledge inputs in ``tensors``, emptied: what a user and candidates without any knowledge look like."""
+    return {name: np.zeros_like(tensors[name]) for name in KNOWLEDGE_INPUTS if name in tensors}
 
 
 def model_inputs(schema: FeatureSchema) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TypeVar
 
 import numpy as np
@@ -143,8 +144,7 @@ class ItemTable:
 
     def rows_of(self, item_ids: Sequence[str]) -> IntArray:
         """Row numbers of item ids; 0 for those the table does not hold."""
-        get = self._rows.get
-        return np.fromiter((get(item_id, 0) for item_id in item_ids), np.int64, len(item_ids))
+        return np.fromiter(map(self._rows.get, item_ids, repeat(0)), np.int64, len(item_ids))
 
     def rows_of_hashes(self, hashes: npt.NDArray[np.uint64]) -> IntArray:
         """Row numbers of ``item_hash`` values; 0 for those the table does not hold."""

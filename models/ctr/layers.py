@@ -45,32 +45,39 @@ class MLP(nn.Sequential):
     def of_normed(self, norm: nn.LayerNorm, parts: Sequence[Tensor]) -> Tensor:
         """``self(norm(torch.cat(parts, dim=1)))`` of parts [n, ..], some of which may have one row that stands for n.
 
-        Such a row is paid for once: with 500 candidates of one user, that is more than half of the first layer. Given
-        mean and deviation of a row, LayerNorm (arXiv 1607.06450) is affine and joins the linear function, of which the
-        mean is one more column, and what the shared row gives another.
+        Given mean and deviation of a row, LayerNorm (arXiv 1607.06450) is affine and joins the linear function, of
+        which the mean is one more column, and what the shared rows give another. A shared row is then paid for once:
+        with 500 candidates of one user, that is more than half of the first layer. The first part is multiplied by
+        itself: if it depends on the item alone, a service knows the product before the request
+        (service/scoring/partial.py).
         """
         first, *later = self
         assert isinstance(first, nn.Linear)
         weight = first.weight * norm.weight
-        columns = list(zip(parts, torch.split(weight.T, [one.shape[1] for one in parts]), strict=True))
-        several = any(one.shape[0] != 1 for one in parts)
-        own = [one for one in columns if one[0].shape[0] != 1 or not several]
-        shared = [one for one in columns if one[0].shape[0] == 1 and several]
-        joined = torch.cat([one for one, _ in own], dim=1)
-        total, squares = joined.sum(dim=1, keepdim=True), (joined * joined).sum(dim=1, keepdim=True)
-        for one, _ in shared:
-            total, squares = total + one.sum(), squares + (one * one).sum()
+        head, *others = zip(parts, torch.split(weight.T, [one.shape[1] for one in parts]), strict=True)
+        shared = [one for one in others if one[0].shape[0] == 1]
+        own = [one for one in others if one[0].shape[0] != 1]
+        total, squares = _sums(parts[0])
+        for one, _ in others:
+            more, further = _sums(one)
+            total, squares = total + more, squares + further
         mean = total / weight.shape[1]
-        rows, taken = [joined, mean], [*(rows for _, rows in own), -weight.sum(dim=1).unsqueeze(0)]
+        rows, taken = [*(one for one, _ in own), mean], [*(rows for _, rows in own), -weight.sum(dim=1).unsqueeze(0)]
         if shared:
             rows.append(torch.ones_like(mean))
             taken.append(torch.stack([one @ rows for one, rows in shared]).sum(dim=0))
-        scale = torch.rsqrt(squares / weight.shape[1] - mean * mean + norm.eps)
-        bias = first.weight @ norm.bias + first.bias
-        x = torch.addmm(bias, torch.cat(rows, dim=1) * scale, torch.cat(taken))
+        x = torch.addmm(head[0] @ head[1], torch.cat(rows, dim=1), torch.cat(taken))
+        x = x * torch.rsqrt(squares / weight.shape[1] - mean * mean + norm.eps) + (
+            first.weight @ norm.bias + first.bias
+        )
         for layer in later:
             x = layer(x)
         return x
+
+
+def _sums(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums [n, 1] of rows and of their squares."""
+    return x.sum(dim=1, keepdim=True), (x * x).sum(dim=1, keepdim=True)
 
 
 class CrossNetwork(nn.Module):

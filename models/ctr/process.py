@@ -25,9 +25,6 @@ from torch import Tensor, nn
 _CHUNK = 64
 """Events that are whitened by one product; what came before them enters by one number per column."""
 
-_CONDITION = 2.0**16
-"""Condition number up to which ``_inverse`` is as exact as single precision."""
-
 
 class UserProcess(nn.Module):
     """The process's kernel. Factors come from outside, [.., d]; a constant is added to them here.
@@ -120,7 +117,7 @@ class UserProcess(nn.Module):
         precision, told = Ft @ F + torch.eye(F.shape[2], device=F.device), Ft @ r
         inverse = _inverse(precision)
         solved = inverse @ told
-        solved = solved + inverse @ (told - precision @ solved)  # refined: the inverse has three digits at worst
+        solved = solved + inverse @ (told - precision @ solved)  # refined: single precision may have lost digits
         weights = solved.squeeze(2)  # [U, d]: the posterior mean of the user's factors
         shift = (Ft @ v).squeeze(2)
         drift = (v * r).sum(dim=(1, 2))
@@ -159,16 +156,9 @@ def _prepare(process: UserProcess, _: object) -> None:
 
 
 def _inverse(matrix: Tensor) -> Tensor:
-    """The inverse [U, d, d] of symmetric positive definite matrices: ONNX has no solver.
-
-    By Newton's iteration (Schulz 1933), scaled (Pan and Schreiber, SIAM J. Sci. Stat. Comput. 12, 1991): eigenvalues of
-    matrix times guess lie in 1 +- error, and every step is scaled so that this stays true of the least error.
-    """
-    unit = torch.eye(matrix.shape[1], device=matrix.device)
-    error = (_CONDITION - 1.0) / (_CONDITION + 1.0)
-    guess = unit * ((1.0 + error) / matrix.abs().sum(dim=2).amax(dim=1)).view(-1, 1, 1)
-    while error > 1e-4:  # one step more, which is not scaled, squares it
-        by = 2.0 / (2.0 - error * error)
-        guess = guess @ (2.0 * by * unit - by * (matrix @ guess))
-        error = error * error / (2.0 - error * error)
-    return guess @ (2.0 * unit - matrix @ guess)
+    """Inverses [U, d, d]. ONNX has no solver; ONNX Runtime has, as one of its own operators."""
+    if torch.onnx.is_in_onnx_export():
+        return torch.onnx.ops.symbolic(
+            "com.microsoft::Inverse", (matrix,), dtype=matrix.dtype, shape=matrix.shape, version=1
+        )
+    return torch.linalg.inv_ex(matrix).inverse  # type: ignore[no-any-return]

@@ -22,6 +22,8 @@ BATCH = 200
 WRITE_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 """Exposures per write, how long one write may take, and the pause after one that failed."""
+GATHER_SECONDS = 0.01
+"""How long a first exposure waits for others: a write of each by itself would cost a request more than its exposure."""
 
 _DAY_SECONDS = 86_400
 
@@ -94,6 +96,8 @@ class ExposureLog:
         while not self._closing.is_set():
             await self._offered.wait()
             self._offered.clear()
+            if len(self._queue) < BATCH <= self._capacity:
+                await asyncio.sleep(GATHER_SECONDS)
             while self._queue and not self._closing.is_set():
                 if not await self._written():
                     with contextlib.suppress(TimeoutError):

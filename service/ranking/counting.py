@@ -22,13 +22,16 @@ def count(
     for word in answer.degraded:
         telemetry.degraded.labels(word).inc()
     for stage, milliseconds in answer.timing_ms.items():
-        telemetry.stage_seconds.labels(stage).observe(milliseconds / 1000.0)
+        telemetry.stages[stage].observe(milliseconds / 1000.0)
     if not user.known and "no_features" not in answer.degraded:
         telemetry.unknown_users.inc()
     if plan.unit_missing:
         telemetry.missing_units.inc()
-    telemetry.unknown_candidates.inc(scored.slate.unknown)
-    telemetry.duplicate_candidates.inc(request.repeated)
-    telemetry.knowledge.labels("fresh").inc(answer.knowledge.fresh)
-    telemetry.knowledge.labels("stale").inc(answer.knowledge.stale)
-    telemetry.knowledge.labels("missing").inc(answer.knowledge.missing)
+    if unknown := scored.slate.unknown:
+        telemetry.unknown_candidates.inc(unknown)
+    if request.repeated:
+        telemetry.duplicate_candidates.inc(request.repeated)
+    knowledge = answer.knowledge
+    for state, found in (("fresh", knowledge.fresh), ("stale", knowledge.stale), ("missing", knowledge.missing)):
+        if found:
+            telemetry.knowledge_states[state].inc(found)

@@ -39,9 +39,10 @@ def dice(request_id: str) -> np.random.Generator:
 def boosted(scores: FloatArray, boosts: Sequence[Boost], release: Release, slate: Slate) -> FloatArray:
     """Scores [C] with ``boosts`` added to their log-odds."""
     added = np.zeros(len(scores), np.float64)
+    categorical = slate.categorical()
     at = 0
     for field in release.schema.item_fields:
-        columns = slate.items.categorical[:, at : at + field.slots]
+        columns = categorical[:, at : at + field.slots]
         at += field.slots
         for boost in boosts:
             if boost.field == field.name:

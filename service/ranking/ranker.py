@@ -9,10 +9,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from models.contract.encoding import without_knowledge
 from models.contract.items import IntArray
 from models.contract.knowledge import FloatArray
 from service.errors import FeatureReadError, RerankError, ScoringError, Unavailable
@@ -162,14 +162,14 @@ class Ranker:
         if release is None:
             release = live
             words.add("not_pinned")
-        slate, tensors = prepared(settings, release, request, user)
+        slate, sample = prepared(settings, release, request, user)
         scores = None
         if not deadline.spent:
             with contextlib.suppress(ScoringError):  # the scorer has logged why
-                scores = await release.scorer.score(tensors)
+                scores = await release.scorer.score(sample)
         if scores is None:
             words.add("prior_order")
-        return scored(settings, release, slate, tensors, scores, user)
+        return scored(settings, release, slate, sample, scores, user)
 
     async def _without_knowledge(
         self, request: RankRequest, found: Scored, deadline: Deadline, words: set[str]
@@ -181,8 +181,7 @@ class Ranker:
             if not found.settings.uses_knowledge:
                 return found.scores
             try:
-                tensors = {**found.tensors, **without_knowledge(found.tensors)}
-                return adjusted(found, await found.release.scorer.score(tensors))
+                return adjusted(found, await found.release.scorer.score(replace(found.sample, knowledge=False)))
             except ScoringError:
                 pass
         words.add("no_explain")
@@ -242,8 +241,8 @@ class Ranker:
         async def score() -> FloatArray:
             if release is None:  # another one's scores would be taken for this arm's
                 raise ScoringError(f"release {settings.release} is not loaded")
-            slate, tensors = prepared(settings, release, request, user)
-            shadow = scored(settings, release, slate, tensors, await release.scorer.score(tensors), user)
+            slate, sample = prepared(settings, release, request, user)
+            shadow = scored(settings, release, slate, sample, await release.scorer.score(sample), user)
             return shadow.scores if shadow.last is None else shadow.scores - shadow.last
 
         return score

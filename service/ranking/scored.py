@@ -1,17 +1,17 @@
-"""One request's candidates, scored with one arm's settings. Knows the encoder; whether the model answers in time, and
-what happens if not, is the ranker's business."""
+"""One request's candidates, scored with one arm's settings. Whether the model answers in time, and what happens if not,
+is the ranker's business."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.contract.encoding import Tensors, UserBatch, encode
+from models.contract.encoding import UserBatch
 from models.contract.items import IntArray
 from models.contract.knowledge import FloatArray
 from service.ranking.ordering import BoolArray, boosted, ordered, seen
 from service.ranking.plan import ArmSettings
 from service.ranking.slate import Slate
-from service.ranking.types import RankRequest, Release, UserState
+from service.ranking.types import RankRequest, Release, Sample, UserState
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +22,15 @@ class Scored:
     settings: ArmSettings
     release: Release
     slate: Slate
-    tensors: Tensors
+    sample: Sample
     scores: FloatArray
     last: BoolArray | None
     order: IntArray
     by_model: bool
 
 
-def prepared(settings: ArmSettings, release: Release, request: RankRequest, user: UserState) -> tuple[Slate, Tensors]:
-    """Candidates as rows of the release's item table, and the model's inputs."""
+def prepared(settings: ArmSettings, release: Release, request: RankRequest, user: UserState) -> tuple[Slate, Sample]:
+    """Candidates as rows of the release's item table, and what the model is to score."""
     slate = Slate.gather(release, request.candidates, request.described)
     vectors = {
         space.name: user.knowledge[space.fingerprint].vectors
@@ -38,7 +38,7 @@ def prepared(settings: ArmSettings, release: Release, request: RankRequest, user
         if space.fingerprint in user.knowledge
     }
     batch = UserBatch.single(release.schema, release.table, user.features, user.events, vectors)
-    return slate, encode(release.schema, release.table, batch, slate.items, knowledge=settings.uses_knowledge)
+    return slate, Sample(batch, slate.rows, slate.described, settings.uses_knowledge)
 
 
 def adjusted(found: Scored, scores: FloatArray) -> FloatArray:
@@ -47,7 +47,7 @@ def adjusted(found: Scored, scores: FloatArray) -> FloatArray:
 
 
 def scored(
-    settings: ArmSettings, release: Release, slate: Slate, tensors: Tensors, scores: FloatArray | None, user: UserState
+    settings: ArmSettings, release: Release, slate: Slate, sample: Sample, scores: FloatArray | None, user: UserState
 ) -> Scored:
     """With the model's ``scores``, or the items' priors if there are none."""
     by_model = scores is not None
@@ -55,4 +55,4 @@ def scored(
     if settings.boosts:
         found = boosted(found, settings.boosts, release, slate)
     last = seen(release, slate, user) if settings.exclude_seen else None
-    return Scored(settings, release, slate, tensors, found, last, ordered(found, last), by_model)
+    return Scored(settings, release, slate, sample, found, last, ordered(found, last), by_model)

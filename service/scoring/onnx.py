@@ -5,30 +5,45 @@ Knows onnxruntime and the artifact manifest inside the file. Does not know where
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
-from models.contract.encoding import Tensors, model_inputs
-from models.contract.knowledge import FloatArray
-from service.errors import ScoringError
+from models.contract.encoding import UserBatch, model_inputs
+from models.contract.events import EVENT_DTYPE
+from models.contract.items import ItemTable
+from service.ranking.types import Sample
+from service.scoring.partial import UncutError, cut
+from service.scoring.scorers import OUTPUT, PartialScorer, PartSessions, WholeScorer
 
-OUTPUT = "score"
-
-INLINE_CANDIDATES = 256
-"""Up to here a run is shorter than what moving it to a thread costs; beyond, it would hold up other requests."""
+TOLERANCE = 1e-5
+"""By how much the scores of a model in parts may differ from those of the whole."""
 
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 log = logging.getLogger(__name__)
 
 
-def load_scorer(folder: Path, release: ReleaseManifest, threads: int) -> tuple[OnnxScorer, ArtifactManifest]:
+@dataclass(frozen=True, slots=True)
+class OnnxModel:
+    """A release's model as a whole or in parts, to be put on an item table."""
+
+    artifact: ArtifactManifest
+    sessions: onnxruntime.InferenceSession | PartSessions
+
+    def on(self, table: ItemTable) -> WholeScorer | PartialScorer:
+        """A scorer of these items. In parts it blocks for as long as the items' columns take to compute."""
+        if isinstance(self.sessions, PartSessions):
+            return PartialScorer(self.sessions, self.artifact, table)
+        return WholeScorer(self.sessions, self.artifact, table)
+
+
+def load_model(folder: Path, release: ReleaseManifest, threads: int) -> OnnxModel:
     """The model of a release. ArtifactError if the file is missing, is not the published one, or does not fit.
 
     Blocks for as long as reading and optimising the graph takes; call it in a thread.
@@ -41,62 +56,92 @@ def load_scorer(folder: Path, release: ReleaseManifest, threads: int) -> tuple[O
     if digest != release.artifact_sha256:
         raise ArtifactError(f"release {release.id}: artifact has sha256 {digest}, not {release.artifact_sha256}")
     try:
-        session = onnxruntime.InferenceSession(content, _options(threads), providers=_providers())
+        session = _session(content, threads)
     except Exception as error:
         raise ArtifactError(f"release {release.id}: artifact is not a usable model: {error}") from error
     artifact = ArtifactManifest.from_metadata(session.get_modelmeta().custom_metadata_map)
     release.check(artifact)
-    return OnnxScorer(session, artifact), artifact
+    _check(session, artifact)
+    return OnnxModel(artifact, _in_parts(content, session, artifact, threads) or session)
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def _check(session: onnxruntime.InferenceSession, artifact: ArtifactManifest) -> None:
+    """ArtifactError unless the graph takes the manifest's inputs, its schema can fill them all, and it gives one score
+    per candidate."""
+    takes = {one.name for one in session.get_inputs()}
+    if takes != set(artifact.inputs):
+        raise ArtifactError(f"model takes {sorted(takes)}, its manifest says {sorted(artifact.inputs)}")
+    unfilled = takes.difference(model_inputs(artifact.feature_schema))
+    if unfilled:
+        raise ArtifactError(f"model takes {sorted(unfilled)}, which its schema does not fill")
+    gives = [(one.name, one.type, len(one.shape)) for one in session.get_outputs()]
+    if gives != [(OUTPUT, "tensor(float)", 1)]:
+        raise ArtifactError(f"model gives {gives}, expected one float tensor [C] named {OUTPUT!r}")
+
+
+def _session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.enable_mem_pattern = False  # candidate counts vary; patterns per shape would only grow (onnxruntime #9313)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
-def _providers() -> list[str]:
     available = onnxruntime.get_available_providers()
-    return [name for name in _PROVIDERS if name in available]
+    return onnxruntime.InferenceSession(content, options, providers=[name for name in _PROVIDERS if name in available])
 
 
-class OnnxScorer:
-    """The port ``Scorer`` on one inference session. Safe for concurrent use."""
+def _in_parts(
+    content: bytes, whole: onnxruntime.InferenceSession, artifact: ArtifactManifest, threads: int
+) -> PartSessions | None:
+    """The model cut where the user comes in; None if it cannot be, or if it did not give the same scores.
 
-    def __init__(self, session: onnxruntime.InferenceSession, artifact: ArtifactManifest) -> None:
-        """ArtifactError unless the graph takes the manifest's inputs, its schema can fill them all, and it gives one
-        score per candidate."""
-        takes = {one.name for one in session.get_inputs()}
-        if takes != set(artifact.inputs):
-            raise ArtifactError(f"model takes {sorted(takes)}, its manifest says {sorted(artifact.inputs)}")
-        unfilled = takes.difference(model_inputs(artifact.feature_schema))
-        if unfilled:
-            raise ArtifactError(f"model takes {sorted(unfilled)}, which its schema does not fill")
-        gives = [(one.name, one.type, len(one.shape)) for one in session.get_outputs()]
-        if gives != [(OUTPUT, "tensor(float)", 1)]:
-            raise ArtifactError(f"model gives {gives}, expected one float tensor [C] named {OUTPUT!r}")
-        self._session = session
-        self._inputs = artifact.inputs
+    Not on CUDA, where every request would carry the items' columns to the device.
+    """
+    if "CUDAExecutionProvider" in whole.get_providers():
+        return None
+    try:
+        parts = PartSessions.of(cut(content), lambda graph: _session(graph, threads))
+        table, samples = _rehearsal(artifact)
+        one, other = WholeScorer(whole, artifact, table), PartialScorer(parts, artifact, table)
+        apart = max(float(np.abs(one.run(sample) - other.run(sample)).max()) for sample in samples)
+        if apart > TOLERANCE:
+            raise UncutError(f"scores of its parts differ by {apart:.1e}")
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the parts, the whole is right
+        log.warning("model %s runs as a whole: %s", artifact.model.name, error)
+        return None
+    return parts
 
-    async def score(self, tensors: Tensors) -> FloatArray:
-        """See the port. Long slates run in a thread, where onnxruntime releases the interpreter lock."""
-        if len(tensors["item_index"]) <= INLINE_CANDIDATES:
-            return self.run(tensors)
-        return await asyncio.to_thread(self.run, tensors)
 
-    def run(self, tensors: Tensors) -> FloatArray:
-        """float32 [C] for inputs by name, in the calling thread. ScoringError as in the port."""
-        try:
-            (scores,) = self._session.run([OUTPUT], {name: tensors[name] for name in self._inputs})
-        except Exception as error:  # onnxruntime has no common exception class
-            log.exception("the model failed")
-            raise ScoringError(str(error)) from error
-        count = len(tensors["item_index"])
-        if scores.shape != (count,) or not np.isfinite(scores).all():
-            log.error("the model gave scores of shape %s for %d candidates, or not finite", scores.shape, count)
-            raise ScoringError("scores are not one finite number per candidate")
-        return np.asarray(scores, np.float32)
+def _rehearsal(artifact: ArtifactManifest) -> tuple[ItemTable, list[Sample]]:
+    """Made-up items and samples of them: users with and without a history, with knowledge and without, candidates that
+    the table holds and others."""
+    random, schema, n = np.random.default_rng(0), artifact.feature_schema, 64
+    limits = [spec.cardinality for spec in schema.item_fields for _ in range(spec.slots)]
+    table = ItemTable.build(
+        schema,
+        ids=[f"item {at}" for at in range(n)],
+        index=random.integers(artifact.item_rows, size=n),
+        categorical=random.integers(limits, size=(n, len(limits))),
+        numeric=random.normal(size=(n, 3)),
+        vectors=random.normal(size=(n, schema.item_width)).astype(np.float32),
+        expires_at=np.ones((n, len(schema.item_knowledge))),
+    )
+    samples = []
+    for count in (0, 1, min(7, schema.history_length)):
+        rows = random.integers(n + 1, size=20)
+        events = np.zeros(count, EVENT_DTYPE)
+        user = UserBatch.single(
+            schema,
+            table,
+            {},
+            events,
+            {
+                name: random.normal(size=(1, one.stop - one.start)).astype(np.float32)
+                for name, one in schema.user_columns.items()
+            },
+        )
+        user.history_rows[0, :count] = random.integers(1, n + 1, size=count)
+        user.history_values[0, :count] = random.uniform(schema.value_min, schema.value_max, size=count)
+        described = np.asarray([3, 5]), random.integers(limits, size=(2, len(limits)))
+        samples += [Sample(user, rows), Sample(user, rows, knowledge=False), Sample(user, rows, described)]
+    return table, samples

@@ -6,14 +6,17 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from models.contract.artifact import ArtifactError, ModelName, ReleaseManifest
-from models.contract.encoding import ItemBatch, Tensors, UserBatch, encode
+from models.contract.encoding import UserBatch
 from models.contract.events import EVENT_DTYPE
 from models.contract.items import ItemTable
 from service.errors import ScoringError
-from service.scoring.onnx import INLINE_CANDIDATES, load_scorer
+from service.ranking.types import Sample
+from service.scoring.onnx import OnnxModel, load_model
+from service.scoring.scorers import INLINE_CANDIDATES, INLINE_CANDIDATES_IN_PARTS, WholeScorer
 from tests.service.tiny import ITEMS, score_of
 from tests.service.tiny_model import (
     BARE_SCHEMA,
@@ -37,62 +40,67 @@ def _release(content: bytes, **changes: object) -> ReleaseManifest:
     return release.model_copy(update=changes)
 
 
-def _tensors(count: int, features: dict[str, object] | None = None) -> Tensors:
-    table = ItemTable.build(
-        SCHEMA,
-        [item.id for item in ITEMS],
-        range(1, len(ITEMS) + 1),
-        [SCHEMA.encode_item_fields({"genre": list(item.genres)}) for item in ITEMS],
-        [item.numeric() for item in ITEMS],
-        np.zeros((len(ITEMS), SCHEMA.item_width), np.float32),
-        np.ones((len(ITEMS), 2)),
-    )
-    user = UserBatch.single(SCHEMA, table, features or {}, np.zeros(0, EVENT_DTYPE), {})
-    rows = 1 + np.arange(count, dtype=np.int64) % len(ITEMS)
-    return encode(SCHEMA, table, user, ItemBatch.gather(table, rows))
+TABLE = ItemTable.build(
+    SCHEMA,
+    [item.id for item in ITEMS],
+    range(1, len(ITEMS) + 1),
+    [SCHEMA.encode_item_fields({"genre": list(item.genres)}) for item in ITEMS],
+    [item.numeric() for item in ITEMS],
+    np.zeros((len(ITEMS), SCHEMA.item_width), np.float32),
+    np.ones((len(ITEMS), 2)),
+)
 
 
-@pytest.mark.parametrize("count", [1, 2, INLINE_CANDIDATES, INLINE_CANDIDATES + 1, 2000])
+def _sample(count: int, features: dict[str, object] | None = None) -> Sample:
+    user = UserBatch.single(SCHEMA, TABLE, features or {}, np.zeros(0, EVENT_DTYPE), {})
+    return Sample(user, 1 + np.arange(count, dtype=np.int64) % len(ITEMS))
+
+
+def _loaded(folder: Path, content: bytes, **changes: object) -> OnnxModel:
+    (folder / "m.onnx").write_bytes(content)
+    return load_model(folder, _release(content, **changes), 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, INLINE_CANDIDATES, INLINE_CANDIDATES + 1, INLINE_CANDIDATES_IN_PARTS + 1])
 async def test_scores_follow_the_candidates(tmp_path: Path, count: int) -> None:
-    content = model_bytes()
-    (tmp_path / "m.onnx").write_bytes(content)
-    scorer, manifest = load_scorer(tmp_path, _release(content), 1)
-    assert manifest == artifact_manifest()
-    scores = await scorer.score(_tensors(count))
-    assert scores.dtype == np.float32
-    assert scores.tolist() == pytest.approx([score_of(ITEMS[at % len(ITEMS)]) for at in range(count)], rel=1e-5)
+    model = _loaded(tmp_path, model_bytes())
+    assert model.artifact == artifact_manifest()
+    for scorer in (model.on(TABLE), WholeScorer(_session(tmp_path), model.artifact, TABLE)):
+        scores = await scorer.score(_sample(count))
+        assert scores.dtype == np.float32
+        assert scores.tolist() == pytest.approx([score_of(ITEMS[at % len(ITEMS)]) for at in range(count)], rel=1e-5)
 
 
-@pytest.mark.parametrize("count", [1, INLINE_CANDIDATES + 1])
+def _session(folder: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(folder / "m.onnx"))
+
+
+@pytest.mark.parametrize("count", [1, INLINE_CANDIDATES_IN_PARTS + 1])
 async def test_a_failing_run_is_a_scoring_error(tmp_path: Path, count: int) -> None:
-    content = model_bytes(user_rows=1)
-    (tmp_path / "m.onnx").write_bytes(content)
-    scorer, _ = load_scorer(tmp_path, _release(content), 1)
-    with pytest.raises(ScoringError):
-        await scorer.score(_tensors(count, {"gender": "F"}))
+    model = _loaded(tmp_path, model_bytes(user_rows=1))
+    for scorer in (model.on(TABLE), WholeScorer(_session(tmp_path), model.artifact, TABLE)):
+        with pytest.raises(ScoringError):
+            await scorer.score(_sample(count, {"gender": "F"}))
 
 
 async def test_scores_that_are_not_numbers_are_a_scoring_error(tmp_path: Path) -> None:
-    content = model_bytes(offset=float("nan"))
-    (tmp_path / "m.onnx").write_bytes(content)
-    scorer, _ = load_scorer(tmp_path, _release(content), 1)
+    scorer = _loaded(tmp_path, model_bytes(offset=float("nan"))).on(TABLE)
     with pytest.raises(ScoringError, match="finite"):
-        await scorer.score(_tensors(3))
+        await scorer.score(_sample(3))
 
 
 def test_what_is_not_the_published_file_is_refused(tmp_path: Path) -> None:
     content = model_bytes()
     (tmp_path / "m.onnx").write_bytes(content + b"\0")
     with pytest.raises(ArtifactError, match="sha256"):
-        load_scorer(tmp_path, _release(content), 1)
+        load_model(tmp_path, _release(content), 1)
     with pytest.raises(ArtifactError, match="cannot be read"):
-        load_scorer(tmp_path / "nowhere", _release(content), 1)
+        load_model(tmp_path / "nowhere", _release(content), 1)
 
 
 def _refusal(folder: Path, content: bytes, **changes: object) -> str:
-    (folder / "m.onnx").write_bytes(content)
     with pytest.raises(ArtifactError) as refused:
-        load_scorer(folder, _release(content, **changes), 1)
+        _loaded(folder, content, **changes)
     return str(refused.value)
 
 
@@ -118,10 +126,8 @@ def test_a_model_whose_spaces_are_not_its_schemas_is_refused(tmp_path: Path, cha
 
 async def test_a_model_without_knowledge(tmp_path: Path) -> None:
     content = model_bytes(bare_manifest())
-    (tmp_path / "m.onnx").write_bytes(content)
-    release = _release(content, schema_fingerprint=BARE_SCHEMA.fingerprint, spaces={})
-    scorer, manifest = load_scorer(tmp_path, release, 1)
-    assert manifest.inputs == inputs_of(BARE_SCHEMA)
-    assert len(manifest.inputs) == len(INPUTS) - 3
-    scores = await scorer.score(_tensors(3))
+    model = _loaded(tmp_path, content, schema_fingerprint=BARE_SCHEMA.fingerprint, spaces={})
+    assert model.artifact.inputs == inputs_of(BARE_SCHEMA)
+    assert len(model.artifact.inputs) == len(INPUTS) - 3
+    scores = await model.on(TABLE).score(_sample(3))
     assert scores.tolist() == pytest.approx([score_of(item) for item in ITEMS[:3]], rel=1e-5)

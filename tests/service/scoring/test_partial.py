@@ -1,0 +1,152 @@
+"""Models in parts: the same scores as whole, whatever the model; and what cannot be cut runs as a whole."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from models.contract.encoding import ItemBatch, Tensors, encode
+from service.scoring import onnx as scoring
+from service.scoring.onnx import _in_parts, _rehearsal, _session
+from service.scoring.partial import HISTORY_ROWS, ITEM_ROWS, UncutError, cut
+from service.scoring.scorers import Columns, PartialScorer, PartSessions, SideSession, WholeScorer
+from tests.models.test_export import export_of
+from tests.models.tiny import ALL, KINDS, Kind
+from tests.service.tiny_model import artifact_manifest, model_bytes
+
+
+def nodes_of(graph: bytes) -> list[str]:
+    return [node.op_type for node in onnx.load_model_from_string(graph).graph.node]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids="-".join)
+@pytest.mark.parametrize("producers", [ALL, ()], ids=["knowledge", "none"])
+def test_every_kind_of_model_scores_the_same_in_parts(kind: Kind, producers: tuple[str, ...]) -> None:
+    _, manifest, content = export_of(kind, producers)
+    whole = _session(content, 1)
+    parts = _in_parts(content, whole, manifest, 1)
+    assert parts is not None
+    table, samples = _rehearsal(manifest)
+    one, other = WholeScorer(whole, manifest, table), PartialScorer(parts, manifest, table)
+    for sample in samples:
+        expected = one.run(sample)
+        assert expected.std() > 1e-4
+        np.testing.assert_allclose(other.run(sample), expected, atol=2e-6)
+
+
+def test_what_the_items_need_is_not_in_the_graph_that_requests_run() -> None:
+    _, manifest, content = export_of(("lifelong", "target"), ALL)
+    parts = cut(content)
+    whole, rest = nodes_of(content), nodes_of(parts.rest)
+    assert len(rest) < 0.8 * len(whole)
+    taken = [one.name for one in onnx.load_model_from_string(parts.rest).graph.input]
+    assert not {"item_index", "item_vectors", "history_index", "history_vectors"}.intersection(taken)
+    assert {ITEM_ROWS, HISTORY_ROWS, "history_value", *parts.items.columns}.issubset(taken)
+    assert parts.history is not None
+    assert set(parts.history.inputs) <= set(manifest.inputs)
+
+
+def test_requests_take_columns_of_the_table_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Described candidates and slates without knowledge differ from the table, and are computed; all others are not."""
+    _, manifest, content = export_of(("lifelong", "target"), ALL)
+    parts = PartSessions.of(cut(content), lambda graph: _session(graph, 1))
+    table, samples = _rehearsal(manifest)
+    scorer = PartialScorer(parts, manifest, table)
+    computed: list[Tensors] = []
+
+    def columns(self: SideSession, tensors: Tensors) -> Columns:
+        computed.append(tensors)
+        return {}
+
+    monkeypatch.setattr(SideSession, "columns", columns)
+    plain = [at for at, one in enumerate(samples) if one.knowledge and one.described is None]
+    for at in plain:
+        scorer.run(samples[at])
+    assert plain
+    assert not computed
+    for at in set(range(len(samples))).difference(plain):
+        with pytest.raises(KeyError):
+            scorer.run(samples[at])
+    assert len(computed) >= 4
+
+
+def test_a_table_of_more_than_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, manifest, content = export_of(("din", "target"), ALL)
+    parts = PartSessions.of(cut(content), lambda graph: _session(graph, 1))
+    table, samples = _rehearsal(manifest)
+    expected = [PartialScorer(parts, manifest, table).run(one) for one in samples]
+    monkeypatch.setattr("service.scoring.scorers.CHUNK", 10)
+    assert len(table) > 10
+    for sample, scores in zip(samples, expected, strict=True):
+        np.testing.assert_allclose(PartialScorer(parts, manifest, table).run(sample), scores, atol=1e-6)
+
+
+def _softmax_over_candidates() -> bytes:
+    """Scores that are the candidates' shares of their sum: no row can be computed without the others."""
+    shares = [
+        helper.make_node("Softmax", ["item_numeric"], ["shares"], axis=0),
+        helper.make_node("Constant", [], ["axis"], value_ints=[1]),
+        helper.make_node("ReduceSum", ["shares", "axis"], ["sum"], keepdims=0),
+        helper.make_node("ReduceMax", ["history_value"], ["most"], keepdims=0),
+        helper.make_node("Mul", ["sum", "most"], ["score"]),
+    ]
+    takes = [
+        helper.make_tensor_value_info("item_numeric", TensorProto.FLOAT, ["C", 3]),
+        helper.make_tensor_value_info("history_value", TensorProto.FLOAT, [1, "T"]),
+    ]
+    gives = [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["C"])]
+    graph = helper.make_graph(shares, "shares", takes, gives)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+def test_a_model_whose_rows_depend_on_each_other_runs_as_a_whole(caplog: pytest.LogCaptureFixture) -> None:
+    content = _softmax_over_candidates()
+    manifest = artifact_manifest(inputs=("item_numeric", "history_value"))
+    cut(content)  # its shapes do not tell
+    with caplog.at_level(logging.WARNING, scoring.__name__):
+        assert _in_parts(content, _session(content, 1), manifest, 1) is None
+    assert "runs as a whole: scores of its parts differ" in caplog.text
+
+
+def test_a_model_without_a_part_of_items_alone_runs_as_a_whole() -> None:
+    takes = [
+        helper.make_tensor_value_info("user_vectors", TensorProto.FLOAT, [1, 2]),
+        helper.make_tensor_value_info("score", TensorProto.FLOAT, [1]),
+    ]
+    node = helper.make_node("ReduceSum", ["user_vectors"], ["score"], keepdims=0)
+    graph = helper.make_graph([node], "user", takes[:1], takes[1:])
+    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+    with pytest.raises(UncutError, match="nothing in the graph"):
+        cut(content)
+
+
+def test_a_model_with_branches_runs_as_a_whole() -> None:
+    model = onnx.load_model_from_string(model_bytes())
+    inner = helper.make_graph([], "inner", [], [])
+    model.graph.node.append(helper.make_node("If", ["never"], ["either"], then_branch=inner, else_branch=inner))
+    with pytest.raises(UncutError, match="branches"):
+        cut(model.SerializeToString())
+
+
+def test_counting_candidates_needs_no_column_of_them() -> None:
+    """A shape of the items' inputs becomes one of the rows."""
+    _, _, content = export_of(("dcnv2", "learned"), ())
+    parts = cut(content)
+    taken = [one.name for one in onnx.load_model_from_string(parts.rest).graph.input]
+    assert "item_index/column" not in taken
+
+
+def test_the_encoder_fills_what_the_whole_takes() -> None:
+    """The reference that the parts are compared with is the contract's own encoding."""
+    _, manifest, content = export_of(("din", "target"), ALL)
+    table, samples = _rehearsal(manifest)
+    sample = next(one for one in samples if one.described is None and one.knowledge)
+    session = _session(content, 1)
+    tensors = encode(manifest.feature_schema, table, sample.user, ItemBatch.gather(table, sample.rows))
+    (scores,) = session.run(["score"], {name: tensors[name] for name in manifest.inputs})
+    np.testing.assert_array_equal(WholeScorer(session, manifest, table).run(sample), scores)

@@ -28,7 +28,7 @@ from models.contract.schema import FeatureSchema
 IntArray = npt.NDArray[np.int64]
 
 _HEADER = struct.Struct("<2sBBIq8s")
-_MAGIC, _VERSION = b"LI", 1
+MAGIC, VERSION = b"LI", 1
 
 ITEM_NUMERIC = ("log_count", "mean_value", "liked_rate")
 """Running statistics of an item, in this order; see ``item_statistics``."""
@@ -62,7 +62,7 @@ class ItemRecord:
     written_at: int
 
     def pack(self) -> bytes:
-        header = _HEADER.pack(_MAGIC, _VERSION, 0, self.index, self.written_at, bytes.fromhex(self.schema))
+        header = _HEADER.pack(MAGIC, VERSION, 0, self.index, self.written_at, bytes.fromhex(self.schema))
         cells = np.asarray(self.categorical, "<i4").tobytes() + np.asarray(self.numeric, "<f4").tobytes()
         body = header + cells + self.owner.encode()
         return body + struct.pack("<I", zlib.crc32(body))
@@ -71,7 +71,7 @@ class ItemRecord:
     def unpack(cls, blob: bytes, owner: str, schema: FeatureSchema) -> ItemRecord:
         """Inverse of ``pack``. RecordError unless the record is whole and of this owner and schema."""
         owner_at = _HEADER.size + 4 * (schema.item_slots + len(ITEM_NUMERIC))
-        if len(blob) < owner_at + 4 or blob[:2] != _MAGIC or blob[2] != _VERSION:
+        if len(blob) < owner_at + 4 or blob[:2] != MAGIC or blob[2] != VERSION:
             raise RecordError("item record of unknown kind or length")
         _, _, _, index, written_at, schema_bytes = _HEADER.unpack_from(blob)
         if schema_bytes.hex() != schema.fingerprint:

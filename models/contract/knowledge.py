@@ -31,10 +31,10 @@ from models.contract.schema import FrozenConfig, fingerprint
 FloatArray = npt.NDArray[np.float32]
 
 _HEADER = struct.Struct("<2sBBHHBBHfqq8s")
-_MAGIC, _VERSION = b"LK", 1
+MAGIC, VERSION = b"LK", 1
 LEAST_PEAK = 1e-30
 """A record of nothing larger packs to int8 zeros: its scale would lose precision as a subnormal float32."""
-_DTYPES: dict[int, np.dtype[np.generic]] = {0: np.dtype("<f2"), 1: np.dtype("<i1")}
+DTYPES: dict[int, np.dtype[np.generic]] = {0: np.dtype("<f2"), 1: np.dtype("<i1")}
 
 
 class RecordError(ValueError):
@@ -102,7 +102,7 @@ class KnowledgeRecord:
                 raise ValueError(f"knowledge of {self.owner!r} does not fit float16")
         owner = self.owner.encode()
         header = _HEADER.pack(
-            _MAGIC, _VERSION, code, vectors.shape[0], vectors.shape[1], len(self.codes), 0, len(owner), scale,
+            MAGIC, VERSION, code, vectors.shape[0], vectors.shape[1], len(self.codes), 0, len(owner), scale,
             self.written_at, self.expires_at, bytes.fromhex(self.space),
         )  # fmt: skip
         body = header + owner + np.asarray(self.codes, "<u2").tobytes() + values.tobytes()
@@ -116,9 +116,9 @@ class KnowledgeRecord:
         magic, version, code, rows, dim, n_codes, _, owner_length, scale, written_at, expires_at, space_bytes = (
             _HEADER.unpack_from(blob)
         )
-        if magic != _MAGIC or version != _VERSION or code not in _DTYPES:
+        if magic != MAGIC or version != VERSION or code not in DTYPES:
             raise RecordError(f"knowledge record of unknown kind {magic!r} version {version} dtype {code}")
-        dtype = _DTYPES[code]
+        dtype = DTYPES[code]
         codes_at = _HEADER.size + owner_length
         values_at = codes_at + 2 * n_codes
         end = values_at + rows * dim * dtype.itemsize

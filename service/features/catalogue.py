@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
+from models.contract.bulk import item_rows, knowledge_rows
 from models.contract.items import IntArray, ItemRecord, ItemTable, item_statistics
 from models.contract.keys import Keys
 from models.contract.knowledge import FloatArray, KnowledgeRecord, RecordError
@@ -135,13 +136,33 @@ class _Decoder:
 
     def chunk(self, start: int, features: Sequence[bytes | None], knowledge: Sequence[Sequence[bytes | None]]) -> None:
         """Fill the columns from row ``start`` on with feature records, and with those of knowledge space by space."""
-        for row, blob in enumerate(features, start):
-            if blob is not None:
-                self._fill_features(row, blob)
+        self._fill_all_features(start, features)
         for place, blobs in enumerate(knowledge):
-            for row, blob in enumerate(blobs, start):
-                if blob is not None:
-                    self._fill_knowledge(row, place, blob)
+            self._fill_all_knowledge(start, place, blobs)
+
+    def _fill_all_features(self, start: int, blobs: Sequence[bytes | None]) -> None:
+        columns = self.columns
+        read = item_rows(blobs, columns.ids[start : start + len(blobs)], self._schema)
+        usable = (read.index < self._rows) & np.isfinite(read.numeric).all(axis=1)
+        usable &= ((read.categorical >= 0) & (read.categorical < self._limits)).all(axis=1)
+        rows = start + read.at[usable]
+        columns.index[rows] = read.index[usable]
+        columns.categorical[rows] = read.categorical[usable]
+        columns.numeric[rows] = read.numeric[usable]
+        columns.valid[rows] = True
+        for row, blob in _others(start, blobs, read.at[usable]):
+            self._fill_features(row, blob)
+
+    def _fill_all_knowledge(self, start: int, place: int, blobs: Sequence[bytes | None]) -> None:
+        columns, space = self.columns, self.spaces[place]
+        read = knowledge_rows(blobs, columns.ids[start : start + len(blobs)], space.fingerprint, space.dim)
+        usable = np.isfinite(read.vectors).all(axis=1)
+        rows = start + read.at[usable]
+        columns.vectors[rows, self._schema.item_columns[space.name]] = read.vectors[usable]
+        columns.expires_at[rows, place] = read.expires_at[usable]
+        columns.valid[rows] = True
+        for row, blob in _others(start, blobs, read.at[usable]):
+            self._fill_knowledge(row, place, blob)
 
     def _fill_features(self, row: int, blob: bytes) -> None:
         columns = self.columns
@@ -176,3 +197,13 @@ class _Decoder:
         columns.vectors[row, self._schema.item_columns[space.name]] = record.vectors[0]
         columns.expires_at[row, place] = record.expires_at
         columns.valid[row] = True
+
+
+def _others(start: int, blobs: Sequence[bytes | None], done: IntArray) -> Iterator[tuple[int, bytes]]:
+    """Rows and records that are not ``done``."""
+    left = np.ones(len(blobs), np.bool_)
+    left[done] = False
+    for at in np.flatnonzero(left).tolist():
+        blob = blobs[at]
+        if blob is not None:
+            yield start + at, blob

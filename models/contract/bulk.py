@@ -1,0 +1,132 @@
+"""Many packed records at once: what ``KnowledgeRecord.unpack`` and ``ItemRecord.unpack`` do, in arrays.
+
+A catalogue of a million items has some four million records; one by one, reading them takes most of a minute. Here
+only records that are plainly right are read: each is checked as its ``unpack`` checks it. Whatever is left out has to
+be looked at with ``unpack``, which then says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.contract import items, knowledge
+from models.contract.items import ITEM_NUMERIC, IntArray
+from models.contract.knowledge import FloatArray
+from models.contract.schema import FeatureSchema
+
+_SEALED = 0x2144DF1C
+"""The crc32 of whatever ends with its own crc32 in little-endian order."""
+
+_KNOWLEDGE = np.dtype(
+    [("magic", "S2"), ("version", "u1"), ("dtype", "u1"), ("rows", "<u2"), ("dim", "<u2"), ("codes", "u1"),
+     ("reserved", "u1"), ("owner", "<u2"), ("scale", "<f4"), ("written_at", "<i8"), ("expires_at", "<i8"),
+     ("space", "S8")]
+)  # fmt: skip
+_ITEM = np.dtype(
+    [("magic", "S2"), ("version", "u1"), ("reserved", "u1"), ("index", "<u4"), ("written_at", "<i8"), ("schema", "V8")]
+)
+_CRC = 4
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeRows:
+    """Records of one row. ``at`` int64 [k] are their positions among those asked for; vectors float32 [k, dim];
+    expires_at int64 [k]."""
+
+    at: IntArray
+    vectors: FloatArray
+    expires_at: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRows:
+    """Records of items. ``at`` as above; index int64 [k], categorical int64 [k, S], numeric float32 [k, 3]."""
+
+    at: IntArray
+    index: IntArray
+    categorical: IntArray
+    numeric: FloatArray
+
+
+def knowledge_rows(blobs: Sequence[bytes | None], owners: Sequence[str], space: str, dim: int) -> KnowledgeRows:
+    """Of the records that are whole, of their owner and of ``space``, and hold one row of ``dim`` numbers."""
+    found = [KnowledgeRows(np.zeros(0, np.int64), np.zeros((0, dim), np.float32), np.zeros(0, np.int64))]
+    for at, matrix, names in _alike(blobs, owners, _KNOWLEDGE.itemsize + _CRC):
+        head = np.ascontiguousarray(matrix[:, : _KNOWLEDGE.itemsize]).view(_KNOWLEDGE)[:, 0]
+        for code, dtype in knowledge.DTYPES.items():
+            owner = matrix.shape[1] - _KNOWLEDGE.itemsize - _CRC - dim * dtype.itemsize
+            right = (head["magic"] == knowledge.MAGIC) & (head["version"] == knowledge.VERSION)
+            right &= (head["dtype"] == code) & (head["rows"] == 1) & (head["dim"] == dim)
+            right &= (head["codes"] == 0) & (head["owner"] == owner) & _is(matrix[:, 32:40], bytes.fromhex(space))
+            if owner < 0 or not right.any():
+                continue
+            right &= _is_of(matrix, _KNOWLEDGE.itemsize, owner, names)
+            values = np.ascontiguousarray(matrix[right, _KNOWLEDGE.itemsize + owner : -_CRC]).view(dtype)
+            vectors = values.astype(np.float32)
+            if code == 1:
+                vectors *= head["scale"][right, None]
+            found.append(KnowledgeRows(at[right], vectors, head["expires_at"][right]))
+    return KnowledgeRows(
+        np.concatenate([one.at for one in found]),
+        np.concatenate([one.vectors for one in found]),
+        np.concatenate([one.expires_at for one in found]),
+    )
+
+
+def item_rows(blobs: Sequence[bytes | None], owners: Sequence[str], schema: FeatureSchema) -> ItemRows:
+    """Of the records that are whole, of their owner and of ``schema``."""
+    slots, numbers = schema.item_slots, len(ITEM_NUMERIC)
+    nothing = np.zeros(0, np.int64)
+    found = [ItemRows(nothing, nothing, np.zeros((0, slots), np.int64), np.zeros((0, numbers), np.float32))]
+    numeric_at = _ITEM.itemsize + 4 * slots
+    owner_at = numeric_at + 4 * numbers
+    for at, matrix, names in _alike(blobs, owners, owner_at + _CRC):
+        head = np.ascontiguousarray(matrix[:, : _ITEM.itemsize]).view(_ITEM)[:, 0]
+        right = (head["magic"] == items.MAGIC) & (head["version"] == items.VERSION)
+        right &= _is(matrix[:, 16:24], bytes.fromhex(schema.fingerprint))
+        right &= _is_of(matrix, owner_at, matrix.shape[1] - owner_at - _CRC, names)
+        categorical = np.ascontiguousarray(matrix[right, _ITEM.itemsize : numeric_at]).view("<i4")
+        numeric = np.ascontiguousarray(matrix[right, numeric_at:owner_at]).view("<f4")
+        index = head["index"][right].astype(np.int64)
+        found.append(ItemRows(at[right], index, categorical.astype(np.int64), numeric.astype(np.float32)))
+    return ItemRows(
+        np.concatenate([one.at for one in found]),
+        np.concatenate([one.index for one in found]),
+        np.concatenate([one.categorical for one in found]),
+        np.concatenate([one.numeric for one in found]),
+    )
+
+
+def _alike(
+    blobs: Sequence[bytes | None], owners: Sequence[str], least: int
+) -> Iterator[tuple[IntArray, Bytes, list[bytes]]]:
+    """Undamaged records of one length after the other: positions [k], bytes [k, length] and names of owners."""
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for position, blob in enumerate(blobs):
+        if blob is not None and len(blob) >= least and zlib.crc32(blob) == _SEALED:
+            groups[len(blob)].append(position)
+    for length, at in groups.items():
+        matrix = np.frombuffer(b"".join([blobs[one] or b"" for one in at]), np.uint8).reshape(len(at), length)
+        yield np.asarray(at, np.int64), matrix, [owners[one].encode() for one in at]
+
+
+def _is(cells: Bytes, expected: bytes) -> npt.NDArray[np.bool_]:
+    equal: npt.NDArray[np.bool_] = (cells == np.frombuffer(expected, np.uint8)).all(axis=1)
+    return equal
+
+
+def _is_of(matrix: Bytes, at: int, length: int, names: list[bytes]) -> npt.NDArray[np.bool_]:
+    """Whether ``length`` bytes from ``at`` on are the names of the owners."""
+    # A longer name is cut and would match by its beginning; its length tells.
+    same = np.fromiter(map(len, names), np.int64, len(names)) == length
+    expected = b"".join([one if len(one) == length else bytes(length) for one in names])
+    held = matrix[:, at : at + length]
+    return same & (held == np.frombuffer(expected, np.uint8).reshape(len(names), length)).all(axis=1)

@@ -136,7 +136,7 @@ def _row(group: Group, of_seeds: Sequence[Measured], mine: _Resampled, peer: _Re
         ndcg=Spread.of([one.ndcg for one in of_seeds]),
         ece=Spread.of([one.ece for one in of_seeds]),
         ms_per_500=Quartiles.of(times) if times else None,
-        parameters=group.members[0].parameters,
+        parameters=round(np.median([one.parameters for one in group.members])),  # trees grow as many as they need
         seconds=float(np.mean([one.seconds for one in group.members])),
         auc_against=None if peer is None else _against(mine.auc, peer.auc),
         logloss_against=None if peer is None else _against(mine.logloss, peer.logloss),

@@ -224,6 +224,12 @@ def test_one_model_with_one_seed(small: World, tmp_path: Path) -> None:
     assert all(one.against is None for one in only.slices.values())
 
 
+def test_seeds_of_trees_may_differ_in_size(small: World, tmp_path: Path) -> None:
+    members = [small.trained("trees", seed=seed, parameters=n) for seed, n in ((1, 50), (2, 90), (3, 60))]
+    (only,) = small.judge(members, tmp_path).rows
+    assert only.parameters == 60
+
+
 def test_what_does_not_belong_together_is_refused(small: World, tmp_path: Path) -> None:
     one = small.trained("DIN")
     for others, problem in (

@@ -111,6 +111,12 @@ def test_statistics_and_shares_are_rows_of_their_own(everything: Judged) -> None
     assert points == [(name, share) for name in names for share in (0.01, 0.1, 1.0)]
     by_share = [one.auc.middle for one in everything.shares][:3]
     assert by_share == sorted(by_share)
+    ours, without = everything.shares[:3], everything.shares[3:]
+    assert [one.chosen_over for one in ours] == [None] * 3
+    for one, other in zip(ours, without, strict=True):
+        assert other.chosen_over is not None
+        assert other.chosen_over.middle == pytest.approx(one.auc.middle - other.auc.middle)
+        assert other.chosen_over.low < other.chosen_over.middle < other.chosen_over.high
 
 
 def test_best_is_who_is_best_on_the_validation_split(small: World, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from offline.asking import answered, imported_texts
+from offline.data.arrival import first_log
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
@@ -24,6 +25,14 @@ def data_of(job: Job) -> tuple[Catalogue, InteractionLog]:
     if not job.log.is_file():
         raise DataError("there is no knowledge to study yet: run `refresh` or `knowledge` first")
     return open_source(job.config.data, job.raw).catalogue(), InteractionLog.load(job.log)
+
+
+def data_set_of(job: Job) -> tuple[Catalogue, InteractionLog]:
+    """Catalogue and log of a job's data set alone, without what came through a service's stream since: a published
+    protocol counts the samples of the published data. Errors as ``data_of``."""
+    catalogue, _ = data_of(job)
+    source = open_source(job.config.data, job.raw)
+    return catalogue, first_log(source, catalogue, job.config.data.labels, job.config.feature_schema)
 
 
 @contextmanager

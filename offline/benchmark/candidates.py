@@ -82,7 +82,7 @@ def candidates(trained: Sequence[Trained], splits: SplitRows, split: Judgeable) 
 def _check(candidate: Candidate, members: Sequence[Trained]) -> None:
     if len({one.seed for one in members}) != len(members):
         raise DataError(f"{candidate} is there twice with one seed: delete what is out of date")
-    if len({(one.family, one.circumstances, one.parameters) for one in members}) != 1:
+    if len({(one.family, one.circumstances) for one in members}) != 1:
         raise DataError(
             f"the seeds of {candidate} were trained under different circumstances: delete what is out of date"
         )

@@ -84,7 +84,7 @@ def judge(
         positives=float(found.label.mean()),
         resamples=resamples,
         rows=tuple(sorted(judged, key=lambda row: (_FAMILIES.index(row.family), -row.auc.middle))),
-        shares=_shares(found, measured),
+        shares=_shares(found, measured, resampled, None if chosen is None else chosen.candidate.model),
         slices=tuple(
             SliceSize(one.group, one.name, int(one.mask.sum()), len(np.unique(user[one.mask]))) for one in slices
         ),
@@ -136,7 +136,7 @@ def _row(group: Group, of_seeds: Sequence[Measured], mine: _Resampled, peer: _Re
         ndcg=Spread.of([one.ndcg for one in of_seeds]),
         ece=Spread.of([one.ece for one in of_seeds]),
         ms_per_500=Quartiles.of(times) if times else None,
-        parameters=group.members[0].parameters,
+        parameters=round(np.median([one.parameters for one in group.members])),  # trees grow as many as they need
         seconds=float(np.mean([one.seconds for one in group.members])),
         auc_against=None if peer is None else _against(mine.auc, peer.auc),
         logloss_against=None if peer is None else _against(mine.logloss, peer.logloss),
@@ -153,11 +153,29 @@ def _against(mine: Array, other: Array) -> Difference | None:
     return None if np.isnan((mine - other)[1:]).all() else difference(mine, other)
 
 
-def _shares(found: Candidates, measured: Sequence[Sequence[Measured]]) -> tuple[SharePoint, ...]:
-    """Of models that were trained with several shares."""
+def _shares(
+    found: Candidates, measured: Sequence[Sequence[Measured]], resampled: Sequence[_Resampled], chosen: str | None
+) -> tuple[SharePoint, ...]:
+    """Of models that were trained with several shares. ``chosen`` names the one that others are compared with."""
+    frozen = [group.candidate.statistics == "frozen" for group in found.groups]
+    best = {
+        group.candidate.share: one.auc
+        for group, one, is_frozen in zip(found.groups, resampled, frozen, strict=True)
+        if group.candidate.model == chosen and is_frozen
+    }
     points = [
-        SharePoint(group.candidate, group.family, len(of_seeds), Spread.of([float(one.auc[0]) for one in of_seeds]))
-        for group, of_seeds in zip(found.groups, measured, strict=True)
+        SharePoint(
+            group.candidate,
+            group.family,
+            len(of_seeds),
+            Spread.of([float(one.auc[0]) for one in of_seeds]),
+            None if group.candidate.model == chosen else _over(best.get(group.candidate.share), mine.auc),
+        )
+        for group, of_seeds, mine in zip(found.groups, measured, resampled, strict=True)
     ]
     smaller = {(one.candidate.model, one.candidate.statistics) for one in points if one.candidate.share < 1}
     return tuple(one for one in points if (one.candidate.model, one.candidate.statistics) in smaller)
+
+
+def _over(best: Array | None, other: Array) -> Difference | None:
+    return None if best is None else _against(best, other)

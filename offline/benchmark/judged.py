@@ -108,12 +108,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class SharePoint:
-    """AUC of a model that was trained with a share of the training rows."""
+    """AUC of a model that was trained with a share of the training rows, and by how much the chosen model's is higher
+    with the same share; None for that model itself, and if it has not seen this share."""
 
     candidate: Candidate
     family: Family
     seeds: int
     auc: Spread
+    chosen_over: Difference | None
 
 
 @dataclass(frozen=True, slots=True)

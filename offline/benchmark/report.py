@@ -156,16 +156,19 @@ def _slice_table(judged: Judged, row: Row) -> str:
 
 
 def _shares(judged: Judged) -> str:
-    """A row per model, a column per share."""
+    """A row per model, a column per share; below it by how much the chosen model is better."""
     if not judged.shares:
         return ""
     shares = sorted({one.candidate.share for one in judged.shares})
-    held = {(_whole(one.candidate), one.candidate.share): one.auc for one in judged.shares}
+    held = {(_whole(one.candidate), one.candidate.share): one for one in judged.shares}
     heads = ["AUC with this part of the training rows", *map(percent, shares)]
     lines = [f"### Sample efficiency ({judged.name})", "", _line(heads), _line(["---"] * len(heads))]
     for candidate in dict.fromkeys(of for of, _ in held):
-        cells = [_spread(held[candidate, share]) if (candidate, share) in held else "" for share in shares]
-        lines.append(_line([str(candidate), *cells]))
+        points = [held.get((candidate, share)) for share in shares]
+        lines.append(_line([str(candidate), *("" if one is None else _spread(one.auc) for one in points)]))
+        told = ["" if one is None else _told(one.chosen_over) for one in points]
+        if any(told):
+            lines.append(_line([f"{judged.chosen} over {candidate} [95 %]", *told]))
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from offline.analysis.studied import data_of, sources_of
+from offline.analysis.studied import data_of, data_set_of, sources_of
 from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
 from offline.data.catalogue import DataError
 from offline.data.files import write_bytes
@@ -66,7 +66,7 @@ def benchmark(
     from offline.knowledge.held import held
 
     job = job_of(config, data_dir)
-    catalogue, log = data_of(job)
+    catalogue, log = data_set_of(job)
     knowledge = held(job.knowledge, job.config.feature_schema, log)
     folder = job.config.workdir / "benchmark"
     bench = run.Bench(job.config, catalogue, log, knowledge, folder / "answers")

@@ -111,6 +111,12 @@ def test_statistics_and_shares_are_rows_of_their_own(everything: Judged) -> None
     assert points == [(name, share) for name in names for share in (0.01, 0.1, 1.0)]
     by_share = [one.auc.middle for one in everything.shares][:3]
     assert by_share == sorted(by_share)
+    ours, without = everything.shares[:3], everything.shares[3:]
+    assert [one.chosen_over for one in ours] == [None] * 3
+    for one, other in zip(ours, without, strict=True):
+        assert other.chosen_over is not None
+        assert other.chosen_over.middle == pytest.approx(one.auc.middle - other.auc.middle)
+        assert other.chosen_over.low < other.chosen_over.middle < other.chosen_over.high
 
 
 def test_best_is_who_is_best_on_the_validation_split(small: World, tmp_path: Path) -> None:
@@ -222,6 +228,12 @@ def test_one_model_with_one_seed(small: World, tmp_path: Path) -> None:
     assert (found.best_peer, found.chosen, found.shares) == (None, Candidate("ours"), ())
     assert (only.auc.deviation, only.auc_against, only.ms_per_500) == (None, None, None)
     assert all(one.against is None for one in only.slices.values())
+
+
+def test_seeds_of_trees_may_differ_in_size(small: World, tmp_path: Path) -> None:
+    members = [small.trained("trees", seed=seed, parameters=n) for seed, n in ((1, 50), (2, 90), (3, 60))]
+    (only,) = small.judge(members, tmp_path).rows
+    assert only.parameters == 60
 
 
 def test_what_does_not_belong_together_is_refused(small: World, tmp_path: Path) -> None:

@@ -102,7 +102,9 @@ def test_slices_and_shares(everything: Judged) -> None:
     assert cells(slices[0]) == ["slice", "samples", "users", "peer 2 AUC", "AUC", "difference [95 %]"]
     assert found.index("\nours:\n") < found.index("<summary>ours, live statistics</summary>")
     assert cells(shares[0]) == ["AUC with this part of the training rows", "1 %", "10 %", "100 %"]
-    assert [cells(line)[0] for line in shares[2:]] == ["ours", "ours without knowledge"]
+    named = ["ours", "ours without knowledge", "ours over ours without knowledge [95 %]"]
+    assert [cells(line)[0] for line in shares[2:]] == named
+    assert [one.count("[") for one in cells(shares[4])] == [1, 1, 1, 1]
 
 
 def some(small: World, which: str) -> list[Trained]:

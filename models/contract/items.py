@@ -15,7 +15,6 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import TypeVar
 
 import numpy as np
@@ -103,7 +102,7 @@ class ItemTable:
     numeric: FloatArray
     vectors: FloatArray
     expires_at: IntArray
-    _rows: dict[str, int]
+    _rows: _Index
     _sorted_hashes: npt.NDArray[np.uint64]
     _hash_rows: IntArray
 
@@ -120,8 +119,7 @@ class ItemTable:
     ) -> ItemTable:
         """A table of the given items (without the unknown row, which is added here). ValueError if an id repeats."""
         n = len(ids)
-        rows = {item_id: row for row, item_id in enumerate(ids, start=1)}
-        if len(rows) != n or "" in rows:
+        if len(set(ids)) != n or "" in ids:
             raise ValueError("item ids must be unique and not empty")
         hashes = np.fromiter((item_hash(item_id) for item_id in ids), np.uint64, n)
         order = np.argsort(hashes)
@@ -133,7 +131,7 @@ class ItemTable:
             numeric=np.concatenate([unknown, np.asarray(numeric, np.float32).reshape(n, len(ITEM_NUMERIC))]),
             vectors=_with_zero_row(np.asarray(vectors, np.float32).reshape(n, schema.item_width)),
             expires_at=_with_zero_row(np.asarray(expires_at, np.int64).reshape(n, len(schema.item_knowledge))),
-            _rows=rows,
+            _rows=_Index.of(ids),
             _sorted_hashes=hashes[order],
             _hash_rows=order.astype(np.int64) + 1,
         )
@@ -144,7 +142,7 @@ class ItemTable:
 
     def rows_of(self, item_ids: Sequence[str]) -> IntArray:
         """Row numbers of item ids; 0 for those the table does not hold."""
-        return np.fromiter(map(self._rows.get, item_ids, repeat(0)), np.int64, len(item_ids))
+        return self._rows.find(item_ids)
 
     def rows_of_hashes(self, hashes: npt.NDArray[np.uint64]) -> IntArray:
         """Row numbers of ``item_hash`` values; 0 for those the table does not hold."""
@@ -152,6 +150,63 @@ class ItemTable:
             return np.zeros(hashes.shape, np.int64)
         at = np.minimum(np.searchsorted(self._sorted_hashes, hashes), len(self._sorted_hashes) - 1)
         return np.where(self._sorted_hashes[at] == hashes, self._hash_rows[at], 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """Rows by id: Python's hashes of the ids in open addressing. A dict keeps every id, and keeps them all over the
+    memory; of this one, 500 ids touch 500 places, and nothing but arrays is kept.
+
+    An id is taken for another one if all 64 bits agree. Ids of one table that do so are looked up by themselves.
+
+    hashes  int64 [slots], a power of two and at least twice as many as there are ids
+    rows    int64 [slots], 0 where a slot is empty
+    alike   rows of ids whose hash another one has
+    """
+
+    hashes: IntArray
+    rows: IntArray
+    alike: dict[str, int]
+
+    @classmethod
+    def of(cls, ids: Sequence[str]) -> _Index:
+        n = len(ids)
+        slots = 1 << max(3, (2 * n).bit_length())
+        made = cls(np.zeros(slots, np.int64), np.zeros(slots, np.int64), {})
+        hashes = _hashes(ids)
+        _, first, times = np.unique(hashes, return_index=True, return_counts=True)
+        if len(first) != n:
+            twice = np.isin(hashes, hashes[first[times > 1]])
+            made.alike.update((ids[at], at + 1) for at in np.flatnonzero(twice).tolist())
+        left = np.sort(first)
+        at = hashes[left] & (slots - 1)
+        while len(left):
+            free = np.flatnonzero(made.rows[at] == 0)
+            _, one_each = np.unique(at[free], return_index=True)
+            placed = free[one_each]
+            made.hashes[at[placed]], made.rows[at[placed]] = hashes[left[placed]], left[placed] + 1
+            others = np.ones(len(left), np.bool_)
+            others[placed] = False
+            left, at = left[others], (at[others] + 1) & (slots - 1)
+        return made
+
+    def find(self, ids: Sequence[str]) -> IntArray:
+        hashes, mask = _hashes(ids), len(self.rows) - 1
+        at = hashes & mask
+        rows = self.rows[at]
+        left = np.flatnonzero((self.hashes[at] != hashes) & (rows != 0))
+        while len(left):
+            at[left] = (at[left] + 1) & mask
+            rows[left] = self.rows[at[left]]
+            left = left[(self.hashes[at[left]] != hashes[left]) & (rows[left] != 0)]
+        if self.alike:
+            for position, item_id in enumerate(ids):
+                rows[position] = self.alike.get(item_id, rows[position])
+        return rows
+
+
+def _hashes(ids: Sequence[str]) -> IntArray:
+    return np.fromiter(map(hash, ids), np.int64, len(ids))
 
 
 _Cell = TypeVar("_Cell", bound=np.generic)

@@ -50,9 +50,12 @@ class MLP(nn.Sequential):
         with 500 candidates of one user, that is more than half of the first layer. The first part is multiplied by
         itself: if it depends on the item alone, a service knows the product before the request
         (service/scoring/partial.py).
+
+        The division by the deviation comes last: ``relu(s x + b) = s relu(x + b / s)`` for s > 0, and so on through the
+        layers. The deviation itself passes them as one more column of what each reads, which brings its bias.
         """
-        first, *later = self
-        assert isinstance(first, nn.Linear)
+        linears = [layer for layer in self if isinstance(layer, nn.Linear)]
+        first, *later = linears
         weight = first.weight * norm.weight
         head, *others = zip(parts, torch.split(weight.T, [one.shape[1] for one in parts]), strict=True)
         shared = [one for one in others if one[0].shape[0] == 1]
@@ -62,17 +65,22 @@ class MLP(nn.Sequential):
             more, further = _sums(one)
             total, squares = total + more, squares + further
         mean = total / weight.shape[1]
-        rows, taken = [*(one for one, _ in own), mean], [*(rows for _, rows in own), -weight.sum(dim=1).unsqueeze(0)]
+        deviation = torch.sqrt(squares / weight.shape[1] - mean * mean + norm.eps)
+        rows = [deviation, mean, *(one for one, _ in own)]
+        taken = [(first.weight @ norm.bias + first.bias).unsqueeze(0), -weight.sum(dim=1).unsqueeze(0)]
+        taken += [rows for _, rows in own]
         if shared:
             rows.append(torch.ones_like(mean))
             taken.append(torch.stack([one @ rows for one, rows in shared]).sum(dim=0))
-        x = torch.addmm(head[0] @ head[1], torch.cat(rows, dim=1), torch.cat(taken))
-        x = x * torch.rsqrt(squares / weight.shape[1] - mean * mean + norm.eps) + (
-            first.weight @ norm.bias + first.bias
-        )
+        table = torch.cat(taken)
+        passed = torch.eye(table.shape[0], 1, device=table.device)  # the last column is the deviation
+        x = torch.addmm(F.pad(head[0] @ head[1], (0, 1)), torch.cat(rows, dim=1), torch.cat([table, passed], dim=1))
         for layer in later:
-            x = layer(x)
-        return x
+            table = torch.cat([layer.weight.T, layer.bias.unsqueeze(0)])
+            if layer is not later[-1]:
+                table = torch.cat([table, torch.eye(1, table.shape[0], device=table.device).flip(1).T], dim=1)
+            x = torch.relu(x) @ table
+        return torch.relu(x)[:, : linears[-1].out_features] / deviation
 
 
 def _sums(x: Tensor) -> tuple[Tensor, Tensor]:

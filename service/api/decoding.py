@@ -18,32 +18,28 @@ from service.errors import InvalidRequest
 _BYTES_PER_CHARACTER = 4
 
 
+class _Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    id: str
+
+
 class _Candidate(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: str | int
     features: Any = None
 
 
-_Body = msgspec.defstruct(
-    "_Body",
-    [("candidates", list[_Candidate]), *((name, Any, msgspec.UNSET) for name in RankOptions.model_fields)],
-    forbid_unknown_fields=True,
-)
+def _decoder(candidate: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
+    fields = [("candidates", list[candidate]), *((name, Any, msgspec.UNSET) for name in RankOptions.model_fields)]  # type: ignore[valid-type]
+    return msgspec.json.Decoder(msgspec.defstruct("_Body", fields, forbid_unknown_fields=True))
 
-_DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Body)
+
+_PLAIN, _ANY = _decoder(_Plain), _decoder(_Candidate)
 _FEATURES: TypeAdapter[dict[str, Any]] = TypeAdapter(Features, config=ConfigDict(strict=True))
 
 
 def decode_rank(raw: bytes, limits: Limits) -> tuple[list[str], list[dict[str, Any] | None], RankOptions] | None:
     """Ids of the candidates as they came, their features, and everything else; None if pydantic has to look at it."""
     try:
-        body = _DECODER.decode(raw)
-        found: list[_Candidate] = body.candidates
-        ids: list[Any] = [one.id for one in found]
-        if int in map(type, ids):
-            ids = list(map(str, ids))
-        features = [one.features for one in found]
-        if features.count(None) < len(features):
-            features = [None if one is None else _FEATURES.validate_python(one) for one in features]
+        body, ids, features = _candidates(raw)
         given = ((name, getattr(body, name)) for name in RankOptions.model_fields)
         options = rank_options(limits).model_validate(
             {name: value for name, value in given if value is not msgspec.UNSET}
@@ -53,6 +49,20 @@ def decode_rank(raw: bytes, limits: Limits) -> tuple[list[str], list[dict[str, A
     if not 1 <= len(ids) <= limits.max_candidates or not all(ids) or _is_too_long(ids):
         return None
     return ids, features, options
+
+
+def _candidates(raw: bytes) -> tuple[Any, list[str], list[dict[str, Any] | None]]:
+    """The body with ids and features of its candidates. Most requests describe none, and name them by text."""
+    try:
+        body = _PLAIN.decode(raw)
+        return body, [one.id for one in body.candidates], [None] * len(body.candidates)
+    except msgspec.ValidationError:
+        body = _ANY.decode(raw)
+    found: list[_Candidate] = body.candidates
+    features = [one.features for one in found]
+    if features.count(None) < len(features):
+        features = [None if one is None else _FEATURES.validate_python(one) for one in features]
+    return body, list(map(str, [one.id for one in found])), features
 
 
 def _is_too_long(ids: list[str]) -> bool:

@@ -126,7 +126,7 @@ def _is(cells: Bytes, expected: bytes) -> npt.NDArray[np.bool_]:
 def _is_of(matrix: Bytes, at: int, length: int, names: list[bytes]) -> npt.NDArray[np.bool_]:
     """Whether ``length`` bytes from ``at`` on are the names of the owners."""
     # A longer name is cut and would match by its beginning; its length tells.
-    same = np.fromiter(map(len, names), np.int64, len(names)) == length
+    same: npt.NDArray[np.bool_] = np.fromiter(map(len, names), np.int64, len(names)) == length
     expected = b"".join([one if len(one) == length else bytes(length) for one in names])
-    held = matrix[:, at : at + length]
-    return same & (held == np.frombuffer(expected, np.uint8).reshape(len(names), length)).all(axis=1)
+    same &= (matrix[:, at : at + length] == np.frombuffer(expected, np.uint8).reshape(len(names), length)).all(axis=1)
+    return same

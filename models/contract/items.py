@@ -193,7 +193,7 @@ class _Index:
     def find(self, ids: Sequence[str]) -> IntArray:
         hashes, mask = _hashes(ids), len(self.rows) - 1
         at = hashes & mask
-        rows = self.rows[at]
+        rows: IntArray = self.rows[at]
         left = np.flatnonzero((self.hashes[at] != hashes) & (rows != 0))
         while len(left):
             at[left] = (at[left] + 1) & mask

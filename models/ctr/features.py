@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.contract.encoding import KNOWLEDGE_INPUTS, USER_NUMERIC, model_inputs
 from models.contract.items import ITEM_NUMERIC
@@ -43,7 +44,18 @@ class FieldEmbedding(nn.Module):
     def forward(self, indices: Tensor) -> Tensor:
         if not self.slots:  # a schema may do without profile fields
             return torch.zeros((*indices.shape[:-1], 0, self.dim), device=indices.device)
-        return torch.stack(self.columns(indices), dim=-2)
+        return (
+            torch.stack(self.columns(indices), dim=-2) if self.training or self._several else self._looked_up(indices)
+        )
+
+    @property
+    def _several(self) -> bool:
+        return any(slots > 1 for slots in self.slots)
+
+    def _looked_up(self, indices: Tensor) -> Tensor:
+        """Fields of one slot each, all at once: where no gradient is wanted, a table is read where it is."""
+        starts = torch.tensor([0, *(len(one) for one in self.tables)][:-1], device=indices.device).cumsum(0)
+        return F.embedding(indices + starts, torch.cat(list(self.tables)))
 
     def columns(self, indices: Tensor) -> list[Tensor]:
         """The embedding [.., E] of each field."""
@@ -63,6 +75,8 @@ class FieldEmbedding(nn.Module):
 
     def summed(self, indices: Tensor) -> Tensor:
         """The sum [.., E] of all fields' embeddings. ValueError without fields."""
+        if not self.training and self.slots and not self._several:
+            return self._looked_up(indices).sum(dim=-2)
         first, *others = self.columns(indices)
         return sum(others, first)
 

@@ -169,8 +169,8 @@ class Lifelong(nn.Module):
 
     def _averages(self, history: _History) -> Tensor:
         """[B, Q, 1 + 4 * forgetting]: how many events, and averages of them that forget at several speeds."""
-        rates = torch.tensor(_FORGETTING, device=history.ago.device).view(-1, 1, 1, 1)
-        weights = rates ** (history.ago - 1.0).clamp(min=0.0) * history.visible  # [forgetting, B or 1, Q, T]
+        rates = torch.tensor(_FORGETTING, device=history.ago.device).log().view(-1, 1, 1, 1)
+        weights = torch.exp(rates * (history.ago - 1.0).clamp(min=0.0)) * history.visible  # [forgetting, B or 1, Q, T]
         averages = torch.matmul(weights, history.averaged) / (weights.sum(dim=3, keepdim=True) + 1.0)
         averages = averages.permute(1, 2, 0, 3).flatten(2)
         count = torch.log1p(history.visible.sum(dim=2, keepdim=True)) / 5.0

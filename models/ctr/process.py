@@ -123,7 +123,7 @@ class UserProcess(nn.Module):
         drift = (v * r).sum(dim=(1, 2))
         apart = candidates - shift
         mean = (apart * weights).sum(dim=1) + drift
-        spread = (torch.matmul(apart.unsqueeze(1), inverse).squeeze(1) * apart).sum(dim=1)
+        spread = (_times(apart, inverse) * apart).sum(dim=1)
         variance = self.log_noise.exp() + self.log_drift.exp() - v.square().sum(dim=(1, 2)) + spread
         return mean, variance.clamp(min=1e-6).sqrt()
 
@@ -153,6 +153,13 @@ def _chunks(events: int) -> int:
 
 def _prepare(process: UserProcess, _: object) -> None:
     process.prepare()
+
+
+def _times(rows: Tensor, matrices: Tensor) -> Tensor:
+    """Rows [C, d] times their matrices [U, d, d]; U is 1 or C."""
+    if matrices.shape[0] == 1:
+        return rows @ matrices[0]
+    return torch.matmul(rows.unsqueeze(1), matrices).squeeze(1)
 
 
 def _inverse(matrix: Tensor) -> Tensor:

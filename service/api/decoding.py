@@ -27,12 +27,14 @@ class _Candidate(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     features: Any = None
 
 
-def _decoder(candidate: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
-    fields = [("candidates", list[candidate]), *((name, Any, msgspec.UNSET) for name in RankOptions.model_fields)]  # type: ignore[valid-type]
-    return msgspec.json.Decoder(msgspec.defstruct("_Body", fields, forbid_unknown_fields=True))
+def _decoder(candidates: Any) -> msgspec.json.Decoder[Any]:
+    fields: list[tuple[str, Any, Any]] = [(name, Any, msgspec.UNSET) for name in RankOptions.model_fields]
+    return msgspec.json.Decoder(
+        msgspec.defstruct("_Body", [("candidates", candidates), *fields], forbid_unknown_fields=True)
+    )
 
 
-_PLAIN, _ANY = _decoder(_Plain), _decoder(_Candidate)
+_PLAIN, _ANY = _decoder(list[_Plain]), _decoder(list[_Candidate])
 _FEATURES: TypeAdapter[dict[str, Any]] = TypeAdapter(Features, config=ConfigDict(strict=True))
 
 

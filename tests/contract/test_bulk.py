@@ -20,7 +20,7 @@ OWNERS = ("a", "b", "zoë", "a", "longer name", "")
 
 
 def knowledge(owner: str, *, rows: int = 1, dim: int = DIM, space: str = SPACE, codes: tuple[int, ...] = ()) -> bytes:
-    vectors = np.arange(rows * dim, dtype=np.float32).reshape(rows, dim) / 4 - len(owner)
+    vectors = (np.arange(rows * dim).reshape(rows, dim) / 4 - len(owner)).astype(np.float32)
     return KnowledgeRecord(owner, space, vectors, 5, 7 + len(owner), codes).pack("int8" if owner == "b" else "float16")
 
 

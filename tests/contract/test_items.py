@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.contract import items
 from models.contract.events import item_hash
 from models.contract.items import ItemRecord, ItemTable, item_statistics
 from models.contract.knowledge import RecordError
@@ -98,6 +100,20 @@ def test_the_lookup_by_hash_keeps_the_shape_and_covers_both_ends() -> None:
     assert held.rows_of_hashes(ends).tolist() == [[0, 0]]
     hashes = np.array([item_hash(one) for one in held.ids[1:]], np.uint64)
     assert held.rows_of_hashes(hashes).tolist() == list(range(1, 101))
+
+
+@pytest.mark.parametrize("hashed", [hash, len, lambda one: hash(one) % 512, lambda one: 2**62 + len(one) % 2], ids=str)
+def test_ids_that_collide_are_told_apart(monkeypatch: pytest.MonkeyPatch, hashed: Callable[[str], int]) -> None:
+    monkeypatch.setattr(
+        items,
+        "_hashes",
+        lambda ids: np.fromiter(((hash(one) if one[:1] == "?" else hashed(one)) for one in ids), np.int64),
+    )
+    held = table(*(f"item {number}" for number in range(2000)))
+    random = np.random.default_rng(0)
+    wanted = random.integers(0, 2000, 700)
+    asked = [f"item {at}" for at in wanted.tolist()]
+    assert held.rows_of([*asked, "?unknown"]).tolist() == [*(wanted + 1).tolist(), 0]
 
 
 def test_row_zero_is_the_unknown_item() -> None:

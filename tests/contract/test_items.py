@@ -102,7 +102,11 @@ def test_the_lookup_by_hash_keeps_the_shape_and_covers_both_ends() -> None:
     assert held.rows_of_hashes(hashes).tolist() == list(range(1, 101))
 
 
-@pytest.mark.parametrize("hashed", [hash, len, lambda one: hash(one) % 512, lambda one: 2**62 + len(one) % 2], ids=str)
+@pytest.mark.parametrize(
+    "hashed",
+    [hash, len, lambda one: hash(one) % 512, lambda one: 2**62 + len(one) % 2],
+    ids=["as they are", "lengths", "512 values", "two values"],
+)
 def test_ids_that_collide_are_told_apart(monkeypatch: pytest.MonkeyPatch, hashed: Callable[[str], int]) -> None:
     monkeypatch.setattr(
         items,

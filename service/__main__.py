@@ -44,6 +44,7 @@ def main() -> int:
         log_config=None,
         log_level=settings.log_level,
         server_header=False,
+        proxy_headers=False,  # nobody here asks who called
         timeout_graceful_shutdown=10,
     )
     server = uvicorn.Server(config)

@@ -1,125 +1,63 @@
-"""Ours, plain FastAPI and the bare model side by side, in alternating order, on pinned cores.
+"""Ours, others' servers and the bare model side by side, in alternating order, on pinned cores.
 
-The server has core 0; Redis and the load have core 1. usage: python -m bench.serving.run [--rounds 5] [--seconds 5]
+usage: python -m bench.serving.run [--rounds 5] [--seconds 5] [--peers var/bench-env/bin/python]
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
-import os
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import httpx2
-import redis
+from bench.serving.installed import COUNTS
+from bench.serving.open_loop import arriving
+from bench.serving.servers import LOAD_CORE, SERVER_CORE, Installed, all_of, installed, measured, ours, pinned
+from bench.serving.world import World
 
-from bench.serving.installed import COUNTS, lay_out
-from bench.serving.world import World, publish_world
-from models.contract.keys import Keys
-from models.embedded import embedded_redis
-from offline.publish.connection import Store
-
-SERVER_CORE, LOAD_CORE = 0, 1
 KINDS = ("top50", "all")
+SHARE = 0.6
+Measured = dict[str, float]
 
 
-def pinned(core: int, *command: str) -> list[str]:
-    return ["taskset", "-c", str(core), *command]
-
-
-@contextmanager
-def server(command: list[str], environment: dict[str, str], port: int, path: str) -> Iterator[str]:
-    """A server process on core 0, once it answers."""
-    process = subprocess.Popen(pinned(SERVER_CORE, *command), env={**os.environ, **environment})
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while not answers(url + path):
-            if process.poll() is not None:
-                raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}")
-            time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx2.get(url, timeout=1.0).status_code == 200
-    except httpx2.TransportError:
-        return False
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def measured(command: list[str], core: int) -> dict[str, float]:
-    ended = subprocess.run(pinned(core, sys.executable, "-m", *command), check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
-    return found
-
-
-def compare(
-    world: World, rounds: int, seconds: float, connections: int
-) -> dict[str, dict[str, list[dict[str, float]]]]:
-    """Results by case ("500 top50") and server."""
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        folder = Path(scratch)
-        url = stack.enter_context(embedded_redis(folder / "valkey"))
-        client = stack.enter_context(redis.Redis.from_url(url))
-        info: Any = client.info("server")
-        os.sched_setaffinity(int(info["process_id"]), {LOAD_CORE})
-        for name in ("artifacts", "plain"):
-            (folder / name).mkdir()
-        store = Store(client, Keys("lorank"), folder / "artifacts", url)
-        publish_world(world, store, folder / "jobs")
-        asyncio.run(lay_out(world, store, url, folder / "plain"))
-        servers = {}
-        port = free_port()
-        ours = {
-            "LORANK_REDIS_URL": url, "LORANK_ARTIFACTS": str(store.artifacts), "LORANK_PORT": str(port),
-            "LORANK_DEFAULT_DEADLINE_MS": "5000",
-        }  # fmt: skip
-        started = server([sys.executable, "-m", "service"], ours, port, "/readyz")
-        servers["ours"] = stack.enter_context(started) + "/v1/rank"
-        port = free_port()
-        plain = [sys.executable, "-m", "uvicorn", "bench.serving.plain:app", "--port", str(port), "--no-access-log"]
-        plain += ["--loop", "uvloop", "--http", "httptools", "--log-level", "warning"]
-        started = server(plain, {"PLAIN": str(folder / "plain"), "PLAIN_REDIS": url}, port, "/docs")
-        servers["plain FastAPI"] = stack.enter_context(started) + "/rank"
-        found: dict[str, dict[str, list[dict[str, float]]]] = {}
+def compare(world: Installed, rounds: int, seconds: float, connections: int) -> dict[str, dict[str, list[Measured]]]:
+    """Closed-loop results by case ("500 top50") and server."""
+    found: dict[str, dict[str, list[Measured]]] = {}
+    with ExitStack() as stack:
+        urls = all_of(world, stack)
         for number in range(rounds):
             for count in COUNTS:
-                names = [*servers, "bare"]
+                names = [*urls, "bare"]
                 for name in names if number % 2 == 0 else reversed(names):
                     if name == "bare":
-                        one = measured(
-                            ["bench.serving.bare", str(folder / "plain"), str(count), str(seconds)], SERVER_CORE
-                        )
+                        one = measured(["bench.serving.bare", str(world.folder), str(count), str(seconds)], SERVER_CORE)
                         for kind in KINDS:
                             found.setdefault(f"{count} {kind}", {}).setdefault(name, []).append(one)
                         continue
                     for kind in KINDS:
-                        bodies = str(folder / "plain" / f"bodies-{count}-{kind}.jsonl")
+                        bodies = str(world.folder / f"bodies-{count}-{kind}.jsonl")
                         one = measured(
-                            ["bench.serving.closed", servers[name], bodies, str(connections), str(seconds)], LOAD_CORE
+                            ["bench.serving.closed", urls[name], bodies, str(connections), str(seconds)], LOAD_CORE
                         )
-                        assert not one["errors"], (name, one)
+                        if one["errors"]:
+                            raise RuntimeError(f"{name} failed {one['errors']} requests")
                         found.setdefault(f"{count} {kind}", {}).setdefault(name, []).append(one)
-        return found
+    return found
+
+
+def tails(
+    world: Installed, peaks: dict[int, float], k6: Path, seconds: float, share: float = 0.6
+) -> dict[int, Measured]:
+    """Open-loop results of ours by number of candidates, at a share of the peak load."""
+    with ours(world) as url:
+        return {
+            count: arriving(
+                pinned(LOAD_CORE, str(k6)), url, world.folder / f"bodies-{count}-top50.jsonl",
+                rate=SHARE * peak, seconds=seconds,
+            )
+            for count, peak in peaks.items()
+        }  # fmt: skip
 
 
 def main() -> None:
@@ -128,9 +66,29 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--architecture", choices=["lifelong", "din"], default="lifelong")
+    parser.add_argument("--peers", type=Path, help="Python of an environment with bench/requirements.txt")
+    parser.add_argument("--open-seconds", type=float, default=20.0)
     wanted = parser.parse_args()
-    world = World(architecture=wanted.architecture)
-    found = compare(world, wanted.rounds, wanted.seconds, wanted.connections)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        world = stack.enter_context(installed(World(architecture=wanted.architecture), scratch, wanted.peers))
+        found = compare(world, wanted.rounds, wanted.seconds, wanted.connections)
+        tell(found)
+        if not wanted.peers:
+            return
+        peaks = {
+            count: statistics.median(one["requests_per_second"] for one in found[f"{count} top50"]["ours"])
+            for count in COUNTS
+        }
+        for count, one in tails(world, peaks, wanted.peers.parent / "k6", wanted.open_seconds).items():
+            print(
+                f"{count} top50, {SHARE * peaks[count]:.0f}/s: p50 {one['p50']:.2f} ms, p99 {one['p99']:.2f} "
+                f"({one['p99'] / one['p50']:.1f} p50), p99.9 {one['p99.9']:.2f}, max {one['max']:.2f}; "
+                f"{one['requests']:.0f} requests, {one['failed']:.0f} failed, {one['dropped']:.0f} not sent"
+            )
+
+
+def tell(found: dict[str, dict[str, list[Measured]]]) -> None:
     for case, results in found.items():
         bare = [one["requests_per_second"] for one in results["bare"]]
         for name, each in results.items():

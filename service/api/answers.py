@@ -1,10 +1,10 @@
-"""Answers as bytes. The hot path writes JSON with orjson and never validates what the domain already typed."""
+"""Answers as bytes. The hot path writes JSON with msgspec and never validates what the domain already typed."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import orjson
+import msgspec
 from starlette.responses import Response
 
 from service.errors import ServiceError, http_status
@@ -12,21 +12,31 @@ from service.ranking.types import RankAnswer
 
 REQUEST_ID_HEADER = "X-Request-Id"
 
+_ENCODER = msgspec.json.Encoder()
+
 
 def json_response(document: Any, request_id: str | None = None, status: int = 200) -> Response:
     headers = None if request_id is None else {REQUEST_ID_HEADER: request_id}
-    return Response(orjson.dumps(document), status, headers, "application/json")
+    return Response(_ENCODER.encode(document), status, headers, "application/json")
+
+
+class _Explained(msgspec.Struct, gc=False):
+    score_without_knowledge: float
+
+
+class _Item(msgspec.Struct, gc=False, omit_defaults=True):
+    id: str
+    score: float
+    rank: int
+    explain: _Explained | None = None
 
 
 def rank_document(answer: RankAnswer) -> dict[str, Any]:
     """The wire shape of an answer."""
-    items: list[dict[str, Any]] = [
-        {"id": item_id, "score": score, "rank": rank}
-        for rank, (item_id, score) in enumerate(zip(answer.ids, answer.scores, strict=True), start=1)
-    ]
+    items = list(map(_Item, answer.ids, answer.scores, range(1, len(answer.ids) + 1)))
     if answer.without_knowledge is not None:
         for item, score in zip(items, answer.without_knowledge, strict=True):
-            item["explain"] = {"score_without_knowledge": score}
+            item.explain = _Explained(score)
     model = answer.manifest.model
     return {
         "request_id": answer.request_id,

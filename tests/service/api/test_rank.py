@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import orjson
 import pytest
 import redis
 
@@ -181,7 +181,7 @@ async def test_null_is_as_if_absent(service: Running) -> None:
 
 async def test_the_clock_starts_when_the_headers_arrive(service: Running) -> None:
     async def upload(**more: Any) -> AsyncIterator[bytes]:
-        raw = orjson.dumps({"user_id": "u", "candidates": [{"id": "a"}]} | more)
+        raw = json.dumps({"user_id": "u", "candidates": [{"id": "a"}]} | more).encode()
         yield raw[:10]
         await asyncio.sleep(0.2)
         yield raw[10:]

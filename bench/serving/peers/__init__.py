@@ -1,0 +1,1 @@
+"""Serving frameworks around the plain model. They run in an environment of their own (bench/requirements.txt)."""

@@ -26,6 +26,7 @@ from service.features.users import RedisUserFeatures
 from service.ranking.ranker import Ranker
 from service.release import Releases
 from service.reranking.none import NoReranker
+from service.scoring.scorers import PartialScorer
 from service.settings import Settings, SettingsError
 from service.telemetry import Telemetry
 
@@ -144,6 +145,7 @@ def status_document(
             "spaces": {space.key: space.fingerprint for space in release.spaces},
             "loaded_at": release.loaded_at,
             "swap_ms": release.swap_ms,
+            "in_parts": isinstance(release.scorer, PartialScorer),
         },
         "refused": None
         if refusal is None

@@ -27,7 +27,7 @@ from service.features.connection import RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.ranking.types import Release, Sample
 from service.scoring.onnx import OnnxModel, load_model
-from service.scoring.scorers import PartialScorer, WholeScorer
+from service.scoring.scorers import INLINE_SECONDS, PartialScorer, WholeScorer
 from service.telemetry import Telemetry
 
 POLL_TIMEOUT_SECONDS = 2.0
@@ -239,10 +239,19 @@ class Releases:
 
 
 def _warm(model: OnnxModel, table: ItemTable) -> WholeScorer | PartialScorer:
-    """The model on a table, once it has scored slates of several lengths for a user without history. ScoringError if it
-    cannot."""
+    """The model on a table, once it has scored slates of several lengths for a user without history, which also tells
+    how many candidates it scores in a moment. ScoringError if it cannot."""
     scorer = model.on(table)
     user = UserBatch.single(model.artifact.feature_schema, table, {}, np.zeros(0, EVENT_DTYPE), {})
     for count in WARM_COUNTS:
-        scorer.run(Sample(user, np.arange(count, dtype=np.int64) % len(table)))
+        sample = Sample(user, np.arange(count, dtype=np.int64) % len(table))
+        seconds = min(_seconds(scorer, sample) for _ in range(3))
+        if seconds < INLINE_SECONDS:
+            scorer.inline = int(count * INLINE_SECONDS / seconds)
     return scorer
+
+
+def _seconds(scorer: WholeScorer | PartialScorer, sample: Sample) -> float:
+    start = time.perf_counter()
+    scorer.run(sample)
+    return time.perf_counter() - start

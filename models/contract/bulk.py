@@ -11,6 +11,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -61,15 +62,17 @@ def knowledge_rows(blobs: Sequence[bytes | None], owners: Sequence[str], space: 
     found = [KnowledgeRows(np.zeros(0, np.int64), np.zeros((0, dim), np.float32), np.zeros(0, np.int64))]
     for at, matrix, names in _alike(blobs, owners, _KNOWLEDGE.itemsize + _CRC):
         head = np.ascontiguousarray(matrix[:, : _KNOWLEDGE.itemsize]).view(_KNOWLEDGE)[:, 0]
-        for code, dtype in knowledge.DTYPES.items():
-            owner = matrix.shape[1] - _KNOWLEDGE.itemsize - _CRC - dim * dtype.itemsize
+        for code, codes in product(knowledge.DTYPES, np.unique(head["codes"]).tolist()):
+            dtype = knowledge.DTYPES[code]
+            owner = matrix.shape[1] - _KNOWLEDGE.itemsize - _CRC - 2 * codes - dim * dtype.itemsize
             right = (head["magic"] == knowledge.MAGIC) & (head["version"] == knowledge.VERSION)
             right &= (head["dtype"] == code) & (head["rows"] == 1) & (head["dim"] == dim)
-            right &= (head["codes"] == 0) & (head["owner"] == owner) & _is(matrix[:, 32:40], bytes.fromhex(space))
+            right &= (head["codes"] == codes) & (head["owner"] == owner) & _is(matrix[:, 32:40], bytes.fromhex(space))
             if owner < 0 or not right.any():
                 continue
             right &= _is_of(matrix, _KNOWLEDGE.itemsize, owner, names)
-            values = np.ascontiguousarray(matrix[right, _KNOWLEDGE.itemsize + owner : -_CRC]).view(dtype)
+            values_at = _KNOWLEDGE.itemsize + owner + 2 * codes
+            values = np.ascontiguousarray(matrix[right, values_at:-_CRC]).view(dtype)
             vectors = values.astype(np.float32)
             if code == 1:
                 vectors *= head["scale"][right, None]

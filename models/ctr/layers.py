@@ -44,6 +44,7 @@ class MLP(nn.Sequential):
 
     def of_normed(self, norm: nn.LayerNorm, parts: Sequence[Tensor]) -> Tensor:
         """``self(norm(torch.cat(parts, dim=1)))`` of parts [n, ..], some of which may have one row that stands for n.
+        Nothing is dropped.
 
         Given mean and deviation of a row, LayerNorm (arXiv 1607.06450) is affine and joins the linear function, of
         which the mean is one more column, and what the shared rows give another. A shared row is then paid for once:
@@ -65,7 +66,8 @@ class MLP(nn.Sequential):
             more, further = _sums(one)
             total, squares = total + more, squares + further
         mean = total / weight.shape[1]
-        deviation = torch.sqrt(squares / weight.shape[1] - mean * mean + norm.eps)
+        variance = squares / weight.shape[1] - mean * mean
+        deviation = torch.sqrt(variance.clamp(min=0.0) + norm.eps)  # rounding may have left less than nothing
         rows = [deviation, mean, *(one for one, _ in own)]
         taken = [(first.weight @ norm.bias + first.bias).unsqueeze(0), -weight.sum(dim=1).unsqueeze(0)]
         taken += [rows for _, rows in own]

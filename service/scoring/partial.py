@@ -24,6 +24,9 @@ ITEM_ROWS, HISTORY_ROWS = "item_rows", "history_rows"
 NARROW = 64
 """Values of up to so many numbers a row lie side by side in one column, so that a row costs one place in memory."""
 
+_SMALL_BYTES = 4096
+"""Constants up to here may be shapes and axes, which inference reads."""
+
 _AXES = ("lorank/axis0", "lorank/axis1", "lorank/axis2")
 """Constants of every part, each its number."""
 
@@ -59,7 +62,21 @@ def cut(content: bytes) -> Parts:
     model = onnx.load_model_from_string(content)
     if model.functions or any(map(_branches, model.graph.node)):
         raise UncutError("the graph has functions or branches")
-    return _Cut(model, shape_inference.infer_shapes(model, data_prop=True).graph).parts()
+    return _Cut(model, _inferred(model)).parts()
+
+
+def _inferred(model: ModelProto) -> GraphProto:
+    """The graph with the shapes of its values. Weights are left out of what is inferred: copying them would hold the
+    interpreter's lock, and with it the requests that are being served."""
+    graph = model.graph
+    small = [one for one in graph.initializer if one.ByteSize() <= _SMALL_BYTES]
+    large = [one for one in graph.initializer if one.ByteSize() > _SMALL_BYTES]
+    weights = [helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in large]
+    stub = helper.make_graph(
+        graph.node, "shapes", [*graph.input, *weights], graph.output, small, value_info=graph.value_info
+    )
+    shapes = helper.make_model(stub, opset_imports=model.opset_import, ir_version=model.ir_version)
+    return shape_inference.infer_shapes(shapes, data_prop=True).graph
 
 
 def _branches(node: NodeProto) -> bool:
@@ -86,9 +103,10 @@ class _Cut:
     """Walks from the score backwards. A value that only single rows of one side need is on the cut, unless its shape
     says otherwise; what is on the way is the third graph."""
 
-    def __init__(self, model: ModelProto, graph: GraphProto) -> None:
+    def __init__(self, model: ModelProto, inferred: GraphProto) -> None:
+        graph = model.graph
         self._model, self._graph = model, graph
-        infos: Sequence[ValueInfoProto] = (*graph.value_info, *graph.input, *graph.output)
+        infos: Sequence[ValueInfoProto] = (*inferred.value_info, *graph.input, *graph.output)
         self._info = {one.name: one for one in infos}
         self._constants = {one.name: one for one in graph.initializer}
         self._made_by = {name: node for node in graph.node for name in node.output if name}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,11 @@ from service.scoring.partial import HISTORY_ROWS, ITEM_ROWS, Parts, Side
 OUTPUT = "score"
 
 INLINE_CANDIDATES = 256
-INLINE_CANDIDATES_IN_PARTS = 1000
-"""Up to here a run is shorter than what moving it to a thread costs; beyond, it would hold up other requests."""
+INLINE_SECONDS = 0.001
+"""A run that is shorter than this, or as short as one of so many candidates if nobody knows better, costs less than
+moving it to a thread; a longer one would hold up other requests."""
 
-CHUNK = 8192
+CHUNK = 2048
 """Items whose columns one run computes."""
 
 Columns = dict[str, "np.ndarray[Any, Any]"]
@@ -51,10 +52,12 @@ class WholeScorer:
         self._session = session
         self._artifact = artifact
         self._table = table
+        self.inline = INLINE_CANDIDATES
 
     async def score(self, sample: Sample) -> FloatArray:
-        """See the port. Long slates run in a thread, where onnxruntime releases the interpreter lock."""
-        if len(sample.rows) <= INLINE_CANDIDATES:
+        """See the port. Slates of more than ``inline`` run in a thread, where onnxruntime releases the interpreter
+        lock."""
+        if len(sample.rows) <= self.inline:
             return self.run(sample)
         return await asyncio.to_thread(self.run, sample)
 
@@ -75,12 +78,18 @@ class SideSession:
     """What computes the columns of one side of a model in parts."""
 
     session: onnxruntime.InferenceSession
-    side: Side
+    inputs: tuple[str, ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, side: Side, session: Callable[[bytes], onnxruntime.InferenceSession]) -> SideSession:
+        return cls(session(side.graph), side.inputs, side.columns)
 
     def columns(self, tensors: Tensors) -> Columns:
-        """Columns, by the names that the rest of the model takes them by, of rows of inputs."""
-        found = self.session.run(list(self.side.columns), {name: tensors[name] for name in self.side.inputs})
-        return dict(zip(self.side.columns, found, strict=True))
+        """Columns, by the names that the rest of the model takes them by, of rows of inputs. ScoringError as in the
+        port."""
+        found = _answers(self.session, self.names, {name: tensors[name] for name in self.inputs})
+        return dict(zip(self.names, found, strict=True))
 
     def of_table(self, table: ItemTable, encode: Callable[[ItemTable, IntArray], Tensors]) -> Columns:
         """Columns of all rows of a table."""
@@ -105,10 +114,10 @@ class PartSessions:
 
     @classmethod
     def of(cls, parts: Parts, session: Callable[[bytes], onnxruntime.InferenceSession]) -> PartSessions:
-        history = None if parts.history is None else SideSession(session(parts.history.graph), parts.history)
+        history = None if parts.history is None else SideSession.of(parts.history, session)
         rest = session(parts.rest)
         takes = tuple(one.name for one in rest.get_inputs())
-        return cls(SideSession(session(parts.items.graph), parts.items), history, rest, takes)
+        return cls(SideSession.of(parts.items, session), history, rest, takes)
 
 
 class PartialScorer:
@@ -124,33 +133,51 @@ class PartialScorer:
         self._table = table
         self._items = parts.items.of_table(table, lambda table, rows: _item_tensors(ItemBatch.gather(table, rows)))
         self._history = parts.history.of_table(table, _history_tensors) if parts.history else {}
+        self.inline = INLINE_CANDIDATES
 
     async def score(self, sample: Sample) -> FloatArray:
-        """See the port. Long slates run in a thread, where onnxruntime releases the interpreter lock."""
-        if len(sample.rows) <= INLINE_CANDIDATES_IN_PARTS:
+        """See the port. Slates of more than ``inline``, or whose columns have to be computed, run in a thread, where
+        onnxruntime releases the interpreter lock."""
+        if len(sample.rows) <= (self.inline if sample.knowledge else min(self.inline, INLINE_CANDIDATES)):
             return self.run(sample)
         return await asyncio.to_thread(self.run, sample)
 
     def run(self, sample: Sample) -> FloatArray:
         """float32 [C], in the calling thread. ScoringError as in the port."""
         feed: dict[str, Any] = encode_users(self._schema, sample.user, self._parts.takes)
-        history, history_rows = self._history, sample.user.history_rows[0]
-        items, item_rows = self._items, sample.rows
-        if not sample.knowledge:
+        if sample.knowledge:
+            feed.update(self._history)
+            feed[HISTORY_ROWS] = sample.user.history_rows[0]
+        else:
             feed.update(without_knowledge(feed))
-            if self._parts.history is not None:
-                tensors = encode_histories(self._table, sample.user)
-                history = self._parts.history.columns(tensors | without_knowledge(tensors))
-                history_rows = np.arange(len(history_rows))
-        if not sample.knowledge or sample.described is not None:
+            feed.update(self._history_without_knowledge(sample))
+            feed[HISTORY_ROWS] = np.arange(sample.user.history_rows.shape[1])
+        if sample.knowledge and sample.described is None:
+            feed.update(self._items)
+            feed[ITEM_ROWS] = sample.rows
+        else:
+            feed.update(self._items_of(sample))
+            feed[ITEM_ROWS] = np.arange(len(sample.rows))
+        return _scores(self._parts.rest, {name: feed[name] for name in self._parts.takes}, len(sample.rows))
+
+    def _history_without_knowledge(self, sample: Sample) -> Columns:
+        if self._parts.history is None:
+            return {}
+        tensors = encode_histories(self._table, sample.user)
+        return self._parts.history.columns(tensors | without_knowledge(tensors))
+
+    def _items_of(self, sample: Sample) -> Columns:
+        """Columns of the candidates, computed where they are not those of the table."""
+        if not sample.knowledge:
             tensors = _item_tensors(_items(self._table, sample))
-            if not sample.knowledge:
-                tensors.update(without_knowledge(tensors))
-            items, item_rows = self._parts.items.columns(tensors), np.arange(len(item_rows))
-        feed.update(items)
-        feed.update(history)
-        feed[ITEM_ROWS], feed[HISTORY_ROWS] = item_rows, history_rows
-        return _scores(self._parts.rest, {name: feed[name] for name in self._parts.takes}, len(item_rows))
+            return self._parts.items.columns(tensors | without_knowledge(tensors))
+        assert sample.described is not None
+        positions, fields = sample.described
+        described = Sample(sample.user, sample.rows[positions], (np.arange(len(positions)), fields))
+        found = {name: column[sample.rows] for name, column in self._items.items()}
+        for name, rows in self._parts.items.columns(_item_tensors(_items(self._table, described))).items():
+            found[name][positions] = rows
+        return found
 
 
 def _items(table: ItemTable, sample: Sample) -> ItemBatch:
@@ -173,12 +200,19 @@ def _history_tensors(table: ItemTable, rows: IntArray) -> Tensors:
     return {name: column[None] for name, column in zip(HISTORY_ITEM_INPUTS, items.values(), strict=True)}
 
 
-def _scores(session: onnxruntime.InferenceSession, feed: Mapping[str, Any], count: int) -> FloatArray:
+def _answers(
+    session: onnxruntime.InferenceSession, outputs: Sequence[str], feed: Mapping[str, Any]
+) -> list[np.ndarray[Any, Any]]:
     try:
-        (scores,) = session.run([OUTPUT], feed)
+        found: list[np.ndarray[Any, Any]] = session.run(list(outputs), feed)
     except Exception as error:  # onnxruntime has no common exception class
         log.exception("the model failed")
         raise ScoringError(str(error)) from error
+    return found
+
+
+def _scores(session: onnxruntime.InferenceSession, feed: Mapping[str, Any], count: int) -> FloatArray:
+    (scores,) = _answers(session, [OUTPUT], feed)
     if scores.shape != (count,) or not np.isfinite(scores).all():
         log.error("the model gave scores of shape %s for %d candidates, or not finite", scores.shape, count)
         raise ScoringError("scores are not one finite number per candidate")

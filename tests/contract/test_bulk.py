@@ -16,6 +16,9 @@ from models.contract.knowledge import KnowledgeRecord, RecordError
 from tests.contract.golden import OTHER_SPACE, SCHEMA, SPACE
 
 DIM = 3
+CHANGES = (
+    {}, {}, {}, {"rows": 2}, {"dim": 2}, {"space": OTHER_SPACE}, {"codes": (1,)}, {"codes": (3, 2**16 - 1)}
+)  # fmt: skip
 OWNERS = ("a", "b", "zoë", "a", "longer name", "")
 
 
@@ -57,7 +60,7 @@ def knowledge_blobs(draw: st.DrawFn) -> tuple[list[bytes | None], list[str]]:
     blobs = []
     for owner in owners:
         named = draw(st.sampled_from((owner, owner, owner, *OWNERS)))
-        changes = draw(st.sampled_from(({}, {}, {}, {"rows": 2}, {"dim": 2}, {"space": OTHER_SPACE}, {"codes": (1,)})))
+        changes = draw(st.sampled_from(CHANGES))
         blobs.append(harmed(draw, knowledge(named, **changes)))  # type: ignore[arg-type]
     return blobs, owners
 
@@ -84,7 +87,7 @@ def test_knowledge_is_read_as_one_by_one(given: tuple[list[bytes | None], list[s
             record = KnowledgeRecord.unpack(blob or b"", owner, SPACE)
         except RecordError:
             continue
-        if record.vectors.shape == (1, DIM) and not record.codes:
+        if record.vectors.shape == (1, DIM):
             expected[at] = (record.vectors[0].tobytes(), record.expires_at)
     found = {
         at: (vector.tobytes(), expires)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from models.contract.events import EVENT_DTYPE
 from models.contract.items import ItemTable
 from service.errors import ScoringError
 from service.ranking.types import Sample
-from service.scoring.onnx import OnnxModel, load_model
-from service.scoring.scorers import INLINE_CANDIDATES, INLINE_CANDIDATES_IN_PARTS, WholeScorer
+from service.scoring.onnx import OnnxModel, _in_parts, _rehearsal, load_model
+from service.scoring.scorers import INLINE_CANDIDATES, PartialScorer, PartSessions, WholeScorer
+from tests.models.test_export import export_of
+from tests.models.tiny import ALL
 from tests.service.tiny import ITEMS, score_of
 from tests.service.tiny_model import (
     BARE_SCHEMA,
@@ -61,7 +64,7 @@ def _loaded(folder: Path, content: bytes, **changes: object) -> OnnxModel:
     return load_model(folder, _release(content, **changes), 1)
 
 
-@pytest.mark.parametrize("count", [1, 2, INLINE_CANDIDATES, INLINE_CANDIDATES + 1, INLINE_CANDIDATES_IN_PARTS + 1])
+@pytest.mark.parametrize("count", [1, 2, INLINE_CANDIDATES, INLINE_CANDIDATES + 1, 2000])
 async def test_scores_follow_the_candidates(tmp_path: Path, count: int) -> None:
     model = _loaded(tmp_path, model_bytes())
     assert model.artifact == artifact_manifest()
@@ -75,12 +78,27 @@ def _session(folder: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(folder / "m.onnx"))
 
 
-@pytest.mark.parametrize("count", [1, INLINE_CANDIDATES_IN_PARTS + 1])
+@pytest.mark.parametrize("count", [1, INLINE_CANDIDATES + 1])
 async def test_a_failing_run_is_a_scoring_error(tmp_path: Path, count: int) -> None:
     model = _loaded(tmp_path, model_bytes(user_rows=1))
     for scorer in (model.on(TABLE), WholeScorer(_session(tmp_path), model.artifact, TABLE)):
         with pytest.raises(ScoringError):
             await scorer.score(_sample(count, {"gender": "F"}))
+
+
+@pytest.mark.parametrize("side", ["items", "history"])
+async def test_failing_columns_are_a_scoring_error(tmp_path: Path, side: str) -> None:
+    _, manifest, content = export_of(("lifelong", "target"), ALL)
+    session = onnxruntime.InferenceSession(content)
+    parts = _in_parts(content, session, manifest, 1)
+    assert isinstance(parts, PartSessions)
+    table, samples = _rehearsal(manifest)
+    broken = replace(getattr(parts, side), names=("nothing",))
+    scorer = PartialScorer(parts, manifest, table)
+    scorer._parts = replace(parts, **{side: broken})
+    without = next(one for one in samples if not one.knowledge)
+    with pytest.raises(ScoringError, match="nothing"):
+        await scorer.score(without)
 
 
 async def test_scores_that_are_not_numbers_are_a_scoring_error(tmp_path: Path) -> None:

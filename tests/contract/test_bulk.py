@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from models.contract.knowledge import KnowledgeRecord, RecordError
 from tests.contract.golden import OTHER_SPACE, SCHEMA, SPACE
 
 DIM = 3
-CHANGES = (
+CHANGES: tuple[dict[str, Any], ...] = (
     {}, {}, {}, {"rows": 2}, {"dim": 2}, {"space": OTHER_SPACE}, {"codes": (1,)}, {"codes": (3, 2**16 - 1)}
 )  # fmt: skip
 OWNERS = ("a", "b", "zoë", "a", "longer name", "")
@@ -61,7 +62,7 @@ def knowledge_blobs(draw: st.DrawFn) -> tuple[list[bytes | None], list[str]]:
     for owner in owners:
         named = draw(st.sampled_from((owner, owner, owner, *OWNERS)))
         changes = draw(st.sampled_from(CHANGES))
-        blobs.append(harmed(draw, knowledge(named, **changes)))  # type: ignore[arg-type]
+        blobs.append(harmed(draw, knowledge(named, **changes)))
     return blobs, owners
 
 

@@ -81,8 +81,9 @@ def peer(name: str, world: Installed) -> Iterator[str]:
         "LitServe": [python, "-m", "bench.serving.peers.lit", port],
     }
     environment = {
-        "PLAIN": str(world.folder), "PLAIN_REDIS": world.url, "PYTHONPATH": os.getcwd(),
-        "BENTOML_DO_NOT_TRACK": "1", "BENTOML_HOME": str(world.folder / "bentoml"),
+        "PLAIN": str(world.folder), "PLAIN_REDIS": world.url, "PYTHONPATH": os.getcwd(), "BENTOML_DO_NOT_TRACK": "1",
+        "BENTOML_HOME": str(world.folder / "bentoml"),
+        "BENTOML_CONFIG_OPTIONS": "api_server.logging.access.enabled=false",
     }  # fmt: skip
     path = {"plain FastAPI": "/docs", "BentoML": "/readyz", "LitServe": "/health"}[name]
     with _server(commands[name], environment, int(port), path) as url:

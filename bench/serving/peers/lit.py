@@ -3,8 +3,7 @@
 usage: PLAIN=FOLDER PLAIN_REDIS=URL python -m bench.serving.peers.lit PORT
 """
 
-from __future__ import annotations
-
+# Not "from __future__ import annotations": LitServe hands the annotation itself to FastAPI.
 import os
 import sys
 from pathlib import Path

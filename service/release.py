@@ -27,7 +27,7 @@ from service.features.connection import RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.ranking.types import Release, Sample
 from service.scoring.onnx import OnnxModel, load_model
-from service.scoring.scorers import INLINE_SECONDS, PartialScorer, WholeScorer
+from service.scoring.scorers import INLINE_SECONDS, OnnxScorer
 from service.telemetry import Telemetry
 
 POLL_TIMEOUT_SECONDS = 2.0
@@ -238,11 +238,12 @@ class Releases:
         self._telemetry.releases_refused.inc()
 
 
-def _warm(model: OnnxModel, table: ItemTable) -> WholeScorer | PartialScorer:
+def _warm(model: OnnxModel, table: ItemTable) -> OnnxScorer:
     """The model on a table, once it has scored slates of several lengths for a user without history, which also tells
     how many candidates it scores in a moment. ScoringError if it cannot."""
     scorer = model.on(table)
     user = UserBatch.single(model.artifact.feature_schema, table, {}, np.zeros(0, EVENT_DTYPE), {})
+    scorer.inline = 0
     for count in WARM_COUNTS:
         sample = Sample(user, np.arange(count, dtype=np.int64) % len(table))
         seconds = min(_seconds(scorer, sample) for _ in range(3))
@@ -251,7 +252,7 @@ def _warm(model: OnnxModel, table: ItemTable) -> WholeScorer | PartialScorer:
     return scorer
 
 
-def _seconds(scorer: WholeScorer | PartialScorer, sample: Sample) -> float:
+def _seconds(scorer: OnnxScorer, sample: Sample) -> float:
     start = time.perf_counter()
     scorer.run(sample)
     return time.perf_counter() - start

@@ -12,7 +12,7 @@ import onnxruntime
 
 from bench.serving.plain_features import Layout, item_key, user_key
 from bench.serving.world import World
-from models.contract.encoding import ItemBatch, Tensors, encode
+from models.contract.encoding import ItemBatch, encode, encode_items
 from offline.publish.connection import Store
 from service.features.connection import RedisLink
 from service.features.users import RedisUserFeatures
@@ -66,12 +66,7 @@ def _write_items(release: Release, store: Store, layout: Layout) -> None:
     for at in range(1, len(release.table), 10_000):
         rows = np.arange(at, min(at + 10_000, len(release.table)))
         items = ItemBatch.gather(release.table, rows)
-        tensors: Tensors = {
-            "item_index": items.index,
-            "item_categorical": items.categorical,
-            "item_numeric": items.numeric,
-            "item_vectors": items.vectors,
-        }
+        tensors = encode_items(items)
         with store.redis.pipeline(transaction=False) as pipeline:
             for row, blob in zip(rows.tolist(), layout.pack_items(tensors), strict=True):
                 pipeline.set(item_key(release.table.ids[row]), blob)

@@ -10,25 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from bench.serving.plain_features import item_key, user_key
-from bench.serving.plain_model import PlainModel, Ranked
+from bench.serving.plain_model import Body, PlainModel, Ranked
 
 model = PlainModel(Path(os.environ["PLAIN"]))
 redis = Redis.from_url(os.environ["PLAIN_REDIS"])
 app = FastAPI()
-
-
-class Candidate(BaseModel):
-    id: str
-
-
-class Body(BaseModel):
-    user_id: str
-    candidates: list[Candidate]
-    top_k: int | None = None
 
 
 @app.post("/rank")

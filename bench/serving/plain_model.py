@@ -13,6 +13,16 @@ from pydantic import BaseModel
 from bench.serving.plain_features import Layout
 
 
+class Candidate(BaseModel):
+    id: str
+
+
+class Body(BaseModel):
+    user_id: str
+    candidates: list[Candidate]
+    top_k: int | None = None
+
+
 class Item(BaseModel):
     id: str
     score: float

@@ -27,12 +27,13 @@ _SEALED = 0x2144DF1C
 _KNOWLEDGE = np.dtype(
     [("magic", "S2"), ("version", "u1"), ("dtype", "u1"), ("rows", "<u2"), ("dim", "<u2"), ("codes", "u1"),
      ("reserved", "u1"), ("owner", "<u2"), ("scale", "<f4"), ("written_at", "<i8"), ("expires_at", "<i8"),
-     ("space", "S8")]
+     ("space", "<u8")]
 )  # fmt: skip
 _ITEM = np.dtype(
-    [("magic", "S2"), ("version", "u1"), ("reserved", "u1"), ("index", "<u4"), ("written_at", "<i8"), ("schema", "V8")]
+    [("magic", "S2"), ("version", "u1"), ("reserved", "u1"), ("index", "<u4"), ("written_at", "<i8"), ("schema", "<u8")]
 )
 _CRC = 4
+"""Beginnings of the records as their modules lay them out; a fingerprint of eight bytes is one number here."""
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -49,7 +50,8 @@ class KnowledgeRows:
 
 @dataclass(frozen=True, slots=True)
 class ItemRows:
-    """Records of items. ``at`` as above; index int64 [k], categorical int64 [k, S], numeric float32 [k, 3]."""
+    """Records of items. ``at`` int64 [k] are their positions among those asked for; index int64 [k], categorical int64
+    [k, S], numeric float32 [k, 3]."""
 
     at: IntArray
     index: IntArray
@@ -67,7 +69,7 @@ def knowledge_rows(blobs: Sequence[bytes | None], owners: Sequence[str], space: 
             owner = matrix.shape[1] - _KNOWLEDGE.itemsize - _CRC - 2 * codes - dim * dtype.itemsize
             right = (head["magic"] == knowledge.MAGIC) & (head["version"] == knowledge.VERSION)
             right &= (head["dtype"] == code) & (head["rows"] == 1) & (head["dim"] == dim)
-            right &= (head["codes"] == codes) & (head["owner"] == owner) & _is(matrix[:, 32:40], bytes.fromhex(space))
+            right &= (head["codes"] == codes) & (head["owner"] == owner) & (head["space"] == _number(space))
             if owner < 0 or not right.any():
                 continue
             right &= _is_of(matrix, _KNOWLEDGE.itemsize, owner, names)
@@ -94,7 +96,7 @@ def item_rows(blobs: Sequence[bytes | None], owners: Sequence[str], schema: Feat
     for at, matrix, names in _alike(blobs, owners, owner_at + _CRC):
         head = np.ascontiguousarray(matrix[:, : _ITEM.itemsize]).view(_ITEM)[:, 0]
         right = (head["magic"] == items.MAGIC) & (head["version"] == items.VERSION)
-        right &= _is(matrix[:, 16:24], bytes.fromhex(schema.fingerprint))
+        right &= head["schema"] == _number(schema.fingerprint)
         right &= _is_of(matrix, owner_at, matrix.shape[1] - owner_at - _CRC, names)
         categorical = np.ascontiguousarray(matrix[right, _ITEM.itemsize : numeric_at]).view("<i4")
         numeric = np.ascontiguousarray(matrix[right, numeric_at:owner_at]).view("<f4")
@@ -121,9 +123,8 @@ def _alike(
         yield np.asarray(at, np.int64), matrix, [owners[one].encode() for one in at]
 
 
-def _is(cells: Bytes, expected: bytes) -> npt.NDArray[np.bool_]:
-    equal: npt.NDArray[np.bool_] = (cells == np.frombuffer(expected, np.uint8)).all(axis=1)
-    return equal
+def _number(fingerprint: str) -> np.uint64:
+    return np.uint64(int.from_bytes(bytes.fromhex(fingerprint), "little"))
 
 
 def _is_of(matrix: Bytes, at: int, length: int, names: list[bytes]) -> npt.NDArray[np.bool_]:

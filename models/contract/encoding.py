@@ -137,10 +137,7 @@ def encode(
     tensors: Tensors = {
         **encode_users(schema, users, USER_INPUTS),
         **encode_histories(table, users),
-        "item_index": items.index,
-        "item_categorical": items.categorical,
-        "item_numeric": items.numeric,
-        "item_vectors": items.vectors,
+        **encode_items(items),
     }
     if not knowledge:
         tensors.update(without_knowledge(tensors))
@@ -175,6 +172,11 @@ def encode_histories(table: ItemTable, users: UserBatch) -> Tensors:
         "history_numeric": np.where(present[..., None], table.numeric[rows], np.float32(0.0)),
         "history_vectors": table.vectors[rows],
     }
+
+
+def encode_items(items: ItemBatch) -> Tensors:
+    """What candidates are to a model."""
+    return dict(zip(ITEM_INPUTS, (items.index, items.categorical, items.numeric, items.vectors), strict=True))
 
 
 def without_knowledge(tensors: Tensors) -> Tensors:

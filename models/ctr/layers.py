@@ -74,15 +74,15 @@ class MLP(nn.Sequential):
         if shared:
             rows.append(torch.ones_like(mean))
             taken.append(torch.stack([one @ rows for one, rows in shared]).sum(dim=0))
-        table = torch.cat(taken)
-        passed = torch.eye(table.shape[0], 1, device=table.device)  # the last column is the deviation
-        x = torch.addmm(F.pad(head[0] @ head[1], (0, 1)), torch.cat(rows, dim=1), torch.cat([table, passed], dim=1))
+        x = torch.addmm(F.pad(head[0] @ head[1], (0, 1)), torch.cat(rows, dim=1), _passing(torch.cat(taken), 0))
         for layer in later:
-            table = torch.cat([layer.weight.T, layer.bias.unsqueeze(0)])
-            if layer is not later[-1]:
-                table = torch.cat([table, torch.eye(1, table.shape[0], device=table.device).flip(1).T], dim=1)
-            x = torch.relu(x) @ table
+            x = torch.relu(x) @ _passing(torch.cat([layer.weight.T, layer.bias.unsqueeze(0)]), -1)
         return torch.relu(x)[:, : linears[-1].out_features] / deviation
+
+
+def _passing(table: Tensor, row: int) -> Tensor:
+    """A matrix [k, n] with one more column: what a product with it reads for ``row``, unchanged."""
+    return torch.cat([table, torch.eye(len(table), device=table.device)[:, [row]]], dim=1)
 
 
 def _sums(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from models.contract.schema import FeatureSchema, fingerprint
 from offline.benchmark.peers import PEERS, PeerSettings, TreeSettings
 from offline.benchmark.predictions import Family, Statistics
 from offline.config import JobConfig
+from offline.data.catalogue import DataError
 from offline.knowledge.vectors import Knowledge
 from offline.training.trials import Laboratory, Wanted
 
@@ -76,7 +77,13 @@ class Training:
 
 
 def trainings(config: JobConfig, knowledge: Knowledge, seeds: int, peer_seeds: int) -> list[Training]:
-    """Seed by seed, so that a table can be made of any prefix. What the curve of shares needs has ``share_seeds``."""
+    """Seed by seed, so that a table can be made of any prefix. What the curve of shares needs has ``share_seeds``.
+
+    DataError if the schema reads knowledge that is not there: a model without it would go by the name of one with it.
+    """
+    missing = {spec.name for spec in config.feature_schema.knowledge}.difference(knowledge.produced)
+    if missing:
+        raise DataError(f"there is no knowledge {sorted(missing)} of these users and items: make it first")
     producers = tuple(knowledge.produced)
     found = []
     for seed in range(1, max(seeds, peer_seeds) + 1):

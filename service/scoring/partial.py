@@ -163,7 +163,10 @@ class _Cut:
         info = self._info.get(name)
         if info is None or not info.type.tensor_type.HasField("shape"):
             return []
-        return [one.dim_param or int(one.dim_value) for one in info.type.tensor_type.shape.dim]
+        return [
+            int(one.dim_value) if one.HasField("dim_value") else one.dim_param
+            for one in info.type.tensor_type.shape.dim
+        ]
 
     def _cells(self, name: str, side: _Rows) -> list[int]:
         return [int(one) for one in self._shape(name)[side.rank :]]
@@ -189,6 +192,10 @@ class _Cut:
         cells = self._cells(name, side)
         return self._kind(name) == TensorProto.FLOAT and (not cells or (len(cells) == 1 and cells[0] <= NARROW))
 
+    def _width(self, name: str, side: _Rows) -> int:
+        """Numbers per row of a narrow value."""
+        return next(iter(self._cells(name, side)), 1)
+
     def _kind(self, name: str) -> int:
         return int(self._info[name].type.tensor_type.elem_type)
 
@@ -197,7 +204,7 @@ class _Cut:
         for column, values in self._columns(side).items():
             cells = self._cells(values[0], side)
             if self._is_narrow(values[0], side):
-                cells = [sum(map(sum, ([*self._cells(one, side), 1][:1] for one in values)))]
+                cells = [sum(self._width(one, side) for one in values)]
             infos.append(helper.make_tensor_value_info(column, self._kind(values[0]), [f"{side.rows}/all", *cells]))
         return infos
 
@@ -250,7 +257,7 @@ class _Cut:
         cells = [self._cells(one, side) for one in values]
         split = [name if cell else f"{name}/cell" for name, cell in zip(values, cells, strict=True)]
         sizes = f"{column}/sizes"
-        nodes.append(_constant(sizes, [cell[0] if cell else 1 for cell in cells]))
+        nodes.append(_constant(sizes, [self._width(one, side) for one in values]))
         nodes.append(helper.make_node("Split", [taken, sizes], split, axis=-1))
         return nodes + [
             _squeezed(part, name, side.rank) for part, name in zip(split, values, strict=True) if part != name

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from models.contract.encoding import (
     Tensors,
     encode,
     encode_histories,
+    encode_items,
     encode_users,
     without_knowledge,
 )
@@ -33,9 +35,10 @@ from service.scoring.partial import HISTORY_ROWS, ITEM_ROWS, Parts, Side
 OUTPUT = "score"
 
 INLINE_CANDIDATES = 256
+"""Slates up to here are scored on the event loop, until somebody knows how long that takes."""
+
 INLINE_SECONDS = 0.001
-"""A run that is shorter than this, or as short as one of so many candidates if nobody knows better, costs less than
-moving it to a thread; a longer one would hold up other requests."""
+"""A run that is shorter costs less than moving it to a thread; a longer one would hold up other requests."""
 
 CHUNK = 2048
 """Items whose columns one run computes."""
@@ -45,24 +48,32 @@ Columns = dict[str, "np.ndarray[Any, Any]"]
 log = logging.getLogger(__name__)
 
 
-class WholeScorer:
-    """The port ``Scorer`` on one session. Safe for concurrent use."""
+class OnnxScorer(ABC):
+    """The port ``Scorer``. Safe for concurrent use. ``inline`` candidates are scored on the event loop at most."""
+
+    inline = INLINE_CANDIDATES
+
+    async def score(self, sample: Sample) -> FloatArray:
+        """See the port. Longer slates run in a thread, where onnxruntime releases the interpreter lock."""
+        # Nobody has measured slates without knowledge, of which a model in parts computes everything anew.
+        most = self.inline if sample.knowledge else min(self.inline, INLINE_CANDIDATES)
+        return self.run(sample) if len(sample.rows) <= most else await asyncio.to_thread(self.run, sample)
+
+    @abstractmethod
+    def run(self, sample: Sample) -> FloatArray:
+        """float32 [C], in the calling thread. ScoringError as in the port."""
+
+
+class WholeScorer(OnnxScorer):
+    """Scores by one session."""
 
     def __init__(self, session: onnxruntime.InferenceSession, artifact: ArtifactManifest, table: ItemTable) -> None:
         self._session = session
         self._artifact = artifact
         self._table = table
-        self.inline = INLINE_CANDIDATES
-
-    async def score(self, sample: Sample) -> FloatArray:
-        """See the port. Slates of more than ``inline`` run in a thread, where onnxruntime releases the interpreter
-        lock."""
-        if len(sample.rows) <= self.inline:
-            return self.run(sample)
-        return await asyncio.to_thread(self.run, sample)
 
     def run(self, sample: Sample) -> FloatArray:
-        """float32 [C], in the calling thread. ScoringError as in the port."""
+        """See the base."""
         tensors = encode(
             self._artifact.feature_schema,
             self._table,
@@ -120,8 +131,8 @@ class PartSessions:
         return cls(SideSession.of(parts.items, session), history, rest, takes)
 
 
-class PartialScorer:
-    """The port ``Scorer`` on a model in parts. Safe for concurrent use.
+class PartialScorer(OnnxScorer):
+    """Scores by a model in parts.
 
     What is not as in the table, described candidates and slates without knowledge, has its columns computed at once.
     """
@@ -131,19 +142,11 @@ class PartialScorer:
         self._parts = parts
         self._schema = artifact.feature_schema
         self._table = table
-        self._items = parts.items.of_table(table, lambda table, rows: _item_tensors(ItemBatch.gather(table, rows)))
+        self._items = parts.items.of_table(table, lambda table, rows: encode_items(ItemBatch.gather(table, rows)))
         self._history = parts.history.of_table(table, _history_tensors) if parts.history else {}
-        self.inline = INLINE_CANDIDATES
-
-    async def score(self, sample: Sample) -> FloatArray:
-        """See the port. Slates of more than ``inline``, or whose columns have to be computed, run in a thread, where
-        onnxruntime releases the interpreter lock."""
-        if len(sample.rows) <= (self.inline if sample.knowledge else min(self.inline, INLINE_CANDIDATES)):
-            return self.run(sample)
-        return await asyncio.to_thread(self.run, sample)
 
     def run(self, sample: Sample) -> FloatArray:
-        """float32 [C], in the calling thread. ScoringError as in the port."""
+        """See the base."""
         feed: dict[str, Any] = encode_users(self._schema, sample.user, self._parts.takes)
         if sample.knowledge:
             feed.update(self._history)
@@ -169,13 +172,13 @@ class PartialScorer:
     def _items_of(self, sample: Sample) -> Columns:
         """Columns of the candidates, computed where they are not those of the table."""
         if not sample.knowledge:
-            tensors = _item_tensors(_items(self._table, sample))
+            tensors = encode_items(_items(self._table, sample))
             return self._parts.items.columns(tensors | without_knowledge(tensors))
         assert sample.described is not None
         positions, fields = sample.described
         described = Sample(sample.user, sample.rows[positions], (np.arange(len(positions)), fields))
         found = {name: column[sample.rows] for name, column in self._items.items()}
-        for name, rows in self._parts.items.columns(_item_tensors(_items(self._table, described))).items():
+        for name, rows in self._parts.items.columns(encode_items(_items(self._table, described))).items():
             found[name][positions] = rows
         return found
 
@@ -185,18 +188,9 @@ def _items(table: ItemTable, sample: Sample) -> ItemBatch:
     return items if sample.described is None else items.with_categorical(*sample.described)
 
 
-def _item_tensors(items: ItemBatch) -> Tensors:
-    return {
-        "item_index": items.index,
-        "item_categorical": items.categorical,
-        "item_numeric": items.numeric,
-        "item_vectors": items.vectors,
-    }
-
-
 def _history_tensors(table: ItemTable, rows: IntArray) -> Tensors:
     """Items as the entries of one history."""
-    items = _item_tensors(ItemBatch.gather(table, rows))
+    items = encode_items(ItemBatch.gather(table, rows))
     return {name: column[None] for name, column in zip(HISTORY_ITEM_INPUTS, items.values(), strict=True)}
 
 

@@ -9,15 +9,10 @@ import os
 from pathlib import Path
 
 import bentoml
-from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from bench.serving.plain_features import item_key, user_key
-from bench.serving.plain_model import PlainModel, Ranked
-
-
-class Candidate(BaseModel):
-    id: str
+from bench.serving.plain_model import Candidate, PlainModel, Ranked
 
 
 @bentoml.service(workers=1)

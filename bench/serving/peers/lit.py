@@ -10,21 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import litserve
-from pydantic import BaseModel
 from redis import Redis
 
 from bench.serving.plain_features import item_key, user_key
-from bench.serving.plain_model import PlainModel, Ranked
-
-
-class Candidate(BaseModel):
-    id: str
-
-
-class Body(BaseModel):
-    user_id: str
-    candidates: list[Candidate]
-    top_k: int | None = None
+from bench.serving.plain_model import Body, PlainModel, Ranked
 
 
 class Plain(litserve.LitAPI):

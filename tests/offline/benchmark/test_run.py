@@ -20,6 +20,7 @@ from offline.benchmark.predictions import Trained
 from offline.benchmark.run import Bench, run
 from offline.config import BenchmarkConfig, LifelongConfig
 from offline.data.catalogue import DataError
+from offline.knowledge.vectors import Knowledge
 from tests.synthetic import synthetic
 
 pytest.importorskip("lightgbm")
@@ -63,6 +64,11 @@ def test_the_plan_is_ours_with_and_without_knowledge_its_shares_and_every_peer(b
     reads = {one.model: one.producers for one in plan}
     assert reads[OURS] == tuple(bench.knowledge.produced)
     assert reads[WITHOUT_KNOWLEDGE] == ()
+
+
+def test_no_model_goes_by_the_name_of_one_with_knowledge(bench: Bench) -> None:
+    with pytest.raises(DataError, match="make it first"):
+        trainings(bench.config, Knowledge({}), 1, 1)
 
 
 def test_answers_are_of_all_validation_and_test_samples(bench: Bench, trained: list[Trained]) -> None:

@@ -49,6 +49,46 @@ async def test_leaving_writes_what_is_queued(
     assert _count(telemetry, "written") == 450
 
 
+class Counting(RedisLink):
+    """A link that remembers how many commands went out together."""
+
+    def __init__(self, url: str, connections: int) -> None:
+        super().__init__(url, connections)
+        self.trips: list[int] = []
+
+    async def round_trip(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
+        self.trips.append(len(commands))
+        return await super().round_trip(commands, deadline)
+
+
+@pytest.mark.parametrize(("capacity", "trips"), [(1000, [3]), (10, [1, 1, 1])])
+async def test_what_comes_within_a_moment_is_written_together(
+    valkey: str, store: redis.Redis, keys: Keys, telemetry: Telemetry, capacity: int, trips: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Unless the queue is too short to gather in."""
+    monkeypatch.setattr(stream, "GATHER_SECONDS", 0.3)
+    link = Counting(valkey, 2)
+    async with ExposureLog(link, keys, telemetry, capacity=capacity, stream_max=100) as log:
+        for number in range(3):
+            log.offer(_exposure(number), {})
+            await asyncio.sleep(0.05)
+        await eventually(lambda: log.depth == 0)
+    assert link.trips == trips
+    assert _written(store, keys) == ["r0", "r1", "r2"]
+    await link.close()
+
+
+async def test_leaving_within_that_moment_loses_nothing(
+    link: RedisLink, store: redis.Redis, keys: Keys, telemetry: Telemetry
+) -> None:
+    async with ExposureLog(link, keys, telemetry, capacity=1000, stream_max=100) as log:
+        log.offer(_exposure(0), {})
+        await asyncio.sleep(0.001)
+        log.offer(_exposure(1), {})
+    assert _written(store, keys) == ["r0", "r1"]
+
+
 async def test_the_stream_is_capped(link: RedisLink, store: redis.Redis, keys: Keys, telemetry: Telemetry) -> None:
     async with ExposureLog(link, keys, telemetry, capacity=10_000, stream_max=100) as log:
         for number in range(2000):

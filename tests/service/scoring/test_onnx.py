@@ -14,9 +14,11 @@ from models.contract.artifact import ArtifactError, ModelName, ReleaseManifest
 from models.contract.encoding import UserBatch
 from models.contract.events import EVENT_DTYPE
 from models.contract.items import ItemTable
+from service import release
 from service.errors import ScoringError
 from service.ranking.types import Sample
-from service.scoring.onnx import OnnxModel, _in_parts, _rehearsal, load_model
+from service.scoring.onnx import OnnxModel, _in_parts, load_model
+from service.scoring.rehearsal import rehearsal
 from service.scoring.scorers import INLINE_CANDIDATES, PartialScorer, PartSessions, WholeScorer
 from tests.models.test_export import export_of
 from tests.models.tiny import ALL
@@ -86,13 +88,21 @@ async def test_a_failing_run_is_a_scoring_error(tmp_path: Path, count: int) -> N
             await scorer.score(_sample(count, {"gender": "F"}))
 
 
+@pytest.mark.parametrize(("seconds", "inline"), [(0.01, 0), (0.0001, 5000)])
+def test_short_runs_stay_on_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, inline: int
+) -> None:
+    monkeypatch.setattr(release, "_seconds", lambda *_: seconds)
+    assert release._warm(_loaded(tmp_path, model_bytes()), TABLE).inline == inline
+
+
 @pytest.mark.parametrize("side", ["items", "history"])
 async def test_failing_columns_are_a_scoring_error(tmp_path: Path, side: str) -> None:
     _, manifest, content = export_of(("lifelong", "target"), ALL)
     session = onnxruntime.InferenceSession(content)
     parts = _in_parts(content, session, manifest, 1)
     assert isinstance(parts, PartSessions)
-    table, samples = _rehearsal(manifest)
+    table, samples = rehearsal(manifest)
     broken = replace(getattr(parts, side), names=("nothing",))
     scorer = PartialScorer(parts, manifest, table)
     scorer._parts = replace(parts, **{side: broken})

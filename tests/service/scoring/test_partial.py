@@ -9,10 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from models.contract.encoding import ItemBatch, Tensors, encode
+from models.contract.encoding import Tensors
 from service.scoring import onnx as scoring
-from service.scoring.onnx import _in_parts, _rehearsal, _session
+from service.scoring.onnx import _in_parts, _session
 from service.scoring.partial import HISTORY_ROWS, ITEM_ROWS, UncutError, cut
+from service.scoring.rehearsal import rehearsal
 from service.scoring.scorers import Columns, PartialScorer, PartSessions, SideSession, WholeScorer
 from tests.models.test_export import export_of
 from tests.models.tiny import ALL, KINDS, Kind
@@ -30,7 +31,7 @@ def test_every_kind_of_model_scores_the_same_in_parts(kind: Kind, producers: tup
     whole = _session(content, 1)
     parts = _in_parts(content, whole, manifest, 1)
     assert parts is not None
-    table, samples = _rehearsal(manifest)
+    table, samples = rehearsal(manifest)
     one, other = WholeScorer(whole, manifest, table), PartialScorer(parts, manifest, table)
     for sample in samples:
         expected = one.run(sample)
@@ -54,7 +55,7 @@ def test_requests_take_columns_of_the_table_and_nothing_else(monkeypatch: pytest
     """Described candidates and slates without knowledge differ from the table, and are computed; all others are not."""
     _, manifest, content = export_of(("lifelong", "target"), ALL)
     parts = PartSessions.of(cut(content), lambda graph: _session(graph, 1))
-    table, samples = _rehearsal(manifest)
+    table, samples = rehearsal(manifest)
     scorer = PartialScorer(parts, manifest, table)
     computed: list[int] = []
 
@@ -77,7 +78,7 @@ def test_requests_take_columns_of_the_table_and_nothing_else(monkeypatch: pytest
 def test_a_table_of_more_than_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     _, manifest, content = export_of(("din", "target"), ALL)
     parts = PartSessions.of(cut(content), lambda graph: _session(graph, 1))
-    table, samples = _rehearsal(manifest)
+    table, samples = rehearsal(manifest)
     expected = [PartialScorer(parts, manifest, table).run(one) for one in samples]
     monkeypatch.setattr("service.scoring.scorers.CHUNK", 10)
     assert len(table) > 10
@@ -153,14 +154,3 @@ def test_counting_candidates_needs_no_column_of_them() -> None:
     parts = cut(content)
     taken = [one.name for one in onnx.load_model_from_string(parts.rest).graph.input]
     assert "item_index/column" not in taken
-
-
-def test_the_encoder_fills_what_the_whole_takes() -> None:
-    """The reference that the parts are compared with is the contract's own encoding."""
-    _, manifest, content = export_of(("din", "target"), ALL)
-    table, samples = _rehearsal(manifest)
-    sample = next(one for one in samples if one.described is None and one.knowledge)
-    session = _session(content, 1)
-    tensors = encode(manifest.feature_schema, table, sample.user, ItemBatch.gather(table, sample.rows))
-    (scores,) = session.run(["score"], {name: tensors[name] for name in manifest.inputs})
-    np.testing.assert_array_equal(WholeScorer(session, manifest, table).run(sample), scores)

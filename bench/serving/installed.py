@@ -14,6 +14,7 @@ from bench.serving.plain_features import Layout, item_key, user_key
 from bench.serving.world import World
 from models.contract.encoding import ItemBatch, encode, encode_items
 from offline.publish.connection import Store
+from service.arrays import SharedArrays
 from service.features.connection import RedisLink
 from service.features.users import RedisUserFeatures
 from service.ranking.deadline import Deadline
@@ -30,7 +31,10 @@ BODIES = 200
 async def lay_out(world: World, store: Store, url: str, folder: Path) -> None:
     """Write the plain servers' blobs, their model, the bare loop's feeds, and bodies of requests to ``folder``."""
     link, telemetry = RedisLink(url, 8), Telemetry()
-    releases = Releases(link, store.keys, telemetry, artifacts=store.artifacts, threads=1, poll_seconds=1.0)
+    arrays = SharedArrays(folder.parent / "tables")
+    releases = Releases(
+        link, store.keys, telemetry, artifacts=store.artifacts, arrays=arrays, threads=1, poll_seconds=1.0
+    )
     await releases.refresh()
     release = releases.current()
     assert release is not None, releases.refusals

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
@@ -27,9 +27,9 @@ class Written:
     unchanged: int = 0
     size: int = 0
 
-    def add(self, blob: bytes) -> None:
-        self.written += 1
-        self.size += len(blob)
+    def add(self, *blobs: bytes) -> None:
+        self.written += len(blobs)
+        self.size += sum(map(len, blobs))
 
 
 def write_items(
@@ -73,8 +73,13 @@ def _held_item(blob: bytes | None, item: str, schema: FeatureSchema) -> ItemReco
         return None
 
 
+def fills_a_chunk(entries: Sized) -> bool:
+    """Whether so many should wait no longer."""
+    return len(entries) >= _CHUNK
+
+
 def chunks(entries: Iterable[T]) -> Iterator[list[T]]:
-    """Lists of up to 1,000 entries: what goes into one pipeline."""
+    """Lists of up to 1,000 entries: what goes to Redis at once."""
     iterator = iter(entries)
     while chunk := list(islice(iterator, _CHUNK)):
         yield chunk

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.contract import items, knowledge
-from models.contract.bulk import CRC, ITEM_HEAD, KNOWLEDGE_HEAD, Bytes, number
+from models.contract.bulk import CRC, ITEM_HEAD, KNOWLEDGE_HEAD, SEALED, Bytes, number
 from models.contract.items import ITEM_NUMERIC, IntArray
 from models.contract.knowledge import LEAST_PEAK, FloatArray, Space
 
@@ -32,6 +32,10 @@ class Stamped:
     def content(self, blob: bytes) -> bytes:
         """What a packed record says, without when it was written and when it expires."""
         return blob[: self.at] + blob[self.at + self.times.size : -CRC]
+
+    def says(self, blob: bytes, content: bytes) -> bool:
+        """Whether a packed record is whole and has this content."""
+        return zlib.crc32(blob) == SEALED and self.content(blob) == content
 
     def times_of(self, blob: bytes) -> tuple[int, ...]:
         """When a packed record was written and, if it ever does, when it expires, in unix seconds."""

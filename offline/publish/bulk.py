@@ -67,13 +67,12 @@ class Bulk:
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """What the keys hold."""
-        if not keys:
-            return []
-        held: list[bytes | None] = self.ask([("MGET", *keys)])[0]
-        return held
+        return list(self.ask([("MGET", *keys)])[0]) if keys else []
 
     def ask(self, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any]:
         """The reply to each command."""
+        if not commands:
+            return []
         self.send(b"".join([hiredis.pack_command(one) for one in commands]), len(commands))  # type: ignore[arg-type]
         return self.settle()
 
@@ -86,14 +85,14 @@ class Bulk:
         pieces: list[bytes] = []
         for key, blob in zip(map(str.encode, keys), blobs, strict=True):
             pieces += (head, sizes[len(key)], key, sizes[len(blob)], blob, tail)
-        self.send(b"".join(pieces), len(keys))
+        if keys:
+            self.send(b"".join(pieces), len(keys))
 
     def send(self, commands: bytes, count: int) -> None:
         """Send so many packed commands, once those before are answered."""
         self.settle()
         self._commands, self._wanted = commands, count
-        if count:
-            self._attempt(self._transmit)
+        self._attempt(self._transmit)
 
     def settle(self) -> list[Any]:
         """Wait until all that was sent is answered, and return the replies."""

@@ -7,13 +7,11 @@ nobody renews it, and it goes when its life and a week of grace are over.
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from models.contract.bulk import SEALED
 from models.contract.keys import of_each
 from models.contract.knowledge import KnowledgeRecord, RecordError, Space
 from models.contract.packing import KNOWLEDGE, knowledge_contents
@@ -116,7 +114,7 @@ def _stale(due: _Due, held: Sequence[bytes | None], life: _Life, seen: Remembere
     """Which records to write, because Redis holds something else or holds it for too short. The others are noted."""
     stale, fresh, until = [], [], []
     for at, (blob, content) in enumerate(zip(held, due.contents, strict=True)):
-        if blob is not None and says(blob, content) and times(blob)[1] >= life.renew_before:
+        if blob is not None and KNOWLEDGE.says(blob, content) and times(blob)[1] >= life.renew_before:
             fresh.append(at)
             until.append(times(blob)[1])
         else:
@@ -134,7 +132,7 @@ def _changes(
     changes = []
     for at in stale:
         old = held[at]
-        if old is not None and says(old, due.contents[at]):
+        if old is not None and KNOWLEDGE.says(old, due.contents[at]):
             continue
         if readable(old, due.owners[at], space.fingerprint) is None:
             old = None
@@ -170,11 +168,6 @@ def renew_knowledge(store: Store, space: Space, owners: Iterable[str], ttl_secon
 def content(blob: bytes) -> bytes:
     """What a packed record says, without when it was written and when it expires."""
     return KNOWLEDGE.content(blob)
-
-
-def says(blob: bytes, content: bytes) -> bool:
-    """Whether a packed record is whole and has this content."""
-    return zlib.crc32(blob) == SEALED and KNOWLEDGE.content(blob) == content
 
 
 def restamped(blob: bytes, written_at: int, expires_at: int) -> bytes:

@@ -71,22 +71,45 @@ class Bulk:
 
     def ask(self, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any]:
         """The reply to each command."""
-        if not commands:
-            return []
-        self.send(b"".join([hiredis.pack_command(one) for one in commands]), len(commands))  # type: ignore[arg-type]
-        return self.settle()
+        return self._answers(b"".join([hiredis.pack_command(one) for one in commands]), len(commands))  # type: ignore[arg-type]
+
+    def lengths(self, keys: Sequence[str]) -> list[int]:
+        """How many bytes the keys hold."""
+        names = list(map(str.encode, keys))
+        return self._answers(
+            b"".join([b"*2\r\n$6\r\nSTRLEN\r\n$%d\r\n%b\r\n" % (len(one), one) for one in names]), len(names)
+        )
+
+    def set_new(self, keys: Sequence[str], blobs: Sequence[bytes]) -> list[bool]:
+        """Let the keys hold these values for good, unless they hold something; whether they do now."""
+        replies = self._answers(self._sets(b"*4", keys, blobs, b"\r\n$2\r\nNX\r\n"), len(keys))
+        return [reply is not None for reply in replies]
 
     def set(self, keys: Sequence[str], blobs: Sequence[bytes], until: int | None = None) -> None:
         """Let the keys hold these values until ``until`` (unix s), or for good. Redis does it while the caller goes on:
         a refusal is raised by the next command or by the end of the context."""
-        # PXAT because Redis turns every other form of an expiry into this one for its append-only file.
-        tail = b"\r\n" if until is None else b"\r\n$4\r\nPXAT\r\n$%d\r\n%d\r\n" % (len(str(until)) + 3, until * 1000)
-        head, sizes = b"*3\r\n$3\r\nSET" if until is None else b"*5\r\n$3\r\nSET", self._sizes
+        if until is None:
+            commands = self._sets(b"*3", keys, blobs, b"\r\n")
+        else:
+            # PXAT because Redis turns every other form of an expiry into this one for its append-only file.
+            at = b"%d" % (until * 1000)
+            commands = self._sets(b"*5", keys, blobs, b"\r\n$4\r\nPXAT\r\n$%d\r\n%b\r\n" % (len(at), at))
+        if keys:
+            self.send(commands, len(keys))
+
+    def _sets(self, words: bytes, keys: Sequence[str], blobs: Sequence[bytes], tail: bytes) -> bytes:
+        # By hand: hiredis.pack_command takes three times as long, most of it for looking at each argument's type.
+        head, sizes = words + b"\r\n$3\r\nSET", self._sizes
         pieces: list[bytes] = []
         for key, blob in zip(map(str.encode, keys), blobs, strict=True):
             pieces += (head, sizes[len(key)], key, sizes[len(blob)], blob, tail)
-        if keys:
-            self.send(b"".join(pieces), len(keys))
+        return b"".join(pieces)
+
+    def _answers(self, commands: bytes, count: int) -> list[Any]:
+        if not count:
+            return []
+        self.send(commands, count)
+        return self.settle()
 
     def send(self, commands: bytes, count: int) -> None:
         """Send so many packed commands, once those before are answered."""

@@ -67,7 +67,7 @@ def write_histories(
             wanted = digests(b"\0".join((name.encode(), one)) for name, one in zip(names, known, strict=True))
             due = np.flatnonzero(~seen.holds(chunk, wanted)).tolist()
             keys = of_each(store.keys.user_history, [names[at] for at in due])
-            lengths = bulk.ask([("STRLEN", key) for key in keys])
+            lengths = bulk.lengths(keys)
             lacking = [
                 (key, known[at]) for key, at, length in zip(keys, due, lengths, strict=True) if length < len(known[at])
             ]
@@ -89,8 +89,8 @@ def _positions(log: InteractionLog, users: Collection[int] | None) -> Iterable[i
 def _complete(bulk: Bulk, lacking: Sequence[tuple[str, bytes]], max_events: int) -> set[str]:
     """Give each key the events that are known. Those of the keys whose history changed meanwhile: the next refresh
     tries again."""
-    absent = bulk.ask([("SET", key, known, "NX") for key, known in lacking])
-    there = [one for one, was_set in zip(lacking, absent, strict=True) if not was_set]
+    was_set = bulk.set_new([key for key, _ in lacking], [known for _, known in lacking])
+    there = [one for one, done in zip(lacking, was_set, strict=True) if not done]
     replacing: list[tuple[str | int | bytes, ...]] = []
     for (key, known), held in zip(there, bulk.get([key for key, _ in there]), strict=True):
         seen = set(_events(known))

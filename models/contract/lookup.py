@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import overload
 
 import numpy as np
@@ -44,14 +45,19 @@ class PackedIds(Sequence[str]):
     def __getitem__(self, at: slice) -> list[str]: ...
     def __getitem__(self, at: int | slice) -> str | list[str]:
         if isinstance(at, slice):
-            return [self[one] for one in range(*at.indices(len(self)))]
+            return list(self)[at]
         row = range(len(self))[at]
         start = int(self.ends[row - 1]) if row else 0
         return self.packed[start : int(self.ends[row])].tobytes().decode()
 
     def __iter__(self) -> Iterator[str]:
-        blob, start = self.packed.tobytes(), 0
-        for end in self.ends.tolist():
+        start, blob = 0, self.packed.tobytes()
+        ends = self.ends.tolist()
+        if blob.isascii():  # then places of bytes are places of characters
+            text = blob.decode()
+            yield from map(text.__getitem__, map(slice, chain([0], ends), ends))
+            return
+        for end in ends:
             yield blob[start:end].decode()
             start = end
 

@@ -70,7 +70,7 @@ def _schema(world: World) -> FeatureSchema:
     schema = load_config(Path("configs/ml-1m.toml")).feature_schema
     specs = [KnowledgeSpec(name=world.spaces[0], side="user", dim=DIM)]
     specs += [KnowledgeSpec(name=name, side="item", dim=DIM) for name in world.spaces]
-    return schema.model_copy(update={"knowledge": tuple(specs)})
+    return FeatureSchema.model_validate({**schema.model_dump(), "knowledge": specs})  # a copy would keep what is cached
 
 
 def _catalogue(world: World, schema: FeatureSchema, random: np.random.Generator) -> Catalogue:

@@ -7,6 +7,7 @@ in place; the reason is in the status until a release loads.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -28,8 +29,10 @@ from service.features.catalogue import read_items
 from service.features.connection import RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.ranking.types import Release, Sample
-from service.scoring.onnx import OnnxModel, load_model
+from service.scoring.onnx import OnnxModel, keep_model, kept_model, load_model
+from service.scoring.partial import UncutError
 from service.scoring.scorers import INLINE_SECONDS, OnnxScorer, PartSessions
+from service.scoring.session import runtime
 from service.telemetry import Telemetry
 
 POLL_TIMEOUT_SECONDS = 2.0
@@ -58,11 +61,11 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A release with what is needed to load its next revision, and the names of the arrays that it is made of."""
+    """A release with what is needed to load its next revision, and the names of the shared folders that it is in."""
 
     release: Release
     model: OnnxModel
-    sets: frozenset[str]
+    folders: frozenset[str]
 
 
 class Releases:
@@ -204,43 +207,60 @@ class Releases:
         """Build the wanted release completely, from what of it is there."""
         start = time.perf_counter()
         manifest = await self._manifest(wanted)
-        if before is not None and before.release.manifest == manifest:
-            # A refresh changed records in place: same model, new table.
-            model = before.model
-        else:
-            model = await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads)
         async with self._arrays.turn():
-            table, scorer, sets = await self._on_items(manifest, revision, model)
+            # A refresh that changed records in place leaves the model as it is.
+            unchanged = before is not None and before.release.manifest == manifest
+            model = before.model if before is not None and unchanged else await self._model(manifest)
+            table, scorer = await self._on_items(manifest, revision, model)
+            folders = frozenset([_model_name(manifest), *self._array_names(manifest, revision)])
             kept = [one for one in (self._live, *self._pinned.values()) if one is not None]
-            self._arrays.keep(sets.union(*(one.sets for one in kept)))
+            self._arrays.keep(folders.union(*(one.folders for one in kept)))
         await asyncio.to_thread(_warm, scorer, model, table)
         artifact = model.artifact
         release = Release(manifest, artifact.feature_schema, artifact.spaces, table, scorer, revision, 0.0, 0.0)
         milliseconds = round((time.perf_counter() - start) * 1000.0, 3)
-        return _Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model, sets)
+        return _Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model, folders)
+
+    async def _model(self, manifest: ReleaseManifest) -> OnnxModel:
+        """The model of a release: in parts that all processes map, or else read, checked and cut by this one alone."""
+        found: OnnxModel | None = None
+
+        async def cut(folder: Path) -> None:
+            nonlocal found
+            found = await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads)
+            await asyncio.to_thread(keep_model, found, folder)
+
+        with contextlib.suppress(UncutError):
+            folder = await self._arrays.folder(_model_name(manifest), cut)
+            if folder is not None:
+                return await asyncio.to_thread(kept_model, folder, manifest, self._threads)
+        return await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads) if found is None else found
 
     async def _on_items(
         self, manifest: ReleaseManifest, revision: str, model: OnnxModel
-    ) -> tuple[ItemTable, OnnxScorer, frozenset[str]]:
-        """The item table, a scorer of it, and the names of the sets of arrays that they are made of."""
+    ) -> tuple[ItemTable, OnnxScorer]:
+        """The item table, and a scorer of it."""
         artifact, parts = model.artifact, model.sessions
+        items_name, columns_name = self._array_names(manifest, revision)
 
         async def read(new: NewArrays) -> None:
             await read_items(self._link, self._keys, manifest, artifact, self._telemetry, new)
 
-        # A release's items change with its revision. Its manifest tells it from one that was published anew.
-        whose = {"prefix": self._keys.prefix, "manifest": manifest.model_dump(mode="json"), "revision": revision}
-        items_name = f"items-{fingerprint({**whose, 'format': _FORMAT})}"
         table = await asyncio.to_thread(ItemTable.of, await self._arrays.made(items_name, read))
         if not isinstance(parts, PartSessions):
-            return table, model.on(table, {}), frozenset({items_name})
+            return table, model.on(table, {})
 
         async def compute(new: NewArrays) -> None:
             await asyncio.to_thread(parts.columns, table, new.allocate)
 
-        columns_name = f"columns-{fingerprint({'items': items_name, 'graphs': parts.digest})}"
-        columns = await self._arrays.made(columns_name, compute)
-        return table, model.on(table, columns), frozenset({items_name, columns_name})
+        return table, model.on(table, await self._arrays.made(columns_name, compute))
+
+    def _array_names(self, manifest: ReleaseManifest, revision: str) -> tuple[str, str]:
+        """Of the sets that hold the item table and the columns that the model's parts give for it."""
+        # A release's items change with its revision. Its manifest tells it from one that was published anew.
+        whose = {"prefix": self._keys.prefix, "manifest": manifest.model_dump(mode="json"), "revision": revision}
+        name = fingerprint({**whose, "runtime": runtime(), "format": _FORMAT})
+        return f"items-{name}", f"columns-{name}"
 
     async def _manifest(self, wanted: str) -> ReleaseManifest:
         (blob,) = await self._get(self._keys.release_manifest(wanted))
@@ -264,6 +284,12 @@ class Releases:
         pause = min(LONGEST_PAUSE_SECONDS, self._poll_seconds * 2.0 ** min(attempts, 16))
         self._retry_at[release] = time.monotonic() + pause
         self._telemetry.releases_refused.inc()
+
+
+def _model_name(manifest: ReleaseManifest) -> str:
+    """Of the folder that holds the model's parts."""
+    which = {"artifact": manifest.artifact, "sha256": manifest.artifact_sha256}
+    return f"model-{fingerprint({**which, 'runtime': runtime(), 'format': _FORMAT})}"
 
 
 def _warm(scorer: OnnxScorer, model: OnnxModel, table: ItemTable) -> None:

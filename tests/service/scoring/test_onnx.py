@@ -17,7 +17,7 @@ from models.contract.items import ItemTable, in_memory
 from service import release
 from service.errors import ScoringError
 from service.ranking.types import Sample
-from service.scoring.onnx import OnnxModel, _in_parts, load_model
+from service.scoring.onnx import OnnxModel, in_parts, load_model
 from service.scoring.rehearsal import rehearsal
 from service.scoring.scorers import INLINE_CANDIDATES, OnnxScorer, PartialScorer, PartSessions, WholeScorer
 from tests.models.test_export import export_of
@@ -108,8 +108,9 @@ def test_short_runs_stay_on_the_event_loop(
 async def test_failing_columns_are_a_scoring_error(tmp_path: Path, side: str) -> None:
     _, manifest, content = export_of(("lifelong", "target"), ALL)
     session = onnxruntime.InferenceSession(content)
-    parts = _in_parts(content, session, manifest, 1)
-    assert isinstance(parts, PartSessions)
+    cut_up = in_parts(content, session, manifest, 1)
+    assert cut_up is not None
+    parts = cut_up[1]
     table, samples = rehearsal(manifest)
     broken = replace(getattr(parts, side), names=("nothing",))
     scorer = PartialScorer(parts, manifest, table, parts.columns(table, in_memory))

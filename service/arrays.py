@@ -177,8 +177,10 @@ def _mapped(path: Path, dtype: str, shape: list[int]) -> np.ndarray[Any, Any]:
     if size == 0:
         return np.zeros(shape, dtype)
     with path.open("rb") as file:
-        # Populated at once: otherwise the first requests would pay for each page.
-        mapped = mmap.mmap(file.fileno(), size, mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0), mmap.PROT_READ)
+        mapped = mmap.mmap(file.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ)
+    # Each page is looked at once, or the first requests would pay for it. MAP_POPULATE would do so with the interpreter's
+    # lock held, while other requests wait.
+    np.frombuffer(mapped, np.uint8)[:: mmap.PAGESIZE].max()
     return np.frombuffer(mapped, dtype).reshape(shape)
 
 

@@ -15,6 +15,9 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
 
+_AT_ONCE = 16_384
+"""Ids that are hashed without letting other threads run: some hundred microseconds."""
+
 
 class PackedIds(Sequence[str]):
     """Texts [n] in UTF-8, one after the other. A million of them as Python objects take some 60 MB; each process of a
@@ -132,4 +135,6 @@ class IdIndex:
 
 
 def _hashes(ids: Sequence[str]) -> IntArray:
+    if len(ids) > _AT_ONCE:
+        return np.concatenate([_hashes(ids[at : at + _AT_ONCE]) for at in range(0, len(ids), _AT_ONCE)])
     return np.fromiter(map(hash, ids), np.int64, len(ids))

@@ -25,6 +25,7 @@ from service.exposures.stream import ExposureLog
 from service.features.connection import RedisLink, is_usable_url
 from service.features.feedback import RedisFeedback
 from service.features.users import RedisUserFeatures
+from service.prepare import apart
 from service.ranking.ranker import Ranker
 from service.release import Releases
 from service.reranking.none import NoReranker
@@ -90,6 +91,7 @@ async def _assemble(
         threads=settings.onnx_threads,
         poll_seconds=settings.release_poll_seconds,
         pins=lambda: experiments.releases,
+        apart=apart(settings, url),
     )
     exposures = await stack.enter_async_context(
         ExposureLog(redis, keys, telemetry, capacity=settings.exposure_queue, stream_max=settings.exposure_stream_max)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,6 +42,9 @@ TELL_PINS_SECONDS = 60.0
 
 WARM_COUNTS = (1, 50, 200, 500)
 """Slate lengths of the warm-up: first runs allocate, and the first caller should not pay for it."""
+
+APART_ITEMS = 5000
+"""A smaller table is loaded in less time than a process takes to start."""
 
 _FORMAT = 1
 """Counts changes of what the arrays of an item table mean."""
@@ -83,7 +86,9 @@ class Releases:
         threads: int,
         poll_seconds: float,
         pins: Callable[[], Sequence[str]] = tuple,
+        apart: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
+        """``apart`` prepares a release and revision outside of this process, while it serves a large table."""
         self._link = link
         self._keys = keys
         self._telemetry = telemetry
@@ -92,6 +97,8 @@ class Releases:
         self._threads = threads
         self._poll_seconds = poll_seconds
         self._pins = pins
+        self._apart = apart
+        self._retired: list[_Loaded] = []
         self._live: _Loaded | None = None
         self._pinned: dict[str, _Loaded] = {}
         self._retry_at: dict[str, float] = {}
@@ -124,6 +131,8 @@ class Releases:
 
     async def refresh(self) -> None:
         """Look at pointer and pins once, and load what they name if it is not there. Never raises on bad data."""
+        # What the last look has replaced is used by no request any more. Unmapping it takes a moment, too.
+        await asyncio.to_thread(self._retired.clear)
         try:
             wanted = await self._pointer()
             self._wanted = wanted
@@ -172,6 +181,8 @@ class Releases:
         """Make it live, by one assignment. What was live stays if an arm pins it."""
         if self._live is not None and self._live.release.id in self._pins():
             self._pin(self._live)
+        if self._live is not None:
+            self._retired.append(self._live)
         self._live = loaded
         release = loaded.release
         self._telemetry.release_swap_seconds.set(release.swap_ms / 1000.0)
@@ -203,10 +214,19 @@ class Releases:
     async def _get(self, *keys: str) -> list[bytes | None]:
         return await replies_to(self._link, [("GET", key) for key in keys], Deadline(POLL_TIMEOUT_SECONDS))
 
+    async def prepare(self, wanted: str, revision: str) -> None:
+        """Make what of a release is shared, for others to load. ArtifactError if the release cannot be served,
+        RedisUnavailable if Redis does not answer."""
+        manifest = await self._manifest(wanted)
+        async with self._arrays.turn():
+            await self._on_items(manifest, revision, await self._model(manifest))
+
     async def _load(self, wanted: str, revision: str, before: _Loaded | None) -> _Loaded:
         """Build the wanted release completely, from what of it is there."""
         start = time.perf_counter()
         manifest = await self._manifest(wanted)
+        if self._apart is not None and self._live is not None and len(self._live.release.table) > APART_ITEMS:
+            await self._apart(wanted, revision)
         async with self._arrays.turn():
             # A refresh that changed records in place leaves the model as it is.
             unchanged = before is not None and before.release.manifest == manifest

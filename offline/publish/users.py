@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from models.contract.events import EVENT_BYTES, EVENT_DTYPE, item_hash, owner_tag
 from models.contract.keys import of_each
-from models.contract.profile import UserProfile
+from models.contract.profile import packed_profile
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog, UserIndex
 from offline.publish.bulk import Bulk
@@ -32,7 +32,7 @@ def write_profiles(
     with Bulk(store.redis) as bulk:
         for chunk in chunks(_positions(log, users)):
             names = [log.user_ids[user] for user in chunk]
-            blobs = [UserProfile(owner=one, features=catalogue.users.get(one, {})).pack() for one in names]
+            blobs = [packed_profile(one, catalogue.users.get(one, {})) for one in names]
             wanted = digests(blobs)
             due = np.flatnonzero(~seen.holds(chunk, wanted)).tolist()
             keys = of_each(store.keys.user_profile, [names[at] for at in due])

@@ -74,9 +74,8 @@ def write_knowledge(
     renew its expiry, once less than half of its life is left. Changes are noted in ``undo`` before they are written."""
     life, result, seen = _Life.of(ttl_seconds), Written(), memo.of(space.key, owners)
     with Bulk(store.redis) as bulk:
-        for due in _due(space, entries, seen, life, result):
-            keys = _record_keys(store, space, due.owners)
-            held = bulk.get(keys)
+        wanted = _due(space, entries, seen, life, result)
+        for due, keys, held in bulk.get_ahead((one, _record_keys(store, space, one.owners)) for one in wanted):
             stale = _stale(due, held, life, seen)
             result.unchanged += len(due) - len(stale)
             if undo is not None:

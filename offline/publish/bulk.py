@@ -7,6 +7,7 @@ this is the place where a chunk would be parted by node.
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -22,6 +23,8 @@ from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 _READ_BYTES = 1 << 18
+_SEND_BYTES = 1 << 20
+"""Several chunks: what does not fit there is waited for, while the next chunk could be packed."""
 _MORE = object()
 _UNDER_WAY = 3
 """How many calls may be unanswered. With a chunk that is written and one that is read, Redis never waits for us."""
@@ -65,6 +68,9 @@ class Bulk:
 
     def __enter__(self) -> Bulk:
         self._connection = self._pool.get_connection()
+        ours = self._connection._sock
+        if ours.family == socket.AF_UNIX:  # TCP finds out by itself how much it should hold
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
         return self
 
     def __exit__(

@@ -56,6 +56,11 @@ class SharedArrays:
         self._folder = folder
         self._failing = False
 
+    @property
+    def shares(self) -> bool:
+        """False once something could not be shared."""
+        return not self._failing
+
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Nobody else on this machine makes or removes sets meanwhile."""
@@ -178,8 +183,8 @@ def _mapped(path: Path, dtype: str, shape: list[int]) -> np.ndarray[Any, Any]:
         return np.zeros(shape, dtype)
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ)
-    # Each page is looked at once, or the first requests would pay for it. MAP_POPULATE would do so with the interpreter's
-    # lock held, while other requests wait.
+    # Each page is looked at once, or the first requests would pay for it. MAP_POPULATE would do so with the interpreter
+    # locked, while requests wait.
     np.frombuffer(mapped, np.uint8)[:: mmap.PAGESIZE].max()
     return np.frombuffer(mapped, dtype).reshape(shape)
 

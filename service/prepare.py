@@ -1,4 +1,4 @@
-"""``python -m service.prepare RELEASE REVISION``: makes the shared folders of a release, for services that then map them.
+"""``python -m service.prepare RELEASE REVISION``: makes the shared folders of a release, for services to map.
 
 A process of its own, because reading a large catalogue takes the interpreter from the requests for seconds; and of low
 priority, because it may have to share a core with them.
@@ -21,7 +21,7 @@ from models.contract.keys import Keys
 from service.arrays import SharedArrays
 from service.errors import RedisUnavailable, ScoringError
 from service.features.connection import RedisLink
-from service.release import Releases
+from service.loading import Loader
 from service.settings import Settings
 from service.telemetry import METRICS_FOLDER, Telemetry
 
@@ -59,20 +59,24 @@ def apart(settings: Settings, url: str) -> Prepare:
     return prepare
 
 
-async def _prepare(settings: Settings, release: str, revision: str) -> int:
-    assert settings.redis_url is not None
-    link = RedisLink(settings.redis_url, 2)
-    releases = Releases(
+def loader_of(settings: Settings, link: RedisLink, keys: Keys, telemetry: Telemetry) -> Loader:
+    """The same for a service and for what it has prepared apart."""
+    return Loader(
         link,
-        Keys(settings.key_prefix),
-        Telemetry(),
+        keys,
+        telemetry,
         artifacts=settings.artifact_folder,
         arrays=SharedArrays(settings.table_folder),
         threads=settings.onnx_threads,
-        poll_seconds=settings.release_poll_seconds,
     )
+
+
+async def _prepare(settings: Settings, release: str, revision: str) -> int:
+    assert settings.redis_url is not None
+    link = RedisLink(settings.redis_url, 2)
+    loader = loader_of(settings, link, Keys(settings.key_prefix), Telemetry())
     try:
-        await releases.prepare(release, revision)
+        await loader.prepare(release, revision)
     except (ArtifactError, ScoringError, RedisUnavailable) as error:
         print(json.dumps([type(error).__name__, str(error)]))  # noqa: T201 - read by the service
         return 1

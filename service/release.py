@@ -1,38 +1,24 @@
-"""Loads releases beside the live one, warms them, and swaps one reference. Old and new never mix in a request.
+"""Has releases loaded beside the live one and swaps one reference. Old and new never mix in a request.
 
-Knows the release pointer in Redis, the artifact folder, and when to refuse. A refused release leaves the live one
+Knows the release pointer in Redis, and when to refuse. A refused release leaves the live one
 in place; the reason is in the status until a release loads.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
-import numpy as np
-from pydantic import ValidationError
-
-from models.contract.artifact import ArtifactError, ReleaseManifest
-from models.contract.encoding import UserBatch
-from models.contract.events import EVENT_DTYPE
-from models.contract.items import ItemTable
+from models.contract.artifact import ArtifactError
 from models.contract.keys import Keys
-from models.contract.schema import fingerprint
-from service.arrays import NewArrays, SharedArrays
 from service.errors import RedisUnavailable, ScoringError
-from service.features.catalogue import read_items
 from service.features.connection import RedisLink, replies_to
+from service.loading import Loaded, Loader
 from service.ranking.deadline import Deadline
-from service.ranking.types import Release, Sample
-from service.scoring.onnx import OnnxModel, keep_model, kept_model, load_model
-from service.scoring.partial import UncutError
-from service.scoring.scorers import INLINE_SECONDS, OnnxScorer, PartSessions
-from service.scoring.session import runtime
+from service.ranking.types import Release
 from service.telemetry import Telemetry
 
 POLL_TIMEOUT_SECONDS = 2.0
@@ -40,14 +26,8 @@ LONGEST_PAUSE_SECONDS = 60.0
 TELL_PINS_SECONDS = 60.0
 """How long one look at the pointer may take, and the longest pause before a refused release is tried again."""
 
-WARM_COUNTS = (1, 50, 200, 500)
-"""Slate lengths of the warm-up: first runs allocate, and the first caller should not pay for it."""
-
 APART_ITEMS = 5000
 """A smaller table is loaded in less time than a process takes to start."""
-
-_FORMAT = 1
-"""Counts changes of what the arrays of an item table mean."""
 
 log = logging.getLogger(__name__)
 
@@ -62,15 +42,6 @@ class Refusal:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """A release with what is needed to load its next revision, and the names of the shared folders that it is in."""
-
-    release: Release
-    model: OnnxModel
-    folders: frozenset[str]
-
-
 class Releases:
     """The port ``LiveRelease``, kept current by ``watch``. ``pins`` names the releases that are held beside the live
     one, because an arm wants them."""
@@ -80,10 +51,8 @@ class Releases:
         link: RedisLink,
         keys: Keys,
         telemetry: Telemetry,
+        loader: Loader,
         *,
-        artifacts: Path,
-        arrays: SharedArrays,
-        threads: int,
         poll_seconds: float,
         pins: Callable[[], Sequence[str]] = tuple,
         apart: Callable[[str, str], Awaitable[None]] | None = None,
@@ -92,15 +61,13 @@ class Releases:
         self._link = link
         self._keys = keys
         self._telemetry = telemetry
-        self._artifacts = artifacts
-        self._arrays = arrays
-        self._threads = threads
+        self._loader = loader
         self._poll_seconds = poll_seconds
         self._pins = pins
         self._apart = apart
-        self._retired: list[_Loaded] = []
-        self._live: _Loaded | None = None
-        self._pinned: dict[str, _Loaded] = {}
+        self._retired: list[Loaded] = []
+        self._live: Loaded | None = None
+        self._pinned: dict[str, Loaded] = {}
         self._retry_at: dict[str, float] = {}
         self._wanted: str | None = None
         self._told_pins: tuple[str, ...] = ()
@@ -117,6 +84,11 @@ class Releases:
             return live
         loaded = self._pinned.get(release)
         return None if loaded is None else loaded.release
+
+    @property
+    def _size(self) -> int:
+        """How many items the live release has."""
+        return 0 if self._live is None else len(self._live.release.table)
 
     @property
     def refusal(self) -> Refusal | None:
@@ -156,7 +128,7 @@ class Releases:
         (live,) = await self._get(self._keys.live)
         return None if live is None else live.decode(errors="replace")
 
-    async def _follow(self, wanted: str, loaded: _Loaded | None, take: Callable[[_Loaded], None]) -> None:
+    async def _follow(self, wanted: str, loaded: Loaded | None, take: Callable[[Loaded], None]) -> None:
         """Load ``wanted`` unless it is ``loaded`` in its latest revision, or was refused a moment ago."""
         (blob,) = await self._get(self._keys.release_revision(wanted))
         revision = "" if blob is None else blob.decode(errors="replace")
@@ -177,7 +149,7 @@ class Releases:
             self.refusals.pop(wanted, None)
             self._retry_at.pop(wanted, None)
 
-    def _serve(self, loaded: _Loaded) -> None:
+    def _serve(self, loaded: Loaded) -> None:
         """Make it live, by one assignment. What was live stays if an arm pins it."""
         if self._live is not None and self._live.release.id in self._pins():
             self._pin(self._live)
@@ -193,7 +165,7 @@ class Releases:
             release.id, release.revision, len(release.table) - 1, release.swap_ms,
         )  # fmt: skip
 
-    def _pin(self, loaded: _Loaded) -> None:
+    def _pin(self, loaded: Loaded) -> None:
         self._pinned = {**self._pinned, loaded.release.id: loaded}
         log.info("release %s is pinned", loaded.release.id)
 
@@ -214,85 +186,11 @@ class Releases:
     async def _get(self, *keys: str) -> list[bytes | None]:
         return await replies_to(self._link, [("GET", key) for key in keys], Deadline(POLL_TIMEOUT_SECONDS))
 
-    async def prepare(self, wanted: str, revision: str) -> None:
-        """Make what of a release is shared, for others to load. ArtifactError if the release cannot be served,
-        RedisUnavailable if Redis does not answer."""
-        manifest = await self._manifest(wanted)
-        async with self._arrays.turn():
-            await self._on_items(manifest, revision, await self._model(manifest))
-
-    async def _load(self, wanted: str, revision: str, before: _Loaded | None) -> _Loaded:
-        """Build the wanted release completely, from what of it is there."""
-        start = time.perf_counter()
-        manifest = await self._manifest(wanted)
-        if self._apart is not None and self._live is not None and len(self._live.release.table) > APART_ITEMS:
+    async def _load(self, wanted: str, revision: str, before: Loaded | None) -> Loaded:
+        if self._apart is not None and self._loader.shares and self._size > APART_ITEMS:
             await self._apart(wanted, revision)
-        async with self._arrays.turn():
-            # A refresh that changed records in place leaves the model as it is.
-            unchanged = before is not None and before.release.manifest == manifest
-            model = before.model if before is not None and unchanged else await self._model(manifest)
-            table, scorer = await self._on_items(manifest, revision, model)
-            folders = frozenset([_model_name(manifest), *self._array_names(manifest, revision)])
-            kept = [one for one in (self._live, *self._pinned.values()) if one is not None]
-            self._arrays.keep(folders.union(*(one.folders for one in kept)))
-        await asyncio.to_thread(_warm, scorer, model, table)
-        artifact = model.artifact
-        release = Release(manifest, artifact.feature_schema, artifact.spaces, table, scorer, revision, 0.0, 0.0)
-        milliseconds = round((time.perf_counter() - start) * 1000.0, 3)
-        return _Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model, folders)
-
-    async def _model(self, manifest: ReleaseManifest) -> OnnxModel:
-        """The model of a release: in parts that all processes map, or else read, checked and cut by this one alone."""
-        found: OnnxModel | None = None
-
-        async def cut(folder: Path) -> None:
-            nonlocal found
-            found = await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads)
-            await asyncio.to_thread(keep_model, found, folder)
-
-        with contextlib.suppress(UncutError):
-            folder = await self._arrays.folder(_model_name(manifest), cut)
-            if folder is not None:
-                return await asyncio.to_thread(kept_model, folder, manifest, self._threads)
-        return await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads) if found is None else found
-
-    async def _on_items(
-        self, manifest: ReleaseManifest, revision: str, model: OnnxModel
-    ) -> tuple[ItemTable, OnnxScorer]:
-        """The item table, and a scorer of it."""
-        artifact, parts = model.artifact, model.sessions
-        items_name, columns_name = self._array_names(manifest, revision)
-
-        async def read(new: NewArrays) -> None:
-            await read_items(self._link, self._keys, manifest, artifact, self._telemetry, new)
-
-        table = await asyncio.to_thread(ItemTable.of, await self._arrays.made(items_name, read))
-        if not isinstance(parts, PartSessions):
-            return table, model.on(table, {})
-
-        async def compute(new: NewArrays) -> None:
-            await asyncio.to_thread(parts.columns, table, new.allocate)
-
-        return table, model.on(table, await self._arrays.made(columns_name, compute))
-
-    def _array_names(self, manifest: ReleaseManifest, revision: str) -> tuple[str, str]:
-        """Of the sets that hold the item table and the columns that the model's parts give for it."""
-        # A release's items change with its revision. Its manifest tells it from one that was published anew.
-        whose = {"prefix": self._keys.prefix, "manifest": manifest.model_dump(mode="json"), "revision": revision}
-        name = fingerprint({**whose, "runtime": runtime(), "format": _FORMAT})
-        return f"items-{name}", f"columns-{name}"
-
-    async def _manifest(self, wanted: str) -> ReleaseManifest:
-        (blob,) = await self._get(self._keys.release_manifest(wanted))
-        if blob is None:
-            raise ArtifactError(f"release {wanted}: there is no manifest")
-        try:
-            manifest = ReleaseManifest.model_validate_json(blob)
-        except ValidationError as error:
-            raise ArtifactError(f"release {wanted}: manifest is not understood: {error}") from error
-        if manifest.id != wanted:
-            raise ArtifactError(f"release {wanted}: manifest is of release {manifest.id}")
-        return manifest
+        others = [one for one in (self._live, *self._pinned.values()) if one is not None]
+        return await self._loader.load(wanted, revision, before, others)
 
     def _refuse(self, release: str, reason: str) -> None:
         """Each refusal doubles the pause before the next attempt."""
@@ -304,27 +202,3 @@ class Releases:
         pause = min(LONGEST_PAUSE_SECONDS, self._poll_seconds * 2.0 ** min(attempts, 16))
         self._retry_at[release] = time.monotonic() + pause
         self._telemetry.releases_refused.inc()
-
-
-def _model_name(manifest: ReleaseManifest) -> str:
-    """Of the folder that holds the model's parts."""
-    which = {"artifact": manifest.artifact, "sha256": manifest.artifact_sha256}
-    return f"model-{fingerprint({**which, 'runtime': runtime(), 'format': _FORMAT})}"
-
-
-def _warm(scorer: OnnxScorer, model: OnnxModel, table: ItemTable) -> None:
-    """Score slates of several lengths for a user without history, which also tells how many candidates take a moment.
-    ScoringError if it cannot."""
-    user = UserBatch.single(model.artifact.feature_schema, table, {}, np.zeros(0, EVENT_DTYPE), {})
-    scorer.inline = 0
-    for count in WARM_COUNTS:
-        sample = Sample(user, np.arange(count, dtype=np.int64) % len(table))
-        seconds = min(_seconds(scorer, sample) for _ in range(3))
-        if seconds < INLINE_SECONDS:
-            scorer.inline = int(count * INLINE_SECONDS / seconds)
-
-
-def _seconds(scorer: OnnxScorer, sample: Sample) -> float:
-    start = time.perf_counter()
-    scorer.run(sample)
-    return time.perf_counter() - start

@@ -17,6 +17,7 @@ from offline.publish.connection import Store
 from service.arrays import SharedArrays
 from service.features.connection import RedisLink
 from service.features.users import RedisUserFeatures
+from service.loading import Loader
 from service.ranking.deadline import Deadline
 from service.ranking.plan import ArmSettings
 from service.ranking.scored import prepared
@@ -32,9 +33,8 @@ async def lay_out(world: World, store: Store, url: str, folder: Path) -> None:
     """Write the plain servers' blobs, their model, the bare loop's feeds, and bodies of requests to ``folder``."""
     link, telemetry = RedisLink(url, 8), Telemetry()
     arrays = SharedArrays(folder.parent / "tables")
-    releases = Releases(
-        link, store.keys, telemetry, artifacts=store.artifacts, arrays=arrays, threads=1, poll_seconds=1.0
-    )
+    loader = Loader(link, store.keys, telemetry, artifacts=store.artifacts, arrays=arrays, threads=1)
+    releases = Releases(link, store.keys, telemetry, loader, poll_seconds=1.0)
     await releases.refresh()
     release = releases.current()
     assert release is not None, releases.refusals

@@ -14,7 +14,7 @@ from models.contract.artifact import ArtifactError, ModelName, ReleaseManifest
 from models.contract.encoding import UserBatch
 from models.contract.events import EVENT_DTYPE
 from models.contract.items import ItemTable, in_memory
-from service import release
+from service import loading
 from service.errors import ScoringError
 from service.ranking.types import Sample
 from service.scoring.onnx import OnnxModel, in_parts, load_model
@@ -97,10 +97,10 @@ async def test_a_failing_run_is_a_scoring_error(tmp_path: Path, count: int) -> N
 def test_short_runs_stay_on_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, inline: int
 ) -> None:
-    monkeypatch.setattr(release, "_seconds", lambda *_: seconds)
+    monkeypatch.setattr(loading, "_seconds", lambda *_: seconds)
     model = _loaded(tmp_path, model_bytes())
     scorer = _on_table(model)
-    release._warm(scorer, model, TABLE)
+    loading._warm(scorer, model, TABLE)
     assert scorer.inline == inline
 
 

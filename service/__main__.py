@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from models.contract.experiments import ExperimentsError
 from service.app import create_app
 from service.settings import Settings, SettingsError
-from service.workers import APP, configure_logging, run_workers
+from service.workers import APP, configure_process, run_workers
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
     except (SettingsError, ExperimentsError) as error:
         print(f"lorank: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
-    configure_logging(settings)
+    configure_process(settings)
     if settings.workers > 1:
         return run_workers(_config(APP, settings))
     # uvicorn raises the signal again once it has shut down; a stop that was asked for is not a failure.

@@ -20,8 +20,10 @@ SAMPLES_PER_SECOND = 400
 
 def measure(laboratory: Laboratory) -> dict[str, Any]:
     """By number of candidates: each step's share of the samples, and processor milliseconds per request, measured
-    without the sampling. CannotMeasureError without py-spy, which is the peers' environment's."""
-    if laboratory.peers is None or not (spy := laboratory.peers.with_name("py-spy")).exists():
+    without the sampling. CannotMeasureError without py-spy, which comes with the peers' environment."""
+    pythons = [one for one in (laboratory.peers, Path(sys.executable)) if one is not None]
+    spy = next((one.with_name("py-spy") for one in pythons if one.with_name("py-spy").exists()), None)
+    if spy is None:
         raise CannotMeasureError("there is no py-spy: give --peers the Python of an environment that has it")
     world, found = laboratory.world(World()), {}
     with ours(world) as server:

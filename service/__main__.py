@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import sys
 
 import uvicorn
+from fastapi import FastAPI
 
 from models.contract.experiments import ExperimentsError
 from service.app import create_app
 from service.settings import Settings, SettingsError
+from service.workers import APP, configure_logging, run_workers
 
 
 def main() -> int:
@@ -29,11 +30,23 @@ def main() -> int:
     except (SettingsError, ExperimentsError) as error:
         print(f"lorank: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging(settings)
+    if settings.workers > 1:
+        return run_workers(_config(APP, settings))
     # uvicorn raises the signal again once it has shut down; a stop that was asked for is not a failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    config = uvicorn.Config(
+    server = uvicorn.Server(_config(app, settings))
+    with contextlib.suppress(KeyboardInterrupt):  # raised again by uvicorn after it has shut down
+        server.run()
+    return 0 if server.started else 1
+
+
+def _config(app: FastAPI | str, settings: Settings) -> uvicorn.Config:
+    """``app`` is the application, or where each worker gets its own."""
+    return uvicorn.Config(
         app,
+        factory=isinstance(app, str),
+        workers=settings.workers,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -47,10 +60,6 @@ def main() -> int:
         proxy_headers=False,  # nobody here asks who called
         timeout_graceful_shutdown=10,
     )
-    server = uvicorn.Server(config)
-    with contextlib.suppress(KeyboardInterrupt):  # raised again by uvicorn after it has shut down
-        server.run()
-    return 0 if server.started else 1
 
 
 if __name__ == "__main__":

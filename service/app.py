@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,6 +18,7 @@ from models.embedded import embedded_redis
 from service.api import routes
 from service.api.bodies import Limits
 from service.api.direct import DirectApp
+from service.arrays import SharedArrays
 from service.experiments.assignment import FileExperiments
 from service.experiments.watched import WatchedExperiments
 from service.exposures.stream import ExposureLog
@@ -84,6 +86,7 @@ async def _assemble(
         keys,
         telemetry,
         artifacts=settings.artifact_folder,
+        arrays=SharedArrays(settings.table_folder),
         threads=settings.onnx_threads,
         poll_seconds=settings.release_poll_seconds,
         pins=lambda: experiments.releases,
@@ -170,10 +173,11 @@ def status_document(
             mode="json",
             include={
                 "key_prefix", "max_candidates", "max_body_bytes", "default_deadline_ms", "max_deadline_ms",
-                "release_poll_seconds", "onnx_threads", "history_max_events", "exposure_queue",
+                "release_poll_seconds", "workers", "onnx_threads", "history_max_events", "exposure_queue",
             },
         )
         | {"redis": "embedded" if settings.redis_url is None else "external"},
+        "process": os.getpid(),
         "time": time.time(),
     }  # fmt: skip
 

@@ -16,18 +16,20 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
+from models.contract.artifact import ArtifactError, ReleaseManifest
 from models.contract.encoding import UserBatch
 from models.contract.events import EVENT_DTYPE
 from models.contract.items import ItemTable
 from models.contract.keys import Keys
+from models.contract.schema import fingerprint
+from service.arrays import NewArrays, SharedArrays
 from service.errors import RedisUnavailable, ScoringError
-from service.features.catalogue import load_items
+from service.features.catalogue import read_items
 from service.features.connection import RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.ranking.types import Release, Sample
 from service.scoring.onnx import OnnxModel, load_model
-from service.scoring.scorers import INLINE_SECONDS, OnnxScorer
+from service.scoring.scorers import INLINE_SECONDS, OnnxScorer, PartSessions
 from service.telemetry import Telemetry
 
 POLL_TIMEOUT_SECONDS = 2.0
@@ -37,6 +39,9 @@ TELL_PINS_SECONDS = 60.0
 
 WARM_COUNTS = (1, 50, 200, 500)
 """Slate lengths of the warm-up: first runs allocate, and the first caller should not pay for it."""
+
+_FORMAT = 1
+"""Counts changes of what the arrays of an item table mean."""
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +58,11 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """The live release with what is needed to rebuild its item table."""
+    """A release with what is needed to load its next revision, and the names of the arrays that it is made of."""
 
     release: Release
     model: OnnxModel
+    sets: frozenset[str]
 
 
 class Releases:
@@ -70,6 +76,7 @@ class Releases:
         telemetry: Telemetry,
         *,
         artifacts: Path,
+        arrays: SharedArrays,
         threads: int,
         poll_seconds: float,
         pins: Callable[[], Sequence[str]] = tuple,
@@ -78,6 +85,7 @@ class Releases:
         self._keys = keys
         self._telemetry = telemetry
         self._artifacts = artifacts
+        self._arrays = arrays
         self._threads = threads
         self._poll_seconds = poll_seconds
         self._pins = pins
@@ -201,12 +209,38 @@ class Releases:
             model = before.model
         else:
             model = await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads)
+        async with self._arrays.turn():
+            table, scorer, sets = await self._on_items(manifest, revision, model)
+            kept = [one for one in (self._live, *self._pinned.values()) if one is not None]
+            self._arrays.keep(sets.union(*(one.sets for one in kept)))
+        await asyncio.to_thread(_warm, scorer, model, table)
         artifact = model.artifact
-        table = await self._table(manifest, artifact)
-        scorer = await asyncio.to_thread(_warm, model, table)
         release = Release(manifest, artifact.feature_schema, artifact.spaces, table, scorer, revision, 0.0, 0.0)
         milliseconds = round((time.perf_counter() - start) * 1000.0, 3)
-        return _Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model)
+        return _Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model, sets)
+
+    async def _on_items(
+        self, manifest: ReleaseManifest, revision: str, model: OnnxModel
+    ) -> tuple[ItemTable, OnnxScorer, frozenset[str]]:
+        """The item table, a scorer of it, and the names of the sets of arrays that they are made of."""
+        artifact, parts = model.artifact, model.sessions
+
+        async def read(new: NewArrays) -> None:
+            await read_items(self._link, self._keys, manifest, artifact, self._telemetry, new)
+
+        # A release's items change with its revision. Its manifest tells it from one that was published anew.
+        whose = {"prefix": self._keys.prefix, "manifest": manifest.model_dump(mode="json"), "revision": revision}
+        items_name = f"items-{fingerprint({**whose, 'format': _FORMAT})}"
+        table = await asyncio.to_thread(ItemTable.of, await self._arrays.made(items_name, read))
+        if not isinstance(parts, PartSessions):
+            return table, model.on(table, {}), frozenset({items_name})
+
+        async def compute(new: NewArrays) -> None:
+            await asyncio.to_thread(parts.columns, table, new.allocate)
+
+        columns_name = f"columns-{fingerprint({'items': items_name, 'graphs': parts.digest})}"
+        columns = await self._arrays.made(columns_name, compute)
+        return table, model.on(table, columns), frozenset({items_name, columns_name})
 
     async def _manifest(self, wanted: str) -> ReleaseManifest:
         (blob,) = await self._get(self._keys.release_manifest(wanted))
@@ -220,12 +254,6 @@ class Releases:
             raise ArtifactError(f"release {wanted}: manifest is of release {manifest.id}")
         return manifest
 
-    async def _table(self, manifest: ReleaseManifest, artifact: ArtifactManifest) -> ItemTable:
-        table = await load_items(self._link, self._keys, manifest, artifact, self._telemetry)
-        if len(table) == 1:
-            raise ArtifactError(f"release {manifest.id}: no item has a valid record")
-        return table
-
     def _refuse(self, release: str, reason: str) -> None:
         """Each refusal doubles the pause before the next attempt."""
         before = self.refusals.get(release)
@@ -238,10 +266,9 @@ class Releases:
         self._telemetry.releases_refused.inc()
 
 
-def _warm(model: OnnxModel, table: ItemTable) -> OnnxScorer:
-    """The model on a table, once it has scored slates of several lengths for a user without history, which also tells
-    how many candidates it scores in a moment. ScoringError if it cannot."""
-    scorer = model.on(table)
+def _warm(scorer: OnnxScorer, model: OnnxModel, table: ItemTable) -> None:
+    """Score slates of several lengths for a user without history, which also tells how many candidates take a moment.
+    ScoringError if it cannot."""
     user = UserBatch.single(model.artifact.feature_schema, table, {}, np.zeros(0, EVENT_DTYPE), {})
     scorer.inline = 0
     for count in WARM_COUNTS:
@@ -249,7 +276,6 @@ def _warm(model: OnnxModel, table: ItemTable) -> OnnxScorer:
         seconds = min(_seconds(scorer, sample) for _ in range(3))
         if seconds < INLINE_SECONDS:
             scorer.inline = int(count * INLINE_SECONDS / seconds)
-    return scorer
 
 
 def _seconds(scorer: OnnxScorer, sample: Sample) -> float:

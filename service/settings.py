@@ -26,8 +26,10 @@ class Settings(BaseModel):
 
     ``redis_url``        None starts the embedded server in ``data_dir/valkey``
     ``artifacts``        folder of ONNX files; None means ``data_dir/artifacts``
+    ``tables``           folder of item tables, which all processes of this machine map; None means ``data_dir/tables``
     ``max_body_bytes``   4 MiB hold 2,000 candidates with ids of 256 bytes, escaped as JSON, and 1 kB of features each
-    ``exposure_queue``   exposures that wait in memory for Redis; beyond it they are dropped and counted
+    ``workers``          processes that answer requests, each on a core; they share the port and the item table
+    ``exposure_queue``   exposures that wait in a worker's memory for Redis; beyond it they are dropped and counted
     ``experiments``      TOML file of layers and arms; None serves everybody the full model
     """
 
@@ -37,9 +39,11 @@ class Settings(BaseModel):
     redis_connections: Positive = 64
     data_dir: Path = Path("var")
     artifacts: Path | None = None
+    tables: Path | None = None
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] = "lorank"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
     max_candidates: Positive = 2000
     max_body_bytes: Positive = 4 * 1024 * 1024
     default_deadline_ms: Annotated[float, Field(gt=0)] = 100.0
@@ -56,6 +60,10 @@ class Settings(BaseModel):
     @property
     def artifact_folder(self) -> Path:
         return self.artifacts if self.artifacts is not None else self.data_dir / "artifacts"
+
+    @property
+    def table_folder(self) -> Path:
+        return self.tables if self.tables is not None else self.data_dir / "tables"
 
     @property
     def embedded_folder(self) -> Path:

@@ -5,7 +5,13 @@ Knows metric names and labels, all of bounded cardinality: no label ever holds a
 
 from __future__ import annotations
 
+import os
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable by which prometheus_client knows that several processes count together, and where."""
 
 _STAGE_BUCKETS = (
     0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
@@ -47,13 +53,16 @@ class Telemetry:
             "lorank_release_swap_seconds",
             "Time the last release took to load and warm beside the live one",
             registry=self.registry,
+            multiprocess_mode="livemax",
         )
         self.release_info = Gauge(
             "lorank_release_info",
             "1 for the release that is served",
             ["release", "model", "version"],
             registry=self.registry,
+            multiprocess_mode="livemax",
         )
+        self._served: Gauge | None = None
 
         # What every request touches, looked up once: a label costs more than what it counts.
         self.stages = {name: self.stage_seconds.labels(name) for name in STAGES}
@@ -63,10 +72,19 @@ class Telemetry:
         return Counter(f"lorank_{name}", text, labels, registry=self.registry)
 
     def served(self, release: str, model: str, version: str) -> None:
-        """Make ``release`` the only one whose info metric is present."""
-        self.release_info.clear()
-        self.release_info.labels(release, model, version).set(1)
+        """Make ``release`` the only one whose info metric is present, or not 0 where several processes count."""
+        if METRICS_FOLDER not in os.environ:
+            self.release_info.clear()
+        elif self._served is not None:
+            self._served.set(0)
+        self._served = self.release_info.labels(release, model, version)
+        self._served.set(1)
 
     def exposition(self) -> bytes:
-        """All metrics in the Prometheus text format."""
-        return generate_latest(self.registry)
+        """All metrics in the Prometheus text format, of all processes of the service."""
+        folder = os.environ.get(METRICS_FOLDER)
+        if folder is None:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together, folder)  # type: ignore[no-untyped-call]
+        return generate_latest(together)

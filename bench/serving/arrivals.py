@@ -3,7 +3,7 @@
 usage: python -m bench.serving.arrivals URL BODIES.jsonl RATE SECONDS [--arrivals constant] [--latencies FILE.npy]
        -> one line of JSON
 
-A request that finds no free connection waits for one, and its latency counts from the moment at which it was to be
+SIGTERM ends it early. A request that finds no free connection waits for one, and its latency counts from the moment at which it was to be
 sent. A server that stalls is therefore charged for all who would have come meanwhile ("coordinated omission"). The
 generator's own lateness, from that moment to the sending where a connection was free, is reported beside it: a tail of
 that length is the generator's.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -73,13 +74,22 @@ class Generator:
             self._free.append(sender)
         self._start = time.perf_counter() + 0.05
         last = self._due[-1] if self._due else 0.0
+        loop.add_signal_handler(signal.SIGTERM, self.stop)
         with Timer.calling(self._send_what_is_due) as self._timer:
             self._timer.set(self._start)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._done.wait(), last + ANSWER_SECONDS)
         for sender in self._free:
             sender.transport.close()
-        return Arrived(self._start, np.asarray(self._due), self._latency, self._lag, self._well)
+        sent = slice(self._next)
+        return Arrived(self._start, np.asarray(self._due), self._latency[sent], self._lag[sent], self._well[sent])
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._left -= len(self._due) - self._next
+        self._due = self._due[: self._next]
+        if self._left == 0:
+            self._done.set()
 
     def _send_what_is_due(self) -> None:
         now = time.perf_counter() - self._start

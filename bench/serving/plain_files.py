@@ -13,6 +13,7 @@ import onnxruntime
 from bench.serving.installed import Installed
 from bench.serving.plain_features import Layout, item_key, user_key
 from models.contract.encoding import ItemBatch, encode, encode_items
+from service.arrays import SharedArrays
 from service.features.connection import RedisLink
 from service.features.users import RedisUserFeatures
 from service.ranking.deadline import Deadline
@@ -28,7 +29,10 @@ async def lay_out(installed: Installed, counts: tuple[int, ...]) -> Path:
     store, folder = installed.store, installed.folder / "plain"
     folder.mkdir(exist_ok=True)
     link, telemetry = RedisLink(installed.url, 8), Telemetry()
-    releases = Releases(link, store.keys, telemetry, artifacts=store.artifacts, threads=1, poll_seconds=1.0)
+    arrays = SharedArrays(folder / "tables")
+    releases = Releases(
+        link, store.keys, telemetry, artifacts=store.artifacts, arrays=arrays, threads=1, poll_seconds=1.0
+    )
     await releases.refresh()
     release = releases.current()
     assert release is not None, releases.refusals

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,6 +52,17 @@ def memory(pid: int) -> dict[str, float]:
                 if name.lower() in found:
                     found[name.lower()] += int(value.split()[0]) / 1024
     return found
+
+
+def settle(pid: int, seconds: float = 120.0) -> None:
+    """Wait until a server does nothing: all its workers have started. RuntimeError if it never rests."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        before = cpu_seconds(pid)
+        time.sleep(0.5)
+        if cpu_seconds(pid) - before < 0.05:
+            return
+    raise RuntimeError(f"process {pid} is still busy after {seconds:.0f} s")
 
 
 def pause(pid: int) -> None:

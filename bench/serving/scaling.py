@@ -117,8 +117,8 @@ def history_ratio(found: dict[str, Any], field: str = "cpu_ms") -> Spread:
 def section(found: dict[str, Any]) -> str:
     told = line(found)
     text = (
-        f"A request costs {told.fixed:.3f} ms (95 %: {told.low:.3f} to {told.high:.3f}) and {told.slope * 1000:.2f} us per "
-        f"candidate, R² {told.fit:.4f}; a user with 10,000 events {history_ratio(found)} times one with 50 "
+        f"A request costs {told.fixed:.3f} ms (95 %: {told.low:.3f} to {told.high:.3f}) and {told.slope * 1000:.2f} us "
+        f"per candidate, R² {told.fit:.4f}; a user with 10,000 events {history_ratio(found)} times one with 50 "
         f"(the model reads the last {found['history_length']:,})."
     )
     parts = [text, "![Processor time per request](figures/performance-scaling.svg)"]

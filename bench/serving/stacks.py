@@ -27,7 +27,8 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "RedisUserFeatures.fetch (",
     )),
     ("the user's records decoded", (
-        "(service/features/users.py", "unpack_history (", "KnowledgeRecord.", "UserProfile.", "(models/contract/profile.py",
+        "(service/features/users.py", "unpack_history (", "KnowledgeRecord.", "UserProfile.",
+        "(models/contract/profile.py",
     )),
     ("candidates found in the item table", ("(service/ranking/slate.py", "ItemTable.rows_of (")),
     ("the user encoded", ("UserBatch.", "encode_users (", "ItemTable.rows_of_hashes (", "prepared (")),
@@ -37,7 +38,9 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("answer: made and encoded", (
         "(service/api/answers.py", "RankAnswer", "knowledge_of (", "count_knowledge (", "(service/ranking/types.py",
     )),
-    ("counters and stopwatch", ("(service/ranking/counting.py", "(service/ranking/stopwatch.py", "(prometheus_client/")),
+    ("counters and stopwatch", (
+        "(service/ranking/counting.py", "(service/ranking/stopwatch.py", "(prometheus_client/",
+    )),
     (EXPOSURES, ("Ranker._expose (", "(service/ranking/exposing.py", "(models/contract/exposures.py")),
     ("the ranker itself, deadlines", (
         "(service/ranking/ranker.py", "(service/ranking/deadline.py", "(service/api/routes.py", "(asyncio/timeouts.py",

@@ -11,13 +11,15 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.serving.installed import LOAD_CORE, Installed, Laboratory
+from bench.serving.installed import LOAD_CORE, SERVER_CORE, Installed, Laboratory
 from bench.serving.large import large
 from bench.serving.servers import Server, get, ours, pinned
 from bench.serving.spread import table
@@ -27,49 +29,53 @@ from offline.publish.release import live_release, switch
 
 COUNT = 500
 CALM_SECONDS = 1.0
-SWAP_SECONDS = 120.0
+SWAP_SECONDS, LONGEST_SECONDS = 180.0, 1800.0
 LOOK_SECONDS = 0.25
+CORES = {"one core": (SERVER_CORE,), "both cores": (SERVER_CORE, LOAD_CORE)}
 
 
 def measure(laboratory: Laboratory) -> dict[str, Any]:
-    """Milliseconds p50, p99 and max with and without a swap, what failed, and how long swaps took."""
+    """Milliseconds p50, p99 and max with and without a swap, what failed, and how long swaps took: of a service on one
+    core, and of one that may use the other core, too, which Redis and the load generator leave half idle."""
     effort, world = laboratory.effort, laboratory.world(large(laboratory))
     first = live_release(world.store)
     assert first is not None
     second = publish_world(world.world, world.store, world.folder / "jobs", weights=1).release
     bodies = world.bodies("top50", COUNT)
-    with ours(world) as server:
-        rate = SHARE * peak_of(server, bodies, effort.seconds)
-        calm = max(3.0, effort.steady_seconds / 2)
-        # A swap first to learn how long one takes: then the load is told how long to last.
-        taken = _swap(world, server, first)
-        seconds = calm + effort.swaps * (taken * 2 + CALM_SECONDS + calm)
-        path = world.folder / "swaps.npy"
-        load = subprocess.Popen(
-            pinned(
-                (LOAD_CORE,), sys.executable, "-m", "bench.serving.arrivals", server.url, str(bodies), str(rate),
-                str(seconds), "--arrivals", "constant", "--latencies", str(path),
-            ),
-            stdout=subprocess.PIPE,
-        )  # fmt: skip
-        try:
-            time.sleep(calm)
-            swaps = []
-            for number in range(effort.swaps):
-                began = time.perf_counter()
-                _swap(world, server, second if number % 2 == 0 else first)
-                swaps.append((began, time.perf_counter()))
-                time.sleep(CALM_SECONDS + calm)
-        finally:
-            told, _ = load.communicate()
-    summary = json.loads(told.splitlines()[-1])
-    return {
-        "rate": rate,
-        "items": world.world.items,
-        "swap_seconds": [end - began for began, end in swaps],
-    } | _compared(
-        _read(path), [(began - summary["start"], end - summary["start"] + CALM_SECONDS) for began, end in swaps]
+    cases = {}
+    for name, cores in CORES.items():
+        with ours(world, cores=cores) as server:
+            rate = SHARE * peak_of(server, bodies, effort.seconds)
+            calm = max(3.0, effort.steady_seconds / 2)
+            path = world.folder / "swaps.npy"
+            with _load(server, bodies, rate, path) as load:
+                time.sleep(calm)
+                swaps = []
+                for _ in range(effort.swaps):
+                    began = time.perf_counter()
+                    _swap(world, server, second if live_release(world.store) == first else first)
+                    swaps.append((began, time.perf_counter()))
+                    time.sleep(CALM_SECONDS + calm)
+                load.terminate()
+                told, _ = load.communicate()
+        start = json.loads(told.splitlines()[-1])["start"]
+        windows = [(began - start, end - start + CALM_SECONDS) for began, end in swaps]
+        cases[name] = {"rate": rate, "seconds": [end - began for began, end in swaps]} | _compared(_read(path), windows)
+    return {"items": world.world.items, "cases": cases}
+
+
+@contextmanager
+def _load(server: Server, bodies: Path, rate: float, path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Requests at even intervals, until it is terminated; their latencies go to ``path``."""
+    command = [server.url, str(bodies), str(rate), str(LONGEST_SECONDS), "--arrivals", "constant", "--latencies", str(path)]
+    load = subprocess.Popen(
+        pinned((LOAD_CORE,), sys.executable, "-m", "bench.serving.arrivals", *command), stdout=subprocess.PIPE
     )
+    try:
+        yield load
+    finally:
+        load.kill()
+        load.wait()
 
 
 def _swap(world: Installed, server: Server, to: str) -> float:
@@ -104,20 +110,31 @@ def _compared(arrived: npt.NDArray[np.float64], windows: list[tuple[float, float
     return found
 
 
-def added(found: dict[str, Any]) -> float:
+def added(found: dict[str, Any], case: str = "one core") -> float:
     """Milliseconds that a swap adds to p99."""
-    return float(found["swap"]["p99"] - found["calm"]["p99"])
+    one = found["cases"][case]
+    return float(one["swap"]["p99"] - one["calm"]["p99"])
+
+
+def failed(found: dict[str, Any]) -> int:
+    return sum(one[when]["failed"] for one in found["cases"].values() for when in ("swap", "calm"))
 
 
 def section(found: dict[str, Any]) -> str:
-    rows = [
-        (name, f"{one['requests']:,}", *(f"{one[at]:.2f}" for at in ("p50", "p99", "p99.9", "max")), one["failed"])
-        for name, one in (("at a swap", found["swap"]), ("otherwise", found["calm"]))
-    ]
-    taken = found["swap_seconds"]
+    rows = []
+    for case, one in found["cases"].items():
+        taken = f"{min(one['seconds']):.1f} to {max(one['seconds']):.1f}"
+        for label, when, swaps in (("at a swap", "swap", taken), ("otherwise", "calm", "")):
+            tails = (f"{one[when][at]:.2f}" for at in ("p50", "p99", "p99.9", "max"))
+            requests = f"{one[when]['requests']:,}"
+            rows.append((case, f"{one['rate']:.0f}", label, requests, *tails, one[when]["failed"], swaps))
+    swaps = len(next(iter(found["cases"].values()))["seconds"])
+    head = (
+        "service on", "requests/s", "requests that arrive", "number", "p50, ms", "p99", "p99.9", "max", "failed",
+        "a swap takes, s",
+    )  # fmt: skip
     return (
-        f"{len(taken)} swaps between two releases of {found['items']:,} items, {found['rate']:.0f} requests a second of "
-        f"{COUNT} candidates; from the moving of the pointer until the other release is served: "
-        f"{min(taken):.1f} to {max(taken):.1f} s.\n\n"
-        + table(("requests that arrive", "number", "p50, ms", "p99", "p99.9", "max", "failed"), rows)
+        f"{swaps} swaps each between two releases of {found['items']:,} items, under requests of {COUNT} candidates at "
+        f"{SHARE:.0%} of the peak. A swap takes from the moving of the pointer until the other release is served.\n\n"
+        + table(head, rows)
     )

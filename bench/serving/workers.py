@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.serving.installed import LOAD_CORE, SERVER_CORE, CannotMeasureError, Laboratory
 from bench.serving.large import large
-from bench.serving.processes import awake, memory, of_one, pause, tree
+from bench.serving.processes import awake, memory, of_one, pause, settle, tree
 from bench.serving.servers import Server, closed, ours
 from bench.serving.spread import Spread, table
 from service.settings import Settings
@@ -33,12 +33,14 @@ def measure(laboratory: Laboratory) -> dict[str, Any]:
     held: dict[str, dict[str, float]] = {}
     for number in HELD:
         with ours(world, {"workers": str(number)}, BOTH) as server:
+            settle(server.pid)
             closed(server, bodies, effort.seconds, CONNECTIONS)
             held[str(number)] = memory(server.pid) | {"processes": float(len(tree(server.pid)))}
     with ExitStack() as stack:
         servers: dict[int, Server] = {}
         for number in COMPARED:
             servers[number] = stack.enter_context(ours(world, {"workers": str(number)}, BOTH))
+            settle(servers[number].pid)
             pause(servers[number].pid)
         for at in range(effort.rounds):
             for number in COMPARED if at % 2 == 0 else reversed(COMPARED):

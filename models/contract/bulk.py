@@ -21,18 +21,18 @@ from models.contract.items import ITEM_NUMERIC, IntArray
 from models.contract.knowledge import FloatArray
 from models.contract.schema import FeatureSchema
 
-_SEALED = 0x2144DF1C
+SEALED = 0x2144DF1C
 """The crc32 of whatever ends with its own crc32 in little-endian order."""
 
-_KNOWLEDGE = np.dtype(
+KNOWLEDGE_HEAD = np.dtype(
     [("magic", "S2"), ("version", "u1"), ("dtype", "u1"), ("rows", "<u2"), ("dim", "<u2"), ("codes", "u1"),
      ("reserved", "u1"), ("owner", "<u2"), ("scale", "<f4"), ("written_at", "<i8"), ("expires_at", "<i8"),
      ("space", "<u8")]
 )  # fmt: skip
-_ITEM = np.dtype(
+ITEM_HEAD = np.dtype(
     [("magic", "S2"), ("version", "u1"), ("reserved", "u1"), ("index", "<u4"), ("written_at", "<i8"), ("schema", "<u8")]
 )
-_CRC = 4
+CRC = 4
 """Beginnings of the records as their modules lay them out; a fingerprint of eight bytes is one number here."""
 
 Bytes = npt.NDArray[np.uint8]
@@ -62,19 +62,19 @@ class ItemRows:
 def knowledge_rows(blobs: Sequence[bytes | None], owners: Sequence[str], space: str, dim: int) -> KnowledgeRows:
     """Of the records that are whole, of their owner and of ``space``, and hold one row of ``dim`` numbers."""
     found = [KnowledgeRows(np.zeros(0, np.int64), np.zeros((0, dim), np.float32), np.zeros(0, np.int64))]
-    for at, matrix, names in _alike(blobs, owners, _KNOWLEDGE.itemsize + _CRC):
-        head = np.ascontiguousarray(matrix[:, : _KNOWLEDGE.itemsize]).view(_KNOWLEDGE)[:, 0]
+    for at, matrix, names in _alike(blobs, owners, KNOWLEDGE_HEAD.itemsize + CRC):
+        head = np.ascontiguousarray(matrix[:, : KNOWLEDGE_HEAD.itemsize]).view(KNOWLEDGE_HEAD)[:, 0]
         for code, codes in product(knowledge.DTYPES, np.unique(head["codes"]).tolist()):
             dtype = knowledge.DTYPES[code]
-            owner = matrix.shape[1] - _KNOWLEDGE.itemsize - _CRC - 2 * codes - dim * dtype.itemsize
+            owner = matrix.shape[1] - KNOWLEDGE_HEAD.itemsize - CRC - 2 * codes - dim * dtype.itemsize
             right = (head["magic"] == knowledge.MAGIC) & (head["version"] == knowledge.VERSION)
             right &= (head["dtype"] == code) & (head["rows"] == 1) & (head["dim"] == dim)
-            right &= (head["codes"] == codes) & (head["owner"] == owner) & (head["space"] == _number(space))
+            right &= (head["codes"] == codes) & (head["owner"] == owner) & (head["space"] == number(space))
             if owner < 0 or not right.any():
                 continue
-            right &= _is_of(matrix, _KNOWLEDGE.itemsize, owner, names)
-            values_at = _KNOWLEDGE.itemsize + owner + 2 * codes
-            values = np.ascontiguousarray(matrix[right, values_at:-_CRC]).view(dtype)
+            right &= _is_of(matrix, KNOWLEDGE_HEAD.itemsize, owner, names)
+            values_at = KNOWLEDGE_HEAD.itemsize + owner + 2 * codes
+            values = np.ascontiguousarray(matrix[right, values_at:-CRC]).view(dtype)
             vectors = values.astype(np.float32)
             if code == 1:
                 vectors *= head["scale"][right, None]
@@ -91,14 +91,14 @@ def item_rows(blobs: Sequence[bytes | None], owners: Sequence[str], schema: Feat
     slots, numbers = schema.item_slots, len(ITEM_NUMERIC)
     nothing = np.zeros(0, np.int64)
     found = [ItemRows(nothing, nothing, np.zeros((0, slots), np.int64), np.zeros((0, numbers), np.float32))]
-    numeric_at = _ITEM.itemsize + 4 * slots
+    numeric_at = ITEM_HEAD.itemsize + 4 * slots
     owner_at = numeric_at + 4 * numbers
-    for at, matrix, names in _alike(blobs, owners, owner_at + _CRC):
-        head = np.ascontiguousarray(matrix[:, : _ITEM.itemsize]).view(_ITEM)[:, 0]
+    for at, matrix, names in _alike(blobs, owners, owner_at + CRC):
+        head = np.ascontiguousarray(matrix[:, : ITEM_HEAD.itemsize]).view(ITEM_HEAD)[:, 0]
         right = (head["magic"] == items.MAGIC) & (head["version"] == items.VERSION)
-        right &= head["schema"] == _number(schema.fingerprint)
-        right &= _is_of(matrix, owner_at, matrix.shape[1] - owner_at - _CRC, names)
-        categorical = np.ascontiguousarray(matrix[right, _ITEM.itemsize : numeric_at]).view("<i4")
+        right &= head["schema"] == number(schema.fingerprint)
+        right &= _is_of(matrix, owner_at, matrix.shape[1] - owner_at - CRC, names)
+        categorical = np.ascontiguousarray(matrix[right, ITEM_HEAD.itemsize : numeric_at]).view("<i4")
         numeric = np.ascontiguousarray(matrix[right, numeric_at:owner_at]).view("<f4")
         index = head["index"][right].astype(np.int64)
         found.append(ItemRows(at[right], index, categorical.astype(np.int64), numeric.astype(np.float32)))
@@ -116,14 +116,15 @@ def _alike(
     """Undamaged records of one length after the other: positions [k], bytes [k, length] and names of owners."""
     groups: defaultdict[int, list[int]] = defaultdict(list)
     for position, blob in enumerate(blobs):
-        if blob is not None and len(blob) >= least and zlib.crc32(blob) == _SEALED:
+        if blob is not None and len(blob) >= least and zlib.crc32(blob) == SEALED:
             groups[len(blob)].append(position)
     for length, at in groups.items():
         matrix = np.frombuffer(b"".join([blobs[one] or b"" for one in at]), np.uint8).reshape(len(at), length)
         yield np.asarray(at, np.int64), matrix, [owners[one].encode() for one in at]
 
 
-def _number(fingerprint: str) -> np.uint64:
+def number(fingerprint: str) -> np.uint64:
+    """A fingerprint as it lies in a record, read as a number."""
     return np.uint64(int.from_bytes(bytes.fromhex(fingerprint), "little"))
 
 

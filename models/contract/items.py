@@ -13,24 +13,30 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models.contract.events import item_hash
 from models.contract.knowledge import FloatArray, RecordError
+from models.contract.lookup import IdIndex, PackedIds
 from models.contract.schema import FeatureSchema
 
 IntArray = npt.NDArray[np.int64]
+
+Columns = dict[str, "np.ndarray[Any, Any]"]
+"""Arrays with a row for each item, by name."""
 
 _HEADER = struct.Struct("<2sBBIq8s")
 MAGIC, VERSION = b"LI", 1
 
 ITEM_NUMERIC = ("log_count", "mean_value", "liked_rate")
 """Running statistics of an item, in this order; see ``item_statistics``."""
+
+_FEATURES = ("index", "categorical", "numeric", "vectors", "expires_at")
 
 _PRIOR_WEIGHT = 10.0
 
@@ -84,6 +90,15 @@ class ItemRecord:
         return cls(owner, schema_bytes.hex(), index, tuple(categorical.tolist()), tuple(numeric.tolist()), written_at)
 
 
+Allocate = Callable[[str, tuple[int, ...], npt.DTypeLike], "np.ndarray[Any, Any]"]
+"""Makes an array of zeros by its name, its shape and its type: in memory, or in a file that others map too."""
+
+
+def in_memory(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray[Any, Any]:
+    """See ``Allocate``."""
+    return np.zeros(shape, dtype)
+
+
 @dataclass(frozen=True, slots=True)
 class ItemTable:
     """A catalogue as arrays. Row 0 is the unknown item: no id, no fields, prior statistics, no knowledge.
@@ -96,13 +111,13 @@ class ItemTable:
     expires_at int64 [N, K]   of the knowledge in each of the schema's K item spaces; 0 where missing
     """
 
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     index: IntArray
     categorical: IntArray
     numeric: FloatArray
     vectors: FloatArray
     expires_at: IntArray
-    _rows: _Index
+    _rows: IdIndex
     _sorted_hashes: npt.NDArray[np.uint64]
     _hash_rows: IntArray
 
@@ -118,22 +133,24 @@ class ItemTable:
         expires_at: npt.ArrayLike,
     ) -> ItemTable:
         """A table of the given items (without the unknown row, which is added here). ValueError if an id repeats."""
-        n = len(ids)
-        if len(set(ids)) != n or "" in ids:
+        if len(set(ids)) != len(ids) or "" in ids:
             raise ValueError("item ids must be unique and not empty")
-        hashes = np.fromiter((item_hash(item_id) for item_id in ids), np.uint64, n)
-        order = np.argsort(hashes)
-        unknown = item_statistics(schema, 0, 0, 0)[None]
+        columns = blank_columns(schema, len(ids), in_memory)
+        given = (index, categorical, numeric, vectors, expires_at)
+        for column, values in zip(columns.values(), given, strict=True):
+            column[1:] = np.asarray(values).reshape(column[1:].shape)
+        return cls.of(columns | lookup_columns(ids, in_memory))
+
+    @classmethod
+    def of(cls, columns: Columns) -> ItemTable:
+        """The table of ``blank_columns`` that were filled, and of ``lookup_columns``."""
+        ids = PackedIds(columns["ids"], columns["id_ends"])
         return cls(
-            ids=("", *ids),
-            index=np.concatenate([[0], np.asarray(index, np.int64).reshape(n)]),
-            categorical=_with_zero_row(np.asarray(categorical, np.int64).reshape(n, schema.item_slots)),
-            numeric=np.concatenate([unknown, np.asarray(numeric, np.float32).reshape(n, len(ITEM_NUMERIC))]),
-            vectors=_with_zero_row(np.asarray(vectors, np.float32).reshape(n, schema.item_width)),
-            expires_at=_with_zero_row(np.asarray(expires_at, np.int64).reshape(n, len(schema.item_knowledge))),
-            _rows=_Index.of(ids),
-            _sorted_hashes=hashes[order],
-            _hash_rows=order.astype(np.int64) + 1,
+            ids=ids,
+            **{name: columns[name] for name in _FEATURES},
+            _rows=IdIndex.of(ids[1:]),
+            _sorted_hashes=columns["item_hashes"],
+            _hash_rows=columns["hash_rows"],
         )
 
     def __len__(self) -> int:
@@ -152,65 +169,28 @@ class ItemTable:
         return np.where(self._sorted_hashes[at] == hashes, self._hash_rows[at], 0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Index:
-    """Rows by id: Python's hashes of the ids in open addressing. A dict keeps every id, and keeps them all over the
-    memory; of this one, 500 ids touch 500 places, and nothing but arrays is kept.
-
-    An id is taken for another one if all 64 bits agree. Ids of one table that do so are looked up by themselves.
-
-    hashes  int64 [slots], a power of two and at least twice as many as there are ids
-    rows    int64 [slots], 0 where a slot is empty
-    alike   rows of ids whose hash another one has
-    """
-
-    hashes: IntArray
-    rows: IntArray
-    alike: dict[str, int]
-
-    @classmethod
-    def of(cls, ids: Sequence[str]) -> _Index:
-        n = len(ids)
-        slots = 1 << max(3, (2 * n).bit_length())
-        made = cls(np.zeros(slots, np.int64), np.zeros(slots, np.int64), {})
-        hashes = _hashes(ids)
-        _, first, times = np.unique(hashes, return_index=True, return_counts=True)
-        if len(first) != n:
-            twice = np.isin(hashes, hashes[first[times > 1]])
-            made.alike.update((ids[at], at + 1) for at in np.flatnonzero(twice).tolist())
-        left = np.sort(first)
-        at = hashes[left] & (slots - 1)
-        while len(left):
-            free = np.flatnonzero(made.rows[at] == 0)
-            _, one_each = np.unique(at[free], return_index=True)
-            placed = free[one_each]
-            made.hashes[at[placed]], made.rows[at[placed]] = hashes[left[placed]], left[placed] + 1
-            others = np.ones(len(left), np.bool_)
-            others[placed] = False
-            left, at = left[others], (at[others] + 1) & (slots - 1)
-        return made
-
-    def find(self, ids: Sequence[str]) -> IntArray:
-        hashes, mask = _hashes(ids), len(self.rows) - 1
-        at = hashes & mask
-        rows: IntArray = self.rows[at]
-        left = np.flatnonzero((self.hashes[at] != hashes) & (rows != 0))
-        while len(left):
-            at[left] = (at[left] + 1) & mask
-            rows[left] = self.rows[at[left]]
-            left = left[(self.hashes[at[left]] != hashes[left]) & (rows[left] != 0)]
-        if self.alike:
-            for position, item_id in enumerate(ids):
-                rows[position] = self.alike.get(item_id, rows[position])
-        return rows
+def blank_columns(schema: FeatureSchema, items: int, allocate: Allocate) -> Columns:
+    """The features of ``items`` of which nothing is known yet, by the names that ``ItemTable`` has for them, with the
+    unknown item before them."""
+    shapes: dict[str, tuple[tuple[int, ...], npt.DTypeLike]] = {
+        "index": ((), np.int64),
+        "categorical": ((schema.item_slots,), np.int64),
+        "numeric": ((len(ITEM_NUMERIC),), np.float32),
+        "vectors": ((schema.item_width,), np.float32),
+        "expires_at": ((len(schema.item_knowledge),), np.int64),
+    }
+    columns = {name: allocate(name, (items + 1, *cells), dtype) for name, (cells, dtype) in shapes.items()}
+    columns["numeric"][:] = item_statistics(schema, 0, 0, 0)
+    return columns
 
 
-def _hashes(ids: Sequence[str]) -> IntArray:
-    return np.fromiter(map(hash, ids), np.int64, len(ids))
-
-
-_Cell = TypeVar("_Cell", bound=np.generic)
-
-
-def _with_zero_row(array: npt.NDArray[_Cell]) -> npt.NDArray[_Cell]:
-    return np.concatenate([np.zeros((1, *array.shape[1:]), array.dtype), array])
+def lookup_columns(ids: Sequence[str], allocate: Allocate) -> Columns:
+    """What finds the rows of items, whose ids are distinct and not empty."""
+    packed = PackedIds.of(["", *ids])
+    hashes = np.fromiter(map(item_hash, ids), np.uint64, len(ids))
+    order = np.argsort(hashes)
+    made: Columns = {"ids": packed.packed, "id_ends": packed.ends, "item_hashes": hashes[order], "hash_rows": order + 1}
+    columns = {name: allocate(name, column.shape, column.dtype) for name, column in made.items()}
+    for name, column in made.items():
+        columns[name][:] = column
+    return columns

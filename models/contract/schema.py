@@ -9,16 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FrozenConfig = ConfigDict(frozen=True, extra="forbid")
 
 UNKNOWN = 0
 """Index of an unknown, missing or padded value in every categorical feature."""
+
+_REMEMBERED = 10_000
+"""Values that are kept while many are encoded: a bound for fields in which every value is another."""
 
 
 def fingerprint(document: Any, length: int = 16) -> str:
@@ -64,6 +69,26 @@ class FieldSpec(BaseModel):
         values: Sequence[object] = value if isinstance(value, (list, tuple)) else (value,)
         indices = [self._encode_one(one) for one in values[: self.slots]]
         return indices + [UNKNOWN] * (self.slots - len(indices))
+
+    def encode_each(self, values: Iterable[object]) -> list[int]:
+        """``encode`` of each value, one after the other. Of equal strings, whole numbers and lists of strings only the
+        first is looked at; other equal values may differ here, as 1 and True do in a vocabulary."""
+        known: dict[object, list[int]] = {}
+        indices: list[int] = []
+        for value in values:
+            key: object = value
+            if type(value) is list and {str}.issuperset(map(type, value)):
+                key = tuple(value)
+            elif type(value) is not str and type(value) is not int:
+                indices += self.encode(value)
+                continue
+            found = known.get(key)
+            if found is None:
+                found = self.encode(value)
+                if len(known) < _REMEMBERED:
+                    known[key] = found
+            indices += found
+        return indices
 
     def _encode_one(self, value: object) -> int:
         if value is None:
@@ -198,6 +223,14 @@ class FeatureSchema(BaseModel):
 
     def encode_item_fields(self, features: Mapping[str, object]) -> list[int]:
         return _encode_fields(self.item_fields, features)
+
+    def encode_items(self, items: Sequence[Mapping[str, object]]) -> npt.NDArray[np.int32]:
+        """``encode_item_fields`` of each item: int32 [n, item_slots]."""
+        columns = [np.zeros((len(items), 0), np.int32)]
+        for field in self.item_fields:
+            indices = np.array(field.encode_each([item.get(field.name) for item in items]), np.int32)
+            columns.append(indices.reshape(len(items), field.slots))
+        return np.concatenate(columns, axis=1)
 
 
 def _columns(specs: Sequence[KnowledgeSpec]) -> dict[str, slice]:

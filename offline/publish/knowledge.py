@@ -6,73 +6,65 @@ nobody renews it, and it goes when its life and a week of grace are over.
 
 from __future__ import annotations
 
-import struct
 import time
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from models.contract.knowledge import FloatArray, KnowledgeRecord, RecordError, Space
-from offline.data.catalogue import DataError
-from offline.knowledge.vectors import ItemVectors, UserVectors
+import numpy as np
+
+from models.contract.keys import of_each
+from models.contract.knowledge import KnowledgeRecord, RecordError, Space
+from models.contract.packing import KNOWLEDGE, knowledge_contents
+from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
-from offline.publish.memo import Memo, Remembered, digest
-from offline.publish.records import Written, chunks
+from offline.publish.entries import Entries
+from offline.publish.memo import Memo, Remembered, digest, digests
+from offline.publish.records import Written, chunks, fills_a_chunk
 from offline.publish.undo import Change, Publication
 
 GRACE_SECONDS = 7 * 86_400
 """A stale record stays readable for a week: the service uses it and says so, instead of losing it at once."""
 
-Entry = tuple[int, str, FloatArray, tuple[int, ...]]
-"""(position in the log, id, vectors [rows, dim], codes) of one owner."""
 
-_TIMES = struct.Struct("<qq")
-_TIMES_AT, _CRC_BYTES = 16, 4
-"""Where a packed record says when it was written and when it expires, and its check sum; see the contract's layout."""
+@dataclass(slots=True)
+class _Due:
+    """Records that have to be looked at: positions and names of their owners, what they should say, and its digests."""
+
+    numbers: list[int] = field(default_factory=list)
+    owners: list[str] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+    digests: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
 
 
 @dataclass(frozen=True, slots=True)
-class _Due:
-    """A record that has to be looked at: whose it is, and what it should be."""
+class _Life:
+    """When records are written, when they then expire, and until when (all unix s) one must live to be left alone."""
 
-    number: int
-    owner: str
-    key: str
-    blob: bytes
-    digest: int
+    now: int
+    expires_at: int
+    renew_before: int
+
+    @classmethod
+    def of(cls, ttl_seconds: int) -> _Life:
+        now = int(time.time())
+        return cls(now, now + ttl_seconds, now + ttl_seconds // 2)
 
 
 def record_key(store: Store, side: str, owner: str, space: str) -> str:
     return (store.keys.user_knowledge if side == "user" else store.keys.item_knowledge)(owner, space)
 
 
-def owners(vectors: UserVectors | ItemVectors, ids: Sequence[str], only: Iterable[int] | None = None) -> list[int]:
-    """Positions of those whom ``vectors`` may know, or of those of them in ``only``.
-
-    Knowledge may be older than the log, and then knows nobody who came later. DataError if it is of another log.
-    """
-    held = len(vectors.start) - 1 if isinstance(vectors, UserVectors) else len(vectors.known)
-    if held > len(ids):
-        raise DataError(f"the knowledge {vectors.space.key} knows {held} {vectors.space.side}s, the log {len(ids)}")
-    return list(range(held)) if only is None else sorted({one for one in only if one < held})
-
-
-def entries(vectors: UserVectors | ItemVectors, ids: Sequence[str], numbers: Iterable[int]) -> Iterator[Entry]:
-    """What is published of these owners; nothing of one that nothing is known of."""
-    for number in numbers:
-        if isinstance(vectors, UserVectors):
-            rows = vectors.of_user(number)
-            if len(rows):
-                yield number, ids[number], rows, vectors.codes_of(number)
-        elif vectors.known[number]:
-            yield number, ids[number], vectors.published[number : number + 1], vectors.codes_of(number)
+def _record_keys(store: Store, space: Space, owners: Sequence[str]) -> list[str]:
+    return of_each(lambda owner: record_key(store, space.side, owner, space.fingerprint), owners)
 
 
 def write_knowledge(
     store: Store,
     space: Space,
-    entries: Iterable[Entry],
+    entries: Iterable[Entries],
     owners: int,
     ttl_seconds: int,
     memo: Memo,
@@ -80,100 +72,113 @@ def write_knowledge(
 ) -> Written:
     """Records of one space, for owners at positions below ``owners``. An unchanged record is written again only to
     renew its expiry, once less than half of its life is left. Changes are noted in ``undo`` before they are written."""
-    now = int(time.time())
-    renew_before, expires_at = now + ttl_seconds // 2, now + ttl_seconds
-    result, seen = Written(), memo.of(space.key, owners)
-    for chunk in chunks(entries):
-        wanted = [_packed(store, space, one, now, expires_at) for one in chunk]
-        due = [one for one in wanted if not seen.holds(one.number, one.digest, renew_before)]
-        stale, changes = _compared(store, space, due, renew_before, seen)
-        result.unchanged += len(wanted) - len(stale)
-        if undo is not None:
-            undo.note(changes)
-        if stale:
-            memo.about_to_write()
-            pipeline = store.redis.pipeline(transaction=False)
-            for one in stale:
-                pipeline.set(one.key, one.blob, exat=expires_at + GRACE_SECONDS)
-                result.add(one.blob)
-            pipeline.execute()
-        for one in stale:
-            seen.note(one.number, one.digest, expires_at)
+    life, result, seen = _Life.of(ttl_seconds), Written(), memo.of(space.key, owners)
+    with Bulk(store.redis) as bulk:
+        for due in _due(space, entries, seen, life, result):
+            keys = _record_keys(store, space, due.owners)
+            held = bulk.get(keys)
+            stale = _stale(due, held, life, seen)
+            result.unchanged += len(due) - len(stale)
+            if undo is not None:
+                undo.note(_changes(space, due, keys, held, stale))
+            if stale:
+                memo.about_to_write()
+                blobs = KNOWLEDGE.sealed([due.contents[at] for at in stale], life.now, life.expires_at)
+                bulk.set([keys[at] for at in stale], blobs, life.expires_at + GRACE_SECONDS)
+                result.add(*blobs)
+            # Before the replies: the memo counts only after ``save``, which nobody calls if one of them is a refusal.
+            seen.note([due.numbers[at] for at in stale], [due.digests[at] for at in stale], life.expires_at)
     return result
 
 
-def _packed(store: Store, space: Space, entry: Entry, now: int, expires_at: int) -> _Due:
-    number, owner, vectors, codes = entry
-    blob = KnowledgeRecord(owner, space.fingerprint, vectors, now, expires_at, codes).pack(space.dtype)
-    key = record_key(store, space.side, owner, space.fingerprint)
-    return _Due(number, owner, key, blob, digest(content(blob)))
+def _due(space: Space, entries: Iterable[Entries], seen: Remembered, life: _Life, result: Written) -> Iterator[_Due]:
+    """Chunks of the records that the memo does not know as they should be; the others are counted."""
+    due = _Due()
+    for chunk in entries:
+        contents = knowledge_contents(space, chunk.names, chunk.rows, chunk.vectors, chunk.codes)
+        wanted = digests(contents)
+        unknown = np.flatnonzero(~seen.holds(chunk.numbers, wanted, life.renew_before))
+        result.unchanged += len(contents) - len(unknown)
+        due.numbers += chunk.numbers[unknown].tolist()
+        due.digests += wanted[unknown].tolist()
+        due.owners += [chunk.names[at] for at in unknown.tolist()]
+        due.contents += [contents[at] for at in unknown.tolist()]
+        if fills_a_chunk(due.numbers):
+            yield due
+            due = _Due()
+    if len(due):
+        yield due
 
 
-def _compared(
-    store: Store, space: Space, due: Sequence[_Due], renew_before: int, seen: Remembered
-) -> tuple[list[_Due], list[Change]]:
-    """(those to write, because Redis holds something else or holds it for too short; those that change something)."""
-    blobs: Any = store.redis.mget([one.key for one in due]) if due else []
-    stale, changes = [], []
-    for one, old in zip(due, blobs, strict=True):
-        held = readable(old, one.owner, space.fingerprint)
-        same = held is not None and content(old) == content(one.blob)
-        if held is not None and same and held.expires_at >= renew_before:
-            seen.note(one.number, one.digest, held.expires_at)
+def _stale(due: _Due, held: Sequence[bytes | None], life: _Life, seen: Remembered) -> list[int]:
+    """Which records to write, because Redis holds something else or holds it for too short. The others are noted."""
+    stale, fresh, until = [], [], []
+    for at, (blob, content) in enumerate(zip(held, due.contents, strict=True)):
+        if blob is not None and KNOWLEDGE.says(blob, content) and times(blob)[1] >= life.renew_before:
+            fresh.append(at)
+            until.append(times(blob)[1])
+        else:
+            stale.append(at)
+    if fresh:
+        seen.note([due.numbers[at] for at in fresh], [due.digests[at] for at in fresh], until)
+    return stale
+
+
+def _changes(
+    space: Space, due: _Due, keys: Sequence[str], held: Sequence[bytes | None], stale: Sequence[int]
+) -> list[Change]:
+    """What the journal keeps of those records that are about to say something else. Digests are of contents: a record
+    whose expiry is renewed later still counts as the one that was written."""
+    changes = []
+    for at in stale:
+        old = held[at]
+        if old is not None and KNOWLEDGE.says(old, due.contents[at]):
             continue
-        stale.append(one)
-        if not same:
-            changes.append(change(one.key, None if held is None else old, one.blob))
-    return stale, changes
+        if readable(old, due.owners[at], space.fingerprint) is None:
+            old = None
+        replaced = None if old is None else content_digest(old)
+        changes.append(Change(keys[at], old, replaced, due.digests[at].to_bytes(8, "little")))
+    return changes
 
 
 def renew_knowledge(store: Store, space: Space, owners: Iterable[str], ttl_seconds: int, memo: Memo) -> Written:
     """Let the records of a space that is held back live on as they are: a record must not expire because of that."""
-    now = int(time.time())
-    result = Written()
-    for chunk in chunks(owners):
-        keys = [record_key(store, space.side, owner, space.fingerprint) for owner in chunk]
-        held: Any = store.redis.mget(keys)
-        pipeline = store.redis.pipeline(transaction=False)
-        due = 0
-        for owner, key, blob in zip(chunk, keys, held, strict=True):
-            record = readable(blob, owner, space.fingerprint)
-            if record is None:
-                continue
-            if record.expires_at >= now + ttl_seconds // 2:
-                result.unchanged += 1
-                continue
-            renewed = restamped(blob, now, now + ttl_seconds)
-            pipeline.set(key, renewed, exat=now + ttl_seconds + GRACE_SECONDS)
-            result.add(renewed)
-            due += 1
-        if due:
-            memo.about_to_write()
-            pipeline.execute()
+    life, result = _Life.of(ttl_seconds), Written()
+    with Bulk(store.redis) as bulk:
+        for chunk in chunks(owners):
+            keys, contents = [], []
+            names = _record_keys(store, space, chunk)
+            for owner, key, blob in zip(chunk, names, bulk.get(names), strict=True):
+                record = readable(blob, owner, space.fingerprint)
+                if blob is None or record is None:
+                    continue
+                if record.expires_at >= life.renew_before:
+                    result.unchanged += 1
+                    continue
+                keys.append(key)
+                contents.append(content(blob))
+            if keys:
+                memo.about_to_write()
+                blobs = KNOWLEDGE.sealed(contents, life.now, life.expires_at)
+                bulk.set(keys, blobs, life.expires_at + GRACE_SECONDS)
+                result.add(*blobs)
     return result
 
 
 def content(blob: bytes) -> bytes:
     """What a packed record says, without when it was written and when it expires."""
-    return blob[:_TIMES_AT] + blob[_TIMES_AT + _TIMES.size : -_CRC_BYTES]
+    return KNOWLEDGE.content(blob)
 
 
 def restamped(blob: bytes, written_at: int, expires_at: int) -> bytes:
     """The same record with other times. Unpacking and packing it again could round int8 values a second time."""
-    body = blob[:_TIMES_AT] + _TIMES.pack(written_at, expires_at) + blob[_TIMES_AT + _TIMES.size : -_CRC_BYTES]
-    return body + struct.pack("<I", zlib.crc32(body))
+    return KNOWLEDGE.sealed([content(blob)], written_at, expires_at)[0]
 
 
 def times(blob: bytes) -> tuple[int, int]:
     """(when a packed record was written, when it expires), in unix seconds."""
-    written_at, expires_at = _TIMES.unpack_from(blob, _TIMES_AT)
-    return int(written_at), int(expires_at)
-
-
-def change(key: str, old: bytes | None, new: bytes) -> Change:
-    """What the journal keeps of a record that is about to be replaced. Digests are of contents: a record whose expiry
-    is renewed later still counts as the one that was written."""
-    return Change(key, old, None if old is None else content_digest(old), content_digest(new))
+    written_at, expires_at = KNOWLEDGE.times_of(blob)
+    return written_at, expires_at
 
 
 def content_digest(blob: bytes) -> bytes:

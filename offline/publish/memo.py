@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ def digest(*parts: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(b"\0".join(parts), digest_size=8).digest(), "little") or 1
 
 
+def digests(contents: Iterable[bytes]) -> npt.NDArray[np.uint64]:
+    """``digest`` of each."""
+    made = b"".join([hashlib.blake2b(one, digest_size=8).digest() for one in contents])
+    found: npt.NDArray[np.uint64] = np.maximum(np.frombuffer(made, np.dtype("<u8")), np.uint64(1))
+    return found
+
+
 class Remembered:
     """Records of one kind: their digests, and until when (unix s) they stay fresh."""
 
@@ -39,14 +47,17 @@ class Remembered:
         self._table = table
         self._trusted = trusted
 
-    def holds(self, number: int, digest: int, until: int = 0) -> bool:
-        """Whether Redis holds this content for the owner ``number``, fresh at ``until``."""
-        entry = self._table[number]
-        return self._trusted and bool(entry["digest"] == digest and entry["until"] >= until)
+    def holds(self, numbers: npt.ArrayLike, digests: npt.ArrayLike, until: int = 0) -> npt.NDArray[np.bool_]:
+        """Whether Redis holds these contents for the owners ``numbers``, fresh at ``until``."""
+        entries = self._table[np.asarray(numbers, np.int64)]
+        same = (entries["digest"] == np.asarray(digests, np.uint64)) & (entries["until"] >= until)
+        return np.asarray(same & self._trusted, np.bool_)
 
-    def note(self, number: int, digest: int, until: int = 0) -> None:
-        """Redis holds it: it was just read there, or written after ``Memo.about_to_write``."""
-        self._table[number] = (digest, until)
+    def note(self, numbers: npt.ArrayLike, digests: npt.ArrayLike, until: npt.ArrayLike = 0) -> None:
+        """Redis holds them: they were just read there, or written after ``Memo.about_to_write``."""
+        at = np.asarray(numbers, np.int64)
+        self._table["digest"][at] = np.asarray(digests, np.uint64)
+        self._table["until"][at] = until
 
 
 class Memo:

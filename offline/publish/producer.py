@@ -21,11 +21,10 @@ from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Produced, UserVectors
 from offline.publish import release
 from offline.publish.connection import Store
+from offline.publish.entries import entries, owners
 from offline.publish.knowledge import (
     GRACE_SECONDS,
     content_digest,
-    entries,
-    owners,
     renew_knowledge,
     restamped,
     times,

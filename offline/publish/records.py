@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from models.contract.items import ItemRecord
-from models.contract.knowledge import FloatArray, RecordError
+import numpy as np
+
+from models.contract.bulk import item_rows
+from models.contract.items import IntArray
+from models.contract.keys import of_each
+from models.contract.knowledge import FloatArray
+from models.contract.packing import ITEM, item_contents
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import Catalogue
+from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
 
 _CHUNK = 1000
@@ -27,9 +33,9 @@ class Written:
     unchanged: int = 0
     size: int = 0
 
-    def add(self, blob: bytes) -> None:
-        self.written += 1
-        self.size += len(blob)
+    def add(self, *blobs: bytes) -> None:
+        self.written += len(blobs)
+        self.size += sum(map(len, blobs))
 
 
 def write_items(
@@ -43,38 +49,50 @@ def write_items(
 ) -> Written:
     """Feature records of all items of a release. ``index`` holds the rows of the model's id embedding; None keeps those
     of the records that are there, for a release whose training is not at hand."""
+    if not len(item_ids) == len(numeric) == len(item_ids if index is None else index):
+        raise ValueError(f"{len(item_ids)} items, but numeric features of {len(numeric)} or not a row of each")
+    categorical = schema.encode_items([catalogue.items.get(item, {}) for item in item_ids])
     now = int(time.time())
     result = Written()
-    rows: Sequence[int | None] = [None] * len(item_ids) if index is None else index
-    for chunk in chunks(zip(item_ids, rows, numeric, strict=True)):
-        keys = [store.keys.item_features(item, release) for item, _, _ in chunk]
-        replies: Any = store.redis.mget(keys)
-        pipeline = store.redis.pipeline(transaction=False)
-        for (item, row, statistics), key, reply in zip(chunk, keys, replies, strict=True):
-            held = _held_item(reply, item, schema)
-            if row is None:
-                row = 0 if held is None else held.index
-            categorical = tuple(schema.encode_item_fields(catalogue.items.get(item, {})))
-            record = ItemRecord(item, schema.fingerprint, int(row), categorical, tuple(statistics.tolist()), now)
-            if held is not None and replace(held, written_at=now) == record:
-                result.unchanged += 1
-                continue
-            blob = record.pack()
-            pipeline.set(key, blob)
-            result.add(blob)
-        pipeline.execute()
+    with Bulk(store.redis) as bulk:
+        for at in slices(len(item_ids)):
+            names = item_ids[at]
+            keys = of_each(lambda item: store.keys.item_features(item, release), names)
+            held = bulk.get(keys)
+            rows = _held_rows(held, names, schema) if index is None else np.array(index[at], np.int64)
+            contents = item_contents(schema.fingerprint, names, rows, categorical[at], numeric[at])
+            stale = [
+                one
+                for one, (blob, content) in enumerate(zip(held, contents, strict=True))
+                if blob is None or not ITEM.says(blob, content)
+            ]
+            result.unchanged += len(names) - len(stale)
+            blobs = ITEM.sealed([contents[one] for one in stale], now)
+            bulk.set([keys[one] for one in stale], blobs)
+            result.add(*blobs)
     return result
 
 
-def _held_item(blob: bytes | None, item: str, schema: FeatureSchema) -> ItemRecord | None:
-    try:
-        return None if blob is None else ItemRecord.unpack(blob, item, schema)
-    except RecordError:
-        return None
+def _held_rows(held: Sequence[bytes | None], names: Sequence[str], schema: FeatureSchema) -> IntArray:
+    """The row of the id embedding in each record that is there, 0 where there is none that may be used."""
+    found = item_rows(held, names, schema)
+    rows = np.zeros(len(names), np.int64)
+    rows[found.at] = found.index
+    return rows
+
+
+def slices(count: int) -> Iterator[slice]:
+    """Parts of a sequence of ``count`` entries that are chunks."""
+    return (slice(at, min(at + _CHUNK, count)) for at in range(0, count, _CHUNK))
+
+
+def fills_a_chunk(entries: Sized) -> bool:
+    """Whether so many should wait no longer."""
+    return len(entries) >= _CHUNK
 
 
 def chunks(entries: Iterable[T]) -> Iterator[list[T]]:
-    """Lists of up to 1,000 entries: what goes into one pipeline."""
+    """Lists of up to 1,000 entries: what goes to Redis at once."""
     iterator = iter(entries)
     while chunk := list(islice(iterator, _CHUNK)):
         yield chunk

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from models.contract.events import EVENT_BYTES, EVENT_DTYPE, item_hash, owner_tag
+from models.contract.keys import of_each
 from models.contract.profile import UserProfile
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog, UserIndex
+from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
-from offline.publish.memo import Memo, digest
+from offline.publish.memo import Memo, digests
 from offline.publish.records import Written, chunks
 
 _REPLACE_IF_UNCHANGED = """
@@ -28,27 +29,22 @@ def write_profiles(
 ) -> Written:
     """Profiles that changed, of all users of the log or of those at the positions ``users``."""
     result, seen = Written(), memo.of("user profiles", len(log.user_ids))
-    for chunk in chunks(_positions(log, users)):
-        due = []
-        for user in chunk:
-            name = log.user_ids[user]
-            blob = UserProfile(owner=name, features=catalogue.users.get(name, {})).pack()
-            if seen.holds(user, digest(blob)):
-                result.unchanged += 1
-            else:
-                due.append((user, store.keys.user_profile(name), blob))
-        held: Any = store.redis.mget([key for _, key, _ in due]) if due else []
-        changed = [one for one, old in zip(due, held, strict=True) if one[2] != old]
-        if changed:
-            memo.about_to_write()
-            pipeline = store.redis.pipeline(transaction=False)
-            for _, key, blob in changed:
-                pipeline.set(key, blob)
-                result.add(blob)
-            pipeline.execute()
-        result.unchanged += len(due) - len(changed)
-        for user, _, blob in due:
-            seen.note(user, digest(blob))
+    with Bulk(store.redis) as bulk:
+        for chunk in chunks(_positions(log, users)):
+            names = [log.user_ids[user] for user in chunk]
+            blobs = [UserProfile(owner=one, features=catalogue.users.get(one, {})).pack() for one in names]
+            wanted = digests(blobs)
+            due = np.flatnonzero(~seen.holds(chunk, wanted)).tolist()
+            keys = of_each(store.keys.user_profile, [names[at] for at in due])
+            held = bulk.get(keys)
+            changed = [(key, blobs[at]) for key, at, old in zip(keys, due, held, strict=True) if blobs[at] != old]
+            if changed:
+                memo.about_to_write()
+                bulk.set([key for key, _ in changed], [blob for _, blob in changed])
+                result.add(*(blob for _, blob in changed))
+            result.unchanged += len(chunk) - len(changed)
+            # Before the replies: the memo counts only after ``save``, which nobody calls if one of them is a refusal.
+            seen.note([chunk[at] for at in due], wanted[due])
     return result
 
 
@@ -64,29 +60,25 @@ def write_histories(
     index = log.by_user()
     hashes = np.fromiter((item_hash(item) for item in log.item_ids), np.uint64, len(log.item_ids))
     result, seen = Written(), memo.of("user histories", len(log.user_ids))
-    for chunk in chunks(_positions(log, users)):
-        due = []
-        for user in chunk:
-            known = packed_history(log, index, hashes, user, max_events)
-            if seen.holds(user, digest(log.user_ids[user].encode(), known)):
-                result.unchanged += 1
-            else:
-                due.append((user, store.keys.user_history(log.user_ids[user]), known))
-        pipeline = store.redis.pipeline(transaction=False)
-        for _, key, _ in due:
-            pipeline.strlen(key)
-        for (user, key, known), length in zip(due, pipeline.execute() if due else [], strict=True):
-            lacks = length < len(known)
-            if lacks:
+    with Bulk(store.redis) as bulk:
+        for chunk in chunks(_positions(log, users)):
+            names = [log.user_ids[user] for user in chunk]
+            known = packed_histories(log, index, hashes, chunk, max_events)
+            wanted = digests(b"\0".join((name.encode(), one)) for name, one in zip(names, known, strict=True))
+            due = np.flatnonzero(~seen.holds(chunk, wanted)).tolist()
+            keys = of_each(store.keys.user_history, [names[at] for at in due])
+            lengths = bulk.lengths(keys)
+            lacking = [
+                (key, known[at]) for key, at, length in zip(keys, due, lengths, strict=True) if length < len(known[at])
+            ]
+            if lacking:
                 memo.about_to_write()
-            if lacks and not _complete(store, key, known, max_events):
-                result.unchanged += 1
-                continue
-            seen.note(user, digest(log.user_ids[user].encode(), known))
-            if lacks:
-                result.add(known)
-            else:
-                result.unchanged += 1
+            left = _complete(bulk, lacking, max_events)
+            written = [one for key, one in lacking if key not in left]
+            result.add(*written)
+            result.unchanged += len(chunk) - len(written)
+            complete = [at for key, at in zip(keys, due, strict=True) if key not in left]
+            seen.note([chunk[at] for at in complete], wanted[complete])
     return result
 
 
@@ -94,15 +86,18 @@ def _positions(log: InteractionLog, users: Collection[int] | None) -> Iterable[i
     return range(len(log.user_ids)) if users is None else sorted(set(users))
 
 
-def _complete(store: Store, key: str, known: bytes, max_events: int) -> bool:
-    """Whether the history at ``key`` was absent or could be replaced; if not, the next refresh tries again."""
-    if store.redis.set(key, known, nx=True):
-        return True
-    held: Any = store.redis.get(key)
-    seen = set(_events(known))
-    later = b"".join(event for event in _events(held or b"") if event not in seen)
-    whole = (known + later)[-max_events * EVENT_BYTES :]
-    return bool(store.redis.eval(_REPLACE_IF_UNCHANGED, 1, key, held or b"", whole))
+def _complete(bulk: Bulk, lacking: Sequence[tuple[str, bytes]], max_events: int) -> set[str]:
+    """Give each key the events that are known. Those of the keys whose history changed meanwhile: the next refresh
+    tries again."""
+    was_set = bulk.set_new([key for key, _ in lacking], [known for _, known in lacking])
+    there = [one for one, done in zip(lacking, was_set, strict=True) if not done]
+    replacing: list[tuple[str | int | bytes, ...]] = []
+    for (key, known), held in zip(there, bulk.get([key for key, _ in there]), strict=True):
+        seen = set(_events(known))
+        later = b"".join(event for event in _events(held or b"") if event not in seen)
+        whole = (known + later)[-max_events * EVENT_BYTES :]
+        replacing.append(("EVAL", _REPLACE_IF_UNCHANGED, 1, key, held or b"", whole))
+    return {key for (key, _), done in zip(there, bulk.ask(replacing), strict=True) if not done}
 
 
 def _events(blob: bytes) -> list[bytes]:
@@ -113,10 +108,28 @@ def packed_history(
     log: InteractionLog, index: UserIndex, item_hashes: npt.NDArray[np.uint64], user: int, max_events: int
 ) -> bytes:
     """A user's last ``max_events`` log rows as the live history holds them."""
-    rows = index.of_user(user)[-max_events:]
+    return packed_histories(log, index, item_hashes, [user], max_events)[0]
+
+
+def packed_histories(
+    log: InteractionLog,
+    index: UserIndex,
+    item_hashes: npt.NDArray[np.uint64],
+    users: Sequence[int],
+    max_events: int,
+) -> list[bytes]:
+    """``packed_history`` of each of the users."""
+    of = np.array(users, np.int64)
+    counts = np.minimum(index.start[of + 1] - index.start[of], max_events)
+    ends = np.cumsum(counts)
+    rows = index.rows[np.repeat(index.start[of + 1] - ends, counts) + np.arange(int(counts.sum()))]
     events = np.zeros(len(rows), EVENT_DTYPE)
     events["item"] = item_hashes[log.item[rows]]
     events["time_ms"] = log.time_ms[rows]
-    events["owner"] = owner_tag(log.user_ids[user])
+    events["owner"] = np.repeat(np.array([owner_tag(log.user_ids[user]) for user in users], np.uint32), counts)
     events["value"] = log.value[rows]
-    return events.tobytes()
+    packed = events.tobytes()
+    return [
+        packed[end - size : end]
+        for end, size in zip((ends * EVENT_BYTES).tolist(), (counts * EVENT_BYTES).tolist(), strict=True)
+    ]

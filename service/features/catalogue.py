@@ -1,4 +1,4 @@
-"""Reads the catalogue of a release from Redis and joins it into the in-process item table.
+"""Reads the catalogue of a release from Redis and joins it into the columns of the item table.
 
 Knows the item directory and the packed records of an item: its features, and its knowledge in each space. Records
 are decoded in a thread, chunk by chunk, so that a large catalogue does not hold up the requests that are being served
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import compress
 
 import numpy as np
@@ -18,10 +17,10 @@ import numpy.typing as npt
 
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
 from models.contract.bulk import item_rows, knowledge_rows
-from models.contract.items import IntArray, ItemRecord, ItemTable, item_statistics
+from models.contract.items import Columns, IntArray, ItemRecord, blank_columns, lookup_columns
 from models.contract.keys import Keys
 from models.contract.knowledge import FloatArray, KnowledgeRecord, RecordError
-from models.contract.schema import FeatureSchema
+from service.arrays import NewArrays
 from service.features.connection import Command, RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.telemetry import Telemetry
@@ -31,60 +30,22 @@ CHUNK_SECONDS = 10.0
 """Items per read, and how long one read may take before the load is given up and tried again."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """The table under construction, one row per item of the directory: an unknown item until a record says more.
-
-    ``valid`` bool [n] tells which items have at least one valid record. The other columns are those of ``ItemTable``,
-    made once for the whole catalogue and filled in place.
-    """
-
-    ids: Sequence[str]
-    index: IntArray
-    categorical: IntArray
-    numeric: FloatArray
-    vectors: FloatArray
-    expires_at: IntArray
-    valid: npt.NDArray[np.bool_]
-
-    @classmethod
-    def blank(cls, schema: FeatureSchema, ids: Sequence[str]) -> _Columns:
-        n = len(ids)
-        return cls(
-            ids=ids,
-            index=np.zeros(n, np.int64),
-            categorical=np.zeros((n, schema.item_slots), np.int64),
-            numeric=np.tile(item_statistics(schema, 0, 0, 0), (n, 1)),
-            vectors=np.zeros((n, schema.item_width), np.float32),
-            expires_at=np.zeros((n, len(schema.item_knowledge)), np.int64),
-            valid=np.zeros(n, np.bool_),
-        )
-
-    def table(self, schema: FeatureSchema) -> ItemTable:
-        """The table of the valid items."""
-        # Selecting by a slice copies nothing, and in most catalogues every item is valid.
-        rows: slice | npt.NDArray[np.bool_] = slice(None) if self.valid.all() else self.valid
-        return ItemTable.build(
-            schema,
-            ids=list(compress(self.ids, self.valid.tolist())),
-            index=self.index[rows],
-            categorical=self.categorical[rows],
-            numeric=self.numeric[rows],
-            vectors=self.vectors[rows],
-            expires_at=self.expires_at[rows],
-        )
-
-
-async def load_items(
-    link: RedisLink, keys: Keys, manifest: ReleaseManifest, artifact: ArtifactManifest, telemetry: Telemetry
-) -> ItemTable:
-    """The item table of a release. ArtifactError if its directory is not whole; RedisUnavailable if Redis is.
+async def read_items(
+    link: RedisLink,
+    keys: Keys,
+    manifest: ReleaseManifest,
+    artifact: ArtifactManifest,
+    telemetry: Telemetry,
+    new: NewArrays,
+) -> None:
+    """Make the columns of a release's item table. ArtifactError if its directory is not whole, or if no item has a
+    valid record; RedisUnavailable if Redis is.
 
     A refused record is counted and left out; its item stays with what is valid of it, and is left out only if
     nothing is.
     """
     ids = await _directory(link, keys, manifest)
-    decode = _Decoder(artifact, ids)
+    decode = _Decoder(artifact, ids, blank_columns(artifact.feature_schema, len(ids), new.allocate))
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
         commands: list[Command] = [
@@ -95,7 +56,20 @@ async def load_items(
         await asyncio.to_thread(decode.chunk, start, features, knowledge)
     telemetry.refused_records.labels("item_features").inc(decode.refused_features)
     telemetry.refused_records.labels("item_knowledge").inc(decode.refused_knowledge)
-    return await asyncio.to_thread(decode.columns.table, artifact.feature_schema)
+    if not decode.valid.any():
+        raise ArtifactError(f"release {manifest.id}: no item has a valid record")
+    await asyncio.to_thread(_finish, decode, new)
+
+
+def _finish(decode: _Decoder, new: NewArrays) -> None:
+    """Close the gaps that items without a valid record have left, and make what finds the others."""
+    ids: Sequence[str] = decode.ids
+    if not decode.valid.all():
+        ids = list(compress(ids, decode.valid.tolist()))
+        for name, column in decode.columns.items():
+            column[1 : len(ids) + 1] = column[1:][decode.valid]
+            new.cut(name, len(ids) + 1)
+    lookup_columns(ids, new.allocate)
 
 
 async def _directory(link: RedisLink, keys: Keys, manifest: ReleaseManifest) -> list[str]:
@@ -117,12 +91,14 @@ async def _directory(link: RedisLink, keys: Keys, manifest: ReleaseManifest) -> 
 
 
 class _Decoder:
-    """Checks packed records against what the model can take, so that no stored item can make scoring fail.
+    """Fills columns with what packed records say, checked against what the model can take, so that no stored item can
+    make scoring fail.
 
-    ``spaces`` are the item spaces in the order of the table's expiries, which is the schema's.
+    spaces  the item spaces in the order of the table's expiries, which is the schema's
+    valid   bool [n], which items have at least one valid record
     """
 
-    def __init__(self, artifact: ArtifactManifest, ids: Sequence[str]) -> None:
+    def __init__(self, artifact: ArtifactManifest, ids: Sequence[str], columns: Columns) -> None:
         self._schema = artifact.feature_schema
         self._rows = artifact.item_rows
         self._limits = np.asarray(
@@ -130,44 +106,38 @@ class _Decoder:
         )
         by_key = {space.key: space for space in artifact.spaces}
         self.spaces = [by_key[spec.key] for spec in self._schema.item_knowledge]
-        self.columns = _Columns.blank(self._schema, ids)
+        self.ids = ids
+        self.columns = columns
+        self.valid = np.zeros(len(ids), np.bool_)
         self.refused_features = 0
         self.refused_knowledge = 0
 
     def chunk(self, start: int, features: Sequence[bytes | None], knowledge: Sequence[Sequence[bytes | None]]) -> None:
-        """Fill the columns from row ``start`` on with feature records, and with those of knowledge space by space."""
+        """Fill the columns from the item ``start`` on with feature records, and with those of knowledge space by
+        space."""
         self._fill_all_features(start, features)
         for place, blobs in enumerate(knowledge):
             self._fill_all_knowledge(start, place, blobs)
 
     def _fill_all_features(self, start: int, blobs: Sequence[bytes | None]) -> None:
-        columns = self.columns
-        read = item_rows(blobs, columns.ids[start : start + len(blobs)], self._schema)
+        read = item_rows(blobs, self.ids[start : start + len(blobs)], self._schema)
         usable = (read.index < self._rows) & np.isfinite(read.numeric).all(axis=1)
         usable &= ((read.categorical >= 0) & (read.categorical < self._limits)).all(axis=1)
-        rows = start + read.at[usable]
-        columns.index[rows] = read.index[usable]
-        columns.categorical[rows] = read.categorical[usable]
-        columns.numeric[rows] = read.numeric[usable]
-        columns.valid[rows] = True
-        for row, blob in _others(start, blobs, read.at[usable]):
-            self._fill_features(row, blob)
+        self._set_features(start + read.at[usable], read.index[usable], read.categorical[usable], read.numeric[usable])
+        for item, blob in _others(start, blobs, read.at[usable]):
+            self._fill_features(item, blob)
 
     def _fill_all_knowledge(self, start: int, place: int, blobs: Sequence[bytes | None]) -> None:
-        columns, space = self.columns, self.spaces[place]
-        read = knowledge_rows(blobs, columns.ids[start : start + len(blobs)], space.fingerprint, space.dim)
+        space = self.spaces[place]
+        read = knowledge_rows(blobs, self.ids[start : start + len(blobs)], space.fingerprint, space.dim)
         usable = np.isfinite(read.vectors).all(axis=1)
-        rows = start + read.at[usable]
-        columns.vectors[rows, self._schema.item_columns[space.name]] = read.vectors[usable]
-        columns.expires_at[rows, place] = read.expires_at[usable]
-        columns.valid[rows] = True
-        for row, blob in _others(start, blobs, read.at[usable]):
-            self._fill_knowledge(row, place, blob)
+        self._set_knowledge(start + read.at[usable], place, read.vectors[usable], read.expires_at[usable])
+        for item, blob in _others(start, blobs, read.at[usable]):
+            self._fill_knowledge(item, place, blob)
 
-    def _fill_features(self, row: int, blob: bytes) -> None:
-        columns = self.columns
+    def _fill_features(self, item: int, blob: bytes) -> None:
         try:
-            record = ItemRecord.unpack(blob, columns.ids[row], self._schema)
+            record = ItemRecord.unpack(blob, self.ids[item], self._schema)
         except RecordError:
             self.refused_features += 1
             return
@@ -179,28 +149,38 @@ class _Decoder:
         ):
             self.refused_features += 1
             return
-        columns.index[row] = record.index
-        columns.categorical[row] = fields
-        columns.numeric[row] = record.numeric
-        columns.valid[row] = True
+        self._set_features(item, record.index, fields, record.numeric)
 
-    def _fill_knowledge(self, row: int, place: int, blob: bytes) -> None:
-        columns, space = self.columns, self.spaces[place]
+    def _fill_knowledge(self, item: int, place: int, blob: bytes) -> None:
+        space = self.spaces[place]
         try:
-            record = KnowledgeRecord.unpack(blob, columns.ids[row], space.fingerprint)
+            record = KnowledgeRecord.unpack(blob, self.ids[item], space.fingerprint)
         except RecordError:
             self.refused_knowledge += 1
             return
         if record.vectors.shape != (1, space.dim) or not np.isfinite(record.vectors).all():
             self.refused_knowledge += 1
             return
-        columns.vectors[row, self._schema.item_columns[space.name]] = record.vectors[0]
-        columns.expires_at[row, place] = record.expires_at
-        columns.valid[row] = True
+        self._set_knowledge(item, place, record.vectors[0], record.expires_at)
+
+    def _set_features(
+        self, items: IntArray | int, index: npt.ArrayLike, categorical: IntArray, numeric: npt.ArrayLike
+    ) -> None:
+        rows = items + 1
+        self.columns["index"][rows] = index
+        self.columns["categorical"][rows] = categorical
+        self.columns["numeric"][rows] = numeric
+        self.valid[items] = True
+
+    def _set_knowledge(self, items: IntArray | int, place: int, vectors: FloatArray, expires_at: npt.ArrayLike) -> None:
+        rows = items + 1
+        self.columns["vectors"][rows, self._schema.item_columns[self.spaces[place].name]] = vectors
+        self.columns["expires_at"][rows, place] = expires_at
+        self.valid[items] = True
 
 
 def _others(start: int, blobs: Sequence[bytes | None], done: IntArray) -> Iterator[tuple[int, bytes]]:
-    """Rows and records that are not ``done``."""
+    """Items and records that are not ``done``."""
     left = np.ones(len(blobs), np.bool_)
     left[done] = False
     for at in np.flatnonzero(left).tolist():

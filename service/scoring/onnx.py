@@ -14,7 +14,7 @@ import onnxruntime
 
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
 from models.contract.encoding import model_inputs
-from models.contract.items import ItemTable
+from models.contract.items import Columns, ItemTable, in_memory
 from service.scoring.partial import cut
 from service.scoring.rehearsal import compare, rehearsal
 from service.scoring.scorers import OUTPUT, OnnxScorer, PartialScorer, PartSessions, WholeScorer
@@ -31,10 +31,10 @@ class OnnxModel:
     artifact: ArtifactManifest
     sessions: onnxruntime.InferenceSession | PartSessions
 
-    def on(self, table: ItemTable) -> OnnxScorer:
-        """A scorer of these items. In parts it blocks for as long as the items' columns take to compute."""
+    def on(self, table: ItemTable, columns: Columns) -> OnnxScorer:
+        """A scorer of these items. A model in parts takes the ``columns`` that its parts give for them."""
         if isinstance(self.sessions, PartSessions):
-            return PartialScorer(self.sessions, self.artifact, table)
+            return PartialScorer(self.sessions, self.artifact, table, columns)
         return WholeScorer(self.sessions, self.artifact, table)
 
 
@@ -97,7 +97,8 @@ def _in_parts(
     try:
         parts = PartSessions.of(cut(content), lambda graph: _session(graph, threads))
         table, samples = rehearsal(artifact)
-        compare(WholeScorer(whole, artifact, table), PartialScorer(parts, artifact, table), samples)
+        columns = parts.columns(table, in_memory)
+        compare(WholeScorer(whole, artifact, table), PartialScorer(parts, artifact, table, columns), samples)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the parts, the whole is right
         log.warning("model %s runs as a whole: %s", artifact.model.name, error)
         return None

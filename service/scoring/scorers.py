@@ -6,6 +6,7 @@ Knows sessions and the contract's encoder. Does not know files, manifests of rel
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from models.contract.encoding import (
     encode_users,
     without_knowledge,
 )
-from models.contract.items import IntArray, ItemTable
+from models.contract.items import Allocate, Columns, IntArray, ItemTable
 from models.contract.knowledge import FloatArray
 from service.errors import ScoringError
 from service.ranking.types import Sample
@@ -42,8 +43,6 @@ INLINE_SECONDS = 0.001
 
 CHUNK = 2048
 """Items whose columns one run computes."""
-
-Columns = dict[str, "np.ndarray[Any, Any]"]
 
 log = logging.getLogger(__name__)
 
@@ -102,33 +101,44 @@ class SideSession:
         found = _answers(self.session, self.names, {name: tensors[name] for name in self.inputs})
         return dict(zip(self.names, found, strict=True))
 
-    def of_table(self, table: ItemTable, encode: Callable[[ItemTable, IntArray], Tensors]) -> Columns:
+    def of_table(
+        self, table: ItemTable, encode: Callable[[ItemTable, IntArray], Tensors], allocate: Allocate
+    ) -> Columns:
         """Columns of all rows of a table."""
         made: Columns = {}
         for start in range(0, len(table), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(table)))
             for name, part in self.columns(encode(table, rows)).items():
                 if name not in made:
-                    made[name] = np.empty((len(table), *part.shape[1:]), part.dtype)
+                    made[name] = allocate(name, (len(table), *part.shape[1:]), part.dtype)
                 made[name][rows] = part
         return made
 
 
 @dataclass(frozen=True, slots=True)
 class PartSessions:
-    """A model in parts, without an item table."""
+    """A model in parts, without an item table. ``digest`` tells apart what makes columns different."""
 
     items: SideSession
     history: SideSession | None
     rest: onnxruntime.InferenceSession
     takes: tuple[str, ...]
+    digest: str
 
     @classmethod
     def of(cls, parts: Parts, session: Callable[[bytes], onnxruntime.InferenceSession]) -> PartSessions:
         history = None if parts.history is None else SideSession.of(parts.history, session)
         rest = session(parts.rest)
         takes = tuple(one.name for one in rest.get_inputs())
-        return cls(SideSession.of(parts.items, session), history, rest, takes)
+        graphs = (parts.items.graph, b"" if parts.history is None else parts.history.graph)
+        digest = hashlib.sha256(b"|".join(graphs)).hexdigest()
+        return cls(SideSession.of(parts.items, session), history, rest, takes, digest)
+
+    def columns(self, table: ItemTable, allocate: Allocate) -> Columns:
+        """Columns of all rows of a table, by the names that ``rest`` takes them by. Blocks for as long as it takes to
+        compute them."""
+        made = self.items.of_table(table, lambda table, rows: encode_items(ItemBatch.gather(table, rows)), allocate)
+        return made | (self.history.of_table(table, _history_tensors, allocate) if self.history else {})
 
 
 class PartialScorer(OnnxScorer):
@@ -137,13 +147,13 @@ class PartialScorer(OnnxScorer):
     What is not as in the table, described candidates and slates without knowledge, has its columns computed at once.
     """
 
-    def __init__(self, parts: PartSessions, artifact: ArtifactManifest, table: ItemTable) -> None:
-        """Blocks for as long as the columns of all items take to compute."""
+    def __init__(self, parts: PartSessions, artifact: ArtifactManifest, table: ItemTable, columns: Columns) -> None:
+        """``columns`` are those that the parts give for the table."""
         self._parts = parts
         self._schema = artifact.feature_schema
         self._table = table
-        self._items = parts.items.of_table(table, lambda table, rows: encode_items(ItemBatch.gather(table, rows)))
-        self._history = parts.history.of_table(table, _history_tensors) if parts.history else {}
+        self._items = {name: columns[name] for name in parts.items.names}
+        self._history = {name: columns[name] for name in parts.history.names} if parts.history else {}
 
     def run(self, sample: Sample) -> FloatArray:
         """See the base."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.contract.keys import Keys
+from models.contract.keys import Keys, of_each
 
 SPACE = "0123456789abcdef"
 
@@ -54,3 +54,10 @@ def test_all_keys_of_one_user_share_a_hash_tag_that_no_other_user_has(one: str, 
     if one != other:
         assert _hash_tag(keys.user_profile(other)) not in tags
         assert keys.user_profile(one) != keys.user_profile(other)
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8") | st.sampled_from("%{}"))))
+def test_the_keys_of_many_are_those_of_each(ids: list[str]) -> None:
+    keys = Keys("p")
+    for key in (keys.user_profile, lambda one: keys.item_features(one, "r}%{-1")):
+        assert of_each(key, ids) == [key(one) for one in ids]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -223,3 +223,30 @@ def test_values_outside_the_range_are_not_accepted() -> None:
 def test_the_liked_threshold_lies_in_the_range(change: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match="liked_above"):
         FeatureSchema.model_validate({**SCHEMA.model_dump(), **change})
+
+
+class Named(str):
+    """Equal to its text, and yet told otherwise."""
+
+    def __str__(self) -> str:
+        return "another"
+
+
+VALUES = st.one_of(
+    st.sampled_from(
+        ["Comedy", "Drama", "1", "1.0", "True", "another", Named("Comedy"), 1, 1.0, True, 1995, 1995.5, None]
+    ),
+    st.lists(st.sampled_from(["Comedy", "Drama", Named("Drama"), "1", 1, True, 1.0, None]), max_size=4),
+    st.tuples(st.sampled_from(["Comedy", 1])),
+    st.sampled_from([-0.0, 0.0, 10**400, "nan", float("nan"), {"a": 1}, [["Comedy"]]]),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.fixed_dictionaries({}, optional={"genres": VALUES, "year": VALUES, "other": VALUES}), max_size=12))
+def test_many_items_are_encoded_as_one_by_one(items: list[dict[str, object]]) -> None:
+    genres = FieldSpec(name="genres", vocab=("Comedy", "1", "True", "another"), slots=2)
+    schema = SCHEMA.model_copy(update={"item_fields": (genres, FieldSpec(name="year", edges=(0, 1990)))})
+    encoded = schema.encode_items(items)
+    assert encoded.shape == (len(items), 3)
+    assert encoded.tolist() == [schema.encode_item_fields(one) for one in items]

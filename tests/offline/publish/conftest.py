@@ -20,6 +20,7 @@ from models.contract.knowledge import Space
 from models.embedded import embedded_redis
 from offline.config import JobConfig, PublishConfig
 from offline.knowledge.vectors import Knowledge, Produced
+from offline.publish.bulk import Bulk
 from offline.publish.connection import Store, open_store
 from offline.publish.knowledge import content
 from offline.publish.producer import RolledBack, rollback_producer, served
@@ -88,7 +89,7 @@ def sibling(store: Store, name: str) -> Store:
 
 
 class _Commands:
-    """Counts what is sent to Redis, single commands and pipelines, and dies of number ``kill``: half of the times
+    """Counts what is sent to Redis, single commands and many at once, and dies of number ``kill``: half of the times
     before it was sent, half of the times after."""
 
     def __init__(self, kill: int | None = None) -> None:
@@ -98,7 +99,8 @@ class _Commands:
     @contextmanager
     def installed(self) -> Iterator[_Commands]:
         with pytest.MonkeyPatch.context() as patch:
-            for kind, name in ((redis.Redis, "execute_command"), (redis.client.Pipeline, "execute")):
+            sending = ((redis.Redis, "execute_command"), (redis.client.Pipeline, "execute"), (Bulk, "send"))
+            for kind, name in sending:
                 patch.setattr(kind, name, self._counted(getattr(kind, name)))
             yield self
 

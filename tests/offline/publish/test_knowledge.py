@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from models.contract.knowledge import FloatArray, KnowledgeRecord, Space
+from offline.knowledge.vectors import UserVectors
 from offline.publish.connection import Store
+from offline.publish.entries import Entries, entries
 from offline.publish.knowledge import (
     GRACE_SECONDS,
     content,
@@ -51,7 +53,8 @@ def write(
     store: Store, memo: Memo, vectors: FloatArray, ttl: int, *, space: Space | None = None, codes: tuple[int, ...] = ()
 ) -> Written:
     """The record of the owner "o"."""
-    return write_knowledge(store, space or space_of(), [(0, "o", vectors, codes)], 1, ttl, memo)
+    entry = Entries(np.array([0]), ["o"], np.array([len(vectors)]), vectors, np.array([codes], np.uint16))
+    return write_knowledge(store, space or space_of(), [entry], 1, ttl, memo)
 
 
 def hold(store: Store, *, expires_in: float, ttl: int, space: Space | None = None) -> bytes:
@@ -122,9 +125,15 @@ def test_int8_records_are_unchanged_too(store: Store, memo: Memo) -> None:
 
 
 def test_thousands_of_records(store: Store, memo: Memo) -> None:
-    entries = [(at, f"u{at}", VECTORS + at % 7, ()) for at in range(2500)]
-    assert write_knowledge(store, space_of(), entries, 2500, 1000, memo).written == 2500
-    assert write_knowledge(store, space_of(), entries, 2500, 1000, memo).unchanged == 2500
+    users = UserVectors(
+        space_of(),
+        np.concatenate([VECTORS + at % 7 for at in range(2500)]),
+        np.arange(0, 5001, 2),
+        np.tile(np.arange(2), 2500),
+    )
+    names = [f"u{at}" for at in range(2500)]
+    assert write_knowledge(store, space_of(), entries(users, names, range(2500)), 2500, 1000, memo).written == 2500
+    assert write_knowledge(store, space_of(), entries(users, names, range(2500)), 2500, 1000, memo).unchanged == 2500
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])

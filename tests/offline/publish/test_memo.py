@@ -36,7 +36,7 @@ def remember(store: Store, folder: Path, number: int = 3, content: int = 7, unti
 def knows(
     store: Store, folder: Path, number: int = 3, content: int = 7, until: int = 100, verify: bool = False
 ) -> bool:
-    return Memo(store, folder, verify=verify).of("user/liber", 10).holds(number, content, until)
+    return bool(Memo(store, folder, verify=verify).of("user/liber", 10).holds(number, content, until))
 
 
 def test_what_was_noted_is_known_next_time(store: Store, folder: Path) -> None:

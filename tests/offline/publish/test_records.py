@@ -13,7 +13,8 @@ from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.profile import UserProfile
 from offline.knowledge.vectors import as_record
 from offline.publish.connection import Store
-from offline.publish.knowledge import entries, write_knowledge
+from offline.publish.entries import entries
+from offline.publish.knowledge import write_knowledge
 from offline.publish.memo import Memo
 from offline.publish.producer import spaces_of
 from offline.publish.users import _REPLACE_IF_UNCHANGED

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import redis
 
-from models.contract.artifact import ArtifactError
-from models.contract.items import ItemRecord, item_statistics
+from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
+from models.contract.items import ItemRecord, ItemTable, item_statistics
 from models.contract.keys import Keys
 from models.contract.knowledge import Space
+from service.arrays import InMemory
 from service.errors import RedisUnavailable
 from service.features import catalogue
-from service.features.catalogue import load_items
+from service.features.catalogue import read_items
 from service.features.connection import RedisLink
 from service.telemetry import Telemetry
 from tests.service.tiny import ITEMS, Publisher, TinyItem, knowledge
@@ -26,6 +27,14 @@ from tests.service.tiny_model import (
     bare_manifest,
     model_bytes,
 )
+
+
+async def load_items(
+    link: RedisLink, keys: Keys, manifest: ReleaseManifest, artifact: ArtifactManifest, telemetry: Telemetry
+) -> ItemTable:
+    new = InMemory()
+    await read_items(link, keys, manifest, artifact, telemetry, new)
+    return ItemTable.of(new.arrays)
 
 
 def _record(owner: str, **changes: object) -> bytes:
@@ -55,7 +64,7 @@ async def test_a_whole_catalogue(
         for at in range(50)
     ]
     table = await load_items(link, keys, publisher.publish(items=items), artifact_manifest(), telemetry)
-    assert table.ids == ("", *(item.id for item in items))
+    assert list(table.ids) == ["", *(item.id for item in items)]
     assert table.index.tolist() == list(range(51))
     assert table.vectors[1:, 0].tolist() == [at if at % 3 else 0 for at in range(50)]
     assert table.vectors[1:, 4].tolist() == [-at if at % 2 else 0 for at in range(50)]
@@ -86,7 +95,7 @@ async def test_refused_features_leave_the_knowledge(
     manifest = publisher.publish(items=[TinyItem("a", vector=(1.0, 2.0, 3.0), facts=(4.0, 5.0)), TinyItem("b")])
     store.set(keys.item_features("a", "r1"), poison)
     table = await load_items(link, keys, manifest, artifact_manifest(), telemetry)
-    assert table.ids == ("", "a", "b")
+    assert list(table.ids) == ["", "a", "b"]
     assert table.index[1] == 0
     assert table.categorical[1].tolist() == [0, 0]
     assert np.allclose(table.numeric[1], item_statistics(SCHEMA, 0, 0, 0))
@@ -135,7 +144,7 @@ async def test_items_of_which_nothing_is_valid_are_left_out(
     manifest = publisher.publish(items=[*items, TinyItem("d", facts=(6.0, 7.0))])
     store.delete(*(keys.item_features(one, "r1") for one in "ac"))
     table = await load_items(link, keys, manifest, artifact_manifest(), telemetry)
-    assert table.ids == ("", "b", "c", "d")
+    assert list(table.ids) == ["", "b", "c", "d"]
     assert table.index.tolist() == [0, 2, 0, 4]
     assert table.expires_at.tolist() == [[0, 0], [0, 0], [0, 2**40], [2**40, 2**40]]
     assert table.vectors[3].tolist() == [0, 0, 0, 6, 7]
@@ -146,7 +155,7 @@ async def test_a_catalogue_without_knowledge(
 ) -> None:
     manifest = publisher.publish(content=model_bytes(bare_manifest()), schema=BARE_SCHEMA)
     table = await load_items(link, keys, manifest, bare_manifest(), telemetry)
-    assert table.ids == ("", *(item.id for item in ITEMS))
+    assert list(table.ids) == ["", *(item.id for item in ITEMS)]
     assert table.vectors.shape == table.expires_at.shape == (len(ITEMS) + 1, 0)
 
 

@@ -13,13 +13,13 @@ import pytest
 from models.contract.artifact import ArtifactError, ModelName, ReleaseManifest
 from models.contract.encoding import UserBatch
 from models.contract.events import EVENT_DTYPE
-from models.contract.items import ItemTable
+from models.contract.items import ItemTable, in_memory
 from service import release
 from service.errors import ScoringError
 from service.ranking.types import Sample
 from service.scoring.onnx import OnnxModel, _in_parts, load_model
 from service.scoring.rehearsal import rehearsal
-from service.scoring.scorers import INLINE_CANDIDATES, PartialScorer, PartSessions, WholeScorer
+from service.scoring.scorers import INLINE_CANDIDATES, OnnxScorer, PartialScorer, PartSessions, WholeScorer
 from tests.models.test_export import export_of
 from tests.models.tiny import ALL
 from tests.service.tiny import ITEMS, score_of
@@ -66,11 +66,16 @@ def _loaded(folder: Path, content: bytes, **changes: object) -> OnnxModel:
     return load_model(folder, _release(content, **changes), 1)
 
 
+def _on_table(model: OnnxModel) -> OnnxScorer:
+    parts = model.sessions
+    return model.on(TABLE, parts.columns(TABLE, in_memory) if isinstance(parts, PartSessions) else {})
+
+
 @pytest.mark.parametrize("count", [1, 2, INLINE_CANDIDATES, INLINE_CANDIDATES + 1, 2000])
 async def test_scores_follow_the_candidates(tmp_path: Path, count: int) -> None:
     model = _loaded(tmp_path, model_bytes())
     assert model.artifact == artifact_manifest()
-    for scorer in (model.on(TABLE), WholeScorer(_session(tmp_path), model.artifact, TABLE)):
+    for scorer in (_on_table(model), WholeScorer(_session(tmp_path), model.artifact, TABLE)):
         scores = await scorer.score(_sample(count))
         assert scores.dtype == np.float32
         assert scores.tolist() == pytest.approx([score_of(ITEMS[at % len(ITEMS)]) for at in range(count)], rel=1e-5)
@@ -83,7 +88,7 @@ def _session(folder: Path) -> onnxruntime.InferenceSession:
 @pytest.mark.parametrize("count", [1, INLINE_CANDIDATES + 1])
 async def test_a_failing_run_is_a_scoring_error(tmp_path: Path, count: int) -> None:
     model = _loaded(tmp_path, model_bytes(user_rows=1))
-    for scorer in (model.on(TABLE), WholeScorer(_session(tmp_path), model.artifact, TABLE)):
+    for scorer in (_on_table(model), WholeScorer(_session(tmp_path), model.artifact, TABLE)):
         with pytest.raises(ScoringError):
             await scorer.score(_sample(count, {"gender": "F"}))
 
@@ -93,7 +98,10 @@ def test_short_runs_stay_on_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, inline: int
 ) -> None:
     monkeypatch.setattr(release, "_seconds", lambda *_: seconds)
-    assert release._warm(_loaded(tmp_path, model_bytes()), TABLE).inline == inline
+    model = _loaded(tmp_path, model_bytes())
+    scorer = _on_table(model)
+    release._warm(scorer, model, TABLE)
+    assert scorer.inline == inline
 
 
 @pytest.mark.parametrize("side", ["items", "history"])
@@ -104,7 +112,7 @@ async def test_failing_columns_are_a_scoring_error(tmp_path: Path, side: str) ->
     assert isinstance(parts, PartSessions)
     table, samples = rehearsal(manifest)
     broken = replace(getattr(parts, side), names=("nothing",))
-    scorer = PartialScorer(parts, manifest, table)
+    scorer = PartialScorer(parts, manifest, table, parts.columns(table, in_memory))
     scorer._parts = replace(parts, **{side: broken})
     without = next(one for one in samples if not one.knowledge)
     with pytest.raises(ScoringError, match="nothing"):
@@ -112,7 +120,7 @@ async def test_failing_columns_are_a_scoring_error(tmp_path: Path, side: str) ->
 
 
 async def test_scores_that_are_not_numbers_are_a_scoring_error(tmp_path: Path) -> None:
-    scorer = _loaded(tmp_path, model_bytes(offset=float("nan"))).on(TABLE)
+    scorer = _on_table(_loaded(tmp_path, model_bytes(offset=float("nan"))))
     with pytest.raises(ScoringError, match="finite"):
         await scorer.score(_sample(3))
 
@@ -157,5 +165,5 @@ async def test_a_model_without_knowledge(tmp_path: Path) -> None:
     model = _loaded(tmp_path, content, schema_fingerprint=BARE_SCHEMA.fingerprint, spaces={})
     assert model.artifact.inputs == inputs_of(BARE_SCHEMA)
     assert len(model.artifact.inputs) == len(INPUTS) - 3
-    scores = await model.on(TABLE).score(_sample(3))
+    scores = await _on_table(model).score(_sample(3))
     assert scores.tolist() == pytest.approx([score_of(item) for item in ITEMS[:3]], rel=1e-5)

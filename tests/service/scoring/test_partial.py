@@ -10,11 +10,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from models.contract.encoding import Tensors
+from models.contract.items import Columns, in_memory
 from service.scoring import onnx as scoring
 from service.scoring.onnx import _in_parts, _session
 from service.scoring.partial import HISTORY_ROWS, ITEM_ROWS, UncutError, cut
 from service.scoring.rehearsal import rehearsal
-from service.scoring.scorers import Columns, PartialScorer, PartSessions, SideSession, WholeScorer
+from service.scoring.scorers import PartialScorer, PartSessions, SideSession, WholeScorer
 from tests.models.test_export import export_of
 from tests.models.tiny import ALL, KINDS, Kind
 from tests.service.tiny_model import artifact_manifest, model_bytes
@@ -32,7 +33,10 @@ def test_every_kind_of_model_scores_the_same_in_parts(kind: Kind, producers: tup
     parts = _in_parts(content, whole, manifest, 1)
     assert parts is not None
     table, samples = rehearsal(manifest)
-    one, other = WholeScorer(whole, manifest, table), PartialScorer(parts, manifest, table)
+    one, other = (
+        WholeScorer(whole, manifest, table),
+        PartialScorer(parts, manifest, table, parts.columns(table, in_memory)),
+    )
     for sample in samples:
         expected = one.run(sample)
         assert len(expected) == 1 or expected.std() > 1e-6
@@ -56,7 +60,7 @@ def test_requests_take_columns_of_the_table_and_nothing_else(monkeypatch: pytest
     _, manifest, content = export_of(("lifelong", "target"), ALL)
     parts = PartSessions.of(cut(content), lambda graph: _session(graph, 1))
     table, samples = rehearsal(manifest)
-    scorer = PartialScorer(parts, manifest, table)
+    scorer = PartialScorer(parts, manifest, table, parts.columns(table, in_memory))
     computed: list[int] = []
 
     plainly = SideSession.columns
@@ -79,11 +83,13 @@ def test_a_table_of_more_than_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None
     _, manifest, content = export_of(("din", "target"), ALL)
     parts = PartSessions.of(cut(content), lambda graph: _session(graph, 1))
     table, samples = rehearsal(manifest)
-    expected = [PartialScorer(parts, manifest, table).run(one) for one in samples]
+    expected = [PartialScorer(parts, manifest, table, parts.columns(table, in_memory)).run(one) for one in samples]
     monkeypatch.setattr("service.scoring.scorers.CHUNK", 10)
     assert len(table) > 10
     for sample, scores in zip(samples, expected, strict=True):
-        np.testing.assert_allclose(PartialScorer(parts, manifest, table).run(sample), scores, atol=1e-6)
+        np.testing.assert_allclose(
+            PartialScorer(parts, manifest, table, parts.columns(table, in_memory)).run(sample), scores, atol=1e-6
+        )
 
 
 def _softmax_over_candidates(scale: float) -> bytes:

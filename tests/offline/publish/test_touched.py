@@ -1,0 +1,105 @@
+"""A publication after one user in a hundred changed: which keys it writes, and that it reads no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.contract.knowledge import Space
+from offline.data.catalogue import Catalogue
+from offline.data.log import InteractionLog
+from offline.knowledge.vectors import UserVectors
+from offline.publish import records
+from offline.publish.connection import Store
+from offline.publish.entries import entries, owners
+from offline.publish.knowledge import write_knowledge
+from offline.publish.memo import Memo
+from offline.publish.records import Written
+from offline.publish.undo import JOURNAL_FILE, Journal
+from offline.publish.users import write_histories, write_profiles
+from tests.offline.publish.conftest import content_of
+
+USERS, EVERY = 600, 100
+NAMES = tuple(f"u{at}" for at in range(USERS))
+CHANGED = NAMES[::EVERY]
+SPACE = Space(name="test", side="user", rows=2, dim=3, components={})
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "_CHUNK", 64)
+
+
+def touched(store: Store, act: Callable[[], Written]) -> tuple[set[str], int, int]:
+    """(keys whose values changed, how many keys the server was told to set, how many it was asked for)."""
+    before, early = content_of(store), counters(store)
+    act()
+    late = counters(store)
+    after = content_of(store)
+    changed = {key for key in after if after[key] != before.get(key)}
+    return changed, late[0] - early[0], late[1] - early[1]
+
+
+def counters(store: Store) -> tuple[int, int]:
+    info: Any = store.redis.info("everything")
+    sets = info.get("cmdstat_set", {"calls": 0})["calls"]
+    return sets, info["keyspace_hits"] + info["keyspace_misses"]
+
+
+def test_of_knowledge_the_changed_users_keys_alone(store: Store, tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(2 * USERS, 3)).astype(np.float32)
+    users = UserVectors(SPACE, vectors, np.arange(0, 2 * USERS + 1, 2), np.tile(np.arange(2), USERS))
+
+    def write(users: UserVectors) -> Written:
+        memo = Memo(store, tmp_path / "memo")
+        with Journal(tmp_path / JOURNAL_FILE) as journal:
+            undo = journal.publication(store, "test", {"user/test": SPACE.fingerprint})
+            written = write_knowledge(
+                store, SPACE, entries(users, NAMES, owners(users, NAMES)), USERS, 1000, memo, undo
+            )
+            undo.close()
+        memo.save()
+        return written
+
+    assert write(users) == Written(USERS, 0, written_bytes(store))
+    changed = vectors.copy()
+    changed[2 * EVERY * np.arange(len(CHANGED)) + 1] += 1
+    keys, sets, reads = touched(store, lambda: write(replace(users, vectors=changed)))
+    assert keys == {store.keys.user_knowledge(one, SPACE.fingerprint) for one in CHANGED} | {store.keys.stamp}
+    # Beside the records: the stamp is read and set, and so is the name of the installation, which stays what it was.
+    assert (sets, reads) == (len(CHANGED) + 2, len(CHANGED) + 2)
+
+
+def written_bytes(store: Store) -> int:
+    return sum(len(value) for key, value in content_of(store).items() if ":k:" in key)
+
+
+def test_of_profiles_and_histories_the_changed_users_keys_alone(store: Store, tmp_path: Path) -> None:
+    catalogue = Catalogue(users={one: {"age": 30} for one in NAMES}, items={})
+    log = InteractionLog.sorted_by_time([(one, "i", 1.0, 5) for one in NAMES], NAMES, ["i"])
+    others = Catalogue(users={**catalogue.users, **{one: {"age": 31} for one in CHANGED}}, items={})
+    grown = log.with_rows([(one, "j", 2.0, 9) for one in CHANGED], NAMES, ["i", "j"])[0]
+
+    def write(act: Callable[[Memo], Written]) -> Written:
+        memo = Memo(store, tmp_path / "memo")
+        written = act(memo)
+        memo.save()
+        return written
+
+    for memo_of in (
+        lambda memo: write_profiles(store, catalogue, log, memo),
+        lambda memo: write_histories(store, log, 9, memo),
+    ):
+        assert write(memo_of).written == USERS
+    keys, sets, reads = touched(store, lambda: write(lambda memo: write_profiles(store, others, log, memo)))
+    assert keys == {store.keys.user_profile(one) for one in CHANGED} | {store.keys.stamp}
+    assert (sets, reads) == (len(CHANGED) + 1, len(CHANGED) + 1)
+    keys, sets, reads = touched(store, lambda: write(lambda memo: write_histories(store, grown, 9, memo)))
+    assert keys == {store.keys.user_history(one) for one in CHANGED} | {store.keys.stamp}
+    # A history is measured, tried as a new one, read, compared, and replaced while it is what was read.
+    assert (sets, reads) == (2 * len(CHANGED) + 1, 3 * len(CHANGED) + 1)

@@ -3,10 +3,10 @@
 usage: python -m bench.serving.arrivals URL BODIES.jsonl RATE SECONDS [--arrivals constant] [--latencies FILE.npy]
        -> one line of JSON
 
-SIGTERM ends it early. A request that finds no free connection waits for one, and its latency counts from the moment at which it was to be
+A request that finds no free connection waits for one, and its latency counts from the moment at which it was to be
 sent. A server that stalls is therefore charged for all who would have come meanwhile ("coordinated omission"). The
 generator's own lateness, from that moment to the sending where a connection was free, is reported beside it: a tail of
-that length is the generator's.
+that length is the generator's. SIGTERM ends it early.
 """
 
 from __future__ import annotations

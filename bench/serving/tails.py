@@ -84,8 +84,9 @@ def section(found: dict[str, Any]) -> str:
     )  # fmt: skip
     many = found["many"]
     return (
-        f"{table(head, rows)}\n\n{many['requests']:,} requests of {MANY_COUNT} candidates, {many['rate']:.0f} a second"
-        f": {many['failed']:,} failed; p50 {many['p50']:.2f} ms, p99 {many['p99']:.2f} ms, max {many['max']:.2f} ms.\n\n"
+        f"{table(head, rows)}\n\n"
+        f"{many['requests']:,} requests of {MANY_COUNT} candidates at {many['rate']:.0f} a second: "
+        f"{many['failed']:,} failed. p50 {many['p50']:.2f} ms, p99 {many['p99']:.2f}, max {many['max']:.2f}.\n\n"
         "Random arrivals meet in any queue: one server that takes equally long for each request, without any other "
         f"disturbance, has p99 = {queue_ratio(SHARE):.1f} p50 at this share of its peak (M/D/1). Arrivals at even "
         "intervals, as wrk2 and k6 send them, show the service's own spread."

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.serving.installed import Installed, Laboratory
+from bench.serving.large import SPACES
 from bench.serving.line import Line
 from bench.serving.processes import awake, pause
 from bench.serving.servers import Server, closed, ours
@@ -40,7 +41,7 @@ def measure(laboratory: Laboratory) -> dict[str, Any]:
         )
         with _histories(world) as bodies:
             events = _alternating({str(n): (server, path) for n, path in bodies.items()}, effort.rounds, effort.seconds)
-    items = _of_worlds(laboratory, {n: World(items=n) for n in effort.item_counts})
+    items = _of_worlds(laboratory, {n: World(items=n, spaces=SPACES) for n in effort.item_counts})
     users = _of_worlds(laboratory, {n: World(users=n, events=SHARED_EVENTS) for n in effort.user_counts})
     curves = {"candidates": candidates, "events": events, "items": items, "users": users}
     return curves | {"history_length": world.history_length}
@@ -122,10 +123,13 @@ def section(found: dict[str, Any]) -> str:
         f"(the model reads the last {found['history_length']:,})."
     )
     parts = [text]
+    at = f"{COUNT} candidates"
     names = {
-        "candidates": "candidates (200 events)", "events": f"events of the user ({COUNT} candidates)",
-        "items": f"items ({COUNT} candidates)", "users": f"users ({COUNT} candidates, {SHARED_EVENTS} events)",
-    }  # fmt: skip
+        "candidates": "candidates (200 events)",
+        "events": f"events of the user ({at})",
+        "items": f"items ({at}, {len(SPACES)} spaces)",
+        "users": f"users ({at}, {SHARED_EVENTS} events)",
+    }
     for curve, label in names.items():
         rows = []
         for x, each in found[curve].items():

@@ -135,7 +135,7 @@ def section(found: dict[str, Any]) -> str:
         "a swap takes, s",
     )  # fmt: skip
     return (
-        f"{number} swaps each between two releases of {found['items']:,} items, under requests of {COUNT} candidates at "
-        f"{SHARE:.0%} of the peak. A swap takes from the moving of the pointer until the other release is served.\n\n"
-        + table(head, rows)
+        f"{number} swaps each between two releases of {found['items']:,} items, under requests of {COUNT} candidates "
+        f"at {SHARE:.0%} of the peak. A swap lasts from the moving of the pointer until the other release is served."
+        "\n\n" + table(head, rows)
     )

@@ -41,10 +41,11 @@ def keep(part: str, effort: str, seconds: float, found: dict[str, Any], folder: 
 
 
 def commit() -> str:
-    """The commit that is checked out; "unknown" outside a repository."""
+    """The last commit that touched what is measured or what measures; "unknown" outside a repository."""
+    code = ("--", "service", "models", "offline", "bench")
     try:
-        name = _git("rev-parse", "--short=12", "HEAD")
-        return name + ("+" if _git("status", "--porcelain", "--", "service", "models", "offline", "bench") else "")
+        name = _git("log", "-1", "--format=%h", "--abbrev=12", *code)
+        return name + ("+" if _git("status", "--porcelain", *code) else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -4,13 +4,15 @@ usage: python -m bench.serving.run [--only sides,tails] [--again] [--quick] [--p
        python -m bench.serving.run --page      writes the page again from what is in var/bench
 
 Each part keeps what it found in var/bench/PART.json. A part that was measured at this commit is not measured again,
-so a killed run goes on where it was; --again measures all the same. Quick results stay apart, in var/bench/quick.
+so a killed run goes on where it was; --again measures all the same. Quick results stay apart, in var/bench/quick. A part
+that fails is told and does not keep the others from being measured; the exit status is then 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -57,35 +59,43 @@ def main() -> None:
     effort = QUICK if wanted.quick else FULL
     folder = results.FOLDER / "quick" if wanted.quick else results.FOLDER
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or servers would be left behind
+    failed = False
     if not wanted.page:
         with ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorank-bench-")))
             laboratory = Laboratory(effort, wanted.peers, scratch, stack)
             for part in PARTS:
                 if part in parts:
-                    _measure(part, laboratory, folder, wanted.again)
+                    failed |= not _measured(part, laboratory, folder, wanted.again)
     found = {part: one for part in PARTS if (one := results.held(part, folder)) is not None}
     print(told(found))
     if not wanted.quick:
         page.write(wanted.write, found)
         print(f"written: {wanted.write}")
+    if failed:
+        sys.exit(1)
 
 
-def _measure(part: str, laboratory: Laboratory, folder: Path, again: bool) -> None:
+def _measured(part: str, laboratory: Laboratory, folder: Path, again: bool) -> bool:
+    """Whether it went well, which it also did if there was nothing to do."""
     before = results.held(part, folder)
     if before is not None and before.commit == results.commit() and not before.commit.endswith("+") and not again:
         print(f"{part}: measured before, at {time.strftime('%H:%M', time.localtime(before.at))}", flush=True)
-        return
+        return True
     print(f"{part} ...", flush=True)
     began = time.perf_counter()
     try:
         found = PARTS[part](laboratory)
     except CannotMeasureError as reason:
         print(f"{part}: skipped, {reason}", flush=True)
-        return
+        return True
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        print(f"{part}: failed, {error}", flush=True)
+        return False
     taken = time.perf_counter() - began
     results.keep(part, laboratory.effort.name, taken, found, folder)
     print(f"{part}: {taken:.0f} s", flush=True)
+    return True
 
 
 if __name__ == "__main__":

@@ -52,6 +52,10 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
 _THREAD = re.compile(r"thread \(.*?\): ?[^;]*;?")
 
 
+_RESTING = ("_worker (concurrent/futures/thread.py", "(threading.py", "(selectors.py", "(queue.py")
+"""Innermost frames of threads that wait for work: a sample that does not stop the process may take them for busy."""
+
+
 def step_of(frames: list[str]) -> str:
     """The step of one stack, from its outermost frame to its innermost."""
     if any("(service/exposures/" in frame for frame in frames):
@@ -64,10 +68,13 @@ def step_of(frames: list[str]) -> str:
 
 
 def shares(lines: Iterable[str]) -> dict[str, float]:
-    """Step -> part of all samples, largest first, from py-spy's raw output: "frame;frame COUNT" by line."""
+    """Step -> part of all samples of threads at work, largest first, from py-spy's raw output: "frame;frame COUNT" by
+    line."""
     found: Counter[str] = Counter()
     for line in lines:
         stack, _, count = line.rpartition(" ")
         frames = [frame for frame in _THREAD.sub("", stack).split(";") if frame]
+        if frames and any(one in frames[-1] for one in _RESTING):
+            continue
         found[step_of(frames)] += int(count)
     return {step: count / found.total() for step, count in found.most_common()}

@@ -41,6 +41,7 @@ def test_shares_add_up_and_threads_are_no_frames() -> None:
         f"thread (12): MainThread;{';'.join(RANK)} 6",
         "thread (13): asyncio_0;run (a b.py:1);Session.run (onnxruntime/capi/x.py:1) 3",
         "thread (12): MainThread 1",
+        "thread (14): asyncio_1;run (a b.py:1);_worker (concurrent/futures/thread.py:81) 90",
     ]
     assert shares(lines) == {"the ranker itself, deadlines": 0.6, "ONNX Runtime": 0.3, ELSE: 0.1}
 

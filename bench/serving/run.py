@@ -4,8 +4,8 @@ usage: python -m bench.serving.run [--only sides,tails] [--again] [--quick] [--p
        python -m bench.serving.run --page      writes the page again from what is in var/bench
 
 Each part keeps what it found in var/bench/PART.json. A part that was measured at this commit is not measured again,
-so a killed run goes on where it was; --again measures all the same. Quick results stay apart, in var/bench/quick. A part
-that fails is told and does not keep the others from being measured; the exit status is then 1.
+so a killed run goes on where it was; --again measures all the same. Quick results stay apart, in var/bench/quick.
+A part that fails is told and does not keep the others from being measured; the exit status is then 1.
 """
 
 from __future__ import annotations

@@ -33,7 +33,12 @@ def test_requests_at_a_swap_are_told_from_others() -> None:
     arrived = np.array([[0.0, 0.001, 1], [1.0, 0.002, 1], [2.0, 0.050, 1], [3.0, np.inf, 0], [4.0, 0.003, 1]])
     found = swaps._compared(arrived, [(1.5, 3.5)])
     assert (found["swap"]["requests"], found["swap"]["failed"], found["swap"]["max"]) == (2, 1, pytest.approx(50.0))
-    assert (found["calm"]["requests"], found["calm"]["failed"], found["calm"]["max"]) == (3, 0, pytest.approx(3.0))
+    assert (found["calm"]["requests"], found["calm"]["failed"], found["calm"]["max"]) == (2, 0, pytest.approx(2.0))
+    assert (found["after"]["requests"], found["after"]["max"]) == (1, pytest.approx(3.0))
+    told = {"items": 5, "cases": {"one core": found | {"rate": 1.0, "seconds": [2.0]}}}
+    assert swaps.failed(told) == 1
+    assert swaps.added(told) == pytest.approx(48.0, abs=0.1)
+    assert "| one core | 1 | at a swap | 2 | 50.00 |" in swaps.section(told)
 
 
 def test_two_workers_are_compared_by_processor_time() -> None:

@@ -18,13 +18,13 @@ from models.embedded import embedded_redis
 from service.api import routes
 from service.api.bodies import Limits
 from service.api.direct import DirectApp
-from service.arrays import SharedArrays
 from service.experiments.assignment import FileExperiments
 from service.experiments.watched import WatchedExperiments
 from service.exposures.stream import ExposureLog
 from service.features.connection import RedisLink, is_usable_url
 from service.features.feedback import RedisFeedback
 from service.features.users import RedisUserFeatures
+from service.prepare import apart, loader_of
 from service.ranking.ranker import Ranker
 from service.release import Releases
 from service.reranking.none import NoReranker
@@ -85,11 +85,10 @@ async def _assemble(
         redis,
         keys,
         telemetry,
-        artifacts=settings.artifact_folder,
-        arrays=SharedArrays(settings.table_folder),
-        threads=settings.onnx_threads,
+        loader_of(settings, redis, keys, telemetry),
         poll_seconds=settings.release_poll_seconds,
         pins=lambda: experiments.releases,
+        apart=apart(settings, url),
     )
     exposures = await stack.enter_async_context(
         ExposureLog(redis, keys, telemetry, capacity=settings.exposure_queue, stream_max=settings.exposure_stream_max)

@@ -1,7 +1,7 @@
-"""Arrays that all processes of a machine share: sets of files, each made by whoever needs it first and mapped by all.
+"""What all processes of a machine share: folders of files, each made by whoever needs it first and mapped by all.
 
 Two processes of a service hold one copy of an item table, and one that is started again finds the table that it left.
-A set is complete once its folder has its name. One that was made before the machine was started is not trusted, because
+A folder is complete once it has its name. One that was made before the machine was started is not trusted, because
 nobody waits for the disk. Knows names, shapes and files. Does not know what the arrays mean.
 """
 
@@ -50,11 +50,16 @@ Make = Callable[[NewArrays], Awaitable[None]]
 
 
 class SharedArrays:
-    """Sets of arrays by name, in a folder that processes of one machine share."""
+    """Folders by name, in one that processes of a machine share. A folder that holds arrays is a set."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._failing = False
+
+    @property
+    def shares(self) -> bool:
+        """False once something could not be shared."""
+        return not self._failing
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -71,22 +76,39 @@ class SharedArrays:
                 await asyncio.sleep(TURN_SECONDS)
             yield
 
+    async def folder(self, name: str, make: Callable[[Path], Awaitable[None]]) -> Path | None:
+        """The folder of that name, filled by ``make`` if it is not there; None if it cannot be shared. In the caller's
+        turn."""
+        path = self._folder / f"{_boot()}-{name}"
+        try:
+            if not path.is_dir():
+                partial = path.with_suffix(_PARTIAL)
+                shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+                partial.mkdir(parents=True)
+                await make(partial)
+                partial.rename(path)
+        except OSError as error:
+            self._failed(error)
+            return None
+        return path
+
     async def made(self, name: str, make: Make) -> Columns:
         """The set of that name, to be read only; made now if it is not there. In the caller's turn.
 
         What cannot be shared, because the disk is full or may not be written to, is made in memory.
         """
-        path = self._folder / f"{_boot()}-{name}"
-        found = await asyncio.to_thread(_opened, path)
-        if found is not None:
-            return found
-        try:
-            new = _InFiles(path.with_suffix(_PARTIAL))
+
+        async def in_files(folder: Path) -> None:
+            new = _InFiles(folder)
             await make(new)
-            await asyncio.to_thread(new.complete, path)
-            found = await asyncio.to_thread(_opened, path)
-        except OSError as error:
-            self._failed(error)
+            new.complete()
+
+        for _ in range(2):
+            folder = await self.folder(name, in_files)
+            found = None if folder is None else await asyncio.to_thread(_opened, folder)
+            if folder is None or found is not None:
+                break
+            shutil.rmtree(folder)  # it is damaged
         if found is None:
             private = InMemory()
             await make(private)
@@ -124,14 +146,11 @@ class InMemory:
 
 
 class _InFiles(InMemory):
-    """A set in a folder, a file for each array."""
+    """A set in a new folder, a file for each array."""
 
     def __init__(self, folder: Path) -> None:
-        """What a process that was killed has left in the folder is removed."""
         super().__init__()
         self._folder = folder
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray[Any, Any]:
         size = prod(shape) * np.dtype(dtype).itemsize
@@ -144,12 +163,9 @@ class _InFiles(InMemory):
         self.arrays[name] = np.frombuffer(mapped, dtype).reshape(shape)
         return self.arrays[name]
 
-    def complete(self, path: Path) -> None:
-        """Give the set its name."""
+    def complete(self) -> None:
         contents = [(name, array.dtype.str, array.shape) for name, array in self.arrays.items()]
         (self._folder / _CONTENTS).write_text(json.dumps(contents))
-        shutil.rmtree(path, ignore_errors=True)
-        self._folder.rename(path)
 
 
 def _opened(path: Path) -> Columns | None:
@@ -166,8 +182,10 @@ def _mapped(path: Path, dtype: str, shape: list[int]) -> np.ndarray[Any, Any]:
     if size == 0:
         return np.zeros(shape, dtype)
     with path.open("rb") as file:
-        # Populated at once: otherwise the first requests would pay for each page.
-        mapped = mmap.mmap(file.fileno(), size, mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0), mmap.PROT_READ)
+        mapped = mmap.mmap(file.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ)
+    # Each page is looked at once, or the first requests would pay for it. MAP_POPULATE would do so with the interpreter
+    # locked, while requests wait.
+    np.frombuffer(mapped, np.uint8)[:: mmap.PAGESIZE].max()
     return np.frombuffer(mapped, dtype).reshape(shape)
 
 

@@ -93,6 +93,12 @@ class Settings(BaseModel):
             raise SettingsError(f"{PREFIX}DEFAULT_DEADLINE_MS exceeds {PREFIX}MAX_DEADLINE_MS")
         return settings
 
+    def to_environment(self, other: Mapping[str, str]) -> dict[str, str]:
+        """The inverse of ``from_environment``, with the variables of ``other`` that are no settings."""
+        kept = {name: value for name, value in other.items() if not name.startswith(PREFIX)}
+        mine = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        return kept | {f"{PREFIX}{name.upper()}": str(value) for name, value in mine.items()}
+
 
 def _unknown(variable: str) -> str:
     valid = [PREFIX + name.upper() for name in Settings.model_fields]

@@ -44,6 +44,16 @@ def pytest_configure() -> None:
     wait_without_spinning()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Processes that test side by side share no fixture: the tests of a file stay together, and so do all of the
+    installation."""
+    for item in items:
+        wanted = getattr(item, "fixturenames", ())
+        group = "installation" if "installation" in wanted else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @dataclass(frozen=True, slots=True)
 class Installation:
     """A data folder with a configuration, and the way to run jobs in it."""

@@ -16,6 +16,7 @@ from models.contract.encoding import ItemBatch, encode, encode_items
 from service.arrays import SharedArrays
 from service.features.connection import RedisLink
 from service.features.users import RedisUserFeatures
+from service.loading import Loader
 from service.ranking.deadline import Deadline
 from service.ranking.plan import ArmSettings
 from service.ranking.scored import prepared
@@ -30,9 +31,8 @@ async def lay_out(installed: Installed, counts: tuple[int, ...]) -> Path:
     folder.mkdir(exist_ok=True)
     link, telemetry = RedisLink(installed.url, 8), Telemetry()
     arrays = SharedArrays(folder / "tables")
-    releases = Releases(
-        link, store.keys, telemetry, artifacts=store.artifacts, arrays=arrays, threads=1, poll_seconds=1.0
-    )
+    loader = Loader(link, store.keys, telemetry, artifacts=store.artifacts, arrays=arrays, threads=1)
+    releases = Releases(link, store.keys, telemetry, loader, poll_seconds=1.0)
     await releases.refresh()
     release = releases.current()
     assert release is not None, releases.refusals

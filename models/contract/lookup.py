@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
+
+_AT_ONCE = 16_384
+"""Ids that are hashed without letting other threads run: some hundred microseconds."""
 
 
 class PackedIds(Sequence[str]):
@@ -44,14 +48,19 @@ class PackedIds(Sequence[str]):
     def __getitem__(self, at: slice) -> list[str]: ...
     def __getitem__(self, at: int | slice) -> str | list[str]:
         if isinstance(at, slice):
-            return [self[one] for one in range(*at.indices(len(self)))]
+            return list(self)[at]
         row = range(len(self))[at]
         start = int(self.ends[row - 1]) if row else 0
         return self.packed[start : int(self.ends[row])].tobytes().decode()
 
     def __iter__(self) -> Iterator[str]:
-        blob, start = self.packed.tobytes(), 0
-        for end in self.ends.tolist():
+        start, blob = 0, self.packed.tobytes()
+        ends = self.ends.tolist()
+        if blob.isascii():  # then places of bytes are places of characters
+            text = blob.decode()
+            yield from map(text.__getitem__, map(slice, chain([0], ends), ends))
+            return
+        for end in ends:
             yield blob[start:end].decode()
             start = end
 
@@ -126,4 +135,6 @@ class IdIndex:
 
 
 def _hashes(ids: Sequence[str]) -> IntArray:
+    if len(ids) > _AT_ONCE:
+        return np.concatenate([_hashes(ids[at : at + _AT_ONCE]) for at in range(0, len(ids), _AT_ONCE)])
     return np.fromiter(map(hash, ids), np.int64, len(ids))

@@ -7,8 +7,11 @@ this is the place where a chunk would be parted by node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -20,7 +23,11 @@ from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 _READ_BYTES = 1 << 18
+_SEND_BYTES = 1 << 20
+"""Several chunks: what does not fit there is waited for, while the next chunk could be packed."""
 _MORE = object()
+_UNDER_WAY = 3
+"""How many calls may be unanswered. With a chunk that is written and one that is read, Redis never waits for us."""
 
 T = TypeVar("T")
 
@@ -33,24 +40,37 @@ class _Sizes(dict[int, bytes]):
         return made
 
 
+@dataclass(eq=False, slots=True)
+class Sent:
+    """Packed commands that were sent together, and their replies once they are here."""
+
+    commands: bytes
+    count: int
+    under_way: bool = False
+    replies: list[Any] | None = None
+
+
 class Bulk:
     """One connection of a client's pool, for one thread. Everything that was sent is answered when the context ends,
     also when it ends in an error: nothing may be written later than what the next command finds.
 
-    A command that Redis refuses raises redis-py's error for it; of the others in its chunk, all are done. A connection
-    that breaks is opened again and the chunk is sent once more, as often as the client's settings say; so only
-    commands that may be repeated are for this. A connection with replies still to come never returns to the pool.
+    A command that Redis refuses raises redis-py's error for it; of the others in its chunk, all are done. If the
+    connection breaks and the client is made to try again, it is opened again and what is unanswered is sent once more;
+    so only commands that may be repeated are for this. A connection with replies to come never returns to the pool.
     """
 
     def __init__(self, client: redis.Redis) -> None:
         self._pool: Any = client.connection_pool
         self._connection: Any = None
-        self._commands, self._wanted = b"", 0
-        self._under_way = False
+        self._sent: deque[Sent] = deque()
+        self._reader = _new_reader()
         self._sizes = _Sizes()
 
     def __enter__(self) -> Bulk:
         self._connection = self._pool.get_connection()
+        ours = self._connection._sock
+        if ours.family == socket.AF_UNIX:  # TCP finds out by itself how much it should hold
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
         return self
 
     def __exit__(
@@ -59,15 +79,35 @@ class Bulk:
         try:
             if kind is None:
                 self.settle()
-            else:
-                with suppress(RedisError):  # the error that is on its way says more
-                    self.settle()
         finally:
-            self._pool.release(self._connection)
+            try:
+                while self._sent:
+                    with suppress(RedisError):  # the error that is on its way says more
+                        self._answer_oldest()
+            finally:
+                self._pool.release(self._connection)
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """What the keys hold."""
-        return list(self.ask([("MGET", *keys)])[0]) if keys else []
+        return list(self._answers(_mget(keys), 1)[0]) if keys else []
+
+    def get_ahead(
+        self, chunks: Iterable[tuple[T, Sequence[str]]]
+    ) -> Iterator[tuple[T, Sequence[str], list[bytes | None]]]:
+        """Each chunk (anything, keys) with what its keys hold. The keys of a chunk are asked for before the chunk ahead
+        of it is handed out: what is written of one chunk is not seen by the next."""
+        ahead: deque[tuple[T, Sequence[str], Sent | None]] = deque()
+        for chunk, keys in chunks:
+            ahead.append((chunk, keys, self.send(_mget(keys), 1) if keys else None))
+            if len(ahead) > 1:
+                yield self._with_held(*ahead.popleft())
+        while ahead:
+            yield self._with_held(*ahead.popleft())
+
+    def _with_held(
+        self, chunk: T, keys: Sequence[str], sent: Sent | None
+    ) -> tuple[T, Sequence[str], list[bytes | None]]:
+        return chunk, keys, [] if sent is None else list(self.replies_to(sent)[0])
 
     def ask(self, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any]:
         """The reply to each command."""
@@ -106,64 +146,80 @@ class Bulk:
         return b"".join(pieces)
 
     def _answers(self, commands: bytes, count: int) -> list[Any]:
-        if not count:
-            return []
-        self.send(commands, count)
-        return self.settle()
+        return self.replies_to(self.send(commands, count)) if count else []
 
-    def send(self, commands: bytes, count: int) -> None:
-        """Send so many packed commands, once those before are answered."""
-        self.settle()
-        self._commands, self._wanted = commands, count
+    def send(self, commands: bytes, count: int) -> Sent:
+        """Send so many packed commands, whether or not those before are answered."""
+        while len(self._sent) >= _UNDER_WAY:
+            self._answer_oldest()
+        one = Sent(commands, count)
+        self._sent.append(one)
         self._attempt(self._transmit)
+        return one
 
-    def settle(self) -> list[Any]:
-        """Wait until all that was sent is answered, and return the replies."""
-        if not self._wanted:
-            return []
+    def replies_to(self, one: Sent) -> list[Any]:
+        """Wait for them."""
+        while one.replies is None:
+            self._answer_oldest()
+        return one.replies
+
+    def settle(self) -> None:
+        """Wait until all that was sent is answered."""
+        while self._sent:
+            self._answer_oldest()
+
+    def _answer_oldest(self) -> None:
         replies = self._attempt(self._receive)
-        self._wanted, self._under_way = 0, False
+        self._sent.popleft().replies = replies
         for reply in replies:
             if isinstance(reply, RedisError):
                 raise reply
-        return replies
 
     def _attempt(self, act: Callable[[], T]) -> T:
         try:
             done: T = self._connection.retry.call_with_retry(act, self._break)
         except BaseException:
             self._break()
-            self._wanted = 0
+            self._sent.clear()
             raise
         return done
 
     def _break(self, error: Exception | None = None) -> None:
-        self._under_way = False
+        for one in self._sent:
+            one.under_way = False
         self._connection.disconnect()
+        self._reader = _new_reader()
 
     def _transmit(self) -> None:
-        if not self._under_way:
-            self._connection.send_packed_command([self._commands])
-            self._under_way = True
+        for one in self._sent:
+            if not one.under_way:
+                self._connection.send_packed_command([one.commands])
+                one.under_way = True
 
     def _receive(self) -> list[Any]:
         self._transmit()  # again, if the connection broke since
-        reader = hiredis.Reader(
-            protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_MORE
-        )
         source = self._connection._sock  # there is no public way to it
         replies: list[Any] = []
-        while len(replies) < self._wanted or reader.has_data():
-            reply: Any = reader.gets()
+        while len(replies) < self._sent[0].count:
+            reply: Any = self._reader.gets()
             if reply is _MORE:
-                reader.feed(_read(source))
+                self._reader.feed(_read(source))
             elif isinstance(reply, RedisConnectionError):  # the server is there, and yet it is not: it loads its data
                 raise reply
             elif not isinstance(reply, hiredis.PushNotification):
                 replies.append(reply)
-        if len(replies) > self._wanted:
+        if len(self._sent) == 1 and self._reader.has_data():
             raise InvalidResponse("more replies than commands")
         return replies
+
+
+def _mget(keys: Sequence[str]) -> bytes:
+    packed: bytes = hiredis.pack_command(("MGET", *keys))  # type: ignore[arg-type]  # its stub knows one argument
+    return packed
+
+
+def _new_reader() -> hiredis.Reader:
+    return hiredis.Reader(protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_MORE)
 
 
 def _read(source: Any) -> bytes:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from models.contract.keys import of_each
-from models.contract.knowledge import KnowledgeRecord, RecordError, Space
+from models.contract.knowledge import KnowledgeRecord, RecordError, Space, check
 from models.contract.packing import KNOWLEDGE, knowledge_contents
 from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
@@ -74,9 +74,8 @@ def write_knowledge(
     renew its expiry, once less than half of its life is left. Changes are noted in ``undo`` before they are written."""
     life, result, seen = _Life.of(ttl_seconds), Written(), memo.of(space.key, owners)
     with Bulk(store.redis) as bulk:
-        for due in _due(space, entries, seen, life, result):
-            keys = _record_keys(store, space, due.owners)
-            held = bulk.get(keys)
+        wanted = _due(space, entries, seen, life, result)
+        for due, keys, held in bulk.get_ahead((one, _record_keys(store, space, one.owners)) for one in wanted):
             stale = _stale(due, held, life, seen)
             result.unchanged += len(due) - len(stale)
             if undo is not None:
@@ -131,12 +130,14 @@ def _changes(
     whose expiry is renewed later still counts as the one that was written."""
     changes = []
     for at in stale:
-        old = held[at]
-        if old is not None and KNOWLEDGE.says(old, due.contents[at]):
-            continue
-        if readable(old, due.owners[at], space.fingerprint) is None:
-            old = None
-        replaced = None if old is None else content_digest(old)
+        old, replaced = held[at], None
+        if old is not None:
+            if KNOWLEDGE.says(old, due.contents[at]):
+                continue
+            if is_readable(old, due.owners[at], space.fingerprint):
+                replaced = content_digest(old)
+            else:
+                old = None
         changes.append(Change(keys[at], old, replaced, due.digests[at].to_bytes(8, "little")))
     return changes
 
@@ -149,10 +150,9 @@ def renew_knowledge(store: Store, space: Space, owners: Iterable[str], ttl_secon
             keys, contents = [], []
             names = _record_keys(store, space, chunk)
             for owner, key, blob in zip(chunk, names, bulk.get(names), strict=True):
-                record = readable(blob, owner, space.fingerprint)
-                if blob is None or record is None:
+                if blob is None or not is_readable(blob, owner, space.fingerprint):
                     continue
-                if record.expires_at >= life.renew_before:
+                if times(blob)[1] >= life.renew_before:
                     result.unchanged += 1
                     continue
                 keys.append(key)
@@ -183,6 +183,15 @@ def times(blob: bytes) -> tuple[int, int]:
 
 def content_digest(blob: bytes) -> bytes:
     return digest(content(blob)).to_bytes(8, "little")
+
+
+def is_readable(blob: bytes, owner: str, space: str) -> bool:
+    """Whether it is a record that may be used."""
+    try:
+        check(blob, owner, space)
+    except RecordError:
+        return False
+    return True
 
 
 def readable(blob: bytes | None, owner: str, space: str) -> KnowledgeRecord | None:

@@ -55,10 +55,10 @@ def write_items(
     now = int(time.time())
     result = Written()
     with Bulk(store.redis) as bulk:
-        for at in slices(len(item_ids)):
+        parts = slices(len(item_ids))
+        asked = ((at, of_each(lambda item: store.keys.item_features(item, release), item_ids[at])) for at in parts)
+        for at, keys, held in bulk.get_ahead(asked):
             names = item_ids[at]
-            keys = of_each(lambda item: store.keys.item_features(item, release), names)
-            held = bulk.get(keys)
             rows = _held_rows(held, names, schema) if index is None else np.array(index[at], np.int64)
             contents = item_contents(schema.fingerprint, names, rows, categorical[at], numeric[at])
             stale = [

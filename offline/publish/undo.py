@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -45,8 +45,8 @@ _SCHEMA = (
 
 # A publication that was killed and run again finds its own work in Redis; what was there before that is still the old.
 _NOTE = """
-INSERT INTO records VALUES (:publication, :key, :old, :new) ON CONFLICT (publication, key) DO UPDATE
-SET old = CASE WHEN new = :replaced THEN old ELSE excluded.old END, new = excluded.new
+INSERT INTO records VALUES (?1, ?2, ?3, ?5) ON CONFLICT (publication, key) DO UPDATE
+SET old = CASE WHEN new = ?4 THEN old ELSE excluded.old END, new = excluded.new
 """
 
 _DROP_ALL_BUT_THE_NEWEST = """
@@ -152,8 +152,8 @@ class Journal:
             if publication is None:
                 into = "INSERT INTO publications (whose, spaces, state) VALUES (:whose, :spaces, 'open')"
                 publication = int(run(into, place).lastrowid)
-            for one in changes:
-                run(_NOTE, {"publication": publication, **asdict(one)})
+            noted = ((publication, one.key, one.old, one.replaced, one.new) for one in changes)
+            self._connection.executemany(_NOTE, noted)
         return publication
 
     def close_publication(self, place: Mapping[str, str], publication: int) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from models.contract.events import EVENT_BYTES, EVENT_DTYPE, item_hash, owner_tag
 from models.contract.keys import of_each
-from models.contract.profile import UserProfile
+from models.contract.profile import packed_profile
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog, UserIndex
 from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
-from offline.publish.memo import Memo, digests
+from offline.publish.memo import Memo, Remembered, digests
 from offline.publish.records import Written, chunks
 
 _REPLACE_IF_UNCHANGED = """
@@ -30,22 +31,41 @@ def write_profiles(
     """Profiles that changed, of all users of the log or of those at the positions ``users``."""
     result, seen = Written(), memo.of("user profiles", len(log.user_ids))
     with Bulk(store.redis) as bulk:
-        for chunk in chunks(_positions(log, users)):
-            names = [log.user_ids[user] for user in chunk]
-            blobs = [UserProfile(owner=one, features=catalogue.users.get(one, {})).pack() for one in names]
-            wanted = digests(blobs)
-            due = np.flatnonzero(~seen.holds(chunk, wanted)).tolist()
-            keys = of_each(store.keys.user_profile, [names[at] for at in due])
-            held = bulk.get(keys)
-            changed = [(key, blobs[at]) for key, at, old in zip(keys, due, held, strict=True) if blobs[at] != old]
+        wanted = _wanted_profiles(catalogue, log, seen, _positions(log, users), result)
+        asked = ((due, of_each(store.keys.user_profile, [log.user_ids[user] for user in due.users])) for due in wanted)
+        for due, keys, held in bulk.get_ahead(asked):
+            changed = [at for at, (blob, old) in enumerate(zip(due.blobs, held, strict=True)) if blob != old]
+            result.unchanged += len(keys) - len(changed)
             if changed:
                 memo.about_to_write()
-                bulk.set([key for key, _ in changed], [blob for _, blob in changed])
-                result.add(*(blob for _, blob in changed))
-            result.unchanged += len(chunk) - len(changed)
+                bulk.set([keys[at] for at in changed], [due.blobs[at] for at in changed])
+                result.add(*(due.blobs[at] for at in changed))
             # Before the replies: the memo counts only after ``save``, which nobody calls if one of them is a refusal.
-            seen.note([chunk[at] for at in due], wanted[due])
+            seen.note(due.users, due.digests)
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Profiles:
+    """Profiles of k users, and their digests [k]."""
+
+    users: list[int]
+    blobs: list[bytes]
+    digests: npt.NDArray[np.uint64]
+
+
+def _wanted_profiles(
+    catalogue: Catalogue, log: InteractionLog, seen: Remembered, users: Iterable[int], result: Written
+) -> Iterator[_Profiles]:
+    """Chunks of the profiles that the memo does not know as they should be; the others are counted."""
+    for chunk in chunks(users):
+        names = [log.user_ids[user] for user in chunk]
+        blobs = [packed_profile(one, catalogue.users.get(one, {})) for one in names]
+        wanted = digests(blobs)
+        unknown = np.flatnonzero(~seen.holds(chunk, wanted))
+        result.unchanged += len(chunk) - len(unknown)
+        due = unknown.tolist()
+        yield _Profiles([chunk[at] for at in due], [blobs[at] for at in due], wanted[unknown])
 
 
 def write_histories(

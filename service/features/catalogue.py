@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import compress
 
 import numpy as np
@@ -18,14 +19,14 @@ import numpy.typing as npt
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
 from models.contract.bulk import item_rows, knowledge_rows
 from models.contract.items import Columns, IntArray, ItemRecord, blank_columns, lookup_columns
-from models.contract.keys import Keys
-from models.contract.knowledge import FloatArray, KnowledgeRecord, RecordError
+from models.contract.keys import Keys, of_each
+from models.contract.knowledge import FloatArray, KnowledgeRecord, RecordError, Space
 from service.arrays import NewArrays
 from service.features.connection import Command, RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.telemetry import Telemetry
 
-CHUNK = 1000
+CHUNK = 2000
 CHUNK_SECONDS = 10.0
 """Items per read, and how long one read may take before the load is given up and tried again."""
 
@@ -46,19 +47,31 @@ async def read_items(
     """
     ids = await _directory(link, keys, manifest)
     decode = _Decoder(artifact, ids, blank_columns(artifact.feature_schema, len(ids), new.allocate))
-    for start in range(0, len(ids), CHUNK):
-        chunk = ids[start : start + CHUNK]
-        commands: list[Command] = [
-            ("MGET", *(keys.item_features(one, manifest.id) for one in chunk)),
-            *(("MGET", *(keys.item_knowledge(one, space.fingerprint) for one in chunk)) for space in decode.spaces),
-        ]
-        features, *knowledge = await replies_to(link, commands, Deadline(CHUNK_SECONDS))
-        await asyncio.to_thread(decode.chunk, start, features, knowledge)
+    decoding = asyncio.create_task(asyncio.sleep(0))
+    try:
+        for start in range(0, len(ids), CHUNK):
+            replies = await _records(link, keys, manifest, decode.spaces, ids[start : start + CHUNK])
+            await decoding  # of the chunk before: Redis reads one while the other is decoded
+            decoding = asyncio.create_task(asyncio.to_thread(decode.chunk, start, replies[0], replies[1:]))
+        await decoding
+    finally:
+        decoding.cancel()
     telemetry.refused_records.labels("item_features").inc(decode.refused_features)
     telemetry.refused_records.labels("item_knowledge").inc(decode.refused_knowledge)
     if not decode.valid.any():
         raise ArtifactError(f"release {manifest.id}: no item has a valid record")
     await asyncio.to_thread(_finish, decode, new)
+
+
+async def _records(
+    link: RedisLink, keys: Keys, manifest: ReleaseManifest, spaces: Sequence[Space], ids: Sequence[str]
+) -> list[list[bytes | None]]:
+    """Packed records of items: of their features, and of their knowledge space by space."""
+    commands: list[Command] = [
+        ("MGET", *of_each(partial(keys.item_features, release=manifest.id), ids)),
+        *(("MGET", *of_each(partial(keys.item_knowledge, space=space.fingerprint), ids)) for space in spaces),
+    ]
+    return await replies_to(link, commands, Deadline(CHUNK_SECONDS))
 
 
 def _finish(decode: _Decoder, new: NewArrays) -> None:

@@ -6,7 +6,6 @@ Knows sessions and the contract's encoder. Does not know files, manifests of rel
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,7 @@ from models.contract.items import Allocate, Columns, IntArray, ItemTable
 from models.contract.knowledge import FloatArray
 from service.errors import ScoringError
 from service.ranking.types import Sample
-from service.scoring.partial import HISTORY_ROWS, ITEM_ROWS, Parts, Side
+from service.scoring.partial import HISTORY_ROWS, ITEM_ROWS, Parts
 
 OUTPUT = "score"
 
@@ -92,8 +91,9 @@ class SideSession:
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, side: Side, session: Callable[[bytes], onnxruntime.InferenceSession]) -> SideSession:
-        return cls(session(side.graph), side.inputs, side.columns)
+    def on(cls, session: onnxruntime.InferenceSession) -> SideSession:
+        inputs, columns = session.get_inputs(), session.get_outputs()
+        return cls(session, tuple(one.name for one in inputs), tuple(one.name for one in columns))
 
     def columns(self, tensors: Tensors) -> Columns:
         """Columns, by the names that the rest of the model takes them by, of rows of inputs. ScoringError as in the
@@ -117,22 +117,19 @@ class SideSession:
 
 @dataclass(frozen=True, slots=True)
 class PartSessions:
-    """A model in parts, without an item table. ``digest`` tells apart what makes columns different."""
+    """A model in parts, without an item table."""
 
     items: SideSession
     history: SideSession | None
     rest: onnxruntime.InferenceSession
     takes: tuple[str, ...]
-    digest: str
 
     @classmethod
     def of(cls, parts: Parts, session: Callable[[bytes], onnxruntime.InferenceSession]) -> PartSessions:
-        history = None if parts.history is None else SideSession.of(parts.history, session)
+        history = None if parts.history is None else SideSession.on(session(parts.history.graph))
         rest = session(parts.rest)
         takes = tuple(one.name for one in rest.get_inputs())
-        graphs = (parts.items.graph, b"" if parts.history is None else parts.history.graph)
-        digest = hashlib.sha256(b"|".join(graphs)).hexdigest()
-        return cls(SideSession.of(parts.items, session), history, rest, takes, digest)
+        return cls(SideSession.on(session(parts.items.graph)), history, rest, takes)
 
     def columns(self, table: ItemTable, allocate: Allocate) -> Columns:
         """Columns of all rows of a table, by the names that ``rest`` takes them by. Blocks for as long as it takes to

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pydantic import ValidationError
 
 from models.contract.items import ItemRecord
 from models.contract.knowledge import FloatArray, KnowledgeRecord, Space
 from models.contract.packing import ITEM, KNOWLEDGE, item_contents, knowledge_contents
+from models.contract.profile import UserProfile, packed_profile
 from tests.contract.golden import SCHEMA
 
 Dtype = Literal["float16", "int8"]
@@ -154,3 +157,34 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
         knowledge_contents(space_of("int8"), ["a", "b"], np.array([1, 2]), two, none)
     with pytest.raises(ValueError, match="1 items, but categorical"):
         item_contents(SCHEMA.fingerprint, ["a"], np.array([1]), np.zeros((1, 3), np.int32), two)
+
+
+class Named(str):
+    """A text that pydantic takes for one, and JSON too."""
+
+
+CELLS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters(exclude_categories=())),
+    st.sampled_from([Named("n"), b"x", 10**400, -(2**63), 1e-7, 1e300, float("nan")]),
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text(st.characters(exclude_categories=()), max_size=4), st.dictionaries(st.text(max_size=4), CELLS, max_size=4)
+)
+def test_profiles_are_packed_as_pydantic_does(owner: str, features: dict[str, Any]) -> None:
+    try:
+        expected = UserProfile(owner=owner, features=features).pack()
+    except ValueError:
+        with pytest.raises(ValueError):  # noqa: PT011  # which one, depends on who looks first
+            packed_profile(owner, features)
+    else:
+        assert packed_profile(owner, features) == expected
+        assert packed_profile(owner, MappingProxyType(features)) == expected
+
+
+@pytest.mark.parametrize("features", [{"genres": ["a"]}, {1: "a"}, {"a": ()}, None])
+def test_what_is_no_profile_is_refused(features: Any) -> None:
+    with pytest.raises(ValidationError):
+        packed_profile("u", features)

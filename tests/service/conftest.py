@@ -7,6 +7,9 @@ import contextlib
 import itertools
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +29,8 @@ from service.features.connection import RedisLink
 from service.settings import Settings
 from service.telemetry import Telemetry
 from tests.service.tiny import Publisher
+
+ROOT = Path(__file__).parents[2]
 
 _numbers = itertools.count()
 
@@ -142,6 +147,29 @@ async def service(settings: Settings, publisher: Publisher) -> AsyncIterator[Run
     publisher.publish()
     async with running(settings) as one:
         yield one
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Of a service that runs as a process, on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("LORANK_")}
+    return bare | {
+        "LORANK_DATA_DIR": str(tmp_path),
+        "LORANK_PORT": str(port),
+        "LORANK_RELEASE_POLL_SECONDS": "0.05",
+        "LORANK_DEFAULT_DEADLINE_MS": "5000",
+    }
+
+
+@pytest.fixture
+def process(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A service in that environment. It may not be ready yet."""
+    with subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env=environment) as started:
+        yield started
+        started.kill()
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:

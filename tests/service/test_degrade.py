@@ -111,7 +111,7 @@ POISONS: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "poison", "word"), POISONS)
+@pytest.mark.parametrize(("kind", "poison", "word"), POISONS, ids=range(len(POISONS)))
 async def test_poisoned_records_are_refused_counted_and_missing(
     service: Running, store: redis.Redis, keys: Keys, kind: str, poison: Any, word: str
 ) -> None:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +18,8 @@ import redis
 from models.contract.events import EVENT_BYTES
 from models.contract.keys import Keys
 from models.embedded import _is_absent, _socket_path
-from tests.service.conftest import eventually
+from tests.service.conftest import ROOT, eventually
 from tests.service.tiny import Publisher
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    bare = {name: value for name, value in os.environ.items() if not name.startswith("LORANK_")}
-    return bare | {
-        "LORANK_DATA_DIR": str(tmp_path),
-        "LORANK_PORT": str(port),
-        "LORANK_RELEASE_POLL_SECONDS": "0.05",
-        "LORANK_DEFAULT_DEADLINE_MS": "5000",
-    }
-
-
-@pytest.fixture
-def process(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env=environment) as started:
-        yield started
-        started.kill()
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

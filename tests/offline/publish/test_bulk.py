@@ -155,3 +155,40 @@ def test_a_reply_too_many_is_an_error(store: Store) -> None:
     with pytest.raises(InvalidResponse, match="more replies than commands"), Bulk(store.redis) as many:
         many.send(b"*1\r\n$4\r\nPING\r\n" * 2, 1)
     assert store.redis.echo("mine") == b"mine"
+
+
+def test_keys_are_asked_for_a_chunk_ahead(store: Store) -> None:
+    keys = keys_of(store, 6)
+    parts = [("a", keys[:2]), ("none", []), ("b", keys[2:4]), ("c", keys[4:]), ("a again", keys[:2])]
+    found = []
+    with Bulk(store.redis) as many:
+        for name, part, values in many.get_ahead(parts):
+            found.append((name, list(part), values))
+            many.set(part, [b"x"] * len(part))
+    assert found == [(name, part, [None] * len(part)) for name, part in parts[:-1]] + [
+        ("a again", keys[:2], [b"x"] * 2)
+    ]
+    assert held(store, keys) == [b"x"] * 6
+
+
+def test_what_is_unanswered_is_sent_again(store: Store, publish_valkey: str) -> None:
+    keys = keys_of(store, 4)
+    with client(publish_valkey, retries=1) as patient, Bulk(patient) as many:
+        for at, (one, part, _) in enumerate(many.get_ahead((one, keys) for one in (b"1", b"2", b"3", b"4"))):
+            many.set(part, [one] * 4)
+            if at % 2:
+                store.redis.client_kill_filter(_type="normal", skipme=True)
+    assert held(store, keys) == [b"4"] * 4
+
+
+def test_after_a_refusal_the_rest_is_still_answered(store: Store) -> None:
+    refused = b"*1\r\n$2\r\nNO\r\n"
+
+    def fail() -> None:
+        with Bulk(store.redis) as many:
+            for _ in range(3):
+                many.send(refused, 1)
+
+    with pytest.raises(redis.ResponseError, match="unknown command"):
+        fail()
+    assert store.redis.echo("mine") == b"mine"

@@ -14,10 +14,10 @@ from models.contract.artifact import ArtifactError, ModelName, ReleaseManifest
 from models.contract.encoding import UserBatch
 from models.contract.events import EVENT_DTYPE
 from models.contract.items import ItemTable, in_memory
-from service import release
+from service import loading
 from service.errors import ScoringError
 from service.ranking.types import Sample
-from service.scoring.onnx import OnnxModel, _in_parts, load_model
+from service.scoring.onnx import OnnxModel, in_parts, load_model
 from service.scoring.rehearsal import rehearsal
 from service.scoring.scorers import INLINE_CANDIDATES, OnnxScorer, PartialScorer, PartSessions, WholeScorer
 from tests.models.test_export import export_of
@@ -97,10 +97,10 @@ async def test_a_failing_run_is_a_scoring_error(tmp_path: Path, count: int) -> N
 def test_short_runs_stay_on_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, inline: int
 ) -> None:
-    monkeypatch.setattr(release, "_seconds", lambda *_: seconds)
+    monkeypatch.setattr(loading, "_seconds", lambda *_: seconds)
     model = _loaded(tmp_path, model_bytes())
     scorer = _on_table(model)
-    release._warm(scorer, model, TABLE)
+    loading._warm(scorer, model, TABLE)
     assert scorer.inline == inline
 
 
@@ -108,8 +108,9 @@ def test_short_runs_stay_on_the_event_loop(
 async def test_failing_columns_are_a_scoring_error(tmp_path: Path, side: str) -> None:
     _, manifest, content = export_of(("lifelong", "target"), ALL)
     session = onnxruntime.InferenceSession(content)
-    parts = _in_parts(content, session, manifest, 1)
-    assert isinstance(parts, PartSessions)
+    cut_up = in_parts(content, session, manifest, 1)
+    assert cut_up is not None
+    parts = cut_up[1]
     table, samples = rehearsal(manifest)
     broken = replace(getattr(parts, side), names=("nothing",))
     scorer = PartialScorer(parts, manifest, table, parts.columns(table, in_memory))

@@ -12,10 +12,11 @@ from onnx import TensorProto, helper
 from models.contract.encoding import Tensors
 from models.contract.items import Columns, in_memory
 from service.scoring import onnx as scoring
-from service.scoring.onnx import _in_parts, _session
+from service.scoring.onnx import in_parts
 from service.scoring.partial import HISTORY_ROWS, ITEM_ROWS, UncutError, cut
 from service.scoring.rehearsal import rehearsal
 from service.scoring.scorers import PartialScorer, PartSessions, SideSession, WholeScorer
+from service.scoring.session import session
 from tests.models.test_export import export_of
 from tests.models.tiny import ALL, KINDS, Kind
 from tests.service.tiny_model import artifact_manifest, model_bytes
@@ -27,11 +28,12 @@ def nodes_of(graph: bytes) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
 @pytest.mark.parametrize("producers", [ALL, ()], ids=["knowledge", "none"])
-def test_every_kind_of_model_scores_the_same_in_parts(kind: Kind, producers: tuple[str, ...]) -> None:
+def test_every_kind_of_model_scores_the_samein_parts(kind: Kind, producers: tuple[str, ...]) -> None:
     _, manifest, content = export_of(kind, producers)
-    whole = _session(content, 1)
-    parts = _in_parts(content, whole, manifest, 1)
-    assert parts is not None
+    whole = session(content, 1)
+    cut_up = in_parts(content, whole, manifest, 1)
+    assert cut_up is not None
+    parts = cut_up[1]
     table, samples = rehearsal(manifest)
     one, other = (
         WholeScorer(whole, manifest, table),
@@ -58,7 +60,7 @@ def test_what_the_items_need_is_not_in_the_graph_that_requests_run() -> None:
 def test_requests_take_columns_of_the_table_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Described candidates and slates without knowledge differ from the table, and are computed; all others are not."""
     _, manifest, content = export_of(("lifelong", "target"), ALL)
-    parts = PartSessions.of(cut(content), lambda graph: _session(graph, 1))
+    parts = PartSessions.of(cut(content), lambda graph: session(graph, 1))
     table, samples = rehearsal(manifest)
     scorer = PartialScorer(parts, manifest, table, parts.columns(table, in_memory))
     computed: list[int] = []
@@ -81,7 +83,7 @@ def test_requests_take_columns_of_the_table_and_nothing_else(monkeypatch: pytest
 
 def test_a_table_of_more_than_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     _, manifest, content = export_of(("din", "target"), ALL)
-    parts = PartSessions.of(cut(content), lambda graph: _session(graph, 1))
+    parts = PartSessions.of(cut(content), lambda graph: session(graph, 1))
     table, samples = rehearsal(manifest)
     expected = [PartialScorer(parts, manifest, table, parts.columns(table, in_memory)).run(one) for one in samples]
     monkeypatch.setattr("service.scoring.scorers.CHUNK", 10)
@@ -121,7 +123,7 @@ def test_a_model_whose_rows_depend_on_each_other_runs_as_a_whole(
     manifest = artifact_manifest(inputs=("item_numeric", "history_value"))
     cut(content)  # its shapes do not tell
     with caplog.at_level(logging.WARNING, scoring.__name__):
-        assert _in_parts(content, _session(content, 1), manifest, 1) is None
+        assert in_parts(content, session(content, 1), manifest, 1) is None
     assert "runs as a whole: scores of its parts differ" in caplog.text
 
 
@@ -130,7 +132,7 @@ def test_a_model_that_tells_no_candidates_apart_runs_as_a_whole(caplog: pytest.L
     content = _softmax_over_candidates(1e-9)
     manifest = artifact_manifest(inputs=("item_numeric", "history_value"))
     with caplog.at_level(logging.WARNING, scoring.__name__):
-        assert _in_parts(content, _session(content, 1), manifest, 1) is None
+        assert in_parts(content, session(content, 1), manifest, 1) is None
     assert "do not tell made-up candidates apart" in caplog.text
 
 

@@ -1,0 +1,181 @@
+"""Loads one release: its model, its item table, and a scorer of both, warm. What is large is shared by all processes.
+
+Knows Redis' keys of a release, the artifact folder and the shared folders. Does not know which release is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from models.contract.artifact import ArtifactError, ReleaseManifest
+from models.contract.encoding import UserBatch
+from models.contract.events import EVENT_DTYPE
+from models.contract.items import ItemTable
+from models.contract.keys import Keys
+from models.contract.schema import fingerprint
+from service.arrays import NewArrays, SharedArrays
+from service.features.catalogue import read_items
+from service.features.connection import RedisLink, replies_to
+from service.ranking.deadline import Deadline
+from service.ranking.types import Release, Sample
+from service.scoring.onnx import OnnxModel, keep_model, kept_model, load_model
+from service.scoring.partial import UncutError
+from service.scoring.scorers import INLINE_SECONDS, OnnxScorer, PartSessions
+from service.scoring.session import runtime
+from service.telemetry import Telemetry
+
+MANIFEST_SECONDS = 2.0
+
+WARM_COUNTS = (1, 50, 200, 500)
+"""Slate lengths of the warm-up: first runs allocate, and the first caller should not pay for it."""
+
+_FORMAT = 1
+"""Counts changes of what the shared folders hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A release with what is needed to load its next revision, and the names of the shared folders that it is in."""
+
+    release: Release
+    model: OnnxModel
+    folders: frozenset[str]
+
+
+class Loader:
+    """Loads releases from one Redis, one artifact folder and the shared folders of one machine."""
+
+    def __init__(
+        self,
+        link: RedisLink,
+        keys: Keys,
+        telemetry: Telemetry,
+        *,
+        artifacts: Path,
+        arrays: SharedArrays,
+        threads: int,
+    ) -> None:
+        self._link = link
+        self._keys = keys
+        self._telemetry = telemetry
+        self._artifacts = artifacts
+        self._arrays = arrays
+        self._threads = threads
+
+    @property
+    def shares(self) -> bool:
+        """Whether other processes find what this one has made, as far as is known."""
+        return self._arrays.shares
+
+    async def prepare(self, wanted: str, revision: str) -> None:
+        """Make what of a release is shared, for others to load. Errors as ``load``."""
+        manifest = await self._manifest(wanted)
+        async with self._arrays.turn():
+            await self._on_items(manifest, revision, await self._model(manifest))
+
+    async def load(self, wanted: str, revision: str, before: Loaded | None, others: Collection[Loaded]) -> Loaded:
+        """Build the wanted release completely, from what of it is there. ``before`` is what is loaded of it; shared
+        folders are kept if the release or ``others`` need them.
+
+        ArtifactError or ScoringError if the release cannot be served, RedisUnavailable if Redis does not answer.
+        """
+        start = time.perf_counter()
+        manifest = await self._manifest(wanted)
+        async with self._arrays.turn():
+            # A refresh that changed records in place leaves the model as it is.
+            unchanged = before is not None and before.release.manifest == manifest
+            model = before.model if before is not None and unchanged else await self._model(manifest)
+            table, scorer = await self._on_items(manifest, revision, model)
+            folders = frozenset([_model_name(manifest), *self._array_names(manifest, revision)])
+            self._arrays.keep(folders.union(*(one.folders for one in others)))
+        await asyncio.to_thread(_warm, scorer, model, table)
+        artifact = model.artifact
+        release = Release(manifest, artifact.feature_schema, artifact.spaces, table, scorer, revision, 0.0, 0.0)
+        milliseconds = round((time.perf_counter() - start) * 1000.0, 3)
+        return Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model, folders)
+
+    async def _model(self, manifest: ReleaseManifest) -> OnnxModel:
+        """The model of a release: in parts that all processes map, or else read, checked and cut by this one alone."""
+        found: OnnxModel | None = None
+
+        async def cut(folder: Path) -> None:
+            nonlocal found
+            found = await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads)
+            await asyncio.to_thread(keep_model, found, folder)
+
+        with contextlib.suppress(UncutError):
+            folder = await self._arrays.folder(_model_name(manifest), cut)
+            if folder is not None:
+                return await asyncio.to_thread(kept_model, folder, manifest, self._threads)
+        return await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads) if found is None else found
+
+    async def _on_items(
+        self, manifest: ReleaseManifest, revision: str, model: OnnxModel
+    ) -> tuple[ItemTable, OnnxScorer]:
+        """The item table, and a scorer of it."""
+        artifact, parts = model.artifact, model.sessions
+        items_name, columns_name = self._array_names(manifest, revision)
+
+        async def read(new: NewArrays) -> None:
+            await read_items(self._link, self._keys, manifest, artifact, self._telemetry, new)
+
+        table = await asyncio.to_thread(ItemTable.of, await self._arrays.made(items_name, read))
+        if not isinstance(parts, PartSessions):
+            return table, model.on(table, {})
+
+        async def compute(new: NewArrays) -> None:
+            await asyncio.to_thread(parts.columns, table, new.allocate)
+
+        return table, model.on(table, await self._arrays.made(columns_name, compute))
+
+    def _array_names(self, manifest: ReleaseManifest, revision: str) -> tuple[str, str]:
+        """Of the sets that hold the item table and the columns that the model's parts give for it."""
+        # A release's items change with its revision. Its manifest tells it from one that was published anew.
+        whose = {"prefix": self._keys.prefix, "manifest": manifest.model_dump(mode="json"), "revision": revision}
+        name = fingerprint({**whose, "runtime": runtime(), "format": _FORMAT})
+        return f"items-{name}", f"columns-{name}"
+
+    async def _manifest(self, wanted: str) -> ReleaseManifest:
+        key = self._keys.release_manifest(wanted)
+        (blob,) = await replies_to(self._link, [("GET", key)], Deadline(MANIFEST_SECONDS))
+        if blob is None:
+            raise ArtifactError(f"release {wanted}: there is no manifest")
+        try:
+            manifest = ReleaseManifest.model_validate_json(blob)
+        except ValidationError as error:
+            raise ArtifactError(f"release {wanted}: manifest is not understood: {error}") from error
+        if manifest.id != wanted:
+            raise ArtifactError(f"release {wanted}: manifest is of release {manifest.id}")
+        return manifest
+
+
+def _model_name(manifest: ReleaseManifest) -> str:
+    """Of the folder that holds the model's parts."""
+    which = {"artifact": manifest.artifact, "sha256": manifest.artifact_sha256}
+    return f"model-{fingerprint({**which, 'runtime': runtime(), 'format': _FORMAT})}"
+
+
+def _warm(scorer: OnnxScorer, model: OnnxModel, table: ItemTable) -> None:
+    """Score slates of several lengths for a user without history, which also tells how many candidates take a moment.
+    ScoringError if it cannot."""
+    user = UserBatch.single(model.artifact.feature_schema, table, {}, np.zeros(0, EVENT_DTYPE), {})
+    scorer.inline = 0
+    for count in WARM_COUNTS:
+        sample = Sample(user, np.arange(count, dtype=np.int64) % len(table))
+        seconds = min(_seconds(scorer, sample) for _ in range(3))
+        if seconds < INLINE_SECONDS:
+            scorer.inline = int(count * INLINE_SECONDS / seconds)
+
+
+def _seconds(scorer: OnnxScorer, sample: Sample) -> float:
+    start = time.perf_counter()
+    scorer.run(sample)
+    return time.perf_counter() - start

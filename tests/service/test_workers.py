@@ -1,0 +1,101 @@
+"""Several workers: one port, one item table, one set of metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+from prometheus_client import values
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.workers import forget_the_dead
+from tests.service.conftest import ROOT, eventually
+from tests.service.tiny import Publisher
+
+BODY = {"user_id": "u", "candidates": [{"id": "a"}, {"id": "e"}]}
+
+
+@pytest.fixture
+def environment(environment: dict[str, str], valkey: str, publisher: Publisher) -> dict[str, str]:
+    publisher.publish()
+    return environment | {
+        "LORANK_WORKERS": "2", "LORANK_REDIS_URL": valkey, "LORANK_KEY_PREFIX": publisher.keys.prefix,
+    }  # fmt: skip
+
+
+async def test_workers_share_port_table_and_metrics(
+    process: subprocess.Popen[bytes], environment: dict[str, str], tmp_path: Path
+) -> None:  # fmt: skip
+    url = f"http://127.0.0.1:{environment['LORANK_PORT']}"
+
+    async def worker() -> int | None:
+        """The process that answers a new connection."""
+        try:
+            async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
+                assert (await http.post("/v1/rank", json=BODY)).status_code == 200
+                return int((await http.get("/v1/status")).json()["process"])
+        except httpx2.TransportError:
+            return None
+
+    async def both() -> set[int] | None:
+        found = {one for one in await asyncio.gather(*(worker() for _ in range(20))) if one is not None}
+        return found if len(found) == 2 else None
+
+    first = await eventually(both, seconds=60)
+    assert process.pid not in first
+    assert len(list((tmp_path / "tables").glob("*-items-*"))) == 1
+    for one in first:
+        assert str(tmp_path / "tables") in Path(f"/proc/{one}/maps").read_text()  # noqa: ASYNC240
+
+    async def ranked() -> float:
+        async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
+            text = (await http.get("/metrics")).text
+        samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
+        served = [one.value for one in samples if one.name == "lorank_release_info"]
+        assert served == [1.0]
+        return sum(
+            one.value for one in samples if one.name == "lorank_requests_total" and one.labels["route"] == "/v1/rank"
+        )
+
+    before = await ranked()
+    assert before >= 20
+    killed = min(first)
+    os.kill(killed, signal.SIGKILL)
+
+    async def another() -> bool:
+        found = await both()
+        return found is not None and killed not in found
+
+    await eventually(another, seconds=60)
+    assert await ranked() > before  # what the dead one had counted still counts
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.wait, 60) == 0
+
+
+def test_a_port_in_use_is_the_same_exit_status(environment: dict[str, str]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(environment["LORANK_PORT"])))
+        other.listen()
+        done = subprocess.run(
+            [sys.executable, "-m", "service"], cwd=ROOT, env=environment, capture_output=True, timeout=60
+        )
+    assert done.returncode == 3
+    assert "address already in use" in done.stderr.decode().lower()
+
+
+def test_gauges_of_the_dead_are_forgotten(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    names = [f"gauge_livemax_{dead.pid}.db", f"gauge_livemax_{os.getpid()}.db", f"counter_{dead.pid}.db"]
+    for name in names:
+        (tmp_path / name).touch()
+    forget_the_dead(tmp_path)
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(names[1:])
+    assert values.ValueClass.__name__ == "MutexValue", "a single process counts by itself"

@@ -11,6 +11,7 @@ A part that fails is told and does not keep the others from being measured; the 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -60,6 +61,8 @@ def main() -> None:
     folder = results.FOLDER / "quick" if wanted.quick else results.FOLDER
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or servers would be left behind
     failed = False
+    if (load := os.getloadavg()[0]) > 0.5 and not wanted.page:
+        print(f"others use this machine (load {load:.1f}): what is measured now says little", flush=True)
     if not wanted.page:
         with ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorank-bench-")))

@@ -46,10 +46,10 @@ test-vllm: $(INSTALLED)  ## LIBER on 200 users through a real vLLM server on the
 	PYTHON=$(PYTHON) deploy/vllm/install $(VLLM_ENV)
 	LORANK_VLLM_ENV=$(VLLM_ENV) $(RUN) -m pytest tests/vllm
 
-bench: $(INSTALLED) $(BENCH_ENV)/.installed  ## The service beside other servers and the bare model (two cores, nothing else running)
+bench: $(INSTALLED) $(BENCH_ENV)/.installed  ## The goals of speed, measured: docs/performance.md (half an hour, two cores with nothing else on them)
 	$(RUN) -m bench.serving.run --peers $(BENCH_ENV)/bin/python
 
-# Other frameworks and k6 in an environment of their own: their pins are not ours.
+# Other frameworks and py-spy in an environment of their own: their pins are not ours.
 $(BENCH_ENV)/.installed: bench/requirements.txt
 	$(PYTHON) -m venv $(BENCH_ENV)
 	$(BENCH_ENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r bench/requirements.txt

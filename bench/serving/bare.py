@@ -1,6 +1,6 @@
 """The model and nothing else: requests per second of ``session.run`` in a loop, on inputs that are there already.
 
-usage: python -m bench.serving.bare FOLDER COUNT SECONDS -> one line of JSON
+usage: python -m bench.serving.bare FOLDER FEEDS SECONDS -> one line of JSON
 """
 
 from __future__ import annotations

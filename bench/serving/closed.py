@@ -1,6 +1,9 @@
 """Closed-loop load: each connection sends its next request when the last one is answered.
 
-usage: python -m bench.serving.closed URL BODIES.jsonl CONNECTIONS SECONDS -> one line of JSON
+usage: python -m bench.serving.closed URL BODIES.jsonl CONNECTIONS SECONDS [PID] -> one line of JSON
+
+Half a second of the same load goes before and is not counted. With the PID of the server, its processor time is
+counted too.
 """
 
 from __future__ import annotations
@@ -9,48 +12,46 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import uvloop
 
+from bench.serving.processes import cpu_seconds
+from bench.serving.protocol import Connection, address, requests_of
 
-class Caller(asyncio.Protocol):
-    """One connection. Responses must carry their length."""
+WARM_SECONDS = 0.5
 
-    def __init__(self, requests: list[bytes], first: int, until: float) -> None:
-        self._requests = cycle(requests[first:] + requests[:first])
+
+class Caller(Connection):
+    """One connection: requests from the ``first`` on, until the time ``until``; what is answered counts from ``since``
+    on."""
+
+    def __init__(self, requests: Sequence[bytes], first: int, since: float, until: float) -> None:
+        super().__init__()
+        self._requests = cycle([*requests[first:], *requests[:first]])
+        self._since = since
         self._until = until
-        self._buffer = b""
         self._sent = 0.0
         self.latencies: list[float] = []
         self.errors = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def connection_made(self, transport: Any) -> None:  # uvloop's are no asyncio.Transport
-        self._transport = transport
-        self._send()
+    def begin(self) -> None:
+        self._sent = time.perf_counter()
+        self.send(next(self._requests))
 
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        head = self._buffer.find(b"\r\n\r\n")
-        if head < 0:
-            return
-        fields = self._buffer[:head].lower()
-        at = fields.index(b"content-length:") + 15
-        length = int(fields[at:].split(b"\r\n", 1)[0])
-        if len(self._buffer) < head + 4 + length:
-            return
-        self.latencies.append(time.perf_counter() - self._sent)
-        self.errors += not fields.startswith(b"http/1.1 200")
-        self._buffer = self._buffer[head + 4 + length :]
-        if time.perf_counter() < self._until:
-            self._send()
+    def answered(self, well: bool) -> None:
+        now = time.perf_counter()
+        if now >= self._since:
+            self.latencies.append(now - self._sent)
+        self.errors += not well
+        if now < self._until:
+            self.begin()
         else:
-            self._transport.close()
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if time.perf_counter() < self._until:
@@ -58,34 +59,49 @@ class Caller(asyncio.Protocol):
         if not self.done.done():
             self.done.set_result(None)
 
-    def _send(self) -> None:
-        self._sent = time.perf_counter()
-        self._transport.write(next(self._requests))
 
-
-async def load(url: str, bodies: list[bytes], connections: int, seconds: float) -> dict[str, float]:
-    parts = urlsplit(url)
-    head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\nContent-Length: "
-    requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
-    loop, start = asyncio.get_running_loop(), time.perf_counter()
+async def load(
+    url: str, bodies: list[bytes], connections: int, seconds: float, pid: int | None = None
+) -> dict[str, float]:
+    """Requests per second, failed ones, milliseconds p50 and p99, and, of the server ``pid``, processor milliseconds
+    per request."""
+    requests, (host, port) = requests_of(url, bodies), address(url)
+    loop = asyncio.get_running_loop()
+    since = time.perf_counter() + WARM_SECONDS
     callers = []
     for at in range(connections):
         first = at * len(requests) // connections
         _, caller = await loop.create_connection(
-            lambda first=first: Caller(requests, first, start + seconds),  # type: ignore[misc]
-            str(parts.hostname),
-            parts.port or 80,
+            lambda first=first: Caller(requests, first, since, since + seconds),  # type: ignore[misc]
+            host,
+            port,
         )
         callers.append(caller)
+        caller.begin()
+    await asyncio.sleep(since - time.perf_counter())
+    before, start = 0.0 if pid is None else cpu_seconds(pid), time.perf_counter()
+    counted = sum(len(one.latencies) for one in callers)
+    await asyncio.wait([one.done for one in callers], timeout=seconds)
+    after, taken = 0.0 if pid is None else cpu_seconds(pid), time.perf_counter() - start
+    counted = sum(len(one.latencies) for one in callers) - counted
     await asyncio.gather(*(one.done for one in callers))
-    taken = np.concatenate([one.latencies for one in callers]) * 1000
-    return {
-        "requests_per_second": len(taken) / (time.perf_counter() - start),
+    latencies = np.concatenate([one.latencies for one in callers]) * 1000
+    found = {
+        "requests_per_second": counted / taken,
         "errors": sum(one.errors for one in callers),
-        **{f"p{at:g}": float(np.percentile(taken, at)) for at in (50, 99)},
+        **{f"p{at:g}": float(np.percentile(latencies, at)) for at in (50, 99)},
     }
+    if pid is not None:
+        found["cpu_ms"] = (after - before) / counted * 1000
+        found["cpu_share"] = (after - before) / taken
+    return found
+
+
+def main() -> None:
+    url, bodies, connections, seconds, *pid = sys.argv[1:]
+    lines = Path(bodies).read_bytes().splitlines()
+    print(json.dumps(uvloop.run(load(url, lines, int(connections), float(seconds), int(pid[0]) if pid else None))))
 
 
 if __name__ == "__main__":
-    lines = Path(sys.argv[2]).read_bytes().splitlines()
-    print(json.dumps(uvloop.run(load(sys.argv[1], lines, int(sys.argv[3]), float(sys.argv[4])))))
+    main()

@@ -1,77 +1,93 @@
-"""A published world as the servers of the benchmark need it: ours from Redis, the plain ones from blobs beside it."""
+"""Worlds that are published to a Redis of their own, with bodies of requests to them."""
 
 from __future__ import annotations
 
 import json
-import pickle
-import shutil
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime
+import redis
 
-from bench.serving.plain_features import Layout, item_key, user_key
-from bench.serving.world import World
-from models.contract.encoding import ItemBatch, encode, encode_items
+from bench.serving.effort import Effort
+from bench.serving.world import World, job_of, publish_world
+from models.contract.keys import Keys
+from models.embedded import embedded_redis
 from offline.publish.connection import Store
-from service.arrays import SharedArrays
-from service.features.connection import RedisLink
-from service.features.users import RedisUserFeatures
-from service.loading import Loader
-from service.ranking.deadline import Deadline
-from service.ranking.plan import ArmSettings
-from service.ranking.scored import prepared
-from service.ranking.types import RankRequest, Release
-from service.release import Releases
-from service.telemetry import Telemetry
 
-COUNTS = (100, 500)
+SERVER_CORE, LOAD_CORE = 0, 1
+"""Redis runs on the latter, too."""
+
 BODIES = 200
+TOP_50: Mapping[str, int] = {"top_k": 50}
 
 
-async def lay_out(world: World, store: Store, url: str, folder: Path) -> None:
-    """Write the plain servers' blobs, their model, the bare loop's feeds, and bodies of requests to ``folder``."""
-    link, telemetry = RedisLink(url, 8), Telemetry()
-    arrays = SharedArrays(folder.parent / "tables")
-    loader = Loader(link, store.keys, telemetry, artifacts=store.artifacts, arrays=arrays, threads=1)
-    releases = Releases(link, store.keys, telemetry, loader, poll_seconds=1.0)
-    await releases.refresh()
-    release = releases.current()
-    assert release is not None, releases.refusals
-    features = RedisUserFeatures(link, store.keys, telemetry)
-    random = np.random.default_rng(1)
-    user_ids, item_ids = world.user_ids, world.item_ids
-    users = [user_ids[at] for at in random.choice(world.users, min(BODIES, world.users), replace=False)]
-    shutil.copy(store.artifacts / release.manifest.artifact, folder / "model.onnx")
-    inputs = [one.name for one in onnxruntime.InferenceSession(str(folder / "model.onnx")).get_inputs()]
-    layout: Layout | None = None
-    for count in COUNTS:
-        feeds, lines = [], []
+class CannotMeasureError(RuntimeError):
+    """A part cannot be measured here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A world in Redis. ``folder`` is for whatever the benchmark needs beside it."""
+
+    world: World
+    url: str
+    store: Store
+    folder: Path
+
+    @property
+    def history_length(self) -> int:
+        """Events that the model reads."""
+        return job_of(self.world, self.folder).feature_schema.history_length
+
+    def bodies(self, name: str, count: int, users: Sequence[str] = (), more: Mapping[str, int] = TOP_50) -> Path:
+        """A file of requests with ``count`` random candidates each, one for every user: of random users if none are
+        given. The same arguments give the same requests."""
+        random = np.random.default_rng([1, count])
+        if not users:
+            chosen = random.choice(self.world.users, min(BODIES, self.world.users), replace=False)
+            users = [self.world.user_ids[at] for at in chosen]
+        lines = []
         for user in users:
-            request = RankRequest("r", user, tuple(item_ids[at] for at in random.choice(world.items, count, False)))
-            state = await features.fetch(user, release.user_spaces, release.schema.history_length, Deadline(10))
-            slate, sample = prepared(ArmSettings(), release, request, state)
-            tensors = encode(release.schema, release.table, sample.user, ItemBatch.gather(release.table, slate.rows))
-            layout = layout or Layout(tensors, inputs)
-            feeds.append({name: tensors[name] for name in inputs})
-            store.redis.set(user_key(user), layout.pack_user(tensors))
-            lines.append({"user_id": user, "candidates": [{"id": item} for item in request.candidates]})
-        (folder / f"feeds-{count}.pickle").write_bytes(pickle.dumps(feeds))
-        for name, more in (("top50", {"top_k": 50}), ("all", {})):
-            text = "\n".join(json.dumps(line | more) for line in lines)
-            (folder / f"bodies-{count}-{name}.jsonl").write_text(text)
-    assert layout is not None
-    (folder / "layout.pickle").write_bytes(pickle.dumps(layout))
-    _write_items(release, store, layout)
-    await link.close()
+            items = random.choice(self.world.items, min(count, self.world.items), replace=False)
+            lines.append(json.dumps({"user_id": user, "candidates": [{"id": f"i{at}"} for at in items], **more}))
+        path = self.folder / f"bodies-{name}-{count}.jsonl"
+        path.write_text("\n".join(lines))
+        return path
 
 
-def _write_items(release: Release, store: Store, layout: Layout) -> None:
-    for at in range(1, len(release.table), 10_000):
-        rows = np.arange(at, min(at + 10_000, len(release.table)))
-        items = ItemBatch.gather(release.table, rows)
-        tensors = encode_items(items)
-        with store.redis.pipeline(transaction=False) as pipeline:
-            for row, blob in zip(rows.tolist(), layout.pack_items(tensors), strict=True):
-                pipeline.set(item_key(release.table.ids[row]), blob)
-            pipeline.execute()
+@dataclass(frozen=True, slots=True)
+class Laboratory:
+    """What the parts of a benchmark share. ``peers`` is the Python of an environment with other frameworks and py-spy
+    (bench/requirements.txt), if there is one. Worlds are made when they are first asked for."""
+
+    effort: Effort
+    peers: Path | None
+    scratch: Path
+    stack: ExitStack
+    _worlds: dict[World, Installed] = field(default_factory=dict)
+
+    def world(self, world: World) -> Installed:
+        if world not in self._worlds:
+            folder = self.scratch / f"world-{len(self._worlds)}"
+            folder.mkdir()
+            self._worlds[world] = self.stack.enter_context(installed(world, folder))
+        return self._worlds[world]
+
+
+@contextmanager
+def installed(world: World, scratch: Path) -> Iterator[Installed]:
+    """The world, published by the jobs. Its Redis writes nothing to disk: in a real installation it would not do so on
+    the machine that is measured."""
+    with embedded_redis(scratch / "valkey") as url, redis.Redis.from_url(url) as client:
+        client.config_set("appendonly", "no")
+        info: Any = client.info("server")
+        os.sched_setaffinity(int(info["process_id"]), {LOAD_CORE})
+        (scratch / "artifacts").mkdir()
+        store = Store(client, Keys("lorank"), scratch / "artifacts", url)
+        publish_world(world, store, scratch / "jobs")
+        yield Installed(world, url, store, scratch)

@@ -1,104 +1,104 @@
-"""Ours, others' servers and the bare model side by side, in alternating order, on pinned cores.
+"""Measure the goals of speed, print them, and write docs/performance.md.
 
-usage: python -m bench.serving.run [--rounds 5] [--seconds 5] [--peers var/bench-env/bin/python]
+usage: python -m bench.serving.run [--only sides,tails] [--again] [--quick] [--peers var/bench-env/bin/python]
+       python -m bench.serving.run --page      writes the page again from what is in var/bench
+
+Each part keeps what it found in var/bench/PART.json. A part that was measured at this commit is not measured again,
+so a killed run goes on where it was; --again measures all the same. Quick results stay apart, in var/bench/quick.
+A part that fails is told and does not keep the others from being measured; the exit status is then 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import os
+import signal
+import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-from bench.serving.installed import COUNTS
-from bench.serving.open_loop import arriving
-from bench.serving.servers import LOAD_CORE, SERVER_CORE, Installed, all_of, installed, measured, ours, pinned
-from bench.serving.world import World
+from bench.serving import deployed, memory, page, profiled, results, scaling, sides, start, swaps, tails, workers
+from bench.serving.effort import FULL, QUICK
+from bench.serving.facts import facts
+from bench.serving.goals import told
+from bench.serving.installed import CannotMeasureError, Laboratory
 
-KINDS = ("top50", "all")
-SHARE = 0.6
-Measured = dict[str, float]
+PARTS: dict[str, Callable[[Laboratory], dict[str, Any]]] = {
+    "facts": lambda _: facts(),
+    "sides": sides.measure,
+    "deployed": deployed.measure,
+    "tails": tails.measure,
+    "profile": profiled.measure,
+    "scaling": scaling.measure,
+    "workers": workers.measure,
+    "start": start.measure,
+    "swaps": swaps.measure,
+    "memory": memory.measure,
+}
+"""In this order: the large world, which takes long to publish, comes last."""
 
-
-def compare(world: Installed, rounds: int, seconds: float, connections: int) -> dict[str, dict[str, list[Measured]]]:
-    """Closed-loop results by case ("500 top50") and server."""
-    found: dict[str, dict[str, list[Measured]]] = {}
-    with ExitStack() as stack:
-        urls = all_of(world, stack)
-        for number in range(rounds):
-            for count in COUNTS:
-                names = [*urls, "bare"]
-                for name in names if number % 2 == 0 else reversed(names):
-                    if name == "bare":
-                        one = measured(["bench.serving.bare", str(world.folder), str(count), str(seconds)], SERVER_CORE)
-                        for kind in KINDS:
-                            found.setdefault(f"{count} {kind}", {}).setdefault(name, []).append(one)
-                        continue
-                    for kind in KINDS:
-                        bodies = str(world.folder / f"bodies-{count}-{kind}.jsonl")
-                        one = measured(
-                            ["bench.serving.closed", urls[name], bodies, str(connections), str(seconds)], LOAD_CORE
-                        )
-                        if one["errors"]:
-                            raise RuntimeError(f"{name} failed {one['errors']} requests")
-                        found.setdefault(f"{count} {kind}", {}).setdefault(name, []).append(one)
-    return found
-
-
-def tails(
-    world: Installed, peaks: dict[int, float], k6: Path, seconds: float, share: float = 0.6
-) -> dict[int, Measured]:
-    """Open-loop results of ours by number of candidates, at a share of the peak load."""
-    with ours(world) as url:
-        return {
-            count: arriving(
-                pinned(LOAD_CORE, str(k6)), url, world.folder / f"bodies-{count}-top50.jsonl",
-                rate=SHARE * peak, seconds=seconds,
-            )
-            for count, peak in peaks.items()
-        }  # fmt: skip
+PAGE = Path("docs/performance.md")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--connections", type=int, default=4)
-    parser.add_argument("--architecture", choices=["lifelong", "din"], default="lifelong")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, of: " + ", ".join(PARTS))
     parser.add_argument("--peers", type=Path, help="Python of an environment with bench/requirements.txt")
-    parser.add_argument("--open-seconds", type=float, default=20.0)
+    parser.add_argument("--again", action="store_true", help="measure what was measured, too")
+    parser.add_argument("--quick", action="store_true", help="see that it runs; the numbers mean nothing")
+    parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
+    parser.add_argument("--write", type=Path, default=PAGE)
     wanted = parser.parse_args()
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        world = stack.enter_context(installed(World(architecture=wanted.architecture), scratch, wanted.peers))
-        found = compare(world, wanted.rounds, wanted.seconds, wanted.connections)
-        tell(found)
-        if not wanted.peers:
-            return
-        peaks = {
-            count: statistics.median(one["requests_per_second"] for one in found[f"{count} top50"]["ours"])
-            for count in COUNTS
-        }
-        for count, one in tails(world, peaks, wanted.peers.parent / "k6", wanted.open_seconds).items():
-            print(
-                f"{count} top50, {SHARE * peaks[count]:.0f}/s: p50 {one['p50']:.2f} ms, p99 {one['p99']:.2f} "
-                f"({one['p99'] / one['p50']:.1f} p50), p99.9 {one['p99.9']:.2f}, max {one['max']:.2f}; "
-                f"{one['requests']:.0f} requests, {one['failed']:.0f} failed, {one['dropped']:.0f} not sent"
-            )
+    parts = wanted.only.split(",")
+    if strangers := set(parts) - set(PARTS):
+        parser.error(f"no part is called {', '.join(sorted(strangers))}; there are {', '.join(PARTS)}")
+    effort = QUICK if wanted.quick else FULL
+    folder = results.FOLDER / "quick" if wanted.quick else results.FOLDER
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or servers would be left behind
+    failed = False
+    if (load := os.getloadavg()[0]) > 0.5 and not wanted.page:
+        print(f"others use this machine (load {load:.1f}): what is measured now says little", flush=True)
+    if not wanted.page:
+        with ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorank-bench-")))
+            laboratory = Laboratory(effort, wanted.peers, scratch, stack)
+            for part in PARTS:
+                if part in parts:
+                    failed |= not _measured(part, laboratory, folder, wanted.again)
+    found = {part: one for part in PARTS if (one := results.held(part, folder)) is not None}
+    print(told(found))
+    if not wanted.quick:
+        page.write(wanted.write, found)
+        print(f"written: {wanted.write}")
+    if failed:
+        sys.exit(1)
 
 
-def tell(found: dict[str, dict[str, list[Measured]]]) -> None:
-    for case, results in found.items():
-        bare = [one["requests_per_second"] for one in results["bare"]]
-        for name, each in results.items():
-            rates = [one["requests_per_second"] for one in each]
-            ratios = [rate / there for rate, there in zip(rates, bare, strict=True)]
-            p99 = f"p99 {statistics.median(one['p99'] for one in each):6.2f} ms" if "p99" in each[0] else ""
-            print(
-                f"{case:10} {name:14} {statistics.median(rates):8.1f}/s ({min(rates):.0f} to {max(rates):.0f})  "
-                f"{statistics.median(ratios):.2f} of bare ({min(ratios):.2f} to {max(ratios):.2f})  {p99}"
-            )
+def _measured(part: str, laboratory: Laboratory, folder: Path, again: bool) -> bool:
+    """Whether it went well, which it also did if there was nothing to do."""
+    before = results.held(part, folder)
+    if before is not None and before.commit == results.commit() and not before.commit.endswith("+") and not again:
+        print(f"{part}: measured before, at {time.strftime('%H:%M', time.localtime(before.at))}", flush=True)
+        return True
+    print(f"{part} ...", flush=True)
+    began = time.perf_counter()
+    try:
+        found = PARTS[part](laboratory)
+    except CannotMeasureError as reason:
+        print(f"{part}: skipped, {reason}", flush=True)
+        return True
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        print(f"{part}: failed, {error}", flush=True)
+        return False
+    taken = time.perf_counter() - began
+    results.keep(part, laboratory.effort.name, taken, found, folder)
+    print(f"{part}: {taken:.0f} s", flush=True)
+    return True
 
 
 if __name__ == "__main__":

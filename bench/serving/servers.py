@@ -1,11 +1,10 @@
-"""An installed world with servers in front of it: ours, and what others would write, on the same Redis.
+"""Servers in front of a world: ours, and what others would write, on the same Redis.
 
-Servers have core 0; Redis and the load have core 1. A server that is not under load waits and costs nothing.
+Servers have core 0; Redis and the load have core 1.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -14,97 +13,97 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
-import redis
+from bench.serving.installed import LOAD_CORE, SERVER_CORE, Installed
+from bench.serving.processes import resume, tree
 
-from bench.serving.installed import lay_out
-from bench.serving.world import World, publish_world
-from models.contract.keys import Keys
-from models.embedded import embedded_redis
-from offline.publish.connection import Store
-
-SERVER_CORE, LOAD_CORE = 0, 1
 PEERS = ("plain FastAPI", "BentoML", "LitServe")
+CONNECTIONS = 4
+START_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
-    """A world in Redis. ``folder`` holds bodies of requests and the plain servers' files; ``peers`` is the Python of an
-    environment with other frameworks (bench/requirements.txt), if there is one."""
+class Server:
+    """A running server: ``url`` of its ranking route, ``pid`` of the first of its processes, ``ready_seconds`` from its
+    start until it answered that it is ready."""
 
     url: str
-    store: Store
-    folder: Path
-    peers: Path | None
+    pid: int
+    ready_seconds: float
+
+    @property
+    def port(self) -> int:
+        return int(self.url.split(":")[2].split("/")[0])
 
 
 @contextmanager
-def installed(world: World, scratch: Path, peers: Path | None) -> Iterator[Installed]:
-    """The world, published by the jobs."""
-    with embedded_redis(scratch / "valkey") as url, redis.Redis.from_url(url) as client:
-        info: Any = client.info("server")
-        os.sched_setaffinity(int(info["process_id"]), {LOAD_CORE})
-        for name in ("artifacts", "plain"):
-            (scratch / name).mkdir()
-        store = Store(client, Keys("lorank"), scratch / "artifacts", url)
-        publish_world(world, store, scratch / "jobs")
-        asyncio.run(lay_out(world, store, url, scratch / "plain"))
-        yield Installed(url, store, scratch / "plain", peers)
-
-
-@contextmanager
-def ours(world: Installed, **settings: str) -> Iterator[str]:
-    """The service; the URL of its ranking route. ``settings`` are names and values of ``LORANK_*`` variables."""
+def ours(
+    world: Installed, settings: Mapping[str, str] | None = None, cores: Sequence[int] = (SERVER_CORE,)
+) -> Iterator[Server]:
+    """The service. ``settings`` are values of ``LORANK_*`` variables by name."""
     port = free_port()
-    environment = {
-        "LORANK_REDIS_URL": world.url, "LORANK_ARTIFACTS": str(world.store.artifacts), "LORANK_PORT": str(port),
-        "LORANK_DEFAULT_DEADLINE_MS": "5000", **{f"LORANK_{name.upper()}": one for name, one in settings.items()},
+    chosen = {
+        "redis_url": world.url, "artifacts": str(world.store.artifacts), "port": str(port),
+        "data_dir": str(world.folder / "data"), "default_deadline_ms": "5000", "log_level": "warning",
+        **(settings or {}),
     }  # fmt: skip
-    with _server([sys.executable, "-m", "service"], environment, port, "/readyz") as url:
-        yield f"{url}/v1/rank"
+    environment = {f"LORANK_{name.upper()}": value for name, value in chosen.items()}
+    with started([sys.executable, "-m", "service"], environment, port, "/readyz", "/v1/rank", cores) as server:
+        yield server
 
 
 @contextmanager
-def peer(name: str, world: Installed) -> Iterator[str]:
-    """One of ``PEERS``; the URL of its ranking route."""
-    port, python = str(free_port()), str(world.peers or sys.executable)
-    uvicorn = ["uvicorn", "bench.serving.plain:app", "--port", port, "--no-access-log", "--loop", "uvloop"]
+def peer(name: str, world: Installed, python: Path) -> Iterator[Server]:
+    """One of ``PEERS``; ``python`` is that of their environment."""
+    port = free_port()
     commands = {
-        "plain FastAPI": [sys.executable, "-m", *uvicorn, "--http", "httptools", "--log-level", "warning"],
-        "BentoML": [python, "-m", "bentoml", "serve", "bench.serving.peers.bento:Plain", "--port", port],
-        "LitServe": [python, "-m", "bench.serving.peers.lit", port],
+        "plain FastAPI": uvicorn("bench.serving.plain:app", port),
+        "BentoML": [str(python), "-m", "bentoml", "serve", "bench.serving.peers.bento:Plain", "--port", str(port)],
+        "LitServe": [str(python), "-m", "bench.serving.peers.lit", str(port)],
     }
     environment = {
-        "PLAIN": str(world.folder), "PLAIN_REDIS": world.url, "PYTHONPATH": os.getcwd(), "BENTOML_DO_NOT_TRACK": "1",
-        "BENTOML_HOME": str(world.folder / "bentoml"),
-        "BENTOML_CONFIG_OPTIONS": "api_server.logging.access.enabled=false",
+        "PLAIN": str(world.folder / "plain"), "PLAIN_REDIS": world.url, "PYTHONPATH": os.getcwd(),
+        "BENTOML_DO_NOT_TRACK": "1", "BENTOML_HOME": str(world.folder / "bentoml"),
     }  # fmt: skip
     path = {"plain FastAPI": "/docs", "BentoML": "/readyz", "LitServe": "/health"}[name]
-    with _server(commands[name], environment, int(port), path) as url:
-        yield f"{url}/rank"
+    with started(commands[name], environment, port, path, "/rank") as server:
+        yield server
 
 
-def all_of(world: Installed, stack: ExitStack) -> dict[str, str]:
-    """URLs of ours and of every peer that can be started, by name."""
-    names = PEERS if world.peers else PEERS[:1]
-    return {"ours": stack.enter_context(ours(world))} | {name: stack.enter_context(peer(name, world)) for name in names}
+def uvicorn(app: str, port: int) -> list[str]:
+    """The command that serves an application as fast as uvicorn can."""
+    options = ["--port", str(port), "--no-access-log", "--loop", "uvloop", "--http", "httptools"]
+    return [sys.executable, "-m", "uvicorn", app, *options, "--log-level", "warning"]
 
 
-def measured(command: Sequence[str], core: int) -> dict[str, float]:
+def measured(command: Sequence[str], core: int = LOAD_CORE) -> dict[str, Any]:
     """What a module of the benchmark prints as JSON, run on a core."""
-    ended = subprocess.run(pinned(core, sys.executable, "-m", *command), check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
+    ended = subprocess.run(pinned((core,), sys.executable, "-m", *command), check=True, stdout=subprocess.PIPE)
+    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return found
 
 
-def pinned(core: int, *command: str) -> list[str]:
-    return ["taskset", "-c", str(core), *command]
+def closed(server: Server, bodies: Path, seconds: float, connections: int = CONNECTIONS) -> dict[str, Any]:
+    """Closed-loop load: see bench/serving/closed.py. RuntimeError if a request failed."""
+    command = ["bench.serving.closed", server.url, str(bodies), str(connections), str(seconds), str(server.pid)]
+    found = measured(command)
+    if found["errors"]:
+        raise RuntimeError(f"{server.url} failed {found['errors']} requests of {bodies.name}")
+    return found
+
+
+def bare(folder: Path, feeds: str, seconds: float) -> dict[str, Any]:
+    """Requests per second of the model in ``folder`` alone: see bench/serving/bare.py."""
+    return measured(["bench.serving.bare", str(folder), feeds, str(seconds)], SERVER_CORE)
+
+
+def pinned(cores: Sequence[int], *command: str) -> list[str]:
+    return ["taskset", "-c", ",".join(map(str, cores)), *command]
 
 
 def free_port() -> int:
@@ -114,27 +113,55 @@ def free_port() -> int:
 
 
 @contextmanager
-def _server(command: list[str], environment: dict[str, str], port: int, path: str) -> Iterator[str]:
-    """A server process on core 0, once it answers."""
-    process = subprocess.Popen(pinned(SERVER_CORE, *command), env={**os.environ, **environment}, start_new_session=True)
-    url = f"http://127.0.0.1:{port}"
+def started(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    port: int,
+    ready: str,
+    route: str,
+    cores: Sequence[int] = (SERVER_CORE,),
+) -> Iterator[Server]:
+    """A server process, once it answers at the path ``ready``. RuntimeError if it ends before, or takes too long."""
+    start = time.perf_counter()
+    process = subprocess.Popen(pinned(cores, *command), env={**os.environ, **environment}, start_new_session=True)
     try:
-        while not _answers(url + path):
+        while get(port, ready) is None:
             if process.poll() is not None:
                 raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}")
-            time.sleep(0.1)
-        yield url
+            if time.perf_counter() > start + START_SECONDS:
+                raise RuntimeError(f"{' '.join(command)} is not ready after {START_SECONDS:.0f} s")
+            time.sleep(0.02)
+        yield Server(f"http://127.0.0.1:{port}{route}", process.pid, time.perf_counter() - start)
     finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        with contextlib.suppress(ProcessLookupError):  # whatever workers it has left behind
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _end(process)
 
 
-def _answers(url: str) -> bool:
+def get(port: int, path: str) -> bytes | None:
+    """The body of an answer with status 200, or None."""
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode()
+    answer = b""
     try:
-        return httpx2.get(url, timeout=1.0).status_code == 200
-    except httpx2.TransportError:
-        return False
+        with socket.create_connection(("127.0.0.1", port), 2.0) as one:
+            one.settimeout(5.0)
+            one.sendall(request)
+            while part := one.recv(65536):
+                answer += part
+    except OSError:
+        return None
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return body if head.startswith(b"HTTP/1.1 200") else None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Stop a server, paused or not, with whatever workers it leaves behind."""
+    everyone = tree(process.pid)
+    resume(process.pid)
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(10)
+    for one in everyone[1:]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

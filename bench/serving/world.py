@@ -46,34 +46,36 @@ class World:
         return tuple(f"i{at}" for at in range(self.items))
 
 
-def publish_world(world: World, store: Store, folder: Path) -> Published:
-    """Make it and publish it as a first release."""
-    random = np.random.default_rng(world.seed)
-    schema = _schema(world)
-    config = load_config(Path("configs/ml-1m.toml"))
-    config = config.model_copy(
-        update={
-            "name": "bench",
-            "workdir": folder,
-            "feature_schema": schema,
-            "training": config.training.model_copy(update={"served": world.architecture}),
-        }
-    )
-    catalogue, log = _catalogue(world, schema, random), _log(world, random)
-    knowledge = _knowledge(world, schema, random)
-    report = _model(config, catalogue, log, knowledge, folder)
+def publish_world(world: World, store: Store, folder: Path, weights: int = 0) -> Published:
+    """Make it and publish it, as a release of its own for each seed of its ``weights``."""
+    config = job_of(world, folder)
+    catalogue, log = catalogue_of(world, config.feature_schema), log_of(world)
+    knowledge = _knowledge(world, config.feature_schema)
+    report = _model(config, catalogue, log, knowledge, folder, weights)
     return publish(config, store, catalogue, log, knowledge, report, folder)
 
 
-def _schema(world: World) -> FeatureSchema:
-    """That of configs/ml-1m.toml, with the world's spaces."""
-    schema = load_config(Path("configs/ml-1m.toml")).feature_schema
+def job_of(world: World, folder: Path) -> JobConfig:
+    """configs/ml-1m.toml with the world's spaces and architecture."""
+    config = load_config(Path("configs/ml-1m.toml"))
+    return config.model_copy(
+        update={
+            "name": "bench",
+            "workdir": folder,
+            "feature_schema": _schema(world, config.feature_schema),
+            "training": config.training.model_copy(update={"served": world.architecture}),
+        }
+    )
+
+
+def _schema(world: World, schema: FeatureSchema) -> FeatureSchema:
     specs = [KnowledgeSpec(name=world.spaces[0], side="user", dim=DIM)]
     specs += [KnowledgeSpec(name=name, side="item", dim=DIM) for name in world.spaces]
-    return FeatureSchema.model_validate({**schema.model_dump(), "knowledge": specs})  # a copy would keep what is cached
+    return FeatureSchema.model_validate({**schema.model_dump(), "knowledge": specs})  # a copy keeps what was cached
 
 
-def _catalogue(world: World, schema: FeatureSchema, random: np.random.Generator) -> Catalogue:
+def catalogue_of(world: World, schema: FeatureSchema) -> Catalogue:
+    random = np.random.default_rng([world.seed, 1])
     genres = next(one.vocab for one in schema.item_fields if one.name == "genres")
     drawn, years = random.integers(len(genres), size=(world.items, 2)), random.integers(1930, 2001, world.items)
     items = {
@@ -85,7 +87,8 @@ def _catalogue(world: World, schema: FeatureSchema, random: np.random.Generator)
     return Catalogue(users=users, items=items)
 
 
-def _log(world: World, random: np.random.Generator) -> InteractionLog:
+def log_of(world: World) -> InteractionLog:
+    random = np.random.default_rng([world.seed, 2])
     count = world.users * world.events
     return InteractionLog(
         user_ids=world.user_ids,
@@ -98,7 +101,8 @@ def _log(world: World, random: np.random.Generator) -> InteractionLog:
     )
 
 
-def _knowledge(world: World, schema: FeatureSchema, random: np.random.Generator) -> Knowledge:
+def _knowledge(world: World, schema: FeatureSchema) -> Knowledge:
+    random = np.random.default_rng([world.seed, 3])
     spaces = {
         (spec.name, spec.side): Space.model_validate({**spec.model_dump(), "components": {"made": "up"}})
         for spec in schema.knowledge
@@ -118,10 +122,10 @@ def _knowledge(world: World, schema: FeatureSchema, random: np.random.Generator)
 
 
 def _model(
-    config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge, folder: Path
+    config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge, folder: Path, weights: int
 ) -> TrainingReport:
     """An exported model with random weights, and the report that publishing takes it from."""
-    torch.manual_seed(0)
+    torch.manual_seed(weights)
     splits = split_samples(config.samples, log)
     encoder = SampleEncoder(config.feature_schema, catalogue, log, knowledge, splits.trained_rows)
     spec = ModelSpec("bench", config.training.served)

@@ -15,7 +15,8 @@ from bench.serving.plain_features import item_key, user_key
 from bench.serving.plain_model import Candidate, PlainModel, Ranked
 
 
-@bentoml.service(workers=1)
+# It is only here that 1.4 takes this setting from: the one of the API server in BENTOML_CONFIG_OPTIONS is overwritten.
+@bentoml.service(workers=1, logging={"access": {"enabled": False}})
 class Plain:
     def __init__(self) -> None:
         self._model = PlainModel(Path(os.environ["PLAIN"]))

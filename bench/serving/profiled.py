@@ -1,0 +1,75 @@
+"""Where the processor time of a request goes: the running service under load, sampled by py-spy from outside."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.serving.installed import LOAD_CORE, CannotMeasureError, Installed, Laboratory
+from bench.serving.servers import CONNECTIONS, Server, closed, ours, pinned
+from bench.serving.spread import table
+from bench.serving.stacks import shares
+from bench.serving.world import World
+
+COUNTS = (100, 500)
+SAMPLES_PER_SECOND = 400
+
+
+def measure(laboratory: Laboratory) -> dict[str, Any]:
+    """By number of candidates: each step's share of the samples, and processor milliseconds per request, measured
+    without the sampling. CannotMeasureError without py-spy, which comes with the peers' environment."""
+    pythons = [one for one in (laboratory.peers, Path(sys.executable)) if one is not None]
+    spy = next((one.with_name("py-spy") for one in pythons if one.with_name("py-spy").exists()), None)
+    if spy is None:
+        raise CannotMeasureError("there is no py-spy: give --peers the Python of an environment that has it")
+    world, found = laboratory.world(World()), {}
+    with ours(world) as server:
+        for count in COUNTS:
+            bodies = world.bodies("top50", count)
+            one = closed(server, bodies, laboratory.effort.seconds)
+            sampled = _sampled(spy, world, server, bodies, laboratory.effort.steady_seconds)
+            found[str(count)] = {"cpu_ms": one["cpu_ms"], "shares": shares(sampled)}
+    return found
+
+
+def _sampled(spy: Path, world: Installed, server: Server, bodies: Path, seconds: float) -> list[str]:
+    """Stacks of all threads that were at work. A sample does not stop the service, so that a few are torn."""
+    raw = world.folder / "samples.txt"
+    load = subprocess.Popen(
+        pinned(
+            (LOAD_CORE,), sys.executable, "-m", "bench.serving.closed",
+            server.url, str(bodies), str(CONNECTIONS), str(seconds + 2),
+        ),
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        time.sleep(1.5)
+        command = [
+            str(spy), "record", "--pid", str(server.pid), "--duration", str(max(1, round(seconds))), "--rate",
+            str(SAMPLES_PER_SECOND), "--format", "raw", "--output", str(raw), "--nonblocking", "--threads",
+        ]  # fmt: skip
+        ended = subprocess.run(pinned((LOAD_CORE,), *command), capture_output=True, text=True)
+        if ended.returncode:
+            raise CannotMeasureError(f"py-spy failed: {ended.stderr.strip() or ended.stdout.strip()}")
+    finally:
+        load.wait()
+    return raw.read_text().splitlines()
+
+
+def section(found: dict[str, Any]) -> str:
+    counts = list(found)
+    steps = sorted(found[counts[-1]]["shares"], key=lambda step: -found[counts[-1]]["shares"][step])
+    steps += [step for step in found[counts[0]]["shares"] if step not in steps]
+    rows: list[list[object]] = []
+    for step in steps:
+        cells: list[object] = [step]
+        for one in found.values():
+            share = one["shares"].get(step, 0.0)
+            cells += [f"{share * one['cpu_ms'] * 1000:.0f}", f"{share:.1%}"]
+        rows.append(cells)
+    rows.append(["all", *(cell for one in found.values() for cell in (f"{one['cpu_ms'] * 1000:.0f}", ""))])
+    head = ["step", *(cell for count in counts for cell in (f"{count} candidates, us", "share"))]
+    return table(head, rows)

@@ -1,0 +1,155 @@
+"""Goal 6, the second half: what a release swap does to requests that arrive meanwhile.
+
+Two releases of the same items are published before. During the measurement only the pointer in Redis is moved, back and
+forth, while requests arrive at even intervals at 60 % of the peak. A request is "at a swap" if it arrives between the
+moving of the pointer and a second after the service has said that it serves the other release. It is compared with
+those before the first swap: what comes after one may still wait behind what the swap has held up.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.serving.installed import LOAD_CORE, SERVER_CORE, Installed, Laboratory
+from bench.serving.large import large
+from bench.serving.servers import Server, get, ours, pinned
+from bench.serving.spread import table
+from bench.serving.tails import SHARE, peak_of
+from bench.serving.world import publish_world
+from offline.publish.release import live_release, switch
+
+COUNT = 500
+CALM_SECONDS = 1.0
+SWAP_SECONDS, LONGEST_SECONDS = 180.0, 1800.0
+LOOK_SECONDS = 0.25
+WHEN = {"calm": "before the first swap", "swap": "at a swap", "after": "after one"}
+CORES = {"one core": (SERVER_CORE,), "both cores": (SERVER_CORE, LOAD_CORE)}
+
+
+def measure(laboratory: Laboratory) -> dict[str, Any]:
+    """Milliseconds p50, p99 and max with and without a swap, what failed, and how long swaps took: of a service on one
+    core, and of one that may use the other core, too, which Redis and the load generator leave half idle."""
+    effort, world = laboratory.effort, laboratory.world(large(laboratory))
+    first = live_release(world.store)
+    assert first is not None
+    second = publish_world(world.world, world.store, world.folder / "jobs", weights=1).release
+    bodies = world.bodies("top50", COUNT)
+    cases = {}
+    for name, cores in CORES.items():
+        with ours(world, cores=cores) as server:
+            rate = SHARE * peak_of(server, bodies, effort.seconds)
+            calm = effort.steady_seconds
+            path = world.folder / "swaps.npy"
+            with _load(server, bodies, rate, path) as load:
+                time.sleep(calm)
+                swaps = []
+                for _ in range(effort.swaps):
+                    began = time.perf_counter()
+                    _swap(world, server, second if live_release(world.store) == first else first)
+                    swaps.append((began, time.perf_counter()))
+                    time.sleep(CALM_SECONDS + calm / 2)
+                load.terminate()
+                told, _ = load.communicate()
+        start = json.loads(told.splitlines()[-1])["start"]
+        windows = [(began - start, end - start + CALM_SECONDS) for began, end in swaps]
+        cases[name] = {"rate": rate, "seconds": [end - began for began, end in swaps]} | _compared(_read(path), windows)
+    return {"items": world.world.items, "cases": cases}
+
+
+@contextmanager
+def _load(server: Server, bodies: Path, rate: float, path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Requests at even intervals, until it is terminated; their latencies go to ``path``."""
+    where = [server.url, str(bodies), str(rate), str(LONGEST_SECONDS)]
+    command = [*where, "--arrivals", "constant", "--latencies", str(path)]
+    load = subprocess.Popen(
+        pinned((LOAD_CORE,), sys.executable, "-m", "bench.serving.arrivals", *command), stdout=subprocess.PIPE
+    )
+    try:
+        yield load
+    finally:
+        load.kill()
+        load.wait()
+
+
+def _swap(world: Installed, server: Server, to: str) -> float:
+    """Move the pointer, and wait until the release is served. Seconds. RuntimeError if it never is."""
+    began = time.perf_counter()
+    switch(world.store, live_release(world.store), to)
+    while time.perf_counter() < began + SWAP_SECONDS:
+        status = get(server.port, "/v1/status")
+        if status is not None and (json.loads(status)["release"] or {}).get("id") == to:
+            return time.perf_counter() - began
+        time.sleep(LOOK_SECONDS)
+    raise RuntimeError(f"release {to} is not served after {SWAP_SECONDS:.0f} s")
+
+
+def _read(path: Path) -> npt.NDArray[np.float64]:
+    found: npt.NDArray[np.float64] = np.load(path)
+    return found
+
+
+def _compared(arrived: npt.NDArray[np.float64], windows: list[tuple[float, float]]) -> dict[str, Any]:
+    """``arrived`` [n, 3]: when a request was due, its latency in seconds, whether it was answered well."""
+    due, latency, well = arrived.T
+    first = windows[0][0]
+    swapping = np.zeros(len(due), np.bool_)
+    for began, end in windows:
+        swapping |= (due >= began) & (due < end)
+    chosen_by = {"calm": due < first, "swap": swapping, "after": (due >= first) & ~swapping}
+    found: dict[str, Any] = {}
+    for name, chosen in chosen_by.items():
+        taken = latency[chosen & np.isfinite(latency)] * 1000
+        found[name] = {f"p{at:g}": float(np.percentile(taken, at)) for at in (50, 99, 99.9)} | {
+            "max": float(taken.max()), "requests": int(chosen.sum()), "failed": int((well[chosen] == 0).sum())
+        }  # fmt: skip
+    return found
+
+
+def added(found: dict[str, Any], case: str = "one core") -> float:
+    """Milliseconds that a swap adds to p99."""
+    one = found["cases"][case]
+    return float(one["swap"]["p99"] - one["calm"]["p99"])
+
+
+def failed(found: dict[str, Any]) -> int:
+    return sum(one[when]["failed"] for one in found["cases"].values() for when in WHEN)
+
+
+def section(found: dict[str, Any]) -> str:
+    rows = []
+    for case, one in found["cases"].items():
+        taken = f"{min(one['seconds']):.1f} to {max(one['seconds']):.1f}"
+        for when, label in WHEN.items():
+            tails = (f"{one[when][at]:.2f}" for at in ("p50", "p99", "p99.9", "max"))
+            requests = f"{one[when]['requests']:,}"
+            rows.append(
+                (
+                    case,
+                    f"{one['rate']:.0f}",
+                    label,
+                    requests,
+                    *tails,
+                    one[when]["failed"],
+                    taken if when == "swap" else "",
+                )
+            )
+    number = len(next(iter(found["cases"].values()))["seconds"])
+    head = (
+        "service on", "requests/s", "requests that arrive", "number", "p50, ms", "p99", "p99.9", "max", "failed",
+        "a swap takes, s",
+    )  # fmt: skip
+    return (
+        f"{number} swaps each between two releases of {found['items']:,} items, under requests of {COUNT} candidates "
+        f"at {SHARE:.0%} of the peak. A swap lasts from the moving of the pointer until the other release is served."
+        "\n\n" + table(head, rows)
+    )

@@ -81,14 +81,16 @@ async def _assemble(
 
     keys = Keys(settings.key_prefix)
     telemetry = Telemetry()
+    loader = loader_of(settings, redis, keys, telemetry)
+    stack.callback(loader.close)
     releases = Releases(
         redis,
         keys,
         telemetry,
-        loader_of(settings, redis, keys, telemetry),
+        loader,
         poll_seconds=settings.release_poll_seconds,
         pins=lambda: experiments.releases,
-        apart=apart(settings, url),
+        apart=apart(settings, url, telemetry),
     )
     exposures = await stack.enter_async_context(
         ExposureLog(redis, keys, telemetry, capacity=settings.exposure_queue, stream_max=settings.exposure_stream_max)

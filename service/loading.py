@@ -6,7 +6,7 @@ Knows Redis' keys of a release, the artifact folder and the shared folders. Does
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -39,6 +39,8 @@ WARM_COUNTS = (1, 50, 200, 500)
 
 _FORMAT = 1
 """Counts changes of what the shared folders hold."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +77,33 @@ class Loader:
         """Whether other processes find what this one has made, as far as is known."""
         return self._arrays.shares
 
+    def close(self) -> None:
+        """Let go of what is shared; it stays for the next start."""
+        self._arrays.close()
+
     async def prepare(self, wanted: str, revision: str) -> None:
         """Make what of a release is shared, for others to load. Errors as ``load``."""
         manifest = await self._manifest(wanted)
+        if self._is_there(manifest, revision):
+            return
         async with self._arrays.turn():
-            await self._on_items(manifest, revision, await self._model(manifest))
+            if not self._is_there(manifest, revision):  # others waited for the turn, too
+                await self._on_items(manifest, revision, await self._model(manifest))
 
-    async def load(self, wanted: str, revision: str, before: Loaded | None, others: Collection[Loaded]) -> Loaded:
-        """Build the wanted release completely, from what of it is there. ``before`` is what is loaded of it; shared
-        folders are kept if the release or ``others`` need them.
+    async def size(self, wanted: str, revision: str) -> int:
+        """How many items there are to be read; 0 if all of them are there already. ArtifactError as ``load``."""
+        manifest = await self._manifest(wanted)
+        return 0 if self._is_there(manifest, revision) else manifest.items
+
+    def _is_there(self, manifest: ReleaseManifest, revision: str) -> bool:
+        return self._arrays.has(_model_name(manifest), *self._array_names(manifest, revision))
+
+    async def keep(self, loaded: Collection[Loaded]) -> None:
+        """Let go of all shared folders but those of ``loaded``, and remove old ones that nobody uses."""
+        await asyncio.to_thread(self._arrays.keep, frozenset[str]().union(*(one.folders for one in loaded)))
+
+    async def load(self, wanted: str, revision: str, before: Loaded | None) -> Loaded:
+        """Build the wanted release completely, from what of it is there. ``before`` is what is loaded of it.
 
         ArtifactError or ScoringError if the release cannot be served, RedisUnavailable if Redis does not answer.
         """
@@ -95,8 +115,6 @@ class Loader:
             model = before.model if before is not None and unchanged else await self._model(manifest)
             table, scorer = await self._on_items(manifest, revision, model)
             folders = frozenset([_model_name(manifest), *self._array_names(manifest, revision)])
-            kept = folders.union(*(one.folders for one in others))
-            await asyncio.to_thread(self._arrays.keep, kept)
         await asyncio.to_thread(_warm, scorer, model, table)
         artifact = model.artifact
         release = Release(manifest, artifact.feature_schema, artifact.spaces, table, scorer, revision, 0.0, 0.0)
@@ -112,10 +130,20 @@ class Loader:
             found = await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads)
             await asyncio.to_thread(keep_model, found, folder)
 
-        with contextlib.suppress(UncutError):
-            folder = await self._arrays.folder(_model_name(manifest), cut)
-            if folder is not None:
+        name = _model_name(manifest)
+        for _ in range(2):
+            try:
+                folder = await self._arrays.folder(name, cut)
+                if folder is None:
+                    break
                 return await asyncio.to_thread(kept_model, folder, manifest, self._threads)
+            except UncutError:
+                break
+            except ArtifactError:
+                raise
+            except Exception:
+                log.exception("the parts of model %s cannot be used and are made again", manifest.model.name)
+                self._arrays.discard(name)
         return await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads) if found is None else found
 
     async def _on_items(

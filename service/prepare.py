@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import uvloop
 
@@ -20,35 +19,42 @@ from models.contract.artifact import ArtifactError
 from models.contract.keys import Keys
 from service.arrays import SharedArrays
 from service.errors import RedisUnavailable, ScoringError
+from service.features.catalogue import REFUSED_KINDS
 from service.features.connection import RedisLink
 from service.loading import Loader
 from service.settings import Settings
 from service.telemetry import METRICS_FOLDER, Telemetry
 
-_ROOT = Path(__file__).parents[1]
+PREPARE_SECONDS = 1800.0
+"""Beside a busy service on one core, a million items take a minute."""
 
 _NICENESS = 19
 
 Prepare = Callable[[str, str], Awaitable[None]]
 
 
-def apart(settings: Settings, url: str) -> Prepare:
+def apart(settings: Settings, url: str, telemetry: Telemetry) -> Prepare:
     """What prepares a release and revision in another process. ArtifactError if the release cannot be served,
-    RedisUnavailable if Redis does not answer."""
+    RedisUnavailable if Redis does not answer. Records that it refuses are counted in ``telemetry``."""
     foreign = {name: one for name, one in os.environ.items() if name != METRICS_FOLDER}
     environment = settings.model_copy(update={"redis_url": url}).to_environment(foreign)
 
     async def prepare(release: str, revision: str) -> None:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "service.prepare", release, revision,
-            env=environment, cwd=_ROOT, stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+            sys.executable, "-m", "service.prepare", release, revision, env=environment, stdout=asyncio.subprocess.PIPE
+        )
         try:
-            output, _ = await process.communicate()
+            async with asyncio.timeout(PREPARE_SECONDS):
+                output, _ = await process.communicate()
+        except TimeoutError as error:
+            raise ArtifactError(f"release {release}: preparing it took more than {PREPARE_SECONDS:.0f} s") from error
         finally:
             if process.returncode is None:
                 process.kill()
+                await asyncio.shield(process.wait())  # an embedded Redis goes on while a client of it lives
         if process.returncode == 0:
+            for kind, count in json.loads(output).items():
+                telemetry.refused_records.labels(kind).inc(count)
             return
         try:
             kind, reason = json.loads(output)
@@ -74,7 +80,8 @@ def loader_of(settings: Settings, link: RedisLink, keys: Keys, telemetry: Teleme
 async def _prepare(settings: Settings, release: str, revision: str) -> int:
     assert settings.redis_url is not None
     link = RedisLink(settings.redis_url, 2)
-    loader = loader_of(settings, link, Keys(settings.key_prefix), Telemetry())
+    telemetry = Telemetry()
+    loader = loader_of(settings, link, Keys(settings.key_prefix), telemetry)
     try:
         await loader.prepare(release, revision)
     except (ArtifactError, ScoringError, RedisUnavailable) as error:
@@ -82,11 +89,13 @@ async def _prepare(settings: Settings, release: str, revision: str) -> int:
         return 1
     finally:
         await link.close()
+    refused = {kind: telemetry.refused_records.labels(kind)._value.get() for kind in REFUSED_KINDS}
+    print(json.dumps(refused))  # noqa: T201 - read by the service
     return 0
 
 
 def main() -> int:
-    """Exit status 1 and a line of JSON, kind and reason, if the release cannot be prepared."""
+    """A line of JSON: how many records were refused, by kind; or, with exit status 1, why the release is."""
     os.nice(_NICENESS)
     settings = Settings.from_environment(os.environ)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")

@@ -26,6 +26,9 @@ LONGEST_PAUSE_SECONDS = 60.0
 TELL_PINS_SECONDS = 60.0
 """How long one look at the pointer may take, and the longest pause before a refused release is tried again."""
 
+TIDY_SECONDS = 60.0
+"""How often shared folders that nobody uses are looked for."""
+
 APART_ITEMS = 5000
 """A smaller table is loaded in less time than a process takes to start."""
 
@@ -66,6 +69,8 @@ class Releases:
         self._pins = pins
         self._apart = apart
         self._retired: list[Loaded] = []
+        self._kept = frozenset[str]()
+        self._tidy_at = 0.0
         self._live: Loaded | None = None
         self._pinned: dict[str, Loaded] = {}
         self._retry_at: dict[str, float] = {}
@@ -84,11 +89,6 @@ class Releases:
             return live
         loaded = self._pinned.get(release)
         return None if loaded is None else loaded.release
-
-    @property
-    def _size(self) -> int:
-        """How many items the live release has."""
-        return 0 if self._live is None else len(self._live.release.table)
 
     @property
     def refusal(self) -> Refusal | None:
@@ -119,7 +119,9 @@ class Releases:
             self.redis_error = str(error)
             return
         self.redis_error = None
+        self._retired += [loaded for one, loaded in self._pinned.items() if one not in pins]
         self._pinned = {one: loaded for one, loaded in self._pinned.items() if one in pins}
+        await self._tidy()
         self.refusals = {one: refusal for one, refusal in self.refusals.items() if one in {wanted, *pins}}
         await self._tell_pins()
 
@@ -166,6 +168,8 @@ class Releases:
         )  # fmt: skip
 
     def _pin(self, loaded: Loaded) -> None:
+        if loaded.release.id in self._pinned:
+            self._retired.append(self._pinned[loaded.release.id])
         self._pinned = {**self._pinned, loaded.release.id: loaded}
         log.info("release %s is pinned", loaded.release.id)
 
@@ -187,10 +191,19 @@ class Releases:
         return await replies_to(self._link, [("GET", key) for key in keys], Deadline(POLL_TIMEOUT_SECONDS))
 
     async def _load(self, wanted: str, revision: str, before: Loaded | None) -> Loaded:
-        if self._apart is not None and self._loader.shares and self._size > APART_ITEMS:
-            await self._apart(wanted, revision)
-        others = [one for one in (self._live, *self._pinned.values()) if one is not None]
-        return await self._loader.load(wanted, revision, before, others)
+        """Read by another process if this one serves and there is much to read."""
+        apart = self._apart if self._live is not None and self._loader.shares else None
+        if apart is not None and await self._loader.size(wanted, revision) > APART_ITEMS:
+            await apart(wanted, revision)
+        return await self._loader.load(wanted, revision, before)
+
+    async def _tidy(self) -> None:
+        """Let go of what is served no more: after a change, and once a minute, because others may have let go, too."""
+        loaded = [one for one in (self._live, *self._pinned.values()) if one is not None]
+        folders = frozenset[str]().union(*(one.folders for one in loaded))
+        if folders != self._kept or time.monotonic() > self._tidy_at:
+            await self._loader.keep(loaded)
+            self._kept, self._tidy_at = folders, time.monotonic() + TIDY_SECONDS
 
     def _refuse(self, release: str, reason: str) -> None:
         """Each refusal doubles the pause before the next attempt."""

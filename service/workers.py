@@ -6,6 +6,7 @@ their metrics are added up. Knows uvicorn's supervisor and prometheus_client's f
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -62,7 +63,8 @@ def forget_the_dead(folder: Path) -> None:
     for path in folder.glob("gauge_live*.db"):
         process = int(path.stem.rpartition("_")[2])
         if not _lives(process):
-            mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call]
+            with contextlib.suppress(FileNotFoundError):  # another worker does the same
+                mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call]
 
 
 def _lives(process: int) -> bool:

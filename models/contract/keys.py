@@ -71,7 +71,7 @@ class Keys:
         return f"{self.prefix}:release:{release}:manifest"
 
     def release_revision(self, release: str) -> str:
-        """Counter that a refresh raises when item records of a release changed in place."""
+        """A text that a refresh replaces by one never seen when item records of a release changed in place."""
         return f"{self.prefix}:release:{release}:revision"
 
     def release_pending(self, release: str) -> str:

@@ -193,7 +193,8 @@ class Bulk:
     def _transmit(self) -> None:
         for one in self._sent:
             if not one.under_way:
-                self._connection.send_packed_command([one.commands])
+                # A health check would read a reply that is ours.
+                self._connection.send_packed_command([one.commands], check_health=False)
                 one.under_way = True
 
     def _receive(self) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -100,7 +101,8 @@ def begin_change(store: Store, release: str) -> bool:
 def end_change(store: Store, release: str, changed: bool) -> None:
     """The counterpart of ``begin_change``; if records ``changed``, the services are told to read them again."""
     if changed:
-        store.redis.incr(store.keys.release_revision(release))
+        # Not a counter: after Redis lost its last writes it would come back to a number that a service has seen.
+        store.redis.set(store.keys.release_revision(release), secrets.token_hex(8))
     store.redis.delete(store.keys.release_pending(release))
 
 

@@ -27,6 +27,9 @@ from service.ranking.deadline import Deadline
 from service.telemetry import Telemetry
 
 CHUNK = 2000
+REFUSED_KINDS = ("item_features", "item_knowledge")
+"""As refused records are counted."""
+
 CHUNK_SECONDS = 10.0
 """Items per read, and how long one read may take before the load is given up and tried again."""
 
@@ -56,8 +59,8 @@ async def read_items(
         await decoding
     finally:
         decoding.cancel()
-    telemetry.refused_records.labels("item_features").inc(decode.refused_features)
-    telemetry.refused_records.labels("item_knowledge").inc(decode.refused_knowledge)
+    for kind, count in zip(REFUSED_KINDS, (decode.refused_features, decode.refused_knowledge), strict=True):
+        telemetry.refused_records.labels(kind).inc(count)
     if not decode.valid.any():
         raise ArtifactError(f"release {manifest.id}: no item has a valid record")
     await asyncio.to_thread(_finish, decode, new)

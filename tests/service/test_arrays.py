@@ -59,17 +59,53 @@ async def test_a_set_is_made_once_and_mapped_by_everybody(tmp_path: Path) -> Non
         second["flags"][0] = 2
 
 
-async def test_sets_that_nobody_needs_are_removed_under_their_readers(tmp_path: Path) -> None:
-    shared, maker = SharedArrays(tmp_path), Maker()
-    kept, gone = await made(shared, "a", maker), await made(shared, "b", maker)
-    async with shared.turn():
-        shared.keep({"a"})
-    assert right(kept)
-    assert right(gone)
+def old(tmp_path: Path) -> None:
+    """Let everything that lies there be old."""
+    for path in tmp_path.iterdir():
+        os.utime(path, (1, 1))
+
+
+async def test_sets_that_nobody_uses_are_removed(tmp_path: Path) -> None:
+    shared, other, maker = SharedArrays(tmp_path), SharedArrays(tmp_path), Maker()
     await made(shared, "a", maker)
-    assert maker.made == 2
-    await made(shared, "b", maker)
+    mapped = await made(shared, "b", maker)
+    await made(other, "c", maker)
+    shared.keep({"a"})
+    assert shared.has("a", "b", "c"), "b may have been made for somebody who comes in a moment"
+    old(tmp_path)
+    shared.keep({"a"})
+    assert shared.has("a", "c"), "another process uses c"
+    assert not shared.has("b")
+    assert right(mapped), "whoever has mapped it goes on reading"
+    other.close()
+    old(tmp_path)
+    shared.keep({"a"})
+    assert not shared.has("c")
+    await made(shared, "a", maker)
     assert maker.made == 3
+    await made(shared, "b", maker)
+    assert maker.made == 4
+
+
+async def test_nothing_is_removed_while_somebody_has_the_turn(tmp_path: Path) -> None:
+    shared, maker = SharedArrays(tmp_path), Maker()
+    await made(shared, "a", maker)
+    old(tmp_path)
+    async with SharedArrays(tmp_path).turn():
+        shared.keep(set())
+    assert shared.has("a")
+
+
+async def test_what_is_somebody_elses_stays(tmp_path: Path) -> None:
+    (tmp_path / "valkey").mkdir()
+    (tmp_path / "valkey" / "appendonly.aof").write_text("all there is")
+    (tmp_path / "lorank-x.partial").mkdir()
+    shared = SharedArrays(tmp_path)
+    await made(shared, "a", Maker())
+    old(tmp_path)
+    shared.keep(set())
+    assert [one.name for one in tmp_path.iterdir() if one.is_dir()] == ["valkey"]  # noqa: ASYNC240
+    assert (tmp_path / "valkey" / "appendonly.aof").exists()
 
 
 async def test_a_set_that_was_not_completed_is_made_again(tmp_path: Path) -> None:
@@ -82,6 +118,7 @@ async def test_a_set_that_was_not_completed_is_made_again(tmp_path: Path) -> Non
     async with shared.turn():
         with pytest.raises(RuntimeError, match="Redis is gone"):
             await shared.made("a", failing)
+    assert not list(tmp_path.glob("*.partial"))  # noqa: ASYNC240
     assert right(await made(shared, "a", Maker()))
 
 
@@ -114,10 +151,22 @@ async def test_without_a_folder_arrays_are_private(tmp_path: Path, caplog: pytes
     with caplog.at_level(logging.WARNING):
         assert right(await made(shared, "a", maker))
         assert right(await made(shared, "a", maker))
-        async with shared.turn():
-            shared.keep(set())
     assert maker.made == 2
     assert len(caplog.records) == 1
+    assert not shared.shares
+
+
+async def test_without_locks_arrays_are_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none(*_: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(arrays.fcntl, "flock", none)
+    shared = SharedArrays(tmp_path)
+    assert right(await made(shared, "a", Maker()))
+    assert "not supported" in caplog.text
+    assert not list(tmp_path.glob("*a"))  # noqa: ASYNC240
 
 
 async def test_on_a_full_disk_arrays_are_private(
@@ -137,7 +186,7 @@ async def test_one_process_makes_at_a_time(tmp_path: Path) -> None:
         "print('locked', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(  # noqa: ASYNC220
-        [sys.executable, "-c", code, str(tmp_path / "lock")], cwd=ROOT, stdout=subprocess.PIPE
+        [sys.executable, "-c", code, str(tmp_path / "lorank-lock")], cwd=ROOT, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"

@@ -18,6 +18,7 @@ from service import release
 from service.errors import RedisUnavailable
 from service.prepare import apart
 from service.settings import Settings
+from service.telemetry import Telemetry
 from tests.service.conftest import ROOT, Running, eventually, running
 from tests.service.tiny import ITEMS, Publisher, TinyItem
 from tests.service.tiny_model import model_bytes
@@ -28,33 +29,72 @@ def folders(data_dir: Path) -> set[str]:
     return {one.name.rsplit("-", 2)[1] for one in (data_dir / "tables").iterdir() if one.is_dir()}
 
 
-async def test_what_was_prepared_apart_is_complete(settings: Settings, publisher: Publisher) -> None:
+async def test_what_was_prepared_apart_is_complete(
+    settings: Settings, publisher: Publisher, telemetry: Telemetry
+) -> None:
     publisher.publish()
     assert settings.redis_url is not None
-    await apart(settings, settings.redis_url)("r1", "")
+    await apart(settings, settings.redis_url, telemetry)("r1", "")
     assert folders(settings.data_dir) == {"items", "columns", "model"}
     (settings.artifact_folder / publisher.publish().artifact).unlink()
     async with running(settings) as service:  # it needs nothing more than what lies there
         assert (await service.rank())["release"] == "r1"
 
 
-async def test_reasons_come_back(settings: Settings, publisher: Publisher) -> None:
+async def test_records_that_it_refuses_are_counted_here(
+    settings: Settings, publisher: Publisher, telemetry: Telemetry, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish()
+    store.set(keys.item_features("a", "r1"), b"damaged")
+    assert settings.redis_url is not None
+    await apart(settings, settings.redis_url, telemetry)("r1", "")
+    counted = telemetry.registry.get_sample_value("lorank_refused_records_total", {"kind": "item_features"})
+    assert counted == 1
+
+
+async def test_relative_folders_are_those_of_the_service(
+    settings: Settings, publisher: Publisher, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher.publish()
+    monkeypatch.chdir(settings.data_dir.parent)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    relative = settings.model_copy(update={"data_dir": Path(settings.data_dir.name)})
+    assert settings.redis_url is not None
+    await apart(relative, settings.redis_url, telemetry)("r1", "")
+    assert folders(settings.data_dir) == {"items", "columns", "model"}
+
+
+async def test_damaged_parts_are_made_again(
+    settings: Settings, publisher: Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher.publish()
+    async with running(settings):
+        pass
+    (graph,) = (settings.data_dir / "tables").glob("*-model-*/rest.onnx")
+    graph.write_bytes(b"half of it")
+    async with running(settings) as service:
+        assert (await service.rank())["degraded"] == []
+        assert (await service.status())["release"]["in_parts"] is True
+    assert "cannot be used and are made again" in caplog.text
+
+
+async def test_reasons_come_back(settings: Settings, publisher: Publisher, telemetry: Telemetry) -> None:
     assert settings.redis_url is not None
     publisher.publish("bad", artifact="missing.onnx")
     with pytest.raises(ArtifactError, match=r"artifact missing.onnx cannot be read"):
-        await apart(settings, settings.redis_url)("bad", "")
+        await apart(settings, settings.redis_url, telemetry)("bad", "")
     with pytest.raises(RedisUnavailable, match="ConnectionError"):
-        await apart(settings, "redis://127.0.0.1:1")("bad", "")
+        await apart(settings, "redis://127.0.0.1:1", telemetry)("bad", "")
 
 
 async def test_a_process_that_dies_is_a_reason_too(
-    settings: Settings, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, publisher: Publisher, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher.publish()
     assert settings.redis_url is not None
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ArtifactError, match="preparing it ended with status 1"):
-        await apart(settings, settings.redis_url)("r1", "")
+        await apart(settings, settings.redis_url, telemetry)("r1", "")
 
 
 @pytest.fixture

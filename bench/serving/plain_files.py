@@ -56,6 +56,7 @@ async def lay_out(installed: Installed, counts: tuple[int, ...]) -> Path:
     assert layout is not None
     (folder / "layout.pickle").write_bytes(pickle.dumps(layout))
     _write_items(release, installed, layout)
+    loader.close()
     await link.close()
     return folder
 

@@ -148,7 +148,7 @@ class ItemTable:
         return cls(
             ids=ids,
             **{name: columns[name] for name in _FEATURES},
-            _rows=IdIndex.of(ids[1:]),
+            _rows=IdIndex.of(PackedIds(ids.packed, ids.ends[1:])),  # the unknown item's id is empty
             _sorted_hashes=columns["item_hashes"],
             _hash_rows=columns["hash_rows"],
         )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import overload
 
 import numpy as np
@@ -15,8 +14,8 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
 
-_AT_ONCE = 16_384
-"""Ids that are hashed without letting other threads run: some hundred microseconds."""
+_AT_ONCE = 2048
+"""Ids that are hashed without letting other threads run, which takes about 100 us."""
 
 
 class PackedIds(Sequence[str]):
@@ -48,21 +47,25 @@ class PackedIds(Sequence[str]):
     def __getitem__(self, at: slice) -> list[str]: ...
     def __getitem__(self, at: int | slice) -> str | list[str]:
         if isinstance(at, slice):
-            return list(self)[at]
+            rows = range(len(self))[at]
+            return self._texts(rows.start, rows.stop) if rows.step == 1 else [self[row] for row in rows]
         row = range(len(self))[at]
-        start = int(self.ends[row - 1]) if row else 0
-        return self.packed[start : int(self.ends[row])].tobytes().decode()
+        return self._texts(row, row + 1)[0]
 
     def __iter__(self) -> Iterator[str]:
-        start, blob = 0, self.packed.tobytes()
-        ends = self.ends.tolist()
+        for start in range(0, len(self), _AT_ONCE):
+            yield from self._texts(start, min(start + _AT_ONCE, len(self)))
+
+    def _texts(self, start: int, stop: int) -> list[str]:
+        if start >= stop:
+            return []
+        first = int(self.ends[start - 1]) if start else 0
+        ends = (self.ends[start:stop] - first).tolist()
+        blob = self.packed[first : first + ends[-1]].tobytes()
         if blob.isascii():  # then places of bytes are places of characters
             text = blob.decode()
-            yield from map(text.__getitem__, map(slice, chain([0], ends), ends))
-            return
-        for end in ends:
-            yield blob[start:end].decode()
-            start = end
+            return [text[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+        return [blob[begin:end].decode() for begin, end in zip([0, *ends], ends, strict=False)]
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, PackedIds):

@@ -58,6 +58,7 @@ def _config(app: FastAPI | str, settings: Settings) -> uvicorn.Config:
         log_level=settings.log_level,
         server_header=False,
         proxy_headers=False,  # nobody here asks who called
+        timeout_keep_alive=75,  # load balancers keep a connection for 60 s; a request may meet one that we just closed
         timeout_graceful_shutdown=10,
     )
 

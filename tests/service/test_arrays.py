@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import subprocess
@@ -162,7 +163,7 @@ async def test_without_locks_arrays_are_private(
     def none(*_: int) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(arrays.fcntl, "flock", none)
+    monkeypatch.setattr(fcntl, "flock", none)
     shared = SharedArrays(tmp_path)
     assert right(await made(shared, "a", Maker()))
     assert "not supported" in caplog.text

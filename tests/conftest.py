@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from models.embedded import embedded_redis
 from offline.config import DEMO_EXPERIMENTS, load_config
@@ -26,6 +27,8 @@ from offline.publish.connection import Store, open_store
 from offline.stages import Job
 
 ROOT = Path(__file__).parents[1]
+
+OF_THE_INSTALLATION = ("tests/e2e/", "tests/test_readme.py")
 
 SHORT_KNOWLEDGE = """
 [knowledge.autograph.fitting]
@@ -44,14 +47,17 @@ def pytest_configure() -> None:
     wait_without_spinning()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Processes that test side by side share no fixture: the tests of a file stay together, and so do all of the
-    installation."""
-    for item in items:
-        wanted = getattr(item, "fixturenames", ())
-        group = "installation" if "installation" in wanted else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """Processes that test side by side (pytest -n 2) share no fixture: the tests of a file stay together, and so do all
+    those of the installation. (xdist's own groups do nothing with pytest 9.2.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "installation" if file.startswith(OF_THE_INSTALLATION) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
 
 
 @dataclass(frozen=True, slots=True)

@@ -311,7 +311,7 @@ def test_a_publication_killed_anywhere_is_completed_or_taken_back(store: Store, 
             if completed:
                 changed.publish_alone(beside, "marc")
                 assert said(beside) == after, point
-                assert revision(beside) > 0
+                assert revision(beside) is not None
             try:
                 roll_back(beside, "marc")
             except SwitchError:  # it was killed before it had changed anything
@@ -348,7 +348,7 @@ def test_a_rollback_killed_anywhere_is_completed_by_the_next(
         undone = roll_back(beside, "marc")
         assert undone.restored == 100
         assert said(beside) == wanted, point
-        assert revision(beside) > raised
+        assert revision(beside) not in (None, raised)
         assert beside.redis.get(beside.keys.release_pending(trained.id)) is None
 
 

@@ -40,7 +40,7 @@ status: $(INSTALLED)  ## What is live, and when each stage last ran
 	@$(RUN) -m offline status --config $(CONFIG)
 
 test: $(INSTALLED)  ## The whole test suite, against a real Valkey
-	$(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	$(RUN) -m pytest
 
 test-vllm: $(INSTALLED)  ## LIBER on 200 users through a real vLLM server on the CPU (installs vLLM, 2 GB)
 	PYTHON=$(PYTHON) deploy/vllm/install $(VLLM_ENV)

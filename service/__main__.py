@@ -12,8 +12,9 @@ from fastapi import FastAPI
 
 from models.contract.experiments import ExperimentsError
 from service.app import create_app
+from service.process import configure_process
 from service.settings import Settings, SettingsError
-from service.workers import APP, configure_process, run_workers
+from service.workers import APP, run_workers
 
 
 def main() -> int:

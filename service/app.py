@@ -24,7 +24,8 @@ from service.exposures.stream import ExposureLog
 from service.features.connection import RedisLink, is_usable_url
 from service.features.feedback import RedisFeedback
 from service.features.users import RedisUserFeatures
-from service.prepare import apart, loader_of
+from service.loading import Loader
+from service.prepare import apart
 from service.ranking.ranker import Ranker
 from service.release import Releases
 from service.reranking.none import NoReranker
@@ -81,7 +82,7 @@ async def _assemble(
 
     keys = Keys(settings.key_prefix)
     telemetry = Telemetry()
-    loader = loader_of(settings, redis, keys, telemetry)
+    loader = Loader.of(settings, redis, keys, telemetry)
     stack.callback(loader.close)
     releases = Releases(
         redis,

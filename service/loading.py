@@ -21,7 +21,7 @@ from models.contract.events import EVENT_DTYPE
 from models.contract.items import ItemTable
 from models.contract.keys import Keys
 from models.contract.schema import fingerprint
-from service.arrays import NewArrays, SharedArrays
+from service.arrays import NewArrays, shared_arrays
 from service.features.catalogue import read_items
 from service.features.connection import RedisLink, replies_to
 from service.ranking.deadline import Deadline
@@ -30,6 +30,8 @@ from service.scoring.onnx import OnnxModel, keep_model, kept_model, load_model
 from service.scoring.partial import UncutError
 from service.scoring.scorers import INLINE_SECONDS, OnnxScorer, PartSessions
 from service.scoring.session import runtime
+from service.settings import Settings
+from service.shared import SharedFolders
 from service.telemetry import Telemetry
 
 MANIFEST_SECONDS = 2.0
@@ -62,31 +64,43 @@ class Loader:
         telemetry: Telemetry,
         *,
         artifacts: Path,
-        arrays: SharedArrays,
+        shared: SharedFolders,
         threads: int,
     ) -> None:
         self._link = link
         self._keys = keys
         self._telemetry = telemetry
         self._artifacts = artifacts
-        self._arrays = arrays
+        self._shared = shared
         self._threads = threads
+
+    @classmethod
+    def of(cls, settings: Settings, link: RedisLink, keys: Keys, telemetry: Telemetry) -> Loader:
+        """As the settings say."""
+        return cls(
+            link,
+            keys,
+            telemetry,
+            artifacts=settings.artifact_folder,
+            shared=SharedFolders(settings.table_folder),
+            threads=settings.onnx_threads,
+        )
 
     @property
     def shares(self) -> bool:
         """Whether other processes find what this one has made, as far as is known."""
-        return self._arrays.shares
+        return self._shared.shares
 
     def close(self) -> None:
         """Let go of what is shared; it stays for the next start."""
-        self._arrays.close()
+        self._shared.close()
 
     async def prepare(self, wanted: str, revision: str) -> None:
         """Make what of a release is shared, for others to load. Errors as ``load``."""
         manifest = await self._manifest(wanted)
         if self._is_there(manifest, revision):
             return
-        async with self._arrays.turn():
+        async with self._shared.turn():
             if not self._is_there(manifest, revision):  # others waited for the turn, too
                 await self._on_items(manifest, revision, await self._model(manifest))
 
@@ -96,11 +110,11 @@ class Loader:
         return 0 if self._is_there(manifest, revision) else manifest.items
 
     def _is_there(self, manifest: ReleaseManifest, revision: str) -> bool:
-        return self._arrays.has(_model_name(manifest), *self._array_names(manifest, revision))
+        return self._shared.has(_model_name(manifest), *self._array_names(manifest, revision))
 
     async def keep(self, loaded: Collection[Loaded]) -> None:
         """Let go of all shared folders but those of ``loaded``, and remove old ones that nobody uses."""
-        await asyncio.to_thread(self._arrays.keep, frozenset[str]().union(*(one.folders for one in loaded)))
+        await asyncio.to_thread(self._shared.keep, frozenset[str]().union(*(one.folders for one in loaded)))
 
     async def load(self, wanted: str, revision: str, before: Loaded | None) -> Loaded:
         """Build the wanted release completely, from what of it is there. ``before`` is what is loaded of it.
@@ -109,7 +123,7 @@ class Loader:
         """
         start = time.perf_counter()
         manifest = await self._manifest(wanted)
-        async with self._arrays.turn():
+        async with self._shared.turn():
             # A refresh that changed records in place leaves the model as it is.
             unchanged = before is not None and before.release.manifest == manifest
             model = before.model if before is not None and unchanged else await self._model(manifest)
@@ -133,7 +147,7 @@ class Loader:
         name = _model_name(manifest)
         for _ in range(2):
             try:
-                folder = await self._arrays.folder(name, cut)
+                folder = await self._shared.folder(name, cut)
                 if folder is None:
                     break
                 return await asyncio.to_thread(kept_model, folder, manifest, self._threads)
@@ -143,7 +157,7 @@ class Loader:
                 raise
             except Exception:
                 log.exception("the parts of model %s cannot be used and are made again", manifest.model.name)
-                self._arrays.discard(name)
+                self._shared.discard(name)
         return await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads) if found is None else found
 
     async def _on_items(
@@ -156,14 +170,14 @@ class Loader:
         async def read(new: NewArrays) -> None:
             await read_items(self._link, self._keys, manifest, artifact, self._telemetry, new)
 
-        table = await asyncio.to_thread(ItemTable.of, await self._arrays.made(items_name, read))
+        table = await asyncio.to_thread(ItemTable.of, await shared_arrays(self._shared, items_name, read))
         if not isinstance(parts, PartSessions):
             return table, model.on(table, {})
 
         async def compute(new: NewArrays) -> None:
             await asyncio.to_thread(parts.columns, table, new.allocate)
 
-        return table, model.on(table, await self._arrays.made(columns_name, compute))
+        return table, model.on(table, await shared_arrays(self._shared, columns_name, compute))
 
     def _array_names(self, manifest: ReleaseManifest, revision: str) -> tuple[str, str]:
         """Of the sets that hold the item table and the columns that the model's parts give for it."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,11 +16,11 @@ import uvloop
 
 from models.contract.artifact import ArtifactError
 from models.contract.keys import Keys
-from service.arrays import SharedArrays
 from service.errors import RedisUnavailable, ScoringError
 from service.features.catalogue import REFUSED_KINDS
 from service.features.connection import RedisLink
 from service.loading import Loader
+from service.process import configure_process
 from service.settings import Settings
 from service.telemetry import METRICS_FOLDER, Telemetry
 
@@ -65,23 +64,11 @@ def apart(settings: Settings, url: str, telemetry: Telemetry) -> Prepare:
     return prepare
 
 
-def loader_of(settings: Settings, link: RedisLink, keys: Keys, telemetry: Telemetry) -> Loader:
-    """The same for a service and for what it has prepared apart."""
-    return Loader(
-        link,
-        keys,
-        telemetry,
-        artifacts=settings.artifact_folder,
-        arrays=SharedArrays(settings.table_folder),
-        threads=settings.onnx_threads,
-    )
-
-
 async def _prepare(settings: Settings, release: str, revision: str) -> int:
     assert settings.redis_url is not None
     link = RedisLink(settings.redis_url, 2)
     telemetry = Telemetry()
-    loader = loader_of(settings, link, Keys(settings.key_prefix), telemetry)
+    loader = Loader.of(settings, link, Keys(settings.key_prefix), telemetry)
     try:
         await loader.prepare(release, revision)
     except (ArtifactError, ScoringError, RedisUnavailable) as error:
@@ -89,8 +76,7 @@ async def _prepare(settings: Settings, release: str, revision: str) -> int:
         return 1
     finally:
         await link.close()
-    refused = {kind: telemetry.refused_records.labels(kind)._value.get() for kind in REFUSED_KINDS}
-    print(json.dumps(refused))  # noqa: T201 - read by the service
+    print(json.dumps({kind: telemetry.refused(kind) for kind in REFUSED_KINDS}))  # noqa: T201 - read by the service
     return 0
 
 
@@ -98,7 +84,7 @@ def main() -> int:
     """A line of JSON: how many records were refused, by kind; or, with exit status 1, why the release is."""
     os.nice(_NICENESS)
     settings = Settings.from_environment(os.environ)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_process(settings)
     return uvloop.run(_prepare(settings, *sys.argv[1:3]))
 
 

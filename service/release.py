@@ -1,7 +1,7 @@
 """Has releases loaded beside the live one and swaps one reference. Old and new never mix in a request.
 
-Knows the release pointer in Redis, and when to refuse. A refused release leaves the live one
-in place; the reason is in the status until a release loads.
+Knows the release pointer in Redis, and when to refuse. A refused release leaves the live one in place; the reason is in
+the status until a release loads.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Releases:
         pins: Callable[[], Sequence[str]] = tuple,
         apart: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
-        """``apart`` prepares a release and revision outside of this process, while it serves a large table."""
+        """``apart`` prepares a release in another process, if this one serves and there is much to read."""
         self._link = link
         self._keys = keys
         self._telemetry = telemetry
@@ -104,7 +104,8 @@ class Releases:
     async def refresh(self) -> None:
         """Look at pointer and pins once, and load what they name if it is not there. Never raises on bad data."""
         # What the last look has replaced is used by no request any more. Unmapping it takes a moment, too.
-        await asyncio.to_thread(self._retired.clear)
+        if self._retired:
+            await asyncio.to_thread(self._retired.clear)
         try:
             wanted = await self._pointer()
             self._wanted = wanted

@@ -7,9 +7,7 @@ their metrics are added up. Knows uvicorn's supervisor and prometheus_client's f
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -20,13 +18,12 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from service.app import create_app
+from service.process import configure_process
 from service.settings import Settings
 from service.telemetry import METRICS_FOLDER
 
 APP = "service.workers:worker_app"
 """What each process builds, as uvicorn is told."""
-
-_SWITCH_SECONDS = 0.0005
 
 
 def run_workers(config: uvicorn.Config) -> int:
@@ -49,13 +46,6 @@ def worker_app() -> FastAPI:
     configure_process(settings)
     forget_the_dead(Path(os.environ[METRICS_FOLDER]))
     return create_app(settings)
-
-
-def configure_process(settings: Settings) -> None:
-    """Log everything to stderr, one line each; and let the event loop have the interpreter soon."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    # A request would otherwise wait 5 ms for a thread that loads a release, each time that it wants to go on.
-    sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 def forget_the_dead(folder: Path) -> None:

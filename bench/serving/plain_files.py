@@ -13,7 +13,6 @@ import onnxruntime
 from bench.serving.installed import Installed
 from bench.serving.plain_features import Layout, item_key, user_key
 from models.contract.encoding import ItemBatch, encode, encode_items
-from service.arrays import SharedArrays
 from service.features.connection import RedisLink
 from service.features.users import RedisUserFeatures
 from service.loading import Loader
@@ -22,6 +21,7 @@ from service.ranking.plan import ArmSettings
 from service.ranking.scored import prepared
 from service.ranking.types import RankRequest, Release
 from service.release import Releases
+from service.shared import SharedFolders
 from service.telemetry import Telemetry
 
 
@@ -30,8 +30,8 @@ async def lay_out(installed: Installed, counts: tuple[int, ...]) -> Path:
     store, folder = installed.store, installed.folder / "plain"
     folder.mkdir(exist_ok=True)
     link, telemetry = RedisLink(installed.url, 8), Telemetry()
-    arrays = SharedArrays(folder / "tables")
-    loader = Loader(link, store.keys, telemetry, artifacts=store.artifacts, arrays=arrays, threads=1)
+    shared = SharedFolders(folder / "tables")
+    loader = Loader(link, store.keys, telemetry, artifacts=store.artifacts, shared=shared, threads=1)
     releases = Releases(link, store.keys, telemetry, loader, poll_seconds=1.0)
     await releases.refresh()
     release = releases.current()

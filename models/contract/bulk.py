@@ -22,8 +22,9 @@ from models.contract.items import ITEM_NUMERIC, IntArray
 from models.contract.knowledge import FloatArray
 from models.contract.schema import FeatureSchema
 
+CRC = 4
 SEALED = 0x2144DF1C
-"""The crc32 of whatever ends with its own crc32 in little-endian order."""
+"""Bytes of a check sum, and the crc32 of whatever ends with its own crc32 in little-endian order."""
 
 KNOWLEDGE_HEAD = np.dtype(
     [("magic", "S2"), ("version", "u1"), ("dtype", "u1"), ("rows", "<u2"), ("dim", "<u2"), ("codes", "u1"),
@@ -33,7 +34,6 @@ KNOWLEDGE_HEAD = np.dtype(
 ITEM_HEAD = np.dtype(
     [("magic", "S2"), ("version", "u1"), ("reserved", "u1"), ("index", "<u4"), ("written_at", "<i8"), ("schema", "<u8")]
 )
-CRC = 4
 """Beginnings of the records as their modules lay them out; a fingerprint of eight bytes is one number here."""
 
 Bytes = npt.NDArray[np.uint8]
@@ -140,13 +140,11 @@ def number(fingerprint: str) -> np.uint64:
 def _is_of(matrix: Bytes, at: int, length: int, owners: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Whether ``length`` bytes from ``at`` on are the names of the owners."""
     text = "".join(owners)
-    names: Sequence[str] | list[bytes] = owners if text.isascii() else [one.encode() for one in owners]
+    names = owners if text.isascii() else [one.encode() for one in owners]
     # A longer name is cut and would match by its beginning; its length tells.
     same: npt.NDArray[np.bool_] = np.fromiter(map(len, names), np.int64, len(names)) == length
-    if same.all():
-        expected = text.encode()
-    else:
-        cut = (one.encode() if isinstance(one, str) else one for one in names)
-        expected = b"".join([one if right else bytes(length) for one, right in zip(cut, same.tolist(), strict=True)])
+    expected = text.encode()
+    if not same.all():
+        expected = b"".join([one.encode() if right else bytes(length) for one, right in zip(owners, same, strict=True)])
     same &= (matrix[:, at : at + length] == np.frombuffer(expected, np.uint8).reshape(len(names), length)).all(axis=1)
     return same

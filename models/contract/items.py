@@ -23,9 +23,8 @@ import numpy.typing as npt
 from models.contract.events import item_hash
 from models.contract.knowledge import FloatArray, RecordError
 from models.contract.lookup import IdIndex, PackedIds
+from models.contract.lookup import IntArray as IntArray
 from models.contract.schema import FeatureSchema
-
-IntArray = npt.NDArray[np.int64]
 
 Columns = dict[str, "np.ndarray[Any, Any]"]
 """Arrays with a row for each item, by name."""

@@ -67,13 +67,6 @@ class PackedIds(Sequence[str]):
             return [text[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
         return [blob[begin:end].decode() for begin, end in zip([0, *ends], ends, strict=False)]
 
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, PackedIds):
-            return np.array_equal(self.packed, other.packed) and np.array_equal(self.ends, other.ends)
-        return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
-
-    __hash__ = None  # type: ignore[assignment]
-
 
 @dataclass(frozen=True, slots=True)
 class IdIndex:

@@ -224,7 +224,7 @@ class FeatureSchema(BaseModel):
     def encode_item_fields(self, features: Mapping[str, object]) -> list[int]:
         return _encode_fields(self.item_fields, features)
 
-    def encode_items(self, items: Sequence[Mapping[str, object]]) -> npt.NDArray[np.int32]:
+    def encode_each_item(self, items: Sequence[Mapping[str, object]]) -> npt.NDArray[np.int32]:
         """``encode_item_fields`` of each item: int32 [n, item_slots]."""
         columns = [np.zeros((len(items), 0), np.int32)]
         for field in self.item_fields:

@@ -51,7 +51,7 @@ def write_items(
     of the records that are there, for a release whose training is not at hand."""
     if not len(item_ids) == len(numeric) == len(item_ids if index is None else index):
         raise ValueError(f"{len(item_ids)} items, but numeric features of {len(numeric)} or not a row of each")
-    categorical = schema.encode_items([catalogue.items.get(item, {}) for item in item_ids])
+    categorical = schema.encode_each_item([catalogue.items.get(item, {}) for item in item_ids])
     now = int(time.time())
     result = Written()
     with Bulk(store.redis) as bulk:

@@ -27,11 +27,11 @@ from service.ranking.deadline import Deadline
 from service.telemetry import Telemetry
 
 CHUNK = 2000
-REFUSED_KINDS = ("item_features", "item_knowledge")
-"""As refused records are counted."""
-
 CHUNK_SECONDS = 10.0
 """Items per read, and how long one read may take before the load is given up and tried again."""
+
+REFUSED_KINDS = ("item_features", "item_knowledge")
+"""As refused records are counted."""
 
 
 async def read_items(
@@ -50,15 +50,13 @@ async def read_items(
     """
     ids = await _directory(link, keys, manifest)
     decode = _Decoder(artifact, ids, blank_columns(artifact.feature_schema, len(ids), new.allocate))
-    decoding = asyncio.create_task(asyncio.sleep(0))
-    try:
-        for start in range(0, len(ids), CHUNK):
-            replies = await _records(link, keys, manifest, decode.spaces, ids[start : start + CHUNK])
-            await decoding  # of the chunk before: Redis reads one while the other is decoded
-            decoding = asyncio.create_task(asyncio.to_thread(decode.chunk, start, replies[0], replies[1:]))
-        await decoding
-    finally:
-        decoding.cancel()
+    read = partial(_records, link, keys, manifest, decode.spaces)
+    ahead = await read(ids[:CHUNK])
+    for start in range(0, len(ids), CHUNK):
+        features, *knowledge = ahead
+        decoding = asyncio.to_thread(decode.chunk, start, features, knowledge)
+        # Redis reads the next chunk while this one is decoded.
+        _, ahead = await asyncio.gather(decoding, read(ids[start + CHUNK : start + 2 * CHUNK]))
     for kind, count in zip(REFUSED_KINDS, (decode.refused_features, decode.refused_knowledge), strict=True):
         telemetry.refused_records.labels(kind).inc(count)
     if not decode.valid.any():
@@ -69,7 +67,9 @@ async def read_items(
 async def _records(
     link: RedisLink, keys: Keys, manifest: ReleaseManifest, spaces: Sequence[Space], ids: Sequence[str]
 ) -> list[list[bytes | None]]:
-    """Packed records of items: of their features, and of their knowledge space by space."""
+    """Packed records of items: of their features, and of their knowledge space by space. Nothing of no items."""
+    if not ids:
+        return []
     commands: list[Command] = [
         ("MGET", *of_each(partial(keys.item_features, release=manifest.id), ids)),
         *(("MGET", *of_each(partial(keys.item_knowledge, space=space.fingerprint), ids)) for space in spaces),

@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from models.contract.artifact import ArtifactManifest
 from service.scoring.partial import Parts
-from service.scoring.scorers import PartSessions, SideSession
+from service.scoring.scorers import PartSessions
 from service.scoring.session import session
 
 _MANIFEST, _ITEMS, _HISTORY, _REST, _WEIGHTS = "manifest.json", "items.onnx", "history.onnx", "rest.onnx", "weights"
@@ -27,10 +27,9 @@ _LARGE_BYTES = 65_536
 def keep_parts(folder: Path, artifact: ArtifactManifest, parts: Parts) -> None:
     """Write a model's parts and its manifest to a folder."""
     with _Weights(folder) as weights:
-        for name, graph in ((_ITEMS, parts.items.graph), (_REST, parts.rest)):
-            weights.take_out(name, graph)
-        if parts.history is not None:
-            weights.take_out(_HISTORY, parts.history.graph)
+        for name, graph in ((_ITEMS, parts.items), (_HISTORY, parts.history), (_REST, parts.rest)):
+            if graph is not None:
+                weights.take_out(name, graph)
     (folder / _MANIFEST).write_text(artifact.model_dump_json())
 
 
@@ -39,12 +38,7 @@ def kept_parts(folder: Path, threads: int) -> tuple[ArtifactManifest, PartSessio
     artifact = ArtifactManifest.model_validate_json((folder / _MANIFEST).read_text())
     items, rest = session(folder / _ITEMS, threads), session(folder / _REST, threads)
     history = session(folder / _HISTORY, threads) if (folder / _HISTORY).exists() else None
-    return artifact, PartSessions(
-        SideSession.on(items),
-        None if history is None else SideSession.on(history),
-        rest,
-        tuple(one.name for one in rest.get_inputs()),
-    )
+    return artifact, PartSessions.of(items, history, rest)
 
 
 class _Weights:

@@ -92,6 +92,12 @@ def _check(whole: onnxruntime.InferenceSession, artifact: ArtifactManifest) -> N
         raise ArtifactError(f"model gives {gives}, expected one float tensor [C] named {OUTPUT!r}")
 
 
+def opened(parts: Parts, threads: int) -> PartSessions:
+    """Sessions of a model's parts."""
+    history = None if parts.history is None else session(parts.history, threads)
+    return PartSessions.of(session(parts.items, threads), history, session(parts.rest, threads))
+
+
 def in_parts(
     content: bytes, whole: onnxruntime.InferenceSession, artifact: ArtifactManifest, threads: int
 ) -> tuple[Parts, PartSessions] | None:
@@ -103,7 +109,7 @@ def in_parts(
         return None
     try:
         parts = cut(content)
-        sessions = PartSessions.of(parts, lambda graph: session(graph, threads))
+        sessions = opened(parts, threads)
         table, samples = rehearsal(artifact)
         columns = sessions.columns(table, in_memory)
         compare(WholeScorer(whole, artifact, table), PartialScorer(sessions, artifact, table, columns), samples)

@@ -32,21 +32,13 @@ _AXES = ("lorank/axis0", "lorank/axis1", "lorank/axis2")
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """The graph of one kind of rows, from ``inputs`` to ``columns`` [rows, ..]."""
-
-    graph: bytes = field(repr=False)
-    inputs: tuple[str, ...]
-    columns: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Parts:
-    """A model in three graphs. ``rest`` takes columns by their names, rows of them as ``ITEM_ROWS`` and
-    ``HISTORY_ROWS``, and the inputs that tell of no item."""
+    """A model in three graphs. Those of ``items`` and, if anything of its items can be computed before, of ``history``
+    give columns [rows, ..]; ``rest`` takes these by their names, rows of them as ``ITEM_ROWS`` and ``HISTORY_ROWS``,
+    and the inputs that tell of no item."""
 
-    items: Side
-    history: Side | None
+    items: bytes = field(repr=False)
+    history: bytes | None = field(repr=False)
     rest: bytes = field(repr=False)
 
 
@@ -208,7 +200,7 @@ class _Cut:
             infos.append(helper.make_tensor_value_info(column, self._kind(values[0]), [f"{side.rows}/all", *cells]))
         return infos
 
-    def _side(self, side: _Rows) -> Side:
+    def _side(self, side: _Rows) -> bytes:
         """The graph of a side's columns: all that its values need."""
         needed, stack = set[str](), list(side.values)
         while stack:
@@ -229,8 +221,7 @@ class _Cut:
                 helper.make_node("Concat", flat, [column], axis=1) if len(flat) > 1 else _same(flat[0], column)
             )
         inputs = [one for one in self._graph.input if one.name in needed]
-        graph = self._packed(nodes, inputs, self._column_infos(side))
-        return Side(graph, tuple(one.name for one in inputs), tuple(self._columns(side)))
+        return self._packed(nodes, inputs, self._column_infos(side))
 
     def _rest(self, nodes: list[NodeProto], given: set[str]) -> bytes:
         """The third graph, of ``nodes`` and what brings them the values on the cut."""

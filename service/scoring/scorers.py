@@ -30,7 +30,7 @@ from models.contract.items import Allocate, Columns, IntArray, ItemTable
 from models.contract.knowledge import FloatArray
 from service.errors import ScoringError
 from service.ranking.types import Sample
-from service.scoring.partial import HISTORY_ROWS, ITEM_ROWS, Parts
+from service.scoring.partial import HISTORY_ROWS, ITEM_ROWS
 
 OUTPUT = "score"
 
@@ -125,11 +125,14 @@ class PartSessions:
     takes: tuple[str, ...]
 
     @classmethod
-    def of(cls, parts: Parts, session: Callable[[bytes], onnxruntime.InferenceSession]) -> PartSessions:
-        history = None if parts.history is None else SideSession.on(session(parts.history.graph))
-        rest = session(parts.rest)
+    def of(
+        cls,
+        items: onnxruntime.InferenceSession,
+        history: onnxruntime.InferenceSession | None,
+        rest: onnxruntime.InferenceSession,
+    ) -> PartSessions:
         takes = tuple(one.name for one in rest.get_inputs())
-        return cls(SideSession.on(session(parts.items.graph)), history, rest, takes)
+        return cls(SideSession.on(items), None if history is None else SideSession.on(history), rest, takes)
 
     def columns(self, table: ItemTable, allocate: Allocate) -> Columns:
         """Columns of all rows of a table, by the names that ``rest`` takes them by. Blocks for as long as it takes to

@@ -247,6 +247,6 @@ VALUES = st.one_of(
 def test_many_items_are_encoded_as_one_by_one(items: list[dict[str, object]]) -> None:
     genres = FieldSpec(name="genres", vocab=("Comedy", "1", "True", "another"), slots=2)
     schema = SCHEMA.model_copy(update={"item_fields": (genres, FieldSpec(name="year", edges=(0, 1990)))})
-    encoded = schema.encode_items(items)
+    encoded = schema.encode_each_item(items)
     assert encoded.shape == (len(items), 3)
     assert encoded.tolist() == [schema.encode_item_fields(one) for one in items]

@@ -11,10 +11,10 @@ import pytest
 from models.contract.items import in_memory
 from service.scoring import kept
 from service.scoring.kept import keep_parts, kept_parts
+from service.scoring.onnx import opened
 from service.scoring.partial import cut
 from service.scoring.rehearsal import rehearsal
-from service.scoring.scorers import PartialScorer, PartSessions
-from service.scoring.session import session
+from service.scoring.scorers import PartialScorer
 from tests.models.test_export import export_of
 from tests.models.tiny import ALL, KINDS, Kind
 
@@ -26,12 +26,12 @@ def test_kept_parts_score_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     _, manifest, content = export_of(kind, ALL)
     parts = cut(content)
     keep_parts(tmp_path, manifest, parts)
-    artifact, opened = kept_parts(tmp_path, 1)
+    artifact, again = kept_parts(tmp_path, 1)
     assert artifact == manifest
     table, samples = rehearsal(manifest)
-    whole = PartSessions.of(parts, lambda graph: session(graph, 1))
-    one = PartialScorer(whole, manifest, table, whole.columns(table, in_memory))
-    other = PartialScorer(opened, manifest, table, opened.columns(table, in_memory))
+    first = opened(parts, 1)
+    one = PartialScorer(first, manifest, table, first.columns(table, in_memory))
+    other = PartialScorer(again, manifest, table, again.columns(table, in_memory))
     for sample in samples:
         np.testing.assert_array_equal(one.run(sample), other.run(sample))
 
@@ -50,6 +50,6 @@ def test_weights_lie_outside_once_and_are_mapped(tmp_path: Path, monkeypatch: py
     offsets = [int(next(cell.value for cell in one.external_data if cell.key == "offset")) for one in outside.values()]
     assert len(set(offsets)) == len(outside)
     assert all(at % 4096 == 0 for at in offsets)
-    opened = kept_parts(tmp_path, 1)
+    mapped = kept_parts(tmp_path, 1)
     assert str(tmp_path / "weights") in Path("/proc/self/maps").read_text()
-    del opened
+    del mapped

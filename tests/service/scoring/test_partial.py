@@ -12,10 +12,10 @@ from onnx import TensorProto, helper
 from models.contract.encoding import Tensors
 from models.contract.items import Columns, in_memory
 from service.scoring import onnx as scoring
-from service.scoring.onnx import in_parts
+from service.scoring.onnx import in_parts, opened
 from service.scoring.partial import HISTORY_ROWS, ITEM_ROWS, UncutError, cut
 from service.scoring.rehearsal import rehearsal
-from service.scoring.scorers import PartialScorer, PartSessions, SideSession, WholeScorer
+from service.scoring.scorers import PartialScorer, SideSession, WholeScorer
 from service.scoring.session import session
 from tests.models.test_export import export_of
 from tests.models.tiny import ALL, KINDS, Kind
@@ -52,15 +52,16 @@ def test_what_the_items_need_is_not_in_the_graph_that_requests_run() -> None:
     assert len(rest) < 0.8 * len(whole)
     taken = [one.name for one in onnx.load_model_from_string(parts.rest).graph.input]
     assert not {"item_index", "item_vectors", "history_index", "history_vectors"}.intersection(taken)
-    assert {ITEM_ROWS, HISTORY_ROWS, "history_value", *parts.items.columns}.issubset(taken)
+    columns = [one.name for one in onnx.load_model_from_string(parts.items).graph.output]
+    assert {ITEM_ROWS, HISTORY_ROWS, "history_value", *columns}.issubset(taken)
     assert parts.history is not None
-    assert set(parts.history.inputs) <= set(manifest.inputs)
+    assert {one.name for one in onnx.load_model_from_string(parts.history).graph.input} <= set(manifest.inputs)
 
 
 def test_requests_take_columns_of_the_table_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Described candidates and slates without knowledge differ from the table, and are computed; all others are not."""
     _, manifest, content = export_of(("lifelong", "target"), ALL)
-    parts = PartSessions.of(cut(content), lambda graph: session(graph, 1))
+    parts = opened(cut(content), 1)
     table, samples = rehearsal(manifest)
     scorer = PartialScorer(parts, manifest, table, parts.columns(table, in_memory))
     computed: list[int] = []
@@ -83,7 +84,7 @@ def test_requests_take_columns_of_the_table_and_nothing_else(monkeypatch: pytest
 
 def test_a_table_of_more_than_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     _, manifest, content = export_of(("din", "target"), ALL)
-    parts = PartSessions.of(cut(content), lambda graph: session(graph, 1))
+    parts = opened(cut(content), 1)
     table, samples = rehearsal(manifest)
     expected = [PartialScorer(parts, manifest, table, parts.columns(table, in_memory)).run(one) for one in samples]
     monkeypatch.setattr("service.scoring.scorers.CHUNK", 10)

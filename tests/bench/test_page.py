@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.serving import page
-from bench.serving.goals import judged, told
+from bench.serving.goals import auc_of, judged, told
 from bench.serving.results import Result, held, keep
 from bench.serving.tails import queue_ratio
 
@@ -49,6 +49,13 @@ def test_goals_are_judged_from_what_was_measured(found: dict[str, Result]) -> No
     assert [one.met for one in lines.values() if one.number == "5"] == [True, True]
     assert [one.met for one in lines.values() if one.number == "2"] == [None]
     assert "not met" in told(found)
+
+
+def test_speed_counts_only_with_the_better_auc() -> None:
+    page = (ROOT / "docs" / "quality.md").read_text()
+    assert 0.5 < auc_of("DIN (FuxiCTR)", page) < auc_of("Lorank", page) < 1.0
+    with pytest.raises(ValueError, match="no row of SIM"):
+        auc_of("SIM", page)
 
 
 def test_the_page_keeps_its_prose(found: dict[str, Result], tmp_path: Path) -> None:

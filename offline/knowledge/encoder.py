@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from models.contract.knowledge import FloatArray
 from offline.data.files import read_arrays, write_arrays
+from offline.llm.threads import one_core_each
 
 _BATCH = 64
 _PASS = 128 * _BATCH
@@ -50,22 +51,30 @@ class TextEncoder:
 
         tokenizer, model = self._load()
         order = np.argsort([len(text) for text in texts], kind="stable")  # similar lengths pad little
-        width = int(model.config.hidden_size)
-        vectors = np.empty((len(texts), width), np.float32)
-        with torch.inference_mode(), tqdm(total=len(texts), desc="  encode", unit="text", mininterval=1.0) as progress:
-            for at in range(0, len(order), _BATCH):
-                rows = order[at : at + _BATCH]
-                batch = tokenizer(
-                    [texts[row] for row in rows],
-                    return_tensors="pt",
-                    padding=True,
-                    truncation=True,
-                    max_length=self._max_tokens,
-                )
-                states = model(**batch).last_hidden_state.float()
-                mask = batch["attention_mask"].unsqueeze(-1).float()
-                pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1.0)
-                vectors[rows] = torch.nn.functional.normalize(pooled, dim=1).numpy()
+        batches = [order[at : at + _BATCH] for at in range(0, len(order), _BATCH)]
+        # all before the threads begin: a tokenizer serves one at a time
+        tokens = [
+            tokenizer(
+                [texts[row] for row in rows],
+                return_tensors="pt",
+                padding=True,
+                truncation=True,
+                max_length=self._max_tokens,
+            )
+            for rows in batches
+        ]
+
+        def encoded(batch: Any) -> FloatArray:
+            states = model(**batch).last_hidden_state.float()
+            mask = batch["attention_mask"].unsqueeze(-1).float()
+            pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+            unit: FloatArray = torch.nn.functional.normalize(pooled, dim=1).numpy()
+            return unit
+
+        vectors = np.empty((len(texts), int(model.config.hidden_size)), np.float32)
+        with tqdm(total=len(texts), desc="  encode", unit="text", mininterval=1.0) as progress:
+            for rows, unit in zip(batches, one_core_each(encoded, tokens), strict=True):
+                vectors[rows] = unit
                 progress.update(len(rows))
         return vectors
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from models.contract.knowledge import FloatArray
 from offline.llm.quiet import quiet_transformers
-from offline.llm.threads import wait_without_spinning
+from offline.llm.threads import one_core_each, wait_without_spinning
 from offline.llm.weights import Weights
 
 DEPTHS = (0.25, 0.5, 0.75, 1.0)
@@ -57,17 +57,18 @@ class LanguageModelStates:
 
     def read(self, texts: Sequence[str], depths: Sequence[float]) -> dict[float, FloatArray]:
         """Per depth float32 [n, D], in the order of ``texts``; one forward pass for all depths."""
-        import torch
-
         tokenizer, model = self._load(max(depths))
         tokens = tokenised(tokenizer, texts, self._max_tokens)
         states = {depth: np.zeros((len(texts), int(model.config.hidden_size)), np.float32) for depth in depths}
+        batches = list(_batches([len(one) for one in tokens], self._padded_tokens))
+
+        def read(rows: list[int]) -> list[FloatArray]:
+            return [made.cpu().numpy() for made in mean_states(model, [tokens[row] for row in rows], depths)]
+
         started = time.monotonic()
-        with torch.inference_mode():
-            for rows in _batches([len(one) for one in tokens], self._padded_tokens):
-                made = mean_states(model, [tokens[row] for row in rows], depths)
-                for depth, vectors in zip(depths, made, strict=True):
-                    states[depth][rows] = vectors.cpu().numpy()
+        for rows, made in zip(batches, one_core_each(read, batches), strict=True):
+            for depth, vectors in zip(depths, made, strict=True):
+                states[depth][rows] = vectors
         self.texts_per_second = len(texts) / max(time.monotonic() - started, 1e-9)
         return states
 

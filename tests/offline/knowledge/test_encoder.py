@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from models.contract.knowledge import FloatArray
 from offline.data.files import read_arrays, write_arrays
@@ -48,6 +49,21 @@ def test_similar_sentences_are_closer_than_different_ones(vectors: FloatArray) -
 def test_order_and_company_hardly_matter(encoder: TextEncoder, vectors: FloatArray) -> None:
     shuffled = encoder.encode([SENTENCES[2], "short", SENTENCES[0], "a much longer sentence " * 10])
     np.testing.assert_allclose(shuffled[[0, 2]] @ vectors[[2, 0]].T, vectors[[2, 0]] @ vectors[[2, 0]].T, atol=0.02)
+
+
+def test_the_number_of_cores_changes_no_bit(encoder: TextEncoder) -> None:
+    texts = [" ".join(["a film about a heist"] * (1 + at % 7)) for at in range(150)]
+    cores = torch.get_num_threads()
+    made = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            made.append(encoder.encode(texts))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(cores)
+    for other in made[1:]:
+        np.testing.assert_array_equal(made[0], other)
 
 
 def test_overlong_and_empty_texts_are_encoded_too(encoder: TextEncoder) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
+from offline.publish import indexes
 from offline.publish.connection import Store
 from offline.publish.producer import rollback_producer
 from offline.publish.stage import Published, publish_producer
@@ -32,7 +35,8 @@ def publish_one(
 def roll_back_one(run: Run, store: Store, name: str) -> None:
     """Take back a producer's last publication within the live release; it stays held until `publish --return`."""
     with run.stage(f"rollback: {name}") as watch, Journal(run.job.config.workdir / JOURNAL_FILE) as journal:
-        result = rollback_producer(store, journal, name)
+        reindex = partial(indexes.refreshed, store, run.job.config.retrieval, users=())
+        result = rollback_producer(store, journal, name, reindex)
         run.release = result.release
         run.records["restored"] = {"written": result.restored, "unchanged": result.left, "bytes": result.size}
         watch.done(

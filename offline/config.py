@@ -185,6 +185,28 @@ class PublishConfig(BaseModel):
     history_max_events: Annotated[int, Field(ge=1)] = 10_000
 
 
+class RetrievalConfig(BaseModel):
+    """Indexes of item vectors, with which the service finds candidates itself (docs/retrieval.md).
+
+    ``matching``    producer whose vectors of users and items are compared; by default AutoGraph's, if the schema has both
+    ``neighbours``  producer whose item vectors say what is alike; by default the texts', or else the matching one's
+    ``least_recall``  of the ``top`` nearest items against an exact search, on ``queries`` sampled ones; an index that
+                      cannot reach it is not published
+    ``flat_up_to``  items up to which every search looks at all of them
+    """
+
+    model_config = FrozenConfig
+
+    enabled: bool = True
+    matching: str | None = None
+    neighbours: str | None = None
+    kind: Literal["flat", "ivf", "hnsw"] | None = None  # None: by the number of items
+    flat_up_to: Annotated[int, Field(ge=0)] = 20_000
+    top: Annotated[int, Field(ge=1, le=2000)] = 200
+    least_recall: Annotated[float, Field(gt=0, le=1)] = 0.99
+    queries: Annotated[int, Field(ge=1)] = 500
+
+
 class JobConfig(BaseModel):
     """Everything one data set's jobs need. ``workdir`` holds all their state; docs/operations.md says what of
     it cannot be made again."""
@@ -201,7 +223,19 @@ class JobConfig(BaseModel):
     knowledge: KnowledgeConfig = KnowledgeConfig()
     training: TrainingConfig = TrainingConfig()
     publish: PublishConfig = PublishConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()
+
+    @model_validator(mode="after")
+    def _retrieval_reads_what_there_is(self) -> JobConfig:
+        keys = {spec.key for spec in self.feature_schema.knowledge if spec.rows == 1}
+        wanted = [("matching", self.retrieval.matching, ("user", "item"))]
+        wanted += [("neighbours", self.retrieval.neighbours, ("item",))]
+        for role, name, sides in wanted:
+            missing = [f"{side}/{name}" for side in sides if f"{side}/{name}" not in keys]
+            if name is not None and missing:
+                raise ValueError(f"retrieval.{role}: the feature schema has no vector {', '.join(missing)}")
+        return self
 
     @model_validator(mode="after")
     def _shipped_responses_exist(self) -> JobConfig:

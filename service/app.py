@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
 
 from models.contract.experiments import ExperimentsError
 from models.contract.keys import Keys
+from models.contract.reranker import RerankerError
 from models.embedded import embedded_redis
 from service.api import routes
 from service.api.bodies import Limits
@@ -29,8 +29,11 @@ from service.prepare import apart
 from service.ranking.ranker import Ranker
 from service.release import Releases
 from service.reranking.none import NoReranker
-from service.scoring.scorers import PartialScorer
+from service.reranking.server import ModelServer
+from service.reranking.vllm import Gates, Tuned, VllmReranker, read_reranker
+from service.reranking.watch import CanaryWatch
 from service.settings import Settings, SettingsError
+from service.status import status_document
 from service.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -45,14 +48,16 @@ def create_app(settings: Settings) -> FastAPI:
         raise SettingsError(
             "LORANK_REDIS_URL is not understood; it looks like redis://[user:password@]host[:port][/number]"
         )  # and is not repeated here, because it may hold a password
-    experiments = WatchedExperiments(settings.experiments, _can_take_effect, settings.release_poll_seconds)
+    tuned = _tuned(settings)
+    can_take_effect = partial(_can_take_effect, reranks=tuned is not None)
+    experiments = WatchedExperiments(settings.experiments, can_take_effect, settings.release_poll_seconds)
 
     limits = Limits(settings.max_candidates, settings.default_deadline_ms, settings.max_deadline_ms)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            app.state.service = await _assemble(settings, limits, experiments, stack)
+            app.state.service = await _assemble(settings, limits, experiments, tuned, stack)
             yield
 
     app = DirectApp(
@@ -62,14 +67,28 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _can_take_effect(experiments: FileExperiments) -> None:
+def _tuned(settings: Settings) -> Tuned | None:
+    """The reranker of the settings. SettingsError if it cannot be used."""
+    if settings.reranker is None:
+        return None
+    try:
+        return read_reranker(settings.reranker)
+    except (RerankerError, OSError) as error:
+        raise SettingsError(f"LORANK_RERANKER: {settings.reranker} cannot be used: {error}") from error
+
+
+def _can_take_effect(experiments: FileExperiments, reranks: bool) -> None:
     """ExperimentsError if an arm asks for what this installation has not."""
-    if experiments.asks_for_reranking:
+    if experiments.asks_for_reranking and not reranks:
         raise ExperimentsError("an arm sets rerank_top_n, but no reranker is configured")
 
 
 async def _assemble(
-    settings: Settings, limits: Limits, experiments: WatchedExperiments, stack: contextlib.AsyncExitStack
+    settings: Settings,
+    limits: Limits,
+    experiments: WatchedExperiments,
+    tuned: Tuned | None,
+    stack: contextlib.AsyncExitStack,
 ) -> routes.Service:
     """Start everything; ``stack`` stops it in reverse, exposures before the connection, the connection before Redis."""
     url = settings.redis_url
@@ -96,11 +115,12 @@ async def _assemble(
     exposures = await stack.enter_async_context(
         ExposureLog(redis, keys, telemetry, capacity=settings.exposure_queue, stream_max=settings.exposure_stream_max)
     )
+    reranker = NoReranker() if tuned is None else _reranker(settings, tuned, telemetry, stack)
     ranker = Ranker(
         live=releases,
         experiments=experiments,
         users=RedisUserFeatures(redis, keys, telemetry),
-        reranker=NoReranker(),
+        reranker=reranker,
         exposures=exposures,
         telemetry=telemetry,
     )
@@ -122,85 +142,30 @@ async def _assemble(
         telemetry=telemetry,
         limits=limits,
         max_body_bytes=settings.max_body_bytes,
-        status=lambda: status_document(settings, releases, experiments, exposures),
+        status=lambda: status_document(settings, releases, experiments, exposures, reranker),
     )
+
+
+def _reranker(
+    settings: Settings, tuned: Tuned, telemetry: Telemetry, stack: contextlib.AsyncExitStack
+) -> VllmReranker:
+    """The reranker with its watch. The service starts without waiting for the model server."""
+    manifest, items = tuned
+    server = ModelServer(
+        settings.reranker_url or "", settings.reranker_model or manifest.name, settings.reranker_api_key
+    )
+    stack.push_async_callback(server.close)
+    watch = CanaryWatch(server, manifest, settings.rerank_check_seconds)
+    gates = Gates(
+        slots=max(1, settings.rerank_slots // settings.workers),
+        least_seconds=settings.rerank_least_ms / 1000.0,
+        margin=settings.rerank_margin,
+    )
+    stack.push_async_callback(_stop, asyncio.create_task(watch.watch(), name="reranker"))
+    return VllmReranker(server, manifest, items, watch, gates, telemetry)
 
 
 async def _stop(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-def status_document(
-    settings: Settings, releases: Releases, experiments: WatchedExperiments, exposures: ExposureLog
-) -> dict[str, Any]:
-    """What ``/v1/status`` answers: what is served, what was refused, and why a stage is off."""
-    release = releases.current()
-    refusal = releases.refusal
-    return {
-        "release": None
-        if release is None
-        else {
-            "id": release.id,
-            "revision": release.revision,
-            "model": release.manifest.model.model_dump(),
-            "created_at": release.manifest.created_at,
-            "items": len(release.table) - 1,
-            "spaces": {space.key: space.fingerprint for space in release.spaces},
-            "loaded_at": release.loaded_at,
-            "swap_ms": release.swap_ms,
-            "in_parts": isinstance(release.scorer, PartialScorer),
-        },
-        "refused": None
-        if refusal is None
-        else {
-            "release": refusal.release,
-            "reason": refusal.reason,
-            "at": refusal.at,
-            "attempts": refusal.attempts,
-        },
-        "pinned": {
-            name: {
-                "loaded": releases.pinned(name) is not None,
-                "refused": releases.refusals[name].reason if name in releases.refusals else None,
-            }
-            for name in experiments.releases
-        },
-        "experiments": experiments.status(None if release is None else release.schema),
-        "redis": {"reachable": releases.redis_error is None, "error": releases.redis_error},
-        "stages": _stages(releases, exposures),
-        "exposures": {"queued": exposures.depth, "dropped": exposures.dropped},
-        "settings": settings.model_dump(
-            mode="json",
-            include={
-                "key_prefix", "max_candidates", "max_body_bytes", "default_deadline_ms", "max_deadline_ms",
-                "release_poll_seconds", "workers", "onnx_threads", "history_max_events", "exposure_queue",
-            },
-        )
-        | {"redis": "embedded" if settings.redis_url is None else "external"},
-        "process": os.getpid(),
-        "time": time.time(),
-    }  # fmt: skip
-
-
-def _stages(releases: Releases, exposures: ExposureLog) -> dict[str, dict[str, str]]:
-    """Each stage as on, off or degraded, with the reason."""
-    release = releases.current()
-    redis_error = releases.redis_error
-    loaded = _stage("off", "no release is loaded") if release is None else _stage("on", "")
-    reads = loaded if redis_error is None else _stage("degraded", redis_error)
-    knowledge = reads
-    if release is not None and not release.spaces:
-        knowledge = _stage("off", "the model of this release uses no knowledge")
-    return {
-        "features": reads,
-        "knowledge": knowledge,
-        "scoring": loaded,
-        "reranking": _stage("off", "no reranker is configured"),
-        "exposures": _stage("degraded", exposures.failing) if exposures.failing else _stage("on", ""),
-    }
-
-
-def _stage(state: str, reason: str) -> dict[str, str]:
-    return {"state": state, "reason": reason}

@@ -95,4 +95,8 @@ class ScoringError(StageError):
 
 
 class RerankError(StageError):
-    """The reranker failed, was late, is not configured, or gave something that is not a permutation."""
+    """The reranker gave no verdict. ``word`` is the word of ``degraded`` that says why."""
+
+    def __init__(self, message: str, word: str = "rerank_failed") -> None:
+        super().__init__(message)
+        self.word = word

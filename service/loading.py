@@ -26,6 +26,7 @@ from service.features.catalogue import read_items
 from service.features.connection import RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.ranking.types import Release, Sample
+from service.retrieval.retriever import ItemRetriever
 from service.scoring.onnx import OnnxModel, keep_model, kept_model, load_model
 from service.scoring.partial import UncutError
 from service.scoring.scorers import INLINE_SECONDS, OnnxScorer, PartSessions
@@ -131,7 +132,9 @@ class Loader:
             folders = frozenset([_model_name(manifest), *self._array_names(manifest, revision)])
         await asyncio.to_thread(_warm, scorer, model, table)
         artifact = model.artifact
-        release = Release(manifest, artifact.feature_schema, artifact.spaces, table, scorer, revision, 0.0, 0.0)
+        schema, spaces = artifact.feature_schema, artifact.spaces
+        retriever = await asyncio.to_thread(ItemRetriever.open, self._artifacts, manifest, schema, spaces, table)
+        release = Release(manifest, schema, spaces, table, scorer, retriever, revision, 0.0, 0.0)
         milliseconds = round((time.perf_counter() - start) * 1000.0, 3)
         return Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model, folders)
 

@@ -30,6 +30,12 @@ class Settings(BaseModel):
     ``max_body_bytes``   4 MiB hold 2,000 candidates with ids of 256 bytes, escaped as JSON, and 1 kB of features each
     ``workers``          processes that answer requests, each on a core; they share the port and the item table
     ``exposure_queue``   exposures that wait in a worker's memory for Redis; beyond it they are dropped and counted
+    ``reranker``         folder that `tune-reranker` wrote; with ``reranker_url``, the model server that serves it
+    ``reranker_model``   name under which it is served; None means the one in the folder
+    ``rerank_slots``     requests at the model server at once, of all workers; further ones keep the CTR model's order
+    ``rerank_least_ms``  time that must be left for asking to make sense
+    ``rerank_margin``    log-odds from first to last of a head beyond which its order is clear anyway; None: never
+    ``rerank_check_seconds``  between two looks at whether the reranker answers its canaries
     ``experiments``      TOML file of layers and arms; None serves everybody the full model
     """
 
@@ -54,6 +60,14 @@ class Settings(BaseModel):
     exposure_queue: Positive = 10_000
     exposure_stream_max: Positive = 100_000
     interaction_stream_max: Positive = 1_000_000
+    reranker: Path | None = None
+    reranker_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    reranker_model: str | None = None
+    reranker_api_key: Annotated[str, Field(repr=False)] | None = None
+    rerank_slots: Positive = 4
+    rerank_least_ms: Annotated[float, Field(ge=0)] = 20.0
+    rerank_margin: Annotated[float, Field(gt=0)] | None = None
+    rerank_check_seconds: Annotated[float, Field(gt=0)] = 60.0
     experiments: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -89,6 +103,8 @@ class Settings(BaseModel):
         except ValidationError as error:
             lines = [f"{PREFIX}{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors()]
             raise SettingsError("; ".join(lines)) from error
+        if (settings.reranker is None) != (settings.reranker_url is None):
+            raise SettingsError(f"{PREFIX}RERANKER and {PREFIX}RERANKER_URL go together")
         if settings.default_deadline_ms > settings.max_deadline_ms:
             raise SettingsError(f"{PREFIX}DEFAULT_DEADLINE_MS exceeds {PREFIX}MAX_DEADLINE_MS")
         return settings

@@ -17,7 +17,7 @@ _STAGE_BUCKETS = (
     0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
 )  # fmt: skip
 
-STAGES = ("features", "score", "rerank", "total")
+STAGES = ("features", "retrieve", "score", "rerank", "total")
 KNOWLEDGE_STATES = ("fresh", "stale", "missing")
 
 
@@ -37,6 +37,8 @@ class Telemetry:
         self.degraded = self._counter("degraded", "Ladder steps taken by ranked requests", "word")
         self.unknown_users = self._counter("unknown_users", "Ranked requests of users nothing is stored about")
         self.missing_units = self._counter("missing_units", "Requests whose unit is a literal like null; not split")
+        self.retrieved = self._counter("retrieved_candidates", "Candidates that were found for a request", "source")
+        self.rerank_gated = self._counter("rerank_gated", "Heads that the reranker was not asked about", "reason")
         self.unknown_candidates = self._counter("unknown_candidates", "Candidates that the item table does not hold")
         self.duplicate_candidates = self._counter("duplicate_candidates", "Candidates dropped because they repeat")
         self.knowledge = self._counter("knowledge_records", "Knowledge records consulted", "state")

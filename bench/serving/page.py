@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.serving import (
+    before,
     deployed,
     facts,
     figures,
@@ -30,6 +31,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "deployed": deployed.section,
     "tails": tails.section,
     "profile": profiled.section,
+    "before": before.section,
     "scaling": scaling.section,
     "workers": workers.section,
     "start": start.section,

@@ -21,21 +21,26 @@ SAMPLES_PER_SECOND = 400
 def measure(laboratory: Laboratory) -> dict[str, Any]:
     """By number of candidates: each step's share of the samples, and processor milliseconds per request, measured
     without the sampling. CannotMeasureError without py-spy, which comes with the peers' environment."""
-    pythons = [one for one in (laboratory.peers, Path(sys.executable)) if one is not None]
-    spy = next((one.with_name("py-spy") for one in pythons if one.with_name("py-spy").exists()), None)
-    if spy is None:
-        raise CannotMeasureError("there is no py-spy: give --peers the Python of an environment that has it")
-    world, found = laboratory.world(World()), {}
+    spy, world, found = spy_of(laboratory), laboratory.world(World()), {}
     with ours(world) as server:
         for count in COUNTS:
             bodies = world.bodies("top50", count)
             one = closed(server, bodies, laboratory.effort.seconds)
-            sampled = _sampled(spy, world, server, bodies, laboratory.effort.steady_seconds)
-            found[str(count)] = {"cpu_ms": one["cpu_ms"], "shares": shares(sampled)}
+            stacks = sampled(spy, world, server, bodies, laboratory.effort.steady_seconds)
+            found[str(count)] = {"cpu_ms": one["cpu_ms"], "shares": shares(stacks)}
     return found
 
 
-def _sampled(spy: Path, world: Installed, server: Server, bodies: Path, seconds: float) -> list[str]:
+def spy_of(laboratory: Laboratory) -> Path:
+    """CannotMeasureError if there is no py-spy."""
+    pythons = [one for one in (laboratory.peers, Path(sys.executable)) if one is not None]
+    spy = next((one.with_name("py-spy") for one in pythons if one.with_name("py-spy").exists()), None)
+    if spy is None:
+        raise CannotMeasureError("there is no py-spy: give --peers the Python of an environment that has it")
+    return spy
+
+
+def sampled(spy: Path, world: Installed, server: Server, bodies: Path, seconds: float) -> list[str]:
     """Stacks of all threads that were at work. A sample does not stop the service, so that a few are torn."""
     raw = world.folder / "samples.txt"
     load = subprocess.Popen(

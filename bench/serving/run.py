@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.serving import deployed, memory, page, profiled, results, scaling, sides, start, swaps, tails, workers
+from bench.serving import before, deployed, memory, page, profiled, results, scaling, sides, start, swaps, tails, workers
 from bench.serving.effort import FULL, QUICK
 from bench.serving.facts import facts
 from bench.serving.goals import told
@@ -34,6 +34,7 @@ PARTS: dict[str, Callable[[Laboratory], dict[str, Any]]] = {
     "deployed": deployed.measure,
     "tails": tails.measure,
     "profile": profiled.measure,
+    "before": before.measure,
     "scaling": scaling.measure,
     "workers": workers.measure,
     "start": start.measure,

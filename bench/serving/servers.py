@@ -43,9 +43,12 @@ class Server:
 
 @contextmanager
 def ours(
-    world: Installed, settings: Mapping[str, str] | None = None, cores: Sequence[int] = (SERVER_CORE,)
+    world: Installed,
+    settings: Mapping[str, str] | None = None,
+    cores: Sequence[int] = (SERVER_CORE,),
+    code: Path | None = None,
 ) -> Iterator[Server]:
-    """The service. ``settings`` are values of ``LORANK_*`` variables by name."""
+    """The service, or that of other ``code``. ``settings`` are values of ``LORANK_*`` variables by name."""
     port = free_port()
     chosen = {
         "redis_url": world.url, "artifacts": str(world.store.artifacts), "port": str(port),
@@ -53,7 +56,7 @@ def ours(
         **(settings or {}),
     }  # fmt: skip
     environment = {f"LORANK_{name.upper()}": value for name, value in chosen.items()}
-    with started([sys.executable, "-m", "service"], environment, port, "/readyz", "/v1/rank", cores) as server:
+    with started([sys.executable, "-m", "service"], environment, port, "/readyz", "/v1/rank", cores, code) as server:
         yield server
 
 
@@ -120,10 +123,12 @@ def started(
     ready: str,
     route: str,
     cores: Sequence[int] = (SERVER_CORE,),
+    folder: Path | None = None,
 ) -> Iterator[Server]:
     """A server process, once it answers at the path ``ready``. RuntimeError if it ends before, or takes too long."""
     start = time.perf_counter()
-    process = subprocess.Popen(pinned(cores, *command), env={**os.environ, **environment}, start_new_session=True)
+    where = {**os.environ, **environment} | ({} if folder is None else {"PYTHONPATH": str(folder)})
+    process = subprocess.Popen(pinned(cores, *command), env=where, cwd=folder, start_new_session=True)
     try:
         while get(port, ready) is None:
             if process.poll() is not None:

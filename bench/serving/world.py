@@ -12,7 +12,7 @@ import torch
 
 from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema, KnowledgeSpec
-from offline.config import JobConfig, load_config
+from offline.config import JobConfig, RetrievalConfig, load_config
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
@@ -63,6 +63,7 @@ def job_of(world: World, folder: Path) -> JobConfig:
             "name": "bench",
             "workdir": folder,
             "feature_schema": _schema(world, config.feature_schema),
+            "retrieval": RetrievalConfig(enabled=False),  # bench/retrieval.py measures indexes
             "training": config.training.model_copy(update={"served": world.architecture}),
         }
     )

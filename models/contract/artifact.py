@@ -69,11 +69,38 @@ class ArtifactManifest(BaseModel):
             raise ArtifactError(f"model manifest is not understood: {error}") from error
 
 
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}$")]
+
+Role = Literal["matching", "neighbours"]
+"""What an index of items is searched for. ``matching``: items whose vectors have the largest inner products with a
+user's vector of the same name. ``neighbours``: items like those that a user liked."""
+
+
+class ItemIndex(BaseModel):
+    """An index of item vectors, a FAISS file inside the artifact store.
+
+    ``space`` is "item/autograph" or the like; ids in the file are the items' hashes (``events.item_hash``) as signed
+    numbers. ``effort`` is how much of it a search looks at: lists of an IVF index, or candidates of an HNSW graph; 0 for a
+    flat one. ``recall`` was measured with it: which share of the ``top`` nearest items of sampled queries it finds.
+    """
+
+    model_config = FrozenConfig
+
+    space: str
+    file: FileName
+    sha256: Digest
+    kind: Literal["flat", "ivf", "hnsw"]
+    effort: Annotated[int, Field(ge=0)]
+    items: Annotated[int, Field(ge=1)]
+    top: Annotated[int, Field(ge=1)]
+    recall: Annotated[float, Field(ge=0, le=1)]
+
+
 class ReleaseManifest(BaseModel):
     """One release: a model artifact and the data it was published with.
 
     ``artifact`` is a file name inside the artifact store; ``directory_blocks`` counts the item directory's keys;
-    ``spaces`` maps "user/liber" and the like to fingerprints.
+    ``spaces`` maps "user/liber" and the like to fingerprints; ``indexes`` find candidates for who has none.
     """
 
     model_config = FrozenConfig
@@ -81,7 +108,7 @@ class ReleaseManifest(BaseModel):
     format: Literal[3] = FORMAT
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     created_at: int
-    artifact: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}$")]
+    artifact: FileName
     artifact_sha256: Digest
     model: ModelName
     schema_fingerprint: str
@@ -89,6 +116,7 @@ class ReleaseManifest(BaseModel):
     items: int
     directory_blocks: int
     metrics: Mapping[str, float] = {}
+    indexes: Mapping[Role, ItemIndex] = {}
 
     def check(self, artifact: ArtifactManifest) -> None:
         """ArtifactError unless the artifact expects exactly the schema and the spaces of this release."""

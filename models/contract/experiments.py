@@ -39,13 +39,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-SETTINGS = ("release", "knowledge", "rerank_top_n", "explore", "exclude_seen", "boosts", "interleave")
+SETTINGS = ("release", "knowledge", "rerank_top_n", "rerank_weight", "explore", "exclude_seen", "boosts", "interleave")
 """What an arm can set."""
 
 _TOGETHER = (
-    *(frozenset({one}) for one in SETTINGS if one not in ("explore", "interleave", "rerank_top_n")),
+    *(frozenset({one}) for one in SETTINGS if one not in ("explore", "interleave", "rerank_top_n", "rerank_weight")),
     frozenset({"explore", "interleave"}),  # teams of a drawn order could not be told apart
     frozenset({"explore", "rerank_top_n"}),  # what is reranked would be drawn by score
+    frozenset({"rerank_top_n", "rerank_weight"}),
 )
 """Settings of which one layer owns all: two layers that set them would overrule each other."""
 
@@ -89,6 +90,7 @@ class Arm(_Frozen):
     release       id of a published release that answers instead of the live one: another model, other knowledge
     knowledge     "off": the same model without anybody's knowledge
     rerank_top_n  how much of the head the reranker sees
+    rerank_weight  of its verdict against the model's scores, from 0 to 1; the reranker's own if it is not set
     explore       how the order is drawn, with propensities
     exclude_seen  items of the user's history come last
     boosts        added to log-odds before ordering
@@ -101,6 +103,7 @@ class Arm(_Frozen):
     release: Name | None = None
     knowledge: Literal["on", "off"] | None = None
     rerank_top_n: Annotated[int, Field(ge=0, le=200)] | None = None
+    rerank_weight: Share | None = None
     explore: Annotated[Epsilon | PlackettLuce, Field(discriminator="kind")] | None = None
     exclude_seen: bool | None = None
     boosts: Annotated[tuple[Boost, ...], Field(strict=False)] | None = None

@@ -54,6 +54,13 @@ def item_statistics(
     return np.stack([np.log1p(n) / 5.0, mean, 2.0 * rate - 1.0], axis=-1).astype(np.float32)
 
 
+def liked_count(schema: FeatureSchema, numeric: FloatArray) -> FloatArray:
+    """How many interactions [N] liked each item, from its numeric features [N, 3]: the inverse of ``item_statistics``."""
+    count = np.expm1(5.0 * numeric[:, 0])
+    rate = (numeric[:, 2] + 1.0) / 2.0
+    return np.asarray(rate * (count + _PRIOR_WEIGHT) - _PRIOR_WEIGHT * schema.prior_liked, np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class ItemRecord:
     """Encoded features of one item. ``index`` is its row in the model's id embedding, 0 if the model has none."""

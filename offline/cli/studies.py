@@ -108,6 +108,19 @@ def compression(
 
 
 @app.command()
+def retrieval(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, write: Write = None) -> None:
+    """How much of what users like next is among the candidates of each source, on the validation split:
+    docs/retrieval.md."""
+    from offline.knowledge.held import held
+    from offline.retrieval import hits as study
+
+    job = job_of(config, data_dir)
+    _, log = data_of(job)
+    found = study.hits(job.config, log, held(job.knowledge, job.config.feature_schema, log))
+    _tell(f"retrieval {job.config.name}", study.markdown(found), write)
+
+
+@app.command()
 def layers(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,

@@ -72,7 +72,7 @@ def running_vllm(
     if not python.is_file():
         raise VllmError(f"no environment with vLLM at {environment}: make one with `deploy/vllm/install {environment}`")
     log.parent.mkdir(parents=True, exist_ok=True)
-    port = port or _free_port()
+    port = port or free_port()
     started = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -122,7 +122,7 @@ def _environment(cache_gib: int, folder: Path) -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,11 +108,14 @@ class RolledBack:
     size: int
 
 
-def rollback_producer(store: Store, journal: Journal, name: str) -> RolledBack:
+def rollback_producer(
+    store: Store, journal: Journal, name: str, reindex: Callable[[str], bool] | None = None
+) -> RolledBack:
     """Take back what the producer's last publication changed in the live release, and hold the producer.
 
     Again: take back the publication before that one. One that is killed is completed by the next call. The caller has
-    the work folder to itself. SwitchError if there is nothing to go back to.
+    the work folder to itself. ``reindex`` makes the indexes of the live release again if its items changed. SwitchError
+    if there is nothing to go back to.
     """
     live = release.live_release(store)
     if live is None:
@@ -134,7 +137,12 @@ def rollback_producer(store: Store, journal: Journal, name: str) -> RolledBack:
     for chunk in journal.changes(publication):
         _restore(store, chunk, result)
     of_items = any(key.startswith("item/") for key in spaces)
-    release.end_change(store, live, interrupted or (of_items and result.restored + result.removed > 0))
+    changed = interrupted or (of_items and result.restored + result.removed > 0)
+    try:
+        if changed and reindex is not None:
+            reindex(live)
+    finally:
+        release.end_change(store, live, changed)
     journal.undone(publication)
     return RolledBack(live, tuple(spaces), result.restored, result.removed, result.left, result.size)
 

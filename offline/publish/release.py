@@ -67,6 +67,25 @@ def read_manifest(store: Store, release: str) -> ReleaseManifest:
         raise ArtifactError(f"manifest of release {release} is not understood: {error}") from error
 
 
+def manifest_or_none(store: Store, release: str) -> ReleaseManifest | None:
+    """``read_manifest``, None in place of its error."""
+    try:
+        return read_manifest(store, release)
+    except ArtifactError:
+        return None
+
+
+def read_directory(store: Store, manifest: ReleaseManifest) -> list[str]:
+    """Item ids of a release; ArtifactError if a block of its directory is missing."""
+    ids: list[str] = []
+    for block in range(manifest.directory_blocks):
+        held: Any = store.redis.get(store.keys.item_directory(manifest.id, block))
+        if held is None:
+            raise ArtifactError(f"release {manifest.id}: item directory block {block} is missing")
+        ids += json.loads(held)
+    return ids
+
+
 def write_directory(store: Store, release: str, item_ids: Sequence[str]) -> Written:
     """The release's item directory, block by block."""
     result = Written()
@@ -79,7 +98,8 @@ def write_directory(store: Store, release: str, item_ids: Sequence[str]) -> Writ
 
 def write_manifest(store: Store, manifest: ReleaseManifest) -> bytes:
     """Complete a release: its manifest is the last thing that is written of it. Its bytes."""
-    blob = manifest.model_dump_json().encode()
+    # A service of an earlier version refuses what it does not know; it can serve a release without indexes.
+    blob = manifest.model_dump_json(exclude=None if manifest.indexes else {"indexes"}).encode()
     store.redis.set(store.keys.release_manifest(manifest.id), blob)
     return blob
 

@@ -16,7 +16,7 @@ from offline.data.catalogue import Catalogue
 from offline.data.files import file_digest, write_bytes
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge, Produced
-from offline.publish import gate, release
+from offline.publish import gate, indexes, release
 from offline.publish.connection import Store
 from offline.publish.producer import held_of, let_go, noted, served, spaces_of, write_produced
 from offline.publish.records import Written, write_items
@@ -90,7 +90,9 @@ def publish(
     finally:
         if live is not None:
             release.end_change(store, live, shared_changed)
-    return Published(release_id, live, True, records, release.prune(store, config.publish.keep_releases), held)
+    pruned = release.prune(store, config.publish.keep_releases)
+    indexes.prune(store)
+    return Published(release_id, live, True, records, pruned, held)
 
 
 def publish_producer(
@@ -120,8 +122,8 @@ def publish_producer(
     ttl = round(config.knowledge.ttl_days * 86_400)
     with noted(store, config.workdir, verify=verify_records) as notes:
         records = write_produced(store, log, name, produced, ttl, notes, users)
-    changed = any(one.written for key, one in records.items() if key.startswith("item/"))
-    release.end_change(store, live, changed or interrupted)
+    changed = interrupted or any(one.written for key, one in records.items() if key.startswith("item/"))
+    _end_change(config, store, live, log, changed)
     return Published(live, live, False, records, [], held_of(store, produced.spaces))
 
 
@@ -156,6 +158,7 @@ def _stage_and_switch(
     )
     try:
         gate.check(store, config.publish, manifest, schema)
+        manifest = indexes.indexed(store, config.retrieval, manifest, log.item_ids, log.user_ids)
     except gate.GateError:
         if release_id not in release.releases(store):
             release.delete(store, release_id, manifest.directory_blocks)
@@ -189,9 +192,21 @@ def _keep_current(
             grown = {"items": len(log.item_ids), "directory_blocks": directory.written}
             directory.add(release.write_manifest(store, manifest.model_copy(update=grown)))
             records["item directory"] = directory
-    changed = any(written.written for name, written in records.items() if name.startswith("item"))
-    release.end_change(store, live, changed or interrupted)
+    changed = interrupted or any(written.written for name, written in records.items() if name.startswith("item"))
+    _end_change(config, store, live, log, changed)
     release.record(store, live)
+
+
+def _end_change(config: JobConfig, store: Store, live: str, log: InteractionLog, changed: bool) -> None:
+    """Tell the services if records of the live release changed, with indexes of what they hold now.
+
+    They are told as well if the new vectors cannot be indexed well enough: their records are what they are.
+    """
+    try:
+        if changed or not release.read_manifest(store, live).indexes:
+            changed |= indexes.refreshed(store, config.retrieval, live, log.user_ids)
+    finally:
+        release.end_change(store, live, changed)
 
 
 def _write_shared(

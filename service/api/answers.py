@@ -38,6 +38,7 @@ def rank_document(answer: RankAnswer) -> dict[str, Any]:
         for item, score in zip(items, answer.without_knowledge, strict=True):
             item.explain = _Explained(score)
     model = answer.manifest.model
+    retrieved = {} if answer.retrieved is None else {"retrieved": dict(answer.retrieved)}
     return {
         "request_id": answer.request_id,
         "items": items,
@@ -49,6 +50,7 @@ def rank_document(answer: RankAnswer) -> dict[str, Any]:
             "stale": answer.knowledge.stale,
             "missing": answer.knowledge.missing,
         },
+        **retrieved,
         "degraded": list(answer.degraded),
         "timing_ms": dict(answer.timing_ms),
     }

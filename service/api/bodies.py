@@ -13,10 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, create_model, model_validator
 
-from service.api.values import MAX_FIELDS, Features, Id, IdOrEmpty, RequestId
+from service.api.values import MAX_FIELDS, Features, Id, IdOrEmpty, RequestId, Where
 from service.errors import InvalidRequest
 
 MAX_EVENTS = 1000
+FOUND, ANSWERED = 200, 20
+"""Candidates that a recommend request finds, and items that it answers, if it says nothing else."""
+
 LARGEST_VALUE = 1e9
 """An interaction's value is kept as a 32-bit float, and its square must be one too."""
 
@@ -79,6 +82,17 @@ class RankBody(RankOptions):
     candidates: Annotated[list[CandidateBody], FailFast(), Field(min_length=1)]
 
 
+class RecommendBody(RankOptions):
+    """``recommend_body`` adds the limits that the operator sets."""
+
+    top_k: Annotated[int, Field(ge=1)] | None = Field(None, description=f"Items to answer; {ANSWERED} if absent")
+    count: Annotated[int, Field(ge=1)] | None = Field(None, description=f"Candidates to find; {FOUND} if absent")
+    exclude_seen: bool | None = Field(None, description="Leave out what the user's history holds; true if absent")
+    allow: Annotated[list[Id], FailFast()] | None = Field(None, description="Only these items")
+    deny: Annotated[list[Id], FailFast()] | None = Field(None, description="None of these items")
+    where: Where | None = Field(None, description="Items with one of the values of each field that is named")
+
+
 class EventBody(_Body):
     user_id: Id
     item_id: Id
@@ -137,6 +151,10 @@ class TimingReply(BaseModel):
     total: float
 
 
+class RecommendTimingReply(TimingReply):
+    retrieve: float
+
+
 class RankReply(BaseModel):
     request_id: str
     items: list[ItemReply]
@@ -146,6 +164,11 @@ class RankReply(BaseModel):
     knowledge: KnowledgeReply
     degraded: list[str]
     timing_ms: TimingReply
+
+
+class RecommendReply(RankReply):
+    retrieved: dict[str, int] = Field(description="Candidates by their source: matching, neighbours, popular")
+    timing_ms: RecommendTimingReply
 
 
 class FeedbackReply(BaseModel):
@@ -180,6 +203,24 @@ def rank_body(limits: Limits) -> type[RankBody]:
     candidates = Annotated[list[CandidateBody], FailFast(), Field(min_length=1, max_length=limits.max_candidates)]
     return create_model(
         "RankBody", __base__=RankBody, candidates=(candidates, ...), deadline_ms=_deadline_field(limits)
+    )
+
+
+@cache
+def recommend_body(limits: Limits) -> type[RecommendBody]:
+    """``RecommendBody`` that knows the limits."""
+    ids = Annotated[list[Id], FailFast(), Field(max_length=limits.max_candidates)] | None
+    described = RecommendBody.model_fields
+    return create_model(
+        "RecommendBody",
+        __base__=RecommendBody,
+        count=(
+            Annotated[int, Field(ge=1, le=limits.max_candidates)] | None,
+            Field(None, description=described["count"].description),
+        ),
+        allow=(ids, Field(None, description=described["allow"].description)),
+        deny=(ids, Field(None, description=described["deny"].description)),
+        deadline_ms=_deadline_field(limits),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from service.api.bodies import EventBody, FeedbackBody, Limits, rank_body
+from service.api.bodies import EventBody, FeedbackBody, Limits, rank_body, recommend_body
 
 _REFERENCE = "#/components/schemas/{model}"
 
@@ -22,12 +22,12 @@ def takes(*models: str) -> dict[str, Any]:
 def describe(app: FastAPI, limits: Limits) -> None:
     """Make ``app.openapi`` hold the schemas that ``takes`` refers to, with the operator's limits."""
     generate = app.openapi
-    rank = rank_body(limits)
+    rank, recommend = rank_body(limits), recommend_body(limits)
 
     def openapi() -> dict[str, Any]:
         document = generate()
         _, definitions = models_json_schema(
-            [(rank, "validation"), (FeedbackBody, "validation"), (EventBody, "validation")],
+            [(rank, "validation"), (recommend, "validation"), (FeedbackBody, "validation"), (EventBody, "validation")],
             ref_template=_REFERENCE,
         )
         document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])

@@ -11,11 +11,11 @@ from pydantic_core import from_json
 
 from models.contract.events import Interaction
 from models.contract.schema import FeatureSchema
-from service.api.bodies import EventBody, FeedbackBody, Limits, rank_body
+from service.api.bodies import ANSWERED, FOUND, EventBody, FeedbackBody, Limits, rank_body, recommend_body
 from service.api.decoding import decode_rank
 from service.api.values import RequestId
 from service.errors import InvalidRequest, MalformedRequest
-from service.ranking.types import RankRequest
+from service.ranking.types import RankRequest, Wanted
 
 DAY_MS = 86_400_000
 
@@ -48,6 +48,31 @@ def parse_rank(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
         explain=body.explain or False,
         rerank=body.rerank or "auto",
         arms=body.arms or {},
+    )
+    return request, limits.default_deadline_ms if body.deadline_ms is None else body.deadline_ms
+
+
+def parse_recommend(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
+    """A rank request whose candidates are to be found, and its deadline in ms. Errors as ``parse_rank``."""
+    body = _validated(recommend_body(limits), raw)
+    wanted = Wanted(
+        count=min(FOUND, limits.max_candidates) if body.count is None else body.count,
+        exclude_seen=body.exclude_seen is not False,
+        allow=None if body.allow is None else tuple(body.allow),
+        deny=tuple(body.deny or ()),
+        where={name: tuple(one) if isinstance(one, list) else (one,) for name, one in (body.where or {}).items()},
+    )
+    request = RankRequest(
+        request_id=body.request_id or new_request_id(),
+        user_id=body.user_id or "",
+        candidates=(),
+        unit=body.unit,
+        context=body.context or {},
+        top_k=body.top_k or ANSWERED,
+        explain=body.explain or False,
+        rerank=body.rerank or "auto",
+        arms=body.arms or {},
+        wanted=wanted,
     )
     return request, limits.default_deadline_ms if body.deadline_ms is None else body.deadline_ms
 

@@ -64,6 +64,17 @@ async def rank(service: Service, request: Request) -> Response:
     return answers.json_response(answers.rank_document(answer), wanted.request_id)
 
 
+async def recommend(service: Service, request: Request) -> Response:
+    """Find candidates for the user and order them as `/v1/rank` does.
+
+    `retrieved` counts the candidates by their source. An answer without items found none that the request lets through.
+    """
+    raw = await read_body(request, service.max_body_bytes)
+    wanted, deadline_ms = await _parsed(raw, parsing.parse_recommend, service.limits)
+    answer = await service.ranker.rank(wanted, Deadline(deadline_ms / 1000.0, start=request.state.arrived))
+    return answers.json_response(answers.rank_document(answer), wanted.request_id)
+
+
 async def feedback(service: Service, request: Request) -> Response:
     """Record what users did: a batch of events, or one bare event.
 
@@ -184,12 +195,17 @@ def mount(app: DirectApp, limits: bodies.Limits) -> None:
             (503, "No release is loaded, or Redis is not there"),
         )
     }
-    app.direct = {
-        ("POST", path): _answered(path, one) for path, one in (("/v1/rank", rank), ("/v1/feedback", feedback))
-    }
+    direct = (("/v1/rank", rank), ("/v1/recommend", recommend), ("/v1/feedback", feedback))
+    app.direct = {("POST", path): _answered(path, one) for path, one in direct}
     router.post("/v1/rank", response_model=bodies.RankReply, responses=errors, openapi_extra=takes("RankBody"))(
         app.direct["POST", "/v1/rank"]
     )
+    router.post(
+        "/v1/recommend",
+        response_model=bodies.RecommendReply,
+        responses=errors,
+        openapi_extra=takes("RecommendBody"),
+    )(app.direct["POST", "/v1/recommend"])
     router.post(
         "/v1/feedback",
         response_model=bodies.FeedbackReply,

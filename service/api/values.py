@@ -80,6 +80,9 @@ FeatureName = Annotated[str, Field(min_length=1, max_length=ID_BYTES)]
 
 Features = Annotated[dict[FeatureName, FeatureValue], Field(max_length=MAX_FIELDS)]
 
+Where = Annotated[dict[FeatureName, FeatureValue], Field(max_length=MAX_FIELDS)]
+"""A value of a field, or several of which an item must have one."""
+
 RequestId = Annotated[
     str,
     Field(

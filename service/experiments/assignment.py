@@ -238,6 +238,7 @@ def _settings(arm: Arm) -> ArmSettings:
         release=arm.release,
         knowledge=None if arm.knowledge is None else arm.knowledge == "on",
         rerank_top_n=arm.rerank_top_n,
+        rerank_weight=arm.rerank_weight,
         explore=None if arm.explore is None else _explore(arm.explore),
         exclude_seen=arm.exclude_seen,
         boosts=None if arm.boosts is None else tuple(Boost(one.field, one.value, one.add) for one in arm.boosts),

@@ -29,6 +29,8 @@ def count(
         telemetry.missing_units.inc()
     if unknown := scored.slate.unknown:
         telemetry.unknown_candidates.inc(unknown)
+    for source, found in (answer.retrieved or {}).items():
+        telemetry.retrieved.labels(source).inc(found)
     if request.repeated:
         telemetry.duplicate_candidates.inc(request.repeated)
     knowledge = answer.knowledge

@@ -34,6 +34,7 @@ class ArmSettings:
     release: str | None = None
     knowledge: bool | None = None
     rerank_top_n: int | None = None
+    rerank_weight: float | None = None
     explore: Explore | None = None
     exclude_seen: bool | None = None
     boosts: tuple[Boost, ...] | None = None

@@ -13,7 +13,7 @@ from models.contract.exposures import Exposure
 from models.contract.knowledge import Space
 from service.ranking.deadline import Deadline
 from service.ranking.plan import Plan
-from service.ranking.types import RankRequest, Release, UserState
+from service.ranking.types import Head, Release, UserState
 
 
 class LiveRelease(Protocol):
@@ -69,8 +69,9 @@ class Reranker(Protocol):
         """False if there is no reranker to ask."""
         ...
 
-    async def rerank(self, request: RankRequest, head: Sequence[str], deadline: Deadline) -> Sequence[int]:
-        """A permutation of the positions of ``head``, best first. RerankError if there is no verdict in time."""
+    async def rerank(self, head: Head, deadline: Deadline) -> Sequence[int]:
+        """A permutation of the head's positions, best first; as they are if asking is not worth it. RerankError if there
+        is no verdict in time."""
         ...
 
 

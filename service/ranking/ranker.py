@@ -8,23 +8,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from models.contract.items import IntArray
 from models.contract.knowledge import FloatArray
-from service.errors import FeatureReadError, RerankError, ScoringError, Unavailable
+from service.errors import FeatureReadError, ScoringError, Unavailable
 from service.ranking.counting import count, knowledge_of
 from service.ranking.deadline import Deadline
 from service.ranking.exposing import Shadows, exposure_of
-from service.ranking.ordering import Order, dice, drafted, drawn
+from service.ranking.head import reranked
+from service.ranking.ordering import Order
 from service.ranking.plan import ArmSettings, Plan
 from service.ranking.ports import Experiments, Exposures, LiveRelease, Reranker, UserFeatures
-from service.ranking.scored import Scored, adjusted, prepared, scored
+from service.ranking.scored import Scored, adjusted, composed, prepared, scored, shown_scores
 from service.ranking.stopwatch import Stopwatch
-from service.ranking.types import LADDER, RankAnswer, RankRequest, Release, UserState
+from service.ranking.types import LADDER, RankAnswer, RankRequest, Release, UserState, Wanted
 from service.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 FEATURE_SHARE = 0.6
 """Part of the remaining time that the feature read may take: a hanging Redis must leave time to score without it."""
 
-FORCED_TOP_N = 20
-"""Length of the head when a request forces reranking and its arms name no length."""
+SEEN_EVENTS = 10_000
+"""As many events are read to leave out of what is found what the user has seen; histories are not longer by default."""
 
 
 class Ranker:
@@ -71,25 +71,31 @@ class Ranker:
         plan, user = await self._plan_and_user(request, live, now, deadline, words)
         watch.lap("features")
 
+        retrieved: Mapping[str, int] | None = None
+        if request.wanted is not None:
+            request, user, retrieved = await self._with_candidates(request, request.wanted, plan, live, user, words)
+            watch.lap("retrieve")
+
         found = [await self._scored(request, one, live, user, deadline, words) for one in plan.ranked_with]
         baseline = await self._without_knowledge(request, found[0], deadline, words)
         watch.lap("score")
 
-        orders = [await self._rerank(request, one, deadline, words) for one in found]
-        shown = _composed(request, found, orders)
+        orders = [await reranked(self._reranker, request, one, user, deadline, words) for one in found]
+        shown = composed(request, found, orders)
         watch.lap("rerank")
 
         positions = shown.positions[: request.top_k]
         answer = RankAnswer(
             request_id=request.request_id,
             ids=tuple(found[0].slate.ids[at] for at in positions.tolist()),
-            scores=tuple(_scores(shown, found)[positions].tolist()),
+            scores=tuple(shown_scores(shown, found)[positions].tolist()),
             without_knowledge=None if baseline is None else tuple(baseline[positions].tolist()),
             manifest=found[0].release.manifest,
             arms=plan.arms,
             knowledge=knowledge_of(found[0], user, now),
             degraded=tuple(word for word in LADDER if word in words),
             timing_ms=watch.finish(deadline.elapsed()),
+            retrieved=retrieved,
         )
         count(self._telemetry, request, found[0], user, answer, plan)
         if not plan.unit_missing:
@@ -108,13 +114,14 @@ class Ranker:
         unit = request.user_id if request.unit is None else request.unit
         if experiments.keeps_arms:
             every = [live, *filter(None, map(self._live.pinned, experiments.releases))]
-            user = await self._user(request.user_id, every, every, deadline, words, unit)
+            user = await self._user(request.user_id, every, every, deadline, words, unit, request.wanted)
             plan = experiments.assign(unit, request.arms, now, user.kept)
         else:
             plan = experiments.assign(unit, request.arms, now)
             releases = [(self._release(one, live) or live, one.uses_knowledge) for one in plan.scored_with]
             knowing = [release for release, uses_knowledge in releases if uses_knowledge]
-            user = await self._user(request.user_id, [one for one, _ in releases], knowing, deadline, words)
+            read = [one for one, _ in releases]
+            user = await self._user(request.user_id, read, knowing, deadline, words, wanted=request.wanted)
         if not any(one.uses_knowledge for one in plan.ranked_with):
             words.discard("no_knowledge")  # the answer does without, whatever was read for kept arms or a shadow
         return plan, user
@@ -127,6 +134,7 @@ class Ranker:
         deadline: Deadline,
         words: set[str],
         unit: str | None = None,
+        wanted: Wanted | None = None,
     ) -> UserState:
         """Stored features of the user for ``releases`` and knowledge for those ``knowing``; without them if they cannot
         be read in time."""
@@ -134,6 +142,8 @@ class Ranker:
             return UserState()
         spaces = list({space.fingerprint: space for one in knowing for space in one.user_spaces}.values())
         length = max(one.schema.history_length for one in releases)
+        if wanted is not None and wanted.exclude_seen:
+            length = max(length, SEEN_EVENTS)
         try:
             user = await self._users.fetch(user_id, spaces, length, deadline.share(FEATURE_SHARE), unit)
         except FeatureReadError:
@@ -141,6 +151,23 @@ class Ranker:
             return UserState()
         words.update(user.refused)
         return user
+
+    async def _with_candidates(
+        self, request: RankRequest, wanted: Wanted, plan: Plan, live: Release, user: UserState, words: set[str]
+    ) -> tuple[RankRequest, UserState, Mapping[str, int]]:
+        """The request with candidates of the release that its first arm answers from, how many came from where, and the
+        user without the events that only told what was seen.
+
+        An arm without knowledge finds none by it either: that would be the difference between the arms.
+        """
+        first = plan.ranked_with[0]
+        release = self._release(first, live) or live
+        found = await release.retriever.retrieve(wanted, user, first.uses_knowledge)
+        if not found.complete:
+            words.add("no_retrieval")
+        releases = [self._release(one, live) or live for one in plan.scored_with]
+        read = max(one.schema.history_length for one in releases)
+        return replace(request, candidates=found.ids), replace(user, events=user.events[-read:]), found.sources
 
     def _release(self, settings: ArmSettings, live: Release) -> Release | None:
         """The release that an arm answers from; None if it pins one that is not loaded."""
@@ -164,7 +191,9 @@ class Ranker:
             words.add("not_pinned")
         slate, sample = prepared(settings, release, request, user)
         scores = None
-        if not deadline.spent:
+        if not request.candidates:
+            scores = np.zeros(0, np.float32)  # nothing was found for it
+        elif not deadline.spent:
             with contextlib.suppress(ScoringError):  # the scorer has logged why
                 scores = await release.scorer.score(sample)
         if scores is None:
@@ -177,6 +206,8 @@ class Ranker:
         """float32 [C]: the scores as if no knowledge existed, if the request asks what knowledge changed."""
         if not request.explain:
             return None
+        if not request.candidates:
+            return found.scores
         if found.by_model and not deadline.spent:
             if not found.settings.uses_knowledge:
                 return found.scores
@@ -186,28 +217,6 @@ class Ranker:
                 pass
         words.add("no_explain")
         return None
-
-    async def _rerank(self, request: RankRequest, found: Scored, deadline: Deadline, words: set[str]) -> IntArray:
-        """The order with its head rearranged, or unchanged if nobody asks for it or the reranker gives no verdict."""
-        order, top_n = found.order, self._head_length(request, found.settings)
-        head = order[:top_n]
-        if len(head) == 0:
-            return order
-        try:
-            if deadline.spent:
-                raise RerankError("no time left")
-            ids = [found.slate.ids[at] for at in head.tolist()]
-            positions = _permutation(await self._reranker.rerank(request, ids, deadline), len(head))
-        except RerankError:
-            words.add("no_rerank")
-            return order
-        return np.concatenate([head[positions], order[top_n:]])
-
-    def _head_length(self, request: RankRequest, settings: ArmSettings) -> int:
-        wanted = settings.rerank_top_n or 0
-        if request.rerank == "force":
-            return wanted or FORCED_TOP_N
-        return wanted if request.rerank == "auto" and self._reranker.configured else 0
 
     def _expose(
         self,
@@ -246,31 +255,3 @@ class Ranker:
             return shadow.scores if shadow.last is None else shadow.scores - shadow.last
 
         return score
-
-
-def _composed(request: RankRequest, found: Sequence[Scored], orders: Sequence[IntArray]) -> Order:
-    """The order that is shown: as it is, with its head drawn, or two merged."""
-    if len(orders) == 2:
-        count = len(orders[0]) if request.top_k is None else request.top_k
-        return drafted(orders[0], orders[1], count, dice(request.request_id))
-    one = found[0]
-    if one.settings.explore is None:
-        return Order(orders[0])
-    return drawn(orders[0], one.scores, one.settings.explore, one.last, dice(request.request_id))
-
-
-def _scores(shown: Order, found: Sequence[Scored]) -> FloatArray:
-    """Scores [C] by which candidates came to their positions: the picking team's, if there were two."""
-    scores = found[0].scores
-    if shown.teams:
-        scores = scores.copy()
-        second = shown.positions[: len(shown.teams)][np.asarray(shown.teams, bool)]
-        scores[second] = found[1].scores[second]
-    return scores
-
-
-def _permutation(positions: Sequence[int], length: int) -> IntArray:
-    """``positions`` as an array; RerankError unless they are every number below ``length`` exactly once."""
-    if sorted(positions) != list(range(length)):
-        raise RerankError("the reranker's answer is not a permutation of the head")
-    return np.asarray(positions, np.int64)

@@ -3,12 +3,15 @@ is the ranker's business."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from models.contract.encoding import UserBatch
 from models.contract.items import IntArray
 from models.contract.knowledge import FloatArray
-from service.ranking.ordering import BoolArray, boosted, ordered, seen
+from service.ranking.ordering import BoolArray, Order, boosted, dice, drafted, drawn, ordered, seen
 from service.ranking.plan import ArmSettings
 from service.ranking.slate import Slate
 from service.ranking.types import RankRequest, Release, Sample, UserState
@@ -56,3 +59,24 @@ def scored(
         found = boosted(found, settings.boosts, release, slate)
     last = seen(release, slate, user) if settings.exclude_seen else None
     return Scored(settings, release, slate, sample, found, last, ordered(found, last), by_model)
+
+
+def composed(request: RankRequest, found: Sequence[Scored], orders: Sequence[IntArray]) -> Order:
+    """The order that is shown: as it is, with its head drawn, or two merged."""
+    if len(orders) == 2:
+        count = len(orders[0]) if request.top_k is None else request.top_k
+        return drafted(orders[0], orders[1], count, dice(request.request_id))
+    one = found[0]
+    if one.settings.explore is None:
+        return Order(orders[0])
+    return drawn(orders[0], one.scores, one.settings.explore, one.last, dice(request.request_id))
+
+
+def shown_scores(shown: Order, found: Sequence[Scored]) -> FloatArray:
+    """Scores [C] by which candidates came to their positions: the picking team's, if there were two."""
+    scores = found[0].scores
+    if shown.teams:
+        scores = scores.copy()
+        second = shown.positions[: len(shown.teams)][np.asarray(shown.teams, bool)]
+        scores[second] = found[1].scores[second]
+    return scores

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from service.errors import RerankError
 from service.ranking.deadline import Deadline
-from service.ranking.types import RankRequest
+from service.ranking.types import Head
 
 
 class NoReranker:
     """Says that it is not configured, and refuses whoever insists."""
 
     configured = False
+    off = "no reranker is configured"
+    description = None
 
-    async def rerank(self, request: RankRequest, head: Sequence[str], deadline: Deadline) -> Sequence[int]:
-        raise RerankError("no reranker is configured")
+    async def rerank(self, head: Head, deadline: Deadline) -> Sequence[int]:
+        raise RerankError("no reranker is configured", "rerank_off")

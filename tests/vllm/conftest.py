@@ -19,12 +19,12 @@ MODEL = "smollm2-135m-instruct"
 CONTEXT = 2048
 
 # Read here, because the fixtures of other tests take LORANK_* out of the environment.
-_ENVIRONMENT = os.environ.get(VARIABLE)
+ENVIRONMENT = os.environ.get(VARIABLE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Without the environment nothing runs; with one that is broken, the tests fail."""
-    if not _ENVIRONMENT:
+    if not ENVIRONMENT:
         skip = pytest.mark.skip(reason=f"needs vLLM: run `make test-vllm`, or name an environment in {VARIABLE}")
         here = Path(__file__).parent
         for item in items:
@@ -34,10 +34,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
-    assert _ENVIRONMENT
+    assert ENVIRONMENT
     folder = tmp_path_factory.mktemp("vllm")
     checkpoint = Weights.find(None).checkpoint(folder / "checkpoints", "bfloat16")
     log = folder / "server.log"
-    with running_vllm(Path(_ENVIRONMENT), checkpoint, MODEL, log, context=CONTEXT, patience_seconds=600) as server:
+    with running_vllm(Path(ENVIRONMENT), checkpoint, MODEL, log, context=CONTEXT, patience_seconds=600) as server:
         print(f"vLLM ready after {server.start_seconds:.0f} s, log {log}")
         yield server

@@ -71,9 +71,9 @@ def workdir(store: Store) -> Path:
     return store.artifacts.parent / "work"
 
 
-def roll_back(store: Store, name: str) -> RolledBack:
+def roll_back(store: Store, name: str, reindex: Callable[[str], bool] | None = None) -> RolledBack:
     with Journal(workdir(store) / JOURNAL_FILE) as journal:
-        return rollback_producer(store, journal, name)
+        return rollback_producer(store, journal, name, reindex)
 
 
 def knowledge_in(store: Store, *names: str) -> dict[str, bytes]:

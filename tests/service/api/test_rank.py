@@ -137,7 +137,7 @@ async def test_forced_reranking_without_a_reranker_says_so(service: Running) -> 
     plain = await service.rank(rerank="off")
     assert plain["degraded"] == (await service.rank(rerank="auto"))["degraded"] == []
     forced = await service.rank(rerank="force")
-    assert forced["degraded"] == ["no_rerank"]
+    assert forced["degraded"] == ["no_rerank", "rerank_off"]
     assert forced["items"] == plain["items"]
     assert service.metric("lorank_degraded_total", word="no_rerank") == 1
 

@@ -9,9 +9,9 @@ import pytest
 
 from service.errors import RerankError
 from service.ranking.deadline import Deadline
+from service.ranking.head import FORCED_TOP_N
 from service.ranking.plan import ArmSettings, Plan
-from service.ranking.ranker import FORCED_TOP_N
-from service.ranking.types import RankRequest
+from service.ranking.types import Head, RankRequest
 from tests.service.conftest import Running
 
 
@@ -24,11 +24,11 @@ class Reversing:
         self.answer = answer
         self.heads: list[list[str]] = []
 
-    async def rerank(self, request: RankRequest, head: Sequence[str], deadline: Deadline) -> Sequence[int]:
-        self.heads.append(list(head))
+    async def rerank(self, head: Head, deadline: Deadline) -> Sequence[int]:
+        self.heads.append(list(head.ids))
         if self.answer == [-1]:
             raise RerankError("no verdict")
-        return self.answer if self.answer is not None else list(reversed(range(len(head))))
+        return self.answer if self.answer is not None else list(reversed(range(len(head.ids))))
 
 
 class Fixed:
@@ -79,7 +79,7 @@ async def test_what_is_no_permutation_is_the_rerankers_failure(service: Running,
     plain, _ = await _rank(service, Reversing(), REQUEST, 0)
     order, degraded = await _rank(service, Reversing(answer), REQUEST, 3)
     assert order == plain
-    assert degraded == ("no_rerank",)
+    assert degraded == ("no_rerank", "rerank_failed")
 
 
 def test_a_deadline_is_one_moment() -> None:

@@ -1,0 +1,90 @@
+"""How long one core takes to find 200 of a million items, at which recall, by kind of index.
+
+usage: .venv/bin/python -m bench.retrieval [--items 1000000] [--kinds ivf,hnsw] [--vectors FILE.npz]
+
+The vectors are made up (a mixture of 2,000 clusters in 32 dimensions, queries from the same mixture), or drawn around
+those of a producer's vectors.npz with a noise of a tenth of their spread. Searches run one after the other in one
+thread on core 0, through the file that a service maps; milliseconds are of the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from models.contract.knowledge import FloatArray
+from offline.retrieval.build import Kind, build, search_parameters
+
+DIM, TOP, QUERIES, LEAST = 32, 200, 500, 0.99
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--kinds", default="ivf,hnsw,flat")
+    parser.add_argument("--vectors", type=Path)
+    wanted = parser.parse_args()
+    vectors, queries = world(wanted.items, wanted.vectors)
+    for kind in wanted.kinds.split(","):
+        print(json.dumps(measured(cast("Kind", kind), vectors, queries)), flush=True)
+
+
+def world(items: int, file: Path | None) -> tuple[FloatArray, FloatArray]:
+    """Vectors [items, D] and queries [QUERIES, D]."""
+    random = np.random.default_rng(0)
+    if file is None:
+        centres = random.normal(size=(2000, DIM))
+        where = random.integers(len(centres), size=items + QUERIES)
+        every = (centres[where] + 0.5 * random.normal(size=(items + QUERIES, DIM))).astype(np.float32)
+        return every[:items], every[items:]
+    with np.load(file) as held:
+        known, users = held["item_vectors"][-1][held["known"]], held["user_vectors"]
+    spread = known.std(axis=0)
+    drawn = known[random.integers(len(known), size=items)] + 0.1 * spread * random.normal(size=(items, len(spread)))
+    return drawn.astype(np.float32), users[random.integers(len(users), size=QUERIES)].astype(np.float32)
+
+
+def measured(kind: Kind, vectors: FloatArray, queries: FloatArray) -> dict[str, Any]:
+    import faiss
+
+    start = time.perf_counter()
+    ids = np.arange(len(vectors), dtype=np.int64)
+    built = build(vectors, ids, queries, kind, TOP, 1.0 if kind == "flat" else LEAST)
+    seconds = time.perf_counter() - start
+    os.sched_setaffinity(0, {0})
+    faiss.omp_set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "index.faiss"
+        path.write_bytes(built.content)
+        size = len(built.content)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        start = time.perf_counter()
+        named = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_MMAP_IFC)
+        opened = time.perf_counter() - start
+        index = faiss.downcast_index(named.index)
+        times: list[float] = []
+        for round_ in range(3):
+            for query in queries:
+                start = time.perf_counter()
+                index.search(query[None], TOP, params=search_parameters(kind, built.effort))
+                if round_:  # the first round reads the file in
+                    times.append(1000 * (time.perf_counter() - start))
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    p50, p99 = np.percentile(times, [50, 99])
+    return {
+        "kind": kind, "items": len(vectors), "effort": built.effort, "recall": round(built.recall, 4),
+        "p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3), "build_s": round(seconds, 1),
+        "open_ms": round(1000 * opened, 1), "size_mb": round(size / 1e6, 1), "faults": before,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Where a request's processor time went before the work on speed, and where it goes now: both services on one world.
+
+The service of ``COMMIT`` runs from that commit's own files, on the packages of this environment. Both are measured in
+alternating rounds, each sampled by py-spy afterwards; the steps are those of bench/serving/stacks.py, whose names of
+files hold for both.
+"""
+
+from __future__ import annotations
+
+import io
+import statistics
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from bench.serving.installed import CannotMeasureError, Laboratory
+from bench.serving.processes import pause, resume
+from bench.serving.profiled import COUNTS, sampled, spy_of
+from bench.serving.servers import closed, ours
+from bench.serving.spread import table
+from bench.serving.stacks import shares
+from bench.serving.world import World
+
+COMMIT = "014ae62"
+"""The last one before the work on speed began (2026-11-22)."""
+
+
+def measure(laboratory: Laboratory) -> dict[str, Any]:
+    """By number of candidates, of both services: processor milliseconds per request by round, and shares of the steps.
+    CannotMeasureError without py-spy or without the history of this repository."""
+    spy, world = spy_of(laboratory), laboratory.world(World())
+    code = _code(laboratory.scratch / "before")
+    found: dict[str, Any] = {"commit": COMMIT}
+    apart = {"data_dir": str(world.folder / "before")}
+    with ours(world) as now, ours(world, apart, code=code) as before:
+        servers = {"before": before, "now": now}
+        for count in COUNTS:
+            bodies = world.bodies("top50", count)
+            costs: dict[str, list[float]] = {name: [] for name in servers}
+            for round_ in range(laboratory.effort.rounds):
+                for name in sorted(servers, reverse=bool(round_ % 2)):
+                    other = servers["now" if name == "before" else "before"]
+                    pause(other.pid)
+                    costs[name].append(closed(servers[name], bodies, laboratory.effort.seconds)["cpu_ms"])
+                    resume(other.pid)
+            found[str(count)] = {
+                name: {
+                    "cpu_ms": costs[name],
+                    "shares": shares(sampled(spy, world, server, bodies, laboratory.effort.steady_seconds)),
+                }
+                for name, server in servers.items()
+            }
+    return found
+
+
+def section(found: dict[str, Any]) -> str:
+    parts = []
+    for count in map(str, COUNTS):
+        both = found[count]
+        costs = {name: statistics.median(both[name]["cpu_ms"]) * 1000 for name in both}
+        ratios = [now / then for then, now in zip(both["before"]["cpu_ms"], both["now"]["cpu_ms"], strict=True)]
+        steps = sorted(
+            {*both["before"]["shares"], *both["now"]["shares"]},
+            key=lambda step: -both["before"]["shares"].get(step, 0.0) * costs["before"],
+        )
+        rows: list[list[object]] = [
+            [step, *(f"{both[name]['shares'].get(step, 0.0) * costs[name]:.0f}" for name in ("before", "now"))]
+            for step in steps
+        ]
+        rows.append(["all", *(f"{costs[name]:.0f}" for name in ("before", "now"))])
+        head = [f"step, {count} candidates", f"before ({found['commit']}), us", "now, us"]
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        parts.append(table(head, rows) + f"\nNow over before, round by round: {spread}.\n")
+    return "\n".join(parts)
+
+
+def _code(folder: Path) -> Path:
+    """The service's files as they were."""
+    command = ["git", "archive", "--format=tar", COMMIT, "service", "models"]
+    ended = subprocess.run(command, capture_output=True)
+    if ended.returncode:
+        raise CannotMeasureError(f"{COMMIT} is not in this repository: {ended.stderr.decode().strip()}")
+    with tarfile.open(fileobj=io.BytesIO(ended.stdout)) as files:
+        files.extractall(folder, filter="data")
+    return folder

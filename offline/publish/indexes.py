@@ -1,0 +1,176 @@
+"""Indexes of a release's item vectors: made when the vectors change, from what the services read of them.
+
+An index is a file beside the model's, named by what it was made of: equal vectors have one file, whichever releases they
+belong to. The manifest names it, so release and indexes go live in one write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from models.contract.artifact import ItemIndex, ReleaseManifest, Role
+from models.contract.bulk import knowledge_rows
+from models.contract.events import item_hash
+from models.contract.keys import of_each
+from models.contract.knowledge import FloatArray
+from models.contract.schema import fingerprint
+from offline.config import RetrievalConfig
+from offline.data.files import write_bytes, write_json
+from offline.publish import release
+from offline.publish.connection import Store
+from offline.publish.gate import GateError
+from offline.publish.knowledge import readable
+from offline.publish.records import chunks
+from offline.retrieval.build import RecallError, build, kind_for
+
+_FORMAT = 1
+"""Counts changes of how indexes are made."""
+
+_MEAN_OF = 5
+"""Items whose mean is a made-up query for neighbours."""
+
+_KEPT_SECONDS = 3600.0
+"""A service may be about to open a file that no release names any more."""
+
+
+def roles(config: RetrievalConfig, spaces: Mapping[str, str]) -> dict[Role, str]:
+    """Which producer each index is of, for a release of these spaces; fewer if it has no vectors to compare."""
+    if not config.enabled:
+        return {}
+    both = f"user/{config.matching or 'autograph'}" in spaces and f"item/{config.matching or 'autograph'}" in spaces
+    found: dict[Role, str] = {"matching": config.matching or "autograph"} if both else {}
+    alike = [config.neighbours] if config.neighbours else ["text", *found.values()]
+    neighbours = next((name for name in alike if f"item/{name}" in spaces), None)
+    return found | ({"neighbours": neighbours} if neighbours else {})
+
+
+def indexed(
+    store: Store, config: RetrievalConfig, manifest: ReleaseManifest, ids: Sequence[str], users: Sequence[str]
+) -> ReleaseManifest:
+    """The manifest with indexes of the vectors that Redis holds of ``ids`` now. ``users`` are asked for queries.
+
+    GateError if an index does not find what it should.
+    """
+    made: dict[Role, ItemIndex] = {}
+    for role, name in roles(config, manifest.spaces).items():
+        if index := _index(store, config, manifest, role, name, ids, users):
+            made[role] = index
+    return manifest.model_copy(update={"indexes": made})
+
+
+def refreshed(store: Store, config: RetrievalConfig, live: str, users: Sequence[str]) -> bool:
+    """Bring the indexes of the live release up to date with its item records. True if its manifest changed."""
+    manifest = release.read_manifest(store, live)
+    ids = release.read_directory(store, manifest) if roles(config, manifest.spaces) else []
+    wanted = indexed(store, config, manifest, ids, users)
+    if wanted == manifest:
+        return False
+    release.write_manifest(store, wanted)
+    return True
+
+
+def prune(store: Store) -> None:
+    """Remove index files that no release names."""
+    named = {
+        index.file
+        for one in release.releases(store)
+        if (manifest := release.manifest_or_none(store, one)) is not None
+        for index in manifest.indexes.values()
+    }
+    for path in store.artifacts.glob("items-*.faiss"):
+        if path.name not in named and path.stat().st_mtime < time.time() - _KEPT_SECONDS:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _index(
+    store: Store,
+    config: RetrievalConfig,
+    manifest: ReleaseManifest,
+    role: Role,
+    name: str,
+    ids: Sequence[str],
+    users: Sequence[str],
+) -> ItemIndex | None:
+    """The index of one producer's item vectors, from the disk if it was made before; None if there are no vectors."""
+    key = f"item/{name}"
+    known, vectors = _vectors(store, "item", manifest.spaces[key], ids)
+    if not len(vectors):
+        return None
+    kind = config.kind or kind_for(len(vectors), config.flat_up_to)
+    content = hashlib.sha256(vectors.tobytes() + "\0".join(known).encode()).hexdigest()
+    settings = {"kind": kind, "top": config.top, "least": config.least_recall, "queries": config.queries}
+    digest = fingerprint({"content": content, "role": role, "format": _FORMAT, **settings})
+    path = store.artifacts / f"items-{name}-{digest}.faiss"
+    described = path.with_suffix(".json")
+    if path.is_file() and (held := _read(described.read_bytes() if described.is_file() else b"")) is not None:
+        return held
+    queries = _queries(store, config, manifest, role, name, vectors, users)
+    hashes = np.fromiter(map(item_hash, known), np.uint64, len(known)).view(np.int64)
+    try:
+        built = build(vectors, hashes, queries, kind, config.top, config.least_recall)
+    except RecallError as error:
+        raise GateError(f"release {manifest.id}: index of {key}: {error}") from error
+    index = ItemIndex(
+        space=key,
+        file=path.name,
+        sha256=hashlib.sha256(built.content).hexdigest(),
+        kind=built.kind,
+        effort=built.effort,
+        items=len(known),
+        top=min(config.top, len(known)),
+        recall=built.recall,
+    )
+    write_bytes(path, built.content)
+    write_json(described, index.model_dump(mode="json"))
+    print(f"  index of {key}: {built.kind}, effort {built.effort}, recall@{index.top} {built.recall:.4f}", flush=True)
+    return index
+
+
+def _read(content: bytes) -> ItemIndex | None:
+    try:
+        return ItemIndex.model_validate_json(content)
+    except ValidationError:
+        return None
+
+
+def _queries(
+    store: Store,
+    config: RetrievalConfig,
+    manifest: ReleaseManifest,
+    role: Role,
+    name: str,
+    vectors: FloatArray,
+    users: Sequence[str],
+) -> FloatArray:
+    """float32 [q, D], as the service will search: vectors of users, or means of some items' vectors."""
+    random = np.random.default_rng(0)
+    if role == "matching" and users:
+        drawn = random.permutation(len(users))[: 4 * config.queries]
+        _, found = _vectors(store, "user", manifest.spaces[f"user/{name}"], [users[at] for at in drawn.tolist()])
+        if len(found):
+            return found[: config.queries]
+    return np.asarray(vectors[random.integers(len(vectors), size=(config.queries, _MEAN_OF))].mean(axis=1), np.float32)
+
+
+def _vectors(store: Store, side: str, space: str, owners: Sequence[str]) -> tuple[list[str], FloatArray]:
+    """Ids [n] and vectors [n, D] of the owners of whom Redis holds a valid record of one vector in a space."""
+    key = store.keys.user_knowledge if side == "user" else store.keys.item_knowledge
+    names: list[str] = []
+    parts: list[FloatArray] = []
+    dim = 0
+    for chunk in chunks(owners):
+        blobs: Any = store.redis.mget(of_each(lambda owner: key(owner, space), chunk))
+        pairs = zip(blobs, chunk, strict=True)
+        dim = dim or next((one.vectors.shape[1] for one in (readable(*pair, space) for pair in pairs) if one), 0)
+        rows = knowledge_rows(blobs, chunk, space, dim)
+        order = np.argsort(rows.at)
+        names += [chunk[at] for at in rows.at[order].tolist()]
+        parts.append(rows.vectors[order])
+    return names, np.concatenate(parts) if names else np.zeros((0, 0), np.float32)

@@ -1,0 +1,1 @@
+"""Indexes of item vectors: which kind, how good."""

@@ -1,0 +1,128 @@
+"""An index of vectors that finds those with the largest inner products: its kind by size, its effort by measured recall.
+
+Knows arrays and FAISS. Does not know releases, Redis or where files lie.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from models.contract.knowledge import FloatArray
+
+Kind = Literal["flat", "ivf", "hnsw"]
+
+IVF_UP_TO = 2_000_000
+"""Items from which on a graph is made in place of lists."""
+
+_TRAINED_ON = 64
+"""Vectors per list from which its centre is learned."""
+
+_NEIGHBOURS, _BUILD_EFFORT = 32, 128
+"""Of the graph: edges of a node, and candidates looked at while it is made."""
+
+_SAME = 1e-6
+"""Scores so close are those of equally near items, and any of them may be found."""
+
+
+class RecallError(RuntimeError):
+    """No effort finds enough of what an exact search finds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """``content`` is the FAISS file; for the rest see models.contract.artifact.ItemIndex."""
+
+    content: bytes
+    kind: Kind
+    effort: int
+    recall: float
+
+
+def kind_for(items: int, flat_up_to: int) -> Kind:
+    """What is fast enough for so many items."""
+    return "flat" if items <= flat_up_to else "ivf" if items <= IVF_UP_TO else "hnsw"
+
+
+def build(
+    vectors: FloatArray, ids: npt.NDArray[np.int64], queries: FloatArray, kind: Kind, top: int, least: float
+) -> Built:
+    """An index of ``vectors`` [n, D] named by ``ids`` [n], with the least effort that finds a share of ``least`` of the
+    ``top`` nearest ones of ``queries`` [q, D]. RecallError if no effort does."""
+    import faiss
+
+    vectors, queries = np.ascontiguousarray(vectors, np.float32), np.ascontiguousarray(queries, np.float32)
+    top = min(top, len(vectors))
+    nearest = _exact(vectors, queries, top)
+    inner = _made(vectors, kind)
+    index = faiss.IndexIDMap2(inner)
+    index.add_with_ids(vectors, ids)
+    reached = 0.0
+    for effort in _efforts(inner, kind, top):
+        _, found = inner.search(queries, top, params=search_parameters(kind, effort))
+        reached = recall(vectors, queries, found, nearest)
+        if reached >= least:
+            return Built(faiss.serialize_index(index).tobytes(), kind, effort, reached)
+    raise RecallError(f"of the {top} nearest items, {kind} finds {reached:.4f} at most; {least} are wanted")
+
+
+def search_parameters(kind: Kind, effort: int) -> Any:
+    """As FAISS takes them."""
+    import faiss
+
+    if kind == "ivf":
+        return faiss.SearchParametersIVF(nprobe=effort)
+    return faiss.SearchParametersHNSW(efSearch=effort) if kind == "hnsw" else None
+
+
+def recall(vectors: FloatArray, queries: FloatArray, found: npt.NDArray[np.int64], nearest: FloatArray) -> float:
+    """Which share of the nearest ones was found. ``found`` [q, k] positions, -1 for none; ``nearest`` [q, k] scores of
+    the nearest, falling."""
+    scores = np.einsum("qd,qkd->qk", queries, vectors[found])
+    least = nearest[:, -1:]
+    near = scores >= least - _SAME * np.maximum(np.abs(least), 1.0)
+    return float((near & (found >= 0)).mean())
+
+
+def _exact(vectors: FloatArray, queries: FloatArray, top: int) -> FloatArray:
+    import faiss
+
+    scores, _ = faiss.knn(queries, vectors, top, metric=faiss.METRIC_INNER_PRODUCT)
+    return np.asarray(scores, np.float32)
+
+
+def _made(vectors: FloatArray, kind: Kind) -> Any:
+    """An empty index, trained."""
+    import faiss
+
+    width = vectors.shape[1]
+    if kind == "flat":
+        return faiss.IndexFlatIP(width)
+    if kind == "hnsw":
+        graph = faiss.IndexHNSWFlat(width, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+        graph.hnsw.efConstruction = _BUILD_EFFORT
+        return graph
+    lists = 2 ** round(math.log2(4 * math.sqrt(len(vectors))))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
+    index.cp.max_points_per_centroid = _TRAINED_ON
+    index.cp.min_points_per_centroid = 1  # few vectors for many lists are a test's; FAISS would warn on its output
+    index.train(vectors)
+    return index
+
+
+def _efforts(index: Any, kind: Kind, top: int) -> Iterator[int]:
+    """From little to as much as makes sense."""
+    if kind == "flat":
+        yield 0
+        return
+    most = index.nlist if kind == "ivf" else 32 * top
+    effort = 1 if kind == "ivf" else top
+    while effort < most:
+        yield effort
+        effort = max(effort + 1, int(effort * 1.5))
+    yield most

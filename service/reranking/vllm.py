@@ -1,0 +1,151 @@
+"""The head of a list, put in order by a language model's verdict on each candidate (ReLLa, arXiv 2308.11131).
+
+Knows prompts, calibration and when asking is worth it. Does not know HTTP: ``server`` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.contract.items import IntArray
+from models.contract.prompts import Blocks, Rated
+from models.contract.rerank_items import RerankItems
+from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest, blend, calibrated, log_odds
+from service.errors import RerankError
+from service.ranking.deadline import Deadline
+from service.ranking.types import Head
+from service.reranking.server import ModelServer
+from service.reranking.watch import CanaryWatch
+from service.telemetry import Telemetry
+
+RESERVE_SECONDS = 0.005
+"""Left of the deadline when the model is given up: the answer has still to be made."""
+
+FLAT = 1e-4
+"""Probabilities so close together say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """When asking is worth it. ``slots``: requests at the server at once. ``least_seconds``: what a verdict takes at
+    least. ``margin``: log-odds between the first and the last of the head beyond which the order is clear anyway."""
+
+    slots: int
+    least_seconds: float
+    margin: float | None = None
+
+
+class VllmReranker:
+    """The port ``Reranker``."""
+
+    configured = True
+
+    def __init__(
+        self,
+        server: ModelServer,
+        manifest: RerankerManifest,
+        items: RerankItems,
+        watch: CanaryWatch,
+        gates: Gates,
+        telemetry: Telemetry,
+    ) -> None:
+        self._server = server
+        self._manifest = manifest
+        self._items = items
+        self._watch = watch
+        self._gates = gates
+        self._telemetry = telemetry
+        self._free = gates.slots
+
+    @property
+    def off(self) -> str:
+        """Why nobody is asked, "" if somebody is."""
+        return self._watch.off
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """For people."""
+        manifest = self._manifest
+        return {
+            "name": manifest.name,
+            "model": manifest.model,
+            "history": manifest.prompt.history,
+            "selection": manifest.prompt.selection,
+            "weight": manifest.weight,
+            "band": None if manifest.band is None else manifest.band.model_dump(),
+            "slots": self._gates.slots,
+            "slots_free": self._free,
+            "metrics": dict(manifest.metrics),
+        }
+
+    async def rerank(self, head: Head, deadline: Deadline) -> Sequence[int]:
+        """See the port."""
+        rows = self._items.rows_of(head.ids)
+        known = np.flatnonzero(rows >= 0)
+        if gate := self._gate(head, known):
+            self._telemetry.rerank_gated.labels(gate).inc()
+            return range(len(head.ids))
+        if self.off:
+            raise RerankError(f"the reranker is off: {self.off}", "rerank_off")
+        seconds = deadline.remaining() - RESERVE_SECONDS
+        if seconds < self._gates.least_seconds:
+            raise RerankError("too little time is left", "rerank_late")
+        if self._free == 0:
+            raise RerankError("all slots are taken", "rerank_busy")
+        self._free -= 1
+        try:
+            async with asyncio.timeout(seconds):
+                found = await self._server.probabilities(self._prompts(head, rows[known]), self._manifest.label_ids)
+        except TimeoutError as error:
+            self._watch.failed()
+            raise RerankError("no verdict in time", "rerank_late") from error
+        except RerankError:
+            self._watch.failed()
+            raise
+        finally:
+            self._free += 1
+        self._watch.answered()
+        if np.ptp(found) < FLAT:
+            raise RerankError(f"every candidate got {found[0]:.4f}", "rerank_flat")
+        weight = self._manifest.weight if head.weight is None else head.weight
+        scores = head.scores.copy()  # what the model was not told about keeps its score
+        scores[known] = blend(scores[known], calibrated(self._manifest.calibration, found), weight)
+        return [int(at) for at in np.argsort(-scores, kind="stable")]
+
+    def _gate(self, head: Head, known: IntArray) -> str:
+        """Why there is no need to ask, "" if there is."""
+        if len(known) < 2:
+            return "unknown"
+        if head.forced:
+            return ""
+        if not self._manifest.mixes(len(head.user.events)):
+            return "history"
+        spread = np.ptp(log_odds(head.scores))
+        return "margin" if self._gates.margin is not None and spread > self._gates.margin else ""
+
+    def _prompts(self, head: Head, rows: IntArray) -> list[Blocks]:
+        """One for each candidate, given by its row."""
+        prompt, items = self._manifest.prompt, self._items
+        told = items.rows_of_hashes(head.user.events["item"])
+        events, values = told[told >= 0], head.user.events["value"][told >= 0]
+        prompts = []
+        for row in rows.tolist():
+            at = prompt.chosen(items.vectors[row], items.vectors[events])
+            history = [Rated(items.names[events[one]], float(values[one])) for one in at.tolist()]
+            prompts.append(prompt.blocks(head.user.features, history, items.texts[row]))
+        return prompts
+
+
+Tuned = tuple[RerankerManifest, RerankItems]
+
+
+def read_reranker(folder: Path) -> Tuned:
+    """What ``tune-reranker`` wrote. RerankerError if it is not understood, OSError if it cannot be read."""
+    manifest = RerankerManifest.from_json((folder / FILE).read_bytes())
+    return manifest, RerankItems.unpack((folder / ITEMS_FILE).read_bytes(), manifest.items)

@@ -1,0 +1,1 @@
+"""Finding candidates for who brings none."""

@@ -1,0 +1,252 @@
+"""Candidates of one release for who has none: near a user's vector, like what a user liked, and popular.
+
+Knows the item table and its indexes. Does not know models, arms or requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from models.contract.artifact import ArtifactError, ReleaseManifest, Role
+from models.contract.items import IntArray, ItemTable, liked_count
+from models.contract.knowledge import FloatArray, Space
+from models.contract.schema import UNKNOWN, FeatureSchema
+from service.errors import InvalidRequest
+from service.ranking.types import Retrieved, UserState, Wanted
+from service.retrieval.index import Bits, BoolArray, FaissIndex
+
+POPULAR_SHARE = 0.25
+"""Of the candidates: the vectors know a user's taste, popularity knows what everybody likes, and neither misses the
+other's hits (docs/retrieval.md)."""
+
+LIKED_ITEMS = 20
+"""The last liked items, whose mean is what neighbours are near to."""
+
+INLINE_ITEMS = 50_000
+"""Catalogues up to this size are searched on the event loop; a thread would cost more than it frees."""
+
+_EXACT_UP_TO = 20_000
+"""Of so few items that may be found, all are looked at: an index would pass most of them by."""
+
+_POPULAR_KEPT = 5_000
+_FILTERS_KEPT = 16
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Filter:
+    """Rows that may be found: ``mask`` bool [N], None for all; ``rows`` lists them if they are few. ``bits`` by role,
+    made when an index is searched."""
+
+    mask: BoolArray | None = None
+    rows: IntArray | None = None
+    bits: dict[Role, Bits] = field(default_factory=dict)
+
+
+class ItemRetriever:
+    """The port ``Retriever`` on the item table of one release."""
+
+    def __init__(
+        self,
+        table: ItemTable,
+        schema: FeatureSchema,
+        spaces: Sequence[Space],
+        indexes: Mapping[Role, FaissIndex],
+        problem: str | None = None,
+    ) -> None:
+        self._table = table
+        self._schema = schema
+        self._indexes = indexes
+        self._user_space = {space.name: space.fingerprint for space in spaces if space.side == "user"}
+        self._popularity = liked_count(schema, table.numeric)
+        self._popularity[0] = -np.inf
+        kept = min(_POPULAR_KEPT, len(table) - 1)
+        self._popular = _largest(self._popularity, kept)
+        self._filters: OrderedDict[tuple[object, ...], _Filter] = OrderedDict()
+        self._lock = threading.Lock()
+        self.problem = problem
+
+    @classmethod
+    def open(
+        cls, folder: Path, manifest: ReleaseManifest, schema: FeatureSchema, spaces: Sequence[Space], table: ItemTable
+    ) -> ItemRetriever:
+        """With the indexes of the release. One that cannot be used is left out, and ``problem`` says why."""
+        indexes: dict[Role, FaissIndex] = {}
+        problems = []
+        for role, described in manifest.indexes.items():
+            try:
+                indexes[role] = FaissIndex.open(folder, described, table)
+            except ArtifactError as error:
+                log.error("release %s: %s", manifest.id, error)
+                problems.append(str(error))
+        return cls(table, schema, spaces, indexes, "; ".join(problems) or None)
+
+    async def retrieve(self, wanted: Wanted, user: UserState, knowledge: bool) -> Retrieved:
+        """See the port."""
+        if len(self._table) <= INLINE_ITEMS:
+            return self._retrieve(wanted, user, knowledge)
+        return await asyncio.to_thread(self._retrieve, wanted, user, knowledge)
+
+    def _retrieve(self, wanted: Wanted, user: UserState, knowledge: bool) -> Retrieved:
+        among = self._filter(wanted)
+        excluded = self._excluded(wanted, user)
+        complete = self.problem is None or not knowledge
+        near: tuple[Role, IntArray] | None = None
+        if knowledge:
+            try:
+                near = self._near(user, wanted.count, among, excluded)
+            except Exception:
+                log.exception("an index cannot be searched")
+                complete = False
+        popular = self._most_popular(wanted.count, among, excluded)
+        sources = {} if near is None else {str(near[0]): near[1]}
+        personal = wanted.count - int(wanted.count * POPULAR_SHARE)
+        rows, counts = _merged(sources, popular, wanted.count, personal)
+        return Retrieved(tuple(self._table.ids[row] for row in rows.tolist()), counts, complete)
+
+    def _near(
+        self, user: UserState, count: int, among: _Filter, excluded: IntArray
+    ) -> tuple[Role, IntArray] | None:
+        """Rows near the user's vector; of a user without one, near what it liked. None for a user without either."""
+        for role, query in (("matching", self._user_vector), ("neighbours", self._liked)):
+            index = self._indexes.get(role)
+            vector = None if index is None else query(user, index)
+            if index is not None and vector is not None:
+                return role, self._search(role, index, vector, count, among, excluded)
+        return None
+
+    def _user_vector(self, user: UserState, index: FaissIndex) -> FloatArray | None:
+        name = index.described.space.partition("/")[2]
+        record = user.knowledge.get(self._user_space.get(name, ""))
+        return None if record is None else record.vectors[-1]
+
+    def _liked(self, user: UserState, index: FaissIndex) -> FloatArray | None:
+        """The mean of what is known of the items that the user liked last."""
+        liked = user.events[user.events["value"] > self._schema.liked_above][-LIKED_ITEMS:]
+        rows = self._table.rows_of_hashes(liked["item"])
+        vectors = self._vectors(index, rows[rows > 0])
+        vectors = vectors[vectors.any(axis=1)]
+        return np.asarray(vectors.mean(axis=0), np.float32) if len(vectors) else None
+
+    def _search(
+        self, role: Role, index: FaissIndex, query: FloatArray, count: int, among: _Filter, excluded: IntArray
+    ) -> IntArray:
+        if among.rows is not None and not (index.is_exact and len(among.rows) > count):
+            rows = np.setdiff1d(among.rows, excluded)
+            return rows[_largest(self._vectors(index, rows) @ query, count)]
+        if among.mask is None and not len(excluded):
+            return index.nearest(query, count)
+        if role not in among.bits:
+            among.bits[role] = index.bits(among.mask)
+        return index.nearest(query, count, index.without(among.bits[role], excluded))
+
+    def _vectors(self, index: FaissIndex, rows: IntArray) -> FloatArray:
+        columns = self._schema.item_columns[index.described.space.partition("/")[2]]
+        return self._table.vectors[rows, columns]
+
+    def _most_popular(self, count: int, among: _Filter, excluded: IntArray) -> IntArray:
+        rows = self._popular if among.mask is None else self._popular[among.mask[self._popular]]
+        rows = rows[~np.isin(rows, excluded)][:count]
+        if len(rows) == count or len(self._popular) == len(self._table) - 1:
+            return rows
+        left = np.ones(len(self._table), np.bool_) if among.mask is None else among.mask.copy()
+        left[excluded] = left[0] = False
+        every = np.flatnonzero(left)
+        return every[_largest(self._popularity[every], count)]
+
+    def _excluded(self, wanted: Wanted, user: UserState) -> IntArray:
+        """Rows that must not be found, each once."""
+        rows = [self._table.rows_of(wanted.deny)] if wanted.deny else []
+        if wanted.exclude_seen:
+            rows.append(self._table.rows_of_hashes(user.events["item"]))
+        every = np.unique(np.concatenate(rows)) if rows else np.zeros(0, np.int64)
+        return every[every > 0]
+
+    def _filter(self, wanted: Wanted) -> _Filter:
+        if wanted.allow is not None:
+            rows = np.unique(self._table.rows_of(wanted.allow))
+            mask = np.zeros(len(self._table), np.bool_)
+            mask[rows] = True
+            if wanted.where:
+                mask &= self._attributes(wanted).mask
+            mask[0] = False
+            return _Filter(mask, np.flatnonzero(mask))
+        return self._attributes(wanted)
+
+    def _attributes(self, wanted: Wanted) -> _Filter:
+        """Rows with the attributes that are asked for. The last few filters are kept: a page asks for the same again."""
+        key = tuple(sorted((name, *map(str, values)) for name, values in wanted.where.items()))
+        with self._lock:
+            if (found := self._filters.get(key)) is not None:
+                self._filters.move_to_end(key)
+                return found
+        made = _Filter()
+        for name, values in wanted.where.items():
+            mask = self._having(name, values)
+            made.mask = mask if made.mask is None else made.mask & mask
+        if made.mask is not None and int(np.count_nonzero(made.mask)) <= _EXACT_UP_TO:
+            made.rows = np.flatnonzero(made.mask)
+        with self._lock:
+            self._filters[key] = made
+            if len(self._filters) > _FILTERS_KEPT:
+                self._filters.popitem(last=False)
+        return made
+
+    def _having(self, name: str, values: Sequence[object]) -> BoolArray:
+        """bool [N]: rows with one of ``values`` in a field."""
+        at = 0
+        for spec in self._schema.item_fields:
+            if spec.name == name:
+                break
+            at += spec.slots
+        else:
+            names = ", ".join(spec.name for spec in self._schema.item_fields if spec.vocab)
+            raise InvalidRequest(f"items have no such field; there are {names}", field=f"where.{name}")
+        if not spec.vocab:
+            raise InvalidRequest("the field is cut into ranges and has no single values", field=f"where.{name}")
+        codes = {spec.encode(value)[0] for value in values} - {UNKNOWN}
+        mask = np.isin(self._table.categorical[:, at : at + spec.slots], list(codes)).any(axis=1)
+        mask[0] = False
+        return mask
+
+
+def _merged(
+    near: Mapping[str, IntArray], popular: IntArray, count: int, personal: int
+) -> tuple[IntArray, dict[str, int]]:
+    """Up to ``count`` distinct rows: up to ``personal`` of those that are near, popular ones, and then what is left of
+    the near ones. With how many came from where."""
+    rows: dict[int, str] = {}
+    for name, found in near.items():
+        rows |= dict.fromkeys(found[:personal].tolist(), name)
+    for row in popular.tolist():
+        if len(rows) == count:
+            break
+        rows.setdefault(row, "popular")
+    for name, found in near.items():
+        for row in found[personal:].tolist():
+            if len(rows) == count:
+                break
+            rows.setdefault(row, name)
+    counts = dict.fromkeys([*near, "popular"], 0)
+    for name in rows.values():
+        counts[name] += 1
+    return np.fromiter(rows, np.int64, len(rows)), counts
+
+
+def _largest(scores: FloatArray, count: int) -> IntArray:
+    """Positions of the ``count`` largest scores, the largest first; of equal ones the first."""
+    if count < len(scores):
+        bound = np.partition(scores, len(scores) - count)[len(scores) - count]
+        at = np.flatnonzero(scores >= bound)
+    else:
+        at = np.arange(len(scores))
+    return at[np.argsort(-scores[at], kind="stable")][:count]

@@ -1,0 +1,111 @@
+"""What ``/v1/status`` answers: what is served, what was refused, and which stage is off or degraded, and why."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from service.experiments.watched import WatchedExperiments
+from service.exposures.stream import ExposureLog
+from service.ranking.types import Release
+from service.release import Releases
+from service.reranking.none import NoReranker
+from service.reranking.vllm import VllmReranker
+from service.scoring.scorers import PartialScorer
+from service.settings import Settings
+
+
+def status_document(
+    settings: Settings,
+    releases: Releases,
+    experiments: WatchedExperiments,
+    exposures: ExposureLog,
+    reranker: NoReranker | VllmReranker,
+) -> dict[str, Any]:
+    """What ``/v1/status`` answers: what is served, what was refused, and why a stage is off."""
+    release = releases.current()
+    refusal = releases.refusal
+    return {
+        "release": None
+        if release is None
+        else {
+            "id": release.id,
+            "revision": release.revision,
+            "model": release.manifest.model.model_dump(),
+            "created_at": release.manifest.created_at,
+            "items": len(release.table) - 1,
+            "spaces": {space.key: space.fingerprint for space in release.spaces},
+            "loaded_at": release.loaded_at,
+            "swap_ms": release.swap_ms,
+            "in_parts": isinstance(release.scorer, PartialScorer),
+            "indexes": {
+                role: index.model_dump(include={"space", "kind", "effort", "items", "top", "recall"})
+                for role, index in release.manifest.indexes.items()
+            },
+        },
+        "refused": None
+        if refusal is None
+        else {
+            "release": refusal.release,
+            "reason": refusal.reason,
+            "at": refusal.at,
+            "attempts": refusal.attempts,
+        },
+        "pinned": {
+            name: {
+                "loaded": releases.pinned(name) is not None,
+                "refused": releases.refusals[name].reason if name in releases.refusals else None,
+            }
+            for name in experiments.releases
+        },
+        "experiments": experiments.status(None if release is None else release.schema),
+        "redis": {"reachable": releases.redis_error is None, "error": releases.redis_error},
+        "stages": _stages(releases, exposures) | {"reranking": _reranking(reranker)},
+        "reranker": reranker.description,
+        "exposures": {"queued": exposures.depth, "dropped": exposures.dropped},
+        "settings": settings.model_dump(
+            mode="json",
+            include={
+                "key_prefix", "max_candidates", "max_body_bytes", "default_deadline_ms", "max_deadline_ms",
+                "release_poll_seconds", "workers", "onnx_threads", "history_max_events", "exposure_queue",
+            },
+        )
+        | {"redis": "embedded" if settings.redis_url is None else "external"},
+        "process": os.getpid(),
+        "time": time.time(),
+    }  # fmt: skip
+
+
+def _stages(releases: Releases, exposures: ExposureLog) -> dict[str, dict[str, str]]:
+    """Each stage as on, off or degraded, with the reason."""
+    release = releases.current()
+    redis_error = releases.redis_error
+    loaded = _stage("off", "no release is loaded") if release is None else _stage("on", "")
+    reads = loaded if redis_error is None else _stage("degraded", redis_error)
+    knowledge = reads
+    if release is not None and not release.spaces:
+        knowledge = _stage("off", "the model of this release uses no knowledge")
+    return {
+        "features": reads,
+        "knowledge": knowledge,
+        "retrieval": loaded if release is None else _retrieval(release),
+        "scoring": loaded,
+        "exposures": _stage("degraded", exposures.failing) if exposures.failing else _stage("on", ""),
+    }
+
+
+def _reranking(reranker: NoReranker | VllmReranker) -> dict[str, str]:
+    return _stage("off", reranker.off) if reranker.off else _stage("on", "")
+
+
+def _retrieval(release: Release) -> dict[str, str]:
+    if release.retriever.problem is not None:
+        return _stage("degraded", release.retriever.problem)
+    if not release.manifest.indexes:
+        return _stage("degraded", "this release has no index of items; popular ones are found")
+    return _stage("on", "")
+
+
+def _stage(state: str, reason: str) -> dict[str, str]:
+    return {"state": state, "reason": reason}

@@ -1,0 +1,63 @@
+"""A model server and a reranker of four films, whose verdicts can be computed by hand."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.contract.prompts import RerankPrompt
+from models.contract.rerank_items import RerankItems
+from models.contract.reranker import FILE, ITEMS_FILE, Canary, HistoryBand, Platt, RerankerManifest
+from tests.service.reranking.model_server import NO, YES, ModelServerDouble, model_server
+
+IDS = ("a", "b", "c", "d")
+LIKES = {"film a": 0.2, "film b": 0.4, "film c": 0.6, "film d": 0.8}
+PROMPT = RerankPrompt(profile_fields=("gender",), history=2)
+
+
+def likes(prompt: str) -> float:
+    """By the candidate, which is the last film of a prompt."""
+    return LIKES[prompt[prompt.rindex("film ") :][:6]]
+
+
+def items(vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]] | None = None) -> RerankItems:
+    eye = np.eye(4, dtype=np.float32)
+    return RerankItems.of(IDS, [f"F {one}" for one in IDS], [f"film {one}" for one in IDS], eye if vectors is None else vectors)
+
+
+def manifest(**changes: object) -> RerankerManifest:
+    user = PROMPT.user_block({}, [])
+    asked = (PROMPT.candidate_block("film d"), PROMPT.candidate_block("film a"))
+    fields: dict[str, object] = {
+        "name": "tiny-reranker",
+        "model": "tiny",
+        "base": "tiny",
+        "dtype": "float32",
+        "prompt": PROMPT,
+        "label_ids": (YES, NO),
+        "calibration": Platt(),
+        "weight": 0.5,
+        "band": HistoryBand(),
+        "canaries": (Canary(user=user, candidates=asked, probabilities=(0.8, 0.2)),),
+        "items": hashlib.sha256(items().pack()).hexdigest(),
+        "trained_until_ms": 0,
+    }
+    return RerankerManifest.model_validate(fields | changes)
+
+
+def written(folder: Path, **changes: object) -> Path:
+    """As ``tune-reranker`` writes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE).write_text(manifest(**changes).model_dump_json())
+    (folder / ITEMS_FILE).write_bytes(items().pack())
+    return folder
+
+
+@pytest.fixture
+def double() -> Iterator[ModelServerDouble]:
+    with model_server(likes) as one:
+        yield one

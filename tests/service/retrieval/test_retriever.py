@@ -1,0 +1,189 @@
+"""Where candidates come from, for users of whom much, little or nothing is known, and what filters leave of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.contract.artifact import ReleaseManifest, Role
+from models.contract.events import EVENT_DTYPE, item_hash
+from models.contract.items import ItemTable, item_statistics
+from models.contract.knowledge import KnowledgeRecord, Space
+from models.contract.schema import FeatureSchema, FieldSpec, KnowledgeSpec
+from service.errors import InvalidRequest
+from service.ranking.types import UserState, Wanted
+from service.retrieval import retriever as module
+from service.retrieval.index import FaissIndex
+from service.retrieval.retriever import ItemRetriever
+from tests.service.retrieval.test_index import VECTORS, written
+
+ITEMS = 300
+SCHEMA = FeatureSchema(
+    name="found",
+    user_fields=(),
+    item_fields=(
+        FieldSpec(name="genre", vocab=("drama", "comedy", "war"), slots=2),
+        FieldSpec(name="year", edges=(1950.0, 1990.0)),
+    ),
+    history_length=4,
+    knowledge=(
+        KnowledgeSpec(name="near", side="item", dim=4),
+        KnowledgeSpec(name="near", side="user", dim=4),
+    ),
+)
+USERS = Space(name="near", side="user", rows=1, dim=4, components={})
+LIKES = np.random.default_rng(2).permutation(ITEMS) + 1
+POPULAR = np.argsort(-LIKES) + 1
+QUERY = np.array([1.0, -0.5, 0.25, 0.0], np.float32)
+BEST = np.argsort(-(VECTORS @ QUERY)) + 1
+NOBODY = UserState()
+KNOWN = UserState(knowledge={USERS.fingerprint: KnowledgeRecord("u", USERS.fingerprint, QUERY[None], 0, 2**40)})
+
+
+def items(schema: FeatureSchema = SCHEMA) -> ItemTable:
+    genres = [["drama", "war"] if at % 2 else ["comedy"] for at in range(ITEMS)]
+    fields = [schema.encode_item_fields({"genre": one, "year": 1960}) for one in genres]
+    numeric = item_statistics(schema, LIKES, 5.0 * LIKES, LIKES)
+    ids = [f"i{at}" for at in range(ITEMS)]
+    return ItemTable.build(schema, ids, np.zeros(ITEMS), fields, numeric, VECTORS, np.ones((ITEMS, 1)))
+
+
+@pytest.fixture(params=["flat", "ivf", "hnsw"])
+def retriever(tmp_path: Path, request: pytest.FixtureRequest) -> ItemRetriever:
+    table = items()
+    index = FaissIndex.open(tmp_path, written(tmp_path, request.param), table)
+    indexes: dict[Role, FaissIndex] = {"matching": index, "neighbours": index}
+    return ItemRetriever(table, SCHEMA, (USERS,), indexes)
+
+
+def rows(ids: tuple[str, ...]) -> list[int]:
+    return [int(one[1:]) + 1 for one in ids]
+
+
+def having(*numbers: int, value: float = 5.0) -> UserState:
+    """A user who gave these rows' items a value, the last one last."""
+    events = [(item_hash(f"i{row - 1}"), at, 0, value) for at, row in enumerate(numbers)]
+    return UserState(events=np.array(events, EVENT_DTYPE))
+
+
+async def test_a_user_with_a_vector_gets_what_is_near_it_and_what_is_popular(retriever: ItemRetriever) -> None:
+    found = await retriever.retrieve(Wanted(20), KNOWN, knowledge=True)
+    assert found.complete
+    assert rows(found.ids)[:15] == BEST[:15].tolist()
+    assert rows(found.ids)[15:] == [row for row in POPULAR.tolist() if row not in BEST[:15]][:5]
+    assert found.sources == {"matching": 15, "popular": 5}
+
+
+async def test_a_cold_user_gets_what_is_like_the_liked_items(retriever: ItemRetriever) -> None:
+    user = having(3, 8, 21)
+    mean = VECTORS[[2, 7, 20]].mean(axis=0)
+    near = [row for row in (np.argsort(-(VECTORS @ mean)) + 1).tolist() if row not in (3, 8, 21)]
+    found = await retriever.retrieve(Wanted(20), user, knowledge=True)
+    assert rows(found.ids)[:15] == near[:15]
+    assert found.sources == {"neighbours": 15, "popular": 5}
+    disliked = await retriever.retrieve(Wanted(20), having(3, 8, 21, value=1.0), knowledge=True)
+    assert disliked.sources == {"popular": 20}
+
+
+@pytest.mark.parametrize("user", [NOBODY, having(999)])
+async def test_nobody_gets_what_is_popular(retriever: ItemRetriever, user: UserState) -> None:
+    found = await retriever.retrieve(Wanted(20), user, knowledge=True)
+    assert rows(found.ids) == POPULAR[:20].tolist()
+    assert found.sources == {"popular": 20}
+
+
+async def test_without_knowledge_no_vector_is_looked_at(retriever: ItemRetriever) -> None:
+    found = await retriever.retrieve(Wanted(20), replace(KNOWN, events=having(3).events), knowledge=False)
+    assert found.sources == {"popular": 20}
+    assert found.complete
+
+
+async def test_what_was_seen_is_left_out_unless_it_is_wanted(retriever: ItemRetriever) -> None:
+    user = replace(KNOWN, events=having(int(BEST[0]), int(POPULAR[0])).events)
+    found = await retriever.retrieve(Wanted(ITEMS), user, knowledge=True)
+    assert len(set(found.ids)) == ITEMS - len({BEST[0], POPULAR[0]})
+    assert not {int(BEST[0]), int(POPULAR[0])} & set(rows(found.ids))
+    again = await retriever.retrieve(Wanted(20, exclude_seen=False), user, knowledge=True)
+    assert rows(again.ids)[0] == BEST[0]
+
+
+@pytest.mark.parametrize("exact_up_to", [0, 20_000])
+async def test_filters(retriever: ItemRetriever, monkeypatch: pytest.MonkeyPatch, exact_up_to: int) -> None:
+    monkeypatch.setattr(module, "_EXACT_UP_TO", exact_up_to)
+    wars = [row for row in BEST.tolist() if row % 2 == 0]
+    wanted = Wanted(20, where={"genre": ("war",)})
+    found = await retriever.retrieve(wanted, KNOWN, knowledge=True)
+    assert rows(found.ids)[:15] == wars[:15]
+    assert all(row % 2 == 0 for row in rows(found.ids))
+    denied = await retriever.retrieve(replace(wanted, deny=(f"i{wars[0] - 1}", "unknown")), KNOWN, knowledge=True)
+    assert rows(denied.ids)[:14] == wars[1:15]
+    assert rows((await retriever.retrieve(wanted, KNOWN, knowledge=True)).ids) == rows(found.ids)
+    either = await retriever.retrieve(Wanted(20, where={"genre": ("war", "comedy")}), KNOWN, knowledge=True)
+    assert rows(either.ids)[:15] == BEST[:15].tolist()
+    nothing = await retriever.retrieve(Wanted(20, where={"genre": ("opera",)}), KNOWN, knowledge=True)
+    assert nothing.ids == ()
+
+
+async def test_allowed_items_alone(retriever: ItemRetriever) -> None:
+    allow = ("i3", "i4", "i5", "unknown", "i3")
+    found = await retriever.retrieve(Wanted(20, allow=allow), KNOWN, knowledge=True)
+    assert sorted(found.ids) == ["i3", "i4", "i5"]
+    wars = await retriever.retrieve(Wanted(20, allow=allow, where={"genre": ("war",)}), KNOWN, knowledge=True)
+    assert sorted(wars.ids) == ["i3", "i5"]
+    seen = await retriever.retrieve(Wanted(20, allow=allow, deny=("i5",)), having(4), knowledge=True)
+    assert seen.ids == ("i4",)
+    assert (await retriever.retrieve(Wanted(20, allow=()), KNOWN, knowledge=True)).ids == ()
+
+
+@pytest.mark.parametrize(("field", "says"), [("colour", "there are genre"), ("year", "cut into ranges")])
+async def test_a_field_that_items_have_not_is_named(retriever: ItemRetriever, field: str, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says) as caught:
+        await retriever.retrieve(Wanted(20, where={field: (1960,)}), NOBODY, knowledge=True)
+    assert caught.value.field == f"where.{field}"
+
+
+async def test_few_popular_items_are_kept_and_others_are_found_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "_POPULAR_KEPT", 10)
+    retriever = ItemRetriever(items(), SCHEMA, (USERS,), {})
+    found = await retriever.retrieve(Wanted(30, deny=(f"i{POPULAR[0] - 1}",)), NOBODY, knowledge=True)
+    assert rows(found.ids) == POPULAR[1:31].tolist()
+    wars = await retriever.retrieve(Wanted(30, where={"genre": ("war",)}), NOBODY, knowledge=True)
+    assert rows(wars.ids) == [row for row in POPULAR.tolist() if row % 2 == 0][:30]
+
+
+async def test_a_large_catalogue_is_searched_in_a_thread(
+    retriever: ItemRetriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = await retriever.retrieve(Wanted(20), KNOWN, knowledge=True)
+    monkeypatch.setattr(module, "INLINE_ITEMS", 0)
+    assert await retriever.retrieve(Wanted(20), KNOWN, knowledge=True) == here
+
+
+async def test_an_index_that_fails_leaves_what_is_popular(
+    retriever: ItemRetriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(FaissIndex, "nearest", fails)
+    found = await retriever.retrieve(Wanted(20), KNOWN, knowledge=True)
+    assert found.sources == {"popular": 20}
+    assert not found.complete
+
+
+async def test_an_index_that_cannot_be_opened_is_left_out_and_named(tmp_path: Path) -> None:
+    described = written(tmp_path)
+    manifest = ReleaseManifest.model_construct(
+        id="r", indexes={"matching": described, "neighbours": described.model_copy(update={"file": "absent.faiss"})}
+    )
+    opened = ItemRetriever.open(tmp_path, manifest, SCHEMA, (USERS,), items())
+    assert opened.problem is not None
+    assert "absent.faiss cannot be read" in opened.problem
+    found = await opened.retrieve(Wanted(20), KNOWN, knowledge=True)
+    assert found.sources == {"matching": 15, "popular": 5}
+    assert not found.complete

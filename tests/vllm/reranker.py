@@ -1,0 +1,91 @@
+"""A reranker of the packaged model as it comes, for the items of the tiny release, with answers of the transformers
+library to compare a server's with."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoTokenizer
+
+from models.contract.knowledge import FloatArray
+from models.contract.prompts import Blocks, Rated, RerankPrompt
+from models.contract.rerank_items import RerankItems
+from models.contract.reranker import FILE, ITEMS_FILE, Canary, HistoryBand, RerankerManifest
+from offline.reranking.framing import framed, label_ids, spelled
+from offline.reranking.scoring import Labeller
+
+IDS = ("a", "b", "c", "d", "e")
+FILMS = (
+    "Toy Story (1995), Animation, Children's, Comedy",
+    "Alien (1979), Action, Horror, Sci-Fi",
+    "Pulp Fiction (1994), Crime, Drama",
+    "Sense and Sensibility (1995), Drama, Romance",
+    "Die Hard (1988), Action, Thriller",
+)
+PEOPLE = ((5.0, 1.0, 4.0, 2.0), (1.0, 5.0, 2.0, 4.0), (3.0, 3.0, 5.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The model in this process."""
+
+    prompt: RerankPrompt
+    labels: tuple[int, int]
+    model: Labeller
+
+    def probabilities(self, prompts: list[Blocks]) -> FloatArray:
+        found = np.zeros(len(prompts), np.float64)
+        for rows, odds in self.model.log_odds(prompts, self.labels):
+            found[rows] = odds
+        return (1.0 / (1.0 + np.exp(-found))).astype(np.float32)
+
+
+def reference(checkpoint: Path) -> Reference:
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    prompt = framed(RerankPrompt(history=3), tokenizer, "You judge whether a viewer will like a film.")
+    prompt = spelled(tokenizer, prompt)
+    model = Labeller.load("smollm2", checkpoint, "bfloat16", 4096)
+    return Reference(prompt, label_ids(tokenizer, prompt), model)
+
+
+def name_of(film: str) -> str:
+    return film.partition(" (")[0]
+
+
+def write(folder: Path, made: Reference) -> Path:
+    """A folder as ``tune-reranker`` writes it."""
+    canaries = []
+    for values in PEOPLE:
+        told = [Rated(name_of(film), value) for film, value in zip(FILMS, values, strict=False)]
+        asked = [made.prompt.blocks({}, told, film) for film in FILMS]
+        found = made.probabilities(asked)
+        best, worst = int(found.argmax()), int(found.argmin())
+        canaries.append(
+            Canary(
+                user=asked[0].user,
+                candidates=(asked[best].candidate, asked[worst].candidate),
+                probabilities=(float(found[best]), float(found[worst])),
+            )
+        )
+    vectors = np.eye(len(IDS), dtype=np.float32)
+    items = RerankItems.of(IDS, [name_of(film) for film in FILMS], FILMS, vectors).pack()
+    manifest = RerankerManifest(
+        name="smollm2-reranker",
+        model=made.model.id,
+        base="smollm2",
+        dtype="bfloat16",
+        prompt=made.prompt,
+        label_ids=made.labels,
+        weight=1.0,
+        band=HistoryBand(),
+        canaries=tuple(canaries),
+        items=hashlib.sha256(items).hexdigest(),
+        trained_until_ms=0,
+    )
+    folder.mkdir(parents=True)
+    (folder / FILE).write_text(manifest.model_dump_json())
+    (folder / ITEMS_FILE).write_bytes(items)
+    return folder

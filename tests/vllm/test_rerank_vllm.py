@@ -1,0 +1,228 @@
+"""The service's reranker on a real vLLM: its order, its limits, and what a killed or a hanging vLLM costs."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import re
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+import redis
+
+from models.contract.keys import Keys
+from models.contract.prompts import Rated
+from models.embedded import embedded_redis
+from offline.llm.vllm_server import VllmServer, free_port, running_vllm
+from offline.llm.weights import Weights
+from service.reranking import watch
+from service.settings import Settings
+from tests.service.conftest import Running, eventually, running
+from tests.service.tiny import Publisher
+from tests.vllm.conftest import CONTEXT, ENVIRONMENT, MODEL
+from tests.vllm.reranker import FILMS, IDS, Reference, name_of, reference, write
+
+SLOTS = 2
+DEADLINE_MS = 60_000
+_prefixes = itertools.count()
+
+
+@dataclass
+class Machine:
+    """A vLLM server on one port, which tests may kill and start again."""
+
+    checkpoint: Path
+    folder: Path
+    port: int = field(default_factory=free_port)
+    server: VllmServer | None = None
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        log = self.folder / "server.log"
+        assert ENVIRONMENT
+        started = running_vllm(
+            Path(ENVIRONMENT), self.checkpoint, MODEL, log, port=self.port, context=CONTEXT, patience_seconds=600
+        )
+        self.server = self._stack.enter_context(started)
+        print(f"vLLM ready after {self.server.start_seconds:.0f} s")
+
+    def stop(self) -> None:
+        self._stack.close()
+        self._stack = ExitStack()
+
+    def signal(self, number: int) -> None:
+        assert self.server is not None
+        os.killpg(self.server.pid, number)
+
+    async def at_work(self, http: httpx2.AsyncClient) -> int:
+        """Prompts that vLLM computes or holds in its queue."""
+        text = (await http.get(f"{self.url}/metrics")).text
+        found = re.findall(r"^vllm:num_requests_(?:running|waiting)\{[^}]*\} (\S+)$", text, re.MULTILINE)
+        assert found
+        return int(sum(map(float, found)))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    return reference(Weights.find(None).checkpoint(tmp_path_factory.mktemp("weights"), "bfloat16"))
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    folder = tmp_path_factory.mktemp("rerank")
+    one = Machine(Weights.find(None).checkpoint(folder / "checkpoints", "bfloat16"), folder)
+    one.start()
+    yield one
+    one.stop()
+
+
+@pytest.fixture(scope="module")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with embedded_redis(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+@asynccontextmanager
+async def serving(url: str, machine: Machine, made: Reference, folder: Path) -> AsyncIterator[Running]:
+    """The service with the tiny release and the reranker, its history written."""
+    keys = Keys(f"vllm{next(_prefixes)}")
+    with redis.Redis.from_url(url) as client:
+        Publisher(client, keys, folder / "artifacts").publish()
+    settings = Settings(
+        redis_url=url,
+        key_prefix=keys.prefix,
+        data_dir=folder,
+        default_deadline_ms=DEADLINE_MS,
+        max_deadline_ms=DEADLINE_MS,
+        reranker=write(folder / "reranker", made),
+        reranker_url=machine.url,
+        reranker_model=MODEL,
+        rerank_slots=SLOTS,
+        rerank_check_seconds=3600.0,
+    )
+    async with running(settings) as service:
+        events = [
+            {"user_id": "u", "item_id": item, "value": value, "timestamp_ms": at}
+            for at, (item, value) in enumerate(zip("bce", (5.0, 4.0, 1.0), strict=True))
+        ]
+        assert (await service.http.post("/v1/feedback", json={"events": events})).status_code == 200
+        await eventually(lambda: is_on(service), 120)
+        yield service
+
+
+async def is_on(service: Running) -> bool:
+    return bool((await service.status())["stages"]["reranking"]["state"] == "on")
+
+
+async def test_the_order_changes_where_the_scores_say_so(
+    valkey_url: str, machine: Machine, made: Reference, tmp_path: Path
+) -> None:
+    async with serving(valkey_url, machine, made, tmp_path) as service:
+        plain, forced = await service.rank("u"), await service.rank("u", rerank="force")
+        assert forced["degraded"] == []
+        told = [Rated(name_of(FILMS[IDS.index(item)]), value) for item, value in zip("bce", (5.0, 4.0, 1.0), strict=True)]
+        prompts = [made.prompt.blocks({}, told, film) for film in FILMS]
+        here = made.probabilities(prompts)
+        server = service.app.state.service.ranker._reranker._server
+        there = await server.probabilities(prompts, made.labels)
+        print("transformers", here, "vLLM", there)
+        np.testing.assert_allclose(there, here, atol=0.05)
+        order = [IDS[at] for at in np.argsort(-there, kind="stable")]
+        assert len(set(there.tolist())) == len(IDS)
+        assert [one["id"] for one in forced["items"]] == order
+        assert order != [one["id"] for one in plain["items"]]
+        completed = await server._completed(prompts[0].user, [one.candidate for one in prompts], made.labels)
+        np.testing.assert_allclose(completed, there, atol=0.02)
+
+
+async def test_no_more_prompts_than_the_slots_allow_are_at_the_server(
+    valkey_url: str, machine: Machine, made: Reference, tmp_path: Path
+) -> None:
+    async with serving(valkey_url, machine, made, tmp_path) as service, httpx2.AsyncClient(trust_env=False) as http:
+        before = await machine.at_work(http)
+        assert before == 0
+        most, done = 0, False
+
+        async def look() -> None:
+            nonlocal most
+            while not done:
+                most = max(most, await machine.at_work(http))
+
+        looking = asyncio.create_task(look())
+        answers: list[dict[str, Any]] = []
+        for _ in range(5):
+            answers += await asyncio.gather(*(service.rank("u", rerank="force") for _ in range(64)))
+        done = True
+        await looking
+        words = [tuple(one["degraded"]) for one in answers]
+        assert set(words) == {(), ("no_rerank", "rerank_busy")}
+        print(f"{words.count(())} of {len(words)} reranked, at most {most} prompts of {SLOTS} slots at vLLM")
+        assert 0 < most <= SLOTS * len(IDS)
+        assert (await service.status())["reranker"]["slots_free"] == SLOTS
+
+
+async def test_a_hanging_vllm_costs_the_deadline(
+    valkey_url: str, machine: Machine, made: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(valkey_url, machine, made, tmp_path) as service:
+        monkeypatch.setattr(watch, "DOUBTFUL", 10**9)
+        machine.signal(signal.SIGSTOP)
+        try:
+            totals = []
+            for _ in range(20):
+                answer = await service.rank("u", rerank="force", deadline_ms=200)
+                assert answer["degraded"] == ["no_rerank", "rerank_late"]
+                totals.append(answer["timing_ms"]["total"])
+        finally:
+            machine.signal(signal.SIGCONT)
+        print(f"deadline 200 ms, vLLM stopped: total {min(totals):.1f} to {max(totals):.1f} ms")
+        async with httpx2.AsyncClient(trust_env=False) as http:
+            # what was sent meanwhile had lost its caller: vLLM drops it
+            await eventually(lambda: is_idle(machine, http), 60)
+        assert (await service.rank("u", rerank="force"))["degraded"] == []
+
+
+async def is_idle(machine: Machine, http: httpx2.AsyncClient) -> bool:
+    return await machine.at_work(http) == 0
+
+
+async def test_a_killed_vllm_fails_no_request_and_comes_back(
+    valkey_url: str, machine: Machine, made: Reference, tmp_path: Path
+) -> None:
+    async with serving(valkey_url, machine, made, tmp_path) as service:
+        words: list[tuple[str, ...]] = []
+        done = False
+
+        async def load() -> None:
+            while not done:
+                answer = await service.rank("u", rerank="force", deadline_ms=20_000)
+                assert len(answer["items"]) == len(IDS)
+                words.append(tuple(answer["degraded"]))
+                await asyncio.sleep(0.05)
+
+        loads = [asyncio.create_task(load()) for _ in range(4)]
+        await eventually(lambda: () in words, 60)
+        machine.signal(signal.SIGKILL)
+        await eventually(lambda: ("no_rerank", "rerank_failed") in words, 60)
+        await eventually(lambda: ("no_rerank", "rerank_off") in words, 60)
+        assert not await is_on(service)
+        await asyncio.to_thread(machine.stop)
+        await asyncio.to_thread(machine.start)
+        await eventually(lambda: is_on(service), 120)
+        before = len(words)
+        await eventually(lambda: () in words[before:], 60)
+        done = True
+        await asyncio.gather(*loads)  # an answer other than 200 would have ended one of them
+        print({word: words.count(word) for word in set(words)})

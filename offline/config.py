@@ -15,6 +15,7 @@ from offline.knowledge.autograph.config import AutoGraphConfig as Founding
 from offline.knowledge.liber.partitions import Trigger
 from offline.knowledge.marc.config import CompressionConfig
 from offline.llm.config import LLMConfig
+from offline.reranking.config import RerankingConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -222,6 +223,7 @@ class JobConfig(BaseModel):
     ray: RayConfig = RayConfig()
     knowledge: KnowledgeConfig = KnowledgeConfig()
     training: TrainingConfig = TrainingConfig()
+    reranking: RerankingConfig = RerankingConfig()
     publish: PublishConfig = PublishConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()

@@ -10,6 +10,10 @@ knowledge  packed knowledge records and the vector spaces they belong to
 events     interactions: stream entries and the packed live history of a user
 exposures  what was shown to whom, as the service logs it
 profile    raw features of a user
+wording    values made harmless inside prompts
+prompts    the prompt of the reranker, and which events it tells
+reranker   manifest of a reranker, its calibration and canaries, and the mix with CTR scores
+rerank_items  names, texts and vectors of items, for prompts
 keys       every Redis key
 artifact   manifests: of a CTR model (inside its ONNX file) and of a release (behind the live pointer)
 """

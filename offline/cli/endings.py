@@ -12,6 +12,7 @@ import httpx2
 import typer
 
 from models.contract.artifact import ArtifactError
+from models.contract.reranker import RerankerError
 from models.embedded import EmbeddedRedisError
 from offline.config import ConfigError
 from offline.data.catalogue import DataError
@@ -46,6 +47,7 @@ EXPECTED = (
     LockedError,
     NotFoundedError,
     PermanentError,
+    RerankerError,
     StoreError,
     SwitchError,
 )

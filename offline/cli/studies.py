@@ -46,7 +46,7 @@ def ablation(
     folder = job.config.workdir / "ablation"
     found = study.run_ablation(job.config, catalogue, log, knowledge, seeds, folder, workers)
     found.save(folder / "results.json")
-    _tell(f"ablation {job.config.name}", study.markdown(found), write)
+    tell(f"ablation {job.config.name}", study.markdown(found), write)
 
 
 @app.command()
@@ -82,7 +82,7 @@ def benchmark(
     if write is not None:
         plot.draw(judged, write.parent / "figures", f"quality-{job.config.name}")
     figures = f"figures/quality-{job.config.name}"
-    _tell(report.marker(judged), report.markdown(judged, figures, ledger.name if ledger else ""), write)
+    tell(report.marker(judged), report.markdown(judged, figures, ledger.name if ledger else ""), write)
 
 
 @app.command()
@@ -104,7 +104,7 @@ def compression(
     folder = job.config.workdir / "compression"
     found = study.compare(job.config, catalogue, log, states, folder, seeds=seeds, workers=workers)
     found.save(folder / "results.json")
-    _tell(f"compression {job.config.name}", study.markdown(found), write)
+    tell(f"compression {job.config.name}", study.markdown(found), write)
 
 
 @app.command()
@@ -137,7 +137,7 @@ def layers(
         states = states_at(sources, study.DEPTHS)
     found = study.sweep(job.config, log, states, range(seeds))
     found.save(job.config.workdir / "layers.json")
-    _tell(f"layers {job.config.name}", study.markdown(found), write)
+    tell(f"layers {job.config.name}", study.markdown(found), write)
 
 
 @app.command()
@@ -173,10 +173,11 @@ def factors(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DI
     catalogue, log = data_of(job)
     with sources_of(job, catalogue, log, "autograph") as sources:
         found = study.report(sources)
-    _tell(f"factors {job.config.name}", study.markdown(found), write)
+    tell(f"factors {job.config.name}", study.markdown(found), write)
 
 
-def _tell(name: str, table: str, page: Path | None) -> None:
+def tell(name: str, table: str, page: Path | None) -> None:
+    """Print a table, and put it into a page between its markers. DataError if the page has no place for it."""
     print(table)
     if page is None:
         return

@@ -1,47 +1,29 @@
-"""A small strict language for texts over any columns, and what makes a value harmless inside a prompt.
+"""A small strict language for texts over any columns.
 
     "{title}"[ ({year}[; {genres}])]     {column}     the value; a list is joined by ", "
                                          [part]       dropped when a column right inside it is missing or empty
                                          [a|b]        the first alternative whose columns are all there, or nothing
                                          \\[ \\{ \\|     the character itself, also for the other special characters
 
-Values are data. They lose line breaks, control and invisible characters, double quotes, angle brackets and the
-bracketed words that chat formats reserve, and they are cut at a length; so a value can neither close the quotes that a
-template puts around it, nor start a line or a turn of its own, nor be read as a template. What they say in words is
-the caller's risk: it stays inside the prompt of this one item.
+Values are data, and cleaned as such (models/contract/wording.py): none can close the quotes that a template puts around
+it, or be read as a template. What they say in words is the caller's risk: it stays inside the prompt of this one item.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-MAX_CHARS = 600
-"""Default length of one value: enough for a plot, too short to bury a prompt."""
+from models.contract.wording import MAX_CHARS, Rendered, clean
+
 
 _SPECIAL = "[]{}|\\"
-_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# Invisible: soft hyphen, direction marks, zero-width characters (but not the joiners that scripts need), tags,
-# and lone surrogates, which no encoder accepts.
-_INVISIBLE = re.compile(
-    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"
-    "\ud800-\udfff]"
-)
-_RESERVED = re.compile(r"\[(/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|IMG|THINK))\]", re.I)
-_HARMLESS = str.maketrans({'"': "'", "<": "‹", ">": "›"})
 
 
 class TemplateError(ValueError):
     """A template is not understood, or names a column that does not exist."""
-
-
-class Rendered(str):
-    """Text that a template made. Inside another template it is inserted as it is."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +63,6 @@ def render(template: Template | str, features: Mapping[str, Any], max_chars: int
     """The text for ``features``. A column that is absent, None, empty or not a number counts as missing."""
     parsed = parse(template) if isinstance(template, str) else template
     return Rendered(_render(parsed.nodes, features, max_chars)[0])
-
-
-def clean(value: Any, max_chars: int = MAX_CHARS) -> str:
-    """A value as one harmless line of at most ``max_chars`` characters; "" if there is nothing to say."""
-    if isinstance(value, Rendered):
-        return str(value)
-    if value is None or value != value:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, (list, tuple)):
-        value = ", ".join(part for part in (clean(one, max_chars) for one in value) if part)
-    text = _RESERVED.sub(r"(\1)", _INVISIBLE.sub("", _BREAKS.sub(" ", str(value))).translate(_HARMLESS))
-    text = " ".join(text.split())
-    return text if len(text) <= max_chars else text[: max_chars - 1].rstrip() + "…"
 
 
 def _render(nodes: Sequence[_Node], features: Mapping[str, Any], max_chars: int) -> tuple[str, bool]:

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, field_validator
 
 from models.contract.schema import FrozenConfig
-from offline.data.templates import MAX_CHARS, TemplateError, parse, render
+from models.contract.wording import MAX_CHARS
+from offline.data.templates import TemplateError, parse, render
 
 Word = Annotated[str, Field(min_length=1, max_length=200)]
 

@@ -25,7 +25,7 @@ from offline.data.config import TableConfig
 from offline.data.files import read_json, write_json
 from offline.data.rules import Findings, Place, Problems
 from offline.data.tables import read
-from offline.data.templates import clean
+from models.contract.wording import clean
 
 MAX_TEXT_CHARS = 8000
 

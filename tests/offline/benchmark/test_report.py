@@ -13,7 +13,7 @@ from offline.benchmark.judged import Judged, Row, Spread
 from offline.benchmark.predictions import Trained
 from offline.benchmark.published import PUBLISHED
 from offline.benchmark.report import markdown, marker
-from offline.cli.studies import _tell
+from offline.cli.studies import tell
 from tests.offline.benchmark.fakes import World
 
 
@@ -153,7 +153,7 @@ def test_prose_outside_the_markers_stays(everything: Judged, tmp_path: Path) -> 
     page = tmp_path / "quality.md"
     page.write_text("# Quality\n\nProse.\n\n<!-- quality ml-1m -->\nold\n<!-- /quality ml-1m -->\n\nMore prose.\n")
     for _ in range(2):
-        _tell(marker(everything), markdown(everything), page)
+        tell(marker(everything), markdown(everything), page)
         text = page.read_text()
         assert text.startswith("# Quality\n\nProse.\n\n<!-- quality ml-1m -->\n162 samples")
         assert text.endswith("\n<!-- /quality ml-1m -->\n\nMore prose.\n")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offline.data.templates import MAX_CHARS, TemplateError, clean, parse, render
+from models.contract.wording import MAX_CHARS, clean
+from offline.data.templates import TemplateError, parse, render
 
 FILM = '"{title}"[ ({year}[; {genres}])]'
 

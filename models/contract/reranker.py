@@ -1,0 +1,181 @@
+"""The manifest of a reranker, and how its answers are mixed with the scores of the CTR model.
+
+``reranker.json`` lies beside the checkpoint that a language-model server serves. It says what the service must know to
+ask that model as it was tuned, what its answers are worth, and how to notice that it is broken: canaries are prompts
+with answers that were measured when the manifest was written. Landscape: rerankers that answer .5 to everything, NaN,
+or in an order that differs from the reference implementation are common, and look like success.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from models.contract.artifact import Digest
+from models.contract.knowledge import FloatArray
+from models.contract.prompts import RerankPrompt
+from models.contract.schema import FrozenConfig
+
+FORMAT: Literal[1] = 1
+FILE, ITEMS_FILE = "reranker.json", "items.npz"
+"""Names beside the checkpoint; the items are ``models.contract.rerank_items``."""
+
+_LEAST = 1e-6
+"""Probabilities are kept so far from 0 and 1 before their log-odds are taken."""
+_FLAT = 1e-4
+"""Answers to all canaries within so little of each other are no answers."""
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class RerankerError(ValueError):
+    """A reranker that this program must not use, or an answer that is none."""
+
+
+class Platt(BaseModel):
+    """Calibrated log-odds are ``slope`` x + ``intercept`` of the raw ones (Platt 1999)."""
+
+    model_config = FrozenConfig
+
+    kind: Literal["platt"] = "platt"
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    def log_odds(self, raw: FloatArray) -> FloatArray:
+        return np.asarray(self.slope * raw + self.intercept, np.float32)
+
+
+class Isotonic(BaseModel):
+    """Calibrated log-odds are interpolated between knots and constant outside of them."""
+
+    model_config = FrozenConfig
+
+    kind: Literal["isotonic"] = "isotonic"
+    raw: Annotated[tuple[float, ...], Field(min_length=1)]
+    calibrated: Annotated[tuple[float, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _rises(self) -> Isotonic:
+        if len(self.raw) != len(self.calibrated) or (np.diff(self.raw) <= 0).any() or (np.diff(self.calibrated) < 0).any():
+            raise ValueError("knots must be as many on both sides, rise in raw and not fall in calibrated")
+        return self
+
+    def log_odds(self, raw: FloatArray) -> FloatArray:
+        return np.interp(raw, self.raw, self.calibrated).astype(np.float32)
+
+
+Calibration = Annotated[Platt | Isotonic, Field(discriminator="kind")]
+
+
+class HistoryBand(BaseModel):
+    """Lengths of a user's history, both ends included. ``longest`` None: no end."""
+
+    model_config = FrozenConfig
+
+    shortest: Annotated[int, Field(ge=0)] = 0
+    longest: Annotated[int, Field(ge=0)] | None = None
+
+    def holds(self, events: int) -> bool:
+        return self.shortest <= events and (self.longest is None or events <= self.longest)
+
+
+class Canary(BaseModel):
+    """A prompt with two candidates of which the first must be the likelier one. ``probabilities`` of yes were answered
+    by the checkpoint itself, by the code that tuned it. The user in it is made up."""
+
+    model_config = FrozenConfig
+
+    user: str
+    candidates: tuple[str, str]
+    probabilities: tuple[Probability, Probability]
+
+    @model_validator(mode="after")
+    def _has_an_order(self) -> Canary:
+        if self.probabilities[0] <= self.probabilities[1]:
+            raise ValueError("the first candidate of a canary must be the likelier one")
+        return self
+
+
+class RerankerManifest(BaseModel):
+    """One reranker.
+
+    model       name and digest of the weights that are served; ``base`` of those they were tuned from
+    label_ids   tokens of ``prompt.yes`` and ``prompt.no``; a server whose tokenizer disagrees serves another model
+    weight      of the calibrated log-odds in the mix, if an arm says nothing else
+    band        lengths of history for which mixing raised the AUC on the validation split; None: for none was it shown
+    tolerance   by how much a probability of a canary may differ, as another implementation rounds otherwise
+    items       SHA-256 of the file of items beside the manifest
+    metrics     measured offline, on the named splits
+    """
+
+    model_config = FrozenConfig
+
+    format: Literal[1] = FORMAT
+    name: str
+    model: str
+    base: str
+    dtype: str
+    prompt: RerankPrompt
+    label_ids: tuple[int, int]
+    calibration: Calibration = Platt()
+    weight: Probability = 0.0
+    band: HistoryBand | None = None
+    canaries: tuple[Canary, ...] = ()
+    tolerance: Probability = 0.1
+    items: Digest
+    trained_until_ms: int
+    metrics: Mapping[str, float] = {}
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> RerankerManifest:
+        """RerankerError if it is not understood."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise RerankerError(f"reranker manifest is not understood: {error}") from error
+
+    def mixes(self, events: int) -> bool:
+        """Whether mixing was shown to help users with a history of so many events."""
+        return self.band is not None and self.band.holds(events)
+
+    def broken(self, answers: Sequence[Sequence[float]]) -> str:
+        """What is wrong with the probabilities that a server answered to the canaries; "" if nothing is."""
+        if not self.canaries:
+            return ""
+        found = np.array(answers, np.float64)
+        if found.shape != (len(self.canaries), 2):
+            return f"{len(self.canaries)} canaries of two candidates got answers of shape {found.shape}"
+        if not (np.isfinite(found).all() and (found >= 0).all() and (found <= 1).all()):
+            return "an answer to a canary is no probability"
+        if np.ptp(found) < _FLAT:
+            return f"all canaries are answered with {found.mean():.4f}"
+        if (found[:, 0] <= found[:, 1]).any():
+            return "a canary is answered in the wrong order"
+        off = np.abs(found - np.array([one.probabilities for one in self.canaries])).max()
+        return f"an answer to a canary is {off:.4f} off" if off > self.tolerance else ""
+
+
+def log_odds(probability: FloatArray) -> FloatArray:
+    """Log-odds [n] of probabilities [n]. RerankerError for what is none: no verdict must not pass for a low one."""
+    found = np.asarray(probability, np.float64)
+    if not ((found >= 0) & (found <= 1)).all():  # also refuses NaN
+        raise RerankerError("an answer is no probability")
+    inside = np.clip(found, _LEAST, 1 - _LEAST)
+    return (np.log(inside) - np.log1p(-inside)).astype(np.float32)
+
+
+def calibrated(calibration: Platt | Isotonic, probability: FloatArray) -> FloatArray:
+    """Calibrated log-odds [n] of the model's raw probabilities of yes [n]."""
+    return calibration.log_odds(log_odds(probability))
+
+
+def blend(ctr: FloatArray, calibrated: FloatArray, weight: float) -> FloatArray:
+    """Probabilities [n]: the mean of the CTR model's log-odds and the ``calibrated`` ones [n], weighted.
+
+    ``ctr`` [n] are probabilities. Weight 0 is the CTR model alone, 1 the language model alone.
+    """
+    mixed = (1.0 - weight) * log_odds(ctr).astype(np.float64) + weight * calibrated.astype(np.float64)
+    return np.asarray(1.0 / (1.0 + np.exp(-mixed)), np.float32)

@@ -1,0 +1,141 @@
+"""What tuning and judging share: the samples, their prompts, and the language model before it is tuned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.contract.knowledge import FloatArray
+from models.contract.lookup import IntArray
+from models.contract.prompts import RerankPrompt, Selection
+from offline.config import JobConfig
+from offline.data.arrival import first_log
+from offline.data.catalogue import Catalogue, DataError
+from offline.data.log import InteractionLog
+from offline.data.source import Source
+from offline.knowledge.encoder import TextEncoder, VectorStore
+from offline.llm.quiet import quiet_transformers
+from offline.llm.session import CHECKPOINTS
+from offline.llm.threads import wait_without_spinning
+from offline.llm.weights import Weights
+from offline.reranking.config import RerankingConfig
+from offline.reranking.framing import framed, label_ids, spelled
+from offline.reranking.items import items_of
+from offline.reranking.rows import Teller, drawn
+from offline.reranking.scoring import Labeller, ScoreStore
+from offline.reranking.tune import MODEL
+from offline.stages import Job
+from offline.training.samples import Split, SplitRows, split_samples
+
+FOLDER = "reranker"
+SELECTIONS: tuple[Selection, ...] = ("recent", "relevant")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """``labels`` are the tokens of yes and no, ``weights`` the model as it comes and ``checkpoint`` its folder;
+    ``folder`` holds all that this package keeps."""
+
+    config: JobConfig
+    catalogue: Catalogue
+    log: InteractionLog
+    splits: SplitRows
+    teller: Teller
+    prompt: RerankPrompt
+    labels: tuple[int, int]
+    tokenizer: Any
+    weights: Weights
+    checkpoint: Path
+    folder: Path
+
+    @property
+    def settings(self) -> RerankingConfig:
+        return self.config.reranking
+
+    def rows(self, split: Split) -> IntArray:
+        """Log rows of the samples of a split that a language model is asked about."""
+        counts = {
+            "train": self.settings.tuning.samples,
+            "validation": self.settings.validation_rows,
+            "test": self.settings.test_rows,
+        }
+        return drawn(self.splits, split, counts[split], self.settings.seed)
+
+    def label(self, rows: IntArray) -> npt.NDArray[np.float32]:
+        return self.teller.labels(self.config.feature_schema.liked_above, rows)
+
+    def user(self, rows: IntArray) -> IntArray:
+        return self.log.user[rows].astype(np.int64)
+
+    def events(self, rows: IntArray) -> IntArray:
+        """How many earlier events the user of each sample has."""
+        return self.log.by_user().position[rows]
+
+    def told(self, selection: Selection) -> RerankPrompt:
+        return self.prompt.model_copy(update={"selection": selection})
+
+    def log_odds(self, model: Labeller, selection: Selection, rows: IntArray, what: str) -> FloatArray:
+        """Raw log-odds [n] of the samples at these log rows; kept on disk."""
+        store = ScoreStore(self.folder / "scores")
+        return store.log_odds(model, self.labels, self.teller.blocks(self.told(selection), rows), what)
+
+    def base(self) -> Labeller:
+        """The model as it comes, loaded anew each time: tuning changes the one it is given."""
+        return Labeller.load(self.weights.name, self.checkpoint, self.settings.dtype, self.settings.padded_tokens)
+
+    def tuned(self) -> Labeller:
+        """The model that was tuned from it."""
+        folder = self.folder / MODEL
+        if not folder.is_dir():
+            raise DataError("nothing is tuned yet: run `tune-reranker` first")
+        found = Weights.find(folder)
+        return Labeller.load(found.name, folder, self.settings.dtype, self.settings.padded_tokens)
+
+
+def prepared(job: Job, source: Source, catalogue: Catalogue) -> Prepared:
+    """From the job's log, or from the data set alone if no job has made one yet. Errors of what is absent."""
+    wait_without_spinning()
+    from transformers import AutoTokenizer
+
+    config, settings, folder = job.config, job.config.reranking, job.config.workdir / FOLDER
+    if job.log.is_file():
+        log = InteractionLog.load(job.log)
+    else:
+        log = first_log(source, catalogue, config.data.labels, config.feature_schema)
+    splits = split_samples(config.samples, log)
+    encoder = TextEncoder(config.knowledge.encoder, config.knowledge.encoder_tokens)
+    items = items_of(
+        catalogue,
+        log,
+        config.data.texts,
+        settings.prompt.max_chars,
+        splits.trained_rows,
+        settings.vector_dim,
+        VectorStore(job.knowledge / "encoded.npz", encoder).vectors,
+        folder / "projection.npz",
+    )
+    weights = Weights.find(settings.model)
+    checkpoint = weights.checkpoint(job.llm / CHECKPOINTS, settings.dtype)
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    prompt = settings.prompt
+    if settings.frame == "chat":
+        prompt = framed(prompt, tokenizer, settings.instruction)
+    prompt = spelled(tokenizer, prompt)
+    return Prepared(
+        config,
+        catalogue,
+        log,
+        splits,
+        Teller(catalogue, log, items, config.feature_schema.history_length),
+        prompt,
+        label_ids(tokenizer, prompt),
+        tokenizer,
+        weights,
+        checkpoint,
+        folder,
+    )

@@ -1,0 +1,66 @@
+"""A judgement of the reranker as Markdown, for the place between the markers ``reranking NAME`` of docs/reranking.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from offline.reranking.judging import JudgedReranker, Line, SliceLine
+from offline.training.bootstrap import Difference
+
+
+def marker(judged: JudgedReranker) -> str:
+    """What the markers on the page call the tables."""
+    return f"reranking {judged.name}"
+
+
+def markdown(judged: JudgedReranker) -> str:
+    """All tables, with a sentence on how they came about."""
+    how = (
+        f"{judged.samples:,} samples of {judged.users:,} users of the test split, drawn once by a fixed seed, "
+        f"{judged.positives:.1%} of them positive. Language model: {judged.model}, tuned on {judged.tuned_on:,} samples "
+        f"of the training split told in both ways, K = {judged.history}. CTR model: {judged.ctr}. Calibration and "
+        f"weights come from {judged.validation_samples:,} samples of the validation split. Intervals: 1,000 resamples of "
+        "users, paired where they are of differences; bold where they exclude zero. They cover the choice of users, not "
+        f"of seeds. Candidates that were ever scored on this test split: {judged.looks}."
+    )
+    sections = [
+        how,
+        "The language model alone. LogLoss is of its raw probabilities.",
+        _table(judged.alone, "tuned against zero-shot"),
+        "Mixed with the CTR model.",
+        _table(judged.mixed, "against the CTR model"),
+        f"By the user's earlier events, told {judged.served}.",
+        _slices(judged.slices),
+    ]
+    return "\n\n".join(sections)
+
+
+def _table(lines: Sequence[Line], against: str) -> str:
+    rows = [f"| model | weight | AUC [95 %] | LogLoss | GAUC | AUC {against} |", "|---|---|---|---|---|---|"]
+    for one in lines:
+        low, high = one.auc_interval
+        weight = "" if one.weight is None else f"{one.weight:g}"
+        rows.append(
+            f"| {one.model} | {weight} | {one.auc:.4f} [{low:.4f}, {high:.4f}] | {one.logloss:.4f} | {one.gauc:.4f} | "
+            f"{_told(one.against)} |"
+        )
+    return "\n".join(rows)
+
+
+def _slices(lines: Sequence[SliceLine]) -> str:
+    rows = [
+        "| history | samples | users | CTR model | reranker alone | mixed | mixed against the CTR model |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in lines:
+        rows.append(
+            f"| {one.name} | {one.samples:,} | {one.users:,} | {one.ctr:.4f} | {one.reranker:.4f} | {one.mixed:.4f} | "
+            f"{_told(one.gain)} |"
+        )
+    return "\n".join(rows)
+
+
+def _told(found: Difference | None) -> str:
+    if found is None:
+        return ""
+    return f"**{found}**" if found.is_shown else str(found)

@@ -1,0 +1,156 @@
+"""Scores by label tokens: the log-odds of yes against no at the first position of the answer, without generating.
+
+    log-odds = s(yes) - s(no),  so that exp(s_yes) / (exp(s_yes) + exp(s_no)) = sigmoid(log-odds)      (ReLLa)
+
+The last hidden state is multiplied with the two rows of the language head in float32: in bfloat16 the scores of a small
+model are so coarse that many are equal. Scores are kept on disk by content, so that a killed run loses a pass at most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from models.contract.knowledge import FloatArray
+from models.contract.prompts import Blocks
+from offline.data.catalogue import DataError
+from offline.data.files import read_arrays, write_arrays
+from offline.llm.quiet import quiet_transformers
+from offline.llm.threads import one_core_each, wait_without_spinning
+from offline.reranking.framing import tokens_of
+
+_BATCHES_A_PASS = 16
+"""Between two looks at the disk: about ten seconds on two cores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labeller:
+    """A causal language model with its tokenizer, on the device it runs on. ``id`` names the weights and precision."""
+
+    id: str
+    tokenizer: Any
+    model: Any
+    padded_tokens: int
+
+    @classmethod
+    def load(cls, name: str, folder: Path, dtype: str, padded_tokens: int) -> Labeller:
+        """From a transformers folder; on a GPU if torch finds one."""
+        wait_without_spinning()
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(f"{name}/{dtype}", tokenizer, model.to(device), padded_tokens)
+
+    def log_odds(self, blocks: Sequence[Blocks], labels: tuple[int, int]) -> Iterator[tuple[list[int], FloatArray]]:
+        """(positions [b], log-odds float32 [b]) batch by batch, in an order that only the prompts decide."""
+        tokens = tokens_of(self.tokenizer, blocks)
+        head = self.head_rows(labels)
+
+        def scored(rows: list[int]) -> FloatArray:
+            states = last_states(self.model, [tokens[row] for row in rows]).float()
+            found: FloatArray = (states @ head[0] + head[1]).cpu().numpy()
+            return found
+
+        cells = list(batches([len(one) for one in tokens], self.padded_tokens))
+        if self.model.device.type == "cpu":
+            yield from zip(cells, one_core_each(scored, cells), strict=True)
+        else:
+            import torch
+
+            for rows in cells:
+                with torch.inference_mode():
+                    found = scored(rows)
+                yield rows, found
+
+    def head_rows(self, labels: tuple[int, int]) -> tuple[Any, Any]:
+        """Weight float32 [D] and bias of yes minus no. DataError if the model does more to its scores than multiply:
+        caps and factors of single families would have to be repeated here."""
+        import torch
+
+        head = self.model.get_output_embeddings()
+        yes, no = labels
+        with torch.inference_mode():
+            weight = head.weight[yes].float() - head.weight[no].float()
+            bias = torch.zeros(()) if head.bias is None else head.bias[yes].float() - head.bias[no].float()
+            ids = torch.tensor([[yes, no, yes]], device=self.model.device)
+            whole = self.model(input_ids=ids, use_cache=False).logits[0, -1].float()
+            expected = float(whole[yes] - whole[no])
+            found = float(last_states(self.model, ids.tolist())[0].float() @ weight + bias)
+        if abs(found - expected) > 0.05 * max(1.0, float(whole.abs().max())):
+            raise DataError("the model's scores are not its last state times its language head; it cannot be asked so")
+        return weight, bias.to(weight.device)
+
+
+def last_states(model: Any, tokens: Sequence[list[int]]) -> Any:
+    """State [B, D] of the last token of each prompt, as the language head reads it; keeps the gradient where there is
+    one. Padding on the right needs no mask: behind a causal mask no token sees what comes after it."""
+    import torch
+
+    width = max(len(one) for one in tokens)
+    ids = torch.zeros((len(tokens), width), dtype=torch.int64)
+    for row, one in enumerate(tokens):
+        ids[row, : len(one)] = torch.tensor(one, dtype=torch.int64)
+    states = model.get_decoder()(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
+    last = torch.tensor([len(one) - 1 for one in tokens], device=states.device)
+    return states[torch.arange(len(tokens), device=states.device), last]
+
+
+def batches(lengths: Sequence[int], padded_tokens: int) -> Iterator[list[int]]:
+    """Row numbers in batches of similar length, each of at most ``padded_tokens`` cells (or of one row)."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda at: (lengths[at], at)):
+        if batch and lengths[row] * (len(batch) + 1) > padded_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+class ScoreStore:
+    """Log-odds on disk by model, answers and prompt: a prompt is read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def log_odds(self, model: Labeller, labels: tuple[int, int], blocks: Sequence[Blocks], what: str) -> FloatArray:
+        """float32 [n] of the prompts, in their order; asks the model what is not held yet."""
+        path = self._folder / f"{_digest(f'{model.id} {labels}')}.npz"
+        held = _read(path)
+        keys = [_digest(str(one)) for one in blocks]
+        missing = {key: one for key, one in zip(keys, blocks, strict=True) if key not in held}
+        names, asked = list(missing), list(missing.values())
+        with tqdm(total=len(asked), desc=f"  {what}", unit="prompt", mininterval=5.0, disable=not asked) as bar:
+            for number, (rows, found) in enumerate(model.log_odds(asked, labels) if asked else (), 1):
+                held.update(zip((names[row] for row in rows), found, strict=True))
+                bar.update(len(rows))
+                if number % _BATCHES_A_PASS == 0:
+                    _write(path, held)
+        if missing:
+            _write(path, held)
+        return np.array([held[key] for key in keys], np.float32)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _read(path: Path) -> dict[str, np.float32]:
+    if not path.is_file():
+        return {}
+    arrays = read_arrays(path)
+    return dict(zip(arrays["keys"].tolist(), arrays["log_odds"], strict=True))
+
+
+def _write(path: Path, held: dict[str, np.float32]) -> None:
+    write_arrays(path, keys=np.array(list(held)), log_odds=np.array(list(held.values()), np.float32))

@@ -1,0 +1,192 @@
+"""ReiT: a causal language model learns to answer, from samples told both with recent and with relevant events.
+
+Low-rank updates of the attention's projections, cross entropy of the answer's first token alone. What comes out is an
+ordinary model folder (the updates merged into the weights) and the updates by themselves; a server takes either.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from models.contract.schema import fingerprint
+from offline.data.files import read_json, write_json
+from offline.knowledge.repeatable import repeatable
+from offline.llm.quiet import quiet_transformers
+from offline.reranking.config import TuningConfig
+from offline.reranking.scoring import Labeller, batches, last_states
+
+MODEL, ADAPTER, DONE = "model", "adapter", "tuned.json"
+"""Folders of what was tuned, and the file that says from what; it is written last."""
+
+
+def tune(
+    labeller: Labeller,
+    tokens: Sequence[list[int]],
+    answers: npt.NDArray[np.int64],
+    config: TuningConfig,
+    seed: int,
+    target: Path,
+) -> list[float]:
+    """Tune on prompts ``tokens`` whose answers' first tokens are ``answers`` [n]; mean loss of every tenth of the steps.
+
+    The ``labeller`` is used up: its weights are changed. Writes ``target``/model and ``target``/adapter, each whole or
+    not at all; under the same circumstances they are found, not made again. The state of a run that was killed lies in
+    ``target``/tuning.pt; the same call goes on from there, with the random numbers of the step it is at.
+    """
+    import torch
+
+    steps = list(_steps(len(tokens), config, seed))
+    state_path = target / "tuning.pt"
+    circumstances = fingerprint([labeller.id, config.model_dump(mode="json"), seed, [list(one) for one in tokens],
+                                 answers.tolist()])  # fmt: skip
+    target.mkdir(parents=True, exist_ok=True)
+    if (target / DONE).is_file() and (target / MODEL).is_dir():
+        done = read_json(target / DONE)
+        if done["circumstances"] == circumstances:
+            return list(done["losses"])
+    with repeatable(seed), quiet_transformers():
+        model = _adapted(labeller.model, config)
+        trained = [one for one in model.parameters() if one.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(len(steps), config.warm_up))
+        losses = _taken_up(state_path, circumstances, trained, optimizer, schedule)
+        model.train()
+        with tqdm(total=len(steps), initial=len(losses), desc="  tune", unit="step", mininterval=5.0) as bar:
+            for number in range(len(losses), len(steps)):
+                torch.manual_seed(seed * 1_000_003 + number)  # of the step, so that a run can go on at any of them
+                rows = steps[number]
+                losses.append(_step(labeller, model, [tokens[row] for row in rows], answers[rows], config, optimizer))
+                schedule.step()
+                bar.set_postfix_str(f"loss {np.mean(losses[-20:]):.4f}", refresh=False)
+                bar.update()
+                if (number + 1) % config.save_every == 0:
+                    _save_state(state_path, circumstances, trained, optimizer, schedule, losses)
+        model.eval()
+        _whole(target / ADAPTER, lambda partial: model.save_pretrained(partial))
+        merged = model.merge_and_unload()
+
+        def save(partial: Path) -> None:
+            merged.save_pretrained(partial)
+            labeller.tokenizer.save_pretrained(partial)
+
+        _whole(target / MODEL, save)
+    tenths = [float(one.mean()) for one in np.array_split(np.array(losses), min(10, len(losses)))]
+    write_json(target / DONE, {"circumstances": circumstances, "losses": tenths})
+    state_path.unlink(missing_ok=True)
+    return tenths
+
+
+def _adapted(model: Any, config: TuningConfig) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    updates = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.scale,
+        lora_dropout=config.dropout,
+        target_modules=list(config.modules),
+        task_type="CAUSAL_LM",
+    )
+    if config.checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5 by a name that is going away
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return get_peft_model(model, updates)
+
+
+def _step(
+    labeller: Labeller,
+    model: Any,
+    tokens: Sequence[list[int]],
+    answers: npt.NDArray[np.int64],
+    config: TuningConfig,
+    optimizer: Any,
+) -> float:
+    """One update from a batch, in parts that fit into memory; its mean loss."""
+    import torch
+
+    base = model.get_base_model()  # the updates lie inside of its layers
+    total = 0.0
+    for rows in batches([len(one) for one in tokens], labeller.padded_tokens):
+        states = last_states(base, [tokens[row] for row in rows])
+        scores = base.get_output_embeddings()(states).float()
+        wanted = torch.from_numpy(answers[rows]).to(scores.device)
+        loss = torch.nn.functional.cross_entropy(scores, wanted, reduction="sum") / len(tokens)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        total += float(loss.detach())
+    torch.nn.utils.clip_grad_norm_([one for one in model.parameters() if one.requires_grad], config.clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return total
+
+
+def _steps(prompts: int, config: TuningConfig, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Rows of every step: each prompt once an epoch, in another order each time."""
+    draw = np.random.default_rng([seed, 7])
+    for _ in range(config.epochs):
+        order = draw.permutation(prompts)
+        yield from (order[at : at + config.batch_size] for at in range(0, prompts, config.batch_size))
+
+
+def _rate(steps: int, warm_up: float) -> Any:
+    """Share of the learning rate at a step: up in a line, then down in a line to nothing."""
+    rising = max(1, round(steps * warm_up))
+
+    def share(step: int) -> float:
+        return min((step + 1) / rising, max(0.0, (steps - step) / max(1, steps - rising)))
+
+    return share
+
+
+def _save_state(
+    path: Path, circumstances: str, trained: Sequence[Any], optimizer: Any, schedule: Any, losses: list[float]
+) -> None:
+    import torch
+
+    partial = path.with_name(f".{path.name}.partial")
+    torch.save(
+        {
+            "circumstances": circumstances,
+            "trained": [one.detach().cpu() for one in trained],
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "losses": losses,
+        },
+        partial,
+    )
+    os.replace(partial, path)
+
+
+def _taken_up(path: Path, circumstances: str, trained: Sequence[Any], optimizer: Any, schedule: Any) -> list[float]:
+    """Losses so far of a run under the same circumstances, whose state is put back; none if there is none."""
+    import torch
+
+    if not path.is_file():
+        return []
+    state = torch.load(path, weights_only=True)
+    if state["circumstances"] != circumstances:
+        return []
+    with torch.no_grad():
+        for parameter, kept in zip(trained, state["trained"], strict=True):
+            parameter.copy_(kept)
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    return list(state["losses"])
+
+
+def _whole(folder: Path, save: Any) -> None:
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
+    save(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)

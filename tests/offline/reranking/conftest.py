@@ -1,0 +1,59 @@
+"""One small installation with a tuned reranker. Tests that change its files take a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from models.contract.reranker import RerankerManifest
+from offline.data.source import open_source
+from offline.reranking.prepared import Prepared, prepared
+from offline.reranking.run import tune_reranker
+from offline.runs import Run
+from offline.stages import Job
+from tests.offline.knowledge.fakes import HashEncoder
+from tests.offline.pipeline import pipeline
+from tests.offline.reranking.fakes import SETTINGS, model
+
+
+@dataclass(frozen=True)
+class Tuned:
+    job: Job
+    manifest: RerankerManifest
+
+    def ready(self) -> Prepared:
+        source = open_source(self.job.config.data, self.job.raw)
+        return prepared(self.job, source, source.catalogue())
+
+
+def patched(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("offline.reranking.prepared.TextEncoder", lambda name, tokens: HashEncoder())
+
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    folder = tmp_path_factory.mktemp("reranker")
+    config = pipeline(folder, "", "").config
+    settings = SETTINGS.model_copy(update={"model": model(folder / "model")})
+    job = Job(config.model_copy(update={"reranking": settings}), folder / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patched(patch)
+        run = Run(job, "tune-reranker")
+        with run.working():
+            manifest = tune_reranker(run)
+    return Tuned(job, manifest)
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Without the real text encoder."""
+    patched(monkeypatch)
+    yield
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "test-looks.jsonl"

@@ -1,0 +1,81 @@
+"""Calibration finds a planted distortion, the weight finds the better mix, and help must be shown to be used."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.contract.reranker import HistoryBand, blend
+from offline.reranking.calibrate import auc, best_weight, fitted, helped, isotonic, platt, probability_of
+
+
+def planted(rows: int = 4000, seed: int = 0) -> tuple[np.ndarray[tuple[int], np.dtype[np.float32]], ...]:
+    """(true log-odds, labels)"""
+    draw = np.random.default_rng(seed)
+    truth = draw.normal(size=rows).astype(np.float32)
+    return truth, (draw.random(rows) < probability_of(truth)).astype(np.float32)
+
+
+def test_platt_undoes_a_scale_and_a_shift() -> None:
+    truth, label = planted()
+    found = platt(4.0 * truth + 3.0, label)
+    assert found.slope == pytest.approx(0.25, rel=0.15)
+    assert found.intercept == pytest.approx(-0.75, rel=0.2)
+
+
+def test_isotonic_undoes_what_platt_cannot() -> None:
+    truth, label = planted()
+    bent = np.where(truth < 0, 0.01 * truth, 5.0 * truth).astype(np.float32)
+    odds = isotonic(bent, label).log_odds(bent)
+    assert np.abs(probability_of(odds) - probability_of(truth)).mean() < 0.04
+    assert np.abs(probability_of(platt(bent, label).log_odds(bent)) - probability_of(truth)).mean() > 0.04
+
+
+def test_certain_and_few_answers_stay_finite() -> None:
+    raw, label = np.array([-3, -2, 2, 3], np.float32), np.array([0, 0, 1, 1], np.float32)
+    for kind in ("platt", "isotonic"):
+        assert np.abs(fitted(kind, raw, label).log_odds(raw)).max() < 5
+
+
+def test_the_weight_is_of_the_better_mix() -> None:
+    truth, label = planted()
+    noise = np.random.default_rng(1).normal(size=len(truth)).astype(np.float32)
+    good, useless = probability_of(truth), noise
+    assert best_weight(label, good, useless) == 0.0
+    assert best_weight(label, probability_of(noise), truth) == 1.0
+    first = probability_of(truth + noise)
+    second = truth + np.random.default_rng(2).normal(size=len(truth)).astype(np.float32)
+    assert 0.3 < best_weight(label, first, second) < 0.7
+
+
+def test_the_band_is_where_the_mix_helps() -> None:
+    truth, label = planted(6000)
+    draw = np.random.default_rng(3)
+    noise = draw.normal(size=len(truth)).astype(np.float32)
+    events = draw.choice([10, 50, 150, 300, 900], len(truth))
+    ctr = probability_of(np.where(events < 100, noise, truth).astype(np.float32))
+    mixed = probability_of(np.where(events < 100, truth, truth + 0.3 * noise).astype(np.float32))
+    assert helped(label, np.arange(len(label)) % 500, events, ctr, mixed) == HistoryBand(shortest=5, longest=99)
+
+
+def test_without_help_there_is_no_band() -> None:
+    truth, label = planted()
+    ctr = probability_of(truth)
+    noise = np.random.default_rng(1).normal(size=len(truth)).astype(np.float32)
+    events = np.full(len(truth), 50)
+    user = np.arange(len(truth)) % 100
+    assert helped(label, user, events, ctr, blend(ctr, noise, 0.3)) is None
+    assert helped(label, user, events, ctr, ctr) is None
+    assert helped(label[:20], user[:20], events[:20], probability_of(noise[:20]), ctr[:20]) is None, "too few"
+
+
+def test_help_at_the_longest_histories_has_no_end() -> None:
+    truth, label = planted()
+    noise = np.random.default_rng(1).normal(size=len(truth)).astype(np.float32)
+    found = helped(label, np.arange(len(label)) % 100, np.full(len(label), 2000), probability_of(noise), probability_of(truth))
+    assert found == HistoryBand(shortest=500, longest=None)
+
+
+def test_auc_counts_ties_half() -> None:
+    assert auc(np.array([1, 0, 1, 0]), np.array([0.5, 0.5, 0.5, 0.5], np.float32)) == 0.5
+    assert auc(np.array([1, 0, 1, 0]), np.array([0.9, 0.1, 0.5, 0.5], np.float32)) == 0.875

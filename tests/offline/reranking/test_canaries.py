@@ -1,0 +1,41 @@
+"""Canaries: nobody's history, an order that holds, and the same ones each time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+import numpy as np
+import pytest
+
+from models.contract.knowledge import FloatArray
+from models.contract.prompts import Blocks
+from offline.reranking.canaries import canaries
+from offline.reranking.rows import Teller
+from tests.offline.reranking.fakes import PROMPT, teller
+from tests.synthetic import synthetic
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Teller:
+    folder = tmp_path_factory.mktemp("canaries")
+    return teller(synthetic(folder, users=20, items=25, events=20), folder)
+
+
+def hashed(blocks: Sequence[Blocks]) -> FloatArray:
+    return np.array([hashlib.sha256(str(one).encode()).digest()[0] / 256 for one in blocks], np.float32)
+
+
+def test_each_has_the_likeliest_and_the_least_likely_candidate(told: Teller) -> None:
+    found = canaries(told, PROMPT, 3, 5, 1, hashed)
+    assert len(found) == 3
+    for one in found:
+        assert one.probabilities[0] > one.probabilities[1]
+        assert hashed([Blocks(one.user, candidate) for candidate in one.candidates]).tolist() == list(one.probabilities)
+        assert one.user.count("stars") == PROMPT.history
+        assert "occupation" not in one.user
+    assert canaries(told, PROMPT, 3, 5, 1, hashed) == found
+    assert canaries(told, PROMPT, 3, 5, 2, hashed) != found
+
+
+def test_a_model_that_answers_everything_alike_has_none(told: Teller) -> None:
+    assert canaries(told, PROMPT, 3, 5, 1, lambda blocks: np.full(len(blocks), 0.5, np.float32)) == ()

@@ -1,0 +1,112 @@
+"""The job as a whole, on a small data set and a tiny model: what it writes, from which samples, and only once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from models.contract.knowledge import FloatArray
+from models.contract.prompts import Blocks
+from models.contract.rerank_items import RerankItems
+from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest, blend
+from offline.data.catalogue import DataError
+from offline.reranking import run as job
+from offline.reranking import tune as tuning
+from offline.reranking.calibrate import best_weight, platt, probability_of
+from offline.reranking.prepared import SELECTIONS, Prepared
+from offline.reranking.run import tune_reranker
+from offline.runs import Run, read_runs
+from tests.offline.reranking.conftest import Tuned
+
+
+@pytest.fixture
+def ready(tuned: Tuned, cheap: None) -> Prepared:
+    return tuned.ready()
+
+
+def test_the_manifest_lies_beside_a_checkpoint_that_answers_as_it_says(tuned: Tuned, ready: Prepared) -> None:
+    manifest = RerankerManifest.from_json((ready.folder / FILE).read_bytes())
+    assert manifest == tuned.manifest
+    model = ready.tuned()
+    assert manifest.model == model.id
+    assert manifest.label_ids == ready.labels
+
+    def answers(blocks: Sequence[Blocks]) -> FloatArray:
+        found = np.zeros(len(blocks), np.float32)
+        for rows, odds in model.log_odds(blocks, manifest.label_ids):
+            found[rows] = probability_of(odds)
+        return found
+
+    asked = [tuple(answers([Blocks(one.user, text) for text in one.candidates])) for one in manifest.canaries]
+    assert len(asked) == 2
+    assert manifest.broken(asked) == ""
+    np.testing.assert_allclose(asked, [one.probabilities for one in manifest.canaries], atol=1e-4)
+
+
+def test_the_items_are_the_ones_that_the_manifest_names(tuned: Tuned, ready: Prepared) -> None:
+    content = (ready.folder / ITEMS_FILE).read_bytes()
+    items = RerankItems.unpack(content, tuned.manifest.items)
+    assert tuple(items.ids) == ready.log.item_ids
+    np.testing.assert_array_equal(items.vectors, ready.teller.items.vectors)
+    assert hashlib.sha256(content).hexdigest() == tuned.manifest.items
+
+
+def test_calibration_and_weight_come_from_validation_samples_alone(
+    tuned: Tuned, ready: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, how = ready.rows("validation"), ready.prompt.selection
+    raw = ready.log_odds(ready.tuned(), how, rows, "tuned")
+    calibration = platt(raw, ready.label(rows))
+    assert tuned.manifest.calibration == calibration
+    scores = job.ctr_of(tuned.job, ready).of(rows)
+    assert tuned.manifest.weight == best_weight(ready.label(rows), scores, calibration.log_odds(raw))
+    assert blend(scores, calibration.log_odds(raw), tuned.manifest.weight).shape == rows.shape
+
+
+def test_no_prompt_about_a_test_sample_was_read(tuned: Tuned, ready: Prepared) -> None:
+    held = {key for path in (ready.folder / "scores").glob("*.npz") for key in np.load(path)["keys"].tolist()}
+    for how in SELECTIONS:
+        told = {
+            split: {
+                hashlib.sha256(str(one).encode()).hexdigest()[:32]
+                for one in ready.teller.blocks(ready.told(how), ready.rows(split))
+            }
+            for split in ("validation", "test")
+        }
+        assert told["validation"] <= held
+        assert not (told["test"] - told["validation"]) & held
+
+
+def test_tuning_reads_training_samples_in_both_ways(ready: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def noted(labeller: object, tokens: Sequence[list[int]], answers: FloatArray, *_: object) -> list[float]:
+        seen.extend((len(tokens), len(answers)))
+        return []
+
+    monkeypatch.setattr(job, "tune", noted)
+    job._tuned(ready)
+    rows = ready.rows("train")
+    assert seen == [2 * len(rows)] * 2
+    assert rows.max() < ready.splits.trained_rows
+
+
+def test_a_second_run_reads_and_trains_nothing(tuned: Tuned, cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "_adapted", None)
+    monkeypatch.setattr("offline.reranking.scoring.Labeller.log_odds", None)
+    monkeypatch.setattr("offline.benchmark.run._train", None)
+    run = Run(tuned.job, "tune-reranker")
+    with run.working():
+        assert tune_reranker(run) == tuned.manifest
+    entry = read_runs(tuned.job.config.workdir)[-1]
+    assert (entry["job"], entry["status"]) == ("tune-reranker", "done")
+    assert list(entry["stages"])[-1] == "calibrate"
+
+
+def test_without_peft_it_says_what_to_install(tuned: Tuned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match="lora"):
+        tune_reranker(Run(tuned.job, "tune-reranker"))

@@ -1,0 +1,115 @@
+"""Scores by label tokens: those of the whole model, in any company, kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.contract.knowledge import FloatArray
+from models.contract.prompts import Blocks, Rated
+from offline.data.catalogue import DataError
+from offline.reranking.framing import label_ids, tokens_of
+from offline.reranking.scoring import Labeller, ScoreStore, batches
+from tests.offline.reranking.fakes import PROMPT, labeller, model
+
+BLOCKS = [
+    PROMPT.blocks({"occupation": "writer"}, [Rated(f"Film {at}", 4.0)] * (at % 4), f"Film {at}") for at in range(20)
+]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Labeller:
+    return labeller(model(tmp_path_factory.mktemp("model")))
+
+
+def scored(tiny: Labeller, blocks: Sequence[Blocks]) -> FloatArray:
+    found = np.full(len(blocks), np.nan, np.float32)
+    for rows, scores in tiny.log_odds(blocks, label_ids(tiny.tokenizer, PROMPT)):
+        found[rows] = scores
+    return found
+
+
+def test_the_score_is_the_difference_of_the_models_two_scores(tiny: Labeller) -> None:
+    yes, no = label_ids(tiny.tokenizer, PROMPT)
+    expected = []
+    for tokens in tokens_of(tiny.tokenizer, BLOCKS):
+        with torch.inference_mode():
+            scores = tiny.model(input_ids=torch.tensor([tokens])).logits[0, -1]
+        expected.append(float(scores[yes] - scores[no]))
+    np.testing.assert_allclose(scored(tiny, BLOCKS), expected, atol=1e-4)
+
+
+def test_the_score_of_a_prompt_does_not_depend_on_its_company(tiny: Labeller) -> None:
+    together = scored(tiny, BLOCKS)
+    alone = np.concatenate([scored(tiny, [one]) for one in BLOCKS])
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    assert len(np.unique(together)) == len(BLOCKS), "float32 keeps scores apart"
+
+
+def test_a_model_that_caps_its_scores_is_refused(tiny: Labeller, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = type(tiny.model).forward
+
+    def capped(self: object, *arguments: object, **options: object) -> object:
+        output = forward(self, *arguments, **options)
+        output.logits = 0.1 * torch.tanh(output.logits)
+        return output
+
+    monkeypatch.setattr(type(tiny.model), "forward", capped)
+    with pytest.raises(DataError, match="language head"):
+        tiny.head_rows((4, 5))
+
+
+def test_batches_hold_every_row_once_and_fit() -> None:
+    lengths = [5, 1, 9, 3, 30, 2]
+    found = list(batches(lengths, 10))
+    assert sorted(row for rows in found for row in rows) == list(range(6))
+    assert all(max(lengths[row] for row in rows) * len(rows) <= 10 or len(rows) == 1 for rows in found)
+
+
+def test_a_prompt_is_read_once(tiny: Labeller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, store = label_ids(tiny.tokenizer, PROMPT), ScoreStore(tmp_path)
+    first = store.log_odds(tiny, labels, BLOCKS[:12], "some")
+    asked: list[int] = []
+    real = Labeller.log_odds
+
+    def counted(self: Labeller, blocks: Sequence[Blocks], labels: tuple[int, int]) -> Iterator[tuple[list[int], FloatArray]]:
+        asked.append(len(blocks))
+        return real(self, blocks, labels)
+
+    monkeypatch.setattr(Labeller, "log_odds", counted)
+    second = store.log_odds(tiny, labels, [*BLOCKS, BLOCKS[0]], "all")
+    np.testing.assert_array_equal(second[:12], first)
+    assert second[-1] == second[0]
+    store.log_odds(tiny, labels, BLOCKS, "again")
+    assert asked == [8]
+
+
+def test_another_model_has_scores_of_its_own(tiny: Labeller, tmp_path: Path) -> None:
+    labels = label_ids(tiny.tokenizer, PROMPT)
+    other = Labeller("other", tiny.tokenizer, tiny.model, tiny.padded_tokens)
+    for one in (tiny, other):
+        ScoreStore(tmp_path).log_odds(one, labels, BLOCKS[:2], "some")
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+
+
+def test_what_was_scored_before_a_kill_is_kept(
+    tiny: Labeller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offline.reranking.scoring._BATCHES_A_PASS", 1)
+    labels, store = label_ids(tiny.tokenizer, PROMPT), ScoreStore(tmp_path)
+    real = Labeller.log_odds
+
+    def killed(self: Labeller, blocks: Sequence[Blocks], labels: tuple[int, int]) -> Iterator[tuple[list[int], FloatArray]]:
+        yield next(iter(real(self, blocks, labels)))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Labeller, "log_odds", killed)
+        store.log_odds(tiny, labels, BLOCKS, "all")
+    (path,) = tmp_path.glob("*.npz")
+    assert 0 < len(np.load(path)["keys"]) < len(BLOCKS)
+    np.testing.assert_allclose(store.log_odds(tiny, labels, BLOCKS, "all"), scored(tiny, BLOCKS), atol=1e-4)

@@ -67,7 +67,7 @@ def measured(kind: Kind, vectors: FloatArray, queries: FloatArray) -> dict[str, 
         size = len(built.content)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         start = time.perf_counter()
-        named = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_MMAP_IFC)
+        named = faiss.read_index(str(path), faiss.IO_FLAG_MMAP if kind == "ivf" else faiss.IO_FLAG_MMAP_IFC)
         opened = time.perf_counter() - start
         index = faiss.downcast_index(named.index)
         times: list[float] = []

@@ -189,11 +189,12 @@ class PublishConfig(BaseModel):
 class RetrievalConfig(BaseModel):
     """Indexes of item vectors, with which the service finds candidates itself (docs/retrieval.md).
 
-    ``matching``    producer whose vectors of users and items are compared; by default AutoGraph's, if the schema has both
-    ``neighbours``  producer whose item vectors say what is alike; by default the texts', or else the matching one's
+    ``matching``      producer whose vectors of users and items are compared; by default AutoGraph, if the schema has
+                      both
+    ``neighbours``    producer whose item vectors say what is alike; by default the texts, or else the matching one
     ``least_recall``  of the ``top`` nearest items against an exact search, on ``queries`` sampled ones; an index that
                       cannot reach it is not published
-    ``flat_up_to``  items up to which every search looks at all of them
+    ``flat_up_to``    items up to which every search looks at all of them
     """
 
     model_config = FrozenConfig
@@ -231,8 +232,10 @@ class JobConfig(BaseModel):
     @model_validator(mode="after")
     def _retrieval_reads_what_there_is(self) -> JobConfig:
         keys = {spec.key for spec in self.feature_schema.knowledge if spec.rows == 1}
-        wanted = [("matching", self.retrieval.matching, ("user", "item"))]
-        wanted += [("neighbours", self.retrieval.neighbours, ("item",))]
+        wanted: list[tuple[str, str | None, tuple[str, ...]]] = [
+            ("matching", self.retrieval.matching, ("user", "item")),
+            ("neighbours", self.retrieval.neighbours, ("item",)),
+        ]
         for role, name, sides in wanted:
             missing = [f"{side}/{name}" for side in sides if f"{side}/{name}" not in keys]
             if name is not None and missing:

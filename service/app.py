@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
 
 from fastapi import FastAPI
 
@@ -146,9 +145,7 @@ async def _assemble(
     )
 
 
-def _reranker(
-    settings: Settings, tuned: Tuned, telemetry: Telemetry, stack: contextlib.AsyncExitStack
-) -> VllmReranker:
+def _reranker(settings: Settings, tuned: Tuned, telemetry: Telemetry, stack: contextlib.AsyncExitStack) -> VllmReranker:
     """The reranker with its watch. The service starts without waiting for the model server."""
     manifest, items = tuned
     server = ModelServer(

@@ -63,7 +63,7 @@ class Settings(BaseModel):
     reranker: Path | None = None
     reranker_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
     reranker_model: str | None = None
-    reranker_api_key: Annotated[str, Field(repr=False)] | None = None
+    reranker_api_key: Annotated[str | None, Field(repr=False)] = None
     rerank_slots: Positive = 4
     rerank_least_ms: Annotated[float, Field(ge=0)] = 20.0
     rerank_margin: Annotated[float, Field(gt=0)] | None = None

@@ -103,7 +103,7 @@ def _retrieval(release: Release) -> dict[str, str]:
     if release.retriever.problem is not None:
         return _stage("degraded", release.retriever.problem)
     if not release.manifest.indexes:
-        return _stage("degraded", "this release has no index of items; popular ones are found")
+        return _stage("off", "this release has no index of items; popular ones are found")
     return _stage("on", "")
 
 

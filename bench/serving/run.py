@@ -22,7 +22,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.serving import before, deployed, memory, page, profiled, results, scaling, sides, start, swaps, tails, workers
+from bench.serving import (
+    before,
+    deployed,
+    memory,
+    page,
+    profiled,
+    results,
+    scaling,
+    sides,
+    start,
+    swaps,
+    tails,
+    workers,
+)
 from bench.serving.effort import FULL, QUICK
 from bench.serving.facts import facts
 from bench.serving.goals import told

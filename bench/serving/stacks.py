@@ -34,7 +34,10 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("the user encoded", ("UserBatch.", "encode_users (", "ItemTable.rows_of_hashes (", "prepared (")),
     ("ONNX Runtime", ("(onnxruntime/", "_answers (")),
     ("scores gathered and checked", ("(service/scoring/",)),
-    ("ordering", ("(service/ranking/ordering.py", "(service/ranking/head.py", "scored (", "composed (", "_composed (", "Ranker._rerank (")),
+    ("ordering", (
+        "(service/ranking/ordering.py", "(service/ranking/head.py", "scored (", "composed (", "_composed (",
+        "Ranker._rerank (",
+    )),
     ("answer: made and encoded", (
         "(service/api/answers.py", "RankAnswer", "knowledge_of (", "count_knowledge (", "(service/ranking/types.py",
     )),

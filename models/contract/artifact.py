@@ -80,8 +80,9 @@ class ItemIndex(BaseModel):
     """An index of item vectors, a FAISS file inside the artifact store.
 
     ``space`` is "item/autograph" or the like; ids in the file are the items' hashes (``events.item_hash``) as signed
-    numbers. ``effort`` is how much of it a search looks at: lists of an IVF index, or candidates of an HNSW graph; 0 for a
-    flat one. ``recall`` was measured with it: which share of the ``top`` nearest items of sampled queries it finds.
+    numbers. ``effort`` is how much of it a search looks at: lists of an IVF index, or candidates of an HNSW graph; 0
+    for a flat one. ``recall`` was measured with it: which share of the ``top`` nearest items of sampled queries it
+    finds.
     """
 
     model_config = FrozenConfig
@@ -117,6 +118,10 @@ class ReleaseManifest(BaseModel):
     directory_blocks: int
     metrics: Mapping[str, float] = {}
     indexes: Mapping[Role, ItemIndex] = {}
+
+    def to_json(self) -> str:
+        """Without indexes as before there were any: earlier versions refuse what they do not know."""
+        return self.model_dump_json(exclude=None if self.indexes else {"indexes"})
 
     def check(self, artifact: ArtifactManifest) -> None:
         """ArtifactError unless the artifact expects exactly the schema and the spaces of this release."""

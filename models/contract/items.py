@@ -55,7 +55,7 @@ def item_statistics(
 
 
 def liked_count(schema: FeatureSchema, numeric: FloatArray) -> FloatArray:
-    """How many interactions [N] liked each item, from its numeric features [N, 3]: the inverse of ``item_statistics``."""
+    """How many interactions liked each item [N], from numeric features [N, 3]: the inverse of ``item_statistics``."""
     count = np.expm1(5.0 * numeric[:, 0])
     rate = (numeric[:, 2] + 1.0) / 2.0
     return np.asarray(rate * (count + _PRIOR_WEIGHT) - _PRIOR_WEIGHT * schema.prior_liked, np.float32)

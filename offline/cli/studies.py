@@ -117,7 +117,7 @@ def retrieval(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_
     job = job_of(config, data_dir)
     _, log = data_of(job)
     found = study.hits(job.config, log, held(job.knowledge, job.config.feature_schema, log))
-    _tell(f"retrieval {job.config.name}", study.markdown(found), write)
+    tell(f"retrieval {job.config.name}", study.markdown(found), write)
 
 
 @app.command()

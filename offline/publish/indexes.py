@@ -1,7 +1,7 @@
 """Indexes of a release's item vectors: made when the vectors change, from what the services read of them.
 
-An index is a file beside the model's, named by what it was made of: equal vectors have one file, whichever releases they
-belong to. The manifest names it, so release and indexes go live in one write.
+An index is a file beside the model's, named by what it was made of: equal vectors have one file, whichever releases
+they belong to. The manifest names it, so release and indexes go live in one write.
 """
 
 from __future__ import annotations

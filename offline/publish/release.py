@@ -98,8 +98,7 @@ def write_directory(store: Store, release: str, item_ids: Sequence[str]) -> Writ
 
 def write_manifest(store: Store, manifest: ReleaseManifest) -> bytes:
     """Complete a release: its manifest is the last thing that is written of it. Its bytes."""
-    # A service of an earlier version refuses what it does not know; it can serve a release without indexes.
-    blob = manifest.model_dump_json(exclude=None if manifest.indexes else {"indexes"}).encode()
+    blob = manifest.to_json().encode()
     store.redis.set(store.keys.release_manifest(manifest.id), blob)
     return blob
 

@@ -1,4 +1,4 @@
-"""An index of vectors that finds those with the largest inner products: its kind by size, its effort by measured recall.
+"""An index of vectors that finds those with the largest inner products: its kind by size, its effort by recall.
 
 Knows arrays and FAISS. Does not know releases, Redis or where files lie.
 """

@@ -88,8 +88,8 @@ class RecommendBody(RankOptions):
     top_k: Annotated[int, Field(ge=1)] | None = Field(None, description=f"Items to answer; {ANSWERED} if absent")
     count: Annotated[int, Field(ge=1)] | None = Field(None, description=f"Candidates to find; {FOUND} if absent")
     exclude_seen: bool | None = Field(None, description="Leave out what the user's history holds; true if absent")
-    allow: Annotated[list[Id], FailFast()] | None = Field(None, description="Only these items")
-    deny: Annotated[list[Id], FailFast()] | None = Field(None, description="None of these items")
+    allow: Annotated[list[Id], Field(fail_fast=True)] | None = Field(None, description="Only these items")
+    deny: Annotated[list[Id], Field(fail_fast=True)] | None = Field(None, description="None of these items")
     where: Where | None = Field(None, description="Items with one of the values of each field that is named")
 
 
@@ -209,7 +209,7 @@ def rank_body(limits: Limits) -> type[RankBody]:
 @cache
 def recommend_body(limits: Limits) -> type[RecommendBody]:
     """``RecommendBody`` that knows the limits."""
-    ids = Annotated[list[Id], FailFast(), Field(max_length=limits.max_candidates)] | None
+    ids = Annotated[list[Id], Field(fail_fast=True, max_length=limits.max_candidates)] | None
     described = RecommendBody.model_fields
     return create_model(
         "RecommendBody",

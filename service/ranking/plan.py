@@ -34,10 +34,10 @@ class ArmSettings:
     release: str | None = None
     knowledge: bool | None = None
     rerank_top_n: int | None = None
-    rerank_weight: float | None = None
     explore: Explore | None = None
     exclude_seen: bool | None = None
     boosts: tuple[Boost, ...] | None = None
+    rerank_weight: float | None = None
 
     def over(self, other: ArmSettings) -> ArmSettings:
         """These, and where they are not set, the ``other``."""

@@ -70,8 +70,8 @@ class Reranker(Protocol):
         ...
 
     async def rerank(self, head: Head, deadline: Deadline) -> Sequence[int]:
-        """A permutation of the head's positions, best first; as they are if asking is not worth it. RerankError if there
-        is no verdict in time."""
+        """A permutation of the head's positions, best first; as they are if asking is not worth it. RerankError if
+        there is no verdict in time."""
         ...
 
 

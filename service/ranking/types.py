@@ -25,8 +25,19 @@ Described = Mapping[str, Mapping[str, object]]
 """Features of items by id, as they came with a request."""
 
 LADDER = (
-    "not_pinned", "no_retrieval", "no_rerank", "rerank_off", "rerank_busy", "rerank_late", "rerank_failed", "rerank_flat",
-    "no_knowledge", "no_features", "prior_order", "no_explain")
+    "not_pinned",
+    "no_retrieval",
+    "no_rerank",
+    "rerank_off",
+    "rerank_busy",
+    "rerank_late",
+    "rerank_failed",
+    "rerank_flat",
+    "no_knowledge",
+    "no_features",
+    "prior_order",
+    "no_explain",
+)
 """Words of ``degraded``, in the order in which they are reported.
 
 ``not_pinned``    the arm names a release that is not loaded, and the live one answered

@@ -28,7 +28,7 @@ Labels = tuple[int, int]
 
 
 class ModelServer:
-    """Asks for label tokens' probabilities: by ``/generative_scoring``, or by completions where there is no such route."""
+    """Asks for probabilities of label tokens: by ``/generative_scoring``, or by completions if that route is absent."""
 
     def __init__(self, url: str, model: str, api_key: str | None = None) -> None:
         """``url`` is the server's, with or without ``/v1``; ``model`` is the name that it serves."""
@@ -110,7 +110,7 @@ class ModelServer:
         return _checked(found)
 
     async def _completed(self, user: str, candidates: Sequence[str], labels: Labels) -> list[float]:
-        """By the likeliest next tokens. If a label is not among them there is no verdict, which is not the same as 0."""
+        """By the likeliest next tokens. If a label is not among them there is no verdict, which is not a 0."""
         body = {
             "model": self._model,
             "prompt": [user + one for one in candidates],

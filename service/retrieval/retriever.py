@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,11 +113,13 @@ class ItemRetriever:
         rows, counts = _merged(sources, popular, wanted.count, personal)
         return Retrieved(tuple(self._table.ids[row] for row in rows.tolist()), counts, complete)
 
-    def _near(
-        self, user: UserState, count: int, among: _Filter, excluded: IntArray
-    ) -> tuple[Role, IntArray] | None:
+    def _near(self, user: UserState, count: int, among: _Filter, excluded: IntArray) -> tuple[Role, IntArray] | None:
         """Rows near the user's vector; of a user without one, near what it liked. None for a user without either."""
-        for role, query in (("matching", self._user_vector), ("neighbours", self._liked)):
+        queries: dict[Role, Callable[[UserState, FaissIndex], FloatArray | None]] = {
+            "matching": self._user_vector,
+            "neighbours": self._liked,
+        }
+        for role, query in queries.items():
             index = self._indexes.get(role)
             vector = None if index is None else query(user, index)
             if index is not None and vector is not None:
@@ -176,14 +178,14 @@ class ItemRetriever:
             rows = np.unique(self._table.rows_of(wanted.allow))
             mask = np.zeros(len(self._table), np.bool_)
             mask[rows] = True
-            if wanted.where:
-                mask &= self._attributes(wanted).mask
+            if (having := self._attributes(wanted).mask) is not None:
+                mask &= having
             mask[0] = False
             return _Filter(mask, np.flatnonzero(mask))
         return self._attributes(wanted)
 
     def _attributes(self, wanted: Wanted) -> _Filter:
-        """Rows with the attributes that are asked for. The last few filters are kept: a page asks for the same again."""
+        """Rows with the attributes that are asked for. The last few filters are kept: a page asks the same again."""
         key = tuple(sorted((name, *map(str, values)) for name, values in wanted.where.items()))
         with self._lock:
             if (found := self._filters.get(key)) is not None:
@@ -214,7 +216,7 @@ class ItemRetriever:
         if not spec.vocab:
             raise InvalidRequest("the field is cut into ranges and has no single values", field=f"where.{name}")
         codes = {spec.encode(value)[0] for value in values} - {UNKNOWN}
-        mask = np.isin(self._table.categorical[:, at : at + spec.slots], list(codes)).any(axis=1)
+        mask = np.asarray(np.isin(self._table.categorical[:, at : at + spec.slots], list(codes)).any(axis=1))
         mask[0] = False
         return mask
 

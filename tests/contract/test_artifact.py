@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from models.contract.artifact import METADATA_KEY, ArtifactError, ArtifactManifest, ModelName, ReleaseManifest
+from models.contract.artifact import (
+    METADATA_KEY,
+    ArtifactError,
+    ArtifactManifest,
+    ItemIndex,
+    ModelName,
+    ReleaseManifest,
+)
 from models.contract.knowledge import Space
 from tests.contract.golden import ITEM_SPACE, LINKS_SPACE, OTHER_SCHEMA, PORTRAIT_SPACE, SCHEMA, SPACES, USER_SPACE
 
@@ -59,14 +66,34 @@ RELEASE_JSON = (
 )
 
 
+INDEX = ItemIndex(
+    space="item/liber",
+    file="items-liber-0.faiss",
+    sha256="b" * 64,
+    kind="ivf",
+    effort=8,
+    items=3,
+    top=200,
+    recall=0.995,
+)
+INDEXED = RELEASE.model_copy(update={"indexes": {"matching": INDEX}})
+INDEX_JSON = (
+    ',"indexes":{"matching":{"space":"item/liber","file":"items-liber-0.faiss","sha256":"'
+    + "b" * 64
+    + '","kind":"ivf","effort":8,"items":3,"top":200,"recall":0.995}}}'
+)
+
+
 def test_manifests_are_golden() -> None:
     assert ARTIFACT.model_dump_json() == ARTIFACT_JSON
-    assert RELEASE.model_dump_json() == RELEASE_JSON
+    assert RELEASE.to_json() == RELEASE_JSON
+    assert INDEXED.to_json() == RELEASE_JSON[:-1] + INDEX_JSON
 
 
 def test_golden_manifests_read_back() -> None:
     assert ArtifactManifest.from_metadata({METADATA_KEY: ARTIFACT_JSON, "producer": "x"}) == ARTIFACT
     assert ReleaseManifest.model_validate_json(RELEASE_JSON) == RELEASE
+    assert ReleaseManifest.model_validate_json(RELEASE_JSON[:-1] + INDEX_JSON) == INDEXED
 
 
 def test_a_model_without_manifest_is_refused() -> None:

@@ -69,7 +69,14 @@ async def test_a_hanging_redis_leaves_time_to_score(service: Running, publisher:
 
 async def test_no_time_at_all_is_the_prior_order(service: Running) -> None:
     answer = await service.rank("u", ["x", "a", "e", "d"], deadline_ms=0.000001, explain=True, rerank="force")
-    assert answer["degraded"] == ["no_rerank", "rerank_late", "no_knowledge", "no_features", "prior_order", "no_explain"]
+    assert answer["degraded"] == [
+        "no_rerank",
+        "rerank_late",
+        "no_knowledge",
+        "no_features",
+        "prior_order",
+        "no_explain",
+    ]
     assert [item["id"] for item in answer["items"]] == ["e", "d", "x", "a"]  # liked most, liked, unknown, disliked
     assert all(0.0 <= item["score"] <= 1.0 for item in answer["items"])
     assert "explain" not in answer["items"][0]

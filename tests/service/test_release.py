@@ -167,7 +167,7 @@ async def test_status_says_what_matters(service: Running) -> None:
     assert status["release"]["in_parts"] is True
     assert status["redis"] == {"reachable": True, "error": None}
     assert {name: stage["state"] for name, stage in status["stages"].items()} == {
-        "features": "on", "knowledge": "on", "scoring": "on", "reranking": "off", "exposures": "on",
+        "features": "on", "knowledge": "on", "retrieval": "off", "scoring": "on", "reranking": "off", "exposures": "on",
     }  # fmt: skip
     assert status["exposures"] == {"queued": 0, "dropped": 0}
     assert status["settings"]["max_candidates"] == 2000

@@ -132,7 +132,8 @@ async def test_the_order_changes_where_the_scores_say_so(
     async with serving(valkey_url, machine, made, tmp_path) as service:
         plain, forced = await service.rank("u"), await service.rank("u", rerank="force")
         assert forced["degraded"] == []
-        told = [Rated(name_of(FILMS[IDS.index(item)]), value) for item, value in zip("bce", (5.0, 4.0, 1.0), strict=True)]
+        seen = zip("bce", (5.0, 4.0, 1.0), strict=True)
+        told = [Rated(name_of(FILMS[IDS.index(item)]), value) for item, value in seen]
         prompts = [made.prompt.blocks({}, told, film) for film in FILMS]
         here = made.probabilities(prompts)
         server = service.app.state.service.ranker._reranker._server

@@ -36,7 +36,7 @@ def vectors_of(store: Store, role: Any) -> dict[int, Any]:
     live = release.live_release(store)
     assert live is not None
     described = release.read_manifest(store, live).indexes[role]
-    named = faiss.read_index(str(store.artifacts / described.file))
+    named: Any = faiss.read_index(str(store.artifacts / described.file))
     ids = faiss.vector_to_array(named.id_map)
     inner = faiss.downcast_index(named.index)
     return {int(one) % 2**64: inner.reconstruct(at) for at, one in enumerate(ids.tolist())}
@@ -120,7 +120,7 @@ def test_an_index_that_finds_too_little_is_not_published(
         raise RecallError("finds 0.5 at most")
 
     monkeypatch.setattr(indexes, "build", poor)
-    with pytest.raises(GateError, match="index of item/marc: finds 0.5 at most"):
+    with pytest.raises(GateError, match=r"index of item/marc: finds 0\.5 at most"):
         configured.shifted("marc").next("worse").publish(store)
     assert release.live_release(store) == trained.id
     assert release.releases(store) == [trained.id]
@@ -157,7 +157,9 @@ def test_files_that_no_release_names_go_after_a_while(store: Store, trained: Rel
     indexes.prune(store)
     named = {one.file for one in release.read_manifest(store, trained.id).indexes.values()}
     assert files(store) == named
-    assert {path.stem for path in store.artifacts.glob("items-*.json")} == {name.removesuffix(".faiss") for name in named}
+    assert {path.stem for path in store.artifacts.glob("items-*.json")} == {
+        name.removesuffix(".faiss") for name in named
+    }
 
 
 def test_a_damaged_description_is_made_again(store: Store, trained: Release) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from models.contract.artifact import ItemIndex
-from models.contract.events import Interaction, item_hash
+from models.contract.events import item_hash
 from models.contract.exposures import Exposure
-from tests.service.conftest import Running, eventually, running
 from service.settings import Settings
+from tests.service.conftest import Running, eventually, running
 from tests.service.tiny import ITEMS, Publisher, score_of
 from tests.service.tiny_model import FACTS_SPACE
 
@@ -73,7 +73,9 @@ async def test_the_same_ranker_orders_what_was_found(service: Running) -> None:
 
 async def test_filters(service: Running) -> None:
     assert [one["id"] for one in (await recommended(service, where={"genre": "comedy"}))["items"]] == ["d"]
-    assert {one["id"] for one in (await recommended(service, where={"genre": ["comedy", "drama"]}))["items"]} == set("abcde")
+    assert {one["id"] for one in (await recommended(service, where={"genre": ["comedy", "drama"]}))["items"]} == set(
+        "abcde"
+    )
     assert {one["id"] for one in (await recommended(service, allow=["a", "b", 7], deny=["b"]))["items"]} == {"a"}
     assert len((await recommended(service, count=2))["items"]) == 2
 
@@ -92,9 +94,7 @@ async def test_what_a_user_has_seen_is_left_out(service: Running) -> None:
 
 
 async def test_what_lies_behind_the_history_that_the_model_reads_was_seen_too(service: Running) -> None:
-    events = [
-        {"user_id": "u", "item_id": item, "value": 3, "timestamp_ms": at} for at, item in enumerate("abcdeedcbe")
-    ]
+    events = [{"user_id": "u", "item_id": item, "value": 3, "timestamp_ms": at} for at, item in enumerate("abcdeedcbe")]
     await service.http.post("/v1/feedback", json={"events": events})
     assert (await recommended(service))["items"] == []  # the model reads four events, in which there is no "a"
     ranked = await service.rank()

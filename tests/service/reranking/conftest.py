@@ -25,8 +25,8 @@ def likes(prompt: str) -> float:
 
 
 def items(vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]] | None = None) -> RerankItems:
-    eye = np.eye(4, dtype=np.float32)
-    return RerankItems.of(IDS, [f"F {one}" for one in IDS], [f"film {one}" for one in IDS], eye if vectors is None else vectors)
+    names, texts = [f"F {one}" for one in IDS], [f"film {one}" for one in IDS]
+    return RerankItems.of(IDS, names, texts, np.eye(4, dtype=np.float32) if vectors is None else vectors)
 
 
 def manifest(**changes: object) -> RerankerManifest:

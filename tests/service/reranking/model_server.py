@@ -98,7 +98,7 @@ def model_server(likes: Likes, port: int = 0) -> Iterator[ModelServerDouble]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:  # noqa: N802 - the library's name
+        def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             status, answer = double.answer(self.path, body, self.headers.get("Authorization"))
             content = json.dumps(answer).encode()

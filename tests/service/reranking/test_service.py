@@ -57,7 +57,6 @@ async def state_is(service: Running, state: str) -> bool:
 
 async def test_a_forced_head_is_in_the_order_of_the_verdicts(service: Running) -> None:
     plain = await service.rank()
-    assert [one["id"] for one in plain["items"]] == ["e", "d", "c", "b", "a"]
     forced = await service.rank(rerank="force")
     assert forced["degraded"] == []
     assert {one["id"] for one in forced["items"]} == set("abcde")
@@ -95,10 +94,11 @@ async def test_a_sick_server_degrades_then_is_left_alone_then_comes_back(
 async def test_a_server_that_hangs_costs_the_deadline_and_no_answer(
     service: Running, double: ModelServerDouble
 ) -> None:
+    plain = await service.rank()
     double.delay = 60
     answer = await service.rank(rerank="force", deadline_ms=300)
     assert answer["degraded"] == ["no_rerank", "rerank_late"]
-    assert [one["id"] for one in answer["items"]] == ["e", "d", "c", "b", "a"]
+    assert answer["items"] == plain["items"]
 
 
 async def test_the_service_starts_without_its_model_server(
@@ -134,7 +134,7 @@ async def test_an_arm_reranks_with_its_weight(
 def test_a_reranker_that_cannot_be_used_stops_the_start(
     settings: Settings, double: ModelServerDouble, tmp_path: Path
 ) -> None:
-    with pytest.raises(SettingsError, match="LORANK_RERANKER: .* cannot be used"):
+    with pytest.raises(SettingsError, match=r"LORANK_RERANKER: .* cannot be used"):
         create_app(settings.model_copy(update={"reranker": tmp_path / "absent", "reranker_url": double.url}))
     file = tmp_path / "arms.toml"
     file.write_text(ARMS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from models.contract.events import EVENT_DTYPE, item_hash
+from models.contract.prompts import Rated
 from models.contract.reranker import FILE, HistoryBand, RerankerError
 from service.errors import RerankError
 from service.ranking.deadline import Deadline
@@ -33,7 +35,7 @@ def history(*ids: str, value: float = 5.0) -> UserState:
 
 
 def head(**changes: Any) -> Head:
-    return Head(**({"ids": list(IDS), "scores": SCORES, "user": history("a", "b", "c")} | changes))
+    return replace(Head(list(IDS), SCORES, history("a", "b", "c")), **changes)
 
 
 class Built:
@@ -79,8 +81,8 @@ async def test_verdicts_and_scores_are_mixed_by_weight(built: Any) -> None:
 async def test_the_prompt_is_the_contracts(built: Any, double: ModelServerDouble) -> None:
     reranker = await built()
     await reranker.rerank(head(), Deadline(10))
-    told = [("F b", 5.0), ("F c", 5.0)]
-    expected = [str(PROMPT.blocks({"gender": "F"}, told, f"film {one}")) for one in IDS]  # type: ignore[arg-type]
+    told = [Rated("F b", 5.0), Rated("F c", 5.0)]
+    expected = [str(PROMPT.blocks({"gender": "F"}, told, f"film {one}")) for one in IDS]
     assert double.prompts() == expected
     assert len(double.requests) == 1  # one user block, computed once
 

@@ -13,7 +13,7 @@ from service.reranking.server import ModelServer
 from service.reranking.watch import DOUBTFUL, CanaryWatch
 from tests.service.conftest import eventually
 from tests.service.reranking.conftest import manifest
-from tests.service.reranking.model_server import ModelServerDouble
+from tests.service.reranking.model_server import Likes, ModelServerDouble
 
 
 @pytest.fixture
@@ -51,10 +51,10 @@ async def test_two_failures_switch_off_and_one_success_on(watch: CanaryWatch, do
     [(lambda _: 0.5, "all canaries are answered"), (lambda text: 0.9 if "film a" in text else 0.1, "wrong order")],
 )
 async def test_answers_that_are_wrong_are_failures(
-    watch: CanaryWatch, double: ModelServerDouble, answer: module.RerankError, says: str
+    watch: CanaryWatch, double: ModelServerDouble, answer: Likes, says: str
 ) -> None:
     await watch.check()
-    double.likes = answer  # type: ignore[assignment]
+    double.likes = answer
     for _ in range(2):
         await watch.check()
     assert says in watch.off

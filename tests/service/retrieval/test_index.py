@@ -73,7 +73,7 @@ def test_the_nearest_rows_come_first(tmp_path: Path, kind: str) -> None:
     index = FaissIndex.open(tmp_path, written(tmp_path, kind), table())
     assert len(index) == 300
     assert index.nearest(QUERY, 10).tolist() == BEST[:10].tolist()
-    assert len(index.nearest(QUERY, 1000)) == 300
+    assert len(index.nearest(QUERY, 1000)) >= (290 if kind == "hnsw" else 300)  # not every node of a graph is reached
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.contract.artifact import ReleaseManifest, Role
+from models.contract.artifact import ModelName, ReleaseManifest, Role
 from models.contract.events import EVENT_DTYPE, item_hash
 from models.contract.items import ItemTable, item_statistics
 from models.contract.knowledge import KnowledgeRecord, Space
@@ -178,8 +178,18 @@ async def test_an_index_that_fails_leaves_what_is_popular(
 
 async def test_an_index_that_cannot_be_opened_is_left_out_and_named(tmp_path: Path) -> None:
     described = written(tmp_path)
-    manifest = ReleaseManifest.model_construct(
-        id="r", indexes={"matching": described, "neighbours": described.model_copy(update={"file": "absent.faiss"})}
+    absent = described.model_copy(update={"file": "absent.faiss"})
+    manifest = ReleaseManifest(
+        id="r",
+        created_at=0,
+        artifact="r.onnx",
+        artifact_sha256="0" * 64,
+        model=ModelName(name="r", version="1"),
+        schema_fingerprint=SCHEMA.fingerprint,
+        spaces={},
+        items=ITEMS,
+        directory_blocks=1,
+        indexes={"matching": described, "neighbours": absent},
     )
     opened = ItemRetriever.open(tmp_path, manifest, SCHEMA, (USERS,), items())
     assert opened.problem is not None

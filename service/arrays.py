@@ -5,7 +5,6 @@ Knows names, shapes and files. Does not know what the arrays mean, nor when a fo
 
 from __future__ import annotations
 
-import asyncio
 import json
 import mmap
 import os
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.contract.items import Columns, in_memory
+from service.aside import aside
 from service.shared import SharedFolders
 
 _CONTENTS = "contents.json"
@@ -51,7 +51,7 @@ async def shared_arrays(shared: SharedFolders, name: str, make: Make) -> Columns
 
     for _ in range(2):
         folder = await shared.folder(name, in_files)
-        found = None if folder is None else await asyncio.to_thread(_opened, folder)
+        found = None if folder is None else await aside(_opened, folder)
         if folder is None or found is not None:
             break
         shared.discard(name)

@@ -5,7 +5,6 @@ Knows Redis' keys of a release, the artifact folder and the shared folders. Does
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Collection
@@ -22,6 +21,7 @@ from models.contract.items import ItemTable
 from models.contract.keys import Keys
 from models.contract.schema import fingerprint
 from service.arrays import NewArrays, shared_arrays
+from service.aside import aside, pause
 from service.features.catalogue import read_items
 from service.features.connection import RedisLink, replies_to
 from service.ranking.deadline import Deadline
@@ -115,10 +115,11 @@ class Loader:
 
     async def keep(self, loaded: Collection[Loaded]) -> None:
         """Let go of all shared folders but those of ``loaded``, and remove old ones that nobody uses."""
-        await asyncio.to_thread(self._shared.keep, frozenset[str]().union(*(one.folders for one in loaded)))
+        await aside(self._shared.keep, frozenset[str]().union(*(one.folders for one in loaded)))
 
-    async def load(self, wanted: str, revision: str, before: Loaded | None) -> Loaded:
-        """Build the wanted release completely, from what of it is there. ``before`` is what is loaded of it.
+    async def load(self, wanted: str, revision: str, before: Loaded | None, *, gently: bool = False) -> Loaded:
+        """Build the wanted release completely, from what of it is there. ``before`` is what is loaded of it; if requests
+        are being served, ``gently``: they go first.
 
         ArtifactError or ScoringError if the release cannot be served, RedisUnavailable if Redis does not answer.
         """
@@ -128,12 +129,12 @@ class Loader:
             # A refresh that changed records in place leaves the model as it is.
             unchanged = before is not None and before.release.manifest == manifest
             model = before.model if before is not None and unchanged else await self._model(manifest)
-            table, scorer = await self._on_items(manifest, revision, model)
+            table, scorer = await self._on_items(manifest, revision, model, gently)
             folders = frozenset([_model_name(manifest), *self._array_names(manifest, revision)])
-        await asyncio.to_thread(_warm, scorer, model, table)
+        await aside(_warm, scorer, model, table)
         artifact = model.artifact
         schema, spaces = artifact.feature_schema, artifact.spaces
-        retriever = await asyncio.to_thread(ItemRetriever.open, self._artifacts, manifest, schema, spaces, table)
+        retriever = await aside(ItemRetriever.open, self._artifacts, manifest, schema, spaces, table)
         release = Release(manifest, schema, spaces, table, scorer, retriever, revision, 0.0, 0.0)
         milliseconds = round((time.perf_counter() - start) * 1000.0, 3)
         return Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model, folders)
@@ -144,8 +145,8 @@ class Loader:
 
         async def cut(folder: Path) -> None:
             nonlocal found
-            found = await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads)
-            await asyncio.to_thread(keep_model, found, folder)
+            found = await aside(load_model, self._artifacts, manifest, self._threads)
+            await aside(keep_model, found, folder)
 
         name = _model_name(manifest)
         for _ in range(2):
@@ -153,7 +154,7 @@ class Loader:
                 folder = await self._shared.folder(name, cut)
                 if folder is None:
                     break
-                return await asyncio.to_thread(kept_model, folder, manifest, self._threads)
+                return await aside(kept_model, folder, manifest, self._threads)
             except UncutError:
                 break
             except ArtifactError:
@@ -161,10 +162,10 @@ class Loader:
             except Exception:
                 log.exception("the parts of model %s cannot be used and are made again", manifest.model.name)
                 self._shared.discard(name)
-        return await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads) if found is None else found
+        return await aside(load_model, self._artifacts, manifest, self._threads) if found is None else found
 
     async def _on_items(
-        self, manifest: ReleaseManifest, revision: str, model: OnnxModel
+        self, manifest: ReleaseManifest, revision: str, model: OnnxModel, gently: bool = False
     ) -> tuple[ItemTable, OnnxScorer]:
         """The item table, and a scorer of it."""
         artifact, parts = model.artifact, model.sessions
@@ -173,12 +174,13 @@ class Loader:
         async def read(new: NewArrays) -> None:
             await read_items(self._link, self._keys, manifest, artifact, self._telemetry, new)
 
-        table = await asyncio.to_thread(ItemTable.of, await shared_arrays(self._shared, items_name, read))
+        columns = await shared_arrays(self._shared, items_name, read)
+        table = await aside(ItemTable.of, columns, pause if gently else None)
         if not isinstance(parts, PartSessions):
             return table, model.on(table, {})
 
         async def compute(new: NewArrays) -> None:
-            await asyncio.to_thread(parts.columns, table, new.allocate)
+            await aside(parts.columns, table, new.allocate)
 
         return table, model.on(table, await shared_arrays(self._shared, columns_name, compute))
 

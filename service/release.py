@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from models.contract.artifact import ArtifactError
 from models.contract.keys import Keys
+from service.aside import aside
 from service.errors import RedisUnavailable, ScoringError
 from service.features.connection import RedisLink, replies_to
 from service.loading import Loaded, Loader
@@ -105,7 +106,7 @@ class Releases:
         """Look at pointer and pins once, and load what they name if it is not there. Never raises on bad data."""
         # What the last look has replaced is used by no request any more. Unmapping it takes a moment, too.
         if self._retired:
-            await asyncio.to_thread(self._retired.clear)
+            await aside(self._retired.clear)
         try:
             wanted = await self._pointer()
             self._wanted = wanted
@@ -196,7 +197,7 @@ class Releases:
         apart = self._apart if self._live is not None and self._loader.shares else None
         if apart is not None and await self._loader.size(wanted, revision) > APART_ITEMS:
             await apart(wanted, revision)
-        return await self._loader.load(wanted, revision, before)
+        return await self._loader.load(wanted, revision, before, gently=self._live is not None)
 
     async def _tidy(self) -> None:
         """Let go of what is served no more: after a change, and once a minute, because others may have let go, too."""

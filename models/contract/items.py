@@ -148,13 +148,14 @@ class ItemTable:
         return cls.of(columns | lookup_columns(ids, in_memory))
 
     @classmethod
-    def of(cls, columns: Columns) -> ItemTable:
-        """The table of ``blank_columns`` that were filled, and of ``lookup_columns``."""
+    def of(cls, columns: Columns, pause: Callable[[], None] | None = None) -> ItemTable:
+        """The table of ``blank_columns`` that were filled, and of ``lookup_columns``. ``pause`` is called every
+        millisecond or so, if something else wants to go on."""
         ids = PackedIds(columns["ids"], columns["id_ends"])
         return cls(
             ids=ids,
             **{name: columns[name] for name in _FEATURES},
-            _rows=IdIndex.of(PackedIds(ids.packed, ids.ends[1:])),  # the unknown item's id is empty
+            _rows=IdIndex.of(PackedIds(ids.packed, ids.ends[1:]), pause),  # the unknown item's id is empty
             _sorted_hashes=columns["item_hashes"],
             _hash_rows=columns["hash_rows"],
         )

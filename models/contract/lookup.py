@@ -5,7 +5,7 @@ Knows texts and row numbers. Does not know what an item is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -86,12 +86,12 @@ class IdIndex:
     alike: dict[str, int]
 
     @classmethod
-    def of(cls, ids: Sequence[str]) -> IdIndex:
-        """Of ids that are distinct; the first one has row 1."""
+    def of(cls, ids: Sequence[str], pause: Callable[[], None] | None = None) -> IdIndex:
+        """Of ids that are distinct; the first one has row 1. ``pause`` is called while Python's part of it goes on."""
         n = len(ids)
         slots = 1 << max(3, (2 * n).bit_length())
         made = cls(np.zeros(slots, np.int64), np.zeros(slots, np.int32), {})
-        hashes = _hashes(ids)
+        hashes = _hashes(ids, pause)
         left = np.argsort(hashes)
         ordered = hashes[left]
         again = ordered[1:] == ordered[:-1]
@@ -130,7 +130,12 @@ class IdIndex:
         return rows
 
 
-def _hashes(ids: Sequence[str]) -> IntArray:
-    if len(ids) > _AT_ONCE:
-        return np.concatenate([_hashes(ids[at : at + _AT_ONCE]) for at in range(0, len(ids), _AT_ONCE)])
-    return np.fromiter(map(hash, ids), np.int64, len(ids))
+def _hashes(ids: Sequence[str], pause: Callable[[], None] | None = None) -> IntArray:
+    if len(ids) <= _AT_ONCE:
+        return np.fromiter(map(hash, ids), np.int64, len(ids))
+    found = np.empty(len(ids), np.int64)
+    for at in range(0, len(ids), _AT_ONCE):
+        found[at : at + _AT_ONCE] = _hashes(ids[at : at + _AT_ONCE])
+        if pause is not None:
+            pause()
+    return found

@@ -22,6 +22,7 @@ from models.contract.items import Columns, IntArray, ItemRecord, blank_columns, 
 from models.contract.keys import Keys, of_each
 from models.contract.knowledge import FloatArray, KnowledgeRecord, RecordError, Space
 from service.arrays import NewArrays
+from service.aside import aside
 from service.features.connection import Command, RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.telemetry import Telemetry
@@ -54,14 +55,14 @@ async def read_items(
     ahead = await read(ids[:CHUNK])
     for start in range(0, len(ids), CHUNK):
         features, *knowledge = ahead
-        decoding = asyncio.to_thread(decode.chunk, start, features, knowledge)
+        decoding = aside(decode.chunk, start, features, knowledge)
         # Redis reads the next chunk while this one is decoded.
         _, ahead = await asyncio.gather(decoding, read(ids[start + CHUNK : start + 2 * CHUNK]))
     for kind, count in zip(REFUSED_KINDS, (decode.refused_features, decode.refused_knowledge), strict=True):
         telemetry.refused_records.labels(kind).inc(count)
     if not decode.valid.any():
         raise ArtifactError(f"release {manifest.id}: no item has a valid record")
-    await asyncio.to_thread(_finish, decode, new)
+    await aside(_finish, decode, new)
 
 
 async def _records(

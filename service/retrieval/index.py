@@ -82,8 +82,8 @@ class FaissIndex:
         first; only those that ``bits`` allow."""
         count = min(count, len(self._rows))
         _, found = self._index.search(query[None], count, params=self._parameters(count, bits))
-        rows = self._rows[found[0][found[0] >= 0]]
-        return rows[rows > 0]
+        rows: IntArray = self._rows[found[0][found[0] >= 0]]
+        return np.asarray(rows[rows > 0])
 
     def _parameters(self, count: int, bits: Bits | None) -> Any:
         import faiss

@@ -118,8 +118,8 @@ class Loader:
         await aside(self._shared.keep, frozenset[str]().union(*(one.folders for one in loaded)))
 
     async def load(self, wanted: str, revision: str, before: Loaded | None, *, gently: bool = False) -> Loaded:
-        """Build the wanted release completely, from what of it is there. ``before`` is what is loaded of it; if requests
-        are being served, ``gently``: they go first.
+        """Build the wanted release completely, from what of it is there. ``before`` is what is loaded of it. With
+        ``gently``, requests that are being served go first.
 
         ArtifactError or ScoringError if the release cannot be served, RedisUnavailable if Redis does not answer.
         """

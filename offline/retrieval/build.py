@@ -17,9 +17,6 @@ from models.contract.knowledge import FloatArray
 
 Kind = Literal["flat", "ivf", "hnsw"]
 
-IVF_UP_TO = 2_000_000
-"""Items from which on a graph is made in place of lists."""
-
 _TRAINED_ON = 64
 """Vectors per list from which its centre is learned."""
 
@@ -45,8 +42,9 @@ class Built:
 
 
 def kind_for(items: int, flat_up_to: int) -> Kind:
-    """What is fast enough for so many items."""
-    return "flat" if items <= flat_up_to else "ivf" if items <= IVF_UP_TO else "hnsw"
+    """What is fast enough for so many items. A graph (HNSW) is made only where it is asked for: it was slower than
+    lists, and lost its way among a million clustered vectors (docs/experiments.md, 2026-11-28)."""
+    return "flat" if items <= flat_up_to else "ivf"
 
 
 def build(
@@ -124,5 +122,5 @@ def _efforts(index: Any, kind: Kind, top: int) -> Iterator[int]:
     effort = 1 if kind == "ivf" else top
     while effort < most:
         yield effort
-        effort = max(effort + 1, int(effort * 1.5))
+        effort = max(effort + 1, int(effort * 1.25))
     yield most

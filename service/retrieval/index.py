@@ -46,9 +46,8 @@ class FaissIndex:
         import faiss  # here, because an installation without indexes need not load it
 
         try:
-            # FAISS maps inverted lists in one way, and the arrays of all else in another.
-            mapped = faiss.IO_FLAG_MMAP if described.kind == "ivf" else faiss.IO_FLAG_MMAP_IFC
-            named = faiss.read_index(str(path), mapped)
+            # The other way of mapping starts threads in each search of an IVF index, which cost a millisecond.
+            named = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
             hashes = faiss.vector_to_array(named.id_map).view(np.uint64)
             inner = faiss.downcast_index(named.index)
             inner.referenced_objects = [named]  # it lives in there

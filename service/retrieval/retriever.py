@@ -23,6 +23,8 @@ from service.errors import InvalidRequest
 from service.ranking.types import Retrieved, UserState, Wanted
 from service.retrieval.index import Bits, BoolArray, FaissIndex
 
+SOURCES = ("matching", "neighbours", "popular")
+
 POPULAR_SHARE = 0.25
 """Of the candidates: the vectors know a user's taste, popularity knows what everybody likes, and neither misses the
 other's hits (docs/retrieval.md)."""
@@ -238,7 +240,7 @@ def _merged(
             if len(rows) == count:
                 break
             rows.setdefault(row, name)
-    counts = dict.fromkeys([*near, "popular"], 0)
+    counts = dict.fromkeys(SOURCES, 0)
     for name in rows.values():
         counts[name] += 1
     return np.fromiter(rows, np.int64, len(rows)), counts

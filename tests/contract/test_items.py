@@ -111,7 +111,7 @@ def test_ids_that_collide_are_told_apart(monkeypatch: pytest.MonkeyPatch, hashed
     monkeypatch.setattr(
         lookup,
         "_hashes",
-        lambda ids: np.fromiter(((hash(one) if one[:1] == "?" else hashed(one)) for one in ids), np.int64),
+        lambda ids, _=None: np.fromiter(((hash(one) if one[:1] == "?" else hashed(one)) for one in ids), np.int64),
     )
     held = table(*(f"item {number}" for number in range(2000)))
     random = np.random.default_rng(0)

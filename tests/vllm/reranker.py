@@ -47,7 +47,7 @@ def reference(checkpoint: Path) -> Reference:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     prompt = framed(RerankPrompt(history=3), tokenizer, "You judge whether a viewer will like a film.")
     prompt = spelled(tokenizer, prompt)
-    model = Labeller.load("smollm2", checkpoint, "bfloat16", 4096)
+    model = Labeller.load("smollm2", checkpoint, "float32", 4096)
     return Reference(prompt, label_ids(tokenizer, prompt), model)
 
 
@@ -76,7 +76,7 @@ def write(folder: Path, made: Reference) -> Path:
         name="smollm2-reranker",
         model=made.model.id,
         base="smollm2",
-        dtype="bfloat16",
+        dtype="float32",
         prompt=made.prompt,
         label_ids=made.labels,
         weight=1.0,

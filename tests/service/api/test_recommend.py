@@ -58,7 +58,7 @@ async def test_wire_shape(service: Running) -> None:
     by_score = sorted(ITEMS, key=score_of, reverse=True)
     assert [one["id"] for one in answer["items"]] == [one.id for one in by_score[:3]]
     assert [one["score"] for one in answer["items"]] == pytest.approx([score_of(one) for one in by_score[:3]], rel=1e-5)
-    assert answer["retrieved"] == {"popular": 5}
+    assert answer["retrieved"] == {"matching": 0, "neighbours": 0, "popular": 5}
     assert answer["degraded"] == []
     assert set(answer["timing_ms"]) == {"features", "retrieve", "score", "rerank", "total"}
     assert service.metric("lorank_retrieved_candidates_total", source="popular") == 5
@@ -83,7 +83,7 @@ async def test_filters(service: Running) -> None:
 async def test_nothing_found_is_an_answer(service: Running) -> None:
     answer = await recommended(service, allow=[], explain=True, rerank="force")
     assert answer["items"] == []
-    assert answer["retrieved"] == {"popular": 0}
+    assert answer["retrieved"] == {"matching": 0, "neighbours": 0, "popular": 0}
     assert "prior_order" not in answer["degraded"]
 
 

@@ -74,7 +74,7 @@ async def test_a_user_with_a_vector_gets_what_is_near_it_and_what_is_popular(ret
     assert found.complete
     assert rows(found.ids)[:15] == BEST[:15].tolist()
     assert rows(found.ids)[15:] == [row for row in POPULAR.tolist() if row not in BEST[:15]][:5]
-    assert found.sources == {"matching": 15, "popular": 5}
+    assert found.sources == {"matching": 15, "neighbours": 0, "popular": 5}
 
 
 async def test_a_cold_user_gets_what_is_like_the_liked_items(retriever: ItemRetriever) -> None:
@@ -83,21 +83,21 @@ async def test_a_cold_user_gets_what_is_like_the_liked_items(retriever: ItemRetr
     near = [row for row in (np.argsort(-(VECTORS @ mean)) + 1).tolist() if row not in (3, 8, 21)]
     found = await retriever.retrieve(Wanted(20), user, knowledge=True)
     assert rows(found.ids)[:15] == near[:15]
-    assert found.sources == {"neighbours": 15, "popular": 5}
+    assert found.sources == {"matching": 0, "neighbours": 15, "popular": 5}
     disliked = await retriever.retrieve(Wanted(20), having(3, 8, 21, value=1.0), knowledge=True)
-    assert disliked.sources == {"popular": 20}
+    assert disliked.sources == {"matching": 0, "neighbours": 0, "popular": 20}
 
 
 @pytest.mark.parametrize("user", [NOBODY, having(999)])
 async def test_nobody_gets_what_is_popular(retriever: ItemRetriever, user: UserState) -> None:
     found = await retriever.retrieve(Wanted(20), user, knowledge=True)
     assert rows(found.ids) == POPULAR[:20].tolist()
-    assert found.sources == {"popular": 20}
+    assert found.sources == {"matching": 0, "neighbours": 0, "popular": 20}
 
 
 async def test_without_knowledge_no_vector_is_looked_at(retriever: ItemRetriever) -> None:
     found = await retriever.retrieve(Wanted(20), replace(KNOWN, events=having(3).events), knowledge=False)
-    assert found.sources == {"popular": 20}
+    assert found.sources == {"matching": 0, "neighbours": 0, "popular": 20}
     assert found.complete
 
 
@@ -172,7 +172,7 @@ async def test_an_index_that_fails_leaves_what_is_popular(
 
     monkeypatch.setattr(FaissIndex, "nearest", fails)
     found = await retriever.retrieve(Wanted(20), KNOWN, knowledge=True)
-    assert found.sources == {"popular": 20}
+    assert found.sources == {"matching": 0, "neighbours": 0, "popular": 20}
     assert not found.complete
 
 
@@ -195,5 +195,5 @@ async def test_an_index_that_cannot_be_opened_is_left_out_and_named(tmp_path: Pa
     assert opened.problem is not None
     assert "absent.faiss cannot be read" in opened.problem
     found = await opened.retrieve(Wanted(20), KNOWN, knowledge=True)
-    assert found.sources == {"matching": 15, "popular": 5}
+    assert found.sources == {"matching": 15, "neighbours": 0, "popular": 5}
     assert not found.complete

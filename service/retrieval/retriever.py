@@ -248,6 +248,8 @@ def _merged(
 
 def _largest(scores: FloatArray, count: int) -> IntArray:
     """Positions of the ``count`` largest scores, the largest first; of equal ones the first."""
+    if count == 0:
+        return np.zeros(0, np.int64)
     if count < len(scores):
         bound = np.partition(scores, len(scores) - count)[len(scores) - count]
         at = np.flatnonzero(scores >= bound)

@@ -156,6 +156,12 @@ async def test_few_popular_items_are_kept_and_others_are_found_all_the_same(
     assert rows(wars.ids) == [row for row in POPULAR.tolist() if row % 2 == 0][:30]
 
 
+async def test_an_empty_catalogue_has_nothing(tmp_path: Path) -> None:
+    nothing = np.zeros((0, 0))
+    table = ItemTable.build(SCHEMA, [], nothing, nothing, nothing, np.zeros((0, 4), np.float32), nothing)
+    assert (await ItemRetriever(table, SCHEMA, (USERS,), {}).retrieve(Wanted(20), KNOWN, knowledge=True)).ids == ()
+
+
 async def test_a_large_catalogue_is_searched_in_a_thread(
     retriever: ItemRetriever, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,5 +79,5 @@ class RerankItems:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 ids, names, texts = (list(PackedIds(file[name], file[f"{name}_ends"])) for name in _TEXTS)
                 return cls.of(ids, names, texts, file["vectors"].astype(np.float32))
-        except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise RerankerError(f"the file of items is damaged: {error}") from error

@@ -59,7 +59,11 @@ class Isotonic(BaseModel):
 
     @model_validator(mode="after")
     def _rises(self) -> Isotonic:
-        if len(self.raw) != len(self.calibrated) or (np.diff(self.raw) <= 0).any() or (np.diff(self.calibrated) < 0).any():
+        if (
+            len(self.raw) != len(self.calibrated)
+            or (np.diff(self.raw) <= 0).any()
+            or (np.diff(self.calibrated) < 0).any()
+        ):
             raise ValueError("knots must be as many on both sides, rise in raw and not fall in calibrated")
         return self
 

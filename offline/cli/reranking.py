@@ -20,7 +20,8 @@ Samples = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Times that each is learned from.")]
 Model = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="A transformers folder or a GGUF file to tune, not the packaged one.")
+    Path | None,
+    typer.Option(metavar="FOLDER", help="A transformers folder or a GGUF file to tune, not the packaged one."),
 ]
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 from models.contract.wording import MAX_CHARS, Rendered, clean
 
-
 _SPECIAL = "[]{}|\\"
 
 

@@ -20,12 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from models.contract.wording import clean
 from offline.data.catalogue import DataError
 from offline.data.config import TableConfig
 from offline.data.files import read_json, write_json
 from offline.data.rules import Findings, Place, Problems
 from offline.data.tables import read
-from models.contract.wording import clean
 
 MAX_TEXT_CHARS = 8000
 

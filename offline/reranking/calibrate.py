@@ -44,7 +44,9 @@ def platt(raw: FloatArray, label: Array) -> Platt:
     def loss(at: Array) -> tuple[float, Array]:
         odds = at[0] * standard + at[1]
         error = 1 / (1 + np.exp(-odds)) - wanted
-        return float(np.mean(np.logaddexp(0, odds) - wanted * odds)), np.array([(error * standard).mean(), error.mean()])
+        return float(np.mean(np.logaddexp(0, odds) - wanted * odds)), np.array(
+            [(error * standard).mean(), error.mean()]
+        )
 
     slope, middle = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x
     return Platt(slope=float(slope / scale), intercept=float(middle - slope * x.mean() / scale))
@@ -82,7 +84,12 @@ def helped(
     a mix that is not shown to help is not used."""
     bucket = np.searchsorted(EDGES, events, side="right") - 1
     better = [_gain(label, user, ctr, mixed, bucket == one, 0) > 0 for one in range(len(EDGES))]
-    runs = [(first, last) for first in range(len(EDGES)) for last in range(first, len(EDGES)) if all(better[first : last + 1])]
+    runs = [
+        (first, last)
+        for first in range(len(EDGES))
+        for last in range(first, len(EDGES))
+        if all(better[first : last + 1])
+    ]
     for first, last in sorted(runs, key=lambda run: -int(((bucket >= run[0]) & (bucket <= run[1])).sum())):
         if _gain(label, user, ctr, mixed, (bucket >= first) & (bucket <= last), resamples) > 0:
             longest = EDGES[last + 1] - 1 if last + 1 < len(EDGES) else None

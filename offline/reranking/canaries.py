@@ -23,7 +23,9 @@ Answers = Callable[[Sequence[Blocks]], FloatArray]
 """Prompts -> probabilities of yes [n]."""
 
 
-def canaries(teller: Teller, prompt: RerankPrompt, count: int, candidates: int, seed: int, answers: Answers) -> tuple[Canary, ...]:
+def canaries(
+    teller: Teller, prompt: RerankPrompt, count: int, candidates: int, seed: int, answers: Answers
+) -> tuple[Canary, ...]:
     """``count`` of them, fewer where the model answers all candidates alike."""
     log = teller.log
     frequent = np.argsort(-np.bincount(log.item, minlength=len(log.item_ids)), kind="stable")[:_KNOWN]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from models.contract.prompts import RerankPrompt, Selection
+from models.contract.prompts import RerankPrompt
 from models.contract.schema import FrozenConfig
 
 Count = Annotated[int, Field(ge=1)]

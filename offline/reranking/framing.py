@@ -43,9 +43,9 @@ def tokens_of(tokenizer: Any, blocks: Sequence[Blocks]) -> list[list[int]]:
     if not blocks:
         return []
     users = tokenizer([one.user for one in blocks], return_attention_mask=False)["input_ids"]
-    candidates = tokenizer(
-        [one.candidate for one in blocks], add_special_tokens=False, return_attention_mask=False
-    )["input_ids"]
+    candidates = tokenizer([one.candidate for one in blocks], add_special_tokens=False, return_attention_mask=False)[
+        "input_ids"
+    ]
     return [[*user, *candidate] for user, candidate in zip(users, candidates, strict=True)]
 
 

@@ -51,7 +51,9 @@ def items_of(
     )
 
 
-def _projected(vectors: FloatArray, seen: np.ndarray[tuple[int], np.dtype[np.bool_]], dim: int, path: Path) -> FloatArray:
+def _projected(
+    vectors: FloatArray, seen: np.ndarray[tuple[int], np.dtype[np.bool_]], dim: int, path: Path
+) -> FloatArray:
     """Fitted to the items that the training period knows; a catalogue too small to fit keeps its vectors."""
     if path.is_file():
         kept = Projection.load(path)

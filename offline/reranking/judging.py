@@ -134,9 +134,7 @@ def _raw(ready: Prepared, tuned: Labeller, split: Any) -> dict[str, FloatArray]:
     return found
 
 
-def _mix(
-    ready: Prepared, ctr: CtrScores, raw: FloatArray, tuned: Labeller, how: Any
-) -> tuple[FloatArray, float]:
+def _mix(ready: Prepared, ctr: CtrScores, raw: FloatArray, tuned: Labeller, how: Any) -> tuple[FloatArray, float]:
     """(mix on the test samples, its weight), calibrated and weighed on the validation samples."""
     rows = ready.rows("validation")
     label = ready.label(rows)

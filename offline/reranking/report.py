@@ -1,4 +1,4 @@
-"""A judgement of the reranker as Markdown, for the place between the markers ``reranking NAME`` of docs/reranking.md."""
+"""A judgement of the reranker as Markdown, for docs/reranking.md, between the markers ``reranking NAME``."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def markdown(judged: JudgedReranker) -> str:
     """All tables, with a sentence on how they came about."""
     how = (
         f"{judged.samples:,} samples of {judged.users:,} users of the test split, drawn once by a fixed seed, "
-        f"{judged.positives:.1%} of them positive. Language model: {judged.model}, tuned on {judged.tuned_on:,} samples "
-        f"of the training split told in both ways, K = {judged.history}. CTR model: {judged.ctr}. Calibration and "
-        f"weights come from {judged.validation_samples:,} samples of the validation split. Intervals: 1,000 resamples of "
-        "users, paired where they are of differences; bold where they exclude zero. They cover the choice of users, not "
-        f"of seeds. Candidates that were ever scored on this test split: {judged.looks}."
+        f"{judged.positives:.1%} of them positive. Language model: {judged.model}, tuned on {judged.tuned_on:,} "
+        f"samples of the training split told in both ways, K = {judged.history}. CTR model: {judged.ctr}. Calibration "
+        f"and weights come from {judged.validation_samples:,} samples of the validation split. Intervals: 1,000 "
+        "resamples of users, paired where they are of differences; bold where they exclude zero. They cover the choice "
+        f"of users, not of seeds. Candidates that were ever scored on this test split: {judged.looks}."
     )
     sections = [
         how,
@@ -52,11 +52,11 @@ def _slices(lines: Sequence[SliceLine]) -> str:
         "| history | samples | users | CTR model | reranker alone | mixed | mixed against the CTR model |",
         "|---|---|---|---|---|---|---|",
     ]
-    for one in lines:
-        rows.append(
-            f"| {one.name} | {one.samples:,} | {one.users:,} | {one.ctr:.4f} | {one.reranker:.4f} | {one.mixed:.4f} | "
-            f"{_told(one.gain)} |"
-        )
+    rows += [
+        f"| {one.name} | {one.samples:,} | {one.users:,} | {one.ctr:.4f} | {one.reranker:.4f} | {one.mixed:.4f} | "
+        f"{_told(one.gain)} |"
+        for one in lines
+    ]
     return "\n".join(rows)
 
 

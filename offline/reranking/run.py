@@ -54,7 +54,9 @@ def tune_reranker(run: Run) -> RerankerManifest:
     with run.stage("calibrate") as watch:
         manifest = _manifest(ready, tuned, before, after, ctr, losses)
         write_bytes(ready.folder / FILE, manifest.model_dump_json(indent=1).encode() + b"\n")
-        band = "no history" if manifest.band is None else f"{manifest.band.shortest} to {manifest.band.longest or 'any'}"
+        band = (
+            "no history" if manifest.band is None else f"{manifest.band.shortest} to {manifest.band.longest or 'any'}"
+        )
         watch.done(f"weight {manifest.weight}, shown to help with {band} events: {ready.folder / FILE}")
     return manifest
 

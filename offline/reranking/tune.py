@@ -36,7 +36,7 @@ def tune(
     seed: int,
     target: Path,
 ) -> list[float]:
-    """Tune on prompts ``tokens`` whose answers' first tokens are ``answers`` [n]; mean loss of every tenth of the steps.
+    """Tune on prompts ``tokens`` whose answers' first tokens are ``answers`` [n]; mean losses of tenths of the steps.
 
     The ``labeller`` is used up: its weights are changed. Writes ``target``/model and ``target``/adapter, each whole or
     not at all; under the same circumstances they are found, not made again. The state of a run that was killed lies in

@@ -60,7 +60,9 @@ def test_values_add_no_line_and_no_turn(value: str) -> None:
     plain = PROMPT.blocks({"age": "x"}, [Rated("x", 3.0)], "x")
     assert str(blocks).count("<|im_") == str(plain).count("<|im_")
     assert blocks.candidate.count("\n") == plain.candidate.count("\n")
-    assert blocks.user.count("\n") in (plain.user.count("\n"), plain.user.count("\n") - 1), "an empty profile is left out"
+    assert blocks.user.count("\n") in (plain.user.count("\n"), plain.user.count("\n") - 1), (
+        "an empty profile is left out"
+    )
 
 
 def test_places_inside_of_values_are_text() -> None:

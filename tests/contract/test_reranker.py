@@ -82,9 +82,7 @@ def test_isotonic_interpolates_and_ends_flat() -> None:
     np.testing.assert_allclose(calibration.log_odds(np.array([-9, -0.5, 1, 9], np.float32)), [-0.5, -0.25, 0.25, 0.5])
 
 
-@pytest.mark.parametrize(
-    "knots", [((0.0, 0.0), (0.0, 1.0)), ((0.0, 1.0), (1.0, 0.0)), ((0.0, 1.0), (0.0,)), ((), ())]
-)
+@pytest.mark.parametrize("knots", [((0.0, 0.0), (0.0, 1.0)), ((0.0, 1.0), (1.0, 0.0)), ((0.0, 1.0), (0.0,)), ((), ())])
 def test_knots_that_do_not_rise_are_refused(knots: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
     with pytest.raises(ValidationError):
         Isotonic(raw=knots[0], calibrated=knots[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,10 +47,9 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
 
 
 @pytest.fixture
-def cheap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the real text encoder."""
     patched(monkeypatch)
-    yield
 
 
 @pytest.fixture

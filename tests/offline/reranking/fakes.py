@@ -18,7 +18,24 @@ from tests.offline.knowledge.marc.fakes import tiny_model
 from tests.synthetic import GENRES, OCCUPATIONS, Synthetic
 
 WORDS = (
-    *("Yes", "No", "Film", "Viewer", "Candidate", "Answer", "stars", "rated", "like", "the", ":", ".", ",", "(", ")", ";"),
+    *(
+        "Yes",
+        "No",
+        "Film",
+        "Viewer",
+        "Candidate",
+        "Answer",
+        "stars",
+        "rated",
+        "like",
+        "the",
+        ":",
+        ".",
+        ",",
+        "(",
+        ")",
+        ";",
+    ),
     *GENRES,
     *OCCUPATIONS,
     *(str(number) for number in range(60)),

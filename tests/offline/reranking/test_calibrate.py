@@ -40,9 +40,9 @@ def test_certain_and_few_answers_stay_finite() -> None:
 def test_the_weight_is_of_the_better_mix() -> None:
     truth, label = planted()
     noise = np.random.default_rng(1).normal(size=len(truth)).astype(np.float32)
-    good, useless = probability_of(truth), noise
-    assert best_weight(label, good, useless) == 0.0
-    assert best_weight(label, probability_of(noise), truth) == 1.0
+    assert best_weight(label, probability_of(truth), noise) <= 0.05
+    assert best_weight(label, probability_of(truth), np.zeros_like(noise)) == 0.0, "of equal ones the smallest"
+    assert best_weight(label, probability_of(noise), truth) >= 0.95
     first = probability_of(truth + noise)
     second = truth + np.random.default_rng(2).normal(size=len(truth)).astype(np.float32)
     assert 0.3 < best_weight(label, first, second) < 0.7
@@ -72,7 +72,9 @@ def test_without_help_there_is_no_band() -> None:
 def test_help_at_the_longest_histories_has_no_end() -> None:
     truth, label = planted()
     noise = np.random.default_rng(1).normal(size=len(truth)).astype(np.float32)
-    found = helped(label, np.arange(len(label)) % 100, np.full(len(label), 2000), probability_of(noise), probability_of(truth))
+    found = helped(
+        label, np.arange(len(label)) % 100, np.full(len(label), 2000), probability_of(noise), probability_of(truth)
+    )
     assert found == HistoryBand(shortest=500, longest=None)
 
 

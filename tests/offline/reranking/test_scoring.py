@@ -16,6 +16,8 @@ from offline.reranking.framing import label_ids, tokens_of
 from offline.reranking.scoring import Labeller, ScoreStore, batches
 from tests.offline.reranking.fakes import PROMPT, labeller, model
 
+Scores = Iterator[tuple[list[int], FloatArray]]
+
 BLOCKS = [
     PROMPT.blocks({"occupation": "writer"}, [Rated(f"Film {at}", 4.0)] * (at % 4), f"Film {at}") for at in range(20)
 ]
@@ -76,7 +78,9 @@ def test_a_prompt_is_read_once(tiny: Labeller, tmp_path: Path, monkeypatch: pyte
     asked: list[int] = []
     real = Labeller.log_odds
 
-    def counted(self: Labeller, blocks: Sequence[Blocks], labels: tuple[int, int]) -> Iterator[tuple[list[int], FloatArray]]:
+    def counted(
+        self: Labeller, blocks: Sequence[Blocks], labels: tuple[int, int]
+    ) -> Iterator[tuple[list[int], FloatArray]]:
         asked.append(len(blocks))
         return real(self, blocks, labels)
 
@@ -96,20 +100,21 @@ def test_another_model_has_scores_of_its_own(tiny: Labeller, tmp_path: Path) -> 
     assert len(list(tmp_path.glob("*.npz"))) == 2
 
 
-def test_what_was_scored_before_a_kill_is_kept(
-    tiny: Labeller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_scored_before_a_kill_is_kept(tiny: Labeller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offline.reranking.scoring._BATCHES_A_PASS", 1)
     labels, store = label_ids(tiny.tokenizer, PROMPT), ScoreStore(tmp_path)
     real = Labeller.log_odds
 
-    def killed(self: Labeller, blocks: Sequence[Blocks], labels: tuple[int, int]) -> Iterator[tuple[list[int], FloatArray]]:
+    def killed(
+        self: Labeller, blocks: Sequence[Blocks], labels: tuple[int, int]
+    ) -> Iterator[tuple[list[int], FloatArray]]:
         yield next(iter(real(self, blocks, labels)))
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Labeller, "log_odds", killed)
-        store.log_odds(tiny, labels, BLOCKS, "all")
+        with pytest.raises(KeyboardInterrupt):
+            store.log_odds(tiny, labels, BLOCKS, "all")
     (path,) = tmp_path.glob("*.npz")
     assert 0 < len(np.load(path)["keys"]) < len(BLOCKS)
     np.testing.assert_allclose(store.log_odds(tiny, labels, BLOCKS, "all"), scored(tiny, BLOCKS), atol=1e-4)

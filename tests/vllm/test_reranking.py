@@ -1,0 +1,57 @@
+"""What a real server answers to the reranker's prompts is what the jobs measure: same tokens, same probabilities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+
+from models.contract.prompts import Rated, RerankPrompt
+from offline.llm.vllm_server import VllmServer
+from offline.llm.weights import Weights
+from offline.reranking.calibrate import probability_of
+from offline.reranking.framing import framed, label_ids, spelled, tokens_of
+from offline.reranking.scoring import Labeller
+
+FILMS = ("Toy Story", "Heat", "The Big Lebowski", "Alien", "Amélie", "12 Angry Men")
+
+
+@pytest.fixture(scope="module")
+def labeller(tmp_path_factory: pytest.TempPathFactory) -> Labeller:
+    checkpoint = Weights.find(None).checkpoint(tmp_path_factory.mktemp("checkpoints"), "bfloat16")
+    return Labeller.load("packaged", checkpoint, "bfloat16", 4096)
+
+
+@pytest.fixture(scope="module")
+def prompt(labeller: Labeller) -> RerankPrompt:
+    return spelled(
+        labeller.tokenizer, framed(RerankPrompt(profile_fields=("age",)), labeller.tokenizer, "Judge films.")
+    )
+
+
+def post(server: VllmServer, path: str, body: dict[str, Any]) -> Any:
+    url = server.base_url.removesuffix("/v1") + path
+    with httpx2.Client(trust_env=False, timeout=120.0) as client:
+        return client.post(url, json={"model": server.model, **body}).raise_for_status().json()
+
+
+def test_a_server_scores_as_the_jobs_do(vllm: VllmServer, labeller: Labeller, prompt: RerankPrompt) -> None:
+    labels = label_ids(labeller.tokenizer, prompt)
+    history = [Rated(name, float(at % 5 + 1)) for at, name in enumerate(FILMS)]
+    blocks = [prompt.blocks({"age": 25}, history, f'"{name}" (1995; Drama)') for name in FILMS]
+    expected = np.zeros(len(blocks), np.float32)
+    for rows, odds in labeller.log_odds(blocks, labels):
+        expected[rows] = probability_of(odds)
+    body = {"query": blocks[0].user, "items": [one.candidate for one in blocks], "label_token_ids": list(labels)}
+    answered = [one["score"] for one in post(vllm, "/generative_scoring", body)["data"]]
+    np.testing.assert_allclose(answered, expected, atol=0.03)
+
+
+def test_a_server_cuts_prompts_into_the_same_tokens(vllm: VllmServer, labeller: Labeller, prompt: RerankPrompt) -> None:
+    blocks = prompt.blocks({"age": 25}, [Rated("Amélie", 4.0)], '"Heat" (1995)')
+    whole = post(vllm, "/tokenize", {"prompt": str(blocks)})["tokens"]
+    assert [whole] == tokens_of(labeller.tokenizer, [blocks])
+    end = post(vllm, "/tokenize", {"prompt": blocks.candidate + prompt.yes, "add_special_tokens": False})["tokens"]
+    assert end[-1] == label_ids(labeller.tokenizer, prompt)[0]

@@ -72,9 +72,9 @@ def having(*numbers: int, value: float = 5.0) -> UserState:
 async def test_a_user_with_a_vector_gets_what_is_near_it_and_what_is_popular(retriever: ItemRetriever) -> None:
     found = await retriever.retrieve(Wanted(20), KNOWN, knowledge=True)
     assert found.complete
-    assert rows(found.ids)[:15] == BEST[:15].tolist()
-    assert rows(found.ids)[15:] == [row for row in POPULAR.tolist() if row not in BEST[:15]][:5]
-    assert found.sources == {"matching": 15, "neighbours": 0, "popular": 5}
+    assert rows(found.ids)[:10] == BEST[:10].tolist()
+    assert rows(found.ids)[10:] == [row for row in POPULAR.tolist() if row not in BEST[:10]][:10]
+    assert found.sources == {"matching": 10, "neighbours": 0, "popular": 10}
 
 
 async def test_a_cold_user_gets_what_is_like_the_liked_items(retriever: ItemRetriever) -> None:
@@ -82,8 +82,8 @@ async def test_a_cold_user_gets_what_is_like_the_liked_items(retriever: ItemRetr
     mean = VECTORS[[2, 7, 20]].mean(axis=0)
     near = [row for row in (np.argsort(-(VECTORS @ mean)) + 1).tolist() if row not in (3, 8, 21)]
     found = await retriever.retrieve(Wanted(20), user, knowledge=True)
-    assert rows(found.ids)[:15] == near[:15]
-    assert found.sources == {"matching": 0, "neighbours": 15, "popular": 5}
+    assert rows(found.ids)[:10] == near[:10]
+    assert found.sources == {"matching": 0, "neighbours": 10, "popular": 10}
     disliked = await retriever.retrieve(Wanted(20), having(3, 8, 21, value=1.0), knowledge=True)
     assert disliked.sources == {"matching": 0, "neighbours": 0, "popular": 20}
 
@@ -116,13 +116,13 @@ async def test_filters(retriever: ItemRetriever, monkeypatch: pytest.MonkeyPatch
     wars = [row for row in BEST.tolist() if row % 2 == 0]
     wanted = Wanted(20, where={"genre": ("war",)})
     found = await retriever.retrieve(wanted, KNOWN, knowledge=True)
-    assert rows(found.ids)[:15] == wars[:15]
+    assert rows(found.ids)[:10] == wars[:10]
     assert all(row % 2 == 0 for row in rows(found.ids))
     denied = await retriever.retrieve(replace(wanted, deny=(f"i{wars[0] - 1}", "unknown")), KNOWN, knowledge=True)
-    assert rows(denied.ids)[:14] == wars[1:15]
+    assert rows(denied.ids)[:9] == wars[1:10]
     assert rows((await retriever.retrieve(wanted, KNOWN, knowledge=True)).ids) == rows(found.ids)
     either = await retriever.retrieve(Wanted(20, where={"genre": ("war", "comedy")}), KNOWN, knowledge=True)
-    assert rows(either.ids)[:15] == BEST[:15].tolist()
+    assert rows(either.ids)[:10] == BEST[:10].tolist()
     nothing = await retriever.retrieve(Wanted(20, where={"genre": ("opera",)}), KNOWN, knowledge=True)
     assert nothing.ids == ()
 
@@ -201,5 +201,5 @@ async def test_an_index_that_cannot_be_opened_is_left_out_and_named(tmp_path: Pa
     assert opened.problem is not None
     assert "absent.faiss cannot be read" in opened.problem
     found = await opened.retrieve(Wanted(20), KNOWN, knowledge=True)
-    assert found.sources == {"matching": 15, "neighbours": 0, "popular": 5}
+    assert found.sources == {"matching": 10, "neighbours": 0, "popular": 10}
     assert not found.complete

@@ -26,8 +26,8 @@ from service.retrieval.index import Bits, BoolArray, FaissIndex
 SOURCES = ("matching", "neighbours", "popular")
 
 POPULAR_SHARE = 0.5
-"""Of the candidates: vectors know a user's taste, popularity knows what everybody likes, and each finds some of what the
-other misses. Half is what found most on the validation split (docs/retrieval.md)."""
+"""Of the candidates: vectors know a user's taste, popularity knows what everybody likes, and each finds some of what
+the other misses. Half is what found most on the validation split (docs/retrieval.md)."""
 
 LIKED_ITEMS = 20
 """The last liked items, whose mean is what neighbours are near to."""

@@ -42,7 +42,7 @@ status: $(INSTALLED)  ## What is live, and when each stage last ran
 test: $(INSTALLED)  ## The whole test suite, against a real Valkey
 	$(RUN) -m pytest
 
-test-vllm: $(INSTALLED)  ## LIBER on 200 users through a real vLLM server on the CPU (installs vLLM, 2 GB)
+test-vllm: $(INSTALLED)  ## LIBER and the reranker through a real vLLM server on the CPU (installs vLLM, 2 GB)
 	PYTHON=$(PYTHON) deploy/vllm/install $(VLLM_ENV)
 	LORANK_VLLM_ENV=$(VLLM_ENV) $(RUN) -m pytest tests/vllm
 

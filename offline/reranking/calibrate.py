@@ -71,8 +71,8 @@ def isotonic(raw: FloatArray, label: Array) -> Isotonic:
 
 
 def best_weight(label: Array, ctr: FloatArray, calibrated: FloatArray) -> float:
-    """The weight of ``WEIGHTS`` with the highest AUC of the mix; of equal ones the smallest."""
-    aucs = [auc(label, blend(ctr, calibrated, weight)) for weight in WEIGHTS]
+    """The weight of ``WEIGHTS`` with the highest AUC of the mix to four digits; of equal ones the smallest."""
+    aucs = [round(auc(label, blend(ctr, calibrated, weight)), 4) for weight in WEIGHTS]
     return WEIGHTS[int(np.argmax(aucs))]
 
 

@@ -54,6 +54,9 @@ def tune(
         if done["circumstances"] == circumstances:
             return list(done["losses"])
     with repeatable(seed), quiet_transformers():
+        if labeller.model.device.type == "cpu":
+            # The backward pass of fused attention takes a third of a step here (docs/experiments.md, 2026-11-28).
+            labeller.model.set_attn_implementation("eager")
         model = _adapted(labeller.model, config)
         trained = [one for one in model.parameters() if one.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from models.contract.artifact import Digest
 from models.contract.knowledge import FloatArray
-from models.contract.prompts import RerankPrompt
+from models.contract.prompts import Blocks, RerankPrompt
 from models.contract.schema import FrozenConfig
 
 FORMAT: Literal[1] = 1
@@ -87,19 +87,18 @@ class HistoryBand(BaseModel):
 
 
 class Canary(BaseModel):
-    """A prompt with two candidates of which the first must be the likelier one. ``probabilities`` of yes were answered
-    by the checkpoint itself, by the code that tuned it. The user in it is made up."""
+    """Two prompts, of which the first must get the likelier yes. ``probabilities`` were answered by the checkpoint
+    itself, asked by the code that tuned it. The users in them are made up."""
 
     model_config = FrozenConfig
 
-    user: str
-    candidates: tuple[str, str]
+    prompts: tuple[Blocks, Blocks]
     probabilities: tuple[Probability, Probability]
 
     @model_validator(mode="after")
     def _has_an_order(self) -> Canary:
         if self.probabilities[0] <= self.probabilities[1]:
-            raise ValueError("the first candidate of a canary must be the likelier one")
+            raise ValueError("the first prompt of a canary must be the likelier one")
         return self
 
 
@@ -146,12 +145,13 @@ class RerankerManifest(BaseModel):
         return self.band is not None and self.band.holds(events)
 
     def broken(self, answers: Sequence[Sequence[float]]) -> str:
-        """What is wrong with the probabilities that a server answered to the canaries; "" if nothing is."""
+        """What is wrong with the probabilities [canaries][2] that a server answered to the canaries' prompts; "" if
+        nothing is."""
         if not self.canaries:
             return ""
         found = np.array(answers, np.float64)
         if found.shape != (len(self.canaries), 2):
-            return f"{len(self.canaries)} canaries of two candidates got answers of shape {found.shape}"
+            return f"{len(self.canaries)} canaries of two prompts got answers of shape {found.shape}"
         if not (np.isfinite(found).all() and (found >= 0).all() and (found <= 1).all()):
             return "an answer to a canary is no probability"
         if np.ptp(found) < _FLAT:

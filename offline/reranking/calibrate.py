@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 WEIGHTS: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(21))
 EDGES = (0, 5, 30, 100, 200, 500)
 """Rising lengths of history at which a new bucket begins: those of the benchmark's slices."""
+_NEWTON_STEPS = 25
 _LEAST_ROWS = 50
 """A bucket with fewer samples says nothing."""
 
@@ -34,22 +35,26 @@ def fitted(kind: str, raw: FloatArray, label: Array) -> Platt | Isotonic:
 
 def platt(raw: FloatArray, label: Array) -> Platt:
     """Logistic regression on the raw log-odds, towards Platt's targets, which keep n samples from certainty."""
-    from scipy.optimize import minimize
-
     x, positive = raw.astype(np.float64), np.asarray(label) > 0.5
     wanted = np.where(positive, (positive.sum() + 1) / (positive.sum() + 2), 1 / ((~positive).sum() + 2))
     scale = max(float(x.std()), 1e-6)
-    standard = (x - x.mean()) / scale
+    inputs = np.stack([(x - x.mean()) / scale, np.ones(len(x))], axis=1)
 
-    def loss(at: Array) -> tuple[float, Array]:
-        odds = at[0] * standard + at[1]
-        error = 1 / (1 + np.exp(-odds)) - wanted
-        return float(np.mean(np.logaddexp(0, odds) - wanted * odds)), np.array(
-            [(error * standard).mean(), error.mean()]
-        )
+    def loss(at: Array) -> float:
+        odds = inputs @ at
+        return float(np.mean(np.logaddexp(0, odds) - wanted * odds))
 
-    slope, middle = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x
-    return Platt(slope=float(slope / scale), intercept=float(middle - slope * x.mean() / scale))
+    at = np.array([1.0, 0.0])
+    for _ in range(_NEWTON_STEPS):
+        chance = 1 / (1 + np.exp(-(inputs @ at)))
+        gradient = inputs.T @ (chance - wanted) / len(x)
+        curvature = inputs.T @ (inputs * (chance * (1 - chance))[:, None]) / len(x) + 1e-9 * np.eye(2)
+        step, length = np.linalg.solve(curvature, gradient), 1.0
+        while loss(at - length * step) > loss(at) and length > 1e-6:
+            length /= 2  # far from the minimum a whole step may overshoot
+        at = at - length * step
+    slope, middle = at.tolist()
+    return Platt(slope=slope / scale, intercept=middle - slope * float(x.mean()) / scale)
 
 
 def isotonic(raw: FloatArray, label: Array) -> Isotonic:
@@ -71,8 +76,8 @@ def isotonic(raw: FloatArray, label: Array) -> Isotonic:
 
 
 def best_weight(label: Array, ctr: FloatArray, calibrated: FloatArray) -> float:
-    """The weight of ``WEIGHTS`` with the highest AUC of the mix; of equal ones the smallest."""
-    aucs = [auc(label, blend(ctr, calibrated, weight)) for weight in WEIGHTS]
+    """The weight of ``WEIGHTS`` with the highest AUC of the mix to four digits; of equal ones the smallest."""
+    aucs = [round(auc(label, blend(ctr, calibrated, weight)), 4) for weight in WEIGHTS]
     return WEIGHTS[int(np.argmax(aucs))]
 
 

@@ -1,8 +1,8 @@
-"""Canaries: prompts about made-up users, whose answers are measured when a reranker is written.
+"""Canaries: pairs of prompts about made-up users, whose answers are measured when a reranker is written.
 
-Their histories are drawn from the items that most people know, with values drawn at random, so that no user's history
-leaves the data. Of each one's candidates the likeliest and the least likely are kept: an order that survives another
-implementation's rounding.
+Their histories are drawn from the items that most people know, so that no user's history leaves the data. The first of
+a pair rated all of them high, the second the same items low; of the candidates the likeliest for the one and the least
+likely for the other are kept: an order that survives another implementation's rounding.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ Answers = Callable[[Sequence[Blocks]], FloatArray]
 def canaries(
     teller: Teller, prompt: RerankPrompt, count: int, candidates: int, seed: int, answers: Answers
 ) -> tuple[Canary, ...]:
-    """``count`` of them, fewer where the model answers all candidates alike."""
+    """``count`` of them, fewer where the model does not tell the two users apart."""
     log = teller.log
     frequent = np.argsort(-np.bincount(log.item, minlength=len(log.item_ids)), kind="stable")[:_KNOWN]
     values = np.unique(log.value[log.observed])
+    high, low = values[len(values) // 2 :], values[: max(1, len(values) // 2)]
     draw = np.random.default_rng([seed, 11])
     asked: list[list[Blocks]] = []
     for _ in range(count):
         items = draw.permutation(frequent)
-        told = [Rated(teller.items.names[at], float(draw.choice(values))) for at in items[: prompt.history]]
-        rest = items[prompt.history :][:candidates] if len(items) > prompt.history + 1 else items[:candidates]
-        asked.append([prompt.blocks({}, told, teller.items.texts[at]) for at in rest])
-    found = np.split(answers([one for some in asked for one in some]), np.cumsum([len(some) for some in asked])[:-1])
-    return tuple(
-        Canary(
-            user=some[0].user,
-            candidates=(some[int(chance.argmax())].candidate, some[int(chance.argmin())].candidate),
-            probabilities=(float(chance.max()), float(chance.min())),
-        )
-        for some, chance in zip(asked, found, strict=True)
-        if chance.max() > chance.min()
-    )
+        rest = items[prompt.history :][:candidates] if len(items) > prompt.history else items[:candidates]
+        for part in (high, low):
+            told = [Rated(teller.items.names[at], float(draw.choice(part))) for at in items[: prompt.history]]
+            asked.append([prompt.blocks({}, told, teller.items.texts[at]) for at in rest])
+    chances = answers([one for some in asked for one in some]).reshape(count, 2, -1)
+    found = []
+    for pair, chance in zip(range(count), chances, strict=True):
+        best, worst = int(chance[0].argmax()), int(chance[1].argmin())
+        if chance[0, best] > chance[1, worst]:
+            prompts = asked[2 * pair][best], asked[2 * pair + 1][worst]
+            found.append(Canary(prompts=prompts, probabilities=(float(chance[0, best]), float(chance[1, worst]))))
+    return tuple(found)

@@ -43,8 +43,8 @@ class RerankingConfig(BaseModel):
 
     ``model`` None: the packaged SmolLM2. ``frame`` "chat" writes out the model's own chat format with ``instruction``
     as its system message; "plain" keeps the prompt's ``opening`` and ``closing``. ``vector_dim`` numbers of an item's
-    encoded text, by a principal component analysis, say what is similar. ``candidates`` is how many likely and unlikely
-    ones the canaries are picked from.
+    encoded text, by a principal component analysis, say what is similar. Each of the ``canaries`` is picked
+    from so many ``candidates``.
     """
 
     model_config = FrozenConfig

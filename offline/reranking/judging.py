@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.contract.knowledge import FloatArray
+from models.contract.prompts import Selection
 from models.contract.reranker import RerankerManifest, blend
 from models.contract.schema import fingerprint
 from offline.benchmark.looks import look
@@ -32,6 +33,8 @@ from offline.training.bootstrap import Difference, difference
 Array = npt.NDArray[Any]
 
 CTR, MIXED = "CTR model", "CTR model + reranker"
+SHOWN_WEIGHTS = (0.1, 0.25, 0.5)
+"""Mixes that are shown whatever the validation split says: a weight of 0 would show nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +54,21 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class SliceLine:
-    """AUCs of samples whose users have so many earlier events. ``gain`` is of the mix over the CTR model."""
+    """AUCs of samples whose users have so many earlier events. ``gains`` are of the mixes over the CTR model, None
+    where there is one user only."""
 
     name: str
     samples: int
     users: int
     ctr: float
     reranker: float
-    mixed: float
-    gain: Difference | None
+    gains: tuple[Difference | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedReranker:
-    """``alone`` are the language model's four; ``mixed`` the CTR model and its mixes; ``slices`` of the served mix."""
+    """``alone`` are the language model's four; ``mixed`` the CTR model and its mixes; ``slices`` of mixes with the
+    ``weights``."""
 
     name: str
     model: str
@@ -78,6 +82,7 @@ class JudgedReranker:
     served: str
     alone: tuple[Line, ...]
     mixed: tuple[Line, ...]
+    weights: tuple[float, ...]
     slices: tuple[SliceLine, ...]
     looks: int
 
@@ -91,19 +96,23 @@ def judge(
     """Score the drawn test samples in all four ways, and mix each way of the tuned model with the CTR model."""
     rows, settings = ready.rows("test"), ready.settings
     raw = _raw(ready, tuned, "test")
-    mixes = {how: _mix(ready, ctr, raw[f"tuned, {how}"], tuned, how) for how in SELECTIONS}
-    served = f"{MIXED}, {manifest.prompt.selection}"
+    how = manifest.prompt.selection
+    served, alone = f"{MIXED}, {how}", raw[f"tuned, {how}"]
+    odds = {one: _calibrated(ready, tuned, one, raw[f"tuned, {one}"], ctr) for one in SELECTIONS}
     scores: dict[str, FloatArray] = {name: probability_of(one) for name, one in raw.items()}
     scores[CTR] = ctr.of(rows)
-    scores |= {f"{MIXED}, {how}": mixed for how, (mixed, _) in mixes.items()}
+    scores |= {f"{MIXED}, {one}": blend(scores[CTR], *odds[one]) for one in SELECTIONS}
+    weights = {f"{MIXED}, {one}": odds[one][1] for one in SELECTIONS}
+    shown = tuple(sorted({*SHOWN_WEIGHTS, odds[how][1]} - {0.0}))
+    fixed = {f"{served}, weight {weight:g}": weight for weight in shown}
+    scores |= {name: blend(scores[CTR], odds[how][0], weight) for name, weight in fixed.items()}
     if manifest.band is not None:
         inside = np.array([manifest.mixes(int(one)) for one in ready.events(rows)])
         banded = np.where(inside, scores[served], scores[CTR]).astype(np.float32)
         scores[f"{served}, only where it was shown to help"] = banded
     looks = _noted(ready, scores, ctr, ledger, command)
     label, user = ready.label(rows), ready.user(rows)
-    weights = {f"{MIXED}, {how}": weight for how, (_, weight) in mixes.items()}
-    lines = _lines(label, user, scores, weights)
+    lines = _lines(label, user, scores, weights | fixed)
     return JudgedReranker(
         name=ready.config.name,
         model=ready.weights.name,
@@ -114,10 +123,11 @@ def judge(
         validation_samples=len(ready.rows("validation")),
         tuned_on=len(ready.rows("train")),
         history=settings.prompt.history,
-        served=manifest.prompt.selection,
+        served=how,
         alone=tuple(lines[name] for name in raw),
         mixed=tuple(lines[name] for name in scores if name not in raw),
-        slices=tuple(_slices(ready, scores[CTR], scores[f"tuned, {manifest.prompt.selection}"], scores[served])),
+        weights=shown,
+        slices=tuple(_slices(ready, scores[CTR], alone, [scores[name] for name in fixed])),
         looks=looks,
     )
 
@@ -134,14 +144,15 @@ def _raw(ready: Prepared, tuned: Labeller, split: Any) -> dict[str, FloatArray]:
     return found
 
 
-def _mix(ready: Prepared, ctr: CtrScores, raw: FloatArray, tuned: Labeller, how: Any) -> tuple[FloatArray, float]:
-    """(mix on the test samples, its weight), calibrated and weighed on the validation samples."""
+def _calibrated(
+    ready: Prepared, tuned: Labeller, how: Selection, raw: FloatArray, ctr: CtrScores
+) -> tuple[FloatArray, float]:
+    """(calibrated log-odds of the test samples, weight of the mix), both by the validation samples."""
     rows = ready.rows("validation")
     label = ready.label(rows)
     seen = ready.log_odds(tuned, how, rows, f"tuned {how}")
     calibration = fitted(ready.settings.calibration, seen, label)
-    weight = best_weight(label, ctr.of(rows), calibration.log_odds(seen))
-    return blend(ctr.of(ready.rows("test")), calibration.log_odds(raw), weight), weight
+    return calibration.log_odds(raw), best_weight(label, ctr.of(rows), calibration.log_odds(seen))
 
 
 def _noted(ready: Prepared, scores: Mapping[str, FloatArray], ctr: CtrScores, ledger: Path, command: str) -> int:
@@ -150,7 +161,7 @@ def _noted(ready: Prepared, scores: Mapping[str, FloatArray], ctr: CtrScores, le
     )
     looks = 0
     for name, score in scores.items():
-        told = f"{name} ({len(score)} rows)" if name == CTR else f"reranker: {name} ({len(score)} rows)"
+        told = f"{ctr.model if name == CTR else f'reranker: {name}'} ({len(score)} rows)"
         digest = hashlib.sha256(np.ascontiguousarray(score, np.float32).tobytes()).hexdigest()[:16]
         looks = look(ledger, ready.config.name, told, circumstances, {str(ready.settings.seed): digest}, command)
     return looks
@@ -178,7 +189,7 @@ def _lines(
     return found
 
 
-def _slices(ready: Prepared, ctr: FloatArray, alone: FloatArray, mixed: FloatArray) -> Iterator[SliceLine]:
+def _slices(ready: Prepared, ctr: FloatArray, alone: FloatArray, mixes: Sequence[FloatArray]) -> Iterator[SliceLine]:
     rows = ready.rows("test")
     label, user = ready.label(rows), ready.user(rows)
     sampled = replace(ready.splits, rows={**ready.splits.rows, "test": rows})
@@ -187,7 +198,7 @@ def _slices(ready: Prepared, ctr: FloatArray, alone: FloatArray, mixed: FloatArr
         if one.group != "history" or inside.min() == inside.max():
             continue
         measure = UserResamples(inside, users)
-        aucs: Sequence[Array] = [measure.auc(score[one.mask]) for score in (ctr, alone, mixed)]
+        aucs: Sequence[Array] = [measure.auc(score[one.mask]) for score in (ctr, alone, *mixes)]
         several = len(np.unique(users)) > 1
         yield SliceLine(
             one.name,
@@ -195,6 +206,5 @@ def _slices(ready: Prepared, ctr: FloatArray, alone: FloatArray, mixed: FloatArr
             len(np.unique(users)),
             float(aucs[0][0]),
             float(aucs[1][0]),
-            float(aucs[2][0]),
-            difference(aucs[2], aucs[0]) if several else None,
+            tuple(difference(mixed, aucs[0]) if several else None for mixed in aucs[2:]),
         )

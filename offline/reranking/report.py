@@ -27,10 +27,10 @@ def markdown(judged: JudgedReranker) -> str:
         how,
         "The language model alone. LogLoss is of its raw probabilities.",
         _table(judged.alone, "tuned against zero-shot"),
-        "Mixed with the CTR model.",
+        "Mixed with the CTR model. The first mix of either kind has the weight that the validation samples chose.",
         _table(judged.mixed, "against the CTR model"),
         f"By the user's earlier events, told {judged.served}.",
-        _slices(judged.slices),
+        _slices(judged.slices, judged.weights),
     ]
     return "\n\n".join(sections)
 
@@ -47,14 +47,15 @@ def _table(lines: Sequence[Line], against: str) -> str:
     return "\n".join(rows)
 
 
-def _slices(lines: Sequence[SliceLine]) -> str:
+def _slices(lines: Sequence[SliceLine], weights: Sequence[float]) -> str:
+    mixes = "".join(f" mixed with weight {weight:g} against the CTR model |" for weight in weights)
     rows = [
-        "| history | samples | users | CTR model | reranker alone | mixed | mixed against the CTR model |",
-        "|---|---|---|---|---|---|---|",
+        f"| history | samples | users | CTR model | reranker alone |{mixes}",
+        "|---|---|---|---|---|" + "---|" * len(weights),
     ]
     rows += [
-        f"| {one.name} | {one.samples:,} | {one.users:,} | {one.ctr:.4f} | {one.reranker:.4f} | {one.mixed:.4f} | "
-        f"{_told(one.gain)} |"
+        f"| {one.name} | {one.samples:,} | {one.users:,} | {one.ctr:.4f} | {one.reranker:.4f} |"
+        + "".join(f" {_told(gain)} |" for gain in one.gains)
         for one in lines
     ]
     return "\n".join(rows)

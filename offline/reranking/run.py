@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Sequence
 
 import numpy as np
 
 from models.contract.knowledge import FloatArray
-from models.contract.prompts import Blocks
+from models.contract.prompts import Blocks, Selection
 from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest, blend
 from offline.data.catalogue import DataError
 from offline.data.files import write_bytes, write_json
@@ -29,6 +30,9 @@ from offline.runs import Run
 from offline.stages import Job
 
 VALIDATION = "validation"
+
+Answers = dict[Selection, FloatArray]
+"""Raw log-odds [n] of samples, by the way they are told."""
 
 
 def tune_reranker(run: Run) -> RerankerManifest:
@@ -68,7 +72,7 @@ def ctr_of(job: Job, ready: Prepared) -> CtrScores:
     return ctr_scores(job.config, ready.catalogue, ready.log, knowledge, folder)
 
 
-def _answers(run: Run, ready: Prepared, model: Labeller, name: str) -> dict[str, FloatArray]:
+def _answers(run: Run, ready: Prepared, model: Labeller, name: str) -> Answers:
     """Raw log-odds of the validation samples, by the way they are told."""
     rows = ready.rows("validation")
     with run.stage(f"{name}: validation samples") as watch:
@@ -90,8 +94,8 @@ def _tuned(ready: Prepared) -> list[float]:
 def _manifest(
     ready: Prepared,
     tuned: Labeller,
-    before: dict[str, FloatArray],
-    after: dict[str, FloatArray],
+    before: Answers,
+    after: Answers,
     ctr: CtrScores,
     losses: list[float],
 ) -> RerankerManifest:
@@ -103,7 +107,7 @@ def _manifest(
     mixed = blend(scores, odds, weight)
     band = helped(label, ready.user(rows), ready.events(rows), scores, mixed) if weight > 0 else None
 
-    def answers(blocks: list[Blocks]) -> FloatArray:
+    def answers(blocks: Sequence[Blocks]) -> FloatArray:
         store = ScoreStore(ready.folder / "scores")
         return probability_of(store.log_odds(tuned, ready.labels, blocks, "canaries"))
 

@@ -8,6 +8,7 @@ model are so coarse that many are equal. Scores are kept on disk by content, so 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -135,9 +136,9 @@ class ScoreStore:
                 held.update(zip((names[row] for row in rows), found, strict=True))
                 bar.update(len(rows))
                 if number % _BATCHES_A_PASS == 0:
-                    _write(path, held)
+                    held = _stored(path, held)
         if missing:
-            _write(path, held)
+            held = _stored(path, held)
         return np.array([held[key] for key in keys], np.float32)
 
 
@@ -152,5 +153,11 @@ def _read(path: Path) -> dict[str, np.float32]:
     return dict(zip(arrays["keys"].tolist(), arrays["log_odds"], strict=True))
 
 
-def _write(path: Path, held: dict[str, np.float32]) -> None:
-    write_arrays(path, keys=np.array(list(held)), log_odds=np.array(list(held.values()), np.float32))
+def _stored(path: Path, known: dict[str, np.float32]) -> dict[str, np.float32]:
+    """All of ``known``, and what came on the disk meanwhile: the study may score beside the job."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        held = known | _read(path)
+        write_arrays(path, keys=np.array(list(held)), log_odds=np.array(list(held.values()), np.float32))
+    return held

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,47 +43,107 @@ def tune(
     not at all; under the same circumstances they are found, not made again. The state of a run that was killed lies in
     ``target``/tuning.pt; the same call goes on from there, with the random numbers of the step it is at.
     """
-    import torch
-
-    steps = list(_steps(len(tokens), config, seed))
-    state_path = target / "tuning.pt"
-    circumstances = fingerprint([labeller.id, config.model_dump(mode="json"), seed, [list(one) for one in tokens],
-                                 answers.tolist()])  # fmt: skip
+    documents = [labeller.id, config.model_dump(mode="json"), seed, [list(one) for one in tokens], answers.tolist()]
+    circumstances = fingerprint(documents)
     target.mkdir(parents=True, exist_ok=True)
     if (target / DONE).is_file() and (target / MODEL).is_dir():
         done = read_json(target / DONE)
         if done["circumstances"] == circumstances:
             return list(done["losses"])
     with repeatable(seed), quiet_transformers():
+        if labeller.model.device.type == "cpu":
+            # The backward pass of fused attention takes a third of a step here (docs/experiments.md, 2026-11-28).
+            labeller.model.set_attn_implementation("eager")
         model = _adapted(labeller.model, config)
-        trained = [one for one in model.parameters() if one.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(len(steps), config.warm_up))
-        losses = _taken_up(state_path, circumstances, trained, optimizer, schedule)
-        model.train()
-        with tqdm(total=len(steps), initial=len(losses), desc="  tune", unit="step", mininterval=5.0) as bar:
-            for number in range(len(losses), len(steps)):
-                torch.manual_seed(seed * 1_000_003 + number)  # of the step, so that a run can go on at any of them
-                rows = steps[number]
-                losses.append(_step(labeller, model, [tokens[row] for row in rows], answers[rows], config, optimizer))
-                schedule.step()
-                bar.set_postfix_str(f"loss {np.mean(losses[-20:]):.4f}", refresh=False)
-                bar.update()
-                if (number + 1) % config.save_every == 0:
-                    _save_state(state_path, circumstances, trained, optimizer, schedule, losses)
-        model.eval()
-        _whole(target / ADAPTER, lambda partial: model.save_pretrained(partial))
-        merged = model.merge_and_unload()
-
-        def save(partial: Path) -> None:
-            merged.save_pretrained(partial)
-            labeller.tokenizer.save_pretrained(partial)
-
-        _whole(target / MODEL, save)
+        losses = _learned(labeller, model, tokens, answers, config, seed, State(target / "tuning.pt", circumstances))
+        _save(labeller, model, target)
     tenths = [float(one.mean()) for one in np.array_split(np.array(losses), min(10, len(losses)))]
     write_json(target / DONE, {"circumstances": circumstances, "losses": tenths})
-    state_path.unlink(missing_ok=True)
+    (target / "tuning.pt").unlink(missing_ok=True)
     return tenths
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a run keeps what it needs to go on, and under which circumstances that holds."""
+
+    path: Path
+    circumstances: str
+
+    def save(self, trained: Sequence[Any], optimizer: Any, schedule: Any, losses: list[float]) -> None:
+        import torch
+
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        torch.save(
+            {
+                "circumstances": self.circumstances,
+                "trained": [one.detach().cpu() for one in trained],
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "losses": losses,
+            },
+            partial,
+        )
+        os.replace(partial, self.path)
+
+    def taken_up(self, trained: Sequence[Any], optimizer: Any, schedule: Any) -> list[float]:
+        """Losses so far of a run under the same circumstances, which is put back; none if there was none."""
+        import torch
+
+        if not self.path.is_file():
+            return []
+        state = torch.load(self.path, weights_only=True)
+        if state["circumstances"] != self.circumstances:
+            return []
+        with torch.no_grad():
+            for parameter, kept in zip(trained, state["trained"], strict=True):
+                parameter.copy_(kept)
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        return list(state["losses"])
+
+
+def _learned(
+    labeller: Labeller,
+    model: Any,
+    tokens: Sequence[list[int]],
+    answers: npt.NDArray[np.int64],
+    config: TuningConfig,
+    seed: int,
+    state: State,
+) -> list[float]:
+    """Losses of all steps."""
+    import torch
+
+    steps = list(_steps(len(tokens), config, seed))
+    trained = [one for one in model.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(len(steps), config.warm_up))
+    losses = state.taken_up(trained, optimizer, schedule)
+    model.train()
+    with tqdm(total=len(steps), initial=len(losses), desc="  tune", unit="step", mininterval=5.0) as bar:
+        for number in range(len(losses), len(steps)):
+            torch.manual_seed(seed * 1_000_003 + number)  # of the step, so that a run can go on at any of them
+            rows = steps[number]
+            losses.append(_step(labeller, model, [tokens[row] for row in rows], answers[rows], config, optimizer))
+            schedule.step()
+            bar.set_postfix_str(f"loss {np.mean(losses[-20:]):.4f}", refresh=False)
+            bar.update()
+            if (number + 1) % config.save_every == 0:
+                state.save(trained, optimizer, schedule, losses)
+    model.eval()
+    return losses
+
+
+def _save(labeller: Labeller, model: Any, target: Path) -> None:
+    _whole(target / ADAPTER, model.save_pretrained)
+    merged = model.merge_and_unload()
+
+    def save(partial: Path) -> None:
+        merged.save_pretrained(partial)
+        labeller.tokenizer.save_pretrained(partial)
+
+    _whole(target / MODEL, save)
 
 
 def _adapted(model: Any, config: TuningConfig) -> Any:
@@ -148,43 +209,7 @@ def _rate(steps: int, warm_up: float) -> Any:
     return share
 
 
-def _save_state(
-    path: Path, circumstances: str, trained: Sequence[Any], optimizer: Any, schedule: Any, losses: list[float]
-) -> None:
-    import torch
-
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save(
-        {
-            "circumstances": circumstances,
-            "trained": [one.detach().cpu() for one in trained],
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-            "losses": losses,
-        },
-        partial,
-    )
-    os.replace(partial, path)
-
-
-def _taken_up(path: Path, circumstances: str, trained: Sequence[Any], optimizer: Any, schedule: Any) -> list[float]:
-    """Losses so far of a run under the same circumstances, whose state is put back; none if there is none."""
-    import torch
-
-    if not path.is_file():
-        return []
-    state = torch.load(path, weights_only=True)
-    if state["circumstances"] != circumstances:
-        return []
-    with torch.no_grad():
-        for parameter, kept in zip(trained, state["trained"], strict=True):
-            parameter.copy_(kept)
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    return list(state["losses"])
-
-
-def _whole(folder: Path, save: Any) -> None:
+def _whole(folder: Path, save: Callable[[Path], None]) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
     save(partial)

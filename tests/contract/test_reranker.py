@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from models.contract.prompts import RerankPrompt
+from models.contract.prompts import Blocks, RerankPrompt
 from models.contract.reranker import (
     Canary,
     HistoryBand,
@@ -22,8 +22,8 @@ from models.contract.reranker import (
 )
 
 CANARIES = (
-    Canary(user="u\n", candidates=("Candidate: a", "Candidate: b"), probabilities=(0.8, 0.3)),
-    Canary(user="v\n", candidates=("Candidate: a", "Candidate: c"), probabilities=(0.6, 0.5)),
+    Canary(prompts=(Blocks("u\n", "Candidate: a"), Blocks("v\n", "Candidate: b")), probabilities=(0.8, 0.3)),
+    Canary(prompts=(Blocks("u\n", "Candidate: a"), Blocks("v\n", "Candidate: c")), probabilities=(0.6, 0.5)),
 )
 MANIFEST = RerankerManifest(
     name="ml-1m",
@@ -121,4 +121,4 @@ def test_broken_rerankers_are_noticed(answers: list[tuple[float, float]], reason
 
 def test_a_canary_without_an_order_is_refused() -> None:
     with pytest.raises(ValidationError):
-        Canary(user="u\n", candidates=("a", "b"), probabilities=(0.5, 0.5))
+        Canary(prompts=(Blocks("u\n", "a"), Blocks("u\n", "b")), probabilities=(0.5, 0.5))

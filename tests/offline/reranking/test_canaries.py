@@ -26,14 +26,17 @@ def hashed(blocks: Sequence[Blocks]) -> FloatArray:
     return np.array([hashlib.sha256(str(one).encode()).digest()[0] / 256 for one in blocks], np.float32)
 
 
-def test_each_has_the_likeliest_and_the_least_likely_candidate(told: Teller) -> None:
+def test_each_is_a_likely_and_an_unlikely_prompt_about_made_up_users(told: Teller) -> None:
     found = canaries(told, PROMPT, 3, 5, 1, hashed)
     assert len(found) == 3
     for one in found:
         assert one.probabilities[0] > one.probabilities[1]
-        assert hashed([Blocks(one.user, candidate) for candidate in one.candidates]).tolist() == list(one.probabilities)
-        assert one.user.count("stars") == PROMPT.history
-        assert "occupation" not in one.user
+        assert hashed(one.prompts).tolist() == list(one.probabilities)
+        for blocks, stars in zip(one.prompts, ("345", "12"), strict=True):
+            rated = [line[-7] for line in blocks.user.splitlines() if line.endswith("stars")]
+            assert len(rated) == PROMPT.history
+            assert set(rated) <= set(stars)
+            assert "occupation" not in blocks.user
     assert canaries(told, PROMPT, 3, 5, 1, hashed) == found
     assert canaries(told, PROMPT, 3, 5, 2, hashed) != found
 

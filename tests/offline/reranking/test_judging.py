@@ -51,7 +51,7 @@ def test_every_look_is_noted_before_anything_is_measured(
     with pytest.raises(TypeError):
         judge(ready, ready.tuned(), tuned.manifest, ctr_of(tuned.job, ready), ledger)
     noted = [json.loads(line) for line in ledger.read_text().splitlines()]
-    assert len(noted) == len({one["model"] for one in noted}) >= 7
+    assert len(noted) == len({one["model"] for one in noted}) >= 10
     assert all(f"({len(ready.rows('test'))} rows)" in one["model"] for one in noted)
 
 
@@ -70,16 +70,16 @@ def test_outside_of_its_band_the_mix_is_the_ctr_model(tuned: Tuned, ready: Prepa
     assert (banded.against.low, banded.against.high) == (0.0, 0.0)
 
 
-def test_test_labels_change_no_mix(tuned: Tuned, ready: Prepared, judged: JudgedReranker, tmp_path: Path) -> None:
-    ctr = ctr_of(tuned.job, ready)
-    rows = ready.rows("test")
+def test_test_labels_change_no_calibration_and_no_weight(tuned: Tuned, ready: Prepared) -> None:
+    ctr, rows = ctr_of(tuned.job, ready), ready.rows("test")
     value = ready.log.value.copy()
     value[rows] = 6.0 - value[rows]
     other = replace(ready, log=replace(ready.log, value=value))  # the teller keeps the log that prompts are made of
-    mixed, weight = judging._mix(ready, ctr, np.zeros(len(rows), np.float32), ready.tuned(), "recent")
-    again, same = judging._mix(other, ctr, np.zeros(len(rows), np.float32), ready.tuned(), "recent")
+    raw = np.linspace(-2, 2, len(rows), dtype=np.float32)
+    odds, weight = judging._calibrated(ready, ready.tuned(), "recent", raw, ctr)
+    again, same = judging._calibrated(other, ready.tuned(), "recent", raw, ctr)
     assert weight == same
-    np.testing.assert_array_equal(mixed, again)
+    np.testing.assert_array_equal(odds, again)
 
 
 def test_the_page_shows_every_row(judged: JudgedReranker) -> None:

@@ -70,6 +70,7 @@ def test_only_the_named_projections_were_changed(base: Path, target: Path) -> No
     assert all("q_proj" in name or "v_proj" in name for name in changed)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_the_updates_by_themselves_give_the_same_model(base: Path, target: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

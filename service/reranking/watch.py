@@ -10,7 +10,6 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from models.contract.prompts import Blocks
 from models.contract.reranker import RerankerManifest
 from service.errors import RerankError
 from service.reranking.server import Labels, ModelServer
@@ -90,8 +89,5 @@ class CanaryWatch:
         served = await self._server.label_ids(prompt.candidate_block("x"), prompt.yes, prompt.no)
         if served != self.labels:
             return f"the served tokenizer has the labels {served}, the reranker {self.labels}: another model is served"
-        answers = []
-        for one in self._manifest.canaries:
-            prompts = [Blocks(one.user, candidate) for candidate in one.candidates]
-            answers.append((await self._server.probabilities(prompts, self.labels)).tolist())
-        return self._manifest.broken(answers)
+        answers = [await self._server.probabilities(one.prompts, self.labels) for one in self._manifest.canaries]
+        return self._manifest.broken([one.tolist() for one in answers])

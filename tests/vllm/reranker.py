@@ -65,8 +65,7 @@ def write(folder: Path, made: Reference) -> Path:
         best, worst = int(found.argmax()), int(found.argmin())
         canaries.append(
             Canary(
-                user=asked[0].user,
-                candidates=(asked[best].candidate, asked[worst].candidate),
+                prompts=(asked[best], asked[worst]),
                 probabilities=(float(found[best]), float(found[worst])),
             )
         )

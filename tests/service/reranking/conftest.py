@@ -30,8 +30,7 @@ def items(vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]] | None = No
 
 
 def manifest(**changes: object) -> RerankerManifest:
-    user = PROMPT.user_block({}, [])
-    asked = (PROMPT.candidate_block("film d"), PROMPT.candidate_block("film a"))
+    asked = (PROMPT.blocks({}, [], "film d"), PROMPT.blocks({}, [], "film a"))
     fields: dict[str, object] = {
         "name": "tiny-reranker",
         "model": "tiny",
@@ -42,7 +41,7 @@ def manifest(**changes: object) -> RerankerManifest:
         "calibration": Platt(),
         "weight": 0.5,
         "band": HistoryBand(),
-        "canaries": (Canary(user=user, candidates=asked, probabilities=(0.8, 0.2)),),
+        "canaries": (Canary(prompts=asked, probabilities=(0.8, 0.2)),),
         "items": hashlib.sha256(items().pack()).hexdigest(),
         "trained_until_ms": 0,
     }

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models.contract.reranker import RerankerManifest
 from offline.data.source import open_source
-from offline.reranking.prepared import Prepared, prepared
+from offline.reranking.prepared import FOLDER, Prepared, prepared
 from offline.reranking.run import tune_reranker
 from offline.runs import Run
 from offline.stages import Job
@@ -20,8 +21,11 @@ from tests.offline.reranking.fakes import SETTINGS, model
 
 @dataclass(frozen=True)
 class Tuned:
+    """``read`` are the keys of all prompts that the job had read when it ended; judging reads others."""
+
     job: Job
     manifest: RerankerManifest
+    read: frozenset[str]
 
     def ready(self) -> Prepared:
         source = open_source(self.job.config.data, self.job.raw)
@@ -43,7 +47,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
         run = Run(job, "tune-reranker")
         with run.working():
             manifest = tune_reranker(run)
-    return Tuned(job, manifest)
+    scores = (config.workdir / FOLDER / "scores").glob("*.npz")
+    return Tuned(job, manifest, frozenset(key for path in scores for key in np.load(path)["keys"].tolist()))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ Knows Redis' keys of a release, the artifact folder and the shared folders. Does
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Collection
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 from models.contract.artifact import ArtifactError, ReleaseManifest
 from models.contract.encoding import UserBatch
 from models.contract.events import EVENT_DTYPE
-from models.contract.items import ItemTable
+from models.contract.items import Columns, ItemTable
 from models.contract.keys import Keys
 from models.contract.schema import fingerprint
 from service.arrays import NewArrays, shared_arrays
@@ -103,7 +104,7 @@ class Loader:
             return
         async with self._shared.turn():
             if not self._is_there(manifest, revision):  # others waited for the turn, too
-                await self._on_items(manifest, revision, await self._model(manifest))
+                await self._columns(manifest, revision, await self._model(manifest))
 
     async def size(self, wanted: str, revision: str) -> int:
         """How many items there are to be read; 0 if all of them are there already. ArtifactError as ``load``."""
@@ -129,8 +130,11 @@ class Loader:
             # A refresh that changed records in place leaves the model as it is.
             unchanged = before is not None and before.release.manifest == manifest
             model = before.model if before is not None and unchanged else await self._model(manifest)
-            table, scorer = await self._on_items(manifest, revision, model, gently)
+            items, columns = await self._columns(manifest, revision, model)
             folders = frozenset([_model_name(manifest), *self._array_names(manifest, revision)])
+        # Out of the turn: it takes a while if it is done gently, and other processes have the same before them.
+        table = await aside(ItemTable.of, items, pause if gently else None)
+        scorer = model.on(table, columns)
         await aside(_warm, scorer, model, table)
         artifact = model.artifact
         schema, spaces = artifact.feature_schema, artifact.spaces
@@ -145,7 +149,7 @@ class Loader:
 
         async def cut(folder: Path) -> None:
             nonlocal found
-            found = await aside(load_model, self._artifacts, manifest, self._threads)
+            found = await self._opened(manifest)
             await aside(keep_model, found, folder)
 
         name = _model_name(manifest)
@@ -154,7 +158,7 @@ class Loader:
                 folder = await self._shared.folder(name, cut)
                 if folder is None:
                     break
-                return await aside(kept_model, folder, manifest, self._threads)
+                return await asyncio.to_thread(kept_model, folder, manifest, self._threads)
             except UncutError:
                 break
             except ArtifactError:
@@ -162,27 +166,28 @@ class Loader:
             except Exception:
                 log.exception("the parts of model %s cannot be used and are made again", manifest.model.name)
                 self._shared.discard(name)
-        return await aside(load_model, self._artifacts, manifest, self._threads) if found is None else found
+        return await self._opened(manifest) if found is None else found
 
-    async def _on_items(
-        self, manifest: ReleaseManifest, revision: str, model: OnnxModel, gently: bool = False
-    ) -> tuple[ItemTable, OnnxScorer]:
-        """The item table, and a scorer of it."""
+    async def _opened(self, manifest: ReleaseManifest) -> OnnxModel:
+        """Not aside: the threads that a session makes for itself would inherit the low priority."""
+        return await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads)
+
+    async def _columns(self, manifest: ReleaseManifest, revision: str, model: OnnxModel) -> tuple[Columns, Columns]:
+        """Those of the item table, and those that the model's parts give for it."""
         artifact, parts = model.artifact, model.sessions
         items_name, columns_name = self._array_names(manifest, revision)
 
         async def read(new: NewArrays) -> None:
             await read_items(self._link, self._keys, manifest, artifact, self._telemetry, new)
 
-        columns = await shared_arrays(self._shared, items_name, read)
-        table = await aside(ItemTable.of, columns, pause if gently else None)
+        items = await shared_arrays(self._shared, items_name, read)
         if not isinstance(parts, PartSessions):
-            return table, model.on(table, {})
+            return items, {}
 
         async def compute(new: NewArrays) -> None:
-            await aside(parts.columns, table, new.allocate)
+            await aside(lambda: parts.columns(ItemTable.of(items), new.allocate))
 
-        return table, model.on(table, await shared_arrays(self._shared, columns_name, compute))
+        return items, await shared_arrays(self._shared, columns_name, compute)
 
     def _array_names(self, manifest: ReleaseManifest, revision: str) -> tuple[str, str]:
         """Of the sets that hold the item table and the columns that the model's parts give for it."""

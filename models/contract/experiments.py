@@ -42,12 +42,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 SETTINGS = ("release", "knowledge", "rerank_top_n", "rerank_weight", "explore", "exclude_seen", "boosts", "interleave")
 """What an arm can set."""
 
-_TOGETHER = (
-    *(frozenset({one}) for one in SETTINGS if one not in ("explore", "interleave", "rerank_top_n", "rerank_weight")),
+_PAIRS = (
     frozenset({"explore", "interleave"}),  # teams of a drawn order could not be told apart
     frozenset({"explore", "rerank_top_n"}),  # what is reranked would be drawn by score
     frozenset({"rerank_top_n", "rerank_weight"}),
 )
+_TOGETHER = (*(frozenset({one}) for one in SETTINGS if not any(one in pair for pair in _PAIRS)), *_PAIRS)
 """Settings of which one layer owns all: two layers that set them would overrule each other."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from offline.config import PublishConfig
 from offline.publish.connection import Store
 from offline.publish.knowledge import readable
 from offline.publish.records import chunks
-from offline.publish.release import live_release, read_manifest
+from offline.publish.release import live_release, read_directory, read_manifest
 
 
 class GateError(RuntimeError):
@@ -67,12 +66,10 @@ def _artifact(store: Store, manifest: ReleaseManifest) -> list[str]:
 
 
 def _items(store: Store, config: PublishConfig, manifest: ReleaseManifest, schema: FeatureSchema) -> list[str]:
-    ids: list[str] = []
-    for block in range(manifest.directory_blocks):
-        held: Any = store.redis.get(store.keys.item_directory(manifest.id, block))
-        if held is None:
-            return [f"item directory block {block} is missing"]
-        ids += json.loads(held)
+    try:
+        ids = read_directory(store, manifest)
+    except ArtifactError as error:
+        return [str(error)]
     reasons = [] if len(ids) == manifest.items else [f"{len(ids)} items listed, {manifest.items} promised"]
     specs = schema.item_knowledge
     covered = dict.fromkeys((spec.key for spec in specs), 0)

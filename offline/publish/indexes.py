@@ -29,7 +29,7 @@ from offline.publish.knowledge import readable
 from offline.publish.records import chunks
 from offline.retrieval.build import RecallError, build, kind_for
 
-_FORMAT = 1
+_FORMAT = 2
 """Counts changes of how indexes are made."""
 
 _MEAN_OF = 5
@@ -43,8 +43,8 @@ def roles(config: RetrievalConfig, spaces: Mapping[str, str]) -> dict[Role, str]
     """Which producer each index is of, for a release of these spaces; fewer if it has no vectors to compare."""
     if not config.enabled:
         return {}
-    both = f"user/{config.matching or 'autograph'}" in spaces and f"item/{config.matching or 'autograph'}" in spaces
-    found: dict[Role, str] = {"matching": config.matching or "autograph"} if both else {}
+    matching = config.matching or "autograph"
+    found: dict[Role, str] = {"matching": matching} if {f"user/{matching}", f"item/{matching}"} <= set(spaces) else {}
     alike = [config.neighbours] if config.neighbours else ["text", *found.values()]
     neighbours = next((name for name in alike if f"item/{name}" in spaces), None)
     return found | ({"neighbours": neighbours} if neighbours else {})
@@ -57,11 +57,15 @@ def indexed(
 
     GateError if an index does not find what it should.
     """
-    made: dict[Role, ItemIndex] = {}
-    for role, name in roles(config, manifest.spaces).items():
-        if index := _index(store, config, manifest, role, name, ids, users):
-            made[role] = index
-    return manifest.model_copy(update={"indexes": made})
+    producers = roles(config, manifest.spaces)
+    made = {
+        name: _index(
+            store, config, manifest, name, [role for role, one in producers.items() if one == name], ids, users
+        )
+        for name in set(producers.values())
+    }
+    found = {role: index for role, name in producers.items() if (index := made[name]) is not None}
+    return manifest.model_copy(update={"indexes": found})
 
 
 def refreshed(store: Store, config: RetrievalConfig, live: str, users: Sequence[str]) -> bool:
@@ -93,12 +97,13 @@ def _index(
     store: Store,
     config: RetrievalConfig,
     manifest: ReleaseManifest,
-    role: Role,
     name: str,
+    serves: Sequence[Role],
     ids: Sequence[str],
     users: Sequence[str],
 ) -> ItemIndex | None:
-    """The index of one producer's item vectors, from the disk if it was made before; None if there are no vectors."""
+    """The index of one producer's item vectors for all roles that it serves, from the disk if it was made before; None
+    if there are no vectors."""
     key = f"item/{name}"
     known, vectors = _vectors(store, "item", manifest.spaces[key], ids)
     if not len(vectors):
@@ -106,12 +111,12 @@ def _index(
     kind = config.kind or kind_for(len(vectors), config.flat_up_to)
     content = hashlib.sha256(vectors.tobytes() + "\0".join(known).encode()).hexdigest()
     settings = {"kind": kind, "top": config.top, "least": config.least_recall, "queries": config.queries}
-    digest = fingerprint({"content": content, "role": role, "format": _FORMAT, **settings})
+    digest = fingerprint({"content": content, "serves": list(serves), "format": _FORMAT, **settings})
     path = store.artifacts / f"items-{name}-{digest}.faiss"
     described = path.with_suffix(".json")
     if path.is_file() and (held := _read(described.read_bytes() if described.is_file() else b"")) is not None:
         return held
-    queries = _queries(store, config, manifest, role, name, vectors, users)
+    queries = np.concatenate([_queries(store, config, manifest, role, name, vectors, users) for role in serves])
     hashes = np.fromiter(map(item_hash, known), np.uint64, len(known)).view(np.int64)
     try:
         built = build(vectors, hashes, queries, kind, config.top, config.least_recall)

@@ -81,7 +81,7 @@ def read_directory(store: Store, manifest: ReleaseManifest) -> list[str]:
     for block in range(manifest.directory_blocks):
         held: Any = store.redis.get(store.keys.item_directory(manifest.id, block))
         if held is None:
-            raise ArtifactError(f"release {manifest.id}: item directory block {block} is missing")
+            raise ArtifactError(f"item directory block {block} is missing")
         ids += json.loads(held)
     return ids
 

@@ -22,6 +22,7 @@ from models.contract.knowledge import FloatArray
 from models.contract.prompts import Blocks
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
+from offline.llm.padded import padded_batches
 from offline.llm.quiet import quiet_transformers
 from offline.llm.threads import one_core_each, wait_without_spinning
 from offline.reranking.framing import tokens_of
@@ -62,7 +63,7 @@ class Labeller:
             found: FloatArray = (states @ head[0] + head[1]).cpu().numpy()
             return found
 
-        cells = list(batches([len(one) for one in tokens], self.padded_tokens))
+        cells = list(padded_batches([len(one) for one in tokens], self.padded_tokens))
         if self.model.device.type == "cpu":
             yield from zip(cells, one_core_each(scored, cells), strict=True)
         else:
@@ -104,18 +105,6 @@ def last_states(model: Any, tokens: Sequence[list[int]]) -> Any:
     states = model.get_decoder()(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
     last = torch.tensor([len(one) - 1 for one in tokens], device=states.device)
     return states[torch.arange(len(tokens), device=states.device), last]
-
-
-def batches(lengths: Sequence[int], padded_tokens: int) -> Iterator[list[int]]:
-    """Row numbers in batches of similar length, each of at most ``padded_tokens`` cells (or of one row)."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda at: (lengths[at], at)):
-        if batch and lengths[row] * (len(batch) + 1) > padded_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 class ScoreStore:

@@ -21,9 +21,10 @@ from tqdm import tqdm
 from models.contract.schema import fingerprint
 from offline.data.files import read_json, write_json
 from offline.knowledge.repeatable import repeatable
+from offline.llm.padded import padded_batches
 from offline.llm.quiet import quiet_transformers
 from offline.reranking.config import TuningConfig
-from offline.reranking.scoring import Labeller, batches, last_states
+from offline.reranking.scoring import Labeller, last_states
 
 MODEL, ADAPTER, DONE = "model", "adapter", "tuned.json"
 """Folders of what was tuned, and the file that says from what; it is written last."""
@@ -178,7 +179,7 @@ def _step(
 
     base = model.get_base_model()  # the updates lie inside of its layers
     total = 0.0
-    for rows in batches([len(one) for one in tokens], labeller.padded_tokens):
+    for rows in padded_batches([len(one) for one in tokens], labeller.padded_tokens):
         states = last_states(base, [tokens[row] for row in rows])
         scores = base.get_output_embeddings()(states).float()
         wanted = torch.from_numpy(answers[rows]).to(scores.device)

@@ -11,11 +11,11 @@ from pydantic_core import from_json
 
 from models.contract.events import Interaction
 from models.contract.schema import FeatureSchema
-from service.api.bodies import ANSWERED, FOUND, EventBody, FeedbackBody, Limits, rank_body, recommend_body
+from service.api.bodies import ANSWERED, FOUND, EventBody, FeedbackBody, Limits, RankOptions, rank_body, recommend_body
 from service.api.decoding import decode_rank
 from service.api.values import RequestId
 from service.errors import InvalidRequest, MalformedRequest
-from service.ranking.types import RankRequest, Wanted
+from service.ranking.types import Described, RankRequest, Wanted
 
 DAY_MS = 86_400_000
 
@@ -36,20 +36,9 @@ def parse_rank(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
         decoded = [one.id for one in whole.candidates], [one.features for one in whole.candidates], whole
     ids, features, body = decoded
     candidates = tuple(dict.fromkeys(ids))
-    request = RankRequest(
-        request_id=body.request_id or new_request_id(),
-        user_id=body.user_id or "",
-        candidates=candidates,
-        described=_described(ids, features) if any(features) else {},
-        repeated=len(ids) - len(candidates),
-        unit=body.unit,
-        context=body.context or {},
-        top_k=body.top_k,
-        explain=body.explain or False,
-        rerank=body.rerank or "auto",
-        arms=body.arms or {},
-    )
-    return request, limits.default_deadline_ms if body.deadline_ms is None else body.deadline_ms
+    described = _described(ids, features) if any(features) else {}
+    request = _request(body, candidates, described, repeated=len(ids) - len(candidates), top_k=body.top_k)
+    return request, _deadline_ms(body, limits)
 
 
 def parse_recommend(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
@@ -62,19 +51,36 @@ def parse_recommend(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
         deny=tuple(body.deny or ()),
         where={name: tuple(one) if isinstance(one, list) else (one,) for name, one in (body.where or {}).items()},
     )
-    request = RankRequest(
+    return _request(body, (), {}, top_k=body.top_k or ANSWERED, wanted=wanted), _deadline_ms(body, limits)
+
+
+def _request(
+    body: RankOptions,
+    candidates: tuple[str, ...],
+    described: Described,
+    *,
+    top_k: int | None,
+    repeated: int = 0,
+    wanted: Wanted | None = None,
+) -> RankRequest:
+    return RankRequest(
         request_id=body.request_id or new_request_id(),
         user_id=body.user_id or "",
-        candidates=(),
+        candidates=candidates,
+        described=described,
+        repeated=repeated,
         unit=body.unit,
         context=body.context or {},
-        top_k=body.top_k or ANSWERED,
+        top_k=top_k,
         explain=body.explain or False,
         rerank=body.rerank or "auto",
         arms=body.arms or {},
         wanted=wanted,
     )
-    return request, limits.default_deadline_ms if body.deadline_ms is None else body.deadline_ms
+
+
+def _deadline_ms(body: RankOptions, limits: Limits) -> float:
+    return limits.default_deadline_ms if body.deadline_ms is None else body.deadline_ms
 
 
 def _described(ids: list[str], features: list[dict[str, Any] | None]) -> dict[str, dict[str, Any]]:

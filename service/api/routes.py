@@ -22,6 +22,7 @@ from service.errors import MalformedRequest, ServiceError, TooLarge, Unavailable
 from service.ranking.deadline import Deadline
 from service.ranking.ports import Feedback, LiveRelease
 from service.ranking.ranker import Ranker
+from service.ranking.types import RankRequest
 from service.telemetry import Telemetry
 
 DEFAULT_HISTORY_TYPES: tuple[str, ...] = FeatureSchema.model_fields["history_types"].default
@@ -58,10 +59,7 @@ async def rank(service: Service, request: Request) -> Response:
     What fails on the way costs quality, not the answer: `degraded` says what is missing from it. `timing_ms.total`
     counts from the arrival of the request's headers, as the deadline does; the other times are those of the steps.
     """
-    raw = await read_body(request, service.max_body_bytes)
-    wanted, deadline_ms = await _parsed(raw, parsing.parse_rank, service.limits)
-    answer = await service.ranker.rank(wanted, Deadline(deadline_ms / 1000.0, start=request.state.arrived))
-    return answers.json_response(answers.rank_document(answer), wanted.request_id)
+    return await _ranked(service, request, parsing.parse_rank)
 
 
 async def recommend(service: Service, request: Request) -> Response:
@@ -69,8 +67,14 @@ async def recommend(service: Service, request: Request) -> Response:
 
     `retrieved` counts the candidates by their source. An answer without items found none that the request lets through.
     """
+    return await _ranked(service, request, parsing.parse_recommend)
+
+
+async def _ranked(
+    service: Service, request: Request, parse: Callable[[bytes, bodies.Limits], tuple[RankRequest, float]]
+) -> Response:
     raw = await read_body(request, service.max_body_bytes)
-    wanted, deadline_ms = await _parsed(raw, parsing.parse_recommend, service.limits)
+    wanted, deadline_ms = await _parsed(raw, parse, service.limits)
     answer = await service.ranker.rank(wanted, Deadline(deadline_ms / 1000.0, start=request.state.arrived))
     return answers.json_response(answers.rank_document(answer), wanted.request_id)
 

@@ -3,6 +3,7 @@ improved upon in time."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from service.ranking.plan import ArmSettings
 from service.ranking.ports import Reranker
 from service.ranking.scored import Scored
 from service.ranking.types import Head, RankRequest, UserState
+
+log = logging.getLogger(__name__)
 
 FORCED_TOP_N = 20
 """Length of the head when a request forces reranking and its arms name no length."""
@@ -40,6 +43,10 @@ async def reranked(
         positions = _permutation(await reranker.rerank(head, deadline), len(first))
     except RerankError as error:
         words |= {"no_rerank", error.word}
+        return order
+    except Exception:
+        log.exception("a head cannot be reranked")
+        words |= {"no_rerank", "rerank_failed"}
         return order
     return np.concatenate([first[positions], order[top_n:]])
 

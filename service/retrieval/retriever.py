@@ -82,14 +82,15 @@ class ItemRetriever:
         cls, folder: Path, manifest: ReleaseManifest, schema: FeatureSchema, spaces: Sequence[Space], table: ItemTable
     ) -> ItemRetriever:
         """With the indexes of the release. One that cannot be used is left out, and ``problem`` says why."""
-        indexes: dict[Role, FaissIndex] = {}
+        opened: dict[str, FaissIndex] = {}
         problems = []
-        for role, described in manifest.indexes.items():
+        for file, described in {one.file: one for one in manifest.indexes.values()}.items():
             try:
-                indexes[role] = FaissIndex.open(folder, described, table)
+                opened[file] = FaissIndex.open(folder, described, table)
             except ArtifactError as error:
                 log.error("release %s: %s", manifest.id, error)
                 problems.append(str(error))
+        indexes = {role: opened[one.file] for role, one in manifest.indexes.items() if one.file in opened}
         return cls(table, schema, spaces, indexes, "; ".join(problems) or None)
 
     async def retrieve(self, wanted: Wanted, user: UserState, knowledge: bool) -> Retrieved:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import redis
 from models.contract.keys import Keys
 from models.contract.knowledge import Space
 from models.embedded import embedded_redis
+from service.scoring.onnx import kept_model, load_model
 from service.settings import Settings
 from tests.service.conftest import Running, eventually, running
 from tests.service.tiny import ITEMS, Publisher, TinyItem, score_of
@@ -192,3 +196,24 @@ async def test_a_release_without_knowledge_consults_none(settings: Settings, pub
         await _serves(service, "r2")
         assert (await service.rank("u"))["knowledge"] == {"fresh": 11, "stale": 0, "missing": 1}
         assert (await service.status())["stages"]["knowledge"]["state"] == "on"
+
+
+async def test_models_are_opened_at_the_priority_of_the_service(
+    settings: Settings, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a session starts for itself inherits the priority of the thread that opens it."""
+    nice: list[int] = []
+
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*arguments: Any) -> Any:
+            nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return function(*arguments)
+
+        return noting
+
+    monkeypatch.setattr("service.loading.load_model", noted(load_model))
+    monkeypatch.setattr("service.loading.kept_model", noted(kept_model))
+    publisher.publish()
+    async with running(settings) as service:
+        await service.rank()
+    assert set(nice) == {os.getpriority(os.PRIO_PROCESS, 0)}

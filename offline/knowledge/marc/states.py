@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from models.contract.knowledge import FloatArray
+from offline.llm.padded import padded_batches
 from offline.llm.quiet import quiet_transformers
 from offline.llm.threads import one_core_each, wait_without_spinning
 from offline.llm.weights import Weights
@@ -60,7 +61,7 @@ class LanguageModelStates:
         tokenizer, model = self._load(max(depths))
         tokens = tokenised(tokenizer, texts, self._max_tokens)
         states = {depth: np.zeros((len(texts), int(model.config.hidden_size)), np.float32) for depth in depths}
-        batches = list(_batches([len(one) for one in tokens], self._padded_tokens))
+        batches = list(padded_batches([len(one) for one in tokens], self._padded_tokens))
 
         def read(rows: list[int]) -> list[FloatArray]:
             return [made.cpu().numpy() for made in mean_states(model, [tokens[row] for row in rows], depths)]
@@ -124,18 +125,6 @@ def layer_of(depth: float, layers: int) -> int:
     if not 0.0 < depth <= 1.0:
         raise ValueError(f"a depth is a fraction of the layers in (0, 1], not {depth}")
     return max(1, int(depth * layers + 0.5))
-
-
-def _batches(lengths: Sequence[int], padded_tokens: int) -> Iterator[list[int]]:
-    """Row numbers in batches of similar length, each of at most ``padded_tokens`` cells (or of one row)."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda at: (lengths[at], at)):
-        if batch and lengths[row] * (len(batch) + 1) > padded_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 def _padded(tokens: Sequence[list[int]], device: Any) -> tuple[Any, Any]:

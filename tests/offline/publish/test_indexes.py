@@ -186,3 +186,10 @@ def test_a_damaged_description_is_made_again(store: Store, trained: Release) -> 
 )
 def test_roles_follow_from_the_spaces(spaces: list[str], config: dict[str, Any], expected: dict[str, str]) -> None:
     assert roles(RetrievalConfig.model_validate(config), dict.fromkeys(spaces, "f")) == expected
+
+
+def test_one_producer_in_both_roles_has_one_index(store: Store, trained: Release) -> None:
+    published = with_retrieval(trained, RetrievalConfig(matching="marc", neighbours="marc")).publish(store)
+    indexes_of = release.read_manifest(store, published.release).indexes
+    assert indexes_of["matching"] == indexes_of["neighbours"]
+    assert files(store) == {indexes_of["matching"].file}

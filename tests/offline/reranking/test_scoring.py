@@ -13,7 +13,7 @@ from models.contract.knowledge import FloatArray
 from models.contract.prompts import Blocks, Rated
 from offline.data.catalogue import DataError
 from offline.reranking.framing import label_ids, tokens_of
-from offline.reranking.scoring import Labeller, ScoreStore, batches
+from offline.reranking.scoring import Labeller, ScoreStore
 from tests.offline.reranking.fakes import PROMPT, labeller, model
 
 Scores = Iterator[tuple[list[int], FloatArray]]
@@ -63,13 +63,6 @@ def test_a_model_that_caps_its_scores_is_refused(tiny: Labeller, monkeypatch: py
     monkeypatch.setattr(type(tiny.model), "forward", capped)
     with pytest.raises(DataError, match="language head"):
         tiny.head_rows((4, 5))
-
-
-def test_batches_hold_every_row_once_and_fit() -> None:
-    lengths = [5, 1, 9, 3, 30, 2]
-    found = list(batches(lengths, 10))
-    assert sorted(row for rows in found for row in rows) == list(range(6))
-    assert all(max(lengths[row] for row in rows) * len(rows) <= 10 or len(rows) == 1 for rows in found)
 
 
 def test_a_prompt_is_read_once(tiny: Labeller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,8 @@ class Reversing:
         self.heads.append(list(head.ids))
         if self.answer == [-1]:
             raise RerankError("no verdict")
+        if self.answer == [-2]:
+            raise ZeroDivisionError("a mistake of the reranker's")
         return self.answer if self.answer is not None else list(reversed(range(len(head.ids))))
 
 
@@ -74,7 +76,7 @@ async def test_off_and_force(service: Running) -> None:
     assert len(reranker.heads[0]) == FORCED_TOP_N
 
 
-@pytest.mark.parametrize("answer", [[-1], [], [0], [0, 1, 1], [1, 2, 3], [0, 1, 2, 3], [0, -1, 1]])
+@pytest.mark.parametrize("answer", [[-1], [-2], [], [0], [0, 1, 1], [1, 2, 3], [0, 1, 2, 3], [0, -1, 1]])
 async def test_what_is_no_permutation_is_the_rerankers_failure(service: Running, answer: list[int]) -> None:
     plain, _ = await _rank(service, Reversing(), REQUEST, 0)
     order, degraded = await _rank(service, Reversing(answer), REQUEST, 3)

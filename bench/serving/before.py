@@ -1,13 +1,14 @@
 """Where a request's processor time went before the work on speed, and where it goes now: both services on one world.
 
-The service of ``COMMIT`` runs from that commit's own files, on the packages of this environment. Both are measured in
-alternating rounds, each sampled by py-spy afterwards; the steps are those of bench/serving/stacks.py, whose names of
-files hold for both.
+The service of ``COMMIT`` runs from that commit's own files, on the packages of this environment and on one that only
+it needed, which the peers' environment has. Both are measured in alternating rounds, each sampled by py-spy
+afterwards; the steps are those of bench/serving/stacks.py, whose names of files hold for both.
 """
 
 from __future__ import annotations
 
 import io
+import shutil
 import statistics
 import subprocess
 import tarfile
@@ -25,12 +26,14 @@ from bench.serving.world import World
 COMMIT = "014ae62"
 """The last one before the work on speed began (2026-11-22)."""
 
+NEEDED = "orjson"
+
 
 def measure(laboratory: Laboratory) -> dict[str, Any]:
     """By number of candidates, of both services: processor milliseconds per request by round, and shares of the steps.
-    CannotMeasureError without py-spy or without the history of this repository."""
+    CannotMeasureError without py-spy, without ``NEEDED``, or without the history of this repository."""
     spy, world = spy_of(laboratory), laboratory.world(World())
-    code = _code(laboratory.scratch / "before")
+    code = _code(laboratory)
     found: dict[str, Any] = {"commit": COMMIT}
     apart = {"data_dir": str(world.folder / "before")}
     with ours(world) as now, ours(world, apart, code=code) as before:
@@ -75,12 +78,19 @@ def section(found: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _code(folder: Path) -> Path:
-    """The service's files as they were."""
+def _code(laboratory: Laboratory) -> Path:
+    """The service's files as they were, and what they need beside ours."""
+    peers = laboratory.peers
+    found = [] if peers is None else [*peers.parent.parent.glob(f"lib/python*/site-packages/{NEEDED}")]
+    needed = next(iter(found), None)
+    if needed is None:
+        raise CannotMeasureError(f"{COMMIT} needs {NEEDED}: give --peers the Python of an environment that has it")
+    folder = laboratory.scratch / "before"
     command = ["git", "archive", "--format=tar", COMMIT, "service", "models"]
     ended = subprocess.run(command, capture_output=True)
     if ended.returncode:
         raise CannotMeasureError(f"{COMMIT} is not in this repository: {ended.stderr.decode().strip()}")
     with tarfile.open(fileobj=io.BytesIO(ended.stdout)) as files:
         files.extractall(folder, filter="data")
+    shutil.copytree(needed, folder / NEEDED)
     return folder

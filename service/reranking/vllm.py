@@ -88,7 +88,8 @@ class VllmReranker:
         """See the port."""
         rows = self._items.rows_of(head.ids)
         known = np.flatnonzero(rows >= 0)
-        if gate := self._gate(head, known):
+        weight = self._manifest.weight if head.weight is None else head.weight
+        if gate := self._gate(head, known, weight):
             self._telemetry.rerank_gated.labels(gate).inc()
             return range(len(head.ids))
         if self.off:
@@ -113,15 +114,16 @@ class VllmReranker:
         self._watch.answered()
         if np.ptp(found) < FLAT:
             raise RerankError(f"every candidate got {found[0]:.4f}", "rerank_flat")
-        weight = self._manifest.weight if head.weight is None else head.weight
         scores = head.scores.copy()  # what the model was not told about keeps its score
         scores[known] = blend(scores[known], calibrated(self._manifest.calibration, found), weight)
         return [int(at) for at in np.argsort(-scores, kind="stable")]
 
-    def _gate(self, head: Head, known: IntArray) -> str:
+    def _gate(self, head: Head, known: IntArray, weight: float) -> str:
         """Why there is no need to ask, "" if there is."""
         if len(known) < 2:
             return "unknown"
+        if weight == 0:
+            return "weight"
         if head.forced:
             return ""
         if not self._manifest.mixes(len(head.user.events)):

@@ -73,7 +73,6 @@ async def built(double: ModelServerDouble) -> AsyncIterator[Any]:
 async def test_verdicts_and_scores_are_mixed_by_weight(built: Any) -> None:
     reranker = await built()
     assert await reranker.rerank(head(weight=1.0), Deadline(10)) == [3, 2, 1, 0]
-    assert await reranker.rerank(head(weight=0.0), Deadline(10)) == [0, 1, 2, 3]
     mixed = np.log(SCORES / (1 - SCORES)) + [np.log(likes(f"film {one}") / (1 - likes(f"film {one}"))) for one in IDS]
     assert await reranker.rerank(head(), Deadline(10)) == np.argsort(-mixed).tolist()
 
@@ -113,6 +112,8 @@ async def test_gates(built: Any, double: ModelServerDouble) -> None:
     assert double.requests == []
     assert await reranker.rerank(head(user=history("a", "b"), weight=1.0), Deadline(10)) == [3, 2, 1, 0]
     assert await reranker.rerank(head(forced=True, weight=1.0), Deadline(10)) == [3, 2, 1, 0]
+    assert list(await reranker.rerank(head(forced=True, weight=0.0), Deadline(10))) == [0, 1, 2, 3]
+    assert built.last.gated("weight") == 1
     no_band = await built(band=None)
     assert list(await no_band.rerank(head(), Deadline(10))) == [0, 1, 2, 3]
     clear = await built(Gates(slots=2, least_seconds=0.0, margin=0.1))

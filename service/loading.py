@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -158,7 +158,7 @@ class Loader:
                 folder = await self._shared.folder(name, cut)
                 if folder is None:
                     break
-                return await asyncio.to_thread(kept_model, folder, manifest, self._threads)
+                return await self._opening(kept_model, folder, manifest, self._threads)
             except UncutError:
                 break
             except ArtifactError:
@@ -169,8 +169,11 @@ class Loader:
         return await self._opened(manifest) if found is None else found
 
     async def _opened(self, manifest: ReleaseManifest) -> OnnxModel:
-        """Not aside: the threads that a session makes for itself would inherit the low priority."""
-        return await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads)
+        return await self._opening(load_model, self._artifacts, manifest, self._threads)
+
+    async def _opening(self, work: Callable[..., OnnxModel], *arguments: object) -> OnnxModel:
+        """Aside, unless its sessions make threads for themselves: those would inherit the low priority."""
+        return await (aside(work, *arguments) if self._threads == 1 else asyncio.to_thread(work, *arguments))
 
     async def _columns(self, manifest: ReleaseManifest, revision: str, model: OnnxModel) -> tuple[Columns, Columns]:
         """Those of the item table, and those that the model's parts give for it."""

@@ -1,7 +1,7 @@
 """``python -m service.prepare RELEASE REVISION``: makes the shared folders of a release, for services to map.
 
-A process of its own, because reading a large catalogue takes the interpreter from the requests for seconds; and of low
-priority, because it may have to share a core with them.
+A process of its own, because reading a large catalogue takes the interpreter from the requests for seconds; a service
+starts it at the lowest priority, because it may have to share a core with them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from service.telemetry import METRICS_FOLDER, Telemetry
 PREPARE_SECONDS = 1800.0
 """Beside a busy service on one core, a million items take a minute."""
 
-_NICENESS = 19
+_START = "import os; os.nice(19); from service.prepare import main; raise SystemExit(main())"
+"""Not ``-m``: on one core, a second of imports at the service's own priority holds up its requests by half a second."""
 
 Prepare = Callable[[str, str], Awaitable[None]]
 
@@ -40,7 +41,7 @@ def apart(settings: Settings, url: str, telemetry: Telemetry) -> Prepare:
 
     async def prepare(release: str, revision: str) -> None:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "service.prepare", release, revision, env=environment, stdout=asyncio.subprocess.PIPE
+            sys.executable, "-c", _START, release, revision, env=environment, stdout=asyncio.subprocess.PIPE
         )
         try:
             async with asyncio.timeout(PREPARE_SECONDS):
@@ -82,7 +83,6 @@ async def _prepare(settings: Settings, release: str, revision: str) -> int:
 
 def main() -> int:
     """A line of JSON: how many records were refused, by kind; or, with exit status 1, why the release is."""
-    os.nice(_NICENESS)
     settings = Settings.from_environment(os.environ)
     configure_process(settings)
     return uvloop.run(_prepare(settings, *sys.argv[1:3]))

@@ -198,8 +198,9 @@ async def test_a_release_without_knowledge_consults_none(settings: Settings, pub
         assert (await service.status())["stages"]["knowledge"]["state"] == "on"
 
 
-async def test_models_are_opened_at_the_priority_of_the_service(
-    settings: Settings, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("threads", [1, 2])
+async def test_only_sessions_without_threads_of_their_own_are_opened_aside(
+    threads: int, settings: Settings, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a session starts for itself inherits the priority of the thread that opens it."""
     nice: list[int] = []
@@ -214,6 +215,6 @@ async def test_models_are_opened_at_the_priority_of_the_service(
     monkeypatch.setattr("service.loading.load_model", noted(load_model))
     monkeypatch.setattr("service.loading.kept_model", noted(kept_model))
     publisher.publish()
-    async with running(settings) as service:
+    async with running(settings.model_copy(update={"onnx_threads": threads})) as service:
         await service.rank()
-    assert set(nice) == {os.getpriority(os.PRIO_PROCESS, 0)}
+    assert set(nice) == {19 if threads == 1 else os.getpriority(os.PRIO_PROCESS, 0)}

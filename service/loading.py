@@ -22,7 +22,7 @@ from models.contract.items import Columns, ItemTable
 from models.contract.keys import Keys
 from models.contract.schema import fingerprint
 from service.arrays import NewArrays, shared_arrays
-from service.aside import aside, pause
+from service.aside import aside
 from service.features.catalogue import read_items
 from service.features.connection import RedisLink, replies_to
 from service.ranking.deadline import Deadline
@@ -41,7 +41,7 @@ MANIFEST_SECONDS = 2.0
 WARM_COUNTS = (1, 50, 200, 500)
 """Slate lengths of the warm-up: first runs allocate, and the first caller should not pay for it."""
 
-_FORMAT = 1
+_FORMAT = 2
 """Counts changes of what the shared folders hold."""
 
 log = logging.getLogger(__name__)
@@ -118,9 +118,8 @@ class Loader:
         """Let go of all shared folders but those of ``loaded``, and remove old ones that nobody uses."""
         await aside(self._shared.keep, frozenset[str]().union(*(one.folders for one in loaded)))
 
-    async def load(self, wanted: str, revision: str, before: Loaded | None, *, gently: bool = False) -> Loaded:
-        """Build the wanted release completely, from what of it is there. ``before`` is what is loaded of it. With
-        ``gently``, requests that are being served go first.
+    async def load(self, wanted: str, revision: str, before: Loaded | None) -> Loaded:
+        """Build the wanted release completely, from what of it is there. ``before`` is what is loaded of it.
 
         ArtifactError or ScoringError if the release cannot be served, RedisUnavailable if Redis does not answer.
         """
@@ -132,8 +131,7 @@ class Loader:
             model = before.model if before is not None and unchanged else await self._model(manifest)
             items, columns = await self._columns(manifest, revision, model)
             folders = frozenset([_model_name(manifest), *self._array_names(manifest, revision)])
-        # Out of the turn: it takes a while if it is done gently, and other processes have the same before them.
-        table = await aside(ItemTable.of, items, pause if gently else None)
+        table = ItemTable.of(items)
         scorer = model.on(table, columns)
         await aside(_warm, scorer, model, table)
         artifact = model.artifact

@@ -197,7 +197,7 @@ class Releases:
         apart = self._apart if self._live is not None and self._loader.shares else None
         if apart is not None and await self._loader.size(wanted, revision) > APART_ITEMS:
             await apart(wanted, revision)
-        return await self._loader.load(wanted, revision, before, gently=self._live is not None)
+        return await self._loader.load(wanted, revision, before)
 
     async def _tidy(self) -> None:
         """Let go of what is served no more: after a change, and once a minute, because others may have let go, too."""

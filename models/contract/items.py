@@ -148,14 +148,15 @@ class ItemTable:
         return cls.of(columns | lookup_columns(ids, in_memory))
 
     @classmethod
-    def of(cls, columns: Columns, pause: Callable[[], None] | None = None) -> ItemTable:
-        """The table of ``blank_columns`` that were filled, and of ``lookup_columns``. ``pause`` is called every
-        millisecond or so, if something else wants to go on."""
+    def of(cls, columns: Columns) -> ItemTable:
+        """The table of ``blank_columns`` that were filled, and of ``lookup_columns``."""
         ids = PackedIds(columns["ids"], columns["id_ends"])
         return cls(
             ids=ids,
             **{name: columns[name] for name in _FEATURES},
-            _rows=IdIndex.of(PackedIds(ids.packed, ids.ends[1:]), pause),  # the unknown item's id is empty
+            _rows=IdIndex(
+                columns["slot_hashes"], columns["slot_rows"], {ids[row]: row for row in columns["alike_rows"].tolist()}
+            ),
             _sorted_hashes=columns["item_hashes"],
             _hash_rows=columns["hash_rows"],
         )
@@ -193,10 +194,14 @@ def blank_columns(schema: FeatureSchema, items: int, allocate: Allocate) -> Colu
 
 def lookup_columns(ids: Sequence[str], allocate: Allocate) -> Columns:
     """What finds the rows of items, whose ids are distinct and not empty."""
-    packed = PackedIds.of(["", *ids])
+    packed, index = PackedIds.of(["", *ids]), IdIndex.of(ids)
     hashes = np.fromiter(map(item_hash, ids), np.uint64, len(ids))
     order = np.argsort(hashes)
-    made: Columns = {"ids": packed.packed, "id_ends": packed.ends, "item_hashes": hashes[order], "hash_rows": order + 1}
+    made: Columns = {
+        "ids": packed.packed, "id_ends": packed.ends,
+        "item_hashes": hashes[order], "hash_rows": order + 1,
+        "slot_hashes": index.hashes, "slot_rows": index.rows, "alike_rows": np.array([*index.alike.values()], np.int64),
+    }  # fmt: skip
     columns = {name: allocate(name, column.shape, column.dtype) for name, column in made.items()}
     for name, column in made.items():
         columns[name][:] = column

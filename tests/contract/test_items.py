@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.contract import lookup
 from models.contract.events import item_hash
-from models.contract.items import ItemRecord, ItemTable, item_statistics
+from models.contract.items import ItemRecord, ItemTable, in_memory, item_statistics, lookup_columns
 from models.contract.knowledge import RecordError
 from models.contract.schema import FeatureSchema
 from tests.contract.golden import ITEM, OTHER_SCHEMA, SCHEMA, flips, resealed, truncations
@@ -111,13 +111,20 @@ def test_ids_that_collide_are_told_apart(monkeypatch: pytest.MonkeyPatch, hashed
     monkeypatch.setattr(
         lookup,
         "_hashes",
-        lambda ids, _=None: np.fromiter(((hash(one) if one[:1] == "?" else hashed(one)) for one in ids), np.int64),
+        lambda ids: np.fromiter(((hash(one) if one[:1] == "?" else hashed(one)) for one in ids), np.int64),
     )
     held = table(*(f"item {number}" for number in range(2000)))
     random = np.random.default_rng(0)
     wanted = random.integers(0, 2000, 700)
     asked = [f"item {at}" for at in wanted.tolist()]
     assert held.rows_of([*asked, "?unknown"]).tolist() == [*(wanted + 1).tolist(), 0]
+
+
+def test_the_index_is_the_same_in_every_process() -> None:
+    """Processes share it, so its hashes must not be Python's."""
+    made = lookup_columns(["item 1"], in_memory)
+    (slot,) = np.flatnonzero(made["slot_rows"])
+    assert made["slot_hashes"][slot].view(np.uint64) == 0x9A7977C5C4A0AC99
 
 
 def test_row_zero_is_the_unknown_item() -> None:

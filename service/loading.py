@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from service.ranking.types import Release, Sample
 from service.retrieval.retriever import ItemRetriever
 from service.scoring.onnx import OnnxModel, keep_model, kept_model, load_model
 from service.scoring.partial import UncutError
-from service.scoring.scorers import INLINE_SECONDS, OnnxScorer, PartSessions
+from service.scoring.scorers import INLINE_SECONDS, INLINE_SECONDS_ALONE, OnnxScorer, PartSessions
 from service.scoring.session import runtime
 from service.settings import Settings
 from service.shared import SharedFolders
@@ -68,17 +69,21 @@ class Loader:
         artifacts: Path,
         shared: SharedFolders,
         threads: int,
+        inline_seconds: float = INLINE_SECONDS,
     ) -> None:
+        """Runs of ``inline_seconds`` at most are for the event loop."""
         self._link = link
         self._keys = keys
         self._telemetry = telemetry
         self._artifacts = artifacts
         self._shared = shared
         self._threads = threads
+        self._inline_seconds = inline_seconds
 
     @classmethod
     def of(cls, settings: Settings, link: RedisLink, keys: Keys, telemetry: Telemetry) -> Loader:
         """As the settings say."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return cls(
             link,
             keys,
@@ -86,6 +91,7 @@ class Loader:
             artifacts=settings.artifact_folder,
             shared=SharedFolders(settings.table_folder),
             threads=settings.onnx_threads,
+            inline_seconds=INLINE_SECONDS_ALONE if cores <= settings.workers else INLINE_SECONDS,
         )
 
     @property
@@ -133,7 +139,7 @@ class Loader:
             folders = frozenset([_model_name(manifest), *self._array_names(manifest, revision)])
         table = ItemTable.of(items)
         scorer = model.on(table, columns)
-        await aside(_warm, scorer, model, table)
+        await aside(_warm, scorer, model, table, self._inline_seconds)
         artifact = model.artifact
         schema, spaces = artifact.feature_schema, artifact.spaces
         retriever = await aside(ItemRetriever.open, self._artifacts, manifest, schema, spaces, table)
@@ -217,7 +223,7 @@ def _model_name(manifest: ReleaseManifest) -> str:
     return f"model-{fingerprint({**which, 'runtime': runtime(), 'format': _FORMAT})}"
 
 
-def _warm(scorer: OnnxScorer, model: OnnxModel, table: ItemTable) -> None:
+def _warm(scorer: OnnxScorer, model: OnnxModel, table: ItemTable, inline_seconds: float) -> None:
     """Score slates of several lengths for a user without history, which also tells how many candidates take a moment.
     ScoringError if it cannot."""
     user = UserBatch.single(model.artifact.feature_schema, table, {}, np.zeros(0, EVENT_DTYPE), {})
@@ -225,8 +231,8 @@ def _warm(scorer: OnnxScorer, model: OnnxModel, table: ItemTable) -> None:
     for count in WARM_COUNTS:
         sample = Sample(user, np.arange(count, dtype=np.int64) % len(table))
         seconds = min(_seconds(scorer, sample) for _ in range(3))
-        if seconds < INLINE_SECONDS:
-            scorer.inline = int(count * INLINE_SECONDS / seconds)
+        if seconds < inline_seconds:
+            scorer.inline = int(count * inline_seconds / seconds)
 
 
 def _seconds(scorer: OnnxScorer, sample: Sample) -> float:

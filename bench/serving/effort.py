@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Effort:
     """``rounds`` of ``seconds`` each for what is compared in alternation; ``steady_seconds`` at one rate of arrivals;
     ``many`` requests at one go; ``items`` of the world that is large, ``item_counts`` and ``user_counts`` of those that
-    are compared; ``swaps`` of a release under load."""
+    are compared."""
 
     name: str
     rounds: int
@@ -19,8 +19,7 @@ class Effort:
     items: int
     item_counts: tuple[int, ...]
     user_counts: tuple[int, ...]
-    swaps: int
 
 
-FULL = Effort("full", 5, 2.0, 15.0, 100_000, 1_000_000, (10_000, 100_000, 1_000_000), (1_000, 10_000, 100_000), 2)
-QUICK = Effort("quick", 2, 0.7, 3.0, 2_000, 20_000, (10_000, 20_000), (1_000, 2_000), 2)
+FULL = Effort("full", 5, 2.0, 15.0, 100_000, 1_000_000, (10_000, 100_000, 1_000_000), (1_000, 10_000, 100_000))
+QUICK = Effort("quick", 2, 0.7, 3.0, 2_000, 20_000, (10_000, 20_000), (1_000, 2_000))

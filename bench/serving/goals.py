@@ -114,10 +114,12 @@ def _start(found: Found) -> Iterator[Judged]:
 
 
 def _swaps(found: Found) -> Iterator[Judged]:
-    one, both = (swaps.added(found, case) for case in swaps.CORES)
+    goal = "a release swap adds less than 5 ms to p99 and fails nothing"
     failed = swaps.failed(found)
-    measured = f"{one:+.1f} ms on one core, {both:+.1f} ms with another one; {failed:,} failed"
-    yield Judged("6", "a release swap adds less than 5 ms to p99 and fails nothing", measured, one < 5 and failed == 0)
+    for case in swaps.CORES:
+        new, back = (swaps.added(found, case, kind) for kind in swaps.SWAPS)
+        measured = f"{new:+.1f} ms to a new release, {back:+.1f} ms back; {failed:,} failed"
+        yield Judged("6", f"{goal}, on {case}", measured, max(new, back) < 5 and failed == 0)
 
 
 def _memory(found: Found) -> Iterator[Judged]:

@@ -40,6 +40,9 @@ INLINE_CANDIDATES = 256
 INLINE_SECONDS = 0.001
 """A run that is shorter costs less than moving it to a thread; a longer one would hold up other requests."""
 
+INLINE_SECONDS_ALONE = 0.005
+"""The same where a thread would only take the event loop's own core: until small requests wait noticeably."""
+
 CHUNK = 2048
 """Items whose columns one run computes."""
 

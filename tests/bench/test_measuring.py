@@ -30,15 +30,18 @@ def test_written_histories_are_what_the_service_reads() -> None:
 
 
 def test_requests_at_a_swap_are_told_from_others() -> None:
-    arrived = np.array([[0.0, 0.001, 1], [1.0, 0.002, 1], [2.0, 0.050, 1], [3.0, np.inf, 0], [4.0, 0.003, 1]])
-    found = swaps._compared(arrived, [(1.5, 3.5)])
-    assert (found["swap"]["requests"], found["swap"]["failed"], found["swap"]["max"]) == (2, 1, pytest.approx(50.0))
+    arrived = np.array(
+        [[0.0, 0.001, 1], [1.0, 0.002, 1], [2.0, 0.050, 1], [3.0, np.inf, 0], [4.0, 0.003, 1], [5.0, 0.004, 1]]
+    )
+    found = swaps._compared(arrived, {"new": (1.5, 3.5), "back": (3.9, 4.5)})
+    assert (found["new"]["requests"], found["new"]["failed"], found["new"]["max"]) == (2, 1, pytest.approx(50.0))
     assert (found["calm"]["requests"], found["calm"]["failed"], found["calm"]["max"]) == (2, 0, pytest.approx(2.0))
-    assert (found["after"]["requests"], found["after"]["max"]) == (1, pytest.approx(3.0))
-    told = {"items": 5, "cases": {"one core": found | {"rate": 1.0, "seconds": [2.0]}}}
+    assert (found["back"]["requests"], found["back"]["max"]) == (1, pytest.approx(3.0))
+    assert (found["after"]["requests"], found["after"]["max"]) == (1, pytest.approx(4.0))
+    told = {"items": 5, "cases": {"one core": found | {"rate": 1.0, "seconds": {"new": 2.0, "back": 0.5}}}}
     assert swaps.failed(told) == 1
-    assert swaps.added(told) == pytest.approx(48.0, abs=0.1)
-    assert "| one core | 1 | at a swap | 2 | 50.00 |" in swaps.section(told)
+    assert swaps.added(told, "one core", "new") == pytest.approx(48.0, abs=0.1)
+    assert "| one core | 1 | at a swap to a new release | 2 | 50.00 |" in swaps.section(told)
 
 
 def test_two_workers_are_compared_by_processor_time() -> None:

@@ -19,7 +19,15 @@ from service.errors import ScoringError
 from service.ranking.types import Sample
 from service.scoring.onnx import OnnxModel, in_parts, load_model
 from service.scoring.rehearsal import rehearsal
-from service.scoring.scorers import INLINE_CANDIDATES, OnnxScorer, PartialScorer, PartSessions, WholeScorer
+from service.scoring.scorers import (
+    INLINE_CANDIDATES,
+    INLINE_SECONDS,
+    INLINE_SECONDS_ALONE,
+    OnnxScorer,
+    PartialScorer,
+    PartSessions,
+    WholeScorer,
+)
 from tests.models.test_export import export_of
 from tests.models.tiny import ALL
 from tests.service.tiny import ITEMS, score_of
@@ -93,14 +101,17 @@ async def test_a_failing_run_is_a_scoring_error(tmp_path: Path, count: int) -> N
             await scorer.score(_sample(count, {"gender": "F"}))
 
 
-@pytest.mark.parametrize(("seconds", "inline"), [(0.01, 0), (0.0001, 5000)])
+@pytest.mark.parametrize(
+    ("seconds", "most", "inline"),
+    [(0.01, INLINE_SECONDS, 0), (0.0001, INLINE_SECONDS, 5000), (0.001, INLINE_SECONDS_ALONE, 2500)],
+)
 def test_short_runs_stay_on_the_event_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, inline: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, most: float, inline: int
 ) -> None:
     monkeypatch.setattr(loading, "_seconds", lambda *_: seconds)
     model = _loaded(tmp_path, model_bytes())
     scorer = _on_table(model)
-    loading._warm(scorer, model, TABLE)
+    loading._warm(scorer, model, TABLE, most)
     assert scorer.inline == inline
 
 

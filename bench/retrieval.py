@@ -56,7 +56,7 @@ def measured(kind: Kind, vectors: FloatArray, queries: FloatArray) -> dict[str, 
 
     start = time.perf_counter()
     ids = np.arange(len(vectors), dtype=np.int64)
-    built = build(vectors, ids, queries, kind, TOP, 1.0 if kind == "flat" else LEAST)
+    built = build(vectors, ids, [queries], kind, TOP, 1.0 if kind == "flat" else LEAST)
     seconds = time.perf_counter() - start
     os.sched_setaffinity(0, {0})
     faiss.omp_set_num_threads(1)

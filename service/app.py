@@ -148,13 +148,13 @@ async def _assemble(
 def _reranker(settings: Settings, tuned: Tuned, telemetry: Telemetry, stack: contextlib.AsyncExitStack) -> VllmReranker:
     """The reranker with its watch. The service starts without waiting for the model server."""
     manifest, items = tuned
-    server = ModelServer(
-        settings.reranker_url or "", settings.reranker_model or manifest.name, settings.reranker_api_key
-    )
+    slots = max(1, settings.rerank_slots // settings.workers)
+    model = settings.reranker_model or manifest.name
+    server = ModelServer(settings.reranker_url or "", model, settings.reranker_api_key, at_once=slots)
     stack.push_async_callback(server.close)
     watch = CanaryWatch(server, manifest, settings.rerank_check_seconds)
     gates = Gates(
-        slots=max(1, settings.rerank_slots // settings.workers),
+        slots=slots,
         least_seconds=settings.rerank_least_ms / 1000.0,
         margin=settings.rerank_margin,
     )

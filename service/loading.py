@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from service.retrieval.retriever import ItemRetriever
 from service.scoring.onnx import OnnxModel, keep_model, kept_model, load_model
 from service.scoring.partial import UncutError
 from service.scoring.scorers import INLINE_SECONDS, INLINE_SECONDS_ALONE, OnnxScorer, PartSessions
-from service.scoring.session import runtime
+from service.scoring.session import makes_threads, runtime
 from service.settings import Settings
 from service.shared import SharedFolders
 from service.telemetry import Telemetry
@@ -162,7 +162,9 @@ class Loader:
                 folder = await self._shared.folder(name, cut)
                 if folder is None:
                     break
-                return await self._opening(kept_model, folder, manifest, self._threads)
+                # Threads that sessions make for themselves would inherit the low priority.
+                open_it = asyncio.to_thread if makes_threads(self._threads) else aside
+                return await open_it(kept_model, folder, manifest, self._threads)
             except UncutError:
                 break
             except ArtifactError:
@@ -173,11 +175,8 @@ class Loader:
         return await self._opened(manifest) if found is None else found
 
     async def _opened(self, manifest: ReleaseManifest) -> OnnxModel:
-        return await self._opening(load_model, self._artifacts, manifest, self._threads)
-
-    async def _opening(self, work: Callable[..., OnnxModel], *arguments: object) -> OnnxModel:
-        """Aside, unless its sessions make threads for themselves: those would inherit the low priority."""
-        return await (aside(work, *arguments) if self._threads == 1 else asyncio.to_thread(work, *arguments))
+        """Not aside: it is cut and compared in Python, much of it with the interpreter's lock."""
+        return await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads)
 
     async def _columns(self, manifest: ReleaseManifest, revision: str, model: OnnxModel) -> tuple[Columns, Columns]:
         """Those of the item table, and those that the model's parts give for it."""

@@ -74,7 +74,7 @@ def section(found: dict[str, Any]) -> str:
         rows.append(["all", *(f"{costs[name]:.0f}" for name in ("before", "now"))])
         head = [f"step, {count} candidates", f"before ({found['commit']}), us", "now, us"]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        parts.append(table(head, rows) + f"\nNow over before, round by round: {spread}.\n")
+        parts.append(table(head, rows) + f"\n\nNow over before, round by round: {spread}.\n")
     return "\n".join(parts)
 
 

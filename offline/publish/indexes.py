@@ -116,7 +116,7 @@ def _index(
     described = path.with_suffix(".json")
     if path.is_file() and (held := _read(described.read_bytes() if described.is_file() else b"")) is not None:
         return held
-    queries = np.concatenate([_queries(store, config, manifest, role, name, vectors, users) for role in serves])
+    queries = [_queries(store, config, manifest, role, name, vectors, users) for role in serves]
     hashes = np.fromiter(map(item_hash, known), np.uint64, len(known)).view(np.int64)
     try:
         built = build(vectors, hashes, queries, kind, config.top, config.least_recall)

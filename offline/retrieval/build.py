@@ -6,7 +6,7 @@ Knows arrays and FAISS. Does not know releases, Redis or where files lie.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,13 +48,15 @@ def kind_for(items: int, flat_up_to: int) -> Kind:
 
 
 def build(
-    vectors: FloatArray, ids: npt.NDArray[np.int64], queries: FloatArray, kind: Kind, top: int, least: float
+    vectors: FloatArray, ids: npt.NDArray[np.int64], groups: Sequence[FloatArray], kind: Kind, top: int, least: float
 ) -> Built:
     """An index of ``vectors`` [n, D] named by ``ids`` [n], with the least effort that finds a share of ``least`` of the
-    ``top`` nearest ones of ``queries`` [q, D]. RecallError if no effort does."""
+    ``top`` nearest ones of the queries [q, D] of each group. RecallError if no effort does. Its recall is that of the
+    group that fares worst."""
     import faiss
 
-    vectors, queries = np.ascontiguousarray(vectors, np.float32), np.ascontiguousarray(queries, np.float32)
+    vectors, queries = np.ascontiguousarray(vectors, np.float32), np.concatenate(groups).astype(np.float32)
+    ends = np.cumsum([len(one) for one in groups])[:-1]
     top = min(top, len(vectors))
     nearest = _exact(vectors, queries, top)
     inner = _made(vectors, kind)
@@ -63,7 +65,7 @@ def build(
     reached = 0.0
     for effort in _efforts(inner, kind, top):
         _, found = inner.search(queries, top, params=search_parameters(kind, effort))
-        reached = recall(vectors, queries, found, nearest)
+        reached = min(float(one.mean()) for one in np.split(recall(vectors, queries, found, nearest), ends))
         if reached >= least:
             return Built(faiss.serialize_index(index).tobytes(), kind, effort, reached)
     raise RecallError(f"of the {top} nearest items, {kind} finds {reached:.4f} at most; {least} are wanted")
@@ -78,13 +80,13 @@ def search_parameters(kind: Kind, effort: int) -> Any:
     return faiss.SearchParametersHNSW(efSearch=effort) if kind == "hnsw" else None
 
 
-def recall(vectors: FloatArray, queries: FloatArray, found: npt.NDArray[np.int64], nearest: FloatArray) -> float:
-    """Which share of the nearest ones was found. ``found`` [q, k] positions, -1 for none; ``nearest`` [q, k] scores of
-    the nearest, falling."""
+def recall(vectors: FloatArray, queries: FloatArray, found: npt.NDArray[np.int64], nearest: FloatArray) -> FloatArray:
+    """Which share of the nearest ones of each query was found [q]. ``found`` [q, k] positions, -1 for none; ``nearest``
+    [q, k] scores of the nearest, falling."""
     scores = np.einsum("qd,qkd->qk", queries, vectors[found])
     least = nearest[:, -1:]
     near = scores >= least - _SAME * np.maximum(np.abs(least), 1.0)
-    return float((near & (found >= 0)).mean())
+    return np.asarray((near & (found >= 0)).mean(axis=1), np.float32)
 
 
 def _exact(vectors: FloatArray, queries: FloatArray, top: int) -> FloatArray:

@@ -115,7 +115,8 @@ class UserState:
 class Head:
     """The first n of an order, for a reranker: ids, the CTR model's scores float32 [n], and the user.
 
-    ``weight`` of the reranker's verdict against those scores; None is its own. ``forced``: asking is not questioned.
+    ``weight`` of the reranker's verdict against those scores; None is its own. ``forced``: asked
+    whatever the history and the scores, unless the weight is 0.
     """
 
     ids: Sequence[str]

@@ -30,8 +30,9 @@ Labels = tuple[int, int]
 class ModelServer:
     """Asks for probabilities of label tokens: by ``/generative_scoring``, or by completions if that route is absent."""
 
-    def __init__(self, url: str, model: str, api_key: str | None = None) -> None:
-        """``url`` is the server's, with or without ``/v1``; ``model`` is the name that it serves."""
+    def __init__(self, url: str, model: str, api_key: str | None = None, *, at_once: int) -> None:
+        """``url`` is the server's, with or without ``/v1``; ``model`` is the name that it serves. More than ``at_once``
+        requests for probabilities wait for their turn here."""
         self._root = url.rstrip("/").removesuffix("/v1")
         self._model = model
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
@@ -39,6 +40,7 @@ class ModelServer:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
         self._http = httpx2.AsyncClient(headers=headers, timeout=None, limits=limits, trust_env=False)
         self._scores = True
+        self._turns = asyncio.Semaphore(at_once)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -66,10 +68,15 @@ class ModelServer:
         for at, prompt in enumerate(prompts):
             groups.setdefault(prompt.user, []).append(at)
         ask = self._scored if self._scores else self._completed
+
+        async def in_turn(user: str, candidates: Sequence[str]) -> list[float]:
+            async with self._turns:
+                return await ask(user, candidates, labels)
+
         try:
             async with asyncio.TaskGroup() as together:
                 asked = [
-                    together.create_task(ask(user, [prompts[at].candidate for at in positions], labels))
+                    together.create_task(in_turn(user, [prompts[at].candidate for at in positions]))
                     for user, positions in groups.items()
                 ]
         except ExceptionGroup as errors:

@@ -33,8 +33,8 @@ FLAT = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """When asking is worth it. ``slots``: requests at the server at once. ``least_seconds``: what a verdict takes at
-    least. ``margin``: log-odds between the first and the last of the head beyond which the order is clear anyway."""
+    """When asking is worth it. ``slots``: heads that are asked about at once. ``least_seconds``: what a verdict takes
+    at least. ``margin``: log-odds between the first and the last of the head beyond which the order is clear anyway."""
 
     slots: int
     least_seconds: float

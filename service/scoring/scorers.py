@@ -56,8 +56,9 @@ class OnnxScorer(ABC):
 
     async def score(self, sample: Sample) -> FloatArray:
         """See the port. Longer slates run in a thread, where onnxruntime releases the interpreter lock."""
-        # Nobody has measured slates without knowledge, of which a model in parts computes everything anew.
-        most = self.inline if sample.knowledge else min(self.inline, INLINE_CANDIDATES)
+        # Nobody has measured slates of which a model in parts computes candidates anew.
+        measured = sample.knowledge and sample.described is None
+        most = self.inline if measured else min(self.inline, INLINE_CANDIDATES)
         return self.run(sample) if len(sample.rows) <= most else await asyncio.to_thread(self.run, sample)
 
     @abstractmethod

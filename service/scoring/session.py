@@ -21,6 +21,11 @@ def session(graph: bytes | Path, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(graph, options, providers=[name for name in _PROVIDERS if name in available])
 
 
+def makes_threads(threads: int) -> bool:
+    """Whether a session has threads of its own, which inherit the priority of the thread that makes it."""
+    return threads > 1 or _PROVIDERS[0] in onnxruntime.get_available_providers()
+
+
 def runtime() -> str:
     """What runs graphs: another version may read kept files in another way."""
     return f"onnxruntime {onnxruntime.__version__}"

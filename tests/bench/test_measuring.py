@@ -39,7 +39,7 @@ def test_requests_at_a_swap_are_told_from_others() -> None:
     assert (found["back"]["requests"], found["back"]["max"]) == (1, pytest.approx(3.0))
     assert (found["after"]["requests"], found["after"]["max"]) == (1, pytest.approx(4.0))
     told = {"items": 5, "cases": {"one core": found | {"rate": 1.0, "seconds": {"new": 2.0, "back": 0.5}}}}
-    assert swaps.failed(told) == 1
+    assert swaps.failed(told, "one core") == 1
     assert swaps.added(told, "one core", "new") == pytest.approx(48.0, abs=0.1)
     assert "| one core | 1 | at a swap to a new release | 2 | 50.00 |" in swaps.section(told)
 

@@ -14,7 +14,7 @@ import redis
 
 from models.contract.artifact import ArtifactError
 from models.contract.keys import Keys
-from service import release
+from service import prepare, release
 from service.errors import RedisUnavailable
 from service.prepare import apart
 from service.settings import Settings
@@ -143,6 +143,11 @@ def test_settings_survive_the_environment(settings: Settings) -> None:
     there = settings.model_copy(update={"max_candidates": 7}).to_environment(foreign)
     assert there["PATH"] == foreign["PATH"]
     assert Settings.from_environment(there) == settings.model_copy(update={"max_candidates": 7})
+
+
+def test_the_program_gives_way_from_its_first_statement_on() -> None:
+    statement = prepare._START.replace("from service.prepare import main", "main = lambda: os.nice(0)")
+    assert subprocess.run([sys.executable, "-c", statement], timeout=60).returncode == 19
 
 
 def test_the_program_says_why_in_one_line(settings: Settings) -> None:

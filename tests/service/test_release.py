@@ -15,8 +15,12 @@ import redis
 from models.contract.keys import Keys
 from models.contract.knowledge import Space
 from models.embedded import embedded_redis
+from service.features.connection import RedisLink
+from service.loading import Loader
 from service.scoring.onnx import kept_model, load_model
+from service.scoring.scorers import INLINE_SECONDS, INLINE_SECONDS_ALONE
 from service.settings import Settings
+from service.telemetry import Telemetry
 from tests.service.conftest import Running, eventually, running
 from tests.service.tiny import ITEMS, Publisher, TinyItem, score_of
 from tests.service.tiny_model import (
@@ -198,23 +202,33 @@ async def test_a_release_without_knowledge_consults_none(settings: Settings, pub
         assert (await service.status())["stages"]["knowledge"]["state"] == "on"
 
 
+@pytest.mark.parametrize(("cores", "seconds"), [({0}, INLINE_SECONDS_ALONE), ({0, 1}, INLINE_SECONDS)])
+async def test_more_runs_stay_on_the_event_loop_where_no_core_is_left_for_a_thread(
+    cores: set[int], seconds: float, settings: Settings, link: RedisLink, keys: Keys, telemetry: Telemetry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
+    assert Loader.of(settings, link, keys, telemetry)._inline_seconds == seconds
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 async def test_only_sessions_without_threads_of_their_own_are_opened_aside(
     threads: int, settings: Settings, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a session starts for itself inherits the priority of the thread that opens it."""
-    nice: list[int] = []
+    nice: dict[str, set[int]] = {"load": set(), "kept": set()}
 
-    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def noting(*arguments: Any) -> Any:
-            nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            nice[name].add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
             return function(*arguments)
 
         return noting
 
-    monkeypatch.setattr("service.loading.load_model", noted(load_model))
-    monkeypatch.setattr("service.loading.kept_model", noted(kept_model))
+    monkeypatch.setattr("service.loading.load_model", noted("load", load_model))
+    monkeypatch.setattr("service.loading.kept_model", noted("kept", kept_model))
     publisher.publish()
     async with running(settings.model_copy(update={"onnx_threads": threads})) as service:
         await service.rank()
-    assert set(nice) == {19 if threads == 1 else os.getpriority(os.PRIO_PROCESS, 0)}
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert nice == {"load": {own}, "kept": {19 if threads == 1 else own}}

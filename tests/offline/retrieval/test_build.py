@@ -22,7 +22,7 @@ def exact(queries: FloatArray, top: int) -> list[set[int]]:
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
 def test_an_index_finds_the_share_that_it_promises(kind: Kind) -> None:
-    built = build(VECTORS, IDS, QUERIES, kind, top=20, least=0.95)
+    built = build(VECTORS, IDS, [QUERIES], kind, top=20, least=0.95)
     assert built.kind == kind
     assert 0.95 <= built.recall <= 1.0
     index = faiss.deserialize_index(np.frombuffer(built.content, np.uint8))
@@ -34,8 +34,13 @@ def test_an_index_finds_the_share_that_it_promises(kind: Kind) -> None:
     assert np.mean(shares) == pytest.approx(built.recall)
 
 
+def test_the_group_of_queries_that_fares_worst_decides() -> None:
+    apart = [build(VECTORS, IDS, [one], "ivf", top=20, least=0.9).effort for one in (VECTORS[:40], QUERIES)]
+    assert build(VECTORS, IDS, [VECTORS[:40], QUERIES], "ivf", top=20, least=0.9).effort == max(apart)
+
+
 def test_more_recall_takes_more_effort() -> None:
-    efforts = [build(VECTORS, IDS, QUERIES, "ivf", top=20, least=least).effort for least in (0.5, 0.9, 1.0)]
+    efforts = [build(VECTORS, IDS, [QUERIES], "ivf", top=20, least=least).effort for least in (0.5, 0.9, 1.0)]
     assert efforts == sorted(efforts)
     assert efforts[0] < efforts[-1]
 
@@ -43,11 +48,11 @@ def test_more_recall_takes_more_effort() -> None:
 def test_an_index_that_cannot_find_enough_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offline.retrieval.build._efforts", lambda *_: iter([1]))
     with pytest.raises(RecallError, match=r"ivf finds 0\.\d+ at most; 0\.99 are wanted"):
-        build(VECTORS, IDS, QUERIES, "ivf", top=20, least=0.99)
+        build(VECTORS, IDS, [QUERIES], "ivf", top=20, least=0.99)
 
 
 def test_fewer_items_than_are_wanted_are_all_found() -> None:
-    built = build(VECTORS[:3], IDS[:3], QUERIES, "flat", top=200, least=0.99)
+    built = build(VECTORS[:3], IDS[:3], [QUERIES], "flat", top=200, least=0.99)
     assert built.recall == 1.0
 
 

@@ -21,7 +21,7 @@ LABELS = (YES, NO)
 
 @pytest.fixture
 async def server(double: ModelServerDouble) -> AsyncIterator[ModelServer]:
-    one = ModelServer(f"{double.url}/v1", "tiny")
+    one = ModelServer(f"{double.url}/v1", "tiny", at_once=4)
     yield one
     await one.close()
 
@@ -37,6 +37,14 @@ async def test_probabilities_come_in_the_order_of_the_prompts(server: ModelServe
     ]
     assert asked[0]["label_token_ids"] == [YES, NO]
     assert asked[0]["model"] == "tiny"
+
+
+async def test_prompts_of_many_users_take_turns(double: ModelServerDouble) -> None:
+    double.delay = 0.05
+    one = ModelServer(double.url, "tiny", at_once=1)
+    assert (await one.probabilities(PROMPTS, LABELS)).tolist() == pytest.approx([0.2, 0.8, 0.4])
+    assert double.most_running == 1
+    await one.close()
 
 
 async def test_a_server_that_does_not_score_completes(server: ModelServer, double: ModelServerDouble) -> None:
@@ -106,7 +114,7 @@ async def test_a_model_that_is_not_served_is_no_missing_route(server: ModelServe
 
 
 async def test_a_server_that_is_not_there_is_an_error() -> None:
-    gone = ModelServer("http://127.0.0.1:9", "tiny")
+    gone = ModelServer("http://127.0.0.1:9", "tiny", at_once=4)
     with pytest.raises(RerankError, match="ConnectError"):
         await gone.probabilities(PROMPTS, LABELS)
     await gone.close()
@@ -114,7 +122,7 @@ async def test_a_server_that_is_not_there_is_an_error() -> None:
 
 async def test_the_key_is_sent(double: ModelServerDouble) -> None:
     double.key = "secret"
-    with_key, without = ModelServer(double.url, "tiny", "secret"), ModelServer(double.url, "tiny")
+    with_key, without = ModelServer(double.url, "tiny", "secret", at_once=4), ModelServer(double.url, "tiny", at_once=4)
     assert len(await with_key.probabilities(PROMPTS, LABELS)) == 3
     with pytest.raises(RerankError, match="401"):
         await without.probabilities(PROMPTS, LABELS)

@@ -43,7 +43,7 @@ class Built:
 
     def __init__(self, double: ModelServerDouble, gates: Gates = GATES, **changes: object) -> None:
         made = manifest(**changes)
-        self.server = ModelServer(double.url, "tiny")
+        self.server = ModelServer(double.url, "tiny", at_once=2)
         self.watch = CanaryWatch(self.server, made, 60.0)
         self.telemetry = Telemetry()
         self.reranker = VllmReranker(self.server, made, items(), self.watch, gates, self.telemetry)

@@ -18,7 +18,7 @@ from tests.service.reranking.model_server import Likes, ModelServerDouble
 
 @pytest.fixture
 async def server(double: ModelServerDouble) -> AsyncIterator[ModelServer]:
-    one = ModelServer(double.url, "tiny")
+    one = ModelServer(double.url, "tiny", at_once=4)
     yield one
     await one.close()
 

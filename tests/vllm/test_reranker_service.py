@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -30,6 +31,7 @@ from tests.vllm.conftest import CONTEXT, ENVIRONMENT, MODEL
 from tests.vllm.reranker import FILMS, IDS, Reference, name_of, reference, write
 
 SLOTS = 2
+HANGING = 20
 DEADLINE_MS = 60_000
 _prefixes = itertools.count()
 
@@ -75,6 +77,13 @@ class Machine:
     async def at_work(self, http: httpx2.AsyncClient) -> int:
         """Requests that vLLM has and has not answered, by its own count."""
         return int((await http.get(f"{self.url}/load")).json()["server_load"])
+
+    async def computed(self, http: httpx2.AsyncClient) -> float:
+        """Prompts that vLLM has computed to their end, by its own count."""
+        told = (await http.get(f"{self.url}/metrics")).text
+        counts = re.findall(r'^vllm:request_success_total\{.*finished_reason="(\w+)".*\} (\S+)$', told, re.MULTILINE)
+        assert counts
+        return sum(float(count) for reason, count in counts if reason != "abort")
 
 
 @pytest.fixture(scope="module")
@@ -180,21 +189,24 @@ async def test_no_more_requests_than_the_slots_are_at_the_server(
 async def test_a_hanging_vllm_costs_the_deadline(
     valkey_url: str, machine: Machine, made: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with serving(valkey_url, machine, made, tmp_path) as service:
+    async with serving(valkey_url, machine, made, tmp_path) as service, httpx2.AsyncClient(trust_env=False) as http:
         monkeypatch.setattr(watch, "DOUBTFUL", 10**9)
+        before = await machine.computed(http)
         machine.signal(signal.SIGSTOP)
         try:
             totals = []
-            for _ in range(20):
+            for _ in range(HANGING):
                 answer = await service.rank("u", rerank="force", deadline_ms=200)
                 assert answer["degraded"] == ["no_rerank", "rerank_late"]
                 totals.append(answer["timing_ms"]["total"])
         finally:
             machine.signal(signal.SIGCONT)
         print(f"deadline 200 ms, vLLM stopped: total {min(totals):.1f} to {max(totals):.1f} ms")
-        async with httpx2.AsyncClient(trust_env=False) as http:
-            # what was sent meanwhile had lost its caller: vLLM drops it
-            await eventually(lambda: is_idle(machine, http), 60)
+        # what was sent meanwhile had lost its caller: vLLM drops it
+        await eventually(lambda: is_idle(machine, http), 60)
+        computed = await machine.computed(http) - before
+        print(f"of {HANGING * len(IDS)} prompts that were sent meanwhile it computed {computed:.0f}")
+        assert computed < HANGING * len(IDS)
         assert (await service.rank("u", rerank="force"))["degraded"] == []
 
 

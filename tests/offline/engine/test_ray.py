@@ -41,9 +41,10 @@ def run(*words: str) -> str:
     command = [sys.executable, "-m", *words]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # Ray's workers notice by themselves, late where others want the cores
     while left := processes(mark):
         assert time.monotonic() < deadline, left
+        time.sleep(0.5)
     return done.stdout
 
 

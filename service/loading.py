@@ -135,9 +135,8 @@ class Loader:
             # A refresh that changed records in place leaves the model as it is.
             unchanged = before is not None and before.release.manifest == manifest
             model = before.model if before is not None and unchanged else await self._model(manifest)
-            items, columns = await self._columns(manifest, revision, model)
+            table, columns = await self._columns(manifest, revision, model)
             folders = frozenset([_model_name(manifest), *self._array_names(manifest, revision)])
-        table = ItemTable.of(items)
         scorer = model.on(table, columns)
         await aside(_warm, scorer, model, table, self._inline_seconds)
         artifact = model.artifact
@@ -178,22 +177,22 @@ class Loader:
         """Not aside: it is cut and compared in Python, much of it with the interpreter's lock."""
         return await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads)
 
-    async def _columns(self, manifest: ReleaseManifest, revision: str, model: OnnxModel) -> tuple[Columns, Columns]:
-        """Those of the item table, and those that the model's parts give for it."""
+    async def _columns(self, manifest: ReleaseManifest, revision: str, model: OnnxModel) -> tuple[ItemTable, Columns]:
+        """The item table, and the columns that the model's parts give for it."""
         artifact, parts = model.artifact, model.sessions
         items_name, columns_name = self._array_names(manifest, revision)
 
         async def read(new: NewArrays) -> None:
             await read_items(self._link, self._keys, manifest, artifact, self._telemetry, new)
 
-        items = await shared_arrays(self._shared, items_name, read)
+        table = ItemTable.of(await shared_arrays(self._shared, items_name, read))
         if not isinstance(parts, PartSessions):
-            return items, {}
+            return table, {}
 
         async def compute(new: NewArrays) -> None:
-            await aside(lambda: parts.columns(ItemTable.of(items), new.allocate))
+            await aside(parts.columns, table, new.allocate)
 
-        return items, await shared_arrays(self._shared, columns_name, compute)
+        return table, await shared_arrays(self._shared, columns_name, compute)
 
     def _array_names(self, manifest: ReleaseManifest, revision: str) -> tuple[str, str]:
         """Of the sets that hold the item table and the columns that the model's parts give for it."""

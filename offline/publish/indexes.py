@@ -29,7 +29,7 @@ from offline.publish.knowledge import readable
 from offline.publish.records import chunks
 from offline.retrieval.build import RecallError, build, kind_for
 
-_FORMAT = 2
+_FORMAT = 3
 """Counts changes of how indexes are made."""
 
 _MEAN_OF = 5

@@ -19,7 +19,7 @@ from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.quality import Usable, problem, usable
 from offline.knowledge.run import ORDER
 from offline.llm.answers import Answers
-from offline.llm.cache import cache_key
+from offline.llm.cache import cache_key, stored_answers
 from offline.llm.protocol import Prompt
 from offline.llm.refusals import REFUSED_RUNS
 from offline.llm.session import LLMSession, open_session
@@ -119,11 +119,11 @@ class _Fresh:
         """As the session's."""
         session, model = self._session, self._session.ledger.model_id
         keys = [cache_key(model, prompt) for prompt in prompts]
-        held = session.cache.get_many(list(dict.fromkeys(keys))).keys() if self._use_cache else frozenset[str]()
+        known = stored_answers(session.cache, model, dict(zip(keys, prompts, strict=True))) if self._use_cache else {}
         paid, refused = session.ledger.paid, session.cache.refused(list(dict.fromkeys(keys)), REFUSED_RUNS)
         answers = session.ask_all(prompts, progress_label)
         got = zip(keys, answers.completions, prompts, strict=True) if session.ledger.paid > paid else ()
-        fresh = {key: (one, prompt) for key, one, prompt in got if one is not None and key not in held}
+        fresh = {key: (one, prompt) for key, one, prompt in got if one is not None and key not in known}
         problems = [problem(one, prompt) for one, prompt in fresh.values()]
         if now := {keys[at] for at in answers.refused} - refused:
             self.refused["refused"] += len(now)

@@ -14,6 +14,7 @@ from offline.engine.config import RayConfig
 from offline.knowledge.autograph.config import AutoGraphConfig as Founding
 from offline.knowledge.liber.partitions import Trigger
 from offline.knowledge.marc.config import CompressionConfig
+from offline.llm.arithmetic import Precision
 from offline.llm.config import LLMConfig
 from offline.reranking.config import RerankingConfig
 
@@ -211,7 +212,8 @@ class RetrievalConfig(BaseModel):
 
 class JobConfig(BaseModel):
     """Everything one data set's jobs need. ``workdir`` holds all their state; docs/operations.md says what of
-    it cannot be made again."""
+    it cannot be made again. ``arithmetic``: of language models and encoders in the jobs' own processes
+    (offline/llm/arithmetic.py)."""
 
     model_config = FrozenConfig
 
@@ -222,6 +224,7 @@ class JobConfig(BaseModel):
     feature_schema: FeatureSchema
     llm: LLMConfig = LLMConfig()
     ray: RayConfig = RayConfig()
+    arithmetic: Precision = "auto"
     knowledge: KnowledgeConfig = KnowledgeConfig()
     training: TrainingConfig = TrainingConfig()
     reranking: RerankingConfig = RerankingConfig()

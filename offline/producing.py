@@ -15,7 +15,7 @@ from offline.stages import Job, Stages
 
 def producer_inputs(job: Job, name: str, source: Source, log: InteractionLog) -> dict[str, Any]:
     """All that a producer's result depends on. How answers are fetched, and at what price, is not among it."""
-    llm = job.config.llm.model_dump(mode="json", include={"backend", "model", "dtype"})
+    llm = job.config.llm.model_dump(mode="json", include={"backend", "model"})
     return {
         **producers.inputs(job.config, name, llm, log),
         "source": source.described,

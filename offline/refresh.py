@@ -26,6 +26,7 @@ from offline.events import Arrivals, look_for_events
 from offline.knowledge import run as producers
 from offline.knowledge.held import held
 from offline.knowledge.vectors import Knowledge, Produced
+from offline.llm.arithmetic import choose_arithmetic
 from offline.llm.session import CHECKPOINTS, LLMSession, open_session
 from offline.producing import is_made, outcome, producer_inputs
 from offline.publish.connection import Store, open_store
@@ -101,6 +102,7 @@ def make_knowledge(
         with run.stage("knowledge") as watch:
             watch.done(f"up to date: {', '.join(name for name in names if name in made)}")
         return Knowledge(made)
+    run.computes_in(choose_arithmetic(job.config.arithmetic))
     with open_engine(job.engine, job.config.ray) as engine, asking(run, stale, catalogue, log, engine) as ask:
         trained_rows = split_samples(job.config.samples, log).trained_rows
         checkpoints = job.llm / CHECKPOINTS
@@ -196,7 +198,14 @@ def language_model(job: Job, run: str, engine: Engine | None = None) -> Iterator
     """The job's language model with its answer cache, into which the shipped answers are imported; see the ledger's
     entry named ``run`` for what was paid."""
     with open_session(
-        job.config.llm, job.llm, run, use_cache=job.use_cache, budget=job.budget, job=run, engine=engine
+        job.config.llm,
+        job.llm,
+        run,
+        use_cache=job.use_cache,
+        budget=job.budget,
+        job=run,
+        engine=engine,
+        precision=job.config.arithmetic,
     ) as session:
         if job.ask_refused:
             session.cache.forget_refusals()

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from offline.data.catalogue import DataError
 from offline.data.files import read_json, write_json
+from offline.llm.arithmetic import Arithmetic
 from offline.llm.ledger import Ledger
 from offline.llm.runs import history
 from offline.lock import LockedError, exclusive
@@ -58,7 +59,8 @@ class Run:
     """What a run did so far. All of it is written to the ledger, in these names.
 
     ``reasons`` say what is left for the next run, or what went wrong. ``stages``: seconds by stage. ``llm``: counters
-    as in offline/llm/ledger.py, over all the run asked. ``asked_again`` and ``bad_answers``: first answers, and second
+    as in offline/llm/ledger.py, over all the run asked. ``arithmetic``: of models in the run's own process, and why;
+    empty if no producer ran. ``asked_again`` and ``bad_answers``: first answers, and second
     ones, by what was wrong with them. ``producers``: state and counts by producer. ``records``: written, unchanged and
     bytes by kind of record. ``release`` is the live one after the run. ``totals`` sums up all runs of the ledger.
     """
@@ -70,6 +72,7 @@ class Run:
     reasons: list[str] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     llm: dict[str, Any] = field(default_factory=dict)
+    arithmetic: str = ""
     asked_again: dict[str, int] = field(default_factory=dict)
     bad_answers: dict[str, int] = field(default_factory=dict)
     producers: dict[str, Entry] = field(default_factory=dict)
@@ -104,6 +107,11 @@ class Run:
             raise KeyboardInterrupt
         self.stages[title] = round(self.stages.get(title, 0.0) + watch.seconds, 3)
         self.save()
+
+    def computes_in(self, arithmetic: Arithmetic) -> None:
+        """The arithmetic of language models and encoders, for the terminal and the ledger."""
+        self.arithmetic = str(arithmetic)
+        print(f"  arithmetic: {arithmetic}", flush=True)
 
     def left(self, reason: str) -> None:
         """Something is left for the next run: this one is partial."""
@@ -160,6 +168,7 @@ class Run:
             "seconds": round(finished - self.started, 3),
             "stages": self.stages,
             "llm": self.llm,
+            "arithmetic": self.arithmetic,
             "asked_again": self.asked_again,
             "bad_answers": self.bad_answers,
             "producers": self.producers,

@@ -64,6 +64,8 @@ class Status:
             if name not in self.producers:
                 yield f"stage      {name}: finished {_when(entry['finished_at'])}, took {entry['seconds']} s"
         yield f"streams    {self.streams['interactions']} interactions, {self.streams['exposures']} exposures held"
+        arithmetic = next((run["arithmetic"] for run in reversed(self.runs) if run.get("arithmetic")), None)
+        yield f"arithmetic {arithmetic or 'chosen by the next run of a producer'}"
         yield f"at work    {self.at_work or 'nobody'}"
         yield from map(_run_line, self.runs)
 

@@ -15,6 +15,7 @@ from models.contract.knowledge import FloatArray
 from offline.engine.local import LocalEngine
 from offline.engine.protocol import Engine, EngineError, in_order
 from offline.knowledge.encoder import TextEncoder
+from offline.llm.arithmetic import Precision
 
 ENCODED_TOGETHER = 64  # texts of one batch of TextEncoder
 CHUNKS_PER_WORKER = 256
@@ -27,8 +28,8 @@ OpenedReader = TypeVar("OpenedReader", bound="StatesReader")
 class EncoderWorker:
     """The text encoder in a worker."""
 
-    def __init__(self, name: str, max_tokens: int) -> None:
-        self._encoder = TextEncoder(name, max_tokens)
+    def __init__(self, name: str, max_tokens: int, precision: Precision) -> None:
+        self._encoder = TextEncoder(name, max_tokens, precision)
 
     def __call__(self, texts: list[str]) -> FloatArray:
         return self._encoder.encode(texts)
@@ -38,13 +39,15 @@ class EncoderWorker:
 
 
 class EngineEncoder(TextEncoder):
-    """A TextEncoder whose batches are worked on by an engine; vectors equal those of TextEncoder to the bit."""
+    """A TextEncoder whose batches are worked on by an engine; vectors equal those of TextEncoder to the bit where the
+    arithmetic is the same. With "auto" each worker chooses what its own machine is fast in."""
 
-    def __init__(self, engine: Engine, name: str, max_tokens: int) -> None:
-        super().__init__(name, max_tokens)
+    def __init__(self, engine: Engine, name: str, max_tokens: int, precision: Precision = "auto") -> None:
+        super().__init__(name, max_tokens, precision)
         self._engine = engine
         # a worker may start in another folder
-        self._make = partial(EncoderWorker, str(Path(name).absolute()) if Path(name).is_dir() else name, max_tokens)
+        place = str(Path(name).absolute()) if Path(name).is_dir() else name
+        self._make = partial(EncoderWorker, place, max_tokens, precision)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Unit vectors float32 [n, width] of ``texts``, in their order."""
@@ -64,6 +67,9 @@ class StatesReader(Protocol):
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def former_ids(self) -> tuple[str, ...]: ...
 
     def read(self, texts: Sequence[str], depths: Sequence[float]) -> States: ...
 
@@ -89,7 +95,8 @@ class EngineStates:
     """The chunks of marc.store.StateStore, worked on by an engine; each is read as one process would read it."""
 
     def __init__(self, engine: Engine, open_reader: Callable[[], StatesReader]) -> None:
-        self.id = open_reader().id
+        reader = open_reader()
+        self.id, self.former_ids = reader.id, reader.former_ids
         self._engine = engine
         self._make = partial(StatesWorker, open_reader, self.id)
 

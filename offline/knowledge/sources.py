@@ -24,6 +24,7 @@ from offline.knowledge.liber.prompts import PartitionFacts, summary_prompt, summ
 from offline.knowledge.projection import Projection
 from offline.knowledge.texts import item_prompt, item_text
 from offline.knowledge.vectors import Produced
+from offline.llm.arithmetic import Precision
 
 
 class Encode(Protocol):
@@ -35,8 +36,8 @@ class Encode(Protocol):
 @dataclass(frozen=True, slots=True)
 class Sources:
     """One run's inputs. ``folder`` keeps the producer's frozen parts, ``checkpoints`` converted weights of language
-    models; ``engine`` runs what is heavy; ``trained_rows`` is the first log row after the training period: frozen parts
-    may be fitted on earlier rows only."""
+    models; ``engine`` runs what is heavy, in the arithmetic of ``precision``; ``trained_rows`` is the first log row
+    after the training period: frozen parts may be fitted on earlier rows only."""
 
     config: KnowledgeConfig
     schema: FeatureSchema
@@ -51,6 +52,7 @@ class Sources:
     folder: Path
     checkpoints: Path
     engine: Engine = field(default_factory=LocalEngine)
+    precision: Precision = "auto"
 
     def of(self, producer: str) -> Sources:
         """The same, with the folder of one producer."""

@@ -26,6 +26,7 @@ from offline.llm.protocol import Completion, Prompt
 _VERSION = 1
 _KEY = re.compile(r"[0-9a-f]{64}")
 _FIELDS = {"key", "text", "prompt_tokens", "completion_tokens"}
+_FORMER_PRECISIONS = ("bfloat16", "float32")
 _KEYS_PER_QUERY = 500  # below SQLite's oldest limit of 999 bound values
 _BUSY_SECONDS = 60.0  # another process commits in milliseconds; only a hung one reaches this
 
@@ -62,6 +63,20 @@ def cache_key(model_id: str, prompt: Prompt) -> str:
     }
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def stored_answers(cache: "ResponseCache", model_id: str, prompts: Mapping[str, Prompt]) -> dict[str, Completion]:
+    """The stored answers to `prompts`, by the keys that `prompts` has them under, which are those of `cache_key`.
+
+    Until 2026-11-29 the id of a local model ended in an arithmetic; an answer under such a key is as good.
+    """
+    answers = cache.get_many(list(prompts))
+    for precision in _FORMER_PRECISIONS:
+        former = {
+            cache_key(f"{model_id}/{precision}", prompt): key for key, prompt in prompts.items() if key not in answers
+        }
+        answers |= {former[key]: answer for key, answer in cache.get_many(list(former)).items()}
+    return answers
 
 
 class ResponseCache:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from offline.llm.answers import BUDGET, DRY_RUN, NEVER_ASKED, REFUSED, UNTRIED, Answers
 from offline.llm.batches import BatchRun, make_batches
 from offline.llm.budget import Budget, BudgetError, Purse
-from offline.llm.cache import ResponseCache, cache_key
+from offline.llm.cache import ResponseCache, cache_key, stored_answers
 from offline.llm.estimate import TokenEstimate
 from offline.llm.ledger import Ledger
 from offline.llm.plan import Plan, plan_of
@@ -179,7 +179,7 @@ class LLMClient:
         those without one that are refused."""
         keys = [cache_key(self._backend.model_id, prompt) for prompt in prompts]
         wanted = dict(zip(keys, prompts, strict=True))
-        stored = await asyncio.to_thread(self._cache.get_many, list(wanted))
+        stored = await asyncio.to_thread(stored_answers, self._cache, self._backend.model_id, wanted)
         self._estimate.learn((wanted[key], completion) for key, completion in stored.items())
         self._answerable(wanted[key] for key in stored)
         if not self._use_cache:

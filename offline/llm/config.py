@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from offline.llm.arithmetic import Precision
 from offline.llm.local import LocalBackend
 from offline.llm.openai import OpenAIBackend
 from offline.llm.protocol import Backend
@@ -22,7 +23,6 @@ class LLMConfig(BaseModel):
     backend: Literal["local", "openai"] = "local"
     # local: a checkpoint folder or GGUF file (none: the packaged SmolLM2); openai: the served model's name
     model: str | None = None
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"  # local only
     base_url: str | None = Field(default=None, pattern=r"^https?://[^/]")  # openai only
     api_key_env: str | None = None  # openai only; the NAME of the variable that holds the key
     concurrency: int | None = Field(default=None, ge=1, le=4096)  # calls in flight; see calls_in_flight
@@ -42,7 +42,7 @@ class LLMConfig(BaseModel):
         if self.backend == "openai":
             if not self.base_url or not self.model:
                 raise ValueError("backend 'openai' needs base_url and model")
-            ignored = {"batch_size", "dtype"} & self.model_fields_set
+            ignored = {"batch_size"} & self.model_fields_set
         else:
             ignored = {"base_url", "api_key_env", "timeout_seconds"} & self.model_fields_set
         if ignored:
@@ -50,9 +50,10 @@ class LLMConfig(BaseModel):
         return self
 
 
-def open_backend(config: LLMConfig, workdir: Path) -> Backend:
-    """Build the configured back end; `workdir` takes prepared weights. Nothing is loaded or connected yet."""
+def open_backend(config: LLMConfig, workdir: Path, precision: Precision = "auto") -> Backend:
+    """Build the configured back end; `workdir` takes prepared weights; a model in this process
+    computes in `precision`. Nothing is loaded or connected yet."""
     if config.backend == "openai" and config.base_url and config.model:
         return OpenAIBackend(config.base_url, config.model, config.api_key_env, config.timeout_seconds)
     model = Path(config.model) if config.model else None
-    return LocalBackend(workdir, model, config.batch_size or DEFAULT_LOCAL_BATCH, config.dtype)
+    return LocalBackend(workdir, model, config.batch_size or DEFAULT_LOCAL_BATCH, precision)

@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from offline.llm.arithmetic import Precision, torch_dtype
 from offline.llm.protocol import Completion, PermanentError, Prompt, UnusableBackendError
 from offline.llm.quiet import quiet_transformers
 from offline.llm.threads import wait_without_spinning
@@ -23,24 +24,25 @@ class LocalBackend:
 
     `checkpoints` is the folder for converted weights, `model` a GGUF file or checkpoint folder (None: the packaged
     SmolLM2-135M-Instruct). The same batch gives the same text, also at a temperature above 0, where the prompts are the
-    seed. Another batch may differ in a word, because padding changes bfloat16 rounding; the cache keeps answers stable.
+    seed. Another batch, or a machine with another arithmetic, may differ in a word, because the last bits of a rounding
+    do; the cache keeps answers stable. `precision` is the arithmetic (arithmetic.py).
     """
 
     def __init__(
-        self, checkpoints: Path, model: Path | None = None, batch_size: int = 64, dtype: str = "bfloat16"
+        self, checkpoints: Path, model: Path | None = None, batch_size: int = 64, precision: Precision = "auto"
     ) -> None:
         self._checkpoints = checkpoints
         self._weights = Weights.find(model)
         self._batch_size = batch_size
-        self._dtype = dtype
+        self._precision = precision
         self._generator: _Generator | None = None
         # one thread: two generations at once would only share the same cores and double the memory
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="local-llm")
 
     @property
     def model_id(self) -> str:
-        """Name of the weights and their precision; a model of the user's carries a hash of its content."""
-        return f"{self._weights.name}/{self._dtype}"
+        """Name of the weights; a model of the user's carries a hash of its content."""
+        return self._weights.name
 
     @property
     def batch_size(self) -> int:
@@ -58,7 +60,7 @@ class LocalBackend:
 
     def _complete(self, prompts: list[Prompt]) -> list[Completion]:
         if self._generator is None:
-            self._generator = _Generator(self._weights.checkpoint(self._checkpoints, self._dtype), self._dtype)
+            self._generator = _Generator(self._weights.checkpoint(self._checkpoints), self._precision)
         completions: list[Completion] = []
         for _, group in groupby(prompts, key=_parameters):
             completions += self._generator.generate(list(group))
@@ -72,7 +74,7 @@ def _parameters(prompt: Prompt) -> tuple[int, float, float]:
 class _Generator:
     """The loaded model and tokenizer."""
 
-    def __init__(self, checkpoint: Path, dtype: str) -> None:
+    def __init__(self, checkpoint: Path, precision: Precision) -> None:
         wait_without_spinning()
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -82,7 +84,9 @@ class _Generator:
         try:
             with quiet_transformers():
                 self._tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
-                model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=getattr(torch, dtype))
+                model: Any = AutoModelForCausalLM.from_pretrained(
+                    checkpoint, dtype=torch_dtype(precision, self._device)
+                )
         except (OSError, ValueError) as error:
             raise UnusableBackendError(f"{checkpoint} does not load: {error}") from error
         if self._tokenizer.chat_template is None:

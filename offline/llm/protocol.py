@@ -76,7 +76,7 @@ class Backend(Protocol):
 
     @property
     def model_id(self) -> str:
-        """Names the weights and their precision; part of every cache key, so it must change when answers may."""
+        """Names the weights by their content; part of every cache key, so another model has another one."""
         ...
 
     @property

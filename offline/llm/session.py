@@ -10,6 +10,7 @@ from offline.engine.backend import backend_on
 from offline.engine.local import LocalEngine
 from offline.engine.protocol import Engine
 from offline.llm.answers import Answers
+from offline.llm.arithmetic import Precision
 from offline.llm.budget import Budget
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
@@ -74,6 +75,7 @@ def open_session(
     dry_run: bool = False,
     job: str = "",
     engine: Engine | None = None,
+    precision: Precision = "auto",
 ) -> Iterator[LLMSession]:
     """Open cache, ledger and back end under `workdir`; at the end, also after an error, the run's ledger is written.
 
@@ -83,7 +85,7 @@ def open_session(
     that are not there, because without them the answers' cache keys are unknown.
     """
     with ResponseCache(workdir / CACHE_FILE) as cache, asyncio.Runner() as runner:
-        opening = partial(open_backend, config, (workdir / CHECKPOINTS).absolute())
+        opening = partial(open_backend, config, (workdir / CHECKPOINTS).absolute(), precision)
         backend, in_flight = backend_on(engine or LocalEngine(), opening, config.calls_in_flight)
         ledger = Ledger(run, backend.model_id, config.price_prompt_per_million, config.price_completion_per_million)
         ledger.job = job

@@ -18,9 +18,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import httpx2
 
+from offline.llm.arithmetic import Precision, choose_arithmetic
 from offline.llm.weights import Weights
 
 _POLL_SECONDS = 0.5
@@ -61,13 +63,13 @@ def running_vllm(
     port: int = 0,
     context: int = 2048,
     cache_gib: int = 1,
-    dtype: str = "bfloat16",
+    precision: Precision = "auto",
     patience_seconds: float = 300.0,
 ) -> Iterator[VllmServer]:
     """Serve `checkpoint` (a transformers folder) under the name `model` on 127.0.0.1 until the block ends.
 
     `port` 0 takes a free one. `context` bounds prompt and answer together, in tokens; `cache_gib` is the memory of the
-    key-value cache. Scores of label tokens want `dtype` float32: in bfloat16 many are equal. The server writes to
+    key-value cache. Scores of label tokens want `precision` float32: in bfloat16 many are equal. The server writes to
     `log`, beside which its own caches go. Raises VllmError.
     """
     python = environment / "bin/python"
@@ -83,7 +85,7 @@ def running_vllm(
                 "-c",
                 _LAUNCH,
                 str(os.getpid()),
-                *_command(python, checkpoint, model, port, context, dtype),
+                *_command(python, checkpoint, model, port, context, choose_arithmetic(precision).dtype),
             ],
             env=_environment(cache_gib, log.parent),
             stdin=subprocess.DEVNULL,
@@ -183,13 +185,16 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a GGUF file or a transformers folder")
     parser.add_argument("--name", default="local", help="the served model's name")
     parser.add_argument("--port", type=int, default=8001)
+    parser.add_argument("--precision", choices=get_args(Precision), default="auto", help="auto: the faster one here")
     parser.add_argument("--workdir", type=Path, default=Path("var/vllm"), help="for weights, caches and the log")
     chosen = parser.parse_args()
-    checkpoint = Weights.find(chosen.model).checkpoint(chosen.workdir / "checkpoints", "bfloat16")
+    checkpoint = Weights.find(chosen.model).checkpoint(chosen.workdir / "checkpoints")
     log = chosen.workdir / "server.log"
     with (
         suppress(KeyboardInterrupt),
-        running_vllm(chosen.environment, checkpoint, chosen.name, log, port=chosen.port) as server,
+        running_vllm(
+            chosen.environment, checkpoint, chosen.name, log, port=chosen.port, precision=chosen.precision
+        ) as server,
     ):
         print(f'[llm]\nbackend = "openai"\nbase_url = "{server.base_url}"\nmodel = "{server.model}"', flush=True)
         signal.pause()

@@ -1,6 +1,7 @@
 """Where the local model's weights are and how they become a checkpoint that loads in a second.
 
-A GGUF file takes about 15 s to convert (mostly the tokenizer), a prepared checkpoint about 1 s to load.
+A GGUF file takes about 15 s to convert (mostly the tokenizer), a prepared checkpoint about 1 s to load. The checkpoint
+holds bfloat16 whatever a machine computes in, so that all machines compute with the same weights.
 """
 
 import fcntl
@@ -21,6 +22,7 @@ PACKAGED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 PACKAGED_NAME = "smollm2-135m-instruct-q4_1"
 # Pinned, because cache keys carry only the name: other weights under the same name would answer from old keys.
 PACKAGED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_STORED = "bfloat16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +42,25 @@ class Weights:
             return cls(PACKAGED_NAME, None)
         if not model.exists():
             raise UnusableBackendError(f"no model at {model}")
-        return cls(f"{model.stem.lower()}@{_fingerprint(model)[:16]}", model)
+        return cls(f"{model.stem.lower()}@{content_digest(model)[:16]}", model)
 
-    def checkpoint(self, workdir: Path, dtype: str) -> Path:
+    def checkpoint(self, workdir: Path) -> Path:
         """Return a checkpoint folder for transformers, converting a GGUF file once under `workdir`.
 
-        The folder is named after the file's sha256 and the precision, so another file never reuses it.
+        The folder is named after the file's sha256 and the stored type, so another file never reuses it.
         """
         path = self.path or _packaged_file()
         if path.is_dir():
             return path
-        digest = _fingerprint(path)
+        digest = content_digest(path)
         if self.path is None and digest != PACKAGED_SHA256:
             raise UnusableBackendError(f"{path} is not the expected {PACKAGED_NAME}: sha256 {digest}")
         workdir.mkdir(parents=True, exist_ok=True)
-        target = workdir / f"{path.stem.lower()}-{digest[:16]}-{dtype}"
+        target = workdir / f"{path.stem.lower()}-{digest[:16]}-{_STORED}"
         if not target.exists():
             with _locked(workdir / f".{target.name}.lock"):
                 if not target.exists():
-                    _convert(path, target, dtype)
+                    _convert(path, target)
         return target
 
 
@@ -70,14 +72,14 @@ def _packaged_file() -> Path:
     return Path(spec.origin).parent / PACKAGED_FILE
 
 
-def _fingerprint(path: Path) -> str:
+def content_digest(path: Path) -> str:
     """sha256 of a file, or of the names and contents of a folder's files; about 1 s per gigabyte."""
     if path.is_file():
         with path.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
     whole = hashlib.sha256()
     for part in sorted(entry for entry in path.rglob("*") if entry.is_file()):
-        whole.update(f"{part.relative_to(path)}\0{_fingerprint(part)}\n".encode())
+        whole.update(f"{part.relative_to(path)}\0{content_digest(part)}\n".encode())
     return whole.hexdigest()
 
 
@@ -89,7 +91,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _convert(source: Path, target: Path, dtype: str) -> None:
+def _convert(source: Path, target: Path) -> None:
     wait_without_spinning()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -103,7 +105,7 @@ def _convert(source: Path, target: Path, dtype: str) -> None:
         model = AutoModelForCausalLM.from_pretrained(
             source.parent,
             gguf_file=source.name,
-            dtype=getattr(torch, dtype),
+            dtype=getattr(torch, _STORED),
             quantization_config=GgufConfig(dequantize=True),
         )
         model.save_pretrained(partial)

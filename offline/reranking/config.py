@@ -50,7 +50,6 @@ class RerankingConfig(BaseModel):
     model_config = FrozenConfig
 
     model: Path | None = None
-    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
     frame: Literal["chat", "plain"] = "chat"
     instruction: str = "You judge whether a viewer will like a film."
     prompt: RerankPrompt = RerankPrompt()

@@ -18,6 +18,7 @@ from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
 from offline.data.source import Source
 from offline.knowledge.encoder import TextEncoder, VectorStore
+from offline.llm.arithmetic import choose_arithmetic
 from offline.llm.quiet import quiet_transformers
 from offline.llm.session import CHECKPOINTS
 from offline.llm.threads import wait_without_spinning
@@ -85,7 +86,15 @@ class Prepared:
 
     def base(self) -> Labeller:
         """The model as it comes, loaded anew each time: tuning changes the one it is given."""
-        return Labeller.load(self.weights.name, self.checkpoint, self.settings.dtype, self.settings.padded_tokens)
+        return Labeller.load(self.weights.name, self.checkpoint, self.dtype, self.settings.padded_tokens)
+
+    @property
+    def dtype(self) -> str:
+        """The arithmetic in which the language model is tuned and asked here."""
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return choose_arithmetic(self.config.arithmetic, device).dtype
 
     def tuned(self) -> Labeller:
         """The model that was tuned from it."""
@@ -93,7 +102,7 @@ class Prepared:
         if not folder.is_dir():
             raise DataError("nothing is tuned yet: run `tune-reranker` first")
         found = Weights.find(folder)
-        return Labeller.load(found.name, folder, self.settings.dtype, self.settings.padded_tokens)
+        return Labeller.load(found.name, folder, self.dtype, self.settings.padded_tokens)
 
 
 def prepared(job: Job, source: Source, catalogue: Catalogue) -> Prepared:
@@ -107,7 +116,7 @@ def prepared(job: Job, source: Source, catalogue: Catalogue) -> Prepared:
     else:
         log = first_log(source, catalogue, config.data.labels, config.feature_schema)
     splits = split_samples(config.samples, log)
-    encoder = TextEncoder(config.knowledge.encoder, config.knowledge.encoder_tokens)
+    encoder = TextEncoder(config.knowledge.encoder, config.knowledge.encoder_tokens, config.arithmetic)
     items = items_of(
         catalogue,
         log,
@@ -119,7 +128,7 @@ def prepared(job: Job, source: Source, catalogue: Catalogue) -> Prepared:
         folder / "projection.npz",
     )
     weights = Weights.find(settings.model)
-    checkpoint = weights.checkpoint(job.llm / CHECKPOINTS, settings.dtype)
+    checkpoint = weights.checkpoint(job.llm / CHECKPOINTS)
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     prompt = settings.prompt

@@ -125,7 +125,7 @@ def _manifest(
         name=ready.config.name,
         model=tuned.id,
         base=ready.weights.name,
-        dtype=settings.dtype,
+        dtype=ready.dtype,
         prompt=ready.prompt,
         label_ids=ready.labels,
         calibration=calibration,

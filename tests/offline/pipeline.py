@@ -256,7 +256,7 @@ def patched(patch: pytest.MonkeyPatch, made: Pipeline) -> None:
     """Let the jobs of this process find the counting model, the cheap encoder, the installation's Redis, and what was
     trained before."""
     patch.setattr("offline.llm.session.open_backend", lambda config, workdir: made.model)
-    patch.setattr("offline.knowledge.run.TextEncoder", lambda name, tokens: HashEncoder())
+    patch.setattr("offline.knowledge.run.TextEncoder", lambda name, tokens, precision: HashEncoder())
     patch.setitem(sys.modules, "offline.training.run", Training())
     patch.setenv("LORANK_REDIS_URL", made.url)
     patch.setenv("LORANK_KEY_PREFIX", made.prefix)

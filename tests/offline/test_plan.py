@@ -110,7 +110,7 @@ def test_a_new_space_is_written_for_every_owner(installed: Pipeline) -> None:
     assert [one.records for one in plan_of(changed.job).producers] == [0, 0]
     encoded = changed.with_config(knowledge={"encoder": "another"})
     assert [one.records for one in plan_of(encoded.job).producers] == [20, 24]
-    model = changed.with_config(llm={"dtype": "float32"})
+    model = changed.with_config(llm={"model": "another"})
     assert [one.records for one in plan_of(model.job).producers] == [0, 24]
     anew = plan_of(replace(changed.job, use_cache=False))
     assert [one.records for one in anew.producers] == [20, 24]

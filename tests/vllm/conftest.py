@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
     assert ENVIRONMENT
     folder = tmp_path_factory.mktemp("vllm")
-    checkpoint = Weights.find(None).checkpoint(folder / "checkpoints", "bfloat16")
+    checkpoint = Weights.find(None).checkpoint(folder / "checkpoints")
     log = folder / "server.log"
     with running_vllm(Path(ENVIRONMENT), checkpoint, MODEL, log, context=CONTEXT, patience_seconds=600) as server:
         print(f"vLLM ready after {server.start_seconds:.0f} s, log {log}")

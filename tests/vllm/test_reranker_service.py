@@ -60,7 +60,7 @@ class Machine:
             log,
             port=self.port,
             context=CONTEXT,
-            dtype="float32",
+            precision="float32",
             patience_seconds=600,
         )
         self.server = self._stack.enter_context(started)
@@ -88,13 +88,13 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    return reference(Weights.find(None).checkpoint(tmp_path_factory.mktemp("weights"), "bfloat16"))
+    return reference(Weights.find(None).checkpoint(tmp_path_factory.mktemp("weights")))
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     folder = tmp_path_factory.mktemp("rerank")
-    one = Machine(Weights.find(None).checkpoint(folder / "checkpoints", "bfloat16"), folder)
+    one = Machine(Weights.find(None).checkpoint(folder / "checkpoints"), folder)
     one.start()
     yield one
     one.stop()

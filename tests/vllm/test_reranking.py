@@ -20,7 +20,7 @@ FILMS = ("Toy Story", "Heat", "The Big Lebowski", "Alien", "Amélie", "12 Angry 
 
 @pytest.fixture(scope="module")
 def labeller(tmp_path_factory: pytest.TempPathFactory) -> Labeller:
-    checkpoint = Weights.find(None).checkpoint(tmp_path_factory.mktemp("checkpoints"), "bfloat16")
+    checkpoint = Weights.find(None).checkpoint(tmp_path_factory.mktemp("checkpoints"))
     return Labeller.load("packaged", checkpoint, "bfloat16", 4096)
 
 

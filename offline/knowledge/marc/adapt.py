@@ -22,6 +22,7 @@ from offline.knowledge.marc.pairs import Pairs
 from offline.knowledge.marc.states import layer_of, mean_states, tokenised
 from offline.knowledge.marc.train import CompressionConfig, TrainedModules, constrained_loss
 from offline.knowledge.repeatable import repeatable
+from offline.llm.arithmetic import Precision, torch_dtype
 from offline.llm.quiet import quiet_transformers
 
 
@@ -37,7 +38,7 @@ class AdaptationConfig(BaseModel):
     steps: Annotated[int, Field(ge=1)] = 200
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     max_tokens: Annotated[int, Field(ge=2)] = 256
-    dtype: str = "bfloat16"
+    precision: Precision = "auto"
 
 
 def adapted_model(model: Any, config: AdaptationConfig) -> Any:
@@ -91,8 +92,9 @@ def adapt(
 
     with repeatable(compression.seed), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModel.from_pretrained(source, dtype=getattr(torch, adaptation.dtype))
-        model = adapted_model(model.to("cuda" if torch.cuda.is_available() else "cpu"), adaptation)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = AutoModel.from_pretrained(source, dtype=torch_dtype(adaptation.precision, device))
+        model = adapted_model(model.to(device), adaptation)
         _train(
             model,
             adaptation,

@@ -32,7 +32,7 @@ def adapt_model(sources: Sources, target: Path, adaptation: AdaptationConfig) ->
         raise DataError(
             "there is nothing to learn from: no interaction after a closed partition in the training period"
         )
-    source = Weights.find(marc.model).checkpoint(sources.checkpoints, adaptation.dtype)
+    source = Weights.find(marc.model).checkpoint(sources.checkpoints)
     target.parent.mkdir(parents=True, exist_ok=True)
     of_users = versions.texts if marc.titles else versions.tastes
     try:

@@ -107,7 +107,14 @@ def _reader(sources: Sources) -> LanguageModelStates | EngineStates:
     # absolute: a worker of the engine may start in another folder
     model = None if config.model is None else config.model.absolute()
     return states_on(
-        sources.engine, partial(LanguageModelStates, sources.checkpoints.absolute(), model, config.max_tokens)
+        sources.engine,
+        partial(
+            LanguageModelStates,
+            sources.checkpoints.absolute(),
+            model,
+            config.max_tokens,
+            precision=sources.precision,
+        ),
     )
 
 

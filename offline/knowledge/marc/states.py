@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from models.contract.knowledge import FloatArray
+from offline.llm.arithmetic import Precision, torch_dtype
 from offline.llm.padded import padded_batches
 from offline.llm.quiet import quiet_transformers
 from offline.llm.threads import one_core_each, wait_without_spinning
@@ -32,7 +33,8 @@ class LanguageModelStates:
     tokenizer has one, so that no word of the text is lost.
 
     ``model`` is a GGUF file or a transformers folder (None: the packaged SmolLM2), ``checkpoints`` the folder for
-    converted weights. Nothing is loaded before the first text; a GPU is used if torch finds one.
+    converted weights, ``precision`` the arithmetic. Nothing is loaded before the first text; a GPU is used if torch
+    finds one.
     """
 
     def __init__(
@@ -41,20 +43,26 @@ class LanguageModelStates:
         model: Path | None = None,
         max_tokens: int = 256,
         padded_tokens: int = 4096,
-        dtype: str = "bfloat16",
+        precision: Precision = "auto",
     ) -> None:
         self._weights = Weights.find(model)
         self._checkpoints = checkpoints
         self._max_tokens = max_tokens
         self._padded_tokens = padded_tokens
-        self._dtype = dtype
+        self._precision = precision
         self._loaded: tuple[Any, Any, float] | None = None
         self.texts_per_second: float | None = None
         """Of the last ``read``, loading left out."""
 
     @property
     def id(self) -> str:
-        return f"{self._weights.name}/{self._dtype}/{self._max_tokens}/mean-after-first"
+        """Names what two texts' states must agree in to be comparable; the arithmetic is no part of it."""
+        return f"{self._weights.name}/{self._max_tokens}/mean-after-first"
+
+    @property
+    def former_ids(self) -> tuple[str, ...]:
+        """Names under which the same states were stored until 2026-11-29, with an arithmetic in them."""
+        return (f"{self._weights.name}/bfloat16/{self._max_tokens}/mean-after-first",)
 
     def read(self, texts: Sequence[str], depths: Sequence[float]) -> dict[float, FloatArray]:
         """Per depth float32 [n, D], in the order of ``texts``; one forward pass for all depths."""
@@ -87,15 +95,15 @@ class LanguageModelStates:
             import torch
             from transformers import AutoModel, AutoTokenizer
 
-            folder = self._weights.checkpoint(self._checkpoints, self._dtype)
+            folder = self._weights.checkpoint(self._checkpoints)
+            device = "cuda" if torch.cuda.is_available() else "cpu"
             with quiet_transformers():
                 tokenizer = AutoTokenizer.from_pretrained(folder)
-                model = AutoModel.from_pretrained(folder, dtype=getattr(torch, self._dtype)).eval()
+                model = AutoModel.from_pretrained(folder, dtype=torch_dtype(self._precision, device)).eval()
             layer = layer_of(deepest, int(model.config.num_hidden_layers))
             if isinstance(layers := getattr(model, "layers", None), torch.nn.ModuleList):
                 # one layer more than is read: the state after the last one comes out normalised
                 del layers[layer + 1 :]
-            device = "cuda" if torch.cuda.is_available() else "cpu"
             self._loaded = (tokenizer, model.to(device), deepest)
         return self._loaded[:2]
 

@@ -22,10 +22,14 @@ _CHUNK = 256
 
 
 class StateReader(Protocol):
-    """What the store needs of a model. ``id`` names the weights, their precision and how tokens become one vector."""
+    """What the store needs of a model. ``id`` names the weights and how tokens become one vector; under ``former_ids``
+    earlier versions stored the same states."""
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def former_ids(self) -> tuple[str, ...]: ...
 
     def read_chunks(
         self, chunks: Sequence[Sequence[str]], depths: Sequence[float]
@@ -46,13 +50,22 @@ class StateStore:
     """
 
     def __init__(self, folder: Path, reader: StateReader) -> None:
-        self._folder = folder / hashlib.sha256(reader.id.encode()).hexdigest()[:16]
+        self._folder = _folder(folder, reader.id)
+        self._former = {former_id: _folder(folder, former_id) for former_id in reader.former_ids}
         self._reader = reader
 
     def states(self, texts: Sequence[str], depths: Sequence[float]) -> dict[float, FloatArray]:
         """Per depth float32 [n, D] of ``texts``; runs the model over what is not held at all the depths yet."""
-        held = {depth: self._read(depth) for depth in depths}
-        keys = [hashlib.sha256(f"{self._reader.id}\0{text}".encode()).hexdigest()[:32] for text in texts]
+        held = {depth: self._read(self._folder, depth) for depth in depths}
+        keys = _keys(self._reader.id, texts)
+        for former_id, folder in self._former.items():
+            for depth in depths:
+                former = self._read(folder, depth)
+                if not former:
+                    continue
+                for key, former_key in zip(keys, _keys(former_id, texts), strict=True):
+                    if former_key in former:
+                        held[depth].setdefault(key, former[former_key])
         missing = {
             key: text
             for key, text in zip(keys, texts, strict=True)
@@ -78,15 +91,12 @@ class StateStore:
             return
         new_keys = [keys[at] for at in fresh]
         name = hashlib.sha256("".join(new_keys).encode()).hexdigest()[:16]
-        write_arrays(self._of(depth) / f"{name}.npz", keys=np.array(new_keys), vectors=vectors[fresh])
+        write_arrays(_of_depth(self._folder, depth) / f"{name}.npz", keys=np.array(new_keys), vectors=vectors[fresh])
         held.update(zip(new_keys, vectors[fresh], strict=True))
 
-    def _of(self, depth: float) -> Path:
-        return self._folder / f"depth-{depth:.4f}"
-
-    def _read(self, depth: float) -> dict[str, Any]:
+    def _read(self, folder: Path, depth: float) -> dict[str, Any]:
         held: dict[str, Any] = {}
-        for path in sorted(self._of(depth).glob("*.npz")):
+        for path in sorted(_of_depth(folder, depth).glob("*.npz")):
             arrays = read_arrays(path)
             # only two runs at once can hold a key twice; then all later runs agree on one
             for key, vector in zip(arrays["keys"].tolist(), arrays["vectors"], strict=True):
@@ -98,3 +108,16 @@ def _stacked(held: Mapping[str, Any], keys: Sequence[str]) -> FloatArray:
     if not keys:
         return np.zeros((0, 0), np.float32)
     return np.stack([held[key] for key in keys]).astype(np.float32)
+
+
+def _keys(reader_id: str, texts: Sequence[str]) -> list[str]:
+    """Addresses of texts' states."""
+    return [hashlib.sha256(f"{reader_id}\0{text}".encode()).hexdigest()[:32] for text in texts]
+
+
+def _folder(folder: Path, reader_id: str) -> Path:
+    return folder / hashlib.sha256(reader_id.encode()).hexdigest()[:16]
+
+
+def _of_depth(folder: Path, depth: float) -> Path:
+    return folder / f"depth-{depth:.4f}"

@@ -31,6 +31,7 @@ class Broken:
     """A language model that does not run."""
 
     id = "broken"
+    former_ids: tuple[str, ...] = ()
 
     def read(self, texts: Sequence[str], depths: Sequence[float]) -> NoReturn:
         raise RuntimeError(f"no kernel for {len(texts)} texts")

@@ -24,8 +24,8 @@ def texts() -> list[str]:
 
 def test_encoded_vectors_are_equal_to_the_bit(texts: list[str]) -> None:
     assert ENCODED_TOGETHER == one_process._BATCH
-    engine = EngineEncoder(LocalEngine(), "all-MiniLM-L6-v2", 64)
-    alone = one_process.TextEncoder("all-MiniLM-L6-v2", 64)
+    engine = EngineEncoder(LocalEngine(), "all-MiniLM-L6-v2", 64, "float32")
+    alone = one_process.TextEncoder("all-MiniLM-L6-v2", 64, "float32")
     assert engine.id == alone.id
     assert engine.encode(texts).tobytes() == alone.encode(texts).tobytes()
 
@@ -35,6 +35,7 @@ class Lengths:
 
     def __init__(self, name: str = "lengths") -> None:
         self.id = name
+        self.former_ids: tuple[str, ...] = ()
 
     def read(self, texts: Sequence[str], depths: Sequence[float]) -> dict[float, FloatArray]:
         if "" in texts:

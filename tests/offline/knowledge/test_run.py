@@ -22,7 +22,7 @@ TEXTS = {"liber": ("summaries", "shifts"), "marc": ("items", "summaries")}
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Synthetic:
     """Twelve users with 17 interactions: 36 closed partitions, 24 with a predecessor; 20 items."""
-    monkeypatch.setattr(producers, "TextEncoder", lambda name, tokens: HashEncoder())
+    monkeypatch.setattr(producers, "TextEncoder", lambda name, tokens, precision: HashEncoder())
     return synthetic(tmp_path / "unused", users=12, items=20, events=17)
 
 

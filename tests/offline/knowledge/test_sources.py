@@ -46,9 +46,10 @@ class _Reader:
     """Stands in for the language model whose states MARC reads; remembers what it read."""
 
     id = "fake"
+    former_ids: tuple[str, ...] = ()
     read_texts: tuple[str, ...] = ()
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, precision: str) -> None:
         return None
 
     def read_chunks(

@@ -18,13 +18,13 @@ FILMS = [
 def test_other_weights_under_the_packaged_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "PACKAGED_SHA256", "0" * 64)
     with pytest.raises(UnusableBackendError, match="is not the expected smollm2-135m-instruct-q4_1"):
-        Weights.find(None).checkpoint(tmp_path, "bfloat16")
+        Weights.find(None).checkpoint(tmp_path)
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "PACKAGE", "llm_not_installed")
     with pytest.raises(UnusableBackendError, match="llm-not-installed"):
-        Weights.find(None).checkpoint(tmp_path, "bfloat16")
+        Weights.find(None).checkpoint(tmp_path)
 
 
 @pytest.mark.llm

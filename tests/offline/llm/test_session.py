@@ -65,9 +65,9 @@ def test_back_ends_open_without_loading_or_connecting(tmp_path: Path) -> None:
     )
     assert isinstance(remote, OpenAIBackend)
     assert (remote.model_id, remote.batch_size) == ("big", 1)
-    local = open_backend(LLMConfig(batch_size=32, dtype="float32"), tmp_path)
+    local = open_backend(LLMConfig(batch_size=32), tmp_path)
     assert isinstance(local, LocalBackend)
-    assert (local.model_id, local.batch_size) == ("smollm2-135m-instruct-q4_1/float32", 32)
+    assert (local.model_id, local.batch_size) == ("smollm2-135m-instruct-q4_1", 32)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -33,7 +33,7 @@ class Tuned:
 
 
 def patched(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("offline.reranking.prepared.TextEncoder", lambda name, tokens: HashEncoder())
+    patch.setattr("offline.reranking.prepared.TextEncoder", lambda name, tokens, precision: HashEncoder())
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,6 @@ WORDS = (
 PROMPT = RerankPrompt(profile_fields=("occupation",), history=4, heading="rated:", question="like?")
 TUNING = TuningConfig(samples=40, batch_size=8, learning_rate=1e-2, rank=2, save_every=2)
 SETTINGS = RerankingConfig(
-    dtype="float32",
     frame="plain",
     prompt=PROMPT,
     vector_dim=4,

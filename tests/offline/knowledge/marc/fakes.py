@@ -49,6 +49,7 @@ class CountingReader:
     """
 
     id = "counting/1"
+    former_ids: tuple[str, ...] = ()
 
     def __init__(self, fail_after: int | None = None, *, backwards: bool = False, noise: float = 0.01) -> None:
         self.calls: list[tuple[list[str], tuple[float, ...]]] = []

@@ -14,7 +14,7 @@ from offline.knowledge.marc.states import LanguageModelStates, mean_states
 from offline.knowledge.marc.train import CompressionConfig
 from tests.offline.knowledge.marc.fakes import WORDS, tiny_model
 
-ADAPTATION = AdaptationConfig(steps=4, rank=2, learning_rate=1e-2, max_tokens=16, dtype="float32")
+ADAPTATION = AdaptationConfig(steps=4, rank=2, learning_rate=1e-2, max_tokens=16, precision="float32")
 COMPRESSION = CompressionConfig(dim=8, hidden=8, matching_width=4, batch_size=16, alpha=0.1, beta=0.1)
 TEXTS = [f"{one} {other}" for one in WORDS[:6] for other in WORDS[6:]]
 
@@ -31,7 +31,7 @@ def pairs() -> Pairs:
 
 
 def states(folder: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return LanguageModelStates(folder.parent / "unused", folder, 16, dtype="float32").read(TEXTS, (0.5,))[0.5]
+    return LanguageModelStates(folder.parent / "unused", folder, 16, precision="float32").read(TEXTS, (0.5,))[0.5]
 
 
 def test_updates_below_the_depth_receive_gradients_and_nothing_else_does(model: Path) -> None:

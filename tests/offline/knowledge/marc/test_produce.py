@@ -48,12 +48,13 @@ class _Reader:
     """Stands in for the language model; remembers what it read."""
 
     id = "fake"
+    former_ids: tuple[str, ...] = ()
     read_texts: tuple[str, ...] = ()
 
     opened: ClassVar[list[tuple[Any, ...]]] = []
 
-    def __init__(self, *arguments: Any) -> None:
-        _Reader.opened.append(arguments)
+    def __init__(self, *arguments: Any, precision: str) -> None:
+        _Reader.opened.append((*arguments, precision))
 
     def read(self, texts: Sequence[str], depths: Sequence[float]) -> dict[float, FloatArray]:
         _Reader.read_texts += tuple(texts)
@@ -130,7 +131,7 @@ def test_the_states_are_read_where_the_engine_runs(data: Synthetic, tmp_path: Pa
     with contextlib.chdir(tmp_path):
         by_workers = produce(given)
     assert sorted(text for texts, _ in engine.batches for text in texts) == sorted(set(_Reader.read_texts))
-    assert _Reader.opened[-1] == ((tmp_path / "engine" / "checkpoints").absolute(), model, config.max_tokens)
+    assert _Reader.opened[-1] == ((tmp_path / "engine" / "checkpoints").absolute(), model, config.max_tokens, "auto")
     assert by_workers.spaces == alone.spaces
     assert by_workers.users is not None
     assert alone.users is not None

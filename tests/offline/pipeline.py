@@ -255,7 +255,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 def patched(patch: pytest.MonkeyPatch, made: Pipeline) -> None:
     """Let the jobs of this process find the counting model, the cheap encoder, the installation's Redis, and what was
     trained before."""
-    patch.setattr("offline.llm.session.open_backend", lambda config, workdir: made.model)
+    patch.setattr("offline.llm.session.open_backend", lambda config, workdir, precision: made.model)
     patch.setattr("offline.knowledge.run.TextEncoder", lambda name, tokens, precision: HashEncoder())
     patch.setitem(sys.modules, "offline.training.run", Training())
     patch.setenv("LORANK_REDIS_URL", made.url)

@@ -19,7 +19,7 @@ from tests.offline.knowledge.fakes import EchoModel, sources
 from tests.offline.knowledge.marc.fakes import tiny_model
 from tests.synthetic import Synthetic, synthetic
 
-ADAPTATION = AdaptationConfig(steps=2, rank=2, learning_rate=1e-2, max_tokens=32, dtype="float32")
+ADAPTATION = AdaptationConfig(steps=2, rank=2, learning_rate=1e-2, max_tokens=32, precision="float32")
 TRAINED = 300
 WORDS = ("Film", *map(str, range(20)))
 """What tells these items, and the users who liked them, apart."""

@@ -67,6 +67,7 @@ def knowledge(engine: str, server: ChatServer, model: Path, folder: Path) -> tup
     document["knowledge"]["marc"] = {"model": str(model), "max_tokens": 32, "compression": COMPRESSION}
     document["knowledge"]["autograph"] = FOUNDING
     document["llm"] = {"backend": "openai", "base_url": server.base_url, "model": "tiny", "concurrency": 8}
+    document["arithmetic"] = "float32"  # workers that measure on busy cores could choose another one
     config = folder / "job.toml"
     config.write_text("".join(f"{name} = {toml(value)}\n" for name, value in document.items()))
     options = ("--engine", engine, "--config", str(config), "--data-dir", str(folder / "data"))

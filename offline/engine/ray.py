@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from offline.engine.protocol import BatchT, EngineError, ResultT, Work
-from offline.llm.threads import wait_without_spinning
+from offline.libraries import quiet_libraries, quiet_variables
 
 _OBJECT_STORE_BYTES = 512 * 2**20  # of a cluster of our own: texts and vectors in flight, a few megabytes
 _BLOCKS_PER_WORKER = 64  # a result is delivered with its block: smaller blocks come earlier, each costs the driver time
@@ -95,8 +95,7 @@ def ray_engine(
     workers: int, cpus_per_worker: float = 1.0, gpus_per_worker: float = 0.0, address: str | None = None
 ) -> Iterator[RayEngine]:
     """Connect to the cluster at `address` (or RAY_ADDRESS), or run one on this machine until the block ends."""
-    wait_without_spinning()  # inherited by the workers of a cluster of our own
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet_libraries()  # inherited by the workers of a cluster of our own
     try:
         import ray
         import ray.data
@@ -115,8 +114,11 @@ def ray_engine(
             "object_store_memory": _OBJECT_STORE_BYTES,
             "include_dashboard": False,
             "_temp_dir": folder,
+            # without, Ray asks the route to an address on the internet which of this machine's addresses is its own
+            "_node_ip_address": "127.0.0.1",
         }
-        settings: dict[str, Any] = {"address": address} if address else own
+        elsewhere = {"address": address, "runtime_env": {"env_vars": quiet_variables()}}  # its nodes have their own
+        settings: dict[str, Any] = elsewhere if address else own
         try:
             ray.init(log_to_driver=False, logging_level=logging.WARNING, **settings)
         except Exception as error:  # a node that is too slow to start is a bare Exception

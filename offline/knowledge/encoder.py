@@ -43,7 +43,7 @@ class TextEncoder:
         """Numbers per vector. Loads no weights."""
         from transformers import AutoConfig
 
-        return int(AutoConfig.from_pretrained(self._folder()).hidden_size)
+        return int(AutoConfig.from_pretrained(self._folder(), local_files_only=True).hidden_size)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Unit vectors float32 [n, width] of ``texts``, in their order."""
@@ -86,8 +86,11 @@ class TextEncoder:
 
             logging.disable_progress_bar()
             folder = self._folder()
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            self._loaded = (tokenizer, AutoModel.from_pretrained(folder, dtype=torch.bfloat16).eval())
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._loaded = (
+                tokenizer,
+                AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.bfloat16).eval(),
+            )
         return self._loaded
 
     def _folder(self) -> str:

@@ -81,8 +81,12 @@ class _Generator:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             with quiet_transformers():
-                self._tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
-                model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=getattr(torch, dtype))
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                    checkpoint, local_files_only=True, padding_side="left"
+                )
+                model: Any = AutoModelForCausalLM.from_pretrained(
+                    checkpoint, local_files_only=True, dtype=getattr(torch, dtype)
+                )
         except (OSError, ValueError) as error:
             raise UnusableBackendError(f"{checkpoint} does not load: {error}") from error
         if self._tokenizer.chat_template is None:

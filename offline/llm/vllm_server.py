@@ -21,6 +21,7 @@ from pathlib import Path
 
 import httpx2
 
+from offline.libraries import quiet_libraries, quiet_variables
 from offline.llm.weights import Weights
 
 _POLL_SECONDS = 0.5
@@ -125,8 +126,10 @@ def _environment(cache_gib: int, folder: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
         "OMP_WAIT_POLICY": "PASSIVE",  # see threads.py
         "VLLM_CACHE_ROOT": str(folder.absolute() / "vllm-cache"),
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
+        "VLLM_CONFIG_ROOT": str(folder.absolute() / "vllm-config"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder.absolute() / "vllm-cache" / "torchinductor"),
+        "TRITON_CACHE_DIR": str(folder.absolute() / "vllm-cache" / "triton"),
+        **quiet_variables(),
     }
 
 
@@ -185,6 +188,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--workdir", type=Path, default=Path("var/vllm"), help="for weights, caches and the log")
     chosen = parser.parse_args()
+    quiet_libraries()
     checkpoint = Weights.find(chosen.model).checkpoint(chosen.workdir / "checkpoints", "bfloat16")
     log = chosen.workdir / "server.log"
     with (

@@ -90,8 +90,8 @@ def adapt(
     from transformers import AutoModel, AutoTokenizer
 
     with repeatable(compression.seed), quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModel.from_pretrained(source, dtype=getattr(torch, adaptation.dtype))
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        model = AutoModel.from_pretrained(source, local_files_only=True, dtype=getattr(torch, adaptation.dtype))
         model = adapted_model(model.to("cuda" if torch.cuda.is_available() else "cpu"), adaptation)
         _train(
             model,

@@ -89,8 +89,10 @@ class LanguageModelStates:
 
             folder = self._weights.checkpoint(self._checkpoints, self._dtype)
             with quiet_transformers():
-                tokenizer = AutoTokenizer.from_pretrained(folder)
-                model = AutoModel.from_pretrained(folder, dtype=getattr(torch, self._dtype)).eval()
+                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                model = AutoModel.from_pretrained(
+                    folder, local_files_only=True, dtype=getattr(torch, self._dtype)
+                ).eval()
             layer = layer_of(deepest, int(model.config.num_hidden_layers))
             if isinstance(layers := getattr(model, "layers", None), torch.nn.ModuleList):
                 # one layer more than is read: the state after the last one comes out normalised

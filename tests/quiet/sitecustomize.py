@@ -1,8 +1,8 @@
 """Loaded by every Python process that has this folder in PYTHONPATH, before its program: writes down what it does.
 
 One line of JSON per act into the file that ACTS names: connections and look-ups of names outside this machine, files
-opened for writing and folders made below FORBIDDEN (a colon between paths), and imports of onnxruntime with the variable
-that decides over its telemetry.
+opened for writing and folders made below FORBIDDEN (a colon between paths), and imports of onnxruntime with the
+variable that decides over its telemetry.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Surroundings of processes in which whatever they do by themselves is seen: a proxy that answers nobody, empty folders,
-and Python's own account (sitecustomize.py)."""
+"""Surroundings of processes in which whatever they do by themselves is seen: a proxy that answers nobody, empty
+folders, and Python's own account (sitecustomize.py)."""
 
 from __future__ import annotations
 

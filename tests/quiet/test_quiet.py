@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,7 +90,7 @@ async def test_the_service(quiet: Surroundings, workers: str, seconds: float) ->
             body = {"user_id": "u1", "candidates": [{"id": "i1"}, {"id": "i2"}]}
             answer = (await http.post("/v1/rank", json=body)).json()
             assert len(answer["items"]) == 2
-        time.sleep(seconds)
+        await asyncio.sleep(seconds)
     assert len(quiet.acts("import")) > before
     assert_nothing_happened(quiet)
 

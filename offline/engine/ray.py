@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import pickle
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -96,6 +97,9 @@ def ray_engine(
 ) -> Iterator[RayEngine]:
     """Connect to the cluster at `address` (or RAY_ADDRESS), or run one on this machine until the block ends."""
     quiet_libraries()  # inherited by the workers of a cluster of our own
+    address = address or os.environ.get("RAY_ADDRESS")
+    if not address:
+        _choose_token()
     try:
         import ray
         import ray.data
@@ -103,7 +107,6 @@ def ray_engine(
     except ImportError as error:
         raise EngineError("engine 'ray' needs the extra: pip install 'lorank[ray]'") from error
 
-    address = address or os.environ.get("RAY_ADDRESS")
     # Ray would keep the logs of every run for good; a short path, because it makes sockets in there
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         # more workers than cores is the user's wish; without this Ray would wait forever for the cores
@@ -114,8 +117,6 @@ def ray_engine(
             "object_store_memory": _OBJECT_STORE_BYTES,
             "include_dashboard": False,
             "_temp_dir": folder,
-            # without, Ray asks the route to an address on the internet which of this machine's addresses is its own
-            "_node_ip_address": "127.0.0.1",
         }
         elsewhere = {"address": address, "runtime_env": {"env_vars": quiet_variables()}}  # its nodes have their own
         settings: dict[str, Any] = elsewhere if address else own
@@ -130,6 +131,14 @@ def ray_engine(
             yield RayEngine(workers, cpus_per_worker, gpus_per_worker)
         finally:
             ray.shutdown()
+
+
+def _choose_token() -> None:
+    """A secret of this process for its own cluster. Ray would write one for ever into HOME. A choice made in the
+    environment stays."""
+    if not any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _line(error: Exception) -> str:

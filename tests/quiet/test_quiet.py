@@ -14,12 +14,15 @@ import httpx2
 import pytest
 
 from models.onnx_runtime import TELEMETRY
+from offline.engine.ray import _choose_token
 from offline.libraries import QUIET
 from tests.conftest import ROOT, clean_environment
 from tests.offline.pipeline import write_csv
 from tests.quiet.surroundings import Surroundings, surroundings
 from tests.service.conftest import eventually
 from tests.synthetic import synthetic
+
+_CLOUDS = ("169.254.169.254", "metadata.google.internal")
 
 _WHOLE_SECONDS = 45.0  # ONNX Runtime sends for the first time 10 to 15 s after its import
 
@@ -93,6 +96,27 @@ async def test_the_service(quiet: Surroundings, workers: str, seconds: float) ->
         await asyncio.sleep(seconds)
     assert len(quiet.acts("import")) > before
     assert_nothing_happened(quiet)
+
+
+def test_a_chosen_secret_of_ray_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ) | {"RAY_AUTH_TOKEN_PATH": "/run/secrets/ray"})
+    _choose_token()
+    assert not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} & set(os.environ)
+    del os.environ["RAY_AUTH_TOKEN_PATH"]
+    _choose_token()
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+@pytest.mark.slow
+def test_a_cluster_of_its_own(tmp_path: Path) -> None:
+    """Ray 2.60 asks which cloud it runs in, also without usage statistics, and has no switch for it."""
+    pytest.importorskip("ray", reason="engine 'ray' needs the extra: pip install 'lorank[ray]'")
+    with surroundings(tmp_path) as made:
+        assert "[3, 7]" in made.run("tests.quiet.cluster")
+        assert [line for line in made.asked if not any(f"http://{host}/" in line for host in _CLOUDS)] == []
+        assert made.acts("open") + made.acts("os.mkdir") + made.acts("socket.connect") == []
+        assert made.left() == []
 
 
 def test_what_acts_is_seen(tmp_path: Path) -> None:

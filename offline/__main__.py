@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import typer
@@ -10,7 +9,7 @@ import typer
 from offline.cli import experiments, jobs, looks, reranking, studies
 from offline.cli.endings import EXPECTED, end_cleanly_when_terminated, told
 from offline.config import ConfigError
-from offline.llm.threads import wait_without_spinning
+from offline.libraries import quiet_libraries
 
 app = typer.Typer(
     add_completion=False,
@@ -36,8 +35,7 @@ app.add_typer(experiments.app)
 
 def main() -> None:
     """Entry point. Expected failures end with one line and an exit code, never with a traceback."""
-    wait_without_spinning()  # before a job loads torch
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # weights come from packages and folders
+    quiet_libraries()  # before a job loads them
     end_cleanly_when_terminated()
     try:
         app()

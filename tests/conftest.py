@@ -22,7 +22,7 @@ from xdist.scheduler import LoadScopeScheduling
 from models.embedded import embedded_redis
 from offline.config import DEMO_EXPERIMENTS, load_config
 from offline.demo import running_service
-from offline.llm.threads import wait_without_spinning
+from offline.libraries import quiet_libraries
 from offline.publish.connection import Store, open_store
 from offline.stages import Job
 
@@ -43,8 +43,9 @@ epochs = 1
 
 
 def pytest_configure() -> None:
-    """As the jobs do: on busy cores torch's waiting threads would otherwise take minutes from each other."""
-    wait_without_spinning()
+    """As the jobs do: nothing is sent, nothing written into HOME, and torch's waiting threads take no core from each
+    other."""
+    quiet_libraries()
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]

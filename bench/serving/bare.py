@@ -12,10 +12,11 @@ import time
 from itertools import cycle
 from pathlib import Path
 
-import onnxruntime
+from models.onnx_runtime import onnx_runtime
 
 if __name__ == "__main__":
     folder, count, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    onnxruntime = onnx_runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from bench.serving.plain_model import Body, Item, Ranked
+from models.onnx_runtime import onnx_runtime
 
 folder = Path(os.environ["DEPLOYED"])
+onnxruntime = onnx_runtime()
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
 session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from bench.serving.installed import Installed
 from bench.serving.world import catalogue_of, job_of, log_of
 from models.contract.schema import FeatureSchema
+from models.onnx_runtime import onnx_runtime
 from offline.benchmark.peers.fuxi import DIN
 from offline.benchmark.peers.inputs import Inputs
 from offline.benchmark.peers.samples import PeerSamples, peer_samples
@@ -213,7 +213,7 @@ def _export(model: nn.Module, feed: Arrays, inputs: Sequence[str], per_candidate
         )
     assert program is not None
     path.write_bytes(program.model_proto.SerializeToString())
-    session = onnxruntime.InferenceSession(str(path))
+    session = onnx_runtime().InferenceSession(str(path))
     with torch.inference_mode():
         expected = model(*(torch.from_numpy(feed[name]) for name in inputs)).numpy()
     (found,) = session.run(["score"], {name: feed[name] for name in inputs})

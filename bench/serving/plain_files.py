@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from bench.serving.installed import Installed
 from bench.serving.plain_features import Layout, item_key, user_key
 from models.contract.encoding import ItemBatch, encode, encode_items
+from models.onnx_runtime import onnx_runtime
 from service.features.connection import RedisLink
 from service.features.users import RedisUserFeatures
 from service.loading import Loader
@@ -38,7 +38,7 @@ async def lay_out(installed: Installed, counts: tuple[int, ...]) -> Path:
     assert release is not None, releases.refusals
     features = RedisUserFeatures(link, store.keys, telemetry)
     shutil.copy(store.artifacts / release.manifest.artifact, folder / "model.onnx")
-    inputs = [one.name for one in onnxruntime.InferenceSession(str(folder / "model.onnx")).get_inputs()]
+    inputs = [one.name for one in onnx_runtime().InferenceSession(str(folder / "model.onnx")).get_inputs()]
     layout: Layout | None = None
     for count in counts:
         feeds = []

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from pydantic import BaseModel
 
 from bench.serving.plain_features import Layout
+from models.onnx_runtime import onnx_runtime
 
 
 class Candidate(BaseModel):
@@ -37,6 +37,7 @@ class PlainModel:
     """``folder`` holds model.onnx and layout.pickle, which bench/serving/run.py wrote."""
 
     def __init__(self, folder: Path) -> None:
+        onnxruntime = onnx_runtime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
 from models.contract.artifact import METADATA_KEY, ArtifactManifest
 from models.contract.encoding import HISTORY_INPUTS, ITEM_INPUTS, Tensors
+from models.onnx_runtime import onnx_runtime
 
 
 class _Serving(nn.Module):
@@ -91,7 +91,7 @@ def _quiet() -> Iterator[None]:
 
 def parity(model: nn.Module, artifact: bytes, manifest: ArtifactManifest, users: list[Tensors]) -> float:
     """Largest absolute difference between torch's and ONNX Runtime's probabilities over all users' candidates."""
-    session = ort.InferenceSession(artifact, providers=["CPUExecutionProvider"])
+    session = onnx_runtime().InferenceSession(artifact, providers=["CPUExecutionProvider"])
     serving = _Serving(model, manifest.inputs).eval()
     worst = 0.0
     for tensors in users:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 import torch
 
 from models.contract.artifact import ArtifactManifest
 from models.contract.knowledge import FloatArray
+from models.onnx_runtime import onnx_runtime
 from offline.benchmark.peers import CANDIDATES, REPEATS
 from offline.benchmark.plan import Training
 from offline.benchmark.predictions import Trained
@@ -121,6 +121,7 @@ class _Served:
     """An artifact in ONNX Runtime on one thread."""
 
     def __init__(self, artifact: bytes) -> None:
+        ort = onnx_runtime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # as the service does

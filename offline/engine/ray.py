@@ -8,13 +8,14 @@ import logging
 import math
 import os
 import pickle
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from offline.engine.protocol import BatchT, EngineError, ResultT, Work
-from offline.llm.threads import wait_without_spinning
+from offline.libraries import quiet_libraries, quiet_variables
 
 _OBJECT_STORE_BYTES = 512 * 2**20  # of a cluster of our own: texts and vectors in flight, a few megabytes
 _BLOCKS_PER_WORKER = 64  # a result is delivered with its block: smaller blocks come earlier, each costs the driver time
@@ -95,8 +96,10 @@ def ray_engine(
     workers: int, cpus_per_worker: float = 1.0, gpus_per_worker: float = 0.0, address: str | None = None
 ) -> Iterator[RayEngine]:
     """Connect to the cluster at `address` (or RAY_ADDRESS), or run one on this machine until the block ends."""
-    wait_without_spinning()  # inherited by the workers of a cluster of our own
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet_libraries()  # inherited by the workers of a cluster of our own
+    address = address or os.environ.get("RAY_ADDRESS")
+    if not address:
+        _choose_token()
     try:
         import ray
         import ray.data
@@ -104,7 +107,6 @@ def ray_engine(
     except ImportError as error:
         raise EngineError("engine 'ray' needs the extra: pip install 'lorank[ray]'") from error
 
-    address = address or os.environ.get("RAY_ADDRESS")
     # Ray would keep the logs of every run for good; a short path, because it makes sockets in there
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         # more workers than cores is the user's wish; without this Ray would wait forever for the cores
@@ -116,7 +118,8 @@ def ray_engine(
             "include_dashboard": False,
             "_temp_dir": folder,
         }
-        settings: dict[str, Any] = {"address": address} if address else own
+        elsewhere = {"address": address, "runtime_env": {"env_vars": quiet_variables()}}  # its nodes have their own
+        settings: dict[str, Any] = elsewhere if address else own
         try:
             ray.init(log_to_driver=False, logging_level=logging.WARNING, **settings)
         except Exception as error:  # a node that is too slow to start is a bare Exception
@@ -128,6 +131,14 @@ def ray_engine(
             yield RayEngine(workers, cpus_per_worker, gpus_per_worker)
         finally:
             ray.shutdown()
+
+
+def _choose_token() -> None:
+    """A secret of this process for its own cluster. Ray would write one for ever into HOME. A choice made in the
+    environment stays."""
+    if not any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _line(error: Exception) -> str:

@@ -63,7 +63,7 @@ class TextEncoder:
         """Numbers per vector. Loads no weights."""
         from transformers import AutoConfig
 
-        return int(AutoConfig.from_pretrained(self._folder()).hidden_size)
+        return int(AutoConfig.from_pretrained(self._folder(), local_files_only=True).hidden_size)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Unit vectors float32 [n, width] of ``texts``, in their order."""
@@ -105,8 +105,8 @@ class TextEncoder:
 
             logging.disable_progress_bar()
             folder = self._folder()
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            model = AutoModel.from_pretrained(folder, dtype=torch_dtype(self._precision))
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch_dtype(self._precision))
             self._loaded = (tokenizer, model.eval())
         return self._loaded
 

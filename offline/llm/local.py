@@ -83,9 +83,11 @@ class _Generator:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             with quiet_transformers():
-                self._tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                    checkpoint, local_files_only=True, padding_side="left"
+                )
                 model: Any = AutoModelForCausalLM.from_pretrained(
-                    checkpoint, dtype=torch_dtype(precision, self._device)
+                    checkpoint, local_files_only=True, dtype=torch_dtype(precision, self._device)
                 )
         except (OSError, ValueError) as error:
             raise UnusableBackendError(f"{checkpoint} does not load: {error}") from error

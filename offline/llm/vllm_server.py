@@ -22,6 +22,7 @@ from typing import get_args
 
 import httpx2
 
+from offline.libraries import quiet_libraries, quiet_variables
 from offline.llm.arithmetic import Precision, choose_arithmetic
 from offline.llm.weights import Weights
 
@@ -127,8 +128,10 @@ def _environment(cache_gib: int, folder: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
         "OMP_WAIT_POLICY": "PASSIVE",  # see threads.py
         "VLLM_CACHE_ROOT": str(folder.absolute() / "vllm-cache"),
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
+        "VLLM_CONFIG_ROOT": str(folder.absolute() / "vllm-config"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder.absolute() / "vllm-cache" / "torchinductor"),
+        "TRITON_CACHE_DIR": str(folder.absolute() / "vllm-cache" / "triton"),
+        **quiet_variables(),
     }
 
 
@@ -188,6 +191,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=get_args(Precision), default="auto", help="auto: the faster one here")
     parser.add_argument("--workdir", type=Path, default=Path("var/vllm"), help="for weights, caches and the log")
     chosen = parser.parse_args()
+    quiet_libraries()
     checkpoint = Weights.find(chosen.model).checkpoint(chosen.workdir / "checkpoints")
     log = chosen.workdir / "server.log"
     with (

@@ -101,10 +101,11 @@ def _convert(source: Path, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a killed run; the lock makes it ours
     with quiet_conversion():
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
             source.parent,
             gguf_file=source.name,
+            local_files_only=True,
             dtype=getattr(torch, _STORED),
             quantization_config=GgufConfig(dequantize=True),
         )

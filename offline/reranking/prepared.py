@@ -130,7 +130,7 @@ def prepared(job: Job, source: Source, catalogue: Catalogue) -> Prepared:
     weights = Weights.find(settings.model)
     checkpoint = weights.checkpoint(job.llm / CHECKPOINTS)
     with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
     prompt = settings.prompt
     if settings.frame == "chat":
         prompt = framed(prompt, tokenizer, settings.instruction)

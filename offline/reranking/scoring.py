@@ -48,8 +48,10 @@ class Labeller:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, dtype=getattr(torch, dtype)
+            ).eval()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(f"{name}/{dtype}", tokenizer, model.to(device), padded_tokens)
 

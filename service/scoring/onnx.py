@@ -10,11 +10,10 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import onnxruntime
-
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
 from models.contract.encoding import model_inputs
 from models.contract.items import Columns, ItemTable, in_memory
+from models.onnx_runtime import InferenceSession
 from service.scoring.kept import keep_parts, kept_parts
 from service.scoring.partial import Parts, UncutError, cut
 from service.scoring.rehearsal import compare, rehearsal
@@ -30,7 +29,7 @@ class OnnxModel:
     unless they were opened from files."""
 
     artifact: ArtifactManifest
-    sessions: onnxruntime.InferenceSession | PartSessions
+    sessions: InferenceSession | PartSessions
     parts: Parts | None = field(default=None, repr=False)
 
     def on(self, table: ItemTable, columns: Columns) -> OnnxScorer:
@@ -78,7 +77,7 @@ def kept_model(folder: Path, release: ReleaseManifest, threads: int) -> OnnxMode
     return OnnxModel(artifact, sessions)
 
 
-def _check(whole: onnxruntime.InferenceSession, artifact: ArtifactManifest) -> None:
+def _check(whole: InferenceSession, artifact: ArtifactManifest) -> None:
     """ArtifactError unless the graph takes the manifest's inputs, its schema can fill them all, and it gives one score
     per candidate."""
     takes = {one.name for one in whole.get_inputs()}
@@ -99,7 +98,7 @@ def opened(parts: Parts, threads: int) -> PartSessions:
 
 
 def in_parts(
-    content: bytes, whole: onnxruntime.InferenceSession, artifact: ArtifactManifest, threads: int
+    content: bytes, whole: InferenceSession, artifact: ArtifactManifest, threads: int
 ) -> tuple[Parts, PartSessions] | None:
     """The model cut where the user comes in; None if it cannot be, or if it did not give the same scores.
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from models.contract.artifact import ArtifactManifest
 from models.contract.encoding import (
@@ -28,6 +27,7 @@ from models.contract.encoding import (
 )
 from models.contract.items import Allocate, Columns, IntArray, ItemTable
 from models.contract.knowledge import FloatArray
+from models.onnx_runtime import InferenceSession
 from service.errors import ScoringError
 from service.ranking.types import Sample
 from service.scoring.partial import HISTORY_ROWS, ITEM_ROWS
@@ -69,7 +69,7 @@ class OnnxScorer(ABC):
 class WholeScorer(OnnxScorer):
     """Scores by one session."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, artifact: ArtifactManifest, table: ItemTable) -> None:
+    def __init__(self, session: InferenceSession, artifact: ArtifactManifest, table: ItemTable) -> None:
         self._session = session
         self._artifact = artifact
         self._table = table
@@ -90,12 +90,12 @@ class WholeScorer(OnnxScorer):
 class SideSession:
     """What computes the columns of one side of a model in parts."""
 
-    session: onnxruntime.InferenceSession
+    session: InferenceSession
     inputs: tuple[str, ...]
     names: tuple[str, ...]
 
     @classmethod
-    def on(cls, session: onnxruntime.InferenceSession) -> SideSession:
+    def on(cls, session: InferenceSession) -> SideSession:
         inputs, columns = session.get_inputs(), session.get_outputs()
         return cls(session, tuple(one.name for one in inputs), tuple(one.name for one in columns))
 
@@ -125,15 +125,15 @@ class PartSessions:
 
     items: SideSession
     history: SideSession | None
-    rest: onnxruntime.InferenceSession
+    rest: InferenceSession
     takes: tuple[str, ...]
 
     @classmethod
     def of(
         cls,
-        items: onnxruntime.InferenceSession,
-        history: onnxruntime.InferenceSession | None,
-        rest: onnxruntime.InferenceSession,
+        items: InferenceSession,
+        history: InferenceSession | None,
+        rest: InferenceSession,
     ) -> PartSessions:
         takes = tuple(one.name for one in rest.get_inputs())
         return cls(SideSession.on(items), None if history is None else SideSession.on(history), rest, takes)
@@ -208,9 +208,7 @@ def _history_tensors(table: ItemTable, rows: IntArray) -> Tensors:
     return {name: column[None] for name, column in zip(HISTORY_ITEM_INPUTS, items.values(), strict=True)}
 
 
-def _answers(
-    session: onnxruntime.InferenceSession, outputs: Sequence[str], feed: Mapping[str, Any]
-) -> list[np.ndarray[Any, Any]]:
+def _answers(session: InferenceSession, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[np.ndarray[Any, Any]]:
     try:
         found: list[np.ndarray[Any, Any]] = session.run(list(outputs), feed)
     except Exception as error:  # onnxruntime has no common exception class
@@ -219,7 +217,7 @@ def _answers(
     return found
 
 
-def _scores(session: onnxruntime.InferenceSession, feed: Mapping[str, Any], count: int) -> FloatArray:
+def _scores(session: InferenceSession, feed: Mapping[str, Any], count: int) -> FloatArray:
     (scores,) = _answers(session, [OUTPUT], feed)
     if scores.shape != (count,) or not np.isfinite(scores).all():
         log.error("the model gave scores of shape %s for %d candidates, or not finite", scores.shape, count)

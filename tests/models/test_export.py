@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
@@ -20,6 +19,7 @@ from models.contract.schema import FeatureSchema
 from models.ctr import layers
 from models.ctr.build import reads
 from models.ctr.export import export_onnx, parity
+from models.onnx_runtime import onnx_runtime
 from tests.models.tiny import ALL, ITEM_ROWS, KINDS, Kind, inputs_of, logits_of, model_of
 from tests.synthetic import SCHEMA
 
@@ -68,7 +68,7 @@ def test_the_exported_graph_answers_as_torch_does(
     model, manifest, artifact = exported
     request = inputs_of(1, candidates, manifest.feature_schema, seed=candidates, events=events, partitions=partitions)
     assert parity(model, artifact, manifest, [request]) < 1e-5
-    session = ort.InferenceSession(artifact, providers=["CPUExecutionProvider"])
+    session = onnx_runtime().InferenceSession(artifact, providers=["CPUExecutionProvider"])
     scores = session.run(["score"], {name: request[name] for name in manifest.inputs})[0]
     assert scores.shape == (candidates,)
     np.testing.assert_allclose(scores, torch.sigmoid(logits_of(model, request)).numpy(), atol=1e-5)
@@ -110,7 +110,7 @@ def test_parity_notices_another_model(exported: Exported) -> None:
 
 def test_the_manifest_reads_back_from_the_file(exported: Exported) -> None:
     _, manifest, artifact = exported
-    session = ort.InferenceSession(artifact, providers=["CPUExecutionProvider"])
+    session = onnx_runtime().InferenceSession(artifact, providers=["CPUExecutionProvider"])
     assert ArtifactManifest.from_metadata(session.get_modelmeta().custom_metadata_map) == manifest
     assert tuple(one.name for one in session.get_inputs()) == manifest.inputs
     shapes = {one.name: one.shape[0] for one in session.get_inputs()}

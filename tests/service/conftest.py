@@ -149,12 +149,16 @@ async def service(settings: Settings, publisher: Publisher) -> AsyncIterator[Run
         yield one
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """Of a service that runs as a process, on a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     bare = {name: value for name, value in os.environ.items() if not name.startswith("LORANK_")}
     return bare | {
         "LORANK_DATA_DIR": str(tmp_path),

@@ -91,9 +91,11 @@ def adapt(
     from transformers import AutoModel, AutoTokenizer
 
     with repeatable(compression.seed), quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModel.from_pretrained(source, dtype=torch_dtype(adaptation.precision, device))
+        model = AutoModel.from_pretrained(
+            source, local_files_only=True, dtype=torch_dtype(adaptation.precision, device)
+        )
         model = adapted_model(model.to(device), adaptation)
         _train(
             model,

@@ -98,8 +98,10 @@ class LanguageModelStates:
             folder = self._weights.checkpoint(self._checkpoints)
             device = "cuda" if torch.cuda.is_available() else "cpu"
             with quiet_transformers():
-                tokenizer = AutoTokenizer.from_pretrained(folder)
-                model = AutoModel.from_pretrained(folder, dtype=torch_dtype(self._precision, device)).eval()
+                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                model = AutoModel.from_pretrained(
+                    folder, local_files_only=True, dtype=torch_dtype(self._precision, device)
+                ).eval()
             layer = layer_of(deepest, int(model.config.num_hidden_layers))
             if isinstance(layers := getattr(model, "layers", None), torch.nn.ModuleList):
                 # one layer more than is read: the state after the last one comes out normalised

@@ -79,9 +79,9 @@ def test_a_configured_arithmetic_is_taken_as_it_is(monkeypatch: pytest.MonkeyPat
 def test_flags_of_x86_and_of_arm_are_read(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor : 0\nflags\t\t: fpu avx2 avx512_bf16\nprocessor : 1\nflags\t\t: fpu\n")
-    assert cpu_flags(cpuinfo) == {"fpu", "avx2", "avx512_bf16"}
+    assert cpu_flags(cpuinfo) == frozenset({"fpu", "avx2", "avx512_bf16"})
     cpuinfo.write_text("processor : 0\nFeatures\t: fp asimd bf16\n")
-    assert cpu_flags(cpuinfo) == {"fp", "asimd", "bf16"}
+    assert cpu_flags(cpuinfo) == frozenset({"fp", "asimd", "bf16"})
     assert cpu_flags(tmp_path / "absent") is None
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 
 from models.contract.artifact import ArtifactManifest
 from models.contract.encoding import INPUTS, Tensors, model_inputs
 from models.ctr.build import reads
+from models.onnx_runtime import onnx_runtime
 from offline.data.files import read_arrays
 from offline.knowledge.vectors import Knowledge
 from offline.training.artifact import as_request
@@ -75,7 +75,7 @@ def test_the_artifact_carries_its_manifest(trained: Trained) -> None:
     artifact = (trained.folder / trained.report.artifact).read_bytes()
     assert hashlib.sha256(artifact).hexdigest() == trained.report.sha256
     assert trained.report.artifact == f"synthetic-{trained.report.sha256[:12]}.onnx"
-    session = ort.InferenceSession(artifact, providers=["CPUExecutionProvider"])
+    session = onnx_runtime().InferenceSession(artifact, providers=["CPUExecutionProvider"])
     manifest = ArtifactManifest.from_metadata(session.get_modelmeta().custom_metadata_map)
     assert manifest.feature_schema.fingerprint == SCHEMA.fingerprint
     assert manifest.spaces == trained.data.knowledge.spaces
@@ -96,7 +96,7 @@ def test_the_served_model_reads_back_and_agrees_with_the_artifact(trained: Train
 
 
 def scores_of(artifact: Path, request: Tensors) -> np.ndarray:
-    session = ort.InferenceSession(artifact, providers=["CPUExecutionProvider"])
+    session = onnx_runtime().InferenceSession(artifact, providers=["CPUExecutionProvider"])
     scores: np.ndarray = session.run(["score"], {one.name: request[one.name] for one in session.get_inputs()})[0]
     return scores
 
@@ -142,7 +142,7 @@ def test_producers_may_be_left_out(tmp_path: Path) -> None:
     assert len(splits.rows["validation"]) < 50  # few rows are enough, too
     report = train(config, few.catalogue, few.log, knowledge, tmp_path / "models")
     assert report.parity < 1e-5
-    session = ort.InferenceSession(tmp_path / "models" / report.artifact, providers=["CPUExecutionProvider"])
+    session = onnx_runtime().InferenceSession(tmp_path / "models" / report.artifact, providers=["CPUExecutionProvider"])
     manifest = ArtifactManifest.from_metadata(session.get_modelmeta().custom_metadata_map)
     assert manifest.feature_schema == SCHEMA.with_knowledge(("text",))
     assert [space.key for space in manifest.spaces] == ["item/text"]

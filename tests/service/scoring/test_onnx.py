@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from models.contract.artifact import ArtifactError, ModelName, ReleaseManifest
 from models.contract.encoding import UserBatch
 from models.contract.events import EVENT_DTYPE
 from models.contract.items import ItemTable, in_memory
+from models.onnx_runtime import InferenceSession, onnx_runtime
 from service import loading
 from service.errors import ScoringError
 from service.ranking.types import Sample
@@ -89,8 +89,9 @@ async def test_scores_follow_the_candidates(tmp_path: Path, count: int) -> None:
         assert scores.tolist() == pytest.approx([score_of(ITEMS[at % len(ITEMS)]) for at in range(count)], rel=1e-5)
 
 
-def _session(folder: Path) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(str(folder / "m.onnx"))
+def _session(folder: Path) -> InferenceSession:
+    opened: InferenceSession = onnx_runtime().InferenceSession(str(folder / "m.onnx"))
+    return opened
 
 
 @pytest.mark.parametrize("count", [1, INLINE_CANDIDATES + 1])
@@ -118,7 +119,7 @@ def test_short_runs_stay_on_the_event_loop(
 @pytest.mark.parametrize("side", ["items", "history"])
 async def test_failing_columns_are_a_scoring_error(tmp_path: Path, side: str) -> None:
     _, manifest, content = export_of(("lifelong", "target"), ALL)
-    session = onnxruntime.InferenceSession(content)
+    session = onnx_runtime().InferenceSession(content)
     cut_up = in_parts(content, session, manifest, 1)
     assert cut_up is not None
     parts = cut_up[1]

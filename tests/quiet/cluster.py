@@ -1,0 +1,20 @@
+"""A small run on a Ray of its own, as a process: python -m tests.quiet.cluster -> the sums of two batches."""
+
+from __future__ import annotations
+
+from offline.engine.ray import ray_engine
+
+
+class Adder:
+    """Work that needs no model."""
+
+    def __call__(self, batch: list[int], /) -> int:
+        return sum(batch)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+if __name__ == "__main__":
+    with ray_engine(1) as engine:
+        print(sorted(result for _, result in engine.map_batches(Adder, [[1, 2], [3, 4]])))

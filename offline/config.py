@@ -119,6 +119,7 @@ class KnowledgeConfig(BaseModel):
     autograph: AutoGraphConfig = AutoGraphConfig()
     marc: MarcConfig = MarcConfig()
     shipped_responses: Path | None = None
+    shipped_vectors: Path | None = None
     ttl_days: Annotated[float, Field(gt=0)] = 30.0
 
 
@@ -246,10 +247,11 @@ class JobConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _shipped_responses_exist(self) -> JobConfig:
-        path = self.knowledge.shipped_responses
-        if path is not None and not path.is_file():
-            raise ValueError(f"knowledge.shipped_responses: no file {path}")
+    def _shipped_files_exist(self) -> JobConfig:
+        for name in ("shipped_responses", "shipped_vectors"):
+            path = getattr(self.knowledge, name)
+            if path is not None and not path.is_file():
+                raise ValueError(f"knowledge.{name}: no file {path}")
         return self
 
 

@@ -117,6 +117,7 @@ def make_knowledge(
             ask.model,
             imported_texts(job),
             engine,
+            shipped=job.config.knowledge.shipped_vectors if job.use_cache else None,
         )
         for name in stale:
             with run.stage(f"knowledge: {name}") as watch:

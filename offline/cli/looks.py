@@ -104,6 +104,18 @@ def export_answers(
 
 
 @app.command()
+def export_vectors(
+    to: Annotated[Path, typer.Argument(help="An .npz file, such as the configuration's shipped_vectors.")],
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Write encoded texts and MARC's hidden states to a file that spares another machine their computation."""
+    from offline.knowledge.export import export_vectors as export
+
+    print(f"{export(job_of(config, data_dir), to)} vectors in {to}")
+
+
+@app.command()
 def verify(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from models.contract.knowledge import FloatArray
 from offline.data.files import read_arrays, write_arrays
+from offline.knowledge.shipped import read_shipped
 from offline.llm.arithmetic import Precision, torch_dtype
 from offline.llm.threads import one_core_each
 from offline.llm.weights import content_digest
@@ -124,11 +125,13 @@ class VectorStore:
 
     What was encoded is stored as it comes, so a killed run loses little, and the next one makes the batches that an
     undisturbed run would have made. Runs beside it (a study) may store too: of what several encoded, the first stays.
+    Vectors of the ``shipped`` file (offline/knowledge/shipped.py) are used and not stored again.
     """
 
-    def __init__(self, path: Path, encoder: TextEncoder) -> None:
+    def __init__(self, path: Path, encoder: TextEncoder, shipped: Path | None = None) -> None:
         self._path = path
         self._encoder = encoder
+        self._shipped = shipped
 
     def vectors(self, texts: Sequence[str]) -> FloatArray:
         """float32 [n, width] of ``texts``; encodes and stores what is not held yet."""
@@ -141,6 +144,8 @@ class VectorStore:
             former = zip(list(missing), _keys(former_id, list(missing.values())), strict=True)
             held |= {key: held[former_key] for key, former_key in former if former_key in held}
             missing = {key: text for key, text in missing.items() if key not in held}
+        shipped = read_shipped(self._shipped, self._encoder.id) if missing else {}
+        missing = {key: text for key, text in missing.items() if key not in shipped}
         # whole batches in the encoder's own order, so that the batches are those of a single call
         ordered = sorted(missing, key=lambda key: len(missing[key]))
         fresh: dict[str, Any] = {}
@@ -151,7 +156,11 @@ class VectorStore:
             # the whole file is written again, so wait until it is worth it: an eighth of it, or the end
             if len(fresh) >= len(held) // 8 or at + _PASS >= len(ordered):
                 held, fresh = self._stored(held | fresh), {}
-        return np.stack([held[key] for key in keys]).astype(np.float32)
+        return np.stack([held[key] if key in held else shipped[key] for key in keys]).astype(np.float32)
+
+    def stored(self) -> dict[str, Any]:
+        """All encoded texts on the disk, by the address of the text."""
+        return self._read()
 
     def _stored(self, known: dict[str, Any]) -> dict[str, Any]:
         """All of ``known``, and what came on the disk meanwhile, which stays as it is."""

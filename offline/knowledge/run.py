@@ -64,7 +64,9 @@ def producer(name: str) -> Producer:
 
 def inputs(config: JobConfig, name: str, llm: Mapping[str, Any], log: InteractionLog) -> dict[str, Any]:
     """All that a producer's result depends on; unchanged inputs need no run."""
-    shared = config.knowledge.model_dump(mode="json", exclude={*ORDER, "shipped_responses", "ttl_days"})
+    shared = config.knowledge.model_dump(
+        mode="json", exclude={*ORDER, "shipped_responses", "shipped_vectors", "ttl_days"}
+    )
     return {
         "shared": shared,
         "own": getattr(config.knowledge, name).model_dump(mode="json"),
@@ -111,6 +113,8 @@ class KnowledgeRun:
         llm: str,
         imported: ImportedTexts | None = None,
         engine: Engine | None = None,
+        *,
+        shipped: Path | None = None,
     ) -> None:
         encoder = _encoder(config, engine)
         partitions = close_partitions(log, config.knowledge.liber.trigger)
@@ -125,13 +129,14 @@ class KnowledgeRun:
             interests=Interests(
                 config.knowledge, config.data.texts, liked_above, catalogue, log, partitions, ask, imported
             ),
-            encode=VectorStore(folder / "encoded.npz", encoder).vectors,
+            encode=VectorStore(folder / "encoded.npz", encoder, shipped).vectors,
             llm=llm,
             encoder=encoder.id,
             folder=folder,
             checkpoints=checkpoints,
             engine=engine or LocalEngine(),
             precision=config.arithmetic,
+            shipped=shipped,
         )
 
     def sources_of(self, name: str) -> Sources:

@@ -37,7 +37,8 @@ class Encode(Protocol):
 class Sources:
     """One run's inputs. ``folder`` keeps the producer's frozen parts, ``checkpoints`` converted weights of language
     models; ``engine`` runs what is heavy, in the arithmetic of ``precision``; ``trained_rows`` is the first log row
-    after the training period: frozen parts may be fitted on earlier rows only."""
+    after the training period: frozen parts may be fitted on earlier rows only. ``shipped`` is a file of vectors that
+    need not be computed."""
 
     config: KnowledgeConfig
     schema: FeatureSchema
@@ -53,6 +54,7 @@ class Sources:
     checkpoints: Path
     engine: Engine = field(default_factory=LocalEngine)
     precision: Precision = "auto"
+    shipped: Path | None = None
 
     def of(self, producer: str) -> Sources:
         """The same, with the folder of one producer."""

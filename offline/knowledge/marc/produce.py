@@ -86,7 +86,7 @@ def _read(sources: Sources, reader: LanguageModelStates | EngineStates, depths: 
     from offline.knowledge.marc.store import StateStore
 
     config, interests = sources.config.marc, sources.interests
-    store = StateStore(sources.folder / "states", reader)
+    store = StateStore(sources.folder / "states", reader, sources.shipped)
     versions, known = interests.versions, interests.items.known
     of_users = versions.texts if config.titles else versions.tastes
     texts = [interests.items.texts[at] for at in np.flatnonzero(known)] + list(of_users)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from models.contract.knowledge import FloatArray
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
+from offline.knowledge.shipped import read_shipped
 
 _CHUNK = 256
 """Texts per file: what a killed run can lose, about half a minute of SmolLM2 on one core."""
@@ -46,13 +47,15 @@ class StateStore:
 
     What is stored is also what is returned the first time (rounded to float16), so a text's states stay the same to
     the bit although another batch would round them differently. Chunks are stored as they are finished: they survive a
-    killed run, and the next one cuts what is left into the same chunks that an undisturbed run would have made.
+    killed run, and the next one cuts what is left into the same chunks that an undisturbed run would have made. States
+    of the ``shipped`` file (offline/knowledge/shipped.py) are used and not stored again.
     """
 
-    def __init__(self, folder: Path, reader: StateReader) -> None:
+    def __init__(self, folder: Path, reader: StateReader, shipped: Path | None = None) -> None:
         self._folder = _folder(folder, reader.id)
         self._former = {former_id: _folder(folder, former_id) for former_id in reader.former_ids}
         self._reader = reader
+        self._shipped = shipped
 
     def states(self, texts: Sequence[str], depths: Sequence[float]) -> dict[float, FloatArray]:
         """Per depth float32 [n, D] of ``texts``; runs the model over what is not held at all the depths yet."""
@@ -66,6 +69,9 @@ class StateStore:
                 for key, former_key in zip(keys, _keys(former_id, texts), strict=True):
                     if former_key in former:
                         held[depth].setdefault(key, former[former_key])
+        for depth in depths:
+            if any(key not in held[depth] for key in keys):
+                held[depth] = read_shipped(self._shipped, shipped_source(self._reader.id, depth)) | held[depth]
         missing = {
             key: text
             for key, text in zip(keys, texts, strict=True)
@@ -80,6 +86,10 @@ class StateStore:
                     self._add(depth, held[depth], chunks[position], made[depth])
                 progress.update(len(chunks[position]))
         return {depth: _stacked(held[depth], keys) for depth in depths}
+
+    def stored(self, depth: float) -> dict[str, Any]:
+        """All states of one depth on the disk, by the address of the text."""
+        return self._read(self._folder, depth)
 
     def _add(self, depth: float, held: dict[str, Any], keys: list[str], made: FloatArray) -> None:
         with np.errstate(over="ignore"):  # refused just below
@@ -108,6 +118,11 @@ def _stacked(held: Mapping[str, Any], keys: Sequence[str]) -> FloatArray:
     if not keys:
         return np.zeros((0, 0), np.float32)
     return np.stack([held[key] for key in keys]).astype(np.float32)
+
+
+def shipped_source(reader_id: str, depth: float) -> str:
+    """The name of a reader's states at one depth in a file of shipped vectors."""
+    return f"{reader_id}@{depth:.4f}"
 
 
 def _keys(reader_id: str, texts: Sequence[str]) -> list[str]:

@@ -1,0 +1,55 @@
+"""Encoded texts and hidden states that come with a configuration: what a first run need not compute.
+
+Addresses are hashes of the texts, as in the stores that a run keeps itself, so the file holds no text, and a changed
+text is computed. A column of vectors is stored in 8 bits between its least and its greatest value, which moves a vector
+less than another arithmetic may (``offline.llm.arithmetic.SAME_SPACE_COSINE``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from models.contract.knowledge import FloatArray
+from offline.data.catalogue import DataError
+from offline.data.files import read_arrays, write_arrays
+
+Vectors = dict[str, npt.NDArray[np.float16]]
+"""Vectors by the address of their text."""
+
+_LEVELS = 255
+
+
+def read_shipped(path: Path | None, source: str) -> Vectors:
+    """Vectors that ``source`` (an encoder's id, or a reader's with a depth) made; none without a file, or if the file
+    has none of that source. DataError if it is damaged."""
+    if path is None:
+        return {}
+    arrays = read_arrays(path)
+    try:
+        if source not in arrays["sources"].tolist():
+            return {}
+        at = arrays["sources"].tolist().index(source)
+        keys, codes, least, step = (arrays[f"{name}{at}"] for name in ("keys", "codes", "least", "step"))
+        vectors = (codes.astype(np.float32) * step + least).astype(np.float16)
+        return dict(zip((key.tobytes().hex() for key in keys), vectors, strict=True))
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path} holds no vectors: {error}") from error
+
+
+def write_shipped(path: Path, vectors: Mapping[str, Mapping[str, FloatArray]]) -> int:
+    """Write vectors by source and address; returns their number. Equal contents give equal bytes."""
+    arrays: dict[str, npt.NDArray[np.generic]] = {"sources": np.array(sorted(vectors))}
+    for at, source in enumerate(sorted(vectors)):
+        keys = sorted(vectors[source])
+        table = np.stack([vectors[source][key] for key in keys]).astype(np.float32)
+        least = table.min(axis=0)
+        step = np.maximum((table.max(axis=0) - least) / _LEVELS, np.finfo(np.float32).tiny)
+        arrays[f"keys{at}"] = np.array([np.frombuffer(bytes.fromhex(key), np.uint8) for key in keys])
+        arrays[f"codes{at}"] = np.rint((table - least) / step).clip(0, _LEVELS).astype(np.uint8)
+        arrays[f"least{at}"], arrays[f"step{at}"] = least, step
+    write_arrays(path, **arrays)
+    return sum(len(of_source) for of_source in vectors.values())

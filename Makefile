@@ -5,11 +5,12 @@ VENV ?= .venv
 CONFIG ?= configs/ml-100k.toml
 VLLM_ENV ?= var/vllm-env
 BENCH_ENV ?= var/bench-env
+TEST_PROCESSES ?= 2
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-check serve refresh status test test-vllm bench lint format lock clean
+.PHONY: help install demo demo-check serve refresh status test test-all test-vllm bench lint format lock clean
 
 help:  ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,8 +40,11 @@ refresh: $(INSTALLED)  ## Run the offline pipeline alone
 status: $(INSTALLED)  ## What is live, and when each stage last ran
 	@$(RUN) -m offline status --config $(CONFIG)
 
-test: $(INSTALLED)  ## The whole test suite, against a real Valkey
-	$(RUN) -m pytest
+test: $(INSTALLED)  ## The test suite, against a real Valkey, in two processes
+	$(RUN) -m pytest -n $(TEST_PROCESSES) -m "not slow"
+
+test-all: $(INSTALLED)  ## The same with its slow tier
+	$(RUN) -m pytest -n $(TEST_PROCESSES)
 
 test-vllm: $(INSTALLED)  ## LIBER and the reranker through a real vLLM server on the CPU (installs vLLM, 2 GB)
 	PYTHON=$(PYTHON) deploy/vllm/install $(VLLM_ENV)

@@ -150,7 +150,7 @@ class TrainingConfig(BaseModel):
     model_config = FrozenConfig
 
     served: Literal["din", "dcnv2", "deepfm", "lifelong"] = "din"
-    compare: bool = True  # also train the other architectures and the served one without knowledge, for the report
+    compare: bool = False  # also train the other architectures and the served one without knowledge, for the report
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
     epochs: Annotated[int, Field(ge=1)] = 12
     patience: Annotated[int, Field(ge=1)] = 2

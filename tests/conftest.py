@@ -98,7 +98,6 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     text = (ROOT / "configs/ml-100k.toml").read_text()
     for pattern, value in (
         (r'workdir = ".*?"', f'workdir = "{folder / "ml-100k"}"'),
-        (r"compare = true", "compare = false"),
         (r"epochs = \d+", "epochs = 1"),
         (r"\Z", SHORT_KNOWLEDGE),
     ):

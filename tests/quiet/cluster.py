@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from offline.engine.ray import ray_engine
 
 
-def adder() -> Callable[[list[int]], int]:
-    return sum
+class Adder:
+    """The work of a worker."""
+
+    def __call__(self, batch: list[int]) -> int:
+        return sum(batch)
 
 
 if __name__ == "__main__":
     with ray_engine(1) as engine:
-        print(sorted(result for _, result in engine.map_batches(adder, [[1, 2], [3, 4]])))
+        print(sorted(result for _, result in engine.map_batches(Adder, [[1, 2], [3, 4]])))

@@ -8,8 +8,11 @@ from offline.engine.ray import ray_engine
 class Adder:
     """The work of a worker."""
 
-    def __call__(self, batch: list[int]) -> int:
+    def __call__(self, batch: list[int], /) -> int:
         return sum(batch)
+
+    def close(self) -> None:
+        """It holds nothing."""
 
 
 if __name__ == "__main__":

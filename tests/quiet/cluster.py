@@ -6,13 +6,13 @@ from offline.engine.ray import ray_engine
 
 
 class Adder:
-    """Work that needs no model."""
+    """The work of a worker."""
 
     def __call__(self, batch: list[int], /) -> int:
         return sum(batch)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """It holds nothing."""
 
 
 if __name__ == "__main__":

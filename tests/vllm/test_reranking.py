@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from models.contract.prompts import Rated, RerankPrompt
+from offline.llm.arithmetic import choose_arithmetic
 from offline.llm.vllm_server import VllmServer
 from offline.llm.weights import Weights
 from offline.reranking.calibrate import probability_of
@@ -21,7 +22,7 @@ FILMS = ("Toy Story", "Heat", "The Big Lebowski", "Alien", "Amélie", "12 Angry 
 @pytest.fixture(scope="module")
 def labeller(tmp_path_factory: pytest.TempPathFactory) -> Labeller:
     checkpoint = Weights.find(None).checkpoint(tmp_path_factory.mktemp("checkpoints"))
-    return Labeller.load("packaged", checkpoint, "bfloat16", 4096)
+    return Labeller.load("packaged", checkpoint, choose_arithmetic().dtype, 4096)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""One real vLLM server on this machine's CPU for all tests of this folder: the packaged SmolLM2, in the arithmetic of this machine.
+"""One real vLLM server on this machine's CPU for all tests of this folder: the packaged SmolLM2.
+
+It computes in the arithmetic of this machine.
 
 `make test-vllm` installs vLLM into an environment of its own and names it in LORANK_VLLM_ENV.
 """

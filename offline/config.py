@@ -24,6 +24,10 @@ DEMO_EXPERIMENTS = Path("configs/ml-100k.experiments.toml")
 """Experiments of the demo's service, where it is started in a checkout."""
 
 
+_MOVED = dict.fromkeys(("llm.dtype", "reranking.dtype"), "is `arithmetic` at the top of the configuration now")
+"""What has another place since 2026-11-29, and which."""
+
+
 class ConfigError(ValueError):
     """The configuration file is missing, is not TOML, or says something this version does not understand."""
 
@@ -268,7 +272,10 @@ def load_config(path: Path) -> JobConfig:
     try:
         return JobConfig.model_validate(document)
     except ValidationError as error:
-        lines = [f"  {'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
+        lines = []
+        for detail in error.errors():
+            key = ".".join(str(part) for part in detail["loc"])
+            lines.append(f"  {key}: {_MOVED.get(key, detail['msg'])}")
         raise ConfigError(f"{path} is not understood:\n" + "\n".join(lines)) from error
 
 

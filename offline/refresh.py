@@ -26,7 +26,7 @@ from offline.events import Arrivals, look_for_events
 from offline.knowledge import run as producers
 from offline.knowledge.held import held
 from offline.knowledge.vectors import Knowledge, Produced
-from offline.llm.arithmetic import choose_arithmetic
+from offline.llm.arithmetic import arithmetic_line
 from offline.llm.session import CHECKPOINTS, LLMSession, open_session
 from offline.producing import is_made, outcome, producer_inputs
 from offline.publish.connection import Store, open_store
@@ -102,7 +102,7 @@ def make_knowledge(
         with run.stage("knowledge") as watch:
             watch.done(f"up to date: {', '.join(name for name in names if name in made)}")
         return Knowledge(made)
-    run.computes_in(choose_arithmetic(job.config.arithmetic))
+    run.computes_in(arithmetic_line(job.config.arithmetic))
     with open_engine(job.engine, job.config.ray) as engine, asking(run, stale, catalogue, log, engine) as ask:
         trained_rows = split_samples(job.config.samples, log).trained_rows
         checkpoints = job.llm / CHECKPOINTS

@@ -22,7 +22,6 @@ from typing import Any, Literal
 
 from offline.data.catalogue import DataError
 from offline.data.files import read_json, write_json
-from offline.llm.arithmetic import Arithmetic
 from offline.llm.ledger import Ledger
 from offline.llm.runs import history
 from offline.lock import LockedError, exclusive
@@ -108,9 +107,9 @@ class Run:
         self.stages[title] = round(self.stages.get(title, 0.0) + watch.seconds, 3)
         self.save()
 
-    def computes_in(self, arithmetic: Arithmetic) -> None:
+    def computes_in(self, arithmetic: str) -> None:
         """The arithmetic of language models and encoders, for the terminal and the ledger."""
-        self.arithmetic = str(arithmetic)
+        self.arithmetic = arithmetic
         print(f"  arithmetic: {arithmetic}", flush=True)
 
     def left(self, reason: str) -> None:

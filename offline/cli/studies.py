@@ -158,7 +158,9 @@ def adapt(
     job = job_of(config, data_dir)
     catalogue, log = data_of(job)
     marc = job.config.knowledge.marc
-    adaptation = AdaptationConfig(depth=marc.depth, max_tokens=marc.max_tokens, steps=steps, rank=rank)
+    adaptation = AdaptationConfig(
+        depth=marc.depth, max_tokens=marc.max_tokens, steps=steps, rank=rank, precision=job.config.arithmetic
+    )
     with sources_of(job, catalogue, log, "marc") as sources:
         pairs = adapt_model(sources, out, adaptation)
     print(f"{out}: adapted in {steps} steps to {pairs} interactions of the training period")

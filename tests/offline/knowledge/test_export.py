@@ -1,0 +1,44 @@
+"""What a job computed travels to another machine, and what it was shipped itself goes with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.contract.knowledge import FloatArray
+from offline.data.catalogue import DataError
+from offline.data.files import write_arrays
+from offline.knowledge.encoder import TextEncoder
+from offline.knowledge.export import export_vectors
+from offline.knowledge.marc.states import LanguageModelStates
+from offline.knowledge.marc.store import StateStore, shipped_source
+from offline.knowledge.shipped import read_shipped, write_shipped
+from tests.offline.knowledge.marc.fakes import CountingReader
+from tests.offline.pipeline import Pipeline
+
+
+def test_without_vectors_the_job_to_run_is_named(fresh: Pipeline, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="run `refresh` or `knowledge` first"):
+        export_vectors(fresh.job, tmp_path / "v.npz")
+
+
+def test_all_vectors_are_exported(fresh: Pipeline, tmp_path: Path) -> None:
+    knowledge = fresh.job.config.knowledge
+    encoder = TextEncoder(knowledge.encoder, knowledge.encoder_tokens)
+    reader = LanguageModelStates(tmp_path / "unused", knowledge.marc.model, knowledge.marc.max_tokens)
+    source = shipped_source(reader.id, knowledge.marc.depth)
+    vectors: FloatArray = np.eye(4, dtype=np.float32)
+    shipped = tmp_path / "shipped.npz"
+    write_shipped(shipped, {encoder.id: {f"{0:032x}": vectors[0]}})
+    job = fresh.with_config(knowledge={"shipped_vectors": str(shipped)}).job
+    write_arrays(job.knowledge / "encoded.npz", keys=np.array([f"{1:032x}"]), vectors=vectors[1:2].astype(np.float16))
+
+    class SameModel(CountingReader):
+        id = reader.id
+
+    StateStore(job.knowledge / "marc" / "states", SameModel()).states(["a", "b", "c"], (knowledge.marc.depth,))
+    assert export_vectors(job, tmp_path / "v.npz") == 5
+    assert read_shipped(tmp_path / "v.npz", encoder.id).keys() == {f"{0:032x}", f"{1:032x}"}
+    assert len(read_shipped(tmp_path / "v.npz", source)) == 3

@@ -59,7 +59,6 @@ items = {{ paths = "{folder}/items.csv", id = "id", columns = {{ title = {{}}, y
         (r"(?s)(?<=\[llm\]\n).*?(?=\n\[)", llm),
         (r"shipped_responses = .*\n", ""),
         (r"partition_size = \d+", f"partition_size = {PARTITION}"),
-        (r"compare = true", "compare = false"),
         (r"epochs = \d+", "epochs = 1"),
     ):
         text = text.replace(_first(pattern, text), value, 1)

@@ -47,7 +47,7 @@ class CtrScores:
     @property
     def model(self) -> str:
         """Name and version of the model, for people."""
-        return self.fitted_to.model.told
+        return str(self.fitted_to.model)
 
     @property
     def circumstances(self) -> str:
@@ -56,16 +56,17 @@ class CtrScores:
 
 
 def trained_report(job: Job) -> TrainingReport:
-    """The report of the last training. DataError if there is none, or if its artifact is absent or another file."""
+    """The report of the last training. DataError if there is none (or no log), or if its artifact is absent or another
+    file."""
     path = job.models / "report.json"
-    if not path.is_file():
+    if not path.is_file() or not job.log.is_file():
         raise DataError(
             "weight and band are fitted against the CTR model that is served, and none is trained yet: "
             "run `refresh` first"
         )
     report = TrainingReport.load(path)
     artifact = job.models / report.artifact
-    if not artifact.is_file() or file_digest(artifact) != report.sha256:
+    if file_digest(artifact) != report.sha256:
         raise DataError(f"{artifact} is not the model of the last training: run `refresh --retrain`")
     return report
 
@@ -141,13 +142,13 @@ def _refuse_what_does_not_fit(config: JobConfig, manifest: ArtifactManifest, kno
     names = tuple({space.name for space in manifest.spaces})
     if config.feature_schema.with_knowledge(names).fingerprint != manifest.feature_schema.fingerprint:
         raise DataError(
-            f"model {manifest.model.told} was trained on another feature schema than the configuration's: "
+            f"model {manifest.model} was trained on another feature schema than the configuration's: "
             "run `refresh` first"
         )
     on_disk = {space.key: space.fingerprint for space in knowledge.spaces}
     trained_on = {space.key: space.fingerprint for space in manifest.spaces}
     if others := sorted(key for key, fingerprint in trained_on.items() if on_disk.get(key) != fingerprint):
         raise DataError(
-            f"model {manifest.model.told} was trained on other spaces than the knowledge on disk holds "
+            f"model {manifest.model} was trained on other spaces than the knowledge on disk holds "
             f"({', '.join(others)}): run `refresh` first"
         )

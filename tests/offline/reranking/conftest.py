@@ -28,8 +28,7 @@ class Tuned:
     read: frozenset[str]
 
     def ready(self) -> Prepared:
-        source = open_source(self.job.config.data, self.job.raw)
-        return prepared(self.job, source, source.catalogue())
+        return prepared(self.job, open_source(self.job.config.data, self.job.raw).catalogue())
 
 
 def patched(patch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -57,8 +56,8 @@ def test_scores_are_those_of_the_artifact_that_is_served(original: TrainedJob) -
         (outcome, *_) = session.run(None, feed)
         served.append(float(np.asarray(outcome).ravel()[0]))
     scores = original.scores()
-    assert_probabilities_agree(scores.of(rows), np.array(served))
-    np.testing.assert_array_equal(scores.of(rows[::-1]), scores.of(rows)[::-1])
+    np.testing.assert_allclose(scores.of(rows), served, atol=1e-5)
+    np.testing.assert_allclose(scores.of(rows[::-1])[::-1], served, atol=1e-5)
     assert auc(encoder.labels[rows], scores.of(rows)) == pytest.approx(
         original.report.metrics["validation_auc"], abs=1e-6
     )
@@ -68,16 +67,10 @@ def names(session: ort.InferenceSession) -> set[str]:
     return {entry.name for entry in session.get_inputs()}
 
 
-def assert_probabilities_agree(torch_scores: np.ndarray[Any, Any], served: np.ndarray[Any, Any]) -> None:
-    np.testing.assert_allclose(torch_scores, served, atol=1e-5)
-
-
 def test_the_model_is_named_by_its_artifact(original: TrainedJob) -> None:
     scores = original.scores()
     assert scores.fitted_to.artifact_sha256 == original.report.sha256 == scores.circumstances
     assert scores.model == f"synthetic-din {original.report.model_version}"
-    other = original.scores(original.log)
-    assert other.fitted_to == scores.fitted_to
 
 
 def test_what_arrived_after_the_training_is_in_no_split_and_changes_no_score(original: TrainedJob) -> None:

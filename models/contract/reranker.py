@@ -156,8 +156,7 @@ class RerankerManifest(BaseModel):
         return self.band is not None and self.band.holds(events)
 
     def mismatch(self, live: FittedTo) -> str:
-        """Why weight and band are not those of the CTR model ``live``; "" if they are, or if nobody noted whose they
-        are."""
+        """Why weight and band are not those of the CTR model ``live``; "" if they are, or if that was not noted."""
         if self.fitted_to is None or self.fitted_to.artifact_sha256 == live.artifact_sha256:
             return ""
         return (

@@ -78,7 +78,7 @@ def platt(raw: FloatArray, label: Array) -> Platt:
 
 def isotonic(raw: FloatArray, label: Array) -> Isotonic:
     """Pool adjacent violators, and log-odds of each pool with half a sample of either kind added."""
-    from scipy.special import logit
+    from scipy.special import logit  # type: ignore[import-untyped]  # has no types
     from sklearn.isotonic import IsotonicRegression
 
     x, y = raw.astype(np.float64), (np.asarray(label) > 0.5).astype(np.float64)

@@ -29,8 +29,9 @@ from offline.reranking.scoring import Labeller, ScoreStore
 from offline.reranking.tune import tune
 from offline.runs import Run
 from offline.stages import Job
+from offline.training.samples import Split
 
-VALIDATION = "validation"
+VALIDATION: Split = "validation"
 
 Answers = dict[Selection, FloatArray]
 """Raw log-odds [n] of samples, by the way they are told."""

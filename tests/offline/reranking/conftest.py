@@ -1,4 +1,4 @@
-"""One small installation with a trained CTR model and a reranker tuned beside it. Tests that change its files take a copy."""
+"""A small installation with a trained CTR model and a reranker tuned beside it. Tests that change files take a copy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from offline.training.report import TrainingReport
 from tests.offline.knowledge.fakes import HashEncoder
 from tests.offline.pipeline import pipeline
 from tests.offline.reranking.fakes import SETTINGS, model
-from tests.offline.reranking.trained import trained
+from tests.offline.reranking.trained import TrainedJob, trained
+from tests.synthetic import synthetic
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,17 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
             manifest = tune_reranker(run)
     scores = (config.workdir / FOLDER / "scores").glob("*.npz")
     return Tuned(job, report, manifest, frozenset(key for path in scores for key in np.load(path)["keys"].tolist()))
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> TrainedJob:
+    """A CTR model alone, with histories of up to 29 events and enough validation samples for a band. Tests that change
+    its files take a copy."""
+    folder = tmp_path_factory.mktemp("original")
+    data = synthetic(folder / "work")
+    settings = SETTINGS.model_copy(update={"validation_rows": 500})
+    job = Job(data.config.model_copy(update={"reranking": settings}), folder / "data")
+    return trained(job, data.catalogue, data.log, data.knowledge)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Scores of the CTR model: those of the served artifact, on its own samples; what does not fit it any more is refused."""
+"""Scores of the CTR model: the served artifact's, on its own samples; what no longer fits it is refused."""
 
 from __future__ import annotations
 
@@ -22,15 +22,7 @@ from offline.training.artifact import as_request
 from offline.training.report import TrainingReport
 from offline.training.samples import SampleEncoder, split_samples
 from tests.offline.pipeline import Pipeline
-from tests.offline.reranking.trained import TrainedJob, trained
-from tests.synthetic import synthetic
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> TrainedJob:
-    folder = tmp_path_factory.mktemp("ctr")
-    data = synthetic(folder / "work", users=20, items=15, events=15)
-    return trained(Job(data.config, folder / "data"), data.catalogue, data.log, data.knowledge)
+from tests.offline.reranking.trained import TrainedJob
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A CTR model that is really trained, in seconds: log, knowledge and artifact as a refresh leaves them in a work folder."""
+"""A CTR model that is really trained, in seconds: log, knowledge and artifact as a refresh leaves them."""
 
 from __future__ import annotations
 

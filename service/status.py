@@ -6,6 +6,7 @@ import os
 import time
 from typing import Any
 
+from models.contract.reranker import FittedTo
 from service.experiments.watched import WatchedExperiments
 from service.exposures.stream import ExposureLog
 from service.ranking.types import Release
@@ -61,7 +62,7 @@ def status_document(
         },
         "experiments": experiments.status(None if release is None else release.schema),
         "redis": {"reachable": releases.redis_error is None, "error": releases.redis_error},
-        "stages": _stages(releases, exposures) | {"reranking": _reranking(reranker)},
+        "stages": _stages(releases, exposures) | {"reranking": _reranking(reranker, release)},
         "reranker": reranker.description,
         "exposures": {"queued": exposures.depth, "dropped": exposures.dropped},
         "settings": settings.model_dump(
@@ -95,8 +96,15 @@ def _stages(releases: Releases, exposures: ExposureLog) -> dict[str, dict[str, s
     }
 
 
-def _reranking(reranker: NoReranker | VllmReranker) -> dict[str, str]:
-    return _stage("off", reranker.off) if reranker.off else _stage("on", "")
+def _reranking(reranker: NoReranker | VllmReranker, release: Release | None) -> dict[str, str]:
+    """Degraded, that is at work with a weight that was found beside another CTR model, where that is known."""
+    if reranker.off:
+        return _stage("off", reranker.off)
+    if release is None:
+        return _stage("on", "")
+    live = FittedTo(model=release.manifest.model, artifact_sha256=release.manifest.artifact_sha256)
+    mismatch = reranker.mismatch(live)
+    return _stage("degraded", mismatch) if mismatch else _stage("on", "")
 
 
 def _retrieval(release: Release) -> dict[str, str]:

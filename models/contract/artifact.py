@@ -34,6 +34,9 @@ class ModelName(BaseModel):
     name: str
     version: str
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
 
 class ArtifactManifest(BaseModel):
     """What a CTR model expects and where it comes from. ``metrics`` were measured offline, on the named splits."""

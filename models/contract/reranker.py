@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from models.contract.artifact import Digest
+from models.contract.artifact import Digest, ModelName
 from models.contract.knowledge import FloatArray
 from models.contract.prompts import Blocks, RerankPrompt
 from models.contract.schema import FrozenConfig
@@ -102,6 +102,15 @@ class Canary(BaseModel):
         return self
 
 
+class FittedTo(BaseModel):
+    """A CTR model, by the SHA-256 of its artifact; its name is for people."""
+
+    model_config = FrozenConfig
+
+    model: ModelName
+    artifact_sha256: Digest
+
+
 class RerankerManifest(BaseModel):
     """One reranker.
 
@@ -109,6 +118,7 @@ class RerankerManifest(BaseModel):
     label_ids   tokens of ``prompt.yes`` and ``prompt.no``; a server whose tokenizer disagrees serves another model
     weight      of the calibrated log-odds in the mix, if an arm says nothing else
     band        lengths of history for which mixing raised the AUC on the validation split; None: for none was it shown
+    fitted_to   the CTR model beside which weight and band were found; None in manifests older than this field
     tolerance   by how much a probability of a canary may differ, as another implementation rounds otherwise
     items       SHA-256 of the file of items beside the manifest
     metrics     measured offline, on the named splits
@@ -126,6 +136,7 @@ class RerankerManifest(BaseModel):
     calibration: Calibration = Platt()
     weight: Probability = 0.0
     band: HistoryBand | None = None
+    fitted_to: FittedTo | None = None
     canaries: tuple[Canary, ...] = ()
     tolerance: Probability = 0.1
     items: Digest
@@ -143,6 +154,15 @@ class RerankerManifest(BaseModel):
     def mixes(self, events: int) -> bool:
         """Whether mixing was shown to help users with a history of so many events."""
         return self.band is not None and self.band.holds(events)
+
+    def mismatch(self, live: FittedTo) -> str:
+        """Why weight and band are not those of the CTR model ``live``; "" if they are, or if that was not noted."""
+        if self.fitted_to is None or self.fitted_to.artifact_sha256 == live.artifact_sha256:
+            return ""
+        return (
+            f"weight and band were fitted against model {self.fitted_to.model}, and {live.model} is live: "
+            "run `tune-reranker`"
+        )
 
     def broken(self, answers: Sequence[Sequence[float]]) -> str:
         """What is wrong with the probabilities [canaries][2] that a server answered to the canaries' prompts; "" if

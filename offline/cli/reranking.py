@@ -36,7 +36,8 @@ def tune_reranker(
 ) -> None:
     """Tune a language model to rerank (ReLLa's way) and calibrate it; its manifest lies beside the checkpoint.
 
-    The defaults are for the packaged small model on a CPU. A larger model wants a GPU and the extra `lora`.
+    The CTR model must be trained already (`refresh`): calibration, weight and band are fitted against it. The defaults
+    are for the packaged small model on a CPU. A larger model wants a GPU and the extra `lora`.
     """
     from offline.reranking.run import tune_reranker as work
 
@@ -65,7 +66,7 @@ def reranking(
     job = sized(job_of(config, data_dir), samples, epochs, model)
     source = open_source(job.config.data, job.raw)
     source.fetch()
-    ready = prepared(job, source, source.catalogue())
+    ready = prepared(job, source.catalogue())
     tuned = ready.tuned()
     manifest = RerankerManifest.from_json((ready.folder / FILE).read_bytes())
     ledger = (write.parent if write else Path("docs")) / "test-looks.jsonl"

@@ -6,6 +6,7 @@ calibrated (ReLLa prints a LogLoss of .93 on BookCrossing), so raw ones must not
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,43 @@ import numpy.typing as npt
 from models.contract.knowledge import FloatArray
 from models.contract.lookup import IntArray
 from models.contract.reranker import HistoryBand, Isotonic, Platt, blend
-from offline.benchmark.metrics import user_auc
-from offline.benchmark.resampling import UserResamples
-from offline.training.bootstrap import difference
+from offline.training.bootstrap import Resamples, difference
 
 Array = npt.NDArray[Any]
 
 WEIGHTS: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(21))
 EDGES = (0, 5, 30, 100, 200, 500)
-"""Rising lengths of history at which a new bucket begins: those of the benchmark's slices."""
-_NEWTON_STEPS = 25
+"""Rising lengths of history at which a new bucket begins: those of the quality page's slices (docs/quality.md)."""
 _LEAST_ROWS = 50
 """A bucket with fewer samples says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """How the language model's answers join the CTR model's scores. ``band`` None: mixing is shown to help nobody."""
+
+    calibration: Platt | Isotonic
+    weight: float
+    band: HistoryBand | None
+
+    def scores(self, raw: FloatArray, ctr: FloatArray) -> FloatArray:
+        """Probabilities [n] of the mix, whatever the band says: of raw log-odds [n] and the CTR model's
+        probabilities [n]."""
+        return blend(ctr, self.calibration.log_odds(raw), self.weight)
+
+
+def fitted_mix(kind: str, raw: FloatArray, ctr: FloatArray, label: Array, user: Array, events: IntArray) -> Mix:
+    """Calibration (``kind`` "platt" or "isotonic"), weight and band, from the same validation samples.
+
+    ``raw`` [n] are log-odds of the language model, ``ctr`` [n] probabilities of the CTR model, ``label`` [n] 0 or 1;
+    ``events`` [n] counts the earlier interactions of each sample's ``user`` [n].
+    """
+    calibration = fitted(kind, raw, label)
+    weight = best_weight(label, ctr, calibration.log_odds(raw))
+    mix = Mix(calibration, weight, None)
+    if weight == 0:
+        return mix
+    return Mix(calibration, weight, helped(label, user, events, ctr, mix.scores(raw, ctr)))
 
 
 def fitted(kind: str, raw: FloatArray, label: Array) -> Platt | Isotonic:
@@ -34,45 +60,38 @@ def fitted(kind: str, raw: FloatArray, label: Array) -> Platt | Isotonic:
 
 
 def platt(raw: FloatArray, label: Array) -> Platt:
-    """Logistic regression on the raw log-odds, towards Platt's targets, which keep n samples from certainty."""
+    """Logistic regression on the raw log-odds, towards Platt's targets, which keep n samples from certainty. Raw
+    log-odds that are all alike get the slope 0."""
+    from sklearn.linear_model import LogisticRegression
+
     x, positive = raw.astype(np.float64), np.asarray(label) > 0.5
-    wanted = np.where(positive, (positive.sum() + 1) / (positive.sum() + 2), 1 / ((~positive).sum() + 2))
-    scale = max(float(x.std()), 1e-6)
-    inputs = np.stack([(x - x.mean()) / scale, np.ones(len(x))], axis=1)
-
-    def loss(at: Array) -> float:
-        odds = inputs @ at
-        return float(np.mean(np.logaddexp(0, odds) - wanted * odds))
-
-    at = np.array([1.0, 0.0])
-    for _ in range(_NEWTON_STEPS):
-        chance = 1 / (1 + np.exp(-(inputs @ at)))
-        gradient = inputs.T @ (chance - wanted) / len(x)
-        curvature = inputs.T @ (inputs * (chance * (1 - chance))[:, None]) / len(x) + 1e-9 * np.eye(2)
-        step, length = np.linalg.solve(curvature, gradient), 1.0
-        while loss(at - length * step) > loss(at) and length > 1e-6:
-            length /= 2  # far from the minimum a whole step may overshoot
-        at = at - length * step
-    slope, middle = at.tolist()
-    return Platt(slope=slope / scale, intercept=middle - slope * float(x.mean()) / scale)
+    target = np.where(positive, (positive.sum() + 1) / (positive.sum() + 2), 1 / ((~positive).sum() + 2))
+    scale, mean = max(float(x.std()), 1e-6), float(x.mean())
+    inputs = ((x - mean) / scale)[:, None]
+    # A target between 0 and 1 is a positive and a negative sample that share a weight of 1.
+    regression = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(
+        np.concatenate([inputs, inputs]), np.repeat([1, 0], len(x)), np.concatenate([target, 1 - target])
+    )
+    slope = float(regression.coef_[0, 0]) / scale
+    return Platt(slope=slope, intercept=float(regression.intercept_[0]) - slope * mean)
 
 
 def isotonic(raw: FloatArray, label: Array) -> Isotonic:
     """Pool adjacent violators, and log-odds of each pool with half a sample of either kind added."""
+    from scipy.special import logit  # type: ignore[import-untyped]  # has no types
     from sklearn.isotonic import IsotonicRegression
 
     x, y = raw.astype(np.float64), (np.asarray(label) > 0.5).astype(np.float64)
     shares = IsotonicRegression(y_min=0.0, y_max=1.0).fit(x, y).predict(x)
     pools, place = np.unique(shares, return_inverse=True)
     positives, counts = np.bincount(place, y), np.bincount(place)
-    share = (positives + 0.5) / (counts + 1.0)
-    calibrated = np.maximum.accumulate(np.log(share) - np.log1p(-share))
+    calibrated = np.maximum.accumulate(logit((positives + 0.5) / (counts + 1.0)))
     knots: dict[float, float] = {}
     for pool in range(len(pools)):
         inside = x[place == pool]
         for knot in (float(inside.min()), float(inside.max())):
             knots.setdefault(knot, float(calibrated[pool]))
-    return Isotonic(raw=tuple(sorted(knots)), calibrated=tuple(knots[one] for one in sorted(knots)))
+    return Isotonic(raw=tuple(sorted(knots)), calibrated=tuple(knots[knot] for knot in sorted(knots)))
 
 
 def best_weight(label: Array, ctr: FloatArray, calibrated: FloatArray) -> float:
@@ -88,7 +107,7 @@ def helped(
     CTR model, and over all of which the 95 % interval of the difference lies above zero. None if there is no such run:
     a mix that is not shown to help is not used."""
     bucket = np.searchsorted(EDGES, events, side="right") - 1
-    better = [_gain(label, user, ctr, mixed, bucket == one, 0) > 0 for one in range(len(EDGES))]
+    better = [_gain(label, user, ctr, mixed, bucket == number, 0) > 0 for number in range(len(EDGES))]
     runs = [
         (first, last)
         for first in range(len(EDGES))
@@ -103,21 +122,26 @@ def helped(
 
 
 def _gain(label: Array, user: Array, ctr: FloatArray, mixed: FloatArray, mask: Array, resamples: int) -> float:
-    """AUC of the mix above that of the CTR model where ``mask`` holds: the lower bound of its interval, or, without
-    resamples, itself. Nothing where too little is there to say."""
+    """AUC of the mix above that of the CTR model where ``mask`` [n] holds: the lower bound of its interval, or, without
+    resamples, itself. Minus infinity where there are too few samples, or samples of one label only."""
     inside = label[mask]
     if len(inside) < _LEAST_ROWS or inside.min() == inside.max():
         return float("-inf")
     if not resamples:
         return auc(inside, mixed[mask]) - auc(inside, ctr[mask])
-    measure = UserResamples(inside, user[mask], resamples)
+    measure = Resamples(inside, user[mask], resamples)
     return difference(measure.auc(mixed[mask]), measure.auc(ctr[mask])).low
 
 
 def auc(label: Array, score: FloatArray) -> float:
-    """Over all samples, as if one user had them."""
-    return user_auc(label, score, np.zeros(len(label)))
+    """AUC over all samples; equal scores count half."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(label, score))
 
 
 def probability_of(raw: FloatArray) -> FloatArray:
-    return np.asarray(1 / (1 + np.exp(-raw.astype(np.float64))), np.float32)
+    """Probabilities, float32 [n], of log-odds [n]."""
+    from scipy.special import expit
+
+    return np.asarray(expit(raw.astype(np.float64)), np.float32)

@@ -13,10 +13,8 @@ from models.contract.knowledge import FloatArray
 from models.contract.lookup import IntArray
 from models.contract.prompts import RerankPrompt, Selection
 from offline.config import JobConfig
-from offline.data.arrival import first_log
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
-from offline.data.source import Source
 from offline.knowledge.encoder import TextEncoder, VectorStore
 from offline.llm.arithmetic import choose_arithmetic
 from offline.llm.quiet import quiet_transformers
@@ -24,13 +22,15 @@ from offline.llm.session import CHECKPOINTS
 from offline.llm.threads import wait_without_spinning
 from offline.llm.weights import Weights
 from offline.reranking.config import RerankingConfig
+from offline.reranking.ctr import trained_report, trained_splits
 from offline.reranking.framing import framed, label_ids, spelled
 from offline.reranking.items import items_of
 from offline.reranking.rows import Teller, drawn
 from offline.reranking.scoring import Labeller, ScoreStore
 from offline.reranking.tune import MODEL
 from offline.stages import Job
-from offline.training.samples import Split, SplitRows, split_samples
+from offline.training.report import TrainingReport
+from offline.training.samples import Split, SplitRows
 
 FOLDER = "reranker"
 SELECTIONS: tuple[Selection, ...] = ("recent", "relevant")
@@ -38,12 +38,14 @@ SELECTIONS: tuple[Selection, ...] = ("recent", "relevant")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """``labels`` are the tokens of yes and no, ``weights`` the model as it comes and ``checkpoint`` its folder;
-    ``folder`` holds all that this package keeps."""
+    """``report`` is of the CTR model that was trained last, and ``splits`` are its samples. ``labels`` are the tokens
+    of yes and no, ``weights`` the language model as it comes and ``checkpoint`` its folder; ``folder`` holds all that
+    this package keeps."""
 
     config: JobConfig
     catalogue: Catalogue
     log: InteractionLog
+    report: TrainingReport
     splits: SplitRows
     teller: Teller
     prompt: RerankPrompt
@@ -101,21 +103,19 @@ class Prepared:
         folder = self.folder / MODEL
         if not folder.is_dir():
             raise DataError("nothing is tuned yet: run `tune-reranker` first")
-        found = Weights.find(folder)
-        return Labeller.load(found.name, folder, self.dtype, self.settings.padded_tokens)
+        weights = Weights.find(folder)
+        return Labeller.load(weights.name, folder, self.dtype, self.settings.padded_tokens)
 
 
-def prepared(job: Job, source: Source, catalogue: Catalogue) -> Prepared:
-    """From the job's log, or from the data set alone if no job has made one yet. Errors of what is absent."""
+def prepared(job: Job, catalogue: Catalogue) -> Prepared:
+    """From the job's log and the split of the CTR model that was trained last. DataError if there is no such model, or
+    if it was trained on other samples; errors of what else is absent."""
+    report, log = trained_report(job), InteractionLog.load(job.log)
+    splits = trained_splits(job.config.samples, log, report)
     wait_without_spinning()
     from transformers import AutoTokenizer
 
     config, settings, folder = job.config, job.config.reranking, job.config.workdir / FOLDER
-    if job.log.is_file():
-        log = InteractionLog.load(job.log)
-    else:
-        log = first_log(source, catalogue, config.data.labels, config.feature_schema)
-    splits = split_samples(config.samples, log)
     encoder = TextEncoder(config.knowledge.encoder, config.knowledge.encoder_tokens, config.arithmetic)
     items = items_of(
         catalogue,
@@ -139,6 +139,7 @@ def prepared(job: Job, source: Source, catalogue: Catalogue) -> Prepared:
         config,
         catalogue,
         log,
+        report,
         splits,
         Teller(catalogue, log, items, config.feature_schema.history_length),
         prompt,

@@ -1,7 +1,8 @@
 """The job ``tune-reranker``: samples, zero-shot answers, tuning, answers, calibration, and at the end the manifest.
 
-Reads training and validation samples only. What was finished is found again when the job is started again: answers by
-prompt, the tuning at its last saved step, the CTR model by its circumstances.
+Reads training and validation samples only, of the split of the CTR model that is served: weight and band are fitted
+against that model, so whatever keeps them from it is said before anything is tuned. What was finished is not done again
+when the job is started again: answers are kept by prompt, the tuning at its last saved step.
 """
 
 from __future__ import annotations
@@ -14,98 +15,110 @@ import numpy as np
 
 from models.contract.knowledge import FloatArray
 from models.contract.prompts import Blocks, Selection
-from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest, blend
+from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest
 from offline.data.catalogue import DataError
 from offline.data.files import write_bytes, write_json
 from offline.knowledge.held import held
 from offline.refresh import data
-from offline.reranking.calibrate import auc, best_weight, fitted, helped, probability_of
+from offline.reranking.calibrate import Mix, auc, fitted_mix, probability_of
 from offline.reranking.canaries import canaries
-from offline.reranking.ctr import CtrScores, ctr_scores
+from offline.reranking.ctr import CtrScores, ctr_scores, refuse_another_live_model, trained_report
 from offline.reranking.framing import tokens_of
 from offline.reranking.prepared import SELECTIONS, Prepared, prepared
 from offline.reranking.scoring import Labeller, ScoreStore
 from offline.reranking.tune import tune
 from offline.runs import Run
 from offline.stages import Job
+from offline.training.samples import Split
 
-VALIDATION = "validation"
+VALIDATION: Split = "validation"
 
 Answers = dict[Selection, FloatArray]
 """Raw log-odds [n] of samples, by the way they are told."""
 
 
 def tune_reranker(run: Run) -> RerankerManifest:
-    """Tune, calibrate and write. DataError if the package peft is not there, or errors of what is absent."""
+    """Tune, calibrate and write. DataError if the package peft is not there, if there is no CTR model to fit against,
+    or errors of what is absent."""
     if importlib.util.find_spec("peft") is None:
         raise DataError("tuning needs the extra: pip install 'lorank[lora]'")
-    source, catalogue = data(run)
+    refuse_another_live_model(run.job, trained_report(run.job))
+    _, catalogue = data(run)
     with run.stage("samples") as watch:
-        ready = prepared(run.job, source, catalogue)
+        ready = prepared(run.job, catalogue)
         watch.done(
             f"{len(ready.rows('train'))} of {len(ready.splits.rows['train'])} training samples, told in "
             f"{len(SELECTIONS)} ways, {ready.weights.name}"
         )
+    with run.stage("CTR model") as watch:
+        ctr = ctr_of(run.job, ready)
+        scores = ctr.of(ready.rows(VALIDATION))
+        watch.done(f"{ctr.model}, AUC {auc(ready.label(ready.rows(VALIDATION)), scores):.4f} on validation samples")
     before = _answers(run, ready, ready.base(), "zero-shot")
     with run.stage("tune") as watch:
         losses = _tuned(ready)
-        watch.done(f"loss {' '.join(f'{one:.3f}' for one in losses)}")
+        watch.done(f"loss {' '.join(f'{loss:.3f}' for loss in losses)}")
     tuned = ready.tuned()
     after = _answers(run, ready, tuned, "tuned")
-    with run.stage("CTR model") as watch:
-        ctr = ctr_of(run.job, ready)
-        watch.done(ctr.model)
     with run.stage("calibrate") as watch:
-        manifest = _manifest(ready, tuned, before, after, ctr, losses)
+        mix = mix_of(ready, after[ready.prompt.selection], scores)
+        metrics = _metrics(ready, before, after, ctr, scores, mix)
+        write_json(ready.folder / "tuning.json", {"losses": losses, "metrics": metrics})
+        manifest = _manifest(ready, tuned, ctr, mix, metrics)
         write_bytes(ready.folder / FILE, manifest.model_dump_json(indent=1).encode() + b"\n")
-        band = (
-            "no history" if manifest.band is None else f"{manifest.band.shortest} to {manifest.band.longest or 'any'}"
-        )
-        watch.done(f"weight {manifest.weight}, shown to help with {band} events: {ready.folder / FILE}")
+        band = "no history" if mix.band is None else f"{mix.band.shortest} to {mix.band.longest or 'any'}"
+        watch.done(f"weight {mix.weight}, shown to help with {band} events: {ready.folder / FILE}")
     return manifest
 
 
 def ctr_of(job: Job, ready: Prepared) -> CtrScores:
-    """Scores of the CTR model, trained now if they are not there."""
+    """Scores of the CTR model that was trained last."""
     knowledge = held(job.knowledge, job.config.feature_schema, ready.log)
-    folder = job.config.workdir / "benchmark" / "answers"
-    return ctr_scores(job.config, ready.catalogue, ready.log, knowledge, folder)
+    return ctr_scores(job, ready.catalogue, ready.log, knowledge, ready.report)
+
+
+def mix_of(ready: Prepared, raw: FloatArray, scores: FloatArray) -> Mix:
+    """Calibration, weight and band from raw log-odds [n] and CTR scores [n] of the validation samples."""
+    rows = ready.rows(VALIDATION)
+    return fitted_mix(ready.settings.calibration, raw, scores, ready.label(rows), ready.user(rows), ready.events(rows))
 
 
 def _answers(run: Run, ready: Prepared, model: Labeller, name: str) -> Answers:
     """Raw log-odds of the validation samples, by the way they are told."""
-    rows = ready.rows("validation")
+    rows = ready.rows(VALIDATION)
     with run.stage(f"{name}: validation samples") as watch:
-        found = {how: ready.log_odds(model, how, rows, f"{name} {how}") for how in SELECTIONS}
-        told = (f"{how} AUC {auc(ready.label(rows), score):.4f}" for how, score in found.items())
-        watch.done(", ".join(told))
-        return found
+        answers = {how: ready.log_odds(model, how, rows, f"{name} {how}") for how in SELECTIONS}
+        watch.done(", ".join(f"{how} AUC {auc(ready.label(rows), raw):.4f}" for how, raw in answers.items()))
+        return answers
 
 
 def _tuned(ready: Prepared) -> list[float]:
     rows = ready.rows("train")
-    blocks = [one for how in SELECTIONS for one in ready.teller.blocks(ready.told(how), rows)]
+    blocks = [block for how in SELECTIONS for block in ready.teller.blocks(ready.told(how), rows)]
     yes, no = ready.labels
     answers = np.tile(np.where(ready.label(rows) > 0.5, yes, no), len(SELECTIONS)).astype(np.int64)
     tokens = tokens_of(ready.tokenizer, blocks)
     return tune(ready.base(), tokens, answers, ready.settings.tuning, ready.settings.seed, ready.folder)
 
 
+def _metrics(
+    ready: Prepared, before: Answers, after: Answers, ctr: CtrScores, scores: FloatArray, mix: Mix
+) -> dict[str, float]:
+    """AUCs on the validation samples, by what gave the scores."""
+    label = ready.label(ready.rows(VALIDATION))
+    return {
+        **{f"{VALIDATION} AUC, zero-shot {how}": auc(label, raw) for how, raw in before.items()},
+        **{f"{VALIDATION} AUC, tuned {how}": auc(label, raw) for how, raw in after.items()},
+        f"{VALIDATION} AUC, {ctr.model}": auc(label, scores),
+        f"{VALIDATION} AUC, mixed": auc(label, mix.scores(after[ready.prompt.selection], scores)),
+    }
+
+
 def _manifest(
-    ready: Prepared,
-    tuned: Labeller,
-    before: Answers,
-    after: Answers,
-    ctr: CtrScores,
-    losses: list[float],
+    ready: Prepared, tuned: Labeller, ctr: CtrScores, mix: Mix, metrics: dict[str, float]
 ) -> RerankerManifest:
-    settings, rows, how = ready.settings, ready.rows("validation"), ready.prompt.selection
-    label, scores = ready.label(rows), ctr.of(rows)
-    calibration = fitted(settings.calibration, after[how], label)
-    odds = calibration.log_odds(after[how])
-    weight = best_weight(label, scores, odds)
-    mixed = blend(scores, odds, weight)
-    band = helped(label, ready.user(rows), ready.events(rows), scores, mixed) if weight > 0 else None
+    """The manifest, after the file of items that it names."""
+    settings = ready.settings
 
     def answers(blocks: Sequence[Blocks]) -> FloatArray:
         store = ScoreStore(ready.folder / "scores")
@@ -113,14 +126,6 @@ def _manifest(
 
     items = ready.teller.items.pack()
     write_bytes(ready.folder / ITEMS_FILE, items)
-    metrics = {
-        **{f"{VALIDATION} AUC, zero-shot {one}": auc(label, score) for one, score in before.items()},
-        **{f"{VALIDATION} AUC, tuned {one}": auc(label, score) for one, score in after.items()},
-        f"{VALIDATION} AUC, {ctr.model}": auc(label, scores),
-        f"{VALIDATION} AUC, mixed": auc(label, mixed),
-    }
-    write_json(ready.folder / "tuning.json", {"losses": losses, "metrics": metrics})
-    last = int(ready.log.time_ms[: ready.splits.trained_rows].max())
     return RerankerManifest(
         name=ready.config.name,
         model=tuned.id,
@@ -128,12 +133,13 @@ def _manifest(
         dtype=ready.dtype,
         prompt=ready.prompt,
         label_ids=ready.labels,
-        calibration=calibration,
-        weight=weight,
-        band=band,
+        calibration=mix.calibration,
+        weight=mix.weight,
+        band=mix.band,
+        fitted_to=ctr.fitted_to,
         canaries=canaries(ready.teller, ready.prompt, settings.canaries, settings.candidates, settings.seed, answers),
         tolerance=settings.tolerance,
         items=hashlib.sha256(items).hexdigest(),
-        trained_until_ms=last,
+        trained_until_ms=int(ready.log.time_ms[: ready.splits.trained_rows].max()),
         metrics=metrics,
     )

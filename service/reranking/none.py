@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from models.contract.reranker import FittedTo
 from service.errors import RerankError
 from service.ranking.deadline import Deadline
 from service.ranking.types import Head
@@ -15,6 +16,10 @@ class NoReranker:
     configured = False
     off = "no reranker is configured"
     description = None
+
+    def mismatch(self, live: FittedTo) -> str:
+        """Nothing is fitted to anything here."""
+        return ""
 
     async def rerank(self, head: Head, deadline: Deadline) -> Sequence[int]:
         raise RerankError("no reranker is configured", "rerank_off")

@@ -16,7 +16,7 @@ import numpy as np
 from models.contract.items import IntArray
 from models.contract.prompts import Blocks, Rated
 from models.contract.rerank_items import RerankItems
-from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest, blend, calibrated, log_odds
+from models.contract.reranker import FILE, ITEMS_FILE, FittedTo, RerankerManifest, blend, calibrated, log_odds
 from service.errors import RerankError
 from service.ranking.deadline import Deadline
 from service.ranking.types import Head
@@ -68,6 +68,10 @@ class VllmReranker:
         """Why nobody is asked, "" if somebody is."""
         return self._watch.off
 
+    def mismatch(self, live: FittedTo) -> str:
+        """Why weight and band are not those of the CTR model ``live``; "" if they are, or if that was not noted."""
+        return self._manifest.mismatch(live)
+
     @property
     def description(self) -> dict[str, Any]:
         """For people."""
@@ -79,6 +83,7 @@ class VllmReranker:
             "selection": manifest.prompt.selection,
             "weight": manifest.weight,
             "band": None if manifest.band is None else manifest.band.model_dump(),
+            "fitted_to": None if manifest.fitted_to is None else manifest.fitted_to.model_dump(),
             "slots": self._gates.slots,
             "slots_free": self._free,
             "metrics": dict(manifest.metrics),

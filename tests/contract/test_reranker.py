@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from models.contract.artifact import ModelName
 from models.contract.prompts import Blocks, RerankPrompt
 from models.contract.reranker import (
     Canary,
+    FittedTo,
     HistoryBand,
     Isotonic,
     Platt,
@@ -25,6 +27,7 @@ CANARIES = (
     Canary(prompts=(Blocks("u\n", "Candidate: a"), Blocks("v\n", "Candidate: b")), probabilities=(0.8, 0.3)),
     Canary(prompts=(Blocks("u\n", "Candidate: a"), Blocks("v\n", "Candidate: c")), probabilities=(0.6, 0.5)),
 )
+LIVE = FittedTo(model=ModelName(name="ml-1m-din", version="a1"), artifact_sha256="1" * 64)
 MANIFEST = RerankerManifest(
     name="ml-1m",
     model="model@0123456789abcdef/bfloat16",
@@ -35,6 +38,7 @@ MANIFEST = RerankerManifest(
     calibration=Isotonic(raw=(-1.0, 0.0, 2.0), calibrated=(-0.5, 0.0, 0.5)),
     weight=0.25,
     band=HistoryBand(shortest=5, longest=29),
+    fitted_to=LIVE,
     canaries=CANARIES,
     items="0" * 64,
     trained_until_ms=1,
@@ -43,6 +47,24 @@ MANIFEST = RerankerManifest(
 
 def test_a_manifest_comes_back_as_it_was() -> None:
     assert RerankerManifest.from_json(MANIFEST.model_dump_json()) == MANIFEST
+
+
+def test_one_of_before_the_ctr_model_was_noted_is_read() -> None:
+    text = MANIFEST.model_dump_json().replace(f'"fitted_to":{LIVE.model_dump_json()},', "")
+    assert "fitted_to" not in text
+    older = RerankerManifest.from_json(text)
+    assert older == MANIFEST.model_copy(update={"fitted_to": None})
+    assert older.mismatch(LIVE) == ""
+
+
+def test_it_says_so_when_another_ctr_model_is_live() -> None:
+    assert MANIFEST.mismatch(LIVE) == ""
+    renamed = LIVE.model_copy(update={"model": ModelName(name="ml-1m-din", version="9")})
+    assert MANIFEST.mismatch(renamed) == "", "the artifact counts, not its name"
+    other = FittedTo(model=ModelName(name="ml-1m-din", version="b1"), artifact_sha256="2" * 64)
+    assert MANIFEST.mismatch(other) == (
+        "weight and band were fitted against model ml-1m-din a1, and ml-1m-din b1 is live: run `tune-reranker`"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", MANIFEST.model_dump_json().replace('"format":1', '"format":2', 1)])

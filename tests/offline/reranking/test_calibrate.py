@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize  # type: ignore[import-untyped]  # has no types
 
 from models.contract.reranker import HistoryBand, blend
-from offline.reranking.calibrate import auc, best_weight, fitted, helped, isotonic, platt, probability_of
+from offline.reranking.calibrate import auc, best_weight, fitted, fitted_mix, helped, isotonic, platt, probability_of
 
 
 def planted(rows: int = 4000, seed: int = 0) -> tuple[np.ndarray[tuple[int], np.dtype[np.float32]], ...]:
@@ -21,6 +22,29 @@ def test_platt_undoes_a_scale_and_a_shift() -> None:
     found = platt(4.0 * truth + 3.0, label)
     assert found.slope == pytest.approx(0.25, rel=0.15)
     assert found.intercept == pytest.approx(-0.75, rel=0.2)
+
+
+@pytest.mark.parametrize("rows", [4, 60, 2000])
+def test_platt_is_the_minimum_of_the_cross_entropy_towards_his_targets(rows: int) -> None:
+    truth, label = planted(rows, seed=rows)
+    raw = 3.0 * truth + 1.0
+    positives = float(label.sum())
+    target = np.where(label > 0.5, (positives + 1) / (positives + 2), 1 / (rows - positives + 2))
+
+    def loss(line: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+        odds = line[0] * raw + line[1]
+        return float(np.mean(np.logaddexp(0, odds) - target * odds))
+
+    reference = minimize(loss, [0.1, 0.0], method="Nelder-Mead", options={"xatol": 1e-10, "fatol": 1e-15})
+    calibration = platt(raw, label)
+    assert loss(np.array([calibration.slope, calibration.intercept])) <= reference.fun + 1e-12
+    np.testing.assert_allclose(calibration.log_odds(raw), reference.x[0] * raw + reference.x[1], atol=1e-5)
+
+
+def test_answers_that_are_all_alike_say_how_often_and_not_which() -> None:
+    calibration = platt(np.full(10, 2.0, np.float32), np.array([1] * 6 + [0] * 4, np.float32))
+    assert calibration.slope == 0.0
+    assert probability_of(np.array([calibration.intercept]))[0] == pytest.approx(0.59, abs=0.02)
 
 
 def test_isotonic_undoes_what_platt_cannot() -> None:
@@ -76,6 +100,21 @@ def test_help_at_the_longest_histories_has_no_end() -> None:
         label, np.arange(len(label)) % 100, np.full(len(label), 2000), probability_of(noise), probability_of(truth)
     )
     assert found == HistoryBand(shortest=500, longest=None)
+
+
+@pytest.mark.parametrize("kind", ["platt", "isotonic"])
+def test_the_mix_is_calibration_weight_and_band_together(kind: str) -> None:
+    truth, label = planted(6000)
+    noise = np.random.default_rng(3).normal(size=len(truth)).astype(np.float32)
+    ctr, raw = probability_of(noise), 3.0 * truth + 1.0
+    user, events = np.arange(len(label)) % 500, np.full(len(label), 50)
+    mix = fitted_mix(kind, raw, ctr, label, user, events)
+    assert mix.calibration == fitted(kind, raw, label)
+    assert mix.weight == best_weight(label, ctr, mix.calibration.log_odds(raw)) > 0.5
+    assert mix.band == HistoryBand(shortest=30, longest=99)
+    np.testing.assert_array_equal(mix.scores(raw, ctr), blend(ctr, mix.calibration.log_odds(raw), mix.weight))
+    useless = fitted_mix(kind, noise, probability_of(truth), label, user, events)
+    assert useless.band is None
 
 
 def test_auc_counts_ties_half() -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.contract.knowledge import FloatArray
+from models.contract.lookup import IntArray
 from models.contract.prompts import Blocks
 from models.contract.rerank_items import RerankItems
-from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest, blend
+from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest
 from offline.data.catalogue import DataError
 from offline.reranking import run as job
 from offline.reranking import tune as tuning
-from offline.reranking.calibrate import best_weight, platt, probability_of
+from offline.reranking.calibrate import auc, best_weight, platt, probability_of
+from offline.reranking.ctr import CtrScores
 from offline.reranking.prepared import SELECTIONS, Prepared
 from offline.reranking.run import tune_reranker
 from offline.runs import Run, read_runs
@@ -54,16 +58,44 @@ def test_the_items_are_the_ones_that_the_manifest_names(tuned: Tuned, ready: Pre
     assert hashlib.sha256(content).hexdigest() == tuned.manifest.items
 
 
-def test_calibration_and_weight_come_from_validation_samples_alone(
-    tuned: Tuned, ready: Prepared, monkeypatch: pytest.MonkeyPatch
+def test_calibration_and_weight_come_from_validation_samples_and_the_served_model(
+    tuned: Tuned, ready: Prepared
 ) -> None:
     rows, how = ready.rows("validation"), ready.prompt.selection
     raw = ready.log_odds(ready.tuned(), how, rows, "tuned")
     calibration = platt(raw, ready.label(rows))
     assert tuned.manifest.calibration == calibration
-    scores = job.ctr_of(tuned.job, ready).of(rows)
+    ctr = job.ctr_of(tuned.job, ready)
+    scores = ctr.of(rows)
     assert tuned.manifest.weight == best_weight(ready.label(rows), scores, calibration.log_odds(raw))
-    assert blend(scores, calibration.log_odds(raw), tuned.manifest.weight).shape == rows.shape
+    assert tuned.manifest.fitted_to == ctr.fitted_to
+    assert ctr.fitted_to.artifact_sha256 == tuned.report.sha256
+    assert tuned.manifest.metrics[f"validation AUC, {ctr.model}"] == auc(ready.label(rows), scores)
+
+
+def test_the_ctr_model_scores_validation_samples_alone(
+    tuned: Tuned, cheap: None, ready: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, scored = CtrScores.of, []
+
+    def noted(ctr: CtrScores, rows: IntArray) -> FloatArray:
+        scored.append(rows)
+        return real(ctr, rows)
+
+    monkeypatch.setattr(CtrScores, "of", noted)
+    run = Run(tuned.job, "tune-reranker")
+    with run.working():
+        tune_reranker(run)
+    assert [rows.tolist() for rows in scored] == [ready.rows("validation").tolist()]
+
+
+def test_without_a_trained_model_nothing_is_tuned(
+    tuned: Tuned, cheap: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "data", None)
+    config = tuned.job.config.model_copy(update={"workdir": tmp_path / "empty"})
+    with pytest.raises(DataError, match="run `refresh` first"):
+        tune_reranker(Run(replace(tuned.job, config=config), "tune-reranker"))
 
 
 def test_no_prompt_about_a_test_sample_was_read(tuned: Tuned, ready: Prepared) -> None:
@@ -96,7 +128,7 @@ def test_tuning_reads_training_samples_in_both_ways(ready: Prepared, monkeypatch
 def test_a_second_run_reads_and_trains_nothing(tuned: Tuned, cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "_adapted", None)
     monkeypatch.setattr("offline.reranking.scoring.Labeller.log_odds", None)
-    monkeypatch.setattr("offline.benchmark.run._train", None)
+    monkeypatch.setattr("offline.training.run.fit", None)
     run = Run(tuned.job, "tune-reranker")
     with run.working():
         assert tune_reranker(run) == tuned.manifest

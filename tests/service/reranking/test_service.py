@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from models.contract.artifact import ModelName
 from models.contract.experiments import ExperimentsError
+from models.contract.reranker import FittedTo
 from service.app import create_app
 from service.reranking import watch as module
 from service.settings import Settings, SettingsError
@@ -15,6 +17,7 @@ from tests.service.conftest import Running, eventually, running
 from tests.service.reranking.conftest import likes, written
 from tests.service.reranking.model_server import ModelServerDouble, model_server
 from tests.service.tiny import Publisher
+from tests.service.tiny_model import model_bytes
 
 ARMS = """
 [[layers]]
@@ -129,6 +132,24 @@ async def test_an_arm_reranks_with_its_weight(
         assert [one["id"] for one in (await service.rank(candidates="abcd"))["items"]] == ["a", "b", "c", "d"]
         without = await service.rank(candidates="abcd", arms={"head": "without"})
         assert [one["id"] for one in without["items"]] == ["d", "c", "b", "a"]
+
+
+async def test_a_weight_that_was_found_beside_another_ctr_model_is_said_and_still_used(
+    settings: Settings, publisher: Publisher, double: ModelServerDouble, tmp_path: Path
+) -> None:
+    release = publisher.publish()
+    fitted_to = FittedTo(model=release.model, artifact_sha256=release.artifact_sha256)
+    folder = written(tmp_path / "fitted", fitted_to=fitted_to)
+    async with running(configured(settings, double, tmp_path, reranker=folder)) as service:
+        await eventually(lambda: state_is(service, "on"))
+        assert (await service.status())["reranker"]["fitted_to"] == fitted_to.model_dump()
+        retrained = model_bytes(offset=0.5)
+        publisher.publish("r2", content=retrained, model=ModelName(name="tiny", version="2"))
+        await eventually(lambda: state_is(service, "degraded"))
+        assert (await service.status())["stages"]["reranking"]["reason"] == (
+            "weight and band were fitted against model tiny 1, and tiny 2 is live: run `tune-reranker`"
+        )
+        assert (await service.rank(rerank="force"))["degraded"] == []
 
 
 def test_a_reranker_that_cannot_be_used_stops_the_start(

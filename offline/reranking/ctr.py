@@ -13,12 +13,12 @@ import numpy as np
 
 from models.contract.knowledge import FloatArray
 from models.contract.lookup import IntArray
-from offline.benchmark.plan import OURS, WITHOUT_KNOWLEDGE, Training
-from offline.benchmark.run import Bench, run
 from offline.config import BenchmarkConfig, JobConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
+from research.quality.plan import OURS, WITHOUT_KNOWLEDGE, Training
+from research.quality.run import Bench, run
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,7 @@ import pytest
 import typer.testing
 
 from offline.__main__ import app
-from offline.cli.reranking import sized
+from offline.cli.tuning import sized
 from offline.config import JobConfig
 from offline.stages import Job
 from tests.offline.pipeline import pipeline
@@ -34,7 +34,7 @@ def test_judging_puts_the_tables_into_the_page(
 ) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- reranking small -->\n<!-- /reranking small -->\nafter\n")
-    monkeypatch.setattr("offline.cli.reranking.job_of", lambda config, data_dir, **_: tuned.job)
+    monkeypatch.setattr("offline.cli.tuning.job_of", lambda config, data_dir, **_: tuned.job)
     result = typer.testing.CliRunner().invoke(app, ["reranking", "--write", str(page)])
     assert result.exit_code == 0, result.output
     text = page.read_text()

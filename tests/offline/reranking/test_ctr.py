@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offline.benchmark import run as runs
-from offline.benchmark.plan import OURS, WITHOUT_KNOWLEDGE
 from offline.data.catalogue import DataError
 from offline.knowledge.vectors import Knowledge
 from offline.reranking.ctr import ctr_scores
 from offline.training.samples import split_samples
+from research.quality import run as runs
+from research.quality.plan import OURS, WITHOUT_KNOWLEDGE
 from tests.synthetic import Synthetic, synthetic
 
 

@@ -19,8 +19,10 @@ def ledger_of(page: Path | None) -> Path:
 
 
 def write_table(name: str, table: str, page: Path | None) -> None:
-    """Print a table, and put it between the lines ``<!-- NAME -->`` and ``<!-- /NAME -->`` of the page, if one is given.
-    DataError if the page does not have both of them, once each."""
+    """Print a table and, if a page is given, put it there between ``<!-- NAME -->`` and ``<!-- /NAME -->``.
+
+    DataError if the page does not have both of these lines, once each.
+    """
     print(table)
     if page is None:
         return

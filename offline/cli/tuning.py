@@ -1,4 +1,4 @@
-"""Language models tuned to the data set: the reranker (docs/reranking.md), and the one that MARC reads (docs/marc.md)."""
+"""Language models tuned to the data set: the reranker's (docs/reranking.md), and the one MARC reads (docs/marc.md)."""
 
 from __future__ import annotations
 

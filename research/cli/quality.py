@@ -1,6 +1,6 @@
 """How good the models are beside others: docs/quality.md, docs/reranking.md, and the table of the README.
 
-They change nothing that is served. Trainings take hours; what was finished before is found when a study is started again.
+They change nothing that is served. Trainings take hours; finished ones are found again when a study is repeated.
 """
 
 from __future__ import annotations
@@ -40,10 +40,8 @@ def benchmark(
     knowledge = held(job.knowledge, job.config.feature_schema, log)
     folder = job.config.workdir / "benchmark"
     bench = run.Bench(job.config, catalogue, log, knowledge, folder / "answers")
-    chosen = [
-        training for training in plan.trainings(job.config, knowledge, seeds, peer_seeds) if only in training.label
-    ]
-    trained = run.run(bench, chosen, workers)
+    trainings = plan.trainings(job.config, knowledge, seeds, peer_seeds)
+    trained = run.run(bench, [training for training in trainings if only in training.label], workers)
     split: Judgeable = "validation" if validation else "test"
     ledger = None if validation else ledger_of(write)
     judged = judge.judge(

@@ -1,5 +1,4 @@
-"""Studies of single methods, measured with the served architecture: tables of docs/knowledge.md, marc.md, autograph.md and
-retrieval.md.
+"""Studies of single methods: the tables of docs/knowledge.md, marc.md, autograph.md and retrieval.md.
 
 They change nothing that is served. Those that train take hours, and find what they finished before when they are
 started again.

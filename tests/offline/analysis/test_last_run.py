@@ -1,26 +1,14 @@
-"""What studies look at."""
+"""The data of a job's last run."""
 
 from __future__ import annotations
 
 import pytest
 
-from offline.analysis.last_run import data_of, data_set_of
+from offline.analysis.last_run import data_of
 from offline.data.catalogue import DataError
 from tests.offline.pipeline import Pipeline
 
 
-def test_a_data_set_is_without_what_was_streamed(installed: Pipeline) -> None:
-    _, before = data_of(installed.job)
-    installed.close_partition_of("u3")
-    installed.refresh()
-    _, log = data_of(installed.job)
-    catalogue, published = data_set_of(installed.job)
-    assert len(log) > len(before) == len(published)
-    assert published.item_ids == before.item_ids
-    assert set(published.item_ids) <= set(catalogue.items)
-
-
-def test_there_is_nothing_to_study_before_a_run(fresh: Pipeline) -> None:
-    for look in (data_of, data_set_of):
-        with pytest.raises(DataError, match="run `refresh` or `knowledge` first"):
-            look(fresh.job)
+def test_there_is_nothing_before_the_first_run(fresh: Pipeline) -> None:
+    with pytest.raises(DataError, match="run `refresh` or `knowledge` first"):
+        data_of(fresh.job)

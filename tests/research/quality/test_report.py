@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from offline.cli.studies import tell
 
+from research.pages import write_table
 from research.quality import report
 from research.quality.judged import Judged, Row, Spread
 from research.quality.predictions import Trained
@@ -153,7 +153,7 @@ def test_prose_outside_the_markers_stays(everything: Judged, tmp_path: Path) -> 
     page = tmp_path / "quality.md"
     page.write_text("# Quality\n\nProse.\n\n<!-- quality ml-1m -->\nold\n<!-- /quality ml-1m -->\n\nMore prose.\n")
     for _ in range(2):
-        tell(marker(everything), markdown(everything), page)
+        write_table(marker(everything), markdown(everything), page)
         text = page.read_text()
         assert text.startswith("# Quality\n\nProse.\n\n<!-- quality ml-1m -->\n162 samples")
         assert text.endswith("\n<!-- /quality ml-1m -->\n\nMore prose.\n")

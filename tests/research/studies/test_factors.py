@@ -12,14 +12,14 @@ import pytest
 import typer.testing
 
 from models.contract.schema import KnowledgeSpec
-from offline.__main__ import app
-from offline.cli import studies
 from offline.config import AutoGraphConfig
 from offline.data.catalogue import DataError
 from offline.knowledge.autograph.config import FittingConfig, NetworkConfig, QuantiserConfig
 from offline.knowledge.autograph.produce import produce
 from offline.knowledge.sources import Sources
+from research.__main__ import app
 from research.autograph.factors import Factor, QuantiserReport, Word
+from research.cli import studies
 from research.studies.factors import Factors, Named, markdown, report
 from tests.offline.knowledge.fakes import EchoModel, sources
 from tests.synthetic import Synthetic, synthetic

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from models.contract.knowledge import FloatArray
 from models.contract.lookup import IntArray
 from models.contract.reranker import HistoryBand, Isotonic, Platt, blend
+from offline.training.bootstrap import Resamples as UserResamples
 from offline.training.bootstrap import difference
-from research.quality.metrics import user_auc
-from research.quality.resampling import UserResamples
+from offline.training.metrics import gauc as user_auc
 
 Array = npt.NDArray[Any]
 

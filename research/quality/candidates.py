@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from offline.data.catalogue import DataError
+from offline.training.metrics import auc
 from offline.training.samples import SplitRows
 from research.quality.judged import Candidate, Judgeable
-from research.quality.metrics import user_auc
 from research.quality.predictions import Family, Trained
 
 Array = npt.NDArray[Any]
@@ -111,7 +111,7 @@ def _validation_auc(members: Sequence[Trained], splits: SplitRows) -> float | No
     for one in members:
         label, score = _answers(one, splits, "validation") if _has(one, "validation") else (np.zeros(0), np.zeros(0))
         if label.any() and not label.all():
-            found.append(user_auc(label, score, np.zeros(len(label))))  # as if one user had all samples
+            found.append(auc(label, score))
         elif one.epochs:
             found.append(max(one.epochs))
     return float(np.mean(found)) if len(found) == len(members) else None

@@ -24,8 +24,8 @@ from research.ledger import look
 from research.quality.candidates import Candidates, Group, candidates
 from research.quality.judged import Judgeable, Judged, Quartiles, Row, SharePoint, SliceAuc, SliceSize, Spread
 from research.quality.measuring import Measure, Measured
-from research.quality.metrics import reliability
 from research.quality.predictions import Family, Trained
+from research.quality.reliability import reliability
 from research.quality.slices import slices_of
 
 Array = npt.NDArray[Any]

@@ -11,8 +11,8 @@ import numpy as np
 
 from offline.data.files import write_json
 from offline.training.bootstrap import Difference
-from research.quality.metrics import Reliability
 from research.quality.predictions import Family, Statistics
+from research.quality.reliability import Reliability
 
 Judgeable = Literal["validation", "test"]
 

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from offline.data.files import read_arrays, write_arrays
-from research.quality.metrics import expected_calibration_error, log_losses, ndcg_at, user_auc
-from research.quality.resampling import UserResamples
+from offline.training.bootstrap import Resamples
+from offline.training.metrics import gauc, log_losses, ndcg_at
+from research.quality.reliability import expected_calibration_error
 from research.quality.slices import Slice
 
 Array = npt.NDArray[Any]
@@ -45,8 +46,8 @@ class Measure:
         """``label`` [n] with both labels in it, ``user`` [n]; ``count`` resamples; ``cache`` is a folder."""
         self._label, self._user, self._count, self._cache = label, user, count, cache
         self._slices = [one for one in slices if label[one.mask].min() != label[one.mask].max()]
-        self._whole = UserResamples(label, user, count)
-        self._parts: dict[int, UserResamples] = {}
+        self._whole = Resamples(label, user, count)
+        self._parts: dict[int, Resamples] = {}
 
     def whole(self, score: Array) -> Measured:
         """Of all samples, from ``score`` [n]."""
@@ -54,7 +55,7 @@ class Measure:
         def measured() -> dict[str, Array]:
             label, user = self._label, self._user
             others = (
-                user_auc(label, score, user),
+                gauc(label, score, user),
                 ndcg_at(label, score, user),
                 expected_calibration_error(label, score),
             )
@@ -62,8 +63,8 @@ class Measure:
             return {"auc": self._whole.auc(score), "logloss": losses, "others": np.array(others)}
 
         found = self._kept("whole", [score], measured)
-        gauc, ndcg, ece = (float(one) for one in found["others"])
-        return Measured(found["auc"], found["logloss"], gauc, ndcg, ece)
+        within, ndcg, ece = (float(value) for value in found["others"])
+        return Measured(found["auc"], found["logloss"], within, ndcg, ece)
 
     def parts(self, score: Array) -> dict[str, Array]:
         """AUC [1 + count] of each slice that has both labels, by the slice's name."""
@@ -74,10 +75,10 @@ class Measure:
         found = self._kept("parts", [score, *(one.mask for one in self._slices)], measured)
         return {one.name: found[str(at)] for at, one in enumerate(self._slices)}
 
-    def _part(self, at: int) -> UserResamples:
+    def _part(self, at: int) -> Resamples:
         if at not in self._parts:
             mask = self._slices[at].mask
-            self._parts[at] = UserResamples(self._label[mask], self._user[mask], self._count)
+            self._parts[at] = Resamples(self._label[mask], self._user[mask], self._count)
         return self._parts[at]
 
     def _kept(self, kind: str, arrays: Sequence[Array], measured: Callable[[], dict[str, Array]]) -> dict[str, Array]:

@@ -24,10 +24,9 @@ from offline.reranking.calibrate import best_weight, fitted, probability_of
 from offline.reranking.ctr import CtrScores
 from offline.reranking.prepared import SELECTIONS, Prepared
 from offline.reranking.scoring import Labeller
-from offline.training.bootstrap import Difference, difference
+from offline.training.bootstrap import Difference, Resamples, difference
+from offline.training.metrics import gauc, log_losses
 from research.ledger import look
-from research.quality.metrics import log_losses, user_auc
-from research.quality.resampling import UserResamples
 from research.quality.slices import slices_of
 
 Array = npt.NDArray[Any]
@@ -171,7 +170,7 @@ def _lines(
     label: Array, user: Array, scores: Mapping[str, FloatArray], weights: Mapping[str, float]
 ) -> dict[str, Line]:
     """The tuned model is compared with the untuned one told in the same way, and every mix with the CTR model."""
-    measure = UserResamples(label, user)
+    measure = Resamples(label, user)
     aucs = {name: measure.auc(score) for name, score in scores.items()}
     found = {}
     for name, score in scores.items():
@@ -182,7 +181,7 @@ def _lines(
             float(aucs[name][0]),
             (float(low), float(high)),
             float(log_losses(label, score).mean()),
-            user_auc(label, score, user),
+            gauc(label, score, user),
             weights.get(name),
         )
         found[name] = replace(line, other=other, against=difference(aucs[name], aucs[other])) if other else line
@@ -197,7 +196,7 @@ def _slices(ready: Prepared, ctr: FloatArray, alone: FloatArray, mixes: Sequence
         inside, users = label[one.mask], user[one.mask]
         if one.group != "history" or inside.min() == inside.max():
             continue
-        measure = UserResamples(inside, users)
+        measure = Resamples(inside, users)
         aucs: Sequence[Array] = [measure.auc(score[one.mask]) for score in (ctr, alone, *mixes)]
         several = len(np.unique(users)) > 1
         yield SliceLine(

@@ -13,14 +13,13 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from offline.data.catalogue import DataError
 from offline.training.bootstrap import Resamples, difference
-from offline.training.metrics import quality
+from offline.training.metrics import ndcg_at, quality
 from research.ledger import looks
 from research.quality import measuring
 from research.quality.judged import Candidate, Judged, Row
 from research.quality.measuring import Measure
-from research.quality.metrics import expected_calibration_error, ndcg_at
 from research.quality.predictions import Trained
-from research.quality.resampling import UserResamples
+from research.quality.reliability import expected_calibration_error
 from research.quality.slices import slices_of
 from tests.research.quality.fakes import RESAMPLES, World
 
@@ -204,7 +203,7 @@ def test_orders_say_nothing(small: World, tmp_path: Path, everything: Judged) ->
 def test_what_was_measured_is_kept(small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"
     first = small.judge(small.everything(), tmp_path, cache=cache)
-    monkeypatch.setattr(measuring, "UserResamples", refusing)
+    monkeypatch.setattr(measuring, "Resamples", refusing)
     assert small.judge(small.everything(), tmp_path, cache=cache) == first
     with pytest.raises(AssertionError, match="measured again"):
         small.judge([small.trained("another")], tmp_path, cache=cache)
@@ -212,10 +211,10 @@ def test_what_was_measured_is_kept(small: World, tmp_path: Path, monkeypatch: py
         small.judge(small.everything(), tmp_path, cache=cache, resamples=RESAMPLES + 1)
 
 
-def refusing(*arguments: object) -> UserResamples:
+def refusing(*arguments: object) -> Resamples:
     """Resamples that refuse to measure."""
 
-    class Refusing(UserResamples):
+    class Refusing(Resamples):
         def auc(self, score: np.ndarray) -> np.ndarray:
             raise AssertionError("measured again")
 

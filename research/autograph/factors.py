@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from models.contract.knowledge import FloatArray
 from offline.knowledge.autograph.quantise import Codes, Quantiser
+from research.tables import table
 
 LEAST_WORDS = 2
 INSIDE = 0.4
@@ -77,14 +78,14 @@ def name_factors(codes: npt.NDArray[np.integer], texts: Sequence[str]) -> list[F
 
 def factor_table(factors: Sequence[Factor], limit: int = 20) -> str:
     """For people: the largest factors with their top words; the naming ones carry their two shares."""
-    lines = ["| factor | members | nameable | top words (share of members : of others) |", "|---|---|---|---|"]
+    rows = []
     for one in factors[:limit]:
         words = ", ".join(
             f"**{word.text}** ({word.inside:.0%} : {word.outside:.0%})" if word.names else word.text
             for word in one.words[:5]
         )
-        lines.append(f"| {one.code} | {one.members} | {'yes' if one.nameable else 'no'} | {words} |")
-    return "\n".join(lines)
+        rows.append([str(one.code), str(one.members), "yes" if one.nameable else "no", words])
+    return table(["factor", "members", "nameable", "top words (share of members : of others)"], rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from research.marc.baselines import (
     uncompressed,
 )
 from research.marc.probe import probe_auc
+from research.tables import spread_cell, table
 
 _SPACE = "0" * 16
 
@@ -80,19 +81,14 @@ def layer_sweep(
     return rows
 
 
-def table(rows: Sequence[SweepRow]) -> str:
+def depth_table(rows: Sequence[SweepRow]) -> str:
     """One context's rows as a Markdown table: a line per method, a column per depth."""
     depths = sorted({row.depth for row in rows})
-    lines = [
-        "| method | dim | " + " | ".join(f"{depth:g}" for depth in depths) + " |",
-        "|---" * (len(depths) + 2) + "|",
-    ]
+    lines = []
     for method, dim in dict.fromkeys((row.method, row.dim) for row in rows):
-        cells = {
-            row.depth: f"{row.auc:.4f} ± {row.spread:.4f}" for row in rows if (row.method, row.dim) == (method, dim)
-        }
-        lines.append(f"| {method} | {dim} | " + " | ".join(cells.get(depth, "") for depth in depths) + " |")
-    return "\n".join(lines)
+        cells = {row.depth: spread_cell(row.auc, row.spread) for row in rows if (row.method, row.dim) == (method, dim)}
+        lines.append([method, str(dim), *(cells.get(depth, "") for depth in depths)])
+    return table(["method", "dim", *(f"{depth:g}" for depth in depths)], lines)
 
 
 def bytes_per_item(dim: int, dtype: Literal["float16", "int8"]) -> tuple[int, int]:
@@ -103,17 +99,6 @@ def bytes_per_item(dim: int, dtype: Literal["float16", "int8"]) -> tuple[int, in
         len(KnowledgeRecord("", _SPACE, np.ones((1, 0), np.float32), 0, 0).pack(dtype)),
     )
     return whole - empty + (4 if dtype == "int8" else 0), whole
-
-
-def packed_cosine(vectors: FloatArray, dtype: Literal["float16", "int8"]) -> FloatArray:
-    """Cosine [n] of each vector [n, d] with what comes back from its packed record (1 for a zero vector)."""
-    cosines = np.ones(len(vectors), np.float32)
-    for at, vector in enumerate(vectors):
-        blob = KnowledgeRecord("", _SPACE, vector[None], 0, 0).pack(dtype)
-        read = KnowledgeRecord.unpack(blob, "", _SPACE).vectors[0]
-        length = float(np.linalg.norm(vector) * np.linalg.norm(read))
-        cosines[at] = float(vector @ read) / length if length else 1.0
-    return cosines
 
 
 def encode_seconds(compressor: Compressor, states: FloatArray, repeats: int = 20) -> float:

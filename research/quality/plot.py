@@ -1,19 +1,13 @@
-"""Figures of a judgement as SVG: AUC against scoring time, reliability, AUC against the share of training rows.
-
-The same judgement gives the same bytes. The ground is white whatever the page's is, so that dark text stays readable;
-texts stay texts, which keeps the files small.
-"""
+"""Figures of a judgement as SVG: AUC against scoring time, reliability, AUC against the share of training rows."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from offline.data.catalogue import DataError
 from offline.data.files import write_bytes
+from research.figures import FAINT, OTHERS, OURS, REFERENCE, style, svg, with_grid
 from research.quality.judged import Candidate, Judged, SharePoint, percent
 from research.quality.predictions import Family
 from research.quality.published import GOALS
@@ -21,23 +15,9 @@ from research.quality.published import GOALS
 if TYPE_CHECKING:  # only who draws needs it installed
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.typing import RcKeyType
 
-_INK, _FAINT = "#24292f", "#8c959f"
-_COLOURS: dict[Family, str] = {"ours": "#0072b2", "peer": "#b34d00", "reference": "#595959"}
+_COLOURS: dict[Family, str] = {"ours": OURS, "peer": OTHERS, "reference": REFERENCE}
 _MARKERS = "osD^vP*X"
-_SETTINGS: dict[RcKeyType, Any] = {
-    "svg.hashsalt": "lorank",
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "text.color": _INK,
-}
 _LABEL_INCHES = 0.17
 
 
@@ -53,40 +33,19 @@ def draw(judged: Judged, folder: Path, stem: str = "quality") -> tuple[Path, ...
     drawings = {"auc-ms": _auc_ms, "reliability": _reliability, "share": _share}
     written = []
     for name in drawable(judged):
-        with _settings():
-            write_bytes(path := folder / f"{stem}-{name}.svg", _svg(drawings[name](judged)))
+        with style():
+            write_bytes(path := folder / f"{stem}-{name}.svg", svg(drawings[name](judged)))
         written.append(path)
     return tuple(written)
-
-
-@contextmanager
-def _settings() -> Iterator[None]:
-    """matplotlib's own defaults and ours, whatever the machine is set to."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise DataError("figures need matplotlib: pip install -e '.[benchmark]'") from error
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_SETTINGS)
-        yield
-
-
-def _svg(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-    return b"\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + b"\n"
 
 
 def _axes(height: float, x: str, y: str) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5, height), facecolor="white")
-    axes = figure.add_subplot()
+    axes = with_grid(figure.add_subplot())
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.grid(color="#e5e7ea", linewidth=0.6)
-    axes.set_axisbelow(True)
     return figure, axes
 
 
@@ -111,7 +70,7 @@ def _auc_ms(judged: Judged) -> Figure:
             elinewidth=1,
         )
     if goal := GOALS.get(judged.name):
-        axes.axhline(goal.auc, color=_FAINT, linestyle="--", linewidth=1)
+        axes.axhline(goal.auc, color=FAINT, linestyle="--", linewidth=1)
         axes.annotate(
             "goal", (0.0, goal.auc), xycoords=("axes fraction", "data"), xytext=(3, 2), textcoords="offset points"
         )
@@ -123,7 +82,7 @@ def _auc_ms(judged: Judged) -> Figure:
 def _reliability(judged: Judged) -> Figure:
     """What was said against what came, in bins of equal mass; of our chosen model and of the best peer."""
     figure, axes = _axes(4.5, "mean score of the bin", "share of positives in the bin")
-    axes.plot([0, 1], [0, 1], color=_FAINT, linestyle="--", linewidth=1)
+    axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1)
     axes.set_aspect("equal")
     rows = [row for row in (judged.row(judged.chosen), judged.row(judged.best_peer)) if row]
     for row, marker in zip(rows, _MARKERS, strict=False):

@@ -5,12 +5,12 @@ The study command puts it there as it does other tables; prose outside the marke
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from offline.training.bootstrap import Difference
 from research.quality.judged import Candidate, Judged, Row, Spread, percent
 from research.quality.plot import drawable
 from research.quality.published import GOALS, PUBLISHED, SOURCE
+from research.tables import difference_cell, spread_cell, table
 
 _FIGURES = {
     "auc-ms": "AUC against the time to score 500 candidates",
@@ -91,10 +91,10 @@ def _looks(judged: Judged, ledger: str) -> str:
 def _table(judged: Judged) -> str:
     heads = ["model", "", "statistics", "seeds", "AUC", "LogLoss", "AUC against best peer", "LogLoss against best peer"]
     heads += ["GAUC", "NDCG@10", "ECE", "ms per 500 (quartiles)", "parameters", "training"]
-    lines = [_line(heads), _line(["---"] * len(heads))]
+    lines: list[list[str]] = []
     for one in PUBLISHED.get(judged.name, ()) if judged.split == "test" else ():
         cells = [one.model, "published", "", "", f"{one.auc:.4f}", f"{one.logloss:.4f}"]
-        lines.append(_line(cells + [""] * (len(heads) - len(cells))))
+        lines.append(cells)
     for row in judged.rows:
         name = f"**{row.candidate.model}**" if row.candidate == judged.chosen else row.candidate.model
         cells = [name, row.family, row.candidate.statistics, str(len(row.seeds))]
@@ -103,8 +103,8 @@ def _table(judged: Judged) -> str:
         cells += [_spread(row.gauc), _spread(row.ndcg), _spread(row.ece)]
         ms = row.ms_per_500
         cells += [f"{ms.middle:.3g} ({ms.low:.3g} to {ms.high:.3g})" if ms else ""]
-        lines.append(_line([*cells, f"{row.parameters:,}", _duration(row.seconds)]))
-    return "\n".join(lines)
+        lines.append([*cells, f"{row.parameters:,}", _duration(row.seconds)])
+    return table(heads, lines)
 
 
 def _legend(judged: Judged) -> str:
@@ -141,18 +141,18 @@ def _slices(judged: Judged) -> Iterator[str]:
 def _slice_table(judged: Judged, row: Row) -> str:
     peer = judged.row(judged.best_peer)
     heads = ["slice", "samples", "users", *([f"{peer.candidate} AUC"] if peer else []), "AUC", "difference [95 %]"]
-    lines = [_line(heads), _line(["---"] * len(heads))]
+    lines: list[list[str]] = []
     group = ""
     for one in judged.slices:
         if one.group != group:
             group = one.group
-            lines.append(_line([f"*{_GROUPS[group]}*", *[""] * (len(heads) - 1)]))
+            lines.append([f"*{_GROUPS[group]}*"])
         mine, others = row.slices.get(one.name), peer.slices.get(one.name) if peer else None
         cells = [one.name, f"{one.samples:,}", f"{one.users:,}"]
         if peer:
             cells.append(f"{others.auc:.4f}" if others else "")
-        lines.append(_line([*cells, f"{mine.auc:.4f}" if mine else "", _told(mine.against if mine else None)]))
-    return "\n".join(lines)
+        lines.append([*cells, f"{mine.auc:.4f}" if mine else "", difference_cell(mine.against if mine else None)])
+    return table(heads, lines)
 
 
 def _shares(judged: Judged) -> str:
@@ -162,14 +162,14 @@ def _shares(judged: Judged) -> str:
     shares = sorted({one.candidate.share for one in judged.shares})
     held = {(_whole(one.candidate), one.candidate.share): one for one in judged.shares}
     heads = ["AUC with this part of the training rows", *map(percent, shares)]
-    lines = [f"### Sample efficiency ({judged.name})", "", _line(heads), _line(["---"] * len(heads))]
+    lines: list[list[str]] = []
     for candidate in dict.fromkeys(of for of, _ in held):
         points = [held.get((candidate, share)) for share in shares]
-        lines.append(_line([str(candidate), *("" if one is None else _spread(one.auc) for one in points)]))
-        told = ["" if one is None else _told(one.chosen_over) for one in points]
-        if any(told):
-            lines.append(_line([f"{judged.chosen} over {candidate} [95 %]", *told]))
-    return "\n".join(lines)
+        lines.append([str(candidate), *("" if one is None else _spread(one.auc) for one in points)])
+        gains = ["" if one is None else difference_cell(one.chosen_over) for one in points]
+        if any(gains):
+            lines.append([f"{judged.chosen} over {candidate} [95 %]", *gains])
+    return f"### Sample efficiency ({judged.name})\n\n{table(heads, lines)}"
 
 
 def _whole(candidate: Candidate) -> Candidate:
@@ -181,17 +181,11 @@ def _ours(judged: Judged) -> list[Row]:
 
 
 def _differences(row: Row) -> list[str]:
-    return [_told(row.auc_against), _told(row.logloss_against)]
-
-
-def _told(delta: Difference | None) -> str:
-    if delta is None:
-        return ""
-    return f"**{delta}**" if delta.is_shown else str(delta)
+    return [difference_cell(row.auc_against), difference_cell(row.logloss_against)]
 
 
 def _spread(spread: Spread) -> str:
-    return f"{spread.middle:.4f}" + ("" if spread.deviation is None else f" ± {spread.deviation:.4f}")
+    return spread_cell(spread.middle, spread.deviation)
 
 
 def _seeds(count: int) -> str:
@@ -200,7 +194,3 @@ def _seeds(count: int) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

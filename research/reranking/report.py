@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from offline.training.bootstrap import Difference
 from research.reranking.judging import JudgedReranker, Line, SliceLine
+from research.tables import difference_cell, table
 
 
 def marker(judged: JudgedReranker) -> str:
@@ -36,32 +36,22 @@ def markdown(judged: JudgedReranker) -> str:
 
 
 def _table(lines: Sequence[Line], against: str) -> str:
-    rows = [f"| model | weight | AUC [95 %] | LogLoss | GAUC | AUC {against} |", "|---|---|---|---|---|---|"]
-    for one in lines:
-        low, high = one.auc_interval
-        weight = "" if one.weight is None else f"{one.weight:g}"
+    rows = []
+    for line in lines:
+        low, high = line.auc_interval
+        weight = "" if line.weight is None else f"{line.weight:g}"
+        area = f"{line.auc:.4f} [{low:.4f}, {high:.4f}]"
         rows.append(
-            f"| {one.model} | {weight} | {one.auc:.4f} [{low:.4f}, {high:.4f}] | {one.logloss:.4f} | {one.gauc:.4f} | "
-            f"{_told(one.against)} |"
+            [line.model, weight, area, f"{line.logloss:.4f}", f"{line.gauc:.4f}", difference_cell(line.against)]
         )
-    return "\n".join(rows)
+    return table(["model", "weight", "AUC [95 %]", "LogLoss", "GAUC", f"AUC {against}"], rows)
 
 
 def _slices(lines: Sequence[SliceLine], weights: Sequence[float]) -> str:
-    mixes = "".join(f" mixed with weight {weight:g} against the CTR model |" for weight in weights)
+    mixes = [f"mixed with weight {weight:g} against the CTR model" for weight in weights]
     rows = [
-        f"| history | samples | users | CTR model | reranker alone |{mixes}",
-        "|---|---|---|---|---|" + "---|" * len(weights),
+        [line.name, f"{line.samples:,}", f"{line.users:,}", f"{line.ctr:.4f}", f"{line.reranker:.4f}"]
+        + [difference_cell(gain) for gain in line.gains]
+        for line in lines
     ]
-    rows += [
-        f"| {one.name} | {one.samples:,} | {one.users:,} | {one.ctr:.4f} | {one.reranker:.4f} |"
-        + "".join(f" {_told(gain)} |" for gain in one.gains)
-        for one in lines
-    ]
-    return "\n".join(rows)
-
-
-def _told(found: Difference | None) -> str:
-    if found is None:
-        return ""
-    return f"**{found}**" if found.is_shown else str(found)
+    return table(["history", "samples", "users", "CTR model", "reranker alone", *mixes], rows)

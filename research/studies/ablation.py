@@ -7,7 +7,6 @@ that was stopped goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
 from offline.training.bootstrap import Difference, Resamples, difference
 from offline.training.metrics import quality
+from research.tables import difference_cell, table
 from research.trials import Laboratory, Wanted
 
 Array = npt.NDArray[Any]
@@ -151,22 +151,12 @@ def markdown(ablation: Ablation) -> str:
     heads = ["variant", "AUC", "± seeds", "LogLoss", "GAUC", "against base [95 %]", "against plain text [95 %]"]
     for part in parts:
         heads += [f"{part} AUC ({ablation.slices[part]:,} rows)", "against base [95 %]"]
-    lines = [_line(heads), _line(["---"] * len(heads))]
+    lines: list[list[str]] = []
     for row in ablation.rows:
         cells = [row.variant, f"{row.auc:.4f}", f"{row.spread:.4f}", f"{row.logloss:.4f}", f"{row.gauc:.4f}"]
-        cells += [_told(row.against.get(BASE)), _told(row.against.get(CONTROL))]
+        cells += [difference_cell(row.against.get(BASE)), difference_cell(row.against.get(CONTROL))]
         for part in parts:
             auc, delta = row.slices[part]
-            cells += [f"{auc:.4f}", _told(delta if row.variant != BASE else None)]
-        lines.append(_line(cells))
-    return "\n".join(lines)
-
-
-def _told(delta: Difference | None) -> str:
-    if delta is None:
-        return ""
-    return f"**{delta}**" if delta.is_shown else str(delta)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+            cells += [f"{auc:.4f}", difference_cell(delta if row.variant != BASE else None)]
+        lines.append(cells)
+    return table(heads, lines)

@@ -25,6 +25,7 @@ from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVect
 from offline.training.bootstrap import Difference, Resamples, difference
 from offline.training.metrics import quality
 from research.marc.sweep import bytes_per_item, compressors, encode_seconds
+from research.tables import table
 from research.trials import Laboratory, Trial, Wanted
 
 DIMS = (16, 32, 64, 128)
@@ -116,19 +117,14 @@ def _auc(trials: Sequence[Trial], label: FloatArray, user: npt.NDArray[np.int64]
 def markdown(comparison: Comparison) -> str:
     """The table of docs/marc.md."""
     whole = next(row for row in comparison.rows if row.method == UNCOMPRESSED)
-    lines = [
-        "| method | dim | AUC | against uncompressed [95 %] | bytes per item | of uncompressed | encode time, µs |",
-        "|---|---|---|---|---|---|---|",
-        f"| no knowledge | 0 | {comparison.floor:.4f} | | 0 | | |",
-    ]
+    heads = ["method", "dim", "AUC", "against uncompressed [95 %]", "bytes per item", "of uncompressed"]
+    lines = [["no knowledge", "0", f"{comparison.floor:.4f}", "", "0"]]
     for row in comparison.rows:
         against = "" if row.against is None else str(row.against)
         share = f"1/{whole.payload / row.payload:.1f}"
-        lines.append(
-            f"| {row.method} | {row.dim} | {row.auc:.4f} | {against} | {row.payload} | {share} | "
-            f"{1e6 * row.seconds / comparison.items:.1f} |"
-        )
-    return "\n".join(lines)
+        microseconds = f"{1e6 * row.seconds / comparison.items:.1f}"
+        lines.append([row.method, str(row.dim), f"{row.auc:.4f}", against, str(row.payload), share, microseconds])
+    return table([*heads, "encode time, µs"], lines)
 
 
 def _dtype(made: Compressor) -> Literal["float16", "int8"]:

@@ -10,6 +10,7 @@ from offline.knowledge.autograph.produce import founded
 from offline.knowledge.autograph.quantise import Quantiser
 from offline.knowledge.sources import Sources
 from research.autograph.factors import Factor, QuantiserReport, factor_table, name_factors, quantiser_report
+from research.tables import table
 
 ITEM_FACTORS, USER_FACTORS = 20, 10
 """Rows of the two tables of words."""
@@ -66,8 +67,7 @@ def markdown(found: Factors) -> str:
         ("nameable factors (random groups)", *(f"{one.nameable:.0%} ({one.nameable_by_chance:.0%})" for one in sides)),
         ("texts in nameable factors", *(f"{_covered(one.factors):.0%}" for one in (found.items, found.users))),
     ]
-    lines = ["| | items | user versions |", "|---|---|---|"]
-    lines += [f"| {name} | {items} | {users} |" for name, items, users in rows]
+    lines = [table(["", "items", "user versions"], rows)]
     for title, side, limit in (("Items", found.items, ITEM_FACTORS), ("Users", found.users, USER_FACTORS)):
         shown = min(limit, len(side.factors))
         lines += ["", f"{title}: the {shown} largest of {len(side.factors)} first-level factors in use.", ""]

@@ -18,6 +18,7 @@ from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
 from offline.publish.indexes import roles
 from offline.training.samples import split_samples
+from research.tables import table
 
 TOP = 200
 SHARES = (0.0, 0.25, 0.5, 0.75)
@@ -64,14 +65,12 @@ def hits(config: JobConfig, log: InteractionLog, knowledge: Knowledge, top: int 
 
 
 def markdown(found: list[Found], top: int = TOP) -> str:
-    lines = [
-        f"| candidates | found of what {len(found[0].share):,} users liked next, top {top} | users known |",
-        "|---|---|---|",
-    ]
-    for one in found:
-        low, high = one.interval()
-        lines.append(f"| {one.name} | {one.share.mean():.4f} ({low:.4f} to {high:.4f}) | {one.known.mean():.0%} |")
-    return "\n".join(lines) + "\n"
+    rows = []
+    for source in found:
+        low, high = source.interval()
+        rows.append([source.name, f"{source.share.mean():.4f} ({low:.4f} to {high:.4f})", f"{source.known.mean():.0%}"])
+    share = f"found of what {len(found[0].share):,} users liked next, top {top}"
+    return table(["candidates", share, "users known"], rows)
 
 
 def _sources(

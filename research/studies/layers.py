@@ -19,7 +19,7 @@ from offline.data.files import write_json
 from offline.data.log import InteractionLog
 from offline.knowledge.marc.produce import States
 from offline.training.samples import running_statistics, split_samples
-from research.marc.sweep import SweepRow, layer_sweep, table
+from research.marc.sweep import SweepRow, depth_table, layer_sweep
 
 DEPTHS = (0.25, 0.5, 0.75, 1.0)
 JUDGED = 0.1
@@ -66,5 +66,5 @@ def markdown(layers: Layers) -> str:
     """Two tables: beside running statistics, and without."""
     parts = [f"{layers.pairs[0]:,} pairs to learn from, {layers.pairs[1]:,} to judge on, {layers.seeds} seeds."]
     for context in (BESIDE_STATISTICS, ALONE):
-        parts += [context, table([row for row in layers.rows if row.context == context])]
+        parts += [context, depth_table([row for row in layers.rows if row.context == context])]
     return "\n\n".join(parts)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
 from models.contract.knowledge import KnowledgeRecord
 from offline.knowledge.marc.train import CompressionConfig
 from research.marc.baselines import uncompressed
-from research.marc.sweep import bytes_per_item, encode_seconds, layer_sweep, packed_cosine, table
+from research.marc.sweep import bytes_per_item, depth_table, encode_seconds, layer_sweep
 from tests.offline.knowledge.marc.fakes import planted
+
+
+def packed_cosine(vectors: np.ndarray, dtype: Literal["float16", "int8"]) -> np.ndarray:
+    """Cosine [n] of each vector [n, d] with what comes back from its packed record (1 for a zero vector)."""
+    cosines = np.ones(len(vectors), np.float32)
+    for at, vector in enumerate(vectors):
+        blob = KnowledgeRecord("", "0" * 16, vector[None], 0, 0).pack(dtype)
+        read = KnowledgeRecord.unpack(blob, "", "0" * 16).vectors[0]
+        length = float(np.linalg.norm(vector) * np.linalg.norm(read))
+        cosines[at] = float(vector @ read) / length if length else 1.0
+    return cosines
 
 
 def test_bytes_are_those_of_a_packed_record() -> None:
@@ -45,7 +58,7 @@ def test_the_sweep_has_a_line_per_method_and_a_column_per_depth() -> None:
     assert min(told.values()) > 0.95
     found = {(row.depth, row.method): row.auc for row in rows}
     assert found[0.5, "uncompressed"] > found[1.0, "uncompressed"] + 0.1
-    lines = table(rows).splitlines()
+    lines = depth_table(rows).splitlines()
     assert lines[0] == "| method | dim | 0.5 | 1 |"
     assert len(lines) == 7
     assert f"{found[1.0, 'pca']:.4f}" in lines[3]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from research.pages import write_table
-from research.quality import report
 from research.quality.judged import Judged, Row, Spread
 from research.quality.predictions import Trained
 from research.quality.published import PUBLISHED
@@ -158,7 +157,3 @@ def test_prose_outside_the_markers_stays(everything: Judged, tmp_path: Path) -> 
         assert text.startswith("# Quality\n\nProse.\n\n<!-- quality ml-1m -->\n162 samples")
         assert text.endswith("\n<!-- /quality ml-1m -->\n\nMore prose.\n")
         assert text.count("| model |") == 1
-
-
-def test_a_name_cannot_break_a_table() -> None:
-    assert report._line(["a|b", "c"]) == "| a/b | c |"

@@ -26,13 +26,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
-from offline.analysis.studied import data_of, sources_of
+from offline.analysis.last_run import data_of, sources_of
 from offline.cli.options import job_of
 from offline.knowledge.autograph.assign import AutoGraph
 from offline.knowledge.autograph.config import AutoGraphConfig
 from offline.knowledge.autograph.graph import Evidence, Versions
-from offline.knowledge.autograph.leave_one_out import LeaveOneOut, leave_one_out, training_part
-from offline.knowledge.autograph.matching import (
+from offline.knowledge.autograph.produce import evidence_of
+from offline.knowledge.autograph.train import found
+from offline.knowledge.sources import Sources
+from offline.knowledge.texts import plain_text
+from research.autograph.leave_one_out import LeaveOneOut, leave_one_out, training_part
+from research.autograph.matching import (
     Lists,
     Matching,
     autograph_lists,
@@ -40,10 +44,6 @@ from offline.knowledge.autograph.matching import (
     mean_quality,
     paired_difference,
 )
-from offline.knowledge.autograph.produce import evidence_of
-from offline.knowledge.autograph.train import found
-from offline.knowledge.sources import Sources
-from offline.knowledge.texts import plain_text
 
 
 def main() -> None:

@@ -26,10 +26,10 @@ from bench.serving.installed import Installed
 from bench.serving.world import catalogue_of, job_of, log_of
 from models.contract.schema import FeatureSchema
 from models.onnx_runtime import onnx_runtime
-from offline.benchmark.peers.fuxi import DIN
-from offline.benchmark.peers.inputs import Inputs
-from offline.benchmark.peers.samples import PeerSamples, peer_samples
-from offline.benchmark.plan import PEER_SETTINGS
+from research.quality.peers.fuxi import DIN
+from research.quality.peers.inputs import Inputs
+from research.quality.peers.samples import PeerSamples, peer_samples
+from research.quality.plan import PEER_SETTINGS
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bench.serving import scaling
 from bench.serving.spread import Spread
 from offline.data.files import write_bytes
+from research.figures import FAINT, OTHERS, OURS, style, svg, with_grid
 
 if TYPE_CHECKING:  # only who draws needs it installed
     from matplotlib.axes import Axes
@@ -17,18 +17,9 @@ if TYPE_CHECKING:  # only who draws needs it installed
 
 Found = dict[str, Any]
 
-_INK, _GRID, _OURS, _OTHER = "#24292f", "#e5e7ea", "#0072b2", "#b34d00"
-_SETTINGS: Any = {
-    "svg.hashsalt": "lorank", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.edgecolor": "#8c959f", "axes.labelcolor": _INK, "xtick.color": _INK,
-    "ytick.color": _INK, "text.color": _INK,
-}  # fmt: skip
-
 
 def draw(found: Mapping[str, Found], folder: Path) -> dict[str, str]:
     """Write FOLDER/performance-PART.svg of every part that has a figure. Part -> what it shows, in words."""
-    import matplotlib
-
     drawings: dict[str, tuple[str, Callable[[Found], Figure]]] = {
         "sides": ("Requests per second, beside others", _sides),
         "tails": ("Latency by share of the requests", _tails),
@@ -37,20 +28,12 @@ def draw(found: Mapping[str, Found], folder: Path) -> dict[str, str]:
         "workers": ("Memory by number of workers", _workers),
     }
     drawn = {}
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_SETTINGS)
+    with style():
         for part, (label, drawing) in drawings.items():
             if part in found:
-                write_bytes(folder / f"performance-{part}.svg", _svg(drawing(found[part])))
+                write_bytes(folder / f"performance-{part}.svg", svg(drawing(found[part])))
                 drawn[part] = label
     return drawn
-
-
-def _svg(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-    return b"\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + b"\n"
 
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -60,8 +43,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
     grid = figure.subplots(rows, columns, squeeze=False)
     axes: list[Axes] = list(grid.flat)
     for one in axes:
-        one.grid(color=_GRID, linewidth=0.6)
-        one.set_axisbelow(True)
+        with_grid(one)
     return figure, axes
 
 
@@ -72,7 +54,7 @@ def _sides(found: Found) -> Figure:
         names = list(reversed(servers))
         rates = [Spread.of([each["requests_per_second"] for each in servers[name]]) for name in names]
         whiskers = [[rate.middle - rate.low for rate in rates], [rate.high - rate.middle for rate in rates]]
-        colours = [_OURS if name == "ours" else "#8c959f" if name == "bare" else _OTHER for name in names]
+        colours = [OURS if name == "ours" else FAINT if name == "bare" else OTHERS for name in names]
         one.barh(names, [rate.middle for rate in rates], xerr=whiskers, color=colours, error_kw={"linewidth": 0.8})
         count, kind = case.split()
         one.set_title(f"{count} candidates, {'50' if kind == 'top50' else 'all'} answered", fontsize=9)
@@ -85,7 +67,7 @@ def _tails(found: Found) -> Figure:
     figure, axes = _figure(7, 3, 1, 2)
     shares = ("p50", "p90", "p99", "p99.9", "max")
     for one, (count, case) in zip(axes, found["cases"].items(), strict=False):
-        for spacing, colour in (("constant", _OURS), ("poisson", _OTHER)):
+        for spacing, colour in (("constant", OURS), ("poisson", OTHERS)):
             runs = [run for run in case["runs"] if run["arrivals"] == spacing]
             middles = [Spread.of([run[share] for run in runs]).middle for share in shares]
             label = "at even intervals" if spacing == "constant" else "at random"
@@ -102,7 +84,7 @@ def _profile(found: Found) -> Figure:
     counts = list(found)
     steps = sorted(found[counts[-1]]["shares"], key=lambda step: float(found[counts[-1]]["shares"][step]))
     figure, axes = _figure(7, 0.28 * len(steps) + 1)
-    for at, (count, colour) in enumerate(zip(counts, (_OTHER, _OURS), strict=False)):
+    for at, (count, colour) in enumerate(zip(counts, (OTHERS, OURS), strict=False)):
         one = found[count]
         spent = [one["shares"].get(step, 0.0) * one["cpu_ms"] * 1000 for step in steps]
         places = [row + (at - 0.5) * 0.38 for row in range(len(steps))]
@@ -120,11 +102,11 @@ def _scaling(found: Found) -> Figure:
     for one, (curve, label) in zip(axes, labels.items(), strict=True):
         x, costs = scaling.middles(found[curve])
         whiskers = [[cost.middle - cost.low for cost in costs], [cost.high - cost.middle for cost in costs]]
-        one.errorbar(x, [cost.middle for cost in costs], yerr=whiskers, fmt="o", color=_OURS, markersize=4, linewidth=1)
+        one.errorbar(x, [cost.middle for cost in costs], yerr=whiskers, fmt="o", color=OURS, markersize=4, linewidth=1)
         if curve == "candidates":
             line = scaling.line(found)
             ends = [0, max(x)]
-            one.plot(ends, [line.fixed + line.slope * end for end in ends], color=_OTHER, linewidth=1)
+            one.plot(ends, [line.fixed + line.slope * end for end in ends], color=OTHERS, linewidth=1)
         elif curve == "events":
             one.set_xscale("symlog", linthresh=50)
         else:
@@ -138,7 +120,7 @@ def _scaling(found: Found) -> Figure:
 def _workers(found: Found) -> Figure:
     figure, axes = _figure(4, 2.6)
     held = found["memory"]
-    axes[0].bar(list(held), [one["pss"] for one in held.values()], 0.5, color=_OURS)
+    axes[0].bar(list(held), [one["pss"] for one in held.values()], 0.5, color=OURS)
     axes[0].set_xlabel(f"workers, {found['items']:,} items")
     axes[0].set_ylabel("memory (PSS), MB")
     return figure

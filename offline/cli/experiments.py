@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,50 +33,6 @@ def exposures(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_
     for name, one in found.items():
         print(f"  {name}: {one.added} new, {one.refused} not understood, {one.lost} lost")
     sum_up({"job": "exposures", **{name: asdict(one) for name, one in found.items()}})
-
-
-@app.command()
-def replay(
-    config: Config = DEFAULT_CONFIG,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    requests: Annotated[int, typer.Option(min=1, help="How many interactions of the test period to send.")] = 2000,
-    rate: Annotated[
-        float | None, typer.Option(min=0.01, help="Requests per second at most; as fast as it goes.")
-    ] = None,
-    others: Annotated[int, typer.Option(min=1, help="Candidates beside the item that was really taken.")] = 49,
-    top_k: Annotated[int, typer.Option(min=1, help="How many are shown.")] = 10,
-    experiments: Annotated[Path | None, typer.Option(help="Experiments file; the demo's without it.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the other candidates.")] = 1,
-) -> None:
-    """Drive a service with what users really did in the test period, in order, and log what comes of it.
-
-    The service is started here, under a key prefix of its own, with everything as it was when the period began. What it
-    logs lies in workdir/replay/exposures afterwards; `ab-report --replay` reads it.
-    """
-    import asyncio
-
-    from offline import demo
-    from offline import replay as driver
-    from offline.data.log import InteractionLog
-    from offline.publish.archive import add_interactions, archive
-
-    job = job_of(config, data_dir)
-    folder = job.config.workdir / "replay"
-    with exclusive(folder, "replay"), open_store(data_dir) as shared:
-        store = driver.replay_store(shared)
-        shutil.rmtree(folder / "exposures", ignore_errors=True)  # of the replay before
-        visits = driver.begin(job, store, requests, others, seed)
-        past = driver.past(InteractionLog.load(job.log), job.config.samples, round(time.time() * 1000))
-        add_interactions(folder / "exposures", past)
-        settings = {"LORANK_KEY_PREFIX": store.keys.prefix, **demo.experiments(experiments)}
-        with demo.running_service(job, 0, settings) as service:
-            found = asyncio.run(driver.replay(service.url, visits, top_k, rate))
-            found.dropped = driver.dropped(service.url)
-        archived = archive(store, folder / "exposures")
-    print(f"  {found.requests} requests in {found.seconds:.1f} s, {found.shown} with the item in the list")
-    if found.dropped:
-        print(f"  {found.dropped} exposures were dropped, because Redis did not take them")
-    sum_up({"job": "replay", **found.document(), **{name: asdict(one) for name, one in archived.items()}})
 
 
 @app.command()

@@ -15,6 +15,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+_MOST_USERS = 4000
+"""Users whose pairs are counted: they take 128 MB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -34,7 +37,12 @@ class Difference:
 
 
 class Resamples:
-    """The same resamples of users for every model, so that differences are paired."""
+    """The same resamples of users for every model, so that differences are paired.
+
+    How often positives of user u score above negatives of user v does not depend on the resample: with few users it is
+    counted once, and the AUC of a resample with user weights w is w' counts w over the weighted number of pairs. The
+    counts are whole and half numbers, so nothing is rounded before the last division.
+    """
 
     def __init__(self, label: Array, user: Array, count: int = 1000, seed: int = 0) -> None:
         """``label`` [n] 0 or 1 and ``user`` [n] of the test samples."""
@@ -42,21 +50,54 @@ class Resamples:
         _, self._owner = np.unique(user, return_inverse=True)
         users = int(self._owner.max()) + 1
         generator = np.random.default_rng(seed)
-        self._weights = [np.ones(users)] + [
-            np.bincount(generator.integers(users, size=users), minlength=users).astype(np.float64) for _ in range(count)
-        ]
+        self._weights = np.array(
+            [np.ones(users)]
+            + [np.bincount(generator.integers(users, size=users), minlength=users) for _ in range(count)],
+            np.float64,
+        )  # [1 + count, users]
 
     def auc(self, score: Array) -> Array:
         """AUC [1 + count] of one set of scores [n]: of the whole set first, then of every resample."""
+        return self._auc_by_resample(score) if self._weights.shape[1] > _MOST_USERS else self._auc_by_pairs(score)
+
+    def mean_auc(self, scores: Mapping[int, Array]) -> Array:
+        """The mean over seeds of ``auc``."""
+        return np.asarray(np.mean([self.auc(score) for score in scores.values()], axis=0))
+
+    def mean(self, values: Array) -> Array:
+        """Mean [1 + count] of one value per sample [n], such as its LogLoss, in the order of ``auc``."""
+        users = self._weights.shape[1]
+        sums = self._weights @ np.bincount(self._owner, values.astype(np.float64), users)
+        return np.asarray(sums / (self._weights @ np.bincount(self._owner, minlength=users)))
+
+    def _auc_by_resample(self, score: Array) -> Array:
         order = np.argsort(score, kind="stable")
         sorted_score = score[order]
         first = np.flatnonzero(np.concatenate([[True], sorted_score[1:] != sorted_score[:-1]]))  # of equal scores
         positive, owner = self._label[order], self._owner[order]
         return np.array([_weighted_auc(weights[owner], positive, first) for weights in self._weights])
 
-    def mean_auc(self, scores: Mapping[int, Array]) -> Array:
-        """The mean over seeds of ``auc``."""
-        return np.asarray(np.mean([self.auc(score) for score in scores.values()], axis=0))
+    def _auc_by_pairs(self, score: Array) -> Array:
+        # Equal scores count half: the mean of placing their positives before and after their negatives.
+        below = self._won(np.lexsort((~self._label, score)))
+        counts = (below + self._won(np.lexsort((self._label, score)))) / 2
+        users = self._weights.shape[1]
+        positives = self._weights @ np.bincount(self._owner, self._label, users)
+        negatives = self._weights @ np.bincount(self._owner, ~self._label, users)
+        pairs = positives * negatives
+        won = np.einsum("ru,ru->r", self._weights @ counts, self._weights)
+        return np.asarray(np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))
+
+    def _won(self, order: Array) -> Array:
+        """[users, users]: pairs of a positive of u and a negative of v in which the negative is first in ``order``."""
+        users = self._weights.shape[1]
+        won, passed = np.zeros((users, users)), np.zeros(users)
+        for owner, positive in zip(self._owner[order].tolist(), self._label[order].tolist(), strict=True):
+            if positive:
+                won[owner] += passed
+            else:
+                passed[owner] += 1
+        return won
 
 
 def difference(one: Array, other: Array) -> Difference:

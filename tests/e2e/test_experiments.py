@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +19,14 @@ import pytest
 
 from models.contract.experiments import read_experiments
 from models.embedded import embedded_redis
-from offline import replay as driver
 from offline.config import DEMO_EXPERIMENTS
 from offline.demo import running_service
 from offline.experiments.analysis import analyse
 from offline.experiments.planned import settings_of
 from offline.publish.archive import archive, of_experiment, read_exposures, read_interactions
 from offline.publish.connection import open_store
-from tests.conftest import Installation
+from research import replay as driver
+from tests.conftest import ROOT, Installation, clean_environment
 
 REQUESTS = 120
 
@@ -34,8 +36,17 @@ def last_line(ended: CompletedProcess[str]) -> dict[str, Any]:
     return found
 
 
+def replay(installation: Installation) -> CompletedProcess[str]:
+    """``python -m research replay`` over the installation, as a process of its own."""
+    command = [sys.executable, "-m", "research", "replay", "--requests", str(REQUESTS)]
+    command += ["--config", str(installation.config), "--data-dir", str(installation.data_dir)]
+    ended = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended
+
+
 def test_a_replay_is_reported_request_by_request(installation: Installation, tmp_path: Path) -> None:
-    replayed = last_line(installation.offline("replay", "--requests", str(REQUESTS)))
+    replayed = last_line(replay(installation))
     assert replayed["requests"] == replayed["feedback"] == REQUESTS
     assert replayed["exposures"] == {"added": REQUESTS, "refused": 0, "lost": 0}
     assert replayed["interactions"]["added"] == REQUESTS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from offline.analysis.studied import data_of, sources_of
+from offline.analysis.last_run import data_of, sources_of
 from offline.asking import kinds_of_texts
 from offline.data.texts_import import ImportedTexts
 from tests.offline.pipeline import LATER_MS, Pipeline

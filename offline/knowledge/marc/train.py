@@ -25,6 +25,7 @@ from offline.knowledge.marc.hsic import nhsic
 from offline.knowledge.marc.network import AttentionMatching, Compression, FeedForwardMatching
 from offline.knowledge.marc.pairs import Pairs
 from offline.knowledge.repeatable import repeatable
+from offline.training.metrics import auc
 
 _LEAST_PAIRS = 64
 _BIAS_RATE = 1e-2
@@ -139,10 +140,10 @@ def _train(
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
         epoch += 1
-        auc = area_under_curve(held.liked, _scores(network, held, users, items))
+        area = area_under_curve(held.liked, _scores(network, held, users, items))
         since += 1
-        if auc > best_auc:
-            best, best_auc, since = copy.deepcopy(network.state_dict()), auc, 0
+        if area > best_auc:
+            best, best_auc, since = copy.deepcopy(network.state_dict()), area, 0
     return best, best_auc, epoch
 
 
@@ -180,6 +181,4 @@ def _scores(network: TrainedModules, pairs: Pairs, users: Tensor, items: Tensor)
 
 def area_under_curve(liked: FloatArray, scores: FloatArray) -> float:
     """AUC; 0.5 where one class is missing."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(liked, scores)) if liked.min() < liked.max() else 0.5
+    return auc(liked, scores) if liked.min() < liked.max() else 0.5

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from offline.training import bootstrap
 from offline.training.bootstrap import Difference, Resamples, difference
+from offline.training.metrics import log_losses
 
 USERS, PER_USER = 60, 20
 
@@ -162,3 +164,43 @@ def test_how_a_difference_reads() -> None:
     assert str(Difference(0.01234, -0.002, 0.03)) == "+0.0123 [-0.0020, +0.0300]"
     assert Difference(-0.1, -0.2, -0.01).is_shown
     assert not Difference(0.1, -0.01, 0.2).is_shown
+
+
+def few_users(levels: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(label, score, user): unsorted users with gaps, of very different activity."""
+    generator = np.random.default_rng(7)
+    user = generator.choice([3, 5, 8, 900, 12, 7], 300, p=[0.5, 0.2, 0.1, 0.1, 0.07, 0.03])
+    label = generator.integers(0, 2, 300).astype(np.float32)
+    score = generator.random(300) * 0.7 + 0.3 * label
+    return label, (score if levels is None else np.floor(score * levels) / levels).astype(np.float32), user
+
+
+@pytest.mark.parametrize("levels", [None, 1, 5], ids=["no ties", "one value", "five values"])
+def test_counting_pairs_and_going_by_resamples_agree(levels: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    label, score, user = few_users(levels)
+    by_pairs = Resamples(label, user, 50, seed=3).auc(score)
+    monkeypatch.setattr(bootstrap, "_MOST_USERS", 3)
+    np.testing.assert_allclose(Resamples(label, user, 50, seed=3).auc(score), by_pairs, atol=1e-13)
+
+
+@pytest.mark.parametrize("most_users", [4000, 2], ids=["by pairs of users", "resample by resample"])
+def test_resamples_of_one_label_have_no_auc(most_users: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "_MOST_USERS", most_users)
+    label, user = np.array([1, 1, 0, 0, 0, 0]), np.array([0, 0, 1, 1, 2, 2])
+    score = np.array([0.9, 0.8, 0.7, 0.1, 0.2, 0.3])
+    resamples = Resamples(label, user, 300)
+    without_positives = resamples._weights[:, 0] == 0
+    without_negatives = resamples._weights[:, 1:].sum(axis=1) == 0
+    np.testing.assert_array_equal(np.isnan(resamples.auc(score)), without_positives | without_negatives)
+    assert 0 < np.isnan(resamples.auc(score)).sum() < 300
+    assert np.isnan(Resamples(np.ones(6), user, 5).auc(score)).all()
+
+
+def test_a_mean_is_that_of_rows_really_repeated() -> None:
+    label, score, user = few_users(None)
+    losses = log_losses(label, score)
+    resamples = Resamples(label, user, 20)
+    owner = np.unique(user, return_inverse=True)[1]
+    expected = [losses[np.repeat(np.arange(300), times[owner].astype(int))].mean() for times in resamples._weights]
+    np.testing.assert_allclose(resamples.mean(losses), expected)
+    assert resamples.mean(losses)[0] == pytest.approx(losses.mean())

@@ -1,0 +1,81 @@
+"""Language models tuned to the data set: the reranker's (docs/reranking.md), and the one MARC reads (docs/marc.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offline.analysis.last_run import data_of, sources_of
+from offline.cli.endings import carry_out
+from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, MetricsFile, job_of
+from offline.stages import Job
+
+app = typer.Typer()
+
+Samples = Annotated[
+    int | None, typer.Option(min=1, help="Training samples, each told in two ways; default: the configuration's.")
+]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Times that each is learned from.")]
+Model = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="A transformers folder or a GGUF file to tune, not the packaged one."),
+]
+
+
+@app.command()
+def tune_reranker(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    samples: Samples = None,
+    epochs: Epochs = None,
+    model: Model = None,
+    metrics_file: MetricsFile = None,
+) -> None:
+    """Tune a language model to rerank (ReLLa's way) and calibrate it; its manifest lies beside the checkpoint.
+
+    The CTR model must be trained already (`refresh`): calibration, weight and band are fitted against it. The defaults
+    are for the packaged small model on a CPU. A larger model wants a GPU and the extra `lora`.
+    """
+    from offline.reranking.run import tune_reranker as work
+
+    job = sized(job_of(config, data_dir, metrics=metrics_file), samples, epochs, model)
+    carry_out(job, "tune-reranker", work)
+
+
+@app.command()
+def adapt(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the adapted model goes.")],
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    steps: Annotated[int, typer.Option(min=1, help="Batches to learn from.")] = 200,
+    rank: Annotated[int, typer.Option(min=1, help="Of the low-rank updates.")] = 8,
+) -> None:
+    """Adapt MARC's language model to the training period by low-rank updates (LoRA); better with a GPU.
+
+    `[knowledge.marc] model = "FOLDER"` then reads the result, which makes a new space.
+    """
+    from offline.knowledge.marc.adapt import AdaptationConfig
+    from offline.knowledge.marc.adapting import adapt_model
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_of(job)
+    marc = job.config.knowledge.marc
+    adaptation = AdaptationConfig(
+        depth=marc.depth, max_tokens=marc.max_tokens, steps=steps, rank=rank, precision=job.config.arithmetic
+    )
+    with sources_of(job, catalogue, log, "marc") as sources:
+        pairs = adapt_model(sources, out, adaptation)
+    print(f"{out}: adapted in {steps} steps to {pairs} interactions of the training period")
+
+
+def sized(job: Job, samples: int | None, epochs: int | None, model: Path | None) -> Job:
+    """The job with what the command line says in place of its configuration."""
+    from dataclasses import replace
+
+    given = {name: value for name, value in (("samples", samples), ("epochs", epochs)) if value is not None}
+    tuning = job.config.reranking.tuning.model_copy(update=given)
+    update = {"tuning": tuning} | ({} if model is None else {"model": model})
+    settings = job.config.reranking.model_copy(update=update)
+    return replace(job, config=job.config.model_copy(update={"reranking": settings}))

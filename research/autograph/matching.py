@@ -1,0 +1,130 @@
+"""Matching quality: next-item retrieval over the full catalogue, for our vectors and for any peer's.
+
+Every method's ranked lists come back through ``Lists``, so that one evaluator judges all of them, on the split of
+``leave_one_out``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from models.contract.knowledge import FloatArray
+from offline.data.catalogue import DataError
+from offline.data.files import read_arrays, write_arrays
+from offline.knowledge.autograph.assign import Assigned
+from offline.knowledge.autograph.graph import Ints, slice_of
+from research.autograph.leave_one_out import LeaveOneOut
+
+Target = Literal["validation", "test"]
+TOP = 50
+_CHUNK = 512
+"""Users scored at once; bounds the memory to chunk x items."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Ranked items [E, TOP] of the judged users, best first, in the order of ``LeaveOneOut.user``."""
+
+    validation: Ints
+    test: Ints
+
+    def save(self, path: Path) -> None:
+        write_arrays(path, validation=self.validation, test=self.test)
+
+    @classmethod
+    def load(cls, path: Path) -> Lists:
+        arrays = read_arrays(path)
+        if missing := {"validation", "test"} - set(arrays):
+            raise DataError(f"{path} lacks {', '.join(sorted(missing))}")
+        return cls(arrays["validation"], arrays["test"])
+
+
+def rank(split: LeaveOneOut, scores: Callable[[Ints], FloatArray], target: Target) -> Ints:
+    """The best TOP items of every judged user, [E, TOP]; ties go to the lower item number.
+
+    ``scores(positions)`` gives [n, N] for positions of ``split.user``. Training items are never offered, nor is the
+    validation item when the test item is wanted.
+    """
+    start, items = _by_user(split)
+    ranked = np.empty((len(split.user), min(TOP, len(split.catalogue))), np.int64)
+    for at in range(0, len(split.user), _CHUNK):
+        positions = np.arange(at, min(at + _CHUNK, len(split.user)))
+        found = np.array(scores(positions), np.float64)
+        for row, position in enumerate(positions):
+            found[row, items[start[split.user[position]] : start[split.user[position] + 1]]] = -np.inf
+            if target == "test":
+                found[row, split.validation[position]] = -np.inf
+        ranked[positions] = np.argsort(-found, axis=1, kind="stable")[:, :TOP]
+    return ranked
+
+
+def autograph_lists(split: LeaveOneOut, assigned: Assigned, from_row: Ints) -> Lists:
+    """Lists of AutoGraph's own vectors, by dot product, when the training part is the whole log.
+
+    A user asks right after its own last training row: it is seen as it was then, and so is the catalogue.
+    """
+    last = np.zeros(len(split.members), np.int64)
+    np.maximum.at(last, split.train_user, np.arange(len(split.train_user)) + 1)
+    row = last[split.user]
+    users, items, of_slice = assigned.user_vectors(split.user, row), assigned.item_vectors(), slice_of(row, from_row)
+
+    def scores(positions: Ints) -> FloatArray:
+        return np.asarray(np.einsum("nd,ncd->nc", users[positions], items[of_slice[positions]], optimize=True))
+
+    return Lists(rank(split, scores, "validation"), rank(split, scores, "test"))
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """With one held-out item per user, Recall@50 is the share of users whose item is listed; NDCG@50 is discounted by
+    its place. ``hit`` [E]: each user's item is listed; ``gain`` [E]: its discounted gain, 0 where it is not. Shares in
+    both if several lists per user were judged."""
+
+    hit: npt.NDArray[np.float64]
+    gain: npt.NDArray[np.float64]
+
+    @property
+    def recall(self) -> float:
+        return float(self.hit.mean())
+
+    @property
+    def ndcg(self) -> float:
+        return float(self.gain.mean())
+
+
+def matching_quality(ranked: Ints, held_out: Ints) -> Matching:
+    """Quality of lists [E, TOP] against one held-out item per user [E]; ValueError if a list repeats an item."""
+    ordered = np.sort(ranked, axis=1)
+    if (ordered[:, 1:] == ordered[:, :-1]).any():
+        raise ValueError("a ranked list names an item twice")
+    found = ranked == held_out[:, None]
+    gain = (found / np.log2(np.arange(ranked.shape[1]) + 2.0)).sum(axis=1)
+    return Matching(found.any(axis=1).astype(np.float64), gain)
+
+
+def mean_quality(trainings: Sequence[Matching]) -> Matching:
+    """One method's quality over several trainings, user by user."""
+    return Matching(np.mean([one.hit for one in trainings], axis=0), np.mean([one.gain for one in trainings], axis=0))
+
+
+def paired_difference(one: Matching, other: Matching, *, seed: int = 0) -> dict[str, tuple[float, float, float]]:
+    """Recall and NDCG of ``one`` minus ``other``: (difference, low, high), 95 % over resampled users."""
+    generator = np.random.default_rng(seed)
+    pick = generator.integers(len(one.gain), size=(1000, len(one.gain)))
+    result = {}
+    for name, difference in (("recall", one.hit - other.hit), ("ndcg", one.gain - other.gain)):
+        low, high = np.percentile(difference[pick].mean(axis=1), [2.5, 97.5])
+        result[name] = (float(difference.mean()), float(low), float(high))
+    return result
+
+
+def _by_user(split: LeaveOneOut) -> tuple[Ints, Ints]:
+    order = np.argsort(split.train_user, kind="stable")
+    counts = np.bincount(split.train_user, minlength=len(split.members))
+    return np.concatenate([[0], np.cumsum(counts)]), split.train_item[order]

@@ -1,0 +1,85 @@
+"""How good the models are beside others: docs/quality.md, docs/reranking.md, and the table of the README.
+
+They change nothing that is served. Trainings take hours; finished ones are found again when a study is repeated.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
+from offline.cli.tuning import Epochs, Model, Samples, sized
+from offline.data.source import open_source
+from research.cli.options import CORES, Workers, Write
+from research.data_set import data_set_of
+from research.pages import ledger_of, write_table
+
+app = typer.Typer()
+
+
+@app.command()
+def benchmark(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each of our models.")] = 5,
+    peer_seeds: Annotated[int, typer.Option(min=0, help="Trainings of every peer.")] = 3,
+    only: Annotated[str, typer.Option(help="Train and judge only models whose name contains this.")] = "",
+    validation: Annotated[bool, typer.Option(help="Judge on the validation split: no look at the test split.")] = False,
+    workers: Workers = CORES,
+    write: Write = None,
+) -> None:
+    """Compare our model with its peers, trained with their own code on the same samples: docs/quality.md."""
+    from offline.knowledge.held import held
+    from research.quality import judge, plan, plot, report, run
+    from research.quality.judged import Judgeable
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_set_of(job)
+    knowledge = held(job.knowledge, job.config.feature_schema, log)
+    folder = job.config.workdir / "benchmark"
+    bench = run.Bench(job.config, catalogue, log, knowledge, folder / "answers")
+    trainings = plan.trainings(job.config, knowledge, seeds, peer_seeds)
+    trained = run.run(bench, [training for training in trainings if only in training.label], workers)
+    split: Judgeable = "validation" if validation else "test"
+    ledger = None if validation else ledger_of(write)
+    judged = judge.judge(
+        job.config.name, trained, log, bench.splits(), split=split, ledger=ledger,
+        command=f"benchmark --config {config}", cache=folder / "judged",
+    )  # fmt: skip
+    judged.save(folder / f"{split}.json")
+    if write is not None:
+        plot.draw(judged, write.parent / "figures", f"quality-{job.config.name}")
+    figures = f"figures/quality-{job.config.name}"
+    write_table(report.marker(judged), report.markdown(judged, figures, ledger.name if ledger else ""), write)
+
+
+@app.command()
+def reranking(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    samples: Samples = None,
+    epochs: Epochs = None,
+    model: Model = None,
+    write: Write = None,
+) -> None:
+    """Judge the tuned reranker on drawn test samples, alone and mixed with the CTR model: docs/reranking.md.
+
+    Say the same sizes as when it was tuned. What is scored is noted in docs/test-looks.jsonl.
+    """
+    from models.contract.reranker import FILE, RerankerManifest
+    from offline.reranking.prepared import prepared
+    from offline.reranking.run import ctr_of
+    from research.reranking import judging, report
+
+    job = sized(job_of(config, data_dir), samples, epochs, model)
+    source = open_source(job.config.data, job.raw)
+    source.fetch()
+    ready = prepared(job, source.catalogue())
+    tuned = ready.tuned()
+    manifest = RerankerManifest.from_json((ready.folder / FILE).read_bytes())
+    ledger = ledger_of(write)
+    judged = judging.judge(ready, tuned, manifest, ctr_of(job, ready), ledger, f"reranking --config {config}")
+    judged.save(ready.folder / "judged.json")
+    write_table(report.marker(judged), report.markdown(judged), write)

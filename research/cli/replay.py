@@ -1,0 +1,62 @@
+"""The test period sent to a service of its own, as an experiment: docs/ab.md."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offline.cli.endings import sum_up
+from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
+from offline.lock import exclusive
+from offline.publish.connection import open_store
+
+app = typer.Typer()
+
+
+@app.command()
+def replay(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    requests: Annotated[int, typer.Option(min=1, help="How many interactions of the test period to send.")] = 2000,
+    rate: Annotated[
+        float | None, typer.Option(min=0.01, help="Requests per second at most; as fast as it goes.")
+    ] = None,
+    others: Annotated[int, typer.Option(min=1, help="Candidates beside the item that was really taken.")] = 49,
+    top_k: Annotated[int, typer.Option(min=1, help="How many are shown.")] = 10,
+    experiments: Annotated[Path | None, typer.Option(help="Experiments file; the demo's without it.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the other candidates.")] = 1,
+) -> None:
+    """Drive a service with what users really did in the test period, in order, and log what comes of it.
+
+    The service is started here, under a key prefix of its own, with everything as it was when the period began. What it
+    logs lies in workdir/replay/exposures afterwards; `ab-report --replay` reads it.
+    """
+    import asyncio
+
+    from offline import demo
+    from offline.data.log import InteractionLog
+    from offline.publish.archive import add_interactions, archive
+    from research import replay as driver
+
+    job = job_of(config, data_dir)
+    folder = job.config.workdir / "replay"
+    with exclusive(folder, "replay"), open_store(data_dir) as shared:
+        store = driver.replay_store(shared)
+        shutil.rmtree(folder / "exposures", ignore_errors=True)  # of the replay before
+        visits = driver.begin(job, store, requests, others, seed)
+        past = driver.past(InteractionLog.load(job.log), job.config.samples, round(time.time() * 1000))
+        add_interactions(folder / "exposures", past)
+        settings = {"LORANK_KEY_PREFIX": store.keys.prefix, **demo.experiments(experiments)}
+        with demo.running_service(job, 0, settings) as service:
+            found = asyncio.run(driver.replay(service.url, visits, top_k, rate))
+            found.dropped = driver.dropped(service.url)
+        archived = archive(store, folder / "exposures")
+    print(f"  {found.requests} requests in {found.seconds:.1f} s, {found.shown} with the item in the list")
+    if found.dropped:
+        print(f"  {found.dropped} exposures were dropped, because Redis did not take them")
+    sum_up({"job": "replay", **found.document(), **{name: asdict(one) for name, one in archived.items()}})

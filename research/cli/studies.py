@@ -1,0 +1,104 @@
+"""Studies of single methods: the tables of docs/knowledge.md, marc.md, autograph.md and retrieval.md.
+
+They change nothing that is served. Those that train take hours, and find what they finished before when they are
+started again.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from offline.analysis.last_run import data_of, sources_of
+from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
+from research.cli.options import CORES, Seeds, Workers, Write
+from research.pages import write_table
+
+app = typer.Typer()
+
+
+@app.command()
+def ablation(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    seeds: Seeds = 5,
+    workers: Workers = CORES,
+    write: Write = None,
+) -> None:
+    """Compare the model without knowledge, with plain text, with each method and with all: docs/knowledge.md."""
+    from offline.knowledge.held import held
+    from research.studies import ablation as study
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_of(job)
+    knowledge = held(job.knowledge, job.config.feature_schema, log)
+    folder = job.config.workdir / "ablation"
+    found = study.run_ablation(job.config, catalogue, log, knowledge, seeds, folder, workers)
+    found.save(folder / "results.json")
+    write_table(f"ablation {job.config.name}", study.markdown(found), write)
+
+
+@app.command()
+def compression(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    seeds: Seeds = 5,
+    workers: Workers = CORES,
+    write: Write = None,
+) -> None:
+    """Compare MARC with other compressions of the same hidden states, by the model that reads them: docs/marc.md."""
+    from offline.knowledge.marc.produce import read_states
+    from research.studies import compression as study
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_of(job)
+    with sources_of(job, catalogue, log, "marc") as sources:
+        states = read_states(sources)
+    folder = job.config.workdir / "compression"
+    found = study.compare(job.config, catalogue, log, states, folder, seeds=seeds, workers=workers)
+    found.save(folder / "results.json")
+    write_table(f"compression {job.config.name}", study.markdown(found), write)
+
+
+@app.command()
+def retrieval(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, write: Write = None) -> None:
+    """How much of what users like next is among the candidates of each source, on the validation split:
+    docs/retrieval.md."""
+    from offline.knowledge.held import held
+    from research.studies import hits as study
+
+    job = job_of(config, data_dir)
+    _, log = data_of(job)
+    found = study.hits(job.config, log, held(job.knowledge, job.config.feature_schema, log))
+    write_table(f"retrieval {job.config.name}", study.markdown(found), write)
+
+
+@app.command()
+def layers(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    seeds: Seeds = 2,
+    write: Write = None,
+) -> None:
+    """Compress the language model's states at four depths, and judge them within the training period: docs/marc.md."""
+    from offline.knowledge.marc.produce import states_at
+    from research.studies import layers as study
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_of(job)
+    with sources_of(job, catalogue, log, "marc") as sources:
+        states = states_at(sources, study.DEPTHS)
+    found = study.sweep(job.config, log, states, range(seeds))
+    found.save(job.config.workdir / "layers.json")
+    write_table(f"layers {job.config.name}", study.markdown(found), write)
+
+
+@app.command()
+def factors(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, write: Write = None) -> None:
+    """Report on AutoGraph's latent factors, and name them by the words of their members: docs/autograph.md."""
+    from research.studies import factors as study
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_of(job)
+    with sources_of(job, catalogue, log, "autograph") as sources:
+        found = study.report(sources)
+    write_table(f"factors {job.config.name}", study.markdown(found), write)

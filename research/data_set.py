@@ -1,0 +1,18 @@
+"""The published data set of a job, which protocols count the samples of."""
+
+from __future__ import annotations
+
+from offline.analysis.last_run import data_of
+from offline.data.arrival import first_log
+from offline.data.catalogue import Catalogue
+from offline.data.log import InteractionLog
+from offline.data.source import open_source
+from offline.stages import Job
+
+
+def data_set_of(job: Job) -> tuple[Catalogue, InteractionLog]:
+    """Catalogue and log of a job's data set alone, without what came through a service's stream since: a published
+    protocol counts the samples of the published data. Errors as ``data_of``."""
+    catalogue, _ = data_of(job)
+    source = open_source(job.config.data, job.raw)
+    return catalogue, first_log(source, catalogue, job.config.data.labels, job.config.feature_schema)

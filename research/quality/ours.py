@@ -1,0 +1,156 @@
+"""Training and scoring our own models: by the artifact that would be served, fed by the encoder that serves it.
+
+Test samples are scored one request at a time in ONNX Runtime, as the service does it. The validation split, which only
+chooses epochs and settings, is scored by torch.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from models.contract.artifact import ArtifactManifest
+from models.contract.knowledge import FloatArray
+from models.onnx_runtime import onnx_runtime
+from offline.config import JobConfig
+from offline.data.catalogue import Catalogue
+from offline.data.files import read_arrays, write_arrays
+from offline.data.log import InteractionLog
+from offline.knowledge.vectors import Knowledge
+from offline.training.artifact import as_request, export_artifact
+from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
+from offline.training.samples import SampleEncoder, SplitRows, split_samples, statistics_before
+from research.quality.peers import CANDIDATES, REPEATS
+from research.quality.plan import Training
+from research.quality.predictions import Trained
+
+Rows = npt.NDArray[np.int64]
+
+
+def train_ours(
+    config: JobConfig,
+    catalogue: Catalogue,
+    log: InteractionLog,
+    knowledge: Knowledge,
+    training: Training,
+    weights: Path,
+    circumstances: str,
+) -> list[Trained]:
+    """One of our models, trained unless ``weights`` are there; its answers with each of the statistics that are wanted.
+
+    ``circumstances`` are those of the answers.
+    """
+    splits = split_samples(config.samples, log)
+    held = knowledge.of(training.producers)
+    encoder = SampleEncoder(
+        config.feature_schema.with_knowledge(training.producers), catalogue, log, held, splits.trained_rows
+    )
+    spec = ModelSpec(training.label, config.training.served)
+    if not weights.is_file():
+        started = time.process_time()
+        user = log.user.astype(np.int64)
+        new = fit(spec, config.training, encoder, _part(splits, training), user, training.seed, progress=False)
+        _keep(weights, new, time.process_time() - started)
+    fitted, seconds = _kept(weights, new_model(spec, config.training, encoder))
+    artifact, _ = export_artifact(config.name, spec, fitted.model, encoder, held, splits, {})
+    served = _Served(artifact)
+    parts = {"validation": splits.rows["validation"], "test": splits.rows["test"]}
+    rows = np.concatenate(list(parts.values()))
+    found = []
+    for statistics in training.statistics:
+        if statistics == "frozen":
+            scores = [predict(fitted.model, encoder, parts["validation"]), served.scores(encoder, parts["test"])]
+        else:  # never served so: only the model is the same
+            encoder.numeric = statistics_before(encoder.schema, log, len(log))
+            scores = [predict(fitted.model, encoder, one) for one in parts.values()]
+        found.append(
+            Trained(
+                model=training.model,
+                family=training.family,
+                seed=training.seed,
+                statistics=statistics,
+                share=training.share,
+                epochs=fitted.validation_auc,
+                ms_per_500=served.milliseconds(encoder, parts["test"]) if statistics == "frozen" else (),
+                parameters=sum(one.numel() for one in fitted.model.parameters()),
+                seconds=seconds,
+                rows=rows,
+                split=np.repeat(list(parts), [len(one) for one in parts.values()]),
+                label=encoder.labels[rows],
+                score=np.concatenate(scores),
+                circumstances=circumstances,
+            )
+        )
+    return found
+
+
+def _keep(path: Path, fitted: Fitted, seconds: float) -> None:
+    state = {f"weight {name}": weight.numpy() for name, weight in fitted.model.state_dict().items()}
+    write_arrays(path, validation_auc=np.array(fitted.validation_auc), seconds=np.array(seconds), **state)
+
+
+def _kept(path: Path, model: torch.nn.Module) -> tuple[Fitted, float]:
+    """Inverse of ``_keep``, into an untrained model."""
+    arrays = read_arrays(path)
+    state = {
+        name.removeprefix("weight "): torch.from_numpy(array)
+        for name, array in arrays.items()
+        if name.startswith("weight ")
+    }
+    auc = arrays["validation_auc"]
+    model.load_state_dict(state)
+    fitted = Fitted(model.eval(), int(np.argmax(auc)), tuple(float(one) for one in auc))
+    return fitted, float(arrays["seconds"])
+
+
+def _part(splits: SplitRows, training: Training) -> SplitRows:
+    """With a random share of the training samples. Histories and statistics stay whole: fewer labels, not less past."""
+    train = splits.rows["train"]
+    if training.share == 1.0:
+        return splits
+    drawn = np.random.default_rng(training.seed).choice(train, round(training.share * len(train)), replace=False)
+    return replace(splits, rows={**splits.rows, "train": np.sort(drawn)})
+
+
+class _Served:
+    """An artifact in ONNX Runtime on one thread."""
+
+    def __init__(self, artifact: bytes) -> None:
+        ort = onnx_runtime()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False  # as the service does
+        self._session = ort.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._inputs = ArtifactManifest.from_metadata(metadata).inputs
+
+    def scores(self, encoder: SampleEncoder, rows: Rows) -> FloatArray:
+        """Probabilities [n] of the samples at these log rows, one request each."""
+        found = np.empty(len(rows), np.float32)
+        for at in range(len(rows)):
+            tensors = encoder.tensors(rows[at : at + 1])
+            found[at] = self._session.run(["score"], {name: tensors[name] for name in self._inputs})[0][0]
+        return found
+
+    def milliseconds(self, encoder: SampleEncoder, rows: Rows) -> tuple[float, ...]:
+        """Of scoring 500 candidates of one user, for as many users as there are repeats; their features are there, and
+        were scored once before."""
+        generator = np.random.default_rng(0)
+        feeds = []
+        for row in generator.choice(rows, REPEATS, replace=len(rows) < REPEATS):
+            candidates = generator.choice(rows, CANDIDATES, replace=len(rows) < CANDIDATES)
+            request = as_request(encoder.tensors(np.array([row])), encoder.tensors(candidates))
+            feeds.append({name: request[name] for name in self._inputs})
+        for feed in feeds:
+            self._session.run(["score"], feed)
+        found = []
+        for feed in feeds:
+            started = time.perf_counter()
+            self._session.run(["score"], feed)
+            found.append((time.perf_counter() - started) * 1000.0)
+        return tuple(found)

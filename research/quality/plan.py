@@ -1,0 +1,131 @@
+"""What the benchmark trains: our model, with and without knowledge and from fewer samples, and every peer."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib import metadata
+
+from models.contract.schema import FeatureSchema, fingerprint
+from offline.config import JobConfig
+from offline.data.catalogue import DataError
+from offline.knowledge.vectors import Knowledge
+from research.quality.peers import PEERS, PeerSettings, TreeSettings
+from research.quality.predictions import Family, Statistics
+from research.trials import Laboratory, Wanted
+
+OURS = "Lorank"
+WITHOUT_KNOWLEDGE = "Lorank without knowledge"
+
+PEER_SETTINGS = {
+    "DIN": PeerSettings(use_statistics=True),
+    "DCNv2": PeerSettings(use_statistics=True, embedding_regularizer=1e-4),
+    "DeepFM": PeerSettings(),
+    "FinalMLP": PeerSettings(use_statistics=True, embedding_regularizer=1e-4),
+    "LightGBM": PeerSettings(tree=TreeSettings(learning_rate=0.02)),
+}
+"""Chosen on the validation split: docs/experiments.md."""
+
+_CODE = 1
+"""Raise it when code changes what a training gives: what was trained before is then trained again."""
+
+_SERVING = 3
+"""Raise it when code changes what our exported models answer or how long they take: they are then exported, scored and
+timed again, from the weights that are there."""
+
+_PACKAGES = {"LightGBM": "lightgbm"}
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """Fingerprints of all but the seed that weights come from, and of all that answers come from. A peer trains and
+    answers in one step."""
+
+    weights: str
+    answers: str
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One model to train with one seed. ``producers``: whose knowledge it reads, if it is ours; ``peer``: its name, if
+    it is one. ``statistics``: with which it is scored; it is trained once."""
+
+    model: str
+    family: Family
+    seed: int
+    share: float = 1.0
+    producers: tuple[str, ...] = ()
+    peer: str = ""
+    statistics: tuple[Statistics, ...] = ("frozen",)
+
+    @property
+    def label(self) -> str:
+        share = "" if self.share == 1.0 else f", {100 * self.share:g} %"
+        return f"{self.model}{share}, seed {self.seed}"
+
+    def keys(self, circumstances: Circumstances) -> list[str]:
+        """Names of the files of its answers, one for each of its ``statistics``."""
+        return [self._name("-live" if one == "live" else "", circumstances.answers) for one in self.statistics]
+
+    def weights_key(self, circumstances: Circumstances) -> str:
+        """Name of the file of its weights."""
+        return self._name("", circumstances.weights)
+
+    def _name(self, kind: str, circumstances: str) -> str:
+        slug = re.sub(r"[^a-z0-9]+", "-", self.model.lower()).strip("-")
+        return f"{slug}{kind}-{self.share:g}-{circumstances}-seed{self.seed}"
+
+
+def trainings(config: JobConfig, knowledge: Knowledge, seeds: int, peer_seeds: int) -> list[Training]:
+    """Seed by seed, so that a table can be made of any prefix. What the curve of shares needs has ``share_seeds``.
+
+    DataError if the schema reads knowledge that is not there: a model without it would go by the name of one with it.
+    """
+    missing = {spec.name for spec in config.feature_schema.knowledge}.difference(knowledge.produced)
+    if missing:
+        raise DataError(f"there is no knowledge {sorted(missing)} of these users and items: make it first")
+    producers = tuple(knowledge.produced)
+    found = []
+    for seed in range(1, max(seeds, peer_seeds) + 1):
+        if seed <= seeds:
+            found.append(Training(OURS, "ours", seed, producers=producers, statistics=("frozen", "live")))
+        if seed <= peer_seeds:
+            found += [Training(f"{name} ({_library(name)})", "peer", seed, peer=name) for name in PEERS]
+        if seed <= min(seeds, config.benchmark.share_seeds):
+            found.append(Training(WITHOUT_KNOWLEDGE, "ours", seed))
+            found += [
+                Training(name, "ours", seed, share, reads)
+                for share in config.benchmark.shares
+                for name, reads in ((OURS, producers), (WITHOUT_KNOWLEDGE, ()))
+            ]
+    return found
+
+
+def circumstances(config: JobConfig, laboratory: Laboratory, knowledge: Knowledge, training: Training) -> Circumstances:
+    """Those of a training. A peer's do not change with our settings."""
+    if not training.peer:
+        schema = config.feature_schema.with_knowledge(training.producers)
+        wanted = Wanted(schema, knowledge.of(training.producers), training.label, training.seed)
+        weights = {"ours": laboratory.circumstances(wanted), "share": training.share, "code": _CODE}
+        answers = weights | {"serving": _SERVING, "onnxruntime": metadata.version("onnxruntime")}
+        return Circumstances(fingerprint(weights, 12), fingerprint(answers, 12))
+    package = _PACKAGES.get(training.peer, "fuxictr")
+    document = {
+        "data": laboratory.data(peer_schema(config), Knowledge({})),
+        "peer": training.peer,
+        "settings": PEER_SETTINGS[training.peer].model_dump(mode="json"),
+        "package": f"{package} {metadata.version(package)}",
+        "code": _CODE,
+    }
+    both = fingerprint(document, 12)
+    return Circumstances(both, both)
+
+
+def peer_schema(config: JobConfig) -> FeatureSchema:
+    """The schema as peers see it: no knowledge, and their own length of history."""
+    schema = config.feature_schema.with_knowledge(())
+    return schema.model_copy(update={"history_length": config.benchmark.peer_history or schema.history_length})
+
+
+def _library(peer: str) -> str:
+    return "running statistics" if peer == "LightGBM" else "FuxiCTR"

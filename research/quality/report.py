@@ -1,0 +1,196 @@
+"""A judgement as Markdown, for the place between the markers ``quality NAME`` of docs/quality.md.
+
+The study command puts it there as it does other tables; prose outside the markers is nobody's but its authors'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from research.quality.judged import Candidate, Judged, Row, Spread, percent
+from research.quality.plot import drawable
+from research.quality.published import GOALS, PUBLISHED, SOURCE
+from research.tables import difference_cell, spread_cell, table
+
+_FIGURES = {
+    "auc-ms": "AUC against the time to score 500 candidates",
+    "reliability": "Reliability: share of positives against mean score, in bins of equal mass",
+    "share": "AUC against the share of the training rows",
+}
+_GROUPS = {
+    "user": "by the user's training rows",
+    "experience": "by the user's earlier interactions, coarsely",
+    "item": "by the item's training rows",
+    "history": "by the user's earlier interactions",
+    "time": "by time, in tenths of the samples",
+}
+
+
+def marker(judged: Judged) -> str:
+    """What the markers on the page call the table."""
+    return f"quality {judged.name}"
+
+
+def markdown(judged: Judged, figures: str = "figures/quality", ledger: str = "") -> str:
+    """Everything that a judgement says. ``figures``: folder and stem of those that were drawn, ``ledger``: where the
+    looks are noted; both as seen from the page."""
+    sections = [
+        _how(judged),
+        _goal(judged),
+        _looks(judged, ledger),
+        _table(judged),
+        _legend(judged),
+        *(f"![{_FIGURES[name]}]({figures}-{name}.svg)" for name in drawable(judged)),
+        *_slices(judged),
+        _shares(judged),
+    ]
+    return "\n\n".join(section for section in sections if section)
+
+
+def _how(judged: Judged) -> str:
+    told = (
+        f"{judged.samples:,} samples of {judged.users:,} users of the {judged.split} split, {judged.positives:.1%} of "
+        "them positive. Every number of a model is the mean over its seeds, ± their standard deviation. The epoch of "
+        "every model trained here was picked on the validation split."
+    )
+    if judged.best_peer:
+        told += (
+            f" Differences are to {judged.best_peer}, the peer that is best on the validation split, with 95 % "
+            f"intervals from {judged.resamples:,} paired resamples of users; bold where they exclude zero. They cover "
+            "the choice of users, not that of seeds, and are not corrected for their number."
+        )
+    return told
+
+
+def _goal(judged: Judged) -> str:
+    """Met or not, by the row with frozen statistics of ours that is best on the validation split."""
+    goal, row = GOALS.get(judged.name), judged.row(judged.chosen)
+    if goal is None or judged.split != "test":
+        return ""
+    wanted = f"AUC of at least {goal.auc:.4f} and LogLoss of at most {goal.logloss:.4f} with frozen statistics"
+    if row is None:
+        return f"Goal ({wanted}): no model of ours with frozen statistics and a validation AUC yet."
+    met = "met" if goal.is_met(row.auc.middle, row.logloss.middle) else "not met"
+    which = "" if len(_ours(judged)) == 1 else ", the best of ours on the validation split,"
+    return (
+        f"**Goal {met}** ({wanted}): {row.candidate}{which} has AUC {_spread(row.auc)} and "
+        f"LogLoss {_spread(row.logloss)}, with {_seeds(len(row.seeds))}."
+    )
+
+
+def _looks(judged: Judged, ledger: str) -> str:
+    if judged.looks is None:
+        return "This is the validation split, on which epochs and models are picked: no result."
+    where = f"; they are listed in [{ledger}]({ledger})" if ledger else ""
+    told = f"Candidates that were ever scored on this test split: {judged.looks}{where}."
+    if judged.left_out:
+        told += f" Not scored on it: {', '.join(judged.left_out)}."
+    return told
+
+
+def _table(judged: Judged) -> str:
+    heads = ["model", "", "statistics", "seeds", "AUC", "LogLoss", "AUC against best peer", "LogLoss against best peer"]
+    heads += ["GAUC", "NDCG@10", "ECE", "ms per 500 (quartiles)", "parameters", "training"]
+    lines: list[list[str]] = []
+    for one in PUBLISHED.get(judged.name, ()) if judged.split == "test" else ():
+        cells = [one.model, "published", "", "", f"{one.auc:.4f}", f"{one.logloss:.4f}"]
+        lines.append(cells)
+    for row in judged.rows:
+        name = f"**{row.candidate.model}**" if row.candidate == judged.chosen else row.candidate.model
+        cells = [name, row.family, row.candidate.statistics, str(len(row.seeds))]
+        cells += [_spread(row.auc), _spread(row.logloss)]
+        cells += ["best peer"] * 2 if row.candidate == judged.best_peer else _differences(row)
+        cells += [_spread(row.gauc), _spread(row.ndcg), _spread(row.ece)]
+        ms = row.ms_per_500
+        cells += [f"{ms.middle:.3g} ({ms.low:.3g} to {ms.high:.3g})" if ms else ""]
+        lines.append([*cells, f"{row.parameters:,}", _duration(row.seconds)])
+    return table(heads, lines)
+
+
+def _legend(judged: Judged) -> str:
+    told = [
+        "GAUC: mean AUC within users, weighted by samples. NDCG@10: mean over users. Both over users that have both "
+        "labels. ECE: mean distance of scores and outcomes in 15 bins of equal mass."
+    ]
+    if judged.name in PUBLISHED and judged.split == "test":
+        told.append(
+            f"Published rows are printed as in {SOURCE}. They picked the best epoch on the test split, which flatters "
+            "them; we never do. Their predictions are not public, so there are no intervals."
+        )
+    if any(row.candidate.statistics == "live" for row in judged.rows):
+        told.append(
+            "Frozen statistics stop at the end of the training period. Live ones go on with what other users did "
+            "before the sample, also in the test period; they have rows of their own and do not count for the goal."
+        )
+    return "\n\n".join(told)
+
+
+def _slices(judged: Judged) -> Iterator[str]:
+    """One table per model of ours; what is not the chosen one is folded."""
+    if judged.slices and _ours(judged):
+        yield f"### Slices ({judged.name})"
+        yield "A training row is a sample of the training split. Slices of one label are not judged."
+    for row in sorted(_ours(judged), key=lambda row: row.candidate != judged.chosen):
+        table = _slice_table(judged, row)
+        if row.candidate == judged.chosen:
+            yield f"{row.candidate}:\n\n{table}"
+        else:
+            yield f"<details><summary>{row.candidate}</summary>\n\n{table}\n\n</details>"
+
+
+def _slice_table(judged: Judged, row: Row) -> str:
+    peer = judged.row(judged.best_peer)
+    heads = ["slice", "samples", "users", *([f"{peer.candidate} AUC"] if peer else []), "AUC", "difference [95 %]"]
+    lines: list[list[str]] = []
+    group = ""
+    for one in judged.slices:
+        if one.group != group:
+            group = one.group
+            lines.append([f"*{_GROUPS[group]}*"])
+        mine, others = row.slices.get(one.name), peer.slices.get(one.name) if peer else None
+        cells = [one.name, f"{one.samples:,}", f"{one.users:,}"]
+        if peer:
+            cells.append(f"{others.auc:.4f}" if others else "")
+        lines.append([*cells, f"{mine.auc:.4f}" if mine else "", difference_cell(mine.against if mine else None)])
+    return table(heads, lines)
+
+
+def _shares(judged: Judged) -> str:
+    """A row per model, a column per share; below it by how much the chosen model is better."""
+    if not judged.shares:
+        return ""
+    shares = sorted({one.candidate.share for one in judged.shares})
+    held = {(_whole(one.candidate), one.candidate.share): one for one in judged.shares}
+    heads = ["AUC with this part of the training rows", *map(percent, shares)]
+    lines: list[list[str]] = []
+    for candidate in dict.fromkeys(of for of, _ in held):
+        points = [held.get((candidate, share)) for share in shares]
+        lines.append([str(candidate), *("" if one is None else _spread(one.auc) for one in points)])
+        gains = ["" if one is None else difference_cell(one.chosen_over) for one in points]
+        if any(gains):
+            lines.append([f"{judged.chosen} over {candidate} [95 %]", *gains])
+    return f"### Sample efficiency ({judged.name})\n\n{table(heads, lines)}"
+
+
+def _whole(candidate: Candidate) -> Candidate:
+    return Candidate(candidate.model, candidate.statistics)
+
+
+def _ours(judged: Judged) -> list[Row]:
+    return [row for row in judged.rows if row.family == "ours"]
+
+
+def _differences(row: Row) -> list[str]:
+    return [difference_cell(row.auc_against), difference_cell(row.logloss_against)]
+
+
+def _spread(spread: Spread) -> str:
+    return spread_cell(spread.middle, spread.deviation)
+
+
+def _seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

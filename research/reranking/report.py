@@ -1,0 +1,57 @@
+"""A judgement of the reranker as Markdown, for docs/reranking.md, between the markers ``reranking NAME``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from research.reranking.judging import JudgedReranker, Line, SliceLine
+from research.tables import difference_cell, table
+
+
+def marker(judged: JudgedReranker) -> str:
+    """What the markers on the page call the tables."""
+    return f"reranking {judged.name}"
+
+
+def markdown(judged: JudgedReranker) -> str:
+    """All tables, with a sentence on how they came about."""
+    how = (
+        f"{judged.samples:,} samples of {judged.users:,} users of the test split, drawn once by a fixed seed, "
+        f"{judged.positives:.1%} of them positive. Language model: {judged.model}, tuned on {judged.tuned_on:,} "
+        f"samples of the training split told in both ways, K = {judged.history}. CTR model: {judged.ctr}. Calibration "
+        f"and weights come from {judged.validation_samples:,} samples of the validation split. Intervals: 1,000 "
+        "resamples of users, paired where they are of differences; bold where they exclude zero. They cover the choice "
+        f"of users, not of seeds. Candidates that were ever scored on this test split: {judged.looks}."
+    )
+    sections = [
+        how,
+        "The language model alone. LogLoss is of its raw probabilities.",
+        _table(judged.alone, "tuned against zero-shot"),
+        "Mixed with the CTR model. The first mix of either kind has the weight that the validation samples chose.",
+        _table(judged.mixed, "against the CTR model"),
+        f"By the user's earlier events, told {judged.served}.",
+        _slices(judged.slices, judged.weights),
+    ]
+    return "\n\n".join(sections)
+
+
+def _table(lines: Sequence[Line], against: str) -> str:
+    rows = []
+    for line in lines:
+        low, high = line.auc_interval
+        weight = "" if line.weight is None else f"{line.weight:g}"
+        area = f"{line.auc:.4f} [{low:.4f}, {high:.4f}]"
+        rows.append(
+            [line.model, weight, area, f"{line.logloss:.4f}", f"{line.gauc:.4f}", difference_cell(line.against)]
+        )
+    return table(["model", "weight", "AUC [95 %]", "LogLoss", "GAUC", f"AUC {against}"], rows)
+
+
+def _slices(lines: Sequence[SliceLine], weights: Sequence[float]) -> str:
+    mixes = [f"mixed with weight {weight:g} against the CTR model" for weight in weights]
+    rows = [
+        [line.name, f"{line.samples:,}", f"{line.users:,}", f"{line.ctr:.4f}", f"{line.reranker:.4f}"]
+        + [difference_cell(gain) for gain in line.gains]
+        for line in lines
+    ]
+    return table(["history", "samples", "users", "CTR model", "reranker alone", *mixes], rows)

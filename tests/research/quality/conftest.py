@@ -1,0 +1,18 @@
+"""One small data set, and one judgement of everything on it."""
+
+from __future__ import annotations
+
+import pytest
+
+from research.quality.judged import Judged
+from tests.research.quality.fakes import World, world
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return world(tmp_path_factory.mktemp("benchmark"))
+
+
+@pytest.fixture(scope="session")
+def everything(small: World, tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    return small.judge(small.everything(), tmp_path_factory.mktemp("judged"))

@@ -34,9 +34,6 @@ SHORT_KNOWLEDGE = """
 [knowledge.autograph.fitting]
 epochs = 2
 
-[knowledge.marc]
-titles = false
-
 [knowledge.marc.compression]
 epochs = 1
 """

@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 
-from models.contract.knowledge import KnowledgeRecord
+from models.contract.knowledge import FloatArray, KnowledgeRecord
+from offline.analysis.last_run import data_of, sources_of
 from offline.analysis.verify import verify
 from offline.data.log import InteractionLog
 from offline.knowledge import run as producers
+from offline.knowledge.encoder import TextEncoder, VectorStore
+from offline.knowledge.marc.states import LanguageModelStates
+from offline.knowledge.marc.store import StateStore, shipped_source
+from offline.knowledge.shipped import read_shipped
+from offline.llm.arithmetic import SAME_SPACE_COSINE
+from offline.llm.session import CHECKPOINTS
 from offline.publish.connection import Store
 from offline.publish.release import live_release
 from tests.conftest import Installation
@@ -37,6 +45,43 @@ def last_ledger(installation: Installation) -> dict[str, Any]:
 def test_the_shipped_answers_are_those_of_this_code(first_ledger: dict[str, Any]) -> None:
     assert first_ledger["paid"] == 0
     assert first_ledger["cache_hits"] == first_ledger["prompts"] - first_ledger["duplicates"] > 6000
+
+
+def test_the_shipped_vectors_are_all_that_is_needed_and_what_this_machine_would_compute(
+    installation: Installation, tmp_path: Path
+) -> None:
+    job = installation.job
+    knowledge = job.config.knowledge
+    encoder = TextEncoder(knowledge.encoder, knowledge.encoder_tokens, "float32")
+    reader = LanguageModelStates(
+        job.llm / CHECKPOINTS, knowledge.marc.model, knowledge.marc.max_tokens, precision="float32"
+    )
+    encoded = read_shipped(knowledge.shipped_vectors, encoder.id)
+    states = read_shipped(knowledge.shipped_vectors, shipped_source(reader.id, knowledge.marc.depth))
+    own_encoded = VectorStore(job.knowledge / "encoded.npz", encoder).stored()
+    own_states = StateStore(job.knowledge / "marc" / "states", reader).stored(knowledge.marc.depth)
+    assert not encoded.keys() & own_encoded.keys()
+    assert not states.keys() & own_states.keys()
+    assert len(own_encoded) + len(own_states) < 100, "only what other tests fed back"
+
+    with sources_of(job, *data_of(job), "marc") as sources:
+        texts = [text for text in sources.interests.items.texts if text][::150]
+        texts += sources.interests.versions.texts[::500]
+    assert len(texts) > 15
+    shipped = VectorStore(tmp_path / "encoded.npz", encoder, knowledge.shipped_vectors).vectors(texts)
+    assert not (tmp_path / "encoded.npz").exists(), "every one of them is shipped"
+    assert cosines(shipped, encoder.encode(texts)).min() > SAME_SPACE_COSINE
+    store = StateStore(tmp_path / "states", reader, knowledge.shipped_vectors)
+    shipped = store.states(texts, [knowledge.marc.depth])[knowledge.marc.depth]
+    assert not store.stored(knowledge.marc.depth), "every one of them is shipped"
+    computed = reader.read(texts, [knowledge.marc.depth])[knowledge.marc.depth]
+    assert cosines(shipped, computed).min() > SAME_SPACE_COSINE
+
+
+def cosines(left: FloatArray, right: FloatArray) -> FloatArray:
+    """[n] of the rows."""
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return np.asarray((left * right).sum(1) / lengths, np.float32)
 
 
 def test_a_known_user_gets_a_complete_answer(installation: Installation, client: httpx2.Client) -> None:

@@ -28,7 +28,7 @@ def test_every_source_alone_and_mixed(data: Synthetic) -> None:
     assert not found[0].known.any()
     assert all((one.share >= 0).all() and (one.share <= 1).all() for one in found)
     assert found[0].interval()[0] <= found[0].share.mean() <= found[0].interval()[1]
-    assert markdown(found, 10).count("\n") == 2 + len(found)
+    assert markdown(found, 10).count("\n") == 1 + len(found)
 
 
 def test_all_items_find_everything(data: Synthetic) -> None:

@@ -43,12 +43,13 @@ status: $(INSTALLED)  ## What is live, and when each stage last ran
 test: $(INSTALLED)  ## The test suite, against a real Valkey, in two processes
 	$(RUN) -m pytest -n $(TEST_PROCESSES) -m "not slow"
 
-test-all: $(INSTALLED)  ## The same with its slow tier
-	$(RUN) -m pytest -n $(TEST_PROCESSES)
-
 test-vllm: $(INSTALLED)  ## LIBER and the reranker through a real vLLM server on the CPU (installs vLLM, 2 GB)
 	PYTHON=$(PYTHON) deploy/vllm/install $(VLLM_ENV)
-	LORANK_VLLM_ENV=$(VLLM_ENV) $(RUN) -m pytest tests/vllm
+	LORANK_VLLM_ENV=$(VLLM_ENV) $(RUN) -m pytest -m "not slow" tests/vllm
+
+test-all: $(INSTALLED)  ## Both of these with their slow tier (an hour)
+	PYTHON=$(PYTHON) deploy/vllm/install $(VLLM_ENV)
+	LORANK_VLLM_ENV=$(VLLM_ENV) $(RUN) -m pytest -n $(TEST_PROCESSES)
 
 bench: $(INSTALLED) $(BENCH_ENV)/.installed  ## The goals of speed, measured: docs/performance.md (half an hour, two cores with nothing else on them)
 	$(RUN) -m bench.serving.run --peers $(BENCH_ENV)/bin/python

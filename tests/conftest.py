@@ -47,10 +47,12 @@ def pytest_configure() -> None:
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
     """Processes that test side by side (pytest -n 2) share no fixture: the tests of a file stay together, and so do all
-    those of the installation. (xdist's own groups do nothing with pytest 9.2.)"""
+    those of the installation and all those of vLLM. (xdist's own groups do nothing with pytest 9.2.)"""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
+        if file.startswith("tests/vllm/"):
+            return "vllm"
         return "installation" if file.startswith(OF_THE_INSTALLATION) else file
 
 

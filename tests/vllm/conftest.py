@@ -1,6 +1,6 @@
 """One real vLLM server on this machine's CPU for all tests of this folder: the packaged SmolLM2.
 
-It computes in the arithmetic of this machine.
+It computes in float32, in which few scores of labels are equal, on every machine.
 
 `make test-vllm` installs vLLM into an environment of its own and names it in LORANK_VLLM_ENV.
 """
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from offline.llm.arithmetic import Precision
 from offline.llm.vllm_server import VllmServer, running_vllm
 from offline.llm.weights import Weights
 
@@ -35,11 +37,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packaged model as a transformers folder."""
+    return Weights.find(None).checkpoint(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="session")
+def vllm(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    with server_of(checkpoint, tmp_path_factory.mktemp("vllm"), precision="float32") as server:
+        yield server
+
+
+@contextmanager
+def server_of(checkpoint: Path, folder: Path, precision: Precision, port: int = 0) -> Iterator[VllmServer]:
+    """A server whose log lies in ``folder``; ``port`` 0 takes a free one."""
     assert ENVIRONMENT
-    folder = tmp_path_factory.mktemp("vllm")
-    checkpoint = Weights.find(None).checkpoint(folder / "checkpoints")
     log = folder / "server.log"
-    with running_vllm(Path(ENVIRONMENT), checkpoint, MODEL, log, context=CONTEXT, patience_seconds=600) as server:
+    with running_vllm(
+        Path(ENVIRONMENT), checkpoint, MODEL, log,
+        port=port, context=CONTEXT, precision=precision, patience_seconds=600,
+    ) as server:  # fmt: skip
         print(f"vLLM ready after {server.start_seconds:.0f} s, log {log}")
         yield server

@@ -9,7 +9,7 @@ import re
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,12 @@ import redis
 from models.contract.keys import Keys
 from models.contract.prompts import Rated
 from models.embedded import embedded_redis
-from offline.llm.vllm_server import VllmServer, free_port, running_vllm
-from offline.llm.weights import Weights
+from offline.llm.vllm_server import VllmServer, free_port
 from service.reranking import watch
 from service.settings import Settings
 from tests.service.conftest import Running, eventually, running
 from tests.service.tiny import Publisher
-from tests.vllm.conftest import CONTEXT, ENVIRONMENT, MODEL
+from tests.vllm.conftest import MODEL, server_of
 from tests.vllm.reranker import FILMS, IDS, Reference, name_of, reference, write
 
 SLOTS = 2
@@ -38,40 +37,15 @@ _prefixes = itertools.count()
 
 @dataclass
 class Machine:
-    """A vLLM server on one port, which tests may kill and start again."""
+    """A vLLM server, its signals and its counts."""
 
-    checkpoint: Path
-    folder: Path
-    port: int = field(default_factory=free_port)
-    server: VllmServer | None = None
-    _stack: ExitStack = field(default_factory=ExitStack)
+    server: VllmServer
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        log = self.folder / "server.log"
-        assert ENVIRONMENT
-        started = running_vllm(
-            Path(ENVIRONMENT),
-            self.checkpoint,
-            MODEL,
-            log,
-            port=self.port,
-            context=CONTEXT,
-            precision="float32",
-            patience_seconds=600,
-        )
-        self.server = self._stack.enter_context(started)
-        print(f"vLLM ready after {self.server.start_seconds:.0f} s")
-
-    def stop(self) -> None:
-        self._stack.close()
-        self._stack = ExitStack()
+        return self.server.base_url.removesuffix("/v1")
 
     def signal(self, number: int) -> None:
-        assert self.server is not None
         os.killpg(self.server.pid, number)
 
     async def at_work(self, http: httpx2.AsyncClient) -> int:
@@ -87,17 +61,13 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    return reference(Weights.find(None).checkpoint(tmp_path_factory.mktemp("weights")))
+def made(checkpoint: Path) -> Reference:
+    return reference(checkpoint)
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    folder = tmp_path_factory.mktemp("rerank")
-    one = Machine(Weights.find(None).checkpoint(folder / "checkpoints"), folder)
-    one.start()
-    yield one
-    one.stop()
+def machine(vllm: VllmServer) -> Machine:
+    return Machine(vllm)
 
 
 @pytest.fixture(scope="module")
@@ -214,31 +184,40 @@ async def is_idle(machine: Machine, http: httpx2.AsyncClient) -> bool:
     return await machine.at_work(http) == 0
 
 
+@pytest.mark.slow
 async def test_a_killed_vllm_fails_no_request_and_comes_back(
-    valkey_url: str, machine: Machine, made: Reference, tmp_path: Path
+    valkey_url: str, checkpoint: Path, made: Reference, tmp_path: Path
 ) -> None:
-    async with serving(valkey_url, machine, made, tmp_path) as service:
-        words: list[tuple[str, ...]] = []
-        done = False
+    """With a server of its own, in the arithmetic that this machine would choose."""
+    port = free_port()
+    with ExitStack() as servers:
 
-        async def load() -> None:
-            while not done:
-                answer = await service.rank("u", rerank="force", deadline_ms=20_000)
-                assert len(answer["items"]) == len(IDS)
-                words.append(tuple(answer["degraded"]))
-                await asyncio.sleep(0.05)
+        def start() -> Machine:
+            return Machine(servers.enter_context(server_of(checkpoint, tmp_path, "auto", port)))
 
-        loads = [asyncio.create_task(load()) for _ in range(4)]
-        await eventually(lambda: () in words, 60)
-        machine.signal(signal.SIGKILL)
-        await eventually(lambda: ("no_rerank", "rerank_failed") in words, 60)
-        await eventually(lambda: ("no_rerank", "rerank_off") in words, 60)
-        assert not await is_on(service)
-        await asyncio.to_thread(machine.stop)
-        await asyncio.to_thread(machine.start)
-        await eventually(lambda: is_on(service), 120)
-        before = len(words)
-        await eventually(lambda: () in words[before:], 60)
-        done = True
-        await asyncio.gather(*loads)  # an answer other than 200 would have ended one of them
-        print({word: words.count(word) for word in set(words)})
+        machine = start()
+        async with serving(valkey_url, machine, made, tmp_path / "service") as service:
+            words: list[tuple[str, ...]] = []
+            done = False
+
+            async def load() -> None:
+                while not done:
+                    answer = await service.rank("u", rerank="force", deadline_ms=20_000)
+                    assert len(answer["items"]) == len(IDS)
+                    words.append(tuple(answer["degraded"]))
+                    await asyncio.sleep(0.05)
+
+            loads = [asyncio.create_task(load()) for _ in range(4)]
+            await eventually(lambda: () in words, 60)
+            machine.signal(signal.SIGKILL)
+            await eventually(lambda: ("no_rerank", "rerank_failed") in words, 60)
+            await eventually(lambda: ("no_rerank", "rerank_off") in words, 60)
+            assert not await is_on(service)
+            await asyncio.to_thread(servers.close)
+            await asyncio.to_thread(start)
+            await eventually(lambda: is_on(service), 120)
+            before = len(words)
+            await eventually(lambda: () in words[before:], 60)
+            done = True
+            await asyncio.gather(*loads)  # an answer other than 200 would have ended one of them
+            print({word: words.count(word) for word in set(words)})

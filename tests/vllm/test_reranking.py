@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -9,9 +10,7 @@ import numpy as np
 import pytest
 
 from models.contract.prompts import Rated, RerankPrompt
-from offline.llm.arithmetic import choose_arithmetic
 from offline.llm.vllm_server import VllmServer
-from offline.llm.weights import Weights
 from offline.reranking.calibrate import probability_of
 from offline.reranking.framing import framed, label_ids, spelled, tokens_of
 from offline.reranking.scoring import Labeller
@@ -20,9 +19,8 @@ FILMS = ("Toy Story", "Heat", "The Big Lebowski", "Alien", "Amélie", "12 Angry 
 
 
 @pytest.fixture(scope="module")
-def labeller(tmp_path_factory: pytest.TempPathFactory) -> Labeller:
-    checkpoint = Weights.find(None).checkpoint(tmp_path_factory.mktemp("checkpoints"))
-    return Labeller.load("packaged", checkpoint, choose_arithmetic().dtype, 4096)
+def labeller(checkpoint: Path) -> Labeller:
+    return Labeller.load("packaged", checkpoint, "float32", 4096)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from offline.analysis.last_run import data_of
 from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
 from offline.cli.tuning import Epochs, Model, Samples, sized
 from offline.data.source import open_source
@@ -53,6 +54,25 @@ def benchmark(
         plot.draw(judged, write.parent / "figures", f"quality-{job.config.name}")
     figures = f"figures/quality-{job.config.name}"
     write_table(report.marker(judged), report.markdown(judged, figures, ledger.name if ledger else ""), write)
+
+
+@app.command()
+def comparison(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, write: Write = None) -> None:
+    """Train the served architecture with and without knowledge, and the others beside it: the table of README.md.
+
+    Looks at the test split, as every training does for its report. A quarter of an hour on two cores.
+    """
+    from offline.knowledge.held import held
+    from offline.training.report import markdown
+    from offline.training.run import train
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_of(job)
+    knowledge = held(job.knowledge, job.config.feature_schema, log)
+    training = job.config.training.model_copy(update={"compare": True})
+    comparing = job.config.model_copy(update={"training": training})
+    report = train(comparing, catalogue, log, knowledge, job.config.workdir / "comparison")
+    write_table(f"comparison {job.config.name}", markdown(report.table), write)
 
 
 @app.command()

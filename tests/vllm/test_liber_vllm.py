@@ -39,7 +39,7 @@ def installation(users: int, tmp_path_factory: pytest.TempPathFactory, vllm: Vll
     folder = tmp_path_factory.mktemp("liber")
     write_data(folder, users)
     config = folder / "liber.toml"
-    config.write_text(configuration(folder, vllm))
+    config.write_text(configuration(folder, vllm, dim=64 if users > 100 else 8))
     made = Installation(folder / "data", config)
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("LORANK_")]:
@@ -48,8 +48,9 @@ def installation(users: int, tmp_path_factory: pytest.TempPathFactory, vllm: Vll
             yield made
 
 
-def configuration(folder: Path, vllm: VllmServer) -> str:
-    """configs/ml-100k.toml for the users' files, with LIBER as the only producer, one model and one epoch."""
+def configuration(folder: Path, vllm: VllmServer, dim: int) -> str:
+    """configs/ml-100k.toml for the users' files, with LIBER as the only producer, one model and one epoch. A space
+    of ``dim`` numbers takes more than half as many summaries."""
     text = (ROOT / "configs/ml-100k.toml").read_text()
     llm = f'backend = "openai"\nbase_url = "{vllm.base_url}"\nmodel = "{vllm.model}"\nconcurrency = 32\n'
     data = f"""source = "files"
@@ -61,7 +62,7 @@ items = {{ paths = "{folder}/items.csv", id = "id", columns = {{ title = {{}}, y
         (r'(?m)^name = "ml-100k"', 'name = "liber-vllm"'),
         (r'workdir = ".*?"', f'workdir = "{folder / "work"}"'),
         (r'source = "movielens-100k".*\n', data),
-        (r"(?s)knowledge = \[.*?\n\]", 'knowledge = [{ name = "liber", side = "user", rows = 8, dim = 64 }]'),
+        (r"(?s)knowledge = \[.*?\n\]", f'knowledge = [{{ name = "liber", side = "user", rows = 8, dim = {dim} }}]'),
         (r"(?s)(?<=\[llm\]\n).*?(?=\n\[)", llm),
         (r"shipped_responses = .*\n", ""),
         (r"partition_size = \d+", f"partition_size = {PARTITION}"),

@@ -170,8 +170,9 @@ class TrainingConfig(BaseModel):
 
 
 class BenchmarkConfig(BaseModel):
-    """What `benchmark` compares. ``samples``: how many the protocol must give (train, validation, test), if that is
-    known. ``shares`` of the training samples for the sample-efficiency curve, with ``share_seeds`` trainings each."""
+    """What `python -m research benchmark` compares. ``samples``: how many the protocol must give (train, validation,
+    test), if that is known. ``shares`` of the training samples for the sample-efficiency curve, with ``share_seeds``
+    trainings each."""
 
     model_config = FrozenConfig
 

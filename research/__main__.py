@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import typer
 
 from offline.cli.endings import EXPECTED, end_cleanly_when_terminated, told
 from offline.config import ConfigError
-from offline.llm.threads import wait_without_spinning
+from offline.libraries import quiet_libraries
 from research.cli import quality, replay, studies
 
 app = typer.Typer(
@@ -29,8 +28,7 @@ app.add_typer(replay.app)
 
 def main() -> None:
     """Entry point. Expected failures end with one line and an exit code, never with a traceback."""
-    wait_without_spinning()  # before a job loads torch
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # weights come from packages and folders
+    quiet_libraries()  # before a study loads them
     end_cleanly_when_terminated()
     try:
         app()

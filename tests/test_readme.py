@@ -11,7 +11,10 @@ from typing import Any
 
 import httpx2
 import pytest
+import typer.main
 
+import offline.__main__ as offline_main
+import research.__main__ as research_main
 from tests.conftest import ROOT, Installation, clean_environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -88,6 +91,18 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def test_commands_that_are_named_exist() -> None:
+    """In all pages but the dated ones, which say what was run then."""
+    names = {
+        program: {*typer.main.get_command(app).commands}  # type: ignore[attr-defined]  # a group of commands
+        for program, app in (("offline", offline_main.app), ("research", research_main.app))
+    }
+    dated = {ROOT / "docs/experiments.md", ROOT / "CHANGELOG.md"}
+    for page in (page for page in PAGES if page not in dated):
+        for program, name in re.findall(r"python -m (offline|research) ([a-z][a-z-]+)", page.read_text()):
+            assert name in names[program], f"{page}: {program} {name}"
+
+
 def test_files_that_are_named_exist() -> None:
-    for name in re.findall(r"`((?:models|service|offline|tests|configs|docs)/[\w./-]*)`", README):
+    for name in re.findall(r"`((?:models|service|offline|research|bench|tests|configs|docs)/[\w./-]*)`", README):
         assert (ROOT / name).exists(), name

@@ -16,6 +16,7 @@ from models.contract.knowledge import FloatArray
 from models.contract.lookup import IntArray
 from models.contract.reranker import HistoryBand, Isotonic, Platt, blend
 from offline.training.bootstrap import Resamples, difference
+from offline.training.metrics import auc
 
 Array = npt.NDArray[Any]
 
@@ -131,13 +132,6 @@ def _gain(label: Array, user: Array, ctr: FloatArray, mixed: FloatArray, mask: A
         return auc(inside, mixed[mask]) - auc(inside, ctr[mask])
     measure = Resamples(inside, user[mask], resamples)
     return difference(measure.auc(mixed[mask]), measure.auc(ctr[mask])).low
-
-
-def auc(label: Array, score: FloatArray) -> float:
-    """AUC over all samples; equal scores count half."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(label, score))
 
 
 def probability_of(raw: FloatArray) -> FloatArray:

@@ -20,7 +20,7 @@ from offline.data.catalogue import DataError
 from offline.data.files import write_bytes, write_json
 from offline.knowledge.held import held
 from offline.refresh import data
-from offline.reranking.calibrate import Mix, auc, fitted_mix, probability_of
+from offline.reranking.calibrate import Mix, fitted_mix, probability_of
 from offline.reranking.canaries import canaries
 from offline.reranking.ctr import CtrScores, ctr_scores, refuse_another_live_model, trained_report
 from offline.reranking.framing import tokens_of
@@ -29,6 +29,7 @@ from offline.reranking.scoring import Labeller, ScoreStore
 from offline.reranking.tune import tune
 from offline.runs import Run
 from offline.stages import Job
+from offline.training.metrics import auc
 from offline.training.samples import Split
 
 VALIDATION: Split = "validation"

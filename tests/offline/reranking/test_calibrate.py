@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize  # type: ignore[import-untyped]  # has no types
 
 from models.contract.reranker import HistoryBand, blend
-from offline.reranking.calibrate import auc, best_weight, fitted, fitted_mix, helped, isotonic, platt, probability_of
+from offline.reranking.calibrate import best_weight, fitted, fitted_mix, helped, isotonic, platt, probability_of
 
 
 def planted(rows: int = 4000, seed: int = 0) -> tuple[np.ndarray[tuple[int], np.dtype[np.float32]], ...]:
@@ -115,8 +115,3 @@ def test_the_mix_is_calibration_weight_and_band_together(kind: str) -> None:
     np.testing.assert_array_equal(mix.scores(raw, ctr), blend(ctr, mix.calibration.log_odds(raw), mix.weight))
     useless = fitted_mix(kind, noise, probability_of(truth), label, user, events)
     assert useless.band is None
-
-
-def test_auc_counts_ties_half() -> None:
-    assert auc(np.array([1, 0, 1, 0]), np.array([0.5, 0.5, 0.5, 0.5], np.float32)) == 0.5
-    assert auc(np.array([1, 0, 1, 0]), np.array([0.9, 0.1, 0.5, 0.5], np.float32)) == 0.875

@@ -65,7 +65,7 @@ def effects(
     for metric in METRICS:
         rows = dict(_differences(metric, sums, settings))
         earlier = {time: dict(_differences(metric, then, settings)) for time, then in past.items()}
-        adjusted = holm([row.p for row in rows.values()], settings.alpha)
+        adjusted = holm([row.p for row in rows.values()])
         for (arm, row), p_holm in zip(rows.items(), adjusted, strict=True):
             without, reduction = _without_past(metric, sums[arm], sums[settings.control], settings.alpha)
             looks = _looks({time: then[arm] for time, then in earlier.items() if arm in then}, mixture)

@@ -12,12 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import clone
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from statsmodels.stats.weightstats import DescrStatsW
+from scipy.special import stdtrit  # type: ignore[import-untyped]  # has no types
 
 from offline.experiments.influence import of_ratio
 
@@ -115,9 +110,12 @@ def doubly_robust(
     or the model are. ``model`` is a regressor of scikit-learn, by default ridge regression on standardised features; it
     predicts clusters that it was not fitted to (Chernozhukov et al. 2018, arXiv 1608.00060). ValueError with one
     cluster."""
+    from sklearn.base import clone  # a second of imports, for reports with shadow scores alone
+    from sklearn.model_selection import GroupKFold
+
     weight, cut = _weights(log, clip)
     predicted, foreseen = np.zeros(len(weight)), np.zeros(outlook.target.shape)
-    regressor = make_pipeline(StandardScaler(), Ridge()) if model is None else model
+    regressor = _ridge() if model is None else model
     folds = min(folds, len(np.unique(log.cluster)))
     if folds < 2:
         raise ValueError("a cross-fitted reward model takes two clusters")
@@ -131,6 +129,14 @@ def doubly_robust(
         foreseen[held] = fit.predict(rows).reshape(len(held), -1)
     pseudo = (outlook.target * foreseen).sum(axis=1) + weight * (log.reward - predicted)
     return _value("DR", log, weight, pseudo, np.ones(len(weight)), cut, alpha)
+
+
+def _ridge() -> Any:
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), Ridge())
 
 
 def _weights(log: Log, clip: float | None) -> tuple[Array, float]:
@@ -147,13 +153,15 @@ def _value(name: str, log: Log, weight: Array, earned: Array, base: Array, cut: 
     """Sum of ``earned`` [n] over the sum of ``base`` [n], clusters being independent."""
     _, cluster = np.unique(log.cluster, return_inverse=True)
     values = of_ratio(np.bincount(cluster, earned), np.bincount(cluster, base))
-    low, high = DescrStatsW(values).tconfint_mean(alpha) if len(values) > 1 else (float("nan"), float("nan"))
+    reach = float("nan")
+    if len(values) > 1:
+        reach = float(stdtrit(len(values) - 1, 1 - alpha / 2) * np.std(values, ddof=1) / np.sqrt(len(values)))
     squares = float(np.sum(weight**2))
     return Value(
         estimator=name,
         value=float(values.mean()),
-        low=float(low),
-        high=float(high),
+        low=float(values.mean()) - reach,
+        high=float(values.mean()) + reach,
         rows=len(weight),
         clusters=len(values),
         effective_rows=float(weight.sum() ** 2 / squares) if squares else 0.0,

@@ -1,47 +1,59 @@
 """How large an effect an experiment can see: power, detectable effect and needed units of a comparison of two arms.
 
 ``variance`` is that of one unit's value (offline/experiments/influence.py): of a ratio metric, the delta method's. The
-test is the normal one, which is Welch's from some tens of units on: statsmodels' solver for the t-test fails on one in
-a hundred pairs of sizes, and then gives effects that are negative or no number.
+test is the normal one, which is Welch's from some tens of units on. Its power depends on nothing but the effect in
+standard errors of the difference, so that effect is what is solved for.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from statsmodels.stats.power import NormalIndPower
+from scipy.optimize import brentq  # type: ignore[import-untyped]  # has no types
+from scipy.special import ndtr, ndtri  # type: ignore[import-untyped]  # has no types
 
 
 def power(effect: float, variance: float, control_units: float, treatment_units: float, alpha: float = 0.05) -> float:
     """Probability of p < alpha, two-sided, if the arms differ by ``effect`` in the metric's unit."""
-    size = abs(effect) / _deviation(variance)
-    _check(control_units, treatment_units)
-    return float(NormalIndPower().power(size, control_units, alpha, ratio=treatment_units / control_units))
+    return _power(abs(effect) / _standard_error(variance, control_units, treatment_units), alpha)
 
 
 def detectable_effect(
     variance: float, control_units: float, treatment_units: float, power: float = 0.8, alpha: float = 0.05
 ) -> float:
     """Smallest effect, in the metric's unit, that is found with this power."""
-    _check(control_units, treatment_units)
-    ratio = treatment_units / control_units
-    size = NormalIndPower().solve_power(None, nobs1=control_units, alpha=alpha, power=power, ratio=ratio)
-    return float(size) * _deviation(variance)
+    return _standard_errors(power, alpha) * _standard_error(variance, control_units, treatment_units)
 
 
 def needed_units(effect: float, variance: float, power: float = 0.8, alpha: float = 0.05, ratio: float = 1.0) -> int:
     """Units of control, and ``ratio`` times as many of the other arm, that find ``effect`` with this power."""
     if effect == 0:
         raise ValueError("no number of units finds an effect of 0")
-    size = abs(effect) / _deviation(variance)
-    return int(np.ceil(NormalIndPower().solve_power(size, None, alpha=alpha, power=power, ratio=ratio)))
+    _check(variance)
+    return int(np.ceil((_standard_errors(power, alpha) / effect) ** 2 * variance * (1 + 1 / ratio)))
 
 
-def _deviation(variance: float) -> float:
-    if not (variance > 0 and np.isfinite(variance)):
-        raise ValueError("the variance must be positive and finite")
-    return float(np.sqrt(variance))
+def _power(standard_errors: float, alpha: float) -> float:
+    """Of an effect of so many standard errors: the probability that the estimate lies beyond either bound."""
+    bound = ndtri(1 - alpha / 2)
+    return float(ndtr(standard_errors - bound) + ndtr(-standard_errors - bound))
 
 
-def _check(control_units: float, treatment_units: float) -> None:
+def _standard_errors(power: float, alpha: float) -> float:
+    """The effect that is found with this power. ValueError unless the power is between alpha and 1."""
+    if not alpha < power < 1:
+        raise ValueError("a power lies between alpha and 1")
+    one_sided = ndtri(1 - alpha / 2) + ndtri(power)  # has the power within one bound alone, so it is never too little
+    return float(brentq(lambda errors: _power(errors, alpha) - power, 0.0, one_sided + 1.0, xtol=1e-12))
+
+
+def _standard_error(variance: float, control_units: float, treatment_units: float) -> float:
+    """Of the difference of two means."""
+    _check(variance)
     if min(control_units, treatment_units) < 2:
         raise ValueError("a comparison takes two units in each arm")
+    return float(np.sqrt(variance * (1 / control_units + 1 / treatment_units)))
+
+
+def _check(variance: float) -> None:
+    if not (variance > 0 and np.isfinite(variance)):
+        raise ValueError("the variance must be positive and finite")

@@ -1,5 +1,8 @@
 """kill -9 at any of 20 random moments of a refresh, then resume.
 
+The run is cut into 20 parts of equal length, and each test kills in one of them; the 8 of `make test` lie in different
+eighths of the run.
+
 What holds: an answer that was stored is never paid again, so at most the calls in flight (here one) are paid twice; the
 records that are published at the end equal those of a run that nobody disturbed; and the ledger tells of the kill.
 """
@@ -22,14 +25,25 @@ from offline.llm.runs import CACHE_FILE
 from tests.offline.kill_child import refresh
 from tests.offline.pipeline import LATER_MS, Pipeline, pipeline
 
-KILLS = 20
+KILLS, IN_EVERY_RUN = 20, 8
+EVERYWHERE = frozenset((2 * part + 1) * KILLS // (2 * IN_EVERY_RUN) for part in range(IN_EVERY_RUN))
+"""The parts of the run, in the middle of each eighth, in which it is killed in `make test` too."""
+
+PRELOADED = [
+    "tests.offline.kill_child",
+    "offline.analysis.status",
+    "offline.knowledge.liber.produce",
+    "faiss",
+    "sklearn.decomposition",
+    "torch",
+]
 
 
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:
     """Processes that are forked from one in which everything is imported already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.offline.kill_child", "sklearn.decomposition", "offline.analysis.status"])
+    context.set_forkserver_preload(PRELOADED)
     return context
 
 
@@ -79,7 +93,14 @@ def _keys(text: str) -> list[str]:
     return [cache_key("counting", Prompt((("user", text),), tokens, 0.0, 1.05)) for tokens in (48, 64)]
 
 
-@pytest.mark.parametrize("number", range(KILLS))
+def test_the_kills_of_every_run_are_spread_over_the_whole_refresh() -> None:
+    assert sorted(part * IN_EVERY_RUN // KILLS for part in EVERYWHERE) == list(range(IN_EVERY_RUN))
+
+
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(number, marks=() if number in EVERYWHERE else pytest.mark.slow) for number in range(KILLS)],
+)
 def test_a_killed_refresh_is_resumed(
     number: int, undisturbed: tuple[Pipeline, int], processes: ForkServerContext, tmp_path: Path
 ) -> None:
@@ -102,6 +123,6 @@ def test_a_killed_refresh_is_resumed(
     assert [one["status"] for one in earlier] == ["killed"]
     if before:
         assert earlier[0]["llm"]["paid"] == len(safe)
-    if number % 5 == 0:
+    if number % 5 == 1:
         assert run(processes, made, None)[1][0]["bytes_written"] == 0
     shutil.rmtree(tmp_path)

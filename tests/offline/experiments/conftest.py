@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.offline.experiments.thousand import Thousand, thousand
+from tests.offline.experiments.simulate import Daily
+from tests.offline.experiments.thousand import Thousand, experiments, thousand
 
 
 @pytest.fixture(scope="session")
-def aa() -> Thousand:
-    return thousand()
+def material() -> list[Daily]:
+    return experiments()
+
+
+@pytest.fixture(scope="session")
+def aa(material: list[Daily]) -> Thousand:
+    return thousand(material)

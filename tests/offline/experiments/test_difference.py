@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import ttest_ind  # type: ignore[import-untyped]  # has no types
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from offline.experiments.difference import compare, cuped, holm
 from tests.offline.experiments.examples import EXAMPLES
@@ -58,6 +60,29 @@ def test_it_is_welchs_test() -> None:
     assert (found.low, found.high) == pytest.approx((bounds.low, bounds.high))
     assert found.lift == pytest.approx(found.absolute / found.control)
     assert (found.control_units, found.treatment_units) == (3, 4)
+
+
+@EXAMPLES
+@given(LISTS, LISTS, st.floats(0.001, 0.5))
+def test_intervals_are_statsmodels(treatment: Floats, control: Floats, alpha: float) -> None:
+    assume(np.ptp(treatment) + np.ptp(control) > 0 and treatment.sum() > 0 and control.sum() > 0)
+    difference = compare(treatment, control, alpha)
+    means = CompareMeans(DescrStatsW(treatment), DescrStatsW(control))
+    bounds = means.tconfint_diff(alpha, usevar="unequal")
+    assert (difference.low, difference.high) == pytest.approx(bounds, rel=1e-9, abs=1e-12)
+    assert difference.p == pytest.approx(means.ttest_ind(usevar="unequal")[1])
+    base, reached = control.mean(), treatment.mean()
+    quotient = CompareMeans(DescrStatsW(treatment / base), DescrStatsW(control * reached / base**2))
+    low, high = quotient.tconfint_diff(alpha, usevar="unequal")
+    if high > low:  # NaN where neither quotient varies
+        bounds = reached / base - 1 - (high - low) / 2, reached / base - 1 + (high - low) / 2
+        assert (difference.lift_low, difference.lift_high) == pytest.approx(bounds, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 12])
+def test_holms_adjustment_is_statsmodels(size: int) -> None:
+    p = np.random.default_rng(size).beta(0.3, 2, size)
+    assert holm(p.tolist()) == pytest.approx(multipletests(p, method="holm")[1])
 
 
 @EXAMPLES

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
+from statsmodels.stats.weightstats import DescrStatsW
 
 from offline.experiments.offpolicy import Log, Outlook, Value, doubly_robust, ips, on_policy, snips
 from tests.offline.experiments.bandit import Bandit
@@ -149,3 +150,12 @@ def test_features_that_do_not_fit() -> None:
             Outlook(np.ones(logged), np.ones((4, 2, 3)), np.ones(target))
     with pytest.raises(ValueError, match="clipped"):
         ips(small(), clip=0)
+
+
+def test_the_interval_is_students() -> None:
+    log, _ = Bandit().log(np.random.default_rng(3), 30)
+    earned = np.bincount(log.cluster, log.reward) / np.bincount(log.cluster).mean()
+    rate = log.reward.mean()
+    values = rate + earned - rate * np.bincount(log.cluster) / np.bincount(log.cluster).mean()
+    value = on_policy(log, alpha=0.1)
+    assert (value.low, value.high) == pytest.approx(DescrStatsW(values).tconfint_mean(0.1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import binomtest  # type: ignore[import-untyped]  # has no types
+from statsmodels.stats.power import NormalIndPower
 
 from offline.experiments.difference import compare
 from offline.experiments.power import detectable_effect, needed_units, power
@@ -39,6 +40,23 @@ def test_the_detectable_effect_has_the_power(control: int, treatment: int) -> No
     assert effect == pytest.approx(2.8 * np.sqrt(4 / control + 4 / treatment), rel=0.03)
     assert power(effect, 4.0, control, treatment) == pytest.approx(0.8, abs=1e-3)
     assert power(-effect, 4.0, control, treatment) == pytest.approx(0.8, abs=1e-3)
+
+
+@pytest.mark.parametrize("chance", [0.2, 0.8, 0.99])
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1])
+def test_effects_and_units_are_statsmodels(alpha: float, chance: float) -> None:
+    solver, ratio = NormalIndPower(), 1592 / 31_057
+    size = solver.solve_power(None, nobs1=31_057, alpha=alpha, power=chance, ratio=ratio)
+    assert detectable_effect(4.0, 31_057, 1592, chance, alpha) == pytest.approx(2 * size, rel=1e-4)
+    assert power(0.1, 4.0, 31_057, 1592, alpha) == pytest.approx(solver.power(0.05, 31_057, alpha, ratio))
+    units = solver.solve_power(0.05, None, alpha=alpha, power=chance, ratio=ratio)
+    assert needed_units(0.1, 4.0, chance, alpha, ratio) == pytest.approx(units, rel=1e-4, abs=1)
+
+
+@pytest.mark.parametrize("impossible", [0.0, 0.05, 1.0])
+def test_a_power_that_no_effect_has(impossible: float) -> None:
+    with pytest.raises(ValueError, match="between alpha and 1"):
+        detectable_effect(1.0, 10, 10, impossible)
 
 
 def test_needed_units_are_enough_and_not_more() -> None:

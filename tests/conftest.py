@@ -9,7 +9,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from models.embedded import embedded_redis
+from offline.child import child_python
 from offline.config import DEMO_EXPERIMENTS, load_config
 from offline.demo import running_service
 from offline.libraries import quiet_libraries
@@ -74,7 +74,7 @@ class Installation:
 
     def offline(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """``python -m offline ARGUMENTS`` as a process of its own; its output is shown if it fails."""
-        command = [sys.executable, "-m", "offline", *arguments, "--data-dir", str(self.data_dir)]
+        command = child_python("-m", "offline", *arguments, "--data-dir", str(self.data_dir))
         if arguments[0] != "rollback":
             command += ["--config", str(self.config)]
         result = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False)

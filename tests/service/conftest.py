@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from fastapi import FastAPI
 
 from models.contract.keys import Keys
 from models.embedded import embedded_redis
+from offline.child import child_python
 from service.app import create_app
 from service.features.connection import RedisLink
 from service.settings import Settings
@@ -171,7 +171,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def process(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A service in that environment. It may not be ready yet."""
-    with subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env=environment) as started:
+    with subprocess.Popen(child_python("-m", "service"), cwd=ROOT, env=environment) as started:
         yield started
         started.kill()
 

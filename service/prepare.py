@@ -51,7 +51,7 @@ def apart(settings: Settings, url: str, telemetry: Telemetry) -> Prepare:
         finally:
             if process.returncode is None:
                 process.kill()
-                await asyncio.shield(process.wait())  # an embedded Redis goes on while a client of it lives
+                await asyncio.shield(process.wait())  # nobody else would, and it still reads from Redis
         if process.returncode == 0:
             for kind, count in json.loads(output).items():
                 telemetry.refused_records.labels(kind).inc(count)

@@ -1,5 +1,6 @@
-"""One real installation for all end-to-end tests: MovieLens-100K, the real pipeline, a real Valkey, a real service.
+"""What all tests share: one real Valkey server per process, and the check that no process outlives the tests.
 
+One real installation for all end-to-end tests: MovieLens-100K, the real pipeline, a Valkey of its own, a real service.
 Only the trainings are shortened (one model, one epoch, little founding), so that the whole takes a few minutes.
 """
 
@@ -9,7 +10,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,15 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from models.embedded import embedded_redis
+from offline.child import child_python
 from offline.config import DEMO_EXPERIMENTS, load_config
 from offline.demo import running_service
 from offline.libraries import quiet_libraries
 from offline.publish.connection import Store, open_store
 from offline.stages import Job
+from tests.leftovers import no_process_is_left
+
+__all__ = ["no_process_is_left"]  # a fixture, by its import
 
 ROOT = Path(__file__).parents[1]
 
@@ -73,7 +77,7 @@ class Installation:
 
     def offline(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """``python -m offline ARGUMENTS`` as a process of its own; its output is shown if it fails."""
-        command = [sys.executable, "-m", "offline", *arguments, "--data-dir", str(self.data_dir)]
+        command = child_python("-m", "offline", *arguments, "--data-dir", str(self.data_dir))
         if arguments[0] != "rollback":
             command += ["--config", str(self.config)]
         result = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False)
@@ -88,6 +92,24 @@ class Installation:
 def clean_environment() -> dict[str, str]:
     """The environment without settings of the machine's own installation."""
     return {name: value for name, value in os.environ.items() if not name.startswith("LORANK_")}
+
+
+@pytest.fixture(scope="session")
+def shared_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of the server that all tests of this process share. Each has a key prefix of its own and leaves other keys
+    alone."""
+    with embedded_redis(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+@pytest.fixture
+def valkey(request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of the shared server; of one of its own for a test that is marked ``own_valkey``."""
+    if request.node.get_closest_marker("own_valkey") is None:
+        yield request.getfixturevalue("shared_valkey")
+        return
+    with embedded_redis(request.getfixturevalue("tmp_path_factory").mktemp("valkey")) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -6,16 +6,16 @@ import os
 import re
 import signal
 import subprocess
-import sys
 
 import httpx2
 import pytest
 
+from offline.child import child_python
 from tests.conftest import ROOT, Installation, clean_environment
 
 
 def demo(installation: Installation, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "offline", "demo", "--port", "0", "--config", str(installation.config)]
+    command = child_python("-m", "offline", "demo", "--port", "0", "--config", str(installation.config))
     return subprocess.Popen(
         [*command, "--data-dir", str(installation.data_dir), *arguments],
         cwd=ROOT,

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 
 from models.contract.experiments import read_experiments
 from models.embedded import embedded_redis
+from offline.child import child_python
 from offline.config import DEMO_EXPERIMENTS
 from offline.demo import running_service
 from offline.experiments.analysis import analyse
@@ -38,7 +38,7 @@ def last_line(ended: CompletedProcess[str]) -> dict[str, Any]:
 
 def replay(installation: Installation) -> CompletedProcess[str]:
     """``python -m research replay`` over the installation, as a process of its own."""
-    command = [sys.executable, "-m", "research", "replay", "--requests", str(REQUESTS)]
+    command = child_python("-m", "research", "replay", "--requests", str(REQUESTS))
     command += ["--config", str(installation.config), "--data-dir", str(installation.data_dir)]
     ended = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import signal
@@ -10,11 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 import redis
 
-from models import embedded
+from models import embedded, valkey
 from models.embedded import EmbeddedRedisError, embedded_redis
 from tests.models.test_embedded import answers, program, server_of
 
@@ -30,13 +32,13 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders of the servers that were started, in order."""
     started: list[Path] = []
-    start = embedded._start
+    start = valkey.start
 
-    def counted(folder: Path, path: Path) -> subprocess.Popen[bytes]:
+    def counted(folder: Path, path: Path, lock: IO[str]) -> subprocess.Popen[bytes]:
         started.append(folder)
-        return start(folder, path)
+        return start(folder, path, lock)
 
-    monkeypatch.setattr(embedded, "_start", counted)
+    monkeypatch.setattr(valkey, "start", counted)
     return started
 
 
@@ -98,24 +100,10 @@ def test_others_that_leave_the_new_server_do_not_stop_it(tmp_path: Path, looks: 
     assert not answers(url)
 
 
-def test_it_is_present_at_a_server_that_another_program_started_again(tmp_path: Path, looks: list[bool]) -> None:
-    with (
-        embedded_redis(tmp_path, keep_alive=True) as url,
-        embedded_redis(tmp_path, keep_alive=True),
-    ):
-        os.kill(server_of(url), signal.SIGKILL)
-        eventually(lambda: answers(url))
-        seen = len(looks)
-        eventually(lambda: len(looks) > seen + 4)
-        with redis.Redis.from_url(url) as client:
-            assert len(client.client_list(_type="normal")) == 3  # both programs, and this client
-    assert not answers(url)
-
-
 def test_a_hanging_server_is_left_alone(
     tmp_path: Path, starts: list[Path], looks: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(valkey, "ANSWER_SECONDS", 0.1)
     with embedded_redis(tmp_path, keep_alive=True) as url:
         server = server_of(url)
         os.kill(server, signal.SIGSTOP)
@@ -140,11 +128,17 @@ def loading_server(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         for at in range(KEYS):
             pipeline.set(f"key{at}", at)
         pipeline.execute()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, (folder / "guard").open("w") as lock:
         slowly = ["--key-load-delay", "200", "--loading-process-events-interval-bytes", "1024"]
         popen = subprocess.Popen
-        patch.setattr(subprocess, "Popen", lambda words, **more: popen([*words, *slowly], **more))
-        server = embedded._start(folder, embedded._socket_path(folder))
+
+        def unguarded(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+            """The server alone: a guard would end it before its first user comes."""
+            (first,) = (at for at, word in enumerate(command) if word.endswith("/valkey-server"))
+            return popen([*command[first:], *slowly], **options)
+
+        patch.setattr(subprocess, "Popen", unguarded)
+        server = valkey.start(folder, valkey.socket_path(folder), lock)
     try:
         yield server
     finally:
@@ -153,7 +147,7 @@ def loading_server(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def is_loading(path: Path) -> bool:
-    with embedded._connection(path) as client:  # one that does not retry
+    with valkey.connection(path) as client:  # one that does not retry
         try:
             client.ping()
         except redis.BusyLoadingError:
@@ -178,14 +172,15 @@ def test_a_loading_server_is_waited_for(tmp_path: Path, starts: list[Path]) -> N
 def test_a_loading_server_is_present(tmp_path: Path, starts: list[Path], looks: list[bool]) -> None:
     with loading_server(tmp_path) as server:
         path = tmp_path / "valkey.sock"
-        user = embedded._User(tmp_path, 15.0)
-        eventually(lambda: is_loading(path))
-        user.look()
-        assert user._presence.info("persistence")["loading"] == 1
-        assert len(user._presence.client_list(_type="normal")) == 1
-        eventually(lambda: not is_loading(path))
-        assert server_of(f"unix://{path}") == server.pid
-        user.leave()
+        with embedded._presence(tmp_path) as presence:
+            fcntl.flock(presence, fcntl.LOCK_SH)  # as one that has entered
+            user = embedded._User(tmp_path, presence, 15.0)
+            eventually(lambda: is_loading(path))
+            user.look()
+            assert is_loading(path)
+            eventually(lambda: not is_loading(path))
+            assert server_of(f"unix://{path}") == server.pid
+            user.leave()
     assert len(starts) == 2
 
 

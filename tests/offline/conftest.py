@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from models.embedded import embedded_redis
 from tests.offline.pipeline import Pipeline, patched, pipeline
 
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def offline_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with embedded_redis(tmp_path_factory.mktemp("offline") / "valkey") as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, offline_valkey: str) -> Pipeline:
+def finished(tmp_path_factory: pytest.TempPathFactory, shared_valkey: str) -> Pipeline:
     """An installation after its first refresh. Tests take a copy of it."""
-    made = pipeline(tmp_path_factory.mktemp("finished"), offline_valkey, "finished")
+    made = pipeline(tmp_path_factory.mktemp("finished"), shared_valkey, "finished")
     with pytest.MonkeyPatch.context() as patch:
         patched(patch, made)
         made.refresh()
@@ -31,9 +23,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, offline_valkey: str) -> P
 
 
 @pytest.fixture
-def fresh(tmp_path: Path, offline_valkey: str, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+def fresh(tmp_path: Path, shared_valkey: str, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     """An installation in which no job ever ran."""
-    made = pipeline(tmp_path / "fresh", offline_valkey, f"fresh-{next(_numbers)}")
+    made = pipeline(tmp_path / "fresh", shared_valkey, f"fresh-{next(_numbers)}")
     patched(monkeypatch, made)
     return made
 

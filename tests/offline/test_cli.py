@@ -8,7 +8,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import typer.testing
 
 from offline import runs
 from offline.__main__ import app
+from offline.child import child_python
 from offline.cli import endings
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
 from offline.lock import exclusive
@@ -38,9 +38,9 @@ def offline(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
     """In a process of its own, on the shipped configuration."""
     config = folder / "config.toml"
     config.write_text(CONFIG.replace('workdir = "var/ml-100k"', f'workdir = "{folder / "work"}"'))
-    command = [sys.executable, "-m", "offline", *arguments, "--config", str(config), "--data-dir", str(folder / "data")]
+    words = ["-m", "offline", *arguments, "--config", str(config), "--data-dir", str(folder / "data")]
     variables = {**clean_environment(), **environment}
-    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    return subprocess.run(child_python(*words), cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
 
 
 def assert_one_line(result: subprocess.CompletedProcess[str], *words: str, code: int = 1) -> None:
@@ -100,7 +100,7 @@ def test_a_lock_whose_holder_has_not_said_who_it_is(tmp_path: Path) -> None:
 def test_a_misspelt_setting_is_a_wrong_call(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text(CONFIG.replace("patience", "patiance"))
-    command = [sys.executable, "-m", "offline", "refresh", "--config", str(config)]
+    command = child_python("-m", "offline", "refresh", "--config", str(config))
     result = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert "training.patiance" in result.stderr

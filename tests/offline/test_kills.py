@@ -64,10 +64,10 @@ def run(processes: ForkServerContext, made: Pipeline, die_at: int | None) -> tup
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    tmp_path_factory: pytest.TempPathFactory, offline_valkey: str, processes: ForkServerContext
+    tmp_path_factory: pytest.TempPathFactory, shared_valkey: str, processes: ForkServerContext
 ) -> tuple[Pipeline, int]:
     """A first refresh, with events waiting in the stream, that nobody killed; and how many moments it had."""
-    made = pipeline(tmp_path_factory.mktemp("undisturbed"), offline_valkey, "undisturbed")
+    made = pipeline(tmp_path_factory.mktemp("undisturbed"), shared_valkey, "undisturbed")
     events_come_in(made)
     code, (entry, moments) = run(processes, made, None)
     assert code == 0

@@ -7,12 +7,12 @@ import contextlib
 import json
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from offline.child import child_python
 from tests.conftest import ROOT, clean_environment
 from tests.service.conftest import free_port
 
@@ -47,7 +47,7 @@ class Surroundings:
 
     def run(self, *words: str) -> str:
         """What ``python -m WORDS`` says, which ends well."""
-        command = [sys.executable, "-m", *words]
+        command = child_python("-m", *words)
         result = subprocess.run(
             command, cwd=self.folder / "cwd", env=self.environment, capture_output=True, text=True, check=False
         )
@@ -60,7 +60,7 @@ class Surroundings:
         port = free_port()
         environment = self.environment | {"LORANK_PORT": str(port), "LORANK_DATA_DIR": str(self.folder / "data")}
         with subprocess.Popen(
-            [sys.executable, "-m", "service"], cwd=self.folder / "cwd", env=environment | settings
+            child_python("-m", "service"), cwd=self.folder / "cwd", env=environment | settings
         ) as process:
             try:
                 yield f"http://127.0.0.1:{port}"

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.offline.conftest import finished, fresh, installed, offline_valkey
+from tests.offline.conftest import finished, fresh, installed
 
-__all__ = ["finished", "fresh", "installed", "offline_valkey"]
+__all__ = ["finished", "fresh", "installed"]

@@ -1,4 +1,4 @@
-"""Fixtures of the service's tests: a real Valkey for the session, a key prefix, artifacts and an app per test."""
+"""Fixtures of the service's tests: a key prefix, artifacts and an app per test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import redis
 from fastapi import FastAPI
 
 from models.contract.keys import Keys
-from models.embedded import embedded_redis
+from offline.child import child_python
 from service.app import create_app
 from service.features.connection import RedisLink
 from service.settings import Settings
@@ -37,12 +36,6 @@ _numbers = itertools.count()
 # No timed asserts: on a busy machine an example takes what it takes.
 hypothesis.settings.register_profile("service", deadline=None, database=None)
 hypothesis.settings.load_profile("service")
-
-
-@pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with embedded_redis(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
 
 
 class Freezer:
@@ -60,6 +53,7 @@ class Freezer:
 
 @pytest.fixture
 def freezer(store: redis.Redis) -> Iterator[Freezer]:
+    """Of the test's own server: mark the test ``own_valkey``."""
     info: Any = store.info("server")
     made = Freezer(info["process_id"])
     yield made
@@ -171,7 +165,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def process(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A service in that environment. It may not be ready yet."""
-    with subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env=environment) as started:
+    with subprocess.Popen(child_python("-m", "service"), cwd=ROOT, env=environment) as started:
         yield started
         started.kill()
 

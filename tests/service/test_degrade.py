@@ -29,6 +29,8 @@ async def test_a_killed_redis_costs_the_features_and_comes_back(tmp_path: Path, 
             publisher.user_knowledge("u", [[1.0, 1.0, 1.0]])
             whole = await service.rank("u", ["a"])
             assert whole["degraded"] == []
+            assert whole["knowledge"] == {"fresh": 3, "stale": 0, "missing": 1}
+            publisher.redis.waitaof(1, 0, 10_000)  # until the record is on the disk, too
 
             os.kill(publisher.redis.info("server")["process_id"], signal.SIGKILL)
             without = await service.rank("u", ["a"])
@@ -54,9 +56,13 @@ async def test_a_killed_redis_costs_the_features_and_comes_back(tmp_path: Path, 
                 await eventually(recovered)
                 publisher.redis.close()
                 again = await service.rank("u", ["a"])
+                # A connection that broke is told by ``degraded``, a record that was lost by ``knowledge``.
+                assert again["degraded"] == []
+                assert again["knowledge"] == whole["knowledge"]
                 assert again["items"] == whole["items"]
 
 
+@pytest.mark.own_valkey
 async def test_a_hanging_redis_leaves_time_to_score(service: Running, publisher: Publisher, freezer: Freezer) -> None:
     publisher.user_knowledge("u", [[1.0, 1.0, 1.0]])
     freezer.freeze()

@@ -17,7 +17,7 @@ import redis
 
 from models.contract.events import EVENT_BYTES
 from models.contract.keys import Keys
-from models.embedded import _is_absent, _socket_path
+from models.valkey import is_absent, socket_path
 from tests.service.conftest import ROOT, eventually
 from tests.service.tiny import Publisher
 
@@ -37,7 +37,7 @@ async def test_a_process_serves_and_stops(
 
         await eventually(lambda: answers("/healthz", 200), seconds=60)
         assert await answers("/readyz", 503)
-        with redis.Redis(unix_socket_path=str(_socket_path(folder))) as store:
+        with redis.Redis(unix_socket_path=str(socket_path(folder))) as store:
             Publisher(store, Keys(), tmp_path / "artifacts").publish()
         await eventually(lambda: answers("/readyz", 200), seconds=60)
         body = {"user_id": "u", "candidates": [{"id": "a"}, {"id": "e"}]}
@@ -48,7 +48,7 @@ async def test_a_process_serves_and_stops(
         assert oversized.status_code == 413
     process.send_signal(stop)
     assert await asyncio.to_thread(process.wait, 60) == 0
-    assert _is_absent(_socket_path(folder))  # the last one out stopped the server
+    assert is_absent(socket_path(folder))  # the last one out stopped the server
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_port_in_use_is_an_exit_status_of_its_own(environment: dict[str, str])
 async def test_a_killed_embedded_redis_is_started_again(
     process: subprocess.Popen[bytes], environment: dict[str, str], tmp_path: Path
 ) -> None:
-    path = str(_socket_path(tmp_path / "valkey"))
+    path = str(socket_path(tmp_path / "valkey"))
     keys = Keys()
     rank = {"user_id": "u", "candidates": [{"id": "a"}, {"id": "e"}]}
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{environment['LORANK_PORT']}", timeout=60) as http:
@@ -126,7 +126,27 @@ async def test_a_killed_embedded_redis_is_started_again(
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(process.wait, 60) == 0
-    assert _is_absent(Path(path))
+    assert is_absent(Path(path))
+
+
+async def test_a_service_ends_with_the_program_that_started_it(environment: dict[str, str], tmp_path: Path) -> None:
+    """Also if that is killed: tests and the demo leave neither service nor Redis behind."""
+    path = socket_path(tmp_path / "valkey")
+    code = "import subprocess\nfrom offline.child import child_python\nsubprocess.run(child_python('-m', 'service'))"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment) as program:  # noqa: ASYNC220
+        await eventually(lambda: _server_at(str(path)), seconds=60)
+        program.kill()
+    await eventually(lambda: is_absent(path), seconds=60)
+    assert Path(path.parent, "valkey.log").exists()  # noqa: ASYNC240
+
+    async def refused() -> bool:
+        try:
+            await asyncio.open_connection("127.0.0.1", int(environment["LORANK_PORT"]))
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    await eventually(refused, seconds=60)
 
 
 def _server_at(path: str) -> int | None:

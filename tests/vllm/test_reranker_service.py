@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,6 @@ import redis
 
 from models.contract.keys import Keys
 from models.contract.prompts import Rated
-from models.embedded import embedded_redis
 from offline.llm.vllm_server import VllmServer, free_port
 from service.reranking import watch
 from service.settings import Settings
@@ -70,12 +69,6 @@ def machine(vllm: VllmServer) -> Machine:
     return Machine(vllm)
 
 
-@pytest.fixture(scope="module")
-def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with embedded_redis(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
-
-
 @asynccontextmanager
 async def serving(url: str, machine: Machine, made: Reference, folder: Path) -> AsyncIterator[Running]:
     """The service with the tiny release and the reranker, its history written."""
@@ -109,9 +102,9 @@ async def is_on(service: Running) -> bool:
 
 
 async def test_the_order_changes_where_the_scores_say_so(
-    valkey_url: str, machine: Machine, made: Reference, tmp_path: Path
+    shared_valkey: str, machine: Machine, made: Reference, tmp_path: Path
 ) -> None:
-    async with serving(valkey_url, machine, made, tmp_path) as service:
+    async with serving(shared_valkey, machine, made, tmp_path) as service:
         plain, forced = await service.rank("u"), await service.rank("u", rerank="force")
         assert forced["degraded"] == []
         seen = zip("bce", (5.0, 4.0, 1.0), strict=True)
@@ -131,9 +124,9 @@ async def test_the_order_changes_where_the_scores_say_so(
 
 
 async def test_no_more_requests_than_the_slots_are_at_the_server(
-    valkey_url: str, machine: Machine, made: Reference, tmp_path: Path
+    shared_valkey: str, machine: Machine, made: Reference, tmp_path: Path
 ) -> None:
-    async with serving(valkey_url, machine, made, tmp_path) as service, httpx2.AsyncClient(trust_env=False) as http:
+    async with serving(shared_valkey, machine, made, tmp_path) as service, httpx2.AsyncClient(trust_env=False) as http:
         before = await machine.at_work(http)
         assert before == 0
         most, done = 0, False
@@ -157,9 +150,9 @@ async def test_no_more_requests_than_the_slots_are_at_the_server(
 
 
 async def test_a_hanging_vllm_costs_the_deadline(
-    valkey_url: str, machine: Machine, made: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared_valkey: str, machine: Machine, made: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with serving(valkey_url, machine, made, tmp_path) as service, httpx2.AsyncClient(trust_env=False) as http:
+    async with serving(shared_valkey, machine, made, tmp_path) as service, httpx2.AsyncClient(trust_env=False) as http:
         monkeypatch.setattr(watch, "DOUBTFUL", 10**9)
         before = await machine.computed(http)
         machine.signal(signal.SIGSTOP)
@@ -186,7 +179,7 @@ async def is_idle(machine: Machine, http: httpx2.AsyncClient) -> bool:
 
 @pytest.mark.slow
 async def test_a_killed_vllm_fails_no_request_and_comes_back(
-    valkey_url: str, checkpoint: Path, made: Reference, tmp_path: Path
+    shared_valkey: str, checkpoint: Path, made: Reference, tmp_path: Path
 ) -> None:
     """With a server of its own, in the arithmetic that this machine would choose."""
     port = free_port()
@@ -196,7 +189,7 @@ async def test_a_killed_vllm_fails_no_request_and_comes_back(
             return Machine(servers.enter_context(server_of(checkpoint, tmp_path, "auto", port)))
 
         machine = start()
-        async with serving(valkey_url, machine, made, tmp_path / "service") as service:
+        async with serving(shared_valkey, machine, made, tmp_path / "service") as service:
             words: list[tuple[str, ...]] = []
             done = False
 

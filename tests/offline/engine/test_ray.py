@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import subprocess
-import sys
 import time
 import uuid
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from offline.child import child_python
 from tests.conftest import ROOT, clean_environment
 from tests.offline.knowledge.marc.fakes import tiny_model
 from tests.offline.llm import chat_server
@@ -38,7 +38,7 @@ def run(*words: str) -> str:
     mark = uuid.uuid4().hex
     environment = clean_environment() | {"NO_PROXY": "127.0.0.1", "LORANK_TEST_RUN": mark}
     environment.pop("RAY_ADDRESS", None)
-    command = [sys.executable, "-m", *words]
+    command = child_python("-m", *words)
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     deadline = time.monotonic() + 180  # Ray's workers notice by themselves, late where others want the cores

@@ -17,7 +17,6 @@ import redis
 
 from models.contract.artifact import ArtifactManifest
 from models.contract.knowledge import Space
-from models.embedded import embedded_redis
 from offline.config import JobConfig, PublishConfig
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.publish.bulk import Bulk
@@ -33,10 +32,10 @@ from tests.synthetic import Synthetic, synthetic
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def publish_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with embedded_redis(tmp_path_factory.mktemp("publish") / "valkey") as url:
-        yield url
+@pytest.fixture
+def publish_valkey(valkey: str) -> str:
+    """A database of its own in the server, because ``store`` lists all keys before and after each test."""
+    return f"{valkey}?db=1"
 
 
 @pytest.fixture

@@ -70,6 +70,7 @@ def test_a_refused_command_is_raised_and_the_others_are_done(store: Store) -> No
     assert [store.redis.get(keys[at]) for at in (0, 2)] == [b"x", b"x"]
 
 
+@pytest.mark.own_valkey
 def test_a_full_redis_is_told_in_one_line(store: Store, tmp_path: Path) -> None:
     keys = keys_of(store, 3)
     store.redis.config_set("maxmemory", 1)
@@ -85,6 +86,7 @@ def test_a_full_redis_is_told_in_one_line(store: Store, tmp_path: Path) -> None:
     assert held(store, keys) == [None] * 3
 
 
+@pytest.mark.own_valkey
 def test_a_lost_connection_is_opened_again_if_the_client_is_made_so(store: Store, publish_valkey: str) -> None:
     keys = keys_of(store, 3)
 
@@ -171,6 +173,7 @@ def test_keys_are_asked_for_a_chunk_ahead(store: Store) -> None:
     assert held(store, keys) == [b"x"] * 6
 
 
+@pytest.mark.own_valkey
 def test_what_is_unanswered_is_sent_again(store: Store, publish_valkey: str) -> None:
     keys = keys_of(store, 4)
     with client(publish_valkey, retries=1) as patient, Bulk(patient) as many:

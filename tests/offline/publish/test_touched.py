@@ -29,6 +29,8 @@ NAMES = tuple(f"u{at}" for at in range(USERS))
 CHANGED = NAMES[::EVERY]
 SPACE = Space(name="test", side="user", rows=2, dim=3, components={})
 
+pytestmark = pytest.mark.own_valkey  # for its counters
+
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

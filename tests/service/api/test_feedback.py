@@ -93,6 +93,7 @@ async def test_a_torn_history_is_repaired(service: Running, store: redis.Redis, 
     assert (await service.rank("u"))["degraded"] == []
 
 
+@pytest.mark.own_valkey
 async def test_a_restarted_redis_gets_the_script_again(service: Running, store: redis.Redis, keys: Keys) -> None:
     store.script_flush()
     await _send(service, {"events": [{"user_id": "u", "item_id": "a", "value": 3, "timestamp_ms": 1}]})

@@ -77,6 +77,7 @@ def _assert_own(at: int, state: UserState) -> None:
     assert list(state.knowledge) == [space.fingerprint for space in SPACES]
 
 
+@pytest.mark.own_valkey
 @pytest.mark.parametrize("connections", [1, 3])
 async def test_cancelled_and_late_reads_never_deliver_to_somebody_else(
     valkey: str, keys: Keys, telemetry: Telemetry, stored: InRedis, freezer: Freezer, connections: int

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+
+_SLOW = "pytest.mark.slow"
+
+
+def test_every_slow_test_has_a_small_one() -> None:
+    """A case of a parametrized test may be slow by itself: the others are its small ones."""
+    tests = {
+        f"{path.relative_to(ROOT)}::{node.name}": [ast.unparse(decorator) for decorator in node.decorator_list]
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    slow = {name: marks for name, marks in tests.items() if any(mark.startswith(_SLOW) for mark in marks)}
+    assert slow
+    for name, marks in slow.items():
+        (mark,) = (mark for mark in marks if mark.startswith(_SLOW))
+        small = mark.removeprefix(f"{_SLOW}(small='").removesuffix("')")
+        assert small in tests.keys() - slow.keys(), f"{name}: {mark}"
 
 
 def test_import_contracts_hold() -> None:

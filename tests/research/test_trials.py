@@ -173,6 +173,7 @@ def test_a_real_trial(data: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(read_arrays(path)) == {"test", "epochs"}
 
 
+@pytest.mark.slow(small="tests/research/test_trials.py::test_a_real_trial")
 def test_several_processes_give_the_same_trials(data: Synthetic) -> None:
     data = trained_otherwise(data, epochs=1)
     wanted = [Wanted(schema, data.knowledge, "MARC", seed) for schema in (SCHEMA, MARC) for seed in (1, 2)]

@@ -177,7 +177,9 @@ async def is_idle(machine: Machine, http: httpx2.AsyncClient) -> bool:
     return await machine.at_work(http) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(
+    small="tests/service/reranking/test_service.py::test_a_sick_server_degrades_then_is_left_alone_then_comes_back"
+)
 async def test_a_killed_vllm_fails_no_request_and_comes_back(
     shared_valkey: str, checkpoint: Path, made: Reference, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ def test_other_settings_are_another_training(bench: Bench, monkeypatch: pytest.M
     assert all(a != b for a, b in zip(before, bench.circumstances(plan), strict=True))
 
 
+@pytest.mark.slow(small="tests/research/quality/test_run.py::test_a_second_run_trains_nothing")
 def test_what_is_exported_otherwise_is_scored_again_without_training(
     bench: Bench, trained: list[Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:

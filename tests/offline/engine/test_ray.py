@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, clean_environment
+from tests.offline.config_file import write_config
 from tests.offline.knowledge.marc.fakes import tiny_model
 from tests.offline.llm import chat_server
 from tests.offline.llm.chat_server import ChatServer, running_server
@@ -78,7 +79,7 @@ def knowledge(engine: str, server: ChatServer, model: Path, made: Pipeline) -> t
     document["llm"] = {"backend": "openai", "base_url": server.base_url, "model": "tiny", "concurrency": 8}
     document["arithmetic"] = "float32"  # workers that measure on busy cores could choose another one
     config = made.folder / "job.toml"
-    config.write_text("".join(f"{name} = {toml(value)}\n" for name, value in document.items()))
+    write_config(document, config)
     options = ("--engine", engine, "--config", str(config), "--data-dir", str(made.folder / "data"))
     said = run("tests.offline.engine.job", "knowledge", *options)
     files = sorted(path for path in made.job.knowledge.rglob("*") if path.is_file())
@@ -92,13 +93,6 @@ def reads(made: Pipeline, producers: Sequence[tuple[str, str]]) -> Pipeline:
     sides = [{"name": name, "side": side, "dim": 8} for name, side in producers]
     schema = made.config.feature_schema.model_dump(mode="json", exclude_unset=True)
     return made.with_config(feature_schema={**schema, "knowledge": sides})
-
-
-def toml(value: Any) -> str:
-    """A value on one line."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(name)} = {toml(one)}" for name, one in value.items()) + " }"
-    return f"[{', '.join(map(toml, value))}]" if isinstance(value, list) else json.dumps(value)
 
 
 def same_bytes(install: Callable[[Path], Pipeline], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Summary:

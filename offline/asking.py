@@ -95,12 +95,13 @@ class Asking:
     def _usable(self, session: LLMSession, prompts: list[Prompt], label: str) -> Usable:
         """Usable answers; what was wrong with those that this run asked for is counted."""
         asking = _Fresh(session, self._run.job.use_cache)
-        answers = usable(asking, prompts, f"  {label}")
-        for counted, wrong in zip((self._again, self._bad), asking.wrong, strict=False):  # there may be no second try
-            counted.update(wrong)
-        self._bad.update(asking.refused)
-        self._run.asked(self._live.ledger, self._again, self._bad)
-        return answers
+        try:
+            return usable(asking, prompts, f"  {label}")
+        finally:  # a run that is stopped here has paid too
+            for counted, wrong in zip((self._again, self._bad), asking.wrong, strict=False):  # or no second try
+                counted.update(wrong)
+            self._bad.update(asking.refused)
+            self._run.asked(self._live.ledger, self._again, self._bad)
 
 
 class _Fresh:

@@ -56,6 +56,25 @@ def test_an_idle_job_loads_no_torch() -> None:
     assert not imported_by("offline.refresh") & {"torch", "transformers", "onnxruntime", "service"}
 
 
+LIBRARIES = frozenset(
+    {"torch", "transformers", "sklearn", "scipy", "statsmodels", "matplotlib", "polars", "pandas", "ray"}
+)
+"""Each takes from half a second to several to load."""
+
+
+def test_the_command_line_loads_no_library_before_a_job_needs_it() -> None:
+    modules = [f"offline.cli.{path.stem}" for path in (ROOT / "offline" / "cli").glob("[!_]*.py")]
+    loaded = imported_by(", ".join(["offline.__main__", "offline.analysis.status", "offline.demo", *sorted(modules)]))
+    assert not loaded & LIBRARIES
+
+
+def test_reports_and_calibration_load_what_they_draw_and_fit_with_when_they_do() -> None:
+    modules = "offline.experiments.report, offline.experiments.page, offline.experiments.shadow"
+    loaded = imported_by(f"{modules}, offline.reranking.calibrate, offline.knowledge.projection")
+    assert not loaded & {"sklearn", "statsmodels", "pandas", "matplotlib", "torch"}
+    assert {"scipy", "polars"} <= loaded
+
+
 def test_nothing_happens_on_import(tmp_path: Path) -> None:
     code = "import service.app, service.__main__, offline.__main__, offline.demo, models.embedded"
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}

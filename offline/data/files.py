@@ -58,8 +58,9 @@ def write_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Inverse of ``write_arrays``; DataError if the file is absent or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        # opened here, because numpy leaves a damaged archive open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 

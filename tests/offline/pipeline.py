@@ -182,10 +182,12 @@ class Pipeline:
         return missing
 
 
-def pipeline(folder: Path, url: str, prefix: str) -> Pipeline:
-    """An installation whose schema reads the producers ``text`` and ``liber``."""
+def pipeline(
+    folder: Path, url: str, prefix: str, *, users: int = USERS, items: int = ITEMS, events: int = EVENTS
+) -> Pipeline:
+    """An installation whose schema reads the producers ``text`` and ``liber``. ``events`` are those of each user."""
     folder.mkdir(parents=True, exist_ok=True)
-    data = synthetic(folder / "unused", users=USERS, items=ITEMS, events=EVENTS)
+    data = synthetic(folder / "unused", users=users, items=items, events=events)
     log = data.log
     write_csv(
         folder / "interactions.csv",

@@ -1,13 +1,11 @@
-"""``python -m offline`` at the edges: one clear line and a documented exit code, never a traceback."""
+"""``python -m offline`` on a finished installation: what each job does, and what it says of it last of all."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import shlex
 import signal
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ import typer.testing
 
 from offline import runs
 from offline.__main__ import app
-from offline.child import child_python
 from offline.cli import endings
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
 from offline.lock import exclusive
@@ -25,86 +22,12 @@ from offline.metrics import registry
 from offline.publish.connection import open_store
 from offline.publish.release import live_release
 from offline.runs import append
-from tests.conftest import ROOT, clean_environment
+from tests.conftest import ROOT
 from tests.offline.pipeline import USERS, CountingModel, Pipeline, kinds
 
 GUIDE = (ROOT / "docs" / "operations.md").read_text()
 CRON = ROOT / "deploy" / "cron" / "lorank"
-CONFIG = (ROOT / "configs" / "ml-100k.toml").read_text()
 JOBS = ("refresh", "knowledge", "train", "publish", "rollback", "import-texts", "status", "report", "validate")
-
-
-def offline(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, on the shipped configuration."""
-    config = folder / "config.toml"
-    config.write_text(CONFIG.replace('workdir = "var/ml-100k"', f'workdir = "{folder / "work"}"'))
-    words = ["-m", "offline", *arguments, "--config", str(config), "--data-dir", str(folder / "data")]
-    variables = {**clean_environment(), **environment}
-    return subprocess.run(child_python(*words), cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
-
-
-def assert_one_line(result: subprocess.CompletedProcess[str], *words: str, code: int = 1) -> None:
-    assert result.returncode == code, result.stdout + result.stderr
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    for word in words:
-        assert word in result.stderr
-
-
-@pytest.mark.parametrize(
-    "job", [["train"], ["publish"], ["report"], ["verify"], ["export-answers", "answers.jsonl.gz"]]
-)
-def test_a_job_without_what_it_needs_says_what_to_run_first(tmp_path: Path, job: list[str]) -> None:
-    assert_one_line(offline(tmp_path, *job), "run `refresh`")
-    assert not (ROOT / "answers.jsonl.gz").exists()
-
-
-@pytest.mark.parametrize("name", ["log.npz", "stages.json"])
-@pytest.mark.parametrize("content", [b"", b"not what it was", b"PK\x03\x04 cut"])
-def test_damaged_state_is_named(tmp_path: Path, name: str, content: bytes) -> None:
-    work = tmp_path / "work"
-    work.mkdir()
-    (work / name).write_bytes(content)
-    assert_one_line(offline(tmp_path, "status" if name == "stages.json" else "train"), name, "cannot be read")
-
-
-@pytest.mark.parametrize("url", ["redis:x", "http://x", "redis://h:abc"])
-def test_a_malformed_redis_url_is_one_line(tmp_path: Path, url: str) -> None:
-    assert_one_line(offline(tmp_path, "status", LORANK_REDIS_URL=url), "LORANK_REDIS_URL")
-
-
-def test_a_key_prefix_that_the_service_would_refuse_is_refused(tmp_path: Path) -> None:
-    assert_one_line(offline(tmp_path, "status", LORANK_KEY_PREFIX="a b{}"), "LORANK_KEY_PREFIX")
-
-
-def test_a_password_is_never_shown(tmp_path: Path) -> None:
-    result = offline(tmp_path, "status", LORANK_REDIS_URL="redis://:sEcReT@127.0.0.1:1/0")
-    assert_one_line(result, "does not answer", "***")
-    assert "sEcReT" not in result.stdout + result.stderr
-
-
-def test_two_jobs_in_one_folder_exclude_each_other(tmp_path: Path) -> None:
-    with exclusive(tmp_path / "work", "train"):
-        result = offline(tmp_path, "refresh")
-    assert_one_line(result, "another job is at work", "`train`, process", code=4)
-    assert json.loads(result.stdout.splitlines()[-1])["status"] == "locked"
-
-
-def test_a_lock_whose_holder_has_not_said_who_it_is(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    with (tmp_path / "work" / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert_one_line(offline(tmp_path, "refresh"), "has not said who it is", code=4)
-
-
-def test_a_misspelt_setting_is_a_wrong_call(tmp_path: Path) -> None:
-    config = tmp_path / "config.toml"
-    config.write_text(CONFIG.replace("patience", "patiance"))
-    command = child_python("-m", "offline", "refresh", "--config", str(config))
-    result = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert "training.patiance" in result.stderr
-    assert "Traceback" not in result.stderr
 
 
 @pytest.fixture

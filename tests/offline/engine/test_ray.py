@@ -5,7 +5,9 @@ import json
 import subprocess
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ import pytest
 
 from offline.child import child_python
 from tests.conftest import ROOT, clean_environment
+from tests.offline.config_file import write_config
 from tests.offline.knowledge.marc.fakes import tiny_model
 from tests.offline.llm import chat_server
 from tests.offline.llm.chat_server import ChatServer, running_server
-from tests.offline.pipeline import answer_to, pipeline
+from tests.offline.pipeline import Pipeline, answer_to, pipeline
+from tests.synthetic import PARTITION_SIZE
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="engine 'ray' needs the extra: pip install 'lorank[ray]'"
@@ -31,6 +35,15 @@ FOUNDING = {
     "network": {"hidden": 8, "dim": 8, "slices": 2},
     "fitting": {"epochs": 1, "batch": 64},
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a job did: prompts that it paid, chunks of hidden states, names of the files of knowledge."""
+
+    prompts: int
+    chunks: int
+    files: frozenset[str]
 
 
 def run(*words: str) -> str:
@@ -58,19 +71,16 @@ def processes(mark: str) -> list[str]:
     return found
 
 
-def knowledge(engine: str, server: ChatServer, model: Path, folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def knowledge(engine: str, server: ChatServer, model: Path, made: Pipeline) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Summary of the job, and every file of knowledge that it made."""
-    made = pipeline(folder, "", "unused")
     document = made.config.model_dump(mode="json", exclude_none=True, exclude_unset=True)
-    sides = [{"name": name, "side": side, "dim": 8} for name in ("autograph", "marc") for side in ("user", "item")]
-    document["feature_schema"]["knowledge"] += sides
     document["knowledge"]["marc"] = {"model": str(model), "max_tokens": 32, "compression": COMPRESSION}
     document["knowledge"]["autograph"] = FOUNDING
     document["llm"] = {"backend": "openai", "base_url": server.base_url, "model": "tiny", "concurrency": 8}
     document["arithmetic"] = "float32"  # workers that measure on busy cores could choose another one
-    config = folder / "job.toml"
-    config.write_text("".join(f"{name} = {toml(value)}\n" for name, value in document.items()))
-    options = ("--engine", engine, "--config", str(config), "--data-dir", str(folder / "data"))
+    config = made.folder / "job.toml"
+    write_config(document, config)
+    options = ("--engine", engine, "--config", str(config), "--data-dir", str(made.folder / "data"))
     said = run("tests.offline.engine.job", "knowledge", *options)
     files = sorted(path for path in made.job.knowledge.rglob("*") if path.is_file())
     assert ("Ray: 2 workers on this machine" in said) == (engine == "ray")
@@ -78,32 +88,57 @@ def knowledge(engine: str, server: ChatServer, model: Path, folder: Path) -> tup
     return json.loads(said.splitlines()[-1]), contents
 
 
-def toml(value: Any) -> str:
-    """A value on one line."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(name)} = {toml(one)}" for name, one in value.items()) + " }"
-    return f"[{', '.join(map(toml, value))}]" if isinstance(value, list) else json.dumps(value)
+def reads(made: Pipeline, producers: Sequence[tuple[str, str]]) -> Pipeline:
+    """The same whose schema reads these (producer, side), and no others."""
+    sides = [{"name": name, "side": side, "dim": 8} for name, side in producers]
+    schema = made.config.feature_schema.model_dump(mode="json", exclude_unset=True)
+    return made.with_config(feature_schema={**schema, "knowledge": sides})
 
 
-def test_a_job_on_ray_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def same_bytes(install: Callable[[Path], Pipeline], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Summary:
+    """Of a job in one process and the same on Ray, asserted equal."""
     monkeypatch.setattr(chat_server, "answer_to", answer_to)  # answers that the quality rules accept
-    model = tiny_model(tmp_path / "model")
+    model = tiny_model(folder / "model")
     with running_server() as server:
-        summary, alone = knowledge("local", server, model, tmp_path / "local")
+        summary, alone = knowledge("local", server, model, install(folder / "local"))
         assert summary["status"] == "done"
         assert set(server.asked.values()) == {1}
         bodies = sorted(map(repr, server.bodies))
         server.bodies.clear()
-        on_ray, by_workers = knowledge("ray", server, model, tmp_path / "ray")
+        on_ray, by_workers = knowledge("ray", server, model, install(folder / "ray"))
     assert sorted(map(repr, server.bodies)) == bodies  # every prompt once more, and nothing else
-    assert len(bodies) > 30
     assert on_ray["llm"]["paid"] == summary["llm"]["paid"] == len(bodies)
     assert sorted(alone) == sorted(by_workers)
-    assert sum("depth-0.5" in name for name in alone) > 2  # chunks of hidden states
     assert any(name.startswith("marc/compressor") for name in alone)
-    assert "autograph/vectors.npz" in alone
     for name, content in alone.items():
         assert by_workers[name] == content, name
+    return Summary(len(bodies), sum("depth-0.5" in name for name in alone), frozenset(alone))
+
+
+def test_a_job_on_ray_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that crosses to the workers, with no producer too many: two waves of prompts, one batch of texts, two
+    chunks of hidden states. Each crossing starts processes that load torch, which is what this test costs."""
+
+    def install(folder: Path) -> Pipeline:
+        small = pipeline(
+            folder, "", "unused", users=40, items=12, events=2 * PARTITION_SIZE - 1
+        )  # no shifts of interest
+        return reads(small, [("text", "item"), ("marc", "user"), ("marc", "item")])
+
+    summary = same_bytes(install, tmp_path, monkeypatch)
+    assert (summary.prompts, summary.chunks) == (40 + 12, 4)
+
+
+@pytest.mark.slow(small="tests/offline/engine/test_ray.py::test_a_job_on_ray_makes_the_same_bytes")
+def test_a_job_of_all_producers_on_ray_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def install(folder: Path) -> Pipeline:
+        sides = [(name, side) for name in ("autograph", "marc") for side in ("user", "item")]
+        return reads(pipeline(folder, "", "unused"), [("text", "item"), ("liber", "user"), *sides])
+
+    summary = same_bytes(install, tmp_path, monkeypatch)
+    assert summary.prompts > 30
+    assert summary.chunks > 2
+    assert "autograph/vectors.npz" in summary.files
 
 
 def test_an_error_of_the_work_is_told_in_its_own_words() -> None:

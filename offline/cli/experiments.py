@@ -43,7 +43,9 @@ def ab_report(
     file: Annotated[
         Path, typer.Option(envvar="LORANK_EXPERIMENTS", help="The service's experiments file.")
     ] = DEMO_EXPERIMENTS,
-    of_replay: Annotated[bool, typer.Option("--replay", help="Of what the last `replay` logged.")] = False,
+    of_replay: Annotated[
+        bool, typer.Option("--replay", help="Of what the last `python -m research replay` logged.")
+    ] = False,
     window_hours: Annotated[float, typer.Option(min=0.001, help="How long after its exposure a click counts.")] = 24.0,
     click: Annotated[list[str] | None, typer.Option(help="Types of interactions that are clicks; all of them.")] = None,
     least_value: Annotated[float | None, typer.Option(help="Value from which on an interaction is a click.")] = None,

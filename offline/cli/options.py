@@ -18,7 +18,9 @@ DEFAULT_DATA_DIR = Path("var")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="TOML file that describes the data set and its jobs.")]
 DataDir = Annotated[Path, typer.Option(envvar="LORANK_DATA_DIR", help="Embedded Redis and artifact store.")]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Ask the language model everything again, live.")]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Ask the language model everything again; take no shipped vectors.")
+]
 Retrain = Annotated[bool, typer.Option("--retrain", help="Train even if nothing changed.")]
 Since = Annotated[
     str | None,

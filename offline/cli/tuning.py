@@ -58,9 +58,11 @@ def adapt(
     """
     from offline.knowledge.marc.adapt import AdaptationConfig
     from offline.knowledge.marc.adapting import adapt_model
+    from offline.llm.arithmetic import arithmetic_line
 
     job = job_of(config, data_dir)
     catalogue, log = data_of(job)
+    print(f"  arithmetic: {arithmetic_line(job.config.arithmetic)}")
     marc = job.config.knowledge.marc
     adaptation = AdaptationConfig(
         depth=marc.depth, max_tokens=marc.max_tokens, steps=steps, rank=rank, precision=job.config.arithmetic

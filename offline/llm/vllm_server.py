@@ -194,6 +194,7 @@ def main() -> None:
     quiet_libraries()
     checkpoint = Weights.find(chosen.model).checkpoint(chosen.workdir / "checkpoints")
     log = chosen.workdir / "server.log"
+    print(f"# arithmetic: {choose_arithmetic(chosen.precision)}")
     with (
         suppress(KeyboardInterrupt),
         running_vllm(

@@ -19,6 +19,7 @@ from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest
 from offline.data.catalogue import DataError
 from offline.data.files import write_bytes, write_json
 from offline.knowledge.held import held
+from offline.llm.arithmetic import arithmetic_line
 from offline.refresh import data
 from offline.reranking.calibrate import Mix, fitted_mix, probability_of
 from offline.reranking.canaries import canaries
@@ -47,6 +48,7 @@ def tune_reranker(run: Run) -> RerankerManifest:
     _, catalogue = data(run)
     with run.stage("samples") as watch:
         ready = prepared(run.job, catalogue)
+        run.computes_in(arithmetic_line(run.job.config.arithmetic))
         watch.done(
             f"{len(ready.rows('train'))} of {len(ready.splits.rows['train'])} training samples, told in "
             f"{len(SELECTIONS)} ways, {ready.weights.name}"

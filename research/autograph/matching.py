@@ -19,6 +19,7 @@ from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
 from offline.knowledge.autograph.assign import Assigned
 from offline.knowledge.autograph.graph import Ints, slice_of
+from offline.training.bootstrap import mean_of_users
 from research.autograph.leave_one_out import LeaveOneOut
 
 Target = Literal["validation", "test"]
@@ -115,13 +116,11 @@ def mean_quality(trainings: Sequence[Matching]) -> Matching:
 
 def paired_difference(one: Matching, other: Matching, *, seed: int = 0) -> dict[str, tuple[float, float, float]]:
     """Recall and NDCG of ``one`` minus ``other``: (difference, low, high), 95 % over resampled users."""
-    generator = np.random.default_rng(seed)
-    pick = generator.integers(len(one.gain), size=(1000, len(one.gain)))
-    result = {}
-    for name, difference in (("recall", one.hit - other.hit), ("ndcg", one.gain - other.gain)):
-        low, high = np.percentile(difference[pick].mean(axis=1), [2.5, 97.5])
-        result[name] = (float(difference.mean()), float(low), float(high))
-    return result
+    means = {
+        "recall": mean_of_users(one.hit - other.hit, seed=seed),
+        "ndcg": mean_of_users(one.gain - other.gain, seed=seed),
+    }
+    return {name: (mean.middle, mean.low, mean.high) for name, mean in means.items()}
 
 
 def _by_user(split: LeaveOneOut) -> tuple[Ints, Ints]:

@@ -17,6 +17,7 @@ from offline.config import JobConfig
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
 from offline.publish.indexes import roles
+from offline.training.bootstrap import mean_of_users
 from offline.training.samples import split_samples
 from research.tables import table
 
@@ -41,9 +42,8 @@ class Found:
 
     def interval(self, seed: int = 0) -> tuple[float, float]:
         """95 % of the mean, over resampled users."""
-        picks = np.random.default_rng(seed).integers(len(self.share), size=(1000, len(self.share)))
-        low, high = np.percentile(self.share[picks].mean(axis=1), [2.5, 97.5])
-        return float(low), float(high)
+        mean = mean_of_users(self.share, seed=seed)
+        return mean.low, mean.high
 
 
 def hits(config: JobConfig, log: InteractionLog, knowledge: Knowledge, top: int = TOP) -> list[Found]:

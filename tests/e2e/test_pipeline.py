@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx2
 import numpy as np
+import pytest
 
 from models.contract.knowledge import FloatArray, KnowledgeRecord
 from offline.analysis.last_run import data_of, sources_of
@@ -76,6 +78,32 @@ def test_the_shipped_vectors_are_all_that_is_needed_and_what_this_machine_would_
     assert not store.stored(knowledge.marc.depth), "every one of them is shipped"
     computed = reader.read(texts, [knowledge.marc.depth])[knowledge.marc.depth]
     assert cosines(shipped, computed).min() > SAME_SPACE_COSINE
+
+
+@pytest.mark.slow(
+    small="tests/e2e/test_pipeline.py::test_the_shipped_vectors_are_all_that_is_needed_and_what_this_machine_would_compute"
+)
+def test_a_cold_refresh_computes_what_is_shipped(installation: Installation, tmp_path: Path) -> None:
+    """All texts through the encoder and, without titles, through the language model: up to 20 minutes."""
+    text, changed = re.subn(r"shipped_vectors = .*\n", "", installation.config.read_text())
+    assert changed == 1
+    text = text.replace(str(installation.data_dir.parent / "ml-100k"), str(tmp_path / "cold"))
+    text = text.replace(
+        "[knowledge.marc.compression]", "[knowledge.marc]\ntitles = false\n\n[knowledge.marc.compression]"
+    )
+    (tmp_path / "cold.toml").write_text(text)
+    cold = Installation(tmp_path / "data", tmp_path / "cold.toml")
+    entry = json.loads(cold.offline("knowledge").stdout.splitlines()[-1])
+    assert (entry["status"], entry["llm"]["paid"]) == ("done", 0)
+    assert {producer["state"] for producer in entry["producers"].values()} == {"made"}
+    knowledge = cold.job.config.knowledge
+    encoder = TextEncoder(knowledge.encoder, knowledge.encoder_tokens)
+    computed = VectorStore(cold.job.knowledge / "encoded.npz", encoder).stored()
+    shipped = read_shipped(installation.job.config.knowledge.shipped_vectors, encoder.id)
+    assert computed.keys() == shipped.keys()
+    keys = sorted(shipped)
+    tables = [np.stack([vectors[key] for key in keys]).astype(np.float32) for vectors in (computed, shipped)]
+    assert cosines(*tables).min() > SAME_SPACE_COSINE
 
 
 def cosines(left: FloatArray, right: FloatArray) -> FloatArray:

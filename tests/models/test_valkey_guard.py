@@ -231,3 +231,17 @@ def test_a_machine_without_pidfds_is_told_once(
             user.leave()
     assert ["no guard" in record.getMessage() for record in caplog.records] == [True]
     assert valkey.shut_down(tmp_path / "valkey.sock")  # nobody else would, now that its user was killed
+
+
+@pytest.mark.parametrize("absent", ["os.pidfd_open", "signal.pidfd_send_signal"])
+def test_a_python_without_pidfds_starts_the_server_without_a_guard(tmp_path: Path, absent: str) -> None:
+    script = Path(valkey.__file__).with_name("valkey_guard.py")
+    code = f"import os, runpy, signal; del {absent}; runpy.run_path({str(script)!r}, run_name='__main__')"
+    with (tmp_path / "presence").open("w") as presence, (tmp_path / "guard").open("w") as lock:
+        descriptors = (presence.fileno(), lock.fileno())
+        server = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code, "start", *map(str, descriptors), "/bin/echo", "the server"],
+            pass_fds=descriptors, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    assert server.stdout == "the server\n"
+    assert "this server has no guard" in server.stderr

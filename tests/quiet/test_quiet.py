@@ -109,7 +109,7 @@ def test_a_chosen_secret_of_ray_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 
 
-@pytest.mark.slow(small="tests/quiet/test_quiet.py::test_jobs")
+@pytest.mark.slow(small="tests/quiet/test_quiet.py::test_a_chosen_secret_of_ray_stays")
 def test_a_cluster_of_its_own() -> None:
     """Ray 2.60 asks which cloud it runs in, also without usage statistics, and has no switch for it."""
     pytest.importorskip("ray", reason="engine 'ray' needs the extra: pip install 'lorank[ray]'")

@@ -24,22 +24,36 @@ from offline.knowledge.vectors import Produced
 from offline.llm.vllm_server import VllmServer
 from offline.publish.connection import open_store
 from tests.conftest import ROOT, Installation
+from tests.vllm.conftest import server_of
 
 EVENTS, PARTITION = 45, 20  # of each user the first 45 interactions: at most two closed partitions
+FEW = 12
 
 
-@pytest.fixture(scope="module", params=[12, pytest.param(200, marks=pytest.mark.slow)], ids="{} users".format)
+@pytest.fixture(scope="module", params=[FEW, pytest.param(200, marks=pytest.mark.slow)], ids="{} users".format)
 def users(request: pytest.FixtureRequest) -> int:
     number: int = request.param
     return number
 
 
 @pytest.fixture(scope="module")
-def installation(users: int, tmp_path_factory: pytest.TempPathFactory, vllm: VllmServer) -> Iterator[Installation]:
+def server(
+    users: int, request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[VllmServer]:
+    """Of all tests; for many users one in the arithmetic that this machine would choose."""
+    if users <= FEW:
+        yield request.getfixturevalue("vllm")
+        return
+    with server_of(checkpoint, tmp_path_factory.mktemp("vllm"), "auto") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def installation(users: int, tmp_path_factory: pytest.TempPathFactory, server: VllmServer) -> Iterator[Installation]:
     folder = tmp_path_factory.mktemp("liber")
     write_data(folder, users)
     config = folder / "liber.toml"
-    config.write_text(configuration(folder, vllm, dim=64 if users > 100 else 8))
+    config.write_text(configuration(folder, server, dim=8 if users <= FEW else 64))
     made = Installation(folder / "data", config)
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("LORANK_")]:
@@ -116,13 +130,13 @@ def answered(vllm: VllmServer) -> float:
     )
 
 
-def test_knowledge_is_asked_published_and_served(installation: Installation, users: int, vllm: VllmServer) -> None:
-    before = answered(vllm)
+def test_knowledge_is_asked_published_and_served(installation: Installation, users: int, server: VllmServer) -> None:
+    before = answered(server)
     entry = json.loads(installation.offline("refresh").stdout.splitlines()[-1])
     assert (entry["status"], entry["reasons"]) == ("done", [])
     asked = entry["llm"]
     print(f"{asked['paid']} answers in {asked['seconds']:.0f} s, bad and asked again: {entry['asked_again']}")
-    assert answered(vllm) - before == asked["paid"] > 1.5 * users
+    assert answered(server) - before == asked["paid"] > 1.5 * users
     assert asked["completion_tokens"] > asked["paid"]
 
     job = installation.job
@@ -149,8 +163,8 @@ def test_knowledge_is_asked_published_and_served(installation: Installation, use
     assert len({item["score"] for item in answer["items"]}) > 10
 
 
-def test_a_second_refresh_asks_nothing(installation: Installation, vllm: VllmServer) -> None:
-    before = answered(vllm)
+def test_a_second_refresh_asks_nothing(installation: Installation, server: VllmServer) -> None:
+    before = answered(server)
     entry = json.loads(installation.offline("refresh").stdout.splitlines()[-1])
     assert entry["status"] == "done"
-    assert answered(vllm) == before
+    assert answered(server) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 from models.contract.knowledge import FloatArray
 from offline.data.catalogue import DataError
 from offline.data.files import write_arrays
-from offline.knowledge.encoder import TextEncoder
+from offline.knowledge.encoder import TextEncoder, VectorStore
 from offline.knowledge.export import export_vectors
 from offline.knowledge.marc.states import LanguageModelStates
 from offline.knowledge.marc.store import StateStore, shipped_source
 from offline.knowledge.shipped import read_shipped, write_shipped
+from tests.offline.knowledge.fakes import HashEncoder
 from tests.offline.knowledge.marc.fakes import CountingReader
 from tests.offline.pipeline import Pipeline
 
@@ -42,3 +44,24 @@ def test_all_vectors_are_exported(fresh: Pipeline, tmp_path: Path) -> None:
     assert export_vectors(job, tmp_path / "v.npz") == 5
     assert read_shipped(tmp_path / "v.npz", encoder.id).keys() == {f"{0:032x}", f"{1:032x}"}
     assert len(read_shipped(tmp_path / "v.npz", source)) == 3
+
+
+def test_shipped_vectors_spare_the_encoder_unless_everything_is_to_be_made_live(
+    fresh: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def texts_encoded(installation: Pipeline, **options: bool) -> set[str]:
+        encoder = HashEncoder()
+        monkeypatch.setattr("offline.knowledge.run.TextEncoder", lambda *_: encoder)
+        installation.refresh(**options)
+        return set(encoder.asked)
+
+    folder = fresh.job.knowledge
+    texts = texts_encoded(fresh)
+    assert texts
+    shipped = tmp_path / "shipped.npz"
+    write_shipped(shipped, {HashEncoder().id: VectorStore(folder / "encoded.npz", HashEncoder()).stored()})
+    shutil.rmtree(folder)
+    shipping = fresh.with_config(knowledge={"shipped_vectors": str(shipped)})
+    assert texts_encoded(shipping) == set()
+    shutil.rmtree(folder)
+    assert texts_encoded(shipping, use_cache=False) == texts

@@ -8,7 +8,7 @@ from offline.data.catalogue import DataError
 from offline.data.files import write_bytes
 
 DOCS = Path(__file__).parents[1] / "docs"
-"""Of this checkout, whatever the working folder is: research/ is never installed anywhere else."""
+"""The pages of this checkout, whatever the working folder is: research/ is never installed anywhere else."""
 
 LEDGER = "test-looks.jsonl"
 

@@ -112,11 +112,12 @@ def cuped(treatment: Array, control: Array, treatment_past: Array, control_past:
     left = np.divide(values - past @ theta, own, out=values.copy(), where=own > 1e-9)
     moved = (treatment_past.mean(axis=0) - control_past.mean(axis=0)) @ theta
     share = len(control) / len(values)  # so that both arms together keep their mean
-    one = treatment.mean() - share * moved + _centred(left[: len(treatment)])
-    other = control.mean() + (1 - share) * moved + _centred(left[len(treatment) :])
+    adjusted_treatment = treatment.mean() - share * moved + _centred(left[: len(treatment)])
+    adjusted_control = control.mean() + (1 - share) * moved + _centred(left[len(treatment) :])
     before = _variance(treatment) + _variance(control)
-    reduction = float(1 - (_variance(one) + _variance(other)) / before) if before > 0 else 0.0
-    return Cuped(one, other, reduction)
+    after = _variance(adjusted_treatment) + _variance(adjusted_control)
+    reduction = float(1 - after / before) if before > 0 else 0.0
+    return Cuped(adjusted_treatment, adjusted_control, reduction)
 
 
 def _centred(values: Array) -> Array:
@@ -129,11 +130,11 @@ def _lift(treatment: Array, control: Array, alpha: float) -> tuple[float, float]
     if base == 0:
         return NAN, NAN
     # The delta method (section 3.1 of arXiv 1803.06336): near the estimate the quotient moves as this difference does.
-    one, other = treatment / base, control * (reached / base**2)
-    variance = _variance(one) + _variance(other)
+    linear_treatment, linear_control = treatment / base, control * (reached / base**2)
+    variance = _variance(linear_treatment) + _variance(linear_control)
     if variance == 0:
         return reached / base - 1, 0.0
-    return reached / base - 1, _reach(variance, _freedom(one, other), alpha)
+    return reached / base - 1, _reach(variance, _freedom(linear_treatment, linear_control), alpha)
 
 
 def _freedom(treatment: Array, control: Array) -> float:
@@ -148,5 +149,5 @@ def _reach(variance: float, freedom: float, alpha: float) -> float:
 
 
 def _variance(values: Array) -> float:
-    """Of the mean of ``values`` [units]."""
+    """Variance of the mean of ``values`` [units]."""
     return float(np.var(values, ddof=1) / len(values))

@@ -33,7 +33,7 @@ def needed_units(effect: float, variance: float, power: float = 0.8, alpha: floa
 
 
 def _power(standard_errors: float, alpha: float) -> float:
-    """Of an effect of so many standard errors: the probability that the estimate lies beyond either bound."""
+    """Probability that the estimate of an effect of so many standard errors lies beyond either bound."""
     bound = ndtri(1 - alpha / 2)
     return float(ndtr(standard_errors - bound) + ndtr(-standard_errors - bound))
 
@@ -47,7 +47,7 @@ def _standard_errors(power: float, alpha: float) -> float:
 
 
 def _standard_error(variance: float, control_units: float, treatment_units: float) -> float:
-    """Of the difference of two means."""
+    """Standard error of the difference of two means."""
     _check(variance)
     if min(control_units, treatment_units) < 2:
         raise ValueError("a comparison takes two units in each arm")

@@ -51,7 +51,7 @@ class CtrScores:
 
     @property
     def circumstances(self) -> str:
-        """What changes with the model: the SHA-256 of its artifact."""
+        """SHA-256 of the model's artifact, which names all that its scores come from."""
         return self.fitted_to.artifact_sha256
 
 

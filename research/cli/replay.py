@@ -53,10 +53,10 @@ def replay(
         add_interactions(folder / "exposures", past)
         settings = {"LORANK_KEY_PREFIX": store.keys.prefix, **demo.experiments(experiments)}
         with demo.running_service(job, 0, settings) as service:
-            found = asyncio.run(driver.replay(service.url, visits, top_k, rate))
-            found.dropped = driver.dropped(service.url)
+            outcome = asyncio.run(driver.replay(service.url, visits, top_k, rate))
+            outcome.dropped = driver.dropped(service.url)
         archived = archive(store, folder / "exposures")
-    print(f"  {found.requests} requests in {found.seconds:.1f} s, {found.shown} with the item in the list")
-    if found.dropped:
-        print(f"  {found.dropped} exposures were dropped, because Redis did not take them")
-    sum_up({"job": "replay", **found.document(), **{name: asdict(one) for name, one in archived.items()}})
+    print(f"  {outcome.requests} requests in {outcome.seconds:.1f} s, {outcome.shown} with the item in the list")
+    if outcome.dropped:
+        print(f"  {outcome.dropped} exposures were dropped, because Redis did not take them")
+    sum_up({"job": "replay", **outcome.document(), **{name: asdict(one) for name, one in archived.items()}})

@@ -32,9 +32,9 @@ def ablation(
     catalogue, log = data_of(job)
     knowledge = held(job.knowledge, job.config.feature_schema, log)
     folder = job.config.workdir / "ablation"
-    found = study.run_ablation(job.config, catalogue, log, knowledge, seeds, folder, workers)
-    found.save(folder / "results.json")
-    write_table(f"ablation {job.config.name}", study.markdown(found), write)
+    result = study.run_ablation(job.config, catalogue, log, knowledge, seeds, folder, workers)
+    result.save(folder / "results.json")
+    write_table(f"ablation {job.config.name}", study.markdown(result), write)
 
 
 @app.command()
@@ -54,9 +54,9 @@ def compression(
     with sources_of(job, catalogue, log, "marc") as sources:
         states = read_states(sources)
     folder = job.config.workdir / "compression"
-    found = study.compare(job.config, catalogue, log, states, folder, seeds=seeds, workers=workers)
-    found.save(folder / "results.json")
-    write_table(f"compression {job.config.name}", study.markdown(found), write)
+    result = study.compare(job.config, catalogue, log, states, folder, seeds=seeds, workers=workers)
+    result.save(folder / "results.json")
+    write_table(f"compression {job.config.name}", study.markdown(result), write)
 
 
 @app.command()
@@ -68,8 +68,8 @@ def retrieval(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_
 
     job = job_of(config, data_dir)
     _, log = data_of(job)
-    found = study.hits(job.config, log, held(job.knowledge, job.config.feature_schema, log))
-    write_table(f"retrieval {job.config.name}", study.markdown(found), write)
+    result = study.hits(job.config, log, held(job.knowledge, job.config.feature_schema, log))
+    write_table(f"retrieval {job.config.name}", study.markdown(result), write)
 
 
 @app.command()
@@ -87,9 +87,9 @@ def layers(
     catalogue, log = data_of(job)
     with sources_of(job, catalogue, log, "marc") as sources:
         states = states_at(sources, study.DEPTHS)
-    found = study.sweep(job.config, log, states, range(seeds))
-    found.save(job.config.workdir / "layers.json")
-    write_table(f"layers {job.config.name}", study.markdown(found), write)
+    result = study.sweep(job.config, log, states, range(seeds))
+    result.save(job.config.workdir / "layers.json")
+    write_table(f"layers {job.config.name}", study.markdown(result), write)
 
 
 @app.command()
@@ -100,5 +100,5 @@ def factors(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DI
     job = job_of(config, data_dir)
     catalogue, log = data_of(job)
     with sources_of(job, catalogue, log, "autograph") as sources:
-        found = study.report(sources)
-    write_table(f"factors {job.config.name}", study.markdown(found), write)
+        result = study.report(sources)
+    write_table(f"factors {job.config.name}", study.markdown(result), write)

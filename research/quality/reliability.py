@@ -13,7 +13,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Of each bin: the mean score, the share of positives, and how many samples there are."""
+    """Mean score, share of positives and number of samples of each bin."""
 
     centres: tuple[float, ...]
     observed: tuple[float, ...]
@@ -34,6 +34,6 @@ def reliability(label: Array, score: Array, bins: int = 15) -> Reliability:
 def expected_calibration_error(label: Array, score: Array, bins: int = 15) -> float:
     """Mean distance between scores and outcomes over bins of equal mass, weighted by samples (arXiv 1706.04599, eq. 3,
     whose bins are of equal width)."""
-    found = reliability(label, score, bins)
-    distance = np.abs(np.array(found.centres) - np.array(found.observed))
-    return float(np.average(distance, weights=found.count))
+    curve = reliability(label, score, bins)
+    distance = np.abs(np.array(curve.centres) - np.array(curve.observed))
+    return float(np.average(distance, weights=curve.count))

@@ -127,7 +127,7 @@ class Loader:
     async def load(self, wanted: str, revision: str, before: Loaded | None) -> Loaded:
         """The release ``wanted`` at ``revision``, ready to score; shared folders that exist already are used.
 
-        ``before`` is the same release at its last revision, if that is loaded: an unchanged model is taken from it.
+        ``before`` is the loaded release that this one is to replace, if any: with the same manifest, its model is used.
         ArtifactError or ScoringError if the release cannot be served, RedisUnavailable if Redis does not answer.
         """
         start = time.perf_counter()

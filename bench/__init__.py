@@ -1,1 +1,9 @@
-"""Speed, measured: bench/micro.py for single steps, bench/serving for the whole service beside others."""
+"""Speed, measured.
+
+micro       processor time of single steps of a request
+serving     the whole service beside others
+publishing  records into Redis: all, none and 1 % of them changed
+retrieval   search for candidates, by kind of index
+
+The folder ``peers`` has scripts that train AutoGraph and LightGCN on the same matching task (docs/autograph.md).
+"""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 TELEMETRY = "ORT_DISABLE_TELEMETRY"
-"""Of all values only "1" ends the telemetry."""
+"""Environment variable of ONNX Runtime's telemetry, which the value "1" and no other switches off."""
 
 
 class InferenceSession(Protocol):

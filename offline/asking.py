@@ -1,8 +1,8 @@
-"""The language model as the producers ask it: counted into the run, and bounded by ``--since``. What was imported is
-not asked for.
+"""The language model as the producers ask it: counted into the run, and bounded by ``--since``.
 
-With ``--since``, texts of users and items with something new are asked for first. Everything else is answered from the
-cache alone, so what was never asked about the others stays open, for a run without ``--since``.
+The model is not asked for texts that were imported. With ``--since``, it is asked for texts of users and items with
+something new; texts of all others come from the cache alone, and texts that the cache lacks are left to a run without
+``--since``.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ TEXTS = {
     "autograph": ("items", "summaries"),
     "marc": ("items", "summaries"),
 }
-"""Which texts each producer reads; whoever comes first has them asked."""
+"""Kinds of texts that each producer reads; the first producer of a run that reads a kind asks for it."""
 
 
 class Asking:
-    """Asks through ``live`` and keeps the run's account."""
+    """Questions to the session ``live``, each counted in the run's ledger line."""
 
     def __init__(self, run: Run, live: LLMSession) -> None:
         self._run = run
@@ -78,7 +78,7 @@ class Asking:
 
     @contextmanager
     def from_cache_alone(self) -> Iterator[None]:
-        """Within, nothing is asked that was not answered before. What nobody has asked yet is left, and not absent."""
+        """Context in which the cache alone answers. Texts that no run has asked for yet do not count as ``absent``."""
         job = self._run.job
         with open_session(job.config.llm, job.llm, self._run.name, dry_run=True) as closed:
             self._answering = closed
@@ -105,7 +105,8 @@ class Asking:
 
 
 class _Fresh:
-    """A session, and what was ``wrong`` with the answers that each call newly got, by problem; ``refused`` for good.
+    """A session that counts its new bad answers: ``wrong`` has one count by problem per call, ``refused`` counts the
+    prompts that are refused for good since this run.
 
     Bad answers stay in the cache and are read again by every run; they are news in the run that asked for them only.
     """
@@ -117,7 +118,7 @@ class _Fresh:
         self._use_cache = use_cache
 
     def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
-        """As the session's."""
+        """Answers of the session, after counting the bad ones among the new."""
         session, model = self._session, self._session.ledger.model_id
         keys = [cache_key(model, prompt) for prompt in prompts]
         known = stored_answers(session.cache, model, dict(zip(keys, prompts, strict=True))) if self._use_cache else {}
@@ -138,7 +139,7 @@ def answered(answers: Usable) -> Answered:
 
 
 def imported_texts(job: Job) -> ImportedTexts | None:
-    """What was imported, if anything. DataError if it holds texts about partitions that do not say what closed them."""
+    """Imported texts of a job; None without any. DataError if texts about partitions do not say what closed these."""
     if not job.imported.is_file():
         return None
     from offline.data.texts_import import ImportedTexts  # polars only where files are read
@@ -153,7 +154,7 @@ def imported_texts(job: Job) -> ImportedTexts | None:
 
 
 def told_of_imports(job: Job) -> Iterator[str]:
-    """Lines for people: what was imported, and what of it says nothing of partitions as they close now."""
+    """Lines for people: how many texts are imported, and how many are left out since partitions close differently."""
     texts = imported_texts(job)
     if texts is None:
         return

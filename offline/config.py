@@ -25,7 +25,7 @@ DEMO_EXPERIMENTS = Path("configs/ml-100k.experiments.toml")
 
 
 _MOVED = dict.fromkeys(("llm.dtype", "reranking.dtype"), "is `arithmetic` at the top of the configuration now")
-"""What has another place since 2026-11-29, and which."""
+"""Settings that moved on 2026-11-29, with the sentence that names their new place."""
 
 
 class ConfigError(ValueError):

@@ -1,1 +1,2 @@
-"""The online program: ranks candidates over HTTP. Shares only the contract with the offline jobs."""
+"""The online program: ranks candidates over HTTP. Shares ``models`` with the offline jobs, but for the
+torch models of ``models/ctr``."""

@@ -36,20 +36,12 @@ class Forbidden(ServiceError):  # noqa: N818
     code = "forbidden"
 
 
-class NotFound(ServiceError):  # noqa: N818
-    code = "not_found"
-
-
 class TooLarge(ServiceError):  # noqa: N818
     code = "too_large"
 
 
 class InvalidRequest(ServiceError):  # noqa: N818
     code = "invalid"
-
-
-class DependencyFailed(ServiceError):  # noqa: N818
-    code = "dependency_failed"
 
 
 class Overloaded(ServiceError):  # noqa: N818
@@ -64,10 +56,8 @@ HTTP_STATUS: dict[type[ServiceError], int] = {
     MalformedRequest: 400,
     Unauthenticated: 401,
     Forbidden: 403,
-    NotFound: 404,
     TooLarge: 413,
     InvalidRequest: 422,
-    DependencyFailed: 424,
     Overloaded: 429,
     Unavailable: 503,
 }

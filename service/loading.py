@@ -43,7 +43,7 @@ WARM_COUNTS = (1, 50, 200, 500)
 """Slate lengths of the warm-up: first runs allocate, and the first caller should not pay for it."""
 
 _FORMAT = 2
-"""Counts changes of what the shared folders hold."""
+"""Version of the shared folders' content; a change of it makes a new version."""
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Loader:
         threads: int,
         inline_seconds: float = INLINE_SECONDS,
     ) -> None:
-        """Runs of ``inline_seconds`` at most are for the event loop."""
+        """``inline_seconds`` is the longest model run that the event loop may do itself; longer ones go to a thread."""
         self._link = link
         self._keys = keys
         self._telemetry = telemetry
@@ -82,7 +82,7 @@ class Loader:
 
     @classmethod
     def of(cls, settings: Settings, link: RedisLink, keys: Keys, telemetry: Telemetry) -> Loader:
-        """As the settings say."""
+        """A loader with the folders and threads of the settings."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return cls(
             link,
@@ -96,15 +96,15 @@ class Loader:
 
     @property
     def shares(self) -> bool:
-        """Whether other processes find what this one has made, as far as is known."""
+        """Whether other processes can map the folders that this one makes, as far as is known."""
         return self._shared.shares
 
     def close(self) -> None:
-        """Let go of what is shared; it stays for the next start."""
+        """Release the shared folders; their files stay for the next start."""
         self._shared.close()
 
     async def prepare(self, wanted: str, revision: str) -> None:
-        """Make what of a release is shared, for others to load. Errors as ``load``."""
+        """Make the shared folders of a release, for other processes to load. Errors as in ``load``."""
         manifest = await self._manifest(wanted)
         if self._is_there(manifest, revision):
             return
@@ -113,7 +113,7 @@ class Loader:
                 await self._columns(manifest, revision, await self._model(manifest))
 
     async def size(self, wanted: str, revision: str) -> int:
-        """How many items there are to be read; 0 if all of them are there already. ArtifactError as ``load``."""
+        """Number of items that a load would read from Redis; 0 if shared folders hold them. Errors as in ``load``."""
         manifest = await self._manifest(wanted)
         return 0 if self._is_there(manifest, revision) else manifest.items
 
@@ -121,12 +121,13 @@ class Loader:
         return self._shared.has(_model_name(manifest), *self._array_names(manifest, revision))
 
     async def keep(self, loaded: Collection[Loaded]) -> None:
-        """Let go of all shared folders but those of ``loaded``, and remove old ones that nobody uses."""
+        """Release all shared folders except those of ``loaded``, and delete old folders that no process uses."""
         await aside(self._shared.keep, frozenset[str]().union(*(one.folders for one in loaded)))
 
     async def load(self, wanted: str, revision: str, before: Loaded | None) -> Loaded:
-        """Build the wanted release completely, from what of it is there. ``before`` is what is loaded of it.
+        """The release ``wanted`` at ``revision``, ready to score; shared folders that exist already are used.
 
+        ``before`` is the loaded release that this one is to replace, if any: with the same manifest, its model is used.
         ArtifactError or ScoringError if the release cannot be served, RedisUnavailable if Redis does not answer.
         """
         start = time.perf_counter()
@@ -147,7 +148,7 @@ class Loader:
         return Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model, folders)
 
     async def _model(self, manifest: ReleaseManifest) -> OnnxModel:
-        """The model of a release: in parts that all processes map, or else read, checked and cut by this one alone."""
+        """The model of a release: its parts from a shared folder, or else read, checked and cut for this process."""
         found: OnnxModel | None = None
 
         async def cut(folder: Path) -> None:
@@ -174,7 +175,8 @@ class Loader:
         return await self._opened(manifest) if found is None else found
 
     async def _opened(self, manifest: ReleaseManifest) -> OnnxModel:
-        """Not aside: it is cut and compared in Python, much of it with the interpreter's lock."""
+        """The model read, checked and cut by this process. Not by ``aside``: much of that work holds the interpreter's
+        lock."""
         return await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads)
 
     async def _columns(self, manifest: ReleaseManifest, revision: str, model: OnnxModel) -> tuple[ItemTable, Columns]:
@@ -195,7 +197,7 @@ class Loader:
         return table, await shared_arrays(self._shared, columns_name, compute)
 
     def _array_names(self, manifest: ReleaseManifest, revision: str) -> tuple[str, str]:
-        """Of the sets that hold the item table and the columns that the model's parts give for it."""
+        """Names of two shared sets of arrays: the item table, and the columns that the model's parts give for it."""
         # A release's items change with its revision. Its manifest tells it from one that was published anew.
         whose = {"prefix": self._keys.prefix, "manifest": manifest.model_dump(mode="json"), "revision": revision}
         name = fingerprint({**whose, "runtime": runtime(), "format": _FORMAT})
@@ -216,14 +218,14 @@ class Loader:
 
 
 def _model_name(manifest: ReleaseManifest) -> str:
-    """Of the folder that holds the model's parts."""
+    """Name of the shared folder that holds the model's parts."""
     which = {"artifact": manifest.artifact, "sha256": manifest.artifact_sha256}
     return f"model-{fingerprint({**which, 'runtime': runtime(), 'format': _FORMAT})}"
 
 
 def _warm(scorer: OnnxScorer, model: OnnxModel, table: ItemTable, inline_seconds: float) -> None:
-    """Score slates of several lengths for a user without history, which also tells how many candidates take a moment.
-    ScoringError if it cannot."""
+    """Score slates of several lengths for a user without history, and set ``scorer.inline``: the number of candidates
+    that take ``inline_seconds`` at most. ScoringError if the model fails."""
     user = UserBatch.single(model.artifact.feature_schema, table, {}, np.zeros(0, EVENT_DTYPE), {})
     scorer.inline = 0
     for count in WARM_COUNTS:
@@ -234,7 +236,7 @@ def _warm(scorer: OnnxScorer, model: OnnxModel, table: ItemTable, inline_seconds
 
 
 def _seconds(scorer: OnnxScorer, sample: Sample) -> float:
-    """Of this thread's processor time: what else the machine does meanwhile must not decide for the future."""
+    """Seconds of this thread's processor time for one run. Not wall time: other load on the machine must not decide."""
     start = time.thread_time()
     scorer.run(sample)
     return time.thread_time() - start

@@ -23,9 +23,13 @@ from service.ranking.types import Release
 from service.telemetry import Telemetry
 
 POLL_TIMEOUT_SECONDS = 2.0
+"""Longest duration of one read of the release pointer."""
+
 LONGEST_PAUSE_SECONDS = 60.0
+"""Longest pause before a refused release is tried again."""
+
 TELL_PINS_SECONDS = 60.0
-"""How long one look at the pointer may take, and the longest pause before a refused release is tried again."""
+"""Longest time between two notes in Redis that the pinned releases are in use."""
 
 TIDY_SECONDS = 60.0
 """How often shared folders that nobody uses are looked for."""

@@ -1,19 +1,23 @@
 """The language that the online service and the offline jobs share.
 
-Everything here depends on numpy and pydantic alone. A datum that crosses from one program to the other is
+Everything here depends on numpy, pydantic and xxhash alone. A datum that crosses from one program to the other is
 defined in this package, carries a version and a fingerprint, and is refused by a reader that does not know it.
 
-schema     which features exist, and how a raw value becomes an index
-encoding   raw user and item data -> model input tensors; the one encoder of training and serving
-items      packed item feature records and the in-process item table
-knowledge  packed knowledge records and the vector spaces they belong to
-events     interactions: stream entries and the packed live history of a user
-exposures  what was shown to whom, as the service logs it
-profile    raw features of a user
-wording    values made harmless inside prompts
-prompts    the prompt of the reranker, and which events it tells
-reranker   manifest of a reranker, its calibration and canaries, and the mix with CTR scores
+schema        which features exist, and how a raw value becomes an index
+encoding      raw user and item data -> model input tensors; the one encoder of training and serving
+items         packed item feature records and the in-process item table
+knowledge     packed knowledge records and the vector spaces they belong to
+packing       many item or knowledge records packed at once, in arrays
+bulk          many packed item or knowledge records read at once, in arrays
+lookup        ids of a catalogue, packed, and found by an array of hashes
+events        interactions: stream entries and the packed live history of a user
+exposures     what was shown to whom, as the service logs it
+experiments   the experiments file: layers, experiments and arms
+profile       raw features of a user
+wording       values made harmless inside prompts
+prompts       the prompt of the reranker, and which events it tells
+reranker      manifest of a reranker, its calibration and canaries, and the mix with CTR scores
 rerank_items  names, texts and vectors of items, for prompts
-keys       every Redis key
-artifact   manifests: of a CTR model (inside its ONNX file) and of a release (behind the live pointer)
+keys          every Redis key
+artifact      manifests: of a CTR model (inside its ONNX file) and of a release (behind the live pointer)
 """

@@ -75,7 +75,7 @@ class ArtifactManifest(BaseModel):
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}$")]
 
 Role = Literal["matching", "neighbours"]
-"""What an index of items is searched for. ``matching``: items whose vectors have the largest inner products with a
+"""The purpose of an index of items. ``matching``: items whose vectors have the largest inner products with a
 user's vector of the same name. ``neighbours``: items like those that a user liked."""
 
 
@@ -104,7 +104,8 @@ class ReleaseManifest(BaseModel):
     """One release: a model artifact and the data it was published with.
 
     ``artifact`` is a file name inside the artifact store; ``directory_blocks`` counts the item directory's keys;
-    ``spaces`` maps "user/liber" and the like to fingerprints; ``indexes`` find candidates for who has none.
+    ``spaces`` maps "user/liber" and the like to fingerprints; ``indexes`` find candidates for
+    requests that bring none.
     """
 
     model_config = FrozenConfig

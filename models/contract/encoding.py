@@ -25,16 +25,16 @@ USER_INPUTS = (
     "history_mask", "history_vectors", "user_vectors", "partition_vectors", "partition_mask",
 )  # fmt: skip
 HISTORY_INPUTS = tuple(name for name in USER_INPUTS if name.startswith("history_"))
-"""Those of them with an entry per event of the history."""
+"""User inputs with one entry per event of the history."""
 HISTORY_ITEM_INPUTS = ("history_index", "history_categorical", "history_numeric", "history_vectors")
-"""Those of these that tell what the item table knows of the event's item."""
+"""History inputs whose entries come from the item table's row of the event's item."""
 
 ITEM_INPUTS = ("item_index", "item_categorical", "item_numeric", "item_vectors")
 INPUTS = USER_INPUTS + ITEM_INPUTS
 """Model inputs, in the order of the exported graph."""
 
 KNOWLEDGE_INPUTS = ("history_vectors", "user_vectors", "partition_vectors", "partition_mask", "item_vectors")
-"""Those of them that hold knowledge. A schema without the matching spaces leaves them without columns."""
+"""Model inputs that hold knowledge. Without the matching spaces in the schema they have no columns."""
 
 USER_NUMERIC = ("log_count", "mean_value", "liked_rate", "value_spread")
 

@@ -1,6 +1,14 @@
 """CTR models in torch. Only the offline jobs import this package; the service runs the exported ONNX graph.
 
-layers    building blocks        features  input tensors -> embeddings, shared by all models
-dcn       DCNv2                  deepfm    DeepFM          din  target attention over history and partitions
-build     a model by name        export    torch -> ONNX, with the artifact manifest inside and a parity check
+layers    building blocks
+features  input tensors -> embeddings, shared by all models
+dcn       DCNv2
+deepfm    DeepFM
+din       target attention over history and partitions
+fusion    LIBER's fusion of partition vectors into one interest vector
+lifelong  target attention over whole histories, beside a process of the user's ratings
+process   ratings of one user as a Gaussian process over items
+ratings   that process with the factors of real items
+build     a model by name
+export    torch -> ONNX, with the artifact manifest inside and a parity check
 """

@@ -19,7 +19,7 @@ from offline.llm.arithmetic import Precision
 
 ENCODED_TOGETHER = 64  # texts of one batch of TextEncoder
 CHUNKS_PER_WORKER = 256
-"""Of hidden states, handed over together: more are held in memory twice, fewer load the model more often."""
+"""Chunks of hidden states that one worker computes: more are in memory twice, fewer load the model more often."""
 
 States = dict[float, FloatArray]
 OpenedReader = TypeVar("OpenedReader", bound="StatesReader")

@@ -1,4 +1,4 @@
-"""How large an effect an experiment can see: power, detectable effect and needed units of a comparison of two arms.
+"""How large an effect an experiment can see: power and detectable effect of a comparison of two arms.
 
 ``variance`` is that of one unit's value (offline/experiments/influence.py): of a ratio metric, the delta method's. The
 test is the normal one, which is Welch's from some tens of units on. Its power depends on nothing but the effect in
@@ -24,14 +24,6 @@ def detectable_effect(
     return _standard_errors(power, alpha) * _standard_error(variance, control_units, treatment_units)
 
 
-def needed_units(effect: float, variance: float, power: float = 0.8, alpha: float = 0.05, ratio: float = 1.0) -> int:
-    """Units of control, and ``ratio`` times as many of the other arm, that find ``effect`` with this power."""
-    if effect == 0:
-        raise ValueError("no number of units finds an effect of 0")
-    _check(variance)
-    return int(np.ceil((_standard_errors(power, alpha) / effect) ** 2 * variance * (1 + 1 / ratio)))
-
-
 def _power(standard_errors: float, alpha: float) -> float:
     """Probability that the estimate of an effect of so many standard errors lies beyond either bound."""
     bound = ndtri(1 - alpha / 2)
@@ -48,12 +40,8 @@ def _standard_errors(power: float, alpha: float) -> float:
 
 def _standard_error(variance: float, control_units: float, treatment_units: float) -> float:
     """Standard error of the difference of two means."""
-    _check(variance)
+    if not (variance > 0 and np.isfinite(variance)):
+        raise ValueError("the variance must be positive and finite")
     if min(control_units, treatment_units) < 2:
         raise ValueError("a comparison takes two units in each arm")
     return float(np.sqrt(variance * (1 / control_units + 1 / treatment_units)))
-
-
-def _check(variance: float) -> None:
-    if not (variance > 0 and np.isfinite(variance)):
-        raise ValueError("the variance must be positive and finite")

@@ -1,9 +1,9 @@
 """The texts that all producers share: what the language model says of items, of closed partitions, and of shifts.
 
 Every text is asked for once per run, by whichever producer needs it first, and paid for once for ever (the answer
-cache). A text is None where the model gave no usable answer. ``absent`` marks those that may still come: the call
-failed, was throttled, or did not fit into the budget; the next run asks again. What is neither text nor absent is bad
-for good.
+cache). A text is None where the model gave no usable answer. Such a text is ``absent`` if it may still come: the call
+failed, was throttled, or did not fit into the budget, and the next run asks again. Otherwise its answer was bad or
+refused, and no run asks again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Answered:
 
 
 class Ask(Protocol):
-    """What this module needs of the language model."""
+    """The language model as this module uses it: prompts in, answers in their order out; ``label`` is for people."""
 
     def __call__(self, prompts: list[Prompt], label: str) -> Answered: ...
 

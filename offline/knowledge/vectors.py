@@ -56,12 +56,6 @@ class UserVectors:
         end = self.start[user + 1]
         return np.asarray(self.vectors[max(self.start[user], end - self.space.rows) : end])
 
-    def codes_of(self, user: int) -> tuple[int, ...]:
-        """Codes of a user's newest version, which are published with the vectors."""
-        if self.codes is None or self.start[user] == self.start[user + 1]:
-            return ()
-        return tuple(self.codes[self.start[user + 1] - 1].tolist())
-
 
 @dataclass(frozen=True, slots=True)
 class ItemVectors:
@@ -85,9 +79,6 @@ class ItemVectors:
     @property
     def published(self) -> FloatArray:
         return np.asarray(self.vectors[-1])
-
-    def codes_of(self, item: int) -> tuple[int, ...]:
-        return () if self.codes is None else tuple(self.codes[item].tolist())
 
 
 @dataclass(frozen=True, slots=True)

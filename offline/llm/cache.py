@@ -141,7 +141,7 @@ class ResponseCache:
             self._connection.executemany("INSERT OR IGNORE INTO refusals VALUES (?, ?)", rows)
 
     def refused(self, keys: Sequence[str], runs: int) -> set[str]:
-        """Those of `keys` that were refused in at least so many runs."""
+        """The subset of `keys` whose prompts were refused in at least `runs` runs."""
         found: set[str] = set()
         with self._database():
             for start in range(0, len(keys), _KEYS_PER_QUERY):

@@ -162,12 +162,6 @@ class LLMClient:
         finally:
             self._purse.settle(hold, completions)
 
-    async def plan(self, prompts: Sequence[Prompt]) -> Plan:
-        """What asking these prompts would take; asks nothing and remembers nothing."""
-        _, wanted, known, refused = await self._look_up(prompts)
-        missing = {key: prompt for key, prompt in wanted.items() if key not in known and key not in refused}
-        return self._plan(len(prompts), len(known) + len(refused), missing)
-
     def _plan(self, prompts: int, cached: int, missing: Mapping[str, Prompt]) -> Plan:
         size, prices = self._backend.batch_size, self._ledger.prices
         return plan_of(prompts, cached, missing, size, self._estimate, prices, self._tokens_per_second)

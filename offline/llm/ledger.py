@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -117,26 +117,11 @@ def read_ledger(path: Path) -> list[Ledger]:
     lines = path.read_bytes().splitlines() if path.is_file() else []
     for number, line in enumerate(lines):
         try:
-            one = Ledger.parse(line)
+            run = Ledger.parse(line)
         except (ValueError, TypeError):  # half a line, after a power cut
             continue
-        runs[one.run_id or f"line {number}"] = one
+        runs[run.run_id or f"line {number}"] = run
     return list(runs.values())
-
-
-def amend(path: Path, run_id: str, *, bytes_written: int | None = None, status: Status | None = None) -> Ledger:
-    """Add what became known only after the session was closed, as a further line of the same run; return it.
-
-    Raises KeyError when the ledger has no such run.
-    """
-    run = {one.run_id: one for one in read_ledger(path)}[run_id]
-    run = replace(
-        run,
-        bytes_written=run.bytes_written if bytes_written is None else bytes_written,
-        status=status or run.status,
-    )
-    run.append_to(path)
-    return run
 
 
 def tokens_per_second(runs: Iterable[Ledger], model_id: str) -> float | None:

@@ -54,12 +54,6 @@ def accounted(workdir: Path, cache: ResponseCache, ledger: Ledger) -> Iterator[N
             mark.unlink(missing_ok=True)
 
 
-def settle_lost_runs(workdir: Path, cache: ResponseCache) -> None:
-    """Write the ledger lines of runs that died."""
-    with _settling(workdir):
-        _settle(workdir, cache)
-
-
 def history(workdir: Path) -> list[Ledger]:
     """All runs that left a trace, oldest first, then those that died or still run. Changes nothing."""
     runs = {run.run_id or str(at): run for at, run in enumerate(read_ledger(workdir / LEDGER_FILE))}

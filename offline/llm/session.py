@@ -46,10 +46,6 @@ class LLMSession:
         """See LLMClient.complete_live."""
         return self._runner.run(self.client.complete_live(prompt))
 
-    def plan(self, prompts: Sequence[Prompt]) -> Plan:
-        """See LLMClient.plan."""
-        return self._runner.run(self.client.plan(prompts))
-
     @property
     def planned(self) -> Plan:
         """In a dry run: what all calls so far would have asked, every prompt counted once.

@@ -1,9 +1,18 @@
 """Into Redis: stage a release, gate it, switch to it, roll back, prune. Also the way interactions come back.
 
-stage      all of it in order, or one producer alone      gate     what a release must show first
-producer   one producer's knowledge: written, taken back  users    profiles and live histories
-knowledge  knowledge records                              records  item features, counts
-release    the live pointer and the releases behind it    streams  interactions and exposures -> offline
-undo       what records held before they were changed     memo     what Redis holds, without reading it
-connection which Redis
+stage       all of it in order, or one producer alone; read first
+gate        what a release must show first
+release     the live pointer and the releases behind it
+producer    one producer's knowledge: written, held back, taken back
+knowledge   knowledge records
+records     item features; counts and chunks
+entries     what is published of users and items, in chunks of arrays
+users       profiles and live histories
+indexes     indexes of item vectors
+undo        what records held before they were changed
+memo        what Redis holds, without reading it
+connection  which Redis
+bulk        many commands at once, in chunks
+streams     interactions and exposures: streams -> offline
+archive     the same streams -> Parquet files
 """

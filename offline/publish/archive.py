@@ -39,7 +39,7 @@ INTERACTIONS = {
 }  # fmt: skip
 
 _ROWS = 200_000
-"""Of a part."""
+"""Rows of one part at most."""
 
 
 @dataclass(frozen=True, slots=True)

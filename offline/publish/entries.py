@@ -59,7 +59,7 @@ def entries(vectors: UserVectors | ItemVectors, ids: Sequence[str], numbers: Ite
 
 
 def _of_users(vectors: UserVectors, ids: Sequence[str], users: Numbers) -> Entries:
-    """A user's newest versions, as ``UserVectors.of_user`` and ``codes_of`` have them."""
+    """Entries of users: their newest versions, as in ``UserVectors.of_user``, with the codes of the last one."""
     users = users[vectors.start[users + 1] > vectors.start[users]]
     end = vectors.start[users + 1]
     rows = np.minimum(end - vectors.start[users], vectors.space.rows)

@@ -219,7 +219,7 @@ def let_go(store: Store, spaces: Mapping[str, str]) -> None:
 
 
 def held_of(store: Store, spaces: Iterable[Space]) -> list[str]:
-    """Those of ``spaces`` that are held, as "user/liber"."""
+    """Keys, like "user/liber", of the ``spaces`` whose records are held back."""
     marks = held(store)
     return [space.key for space in spaces if f"{space.key}:{space.fingerprint}" in marks]
 

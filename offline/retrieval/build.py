@@ -21,7 +21,7 @@ _TRAINED_ON = 64
 """Vectors per list from which its centre is learned."""
 
 _NEIGHBOURS, _BUILD_EFFORT = 32, 128
-"""Of the graph: edges of a node, and candidates looked at while it is made."""
+"""HNSW graph: edges of a node, and candidates visited per insertion."""
 
 _SAME = 1e-6
 """Scores so close are those of equally near items, and any of them may be found."""

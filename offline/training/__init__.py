@@ -1,6 +1,13 @@
 """Samples -> CTR models -> an ONNX artifact.
 
-samples    what is predicted, and what was known before    fit     one model on one seed
-metrics    AUC, GAUC, NDCG, LogLoss                        run     all models of a configuration, the quality table
+run        all models of a configuration, the quality table; read first
+samples    what is predicted, and what was known before
+sequences  whole histories as training input
+fit        one model on one seed
+lifelong   the fit of the model of whole histories
+process    the fit of a process of ratings
+metrics    AUC, GAUC, NDCG, LogLoss
 bootstrap  intervals over users
+artifact   the exported model, compared with torch
+report     counts, artifact and quality table, as text
 """

@@ -46,13 +46,14 @@ def compression(
     write: Write = None,
 ) -> None:
     """Compare MARC with other compressions of the same hidden states, by the model that reads them: docs/marc.md."""
-    from offline.knowledge.marc.produce import read_states
+    from offline.knowledge.marc.produce import states_at
     from research.studies import compression as study
 
     job = job_of(config, data_dir)
     catalogue, log = data_of(job)
     with sources_of(job, catalogue, log, "marc") as sources:
-        states = read_states(sources)
+        depth = sources.config.marc.depth
+        states = states_at(sources, [depth])[depth]
     folder = job.config.workdir / "compression"
     result = study.compare(job.config, catalogue, log, states, folder, seeds=seeds, workers=workers)
     result.save(folder / "results.json")

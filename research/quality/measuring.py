@@ -23,7 +23,7 @@ from research.quality.slices import Slice
 Array = npt.NDArray[Any]
 
 _VERSION = "1"
-"""Of the numbers: another one for whoever changes how they are computed."""
+"""Version of the stored numbers; a change of how they are computed takes a new one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

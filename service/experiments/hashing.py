@@ -30,13 +30,9 @@ def fnv1a32(text: str, start: int = _OFFSET) -> int:
     return value & _MASK  # higher bits never reach lower ones
 
 
-def unit_hash(seed: str, unit: str) -> float:
-    """A number in [0, 1) in steps of 0.0001: GrowthBook's ``hash(seed, value, version=2)``."""
-    return second_hash(fnv1a32(seed), unit)
-
-
 def second_hash(seed: int, unit: str) -> float:
-    """``unit_hash`` with the hash of the seed."""
+    """The hash of a unit, in [0, 1) in steps of 0.0001: GrowthBook's ``hash(text, unit, version=2)``, where ``seed`` is
+    ``fnv1a32(text)``: one seed serves many units."""
     return fnv1a32(str(fnv1a32(unit, seed))) % 10000 / 10000
 
 
@@ -50,7 +46,7 @@ def layer_seed(layer: str) -> str:
 
 
 def buckets_between(start: float, end: float) -> int:
-    """How many of the 10,000 values of ``unit_hash`` are in [start, end)."""
+    """The number of values of ``second_hash``, 10,000 in all, in [start, end)."""
     return bisect_left(_VALUES, end) - bisect_left(_VALUES, start)
 
 

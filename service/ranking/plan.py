@@ -85,5 +85,5 @@ class Plan:
 
     @property
     def scored_with(self) -> tuple[ArmSettings, ...]:
-        """Those, and the shadow's."""
+        """All settings that a score is computed with: those of ``ranked_with``, then the shadow's."""
         return self.ranked_with if self.shadow is None else (*self.ranked_with, self.shadow.settings)

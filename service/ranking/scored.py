@@ -1,5 +1,7 @@
-"""One request's candidates, scored with one arm's settings. Whether the model answers in time, and what happens if not,
-is the ranker's business."""
+"""One request's candidates, scored with one arm's settings.
+
+Knows scores, boosts and orders. Does not know deadlines: the ranker asks the model, and decides what late scores mean.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,13 @@ from service.ranking.types import RankRequest, Release, Sample, UserState
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """``scores`` float32 [C] with boosts; ``last`` marks candidates that come behind all others; ``order`` is by both.
-    ``by_model`` is false if items' priors took the place of the model's answer."""
+    """The C candidates of a request as one arm scores them.
+
+    scores     float32 [C]  the model's scores with the arm's boosts, by position in the request
+    last       bool [C]     candidates that come behind all others, because the user has seen them; None: no such rule
+    order      int64 [C]    positions, best first: candidates that are not ``last`` before the others, each by score
+    by_model   false if the items' priors stand in for scores that the model did not give
+    """
 
     settings: ArmSettings
     release: Release
@@ -33,7 +40,7 @@ class Scored:
 
 
 def prepared(settings: ArmSettings, release: Release, request: RankRequest, user: UserState) -> tuple[Slate, Sample]:
-    """Candidates as rows of the release's item table, and what the model is to score."""
+    """The candidates as rows of the release's item table, and the sample that the model scores."""
     slate = Slate.gather(release, request.candidates, request.described)
     vectors = {
         space.name: user.knowledge[space.fingerprint].vectors
@@ -45,14 +52,14 @@ def prepared(settings: ArmSettings, release: Release, request: RankRequest, user
 
 
 def adjusted(found: Scored, scores: FloatArray) -> FloatArray:
-    """Other scores of the same candidates, with the same boosts."""
+    """Further scores float32 [C] of the candidates of ``found``, with the boosts of its arm."""
     return boosted(scores, found.settings.boosts, found.release, found.slate) if found.settings.boosts else scores
 
 
 def scored(
     settings: ArmSettings, release: Release, slate: Slate, sample: Sample, scores: FloatArray | None, user: UserState
 ) -> Scored:
-    """With the model's ``scores``, or the items' priors if there are none."""
+    """The candidates in order, by the model's ``scores`` float32 [C] or, if these are None, by the items' priors."""
     by_model = scores is not None
     found = slate.priors() if scores is None else scores
     if settings.boosts:
@@ -62,7 +69,7 @@ def scored(
 
 
 def composed(request: RankRequest, found: Sequence[Scored], orders: Sequence[IntArray]) -> Order:
-    """The order that is shown: as it is, with its head drawn, or two merged."""
+    """The order that is shown: of one arm as it is, of one arm with a randomly drawn head, or of two teams merged."""
     if len(orders) == 2:
         count = len(orders[0]) if request.top_k is None else request.top_k
         return drafted(orders[0], orders[1], count, dice(request.request_id))
@@ -73,7 +80,7 @@ def composed(request: RankRequest, found: Sequence[Scored], orders: Sequence[Int
 
 
 def shown_scores(shown: Order, found: Sequence[Scored]) -> FloatArray:
-    """Scores [C] by which candidates came to their positions: the picking team's, if there were two."""
+    """Scores float32 [C] by which candidates came to their positions: of two teams, those of the picking one."""
     scores = found[0].scores
     if shown.teams:
         scores = scores.copy()

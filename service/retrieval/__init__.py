@@ -1,1 +1,1 @@
-"""Finding candidates for who brings none."""
+"""Candidates for requests that bring none, from the vectors and the popularity of a release's items."""

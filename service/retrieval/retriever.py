@@ -1,4 +1,4 @@
-"""Candidates of one release for who has none: near a user's vector, like what a user liked, and popular.
+"""Candidates of one release for requests that bring none: near a user's vector, like what a user liked, and popular.
 
 Knows the item table and its indexes. Does not know models, arms or requests.
 """
@@ -26,17 +26,18 @@ from service.retrieval.index import Bits, BoolArray, FaissIndex
 SOURCES = ("matching", "neighbours", "popular")
 
 POPULAR_SHARE = 0.5
-"""Of the candidates: vectors know a user's taste, popularity knows what everybody likes, and each finds some of what
-the other misses. Half is what found most on the validation split (docs/retrieval.md)."""
+"""Share of the candidates that are taken by popularity; the others are near a vector. Vectors know a user's taste,
+popularity knows what everybody likes, and each finds items that the other misses. A half found most on the validation
+split (docs/retrieval.md)."""
 
 LIKED_ITEMS = 20
-"""The last liked items, whose mean is what neighbours are near to."""
+"""Number of the last liked items whose mean vector neighbours are searched near."""
 
 INLINE_ITEMS = 50_000
 """Catalogues up to this size are searched on the event loop; a thread would cost more than it frees."""
 
 _EXACT_UP_TO = 20_000
-"""Of so few items that may be found, all are looked at: an index would pass most of them by."""
+"""Number of items that pass a filter up to which all of them are scored: an index would visit few of them."""
 
 _POPULAR_KEPT = 5_000
 _FILTERS_KEPT = 16
@@ -81,7 +82,7 @@ class ItemRetriever:
     def open(
         cls, folder: Path, manifest: ReleaseManifest, schema: FeatureSchema, spaces: Sequence[Space], table: ItemTable
     ) -> ItemRetriever:
-        """With the indexes of the release. One that cannot be used is left out, and ``problem`` says why."""
+        """The retriever of a release, with its indexes. An unusable index is left out, and ``problem`` says why."""
         opened: dict[str, FaissIndex] = {}
         problems = []
         for file, described in {one.file: one for one in manifest.indexes.values()}.items():

@@ -32,16 +32,11 @@ def centred(kernel: Tensor) -> Tensor:
     return kernel - kernel.mean(0, keepdim=True) - kernel.mean(1, keepdim=True) + kernel.mean()
 
 
-def hsic(x: Tensor, y: Tensor) -> Tensor:
-    """tr(K H L H) / (n - 1)^2 of paired rows of ``x`` [n, D] and ``y`` [n, E]; ValueError below two rows."""
-    _check(x, y)
-    return (centred(gaussian_kernel(x)) * centred(gaussian_kernel(y))).sum() / (len(x) - 1) ** 2
-
-
 def nhsic(x: Tensor, y: Tensor) -> Tensor:
-    """HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y)) in [0, 1], which is the cosine of the centred kernel matrices.
+    """Dependence of paired rows of ``x`` [n, D] and ``y`` [n, E]: HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y)) in [0, 1].
 
-    0 where a sample is constant.
+    With HSIC = tr(K H L H) / (n - 1)^2 that is the cosine of the centred kernel matrices. 0 where a sample is constant;
+    ValueError for fewer than two rows or samples of different sizes.
     """
     _check(x, y)
     return F.cosine_similarity(

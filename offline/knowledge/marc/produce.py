@@ -66,11 +66,6 @@ def training_pairs(
     return found.at(~log.sampled[found.row])
 
 
-def read_states(sources: Sources) -> States:
-    """States at the configured depth."""
-    return states_at(sources, [sources.config.marc.depth])[sources.config.marc.depth]
-
-
 def states_at(sources: Sources, depths: Sequence[float]) -> dict[float, States]:
     """States by depth. Runs the language model over the texts that it has not read yet, where the engine runs it.
 

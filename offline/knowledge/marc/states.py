@@ -6,7 +6,6 @@ Knows nothing of users, items or compression.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,6 @@ from offline.llm.padded import padded_batches
 from offline.llm.quiet import quiet_transformers
 from offline.llm.threads import one_core_each, wait_without_spinning
 from offline.llm.weights import Weights
-
-DEPTHS = (0.25, 0.5, 0.75, 1.0)
-"""The sweep of MARC's mid-layer representation advantage."""
 
 
 class LanguageModelStates:
@@ -51,8 +47,6 @@ class LanguageModelStates:
         self._padded_tokens = padded_tokens
         self._precision = precision
         self._loaded: tuple[Any, Any, float] | None = None
-        self.texts_per_second: float | None = None
-        """Of the last ``read``, loading left out."""
 
     @property
     def id(self) -> str:
@@ -74,11 +68,9 @@ class LanguageModelStates:
         def read(rows: list[int]) -> list[FloatArray]:
             return [made.cpu().numpy() for made in mean_states(model, [tokens[row] for row in rows], depths)]
 
-        started = time.monotonic()
         for rows, made in zip(batches, one_core_each(read, batches), strict=True):
             for depth, vectors in zip(depths, made, strict=True):
                 states[depth][rows] = vectors
-        self.texts_per_second = len(texts) / max(time.monotonic() - started, 1e-9)
         return states
 
     def read_chunks(

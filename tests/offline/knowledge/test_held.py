@@ -12,6 +12,7 @@ from offline.data.files import read_arrays, write_arrays
 from offline.data.log import InteractionLog
 from offline.knowledge.held import held
 from offline.knowledge.vectors import Lineage
+from tests.offline.codes import user_codes
 from tests.synthetic import SCHEMA, Synthetic, synthetic
 
 
@@ -42,10 +43,10 @@ def test_who_came_later_is_unknown_and_the_others_are_as_before(saved: Synthetic
     for name, made in found.users.items():
         before = saved.knowledge.users[name]
         assert len(made.of_user(12)) == len(made.of_user(13)) == 0
-        assert made.codes_of(13) == ()
+        assert user_codes(made, 13) == ()
         for user in range(12):
             np.testing.assert_array_equal(made.of_user(user), before.of_user(user))
-            assert made.codes_of(user) == before.codes_of(user)
+            assert user_codes(made, user) == user_codes(before, user)
     for name, items in found.items.items():
         assert items.known.tolist() == [*saved.knowledge.items[name].known.tolist(), False]
         np.testing.assert_array_equal(items.vectors[:, :8], saved.knowledge.items[name].vectors)

@@ -53,16 +53,14 @@ def test_a_version_is_visible_only_after_the_row_that_made_it() -> None:
     assert users().visible(np.full(12, 2), rows).tolist() == [0] + [1] * 8 + [2] * 3
 
 
-def test_the_last_rows_are_published_with_the_newest_codes() -> None:
+def test_the_last_rows_are_published() -> None:
     np.testing.assert_array_equal(users().of_user(0), VECTORS[1:3])
     np.testing.assert_array_equal(users(rows=1).of_user(0), VECTORS[2:3])
     assert users().of_user(1).shape == (0, 4)
-    assert [users().codes_of(user) for user in range(3)] == [(4, 5), (), (8, 9)]
 
 
 def test_the_last_slice_is_published() -> None:
     np.testing.assert_array_equal(items().published, VECTORS[2:])
-    assert items().codes_of(1) == ()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])

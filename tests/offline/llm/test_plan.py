@@ -24,13 +24,12 @@ async def test_a_plan_counts_what_is_new_once(cache: ResponseCache) -> None:
     await plain_client(FakeBackend(), cache).ask_all([ask("a" * 100), ask("b" * 100)], "before")
     backend = FakeBackend(batch_size=2)
     client = dry_client(backend, cache, rate=4.0)
-    plan = await client.plan([ask(letter * 100) for letter in "abccde"])
+    await client.ask_all([ask(letter * 100) for letter in "abccde"], "items")
     # 57 prompt tokens each, as the two known ones had, and 8 answer tokens
-    assert plan == Plan(6, 2, 3, 2, 3 * 57, 3 * 8, 3 * (57 + 16) / 1e6, 6.0)
-    assert plan.summary() == (
+    assert client.planned == Plan(6, 2, 3, 2, 3 * 57, 3 * 8, 3 * (57 + 16) / 1e6, 6.0)
+    assert client.planned.summary() == (
         "3 of 6 prompts to ask in 2 calls, 2 from cache, about 171 + 24 tokens, cost 0.0002, about 6 s"
     )
-    assert client.planned == Plan(), "a plan by itself adds nothing up"
     assert backend.calls == 0
 
 
@@ -69,7 +68,6 @@ def test_a_dry_session_calls_nobody_and_writes_no_ledger(server: ChatServer, tmp
         assert llm.ask_all([ask("a"), ask("c")], "dry").texts == [answer_to("a"), None]
         assert (llm.planned.to_ask, llm.planned.completion_tokens, llm.planned.cost) == (1, 7, 7.0)
         assert llm.planned.seconds == pytest.approx(7 / rate)
-        assert llm.plan([ask("a")]).to_ask == 0
         assert llm.absent == 1
     assert server.asked == {"a": 1, "b": 1}
     assert (tmp_path / LEDGER_FILE).read_text() == ledger_before

@@ -58,8 +58,9 @@ async def test_what_was_refused_in_two_runs_is_asked_no_more(cache: ResponseCach
     assert third.backend.paid == {ask("new"): 1}
     assert (third.ledger.refused, third.ledger.cache_hits, third.ledger.duplicates) == (1, 7, 1)
     assert "1 refused in earlier runs" in third.ledger.summary()
-    plan = await third.client.plan(PROMPTS)
-    assert (plan.to_ask, plan.cached) == (0, 8)
+    dry = LLMClient(FakeBackend(), cache, ledger(), dry_run=True)
+    await dry.ask_all(PROMPTS, "films")
+    assert (dry.planned.to_ask, dry.planned.cached) == (0, 8)
     with pytest.raises(LLMRunError, match="1 of 8 prompts failed") as caught:
         await third.client.complete_all(PROMPTS, "films")
     assert caught.value.failed == {2: REFUSED}

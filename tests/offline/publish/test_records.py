@@ -19,6 +19,7 @@ from offline.publish.memo import Memo
 from offline.publish.producer import spaces_of
 from offline.publish.users import _REPLACE_IF_UNCHANGED
 from offline.training.samples import statistics_until
+from tests.offline.codes import item_codes, user_codes
 from tests.offline.publish.conftest import Release, content_of, workdir
 from tests.synthetic import SCHEMA
 
@@ -53,14 +54,15 @@ def test_all_knowledge_that_is_published_reads_back(store: Store, trained: Relea
         for at, name in enumerate(data.log.item_ids):
             record = knowledge_at(store, keys.item_knowledge(name, items.space.fingerprint), name, items.space)
             np.testing.assert_array_equal(record.vectors[0], items.published[at].astype(np.float16))
-            assert record.codes == items.codes_of(at)
+            assert record.codes == item_codes(items, at)
     for users in data.knowledge.users.values():
         for at, name in enumerate(data.log.user_ids):
             record = knowledge_at(store, keys.user_knowledge(name, users.space.fingerprint), name, users.space)
             np.testing.assert_array_equal(record.vectors, users.of_user(at).astype(np.float16))
-            assert record.codes == users.codes_of(at)
+            assert record.codes == user_codes(users, at)
     assert len(data.knowledge.users["liber"].of_user(0)) == 3
-    assert len(data.knowledge.users["marc"].codes_of(0)) == len(data.knowledge.items["marc"].codes_of(0)) == 2
+    assert len(user_codes(data.knowledge.users["marc"], 0)) == 2
+    assert len(item_codes(data.knowledge.items["marc"], 0)) == 2
 
 
 def test_numbers_have_the_format_of_their_space(store: Store, trained: Release) -> None:

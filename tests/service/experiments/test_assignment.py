@@ -14,7 +14,7 @@ from models.contract.experiments import DEFAULT, ExperimentsFile, parse_experime
 from models.contract.exposures import ArmTaken
 from service.errors import InvalidRequest
 from service.experiments.assignment import FileExperiments
-from service.experiments.hashing import layer_seed, unit_hash
+from service.experiments.hashing import fnv1a32, layer_seed, second_hash
 from service.ranking.plan import ArmSettings, Boost, Explore, Plan, Side
 from tests.contract.experiments import TWO_LAYERS, experiment
 
@@ -92,7 +92,8 @@ def test_experiments_of_a_layer_exclude_each_other() -> None:
 def test_slots_of_different_layers_are_independent() -> None:
     """Also where names differ in the last character, which GrowthBook's hash of namespaces only shifts units for."""
     for names in (("ranking1", "ranking2"), ("a1", "a9"), ("x", "y")):
-        inside = np.array([[unit_hash(layer_seed(name), unit) < 0.3 for unit in UNITS] for name in names])
+        seeds = [fnv1a32(layer_seed(name)) for name in names]
+        inside = np.array([[second_hash(seed, unit) < 0.3 for unit in UNITS] for seed in seeds])
         assert inside.mean(axis=1) == pytest.approx([0.3, 0.3], abs=0.01)
         assert inside.all(axis=0).mean() == pytest.approx(0.09, abs=0.01)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.experiments.hashing import bucket_ranges, buckets_between, fnv1a32, second_hash, unit_hash
+from service.experiments.hashing import bucket_ranges, buckets_between, fnv1a32, second_hash
 
 UNITS = ["1", "a", "user-1", "é😀", " ", "0" * 256, *(f"{number:x}" for number in range(0, 10**9, 10**9 // 2000))]
 VECTORS = Path(__file__).with_name("vectors.tsv")
@@ -34,7 +34,7 @@ def test_fnv1a32_reference_values(text: str, value: int) -> None:
 )
 def test_published_cases(seed: str, unit: str, value: float) -> None:
     """Version 2 cases of ``hash`` in GrowthBook's cases.json."""
-    assert unit_hash(seed, unit) == value
+    assert second_hash(fnv1a32(seed), unit) == value
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -42,14 +42,14 @@ def test_units_hash_as_in_growthbooks_sdk(seed: str) -> None:
     growthbook = pytest.importorskip("growthbook.core")
     prefix = fnv1a32(seed)
     for unit in UNITS:
-        assert unit_hash(seed, unit) == second_hash(prefix, unit) == growthbook.gbhash(seed, unit, 2)
+        assert second_hash(prefix, unit) == growthbook.gbhash(seed, unit, 2)
 
 
 def test_a_table_of_hashes() -> None:
     """Made with GrowthBook's Python SDK 4.0.0, for where it is not installed."""
     rows = [line.split("\t") for line in VECTORS.read_text(encoding="utf-8").splitlines()]
     assert len(rows) >= 60
-    assert [unit_hash(seed, unit) for seed, unit, _ in rows] == [float(value) for _, _, value in rows]
+    assert [second_hash(fnv1a32(seed), unit) for seed, unit, _ in rows] == [float(value) for _, _, value in rows]
 
 
 def test_buckets_are_counted_as_units_fall_into_them() -> None:
@@ -71,7 +71,7 @@ def test_ranges_are_those_of_its_sdk() -> None:
         found = bucket_ranges(coverage, weights)
         assert found == pytest.approx([pytest.approx(one) for one in expected])
         for unit in UNITS[:50]:
-            at = unit_hash("s", unit)
+            at = second_hash(fnv1a32("s"), unit)
             assert growthbook.chooseVariation(at, found) == next(
                 (arm for arm, (start, end) in enumerate(found) if start <= at < end), -1
             )

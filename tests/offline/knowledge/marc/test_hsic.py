@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from offline.knowledge.marc.hsic import gaussian_kernel, hsic, nhsic
+from offline.knowledge.marc.hsic import gaussian_kernel, nhsic
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -31,7 +31,6 @@ def hsic_by_hand(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> floa
 def test_values_are_those_of_the_formula() -> None:
     x, y = drawn(37, 5), torch.cat([drawn(37, 2), drawn(37, 1, seed=2)], 1)
     a, b = x.double().numpy(), y.double().numpy()
-    assert hsic(x, y).item() == pytest.approx(hsic_by_hand(a, b), rel=1e-3)
     expected = hsic_by_hand(a, b) / np.sqrt(hsic_by_hand(a, a) * hsic_by_hand(b, b))
     assert nhsic(x, y).item() == pytest.approx(expected, rel=1e-3)
 

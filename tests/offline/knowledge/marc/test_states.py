@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from models.contract.knowledge import FloatArray
-from offline.knowledge.marc.states import DEPTHS, LanguageModelStates
+from offline.knowledge.marc.states import LanguageModelStates
 from tests.offline.knowledge.marc.fakes import HIDDEN, LAYERS, tiny_model
 
 TEXTS = ("a quiet film about love", "war", "a loud comedy and a quiet drama about space and war", "likes drama")
+DEPTHS = (0.25, 0.5, 0.75, 1.0)
 
 
 @pytest.fixture(scope="module")

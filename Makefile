@@ -49,7 +49,7 @@ test-vllm: $(INSTALLED)  ## LIBER and the reranker through a real vLLM server on
 	PYTHON=$(PYTHON) deploy/vllm/install $(VLLM_ENV)
 	LORANK_VLLM_ENV=$(VLLM_ENV) $(RUN) -m pytest -m "not slow" tests/vllm
 
-test-all: $(INSTALLED)  ## Both of these with their slow tier (an hour)
+test-all: $(INSTALLED)  ## Both of these with their slow tier (half an hour)
 	PYTHON=$(PYTHON) deploy/vllm/install $(VLLM_ENV)
 	LORANK_VLLM_ENV=$(VLLM_ENV) $(RUN) -m pytest -n $(TEST_PROCESSES)
 

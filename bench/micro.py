@@ -18,10 +18,10 @@ import uvloop
 from redis.asyncio import Redis
 
 from models.contract.experiments import parse_experiments
-from models.embedded import embedded_redis
+from models.valkey.embedded import embedded_redis
+from service.ab.assignment import FileExperiments
 from service.api.bodies import Limits, rank_body
 from service.api.parsing import parse_rank
-from service.experiments.assignment import FileExperiments
 from service.features.connection import Command, RedisLink
 from service.ranking.deadline import Deadline
 

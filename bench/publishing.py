@@ -28,7 +28,7 @@ from models.contract.items import item_statistics
 from models.contract.keys import Keys
 from models.contract.knowledge import FloatArray, Space
 from models.contract.schema import FeatureSchema, FieldSpec
-from models.embedded import embedded_redis
+from models.valkey.embedded import embedded_redis
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, UserVectors

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from offline.cli import experiments, jobs, looks, tuning
+from offline.cli import experiments, inspection, jobs, tuning
 from offline.cli.endings import EXPECTED, end_cleanly_when_terminated, told
 from offline.config import ConfigError
 from offline.libraries import quiet_libraries
@@ -27,7 +27,7 @@ app = typer.Typer(
     """,
 )
 app.add_typer(jobs.app)
-app.add_typer(looks.app)
+app.add_typer(inspection.app)
 app.add_typer(tuning.app)
 app.add_typer(experiments.app)
 

@@ -131,7 +131,7 @@ class LifelongConfig(BaseModel):
     """The model of whole histories (models/ctr/lifelong.py). ``factors``: of an item, in the process of ratings.
     ``tokens``: events in a batch. ``folds``: processes fitted without a part of the users each; 1 fits none.
     ``attention``: whether candidates also look for events like themselves. Decays and rates were measured:
-    docs/experiments.md, 2026-11-21."""
+    research/LOG.md, 2026-11-21."""
 
     model_config = FrozenConfig
 

@@ -19,18 +19,18 @@ from typing import Any
 import httpx2
 import numpy as np
 
-from models.embedded import embedded_redis
+from models.valkey.embedded import embedded_redis
 from offline.child import child_python
 from offline.config import DEMO_EXPERIMENTS
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
+from offline.jobs.steps import Job, stage
 from offline.knowledge import run as producers
 from offline.knowledge.interests import Answered, Interests
 from offline.knowledge.liber.partitions import close_partitions
 from offline.llm.protocol import Completion, Prompt
 from offline.refresh import language_model, refresh
-from offline.stages import Job, stage
 
 _NO_SETTINGS: Mapping[str, str] = {}
 

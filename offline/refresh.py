@@ -16,25 +16,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from offline.asking import Asking, imported_texts, kinds_of_texts
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.source import Source, open_source
 from offline.engine.config import open_engine
 from offline.engine.protocol import Engine
-from offline.events import Arrivals, look_for_events
+from offline.jobs.events import Arrivals, look_for_events
+from offline.jobs.llm_requests import Asking, imported_texts, kinds_of_texts
+from offline.jobs.producer_state import is_made, outcome, producer_inputs
+from offline.jobs.runs import Run
+from offline.jobs.since import recent, recent_users
+from offline.jobs.steps import Job, Stages
 from offline.knowledge import run as producers
-from offline.knowledge.held import held
+from offline.knowledge.load import held
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.arithmetic import arithmetic_line
 from offline.llm.session import CHECKPOINTS, LLMSession, open_session
-from offline.producing import is_made, outcome, producer_inputs
 from offline.publish.connection import Store, open_store
+from offline.publish.publish import Published, publish
 from offline.publish.release import live_release
-from offline.publish.stage import Published, publish
-from offline.runs import Run
-from offline.since import recent, recent_users
-from offline.stages import Job, Stages
 from offline.training.report import TrainingReport, markdown
 from offline.training.samples import split_samples
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from offline.analysis.last_run import data_of
 from offline.data.arrival import first_log
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
-from offline.stages import Job
+from offline.jobs.last_run import data_of
+from offline.jobs.steps import Job
 
 
 def data_set_of(job: Job) -> tuple[Catalogue, InteractionLog]:

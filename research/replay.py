@@ -24,12 +24,12 @@ from offline.config import SamplesConfig
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
-from offline.knowledge.held import held
+from offline.jobs.steps import Job
+from offline.knowledge.load import held
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.publish.archive import INTERACTIONS
 from offline.publish.connection import Store
-from offline.publish.stage import publish
-from offline.stages import Job
+from offline.publish.publish import publish
 from offline.training.report import TrainingReport
 from offline.training.samples import split_samples
 

@@ -2,7 +2,7 @@
 
 Tables of several variants and seeds take hours; a run that was stopped finds its finished trials again. A trial trains
 on one thread, so that its numbers do not depend on the machine's cores. Several run at once in processes of their own,
-which is also faster: the model is too small to share one step (docs/experiments.md, 2026-11-20).
+which is also faster: the model is too small to share one step (research/LOG.md, 2026-11-20).
 """
 
 from __future__ import annotations

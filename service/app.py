@@ -13,12 +13,12 @@ from fastapi import FastAPI
 from models.contract.experiments import ExperimentsError
 from models.contract.keys import Keys
 from models.contract.reranker import RerankerError
-from models.embedded import embedded_redis
+from models.valkey.embedded import embedded_redis
+from service.ab.assignment import FileExperiments
+from service.ab.reloading import WatchedExperiments
 from service.api import routes
 from service.api.bodies import Limits
-from service.api.direct import DirectApp
-from service.experiments.assignment import FileExperiments
-from service.experiments.watched import WatchedExperiments
+from service.api.fast_path import DirectApp
 from service.exposures.stream import ExposureLog
 from service.features.connection import RedisLink, is_usable_url
 from service.features.feedback import RedisFeedback

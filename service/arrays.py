@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.contract.items import Columns, in_memory
-from service.aside import aside
+from service.background import aside
 from service.shared import SharedFolders
 
 _CONTENTS = "contents.json"

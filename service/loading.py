@@ -23,7 +23,7 @@ from models.contract.items import Columns, ItemTable
 from models.contract.keys import Keys
 from models.contract.schema import fingerprint
 from service.arrays import NewArrays, shared_arrays
-from service.aside import aside
+from service.background import aside
 from service.features.catalogue import read_items
 from service.features.connection import RedisLink, replies_to
 from service.ranking.deadline import Deadline

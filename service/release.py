@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from models.contract.artifact import ArtifactError
 from models.contract.keys import Keys
-from service.aside import aside
+from service.background import aside
 from service.errors import RedisUnavailable, ScoringError
 from service.features.connection import RedisLink, replies_to
 from service.loading import Loaded, Loader

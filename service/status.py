@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from models.contract.reranker import FittedTo
-from service.experiments.watched import WatchedExperiments
+from service.ab.reloading import WatchedExperiments
 from service.exposures.stream import ExposureLog
 from service.ranking.types import Release
 from service.release import Releases

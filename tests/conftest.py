@@ -19,13 +19,13 @@ import httpx2
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from models.embedded import embedded_redis
+from models.valkey.embedded import embedded_redis
 from offline.child import child_python
 from offline.config import DEMO_EXPERIMENTS, load_config
 from offline.demo import running_service
+from offline.jobs.steps import Job
 from offline.libraries import quiet_libraries
 from offline.publish.connection import Store, open_store
-from offline.stages import Job
 from tests.leftovers import no_process_is_left
 
 __all__ = ["no_process_is_left"]  # a fixture, by its import

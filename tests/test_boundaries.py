@@ -64,19 +64,19 @@ LIBRARIES = frozenset(
 
 def test_the_command_line_loads_no_library_before_a_job_needs_it() -> None:
     modules = [f"offline.cli.{path.stem}" for path in (ROOT / "offline" / "cli").glob("[!_]*.py")]
-    loaded = imported_by(", ".join(["offline.__main__", "offline.analysis.status", "offline.demo", *sorted(modules)]))
+    loaded = imported_by(", ".join(["offline.__main__", "offline.jobs.status", "offline.demo", *sorted(modules)]))
     assert not loaded & LIBRARIES
 
 
 def test_reports_and_calibration_load_what_they_draw_and_fit_with_when_they_do() -> None:
-    modules = "offline.experiments.report, offline.experiments.page, offline.experiments.shadow"
+    modules = "offline.ab.report, offline.ab.page, offline.ab.shadow"
     loaded = imported_by(f"{modules}, offline.reranking.calibrate, offline.knowledge.projection")
     assert not loaded & {"sklearn", "statsmodels", "pandas", "matplotlib", "torch"}
     assert {"scipy", "polars"} <= loaded
 
 
 def test_nothing_happens_on_import(tmp_path: Path) -> None:
-    code = "import service.app, service.__main__, offline.__main__, offline.demo, models.embedded"
+    code = "import service.app, service.__main__, offline.__main__, offline.demo, models.valkey.embedded"
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-W", "error", "-c", code]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -20,7 +20,7 @@ leftovers.PATIENCE_SECONDS = 1.0
 """
 
 _LEAKS = """
-from models.embedded import embedded_redis
+from models.valkey.embedded import embedded_redis
 servers = []
 def test_server(tmp_path):
     servers.append(embedded_redis(tmp_path / "valkey"))
@@ -28,7 +28,7 @@ def test_server(tmp_path):
 """
 
 _CLEAN = """
-from models.embedded import embedded_redis
+from models.valkey.embedded import embedded_redis
 def test_server(tmp_path):
     with embedded_redis(tmp_path / "valkey"):
         pass

@@ -18,8 +18,6 @@ import research.__main__ as research_main
 from tests.conftest import ROOT, Installation, clean_environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DATED = ROOT / "docs/experiments.md"
-"""Says what was run then."""
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -98,13 +96,13 @@ def test_commands_that_are_named_exist() -> None:
         program: {*typer.main.get_command(app).commands}  # type: ignore[attr-defined]  # a group of commands
         for program, app in (("offline", offline_main.app), ("research", research_main.app))
     }
-    for page in (page for page in PAGES if page != DATED):
+    for page in PAGES:
         for program, name in re.findall(r"python -m (offline|research) ([a-z][a-z-]+)", page.read_text()):
             assert name in names[program], f"{page}: {program} {name}"
 
 
 def test_files_that_are_named_exist() -> None:
     folders = "models|service|offline|research|bench|tests|configs|docs"
-    for page in (page for page in PAGES if page != DATED):
+    for page in PAGES:
         for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
             assert (ROOT / name).exists(), f"{page}: {name}"

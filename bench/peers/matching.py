@@ -26,8 +26,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
-from offline.analysis.last_run import data_of, sources_of
 from offline.cli.options import job_of
+from offline.jobs.last_run import data_of, sources_of
 from offline.knowledge.autograph.assign import AutoGraph
 from offline.knowledge.autograph.config import AutoGraphConfig
 from offline.knowledge.autograph.graph import Evidence, Versions

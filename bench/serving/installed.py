@@ -16,7 +16,7 @@ import redis
 from bench.serving.effort import Effort
 from bench.serving.world import World, job_of, publish_world
 from models.contract.keys import Keys
-from models.embedded import embedded_redis
+from models.valkey.embedded import embedded_redis
 from offline.publish.connection import Store
 
 SERVER_CORE, LOAD_CORE = 0, 1

@@ -16,12 +16,12 @@ EXPOSURES = "exposures: made, queued, written"
 
 STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("HTTP: connection, head, routing, sending", (
-        "(uvicorn/protocols/", "(starlette/responses.py", "(starlette/requests.py", "(service/api/direct.py",
+        "(uvicorn/protocols/", "(starlette/responses.py", "(starlette/requests.py", "(service/api/fast_path.py",
     )),
     ("body: read, parsed, checked", (
         "read_body (", "_parsed (", "(service/api/parsing.py", "(service/api/decoding.py", "(service/api/bodies.py",
     )),
-    ("arms of experiments", ("(service/experiments/", "(service/ranking/plan.py")),
+    ("arms of experiments", ("(service/ab/", "(service/ranking/plan.py")),
     ("Redis: round trip", (
         "(service/features/connection.py", "(service/features/wire.py", "_plan_and_user (", "Ranker._user (",
         "RedisUserFeatures.fetch (",

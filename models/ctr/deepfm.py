@@ -14,7 +14,7 @@ class DeepFM(nn.Module):
     """Logits [C] of the contract's inputs. The first-order term is one linear layer over the concatenated fields.
 
     The second-order term is divided by the number of fields: numeric fields and pooled sequences are not as small as id
-    embeddings are, and their plain sum of products overfits within an epoch (docs/experiments.md).
+    embeddings are, and their plain sum of products overfits within an epoch (research/LOG.md).
     """
 
     def __init__(self, embedding: InputEmbedding, dropout: float) -> None:

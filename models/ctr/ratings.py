@@ -1,4 +1,4 @@
-"""What one user will say of items: the process of ``models.ctr.process`` with factors of real items.
+"""What one user will say of items: the process of ``models.ctr.gaussian_process`` with factors of real items.
 
 An item's factors are free parameters plus linear functions of its fields and its knowledge; so is what everybody would
 say of it, its prior mean, which also reads its statistics. An item without an id embedding (new since the training) has
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.contract.items import ITEM_NUMERIC
 from models.contract.schema import FeatureSchema
 from models.ctr.features import FieldEmbedding
-from models.ctr.process import UserProcess
+from models.ctr.gaussian_process import UserProcess
 
 
 class RatingProcess(nn.Module):

@@ -13,21 +13,21 @@ import typer
 
 from models.contract.artifact import ArtifactError
 from models.contract.reranker import RerankerError
-from models.embedded import EmbeddedRedisError
+from models.valkey.embedded import EmbeddedRedisError
 from offline.config import ConfigError
 from offline.data.catalogue import DataError
 from offline.engine.protocol import EngineError
+from offline.jobs.lock import LockedError
+from offline.jobs.runs import EXIT_CODES, Run, stopping
+from offline.jobs.steps import Job
 from offline.knowledge.encoder import EncoderError
 from offline.knowledge.errors import NotFoundedError
 from offline.llm.cache import CacheError
 from offline.llm.client import LLMRunError
 from offline.llm.protocol import PermanentError
-from offline.lock import LockedError
 from offline.publish.connection import StoreError
 from offline.publish.gate import GateError
 from offline.publish.release import SwitchError
-from offline.runs import EXIT_CODES, Run, stopping
-from offline.stages import Job
 from offline.training.report import TrainingError
 
 USAGE = 2

@@ -13,7 +13,7 @@ from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDi
 from offline.config import DEMO_EXPERIMENTS
 from offline.data.catalogue import DataError
 from offline.data.files import write_bytes
-from offline.lock import exclusive
+from offline.jobs.lock import exclusive
 from offline.publish.connection import open_store
 
 app = typer.Typer()
@@ -65,10 +65,10 @@ def ab_report(
 ) -> None:
     """Compare the arms of an experiment by what was shown and clicked. Takes what is new out of the streams first."""
     from models.contract.experiments import read_experiments
-    from offline.experiments import report
-    from offline.experiments.analysis import analyse
-    from offline.experiments.page import page
-    from offline.experiments.planned import settings_of
+    from offline.ab import report
+    from offline.ab.analysis import analyse
+    from offline.ab.page import page
+    from offline.ab.planned import settings_of
     from offline.publish.archive import archive, of_experiment, read_exposures, read_interactions
 
     job = job_of(config, data_dir)

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from offline import alone
 from offline import refresh as pipeline
 from offline.cli.endings import EXPECTED, carry_out, sum_up
 from offline.cli.options import (
@@ -30,13 +29,14 @@ from offline.cli.options import (
 )
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.knowledge.held import held
+from offline.jobs import one_producer
+from offline.jobs.producer_state import all_wait
+from offline.jobs.runs import EXIT_CODES, Run
+from offline.jobs.steps import Job
+from offline.knowledge.load import held
 from offline.knowledge.vectors import Knowledge
-from offline.producing import all_wait
 from offline.publish import release
 from offline.publish.connection import open_store
-from offline.runs import EXIT_CODES, Run
-from offline.stages import Job
 from offline.training.report import TrainingReport
 
 app = typer.Typer()
@@ -151,7 +151,7 @@ def publish(
                 catalogue = pipeline.data(run)[1]
                 pipeline.publish_release(run, store, catalogue, log, known, trained, return_to=return_to)
             else:
-                alone.publish_one(run, store, log, known, producer, return_to=return_to)
+                one_producer.publish_one(run, store, log, known, producer, return_to=return_to)
 
     carry_out(job, "publish", work)
 
@@ -182,7 +182,7 @@ def rollback(
 
     def work(run: Run) -> None:
         with open_store(data_dir) as store:
-            alone.roll_back_one(run, store, producer)
+            one_producer.roll_back_one(run, store, producer)
 
     carry_out(job, "rollback", work)
 
@@ -201,7 +201,7 @@ def import_texts(
     job = job_of(config, data_dir, metrics=metrics_file)
 
     def work(run: Run) -> None:
-        from offline.importing import import_texts as take_over
+        from offline.import_texts import import_texts as take_over
 
         take_over(run, items, users)
 
@@ -241,7 +241,7 @@ def trained_last(job: Job) -> TrainingReport:
 
 
 def _plan(job: Job, name: str, only: tuple[str, ...] | None) -> None:
-    from offline.plan import plan_of
+    from offline.jobs.dry_run import plan_of
 
     planned = plan_of(job, only)
     for line in planned.lines():

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from offline.config import ConfigError, load_config
+from offline.jobs.since import parse_since
+from offline.jobs.steps import Engine, Job
 from offline.knowledge.run import wanted
 from offline.llm.budget import Budget, Prices
-from offline.since import parse_since
-from offline.stages import Engine, Job
 
 DEFAULT_CONFIG = Path("configs/ml-100k.toml")
 DEFAULT_DATA_DIR = Path("var")

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from offline.analysis.last_run import data_of, sources_of
 from offline.cli.endings import carry_out
 from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, MetricsFile, job_of
-from offline.stages import Job
+from offline.jobs.last_run import data_of, sources_of
+from offline.jobs.steps import Job
 
 app = typer.Typer()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from offline.data.catalogue import DataError
+from offline.jobs.steps import Job
 from offline.knowledge.encoder import TextEncoder, VectorStore
 from offline.knowledge.marc.states import LanguageModelStates
 from offline.knowledge.marc.store import StateStore, shipped_source
 from offline.knowledge.shipped import read_shipped, write_shipped
 from offline.llm.session import CHECKPOINTS
-from offline.stages import Job
 
 
 def export_vectors(job: Job, path: Path) -> int:

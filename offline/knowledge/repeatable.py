@@ -13,7 +13,7 @@ def repeatable(seed: int) -> Iterator[None]:
     """Random numbers of torch from ``seed``, and gradients added in one order; afterwards both are as they were.
 
     The gradient of a gather (``table[rows]``) is otherwise added up by all threads as they come: the same data then
-    founded another space in every run, although the seed was fixed (docs/experiments.md, 2026-11-20).
+    founded another space in every run, although the seed was fixed (research/LOG.md, 2026-11-20).
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     with torch.random.fork_rng(devices=[]):

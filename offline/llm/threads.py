@@ -24,7 +24,7 @@ def one_core_each(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iter
 
     Cores that share a task cut its matrix products by how many they are. Where a core has AMX, the sums of a bfloat16
     product then have other last bits, and a job would publish other bytes on another number of cores
-    (docs/experiments.md, 2026-11-28).
+    (research/LOG.md, 2026-11-28).
     """
     import torch
 

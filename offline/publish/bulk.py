@@ -1,6 +1,6 @@
 """Many commands at once: chunks of records go to Redis, and come from it, without redis-py's pipeline.
 
-A pipeline of redis-py costs several times the processor time of this one (docs/experiments.md). redis-py connects,
+A pipeline of redis-py costs several times the processor time of this one (research/LOG.md). redis-py connects,
 authenticates and retries; the commands are put together here, and replies are read from its socket. On a Redis Cluster
 this is the place where a chunk would be parted by node.
 """

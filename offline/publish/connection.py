@@ -12,7 +12,7 @@ from pathlib import Path
 import redis
 
 from models.contract.keys import Keys
-from models.embedded import embedded_redis
+from models.valkey.embedded import embedded_redis
 
 
 class StoreError(RuntimeError):

@@ -15,6 +15,7 @@ from models.contract.prompts import RerankPrompt, Selection
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
+from offline.jobs.steps import Job
 from offline.knowledge.encoder import TextEncoder, VectorStore
 from offline.llm.arithmetic import choose_arithmetic
 from offline.llm.quiet import quiet_transformers
@@ -28,7 +29,6 @@ from offline.reranking.items import items_of
 from offline.reranking.rows import Teller, drawn
 from offline.reranking.scoring import Labeller, ScoreStore
 from offline.reranking.tune import MODEL
-from offline.stages import Job
 from offline.training.report import TrainingReport
 from offline.training.samples import Split, SplitRows
 

@@ -18,7 +18,9 @@ from models.contract.prompts import Blocks, Selection
 from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest
 from offline.data.catalogue import DataError
 from offline.data.files import write_bytes, write_json
-from offline.knowledge.held import held
+from offline.jobs.runs import Run
+from offline.jobs.steps import Job
+from offline.knowledge.load import held
 from offline.llm.arithmetic import arithmetic_line
 from offline.refresh import data
 from offline.reranking.calibrate import Mix, fitted_mix, probability_of
@@ -28,8 +30,6 @@ from offline.reranking.framing import tokens_of
 from offline.reranking.prepared import SELECTIONS, Prepared, prepared
 from offline.reranking.scoring import Labeller, ScoreStore
 from offline.reranking.tune import tune
-from offline.runs import Run
-from offline.stages import Job
 from offline.training.metrics import auc
 from offline.training.samples import Split
 

@@ -53,7 +53,7 @@ def tune(
             return list(done["losses"])
     with repeatable(seed), quiet_transformers():
         if labeller.model.device.type == "cpu":
-            # The backward pass of fused attention takes a third of a step here (docs/experiments.md, 2026-11-28).
+            # The backward pass of fused attention takes a third of a step here (research/LOG.md, 2026-11-28).
             labeller.model.set_attn_implementation("eager")
         model = _adapted(labeller.model, config)
         losses = _learned(labeller, model, tokens, answers, config, seed, State(target / "tuning.pt", circumstances))

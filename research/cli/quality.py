@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from offline.analysis.last_run import data_of
 from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
 from offline.cli.tuning import Epochs, Model, Samples, sized
 from offline.data.source import open_source
+from offline.jobs.last_run import data_of
 from research.cli.options import CORES, Workers, Write
 from research.data_set import data_set_of
 from research.pages import ledger_of, write_table
@@ -32,7 +32,7 @@ def benchmark(
     write: Write = None,
 ) -> None:
     """Compare our model with its peers, trained with their own code on the same samples: docs/quality.md."""
-    from offline.knowledge.held import held
+    from offline.knowledge.load import held
     from research.quality import judge, plan, plot, report, run
     from research.quality.judged import Judgeable
 
@@ -62,7 +62,7 @@ def comparison(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA
 
     Looks at the test split, as every training does for its report. A quarter of an hour on two cores.
     """
-    from offline.knowledge.held import held
+    from offline.knowledge.load import held
     from offline.training.report import markdown
     from offline.training.run import train
 

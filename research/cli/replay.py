@@ -12,7 +12,7 @@ import typer
 
 from offline.cli.endings import sum_up
 from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
-from offline.lock import exclusive
+from offline.jobs.lock import exclusive
 from offline.publish.connection import open_store
 
 app = typer.Typer()

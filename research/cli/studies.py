@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import typer
 
-from offline.analysis.last_run import data_of, sources_of
 from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
+from offline.jobs.last_run import data_of, sources_of
 from research.cli.options import CORES, Seeds, Workers, Write
 from research.pages import write_table
 
@@ -25,7 +25,7 @@ def ablation(
     write: Write = None,
 ) -> None:
     """Compare the model without knowledge, with plain text, with each method and with all: docs/knowledge.md."""
-    from offline.knowledge.held import held
+    from offline.knowledge.load import held
     from research.studies import ablation as study
 
     job = job_of(config, data_dir)
@@ -64,7 +64,7 @@ def compression(
 def retrieval(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, write: Write = None) -> None:
     """How much of what users like next is among the candidates of each source, on the validation split:
     docs/retrieval.md."""
-    from offline.knowledge.held import held
+    from offline.knowledge.load import held
     from research.studies import hits as study
 
     job = job_of(config, data_dir)

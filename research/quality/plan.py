@@ -24,7 +24,7 @@ PEER_SETTINGS = {
     "FinalMLP": PeerSettings(use_statistics=True, embedding_regularizer=1e-4),
     "LightGBM": PeerSettings(tree=TreeSettings(learning_rate=0.02)),
 }
-"""Chosen on the validation split: docs/experiments.md."""
+"""Chosen on the validation split: research/LOG.md."""
 
 _CODE = 1
 """Raise it when code changes what a training gives: what was trained before is then trained again."""

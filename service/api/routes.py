@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from models.contract.schema import FeatureSchema
 from service.api import answers, bodies, parsing
-from service.api.direct import DirectApp
+from service.api.fast_path import DirectApp
 from service.api.openapi import describe, takes
 from service.errors import MalformedRequest, ServiceError, TooLarge, Unavailable
 from service.ranking.deadline import Deadline

@@ -1,7 +1,7 @@
 """One connection to Redis: commands out, replies in, and nothing in between.
 
 redis-py connects, authenticates and selects the database, with TLS where the URL asks for it. Then its transport is
-taken over: a round trip of redis-py's own costs four times the processor time of this one (docs/experiments.md), which
+taken over: a round trip of redis-py's own costs four times the processor time of this one (research/LOG.md), which
 would be the largest part of a small request.
 """
 

@@ -17,12 +17,12 @@ import httpx2
 import pytest
 
 from models.contract.experiments import read_experiments
-from models.embedded import embedded_redis
+from models.valkey.embedded import embedded_redis
+from offline.ab.analysis import analyse
+from offline.ab.planned import settings_of
 from offline.child import child_python
 from offline.config import DEMO_EXPERIMENTS
 from offline.demo import running_service
-from offline.experiments.analysis import analyse
-from offline.experiments.planned import settings_of
 from offline.publish.archive import archive, of_experiment, read_exposures, read_interactions
 from offline.publish.connection import open_store
 from research import replay as driver

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from models.contract.knowledge import FloatArray, KnowledgeRecord
-from offline.analysis.last_run import data_of, sources_of
-from offline.analysis.verify import verify
 from offline.data.log import InteractionLog
+from offline.jobs.last_run import data_of, sources_of
+from offline.jobs.verify import verify
 from offline.knowledge import run as producers
 from offline.knowledge.encoder import TextEncoder, VectorStore
 from offline.knowledge.marc.states import LanguageModelStates

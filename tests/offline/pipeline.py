@@ -30,12 +30,12 @@ from offline.data.catalogue import Catalogue
 from offline.data.config import DataConfig
 from offline.data.files import write_bytes
 from offline.data.log import InteractionLog
+from offline.jobs.runs import Run, read_runs
+from offline.jobs.steps import Job
 from offline.knowledge.run import digest
 from offline.knowledge.vectors import Knowledge
 from offline.llm.protocol import Completion, Prompt
 from offline.refresh import all_stages
-from offline.runs import Run, read_runs
-from offline.stages import Job
 from offline.training.report import TrainingReport
 from offline.training.samples import split_samples
 from tests.offline.knowledge.fakes import HashEncoder

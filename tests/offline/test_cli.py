@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import typer.testing
 
-from offline import runs
 from offline.__main__ import app
 from offline.cli import endings
+from offline.jobs import runs
+from offline.jobs.lock import exclusive
+from offline.jobs.prometheus import registry
+from offline.jobs.runs import append
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
-from offline.lock import exclusive
-from offline.metrics import registry
 from offline.publish.connection import open_store
 from offline.publish.release import live_release
-from offline.runs import append
 from tests.conftest import ROOT
 from tests.offline.pipeline import USERS, CountingModel, Pipeline, kinds
 

@@ -21,8 +21,8 @@ import pytest
 
 from offline import __main__ as offline
 from offline.child import child_python
-from offline.lock import exclusive
-from offline.runs import read_runs
+from offline.jobs.lock import exclusive
+from offline.jobs.runs import read_runs
 from tests.conftest import ROOT, clean_environment
 from tests.offline.config_file import write_config
 from tests.offline.llm.chat_server import running_server

@@ -31,7 +31,7 @@ EVERYWHERE = frozenset((2 * part + 1) * KILLS // (2 * IN_EVERY_RUN) for part in 
 
 PRELOADED = [
     "tests.offline.kill_child",
-    "offline.analysis.status",
+    "offline.jobs.status",
     "offline.knowledge.liber.produce",
     "faiss",
     "sklearn.decomposition",

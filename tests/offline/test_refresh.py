@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from offline.data.log import InteractionLog
+from offline.jobs.lock import LockedError, exclusive
 from offline.llm.budget import Budget
 from offline.llm.config import open_backend
 from offline.llm.protocol import TransientError, UnusableBackendError
-from offline.lock import LockedError, exclusive
 from offline.publish.connection import open_store
 from offline.publish.release import live_release
 from tests.offline.llm.chat_server import Fault, running_server, status

@@ -11,13 +11,13 @@ import pytest
 from offline import refresh as pipeline
 from offline.data.files import read_arrays, write_arrays
 from offline.data.log import InteractionLog
+from offline.jobs.runs import Run
 from offline.knowledge import run as producers
 from offline.knowledge.errors import TooLittleDataError
-from offline.knowledge.held import held
+from offline.knowledge.load import held
 from offline.knowledge.sources import Producer, Sources, space
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
-from offline.runs import Run
 from offline.training.report import TrainingReport
 from tests.offline.pipeline import LATER_MS, CountingModel, Pipeline, kinds
 from tests.synthetic import PARTITION_SIZE, SCHEMA

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from offline.data.catalogue import DataError
-from offline.stages import Job
+from offline.jobs.steps import Job
 from offline.training.samples import split_samples
 from research import replay as driver
 from research.replay import Replayed, Visit, knowledge_before, log_before, past, replay, visits

@@ -14,7 +14,7 @@ import redis
 from models.contract.events import EVENT_DTYPE, Interaction, item_hash, owner_tag
 from models.contract.keys import Keys
 from models.contract.profile import UserProfile
-from models.embedded import embedded_redis
+from models.valkey.embedded import embedded_redis
 from service.settings import Settings
 from tests.service.conftest import Freezer, Running, eventually, running
 from tests.service.tiny import ITEMS, Publisher, knowledge, score_of

@@ -17,7 +17,7 @@ import redis
 
 from models.contract.events import EVENT_BYTES
 from models.contract.keys import Keys
-from models.valkey import is_absent, socket_path
+from models.valkey.server import is_absent, socket_path
 from service.__main__ import main
 from tests.service.conftest import ROOT, eventually
 from tests.service.tiny import Publisher

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from models.contract.knowledge import KnowledgeRecord
-from models.embedded import embedded_redis
+from models.valkey.embedded import embedded_redis
 from offline.data import movielens
 from offline.data.log import InteractionLog
 from offline.demo import running_service

@@ -72,7 +72,7 @@ def taste(facts: PartitionFacts, answer: str) -> str:
 def shift_prompt(words: TextsConfig, before: str, now: str, max_tokens: int) -> Prompt:
     """LIBER's interest shift between neighbouring partitions, told from their summaries: UIL's second, cascading call.
 
-    Of three wordings tried on SmolLM2-135M this one gave usable sentences (docs/experiments.md, 2026-11-20).
+    Of three wordings tried on SmolLM2-135M this one gave usable sentences (research/LOG.md, 2026-11-20).
     """
     question = (
         f"Some time ago, a {words.user}'s taste was described like this: {before}\n"

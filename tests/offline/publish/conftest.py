@@ -23,7 +23,7 @@ from offline.publish.bulk import Bulk
 from offline.publish.connection import Store, open_store
 from offline.publish.knowledge import content
 from offline.publish.producer import RolledBack, rollback_producer, served
-from offline.publish.stage import Published, publish, publish_producer
+from offline.publish.publish import Published, publish, publish_producer
 from offline.publish.undo import JOURNAL_FILE, Journal
 from offline.training.report import TrainingReport
 from offline.training.run import train

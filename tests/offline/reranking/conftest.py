@@ -11,10 +11,10 @@ import pytest
 from models.contract.reranker import RerankerManifest
 from offline.data.arrival import first_log
 from offline.data.source import open_source
+from offline.jobs.runs import Run
+from offline.jobs.steps import Job
 from offline.reranking.prepared import FOLDER, Prepared, prepared
 from offline.reranking.run import tune_reranker
-from offline.runs import Run
-from offline.stages import Job
 from offline.training.report import TrainingReport
 from tests.offline.knowledge.fakes import HashEncoder
 from tests.offline.pipeline import pipeline

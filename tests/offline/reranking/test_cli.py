@@ -8,7 +8,7 @@ import pytest
 
 from offline.cli.tuning import sized
 from offline.config import JobConfig
-from offline.stages import Job
+from offline.jobs.steps import Job
 from tests.offline.pipeline import pipeline
 from tests.offline.reranking.fakes import SETTINGS
 

@@ -13,10 +13,10 @@ import pytest
 
 from models.contract.events import Interaction
 from offline.data.catalogue import DataError
+from offline.jobs.steps import Job
 from offline.knowledge.vectors import Knowledge, Lineage
 from offline.publish.gate import read_model
 from offline.reranking.ctr import ctr_scores, refuse_another_live_model, trained_report, trained_splits
-from offline.stages import Job
 from offline.training.artifact import as_request
 from offline.training.metrics import auc
 from offline.training.report import TrainingReport

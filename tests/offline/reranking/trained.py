@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
-from offline.knowledge.held import held
+from offline.jobs.steps import Job
+from offline.knowledge.load import held
 from offline.knowledge.run import wanted
 from offline.knowledge.vectors import Knowledge, Lineage
 from offline.reranking.ctr import CtrScores, ctr_scores
-from offline.stages import Job
 from offline.training.report import TrainingReport
 from offline.training.run import train
 

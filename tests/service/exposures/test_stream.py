@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 
 from models.contract.exposures import Exposure
 from models.contract.keys import Keys
-from models.embedded import embedded_redis
+from models.valkey.embedded import embedded_redis
 from service.exposures import stream
 from service.exposures.stream import ExposureLog
 from service.features.connection import Command, RedisLink

@@ -1,0 +1,139 @@
+"""The table of effects: every metric of every arm against control, now and at earlier looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from offline.ab.difference import NAN, Difference, compare, cuped, holm
+from offline.ab.metrics import METRICS, ArmSums, Metric, arm_sums, request_sums
+from offline.ab.power import detectable_effect
+from offline.ab.sequential import AlwaysValid, Mixture, always_valid, running
+from offline.ab.settings import AnalysisSettings
+
+POWER = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The state of one effect at ``time_ms``, of all exposures and clicks until then. ``p_running`` is the least
+    always-valid p so far: an experiment may be stopped as soon as it is below alpha."""
+
+    time_ms: int
+    absolute: float
+    always_valid: AlwaysValid
+    p_running: float
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """One metric of one arm against control.
+
+    difference    fixed-horizon: read it once, at the planned end
+    p_holm        its p, adjusted over the arms of this metric
+    always_valid  may be read at any time
+    cuped         the difference with the pre-period taken out; None for metrics that have none
+    reduction     share of the variance that this took away; NaN without
+    detectable    the effect, in the metric's unit, that this many units find with a power of 0.8; NaN without variance
+    looks         earlier and present, oldest first
+    """
+
+    metric: str
+    meaning: str
+    better: Literal["higher", "lower"]
+    arm: str
+    difference: Difference
+    p_holm: float
+    always_valid: AlwaysValid
+    cuped: Difference | None
+    reduction: float
+    detectable: float
+    looks: tuple[Look, ...]
+
+
+def effects(
+    sums: Mapping[str, ArmSums], past: Mapping[int, Mapping[str, ArmSums]], settings: AnalysisSettings
+) -> tuple[Effect, ...]:
+    """Every metric that both arms have, of all arms but control, from the sums of each arm now and, by time, at each
+    look of ``past``."""
+    mixture = Mixture(settings.planned_units, settings.alpha)
+    found = []
+    for metric in METRICS:
+        rows = dict(_differences(metric, sums, settings))
+        earlier = {time: dict(_differences(metric, then, settings)) for time, then in past.items()}
+        adjusted = holm([row.p for row in rows.values()])
+        for (arm, row), p_holm in zip(rows.items(), adjusted, strict=True):
+            without, reduction = _without_past(metric, sums[arm], sums[settings.control], settings.alpha)
+            looks = _looks({time: then[arm] for time, then in earlier.items() if arm in then}, mixture)
+            found.append(
+                Effect(
+                    metric=metric.name,
+                    meaning=metric.meaning,
+                    better=metric.better,
+                    arm=arm,
+                    difference=row,
+                    p_holm=p_holm,
+                    always_valid=always_valid(row, mixture),
+                    cuped=without,
+                    reduction=reduction,
+                    detectable=_detectable(row, settings.alpha),
+                    looks=looks,
+                )
+            )
+    return tuple(found)
+
+
+def past_sums(
+    exposures: pl.DataFrame, clicks: pl.DataFrame, history: pl.DataFrame, looks: int
+) -> dict[int, dict[str, ArmSums]]:
+    """Sums of every arm at so many times, equally spaced from the first exposure to the last event, by time."""
+    first, last = int(exposures["time_ms"].min()), int(exposures["time_ms"].max())  # type: ignore[arg-type]
+    if clicks.height:
+        last = max(last, int(clicks["time_ms"].max()))  # type: ignore[arg-type]
+    times = np.unique(np.linspace(first, last, looks + 1).astype(np.int64)[1:]).tolist()
+    until = pl.col("time_ms")
+    return {
+        time: arm_sums(request_sums(exposures.filter(until <= time), clicks.filter(until <= time)), history)
+        for time in times
+    }
+
+
+def _differences(
+    metric: Metric, sums: Mapping[str, ArmSums], settings: AnalysisSettings
+) -> Iterator[tuple[str, Difference]]:
+    """Of the arms in which, and in control, there is enough to measure, in the order of the weights."""
+    for arm in settings.weights:
+        if arm == settings.control or arm not in sums or settings.control not in sums:
+            continue
+        try:
+            yield arm, compare(metric.values(sums[arm]), metric.values(sums[settings.control]), settings.alpha)
+        except ValueError:
+            continue
+
+
+def _without_past(
+    metric: Metric, treatment: ArmSums, control: ArmSums, alpha: float
+) -> tuple[Difference | None, float]:
+    if not metric.with_history:
+        return None, NAN
+    found = cuped(metric.values(treatment), metric.values(control), treatment.history, control.history)
+    return compare(found.treatment, found.control, alpha), found.reduction
+
+
+def _detectable(row: Difference, alpha: float) -> float:
+    if not row.low < row.high:
+        return NAN
+    # The variance of one unit's value that gives the variance of the difference, if it were the same in both arms.
+    variance = row.variance / (1 / row.control_units + 1 / row.treatment_units)
+    return detectable_effect(variance, row.control_units, row.treatment_units, POWER, alpha)
+
+
+def _looks(rows: Mapping[int, Difference], mixture: Mixture) -> tuple[Look, ...]:
+    found = tuple(always_valid(row, mixture) for row in rows.values())
+    lowest = (one.p for one in running(found))
+    pairs = zip(rows.items(), found, lowest, strict=True)
+    return tuple(Look(time, row.absolute, one, p) for (time, row), one, p in pairs)

@@ -1,0 +1,170 @@
+"""What a policy would have earned, from the log of another one that drew its actions with known propensities.
+
+Inverse propensity scoring, its self-normalised form (Swaminathan and Joachims, NeurIPS 2015), and the doubly robust
+estimator (Dudik, Langford and Li, ICML 2011) with a cross-fitted reward model. Rows of one cluster (a unit) may depend
+on each other: every estimate is a ratio of sums over clusters, whose interval is the delta method's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtrit  # type: ignore[import-untyped]  # has no types
+
+from offline.ab.influence import of_ratio
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """n logged actions. ``reward`` [n]; ``logging`` [n], the probability with which the logging policy took the action;
+    ``target`` [n], that with which the policy in question would have; ``cluster`` [n] of anything sortable. ValueError
+    where lengths differ, a logged action had no probability, or a number is none."""
+
+    reward: Array
+    logging: Array
+    target: Array
+    cluster: Array
+
+    def __post_init__(self) -> None:
+        if len({len(self.reward), len(self.logging), len(self.target), len(self.cluster)}) > 1:
+            raise ValueError("rewards, propensities and clusters must be of one length")
+        if not len(self.reward):
+            raise ValueError("an empty log has no value")
+        if not all(np.isfinite(column).all() for column in (self.reward, self.logging, self.target)):
+            raise ValueError("rewards and propensities must be finite")
+        if not ((self.logging > 0) & (self.logging <= 1) & (self.target >= 0) & (self.target <= 1)).all():
+            raise ValueError("propensities must be in 0..1, and above 0 where the action was logged")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Mean reward per action, with bounds of its 1 - alpha interval; NaN without two clusters.
+
+    effective_rows    (sum of weights)^2 / sum of squared weights: as many rows of the policy itself say as much
+    mean_weight       1 on average if the logging policy could take every action that the other one would
+    clipped_share     share of rows whose weight was cut
+    """
+
+    estimator: str
+    value: float
+    low: float
+    high: float
+    rows: int
+    clusters: int
+    effective_rows: float
+    mean_weight: float
+    clipped_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the doubly robust estimator predicts rewards from: ``logged`` [n, d], features of each row's context and
+    logged action; ``actions`` [n, a, d], those with each possible action; ``target`` [n, a], the policy's
+    probabilities, which add up to 1. Rows with fewer actions are padded with probability 0."""
+
+    logged: Array
+    actions: Array
+    target: Array
+
+    def __post_init__(self) -> None:
+        rows, count, width = self.actions.shape
+        if self.logged.shape != (rows, width) or self.target.shape != (rows, count):
+            raise ValueError("features and probabilities of actions do not fit together")
+        if not np.allclose(self.target.sum(axis=1), 1.0, atol=1e-6):
+            raise ValueError("probabilities of the policy's actions must add up to 1")
+
+
+def on_policy(log: Log, alpha: float = 0.05) -> Value:
+    """The logging policy's own value: the mean reward."""
+    return _value("on-policy", log, np.ones(len(log.reward)), log.reward, np.ones(len(log.reward)), 0.0, alpha)
+
+
+def ips(log: Log, clip: float | None = None, alpha: float = 0.05) -> Value:
+    """Mean of weighted rewards. Unbiased without ``clip``, which caps weights."""
+    weight, cut = _weights(log, clip)
+    return _value("IPS", log, weight, weight * log.reward, np.ones(len(weight)), cut, alpha)
+
+
+def snips(log: Log, clip: float | None = None, alpha: float = 0.05) -> Value:
+    """Weighted rewards per weight: a little biased, and of a much smaller variance where weights vary. ValueError if
+    the other policy would have taken none of the logged actions."""
+    weight, cut = _weights(log, clip)
+    return _value("SNIPS", log, weight, weight * log.reward, weight, cut, alpha)
+
+
+def doubly_robust(
+    log: Log,
+    outlook: Outlook,
+    clip: float | None = None,
+    alpha: float = 0.05,
+    folds: int = 5,
+    model: Any = None,
+    seed: int = 0,
+) -> Value:
+    """The reward model's prediction under the policy, plus IPS of what it got wrong: right if either the propensities
+    or the model are. ``model`` is a regressor of scikit-learn, by default ridge regression on standardised features; it
+    predicts clusters that it was not fitted to (Chernozhukov et al. 2018, arXiv 1608.00060). ValueError with one
+    cluster."""
+    from sklearn.base import clone  # a second of imports, for reports with shadow scores alone
+    from sklearn.model_selection import GroupKFold
+
+    weight, cut = _weights(log, clip)
+    predicted, foreseen = np.zeros(len(weight)), np.zeros(outlook.target.shape)
+    regressor = _ridge() if model is None else model
+    folds = min(folds, len(np.unique(log.cluster)))
+    if folds < 2:
+        raise ValueError("a cross-fitted reward model takes two clusters")
+    # GroupKFold takes clusters apart in the order of their labels; shuffled, so that labels may be ordered in time.
+    splits = GroupKFold(folds, shuffle=True, random_state=seed).split(outlook.logged, groups=log.cluster)
+    for fitted, held in splits:
+        with np.errstate(invalid="ignore"):  # the variance of a constant feature may come out below 0, and is seen to
+            fit = clone(regressor).fit(outlook.logged[fitted], log.reward[fitted])
+        predicted[held] = fit.predict(outlook.logged[held])
+        rows = outlook.actions[held].reshape(-1, outlook.actions.shape[2])
+        foreseen[held] = fit.predict(rows).reshape(len(held), -1)
+    pseudo = (outlook.target * foreseen).sum(axis=1) + weight * (log.reward - predicted)
+    return _value("DR", log, weight, pseudo, np.ones(len(weight)), cut, alpha)
+
+
+def _ridge() -> Any:
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), Ridge())
+
+
+def _weights(log: Log, clip: float | None) -> tuple[Array, float]:
+    """Importance weights [n], capped, and the share of them that the cap changed."""
+    weight = log.target / log.logging
+    if clip is None:
+        return weight, 0.0
+    if not clip > 0:
+        raise ValueError("weights are clipped at something above 0")
+    return np.minimum(weight, clip), float(np.mean(weight > clip))
+
+
+def _value(name: str, log: Log, weight: Array, earned: Array, base: Array, cut: float, alpha: float) -> Value:
+    """Sum of ``earned`` [n] over the sum of ``base`` [n], clusters being independent."""
+    _, cluster = np.unique(log.cluster, return_inverse=True)
+    values = of_ratio(np.bincount(cluster, earned), np.bincount(cluster, base))
+    reach = float("nan")
+    if len(values) > 1:
+        reach = float(stdtrit(len(values) - 1, 1 - alpha / 2) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    squares = float(np.sum(weight**2))
+    return Value(
+        estimator=name,
+        value=float(values.mean()),
+        low=float(values.mean()) - reach,
+        high=float(values.mean()) + reach,
+        rows=len(weight),
+        clusters=len(values),
+        effective_rows=float(weight.sum() ** 2 / squares) if squares else 0.0,
+        mean_weight=float(weight.mean()),
+        clipped_share=cut,
+    )

@@ -1,0 +1,67 @@
+"""How one experiment is analysed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field, model_validator
+
+from models.contract.schema import FrozenConfig
+
+DAY_MS = 86_400_000
+
+ANALYSED = ("split", "sticky")
+"""Of the ways into an arm, those that are random: see ``How`` of models/contract/exposures.py."""
+
+
+class ClickRule(BaseModel):
+    """Which interactions are clicks: those of one of ``types`` (of any, if empty) with a value of ``least_value`` or
+    more (with any, if None)."""
+
+    model_config = FrozenConfig
+
+    types: frozenset[str] = frozenset()
+    least_value: float | None = None
+
+
+class AnalysisSettings(BaseModel):
+    """How one experiment is analysed.
+
+    control           the arm that all others are compared with
+    weights           arm -> configured share of the split, in any unit. An arm of weight 0 gets no new units, and is
+                      left out of the sample ratio check
+    clicks            which interactions are clicks
+    window_ms         a click counts if it comes at most so long after its exposure
+    without_request   whether a click that names no request counts for the unit's latest exposure of the item
+    alpha             level of tests; intervals cover 1 - alpha
+    start_ms          when the experiment started; its first exposure if None. What is older is the pre-period
+    pre_period_days   how much before the start the CUPED covariates look at; everything if None
+    breakdowns        dimensions of the sample ratio check: "release", "day" or "context.KEY"
+    planned_units     units of all arms at which the always-valid intervals are tightest: what offline/ab/power
+                      asks for. It has to be chosen before the data are seen; they are valid whatever it is
+    looks             how many cumulative looks, equally spaced in time, the history of effects has
+    clip              importance weights above this become this; none if None
+    listed            at most so many offending units are listed by name
+    """
+
+    model_config = FrozenConfig
+
+    control: str
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    clicks: ClickRule = ClickRule()
+    window_ms: Annotated[int, Field(gt=0)] = DAY_MS
+    without_request: bool = False
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    start_ms: int | None = None
+    pre_period_days: Annotated[float, Field(gt=0)] | None = 14.0
+    breakdowns: tuple[Annotated[str, Field(pattern=r"^(release|day|context\..+)$")], ...] = ("release", "day")
+    planned_units: Annotated[int, Field(ge=2)] = 10_000
+    looks: Annotated[int, Field(ge=1, le=1000)] = 14
+    clip: Annotated[float, Field(gt=0)] | None = None
+    listed: Annotated[int, Field(ge=0)] = 20
+
+    @model_validator(mode="after")
+    def _control_is_an_arm(self) -> AnalysisSettings:
+        if self.control not in self.weights:
+            raise ValueError(f"control {self.control!r} is not among the arms: {', '.join(sorted(self.weights))}")
+        return self

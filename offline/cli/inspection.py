@@ -1,0 +1,147 @@
+"""The jobs that look, check, fetch or show. They hold no lock and leave no line in the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offline.cli.endings import sum_up
+from offline.cli.jobs import trained_last
+from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
+from offline.data.catalogue import DataError
+from offline.data.rules import rule_lines
+from offline.data.source import open_source
+from offline.llm.cache import ResponseCache
+from offline.llm.session import CACHE_FILE
+from offline.publish.connection import open_store
+from offline.training.report import markdown
+
+app = typer.Typer()
+
+_FORECAST_USERS = 10_000_000
+
+
+@app.command()
+def fetch(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Get the data set from its source, unless it is already there."""
+    job = job_of(config, data_dir)
+    fetched = open_source(job.config.data, job.raw).fetch()
+    print("fetched" if fetched else "already here")
+
+
+@app.command()
+def validate(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    rules: Annotated[bool, typer.Option("--rules", help="Print every rule that data have to keep, and exit.")] = False,
+) -> None:
+    """Check the data set against every rule and against the feature schema; exits with 1 if it cannot be used."""
+    if rules:
+        print("\n".join(rule_lines()))
+        return
+    job = job_of(config, data_dir)
+    source = open_source(job.config.data, job.raw)
+    source.fetch()
+    findings = source.check(job.config.feature_schema)
+    for label, lines in (("fact", findings.facts), ("warning", findings.warnings), ("error", findings.errors)):
+        for line in lines:
+            print(f"  {label}: {line}")
+    if findings.errors:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Print the quality table of the last training."""
+    trained = trained_last(job_of(config, data_dir))
+    counts = ", ".join(f"{count} {split}" for split, count in trained.samples.items())
+    print(f"{trained.artifact}: {counts} samples by global time\n\n{markdown(trained.table)}")
+
+
+@app.command()
+def status(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    users: Annotated[int, typer.Option(min=1, help="Users of the forecast.")] = _FORECAST_USERS,
+    tokens_per_second: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Answer tokens that one GPU makes per second; without it, as measured here."),
+    ] = None,
+    prompt_tokens_per_second: Annotated[
+        float | None, typer.Option(min=0.001, help="Prompt tokens that one GPU reads per second; without it, free.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON instead.")] = False,
+) -> None:
+    """Show what is live, each producer, the last runs and what they cost, and what more users would take."""
+    from offline.jobs.forecast import Speed, forecast_of
+    from offline.jobs.status import status_of
+
+    job = job_of(config, data_dir)
+    with open_store(data_dir) as store:
+        found = status_of(job, store)
+        forecast = forecast_of(job, store, users, Speed(tokens_per_second, prompt_tokens_per_second))
+    if as_json:
+        sum_up({**found.document(), "forecast": forecast.document() if forecast else None})
+        return
+    for line in (*found.lines(), *(forecast.lines() if forecast else ())):
+        print(line)
+
+
+@app.command()
+def export_answers(
+    to: Annotated[Path, typer.Argument(help="A .jsonl.gz file, such as the configuration's shipped_responses.")],
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Write the language model's stored answers to a file that another machine can import."""
+    path = job_of(config, data_dir).llm / CACHE_FILE
+    if not path.is_file():
+        raise DataError(f"there are no answers in {path}: run `refresh` or `knowledge` first")
+    with ResponseCache(path) as cache:
+        print(f"{cache.export_jsonl_gz(to)} answers in {to}")
+
+
+@app.command()
+def export_vectors(
+    to: Annotated[Path, typer.Argument(help="An .npz file, such as the configuration's shipped_vectors.")],
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Write encoded texts and MARC's hidden states to a file that spares another machine their computation."""
+    from offline.knowledge.export import export_vectors as export
+
+    print(f"{export(job_of(config, data_dir), to)} vectors in {to}")
+
+
+@app.command()
+def verify(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    url: Annotated[str | None, typer.Option(help="Send requests to this service first.")] = None,
+    requests: Annotated[int, typer.Option(min=1, help="How many logged requests to compare.")] = 1000,
+) -> None:
+    """Score logged requests again with torch, from the jobs' own data, and compare with what the service answered."""
+    job = job_of(config, data_dir)
+    if not job.log.is_file():
+        raise DataError("there is nothing to compare with yet: run `refresh` first")
+    from offline.jobs.verify import verify as compare  # torch
+
+    result = compare(job, url, requests)
+    print(result.summary())
+    if not result.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    port: Annotated[int, typer.Option(help="Port of the service; 0 takes a free one.")] = 8000,
+    check: Annotated[bool, typer.Option("--check", help="Assert the answer and exit, instead of serving on.")] = False,
+) -> None:
+    """Refresh, start the service, show one ranked answer, and keep serving until Ctrl-C."""
+    from offline.demo import run_demo
+
+    raise typer.Exit(run_demo(job_of(config, data_dir), port, check))

@@ -1,0 +1,17 @@
+"""How jobs run, and what can be learnt of them: above data, knowledge, training and publication, below the commands.
+
+runs            the ledger of runs, and a run under way
+lock            one job at a time in a work folder
+steps           which step of the pipeline is up to date
+since           what arrived since a step was last done
+events          the service's events, taken over into the interaction log
+llm_requests    what a run asks of the language model
+producer_state  whether a producer's knowledge is up to date
+one_producer    one producer alone: published within the live release, and taken back
+dry_run         what a refresh would do and cost
+status          what is live, what each producer holds, what the last runs did and cost
+prometheus      the same as metrics in a file
+forecast        what more users would take
+verify          logged requests answered anew by torch, and compared with what the service answered
+last_run        the data of a job's last run, for jobs that ask no language model
+"""

@@ -1,0 +1,223 @@
+"""``--dry-run``: what a run would ask, and what that would cost. Asks nothing and writes nothing.
+
+The data set may be fetched, because nothing can be said without it. Answers that are still to come are stood in for by
+texts of similar length, so that questions that quote them are counted too.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offline.data.catalogue import Catalogue
+from offline.data.log import InteractionLog
+from offline.data.source import open_source
+from offline.jobs.events import Arrived, look_for_events
+from offline.jobs.llm_requests import TEXTS, answered, imported_texts, kinds_of_texts, texts_of_recent, told_of_imports
+from offline.jobs.producer_state import is_made, producer_inputs
+from offline.jobs.since import recent
+from offline.jobs.steps import Job, Stages
+from offline.knowledge import run as producers
+from offline.knowledge.interests import Answered, Interests
+from offline.knowledge.liber.partitions import close_partitions
+from offline.knowledge.load import held
+from offline.knowledge.quality import usable
+from offline.knowledge.vectors import Knowledge, Produced
+from offline.llm.estimate import CHARACTERS_PER_TOKEN
+from offline.llm.plan import Plan
+from offline.llm.protocol import Prompt
+from offline.llm.runs import CACHE_FILE, LEDGER_FILE
+from offline.llm.session import LLMSession, open_session
+from offline.publish.connection import store_if_there
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedProducer:
+    """``asks`` holds only what no producer before it asks for. At most ``records`` records would be written."""
+
+    name: str
+    up_to_date: bool
+    asks: Plan
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a run would do."""
+
+    job: Job
+    arrived: Arrived
+    producers: Sequence[PlannedProducer]
+
+    @property
+    def total(self) -> Plan:
+        return sum((one.asks for one in self.producers), Plan())
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield f"== plan of {self.job.config.name}: nothing is asked, nothing is written"
+        yield f"  events: {len(self.arrived.log)} interactions, {self.arrived.added} of them new"
+        for line in told_of_imports(self.job):
+            yield f"  {line}"
+        for one in self.producers:
+            if one.up_to_date:
+                yield f"  {one.name}: up to date"
+            else:
+                yield f"  {one.name}: {one.asks.summary()}; at most {one.records} records to write"
+        yield f"  together: {self.total.summary()}"
+        budget = self.job.budget
+        if budget.max_tokens is not None or budget.max_cost is not None:
+            yield f"  budget: {'exceeded' if self.exceeds_budget else 'kept'}; a run stops at it and the next goes on"
+
+    @property
+    def exceeds_budget(self) -> bool:
+        total, budget = self.total, self.job.budget
+        tokens = total.prompt_tokens + total.completion_tokens
+        return (budget.max_tokens is not None and tokens > budget.max_tokens) or (
+            budget.max_cost is not None and total.cost > budget.max_cost
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "events": {"interactions": len(self.arrived.log), "new": self.arrived.added},
+            "producers": {
+                one.name: {"up_to_date": one.up_to_date, "records": one.records, **asdict(one.asks)}
+                for one in self.producers
+            },
+            "total": asdict(self.total),
+            "exceeds_budget": self.exceeds_budget,
+        }
+
+
+def plan_of(job: Job, only: Sequence[str] | None = None) -> Planned:
+    """Plan of a run of all producers, or of ``only``."""
+    source = open_source(job.config.data, job.raw)
+    source.fetch()
+    catalogue = source.catalogue()
+    with store_if_there(job.data_dir) as store:
+        arrived = look_for_events(job, source, catalogue, store)
+    names = [name for name in producers.wanted(job.config.feature_schema) if only is None or name in only]
+    known = held(job.knowledge, job.config.feature_schema, arrived.log)
+    current = {name: producer_inputs(job, name, source, arrived.log) for name in names}
+    stale = [name for name in names if name not in known.produced or not is_made(job, name, current[name])]
+    asks = _asks(job, stale, catalogue, arrived.log)
+    # the log only ever grows, so what was known still holds; any other input may have changed every record
+    grown = [name for name in stale if job.use_cache and Stages(job).changed(name, current[name]) <= {"log"}]
+    due = _records_due(job, arrived.log, catalogue, known.of(grown))
+    return Planned(
+        job,
+        arrived,
+        [
+            PlannedProducer(name, name not in stale, asks.get(name, Plan()), due[name] if name in stale else 0)
+            for name in names
+        ],
+    )
+
+
+def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> dict[str, Plan]:
+    """What each producer would ask, in order; a text that several read is counted where it comes first."""
+    planned: dict[str, Plan] = {}
+    if not kinds_of_texts(job, names):
+        return planned
+    with _session_on_a_copy(job) as session:
+        texts = _texts(job, catalogue, log, _Pretending(session))
+        kinds = list(kinds_of_texts(job, names))
+        for name in names:
+            before = session.planned
+            for kind in [kind for kind in kinds if kind in TEXTS[name]]:
+                kinds.remove(kind)
+                getattr(texts["items" if kind == "items" else "partitions"], kind)
+            planned[name] = _difference(session.planned, before)
+    return planned
+
+
+def _texts(job: Job, catalogue: Catalogue, log: InteractionLog, ask: _Pretending) -> dict[str, Interests]:
+    if job.since_ms is not None:
+        return texts_of_recent(job, recent(job, log), catalogue, log, ask)
+    config = job.config
+    partitions = close_partitions(log, config.knowledge.liber.trigger)
+    liked_above, words = config.feature_schema.liked_above, config.data.texts
+    imported = imported_texts(job)
+    all_of_them = Interests(config.knowledge, words, liked_above, catalogue, log, partitions, ask, imported)
+    return {"items": all_of_them, "partitions": all_of_them}
+
+
+class _Pretending:
+    """Answers from the cache, and with words that say nothing where it has none."""
+
+    def __init__(self, session: LLMSession) -> None:
+        self._session = session
+        self._pretended = 0
+
+    def __call__(self, prompts: list[Prompt], label: str) -> Answered:
+        answers = answered(usable(self._session, prompts, f"  {label}"))
+        texts = [
+            self._pretend(prompt) if absent else text
+            for prompt, text, absent in zip(prompts, answers.texts, answers.absent, strict=True)
+        ]
+        return Answered(texts, [False] * len(texts))
+
+    def _pretend(self, prompt: Prompt) -> str:
+        self._pretended += 1  # no two alike: questions that quote them are different questions
+        return f"{self._pretended} ".ljust(round(prompt.max_tokens * CHARACTERS_PER_TOKEN), "x")
+
+
+@contextmanager
+def _session_on_a_copy(job: Job) -> Iterator[LLMSession]:
+    """A session that asks nothing, over a copy of the answers, into which the shipped ones are imported."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        if (job.llm / CACHE_FILE).is_file():
+            with (
+                closing(sqlite3.connect(job.llm / CACHE_FILE)) as held,
+                closing(sqlite3.connect(copy / CACHE_FILE)) as target,
+            ):
+                held.backup(target)
+        if (job.llm / LEDGER_FILE).is_file():
+            shutil.copy(job.llm / LEDGER_FILE, copy / LEDGER_FILE)
+        with open_session(job.config.llm, copy, "dry run", use_cache=job.use_cache, dry_run=True) as session:
+            if job.ask_refused:
+                session.cache.forget_refusals()
+            shipped = job.config.knowledge.shipped_responses
+            if job.use_cache and shipped is not None:
+                session.cache.import_jsonl_gz(shipped)
+            yield session
+
+
+def _records_due(job: Job, log: InteractionLog, catalogue: Catalogue, grown: Knowledge) -> dict[str, int]:
+    """At most so many records would change, by producer: everybody's of whom something can be known; of the ``grown``
+    ones, those about whom there is more to know than was known."""
+    imported = imported_texts(job)
+    versions = np.diff(close_partitions(log, job.config.knowledge.liber.trigger).start)
+    if imported is not None:
+        about = Counter(one.user for one in imported.users if one.partition is None)
+        versions = versions + np.array([about[user] for user in log.user_ids], np.int64)
+    described = np.array([job.config.data.texts.describes(catalogue.items.get(item, {})) for item in log.item_ids])
+    told = described | np.array([imported is not None and item in imported.items for item in log.item_ids])
+    due: dict[str, int] = {}
+    for spec in job.config.feature_schema.knowledge:
+        made = grown.produced.get(spec.name, Produced())
+        if spec.side == "user":
+            count = versions > 0 if made.users is None else versions != np.diff(made.users.start)
+        else:
+            known = told if "items" in TEXTS[spec.name] else described
+            count = known if made.items is None else known & ~made.items.known
+        due[spec.name] = due.get(spec.name, 0) + int(count.sum())
+    return due
+
+
+def _difference(now: Plan, before: Plan) -> Plan:
+    later, earlier = asdict(now), asdict(before)
+    seconds = None if now.seconds is None or before.seconds is None else now.seconds - before.seconds
+    counts = {name: later[name] - earlier[name] for name in later if name != "seconds"}
+    return Plan(**counts, seconds=seconds)

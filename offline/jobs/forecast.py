@@ -1,0 +1,243 @@
+"""What more users would take, from what was measured on this data set. Every figure names what it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from models.contract.knowledge import Space
+from offline.data.log import InteractionLog
+from offline.jobs.steps import Job
+from offline.knowledge.liber.partitions import close_partitions
+from offline.knowledge.load import held
+from offline.knowledge.run import wanted
+from offline.llm.cache import ResponseCache
+from offline.llm.ledger import read_ledger, tokens_per_second
+from offline.llm.runs import CACHE_FILE, LEDGER_FILE
+from offline.publish.connection import Store
+from offline.publish.knowledge import record_key
+
+_SAMPLE = 100
+_BESIDE_VALUES = 128
+"""Bytes of a record beside its values: one of MovieLens-100K's "item/text" takes 256, its 64 float16 values 128."""
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Tokens per second of one GPU: answers made, prompts read. None: as measured here, and free."""
+
+    answers: float | None = None
+    prompts: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number: ``at_first`` for a past as long as here, ``per_day`` from then on (None where that has no sense)."""
+
+    name: str
+    at_first: float | None
+    per_day: float | None
+    unit: str
+    rests_on: str
+
+    def line(self) -> str:
+        parts = []
+        if self.at_first is not None:
+            parts.append(f"{_short(self.at_first)} {self.unit}{' at first' if self.per_day is not None else ''}")
+        if self.per_day is not None:
+            parts.append(f"{_short(self.per_day)} {self.unit} a day")
+        return f"  {self.name:<9} {' and '.join(parts) or 'unknown'}: {self.rests_on}"
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """For so many users, with as many items as here."""
+
+    users: int
+    figures: Sequence[Figure]
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield f"forecast   {self.users:,} users, each as active as here, with as many items as here, would take"
+        yield from (one.line() for one in self.figures)
+
+    def document(self) -> dict[str, Any]:
+        """For machines."""
+        return {"users": self.users, "figures": [asdict(one) for one in self.figures]}
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What was measured. ``items`` counts calls about items, ``partitions`` and ``shifts`` are per user so far."""
+
+    users: int
+    events: int
+    days: float
+    partitions: float
+    events_per_partition: float
+    shifts: float
+    shift: bool
+    items: int
+
+    @property
+    def daily_events(self) -> float:
+        """Per user."""
+        return self.events / self.users / self.days
+
+    @property
+    def daily_partitions(self) -> float:
+        """Per user, once everybody has a first one."""
+        return self.daily_events / self.events_per_partition if self.events_per_partition else 0.0
+
+
+def forecast_of(job: Job, store: Store, users: int, speed: Speed) -> Forecast | None:
+    """None before there are interactions."""
+    if not job.log.is_file():
+        return None
+    log = InteractionLog.load(job.log)
+    if not len(log.observed):
+        return None
+    means = measured(job, log)
+    asks = set(wanted(job.config.feature_schema)) - {"text"}
+    calls = _calls(means, users, bool(asks), bool(asks & {"autograph", "marc"}))
+    return Forecast(users, [_events(means, users), calls, *_tokens(job, calls, speed), _memory(job, store, log, users)])
+
+
+def measured(job: Job, log: InteractionLog) -> Means:
+    """The means of one log."""
+    partitions = close_partitions(log, job.config.knowledge.liber.trigger)
+    times = log.time_ms[log.observed]
+    users = len(np.unique(log.user[log.observed]))
+    count, shift = len(partitions), "liber" in wanted(job.config.feature_schema) and job.config.knowledge.liber.shift
+    return Means(
+        users=users,
+        events=len(times),
+        days=max(1.0, float(times.max() - times.min()) / _DAY_MS),
+        partitions=count / users,
+        events_per_partition=len(partitions.rows) / count if count else 0.0,
+        shifts=(count - int(partitions.first_of_user().sum())) / users if shift else 0.0,
+        shift=shift,
+        items=len(log.item_ids),
+    )
+
+
+def _events(means: Means, users: int) -> Figure:
+    return Figure(
+        "events",
+        users * means.events / means.users,
+        users * means.daily_events,
+        "events",
+        f"{means.events:,} of {means.users:,} users in {means.days:.0f} days here, "
+        f"{means.daily_events:.3f} per user and day",
+    )
+
+
+def _calls(means: Means, users: int, asks: bool, of_items: bool) -> Figure:
+    if not asks:
+        return Figure("calls", 0, 0, "calls", "no producer asks a language model")
+    items = means.items if of_items else 0
+    per_partition = 2 if means.shift else 1
+    return Figure(
+        "calls",
+        users * (means.partitions + means.shifts) + items,
+        users * means.daily_partitions * per_partition,
+        "calls",
+        f"a partition closes every {means.events_per_partition:.1f} events, "
+        f"{means.partitions:.2f} per user so far; {per_partition} prompts per partition"
+        f"{', and one less for the first' if means.shift else ''}; {items:,} items once; no second tries",
+    )
+
+
+def _tokens(job: Job, calls: Figure, speed: Speed) -> Iterator[Figure]:
+    count, prompt, answer = _stored(job)
+    runs = read_ledger(job.llm / LEDGER_FILE)
+    model = runs[-1].model_id if runs else ""
+    if not count:
+        yield Figure("tokens", None, None, "tokens", "no answer is stored yet that would tell the means")
+        return
+    means = (
+        f"{prompt / count:.1f} prompt and {answer / count:.1f} answer tokens per prompt, the mean of {count:,} stored"
+    )
+    at_first, per_day = calls.at_first or 0.0, calls.per_day or 0.0
+    both = (prompt + answer) / count
+    yield Figure("tokens", at_first * both, per_day * both, "tokens", means)
+    rate, told = speed.answers, "as told"
+    if rate is None:
+        rate, told = tokens_per_second(runs, model), f"as measured here with {model}, on whatever it ran"
+    if rate is None:
+        yield Figure("time", None, None, "GPU-hours", "no run tells how fast the model answers; --tokens-per-second")
+    else:
+        seconds = answer / count / rate + (prompt / count / speed.prompts if speed.prompts else 0.0)
+        reading = f"prompts at {speed.prompts:,.0f}" if speed.prompts else "reading prompts for free"
+        hours = f"{rate:,.0f} answer tokens/s per GPU {told}, {reading}"
+        yield Figure("time", at_first * seconds / 3600, per_day * seconds / 3600, "GPU-hours", hours)
+    prices = job.config.llm.price_prompt_per_million, job.config.llm.price_completion_per_million
+    each = (prompt / count * prices[0] + answer / count * prices[1]) / 1e6
+    told = f"{prices[0]:g} and {prices[1]:g} per million prompt and answer tokens, as configured"
+    yield Figure("cost", at_first * each, per_day * each, "(your currency)", told)
+
+
+def _stored(job: Job) -> tuple[int, int, int]:
+    if not (job.llm / CACHE_FILE).is_file():
+        return 0, 0, 0
+    with ResponseCache(job.llm / CACHE_FILE) as cache:
+        return cache.totals()
+
+
+def _memory(job: Job, store: Store, log: InteractionLog, users: int) -> Figure:
+    """Redis memory by MEMORY USAGE, keys and overhead included."""
+    keys = store.keys
+    per_owner = {"item": 0.0, "user": 0.0}
+    for key_of in (keys.user_profile, keys.user_history):
+        per_owner["user"] += _mean_bytes(store, [key_of(one) for one in log.user_ids])
+    if not per_owner["user"]:
+        return Figure("memory", None, None, "GB in Redis", "nothing is published yet that would tell the means")
+    known = held(job.knowledge, job.config.feature_schema, log)
+    guessed = []
+    for spec in job.config.feature_schema.knowledge:
+        made = known.users.get(spec.name) if spec.side == "user" else known.items.get(spec.name)
+        mean = 0.0 if made is None else _mean_of_space(store, made.space, log)
+        if not mean:
+            guessed.append(spec.key)
+            mean = _BESIDE_VALUES + spec.rows * spec.dim * (2 if _dtype(job, spec.name) == "float16" else 1)
+        per_owner[spec.side] += mean
+    told = f"; {', '.join(guessed)}, not published yet, by the size of its values" if guessed else ""
+    return Figure(
+        "memory",
+        (users * per_owner["user"] + len(log.item_ids) * per_owner["item"]) / 1e9,
+        None,
+        "GB in Redis",
+        f"{per_owner['user']:,.0f} bytes per user (profile, history, knowledge) and {per_owner['item']:,.0f} per item "
+        f"(knowledge): the mean MEMORY USAGE of up to {_SAMPLE} of each{told}; one release, one replica",
+    )
+
+
+def _mean_of_space(store: Store, space: Space, log: InteractionLog) -> float:
+    owners = log.user_ids if space.side == "user" else log.item_ids
+    return _mean_bytes(store, [record_key(store, space.side, one, space.fingerprint) for one in owners])
+
+
+def _dtype(job: Job, producer: str) -> str:
+    return str(getattr(job.config.knowledge, producer).dtype)
+
+
+def _mean_bytes(store: Store, keys: Sequence[str]) -> float:
+    """Mean memory per owner, of up to 100, evenly spread; an absent key takes none."""
+    chosen = keys[:: max(1, -(-len(keys) // _SAMPLE))]
+    if not chosen:
+        return 0.0
+    pipeline = store.redis.pipeline(transaction=False)
+    for key in chosen:
+        pipeline.memory_usage(key)
+    return float(np.mean([size or 0 for size in pipeline.execute()]))
+
+
+def _short(number: float) -> str:
+    for bound, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e4, " k")):
+        if abs(number) >= bound:
+            return f"{number / (bound if bound != 1e4 else 1e3):,.1f}{unit}"
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:,.3g}"

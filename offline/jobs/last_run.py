@@ -1,0 +1,48 @@
+"""The data of a job's last run and the texts that were answered by then, for jobs that ask nothing themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from offline.data.catalogue import Catalogue, DataError
+from offline.data.log import InteractionLog
+from offline.data.source import open_source
+from offline.jobs.llm_requests import answered, imported_texts
+from offline.jobs.steps import Job
+from offline.knowledge.interests import Answered
+from offline.knowledge.quality import usable
+from offline.knowledge.run import KnowledgeRun
+from offline.knowledge.sources import Sources
+from offline.llm.protocol import Prompt
+from offline.llm.session import CHECKPOINTS, open_session
+from offline.training.samples import split_samples
+
+
+def data_of(job: Job) -> tuple[Catalogue, InteractionLog]:
+    """Catalogue and log of a job's last run; DataError if there was none."""
+    if not job.log.is_file():
+        raise DataError("there is no knowledge to study yet: run `refresh` or `knowledge` first")
+    return open_source(job.config.data, job.raw).catalogue(), InteractionLog.load(job.log)
+
+
+@contextmanager
+def sources_of(job: Job, catalogue: Catalogue, log: InteractionLog, producer: str) -> Iterator[Sources]:
+    """The inputs of a producer, from stored answers alone: nothing is asked and nothing paid."""
+    with open_session(job.config.llm, job.llm, "study", dry_run=True) as session:
+
+        def ask(prompts: list[Prompt], label: str) -> Answered:
+            return answered(usable(session, prompts, label))
+
+        run = KnowledgeRun(
+            job.config,
+            catalogue,
+            log,
+            split_samples(job.config.samples, log).trained_rows,
+            job.knowledge,
+            job.llm / CHECKPOINTS,
+            ask,
+            session.ledger.model_id,
+            imported_texts(job),
+        )
+        yield run.sources_of(producer)

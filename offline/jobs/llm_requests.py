@@ -1,0 +1,187 @@
+"""The language model as the producers ask it: counted into the run, and bounded by ``--since``.
+
+The model is not asked for texts that were imported. With ``--since``, it is asked for texts of users and items with
+something new; texts of all others come from the cache alone, and texts that the cache lacks are left to a run without
+``--since``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from offline.data.catalogue import Catalogue, DataError
+from offline.data.log import InteractionLog
+from offline.jobs.runs import Run
+from offline.jobs.since import Recent
+from offline.jobs.steps import Job
+from offline.knowledge.interests import Answered, Ask, Interests, closing
+from offline.knowledge.liber.partitions import close_partitions
+from offline.knowledge.quality import Usable, problem, usable
+from offline.knowledge.run import ORDER
+from offline.llm.answers import Answers
+from offline.llm.cache import cache_key, stored_answers
+from offline.llm.protocol import Prompt
+from offline.llm.refusals import REFUSED_RUNS
+from offline.llm.session import LLMSession, open_session
+
+if TYPE_CHECKING:
+    from offline.data.texts_import import ImportedTexts
+
+TEXTS = {
+    "text": (),
+    "liber": ("summaries", "shifts"),
+    "autograph": ("items", "summaries"),
+    "marc": ("items", "summaries"),
+}
+"""Kinds of texts that each producer reads; the first producer of a run that reads a kind asks for it."""
+
+
+class Asking:
+    """Questions to the session ``live``, each counted in the run's ledger line."""
+
+    def __init__(self, run: Run, live: LLMSession) -> None:
+        self._run = run
+        self._live = live
+        self._answering = live
+        self._again: Counter[str] = Counter()
+        self._bad: Counter[str] = Counter()
+        run.asked(live.ledger, {}, {})  # a run that is killed while it asks for hours is found by the session's id
+        for line in told_of_imports(run.job):
+            print(f"  {line}", flush=True)
+
+    def __call__(self, prompts: list[Prompt], label: str) -> Answered:
+        answers = self._usable(self._answering, prompts, label)
+        print(f"  {label}: {answers.summary()}", flush=True)
+        return answered(answers)
+
+    @property
+    def model(self) -> str:
+        return self._live.ledger.model_id
+
+    @property
+    def absent(self) -> int:
+        """Texts whose call failed or did not fit into the budget."""
+        return self._live.absent
+
+    @property
+    def why(self) -> str:
+        return self._live.ledger.reason
+
+    def ask_recent(self, texts: tuple[str, ...], recent: Recent, catalogue: Catalogue, log: InteractionLog) -> None:
+        """Ask for these kinds of texts of recent users and items."""
+        interests = texts_of_recent(self._run.job, recent, catalogue, log, self._ask_live)
+        for kind in texts:
+            getattr(interests["items" if kind == "items" else "partitions"], kind)
+
+    @contextmanager
+    def from_cache_alone(self) -> Iterator[None]:
+        """Context in which the cache alone answers. Texts that no run has asked for yet do not count as ``absent``."""
+        job = self._run.job
+        with open_session(job.config.llm, job.llm, self._run.name, dry_run=True) as closed:
+            self._answering = closed
+            try:
+                yield
+            finally:
+                self._answering = self._live
+                if left := closed.absent - self._live.absent:
+                    print(f"  {left} texts of users and items without news are left for a run without --since")
+
+    def _ask_live(self, prompts: list[Prompt], label: str) -> Answered:
+        return answered(self._usable(self._live, prompts, label))
+
+    def _usable(self, session: LLMSession, prompts: list[Prompt], label: str) -> Usable:
+        """Usable answers; what was wrong with those that this run asked for is counted."""
+        asking = _Fresh(session, self._run.job.use_cache)
+        try:
+            return usable(asking, prompts, f"  {label}")
+        finally:  # a run that is stopped here has paid too
+            for counted, wrong in zip((self._again, self._bad), asking.wrong, strict=False):  # or no second try
+                counted.update(wrong)
+            self._bad.update(asking.refused)
+            self._run.asked(self._live.ledger, self._again, self._bad)
+
+
+class _Fresh:
+    """A session that counts its new bad answers: ``wrong`` has one count by problem per call, ``refused`` counts the
+    prompts that are refused for good since this run.
+
+    Bad answers stay in the cache and are read again by every run; they are news in the run that asked for them only.
+    """
+
+    def __init__(self, session: LLMSession, use_cache: bool) -> None:
+        self.wrong: list[Counter[str]] = []
+        self.refused = Counter[str]()
+        self._session = session
+        self._use_cache = use_cache
+
+    def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
+        """Answers of the session, after counting the bad ones among the new."""
+        session, model = self._session, self._session.ledger.model_id
+        keys = [cache_key(model, prompt) for prompt in prompts]
+        known = stored_answers(session.cache, model, dict(zip(keys, prompts, strict=True))) if self._use_cache else {}
+        paid, refused = session.ledger.paid, session.cache.refused(list(dict.fromkeys(keys)), REFUSED_RUNS)
+        answers = session.ask_all(prompts, progress_label)
+        got = zip(keys, answers.completions, prompts, strict=True) if session.ledger.paid > paid else ()
+        fresh = {key: (one, prompt) for key, one, prompt in got if one is not None and key not in known}
+        problems = [problem(one, prompt) for one, prompt in fresh.values()]
+        if now := {keys[at] for at in answers.refused} - refused:
+            self.refused["refused"] += len(now)
+        self.wrong.append(Counter(one for one in problems if one is not None))
+        return answers
+
+
+def answered(answers: Usable) -> Answered:
+    """Usable answers as the producers read them."""
+    return Answered(answers.texts, [state == "absent" for state in answers.states])
+
+
+def imported_texts(job: Job) -> ImportedTexts | None:
+    """Imported texts of a job; None without any. DataError if texts about partitions do not say what closed these."""
+    if not job.imported.is_file():
+        return None
+    from offline.data.texts_import import ImportedTexts  # polars only where files are read
+
+    texts = ImportedTexts.load(job.imported)
+    if unplaced := len(texts.users) - len(texts.placed().users):
+        raise DataError(
+            f"{job.imported} holds texts about partitions ({unplaced}) that do not say what closed them, because an "
+            "earlier version imported them: run `import-texts --users FILE` again, with all texts about partitions"
+        )
+    return texts
+
+
+def told_of_imports(job: Job) -> Iterator[str]:
+    """Lines for people: how many texts are imported, and how many are left out since partitions close differently."""
+    texts = imported_texts(job)
+    if texts is None:
+        return
+    yield f"imported: texts of {len(texts.items)} items and {len({one.user for one in texts.users})} users"
+    now = closing(job.config.knowledge.liber.trigger)
+    for then, count in sorted(texts.left_out(now).items()):
+        left = "text about a partition is" if count == 1 else "texts about partitions are"
+        yield f"{count} imported {left} left out: imported when {then} closed one, and now {now} do; import them again"
+
+
+def texts_of_recent(
+    job: Job, recent: Recent, catalogue: Catalogue, log: InteractionLog, ask: Ask
+) -> dict[str, Interests]:
+    """The texts of recent items, and those of recent users' partitions."""
+    config = job.config
+    partitions = close_partitions(log, config.knowledge.liber.trigger)
+    items = {item: catalogue.items[item] for item in recent.item_ids(log) if item in catalogue.items}
+    of_users, imported = recent.partitions_of(partitions), imported_texts(job)
+    liked_above, words = config.feature_schema.liked_above, config.data.texts
+    described = Catalogue(catalogue.users, items)
+    return {
+        "items": Interests(config.knowledge, words, liked_above, described, log, partitions, ask, imported),
+        "partitions": Interests(config.knowledge, words, liked_above, catalogue, log, of_users, ask, imported),
+    }
+
+
+def kinds_of_texts(job: Job, names: Sequence[str]) -> tuple[str, ...]:
+    """The kinds of texts that these producers read, in the order in which they are asked for."""
+    found = dict.fromkeys(kind for name in ORDER if name in names for kind in TEXTS[name])
+    return tuple(kind for kind in found if kind != "shifts" or job.config.knowledge.liber.shift)

@@ -1,0 +1,51 @@
+"""A producer from outside: what its result depends on, whether it is up to date, and what it came to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from offline.data.files import file_digest
+from offline.data.log import InteractionLog
+from offline.data.source import Source
+from offline.jobs.runs import read_runs
+from offline.jobs.steps import Job, Stages
+from offline.knowledge import run as producers
+from offline.knowledge.vectors import Produced
+
+
+def producer_inputs(job: Job, name: str, source: Source, log: InteractionLog) -> dict[str, Any]:
+    """All that a producer's result depends on. How answers are fetched, and at what price, is not among it."""
+    llm = job.config.llm.model_dump(mode="json", include={"backend", "model"})
+    return {
+        **producers.inputs(job.config, name, llm, log),
+        "source": source.described,
+        "imported": file_digest(job.imported),
+    }
+
+
+def is_made(job: Job, name: str, inputs: dict[str, Any]) -> bool:
+    """Whether a producer finished with these inputs, and nothing is to be asked."""
+    if not job.use_cache or job.ask_refused:
+        return False
+    return Stages(job).is_current(name, inputs) and Produced.is_saved(job.knowledge / name)
+
+
+def all_wait(job: Job) -> bool:
+    """Whether no producer could begin when they were last asked to."""
+    for run in reversed(read_runs(job.config.workdir)):
+        if states := {one["state"] for one in run.get("producers", {}).values()}:
+            return states == {"waits"}
+    return False
+
+
+def outcome(state: str, made: Produced | None, absent: int = 0, reason: str = "") -> dict[str, Any]:
+    """A producer's entry in the ledger. ``reason`` says why it waits."""
+    entry: dict[str, Any] = {"state": state, "absent": absent}
+    if reason:
+        entry["reason"] = reason
+    if made is not None and made.users is not None:
+        entry["users"] = int((made.users.start[1:] > made.users.start[:-1]).sum())
+        entry["versions"] = len(made.users.vectors)
+    if made is not None and made.items is not None:
+        entry["items"] = int(made.items.known.sum())
+    return entry

@@ -1,0 +1,204 @@
+"""What is live, what each producer holds and how fresh it is, and what the last runs did and cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from models.contract.artifact import ArtifactError
+from models.contract.knowledge import KnowledgeRecord, RecordError, Space
+from offline.data.log import InteractionLog
+from offline.jobs.lock import holder
+from offline.jobs.producer_state import outcome
+from offline.jobs.runs import Entry, lost_run, read_runs
+from offline.jobs.steps import Job, Stages
+from offline.knowledge import run as producers
+from offline.knowledge.load import held
+from offline.knowledge.vectors import Produced
+from offline.publish.connection import Store
+from offline.publish.knowledge import record_key
+from offline.publish.producer import held_of
+from offline.publish.release import live_release, read_manifest, releases, withdrawn
+
+_SHOWN_RUNS = 5
+_SAMPLE = 200
+"""Records per space that are looked at to tell how fresh a space is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """``releases`` oldest first; ``producers`` by name; ``runs`` of the ledger, oldest first, then one that is at work
+    or was killed and has no line yet."""
+
+    store: str
+    live: str | None
+    releases: list[dict[str, Any]]
+    producers: dict[str, dict[str, Any]]
+    stages: dict[str, Any]
+    runs: list[Entry]
+    streams: dict[str, int]
+    at_work: str | None
+
+    def document(self) -> dict[str, Any]:
+        """For machines."""
+        names = ("store", "live", "releases", "producers", "stages", "runs", "streams", "at_work")
+        return {name: getattr(self, name) for name in names}
+
+    def lines(self) -> Iterator[str]:
+        """For the terminal."""
+        yield f"redis      {self.store}"
+        yield f"live       {self.live or 'nothing'}"
+        yield from map(_release_line, reversed(self.releases))
+        for name, one in self.producers.items():
+            counts = ", ".join(f"{one[what]} {what}" for what in ("users", "versions", "items") if what in one)
+            made = f"complete {_when(one['finished_at'])}" if one["finished_at"] else "not complete"
+            yield f"producer   {name}: {made}; {counts or 'nothing yet'}"
+            yield from (f"             {_space_line(space)}" for space in one["spaces"])
+        for name, entry in self.stages.items():
+            if name not in self.producers:
+                yield f"stage      {name}: finished {_when(entry['finished_at'])}, took {entry['seconds']} s"
+        yield f"streams    {self.streams['interactions']} interactions, {self.streams['exposures']} exposures held"
+        arithmetic = next((run["arithmetic"] for run in reversed(self.runs) if run.get("arithmetic")), None)
+        yield f"arithmetic {arithmetic or 'chosen by the next run of a producer'}"
+        yield f"at work    {self.at_work or 'nobody'}"
+        yield from map(_run_line, self.runs)
+
+
+def status_of(job: Job, store: Store) -> Status:
+    """Everything, as of now. Changes nothing."""
+    live = live_release(store)
+    interactions: Any = store.redis.xlen(store.keys.interactions)
+    exposures: Any = store.redis.xlen(store.keys.exposures)
+    now_at_work = holder(job.config.workdir)
+    return Status(
+        store=f"{store.url} (keys {store.keys.prefix}:*)",
+        live=live,
+        releases=[_release(store, release, live) for release in releases(store)],
+        producers=_producers(job, store, live),
+        stages=Stages(job).all(),
+        runs=_runs(job, now_at_work is not None),
+        streams={"interactions": int(interactions), "exposures": int(exposures)},
+        at_work=None if now_at_work is None else now_at_work.told(),
+    )
+
+
+def _release(store: Store, release: str, live: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"id": release, "live": release == live, "withdrawn": release in withdrawn(store)}
+    try:
+        manifest = read_manifest(store, release)
+    except ArtifactError as error:
+        return {**found, "error": str(error)}
+    return {
+        **found,
+        "created_at": manifest.created_at,
+        "items": manifest.items,
+        "model": f"{manifest.model.name} {manifest.model.version}",
+        "spaces": dict(manifest.spaces),
+        "metrics": dict(manifest.metrics),
+    }
+
+
+def _producers(job: Job, store: Store, live: str | None) -> dict[str, dict[str, Any]]:
+    stages = Stages(job).all()
+    log = InteractionLog.load(job.log) if job.log.is_file() else None
+    known = {} if log is None else held(job.knowledge, job.config.feature_schema, log).produced
+    served: Mapping[str, str] = {}
+    with suppress(ArtifactError):  # told with the release
+        served = read_manifest(store, live).spaces if live else {}
+    found = {}
+    for name in producers.wanted(job.config.feature_schema):
+        made = known.get(name)
+        entry = outcome("made" if made else "absent", made)
+        entry["finished_at"] = stages.get(name, {}).get("finished_at")
+        spaces = made.spaces if made else ()
+        marked = held_of(store, spaces)
+        entry["spaces"] = [
+            {
+                "key": space.key,
+                "fingerprint": space.fingerprint,
+                "rows": space.rows,
+                "dim": space.dim,
+                "dtype": space.dtype,
+                "served": served.get(space.key) == space.fingerprint,
+                "held": space.key in marked,
+                "freshness": _freshness(store, log, made, space),
+            }
+            for space in spaces
+        ]
+        found[name] = entry
+    return found
+
+
+def _freshness(store: Store, log: InteractionLog | None, made: Produced | None, space: Space) -> dict[str, int]:
+    """How many of up to 200 owners, evenly spread, have a fresh, a stale, or no record."""
+    if log is None or made is None:
+        return {}
+    if space.side == "user" and made.users is not None:
+        owners = [
+            log.user_ids[at] for at in range(len(log.user_ids)) if made.users.start[at] < made.users.start[at + 1]
+        ]
+    else:
+        owners = [log.item_ids[at] for at in np.flatnonzero(made.items.known)] if made.items is not None else []
+    chosen = owners[:: max(1, -(-len(owners) // _SAMPLE))]
+    blobs: Any = store.redis.mget([record_key(store, space.side, one, space.fingerprint) for one in chosen] or [""])
+    counts = {"fresh": 0, "stale": 0, "missing": 0}
+    now = time.time()
+    for owner, blob in zip(chosen, blobs, strict=False):
+        try:
+            record = KnowledgeRecord.unpack(blob or b"", owner, space.fingerprint)
+            counts["fresh" if record.is_fresh(now) else "stale"] += 1
+        except RecordError:
+            counts["missing"] += 1
+    return counts
+
+
+def _runs(job: Job, at_work: bool) -> list[Entry]:
+    runs = read_runs(job.config.workdir)[-_SHOWN_RUNS:]
+    if (lost := lost_run(job)) is not None:
+        runs.append({**lost, "status": "running"} if at_work else lost)
+    return runs
+
+
+def _release_line(release: dict[str, Any]) -> str:
+    marker = "*" if release["live"] else "-" if release["withdrawn"] else " "
+    if "error" in release:
+        return f"release  {marker} {release['id']}: {release['error']}"
+    auc = release["metrics"].get("validation_auc", float("nan"))
+    return (
+        f"release  {marker} {release['id']}  {_when(release['created_at'])}  {release['items']} items  "
+        f"model {release['model']}  validation AUC {auc:.4f}"
+    )
+
+
+def _space_line(space: dict[str, Any]) -> str:
+    freshness = ", ".join(f"{count} {name}" for name, count in space["freshness"].items())
+    return (
+        f"{space['key']} {space['fingerprint']} {space['rows']} x {space['dim']} {space['dtype']}"
+        f"{', served' if space['served'] else ', not served'}{', held' if space['held'] else ''}; sample: {freshness}"
+    )
+
+
+def _run_line(run: Entry) -> str:
+    llm = run["llm"]
+    asked = (
+        f"{llm['calls']} calls, {llm['cache_hits']} from cache, {llm['prompt_tokens']} + {llm['completion_tokens']} "
+        f"tokens, cost {llm['cost']:.4f}"
+        if llm
+        else "nothing asked"
+    )
+    reasons = f"; {'; '.join(run['reasons'])}" if run["reasons"] else ""
+    return (
+        f"run        {run['started_at']} {run['job']}: {run['status']} after {run['seconds']:.1f} s; {asked}; "
+        f"{run['bytes_written']} bytes written{reasons}"
+    )
+
+
+def _when(seconds: int) -> str:
+    age = (time.time() - seconds) / 3600
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC ({age:.1f} h ago)"

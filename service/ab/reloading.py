@@ -1,0 +1,96 @@
+"""The experiments file while the service runs: read again when it changes. A file that is wrong changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from models.contract.experiments import DEFAULT, ExperimentsError, parse_experiments
+from models.contract.schema import FeatureSchema
+from service.ab.assignment import FileExperiments
+from service.ranking.plan import Plan
+
+log = logging.getLogger(__name__)
+
+
+class WatchedExperiments:
+    """The port ``Experiments`` over a file that may change, or over none."""
+
+    def __init__(self, path: Path | None, check: Callable[[FileExperiments], None], poll_seconds: float) -> None:
+        """ExperimentsError if the file cannot be read, is not valid, or is refused by ``check``."""
+        self._path = path
+        self._check = check
+        self._poll_seconds = poll_seconds
+        self._digest = b""
+        self._loaded_at = time.time()
+        self.error = ""
+        self._current = FileExperiments(DEFAULT)
+        if path is not None:
+            self._current = self._read(self._bytes(path))
+
+    @property
+    def keeps_arms(self) -> bool:
+        return self._current.keeps_arms
+
+    @property
+    def releases(self) -> Sequence[str]:
+        return self._current.file.releases
+
+    def assign(self, unit: str, forced: Mapping[str, str], now: float, kept: Mapping[str, str] | None = None) -> Plan:
+        """See the port."""
+        return self._current.assign(unit, forced, now, kept)
+
+    async def watch(self) -> None:
+        """Follow the file until cancelled."""
+        while self._path is not None:
+            await asyncio.sleep(self._poll_seconds)
+            await asyncio.to_thread(self.refresh)
+
+    def refresh(self) -> None:
+        """Read the file again if it changed. One that is wrong or gone changes nothing; ``error`` says why."""
+        if self._path is None:
+            return
+        try:
+            raw = self._bytes(self._path)
+            if hashlib.sha256(raw).digest() == self._digest and not self.error:
+                return
+            current = self._read(raw)
+        except Exception as error:  # noqa: BLE001 - whatever the file holds, the next one must be looked at
+            text = str(error) if isinstance(error, ExperimentsError) else f"{type(error).__name__}: {error}"
+            if text != self.error:
+                log.error("experiments stay as they were: %s", text)
+            self.error = text
+            return
+        self._current, self.error, self._loaded_at = current, "", time.time()
+        log.info("experiments of %s are in force", self._path)
+
+    def status(self, schema: FeatureSchema | None = None) -> dict[str, Any]:
+        """For ``/v1/status``. ``schema`` is that of the live release."""
+        return {
+            "file": None if self._path is None else str(self._path),
+            "digest": self._digest.hex()[:12],
+            "loaded_at": self._loaded_at,
+            "error": self.error or None,
+            "without_effect": [] if schema is None else self._current.without_effect(schema),
+            "layers": {layer.name: [one.name for one in layer.experiments] for layer in self._current.file.layers},
+        }
+
+    def _bytes(self, path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise ExperimentsError(f"experiments file {path}: {error}") from error
+
+    def _read(self, raw: bytes) -> FileExperiments:
+        try:
+            found = FileExperiments(parse_experiments(raw))
+            self._check(found)
+        except ExperimentsError as error:
+            raise ExperimentsError(f"experiments file {self._path}: {error}") from error
+        self._digest = hashlib.sha256(raw).digest()
+        return found

@@ -1,0 +1,151 @@
+"""Differences between arms: right in A/A, where a test by rows is wrong; sharper with a pre-period, and as honest."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.stats import ttest_ind  # type: ignore[import-untyped]  # has no types
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
+
+from offline.ab.difference import compare, cuped, holm
+from tests.offline.ab.examples import EXAMPLES
+from tests.offline.ab.simulate import totals
+from tests.offline.ab.thousand import METRICS, Thousand, values
+
+Floats = npt.NDArray[np.float64]
+
+LISTS = hnp.arrays(np.float64, st.integers(2, 20), elements=st.integers(0, 50).map(float))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_equal_arms_differ_in_five_percent_of_experiments(aa: Thousand, metric: str) -> None:
+    assert np.mean(aa.p[metric] < 0.05) == pytest.approx(0.05, abs=0.015)
+
+
+def test_shown_items_are_not_independent(aa: Thousand) -> None:
+    assert np.mean(aa.naive_p < 0.05) > 0.3
+    assert np.mean(aa.p["ctr"] < 0.05) < 0.065
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_pre_period_takes_variance_away_and_keeps_the_rate(aa: Thousand, metric: str) -> None:
+    assert np.mean(aa.cuped_p[metric] < 0.05) == pytest.approx(0.05, abs=0.015)
+    assert np.mean(aa.reduction[metric]) > 0.5
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_intervals_cover_a_planted_lift(metric: str) -> None:
+    random = np.random.default_rng(5)
+    truth = [values(metric, *totals(random, 400_000, lift)).mean() for lift in (0.0, 0.2)]
+    absolute = relative = 0
+    for _ in range(400):
+        control, treatment = (values(metric, *totals(random, 500, lift)) for lift in (0.0, 0.2))
+        found = compare(treatment, control)
+        absolute += found.low <= truth[1] - truth[0] <= found.high
+        relative += found.lift_low <= truth[1] / truth[0] - 1 <= found.lift_high
+    assert 0.925 < absolute / 400 < 0.975
+    assert 0.925 < relative / 400 < 0.975
+
+
+def test_it_is_welchs_test() -> None:
+    one, other = np.array([1.0, 2.0, 4.0, 8.0]), np.array([0.0, 1.0, 1.0])
+    found, expected = compare(one, other, alpha=0.1), ttest_ind(one, other, equal_var=False)
+    bounds = expected.confidence_interval(0.9)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx((bounds.low, bounds.high))
+    assert found.lift == pytest.approx(found.absolute / found.control)
+    assert (found.control_units, found.treatment_units) == (3, 4)
+
+
+@EXAMPLES
+@given(LISTS, LISTS, st.floats(0.001, 0.5))
+def test_intervals_are_statsmodels(treatment: Floats, control: Floats, alpha: float) -> None:
+    assume(np.ptp(treatment) + np.ptp(control) > 0 and treatment.sum() > 0 and control.sum() > 0)
+    difference = compare(treatment, control, alpha)
+    means = CompareMeans(DescrStatsW(treatment), DescrStatsW(control))
+    bounds = means.tconfint_diff(alpha, usevar="unequal")
+    assert (difference.low, difference.high) == pytest.approx(bounds, rel=1e-9, abs=1e-12)
+    assert difference.p == pytest.approx(means.ttest_ind(usevar="unequal")[1])
+    base, reached = control.mean(), treatment.mean()
+    quotient = CompareMeans(DescrStatsW(treatment / base), DescrStatsW(control * reached / base**2))
+    low, high = quotient.tconfint_diff(alpha, usevar="unequal")
+    if high > low:  # NaN where neither quotient varies
+        bounds = reached / base - 1 - (high - low) / 2, reached / base - 1 + (high - low) / 2
+        assert (difference.lift_low, difference.lift_high) == pytest.approx(bounds, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 12])
+def test_holms_adjustment_is_statsmodels(size: int) -> None:
+    p = np.random.default_rng(size).beta(0.3, 2, size)
+    assert holm(p.tolist()) == pytest.approx(multipletests(p, method="holm")[1])
+
+
+@EXAMPLES
+@given(LISTS, LISTS)
+def test_swapping_the_arms_flips_the_sign(one: Floats, other: Floats) -> None:
+    there, back = compare(one, other), compare(other, one)
+    assert (there.absolute, there.low, there.high) == pytest.approx((-back.absolute, -back.high, -back.low))
+    assert there.p == pytest.approx(back.p, nan_ok=True)
+
+
+@EXAMPLES
+@given(LISTS, LISTS, st.randoms(use_true_random=False))
+def test_the_order_of_units_does_not_matter(one: Floats, other: Floats, random: object) -> None:
+    there, back = compare(one, other), compare(one[::-1], np.sort(other))
+    assert (there.absolute, there.low, there.high) == pytest.approx((back.absolute, back.low, back.high))
+
+
+def test_arms_that_do_not_vary() -> None:
+    same, other = compare(np.ones(3), np.ones(2)), compare(np.ones(3), np.zeros(2))
+    assert (same.p, same.low, same.high, same.lift) == (1.0, 0.0, 0.0, 0.0)
+    assert (other.low, other.high) == (1.0, 1.0)
+    assert np.isnan([other.p, other.lift, other.lift_low]).all()
+    assert compare(np.full(3, 0.1) * 3, np.full(3, 0.3)).p == 1.0
+
+
+@pytest.mark.parametrize(("one", "problem"), [([1.0], "two units"), ([1.0, np.nan], "finite")])
+def test_what_cannot_be_compared(one: list[float], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        compare(np.array(one), np.array([1.0, 2.0]))
+
+
+def test_holm_adjusts_what_is_known() -> None:
+    assert holm([0.01, float("nan"), 0.04]) == pytest.approx((0.02, float("nan"), 0.04), nan_ok=True)
+    assert holm([0.04, 0.03, 0.01]) == pytest.approx((0.06, 0.06, 0.03))
+    assert holm([]) == ()
+
+
+def test_cuped_by_hand() -> None:
+    random = np.random.default_rng(8)
+    past = random.normal(size=(400, 1))
+    metric = 3 * past[:, 0] + random.normal(size=400)
+    found = cuped(metric[:250], metric[250:], past[:250], past[250:])
+    centred = [part - part.mean(axis=0) for part in (past[:250], past[250:], metric[:250], metric[250:])]
+    theta = np.linalg.lstsq(np.concatenate(centred[:2]), np.concatenate(centred[2:]))[0]
+    adjusted = metric - (past - past.mean(axis=0)) @ theta
+    assert found.treatment.mean() == pytest.approx(adjusted[:250].mean())
+    assert found.control.mean() == pytest.approx(adjusted[250:].mean())
+    assert found.treatment.var() == pytest.approx(adjusted[:250].var(), rel=0.05)
+    assert found.reduction == pytest.approx(0.9, abs=0.03)
+
+
+def test_a_past_that_says_nothing_changes_nothing() -> None:
+    one, other = np.array([1.0, 2.0, 4.0]), np.array([0.0, 1.0])
+    for width in (1, 2):
+        found = cuped(one, other, np.full((3, width), 7.0), np.full((2, width), 7.0))
+        np.testing.assert_allclose(found.treatment, one)
+        np.testing.assert_allclose(found.control, other)
+        assert found.reduction == pytest.approx(0, abs=1e-12)
+    assert cuped(np.ones(3), np.ones(2), np.ones((3, 1)), np.ones((2, 1))).reduction == 0
+
+
+def test_one_unit_with_a_past_does_not_look_foreseen() -> None:
+    one, other = np.array([90.0, 2.0, 4.0, 5.0]), np.array([0.0, 1.0, 3.0])
+    past = np.array([[100.0], [0.0], [0.0], [0.0]])
+    found = cuped(one, other, past, np.zeros((3, 1)))
+    assert found.reduction < 0.5  # with a theta that has seen it, 0.998

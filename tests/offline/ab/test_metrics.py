@@ -1,0 +1,101 @@
+"""Sums per unit, by hand and from simulated tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from offline.ab.attribution import attribute, once
+from offline.ab.metrics import METRICS, ArmSums, arm_sums, request_sums, unit_history
+from offline.ab.settings import DAY_MS, ClickRule
+from offline.ab.tables import EXPOSURES, INTERACTIONS
+from tests.offline.ab.simulate import START_MS, World, tables
+
+CLICKS = pl.DataFrame(
+    {"request_id": ["q1", "q1", "q3"], "item": ["a", "c", "a"], "position": [0, 2, 1], "time_ms": [5, 6, 7]}
+)
+
+
+def exposure(request: str, unit: str, arm: str = "control", **given: Any) -> dict[str, Any]:
+    made = {"request_id": request, "unit": unit, "arm": arm, "time_ms": 1, "items": ["a", "b", "c"], "degraded": []}
+    return {**made, "latency_ms": 1.0, **given}
+
+
+def by_hand() -> pl.DataFrame:
+    rows = [
+        exposure("q1", "ann", latency_ms=2.0),
+        exposure("q2", "ann", latency_ms=4.0, degraded=["rerank"]),
+        exposure("q3", "bob", items=["b", "a"], latency_ms=9.0),
+        exposure("q4", "cid", "treatment", latency_ms=None),
+        exposure("q5", "dan", "treatment", latency_ms=float("nan"), items=[]),
+    ]
+    return pl.DataFrame(rows, EXPOSURES)
+
+
+def sums_by_hand() -> dict[str, ArmSums]:
+    nothing = unit_history(pl.DataFrame(schema=INTERACTIONS), ClickRule(), 0, None)
+    return arm_sums(request_sums(by_hand(), CLICKS), nothing)
+
+
+def test_sums_by_hand() -> None:
+    history = pl.DataFrame({"unit": ["bob", "eve"], "past_clicks": [2, 1], "past_events": [5, 1]})
+    sums = arm_sums(request_sums(by_hand(), CLICKS), history)
+    control = sums["control"]
+    np.testing.assert_array_equal(control.requests, [2, 1])
+    np.testing.assert_array_equal(control.shown, [6, 2])
+    np.testing.assert_array_equal(control.clicks, [2, 1])
+    np.testing.assert_array_equal(control.degraded, [1, 0])
+    np.testing.assert_array_equal(control.history, [[0, 0], [2, 5]])
+    both = (1 + 1 / np.log2(4)) / (1 + 1 / np.log2(3))
+    np.testing.assert_allclose(control.ndcg, [both / 2, 1 / np.log2(3)])
+    np.testing.assert_array_equal(control.latency, [2, 4, 9])
+    np.testing.assert_array_equal(control.owner, [0, 0, 1])
+    assert not len(sums["treatment"].latency)
+
+
+def test_metrics_by_hand() -> None:
+    control = sums_by_hand()["control"]
+    found = {metric.name: float(metric.values(control).mean()) for metric in METRICS}
+    assert found["ctr"] == pytest.approx(3 / 8)
+    assert found["clicks_per_user"] == pytest.approx(3 / 2)
+    assert found["latency_mean"] == pytest.approx(5)
+    assert found["latency_p95"] == pytest.approx(np.quantile([2, 4, 9], 0.95))
+    assert found["degraded_share"] == pytest.approx(1 / 3)
+
+
+def test_an_arm_without_latencies_has_no_latency() -> None:
+    treatment = sums_by_hand()["treatment"]
+    for metric in METRICS[3:5]:
+        with pytest.raises(ValueError, match="no value"):
+            metric.values(treatment)
+
+
+def test_requests_without_any_click_have_none() -> None:
+    found = request_sums(by_hand(), CLICKS.clear())
+    assert found.select(pl.col("clicks", "ndcg").sum()).row(0) == (0, 0.0)
+
+
+def test_the_past_is_what_was_before_the_start_once() -> None:
+    times = [10, 10, 99, 100, 40]
+    rows = [
+        {"unit": "ann", "item": "a", "type": "view" if at == 4 else "click", "value": 1.0, "time_ms": time}
+        for at, time in enumerate(times)
+    ]
+    rule, frame = ClickRule(types=frozenset({"click"})), pl.DataFrame(rows, INTERACTIONS)
+    assert unit_history(frame, rule, 100, None).rows() == [("ann", 2, 3)]
+    assert unit_history(frame, rule, 100, 60).rows() == [("ann", 1, 2)]
+
+
+def test_tables_sum_up_to_what_was_simulated() -> None:
+    exposures, interactions = tables(World(units=60, repeated=0.3))
+    requests = once(exposures)
+    clicks = attribute(requests, interactions, ClickRule(), DAY_MS, START_MS).clicks
+    sums = arm_sums(request_sums(requests, clicks), unit_history(interactions, ClickRule(), START_MS, None))
+    during = interactions.filter(pl.col("time_ms") >= START_MS).unique()
+    assert sum(one.clicks.sum() for one in sums.values()) == during.height
+    assert sum(one.requests.sum() for one in sums.values()) == exposures["request_id"].n_unique()
+    assert sum(one.units for one in sums.values()) == exposures["unit"].n_unique()
+    assert sum(one.history[:, 1].sum() for one in sums.values()) == interactions.unique().height - during.height

@@ -1,0 +1,110 @@
+"""What people read: the lines, the figures and the page say what was found, and what speaks against believing it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import polars as pl
+import pytest
+
+from offline.ab.analysis import analyse
+from offline.ab.figures import drawn as figures
+from offline.ab.findings import Analysis
+from offline.ab.page import page
+from offline.ab.report import lines, verdict
+from offline.ab.settings import AnalysisSettings
+from tests.offline.ab.simulate import ARMS, START_MS, World, drawn, tables
+from tests.offline.ab.test_analysis import CLICKS, SETTINGS
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def found() -> Analysis:
+    return analyse(*tables(World(units=600, lift=0.3, seed=2)), SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def broken() -> Analysis:
+    exposures, interactions = tables(World(units=900, seed=3))
+    kept = exposures.filter((pl.col("arm") != "treatment") | (pl.col("unit").hash(7) % 10 < 6))
+    return analyse(kept, interactions, SETTINGS)
+
+
+class Reader(HTMLParser):
+    """Text of a page, and what it would fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.fetched, self.open = "", list[str](), list[str]()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.fetched += [
+            value or "" for name, value in attrs if name in ("src", "href") and not (value or "").startswith("#")
+        ]
+        if tag == "script":
+            self.fetched.append("script")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_lines_show_arms_and_effects(found: Analysis) -> None:
+    text = "\n".join(lines("buttons", found))
+    assert text.startswith("buttons: 2023-11-15 00:0")
+    for word in (*ARMS, "ctr", "ndcg", "latency_p95", "better", "units as configured: yes"):
+        assert word in text
+    assert "nan" not in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_a_broken_split_comes_before_everything_else(broken: Analysis) -> None:
+    text = list(lines("buttons", broken))
+    assert text[1].startswith("  ! Sample ratio mismatch")
+    assert any("units as configured: NO" in line for line in text)
+    told = Reader(page("buttons", broken)).text
+    assert told.index("Sample ratio mismatch") < told.index("Effects")
+
+
+def test_the_page_needs_nothing_else_and_says_the_same(found: Analysis) -> None:
+    html = page("buttons <&>", found)
+    reader = Reader(html)
+    assert reader.fetched == []
+    assert "buttons <&>" in reader.text
+    assert "<svg" in html
+    for one in found.effects:
+        assert one.metric in reader.text
+        assert verdict(one, found.alpha) in reader.text
+    assert page("buttons <&>", found) == html, "the same analysis is the same page"
+
+
+def test_figures_are_drawings_of_what_has_intervals(found: Analysis) -> None:
+    made = figures(found)
+    assert set(made) == {"effects", "looks"}
+    for text in made.values():
+        assert ElementTree.fromstring(text).tag.endswith("svg")
+    assert figures(replace(found, effects=())) == {}
+
+
+def test_verdicts(found: Analysis) -> None:
+    one = next(effect for effect in found.effects if effect.metric == "ctr")
+    sure = replace(one, always_valid=replace(one.always_valid, p=0.01))
+    unsure = replace(one, always_valid=replace(one.always_valid, p=1.0), p_holm=0.01)
+    assert verdict(sure, 0.05) == "better, at any time"
+    assert verdict(replace(sure, better="lower"), 0.05) == "worse, at any time"
+    assert verdict(unsure, 0.05) == "better, if this look was planned"
+    assert verdict(replace(unsure, p_holm=0.2), 0.05) == "no difference shown"
+    assert verdict(replace(sure, difference=replace(one.difference, p=float("nan"))), 0.05) == "cannot be told"
+
+
+def test_drawn_orders_have_their_table() -> None:
+    exposures, interactions, _ = drawn(World(units=300, seed=4))
+    arms = dict.fromkeys(exposures["arm"].unique().sort(), 1.0)
+    settings = AnalysisSettings(control=min(arms), weights=arms, clicks=CLICKS, start_ms=START_MS)
+    result = analyse(exposures, interactions, settings)
+    text = "\n".join(lines("drawn", result))
+    assert "clicks on the first position" in text
+    assert "Drawn orders" in Reader(page("drawn", result)).text

@@ -1,0 +1,92 @@
+"""What arrived: looked for without a trace, and noted when it is taken over."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from offline import refresh as pipeline
+from offline.data.log import InteractionLog
+from offline.data.source import open_source
+from offline.jobs.events import Arrivals, Arrived, look_for_events
+from offline.jobs.runs import Run
+from offline.jobs.since import recent
+from offline.publish.connection import open_store
+from tests.offline.pipeline import EARLIER_MS, LATER_MS, Pipeline
+
+
+def look(made: Pipeline) -> Arrived:
+    source = open_source(made.config.data, made.job.raw)
+    with open_store(made.job.data_dir) as store:
+        return look_for_events(made.job, source, source.catalogue(), store)
+
+
+def take_over(made: Pipeline) -> None:
+    run = Run(made.job, "events")
+    with run.working(), open_store(made.job.data_dir) as store:
+        source, catalogue = pipeline.data(run)
+        pipeline.events(run, source, catalogue, store)
+
+
+def test_looking_saves_nothing(installed: Pipeline) -> None:
+    installed.stream(("u1", "i1", 5.0, LATER_MS), ("u1", "i1", 5.0, LATER_MS), ("u2", "i1", 99.0, LATER_MS))
+    before = installed.job.log.read_bytes()
+    arrived = look(installed)
+    assert (arrived.added, arrived.refused, len(arrived.log)) == (1, 1, 289)
+    assert arrived.changed
+    assert installed.job.log.read_bytes() == before
+    assert not installed.job.arrivals.exists()
+
+
+def test_what_was_taken_over_does_not_arrive_again(installed: Pipeline) -> None:
+    installed.stream(("u1", "i1", 5.0, LATER_MS))
+    take_over(installed)
+    arrived = look(installed)
+    assert not arrived.changed
+    ((at, rows, items),) = Arrivals(installed.job.arrivals).all()
+    assert (rows, items) == (288, 20)
+    assert at > LATER_MS
+    take_over(installed)
+    assert len(Arrivals(installed.job.arrivals).all()) == 1
+
+
+def test_refused_entries_are_not_read_for_ever(installed: Pipeline) -> None:
+    installed.stream(("u2", "i1", 99.0, LATER_MS))
+    take_over(installed)
+    assert look(installed).refused == 0
+    assert not installed.job.arrivals.exists()  # the log did not grow
+
+
+def test_a_log_that_is_made_anew_has_no_arrivals(installed: Pipeline) -> None:
+    installed.stream(("u1", "i1", 5.0, LATER_MS))
+    take_over(installed)
+    installed.job.log.unlink()
+    assert look(installed).before is None
+    take_over(installed)
+    assert not installed.job.arrivals.exists()
+
+
+@pytest.mark.parametrize("column", ["users", "items"])
+def test_new_users_and_items_without_interactions_arrive(installed: Pipeline, column: str) -> None:
+    made = installed.copy_of_the_files()
+    line = {"users": "u-new,30,farmer\n", "items": "i-new,A Film,1999,Drama\n"}[column]
+    with (made.folder / f"{column}.csv").open("a") as file:
+        file.write(line)
+    arrived = look(made)
+    assert arrived.changed
+    assert len(arrived.log.user_ids) + len(arrived.log.item_ids) == 45
+
+
+def test_an_item_that_came_without_interactions_is_still_new_when_others_have_come(installed: Pipeline) -> None:
+    made = installed.copy_of_the_files()
+    since = round(time.time() * 1000)
+    with (made.folder / "items.csv").open("a") as file:
+        file.write("i-new,A Film,1999,Drama\n")
+    take_over(made)
+    made.stream(("u1", "i1", 5.0, EARLIER_MS))
+    take_over(made)
+    assert [mark[1:] for mark in Arrivals(made.job.arrivals).all()] == [[288, 20], [288, 21]]
+    log = InteractionLog.load(made.job.log)
+    assert set(recent(replace(made.job, since_ms=since), log).item_ids(log)) == {"i-new", "i1"}

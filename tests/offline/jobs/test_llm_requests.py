@@ -1,0 +1,63 @@
+"""The language model as producers ask it: what is imported is not asked for, and only what was asked is counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from offline.data.texts_import import ImportedTexts
+from offline.jobs.last_run import data_of, sources_of
+from offline.jobs.llm_requests import kinds_of_texts
+from tests.offline.pipeline import LATER_MS, Pipeline
+
+
+def test_an_imported_text_is_of_its_own_item_whoever_is_told_alike(installed: Pipeline) -> None:
+    """Four items are described alike; two have texts, and one more whose description is empty."""
+    texts = {"i1": "A film about trains.", "i2": "A film about boats.", "i5": "A film about hats.", "elsewhere": "x"}
+    ImportedTexts(texts, ()).save(installed.job.imported)
+    catalogue, log = data_of(installed.job)
+    alike = dict.fromkeys(("i1", "i2", "i3", "i4"), catalogue.items["i1"])
+    items = {name: one for name, one in {**catalogue.items, **alike}.items() if name != "i5"}
+    with sources_of(installed.job, replace(catalogue, items=items), log, "marc") as read:
+        found = dict(zip(log.item_ids, read.interests.items.texts, strict=True))
+        known = dict(zip(log.item_ids, read.interests.items.known.tolist(), strict=True))
+        told = read.words.item_text(catalogue.items["i1"])
+    assert found["i1"] == f"{told}. A film about trains."
+    assert found["i2"] == f"{told}. A film about boats."
+    assert found["i3"] == found["i4"] == ""
+    assert found["i5"] == "A film about hats."
+    assert [name for name, one in known.items() if one] == ["i1", "i2", "i5"]
+
+
+def test_bad_answers_are_counted_in_the_run_that_asked_for_them(installed: Pipeline) -> None:
+    installed.model.bad = True
+    installed.close_partition_of("u3")
+    entry = installed.refresh()
+    assert entry["asked_again"] == entry["bad_answers"] == {"repetition": 1}
+    installed.model.bad = False
+    installed.close_partition_of("u4")
+    entry, paid = installed.paid_by()
+    assert len(paid) == 2
+    assert entry["asked_again"] == entry["bad_answers"] == {}
+    entry, paid = installed.paid_by(use_cache=False)  # everything is asked anew, and now all of it is good
+    assert len(paid) > 2
+    assert entry["asked_again"] == entry["bad_answers"] == {}
+
+
+def test_bad_answers_of_a_run_with_since_are_counted_once(installed: Pipeline) -> None:
+    """It asks about recent users first and reads everybody's answers from the cache then."""
+    installed.model.bad = True
+    installed.close_partition_of("u3")
+    assert installed.refresh(since_ms=LATER_MS)["bad_answers"] == {"repetition": 1}
+    installed.close_partition_of("u4")
+    assert installed.refresh(since_ms=LATER_MS)["bad_answers"] == {"repetition": 1}
+    installed.model.bad = False
+    installed.close_partition_of("u5")
+    assert installed.refresh(since_ms=LATER_MS)["bad_answers"] == {}
+
+
+def test_each_kind_of_text_is_asked_for_once(fresh: Pipeline) -> None:
+    assert kinds_of_texts(fresh.job, ["text"]) == ()
+    assert kinds_of_texts(fresh.job, ["text", "liber"]) == ("summaries", "shifts")
+    assert kinds_of_texts(fresh.job, ["marc", "autograph", "liber"]) == ("summaries", "shifts", "items")
+    silent = fresh.with_config(knowledge={"liber": {"partition_size": 5, "shift": False}})
+    assert kinds_of_texts(silent.job, ["liber"]) == ("summaries",)

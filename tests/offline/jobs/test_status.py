@@ -1,0 +1,83 @@
+"""Status: what is live, what each producer holds, and the last runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from offline.jobs import one_producer
+from offline.jobs.lock import exclusive
+from offline.jobs.runs import Run
+from offline.jobs.status import Status, status_of
+from offline.llm.protocol import UnusableBackendError
+from offline.publish.connection import open_store
+from tests.offline.pipeline import Pipeline
+
+
+def look(made: Pipeline) -> Status:
+    with open_store(made.job.data_dir) as store:
+        return status_of(made.job, store)
+
+
+def test_a_fresh_installation_has_nothing(fresh: Pipeline) -> None:
+    found = look(fresh)
+    assert found.live is None
+    assert found.runs == []
+    assert {one["state"] for one in found.producers.values()} == {"absent"}
+    text = "\n".join(found.lines())
+    assert "live       nothing" in text
+    assert "liber: not complete; nothing yet" in text
+    assert not fresh.config.workdir.exists()
+
+
+def test_a_finished_one_is_live_complete_and_fresh(installed: Pipeline) -> None:
+    found = look(installed)
+    assert found.live == installed.runs()[0]["release"]
+    (space,) = found.producers["liber"]["spaces"]
+    assert (space["key"], space["served"], space["held"]) == ("user/liber", True, False)
+    assert space["freshness"] == {"fresh": 24, "stale": 0, "missing": 0}
+    assert found.producers["liber"]["users"] == 24
+    text = "\n".join(found.lines())
+    assert f"* {found.live}" in text
+    assert f"user/liber {space['fingerprint']} 3 x 6 float16, served; sample: 24 fresh" in text
+    assert "refresh: done after" in text
+    assert "72 calls, 0 from cache" in text
+    json.dumps(found.document())
+
+
+def test_missing_records_held_producers_and_partial_runs_show(installed: Pipeline) -> None:
+    installed.close_partition_of("u3")
+    installed.refresh()
+    run = Run(installed.job, "rollback")
+    with run.working(), open_store(installed.job.data_dir) as store:
+        one_producer.roll_back_one(run, store, "liber")
+    client = installed.redis
+    keys: Any = client.keys(f"{installed.prefix}:{{u:u1*:k:*")
+    client.delete(*keys)
+    client.close()
+    installed.close_partition_of("u4")
+    installed.model.fails = UnusableBackendError("nobody listens")
+    installed.refresh()
+    found = look(installed)
+    (space,) = found.producers["liber"]["spaces"]
+    assert space["held"]
+    assert space["freshness"]["missing"] == len(keys)
+    assert found.runs[-1]["status"] == "partial"
+    text = "\n".join(found.lines())
+    assert ", held; sample:" in text
+    assert "nobody listens" in text
+
+
+@pytest.mark.parametrize("at_work", [True, False])
+def test_a_run_without_an_end_is_at_work_or_was_killed(installed: Pipeline, at_work: bool) -> None:
+    with exclusive(installed.config.workdir, "refresh"):
+        Run(installed.job, "refresh").save()
+        if at_work:
+            found = look(installed)
+    if not at_work:
+        found = look(installed)
+    assert found.runs[-1]["status"] == ("running" if at_work else "killed")
+    assert (found.at_work is not None) == at_work
+    assert len(installed.runs()) == 1, "looking writes nothing"

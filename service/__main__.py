@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from models.contract.experiments import ExperimentsError
 from service.app import create_app
-from service.process import configure_process
+from service.runtime import configure_process
 from service.settings import Settings, SettingsError
 from service.workers import APP, run_workers
 

@@ -20,7 +20,7 @@ from service.errors import RedisUnavailable, ScoringError
 from service.features.catalogue import REFUSED_KINDS
 from service.features.connection import RedisLink
 from service.loading import Loader
-from service.process import configure_process
+from service.runtime import configure_process
 from service.settings import Settings
 from service.telemetry import METRICS_FOLDER, Telemetry
 

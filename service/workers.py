@@ -18,7 +18,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from service.app import create_app
-from service.process import configure_process
+from service.runtime import configure_process
 from service.settings import Settings
 from service.telemetry import METRICS_FOLDER
 

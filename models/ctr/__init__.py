@@ -7,7 +7,7 @@ deepfm    DeepFM
 din       target attention over history and partitions
 fusion    LIBER's fusion of partition vectors into one interest vector
 lifelong  target attention over whole histories, beside a process of the user's ratings
-process   ratings of one user as a Gaussian process over items
+gaussian_process  ratings of one user as a Gaussian process over items
 ratings   that process with the factors of real items
 build     a model by name
 export    torch -> ONNX, with the artifact manifest inside and a parity check

@@ -1,6 +1,6 @@
 """Into Redis: stage a release, gate it, switch to it, roll back, prune. Also the way interactions come back.
 
-stage       all of it in order, or one producer alone; read first
+publish     all of it in order, or one producer alone; read first
 gate        what a release must show first
 release     the live pointer and the releases behind it
 producer    one producer's knowledge: written, held back, taken back

@@ -5,7 +5,7 @@ samples    what is predicted, and what was known before
 sequences  whole histories as training input
 fit        one model on one seed
 lifelong   the fit of the model of whole histories
-process    the fit of a process of ratings
+rating_process  the fit of a process of ratings
 metrics    AUC, GAUC, NDCG, LogLoss
 bootstrap  intervals over users
 artifact   the exported model, compared with torch

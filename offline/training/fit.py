@@ -17,7 +17,7 @@ from models.ctr.lifelong import Lifelong
 from offline.config import TrainingConfig
 from offline.training.lifelong import fit_lifelong, predict_sequences
 from offline.training.metrics import quality
-from offline.training.runtime import as_torch
+from offline.training.rating_process import as_torch
 from offline.training.samples import SampleEncoder, SplitRows
 
 Rows = npt.NDArray[np.int64]

@@ -2,7 +2,7 @@
 
 din        FuxiCTR's DIN as research/quality/peers trains it: 30 events, the settings of docs/quality.md. Deployed as
            it is written: a row of inputs for every candidate, with the user's history in each.
-attention  the DIN of issue 5: 50 events, vectors of 64 numbers, attention by an MLP 256-64-16-1 over event, candidate,
+attention  a small DIN: 50 events, vectors of 64 numbers, attention by an MLP 256-64-16-1 over event, candidate,
            their difference and product; then an MLP 200-80-1.
 """
 

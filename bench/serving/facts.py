@@ -29,9 +29,14 @@ def facts() -> dict[str, Any]:
         **{name: metadata.version(name) for name in PACKAGES},
         **pinned_peers(),
         "load before": " ".join(f"{one:.2f}" for one in os.getloadavg()),
-        "command": " ".join(["python -m bench.serving.run", *sys.argv[1:]]),
+        "command": " ".join(["python -m bench.serving.run", *map(_relative, sys.argv[1:])]),
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _relative(argument: str) -> str:
+    """An argument as it would be given in the checkout: no page names a folder of somebody's machine."""
+    return argument.removeprefix(f"{Path.cwd()}/")
 
 
 def pinned_peers() -> dict[str, str]:

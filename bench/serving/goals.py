@@ -1,4 +1,4 @@
-"""The six goals of issue 5, and what it asks of the write path, as lines that say what was measured and whether that is
+"""The six goals of speed, and those of the write path, as lines that say what was measured and whether that is
 enough. Medians are judged."""
 
 from __future__ import annotations

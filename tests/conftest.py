@@ -142,10 +142,10 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("LORANK_")]:
             patch.delenv(name)
-        made = Installation(folder / "data", config)
-        with embedded_redis(made.data_dir / "valkey"):
-            made.offline("refresh")
-            yield made
+        finished = Installation(folder / "data", config)
+        with embedded_redis(finished.data_dir / "valkey"):
+            finished.offline("refresh")
+            yield finished
 
 
 @pytest.fixture(scope="session")

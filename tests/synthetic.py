@@ -143,7 +143,7 @@ def _catalogue(generator: np.random.Generator, users: int, items: int) -> Catalo
             f"i{at}": {
                 "title": f"Film {at}",
                 "year": int(generator.integers(1970, 2010)),
-                "genres": [str(one) for one in generator.choice(GENRES, generator.integers(1, 3), replace=False)],
+                "genres": [str(genre) for genre in generator.choice(GENRES, generator.integers(1, 3), replace=False)],
             }
             for at in range(items)
         },

@@ -23,12 +23,12 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 
 def console_blocks() -> list[tuple[str, str]]:
     """(command, output below it) of every ``console`` block; a command may span lines that end in a backslash."""
-    found = []
+    commands = []
     for block in re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL):
         for part in re.split(r"^\$ ", block.replace("\\\n", " "), flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
-            found.append((command.strip(), output.strip()))
-    return found
+            commands.append((command.strip(), output.strip()))
+    return commands
 
 
 COMMANDS = console_blocks()

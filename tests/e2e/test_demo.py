@@ -40,8 +40,8 @@ def test_ctrl_c_ends_the_demo_and_its_service(installation: Installation) -> Non
     assert process.stdout is not None
     url = None
     for line in process.stdout:
-        if found := re.match(r"Serving on (\S+);", line):
-            url = found[1]
+        if serving := re.match(r"Serving on (\S+);", line):
+            url = serving[1]
             break
     assert url is not None
     assert httpx2.get(f"{url}/readyz", timeout=5.0).status_code == 200

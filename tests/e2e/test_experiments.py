@@ -32,8 +32,8 @@ REQUESTS = 120
 
 
 def last_line(ended: CompletedProcess[str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    return found
+    document: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return document
 
 
 def replay(installation: Installation) -> CompletedProcess[str]:
@@ -52,11 +52,15 @@ def test_a_replay_is_reported_request_by_request(installation: Installation, tmp
     assert replayed["interactions"]["added"] == REQUESTS
     page = tmp_path / "report.html"
     report = ("ab-report", "--experiment", "knowledge", "--replay")
-    found = last_line(installation.offline(*report, "--html", str(page), "--json"))
-    assert found["exposures"]["analysed"] == found["exposures"]["rows"] == REQUESTS
-    assert sum(one["requests"] for one in found["arms"]) == REQUESTS
-    assert sum(one["clicks"] for one in found["arms"]) == found["attribution"]["attributed"] == replayed["shown"]
-    assert {one["arm"] for one in found["arms"]} == {"plain", "knowledge"}
+    summary = last_line(installation.offline(*report, "--html", str(page), "--json"))
+    assert summary["exposures"]["analysed"] == report_of_arms["exposures"]["rows"] == REQUESTS
+    assert sum(arm["requests"] for arm in summary["arms"]) == REQUESTS
+    assert (
+        sum(arm["clicks"] for arm in summary["arms"])
+        == report_of_arms["attribution"]["attributed"]
+        == replayed["shown"]
+    )
+    assert {arm["arm"] for arm in summary["arms"]} == {"plain", "knowledge"}
     assert page.read_text().startswith("<!doctype html>")
     assert "sample ratio" not in installation.offline(*report).stdout.lower()
 
@@ -81,21 +85,21 @@ def test_redis_is_killed_in_the_middle_and_nothing_is_doubled_or_lost_uncounted(
             with running_service(job, 0, settings) as service:
                 killed = threading.Timer(1.0, os.kill, (int(server["process_id"]), signal.SIGKILL))
                 killed.start()
-                found = asyncio.run(driver.replay(service.url, visits, 10, 100.0, progress=False))
+                replayed = asyncio.run(driver.replay(service.url, visits, 10, 100.0, progress=False))
                 killed.join()
                 logged = httpx2.get(f"{service.url}/v1/status", timeout=10.0).json()["exposures"]
         with open_store(job.data_dir) as shared:
             after: Any = shared.redis.info("server")
             archived = archive(driver.replay_store(shared), tmp_path / "logged")
     assert after["process_id"] != server["process_id"], "the server was to be killed"
-    assert found.requests == len(visits)
+    assert replayed.requests == len(visits)
     exposures = read_exposures(tmp_path / "logged")
-    assert set(exposures["request_id"]) <= {one.request_id for one in visits}
+    assert set(exposures["request_id"]) <= {visit.request_id for visit in visits}
     assert len(exposures) + logged["dropped"] == len(visits)
     assert (logged["dropped"] > 0) == (queue == 2)
     mine = of_experiment(exposures, "knowledge")
-    wanted = settings_of(read_experiments(DEMO_EXPERIMENTS), "knowledge")
-    report = analyse(mine, read_interactions(tmp_path / "logged"), wanted)
+    settings = settings_of(read_experiments(DEMO_EXPERIMENTS), "knowledge")
+    report = analyse(mine, read_interactions(tmp_path / "logged"), settings)
     assert report.exposures.analysed == report.exposures.rows == len(exposures)
     assert archived["exposures"].lost == archived["exposures"].refused == 0
     interactions = read_interactions(tmp_path / "logged").select("unit", "item", "time_ms").unique()

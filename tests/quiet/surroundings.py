@@ -87,9 +87,9 @@ def surroundings(folder: Path) -> Iterator[Surroundings]:
         (folder / name).mkdir(mode=0o700 if name == "TMPDIR" else 0o500)
     (folder / "acts").touch()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        made = Surroundings(folder, listener.getsockname()[1])
-        threading.Thread(target=_listen, args=(listener, made.asked), daemon=True).start()
-        yield made
+        place = Surroundings(folder, listener.getsockname()[1])
+        threading.Thread(target=_listen, args=(listener, place.asked), daemon=True).start()
+        yield place
         listener.shutdown(socket.SHUT_RDWR)  # ends the thread's accept
 
 

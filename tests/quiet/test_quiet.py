@@ -51,9 +51,9 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
     )
     text = (Path(__file__).parent / "tiny.toml").read_text()
     (folder / "tiny.toml").write_text(text.replace("FOLDER", str(folder)))
-    with surroundings(folder) as made:
-        job(made, "refresh")
-        yield made
+    with surroundings(folder) as place:
+        job(place, "refresh")
+        yield place
 
 
 def job(quiet: Surroundings, *words: str) -> str:
@@ -113,11 +113,14 @@ def test_a_chosen_secret_of_ray_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cluster_of_its_own() -> None:
     """Ray 2.60 asks which cloud it runs in, also without usage statistics, and has no switch for it."""
     pytest.importorskip("ray", reason="engine 'ray' needs the extra: pip install 'lorank[ray]'")
-    with tempfile.TemporaryDirectory(prefix="q") as short, surroundings(Path(short)) as made:  # Ray's sockets lie in it
-        assert "[3, 7]" in made.run("tests.quiet.cluster")
-        assert [line for line in made.asked if not any(f"http://{host}/" in line for host in _CLOUDS)] == []
-        assert made.acts("open") + made.acts("os.mkdir") + made.acts("socket.connect") == []
-        assert made.left() == []
+    with (
+        tempfile.TemporaryDirectory(prefix="q") as short,
+        surroundings(Path(short)) as place,
+    ):  # Ray's sockets lie in it
+        assert "[3, 7]" in place.run("tests.quiet.cluster")
+        assert [line for line in place.asked if not any(f"http://{host}/" in line for host in _CLOUDS)] == []
+        assert place.acts("open") + place.acts("os.mkdir") + place.acts("socket.connect") == []
+        assert place.left() == []
 
 
 def test_what_acts_is_seen(tmp_path: Path) -> None:
@@ -130,12 +133,12 @@ def test_what_acts_is_seen(tmp_path: Path) -> None:
         "with contextlib.suppress(OSError): socket.getaddrinfo('example.invalid', 80)\n"
         "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 9))\n"
     )
-    with surroundings(tmp_path) as made:
+    with surroundings(tmp_path) as place:
         (tmp_path / "HOME").chmod(0o700)
-        subprocess.run([sys.executable, "-c", code], env=made.environment, capture_output=True, check=True)
-    assert [line.split()[1] for line in made.asked] == ["http://example.invalid/x"]
-    assert {act["event"] for act in made.acts()} == {"open", "socket.getaddrinfo", "socket.connect"}
-    assert len(made.left()) == 2
+        subprocess.run([sys.executable, "-c", code], env=place.environment, capture_output=True, check=True)
+    assert [line.split()[1] for line in place.asked] == ["http://example.invalid/x"]
+    assert {act["event"] for act in place.acts()} == {"open", "socket.getaddrinfo", "socket.connect"}
+    assert len(place.left()) == 2
 
 
 @pytest.mark.parametrize(("chosen", "expected"), [(None, "1"), ("0", "0")])

@@ -37,7 +37,7 @@ class DataSourceSuite:
                 assert 1 <= len(name.encode()) <= 256
                 for value in features.values():
                     listed = value if isinstance(value, list) else [value]
-                    assert all(one is None or type(one) in (str, int, float) for one in listed)
+                    assert all(value is None or type(value) in (str, int, float) for value in listed)
 
     def test_users_fit_into_the_record_that_the_service_reads(self, source: Source) -> None:
         for user, features in source.catalogue().users.items():
@@ -61,11 +61,11 @@ class DataSourceSuite:
         assert list(again.items) == list(source.catalogue().items)
 
     def test_the_check_finds_nothing_wrong_and_counts_right(self, source: Source) -> None:
-        found = source.check(EMPTY_SCHEMA)
-        assert found.errors == []
+        findings = source.check(EMPTY_SCHEMA)
+        assert findings.errors == []
         rows = list(source.interactions())
         users, items = Counter(row[0] for row in rows), Counter(row[1] for row in rows)
-        assert f"{len(rows)} interactions of {len(users)} users with {len(items)} items" in found.facts
+        assert f"{len(rows)} interactions of {len(users)} users with {len(items)} items" in findings.facts
 
     def test_the_check_names_place_and_value_of_what_the_schema_refuses(self, source: Source) -> None:
         narrow = EMPTY_SCHEMA.model_copy(update={"value_min": 50.0, "value_max": 60.0, "liked_above": 50.0})

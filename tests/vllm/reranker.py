@@ -37,10 +37,10 @@ class Reference:
     model: Labeller
 
     def probabilities(self, prompts: list[Blocks]) -> FloatArray:
-        found = np.zeros(len(prompts), np.float64)
+        log_odds = np.zeros(len(prompts), np.float64)
         for rows, odds in self.model.log_odds(prompts, self.labels):
-            found[rows] = odds
-        return (1.0 / (1.0 + np.exp(-found))).astype(np.float32)
+            log_odds[rows] = odds
+        return (1.0 / (1.0 + np.exp(-log_odds))).astype(np.float32)
 
 
 def reference(checkpoint: Path) -> Reference:
@@ -55,29 +55,29 @@ def name_of(film: str) -> str:
     return film.partition(" (")[0]
 
 
-def write(folder: Path, made: Reference) -> Path:
+def write(folder: Path, model: Reference) -> Path:
     """A folder as ``tune-reranker`` writes it."""
     canaries = []
     for values in PEOPLE:
-        told = [Rated(name_of(film), value) for film, value in zip(FILMS, values, strict=False)]
-        asked = [made.prompt.blocks({}, told, film) for film in FILMS]
-        found = made.probabilities(asked)
-        best, worst = int(found.argmax()), int(found.argmin())
+        events = [Rated(name_of(film), value) for film, value in zip(FILMS, values, strict=False)]
+        asked = [model.prompt.blocks({}, events, film) for film in FILMS]
+        probabilities = model.probabilities(asked)
+        best, worst = int(probabilities.argmax()), int(probabilities.argmin())
         canaries.append(
             Canary(
                 prompts=(asked[best], asked[worst]),
-                probabilities=(float(found[best]), float(found[worst])),
+                probabilities=(float(probabilities[best]), float(probabilities[worst])),
             )
         )
     vectors = np.eye(len(IDS), dtype=np.float32)
     items = RerankItems.of(IDS, [name_of(film) for film in FILMS], FILMS, vectors).pack()
     manifest = RerankerManifest(
         name="smollm2-reranker",
-        model=made.model.id,
+        model=model.model.id,
         base="smollm2",
         dtype="float32",
-        prompt=made.prompt,
-        label_ids=made.labels,
+        prompt=model.prompt,
+        label_ids=model.labels,
         weight=1.0,
         band=HistoryBand(),
         canaries=tuple(canaries),

@@ -54,12 +54,12 @@ def installation(users: int, tmp_path_factory: pytest.TempPathFactory, server: V
     write_data(folder, users)
     config = folder / "liber.toml"
     config.write_text(configuration(folder, server, dim=8 if users <= FEW else 64))
-    made = Installation(folder / "data", config)
+    first = Installation(folder / "data", config)
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("LORANK_")]:
             patch.delenv(name)
-        with embedded_redis(made.data_dir / "valkey"):
-            yield made
+        with embedded_redis(first.data_dir / "valkey"):
+            yield first
 
 
 def configuration(folder: Path, vllm: VllmServer, dim: int) -> str:
@@ -113,7 +113,7 @@ def write_data(folder: Path, users: int) -> None:
     write_csv(
         folder / "items.csv",
         ("id", "title", "year", "genres"),
-        ((item, one["title"], one["year"], "|".join(one["genres"])) for item, one in items.items()),
+        ((item, film["title"], film["year"], "|".join(film["genres"])) for item, film in items.items()),
     )
 
 
@@ -140,17 +140,17 @@ def test_knowledge_is_asked_published_and_served(installation: Installation, use
     assert asked["completion_tokens"] > asked["paid"]
 
     job = installation.job
-    log, made = InteractionLog.load(job.log), Produced.load(job.knowledge / "liber").users
-    assert made is not None
-    known = [user for user in range(len(log.user_ids)) if made.start[user + 1] > made.start[user]]
+    log, knowledge = InteractionLog.load(job.log), Produced.load(job.knowledge / "liber").users
+    assert knowledge is not None
+    known = [user for user in range(len(log.user_ids)) if knowledge.start[user + 1] > knowledge.start[user]]
     assert len(log.user_ids) == users
     assert len(known) > 0.9 * users
     with open_store(installation.data_dir) as store:
         for user in known:
             name = log.user_ids[user]
-            blob: Any = store.redis.get(store.keys.user_knowledge(name, made.space.fingerprint))
-            record = KnowledgeRecord.unpack(blob, name, made.space.fingerprint)
-            expected = made.vectors[made.start[user] : made.start[user + 1]]
+            blob: Any = store.redis.get(store.keys.user_knowledge(name, knowledge.space.fingerprint))
+            record = KnowledgeRecord.unpack(blob, name, knowledge.space.fingerprint)
+            expected = knowledge.vectors[knowledge.start[user] : knowledge.start[user + 1]]
             assert np.array_equal(record.vectors, expected.astype(np.float16).astype(np.float32)), name
             assert np.isfinite(record.vectors).all()
             assert (np.linalg.norm(record.vectors, axis=1) > 0).all()

@@ -53,14 +53,14 @@ class Machine:
 
     async def computed(self, http: httpx2.AsyncClient) -> float:
         """Prompts that vLLM has computed to their end, by its own count."""
-        told = (await http.get(f"{self.url}/metrics")).text
-        counts = re.findall(r'^vllm:request_success_total\{.*finished_reason="(\w+)".*\} (\S+)$', told, re.MULTILINE)
+        metrics = (await http.get(f"{self.url}/metrics")).text
+        counts = re.findall(r'^vllm:request_success_total\{.*finished_reason="(\w+)".*\} (\S+)$', metrics, re.MULTILINE)
         assert counts
         return sum(float(count) for reason, count in counts if reason != "abort")
 
 
 @pytest.fixture(scope="module")
-def made(checkpoint: Path) -> Reference:
+def tuned(checkpoint: Path) -> Reference:
     return reference(checkpoint)
 
 
@@ -70,7 +70,7 @@ def machine(vllm: VllmServer) -> Machine:
 
 
 @asynccontextmanager
-async def serving(url: str, machine: Machine, made: Reference, folder: Path) -> AsyncIterator[Running]:
+async def serving(url: str, machine: Machine, tuned: Reference, folder: Path) -> AsyncIterator[Running]:
     """The service with the tiny release and the reranker, its history written."""
     keys = Keys(f"vllm{next(_prefixes)}")
     with redis.Redis.from_url(url) as client:
@@ -81,7 +81,7 @@ async def serving(url: str, machine: Machine, made: Reference, folder: Path) -> 
         data_dir=folder,
         default_deadline_ms=DEADLINE_MS,
         max_deadline_ms=DEADLINE_MS,
-        reranker=write(folder / "reranker", made),
+        reranker=write(folder / "reranker", tuned),
         reranker_url=machine.url,
         reranker_model=MODEL,
         rerank_slots=SLOTS,
@@ -102,31 +102,31 @@ async def is_on(service: Running) -> bool:
 
 
 async def test_the_order_changes_where_the_scores_say_so(
-    shared_valkey: str, machine: Machine, made: Reference, tmp_path: Path
+    shared_valkey: str, machine: Machine, tuned: Reference, tmp_path: Path
 ) -> None:
-    async with serving(shared_valkey, machine, made, tmp_path) as service:
+    async with serving(shared_valkey, machine, tuned, tmp_path) as service:
         plain, forced = await service.rank("u"), await service.rank("u", rerank="force")
         assert forced["degraded"] == []
         seen = zip("bce", (5.0, 4.0, 1.0), strict=True)
-        told = [Rated(name_of(FILMS[IDS.index(item)]), value) for item, value in seen]
-        prompts = [made.prompt.blocks({}, told, film) for film in FILMS]
-        here = made.probabilities(prompts)
+        events = [Rated(name_of(FILMS[IDS.index(item)]), value) for item, value in seen]
+        prompts = [tuned.prompt.blocks({}, events, film) for film in FILMS]
+        here = tuned.probabilities(prompts)
         server = service.app.state.service.ranker._reranker._server
-        there = await server.probabilities(prompts, made.labels)
+        there = await server.probabilities(prompts, tuned.labels)
         print("transformers", here, "vLLM", there)
         np.testing.assert_allclose(there, here, atol=0.05)
         order = [IDS[at] for at in np.argsort(-there, kind="stable")]
         assert len(set(there.tolist())) == len(IDS)
-        assert [one["id"] for one in forced["items"]] == order
-        assert order != [one["id"] for one in plain["items"]]
-        completed = await server._completed(prompts[0].user, [one.candidate for one in prompts], made.labels)
+        assert [item["id"] for item in forced["items"]] == order
+        assert order != [item["id"] for item in plain["items"]]
+        completed = await server._completed(prompts[0].user, [prompt.candidate for prompt in prompts], tuned.labels)
         np.testing.assert_allclose(completed, there, atol=0.02)
 
 
 async def test_no_more_requests_than_the_slots_are_at_the_server(
-    shared_valkey: str, machine: Machine, made: Reference, tmp_path: Path
+    shared_valkey: str, machine: Machine, tuned: Reference, tmp_path: Path
 ) -> None:
-    async with serving(shared_valkey, machine, made, tmp_path) as service, httpx2.AsyncClient(trust_env=False) as http:
+    async with serving(shared_valkey, machine, tuned, tmp_path) as service, httpx2.AsyncClient(trust_env=False) as http:
         before = await machine.at_work(http)
         assert before == 0
         most, done = 0, False
@@ -142,17 +142,17 @@ async def test_no_more_requests_than_the_slots_are_at_the_server(
             answers += await asyncio.gather(*(service.rank("u", rerank="force") for _ in range(64)))
         done = True
         await looking
-        words = [tuple(one["degraded"]) for one in answers]
-        assert set(words) == {(), ("no_rerank", "rerank_busy")}
+        degraded = [tuple(answer["degraded"]) for answer in answers]
+        assert set(degraded) == {(), ("no_rerank", "rerank_busy")}
         print(f"{words.count(())} of {len(words)} reranked, at most {most} requests at vLLM with {SLOTS} slots")
         assert 0 < most <= SLOTS
         assert (await service.status())["reranker"]["slots_free"] == SLOTS
 
 
 async def test_a_hanging_vllm_costs_the_deadline(
-    shared_valkey: str, machine: Machine, made: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared_valkey: str, machine: Machine, tuned: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with serving(shared_valkey, machine, made, tmp_path) as service, httpx2.AsyncClient(trust_env=False) as http:
+    async with serving(shared_valkey, machine, tuned, tmp_path) as service, httpx2.AsyncClient(trust_env=False) as http:
         monkeypatch.setattr(watch, "DOUBTFUL", 10**9)
         before = await machine.computed(http)
         machine.signal(signal.SIGSTOP)
@@ -181,7 +181,7 @@ async def is_idle(machine: Machine, http: httpx2.AsyncClient) -> bool:
     small="tests/service/reranking/test_service.py::test_a_sick_server_degrades_then_is_left_alone_then_comes_back"
 )
 async def test_a_killed_vllm_fails_no_request_and_comes_back(
-    shared_valkey: str, checkpoint: Path, made: Reference, tmp_path: Path
+    shared_valkey: str, checkpoint: Path, tuned: Reference, tmp_path: Path
 ) -> None:
     """With a server of its own, in the arithmetic that this machine would choose."""
     port = free_port()
@@ -191,7 +191,7 @@ async def test_a_killed_vllm_fails_no_request_and_comes_back(
             return Machine(servers.enter_context(server_of(checkpoint, tmp_path, "auto", port)))
 
         machine = start()
-        async with serving(shared_valkey, machine, made, tmp_path / "service") as service:
+        async with serving(shared_valkey, machine, tuned, tmp_path / "service") as service:
             words: list[tuple[str, ...]] = []
             done = False
 

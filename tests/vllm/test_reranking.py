@@ -43,8 +43,8 @@ def test_a_server_scores_as_the_jobs_do(vllm: VllmServer, labeller: Labeller, pr
     expected = np.zeros(len(blocks), np.float32)
     for rows, odds in labeller.log_odds(blocks, labels):
         expected[rows] = probability_of(odds)
-    body = {"query": blocks[0].user, "items": [one.candidate for one in blocks], "label_token_ids": list(labels)}
-    answered = [one["score"] for one in post(vllm, "/generative_scoring", body)["data"]]
+    body = {"query": blocks[0].user, "items": [prompt.candidate for prompt in blocks], "label_token_ids": list(labels)}
+    answered = [answer["score"] for answer in post(vllm, "/generative_scoring", body)["data"]]
     # vLLM rounds the scores of all tokens to bfloat16 before it compares two of them: .5 exactly is a common answer
     np.testing.assert_allclose(answered, expected, atol=0.1)
 

@@ -144,7 +144,7 @@ async def test_no_more_requests_than_the_slots_are_at_the_server(
         await looking
         degraded = [tuple(answer["degraded"]) for answer in answers]
         assert set(degraded) == {(), ("no_rerank", "rerank_busy")}
-        print(f"{words.count(())} of {len(words)} reranked, at most {most} requests at vLLM with {SLOTS} slots")
+        print(f"{degraded.count(())} of {len(degraded)} reranked, at most {most} requests at vLLM with {SLOTS} slots")
         assert 0 < most <= SLOTS
         assert (await service.status())["reranker"]["slots_free"] == SLOTS
 

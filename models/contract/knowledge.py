@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,9 @@ from pydantic import BaseModel, Field
 
 from models.contract.schema import FrozenConfig, fingerprint
 
+Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 _HEADER = struct.Struct("<2sBBHHBBHfqq8s")
 MAGIC, VERSION = b"LK", 1

@@ -66,12 +66,12 @@ def once(exposures: pl.DataFrame) -> pl.DataFrame:
 
 def is_click(rule: ClickRule) -> pl.Expr:
     """Whether a row of interactions is a click."""
-    found = pl.col("type").is_not_null()  # a literal would be one row, whatever the table
+    condition = pl.col("type").is_not_null()  # a literal would be one row, whatever the table
     if rule.types:
-        found &= pl.col("type").is_in(sorted(rule.types))
+        condition &= pl.col("type").is_in(sorted(rule.types))
     if rule.least_value is not None:
-        found &= pl.col("value") >= rule.least_value
-    return found.fill_null(False)
+        condition &= pl.col("value") >= rule.least_value
+    return condition.fill_null(False)
 
 
 def attribute(

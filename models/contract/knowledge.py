@@ -122,7 +122,7 @@ class KnowledgeRecord:
             vectors=values * np.float32(scale) if code == 1 else values,
             written_at=written_at,
             expires_at=expires_at,
-            codes=tuple(int(one) for one in np.frombuffer(blob, "<u2", n_codes, codes_at)),
+            codes=tuple(int(code) for code in np.frombuffer(blob, "<u2", n_codes, codes_at)),
         )
 
 

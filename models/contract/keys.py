@@ -99,7 +99,7 @@ class Keys:
         return f"{self.prefix}:withdrawn"
 
     @property
-    def held(self) -> str:
+    def rolled_back(self) -> str:
         """JSON list of the knowledge spaces that somebody rolled back: ["user/liber:0123456789abcdef"]."""
         return f"{self.prefix}:held"
 

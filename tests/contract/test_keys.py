@@ -33,7 +33,7 @@ def test_keys_of_releases_and_streams() -> None:
     assert keys.releases == "p:releases"
     assert keys.pins == "p:pins"
     assert keys.withdrawn == "p:withdrawn"
-    assert keys.held == "p:held"
+    assert keys.rolled_back == "p:held"
     assert keys.installation == "p:installation"
     assert keys.stamp == "p:stamp"
     assert keys.interactions == "p:interactions"

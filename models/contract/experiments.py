@@ -84,7 +84,7 @@ class Boost(_Frozen):
 
 
 class Arm(_Frozen):
-    """One arm. What it does not set, another layer may set.
+    """Settings of one arm; an absent one may be set by an arm of another layer.
 
     weight        share of the experiment; relative to the other arms'
     release       id of a published release that answers instead of the live one: another model, other knowledge

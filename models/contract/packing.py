@@ -30,15 +30,15 @@ class Stamped:
     times: struct.Struct
 
     def content(self, blob: bytes) -> bytes:
-        """What a packed record says, without when it was written and when it expires."""
+        """The bytes of a packed record without its times and checksum."""
         return blob[: self.at] + blob[self.at + self.times.size : -CRC]
 
     def says(self, blob: bytes, content: bytes) -> bool:
-        """Whether a packed record is whole and has this content."""
+        """True if a packed record is whole and has this content."""
         return zlib.crc32(blob) == SEALED and self.content(blob) == content
 
     def times_of(self, blob: bytes) -> tuple[int, ...]:
-        """When a packed record was written and, if it ever does, when it expires, in unix seconds."""
+        """Times (unix seconds) at which a packed record was written and, if it ever does, expires."""
         return self.times.unpack_from(blob, self.at)
 
     def sealed(self, contents: Iterable[bytes], *times: int) -> list[bytes]:

@@ -165,8 +165,8 @@ class RerankerManifest(BaseModel):
         )
 
     def broken(self, answers: Sequence[Sequence[float]]) -> str:
-        """What is wrong with the probabilities [canaries][2] that a server answered to the canaries' prompts; "" if
-        nothing is."""
+        """The fault of the probabilities [canaries][2] that a server answered to the canaries' prompts; "" if they are
+        sound."""
         if not self.canaries:
             return ""
         probabilities = np.array(answers, np.float64)

@@ -1,4 +1,5 @@
-"""What makes a value harmless inside a prompt. Jobs and service put the same values into prompts, so both clean alike.
+"""Cleaning of values, so that they are harmless inside a prompt. Jobs and service put the same values into prompts, so
+both clean alike.
 
 Values are data. They lose line breaks, control and invisible characters, double quotes, angle brackets and the
 bracketed words that chat formats reserve, and they are cut at a length; so a value can neither close the quotes that a

@@ -27,8 +27,9 @@ _JSON_NAMES = {"interim": "looks", "disjoint_arms": "apart"}
 
 @dataclass(frozen=True, slots=True)
 class ExposureCounts:
-    """What became of every exposure; ``analysed`` and what follows add up to ``rows``. ``left_out`` counts, by how the
-    unit came into its arm, what was not split; ``several_arms`` the exposures of units seen in more than one arm."""
+    """Numbers of exposures by their fate; ``analysed`` and what follows add up to ``rows``. ``left_out`` counts, by how
+    the unit came into its arm, what was not split; ``several_arms`` the exposures of units seen in more than one
+    arm."""
 
     rows: int
     analysed: int
@@ -40,7 +41,7 @@ class ExposureCounts:
 
 @dataclass(frozen=True, slots=True)
 class ArmCounts:
-    """What was analysed of one arm, which is ``weight`` of the configured split (a share of 1)."""
+    """Numbers of one arm as analysed, which is ``weight`` of the configured split (a share of 1)."""
 
     arm: str
     weight: float
@@ -127,7 +128,7 @@ def analyse(
 
 
 def _about_arms(analysed: pl.DataFrame, gone: list[str]) -> list[str]:
-    """What to know of arms that are not what the file says."""
+    """Warnings about arms that are not as the file says."""
     problems = [f"Arm {arm!r} is not in the file any more." for arm in gone]
     away = pl.col("degraded").list.contains("not_pinned").fill_null(False)
     for arm, share in analysed.group_by("arm").agg(away.mean()).sort("arm").iter_rows():

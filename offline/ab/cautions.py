@@ -1,4 +1,4 @@
-"""What a reader of an analysis must know before believing it, in words."""
+"""Warnings that a reader of an analysis must know before believing it, as sentences."""
 
 from __future__ import annotations
 

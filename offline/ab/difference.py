@@ -1,4 +1,5 @@
-"""What an arm changes: differences of means of per-unit values, with Welch's interval, and CUPED in front of it."""
+"""The change that an arm makes: differences of means of per-unit values, with Welch's interval, and CUPED in front of
+it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured in an experiment, from sums per unit: clicks, their places in the list, latency, degraded answers.
+"""Metrics of an experiment, from sums per unit: clicks, their places in the list, latency, degraded answers.
 
 Units are those that were exposed, all of them: an arm that loses the clicks of some units must not lose the units too.
 """

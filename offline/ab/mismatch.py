@@ -1,4 +1,4 @@
-"""Whether the split is as configured: sample ratio mismatch (Fabijan et al., KDD 2019), overall and by dimension, and
+"""The split against its configuration: sample ratio mismatch (Fabijan et al., KDD 2019), overall and by dimension, and
 units that were seen in more than one arm.
 
 A mismatch makes every other number of the experiment worthless: units that got lost are not lost at random.

@@ -1,4 +1,5 @@
-"""What a policy would have earned, from the log of another one that drew its actions with known propensities.
+"""Estimates of the reward that a policy would have earned, from the log of another one that drew its actions with known
+propensities.
 
 Inverse propensity scoring, its self-normalised form (Swaminathan and Joachims, NeurIPS 2015), and the doubly robust
 estimator (Dudik, Langford and Li, ICML 2011) with a cross-fitted reward model. Rows of one cluster (a unit) may depend
@@ -61,8 +62,8 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What the doubly robust estimator predicts rewards from: ``logged`` [n, d], features of each row's context and
-    logged action; ``actions`` [n, a, d], those with each possible action; ``target`` [n, a], the policy's
+    """Inputs from which the doubly robust estimator predicts rewards: ``logged`` [n, d], features of each row's context
+    and logged action; ``actions`` [n, a, d], those with each possible action; ``target`` [n, a], the policy's
     probabilities, which add up to 1. Rows with fewer actions are padded with probability 0."""
 
     logged: Array

@@ -65,7 +65,8 @@ def split(analysis: Analysis) -> str:
 
 
 def verdict(effect: Effect, alpha: float) -> str:
-    """What may be said of an effect now: by the p that holds at any time, else by the one that holds at the end."""
+    """The statement about an effect that holds now: by the p that holds at any time, else by the one that holds at the
+    end."""
     if math.isnan(effect.difference.p):
         return "cannot be told"
     good = (effect.difference.absolute > 0) == (effect.better == "higher")

@@ -75,7 +75,7 @@ def always_valid(difference: Difference, mixture: Mixture) -> AlwaysValid:
 
 
 def running(analyses: tuple[AlwaysValid, ...]) -> tuple[AlwaysValid, ...]:
-    """What was known after each of successive looks: the least p and the intersection of the intervals so far. An empty
+    """Knowledge after each of successive analyses: the least p and the intersection of the intervals so far. An empty
     intersection, low above high, says that the effect has changed in the meantime."""
     if not analyses:
         return ()

@@ -18,7 +18,7 @@ ANALYSED = ("split", "sticky")
 
 
 class ClickRule(BaseModel):
-    """Which interactions are clicks: those of one of ``types`` (of any, if empty) with a value of ``least_value`` or
+    """The rule for clicks: interactions of one of ``types`` (of any, if empty) with a value of ``least_value`` or
     more (with any, if None)."""
 
     model_config = FrozenConfig
@@ -28,7 +28,7 @@ class ClickRule(BaseModel):
 
 
 class AnalysisSettings(BaseModel):
-    """How one experiment is analysed.
+    """Settings of the analysis of one experiment.
 
     control           the arm that all others are compared with
     weights           arm -> configured share of the split, in any unit. An arm of weight 0 gets no new units, and is

@@ -41,8 +41,8 @@ class Built:
 
 
 def kind_for(items: int, flat_up_to: int) -> Kind:
-    """What is fast enough for so many items. A graph (HNSW) is made only where it is asked for: it was slower than
-    lists, and lost its way among a million clustered vectors (research/LOG.md, 2026-11-28)."""
+    """The kind of index that is fast enough for so many items. A graph (HNSW) is made only where it is asked for: it
+    was slower than lists, and lost its way among a million clustered vectors (research/LOG.md, 2026-11-28)."""
     return "flat" if items <= flat_up_to else "ivf"
 
 

@@ -23,7 +23,7 @@ from offline.training.samples import SampleEncoder, SplitRows
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Which model to train; ``label`` names it in reports. ``producers`` None: it reads all knowledge there is."""
+    """A model to train; ``label`` names it in reports. ``producers`` None: it reads all knowledge there is."""
 
     label: str
     architecture: Architecture

@@ -250,7 +250,8 @@ class _Slices:
 
 
 def _aligned(from_row: IntArray, samples: IntArray, table_rows: IntArray) -> IntArray:
-    """Which of the periods that begin at ``from_row`` each sample [n] falls into, with the axes of ``table_rows``."""
+    """Numbers of the periods, beginning at ``from_row``, that the samples [n] fall into, with the axes of
+    ``table_rows``."""
     return (np.searchsorted(from_row, samples, side="right") - 1).reshape(-1, *[1] * (table_rows.ndim - 1))
 
 

@@ -40,16 +40,16 @@ def look(path: Path, data: str, model: str, fingerprint: str, scores: Mapping[st
     with path.open("a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # two benchmarks at once must not both think themselves first
         file.seek(0)
-        held = _parsed(path, file.read())
-        known = _known(held)
-        one = Look(datetime.now(UTC).isoformat(timespec="seconds"), data, model, fingerprint, dict(scores), command)
+        entries = _parsed(path, file.read())
+        known = _known(entries)
+        entry = Look(datetime.now(UTC).isoformat(timespec="seconds"), data, model, fingerprint, dict(scores), command)
         seen = known.get((data, model, fingerprint), [])
         if not any(scores.items() <= before.items() for before in seen):
-            file.write(json.dumps(asdict(one), ensure_ascii=False) + "\n")
+            file.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-            held.append(one)
-    return _count(held, data)
+            entries.append(entry)
+    return _count(entries, data)
 
 
 def looks(path: Path, data: str) -> int:
@@ -57,30 +57,30 @@ def looks(path: Path, data: str) -> int:
     return _count(_parsed(path, path.read_text(encoding="utf-8")), data) if path.is_file() else 0
 
 
-def _count(held: Iterable[Look], data: str) -> int:
-    return sum(len(found) for (of, _, _), found in _known(held).items() if of == data)
+def _count(entries: Iterable[Look], data: str) -> int:
+    return sum(len(candidates) for (of, _, _), candidates in _known(entries).items() if of == data)
 
 
-def _known(held: Iterable[Look]) -> dict[tuple[str, str, str], list[dict[str, str]]]:
+def _known(entries: Iterable[Look]) -> dict[tuple[str, str, str], list[dict[str, str]]]:
     """(data, model, fingerprint) -> the candidates of that name, each a digest by seed. A line is about the latest of
     them unless it says something else of a seed, which makes it another candidate."""
-    found: dict[tuple[str, str, str], list[dict[str, str]]] = {}
-    for one in held:
-        candidates = found.setdefault((one.data, one.model, one.fingerprint), [])
-        if candidates and all(candidates[-1].get(seed, digest) == digest for seed, digest in one.scores.items()):
-            candidates[-1].update(one.scores)
+    known: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    for entry in entries:
+        candidates = known.setdefault((entry.data, entry.model, entry.fingerprint), [])
+        if candidates and all(candidates[-1].get(seed, digest) == digest for seed, digest in entry.scores.items()):
+            candidates[-1].update(entry.scores)
         else:
-            candidates.append(dict(one.scores))
-    return found
+            candidates.append(dict(entry.scores))
+    return known
 
 
 def _parsed(path: Path, text: str) -> list[Look]:
-    found = []
+    entries = []
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         try:
             if not line.endswith("\n"):
                 raise ValueError("the line has no end")
-            found.append(Look(**json.loads(line)))
+            entries.append(Look(**json.loads(line)))
         except (TypeError, ValueError) as error:
             raise DataError(f"{path}, line {number}, is no look at a test split: {error}") from error
-    return found
+    return entries

@@ -142,7 +142,7 @@ class Judged:
     left_out: tuple[str, ...]
 
     def row(self, candidate: Candidate | None) -> Row | None:
-        return next((one for one in self.rows if one.candidate == candidate), None)
+        return next((row for row in self.rows if row.candidate == candidate), None)
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))

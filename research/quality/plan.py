@@ -65,7 +65,9 @@ class Training:
 
     def keys(self, circumstances: Circumstances) -> list[str]:
         """Names of the files of its answers, one for each of its ``statistics``."""
-        return [self._name("-live" if one == "live" else "", circumstances.answers) for one in self.statistics]
+        return [
+            self._name("-live" if statistics == "live" else "", circumstances.answers) for statistics in self.statistics
+        ]
 
     def weights_key(self, circumstances: Circumstances) -> str:
         """Name of the file of its weights."""
@@ -85,28 +87,28 @@ def trainings(config: JobConfig, knowledge: Knowledge, seeds: int, peer_seeds: i
     if missing:
         raise DataError(f"there is no knowledge {sorted(missing)} of these users and items: make it first")
     producers = tuple(knowledge.produced)
-    found = []
+    plan = []
     for seed in range(1, max(seeds, peer_seeds) + 1):
         if seed <= seeds:
-            found.append(Training(OURS, "ours", seed, producers=producers, statistics=("frozen", "live")))
+            plan.append(Training(OURS, "ours", seed, producers=producers, statistics=("frozen", "live")))
         if seed <= peer_seeds:
-            found += [Training(f"{name} ({_library(name)})", "peer", seed, peer=name) for name in PEERS]
+            plan += [Training(f"{name} ({_library(name)})", "peer", seed, peer=name) for name in PEERS]
         if seed <= min(seeds, config.benchmark.share_seeds):
-            found.append(Training(WITHOUT_KNOWLEDGE, "ours", seed))
-            found += [
+            plan.append(Training(WITHOUT_KNOWLEDGE, "ours", seed))
+            plan += [
                 Training(name, "ours", seed, share, reads)
                 for share in config.benchmark.shares
                 for name, reads in ((OURS, producers), (WITHOUT_KNOWLEDGE, ()))
             ]
-    return found
+    return plan
 
 
 def circumstances(config: JobConfig, laboratory: Laboratory, knowledge: Knowledge, training: Training) -> Circumstances:
     """Those of a training. A peer's do not change with our settings."""
     if not training.peer:
         schema = config.feature_schema.with_knowledge(training.producers)
-        wanted = Wanted(schema, knowledge.of(training.producers), training.label, training.seed)
-        weights = {"ours": laboratory.circumstances(wanted), "share": training.share, "code": _CODE}
+        spec = Wanted(schema, knowledge.of(training.producers), training.label, training.seed)
+        weights = {"ours": laboratory.circumstances(spec), "share": training.share, "code": _CODE}
         answers = weights | {"serving": _SERVING, "onnxruntime": metadata.version("onnxruntime")}
         return Circumstances(fingerprint(weights, 12), fingerprint(answers, 12))
     package = _PACKAGES.get(training.peer, "fuxictr")

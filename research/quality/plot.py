@@ -25,7 +25,7 @@ def drawable(judged: Judged) -> tuple[str, ...]:
     """Names of the figures that there are numbers for."""
     reliable = judged.row(judged.chosen) or judged.row(judged.best_peer)
     there = {"auc-ms": any(row.ms_per_500 for row in judged.rows), "reliability": reliable, "share": judged.shares}
-    return tuple(name for name, found in there.items() if found)
+    return tuple(name for name, numbers in there.items() if numbers)
 
 
 def draw(judged: Judged, folder: Path, stem: str = "quality") -> tuple[Path, ...]:
@@ -87,10 +87,10 @@ def _reliability(judged: Judged) -> Figure:
     rows = [row for row in (judged.row(judged.chosen), judged.row(judged.best_peer)) if row]
     for row, marker in zip(rows, _MARKERS, strict=False):
         label = f"{row.candidate} (ECE {row.ece.middle:.4f})"
-        found = row.reliability
+        bins = row.reliability
         axes.plot(
-            found.centres,
-            found.observed,
+            bins.centres,
+            bins.observed,
             marker=marker,
             markersize=4,
             linewidth=1,
@@ -104,8 +104,8 @@ def _reliability(judged: Judged) -> Figure:
 def _share(judged: Judged) -> Figure:
     """A line per model; bars are the standard deviation over seeds."""
     lines: dict[Candidate, list[SharePoint]] = {}
-    for one in judged.shares:
-        lines.setdefault(Candidate(one.candidate.model, one.candidate.statistics), []).append(one)
+    for point in judged.shares:
+        lines.setdefault(Candidate(point.candidate.model, point.candidate.statistics), []).append(point)
     height = max(3.5, _LABEL_INCHES * len(lines) + 1)
     figure, axes = _axes(height, "training rows", f"AUC ({judged.split})")
     axes.set_xscale("log")
@@ -113,9 +113,9 @@ def _share(judged: Judged) -> Figure:
     for at, (candidate, of_model) in enumerate(lines.items()):
         colour = _COLOURS[of_model[0].family]
         axes.errorbar(
-            [one.candidate.share for one in of_model],
-            [one.auc.middle for one in of_model],
-            yerr=[one.auc.deviation or 0.0 for one in of_model],
+            [point.candidate.share for point in of_model],
+            [point.auc.middle for point in of_model],
+            yerr=[point.auc.deviation or 0.0 for point in of_model],
             fmt=_MARKERS[at % len(_MARKERS)],
             linestyle="--" if candidate.statistics == "live" else "-",
             color=colour,
@@ -123,8 +123,8 @@ def _share(judged: Judged) -> Figure:
             linewidth=1,
         )
         points.append((str(candidate), of_model[-1].candidate.share, of_model[-1].auc.middle, colour))
-    shares = sorted({one.candidate.share for one in judged.shares})
-    axes.set_xticks(shares, [percent(one) for one in shares])
+    shares = sorted({point.candidate.share for point in judged.shares})
+    axes.set_xticks(shares, [percent(share) for share in shares])
     axes.set_xticks([], minor=True)
     _label(axes, points, height)
     return figure
@@ -144,8 +144,8 @@ def _label(axes: Axes, points: Sequence[tuple[str, float, float, str]], height: 
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)  # or it would still move
     points = sorted(points, key=lambda point: (point[2], point[0]))
-    wanted = [(y - low) / (high - low) for _, _, y, _ in points]
-    for (name, x, y, colour), place in zip(points, apart(wanted, 1.25 * _LABEL_INCHES / height), strict=True):
+    heights = [(y - low) / (high - low) for _, _, y, _ in points]
+    for (name, x, y, colour), place in zip(points, spaced(heights, 1.25 * _LABEL_INCHES / height), strict=True):
         axes.annotate(
             name,
             (x, y),
@@ -158,11 +158,11 @@ def _label(axes: Axes, points: Sequence[tuple[str, float, float, str]], height: 
         )
 
 
-def apart(wanted: Sequence[float], gap: float) -> list[float]:
-    """Rising places near the rising ``wanted`` ones, at least ``gap`` apart; below 1 if there is room from 0 on."""
+def spaced(heights: Sequence[float], gap: float) -> list[float]:
+    """Rising places near the rising ``heights``, at least ``gap`` apart; below 1 if there is room from 0 on."""
     places: list[float] = []
-    for one in wanted:
-        places.append(max(one, places[-1] + gap) if places else one)
+    for height in heights:
+        places.append(max(height, places[-1] + gap) if places else height)
     ceiling = max(1.0, gap * (len(places) - 1))
     for at in reversed(range(len(places))):
         places[at] = min(places[at], ceiling)

@@ -48,18 +48,18 @@ def markdown(judged: Judged, figures: str = "figures/quality", ledger: str = "")
 
 
 def _how(judged: Judged) -> str:
-    told = (
+    text = (
         f"{judged.samples:,} samples of {judged.users:,} users of the {judged.split} split, {judged.positives:.1%} of "
         "them positive. Every number of a model is the mean over its seeds, ± their standard deviation. The epoch of "
         "every model trained here was picked on the validation split."
     )
     if judged.best_peer:
-        told += (
+        text += (
             f" Differences are to {judged.best_peer}, the peer that is best on the validation split, with 95 % "
             f"intervals from {judged.resamples:,} paired resamples of users; bold where they exclude zero. They cover "
             "the choice of users, not that of seeds, and are not corrected for their number."
         )
-    return told
+    return text
 
 
 def _goal(judged: Judged) -> str:
@@ -67,13 +67,13 @@ def _goal(judged: Judged) -> str:
     goal, row = GOALS.get(judged.name), judged.row(judged.chosen)
     if goal is None or judged.split != "test":
         return ""
-    wanted = f"AUC of at least {goal.auc:.4f} and LogLoss of at most {goal.logloss:.4f} with frozen statistics"
+    goal_text = f"AUC of at least {goal.auc:.4f} and LogLoss of at most {goal.logloss:.4f} with frozen statistics"
     if row is None:
-        return f"Goal ({wanted}): no model of ours with frozen statistics and a validation AUC yet."
+        return f"Goal ({goal_text}): no model of ours with frozen statistics and a validation AUC yet."
     met = "met" if goal.is_met(row.auc.middle, row.logloss.middle) else "not met"
     which = "" if len(_ours(judged)) == 1 else ", the best of ours on the validation split,"
     return (
-        f"**Goal {met}** ({wanted}): {row.candidate}{which} has AUC {_spread(row.auc)} and "
+        f"**Goal {met}** ({goal_text}): {row.candidate}{which} has AUC {_spread(row.auc)} and "
         f"LogLoss {_spread(row.logloss)}, with {_seeds(len(row.seeds))}."
     )
 
@@ -82,18 +82,18 @@ def _looks(judged: Judged, ledger: str) -> str:
     if judged.looks is None:
         return "This is the validation split, on which epochs and models are picked: no result."
     where = f"; they are listed in [{ledger}]({ledger})" if ledger else ""
-    told = f"Candidates that were ever scored on this test split: {judged.looks}{where}."
+    text = f"Candidates that were ever scored on this test split: {judged.looks}{where}."
     if judged.left_out:
-        told += f" Not scored on it: {', '.join(judged.left_out)}."
-    return told
+        text += f" Not scored on it: {', '.join(judged.left_out)}."
+    return text
 
 
 def _table(judged: Judged) -> str:
     heads = ["model", "", "statistics", "seeds", "AUC", "LogLoss", "AUC against best peer", "LogLoss against best peer"]
     heads += ["GAUC", "NDCG@10", "ECE", "ms per 500 (quartiles)", "parameters", "training"]
     lines: list[list[str]] = []
-    for one in PUBLISHED.get(judged.name, ()) if judged.split == "test" else ():
-        cells = [one.model, "published", "", "", f"{one.auc:.4f}", f"{one.logloss:.4f}"]
+    for model in PUBLISHED.get(judged.name, ()) if judged.split == "test" else ():
+        cells = [model.model, "published", "", "", f"{model.auc:.4f}", f"{model.logloss:.4f}"]
         lines.append(cells)
     for row in judged.rows:
         name = f"**{row.candidate.model}**" if row.candidate == judged.chosen else row.candidate.model
@@ -108,21 +108,21 @@ def _table(judged: Judged) -> str:
 
 
 def _legend(judged: Judged) -> str:
-    told = [
+    paragraphs = [
         "GAUC: mean AUC within users, weighted by samples. NDCG@10: mean over users. Both over users that have both "
         "labels. ECE: mean distance of scores and outcomes in 15 bins of equal mass."
     ]
     if judged.name in PUBLISHED and judged.split == "test":
-        told.append(
+        paragraphs.append(
             f"Published rows are printed as in {SOURCE}. They picked the best epoch on the test split, which flatters "
             "them; we never do. Their predictions are not public, so there are no intervals."
         )
     if any(row.candidate.statistics == "live" for row in judged.rows):
-        told.append(
+        paragraphs.append(
             "Frozen statistics stop at the end of the training period. Live ones go on with what other users did "
             "before the sample, also in the test period; they have rows of their own and do not count for the goal."
         )
-    return "\n\n".join(told)
+    return "\n\n".join(paragraphs)
 
 
 def _slices(judged: Judged) -> Iterator[str]:
@@ -143,12 +143,12 @@ def _slice_table(judged: Judged, row: Row) -> str:
     heads = ["slice", "samples", "users", *([f"{peer.candidate} AUC"] if peer else []), "AUC", "difference [95 %]"]
     lines: list[list[str]] = []
     group = ""
-    for one in judged.slices:
-        if one.group != group:
-            group = one.group
+    for part in judged.slices:
+        if part.group != group:
+            group = part.group
             lines.append([f"*{_GROUPS[group]}*"])
-        mine, others = row.slices.get(one.name), peer.slices.get(one.name) if peer else None
-        cells = [one.name, f"{one.samples:,}", f"{one.users:,}"]
+        mine, others = row.slices.get(part.name), peer.slices.get(part.name) if peer else None
+        cells = [part.name, f"{part.samples:,}", f"{part.users:,}"]
         if peer:
             cells.append(f"{others.auc:.4f}" if others else "")
         lines.append([*cells, f"{mine.auc:.4f}" if mine else "", difference_cell(mine.against if mine else None)])
@@ -159,14 +159,14 @@ def _shares(judged: Judged) -> str:
     """A row per model, a column per share; below it by how much the chosen model is better."""
     if not judged.shares:
         return ""
-    shares = sorted({one.candidate.share for one in judged.shares})
-    held = {(_whole(one.candidate), one.candidate.share): one for one in judged.shares}
+    shares = sorted({point.candidate.share for point in judged.shares})
+    points_of = {(_whole(point.candidate), point.candidate.share): point for point in judged.shares}
     heads = ["AUC with this part of the training rows", *map(percent, shares)]
     lines: list[list[str]] = []
-    for candidate in dict.fromkeys(of for of, _ in held):
-        points = [held.get((candidate, share)) for share in shares]
-        lines.append([str(candidate), *("" if one is None else _spread(one.auc) for one in points)])
-        gains = ["" if one is None else difference_cell(one.chosen_over) for one in points]
+    for candidate in dict.fromkeys(of for of, _ in points_of):
+        points = [points_of.get((candidate, share)) for share in shares]
+        lines.append([str(candidate), *("" if point is None else _spread(point.auc) for point in points)])
+        gains = ["" if point is None else difference_cell(point.chosen_over) for point in points]
         if any(gains):
             lines.append([f"{judged.chosen} over {candidate} [95 %]", *gains])
     return f"### Sample efficiency ({judged.name})\n\n{table(heads, lines)}"

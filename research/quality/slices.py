@@ -40,7 +40,7 @@ def slices_of(log: InteractionLog, splits: SplitRows, split: Split = "test") -> 
     user_rows = np.bincount(log.user[train], minlength=len(log.user_ids))[log.user[rows]]
     item_rows = np.bincount(log.item[train], minlength=len(log.item_ids))[log.item[rows]]
     earlier = log.by_user().position[rows]
-    found = [
+    slices = [
         Slice("user", "no training row (cold)", user_rows == 0),
         Slice("user", "some training rows", user_rows > 0),
         Slice("experience", f"fewer than {COLD_BELOW} earlier interactions", earlier < COLD_BELOW),
@@ -49,7 +49,7 @@ def slices_of(log: InteractionLog, splits: SplitRows, split: Split = "test") -> 
         *_buckets("history", earlier, _HISTORY, "earlier interactions"),
         *_tenths(log.time_ms[rows], rows),
     ]
-    return tuple(one for one in found if one.mask.any())
+    return tuple(part for part in slices if part.mask.any())
 
 
 def _buckets(group: str, values: npt.NDArray[np.int64], edges: tuple[int, ...], unit: str) -> Iterator[Slice]:

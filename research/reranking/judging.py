@@ -97,16 +97,18 @@ def judge(
     raw = _raw(ready, tuned, "test")
     how = manifest.prompt.selection
     served, alone = f"{MIXED}, {how}", raw[f"tuned, {how}"]
-    odds = {one: _calibrated(ready, tuned, one, raw[f"tuned, {one}"], ctr) for one in SELECTIONS}
-    scores: dict[str, FloatArray] = {name: probability_of(one) for name, one in raw.items()}
+    odds = {
+        selection: _calibrated(ready, tuned, selection, raw[f"tuned, {selection}"], ctr) for selection in SELECTIONS
+    }
+    scores: dict[str, FloatArray] = {name: probability_of(odds_of) for name, odds_of in raw.items()}
     scores[CTR] = ctr.of(rows)
-    scores |= {f"{MIXED}, {one}": blend(scores[CTR], *odds[one]) for one in SELECTIONS}
-    weights = {f"{MIXED}, {one}": odds[one][1] for one in SELECTIONS}
+    scores |= {f"{MIXED}, {selection}": blend(scores[CTR], *odds[selection]) for selection in SELECTIONS}
+    weights = {f"{MIXED}, {selection}": odds[selection][1] for selection in SELECTIONS}
     shown = tuple(sorted({*SHOWN_WEIGHTS, odds[how][1]} - {0.0}))
     fixed = {f"{served}, weight {weight:g}": weight for weight in shown}
     scores |= {name: blend(scores[CTR], odds[how][0], weight) for name, weight in fixed.items()}
     if manifest.band is not None:
-        inside = np.array([manifest.mixes(int(one)) for one in ready.events(rows)])
+        inside = np.array([manifest.mixes(int(count)) for count in ready.events(rows)])
         banded = np.where(inside, scores[served], scores[CTR]).astype(np.float32)
         scores[f"{served}, only where it was shown to help"] = banded
     looks = _noted(ready, scores, ctr, ledger, command)
@@ -135,12 +137,12 @@ def _raw(ready: Prepared, tuned: Labeller, split: Any) -> dict[str, FloatArray]:
     """Raw log-odds by "zero-shot, recent" and the like."""
     rows = ready.rows(split)
     models: tuple[tuple[str, Callable[[], Labeller]], ...] = (("zero-shot", ready.base), ("tuned", lambda: tuned))
-    found = {}
+    odds = {}
     for name, load in models:
         model = load()
         for how in SELECTIONS:
-            found[f"{name}, {how}"] = ready.log_odds(model, how, rows, f"{name} {how}")
-    return found
+            odds[f"{name}, {how}"] = ready.log_odds(model, how, rows, f"{name} {how}")
+    return odds
 
 
 def _calibrated(
@@ -160,9 +162,9 @@ def _noted(ready: Prepared, scores: Mapping[str, FloatArray], ctr: CtrScores, le
     )
     looks = 0
     for name, score in scores.items():
-        told = f"{ctr.model if name == CTR else f'reranker: {name}'} ({len(score)} rows)"
+        candidate = f"{ctr.model if name == CTR else f'reranker: {name}'} ({len(score)} rows)"
         digest = hashlib.sha256(np.ascontiguousarray(score, np.float32).tobytes()).hexdigest()[:16]
-        looks = look(ledger, ready.config.name, told, circumstances, {str(ready.settings.seed): digest}, command)
+        looks = look(ledger, ready.config.name, candidate, circumstances, {str(ready.settings.seed): digest}, command)
     return looks
 
 
@@ -172,7 +174,7 @@ def _lines(
     """The tuned model is compared with the untuned one told in the same way, and every mix with the CTR model."""
     measure = Resamples(label, user)
     aucs = {name: measure.auc(score) for name, score in scores.items()}
-    found = {}
+    lines = {}
     for name, score in scores.items():
         other = CTR if name.startswith(MIXED) else name.replace("tuned", "zero-shot") if "tuned" in name else ""
         low, high = np.nanpercentile(aucs[name][1:], [2.5, 97.5])
@@ -184,23 +186,23 @@ def _lines(
             gauc(label, score, user),
             weights.get(name),
         )
-        found[name] = replace(line, other=other, against=difference(aucs[name], aucs[other])) if other else line
-    return found
+        lines[name] = replace(line, other=other, against=difference(aucs[name], aucs[other])) if other else line
+    return lines
 
 
 def _slices(ready: Prepared, ctr: FloatArray, alone: FloatArray, mixes: Sequence[FloatArray]) -> Iterator[SliceLine]:
     rows = ready.rows("test")
     label, user = ready.label(rows), ready.user(rows)
     sampled = replace(ready.splits, rows={**ready.splits.rows, "test": rows})
-    for one in slices_of(ready.log, sampled):
-        inside, users = label[one.mask], user[one.mask]
-        if one.group != "history" or inside.min() == inside.max():
+    for part in slices_of(ready.log, sampled):
+        inside, users = label[part.mask], user[part.mask]
+        if part.group != "history" or inside.min() == inside.max():
             continue
         measure = Resamples(inside, users)
-        aucs: Sequence[Array] = [measure.auc(score[one.mask]) for score in (ctr, alone, *mixes)]
+        aucs: Sequence[Array] = [measure.auc(score[part.mask]) for score in (ctr, alone, *mixes)]
         several = len(np.unique(users)) > 1
         yield SliceLine(
-            one.name,
+            part.name,
             len(inside),
             len(np.unique(users)),
             float(aucs[0][0]),

@@ -35,16 +35,18 @@ COLD_BELOW = 20
 def variants(knowledge: Knowledge) -> dict[str, tuple[str, ...]]:
     """Name -> producers, of what there is knowledge for."""
     names = {"liber": "LIBER", "autograph": "AutoGraph", "marc": "MARC"}
-    held = [one for one in METHODS if one in knowledge.produced]
-    found: dict[str, tuple[str, ...]] = {BASE: ()}
+    methods = [method for method in METHODS if method in knowledge.produced]
+    chosen: dict[str, tuple[str, ...]] = {BASE: ()}
     if "text" in knowledge.produced:
-        found[CONTROL] = ("text",)
-    found |= {names[one]: (one,) for one in held}
-    if len(held) > 1:
-        found["all three" if len(held) == len(METHODS) else " + ".join(names[one] for one in held)] = tuple(held)
+        chosen[CONTROL] = ("text",)
+    chosen |= {names[method]: (method,) for method in methods}
+    if len(methods) > 1:
+        chosen["all three" if len(methods) == len(METHODS) else " + ".join(names[method] for method in methods)] = (
+            tuple(methods)
+        )
         if "text" in knowledge.produced:
-            found["all and plain text"] = ("text", *held)
-    return found
+            chosen["all and plain text"] = ("text", *methods)
+    return chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +95,20 @@ def run_ablation(
     chosen = variants(knowledge)
     scores: dict[str, dict[int, Array]] = {name: {} for name in chosen}
     validation: dict[str, list[float]] = {name: [] for name in chosen}
-    wanted = [
+    specs = [
         Wanted(config.feature_schema.with_knowledge(producers), knowledge.of(producers), name, seed)
         for seed in range(1, seeds + 1)  # seed by seed, so that a table can be made of any prefix
         for name, producers in chosen.items()
     ]
-    for asked, one in zip(wanted, laboratory.trials(wanted, workers), strict=True):
-        scores[asked.label][asked.seed] = one.test
-        validation[asked.label].append(one.validation_auc)
+    for spec, trial in zip(specs, laboratory.trials(specs, workers), strict=True):
+        scores[spec.label][spec.seed] = trial.test
+        validation[spec.label].append(trial.validation_auc)
     position = log.by_user().position[test]
     masks = {"all": np.ones(len(test), np.bool_), "cold": position < COLD_BELOW, "warm": position >= COLD_BELOW}
     aucs = {part: _aucs(scores, label, user[test], mask) for part, mask in masks.items()}
     rows = tuple(_row(name, scores[name], label, user[test], float(np.mean(validation[name])), aucs) for name in chosen)
     sizes = {part: int(mask.sum()) for part, mask in masks.items()}
-    return Ablation(config.name, seeds, {split: len(held) for split, held in splits.rows.items()}, sizes, rows)
+    return Ablation(config.name, seeds, {split: len(rows_of) for split, rows_of in splits.rows.items()}, sizes, rows)
 
 
 def _aucs(scores: dict[str, dict[int, Array]], label: Array, user: Array, mask: Array) -> dict[str, Array]:
@@ -115,7 +117,7 @@ def _aucs(scores: dict[str, dict[int, Array]], label: Array, user: Array, mask: 
         return {}
     resamples = Resamples(label[mask], user[mask])
     return {
-        name: resamples.mean_auc({seed: one[mask] for seed, one in of_seeds.items()})
+        name: resamples.mean_auc({seed: score[mask] for seed, score in of_seeds.items()})
         for name, of_seeds in scores.items()
     }
 
@@ -123,14 +125,14 @@ def _aucs(scores: dict[str, dict[int, Array]], label: Array, user: Array, mask: 
 def _row(
     name: str, scores: dict[int, Array], label: Array, user: Array, validation: float, aucs: dict[str, dict[str, Array]]
 ) -> Row:
-    each = [quality(label, one, user) for one in scores.values()]
+    each = [quality(label, measures, user) for measures in scores.values()]
     of_all = aucs["all"]
     return Row(
         variant=name,
-        auc=float(np.mean([one.auc for one in each])),
-        logloss=float(np.mean([one.logloss for one in each])),
-        gauc=float(np.mean([one.gauc for one in each])),
-        spread=float(np.std([one.auc for one in each], ddof=1)) if len(each) > 1 else 0.0,
+        auc=float(np.mean([measures.auc for measures in each])),
+        logloss=float(np.mean([measures.logloss for measures in each])),
+        gauc=float(np.mean([measures.gauc for measures in each])),
+        spread=float(np.std([measures.auc for measures in each], ddof=1)) if len(each) > 1 else 0.0,
         validation_auc=validation,
         against={
             other: difference(of_all[name], of_all[other])
@@ -138,9 +140,9 @@ def _row(
             if other in of_all and other != name
         },
         slices={
-            part: (float(found[name][0]), difference(found[name], found[BASE]))
-            for part, found in aucs.items()
-            if part != "all" and found
+            part: (float(aucs_of[name][0]), difference(aucs_of[name], aucs_of[BASE]))
+            for part, aucs_of in aucs.items()
+            if part != "all" and aucs_of
         },
     )
 

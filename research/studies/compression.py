@@ -79,31 +79,31 @@ def compare(
     user = log.user[test].astype(np.int64)
     resamples = Resamples(label, user)
     pairs = states.pairs(log, laboratory.splits.trained_rows, config.feature_schema.liked_above)
-    found: dict[tuple[str, int], Compressor] = {}
+    compressor_of: dict[tuple[str, int], Compressor] = {}
     for dim in dims:
-        wanted = config.knowledge.marc.compression.model_copy(update={"dim": dim})
-        for made in compressors(wanted, pairs, states.users, states.items):
-            found.setdefault((made.method, made.dim), made)
-    order = sorted(found, key=lambda one: (one[1], one[0]))
-    read = {key: (_schema(config, key[1]), _knowledge(config, found[key], states)) for key in order}
+        settings = config.knowledge.marc.compression.model_copy(update={"dim": dim})
+        for compressor in compressors(settings, pairs, states.users, states.items):
+            compressor_of.setdefault((compressor.method, compressor.dim), compressor)
+    order = sorted(compressor_of, key=lambda key: (key[1], key[0]))
+    read = {key: (_schema(config, key[1]), _knowledge(config, compressor_of[key], states)) for key in order}
     read[BARE] = (config.feature_schema.with_knowledge(()), Knowledge({}))
     asked = [(key, Wanted(*read[key], f"{key[0]} {key[1]}", seed)) for seed in range(1, seeds + 1) for key in read]
     done: dict[tuple[str, int], dict[int, Trial]] = {key: {} for key in read}
-    for (key, one), trial in zip(asked, laboratory.trials([one for _, one in asked], workers), strict=True):
-        done[key][one.seed] = trial
-    aucs = {key: resamples.mean_auc({seed: one.test for seed, one in done[key].items()}) for key in order}
+    for (key, spec), trial in zip(asked, laboratory.trials([spec for _, spec in asked], workers), strict=True):
+        done[key][spec.seed] = trial
+    aucs = {key: resamples.mean_auc({seed: trial.test for seed, trial in done[key].items()}) for key in order}
     whole = next(value for (method, _), value in aucs.items() if method == UNCOMPRESSED)
     rows = []
     for method, dim in order:
-        made, trials = found[method, dim], list(done[method, dim].values())
+        compressor, trials = compressor_of[method, dim], list(done[method, dim].values())
         rows.append(
             Row(
                 method,
                 dim,
                 auc=_auc(trials, label, user),
-                validation_auc=float(np.mean([one.validation_auc for one in trials])),
-                payload=bytes_per_item(dim, _dtype(made))[0],
-                seconds=encode_seconds(made, states.items),
+                validation_auc=float(np.mean([trial.validation_auc for trial in trials])),
+                payload=bytes_per_item(dim, _dtype(compressor))[0],
+                seconds=encode_seconds(compressor, states.items),
                 against=None if method == UNCOMPRESSED else difference(aucs[method, dim], whole),
             )
         )
@@ -111,7 +111,7 @@ def compare(
 
 
 def _auc(trials: Sequence[Trial], label: FloatArray, user: npt.NDArray[np.int64]) -> float:
-    return float(np.mean([quality(label, one.test, user).auc for one in trials]))
+    return float(np.mean([quality(label, trial.test, user).auc for trial in trials]))
 
 
 def markdown(comparison: Comparison) -> str:
@@ -127,8 +127,8 @@ def markdown(comparison: Comparison) -> str:
     return table([*heads, "encode time, µs"], lines)
 
 
-def _dtype(made: Compressor) -> Literal["float16", "int8"]:
-    return "float16" if made.method == UNCOMPRESSED else "int8"
+def _dtype(compressor: Compressor) -> Literal["float16", "int8"]:
+    return "float16" if compressor.method == UNCOMPRESSED else "int8"
 
 
 def _schema(config: JobConfig, dim: int) -> FeatureSchema:
@@ -136,12 +136,14 @@ def _schema(config: JobConfig, dim: int) -> FeatureSchema:
     return FeatureSchema.model_validate({**config.feature_schema.model_dump(), "knowledge": specs})
 
 
-def _knowledge(config: JobConfig, made: Compressor, states: States) -> Knowledge:
+def _knowledge(config: JobConfig, compressor: Compressor, states: States) -> Knowledge:
     def space(side: str) -> Space:
-        shape = {"name": "marc", "side": side, "rows": 1, "dim": made.dim, "dtype": _dtype(made)}
-        return Space.model_validate({**shape, "components": {"method": made.method, "compressor": made.digest}})
+        shape = {"name": "marc", "side": side, "rows": 1, "dim": compressor.dim, "dtype": _dtype(compressor)}
+        return Space.model_validate(
+            {**shape, "components": {"method": compressor.method, "compressor": compressor.digest}}
+        )
 
-    items = np.zeros((len(states.items), made.dim), np.float32)
-    items[states.known] = made.compress(states.items[states.known], "item")
-    users = UserVectors(space("user"), made.compress(states.users, "user"), states.start, states.since)
+    items = np.zeros((len(states.items), compressor.dim), np.float32)
+    items[states.known] = compressor.compress(states.items[states.known], "item")
+    users = UserVectors(space("user"), compressor.compress(states.users, "user"), states.start, states.since)
     return Knowledge({"marc": Produced(users, ItemVectors.of_texts(space("item"), items, states.known))})

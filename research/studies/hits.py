@@ -51,25 +51,25 @@ def hits(config: JobConfig, log: InteractionLog, knowledge: Knowledge, top: int 
     split = split_samples(config.samples, log)
     until, end = split.trained_rows, int(split.rows["validation"][-1]) + 1
     liked = (log.value > config.feature_schema.liked_above) & ~log.sampled
-    seen, wanted = _by_user(log, np.arange(until), ~log.sampled), _by_user(log, np.arange(until, end), liked)
-    users = [user for user, items in wanted.items() if len(np.setdiff1d(items, seen.get(user, items[:0])))]
+    seen, later = _by_user(log, np.arange(until), ~log.sampled), _by_user(log, np.arange(until, end), liked)
+    users = [user for user, items in later.items() if len(np.setdiff1d(items, seen.get(user, items[:0])))]
     popularity = np.bincount(log.item[:until][liked[:until]], minlength=len(log.item_ids)).astype(np.float32)
     sources = _sources(config, log, knowledge, until, _by_user(log, np.arange(until), liked))
-    found = [_judged("popular", lambda _: None, 1.0, popularity, users, seen, wanted, top)]
+    rows = [_judged("popular", lambda _: None, 1.0, popularity, users, seen, later, top)]
     for name, scores in sources.items():
-        found += [
-            _judged(f"{name}, {share:.0%} popular", scores, share, popularity, users, seen, wanted, top)
+        rows += [
+            _judged(f"{name}, {share:.0%} popular", scores, share, popularity, users, seen, later, top)
             for share in SHARES
         ]
-    return found
+    return rows
 
 
-def markdown(found: list[Found], top: int = TOP) -> str:
+def markdown(sources: list[Found], top: int = TOP) -> str:
     rows = []
-    for source in found:
+    for source in sources:
         low, high = source.interval()
         rows.append([source.name, f"{source.share.mean():.4f} ({low:.4f} to {high:.4f})", f"{source.known.mean():.0%}"])
-    share = f"found of what {len(found[0].share):,} users liked next, top {top}"
+    share = f"found of what {len(sources[0].share):,} users liked next, top {top}"
     return table(["candidates", share, "users known"], rows)
 
 
@@ -77,26 +77,26 @@ def _sources(
     config: JobConfig, log: InteractionLog, knowledge: Knowledge, until: int, liked: Mapping[int, Ints]
 ) -> dict[str, Scores]:
     spaces = {space.key: space.fingerprint for space in knowledge.spaces}
-    wanted = roles(config.retrieval, spaces)
-    found: dict[str, Scores] = {}
-    if "matching" in wanted:
-        users, items = knowledge.users[wanted["matching"]], knowledge.items[wanted["matching"]].published
+    space_of = roles(config.retrieval, spaces)
+    sources: dict[str, Scores] = {}
+    if "matching" in space_of:
+        users, items = knowledge.users[space_of["matching"]], knowledge.items[space_of["matching"]].published
 
         def matching(user: int) -> FloatArray | None:
             seen = int(users.visible(np.array([user]), np.array([until]))[0])
             return None if seen == 0 else np.asarray(items @ users.vectors[users.start[user] + seen - 1])
 
-        found[f"matching ({wanted['matching']})"] = matching
-    if "neighbours" in wanted:
-        alike, known = knowledge.items[wanted["neighbours"]].published, knowledge.items[wanted["neighbours"]].known
+        sources[f"matching ({space_of['matching']})"] = matching
+    if "neighbours" in space_of:
+        alike, known = knowledge.items[space_of["neighbours"]].published, knowledge.items[space_of["neighbours"]].known
 
         def neighbours(user: int) -> FloatArray | None:
             last = liked.get(user, np.zeros(0, np.int64))[-LIKED_ITEMS:]
             last = last[known[last]]
             return np.asarray(alike @ alike[last].mean(axis=0)) if len(last) else None
 
-        found[f"neighbours ({wanted['neighbours']})"] = neighbours
-    return found
+        sources[f"neighbours ({space_of['neighbours']})"] = neighbours
+    return sources
 
 
 def _judged(
@@ -106,7 +106,7 @@ def _judged(
     popularity: FloatArray,
     users: list[int],
     seen: Mapping[int, Ints],
-    wanted: Mapping[int, Ints],
+    later: Mapping[int, Ints],
     top: int,
 ) -> Found:
     shares, known = np.zeros(len(users)), np.zeros(len(users), np.bool_)
@@ -123,7 +123,7 @@ def _judged(
             near = np.argsort(-own, kind="stable")[:personal]
         popular = by_popularity[~np.isin(by_popularity, np.concatenate([before, near]))]
         candidates = np.concatenate([near, popular[: top - len(near)]])
-        shares[at] = np.isin(np.setdiff1d(wanted[user], before), candidates).mean()
+        shares[at] = np.isin(np.setdiff1d(later[user], before), candidates).mean()
     return Found(name, shares, known)
 
 

@@ -48,7 +48,7 @@ def sweep(config: JobConfig, log: InteractionLog, states: Mapping[float, States]
         config.knowledge.marc.compression,
         learnt,
         judged,
-        {depth: (one.users, one.items) for depth, one in states.items()},
+        {depth: (states_of.users, states_of.items) for depth, states_of in states.items()},
         {BESIDE_STATISTICS: known_before(config.feature_schema, log, trained_rows), ALONE: None},
         seeds,
     )
@@ -59,7 +59,7 @@ def known_before(schema: FeatureSchema, log: InteractionLog, until: int) -> Floa
     """[log rows, 4] what a CTR model knows without any vector: count and share of likes of the item and of the user
     before each row."""
     of_both = [running_statistics(schema, log, owner, until) for owner in (log.item, log.user)]
-    return np.concatenate([one[:, [0, 2]] for one in of_both], axis=1)
+    return np.concatenate([statistics[:, [0, 2]] for statistics in of_both], axis=1)
 
 
 def markdown(layers: Layers) -> str:

@@ -63,7 +63,7 @@ def train_trees(
         bar.total = bar.n
     seconds = perf_counter() - start
     booster.save_model(folder / "LightGBM.txt")
-    kept = booster.dump_model(num_iteration=booster.best_iteration)
+    best_trees = booster.dump_model(num_iteration=booster.best_iteration)
     predict = partial(booster.predict, num_iteration=booster.best_iteration, num_threads=1)
     request = _matrix(samples.one_user(CANDIDATES, seed))
     return PeerResult(
@@ -71,7 +71,7 @@ def train_trees(
         test=_scores(predict(_matrix(samples, samples.of("test")))),
         epochs=tuple(float(auc) for auc in history["validation"]["auc"]),
         ms_per_500=timed(lambda: predict(request)),
-        parameters=sum(int(one["num_leaves"]) for one in kept["tree_info"]),
+        parameters=sum(int(tree_info["num_leaves"]) for tree_info in best_trees["tree_info"]),
         seconds=seconds,
     )
 
@@ -90,7 +90,7 @@ def tree_features(samples: PeerSamples, places: IntArray) -> dict[str, npt.NDArr
 def _field(name: str, values: IntArray, largest: int) -> dict[str, npt.NDArray[np.float32]]:
     if values.shape[1] == 1:
         return {name: values[:, 0].astype(np.float32)}
-    return {f"{name}_{one}": (values == one).any(axis=1).astype(np.float32) for one in range(1, largest + 1)}
+    return {f"{name}_{value}": (values == value).any(axis=1).astype(np.float32) for value in range(1, largest + 1)}
 
 
 def _matrix(samples: PeerSamples, places: IntArray | None = None) -> npt.NDArray[np.float32]:

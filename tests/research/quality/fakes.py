@@ -42,7 +42,7 @@ class World:
     ) -> Trained:
         """``test_skill`` where it is another on the test split."""
         rows = np.concatenate([np.zeros(0, np.int64), *(self.splits.rows[split] for split in splits)])
-        split = np.repeat(np.array(splits or ["none"]), [len(self.splits.rows[one]) for one in splits] or [0])
+        split = np.repeat(np.array(splits or ["none"]), [len(self.splits.rows[part]) for part in splits] or [0])
         standard: dict[str, Any] = {"family": "peer", "seed": 1, "statistics": "frozen", "share": 1.0}
         standard |= {"parameters": 1234, "seconds": 90.0, "epochs": (0.5, 0.6), "ms_per_500": (3.0, 4.0, 8.0)}
         known = standard | {"circumstances": "same"} | known
@@ -68,17 +68,17 @@ class World:
 
     def everything(self) -> list[Trained]:
         """Three peers, two models of ours, live statistics and shares; two seeds each."""
-        found = []
+        trained = []
         for seed in (1, 2):
-            found += [self.trained(f"peer {at}", skill=0.3 + 0.2 * at, seed=seed) for at in range(3)]
+            trained += [self.trained(f"peer {at}", skill=0.3 + 0.2 * at, seed=seed) for at in range(3)]
             for model, skill in (("ours", 1.2), ("ours without knowledge", 1.0)):
                 known: dict[str, Any] = {"family": "ours", "seed": seed}
-                found.append(self.trained(model, skill=skill, **known))
-                found += [
+                trained.append(self.trained(model, skill=skill, **known))
+                trained += [
                     self.trained(model, skill=skill * (0.7 + share), share=share, **known) for share in (0.01, 0.1)
                 ]
-            found.append(self.trained("ours", skill=1.4, family="ours", seed=seed, statistics="live"))
-        return found
+            trained.append(self.trained("ours", skill=1.4, family="ours", seed=seed, statistics="live"))
+        return trained
 
 
 def world(folder: Path) -> World:

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from offline.data.catalogue import DataError
 from research.quality.judged import Judged
-from research.quality.plot import apart, draw, drawable
+from research.quality.plot import draw, drawable, spaced
 from tests.conftest import ROOT
 from tests.research.quality.fakes import World
 
 
 def texts(path: Path) -> set[str]:
-    return {found.strip() for found in ElementTree.parse(path).getroot().itertext()}
+    return {text.strip() for text in ElementTree.parse(path).getroot().itertext()}
 
 
 def test_figures_are_equal_to_the_byte(everything: Judged, tmp_path: Path) -> None:
@@ -80,15 +80,15 @@ def test_matplotlib_is_loaded_to_draw_only(everything: Judged, tmp_path: Path, m
 
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=20), st.floats(0.001, 0.2))
-def test_labels_stay_apart(wanted: list[float], gap: float) -> None:
-    found = np.array(apart(sorted(wanted), gap))
-    assert (np.diff(found) >= gap - 1e-9).all()
-    if gap * (len(wanted) - 1) <= 1:
-        assert found.max(initial=0.0) <= 1 + 1e-9
+def test_labels_stay_apart(heights: list[float], gap: float) -> None:
+    places = np.array(spaced(sorted(heights), gap))
+    assert (np.diff(places) >= gap - 1e-9).all()
+    if gap * (len(heights) - 1) <= 1:
+        assert places.max(initial=0.0) <= 1 + 1e-9
 
 
 def test_labels_with_room_stay_where_they_are() -> None:
-    assert apart([0.1, 0.5, 0.9], 0.1) == [0.1, 0.5, 0.9]
-    assert apart([0.5, 0.5], 0.1) == pytest.approx([0.5, 0.6])
-    assert apart([1.0, 1.0], 0.1) == pytest.approx([0.9, 1.0])
-    assert apart([], 0.1) == []
+    assert spaced([0.1, 0.5, 0.9], 0.1) == [0.1, 0.5, 0.9]
+    assert spaced([0.5, 0.5], 0.1) == pytest.approx([0.5, 0.6])
+    assert spaced([1.0, 1.0], 0.1) == pytest.approx([0.9, 1.0])
+    assert spaced([], 0.1) == []

@@ -33,10 +33,10 @@ def judged(tuned: Tuned, ready: Prepared, ledger: Path) -> JudgedReranker:
 
 
 def test_four_ways_alone_and_the_mixes(judged: JudgedReranker, ready: Prepared) -> None:
-    assert [one.model for one in judged.alone] == [
+    assert [line.model for line in judged.alone] == [
         f"{when}, {how}" for when in ("zero-shot", "tuned") for how in ("recent", "relevant")
     ]
-    assert [one.model for one in judged.mixed][:3] == [CTR, f"{MIXED}, recent", f"{MIXED}, relevant"]
+    assert [line.model for line in judged.mixed][:3] == [CTR, f"{MIXED}, recent", f"{MIXED}, relevant"]
     rows = ready.rows("test")
     raw = ready.log_odds(ready.tuned(), "recent", rows, "again")
     assert judged.alone[2].auc == pytest.approx(auc(ready.label(rows), probability_of(raw)))
@@ -52,21 +52,21 @@ def test_every_look_is_noted_before_anything_is_measured(
     with pytest.raises(TypeError):
         judge(ready, ready.tuned(), tuned.manifest, ctr_of(tuned.job, ready), ledger)
     noted = [json.loads(line) for line in ledger.read_text().splitlines()]
-    assert len(noted) == len({one["model"] for one in noted}) >= 10
-    assert all(f"({len(ready.rows('test'))} rows)" in one["model"] for one in noted)
+    assert len(noted) == len({entry["model"] for entry in noted}) >= 10
+    assert all(f"({len(ready.rows('test'))} rows)" in entry["model"] for entry in noted)
 
 
 def test_judging_again_is_no_further_look(tuned: Tuned, ready: Prepared, ledger: Path) -> None:
-    found = [judge(ready, ready.tuned(), tuned.manifest, ctr_of(tuned.job, ready), ledger) for _ in range(2)]
-    assert found[0] == found[1]
-    assert found[0].looks == len(ledger.read_text().splitlines())
+    results = [judge(ready, ready.tuned(), tuned.manifest, ctr_of(tuned.job, ready), ledger) for _ in range(2)]
+    assert results[0] == results[1]
+    assert results[0].looks == len(ledger.read_text().splitlines())
 
 
 def test_outside_of_its_band_the_mix_is_the_ctr_model(tuned: Tuned, ready: Prepared, ledger: Path) -> None:
     nowhere = tuned.manifest.model_copy(update={"band": HistoryBand(shortest=10**6)})
-    found = judge(ready, ready.tuned(), nowhere, ctr_of(tuned.job, ready), ledger)
-    banded = next(one for one in found.mixed if "only where" in one.model)
-    assert banded.auc == found.mixed[0].auc
+    result = judge(ready, ready.tuned(), nowhere, ctr_of(tuned.job, ready), ledger)
+    banded = next(line for line in result.mixed if "only where" in line.model)
+    assert banded.auc == result.mixed[0].auc
     assert banded.against is not None
     assert (banded.against.low, banded.against.high) == (0.0, 0.0)
 
@@ -86,8 +86,8 @@ def test_test_labels_change_no_calibration_and_no_weight(tuned: Tuned, ready: Pr
 def test_the_page_shows_every_row(judged: JudgedReranker) -> None:
     page = markdown(judged)
     assert marker(judged) == "reranking small"
-    for one in (*judged.alone, *judged.mixed):
-        assert f"| {one.model} |" in page
+    for line in (*judged.alone, *judged.mixed):
+        assert f"| {line.model} |" in page
     for part in judged.slices:
         assert f"| {part.name} | {part.samples} |" in page
 

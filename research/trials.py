@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from models.contract.knowledge import Array
 from models.contract.schema import FeatureSchema, fingerprint
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -29,8 +29,6 @@ from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
 from offline.training.fit import ModelSpec, fit, predict
 from offline.training.samples import SampleEncoder, split_samples
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +41,8 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to train: the served architecture on a schema's knowledge. ``label`` names it while it runs."""
+class TrialSpec:
+    """A trial to run: the served architecture, trained on a schema's knowledge. ``label`` names it while it runs."""
 
     schema: FeatureSchema
     knowledge: Knowledge
@@ -52,7 +50,7 @@ class Wanted:
     seed: int
 
 
-class Laboratory:
+class TrialRunner:
     """Runs trials on the samples of one data set; results lie in ``folder``."""
 
     def __init__(self, config: JobConfig, catalogue: Catalogue, log: InteractionLog, folder: Path) -> None:
@@ -62,7 +60,7 @@ class Laboratory:
         self._folder = folder
         self.splits = split_samples(config.samples, log)
 
-    def trials(self, specs: Sequence[Wanted], workers: int = 1) -> list[Trial]:
+    def trials(self, specs: Sequence[TrialSpec], workers: int = 1) -> list[Trial]:
         """Each wanted trial, trained only if it was not before under the same circumstances.
 
         With several ``workers`` as many train at once, each in a process of its own.
@@ -76,7 +74,7 @@ class Laboratory:
                 self.train(path, spec)
         return [_read(path) for path in paths]
 
-    def train(self, path: Path, spec: Wanted, progress: bool = True) -> None:
+    def train(self, path: Path, spec: TrialSpec, progress: bool = True) -> None:
         """Train and keep it at ``path``."""
         encoder = SampleEncoder(spec.schema, self._catalogue, self._log, spec.knowledge, self.splits.trained_rows)
         model_spec = ModelSpec(f"{spec.label}, seed {spec.seed}", self._config.training.served)
@@ -86,7 +84,7 @@ class Laboratory:
             test = predict(fitted.model, encoder, self.splits.rows["test"])
         write_arrays(path, test=test, epochs=np.array(fitted.validation_auc))
 
-    def _train_in_processes(self, missing: dict[Path, Wanted], workers: int) -> None:
+    def _train_in_processes(self, missing: dict[Path, TrialSpec], workers: int) -> None:
         # spawned, because a fork of a process whose torch has threads can hang
         with (
             ProcessPoolExecutor(
@@ -104,7 +102,7 @@ class Laboratory:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def circumstances(self, spec: Wanted) -> str:
+    def circumstances(self, spec: TrialSpec) -> str:
         """A fingerprint of all that a trial comes from but its seed."""
         training = self._config.training.model_dump(mode="json", exclude={"seeds", "compare", "retrain_growth"})
         return fingerprint(self.data(spec.schema, spec.knowledge) | {"training": training})
@@ -119,7 +117,7 @@ class Laboratory:
             "samples": self._config.samples.model_dump(mode="json"),
         }
 
-    def _path(self, spec: Wanted) -> Path:
+    def _path(self, spec: TrialSpec) -> Path:
         return self._folder / f"{self.circumstances(spec)}-seed{spec.seed}.npz"
 
     def _columns(self, schema: FeatureSchema) -> list[Array]:
@@ -135,17 +133,17 @@ def _read(path: Path) -> Trial:
     return Trial(arrays["test"], float(arrays["epochs"].max()), tuple(arrays["epochs"].tolist()))
 
 
-_laboratory: Laboratory
+_runner: TrialRunner
 """Of a worker process, which has one for all its trials."""
 
 
 def _enter(config: JobConfig, catalogue: Catalogue, log: InteractionLog, folder: Path) -> None:
-    global _laboratory
-    _laboratory = Laboratory(config, catalogue, log, folder)
+    global _runner
+    _runner = TrialRunner(config, catalogue, log, folder)
 
 
-def _train(path: Path, spec: Wanted) -> None:
-    _laboratory.train(path, spec, progress=False)
+def _train(path: Path, spec: TrialSpec) -> None:
+    _runner.train(path, spec, progress=False)
 
 
 @contextmanager

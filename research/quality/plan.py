@@ -12,7 +12,7 @@ from offline.data.catalogue import DataError
 from offline.knowledge.vectors import Knowledge
 from research.quality.peers import PEERS, PeerSettings, TreeSettings
 from research.quality.predictions import Family, Statistics
-from research.trials import Laboratory, Wanted
+from research.trials import TrialRunner, TrialSpec
 
 OURS = "Lorank"
 WITHOUT_KNOWLEDGE = "Lorank without knowledge"
@@ -103,17 +103,17 @@ def trainings(config: JobConfig, knowledge: Knowledge, seeds: int, peer_seeds: i
     return plan
 
 
-def circumstances(config: JobConfig, laboratory: Laboratory, knowledge: Knowledge, training: Training) -> Circumstances:
+def circumstances(config: JobConfig, runner: TrialRunner, knowledge: Knowledge, training: Training) -> Circumstances:
     """Those of a training. A peer's do not change with our settings."""
     if not training.peer:
         schema = config.feature_schema.with_knowledge(training.producers)
-        spec = Wanted(schema, knowledge.of(training.producers), training.label, training.seed)
-        weights = {"ours": laboratory.circumstances(spec), "share": training.share, "code": _CODE}
+        spec = TrialSpec(schema, knowledge.of(training.producers), training.label, training.seed)
+        weights = {"ours": runner.circumstances(spec), "share": training.share, "code": _CODE}
         answers = weights | {"serving": _SERVING, "onnxruntime": metadata.version("onnxruntime")}
         return Circumstances(fingerprint(weights, 12), fingerprint(answers, 12))
     package = _PACKAGES.get(training.peer, "fuxictr")
     document = {
-        "data": laboratory.data(peer_schema(config), Knowledge({})),
+        "data": runner.data(peer_schema(config), Knowledge({})),
         "peer": training.peer,
         "settings": PEER_SETTINGS[training.peer].model_dump(mode="json"),
         "package": f"{package} {metadata.version(package)}",

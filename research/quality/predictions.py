@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from models.contract.knowledge import FloatArray, IntArray
 from offline.data.catalogue import DataError
 from offline.data.files import file_digest, read_json, write_json, write_parquet
 
@@ -43,10 +44,10 @@ class Trained:
     ms_per_500: tuple[float, ...]
     parameters: int
     seconds: float
-    rows: npt.NDArray[np.int64]
+    rows: IntArray
     split: npt.NDArray[np.str_]
-    label: npt.NDArray[np.float32]
-    score: npt.NDArray[np.float32]
+    label: FloatArray
+    score: FloatArray
     circumstances: str = ""
 
     def __post_init__(self) -> None:

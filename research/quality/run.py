@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
+from models.contract.knowledge import IntArray
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
@@ -27,7 +27,7 @@ from research.quality.peers import train_peer
 from research.quality.peers.samples import peer_samples
 from research.quality.plan import PEER_SETTINGS, Circumstances, Training, circumstances, peer_schema
 from research.quality.predictions import Trained, load_trained, save_trained
-from research.trials import Laboratory, one_thread
+from research.trials import TrialRunner, one_thread
 
 _ORDER: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -56,12 +56,12 @@ class Bench:
 
     def circumstances(self, plan: Sequence[Training]) -> list[Circumstances]:
         """Those of each training."""
-        laboratory = Laboratory(self.config, self.catalogue, self.log, self.folder)
+        runner = TrialRunner(self.config, self.catalogue, self.log, self.folder)
         known: dict[tuple[object, ...], Circumstances] = {}
         for training in plan:
             same = (training.producers, training.share, training.peer)
             if same not in known:
-                known[same] = circumstances(self.config, laboratory, self.knowledge, training)
+                known[same] = circumstances(self.config, runner, self.knowledge, training)
         return [known[training.producers, training.share, training.peer] for training in plan]
 
 
@@ -128,7 +128,7 @@ def _of_peer(bench: Bench, training: Training, given: Circumstances) -> list[Tra
     (key,) = training.keys(given)
     result = train_peer(training.peer, samples, settings, training.seed, bench.folder / "peers" / key, progress=False)
     validation, test = (samples.split == part for part in (1, 2))
-    chosen: npt.NDArray[np.int64] = np.concatenate([np.flatnonzero(validation), np.flatnonzero(test)])
+    chosen: IntArray = np.concatenate([np.flatnonzero(validation), np.flatnonzero(test)])
     return [
         Trained(
             model=training.model,

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
+from models.contract.knowledge import Array, FloatArray
 from models.contract.prompts import Selection
 from models.contract.reranker import RerankerManifest, blend
 from models.contract.schema import fingerprint
@@ -28,8 +27,6 @@ from offline.training.bootstrap import Difference, Resamples, difference
 from offline.training.metrics import gauc, log_losses
 from research.ledger import look
 from research.quality.slices import slices_of
-
-Array = npt.NDArray[Any]
 
 CTR, MIXED = "CTR model", "CTR model + reranker"
 SHOWN_WEIGHTS = (0.1, 0.25, 0.5)

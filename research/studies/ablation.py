@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from models.contract.knowledge import Array
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.files import write_json
@@ -22,9 +21,7 @@ from offline.knowledge.vectors import Knowledge
 from offline.training.bootstrap import Difference, Resamples, difference
 from offline.training.metrics import quality
 from research.tables import difference_cell, table
-from research.trials import Laboratory, Wanted
-
-Array = npt.NDArray[Any]
+from research.trials import TrialRunner, TrialSpec
 
 METHODS = ("liber", "autograph", "marc")
 BASE, CONTROL = "base", "plain text"
@@ -88,19 +85,19 @@ def run_ablation(
     workers: int = 1,
 ) -> Ablation:
     """Train what is not there yet, then judge all of it."""
-    laboratory = Laboratory(config, catalogue, log, folder)
-    splits = laboratory.splits
+    runner = TrialRunner(config, catalogue, log, folder)
+    splits = runner.splits
     user, test = log.user.astype(np.int64), splits.rows["test"]
     label = (log.value[test] > config.feature_schema.liked_above).astype(np.float32)
     chosen = variants(knowledge)
     scores: dict[str, dict[int, Array]] = {name: {} for name in chosen}
     validation: dict[str, list[float]] = {name: [] for name in chosen}
     specs = [
-        Wanted(config.feature_schema.with_knowledge(producers), knowledge.of(producers), name, seed)
+        TrialSpec(config.feature_schema.with_knowledge(producers), knowledge.of(producers), name, seed)
         for seed in range(1, seeds + 1)  # seed by seed, so that a table can be made of any prefix
         for name, producers in chosen.items()
     ]
-    for spec, trial in zip(specs, laboratory.trials(specs, workers), strict=True):
+    for spec, trial in zip(specs, runner.trials(specs, workers), strict=True):
         scores[spec.label][spec.seed] = trial.test
         validation[spec.label].append(trial.validation_auc)
     position = log.by_user().position[test]

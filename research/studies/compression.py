@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray, Space
+from models.contract.knowledge import FloatArray, IntArray, Space
 from models.contract.schema import FeatureSchema, KnowledgeSpec
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -26,7 +25,7 @@ from offline.training.bootstrap import Difference, Resamples, difference
 from offline.training.metrics import quality
 from research.marc.sweep import bytes_per_item, compressors, encode_seconds
 from research.tables import table
-from research.trials import Laboratory, Trial, Wanted
+from research.trials import Trial, TrialRunner, TrialSpec
 
 DIMS = (16, 32, 64, 128)
 UNCOMPRESSED = "uncompressed"
@@ -73,12 +72,12 @@ def compare(
     workers: int = 1,
 ) -> Comparison:
     """Compress the states by every method at every width, and train the CTR model on each result."""
-    laboratory = Laboratory(config, catalogue, log, folder)
-    test = laboratory.splits.rows["test"]
+    runner = TrialRunner(config, catalogue, log, folder)
+    test = runner.splits.rows["test"]
     label = (log.value[test] > config.feature_schema.liked_above).astype(np.float32)
     user = log.user[test].astype(np.int64)
     resamples = Resamples(label, user)
-    pairs = states.pairs(log, laboratory.splits.trained_rows, config.feature_schema.liked_above)
+    pairs = states.pairs(log, runner.splits.trained_rows, config.feature_schema.liked_above)
     compressor_of: dict[tuple[str, int], Compressor] = {}
     for dim in dims:
         settings = config.knowledge.marc.compression.model_copy(update={"dim": dim})
@@ -87,9 +86,9 @@ def compare(
     order = sorted(compressor_of, key=lambda key: (key[1], key[0]))
     read = {key: (_schema(config, key[1]), _knowledge(config, compressor_of[key], states)) for key in order}
     read[BARE] = (config.feature_schema.with_knowledge(()), Knowledge({}))
-    asked = [(key, Wanted(*read[key], f"{key[0]} {key[1]}", seed)) for seed in range(1, seeds + 1) for key in read]
+    asked = [(key, TrialSpec(*read[key], f"{key[0]} {key[1]}", seed)) for seed in range(1, seeds + 1) for key in read]
     done: dict[tuple[str, int], dict[int, Trial]] = {key: {} for key in read}
-    for (key, spec), trial in zip(asked, laboratory.trials([spec for _, spec in asked], workers), strict=True):
+    for (key, spec), trial in zip(asked, runner.trials([spec for _, spec in asked], workers), strict=True):
         done[key][spec.seed] = trial
     aucs = {key: resamples.mean_auc({seed: trial.test for seed, trial in done[key].items()}) for key in order}
     whole = next(value for (method, _), value in aucs.items() if method == UNCOMPRESSED)
@@ -110,7 +109,7 @@ def compare(
     return Comparison(config.name, seeds, len(states.items), _auc(list(done[BARE].values()), label, user), tuple(rows))
 
 
-def _auc(trials: Sequence[Trial], label: FloatArray, user: npt.NDArray[np.int64]) -> float:
+def _auc(trials: Sequence[Trial], label: FloatArray, user: IntArray) -> float:
     return float(np.mean([quality(label, trial.test, user).auc for trial in trials]))
 
 

@@ -26,7 +26,7 @@ from fuxictr.features import FeatureMap
 from torch import Tensor
 from tqdm import tqdm
 
-from models.contract.items import IntArray
+from models.contract.knowledge import FloatArray, IntArray
 from research.quality.peers import PeerSettings
 from research.quality.peers.samples import PeerSamples
 
@@ -101,7 +101,7 @@ class Encoder:
         statistics: tuple[str, ...],
         samples: PeerSamples,
         rated: npt.NDArray[np.int16],
-        scaled: npt.NDArray[np.float32],
+        scaled: FloatArray,
     ) -> None:
         self._kind = kind
         self._pools = pools
@@ -195,7 +195,7 @@ def _shares(values: IntArray) -> Spec:
     return {"type": "embedding", "source": "item", "pretrain_dim": int(values.max())}
 
 
-def _share_table(values: IntArray) -> npt.NDArray[np.float32]:
+def _share_table(values: IntArray) -> FloatArray:
     """[items + 1, values]: 1 / k at each of an item's k values."""
     values_of = _with_unknown(values)
     counts = np.zeros((len(values_of), int(values_of.max()) + 1), np.float32)

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.items import IntArray
-from models.contract.knowledge import FloatArray
+from models.contract.knowledge import FloatArray, IntArray
 from models.contract.schema import FieldSpec
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -145,7 +144,7 @@ def _history(log: InteractionLog, index: UserIndex, rows: IntArray, length: int)
 
 def _statistics(
     config: JobConfig, log: InteractionLog, index: UserIndex, item_fields: dict[str, IntArray], trained_rows: int
-) -> dict[str, npt.NDArray[np.float32]]:
+) -> dict[str, FloatArray]:
     """Running statistics [len(log)] by name.
 
     An interaction's surplus is its value minus the mean of its item as far as it was known then: how much a user likes

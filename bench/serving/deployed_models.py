@@ -29,7 +29,7 @@ from models.onnx_runtime import onnx_runtime
 from research.quality.peers.fuxi import DIN
 from research.quality.peers.inputs import Inputs
 from research.quality.peers.samples import PeerSamples, peer_samples
-from research.quality.plan import PEER_SETTINGS
+from research.quality.trainings import PEER_SETTINGS
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 

@@ -11,7 +11,7 @@ from models.contract.knowledge import Array
 from offline.data.catalogue import DataError
 from offline.training.metrics import auc
 from offline.training.samples import SplitRows
-from research.quality.judged import Candidate, Judgeable
+from research.quality.evaluation import Candidate, EvaluatedSplit
 from research.quality.predictions import Family, Trained
 
 
@@ -53,7 +53,7 @@ class Candidates:
         return max(picks, key=lambda group: group.validation_auc or 0.0, default=None)
 
 
-def candidates(trained: Sequence[Trained], splits: SplitRows, split: Judgeable) -> Candidates:
+def candidates(trained: Sequence[Trained], splits: SplitRows, split: EvaluatedSplit) -> Candidates:
     """DataError if models do not belong together or to these samples, or nobody has scores of the split."""
     by_candidate: dict[Candidate, list[Trained]] = {}
     for model in sorted(trained, key=lambda model: (model.model, model.statistics, model.share, model.seed)):
@@ -89,11 +89,11 @@ def _check(candidate: Candidate, members: Sequence[Trained]) -> None:
         )
 
 
-def _has(model: Trained, split: Judgeable) -> bool:
+def _has(model: Trained, split: EvaluatedSplit) -> bool:
     return bool((model.split == split).any())
 
 
-def _answers(model: Trained, splits: SplitRows, split: Judgeable) -> tuple[Array, Array]:
+def _answers(model: Trained, splits: SplitRows, split: EvaluatedSplit) -> tuple[Array, Array]:
     """(label [n], score [n]) in the order of the split's rows."""
     rows = splits.rows[split]
     scored = np.flatnonzero(model.split == split)

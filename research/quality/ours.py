@@ -25,8 +25,8 @@ from offline.training.artifact import as_request, export_artifact
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
 from offline.training.samples import SampleEncoder, SplitRows, split_samples, statistics_before
 from research.quality.peers import CANDIDATES, REPEATS
-from research.quality.plan import Training
 from research.quality.predictions import Trained
+from research.quality.trainings import Training
 
 
 def train_ours(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from offline.data.files import write_bytes
 from research.figures import FAINT, OTHERS, OURS, REFERENCE, style, svg, with_grid
-from research.quality.judged import Candidate, Judged, SharePoint, percent
+from research.quality.evaluation import Candidate, Evaluation, SharePoint, percent
 from research.quality.predictions import Family
 from research.quality.published import GOALS
 
@@ -21,20 +21,24 @@ _MARKERS = "osD^vP*X"
 _LABEL_INCHES = 0.17
 
 
-def drawable(judged: Judged) -> tuple[str, ...]:
+def drawable(evaluation: Evaluation) -> tuple[str, ...]:
     """Names of the figures that there are numbers for."""
-    reliable = judged.row(judged.chosen) or judged.row(judged.best_peer)
-    there = {"auc-ms": any(row.ms_per_500 for row in judged.rows), "reliability": reliable, "share": judged.shares}
+    reliable = evaluation.row(evaluation.chosen) or evaluation.row(evaluation.best_peer)
+    there = {
+        "auc-ms": any(row.ms_per_500 for row in evaluation.rows),
+        "reliability": reliable,
+        "share": evaluation.shares,
+    }
     return tuple(name for name, numbers in there.items() if numbers)
 
 
-def draw(judged: Judged, folder: Path, stem: str = "quality") -> tuple[Path, ...]:
+def draw(evaluation: Evaluation, folder: Path, stem: str = "quality") -> tuple[Path, ...]:
     """Write ``FOLDER/STEM-NAME.svg`` of every drawable figure. DataError if matplotlib is not installed."""
     drawings = {"auc-ms": _auc_ms, "reliability": _reliability, "share": _share}
     written = []
-    for name in drawable(judged):
+    for name in drawable(evaluation):
         with style():
-            write_bytes(path := folder / f"{stem}-{name}.svg", svg(drawings[name](judged)))
+            write_bytes(path := folder / f"{stem}-{name}.svg", svg(drawings[name](evaluation)))
         written.append(path)
     return tuple(written)
 
@@ -49,11 +53,11 @@ def _axes(height: float, x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _auc_ms(judged: Judged) -> Figure:
+def _auc_ms(evaluation: Evaluation) -> Figure:
     """Medians with quartiles across, means with the standard deviation over seeds upwards."""
-    timed = [(row, row.ms_per_500) for row in judged.rows if row.ms_per_500]
+    timed = [(row, row.ms_per_500) for row in evaluation.rows if row.ms_per_500]
     height = max(3.5, _LABEL_INCHES * len(timed) + 1)
-    figure, axes = _axes(height, "milliseconds to score 500 candidates", f"AUC ({judged.split})")
+    figure, axes = _axes(height, "milliseconds to score 500 candidates", f"AUC ({evaluation.split})")
     axes.set_xscale("log")
     _plain_ticks(axes)
     for row, ms in timed:
@@ -69,7 +73,7 @@ def _auc_ms(judged: Judged) -> Figure:
             markersize=5,
             elinewidth=1,
         )
-    if goal := GOALS.get(judged.name):
+    if goal := GOALS.get(evaluation.name):
         axes.axhline(goal.auc, color=FAINT, linestyle="--", linewidth=1)
         axes.annotate(
             "goal", (0.0, goal.auc), xycoords=("axes fraction", "data"), xytext=(3, 2), textcoords="offset points"
@@ -79,12 +83,12 @@ def _auc_ms(judged: Judged) -> Figure:
     return figure
 
 
-def _reliability(judged: Judged) -> Figure:
+def _reliability(evaluation: Evaluation) -> Figure:
     """What was said against what came, in bins of equal mass; of our chosen model and of the best peer."""
     figure, axes = _axes(4.5, "mean score of the bin", "share of positives in the bin")
     axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1)
     axes.set_aspect("equal")
-    rows = [row for row in (judged.row(judged.chosen), judged.row(judged.best_peer)) if row]
+    rows = [row for row in (evaluation.row(evaluation.chosen), evaluation.row(evaluation.best_peer)) if row]
     for row, marker in zip(rows, _MARKERS, strict=False):
         label = f"{row.candidate} (ECE {row.ece.middle:.4f})"
         bins = row.reliability
@@ -101,13 +105,13 @@ def _reliability(judged: Judged) -> Figure:
     return figure
 
 
-def _share(judged: Judged) -> Figure:
+def _share(evaluation: Evaluation) -> Figure:
     """A line per model; bars are the standard deviation over seeds."""
     lines: dict[Candidate, list[SharePoint]] = {}
-    for point in judged.shares:
+    for point in evaluation.shares:
         lines.setdefault(Candidate(point.candidate.model, point.candidate.statistics), []).append(point)
     height = max(3.5, _LABEL_INCHES * len(lines) + 1)
-    figure, axes = _axes(height, "training rows", f"AUC ({judged.split})")
+    figure, axes = _axes(height, "training rows", f"AUC ({evaluation.split})")
     axes.set_xscale("log")
     points = []
     for at, (candidate, of_model) in enumerate(lines.items()):
@@ -123,7 +127,7 @@ def _share(judged: Judged) -> Figure:
             linewidth=1,
         )
         points.append((str(candidate), of_model[-1].candidate.share, of_model[-1].auc.middle, colour))
-    shares = sorted({point.candidate.share for point in judged.shares})
+    shares = sorted({point.candidate.share for point in evaluation.shares})
     axes.set_xticks(shares, [percent(share) for share in shares])
     axes.set_xticks([], minor=True)
     _label(axes, points, height)

@@ -25,8 +25,8 @@ from offline.training.samples import Split, SplitRows, split_samples
 from research.quality.ours import train_ours
 from research.quality.peers import train_peer
 from research.quality.peers.samples import peer_samples
-from research.quality.plan import PEER_SETTINGS, Circumstances, Training, circumstances, peer_schema
 from research.quality.predictions import Trained, load_trained, save_trained
+from research.quality.trainings import PEER_SETTINGS, Circumstances, Training, circumstances, peer_schema
 from research.trials import TrialRunner, one_thread
 
 _ORDER: tuple[Split, ...] = ("train", "validation", "test")

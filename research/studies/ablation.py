@@ -47,7 +47,7 @@ def variants(knowledge: Knowledge) -> dict[str, tuple[str, ...]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class VariantRow:
     """One variant. ``against`` maps "base" and "plain text" to differences of AUC; ``slices`` maps "cold" and "warm" to
     (AUC, difference to base)."""
 
@@ -69,10 +69,26 @@ class Ablation:
     seeds: int
     samples: dict[str, int]
     slices: dict[str, int]
-    rows: tuple[Row, ...]
+    rows: tuple[VariantRow, ...]
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
+
+    def markdown(self) -> str:
+        """The table of docs/knowledge.md."""
+        parts = [part for part in ("cold", "warm") if all(part in row.slices for row in self.rows)]
+        heads = ["variant", "AUC", "± seeds", "LogLoss", "GAUC", "against base [95 %]", "against plain text [95 %]"]
+        for part in parts:
+            heads += [f"{part} AUC ({self.slices[part]:,} rows)", "against base [95 %]"]
+        lines: list[list[str]] = []
+        for row in self.rows:
+            cells = [row.variant, f"{row.auc:.4f}", f"{row.spread:.4f}", f"{row.logloss:.4f}", f"{row.gauc:.4f}"]
+            cells += [difference_cell(row.against.get(BASE)), difference_cell(row.against.get(CONTROL))]
+            for part in parts:
+                auc, delta = row.slices[part]
+                cells += [f"{auc:.4f}", difference_cell(delta if row.variant != BASE else None)]
+            lines.append(cells)
+        return table(heads, lines)
 
 
 def run_ablation(
@@ -121,10 +137,10 @@ def _aucs(scores: dict[str, dict[int, Array]], label: Array, user: Array, mask: 
 
 def _row(
     name: str, scores: dict[int, Array], label: Array, user: Array, validation: float, aucs: dict[str, dict[str, Array]]
-) -> Row:
-    each = [quality(label, measures, user) for measures in scores.values()]
+) -> VariantRow:
+    each = [quality(label, score, user) for score in scores.values()]
     of_all = aucs["all"]
-    return Row(
+    return VariantRow(
         variant=name,
         auc=float(np.mean([measures.auc for measures in each])),
         logloss=float(np.mean([measures.logloss for measures in each])),
@@ -142,20 +158,3 @@ def _row(
             if part != "all" and aucs_of
         },
     )
-
-
-def markdown(ablation: Ablation) -> str:
-    """The table of docs/knowledge.md."""
-    parts = [part for part in ("cold", "warm") if all(part in row.slices for row in ablation.rows)]
-    heads = ["variant", "AUC", "± seeds", "LogLoss", "GAUC", "against base [95 %]", "against plain text [95 %]"]
-    for part in parts:
-        heads += [f"{part} AUC ({ablation.slices[part]:,} rows)", "against base [95 %]"]
-    lines: list[list[str]] = []
-    for row in ablation.rows:
-        cells = [row.variant, f"{row.auc:.4f}", f"{row.spread:.4f}", f"{row.logloss:.4f}", f"{row.gauc:.4f}"]
-        cells += [difference_cell(row.against.get(BASE)), difference_cell(row.against.get(CONTROL))]
-        for part in parts:
-            auc, delta = row.slices[part]
-            cells += [f"{auc:.4f}", difference_cell(delta if row.variant != BASE else None)]
-        lines.append(cells)
-    return table(heads, lines)

@@ -33,7 +33,7 @@ BARE = ("no knowledge", 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CompressionRow:
     """One method at one width. ``payload`` are the bytes of an item's numbers with their scale; ``seconds`` of
     processor time compress all items; ``against`` is the difference of AUC to the uncompressed states."""
 
@@ -54,13 +54,25 @@ class Comparison:
     seeds: int
     items: int
     floor: float
-    rows: tuple[Row, ...]
+    rows: tuple[CompressionRow, ...]
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
 
+    def markdown(self) -> str:
+        """The table of docs/marc.md."""
+        whole = next(row for row in self.rows if row.method == UNCOMPRESSED)
+        heads = ["method", "dim", "AUC", "against uncompressed [95 %]", "bytes per item", "of uncompressed"]
+        lines = [["no knowledge", "0", f"{self.floor:.4f}", "", "0"]]
+        for row in self.rows:
+            against = "" if row.against is None else str(row.against)
+            share = f"1/{whole.payload / row.payload:.1f}"
+            microseconds = f"{1e6 * row.seconds / self.items:.1f}"
+            lines.append([row.method, str(row.dim), f"{row.auc:.4f}", against, str(row.payload), share, microseconds])
+        return table([*heads, "encode time, µs"], lines)
 
-def compare(
+
+def compare_compressions(
     config: JobConfig,
     catalogue: Catalogue,
     log: InteractionLog,
@@ -96,7 +108,7 @@ def compare(
     for method, dim in order:
         compressor, trials = compressor_of[method, dim], list(done[method, dim].values())
         rows.append(
-            Row(
+            CompressionRow(
                 method,
                 dim,
                 auc=_auc(trials, label, user),
@@ -111,19 +123,6 @@ def compare(
 
 def _auc(trials: Sequence[Trial], label: FloatArray, user: IntArray) -> float:
     return float(np.mean([quality(label, trial.test, user).auc for trial in trials]))
-
-
-def markdown(comparison: Comparison) -> str:
-    """The table of docs/marc.md."""
-    whole = next(row for row in comparison.rows if row.method == UNCOMPRESSED)
-    heads = ["method", "dim", "AUC", "against uncompressed [95 %]", "bytes per item", "of uncompressed"]
-    lines = [["no knowledge", "0", f"{comparison.floor:.4f}", "", "0"]]
-    for row in comparison.rows:
-        against = "" if row.against is None else str(row.against)
-        share = f"1/{whole.payload / row.payload:.1f}"
-        microseconds = f"{1e6 * row.seconds / comparison.items:.1f}"
-        lines.append([row.method, str(row.dim), f"{row.auc:.4f}", against, str(row.payload), share, microseconds])
-    return table([*heads, "encode time, µs"], lines)
 
 
 def _dtype(compressor: Compressor) -> Literal["float16", "int8"]:

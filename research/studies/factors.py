@@ -31,6 +31,30 @@ class Factors:
     items: Named
     users: Named
 
+    def markdown(self) -> str:
+        """The tables of docs/autograph.md."""
+        sides = (self.items.report, self.users.report)
+        rows = [
+            ("texts", *(f"{side.vectors:,}" for side in sides)),
+            ("codes per level", *(_noted(side) for side in sides)),
+            ("codes in use, by level", *(", ".join(f"{share:.0%}" for share in side.usage) for side in sides)),
+            ("perplexity, by level", *(", ".join(f"{codes:.0f}" for codes in side.perplexity) for side in sides)),
+            ("different code triples", *(f"{side.distinct:,}" for side in sides)),
+            ("reconstruction, mean absolute error (PCA)", *(f"{side.l1:.4f} ({side.pca_l1:.4f})" for side in sides)),
+            ("reconstruction, mean cosine (PCA)", *(f"{side.cosine:.3f} ({side.pca_cosine:.3f})" for side in sides)),
+            (
+                "nameable factors (random groups)",
+                *(f"{side.nameable:.0%} ({side.nameable_by_chance:.0%})" for side in sides),
+            ),
+            ("texts in nameable factors", *(f"{_covered(side.factors):.0%}" for side in (self.items, self.users))),
+        ]
+        lines = [table(["", "items", "user versions"], rows)]
+        for title, side, limit in (("Items", self.items, ITEM_FACTORS), ("Users", self.users, USER_FACTORS)):
+            shown = min(limit, len(side.factors))
+            lines += ["", f"{title}: the {shown} largest of {len(side.factors)} first-level factors in use.", ""]
+            lines.append(factor_table(side.factors, limit))
+        return "\n".join(lines)
+
 
 def report(sources: Sources) -> Factors:
     """Report on the founded space with its frozen quantisers: nothing is fitted, nothing is asked that has no answer.
@@ -51,31 +75,6 @@ def _named(side: str, sources: Sources, quantiser: Quantiser, texts: Sequence[st
     vectors = sources.encode(texts)
     codes, _ = quantiser.assign(vectors)
     return Named(quantiser_report(quantiser, vectors, texts), tuple(name_factors(codes[:, 0], texts)))
-
-
-def markdown(factors: Factors) -> str:
-    """The tables of docs/autograph.md."""
-    sides = (factors.items.report, factors.users.report)
-    rows = [
-        ("texts", *(f"{side.vectors:,}" for side in sides)),
-        ("codes per level", *(_noted(side) for side in sides)),
-        ("codes in use, by level", *(", ".join(f"{share:.0%}" for share in side.usage) for side in sides)),
-        ("perplexity, by level", *(", ".join(f"{codes:.0f}" for codes in side.perplexity) for side in sides)),
-        ("different code triples", *(f"{side.distinct:,}" for side in sides)),
-        ("reconstruction, mean absolute error (PCA)", *(f"{side.l1:.4f} ({side.pca_l1:.4f})" for side in sides)),
-        ("reconstruction, mean cosine (PCA)", *(f"{side.cosine:.3f} ({side.pca_cosine:.3f})" for side in sides)),
-        (
-            "nameable factors (random groups)",
-            *(f"{side.nameable:.0%} ({side.nameable_by_chance:.0%})" for side in sides),
-        ),
-        ("texts in nameable factors", *(f"{_covered(side.factors):.0%}" for side in (factors.items, factors.users))),
-    ]
-    lines = [table(["", "items", "user versions"], rows)]
-    for title, side, limit in (("Items", factors.items, ITEM_FACTORS), ("Users", factors.users, USER_FACTORS)):
-        shown = min(limit, len(side.factors))
-        lines += ["", f"{title}: the {shown} largest of {len(side.factors)} first-level factors in use.", ""]
-        lines.append(factor_table(side.factors, limit))
-    return "\n".join(lines)
 
 
 def _noted(report: QuantiserReport) -> str:

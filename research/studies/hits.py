@@ -21,7 +21,7 @@ from offline.training.bootstrap import mean_of_users
 from offline.training.samples import split_samples
 from research.tables import table
 
-TOP = 200
+TOP_CANDIDATES = 200
 SHARES = (0.0, 0.25, 0.5, 0.75)
 LIKED_ITEMS = 20
 """As the service takes: service/retrieval/retriever.py."""
@@ -31,7 +31,7 @@ Scores = Callable[[int], FloatArray | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SourceHits:
     """``share`` [u]: of what each judged user liked next, how much was among the candidates; ``known`` [u]: whether the
     source knew the user, and not only what is popular."""
 
@@ -45,7 +45,7 @@ class Found:
         return mean.low, mean.high
 
 
-def hits(config: JobConfig, log: InteractionLog, knowledge: Knowledge, top: int = TOP) -> list[Found]:
+def hits(config: JobConfig, log: InteractionLog, knowledge: Knowledge, top: int = TOP_CANDIDATES) -> list[SourceHits]:
     """Each source alone, and those that know users mixed with popular items in several shares."""
     split = split_samples(config.samples, log)
     until, end = split.trained_rows, int(split.rows["validation"][-1]) + 1
@@ -63,7 +63,7 @@ def hits(config: JobConfig, log: InteractionLog, knowledge: Knowledge, top: int 
     return rows
 
 
-def markdown(sources: list[Found], top: int = TOP) -> str:
+def hits_table(sources: list[SourceHits], top: int = TOP_CANDIDATES) -> str:
     rows = []
     for source in sources:
         low, high = source.interval()
@@ -107,7 +107,7 @@ def _judged(
     seen: Mapping[int, IntArray],
     later: Mapping[int, IntArray],
     top: int,
-) -> Found:
+) -> SourceHits:
     shares, known = np.zeros(len(users)), np.zeros(len(users), np.bool_)
     by_popularity = np.argsort(-popularity, kind="stable")
     personal = top - int(top * share)
@@ -123,7 +123,7 @@ def _judged(
         popular = by_popularity[~np.isin(by_popularity, np.concatenate([before, near]))]
         candidates = np.concatenate([near, popular[: top - len(near)]])
         shares[at] = np.isin(np.setdiff1d(later[user], before), candidates).mean()
-    return Found(name, shares, known)
+    return SourceHits(name, shares, known)
 
 
 def _by_user(log: InteractionLog, rows: IntArray, which: npt.NDArray[np.bool_]) -> dict[int, IntArray]:

@@ -38,6 +38,13 @@ class Layers:
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
 
+    def markdown(self) -> str:
+        """Two tables: beside running statistics, and without."""
+        parts = [f"{self.pairs[0]:,} pairs to learn from, {self.pairs[1]:,} to judge on, {self.seeds} seeds."]
+        for context in (BESIDE_STATISTICS, ALONE):
+            parts += [context, depth_table([row for row in self.rows if row.context == context])]
+        return "\n\n".join(parts)
+
 
 def sweep(config: JobConfig, log: InteractionLog, states: Mapping[float, States], seeds: Sequence[int]) -> Layers:
     """Every method on the states of every depth, with the probe's AUC beside running statistics and without."""
@@ -60,11 +67,3 @@ def known_before(schema: FeatureSchema, log: InteractionLog, until: int) -> Floa
     before each row."""
     of_both = [running_statistics(schema, log, owner, until) for owner in (log.item, log.user)]
     return np.concatenate([statistics[:, [0, 2]] for statistics in of_both], axis=1)
-
-
-def markdown(layers: Layers) -> str:
-    """Two tables: beside running statistics, and without."""
-    parts = [f"{layers.pairs[0]:,} pairs to learn from, {layers.pairs[1]:,} to judge on, {layers.seeds} seeds."]
-    for context in (BESIDE_STATISTICS, ALONE):
-        parts += [context, depth_table([row for row in layers.rows if row.context == context])]
-    return "\n\n".join(parts)

@@ -11,9 +11,10 @@ import numpy as np
 from models.contract.schema import fingerprint
 from offline.data.log import InteractionLog
 from offline.training.samples import Split, SplitRows, split_samples
-from research.quality.judge import judge
-from research.quality.judged import Judgeable, Judged
+from research.quality.evaluate import evaluate
+from research.quality.evaluation import EvaluatedSplit, Evaluation
 from research.quality.predictions import Trained
+from research.test_set_ledger import Ledger
 from tests.synthetic import SCHEMA, synthetic
 
 BOTH: tuple[Split, ...] = ("validation", "test")
@@ -61,10 +62,13 @@ class World:
             score=score.astype(np.float32),
         )
 
-    def judge(self, trained: list[Trained], folder: Path, split: Judgeable = "test", **known: Any) -> Judged:
-        standard: dict[str, Any] = {"resamples": RESAMPLES, "ledger": folder / "looks.jsonl"}
+    def evaluate(
+        self, trained: list[Trained], folder: Path, split: EvaluatedSplit = "test", **known: Any
+    ) -> Evaluation:
+        ledger = Ledger(folder / "looks.jsonl", "benchmark")
+        standard: dict[str, Any] = {"resamples": RESAMPLES, "ledger": ledger}
         known = standard | known
-        return judge("ml-1m", trained, self.log, self.splits, split=split, **known)
+        return evaluate("ml-1m", trained, self.log, self.splits, split=split, **known)
 
     def everything(self) -> list[Trained]:
         """Three peers, two models of ours, live statistics and shares; two seeds each."""

@@ -12,15 +12,15 @@ from sklearn.metrics import roc_auc_score
 from offline.config import BenchmarkConfig, LifelongConfig
 from offline.data.catalogue import DataError
 from offline.knowledge.vectors import Knowledge
-from research.ledger import looks
 from research.quality import ours
-from research.quality import plan as plans
 from research.quality import run as runs
-from research.quality.judge import judge
+from research.quality import trainings as trainings_module
+from research.quality.evaluate import evaluate
 from research.quality.peers import PEERS
-from research.quality.plan import OURS, WITHOUT_KNOWLEDGE, Training, trainings
 from research.quality.predictions import Trained
 from research.quality.run import Bench, run
+from research.quality.trainings import OURS, WITHOUT_KNOWLEDGE, Training, trainings
+from research.test_set_ledger import Ledger
 from tests.synthetic import synthetic
 
 pytest.importorskip("lightgbm")
@@ -58,15 +58,15 @@ def trained(bench: Bench) -> list[Trained]:
 
 
 def test_the_plan_is_ours_with_and_without_knowledge_its_shares_and_every_peer(bench: Bench) -> None:
-    plan = trainings(bench.config, bench.knowledge, 2, 3)
-    assert [training.seed for training in plan] == sorted(training.seed for training in plan)
-    whole = [(training.model, training.seed) for training in plan if training.share == 1.0]
+    planned = trainings(bench.config, bench.knowledge, 2, 3)
+    assert [training.seed for training in planned] == sorted(training.seed for training in planned)
+    whole = [(training.model, training.seed) for training in planned if training.share == 1.0]
     assert len(whole) == len(set(whole)) == 2 + 1 + 3 * len(PEERS)
-    assert {(training.model, training.share) for training in plan if training.share < 1.0} == {
+    assert {(training.model, training.share) for training in planned if training.share < 1.0} == {
         (OURS, 0.5),
         (WITHOUT_KNOWLEDGE, 0.5),
     }
-    reads = {training.model: training.producers for training in plan}
+    reads = {training.model: training.producers for training in planned}
     assert reads[OURS] == tuple(bench.knowledge.produced)
     assert reads[WITHOUT_KNOWLEDGE] == ()
 
@@ -123,14 +123,14 @@ def test_a_second_run_trains_nothing(bench: Bench, trained: list[Trained], monke
 
 
 def test_other_settings_are_another_training(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = small(bench)
-    before = bench.circumstances(plan)
+    planned = small(bench)
+    before = bench.circumstances(planned)
     settings = bench.config.training.model_copy(update={"dropout": 0.2})
     other = replace(bench, config=bench.config.model_copy(update={"training": settings}))
-    for training, old, new in zip(plan, before, other.circumstances(plan), strict=True):
+    for training, old, new in zip(planned, before, other.circumstances(planned), strict=True):
         assert (old == new) == bool(training.peer), "a peer does not depend on our settings"
-    monkeypatch.setattr(plans, "_CODE", 99)
-    assert all(a != b for a, b in zip(before, bench.circumstances(plan), strict=True))
+    monkeypatch.setattr(trainings_module, "_CODE", 99)
+    assert all(a != b for a, b in zip(before, bench.circumstances(planned), strict=True))
 
 
 @pytest.mark.slow(small="tests/research/quality/test_run.py::test_a_second_run_trains_nothing")
@@ -140,12 +140,12 @@ def test_what_is_exported_otherwise_is_scored_again_without_training(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(plans, "_SERVING", 99)
+    monkeypatch.setattr(trainings_module, "_SERVING", 99)
     monkeypatch.setattr(ours, "fit", never)
     scored = []
     monkeypatch.setattr(runs, "save_trained", lambda _, key, answers: scored.append((key, answers)))
-    plan = [training for training in small(bench) if not training.peer]
-    for training, given in zip(plan, bench.circumstances(plan), strict=True):
+    planned = [training for training in small(bench) if not training.peer]
+    for training, given in zip(planned, bench.circumstances(planned), strict=True):
         runs._train(bench, training, given)
     before = [answers for answers in trained if answers.family == "ours"]
     assert len({key for key, _ in scored}) == len(scored) == len(before)
@@ -165,9 +165,9 @@ def test_a_protocol_that_gives_other_counts_stops_the_run(bench: Bench) -> None:
 def test_a_judgement_is_a_look_once(
     bench: Bench, trained: list[Trained], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = tmp_path / "looks.jsonl"
-    judge("synthetic", trained, bench.log, bench.splits(), split="validation", resamples=20)
-    assert not ledger.exists()
+    ledger = Ledger(tmp_path / "looks.jsonl")
+    evaluate("synthetic", trained, bench.log, bench.splits(), split="validation", resamples=20)
+    assert not ledger.path.exists()
     for _ in range(2):
-        judge("synthetic", trained, bench.log, bench.splits(), ledger=ledger, resamples=20)
-        assert looks(ledger, "synthetic") == len(trained)
+        evaluate("synthetic", trained, bench.log, bench.splits(), ledger=ledger, resamples=20)
+        assert ledger.count("synthetic") == len(trained)

@@ -21,7 +21,7 @@ from offline.training.fit import Fitted, ModelSpec, fit
 from offline.training.samples import split_samples
 from research import trials
 from research.studies import ablation
-from research.studies.ablation import Ablation, markdown, run_ablation, variants
+from research.studies.ablation import Ablation, run_ablation, variants
 from tests.research.quick import trained_quickly
 from tests.synthetic import SCHEMA, Synthetic, synthetic
 
@@ -148,7 +148,7 @@ def test_a_gain_and_a_loss_are_shown_and_nothing_is_left_out(data: Synthetic, mo
     rows = {row.variant: row for row in result.rows}
     assert rows["LIBER"].against["base"].low > 0
     assert rows["MARC"].against["base"].high < 0
-    lines = {line.split("|")[1].strip(): line for line in markdown(result).splitlines()[2:]}
+    lines = {line.split("|")[1].strip(): line for line in result.markdown().splitlines()[2:]}
     assert tuple(lines) == VARIANTS
     assert f"**{rows['LIBER'].against['base']}**" in lines["LIBER"]
     assert f"**{rows['MARC'].against['base']}**" in lines["MARC"]
@@ -161,7 +161,7 @@ def test_without_cold_users_there_is_no_such_column(data: Synthetic, monkeypatch
     result = run(many, seeds=1)
     assert result.slices["cold"] == 0
     assert all(set(row.slices) == {"warm"} for row in result.rows)
-    assert "cold" not in markdown(result)
+    assert "cold" not in result.markdown()
     assert [row.spread for row in result.rows] == [0.0] * len(VARIANTS)  # one seed
 
 
@@ -178,7 +178,7 @@ def test_a_real_run(data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(calls) == SEEDS * len(VARIANTS)
     assert run(data) == result
     assert len(calls) == SEEDS * len(VARIANTS)
-    lines = markdown(result).splitlines()
+    lines = result.markdown().splitlines()
     assert len(lines) == 2 + len(VARIANTS)
     for line in lines[3:]:  # after base: an interval against base, of all users, the cold and the warm
         assert line.count("[") == (3 if "| plain text |" in line else 4)

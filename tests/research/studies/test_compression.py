@@ -45,7 +45,9 @@ def states(data: Synthetic, seed: int = 0) -> States:
 
 
 def compare(data: Synthetic, folder: Path) -> compression.Comparison:
-    return compression.compare(data.config, data.catalogue, data.log, states(data), folder, seeds=2, dims=(16, 32))
+    return compression.compare_compressions(
+        data.config, data.catalogue, data.log, states(data), folder, seeds=2, dims=(16, 32)
+    )
 
 
 def test_every_method_at_every_width_against_the_uncompressed_states(
@@ -72,7 +74,7 @@ def test_every_method_at_every_width_against_the_uncompressed_states(
         ("item/marc", 16),
     ]
 
-    table = compression.markdown(result).splitlines()
+    table = result.markdown().splitlines()
     assert table[2].startswith("| no knowledge | 0 | ")
     assert table[-1].startswith("| uncompressed | 144 | ")
     microseconds = 1e6 * by_name["uncompressed 144"].seconds / result.items
@@ -99,7 +101,7 @@ def test_the_layer_sweep_has_every_method_at_every_depth_twice(data: Synthetic, 
         for context in (layers.BESIDE_STATISTICS, layers.ALONE)
         for method in ("marc", "pca", "mlp", "mrl", "uncompressed")
     }
-    text = layers.markdown(result)
+    text = result.markdown()
     assert text.index(layers.BESIDE_STATISTICS) < text.index(layers.ALONE)
     assert text.count("| method | dim | 0.5 | 1 |") == 2
     result.save(tmp_path / "layers.json")

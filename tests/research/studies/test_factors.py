@@ -20,7 +20,7 @@ from offline.knowledge.sources import Sources
 from research.__main__ import app
 from research.autograph.factors import Factor, QuantiserReport, Word
 from research.cli import studies
-from research.studies.factors import Factors, Named, markdown, report
+from research.studies.factors import Factors, Named, report
 from tests.offline.knowledge.fakes import EchoModel, sources
 from tests.synthetic import Synthetic, synthetic
 
@@ -111,7 +111,7 @@ def named(count: int, note: str = "") -> Named:
 
 
 def test_the_tables_are_for_people() -> None:
-    lines = markdown(Factors(items=named(26), users=named(6, "256 codes instead of 300"))).splitlines()
+    lines = Factors(items=named(26), users=named(6, "256 codes instead of 300")).markdown().splitlines()
     assert "| codes per level | 256 | 256 (256 codes instead of 300) |" in lines
     assert "| codes in use, by level | 50%, 99%, 100% | 50%, 99%, 100% |" in lines
     assert "| perplexity, by level | 100, 200, 250 | 100, 200, 250 |" in lines

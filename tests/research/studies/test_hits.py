@@ -10,7 +10,7 @@ import pytest
 
 from offline.config import RetrievalConfig
 from offline.training.samples import split_samples
-from research.studies.hits import SHARES, hits, markdown
+from research.studies.hits import SHARES, hits, hits_table
 from tests.synthetic import Synthetic, synthetic
 
 
@@ -28,7 +28,7 @@ def test_every_source_alone_and_mixed(data: Synthetic) -> None:
     assert not rows[0].known.any()
     assert all((row.share >= 0).all() and (row.share <= 1).all() for row in rows)
     assert rows[0].interval()[0] <= rows[0].share.mean() <= rows[0].interval()[1]
-    assert markdown(rows, 10).count("\n") == 1 + len(rows)
+    assert hits_table(rows, 10).count("\n") == 1 + len(rows)
 
 
 def test_all_items_find_everything(data: Synthetic) -> None:

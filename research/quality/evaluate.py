@@ -7,7 +7,6 @@ split only after the look at it is in the ledger.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,22 @@ from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.training.bootstrap import Difference, difference
 from offline.training.samples import SplitRows
-from research.ledger import look
 from research.quality.candidates import Candidates, Group, candidates
-from research.quality.judged import Judgeable, Judged, Quartiles, Row, SharePoint, SliceAuc, SliceSize, Spread
+from research.quality.evaluation import (
+    CandidateRow,
+    EvaluatedSplit,
+    Evaluation,
+    Quartiles,
+    SharePoint,
+    SliceAuc,
+    SliceSize,
+    Spread,
+)
 from research.quality.measuring import Measure, Measured
 from research.quality.predictions import Family, Trained
 from research.quality.reliability import reliability
 from research.quality.slices import slices_of
+from research.test_set_ledger import Ledger, score_digest
 
 _FAMILIES: tuple[Family, ...] = ("reference", "peer", "ours")
 
@@ -39,25 +47,24 @@ class _Resampled:
     parts: Mapping[str, Array]
 
 
-def judge(
+def evaluate(
     name: str,
     trained: Sequence[Trained],
     log: InteractionLog,
     splits: SplitRows,
     *,
-    split: Judgeable = "test",
-    ledger: Path | None = None,
-    command: str = "",
+    split: EvaluatedSplit = "test",
+    ledger: Ledger | None = None,
     resamples: int = 1000,
     cache: Path | None = None,
-) -> Judged:
+) -> Evaluation:
     """Judge all that was trained on the data set ``name``.
 
-    The test split needs the ``ledger`` of looks, where ``command`` is noted. What takes long is kept in the folder
-    ``cache``. DataError if the models do not belong together or to these samples.
+    The test split needs the ``ledger`` of its uses. What takes long is kept in the folder ``cache``. DataError if the
+    models do not belong together or to these samples.
     """
     scored = candidates(trained, splits, split)
-    looks = _counted(name, scored, ledger, command) if split == "test" else None
+    uses = _recorded(name, scored, ledger) if split == "test" else None
     rows = splits.rows[split]
     user, slices = log.user[rows].astype(np.int64), slices_of(log, splits, split)
     measure = Measure(scored.label, user, slices, resamples, cache)
@@ -68,42 +75,39 @@ def judge(
         for group, of_seeds in zip(scored.groups, measured, strict=True)
     ]
     of_peer = None if best_peer is None else resampled[scored.groups.index(best_peer)]
-    judged = [
+    table_rows = [
         _row(group, of_seeds, mine, None if group is best_peer else of_peer, scored.label)
         for group, of_seeds, mine in zip(scored.groups, measured, resampled, strict=True)
         if group.candidate.share == 1
     ]
-    return Judged(
+    return Evaluation(
         name=name,
         split=split,
         samples=len(rows),
         users=len(np.unique(user)),
         positives=float(scored.label.mean()),
         resamples=resamples,
-        rows=tuple(sorted(judged, key=lambda row: (_FAMILIES.index(row.family), -row.auc.middle))),
+        rows=tuple(sorted(table_rows, key=lambda row: (_FAMILIES.index(row.family), -row.auc.middle))),
         shares=_shares(scored, measured, resampled, None if chosen is None else chosen.candidate.model),
         slices=tuple(
             SliceSize(part.group, part.name, int(part.mask.sum()), len(np.unique(user[part.mask]))) for part in slices
         ),
         best_peer=None if best_peer is None else best_peer.candidate,
         chosen=None if chosen is None else chosen.candidate,
-        looks=looks,
+        test_set_uses=uses,
         left_out=tuple(str(candidate) for candidate in scored.left_out),
     )
 
 
-def _counted(name: str, scored: Candidates, ledger: Path | None, command: str) -> int:
-    """Note every look before anything is scored."""
+def _recorded(name: str, scored: Candidates, ledger: Ledger | None) -> int:
+    """Number of candidates ever scored on the test split, these included: all are noted before anything is scored."""
     if ledger is None:
         raise DataError("judging the test split needs the ledger of looks")
-    looks = 0
     for group in scored.groups:
-        digests = {
-            str(member.seed): hashlib.sha256(np.ascontiguousarray(score, np.float32).tobytes()).hexdigest()[:16]
-            for member, score in zip(group.members, group.scores, strict=True)
-        }
-        looks = look(ledger, name, str(group.candidate), group.members[0].circumstances, digests, command)
-    return looks
+        seeds = zip(group.members, group.scores, strict=True)
+        digests = {str(member.seed): score_digest(score) for member, score in seeds}
+        ledger.record(name, str(group.candidate), group.members[0].circumstances, digests)
+    return ledger.count(name)
 
 
 def _parts(measure: Measure, group: Group) -> dict[str, Array]:
@@ -119,10 +123,12 @@ def _resampled(of_seeds: Sequence[Measured], parts: Mapping[str, Array]) -> _Res
     return _Resampled(np.asarray(auc), np.asarray(logloss), parts)
 
 
-def _row(group: Group, of_seeds: Sequence[Measured], mine: _Resampled, peer: _Resampled | None, label: Array) -> Row:
+def _row(
+    group: Group, of_seeds: Sequence[Measured], mine: _Resampled, peer: _Resampled | None, label: Array
+) -> CandidateRow:
     """``peer`` is the one to compare with, None for the best peer itself."""
     times = [ms for member in group.members for ms in member.ms_per_500]
-    return Row(
+    return CandidateRow(
         candidate=group.candidate,
         family=group.family,
         seeds=tuple(member.seed for member in group.members),

@@ -14,18 +14,18 @@ from sklearn.metrics import log_loss, roc_auc_score
 from offline.data.catalogue import DataError
 from offline.training.bootstrap import Resamples, difference
 from offline.training.metrics import ndcg_at, quality
-from research.ledger import looks
 from research.quality import measuring
-from research.quality.judged import Candidate, Judged, Row
+from research.quality.evaluation import Candidate, CandidateRow, Evaluation
 from research.quality.measuring import Measure
 from research.quality.predictions import Trained
 from research.quality.reliability import expected_calibration_error
 from research.quality.slices import slices_of
+from research.test_set_ledger import Ledger
 from tests.research.quality.fakes import RESAMPLES, World
 
 
-def row(judged: Judged, model: str, **candidate: str) -> Row:
-    row_of = judged.row(Candidate(model, **candidate))  # type: ignore[arg-type]
+def row(evaluation: Evaluation, model: str, **candidate: str) -> CandidateRow:
+    row_of = evaluation.row(Candidate(model, **candidate))  # type: ignore[arg-type]
     assert row_of is not None
     return row_of
 
@@ -34,7 +34,7 @@ def scored(model: Trained) -> np.ndarray:
     return np.asarray(model.score[model.split == "test"])
 
 
-def test_numbers_of_a_row(small: World, everything: Judged) -> None:
+def test_numbers_of_a_row(small: World, everything: Evaluation) -> None:
     test = small.splits.rows["test"]
     label, user = small.liked[test].astype(np.float32), small.log.user[test]
     scores = [scored(model) for model in small.everything() if model.model == "peer 1"]
@@ -56,7 +56,7 @@ def test_numbers_of_a_row(small: World, everything: Judged) -> None:
     assert (everything.samples, everything.users) == (len(test), len(np.unique(user)))
 
 
-def test_intervals_are_paired_with_the_best_peer(small: World, everything: Judged) -> None:
+def test_intervals_are_paired_with_the_best_peer(small: World, everything: Evaluation) -> None:
     test = small.splits.rows["test"]
     label, user = small.liked[test], small.log.user[test]
     resamples = Resamples(label, user, RESAMPLES)
@@ -81,7 +81,7 @@ def _is(model: Trained, name: str) -> bool:
     return (model.model, model.statistics, model.share) == (name, "frozen", 1.0)
 
 
-def test_the_slices_of_ours(small: World, everything: Judged) -> None:
+def test_the_slices_of_ours(small: World, everything: Evaluation) -> None:
     test = small.splits.rows["test"]
     label = small.liked[test]
     scores = [scored(part) for part in small.everything() if _is(part, "ours")]
@@ -101,7 +101,7 @@ def test_the_slices_of_ours(small: World, everything: Judged) -> None:
     assert {part.name for part in everything.slices} >= set(judged_slices)
 
 
-def test_statistics_and_shares_are_rows_of_their_own(everything: Judged) -> None:
+def test_statistics_and_shares_are_rows_of_their_own(everything: Evaluation) -> None:
     assert next(str(point.candidate) for point in everything.rows if point.family == "ours") == "ours, live statistics"
     assert all(point.candidate.share == 1 for point in everything.rows)
     assert everything.chosen == Candidate("ours")  # the live one is better, and does not count
@@ -125,9 +125,9 @@ def test_best_is_who_is_best_on_the_validation_split(small: World, tmp_path: Pat
         small.trained("ours", skill=1.0, family="ours"),
         small.trained("our lucky", skill=0.2, test_skill=3.0, family="ours"),
     ]
-    judged = small.judge(trained, tmp_path)
-    assert row(judged, "lucky").auc.middle > row(judged, "steady").auc.middle
-    assert (judged.best_peer, judged.chosen) == (Candidate("steady"), Candidate("ours"))
+    evaluation = small.evaluate(trained, tmp_path)
+    assert row(evaluation, "lucky").auc.middle > row(evaluation, "steady").auc.middle
+    assert (evaluation.best_peer, evaluation.chosen) == (Candidate("steady"), Candidate("ours"))
 
 
 def test_epochs_stand_in_for_validation_scores(small: World, tmp_path: Path) -> None:
@@ -136,14 +136,14 @@ def test_epochs_stand_in_for_validation_scores(small: World, tmp_path: Path) -> 
         small.trained("two", splits=("test",), epochs=(0.8,)),
         small.trained("nothing", splits=("test",), epochs=()),
     ]
-    judged = small.judge(trained, tmp_path)
-    assert [row(judged, name).validation_auc for name in ("one", "two", "nothing")] == [0.9, 0.8, None]
-    assert judged.best_peer == Candidate("one")
+    evaluation = small.evaluate(trained, tmp_path)
+    assert [row(evaluation, name).validation_auc for name in ("one", "two", "nothing")] == [0.9, 0.8, None]
+    assert evaluation.best_peer == Candidate("one")
 
 
 def test_the_test_split_is_not_judged_without_a_ledger(small: World, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="ledger"):
-        small.judge([small.trained("DIN")], tmp_path, ledger=None)
+        small.evaluate([small.trained("DIN")], tmp_path, ledger=None)
 
 
 def test_every_candidate_is_noted_before_anything_is_scored(
@@ -154,7 +154,7 @@ def test_every_candidate_is_noted_before_anything_is_scored(
 
     monkeypatch.setattr(Measure, "whole", stopped)
     with pytest.raises(KeyboardInterrupt):
-        small.judge(small.everything(), tmp_path, command="benchmark")
+        small.evaluate(small.everything(), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "looks.jsonl").read_text().splitlines()]
     assert {line["model"] for line in lines} >= {"peer 0", "ours, live statistics", "ours, 10 % of the training rows"}
     assert {(line["data"], line["command"], line["fingerprint"]) for line in lines} == {("ml-1m", "benchmark", "same")}
@@ -163,52 +163,56 @@ def test_every_candidate_is_noted_before_anything_is_scored(
 
 def test_looks_are_counted_once_per_candidate(small: World, tmp_path: Path) -> None:
     first = [small.trained("DIN"), small.trained("ours", family="ours")]
-    assert small.judge(first, tmp_path).looks == 2
-    assert small.judge(first, tmp_path).looks == 2
-    assert small.judge([*first, small.trained("DIN", seed=2)], tmp_path).looks == 2
+    assert small.evaluate(first, tmp_path).test_set_uses == 2
+    assert small.evaluate(first, tmp_path).test_set_uses == 2
+    assert small.evaluate([*first, small.trained("DIN", seed=2)], tmp_path).test_set_uses == 2
     changed = replace(first[1], score=first[1].score ** 2)
-    assert small.judge([first[0], changed], tmp_path).looks == 3
+    assert small.evaluate([first[0], changed], tmp_path).test_set_uses == 3
     other = replace(first[1], circumstances="other")
-    assert small.judge([first[0], other], tmp_path).looks == 4
+    assert small.evaluate([first[0], other], tmp_path).test_set_uses == 4
 
 
 def test_the_validation_split_takes_no_look(small: World, tmp_path: Path) -> None:
-    judged = small.judge(small.everything(), tmp_path, split="validation")
-    assert judged.looks is None
-    assert looks(tmp_path / "looks.jsonl", "ml-1m") == 0
+    evaluation = small.evaluate(small.everything(), tmp_path, split="validation")
+    assert evaluation.test_set_uses is None
+    assert Ledger(tmp_path / "looks.jsonl").count("ml-1m") == 0
     label = small.liked[small.splits.rows["validation"]]
     scores = [model.score[model.split == "validation"] for model in small.everything() if _is(model, "ours")]
     expected = np.mean([roc_auc_score(label, score) for score in scores])
-    assert row(judged, "ours").auc.middle == row(judged, "ours").validation_auc == pytest.approx(expected)
+    assert row(evaluation, "ours").auc.middle == row(evaluation, "ours").validation_auc == pytest.approx(expected)
 
 
 def test_who_was_not_scored_on_the_split_is_left_out_and_not_looked_at(small: World, tmp_path: Path) -> None:
     trained = [small.trained("DIN"), small.trained("kept back", splits=("validation",), skill=3.0)]
-    judged = small.judge(trained, tmp_path)
-    assert (judged.left_out, judged.looks, judged.best_peer) == (("kept back",), 1, Candidate("DIN"))
+    evaluation = small.evaluate(trained, tmp_path)
+    assert (evaluation.left_out, evaluation.test_set_uses, evaluation.best_peer) == (
+        ("kept back",),
+        1,
+        Candidate("DIN"),
+    )
     with pytest.raises(DataError, match="no model has scores of the test split"):
-        small.judge(trained[1:], tmp_path)
+        small.evaluate(trained[1:], tmp_path)
 
 
-def test_orders_say_nothing(small: World, tmp_path: Path, everything: Judged) -> None:
+def test_orders_say_nothing(small: World, tmp_path: Path, everything: Evaluation) -> None:
     generator = np.random.default_rng(0)
     shuffled = []
     for model in reversed(small.everything()):
         order = generator.permutation(len(model.rows))
         columns = {name: getattr(model, name)[order] for name in ("rows", "split", "label", "score")}
         shuffled.append(replace(model, **columns))
-    assert small.judge(shuffled, tmp_path) == everything
+    assert small.evaluate(shuffled, tmp_path) == everything
 
 
 def test_what_was_measured_is_kept(small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"
-    first = small.judge(small.everything(), tmp_path, cache=cache)
+    first = small.evaluate(small.everything(), tmp_path, cache=cache)
     monkeypatch.setattr(measuring, "Resamples", refusing)
-    assert small.judge(small.everything(), tmp_path, cache=cache) == first
+    assert small.evaluate(small.everything(), tmp_path, cache=cache) == first
     with pytest.raises(AssertionError, match="measured again"):
-        small.judge([small.trained("another")], tmp_path, cache=cache)
+        small.evaluate([small.trained("another")], tmp_path, cache=cache)
     with pytest.raises(AssertionError, match="measured again"):
-        small.judge(small.everything(), tmp_path, cache=cache, resamples=RESAMPLES + 1)
+        small.evaluate(small.everything(), tmp_path, cache=cache, resamples=RESAMPLES + 1)
 
 
 def refusing(*arguments: object) -> Resamples:
@@ -222,16 +226,16 @@ def refusing(*arguments: object) -> Resamples:
 
 
 def test_one_model_with_one_seed(small: World, tmp_path: Path) -> None:
-    judged = small.judge([small.trained("ours", family="ours", ms_per_500=())], tmp_path)
-    (only,) = judged.rows
-    assert (judged.best_peer, judged.chosen, judged.shares) == (None, Candidate("ours"), ())
+    evaluation = small.evaluate([small.trained("ours", family="ours", ms_per_500=())], tmp_path)
+    (only,) = evaluation.rows
+    assert (evaluation.best_peer, evaluation.chosen, evaluation.shares) == (None, Candidate("ours"), ())
     assert (only.auc.deviation, only.auc_against, only.ms_per_500) == (None, None, None)
     assert all(part.against is None for part in only.slices.values())
 
 
 def test_seeds_of_trees_may_differ_in_size(small: World, tmp_path: Path) -> None:
     members = [small.trained("trees", seed=seed, parameters=n) for seed, n in ((1, 50), (2, 90), (3, 60))]
-    (only,) = small.judge(members, tmp_path).rows
+    (only,) = small.evaluate(members, tmp_path).rows
     assert only.parameters == 60
 
 
@@ -246,13 +250,13 @@ def test_what_does_not_belong_together_is_refused(small: World, tmp_path: Path) 
         ([replace(small.trained("SIM"), split=model.split[::-1].copy())], "SIM, seed 1, has scored other samples"),
     ):
         with pytest.raises(DataError, match=problem):
-            small.judge([model, *others], tmp_path)
+            small.evaluate([model, *others], tmp_path)
     with pytest.raises(DataError, match="one label only"):
-        small.judge([replace(model, label=np.ones_like(model.label))], tmp_path)
+        small.evaluate([replace(model, label=np.ones_like(model.label))], tmp_path)
     assert not (tmp_path / "looks.jsonl").exists()
 
 
-def test_it_is_saved_as_json(everything: Judged, tmp_path: Path) -> None:
+def test_it_is_saved_as_json(everything: Evaluation, tmp_path: Path) -> None:
     everything.save(tmp_path / "judged.json")
     document = json.loads((tmp_path / "judged.json").read_text())
     assert document["best_peer"] == {"model": "peer 2", "statistics": "frozen", "share": 1.0}

@@ -6,7 +6,6 @@ they are. Every set of scores is noted in the ledger of looks before anything is
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,8 +24,8 @@ from offline.reranking.prepared import SELECTIONS, Prepared
 from offline.reranking.scoring import Labeller
 from offline.training.bootstrap import Difference, Resamples, difference
 from offline.training.metrics import gauc, log_losses
-from research.ledger import look
 from research.quality.slices import slices_of
+from research.test_set_ledger import Ledger, score_digest
 
 CTR, MIXED = "CTR model", "CTR model + reranker"
 SHOWN_WEIGHTS = (0.1, 0.25, 0.5)
@@ -62,7 +61,7 @@ class SliceLine:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedReranker:
+class RerankerEvaluation:
     """``alone`` are the language model's four; ``mixed`` the CTR model and its mixes; ``slices`` of mixes with the
     ``weights``."""
 
@@ -80,15 +79,15 @@ class JudgedReranker:
     mixed: tuple[Line, ...]
     weights: tuple[float, ...]
     slices: tuple[SliceLine, ...]
-    looks: int
+    test_set_uses: int
 
     def save(self, path: Path) -> None:
-        write_json(path, asdict(self))
+        write_json(path, {name.replace("test_set_uses", "looks"): value for name, value in asdict(self).items()})
 
 
-def judge(
-    ready: Prepared, tuned: Labeller, manifest: RerankerManifest, ctr: CtrScores, ledger: Path, command: str = ""
-) -> JudgedReranker:
+def evaluate_reranker(
+    ready: Prepared, tuned: Labeller, manifest: RerankerManifest, ctr: CtrScores, ledger: Ledger
+) -> RerankerEvaluation:
     """Score the drawn test samples in all four ways, and mix each way of the tuned model with the CTR model."""
     rows, settings = ready.rows("test"), ready.settings
     raw = _raw(ready, tuned, "test")
@@ -108,10 +107,10 @@ def judge(
         inside = np.array([manifest.mixes(int(count)) for count in ready.events(rows)])
         banded = np.where(inside, scores[served], scores[CTR]).astype(np.float32)
         scores[f"{served}, only where it was shown to help"] = banded
-    looks = _noted(ready, scores, ctr, ledger, command)
+    uses = _recorded(ready, scores, ctr, ledger)
     label, user = ready.label(rows), ready.user(rows)
     lines = _lines(label, user, scores, weights | fixed)
-    return JudgedReranker(
+    return RerankerEvaluation(
         name=ready.config.name,
         model=ready.weights.name,
         ctr=ctr.model,
@@ -126,7 +125,7 @@ def judge(
         mixed=tuple(lines[name] for name in scores if name not in raw),
         weights=shown,
         slices=tuple(_slices(ready, scores[CTR], alone, [scores[name] for name in fixed])),
-        looks=looks,
+        test_set_uses=uses,
     )
 
 
@@ -153,16 +152,14 @@ def _calibrated(
     return calibration.log_odds(raw), best_weight(label, ctr.of(rows), calibration.log_odds(seen))
 
 
-def _noted(ready: Prepared, scores: Mapping[str, FloatArray], ctr: CtrScores, ledger: Path, command: str) -> int:
+def _recorded(ready: Prepared, scores: Mapping[str, FloatArray], ctr: CtrScores, ledger: Ledger) -> int:
     circumstances = fingerprint(
         [ready.settings.model_dump(mode="json"), ready.prompt.fingerprint, ctr.circumstances], 12
     )
-    looks = 0
     for name, score in scores.items():
         candidate = f"{ctr.model if name == CTR else f'reranker: {name}'} ({len(score)} rows)"
-        digest = hashlib.sha256(np.ascontiguousarray(score, np.float32).tobytes()).hexdigest()[:16]
-        looks = look(ledger, ready.config.name, candidate, circumstances, {str(ready.settings.seed): digest}, command)
-    return looks
+        ledger.record(ready.config.name, candidate, circumstances, {str(ready.settings.seed): score_digest(score)})
+    return ledger.count(ready.config.name)
 
 
 def _lines(

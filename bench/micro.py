@@ -29,7 +29,7 @@ LIMITS = Limits(max_candidates=2000, default_deadline_ms=100.0, max_deadline_ms=
 ROUNDS, CALLS = 9, 300
 
 
-async def compare(name: str, ways: dict[str, Callable[[], Awaitable[object]]]) -> None:
+async def print_costs(name: str, ways: dict[str, Callable[[], Awaitable[object]]]) -> None:
     """Microseconds of processor time per call: median, and smallest to largest, of alternating rounds."""
     taken: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(ROUNDS):
@@ -39,8 +39,8 @@ async def compare(name: str, ways: dict[str, Callable[[], Awaitable[object]]]) -
             for _ in range(CALLS):
                 await call()
             taken[way].append((time.process_time() - start) / CALLS * 1e6)
-    for way, found in taken.items():
-        print(f"{name:28} {way:10} {statistics.median(found):8.1f} us  ({min(found):.1f} to {max(found):.1f})")
+    for way, times in taken.items():
+        print(f"{name:28} {way:10} {statistics.median(times):8.1f} us  ({min(times):.1f} to {max(times):.1f})")
 
 
 async def bodies() -> None:
@@ -54,7 +54,7 @@ async def bodies() -> None:
         async def ours(raw: bytes = raw) -> object:
             return parse_rank(raw, LIMITS)
 
-        await compare(f"body of {count} candidates", {"pydantic": whole, "ours": ours})
+        await print_costs(f"body of {count} candidates", {"pydantic": whole, "ours": ours})
 
 
 async def round_trips(url: str) -> None:
@@ -71,29 +71,31 @@ async def round_trips(url: str) -> None:
     async def ours() -> list[Any]:
         return await link.round_trip(commands, Deadline(10))
 
-    await compare("round trip of 4 reads", {"redis-py": pipeline, "ours": ours})
+    await print_costs("round trip of 4 reads", {"redis-py": pipeline, "ours": ours})
     await link.close()
     await client.aclose()
 
 
 async def _assign(experiments: FileExperiments, units: list[str]) -> None:
-    for one in units:
-        experiments.assign(one, {}, 0.0)
+    for unit in units:
+        experiments.assign(unit, {}, 0.0)
 
 
 async def assignments() -> None:
     """Per unit: 1,000 of them in one call."""
-    arms = "".join(f'[[layers.experiments.arms]]\nname = "{one}"\nweight = 1\n' for one in "ab")
+    arms = "".join(f'[[layers.experiments.arms]]\nname = "{arm}"\nweight = 1\n' for arm in "ab")
     experiment = '[[layers.experiments]]\nname = "{}"\n{}\n' + arms
-    one = '[[layers]]\nname = "ranking"\n' + experiment.format("knowledge-2026-11", "")
+    one_layer = '[[layers]]\nname = "ranking"\n' + experiment.format("knowledge-2026-11", "")
     halves = experiment.format("{0}1", "slots = [0.0, 0.5]") + experiment.format("{0}2", "slots = [0.5, 1.0]")
-    two = "[holdout]\nshare = 0.02\n" + "".join(f'[[layers]]\nname = "{x}"\n' + halves.format(x) for x in ("x", "y"))
+    two_layers = "[holdout]\nshare = 0.02\n" + "".join(
+        f'[[layers]]\nname = "{x}"\n' + halves.format(x) for x in ("x", "y")
+    )
     for unit in ("user-{:04}", "d4c1a3b2-6f0e-4c8e-9a55-0c1b2d3e{:04}"):
         units = [unit.format(at) for at in range(1000)]
         ways: dict[str, Callable[[], Awaitable[object]]] = {}
-        for name, text in (("1 layer", one), ("2 layers", two)):
+        for name, text in (("1 layer", one_layer), ("2 layers", two_layers)):
             ways[name] = partial(_assign, FileExperiments(parse_experiments(text.encode())), units)
-        await compare(f"1,000 arms of {unit.format(0)[:9]}", ways)
+        await print_costs(f"1,000 arms of {unit.format(0)[:9]}", ways)
 
 
 async def main(url: str) -> None:

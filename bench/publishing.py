@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,10 @@ class World:
         years, counts = generator.integers(1930, 2005, records).tolist(), generator.integers(1, 4, records).tolist()
         drawn = generator.integers(0, len(GENRES), (records, 3)).tolist()
         catalogue = Catalogue(
-            users={one: {"age": 20 + at % 50, "gender": "F", "occupation": "writer"} for at, one in enumerate(users)},
+            users={user: {"age": 20 + at % 50, "gender": "F", "occupation": "writer"} for at, user in enumerate(users)},
             items={
-                one: {"title": one, "year": year, "genres": [GENRES[genre] for genre in genres[:count]]}
-                for one, year, count, genres in zip(items, years, counts, drawn, strict=True)
+                item: {"title": item, "year": year, "genres": [GENRES[genre] for genre in genres[:count]]}
+                for item, year, count, genres in zip(items, years, counts, drawn, strict=True)
             },
         )
         rows = records * EVENTS
@@ -103,8 +104,8 @@ class World:
     def changed(self) -> World:
         """The same, but one of ``EVERY`` records of each kind says something else."""
         users, items, numeric = self.users.vectors.copy(), self.items.vectors.copy(), self.numeric.copy()
-        for one in (users, items[-1], numeric):
-            one[::EVERY] += 1
+        for numbers in (users, items[-1], numeric):
+            numbers[::EVERY] += 1
         profiles = dict(self.catalogue.users)
         for name in self.log.user_ids[::EVERY]:
             profiles[name] = {**profiles[name], "age": 99}
@@ -131,15 +132,15 @@ def space_of(side: str) -> Space:
     return Space.model_validate({"name": "bench", "side": side, "rows": 1, "dim": DIM, "components": {}})
 
 
-def write(store: Store, kind: str, world: World, memo: Memo) -> Written:
+def write_kind(store: Store, kind: str, world: World, memo: Memo) -> Written:
     log = world.log
     match kind:
         case "user knowledge":
-            made = entries(world.users, log.user_ids, owners(world.users, log.user_ids))
-            return write_knowledge(store, world.users.space, made, len(log.user_ids), TTL_SECONDS, memo)
+            packed = entries(world.users, log.user_ids, owners(world.users, log.user_ids))
+            return write_knowledge(store, world.users.space, packed, len(log.user_ids), TTL_SECONDS, memo)
         case "item knowledge":
-            made = entries(world.items, log.item_ids, owners(world.items, log.item_ids))
-            return write_knowledge(store, world.items.space, made, len(log.item_ids), TTL_SECONDS, memo)
+            packed = entries(world.items, log.item_ids, owners(world.items, log.item_ids))
+            return write_knowledge(store, world.items.space, packed, len(log.item_ids), TTL_SECONDS, memo)
         case "item features":
             index = range(1, len(log.item_ids) + 1)
             return write_items(store, "bench", SCHEMA, world.catalogue, log.item_ids, index, world.numeric)
@@ -148,7 +149,7 @@ def write(store: Store, kind: str, world: World, memo: Memo) -> Written:
     return write_histories(store, log, EVENTS + 1, memo)
 
 
-KINDS = ("user knowledge", "item knowledge", "item features", "user profiles", "user histories")
+RECORD_KINDS = ("user knowledge", "item knowledge", "item features", "user profiles", "user histories")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,7 @@ class Run:
     keys_read: int
 
 
-def measured(client: redis.Redis, act: Callable[[], Written]) -> Run:
+def measured_run(client: redis.Redis, act: Callable[[], Written]) -> Run:
     before, start = counters(client), time.perf_counter()
     done = act()
     wall = time.perf_counter() - start
@@ -216,11 +217,11 @@ def main() -> None:
     world = World.of(records)
     report: dict[str, Any] = {"records": records, "dim": DIM, "events": EVENTS, "kinds": {}, "bytes_per_record": {}}
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as store:
-        for name, one in (("first", world), ("unchanged", world), ("one percent", world.changed())):
+        for name, stage in (("first", world), ("unchanged", world), ("one percent", world.changed())):
             memo = Memo(store, Path(folder) / "memo")
-            for kind in KINDS:
+            for kind in RECORD_KINDS:
                 before = int(store.redis.info("memory")["used_memory"])
-                run = measured(store.redis, lambda kind=kind, one=one, memo=memo: write(store, kind, one, memo))  # type: ignore[misc]
+                run = measured_run(store.redis, partial(write_kind, store, kind, stage, memo))
                 after = int(store.redis.info("memory")["used_memory"])
                 if name == "first":
                     report["bytes_per_record"][kind] = round((after - before) / records, 1)

@@ -34,10 +34,10 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--kinds", default="ivf,hnsw,flat")
     parser.add_argument("--vectors", type=Path)
-    wanted = parser.parse_args()
-    vectors, queries = world(wanted.items, wanted.vectors)
-    for kind in wanted.kinds.split(","):
-        print(json.dumps(measured(cast("Kind", kind), vectors, queries)), flush=True)
+    arguments = parser.parse_args()
+    vectors, queries = world(arguments.items, arguments.vectors)
+    for kind in arguments.kinds.split(","):
+        print(json.dumps(measure_index(cast("Kind", kind), vectors, queries)), flush=True)
 
 
 def world(items: int, file: Path | None) -> tuple[FloatArray, FloatArray]:
@@ -48,14 +48,14 @@ def world(items: int, file: Path | None) -> tuple[FloatArray, FloatArray]:
         where = random.integers(len(centres), size=items + QUERIES)
         every = (centres[where] + 0.5 * random.normal(size=(items + QUERIES, DIM))).astype(np.float32)
         return every[:items], every[items:]
-    with np.load(file) as held:
-        known, users = held["item_vectors"][-1][held["known"]], held["user_vectors"]
+    with np.load(file) as arrays:
+        known, users = arrays["item_vectors"][-1][arrays["known"]], arrays["user_vectors"]
     spread = known.std(axis=0)
     drawn = known[random.integers(len(known), size=items)] + 0.1 * spread * random.normal(size=(items, len(spread)))
     return drawn.astype(np.float32), users[random.integers(len(users), size=QUERIES)].astype(np.float32)
 
 
-def measured(kind: Kind, vectors: FloatArray, queries: FloatArray) -> dict[str, Any]:
+def measure_index(kind: Kind, vectors: FloatArray, queries: FloatArray) -> dict[str, Any]:
     import faiss
 
     start = time.perf_counter()
@@ -77,7 +77,7 @@ def measured(kind: Kind, vectors: FloatArray, queries: FloatArray) -> dict[str, 
         )  # fmt: skip
         index = FaissIndex(faiss.downcast_index(named.index), described, ids + 1, len(vectors) + 1)
         bits, random = index.bits(None), np.random.default_rng(1)
-        found: dict[str, float] = {}
+        milliseconds: dict[str, float] = {}
         for name in ("", "unseen_"):
             times: list[float] = []
             for round_ in range(3):
@@ -88,11 +88,11 @@ def measured(kind: Kind, vectors: FloatArray, queries: FloatArray) -> dict[str, 
                     if round_:  # the first round reads the file in
                         times.append(1000 * (time.perf_counter() - start))
             for at in (50, 99):
-                found[f"{name}p{at}_ms"] = round(float(np.percentile(times, at)), 3)
+                milliseconds[f"{name}p{at}_ms"] = round(float(np.percentile(times, at)), 3)
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
     return {
         "kind": kind, "items": len(vectors), "effort": built.effort, "recall": round(built.recall, 4),
-        **found, "build_s": round(seconds, 1),
+        **milliseconds, "build_s": round(seconds, 1),
         "open_ms": round(1000 * opened, 1), "size_mb": round(size / 1e6, 1),
     }  # fmt: skip
 

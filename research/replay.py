@@ -126,34 +126,34 @@ def log_before(log: InteractionLog, row: int) -> InteractionLog:
 
 def knowledge_before(knowledge: Knowledge, row: int) -> Knowledge:
     """What a sample at log row ``row`` may see of it, as the newest there is."""
-    return Knowledge({name: _produced_before(one, row) for name, one in knowledge.produced.items()})
+    return Knowledge({name: _produced_before(produced, row) for name, produced in knowledge.produced.items()})
 
 
-def _produced_before(made: Produced, row: int) -> Produced:
+def _produced_before(produced: Produced, row: int) -> Produced:
     return replace(
-        made,
-        users=None if made.users is None else _users_before(made.users, row),
-        items=None if made.items is None else _items_before(made.items, row),
+        produced,
+        users=None if produced.users is None else _users_before(produced.users, row),
+        items=None if produced.items is None else _items_before(produced.items, row),
     )
 
 
-def _users_before(made: UserVectors, row: int) -> UserVectors:
-    users = np.arange(len(made.start) - 1)
-    visible = made.visible(users, np.full(len(users), row))
-    rank = np.arange(len(made.since)) - np.repeat(made.start[:-1], np.diff(made.start))
-    kept = rank < np.repeat(visible, np.diff(made.start))
+def _users_before(users: UserVectors, row: int) -> UserVectors:
+    numbers = np.arange(len(users.start) - 1)
+    visible = users.visible(numbers, np.full(len(numbers), row))
+    rank = np.arange(len(users.since)) - np.repeat(users.start[:-1], np.diff(users.start))
+    visible_rows = rank < np.repeat(visible, np.diff(users.start))
     return UserVectors(
-        made.space,
-        made.vectors[kept],
+        users.space,
+        users.vectors[visible_rows],
         np.concatenate([[0], np.cumsum(visible)]).astype(np.int64),
-        made.since[kept],
-        None if made.codes is None else made.codes[kept],
+        users.since[visible_rows],
+        None if users.codes is None else users.codes[visible_rows],
     )
 
 
-def _items_before(made: ItemVectors, row: int) -> ItemVectors:
-    slices = max(1, int(np.count_nonzero(made.from_row <= row)))
-    return replace(made, vectors=made.vectors[:slices], from_row=made.from_row[:slices])
+def _items_before(items: ItemVectors, row: int) -> ItemVectors:
+    slices = max(1, int(np.count_nonzero(items.from_row <= row)))
+    return replace(items, vectors=items.vectors[:slices], from_row=items.from_row[:slices])
 
 
 def visits(log: InteractionLog, first: int, count: int, others: int, seed: int, name: str) -> list[Visit]:
@@ -162,35 +162,35 @@ def visits(log: InteractionLog, first: int, count: int, others: int, seed: int, 
     random = np.random.default_rng(seed)
     popularity = np.bincount(log.item[:first], minlength=len(log.item_ids)).astype(np.float64)
     index = log.by_user()
-    found = []
+    visited = []
     for row in range(first, min(first + count, len(log))):
         weights = popularity.copy()
         weights[log.item[index.of_user(int(log.user[row]))]] = 0.0
         fewer = min(others, int(np.count_nonzero(weights)))
         drawn = random.choice(len(weights), fewer, replace=False, p=weights / weights.sum())
         offered = random.permutation(np.append(drawn, log.item[row]))
-        found.append(
+        visited.append(
             Visit(
                 request_id=f"{name}-{row}",
                 user=log.user_ids[log.user[row]],
                 item=log.item_ids[log.item[row]],
                 value=float(log.value[row]),
-                candidates=tuple(log.item_ids[one] for one in offered),
+                candidates=tuple(log.item_ids[number] for number in offered),
             )
         )
-    return found
+    return visited
 
 
-async def replay(url: str, wanted: list[Visit], top_k: int, rate: float | None, progress: bool = True) -> Replayed:
+async def replay(url: str, visits: list[Visit], top_k: int, rate: float | None, progress: bool = True) -> Replayed:
     """Send every visit and its feedback; ``rate`` visits per second at most. A call that fails is sent again.
 
     DataError if the service refuses a request as wrong, or does not recover.
     """
     result, started = Replayed(), time.monotonic()
-    with tqdm(total=len(wanted), desc="  replay", unit="request", disable=not progress) as bar:
+    with tqdm(total=len(visits), desc="  replay", unit="request", disable=not progress) as bar:
         async with httpx2.AsyncClient(base_url=url, timeout=30.0) as client:
             try:
-                await _all_lanes(client, wanted, top_k, rate, result, bar)
+                await _all_lanes(client, visits, top_k, rate, result, bar)
             except* DataError as problems:
                 raise DataError(str(problems.exceptions[0])) from problems
     result.seconds = round(time.monotonic() - started, 3)
@@ -210,14 +210,14 @@ def dropped(url: str) -> int:
 
 
 async def _all_lanes(
-    client: httpx2.AsyncClient, wanted: list[Visit], top_k: int, rate: float | None, result: Replayed, bar: Any
+    client: httpx2.AsyncClient, visits: list[Visit], top_k: int, rate: float | None, result: Replayed, bar: Any
 ) -> None:
     lanes: list[asyncio.Queue[Visit | None]] = [asyncio.Queue(maxsize=100) for _ in range(LANES)]
     started = time.monotonic()
     async with asyncio.TaskGroup() as group:
         for lane in lanes:
             group.create_task(_drive(client, lane, top_k, result, bar))
-        for at, visit in enumerate(wanted):
+        for at, visit in enumerate(visits):
             if rate is not None:
                 await asyncio.sleep(max(0.0, started + at / rate - time.monotonic()))
             await lanes[owner_tag(visit.user) % LANES].put(visit)
@@ -232,11 +232,11 @@ async def _drive(
         body = {
             "request_id": visit.request_id,
             "user_id": visit.user,
-            "candidates": [{"id": one} for one in visit.candidates],
+            "candidates": [{"id": candidate} for candidate in visit.candidates],
             "top_k": top_k,
         }
         answer = await _sent(client, "/v1/rank", body, result)
-        shown = any(one["id"] == visit.item for one in answer["items"])
+        shown = any(item["id"] == visit.item for item in answer["items"])
         event: dict[str, Any] = {"user_id": visit.user, "item_id": visit.item, "value": visit.value}
         if shown:
             event["request_id"] = visit.request_id

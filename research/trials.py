@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from models.contract.knowledge import Array
 from models.contract.schema import FeatureSchema, fingerprint
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -29,8 +29,6 @@ from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
 from offline.training.fit import ModelSpec, fit, predict
 from offline.training.samples import SampleEncoder, split_samples
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +41,8 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to train: the served architecture on a schema's knowledge. ``label`` names it while it runs."""
+class TrialSpec:
+    """A trial to run: the served architecture, trained on a schema's knowledge. ``label`` names it while it runs."""
 
     schema: FeatureSchema
     knowledge: Knowledge
@@ -52,7 +50,7 @@ class Wanted:
     seed: int
 
 
-class Laboratory:
+class TrialRunner:
     """Runs trials on the samples of one data set; results lie in ``folder``."""
 
     def __init__(self, config: JobConfig, catalogue: Catalogue, log: InteractionLog, folder: Path) -> None:
@@ -62,31 +60,31 @@ class Laboratory:
         self._folder = folder
         self.splits = split_samples(config.samples, log)
 
-    def trials(self, wanted: Sequence[Wanted], workers: int = 1) -> list[Trial]:
+    def trials(self, specs: Sequence[TrialSpec], workers: int = 1) -> list[Trial]:
         """Each wanted trial, trained only if it was not before under the same circumstances.
 
         With several ``workers`` as many train at once, each in a process of its own.
         """
-        paths = [self._path(one) for one in wanted]
-        missing = {path: one for path, one in zip(paths, wanted, strict=True) if not path.is_file()}
+        paths = [self._path(spec) for spec in specs]
+        missing = {path: spec for path, spec in zip(paths, specs, strict=True) if not path.is_file()}
         if workers > 1 and len(missing) > 1:
             self._train_in_processes(missing, min(workers, len(missing)))
         else:
-            for path, one in missing.items():
-                self.train(path, one)
+            for path, spec in missing.items():
+                self.train(path, spec)
         return [_read(path) for path in paths]
 
-    def train(self, path: Path, wanted: Wanted, progress: bool = True) -> None:
+    def train(self, path: Path, spec: TrialSpec, progress: bool = True) -> None:
         """Train and keep it at ``path``."""
-        encoder = SampleEncoder(wanted.schema, self._catalogue, self._log, wanted.knowledge, self.splits.trained_rows)
-        spec = ModelSpec(f"{wanted.label}, seed {wanted.seed}", self._config.training.served)
+        encoder = SampleEncoder(spec.schema, self._catalogue, self._log, spec.knowledge, self.splits.trained_rows)
+        model_spec = ModelSpec(f"{spec.label}, seed {spec.seed}", self._config.training.served)
         user = self._log.user.astype(np.int64)
         with one_thread():
-            fitted = fit(spec, self._config.training, encoder, self.splits, user, wanted.seed, progress=progress)
+            fitted = fit(model_spec, self._config.training, encoder, self.splits, user, spec.seed, progress=progress)
             test = predict(fitted.model, encoder, self.splits.rows["test"])
         write_arrays(path, test=test, epochs=np.array(fitted.validation_auc))
 
-    def _train_in_processes(self, missing: dict[Path, Wanted], workers: int) -> None:
+    def _train_in_processes(self, missing: dict[Path, TrialSpec], workers: int) -> None:
         # spawned, because a fork of a process whose torch has threads can hang
         with (
             ProcessPoolExecutor(
@@ -104,23 +102,23 @@ class Laboratory:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def circumstances(self, wanted: Wanted) -> str:
+    def circumstances(self, spec: TrialSpec) -> str:
         """A fingerprint of all that a trial comes from but its seed."""
         training = self._config.training.model_dump(mode="json", exclude={"seeds", "compare", "retrain_growth"})
-        return fingerprint(self.data(wanted.schema, wanted.knowledge) | {"training": training})
+        return fingerprint(self.data(spec.schema, spec.knowledge) | {"training": training})
 
     def data(self, schema: FeatureSchema, knowledge: Knowledge) -> dict[str, Any]:
         """What samples of this schema are made of, as a document for fingerprints."""
         keys = {spec.key for spec in schema.knowledge}
         return {
             "schema": schema.fingerprint,
-            "spaces": [one.fingerprint for one in knowledge.spaces if one.key in keys],
+            "spaces": [space.fingerprint for space in knowledge.spaces if space.key in keys],
             "data": _digest(*self._columns(schema), *_arrays(knowledge, keys)),
             "samples": self._config.samples.model_dump(mode="json"),
         }
 
-    def _path(self, wanted: Wanted) -> Path:
-        return self._folder / f"{self.circumstances(wanted)}-seed{wanted.seed}.npz"
+    def _path(self, spec: TrialSpec) -> Path:
+        return self._folder / f"{self.circumstances(spec)}-seed{spec.seed}.npz"
 
     def _columns(self, schema: FeatureSchema) -> list[Array]:
         """What a sample is made of beside knowledge."""
@@ -131,21 +129,21 @@ class Laboratory:
 
 
 def _read(path: Path) -> Trial:
-    found = read_arrays(path)
-    return Trial(found["test"], float(found["epochs"].max()), tuple(found["epochs"].tolist()))
+    arrays = read_arrays(path)
+    return Trial(arrays["test"], float(arrays["epochs"].max()), tuple(arrays["epochs"].tolist()))
 
 
-_laboratory: Laboratory
+_runner: TrialRunner
 """Of a worker process, which has one for all its trials."""
 
 
 def _enter(config: JobConfig, catalogue: Catalogue, log: InteractionLog, folder: Path) -> None:
-    global _laboratory
-    _laboratory = Laboratory(config, catalogue, log, folder)
+    global _runner
+    _runner = TrialRunner(config, catalogue, log, folder)
 
 
-def _train(path: Path, wanted: Wanted) -> None:
-    _laboratory.train(path, wanted, progress=False)
+def _train(path: Path, spec: TrialSpec) -> None:
+    _runner.train(path, spec, progress=False)
 
 
 @contextmanager
@@ -161,14 +159,14 @@ def one_thread() -> Iterator[None]:
 
 def _arrays(knowledge: Knowledge, keys: set[str]) -> list[Array]:
     """The vectors themselves and when they hold: texts that came later change them within a space."""
-    users = [one for one in knowledge.users.values() if one.space.key in keys]
-    items = [one for one in knowledge.items.values() if one.space.key in keys]
-    of_users = [array for one in users for array in (one.vectors, one.start, one.since)]
-    return of_users + [array for one in items for array in (one.vectors, one.from_row)]
+    users = [produced for produced in knowledge.users.values() if produced.space.key in keys]
+    items = [produced for produced in knowledge.items.values() if produced.space.key in keys]
+    of_users = [array for produced in users for array in (produced.vectors, produced.start, produced.since)]
+    return of_users + [array for produced in items for array in (produced.vectors, produced.from_row)]
 
 
 def _digest(*arrays: Array) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for array in arrays:
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

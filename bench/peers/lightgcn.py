@@ -59,8 +59,8 @@ def main() -> None:
         model.norm_adj_matrix = model.norm_adj_matrix.coalesce().to_sparse_csr()
         print(f"{dataset.inter_num} interactions, {len(train.dataset)} of them for training", flush=True)
         trainer = Trainer(config, model)
-        if kept := sorted(saved_in(arguments).glob("*.pth")):
-            trainer.resume_checkpoint(kept[-1])
+        if checkpoints := sorted(saved_in(arguments).glob("*.pth")):
+            trainer.resume_checkpoint(checkpoints[-1])
         started, busy = time.monotonic(), time.process_time()
         epochs: list[dict[str, float]] = []
 
@@ -158,8 +158,8 @@ def ranked(model: Any, dataset: Any, split: dict[str, Any]) -> dict[str, np.ndar
     model.eval()
     with torch.no_grad():
         for row, (user, number) in enumerate(zip(split["user"], users, strict=True)):
-            one = Interaction({"user_id": torch.tensor([number])}).to(model.device)
-            scores = model.full_sort_predict(one).cpu().numpy()[items].astype(np.float64)
+            interaction = Interaction({"user_id": torch.tensor([number])}).to(model.device)
+            scores = model.full_sort_predict(interaction).cpu().numpy()[items].astype(np.float64)
             scores[train[user]] = -np.inf
             lists["validation"][row] = np.argsort(-scores, kind="stable")[:TOP]
             scores[split["validation"][row]] = -np.inf

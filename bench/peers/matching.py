@@ -49,7 +49,7 @@ from research.autograph.matching import (
 def main() -> None:
     arguments = parsed()
     if arguments.job == "judge":
-        judge(arguments)
+        evaluate_lists(arguments)
         return
     job = job_of(arguments.config, Path("var"))
     catalogue, log = data_of(job)
@@ -126,21 +126,21 @@ def without_language_model(sources: Sources, evidence: Evidence) -> Evidence:
     return replace(evidence, items=items, versions=versions)
 
 
-def judge(arguments: argparse.Namespace) -> None:
+def evaluate_lists(arguments: argparse.Namespace) -> None:
     split, target = LeaveOneOut.load(arguments.split), "test" if arguments.test else "validation"
-    held, qualities = getattr(split, target), dict[str, Matching]()
-    trainings = {name: files.split(",") for name, files in (one.split("=", 1) for one in arguments.methods)}
+    left_out, qualities = getattr(split, target), dict[str, Matching]()
+    trainings = {name: files.split(",") for name, files in (method.split("=", 1) for method in arguments.methods)}
     for name, files in trainings.items():
         lists = [getattr(Lists.load(Path(file)), target) for file in files]
-        qualities[name] = mean_quality([matching_quality(one, held) for one in lists])
+        qualities[name] = mean_quality([matching_quality(lists_of, left_out) for lists_of in lists])
     first = next(iter(qualities))
     print(f"| method | seeds | Recall@50 | against {first} [95 %] | NDCG@50 | against {first} [95 %] |")
     print("|---|---|---|---|---|---|")
     for name, quality in qualities.items():
         against = {"recall": "", "ndcg": ""}
         if name != first:
-            found = paired_difference(quality, qualities[first])
-            against = {key: f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" for key, (mean, low, high) in found.items()}
+            difference = paired_difference(quality, qualities[first])
+            against = {key: f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" for key, (mean, low, high) in difference.items()}
         print(
             f"| {name} | {len(trainings[name])} | {quality.recall:.4f} | {against['recall']} "
             f"| {quality.ndcg:.4f} | {against['ndcg']} |"

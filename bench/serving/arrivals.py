@@ -161,9 +161,9 @@ async def arriving(url: str, bodies: Sequence[bytes], due: npt.NDArray[np.float6
     return await Generator(requests_of(url, bodies), due).run(host, port, connections)
 
 
-def summary(found: Arrived) -> dict[str, Any]:
+def summary(arrived: Arrived) -> dict[str, Any]:
     """Milliseconds, and counts. ``waited``: requests that found no free connection."""
-    latency, lag = found.latency * 1000, found.lag[~np.isnan(found.lag)] * 1000
+    latency, lag = arrived.latency * 1000, arrived.lag[~np.isnan(arrived.lag)] * 1000
     answered = latency[np.isfinite(latency)]
     if not len(answered):
         raise RuntimeError("no request was answered")
@@ -171,10 +171,10 @@ def summary(found: Arrived) -> dict[str, Any]:
         **{f"p{at:g}": float(np.percentile(answered, at)) for at in PERCENTILES},
         "max": float(answered.max()),
         "requests": len(latency),
-        "failed": int((~found.well).sum()),
-        "waited": int(np.isnan(found.lag).sum()),
+        "failed": int((~arrived.well).sum()),
+        "waited": int(np.isnan(arrived.lag).sum()),
         "lag": {f"p{at:g}": float(np.percentile(lag, at)) for at in PERCENTILES} | {"max": float(lag.max())},
-        "start": found.start,
+        "start": arrived.start,
     }
 
 
@@ -188,12 +188,14 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--latencies", type=Path, help="where to write [due, latency, well] of each request, seconds")
-    wanted = parser.parse_args()
-    due = due_at(wanted.rate, wanted.seconds, wanted.arrivals, wanted.seed)
-    found = uvloop.run(arriving(wanted.url, wanted.bodies.read_bytes().splitlines(), due, wanted.connections))
-    if wanted.latencies:
-        np.save(wanted.latencies, np.stack([found.due, found.latency, found.well], axis=1))
-    print(json.dumps(summary(found)))
+    arguments = parser.parse_args()
+    due = due_at(arguments.rate, arguments.seconds, arguments.arrivals, arguments.seed)
+    arrived = uvloop.run(
+        arriving(arguments.url, arguments.bodies.read_bytes().splitlines(), due, arguments.connections)
+    )
+    if arguments.latencies:
+        np.save(arguments.latencies, np.stack([arrived.due, arrived.latency, arrived.well], axis=1))
+    print(json.dumps(summary(arrived)))
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from bench.serving.installed import CannotMeasureError, Laboratory
+from bench.serving.installed import CannotMeasureError, Workbench
 from bench.serving.processes import pause, resume
 from bench.serving.profiled import COUNTS, sampled, spy_of
+from bench.serving.results import Numbers
 from bench.serving.servers import closed, ours
-from bench.serving.spread import table
+from bench.serving.spread import markdown_table
 from bench.serving.stacks import shares
 from bench.serving.world import World
 
@@ -29,38 +30,38 @@ COMMIT = "014ae62"
 NEEDED = "orjson"
 
 
-def measure(laboratory: Laboratory) -> dict[str, Any]:
+def measure_before(workbench: Workbench) -> Numbers:
     """By number of candidates, of both services: processor milliseconds per request by round, and shares of the steps.
     CannotMeasureError without py-spy, without ``NEEDED``, or without the history of this repository."""
-    spy, world = spy_of(laboratory), laboratory.world(World())
-    code = _code(laboratory)
-    found: dict[str, Any] = {"commit": COMMIT}
-    apart = {"data_dir": str(world.folder / "before")}
-    with ours(world) as now, ours(world, apart, code=code) as before:
+    spy, world = spy_of(workbench), workbench.world(World())
+    code = _code(workbench)
+    numbers: dict[str, Any] = {"commit": COMMIT}
+    folder_of_its_own = {"data_dir": str(world.folder / "before")}
+    with ours(world) as now, ours(world, folder_of_its_own, code=code) as before:
         servers = {"before": before, "now": now}
         for count in COUNTS:
             bodies = world.bodies("top50", count)
             costs: dict[str, list[float]] = {name: [] for name in servers}
-            for round_ in range(laboratory.effort.rounds):
+            for round_ in range(workbench.effort.rounds):
                 for name in sorted(servers, reverse=bool(round_ % 2)):
                     other = servers["now" if name == "before" else "before"]
                     pause(other.pid)
-                    costs[name].append(closed(servers[name], bodies, laboratory.effort.seconds)["cpu_ms"])
+                    costs[name].append(closed(servers[name], bodies, workbench.effort.seconds)["cpu_ms"])
                     resume(other.pid)
-            found[str(count)] = {
+            numbers[str(count)] = {
                 name: {
                     "cpu_ms": costs[name],
-                    "shares": shares(sampled(spy, world, server, bodies, laboratory.effort.steady_seconds)),
+                    "shares": shares(sampled(spy, world, server, bodies, workbench.effort.steady_seconds)),
                 }
                 for name, server in servers.items()
             }
-    return found
+    return numbers
 
 
-def section(found: dict[str, Any]) -> str:
+def before_section(numbers: Numbers) -> str:
     parts = []
     for count in map(str, COUNTS):
-        both = found[count]
+        both = numbers[count]
         costs = {name: statistics.median(both[name]["cpu_ms"]) * 1000 for name in both}
         ratios = [now / then for then, now in zip(both["before"]["cpu_ms"], both["now"]["cpu_ms"], strict=True)]
         steps = sorted(
@@ -72,20 +73,20 @@ def section(found: dict[str, Any]) -> str:
             for step in steps
         ]
         rows.append(["all", *(f"{costs[name]:.0f}" for name in ("before", "now"))])
-        head = [f"step, {count} candidates", f"before ({found['commit']}), us", "now, us"]
+        head = [f"step, {count} candidates", f"before ({numbers['commit']}), us", "now, us"]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        parts.append(table(head, rows) + f"\n\nNow over before, round by round: {spread}.\n")
+        parts.append(markdown_table(head, rows) + f"\n\nNow over before, round by round: {spread}.\n")
     return "\n".join(parts)
 
 
-def _code(laboratory: Laboratory) -> Path:
+def _code(workbench: Workbench) -> Path:
     """The service's files as they were, and what they need beside ours."""
-    peers = laboratory.peers
-    found = [] if peers is None else [*peers.parent.parent.glob(f"lib/python*/site-packages/{NEEDED}")]
-    needed = next(iter(found), None)
+    peers = workbench.peers
+    packages = [] if peers is None else [*peers.parent.parent.glob(f"lib/python*/site-packages/{NEEDED}")]
+    needed = next(iter(packages), None)
     if needed is None:
         raise CannotMeasureError(f"{COMMIT} needs {NEEDED}: give --peers the Python of an environment that has it")
-    folder = laboratory.scratch / "before"
+    folder = workbench.scratch / "before"
     command = ["git", "archive", "--format=tar", COMMIT, "service", "models"]
     ended = subprocess.run(command, capture_output=True)
     if ended.returncode:

@@ -80,21 +80,21 @@ async def load(
         caller.begin()
     await asyncio.sleep(since - time.perf_counter())
     before, start = 0.0 if pid is None else cpu_seconds(pid), time.perf_counter()
-    counted = sum(len(one.latencies) for one in callers)
-    await asyncio.wait([one.done for one in callers], timeout=seconds)
+    counted = sum(len(caller.latencies) for caller in callers)
+    await asyncio.wait([caller.done for caller in callers], timeout=seconds)
     after, taken = 0.0 if pid is None else cpu_seconds(pid), time.perf_counter() - start
-    counted = sum(len(one.latencies) for one in callers) - counted
-    await asyncio.gather(*(one.done for one in callers))
-    latencies = np.concatenate([one.latencies for one in callers]) * 1000
-    found = {
+    counted = sum(len(caller.latencies) for caller in callers) - counted
+    await asyncio.gather(*(caller.done for caller in callers))
+    latencies = np.concatenate([caller.latencies for caller in callers]) * 1000
+    numbers = {
         "requests_per_second": counted / taken,
-        "errors": sum(one.errors for one in callers),
+        "errors": sum(caller.errors for caller in callers),
         **{f"p{at:g}": float(np.percentile(latencies, at)) for at in (50, 99)},
     }
     if pid is not None:
-        found["cpu_ms"] = (after - before) / counted * 1000
-        found["cpu_share"] = (after - before) / taken
-    return found
+        numbers["cpu_ms"] = (after - before) / counted * 1000
+        numbers["cpu_share"] = (after - before) / taken
+    return numbers
 
 
 def main() -> None:

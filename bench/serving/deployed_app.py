@@ -28,11 +28,14 @@ app = FastAPI()
 
 
 @app.post("/rank")
-async def rank(body: Body) -> Ranked:
-    ids = [one.id for one in body.candidates]
-    found: Any = await redis.mget([f"{name}:user:{body.user_id}", *(f"{name}:item:{one}" for one in ids)])
-    (scores,) = session.run(["score"], blobs.feed(found[0], found[1:]))
+async def rank_deployed(body: Body) -> Ranked:
+    ids = [candidate.id for candidate in body.candidates]
+    values: Any = await redis.mget([f"{name}:user:{body.user_id}", *(f"{name}:item:{item}" for item in ids)])
+    (scores,) = session.run(["score"], blobs.feed(values[0], values[1:]))
     order = np.argsort(-scores)[: body.top_k]
     return Ranked(
-        items=[Item(id=ids[at], score=float(scores[at]), rank=rank) for rank, at in enumerate(order.tolist(), start=1)]
+        items=[
+            Item(id=ids[at], score=float(scores[at]), rank=rank_deployed)
+            for rank_deployed, at in enumerate(order.tolist(), start=1)
+        ]
     )

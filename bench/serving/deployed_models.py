@@ -29,7 +29,7 @@ from models.onnx_runtime import onnx_runtime
 from research.quality.peers.fuxi import DIN
 from research.quality.peers.inputs import Inputs
 from research.quality.peers.samples import PeerSamples, peer_samples
-from research.quality.plan import PEER_SETTINGS
+from research.quality.trainings import PEER_SETTINGS
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 
@@ -48,14 +48,16 @@ class Blobs:
     @classmethod
     def of(cls, user: Arrays, items: Arrays, tiled: bool) -> Blobs:
         """``user`` [1, ...] and ``items`` [n, ...] are examples."""
-        kinds = [np.dtype([(name, one.dtype, one.shape[1:]) for name, one in side.items()]) for side in (user, items)]
+        kinds = [
+            np.dtype([(name, array.dtype, array.shape[1:]) for name, array in side.items()]) for side in (user, items)
+        ]
         return cls(kinds[0], kinds[1], tiled)
 
     def feed(self, user: bytes, items: Sequence[bytes]) -> dict[str, np.ndarray[Any, Any]]:
-        one, rows = np.frombuffer(user, self.user), np.frombuffer(b"".join(items), self.item)
+        user_row, rows = np.frombuffer(user, self.user), np.frombuffer(b"".join(items), self.item)
         if self.tiled:
-            one = np.repeat(one, len(rows))
-        return {name: np.ascontiguousarray(side[name]) for side in (one, rows) for name in side.dtype.names or ()}
+            user_row = np.repeat(user_row, len(rows))
+        return {name: np.ascontiguousarray(side[name]) for side in (user_row, rows) for name in side.dtype.names or ()}
 
 
 class _Din(nn.Module):
@@ -72,12 +74,12 @@ class _Din(nn.Module):
         rest = given[len(features) :]
         history, candidate = rest[: len(self._of_items)], rest[len(self._of_items) :]
         items = {
-            name: torch.cat([past, one[:, None]], dim=1).flatten(0, 1)
-            for name, past, one in zip(self._of_items, history, candidate, strict=True)
+            name: torch.cat([past, asked[:, None]], dim=1).flatten(0, 1)
+            for name, past, asked in zip(self._of_items, history, candidate, strict=True)
         }
         mask = (history[0] > 0).float()
-        found: Tensor = self.model.forward((features, items, mask))["y_pred"][:, 0]
-        return found
+        logits: Tensor = self.model.forward((features, items, mask))["y_pred"][:, 0]
+        return logits
 
 
 class _Attention(nn.Module):
@@ -99,7 +101,7 @@ class _Attention(nn.Module):
 def lay_out(installed: Installed, count: int) -> dict[str, Path]:
     """Write each model with the feeds of the requests ``bodies(NAME, count)`` to a folder, and its blobs to Redis."""
     bodies = [json.loads(line) for line in installed.bodies("deployed", count).read_text().splitlines()]
-    requests = [(body["user_id"], [one["id"] for one in body["candidates"]]) for body in bodies]
+    requests = [(body["user_id"], [candidate["id"] for candidate in body["candidates"]]) for body in bodies]
     return {"din": _din(installed, requests), "attention": _attention(installed, requests)}
 
 
@@ -124,7 +126,7 @@ def _din(installed: Installed, requests: Sequence[tuple[str, list[str]]]) -> Pat
     users, items = _din_arrays(inputs, samples)
     of_items = [name.removeprefix("history_") for name in users if name.startswith("history_")]
     features = [name for name in [*users, *items] if not name.startswith(("history_", "candidate_"))]
-    names = [*features, *(f"history_{one}" for one in of_items), *(f"candidate_{one}" for one in of_items)]
+    names = [*features, *(f"history_{name}" for name in of_items), *(f"candidate_{name}" for name in of_items)]
     return _write(installed, "din", _Din(model, features, of_items), names, users, items, requests, tiled=True)
 
 
@@ -134,16 +136,20 @@ def _din_arrays(inputs: Inputs, samples: PeerSamples) -> tuple[Arrays, Arrays]:
     places = np.array([last[user] for user in range(len(last))])
     events = samples.history.shape[1]
     features, of_items, _ = inputs.encoder(samples).batch(places)
-    towers = {name: one.numpy().reshape(len(places), events + 1, *one.shape[1:]) for name, one in of_items.items()}
-    users = {name: one.numpy() for name, one in features.items() if name.startswith("user")}
-    users |= {f"history_{name}": np.ascontiguousarray(one[:, :-1]) for name, one in towers.items()}
+    towers = {
+        name: array.numpy().reshape(len(places), events + 1, *array.shape[1:]) for name, array in of_items.items()
+    }
+    users = {name: array.numpy() for name, array in features.items() if name.startswith("user")}
+    users |= {f"history_{name}": np.ascontiguousarray(array[:, :-1]) for name, array in towers.items()}
     shown = {int(item): place for place, item in enumerate(samples.item)}
     count = len(next(iter(samples.item_fields.values())))
     places = np.array([shown.get(item, 0) for item in range(count)])
     features, of_items, _ = inputs.encoder(samples).batch(places)
-    towers = {name: one.numpy().reshape(len(places), events + 1, *one.shape[1:]) for name, one in of_items.items()}
-    items = {name: one.numpy() for name, one in features.items() if name.startswith("statistic")}
-    items |= {f"candidate_{name}": np.ascontiguousarray(one[:, -1]) for name, one in towers.items()}
+    towers = {
+        name: array.numpy().reshape(len(places), events + 1, *array.shape[1:]) for name, array in of_items.items()
+    }
+    items = {name: array.numpy() for name, array in features.items() if name.startswith("statistic")}
+    items |= {f"candidate_{name}": np.ascontiguousarray(array[:, -1]) for name, array in towers.items()}
     items["candidate_item"] = np.arange(1, count + 1)
     return users, items
 
@@ -175,8 +181,8 @@ def _write(
     records = {"user": _records(users, blobs.user), "item": _records(items, blobs.item)}
     with installed.store.redis.pipeline(transaction=False) as pipeline:
         for side, ids in (("user", installed.world.user_ids), ("item", installed.world.item_ids)):
-            for one, record in zip(ids, records[side], strict=True):
-                pipeline.set(f"{name}:{side}:{one}", record)
+            for owner, record in zip(ids, records[side], strict=True):
+                pipeline.set(f"{name}:{side}:{owner}", record)
         pipeline.execute()
     feeds = [
         blobs.feed(records["user"][int(user[1:])], [records["item"][int(item[1:])] for item in candidates])
@@ -191,8 +197,8 @@ def _write(
 
 def _records(arrays: Arrays, kind: np.dtype[Any]) -> list[bytes]:
     rows = np.zeros(len(next(iter(arrays.values()))), kind)
-    for name, one in arrays.items():
-        rows[name] = one
+    for name, array in arrays.items():
+        rows[name] = array
     return [row.tobytes() for row in rows]
 
 
@@ -216,7 +222,7 @@ def _export(model: nn.Module, feed: Arrays, inputs: Sequence[str], per_candidate
     session = onnx_runtime().InferenceSession(str(path))
     with torch.inference_mode():
         expected = model(*(torch.from_numpy(feed[name]) for name in inputs)).numpy()
-    (found,) = session.run(["score"], {name: feed[name] for name in inputs})
-    worst = float(np.abs(found - expected).max())
+    (scores,) = session.run(["score"], {name: feed[name] for name in inputs})
+    worst = float(np.abs(scores - expected).max())
     if not worst < 1e-4:
         raise RuntimeError(f"{path} differs from torch by {worst:.1e}")

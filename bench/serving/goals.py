@@ -1,4 +1,4 @@
-"""The six goals of speed, and those of the write path, as lines that say what was measured and whether that is
+"""The goals of speed, of requests and of the write path, as lines that say what was measured and whether that is
 enough. Medians are judged."""
 
 from __future__ import annotations
@@ -6,20 +6,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.serving import deployed, memory, scaling, sides, start, swaps, tails, workers
-from bench.serving.results import Result
-from bench.serving.spread import table
+from bench.serving.installed import CANDIDATES
+from bench.serving.results import Numbers, Result
+from bench.serving.spread import markdown_table
 
 QUALITY = Path("docs/quality.md")
 """Where the AUC of models on MovieLens-1M stands."""
 
-Found = dict[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class GoalResult:
     """One line. ``met`` is None for what was not measured."""
 
     number: str
@@ -32,46 +30,47 @@ class Judged:
         return "not measured" if self.met is None else "met" if self.met else "**not met**"
 
 
-def judged(found: Mapping[str, Result]) -> list[Judged]:
+def goal_results(results: Mapping[str, Result]) -> list[GoalResult]:
     """A line for every goal, of whose part there are results; one that says so where there are none."""
-    lines: list[Judged] = []
+    lines: list[GoalResult] = []
     for part, (number, what, judge) in _JUDGES.items():
-        if part in found:
-            lines += judge(found[part].found)
+        if part in results:
+            lines += judge(results[part].numbers)
         else:
-            lines.append(Judged(number, what, "", None))
+            lines.append(GoalResult(number, what, "", None))
     return sorted(lines, key=lambda line: line.number)
 
 
-def markdown(found: Mapping[str, Result]) -> str:
-    rows = [(one.number, one.goal, one.measured, one.verdict) for one in judged(found)]
-    return table(("", "goal", "measured", ""), rows)
+def goals_table(results: Mapping[str, Result]) -> str:
+    rows = [(line.number, line.goal, line.measured, line.verdict) for line in goal_results(results)]
+    return markdown_table(("", "goal", "measured", ""), rows)
 
 
-def told(found: Mapping[str, Result]) -> str:
+def goals_text(results: Mapping[str, Result]) -> str:
     """For a terminal."""
     return "\n".join(
-        f"{one.number:3} {one.verdict.strip('*'):12} {one.goal}: {one.measured or '-'}" for one in judged(found)
+        f"{line.number:3} {line.verdict.strip('*'):12} {line.goal}: {line.measured or '-'}"
+        for line in goal_results(results)
     )
 
 
-def _sides(found: Found) -> Iterator[Judged]:
+def _sides(numbers: Numbers) -> Iterator[GoalResult]:
     for kind, answered in (("top50", "50 answered"), ("all", "all answered")):
-        for count, other, wanted in ((500, "bare", 0.75), (500, "plain FastAPI", 2.0), (100, "plain FastAPI", 2.0)):
-            ratio = sides.ratios(found, f"{count} {kind}", "ours", other)
+        for count, other, least in ((500, "bare", 0.75), (500, "plain FastAPI", 2.0), (100, "plain FastAPI", 2.0)):
+            ratio = sides.ratios(numbers, f"{count} {kind}", "ours", other)
             name = "the bare `session.run` loop" if other == "bare" else other
-            goal = f"{count} candidates, {answered}: at least {wanted:g} of {name}"
-            yield Judged("1", goal, str(ratio), ratio.middle >= wanted)
+            goal = f"{count} candidates, {answered}: at least {least:g} of {name}"
+            yield GoalResult("1", goal, str(ratio), ratio.middle >= least)
 
 
-def _deployed(found: Found) -> Iterator[Judged]:
+def _deployed(numbers: Numbers) -> Iterator[GoalResult]:
     for name, label in deployed.NAMES.items():
-        ratio = deployed.ratio(found, name)
+        ratio = deployed.ratio(numbers, name)
         measured, met = f"{ratio:.1f}", ratio.middle >= 15
         if name == "din":  # of the other, no AUC is known
             ours, theirs = (auc_of(row, QUALITY.read_text()) for row in ("Lorank", "DIN (FuxiCTR)"))
             measured, met = f"{measured}, AUC {ours:.4f} against {theirs:.4f}", met and ours >= theirs
-        yield Judged("2", f"at least 15 times the requests/s of {label}, 500 candidates", measured, met)
+        yield GoalResult("2", f"at least 15 times the requests/s of {label}, 500 candidates", measured, met)
 
 
 def auc_of(model: str, page: str) -> float:
@@ -83,54 +82,54 @@ def auc_of(model: str, page: str) -> float:
     raise ValueError(f"{QUALITY} has no row of {model} with frozen statistics")
 
 
-def _tails(found: Found) -> Iterator[Judged]:
-    even, random = (tails.tail_ratio(found, tails.COUNT, spacing) for spacing in ("constant", "poisson"))
+def _tails(numbers: Numbers) -> Iterator[GoalResult]:
+    even, random = (tails.tail_ratio(numbers, CANDIDATES, spacing) for spacing in ("constant", "poisson"))
     goal = "p99 at most 3 times p50 at 60 % of the peak, open loop, 500 candidates"
-    yield Judged("3", goal, f"{even:.1f}; with random arrivals {random:.1f}", even.middle <= 3)
-    many = found["many"]
+    yield GoalResult("3", goal, f"{even:.1f}; with random arrivals {random:.1f}", even.middle <= 3)
+    many = numbers["many"]
     goal = "100,000 requests without an error"
     measured = f"{many['failed']:,} of {many['requests']:,} failed"
-    yield Judged("3", goal, measured, many["failed"] == 0 and many["requests"] >= 100_000)
+    yield GoalResult("3", goal, measured, many["failed"] == 0 and many["requests"] >= 100_000)
 
 
-def _scaling(found: Found) -> Iterator[Judged]:
-    line, ratio = scaling.line(found), scaling.history_ratio(found)
+def _scaling(numbers: Numbers) -> Iterator[GoalResult]:
+    line, ratio = scaling.line(numbers), scaling.history_ratio(numbers)
     measured = f"{line.fixed:.3f} ms ({line.low:.3f} to {line.high:.3f}), R² {line.fit:.4f}"
-    yield Judged("4", "cost linear in candidates, fixed part under 0.4 ms", measured, line.fixed < 0.4)
-    yield Judged("4", "10,000 events cost at most 1.2 times 50", str(ratio), ratio.middle <= 1.2)
+    yield GoalResult("4", "cost linear in candidates, fixed part under 0.4 ms", measured, line.fixed < 0.4)
+    yield GoalResult("4", "10,000 events cost at most 1.2 times 50", str(ratio), ratio.middle <= 1.2)
 
 
-def _workers(found: Found) -> Iterator[Judged]:
-    gain, growth = workers.gain(found), workers.growth(found)
-    yield Judged("5", "two workers give at least 1.8 times one, a core for each", str(gain), gain.middle >= 1.8)
-    goal = f"a further worker adds less than 15 % of memory, {found['items']:,} items"
-    yield Judged("5", goal, f"{growth:.1%}", growth < 0.15)
+def _workers(numbers: Numbers) -> Iterator[GoalResult]:
+    gain, growth = workers.gain(numbers), workers.growth(numbers)
+    yield GoalResult("5", "two workers give at least 1.8 times one, a core for each", str(gain), gain.middle >= 1.8)
+    goal = f"a further worker adds less than 15 % of memory, {numbers['items']:,} items"
+    yield GoalResult("5", goal, f"{growth:.1%}", growth < 0.15)
 
 
-def _start(found: Found) -> Iterator[Judged]:
-    first, again = (start.ready_seconds(found, kind) for kind in ("first", "again"))
-    goal = f"ready in under 10 s with {found['items']:,} items in {found['spaces']} spaces"
-    yield Judged("6", goal, f"{first:.1f} s; restarted {again:.1f} s", first.middle < 10)
+def _start(numbers: Numbers) -> Iterator[GoalResult]:
+    first, again = (start.ready_seconds(numbers, kind) for kind in ("first", "again"))
+    goal = f"ready in under 10 s with {numbers['items']:,} items in {numbers['spaces']} spaces"
+    yield GoalResult("6", goal, f"{first:.1f} s; restarted {again:.1f} s", first.middle < 10)
 
 
-def _swaps(found: Found) -> Iterator[Judged]:
+def _swaps(numbers: Numbers) -> Iterator[GoalResult]:
     goal = "a release swap adds less than 5 ms to p99 and fails nothing"
     for case in swaps.CORES:
-        failed = swaps.failed(found, case)
-        new, back = (swaps.added(found, case, kind) for kind in swaps.SWAPS)
+        failed = swaps.failed(numbers, case)
+        new, back = (swaps.added(numbers, case, kind) for kind in swaps.SWAPS)
         measured = f"{new:+.1f} ms to a new release, {back:+.1f} ms back; {failed:,} failed"
-        yield Judged("6", f"{goal}, on {case}", measured, max(new, back) < 5 and failed == 0)
+        yield GoalResult("6", f"{goal}, on {case}", measured, max(new, back) < 5 and failed == 0)
 
 
-def _memory(found: Found) -> Iterator[Judged]:
-    kind, rate = memory.slowest(found)
+def _memory(numbers: Numbers) -> Iterator[GoalResult]:
+    kind, rate = memory.slowest(numbers)
     goal = "publish at least 100,000 records/s on one core"
-    yield Judged("w", goal, f"slowest: {kind}, {rate:,}/s", rate >= 100_000)
-    touched = max(runs["one percent"]["written"] / found["records"] for runs in found["kinds"].values())
-    yield Judged("w", "1 % changed users touch 1 % of the keys", f"{touched:.2%} at most", touched <= 0.0105)
+    yield GoalResult("w", goal, f"slowest: {kind}, {rate:,}/s", rate >= 100_000)
+    touched = max(runs["one percent"]["written"] / numbers["records"] for runs in numbers["kinds"].values())
+    yield GoalResult("w", "1 % changed users touch 1 % of the keys", f"{touched:.2%} at most", touched <= 0.0105)
 
 
-_JUDGES: dict[str, tuple[str, str, Callable[[Found], Iterator[Judged]]]] = {
+_JUDGES: dict[str, tuple[str, str, Callable[[Numbers], Iterator[GoalResult]]]] = {
     "sides": ("1", "beside the bare model and plain FastAPI", _sides),
     "deployed": ("2", "beside the DIN that people deploy", _deployed),
     "tails": ("3", "tails and errors", _tails),

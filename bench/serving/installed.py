@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import redis
 
-from bench.serving.effort import Effort
 from bench.serving.world import World, job_of, publish_world
 from models.contract.keys import Keys
 from models.valkey.embedded import embedded_redis
@@ -24,10 +23,36 @@ SERVER_CORE, LOAD_CORE = 0, 1
 
 BODIES = 200
 TOP_50: Mapping[str, int] = {"top_k": 50}
+CANDIDATES = 500
+"""Of a request, where nothing else is said."""
+
+LARGE_SPACES = ("text", "autograph", "marc")
+"""Of the world of many items."""
 
 
 class CannotMeasureError(RuntimeError):
     """A part cannot be measured here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long and how often to measure: ``rounds`` of ``seconds`` each for what is compared in alternation;
+    ``steady_seconds`` at one rate of arrivals; ``many`` requests at one go; ``items`` of the world that is large,
+    ``item_counts`` and ``user_counts`` of those that are compared."""
+
+    name: str
+    rounds: int
+    seconds: float
+    steady_seconds: float
+    many: int
+    items: int
+    item_counts: tuple[int, ...]
+    user_counts: tuple[int, ...]
+
+
+FULL = Effort("full", 5, 2.0, 15.0, 100_000, 1_000_000, (10_000, 100_000, 1_000_000), (1_000, 10_000, 100_000))
+QUICK = Effort("quick", 2, 0.7, 3.0, 2_000, 20_000, (10_000, 20_000), (1_000, 2_000))
+"""In full, or quickly, to see that it runs: quick numbers mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +86,9 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True)
-class Laboratory:
-    """What the parts of a benchmark share. ``peers`` is the Python of an environment with other frameworks and py-spy
-    (bench/requirements.txt), if there is one. Worlds are made when they are first asked for."""
+class Workbench:
+    """Things that the parts of a benchmark share. ``peers`` is the Python of an environment with other frameworks and
+    py-spy (bench/requirements.txt), if there is one. Worlds are made when they are first asked for."""
 
     effort: Effort
     peers: Path | None
@@ -77,6 +102,9 @@ class Laboratory:
             folder.mkdir()
             self._worlds[world] = self.stack.enter_context(installed(world, folder))
         return self._worlds[world]
+
+    def large_world(self) -> Installed:
+        return self.world(World(items=self.effort.items, spaces=LARGE_SPACES))
 
 
 @contextmanager

@@ -26,15 +26,15 @@ class Line:
         coarsely. ValueError with fewer than three points."""
         if len(x) < 3:
             raise ValueError("a line needs three points, to be a measurement")
-        wanted, there = np.asarray(y, np.float64), np.stack([np.ones(len(x)), np.asarray(x, np.float64)], axis=1)
-        weighted = there / wanted[:, None]
+        values, there = np.asarray(y, np.float64), np.stack([np.ones(len(x)), np.asarray(x, np.float64)], axis=1)
+        weighted = there / values[:, None]
         covariance = np.linalg.inv(weighted.T @ weighted)
         fixed, slope = covariance @ weighted.sum(axis=0)
         relative = weighted @ np.array([fixed, slope]) - 1.0
         variance = float((relative**2).sum()) / (len(x) - 2)
         margin = float(stdtrit(len(x) - 2, 0.975)) * np.sqrt(variance * covariance[0, 0])
-        left = wanted - there @ np.array([fixed, slope])
-        fit = 1.0 - float((left**2).sum() / ((wanted - wanted.mean()) ** 2).sum())
+        left = values - there @ np.array([fixed, slope])
+        fit = 1.0 - float((left**2).sum() / ((values - values.mean()) ** 2).sum())
         return cls(float(fixed), float(fixed - margin), float(fixed + margin), float(slope), fit)
 
     def asdict(self) -> dict[str, float]:

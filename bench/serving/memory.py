@@ -11,16 +11,16 @@ import subprocess
 import sys
 from typing import Any
 
-from bench.serving.installed import Laboratory
-from bench.serving.results import FOLDER
-from bench.serving.spread import table
+from bench.serving.installed import Workbench
+from bench.serving.results import FOLDER, Numbers
+from bench.serving.spread import markdown_table
 from offline.data.files import write_bytes
 
 FORECASTS = (1_000_000, 10_000_000, 100_000_000)
 SHARD_BYTES = 25e9
 """What one Redis is to hold: a node of 32 GB with room for copies on write."""
 
-KINDS = {
+RECORD_LABELS = {
     "user profiles": "profile",
     "user histories": "history",
     "user knowledge": "knowledge, one space",
@@ -29,13 +29,13 @@ KINDS = {
 }
 
 
-def measure(laboratory: Laboratory) -> dict[str, Any]:
+def measure_memory(workbench: Workbench) -> Numbers:
     """The report of ``bench.publishing``; for a quick effort of ten thousand records."""
-    records = 1_000_000 if laboratory.effort.name == "full" else 10_000
+    records = 1_000_000 if workbench.effort.name == "full" else 10_000
     command = [sys.executable, "-m", "bench.publishing", "--records", str(records)]
-    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    report: dict[str, Any] = json.loads(told.splitlines()[-1])
-    if laboratory.effort.name == "full":
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    report: dict[str, Any] = json.loads(output.splitlines()[-1])
+    if workbench.effort.name == "full":
         write_bytes(FOLDER / "publishing.json", (json.dumps(report, indent=1) + "\n").encode())
     return report
 
@@ -45,29 +45,29 @@ def shards(size: float) -> int:
     return int(-(-size // SHARD_BYTES))
 
 
-def section(found: dict[str, Any]) -> str:
-    each = found["bytes_per_record"]
-    kinds = [(kind.split()[0], KINDS.get(kind, kind), f"{size:.0f}") for kind, size in each.items()]
-    kinds += [(side, "all", f"**{found[f'bytes_per_{side}']:.0f}**") for side in ("user", "item")]
+def memory_section(numbers: Numbers) -> str:
+    each = numbers["bytes_per_record"]
+    kinds = [(kind.split()[0], RECORD_LABELS.get(kind, kind), f"{size:.0f}") for kind, size in each.items()]
+    kinds += [(side, "all", f"**{numbers[f'bytes_per_{side}']:.0f}**") for side in ("user", "item")]
     rows = []
     for count in FORECASTS:
-        user, item = (count * found[f"bytes_per_{side}"] for side in ("user", "item"))
+        user, item = (count * numbers[f"bytes_per_{side}"] for side in ("user", "item"))
         rows.append((f"{count:,}", f"{user / 1e9:.1f}", shards(user), f"{item / 1e9:.1f}", shards(item)))
     head = ("of each", "users, GB", f"shards of {SHARD_BYTES / 1e9:.0f} GB", "items, GB", "shards")
     return (
-        f"Measured with {found['records']:,} records of each kind, vectors of {found['dim']} numbers (float16), "
-        f"{found['events']} events a user; keys and Valkey's own are counted.\n\n"
-        + table(("", "record", "bytes"), kinds)
+        f"Measured with {numbers['records']:,} records of each kind, vectors of {numbers['dim']} numbers (float16), "
+        f"{numbers['events']} events a user; keys and Valkey's own are counted.\n\n"
+        + markdown_table(("", "record", "bytes"), kinds)
         + "\n\n"
-        + table(head, rows)
+        + markdown_table(head, rows)
         + "\n\n"
-        + _writing(found)
+        + _writing(numbers)
     )
 
 
-def _writing(found: dict[str, Any]) -> str:
+def _writing(numbers: Numbers) -> str:
     rows = []
-    for kind, runs in found["kinds"].items():
+    for kind, runs in numbers["kinds"].items():
         first, little = runs["first"], runs["one percent"]
         rows.append((
             kind, f"{first['per_second']:,}", f"{first['cpu_per_second']:,}", f"{runs['unchanged']['per_second']:,}",
@@ -77,11 +77,11 @@ def _writing(found: dict[str, Any]) -> str:
         "published", "records/s, first time", "per processor second", "records/s, nothing changed",
         "1 % changed: written", "keys set", "seconds",
     )  # fmt: skip
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
-def slowest(found: dict[str, Any]) -> tuple[str, int]:
+def slowest(numbers: Numbers) -> tuple[str, int]:
     """The kind of which fewest records per second are published at first, and how many those are."""
-    rates = {kind: int(runs["first"]["per_second"]) for kind, runs in found["kinds"].items()}
-    kind = min(rates, key=lambda one: rates[one])
+    rates = {kind: int(runs["first"]["per_second"]) for kind, runs in numbers["kinds"].items()}
+    kind = min(rates, key=lambda kind_of: rates[kind_of])
     return kind, rates[kind]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from bench.serving import (
     before,
@@ -22,22 +21,25 @@ from bench.serving import (
     tails,
     workers,
 )
-from bench.serving.results import Result
+from bench.serving.installed import Workbench
+from bench.serving.results import Numbers, Result
 from offline.data.files import write_bytes
 
-SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "facts": facts.section,
-    "sides": sides.section,
-    "deployed": deployed.section,
-    "tails": tails.section,
-    "profile": profiled.section,
-    "before": before.section,
-    "scaling": scaling.section,
-    "workers": workers.section,
-    "start": start.section,
-    "swaps": swaps.section,
-    "memory": memory.section,
+PARTS: dict[str, tuple[Callable[[Workbench], Numbers], Callable[[Numbers], str]]] = {
+    "facts": (lambda _: facts.facts(), facts.facts_section),
+    "sides": (sides.measure_sides, sides.sides_section),
+    "deployed": (deployed.measure_deployed, deployed.deployed_section),
+    "tails": (tails.measure_tails, tails.tails_section),
+    "profile": (profiled.measure_profile, profiled.profile_section),
+    "before": (before.measure_before, before.before_section),
+    "scaling": (scaling.measure_scaling, scaling.scaling_section),
+    "workers": (workers.measure_workers, workers.workers_section),
+    "start": (start.measure_start, start.start_section),
+    "swaps": (swaps.measure_swaps, swaps.swaps_section),
+    "memory": (memory.measure_memory, memory.memory_section),
 }
+"""How each part is measured, and what the page says of it. In the order of measuring: the large world, which takes long
+to publish, comes last."""
 ABSENT = "Not measured yet: `make bench`."
 
 
@@ -45,13 +47,13 @@ class PageError(ValueError):
     """The page has no place for a part; the message names the lines that it needs."""
 
 
-def write(page: Path, found: Mapping[str, Result]) -> None:
-    """Put what was found between the markers of the page, and its figures into the folder beside it."""
+def write_page(page: Path, results: Mapping[str, Result]) -> None:
+    """Put the results between the markers of the page, and its figures into the folder beside it."""
     text = page.read_text(encoding="utf-8")
-    drawn = figures.draw({part: one.found for part, one in found.items()}, page.parent / "figures")
-    text = placed(text, "goals", goals.markdown(found))
-    for part, section in SECTIONS.items():
-        content = _section(part, section, found[part], drawn) if part in found else ABSENT
+    drawn = figures.draw({part: result.numbers for part, result in results.items()}, page.parent / "figures")
+    text = placed(text, "goals", goals.goals_table(results))
+    for part, (_, section) in PARTS.items():
+        content = _section(part, section, results[part], drawn) if part in results else ABSENT
         text = placed(text, part, content)
     write_bytes(page, text.encode())
 
@@ -65,11 +67,11 @@ def placed(text: str, name: str, content: str) -> str:
     return f"{before}{start}{content}\n{end}{rest.split(end)[1]}"
 
 
-def _section(part: str, section: Callable[[dict[str, Any]], str], one: Result, drawn: Mapping[str, str]) -> str:
-    parts = [section(one.found)]
+def _section(part: str, section: Callable[[Numbers], str], result: Result, drawn: Mapping[str, str]) -> str:
+    parts = [section(result.numbers)]
     if part in drawn:
         parts.append(f"![{drawn[part]}](figures/performance-{part}.svg)")
-    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(one.at))
-    quick = "" if one.effort == "full" else " **Measured in a hurry: these numbers mean nothing.**"
-    parts.append(f"*{when}, commit {one.commit}, {one.seconds:.0f} s.*{quick}")
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(result.at))
+    quick = "" if result.effort == "full" else " **Measured in a hurry: these numbers mean nothing.**"
+    parts.append(f"*{when}, commit {result.commit}, {result.seconds:.0f} s.*{quick}")
     return "\n\n".join(parts)

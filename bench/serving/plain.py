@@ -22,6 +22,6 @@ app = FastAPI()
 
 @app.post("/rank")
 async def rank(body: Body) -> Ranked:
-    ids = [one.id for one in body.candidates]
-    found: Any = await redis.mget([user_key(body.user_id), *map(item_key, ids)])
-    return model.rank(ids, found[0], found[1:], body.top_k)
+    ids = [candidate.id for candidate in body.candidates]
+    values: Any = await redis.mget([user_key(body.user_id), *map(item_key, ids)])
+    return model.rank(ids, values[0], values[1:], body.top_k)

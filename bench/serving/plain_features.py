@@ -44,7 +44,7 @@ class Layout:
     def unpack(self, user: bytes, items: Sequence[bytes]) -> Tensors:
         """Inputs of the model."""
         rows = np.frombuffer(b"".join(items), self._item)
-        found = {name: np.ascontiguousarray(rows[name]) for name in self._item_inputs}
+        tensors = {name: np.ascontiguousarray(rows[name]) for name in self._item_inputs}
         fixed = sum(self._bytes(name) for name in self._user_inputs if name not in HISTORY_INPUTS)
         event = sum(self._bytes(name) for name in self._user_inputs if name in HISTORY_INPUTS)
         events, at = (len(user) - fixed) // event if event else 0, 0
@@ -53,9 +53,9 @@ class Layout:
             if name in HISTORY_INPUTS:
                 shape = (events, *shape[1:])
             count = int(np.prod(shape))
-            found[name] = np.frombuffer(user, self._types[name], count, at).reshape(1, *shape)
+            tensors[name] = np.frombuffer(user, self._types[name], count, at).reshape(1, *shape)
             at += count * self._types[name].itemsize
-        return found
+        return tensors
 
     def _bytes(self, name: str) -> int:
         shape = self._shapes[name][1:] if name in HISTORY_INPUTS else self._shapes[name]

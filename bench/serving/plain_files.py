@@ -38,13 +38,13 @@ async def lay_out(installed: Installed, counts: tuple[int, ...]) -> Path:
     assert release is not None, releases.refusals
     features = RedisUserFeatures(link, store.keys, telemetry)
     shutil.copy(store.artifacts / release.manifest.artifact, folder / "model.onnx")
-    inputs = [one.name for one in onnx_runtime().InferenceSession(str(folder / "model.onnx")).get_inputs()]
+    inputs = [node.name for node in onnx_runtime().InferenceSession(str(folder / "model.onnx")).get_inputs()]
     layout: Layout | None = None
     for count in counts:
         feeds = []
         for line in installed.bodies("plain", count).read_text().splitlines():
             body = json.loads(line)
-            request = RankRequest("r", body["user_id"], tuple(one["id"] for one in body["candidates"]))
+            request = RankRequest("r", body["user_id"], tuple(candidate["id"] for candidate in body["candidates"]))
             user = request.user_id
             state = await features.fetch(user, release.user_spaces, release.schema.history_length, Deadline(10))
             slate, sample = prepared(ArmSettings(), release, request, state)

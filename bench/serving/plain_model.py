@@ -41,7 +41,7 @@ class PlainModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
-        self._inputs = [one.name for one in self._session.get_inputs()]
+        self._inputs = [node.name for node in self._session.get_inputs()]
         self._layout: Layout = pickle.loads((folder / "layout.pickle").read_bytes())
 
     def rank(self, ids: Sequence[str], user: bytes, items: Sequence[bytes], top_k: int | None) -> Ranked:

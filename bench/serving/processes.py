@@ -18,17 +18,17 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def tree(pid: int) -> list[int]:
     """The process and its descendants, parents first."""
-    found = [pid]
-    for one in found:
-        for task in _PROC.glob(f"{one}/task/*/children"):
+    pids = [pid]
+    for process in pids:
+        for task in _PROC.glob(f"{process}/task/*/children"):
             with suppress(OSError):
-                found += map(int, task.read_text().split())
-    return found
+                pids += map(int, task.read_text().split())
+    return pids
 
 
 def cpu_seconds(pid: int) -> float:
     """Processor time, user and system, of a server since it started, to a hundredth of a second."""
-    return sum(of_one(one) for one in tree(pid))
+    return sum(of_one(process) for process in tree(pid))
 
 
 def of_one(pid: int) -> float:
@@ -44,14 +44,14 @@ def of_one(pid: int) -> float:
 def memory(pid: int) -> dict[str, float]:
     """MB of a server: ``pss``, in which a page that n processes share counts an n-th for each, and ``rss`` summed up,
     in which it counts n times."""
-    found = {"pss": 0.0, "rss": 0.0}
-    for one in tree(pid):
+    megabytes = {"pss": 0.0, "rss": 0.0}
+    for process in tree(pid):
         with suppress(OSError):
-            for line in (_PROC / str(one) / "smaps_rollup").read_text().splitlines():
+            for line in (_PROC / str(process) / "smaps_rollup").read_text().splitlines():
                 name, _, value = line.partition(":")
-                if name.lower() in found:
-                    found[name.lower()] += int(value.split()[0]) / 1024
-    return found
+                if name.lower() in megabytes:
+                    megabytes[name.lower()] += int(value.split()[0]) / 1024
+    return megabytes
 
 
 def settle(pid: int, seconds: float = 120.0) -> None:
@@ -85,6 +85,6 @@ def awake(pid: int) -> Iterator[None]:
 
 
 def _tell(pid: int, what: signal.Signals) -> None:
-    for one in tree(pid):
+    for process in tree(pid):
         with suppress(ProcessLookupError):
-            os.kill(one, what)
+            os.kill(process, what)

@@ -6,11 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from bench.serving.installed import LOAD_CORE, CannotMeasureError, Installed, Laboratory
+from bench.serving.installed import LOAD_CORE, CannotMeasureError, Installed, Workbench
+from bench.serving.results import Numbers
 from bench.serving.servers import CONNECTIONS, Server, closed, ours, pinned
-from bench.serving.spread import table
+from bench.serving.spread import markdown_table
 from bench.serving.stacks import shares
 from bench.serving.world import World
 
@@ -18,23 +18,23 @@ COUNTS = (100, 500)
 SAMPLES_PER_SECOND = 400
 
 
-def measure(laboratory: Laboratory) -> dict[str, Any]:
+def measure_profile(workbench: Workbench) -> Numbers:
     """By number of candidates: each step's share of the samples, and processor milliseconds per request, measured
     without the sampling. CannotMeasureError without py-spy, which comes with the peers' environment."""
-    spy, world, found = spy_of(laboratory), laboratory.world(World()), {}
+    spy, world, numbers = spy_of(workbench), workbench.world(World()), {}
     with ours(world) as server:
         for count in COUNTS:
             bodies = world.bodies("top50", count)
-            one = closed(server, bodies, laboratory.effort.seconds)
-            stacks = sampled(spy, world, server, bodies, laboratory.effort.steady_seconds)
-            found[str(count)] = {"cpu_ms": one["cpu_ms"], "shares": shares(stacks)}
-    return found
+            load = closed(server, bodies, workbench.effort.seconds)
+            stacks = sampled(spy, world, server, bodies, workbench.effort.steady_seconds)
+            numbers[str(count)] = {"cpu_ms": load["cpu_ms"], "shares": shares(stacks)}
+    return numbers
 
 
-def spy_of(laboratory: Laboratory) -> Path:
+def spy_of(workbench: Workbench) -> Path:
     """CannotMeasureError if there is no py-spy."""
-    pythons = [one for one in (laboratory.peers, Path(sys.executable)) if one is not None]
-    spy = next((one.with_name("py-spy") for one in pythons if one.with_name("py-spy").exists()), None)
+    pythons = [python for python in (workbench.peers, Path(sys.executable)) if python is not None]
+    spy = next((python.with_name("py-spy") for python in pythons if python.with_name("py-spy").exists()), None)
     if spy is None:
         raise CannotMeasureError("there is no py-spy: give --peers the Python of an environment that has it")
     return spy
@@ -64,17 +64,17 @@ def sampled(spy: Path, world: Installed, server: Server, bodies: Path, seconds: 
     return raw.read_text().splitlines()
 
 
-def section(found: dict[str, Any]) -> str:
-    counts = list(found)
-    steps = sorted(found[counts[-1]]["shares"], key=lambda step: -found[counts[-1]]["shares"][step])
-    steps += [step for step in found[counts[0]]["shares"] if step not in steps]
+def profile_section(numbers: Numbers) -> str:
+    counts = list(numbers)
+    steps = sorted(numbers[counts[-1]]["shares"], key=lambda step: -numbers[counts[-1]]["shares"][step])
+    steps += [step for step in numbers[counts[0]]["shares"] if step not in steps]
     rows: list[list[object]] = []
     for step in steps:
         cells: list[object] = [step]
-        for one in found.values():
-            share = one["shares"].get(step, 0.0)
-            cells += [f"{share * one['cpu_ms'] * 1000:.0f}", f"{share:.1%}"]
+        for case in numbers.values():
+            share = case["shares"].get(step, 0.0)
+            cells += [f"{share * case['cpu_ms'] * 1000:.0f}", f"{share:.1%}"]
         rows.append(cells)
-    rows.append(["all", *(cell for one in found.values() for cell in (f"{one['cpu_ms'] * 1000:.0f}", ""))])
+    rows.append(["all", *(cell for case in numbers.values() for cell in (f"{case['cpu_ms'] * 1000:.0f}", ""))])
     head = ["step", *(cell for count in counts for cell in (f"{count} candidates, us", "share"))]
-    return table(head, rows)
+    return markdown_table(head, rows)

@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from offline.data.files import write_bytes
 
 FOLDER = Path("var/bench")
+
+Numbers = dict[str, Any]
+"""A document of what a part measured, as its own module knows it."""
 
 
 class Result(BaseModel):
@@ -26,17 +29,17 @@ class Result(BaseModel):
     effort: str
     at: float
     seconds: float
-    found: dict[str, Any]
+    numbers: Numbers = Field(alias="found")
 
 
-def held(part: str, folder: Path = FOLDER) -> Result | None:
+def load_result(part: str, folder: Path = FOLDER) -> Result | None:
     path = folder / f"{part}.json"
     return Result.model_validate_json(path.read_bytes()) if path.exists() else None
 
 
-def keep(part: str, effort: str, seconds: float, found: dict[str, Any], folder: Path = FOLDER) -> Result:
-    result = Result(part=part, commit=commit(), effort=effort, at=time.time(), seconds=seconds, found=found)
-    write_bytes(folder / f"{part}.json", (json.dumps(result.model_dump(), indent=1) + "\n").encode())
+def save_result(part: str, effort: str, seconds: float, numbers: Numbers, folder: Path = FOLDER) -> Result:
+    result = Result(part=part, commit=commit(), effort=effort, at=time.time(), seconds=seconds, found=numbers)
+    write_bytes(folder / f"{part}.json", (json.dumps(result.model_dump(by_alias=True), indent=1) + "\n").encode())
     return result
 
 

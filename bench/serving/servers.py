@@ -84,25 +84,25 @@ def uvicorn(app: str, port: int) -> list[str]:
     return [sys.executable, "-m", "uvicorn", app, *options, "--log-level", "warning"]
 
 
-def measured(command: Sequence[str], core: int = LOAD_CORE) -> dict[str, Any]:
+def json_of(command: Sequence[str], core: int = LOAD_CORE) -> dict[str, Any]:
     """What a module of the benchmark prints as JSON, run on a core."""
     ended = subprocess.run(pinned((core,), sys.executable, "-m", *command), check=True, stdout=subprocess.PIPE)
-    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    return found
+    numbers: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return numbers
 
 
 def closed(server: Server, bodies: Path, seconds: float, connections: int = CONNECTIONS) -> dict[str, Any]:
     """Closed-loop load: see bench/serving/closed.py. RuntimeError if a request failed."""
     command = ["bench.serving.closed", server.url, str(bodies), str(connections), str(seconds), str(server.pid)]
-    found = measured(command)
-    if found["errors"]:
-        raise RuntimeError(f"{server.url} failed {found['errors']} requests of {bodies.name}")
-    return found
+    numbers = json_of(command)
+    if numbers["errors"]:
+        raise RuntimeError(f"{server.url} failed {numbers['errors']} requests of {bodies.name}")
+    return numbers
 
 
 def bare(folder: Path, feeds: str, seconds: float) -> dict[str, Any]:
     """Requests per second of the model in ``folder`` alone: see bench/serving/bare.py."""
-    return measured(["bench.serving.bare", str(folder), feeds, str(seconds)], SERVER_CORE)
+    return json_of(["bench.serving.bare", str(folder), feeds, str(seconds)], SERVER_CORE)
 
 
 def pinned(cores: Sequence[int], *command: str) -> list[str]:
@@ -110,9 +110,9 @@ def pinned(cores: Sequence[int], *command: str) -> list[str]:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as socket_:
+        socket_.bind(("127.0.0.1", 0))
+        return int(socket_.getsockname()[1])
 
 
 @contextmanager
@@ -146,10 +146,10 @@ def get(port: int, path: str) -> bytes | None:
     request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode()
     answer = b""
     try:
-        with socket.create_connection(("127.0.0.1", port), 2.0) as one:
-            one.settimeout(5.0)
-            one.sendall(request)
-            while part := one.recv(65536):
+        with socket.create_connection(("127.0.0.1", port), 2.0) as connection:
+            connection.settimeout(5.0)
+            connection.sendall(request)
+            while part := connection.recv(65536):
                 answer += part
     except OSError:
         return None
@@ -164,9 +164,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(10)
-    for one in everyone[1:]:
+    for worker in everyone[1:]:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(one, signal.SIGKILL)
+            os.kill(worker, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -9,27 +9,28 @@ import asyncio
 from contextlib import ExitStack
 from typing import Any
 
-from bench.serving.installed import TOP_50, Installed, Laboratory
+from bench.serving.installed import TOP_50, Installed, Workbench
 from bench.serving.plain_files import lay_out
 from bench.serving.processes import awake, pause
+from bench.serving.results import Numbers
 from bench.serving.servers import PEERS, Server, bare, closed, ours, peer
-from bench.serving.spread import Spread, table
+from bench.serving.spread import Spread, markdown_table
 from bench.serving.world import World
 
 COUNTS = (100, 500)
 KINDS = {"top50": TOP_50, "all": {}}
 
 
-def measure(laboratory: Laboratory) -> dict[str, Any]:
+def measure_sides(workbench: Workbench) -> Numbers:
     """Case ("500 top50") -> server -> results of the rounds, as ``closed`` gives them."""
-    world, effort = laboratory.world(World()), laboratory.effort
+    world, effort = workbench.world(World()), workbench.effort
     plain = asyncio.run(lay_out(world, COUNTS))
     bodies = {
         f"{count} {kind}": world.bodies(kind, count, more=more) for count in COUNTS for kind, more in KINDS.items()
     }
-    found: dict[str, dict[str, list[Any]]] = {case: {} for case in bodies}
+    rounds_of: dict[str, dict[str, list[Any]]] = {case: {} for case in bodies}
     with ExitStack() as stack:
-        servers = paused(laboratory, world, stack)
+        servers = paused(workbench, world, stack)
         for number in range(effort.rounds):
             for count in COUNTS:
                 cases = [case for case in bodies if case.startswith(f"{count} ")]
@@ -37,44 +38,44 @@ def measure(laboratory: Laboratory) -> dict[str, Any]:
                     if name == "bare":
                         alone = bare(plain, str(count), effort.seconds)
                         for case in cases:
-                            found[case].setdefault(name, []).append(alone)
+                            rounds_of[case].setdefault(name, []).append(alone)
                         continue
                     with awake(servers[name].pid):
                         for case in cases:
-                            one = closed(servers[name], bodies[case], effort.seconds)
-                            found[case].setdefault(name, []).append(one)
-    return {"cases": found}
+                            numbers = closed(servers[name], bodies[case], effort.seconds)
+                            rounds_of[case].setdefault(name, []).append(numbers)
+    return {"cases": rounds_of}
 
 
-def paused(laboratory: Laboratory, world: Installed, stack: ExitStack) -> dict[str, Server]:
+def paused(workbench: Workbench, world: Installed, stack: ExitStack) -> dict[str, Server]:
     """Ours and every peer that can be started, by name. One is paused before the next is started."""
     servers = {"ours": stack.enter_context(ours(world))}
     pause(servers["ours"].pid)
-    names = PEERS if laboratory.peers else PEERS[:1]
+    names = PEERS if workbench.peers else PEERS[:1]
     for name in names:
-        servers[name] = stack.enter_context(peer(name, world, laboratory.peers or laboratory.scratch))
+        servers[name] = stack.enter_context(peer(name, world, workbench.peers or workbench.scratch))
         pause(servers[name].pid)
     return servers
 
 
-def ratios(found: dict[str, Any], case: str, name: str, other: str) -> Spread:
+def ratios(numbers: Numbers, case: str, name: str, other: str) -> Spread:
     """Requests per second of one over those of another, round by round."""
-    rounds = zip(found["cases"][case][name], found["cases"][case][other], strict=True)
-    return Spread.of([one["requests_per_second"] / there["requests_per_second"] for one, there in rounds])
+    rounds = zip(numbers["cases"][case][name], numbers["cases"][case][other], strict=True)
+    return Spread.of([ours["requests_per_second"] / there["requests_per_second"] for ours, there in rounds])
 
 
-def section(found: dict[str, Any]) -> str:
+def sides_section(numbers: Numbers) -> str:
     parts = []
-    for case, servers in found["cases"].items():
+    for case, servers in numbers["cases"].items():
         rows = []
         for name, each in servers.items():
-            rates = Spread.of([one["requests_per_second"] for one in each])
-            tail = f"{Spread.of([one['p99'] for one in each]).middle:.2f}" if "p99" in each[0] else ""
-            of_bare = str(ratios(found, case, name, "bare")) if name != "bare" else ""
-            of_plain = str(ratios(found, case, name, "plain FastAPI")) if name == "ours" else ""
+            rates = Spread.of([run["requests_per_second"] for run in each])
+            tail = f"{Spread.of([run['p99'] for run in each]).middle:.2f}" if "p99" in each[0] else ""
+            of_bare = str(ratios(numbers, case, name, "bare")) if name != "bare" else ""
+            of_plain = str(ratios(numbers, case, name, "plain FastAPI")) if name == "ours" else ""
             rows.append((name, f"{rates:.0f}", of_bare, of_plain, tail))
         count, kind = case.split()
         answered = "the first 50" if kind == "top50" else "all"
         head = (f"{count} candidates, {answered} answered", "requests/s", "of bare", "of plain FastAPI", "p99, ms")
-        parts.append(table(head, rows))
+        parts.append(markdown_table(head, rows))
     return "\n\n".join(parts)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 ELSE = "everything else"
-EXPOSURES = "exposures: made, queued, written"
+EXPOSURE_STEP = "exposures: made, queued, written"
 
 STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("HTTP: connection, head, routing, sending", (
@@ -44,7 +44,7 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("counters and stopwatch", (
         "(service/ranking/counting.py", "(service/ranking/stopwatch.py", "(prometheus_client/",
     )),
-    (EXPOSURES, ("Ranker._expose (", "(service/ranking/exposing.py", "(models/contract/exposures.py")),
+    (EXPOSURE_STEP, ("Ranker._expose (", "(service/ranking/exposing.py", "(models/contract/exposures.py")),
     ("the ranker itself, deadlines", (
         "(service/ranking/ranker.py", "(service/ranking/deadline.py", "(service/api/routes.py", "(asyncio/timeouts.py",
     )),
@@ -62,10 +62,10 @@ _RESTING = ("_worker (concurrent/futures/thread.py", "(threading.py", "(selector
 def step_of(frames: list[str]) -> str:
     """The step of one stack, from its outermost frame to its innermost."""
     if any("(service/exposures/" in frame for frame in frames):
-        return EXPOSURES
+        return EXPOSURE_STEP
     for frame in reversed(frames):
         for step, known in STEPS:
-            if any(one in frame for one in known):
+            if any(part in frame for part in known):
                 return step
     return ELSE
 
@@ -73,11 +73,11 @@ def step_of(frames: list[str]) -> str:
 def shares(lines: Iterable[str]) -> dict[str, float]:
     """Step -> part of all samples of threads at work, largest first, from py-spy's raw output: "frame;frame COUNT" by
     line."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for line in lines:
         stack, _, count = line.rpartition(" ")
         frames = [frame for frame in _THREAD.sub("", stack).split(";") if frame]
-        if frames and any(one in frames[-1] for one in _RESTING):
+        if frames and any(resting in frames[-1] for resting in _RESTING):
             continue
-        found[step_of(frames)] += int(count)
-    return {step: count / found.total() for step, count in found.most_common()}
+        counts[step_of(frames)] += int(count)
+    return {step: count / counts.total() for step, count in counts.most_common()}

@@ -23,15 +23,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.serving.installed import LOAD_CORE, SERVER_CORE, Installed, Laboratory
-from bench.serving.large import large
+from bench.serving.installed import CANDIDATES, LOAD_CORE, SERVER_CORE, Installed, Workbench
+from bench.serving.results import Numbers
 from bench.serving.servers import Server, get, ours, pinned
-from bench.serving.spread import table
+from bench.serving.spread import markdown_table
 from bench.serving.tails import SHARE, peak_of
 from bench.serving.world import publish_world
 from offline.publish.release import live_release, switch
 
-COUNT = 500
 CALM_SECONDS = 1.0
 SWAP_SECONDS, LONGEST_SECONDS = 180.0, 1800.0
 LOOK_SECONDS = 0.25
@@ -42,14 +41,14 @@ WHEN = {
 CORES = {"one core": (SERVER_CORE,), "both cores": (SERVER_CORE, LOAD_CORE)}
 
 
-def measure(laboratory: Laboratory) -> dict[str, Any]:
+def measure_swaps(workbench: Workbench) -> Numbers:
     """Milliseconds p50, p99 and max with and without a swap, what failed, and how long swaps took: of a service on one
     core, and of one that may use the other core, too, which Redis and the load generator leave half idle."""
-    effort, world = laboratory.effort, laboratory.world(large(laboratory))
+    effort, world = workbench.effort, workbench.large_world()
     first = live_release(world.store)
     assert first is not None
     second = publish_world(world.world, world.store, world.folder / "jobs", weights=1).release
-    bodies = world.bodies("top50", COUNT)
+    bodies = world.bodies("top50", CANDIDATES)
     cases = {}
     for name, cores in CORES.items():
         shutil.rmtree(world.folder / "data", ignore_errors=True)
@@ -66,8 +65,8 @@ def measure(laboratory: Laboratory) -> dict[str, Any]:
                     swaps[kind] = (began, time.perf_counter())
                     time.sleep(CALM_SECONDS + calm / 2)
                 load.terminate()
-                told, _ = load.communicate()
-        start = json.loads(told.splitlines()[-1])["start"]
+                output, _ = load.communicate()
+        start = json.loads(output.splitlines()[-1])["start"]
         windows = {kind: (began - start, end - start + CALM_SECONDS) for kind, (began, end) in swaps.items()}
         seconds = {kind: end - began for kind, (began, end) in swaps.items()}
         cases[name] = {"rate": rate, "seconds": seconds} | _compared(_read(path), windows)
@@ -102,8 +101,8 @@ def _swap(world: Installed, server: Server, to: str) -> float:
 
 
 def _read(path: Path) -> npt.NDArray[np.float64]:
-    found: npt.NDArray[np.float64] = np.load(path)
-    return found
+    arrived: npt.NDArray[np.float64] = np.load(path)
+    return arrived
 
 
 def _compared(arrived: npt.NDArray[np.float64], windows: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
@@ -113,40 +112,42 @@ def _compared(arrived: npt.NDArray[np.float64], windows: Mapping[str, tuple[floa
     chosen_by = {kind: (due >= began) & (due < end) for kind, (began, end) in windows.items()}
     swapping = np.logical_or.reduce([*chosen_by.values()])
     chosen_by |= {"calm": due < first, "after": (due >= first) & ~swapping}
-    found: dict[str, Any] = {}
+    windows_of: dict[str, Any] = {}
     for name, chosen in chosen_by.items():
         taken = latency[chosen & np.isfinite(latency)] * 1000
-        found[name] = {f"p{at:g}": float(np.percentile(taken, at)) for at in (50, 99, 99.9)} | {
+        windows_of[name] = {f"p{at:g}": float(np.percentile(taken, at)) for at in (50, 99, 99.9)} | {
             "max": float(taken.max()), "requests": int(chosen.sum()), "failed": int((well[chosen] == 0).sum())
         }  # fmt: skip
-    return found
+    return windows_of
 
 
-def added(found: dict[str, Any], case: str, kind: str) -> float:
+def added(numbers: Numbers, case: str, kind: str) -> float:
     """Milliseconds that a swap adds to p99."""
-    one = found["cases"][case]
-    return float(one[kind]["p99"] - one["calm"]["p99"])
+    case_numbers = numbers["cases"][case]
+    return float(case_numbers[kind]["p99"] - case_numbers["calm"]["p99"])
 
 
-def failed(found: dict[str, Any], case: str) -> int:
-    return sum(found["cases"][case][when]["failed"] for when in WHEN)
+def failed(numbers: Numbers, case: str) -> int:
+    return sum(numbers["cases"][case][when]["failed"] for when in WHEN)
 
 
-def section(found: dict[str, Any]) -> str:
+def swaps_section(numbers: Numbers) -> str:
     rows = []
-    for case, one in found["cases"].items():
+    for case, case_numbers in numbers["cases"].items():
         for when, label in WHEN.items():
-            tails = (f"{one[when][at]:.2f}" for at in ("p50", "p99", "p99.9", "max"))
-            requests = f"{one[when]['requests']:,}"
-            seconds = f"{one['seconds'][when]:.1f}" if when in SWAPS else ""
-            rows.append((case, f"{one['rate']:.0f}", label, requests, *tails, one[when]["failed"], seconds))
+            tails = (f"{case_numbers[when][at]:.2f}" for at in ("p50", "p99", "p99.9", "max"))
+            requests = f"{case_numbers[when]['requests']:,}"
+            seconds = f"{case_numbers['seconds'][when]:.1f}" if when in SWAPS else ""
+            rows.append(
+                (case, f"{case_numbers['rate']:.0f}", label, requests, *tails, case_numbers[when]["failed"], seconds)
+            )
     head = (
         "service on", "requests/s", "requests that arrive", "number", "p50, ms", "p99", "p99.9", "max", "failed",
         "the swap takes, s",
     )  # fmt: skip
     return (
-        f"Releases of {found['items']:,} items, under requests of {COUNT} candidates at {SHARE:.0%} of the peak. A "
-        "swap lasts from the moving of the pointer until the other release is served. A new release is read and "
+        f"Releases of {numbers['items']:,} items, under requests of {CANDIDATES} candidates at {SHARE:.0%} of the "
+        "peak. A swap lasts from the moving of the pointer until the other release is served. A new release is read and "
         "prepared first, by another process of the lowest priority; going back finds what lies there."
-        "\n\n" + table(head, rows)
+        "\n\n" + markdown_table(head, rows)
     )

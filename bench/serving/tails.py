@@ -9,31 +9,32 @@ from typing import Any
 
 import numpy as np
 
-from bench.serving.installed import Installed, Laboratory
-from bench.serving.servers import Server, closed, measured, ours
-from bench.serving.spread import Spread, table
+from bench.serving.installed import CANDIDATES, Installed, Workbench
+from bench.serving.results import Numbers
+from bench.serving.servers import Server, closed, json_of, ours
+from bench.serving.spread import Spread, markdown_table
 from bench.serving.world import World
 
 SHARE = 0.6
-COUNT, MANY_COUNT = 500, 100
+MANY_COUNT = 100
 """Candidates of the requests whose tail counts, and of the many that must not fail."""
 
 
-def measure(laboratory: Laboratory) -> dict[str, Any]:
-    world, effort = laboratory.world(World()), laboratory.effort
-    found: dict[str, Any] = {"share": SHARE, "cases": {}}
+def measure_tails(workbench: Workbench) -> Numbers:
+    world, effort = workbench.world(World()), workbench.effort
+    numbers: dict[str, Any] = {"share": SHARE, "cases": {}}
     with ours(world) as server:
-        for count in (COUNT, MANY_COUNT):
+        for count in (CANDIDATES, MANY_COUNT):
             bodies = world.bodies("top50", count)
             peak = peak_of(server, bodies, effort.seconds)
             runs = []
             for number in range(3):
                 for spacing in ("poisson", "constant"):
-                    one = arriving(server, bodies, SHARE * peak, effort.steady_seconds, spacing, number)
-                    runs.append(one | {"arrivals": spacing})
-            found["cases"][str(count)] = {"peak": peak, "rate": SHARE * peak, "runs": runs}
-        found["many"] = _many(world, server, found["cases"][str(MANY_COUNT)]["rate"], effort.many)
-    return found
+                    run = arriving(server, bodies, SHARE * peak, effort.steady_seconds, spacing, number)
+                    runs.append(run | {"arrivals": spacing})
+            numbers["cases"][str(count)] = {"peak": peak, "rate": SHARE * peak, "runs": runs}
+        numbers["many"] = _many(world, server, numbers["cases"][str(MANY_COUNT)]["rate"], effort.many)
+    return numbers
 
 
 def peak_of(server: Server, bodies: Path, seconds: float) -> float:
@@ -46,17 +47,17 @@ def arriving(
 ) -> dict[str, Any]:
     """Open-loop load: see bench/serving/arrivals.py."""
     where = [server.url, str(bodies), str(rate), str(seconds)]
-    return measured(["bench.serving.arrivals", *where, "--arrivals", spacing, "--seed", str(seed)])
+    return json_of(["bench.serving.arrivals", *where, "--arrivals", spacing, "--seed", str(seed)])
 
 
 def _many(world: Installed, server: Server, rate: float, requests: int) -> dict[str, Any]:
     return arriving(server, world.bodies("top50", MANY_COUNT), rate, requests / rate, seed=99) | {"rate": rate}
 
 
-def tail_ratio(found: dict[str, Any], count: int = COUNT, spacing: str = "poisson") -> Spread:
+def tail_ratio(numbers: Numbers, count: int = CANDIDATES, spacing: str = "poisson") -> Spread:
     """p99 over p50, run by run."""
-    runs = [one for one in found["cases"][str(count)]["runs"] if one["arrivals"] == spacing]
-    return Spread.of([one["p99"] / one["p50"] for one in runs])
+    runs = [run for run in numbers["cases"][str(count)]["runs"] if run["arrivals"] == spacing]
+    return Spread.of([run["p99"] / run["p50"] for run in runs])
 
 
 def queue_ratio(share: float) -> float:
@@ -68,23 +69,23 @@ def queue_ratio(share: float) -> float:
     return float(np.percentile(1.0 + waited, 99) / np.percentile(1.0 + waited, 50))
 
 
-def section(found: dict[str, Any]) -> str:
+def tails_section(numbers: Numbers) -> str:
     rows = []
-    for count, case in found["cases"].items():
+    for count, case in numbers["cases"].items():
         for spacing in ("poisson", "constant"):
-            runs = [one for one in case["runs"] if one["arrivals"] == spacing]
-            tails = [f"{Spread.of([one[at] for one in runs]):.2f}" for at in ("p50", "p90", "p99", "p99.9", "max")]
-            lag = f"{max(one['lag']['p99'] for one in runs):.2f}, {max(one['lag']['max'] for one in runs):.2f}"
-            failed = sum(one["failed"] for one in runs)
-            ratio = f"{tail_ratio(found, int(count), spacing):.1f}"
+            runs = [run for run in case["runs"] if run["arrivals"] == spacing]
+            tails = [f"{Spread.of([run[at] for run in runs]):.2f}" for at in ("p50", "p90", "p99", "p99.9", "max")]
+            lag = f"{max(run['lag']['p99'] for run in runs):.2f}, {max(run['lag']['max'] for run in runs):.2f}"
+            failed = sum(run["failed"] for run in runs)
+            ratio = f"{tail_ratio(numbers, int(count), spacing):.1f}"
             rows.append((count, f"{case['rate']:.0f}", spacing, *tails, ratio, failed, lag))
     head = (
         "candidates", "requests/s", "arrivals", "p50, ms", "p90", "p99", "p99.9", "max", "p99 / p50", "failed",
         "generator late: p99, max, ms",
     )  # fmt: skip
-    many = found["many"]
+    many = numbers["many"]
     return (
-        f"{table(head, rows)}\n\n"
+        f"{markdown_table(head, rows)}\n\n"
         f"{many['requests']:,} requests of {MANY_COUNT} candidates at {many['rate']:.0f} a second: "
         f"{many['failed']:,} failed. p50 {many['p50']:.2f} ms, p99 {many['p99']:.2f}, max {many['max']:.2f}.\n\n"
         "Random arrivals meet in any queue: one server that takes equally long for each request, without any other "

@@ -77,7 +77,7 @@ def _schema(world: World, schema: FeatureSchema) -> FeatureSchema:
 
 def catalogue_of(world: World, schema: FeatureSchema) -> Catalogue:
     random = np.random.default_rng([world.seed, 1])
-    genres = next(one.vocab for one in schema.item_fields if one.name == "genres")
+    genres = next(field.vocab for field in schema.item_fields if field.name == "genres")
     drawn, years = random.integers(len(genres), size=(world.items, 2)), random.integers(1930, 2001, world.items)
     items = {
         item: {"genres": sorted({genres[first], genres[second]}), "year": year}
@@ -108,7 +108,7 @@ def _knowledge(world: World, schema: FeatureSchema) -> Knowledge:
         (spec.name, spec.side): Space.model_validate({**spec.model_dump(), "components": {"made": "up"}})
         for spec in schema.knowledge
     }
-    found = {}
+    produced = {}
     for name in world.spaces:
         users = None
         if (name, "user") in spaces:
@@ -118,8 +118,8 @@ def _knowledge(world: World, schema: FeatureSchema) -> Knowledge:
             )
         vectors = random.standard_normal((world.items, DIM), np.float32)
         known = np.ones(world.items, np.bool_)
-        found[name] = Produced(users=users, items=ItemVectors.of_texts(spaces[name, "item"], vectors, known))
-    return Knowledge(found)
+        produced[name] = Produced(users=users, items=ItemVectors.of_texts(spaces[name, "item"], vectors, known))
+    return Knowledge(produced)
 
 
 def _model(

@@ -43,7 +43,7 @@ _PRIOR_WEIGHT = 3.0
 
 @dataclass(frozen=True, slots=True)
 class UserBatch:
-    """What is known of U users at the moment of their samples.
+    """Features, histories and knowledge of U users at the moment of their samples.
 
     categorical      int64 [U, user slots]
     history_rows     int64 [U, T]   item-table rows of the last T events, oldest first, padded with 0 at the end; T is
@@ -163,7 +163,7 @@ def encode_users(schema: FeatureSchema, users: UserBatch, names: Collection[str]
 
 
 def encode_histories(table: ItemTable, users: UserBatch) -> Tensors:
-    """What the table knows of the items in users' histories."""
+    """Inputs that describe the items in users' histories, as the table knows them."""
     rows = users.history_rows
     present = np.arange(rows.shape[1]) < users.history_lengths[:, None]
     return {
@@ -175,7 +175,7 @@ def encode_histories(table: ItemTable, users: UserBatch) -> Tensors:
 
 
 def encode_items(items: ItemBatch) -> Tensors:
-    """What candidates are to a model."""
+    """Inputs that describe candidates."""
     return dict(zip(ITEM_INPUTS, (items.index, items.categorical, items.numeric, items.vectors), strict=True))
 
 

@@ -47,7 +47,7 @@ _PAIRS = (
     frozenset({"explore", "rerank_top_n"}),  # what is reranked would be drawn by score
     frozenset({"rerank_top_n", "rerank_weight"}),
 )
-_TOGETHER = (*(frozenset({one}) for one in SETTINGS if not any(one in pair for pair in _PAIRS)), *_PAIRS)
+_TOGETHER = (*(frozenset({setting}) for setting in SETTINGS if not any(setting in pair for pair in _PAIRS)), *_PAIRS)
 """Settings of which one layer owns all: two layers that set them would overrule each other."""
 
 
@@ -84,7 +84,7 @@ class Boost(_Frozen):
 
 
 class Arm(_Frozen):
-    """One arm. What it does not set, another layer may set.
+    """Settings of one arm; an absent one may be set by an arm of another layer.
 
     weight        share of the experiment; relative to the other arms'
     release       id of a published release that answers instead of the live one: another model, other knowledge
@@ -146,7 +146,7 @@ class Experiment(_Frozen):
         return self
 
     def arm(self, name: str) -> Arm | None:
-        return next((one for one in self.arms if one.name == name), None)
+        return next((arm for arm in self.arms if arm.name == name), None)
 
     def runs(self, now: datetime) -> bool:
         return (self.start is None or now >= self.start) and (self.end is None or now < self.end)
@@ -166,12 +166,12 @@ def _problem(experiment: Experiment) -> str:
         return "excludes its own bucket_version"
     for arm in experiment.arms:
         others = names - {arm.name}
-        for what, wanted in (("interleaves", set(arm.interleave or ())), ("shadows", {arm.shadow} - {None})):
-            if dangling := wanted - others:
+        for what, named in (("interleaves", set(arm.interleave or ())), ("shadows", {arm.shadow} - {None})):
+            if dangling := named - others:
                 return f"has an arm {arm.name!r} that {what} {', '.join(sorted(map(str, dangling)))}, not another arm"
         if arm.interleave and arm.interleave[0] == arm.interleave[1]:
             return f"has an arm {arm.name!r} that interleaves an arm with itself"
-        if arm.interleave and (arm.explore or any(_draws(experiment, one) for one in arm.interleave)):
+        if arm.interleave and (arm.explore or any(_draws(experiment, name) for name in arm.interleave)):
             return f"has an arm {arm.name!r} that both interleaves and draws: its teams could not be told apart"
         if isinstance(arm.explore, PlackettLuce) and arm.rerank_top_n:
             return f"has an arm {arm.name!r} that reranks what it then draws by score"
@@ -193,9 +193,9 @@ class Layer(_Frozen):
 
     @model_validator(mode="after")
     def _experiments_fit(self) -> Layer:
-        for one, other in pairwise(sorted(self.experiments, key=lambda each: each.slots)):
-            if other.slots[0] < one.slots[1]:
-                raise ValueError(f"experiments {one.name!r} and {other.name!r} of layer {self.name!r} share slots")
+        for first, second in pairwise(sorted(self.experiments, key=lambda each: each.slots)):
+            if second.slots[0] < first.slots[1]:
+                raise ValueError(f"experiments {first.name!r} and {second.name!r} of layer {self.name!r} share slots")
         return self
 
 
@@ -215,7 +215,7 @@ class ExperimentsFile(_Frozen):
         names = [layer.name for layer in self.layers]
         if len(set(names)) != len(names):
             raise ValueError("a layer is repeated")
-        experiments = [one.name for layer in self.layers for one in layer.experiments]
+        experiments = [experiment.name for layer in self.layers for experiment in layer.experiments]
         if len(set(experiments)) != len(experiments):
             raise ValueError("an experiment is repeated")
         for settings in _TOGETHER:
@@ -229,10 +229,12 @@ class ExperimentsFile(_Frozen):
         """Equal seeds split alike: layers, and the holdout, would not be independent."""
         owners: dict[str, str] = {} if self.holdout is None else {self.holdout.seed: "the holdout"}
         for layer in self.layers:
-            for one in layer.experiments:
-                seed = one.name if one.seed is None else one.seed
+            for experiment in layer.experiments:
+                seed = experiment.name if experiment.seed is None else experiment.seed
                 if owners.setdefault(seed, layer.name) != layer.name:
-                    raise ValueError(f"experiment {one.name!r} of layer {layer.name!r} has the seed of {owners[seed]}")
+                    raise ValueError(
+                        f"experiment {experiment.name!r} of layer {layer.name!r} has the seed of {owners[seed]}"
+                    )
 
     @property
     def releases(self) -> tuple[str, ...]:
@@ -240,11 +242,16 @@ class ExperimentsFile(_Frozen):
         return tuple(sorted({arm.release for _, _, arm in self.arms() if arm.release is not None}))
 
     def arms(self) -> list[tuple[Layer, Experiment, Arm]]:
-        return [(layer, one, arm) for layer in self.layers for one in layer.experiments for arm in one.arms]
+        return [
+            (layer, experiment, arm)
+            for layer in self.layers
+            for experiment in layer.experiments
+            for arm in experiment.arms
+        ]
 
 
 def _set_by(layer: Layer) -> set[str]:
-    arms = [arm for one in layer.experiments for arm in one.arms]
+    arms = [arm for experiment in layer.experiments for arm in experiment.arms]
     return {setting for setting in SETTINGS if any(getattr(arm, setting) is not None for arm in arms)}
 
 
@@ -269,5 +276,5 @@ def parse_experiments(raw: bytes) -> ExperimentsFile:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ExperimentsError(str(error)) from error
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        lines = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         raise ExperimentsError("; ".join(lines)) from error

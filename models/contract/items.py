@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from models.contract.events import item_hash
 from models.contract.knowledge import FloatArray, RecordError
+from models.contract.knowledge import IntArray as IntArray
 from models.contract.lookup import IdIndex, PackedIds
-from models.contract.lookup import IntArray as IntArray
 from models.contract.schema import FeatureSchema
 
 Columns = dict[str, "np.ndarray[Any, Any]"]

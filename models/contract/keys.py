@@ -19,14 +19,14 @@ def _escaped(identifier: str) -> str:
 
 
 def of_each(key: Callable[[str], str], ids: Sequence[str]) -> list[str]:
-    """The keys of many owners: ``key(one)`` for each of ``ids``, in a sixth of the time.
+    """The keys of many owners: ``key(owner)`` for each of ``ids``, in a sixth of the time.
 
     ``key`` names a key of one user or item: the id stands in the hash tag and nowhere else.
     """
     head, _, tail = key("").partition("}")
     if any(sign in "".join(ids) for sign in "%{}"):
-        ids = [_escaped(one) for one in ids]
-    return [f"{head}{one}}}{tail}" for one in ids]
+        ids = [_escaped(owner) for owner in ids]
+    return [f"{head}{owner}}}{tail}" for owner in ids]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Keys:
         return f"{self.prefix}:withdrawn"
 
     @property
-    def held(self) -> str:
+    def rolled_back(self) -> str:
         """JSON list of the knowledge spaces that somebody rolled back: ["user/liber:0123456789abcdef"]."""
         return f"{self.prefix}:held"
 

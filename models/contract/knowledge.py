@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,9 @@ from pydantic import BaseModel, Field
 
 from models.contract.schema import FrozenConfig, fingerprint
 
+Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 _HEADER = struct.Struct("<2sBBHHBBHfqq8s")
 MAGIC, VERSION = b"LK", 1
@@ -120,7 +122,7 @@ class KnowledgeRecord:
             vectors=values * np.float32(scale) if code == 1 else values,
             written_at=written_at,
             expires_at=expires_at,
-            codes=tuple(int(one) for one in np.frombuffer(blob, "<u2", n_codes, codes_at)),
+            codes=tuple(int(code) for code in np.frombuffer(blob, "<u2", n_codes, codes_at)),
         )
 
 

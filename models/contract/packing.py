@@ -30,15 +30,15 @@ class Stamped:
     times: struct.Struct
 
     def content(self, blob: bytes) -> bytes:
-        """What a packed record says, without when it was written and when it expires."""
+        """The bytes of a packed record without its times and checksum."""
         return blob[: self.at] + blob[self.at + self.times.size : -CRC]
 
     def says(self, blob: bytes, content: bytes) -> bool:
-        """Whether a packed record is whole and has this content."""
+        """True if a packed record is whole and has this content."""
         return zlib.crc32(blob) == SEALED and self.content(blob) == content
 
     def times_of(self, blob: bytes) -> tuple[int, ...]:
-        """When a packed record was written and, if it ever does, when it expires, in unix seconds."""
+        """Times (unix seconds) at which a packed record was written and, if it ever does, expires."""
         return self.times.unpack_from(blob, self.at)
 
     def sealed(self, contents: Iterable[bytes], *times: int) -> list[bytes]:
@@ -55,8 +55,8 @@ ITEM = Stamped(ITEM_HEAD.fields["written_at"][1], struct.Struct("<q"))  # type: 
 
 
 def _untimed(head: np.dtype[np.void]) -> np.dtype[np.void]:
-    kept = [name for name in head.names or () if name not in ("written_at", "expires_at")]
-    return np.dtype([(name, head[name]) for name in kept])
+    fields = [name for name in head.names or () if name not in ("written_at", "expires_at")]
+    return np.dtype([(name, head[name]) for name in fields])
 
 
 _KNOWLEDGE, _ITEM = _untimed(KNOWLEDGE_HEAD), _untimed(ITEM_HEAD)
@@ -71,7 +71,7 @@ def knowledge_contents(
     ValueError, as ``KnowledgeRecord.pack`` has it, on NaN, infinity and what does not fit the numbers' format; and if
     there are more rows or codes, or longer names, than a record can say.
     """
-    names = [one.encode() for one in owners]
+    names = [owner.encode() for owner in owners]
     lengths = np.fromiter(map(len, names), np.int64, len(names))
     if len(vectors) != rows.sum() or len(codes) != len(names):
         raise ValueError(f"{len(names)} owners of {rows.sum()} rows, but {len(vectors)} vectors, {len(codes)} codes")
@@ -99,7 +99,7 @@ def item_contents(
 ) -> list[bytes]:
     """Contents of the records of n items: index int64 [n], categorical int32 [n, S], numeric float32 [n, 3];
     ``schema`` is a fingerprint. ValueError if an index has more than 32 bits."""
-    names = [one.encode() for one in owners]
+    names = [owner.encode() for owner in owners]
     _refuse(owners, (index < 0) | (index >= 2**32), "has no index of 32 bits", "item")
     if numeric.shape != (len(names), len(ITEM_NUMERIC)) or len(categorical) != len(names):
         raise ValueError(f"{len(names)} items, but categorical {categorical.shape} and numeric {numeric.shape}")
@@ -146,7 +146,7 @@ def _alike(lengths: IntArray, rows: IntArray) -> Iterator[IntArray]:
 
 
 def _named(names: Sequence[bytes], at: IntArray) -> Bytes:
-    joined = b"".join([names[one] for one in at.tolist()])
+    joined = b"".join([names[place] for place in at.tolist()])
     return np.frombuffer(joined, np.uint8).reshape(len(at), len(joined) // len(at))
 
 

@@ -18,8 +18,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
-from models.contract.knowledge import FloatArray
-from models.contract.lookup import IntArray
+from models.contract.knowledge import FloatArray, IntArray
 from models.contract.schema import FrozenConfig, fingerprint
 from models.contract.wording import clean
 
@@ -87,8 +86,8 @@ class RerankPrompt(BaseModel):
         allowed = {"profile": {"profile"}, "line": {"name", "value", "verdict"}, "candidate": {"text"}}
         needed = {"profile": {"profile"}, "line": {"name"}, "candidate": {"text"}}
         for field, names in allowed.items():
-            found = set(_PLACE.findall(getattr(self, field)))
-            if not needed[field] <= found <= names:
+            places = set(_PLACE.findall(getattr(self, field)))
+            if not needed[field] <= places <= names:
                 raise ValueError(f"{field} must name {sorted(needed[field])} and may name {sorted(names)}")
         # Servers turn the two blocks into tokens one by one. No token reaches over the line break between them as long
         # as no white space follows it.
@@ -107,10 +106,10 @@ class RerankPrompt(BaseModel):
         """All before the candidate, ending with a line break. ``history`` are the chosen events, oldest first."""
         lines = []
         known = [(name, self._clean(profile.get(name))) for name in self.profile_fields]
-        if told := ", ".join(f"{name} {value}" for name, value in known if value):
-            lines.append(_filled(self.profile, {"profile": told}))
+        if facts := ", ".join(f"{name} {value}" for name, value in known if value):
+            lines.append(_filled(self.profile, {"profile": facts}))
         lines.append(self.heading if history else self.nothing)
-        lines += [self._event(one) for one in history]
+        lines += [self._event(event) for event in history]
         return self.opening + "\n".join(lines) + "\n"
 
     def candidate_block(self, text: str) -> str:
@@ -129,10 +128,10 @@ class RerankPrompt(BaseModel):
             return most_recent(len(history), self.history)
         return most_similar(candidate, history, self.history)
 
-    def _event(self, one: Rated) -> str:
-        verdict = self.liked if one.value > self.liked_above else self.disliked
-        name = self._clean(one.name) or "something unknown"
-        return _filled(self.line, {"name": name, "value": f"{one.value:g}", "verdict": verdict})
+    def _event(self, event: Rated) -> str:
+        verdict = self.liked if event.value > self.liked_above else self.disliked
+        name = self._clean(event.name) or "something unknown"
+        return _filled(self.line, {"name": name, "value": f"{event.value:g}", "verdict": verdict})
 
     def _clean(self, value: object) -> str:
         # as plain text, also what a template made: the service has read it from a file and cannot tell

@@ -165,29 +165,29 @@ class RerankerManifest(BaseModel):
         )
 
     def broken(self, answers: Sequence[Sequence[float]]) -> str:
-        """What is wrong with the probabilities [canaries][2] that a server answered to the canaries' prompts; "" if
-        nothing is."""
+        """The fault of the probabilities [canaries][2] that a server answered to the canaries' prompts; "" if they are
+        sound."""
         if not self.canaries:
             return ""
-        found = np.array(answers, np.float64)
-        if found.shape != (len(self.canaries), 2):
-            return f"{len(self.canaries)} canaries of two prompts got answers of shape {found.shape}"
-        if not (np.isfinite(found).all() and (found >= 0).all() and (found <= 1).all()):
+        probabilities = np.array(answers, np.float64)
+        if probabilities.shape != (len(self.canaries), 2):
+            return f"{len(self.canaries)} canaries of two prompts got answers of shape {probabilities.shape}"
+        if not (np.isfinite(probabilities).all() and (probabilities >= 0).all() and (probabilities <= 1).all()):
             return "an answer to a canary is no probability"
-        if np.ptp(found) < _FLAT:
-            return f"all canaries are answered with {found.mean():.4f}"
-        if (found[:, 0] <= found[:, 1]).any():
+        if np.ptp(probabilities) < _FLAT:
+            return f"all canaries are answered with {probabilities.mean():.4f}"
+        if (probabilities[:, 0] <= probabilities[:, 1]).any():
             return "a canary is answered in the wrong order"
-        off = np.abs(found - np.array([one.probabilities for one in self.canaries])).max()
+        off = np.abs(probabilities - np.array([canary.probabilities for canary in self.canaries])).max()
         return f"an answer to a canary is {off:.4f} off" if off > self.tolerance else ""
 
 
 def log_odds(probability: FloatArray) -> FloatArray:
     """Log-odds [n] of probabilities [n]. RerankerError for what is none: no verdict must not pass for a low one."""
-    found = np.asarray(probability, np.float64)
-    if not ((found >= 0) & (found <= 1)).all():  # also refuses NaN
+    values = np.asarray(probability, np.float64)
+    if not ((values >= 0) & (values <= 1)).all():  # also refuses NaN
         raise RerankerError("an answer is no probability")
-    inside = np.clip(found, _LEAST, 1 - _LEAST)
+    inside = np.clip(values, _LEAST, 1 - _LEAST)
     return (np.log(inside) - np.log1p(-inside)).astype(np.float32)
 
 

@@ -67,7 +67,7 @@ class FieldSpec(BaseModel):
     def encode(self, value: object) -> list[int]:
         """Indices of a raw value, padded to ``slots``. Whatever is not understood becomes ``UNKNOWN``; never raises."""
         values: Sequence[object] = value if isinstance(value, (list, tuple)) else (value,)
-        indices = [self._encode_one(one) for one in values[: self.slots]]
+        indices = [self._encode_one(entry) for entry in values[: self.slots]]
         return indices + [UNKNOWN] * (self.slots - len(indices))
 
     def encode_each(self, values: Iterable[object]) -> list[int]:
@@ -82,12 +82,12 @@ class FieldSpec(BaseModel):
             elif type(value) is not str and type(value) is not int:
                 indices += self.encode(value)
                 continue
-            found = known.get(key)
-            if found is None:
-                found = self.encode(value)
+            encoded = known.get(key)
+            if encoded is None:
+                encoded = self.encode(value)
                 if len(known) < _REMEMBERED:
-                    known[key] = found
-            indices += found
+                    known[key] = encoded
+            indices += encoded
         return indices
 
     def _encode_one(self, value: object) -> int:
@@ -207,8 +207,8 @@ class FeatureSchema(BaseModel):
 
     def with_knowledge(self, names: Sequence[str]) -> FeatureSchema:
         """This schema with the knowledge of the producers ``names`` only."""
-        kept = tuple(spec for spec in self.knowledge if spec.name in names)
-        return FeatureSchema.model_validate({**self.model_dump(), "knowledge": kept})
+        knowledge = tuple(spec for spec in self.knowledge if spec.name in names)
+        return FeatureSchema.model_validate({**self.model_dump(), "knowledge": knowledge})
 
     @property
     def user_slots(self) -> int:

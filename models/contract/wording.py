@@ -1,4 +1,5 @@
-"""What makes a value harmless inside a prompt. Jobs and service put the same values into prompts, so both clean alike.
+"""Cleaning of values, so that they are harmless inside a prompt. Jobs and service put the same values into prompts, so
+both clean alike.
 
 Values are data. They lose line breaks, control and invisible characters, double quotes, angle brackets and the
 bracketed words that chat formats reserve, and they are cut at a length; so a value can neither close the quotes that a
@@ -41,7 +42,7 @@ def clean(value: Any, max_chars: int = MAX_CHARS) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, (list, tuple)):
-        value = ", ".join(part for part in (clean(one, max_chars) for one in value) if part)
+        value = ", ".join(part for part in (clean(member, max_chars) for member in value) if part)
     text = _RESERVED.sub(r"(\1)", _INVISIBLE.sub("", _BREAKS.sub(" ", str(value))).translate(_HARMLESS))
     text = " ".join(text.split())
     return text if len(text) <= max_chars else text[: max_chars - 1].rstrip() + "…"

@@ -1,23 +1,81 @@
-"""The analysis of one experiment, from its two tables to everything that a report shows."""
+"""The analysis of one experiment, from its two tables to everything that a report shows, in frozen values."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import polars as pl
 
 from offline.ab import attribution, mismatch
+from offline.ab.attribution import AttributionCounts
 from offline.ab.cautions import cautions
-from offline.ab.effects import effects, past_sums
-from offline.ab.findings import Analysis, ArmCounts, ExposureCounts
+from offline.ab.effects import Effect, effects, past_sums
 from offline.ab.interleaving import Interleaving, interleaving
 from offline.ab.metrics import ArmSums, arm_sums, request_sums, unit_history
+from offline.ab.mismatch import Breakdown, MultipleExposure, Ratio
 from offline.ab.settings import ANALYSED, DAY_MS, AnalysisSettings
 from offline.ab.shadow import OffPolicy, off_policy
 from offline.ab.tables import exposures_table, interactions_table
 
 _SOME = 0.01  # a share of an arm's requests that is no accident any more
+_JSON_NAMES = {"interim": "looks", "disjoint_arms": "apart"}
+"""Keys of the document that differ from the fields' names: readers of earlier documents find them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExposureCounts:
+    """Numbers of exposures by their fate; ``analysed`` and what follows add up to ``rows``. ``left_out`` counts, by how
+    the unit came into its arm, what was not split; ``several_arms`` the exposures of units seen in more than one
+    arm."""
+
+    rows: int
+    analysed: int
+    replayed: int
+    before_start: int
+    several_arms: int
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCounts:
+    """Numbers of one arm as analysed, which is ``weight`` of the configured split (a share of 1)."""
+
+    arm: str
+    weight: float
+    units: int
+    requests: int
+    shown: int
+    clicks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """All that is known of one experiment. Read ``warnings`` and ``ratio`` before ``effects``."""
+
+    control: str
+    alpha: float
+    start_ms: int
+    first_ms: int
+    last_ms: int
+    exposures: ExposureCounts
+    arms: tuple[ArmCounts, ...]
+    ratio: Ratio
+    breakdowns: tuple[Breakdown, ...]
+    multiple: MultipleExposure
+    attribution: AttributionCounts
+    effects: tuple[Effect, ...]
+    interleaving: dict[str, Interleaving]
+    off_policy: tuple[OffPolicy, ...]
+    settings: dict[str, Any]
+    warnings: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """The analysis as JSON: lists for tuples, null for numbers that are not finite, some fields by older names."""
+        document: dict[str, Any] = _plain(asdict(self, dict_factory=_named))
+        return document
 
 
 def analyse(
@@ -46,7 +104,7 @@ def analyse(
     history = unit_history(interactions, settings.clicks, start, length)
     sums = arm_sums(request_sums(analysed, clicks), history)
     interleaved, off_policies, problems = _within_arms(analysed, clicks, settings)
-    found = Analysis(
+    analysis = Analysis(
         control=settings.control,
         alpha=settings.alpha,
         start_ms=start,
@@ -55,26 +113,30 @@ def analyse(
         exposures=_exposure_counts(logged, requests, split, current, analysed),
         arms=_arm_counts(sums, settings.weights),
         ratio=mismatch.split_ratio(mismatch.first_split(analysed), settings.weights),
-        breakdowns=tuple(mismatch.breakdown(analysed, one, settings.weights) for one in settings.breakdowns),
+        breakdowns=tuple(
+            mismatch.breakdown(analysed, dimension, settings.weights) for dimension in settings.breakdowns
+        ),
         multiple=multiple,
         attribution=attributed.counts,
-        effects=effects(sums, past_sums(analysed, clicks, history, settings.looks), settings),
+        effects=effects(sums, past_sums(analysed, clicks, history, settings.interim_analyses), settings),
         interleaving=interleaved,
         off_policy=off_policies,
-        settings=settings.model_dump(mode="json"),
+        settings=settings.model_dump(mode="json", by_alias=True),
         warnings=(),
     )
-    return replace(found, warnings=(*cautions(found), *_about_arms(analysed, gone), *problems))
+    return replace(analysis, warnings=(*cautions(analysis), *_about_arms(analysed, gone), *problems))
 
 
 def _about_arms(analysed: pl.DataFrame, gone: list[str]) -> list[str]:
-    """What to know of arms that are not what the file says."""
-    found = [f"Arm {arm!r} is not in the file any more." for arm in gone]
+    """Warnings about arms that are not as the file says."""
+    problems = [f"Arm {arm!r} is not in the file any more." for arm in gone]
     away = pl.col("degraded").list.contains("not_pinned").fill_null(False)
     for arm, share in analysed.group_by("arm").agg(away.mean()).sort("arm").iter_rows():
         if share > _SOME:
-            found.append(f"{share:.1%} of the requests of arm {arm!r} missed a pinned release: the live one answered.")
-    return found
+            problems.append(
+                f"{share:.1%} of the requests of arm {arm!r} missed a pinned release: the live one answered."
+            )
+    return problems
 
 
 def _exposure_counts(
@@ -99,13 +161,13 @@ def _arm_counts(sums: Mapping[str, ArmSums], weights: Mapping[str, float]) -> tu
         ArmCounts(
             arm=arm,
             weight=weight / total if total else 0.0,
-            units=one.units if one else 0,
-            requests=int(one.requests.sum()) if one else 0,
-            shown=int(one.shown.sum()) if one else 0,
-            clicks=int(one.clicks.sum()) if one else 0,
+            units=counts.units if counts else 0,
+            requests=int(counts.requests.sum()) if counts else 0,
+            shown=int(counts.shown.sum()) if counts else 0,
+            clicks=int(counts.clicks.sum()) if counts else 0,
         )
         for arm, weight in weights.items()
-        for one in [sums.get(arm)]
+        for counts in [sums.get(arm)]
     )
 
 
@@ -119,8 +181,8 @@ def _within_arms(
     for arm in settings.weights:
         rows = exposures.filter(pl.col("arm") == arm)
         try:
-            if found := _interleaved(rows, clicks, settings):
-                interleaved[arm] = found
+            if preference := _interleaved(rows, clicks, settings):
+                interleaved[arm] = preference
             if value := off_policy(rows, clicks, arm, settings.clip, settings.alpha):
                 drawn.append(value)
         except ValueError as error:
@@ -138,3 +200,15 @@ def _interleaved(rows: pl.DataFrame, clicks: pl.DataFrame, settings: AnalysisSet
         raise ValueError(f"interleaving takes two teams, not {', '.join(sorted(names))}")
     first, second = sorted(names, key=lambda name: (name == settings.control, name))
     return interleaving(rows, clicks, first, second, settings.alpha)
+
+
+def _named(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {_JSON_NAMES.get(name, name): value for name, value in fields}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Which shown items were clicked: interactions joined to the exposures that they answer, and what became of the rest.
+"""Clicks on shown items: interactions joined to the exposures that they answer, and the fate of the others.
 
 Both streams deliver at least once and in any order, so everything is counted once, whatever the order of rows.
 """
@@ -19,7 +19,7 @@ _EVENT = ("request_id", "item", "type")
 
 @dataclass(frozen=True, slots=True)
 class AttributionCounts:
-    """What became of every interaction; all but ``other_unit`` add up to ``interactions``.
+    """Numbers of interactions by their fate; all but ``other_unit`` add up to ``interactions``.
 
     attributed       in time, for an item that was shown; the first of its request, item and type
     duplicates       the same request, item and type again, in time
@@ -66,12 +66,12 @@ def once(exposures: pl.DataFrame) -> pl.DataFrame:
 
 def is_click(rule: ClickRule) -> pl.Expr:
     """Whether a row of interactions is a click."""
-    found = pl.col("type").is_not_null()  # a literal would be one row, whatever the table
+    condition = pl.col("type").is_not_null()  # a literal would be one row, whatever the table
     if rule.types:
-        found &= pl.col("type").is_in(sorted(rule.types))
+        condition &= pl.col("type").is_in(sorted(rule.types))
     if rule.least_value is not None:
-        found &= pl.col("value") >= rule.least_value
-    return found.fill_null(False)
+        condition &= pl.col("value") >= rule.least_value
+    return condition.fill_null(False)
 
 
 def attribute(

@@ -1,4 +1,4 @@
-"""What a reader of an analysis must know before believing it, in words."""
+"""Warnings that a reader of an analysis must know before believing it, as sentences."""
 
 from __future__ import annotations
 
@@ -8,41 +8,46 @@ from typing import TYPE_CHECKING
 from offline.ab.metrics import METRICS
 
 if TYPE_CHECKING:
-    from offline.ab.findings import Analysis
+    from offline.ab.analysis import Analysis
 
 _FEW_UNITS = 100  # below that, intervals that rest on a normal limit are rough
 _SOME = 0.01  # a share of clicks or units that is no accident any more
 
 
-def cautions(found: Analysis) -> tuple[str, ...]:
+def cautions(analysis: Analysis) -> tuple[str, ...]:
     """Sentences, gravest first; none if there is nothing to say."""
-    return (*_split(found), *_clicks(found), *_effects(found), *_off_policy(found))
+    return (*_split(analysis), *_clicks(analysis), *_effects(analysis), *_off_policy(analysis))
 
 
-def _split(found: Analysis) -> Iterator[str]:
-    if found.ratio.alarm:
+def _split(analysis: Analysis) -> Iterator[str]:
+    if analysis.ratio.alarm:
         pairs = ", ".join(
-            f"{arm} {units} (expected {found.ratio.expected[arm]:.0f})" for arm, units in found.ratio.units.items()
+            f"{arm} {units} (expected {analysis.ratio.expected[arm]:.0f})"
+            for arm, units in analysis.ratio.units.items()
         )
-        yield f"Sample ratio mismatch, p = {found.ratio.p:.1e}: {pairs}. Units got lost; do not read the effects."
-    for one in found.breakdowns:
-        guilty = [f"{part.value} (p = {part.p_holm:.1e})" for part in one.slices if part.alarm]
+        yield f"Sample ratio mismatch, p = {analysis.ratio.p:.1e}: {pairs}. Units got lost; do not read the effects."
+    for breakdown in analysis.breakdowns:
+        guilty = [f"{part.value} (p = {part.p_holm:.1e})" for part in breakdown.slices if part.alarm]
         if guilty:
-            yield f"Sample ratio mismatch by {one.dimension}: {', '.join(guilty)}."
-        if one.apart:
-            arms = ", ".join(one.apart)
-            yield f"No {one.dimension} of {arms} was seen in another arm: it says nothing of their share of the split."
-    if found.multiple.units:
+            yield f"Sample ratio mismatch by {breakdown.dimension}: {', '.join(guilty)}."
+        if breakdown.disjoint_arms:
+            arms = ", ".join(breakdown.disjoint_arms)
+            yield (
+                f"No {breakdown.dimension} of {arms} was seen in another arm: it says nothing of their share of the"
+                " split."
+            )
+    if analysis.multiple.units:
+        several = analysis.multiple
         yield (
-            f"{found.multiple.units} units ({found.multiple.share:.2%}) were seen in more than one arm and are left out"
-            f" with their {found.exposures.several_arms} exposures."
+            f"{several.units} units ({several.share:.2%}) were seen in more than one arm and are left out"
+            f" with their {analysis.exposures.several_arms} exposures."
         )
-    if unread := found.exposures.left_out.get("unread"):
+    if unread := analysis.exposures.left_out.get("unread"):
         yield f"{unread} exposures are left out because the arm that was kept for their unit could not be read."
 
 
-def _clicks(found: Analysis) -> Iterator[str]:
-    counts = found.attribution
+def _clicks(analysis: Analysis) -> Iterator[str]:
+    counts = analysis.attribution
     clicks = counts.interactions - counts.no_click - counts.before - counts.elsewhere
     if not counts.attributed:
         yield f"No click could be attributed, of {clicks}."
@@ -59,21 +64,21 @@ def _clicks(found: Analysis) -> Iterator[str]:
             yield f"{count} of {clicks} clicks ({count / clicks:.1%}) {reason}."
 
 
-def _effects(found: Analysis) -> Iterator[str]:
-    for arm in found.arms:
+def _effects(analysis: Analysis) -> Iterator[str]:
+    for arm in analysis.arms:
         if arm.units < 2:
             yield f"Arm {arm.arm!r} has {arm.units} units: it cannot be compared."
         elif arm.units < _FEW_UNITS:
             yield f"Arm {arm.arm!r} has only {arm.units} units: its intervals are rough."
-    comparable = {arm.arm for arm in found.arms if arm.units > 1}
+    comparable = {arm.arm for arm in analysis.arms if arm.units > 1}
     for metric in METRICS:
-        measured = {one.arm for one in found.effects if one.metric == metric.name}
-        if missing := sorted(comparable - measured - {found.control}):
+        measured = {effect.arm for effect in analysis.effects if effect.metric == metric.name}
+        if missing := sorted(comparable - measured - {analysis.control}):
             yield f"There is nothing to measure {metric.name} by in control and {', '.join(missing)}."
 
 
-def _off_policy(found: Analysis) -> Iterator[str]:
-    for arm in found.off_policy:
+def _off_policy(analysis: Analysis) -> Iterator[str]:
+    for arm in analysis.off_policy:
         if arm.left_out:
             yield (
                 f"Arm {arm.arm!r}: {arm.left_out} requests are left out of the off-policy values, because they lack"

@@ -1,16 +1,15 @@
-"""What an arm changes: differences of means of per-unit values, with Welch's interval, and CUPED in front of it."""
+"""The change that an arm makes: differences of means of per-unit values, with Welch's interval, and CUPED in front of
+it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]  # has no types
 
-Array = npt.NDArray[Any]
+from models.contract.knowledge import Array
 
 NAN = float("nan")
 

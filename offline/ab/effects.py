@@ -1,4 +1,4 @@
-"""The table of effects: every metric of every arm against control, now and at earlier looks."""
+"""The table of effects: every metric of every arm against control, now and at earlier moments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POWER = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class InterimAnalysis:
     """The state of one effect at ``time_ms``, of all exposures and clicks until then. ``p_running`` is the least
     always-valid p so far: an experiment may be stopped as soon as it is below alpha."""
 
@@ -39,7 +39,7 @@ class Effect:
     cuped         the difference with the pre-period taken out; None for metrics that have none
     reduction     share of the variance that this took away; NaN without
     detectable    the effect, in the metric's unit, that this many units find with a power of 0.8; NaN without variance
-    looks         earlier and present, oldest first
+    interim       analyses, earlier and present, oldest first
     """
 
     metric: str
@@ -52,7 +52,7 @@ class Effect:
     cuped: Difference | None
     reduction: float
     detectable: float
-    looks: tuple[Look, ...]
+    interim: tuple[InterimAnalysis, ...]
 
 
 def effects(
@@ -61,15 +61,15 @@ def effects(
     """Every metric that both arms have, of all arms but control, from the sums of each arm now and, by time, at each
     look of ``past``."""
     mixture = Mixture(settings.planned_units, settings.alpha)
-    found = []
+    compared = []
     for metric in METRICS:
         rows = dict(_differences(metric, sums, settings))
         earlier = {time: dict(_differences(metric, then, settings)) for time, then in past.items()}
         adjusted = holm([row.p for row in rows.values()])
         for (arm, row), p_holm in zip(rows.items(), adjusted, strict=True):
             without, reduction = _without_past(metric, sums[arm], sums[settings.control], settings.alpha)
-            looks = _looks({time: then[arm] for time, then in earlier.items() if arm in then}, mixture)
-            found.append(
+            interim = _interim({time: then[arm] for time, then in earlier.items() if arm in then}, mixture)
+            compared.append(
                 Effect(
                     metric=metric.name,
                     meaning=metric.meaning,
@@ -81,20 +81,20 @@ def effects(
                     cuped=without,
                     reduction=reduction,
                     detectable=_detectable(row, settings.alpha),
-                    looks=looks,
+                    interim=interim,
                 )
             )
-    return tuple(found)
+    return tuple(compared)
 
 
 def past_sums(
-    exposures: pl.DataFrame, clicks: pl.DataFrame, history: pl.DataFrame, looks: int
+    exposures: pl.DataFrame, clicks: pl.DataFrame, history: pl.DataFrame, count: int
 ) -> dict[int, dict[str, ArmSums]]:
     """Sums of every arm at so many times, equally spaced from the first exposure to the last event, by time."""
     first, last = int(exposures["time_ms"].min()), int(exposures["time_ms"].max())  # type: ignore[arg-type]
     if clicks.height:
         last = max(last, int(clicks["time_ms"].max()))  # type: ignore[arg-type]
-    times = np.unique(np.linspace(first, last, looks + 1).astype(np.int64)[1:]).tolist()
+    times = np.unique(np.linspace(first, last, count + 1).astype(np.int64)[1:]).tolist()
     until = pl.col("time_ms")
     return {
         time: arm_sums(request_sums(exposures.filter(until <= time), clicks.filter(until <= time)), history)
@@ -120,8 +120,8 @@ def _without_past(
 ) -> tuple[Difference | None, float]:
     if not metric.with_history:
         return None, NAN
-    found = cuped(metric.values(treatment), metric.values(control), treatment.history, control.history)
-    return compare(found.treatment, found.control, alpha), found.reduction
+    adjusted = cuped(metric.values(treatment), metric.values(control), treatment.history, control.history)
+    return compare(adjusted.treatment, adjusted.control, alpha), adjusted.reduction
 
 
 def _detectable(row: Difference, alpha: float) -> float:
@@ -132,8 +132,8 @@ def _detectable(row: Difference, alpha: float) -> float:
     return detectable_effect(variance, row.control_units, row.treatment_units, POWER, alpha)
 
 
-def _looks(rows: Mapping[int, Difference], mixture: Mixture) -> tuple[Look, ...]:
-    found = tuple(always_valid(row, mixture) for row in rows.values())
-    lowest = (one.p for one in running(found))
-    pairs = zip(rows.items(), found, lowest, strict=True)
-    return tuple(Look(time, row.absolute, one, p) for (time, row), one, p in pairs)
+def _interim(rows: Mapping[int, Difference], mixture: Mixture) -> tuple[InterimAnalysis, ...]:
+    valid = tuple(always_valid(row, mixture) for row in rows.values())
+    lowest = (bounds.p for bounds in running(valid))
+    pairs = zip(rows.items(), valid, lowest, strict=True)
+    return tuple(InterimAnalysis(time, row.absolute, bounds, p) for (time, row), bounds, p in pairs)

@@ -1,4 +1,4 @@
-"""What is measured in an experiment, from sums per unit: clicks, their places in the list, latency, degraded answers.
+"""Metrics of an experiment, from sums per unit: clicks, their places in the list, latency, degraded answers.
 
 Units are those that were exposed, all of them: an arm that loses the clicks of some units must not lose the units too.
 """
@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from models.contract.knowledge import Array
 from offline.ab import influence
 from offline.ab.attribution import is_click
 from offline.ab.settings import ClickRule
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Whether the split is as configured: sample ratio mismatch (Fabijan et al., KDD 2019), overall and by dimension, and
+"""The split against its configuration: sample ratio mismatch (Fabijan et al., KDD 2019), overall and by dimension, and
 units that were seen in more than one arm.
 
 A mismatch makes every other number of the experiment worthless: units that got lost are not lost at random.
@@ -47,12 +47,12 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """The ratio in slices, most units first, at most 50, of the arms that are not ``apart``: those share no value with
-    any other arm, as when an arm pins a release, so that the dimension says nothing of their split."""
+    """The ratio in slices, most units first, at most 50, without ``disjoint_arms``: arms that share no value with any
+    other arm, as when an arm pins a release, so that the dimension says nothing of their split."""
 
     dimension: str
     slices: tuple[Slice, ...]
-    apart: tuple[str, ...]
+    disjoint_arms: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,34 +70,34 @@ def sample_ratio(units: Mapping[str, int], weights: Mapping[str, float]) -> Rati
     if unknown := sorted(set(units) - set(weights)):
         raise ValueError(f"arms without a weight: {', '.join(unknown)}")
     split = [arm for arm, weight in weights.items() if weight > 0]
-    found = np.array([units.get(arm, 0) for arm in split], np.float64)
+    observed = np.array([units.get(arm, 0) for arm in split], np.float64)
     shares = np.array([weights[arm] for arm in split], np.float64)
-    expected = found.sum() * shares / shares.sum() if len(split) else shares
+    expected = observed.sum() * shares / shares.sum() if len(split) else shares
     testable = len(split) > 1 and expected.min() >= _FEWEST
-    p = float(chisquare(found, expected).pvalue) if testable else NAN
-    counts = dict(zip(split, found.astype(int).tolist(), strict=True))
+    p = float(chisquare(observed, expected).pvalue) if testable else NAN
+    counts = dict(zip(split, observed.astype(int).tolist(), strict=True))
     return Ratio(counts, dict(zip(split, expected.tolist(), strict=True)), p, p < ALARM)
 
 
-def split_ratio(units: pl.DataFrame, weights: Mapping[str, float], apart: Collection[str] = ()) -> Ratio:
-    """Of units [arm, split], one row each, without the arms ``apart``: each against the buckets that the arms had when
+def split_ratio(units: pl.DataFrame, weights: Mapping[str, float], disjoint_arms: Collection[str] = ()) -> Ratio:
+    """Of units [arm, split], one row each, without ``disjoint_arms``: each against the buckets that the arms had when
     it was split, since weights may have changed; against ``weights`` where nothing says so. The statistics of all such
     splits are added up. ValueError for an arm without a weight."""
-    kept = units.filter(~pl.col("arm").is_in(list(apart)))
-    found, expected = (dict.fromkeys([arm for arm in weights if arm not in apart], 0.0) for _ in range(2))
+    comparable = units.filter(~pl.col("arm").is_in(list(disjoint_arms)))
+    observed, expected = (dict.fromkeys([arm for arm in weights if arm not in disjoint_arms], 0.0) for _ in range(2))
     statistic, freedom = 0.0, 0
-    for (split,), rows in kept.group_by("split"):
+    for (split,), rows in comparable.group_by("split"):
         shares = weights if not split or split == "{}" else json.loads(str(split))
         counted = dict(rows.group_by("arm").len().iter_rows())
-        part = sample_ratio(counted, {arm: share for arm, share in shares.items() if arm not in apart})
+        part = sample_ratio(counted, {arm: share for arm, share in shares.items() if arm not in disjoint_arms})
         for arm, units_there in part.units.items():
-            found[arm] = found.get(arm, 0.0) + units_there
+            observed[arm] = observed.get(arm, 0.0) + units_there
             expected[arm] = expected.get(arm, 0.0) + part.expected[arm]
         if not math.isnan(part.p):
             statistic += sum((part.units[arm] - there) ** 2 / there for arm, there in part.expected.items())
             freedom += len(part.units) - 1
     p = float(chi2.sf(statistic, freedom)) if freedom else NAN
-    listed = {arm: int(count) for arm, count in found.items() if weights.get(arm) or expected[arm]}
+    listed = {arm: int(count) for arm, count in observed.items() if weights.get(arm) or expected[arm]}
     return Ratio(listed, {arm: expected[arm] for arm in listed}, p, p < ALARM)
 
 
@@ -119,13 +119,16 @@ def breakdown(exposures: pl.DataFrame, dimension: str, weights: Mapping[str, flo
     counted: dict[str, dict[str, int]] = {}
     for value, arm, count in first.group_by("value", "arm").len().iter_rows():
         counted.setdefault(value, {})[arm] = count
-    apart = _apart(counted)
-    sizes = {value: sum(count for arm, count in units.items() if arm not in apart) for value, units in counted.items()}
+    disjoint_arms = _disjoint_arms(counted)
+    sizes = {
+        value: sum(count for arm, count in units.items() if arm not in disjoint_arms)
+        for value, units in counted.items()
+    }
     order = sorted((value for value in sizes if sizes[value]), key=lambda value: (-sizes[value], value))[:_MOST_SLICES]
-    ratios = [split_ratio(first.filter(pl.col("value") == value), weights, apart) for value in order]
-    found = zip(order, ratios, holm([ratio.p for ratio in ratios]), strict=True)
-    slices = (Slice(value, ratio, p, p < ALARM) for value, ratio, p in found)
-    return Breakdown(dimension, tuple(slices), apart)
+    ratios = [split_ratio(first.filter(pl.col("value") == value), weights, disjoint_arms) for value in order]
+    tested = zip(order, ratios, holm([ratio.p for ratio in ratios]), strict=True)
+    slices = (Slice(value, ratio, p, p < ALARM) for value, ratio, p in tested)
+    return Breakdown(dimension, tuple(slices), disjoint_arms)
 
 
 def multiple_exposure(exposures: pl.DataFrame, listed: int = 20) -> tuple[pl.DataFrame, MultipleExposure]:
@@ -134,11 +137,11 @@ def multiple_exposure(exposures: pl.DataFrame, listed: int = 20) -> tuple[pl.Dat
     several = arms.filter(pl.col("arm").list.len() > 1).sort("unit")
     rows: Sequence[tuple[str, list[str]]] = several.head(listed).rows()
     share = several.height / arms.height if arms.height else 0.0
-    found = MultipleExposure(several.height, share, tuple((unit, tuple(names)) for unit, names in rows))
-    return exposures.join(several, on="unit", how="anti"), found
+    multiple = MultipleExposure(several.height, share, tuple((unit, tuple(names)) for unit, names in rows))
+    return exposures.join(several, on="unit", how="anti"), multiple
 
 
-def _apart(counted: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+def _disjoint_arms(counted: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
     """Arms that are alone in all of their values, while there are others."""
     arms = sorted({arm for units in counted.values() for arm in units})
     alone = [arm for arm in arms if all(len(units) == 1 for units in counted.values() if arm in units)]

@@ -1,4 +1,5 @@
-"""What a policy would have earned, from the log of another one that drew its actions with known propensities.
+"""Estimates of the reward that a policy would have earned, from the log of another one that drew its actions with known
+propensities.
 
 Inverse propensity scoring, its self-normalised form (Swaminathan and Joachims, NeurIPS 2015), and the doubly robust
 estimator (Dudik, Langford and Li, ICML 2011) with a cross-fitted reward model. Rows of one cluster (a unit) may depend
@@ -11,12 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import stdtrit  # type: ignore[import-untyped]  # has no types
 
+from models.contract.knowledge import Array
 from offline.ab.influence import of_ratio
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,8 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What the doubly robust estimator predicts rewards from: ``logged`` [n, d], features of each row's context and
-    logged action; ``actions`` [n, a, d], those with each possible action; ``target`` [n, a], the policy's
+    """Inputs from which the doubly robust estimator predicts rewards: ``logged`` [n, d], features of each row's context
+    and logged action; ``actions`` [n, a, d], those with each possible action; ``target`` [n, a], the policy's
     probabilities, which add up to 1. Rows with fewer actions are padded with probability 0."""
 
     logged: Array
@@ -121,12 +120,12 @@ def doubly_robust(
         raise ValueError("a cross-fitted reward model takes two clusters")
     # GroupKFold takes clusters apart in the order of their labels; shuffled, so that labels may be ordered in time.
     splits = GroupKFold(folds, shuffle=True, random_state=seed).split(outlook.logged, groups=log.cluster)
-    for fitted, held in splits:
+    for fitted, rest in splits:
         with np.errstate(invalid="ignore"):  # the variance of a constant feature may come out below 0, and is seen to
             fit = clone(regressor).fit(outlook.logged[fitted], log.reward[fitted])
-        predicted[held] = fit.predict(outlook.logged[held])
-        rows = outlook.actions[held].reshape(-1, outlook.actions.shape[2])
-        foreseen[held] = fit.predict(rows).reshape(len(held), -1)
+        predicted[rest] = fit.predict(outlook.logged[rest])
+        rows = outlook.actions[rest].reshape(-1, outlook.actions.shape[2])
+        foreseen[rest] = fit.predict(rows).reshape(len(rest), -1)
     pseudo = (outlook.target * foreseen).sum(axis=1) + weight * (log.reward - predicted)
     return _value("DR", log, weight, pseudo, np.ones(len(weight)), cut, alpha)
 

@@ -1,4 +1,4 @@
-"""How large an effect an experiment can see: power and detectable effect of a comparison of two arms.
+"""Sizes of effects that an experiment can see: power and detectable effect of a comparison of two arms.
 
 ``variance`` is that of one unit's value (offline/ab/influence.py): of a ratio metric, the delta method's. The
 test is the normal one, which is Welch's from some tens of units on. Its power depends on nothing but the effect in

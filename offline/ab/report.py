@@ -6,33 +6,33 @@ import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+from offline.ab.analysis import Analysis
 from offline.ab.effects import Effect
-from offline.ab.findings import Analysis
 
 PERCENT = frozenset({"ctr", "degraded_share"})
 """Metrics that are shares."""
 
 
-def lines(name: str, found: Analysis) -> Iterator[str]:
+def lines(name: str, analysis: Analysis) -> Iterator[str]:
     """Warnings first, then arms, then effects."""
-    yield f"{name}: {moment(found.first_ms)} to {moment(found.last_ms)} UTC, control {found.control}"
-    for one in found.warnings:
-        yield f"  ! {one}"
+    yield f"{name}: {moment(analysis.first_ms)} to {moment(analysis.last_ms)} UTC, control {analysis.control}"
+    for warning in analysis.warnings:
+        yield f"  ! {warning}"
     yield ""
     yield from table(
         [("arm", "share", "units", "requests", "shown", "clicks")]
         + [
-            (one.arm, f"{one.weight:.1%}", str(one.units), str(one.requests), str(one.shown), str(one.clicks))
-            for one in found.arms
+            (arm.arm, f"{arm.weight:.1%}", str(arm.units), str(arm.requests), str(arm.shown), str(arm.clicks))
+            for arm in analysis.arms
         ]
     )
-    yield f"  {split(found)}"
+    yield f"  {split(analysis)}"
     yield ""
     yield from table(
         [("metric", "arm", "control", "arm's", "lift", "interval", "p", "p, any time", "CUPED lift", "verdict")]
-        + [_effect(one, found.alpha) for one in found.effects]
+        + [_effect(effect, analysis.alpha) for effect in analysis.effects]
     )
-    for arm, merged in found.interleaving.items():
+    for arm, merged in analysis.interleaving.items():
         unit = merged.per_unit
         yield ""
         yield (
@@ -40,54 +40,62 @@ def lines(name: str, found: Analysis) -> Iterator[str]:
             f"{unit.ties} ties, share {unit.share:.3f} {span(unit.share_low, unit.share_high)}, "
             f"sign test p = {number(unit.p)}"
         )
-    for drawn in found.off_policy:
+    for drawn in analysis.off_policy:
         yield ""
         yield f"  {drawn.arm}: clicks on the first position, {drawn.requests} drawn requests"
         yield from table(
             [("estimator", "clicks per request", "interval", "effective requests")]
             + [
-                (one.estimator, number(one.value), span(one.low, one.high), f"{one.effective_rows:.0f}")
-                for one in drawn.values
+                (
+                    estimate.estimator,
+                    number(estimate.value),
+                    span(estimate.low, estimate.high),
+                    f"{estimate.effective_rows:.0f}",
+                )
+                for estimate in drawn.values
             ]
         )
 
 
-def split(found: Analysis) -> str:
+def split(analysis: Analysis) -> str:
     """Whether units were split as configured."""
-    if math.isnan(found.ratio.p):
+    if math.isnan(analysis.ratio.p):
         return "units as configured: cannot be told of so few"
-    return f"units as configured: {'NO' if found.ratio.alarm else 'yes'}, chi-square p = {number(found.ratio.p)}"
+    return f"units as configured: {'NO' if analysis.ratio.alarm else 'yes'}, chi-square p = {number(analysis.ratio.p)}"
 
 
-def verdict(one: Effect, alpha: float) -> str:
-    """What may be said of an effect now: by the p that holds at any time, else by the one that holds at the end."""
-    if math.isnan(one.difference.p):
+def verdict(effect: Effect, alpha: float) -> str:
+    """The statement about an effect that holds now: by the p that holds at any time, else by the one that holds at the
+    end."""
+    if math.isnan(effect.difference.p):
         return "cannot be told"
-    good = (one.difference.absolute > 0) == (one.better == "higher")
+    good = (effect.difference.absolute > 0) == (effect.better == "higher")
     word = "better" if good else "worse"
-    if one.always_valid.p < alpha:
+    if effect.always_valid.p < alpha:
         return f"{word}, at any time"
-    if one.p_holm < alpha:
+    if effect.p_holm < alpha:
         return f"{word}, if this look was planned"
     return "no difference shown"
 
 
-def _effect(one: Effect, alpha: float) -> tuple[str, ...]:
-    found = one.difference
+def _effect(effect: Effect, alpha: float) -> tuple[str, ...]:
+    change = effect.difference
     cuped = (
-        "" if one.cuped is None else f"{signed(one.cuped.lift)} {span(one.cuped.lift_low, one.cuped.lift_high, True)}"
+        ""
+        if effect.cuped is None
+        else f"{signed(effect.cuped.lift)} {span(effect.cuped.lift_low, effect.cuped.lift_high, True)}"
     )
     return (
-        one.metric,
-        one.arm,
-        value(one.metric, found.control),
-        value(one.metric, found.treatment),
-        signed(found.lift),
-        span(found.lift_low, found.lift_high, percent=True),
-        number(one.p_holm),
-        number(one.always_valid.p),
+        effect.metric,
+        effect.arm,
+        value(effect.metric, change.control),
+        value(effect.metric, change.treatment),
+        signed(change.lift),
+        span(change.lift_low, change.lift_high, percent=True),
+        number(effect.p_holm),
+        number(effect.always_valid.p),
         cuped,
-        verdict(one, alpha),
+        verdict(effect, alpha),
     )
 
 
@@ -101,8 +109,8 @@ def moment(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def value(metric: str, one: float) -> str:
-    return "" if math.isnan(one) else f"{one:.2%}" if metric in PERCENT else f"{one:.4g}"
+def value(metric: str, measured: float) -> str:
+    return "" if math.isnan(measured) else f"{measured:.2%}" if metric in PERCENT else f"{measured:.4g}"
 
 
 def signed(share: float) -> str:
@@ -115,5 +123,5 @@ def span(low: float, high: float, percent: bool = False) -> str:
     return f"[{low:+.1%}, {high:+.1%}]" if percent else f"[{low:.4g}, {high:.4g}]"
 
 
-def number(one: float) -> str:
-    return "" if math.isnan(one) else f"{one:.3g}"
+def number(quantity: float) -> str:
+    return "" if math.isnan(quantity) else f"{quantity:.3g}"

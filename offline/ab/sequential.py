@@ -14,15 +14,12 @@ alpha = 0.05, which is Bonferroni's for 20 looks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import lambertw  # type: ignore[import-untyped]  # has no types
 
+from models.contract.knowledge import Array
 from offline.ab.difference import Difference
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +74,14 @@ def always_valid(difference: Difference, mixture: Mixture) -> AlwaysValid:
     return AlwaysValid(p, difference.absolute - reach, difference.absolute + reach)
 
 
-def running(looks: tuple[AlwaysValid, ...]) -> tuple[AlwaysValid, ...]:
-    """What was known after each of successive looks: the least p and the intersection of the intervals so far. An empty
+def running(analyses: tuple[AlwaysValid, ...]) -> tuple[AlwaysValid, ...]:
+    """Knowledge after each of successive analyses: the least p and the intersection of the intervals so far. An empty
     intersection, low above high, says that the effect has changed in the meantime."""
-    if not looks:
+    if not analyses:
         return ()
-    p, low = (np.minimum.accumulate([one.p for one in looks]), np.maximum.accumulate([one.low for one in looks]))
-    high = np.minimum.accumulate([one.high for one in looks])
+    p, low = (
+        np.minimum.accumulate([bounds.p for bounds in analyses]),
+        np.maximum.accumulate([bounds.low for bounds in analyses]),
+    )
+    high = np.minimum.accumulate([bounds.high for bounds in analyses])
     return tuple(AlwaysValid(*map(float, row)) for row in zip(p, low, high, strict=True))

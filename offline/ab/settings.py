@@ -1,21 +1,24 @@
-"""How one experiment is analysed."""
+"""Settings of the analysis of one experiment, also from the file that the service splits by."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import BaseModel, Field, model_validator
 
+from models.contract.experiments import ExperimentsFile
 from models.contract.schema import FrozenConfig
+from offline.data.catalogue import DataError
 
-DAY_MS = 86_400_000
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 ANALYSED = ("split", "sticky")
 """Of the ways into an arm, those that are random: see ``How`` of models/contract/exposures.py."""
 
 
 class ClickRule(BaseModel):
-    """Which interactions are clicks: those of one of ``types`` (of any, if empty) with a value of ``least_value`` or
+    """The rule for clicks: interactions of one of ``types`` (of any, if empty) with a value of ``least_value`` or
     more (with any, if None)."""
 
     model_config = FrozenConfig
@@ -25,7 +28,7 @@ class ClickRule(BaseModel):
 
 
 class AnalysisSettings(BaseModel):
-    """How one experiment is analysed.
+    """Settings of the analysis of one experiment.
 
     control           the arm that all others are compared with
     weights           arm -> configured share of the split, in any unit. An arm of weight 0 gets no new units, and is
@@ -39,7 +42,7 @@ class AnalysisSettings(BaseModel):
     breakdowns        dimensions of the sample ratio check: "release", "day" or "context.KEY"
     planned_units     units of all arms at which the always-valid intervals are tightest: what offline/ab/power
                       asks for. It has to be chosen before the data are seen; they are valid whatever it is
-    looks             how many cumulative looks, equally spaced in time, the history of effects has
+    interim_analyses  how many the history of effects has, cumulative and equally spaced in time; "looks" in files
     clip              importance weights above this become this; none if None
     listed            at most so many offending units are listed by name
     """
@@ -56,7 +59,7 @@ class AnalysisSettings(BaseModel):
     pre_period_days: Annotated[float, Field(gt=0)] | None = 14.0
     breakdowns: tuple[Annotated[str, Field(pattern=r"^(release|day|context\..+)$")], ...] = ("release", "day")
     planned_units: Annotated[int, Field(ge=2)] = 10_000
-    looks: Annotated[int, Field(ge=1, le=1000)] = 14
+    interim_analyses: Annotated[int, Field(ge=1, le=1000, alias="looks")] = 14
     clip: Annotated[float, Field(gt=0)] | None = None
     listed: Annotated[int, Field(ge=0)] = 20
 
@@ -65,3 +68,27 @@ class AnalysisSettings(BaseModel):
         if self.control not in self.weights:
             raise ValueError(f"control {self.control!r} is not among the arms: {', '.join(sorted(self.weights))}")
         return self
+
+
+def settings_of(
+    file: ExperimentsFile,
+    name: str,
+    window_hours: float = 24.0,
+    clicks: Iterable[str] = (),
+    least_value: float | None = None,
+    planned_units: int = 10_000,
+) -> AnalysisSettings:
+    """Settings of the experiment ``name``; its first arm is the control. DataError if the file has no such one."""
+    known = {experiment.name: experiment for layer in file.layers for experiment in layer.experiments}
+    if name not in known:
+        there = ", ".join(sorted(known)) or "none at all"
+        raise DataError(f"the experiments file has no experiment {name!r}; it has {there}")
+    experiment = known[name]
+    return AnalysisSettings(
+        control=experiment.arms[0].name,
+        weights={arm.name: arm.weight for arm in experiment.arms},
+        clicks=ClickRule(types=frozenset(clicks), least_value=least_value),
+        window_ms=round(window_hours * HOUR_MS),
+        start_ms=None if experiment.start is None else round(experiment.start.timestamp() * 1000),
+        planned_units=planned_units,
+    )

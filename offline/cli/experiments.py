@@ -68,7 +68,7 @@ def ab_report(
     from offline.ab import report
     from offline.ab.analysis import analyse
     from offline.ab.page import page
-    from offline.ab.planned import settings_of
+    from offline.ab.settings import settings_of
     from offline.publish.archive import archive, of_experiment, read_exposures, read_interactions
 
     job = job_of(config, data_dir)

@@ -198,7 +198,7 @@ def served(store: Store, name: str) -> dict[str, str]:
 
 def held(store: Store) -> list[str]:
     """The spaces that somebody rolled back: "user/liber:FINGERPRINT"."""
-    document: Any = store.redis.get(store.keys.held)
+    document: Any = store.redis.get(store.keys.rolled_back)
     return list(json.loads(document)) if document else []
 
 
@@ -207,7 +207,7 @@ def hold(store: Store, spaces: Mapping[str, str]) -> None:
     before = held(store)
     added = [one for one in _marks(spaces) if one not in before]
     if added:
-        store.redis.set(store.keys.held, json.dumps([*before, *added][-_REMEMBERED:]))
+        store.redis.set(store.keys.rolled_back, json.dumps([*before, *added][-_REMEMBERED:]))
 
 
 def let_go(store: Store, spaces: Mapping[str, str]) -> None:
@@ -215,7 +215,7 @@ def let_go(store: Store, spaces: Mapping[str, str]) -> None:
     before = held(store)
     left = [one for one in before if one not in _marks(spaces)]
     if left != before:
-        store.redis.set(store.keys.held, json.dumps(left))
+        store.redis.set(store.keys.rolled_back, json.dumps(left))
 
 
 def held_of(store: Store, spaces: Iterable[Space]) -> list[str]:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
+from models.contract.knowledge import FloatArray, IntArray
 
 Kind = Literal["flat", "ivf", "hnsw"]
 
@@ -42,13 +41,13 @@ class Built:
 
 
 def kind_for(items: int, flat_up_to: int) -> Kind:
-    """What is fast enough for so many items. A graph (HNSW) is made only where it is asked for: it was slower than
-    lists, and lost its way among a million clustered vectors (research/LOG.md, 2026-11-28)."""
+    """The kind of index that is fast enough for so many items. A graph (HNSW) is made only where it is asked for: it
+    was slower than lists, and lost its way among a million clustered vectors (research/LOG.md, 2026-11-28)."""
     return "flat" if items <= flat_up_to else "ivf"
 
 
 def build(
-    vectors: FloatArray, ids: npt.NDArray[np.int64], groups: Sequence[FloatArray], kind: Kind, top: int, least: float
+    vectors: FloatArray, ids: IntArray, groups: Sequence[FloatArray], kind: Kind, top: int, least: float
 ) -> Built:
     """An index of ``vectors`` [n, D] named by ``ids`` [n], with the least effort that finds a share of ``least`` of the
     ``top`` nearest ones of the queries [q, D] of each group. RecallError if no effort does. Its recall is that of the
@@ -56,16 +55,16 @@ def build(
     import faiss
 
     vectors, queries = np.ascontiguousarray(vectors, np.float32), np.concatenate(groups).astype(np.float32)
-    ends = np.cumsum([len(one) for one in groups])[:-1]
+    ends = np.cumsum([len(group) for group in groups])[:-1]
     top = min(top, len(vectors))
     nearest = _exact(vectors, queries, top)
-    inner = _made(vectors, kind)
+    inner = _empty_index(vectors, kind)
     index = faiss.IndexIDMap2(inner)
     index.add_with_ids(vectors, ids)
     reached = 0.0
     for effort in _efforts(inner, kind, top):
-        _, found = inner.search(queries, top, params=search_parameters(kind, effort))
-        reached = min(float(one.mean()) for one in np.split(recall(vectors, queries, found, nearest), ends))
+        _, positions = inner.search(queries, top, params=search_parameters(kind, effort))
+        reached = min(float(shares.mean()) for shares in np.split(recall(vectors, queries, positions, nearest), ends))
         if reached >= least:
             return Built(faiss.serialize_index(index).tobytes(), kind, effort, reached)
     raise RecallError(f"of the {top} nearest items, {kind} finds {reached:.4f} at most; {least} are wanted")
@@ -80,13 +79,13 @@ def search_parameters(kind: Kind, effort: int) -> Any:
     return faiss.SearchParametersHNSW(efSearch=effort) if kind == "hnsw" else None
 
 
-def recall(vectors: FloatArray, queries: FloatArray, found: npt.NDArray[np.int64], nearest: FloatArray) -> FloatArray:
-    """Which share of the nearest ones of each query was found [q]. ``found`` [q, k] positions, -1 for none; ``nearest``
+def recall(vectors: FloatArray, queries: FloatArray, positions: IntArray, nearest: FloatArray) -> FloatArray:
+    """Shares [q] of the nearest ones of each query among ``positions`` [q, k], -1 for none; ``nearest``
     [q, k] scores of the nearest, falling."""
-    scores = np.einsum("qd,qkd->qk", queries, vectors[found])
+    scores = np.einsum("qd,qkd->qk", queries, vectors[positions])
     least = nearest[:, -1:]
     near = scores >= least - _SAME * np.maximum(np.abs(least), 1.0)
-    return np.asarray((near & (found >= 0)).mean(axis=1), np.float32)
+    return np.asarray((near & (positions >= 0)).mean(axis=1), np.float32)
 
 
 def _exact(vectors: FloatArray, queries: FloatArray, top: int) -> FloatArray:
@@ -96,7 +95,7 @@ def _exact(vectors: FloatArray, queries: FloatArray, top: int) -> FloatArray:
     return np.asarray(scores, np.float32)
 
 
-def _made(vectors: FloatArray, kind: Kind) -> Any:
+def _empty_index(vectors: FloatArray, kind: Kind) -> Any:
     """An empty index, trained."""
     import faiss
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from models.contract.knowledge import Array
 
 _MOST_USERS = 4000
 """Users whose pairs are counted: they take 128 MB."""
@@ -107,11 +105,11 @@ def mean_of_users(values: Array, count: int = 1000, seed: int = 0) -> Difference
     return Difference(float(values.mean()), float(low), float(high))
 
 
-def difference(one: Array, other: Array) -> Difference:
+def difference(auc: Array, baseline: Array) -> Difference:
     """Of two models' ``mean_auc`` over the same resamples."""
-    deltas = (one - other)[1:]
+    deltas = (auc - baseline)[1:]
     low, high = np.nanpercentile(deltas, [2.5, 97.5])
-    return Difference(float(one[0] - other[0]), float(low), float(high))
+    return Difference(float(auc[0] - baseline[0]), float(low), float(high))
 
 
 def _weighted_auc(weights: Array, positive: Array, first: Array) -> float:

@@ -1,4 +1,4 @@
-"""What training reports: counts, the artifact, and the quality table. Knows no torch, so any job may read it."""
+"""The report of a training: counts, the artifact, and the quality table. Knows no torch, so any job may read it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """What was trained on how much, and how well. ``table`` has one row per model, best served model first;
-    ``partial`` says that some texts were still to come, so that their knowledge was missing."""
+    """A training: its data, the model and the model's quality. ``table`` has one row per model, best served model
+    first; ``partial`` says that some texts were still to come, so that their knowledge was missing."""
 
     log_rows: int
     trained_rows: int

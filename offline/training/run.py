@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from models.contract.knowledge import FloatArray, IntArray
 from models.ctr.build import Architecture
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -74,27 +74,27 @@ def train(
     rows = splits.rows["test"]
     label = encoder.labels[rows]
     fitted: dict[tuple[str, int], Fitted] = {}
-    scores: dict[tuple[str, int], npt.NDArray[np.float32]] = {}
+    scores: dict[tuple[str, int], FloatArray] = {}
     for spec in chosen:
         for seed in config.training.seeds:
-            one = fit(spec, config.training, encoder_of[spec.producers], splits, user, seed)
-            fitted[spec.label, seed] = one
-            scores[spec.label, seed] = predict(one.model, encoder_of[spec.producers], rows)
+            trained = fit(spec, config.training, encoder_of[spec.producers], splits, user, seed)
+            fitted[spec.label, seed] = trained
+            scores[spec.label, seed] = predict(trained.model, encoder_of[spec.producers], rows)
     popularity = _popularity(encoder, log, splits.trained_rows)
     table = _table(config, fitted, scores, label, user[rows], popularity[rows])
 
     served = specs(config)[0]
     best = max(config.training.seeds, key=lambda seed: max(fitted[served.label, seed].validation_auc))
-    one = fitted[served.label, best]
+    best_fit = fitted[served.label, best]
     metrics = {
-        "validation_auc": max(one.validation_auc),
+        "validation_auc": max(best_fit.validation_auc),
         "test_auc": quality(label, scores[served.label, best], user[rows]).auc,
     }
-    artifact, worst = export_artifact(config.name, served, one.model, encoder, knowledge, splits, metrics)
+    artifact, worst = export_artifact(config.name, served, best_fit.model, encoder, knowledge, splits, metrics)
     digest = hashlib.sha256(artifact).hexdigest()
     name = f"{config.name}-{digest[:12]}.onnx"
     write_bytes(folder / name, artifact)
-    torch.save(one.model.state_dict(), folder / f"{name}.pt")
+    torch.save(best_fit.model.state_dict(), folder / f"{name}.pt")
     write_arrays(
         folder / "test_predictions.npz",
         rows=rows,
@@ -109,7 +109,7 @@ def train(
         samples={split: len(of_split) for split, of_split in splits.rows.items()},
         artifact=name,
         sha256=digest,
-        model_version=weights_version(one.model),
+        model_version=weights_version(best_fit.model),
         parity=worst,
         metrics=metrics,
         table=table,
@@ -125,7 +125,7 @@ def load_served(config: JobConfig, report: TrainingReport, encoder: SampleEncode
     return model.eval()
 
 
-def _popularity(encoder: SampleEncoder, log: InteractionLog, trained_rows: int) -> npt.NDArray[np.float32]:
+def _popularity(encoder: SampleEncoder, log: InteractionLog, trained_rows: int) -> FloatArray:
     """The popularity baseline: an item's smoothed share of likes in the training period, for every log row."""
     liked_rate = encoder.table.numeric[:, 2]
     return ((liked_rate[log.item.astype(np.int64) + 1] + 1.0) / 2.0).astype(np.float32)
@@ -134,10 +134,10 @@ def _popularity(encoder: SampleEncoder, log: InteractionLog, trained_rows: int) 
 def _table(
     config: JobConfig,
     fitted: dict[tuple[str, int], Fitted],
-    scores: dict[tuple[str, int], npt.NDArray[np.float32]],
-    label: npt.NDArray[np.float32],
-    user: npt.NDArray[np.int64],
-    popularity: npt.NDArray[np.float32],
+    scores: dict[tuple[str, int], FloatArray],
+    label: FloatArray,
+    user: IntArray,
+    popularity: FloatArray,
 ) -> list[dict[str, Any]]:
     """One row per model; several seeds are averaged. Differences are against the served architecture without knowledge,
     or against popularity where that was not trained."""
@@ -151,13 +151,13 @@ def _table(
         row: dict[str, Any] = {
             "model": spec.label,
             "validation_auc": float(np.mean([max(fitted[spec.label, seed].validation_auc) for seed in seeds])),
-            "auc": float(np.mean([one.auc for one in each])),
-            "logloss": float(np.mean([one.logloss for one in each])),
-            "gauc": float(np.mean([one.gauc for one in each])),
+            "auc": float(np.mean([measures.auc for measures in each])),
+            "logloss": float(np.mean([measures.logloss for measures in each])),
+            "gauc": float(np.mean([measures.gauc for measures in each])),
         }
         if spec.label != plain:
-            found = difference(resamples.mean_auc({seed: scores[spec.label, seed] for seed in seeds}), baseline)
-            row["difference"] = (found.middle, found.low, found.high)
+            gain = difference(resamples.mean_auc({seed: scores[spec.label, seed] for seed in seeds}), baseline)
+            row["difference"] = (gain.middle, gain.low, gain.high)
         table.append(row)
     table.append({"model": "popularity (share of likes)", **asdict(quality(label, popularity, user))})
     return table

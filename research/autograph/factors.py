@@ -71,20 +71,20 @@ def name_factors(codes: npt.NDArray[np.integer], texts: Sequence[str]) -> list[F
         names = (inside[top] >= INSIDE * count) & (chance < LEVEL / len(words))
         outside = (total[top] - inside[top]) / max(1, len(texts) - int(count))
         columns = zip(words[top], inside[top] / count, outside, names, strict=True)
-        found = (Word(str(word), float(share), float(other), bool(name)) for word, share, other, name in columns)
-        factors.append(Factor(int(code), int(count), tuple(found)))
-    return sorted(factors, key=lambda one: (-one.members, one.code))
+        top_words = (Word(str(word), float(share), float(other), bool(name)) for word, share, other, name in columns)
+        factors.append(Factor(int(code), int(count), tuple(top_words)))
+    return sorted(factors, key=lambda factor: (-factor.members, factor.code))
 
 
 def factor_table(factors: Sequence[Factor], limit: int = 20) -> str:
     """For people: the largest factors with their top words; the naming ones carry their two shares."""
     rows = []
-    for one in factors[:limit]:
+    for factor in factors[:limit]:
         words = ", ".join(
             f"**{word.text}** ({word.inside:.0%} : {word.outside:.0%})" if word.names else word.text
-            for word in one.words[:5]
+            for word in factor.words[:5]
         )
-        rows.append([str(one.code), str(one.members), "yes" if one.nameable else "no", words])
+        rows.append([str(factor.code), str(factor.members), "yes" if factor.nameable else "no", words])
     return table(["factor", "members", "nameable", "top words (share of members : of others)"], rows)
 
 
@@ -148,4 +148,4 @@ def _error(vectors: FloatArray, other: npt.NDArray[np.floating]) -> tuple[float,
 
 
 def _share(factors: Sequence[Factor]) -> float:
-    return sum(one.nameable for one in factors) / max(1, len(factors))
+    return sum(factor.nameable for factor in factors) / max(1, len(factors))

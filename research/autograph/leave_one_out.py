@@ -62,9 +62,9 @@ def leave_one_out(
         raise DataError(f"no user has {least + 2} positive interactions: there is nothing to judge matching on")
     order = np.argsort(who, kind="stable")
     last = np.cumsum(counts)[judged] - 1
-    held = np.concatenate([order[last], order[last - 1]])
+    left_out = np.concatenate([order[last], order[last - 1]])
     train = np.ones(len(rows), np.bool_)
-    train[held] = False
+    train[left_out] = False
     return LeaveOneOut(
         catalogue=catalogue.astype(np.int64),
         members=members.astype(np.int64),
@@ -85,17 +85,17 @@ def training_part(split: LeaveOneOut, evidence: Evidence) -> Evidence:
     number[split.members] = np.arange(len(split.members))
     end = np.full(len(number), len(evidence.user))
     end[split.members[split.user]] = split.held_from
-    kept = (versions.closed_at < end[versions.user]) & (number[versions.user] >= 0)
-    counts = np.bincount(number[versions.user[kept]], minlength=len(split.members))
-    last_row = np.searchsorted(split.train_row, versions.closed_at[kept], side="right") - 1
+    closed = (versions.closed_at < end[versions.user]) & (number[versions.user] >= 0)
+    counts = np.bincount(number[versions.user[closed]], minlength=len(split.members))
+    last_row = np.searchsorted(split.train_row, versions.closed_at[closed], side="right") - 1
     return Evidence(
         evidence.items[split.catalogue],
         evidence.known_items[split.catalogue],
         Versions(
-            versions.vectors[kept],
+            versions.vectors[closed],
             np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             np.maximum(last_row, 0).astype(np.int64),
-            versions.known[kept],
+            versions.known[closed],
         ),
         split.train_user,
         split.train_item,

@@ -23,7 +23,7 @@ from offline.training.bootstrap import mean_of_users
 from research.autograph.leave_one_out import LeaveOneOut
 
 Target = Literal["validation", "test"]
-TOP = 50
+TOP_ITEMS = 50
 _CHUNK = 512
 """Users scored at once; bounds the memory to chunk x items."""
 
@@ -46,22 +46,22 @@ class Lists:
         return cls(arrays["validation"], arrays["test"])
 
 
-def rank(split: LeaveOneOut, scores: Callable[[Ints], FloatArray], target: Target) -> Ints:
+def rank_items(split: LeaveOneOut, scores: Callable[[Ints], FloatArray], target: Target) -> Ints:
     """The best TOP items of every judged user, [E, TOP]; ties go to the lower item number.
 
     ``scores(positions)`` gives [n, N] for positions of ``split.user``. Training items are never offered, nor is the
     validation item when the test item is wanted.
     """
     start, items = _by_user(split)
-    ranked = np.empty((len(split.user), min(TOP, len(split.catalogue))), np.int64)
+    ranked = np.empty((len(split.user), min(TOP_ITEMS, len(split.catalogue))), np.int64)
     for at in range(0, len(split.user), _CHUNK):
         positions = np.arange(at, min(at + _CHUNK, len(split.user)))
-        found = np.array(scores(positions), np.float64)
+        offered = np.array(scores(positions), np.float64)
         for row, position in enumerate(positions):
-            found[row, items[start[split.user[position]] : start[split.user[position] + 1]]] = -np.inf
+            offered[row, items[start[split.user[position]] : start[split.user[position] + 1]]] = -np.inf
             if target == "test":
-                found[row, split.validation[position]] = -np.inf
-        ranked[positions] = np.argsort(-found, axis=1, kind="stable")[:, :TOP]
+                offered[row, split.validation[position]] = -np.inf
+        ranked[positions] = np.argsort(-offered, axis=1, kind="stable")[:, :TOP_ITEMS]
     return ranked
 
 
@@ -78,7 +78,7 @@ def autograph_lists(split: LeaveOneOut, assigned: Assigned, from_row: Ints) -> L
     def scores(positions: Ints) -> FloatArray:
         return np.asarray(np.einsum("nd,ncd->nc", users[positions], items[of_slice[positions]], optimize=True))
 
-    return Lists(rank(split, scores, "validation"), rank(split, scores, "test"))
+    return Lists(rank_items(split, scores, "validation"), rank_items(split, scores, "test"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +104,24 @@ def matching_quality(ranked: Ints, held_out: Ints) -> Matching:
     ordered = np.sort(ranked, axis=1)
     if (ordered[:, 1:] == ordered[:, :-1]).any():
         raise ValueError("a ranked list names an item twice")
-    found = ranked == held_out[:, None]
-    gain = (found / np.log2(np.arange(ranked.shape[1]) + 2.0)).sum(axis=1)
-    return Matching(found.any(axis=1).astype(np.float64), gain)
+    hits = ranked == held_out[:, None]
+    gain = (hits / np.log2(np.arange(ranked.shape[1]) + 2.0)).sum(axis=1)
+    return Matching(hits.any(axis=1).astype(np.float64), gain)
 
 
 def mean_quality(trainings: Sequence[Matching]) -> Matching:
     """One method's quality over several trainings, user by user."""
-    return Matching(np.mean([one.hit for one in trainings], axis=0), np.mean([one.gain for one in trainings], axis=0))
+    return Matching(
+        np.mean([training.hit for training in trainings], axis=0),
+        np.mean([training.gain for training in trainings], axis=0),
+    )
 
 
-def paired_difference(one: Matching, other: Matching, *, seed: int = 0) -> dict[str, tuple[float, float, float]]:
-    """Recall and NDCG of ``one`` minus ``other``: (difference, low, high), 95 % over resampled users."""
+def paired_difference(method: Matching, baseline: Matching, *, seed: int = 0) -> dict[str, tuple[float, float, float]]:
+    """Recall and NDCG of ``method`` minus ``baseline``: (difference, low, high), 95 % over resampled users."""
     means = {
-        "recall": mean_of_users(one.hit - other.hit, seed=seed),
-        "ndcg": mean_of_users(one.gain - other.gain, seed=seed),
+        "recall": mean_of_users(method.hit - baseline.hit, seed=seed),
+        "ndcg": mean_of_users(method.gain - baseline.gain, seed=seed),
     }
     return {name: (mean.middle, mean.low, mean.high) for name, mean in means.items()}
 

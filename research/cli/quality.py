@@ -15,7 +15,7 @@ from offline.data.source import open_source
 from offline.jobs.last_run import data_of
 from research.cli.options import CORES, Workers, Write
 from research.data_set import data_set_of
-from research.pages import ledger_of, write_table
+from research.tables import ledger_of, write_table
 
 app = typer.Typer()
 
@@ -33,27 +33,28 @@ def benchmark(
 ) -> None:
     """Compare our model with its peers, trained with their own code on the same samples: docs/quality.md."""
     from offline.knowledge.load import held
-    from research.quality import judge, plan, plot, report, run
-    from research.quality.judged import Judgeable
+    from research.quality import evaluate, plot, report, run, trainings
+    from research.quality.evaluation import EvaluatedSplit
 
     job = job_of(config, data_dir)
     catalogue, log = data_set_of(job)
     knowledge = held(job.knowledge, job.config.feature_schema, log)
     folder = job.config.workdir / "benchmark"
     bench = run.Bench(job.config, catalogue, log, knowledge, folder / "answers")
-    trainings = plan.trainings(job.config, knowledge, seeds, peer_seeds)
-    trained = run.run(bench, [training for training in trainings if only in training.label], workers)
-    split: Judgeable = "validation" if validation else "test"
-    ledger = None if validation else ledger_of(write)
-    judged = judge.judge(
-        job.config.name, trained, log, bench.splits(), split=split, ledger=ledger,
-        command=f"benchmark --config {config}", cache=folder / "judged",
+    planned = trainings.trainings(job.config, knowledge, seeds, peer_seeds)
+    trained = run.run(bench, [training for training in planned if only in training.label], workers)
+    split: EvaluatedSplit = "validation" if validation else "test"
+    ledger = None if validation else ledger_of(write, f"benchmark --config {config}")
+    evaluation = evaluate.evaluate(
+        job.config.name, trained, log, bench.splits(), split=split, ledger=ledger, cache=folder / "judged",
     )  # fmt: skip
-    judged.save(folder / f"{split}.json")
+    evaluation.save(folder / f"{split}.json")
     if write is not None:
-        plot.draw(judged, write.parent / "figures", f"quality-{job.config.name}")
+        plot.draw(evaluation, write.parent / "figures", f"quality-{job.config.name}")
     figures = f"figures/quality-{job.config.name}"
-    write_table(report.marker(judged), report.markdown(judged, figures, ledger.name if ledger else ""), write)
+    write_table(
+        report.marker(evaluation), report.page_section(evaluation, figures, ledger.path.name if ledger else ""), write
+    )
 
 
 @app.command()
@@ -91,7 +92,7 @@ def reranking(
     from models.contract.reranker import FILE, RerankerManifest
     from offline.reranking.prepared import prepared
     from offline.reranking.run import ctr_of
-    from research.reranking import judging, report
+    from research.reranking import evaluation, report
 
     job = sized(job_of(config, data_dir), samples, epochs, model)
     source = open_source(job.config.data, job.raw)
@@ -99,7 +100,7 @@ def reranking(
     ready = prepared(job, source.catalogue())
     tuned = ready.tuned()
     manifest = RerankerManifest.from_json((ready.folder / FILE).read_bytes())
-    ledger = ledger_of(write)
-    judged = judging.judge(ready, tuned, manifest, ctr_of(job, ready), ledger, f"reranking --config {config}")
-    judged.save(ready.folder / "judged.json")
-    write_table(report.marker(judged), report.markdown(judged), write)
+    ledger = ledger_of(write, f"reranking --config {config}")
+    result = evaluation.evaluate_reranker(ready, tuned, manifest, ctr_of(job, ready), ledger)
+    result.save(ready.folder / "judged.json")
+    write_table(report.marker(result), report.page_section(result), write)

@@ -59,4 +59,4 @@ def replay(
     print(f"  {outcome.requests} requests in {outcome.seconds:.1f} s, {outcome.shown} with the item in the list")
     if outcome.dropped:
         print(f"  {outcome.dropped} exposures were dropped, because Redis did not take them")
-    sum_up({"job": "replay", **outcome.document(), **{name: asdict(one) for name, one in archived.items()}})
+    sum_up({"job": "replay", **outcome.document(), **{name: asdict(entries) for name, entries in archived.items()}})

@@ -11,7 +11,7 @@ import typer
 from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
 from offline.jobs.last_run import data_of, sources_of
 from research.cli.options import CORES, Seeds, Workers, Write
-from research.pages import write_table
+from research.tables import write_table
 
 app = typer.Typer()
 
@@ -34,7 +34,7 @@ def ablation(
     folder = job.config.workdir / "ablation"
     result = study.run_ablation(job.config, catalogue, log, knowledge, seeds, folder, workers)
     result.save(folder / "results.json")
-    write_table(f"ablation {job.config.name}", study.markdown(result), write)
+    write_table(f"ablation {job.config.name}", result.markdown(), write)
 
 
 @app.command()
@@ -55,9 +55,9 @@ def compression(
         depth = sources.config.marc.depth
         states = states_at(sources, [depth])[depth]
     folder = job.config.workdir / "compression"
-    result = study.compare(job.config, catalogue, log, states, folder, seeds=seeds, workers=workers)
+    result = study.compare_compressions(job.config, catalogue, log, states, folder, seeds=seeds, workers=workers)
     result.save(folder / "results.json")
-    write_table(f"compression {job.config.name}", study.markdown(result), write)
+    write_table(f"compression {job.config.name}", result.markdown(), write)
 
 
 @app.command()
@@ -70,7 +70,7 @@ def retrieval(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_
     job = job_of(config, data_dir)
     _, log = data_of(job)
     result = study.hits(job.config, log, held(job.knowledge, job.config.feature_schema, log))
-    write_table(f"retrieval {job.config.name}", study.markdown(result), write)
+    write_table(f"retrieval {job.config.name}", study.hits_table(result), write)
 
 
 @app.command()
@@ -90,7 +90,7 @@ def layers(
         states = states_at(sources, study.DEPTHS)
     result = study.sweep(job.config, log, states, range(seeds))
     result.save(job.config.workdir / "layers.json")
-    write_table(f"layers {job.config.name}", study.markdown(result), write)
+    write_table(f"layers {job.config.name}", result.markdown(), write)
 
 
 @app.command()
@@ -102,4 +102,4 @@ def factors(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DI
     catalogue, log = data_of(job)
     with sources_of(job, catalogue, log, "autograph") as sources:
         result = study.report(sources)
-    write_table(f"factors {job.config.name}", study.markdown(result), write)
+    write_table(f"factors {job.config.name}", result.markdown(), write)

@@ -67,16 +67,16 @@ def layer_sweep(
     """
     rows = []
     for depth, (users, items) in sorted(states.items()):
-        found: dict[tuple[str, str, int], list[float]] = {}
+        measured: dict[tuple[str, str, int], list[float]] = {}
         for seed in seeds:
-            for made in compressors(config.model_copy(update={"seed": seed}), learnt, users, items):
-                vectors = made.compress(users, "user"), made.compress(items, "item")
+            for compressor in compressors(config.model_copy(update={"seed": seed}), learnt, users, items):
+                vectors = compressor.compress(users, "user"), compressor.compress(items, "item")
                 for name, context in contexts.items():
                     auc = probe_auc(learnt, judged, *vectors, context, seed)
-                    found.setdefault((name, made.method, made.dim), []).append(auc)
+                    measured.setdefault((name, compressor.method, compressor.dim), []).append(auc)
         rows += [
             SweepRow(name, depth, method, dim, float(np.mean(aucs)), float(np.std(aucs)))
-            for (name, method, dim), aucs in found.items()
+            for (name, method, dim), aucs in measured.items()
         ]
     return rows
 

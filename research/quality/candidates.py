@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from models.contract.knowledge import Array
 from offline.data.catalogue import DataError
 from offline.training.metrics import auc
 from offline.training.samples import SplitRows
-from research.quality.judged import Candidate, Judgeable
+from research.quality.evaluation import Candidate, EvaluatedSplit
 from research.quality.predictions import Family, Trained
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,25 +45,29 @@ class Candidates:
 
     def best(self, family: Family) -> Group | None:
         """The best of a family on the validation split, None if none of it has a validation AUC."""
-        found = [one for one in self.groups if one.family == family and one.stands and one.validation_auc is not None]
-        return max(found, key=lambda one: one.validation_auc or 0.0, default=None)
+        picks = [
+            group
+            for group in self.groups
+            if group.family == family and group.stands and group.validation_auc is not None
+        ]
+        return max(picks, key=lambda group: group.validation_auc or 0.0, default=None)
 
 
-def candidates(trained: Sequence[Trained], splits: SplitRows, split: Judgeable) -> Candidates:
+def candidates(trained: Sequence[Trained], splits: SplitRows, split: EvaluatedSplit) -> Candidates:
     """DataError if models do not belong together or to these samples, or nobody has scores of the split."""
     by_candidate: dict[Candidate, list[Trained]] = {}
-    for one in sorted(trained, key=lambda one: (one.model, one.statistics, one.share, one.seed)):
-        by_candidate.setdefault(Candidate(one.model, one.statistics, one.share), []).append(one)
+    for model in sorted(trained, key=lambda model: (model.model, model.statistics, model.share, model.seed)):
+        by_candidate.setdefault(Candidate(model.model, model.statistics, model.share), []).append(model)
     labels: list[Array] = []
     groups: list[Group] = []
     left_out: list[Candidate] = []
     for candidate, members in by_candidate.items():
         _check(candidate, members)
-        answered = tuple(one for one in members if _has(one, split))
+        answered = tuple(member for member in members if _has(member, split))
         if not answered:
             left_out.append(candidate)
             continue
-        answers = [_answers(one, splits, split) for one in answered]
+        answers = [_answers(member, splits, split) for member in answered]
         labels += [label for label, _ in answers]
         scores = tuple(score for _, score in answers)
         groups.append(Group(candidate, answered, scores, _validation_auc(answered, splits)))
@@ -80,38 +81,40 @@ def candidates(trained: Sequence[Trained], splits: SplitRows, split: Judgeable) 
 
 
 def _check(candidate: Candidate, members: Sequence[Trained]) -> None:
-    if len({one.seed for one in members}) != len(members):
+    if len({member.seed for member in members}) != len(members):
         raise DataError(f"{candidate} is there twice with one seed: delete what is out of date")
-    if len({(one.family, one.circumstances) for one in members}) != 1:
+    if len({(member.family, member.circumstances) for member in members}) != 1:
         raise DataError(
             f"the seeds of {candidate} were trained under different circumstances: delete what is out of date"
         )
 
 
-def _has(one: Trained, split: Judgeable) -> bool:
-    return bool((one.split == split).any())
+def _has(model: Trained, split: EvaluatedSplit) -> bool:
+    return bool((model.split == split).any())
 
 
-def _answers(one: Trained, splits: SplitRows, split: Judgeable) -> tuple[Array, Array]:
+def _answers(model: Trained, splits: SplitRows, split: EvaluatedSplit) -> tuple[Array, Array]:
     """(label [n], score [n]) in the order of the split's rows."""
     rows = splits.rows[split]
-    scored = np.flatnonzero(one.split == split)
-    scored = scored[np.argsort(one.rows[scored])]
+    scored = np.flatnonzero(model.split == split)
+    scored = scored[np.argsort(model.rows[scored])]
     order = np.argsort(rows)
-    if not np.array_equal(one.rows[scored], rows[order]):
-        raise DataError(f"{one.model}, seed {one.seed}, has scored other samples than those of the {split} split")
+    if not np.array_equal(model.rows[scored], rows[order]):
+        raise DataError(f"{model.model}, seed {model.seed}, has scored other samples than those of the {split} split")
     places = np.empty(len(rows), np.int64)
     places[order] = scored
-    return one.label[places], one.score[places]
+    return model.label[places], model.score[places]
 
 
 def _validation_auc(members: Sequence[Trained], splits: SplitRows) -> float | None:
     """Of the validation scores themselves where they were kept, else of the best epoch."""
-    found = []
-    for one in members:
-        label, score = _answers(one, splits, "validation") if _has(one, "validation") else (np.zeros(0), np.zeros(0))
+    aucs = []
+    for member in members:
+        label, score = (
+            _answers(member, splits, "validation") if _has(member, "validation") else (np.zeros(0), np.zeros(0))
+        )
         if label.any() and not label.all():
-            found.append(auc(label, score))
-        elif one.epochs:
-            found.append(max(one.epochs))
-    return float(np.mean(found)) if len(found) == len(members) else None
+            aucs.append(auc(label, score))
+        elif member.epochs:
+            aucs.append(max(member.epochs))
+    return float(np.mean(aucs)) if len(aucs) == len(members) else None

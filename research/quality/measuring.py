@@ -9,18 +9,15 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from models.contract.knowledge import Array
 from offline.data.files import read_arrays, write_arrays
 from offline.training.bootstrap import Resamples
 from offline.training.metrics import gauc, log_losses, ndcg_at
 from research.quality.reliability import expected_calibration_error
 from research.quality.slices import Slice
-
-Array = npt.NDArray[Any]
 
 _VERSION = "1"
 """Version of the stored numbers; a change of how they are computed takes a new one."""
@@ -45,7 +42,7 @@ class Measure:
     ) -> None:
         """``label`` [n] with both labels in it, ``user`` [n]; ``count`` resamples; ``cache`` is a folder."""
         self._label, self._user, self._count, self._cache = label, user, count, cache
-        self._slices = [one for one in slices if label[one.mask].min() != label[one.mask].max()]
+        self._slices = [part for part in slices if label[part.mask].min() != label[part.mask].max()]
         self._whole = Resamples(label, user, count)
         self._parts: dict[int, Resamples] = {}
 
@@ -62,18 +59,18 @@ class Measure:
             losses = self._whole.mean(log_losses(label, score))
             return {"auc": self._whole.auc(score), "logloss": losses, "others": np.array(others)}
 
-        found = self._kept("whole", [score], measured)
-        within, ndcg, ece = (float(value) for value in found["others"])
-        return Measured(found["auc"], found["logloss"], within, ndcg, ece)
+        numbers = self._cached("whole", [score], measured)
+        within, ndcg, ece = (float(value) for value in numbers["others"])
+        return Measured(numbers["auc"], numbers["logloss"], within, ndcg, ece)
 
     def parts(self, score: Array) -> dict[str, Array]:
         """AUC [1 + count] of each slice that has both labels, by the slice's name."""
 
         def measured() -> dict[str, Array]:
-            return {str(at): self._part(at).auc(score[one.mask]) for at, one in enumerate(self._slices)}
+            return {str(at): self._part(at).auc(score[part.mask]) for at, part in enumerate(self._slices)}
 
-        found = self._kept("parts", [score, *(one.mask for one in self._slices)], measured)
-        return {one.name: found[str(at)] for at, one in enumerate(self._slices)}
+        numbers = self._cached("parts", [score, *(part.mask for part in self._slices)], measured)
+        return {part.name: numbers[str(at)] for at, part in enumerate(self._slices)}
 
     def _part(self, at: int) -> Resamples:
         if at not in self._parts:
@@ -81,7 +78,7 @@ class Measure:
             self._parts[at] = Resamples(self._label[mask], self._user[mask], self._count)
         return self._parts[at]
 
-    def _kept(self, kind: str, arrays: Sequence[Array], measured: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+    def _cached(self, kind: str, arrays: Sequence[Array], measured: Callable[[], dict[str, Array]]) -> dict[str, Array]:
         if self._cache is None:
             return measured()
         digest = hashlib.sha256(f"{kind} {_VERSION} {self._count}".encode())

@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from models.contract.artifact import ArtifactManifest
-from models.contract.knowledge import FloatArray
+from models.contract.knowledge import FloatArray, IntArray
 from models.onnx_runtime import onnx_runtime
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -26,10 +25,8 @@ from offline.training.artifact import as_request, export_artifact
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
 from offline.training.samples import SampleEncoder, SplitRows, split_samples, statistics_before
 from research.quality.peers import CANDIDATES, REPEATS
-from research.quality.plan import Training
 from research.quality.predictions import Trained
-
-Rows = npt.NDArray[np.int64]
+from research.quality.trainings import Training
 
 
 def train_ours(
@@ -46,29 +43,29 @@ def train_ours(
     ``circumstances`` are those of the answers.
     """
     splits = split_samples(config.samples, log)
-    held = knowledge.of(training.producers)
+    read = knowledge.of(training.producers)
     encoder = SampleEncoder(
-        config.feature_schema.with_knowledge(training.producers), catalogue, log, held, splits.trained_rows
+        config.feature_schema.with_knowledge(training.producers), catalogue, log, read, splits.trained_rows
     )
     spec = ModelSpec(training.label, config.training.served)
     if not weights.is_file():
         started = time.process_time()
         user = log.user.astype(np.int64)
         new = fit(spec, config.training, encoder, _part(splits, training), user, training.seed, progress=False)
-        _keep(weights, new, time.process_time() - started)
-    fitted, seconds = _kept(weights, new_model(spec, config.training, encoder))
-    artifact, _ = export_artifact(config.name, spec, fitted.model, encoder, held, splits, {})
+        _save_weights(weights, new, time.process_time() - started)
+    fitted, seconds = _load_weights(weights, new_model(spec, config.training, encoder))
+    artifact, _ = export_artifact(config.name, spec, fitted.model, encoder, read, splits, {})
     served = _Served(artifact)
     parts = {"validation": splits.rows["validation"], "test": splits.rows["test"]}
     rows = np.concatenate(list(parts.values()))
-    found = []
+    answers = []
     for statistics in training.statistics:
         if statistics == "frozen":
             scores = [predict(fitted.model, encoder, parts["validation"]), served.scores(encoder, parts["test"])]
         else:  # never served so: only the model is the same
             encoder.numeric = statistics_before(encoder.schema, log, len(log))
-            scores = [predict(fitted.model, encoder, one) for one in parts.values()]
-        found.append(
+            scores = [predict(fitted.model, encoder, samples) for samples in parts.values()]
+        answers.append(
             Trained(
                 model=training.model,
                 family=training.family,
@@ -77,24 +74,24 @@ def train_ours(
                 share=training.share,
                 epochs=fitted.validation_auc,
                 ms_per_500=served.milliseconds(encoder, parts["test"]) if statistics == "frozen" else (),
-                parameters=sum(one.numel() for one in fitted.model.parameters()),
+                parameters=sum(weight.numel() for weight in fitted.model.parameters()),
                 seconds=seconds,
                 rows=rows,
-                split=np.repeat(list(parts), [len(one) for one in parts.values()]),
+                split=np.repeat(list(parts), [len(samples) for samples in parts.values()]),
                 label=encoder.labels[rows],
                 score=np.concatenate(scores),
                 circumstances=circumstances,
             )
         )
-    return found
+    return answers
 
 
-def _keep(path: Path, fitted: Fitted, seconds: float) -> None:
+def _save_weights(path: Path, fitted: Fitted, seconds: float) -> None:
     state = {f"weight {name}": weight.numpy() for name, weight in fitted.model.state_dict().items()}
     write_arrays(path, validation_auc=np.array(fitted.validation_auc), seconds=np.array(seconds), **state)
 
 
-def _kept(path: Path, model: torch.nn.Module) -> tuple[Fitted, float]:
+def _load_weights(path: Path, model: torch.nn.Module) -> tuple[Fitted, float]:
     """Inverse of ``_keep``, into an untrained model."""
     arrays = read_arrays(path)
     state = {
@@ -104,7 +101,7 @@ def _kept(path: Path, model: torch.nn.Module) -> tuple[Fitted, float]:
     }
     auc = arrays["validation_auc"]
     model.load_state_dict(state)
-    fitted = Fitted(model.eval(), int(np.argmax(auc)), tuple(float(one) for one in auc))
+    fitted = Fitted(model.eval(), int(np.argmax(auc)), tuple(float(epoch) for epoch in auc))
     return fitted, float(arrays["seconds"])
 
 
@@ -129,15 +126,15 @@ class _Served:
         metadata = self._session.get_modelmeta().custom_metadata_map
         self._inputs = ArtifactManifest.from_metadata(metadata).inputs
 
-    def scores(self, encoder: SampleEncoder, rows: Rows) -> FloatArray:
+    def scores(self, encoder: SampleEncoder, rows: IntArray) -> FloatArray:
         """Probabilities [n] of the samples at these log rows, one request each."""
-        found = np.empty(len(rows), np.float32)
+        probabilities = np.empty(len(rows), np.float32)
         for at in range(len(rows)):
             tensors = encoder.tensors(rows[at : at + 1])
-            found[at] = self._session.run(["score"], {name: tensors[name] for name in self._inputs})[0][0]
-        return found
+            probabilities[at] = self._session.run(["score"], {name: tensors[name] for name in self._inputs})[0][0]
+        return probabilities
 
-    def milliseconds(self, encoder: SampleEncoder, rows: Rows) -> tuple[float, ...]:
+    def milliseconds(self, encoder: SampleEncoder, rows: IntArray) -> tuple[float, ...]:
         """Of scoring 500 candidates of one user, for as many users as there are repeats; their features are there, and
         were scored once before."""
         generator = np.random.default_rng(0)
@@ -148,9 +145,9 @@ class _Served:
             feeds.append({name: request[name] for name in self._inputs})
         for feed in feeds:
             self._session.run(["score"], feed)
-        found = []
+        times = []
         for feed in feeds:
             started = time.perf_counter()
             self._session.run(["score"], feed)
-            found.append((time.perf_counter() - started) * 1000.0)
-        return tuple(found)
+            times.append((time.perf_counter() - started) * 1000.0)
+        return tuple(times)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from offline.data.files import write_bytes
 from research.figures import FAINT, OTHERS, OURS, REFERENCE, style, svg, with_grid
-from research.quality.judged import Candidate, Judged, SharePoint, percent
+from research.quality.evaluation import Candidate, Evaluation, SharePoint, percent
 from research.quality.predictions import Family
 from research.quality.published import GOALS
 
@@ -21,20 +21,24 @@ _MARKERS = "osD^vP*X"
 _LABEL_INCHES = 0.17
 
 
-def drawable(judged: Judged) -> tuple[str, ...]:
+def drawable(evaluation: Evaluation) -> tuple[str, ...]:
     """Names of the figures that there are numbers for."""
-    reliable = judged.row(judged.chosen) or judged.row(judged.best_peer)
-    there = {"auc-ms": any(row.ms_per_500 for row in judged.rows), "reliability": reliable, "share": judged.shares}
-    return tuple(name for name, found in there.items() if found)
+    reliable = evaluation.row(evaluation.chosen) or evaluation.row(evaluation.best_peer)
+    there = {
+        "auc-ms": any(row.ms_per_500 for row in evaluation.rows),
+        "reliability": reliable,
+        "share": evaluation.shares,
+    }
+    return tuple(name for name, numbers in there.items() if numbers)
 
 
-def draw(judged: Judged, folder: Path, stem: str = "quality") -> tuple[Path, ...]:
+def draw(evaluation: Evaluation, folder: Path, stem: str = "quality") -> tuple[Path, ...]:
     """Write ``FOLDER/STEM-NAME.svg`` of every drawable figure. DataError if matplotlib is not installed."""
     drawings = {"auc-ms": _auc_ms, "reliability": _reliability, "share": _share}
     written = []
-    for name in drawable(judged):
+    for name in drawable(evaluation):
         with style():
-            write_bytes(path := folder / f"{stem}-{name}.svg", svg(drawings[name](judged)))
+            write_bytes(path := folder / f"{stem}-{name}.svg", svg(drawings[name](evaluation)))
         written.append(path)
     return tuple(written)
 
@@ -49,11 +53,11 @@ def _axes(height: float, x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _auc_ms(judged: Judged) -> Figure:
+def _auc_ms(evaluation: Evaluation) -> Figure:
     """Medians with quartiles across, means with the standard deviation over seeds upwards."""
-    timed = [(row, row.ms_per_500) for row in judged.rows if row.ms_per_500]
+    timed = [(row, row.ms_per_500) for row in evaluation.rows if row.ms_per_500]
     height = max(3.5, _LABEL_INCHES * len(timed) + 1)
-    figure, axes = _axes(height, "milliseconds to score 500 candidates", f"AUC ({judged.split})")
+    figure, axes = _axes(height, "milliseconds to score 500 candidates", f"AUC ({evaluation.split})")
     axes.set_xscale("log")
     _plain_ticks(axes)
     for row, ms in timed:
@@ -69,7 +73,7 @@ def _auc_ms(judged: Judged) -> Figure:
             markersize=5,
             elinewidth=1,
         )
-    if goal := GOALS.get(judged.name):
+    if goal := GOALS.get(evaluation.name):
         axes.axhline(goal.auc, color=FAINT, linestyle="--", linewidth=1)
         axes.annotate(
             "goal", (0.0, goal.auc), xycoords=("axes fraction", "data"), xytext=(3, 2), textcoords="offset points"
@@ -79,18 +83,18 @@ def _auc_ms(judged: Judged) -> Figure:
     return figure
 
 
-def _reliability(judged: Judged) -> Figure:
+def _reliability(evaluation: Evaluation) -> Figure:
     """What was said against what came, in bins of equal mass; of our chosen model and of the best peer."""
     figure, axes = _axes(4.5, "mean score of the bin", "share of positives in the bin")
     axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1)
     axes.set_aspect("equal")
-    rows = [row for row in (judged.row(judged.chosen), judged.row(judged.best_peer)) if row]
+    rows = [row for row in (evaluation.row(evaluation.chosen), evaluation.row(evaluation.best_peer)) if row]
     for row, marker in zip(rows, _MARKERS, strict=False):
         label = f"{row.candidate} (ECE {row.ece.middle:.4f})"
-        found = row.reliability
+        bins = row.reliability
         axes.plot(
-            found.centres,
-            found.observed,
+            bins.centres,
+            bins.observed,
             marker=marker,
             markersize=4,
             linewidth=1,
@@ -101,21 +105,21 @@ def _reliability(judged: Judged) -> Figure:
     return figure
 
 
-def _share(judged: Judged) -> Figure:
+def _share(evaluation: Evaluation) -> Figure:
     """A line per model; bars are the standard deviation over seeds."""
     lines: dict[Candidate, list[SharePoint]] = {}
-    for one in judged.shares:
-        lines.setdefault(Candidate(one.candidate.model, one.candidate.statistics), []).append(one)
+    for point in evaluation.shares:
+        lines.setdefault(Candidate(point.candidate.model, point.candidate.statistics), []).append(point)
     height = max(3.5, _LABEL_INCHES * len(lines) + 1)
-    figure, axes = _axes(height, "training rows", f"AUC ({judged.split})")
+    figure, axes = _axes(height, "training rows", f"AUC ({evaluation.split})")
     axes.set_xscale("log")
     points = []
     for at, (candidate, of_model) in enumerate(lines.items()):
         colour = _COLOURS[of_model[0].family]
         axes.errorbar(
-            [one.candidate.share for one in of_model],
-            [one.auc.middle for one in of_model],
-            yerr=[one.auc.deviation or 0.0 for one in of_model],
+            [point.candidate.share for point in of_model],
+            [point.auc.middle for point in of_model],
+            yerr=[point.auc.deviation or 0.0 for point in of_model],
             fmt=_MARKERS[at % len(_MARKERS)],
             linestyle="--" if candidate.statistics == "live" else "-",
             color=colour,
@@ -123,8 +127,8 @@ def _share(judged: Judged) -> Figure:
             linewidth=1,
         )
         points.append((str(candidate), of_model[-1].candidate.share, of_model[-1].auc.middle, colour))
-    shares = sorted({one.candidate.share for one in judged.shares})
-    axes.set_xticks(shares, [percent(one) for one in shares])
+    shares = sorted({point.candidate.share for point in evaluation.shares})
+    axes.set_xticks(shares, [percent(share) for share in shares])
     axes.set_xticks([], minor=True)
     _label(axes, points, height)
     return figure
@@ -144,8 +148,8 @@ def _label(axes: Axes, points: Sequence[tuple[str, float, float, str]], height: 
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)  # or it would still move
     points = sorted(points, key=lambda point: (point[2], point[0]))
-    wanted = [(y - low) / (high - low) for _, _, y, _ in points]
-    for (name, x, y, colour), place in zip(points, apart(wanted, 1.25 * _LABEL_INCHES / height), strict=True):
+    heights = [(y - low) / (high - low) for _, _, y, _ in points]
+    for (name, x, y, colour), place in zip(points, spaced(heights, 1.25 * _LABEL_INCHES / height), strict=True):
         axes.annotate(
             name,
             (x, y),
@@ -158,11 +162,11 @@ def _label(axes: Axes, points: Sequence[tuple[str, float, float, str]], height: 
         )
 
 
-def apart(wanted: Sequence[float], gap: float) -> list[float]:
-    """Rising places near the rising ``wanted`` ones, at least ``gap`` apart; below 1 if there is room from 0 on."""
+def spaced(heights: Sequence[float], gap: float) -> list[float]:
+    """Rising places near the rising ``heights``, at least ``gap`` apart; below 1 if there is room from 0 on."""
     places: list[float] = []
-    for one in wanted:
-        places.append(max(one, places[-1] + gap) if places else one)
+    for height in heights:
+        places.append(max(height, places[-1] + gap) if places else height)
     ceiling = max(1.0, gap * (len(places) - 1))
     for at in reversed(range(len(places))):
         places[at] = min(places[at], ceiling)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from models.contract.knowledge import FloatArray, IntArray
 from offline.data.catalogue import DataError
 from offline.data.files import file_digest, read_json, write_json, write_parquet
 
@@ -43,10 +44,10 @@ class Trained:
     ms_per_500: tuple[float, ...]
     parameters: int
     seconds: float
-    rows: npt.NDArray[np.int64]
+    rows: IntArray
     split: npt.NDArray[np.str_]
-    label: npt.NDArray[np.float32]
-    score: npt.NDArray[np.float32]
+    label: FloatArray
+    score: FloatArray
     circumstances: str = ""
 
     def __post_init__(self) -> None:
@@ -84,13 +85,13 @@ def load_trained(folder: Path, key: str) -> Trained:
         raise DataError(f"{folder / f'{key}.json'}: {error}") from error
 
 
-def held(folder: Path) -> list[str]:
+def saved_keys(folder: Path) -> list[str]:
     """Keys of what was saved completely, rising; a table without its description was never finished."""
     return sorted(path.stem for path in folder.glob("*.json") if not path.name.startswith("."))
 
 
 def _plain(described: dict[str, Any]) -> dict[str, Any]:
-    tuples = {name: tuple(float(one) for one in described[name]) for name in ("epochs", "ms_per_500")}
+    tuples = {name: tuple(float(number) for number in described[name]) for name in ("epochs", "ms_per_500")}
     return {name: described[name] for name in (*_DESCRIBED, "circumstances")} | tuples
 
 
@@ -102,18 +103,18 @@ def _arrays(frame: pl.DataFrame) -> dict[str, Any]:
     return {"split": split, "label": frame["label"].to_numpy(), "score": frame["score"].to_numpy()}
 
 
-def _problem(one: Trained) -> str:
-    lengths = {len(one.rows), len(one.split), len(one.label), len(one.score)}
-    if one.family not in get_args(Family) or one.statistics not in get_args(Statistics):
-        return f"there is no family {one.family!r} with statistics {one.statistics!r}"
-    if not 0 < one.share <= 1:
-        return f"{one.share} is no share of the training rows"
+def _problem(trained: Trained) -> str:
+    lengths = {len(trained.rows), len(trained.split), len(trained.label), len(trained.score)}
+    if trained.family not in get_args(Family) or trained.statistics not in get_args(Statistics):
+        return f"there is no family {trained.family!r} with statistics {trained.statistics!r}"
+    if not 0 < trained.share <= 1:
+        return f"{trained.share} is no share of the training rows"
     if len(lengths) != 1:
         return f"rows, split, label and score have different lengths: {sorted(lengths)}"
-    if (np.diff(np.sort(one.rows)) == 0).any():
+    if (np.diff(np.sort(trained.rows)) == 0).any():
         return "a sample was scored twice"
-    if not np.isin(one.label, (0, 1)).all():
+    if not np.isin(trained.label, (0, 1)).all():
         return "a label is neither 0 nor 1"
-    if not ((one.score >= 0) & (one.score <= 1)).all():  # also refuses NaN
+    if not ((trained.score >= 0) & (trained.score <= 1)).all():  # also refuses NaN
         return "a score is no probability"
     return ""

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
+from models.contract.knowledge import IntArray
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
@@ -25,9 +25,9 @@ from offline.training.samples import Split, SplitRows, split_samples
 from research.quality.ours import train_ours
 from research.quality.peers import train_peer
 from research.quality.peers.samples import peer_samples
-from research.quality.plan import PEER_SETTINGS, Circumstances, Training, circumstances, peer_schema
 from research.quality.predictions import Trained, load_trained, save_trained
-from research.trials import Laboratory, one_thread
+from research.quality.trainings import PEER_SETTINGS, Circumstances, Training, circumstances, peer_schema
+from research.trials import TrialRunner, one_thread
 
 _ORDER: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -48,28 +48,28 @@ class Bench:
 
     def splits(self) -> SplitRows:
         """DataError if the samples are not as many as the protocol is known to give."""
-        splits, wanted = split_samples(self.config.samples, self.log), self.config.benchmark.samples
-        counts = tuple(len(splits.rows[one]) for one in _ORDER)
-        if wanted is not None and counts != wanted:
-            raise DataError(f"the protocol gives {wanted} samples, this log {counts}")
+        splits, expected = split_samples(self.config.samples, self.log), self.config.benchmark.samples
+        counts = tuple(len(splits.rows[split]) for split in _ORDER)
+        if expected is not None and counts != expected:
+            raise DataError(f"the protocol gives {expected} samples, this log {counts}")
         return splits
 
     def circumstances(self, plan: Sequence[Training]) -> list[Circumstances]:
         """Those of each training."""
-        laboratory = Laboratory(self.config, self.catalogue, self.log, self.folder)
-        found: dict[tuple[object, ...], Circumstances] = {}
-        for one in plan:
-            same = (one.producers, one.share, one.peer)
-            if same not in found:
-                found[same] = circumstances(self.config, laboratory, self.knowledge, one)
-        return [found[one.producers, one.share, one.peer] for one in plan]
+        runner = TrialRunner(self.config, self.catalogue, self.log, self.folder)
+        known: dict[tuple[object, ...], Circumstances] = {}
+        for training in plan:
+            same = (training.producers, training.share, training.peer)
+            if same not in known:
+                known[same] = circumstances(self.config, runner, self.knowledge, training)
+        return [known[training.producers, training.share, training.peer] for training in plan]
 
 
 def run(bench: Bench, plan: Sequence[Training], workers: int = 1) -> list[Trained]:
     """Answers of everything in the plan; what is missing is trained, ``workers`` at once."""
     bench.splits()
     under = list(zip(plan, bench.circumstances(plan), strict=True))
-    missing = [(one, given) for one, given in under if not all(map(bench.holds, one.keys(given)))]
+    missing = [(training, given) for training, given in under if not all(map(bench.holds, training.keys(given)))]
     with tqdm(total=len(plan), initial=len(plan) - len(missing), desc="  trainings", unit="training") as bar:
         if workers > 1 and len(missing) > 1:
             _in_processes(bench, missing, min(workers, len(missing)), bar)
@@ -77,7 +77,7 @@ def run(bench: Bench, plan: Sequence[Training], workers: int = 1) -> list[Traine
             for training, given in missing:
                 bar.set_postfix_str(_train(bench, training, given))
                 bar.update()
-    return [load_trained(bench.folder, key) for one, given in under for key in one.keys(given)]
+    return [load_trained(bench.folder, key) for training, given in under for key in training.keys(given)]
 
 
 def _in_processes(
@@ -128,7 +128,7 @@ def _of_peer(bench: Bench, training: Training, given: Circumstances) -> list[Tra
     (key,) = training.keys(given)
     result = train_peer(training.peer, samples, settings, training.seed, bench.folder / "peers" / key, progress=False)
     validation, test = (samples.split == part for part in (1, 2))
-    chosen: npt.NDArray[np.int64] = np.concatenate([np.flatnonzero(validation), np.flatnonzero(test)])
+    chosen: IntArray = np.concatenate([np.flatnonzero(validation), np.flatnonzero(test)])
     return [
         Trained(
             model=training.model,

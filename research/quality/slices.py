@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
+from models.contract.knowledge import IntArray
 from offline.data.log import InteractionLog
 from offline.training.samples import Split, SplitRows
 
@@ -40,7 +41,7 @@ def slices_of(log: InteractionLog, splits: SplitRows, split: Split = "test") -> 
     user_rows = np.bincount(log.user[train], minlength=len(log.user_ids))[log.user[rows]]
     item_rows = np.bincount(log.item[train], minlength=len(log.item_ids))[log.item[rows]]
     earlier = log.by_user().position[rows]
-    found = [
+    slices = [
         Slice("user", "no training row (cold)", user_rows == 0),
         Slice("user", "some training rows", user_rows > 0),
         Slice("experience", f"fewer than {COLD_BELOW} earlier interactions", earlier < COLD_BELOW),
@@ -49,10 +50,10 @@ def slices_of(log: InteractionLog, splits: SplitRows, split: Split = "test") -> 
         *_buckets("history", earlier, _HISTORY, "earlier interactions"),
         *_tenths(log.time_ms[rows], rows),
     ]
-    return tuple(one for one in found if one.mask.any())
+    return tuple(part for part in slices if part.mask.any())
 
 
-def _buckets(group: str, values: npt.NDArray[np.int64], edges: tuple[int, ...], unit: str) -> Iterator[Slice]:
+def _buckets(group: str, values: IntArray, edges: tuple[int, ...], unit: str) -> Iterator[Slice]:
     """Slices between rising edges; the last is open."""
     for low, high in zip(edges, (*edges[1:], None), strict=True):
         if high is None:
@@ -62,7 +63,7 @@ def _buckets(group: str, values: npt.NDArray[np.int64], edges: tuple[int, ...], 
             yield Slice(group, f"{name} {unit}", (values >= low) & (values < high))
 
 
-def _tenths(time_ms: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> Iterator[Slice]:
+def _tenths(time_ms: IntArray, rows: IntArray) -> Iterator[Slice]:
     """Tenths of the samples in the order of the log, which is how splits are cut, named by their first and last day."""
     place = np.empty(len(rows), np.int64)
     place[np.argsort(rows, kind="stable")] = np.arange(len(rows))

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from research.reranking.judging import JudgedReranker, Line, SliceLine
+from research.reranking.evaluation import Line, RerankerEvaluation, SliceLine
 from research.tables import difference_cell, table
 
 
-def marker(judged: JudgedReranker) -> str:
+def marker(evaluation: RerankerEvaluation) -> str:
     """What the markers on the page call the tables."""
-    return f"reranking {judged.name}"
+    return f"reranking {evaluation.name}"
 
 
-def markdown(judged: JudgedReranker) -> str:
+def page_section(evaluation: RerankerEvaluation) -> str:
     """All tables, with a sentence on how they came about."""
     how = (
-        f"{judged.samples:,} samples of {judged.users:,} users of the test split, drawn once by a fixed seed, "
-        f"{judged.positives:.1%} of them positive. Language model: {judged.model}, tuned on {judged.tuned_on:,} "
-        f"samples of the training split told in both ways, K = {judged.history}. CTR model: {judged.ctr}. Calibration "
-        f"and weights come from {judged.validation_samples:,} samples of the validation split. Intervals: 1,000 "
-        "resamples of users, paired where they are of differences; bold where they exclude zero. They cover the choice "
-        f"of users, not of seeds. Candidates that were ever scored on this test split: {judged.looks}."
+        f"{evaluation.samples:,} samples of {evaluation.users:,} users of the test split, drawn once by a fixed seed, "
+        f"{evaluation.positives:.1%} of them positive. Language model: {evaluation.model}, tuned on "
+        f"{evaluation.tuned_on:,} samples of the training split told in both ways, K = {evaluation.history}. CTR "
+        f"model: {evaluation.ctr}. Calibration and weights come from {evaluation.validation_samples:,} samples of the "
+        "validation split. Intervals: 1,000 resamples of users, paired where they are of differences; bold where they "
+        "exclude zero. They cover the choice of users, not of seeds. Candidates that were ever scored on this test "
+        f"split: {evaluation.test_set_uses}."
     )
     sections = [
         how,
         "The language model alone. LogLoss is of its raw probabilities.",
-        _table(judged.alone, "tuned against zero-shot"),
+        _table(evaluation.alone, "tuned against zero-shot"),
         "Mixed with the CTR model. The first mix of either kind has the weight that the validation samples chose.",
-        _table(judged.mixed, "against the CTR model"),
-        f"By the user's earlier events, told {judged.served}.",
-        _slices(judged.slices, judged.weights),
+        _table(evaluation.mixed, "against the CTR model"),
+        f"By the user's earlier events, told {evaluation.served}.",
+        _slices(evaluation.slices, evaluation.weights),
     ]
     return "\n\n".join(sections)
 

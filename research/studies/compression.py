@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray, Space
+from models.contract.knowledge import FloatArray, IntArray, Space
 from models.contract.schema import FeatureSchema, KnowledgeSpec
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -26,7 +25,7 @@ from offline.training.bootstrap import Difference, Resamples, difference
 from offline.training.metrics import quality
 from research.marc.sweep import bytes_per_item, compressors, encode_seconds
 from research.tables import table
-from research.trials import Laboratory, Trial, Wanted
+from research.trials import Trial, TrialRunner, TrialSpec
 
 DIMS = (16, 32, 64, 128)
 UNCOMPRESSED = "uncompressed"
@@ -34,7 +33,7 @@ BARE = ("no knowledge", 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CompressionRow:
     """One method at one width. ``payload`` are the bytes of an item's numbers with their scale; ``seconds`` of
     processor time compress all items; ``against`` is the difference of AUC to the uncompressed states."""
 
@@ -55,13 +54,25 @@ class Comparison:
     seeds: int
     items: int
     floor: float
-    rows: tuple[Row, ...]
+    rows: tuple[CompressionRow, ...]
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
 
+    def markdown(self) -> str:
+        """The table of docs/marc.md."""
+        whole = next(row for row in self.rows if row.method == UNCOMPRESSED)
+        heads = ["method", "dim", "AUC", "against uncompressed [95 %]", "bytes per item", "of uncompressed"]
+        lines = [["no knowledge", "0", f"{self.floor:.4f}", "", "0"]]
+        for row in self.rows:
+            against = "" if row.against is None else str(row.against)
+            share = f"1/{whole.payload / row.payload:.1f}"
+            microseconds = f"{1e6 * row.seconds / self.items:.1f}"
+            lines.append([row.method, str(row.dim), f"{row.auc:.4f}", against, str(row.payload), share, microseconds])
+        return table([*heads, "encode time, µs"], lines)
 
-def compare(
+
+def compare_compressions(
     config: JobConfig,
     catalogue: Catalogue,
     log: InteractionLog,
@@ -73,62 +84,49 @@ def compare(
     workers: int = 1,
 ) -> Comparison:
     """Compress the states by every method at every width, and train the CTR model on each result."""
-    laboratory = Laboratory(config, catalogue, log, folder)
-    test = laboratory.splits.rows["test"]
+    runner = TrialRunner(config, catalogue, log, folder)
+    test = runner.splits.rows["test"]
     label = (log.value[test] > config.feature_schema.liked_above).astype(np.float32)
     user = log.user[test].astype(np.int64)
     resamples = Resamples(label, user)
-    pairs = states.pairs(log, laboratory.splits.trained_rows, config.feature_schema.liked_above)
-    found: dict[tuple[str, int], Compressor] = {}
+    pairs = states.pairs(log, runner.splits.trained_rows, config.feature_schema.liked_above)
+    compressor_of: dict[tuple[str, int], Compressor] = {}
     for dim in dims:
-        wanted = config.knowledge.marc.compression.model_copy(update={"dim": dim})
-        for made in compressors(wanted, pairs, states.users, states.items):
-            found.setdefault((made.method, made.dim), made)
-    order = sorted(found, key=lambda one: (one[1], one[0]))
-    read = {key: (_schema(config, key[1]), _knowledge(config, found[key], states)) for key in order}
+        settings = config.knowledge.marc.compression.model_copy(update={"dim": dim})
+        for compressor in compressors(settings, pairs, states.users, states.items):
+            compressor_of.setdefault((compressor.method, compressor.dim), compressor)
+    order = sorted(compressor_of, key=lambda key: (key[1], key[0]))
+    read = {key: (_schema(config, key[1]), _knowledge(config, compressor_of[key], states)) for key in order}
     read[BARE] = (config.feature_schema.with_knowledge(()), Knowledge({}))
-    asked = [(key, Wanted(*read[key], f"{key[0]} {key[1]}", seed)) for seed in range(1, seeds + 1) for key in read]
+    asked = [(key, TrialSpec(*read[key], f"{key[0]} {key[1]}", seed)) for seed in range(1, seeds + 1) for key in read]
     done: dict[tuple[str, int], dict[int, Trial]] = {key: {} for key in read}
-    for (key, one), trial in zip(asked, laboratory.trials([one for _, one in asked], workers), strict=True):
-        done[key][one.seed] = trial
-    aucs = {key: resamples.mean_auc({seed: one.test for seed, one in done[key].items()}) for key in order}
+    for (key, spec), trial in zip(asked, runner.trials([spec for _, spec in asked], workers), strict=True):
+        done[key][spec.seed] = trial
+    aucs = {key: resamples.mean_auc({seed: trial.test for seed, trial in done[key].items()}) for key in order}
     whole = next(value for (method, _), value in aucs.items() if method == UNCOMPRESSED)
     rows = []
     for method, dim in order:
-        made, trials = found[method, dim], list(done[method, dim].values())
+        compressor, trials = compressor_of[method, dim], list(done[method, dim].values())
         rows.append(
-            Row(
+            CompressionRow(
                 method,
                 dim,
                 auc=_auc(trials, label, user),
-                validation_auc=float(np.mean([one.validation_auc for one in trials])),
-                payload=bytes_per_item(dim, _dtype(made))[0],
-                seconds=encode_seconds(made, states.items),
+                validation_auc=float(np.mean([trial.validation_auc for trial in trials])),
+                payload=bytes_per_item(dim, _dtype(compressor))[0],
+                seconds=encode_seconds(compressor, states.items),
                 against=None if method == UNCOMPRESSED else difference(aucs[method, dim], whole),
             )
         )
     return Comparison(config.name, seeds, len(states.items), _auc(list(done[BARE].values()), label, user), tuple(rows))
 
 
-def _auc(trials: Sequence[Trial], label: FloatArray, user: npt.NDArray[np.int64]) -> float:
-    return float(np.mean([quality(label, one.test, user).auc for one in trials]))
+def _auc(trials: Sequence[Trial], label: FloatArray, user: IntArray) -> float:
+    return float(np.mean([quality(label, trial.test, user).auc for trial in trials]))
 
 
-def markdown(comparison: Comparison) -> str:
-    """The table of docs/marc.md."""
-    whole = next(row for row in comparison.rows if row.method == UNCOMPRESSED)
-    heads = ["method", "dim", "AUC", "against uncompressed [95 %]", "bytes per item", "of uncompressed"]
-    lines = [["no knowledge", "0", f"{comparison.floor:.4f}", "", "0"]]
-    for row in comparison.rows:
-        against = "" if row.against is None else str(row.against)
-        share = f"1/{whole.payload / row.payload:.1f}"
-        microseconds = f"{1e6 * row.seconds / comparison.items:.1f}"
-        lines.append([row.method, str(row.dim), f"{row.auc:.4f}", against, str(row.payload), share, microseconds])
-    return table([*heads, "encode time, µs"], lines)
-
-
-def _dtype(made: Compressor) -> Literal["float16", "int8"]:
-    return "float16" if made.method == UNCOMPRESSED else "int8"
+def _dtype(compressor: Compressor) -> Literal["float16", "int8"]:
+    return "float16" if compressor.method == UNCOMPRESSED else "int8"
 
 
 def _schema(config: JobConfig, dim: int) -> FeatureSchema:
@@ -136,12 +134,14 @@ def _schema(config: JobConfig, dim: int) -> FeatureSchema:
     return FeatureSchema.model_validate({**config.feature_schema.model_dump(), "knowledge": specs})
 
 
-def _knowledge(config: JobConfig, made: Compressor, states: States) -> Knowledge:
+def _knowledge(config: JobConfig, compressor: Compressor, states: States) -> Knowledge:
     def space(side: str) -> Space:
-        shape = {"name": "marc", "side": side, "rows": 1, "dim": made.dim, "dtype": _dtype(made)}
-        return Space.model_validate({**shape, "components": {"method": made.method, "compressor": made.digest}})
+        shape = {"name": "marc", "side": side, "rows": 1, "dim": compressor.dim, "dtype": _dtype(compressor)}
+        return Space.model_validate(
+            {**shape, "components": {"method": compressor.method, "compressor": compressor.digest}}
+        )
 
-    items = np.zeros((len(states.items), made.dim), np.float32)
-    items[states.known] = made.compress(states.items[states.known], "item")
-    users = UserVectors(space("user"), made.compress(states.users, "user"), states.start, states.since)
+    items = np.zeros((len(states.items), compressor.dim), np.float32)
+    items[states.known] = compressor.compress(states.items[states.known], "item")
+    users = UserVectors(space("user"), compressor.compress(states.users, "user"), states.start, states.since)
     return Knowledge({"marc": Produced(users, ItemVectors.of_texts(space("item"), items, states.known))})

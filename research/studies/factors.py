@@ -31,6 +31,30 @@ class Factors:
     items: Named
     users: Named
 
+    def markdown(self) -> str:
+        """The tables of docs/autograph.md."""
+        sides = (self.items.report, self.users.report)
+        rows = [
+            ("texts", *(f"{side.vectors:,}" for side in sides)),
+            ("codes per level", *(_noted(side) for side in sides)),
+            ("codes in use, by level", *(", ".join(f"{share:.0%}" for share in side.usage) for side in sides)),
+            ("perplexity, by level", *(", ".join(f"{codes:.0f}" for codes in side.perplexity) for side in sides)),
+            ("different code triples", *(f"{side.distinct:,}" for side in sides)),
+            ("reconstruction, mean absolute error (PCA)", *(f"{side.l1:.4f} ({side.pca_l1:.4f})" for side in sides)),
+            ("reconstruction, mean cosine (PCA)", *(f"{side.cosine:.3f} ({side.pca_cosine:.3f})" for side in sides)),
+            (
+                "nameable factors (random groups)",
+                *(f"{side.nameable:.0%} ({side.nameable_by_chance:.0%})" for side in sides),
+            ),
+            ("texts in nameable factors", *(f"{_covered(side.factors):.0%}" for side in (self.items, self.users))),
+        ]
+        lines = [table(["", "items", "user versions"], rows)]
+        for title, side, limit in (("Items", self.items, ITEM_FACTORS), ("Users", self.users, USER_FACTORS)):
+            shown = min(limit, len(side.factors))
+            lines += ["", f"{title}: the {shown} largest of {len(side.factors)} first-level factors in use.", ""]
+            lines.append(factor_table(side.factors, limit))
+        return "\n".join(lines)
+
 
 def report(sources: Sources) -> Factors:
     """Report on the founded space with its frozen quantisers: nothing is fitted, nothing is asked that has no answer.
@@ -53,32 +77,10 @@ def _named(side: str, sources: Sources, quantiser: Quantiser, texts: Sequence[st
     return Named(quantiser_report(quantiser, vectors, texts), tuple(name_factors(codes[:, 0], texts)))
 
 
-def markdown(found: Factors) -> str:
-    """The tables of docs/autograph.md."""
-    sides = (found.items.report, found.users.report)
-    rows = [
-        ("texts", *(f"{one.vectors:,}" for one in sides)),
-        ("codes per level", *(_noted(one) for one in sides)),
-        ("codes in use, by level", *(", ".join(f"{share:.0%}" for share in one.usage) for one in sides)),
-        ("perplexity, by level", *(", ".join(f"{codes:.0f}" for codes in one.perplexity) for one in sides)),
-        ("different code triples", *(f"{one.distinct:,}" for one in sides)),
-        ("reconstruction, mean absolute error (PCA)", *(f"{one.l1:.4f} ({one.pca_l1:.4f})" for one in sides)),
-        ("reconstruction, mean cosine (PCA)", *(f"{one.cosine:.3f} ({one.pca_cosine:.3f})" for one in sides)),
-        ("nameable factors (random groups)", *(f"{one.nameable:.0%} ({one.nameable_by_chance:.0%})" for one in sides)),
-        ("texts in nameable factors", *(f"{_covered(one.factors):.0%}" for one in (found.items, found.users))),
-    ]
-    lines = [table(["", "items", "user versions"], rows)]
-    for title, side, limit in (("Items", found.items, ITEM_FACTORS), ("Users", found.users, USER_FACTORS)):
-        shown = min(limit, len(side.factors))
-        lines += ["", f"{title}: the {shown} largest of {len(side.factors)} first-level factors in use.", ""]
-        lines.append(factor_table(side.factors, limit))
-    return "\n".join(lines)
-
-
-def _noted(one: QuantiserReport) -> str:
-    return f"{one.size} ({one.note})" if one.note else str(one.size)
+def _noted(report: QuantiserReport) -> str:
+    return f"{report.size} ({report.note})" if report.note else str(report.size)
 
 
 def _covered(factors: Sequence[Factor]) -> float:
-    members = sum(one.members for one in factors)
-    return sum(one.members for one in factors if one.nameable) / members
+    members = sum(factor.members for factor in factors)
+    return sum(factor.members for factor in factors if factor.nameable) / members

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
+from models.contract.knowledge import FloatArray, IntArray
 from offline.config import JobConfig
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
@@ -21,18 +21,17 @@ from offline.training.bootstrap import mean_of_users
 from offline.training.samples import split_samples
 from research.tables import table
 
-TOP = 200
+TOP_CANDIDATES = 200
 SHARES = (0.0, 0.25, 0.5, 0.75)
 LIKED_ITEMS = 20
 """As the service takes: service/retrieval/retriever.py."""
 
-Ints = npt.NDArray[np.int64]
 Scores = Callable[[int], FloatArray | None]
 """Of all items for a user; None if nothing is known of the user."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SourceHits:
     """``share`` [u]: of what each judged user liked next, how much was among the candidates; ``known`` [u]: whether the
     source knew the user, and not only what is popular."""
 
@@ -46,57 +45,57 @@ class Found:
         return mean.low, mean.high
 
 
-def hits(config: JobConfig, log: InteractionLog, knowledge: Knowledge, top: int = TOP) -> list[Found]:
+def hits(config: JobConfig, log: InteractionLog, knowledge: Knowledge, top: int = TOP_CANDIDATES) -> list[SourceHits]:
     """Each source alone, and those that know users mixed with popular items in several shares."""
     split = split_samples(config.samples, log)
     until, end = split.trained_rows, int(split.rows["validation"][-1]) + 1
     liked = (log.value > config.feature_schema.liked_above) & ~log.sampled
-    seen, wanted = _by_user(log, np.arange(until), ~log.sampled), _by_user(log, np.arange(until, end), liked)
-    users = [user for user, items in wanted.items() if len(np.setdiff1d(items, seen.get(user, items[:0])))]
+    seen, later = _by_user(log, np.arange(until), ~log.sampled), _by_user(log, np.arange(until, end), liked)
+    users = [user for user, items in later.items() if len(np.setdiff1d(items, seen.get(user, items[:0])))]
     popularity = np.bincount(log.item[:until][liked[:until]], minlength=len(log.item_ids)).astype(np.float32)
     sources = _sources(config, log, knowledge, until, _by_user(log, np.arange(until), liked))
-    found = [_judged("popular", lambda _: None, 1.0, popularity, users, seen, wanted, top)]
+    rows = [_judged("popular", lambda _: None, 1.0, popularity, users, seen, later, top)]
     for name, scores in sources.items():
-        found += [
-            _judged(f"{name}, {share:.0%} popular", scores, share, popularity, users, seen, wanted, top)
+        rows += [
+            _judged(f"{name}, {share:.0%} popular", scores, share, popularity, users, seen, later, top)
             for share in SHARES
         ]
-    return found
+    return rows
 
 
-def markdown(found: list[Found], top: int = TOP) -> str:
+def hits_table(sources: list[SourceHits], top: int = TOP_CANDIDATES) -> str:
     rows = []
-    for source in found:
+    for source in sources:
         low, high = source.interval()
         rows.append([source.name, f"{source.share.mean():.4f} ({low:.4f} to {high:.4f})", f"{source.known.mean():.0%}"])
-    share = f"found of what {len(found[0].share):,} users liked next, top {top}"
+    share = f"found of what {len(sources[0].share):,} users liked next, top {top}"
     return table(["candidates", share, "users known"], rows)
 
 
 def _sources(
-    config: JobConfig, log: InteractionLog, knowledge: Knowledge, until: int, liked: Mapping[int, Ints]
+    config: JobConfig, log: InteractionLog, knowledge: Knowledge, until: int, liked: Mapping[int, IntArray]
 ) -> dict[str, Scores]:
     spaces = {space.key: space.fingerprint for space in knowledge.spaces}
-    wanted = roles(config.retrieval, spaces)
-    found: dict[str, Scores] = {}
-    if "matching" in wanted:
-        users, items = knowledge.users[wanted["matching"]], knowledge.items[wanted["matching"]].published
+    space_of = roles(config.retrieval, spaces)
+    sources: dict[str, Scores] = {}
+    if "matching" in space_of:
+        users, items = knowledge.users[space_of["matching"]], knowledge.items[space_of["matching"]].published
 
         def matching(user: int) -> FloatArray | None:
             seen = int(users.visible(np.array([user]), np.array([until]))[0])
             return None if seen == 0 else np.asarray(items @ users.vectors[users.start[user] + seen - 1])
 
-        found[f"matching ({wanted['matching']})"] = matching
-    if "neighbours" in wanted:
-        alike, known = knowledge.items[wanted["neighbours"]].published, knowledge.items[wanted["neighbours"]].known
+        sources[f"matching ({space_of['matching']})"] = matching
+    if "neighbours" in space_of:
+        alike, known = knowledge.items[space_of["neighbours"]].published, knowledge.items[space_of["neighbours"]].known
 
         def neighbours(user: int) -> FloatArray | None:
             last = liked.get(user, np.zeros(0, np.int64))[-LIKED_ITEMS:]
             last = last[known[last]]
             return np.asarray(alike @ alike[last].mean(axis=0)) if len(last) else None
 
-        found[f"neighbours ({wanted['neighbours']})"] = neighbours
-    return found
+        sources[f"neighbours ({space_of['neighbours']})"] = neighbours
+    return sources
 
 
 def _judged(
@@ -105,10 +104,10 @@ def _judged(
     share: float,
     popularity: FloatArray,
     users: list[int],
-    seen: Mapping[int, Ints],
-    wanted: Mapping[int, Ints],
+    seen: Mapping[int, IntArray],
+    later: Mapping[int, IntArray],
     top: int,
-) -> Found:
+) -> SourceHits:
     shares, known = np.zeros(len(users)), np.zeros(len(users), np.bool_)
     by_popularity = np.argsort(-popularity, kind="stable")
     personal = top - int(top * share)
@@ -123,11 +122,11 @@ def _judged(
             near = np.argsort(-own, kind="stable")[:personal]
         popular = by_popularity[~np.isin(by_popularity, np.concatenate([before, near]))]
         candidates = np.concatenate([near, popular[: top - len(near)]])
-        shares[at] = np.isin(np.setdiff1d(wanted[user], before), candidates).mean()
-    return Found(name, shares, known)
+        shares[at] = np.isin(np.setdiff1d(later[user], before), candidates).mean()
+    return SourceHits(name, shares, known)
 
 
-def _by_user(log: InteractionLog, rows: Ints, which: npt.NDArray[np.bool_]) -> dict[int, Ints]:
+def _by_user(log: InteractionLog, rows: IntArray, which: npt.NDArray[np.bool_]) -> dict[int, IntArray]:
     """Items of each user in these rows, in their order."""
     rows = rows[which[rows]]
     order = rows[np.argsort(log.user[rows], kind="stable")]

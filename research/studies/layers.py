@@ -38,6 +38,13 @@ class Layers:
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
 
+    def markdown(self) -> str:
+        """Two tables: beside running statistics, and without."""
+        parts = [f"{self.pairs[0]:,} pairs to learn from, {self.pairs[1]:,} to judge on, {self.seeds} seeds."]
+        for context in (BESIDE_STATISTICS, ALONE):
+            parts += [context, depth_table([row for row in self.rows if row.context == context])]
+        return "\n\n".join(parts)
+
 
 def sweep(config: JobConfig, log: InteractionLog, states: Mapping[float, States], seeds: Sequence[int]) -> Layers:
     """Every method on the states of every depth, with the probe's AUC beside running statistics and without."""
@@ -48,7 +55,7 @@ def sweep(config: JobConfig, log: InteractionLog, states: Mapping[float, States]
         config.knowledge.marc.compression,
         learnt,
         judged,
-        {depth: (one.users, one.items) for depth, one in states.items()},
+        {depth: (states_of.users, states_of.items) for depth, states_of in states.items()},
         {BESIDE_STATISTICS: known_before(config.feature_schema, log, trained_rows), ALONE: None},
         seeds,
     )
@@ -59,12 +66,4 @@ def known_before(schema: FeatureSchema, log: InteractionLog, until: int) -> Floa
     """[log rows, 4] what a CTR model knows without any vector: count and share of likes of the item and of the user
     before each row."""
     of_both = [running_statistics(schema, log, owner, until) for owner in (log.item, log.user)]
-    return np.concatenate([one[:, [0, 2]] for one in of_both], axis=1)
-
-
-def markdown(layers: Layers) -> str:
-    """Two tables: beside running statistics, and without."""
-    parts = [f"{layers.pairs[0]:,} pairs to learn from, {layers.pairs[1]:,} to judge on, {layers.seeds} seeds."]
-    for context in (BESIDE_STATISTICS, ALONE):
-        parts += [context, depth_table([row for row in layers.rows if row.context == context])]
-    return "\n\n".join(parts)
+    return np.concatenate([statistics[:, [0, 2]] for statistics in of_both], axis=1)

@@ -64,31 +64,31 @@ async def test_every_request_is_answered_once_and_bodies_take_turns() -> None:
         return 0.0, 200
 
     async with server(answer) as url:
-        found = summary(await arriving(url, BODIES, due_at(400, 0.25, "constant", 0), connections=4))
-    assert (found["requests"], found["failed"]) == (100, 0)
+        numbers = summary(await arriving(url, BODIES, due_at(400, 0.25, "constant", 0), connections=4))
+    assert (numbers["requests"], numbers["failed"]) == (100, 0)
     assert sorted(bodies) == sorted(BODIES * 50)
 
 
 async def test_a_stall_is_charged_to_all_who_were_due_meanwhile() -> None:
     """Of 100 requests, one each 5 ms, the 20th takes 200 ms: some forty more were due before it ended."""
     async with server(lambda number, _: (0.2 if number == 20 else 0.0, 200)) as url:
-        found = await arriving(url, BODIES, due_at(200, 0.5, "constant", 0), connections=2)
-    late = found.latency > 0.02
-    assert found.well.all()
+        arrived = await arriving(url, BODIES, due_at(200, 0.5, "constant", 0), connections=2)
+    late = arrived.latency > 0.02
+    assert arrived.well.all()
     assert late.sum() >= 30
-    assert found.latency.max() >= 0.2
+    assert arrived.latency.max() >= 0.2
     # Those that found both connections taken have no lag of the generator's own, but a latency all the same.
-    assert np.isnan(found.lag).sum() >= 20
-    assert summary(found)["waited"] == np.isnan(found.lag).sum()
+    assert np.isnan(arrived.lag).sum() >= 20
+    assert summary(arrived)["waited"] == np.isnan(arrived.lag).sum()
 
 
 async def test_refusals_and_lost_connections_are_failures() -> None:
     answers = {3: 503, 5: 0}
     async with server(lambda number, _: (0.0, answers.get(number, 200))) as url:
-        found = await arriving(url, BODIES, due_at(100, 0.1, "constant", 0), connections=2)
-    told = summary(found)
-    assert (told["requests"], told["failed"]) == (10, 2)
-    assert np.isinf(found.latency).sum() == 1
+        arrived = await arriving(url, BODIES, due_at(100, 0.1, "constant", 0), connections=2)
+    numbers = summary(arrived)
+    assert (numbers["requests"], numbers["failed"]) == (10, 2)
+    assert np.isinf(arrived.latency).sum() == 1
 
 
 def test_arrivals_are_as_many_as_asked_for() -> None:

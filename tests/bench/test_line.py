@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.serving.line import Line
-from bench.serving.spread import Spread, table
+from bench.serving.spread import Spread, markdown_table
 
 
 def test_a_line_is_found_again() -> None:
@@ -31,4 +31,4 @@ def test_two_points_are_no_measurement() -> None:
 def test_spreads_and_tables_as_text() -> None:
     spread = Spread.of([3.0, 1.0, 2.0])
     assert (str(spread), f"{spread:.0f}") == ("2.00 (1.00 to 3.00)", "2 (1 to 3)")
-    assert table(("a", "b"), [(1, "x")]) == "| a | b |\n| --- | --- |\n| 1 | x |"
+    assert markdown_table(("a", "b"), [(1, "x")]) == "| a | b |\n| --- | --- |\n| 1 | x |"

@@ -16,14 +16,14 @@ from models.contract.events import item_hash, unpack_history
 def test_a_world_has_the_spaces_that_it_was_told(tmp_path: Path) -> None:
     world = World(items=30, users=4, events=5, spaces=("text", "marc"))
     schema = job_of(world, tmp_path).feature_schema
-    assert [one.name for one in schema.user_knowledge] == ["text"]
-    assert [one.name for one in schema.item_knowledge] == ["text", "marc"]
+    assert [space.name for space in schema.user_knowledge] == ["text"]
+    assert [space.name for space in schema.item_knowledge] == ["text", "marc"]
     catalogue, log = catalogue_of(world, schema), log_of(world)
     assert (len(catalogue.items), len(catalogue.users), len(log)) == (30, 4, 20)
 
 
 def test_written_histories_are_what_the_service_reads() -> None:
-    hashes = np.array([item_hash(one) for one in ("a", "b")], np.uint64)
+    hashes = np.array([item_hash(item) for item in ("a", "b")], np.uint64)
     events, foreign = unpack_history("u1", history("u1", hashes, 50))
     assert (len(events), foreign) == (50, 0)
     assert set(events["item"]) == set(hashes)
@@ -33,19 +33,23 @@ def test_requests_at_a_swap_are_told_from_others() -> None:
     arrived = np.array(
         [[0.0, 0.001, 1], [1.0, 0.002, 1], [2.0, 0.050, 1], [3.0, np.inf, 0], [4.0, 0.003, 1], [5.0, 0.004, 1]]
     )
-    found = swaps._compared(arrived, {"new": (1.5, 3.5), "back": (3.9, 4.5)})
-    assert (found["new"]["requests"], found["new"]["failed"], found["new"]["max"]) == (2, 1, pytest.approx(50.0))
-    assert (found["calm"]["requests"], found["calm"]["failed"], found["calm"]["max"]) == (2, 0, pytest.approx(2.0))
-    assert (found["back"]["requests"], found["back"]["max"]) == (1, pytest.approx(3.0))
-    assert (found["after"]["requests"], found["after"]["max"]) == (1, pytest.approx(4.0))
-    told = {"items": 5, "cases": {"one core": found | {"rate": 1.0, "seconds": {"new": 2.0, "back": 0.5}}}}
-    assert swaps.failed(told, "one core") == 1
-    assert swaps.added(told, "one core", "new") == pytest.approx(48.0, abs=0.1)
-    assert "| one core | 1 | at a swap to a new release | 2 | 50.00 |" in swaps.section(told)
+    windows = swaps._compared(arrived, {"new": (1.5, 3.5), "back": (3.9, 4.5)})
+    assert (windows["new"]["requests"], windows["new"]["failed"], windows["new"]["max"]) == (2, 1, pytest.approx(50.0))
+    assert (windows["calm"]["requests"], windows["calm"]["failed"], windows["calm"]["max"]) == (
+        2,
+        0,
+        pytest.approx(2.0),
+    )
+    assert (windows["back"]["requests"], windows["back"]["max"]) == (1, pytest.approx(3.0))
+    assert (windows["after"]["requests"], windows["after"]["max"]) == (1, pytest.approx(4.0))
+    numbers = {"items": 5, "cases": {"one core": windows | {"rate": 1.0, "seconds": {"new": 2.0, "back": 0.5}}}}
+    assert swaps.failed(numbers, "one core") == 1
+    assert swaps.added(numbers, "one core", "new") == pytest.approx(48.0, abs=0.1)
+    assert "| one core | 1 | at a swap to a new release | 2 | 50.00 |" in swaps.swaps_section(numbers)
 
 
 def test_two_workers_are_compared_by_processor_time() -> None:
     rounds = {"1": [{"cpu_ms": 1.0}, {"cpu_ms": 2.0}], "2": [{"cpu_ms": 1.25}, {"cpu_ms": 2.0}]}
     assert workers.gain({"rounds": rounds}).low == pytest.approx(1.6)
-    held = {"1": {"pss": 1000.0}, "2": {"pss": 1120.0}, "3": {"pss": 1200.0}}
-    assert workers.growth({"memory": held}) == pytest.approx(0.1)
+    memory = {"1": {"pss": 1000.0}, "2": {"pss": 1120.0}, "3": {"pss": 1200.0}}
+    assert workers.growth({"memory": memory}) == pytest.approx(0.1)

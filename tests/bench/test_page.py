@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from bench.serving import page
-from bench.serving.goals import auc_of, judged, told
-from bench.serving.results import Result, held, keep
+from bench.serving.goals import auc_of, goal_results, goals_text
+from bench.serving.results import Result, load_result, save_result
 from bench.serving.tails import queue_ratio
 
 ROOT = Path(__file__).parents[2]
 
 
-def result(part: str, found: dict[str, Any]) -> Result:
-    return Result(part=part, commit="abc", effort="full", at=0.0, seconds=9.0, found=found)
+def result(part: str, numbers: dict[str, Any]) -> Result:
+    return Result(part=part, commit="abc", effort="full", at=0.0, seconds=9.0, found=numbers)
 
 
 def rates(**each: float) -> dict[str, list[dict[str, float]]]:
@@ -24,7 +24,7 @@ def rates(**each: float) -> dict[str, list[dict[str, float]]]:
 
 
 @pytest.fixture
-def found() -> dict[str, Result]:
+def results() -> dict[str, Result]:
     servers = rates(ours=800.0, plain_FastAPI=300.0, bare=1000.0)
     cases = {f"{count} {kind}": servers for count in (100, 500) for kind in ("top50", "all")}
     cost = {str(n): [{"cpu_ms": 0.5 + 0.002 * n, "p50": 1.0}] * 2 for n in (1, 100, 1000)}
@@ -40,15 +40,15 @@ def found() -> dict[str, Result]:
     }
 
 
-def test_goals_are_judged_from_what_was_measured(found: dict[str, Result]) -> None:
-    lines = {(one.number, one.goal): one for one in judged(found)}
-    assert [one.met for one in lines.values() if one.number == "1"] == [True] * 6
-    fixed = next(one for one in lines.values() if "fixed part" in one.goal)
+def test_goals_are_judged_from_what_was_measured(results: dict[str, Result]) -> None:
+    lines = {(line.number, line.goal): line for line in goal_results(results)}
+    assert [line.met for line in lines.values() if line.number == "1"] == [True] * 6
+    fixed = next(line for line in lines.values() if "fixed part" in line.goal)
     assert fixed.met is False
     assert fixed.measured.startswith("0.500 ms")
-    assert [one.met for one in lines.values() if one.number == "5"] == [True, True]
-    assert [one.met for one in lines.values() if one.number == "2"] == [None]
-    assert "not met" in told(found)
+    assert [line.met for line in lines.values() if line.number == "5"] == [True, True]
+    assert [line.met for line in lines.values() if line.number == "2"] == [None]
+    assert "not met" in goals_text(results)
 
 
 def test_speed_counts_only_with_the_better_auc() -> None:
@@ -58,19 +58,19 @@ def test_speed_counts_only_with_the_better_auc() -> None:
         auc_of("SIM", page)
 
 
-def test_the_page_keeps_its_prose(found: dict[str, Result], tmp_path: Path) -> None:
+def test_the_page_keeps_its_prose(results: dict[str, Result], tmp_path: Path) -> None:
     path = tmp_path / "performance.md"
     text = (ROOT / "docs" / "performance.md").read_text()
     path.write_text(text.replace("## What stands in the way", "## What stands in the way\n\nMuch."))
-    page.write(path, found)
+    page.write_page(path, results)
     written = path.read_text()
     assert "## What stands in the way\n\nMuch." in written
     assert "| processor | made up |" in written
     assert "| 4 | 10,000 events cost at most 1.2 times 50 | 1.00 (1.00 to 1.00) | met |" in written
     assert "![Processor time per request](figures/performance-scaling.svg)" in written
-    drawn = {one.name for one in (tmp_path / "figures").iterdir()}
+    drawn = {path.name for path in (tmp_path / "figures").iterdir()}
     assert drawn == {f"performance-{part}.svg" for part in ("sides", "scaling", "workers")}
-    page.write(path, found)
+    page.write_page(path, results)
     assert path.read_text() == written
 
 
@@ -81,14 +81,14 @@ def test_a_page_without_a_place_is_refused() -> None:
 
 def test_the_page_has_a_place_for_every_part() -> None:
     text = (ROOT / "docs" / "performance.md").read_text()
-    for part in ["goals", *page.SECTIONS]:
+    for part in ["goals", *page.PARTS]:
         page.placed(text, part, "x")
 
 
 def test_results_are_kept_by_part(tmp_path: Path) -> None:
-    kept = keep("tails", "quick", 1.0, {"p50": 2.0}, tmp_path)
-    assert held("tails", tmp_path) == kept
-    assert held("sides", tmp_path) is None
+    saved = save_result("tails", "quick", 1.0, {"p50": 2.0}, tmp_path)
+    assert load_result("tails", tmp_path) == saved
+    assert load_result("sides", tmp_path) is None
 
 
 def test_a_queue_of_random_arrivals_has_a_known_spread() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.serving.stacks import ELSE, EXPOSURES, STEPS, shares, step_of
+from bench.serving.stacks import ELSE, EXPOSURE_STEP, STEPS, shares, step_of
 
 ROOT = Path(__file__).parents[2]
 RANK = [
@@ -27,7 +27,10 @@ RANK = [
         ),
         ([*RANK, "prepared (service/ranking/scored.py:4)", "searchsorted (numpy/x.py:1)"], "the user encoded"),
         (["Runner.run (asyncio/runners.py:118)"], "event loop and system calls"),
-        (["ExposureLog._run (service/exposures/stream.py:1)", "Wire.exchange (service/features/wire.py:9)"], EXPOSURES),
+        (
+            ["ExposureLog._run (service/exposures/stream.py:1)", "Wire.exchange (service/features/wire.py:9)"],
+            EXPOSURE_STEP,
+        ),
         (["something (else.py:1)"], ELSE),
         ([], ELSE),
     ],
@@ -47,7 +50,9 @@ def test_shares_add_up_and_threads_are_no_frames() -> None:
 
 
 def test_the_table_names_files_that_there_are() -> None:
-    known = [one.strip("(") for _, each in STEPS for one in each if one.startswith("(") and one.endswith((".py", "/"))]
-    ours = [one for one in known if one.startswith(("service/", "models/"))]
+    known = [
+        part.strip("(") for _, each in STEPS for part in each if part.startswith("(") and part.endswith((".py", "/"))
+    ]
+    ours = [part for part in known if part.startswith(("service/", "models/"))]
     assert len(ours) > 10
-    assert [one for one in ours if not (ROOT / one).exists()] == []
+    assert [part for part in ours if not (ROOT / part).exists()] == []

@@ -154,9 +154,9 @@ def test_the_order_of_spaces_is_free() -> None:
 
 def test_a_model_without_knowledge_has_no_spaces() -> None:
     bare = SCHEMA.with_knowledge(())
-    made = ArtifactManifest.model_validate({**ARTIFACT.model_dump(), "feature_schema": bare, "spaces": ()})
+    manifest = ArtifactManifest.model_validate({**ARTIFACT.model_dump(), "feature_schema": bare, "spaces": ()})
     release = RELEASE.model_copy(update={"schema_fingerprint": bare.fingerprint, "spaces": {}})
-    release.check(ArtifactManifest.from_metadata({METADATA_KEY: made.model_dump_json()}))
+    release.check(ArtifactManifest.from_metadata({METADATA_KEY: manifest.model_dump_json()}))
 
 
 @pytest.mark.parametrize(

@@ -90,11 +90,11 @@ def test_knowledge_is_read_as_one_by_one(given: tuple[list[bytes | None], list[s
             continue
         if record.vectors.shape == (1, DIM):
             expected[at] = (record.vectors[0].tobytes(), record.expires_at)
-    found = {
+    records = {
         at: (vector.tobytes(), expires)
         for at, vector, expires in zip(read.at.tolist(), read.vectors, read.expires_at.tolist(), strict=True)
     }
-    assert found == expected
+    assert records == expected
     assert read.vectors.dtype == np.float32
 
 
@@ -111,13 +111,13 @@ def test_items_are_read_as_one_by_one(given: tuple[list[bytes | None], list[str]
             continue
         numeric = np.asarray(record.numeric, np.float32)
         expected[at] = (record.index, record.categorical, numeric.tobytes())
-    found = {
+    records = {
         at: (index, tuple(fields), numeric.tobytes())
         for at, index, fields, numeric in zip(
             read.at.tolist(), read.index.tolist(), read.categorical.tolist(), read.numeric, strict=True
         )
     }
-    assert found == expected
+    assert records == expected
 
 
 @pytest.mark.parametrize("blobs", [[], [None], [b""]])
@@ -129,6 +129,6 @@ def test_of_nothing_nothing_is_read(blobs: list[bytes | None]) -> None:
 
 def test_whatever_is_right_is_read() -> None:
     owners = [f"user {at}" for at in range(200)]
-    read = knowledge_rows([knowledge(one) for one in owners], owners, SPACE, DIM)
+    read = knowledge_rows([knowledge(owner) for owner in owners], owners, SPACE, DIM)
     assert sorted(read.at.tolist()) == list(range(200))
-    assert len(item_rows([item(one) for one in owners], owners, SCHEMA).at) == 200
+    assert len(item_rows([item(owner) for owner in owners], owners, SCHEMA).at) == 200

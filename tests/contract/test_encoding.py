@@ -58,12 +58,12 @@ def user(*events: tuple[str, float], partitions: int = 0, portrait: bool = False
     return UserBatch.single(SCHEMA, TABLE, {"age": 20}, history(*events), knowledge)
 
 
-def tensors(one: UserBatch, *items: str, knowledge: bool = True) -> Tensors:
-    return encode(SCHEMA, TABLE, one, ItemBatch.gather(TABLE, TABLE.rows_of(items)), knowledge=knowledge)
+def tensors(batch: UserBatch, *items: str, knowledge: bool = True) -> Tensors:
+    return encode(SCHEMA, TABLE, batch, ItemBatch.gather(TABLE, TABLE.rows_of(items)), knowledge=knowledge)
 
 
 def test_names_shapes_and_types_of_all_inputs() -> None:
-    made = tensors(user(("a", 5.0), partitions=1), "a", "b", "c", "nowhere")
+    inputs = tensors(user(("a", 5.0), partitions=1), "a", "b", "c", "nowhere")
     expected = {
         "user_categorical": ((1, 1), np.int64),
         "user_numeric": ((1, 4), np.float32),
@@ -81,29 +81,29 @@ def test_names_shapes_and_types_of_all_inputs() -> None:
         "item_numeric": ((4, 3), np.float32),
         "item_vectors": ((4, Wi), np.float32),
     }
-    assert {name: (array.shape, array.dtype.type) for name, array in made.items()} == expected
-    assert tuple(expected) == tuple(made) == INPUTS == USER_INPUTS + ITEM_INPUTS
+    assert {name: (array.shape, array.dtype.type) for name, array in inputs.items()} == expected
+    assert tuple(expected) == tuple(inputs) == INPUTS == USER_INPUTS + ITEM_INPUTS
 
 
 def test_a_history_is_as_long_as_it_is() -> None:
-    made = tensors(user(("a", 5.0), ("b", 2.0)), "a")
-    assert made["history_index"].tolist() == [[1, 2]]
-    assert made["history_value"].tolist() == [[1.0, -0.5]]
-    assert made["history_mask"].tolist() == [[1.0, 1.0]]
-    assert made["history_categorical"].tolist() == [[[1, 2, 1], [2, 0, 2]]]
-    np.testing.assert_allclose(made["history_numeric"], [[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]], rtol=1e-6)
-    assert made["history_vectors"].tolist() == [[[1, 2, 3, 10], [4, 5, 6, 20]]]
+    inputs = tensors(user(("a", 5.0), ("b", 2.0)), "a")
+    assert inputs["history_index"].tolist() == [[1, 2]]
+    assert inputs["history_value"].tolist() == [[1.0, -0.5]]
+    assert inputs["history_mask"].tolist() == [[1.0, 1.0]]
+    assert inputs["history_categorical"].tolist() == [[[1, 2, 1], [2, 0, 2]]]
+    np.testing.assert_allclose(inputs["history_numeric"], [[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]], rtol=1e-6)
+    assert inputs["history_vectors"].tolist() == [[[1, 2, 3, 10], [4, 5, 6, 20]]]
 
 
 def test_shorter_histories_of_a_batch_are_padded_at_the_end() -> None:
-    one = user(("a", 5.0), ("b", 2.0))
-    padded = replace(one, history_rows=np.array([[1, 2, 0]]), history_values=np.array([[5.0, 2.0, 0.0]], np.float32))
-    made = tensors(padded, "a")
-    assert made["history_index"].tolist() == [[1, 2, 0]]
-    assert made["history_value"].tolist() == [[1.0, -0.5, 0.0]]
-    assert made["history_mask"].tolist() == [[1.0, 1.0, 0.0]]
+    batch = user(("a", 5.0), ("b", 2.0))
+    padded = replace(batch, history_rows=np.array([[1, 2, 0]]), history_values=np.array([[5.0, 2.0, 0.0]], np.float32))
+    inputs = tensors(padded, "a")
+    assert inputs["history_index"].tolist() == [[1, 2, 0]]
+    assert inputs["history_value"].tolist() == [[1.0, -0.5, 0.0]]
+    assert inputs["history_mask"].tolist() == [[1.0, 1.0, 0.0]]
     for name in ("history_categorical", "history_numeric", "history_vectors"):
-        assert not made[name][0, 2].any(), name
+        assert not inputs[name][0, 2].any(), name
 
 
 def test_only_the_last_events_of_a_long_history_count() -> None:
@@ -115,44 +115,44 @@ def test_only_the_last_events_of_a_long_history_count() -> None:
 
 
 def test_an_item_without_row_keeps_its_value_and_its_place() -> None:
-    made = tensors(user(("gone", 5.0), ("a", 1.0)), "a")
-    assert made["history_index"].tolist() == [[0, 1]]
-    assert made["history_value"].tolist() == [[1.0, -1.0]]
-    assert made["history_mask"].tolist() == [[1.0, 1.0]]
-    assert made["user_numeric"].tolist() == tensors(user(("b", 5.0), ("a", 1.0)), "a")["user_numeric"].tolist()
+    inputs = tensors(user(("gone", 5.0), ("a", 1.0)), "a")
+    assert inputs["history_index"].tolist() == [[0, 1]]
+    assert inputs["history_value"].tolist() == [[1.0, -1.0]]
+    assert inputs["history_mask"].tolist() == [[1.0, 1.0]]
+    assert inputs["user_numeric"].tolist() == tensors(user(("b", 5.0), ("a", 1.0)), "a")["user_numeric"].tolist()
 
 
 def test_an_item_without_id_embedding_keeps_everything_else() -> None:
-    made = tensors(user(("c", 5.0)), "c")
-    assert (made["history_index"][0, 0], made["item_index"][0]) == (0, 0)
-    assert made["history_vectors"][0, 0].tolist() == made["item_vectors"][0].tolist() == [7, 8, 9, 30]
-    np.testing.assert_allclose(made["item_numeric"][0], [0.7, 0.8, 0.9], rtol=1e-6)
+    inputs = tensors(user(("c", 5.0)), "c")
+    assert (inputs["history_index"][0, 0], inputs["item_index"][0]) == (0, 0)
+    assert inputs["history_vectors"][0, 0].tolist() == inputs["item_vectors"][0].tolist() == [7, 8, 9, 30]
+    np.testing.assert_allclose(inputs["item_numeric"][0], [0.7, 0.8, 0.9], rtol=1e-6)
 
 
 def test_a_user_of_whom_nothing_is_known() -> None:
     nobody = UserBatch.single(SCHEMA, TABLE, {}, history(), {})
-    made = tensors(nobody, "a")
-    assert not any(made[name].any() for name in USER_INPUTS)
+    inputs = tensors(nobody, "a")
+    assert not any(inputs[name].any() for name in USER_INPUTS)
 
 
 def test_an_unknown_candidate_is_the_unknown_item() -> None:
-    made = tensors(user(), "nowhere")
-    assert made["item_index"].tolist() == [0]
+    inputs = tensors(user(), "nowhere")
+    assert inputs["item_index"].tolist() == [0]
     for name in ITEM_INPUTS:
-        np.testing.assert_array_equal(made[name][0], getattr(TABLE, name.removeprefix("item_"))[0])
+        np.testing.assert_array_equal(inputs[name][0], getattr(TABLE, name.removeprefix("item_"))[0])
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_partitions_are_padded_at_the_end(count: int) -> None:
-    made = tensors(user(partitions=count), "a")
-    assert made["partition_mask"].tolist() == [[1.0] * count + [0.0] * (J - count)]
-    assert made["partition_vectors"].reshape(-1).tolist() == [*range(1, 1 + count * D), *[0] * (J - count) * D]
+    inputs = tensors(user(partitions=count), "a")
+    assert inputs["partition_mask"].tolist() == [[1.0] * count + [0.0] * (J - count)]
+    assert inputs["partition_vectors"].reshape(-1).tolist() == [*range(1, 1 + count * D), *[0] * (J - count) * D]
 
 
 def test_only_the_last_partitions_count() -> None:
-    made = tensors(user(partitions=5), "a")
-    assert made["partition_vectors"].tolist() == [[[10, 11, 12], [13, 14, 15]]]
-    assert made["partition_mask"].tolist() == [[1.0, 1.0]]
+    inputs = tensors(user(partitions=5), "a")
+    assert inputs["partition_vectors"].tolist() == [[[10, 11, 12], [13, 14, 15]]]
+    assert inputs["partition_mask"].tolist() == [[1.0, 1.0]]
 
 
 def test_the_vectors_of_a_user_lie_in_the_columns_of_their_spaces() -> None:
@@ -167,32 +167,32 @@ def test_the_vectors_of_a_user_lie_in_the_columns_of_their_spaces() -> None:
         (("other",), [0, 0, 0, 0]),
     ):
         batch = UserBatch.single(schema, TABLE, {}, history(), {name: vectors[name] for name in given})
-        made = encode(schema, TABLE, batch, ItemBatch.gather(TABLE, TABLE.rows_of(["a"])))
-        assert made["user_vectors"].tolist() == [expected]
-        assert not made["partition_mask"].any()
+        inputs = encode(schema, TABLE, batch, ItemBatch.gather(TABLE, TABLE.rows_of(["a"])))
+        assert inputs["user_vectors"].tolist() == [expected]
+        assert not inputs["partition_mask"].any()
 
 
 def test_partitions_do_not_stand_in_for_other_knowledge_nor_the_other_way_round() -> None:
     assert not tensors(user(partitions=2), "a")["user_vectors"].any()
-    made = tensors(user(portrait=True), "a")
-    assert made["user_vectors"].tolist() == [[8, 9]]
-    assert not made["partition_vectors"].any()
-    assert not made["partition_mask"].any()
+    inputs = tensors(user(portrait=True), "a")
+    assert inputs["user_vectors"].tolist() == [[8, 9]]
+    assert not inputs["partition_vectors"].any()
+    assert not inputs["partition_mask"].any()
 
 
 def test_a_schema_without_knowledge_leaves_its_inputs_without_columns() -> None:
     known = {"liber": np.ones((2, D), np.float32), "portrait": np.ones((1, 2), np.float32)}
     batch = UserBatch.single(BARE_SCHEMA, BARE_TABLE, {"age": 20}, history(("a", 5.0)), known)
     items = ItemBatch.gather(BARE_TABLE, BARE_TABLE.rows_of(["a", "b"]))
-    made = encode(BARE_SCHEMA, BARE_TABLE, batch, items)
-    shapes = {name: made[name].shape for name in KNOWLEDGE_INPUTS}
+    inputs = encode(BARE_SCHEMA, BARE_TABLE, batch, items)
+    shapes = {name: inputs[name].shape for name in KNOWLEDGE_INPUTS}
     assert shapes == {
         "history_vectors": (1, 1, 0), "user_vectors": (1, 0), "partition_vectors": (1, 0, 0), "partition_mask": (1, 0),
         "item_vectors": (2, 0),
     }  # fmt: skip
     full = tensors(user(("a", 5.0)), "a", "b")
     for name in model_inputs(BARE_SCHEMA):
-        np.testing.assert_array_equal(made[name], full[name])
+        np.testing.assert_array_equal(inputs[name], full[name])
     hidden = encode(BARE_SCHEMA, BARE_TABLE, batch, items, knowledge=False)
     assert {name: hidden[name].shape for name in KNOWLEDGE_INPUTS} == shapes
 

@@ -103,9 +103,9 @@ _ids = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
 @settings(max_examples=60, deadline=None)
 @given(user=_ids, item=_ids, kind=_ids, value=st.floats(-1e6, 1e6, width=32), time_ms=st.integers(0, 2**53 - 1))
 def test_interactions_round_trip(user: str, item: str, kind: str, value: float, time_ms: int) -> None:
-    one = Interaction(user_id=user, item_id=item, type=kind, value=value, time_ms=time_ms)
-    assert Interaction.from_stream(one.to_stream()) == one
-    events, refused = unpack_history(user, one.pack())
+    interaction = Interaction(user_id=user, item_id=item, type=kind, value=value, time_ms=time_ms)
+    assert Interaction.from_stream(interaction.to_stream()) == interaction
+    events, refused = unpack_history(user, interaction.pack())
     assert (len(events), refused) == (1, 0)
     assert (int(events["item"][0]), int(events["time_ms"][0])) == (item_hash(item), time_ms)
     assert float(events["value"][0]) == value

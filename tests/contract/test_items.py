@@ -85,67 +85,73 @@ def table(*ids: str) -> ItemTable:
 
 
 def test_table_finds_items_by_id_and_by_hash() -> None:
-    held = table("b", "a", "zoë", "{x}")
-    assert list(held.ids) == ["", "b", "a", "zoë", "{x}"]
-    wanted = ["zoë", "missing", "b", "{x}", "a", "b"]
-    assert held.rows_of(wanted).tolist() == [3, 0, 1, 4, 2, 1]
-    hashes = np.array([item_hash(one) for one in wanted], np.uint64)
-    assert held.rows_of_hashes(hashes).tolist() == [3, 0, 1, 4, 2, 1]
-    assert held.rows_of([]).tolist() == held.rows_of_hashes(hashes[:0]).tolist() == []
+    items = table("b", "a", "zoë", "{x}")
+    assert list(items.ids) == ["", "b", "a", "zoë", "{x}"]
+    ids = ["zoë", "missing", "b", "{x}", "a", "b"]
+    assert items.rows_of(ids).tolist() == [3, 0, 1, 4, 2, 1]
+    hashes = np.array([item_hash(item_id) for item_id in ids], np.uint64)
+    assert items.rows_of_hashes(hashes).tolist() == [3, 0, 1, 4, 2, 1]
+    assert items.rows_of([]).tolist() == items.rows_of_hashes(hashes[:0]).tolist() == []
 
 
 def test_the_lookup_by_hash_keeps_the_shape_and_covers_both_ends() -> None:
-    held = table(*(f"item-{number}" for number in range(100)))
+    items = table(*(f"item-{number}" for number in range(100)))
     ends = np.array([[0, 2**64 - 1]], np.uint64)
-    assert held.rows_of_hashes(ends).tolist() == [[0, 0]]
-    hashes = np.array([item_hash(one) for one in held.ids[1:]], np.uint64)
-    assert held.rows_of_hashes(hashes).tolist() == list(range(1, 101))
+    assert items.rows_of_hashes(ends).tolist() == [[0, 0]]
+    hashes = np.array([item_hash(item_id) for item_id in items.ids[1:]], np.uint64)
+    assert items.rows_of_hashes(hashes).tolist() == list(range(1, 101))
 
 
 @pytest.mark.parametrize(
     "hashed",
-    [hash, len, lambda one: hash(one) % 512, lambda one: 2**62 + len(one) % 2],
+    [hash, len, lambda item_id: hash(item_id) % 512, lambda item_id: 2**62 + len(item_id) % 2],
     ids=["as they are", "lengths", "512 values", "two values"],
 )
 def test_ids_that_collide_are_told_apart(monkeypatch: pytest.MonkeyPatch, hashed: Callable[[str], int]) -> None:
     monkeypatch.setattr(
         lookup,
         "_hashes",
-        lambda ids: np.fromiter(((hash(one) if one[:1] == "?" else hashed(one)) for one in ids), np.int64),
+        lambda ids: np.fromiter(
+            ((hash(item_id) if item_id[:1] == "?" else hashed(item_id)) for item_id in ids), np.int64
+        ),
     )
-    held = table(*(f"item {number}" for number in range(2000)))
+    items = table(*(f"item {number}" for number in range(2000)))
     random = np.random.default_rng(0)
-    wanted = random.integers(0, 2000, 700)
-    asked = [f"item {at}" for at in wanted.tolist()]
-    assert held.rows_of([*asked, "?unknown"]).tolist() == [*(wanted + 1).tolist(), 0]
+    places = random.integers(0, 2000, 700)
+    asked = [f"item {at}" for at in places.tolist()]
+    assert items.rows_of([*asked, "?unknown"]).tolist() == [*(places + 1).tolist(), 0]
 
 
 def test_the_index_is_the_same_in_every_process() -> None:
     """Processes share it, so its hashes must not be Python's."""
-    made = lookup_columns(["item 1"], in_memory)
-    (slot,) = np.flatnonzero(made["slot_rows"])
-    assert made["slot_hashes"][slot].view(np.uint64) == 0x9A7977C5C4A0AC99
+    columns = lookup_columns(["item 1"], in_memory)
+    (slot,) = np.flatnonzero(columns["slot_rows"])
+    assert columns["slot_hashes"][slot].view(np.uint64) == 0x9A7977C5C4A0AC99
 
 
 def test_row_zero_is_the_unknown_item() -> None:
-    held = table("a")
-    assert len(held) == 2
-    assert held.rows_of([""]).tolist() == [0]
-    assert held.index[0] == 0
-    assert not held.expires_at[0].any()
-    assert not held.categorical[0].any()
-    assert not held.vectors[0].any()
-    assert held.numeric[0].tolist() == item_statistics(SCHEMA, 0, 0, 0).tolist()
+    items = table("a")
+    assert len(items) == 2
+    assert items.rows_of([""]).tolist() == [0]
+    assert items.index[0] == 0
+    assert not items.expires_at[0].any()
+    assert not items.categorical[0].any()
+    assert not items.vectors[0].any()
+    assert items.numeric[0].tolist() == item_statistics(SCHEMA, 0, 0, 0).tolist()
 
 
 def test_table_rows_hold_what_was_given() -> None:
-    held = table("a", "b")
-    assert held.index.tolist() == [0, 10, 20]
-    assert held.categorical[2].tolist() == [2, 2, 2]
-    assert held.numeric[2].tolist() == [2.0, 2.0, 2.0]
-    assert held.vectors[2].tolist() == [2.0, 2.0, 2.0, 2.0]
-    assert held.expires_at.tolist() == [[0, 0], [100, 1000], [200, 2000]]
-    assert [one.dtype.name for one in (held.index, held.numeric, held.vectors)] == ["int64", "float32", "float32"]
+    items = table("a", "b")
+    assert items.index.tolist() == [0, 10, 20]
+    assert items.categorical[2].tolist() == [2, 2, 2]
+    assert items.numeric[2].tolist() == [2.0, 2.0, 2.0]
+    assert items.vectors[2].tolist() == [2.0, 2.0, 2.0, 2.0]
+    assert items.expires_at.tolist() == [[0, 0], [100, 1000], [200, 2000]]
+    assert [column.dtype.name for column in (items.index, items.numeric, items.vectors)] == [
+        "int64",
+        "float32",
+        "float32",
+    ]
 
 
 def test_an_empty_table_knows_only_the_unknown_item() -> None:
@@ -160,9 +166,9 @@ def test_an_empty_table_knows_only_the_unknown_item() -> None:
 def test_a_table_of_a_schema_without_knowledge_has_no_columns_for_it() -> None:
     schema = SCHEMA.with_knowledge(())
     nothing = np.zeros((2, 0), np.float32)
-    held = ItemTable.build(schema, ("a", "b"), [1, 2], np.ones((2, 3)), np.ones((2, 3)), nothing, nothing)
-    assert held.vectors.shape == held.expires_at.shape == (3, 0)
-    assert held.rows_of(["b"]).tolist() == [2]
+    items = ItemTable.build(schema, ("a", "b"), [1, 2], np.ones((2, 3)), np.ones((2, 3)), nothing, nothing)
+    assert items.vectors.shape == items.expires_at.shape == (3, 0)
+    assert items.rows_of(["b"]).tolist() == [2]
 
 
 @pytest.mark.parametrize("ids", [("a", "a"), ("a", ""), ("",)])

@@ -33,7 +33,7 @@ def test_keys_of_releases_and_streams() -> None:
     assert keys.releases == "p:releases"
     assert keys.pins == "p:pins"
     assert keys.withdrawn == "p:withdrawn"
-    assert keys.held == "p:held"
+    assert keys.rolled_back == "p:held"
     assert keys.installation == "p:installation"
     assert keys.stamp == "p:stamp"
     assert keys.interactions == "p:interactions"
@@ -47,17 +47,19 @@ def _hash_tag(key: str) -> str:
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
-def test_all_keys_of_one_user_share_a_hash_tag_that_no_other_user_has(one: str, other: str) -> None:
+def test_all_keys_of_one_user_share_a_hash_tag_that_no_other_user_has(user: str, neighbour: str) -> None:
     keys = Keys("p")
-    tags = {_hash_tag(key) for key in (keys.user_profile(one), keys.user_history(one), keys.user_knowledge(one, SPACE))}
+    tags = {
+        _hash_tag(key) for key in (keys.user_profile(user), keys.user_history(user), keys.user_knowledge(user, SPACE))
+    }
     assert len(tags) == 1
-    if one != other:
-        assert _hash_tag(keys.user_profile(other)) not in tags
-        assert keys.user_profile(one) != keys.user_profile(other)
+    if user != neighbour:
+        assert _hash_tag(keys.user_profile(neighbour)) not in tags
+        assert keys.user_profile(user) != keys.user_profile(neighbour)
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8") | st.sampled_from("%{}"))))
 def test_the_keys_of_many_are_those_of_each(ids: list[str]) -> None:
     keys = Keys("p")
-    for key in (keys.user_profile, lambda one: keys.item_features(one, "r}%{-1")):
-        assert of_each(key, ids) == [key(one) for one in ids]
+    for key in (keys.user_profile, lambda owner: keys.item_features(owner, "r}%{-1")):
+        assert of_each(key, ids) == [key(owner) for owner in ids]

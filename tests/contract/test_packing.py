@@ -48,10 +48,10 @@ def knowledge(draw: st.DrawFn) -> tuple[Space, list[KnowledgeRecord]]:
 def contents_of(space: Space, records: list[KnowledgeRecord]) -> list[bytes]:
     return knowledge_contents(
         space,
-        [one.owner for one in records],
-        np.array([len(one.vectors) for one in records], np.int64),
-        np.concatenate([one.vectors for one in records]),
-        np.array([one.codes for one in records], np.uint16),
+        [record.owner for record in records],
+        np.array([len(record.vectors) for record in records], np.int64),
+        np.concatenate([record.vectors for record in records]),
+        np.array([record.codes for record in records], np.uint16),
     )
 
 
@@ -61,12 +61,12 @@ def test_knowledge_is_packed_as_one_by_one(given: tuple[Space, list[KnowledgeRec
     space, records = given
     if not records:
         return
-    expected = [one.pack(space.dtype) for one in records]
+    expected = [record.pack(space.dtype) for record in records]
     at = (records[0].written_at, records[0].expires_at)
     contents = contents_of(space, records)
     assert KNOWLEDGE.sealed(contents, *at) == expected
-    assert [KNOWLEDGE.content(one) for one in expected] == contents
-    assert {KNOWLEDGE.times_of(one) for one in expected} == {at}
+    assert [KNOWLEDGE.content(blob) for blob in expected] == contents
+    assert {KNOWLEDGE.times_of(blob) for blob in expected} == {at}
 
 
 @settings(max_examples=200, deadline=None)
@@ -82,15 +82,15 @@ def test_items_are_packed_as_one_by_one(given: list[tuple[str, int, int, float]]
     ]
     contents = item_contents(
         SCHEMA.fingerprint,
-        [one.owner for one in records],
-        np.array([one.index for one in records], np.int64),
-        np.array([one.categorical for one in records], np.int32).reshape(-1, slots),
-        np.array([one.numeric for one in records], np.float32).reshape(-1, 3),
+        [record.owner for record in records],
+        np.array([record.index for record in records], np.int64),
+        np.array([record.categorical for record in records], np.int32).reshape(-1, slots),
+        np.array([record.numeric for record in records], np.float32).reshape(-1, 3),
     )
-    expected = [one.pack() for one in records]
+    expected = [record.pack() for record in records]
     assert ITEM.sealed(contents, now) == expected
-    assert [ITEM.content(one) for one in expected] == contents
-    assert {ITEM.times_of(one) for one in expected} <= {(now,)}
+    assert [ITEM.content(blob) for blob in expected] == contents
+    assert {ITEM.times_of(blob) for blob in expected} <= {(now,)}
 
 
 def test_of_nobody_nothing_is_packed() -> None:
@@ -132,15 +132,15 @@ def test_what_does_not_fit_float16_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"owner": "x" * 65536}, "knowledge of 'x+' has too many rows or too long a name"),
         ({"vectors": np.zeros((65536, 3), np.float32)}, "knowledge of 'bad' has too many rows"),
         ({"codes": (1,) * 256}, "records of 3 numbers a row and 256 codes cannot be packed"),
     ],
 )
-def test_what_a_record_cannot_say_is_refused(changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_a_record_cannot_say_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         contents_of(space_of("float16"), pair(**changes))
 
 

@@ -38,9 +38,9 @@ def test_a_prompt_as_it_is_read() -> None:
 
 
 def test_candidates_of_one_user_and_history_share_the_user_block() -> None:
-    found = [PROMPT.blocks({"age": 25}, HISTORY, text) for text in ("one film", "another film")]
-    assert found[0].user == found[1].user
-    assert found[0].candidate != found[1].candidate
+    prompts = [PROMPT.blocks({"age": 25}, HISTORY, text) for text in ("one film", "another film")]
+    assert prompts[0].user == prompts[1].user
+    assert prompts[0].candidate != prompts[1].candidate
 
 
 def test_nothing_known_is_said_or_left_out() -> None:

@@ -26,9 +26,9 @@ def test_what_is_packed_comes_back() -> None:
 
 
 def test_rows_are_found_by_id_and_by_hash() -> None:
-    found = items()
-    assert found.rows_of(["3", "unknown", "1"]).tolist() == [2, -1, 0]
-    assert found.rows_of_hashes(np.array([item_hash("zwei")], np.uint64)).tolist() == [1]
+    table = items()
+    assert table.rows_of(["3", "unknown", "1"]).tolist() == [2, -1, 0]
+    assert table.rows_of_hashes(np.array([item_hash("zwei")], np.uint64)).tolist() == [1]
 
 
 def test_an_empty_file_knows_nothing() -> None:

@@ -80,10 +80,10 @@ def test_it_mixes_only_inside_its_band() -> None:
 
 
 def test_log_odds_are_finite_and_symmetric() -> None:
-    found = log_odds(np.array([0.0, 0.5, 1.0], np.float32))
-    assert np.isfinite(found).all()
-    assert found[1] == 0
-    assert found[0] == pytest.approx(-found[2], rel=1e-4)
+    odds = log_odds(np.array([0.0, 0.5, 1.0], np.float32))
+    assert np.isfinite(odds).all()
+    assert odds[1] == 0
+    assert odds[0] == pytest.approx(-odds[2], rel=1e-4)
 
 
 @pytest.mark.parametrize("bad", [math.nan, -0.1, 1.5, math.inf])

@@ -181,9 +181,9 @@ def test_a_schema_may_read_less_knowledge_or_none() -> None:
 
 
 def test_a_sequence_of_one_vector_is_a_single_vector() -> None:
-    one = FeatureSchema.model_validate({**SCHEMA.model_dump(), "knowledge": [{**LIBER, "rows": 1}, PORTRAIT]})
-    assert one.sequence is None
-    assert one.user_columns == {"liber": slice(0, 3), "portrait": slice(3, 5)}
+    schema = FeatureSchema.model_validate({**SCHEMA.model_dump(), "knowledge": [{**LIBER, "rows": 1}, PORTRAIT]})
+    assert schema.sequence is None
+    assert schema.user_columns == {"liber": slice(0, 3), "portrait": slice(3, 5)}
 
 
 def test_fingerprints() -> None:
@@ -249,4 +249,4 @@ def test_many_items_are_encoded_as_one_by_one(items: list[dict[str, object]]) ->
     schema = SCHEMA.model_copy(update={"item_fields": (genres, FieldSpec(name="year", edges=(0, 1990)))})
     encoded = schema.encode_each_item(items)
     assert encoded.shape == (len(items), 3)
-    assert encoded.tolist() == [schema.encode_item_fields(one) for one in items]
+    assert encoded.tolist() == [schema.encode_item_fields(fields) for fields in items]

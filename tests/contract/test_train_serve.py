@@ -35,7 +35,7 @@ SPACES = (
 )
 SCHEMA = FeatureSchema.model_validate(
     synthetic.SCHEMA.model_dump()
-    | {"knowledge": [KnowledgeSpec(**one.model_dump(include={"name", "side", "rows", "dim"})) for one in SPACES]}
+    | {"knowledge": [KnowledgeSpec(**space.model_dump(include={"name", "side", "rows", "dim"})) for space in SPACES]}
 )
 EVERY = {"liber": 5, "portrait": 3, "mood": 8}
 """A user's vectors change with every so many interactions."""
@@ -52,15 +52,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
 @pytest.fixture(scope="module")
 def knowledge(data: Synthetic) -> Knowledge:
     generator = np.random.default_rng(11)
-    users = {one.name: _users(one, data.log, generator) for one in SPACES if one.side == "user"}
-    items = {one.name: _items(one, data.log, generator) for one in SPACES if one.side == "item"}
+    users = {space.name: _users(space, data.log, generator) for space in SPACES if space.side == "user"}
+    items = {space.name: _items(space, data.log, generator) for space in SPACES if space.side == "item"}
     return Knowledge({name: Produced(users.get(name), items.get(name)) for name in {**users, **items}})
 
 
 def _users(space: Space, log: InteractionLog, generator: np.random.Generator) -> UserVectors:
     index = log.by_user()
     since = [index.of_user(user)[EVERY[space.name] - 1 :: EVERY[space.name]] for user in range(len(log.user_ids))]
-    start = np.cumsum([0, *(len(one) for one in since)])
+    start = np.cumsum([0, *(len(rows) for rows in since)])
     vectors = generator.standard_normal((int(start[-1]), space.dim)).astype(np.float32)
     return UserVectors(space, vectors, start, np.concatenate(since).astype(np.int64))
 
@@ -93,22 +93,22 @@ def _item_vectors(knowledge: Knowledge, at: int, name: str, row: int) -> FloatAr
     """float32 [Wi]: what a table loaded at the moment of a log row holds of an item."""
     joined = np.zeros(SCHEMA.item_width, np.float32)
     for space, columns in SCHEMA.item_columns.items():
-        held = knowledge.items[space]
-        if held.known[at]:
-            slice_ = max(place for place, first in enumerate(held.from_row) if first <= row)
-            joined[columns] = _as_read(name, held.space, held.vectors[slice_, at : at + 1])[0]
+        vectors = knowledge.items[space]
+        if vectors.known[at]:
+            slice_ = max(place for place, first in enumerate(vectors.from_row) if first <= row)
+            joined[columns] = _as_read(name, vectors.space, vectors.vectors[slice_, at : at + 1])[0]
     return joined
 
 
 def _user_vectors(knowledge: Knowledge, user: int, name: str, row: int) -> dict[str, FloatArray]:
     """What is stored of a user at the moment of a log row, space by space."""
-    found = {}
-    for space, held in knowledge.users.items():
-        mine = range(held.start[user], held.start[user + 1])
-        versions = [at for at in mine if held.since[at] < row][-held.space.rows :]
+    vectors = {}
+    for space, versions_of in knowledge.users.items():
+        mine = range(versions_of.start[user], versions_of.start[user + 1])
+        versions = [at for at in mine if versions_of.since[at] < row][-versions_of.space.rows :]
         if versions:
-            found[space] = _as_read(name, held.space, held.vectors[versions])
-    return found
+            vectors[space] = _as_read(name, versions_of.space, versions_of.vectors[versions])
+    return vectors
 
 
 def _last_release(row: int, trained_rows: int) -> int:
@@ -132,10 +132,10 @@ def _served_table(data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder,
         vectors.append(_item_vectors(knowledge, int(at), name, row))
     return ItemTable.build(
         SCHEMA,
-        ids=[one.owner for one in records],
-        index=[one.index for one in records],
-        categorical=[one.categorical for one in records],
-        numeric=[one.numeric for one in records],
+        ids=[record.owner for record in records],
+        index=[record.index for record in records],
+        categorical=[record.categorical for record in records],
+        numeric=[record.numeric for record in records],
         vectors=np.stack(vectors),
         expires_at=np.zeros((len(records), len(SCHEMA.item_knowledge))),
     )

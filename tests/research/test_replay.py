@@ -32,35 +32,35 @@ def test_the_log_and_knowledge_end_at_the_row(data: Synthetic, row: int) -> None
     assert before.user_ids == data.log.user_ids
     np.testing.assert_array_equal(before.item, data.log.item[:row])
     users = np.arange(len(data.log.user_ids))
-    for name, made in data.knowledge.produced.items():
+    for name, produced in data.knowledge.produced.items():
         then = knowledge_before(data.knowledge, row).produced[name]
-        if made.users is not None and then.users is not None:
-            visible = made.users.visible(users, np.full(len(users), row))
+        if produced.users is not None and then.users is not None:
+            visible = produced.users.visible(users, np.full(len(users), row))
             for user in users:
-                start = made.users.start[user]
-                seen = made.users.vectors[start : start + visible[user]][-made.users.space.rows :]
+                start = produced.users.start[user]
+                seen = produced.users.vectors[start : start + visible[user]][-produced.users.space.rows :]
                 np.testing.assert_array_equal(then.users.of_user(int(user)), seen)
             assert (then.users.since < row).all()
-        if made.items is not None and then.items is not None:
+        if produced.items is not None and then.items is not None:
             assert len(then.items.vectors) == len(then.items.from_row) >= 1
             assert (then.items.from_row[1:] <= row).all()
 
 
 def test_every_visit_offers_the_item_among_others_that_the_user_never_took(data: Synthetic) -> None:
     first = len(data.log) - 40
-    found = visits(data.log, first, 30, 9, seed=1, name="x")
-    assert len(found) == 30
+    visited = visits(data.log, first, 30, 9, seed=1, name="x")
+    assert len(visited) == 30
     taken: dict[str, set[str]] = {}
     for user, item in zip(data.log.user, data.log.item, strict=True):
         taken.setdefault(data.log.user_ids[user], set()).add(data.log.item_ids[item])
-    for at, one in enumerate(found):
-        assert one.item == data.log.item_ids[data.log.item[first + at]]
-        assert set(one.candidates) & taken[one.user] == {one.item}
-        assert len(one.candidates) == len(set(one.candidates)) <= 10
-    assert len({one.request_id for one in found}) == 30
-    places = [one.candidates.index(one.item) for one in found]
+    for at, offered in enumerate(visited):
+        assert offered.item == data.log.item_ids[data.log.item[first + at]]
+        assert set(offered.candidates) & taken[offered.user] == {offered.item}
+        assert len(offered.candidates) == len(set(offered.candidates)) <= 10
+    assert len({offered.request_id for offered in visited}) == 30
+    places = [offered.candidates.index(offered.item) for offered in visited]
     assert len(set(places)) > 3, "the item must not always stand in one place"
-    assert found == visits(data.log, first, 30, 9, seed=1, name="x")
+    assert visited == visits(data.log, first, 30, 9, seed=1, name="x")
     assert len(visits(data.log, first, 1000, 9, seed=1, name="x")) == 40
 
 
@@ -68,7 +68,7 @@ def test_the_past_ends_where_the_replay_begins(data: Synthetic) -> None:
     frame = past(data.log, data.config.samples, 1_000_000_000_000)
     first = int(split_samples(data.config.samples, data.log).rows["test"][0])
     assert frame.height == first
-    assert frame["unit"].to_list() == [data.log.user_ids[one] for one in data.log.user[:first]]
+    assert frame["unit"].to_list() == [data.log.user_ids[number] for number in data.log.user[:first]]
     assert frame["time_ms"].max() < 1_000_000_000_000  # type: ignore[operator]
     assert frame["time_ms"].diff().drop_nulls().to_list() == np.diff(data.log.time_ms[:first]).tolist()
 
@@ -88,8 +88,8 @@ def visit(at: int, user: str = "u") -> Visit:
     return Visit(f"r{at}", user, f"i{at}", 4.0, (f"i{at}", "other"))
 
 
-def run(wanted: list[Visit]) -> Replayed:
-    return asyncio.run(replay("http://service", wanted, 1, None, progress=False))
+def run(sent: list[Visit]) -> Replayed:
+    return asyncio.run(replay("http://service", sent, 1, None, progress=False))
 
 
 def test_shown_items_are_fed_back_in_answer_to_their_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,10 +104,10 @@ def test_shown_items_are_fed_back_in_answer_to_their_request(monkeypatch: pytest
         return httpx2.Response(200, json={"items": [{"id": first}]})
 
     served(monkeypatch, answer)
-    found = run([visit(at) for at in range(3)])
-    assert (found.requests, found.shown, found.feedback, found.repeated) == (3, 2, 3, 0)
-    assert [one.get("request_id") for one in events] == ["r0", None, "r2"], "a user's visits stay in order"
-    assert all(one["value"] == 4.0 and one["timestamp_ms"] > 0 for one in events)
+    outcome = run([visit(at) for at in range(3)])
+    assert (outcome.requests, outcome.shown, outcome.feedback, outcome.repeated) == (3, 2, 3, 0)
+    assert [event.get("request_id") for event in events] == ["r0", None, "r2"], "a user's visits stay in order"
+    assert all(event["value"] == 4.0 and event["timestamp_ms"] > 0 for event in events)
 
 
 def test_what_is_refused_for_a_while_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,8 +122,8 @@ def test_what_is_refused_for_a_while_is_sent_again(monkeypatch: pytest.MonkeyPat
         return httpx2.Response(200, json={"items": []})
 
     served(monkeypatch, answer)
-    found = run([visit(0)])
-    assert (found.requests, found.repeated) == (1, 2)
+    outcome = run([visit(0)])
+    assert (outcome.requests, outcome.repeated) == (1, 2)
     assert calls == ["/v1/rank"] * 3 + ["/v1/feedback"]
 
 

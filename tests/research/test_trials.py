@@ -17,7 +17,7 @@ from offline.knowledge.vectors import Knowledge, Produced
 from offline.training.fit import Fitted, ModelSpec, fit, predict
 from offline.training.samples import SampleEncoder
 from research import trials
-from research.trials import Laboratory, Trial, Wanted
+from research.trials import Trial, TrialRunner, TrialSpec
 from tests.research.quick import trained_quickly
 from tests.synthetic import SCHEMA, Synthetic, synthetic
 
@@ -30,9 +30,9 @@ def data(tmp_path: Path) -> Synthetic:
 
 
 def trial(data: Synthetic, schema: FeatureSchema = MARC, seed: int = 1, label: str = "MARC") -> Trial:
-    laboratory = Laboratory(data.config, data.catalogue, data.log, data.config.workdir / "trials")
-    (found,) = laboratory.trials([Wanted(schema, data.knowledge, label, seed)])
-    return found
+    runner = TrialRunner(data.config, data.catalogue, data.log, data.config.workdir / "trials")
+    (result,) = runner.trials([TrialSpec(schema, data.knowledge, label, seed)])
+    return result
 
 
 def trains(data: Synthetic, monkeypatch: pytest.MonkeyPatch, schema: FeatureSchema = MARC, seed: int = 1) -> bool:
@@ -42,8 +42,8 @@ def trains(data: Synthetic, monkeypatch: pytest.MonkeyPatch, schema: FeatureSche
     return bool(trainings.fitted)
 
 
-def with_marc(data: Synthetic, made: Produced) -> Synthetic:
-    return replace(data, knowledge=Knowledge({**data.knowledge.produced, "marc": made}))
+def with_marc(data: Synthetic, produced: Produced) -> Synthetic:
+    return replace(data, knowledge=Knowledge({**data.knowledge.produced, "marc": produced}))
 
 
 def marc_of(data: Synthetic) -> Produced:
@@ -155,20 +155,20 @@ def test_a_real_trial(data: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is what training and predicting by hand give, bit for bit, when made and when read again."""
     config = trained_otherwise(data, epochs=2).config
     data = replace(data, config=config)
-    made = trial(data, seed=3)
+    trained = trial(data, seed=3)
     monkeypatch.setattr(trials, "fit", None)
     again = trial(data, seed=3)
-    laboratory = Laboratory(config, data.catalogue, data.log, data.config.workdir)
-    encoder = SampleEncoder(MARC, data.catalogue, data.log, data.knowledge, laboratory.splits.trained_rows)
+    runner = TrialRunner(config, data.catalogue, data.log, data.config.workdir)
+    encoder = SampleEncoder(MARC, data.catalogue, data.log, data.knowledge, runner.splits.trained_rows)
     with trials.one_thread():
         by_hand: Fitted = fit(
-            ModelSpec("m", "din"), config.training, encoder, laboratory.splits, data.log.user.astype(np.int64), 3
+            ModelSpec("m", "din"), config.training, encoder, runner.splits, data.log.user.astype(np.int64), 3
         )
-        expected = predict(by_hand.model, encoder, laboratory.splits.rows["test"])
-    for one in (made, again):
-        np.testing.assert_array_equal(one.test, expected)
-        assert one.epochs == by_hand.validation_auc
-        assert one.validation_auc == max(by_hand.validation_auc)
+        expected = predict(by_hand.model, encoder, runner.splits.rows["test"])
+    for result in (trained, again):
+        np.testing.assert_array_equal(result.test, expected)
+        assert result.epochs == by_hand.validation_auc
+        assert result.validation_auc == max(by_hand.validation_auc)
     (path,) = (data.config.workdir / "trials").iterdir()
     assert set(read_arrays(path)) == {"test", "epochs"}
 
@@ -176,19 +176,19 @@ def test_a_real_trial(data: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow(small="tests/research/test_trials.py::test_a_real_trial")
 def test_several_processes_give_the_same_trials(data: Synthetic) -> None:
     data = trained_otherwise(data, epochs=1)
-    wanted = [Wanted(schema, data.knowledge, "MARC", seed) for schema in (SCHEMA, MARC) for seed in (1, 2)]
-    found = {}
+    specs = [TrialSpec(schema, data.knowledge, "MARC", seed) for schema in (SCHEMA, MARC) for seed in (1, 2)]
+    files = {}
     for workers in (1, 2):
         folder = data.config.workdir / f"workers{workers}"
-        made = Laboratory(data.config, data.catalogue, data.log, folder).trials(wanted, workers)
-        found[workers] = {path.name: path.read_bytes() for path in folder.iterdir()}
-        assert len({one.test.tobytes() for one in made}) == 4
-    assert found[1] == found[2]
-    assert len(found[1]) == 4
+        results = TrialRunner(data.config, data.catalogue, data.log, folder).trials(specs, workers)
+        files[workers] = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert len({result.test.tobytes() for result in results}) == 4
+    assert files[1] == files[2]
+    assert len(files[1]) == 4
 
 
 def test_an_error_in_a_process_is_told(data: Synthetic) -> None:
     without_items = with_marc(data, replace(marc_of(data), items=None)).knowledge
-    laboratory = Laboratory(data.config, data.catalogue, data.log, data.config.workdir / "trials")
+    runner = TrialRunner(data.config, data.catalogue, data.log, data.config.workdir / "trials")
     with pytest.raises(DataError, match="item/marc"):
-        laboratory.trials([Wanted(MARC, without_items, "MARC", seed) for seed in (1, 2)], 2)
+        runner.trials([TrialSpec(MARC, without_items, "MARC", seed) for seed in (1, 2)], 2)

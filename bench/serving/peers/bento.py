@@ -24,6 +24,6 @@ class Plain:
 
     @bentoml.api(route="/rank")
     async def rank(self, user_id: str, candidates: list[Candidate], top_k: int | None = None) -> Ranked:
-        ids = [one.id for one in candidates]
+        ids = [candidate.id for candidate in candidates]
         user, *items = await self._redis.mget([user_key(user_id), *map(item_key, ids)])
         return self._model.rank(ids, user, items, top_k)

@@ -25,9 +25,9 @@ class Plain(litserve.LitAPI):
         return request
 
     def predict(self, body: Body) -> Ranked:
-        ids = [one.id for one in body.candidates]
-        found: Any = self._redis.mget([user_key(body.user_id), *map(item_key, ids)])
-        return self._model.rank(ids, found[0], found[1:], body.top_k)
+        ids = [candidate.id for candidate in body.candidates]
+        values: Any = self._redis.mget([user_key(body.user_id), *map(item_key, ids)])
+        return self._model.rank(ids, values[0], values[1:], body.top_k)
 
     def encode_response(self, ranked: Ranked) -> Ranked:
         return ranked

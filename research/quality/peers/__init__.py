@@ -116,9 +116,9 @@ def timed(score: Callable[[], object]) -> tuple[float, ...]:
     """Milliseconds of ``REPEATS`` calls, after some that warm it up."""
     for _ in range(_WARM_UP):
         score()
-    found = []
+    times = []
     for _ in range(REPEATS):
         start = perf_counter()
         score()
-        found.append(1000 * (perf_counter() - start))
-    return tuple(found)
+        times.append(1000 * (perf_counter() - start))
+    return tuple(times)

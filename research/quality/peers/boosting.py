@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from models.contract.items import IntArray
-from models.contract.knowledge import FloatArray
+from models.contract.knowledge import FloatArray, IntArray
 from research.quality.peers import CANDIDATES, PeerResult, PeerSettings, timed
 from research.quality.peers.samples import PeerSamples
 
@@ -63,7 +62,7 @@ def train_trees(
         bar.total = bar.n
     seconds = perf_counter() - start
     booster.save_model(folder / "LightGBM.txt")
-    kept = booster.dump_model(num_iteration=booster.best_iteration)
+    best_trees = booster.dump_model(num_iteration=booster.best_iteration)
     predict = partial(booster.predict, num_iteration=booster.best_iteration, num_threads=1)
     request = _matrix(samples.one_user(CANDIDATES, seed))
     return PeerResult(
@@ -71,12 +70,12 @@ def train_trees(
         test=_scores(predict(_matrix(samples, samples.of("test")))),
         epochs=tuple(float(auc) for auc in history["validation"]["auc"]),
         ms_per_500=timed(lambda: predict(request)),
-        parameters=sum(int(one["num_leaves"]) for one in kept["tree_info"]),
+        parameters=sum(int(tree_info["num_leaves"]) for tree_info in best_trees["tree_info"]),
         seconds=seconds,
     )
 
 
-def tree_features(samples: PeerSamples, places: IntArray) -> dict[str, npt.NDArray[np.float32]]:
+def tree_features(samples: PeerSamples, places: IntArray) -> dict[str, FloatArray]:
     """Columns [len(places)] by name. A field of several slots is one column per value. An item field of one slot is a
     number, because its values are more often ordered than not (a year); a user's is a category."""
     columns = {f"statistic_{name}": samples.statistics[places, at] for at, name in enumerate(samples.statistic_names)}
@@ -87,13 +86,13 @@ def tree_features(samples: PeerSamples, places: IntArray) -> dict[str, npt.NDArr
     return columns
 
 
-def _field(name: str, values: IntArray, largest: int) -> dict[str, npt.NDArray[np.float32]]:
+def _field(name: str, values: IntArray, largest: int) -> dict[str, FloatArray]:
     if values.shape[1] == 1:
         return {name: values[:, 0].astype(np.float32)}
-    return {f"{name}_{one}": (values == one).any(axis=1).astype(np.float32) for one in range(1, largest + 1)}
+    return {f"{name}_{value}": (values == value).any(axis=1).astype(np.float32) for value in range(1, largest + 1)}
 
 
-def _matrix(samples: PeerSamples, places: IntArray | None = None) -> npt.NDArray[np.float32]:
+def _matrix(samples: PeerSamples, places: IntArray | None = None) -> FloatArray:
     places = np.arange(len(samples)) if places is None else places
     return np.stack(list(tree_features(samples, places).values()), axis=1)
 

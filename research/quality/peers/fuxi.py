@@ -157,7 +157,7 @@ def train_fuxi(
         test.astype(np.float32),
         tuple(model.validation_auc),
         ms_per_500,
-        sum(one.numel() for one in model.parameters()),
+        sum(weight.numel() for weight in model.parameters()),
         seconds,
     )
 
@@ -170,7 +170,7 @@ def pools(name: str, settings: PeerSettings) -> bool:
 def _model(name: str, inputs: Inputs, settings: PeerSettings, folder: Path) -> _Recorded:
     hidden = list(settings.hidden_units)
     (folder / inputs.feature_map.dataset_id).mkdir(parents=True, exist_ok=True)
-    told: dict[str, Any] = {
+    options: dict[str, Any] = {
         "model_id": name,
         "model_root": str(folder),
         "verbose": 0,
@@ -189,23 +189,23 @@ def _model(name: str, inputs: Inputs, settings: PeerSettings, folder: Path) -> _
         case "DIN":
             attention = list(settings.attention_hidden_units)
             model = DIN(
-                inputs.feature_map, dnn_hidden_units=hidden, attention_hidden_units=attention, **network, **told
+                inputs.feature_map, dnn_hidden_units=hidden, attention_hidden_units=attention, **network, **options
             )
         case "DCNv2":
-            model = DCNv2(inputs.feature_map, parallel_dnn_hidden_units=hidden, **network, **told)
+            model = DCNv2(inputs.feature_map, parallel_dnn_hidden_units=hidden, **network, **options)
         case "DeepFM":
-            model = DeepFM(inputs.feature_map, hidden_units=hidden, **network, **told)
+            model = DeepFM(inputs.feature_map, hidden_units=hidden, **network, **options)
         case "FinalMLP":
             streams = {
-                f"mlp{one}_{what}": value
-                for one in (1, 2)
+                f"mlp{stream}_{what}": value
+                for stream in (1, 2)
                 for what, value in (
                     ("hidden_units", hidden),
                     ("dropout", settings.dropout),
                     ("batch_norm", settings.batch_norm),
                 )
             }
-            model = FinalMLP(inputs.feature_map, fs1_context=["user"], fs2_context=["item"], **streams, **told)
+            model = FinalMLP(inputs.feature_map, fs1_context=["user"], fs2_context=["item"], **streams, **options)
         case _:
             raise ValueError(f"FuxiCTR's {name!r} is not among the peers")
     _start_shares_as_embeddings(model)

@@ -26,7 +26,7 @@ from fuxictr.features import FeatureMap
 from torch import Tensor
 from tqdm import tqdm
 
-from models.contract.items import IntArray
+from models.contract.knowledge import FloatArray, IntArray
 from research.quality.peers import PeerSettings
 from research.quality.peers.samples import PeerSamples
 
@@ -65,25 +65,25 @@ class Inputs:
         they started with, which is next to zero."""
         length = samples.history.shape[1]
         items = max((len(values) for values in samples.item_fields.values()), default=int(samples.item.max()) + 1)
-        found = {"user": _categorical("user", int(samples.user.max()) + 2)}
+        specs = {"user": _categorical("user", int(samples.user.max()) + 2)}
         for name, values in samples.user_fields.items():
-            found[f"user_{name}"] = _field("user", values)
-        found["item"] = _categorical("item", items + 1)
+            specs[f"user_{name}"] = _field("user", values)
+        specs["item"] = _categorical("item", items + 1)
         for name, values in samples.item_fields.items():
-            found[f"item_{name}"] = _shares(values) if self._kind == "towers" else _field("item", values)
+            specs[f"item_{name}"] = _shares(values) if self._kind == "towers" else _field("item", values)
         rating = _categorical("item", len(self._levels) + 1)
         if self._kind == "towers":
-            found["rating"] = rating
+            specs["rating"] = rating
         else:
-            found["history"] = _averaged(found["item"], length, "item")
+            specs["history"] = _averaged(specs["item"], length, "item")
             for name, values in samples.item_fields.items():
                 shared = f"item_{name}"
-                found[f"history_{name}"] = _averaged(found[shared], length * values.shape[1], shared)
-            found["history_rating"] = _averaged(rating, length)
+                specs[f"history_{name}"] = _averaged(specs[shared], length * values.shape[1], shared)
+            specs["history_rating"] = _averaged(rating, length)
         if self._pools:
-            found["liked"] = _averaged(found["item"], length, "item")
-            found["others"] = _averaged(found["item"], length, "item")
-        return found | {f"statistic_{name}": {"type": "numeric", "source": "context"} for name in self._statistics}
+            specs["liked"] = _averaged(specs["item"], length, "item")
+            specs["others"] = _averaged(specs["item"], length, "item")
+        return specs | {f"statistic_{name}": {"type": "numeric", "source": "context"} for name in self._statistics}
 
 
 def is_history(feature: str) -> bool:
@@ -101,7 +101,7 @@ class Encoder:
         statistics: tuple[str, ...],
         samples: PeerSamples,
         rated: npt.NDArray[np.int16],
-        scaled: npt.NDArray[np.float32],
+        scaled: FloatArray,
     ) -> None:
         self._kind = kind
         self._pools = pools
@@ -123,23 +123,23 @@ class Encoder:
         """What FuxiCTR's models take: (features, features of items, mask) for towers, features if flat."""
         at = torch.from_numpy(places)
         history, item = self._history[at], self._item[at]
-        found = {LABEL: self._label[at], "user": self._user[at]}
-        found |= {name: values[at] for name, values in self._user_fields.items()}
+        features = {LABEL: self._label[at], "user": self._user[at]}
+        features |= {name: values[at] for name, values in self._user_fields.items()}
         if self._pools:
             liked = self._liked[at]
-            found |= {"liked": history * liked, "others": history * ~liked}
+            features |= {"liked": history * liked, "others": history * ~liked}
         numbers = self._scaled[at].unbind(1)
-        found |= {f"statistic_{name}": numbers[column] for column, name in enumerate(self._statistics)}
+        features |= {f"statistic_{name}": numbers[column] for column, name in enumerate(self._statistics)}
         if self._kind == "towers":
             items = torch.cat([history, item[:, None]], dim=1).flatten()
             asked = torch.zeros((len(at), 1), dtype=self._rated.dtype)
             of_items = {"item": items, "rating": torch.cat([self._rated[at], asked], dim=1).flatten()}
             of_items |= {f"item_{name}": table[items] for name, table in self._item_fields.items()}
-            return found, of_items, (history > 0).float()
-        found |= {"item": item, "history": history, "history_rating": self._rated[at]}
-        found |= {f"item_{name}": table[item] for name, table in self._item_fields.items()}
-        found |= {f"history_{name}": table[history].flatten(1) for name, table in self._item_fields.items()}
-        return found
+            return features, of_items, (history > 0).float()
+        features |= {"item": item, "history": history, "history_rating": self._rated[at]}
+        features |= {f"item_{name}": table[item] for name, table in self._item_fields.items()}
+        features |= {f"history_{name}": table[history].flatten(1) for name, table in self._item_fields.items()}
+        return features
 
 
 class Batches:
@@ -179,13 +179,13 @@ def _categorical(source: str, size: int) -> Spec:
 
 
 def _field(source: str, values: IntArray) -> Spec:
-    one = _categorical(source, int(values.max()) + 1)
-    return one if values.shape[1] == 1 else _averaged(one, values.shape[1])
+    spec = _categorical(source, int(values.max()) + 1)
+    return spec if values.shape[1] == 1 else _averaged(spec, values.shape[1])
 
 
-def _averaged(one: Spec, length: int, shared: str | None = None) -> Spec:
-    """A sequence of what ``one`` is, with the embeddings of the feature ``shared``."""
-    spec = {**one, "type": "sequence", "source": "context", "max_len": length, "feature_encoder": _AVERAGED}
+def _averaged(single: Spec, length: int, shared: str | None = None) -> Spec:
+    """A sequence of ``single`` features, with the embeddings of the feature ``shared``."""
+    spec = {**single, "type": "sequence", "source": "context", "max_len": length, "feature_encoder": _AVERAGED}
     return spec if shared is None else {**spec, "share_embedding": shared}
 
 
@@ -195,11 +195,11 @@ def _shares(values: IntArray) -> Spec:
     return {"type": "embedding", "source": "item", "pretrain_dim": int(values.max())}
 
 
-def _share_table(values: IntArray) -> npt.NDArray[np.float32]:
+def _share_table(values: IntArray) -> FloatArray:
     """[items + 1, values]: 1 / k at each of an item's k values."""
-    held = _with_unknown(values)
-    counts = np.zeros((len(held), int(held.max()) + 1), np.float32)
-    np.add.at(counts, (np.arange(len(held))[:, None], held), 1.0)
+    values_of = _with_unknown(values)
+    counts = np.zeros((len(values_of), int(values_of.max()) + 1), np.float32)
+    np.add.at(counts, (np.arange(len(values_of))[:, None], values_of), 1.0)
     known = counts[:, 1:]  # index 0 is padding
     return np.asarray(known / np.maximum(known.sum(axis=1, keepdims=True), 1.0))
 

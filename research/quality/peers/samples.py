@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.items import IntArray
-from models.contract.knowledge import FloatArray
+from models.contract.knowledge import FloatArray, IntArray
 from models.contract.schema import FieldSpec
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -70,8 +69,8 @@ class PeerSamples:
         """Places of a random ``fraction`` of the training samples, rising; for one seed, a smaller choice lies within a
         larger one."""
         places = self.of("train")
-        kept = max(1, round(fraction * len(places)))
-        return np.sort(np.random.default_rng(seed).permutation(places)[:kept])
+        count = max(1, round(fraction * len(places)))
+        return np.sort(np.random.default_rng(seed).permutation(places)[:count])
 
     def one_user(self, candidates: int, seed: int) -> PeerSamples:
         """What one user's last request would be: a test sample's user with ``candidates`` random items."""
@@ -105,7 +104,7 @@ def peer_samples(config: JobConfig, catalogue: Catalogue, log: InteractionLog) -
         schema.item_fields, [schema.encode_item_fields(catalogue.items.get(item, {})) for item in log.item_ids]
     )
     user_fields = _fields(
-        schema.user_fields, [schema.encode_user_fields(catalogue.users.get(one, {})) for one in log.user_ids]
+        schema.user_fields, [schema.encode_user_fields(catalogue.users.get(user_id, {})) for user_id in log.user_ids]
     )
     statistics = _statistics(config, log, index, item_fields, splits.trained_rows)
     return PeerSamples(
@@ -134,10 +133,10 @@ def _fields(specs: tuple[FieldSpec, ...], encoded: list[list[int]]) -> dict[str,
 def _history(log: InteractionLog, index: UserIndex, rows: IntArray, length: int) -> tuple[IntArray, FloatArray]:
     """Item + 1 and value [n, length] of the last interactions before each of these log rows."""
     earlier = index.position[rows]
-    held = np.minimum(earlier, length)
+    length_of = np.minimum(earlier, length)
     steps = np.arange(length)[None]
-    inside = steps < held[:, None]
-    places = np.where(inside, (index.start[log.user[rows]] + earlier - held)[:, None] + steps, 0)
+    inside = steps < length_of[:, None]
+    places = np.where(inside, (index.start[log.user[rows]] + earlier - length_of)[:, None] + steps, 0)
     past = index.rows[places]
     items = np.where(inside, log.item[past].astype(np.int64) + 1, 0)
     return items, np.where(inside, log.value[past], 0.0).astype(np.float32)
@@ -145,7 +144,7 @@ def _history(log: InteractionLog, index: UserIndex, rows: IntArray, length: int)
 
 def _statistics(
     config: JobConfig, log: InteractionLog, index: UserIndex, item_fields: dict[str, IntArray], trained_rows: int
-) -> dict[str, npt.NDArray[np.float32]]:
+) -> dict[str, FloatArray]:
     """Running statistics [len(log)] by name.
 
     An interaction's surplus is its value minus the mean of its item as far as it was known then: how much a user likes
@@ -158,7 +157,7 @@ def _statistics(
     liked = (value > schema.liked_above).astype(np.float64)
     surplus = value - (of_item[:, 1] * schema.value_scale + schema.value_center)
     past = _Past(log, index)
-    found: dict[str, npt.NDArray[np.floating]] = {
+    statistics: dict[str, npt.NDArray[np.floating]] = {
         "item_log_count": of_item[:, 0],
         "item_mean_value": of_item[:, 1],
         "item_liked_rate": of_item[:, 2],
@@ -173,8 +172,8 @@ def _statistics(
         "user_log_days_since_first": past.log_days_since(last=False),
     }
     for name, values in item_fields.items():
-        found[f"user_surplus_of_{name}"] = _surplus_of_shared(log, surplus, values)
-    return {name: column.astype(np.float32) for name, column in found.items()}
+        statistics[f"user_surplus_of_{name}"] = _surplus_of_shared(log, surplus, values)
+    return {name: column.astype(np.float32) for name, column in statistics.items()}
 
 
 class _Past:
@@ -220,8 +219,8 @@ def _surplus_of_shared(
     lengths = np.diff(np.concatenate([starts, [len(key)]]))
     observed = (~log.sampled[row]).astype(np.int64)
     sums = []
-    for one in (observed, _fixed(surplus[row]) * observed):
-        running = np.cumsum(one) - one
+    for numbers in (observed, _fixed(surplus[row]) * observed):
+        running = np.cumsum(numbers) - numbers
         running -= np.repeat(running[starts], lengths)
         sums.append(np.bincount(row, weights=running, minlength=len(log)))
     count, total = sums

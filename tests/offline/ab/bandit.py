@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit, softmax  # type: ignore[import-untyped]  # has no types
 
+from models.contract.knowledge import Array
 from offline.ab.offpolicy import Log, Outlook
-
-Array = npt.NDArray[Any]
 
 ACTIONS, WIDTH = 4, 3
 
@@ -42,8 +38,10 @@ class Bandit:
         unit = np.arange(400_000)
         context, taste = self._contexts(random, unit, len(unit))
         chances = self._chances(context, taste)
-        found = [(softmax(context @ policy, axis=1) * chances).sum(axis=1) for policy in (self._logging, self._target)]
-        return float(found[0].mean()), float(found[1].mean())
+        rewards = [
+            (softmax(context @ policy, axis=1) * chances).sum(axis=1) for policy in (self._logging, self._target)
+        ]
+        return float(rewards[0].mean()), float(rewards[1].mean())
 
     def _contexts(self, random: np.random.Generator, unit: Array, units: int) -> tuple[Array, Array]:
         own = random.normal(size=(units, WIDTH))[unit]

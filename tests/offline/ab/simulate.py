@@ -11,13 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from models.contract.knowledge import Array
 from offline.ab.settings import DAY_MS
 from offline.ab.tables import EXPOSURES, INTERACTIONS
-
-Array = npt.NDArray[Any]
 
 SHOWN = 10
 START_MS = 1_700_006_400_000  # midnight, UTC
@@ -114,7 +112,7 @@ def drawn(world: World, shadow: bool = True) -> tuple[pl.DataFrame, pl.DataFrame
         chance = random.random(SHOWN) / 2
         score = np.exp(random.normal(size=SHOWN) / 2)
         first = random.choice(SHOWN, p=score / score.sum())
-        order = [first, *(one for one in range(SHOWN) if one != first)]
+        order = [first, *(index for index in range(SHOWN) if index != first)]
         aligned = {"scores": score[order].tolist(), "shadow": chance[order].tolist() if shadow else None}
         rows.append({**row, **aligned, "propensities": [float(score[first] / score.sum())]})
         best.append(float(chance.max()))
@@ -142,7 +140,7 @@ def _exposure(
         "degraded": ["rerank"] if random.random() < 0.05 else [],
         "latency_ms": float(random.lognormal(1.0, 0.5)) + world.slower * treated,
         "candidates": SHOWN,
-        "items": [f"i{one}" for one in random.permutation(50)[:SHOWN]],
+        "items": [f"i{item}" for item in random.permutation(50)[:SHOWN]],
         "scores": [0.5] * SHOWN,
         "shadow": None,
         "propensities": None,

@@ -50,14 +50,14 @@ def attributed(interactions: pl.DataFrame, **given: Any) -> Attribution:
     return attribute(exposed(*SHOWN), interactions, ClickRule(), WINDOW, START, **given)
 
 
-def counts(found: Attribution) -> dict[str, int]:
-    return {name: count for name, count in asdict(found.counts).items() if count}
+def counts(joined: Attribution) -> dict[str, int]:
+    return {name: count for name, count in asdict(joined.counts).items() if count}
 
 
 def test_a_click_has_the_position_of_its_item() -> None:
-    found = attributed(clicked(("q1", "ann", "c", 1500), ("q2", "ann", "b", 1201)))
-    assert found.clicks.rows() == [("q1", "c", 2, 1500), ("q2", "b", 0, 1201)]
-    assert counts(found) == {"interactions": 2, "attributed": 2}
+    joined = attributed(clicked(("q1", "ann", "c", 1500), ("q2", "ann", "b", 1201)))
+    assert joined.clicks.rows() == [("q1", "c", 2, 1500), ("q2", "b", 0, 1201)]
+    assert counts(joined) == {"interactions": 2, "attributed": 2}
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ def test_a_click_that_does_not_count_is_counted_as_what_it_is(
     row: tuple[str | None, str, str, int], fate: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attribution, "CLOCKS_DIFFER_MS", 0)
-    found = attributed(clicked(row))
-    assert not found.clicks.height
-    assert counts(found) == {"interactions": 1, fate: 1}
+    joined = attributed(clicked(row))
+    assert not joined.clicks.height
+    assert counts(joined) == {"interactions": 1, fate: 1}
 
 
 def test_a_click_may_be_a_little_early_because_clocks_differ() -> None:
@@ -87,14 +87,14 @@ def test_a_click_may_be_a_little_early_because_clocks_differ() -> None:
 
 def test_the_same_event_again_is_a_duplicate_and_another_type_is_not_another_click() -> None:
     again = clicked(("q1", "ann", "a", 1002), ("q1", "ann", "a", 1001), ("q1", "ann", "a", 1001))
-    found = attributed(pl.concat([again, clicked(("q1", "ann", "a", 1003), kind="buy")]))
-    assert found.clicks.rows() == [("q1", "a", 0, 1001)]
-    assert counts(found) == {"interactions": 4, "attributed": 2, "duplicates": 2}
+    joined = attributed(pl.concat([again, clicked(("q1", "ann", "a", 1003), kind="buy")]))
+    assert joined.clicks.rows() == [("q1", "a", 0, 1001)]
+    assert counts(joined) == {"interactions": 4, "attributed": 2, "duplicates": 2}
 
 
 def test_a_click_of_another_unit_counts_and_is_told() -> None:
-    found = attributed(clicked(("q1", "bob", "a", 1001)))
-    assert counts(found) == {"interactions": 1, "attributed": 1, "other_unit": 1}
+    joined = attributed(clicked(("q1", "bob", "a", 1001)))
+    assert counts(joined) == {"interactions": 1, "attributed": 1, "other_unit": 1}
 
 
 def test_the_rule_says_what_a_click_is() -> None:
@@ -105,8 +105,8 @@ def test_the_rule_says_what_a_click_is() -> None:
         (ClickRule(types=frozenset({"buy"}), least_value=4.0), [False, True, False, False]),
     ):
         assert rows.select(is_click(rule).alias("is")).to_series().to_list() == expected
-    found = attribute(exposed(*SHOWN), clicked(("q1", "ann", "a", 1001)), ClickRule(least_value=2.0), WINDOW, START)
-    assert counts(found) == {"interactions": 1, "no_click": 1}
+    joined = attribute(exposed(*SHOWN), clicked(("q1", "ann", "a", 1001)), ClickRule(least_value=2.0), WINDOW, START)
+    assert counts(joined) == {"interactions": 1, "no_click": 1}
 
 
 def test_a_click_without_request_goes_to_the_units_latest_exposure_of_the_item() -> None:
@@ -117,9 +117,9 @@ def test_a_click_without_request_goes_to_the_units_latest_exposure_of_the_item()
         (None, "bob", "a", 1101),
         ("q2", "ann", "b", 1300),
     )
-    found = attributed(rows, without_request=True)
-    assert found.clicks.rows() == [("q1", "b", 1, 1150), ("q2", "b", 0, 1250)]
-    assert counts(found) == {"interactions": 5, "attributed": 2, "duplicates": 1, "no_request": 2}
+    joined = attributed(rows, without_request=True)
+    assert joined.clicks.rows() == [("q1", "b", 1, 1150), ("q2", "b", 0, 1250)]
+    assert counts(joined) == {"interactions": 5, "attributed": 2, "duplicates": 1, "no_request": 2}
 
 
 def test_a_request_that_was_logged_again_counts_once() -> None:
@@ -143,18 +143,18 @@ EVENTS = st.lists(
 def test_every_interaction_has_one_fate_whatever_the_order(
     events: list[tuple[str | None, str, str, int]], without_request: bool, random: Any
 ) -> None:
-    found = attributed(clicked(*events), without_request=without_request)
-    fates = asdict(found.counts)
+    joined = attributed(clicked(*events), without_request=without_request)
+    fates = asdict(joined.counts)
     assert sum(fates.values()) - fates["other_unit"] == 2 * len(events)
     mixed = random.sample(events, len(events))
     other = attributed(clicked(*mixed), without_request=without_request)
-    assert_frame_equal(found.clicks, other.clicks)
-    assert found.counts == other.counts
+    assert_frame_equal(joined.clicks, other.clicks)
+    assert joined.counts == other.counts
 
 
 @EXAMPLES
 @given(EVENTS)
 def test_what_arrives_twice_changes_nothing(events: list[tuple[str | None, str, str, int]]) -> None:
-    found, doubled = attributed(clicked(*events)), attributed(clicked(*events, *events))
-    assert_frame_equal(found.clicks, doubled.clicks)
-    assert found.counts.attributed == doubled.counts.attributed
+    joined, doubled = attributed(clicked(*events)), attributed(clicked(*events, *events))
+    assert_frame_equal(joined.clicks, doubled.clicks)
+    assert joined.counts.attributed == doubled.counts.attributed

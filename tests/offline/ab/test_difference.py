@@ -45,21 +45,21 @@ def test_intervals_cover_a_planted_lift(metric: str) -> None:
     absolute = relative = 0
     for _ in range(400):
         control, treatment = (values(metric, *totals(random, 500, lift)) for lift in (0.0, 0.2))
-        found = compare(treatment, control)
-        absolute += found.low <= truth[1] - truth[0] <= found.high
-        relative += found.lift_low <= truth[1] / truth[0] - 1 <= found.lift_high
+        difference = compare(treatment, control)
+        absolute += difference.low <= truth[1] - truth[0] <= difference.high
+        relative += difference.lift_low <= truth[1] / truth[0] - 1 <= difference.lift_high
     assert 0.925 < absolute / 400 < 0.975
     assert 0.925 < relative / 400 < 0.975
 
 
 def test_it_is_welchs_test() -> None:
-    one, other = np.array([1.0, 2.0, 4.0, 8.0]), np.array([0.0, 1.0, 1.0])
-    found, expected = compare(one, other, alpha=0.1), ttest_ind(one, other, equal_var=False)
+    treatment, control = np.array([1.0, 2.0, 4.0, 8.0]), np.array([0.0, 1.0, 1.0])
+    difference, expected = compare(treatment, control, alpha=0.1), ttest_ind(treatment, control, equal_var=False)
     bounds = expected.confidence_interval(0.9)
-    assert found.p == pytest.approx(expected.pvalue)
-    assert (found.low, found.high) == pytest.approx((bounds.low, bounds.high))
-    assert found.lift == pytest.approx(found.absolute / found.control)
-    assert (found.control_units, found.treatment_units) == (3, 4)
+    assert difference.p == pytest.approx(expected.pvalue)
+    assert (difference.low, difference.high) == pytest.approx((bounds.low, bounds.high))
+    assert difference.lift == pytest.approx(difference.absolute / difference.control)
+    assert (difference.control_units, difference.treatment_units) == (3, 4)
 
 
 @EXAMPLES
@@ -87,16 +87,16 @@ def test_holms_adjustment_is_statsmodels(size: int) -> None:
 
 @EXAMPLES
 @given(LISTS, LISTS)
-def test_swapping_the_arms_flips_the_sign(one: Floats, other: Floats) -> None:
-    there, back = compare(one, other), compare(other, one)
+def test_swapping_the_arms_flips_the_sign(treatment: Floats, control: Floats) -> None:
+    there, back = compare(treatment, control), compare(control, treatment)
     assert (there.absolute, there.low, there.high) == pytest.approx((-back.absolute, -back.high, -back.low))
     assert there.p == pytest.approx(back.p, nan_ok=True)
 
 
 @EXAMPLES
 @given(LISTS, LISTS, st.randoms(use_true_random=False))
-def test_the_order_of_units_does_not_matter(one: Floats, other: Floats, random: object) -> None:
-    there, back = compare(one, other), compare(one[::-1], np.sort(other))
+def test_the_order_of_units_does_not_matter(treatment: Floats, control: Floats, random: object) -> None:
+    there, back = compare(treatment, control), compare(treatment[::-1], np.sort(control))
     assert (there.absolute, there.low, there.high) == pytest.approx((back.absolute, back.low, back.high))
 
 
@@ -108,10 +108,10 @@ def test_arms_that_do_not_vary() -> None:
     assert compare(np.full(3, 0.1) * 3, np.full(3, 0.3)).p == 1.0
 
 
-@pytest.mark.parametrize(("one", "problem"), [([1.0], "two units"), ([1.0, np.nan], "finite")])
-def test_what_cannot_be_compared(one: list[float], problem: str) -> None:
+@pytest.mark.parametrize(("units", "problem"), [([1.0], "two units"), ([1.0, np.nan], "finite")])
+def test_what_cannot_be_compared(units: list[float], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
-        compare(np.array(one), np.array([1.0, 2.0]))
+        compare(np.array(units), np.array([1.0, 2.0]))
 
 
 def test_holm_adjusts_what_is_known() -> None:
@@ -124,28 +124,28 @@ def test_cuped_by_hand() -> None:
     random = np.random.default_rng(8)
     past = random.normal(size=(400, 1))
     metric = 3 * past[:, 0] + random.normal(size=400)
-    found = cuped(metric[:250], metric[250:], past[:250], past[250:])
+    reduced = cuped(metric[:250], metric[250:], past[:250], past[250:])
     centred = [part - part.mean(axis=0) for part in (past[:250], past[250:], metric[:250], metric[250:])]
     theta = np.linalg.lstsq(np.concatenate(centred[:2]), np.concatenate(centred[2:]))[0]
     adjusted = metric - (past - past.mean(axis=0)) @ theta
-    assert found.treatment.mean() == pytest.approx(adjusted[:250].mean())
-    assert found.control.mean() == pytest.approx(adjusted[250:].mean())
-    assert found.treatment.var() == pytest.approx(adjusted[:250].var(), rel=0.05)
-    assert found.reduction == pytest.approx(0.9, abs=0.03)
+    assert reduced.treatment.mean() == pytest.approx(adjusted[:250].mean())
+    assert reduced.control.mean() == pytest.approx(adjusted[250:].mean())
+    assert reduced.treatment.var() == pytest.approx(adjusted[:250].var(), rel=0.05)
+    assert reduced.reduction == pytest.approx(0.9, abs=0.03)
 
 
 def test_a_past_that_says_nothing_changes_nothing() -> None:
-    one, other = np.array([1.0, 2.0, 4.0]), np.array([0.0, 1.0])
+    treatment, control = np.array([1.0, 2.0, 4.0]), np.array([0.0, 1.0])
     for width in (1, 2):
-        found = cuped(one, other, np.full((3, width), 7.0), np.full((2, width), 7.0))
-        np.testing.assert_allclose(found.treatment, one)
-        np.testing.assert_allclose(found.control, other)
-        assert found.reduction == pytest.approx(0, abs=1e-12)
+        reduced = cuped(treatment, control, np.full((3, width), 7.0), np.full((2, width), 7.0))
+        np.testing.assert_allclose(reduced.treatment, treatment)
+        np.testing.assert_allclose(reduced.control, control)
+        assert reduced.reduction == pytest.approx(0, abs=1e-12)
     assert cuped(np.ones(3), np.ones(2), np.ones((3, 1)), np.ones((2, 1))).reduction == 0
 
 
 def test_one_unit_with_a_past_does_not_look_foreseen() -> None:
-    one, other = np.array([90.0, 2.0, 4.0, 5.0]), np.array([0.0, 1.0, 3.0])
+    treatment, control = np.array([90.0, 2.0, 4.0, 5.0]), np.array([0.0, 1.0, 3.0])
     past = np.array([[100.0], [0.0], [0.0], [0.0]])
-    found = cuped(one, other, past, np.zeros((3, 1)))
-    assert found.reduction < 0.5  # with a theta that has seen it, 0.998
+    reduced = cuped(treatment, control, past, np.zeros((3, 1)))
+    assert reduced.reduction < 0.5  # with a theta that has seen it, 0.998

@@ -16,8 +16,8 @@ from tests.offline.ab.examples import EXAMPLES
 
 
 def answers(*rows: tuple[str, str, list[str] | None]) -> pl.DataFrame:
-    made = [{"request_id": request, "unit": unit, "teams": teams} for request, unit, teams in rows]
-    return pl.DataFrame(made, EXPOSURES)
+    records = [{"request_id": request, "unit": unit, "teams": teams} for request, unit, teams in rows]
+    return pl.DataFrame(records, EXPOSURES)
 
 
 def clicked(*rows: tuple[str, int]) -> pl.DataFrame:
@@ -34,11 +34,11 @@ TEAMS = answers(
 
 def test_wins_by_hand() -> None:
     clicks = clicked(("q1", 0), ("q1", 2), ("q1", 1), ("q1", 3), ("q1", 9), ("q2", 0), ("q4", 0), ("q9", 0))
-    found = interleaving(TEAMS, clicks, "new", "old")
-    assert (found.first_clicks, found.second_clicks) == (2, 3)
-    assert (found.per_request.wins, found.per_request.losses, found.per_request.ties) == (1, 2, 1)
-    assert (found.per_unit.wins, found.per_unit.losses, found.per_unit.ties) == (0, 1, 2)
-    assert found.per_request.preference == pytest.approx((1 + 1 / 2) / 4 - 0.5)
+    merged = interleaving(TEAMS, clicks, "new", "old")
+    assert (merged.first_clicks, merged.second_clicks) == (2, 3)
+    assert (merged.per_request.wins, merged.per_request.losses, merged.per_request.ties) == (1, 2, 1)
+    assert (merged.per_unit.wins, merged.per_unit.losses, merged.per_unit.ties) == (0, 1, 2)
+    assert merged.per_request.preference == pytest.approx((1 + 1 / 2) / 4 - 0.5)
 
 
 def test_other_teams_are_refused() -> None:
@@ -47,17 +47,17 @@ def test_other_teams_are_refused() -> None:
 
 
 def test_without_clicks_nothing_is_decided() -> None:
-    found = interleaving(TEAMS, clicked(), "new", "old").per_unit
-    assert (found.ties, found.p, found.preference) == (3, 1.0, 0.0)
-    assert math.isnan(found.share)
+    wins = interleaving(TEAMS, clicked(), "new", "old").per_unit
+    assert (wins.ties, wins.p, wins.preference) == (3, 1.0, 0.0)
+    assert math.isnan(wins.share)
     assert math.isnan(outcome(np.array([]), np.array([])).preference)
 
 
 def test_the_sign_test_is_exact() -> None:
-    found = outcome(np.array([1] * 9 + [0] * 4), np.array([0] * 9 + [2] + [0] * 3))
-    assert found.p == pytest.approx(2 * (1 + 10) / 2**10)
-    assert found.share == pytest.approx(0.9)
-    assert found.share_low < 0.6 < 0.9 < found.share_high < 1
+    sign_test = outcome(np.array([1] * 9 + [0] * 4), np.array([0] * 9 + [2] + [0] * 3))
+    assert sign_test.p == pytest.approx(2 * (1 + 10) / 2**10)
+    assert sign_test.share == pytest.approx(0.9)
+    assert sign_test.share_low < 0.6 < 0.9 < sign_test.share_high < 1
     assert outcome(np.ones(3), np.zeros(3), alpha=0.5).share_low == pytest.approx(0.25 ** (1 / 3))
 
 

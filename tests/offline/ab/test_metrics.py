@@ -20,8 +20,8 @@ CLICKS = pl.DataFrame(
 
 
 def exposure(request: str, unit: str, arm: str = "control", **given: Any) -> dict[str, Any]:
-    made = {"request_id": request, "unit": unit, "arm": arm, "time_ms": 1, "items": ["a", "b", "c"], "degraded": []}
-    return {**made, "latency_ms": 1.0, **given}
+    row = {"request_id": request, "unit": unit, "arm": arm, "time_ms": 1, "items": ["a", "b", "c"], "degraded": []}
+    return {**row, "latency_ms": 1.0, **given}
 
 
 def by_hand() -> pl.DataFrame:
@@ -58,12 +58,12 @@ def test_sums_by_hand() -> None:
 
 def test_metrics_by_hand() -> None:
     control = sums_by_hand()["control"]
-    found = {metric.name: float(metric.values(control).mean()) for metric in METRICS}
-    assert found["ctr"] == pytest.approx(3 / 8)
-    assert found["clicks_per_user"] == pytest.approx(3 / 2)
-    assert found["latency_mean"] == pytest.approx(5)
-    assert found["latency_p95"] == pytest.approx(np.quantile([2, 4, 9], 0.95))
-    assert found["degraded_share"] == pytest.approx(1 / 3)
+    means = {metric.name: float(metric.values(control).mean()) for metric in METRICS}
+    assert means["ctr"] == pytest.approx(3 / 8)
+    assert means["clicks_per_user"] == pytest.approx(3 / 2)
+    assert means["latency_mean"] == pytest.approx(5)
+    assert means["latency_p95"] == pytest.approx(np.quantile([2, 4, 9], 0.95))
+    assert means["degraded_share"] == pytest.approx(1 / 3)
 
 
 def test_an_arm_without_latencies_has_no_latency() -> None:
@@ -74,8 +74,8 @@ def test_an_arm_without_latencies_has_no_latency() -> None:
 
 
 def test_requests_without_any_click_have_none() -> None:
-    found = request_sums(by_hand(), CLICKS.clear())
-    assert found.select(pl.col("clicks", "ndcg").sum()).row(0) == (0, 0.0)
+    sums = request_sums(by_hand(), CLICKS.clear())
+    assert sums.select(pl.col("clicks", "ndcg").sum()).row(0) == (0, 0.0)
 
 
 def test_the_past_is_what_was_before_the_start_once() -> None:
@@ -95,7 +95,7 @@ def test_tables_sum_up_to_what_was_simulated() -> None:
     clicks = attribute(requests, interactions, ClickRule(), DAY_MS, START_MS).clicks
     sums = arm_sums(request_sums(requests, clicks), unit_history(interactions, ClickRule(), START_MS, None))
     during = interactions.filter(pl.col("time_ms") >= START_MS).unique()
-    assert sum(one.clicks.sum() for one in sums.values()) == during.height
-    assert sum(one.requests.sum() for one in sums.values()) == exposures["request_id"].n_unique()
-    assert sum(one.units for one in sums.values()) == exposures["unit"].n_unique()
-    assert sum(one.history[:, 1].sum() for one in sums.values()) == interactions.unique().height - during.height
+    assert sum(arm.clicks.sum() for arm in sums.values()) == during.height
+    assert sum(arm.requests.sum() for arm in sums.values()) == exposures["request_id"].n_unique()
+    assert sum(arm.units for arm in sums.values()) == exposures["unit"].n_unique()
+    assert sum(arm.history[:, 1].sum() for arm in sums.values()) == interactions.unique().height - during.height

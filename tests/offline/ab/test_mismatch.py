@@ -30,25 +30,25 @@ def exposed(*rows: tuple[str, str, str, int]) -> pl.DataFrame:
 
 
 def test_it_is_the_chi_square_test_of_the_weights() -> None:
-    found = sample_ratio(
+    ratio = sample_ratio(
         {"control": 5200, "treatment": 1900, "other": 900}, {"control": 2, "treatment": 0.8, "other": 0.4}
     )
-    assert found.expected == pytest.approx({"control": 5000, "treatment": 2000, "other": 1000})
-    assert found.p == pytest.approx(chisquare([5200, 1900, 900], [5000, 2000, 1000]).pvalue)
-    assert found.alarm
+    assert ratio.expected == pytest.approx({"control": 5000, "treatment": 2000, "other": 1000})
+    assert ratio.p == pytest.approx(chisquare([5200, 1900, 900], [5000, 2000, 1000]).pvalue)
+    assert ratio.alarm
 
 
 def test_sound_splits_alarm_in_a_thousandth() -> None:
     random = np.random.default_rng(1)
     treated = random.binomial(10_000, 0.5, 5000)
-    alarms = [sample_ratio({"control": 10_000 - one, "treatment": int(one)}, EVEN).alarm for one in treated]
+    alarms = [sample_ratio({"control": 10_000 - count, "treatment": int(count)}, EVEN).alarm for count in treated]
     assert 0 < np.mean(alarms) < 3 * ALARM
 
 
 def test_an_arm_that_nobody_was_in_is_a_mismatch_and_one_of_weight_zero_is_none() -> None:
     assert sample_ratio({"control": 100}, EVEN).alarm
-    found = sample_ratio({"control": 50, "treatment": 48, "off": 10}, EVEN | {"off": 0.0})
-    assert (set(found.units), found.alarm) == ({"control", "treatment"}, False)
+    ratio = sample_ratio({"control": 50, "treatment": 48, "off": 10}, EVEN | {"off": 0.0})
+    assert (set(ratio.units), ratio.alarm) == ({"control", "treatment"}, False)
 
 
 def test_each_unit_is_expected_by_the_split_of_its_time() -> None:
@@ -62,9 +62,9 @@ def test_each_unit_is_expected_by_the_split_of_its_time() -> None:
         if even:
             rows.append({**rows[-1], "how": "sticky", "split": "{}"})
     frame = pl.DataFrame([{**row, "request_id": f"q{at}", "time_ms": at} for at, row in enumerate(rows)], EXPOSURES)
-    found = split_ratio(first_split(frame), {"control": 9.0, "treatment": 1.0})
-    assert found.units == {"control": 2800, "treatment": 1200} == found.expected
-    assert found.p == pytest.approx(1.0)
+    ratio = split_ratio(first_split(frame), {"control": 9.0, "treatment": 1.0})
+    assert ratio.units == {"control": 2800, "treatment": 1200} == ratio.expected
+    assert ratio.p == pytest.approx(1.0)
     kept_only = first_split(frame.filter(pl.col("time_ms") % 2 == 1).filter(how="sticky"))
     assert kept_only.is_empty()
     slices = breakdown(frame, "day", {"control": 9.0, "treatment": 1.0}).slices
@@ -76,18 +76,18 @@ def test_each_unit_is_expected_by_the_split_of_its_time() -> None:
 def test_a_split_of_whole_buckets_is_what_is_expected() -> None:
     rows = [("a", 34), ("b", 33), ("c", 33)]
     units = [{"arm": arm, "split": json.dumps(dict(rows))} for arm, count in rows for _ in range(count * 1000)]
-    found = split_ratio(pl.DataFrame(units), {"a": 1, "b": 1, "c": 1})
-    assert found.p == pytest.approx(1.0)
-    assert sample_ratio(found.units, {"a": 1, "b": 1, "c": 1}).alarm, "it would be one, of a thousand units a bucket"
+    ratio = split_ratio(pl.DataFrame(units), {"a": 1, "b": 1, "c": 1})
+    assert ratio.p == pytest.approx(1.0)
+    assert sample_ratio(ratio.units, {"a": 1, "b": 1, "c": 1}).alarm, "it would be one, of a thousand units a bucket"
 
 
 @pytest.mark.parametrize(
     ("units", "weights"), [({}, EVEN), ({"control": 9}, EVEN), ({"control": 99}, {"control": 1.0}), ({}, {})]
 )
 def test_what_is_too_little_to_test(units: dict[str, int], weights: dict[str, float]) -> None:
-    found = sample_ratio(units, weights)
-    assert math.isnan(found.p)
-    assert not found.alarm
+    ratio = sample_ratio(units, weights)
+    assert math.isnan(ratio.p)
+    assert not ratio.alarm
 
 
 def test_an_unknown_arm_is_refused() -> None:
@@ -112,26 +112,26 @@ def test_a_planted_mismatch_is_flagged_and_found_in_its_slice() -> None:
 def test_a_unit_is_in_the_slice_of_its_first_exposure() -> None:
     rows = [(f"u{at}", ("control", "treatment")[at % 2], "old", 10) for at in range(40)]
     later = [(unit, arm, "new", 20) for unit, arm, _, _ in rows if arm == "treatment"]
-    found = breakdown(exposed(*later, *rows), "release", EVEN)
-    assert [(part.value, part.ratio.units) for part in found.slices] == [("old", {"control": 20, "treatment": 20})]
+    by_release = breakdown(exposed(*later, *rows), "release", EVEN)
+    assert [(part.value, part.ratio.units) for part in by_release.slices] == [("old", {"control": 20, "treatment": 20})]
 
 
 def test_a_dimension_that_the_arms_set_says_nothing() -> None:
     rows = [(f"c{at}", "control", "live", 1) for at in range(40)]
     pinned = [(f"t{at}", "treatment", "pinned", 1) for at in range(45)]
     others = [(f"o{at}", "other", "live", 1) for at in range(41)]
-    found = breakdown(exposed(*rows, *pinned), "release", EVEN)
-    assert (found.apart, found.slices) == (("control", "treatment"), ())
-    found = breakdown(exposed(*rows, *pinned, *others), "release", EVEN | {"other": 1.0})
-    assert found.apart == ("treatment",)
-    assert [part.ratio.units for part in found.slices] == [{"control": 40, "other": 41}]
+    by_release = breakdown(exposed(*rows, *pinned), "release", EVEN)
+    assert (by_release.disjoint_arms, by_release.slices) == (("control", "treatment"), ())
+    by_release = breakdown(exposed(*rows, *pinned, *others), "release", EVEN | {"other": 1.0})
+    assert by_release.disjoint_arms == ("treatment",)
+    assert [part.ratio.units for part in by_release.slices] == [{"control": 40, "other": 41}]
 
 
 def test_a_context_without_the_key_or_that_is_none() -> None:
     frame = exposed(*[(f"u{at}", "control", "r", at) for at in range(4)])
     frame = frame.with_columns(context=pl.Series(['{"a b": 1}', "{}", "broken", None], dtype=pl.String))
-    found = breakdown(frame, "context.a b", {"control": 1.0})
-    assert {part.value: part.ratio.units["control"] for part in found.slices} == {"1": 1, "(none)": 3}
+    by_context = breakdown(frame, "context.a b", {"control": 1.0})
+    assert {part.value: part.ratio.units["control"] for part in by_context.slices} == {"1": 1, "(none)": 3}
     for dimension in ("colour", "context.", "context.it's"):
         with pytest.raises(ValueError, match="none of release"):
             breakdown(frame, dimension, {"control": 1.0})
@@ -145,8 +145,8 @@ def test_units_of_several_arms_are_listed_and_left_out() -> None:
         ("bob", "control", "r", 1),
     ]
     rows += [("cid", "treatment", "r", 1), ("cid", "control", "r", 5), ("dan", "treatment", "r", 1)]
-    kept, found = multiple_exposure(exposed(*rows), listed=1)
-    assert sorted(kept["unit"]) == ["bob", "dan"]
-    assert (found.units, found.share) == (2, 0.5)
-    assert found.listed == (("ann", ("control", "treatment")),)
+    single, multiple = multiple_exposure(exposed(*rows), listed=1)
+    assert sorted(single["unit"]) == ["bob", "dan"]
+    assert (multiple.units, multiple.share) == (2, 0.5)
+    assert multiple.listed == (("ann", ("control", "treatment")),)
     assert multiple_exposure(exposed())[1].share == 0

@@ -18,40 +18,40 @@ REPETITIONS = 300
 @pytest.fixture(scope="module")
 def repeated() -> dict[str, list[Value]]:
     bandit, random = Bandit(), np.random.default_rng(1)
-    found: dict[str, list[Value]] = {"on-policy": [], "IPS": [], "SNIPS": [], "DR": []}
+    values: dict[str, list[Value]] = {"on-policy": [], "IPS": [], "SNIPS": [], "DR": []}
     for _ in range(REPETITIONS):
         log, outlook = bandit.log(random, 250)
         for value in (on_policy(log), ips(log), snips(log), doubly_robust(log, outlook)):
-            found[value.estimator].append(value)
-    return found
+            values[value.estimator].append(value)
+    return values
 
 
 @pytest.mark.parametrize("estimator", ["on-policy", "IPS", "SNIPS", "DR"])
 def test_the_truth_is_in_95_percent_of_intervals(repeated: dict[str, list[Value]], estimator: str) -> None:
     truth = Bandit().values()[estimator != "on-policy"]
-    values = np.array([one.value for one in repeated[estimator]])
+    values = np.array([value.value for value in repeated[estimator]])
     assert abs(values.mean() - truth) < 3 * values.std() / np.sqrt(REPETITIONS) + 1e-3
-    assert 0.90 <= np.mean([one.low <= truth <= one.high for one in repeated[estimator]]) <= 0.99
+    assert 0.90 <= np.mean([value.low <= truth <= value.high for value in repeated[estimator]]) <= 0.99
 
 
 def test_a_reward_model_and_normalised_weights_make_it_sharper(repeated: dict[str, list[Value]]) -> None:
-    spread = {name: np.std([one.value for one in found]) for name, found in repeated.items()}
+    spread = {name: np.std([value.value for value in estimates]) for name, estimates in repeated.items()}
     assert max(spread["DR"], spread["SNIPS"]) < 0.9 * spread["IPS"]
 
 
 def test_more_for_every_action_is_more_for_the_policy() -> None:
     log, outlook = Bandit().log(np.random.default_rng(7), 100)
     more = Log(log.reward + 10, log.logging, log.target, log.cluster)
-    one, other = snips(log), snips(more)
-    assert (other.value, other.low, other.high) == pytest.approx((one.value + 10, one.low + 10, one.high + 10))
+    plain, raised = snips(log), snips(more)
+    assert (raised.value, raised.low, raised.high) == pytest.approx((plain.value + 10, plain.low + 10, plain.high + 10))
     assert doubly_robust(more, outlook).value == pytest.approx(doubly_robust(log, outlook).value + 10)
-    assert ips(more).high - ips(more).low > 2 * (other.high - other.low)
+    assert ips(more).high - ips(more).low > 2 * (raised.high - raised.low)
 
 
 def test_rows_of_a_unit_are_not_independent() -> None:
     log, _ = Bandit().log(np.random.default_rng(2), 2000)
     alone = Log(log.reward, log.logging, log.target, np.arange(len(log.reward)))
-    both = [one.high - one.low for one in (on_policy(log), on_policy(alone))]
+    both = [value.high - value.low for value in (on_policy(log), on_policy(alone))]
     assert both[0] > 1.1 * both[1]
 
 
@@ -67,10 +67,10 @@ def small(**given: Any) -> Log:
 
 def test_by_hand() -> None:
     weights = np.array([2, 0, 5, 1])
-    found = ips(small())
-    assert found.value == pytest.approx(7 / 4)
-    assert found.effective_rows == pytest.approx(64 / 30)
-    assert (found.mean_weight, found.clipped_share, found.rows, found.clusters) == (2, 0, 4, 3)
+    value = ips(small())
+    assert value.value == pytest.approx(7 / 4)
+    assert value.effective_rows == pytest.approx(64 / 30)
+    assert (value.mean_weight, value.clipped_share, value.rows, value.clusters) == (2, 0, 4, 3)
     assert snips(small()).value == pytest.approx(7 / weights.sum())
     assert on_policy(small()).value == pytest.approx(0.5)
     clipped = snips(small(), clip=2)
@@ -92,8 +92,8 @@ def test_a_model_that_is_right_needs_no_weights() -> None:
     worth = features @ [1.0, 2.0, 3.0]
     log = Log(worth[:, 0], np.full(200, 0.5), np.full(200, 0.2), np.arange(200))
     target = np.tile([0.2, 0.8], (200, 1))
-    found = doubly_robust(log, Outlook(features[:, 0], features, target), model=LinearRegression())
-    assert found.value == pytest.approx((target * worth).sum(axis=1).mean())
+    value = doubly_robust(log, Outlook(features[:, 0], features, target), model=LinearRegression())
+    assert value.value == pytest.approx((target * worth).sum(axis=1).mean())
 
 
 def test_a_feature_that_does_not_vary_says_nothing() -> None:
@@ -110,8 +110,8 @@ def test_the_order_of_rows_does_not_matter() -> None:
     mixed = np.random.default_rng(6).permutation(len(log.reward))
     other = Log(*(column[mixed] for column in (log.reward, log.logging, log.target, log.cluster)))
     for estimator in (ips, snips, on_policy):
-        one, two = estimator(log), estimator(other)
-        assert (one.value, one.low, one.high) == pytest.approx((two.value, two.low, two.high))
+        plain, shuffled = estimator(log), estimator(other)
+        assert (plain.value, plain.low, plain.high) == pytest.approx((shuffled.value, shuffled.low, shuffled.high))
 
 
 def test_one_cluster_has_a_value_and_no_interval() -> None:

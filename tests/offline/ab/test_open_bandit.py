@@ -5,17 +5,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pytest
 from scipy.stats import norm  # type: ignore[import-untyped]  # has no types
 
 from offline.ab.offpolicy import Log, Outlook, Value, doubly_robust, ips, on_policy, snips
-
-Array = npt.NDArray[Any]
 
 ROOT = Path(__file__).parents[3]
 SAMPLE = Path(os.environ.get("LORANK_OPEN_BANDIT", ROOT.parent / "shared" / "datasets" / "open-bandit-small"))
@@ -32,7 +28,7 @@ class Campaign:
     """The impressions of both policies in one campaign. No unit is known; rows count as independent."""
 
     def __init__(self, name: str) -> None:
-        self.logs = {one: pl.read_csv(SAMPLE / one / name / f"{name}.csv.gz") for one in ("random", "bts")}
+        self.logs = {policy: pl.read_csv(SAMPLE / policy / name / f"{name}.csv.gz") for policy in ("random", "bts")}
         items = pl.read_csv(SAMPLE / "random" / name / "item_context.csv.gz").sort("item_id")
         self._item_feature = items["item_feature_0"].to_numpy()
         count = items.height
@@ -54,7 +50,7 @@ class Campaign:
         chosen, at = self._policies[target][position], np.arange(rows.height)
         clicks, propensity = rows["click"].to_numpy().astype(np.float64), rows["propensity_score"].to_numpy()
         affinity = rows.select(pl.col("^user-item_affinity_.*$")).to_numpy()[:, : chosen.shape[1]]
-        places = [np.broadcast_to((position == one)[:, None], chosen.shape) for one in (2, 3)]
+        places = [np.broadcast_to((position == place)[:, None], chosen.shape) for place in (2, 3)]
         features = np.stack([np.broadcast_to(self._item_feature, chosen.shape), affinity, *places], axis=-1)
         log = Log(clicks, propensity, chosen[at, item], at)
         return log, Outlook(features[at, item], features, chosen)
@@ -68,19 +64,19 @@ def campaign(request: pytest.FixtureRequest) -> Campaign:
 @pytest.mark.parametrize(("target", "logged_by"), [("random", "bts"), ("bts", "random")])
 def test_a_policys_value_follows_from_the_other_ones_log(campaign: Campaign, target: str, logged_by: str) -> None:
     own, (log, outlook) = campaign.own(target), campaign.question(target, logged_by)
-    for found in (snips(log, CLIP), doubly_robust(log, outlook, CLIP)):
-        assert own.low <= found.value <= own.high, found
+    for value in (snips(log, CLIP), doubly_robust(log, outlook, CLIP)):
+        assert own.low <= value.value <= own.high, value
 
 
 def test_bounded_weights_need_no_clipping(campaign: Campaign) -> None:
     own, (log, outlook) = campaign.own("bts"), campaign.question("bts", "random")
-    for found in (ips(log), snips(log), doubly_robust(log, outlook)):
-        assert own.low <= found.value <= own.high, found
-        assert found.mean_weight == pytest.approx(1, abs=0.05)
+    for value in (ips(log), snips(log), doubly_robust(log, outlook)):
+        assert own.low <= value.value <= own.high, value
+        assert value.mean_weight == pytest.approx(1, abs=0.05)
 
 
 def test_without_clipping_the_other_direction_agrees_within_its_own_noise(campaign: Campaign) -> None:
     own, (log, _) = campaign.own("random"), campaign.question("random", "bts")
-    for found in (ips(log), snips(log)):
-        error = np.hypot(found.high - found.low, own.high - own.low) / (2 * norm.ppf(0.975))
-        assert abs(found.value - own.value) < 1.96 * error, found
+    for value in (ips(log), snips(log)):
+        error = np.hypot(value.high - value.low, own.high - own.low) / (2 * norm.ppf(0.975))
+        assert abs(value.value - own.value) < 1.96 * error, value

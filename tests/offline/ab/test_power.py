@@ -23,16 +23,16 @@ def test_a_planted_lift_is_found_with_the_predicted_power() -> None:
     variance = {metric: float(pilot[metric].var(ddof=1)) for metric in METRICS}
     errors = 1.95996 + 0.84162  # quantiles of 0.975 and 0.8: an effect of so many standard errors has a power of 0.8
     units = int(np.ceil((errors / effect["ctr"]) ** 2 * variance["ctr"] * 2))
-    found = dict.fromkeys(METRICS, 0)
+    detections = dict.fromkeys(METRICS, 0)
     for _ in range(EXPERIMENTS):
         control, treatment = totals(random, units), totals(random, units, LIFT)
         for metric in METRICS:
-            found[metric] += compare(values(metric, *treatment), values(metric, *control)).p < 0.05
+            detections[metric] += compare(values(metric, *treatment), values(metric, *control)).p < 0.05
     predicted = {metric: power(effect[metric], variance[metric], units, units) for metric in METRICS}
     assert predicted["ctr"] == pytest.approx(0.8, abs=0.001)
     assert 0.2 < predicted["clicks_per_user"] < 0.6
     for metric in METRICS:
-        assert binomtest(found[metric], EXPERIMENTS, predicted[metric]).pvalue > 0.01, (found, predicted)
+        assert binomtest(detections[metric], EXPERIMENTS, predicted[metric]).pvalue > 0.01, (detections, predicted)
 
 
 @pytest.mark.parametrize(("control", "treatment"), [(50, 50), (121, 337), (31_057, 1592), (2_000_000, 2_000_000)])

@@ -9,10 +9,8 @@ from xml.etree import ElementTree
 import polars as pl
 import pytest
 
-from offline.ab.analysis import analyse
-from offline.ab.figures import drawn as figures
-from offline.ab.findings import Analysis
-from offline.ab.page import page
+from offline.ab.analysis import Analysis, analyse
+from offline.ab.page import page, svg_figures
 from offline.ab.report import lines, verdict
 from offline.ab.settings import AnalysisSettings
 from tests.offline.ab.simulate import ARMS, START_MS, World, drawn, tables
@@ -22,15 +20,15 @@ pytest.importorskip("matplotlib")
 
 
 @pytest.fixture(scope="module")
-def found() -> Analysis:
+def analysis() -> Analysis:
     return analyse(*tables(World(units=600, lift=0.3, seed=2)), SETTINGS)
 
 
 @pytest.fixture(scope="module")
 def broken() -> Analysis:
     exposures, interactions = tables(World(units=900, seed=3))
-    kept = exposures.filter((pl.col("arm") != "treatment") | (pl.col("unit").hash(7) % 10 < 6))
-    return analyse(kept, interactions, SETTINGS)
+    lossy = exposures.filter((pl.col("arm") != "treatment") | (pl.col("unit").hash(7) % 10 < 6))
+    return analyse(lossy, interactions, SETTINGS)
 
 
 class Reader(HTMLParser):
@@ -52,8 +50,8 @@ class Reader(HTMLParser):
         self.text += data
 
 
-def test_the_lines_show_arms_and_effects(found: Analysis) -> None:
-    text = "\n".join(lines("buttons", found))
+def test_the_lines_show_arms_and_effects(analysis: Analysis) -> None:
+    text = "\n".join(lines("buttons", analysis))
     assert text.startswith("buttons: 2023-11-15 00:0")
     for word in (*ARMS, "ctr", "ndcg", "latency_p95", "better", "units as configured: yes"):
         assert word in text
@@ -65,39 +63,39 @@ def test_a_broken_split_comes_before_everything_else(broken: Analysis) -> None:
     text = list(lines("buttons", broken))
     assert text[1].startswith("  ! Sample ratio mismatch")
     assert any("units as configured: NO" in line for line in text)
-    told = Reader(page("buttons", broken)).text
-    assert told.index("Sample ratio mismatch") < told.index("Effects")
+    shown = Reader(page("buttons", broken)).text
+    assert shown.index("Sample ratio mismatch") < shown.index("Effects")
 
 
-def test_the_page_needs_nothing_else_and_says_the_same(found: Analysis) -> None:
-    html = page("buttons <&>", found)
+def test_the_page_needs_nothing_else_and_says_the_same(analysis: Analysis) -> None:
+    html = page("buttons <&>", analysis)
     reader = Reader(html)
     assert reader.fetched == []
     assert "buttons <&>" in reader.text
     assert "<svg" in html
-    for one in found.effects:
-        assert one.metric in reader.text
-        assert verdict(one, found.alpha) in reader.text
-    assert page("buttons <&>", found) == html, "the same analysis is the same page"
+    for effect in analysis.effects:
+        assert effect.metric in reader.text
+        assert verdict(effect, analysis.alpha) in reader.text
+    assert page("buttons <&>", analysis) == html, "the same analysis is the same page"
 
 
-def test_figures_are_drawings_of_what_has_intervals(found: Analysis) -> None:
-    made = figures(found)
-    assert set(made) == {"effects", "looks"}
-    for text in made.values():
+def test_figures_are_drawings_of_what_has_intervals(analysis: Analysis) -> None:
+    drawings = svg_figures(analysis)
+    assert set(drawings) == {"effects", "looks"}
+    for text in drawings.values():
         assert ElementTree.fromstring(text).tag.endswith("svg")
-    assert figures(replace(found, effects=())) == {}
+    assert svg_figures(replace(analysis, effects=())) == {}
 
 
-def test_verdicts(found: Analysis) -> None:
-    one = next(effect for effect in found.effects if effect.metric == "ctr")
-    sure = replace(one, always_valid=replace(one.always_valid, p=0.01))
-    unsure = replace(one, always_valid=replace(one.always_valid, p=1.0), p_holm=0.01)
+def test_verdicts(analysis: Analysis) -> None:
+    ctr = next(effect for effect in analysis.effects if effect.metric == "ctr")
+    sure = replace(ctr, always_valid=replace(ctr.always_valid, p=0.01))
+    unsure = replace(ctr, always_valid=replace(ctr.always_valid, p=1.0), p_holm=0.01)
     assert verdict(sure, 0.05) == "better, at any time"
     assert verdict(replace(sure, better="lower"), 0.05) == "worse, at any time"
     assert verdict(unsure, 0.05) == "better, if this look was planned"
     assert verdict(replace(unsure, p_holm=0.2), 0.05) == "no difference shown"
-    assert verdict(replace(sure, difference=replace(one.difference, p=float("nan"))), 0.05) == "cannot be told"
+    assert verdict(replace(sure, difference=replace(ctr.difference, p=float("nan"))), 0.05) == "cannot be told"
 
 
 def test_drawn_orders_have_their_table() -> None:

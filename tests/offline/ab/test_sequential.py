@@ -34,17 +34,17 @@ def test_peeking_at_the_fixed_horizon_test_is_not_safe(aa: Thousand, metric: str
 @pytest.mark.parametrize("planned", [100, 10_000])
 def test_a_thousand_looks_at_units_that_come_in(planned: int) -> None:
     random = np.random.default_rng(3)
-    looks = np.arange(20, 2020, 2)
-    difference = np.cumsum(random.normal(size=(2000, 2020)), axis=1)[:, looks - 1] / looks * 2
-    p = p_value(difference, 4 / looks, Mixture(planned).k(looks / 2, looks / 2))
+    units = np.arange(20, 2020, 2)
+    difference = np.cumsum(random.normal(size=(2000, 2020)), axis=1)[:, units - 1] / units * 2
+    p = p_value(difference, 4 / units, Mixture(planned).k(units / 2, units / 2))
     assert np.mean(p.min(axis=1) < 0.05) < 0.05
 
 
 def test_a_large_effect_is_found_early() -> None:
     random = np.random.default_rng(4)
-    looks = np.arange(20, 2020, 20)
-    difference = 0.3 + np.cumsum(random.normal(size=(200, 2020)), axis=1)[:, looks - 1] / looks * 2
-    p = p_value(difference, 4 / looks, Mixture(1000).k(looks / 2, looks / 2))
+    units = np.arange(20, 2020, 20)
+    difference = 0.3 + np.cumsum(random.normal(size=(200, 2020)), axis=1)[:, units - 1] / units * 2
+    p = p_value(difference, 4 / units, Mixture(1000).k(units / 2, units / 2))
     assert np.mean(p.min(axis=1) < 0.05) > 0.95
     assert np.median(np.argmax(p < 0.05, axis=1)) < 50
 
@@ -77,17 +77,17 @@ def test_p_is_below_alpha_exactly_when_the_interval_excludes_zero(estimate: floa
 def test_one_look() -> None:
     random = np.random.default_rng(6)
     difference = compare(random.normal(1, 1, 300), random.normal(0, 1, 200))
-    found = always_valid(difference, Mixture(500))
-    assert found.low < difference.low < difference.high < found.high
-    assert difference.p < found.p < 1e-6
+    valid = always_valid(difference, Mixture(500))
+    assert valid.low < difference.low < difference.high < valid.high
+    assert difference.p < valid.p < 1e-6
     still = always_valid(compare(np.ones(3), np.ones(2)), Mixture(500))
     assert still == AlwaysValid(1.0, 0.0, 0.0)
     assert np.isnan(always_valid(compare(np.ones(3), np.zeros(2)), Mixture(500)).p)
 
 
 def test_what_was_known_stays_known() -> None:
-    looks = (AlwaysValid(0.5, -1, 1), AlwaysValid(0.01, 0.1, 0.9), AlwaysValid(0.2, -0.1, 0.6))
-    assert running(looks) == (AlwaysValid(0.5, -1, 1), AlwaysValid(0.01, 0.1, 0.9), AlwaysValid(0.01, 0.1, 0.6))
+    analyses = (AlwaysValid(0.5, -1, 1), AlwaysValid(0.01, 0.1, 0.9), AlwaysValid(0.2, -0.1, 0.6))
+    assert running(analyses) == (AlwaysValid(0.5, -1, 1), AlwaysValid(0.01, 0.1, 0.9), AlwaysValid(0.01, 0.1, 0.6))
     assert running(()) == ()
 
 

@@ -1,4 +1,4 @@
-"""Settings of an analysis are checked when they are made."""
+"""Settings of an analysis are checked when they are made, and follow the file that the service splits by."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from offline.ab.settings import AnalysisSettings
+from models.contract.experiments import parse_experiments
+from offline.ab.settings import AnalysisSettings, settings_of
+from offline.data.catalogue import DataError
+from tests.contract.experiments import TWO_LAYERS
 
+TIMED = TWO_LAYERS.replace('seed = "another"', "start = 2026-11-01T00:00:00Z")
 ARMS: dict[str, Any] = {"control": "off", "weights": {"off": 1.0, "on": 1.0}}
 
 
 def test_what_is_left_out_has_a_default() -> None:
-    made = AnalysisSettings(**ARMS)
-    assert (made.alpha, made.breakdowns, made.start_ms) == (0.05, ("release", "day"), None)
-    assert AnalysisSettings(**made.model_dump(mode="json")) == made
+    settings = AnalysisSettings(**ARMS)
+    assert (settings.alpha, settings.breakdowns, settings.start_ms) == (0.05, ("release", "day"), None)
+    assert AnalysisSettings(**settings.model_dump(mode="json", by_alias=True)) == settings
 
 
 @pytest.mark.parametrize(
@@ -35,3 +39,18 @@ def test_what_is_left_out_has_a_default() -> None:
 def test_settings_that_are_none(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         AnalysisSettings(**{**ARMS, **wrong})
+
+
+def test_arms_weights_and_start_are_those_of_the_file() -> None:
+    file = parse_experiments(TIMED.encode())
+    first = settings_of(file, "knowledge")
+    assert (first.control, first.weights, first.start_ms) == ("plain", {"plain": 30.0, "full": 70.0}, None)
+    second = settings_of(file, "rerank", window_hours=0.5, clicks=["click"], least_value=4.0, planned_units=77)
+    assert (second.control, second.start_ms, second.window_ms) == ("none", 1_793_491_200_000, 1_800_000)
+    assert second.weights["never"] == 0.0
+    assert (second.clicks.types, second.clicks.least_value, second.planned_units) == (frozenset({"click"}), 4.0, 77)
+
+
+def test_an_experiment_that_is_not_there_is_named() -> None:
+    with pytest.raises(DataError, match="no experiment 'other'; it has knowledge, rerank"):
+        settings_of(parse_experiments(TIMED.encode()), "other")

@@ -19,10 +19,10 @@ def attributed(exposures: pl.DataFrame, interactions: pl.DataFrame) -> Attributi
 
 def test_the_best_item_by_the_shadow_scores_is_worth_what_it_is() -> None:
     exposures, interactions, truth = drawn(World(units=1200, seed=2))
-    found = off_policy(exposures, attributed(exposures, interactions).clicks, "control")
-    assert found is not None
-    assert (found.requests, found.left_out) == (exposures.height, 0)
-    values = {one.estimator: one for one in found.values}
+    policy = off_policy(exposures, attributed(exposures, interactions).clicks, "control")
+    assert policy is not None
+    assert (policy.requests, policy.left_out) == (exposures.height, 0)
+    values = {value.estimator: value for value in policy.values}
     assert list(values) == ["on-policy", "IPS", "SNIPS", "DR"]
     for name in ("IPS", "SNIPS", "DR"):
         assert values[name].low < truth < values[name].high
@@ -39,15 +39,15 @@ def test_candidates_that_were_not_shown_belong_to_the_question() -> None:
         unshown_scores=pl.col("scores").list.slice(3),
         unshown_shadow=pl.col("shadow").list.slice(3),
     )
-    whole, found = off_policy(exposures, clicks, "control"), off_policy(cut, clicks, "control")
-    assert found == whole
+    whole, policy = off_policy(exposures, clicks, "control"), off_policy(cut, clicks, "control")
+    assert policy == whole
     unknown = off_policy(cut.with_columns(unshown_shadow=None), clicks, "control")
     assert unknown is not None
     assert unknown.left_out == unknown.requests == exposures.height
 
 
 def row(request: str, unit: str, shadow: list[float] | None, **given: object) -> dict[str, object]:
-    made = {
+    record = {
         "request_id": request,
         "unit": unit,
         "arm": "on",
@@ -55,7 +55,7 @@ def row(request: str, unit: str, shadow: list[float] | None, **given: object) ->
         "scores": [0.5, 0.4],
         "shadow": shadow,
     }
-    return {**made, "candidates": 2, "propensities": [0.5], **given}
+    return {**record, "candidates": 2, "propensities": [0.5], **given}
 
 
 CLICKED = pl.DataFrame({"request_id": ["q1", "q2", "q2"], "position": [0, 1, 0], "item": ["b", "a", "b"]})
@@ -67,21 +67,21 @@ def test_values_by_hand() -> None:
         row("q2", "bob", [0.1, 0.9]),
         row("q3", "bob", [0.9, 0.1], propensities=[0.25]),
     ]
-    found = off_policy(pl.DataFrame(rows, EXPOSURES), CLICKED, "on")
-    assert found is not None
-    values = {one.estimator: one.value for one in found.values}
+    policy = off_policy(pl.DataFrame(rows, EXPOSURES), CLICKED, "on")
+    assert policy is not None
+    values = {value.estimator: value.value for value in policy.values}
     assert values["on-policy"] == pytest.approx(2 / 3)
     assert values["IPS"] == pytest.approx((2 + 0 + 0) / 3)
     assert values["SNIPS"] == pytest.approx(2 / (2 + 4))
 
 
 def test_of_equal_shadow_scores_the_position_does_not_decide() -> None:
-    found = off_policy(
+    policy = off_policy(
         pl.DataFrame([row("q1", "ann", [0.5, 0.5]), row("q2", "bob", [0.1, 0.9])], EXPOSURES), CLICKED, "on"
     )
-    assert found is not None
-    assert [one.estimator for one in found.values] == ["on-policy", "IPS", "DR"]
-    assert [one.value for one in found.values][:2] == [1.0, 0.0]
+    assert policy is not None
+    assert [value.estimator for value in policy.values] == ["on-policy", "IPS", "DR"]
+    assert [value.value for value in policy.values][:2] == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,9 @@ def test_of_equal_shadow_scores_the_position_does_not_decide() -> None:
 )
 def test_where_the_best_candidate_is_not_known_a_request_is_left_out(given: dict[str, object]) -> None:
     rows = [row("q1", "ann", [0.9, 0.1]), row("q2", "bob", [0.9, 0.1]), {**row("q3", "bob", [0.9, 0.1]), **given}]
-    found = off_policy(pl.DataFrame(rows, EXPOSURES), CLICKED, "on")
-    assert found is not None
-    assert (found.requests, found.left_out, found.values[0].value) == (2, 1, 1.0)
+    policy = off_policy(pl.DataFrame(rows, EXPOSURES), CLICKED, "on")
+    assert policy is not None
+    assert (policy.requests, policy.left_out, policy.values[0].value) == (2, 1, 1.0)
     alone = off_policy(pl.DataFrame(rows[2:], EXPOSURES), CLICKED, "on")
     assert alone is not None
     assert (alone.requests, alone.left_out, len(alone.values)) == (1, 1, 1)

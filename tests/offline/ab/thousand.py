@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import norm  # type: ignore[import-untyped]  # has no types
 
+from models.contract.knowledge import Array
 from offline.ab import influence
 from offline.ab.difference import Difference, compare, cuped
 from tests.offline.ab.simulate import SHOWN, Daily, daily
-
-Array = npt.NDArray[Any]
 
 EXPERIMENTS, UNITS, DAYS = 1000, 600, 14
 METRICS = ("ctr", "clicks_per_user")
@@ -47,8 +44,8 @@ def experiments() -> list[Daily]:
 
 
 def thousand(material: list[Daily]) -> Thousand:
-    """The last day by the product's own functions, all days at once by ``looks``."""
-    estimate, variance, units = looks(material)
+    """The last day by the product's own functions, all days at once by ``all_looks``."""
+    estimate, variance, units = all_looks(material)
     p, cuped_p, reduction = ({name: np.zeros(len(material)) for name in METRICS} for _ in range(3))
     for number, experiment in enumerate(material):
         end = experiment.until(DAYS)
@@ -61,7 +58,7 @@ def thousand(material: list[Daily]) -> Thousand:
     return Thousand(p, cuped_p, reduction, naive_p(material), estimate, variance, units)
 
 
-def looks(material: list[Daily]) -> tuple[dict[str, Array], dict[str, Array], Array]:
+def all_looks(material: list[Daily]) -> tuple[dict[str, Array], dict[str, Array], Array]:
     """``estimate``, ``variance`` and ``units`` of ``Thousand``, of all experiments and days in one go: what ``look``
     says of each (tests/offline/ab/test_thousand.py). Units that were not seen yet add nothing to the sums."""
     treated = np.array([experiment.treated for experiment in material])

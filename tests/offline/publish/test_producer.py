@@ -289,7 +289,7 @@ def test_a_rollback_needs_a_live_release_that_is_understood(store: Store, traine
 def test_letting_go_of_what_is_not_held_changes_nothing(store: Store) -> None:
     let_go(store, {"user/liber": "0123456789abcdef"})
     assert keys_of(store.redis, f"{store.keys.prefix}:*") == set()
-    store.redis.set(store.keys.held, json.dumps(["user/liber:0123456789abcdef", "user/marc:0123456789abcdef"]))
+    store.redis.set(store.keys.rolled_back, json.dumps(["user/liber:0123456789abcdef", "user/marc:0123456789abcdef"]))
     let_go(store, {"user/liber": "0123456789abcdef"})
     assert held(store) == ["user/marc:0123456789abcdef"]
 

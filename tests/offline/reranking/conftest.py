@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,8 +75,3 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> TrainedJob:
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the real text encoder."""
     patched(monkeypatch)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Path:
-    return tmp_path / "test-looks.jsonl"

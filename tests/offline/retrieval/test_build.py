@@ -29,14 +29,16 @@ def test_an_index_finds_the_share_that_it_promises(kind: Kind) -> None:
     parameters = search_parameters(kind, built.effort)
     inner = faiss.downcast_index(index.index)
     named = faiss.vector_to_array(index.id_map)
-    _, found = inner.search(QUERIES, 20, params=parameters)
-    shares = [len(set(named[row].tolist()) & best) / 20 for row, best in zip(found, exact(QUERIES, 20), strict=True)]
+    _, positions = inner.search(QUERIES, 20, params=parameters)
+    shares = [
+        len(set(named[row].tolist()) & best) / 20 for row, best in zip(positions, exact(QUERIES, 20), strict=True)
+    ]
     assert np.mean(shares) == pytest.approx(built.recall)
 
 
 def test_the_group_of_queries_that_fares_worst_decides() -> None:
-    apart = [build(VECTORS, IDS, [one], "ivf", top=20, least=0.9).effort for one in (VECTORS[:40], QUERIES)]
-    assert build(VECTORS, IDS, [VECTORS[:40], QUERIES], "ivf", top=20, least=0.9).effort == max(apart)
+    efforts = [build(VECTORS, IDS, [group], "ivf", top=20, least=0.9).effort for group in (VECTORS[:40], QUERIES)]
+    assert build(VECTORS, IDS, [VECTORS[:40], QUERIES], "ivf", top=20, least=0.9).effort == max(efforts)
 
 
 def test_more_recall_takes_more_effort() -> None:

@@ -22,10 +22,10 @@ def planted(generator: np.random.Generator, signal: float) -> tuple[np.ndarray, 
 
 
 def interval(
-    label: np.ndarray, one: np.ndarray, other: np.ndarray, user: np.ndarray, count: int = 200, seed: int = 0
+    label: np.ndarray, score: np.ndarray, baseline: np.ndarray, user: np.ndarray, count: int = 200, seed: int = 0
 ) -> Difference:
     resamples = Resamples(label, user, count, seed)
-    return difference(resamples.auc(one), resamples.auc(other))
+    return difference(resamples.auc(score), resamples.auc(baseline))
 
 
 def of_resampled_rows(label: np.ndarray, score: np.ndarray, user: np.ndarray, times: np.ndarray) -> float:
@@ -42,11 +42,11 @@ def test_auc_is_scikit_learns_of_the_resampled_rows(levels: int | None) -> None:
     score = (generator.random(150) + 0.3 * label).astype(np.float32)
     score = score if levels is None else np.floor(score * levels)
     resamples = Resamples(label, user, count=30)
-    found = resamples.auc(score)
-    assert found.shape == (31,)
+    auc = resamples.auc(score)
+    assert auc.shape == (31,)
     expected = [of_resampled_rows(label, score, user, times) for times in resamples._weights]
-    np.testing.assert_allclose(found, expected, atol=1e-12)
-    assert found[0] == pytest.approx(roc_auc_score(label, score))
+    np.testing.assert_allclose(auc, expected, atol=1e-12)
+    assert auc[0] == pytest.approx(roc_auc_score(label, score))
 
 
 def test_a_resample_draws_as_many_users_as_there_are() -> None:
@@ -64,11 +64,11 @@ def test_equal_scores_are_worth_a_half() -> None:
 def test_a_planted_difference_is_found() -> None:
     label, weak, user = planted(np.random.default_rng(0), 0.5)
     strong = weak + 0.5 * label
-    found, back = interval(label, strong, weak, user), interval(label, weak, strong, user)
-    assert 0 < found.low < found.middle < found.high
-    assert found.is_shown
+    gain, back = interval(label, strong, weak, user), interval(label, weak, strong, user)
+    assert 0 < gain.low < gain.middle < gain.high
+    assert gain.is_shown
     assert back.is_shown
-    assert (back.middle, back.low, back.high) == pytest.approx((-found.middle, -found.high, -found.low))
+    assert (back.middle, back.low, back.high) == pytest.approx((-gain.middle, -gain.high, -gain.low))
 
 
 def test_intervals_cover_a_planted_difference() -> None:
@@ -76,9 +76,9 @@ def test_intervals_cover_a_planted_difference() -> None:
     covered = 0
     for seed in range(40):
         label, weak, user = planted(np.random.default_rng(seed), 0.5)
-        found = interval(label, weak + 0.5 * label, weak, user, count=120)
-        covered += found.low <= truth <= found.high
-        assert found.is_shown
+        gain = interval(label, weak + 0.5 * label, weak, user, count=120)
+        covered += gain.low <= truth <= gain.high
+        assert gain.is_shown
     assert covered >= 34  # 38 are to be expected
 
 
@@ -86,26 +86,26 @@ def test_no_difference_is_rarely_shown() -> None:
     shown = 0
     for seed in range(40):
         generator = np.random.default_rng(seed)
-        label, one, user = planted(generator, 0.5)
-        shown += interval(label, one, label * 0.5 + generator.normal(size=len(label)), user, count=120).is_shown
+        label, score, user = planted(generator, 0.5)
+        shown += interval(label, score, label * 0.5 + generator.normal(size=len(label)), user, count=120).is_shown
     assert shown <= 6  # 2 are to be expected
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
-    label, one, user = planted(np.random.default_rng(1), 0.5)
-    assert interval(label, one, one, user, count=20) == Difference(0.0, 0.0, 0.0)
+    label, score, user = planted(np.random.default_rng(1), 0.5)
+    assert interval(label, score, score, user, count=20) == Difference(0.0, 0.0, 0.0)
     assert not Difference(0.0, 0.0, 0.0).is_shown
 
 
 def test_an_interval_is_repeatable_and_does_not_ask_for_sorted_users() -> None:
     generator = np.random.default_rng(2)
-    label, one, user = planted(generator, 0.5)
-    other = one + generator.normal(size=len(one))
-    first = interval(label, one, other, user, count=50)
-    assert first == interval(label, one, other, user, count=50)
-    assert first != interval(label, one, other, user, count=50, seed=1)
+    label, score, user = planted(generator, 0.5)
+    baseline = score + generator.normal(size=len(score))
+    first = interval(label, score, baseline, user, count=50)
+    assert first == interval(label, score, baseline, user, count=50)
+    assert first != interval(label, score, baseline, user, count=50, seed=1)
     order = generator.permutation(len(user))
-    shuffled = interval(label[order], one[order], other[order], user[order], count=50)
+    shuffled = interval(label[order], score[order], baseline[order], user[order], count=50)
     assert (shuffled.middle, shuffled.low, shuffled.high) == pytest.approx((first.middle, first.low, first.high))
 
 
@@ -116,45 +116,45 @@ def test_whole_users_are_resampled() -> None:
     user = np.repeat(np.arange(50), 2)
     good = label.astype(float)
     bad = np.where(user == 0, 1.0 - label, label).astype(float)
-    found = interval(label, good, bad, user, count=300)
-    assert found.low == 0.0  # resamples without that user
-    assert found.high > 0.04  # and with it twice or more
+    gain = interval(label, good, bad, user, count=300)
+    assert gain.low == 0.0  # resamples without that user
+    assert gain.high > 0.04  # and with it twice or more
 
 
 def test_resamples_of_one_label_are_left_out() -> None:
     """Only user 0 has positives; a third of all resamples miss the user, or have nobody else."""
     label, user = np.array([1, 1, 0, 0, 0, 0]), np.array([0, 0, 1, 1, 2, 2])
-    one, other = np.array([0.9, 0.8, 0.7, 0.1, 0.2, 0.3]), np.array([0.9, 0.2, 0.7, 0.1, 0.3, 0.25])
+    score, baseline = np.array([0.9, 0.8, 0.7, 0.1, 0.2, 0.3]), np.array([0.9, 0.2, 0.7, 0.1, 0.3, 0.25])
     resamples = Resamples(label, user, count=300)
-    first, second = resamples.auc(one), resamples.auc(other)
+    first, second = resamples.auc(score), resamples.auc(baseline)
     assert 60 < np.isnan(first).sum() < 150
     np.testing.assert_array_equal(np.isnan(first), np.isnan(second))
     assert not np.isnan(first[0])
-    found = difference(first, second)
-    held = (first - second)[1:]
-    held = held[~np.isnan(held)]
-    assert found == Difference(1.0 - 0.625, *np.percentile(held, [2.5, 97.5]).tolist())
-    assert np.isnan(resamples.mean_auc({1: one, 2: other})).sum() == np.isnan(first).sum()
+    gain = difference(first, second)
+    deltas = (first - second)[1:]
+    deltas = deltas[~np.isnan(deltas)]
+    assert gain == Difference(1.0 - 0.625, *np.percentile(deltas, [2.5, 97.5]).tolist())
+    assert np.isnan(resamples.mean_auc({1: score, 2: baseline})).sum() == np.isnan(first).sum()
 
 
 def test_a_model_of_several_seeds_is_their_mean_in_every_resample() -> None:
     generator = np.random.default_rng(5)
-    label, one, user = planted(generator, 0.5)
-    two, three = one + generator.normal(size=len(one)), one + generator.normal(size=len(one))
+    label, first, user = planted(generator, 0.5)
+    second, third = first + generator.normal(size=len(first)), first + generator.normal(size=len(first))
     resamples = Resamples(label, user, count=40)
-    each = [resamples.auc(score) for score in (one, two, three)]
-    np.testing.assert_allclose(resamples.mean_auc({1: one, 2: two, 3: three}), np.mean(each, axis=0), atol=1e-15)
-    np.testing.assert_array_equal(resamples.mean_auc({9: one}), each[0])
+    each = [resamples.auc(score) for score in (first, second, third)]
+    np.testing.assert_allclose(resamples.mean_auc({1: first, 2: second, 3: third}), np.mean(each, axis=0), atol=1e-15)
+    np.testing.assert_array_equal(resamples.mean_auc({9: first}), each[0])
 
 
 def test_seeds_narrow_an_interval_that_their_noise_widened() -> None:
     """Two models that differ by noise alone: with more seeds the difference of the means comes closer to zero."""
     generator = np.random.default_rng(6)
-    label, one, user = planted(generator, 1.0)
+    label, score, user = planted(generator, 1.0)
     resamples = Resamples(label, user, count=200)
 
     def model(seeds: int) -> np.ndarray:
-        return resamples.mean_auc({seed: one + generator.normal(size=len(one)) for seed in range(seeds)})
+        return resamples.mean_auc({seed: score + generator.normal(size=len(score)) for seed in range(seeds)})
 
     few, many = difference(model(1), model(1)), difference(model(10), model(10))
     assert many.high - many.low < 0.6 * (few.high - few.low)

@@ -51,16 +51,16 @@ def run(
 
 
 def weights(fitted: Fitted) -> bytes:
-    return b"".join(one.numpy().tobytes() for one in fitted.model.state_dict().values())
+    return b"".join(tensor.numpy().tobytes() for tensor in fitted.model.state_dict().values())
 
 
 def test_a_planted_rule_is_learned(data: Synthetic, splits: SplitRows) -> None:
     encoder = encoder_of(data, splits)
     fitted = run(data, splits, configured(epochs=8, patience=8, batch_size=64), encoder=encoder)
     rows = splits.rows["test"]
-    found = quality(encoder.labels[rows], predict(fitted.model, encoder, rows), data.log.user[rows])
-    assert found.auc > 0.75  # 0.5 is chance; a tenth of all labels is noise
-    assert found.gauc > 0.75
+    measures = quality(encoder.labels[rows], predict(fitted.model, encoder, rows), data.log.user[rows])
+    assert measures.auc > 0.75  # 0.5 is chance; a tenth of all labels is noise
+    assert measures.gauc > 0.75
     assert max(fitted.validation_auc) > 0.75
 
 
@@ -74,17 +74,17 @@ def test_fitting_is_deterministic_for_a_seed(
     small = SplitRows({**splits.rows, "train": splits.rows["train"][:300]}, splits.trained_rows)
     config = configured(epochs=1, fusion=fusion)
     encoder = encoder_of(data, splits, SCHEMA.with_knowledge(producers))
-    one, two = (run(data, small, config, architecture=architecture, encoder=encoder) for _ in range(2))
-    assert weights(one) == weights(two)
-    assert one.validation_auc == two.validation_auc
-    assert weights(run(data, small, config, architecture=architecture, encoder=encoder, seed=2)) != weights(one)
+    first, second = (run(data, small, config, architecture=architecture, encoder=encoder) for _ in range(2))
+    assert weights(first) == weights(second)
+    assert first.validation_auc == second.validation_auc
+    assert weights(run(data, small, config, architecture=architecture, encoder=encoder, seed=2)) != weights(first)
 
 
 def test_the_configuration_says_how_partitions_are_fused(data: Synthetic, splits: SplitRows) -> None:
     encoder = encoder_of(data, splits)
-    for wanted in ("target", "learned"):
-        model = new_model(ModelSpec("model", "din"), configured(fusion=wanted), encoder)
-        assert [one.kind for one in model.modules() if isinstance(one, InterestFusion)] == [wanted]
+    for fusion in ("target", "learned"):
+        model = new_model(ModelSpec("model", "din"), configured(fusion=fusion), encoder)
+        assert [module.kind for module in model.modules() if isinstance(module, InterestFusion)] == [fusion]
 
 
 def test_labels_of_test_rows_do_not_matter(data: Synthetic, splits: SplitRows) -> None:
@@ -112,15 +112,15 @@ def test_the_best_epoch_is_kept_and_training_stops_after_it(data: Synthetic, spl
     assert len(fitted.validation_auc) < 30
     assert fitted.epoch == int(np.argmax(fitted.validation_auc)) == len(fitted.validation_auc) - 3
     rows = splits.rows["validation"]
-    found = quality(encoder.labels[rows], predict(fitted.model, encoder, rows), data.log.user[rows])
-    assert found.auc == max(fitted.validation_auc)
+    measures = quality(encoder.labels[rows], predict(fitted.model, encoder, rows), data.log.user[rows])
+    assert measures.auc == max(fitted.validation_auc)
     assert not fitted.model.training
 
 
 def test_a_last_batch_of_one_sample_is_fine(data: Synthetic, splits: SplitRows) -> None:
     odd = SplitRows({**splits.rows, "train": splits.rows["train"][:65]}, splits.trained_rows)
     fitted = run(data, odd, configured(epochs=1, batch_size=64))
-    assert all(torch.isfinite(one).all() for one in fitted.model.state_dict().values())
+    assert all(torch.isfinite(tensor).all() for tensor in fitted.model.state_dict().values())
 
 
 def test_predictions_do_not_depend_on_the_batch_size(data: Synthetic, splits: SplitRows) -> None:

@@ -56,12 +56,12 @@ def graph_slices(data: Synthetic, trained_rows: int, until: int | None = None) -
 
 def _linked(log: InteractionLog, end: int) -> FloatArray:
     """[items, dim]: how often, how much and by whom each item was rated before log row ``end``."""
-    made = np.zeros((len(log.item_ids), DIM - 2), np.float32)
+    vectors = np.zeros((len(log.item_ids), DIM - 2), np.float32)
     for user, item, value in zip(
         log.user[:end].tolist(), log.item[:end].tolist(), log.value[:end].tolist(), strict=True
     ):
-        made[item] += (1 / 16, value / 64, np.sin(user) / 4, np.cos(user) / 4)
-    return made
+        vectors[item] += (1 / 16, value / 64, np.sin(user) / 4, np.cos(user) / 4)
+    return vectors
 
 
 def with_statistics_of_everything(data: Synthetic, trained_rows: int) -> SampleEncoder:
@@ -104,7 +104,9 @@ def with_versions_that_the_sample_makes(data: Synthetic, trained_rows: int) -> S
     def early(users: UserVectors | None) -> UserVectors | None:
         return None if users is None else replace(users, since=users.since - 1)
 
-    produced = {name: Produced(early(one.users), one.items) for name, one in data.knowledge.produced.items()}
+    produced = {
+        name: Produced(early(producer.users), producer.items) for name, producer in data.knowledge.produced.items()
+    }
     return honest(replace(data, knowledge=Knowledge(produced)), trained_rows)
 
 
@@ -146,27 +148,27 @@ def replaced(data: Synthetic, where: Mask, keep_item: int, *, keep_users: bool, 
 
 def changed_inputs(before: SampleEncoder, after: SampleEncoder, row: int) -> set[str]:
     """Names of the inputs of a sample that differ between the encoders of two data sets."""
-    one, other = before.tensors(np.array([row])), after.tensors(np.array([row]))
-    return {name for name in one if one[name].tobytes() != other[name].tobytes()}
+    inputs, changed = before.tensors(np.array([row])), after.tensors(np.array([row]))
+    return {name for name in inputs if inputs[name].tobytes() != changed[name].tobytes()}
 
 
 def future_leaks(build: Build, data: Synthetic, splits: SplitRows, split: Split, most: int = 100) -> set[str]:
     """Inputs of random samples that change with their own value or with anything that comes after them."""
-    before, found = build(data, splits.trained_rows), set[str]()
+    before, leaks = build(data, splits.trained_rows), set[str]()
     for row in some_rows(splits, split, most):
         other = replaced(data, np.arange(len(data.log)) >= row, row, keep_users=False, seed=row)
-        found |= changed_inputs(before, build(other, splits.trained_rows), row)
-    return found
+        leaks |= changed_inputs(before, build(other, splits.trained_rows), row)
+    return leaks
 
 
 def neighbour_leaks(build: Build, data: Synthetic, splits: SplitRows, split: Split) -> set[str]:
     """Inputs of random samples that change with what other users did after the training period."""
-    before, found = build(data, splits.trained_rows), set[str]()
+    before, leaks = build(data, splits.trained_rows), set[str]()
     for row in some_rows(splits, split, 100):
         others = (np.arange(len(data.log)) >= splits.trained_rows) & (data.log.user != data.log.user[row])
         other = replaced(data, others, row, keep_users=True, seed=row)
-        found |= changed_inputs(before, build(other, splits.trained_rows), row)
-    return found
+        leaks |= changed_inputs(before, build(other, splits.trained_rows), row)
+    return leaks
 
 
 def some_rows(splits: SplitRows, split: Split, most: int) -> list[int]:

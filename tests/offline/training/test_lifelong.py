@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
+from models.contract.knowledge import FloatArray, IntArray
 from models.ctr.lifelong import Lifelong
 from models.ctr.ratings import RatingProcess
 from offline.config import TrainingConfig
@@ -22,7 +22,6 @@ from offline.training.samples import SampleEncoder, SplitRows, split_samples
 from offline.training.sequences import SequenceEncoder
 from tests.synthetic import SCHEMA, Synthetic, job_config, knowledge_of, synthetic
 
-Rows = npt.NDArray[np.int64]
 SPEC = ModelSpec("model", "lifelong")
 LONG = SCHEMA.model_copy(update={"history_length": 40})
 
@@ -71,7 +70,7 @@ def few(splits: SplitRows, train: int = 400) -> SplitRows:
 
 
 def weights(fitted: Fitted) -> bytes:
-    return b"".join(one.numpy().tobytes() for one in fitted.model.state_dict().values())
+    return b"".join(tensor.numpy().tobytes() for tensor in fitted.model.state_dict().values())
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["attention", "inattentive"])
@@ -81,10 +80,10 @@ def learned(request: pytest.FixtureRequest, encoder: SampleEncoder, splits: Spli
 
 def test_a_planted_rule_is_learned(learned: Fitted, data: Synthetic, encoder: SampleEncoder, splits: SplitRows) -> None:
     rows = splits.rows["test"]
-    found = quality(encoder.labels[rows], predict(learned.model, encoder, rows), data.log.user[rows])
-    assert found.auc > 0.8  # 0.5 is chance; a tenth of all labels is noise
-    assert found.gauc > 0.8
-    assert found.logloss < 0.5
+    measures = quality(encoder.labels[rows], predict(learned.model, encoder, rows), data.log.user[rows])
+    assert measures.auc > 0.8  # 0.5 is chance; a tenth of all labels is noise
+    assert measures.gauc > 0.8
+    assert measures.logloss < 0.5
     assert max(learned.validation_auc) > 0.8
 
 
@@ -107,14 +106,14 @@ def test_what_was_fitted_reads_back(learned: Fitted, encoder: SampleEncoder, spl
     again.load_state_dict(learned.model.state_dict())
     rows = splits.rows["test"][:30]
     with torch.inference_mode():
-        expected, found = (one.eval()(tensors(encoder, rows)) for one in (learned.model, again))
-    assert torch.equal(expected, found)
+        expected, logits = (model.eval()(tensors(encoder, rows)) for model in (learned.model, again))
+    assert torch.equal(expected, logits)
 
 
 def test_fitting_is_deterministic_for_a_seed(encoder: SampleEncoder, splits: SplitRows) -> None:
-    one, two, other = (run(encoder, few(splits), configured(epochs=2), seed=seed) for seed in (1, 1, 2))
-    assert weights(one) == weights(two) != weights(other)
-    assert one.validation_auc == two.validation_auc
+    first, second, third = (run(encoder, few(splits), configured(epochs=2), seed=seed) for seed in (1, 1, 2))
+    assert weights(first) == weights(second) != weights(third)
+    assert first.validation_auc == second.validation_auc
 
 
 def test_test_rows_are_never_touched(data: Synthetic, splits: SplitRows) -> None:
@@ -139,17 +138,19 @@ class Spy:
     """Notes which samples each process was fitted to, and which samples' beliefs came from which process."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.fitted: dict[int, Rows] = {}
-        self.asked: list[tuple[RatingProcess, Rows, npt.NDArray[np.float32]]] = []
+        self.fitted: dict[int, IntArray] = {}
+        self.asked: list[tuple[RatingProcess, IntArray, FloatArray]] = []
 
-        def noted_fit(process: RatingProcess, config: Any, sequences: SequenceEncoder, rows: Rows, seed: int) -> None:
+        def noted_fit(
+            process: RatingProcess, config: Any, sequences: SequenceEncoder, rows: IntArray, seed: int
+        ) -> None:
             fit_process(process, config, sequences, rows, seed)
             self.fitted[id(process)] = rows
 
-        def noted_beliefs(process: RatingProcess, sequences: SequenceEncoder, rows: Rows) -> npt.NDArray[np.float32]:
-            found = beliefs(process, sequences, rows)
-            self.asked.append((process, rows, found.copy()))
-            return found
+        def noted_beliefs(process: RatingProcess, sequences: SequenceEncoder, rows: IntArray) -> FloatArray:
+            moments = beliefs(process, sequences, rows)
+            self.asked.append((process, rows, moments.copy()))
+            return moments
 
         monkeypatch.setattr(lifelong, "fit_process", noted_fit)
         monkeypatch.setattr(lifelong, "beliefs", noted_beliefs)
@@ -160,7 +161,7 @@ def test_beliefs_of_a_training_sample_are_of_a_process_that_never_saw_its_user(
     encoder: SampleEncoder, splits: SplitRows, monkeypatch: pytest.MonkeyPatch, folds: int
 ) -> None:
     spy, user = Spy(monkeypatch), encoder.log.user
-    read: list[npt.NDArray[np.float32]] = []
+    read: list[FloatArray] = []
     monkeypatch.setattr(Lifelong, "standardise", lambda self, beliefs: read.append(beliefs.numpy()))
     model = run(encoder, few(splits), configured(folds=folds)).model
     train, validation = few(splits).rows["train"], splits.rows["validation"]
@@ -175,7 +176,7 @@ def test_beliefs_of_a_training_sample_are_of_a_process_that_never_saw_its_user(
         assert not np.isin(user[rows], user[fitted]).any()
         np.testing.assert_array_equal(np.union1d(fitted, rows), train)
     np.testing.assert_array_equal(np.sort(np.concatenate([rows for _, rows, _ in others])), train)
-    np.testing.assert_array_equal(read[0], sum(found for *_, found in others)[train])  # type: ignore[index]
+    np.testing.assert_array_equal(read[0], sum(moments for *_, moments in others)[train])  # type: ignore[index]
 
 
 def test_one_fold_is_no_fold(encoder: SampleEncoder, splits: SplitRows, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,27 +191,27 @@ def test_more_folds_than_users_are_fine(encoder: SampleEncoder, splits: SplitRow
     rows = splits.rows["train"]
     three = SplitRows({**splits.rows, "train": rows[encoder.log.user[rows] < 3]}, splits.trained_rows)
     fitted = run(encoder, three, configured(folds=5))
-    assert all(torch.isfinite(one).all() for one in fitted.model.state_dict().values())
+    assert all(torch.isfinite(tensor).all() for tensor in fitted.model.state_dict().values())
 
 
 def test_the_best_epoch_is_kept(encoder: SampleEncoder, splits: SplitRows, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second, of three; and its process is not what the network's training made of it."""
-    found = iter((0.6, 0.8, 0.7))
-    kept: list[dict[str, torch.Tensor]] = []
+    aucs = iter((0.6, 0.8, 0.7))
+    states: list[dict[str, torch.Tensor]] = []
     probabilities = lifelong._probabilities
 
-    def noted(model: Lifelong, *arguments: Any) -> npt.NDArray[np.float32]:
-        kept.append({name: one.clone() for name, one in model.state_dict().items()})
+    def noted(model: Lifelong, *arguments: Any) -> FloatArray:
+        states.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         return probabilities(model, *arguments)
 
     monkeypatch.setattr(lifelong, "_probabilities", noted)
-    monkeypatch.setattr(lifelong, "quality", lambda *_: type("Found", (), {"auc": next(found)}))
+    monkeypatch.setattr(lifelong, "quality", lambda *_: type("Found", (), {"auc": next(aucs)}))
     fitted = run(encoder, few(splits), configured(epochs=3))
     assert fitted.validation_auc == (0.6, 0.8, 0.7)
     assert fitted.epoch == 1
     state = fitted.model.state_dict()
-    for name, one in state.items():
-        assert torch.equal(one, kept[1][name]), name
-        assert not name.startswith("process.") or torch.equal(kept[0][name], kept[2][name]), name
-    assert not torch.equal(kept[1]["out.weight"], kept[2]["out.weight"])
+    for name, tensor in state.items():
+        assert torch.equal(tensor, states[1][name]), name
+        assert not name.startswith("process.") or torch.equal(states[0][name], states[2][name]), name
+    assert not torch.equal(states[1]["out.weight"], states[2]["out.weight"])
     assert not fitted.model.training

@@ -19,7 +19,9 @@ Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 def rows(draw: st.DrawFn) -> Rows:
     """(label, score, user) of a few users, with many equal scores, and with both labels somewhere."""
     count = draw(st.integers(2, 60))
-    label = draw(st.lists(st.integers(0, 1), min_size=count, max_size=count).filter(lambda found: len(set(found)) == 2))
+    label = draw(
+        st.lists(st.integers(0, 1), min_size=count, max_size=count).filter(lambda labels: len(set(labels)) == 2)
+    )
     score = draw(st.lists(st.integers(0, 9), min_size=count, max_size=count))
     user = draw(st.lists(st.sampled_from([3, 4, 90]), min_size=count, max_size=count))
     return np.array(label, np.float32), np.array(score, np.float32) / 10, np.array(user)
@@ -34,12 +36,12 @@ def quality_of(rows: list[tuple[int, float, int]]) -> Quality:
 def test_hand_computed_values() -> None:
     # User 0: the pairs 0.9 > 0.2 and 0.4 > 0.2 are right: AUC 1 over 3 samples. User 1: 0.1 < 0.6 is wrong: AUC 0 over
     # 2 samples. User 2 has one label only and counts for nothing in GAUC.
-    found = quality_of([(1, 0.9, 0), (1, 0.4, 0), (0, 0.2, 0), (1, 0.1, 1), (0, 0.6, 1), (1, 0.5, 2)])
+    measures = quality_of([(1, 0.9, 0), (1, 0.4, 0), (0, 0.2, 0), (1, 0.1, 1), (0, 0.6, 1), (1, 0.5, 2)])
     # Positives 0.9, 0.4, 0.1, 0.5 against negatives 0.2, 0.6: right are 0.9 > both, 0.4 > 0.2, 0.5 > 0.2.
-    assert found.auc == pytest.approx(4 / 8)
-    assert found.gauc == pytest.approx((1.0 * 3 + 0.0 * 2) / 5)
+    assert measures.auc == pytest.approx(4 / 8)
+    assert measures.gauc == pytest.approx((1.0 * 3 + 0.0 * 2) / 5)
     chances = [0.9, 0.4, 1 - 0.2, 0.1, 1 - 0.6, 0.5]
-    assert found.logloss == pytest.approx(-sum(math.log(one) for one in chances) / 6, rel=1e-6)
+    assert measures.logloss == pytest.approx(-sum(math.log(chance) for chance in chances) / 6, rel=1e-6)
 
 
 def test_ties_count_half() -> None:
@@ -47,9 +49,9 @@ def test_ties_count_half() -> None:
 
 
 def test_certain_and_wrong_scores_have_a_finite_loss() -> None:
-    found = quality_of([(1, 0.0, 0), (0, 1.0, 0)])
-    assert found.auc == 0.0
-    assert found.logloss == pytest.approx(-math.log(1e-7), rel=1e-3)
+    measures = quality_of([(1, 0.0, 0), (0, 1.0, 0)])
+    assert measures.auc == 0.0
+    assert measures.logloss == pytest.approx(-math.log(1e-7), rel=1e-3)
 
 
 def test_users_of_one_label_leave_no_gauc() -> None:
@@ -123,12 +125,12 @@ def test_users_of_one_label_count_for_nothing() -> None:
 def test_ndcg_is_scikit_learns(given_rows: Rows, k: int) -> None:
     label, score, user = given_rows
     each = [
-        ndcg_score([label[user == one]], [score[user == one]], k=k)
-        for one in np.unique(user)
-        if len(set(label[user == one])) == 2
+        ndcg_score([label[user == owner]], [score[user == owner]], k=k)
+        for owner in np.unique(user)
+        if len(set(label[user == owner])) == 2
     ]
-    found = ndcg_at(label, score, user, k)
-    assert found == pytest.approx(np.mean(each)) if each else math.isnan(found)
+    ndcg = ndcg_at(label, score, user, k)
+    assert ndcg == pytest.approx(np.mean(each)) if each else math.isnan(ndcg)
 
 
 @settings(deadline=None)

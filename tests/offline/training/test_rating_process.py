@@ -44,14 +44,14 @@ def fitted(encoder: SampleEncoder, rows: np.ndarray, *, seed: int = 1, born: int
 
 
 def weights(process: nn.Module) -> bytes:
-    return b"".join(one.numpy().tobytes() for one in process.state_dict().values())
+    return b"".join(tensor.numpy().tobytes() for tensor in process.state_dict().values())
 
 
 def misfit(process: RatingProcess, encoder: SampleEncoder, rows: np.ndarray) -> float:
     """Mean negative log-likelihood of the values at these rows."""
     (batch,) = SequenceEncoder(encoder).once(rows, 10**6)
     with torch.inference_mode():
-        inputs = {name: torch.from_numpy(one) for name, one in batch.tensors.items()}
+        inputs = {name: torch.from_numpy(array) for name, array in batch.tensors.items()}
         return float(process.loss(inputs, torch.from_numpy(batch.sample))) / len(rows)
 
 
@@ -77,42 +77,42 @@ def test_beliefs_are_those_of_one_request_after_the_other(encoder: SampleEncoder
     process = fitted(encoder, splits.rows["train"])
     process.user.prepare()
     rows = np.concatenate([splits.rows["validation"], splits.rows["train"][::5]])
-    found = beliefs(process, SequenceEncoder(encoder), rows)
-    assert found.shape == (len(encoder.log), 2)
+    moments = beliefs(process, SequenceEncoder(encoder), rows)
+    assert moments.shape == (len(encoder.log), 2)
     others = np.setdiff1d(np.arange(len(encoder.log)), rows)
-    assert not found[others].any()
+    assert not moments[others].any()
     with torch.inference_mode():
         together = torch.stack(process(tensors(encoder, rows)), dim=1).numpy()
         alone = [torch.stack(process(tensors(encoder, rows[at : at + 1])), dim=1).numpy() for at in range(10)]
-    np.testing.assert_allclose(found[rows], together, atol=2e-5)
-    np.testing.assert_allclose(found[rows[:10]], np.concatenate(alone), atol=2e-5)
+    np.testing.assert_allclose(moments[rows], together, atol=2e-5)
+    np.testing.assert_allclose(moments[rows[:10]], np.concatenate(alone), atol=2e-5)
 
 
 def test_what_decays_and_what_learns_slowly(
     encoder: SampleEncoder, splits: SplitRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[torch.optim.AdamW] = []
+    optimizers: list[torch.optim.AdamW] = []
 
     class Noted(torch.optim.AdamW):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
-            made.append(self)
+            optimizers.append(self)
 
     monkeypatch.setattr(torch.optim, "AdamW", Noted)
     process = fitted(encoder, splits.rows["train"][:9], factor_decay=0.7, prior_decay=0.2, process_learning_rate=0.05)
     names = {id(weight): name for name, weight in process.named_parameters()}
-    found = {
+    settings = {
         names[id(weight)]: (group["weight_decay"], group["lr"])
-        for group in made[0].param_groups
+        for group in optimizers[0].param_groups
         for weight in group["params"]
     }
-    assert set(found) == set(names.values())
-    shared = {name for name in found if name.endswith("knowledge.weight") or name.startswith("profile.")}
+    assert set(settings) == set(names.values())
+    shared = {name for name in settings if name.endswith("knowledge.weight") or name.startswith("profile.")}
     assert len(shared) == 4
-    decays = {name: decay for name, (decay, _) in found.items() if decay}
+    decays = {name: decay for name, (decay, _) in settings.items() if decay}
     assert decays == {"factors.ids.weight": 0.7, "prior.ids.weight": 0.2, **dict.fromkeys(shared, 0.2)}
-    usual = found["prior.ids.weight"][1]
-    assert {name for name, (_, rate) in found.items() if rate == pytest.approx(usual / 10)} == shared
+    usual = settings["prior.ids.weight"][1]
+    assert {name for name, (_, rate) in settings.items() if rate == pytest.approx(usual / 10)} == shared
 
 
 def test_rates_rise_and_then_fall_as_a_cosine() -> None:
@@ -144,4 +144,4 @@ def test_a_step_forgets_the_last_gradient_and_cuts_a_huge_one() -> None:
 
 def test_a_single_sample_is_enough(encoder: SampleEncoder, splits: SplitRows) -> None:
     process = fitted(encoder, splits.rows["train"][:1])
-    assert all(torch.isfinite(one).all() for one in process.state_dict().values())
+    assert all(torch.isfinite(tensor).all() for tensor in process.state_dict().values())

@@ -90,27 +90,27 @@ def test_the_served_model_reads_back_and_agrees_with_the_artifact(trained: Train
     request = as_request(trained.encoder.tensors(rows[:1]), trained.encoder.tensors(rows[:30]))
     scores = scores_of(trained.folder / trained.report.artifact, request)
     with torch.inference_mode():
-        expected = torch.sigmoid(model({name: torch.from_numpy(one) for name, one in request.items()})).numpy()
+        expected = torch.sigmoid(model({name: torch.from_numpy(array) for name, array in request.items()})).numpy()
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     assert tensors(trained.encoder, rows[:1])["item_index"].shape == (1,)
 
 
 def scores_of(artifact: Path, request: Tensors) -> np.ndarray:
     session = onnx_runtime().InferenceSession(artifact, providers=["CPUExecutionProvider"])
-    scores: np.ndarray = session.run(["score"], {one.name: request[one.name] for one in session.get_inputs()})[0]
+    scores: np.ndarray = session.run(["score"], {node.name: request[node.name] for node in session.get_inputs()})[0]
     return scores
 
 
 def test_test_predictions_are_kept(trained: Trained) -> None:
-    held = read_arrays(trained.folder / "test_predictions.npz")
+    predictions = read_arrays(trained.folder / "test_predictions.npz")
     rows = split_samples(trained.data.config.samples, trained.data.log).rows["test"]
-    np.testing.assert_array_equal(held["rows"], rows)
-    np.testing.assert_array_equal(held["label"], trained.encoder.labels[rows])
+    np.testing.assert_array_equal(predictions["rows"], rows)
+    np.testing.assert_array_equal(predictions["label"], trained.encoder.labels[rows])
     model = load_served(trained.data.config, trained.report, trained.encoder, trained.folder)
-    best = [held[f"{specs(trained.data.config)[0].label}/seed{seed}"] for seed in (1, 2)]
+    best = [predictions[f"{specs(trained.data.config)[0].label}/seed{seed}"] for seed in (1, 2)]
     served = predict(model, trained.encoder, rows)
-    assert any(np.array_equal(one, served) for one in best)
-    assert len(held) == 3 + 4 * 2
+    assert any(np.array_equal(scores, served) for scores in best)
+    assert len(predictions) == 3 + 4 * 2
 
 
 def test_the_table_shows_every_model_against_the_one_without_knowledge(trained: Trained) -> None:
@@ -126,8 +126,8 @@ def test_the_table_shows_every_model_against_the_one_without_knowledge(trained: 
 
 def test_each_choice_of_producers_has_an_encoder(trained: Trained) -> None:
     data, chosen = trained.data, specs(trained.data.config)
-    found = encoders(data.config, data.catalogue, data.log, data.knowledge, 500, chosen)
-    assert {producers: one.schema.knowledge for producers, one in found.items()} == {
+    by_producers = encoders(data.config, data.catalogue, data.log, data.knowledge, 500, chosen)
+    assert {producers: encoder.schema.knowledge for producers, encoder in by_producers.items()} == {
         None: SCHEMA.knowledge,
         (): (),
     }
@@ -156,9 +156,9 @@ def test_producers_may_be_left_out(tmp_path: Path) -> None:
 def test_no_producer_at_all(tmp_path: Path) -> None:
     few = synthetic(tmp_path, users=20, items=15, events=14)
     chosen = specs(few.config)
-    found = encoders(few.config, few.catalogue, few.log, Knowledge({}), 200, chosen)
-    assert found[None].schema == SCHEMA.with_knowledge(())
-    assert model_inputs(found[None].schema) == tuple(
+    by_producers = encoders(few.config, few.catalogue, few.log, Knowledge({}), 200, chosen)
+    assert by_producers[None].schema == SCHEMA.with_knowledge(())
+    assert model_inputs(by_producers[None].schema) == tuple(
         name for name in INPUTS if "vectors" not in name and "partition" not in name
     )
 

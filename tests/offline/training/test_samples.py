@@ -66,8 +66,8 @@ def _reference(log: InteractionLog, item: int, before: int) -> list[float]:
     rows = [row for row in range(before) if log.item[row] == item and not log.sampled[row]]
     values = [float(log.value[row]) for row in rows]
     liked = sum(value > SCHEMA.liked_above for value in values)
-    made: list[float] = item_statistics(SCHEMA, len(values), sum(values), liked).tolist()
-    return made
+    statistics: list[float] = item_statistics(SCHEMA, len(values), sum(values), liked).tolist()
+    return statistics
 
 
 def with_drawn(data: Synthetic) -> Synthetic:
@@ -82,19 +82,19 @@ def with_drawn(data: Synthetic) -> Synthetic:
 @pytest.mark.parametrize("until", [0, 1, 90, 144, 180, 1000])
 def test_statistics_before_each_row(data: Synthetic, until: int, drawn: bool) -> None:
     log = with_drawn(data).log if drawn else data.log
-    made = statistics_before(SCHEMA, log, until)
+    statistics = statistics_before(SCHEMA, log, until)
     expected = [_reference(log, int(log.item[row]), min(row, until)) for row in range(len(log))]
-    np.testing.assert_array_equal(made, np.array(expected, np.float32))
+    np.testing.assert_array_equal(statistics, np.array(expected, np.float32))
 
 
 @pytest.mark.parametrize("drawn", [False, True], ids=["observed", "with drawn negatives"])
 @pytest.mark.parametrize("until", [0, 1, 90, 180, 1000])
 def test_statistics_of_all_items(data: Synthetic, until: int, drawn: bool) -> None:
     log = with_drawn(data).log if drawn else data.log
-    made = statistics_until(SCHEMA, log, until)
-    assert made.shape == (12, 3)
+    statistics = statistics_until(SCHEMA, log, until)
+    assert statistics.shape == (12, 3)
     end = min(until, len(log))
-    np.testing.assert_array_equal(made, np.array([_reference(log, item, end) for item in range(12)], np.float32))
+    np.testing.assert_array_equal(statistics, np.array([_reference(log, item, end) for item in range(12)], np.float32))
 
 
 def test_items_of_no_interaction_have_prior_statistics(data: Synthetic) -> None:
@@ -129,27 +129,31 @@ def test_labels_are_values_above_the_threshold(data: Synthetic) -> None:
 def test_a_sample_sees_its_own_user_in_order(data: Synthetic) -> None:
     encoder = encoder_of(data, 144)
     for row in range(0, len(data.log), 11):
-        made = encoder.tensors(np.array([row]))
-        mine = [one for one in range(row) if data.log.user[one] == data.log.user[row]][-SCHEMA.history_length :]
-        length = int(made["history_mask"].sum())
+        inputs = encoder.tensors(np.array([row]))
+        mine = [earlier for earlier in range(row) if data.log.user[earlier] == data.log.user[row]][
+            -SCHEMA.history_length :
+        ]
+        length = int(inputs["history_mask"].sum())
         assert length == len(mine)
-        values = made["history_value"][0, :length] * SCHEMA.value_scale + SCHEMA.value_center
+        values = inputs["history_value"][0, :length] * SCHEMA.value_scale + SCHEMA.value_center
         assert values.tolist() == data.log.value[mine].tolist()
         fields = encoder.table.categorical[data.log.item[mine] + 1]
-        np.testing.assert_array_equal(made["history_categorical"][0, :length], fields)
+        np.testing.assert_array_equal(inputs["history_categorical"][0, :length], fields)
 
 
 def test_items_of_a_history_have_the_statistics_of_the_last_release(data: Synthetic) -> None:
     trained = 144
     encoder, starts = encoder_of(data, trained), [trained * at // RELEASES for at in range(RELEASES + 1)]
     assert starts[-1] == trained < len(data.log)
-    made = encoder.tensors(np.arange(len(data.log)))
+    inputs = encoder.tensors(np.arange(len(data.log)))
     for row in range(0, len(data.log), 7):
         release = max(start for start in starts if start <= row)
-        mine = [one for one in range(row) if data.log.user[one] == data.log.user[row]][-SCHEMA.history_length :]
+        mine = [earlier for earlier in range(row) if data.log.user[earlier] == data.log.user[row]][
+            -SCHEMA.history_length :
+        ]
         expected = statistics_until(SCHEMA, data.log, release)[data.log.item[mine]]
-        np.testing.assert_array_equal(made["history_numeric"][row, : len(mine)], expected)
-        assert not made["history_numeric"][row, len(mine) :].any()
+        np.testing.assert_array_equal(inputs["history_numeric"][row, : len(mine)], expected)
+        assert not inputs["history_numeric"][row, len(mine) :].any()
 
 
 def test_drawn_negatives_are_samples_and_nothing_else(data: Synthetic) -> None:
@@ -173,18 +177,18 @@ def test_drawn_negatives_are_samples_and_nothing_else(data: Synthetic) -> None:
 
 def test_a_sample_sees_versions_that_are_older_than_itself(data: Synthetic) -> None:
     encoder = encoder_of(data, 144)
-    made = encoder.tensors(np.arange(len(data.log)))
+    inputs = encoder.tensors(np.arange(len(data.log)))
     several, single = data.knowledge.users["liber"], data.knowledge.users["marc"]
     seen = set()
     for row in range(len(data.log)):
         user = int(data.log.user[row])
         older = [at for at in range(several.start[user], several.start[user + 1]) if several.since[at] < row]
         last = as_published(several.vectors[older[-3:]], several.space)
-        assert made["partition_mask"][row].sum() == len(last)
-        np.testing.assert_array_equal(made["partition_vectors"][row, : len(last)], last)
-        assert not made["partition_vectors"][row, len(last) :].any()
+        assert inputs["partition_mask"][row].sum() == len(last)
+        np.testing.assert_array_equal(inputs["partition_vectors"][row, : len(last)], last)
+        assert not inputs["partition_vectors"][row, len(last) :].any()
         newest = as_published(single.vectors[older[-1:]], single.space) if older else np.zeros((1, DIM - 2))
-        np.testing.assert_array_equal(made["user_vectors"][row], newest[0])
+        np.testing.assert_array_equal(inputs["user_vectors"][row], newest[0])
         seen.add(len(older))
     assert seen == {0, 1, 2}
 
@@ -213,15 +217,15 @@ def test_a_sample_sees_the_slice_that_it_falls_into(data: Synthetic) -> None:
     encoder = encoder_of(replace(data, knowledge=numbered_slices(data, from_row)), 144)
     text, marc = SCHEMA.item_columns["text"], SCHEMA.item_columns["marc"]
     expected = {0: 1, 39: 1, 40: 2, 41: 3, 42: 3, 99: 3, 100: 4, 143: 4, 144: 5, 145: 5, 179: 5}
-    made = encoder.tensors(np.array(list(expected)))
+    inputs = encoder.tensors(np.array(list(expected)))
     for at, (row, number) in enumerate(expected.items()):
-        present = made["history_mask"][at] > 0
-        assert (made["item_vectors"][at, marc] == number).all(), row
+        present = inputs["history_mask"][at] > 0
+        assert (inputs["item_vectors"][at, marc] == number).all(), row
         # Vectors of the history are as they were at the sample, not at the events.
-        assert (made["history_vectors"][at, present, marc] == number).all(), row
-        assert not made["history_vectors"][at, ~present].any(), row
+        assert (inputs["history_vectors"][at, present, marc] == number).all(), row
+        assert not inputs["history_vectors"][at, ~present].any(), row
         np.testing.assert_array_equal(
-            made["item_vectors"][at, text], encoder.table.vectors[data.log.item[row] + 1, text], str(row)
+            inputs["item_vectors"][at, text], encoder.table.vectors[data.log.item[row] + 1, text], str(row)
         )
     assert present.any()
     assert (encoder.table.vectors[1:, marc] == 5).all()  # what is published, and read in validation and test
@@ -244,21 +248,21 @@ def test_a_batch_may_hold_samples_of_every_slice_in_any_order(data: Synthetic) -
 @pytest.mark.parametrize("producers", [(), ("text",), ("liber",), ("marc",), ("text", "marc")])
 def test_an_encoder_reads_the_knowledge_of_its_schema(data: Synthetic, producers: tuple[str, ...]) -> None:
     schema = SCHEMA.with_knowledge(producers)
-    made = SampleEncoder(schema, data.catalogue, data.log, data.knowledge, 144).tensors(np.arange(60, 180))
+    inputs = SampleEncoder(schema, data.catalogue, data.log, data.knowledge, 144).tensors(np.arange(60, 180))
     whole = encoder_of(data, 144).tensors(np.arange(60, 180))
     for name in ("item_vectors", "history_vectors"):
         columns = [SCHEMA.item_columns[space] for space in schema.item_columns]
-        joined = np.concatenate([whole[name][..., :0], *(whole[name][..., one] for one in columns)], axis=-1)
-        np.testing.assert_array_equal(made[name], joined)
-    assert made["user_vectors"].shape == (120, DIM - 2 if "marc" in producers else 0)
-    assert made["partition_vectors"].shape == ((120, 3, DIM) if "liber" in producers else (120, 0, 0))
+        joined = np.concatenate([whole[name][..., :0], *(whole[name][..., place] for place in columns)], axis=-1)
+        np.testing.assert_array_equal(inputs[name], joined)
+    assert inputs["user_vectors"].shape == (120, DIM - 2 if "marc" in producers else 0)
+    assert inputs["partition_vectors"].shape == ((120, 3, DIM) if "liber" in producers else (120, 0, 0))
 
 
 def test_a_schema_that_no_knowledge_fills_is_refused(data: Synthetic) -> None:
-    partial = Knowledge({name: one for name, one in data.knowledge.produced.items() if name != "marc"})
+    partial = Knowledge({name: producer for name, producer in data.knowledge.produced.items() if name != "marc"})
     with pytest.raises(DataError, match="user/marc, item/marc"):
         encoder_of(replace(data, knowledge=partial), 144)
-    assert [one.key for one in partial.schema(SCHEMA).knowledge] == ["item/text", "user/liber"]
+    assert [spec.key for spec in partial.schema(SCHEMA).knowledge] == ["item/text", "user/liber"]
     wider = SCHEMA.model_validate(SCHEMA.model_dump() | {"knowledge": [{"name": "text", "side": "item", "dim": 7}]})
     with pytest.raises(DataError, match="item/text"):
         SampleEncoder(wider, data.catalogue, data.log, data.knowledge, 144)
@@ -283,6 +287,6 @@ def test_knowledge_of_another_log_is_refused(data: Synthetic, user: str, item: s
 def test_users_without_closed_partitions_or_description(tmp_path: Path) -> None:
     sparse = synthetic(tmp_path, users=6, events=PARTITION_SIZE - 1)
     unknown = replace(sparse, catalogue=replace(sparse.catalogue, users={}))
-    made = encoder_of(unknown, 10).tensors(np.arange(len(sparse.log)))
-    assert not made["partition_mask"].any()
-    assert not made["user_categorical"].any()
+    inputs = encoder_of(unknown, 10).tensors(np.arange(len(sparse.log)))
+    assert not inputs["partition_mask"].any()
+    assert not inputs["user_categorical"].any()

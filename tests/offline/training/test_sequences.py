@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from models.contract.encoding import HISTORY_INPUTS
+from models.contract.knowledge import IntArray
 from offline.data.catalogue import DataError
 from offline.training.samples import SampleEncoder, split_samples
 from offline.training.sequences import Batch, SequenceEncoder
@@ -25,14 +25,14 @@ of_any_size = pytest.mark.parametrize("tokens", [1, 40, 500, 10**6])
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
     """Users with few events and with many, values outside the scale, and releases at other rows than the slices."""
-    made = synthetic(tmp_path_factory.mktemp("synthetic"), seed=5, users=50, events=EVENTS)
-    dropped = (made.log.user % 3 == 0) & (np.arange(len(made.log)) % 2 == 0)
+    source = synthetic(tmp_path_factory.mktemp("synthetic"), seed=5, users=50, events=EVENTS)
+    dropped = (source.log.user % 3 == 0) & (np.arange(len(source.log)) % 2 == 0)
     log = replace(
-        made.log,
-        **{name: getattr(made.log, name)[~dropped] for name in ("user", "item", "value", "time_ms", "sampled")},
+        source.log,
+        **{name: getattr(source.log, name)[~dropped] for name in ("user", "item", "value", "time_ms", "sampled")},
     )
     log.value[::50] = 9.0
-    return replace(made, log=log, knowledge=knowledge_of(made.catalogue, log))
+    return replace(source, log=log, knowledge=knowledge_of(source.catalogue, log))
 
 
 @pytest.fixture(scope="module")
@@ -50,26 +50,26 @@ def encoder_of(data: Synthetic, trained_rows: int, producers: tuple[str, ...] = 
     return SampleEncoder(schema, data.catalogue, data.log, data.knowledge, trained_rows)
 
 
-def some_rows(data: Synthetic, seed: int, share: float) -> npt.NDArray[np.int64]:
+def some_rows(data: Synthetic, seed: int, share: float) -> IntArray:
     """So many of the log's rows, in any order."""
     n = len(data.log)
     return np.random.default_rng(seed).permutation(n)[: int(share * n)].astype(np.int64)
 
 
-def sampled(batches: list[Batch]) -> npt.NDArray[np.int64]:
-    return np.concatenate([one.rows[one.sample] for one in batches])
+def sampled(batches: list[Batch]) -> IntArray:
+    return np.concatenate([batch.rows[batch.sample] for batch in batches])
 
 
 @of_any_size
 @pytest.mark.parametrize("share", [1.0, 0.3, 0.01])
 def test_every_sample_comes_once(data: Synthetic, encoder: SampleEncoder, tokens: int, share: float) -> None:
     sequences, rows = SequenceEncoder(encoder), some_rows(data, 1, share)
-    wanted = np.sort(rows).tolist()
-    assert np.sort(sampled(list(sequences.once(rows, tokens)))).tolist() == wanted
+    expected = np.sort(rows).tolist()
+    assert np.sort(sampled(list(sequences.once(rows, tokens)))).tolist() == expected
     passes = list(sequences.epochs(rows, tokens, 3, seed=4))
     for epoch in range(3):
         of_epoch = [batch for progress, batch in passes if int(progress * 3 + 1e-9) == epoch]
-        assert np.sort(sampled(of_epoch)).tolist() == wanted
+        assert np.sort(sampled(of_epoch)).tolist() == expected
 
 
 @of_any_size
@@ -88,7 +88,7 @@ def test_batches_are_as_large_as_wanted_or_hold_one_stretch(
 
 def test_padding_is_little(data: Synthetic, encoder: SampleEncoder) -> None:
     sequences, rows = SequenceEncoder(encoder), some_rows(data, 2, 0.5)
-    present = np.concatenate([one.tensors["present"].ravel() for _, one in sequences.epochs(rows, 256, 2, seed=4)])
+    present = np.concatenate([batch.tensors["present"].ravel() for _, batch in sequences.epochs(rows, 256, 2, seed=4)])
     assert present.mean() > 0.8
 
 
@@ -116,7 +116,7 @@ def test_a_stretch_has_all_the_history_before_it(data: Synthetic, encoder: Sampl
             assert not sample[~present].any()
 
 
-@pytest.mark.parametrize("producers", CHOICES, ids=lambda one: "+".join(one) or "none")
+@pytest.mark.parametrize("producers", CHOICES, ids=lambda names: "+".join(names) or "none")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_sample_has_in_its_stretch_what_the_sample_encoder_says(
     data: Synthetic, trained_rows: int, producers: tuple[str, ...], seed: int
@@ -134,14 +134,14 @@ def test_a_sample_has_in_its_stretch_what_the_sample_encoder_says(
         width = min(tensors["value"].shape[1], alone["history_mask"].shape[1])
         present = np.arange(width)[None] < at[:, None]
         for name in HISTORY_INPUTS:
-            held = {
+            stretch = {
                 "history_mask": np.ones(batch.rows.shape, np.float32),
                 "history_value": tensors["value"],
                 "history_numeric": tensors["history_numeric"],
             }.get(name, tensors.get(name.replace("history", "item")))
-            assert held is not None
-            assert held.dtype == alone[name].dtype
-            cut, served = held[of_user, :width], alone[name][:, :width]
+            assert stretch is not None
+            assert stretch.dtype == alone[name].dtype
+            cut, served = stretch[of_user, :width], alone[name][:, :width]
             np.testing.assert_array_equal(cut[present], served[present], name)
             assert not alone[name][:, width:].any()
             assert not served[~present].any()

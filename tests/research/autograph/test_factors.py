@@ -14,13 +14,17 @@ WORDS = (("space", "robots"), ("wedding", "laughter"), ("detective", "murder"), 
 
 def sentences(genre: list[int]) -> list[str]:
     fillers = ("early", "late", "quiet", "loud", "long", "short")
-    return [f"A film about {' and '.join(WORDS[one])}, {fillers[at % 6]}" for at, one in enumerate(genre)]
+    return [f"A film about {' and '.join(WORDS[number])}, {fillers[at % 6]}" for at, number in enumerate(genre)]
 
 
 def test_groups_that_share_words_are_named_by_them() -> None:
     genre = [0] * 9 + [1] * 7 + [2] * 5
     factors = name_factors(np.array(genre), sentences(genre))
-    assert [(one.code, one.members, one.nameable) for one in factors] == [(0, 9, True), (1, 7, True), (2, 5, True)]
+    assert [(factor.code, factor.members, factor.nameable) for factor in factors] == [
+        (0, 9, True),
+        (1, 7, True),
+        (2, 5, True),
+    ]
     assert {word.text for word in factors[0].words if word.names} == {"space", "robots"}
     assert factors[0].words[0].inside == 1.0
     assert factors[0].words[0].outside == 0.0
@@ -29,8 +33,8 @@ def test_groups_that_share_words_are_named_by_them() -> None:
 def test_random_groups_and_tiny_groups_are_not_nameable() -> None:
     genre = [at % 4 for at in range(120)]
     shuffled = np.random.default_rng(0).integers(6, size=120)
-    assert not any(one.nameable for one in name_factors(shuffled, sentences(genre)))
-    assert not any(one.nameable for one in name_factors(np.arange(120) // 2, sentences(genre)))
+    assert not any(factor.nameable for factor in name_factors(shuffled, sentences(genre)))
+    assert not any(factor.nameable for factor in name_factors(np.arange(120) // 2, sentences(genre)))
 
 
 def test_a_word_that_chance_explains_names_nothing() -> None:
@@ -38,8 +42,8 @@ def test_a_word_that_chance_explains_names_nothing() -> None:
     texts = ["space robots"] * 60 + ["wedding laughter"] * 60
     few = np.where(np.arange(120) < 5, 1, 0)
     many = np.where(np.arange(120) < 20, 1, 0)
-    assert {one.code: one.nameable for one in name_factors(few, texts)}[1] is False
-    assert {one.code: one.nameable for one in name_factors(many, texts)}[1] is True
+    assert {factor.code: factor.nameable for factor in name_factors(few, texts)}[1] is False
+    assert {factor.code: factor.nameable for factor in name_factors(many, texts)}[1] is True
 
 
 def test_one_word_is_not_a_name() -> None:
@@ -60,8 +64,8 @@ def test_the_report_counts_codes_and_errors() -> None:
     config = QuantiserConfig(size=8, hidden=16, dim=4, steps=120, batch=64, kmeans_iterations=10)
     report = quantiser_report(fit_quantiser(texts, config, seed=1), texts, sentences(genre.tolist()))
     assert (report.vectors, report.size, len(report.usage)) == (160, 8, 3)
-    assert all(0 < one <= 1 for one in report.usage)
-    assert all(1 <= one <= 8 for one in report.perplexity)
+    assert all(0 < share <= 1 for share in report.usage)
+    assert all(1 <= codes <= 8 for codes in report.perplexity)
     assert report.nameable > 0.8
     assert report.nameable_by_chance == 0.0
     assert 0 < report.pca_l1 < report.l1

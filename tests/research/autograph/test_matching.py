@@ -13,12 +13,12 @@ from offline.data.files import write_arrays
 from offline.knowledge.autograph.graph import Ints
 from research.autograph.leave_one_out import LeaveOneOut, leave_one_out
 from research.autograph.matching import (
-    TOP,
+    TOP_ITEMS,
     Lists,
     matching_quality,
     mean_quality,
     paired_difference,
-    rank,
+    rank_items,
 )
 
 
@@ -35,9 +35,9 @@ def test_training_items_are_never_offered_nor_validation_items_at_the_test(split
     def scores(positions: Ints) -> FloatArray:
         return np.tile(np.arange(7, dtype=np.float32), (len(positions), 1))
 
-    assert rank(split, scores, "validation")[0, :2].tolist() == [6, 5]
-    assert rank(split, scores, "test")[0, :1].tolist() == [6]
-    assert rank(split, lambda positions: scores(positions) * 0, "validation")[0, :2].tolist() == [5, 6], (
+    assert rank_items(split, scores, "validation")[0, :2].tolist() == [6, 5]
+    assert rank_items(split, scores, "test")[0, :1].tolist() == [6]
+    assert rank_items(split, lambda positions: scores(positions) * 0, "validation")[0, :2].tolist() == [5, 6], (
         "ties: lower first"
     )
 
@@ -54,10 +54,10 @@ def test_measures_by_hand() -> None:
 
 def test_a_difference_comes_with_its_interval() -> None:
     generator = np.random.default_rng(0)
-    ranked = np.stack([generator.permutation(100)[:TOP] for _ in range(400)])
-    held = ranked[:, 0].copy()
-    held[200:] = 99
-    good, bad = matching_quality(ranked, held), matching_quality(ranked[:, ::-1], held)
+    ranked = np.stack([generator.permutation(100)[:TOP_ITEMS] for _ in range(400)])
+    left_out = ranked[:, 0].copy()
+    left_out[200:] = 99
+    good, bad = matching_quality(ranked, left_out), matching_quality(ranked[:, ::-1], left_out)
     difference = paired_difference(good, bad)
     assert difference["recall"][0] == 0.0
     low, high = difference["ndcg"][1:]
@@ -65,8 +65,11 @@ def test_a_difference_comes_with_its_interval() -> None:
 
 
 def test_several_trainings_are_averaged_user_by_user() -> None:
-    held = np.array([5, 6])
-    both, first = matching_quality(np.array([[5, 6], [6, 5]]), held), matching_quality(np.array([[5, 6], [7, 5]]), held)
+    left_out = np.array([5, 6])
+    both, first = (
+        matching_quality(np.array([[5, 6], [6, 5]]), left_out),
+        matching_quality(np.array([[5, 6], [7, 5]]), left_out),
+    )
     mean = mean_quality([both, first])
     assert (mean.recall, mean.ndcg) == (0.75, 0.75)
     assert mean.hit.tolist() == [1.0, 0.5]

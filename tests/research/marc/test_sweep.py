@@ -54,14 +54,14 @@ def test_the_sweep_has_a_line_per_method_and_a_column_per_depth() -> None:
     assert [(row.depth, row.method) for row in rows[:5]] == [
         (0.5, method) for method in ("marc", "pca", "mlp", "mrl", "uncompressed")
     ]
-    told = {(row.depth, row.method): row.auc for row in both if row.context == "told"}
-    assert min(told.values()) > 0.95
-    found = {(row.depth, row.method): row.auc for row in rows}
-    assert found[0.5, "uncompressed"] > found[1.0, "uncompressed"] + 0.1
+    hinted = {(row.depth, row.method): row.auc for row in both if row.context == "told"}
+    assert min(hinted.values()) > 0.95
+    aucs = {(row.depth, row.method): row.auc for row in rows}
+    assert aucs[0.5, "uncompressed"] > aucs[1.0, "uncompressed"] + 0.1
     lines = depth_table(rows).splitlines()
     assert lines[0] == "| method | dim | 0.5 | 1 |"
     assert len(lines) == 7
-    assert f"{found[1.0, 'pca']:.4f}" in lines[3]
+    assert f"{aucs[1.0, 'pca']:.4f}" in lines[3]
 
 
 def test_encoding_takes_time() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from research.quality.judged import Judged
+from research.quality.evaluation import Evaluation
 from tests.research.quality.fakes import World, world
 
 
@@ -14,5 +14,5 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="session")
-def everything(small: World, tmp_path_factory: pytest.TempPathFactory) -> Judged:
-    return small.judge(small.everything(), tmp_path_factory.mktemp("judged"))
+def everything(small: World, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    return small.evaluate(small.everything(), tmp_path_factory.mktemp("judged"))

@@ -11,9 +11,10 @@ import numpy as np
 from models.contract.schema import fingerprint
 from offline.data.log import InteractionLog
 from offline.training.samples import Split, SplitRows, split_samples
-from research.quality.judge import judge
-from research.quality.judged import Judgeable, Judged
+from research.quality.evaluate import evaluate
+from research.quality.evaluation import EvaluatedSplit, Evaluation
 from research.quality.predictions import Trained
+from research.test_set_ledger import Ledger
 from tests.synthetic import SCHEMA, synthetic
 
 BOTH: tuple[Split, ...] = ("validation", "test")
@@ -42,7 +43,7 @@ class World:
     ) -> Trained:
         """``test_skill`` where it is another on the test split."""
         rows = np.concatenate([np.zeros(0, np.int64), *(self.splits.rows[split] for split in splits)])
-        split = np.repeat(np.array(splits or ["none"]), [len(self.splits.rows[one]) for one in splits] or [0])
+        split = np.repeat(np.array(splits or ["none"]), [len(self.splits.rows[part]) for part in splits] or [0])
         standard: dict[str, Any] = {"family": "peer", "seed": 1, "statistics": "frozen", "share": 1.0}
         standard |= {"parameters": 1234, "seconds": 90.0, "epochs": (0.5, 0.6), "ms_per_500": (3.0, 4.0, 8.0)}
         known = standard | {"circumstances": "same"} | known
@@ -61,24 +62,27 @@ class World:
             score=score.astype(np.float32),
         )
 
-    def judge(self, trained: list[Trained], folder: Path, split: Judgeable = "test", **known: Any) -> Judged:
-        standard: dict[str, Any] = {"resamples": RESAMPLES, "ledger": folder / "looks.jsonl"}
+    def evaluate(
+        self, trained: list[Trained], folder: Path, split: EvaluatedSplit = "test", **known: Any
+    ) -> Evaluation:
+        ledger = Ledger(folder / "looks.jsonl", "benchmark")
+        standard: dict[str, Any] = {"resamples": RESAMPLES, "ledger": ledger}
         known = standard | known
-        return judge("ml-1m", trained, self.log, self.splits, split=split, **known)
+        return evaluate("ml-1m", trained, self.log, self.splits, split=split, **known)
 
     def everything(self) -> list[Trained]:
         """Three peers, two models of ours, live statistics and shares; two seeds each."""
-        found = []
+        trained = []
         for seed in (1, 2):
-            found += [self.trained(f"peer {at}", skill=0.3 + 0.2 * at, seed=seed) for at in range(3)]
+            trained += [self.trained(f"peer {at}", skill=0.3 + 0.2 * at, seed=seed) for at in range(3)]
             for model, skill in (("ours", 1.2), ("ours without knowledge", 1.0)):
                 known: dict[str, Any] = {"family": "ours", "seed": seed}
-                found.append(self.trained(model, skill=skill, **known))
-                found += [
+                trained.append(self.trained(model, skill=skill, **known))
+                trained += [
                     self.trained(model, skill=skill * (0.7 + share), share=share, **known) for share in (0.01, 0.1)
                 ]
-            found.append(self.trained("ours", skill=1.4, family="ours", seed=seed, statistics="live"))
-        return found
+            trained.append(self.trained("ours", skill=1.4, family="ours", seed=seed, statistics="live"))
+        return trained
 
 
 def world(folder: Path) -> World:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from offline.data.catalogue import DataError
-from research.quality.predictions import Trained, held, load_trained, save_trained
+from research.quality.predictions import Trained, load_trained, save_trained, saved_keys
 from tests.research.quality.fakes import World
 
 
@@ -19,24 +19,24 @@ def trained(small: World) -> Trained:
     return small.trained("DIN (FuxiCTR)", family="ours", seed=3, statistics="live", share=0.1)
 
 
-def same(one: Trained, other: Trained) -> bool:
+def same(model: Trained, other: Trained) -> bool:
     return all(
-        np.array_equal(getattr(one, field.name), getattr(other, field.name))
+        np.array_equal(getattr(model, field.name), getattr(other, field.name))
         and (
-            not isinstance(getattr(one, field.name), np.ndarray)
-            or one_type(one, field.name) == one_type(other, field.name)
+            not isinstance(getattr(model, field.name), np.ndarray)
+            or one_type(model, field.name) == one_type(other, field.name)
         )
         for field in fields(Trained)
     )
 
 
-def one_type(one: Trained, name: str) -> str:
-    return str(getattr(one, name).dtype)
+def one_type(model: Trained, name: str) -> str:
+    return str(getattr(model, name).dtype)
 
 
 def test_what_is_saved_comes_back(trained: Trained, tmp_path: Path) -> None:
     save_trained(tmp_path / "a", "din-3", trained)
-    assert held(tmp_path / "a") == ["din-3"]
+    assert saved_keys(tmp_path / "a") == ["din-3"]
     assert same(load_trained(tmp_path / "a", "din-3"), trained)
     schema = dict(pl.read_parquet(tmp_path / "a" / "din-3.parquet").schema)
     assert schema == {"row": pl.Int64, "split": pl.Categorical, "label": pl.Float32, "score": pl.Float32}
@@ -55,11 +55,11 @@ def test_without_scores_too(small: World, tmp_path: Path) -> None:
 
 
 def test_a_table_without_its_description_was_never_finished(trained: Trained, tmp_path: Path) -> None:
-    assert held(tmp_path / "nothing") == []
+    assert saved_keys(tmp_path / "nothing") == []
     save_trained(tmp_path, "b", trained)
     save_trained(tmp_path, "a", trained)
     (tmp_path / "b.json").unlink()
-    assert held(tmp_path) == ["a"]
+    assert saved_keys(tmp_path) == ["a"]
 
 
 def test_half_a_file_is_an_error_that_names_it(trained: Trained, tmp_path: Path) -> None:

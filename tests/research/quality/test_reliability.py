@@ -29,21 +29,21 @@ def test_distances_do_not_cancel_between_bins() -> None:
 def test_bins_are_of_equal_mass() -> None:
     generator = np.random.default_rng(1)
     score, label = generator.random(1001) ** 3, generator.integers(0, 2, 1001)
-    found = reliability(label, score, bins=10)
-    assert sum(found.count) == 1001
-    assert max(found.count) - min(found.count) <= 1
-    parts = np.split(np.argsort(score), np.cumsum(found.count)[:-1])
-    assert found.centres == pytest.approx([score[part].mean() for part in parts])
-    assert found.observed == pytest.approx([label[part].mean() for part in parts])
+    bins = reliability(label, score, bins=10)
+    assert sum(bins.count) == 1001
+    assert max(bins.count) - min(bins.count) <= 1
+    parts = np.split(np.argsort(score), np.cumsum(bins.count)[:-1])
+    assert bins.centres == pytest.approx([score[part].mean() for part in parts])
+    assert bins.observed == pytest.approx([label[part].mean() for part in parts])
     plain = sum(len(part) * abs(score[part].mean() - label[part].mean()) for part in parts) / 1001
     assert expected_calibration_error(label, score, bins=10) == pytest.approx(plain)
 
 
 def test_equal_scores_share_a_bin() -> None:
-    found = reliability(np.array([0, 1, 1, 0, 1, 0]), np.array([0.5, 0.5, 0.5, 0.5, 0.5, 0.9]), bins=3)
-    assert found.count == (5, 1)
-    assert found.observed == pytest.approx((0.6, 0.0))
-    assert found.centres == pytest.approx((0.5, 0.9))
+    bins = reliability(np.array([0, 1, 1, 0, 1, 0]), np.array([0.5, 0.5, 0.5, 0.5, 0.5, 0.9]), bins=3)
+    assert bins.count == (5, 1)
+    assert bins.observed == pytest.approx((0.6, 0.0))
+    assert bins.centres == pytest.approx((0.5, 0.9))
     assert reliability(np.array([0, 1]), np.array([0.5, 0.5])).count == (2,)
 
 

@@ -1,7 +1,17 @@
-"""A tuned reranker, as the jobs' own tests have it."""
+"""A tuned reranker, as the jobs' own tests have it, and a ledger of its own."""
 
 from __future__ import annotations
 
-from tests.offline.reranking.conftest import cheap, ledger, tuned
+from pathlib import Path
 
-__all__ = ["cheap", "ledger", "tuned"]
+import pytest
+
+from research.test_set_ledger import Ledger
+from tests.offline.reranking.conftest import cheap, tuned
+
+__all__ = ["cheap", "tuned"]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "test-looks.jsonl")

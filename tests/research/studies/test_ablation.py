@@ -21,7 +21,7 @@ from offline.training.fit import Fitted, ModelSpec, fit
 from offline.training.samples import split_samples
 from research import trials
 from research.studies import ablation
-from research.studies.ablation import Ablation, markdown, run_ablation, variants
+from research.studies.ablation import Ablation, run_ablation, variants
 from tests.research.quick import trained_quickly
 from tests.synthetic import SCHEMA, Synthetic, synthetic
 
@@ -64,7 +64,7 @@ def test_every_variant_is_trained_with_every_seed_on_its_own_knowledge(
     trainings = trained_quickly(monkeypatch)
     result = run(data)
     assert trainings.fitted == [(name, seed) for seed in (1, 2) for name in VARIANTS]
-    assert {name: {spec.name for spec in one.knowledge} for name, one in trainings.schemas.items()} == READS
+    assert {name: {spec.name for spec in schema.knowledge} for name, schema in trainings.schemas.items()} == READS
     assert tuple(row.variant for row in result.rows) == VARIANTS
     assert result.seeds == 2
     splits = split_samples(data.config.samples, data.log)
@@ -126,12 +126,12 @@ def test_numbers_of_a_row(data: Synthetic, monkeypatch: pytest.MonkeyPatch) -> N
     assert result.slices == {"all": len(test), "cold": (position < 20).sum(), "warm": (position >= 20).sum()}
     for name in ("base", "LIBER"):
         scores = [trainings.scores[name, seed] for seed in (1, 2)]
-        aucs = [roc_auc_score(label, one) for one in scores]
+        aucs = [roc_auc_score(label, score) for score in scores]
         assert rows[name].auc == pytest.approx(np.mean(aucs))
         assert rows[name].spread == pytest.approx(abs(aucs[0] - aucs[1]) / np.sqrt(2))
         assert rows[name].validation_auc == pytest.approx(0.65)
         for part, mask in (("cold", position < 20), ("warm", position >= 20)):
-            of_part = np.mean([roc_auc_score(label[mask], one[mask]) for one in scores])
+            of_part = np.mean([roc_auc_score(label[mask], score[mask]) for score in scores])
             assert rows[name].slices[part][0] == pytest.approx(of_part)
             to_base = rows[name].slices[part][0] - rows["base"].slices[part][0]
             assert rows[name].slices[part][1].middle == pytest.approx(to_base)
@@ -148,7 +148,7 @@ def test_a_gain_and_a_loss_are_shown_and_nothing_is_left_out(data: Synthetic, mo
     rows = {row.variant: row for row in result.rows}
     assert rows["LIBER"].against["base"].low > 0
     assert rows["MARC"].against["base"].high < 0
-    lines = {line.split("|")[1].strip(): line for line in markdown(result).splitlines()[2:]}
+    lines = {line.split("|")[1].strip(): line for line in result.markdown().splitlines()[2:]}
     assert tuple(lines) == VARIANTS
     assert f"**{rows['LIBER'].against['base']}**" in lines["LIBER"]
     assert f"**{rows['MARC'].against['base']}**" in lines["MARC"]
@@ -161,7 +161,7 @@ def test_without_cold_users_there_is_no_such_column(data: Synthetic, monkeypatch
     result = run(many, seeds=1)
     assert result.slices["cold"] == 0
     assert all(set(row.slices) == {"warm"} for row in result.rows)
-    assert "cold" not in markdown(result)
+    assert "cold" not in result.markdown()
     assert [row.spread for row in result.rows] == [0.0] * len(VARIANTS)  # one seed
 
 
@@ -178,14 +178,14 @@ def test_a_real_run(data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(calls) == SEEDS * len(VARIANTS)
     assert run(data) == result
     assert len(calls) == SEEDS * len(VARIANTS)
-    lines = markdown(result).splitlines()
+    lines = result.markdown().splitlines()
     assert len(lines) == 2 + len(VARIANTS)
     for line in lines[3:]:  # after base: an interval against base, of all users, the cold and the warm
         assert line.count("[") == (3 if "| plain text |" in line else 4)
         assert line.count("|") == lines[0].count("|")
-    held = [read_arrays(path) for path in (data.config.workdir / "ablation").iterdir()]
-    assert len(held) == SEEDS * len(VARIANTS)
-    assert len({one["test"].tobytes() for one in held}) == len(held)  # no model is another
+    arrays = [read_arrays(path) for path in (data.config.workdir / "ablation").iterdir()]
+    assert len(arrays) == SEEDS * len(VARIANTS)
+    assert len({trial["test"].tobytes() for trial in arrays}) == len(arrays)  # no model is another
     result.save(tmp_path / "ablation.json")
     document = json.loads((tmp_path / "ablation.json").read_text())
     assert [row["variant"] for row in document["rows"]] == list(VARIANTS)

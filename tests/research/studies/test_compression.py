@@ -27,10 +27,10 @@ SMALL = CompressionConfig(hidden=16, matching_width=8, epochs=1, constraint_rows
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
-    made = synthetic(tmp_path_factory.mktemp("synthetic"), users=60, events=22)
-    marc = made.config.knowledge.marc.model_copy(update={"compression": SMALL})
-    knowledge = made.config.knowledge.model_copy(update={"marc": marc})
-    return replace(made, config=made.config.model_copy(update={"knowledge": knowledge}))
+    source = synthetic(tmp_path_factory.mktemp("synthetic"), users=60, events=22)
+    marc = source.config.knowledge.marc.model_copy(update={"compression": SMALL})
+    knowledge = source.config.knowledge.model_copy(update={"marc": marc})
+    return replace(source, config=source.config.model_copy(update={"knowledge": knowledge}))
 
 
 def states(data: Synthetic, seed: int = 0) -> States:
@@ -45,7 +45,9 @@ def states(data: Synthetic, seed: int = 0) -> States:
 
 
 def compare(data: Synthetic, folder: Path) -> compression.Comparison:
-    return compression.compare(data.config, data.catalogue, data.log, states(data), folder, seeds=2, dims=(16, 32))
+    return compression.compare_compressions(
+        data.config, data.catalogue, data.log, states(data), folder, seeds=2, dims=(16, 32)
+    )
 
 
 def test_every_method_at_every_width_against_the_uncompressed_states(
@@ -53,32 +55,32 @@ def test_every_method_at_every_width_against_the_uncompressed_states(
 ) -> None:
     monkeypatch.setattr(compression, "Resamples", partial(Resamples, count=100))
     trainings = trained_quickly(monkeypatch, {"uncompressed 144": 0.2, "marc 32": 3.0, "no knowledge 0": 0.0})
-    found = compare(data, tmp_path)
-    assert [(row.method, row.dim, row.payload) for row in found.rows] == [
+    result = compare(data, tmp_path)
+    assert [(row.method, row.dim, row.payload) for row in result.rows] == [
         *((method, 16, 20) for method in ("marc", "mlp", "mrl", "pca")),
         *((method, 32, 36) for method in ("marc", "mlp", "mrl", "pca")),
         ("uncompressed", WIDTH, 2 * WIDTH),
     ]
-    by_name = {f"{row.method} {row.dim}": row for row in found.rows}
+    by_name = {f"{row.method} {row.dim}": row for row in result.rows}
     against = by_name["marc 32"].against
     assert against is not None
     assert against.low > 0.1
     assert by_name["uncompressed 144"].against is None
-    assert found.floor < 0.6
+    assert result.floor < 0.6
     assert trainings.names == {*by_name, "no knowledge 0"}
     assert not trainings.schemas["no knowledge 0"].knowledge
-    assert [(one.key, one.dim) for one in trainings.schemas["pca 16"].knowledge] == [
+    assert [(spec.key, spec.dim) for spec in trainings.schemas["pca 16"].knowledge] == [
         ("user/marc", 16),
         ("item/marc", 16),
     ]
 
-    table = compression.markdown(found).splitlines()
+    table = result.markdown().splitlines()
     assert table[2].startswith("| no knowledge | 0 | ")
     assert table[-1].startswith("| uncompressed | 144 | ")
-    microseconds = 1e6 * by_name["uncompressed 144"].seconds / found.items
+    microseconds = 1e6 * by_name["uncompressed 144"].seconds / result.items
     assert table[-1].endswith(f"| 288 | 1/1.0 | {microseconds:.1f} |")
     assert "| 36 | 1/8.0 |" in table[7]
-    found.save(tmp_path / "results.json")
+    result.save(tmp_path / "results.json")
     assert read_json(tmp_path / "results.json")["rows"][0]["method"] == "marc"
 
     done = len(trainings.fitted)
@@ -92,17 +94,17 @@ def sweep(data: Synthetic, log: InteractionLog | None = None) -> layers.Layers:
 
 
 def test_the_layer_sweep_has_every_method_at_every_depth_twice(data: Synthetic, tmp_path: Path) -> None:
-    found = sweep(data)
-    assert {(row.context, row.depth, row.method) for row in found.rows} == {
+    result = sweep(data)
+    assert {(row.context, row.depth, row.method) for row in result.rows} == {
         (context, depth, method)
         for depth in (0.5, 1.0)
         for context in (layers.BESIDE_STATISTICS, layers.ALONE)
         for method in ("marc", "pca", "mlp", "mrl", "uncompressed")
     }
-    text = layers.markdown(found)
+    text = result.markdown()
     assert text.index(layers.BESIDE_STATISTICS) < text.index(layers.ALONE)
     assert text.count("| method | dim | 0.5 | 1 |") == 2
-    found.save(tmp_path / "layers.json")
+    result.save(tmp_path / "layers.json")
     assert len(read_json(tmp_path / "layers.json")["rows"]) == 20
 
 

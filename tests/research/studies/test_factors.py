@@ -20,7 +20,7 @@ from offline.knowledge.sources import Sources
 from research.__main__ import app
 from research.autograph.factors import Factor, QuantiserReport, Word
 from research.cli import studies
-from research.studies.factors import Factors, Named, markdown, report
+from research.studies.factors import Factors, Named, report
 from tests.offline.knowledge.fakes import EchoModel, sources
 from tests.synthetic import Synthetic, synthetic
 
@@ -30,7 +30,7 @@ CONFIG = Path(__file__).parents[3] / "configs" / "ml-100k.toml"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
-    made = synthetic(tmp_path_factory.mktemp("synthetic"), users=USERS, items=ITEMS, events=20)
+    source = synthetic(tmp_path_factory.mktemp("synthetic"), users=USERS, items=ITEMS, events=20)
     specs = tuple(KnowledgeSpec(name="autograph", side=side, dim=DIM) for side in ("user", "item"))
     codes = QuantiserConfig(size=3, hidden=8, dim=4, steps=5, batch=32)
     small = AutoGraphConfig(
@@ -39,13 +39,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
         network=NetworkConfig(hidden=4, heads=2, dim=DIM, slices=1),
         fitting=FittingConfig(epochs=1, refit=False),
     )
-    config = made.config.model_copy(
+    config = source.config.model_copy(
         update={
-            "feature_schema": made.config.feature_schema.model_copy(update={"knowledge": specs}),
-            "knowledge": made.config.knowledge.model_copy(update={"autograph": small}),
+            "feature_schema": source.config.feature_schema.model_copy(update={"knowledge": specs}),
+            "knowledge": source.config.knowledge.model_copy(update={"autograph": small}),
         }
     )
-    return replace(made, config=config)
+    return replace(source, config=config)
 
 
 def sources_of(data: Synthetic, folder: Path, model: EchoModel | None = None) -> Sources:
@@ -54,22 +54,26 @@ def sources_of(data: Synthetic, folder: Path, model: EchoModel | None = None) ->
 
 def test_the_report_is_of_the_founded_codes_and_todays_texts(data: Synthetic, tmp_path: Path) -> None:
     first = EchoModel()
-    made = produce(sources_of(data, tmp_path, first))
+    produced = produce(sources_of(data, tmp_path, first))
     model = EchoModel(bad=lambda prompt: prompt == first.asked["items"][3])  # since the founding, one text went
-    found = report(sources_of(data, tmp_path, model))
-    assert made.items is not None
-    assert made.items.codes is not None
-    assert made.users is not None
-    assert made.users.codes is not None
+    factors = report(sources_of(data, tmp_path, model))
+    assert produced.items is not None
+    assert produced.items.codes is not None
+    assert produced.users is not None
+    assert produced.users.codes is not None
     unknown = [at for at, text in enumerate(sources_of(data, tmp_path, model).interests.items.texts) if not text]
     assert unknown
-    of_items = np.bincount(np.delete(made.items.codes[:, 0], unknown)).tolist()
-    assert found.items.report.vectors == ITEMS - len(unknown)
-    assert {one.code: one.members for one in found.items.factors} == {at: n for at, n in enumerate(of_items) if n}
-    of_users = np.bincount(made.users.codes[:, 0]).tolist()
-    assert found.users.report.vectors == USERS * 4
-    assert {one.code: one.members for one in found.users.factors} == {at: n for at, n in enumerate(of_users) if n}
-    assert found.items.report.note.startswith("4 codes instead of 8")
+    of_items = np.bincount(np.delete(produced.items.codes[:, 0], unknown)).tolist()
+    assert factors.items.report.vectors == ITEMS - len(unknown)
+    assert {factor.code: factor.members for factor in factors.items.factors} == {
+        at: n for at, n in enumerate(of_items) if n
+    }
+    of_users = np.bincount(produced.users.codes[:, 0]).tolist()
+    assert factors.users.report.vectors == USERS * 4
+    assert {factor.code: factor.members for factor in factors.users.factors} == {
+        at: n for at, n in enumerate(of_users) if n
+    }
+    assert factors.items.report.note.startswith("4 codes instead of 8")
 
 
 def test_before_the_founding_it_says_what_to_run_and_asks_nothing(data: Synthetic, tmp_path: Path) -> None:
@@ -107,7 +111,7 @@ def named(count: int, note: str = "") -> Named:
 
 
 def test_the_tables_are_for_people() -> None:
-    lines = markdown(Factors(items=named(26), users=named(6, "256 codes instead of 300"))).splitlines()
+    lines = Factors(items=named(26), users=named(6, "256 codes instead of 300")).markdown().splitlines()
     assert "| codes per level | 256 | 256 (256 codes instead of 300) |" in lines
     assert "| codes in use, by level | 50%, 99%, 100% | 50%, 99%, 100% |" in lines
     assert "| perplexity, by level | 100, 200, 250 | 100, 200, 250 |" in lines

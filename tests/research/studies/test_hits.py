@@ -10,30 +10,30 @@ import pytest
 
 from offline.config import RetrievalConfig
 from offline.training.samples import split_samples
-from research.studies.hits import SHARES, hits, markdown
+from research.studies.hits import SHARES, hits, hits_table
 from tests.synthetic import Synthetic, synthetic
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Synthetic:
-    made = synthetic(tmp_path)
-    config = made.config.model_copy(update={"retrieval": RetrievalConfig(matching="marc")})
-    return replace(made, config=config)
+    source = synthetic(tmp_path)
+    config = source.config.model_copy(update={"retrieval": RetrievalConfig(matching="marc")})
+    return replace(source, config=config)
 
 
 def test_every_source_alone_and_mixed(data: Synthetic) -> None:
-    found = hits(data.config, data.log, data.knowledge, top=10)
-    assert len(found) == 1 + 2 * len(SHARES)
-    assert [one.name for one in found[:2]] == ["popular", "matching (marc), 0% popular"]
-    assert not found[0].known.any()
-    assert all((one.share >= 0).all() and (one.share <= 1).all() for one in found)
-    assert found[0].interval()[0] <= found[0].share.mean() <= found[0].interval()[1]
-    assert markdown(found, 10).count("\n") == 1 + len(found)
+    rows = hits(data.config, data.log, data.knowledge, top=10)
+    assert len(rows) == 1 + 2 * len(SHARES)
+    assert [row.name for row in rows[:2]] == ["popular", "matching (marc), 0% popular"]
+    assert not rows[0].known.any()
+    assert all((row.share >= 0).all() and (row.share <= 1).all() for row in rows)
+    assert rows[0].interval()[0] <= rows[0].share.mean() <= rows[0].interval()[1]
+    assert hits_table(rows, 10).count("\n") == 1 + len(rows)
 
 
 def test_all_items_find_everything(data: Synthetic) -> None:
-    found = hits(data.config, data.log, data.knowledge, top=len(data.log.item_ids))
-    assert all((one.share == 1).all() for one in found)
+    rows = hits(data.config, data.log, data.knowledge, top=len(data.log.item_ids))
+    assert all((row.share == 1).all() for row in rows)
 
 
 def test_popular_candidates_by_hand(data: Synthetic) -> None:
@@ -49,8 +49,8 @@ def test_popular_candidates_by_hand(data: Synthetic) -> None:
         if after:
             offered = [item for item in np.argsort(-counts, kind="stable").tolist() if item not in before][:top]
             shares.append(len(after & set(offered)) / len(after))
-    found = hits(config, log, data.knowledge, top)[0]
-    assert sorted(found.share.tolist()) == pytest.approx(sorted(shares))
+    row = hits(config, log, data.knowledge, top)[0]
+    assert sorted(row.share.tolist()) == pytest.approx(sorted(shares))
 
 
 def test_what_comes_after_the_validation_split_changes_nothing(data: Synthetic) -> None:
@@ -61,7 +61,7 @@ def test_what_comes_after_the_validation_split_changes_nothing(data: Synthetic) 
     item = data.log.item.copy()
     item[end:] = item[end:][::-1]
     other = replace(data.log, value=value, item=item)
-    for one, again in zip(
+    for row, again in zip(
         hits(data.config, data.log, data.knowledge, 10), hits(data.config, other, data.knowledge, 10), strict=True
     ):
-        np.testing.assert_array_equal(one.share, again.share)
+        np.testing.assert_array_equal(row.share, again.share)

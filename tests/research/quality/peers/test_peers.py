@@ -85,8 +85,8 @@ def test_the_seed_decides_and_test_labels_do_not(
 def test_the_best_epoch_on_the_validation_samples_is_kept(name: str, samples: PeerSamples, tmp_path: Path) -> None:
     wild = SETTINGS.model_copy(update={"epochs": 4, "patience": 4, "learning_rate": 0.1})
     result = train_peer(name, samples, wild, 1, tmp_path, progress=False)
-    kept = roc_auc_score(samples.label[samples.of("validation")], result.validation)
-    assert kept == pytest.approx(max(result.epochs), abs=1e-4)
+    auc = roc_auc_score(samples.label[samples.of("validation")], result.validation)
+    assert auc == pytest.approx(max(result.epochs), abs=1e-4)
     assert list(tmp_path.iterdir())
 
 
@@ -151,8 +151,8 @@ def test_inputs_of_towers(samples: PeerSamples) -> None:
     assert mask.tolist() == (samples.history[places] > 0).tolist()
     shares = items["item_genres"].view(5, length, -1)[:, -1].numpy()
     for row, genres in zip(shares, samples.item_fields["genres"][samples.item[places]], strict=True):
-        held = [genre for genre in genres if genre]
-        assert row.tolist() == [1 / len(held) if genre in held else 0.0 for genre in range(1, len(row) + 1)]
+        known = [genre for genre in genres if genre]
+        assert row.tolist() == [1 / len(known) if genre in known else 0.0 for genre in range(1, len(row) + 1)]
     assert set(inputs.feature_map.features) == (set(features) | set(items)) - {"label"}
     liked = np.where(samples.history_values[places] > 3, samples.history[places], 0)
     assert features["liked"].tolist() == liked.tolist()
@@ -178,8 +178,8 @@ def test_shares_times_a_table_are_the_mean_of_embeddings(samples: PeerSamples) -
     genres = samples.item_fields["genres"]
     table = torch.randn(int(genres.max()), 3)
     means = torch.from_numpy(_share_table(genres)) @ table
-    for item, held in enumerate(genres):
-        expected = table[[genre - 1 for genre in held if genre]].mean(dim=0)
+    for item, known in enumerate(genres):
+        expected = table[[genre - 1 for genre in known if genre]].mean(dim=0)
         assert torch.allclose(means[item + 1], expected, atol=1e-6)
 
 

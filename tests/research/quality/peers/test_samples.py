@@ -29,22 +29,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
 
 @pytest.fixture(scope="module")
 def samples(data: Synthetic) -> PeerSamples:
-    return made(data, data.log)
+    return samples_of(data, data.log)
 
 
-def made(data: Synthetic, log: InteractionLog) -> PeerSamples:
+def samples_of(data: Synthetic, log: InteractionLog) -> PeerSamples:
     return peer_samples(data.config, data.catalogue, log)
 
 
 def features(samples: PeerSamples, place: int) -> dict[str, bytes]:
     """All that a peer may see of a sample, and not the label."""
     item = samples.item[place]
-    found = {name: values[place].tobytes() for name, values in samples.user_fields.items()}
-    found |= {name: values[item].tobytes() for name, values in samples.item_fields.items()}
-    found |= {name: samples.statistics[place, at].tobytes() for at, name in enumerate(samples.statistic_names)}
+    values = {name: cells[place].tobytes() for name, cells in samples.user_fields.items()}
+    values |= {name: cells[item].tobytes() for name, cells in samples.item_fields.items()}
+    values |= {name: samples.statistics[place, at].tobytes() for at, name in enumerate(samples.statistic_names)}
     for name in ("user", "item", "history", "history_values"):
-        found[name] = getattr(samples, name)[place].tobytes()
-    return found
+        values[name] = getattr(samples, name)[place].tobytes()
+    return values
 
 
 def replaced(log: InteractionLog, where: npt.NDArray[np.bool_], row: int) -> InteractionLog:
@@ -70,13 +70,13 @@ def some_places(samples: PeerSamples, split: Split) -> list[int]:
 
 def changed(data: Synthetic, split: Split, where: Callable[[int], npt.NDArray[np.bool_]]) -> set[str]:
     """Features of random samples that change when the rows ``where(row)`` do."""
-    before, found = made(data, data.log), set[str]()
+    before, leaks = samples_of(data, data.log), set[str]()
     for place in some_places(before, split):
         row = int(before.rows[place])
-        after = made(data, replaced(data.log, where(row), row))
-        one, other = features(before, place), features(after, place)
-        found |= {name for name in one if one[name] != other[name]}
-    return found
+        after = samples_of(data, replaced(data.log, where(row), row))
+        inputs, changed_inputs = features(before, place), features(after, place)
+        leaks |= {name for name in inputs if inputs[name] != changed_inputs[name]}
+    return leaks
 
 
 def future_leaks(data: Synthetic, split: Split) -> set[str]:
@@ -151,7 +151,7 @@ def test_history_and_statistics_by_hand(data: Synthetic, samples: PeerSamples) -
         padding = [0] * (SCHEMA.history_length - len(seen))
         assert samples.history[place].tolist() == [int(log.item[r]) + 1 for r in seen] + padding
         assert samples.history_values[place].tolist() == [float(log.value[r]) for r in seen] + padding
-        found = dict(zip(samples.statistic_names, samples.statistics[place].tolist(), strict=True))
+        statistics = dict(zip(samples.statistic_names, samples.statistics[place].tolist(), strict=True))
 
         surplus = {r: surplus_of(log, r, trained) for r in own}
         recent = own[-RECENT:]
@@ -161,27 +161,27 @@ def test_history_and_statistics_by_hand(data: Synthetic, samples: PeerSamples) -
             for genre in samples.item_fields["genres"][log.item[r]]
             if genre and genre in samples.item_fields["genres"][log.item[row]]
         ]
-        assert found["user_surplus"] == pytest.approx(sum(surplus.values()) / (len(own) + 5), abs=1e-5)
-        assert found["user_recent_surplus"] == pytest.approx(
+        assert statistics["user_surplus"] == pytest.approx(sum(surplus.values()) / (len(own) + 5), abs=1e-5)
+        assert statistics["user_recent_surplus"] == pytest.approx(
             sum(surplus[r] for r in recent) / (len(recent) + 5), abs=1e-5
         )
-        assert found["user_recent_liked"] == pytest.approx(
+        assert statistics["user_recent_liked"] == pytest.approx(
             sum((log.value[r] > 3) - 0.5 for r in recent) / (len(recent) + 5), abs=1e-5
         )
-        assert found["user_surplus_of_genres"] == pytest.approx(sum(shared) / (len(shared) + 5), abs=1e-5)
+        assert statistics["user_surplus_of_genres"] == pytest.approx(sum(shared) / (len(shared) + 5), abs=1e-5)
         days = (log.time_ms[row] - log.time_ms[own[-1]]) / 86_400_000
-        assert found["user_log_days_since_last"] == pytest.approx(np.log1p(days), abs=1e-6)
+        assert statistics["user_log_days_since_last"] == pytest.approx(np.log1p(days), abs=1e-6)
 
 
 def surplus_of(log: InteractionLog, row: int, trained: int) -> float:
     others = [float(log.value[r]) for r in range(min(row, trained)) if log.item[r] == log.item[row]]
-    return float(log.value[row]) - (3 + sum(one - 3 for one in others) / (len(others) + 10))
+    return float(log.value[row]) - (3 + sum(value - 3 for value in others) / (len(others) + 10))
 
 
 def test_drawn_negatives_are_samples_and_nothing_else(data: Synthetic, samples: PeerSamples) -> None:
     """Before and after they are drawn, the first samples that were really there see the same."""
     before = np.array([400, 401, 500])
-    drawn = made(data, data.log.with_sampled(before, np.array([1, 2, 3], np.int32)))
+    drawn = samples_of(data, data.log.with_sampled(before, np.array([1, 2, 3], np.int32)))
     assert len(drawn) == len(samples) + 3
     observed = np.setdiff1d(np.arange(len(drawn)), np.searchsorted(drawn.rows, before + np.arange(3)))
     for place in range(400, 480):
@@ -190,10 +190,10 @@ def test_drawn_negatives_are_samples_and_nothing_else(data: Synthetic, samples: 
 
 def test_a_field_that_no_item_has(data: Synthetic, tmp_path: Path) -> None:
     bare = replace(data, catalogue=replace(data.catalogue, items={}))
-    found = made(bare, data.log)
-    column = found.statistics[:, found.statistic_names.index("user_surplus_of_genres")]
+    samples = samples_of(bare, data.log)
+    column = samples.statistics[:, samples.statistic_names.index("user_surplus_of_genres")]
     assert not column.any()
-    assert np.isfinite(found.statistics).all()
+    assert np.isfinite(samples.statistics).all()
 
 
 def test_fractions_of_the_training_samples_are_nested(samples: PeerSamples) -> None:

@@ -12,7 +12,7 @@ from offline.data.catalogue import DataError
 from offline.knowledge.vectors import Knowledge
 from research.quality.peers import PEERS, PeerSettings, TreeSettings
 from research.quality.predictions import Family, Statistics
-from research.trials import Laboratory, Wanted
+from research.trials import TrialRunner, TrialSpec
 
 OURS = "Lorank"
 WITHOUT_KNOWLEDGE = "Lorank without knowledge"
@@ -65,7 +65,9 @@ class Training:
 
     def keys(self, circumstances: Circumstances) -> list[str]:
         """Names of the files of its answers, one for each of its ``statistics``."""
-        return [self._name("-live" if one == "live" else "", circumstances.answers) for one in self.statistics]
+        return [
+            self._name("-live" if statistics == "live" else "", circumstances.answers) for statistics in self.statistics
+        ]
 
     def weights_key(self, circumstances: Circumstances) -> str:
         """Name of the file of its weights."""
@@ -85,33 +87,33 @@ def trainings(config: JobConfig, knowledge: Knowledge, seeds: int, peer_seeds: i
     if missing:
         raise DataError(f"there is no knowledge {sorted(missing)} of these users and items: make it first")
     producers = tuple(knowledge.produced)
-    found = []
+    plan = []
     for seed in range(1, max(seeds, peer_seeds) + 1):
         if seed <= seeds:
-            found.append(Training(OURS, "ours", seed, producers=producers, statistics=("frozen", "live")))
+            plan.append(Training(OURS, "ours", seed, producers=producers, statistics=("frozen", "live")))
         if seed <= peer_seeds:
-            found += [Training(f"{name} ({_library(name)})", "peer", seed, peer=name) for name in PEERS]
+            plan += [Training(f"{name} ({_library(name)})", "peer", seed, peer=name) for name in PEERS]
         if seed <= min(seeds, config.benchmark.share_seeds):
-            found.append(Training(WITHOUT_KNOWLEDGE, "ours", seed))
-            found += [
+            plan.append(Training(WITHOUT_KNOWLEDGE, "ours", seed))
+            plan += [
                 Training(name, "ours", seed, share, reads)
                 for share in config.benchmark.shares
                 for name, reads in ((OURS, producers), (WITHOUT_KNOWLEDGE, ()))
             ]
-    return found
+    return plan
 
 
-def circumstances(config: JobConfig, laboratory: Laboratory, knowledge: Knowledge, training: Training) -> Circumstances:
+def circumstances(config: JobConfig, runner: TrialRunner, knowledge: Knowledge, training: Training) -> Circumstances:
     """Those of a training. A peer's do not change with our settings."""
     if not training.peer:
         schema = config.feature_schema.with_knowledge(training.producers)
-        wanted = Wanted(schema, knowledge.of(training.producers), training.label, training.seed)
-        weights = {"ours": laboratory.circumstances(wanted), "share": training.share, "code": _CODE}
+        spec = TrialSpec(schema, knowledge.of(training.producers), training.label, training.seed)
+        weights = {"ours": runner.circumstances(spec), "share": training.share, "code": _CODE}
         answers = weights | {"serving": _SERVING, "onnxruntime": metadata.version("onnxruntime")}
         return Circumstances(fingerprint(weights, 12), fingerprint(answers, 12))
     package = _PACKAGES.get(training.peer, "fuxictr")
     document = {
-        "data": laboratory.data(peer_schema(config), Knowledge({})),
+        "data": runner.data(peer_schema(config), Knowledge({})),
         "peer": training.peer,
         "settings": PEER_SETTINGS[training.peer].model_dump(mode="json"),
         "package": f"{package} {metadata.version(package)}",

@@ -14,7 +14,7 @@ from offline.training.bootstrap import Difference
 from research.quality.predictions import Family, Statistics
 from research.quality.reliability import Reliability
 
-Judgeable = Literal["validation", "test"]
+EvaluatedSplit = Literal["validation", "test"]
 
 
 def percent(share: float) -> str:
@@ -79,7 +79,7 @@ class SliceAuc:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CandidateRow:
     """A candidate that saw all training rows.
 
     ``ms_per_500`` milliseconds of all its timings, None if it has none; ``seconds`` of training, mean over seeds;
@@ -119,30 +119,30 @@ class SharePoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Evaluation:
     """All candidates of the data set ``name`` on one split.
 
     ``best_peer`` and ``chosen`` (of ours) are the best on the validation split among those with frozen statistics and
-    all training rows. ``shares`` are of models with several, rising within each. ``looks``: how many candidates were
-    ever judged on the test split, None on another. ``left_out`` have no scores of the split.
+    all training rows. ``shares`` are of models with several, rising within each. ``test_set_uses``: how many candidates
+    were ever scored on the test split, None on another; "looks" in the file. ``left_out`` have no scores of the split.
     """
 
     name: str
-    split: Judgeable
+    split: EvaluatedSplit
     samples: int
     users: int
     positives: float
     resamples: int
-    rows: tuple[Row, ...]
+    rows: tuple[CandidateRow, ...]
     shares: tuple[SharePoint, ...]
     slices: tuple[SliceSize, ...]
     best_peer: Candidate | None
     chosen: Candidate | None
-    looks: int | None
+    test_set_uses: int | None
     left_out: tuple[str, ...]
 
-    def row(self, candidate: Candidate | None) -> Row | None:
-        return next((one for one in self.rows if one.candidate == candidate), None)
+    def row(self, candidate: Candidate | None) -> CandidateRow | None:
+        return next((row for row in self.rows if row.candidate == candidate), None)
 
     def save(self, path: Path) -> None:
-        write_json(path, asdict(self))
+        write_json(path, {name.replace("test_set_uses", "looks"): value for name, value in asdict(self).items()})

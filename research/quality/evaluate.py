@@ -7,28 +7,33 @@ split only after the look at it is in the ledger.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from models.contract.knowledge import Array
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.training.bootstrap import Difference, difference
 from offline.training.samples import SplitRows
-from research.ledger import look
 from research.quality.candidates import Candidates, Group, candidates
-from research.quality.judged import Judgeable, Judged, Quartiles, Row, SharePoint, SliceAuc, SliceSize, Spread
+from research.quality.evaluation import (
+    CandidateRow,
+    EvaluatedSplit,
+    Evaluation,
+    Quartiles,
+    SharePoint,
+    SliceAuc,
+    SliceSize,
+    Spread,
+)
 from research.quality.measuring import Measure, Measured
 from research.quality.predictions import Family, Trained
 from research.quality.reliability import reliability
 from research.quality.slices import slices_of
-
-Array = npt.NDArray[Any]
+from research.test_set_ledger import Ledger, score_digest
 
 _FAMILIES: tuple[Family, ...] = ("reference", "peer", "ours")
 
@@ -42,71 +47,67 @@ class _Resampled:
     parts: Mapping[str, Array]
 
 
-def judge(
+def evaluate(
     name: str,
     trained: Sequence[Trained],
     log: InteractionLog,
     splits: SplitRows,
     *,
-    split: Judgeable = "test",
-    ledger: Path | None = None,
-    command: str = "",
+    split: EvaluatedSplit = "test",
+    ledger: Ledger | None = None,
     resamples: int = 1000,
     cache: Path | None = None,
-) -> Judged:
+) -> Evaluation:
     """Judge all that was trained on the data set ``name``.
 
-    The test split needs the ``ledger`` of looks, where ``command`` is noted. What takes long is kept in the folder
-    ``cache``. DataError if the models do not belong together or to these samples.
+    The test split needs the ``ledger`` of its uses. What takes long is kept in the folder ``cache``. DataError if the
+    models do not belong together or to these samples.
     """
-    found = candidates(trained, splits, split)
-    looks = _counted(name, found, ledger, command) if split == "test" else None
+    scored = candidates(trained, splits, split)
+    uses = _recorded(name, scored, ledger) if split == "test" else None
     rows = splits.rows[split]
     user, slices = log.user[rows].astype(np.int64), slices_of(log, splits, split)
-    measure = Measure(found.label, user, slices, resamples, cache)
-    measured = [[measure.whole(score) for score in group.scores] for group in found.groups]
-    best_peer, chosen = found.best("peer"), found.best("ours")
+    measure = Measure(scored.label, user, slices, resamples, cache)
+    measured = [[measure.whole(score) for score in group.scores] for group in scored.groups]
+    best_peer, chosen = scored.best("peer"), scored.best("ours")
     resampled = [
         _resampled(of_seeds, _parts(measure, group) if group.family == "ours" or group is best_peer else {})
-        for group, of_seeds in zip(found.groups, measured, strict=True)
+        for group, of_seeds in zip(scored.groups, measured, strict=True)
     ]
-    of_peer = None if best_peer is None else resampled[found.groups.index(best_peer)]
-    judged = [
-        _row(group, of_seeds, mine, None if group is best_peer else of_peer, found.label)
-        for group, of_seeds, mine in zip(found.groups, measured, resampled, strict=True)
+    of_peer = None if best_peer is None else resampled[scored.groups.index(best_peer)]
+    table_rows = [
+        _row(group, of_seeds, mine, None if group is best_peer else of_peer, scored.label)
+        for group, of_seeds, mine in zip(scored.groups, measured, resampled, strict=True)
         if group.candidate.share == 1
     ]
-    return Judged(
+    return Evaluation(
         name=name,
         split=split,
         samples=len(rows),
         users=len(np.unique(user)),
-        positives=float(found.label.mean()),
+        positives=float(scored.label.mean()),
         resamples=resamples,
-        rows=tuple(sorted(judged, key=lambda row: (_FAMILIES.index(row.family), -row.auc.middle))),
-        shares=_shares(found, measured, resampled, None if chosen is None else chosen.candidate.model),
+        rows=tuple(sorted(table_rows, key=lambda row: (_FAMILIES.index(row.family), -row.auc.middle))),
+        shares=_shares(scored, measured, resampled, None if chosen is None else chosen.candidate.model),
         slices=tuple(
-            SliceSize(one.group, one.name, int(one.mask.sum()), len(np.unique(user[one.mask]))) for one in slices
+            SliceSize(part.group, part.name, int(part.mask.sum()), len(np.unique(user[part.mask]))) for part in slices
         ),
         best_peer=None if best_peer is None else best_peer.candidate,
         chosen=None if chosen is None else chosen.candidate,
-        looks=looks,
-        left_out=tuple(str(one) for one in found.left_out),
+        test_set_uses=uses,
+        left_out=tuple(str(candidate) for candidate in scored.left_out),
     )
 
 
-def _counted(name: str, found: Candidates, ledger: Path | None, command: str) -> int:
-    """Note every look before anything is scored."""
+def _recorded(name: str, scored: Candidates, ledger: Ledger | None) -> int:
+    """Number of candidates ever scored on the test split, these included: all are noted before anything is scored."""
     if ledger is None:
         raise DataError("judging the test split needs the ledger of looks")
-    looks = 0
-    for group in found.groups:
-        digests = {
-            str(one.seed): hashlib.sha256(np.ascontiguousarray(score, np.float32).tobytes()).hexdigest()[:16]
-            for one, score in zip(group.members, group.scores, strict=True)
-        }
-        looks = look(ledger, name, str(group.candidate), group.members[0].circumstances, digests, command)
-    return looks
+    for group in scored.groups:
+        seeds = zip(group.members, group.scores, strict=True)
+        digests = {str(member.seed): score_digest(score) for member, score in seeds}
+        ledger.record(name, str(group.candidate), group.members[0].circumstances, digests)
+    return ledger.count(name)
 
 
 def _parts(measure: Measure, group: Group) -> dict[str, Array]:
@@ -114,30 +115,32 @@ def _parts(measure: Measure, group: Group) -> dict[str, Array]:
     if group.candidate.share < 1:
         return {}
     of_seeds = [measure.parts(score) for score in group.scores]
-    return {name: np.asarray(np.mean([one[name] for one in of_seeds], axis=0)) for name in of_seeds[0]}
+    return {name: np.asarray(np.mean([aucs[name] for aucs in of_seeds], axis=0)) for name in of_seeds[0]}
 
 
 def _resampled(of_seeds: Sequence[Measured], parts: Mapping[str, Array]) -> _Resampled:
-    auc, logloss = (np.mean([getattr(one, name) for one in of_seeds], axis=0) for name in ("auc", "logloss"))
+    auc, logloss = (np.mean([getattr(measures, name) for measures in of_seeds], axis=0) for name in ("auc", "logloss"))
     return _Resampled(np.asarray(auc), np.asarray(logloss), parts)
 
 
-def _row(group: Group, of_seeds: Sequence[Measured], mine: _Resampled, peer: _Resampled | None, label: Array) -> Row:
+def _row(
+    group: Group, of_seeds: Sequence[Measured], mine: _Resampled, peer: _Resampled | None, label: Array
+) -> CandidateRow:
     """``peer`` is the one to compare with, None for the best peer itself."""
-    times = [one for member in group.members for one in member.ms_per_500]
-    return Row(
+    times = [ms for member in group.members for ms in member.ms_per_500]
+    return CandidateRow(
         candidate=group.candidate,
         family=group.family,
-        seeds=tuple(one.seed for one in group.members),
+        seeds=tuple(member.seed for member in group.members),
         validation_auc=group.validation_auc,
-        auc=Spread.of([float(one.auc[0]) for one in of_seeds]),
-        logloss=Spread.of([float(one.logloss[0]) for one in of_seeds]),
-        gauc=Spread.of([one.gauc for one in of_seeds]),
-        ndcg=Spread.of([one.ndcg for one in of_seeds]),
-        ece=Spread.of([one.ece for one in of_seeds]),
+        auc=Spread.of([float(measures.auc[0]) for measures in of_seeds]),
+        logloss=Spread.of([float(measures.logloss[0]) for measures in of_seeds]),
+        gauc=Spread.of([measures.gauc for measures in of_seeds]),
+        ndcg=Spread.of([measures.ndcg for measures in of_seeds]),
+        ece=Spread.of([measures.ece for measures in of_seeds]),
         ms_per_500=Quartiles.of(times) if times else None,
-        parameters=round(np.median([one.parameters for one in group.members])),  # trees grow as many as they need
-        seconds=float(np.mean([one.seconds for one in group.members])),
+        parameters=round(np.median([member.parameters for member in group.members])),  # trees grow as many as they need
+        seconds=float(np.mean([member.seconds for member in group.members])),
         auc_against=None if peer is None else _against(mine.auc, peer.auc),
         logloss_against=None if peer is None else _against(mine.logloss, peer.logloss),
         slices={
@@ -154,13 +157,13 @@ def _against(mine: Array, other: Array) -> Difference | None:
 
 
 def _shares(
-    found: Candidates, measured: Sequence[Sequence[Measured]], resampled: Sequence[_Resampled], chosen: str | None
+    scored: Candidates, measured: Sequence[Sequence[Measured]], resampled: Sequence[_Resampled], chosen: str | None
 ) -> tuple[SharePoint, ...]:
     """Of models that were trained with several shares. ``chosen`` names the one that others are compared with."""
-    frozen = [group.candidate.statistics == "frozen" for group in found.groups]
+    frozen = [group.candidate.statistics == "frozen" for group in scored.groups]
     best = {
-        group.candidate.share: one.auc
-        for group, one, is_frozen in zip(found.groups, resampled, frozen, strict=True)
+        group.candidate.share: mean.auc
+        for group, mean, is_frozen in zip(scored.groups, resampled, frozen, strict=True)
         if group.candidate.model == chosen and is_frozen
     }
     points = [
@@ -168,13 +171,13 @@ def _shares(
             group.candidate,
             group.family,
             len(of_seeds),
-            Spread.of([float(one.auc[0]) for one in of_seeds]),
+            Spread.of([float(measures.auc[0]) for measures in of_seeds]),
             None if group.candidate.model == chosen else _over(best.get(group.candidate.share), mine.auc),
         )
-        for group, of_seeds, mine in zip(found.groups, measured, resampled, strict=True)
+        for group, of_seeds, mine in zip(scored.groups, measured, resampled, strict=True)
     ]
-    smaller = {(one.candidate.model, one.candidate.statistics) for one in points if one.candidate.share < 1}
-    return tuple(one for one in points if (one.candidate.model, one.candidate.statistics) in smaller)
+    smaller = {(point.candidate.model, point.candidate.statistics) for point in points if point.candidate.share < 1}
+    return tuple(point for point in points if (point.candidate.model, point.candidate.statistics) in smaller)
 
 
 def _over(best: Array | None, other: Array) -> Difference | None:

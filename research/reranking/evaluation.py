@@ -6,16 +6,14 @@ they are. Every set of scores is noted in the ledger of looks before anything is
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
+from models.contract.knowledge import Array, FloatArray
 from models.contract.prompts import Selection
 from models.contract.reranker import RerankerManifest, blend
 from models.contract.schema import fingerprint
@@ -26,10 +24,8 @@ from offline.reranking.prepared import SELECTIONS, Prepared
 from offline.reranking.scoring import Labeller
 from offline.training.bootstrap import Difference, Resamples, difference
 from offline.training.metrics import gauc, log_losses
-from research.ledger import look
 from research.quality.slices import slices_of
-
-Array = npt.NDArray[Any]
+from research.test_set_ledger import Ledger, score_digest
 
 CTR, MIXED = "CTR model", "CTR model + reranker"
 SHOWN_WEIGHTS = (0.1, 0.25, 0.5)
@@ -65,7 +61,7 @@ class SliceLine:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedReranker:
+class RerankerEvaluation:
     """``alone`` are the language model's four; ``mixed`` the CTR model and its mixes; ``slices`` of mixes with the
     ``weights``."""
 
@@ -83,36 +79,38 @@ class JudgedReranker:
     mixed: tuple[Line, ...]
     weights: tuple[float, ...]
     slices: tuple[SliceLine, ...]
-    looks: int
+    test_set_uses: int
 
     def save(self, path: Path) -> None:
-        write_json(path, asdict(self))
+        write_json(path, {name.replace("test_set_uses", "looks"): value for name, value in asdict(self).items()})
 
 
-def judge(
-    ready: Prepared, tuned: Labeller, manifest: RerankerManifest, ctr: CtrScores, ledger: Path, command: str = ""
-) -> JudgedReranker:
+def evaluate_reranker(
+    ready: Prepared, tuned: Labeller, manifest: RerankerManifest, ctr: CtrScores, ledger: Ledger
+) -> RerankerEvaluation:
     """Score the drawn test samples in all four ways, and mix each way of the tuned model with the CTR model."""
     rows, settings = ready.rows("test"), ready.settings
     raw = _raw(ready, tuned, "test")
     how = manifest.prompt.selection
     served, alone = f"{MIXED}, {how}", raw[f"tuned, {how}"]
-    odds = {one: _calibrated(ready, tuned, one, raw[f"tuned, {one}"], ctr) for one in SELECTIONS}
-    scores: dict[str, FloatArray] = {name: probability_of(one) for name, one in raw.items()}
+    odds = {
+        selection: _calibrated(ready, tuned, selection, raw[f"tuned, {selection}"], ctr) for selection in SELECTIONS
+    }
+    scores: dict[str, FloatArray] = {name: probability_of(odds_of) for name, odds_of in raw.items()}
     scores[CTR] = ctr.of(rows)
-    scores |= {f"{MIXED}, {one}": blend(scores[CTR], *odds[one]) for one in SELECTIONS}
-    weights = {f"{MIXED}, {one}": odds[one][1] for one in SELECTIONS}
+    scores |= {f"{MIXED}, {selection}": blend(scores[CTR], *odds[selection]) for selection in SELECTIONS}
+    weights = {f"{MIXED}, {selection}": odds[selection][1] for selection in SELECTIONS}
     shown = tuple(sorted({*SHOWN_WEIGHTS, odds[how][1]} - {0.0}))
     fixed = {f"{served}, weight {weight:g}": weight for weight in shown}
     scores |= {name: blend(scores[CTR], odds[how][0], weight) for name, weight in fixed.items()}
     if manifest.band is not None:
-        inside = np.array([manifest.mixes(int(one)) for one in ready.events(rows)])
+        inside = np.array([manifest.mixes(int(count)) for count in ready.events(rows)])
         banded = np.where(inside, scores[served], scores[CTR]).astype(np.float32)
         scores[f"{served}, only where it was shown to help"] = banded
-    looks = _noted(ready, scores, ctr, ledger, command)
+    uses = _recorded(ready, scores, ctr, ledger)
     label, user = ready.label(rows), ready.user(rows)
     lines = _lines(label, user, scores, weights | fixed)
-    return JudgedReranker(
+    return RerankerEvaluation(
         name=ready.config.name,
         model=ready.weights.name,
         ctr=ctr.model,
@@ -127,7 +125,7 @@ def judge(
         mixed=tuple(lines[name] for name in scores if name not in raw),
         weights=shown,
         slices=tuple(_slices(ready, scores[CTR], alone, [scores[name] for name in fixed])),
-        looks=looks,
+        test_set_uses=uses,
     )
 
 
@@ -135,12 +133,12 @@ def _raw(ready: Prepared, tuned: Labeller, split: Any) -> dict[str, FloatArray]:
     """Raw log-odds by "zero-shot, recent" and the like."""
     rows = ready.rows(split)
     models: tuple[tuple[str, Callable[[], Labeller]], ...] = (("zero-shot", ready.base), ("tuned", lambda: tuned))
-    found = {}
+    odds = {}
     for name, load in models:
         model = load()
         for how in SELECTIONS:
-            found[f"{name}, {how}"] = ready.log_odds(model, how, rows, f"{name} {how}")
-    return found
+            odds[f"{name}, {how}"] = ready.log_odds(model, how, rows, f"{name} {how}")
+    return odds
 
 
 def _calibrated(
@@ -154,16 +152,14 @@ def _calibrated(
     return calibration.log_odds(raw), best_weight(label, ctr.of(rows), calibration.log_odds(seen))
 
 
-def _noted(ready: Prepared, scores: Mapping[str, FloatArray], ctr: CtrScores, ledger: Path, command: str) -> int:
+def _recorded(ready: Prepared, scores: Mapping[str, FloatArray], ctr: CtrScores, ledger: Ledger) -> int:
     circumstances = fingerprint(
         [ready.settings.model_dump(mode="json"), ready.prompt.fingerprint, ctr.circumstances], 12
     )
-    looks = 0
     for name, score in scores.items():
-        told = f"{ctr.model if name == CTR else f'reranker: {name}'} ({len(score)} rows)"
-        digest = hashlib.sha256(np.ascontiguousarray(score, np.float32).tobytes()).hexdigest()[:16]
-        looks = look(ledger, ready.config.name, told, circumstances, {str(ready.settings.seed): digest}, command)
-    return looks
+        candidate = f"{ctr.model if name == CTR else f'reranker: {name}'} ({len(score)} rows)"
+        ledger.record(ready.config.name, candidate, circumstances, {str(ready.settings.seed): score_digest(score)})
+    return ledger.count(ready.config.name)
 
 
 def _lines(
@@ -172,7 +168,7 @@ def _lines(
     """The tuned model is compared with the untuned one told in the same way, and every mix with the CTR model."""
     measure = Resamples(label, user)
     aucs = {name: measure.auc(score) for name, score in scores.items()}
-    found = {}
+    lines = {}
     for name, score in scores.items():
         other = CTR if name.startswith(MIXED) else name.replace("tuned", "zero-shot") if "tuned" in name else ""
         low, high = np.nanpercentile(aucs[name][1:], [2.5, 97.5])
@@ -184,23 +180,23 @@ def _lines(
             gauc(label, score, user),
             weights.get(name),
         )
-        found[name] = replace(line, other=other, against=difference(aucs[name], aucs[other])) if other else line
-    return found
+        lines[name] = replace(line, other=other, against=difference(aucs[name], aucs[other])) if other else line
+    return lines
 
 
 def _slices(ready: Prepared, ctr: FloatArray, alone: FloatArray, mixes: Sequence[FloatArray]) -> Iterator[SliceLine]:
     rows = ready.rows("test")
     label, user = ready.label(rows), ready.user(rows)
     sampled = replace(ready.splits, rows={**ready.splits.rows, "test": rows})
-    for one in slices_of(ready.log, sampled):
-        inside, users = label[one.mask], user[one.mask]
-        if one.group != "history" or inside.min() == inside.max():
+    for part in slices_of(ready.log, sampled):
+        inside, users = label[part.mask], user[part.mask]
+        if part.group != "history" or inside.min() == inside.max():
             continue
         measure = Resamples(inside, users)
-        aucs: Sequence[Array] = [measure.auc(score[one.mask]) for score in (ctr, alone, *mixes)]
+        aucs: Sequence[Array] = [measure.auc(score[part.mask]) for score in (ctr, alone, *mixes)]
         several = len(np.unique(users)) > 1
         yield SliceLine(
-            one.name,
+            part.name,
             len(inside),
             len(np.unique(users)),
             float(aucs[0][0]),

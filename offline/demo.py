@@ -26,9 +26,9 @@ from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.jobs.steps import Job, stage
-from offline.knowledge import run as producers
 from offline.knowledge.interests import Answered, Interests
 from offline.knowledge.liber.partitions import close_partitions
+from offline.knowledge.load import held
 from offline.llm.protocol import Completion, Prompt
 from offline.refresh import language_model, refresh
 
@@ -78,7 +78,7 @@ class _Showcase:
         self._job = job
         self._catalogue: Catalogue = open_source(job.config.data, job.raw).catalogue()
         self._log = InteractionLog.load(job.log)
-        self._knowledge = producers.load(job.knowledge, job.config.feature_schema)
+        self._knowledge = held(job.knowledge, job.config.feature_schema, self._log)
         self._partitions = close_partitions(self._log, job.config.knowledge.liber.trigger)
         self._user = self._a_user()
         self._candidates = self._unseen(100)
@@ -119,16 +119,7 @@ class _Showcase:
 
     def ask_live(self) -> None:
         """Ask the language model about the user's newest partition again, now, and show both answers."""
-        config = self._job.config
-        interests = Interests(
-            config.knowledge,
-            config.data.texts,
-            config.feature_schema.liked_above,
-            self._catalogue,
-            self._log,
-            self._partitions,
-            _nobody,
-        )
+        interests = Interests(self._job.domain(self._catalogue, self._log), _nobody)
         prompt = interests.summary_prompts[self._partitions.start[self._user + 1] - 1]
         with language_model(self._job, "demo") as session:
             cached = session.complete_all([prompt], "  cached answer")[0]

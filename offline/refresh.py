@@ -31,7 +31,7 @@ from offline.knowledge import run as producers
 from offline.knowledge.load import held
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.arithmetic import arithmetic_line
-from offline.llm.session import CHECKPOINTS, LLMSession, open_session
+from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
 from offline.publish.publish import Published, publish
 from offline.publish.release import live_release
@@ -105,18 +105,16 @@ def make_knowledge(
     run.computes_in(arithmetic_line(job.config.arithmetic))
     with open_engine(job.engine, job.config.ray) as engine, asking(run, stale, catalogue, log, engine) as ask:
         trained_rows = split_samples(job.config.samples, log).trained_rows
-        checkpoints = job.llm / CHECKPOINTS
         work = producers.KnowledgeRun(
-            job.config,
-            catalogue,
-            log,
+            job.domain(catalogue, log),
             trained_rows,
             job.knowledge,
-            checkpoints,
+            job.checkpoints,
             ask,
             ask.model,
             imported_texts(job),
             engine,
+            precision=job.config.arithmetic,
             shipped=job.config.knowledge.shipped_vectors if job.use_cache else None,
         )
         for name in stale:

@@ -29,10 +29,10 @@ import numpy as np
 from offline.cli.options import job_of
 from offline.jobs.last_run import data_of, sources_of
 from offline.knowledge.autograph.assign import AutoGraph
-from offline.knowledge.autograph.config import AutoGraphConfig
 from offline.knowledge.autograph.graph import Evidence, Versions
 from offline.knowledge.autograph.produce import evidence_of
 from offline.knowledge.autograph.train import found
+from offline.knowledge.config import FoundingConfig
 from offline.knowledge.sources import Sources
 from offline.knowledge.texts import plain_text
 from research.autograph.leave_one_out import LeaveOneOut, leave_one_out, training_part
@@ -79,14 +79,14 @@ def parsed() -> argparse.Namespace:
             job.add_argument("--out", type=Path, required=True)
             job.add_argument("--texts", choices=("llm", "own"), default="llm")
             job.add_argument("--seed", type=int, default=1)
-            job.add_argument("settings", nargs="*", help="part.name=value, as in AutoGraphConfig")
+            job.add_argument("settings", nargs="*", help="part.name=value, as in FoundingConfig")
         if name == "judge":
             job.add_argument("methods", nargs="+", help="NAME=LISTS.npz[,LISTS.npz ...]")
             job.add_argument("--test", action="store_true")
     return parser.parse_args()
 
 
-def run(arguments: argparse.Namespace, whole: Evidence, config: AutoGraphConfig) -> None:
+def run(arguments: argparse.Namespace, whole: Evidence, config: FoundingConfig) -> None:
     split = LeaveOneOut.load(arguments.split)
     evidence = training_part(split, whole)
     print(f"{len(evidence.items)} items, {len(evidence.versions)} versions, {len(evidence.user)} rows", flush=True)
@@ -147,7 +147,7 @@ def judge(arguments: argparse.Namespace) -> None:
         )
 
 
-def configured(founding: AutoGraphConfig, arguments: argparse.Namespace) -> AutoGraphConfig:
+def configured(founding: FoundingConfig, arguments: argparse.Namespace) -> FoundingConfig:
     document = {**founding.model_dump(), "seed": arguments.seed}
     for setting in arguments.settings:
         name, value = setting.split("=")
@@ -156,7 +156,7 @@ def configured(founding: AutoGraphConfig, arguments: argparse.Namespace) -> Auto
         for part in parts:
             table = table[part]
         table[last] = value
-    return AutoGraphConfig.model_validate(document)
+    return FoundingConfig.model_validate(document)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ def export_vectors(
     """Write encoded texts and MARC's hidden states to a file that spares another machine their computation."""
     from offline.knowledge.export import export_vectors as export
 
-    print(f"{export(job_of(config, data_dir), to)} vectors in {to}")
+    job = job_of(config, data_dir)
+    print(f"{export(job.config.knowledge, job.knowledge, job.checkpoints, to)} vectors in {to}")
 
 
 @app.command()

@@ -144,11 +144,7 @@ def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interaction
 def _texts(job: Job, catalogue: Catalogue, log: InteractionLog, ask: _Pretending) -> dict[str, Interests]:
     if job.since_ms is not None:
         return texts_of_recent(job, recent(job, log), catalogue, log, ask)
-    config = job.config
-    partitions = close_partitions(log, config.knowledge.liber.trigger)
-    liked_above, words = config.feature_schema.liked_above, config.data.texts
-    imported = imported_texts(job)
-    all_of_them = Interests(config.knowledge, words, liked_above, catalogue, log, partitions, ask, imported)
+    all_of_them = Interests(job.domain(catalogue, log), ask, imported_texts(job))
     return {"items": all_of_them, "partitions": all_of_them}
 
 

@@ -15,7 +15,7 @@ from offline.knowledge.quality import usable
 from offline.knowledge.run import KnowledgeRun
 from offline.knowledge.sources import Sources
 from offline.llm.protocol import Prompt
-from offline.llm.session import CHECKPOINTS, open_session
+from offline.llm.session import open_session
 from offline.training.samples import split_samples
 
 
@@ -35,14 +35,13 @@ def sources_of(job: Job, catalogue: Catalogue, log: InteractionLog, producer: st
             return answered(usable(session, prompts, label))
 
         run = KnowledgeRun(
-            job.config,
-            catalogue,
-            log,
+            job.domain(catalogue, log),
             split_samples(job.config.samples, log).trained_rows,
             job.knowledge,
-            job.llm / CHECKPOINTS,
+            job.checkpoints,
             ask,
             session.ledger.model_id,
             imported_texts(job),
+            precision=job.config.arithmetic,
         )
         yield run.sources_of(producer)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from offline.data.catalogue import Catalogue, DataError
@@ -18,7 +19,6 @@ from offline.jobs.runs import Run
 from offline.jobs.since import Recent
 from offline.jobs.steps import Job
 from offline.knowledge.interests import Answered, Ask, Interests, closing
-from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.quality import Usable, problem, usable
 from offline.knowledge.run import ORDER
 from offline.llm.answers import Answers
@@ -169,15 +169,13 @@ def texts_of_recent(
     job: Job, recent: Recent, catalogue: Catalogue, log: InteractionLog, ask: Ask
 ) -> dict[str, Interests]:
     """The texts of recent items, and those of recent users' partitions."""
-    config = job.config
-    partitions = close_partitions(log, config.knowledge.liber.trigger)
+    everything, imported = job.domain(catalogue, log), imported_texts(job)
     items = {item: catalogue.items[item] for item in recent.item_ids(log) if item in catalogue.items}
-    of_users, imported = recent.partitions_of(partitions), imported_texts(job)
-    liked_above, words = config.feature_schema.liked_above, config.data.texts
-    described = Catalogue(catalogue.users, items)
+    of_items = replace(everything, catalogue=Catalogue(catalogue.users, items))
+    partitions = recent.partitions_of(everything.partitions())
     return {
-        "items": Interests(config.knowledge, words, liked_above, described, log, partitions, ask, imported),
-        "partitions": Interests(config.knowledge, words, liked_above, catalogue, log, of_users, ask, imported),
+        "items": Interests(of_items, ask, imported),
+        "partitions": Interests(everything, ask, imported, partitions),
     }
 
 

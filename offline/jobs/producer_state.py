@@ -14,10 +14,20 @@ from offline.knowledge.vectors import Produced
 
 
 def producer_inputs(job: Job, name: str, source: Source, log: InteractionLog) -> dict[str, Any]:
-    """All that a producer's result depends on. How answers are fetched, and at what price, is not among it."""
-    llm = job.config.llm.model_dump(mode="json", include={"backend", "model"})
+    """All that a producer's result depends on; how answers are fetched is no part of it. Unchanged inputs need no run."""
+    config, schema = job.config, job.config.feature_schema
+    apart = {*producers.ORDER, "shipped_responses", "shipped_vectors", "ttl_days"}
+    llm = config.llm.model_dump(mode="json", include={"backend", "model"})
     return {
-        **producers.inputs(job.config, name, llm, log),
+        "shared": config.knowledge.model_dump(mode="json", exclude=apart),
+        "own": getattr(config.knowledge, name).model_dump(mode="json"),
+        "partitions": config.knowledge.liber.model_dump(mode="json"),
+        "samples": config.samples.model_dump(mode="json"),
+        "specs": [spec.model_dump() for spec in schema.knowledge if spec.name == name],
+        "words": config.data.texts.form,
+        "liked_above": schema.liked_above,
+        "llm": None if name == "text" else llm,
+        "log": producers.digest(log),
         "source": source.described,
         "imported": file_digest(job.imported),
     }

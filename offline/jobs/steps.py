@@ -11,7 +11,10 @@ from typing import Any, Literal
 
 from models.contract.schema import fingerprint
 from offline.config import JobConfig
+from offline.data.catalogue import Catalogue
 from offline.data.files import read_json, write_json
+from offline.data.log import InteractionLog
+from offline.knowledge.interests import Domain
 from offline.llm.budget import Budget
 
 Engine = Literal["local", "ray"]
@@ -53,6 +56,11 @@ class Job:
         return self.config.workdir / "llm"
 
     @property
+    def checkpoints(self) -> Path:
+        """Converted weights of language models."""
+        return self.llm / "checkpoints"
+
+    @property
     def arrivals(self) -> Path:
         return self.config.workdir / "arrivals.json"
 
@@ -63,6 +71,10 @@ class Job:
     @property
     def models(self) -> Path:
         return self.config.workdir / "models"
+
+    def domain(self, catalogue: Catalogue, log: InteractionLog) -> Domain:
+        """The data set as the producers of knowledge see it."""
+        return Domain(self.config.knowledge, self.config.feature_schema, self.config.data.texts, catalogue, log)
 
 
 class Stages:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from offline.config import KnowledgeConfig
+from models.contract.schema import FeatureSchema
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.texts import TextsConfig
-from offline.knowledge.liber.partitions import Partitions, Rows, Trigger
+from offline.knowledge.config import KnowledgeConfig
+from offline.knowledge.liber.partitions import Partitions, Rows, Trigger, close_partitions
 from offline.knowledge.liber.prompts import (
     PartitionFacts,
     shift_prompt,
@@ -91,6 +92,22 @@ def closing(trigger: Trigger) -> str:
     return " or ".join(size + span)
 
 
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A data set as the producers of knowledge see it: its people, items and interactions, the words for them, and the
+    settings and the schema of the knowledge that is to be made of them."""
+
+    config: KnowledgeConfig
+    schema: FeatureSchema
+    words: TextsConfig
+    catalogue: Catalogue
+    log: InteractionLog
+
+    def partitions(self) -> Partitions:
+        """Every partition that the log closes."""
+        return close_partitions(self.log, self.config.liber.trigger)
+
+
 class Interests:
     """Texts of one run. Properties ask the model when they are first read.
 
@@ -103,25 +120,22 @@ class Interests:
 
     def __init__(
         self,
-        config: KnowledgeConfig,
-        words: TextsConfig,
-        liked_above: float,
-        catalogue: Catalogue,
-        log: InteractionLog,
-        partitions: Partitions,
+        domain: Domain,
         ask: Ask,
         imported: ImportedTexts | None = None,
+        partitions: Partitions | None = None,
     ) -> None:
-        self._config = config
-        self._words = words
-        self._liked_above = liked_above
-        self._catalogue = catalogue
-        self._log = log
+        """``partitions`` None: all that the log closes."""
+        self._config = domain.config
+        self._words = domain.words
+        self._liked_above = domain.schema.liked_above
+        self._catalogue = domain.catalogue
+        self._log = domain.log
         self._ask = ask
-        self.partitions = partitions
-        numbers = {name: at for at, name in enumerate(log.user_ids)}
+        self.partitions = partitions = domain.partitions() if partitions is None else partitions
+        numbers = {name: at for at, name in enumerate(domain.log.user_ids)}
         known = [(numbers[one.user], one) for one in (imported.users if imported else ()) if one.user in numbers]
-        trigger = closing(config.liber.trigger)
+        trigger = closing(domain.config.liber.trigger)
         self._about_items = imported.items if imported else {}
         self._about_users = [(user, one) for user, one in known if one.partition is None]
         self._about_partitions = {

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.contract.schema import FeatureSchema
-from offline.config import JobConfig
-from offline.data.catalogue import Catalogue, DataError
+from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.engine.local import LocalEngine
 from offline.engine.protocol import Engine
-from offline.engine.vectors import EngineEncoder
-from offline.knowledge.encoder import TextEncoder, VectorStore
+from offline.knowledge.encoder import EngineEncoder, TextEncoder, VectorStore
 from offline.knowledge.errors import NotFoundedError, TooLittleDataError
-from offline.knowledge.interests import Ask as Ask
-from offline.knowledge.interests import Interests
-from offline.knowledge.liber.partitions import close_partitions
+from offline.knowledge.interests import Ask, Domain, Interests
 from offline.knowledge.sources import Producer, Sources
-from offline.knowledge.vectors import Knowledge, Lineage, Produced
+from offline.knowledge.vectors import Lineage, Produced
+from offline.llm.arithmetic import Precision
 
 if TYPE_CHECKING:  # it loads polars
     from offline.data.texts_import import ImportedTexts
@@ -62,24 +59,6 @@ def producer(name: str) -> Producer:
     raise DataError(f"there is no producer {name!r}")
 
 
-def inputs(config: JobConfig, name: str, llm: Mapping[str, Any], log: InteractionLog) -> dict[str, Any]:
-    """All that a producer's result depends on; unchanged inputs need no run."""
-    shared = config.knowledge.model_dump(
-        mode="json", exclude={*ORDER, "shipped_responses", "shipped_vectors", "ttl_days"}
-    )
-    return {
-        "shared": shared,
-        "own": getattr(config.knowledge, name).model_dump(mode="json"),
-        "partitions": config.knowledge.liber.model_dump(mode="json"),
-        "samples": config.samples.model_dump(mode="json"),
-        "specs": [spec.model_dump() for spec in config.feature_schema.knowledge if spec.name == name],
-        "words": config.data.texts.model_dump(mode="json"),
-        "liked_above": config.feature_schema.liked_above,
-        "llm": None if name == "text" else dict(llm),
-        "log": digest(log),
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """What came of a producer: what it ``made`` and saved, or why it ``waits``.
@@ -103,9 +82,7 @@ class KnowledgeRun:
 
     def __init__(
         self,
-        config: JobConfig,
-        catalogue: Catalogue,
-        log: InteractionLog,
+        domain: Domain,
         trained_rows: int,
         folder: Path,
         checkpoints: Path,
@@ -114,28 +91,32 @@ class KnowledgeRun:
         imported: ImportedTexts | None = None,
         engine: Engine | None = None,
         *,
+        precision: Precision = "auto",
         shipped: Path | None = None,
     ) -> None:
-        encoder = _encoder(config, engine)
-        partitions = close_partitions(log, config.knowledge.liber.trigger)
-        liked_above = config.feature_schema.liked_above
+        """See ``Sources`` for the names; ``llm`` is the model's id, ``imported`` texts stand for its answers."""
+        engine = engine or LocalEngine()
+        name, tokens = domain.config.encoder, domain.config.encoder_tokens
+        encoder = (
+            TextEncoder(name, tokens, precision)
+            if isinstance(engine, LocalEngine)
+            else EngineEncoder(engine, name, tokens, precision)
+        )
         self._sources = Sources(
-            config=config.knowledge,
-            schema=config.feature_schema,
-            words=config.data.texts,
-            catalogue=catalogue,
-            log=log,
+            config=domain.config,
+            schema=domain.schema,
+            words=domain.words,
+            catalogue=domain.catalogue,
+            log=domain.log,
             trained_rows=trained_rows,
-            interests=Interests(
-                config.knowledge, config.data.texts, liked_above, catalogue, log, partitions, ask, imported
-            ),
+            interests=Interests(domain, ask, imported),
             encode=VectorStore(folder / "encoded.npz", encoder, shipped).vectors,
             llm=llm,
             encoder=encoder.id,
             folder=folder,
             checkpoints=checkpoints,
-            engine=engine or LocalEngine(),
-            precision=config.arithmetic,
+            engine=engine,
+            precision=precision,
             shipped=shipped,
         )
 
@@ -166,22 +147,9 @@ class KnowledgeRun:
         return int(of_items + np.sum(of_partitions))
 
 
-def _encoder(config: JobConfig, engine: Engine | None) -> TextEncoder:
-    name, tokens = config.knowledge.encoder, config.knowledge.encoder_tokens
-    if engine is None or isinstance(engine, LocalEngine):
-        return TextEncoder(name, tokens, config.arithmetic)
-    return EngineEncoder(engine, name, tokens, config.arithmetic)
-
-
-def load(folder: Path, schema: FeatureSchema) -> Knowledge:
-    """What the producers last made, as far as it is there. DataError if one of them is damaged."""
-    names = [name for name in wanted(schema) if Produced.is_saved(folder / name)]
-    return Knowledge({name: Produced.load(folder / name) for name in names})
-
-
 def digest(log: InteractionLog) -> str:
     """Changes whenever an interaction does."""
-    found = hashlib.sha256()
+    whole = hashlib.sha256()
     for column in (log.user, log.item, log.value, log.time_ms, log.sampled):
-        found.update(column.tobytes())
-    return found.hexdigest()
+        whole.update(column.tobytes())
+    return whole.hexdigest()

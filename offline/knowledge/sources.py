@@ -11,15 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from models.contract.knowledge import FloatArray, Space
-from models.contract.schema import FeatureSchema, KnowledgeSpec, fingerprint
-from offline.config import KnowledgeConfig
-from offline.data.catalogue import Catalogue
-from offline.data.log import InteractionLog
-from offline.data.texts import TextsConfig
+from models.contract.schema import KnowledgeSpec, fingerprint
 from offline.engine.local import LocalEngine
 from offline.engine.protocol import Engine
 from offline.knowledge.errors import NotFoundedError
-from offline.knowledge.interests import Interests
+from offline.knowledge.interests import Domain, Interests
 from offline.knowledge.liber.prompts import PartitionFacts, summary_prompt, summary_text
 from offline.knowledge.projection import Projection
 from offline.knowledge.texts import item_prompt, item_text
@@ -34,17 +30,12 @@ class Encode(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(Domain):
     """One run's inputs. ``folder`` keeps the producer's frozen parts, ``checkpoints`` converted weights of language
     models; ``engine`` runs what is heavy, in the arithmetic of ``precision``; ``trained_rows`` is the first log row
     after the training period: frozen parts may be fitted on earlier rows only. ``shipped`` is a file of vectors that
     need not be computed."""
 
-    config: KnowledgeConfig
-    schema: FeatureSchema
-    words: TextsConfig
-    catalogue: Catalogue
-    log: InteractionLog
     trained_rows: int
     interests: Interests
     encode: Encode
@@ -97,7 +88,7 @@ def text_form(sources: Sources) -> str:
     facts = PartitionFacts(["A", "B"], [True, False], [["C"], ["D"]])
     sample: dict[str, object] = {}
     forms = [
-        words.model_dump(mode="json"),
+        words.form,
         repr(item_prompt(words, sample, config.item_tokens)),
         item_text(words, sample, "answer"),
         str(config.liber.titles),

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from offline.llm.threads import wait_without_spinning
+from offline.libraries import wait_without_spinning
 
 Precision = Literal["auto", "bfloat16", "float32"]
 """A setting: an arithmetic, or "auto" for the faster one."""

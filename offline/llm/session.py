@@ -6,7 +6,6 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from offline.engine.backend import backend_on
 from offline.engine.local import LocalEngine
 from offline.engine.protocol import Engine
 from offline.llm.answers import Answers
@@ -15,6 +14,7 @@ from offline.llm.budget import Budget
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.config import LLMConfig, open_backend
+from offline.llm.engine import backend_on
 from offline.llm.ledger import Ledger, read_ledger, tokens_per_second
 from offline.llm.plan import Plan
 from offline.llm.protocol import Completion, Prompt

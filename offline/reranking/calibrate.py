@@ -15,8 +15,8 @@ import numpy.typing as npt
 from models.contract.knowledge import FloatArray
 from models.contract.lookup import IntArray
 from models.contract.reranker import HistoryBand, Isotonic, Platt, blend
+from offline.metrics import auc
 from offline.training.bootstrap import Resamples, difference
-from offline.training.metrics import auc
 
 Array = npt.NDArray[Any]
 

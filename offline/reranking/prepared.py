@@ -12,17 +12,15 @@ import numpy.typing as npt
 from models.contract.knowledge import FloatArray
 from models.contract.lookup import IntArray
 from models.contract.prompts import RerankPrompt, Selection
-from offline.config import JobConfig
+from offline.config import JobConfig, RerankingConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
 from offline.jobs.steps import Job
 from offline.knowledge.encoder import TextEncoder, VectorStore
+from offline.libraries import wait_without_spinning
 from offline.llm.arithmetic import choose_arithmetic
 from offline.llm.quiet import quiet_transformers
-from offline.llm.session import CHECKPOINTS
-from offline.llm.threads import wait_without_spinning
 from offline.llm.weights import Weights
-from offline.reranking.config import RerankingConfig
 from offline.reranking.ctr import trained_report, trained_splits
 from offline.reranking.framing import framed, label_ids, spelled
 from offline.reranking.items import items_of
@@ -128,7 +126,7 @@ def prepared(job: Job, catalogue: Catalogue) -> Prepared:
         folder / "projection.npz",
     )
     weights = Weights.find(settings.model)
-    checkpoint = weights.checkpoint(job.llm / CHECKPOINTS)
+    checkpoint = weights.checkpoint(job.checkpoints)
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
     prompt = settings.prompt

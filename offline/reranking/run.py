@@ -22,6 +22,7 @@ from offline.jobs.runs import Run
 from offline.jobs.steps import Job
 from offline.knowledge.load import held
 from offline.llm.arithmetic import arithmetic_line
+from offline.metrics import auc
 from offline.refresh import data
 from offline.reranking.calibrate import Mix, fitted_mix, probability_of
 from offline.reranking.canaries import canaries
@@ -30,7 +31,6 @@ from offline.reranking.framing import tokens_of
 from offline.reranking.prepared import SELECTIONS, Prepared, prepared
 from offline.reranking.scoring import Labeller, ScoreStore
 from offline.reranking.tune import tune
-from offline.training.metrics import auc
 from offline.training.samples import Split
 
 VALIDATION: Split = "validation"

@@ -6,10 +6,9 @@ ordinary model folder (the updates merged into the weights) and the updates by t
 
 from __future__ import annotations
 
-import os
-import shutil
+import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,11 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from models.contract.schema import fingerprint
-from offline.data.files import read_json, write_json
+from offline.config import TuningConfig
+from offline.data.files import read_json, write_bytes, write_folder, write_json
 from offline.knowledge.repeatable import repeatable
 from offline.llm.padded import padded_batches
 from offline.llm.quiet import quiet_transformers
-from offline.reranking.config import TuningConfig
 from offline.reranking.scoring import Labeller, last_states
 
 MODEL, ADAPTER, DONE = "model", "adapter", "tuned.json"
@@ -74,18 +73,18 @@ class State:
     def save(self, trained: Sequence[Any], optimizer: Any, schedule: Any, losses: list[float]) -> None:
         import torch
 
-        partial = self.path.with_name(f".{self.path.name}.partial")
+        buffer = io.BytesIO()
         torch.save(
             {
                 "circumstances": self.circumstances,
-                "trained": [one.detach().cpu() for one in trained],
+                "trained": [parameter.detach().cpu() for parameter in trained],
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
                 "losses": losses,
             },
-            partial,
+            buffer,
         )
-        os.replace(partial, self.path)
+        write_bytes(self.path, buffer.getvalue())
 
     def taken_up(self, trained: Sequence[Any], optimizer: Any, schedule: Any) -> list[float]:
         """Losses so far of a run under the same circumstances, which is put back; none if there was none."""
@@ -137,14 +136,14 @@ def _learned(
 
 
 def _save(labeller: Labeller, model: Any, target: Path) -> None:
-    _whole(target / ADAPTER, model.save_pretrained)
+    write_folder(target / ADAPTER, model.save_pretrained)
     merged = model.merge_and_unload()
 
     def save(partial: Path) -> None:
         merged.save_pretrained(partial)
         labeller.tokenizer.save_pretrained(partial)
 
-    _whole(target / MODEL, save)
+    write_folder(target / MODEL, save)
 
 
 def _adapted(model: Any, config: TuningConfig) -> Any:
@@ -208,11 +207,3 @@ def _rate(steps: int, warm_up: float) -> Any:
         return min((step + 1) / rising, max(0.0, (steps - step) / max(1, steps - rising)))
 
     return share
-
-
-def _whole(folder: Path, save: Callable[[Path], None]) -> None:
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
-    save(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offline.data.catalogue import DataError
-from offline.training.metrics import auc
+from offline.metrics import auc
 from offline.training.samples import SplitRows
 from research.quality.judged import Candidate, Judgeable
 from research.quality.predictions import Family, Trained

@@ -19,8 +19,8 @@ from offline.data.catalogue import Catalogue
 from offline.data.files import write_json
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
+from offline.metrics import quality
 from offline.training.bootstrap import Difference, Resamples, difference
-from offline.training.metrics import quality
 from research.tables import difference_cell, table
 from research.trials import Laboratory, Wanted
 

@@ -22,8 +22,8 @@ from offline.data.log import InteractionLog
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.marc.produce import States
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
+from offline.metrics import quality
 from offline.training.bootstrap import Difference, Resamples, difference
-from offline.training.metrics import quality
 from research.marc.sweep import bytes_per_item, compressors, encode_seconds
 from research.tables import table
 from research.trials import Laboratory, Trial, Wanted

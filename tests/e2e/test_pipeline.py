@@ -17,13 +17,12 @@ from models.contract.knowledge import FloatArray, KnowledgeRecord
 from offline.data.log import InteractionLog
 from offline.jobs.last_run import data_of, sources_of
 from offline.jobs.verify import verify
-from offline.knowledge import run as producers
 from offline.knowledge.encoder import TextEncoder, VectorStore
+from offline.knowledge.load import held
 from offline.knowledge.marc.states import LanguageModelStates
 from offline.knowledge.marc.store import StateStore, shipped_source
 from offline.knowledge.shipped import read_shipped
 from offline.llm.arithmetic import SAME_SPACE_COSINE
-from offline.llm.session import CHECKPOINTS
 from offline.publish.connection import Store
 from offline.publish.release import live_release
 from tests.conftest import Installation
@@ -55,13 +54,11 @@ def test_the_shipped_vectors_are_all_that_is_needed_and_what_this_machine_would_
     job = installation.job
     knowledge = job.config.knowledge
     encoder = TextEncoder(knowledge.encoder, knowledge.encoder_tokens, "float32")
-    reader = LanguageModelStates(
-        job.llm / CHECKPOINTS, knowledge.marc.model, knowledge.marc.max_tokens, precision="float32"
-    )
+    reader = LanguageModelStates(job.checkpoints, knowledge.marc.model, knowledge.marc.max_tokens, precision="float32")
     encoded = read_shipped(knowledge.shipped_vectors, encoder.id)
     states = read_shipped(knowledge.shipped_vectors, shipped_source(reader.id, knowledge.marc.depth))
-    own_encoded = VectorStore(job.knowledge / "encoded.npz", encoder).stored()
-    own_states = StateStore(job.knowledge / "marc" / "states", reader).stored(knowledge.marc.depth)
+    own_encoded = VectorStore(job.knowledge / "encoded.npz", encoder).read()
+    own_states = StateStore(job.knowledge / "marc" / "states", reader).read(knowledge.marc.depth)
     assert not encoded.keys() & own_encoded.keys()
     assert not states.keys() & own_states.keys()
     assert len(own_encoded) + len(own_states) < 100, "only what other tests fed back"
@@ -75,7 +72,7 @@ def test_the_shipped_vectors_are_all_that_is_needed_and_what_this_machine_would_
     assert cosines(shipped, encoder.encode(texts)).min() > SAME_SPACE_COSINE
     store = StateStore(tmp_path / "states", reader, knowledge.shipped_vectors)
     shipped = store.states(texts, [knowledge.marc.depth])[knowledge.marc.depth]
-    assert not store.stored(knowledge.marc.depth), "every one of them is shipped"
+    assert not store.read(knowledge.marc.depth), "every one of them is shipped"
     computed = reader.read(texts, [knowledge.marc.depth])[knowledge.marc.depth]
     assert cosines(shipped, computed).min() > SAME_SPACE_COSINE
 
@@ -98,7 +95,7 @@ def test_a_cold_refresh_computes_what_is_shipped(installation: Installation, tmp
     assert {producer["state"] for producer in entry["producers"].values()} == {"made"}
     knowledge = cold.job.config.knowledge
     encoder = TextEncoder(knowledge.encoder, knowledge.encoder_tokens)
-    computed = VectorStore(cold.job.knowledge / "encoded.npz", encoder).stored()
+    computed = VectorStore(cold.job.knowledge / "encoded.npz", encoder).read()
     shipped = read_shipped(installation.job.config.knowledge.shipped_vectors, encoder.id)
     assert computed.keys() == shipped.keys()
     keys = sorted(shipped)
@@ -184,8 +181,8 @@ def test_feedback_closes_a_partition_and_one_call_is_paid_for_it(
         assert f"{name}: 0 written" in output
     assert f"item features: {size} written" in output
 
-    knowledge = producers.load(installation.job.knowledge, installation.job.config.feature_schema)
     log = InteractionLog.load(installation.job.log)
+    knowledge = held(installation.job.knowledge, installation.job.config.feature_schema, log)
     expected = knowledge.of_user(log.user_ids.index(user))
     for name, users in knowledge.users.items():
         space = users.space.fingerprint

@@ -19,12 +19,12 @@ from torch import Tensor
 from models.contract.knowledge import FloatArray
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
-from offline.knowledge.autograph.config import AutoGraphConfig, NetworkConfig
 from offline.knowledge.autograph.frozen import Arrays, digest, rebuilt
 from offline.knowledge.autograph.graph import Bools, Evidence, Ints, Neighbours, slice_of
 from offline.knowledge.autograph.network import Network
 from offline.knowledge.autograph.nodes import Pool, nodes_of, slice_graph
 from offline.knowledge.autograph.quantise import Codes, Quantiser
+from offline.knowledge.config import FoundingConfig, NetworkConfig
 
 _BLOCK = 256
 
@@ -39,7 +39,7 @@ class AutoGraph:
     per epoch.
     """
 
-    config: AutoGraphConfig
+    config: FoundingConfig
     users: Quantiser
     items: Quantiser
     network: Arrays
@@ -76,7 +76,7 @@ class AutoGraph:
             raise DataError(f"{path} lacks {', '.join(sorted(missing))}: it holds no AutoGraph")
         notes = arrays["notes"].tolist()
         return cls(
-            config=AutoGraphConfig.model_validate_json(str(arrays["config"])),
+            config=FoundingConfig.model_validate_json(str(arrays["config"])),
             users=Quantiser(_part(arrays, "users/"), notes[0]),
             items=Quantiser(_part(arrays, "items/"), notes[1]),
             network=_part(arrays, "network/"),

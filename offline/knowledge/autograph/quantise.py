@@ -21,8 +21,8 @@ from vector_quantize_pytorch import ResidualVQ
 from models.contract.knowledge import FloatArray
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
-from offline.knowledge.autograph.config import QuantiserConfig
 from offline.knowledge.autograph.frozen import Arrays, digest, module_arrays, rebuilt
+from offline.knowledge.config import QuantiserConfig
 from offline.knowledge.errors import TooFewError
 from offline.knowledge.repeatable import repeatable
 

@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from offline.knowledge.autograph.assign import AutoGraph, new_network
-from offline.knowledge.autograph.config import AutoGraphConfig
 from offline.knowledge.autograph.frozen import module_arrays
 from offline.knowledge.autograph.graph import Bools, Evidence, Ints, Neighbours, boundaries, nearest_items, slice_of
 from offline.knowledge.autograph.network import OUTPUT, Network, Side
 from offline.knowledge.autograph.nodes import Nodes, Pool, nodes_of, slice_graph
 from offline.knowledge.autograph.quantise import Quantiser, fit_quantiser
+from offline.knowledge.config import FoundingConfig
 from offline.knowledge.errors import TooFewError
 from offline.knowledge.repeatable import repeatable
 
@@ -35,7 +35,7 @@ _TOP = 50
 def found(
     evidence: Evidence,
     trained_rows: int,
-    config: AutoGraphConfig,
+    config: FoundingConfig,
     judge: Callable[[AutoGraph], float] | None = None,
 ) -> AutoGraph:
     """Fit everything on log rows before ``trained_rows``. TooFewError if they hold too little.
@@ -94,7 +94,7 @@ class _Batch:
 class _Founding:
     """Training state: graphs of all slices, node features, and the steps over them."""
 
-    def __init__(self, past: Evidence, config: AutoGraphConfig, users: Quantiser, items: Quantiser) -> None:
+    def __init__(self, past: Evidence, config: FoundingConfig, users: Quantiser, items: Quantiser) -> None:
         network = config.network
         self._past, self._config, self._quantisers = past, config, (users, items)
         self.from_row = boundaries(len(past.user), network.slices)

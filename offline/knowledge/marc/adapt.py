@@ -7,8 +7,6 @@ Meant for a GPU: each step runs the model forward and backward over some hundred
 
 from __future__ import annotations
 
-import os
-import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from models.contract.schema import FrozenConfig
+from offline.data.files import write_folder
 from offline.knowledge.marc.pairs import Pairs
 from offline.knowledge.marc.states import layer_of, mean_states, tokenised
 from offline.knowledge.marc.train import CompressionConfig, TrainedModules, constrained_loss
@@ -105,11 +104,13 @@ def adapt(
             tokenised(tokenizer, user_texts, adaptation.max_tokens),
             tokenised(tokenizer, item_texts, adaptation.max_tokens),
         )
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
-        model.merge_and_unload().save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-    os.replace(partial, target)
+        merged = model.merge_and_unload()
+
+        def save(folder: Path) -> None:
+            merged.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+
+        write_folder(target, save)
 
 
 def _train(

@@ -19,7 +19,7 @@ from models.contract.knowledge import FloatArray
 from models.contract.schema import fingerprint
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.engine.vectors import EngineStates, states_on
+from offline.engine.local import LocalEngine
 from offline.knowledge.errors import enough_for
 from offline.knowledge.liber.partitions import Rows
 from offline.knowledge.marc.frozen import Compressor
@@ -28,7 +28,7 @@ from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 
 if TYPE_CHECKING:
     from offline.knowledge.marc.pairs import Pairs
-    from offline.knowledge.marc.states import LanguageModelStates
+    from offline.knowledge.marc.states import StateReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def states_at(sources: Sources, depths: Sequence[float]) -> dict[float, States]:
     return _read(sources, _reader(sources), depths)
 
 
-def _read(sources: Sources, reader: LanguageModelStates | EngineStates, depths: Sequence[float]) -> dict[float, States]:
+def _read(sources: Sources, reader: StateReader, depths: Sequence[float]) -> dict[float, States]:
     from offline.knowledge.marc.pairs import so_far
     from offline.knowledge.marc.store import StateStore
 
@@ -94,26 +94,20 @@ def _read(sources: Sources, reader: LanguageModelStates | EngineStates, depths: 
     return found
 
 
-def _reader(sources: Sources) -> LanguageModelStates | EngineStates:
-    """The language model, not loaded yet."""
-    from offline.knowledge.marc.states import LanguageModelStates
+def _reader(sources: Sources) -> StateReader:
+    """The language model where the engine runs it, not loaded yet."""
+    from offline.knowledge.marc.states import EngineStates, LanguageModelStates
 
     config = sources.config.marc
     # absolute: a worker of the engine may start in another folder
     model = None if config.model is None else config.model.absolute()
-    return states_on(
-        sources.engine,
-        partial(
-            LanguageModelStates,
-            sources.checkpoints.absolute(),
-            model,
-            config.max_tokens,
-            precision=sources.precision,
-        ),
+    open_reader = partial(
+        LanguageModelStates, sources.checkpoints.absolute(), model, config.max_tokens, precision=sources.precision
     )
+    return open_reader() if isinstance(sources.engine, LocalEngine) else EngineStates(sources.engine, open_reader)
 
 
-def _read_as(sources: Sources, reader: LanguageModelStates | EngineStates) -> dict[str, str]:
+def _read_as(sources: Sources, reader: StateReader) -> dict[str, str]:
     """Changes whenever states would: model, layer and texts."""
     config = sources.config.marc
     return {

@@ -12,7 +12,7 @@ from models.contract.knowledge import FloatArray
 from offline.engine import ray
 from offline.engine.config import RayConfig, open_engine
 from offline.engine.protocol import EngineError
-from offline.engine.vectors import EngineStates
+from offline.knowledge.marc.states import EngineStates
 
 
 class Failing:

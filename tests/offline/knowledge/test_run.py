@@ -9,6 +9,7 @@ import pytest
 
 from offline.knowledge import run as producers
 from offline.knowledge.errors import NotFoundedError, TooLittleDataError
+from offline.knowledge.interests import Domain
 from offline.knowledge.run import Attempt, KnowledgeRun
 from offline.knowledge.sources import Sources, space
 from offline.knowledge.vectors import ItemVectors, Lineage, Produced
@@ -27,7 +28,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Synthetic:
 
 
 def work(data: Synthetic, folder: Path, model: EchoModel) -> KnowledgeRun:
-    return KnowledgeRun(data.config, data.catalogue, data.log, 120, folder, folder, model, "echo")
+    config = data.config
+    domain = Domain(config.knowledge, config.feature_schema, config.data.texts, data.catalogue, data.log)
+    return KnowledgeRun(domain, 120, folder, folder, model, "echo")
 
 
 def shifts(prompt: Prompt) -> bool:

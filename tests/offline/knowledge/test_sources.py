@@ -12,13 +12,12 @@ import pytest
 
 from models.contract.knowledge import FloatArray
 from models.contract.schema import KnowledgeSpec
-from offline.config import AutoGraphConfig, JobConfig
+from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
-from offline.knowledge.autograph.config import FittingConfig, NetworkConfig, QuantiserConfig
+from offline.knowledge.config import AutoGraphConfig, CompressionConfig, FittingConfig, NetworkConfig, QuantiserConfig
 from offline.knowledge.errors import NotFoundedError, TooLittleDataError
 from offline.knowledge.marc import states
-from offline.knowledge.marc.config import CompressionConfig
 from offline.knowledge.run import ORDER, producer
 from offline.knowledge.sources import Sources
 from offline.llm.protocol import Completion, PermanentError, Prompt

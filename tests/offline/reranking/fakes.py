@@ -7,8 +7,8 @@ from typing import Any
 
 from models.contract.prompts import RerankPrompt
 from models.contract.rerank_items import RerankItems
+from offline.config import RerankingConfig, TuningConfig
 from offline.data.texts import TextsConfig
-from offline.reranking.config import RerankingConfig, TuningConfig
 from offline.reranking.items import items_of
 from offline.reranking.rows import Teller
 from offline.reranking.scoring import Labeller

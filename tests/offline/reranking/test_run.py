@@ -17,13 +17,13 @@ from models.contract.rerank_items import RerankItems
 from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest
 from offline.data.catalogue import DataError
 from offline.jobs.runs import Run, read_runs
+from offline.metrics import auc
 from offline.reranking import run as job
 from offline.reranking import tune as tuning
 from offline.reranking.calibrate import best_weight, platt, probability_of
 from offline.reranking.ctr import CtrScores
 from offline.reranking.prepared import SELECTIONS, Prepared
 from offline.reranking.run import tune_reranker
-from offline.training.metrics import auc
 from tests.offline.reranking.conftest import Tuned
 
 

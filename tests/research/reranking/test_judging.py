@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from models.contract.reranker import HistoryBand
+from offline.metrics import auc
 from offline.reranking.calibrate import probability_of
 from offline.reranking.prepared import Prepared
 from offline.reranking.run import ctr_of
-from offline.training.metrics import auc
 from research.reranking import judging
 from research.reranking.judging import CTR, MIXED, JudgedReranker, judge
 from research.reranking.report import markdown, marker

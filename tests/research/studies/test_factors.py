@@ -12,10 +12,9 @@ import pytest
 import typer.testing
 
 from models.contract.schema import KnowledgeSpec
-from offline.config import AutoGraphConfig
 from offline.data.catalogue import DataError
-from offline.knowledge.autograph.config import FittingConfig, NetworkConfig, QuantiserConfig
 from offline.knowledge.autograph.produce import produce
+from offline.knowledge.config import AutoGraphConfig, FittingConfig, NetworkConfig, QuantiserConfig
 from offline.knowledge.sources import Sources
 from research.__main__ import app
 from research.autograph.factors import Factor, QuantiserReport, Word

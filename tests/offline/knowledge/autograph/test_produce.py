@@ -10,10 +10,9 @@ import pytest
 
 from models.contract.events import Interaction
 from models.contract.schema import KnowledgeSpec
-from offline.config import AutoGraphConfig
 from offline.data.log import InteractionLog
-from offline.knowledge.autograph.config import FittingConfig, NetworkConfig, QuantiserConfig
 from offline.knowledge.autograph.produce import produce
+from offline.knowledge.config import AutoGraphConfig, FittingConfig, NetworkConfig, QuantiserConfig
 from offline.knowledge.errors import NotFoundedError
 from offline.knowledge.vectors import Produced
 from tests.offline.knowledge.fakes import EchoModel, sources

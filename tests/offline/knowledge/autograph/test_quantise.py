@@ -10,8 +10,8 @@ import pytest
 from models.contract.knowledge import FloatArray
 from offline.data.catalogue import DataError
 from offline.data.files import write_arrays
-from offline.knowledge.autograph.config import QuantiserConfig
 from offline.knowledge.autograph.quantise import LEAST_ROWS, Quantiser, fit_quantiser
+from offline.knowledge.config import QuantiserConfig
 from offline.knowledge.errors import TooFewError
 from tests.offline.knowledge.autograph.small import GENRES, WIDTH, texts_like
 

@@ -9,9 +9,9 @@ import pytest
 
 from models.contract.knowledge import FloatArray
 from offline.knowledge.autograph.assign import AutoGraph
-from offline.knowledge.autograph.config import FittingConfig
 from offline.knowledge.autograph.graph import Evidence, Ints, Neighbours
 from offline.knowledge.autograph.train import found
+from offline.knowledge.config import FittingConfig
 from offline.knowledge.errors import TooFewError
 from tests.offline.knowledge.autograph.small import CONFIG, GENRES, ITEMS, TRAINED, USERS, altered, world
 

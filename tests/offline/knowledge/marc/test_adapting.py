@@ -11,10 +11,10 @@ import pytest
 
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
+from offline.knowledge.config import CompressionConfig
 from offline.knowledge.errors import NotFoundedError
 from offline.knowledge.marc.adapt import AdaptationConfig
 from offline.knowledge.marc.adapting import adapt_model
-from offline.knowledge.marc.config import CompressionConfig
 from tests.offline.knowledge.fakes import EchoModel, sources
 from tests.offline.knowledge.marc.fakes import tiny_model
 from tests.synthetic import Synthetic, synthetic

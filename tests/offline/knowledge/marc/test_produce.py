@@ -18,9 +18,9 @@ from models.contract.schema import KnowledgeSpec
 from offline.data.log import InteractionLog
 from offline.engine.local import LocalEngine
 from offline.engine.protocol import BatchT, ResultT, Work
+from offline.knowledge.config import CompressionConfig
 from offline.knowledge.errors import NotFoundedError
 from offline.knowledge.marc import states
-from offline.knowledge.marc.config import CompressionConfig
 from offline.knowledge.marc.produce import produce
 from offline.knowledge.vectors import Produced
 from tests.offline.knowledge.fakes import EchoModel, sources, vector_of

@@ -25,6 +25,7 @@ from offline.config import DEMO_EXPERIMENTS
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
+from offline.jobs.runs import Run
 from offline.jobs.steps import Job, stage
 from offline.knowledge.interests import Answered, Interests
 from offline.knowledge.liber.partitions import close_partitions
@@ -121,10 +122,13 @@ class _Showcase:
         """Ask the language model about the user's newest partition again, now, and show both answers."""
         interests = Interests(self._job.domain(self._catalogue, self._log), _nobody)
         prompt = interests.summary_prompts[self._partitions.start[self._user + 1] - 1]
-        with language_model(self._job, "demo") as session:
-            cached = session.complete_all([prompt], "  cached answer")[0]
-            self.live = session.complete_live(prompt)
-            print(f"\n== the knowledge behind it: a live call to {session.ledger.model_id}")
+        with Run(self._job, "demo").working() as run, language_model(self._job) as session:
+            try:
+                cached = session.complete_all([prompt], "  cached answer")[0]
+                self.live = session.complete_live(prompt)
+            finally:
+                run.asked(session.account, {}, {})
+            print(f"\n== the knowledge behind it: a live call to {session.account.model_id}")
         print("  asked     " + "\n            ".join(prompt.messages[-1][1].splitlines()))
         print(f"  answered  {self.live.text.strip()}")
         print(f"            ({self.live.prompt_tokens} -> {self.live.completion_tokens} tokens)")

@@ -22,13 +22,15 @@ from offline.data.source import Source, open_source
 from offline.engine.config import open_engine
 from offline.engine.protocol import Engine
 from offline.jobs.events import Arrivals, look_for_events
+from offline.jobs.ledger import ProducerSummary
 from offline.jobs.llm_requests import Asking, imported_texts, kinds_of_texts
-from offline.jobs.producer_state import is_made, outcome, producer_inputs
+from offline.jobs.producer_state import is_made, producer_inputs
 from offline.jobs.runs import Run
 from offline.jobs.since import recent, recent_users
 from offline.jobs.steps import Job, Stages
 from offline.knowledge import run as producers
 from offline.knowledge.load import held
+from offline.knowledge.run import ProducerState
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.arithmetic import arithmetic_line
 from offline.llm.session import LLMSession, open_session
@@ -96,8 +98,9 @@ def make_knowledge(
     behind = [name for name in names if name not in made or not is_made(job, name, current[name])]
     stale = [name for name in behind if only is None or name in only]
     for name in names:
-        state = "absent" if name not in made else "kept" if name in behind else "current"
-        run.producers[name] = outcome(state, made.get(name))
+        idle = ProducerState.KEPT if name in behind else ProducerState.CURRENT
+        state = idle if name in made else ProducerState.ABSENT
+        run.record.producers[name] = ProducerSummary.of(state, made.get(name))
     if not stale:
         with run.stage("knowledge") as watch:
             watch.done(f"up to date: {', '.join(name for name in names if name in made)}")
@@ -123,9 +126,11 @@ def make_knowledge(
                 if attempt.made is not None:
                     made[name] = attempt.made
                     watch.done(_counts(attempt.made))
-                if attempt.state == "made":
+                if attempt.state is ProducerState.MADE:
                     stages.finished(name, current[name], watch.seconds)
-                run.producers[name] = outcome(attempt.state, made.get(name), attempt.absent, attempt.waits)
+                run.record.producers[name] = ProducerSummary.of(
+                    attempt.state, made.get(name), attempt.absent, attempt.waits
+                )
                 if attempt.waits and not attempt.too_little:
                     run.left(f"{name} waits: {attempt.waits}")
                 elif attempt.absent and not ask.absent:
@@ -193,16 +198,13 @@ def publish_release(
 
 
 @contextmanager
-def language_model(job: Job, run: str, engine: Engine | None = None) -> Iterator[LLMSession]:
-    """The job's language model with its answer cache, into which the shipped answers are imported; see the ledger's
-    entry named ``run`` for what was paid."""
+def language_model(job: Job, engine: Engine | None = None) -> Iterator[LLMSession]:
+    """The job's language model with its answer cache, into which the shipped answers are imported."""
     with open_session(
         job.config.llm,
         job.llm,
-        run,
         use_cache=job.use_cache,
         budget=job.budget,
-        job=run,
         engine=engine,
         precision=job.config.arithmetic,
     ) as session:
@@ -219,7 +221,7 @@ def asking(
     run: Run, names: Sequence[str], catalogue: Catalogue, log: InteractionLog, engine: Engine
 ) -> Iterator[Asking]:
     """What the producers ``names`` ask; with --since, texts of recent users and items have been asked for already."""
-    with language_model(run.job, run.name, engine) as session:
+    with language_model(run.job, engine) as session:
         ask = Asking(run, session)
         if run.job.since_ms is None:
             yield ask
@@ -227,7 +229,7 @@ def asking(
             ask.ask_recent(kinds_of_texts(run.job, names), recent(run.job, log), catalogue, log)
             with ask.from_cache_alone():
                 yield ask
-        print(f"  {session.ledger.summary()}", flush=True)
+        print(f"  {session.account.summary(run.record.job)}", flush=True)
 
 
 def _release_id(job: Job, report: TrainingReport) -> str:
@@ -235,7 +237,7 @@ def _release_id(job: Job, report: TrainingReport) -> str:
 
 
 def _counts(made: Produced) -> str:
-    entry = outcome("made", made)
-    parts = [f"{entry['items']} items"] if "items" in entry else []
-    parts += [f"{entry['versions']} versions of {entry['users']} users"] if "users" in entry else []
+    summary = ProducerSummary.of(ProducerState.MADE, made)
+    parts = [] if summary.items is None else [f"{summary.items} items"]
+    parts += [] if summary.users is None else [f"{summary.versions} versions of {summary.users} users"]
     return " and ".join(parts)

@@ -13,8 +13,8 @@ from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDi
 from offline.data.catalogue import DataError
 from offline.data.rules import rule_lines
 from offline.data.source import open_source
+from offline.llm.account import CACHE_FILE
 from offline.llm.cache import ResponseCache
-from offline.llm.session import CACHE_FILE
 from offline.publish.connection import open_store
 from offline.training.report import markdown
 

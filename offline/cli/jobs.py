@@ -30,6 +30,7 @@ from offline.cli.options import (
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.jobs import one_producer
+from offline.jobs.ledger import RunStatus
 from offline.jobs.producer_state import all_wait
 from offline.jobs.runs import EXIT_CODES, Run
 from offline.jobs.steps import Job
@@ -216,7 +217,7 @@ def _move_pointer(data_dir: Path, to: str | None) -> None:
             print(f"live: {now}, before: {before}")
     except EXPECTED as error:
         reason = f"{type(error).__name__}: {error}"
-        sum_up({"job": "rollback", "status": "failed", "exit_code": EXIT_CODES["failed"], "reasons": [reason]})
+        sum_up({"job": "rollback", "status": "failed", "exit_code": EXIT_CODES[RunStatus.FAILED], "reasons": [reason]})
         raise
     sum_up({"job": "rollback", "status": "done", "exit_code": 0, "release": now, "before": before})
 

@@ -6,13 +6,13 @@ texts of similar length, so that questions that quote them are counted too.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.jobs.events import Arrived, look_for_events
+from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import TEXTS, answered, imported_texts, kinds_of_texts, texts_of_recent, told_of_imports
 from offline.jobs.producer_state import is_made, producer_inputs
 from offline.jobs.since import recent
@@ -32,10 +33,10 @@ from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.load import held
 from offline.knowledge.quality import usable
 from offline.knowledge.vectors import Knowledge, Produced
+from offline.llm.account import CACHE_FILE, tokens_per_second
 from offline.llm.estimate import CHARACTERS_PER_TOKEN
 from offline.llm.plan import Plan
 from offline.llm.protocol import Prompt
-from offline.llm.runs import CACHE_FILE, LEDGER_FILE
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import store_if_there
 
@@ -179,9 +180,8 @@ def _session_on_a_copy(job: Job) -> Iterator[LLMSession]:
                 closing(sqlite3.connect(copy / CACHE_FILE)) as target,
             ):
                 held.backup(target)
-        if (job.llm / LEDGER_FILE).is_file():
-            shutil.copy(job.llm / LEDGER_FILE, copy / LEDGER_FILE)
-        with open_session(job.config.llm, copy, "dry run", use_cache=job.use_cache, dry_run=True) as session:
+        rate = partial(tokens_per_second, RunLedger(job.config.workdir).accounts())
+        with open_session(job.config.llm, copy, use_cache=job.use_cache, dry_run=True, rate=rate) as session:
             if job.ask_refused:
                 session.cache.forget_refusals()
             shipped = job.config.knowledge.shipped_responses

@@ -10,13 +10,13 @@ import numpy as np
 
 from models.contract.knowledge import Space
 from offline.data.log import InteractionLog
+from offline.jobs.ledger import RunLedger
 from offline.jobs.steps import Job
 from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.load import held
 from offline.knowledge.run import wanted
+from offline.llm.account import CACHE_FILE, tokens_per_second
 from offline.llm.cache import ResponseCache
-from offline.llm.ledger import read_ledger, tokens_per_second
-from offline.llm.runs import CACHE_FILE, LEDGER_FILE
 from offline.publish.connection import Store
 from offline.publish.knowledge import record_key
 
@@ -154,7 +154,7 @@ def _calls(means: Means, users: int, asks: bool, of_items: bool) -> Figure:
 
 def _tokens(job: Job, calls: Figure, speed: Speed) -> Iterator[Figure]:
     count, prompt, answer = _stored(job)
-    runs = read_ledger(job.llm / LEDGER_FILE)
+    runs = RunLedger(job.config.workdir).accounts()
     model = runs[-1].model_id if runs else ""
     if not count:
         yield Figure("tokens", None, None, "tokens", "no answer is stored yet that would tell the means")

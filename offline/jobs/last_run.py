@@ -29,7 +29,7 @@ def data_of(job: Job) -> tuple[Catalogue, InteractionLog]:
 @contextmanager
 def sources_of(job: Job, catalogue: Catalogue, log: InteractionLog, producer: str) -> Iterator[Sources]:
     """The inputs of a producer, from stored answers alone: nothing is asked and nothing paid."""
-    with open_session(job.config.llm, job.llm, "study", dry_run=True) as session:
+    with open_session(job.config.llm, job.llm, dry_run=True) as session:
 
         def ask(prompts: list[Prompt], label: str) -> Answered:
             return answered(usable(session, prompts, label))
@@ -40,7 +40,7 @@ def sources_of(job: Job, catalogue: Catalogue, log: InteractionLog, producer: st
             job.knowledge,
             job.checkpoints,
             ask,
-            session.ledger.model_id,
+            session.account.model_id,
             imported_texts(job),
             precision=job.config.arithmetic,
         )

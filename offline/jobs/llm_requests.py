@@ -48,7 +48,7 @@ class Asking:
         self._answering = live
         self._again: Counter[str] = Counter()
         self._bad: Counter[str] = Counter()
-        run.asked(live.ledger, {}, {})  # a run that is killed while it asks for hours is found by the session's id
+        run.asked(live.account, {}, {})  # a run that is killed while it asks for hours is found by its account's id
         for line in told_of_imports(run.job):
             print(f"  {line}", flush=True)
 
@@ -59,7 +59,7 @@ class Asking:
 
     @property
     def model(self) -> str:
-        return self._live.ledger.model_id
+        return self._live.account.model_id
 
     @property
     def absent(self) -> int:
@@ -68,7 +68,7 @@ class Asking:
 
     @property
     def why(self) -> str:
-        return self._live.ledger.reason
+        return self._live.account.reason
 
     def ask_recent(self, texts: tuple[str, ...], recent: Recent, catalogue: Catalogue, log: InteractionLog) -> None:
         """Ask for these kinds of texts of recent users and items."""
@@ -80,7 +80,7 @@ class Asking:
     def from_cache_alone(self) -> Iterator[None]:
         """Context in which the cache alone answers. Texts that no run has asked for yet do not count as ``absent``."""
         job = self._run.job
-        with open_session(job.config.llm, job.llm, self._run.name, dry_run=True) as closed:
+        with open_session(job.config.llm, job.llm, dry_run=True) as closed:
             self._answering = closed
             try:
                 yield
@@ -101,7 +101,7 @@ class Asking:
             for counted, wrong in zip((self._again, self._bad), asking.wrong, strict=False):  # or no second try
                 counted.update(wrong)
             self._bad.update(asking.refused)
-            self._run.asked(self._live.ledger, self._again, self._bad)
+            self._run.asked(self._live.account, self._again, self._bad)
 
 
 class _Fresh:
@@ -119,12 +119,12 @@ class _Fresh:
 
     def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
         """Answers of the session, after counting the bad ones among the new."""
-        session, model = self._session, self._session.ledger.model_id
+        session, model = self._session, self._session.account.model_id
         keys = [cache_key(model, prompt) for prompt in prompts]
         known = stored_answers(session.cache, model, dict(zip(keys, prompts, strict=True))) if self._use_cache else {}
-        paid, refused = session.ledger.paid, session.cache.refused(list(dict.fromkeys(keys)), REFUSED_RUNS)
+        paid, refused = session.account.paid, session.cache.refused(list(dict.fromkeys(keys)), REFUSED_RUNS)
         answers = session.ask_all(prompts, progress_label)
-        got = zip(keys, answers.completions, prompts, strict=True) if session.ledger.paid > paid else ()
+        got = zip(keys, answers.completions, prompts, strict=True) if session.account.paid > paid else ()
         fresh = {key: (one, prompt) for key, one, prompt in got if one is not None and key not in known}
         problems = [problem(one, prompt) for one, prompt in fresh.values()]
         if now := {keys[at] for at in answers.refused} - refused:

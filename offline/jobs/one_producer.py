@@ -37,8 +37,8 @@ def roll_back_one(run: Run, store: Store, name: str) -> None:
     with run.stage(f"rollback: {name}") as watch, Journal(run.job.config.workdir / JOURNAL_FILE) as journal:
         reindex = partial(indexes.refreshed, store, run.job.config.retrieval, users=())
         result = rollback_producer(store, journal, name, reindex)
-        run.release = result.release
-        run.records["restored"] = {"written": result.restored, "unchanged": result.left, "bytes": result.size}
+        run.record.release = result.release
+        run.record.records["restored"] = {"written": result.restored, "unchanged": result.left, "bytes": result.size}
         watch.done(
             f"{', '.join(result.spaces)}: {result.restored} records restored, {result.removed} removed, "
             f"{result.left} left as they are"

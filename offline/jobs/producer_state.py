@@ -1,4 +1,4 @@
-"""A producer from outside: what its result depends on, whether it is up to date, and what it came to."""
+"""A producer from outside: what its result depends on, and whether it is up to date."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 from offline.data.files import file_digest
 from offline.data.log import InteractionLog
 from offline.data.source import Source
-from offline.jobs.runs import read_runs
+from offline.jobs.ledger import RunLedger
 from offline.jobs.steps import Job, Stages
 from offline.knowledge import run as producers
+from offline.knowledge.run import ProducerState
 from offline.knowledge.vectors import Produced
 
 
 def producer_inputs(job: Job, name: str, source: Source, log: InteractionLog) -> dict[str, Any]:
-    """All that a producer's result depends on; how answers are fetched is no part of it. Unchanged inputs need no run."""
+    """All that a producer's result depends on; how answers are fetched is no part of it."""
     config, schema = job.config, job.config.feature_schema
     apart = {*producers.ORDER, "shipped_responses", "shipped_vectors", "ttl_days"}
     llm = config.llm.model_dump(mode="json", include={"backend", "model"})
@@ -42,20 +43,7 @@ def is_made(job: Job, name: str, inputs: dict[str, Any]) -> bool:
 
 def all_wait(job: Job) -> bool:
     """Whether no producer could begin when they were last asked to."""
-    for run in reversed(read_runs(job.config.workdir)):
-        if states := {one["state"] for one in run.get("producers", {}).values()}:
-            return states == {"waits"}
+    for run in reversed(RunLedger(job.config.workdir).runs()):
+        if states := {producer.state for producer in run.producers.values()}:
+            return states == {ProducerState.WAITS}
     return False
-
-
-def outcome(state: str, made: Produced | None, absent: int = 0, reason: str = "") -> dict[str, Any]:
-    """A producer's entry in the ledger. ``reason`` says why it waits."""
-    entry: dict[str, Any] = {"state": state, "absent": absent}
-    if reason:
-        entry["reason"] = reason
-    if made is not None and made.users is not None:
-        entry["users"] = int((made.users.start[1:] > made.users.start[:-1]).sum())
-        entry["versions"] = len(made.users.vectors)
-    if made is not None and made.items is not None:
-        entry["items"] = int(made.items.known.sum())
-    return entry

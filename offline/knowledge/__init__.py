@@ -1,6 +1,7 @@
 """Offline knowledge: what language models say about users and items, as compact vectors.
 
 run         one run over all producers; read first
+config      settings of all of them
 sources     what every producer reads, and the spaces it makes
 vectors     what every producer makes, and which of it a sample may see
 errors      why a producer cannot make its frozen parts yet

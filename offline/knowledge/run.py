@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,18 @@ def producer(name: str) -> Producer:
     raise DataError(f"there is no producer {name!r}")
 
 
+class ProducerState(StrEnum):
+    """What a run did with a producer. ``CURRENT``: nothing, it is up to date; ``KEPT``: nothing, although it is behind;
+    ``WAITS``: it cannot begin yet; ``ABSENT``: it has never made anything."""
+
+    MADE = "made"
+    PARTIAL = "partial"
+    CURRENT = "current"
+    KEPT = "kept"
+    WAITS = "waits"
+    ABSENT = "absent"
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """What came of a producer: what it ``made`` and saved, or why it ``waits``.
@@ -73,8 +86,10 @@ class Attempt:
     too_little: bool = False
 
     @property
-    def state(self) -> str:
-        return "waits" if self.made is None else "partial" if self.made.partial else "made"
+    def state(self) -> ProducerState:
+        if self.made is None:
+            return ProducerState.WAITS
+        return ProducerState.PARTIAL if self.made.partial else ProducerState.MADE
 
 
 class KnowledgeRun:

@@ -47,7 +47,7 @@ class BatchRun:
     `failures` were asked in vain, `too_dear` were never asked because they do not fit into what `purse` has left, and
     `stopped` says why the others without an answer were not asked either. Of the failures, `refused` failed alone and
     for good, and `to_blame` are those of them after which others of the same parameters were asked and answered.
-    `account` names the run and its ledger line so far, which are stored together with the answers. A server that asks
+    `account` gives the run's id and its account so far, which are stored together with the answers. A server that asks
     to wait for more than `patience` seconds stops the run at once, as do `give_up_after` calls in a row that failed
     with a TransientError.
     """

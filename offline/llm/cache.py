@@ -2,8 +2,8 @@
 
 Holds keys, answers and token counts. It never holds the prompt: prompts quote data sets (MovieLens) that may not be
 redistributed, while an exported cache is meant to be. Beside the answers lie the accounts of runs that have not ended
-(runs.py), because only the transaction that stores answers can say exactly how many were stored, and the keys that were
-refused, with the runs in which they were. Several processes may use one file on a local disk.
+(account.py), because only the transaction that stores answers can say exactly how many were stored, and the keys that
+were refused, with the runs in which they were. Several processes may use one file on a local disk.
 """
 
 import gzip
@@ -130,7 +130,7 @@ class ResponseCache:
     def put_many(self, answers: Mapping[str, Completion], account: tuple[str, str] | None = None) -> None:
         """Store answers in one transaction, replacing those already there (a rerun without cache renews them).
 
-        `account` is a run's id and its ledger line so far, stored in the same transaction.
+        `account` is a run's id and its account so far, stored in the same transaction.
         """
         self._insert("REPLACE", answers.items(), account)
 

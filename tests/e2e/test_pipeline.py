@@ -16,6 +16,7 @@ import pytest
 from models.contract.knowledge import FloatArray, KnowledgeRecord
 from offline.data.log import InteractionLog
 from offline.jobs.last_run import data_of, sources_of
+from offline.jobs.ledger import RunLedger
 from offline.jobs.verify import verify
 from offline.knowledge.encoder import TextEncoder, VectorStore
 from offline.knowledge.load import held
@@ -39,8 +40,8 @@ def rank(client: httpx2.Client, user: str, items: list[str], **more: Any) -> dic
 
 
 def last_ledger(installation: Installation) -> dict[str, Any]:
-    entry: dict[str, Any] = json.loads((installation.job.llm / "ledger.jsonl").read_text().splitlines()[-1])
-    return entry
+    """What the last run that asked anything asked of the language model."""
+    return RunLedger(installation.job.config.workdir).accounts()[-1].document()
 
 
 def test_the_shipped_answers_are_those_of_this_code(first_ledger: dict[str, Any]) -> None:

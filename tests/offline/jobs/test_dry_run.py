@@ -11,10 +11,10 @@ import pytest
 from offline.data.log import InteractionLog
 from offline.data.texts_import import ImportedTexts, UserText
 from offline.jobs.dry_run import plan_of
+from offline.llm.account import CACHE_FILE
 from offline.llm.budget import Budget
 from offline.llm.cache import ResponseCache
 from offline.llm.protocol import TransientError
-from offline.llm.session import CACHE_FILE
 from tests.offline.pipeline import LATER_MS, Pipeline
 from tests.synthetic import PARTITION_SIZE, SCHEMA
 

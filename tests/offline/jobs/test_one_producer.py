@@ -22,7 +22,7 @@ def do(made: Pipeline, work: Callable[[Run, Store], object]) -> dict[str, object
     run = Run(made.job, "alone")
     with run.working(), open_store(made.job.data_dir) as store:
         work(run, store)
-    return run.entry()
+    return run.record.document()
 
 
 def run_producers(made: Pipeline, *names: str) -> dict[str, object]:

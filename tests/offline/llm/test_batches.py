@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from offline.llm.account import Account
 from offline.llm.cache import ResponseCache, cache_key
 from offline.llm.client import LLMClient, LLMRunError
-from offline.llm.ledger import Ledger
 from offline.llm.protocol import Completion, PermanentError, Prompt
 from tests.offline.llm.chat_server import answer_to
 
@@ -45,7 +45,7 @@ class BatchBackend:
 
 
 def batch_client(backend: BatchBackend, cache: ResponseCache, concurrency: int = 2) -> LLMClient:
-    return LLMClient(backend, cache, Ledger("test", "tiny"), concurrency, 1)
+    return LLMClient(backend, cache, Account("tiny"), concurrency, 1)
 
 
 async def test_batches_hold_equal_parameters_and_similar_lengths(cache: ResponseCache) -> None:
@@ -97,4 +97,4 @@ async def test_a_full_disk_is_raised_as_it_is(tmp_path: Path) -> None:
 
 def test_impossible_settings_are_refused(cache: ResponseCache) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        LLMClient(BatchBackend(), cache, Ledger("test", "tiny"), concurrency=0)
+        LLMClient(BatchBackend(), cache, Account("tiny"), concurrency=0)

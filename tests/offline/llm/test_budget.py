@@ -11,7 +11,7 @@ from offline.llm.client import LLMClient, LLMRunError
 from offline.llm.estimate import TokenEstimate
 from offline.llm.protocol import Completion, PermanentError, Prompt
 from offline.llm.retry import Backoff
-from tests.offline.llm.fakes import FakeBackend, ask, at_once, ledger, usual_tokens
+from tests.offline.llm.fakes import FakeBackend, ask, at_once, new_account, usual_tokens
 
 
 def prompts_of(seed: int, count: int = 60) -> list[Prompt]:
@@ -27,7 +27,14 @@ def client(
     prices: tuple[float, float] = (0, 0),
 ) -> LLMClient:
     return LLMClient(
-        backend, cache, ledger(*prices), concurrency, 2, backoff=Backoff(sleep=at_once), give_up_after=3, budget=budget
+        backend,
+        cache,
+        new_account(*prices),
+        concurrency,
+        2,
+        backoff=Backoff(sleep=at_once),
+        give_up_after=3,
+        budget=budget,
     )
 
 

@@ -5,9 +5,10 @@ import random
 
 import pytest
 
+from offline.llm.account import Account
+from offline.llm.budget import Prices
 from offline.llm.cache import ResponseCache, cache_key
 from offline.llm.client import LLMClient, LLMRunError
-from offline.llm.ledger import Ledger
 from offline.llm.openai import OpenAIBackend
 from offline.llm.protocol import Completion, PermanentError, Prompt
 from offline.llm.retry import Backoff
@@ -28,7 +29,7 @@ class Setup:
     def __init__(self, server: ChatServer, cache: ResponseCache) -> None:
         self.backend = OpenAIBackend(server.base_url, "tiny", timeout_seconds=30)
         self.cache = cache
-        self.ledger = Ledger("test", "tiny", 1.0, 2.0)
+        self.account = Account("tiny", Prices(1.0, 2.0))
         self.slept: list[float] = []
 
     def client(
@@ -41,7 +42,7 @@ class Setup:
         return LLMClient(
             self.backend,
             self.cache,
-            self.ledger,
+            self.account,
             concurrency,
             max_attempts,
             use_cache=use_cache,
@@ -71,9 +72,9 @@ async def test_equal_prompts_and_known_prompts_are_not_asked(server: ChatServer,
     assert server.asked == {"a": 1, "b": 1, "c": 1}
     assert await setup.client().complete_all([*prompts, ask("d")], "second") == [*expected, answer_to("d")]
     assert server.asked == {"a": 1, "b": 1, "c": 1, "d": 1}
-    ledger = setup.ledger
-    assert (ledger.prompts, ledger.duplicates, ledger.cache_hits, ledger.paid, ledger.calls) == (11, 4, 3, 4, 4)
-    assert (ledger.prompt_tokens, ledger.completion_tokens, ledger.cost) == (4, 28, (4 * 1.0 + 28 * 2.0) / 1e6)
+    account = setup.account
+    assert (account.prompts, account.duplicates, account.cache_hits, account.paid, account.calls) == (11, 4, 3, 4, 4)
+    assert (account.prompt_tokens, account.completion_tokens, account.cost) == (4, 28, (4 * 1.0 + 28 * 2.0) / 1e6)
     await setup.backend.close()
 
 
@@ -92,7 +93,7 @@ async def test_transient_failures_are_retried_with_growing_waits(server: ChatSer
     assert setup.slept[0] == 7.0
     for waited, full in zip(setup.slept[1:], (1.0, 2.0, 4.0), strict=True):
         assert full / 2 <= waited <= full
-    assert (setup.ledger.calls, setup.ledger.retries, setup.ledger.failures, setup.ledger.paid) == (5, 4, 0, 1)
+    assert (setup.account.calls, setup.account.retries, setup.account.failures, setup.account.paid) == (5, 4, 0, 1)
     await setup.backend.close()
 
 
@@ -100,7 +101,7 @@ async def test_a_hanging_call_is_given_up_and_asked_again(server: ChatServer, se
     setup.backend = OpenAIBackend(server.base_url, "tiny", timeout_seconds=0.5)
     server.fail("a", hang)
     assert await setup.client().complete_all([ask("a"), ask("b")], "hang") == [answer_to("a"), answer_to("b")]
-    assert setup.ledger.retries == 1
+    assert setup.account.retries == 1
     await setup.backend.close()
 
 
@@ -115,7 +116,7 @@ async def test_failures_are_reported_together_after_the_rest_was_stored(server: 
     assert "400" in caught.value.failed[3]
     assert caught.value.untried == []
     assert (server.asked["broken"], server.asked["refused"]) == (3, 1)
-    assert setup.ledger.failures == 2
+    assert setup.account.failures == 2
     # the next run asks only for what is missing
     assert await setup.client().complete_all([ask(text) for text in texts], "films") == [answer_to(t) for t in texts]
     assert server.asked == {"a": 1, "b": 1, "c": 1, "broken": 4, "refused": 2}
@@ -139,7 +140,7 @@ async def test_a_server_that_is_down_stops_the_run(cache: ResponseCache, server:
     setup.backend = OpenAIBackend("http://127.0.0.1:9/v1", "tiny")  # the discard port: refused
     with pytest.raises(LLMRunError, match=r"4 of 30 prompts failed .* 26 were not tried; stopped because 4 calls in a"):
         await setup.client(concurrency=1, max_attempts=2, give_up=4).complete_all([ask(str(n)) for n in range(30)], "x")
-    assert setup.ledger.calls == 8
+    assert setup.account.calls == 8
     await setup.backend.close()
 
 
@@ -163,7 +164,7 @@ async def test_a_spot_check_neither_reads_nor_writes_the_cache(server: ChatServe
     server.fail("c", status(400))
     with pytest.raises(PermanentError):
         await setup.client().complete_live(ask("c"))
-    assert (setup.ledger.prompts, setup.ledger.paid, setup.ledger.failures) == (3, 2, 1)
+    assert (setup.account.prompts, setup.account.paid, setup.account.failures) == (3, 2, 1)
     await setup.backend.close()
 
 
@@ -172,7 +173,7 @@ async def test_a_cancelled_run_keeps_what_was_answered(server: ChatServer, setup
         server.fail(f"slow {n}", hang)
     texts = ["slow 0", "slow 1", "slow 2", "slow 3", *"abcdefgh"]  # the longest are asked first and block 4 of 6
     run = asyncio.create_task(setup.client(concurrency=6).complete_all([ask(text) for text in texts], "cancel"))
-    while setup.ledger.paid < 8:  # noqa: ASYNC110 - a counter, not an event
+    while setup.account.paid < 8:  # noqa: ASYNC110 - a counter, not an event
         await asyncio.sleep(0)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -1,23 +1,23 @@
 """Plans: what a run would ask and take, without asking."""
 
-import json
 from pathlib import Path
 
 import pytest
 
+from offline.llm.account import open_accounts
 from offline.llm.answers import DRY_RUN
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient, LLMRunError
 from offline.llm.config import LLMConfig
 from offline.llm.plan import Plan
 from offline.llm.protocol import PermanentError
-from offline.llm.session import LEDGER_FILE, open_session
+from offline.llm.session import open_session
 from tests.offline.llm.chat_server import ChatServer, answer_to
-from tests.offline.llm.fakes import FakeBackend, ask, ledger, plain_client
+from tests.offline.llm.fakes import FakeBackend, ask, new_account, plain_client
 
 
 def dry_client(backend: FakeBackend, cache: ResponseCache, rate: float | None = None) -> LLMClient:
-    return LLMClient(backend, cache, ledger(1.0, 2.0), dry_run=True, tokens_per_second=rate)
+    return LLMClient(backend, cache, new_account(1.0, 2.0), dry_run=True, tokens_per_second=rate)
 
 
 async def test_a_plan_counts_what_is_new_once(cache: ResponseCache) -> None:
@@ -58,19 +58,18 @@ def test_plans_add_up() -> None:
     assert (one + Plan(1, 0, 1, 1, 1, 1, 0.0, None)).seconds is None
 
 
-def test_a_dry_session_calls_nobody_and_writes_no_ledger(server: ChatServer, tmp_path: Path) -> None:
+def test_a_dry_session_calls_nobody_and_records_nothing(server: ChatServer, tmp_path: Path) -> None:
     config = LLMConfig(backend="openai", base_url=server.base_url, model="tiny", price_completion_per_million=1e6)
-    with open_session(config, tmp_path, "liber") as llm:
+    with open_session(config, tmp_path) as llm:
         llm.ask_all([ask("a"), ask("b")], "paid")
-    ledger_before = (tmp_path / LEDGER_FILE).read_text()
-    rate = 14 / json.loads(ledger_before)["seconds"]
-    with open_session(config, tmp_path, "liber", dry_run=True) as llm:
+    rate = 14 / llm.account.seconds
+    with open_session(config, tmp_path, dry_run=True, rate={"tiny": rate}.get) as llm:
         assert llm.ask_all([ask("a"), ask("c")], "dry").texts == [answer_to("a"), None]
         assert (llm.planned.to_ask, llm.planned.completion_tokens, llm.planned.cost) == (1, 7, 7.0)
         assert llm.planned.seconds == pytest.approx(7 / rate)
         assert llm.absent == 1
     assert server.asked == {"a": 1, "b": 1}
-    assert (tmp_path / LEDGER_FILE).read_text() == ledger_before
-    with open_session(config, tmp_path, "liber", use_cache=False, dry_run=True) as llm:
+    assert open_accounts(tmp_path) == {}
+    with open_session(config, tmp_path, use_cache=False, dry_run=True) as llm:
         assert llm.ask_all([ask("a"), ask("c")], "all anew").texts == [None, None]
         assert llm.planned.to_ask == 2

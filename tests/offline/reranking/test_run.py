@@ -16,7 +16,8 @@ from models.contract.prompts import Blocks
 from models.contract.rerank_items import RerankItems
 from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest
 from offline.data.catalogue import DataError
-from offline.jobs.runs import Run, read_runs
+from offline.jobs.ledger import RunLedger
+from offline.jobs.runs import Run
 from offline.metrics import auc
 from offline.reranking import run as job
 from offline.reranking import tune as tuning
@@ -133,7 +134,7 @@ def test_a_second_run_reads_and_trains_nothing(tuned: Tuned, cheap: None, monkey
     run = Run(tuned.job, "tune-reranker")
     with run.working():
         assert tune_reranker(run) == tuned.manifest
-    entry = read_runs(tuned.job.config.workdir)[-1]
+    entry = RunLedger(tuned.job.config.workdir).runs()[-1].document()
     assert (entry["job"], entry["status"]) == ("tune-reranker", "done")
     assert list(entry["stages"])[-1] == "calibrate"
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from models.contract.arrays import Array
 
 _CERTAIN = 1e-7
 """Scores this close to 0 or 1 count as that close: a certain and wrong score has a finite loss."""

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from models.contract.arrays import Array
 from models.contract.schema import FeatureSchema, fingerprint
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -29,8 +29,6 @@ from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
 from offline.training.fit import ModelSpec, fit, predict
 from offline.training.samples import SampleEncoder, split_samples
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,10 @@ from functools import cached_property
 from typing import Annotated, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, Field
 
+from models.contract.arrays import FloatArray as FloatArray
 from models.contract.schema import FrozenConfig, fingerprint
-
-FloatArray = npt.NDArray[np.float32]
 
 _HEADER = struct.Struct("<2sBBHHBBHfqq8s")
 MAGIC, VERSION = b"LK", 1

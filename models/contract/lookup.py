@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-IntArray = npt.NDArray[np.int64]
+from models.contract.arrays import IntArray as IntArray
 
 _AT_ONCE = 2048
 """Ids that are hashed without letting other threads run, which takes about 300 us."""

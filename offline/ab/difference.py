@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]  # has no types
 
-Array = npt.NDArray[Any]
+from models.contract.arrays import Array
 
 NAN = float("nan")
 

@@ -7,13 +7,10 @@ CUPED and sequential tests treat means, ratios and quantiles alike.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import norm  # type: ignore[import-untyped]  # has no types
 
-Array = npt.NDArray[Any]
+from models.contract.arrays import Array
 
 
 def of_ratio(numerator: Array, denominator: Array) -> Array:

@@ -4,14 +4,12 @@ TOIS 2012, section 3)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 from scipy.stats import binomtest  # type: ignore[import-untyped]  # has no types
 
-Array = npt.NDArray[Any]
+from models.contract.arrays import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from models.contract.arrays import Array
 from offline.ab import influence
 from offline.ab.attribution import is_click
 from offline.ab.settings import ClickRule
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)

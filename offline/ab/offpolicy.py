@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import stdtrit  # type: ignore[import-untyped]  # has no types
 
+from models.contract.arrays import Array
 from offline.ab.influence import of_ratio
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)

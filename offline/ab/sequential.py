@@ -14,15 +14,12 @@ alpha = 0.05, which is Bonferroni's for 20 looks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import lambertw  # type: ignore[import-untyped]  # has no types
 
+from models.contract.arrays import Array
 from offline.ab.difference import Difference
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,18 +6,14 @@ The action is the item at position 0, its reward is whether it was clicked, its 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from models.contract.arrays import Array
 from offline.ab import offpolicy
 from offline.ab.offpolicy import Log, Outlook, Value
 from offline.ab.tables import EXPOSURES
-
-Array = npt.NDArray[Any]
-
 
 _ALL_CANDIDATES = {"items": "unshown", "scores": "unshown_scores", "shadow": "unshown_shadow"}
 

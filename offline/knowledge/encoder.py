@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from models.contract.knowledge import FloatArray
-from models.contract.lookup import IntArray
+from models.contract.arrays import FloatArray, IntArray
 from offline.engine.protocol import Engine, in_order
 from offline.knowledge.shipped import read_shipped
 from offline.llm.arithmetic import Precision, torch_dtype

@@ -14,14 +14,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from models.contract.arrays import BoolArray, IntArray
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.texts import TextsConfig
 from offline.knowledge.config import KnowledgeConfig
-from offline.knowledge.liber.partitions import Partitions, Rows, Trigger, close_partitions
+from offline.knowledge.liber.partitions import Partitions, Trigger, close_partitions
 from offline.knowledge.liber.prompts import (
     PartitionFacts,
     shift_prompt,
@@ -35,8 +35,6 @@ from offline.llm.protocol import Prompt
 
 if TYPE_CHECKING:  # it loads polars, which a refresh without imports does not need
     from offline.data.texts_import import ImportedTexts
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +56,10 @@ class Texts:
     """Texts aligned with items, partitions or shifts, ready to encode; "" where there is none."""
 
     texts: tuple[str, ...]
-    absent: Mask
+    absent: BoolArray
 
     @property
-    def known(self) -> Mask:
+    def known(self) -> BoolArray:
         return np.array([bool(text) for text in self.texts], np.bool_)
 
 
@@ -74,12 +72,12 @@ class Versions:
     what is encoded, ``tastes`` [V] the shorter form without titles; ``partitions`` [V] are -1 for texts about a user.
     """
 
-    start: Rows
-    user: Rows
-    since: Rows
+    start: IntArray
+    user: IntArray
+    since: IntArray
     texts: tuple[str, ...]
     tastes: tuple[str, ...]
-    partitions: Rows
+    partitions: IntArray
 
     def __len__(self) -> int:
         return len(self.user)
@@ -259,7 +257,7 @@ class Interests:
         )
 
     @cached_property
-    def _since(self) -> Rows:
+    def _since(self) -> IntArray:
         """The last log row [partitions] before each partition's summary may be seen."""
         since = self.partitions.closed_at.astype(np.int64)
         for at, one in self._about_partitions.items():
@@ -271,5 +269,5 @@ class Interests:
         texts = self.shifts.texts
         return tuple(texts[at] if at >= 0 else "" for at in versions.partitions.tolist())
 
-    def _with_predecessor(self) -> Rows:
+    def _with_predecessor(self) -> IntArray:
         return np.flatnonzero(~self.partitions.first_of_user())

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray, Space
+from models.contract.arrays import BoolArray, FloatArray
+from models.contract.knowledge import Space
 from models.contract.schema import KnowledgeSpec, fingerprint
 from offline.engine.local import LocalEngine
 from offline.engine.protocol import Engine
@@ -56,11 +56,11 @@ class Sources(Domain):
         return next((one for one in self.schema.knowledge if (one.name, one.side) == (producer, side)), None)
 
     @property
-    def early(self) -> npt.NDArray[np.bool_]:
+    def early(self) -> BoolArray:
         """[P] whether a partition closed within the training period."""
         return np.asarray(self.interests.partitions.closed_at < self.trained_rows, np.bool_)
 
-    def need(self, absent: npt.NDArray[np.bool_]) -> None:
+    def need(self, absent: BoolArray) -> None:
         """NotFoundedError if any text is still to come."""
         if absent.any():
             raise NotFoundedError(f"{int(absent.sum())} texts of the training period are still missing")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.contract.arrays import Codes
 from models.contract.knowledge import FloatArray
-from models.contract.packing import Codes
 from offline.data.catalogue import DataError
 from offline.knowledge.vectors import ItemVectors, UserVectors
 from offline.publish.records import chunks

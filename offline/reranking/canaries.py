@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from models.contract.prompts import Blocks, Rated, RerankPrompt
 from models.contract.reranker import Canary
 from offline.reranking.rows import Teller

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from models.contract.rerank_items import RerankItems
 from models.contract.wording import clean
 from offline.data.catalogue import Catalogue

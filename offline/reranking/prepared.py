@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
-from models.contract.lookup import IntArray
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.prompts import RerankPrompt, Selection
 from offline.config import JobConfig, RerankingConfig
 from offline.data.catalogue import Catalogue, DataError
@@ -66,7 +64,7 @@ class Prepared:
         }
         return drawn(self.splits, split, counts[split], self.settings.seed)
 
-    def label(self, rows: IntArray) -> npt.NDArray[np.float32]:
+    def label(self, rows: IntArray) -> FloatArray:
         return self.teller.labels(self.config.feature_schema.liked_above, rows)
 
     def user(self, rows: IntArray) -> IntArray:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.lookup import IntArray
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.prompts import Blocks, Rated, RerankPrompt
 from models.contract.rerank_items import RerankItems
 from offline.data.catalogue import Catalogue
@@ -61,7 +60,7 @@ class Teller:
         """Log rows of the last ``longest`` of the first ``position`` events of a user."""
         return of_user[max(0, position - self.longest) : position]
 
-    def labels(self, liked_above: float, rows: IntArray) -> npt.NDArray[np.float32]:
+    def labels(self, liked_above: float, rows: IntArray) -> FloatArray:
         return (self.log.value[rows] > liked_above).astype(np.float32)
 
     def _rated(self, rows: IntArray) -> list[Rated]:

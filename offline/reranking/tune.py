@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
+from models.contract.arrays import IntArray
 from models.contract.schema import fingerprint
 from offline.config import TuningConfig
 from offline.data.files import read_json, write_bytes, write_folder, write_json
@@ -32,7 +32,7 @@ MODEL, ADAPTER, DONE = "model", "adapter", "tuned.json"
 def tune(
     labeller: Labeller,
     tokens: Sequence[list[int]],
-    answers: npt.NDArray[np.int64],
+    answers: IntArray,
     config: TuningConfig,
     seed: int,
     target: Path,
@@ -107,7 +107,7 @@ def _learned(
     labeller: Labeller,
     model: Any,
     tokens: Sequence[list[int]],
-    answers: npt.NDArray[np.int64],
+    answers: IntArray,
     config: TuningConfig,
     seed: int,
     state: State,
@@ -169,7 +169,7 @@ def _step(
     labeller: Labeller,
     model: Any,
     tokens: Sequence[list[int]],
-    answers: npt.NDArray[np.int64],
+    answers: IntArray,
     config: TuningConfig,
     optimizer: Any,
 ) -> float:
@@ -191,7 +191,7 @@ def _step(
     return total
 
 
-def _steps(prompts: int, config: TuningConfig, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+def _steps(prompts: int, config: TuningConfig, seed: int) -> Iterator[IntArray]:
     """Rows of every step: each prompt once an epoch, in another order each time."""
     draw = np.random.default_rng([seed, 7])
     for _ in range(config.epochs):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 
 Kind = Literal["flat", "ivf", "hnsw"]
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from models.contract.arrays import Array
 
 _MOST_USERS = 4000
 """Users whose pairs are counted: they take 128 MB."""

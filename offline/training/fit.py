@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from tqdm import tqdm
 
+from models.contract.arrays import FloatArray, IntArray
 from models.ctr.build import Architecture, build_model
 from models.ctr.lifelong import Lifelong
 from offline.config import TrainingConfig
@@ -19,8 +19,6 @@ from offline.metrics import quality
 from offline.training.lifelong import fit_lifelong, predict_sequences
 from offline.training.rating_process import as_torch
 from offline.training.samples import SampleEncoder, SplitRows
-
-Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ def fit(
     config: TrainingConfig,
     encoder: SampleEncoder,
     splits: SplitRows,
-    user: Rows,
+    user: IntArray,
     seed: int,
     *,
     progress: bool = True,
@@ -112,7 +110,7 @@ def fit(
     return Fitted(model.eval(), int(np.argmax(history)), tuple(history))
 
 
-def predict(model: nn.Module, encoder: SampleEncoder, rows: Rows, batch_size: int = 2048) -> npt.NDArray[np.float32]:
+def predict(model: nn.Module, encoder: SampleEncoder, rows: IntArray, batch_size: int = 2048) -> FloatArray:
     """Probabilities of the samples at these log rows."""
     if isinstance(model, Lifelong):
         return predict_sequences(model, encoder, rows)
@@ -125,5 +123,5 @@ def predict(model: nn.Module, encoder: SampleEncoder, rows: Rows, batch_size: in
     return np.concatenate(parts)
 
 
-def tensors(encoder: SampleEncoder, rows: Rows) -> dict[str, torch.Tensor]:
+def tensors(encoder: SampleEncoder, rows: IntArray) -> dict[str, torch.Tensor]:
     return as_torch(encoder.tensors(rows))

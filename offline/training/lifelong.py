@@ -12,11 +12,11 @@ import copy
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from models.contract.arrays import FloatArray, IntArray
 from models.ctr.lifelong import Lifelong
 from models.ctr.ratings import RatingProcess
 from offline.config import TrainingConfig
@@ -24,9 +24,6 @@ from offline.metrics import quality
 from offline.training.rating_process import JUDGED_TOKENS, Schedule, as_torch, beliefs, fit_process, step
 from offline.training.samples import SampleEncoder, SplitRows
 from offline.training.sequences import SequenceEncoder
-
-Rows = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 _MOST_LEVELS = 11
 """Different values beyond which they are no rating scale, and no second target."""
@@ -37,7 +34,7 @@ def fit_lifelong(
     config: TrainingConfig,
     encoder: SampleEncoder,
     splits: SplitRows,
-    user: Rows,
+    user: IntArray,
     seed: int,
     *,
     label: str,
@@ -49,7 +46,7 @@ def fit_lifelong(
     folds = own.folds if own.folds > 1 else 0
     with tqdm(total=1 + folds + config.epochs, desc=f"  {label}", unit="pass", disable=not progress) as bar:
 
-        def fitted(rows: Rows, process: RatingProcess) -> RatingProcess:
+        def fitted(rows: IntArray, process: RatingProcess) -> RatingProcess:
             fit_process(process, own, sequences, rows, seed)
             bar.update()
             return process
@@ -79,7 +76,7 @@ def fit_lifelong(
     return model.eval(), tuple(auc)
 
 
-def predict_sequences(model: Lifelong, encoder: SampleEncoder, rows: Rows) -> FloatArray:
+def predict_sequences(model: Lifelong, encoder: SampleEncoder, rows: IntArray) -> FloatArray:
     """Probabilities of the samples at these log rows, read from whole histories: many times faster than one by one.
 
     A served history ends at the schema's length; here it does not.
@@ -92,7 +89,7 @@ def _epochs(
     model: Lifelong,
     config: TrainingConfig,
     sequences: SequenceEncoder,
-    rows: Rows,
+    rows: IntArray,
     labels: FloatArray,
     expected: FloatArray,
     seed: int,
@@ -128,7 +125,7 @@ def _epochs(
     yield finished
 
 
-def _probabilities(model: Lifelong, sequences: SequenceEncoder, rows: Rows, expected: FloatArray) -> FloatArray:
+def _probabilities(model: Lifelong, sequences: SequenceEncoder, rows: IntArray, expected: FloatArray) -> FloatArray:
     """[log rows], zeros but at ``rows``."""
     found = np.zeros(sequences.log_rows, np.float32)
     model.eval()

@@ -6,24 +6,21 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.encoding import Tensors
 from models.ctr.ratings import RatingProcess
 from offline.config import LifelongConfig
 from offline.training.sequences import SequenceEncoder
-
-Rows = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 JUDGED_TOKENS = 16_384
 """Events in a batch without gradients."""
 
 
 def fit_process(
-    process: RatingProcess, config: LifelongConfig, sequences: SequenceEncoder, rows: Rows, seed: int
+    process: RatingProcess, config: LifelongConfig, sequences: SequenceEncoder, rows: IntArray, seed: int
 ) -> None:
     """Fit ``process`` to the samples at these log rows."""
     decays = {"factors.ids.weight": config.factor_decay, "prior.ids.weight": config.prior_decay}
@@ -43,7 +40,7 @@ def fit_process(
     process.eval()
 
 
-def beliefs(process: RatingProcess, sequences: SequenceEncoder, rows: Rows) -> FloatArray:
+def beliefs(process: RatingProcess, sequences: SequenceEncoder, rows: IntArray) -> FloatArray:
     """Mean and deviation of the value of each sample, [log rows, 2]; zeros but at ``rows``."""
     found = np.zeros((sequences.log_rows, 2), np.float32)
     with torch.inference_mode():

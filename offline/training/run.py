@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from models.contract.arrays import FloatArray, IntArray
 from models.ctr.build import Architecture
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -74,7 +74,7 @@ def train(
     rows = splits.rows["test"]
     label = encoder.labels[rows]
     fitted: dict[tuple[str, int], Fitted] = {}
-    scores: dict[tuple[str, int], npt.NDArray[np.float32]] = {}
+    scores: dict[tuple[str, int], FloatArray] = {}
     for spec in chosen:
         for seed in config.training.seeds:
             one = fit(spec, config.training, encoder_of[spec.producers], splits, user, seed)
@@ -125,7 +125,7 @@ def load_served(config: JobConfig, report: TrainingReport, encoder: SampleEncode
     return model.eval()
 
 
-def _popularity(encoder: SampleEncoder, log: InteractionLog, trained_rows: int) -> npt.NDArray[np.float32]:
+def _popularity(encoder: SampleEncoder, log: InteractionLog, trained_rows: int) -> FloatArray:
     """The popularity baseline: an item's smoothed share of likes in the training period, for every log row."""
     liked_rate = encoder.table.numeric[:, 2]
     return ((liked_rate[log.item.astype(np.int64) + 1] + 1.0) / 2.0).astype(np.float32)
@@ -134,10 +134,10 @@ def _popularity(encoder: SampleEncoder, log: InteractionLog, trained_rows: int) 
 def _table(
     config: JobConfig,
     fitted: dict[tuple[str, int], Fitted],
-    scores: dict[tuple[str, int], npt.NDArray[np.float32]],
-    label: npt.NDArray[np.float32],
-    user: npt.NDArray[np.int64],
-    popularity: npt.NDArray[np.float32],
+    scores: dict[tuple[str, int], FloatArray],
+    label: FloatArray,
+    user: IntArray,
+    popularity: FloatArray,
 ) -> list[dict[str, Any]]:
     """One row per model; several seeds are averaged. Differences are against the served architecture without knowledge,
     or against popularity where that was not trained."""

@@ -17,9 +17,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.encoding import ItemBatch, Tensors, UserBatch, empty_partitions, encode
 from models.contract.items import ItemTable, item_statistics
-from models.contract.knowledge import FloatArray
 from models.contract.schema import FeatureSchema
 from offline.config import SamplesConfig
 from offline.data.catalogue import Catalogue, DataError
@@ -36,7 +36,7 @@ RELEASES = 8
 class SplitRows:
     """Log rows of each split's samples, and the first log row after the training period."""
 
-    rows: dict[Split, npt.NDArray[np.int64]]
+    rows: dict[Split, IntArray]
     trained_rows: int
 
 
@@ -47,7 +47,7 @@ def split_samples(config: SamplesConfig, log: InteractionLog) -> SplitRows:
     second = first + int(len(sampled) * config.split[1])
     if not 0 < first < second < len(sampled):
         raise DataError(f"{len(sampled)} samples are too few to split {config.split}")
-    rows: dict[Split, npt.NDArray[np.int64]] = {
+    rows: dict[Split, IntArray] = {
         "train": sampled[:first],
         "validation": sampled[first:second],
         "test": sampled[second:],
@@ -151,7 +151,7 @@ class SampleEncoder:
         """The encoder's item table with other statistics [items, 3], such as those of the published release."""
         return replace(self.table, numeric=np.concatenate([self.table.numeric[:1], numeric]))
 
-    def tensors(self, rows: npt.NDArray[np.int64]) -> Tensors:
+    def tensors(self, rows: IntArray) -> Tensors:
         """Model inputs of the samples at these log rows: aligned pairs, U = C = len(rows)."""
         items = ItemBatch.gather(self.table, self.log.item[rows].astype(np.int64) + 1)
         users = self._user_batch(rows)
@@ -163,7 +163,7 @@ class SampleEncoder:
             tensors["history_vectors"] = self.slices.vectors(rows, users.history_rows)
         return tensors
 
-    def _user_batch(self, rows: npt.NDArray[np.int64]) -> UserBatch:
+    def _user_batch(self, rows: IntArray) -> UserBatch:
         user = self.log.user[rows].astype(np.int64)
         earlier = self.index.position[rows]
         before = self.index.start[user] + earlier  # place of the sample itself in the by-user order
@@ -185,7 +185,7 @@ class SampleEncoder:
             partition_counts=counts,
         )
 
-    def user_vectors(self, rows: npt.NDArray[np.int64]) -> FloatArray:
+    def user_vectors(self, rows: IntArray) -> FloatArray:
         """Joined single vectors [n, Wu] of the users of the samples at these log rows, as they may see them."""
         vectors = np.zeros((len(rows), self.schema.user_width), np.float32)
         for name, columns in self.schema.user_columns.items():
@@ -208,7 +208,7 @@ class _Releases:
             [np.concatenate([unknown, statistics_until(schema, log, int(row))]) for row in self.from_row]
         )
 
-    def numeric(self, samples: npt.NDArray[np.int64], table_rows: npt.NDArray[np.int64]) -> FloatArray:
+    def numeric(self, samples: IntArray, table_rows: IntArray) -> FloatArray:
         """Statistics [n, .., 3] of item-table rows [n, ..] at the samples' log rows [n]."""
         return np.asarray(self._numeric[_aligned(self.from_row, samples, table_rows), table_rows])
 
@@ -220,9 +220,7 @@ class _Versions:
         self._users = users
         self._vectors = as_published(users.vectors, users.space)
 
-    def last(
-        self, user: npt.NDArray[np.int64], row: npt.NDArray[np.int64], most: int
-    ) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    def last(self, user: IntArray, row: IntArray, most: int) -> tuple[FloatArray, IntArray]:
         """The last ``most`` versions that samples at these log rows may see: ([n, most, dim], oldest first and padded
         with zeros at the end; how many [n])."""
         visible = self._users.visible(user, row)
@@ -246,14 +244,12 @@ class _Slices:
                 slices = np.searchsorted(one.from_row, self.from_row, side="right") - 1
                 self._vectors[:, 1:, columns] = as_published(one.vectors, one.space)[slices]
 
-    def vectors(self, samples: npt.NDArray[np.int64], table_rows: npt.NDArray[np.int64]) -> FloatArray:
+    def vectors(self, samples: IntArray, table_rows: IntArray) -> FloatArray:
         """Joined vectors [n, .., Wi] of item-table rows [n, ..] at the samples' log rows [n]."""
         return np.asarray(self._vectors[_aligned(self.from_row, samples, table_rows), table_rows])
 
 
-def _aligned(
-    from_row: npt.NDArray[np.int64], samples: npt.NDArray[np.int64], table_rows: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
+def _aligned(from_row: IntArray, samples: IntArray, table_rows: IntArray) -> IntArray:
     """Which of the periods that begin at ``from_row`` each sample [n] falls into, with the axes of ``table_rows``."""
     return (np.searchsorted(from_row, samples, side="right") - 1).reshape(-1, *[1] * (table_rows.ndim - 1))
 
@@ -262,9 +258,7 @@ def _of_items(schema: FeatureSchema, knowledge: Knowledge) -> list[ItemVectors]:
     return [knowledge.items[spec.name] for spec in schema.item_knowledge]
 
 
-def _windows(
-    end: npt.NDArray[np.int64], length: npt.NDArray[np.int64], width: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _windows(end: IntArray, length: IntArray, width: int) -> tuple[IntArray, IntArray]:
     """Positions [n, width] of the ``length`` places before ``end``, oldest first, padded with 0; and the lengths."""
     steps = np.arange(width)[None]
     return np.where(steps < length[:, None], (end - length)[:, None] + steps, 0), length

@@ -12,14 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.encoding import Tensors
 from offline.data.catalogue import DataError
 from offline.training.samples import SampleEncoder
-
-Rows = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +24,9 @@ class Stretches:
     """S stretches. ``user`` [S]; ``length`` [S]: events up to the last sample; ``seen_at`` [S]: log row of the first
     sample, which settles what all of them see."""
 
-    user: Rows
-    length: Rows
-    seen_at: Rows
+    user: IntArray
+    length: IntArray
+    seen_at: IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +37,8 @@ class Batch:
     "history_numeric" as items of a history; "value" [B, L] normalised; "present" [B, L] 1 for events, 0 for padding.
     """
 
-    rows: Rows
-    sample: npt.NDArray[np.bool_]
+    rows: IntArray
+    sample: BoolArray
     tensors: Tensors
 
 
@@ -61,7 +58,7 @@ class SequenceEncoder:
     def log_rows(self) -> int:
         return len(self._of.log)
 
-    def stretches(self, rows: Rows) -> Stretches:
+    def stretches(self, rows: IntArray) -> Stretches:
         """The stretches of the samples at these log rows (each row once)."""
         user = self._of.log.user[rows].astype(np.int64)
         release = np.searchsorted(self._from_row, rows, side="right")
@@ -71,7 +68,7 @@ class SequenceEncoder:
         ends = np.append(starts[1:], len(order))[: len(starts)] - 1
         return Stretches(user[order[starts]], self._of.index.position[rows[order[ends]]] + 1, rows[order[starts]])
 
-    def epochs(self, rows: Rows, tokens: int, count: int, seed: int) -> Iterator[tuple[float, Batch]]:
+    def epochs(self, rows: IntArray, tokens: int, count: int, seed: int) -> Iterator[tuple[float, Batch]]:
         """``count`` times all samples at these log rows, in random order: batches, each with how far training is (from
         0 to below 1). A batch has stretches of similar length, and at most ``tokens`` events with padding, or one
         stretch."""
@@ -82,26 +79,26 @@ class SequenceEncoder:
             for at, members in enumerate(plan):
                 yield (epoch + at / len(plan)) / count, self._batch(stretches, members, wanted)
 
-    def once(self, rows: Rows, tokens: int) -> Iterator[Batch]:
+    def once(self, rows: IntArray, tokens: int) -> Iterator[Batch]:
         """All samples at these log rows, shortest stretches first."""
         stretches, wanted = self.stretches(rows), self._wanted(rows)
         for members in _groups(stretches.length, tokens, None):
             yield self._batch(stretches, members, wanted)
 
-    def steps(self, rows: Rows, tokens: int) -> int:
+    def steps(self, rows: IntArray, tokens: int) -> int:
         """About how many batches an epoch has."""
         return len(_groups(self.stretches(rows).length, tokens, None))
 
-    def levels(self, rows: Rows) -> FloatArray:
+    def levels(self, rows: IntArray) -> FloatArray:
         """The different normalised values of the samples at these log rows, rising."""
         return np.unique(self._value[rows])
 
-    def _wanted(self, rows: Rows) -> npt.NDArray[np.bool_]:
+    def _wanted(self, rows: IntArray) -> BoolArray:
         wanted = np.zeros(len(self._of.log), np.bool_)
         wanted[rows] = True
         return wanted
 
-    def _batch(self, stretches: Stretches, members: Rows, wanted: npt.NDArray[np.bool_]) -> Batch:
+    def _batch(self, stretches: Stretches, members: IntArray, wanted: BoolArray) -> Batch:
         of, table = self._of, self._of.table
         user, length, seen_at = stretches.user[members], stretches.length[members], stretches.seen_at[members]
         steps = np.arange(length.max())[None]
@@ -125,10 +122,10 @@ class SequenceEncoder:
         return Batch(rows, present & same & wanted[rows], tensors)
 
 
-def _groups(length: Rows, tokens: int, generator: np.random.Generator | None) -> list[Rows]:
+def _groups(length: IntArray, tokens: int, generator: np.random.Generator | None) -> list[IntArray]:
     """Numbers of the stretches of each batch."""
     blurred = length if generator is None else length * generator.uniform(1.0, 1.25, len(length))
-    groups: list[Rows] = []
+    groups: list[IntArray] = []
     current: list[int] = []
     longest = 0
     for one in np.argsort(blurred, kind="stable").tolist():

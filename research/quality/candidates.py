@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from models.contract.arrays import Array
 from offline.data.catalogue import DataError
 from offline.metrics import auc
 from offline.training.samples import SplitRows
 from research.quality.judged import Candidate, Judgeable
 from research.quality.predictions import Family, Trained
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,11 +11,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from models.contract.arrays import Array
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.training.bootstrap import Difference, difference
@@ -27,8 +26,6 @@ from research.quality.measuring import Measure, Measured
 from research.quality.predictions import Family, Trained
 from research.quality.reliability import reliability
 from research.quality.slices import slices_of
-
-Array = npt.NDArray[Any]
 
 _FAMILIES: tuple[Family, ...] = ("reference", "peer", "ours")
 

@@ -9,18 +9,15 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from models.contract.arrays import Array
 from offline.data.files import read_arrays, write_arrays
 from offline.metrics import gauc, log_losses, ndcg_at
 from offline.training.bootstrap import Resamples
 from research.quality.reliability import expected_calibration_error
 from research.quality.slices import Slice
-
-Array = npt.NDArray[Any]
 
 _VERSION = "1"
 """Version of the stored numbers; a change of how they are computed takes a new one."""

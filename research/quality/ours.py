@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from models.contract.arrays import IntArray
 from models.contract.artifact import ArtifactManifest
 from models.contract.knowledge import FloatArray
 from models.onnx_runtime import onnx_runtime
@@ -28,8 +28,6 @@ from offline.training.samples import SampleEncoder, SplitRows, split_samples, st
 from research.quality.peers import CANDIDATES, REPEATS
 from research.quality.plan import Training
 from research.quality.predictions import Trained
-
-Rows = npt.NDArray[np.int64]
 
 
 def train_ours(
@@ -129,7 +127,7 @@ class _Served:
         metadata = self._session.get_modelmeta().custom_metadata_map
         self._inputs = ArtifactManifest.from_metadata(metadata).inputs
 
-    def scores(self, encoder: SampleEncoder, rows: Rows) -> FloatArray:
+    def scores(self, encoder: SampleEncoder, rows: IntArray) -> FloatArray:
         """Probabilities [n] of the samples at these log rows, one request each."""
         found = np.empty(len(rows), np.float32)
         for at in range(len(rows)):
@@ -137,7 +135,7 @@ class _Served:
             found[at] = self._session.run(["score"], {name: tensors[name] for name in self._inputs})[0][0]
         return found
 
-    def milliseconds(self, encoder: SampleEncoder, rows: Rows) -> tuple[float, ...]:
+    def milliseconds(self, encoder: SampleEncoder, rows: IntArray) -> tuple[float, ...]:
         """Of scoring 500 candidates of one user, for as many users as there are repeats; their features are there, and
         were scored once before."""
         generator = np.random.default_rng(0)

@@ -13,10 +13,9 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
+from models.contract.arrays import BoolArray
 from offline.data.log import InteractionLog
 from offline.training.samples import Split, SplitRows
-
-Mask = npt.NDArray[np.bool_]
 
 COLD_BELOW = 20
 """A user with fewer earlier interactions is cold in the sense of docs/knowledge.md too."""
@@ -31,7 +30,7 @@ class Slice:
 
     group: str
     name: str
-    mask: Mask
+    mask: BoolArray
 
 
 def slices_of(log: InteractionLog, splits: SplitRows, split: Split = "test") -> tuple[Slice, ...]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from models.contract.arrays import Array
 from models.contract.knowledge import FloatArray
 from models.contract.prompts import Selection
 from models.contract.reranker import RerankerManifest, blend
@@ -28,8 +28,6 @@ from offline.reranking.scoring import Labeller
 from offline.training.bootstrap import Difference, Resamples, difference
 from research.ledger import look
 from research.quality.slices import slices_of
-
-Array = npt.NDArray[Any]
 
 CTR, MIXED = "CTR model", "CTR model + reranker"
 SHOWN_WEIGHTS = (0.1, 0.25, 0.5)

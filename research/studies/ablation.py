@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from models.contract.arrays import Array
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.files import write_json
@@ -23,8 +22,6 @@ from offline.metrics import quality
 from offline.training.bootstrap import Difference, Resamples, difference
 from research.tables import difference_cell, table
 from research.trials import Laboratory, Wanted
-
-Array = npt.NDArray[Any]
 
 METHODS = ("liber", "autograph", "marc")
 BASE, CONTROL = "base", "plain text"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.contract.arrays import IntArray
 from models.contract.knowledge import FloatArray
 from offline.config import JobConfig
 from offline.data.log import InteractionLog
@@ -26,7 +27,6 @@ SHARES = (0.0, 0.25, 0.5, 0.75)
 LIKED_ITEMS = 20
 """As the service takes: service/retrieval/retriever.py."""
 
-Ints = npt.NDArray[np.int64]
 Scores = Callable[[int], FloatArray | None]
 """Of all items for a user; None if nothing is known of the user."""
 
@@ -74,7 +74,7 @@ def markdown(found: list[Found], top: int = TOP) -> str:
 
 
 def _sources(
-    config: JobConfig, log: InteractionLog, knowledge: Knowledge, until: int, liked: Mapping[int, Ints]
+    config: JobConfig, log: InteractionLog, knowledge: Knowledge, until: int, liked: Mapping[int, IntArray]
 ) -> dict[str, Scores]:
     spaces = {space.key: space.fingerprint for space in knowledge.spaces}
     wanted = roles(config.retrieval, spaces)
@@ -105,8 +105,8 @@ def _judged(
     share: float,
     popularity: FloatArray,
     users: list[int],
-    seen: Mapping[int, Ints],
-    wanted: Mapping[int, Ints],
+    seen: Mapping[int, IntArray],
+    wanted: Mapping[int, IntArray],
     top: int,
 ) -> Found:
     shares, known = np.zeros(len(users)), np.zeros(len(users), np.bool_)
@@ -127,7 +127,7 @@ def _judged(
     return Found(name, shares, known)
 
 
-def _by_user(log: InteractionLog, rows: Ints, which: npt.NDArray[np.bool_]) -> dict[int, Ints]:
+def _by_user(log: InteractionLog, rows: IntArray, which: npt.NDArray[np.bool_]) -> dict[int, IntArray]:
     """Items of each user in these rows, in their order."""
     rows = rows[which[rows]]
     order = rows[np.argsort(log.user[rows], kind="stable")]

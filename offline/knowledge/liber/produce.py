@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import BoolArray, FloatArray
 from models.contract.schema import fingerprint
 from offline.knowledge.errors import enough_for
 from offline.knowledge.interests import Texts, Versions
@@ -48,7 +47,7 @@ class _Part:
     """Summaries or shifts: ``wide`` [n, width] of the versions that have one, by ``known`` [V]; those of the training
     period are ``early``."""
 
-    known: npt.NDArray[np.bool_]
+    known: BoolArray
     wide: FloatArray
     early: Wide
 

@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.schema import fingerprint
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.engine.local import LocalEngine
 from offline.knowledge.errors import enough_for
-from offline.knowledge.liber.partitions import Rows
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.sources import Sources, space, text_form
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
@@ -39,10 +37,10 @@ class States:
     """
 
     items: FloatArray
-    known: npt.NDArray[np.bool_]
+    known: BoolArray
     users: FloatArray
-    start: Rows
-    since: Rows
+    start: IntArray
+    since: IntArray
 
     def pairs(self, log: InteractionLog, trained_rows: int, liked_above: float) -> Pairs:
         """What a compression is trained on."""
@@ -53,9 +51,9 @@ def training_pairs(
     log: InteractionLog,
     trained_rows: int,
     liked_above: float,
-    start: Rows,
-    since: Rows,
-    known: npt.NDArray[np.bool_],
+    start: IntArray,
+    since: IntArray,
+    known: BoolArray,
 ) -> Pairs:
     """Interactions of the training period that people had, each with the newest version of its user before it. Versions
     are as in ``UserVectors``; ``known`` [items] have a text."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.engine.protocol import Engine, EngineError
 from offline.libraries import wait_without_spinning
 from offline.llm.arithmetic import Precision, torch_dtype

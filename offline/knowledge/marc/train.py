@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.knowledge.config import CompressionConfig as CompressionConfig
 from offline.knowledge.errors import TooFewError
 from offline.knowledge.marc.frozen import Compressor

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from models.contract.arrays import IntArray
 from models.contract.knowledge import FloatArray
-from offline.knowledge.autograph.graph import Evidence, Ints, Versions
+from offline.knowledge.autograph.graph import Evidence, Versions
 from offline.knowledge.config import FittingConfig, FoundingConfig, NetworkConfig, QuantiserConfig
 
 WIDTH, GENRES, PARTITION = 16, 4, 6
@@ -20,7 +21,7 @@ CONFIG = FoundingConfig(
 )
 
 
-def texts_like(genre: Ints, generator: np.random.Generator) -> FloatArray:
+def texts_like(genre: IntArray, generator: np.random.Generator) -> FloatArray:
     """Unit vectors [n, WIDTH] around one direction per genre."""
     vectors = np.eye(GENRES, WIDTH)[genre] * 2.0 + generator.normal(size=(len(genre), WIDTH)) * 0.3
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
@@ -38,7 +39,7 @@ def world(seed: int = 0, *, events: int = EVENTS) -> Evidence:
     return Evidence(items, known, versions_of(user, generator), user, item, liked)
 
 
-def versions_of(user: Ints, generator: np.random.Generator) -> Versions:
+def versions_of(user: IntArray, generator: np.random.Generator) -> Versions:
     closed_at, counts = [], []
     for one in range(USERS):
         rows = np.flatnonzero(user == one)

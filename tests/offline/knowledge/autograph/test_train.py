@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from models.contract.arrays import IntArray
 from models.contract.knowledge import FloatArray
 from offline.knowledge.autograph.assign import AutoGraph
-from offline.knowledge.autograph.graph import Evidence, Ints, Neighbours
+from offline.knowledge.autograph.graph import Evidence, Neighbours
 from offline.knowledge.autograph.train import found
 from offline.knowledge.config import FittingConfig
 from offline.knowledge.errors import TooFewError
@@ -81,10 +82,10 @@ def test_a_planted_leak_of_likes_and_versions_is_caught(
 ) -> None:
     likes, version = Neighbours.recent_likes, Neighbours.visible_version
 
-    def some_rows_too_many(self: Neighbours, user: Ints, row: Ints) -> Ints:
+    def some_rows_too_many(self: Neighbours, user: IntArray, row: IntArray) -> IntArray:
         return likes(self, user, row + 40)
 
-    def versions_too_early(self: Neighbours, user: Ints, row: Ints) -> Ints:
+    def versions_too_early(self: Neighbours, user: IntArray, row: IntArray) -> IntArray:
         return version(self, user, row + 200)
 
     monkeypatch.setattr(Neighbours, "recent_likes", some_rows_too_many)

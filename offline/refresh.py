@@ -23,7 +23,7 @@ from offline.engine.config import open_engine
 from offline.engine.protocol import Engine
 from offline.jobs.events import Arrivals, look_for_events
 from offline.jobs.ledger import ProducerSummary
-from offline.jobs.llm_requests import Asking, imported_texts, kinds_of_texts
+from offline.jobs.llm_requests import LLMRun, imported_texts, kinds_of_texts
 from offline.jobs.producer_state import is_made, producer_inputs
 from offline.jobs.runs import Run
 from offline.jobs.since import recent, recent_users
@@ -106,7 +106,7 @@ def make_knowledge(
             watch.done(f"up to date: {', '.join(name for name in names if name in made)}")
         return Knowledge(made)
     run.computes_in(arithmetic_line(job.config.arithmetic))
-    with open_engine(job.engine, job.config.ray) as engine, asking(run, stale, catalogue, log, engine) as ask:
+    with open_engine(job.engine, job.config.ray) as engine, open_llm_run(run, stale, catalogue, log, engine) as ask:
         trained_rows = split_samples(job.config.samples, log).trained_rows
         work = producers.KnowledgeRun(
             job.domain(catalogue, log),
@@ -217,12 +217,12 @@ def language_model(job: Job, engine: Engine | None = None) -> Iterator[LLMSessio
 
 
 @contextmanager
-def asking(
+def open_llm_run(
     run: Run, names: Sequence[str], catalogue: Catalogue, log: InteractionLog, engine: Engine
-) -> Iterator[Asking]:
+) -> Iterator[LLMRun]:
     """What the producers ``names`` ask; with --since, texts of recent users and items have been asked for already."""
     with language_model(run.job, engine) as session:
-        ask = Asking(run, session)
+        ask = LLMRun(run, session)
         if run.job.since_ms is None:
             yield ask
         else:

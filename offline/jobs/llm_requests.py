@@ -39,8 +39,8 @@ TEXTS = {
 """Kinds of texts that each producer reads; the first producer of a run that reads a kind asks for it."""
 
 
-class Asking:
-    """Questions to the session ``live``, each counted in the run's ledger line."""
+class LLMRun:
+    """How a run asks the language model: through one session, ``live``; each question is counted in the run's line."""
 
     def __init__(self, run: Run, live: LLMSession) -> None:
         self._run = run

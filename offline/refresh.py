@@ -24,7 +24,7 @@ from offline.engine.protocol import Engine
 from offline.jobs.events import Arrivals, look_for_events
 from offline.jobs.ledger import ProducerSummary
 from offline.jobs.llm_requests import LLMRun, imported_texts, kinds_of_texts
-from offline.jobs.producer_state import is_made, producer_inputs
+from offline.jobs.producer_state import is_up_to_date, producer_inputs
 from offline.jobs.runs import Run
 from offline.jobs.since import recent, recent_users
 from offline.jobs.steps import Job, Stages
@@ -95,7 +95,7 @@ def make_knowledge(
     names = producers.wanted(job.config.feature_schema)
     made = dict(held(job.knowledge, job.config.feature_schema, log).produced)
     current = {name: producer_inputs(job, name, source, log) for name in names}
-    behind = [name for name in names if name not in made or not is_made(job, name, current[name])]
+    behind = [name for name in names if name not in made or not is_up_to_date(job, name, current[name])]
     stale = [name for name in behind if only is None or name in only]
     for name in names:
         idle = ProducerState.KEPT if name in behind else ProducerState.CURRENT

@@ -24,7 +24,7 @@ from offline.data.source import open_source
 from offline.jobs.events import Arrived, look_for_events
 from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import TEXTS, answered, imported_texts, kinds_of_texts, texts_of_recent, told_of_imports
-from offline.jobs.producer_state import is_made, producer_inputs
+from offline.jobs.producer_state import is_up_to_date, producer_inputs
 from offline.jobs.since import recent
 from offline.jobs.steps import Job, Stages
 from offline.knowledge import run as producers
@@ -110,7 +110,7 @@ def plan_of(job: Job, only: Sequence[str] | None = None) -> Planned:
     names = [name for name in producers.wanted(job.config.feature_schema) if only is None or name in only]
     known = held(job.knowledge, job.config.feature_schema, arrived.log)
     current = {name: producer_inputs(job, name, source, arrived.log) for name in names}
-    stale = [name for name in names if name not in known.produced or not is_made(job, name, current[name])]
+    stale = [name for name in names if name not in known.produced or not is_up_to_date(job, name, current[name])]
     asks = _asks(job, stale, catalogue, arrived.log)
     # the log only ever grows, so what was known still holds; any other input may have changed every record
     grown = [name for name in stale if job.use_cache and Stages(job).changed(name, current[name]) <= {"log"}]

@@ -34,7 +34,7 @@ def producer_inputs(job: Job, name: str, source: Source, log: InteractionLog) ->
     }
 
 
-def is_made(job: Job, name: str, inputs: dict[str, Any]) -> bool:
+def is_up_to_date(job: Job, name: str, inputs: dict[str, Any]) -> bool:
     """Whether a producer finished with these inputs, and nothing is to be asked."""
     if not job.use_cache or job.ask_refused:
         return False

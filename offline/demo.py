@@ -26,7 +26,7 @@ from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.jobs.runs import Run
-from offline.jobs.steps import Job, stage
+from offline.jobs.steps import Job, step
 from offline.knowledge.interests import Answered, Interests
 from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.load import held
@@ -223,7 +223,7 @@ def running_service(job: Job, port: int, settings: Mapping[str, str] = _NO_SETTI
     port = port or _free_port()
     environment = {**os.environ, "LORANK_PORT": str(port), "LORANK_DATA_DIR": str(job.data_dir)}
     environment |= settings
-    with stage("service") as watch:
+    with step("service") as watch:
         running = RunningService(
             f"http://127.0.0.1:{port}", subprocess.Popen(child_python("-m", "service"), env=environment)
         )

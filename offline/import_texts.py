@@ -26,7 +26,7 @@ def import_texts(run: Run, items: Path | None, users: Path | None) -> ImportedTe
     source, catalogue = pipeline.data(run)
     with store_if_there(job.data_dir) as store:
         log = pipeline.events(run, source, catalogue, store)
-    with run.stage("import") as watch:
+    with run.step("import") as watch:
         texts = ImportedTexts.load(job.imported)
         if items is not None:
             of_items, findings = read_item_texts(items, log.item_ids)

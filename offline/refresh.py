@@ -27,7 +27,7 @@ from offline.jobs.llm_requests import LLMRun, imported_texts, kinds_of_texts
 from offline.jobs.producer_state import is_up_to_date, producer_inputs
 from offline.jobs.runs import Run
 from offline.jobs.since import recent, recent_users
-from offline.jobs.steps import Job, Stages
+from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.load import held
 from offline.knowledge.run import ProducerState
@@ -59,7 +59,7 @@ def all_stages(run: Run) -> Published:
 
 def data(run: Run) -> tuple[Source, Catalogue]:
     """The data set's source and its catalogue; fetches it on the first run."""
-    with run.stage("data") as watch:
+    with run.step("data") as watch:
         source = open_source(run.job.config.data, run.job.raw)
         fetched = source.fetch()
         catalogue = source.catalogue()
@@ -70,7 +70,7 @@ def data(run: Run) -> tuple[Source, Catalogue]:
 def events(run: Run, source: Source, catalogue: Catalogue, store: Store | None) -> InteractionLog:
     """The interaction log, with everything that arrived since the last run appended."""
     job = run.job
-    with run.stage("events") as watch:
+    with run.step("events") as watch:
         arrived = look_for_events(job, source, catalogue, store)
         arrivals = Arrivals(job.arrivals)
         if arrived.before is None:
@@ -79,7 +79,7 @@ def events(run: Run, source: Source, catalogue: Catalogue, store: Store | None) 
             arrivals.about_to_grow(arrived.before)
         if arrived.changed:
             arrived.log.save(job.log)
-        Stages(job).finished("events", {"source": source.fingerprint}, watch.seconds)
+        StepCache(job).finished("events", {"source": source.fingerprint}, watch.seconds)
         watch.done(f"{len(arrived.log)} interactions, {arrived.added} of them new, {arrived.refused} refused")
         return arrived.log
 
@@ -91,7 +91,7 @@ def make_knowledge(
 
     The others' knowledge is what they last made, and so is that of a producer that cannot begin.
     """
-    job, stages = run.job, Stages(run.job)
+    job, steps = run.job, StepCache(run.job)
     names = producers.wanted(job.config.feature_schema)
     made = dict(held(job.knowledge, job.config.feature_schema, log).produced)
     current = {name: producer_inputs(job, name, source, log) for name in names}
@@ -102,7 +102,7 @@ def make_knowledge(
         state = idle if name in made else ProducerState.ABSENT
         run.record.producers[name] = ProducerSummary.of(state, made.get(name))
     if not stale:
-        with run.stage("knowledge") as watch:
+        with run.step("knowledge") as watch:
             watch.done(f"up to date: {', '.join(name for name in names if name in made)}")
         return Knowledge(made)
     run.computes_in(arithmetic_line(job.config.arithmetic))
@@ -121,13 +121,13 @@ def make_knowledge(
             shipped=job.config.knowledge.shipped_vectors if job.use_cache else None,
         )
         for name in stale:
-            with run.stage(f"knowledge: {name}") as watch:
+            with run.step(f"knowledge: {name}") as watch:
                 attempt = work.produce(name, kinds_of_texts(job, [name]))
                 if attempt.made is not None:
                     made[name] = attempt.made
                     watch.done(_counts(attempt.made))
                 if attempt.state is ProducerState.MADE:
-                    stages.finished(name, current[name], watch.seconds)
+                    steps.finished(name, current[name], watch.seconds)
                 run.record.producers[name] = ProducerSummary.of(
                     attempt.state, made.get(name), attempt.absent, attempt.waits
                 )
@@ -143,7 +143,7 @@ def make_knowledge(
 def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge) -> TrainingReport:
     """The CTR models; trains only if its configuration or a space changed, the log grew enough, or knowledge that was
     incomplete in the last training is complete now."""
-    job, config, stages = run.job, run.job.config, Stages(run.job)
+    job, config, steps = run.job, run.job.config, StepCache(run.job)
     partial = any(one.partial for one in knowledge.produced.values())
     inputs = {
         "training": config.training.model_dump(mode="json"),
@@ -151,9 +151,9 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
         "schema": knowledge.schema(config.feature_schema).fingerprint,
         "spaces": {space.key: space.fingerprint for space in knowledge.spaces},
     }
-    with run.stage("train") as watch:
+    with run.step("train") as watch:
         path = job.models / "report.json"
-        if not job.retrain and stages.is_current("train", inputs, path):
+        if not job.retrain and steps.is_current("train", inputs, path):
             report = TrainingReport.load(path)
             complete = (job.models / report.artifact).is_file() and (partial or not report.partial)
             if complete and len(log) < report.log_rows * (1 + config.training.retrain_growth):
@@ -164,7 +164,7 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
         report = train(config, catalogue, log, knowledge, job.models)
         report = replace(report, partial=partial)
         report.save(path)
-        stages.finished("train", inputs, watch.seconds)
+        steps.finished("train", inputs, watch.seconds)
         print(markdown(report.table), flush=True)
         watch.done(f"{report.artifact}, ONNX differs from torch by at most {report.parity:.1e}")
         return report
@@ -182,7 +182,7 @@ def publish_release(
 ) -> Published:
     """Changed records, and a new release if there is a new model."""
     job = run.job
-    with run.stage("publish") as watch:
+    with run.step("publish") as watch:
         users = recent_users(job, log) if live_release(store) == _release_id(job, report) else None
         published = publish(
             job.config, store, catalogue, log, knowledge, report, job.models, users=users, return_to=return_to

@@ -26,7 +26,7 @@ from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import TEXTS, answered, imported_texts, kinds_of_texts, texts_of_recent, told_of_imports
 from offline.jobs.producer_state import is_up_to_date, producer_inputs
 from offline.jobs.since import recent
-from offline.jobs.steps import Job, Stages
+from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.interests import Answered, Interests
 from offline.knowledge.liber.partitions import close_partitions
@@ -113,7 +113,7 @@ def plan_of(job: Job, only: Sequence[str] | None = None) -> Planned:
     stale = [name for name in names if name not in known.produced or not is_up_to_date(job, name, current[name])]
     asks = _asks(job, stale, catalogue, arrived.log)
     # the log only ever grows, so what was known still holds; any other input may have changed every record
-    grown = [name for name in stale if job.use_cache and Stages(job).changed(name, current[name]) <= {"log"}]
+    grown = [name for name in stale if job.use_cache and StepCache(job).changed(name, current[name]) <= {"log"}]
     due = _records_due(job, arrived.log, catalogue, known.of(grown))
     return Planned(
         job,

@@ -8,7 +8,7 @@ from offline.data.files import file_digest
 from offline.data.log import InteractionLog
 from offline.data.source import Source
 from offline.jobs.ledger import RunLedger
-from offline.jobs.steps import Job, Stages
+from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.run import ProducerState
 from offline.knowledge.vectors import Produced
@@ -38,7 +38,7 @@ def is_up_to_date(job: Job, name: str, inputs: dict[str, Any]) -> bool:
     """Whether a producer finished with these inputs, and nothing is to be asked."""
     if not job.use_cache or job.ask_refused:
         return False
-    return Stages(job).is_current(name, inputs) and Produced.is_saved(job.knowledge / name)
+    return StepCache(job).is_current(name, inputs) and Produced.is_saved(job.knowledge / name)
 
 
 def all_wait(job: Job) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from offline.jobs.ledger import RunLedger, RunRecord, RunStatus, iso_time
 from offline.jobs.lock import LockedError, exclusive
-from offline.jobs.steps import Job, Stopwatch, stage
+from offline.jobs.steps import Job, Stopwatch, step
 from offline.llm.account import Account, new_run_id
 from offline.publish.publish import Published
 
@@ -63,14 +63,14 @@ class Run:
             raise
 
     @contextmanager
-    def stage(self, title: str) -> Iterator[Stopwatch]:
-        """A titled stage on the terminal, with its seconds in the ledger."""
-        with stage(title) as watch:
+    def step(self, title: str) -> Iterator[Stopwatch]:
+        """A titled step on the terminal, with its seconds in the ledger."""
+        with step(title) as watch:
             yield watch
         if stopping.asked:  # the signal itself may get lost in an event loop that was just about to end
             raise KeyboardInterrupt
-        stages = self.record.stages
-        stages[title] = round(stages.get(title, 0.0) + watch.seconds, 3)
+        seconds = self.record.stages
+        seconds[title] = round(seconds.get(title, 0.0) + watch.seconds, 3)
         self.save()
 
     def computes_in(self, arithmetic: str) -> None:

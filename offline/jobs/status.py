@@ -16,7 +16,7 @@ from models.contract.knowledge import KnowledgeRecord, RecordError, Space
 from offline.data.log import InteractionLog
 from offline.jobs.ledger import ProducerSummary, RunLedger, RunRecord, RunStatus
 from offline.jobs.lock import holder
-from offline.jobs.steps import Job, Stages
+from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.load import held
 from offline.knowledge.run import ProducerState
@@ -81,7 +81,7 @@ def status_of(job: Job, store: Store) -> Status:
         live=live,
         releases=[_release(store, release, live) for release in releases(store)],
         producers=_producers(job, store, live),
-        stages=Stages(job).all(),
+        stages=StepCache(job).all(),
         runs=_runs(job, now_at_work is not None),
         streams={"interactions": int(interactions), "exposures": int(exposures)},
         at_work=None if now_at_work is None else now_at_work.told(),
@@ -105,7 +105,7 @@ def _release(store: Store, release: str, live: str | None) -> dict[str, Any]:
 
 
 def _producers(job: Job, store: Store, live: str | None) -> dict[str, dict[str, Any]]:
-    stages = Stages(job).all()
+    steps = StepCache(job).all()
     log = InteractionLog.load(job.log) if job.log.is_file() else None
     known = {} if log is None else held(job.knowledge, job.config.feature_schema, log).produced
     served: Mapping[str, str] = {}
@@ -116,7 +116,7 @@ def _producers(job: Job, store: Store, live: str | None) -> dict[str, dict[str, 
         made = known.get(name)
         state = ProducerState.MADE if made else ProducerState.ABSENT
         entry = ProducerSummary.of(state, made).document()
-        entry["finished_at"] = stages.get(name, {}).get("finished_at")
+        entry["finished_at"] = steps.get(name, {}).get("finished_at")
         spaces = made.spaces if made else ()
         marked = held_of(store, spaces)
         entry["spaces"] = [

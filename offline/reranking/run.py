@@ -46,24 +46,24 @@ def tune_reranker(run: Run) -> RerankerManifest:
         raise DataError("tuning needs the extra: pip install 'lorank[lora]'")
     refuse_another_live_model(run.job, trained_report(run.job))
     _, catalogue = data(run)
-    with run.stage("samples") as watch:
+    with run.step("samples") as watch:
         ready = prepared(run.job, catalogue)
         run.computes_in(arithmetic_line(run.job.config.arithmetic))
         watch.done(
             f"{len(ready.rows('train'))} of {len(ready.splits.rows['train'])} training samples, told in "
             f"{len(SELECTIONS)} ways, {ready.weights.name}"
         )
-    with run.stage("CTR model") as watch:
+    with run.step("CTR model") as watch:
         ctr = ctr_of(run.job, ready)
         scores = ctr.of(ready.rows(VALIDATION))
         watch.done(f"{ctr.model}, AUC {auc(ready.label(ready.rows(VALIDATION)), scores):.4f} on validation samples")
     before = _answers(run, ready, ready.base(), "zero-shot")
-    with run.stage("tune") as watch:
+    with run.step("tune") as watch:
         losses = _tuned(ready)
         watch.done(f"loss {' '.join(f'{loss:.3f}' for loss in losses)}")
     tuned = ready.tuned()
     after = _answers(run, ready, tuned, "tuned")
-    with run.stage("calibrate") as watch:
+    with run.step("calibrate") as watch:
         mix = mix_of(ready, after[ready.prompt.selection], scores)
         metrics = _metrics(ready, before, after, ctr, scores, mix)
         write_json(ready.folder / "tuning.json", {"losses": losses, "metrics": metrics})
@@ -89,7 +89,7 @@ def mix_of(ready: Prepared, raw: FloatArray, scores: FloatArray) -> Mix:
 def _answers(run: Run, ready: Prepared, model: Labeller, name: str) -> Answers:
     """Raw log-odds of the validation samples, by the way they are told."""
     rows = ready.rows(VALIDATION)
-    with run.stage(f"{name}: validation samples") as watch:
+    with run.step(f"{name}: validation samples") as watch:
         answers = {how: ready.log_odds(model, how, rows, f"{name} {how}") for how in SELECTIONS}
         watch.done(", ".join(f"{how} AUC {auc(ready.label(rows), raw):.4f}" for how, raw in answers.items()))
         return answers

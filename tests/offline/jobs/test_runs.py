@@ -31,7 +31,7 @@ def lines(workdir: Path) -> list[dict[str, Any]]:
 def test_a_run_is_one_line(job: Job) -> None:
     for name in ("refresh", "train"):
         run = Run(job, name)
-        with run.working(), run.stage("a stage"):
+        with run.working(), run.step("a stage"):
             pass
     entries = [json.loads(line) for line in (job.config.workdir / LEDGER).read_text().splitlines()]
     assert [(one["job"], one["status"], one["exit_code"]) for one in entries] == [
@@ -73,7 +73,7 @@ def test_a_locked_run_leaves_no_line(job: Job) -> None:
 def test_the_next_run_writes_the_line_of_a_killed_one(job: Job) -> None:
     killed = Run(job, "refresh")
     with exclusive(job.config.workdir, "refresh"):  # as far as a run gets that dies after a stage
-        with killed.stage("data"):
+        with killed.step("data"):
             pass
         killed.asked(Account("a model", run_id="1"), {}, {})
     lost = RunLedger(job.config.workdir).lost()

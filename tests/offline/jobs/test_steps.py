@@ -41,7 +41,7 @@ def test_everything_of_a_job_lies_in_its_workdir(tmp_path: Path) -> None:
 
 def test_a_stage_whose_output_is_gone_is_not_current(tmp_path: Path) -> None:
     job = Job(job_config(tmp_path), tmp_path)
-    stages, made = StepCache(job), tmp_path / "made"
+    steps, made = StepCache(job), tmp_path / "made"
     made.touch()
     steps.finished("s", {"a": 1}, 0.0)
     assert steps.is_current("s", {"a": 1}, made)

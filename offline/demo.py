@@ -124,7 +124,7 @@ class _Showcase:
         prompt = interests.summary_prompts[self._partitions.start[self._user + 1] - 1]
         with Run(self._job, "demo").working() as run, language_model(self._job) as session:
             try:
-                cached = session.complete_all([prompt], "  cached answer")[0]
+                (cached,) = session.ask_all([prompt], "  cached answer").texts
                 self.live = session.complete_live(prompt)
             finally:
                 run.asked(session.account, {}, {})
@@ -132,7 +132,9 @@ class _Showcase:
         print("  asked     " + "\n            ".join(prompt.messages[-1][1].splitlines()))
         print(f"  answered  {self.live.text.strip()}")
         print(f"            ({self.live.prompt_tokens} -> {self.live.completion_tokens} tokens)")
-        print(f"  cached    {'the same text' if self.live.text == cached else cached.strip()}", flush=True)
+        print(
+            f"  cached    {'the same text' if self.live.text == cached else (cached or 'nothing').strip()}", flush=True
+        )
 
     def check(self) -> None:
         """DataError unless the answers are complete, ordered, fed by knowledge, and changed by the feedback."""

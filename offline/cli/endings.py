@@ -24,7 +24,6 @@ from offline.jobs.steps import Job
 from offline.knowledge.encoder import EncoderError
 from offline.knowledge.errors import NotFoundedError
 from offline.llm.cache import CacheError
-from offline.llm.client import LLMRunError
 from offline.llm.protocol import PermanentError
 from offline.publish.connection import StoreError
 from offline.publish.gate import GateError
@@ -44,7 +43,6 @@ EXPECTED = (
     EncoderError,
     EngineError,
     GateError,
-    LLMRunError,
     LockedError,
     NotFoundedError,
     PermanentError,

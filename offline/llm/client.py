@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from offline.llm.account import Account
-from offline.llm.answers import BUDGET, DRY_RUN, NEVER_ASKED, REFUSED, UNTRIED, Answers
+from offline.llm.answers import BUDGET, DRY_RUN, UNTRIED, Answers
 from offline.llm.batches import BatchRun, make_batches
 from offline.llm.budget import Budget, BudgetError, Purse
 from offline.llm.cache import ResponseCache, cache_key, stored_answers
@@ -26,27 +26,6 @@ from offline.llm.plan import Plan, plan_of
 from offline.llm.protocol import Backend, Completion, PermanentError, Prompt, TransientError
 from offline.llm.refusals import REFUSED_RUNS, remember_refusals
 from offline.llm.retry import Backoff
-
-
-class LLMRunError(Exception):
-    """Some prompts have no answer. Every answer that did arrive is in the cache, so running again asks only the rest.
-
-    `failed` holds the positions in the caller's list with the reason, `untried` the positions never asked because
-    the run was stopped early.
-    """
-
-    def __init__(self, label: str, total: int, failed: dict[int, str], untried: list[int], stopped: str | None) -> None:
-        first = next(iter(failed.items()), None)
-        message = f"{label}: {len(failed)} of {total} prompts failed"
-        if first is not None:
-            message += f" (the first, at position {first[0]}: {first[1]})"
-        if untried:
-            message += f", {len(untried)} were not tried"
-        if stopped:
-            message += f"; stopped because {stopped}"
-        super().__init__(f"{message}. Answers received so far are stored; run again to ask for the rest.")
-        self.failed = failed
-        self.untried = untried
 
 
 class LLMClient:
@@ -123,16 +102,6 @@ class LLMClient:
         completions = tuple(known.get(key) for key in keys)
         absent = {at: reasons[key] for at, key in enumerate(keys) if key in reasons}
         return Answers(completions, absent, stopped, frozenset(at for at, key in enumerate(keys) if key in refused))
-
-    async def complete_all(self, prompts: Sequence[Prompt], progress_label: str) -> list[str]:
-        """As `ask_all`, for callers that need every answer: raises LLMRunError if one is absent."""
-        answers = await self.ask_all(prompts, progress_label)
-        if not answers.complete:
-            failed = {at: reason for at, reason in answers.absent.items() if reason not in NEVER_ASKED}
-            untried = [at for at in answers.absent if at not in failed]
-            failed |= dict.fromkeys(sorted(answers.refused), REFUSED)
-            raise LLMRunError(progress_label, len(prompts), failed, untried, answers.stopped)
-        return [completion.text for completion in answers.completions if completion is not None]
 
     async def complete_live(self, prompt: Prompt) -> Completion:
         """Ask the model now, with retries, whatever the cache holds, and leave the cache as it is (spot checks).

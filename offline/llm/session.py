@@ -35,10 +35,6 @@ class LLMSession:
         """See LLMClient.ask_all: what answers there are; absent prompts raise nothing and make the run partial."""
         return self._runner.run(self.client.ask_all(prompts, progress_label))
 
-    def complete_all(self, prompts: Sequence[Prompt], progress_label: str) -> list[str]:
-        """See LLMClient.complete_all."""
-        return self._runner.run(self.client.complete_all(prompts, progress_label))
-
     def complete_live(self, prompt: Prompt) -> Completion:
         """See LLMClient.complete_live."""
         return self._runner.run(self.client.complete_live(prompt))

@@ -55,9 +55,9 @@ async def test_many_at_once_are_answered_and_paid_once(backend: OpenAIBackend, c
     prompts = [ask(f"Name one film from the year {year}.", 16) for year in range(1960, 1992)] + [ask("Hello!", 16)] * 2
     account = Account(backend.model_id)
     client = LLMClient(backend, cache, account, concurrency=16)
-    first = await client.complete_all(prompts, "vLLM")
+    first = (await client.ask_all(prompts, "vLLM")).texts
     assert all(first)
     assert first[-1] == first[-2]
     assert (account.paid, account.duplicates, account.retries) == (33, 1, 0)
-    assert await client.complete_all(prompts, "vLLM again") == first
+    assert (await client.ask_all(prompts, "vLLM again")).texts == first
     assert account.calls == 33

@@ -16,7 +16,7 @@ def main() -> None:
     base_url, workdir, out = sys.argv[1:]
     config = LLMConfig(backend="openai", base_url=base_url, model="tiny", concurrency=CONCURRENCY)
     with open_session(config, Path(workdir)) as llm:
-        texts = llm.complete_all([Prompt((("user", text),), max_tokens=16) for text in TEXTS], "crash test")
+        texts = llm.ask_all([Prompt((("user", text),), max_tokens=16) for text in TEXTS], "crash test").texts
     Path(out).write_text(json.dumps(texts))
 
 

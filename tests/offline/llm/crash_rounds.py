@@ -93,10 +93,10 @@ def job(workdir: Path, killer: Killer, concurrency: int, batch_size: int, most: 
         killer.at("opened")
         client = LLMClient(PaidBackend(workdir / "paid", batch_size, killer, most), cache, account, concurrency)
         with asyncio.Runner() as runner:
-            summaries = runner.run(client.complete_all(SUMMARIES, "summaries"))
+            summaries = runner.run(client.ask_all(SUMMARIES, "summaries")).texts
             killer.at("between the lists")
             shifts = [ask(f"after {text}", 8) for text in summaries[:SHIFTS]]
-            texts = runner.run(client.complete_all(shifts, "shifts"))
+            texts = runner.run(client.ask_all(shifts, "shifts")).texts
         killer.at("before the end")
     (workdir / "last_paid.json").write_text(json.dumps(account.paid))
     (workdir / "out.json").write_text(json.dumps([*summaries, *texts]))

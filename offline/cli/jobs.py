@@ -71,7 +71,7 @@ def refresh(
         metrics=metrics_file,
     )
     if dry_run:
-        _plan(job, "refresh", None)
+        _show_dry_run(job, "refresh", None)
     else:
         carry_out(job, "refresh", pipeline.all_stages)
 
@@ -110,7 +110,7 @@ def knowledge(
             pipeline.make_knowledge(run, source, catalogue, pipeline.events(run, source, catalogue, store), only)
 
     if dry_run:
-        _plan(job, "knowledge", only)
+        _show_dry_run(job, "knowledge", only)
     else:
         carry_out(job, "knowledge", work)
 
@@ -241,10 +241,10 @@ def trained_last(job: Job) -> TrainingReport:
     return TrainingReport.load(path)
 
 
-def _plan(job: Job, name: str, only: tuple[str, ...] | None) -> None:
-    from offline.jobs.dry_run import plan_of
+def _show_dry_run(job: Job, name: str, only: tuple[str, ...] | None) -> None:
+    from offline.jobs.dry_run import dry_run
 
-    planned = plan_of(job, only)
-    for line in planned.lines():
+    result = dry_run(job, only)
+    for line in result.lines():
         print(line)
-    sum_up({"job": name, "config": job.config.name, "dry_run": True, **planned.summary()})
+    sum_up({"job": name, "config": job.config.name, "dry_run": True, **result.summary()})

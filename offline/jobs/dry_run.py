@@ -34,34 +34,33 @@ from offline.knowledge.load import held
 from offline.knowledge.quality import usable
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.account import CACHE_FILE, tokens_per_second
-from offline.llm.estimate import CHARACTERS_PER_TOKEN
-from offline.llm.plan import Plan
+from offline.llm.estimate import CHARACTERS_PER_TOKEN, CostEstimate
 from offline.llm.protocol import Prompt
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import store_if_there
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedProducer:
+class ProducerDryRun:
     """``asks`` holds only what no producer before it asks for. At most ``records`` records would be written."""
 
     name: str
     up_to_date: bool
-    asks: Plan
+    asks: CostEstimate
     records: int
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class DryRun:
     """What a run would do."""
 
     job: Job
     arrived: Arrived
-    producers: Sequence[PlannedProducer]
+    producers: Sequence[ProducerDryRun]
 
     @property
-    def total(self) -> Plan:
-        return sum((one.asks for one in self.producers), Plan())
+    def total(self) -> CostEstimate:
+        return sum((one.asks for one in self.producers), CostEstimate())
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -100,8 +99,8 @@ class Planned:
         }
 
 
-def plan_of(job: Job, only: Sequence[str] | None = None) -> Planned:
-    """Plan of a run of all producers, or of ``only``."""
+def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
+    """CostEstimate of a run of all producers, or of ``only``."""
     source = open_source(job.config.data, job.raw)
     source.fetch()
     catalogue = source.catalogue()
@@ -115,31 +114,31 @@ def plan_of(job: Job, only: Sequence[str] | None = None) -> Planned:
     # the log only ever grows, so what was known still holds; any other input may have changed every record
     grown = [name for name in stale if job.use_cache and StepCache(job).changed(name, current[name]) <= {"log"}]
     due = _records_due(job, arrived.log, catalogue, known.of(grown))
-    return Planned(
+    return DryRun(
         job,
         arrived,
         [
-            PlannedProducer(name, name not in stale, asks.get(name, Plan()), due[name] if name in stale else 0)
+            ProducerDryRun(name, name not in stale, asks.get(name, CostEstimate()), due[name] if name in stale else 0)
             for name in names
         ],
     )
 
 
-def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> dict[str, Plan]:
+def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> dict[str, CostEstimate]:
     """What each producer would ask, in order; a text that several read is counted where it comes first."""
-    planned: dict[str, Plan] = {}
+    estimates: dict[str, CostEstimate] = {}
     if not kinds_of_texts(job, names):
-        return planned
+        return estimates
     with _session_on_a_copy(job) as session:
         texts = _texts(job, catalogue, log, _Pretending(session))
         kinds = list(kinds_of_texts(job, names))
         for name in names:
-            before = session.planned
+            before = session.cost_estimate
             for kind in [kind for kind in kinds if kind in TEXTS[name]]:
                 kinds.remove(kind)
                 getattr(texts["items" if kind == "items" else "partitions"], kind)
-            planned[name] = _difference(session.planned, before)
-    return planned
+            estimates[name] = session.cost_estimate - before
+    return estimates
 
 
 def _texts(job: Job, catalogue: Catalogue, log: InteractionLog, ask: _Pretending) -> dict[str, Interests]:
@@ -210,10 +209,3 @@ def _records_due(job: Job, log: InteractionLog, catalogue: Catalogue, grown: Kno
             count = known if made.items is None else known & ~made.items.known
         due[spec.name] = due.get(spec.name, 0) + int(count.sum())
     return due
-
-
-def _difference(now: Plan, before: Plan) -> Plan:
-    later, earlier = asdict(now), asdict(before)
-    seconds = None if now.seconds is None or before.seconds is None else now.seconds - before.seconds
-    counts = {name: later[name] - earlier[name] for name in later if name != "seconds"}
-    return Plan(**counts, seconds=seconds)

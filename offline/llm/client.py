@@ -21,8 +21,7 @@ from offline.llm.answers import BUDGET, DRY_RUN, UNTRIED, Answers
 from offline.llm.batches import BatchRun, make_batches
 from offline.llm.budget import Budget, BudgetError, Purse
 from offline.llm.cache import ResponseCache, cache_key, stored_answers
-from offline.llm.estimate import TokenEstimate
-from offline.llm.plan import Plan, plan_of
+from offline.llm.estimate import CostEstimate, TokenEstimate
 from offline.llm.protocol import Backend, Completion, PermanentError, Prompt, TransientError
 from offline.llm.refusals import REFUSED_RUNS, remember_refusals
 from offline.llm.retry import Backoff
@@ -35,7 +34,7 @@ class LLMClient:
     anew and still stores the answers. `give_up_after` calls in a row that failed for good with a TransientError (a
     server that is down, not one that stumbles) stop the run. What stops the run stops it for good: later calls return
     what is cached, at once. `budget` bounds what the run may spend; with `dry_run` the back end is never called, and
-    what would be asked adds up in `planned`. `absent` remembers over all calls what has no answer, and why.
+    what would be asked adds up in `cost_estimate`. `absent` remembers over all calls what has no answer, and why.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class LLMClient:
     ) -> None:
         if min(concurrency, max_attempts, give_up_after) < 1:
             raise ValueError("concurrency, max_attempts and give_up_after must be at least 1")
-        self.planned = Plan()
+        self.cost_estimate = CostEstimate()
         self.absent: dict[str, str] = {}
         self._backend = backend
         self._cache = cache
@@ -92,7 +91,7 @@ class LLMClient:
             if self._dry_run:
                 # counted once, although the next list may ask for it again
                 new = {key: prompt for key, prompt in missing.items() if key not in self.absent}
-                self.planned += self._plan(len(prompts), len(known) + len(refused), new)
+                self.cost_estimate += self._estimated(len(prompts), len(known) + len(refused), new)
                 reasons, stopped = dict.fromkeys(missing, DRY_RUN), None
             else:
                 reasons, stopped = await self._ask_missing(missing, known, refused, progress_label)
@@ -132,9 +131,21 @@ class LLMClient:
         finally:
             self._purse.settle(hold, completions)
 
-    def _plan(self, prompts: int, cached: int, missing: Mapping[str, Prompt]) -> Plan:
-        size, prices = self._backend.batch_size, self._account.prices
-        return plan_of(prompts, cached, missing, size, self._estimate, prices, self._tokens_per_second)
+    def _estimated(self, prompts: int, cached: int, missing: Mapping[str, Prompt]) -> CostEstimate:
+        """What asking the ``missing`` ones (by cache key) of ``prompts`` would cost."""
+        prompt_tokens = sum(self._estimate.prompt_tokens(prompt) for prompt in missing.values())
+        answers = round(sum(self._estimate.completion_tokens(prompt) for prompt in missing.values()))
+        rate = self._tokens_per_second
+        return CostEstimate(
+            prompts,
+            cached,
+            len(missing),
+            len(make_batches(missing, self._backend.batch_size)),
+            prompt_tokens,
+            answers,
+            self._account.prices.of(prompt_tokens, answers),
+            0.0 if not missing else answers / rate if rate else None,
+        )
 
     async def _look_up(
         self, prompts: Sequence[Prompt]

@@ -16,7 +16,7 @@ from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.config import LLMConfig, open_backend
 from offline.llm.engine import backend_on
-from offline.llm.plan import Plan
+from offline.llm.estimate import CostEstimate
 from offline.llm.protocol import Completion, Prompt
 
 CHECKPOINTS = "checkpoints"
@@ -40,12 +40,12 @@ class LLMSession:
         return self._runner.run(self.client.complete_live(prompt))
 
     @property
-    def planned(self) -> Plan:
+    def cost_estimate(self) -> CostEstimate:
         """In a dry run: what all calls so far would have asked, every prompt counted once.
 
         A prompt that quotes an answer which is still absent cannot be written yet; pass one of similar length for it.
         """
-        return self.client.planned
+        return self.client.cost_estimate
 
     @property
     def absent(self) -> int:

@@ -60,7 +60,7 @@ async def test_what_was_refused_in_two_runs_is_asked_no_more(cache: ResponseCach
     assert "1 refused in earlier runs" in third.account.summary("films")
     dry = LLMClient(FakeBackend(), cache, new_account(), dry_run=True)
     await dry.ask_all(PROMPTS, "films")
-    assert (dry.planned.to_ask, dry.planned.cached) == (0, 8)
+    assert (dry.cost_estimate.to_ask, dry.cost_estimate.cached) == (0, 8)
     assert (await third.client.ask_all(PROMPTS, "films")).refused == {2}
 
 
@@ -169,7 +169,7 @@ def test_what_a_server_said_of_a_prompt_is_not_kept(server: ChatServer, tmp_path
     assert [(one.failures, one.absent, one.refused) for one in accounts] == [(1, 1, 0), (1, 0, 0), (0, 0, 1)]
     with open_session(config, tmp_path, dry_run=True) as llm:
         assert llm.ask_all(prompts, "films").refused == {2}
-        assert (llm.planned.to_ask, llm.absent) == (0, 0)
+        assert (llm.cost_estimate.to_ask, llm.absent) == (0, 0)
     with ResponseCache(tmp_path / CACHE_FILE) as cache:
         assert cache.export_jsonl_gz(tmp_path / "export.jsonl.gz") == 2
     assert b"told to fail" not in (tmp_path / CACHE_FILE).read_bytes()

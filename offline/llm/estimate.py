@@ -1,9 +1,10 @@
-"""How many tokens prompts and their answers will take, learnt from those that were answered; and what a run would cost."""
+"""How many tokens prompts and their answers will take, learnt from those that were answered; the cost of a run."""
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from offline.llm.protocol import Completion, Prompt
 
@@ -68,10 +69,9 @@ class TokenEstimate:
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """What a run would ask: ``to_ask`` of ``prompts`` are different and have no answer yet. Tokens, cost and seconds are
-    estimates.
+    """What a run would ask: ``to_ask`` of ``prompts`` are different and have no answer yet.
 
-    ``seconds`` is None when no earlier run tells how fast the model answers. Estimates of different prompts add up.
+    Tokens, cost and seconds are estimates; ``seconds`` is None when no earlier run tells how fast the model answers. Estimates of different prompts add up.
     """
 
     prompts: int = 0
@@ -91,6 +91,7 @@ class CostEstimate:
 
     def _and(self, other: "CostEstimate", sign: int) -> "CostEstimate":
         mine, others = asdict(self), asdict(other)
+        sums: dict[str, Any]
         sums = {name: None if None in (mine[name], others[name]) else mine[name] + sign * others[name] for name in mine}
         return CostEstimate(**sums)
 

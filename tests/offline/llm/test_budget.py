@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from offline.llm.answers import BUDGET, NEVER_ASKED
+from offline.llm.answers import BUDGET
 from offline.llm.budget import Budget, BudgetError, Prices, Purse
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient

@@ -8,7 +8,7 @@ import pytest
 
 from offline.knowledge.quality import SECOND_TRY, usable
 from offline.llm.account import CACHE_FILE, Account
-from offline.llm.answers import REFUSED, UNTRIED
+from offline.llm.answers import UNTRIED
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.config import LLMConfig

@@ -19,7 +19,7 @@ from dataclasses import replace
 from offline.llm.account import Account
 from offline.llm.answers import BUDGET, DRY_RUN, UNTRIED, Answers
 from offline.llm.batches import BatchRun, make_batches
-from offline.llm.budget import Budget, BudgetError, Purse
+from offline.llm.budget import Budget, BudgetAccount, BudgetError
 from offline.llm.cache import ResponseCache, cache_key, stored_answers
 from offline.llm.estimate import CostEstimate, TokenEstimate
 from offline.llm.protocol import Backend, Completion, PermanentError, Prompt, TransientError
@@ -67,7 +67,7 @@ class LLMClient:
         self._dry_run = dry_run
         self._tokens_per_second = tokens_per_second
         self._estimate = TokenEstimate()
-        self._purse = Purse(budget or Budget(), account.prices, self._estimate)
+        self._budget = BudgetAccount(budget or Budget(), account.prices, self._estimate)
         self._stopped: str | None = None
         self._id = secrets.token_hex(8)  # for an account without an id
         self._shortest: Prompt | None = None  # of those that have an answer
@@ -117,8 +117,8 @@ class LLMClient:
             await asyncio.to_thread(self._cache.put_many, {}, self._account_line())
 
     async def _live(self, prompt: Prompt) -> Completion:
-        hold = self._purse.hold([prompt])
-        if not hold:
+        reservation = self._budget.reserve([prompt])
+        if not reservation:
             raise BudgetError("the call does not fit into what is left of the budget")
         self._account.prompts += 1
         completions: list[Completion] | None = None
@@ -129,7 +129,7 @@ class LLMClient:
             self._account.failures += 1
             raise
         finally:
-            self._purse.settle(hold, completions)
+            self._budget.settle(reservation, completions)
 
     def _estimated(self, prompts: int, cached: int, missing: Mapping[str, Prompt]) -> CostEstimate:
         """What asking the ``missing`` ones (by cache key) of ``prompts`` would cost."""
@@ -175,7 +175,7 @@ class LLMClient:
             return self._account_line(before + time.perf_counter() - started)
 
         run = BatchRun(
-            self._ask, self._cache, self._purse, account_line, self._give_up_after, self._backoff.longest_retry_after
+            self._ask, self._cache, self._budget, account_line, self._give_up_after, self._backoff.longest_retry_after
         )
         try:
             await run.answer(make_batches(missing, self._backend.batch_size), self._concurrency, label, len(known))

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from offline.llm.answers import BUDGET
-from offline.llm.budget import Budget, BudgetError, Prices, Purse
+from offline.llm.budget import Budget, BudgetAccount, BudgetError, Prices
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.estimate import TokenEstimate
@@ -156,10 +156,10 @@ def test_impossible_budgets_are_refused(cache: ResponseCache) -> None:
 
 
 def test_sums_of_money_do_not_drift() -> None:
-    purse = Purse(Budget(max_cost=1.0), Prices(0.1, 0.3), TokenEstimate())
+    budget = BudgetAccount(Budget(max_cost=1.0), Prices(0.1, 0.3), TokenEstimate())
     for _ in range(10_000):
-        hold = purse.hold([ask("a"), ask("b")])
-        purse.settle(hold, [Completion("", 3, 1)] * 2)
-    assert not purse.holding
-    assert purse.cost == pytest.approx(20_000 * (0.3 + 0.3) / 1e6, rel=1e-9)
-    assert purse.tokens == 80_000
+        hold = budget.reserve([ask("a"), ask("b")])
+        budget.settle(reservation, [Completion("", 3, 1)] * 2)
+    assert not budget.has_reservations
+    assert budget.cost == pytest.approx(20_000 * (0.3 + 0.3) / 1e6, rel=1e-9)
+    assert budget.tokens == 80_000

@@ -30,7 +30,7 @@ def drawn(splits: SplitRows, split: Split, count: int, seed: int) -> IntArray:
 
 
 @dataclass(frozen=True, slots=True)
-class Teller:
+class PromptBuilder:
     """Turns samples into prompts, as the service does with requests. ``items`` has a row for each item of the log.
 
     ``longest`` bounds the history that relevant events are searched in: the service reads no longer one.
@@ -44,17 +44,17 @@ class Teller:
     def blocks(self, prompt: RerankPrompt, rows: IntArray) -> list[Blocks]:
         """The prompt of the sample at each of these log rows."""
         index, candidate_blocks = self.log.by_user(), {}
-        found = []
+        blocks = []
         for row in rows.tolist():
             user, item = int(self.log.user[row]), int(self.log.item[row])
             history = self.before(index.of_user(user), int(index.position[row]))
             vectors = self.items.vectors[self.log.item[history]]
-            told = history[prompt.chosen(self.items.vectors[item], vectors)]
+            chosen = history[prompt.chosen(self.items.vectors[item], vectors)]
             if item not in candidate_blocks:
                 candidate_blocks[item] = prompt.candidate_block(self.items.texts[item])
             profile = self.catalogue.users.get(self.log.user_ids[user], {})
-            found.append(Blocks(prompt.user_block(profile, self._rated(told)), candidate_blocks[item]))
-        return found
+            blocks.append(Blocks(prompt.user_block(profile, self._rated(chosen)), candidate_blocks[item]))
+        return blocks
 
     def before(self, of_user: IntArray, position: int) -> IntArray:
         """Log rows of the last ``longest`` of the first ``position`` events of a user."""

@@ -97,7 +97,7 @@ def _answers(run: Run, ready: Prepared, model: Labeller, name: str) -> Answers:
 
 def _tuned(ready: Prepared) -> list[float]:
     rows = ready.rows("train")
-    blocks = [block for how in SELECTIONS for block in ready.teller.blocks(ready.told(how), rows)]
+    blocks = [block for how in SELECTIONS for block in ready.prompts.blocks(ready.prompt_for(how), rows)]
     yes, no = ready.labels
     answers = np.tile(np.where(ready.label(rows) > 0.5, yes, no), len(SELECTIONS)).astype(np.int64)
     tokens = tokens_of(ready.tokenizer, blocks)
@@ -127,7 +127,7 @@ def _manifest(
         store = ScoreStore(ready.folder / "scores")
         return probability_of(store.log_odds(tuned, ready.labels, blocks, "canaries"))
 
-    items = ready.teller.items.pack()
+    items = ready.prompts.items.pack()
     write_bytes(ready.folder / ITEMS_FILE, items)
     return RerankerManifest(
         name=ready.config.name,
@@ -140,7 +140,7 @@ def _manifest(
         weight=mix.weight,
         band=mix.band,
         fitted_to=ctr.fitted_to,
-        canaries=canaries(ready.teller, ready.prompt, settings.canaries, settings.candidates, settings.seed, answers),
+        canaries=canaries(ready.prompts, ready.prompt, settings.canaries, settings.candidates, settings.seed, answers),
         tolerance=settings.tolerance,
         items=hashlib.sha256(items).hexdigest(),
         trained_until_ms=int(ready.log.time_ms[: ready.splits.trained_rows].max()),

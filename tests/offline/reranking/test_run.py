@@ -56,7 +56,7 @@ def test_the_items_are_the_ones_that_the_manifest_names(tuned: Tuned, ready: Pre
     content = (ready.folder / ITEMS_FILE).read_bytes()
     items = RerankItems.unpack(content, tuned.manifest.items)
     assert tuple(items.ids) == ready.log.item_ids
-    np.testing.assert_array_equal(items.vectors, ready.teller.items.vectors)
+    np.testing.assert_array_equal(items.vectors, ready.prompts.items.vectors)
     assert hashlib.sha256(content).hexdigest() == tuned.manifest.items
 
 
@@ -105,7 +105,7 @@ def test_no_prompt_about_a_test_sample_was_read(tuned: Tuned, ready: Prepared) -
         told = {
             split: {
                 hashlib.sha256(str(one).encode()).hexdigest()[:32]
-                for one in ready.teller.blocks(ready.told(how), ready.rows(split))
+                for one in ready.prompts.blocks(ready.prompt_for(how), ready.rows(split))
             }
             for split in ("validation", "test")
         }

@@ -75,7 +75,7 @@ def test_test_labels_change_no_calibration_and_no_weight(tuned: Tuned, ready: Pr
     ctr, rows = ctr_of(tuned.job, ready), ready.rows("test")
     value = ready.log.value.copy()
     value[rows] = 6.0 - value[rows]
-    other = replace(ready, log=replace(ready.log, value=value))  # the teller keeps the log that prompts are made of
+    other = replace(ready, log=replace(ready.log, value=value))  # the prompts keeps the log that prompts are made of
     raw = np.linspace(-2, 2, len(rows), dtype=np.float32)
     odds, weight = judging._calibrated(ready, ready.tuned(), "recent", raw, ctr)
     again, same = judging._calibrated(other, ready.tuned(), "recent", raw, ctr)

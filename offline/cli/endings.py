@@ -22,7 +22,7 @@ from offline.jobs.lock import LockedError
 from offline.jobs.runs import EXIT_CODES, Run, stopping
 from offline.jobs.steps import Job
 from offline.knowledge.encoder import EncoderError
-from offline.knowledge.errors import NotFoundedError
+from offline.knowledge.errors import NotFittedError
 from offline.llm.cache import CacheError
 from offline.llm.protocol import PermanentError
 from offline.publish.connection import StoreError
@@ -44,7 +44,7 @@ EXPECTED = (
     EngineError,
     GateError,
     LockedError,
-    NotFoundedError,
+    NotFittedError,
     PermanentError,
     RerankerError,
     StoreError,

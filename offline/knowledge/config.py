@@ -85,7 +85,7 @@ class FittingConfig(BaseModel):
     fresh: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
-class FoundingConfig(BaseModel):
+class FrozenPartsConfig(BaseModel):
     """All that AutoGraph's frozen parts depend on: the two quantisers, the network, and how it is fitted.
 
     Defaults are the authors' (arXiv 2412.18241, our reading) where they say one and where no measurement spoke against
@@ -178,14 +178,14 @@ class MarcConfig(BaseModel):
     dtype: Dtype = "int8"
 
 
-class AutoGraphConfig(FoundingConfig):
+class AutoGraphConfig(FrozenPartsConfig):
     """Latent factors of items and users, and the network over them. The defaults were measured: docs/autograph.md."""
 
     dtype: Dtype = "float16"
 
     @property
-    def founding(self) -> FoundingConfig:
-        return FoundingConfig.model_validate(self.model_dump(exclude={"dtype"}))
+    def frozen_parts(self) -> FrozenPartsConfig:
+        return FrozenPartsConfig.model_validate(self.model_dump(exclude={"dtype"}))
 
 
 class KnowledgeConfig(BaseModel):

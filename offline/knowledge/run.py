@@ -17,7 +17,7 @@ from offline.data.log import InteractionLog
 from offline.engine.local import LocalEngine
 from offline.engine.protocol import Engine
 from offline.knowledge.encoder import EngineEncoder, TextEncoder, VectorStore
-from offline.knowledge.errors import NotFoundedError, TooLittleDataError
+from offline.knowledge.errors import NotFittedError, TooLittleDataError
 from offline.knowledge.interests import Ask, Domain, Interests
 from offline.knowledge.sources import Producer, Sources
 from offline.knowledge.vectors import Lineage, Produced
@@ -144,7 +144,7 @@ class KnowledgeRun:
         sources = self.sources_of(name)
         try:
             made = producer(name)(sources)
-        except NotFoundedError as error:
+        except NotFittedError as error:
             print(f"  {name} waits: {error}", flush=True)
             asked = [kind for kind in texts if kind in vars(sources.interests)]  # to read another would ask for it
             return Attempt(None, self._absent(asked), str(error), isinstance(error, TooLittleDataError))

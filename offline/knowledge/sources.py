@@ -14,7 +14,7 @@ from models.contract.knowledge import Space
 from models.contract.schema import KnowledgeSpec, fingerprint
 from offline.engine.local import LocalEngine
 from offline.engine.protocol import Engine
-from offline.knowledge.errors import NotFoundedError
+from offline.knowledge.errors import NotFittedError
 from offline.knowledge.interests import Domain, Interests
 from offline.knowledge.liber.prompts import PartitionFacts, summary_prompt, summary_text
 from offline.knowledge.projection import Projection
@@ -61,17 +61,17 @@ class Sources(Domain):
         return np.asarray(self.interests.partitions.closed_at < self.trained_rows, np.bool_)
 
     def need(self, absent: BoolArray) -> None:
-        """NotFoundedError if any text is still to come."""
+        """NotFittedError if any text is still to come."""
         if absent.any():
-            raise NotFoundedError(f"{int(absent.sum())} texts of the training period are still missing")
+            raise NotFittedError(f"{int(absent.sum())} texts of the training period are still missing")
 
     def need_training_texts(self) -> None:
-        """NotFoundedError unless all texts of items, and of partitions of the training period, are there or bad."""
+        """NotFittedError unless all texts of items, and of partitions of the training period, are there or bad."""
         self.need(np.concatenate([self.interests.items.absent, self.interests.summaries.absent & self.early]))
 
 
 class Producer(Protocol):
-    """Makes knowledge of users, of items, or of both. NotFoundedError if it cannot begin yet."""
+    """Makes knowledge of users, of items, or of both. NotFittedError if it cannot begin yet."""
 
     def __call__(self, sources: Sources) -> Produced: ...
 
@@ -123,7 +123,7 @@ def frozen_projections(folder: Path, parts: Sequence[Wide]) -> list[Projection]:
     return projections
 
 
-def is_founded(folder: Path, components: Mapping[str, str], dim: int) -> bool:
+def is_fitted(folder: Path, components: Mapping[str, str], dim: int) -> bool:
     return _projection(folder, components, dim).is_file()
 
 

@@ -44,6 +44,8 @@ def canaries(
     for pair, chance in zip(range(count), chances, strict=True):
         best, worst = int(chance[0].argmax()), int(chance[1].argmin())
         if chance[0, best] > chance[1, worst]:
-            prompts = asked[2 * pair][best], asked[2 * pair + 1][worst]
-            selected.append(Canary(prompts=prompts, probabilities=(float(chance[0, best]), float(chance[1, worst]))))
+            likes_and_dislikes = asked[2 * pair][best], asked[2 * pair + 1][worst]
+            selected.append(
+                Canary(prompts=likes_and_dislikes, probabilities=(float(chance[0, best]), float(chance[1, worst])))
+            )
     return tuple(selected)

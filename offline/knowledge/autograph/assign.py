@@ -24,7 +24,7 @@ from offline.knowledge.autograph.graph import Evidence, Neighbours, slice_of
 from offline.knowledge.autograph.network import Network
 from offline.knowledge.autograph.nodes import Pool, nodes_of, slice_graph
 from offline.knowledge.autograph.quantise import Quantiser
-from offline.knowledge.config import FoundingConfig, NetworkConfig
+from offline.knowledge.config import FrozenPartsConfig, NetworkConfig
 
 _BLOCK = 256
 
@@ -39,7 +39,7 @@ class AutoGraph:
     per epoch.
     """
 
-    config: FoundingConfig
+    config: FrozenPartsConfig
     users: Quantiser
     items: Quantiser
     network: Arrays
@@ -76,7 +76,7 @@ class AutoGraph:
             raise DataError(f"{path} lacks {', '.join(sorted(missing))}: it holds no AutoGraph")
         notes = arrays["notes"].tolist()
         return cls(
-            config=FoundingConfig.model_validate_json(str(arrays["config"])),
+            config=FrozenPartsConfig.model_validate_json(str(arrays["config"])),
             users=Quantiser(_part(arrays, "users/"), notes[0]),
             items=Quantiser(_part(arrays, "items/"), notes[1]),
             network=_part(arrays, "network/"),

@@ -38,10 +38,10 @@ def produce(sources: Sources) -> Produced:
     if path.is_file():
         frozen = AutoGraph.load(path)
     else:
-        from offline.knowledge.autograph.train import found
+        from offline.knowledge.autograph.train import fit_frozen
 
         with enough_for("autograph"):
-            frozen = found(evidence, sources.trained_rows, config.founding)
+            frozen = fit_frozen(evidence, sources.trained_rows, config.frozen_parts)
         frozen.save(path)
         for note in frozen.notes:
             print(f"  autograph: {note}", flush=True)
@@ -67,7 +67,7 @@ def produce(sources: Sources) -> Produced:
     )
 
 
-def founded(sources: Sources) -> AutoGraph:
+def fitted(sources: Sources) -> AutoGraph:
     """The frozen parts of the space that these settings name. DataError if they are still to be founded."""
     from offline.knowledge.autograph.assign import AutoGraph
 
@@ -82,7 +82,7 @@ def _components(sources: Sources) -> dict[str, str]:
         "llm": sources.llm,
         "prompt": text_form(sources),
         "encoder": sources.encoder,
-        "founding": fingerprint(sources.config.autograph.founding.model_dump(mode="json")),
+        "founding": fingerprint(sources.config.autograph.frozen_parts.model_dump(mode="json")),
     }
 
 

@@ -25,7 +25,7 @@ from offline.knowledge.autograph.graph import Evidence, Neighbours, boundaries, 
 from offline.knowledge.autograph.network import OUTPUT, Network, Side
 from offline.knowledge.autograph.nodes import Nodes, Pool, nodes_of, slice_graph
 from offline.knowledge.autograph.quantise import Quantiser, fit_quantiser
-from offline.knowledge.config import FoundingConfig
+from offline.knowledge.config import FrozenPartsConfig
 from offline.knowledge.errors import TooFewError
 from offline.knowledge.repeatable import repeatable
 
@@ -33,10 +33,10 @@ _JUDGED = 4000
 _TOP = 50
 
 
-def found(
+def fit_frozen(
     evidence: Evidence,
     trained_rows: int,
-    config: FoundingConfig,
+    config: FrozenPartsConfig,
     judge: Callable[[AutoGraph], float] | None = None,
 ) -> AutoGraph:
     """Fit everything on log rows before ``trained_rows``. TooFewError if they hold too little.
@@ -59,15 +59,15 @@ def found(
             f"likes in the first {cut} rows of the training period and in the last {trained_rows - cut}, there are "
             f"{len(train)} and {len(validation)}"
         )
-    founding = _Founding(past, config, users, items)
+    fit = _Fit(past, config, users, items)
     if judge is not None:
-        network, history = founding.fit(positives, lambda network: judge(founding.freeze(network)), fitting.epochs)
+        network, history = fit.fit(positives, lambda network: judge(fit.freeze(network)), fitting.epochs)
     else:
         judged = validation[:: -(-len(validation) // _JUDGED)]
-        network, history = founding.fit(train, lambda network: founding.ndcg(network, judged), fitting.epochs)
+        network, history = fit.fit(train, lambda network: fit.ndcg(network, judged), fitting.epochs)
         if fitting.refit:
-            network, _ = founding.fit(positives, None, int(np.argmax(history)) + 1)
-    return _scaled(replace(founding.freeze(network), history=history), past)
+            network, _ = fit.fit(positives, None, int(np.argmax(history)) + 1)
+    return _scaled(replace(fit.freeze(network), history=history), past)
 
 
 def _scaled(autograph: AutoGraph, past: Evidence) -> AutoGraph:
@@ -92,10 +92,10 @@ class _Batch:
     known_until: IntArray
 
 
-class _Founding:
+class _Fit:
     """Training state: graphs of all slices, node features, and the steps over them."""
 
-    def __init__(self, past: Evidence, config: FoundingConfig, users: Quantiser, items: Quantiser) -> None:
+    def __init__(self, past: Evidence, config: FrozenPartsConfig, users: Quantiser, items: Quantiser) -> None:
         network = config.network
         self._past, self._config, self._quantisers = past, config, (users, items)
         self.from_row = boundaries(len(past.user), network.slices)

@@ -17,7 +17,7 @@ from offline.knowledge.errors import enough_for
 from offline.knowledge.interests import Texts, Versions
 from offline.knowledge.liber.prompts import PartitionFacts, shift_prompt, shift_text
 from offline.knowledge.projection import Projection
-from offline.knowledge.sources import Sources, Wide, frozen_projections, is_founded, space, text_form
+from offline.knowledge.sources import Sources, Wide, frozen_projections, is_fitted, space, text_form
 from offline.knowledge.vectors import Produced, UserVectors
 
 
@@ -59,8 +59,8 @@ class _Part:
 
 
 def _read(sources: Sources, asked: Texts, texts: Sequence[str], components: dict[str, str], dim: int) -> _Part:
-    """Encode one part's texts of all versions. NotFoundedError if those to found it on are not all there yet."""
-    if not is_founded(sources.folder, components, dim):
+    """Encode one part's texts of all versions. NotFittedError if those to found it on are not all there yet."""
+    if not is_fitted(sources.folder, components, dim):
         sources.need(asked.absent & sources.early)
     known = np.array([bool(text) for text in texts], np.bool_)
     wide = sources.encode([text for text in texts if text])

@@ -16,7 +16,7 @@ def adapt_model(sources: Sources, target: Path, adaptation: AdaptationConfig) ->
     """Adapt the model whose states MARC reads, and save it as ``target``; returns the number of pairs it learns from.
 
     A user is told by the newest partition that closed before a pair, where the published vector is the mean of all: one
-    text per pair is what a step can run. Reads nothing after the training period. NotFoundedError if texts of it are
+    text per pair is what a step can run. Reads nothing after the training period. NotFittedError if texts of it are
     still to come; DataError if ``target`` is there already, the package peft is not, or the model cannot be adapted.
     """
     if target.exists():

@@ -67,7 +67,7 @@ def training_pairs(
 def states_at(sources: Sources, depths: Sequence[float]) -> dict[float, States]:
     """States by depth. Runs the language model over the texts that it has not read yet, where the engine runs it.
 
-    NotFoundedError unless all texts of the training period are there, since those that come later are read in other
+    NotFittedError unless all texts of the training period are there, since those that come later are read in other
     batches.
     """
     sources.need_training_texts()
@@ -136,7 +136,7 @@ def produce(sources: Sources) -> Produced:
         # before anything is read: texts that come later would be read in other batches, which round differently
         sources.need_training_texts()
     states = _read(sources, reader, [config.depth])[config.depth]
-    compressor = Compressor.load(path) if path.is_file() else _founded(sources, states, user.dim, path)
+    compressor = Compressor.load(path) if path.is_file() else _fit_frozen(sources, states, user.dim, path)
     components["compressor"] = compressor.digest
     vectors = np.zeros((len(states.known), item.dim), np.float32)
     vectors[states.known] = compressor.compress(states.items[states.known], "item")
@@ -147,7 +147,7 @@ def produce(sources: Sources) -> Produced:
     )
 
 
-def _founded(sources: Sources, states: States, dim: int, path: Path) -> Compressor:
+def _fit_frozen(sources: Sources, states: States, dim: int, path: Path) -> Compressor:
     """A new compressor, fitted on the training period and kept."""
     from offline.knowledge.marc.train import fit_compression
 

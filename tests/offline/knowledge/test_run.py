@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from offline.knowledge import run as producers
-from offline.knowledge.errors import NotFoundedError, TooLittleDataError
+from offline.knowledge.errors import NotFittedError, TooLittleDataError
 from offline.knowledge.interests import Domain
 from offline.knowledge.run import Attempt, KnowledgeRun
 from offline.knowledge.sources import Sources, space
@@ -100,9 +100,9 @@ def test_a_producer_that_waits_is_asked_nothing_more(data: Synthetic, tmp_path: 
     assert not (tmp_path / "liber" / "vectors.npz").exists()
 
 
-@pytest.mark.parametrize("error", [NotFoundedError, TooLittleDataError])
+@pytest.mark.parametrize("error", [NotFittedError, TooLittleDataError])
 def test_a_producer_waits_for_texts_or_for_the_log_to_grow(
-    data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[NotFoundedError]
+    data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[NotFittedError]
 ) -> None:
     def produce(sources: Sources) -> Produced:
         raise error("12 of 64")

@@ -16,7 +16,7 @@ from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.knowledge.config import AutoGraphConfig, CompressionConfig, FittingConfig, NetworkConfig, QuantiserConfig
-from offline.knowledge.errors import NotFoundedError, TooLittleDataError
+from offline.knowledge.errors import NotFittedError, TooLittleDataError
 from offline.knowledge.marc import states
 from offline.knowledge.run import ORDER, producer
 from offline.knowledge.sources import Sources
@@ -206,7 +206,7 @@ def test_nothing_is_encoded_before_all_texts_of_the_training_period_are_there(
     missing = next(one for prompts in first.asked.values() for one in prompts if one.messages[0][1].startswith(start))
     encoder, model = HashEncoder(), EchoModel(absent=lambda prompt: prompt == missing)
     _Reader.read_texts = ()
-    with pytest.raises(NotFoundedError, match="1 texts of the training period are still missing") as caught:
+    with pytest.raises(NotFittedError, match="1 texts of the training period are still missing") as caught:
         producer(name)(read(data, tmp_path / "part", data.log, ENOUGH, model=model, encoder=encoder))
     assert not isinstance(caught.value, TooLittleDataError)
     assert (encoder.asked, _Reader.read_texts) == ([], ())
@@ -216,7 +216,7 @@ def test_nothing_is_encoded_before_all_texts_of_the_training_period_are_there(
 def test_a_part_is_not_founded_before_the_others_can_be(data: Synthetic, tmp_path: Path) -> None:
     """LIBER's summaries and shifts are founded on the same training period."""
     shift = EchoModel(absent=lambda prompt: prompt.messages[0][1].startswith("Some time ago"))
-    with pytest.raises(NotFoundedError, match="still missing"):
+    with pytest.raises(NotFittedError, match="still missing"):
         producer("liber")(read(data, tmp_path, data.log, ENOUGH, model=shift))
     assert not list(tmp_path.rglob("*.npz"))
 

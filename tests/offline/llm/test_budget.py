@@ -158,7 +158,7 @@ def test_impossible_budgets_are_refused(cache: ResponseCache) -> None:
 def test_sums_of_money_do_not_drift() -> None:
     budget = BudgetAccount(Budget(max_cost=1.0), Prices(0.1, 0.3), TokenEstimate())
     for _ in range(10_000):
-        hold = budget.reserve([ask("a"), ask("b")])
+        reservation = budget.reserve([ask("a"), ask("b")])
         budget.settle(reservation, [Completion("", 3, 1)] * 2)
     assert not budget.has_reservations
     assert budget.cost == pytest.approx(20_000 * (0.3 + 0.3) / 1e6, rel=1e-9)

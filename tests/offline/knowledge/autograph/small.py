@@ -7,13 +7,13 @@ import numpy as np
 from models.contract.arrays import IntArray
 from models.contract.knowledge import FloatArray
 from offline.knowledge.autograph.graph import Evidence, Versions
-from offline.knowledge.config import FittingConfig, FoundingConfig, NetworkConfig, QuantiserConfig
+from offline.knowledge.config import FittingConfig, FrozenPartsConfig, NetworkConfig, QuantiserConfig
 
 WIDTH, GENRES, PARTITION = 16, 4, 6
 USERS, ITEMS, EVENTS = 60, 48, 24
 TRAINED = USERS * EVENTS * 4 // 5
 
-CONFIG = FoundingConfig(
+CONFIG = FrozenPartsConfig(
     user_factors=QuantiserConfig(size=12, hidden=16, dim=8, steps=60, batch=64, kmeans_iterations=5),
     item_factors=QuantiserConfig(size=10, hidden=16, dim=8, steps=60, batch=64, kmeans_iterations=5),
     network=NetworkConfig(hidden=8, dim=8, neighbours=4, members=4, history=4, slices=4),

@@ -19,7 +19,7 @@ from offline.data.log import InteractionLog
 from offline.engine.local import LocalEngine
 from offline.engine.protocol import BatchT, ResultT, Work
 from offline.knowledge.config import CompressionConfig
-from offline.knowledge.errors import NotFoundedError
+from offline.knowledge.errors import NotFittedError
 from offline.knowledge.marc import states
 from offline.knowledge.marc.produce import produce
 from offline.knowledge.vectors import Produced
@@ -139,5 +139,5 @@ def test_the_states_are_read_where_the_engine_runs(data: Synthetic, tmp_path: Pa
 
 
 def test_it_waits_for_the_texts_of_the_training_period(data: Synthetic, tmp_path: Path) -> None:
-    with pytest.raises(NotFoundedError, match="still missing"):
+    with pytest.raises(NotFittedError, match="still missing"):
         made(data, tmp_path, model=EchoModel(absent=lambda prompt: "Film 3" in prompt.messages[0][1]))

@@ -27,9 +27,9 @@ from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job, step
-from offline.knowledge.interests import Answered, Interests
+from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
 from offline.knowledge.liber.partitions import close_partitions
-from offline.knowledge.load import held
+from offline.knowledge.load import load_knowledge
 from offline.llm.protocol import Completion, Prompt
 from offline.refresh import language_model, refresh
 
@@ -79,7 +79,7 @@ class _Showcase:
         self._job = job
         self._catalogue: Catalogue = open_source(job.config.data, job.raw).catalogue()
         self._log = InteractionLog.load(job.log)
-        self._knowledge = held(job.knowledge, job.config.feature_schema, self._log)
+        self._knowledge = load_knowledge(job.knowledge, job.config.feature_schema, self._log)
         self._partitions = close_partitions(self._log, job.config.knowledge.liber.trigger)
         self._user = self._a_user()
         self._candidates = self._unseen(100)
@@ -120,8 +120,8 @@ class _Showcase:
 
     def ask_live(self) -> None:
         """Ask the language model about the user's newest partition again, now, and show both answers."""
-        interests = Interests(self._job.domain(self._catalogue, self._log), _nobody)
-        prompt = interests.summary_prompts[self._partitions.start[self._user + 1] - 1]
+        knowledge_texts = KnowledgeTexts(self._job.domain(self._catalogue, self._log), _nobody)
+        prompt = knowledge_texts.summary_prompts[self._partitions.start[self._user + 1] - 1]
         with Run(self._job, "demo").working() as run, language_model(self._job) as session:
             try:
                 (cached,) = session.ask_all([prompt], "  cached answer").texts

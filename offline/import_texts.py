@@ -10,7 +10,7 @@ from offline import refresh as pipeline
 from offline.data.rules import Findings
 from offline.data.texts_import import ImportedTexts, read_item_texts, read_user_texts
 from offline.jobs.runs import Run
-from offline.knowledge.interests import closing
+from offline.knowledge.knowledge_texts import closing
 from offline.knowledge.liber.partitions import close_partitions
 from offline.publish.connection import store_if_there
 

@@ -29,7 +29,7 @@ from offline.jobs.runs import Run
 from offline.jobs.since import recent, recent_users
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
-from offline.knowledge.load import held
+from offline.knowledge.load import load_knowledge
 from offline.knowledge.run import ProducerState
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.arithmetic import arithmetic_line
@@ -93,7 +93,7 @@ def make_knowledge(
     """
     job, steps = run.job, StepCache(run.job)
     names = producers.wanted(job.config.feature_schema)
-    made = dict(held(job.knowledge, job.config.feature_schema, log).produced)
+    made = dict(load_knowledge(job.knowledge, job.config.feature_schema, log).produced)
     current = {name: producer_inputs(job, name, source, log) for name in names}
     behind = [name for name in names if name not in made or not is_up_to_date(job, name, current[name])]
     stale = [name for name in behind if only is None or name in only]

@@ -60,7 +60,7 @@ def main() -> None:
         print(f"{len(split.train_user)} positives to train on, {len(split.catalogue)} items, {len(split.user)} users")
         return
     with sources_of(job, catalogue, log, "autograph") as sources:
-        sources.need(np.concatenate([sources.interests.items.absent, sources.interests.summaries.absent]))
+        sources.need(np.concatenate([sources.texts.items.absent, sources.texts.summaries.absent]))
         evidence = evidence_of(sources)
         if arguments.texts == "own":
             evidence = without_language_model(sources, evidence)
@@ -116,8 +116,8 @@ def without_language_model(sources: Sources, evidence: Evidence) -> Evidence:
     items, known = np.zeros_like(evidence.items), evidence.known_items
     items[known] = sources.encode([plain_text(sources.words, features[at]) for at in np.flatnonzero(known)])
     users = np.zeros_like(evidence.versions.vectors)
-    for at, partition in enumerate(sources.interests.versions.partitions.tolist()):
-        rows = sources.interests.partitions.rows_of(partition) if partition >= 0 else np.zeros(0, np.int64)
+    for at, partition in enumerate(sources.texts.versions.partitions.tolist()):
+        rows = sources.texts.partitions.rows_of(partition) if partition >= 0 else np.zeros(0, np.int64)
         users[at] = items[sources.log.item[rows[evidence.liked[rows]]]].sum(axis=0)
     length = np.linalg.norm(users, axis=1, keepdims=True)
     versions = Versions(

@@ -34,7 +34,7 @@ from offline.jobs.ledger import RunStatus
 from offline.jobs.producer_state import all_wait
 from offline.jobs.runs import EXIT_CODES, Run
 from offline.jobs.steps import Job
-from offline.knowledge.load import held
+from offline.knowledge.load import load_knowledge
 from offline.knowledge.vectors import Knowledge
 from offline.publish import release
 from offline.publish.connection import open_store
@@ -227,7 +227,7 @@ def made_so_far(job: Job) -> tuple[InteractionLog, Knowledge]:
     if not job.log.is_file():
         raise DataError("no interactions yet: run `refresh` or `knowledge` first")
     log = InteractionLog.load(job.log)
-    known = held(job.knowledge, job.config.feature_schema, log)
+    known = load_knowledge(job.knowledge, job.config.feature_schema, log)
     if not known.produced and not all_wait(job):
         raise DataError("no knowledge yet: run `refresh` or `knowledge` first")
     return log, known

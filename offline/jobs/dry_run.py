@@ -28,9 +28,9 @@ from offline.jobs.producer_state import is_up_to_date, producer_inputs
 from offline.jobs.since import recent
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
-from offline.knowledge.interests import Answered, Interests
+from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
 from offline.knowledge.liber.partitions import close_partitions
-from offline.knowledge.load import held
+from offline.knowledge.load import load_knowledge
 from offline.knowledge.quality import usable
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.account import CACHE_FILE, tokens_per_second
@@ -107,7 +107,7 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
     with store_if_there(job.data_dir) as store:
         arrived = look_for_events(job, source, catalogue, store)
     names = [name for name in producers.wanted(job.config.feature_schema) if only is None or name in only]
-    known = held(job.knowledge, job.config.feature_schema, arrived.log)
+    known = load_knowledge(job.knowledge, job.config.feature_schema, arrived.log)
     current = {name: producer_inputs(job, name, source, arrived.log) for name in names}
     stale = [name for name in names if name not in known.produced or not is_up_to_date(job, name, current[name])]
     asks = _asks(job, stale, catalogue, arrived.log)
@@ -141,10 +141,10 @@ def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interaction
     return estimates
 
 
-def _texts(job: Job, catalogue: Catalogue, log: InteractionLog, ask: _Pretending) -> dict[str, Interests]:
+def _texts(job: Job, catalogue: Catalogue, log: InteractionLog, ask: _Pretending) -> dict[str, KnowledgeTexts]:
     if job.since_ms is not None:
         return texts_of_recent(job, recent(job, log), catalogue, log, ask)
-    all_of_them = Interests(job.domain(catalogue, log), ask, imported_texts(job))
+    all_of_them = KnowledgeTexts(job.domain(catalogue, log), ask, imported_texts(job))
     return {"items": all_of_them, "partitions": all_of_them}
 
 

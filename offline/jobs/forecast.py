@@ -13,7 +13,7 @@ from offline.data.log import InteractionLog
 from offline.jobs.ledger import RunLedger
 from offline.jobs.steps import Job
 from offline.knowledge.liber.partitions import close_partitions
-from offline.knowledge.load import held
+from offline.knowledge.load import load_knowledge
 from offline.knowledge.run import wanted
 from offline.llm.account import CACHE_FILE, tokens_per_second
 from offline.llm.cache import ResponseCache
@@ -196,7 +196,7 @@ def _memory(job: Job, store: Store, log: InteractionLog, users: int) -> Figure:
         per_owner["user"] += _mean_bytes(store, [key_of(one) for one in log.user_ids])
     if not per_owner["user"]:
         return Figure("memory", None, None, "GB in Redis", "nothing is published yet that would tell the means")
-    known = held(job.knowledge, job.config.feature_schema, log)
+    known = load_knowledge(job.knowledge, job.config.feature_schema, log)
     guessed = []
     for spec in job.config.feature_schema.knowledge:
         made = known.users.get(spec.name) if spec.side == "user" else known.items.get(spec.name)

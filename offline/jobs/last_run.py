@@ -10,7 +10,7 @@ from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.jobs.llm_requests import answered, imported_texts
 from offline.jobs.steps import Job
-from offline.knowledge.interests import Answered
+from offline.knowledge.knowledge_texts import Answered
 from offline.knowledge.quality import usable
 from offline.knowledge.run import KnowledgeRun
 from offline.knowledge.sources import Sources

@@ -18,7 +18,7 @@ from offline.data.log import InteractionLog
 from offline.jobs.runs import Run
 from offline.jobs.since import Recent
 from offline.jobs.steps import Job
-from offline.knowledge.interests import Answered, Ask, Interests, closing
+from offline.knowledge.knowledge_texts import Answered, Ask, KnowledgeTexts, closing
 from offline.knowledge.quality import Usable, problem, usable
 from offline.knowledge.run import ORDER
 from offline.llm.answers import Answers
@@ -72,9 +72,9 @@ class LLMRun:
 
     def ask_recent(self, texts: tuple[str, ...], recent: Recent, catalogue: Catalogue, log: InteractionLog) -> None:
         """Ask for these kinds of texts of recent users and items."""
-        interests = texts_of_recent(self._run.job, recent, catalogue, log, self._ask_live)
+        knowledge_texts = texts_of_recent(self._run.job, recent, catalogue, log, self._ask_live)
         for kind in texts:
-            getattr(interests["items" if kind == "items" else "partitions"], kind)
+            getattr(knowledge_texts["items" if kind == "items" else "partitions"], kind)
 
     @contextmanager
     def from_cache_alone(self) -> Iterator[None]:
@@ -167,15 +167,15 @@ def told_of_imports(job: Job) -> Iterator[str]:
 
 def texts_of_recent(
     job: Job, recent: Recent, catalogue: Catalogue, log: InteractionLog, ask: Ask
-) -> dict[str, Interests]:
+) -> dict[str, KnowledgeTexts]:
     """The texts of recent items, and those of recent users' partitions."""
     everything, imported = job.domain(catalogue, log), imported_texts(job)
     items = {item: catalogue.items[item] for item in recent.item_ids(log) if item in catalogue.items}
     of_items = replace(everything, catalogue=Catalogue(catalogue.users, items))
     partitions = recent.partitions_of(everything.partitions())
     return {
-        "items": Interests(of_items, ask, imported),
-        "partitions": Interests(everything, ask, imported, partitions),
+        "items": KnowledgeTexts(of_items, ask, imported),
+        "partitions": KnowledgeTexts(everything, ask, imported, partitions),
     }
 
 

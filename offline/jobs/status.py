@@ -18,7 +18,7 @@ from offline.jobs.ledger import ProducerSummary, RunLedger, RunRecord, RunStatus
 from offline.jobs.lock import holder
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
-from offline.knowledge.load import held
+from offline.knowledge.load import load_knowledge
 from offline.knowledge.run import ProducerState
 from offline.knowledge.vectors import Produced
 from offline.publish.connection import Store
@@ -107,7 +107,7 @@ def _release(store: Store, release: str, live: str | None) -> dict[str, Any]:
 def _producers(job: Job, store: Store, live: str | None) -> dict[str, dict[str, Any]]:
     steps = StepCache(job).all()
     log = InteractionLog.load(job.log) if job.log.is_file() else None
-    known = {} if log is None else held(job.knowledge, job.config.feature_schema, log).produced
+    known = {} if log is None else load_knowledge(job.knowledge, job.config.feature_schema, log).produced
     served: Mapping[str, str] = {}
     with suppress(ArtifactError):  # told with the release
         served = read_manifest(store, live).spaces if live else {}

@@ -14,7 +14,7 @@ from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.files import read_json, write_json
 from offline.data.log import InteractionLog
-from offline.knowledge.interests import Domain
+from offline.knowledge.knowledge_texts import Domain
 from offline.llm.budget import Budget
 
 Engine = Literal["local", "ray"]

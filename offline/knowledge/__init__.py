@@ -6,7 +6,7 @@ sources     what every producer reads, and the spaces it makes
 vectors     what every producer makes, and which of it a sample may see
 errors      why a producer cannot make its frozen parts yet
 texts       the text of an item
-interests   texts of the language model about items, closed partitions and shifts
+knowledge_texts  texts of the language model about items, closed partitions and shifts
 quality     which answers of a language model may become knowledge
 encoder     texts -> unit vectors, stored by content
 projection  wide text vectors -> the few dimensions that are served, frozen

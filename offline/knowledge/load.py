@@ -19,7 +19,7 @@ from offline.knowledge.run import wanted
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 
 
-def held(folder: Path, schema: FeatureSchema, log: InteractionLog) -> Knowledge:
+def load_knowledge(folder: Path, schema: FeatureSchema, log: InteractionLog) -> Knowledge:
     """Every producer's last knowledge, grown to the users and items of the log. Nothing of another log's, of another
     shape than the schema reads, damaged, or saved in another form: that is made again."""
     found = {}

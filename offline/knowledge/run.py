@@ -18,7 +18,7 @@ from offline.engine.local import LocalEngine
 from offline.engine.protocol import Engine
 from offline.knowledge.encoder import EngineEncoder, TextEncoder, VectorStore
 from offline.knowledge.errors import NotFittedError, TooLittleDataError
-from offline.knowledge.interests import Ask, Domain, Interests
+from offline.knowledge.knowledge_texts import Ask, Domain, KnowledgeTexts
 from offline.knowledge.sources import Producer, Sources
 from offline.knowledge.vectors import Lineage, Produced
 from offline.llm.arithmetic import Precision
@@ -124,7 +124,7 @@ class KnowledgeRun:
             catalogue=domain.catalogue,
             log=domain.log,
             trained_rows=trained_rows,
-            interests=Interests(domain, ask, imported),
+            texts=KnowledgeTexts(domain, ask, imported),
             encode=VectorStore(folder / "encoded.npz", encoder, shipped).vectors,
             llm=llm,
             encoder=encoder.id,
@@ -146,7 +146,7 @@ class KnowledgeRun:
             made = producer(name)(sources)
         except NotFittedError as error:
             print(f"  {name} waits: {error}", flush=True)
-            asked = [kind for kind in texts if kind in vars(sources.interests)]  # to read another would ask for it
+            asked = [kind for kind in texts if kind in vars(sources.texts)]  # to read another would ask for it
             return Attempt(None, self._absent(asked), str(error), isinstance(error, TooLittleDataError))
         absent = self._absent(texts)
         made = replace(made, lineage=Lineage.of(sources.log), partial=absent > 0)
@@ -155,7 +155,7 @@ class KnowledgeRun:
 
     def _absent(self, texts: Iterable[str]) -> int:
         """How many texts of these kinds may still come."""
-        absent = {kind: getattr(self._sources.interests, kind).absent for kind in texts}
+        absent = {kind: getattr(self._sources.texts, kind).absent for kind in texts}
         of_items = np.sum(absent.pop("items", 0))
         # no shift is asked for where the summary is absent, and there it counts as absent too
         of_partitions = np.logical_or.reduce(list(absent.values()))

@@ -15,7 +15,7 @@ from models.contract.schema import KnowledgeSpec, fingerprint
 from offline.engine.local import LocalEngine
 from offline.engine.protocol import Engine
 from offline.knowledge.errors import NotFittedError
-from offline.knowledge.interests import Domain, Interests
+from offline.knowledge.knowledge_texts import Domain, KnowledgeTexts
 from offline.knowledge.liber.prompts import PartitionFacts, summary_prompt, summary_text
 from offline.knowledge.projection import Projection
 from offline.knowledge.texts import item_prompt, item_text
@@ -37,7 +37,7 @@ class Sources(Domain):
     need not be computed."""
 
     trained_rows: int
-    interests: Interests
+    texts: KnowledgeTexts
     encode: Encode
     llm: str
     encoder: str
@@ -58,7 +58,7 @@ class Sources(Domain):
     @property
     def early(self) -> BoolArray:
         """[P] whether a partition closed within the training period."""
-        return np.asarray(self.interests.partitions.closed_at < self.trained_rows, np.bool_)
+        return np.asarray(self.texts.partitions.closed_at < self.trained_rows, np.bool_)
 
     def need(self, absent: BoolArray) -> None:
         """NotFittedError if any text is still to come."""
@@ -67,7 +67,7 @@ class Sources(Domain):
 
     def need_training_texts(self) -> None:
         """NotFittedError unless all texts of items, and of partitions of the training period, are there or bad."""
-        self.need(np.concatenate([self.interests.items.absent, self.interests.summaries.absent & self.early]))
+        self.need(np.concatenate([self.texts.items.absent, self.texts.summaries.absent & self.early]))
 
 
 class Producer(Protocol):

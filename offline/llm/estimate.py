@@ -71,7 +71,8 @@ class TokenEstimate:
 class CostEstimate:
     """What a run would ask: ``to_ask`` of ``prompts`` are different and have no answer yet.
 
-    Tokens, cost and seconds are estimates; ``seconds`` is None when no earlier run tells how fast the model answers. Estimates of different prompts add up.
+    Tokens, cost and seconds are estimates; ``seconds`` is None when no earlier run tells how fast the model answers.
+    Estimates of different prompts add up.
     """
 
     prompts: int = 0

@@ -20,7 +20,7 @@ from offline.data.catalogue import DataError
 from offline.data.files import write_bytes, write_json
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job
-from offline.knowledge.load import held
+from offline.knowledge.load import load_knowledge
 from offline.llm.arithmetic import arithmetic_line
 from offline.metrics import auc
 from offline.refresh import data
@@ -76,7 +76,7 @@ def tune_reranker(run: Run) -> RerankerManifest:
 
 def ctr_of(job: Job, ready: Prepared) -> CtrScores:
     """Scores of the CTR model that was trained last."""
-    knowledge = held(job.knowledge, job.config.feature_schema, ready.log)
+    knowledge = load_knowledge(job.knowledge, job.config.feature_schema, ready.log)
     return ctr_scores(job, ready.catalogue, ready.log, knowledge, ready.report)
 
 

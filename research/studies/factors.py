@@ -38,10 +38,10 @@ def report(sources: Sources) -> Factors:
     DataError if it is not founded yet, or if a side has no text.
     """
     frozen = fitted(sources)
-    of_items = [text for text in sources.interests.items.texts if text]
+    of_items = [text for text in sources.texts.items.texts if text]
     return Factors(
         items=_named("items", sources, frozen.items, of_items),
-        users=_named("users", sources, frozen.users, sources.interests.versions.texts),
+        users=_named("users", sources, frozen.users, sources.texts.versions.texts),
     )
 
 

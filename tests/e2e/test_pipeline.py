@@ -19,7 +19,7 @@ from offline.jobs.last_run import data_of, sources_of
 from offline.jobs.ledger import RunLedger
 from offline.jobs.verify import verify
 from offline.knowledge.encoder import TextEncoder, VectorStore
-from offline.knowledge.load import held
+from offline.knowledge.load import load_knowledge
 from offline.knowledge.marc.states import LanguageModelStates
 from offline.knowledge.marc.store import StateStore, shipped_source
 from offline.knowledge.shipped import read_shipped
@@ -65,8 +65,8 @@ def test_the_shipped_vectors_are_all_that_is_needed_and_what_this_machine_would_
     assert len(own_encoded) + len(own_states) < 100, "only what other tests fed back"
 
     with sources_of(job, *data_of(job), "marc") as sources:
-        texts = [text for text in sources.interests.items.texts if text][::150]
-        texts += sources.interests.versions.texts[::500]
+        texts = [text for text in sources.texts.items.texts if text][::150]
+        texts += sources.texts.versions.texts[::500]
     assert len(texts) > 15
     shipped = VectorStore(tmp_path / "encoded.npz", encoder, knowledge.shipped_vectors).vectors(texts)
     assert not (tmp_path / "encoded.npz").exists(), "every one of them is shipped"
@@ -183,7 +183,7 @@ def test_feedback_closes_a_partition_and_one_call_is_paid_for_it(
     assert f"item features: {size} written" in output
 
     log = InteractionLog.load(installation.job.log)
-    knowledge = held(installation.job.knowledge, installation.job.config.feature_schema, log)
+    knowledge = load_knowledge(installation.job.knowledge, installation.job.config.feature_schema, log)
     expected = knowledge.of_user(log.user_ids.index(user))
     for name, users in knowledge.users.items():
         space = users.space.fingerprint

@@ -94,7 +94,7 @@ def evidence_of(sources: Sources) -> Evidence:
     """All texts as vectors, and the interactions that people had: sampled negatives are no edges."""
     from offline.knowledge.autograph.graph import Evidence, Versions
 
-    items, versions, log = sources.interests.items, sources.interests.versions, sources.log
+    items, versions, log = sources.texts.items, sources.texts.versions, sources.log
     wide = sources.encode([text for text in (*items.texts, *versions.texts) if text])
     known = items.known
     vectors = np.zeros((len(known), wide.shape[1]), np.float32)

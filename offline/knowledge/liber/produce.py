@@ -14,7 +14,7 @@ import numpy as np
 from models.contract.arrays import BoolArray, FloatArray
 from models.contract.schema import fingerprint
 from offline.knowledge.errors import enough_for
-from offline.knowledge.interests import Texts, Versions
+from offline.knowledge.knowledge_texts import Texts, Versions
 from offline.knowledge.liber.prompts import PartitionFacts, shift_prompt, shift_text
 from offline.knowledge.projection import Projection
 from offline.knowledge.sources import Sources, Wide, frozen_projections, is_fitted, space, text_form
@@ -25,15 +25,15 @@ def produce(sources: Sources) -> Produced:
     """User vectors of the space "user/liber"."""
     spec = sources.spec("liber", "user")
     assert spec is not None
-    config, interests = sources.config.liber, sources.interests
-    versions = interests.versions
+    config, asked = sources.config.liber, sources.texts
+    versions = asked.versions
     components = {"llm": sources.llm, "prompt": _form(sources), "encoder": sources.encoder}
     width = spec.dim // 2 if config.shift else spec.dim
-    parts = [_read(sources, interests.summaries, versions.texts, {**components, "part": "summary"}, width)]
+    parts = [_read(sources, asked.summaries, versions.texts, {**components, "part": "summary"}, width)]
     if config.shift:
         rest = spec.dim - width
-        shifts = interests.shifts_of(versions)
-        parts.append(_read(sources, interests.shifts, shifts, {**components, "part": "shift"}, rest))
+        shifts = asked.shifts_of(versions)
+        parts.append(_read(sources, asked.shifts, shifts, {**components, "part": "shift"}, rest))
     with enough_for("liber"):
         projections = frozen_projections(sources.folder, [part.early for part in parts])
     digests = {"projection": "+".join(one.digest for one in projections)}
@@ -64,7 +64,7 @@ def _read(sources: Sources, asked: Texts, texts: Sequence[str], components: dict
         sources.need(asked.absent & sources.early)
     known = np.array([bool(text) for text in texts], np.bool_)
     wide = sources.encode([text for text in texts if text])
-    early = sources.interests.versions.since[known] < sources.trained_rows
+    early = sources.texts.versions.since[known] < sources.trained_rows
     name = {"summary": "summaries", "shift": "shifts"}[components["part"]]
     return _Part(known, wide, Wide(components, wide[early], dim, f"encoded {name} of the training period"))
 
@@ -80,6 +80,6 @@ def _form(sources: Sources) -> str:
 
 def _newest(sources: Sources, versions: Versions) -> dict[str, str]:
     newest = (versions.start[1:][np.diff(versions.start) > 0] - 1).tolist()
-    shifts = sources.interests.shifts_of(versions) if sources.config.liber.shift else ("",) * len(versions)
+    shifts = sources.texts.shifts_of(versions) if sources.config.liber.shift else ("",) * len(versions)
     said = {sources.log.user_ids[versions.user[at]]: (versions.tastes[at], shifts[at]) for at in newest}
     return {user: " ".join(part for part in parts if part) for user, parts in said.items()}

@@ -24,7 +24,7 @@ def adapt_model(sources: Sources, target: Path, adaptation: AdaptationConfig) ->
     if importlib.util.find_spec("peft") is None:
         raise DataError("adapting needs the extra: pip install 'lorank[lora]'")
     sources.need_training_texts()
-    marc, versions, items = sources.config.marc, sources.interests.versions, sources.interests.items
+    marc, versions, items = sources.config.marc, sources.texts.versions, sources.texts.items
     pairs = training_pairs(
         sources.log, sources.trained_rows, sources.schema.liked_above, versions.start, versions.since, items.known
     )

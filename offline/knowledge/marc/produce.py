@@ -78,11 +78,11 @@ def _read(sources: Sources, reader: StateReader, depths: Sequence[float]) -> dic
     from offline.knowledge.marc.pairs import so_far
     from offline.knowledge.marc.store import StateStore
 
-    config, interests = sources.config.marc, sources.interests
+    config, items = sources.config.marc, sources.texts.items
     store = StateStore(sources.folder / "states", reader, sources.shipped)
-    versions, known = interests.versions, interests.items.known
+    versions, known = sources.texts.versions, items.known
     of_users = versions.texts if config.titles else versions.tastes
-    texts = [interests.items.texts[at] for at in np.flatnonzero(known)] + list(of_users)
+    texts = [items.texts[at] for at in np.flatnonzero(known)] + list(of_users)
     found: dict[float, States] = {}
     for depth, read in store.states(texts, depths).items():
         items = np.zeros((len(known), read.shape[1]), np.float32)

@@ -14,7 +14,7 @@ from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.texts_import import ImportedTexts
 from offline.knowledge.encoder import TextEncoder
-from offline.knowledge.interests import Answered, Domain, Interests
+from offline.knowledge.knowledge_texts import Answered, Domain, KnowledgeTexts
 from offline.knowledge.sources import Sources
 from offline.llm.protocol import Prompt
 
@@ -93,7 +93,7 @@ def sources(
         catalogue=catalogue,
         log=log,
         trained_rows=trained_rows,
-        interests=Interests(domain, model or EchoModel(), imported),
+        texts=KnowledgeTexts(domain, model or EchoModel(), imported),
         encode=encoder.encode,
         llm=model_id,
         encoder=encoder.id,

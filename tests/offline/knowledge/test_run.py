@@ -9,7 +9,7 @@ import pytest
 
 from offline.knowledge import run as producers
 from offline.knowledge.errors import NotFittedError, TooLittleDataError
-from offline.knowledge.interests import Domain
+from offline.knowledge.knowledge_texts import Domain
 from offline.knowledge.run import Attempt, KnowledgeRun
 from offline.knowledge.sources import Sources, space
 from offline.knowledge.vectors import ItemVectors, Lineage, Produced
@@ -41,7 +41,7 @@ def items_alone(sources: Sources) -> Produced:
     """Reads what MARC reads."""
     spec = sources.spec("marc", "item")
     assert spec is not None
-    known = sources.interests.items.known & sources.interests.summaries.known.any()
+    known = sources.texts.items.known & sources.texts.summaries.known.any()
     return Produced(
         items=ItemVectors.of_texts(space(spec, "int8", {}), np.ones((len(known), spec.dim), np.float32), known)
     )

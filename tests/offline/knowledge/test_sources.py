@@ -238,7 +238,7 @@ def test_a_prompt_that_is_refused_for_good_holds_up_the_founding_for_one_run(
     fresh.model = model = _Filtering(fresh.folder / "paid.jsonl")
     log = fresh.data.log
     seen = read(Synthetic(fresh.config, fresh.data.catalogue, log, fresh.data.knowledge), fresh.folder, log)
-    model.filtered = seen.interests.summary_prompts[0].messages[-1][1]
+    model.filtered = seen.texts.summary_prompts[0].messages[-1][1]
     entry, _ = fresh.paid_by()
     assert (entry["status"], entry["exit_code"], entry["producers"]["liber"]["state"]) == ("partial", 3, "waits")
     assert entry["llm"]["absent"] == 1
@@ -257,6 +257,6 @@ def test_a_prompt_that_is_refused_for_good_holds_up_the_founding_for_one_run(
     assert fresh.paid_by()[1] == []
     entry, paid = fresh.paid_by(ask_refused=True)
     assert (entry["status"], entry["producers"]["liber"]["versions"]) == ("done", 49)
-    assert paid[0] == seen.interests.summary_prompts[0].messages[-1][1]
+    assert paid[0] == seen.texts.summary_prompts[0].messages[-1][1]
     assert len(paid) == 2, "the summary, and the shift from it"
     assert fresh.paid_by()[0]["bytes_written"] == 0

@@ -60,7 +60,7 @@ def test_the_report_is_of_the_founded_codes_and_todays_texts(data: Synthetic, tm
     assert made.items.codes is not None
     assert made.users is not None
     assert made.users.codes is not None
-    unknown = [at for at, text in enumerate(sources_of(data, tmp_path, model).interests.items.texts) if not text]
+    unknown = [at for at, text in enumerate(sources_of(data, tmp_path, model).texts.items.texts) if not text]
     assert unknown
     of_items = np.bincount(np.delete(made.items.codes[:, 0], unknown)).tolist()
     assert found.items.report.vectors == ITEMS - len(unknown)

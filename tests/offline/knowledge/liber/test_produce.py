@@ -126,7 +126,7 @@ def test_a_space_is_not_founded_on_what_happens_to_be_there(data: Synthetic, tmp
 
 def test_a_founded_space_takes_what_is_there(data: Synthetic, tmp_path: Path) -> None:
     whole = made(data, tmp_path)
-    missing = sources(data.config, data.catalogue, data.log, tmp_path, trained_rows=120).interests.summary_prompts[1]
+    missing = sources(data.config, data.catalogue, data.log, tmp_path, trained_rows=120).texts.summary_prompts[1]
     part = made(data, tmp_path, model=EchoModel(absent=lambda prompt: prompt == missing))
     assert part.space == whole.space
     assert part.start[:3].tolist() == [0, 2, 5]

@@ -106,7 +106,7 @@ class Domain:
         return close_partitions(self.log, self.config.liber.trigger)
 
 
-class Interests:
+class KnowledgeTexts:
     """Texts of one run. Properties ask the model when they are first read.
 
     ``imported`` are texts that somebody else wrote (offline/data/texts_import.py). One about an item takes the place of

@@ -78,18 +78,18 @@ def _read(sources: Sources, reader: StateReader, depths: Sequence[float]) -> dic
     from offline.knowledge.marc.pairs import so_far
     from offline.knowledge.marc.store import StateStore
 
-    config, items = sources.config.marc, sources.texts.items
+    config = sources.config.marc
     store = StateStore(sources.folder / "states", reader, sources.shipped)
-    versions, known = sources.texts.versions, items.known
-    of_users = versions.texts if config.titles else versions.tastes
-    texts = [items.texts[at] for at in np.flatnonzero(known)] + list(of_users)
-    found: dict[float, States] = {}
+    versions, of_items = sources.texts.versions, sources.texts.items
+    known, of_users = of_items.known, versions.texts if config.titles else versions.tastes
+    texts = [of_items.texts[at] for at in np.flatnonzero(known)] + list(of_users)
+    states: dict[float, States] = {}
     for depth, read in store.states(texts, depths).items():
         items = np.zeros((len(known), read.shape[1]), np.float32)
         items[known] = read[: int(known.sum())]
         users = so_far(read[int(known.sum()) :], versions.start)
-        found[depth] = States(items, known, users, versions.start, versions.since)
-    return found
+        states[depth] = States(items, known, users, versions.start, versions.since)
+    return states
 
 
 def _reader(sources: Sources) -> StateReader:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from models.contract.prompts import RerankPrompt
 from models.contract.schema import FeatureSchema, FrozenConfig
 from offline.data.config import DataConfig
-from offline.engine.config import RayConfig
+from offline.engine.engines import RayConfig
 from offline.knowledge.config import KnowledgeConfig
 from offline.llm.arithmetic import Precision
 from offline.llm.config import LLMConfig

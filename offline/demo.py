@@ -29,7 +29,7 @@ from offline.jobs.runs import Run
 from offline.jobs.steps import Job, step
 from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
 from offline.knowledge.liber.partitions import close_partitions
-from offline.knowledge.load import load_knowledge
+from offline.knowledge.run import load_knowledge
 from offline.llm.protocol import Completion, Prompt
 from offline.refresh import language_model, refresh
 

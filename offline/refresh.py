@@ -19,8 +19,7 @@ from dataclasses import replace
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.source import Source, open_source
-from offline.engine.config import open_engine
-from offline.engine.protocol import Engine
+from offline.engine.engines import Engine, open_engine
 from offline.jobs.events import Arrivals, look_for_events
 from offline.jobs.ledger import ProducerSummary
 from offline.jobs.llm_requests import LLMRun, imported_texts, kinds_of_texts
@@ -29,8 +28,7 @@ from offline.jobs.runs import Run
 from offline.jobs.since import recent, recent_users
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
-from offline.knowledge.load import load_knowledge
-from offline.knowledge.run import ProducerState
+from offline.knowledge.run import ProducerState, load_knowledge
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.arithmetic import arithmetic_line
 from offline.llm.session import LLMSession, open_session

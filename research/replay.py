@@ -25,7 +25,7 @@ from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.jobs.steps import Job
-from offline.knowledge.load import load_knowledge
+from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.publish.archive import INTERACTIONS
 from offline.publish.connection import Store

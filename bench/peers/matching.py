@@ -33,8 +33,8 @@ from offline.knowledge.autograph.graph import Evidence, Versions
 from offline.knowledge.autograph.produce import evidence_of
 from offline.knowledge.autograph.train import fit_frozen
 from offline.knowledge.config import FrozenPartsConfig
+from offline.knowledge.prompts import plain_text
 from offline.knowledge.sources import Sources
-from offline.knowledge.texts import plain_text
 from research.autograph.leave_one_out import LeaveOneOut, leave_one_out, training_part
 from research.autograph.matching import (
     Lists,

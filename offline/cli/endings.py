@@ -16,7 +16,7 @@ from models.contract.reranker import RerankerError
 from models.valkey.embedded import EmbeddedRedisError
 from offline.config import ConfigError
 from offline.data.catalogue import DataError
-from offline.engine.protocol import EngineError
+from offline.engine.engines import EngineError
 from offline.jobs.ledger import RunStatus
 from offline.jobs.lock import LockedError
 from offline.jobs.runs import EXIT_CODES, Run, stopping

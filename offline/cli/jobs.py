@@ -24,6 +24,7 @@ from offline.cli.options import (
     Producers,
     Retrain,
     Since,
+    asking,
     chosen,
     job_of,
 )
@@ -34,7 +35,7 @@ from offline.jobs.ledger import RunStatus
 from offline.jobs.producer_state import all_wait
 from offline.jobs.runs import EXIT_CODES, Run
 from offline.jobs.steps import Job
-from offline.knowledge.load import load_knowledge
+from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge
 from offline.publish import release
 from offline.publish.connection import open_store
@@ -58,18 +59,8 @@ def refresh(
     metrics_file: MetricsFile = None,
 ) -> None:
     """Run all stages in order: data, events, knowledge, train, publish. Safe to repeat, and to kill and repeat."""
-    job = job_of(
-        config,
-        data_dir,
-        use_cache=not no_cache,
-        ask_refused=ask_refused,
-        retrain=retrain,
-        since=since,
-        max_tokens=max_tokens,
-        max_cost=max_cost,
-        engine=engine,
-        metrics=metrics_file,
-    )
+    job = job_of(config, data_dir, retrain=retrain, metrics=metrics_file)
+    job = asking(job, since, max_tokens, max_cost, no_cache, ask_refused, engine)
     if dry_run:
         _show_dry_run(job, "refresh", None)
     else:
@@ -91,17 +82,8 @@ def knowledge(
     metrics_file: MetricsFile = None,
 ) -> None:
     """Ask the language model about new items and newly closed user partitions, and encode the answers."""
-    job = job_of(
-        config,
-        data_dir,
-        use_cache=not no_cache,
-        ask_refused=ask_refused,
-        since=since,
-        max_tokens=max_tokens,
-        max_cost=max_cost,
-        engine=engine,
-        metrics=metrics_file,
-    )
+    job = job_of(config, data_dir, metrics=metrics_file)
+    job = asking(job, since, max_tokens, max_cost, no_cache, ask_refused, engine)
     only = chosen(job, producer)
 
     def work(run: Run) -> None:

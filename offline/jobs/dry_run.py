@@ -30,8 +30,8 @@ from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
 from offline.knowledge.liber.partitions import close_partitions
-from offline.knowledge.load import load_knowledge
 from offline.knowledge.quality import usable
+from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.account import CACHE_FILE, tokens_per_second
 from offline.llm.estimate import CHARACTERS_PER_TOKEN, CostEstimate

@@ -13,8 +13,7 @@ from offline.data.log import InteractionLog
 from offline.jobs.ledger import RunLedger
 from offline.jobs.steps import Job
 from offline.knowledge.liber.partitions import close_partitions
-from offline.knowledge.load import load_knowledge
-from offline.knowledge.run import wanted
+from offline.knowledge.run import load_knowledge, wanted
 from offline.llm.account import CACHE_FILE, tokens_per_second
 from offline.llm.cache import ResponseCache
 from offline.publish.connection import Store
@@ -175,9 +174,9 @@ def _tokens(job: Job, calls: Figure, speed: Speed) -> Iterator[Figure]:
         reading = f"prompts at {speed.prompts:,.0f}" if speed.prompts else "reading prompts for free"
         hours = f"{rate:,.0f} answer tokens/s per GPU {told}, {reading}"
         yield Figure("time", at_first * seconds / 3600, per_day * seconds / 3600, "GPU-hours", hours)
-    prices = job.config.llm.price_prompt_per_million, job.config.llm.price_completion_per_million
-    each = (prompt / count * prices[0] + answer / count * prices[1]) / 1e6
-    told = f"{prices[0]:g} and {prices[1]:g} per million prompt and answer tokens, as configured"
+    prices = job.config.llm.prices
+    each = prices.of(prompt / count, answer / count)
+    told = f"{prices.prompt:g} and {prices.completion:g} per million prompt and answer tokens, as configured"
     yield Figure("cost", at_first * each, per_day * each, "(your currency)", told)
 
 

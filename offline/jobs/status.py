@@ -18,8 +18,7 @@ from offline.jobs.ledger import ProducerSummary, RunLedger, RunRecord, RunStatus
 from offline.jobs.lock import holder
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
-from offline.knowledge.load import load_knowledge
-from offline.knowledge.run import ProducerState
+from offline.knowledge.run import ProducerState, load_knowledge
 from offline.knowledge.vectors import Produced
 from offline.publish.connection import Store
 from offline.publish.knowledge import record_key

@@ -23,7 +23,7 @@ from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.jobs.steps import Job
-from offline.knowledge.load import load_knowledge
+from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge
 from offline.publish.connection import open_store
 from offline.publish.gate import read_model

@@ -16,10 +16,10 @@ import numpy as np
 from tqdm import tqdm
 
 from models.contract.arrays import FloatArray, IntArray
-from offline.engine.protocol import Engine, in_order
+from offline.engine.engines import Engine, in_order
 from offline.knowledge.shipped import read_shipped
 from offline.llm.arithmetic import Precision, torch_dtype
-from offline.llm.threads import one_core_each
+from offline.llm.in_process import one_core_each
 from offline.llm.weights import content_digest
 from offline.store import ArrayFile, Arrays, addresses, adopt
 

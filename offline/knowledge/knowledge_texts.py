@@ -22,15 +22,16 @@ from offline.data.log import InteractionLog
 from offline.data.texts import TextsConfig
 from offline.knowledge.config import KnowledgeConfig
 from offline.knowledge.liber.partitions import Partitions, Trigger, close_partitions
-from offline.knowledge.liber.prompts import (
+from offline.knowledge.prompts import (
     PartitionFacts,
+    item_prompt,
+    item_text,
     shift_prompt,
     shift_text,
     summary_prompt,
     summary_text,
     taste,
 )
-from offline.knowledge.texts import item_prompt, item_text
 from offline.llm.protocol import Prompt
 
 if TYPE_CHECKING:  # it loads polars, which a refresh without imports does not need

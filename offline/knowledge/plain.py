@@ -6,8 +6,8 @@ import numpy as np
 
 from models.contract.schema import fingerprint
 from offline.knowledge.errors import enough_for
+from offline.knowledge.prompts import plain_text
 from offline.knowledge.sources import Sources, Wide, frozen_projections, space
-from offline.knowledge.texts import plain_text
 from offline.knowledge.vectors import ItemVectors, Produced
 
 

@@ -1,4 +1,7 @@
-"""One run over the producers of knowledge: which there are, what they share, what is left for the next run."""
+"""One run over the producers of knowledge: which there are, what they share, what is left for the next run.
+
+And what they last made, fitted to today's log.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,12 @@ import numpy as np
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.engine.local import LocalEngine
-from offline.engine.protocol import Engine
+from offline.engine.engines import Engine, LocalEngine
 from offline.knowledge.encoder import EngineEncoder, TextEncoder, VectorStore
 from offline.knowledge.errors import NotFittedError, TooLittleDataError
 from offline.knowledge.knowledge_texts import Ask, Domain, KnowledgeTexts
 from offline.knowledge.sources import Producer, Sources
-from offline.knowledge.vectors import Lineage, Produced
+from offline.knowledge.vectors import ItemVectors, Knowledge, Lineage, Produced, UserVectors
 from offline.llm.arithmetic import Precision
 
 if TYPE_CHECKING:  # it loads polars
@@ -160,6 +162,50 @@ class KnowledgeRun:
         # no shift is asked for where the summary is absent, and there it counts as absent too
         of_partitions = np.logical_or.reduce(list(absent.values()))
         return int(of_items + np.sum(of_partitions))
+
+
+def load_knowledge(folder: Path, schema: FeatureSchema, log: InteractionLog) -> Knowledge:
+    """Every producer's last knowledge, grown to the users and items of the log. Nothing of another log's, of another
+    shape than the schema reads, damaged, or saved in another form: that is made again.
+
+    A producer may lag behind: it waits for texts, or only others were asked to run. What it made before still holds,
+    because users and items keep their numbers and the log only grows; whoever came later has no knowledge of it yet. A
+    log that was built anew may number them differently, so the ids are checked.
+    """
+    found = {}
+    for name in wanted(schema):
+        try:
+            made = Produced.load(folder / name)
+        except DataError:
+            continue
+        shape = {(space.key, space.rows, space.dim) for space in made.spaces}
+        if shape != {(spec.key, spec.rows, spec.dim) for spec in schema.knowledge if spec.name == name}:
+            continue
+        if made.lineage is not None and made.lineage.fits(log):
+            found[name] = grown(made, len(log.user_ids), len(log.item_ids))
+    return Knowledge(found)
+
+
+def grown(made: Produced, users: int, items: int) -> Produced:
+    """The same knowledge for more users and items."""
+    return replace(
+        made,
+        users=None if made.users is None else _with_users(made.users, users),
+        items=None if made.items is None else _with_items(made.items, items),
+        lineage=None,  # it named those before
+    )
+
+
+def _with_users(made: UserVectors, users: int) -> UserVectors:
+    start = np.concatenate([made.start, np.full(users + 1 - len(made.start), made.start[-1])])
+    return UserVectors(made.space, made.vectors, start, made.since, made.codes)
+
+
+def _with_items(made: ItemVectors, items: int) -> ItemVectors:
+    more = items - len(made.known)
+    vectors = np.pad(made.vectors, ((0, 0), (0, more), (0, 0)))
+    codes = None if made.codes is None else np.pad(made.codes, ((0, more), (0, 0)))
+    return ItemVectors(made.space, vectors, np.pad(made.known, (0, more)), made.from_row, codes)
 
 
 def digest(log: InteractionLog) -> str:

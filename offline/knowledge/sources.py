@@ -12,13 +12,11 @@ import numpy as np
 from models.contract.arrays import BoolArray, FloatArray
 from models.contract.knowledge import Space
 from models.contract.schema import KnowledgeSpec, fingerprint
-from offline.engine.local import LocalEngine
-from offline.engine.protocol import Engine
+from offline.engine.engines import Engine, LocalEngine
 from offline.knowledge.errors import NotFittedError
 from offline.knowledge.knowledge_texts import Domain, KnowledgeTexts
-from offline.knowledge.liber.prompts import PartitionFacts, summary_prompt, summary_text
 from offline.knowledge.projection import Projection
-from offline.knowledge.texts import item_prompt, item_text
+from offline.knowledge.prompts import PartitionFacts, item_prompt, item_text, summary_prompt, summary_text
 from offline.knowledge.vectors import Produced
 from offline.llm.arithmetic import Precision
 

@@ -6,12 +6,11 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from offline.engine.local import LocalEngine
-from offline.engine.protocol import Engine
+from offline.engine.engines import Engine, LocalEngine
 from offline.llm.account import CACHE_FILE, Account, recorded
 from offline.llm.answers import Answers
 from offline.llm.arithmetic import Precision
-from offline.llm.budget import Budget, Prices
+from offline.llm.budget import Budget
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.config import LLMConfig, open_backend
@@ -75,8 +74,7 @@ def open_session(
     with ResponseCache(folder / CACHE_FILE) as cache, asyncio.Runner() as runner:
         opening = partial(open_backend, config, (folder / CHECKPOINTS).absolute(), precision)
         backend, in_flight = backend_on(engine or LocalEngine(), opening, config.calls_in_flight)
-        prices = Prices(config.price_prompt_per_million, config.price_completion_per_million)
-        account = Account(backend.model_id, prices)
+        account = Account(backend.model_id, config.prices)
         client = LLMClient(
             backend,
             cache,

@@ -86,7 +86,7 @@ def _convert(source: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from offline.llm.quiet import quiet_conversion
+    from offline.llm.in_process import quiet_conversion
 
     with quiet_conversion():
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, local_files_only=True)

@@ -17,7 +17,7 @@ from offline.jobs.steps import Job
 from offline.knowledge.encoder import TextEncoder, VectorStore
 from offline.libraries import wait_without_spinning
 from offline.llm.arithmetic import choose_arithmetic
-from offline.llm.quiet import quiet_transformers
+from offline.llm.in_process import quiet_transformers
 from offline.llm.weights import Weights
 from offline.reranking.ctr import trained_report, trained_splits
 from offline.reranking.framing import framed, label_ids, spelled

@@ -20,7 +20,7 @@ from offline.data.catalogue import DataError
 from offline.data.files import write_bytes, write_json
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job
-from offline.knowledge.load import load_knowledge
+from offline.knowledge.run import load_knowledge
 from offline.llm.arithmetic import arithmetic_line
 from offline.metrics import auc
 from offline.refresh import data

@@ -20,9 +20,7 @@ from models.contract.arrays import FloatArray
 from models.contract.prompts import Blocks
 from offline.data.catalogue import DataError
 from offline.libraries import wait_without_spinning
-from offline.llm.padded import padded_batches
-from offline.llm.quiet import quiet_transformers
-from offline.llm.threads import one_core_each
+from offline.llm.in_process import one_core_each, padded_batches, quiet_transformers
 from offline.reranking.framing import tokens_of
 from offline.store import ArrayFile, addresses
 

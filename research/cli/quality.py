@@ -32,7 +32,7 @@ def benchmark(
     write: Write = None,
 ) -> None:
     """Compare our model with its peers, trained with their own code on the same samples: docs/quality.md."""
-    from offline.knowledge.load import load_knowledge
+    from offline.knowledge.run import load_knowledge
     from research.quality import judge, plan, plot, report, run
     from research.quality.judged import Judgeable
 
@@ -62,7 +62,7 @@ def comparison(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA
 
     Looks at the test split, as every training does for its report. A quarter of an hour on two cores.
     """
-    from offline.knowledge.load import load_knowledge
+    from offline.knowledge.run import load_knowledge
     from offline.training.report import markdown
     from offline.training.run import train
 

@@ -25,7 +25,7 @@ def ablation(
     write: Write = None,
 ) -> None:
     """Compare the model without knowledge, with plain text, with each method and with all: docs/knowledge.md."""
-    from offline.knowledge.load import load_knowledge
+    from offline.knowledge.run import load_knowledge
     from research.studies import ablation as study
 
     job = job_of(config, data_dir)
@@ -64,7 +64,7 @@ def compression(
 def retrieval(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, write: Write = None) -> None:
     """How much of what users like next is among the candidates of each source, on the validation split:
     docs/retrieval.md."""
-    from offline.knowledge.load import load_knowledge
+    from offline.knowledge.run import load_knowledge
     from research.studies import hits as study
 
     job = job_of(config, data_dir)

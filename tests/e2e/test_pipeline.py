@@ -19,9 +19,9 @@ from offline.jobs.last_run import data_of, sources_of
 from offline.jobs.ledger import RunLedger
 from offline.jobs.verify import verify
 from offline.knowledge.encoder import TextEncoder, VectorStore
-from offline.knowledge.load import load_knowledge
 from offline.knowledge.marc.states import LanguageModelStates
 from offline.knowledge.marc.store import StateStore, shipped_source
+from offline.knowledge.run import load_knowledge
 from offline.knowledge.shipped import read_shipped
 from offline.llm.arithmetic import SAME_SPACE_COSINE
 from offline.publish.connection import Store

@@ -14,7 +14,7 @@ from offline.data.log import InteractionLog
 from offline.jobs.runs import Run
 from offline.knowledge import run as producers
 from offline.knowledge.errors import TooLittleDataError
-from offline.knowledge.load import load_knowledge
+from offline.knowledge.run import load_knowledge
 from offline.knowledge.sources import Producer, Sources, space
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError

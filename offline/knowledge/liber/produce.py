@@ -15,8 +15,8 @@ from models.contract.arrays import BoolArray, FloatArray
 from models.contract.schema import fingerprint
 from offline.knowledge.errors import enough_for
 from offline.knowledge.knowledge_texts import Texts, Versions
-from offline.knowledge.liber.prompts import PartitionFacts, shift_prompt, shift_text
 from offline.knowledge.projection import Projection
+from offline.knowledge.prompts import PartitionFacts, shift_prompt, shift_text
 from offline.knowledge.sources import Sources, Wide, frozen_projections, is_fitted, space, text_form
 from offline.knowledge.vectors import Produced, UserVectors
 

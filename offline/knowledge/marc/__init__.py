@@ -8,6 +8,5 @@ network   compression, and the user-item matching that trains it
 hsic      the information constraint: a normalised measure of dependence
 train     the fit of a compression
 frozen    a fitted compression
-adapt     optional: low-rank updates (LoRA) of the language model itself
-adapting  a job's language model with these updates, as a model folder
+adapt     optional: low-rank updates (LoRA) of a job's language model, as a model folder
 """

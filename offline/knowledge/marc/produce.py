@@ -18,7 +18,7 @@ from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.schema import fingerprint
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.engine.local import LocalEngine
+from offline.engine.engines import LocalEngine
 from offline.knowledge.errors import enough_for
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.sources import Sources, space, text_form

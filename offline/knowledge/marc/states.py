@@ -14,12 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from models.contract.arrays import FloatArray
-from offline.engine.protocol import Engine, EngineError
+from offline.engine.engines import Engine, EngineError
 from offline.libraries import wait_without_spinning
 from offline.llm.arithmetic import Precision, torch_dtype
-from offline.llm.padded import padded_batches
-from offline.llm.quiet import quiet_transformers
-from offline.llm.threads import one_core_each
+from offline.llm.in_process import one_core_each, padded_batches, quiet_transformers
 from offline.llm.weights import Weights
 
 CHUNKS_PER_WORKER = 256

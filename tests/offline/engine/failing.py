@@ -10,8 +10,7 @@ from typing import NoReturn
 
 from models.contract.knowledge import FloatArray
 from offline.engine import ray
-from offline.engine.config import RayConfig, open_engine
-from offline.engine.protocol import EngineError
+from offline.engine.engines import EngineError, RayConfig, open_engine
 from offline.knowledge.marc.states import EngineStates
 
 

@@ -11,7 +11,7 @@ from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.jobs import one_producer
 from offline.jobs.runs import Run
-from offline.knowledge.load import load_knowledge
+from offline.knowledge.run import load_knowledge
 from offline.publish.connection import Store, open_store
 from offline.publish.gate import GateError
 from offline.publish.release import SwitchError

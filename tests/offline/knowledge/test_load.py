@@ -10,7 +10,7 @@ import pytest
 
 from offline.data.files import read_arrays, write_arrays
 from offline.data.log import InteractionLog
-from offline.knowledge.load import load_knowledge
+from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Lineage
 from tests.offline.codes import user_codes
 from tests.synthetic import SCHEMA, Synthetic, synthetic

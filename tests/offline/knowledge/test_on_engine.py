@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from models.contract.knowledge import FloatArray
-from offline.engine.local import LocalEngine
-from offline.engine.protocol import BatchT, EngineError, ResultT, Work
+from offline.engine.engines import BatchT, EngineError, LocalEngine, ResultT, Work
 from offline.knowledge.encoder import EngineEncoder, TextEncoder
 from offline.knowledge.marc import states as module
 from offline.knowledge.marc.states import EngineStates

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.jobs.steps import Job
-from offline.knowledge.load import load_knowledge
-from offline.knowledge.run import wanted
+from offline.knowledge.run import load_knowledge, wanted
 from offline.knowledge.vectors import Knowledge, Lineage
 from offline.reranking.ctr import CtrScores, ctr_scores
 from offline.training.report import TrainingReport

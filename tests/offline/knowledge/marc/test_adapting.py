@@ -13,8 +13,7 @@ from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.knowledge.config import CompressionConfig
 from offline.knowledge.errors import NotFittedError
-from offline.knowledge.marc.adapt import AdaptationConfig
-from offline.knowledge.marc.adapting import adapt_model
+from offline.knowledge.marc.adapt import AdaptationConfig, adapt_model
 from tests.offline.knowledge.fakes import EchoModel, sources
 from tests.offline.knowledge.marc.fakes import tiny_model
 from tests.synthetic import Synthetic, synthetic

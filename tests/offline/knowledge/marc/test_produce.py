@@ -16,8 +16,7 @@ from models.contract.events import Interaction
 from models.contract.knowledge import FloatArray
 from models.contract.schema import KnowledgeSpec
 from offline.data.log import InteractionLog
-from offline.engine.local import LocalEngine
-from offline.engine.protocol import BatchT, ResultT, Work
+from offline.engine.engines import BatchT, LocalEngine, ResultT, Work
 from offline.knowledge.config import CompressionConfig
 from offline.knowledge.errors import NotFittedError
 from offline.knowledge.marc import states

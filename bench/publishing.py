@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 import redis
 
+from models.contract.arrays import FloatArray
 from models.contract.items import item_statistics
 from models.contract.keys import Keys
-from models.contract.knowledge import FloatArray, Space
+from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema, FieldSpec
 from models.valkey.embedded import embedded_redis
 from offline.data.catalogue import Catalogue

@@ -21,8 +21,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from models.contract.arrays import FloatArray
 from models.contract.artifact import ItemIndex
-from models.contract.knowledge import FloatArray
 from offline.retrieval.build import Kind, build
 from service.retrieval.index import FaissIndex
 

@@ -8,24 +8,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from models.contract.prompts import RerankPrompt
 from models.contract.schema import FeatureSchema, FrozenConfig
 from offline.data.config import DataConfig
-from offline.engine.config import RayConfig
-from offline.knowledge.autograph.config import AutoGraphConfig as Founding
-from offline.knowledge.liber.partitions import Trigger
-from offline.knowledge.marc.config import CompressionConfig
+from offline.engine.engines import RayConfig
+from offline.knowledge.config import KnowledgeConfig
 from offline.llm.arithmetic import Precision
 from offline.llm.config import LLMConfig
-from offline.reranking.config import RerankingConfig
 
+Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 DEMO_EXPERIMENTS = Path("configs/ml-100k.experiments.toml")
 """Experiments of the demo's service, where it is started in a checkout."""
 
 
-_MOVED = dict.fromkeys(("llm.dtype", "reranking.dtype"), "is `arithmetic` at the top of the configuration now")
-"""Settings that moved on 2026-11-29, with the sentence that names their new place."""
+_MOVED = {
+    **dict.fromkeys(("llm.dtype", "reranking.dtype"), "is `arithmetic` at the top of the configuration now"),
+    "data.texts.event": "is gone, because it never had an effect: remove it",
+}
+"""Settings that moved or went on 2026-11-29, with the sentence that says where."""
 
 
 class ConfigError(ValueError):
@@ -45,86 +47,6 @@ class SamplesConfig(BaseModel):
         if abs(sum(self.split) - 1.0) > 1e-9:
             raise ValueError("split must add up to 1")
         return self
-
-
-Dtype = Literal["float16", "int8"]
-
-
-class PlainTextConfig(BaseModel):
-    """The control: items' own texts, encoded without a language model."""
-
-    model_config = FrozenConfig
-
-    dtype: Dtype = "float16"
-
-
-class LiberConfig(BaseModel):
-    """When a user's cache of interactions closes, and what is asked about a closed partition."""
-
-    model_config = FrozenConfig
-
-    partition_size: Annotated[int, Field(ge=2, le=500)] | None = 50
-    partition_days: Annotated[float, Field(gt=0)] | None = None
-    titles: Annotated[int, Field(ge=1, le=500)] = 20  # at most so many liked, and so many others, are told to the model
-    summary_tokens: Annotated[int, Field(ge=8, le=2048)] = 64
-    shift: bool = True
-    shift_tokens: Annotated[int, Field(ge=8, le=2048)] = 48
-    dtype: Dtype = "float16"
-
-    @model_validator(mode="after")
-    def _partitions_close(self) -> LiberConfig:
-        if self.partition_size is None and self.partition_days is None:
-            raise ValueError("partitions need partition_size, partition_days, or both")
-        return self
-
-    @property
-    def trigger(self) -> Trigger:
-        span = None if self.partition_days is None else round(self.partition_days * 86_400_000)
-        return Trigger(self.partition_size, span)
-
-
-class MarcConfig(BaseModel):
-    """Which states of which language model are compressed. ``depth`` is a fraction of its layers (the sweep that chose
-    it: docs/marc.md). ``model`` None: the packaged SmolLM2; states cannot be had from a server."""
-
-    model_config = FrozenConfig
-
-    model: Path | None = None
-    depth: Annotated[float, Field(gt=0, le=1)] = 0.5
-    max_tokens: Annotated[int, Field(ge=8, le=4096)] = 192
-    titles: bool = True  # partitions are read with their titles: better, and twice as slow
-    compression: CompressionConfig = CompressionConfig()
-    dtype: Dtype = "int8"
-
-
-class AutoGraphConfig(Founding):
-    """Latent factors of items and users, and the network over them. The defaults were measured: docs/autograph.md."""
-
-    dtype: Dtype = "float16"
-
-    @property
-    def founding(self) -> Founding:
-        return Founding.model_validate(self.model_dump(exclude={"dtype"}))
-
-
-class KnowledgeConfig(BaseModel):
-    """What the producers of knowledge share: item texts, the text encoder, how long a record stays fresh.
-
-    Which producers run follows from the feature schema: those whose knowledge it lists.
-    """
-
-    model_config = FrozenConfig
-
-    item_tokens: Annotated[int, Field(ge=8, le=2048)] = 64
-    encoder: str = "all-MiniLM-L6-v2"
-    encoder_tokens: Annotated[int, Field(ge=16, le=512)] = 128
-    text: PlainTextConfig = PlainTextConfig()
-    liber: LiberConfig = LiberConfig()
-    autograph: AutoGraphConfig = AutoGraphConfig()
-    marc: MarcConfig = MarcConfig()
-    shipped_responses: Path | None = None
-    shipped_vectors: Path | None = None
-    ttl_days: Annotated[float, Field(gt=0)] = 30.0
 
 
 class LifelongConfig(BaseModel):
@@ -167,6 +89,58 @@ class TrainingConfig(BaseModel):
     fusion: Literal["target", "learned"] = "target"  # of LIBER's partitions
     lifelong: LifelongConfig = LifelongConfig()
     retrain_growth: Annotated[float, Field(ge=0)] = 0.1  # a refresh trains again when the log grew by this share
+
+
+class TuningConfig(BaseModel):
+    """Low-rank updates (LoRA, arXiv 2106.09685). Rank, scale, dropout and the two projections are ReLLa's.
+
+    ``samples`` of the training split are told in both ways, with recent and with relevant events, so twice as many are
+    learned from in an epoch. A step takes ``batch_size`` prompts, at most ``padded_tokens`` of them at once.
+    ``checkpointing`` computes activations twice to hold fewer, which a large model on one GPU needs.
+    """
+
+    model_config = FrozenConfig
+
+    samples: Count = 4000
+    epochs: Count = 1
+    batch_size: Count = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    rank: Count = 8
+    scale: Annotated[float, Field(gt=0)] = 16.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    modules: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "v_proj")
+    checkpointing: bool = False
+    save_every: Count = 25
+
+
+class RerankingConfig(BaseModel):
+    """Which model is tuned, how it is asked, and on how many rows it is calibrated and judged.
+
+    ``model`` None: the packaged SmolLM2. ``frame`` "chat" writes out the model's own chat format with ``instruction``
+    as its system message; "plain" keeps the prompt's ``opening`` and ``closing``. ``vector_dim`` numbers of an item's
+    encoded text, by a principal component analysis, say what is similar. Each of the ``canaries`` is picked
+    from so many ``candidates``.
+    """
+
+    model_config = FrozenConfig
+
+    model: Path | None = None
+    frame: Literal["chat", "plain"] = "chat"
+    instruction: str = "You judge whether a viewer will like a film."
+    prompt: RerankPrompt = RerankPrompt()
+    vector_dim: Count = 64
+    padded_tokens: Count = 8192
+    tuning: TuningConfig = TuningConfig()
+    validation_rows: Count = 2000
+    test_rows: Count = 5000
+    calibration: Literal["platt", "isotonic"] = "platt"
+    canaries: Annotated[int, Field(ge=1, le=32)] = 4
+    candidates: Annotated[int, Field(ge=2)] = 12
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    seed: int = 1
 
 
 class BenchmarkConfig(BaseModel):

@@ -25,10 +25,11 @@ from offline.config import DEMO_EXPERIMENTS
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
-from offline.jobs.steps import Job, stage
-from offline.knowledge import run as producers
-from offline.knowledge.interests import Answered, Interests
+from offline.jobs.runs import Run
+from offline.jobs.steps import Job, step
+from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
 from offline.knowledge.liber.partitions import close_partitions
+from offline.knowledge.run import load_knowledge
 from offline.llm.protocol import Completion, Prompt
 from offline.refresh import language_model, refresh
 
@@ -78,7 +79,7 @@ class _Showcase:
         self._job = job
         self._catalogue: Catalogue = open_source(job.config.data, job.raw).catalogue()
         self._log = InteractionLog.load(job.log)
-        self._knowledge = producers.load(job.knowledge, job.config.feature_schema)
+        self._knowledge = load_knowledge(job.knowledge, job.config.feature_schema, self._log)
         self._partitions = close_partitions(self._log, job.config.knowledge.liber.trigger)
         self._user = self._a_user()
         self._candidates = self._unseen(100)
@@ -119,25 +120,21 @@ class _Showcase:
 
     def ask_live(self) -> None:
         """Ask the language model about the user's newest partition again, now, and show both answers."""
-        config = self._job.config
-        interests = Interests(
-            config.knowledge,
-            config.data.texts,
-            config.feature_schema.liked_above,
-            self._catalogue,
-            self._log,
-            self._partitions,
-            _nobody,
-        )
-        prompt = interests.summary_prompts[self._partitions.start[self._user + 1] - 1]
-        with language_model(self._job, "demo") as session:
-            cached = session.complete_all([prompt], "  cached answer")[0]
-            self.live = session.complete_live(prompt)
-            print(f"\n== the knowledge behind it: a live call to {session.ledger.model_id}")
+        knowledge_texts = KnowledgeTexts(self._job.domain(self._catalogue, self._log), _nobody)
+        prompt = knowledge_texts.summary_prompts[self._partitions.start[self._user + 1] - 1]
+        with Run(self._job, "demo").working() as run, language_model(self._job) as session:
+            try:
+                (cached,) = session.ask_all([prompt], "  cached answer").texts
+                self.live = session.complete_live(prompt)
+            finally:
+                run.asked(session.account, {}, {})
+            print(f"\n== the knowledge behind it: a live call to {session.account.model_id}")
         print("  asked     " + "\n            ".join(prompt.messages[-1][1].splitlines()))
         print(f"  answered  {self.live.text.strip()}")
         print(f"            ({self.live.prompt_tokens} -> {self.live.completion_tokens} tokens)")
-        print(f"  cached    {'the same text' if self.live.text == cached else cached.strip()}", flush=True)
+        print(
+            f"  cached    {'the same text' if self.live.text == cached else (cached or 'nothing').strip()}", flush=True
+        )
 
     def check(self) -> None:
         """DataError unless the answers are complete, ordered, fed by knowledge, and changed by the feedback."""
@@ -228,7 +225,7 @@ def running_service(job: Job, port: int, settings: Mapping[str, str] = _NO_SETTI
     port = port or _free_port()
     environment = {**os.environ, "LORANK_PORT": str(port), "LORANK_DATA_DIR": str(job.data_dir)}
     environment |= settings
-    with stage("service") as watch:
+    with step("service") as watch:
         running = RunningService(
             f"http://127.0.0.1:{port}", subprocess.Popen(child_python("-m", "service"), env=environment)
         )

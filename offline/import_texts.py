@@ -10,7 +10,7 @@ from offline import refresh as pipeline
 from offline.data.rules import Findings
 from offline.data.texts_import import ImportedTexts, read_item_texts, read_user_texts
 from offline.jobs.runs import Run
-from offline.knowledge.interests import closing
+from offline.knowledge.knowledge_texts import closing
 from offline.knowledge.liber.partitions import close_partitions
 from offline.publish.connection import store_if_there
 
@@ -26,7 +26,7 @@ def import_texts(run: Run, items: Path | None, users: Path | None) -> ImportedTe
     source, catalogue = pipeline.data(run)
     with store_if_there(job.data_dir) as store:
         log = pipeline.events(run, source, catalogue, store)
-    with run.stage("import") as watch:
+    with run.step("import") as watch:
         texts = ImportedTexts.load(job.imported)
         if items is not None:
             of_items, findings = read_item_texts(items, log.item_ids)

@@ -19,19 +19,19 @@ from dataclasses import replace
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.source import Source, open_source
-from offline.engine.config import open_engine
-from offline.engine.protocol import Engine
+from offline.engine.engines import Engine, open_engine
 from offline.jobs.events import Arrivals, look_for_events
-from offline.jobs.llm_requests import Asking, imported_texts, kinds_of_texts
-from offline.jobs.producer_state import is_made, outcome, producer_inputs
+from offline.jobs.ledger import ProducerSummary
+from offline.jobs.llm_requests import LLMRun, imported_texts, kinds_of_texts
+from offline.jobs.producer_state import is_up_to_date, producer_inputs
 from offline.jobs.runs import Run
 from offline.jobs.since import recent, recent_users
-from offline.jobs.steps import Job, Stages
+from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
-from offline.knowledge.load import held
+from offline.knowledge.run import ProducerState, load_knowledge
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.arithmetic import arithmetic_line
-from offline.llm.session import CHECKPOINTS, LLMSession, open_session
+from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
 from offline.publish.publish import Published, publish
 from offline.publish.release import live_release
@@ -57,7 +57,7 @@ def all_stages(run: Run) -> Published:
 
 def data(run: Run) -> tuple[Source, Catalogue]:
     """The data set's source and its catalogue; fetches it on the first run."""
-    with run.stage("data") as watch:
+    with run.step("data") as watch:
         source = open_source(run.job.config.data, run.job.raw)
         fetched = source.fetch()
         catalogue = source.catalogue()
@@ -68,7 +68,7 @@ def data(run: Run) -> tuple[Source, Catalogue]:
 def events(run: Run, source: Source, catalogue: Catalogue, store: Store | None) -> InteractionLog:
     """The interaction log, with everything that arrived since the last run appended."""
     job = run.job
-    with run.stage("events") as watch:
+    with run.step("events") as watch:
         arrived = look_for_events(job, source, catalogue, store)
         arrivals = Arrivals(job.arrivals)
         if arrived.before is None:
@@ -77,7 +77,7 @@ def events(run: Run, source: Source, catalogue: Catalogue, store: Store | None) 
             arrivals.about_to_grow(arrived.before)
         if arrived.changed:
             arrived.log.save(job.log)
-        Stages(job).finished("events", {"source": source.fingerprint}, watch.seconds)
+        StepCache(job).finished("events", {"source": source.fingerprint}, watch.seconds)
         watch.done(f"{len(arrived.log)} interactions, {arrived.added} of them new, {arrived.refused} refused")
         return arrived.log
 
@@ -89,45 +89,46 @@ def make_knowledge(
 
     The others' knowledge is what they last made, and so is that of a producer that cannot begin.
     """
-    job, stages = run.job, Stages(run.job)
+    job, steps = run.job, StepCache(run.job)
     names = producers.wanted(job.config.feature_schema)
-    made = dict(held(job.knowledge, job.config.feature_schema, log).produced)
+    made = dict(load_knowledge(job.knowledge, job.config.feature_schema, log).produced)
     current = {name: producer_inputs(job, name, source, log) for name in names}
-    behind = [name for name in names if name not in made or not is_made(job, name, current[name])]
+    behind = [name for name in names if name not in made or not is_up_to_date(job, name, current[name])]
     stale = [name for name in behind if only is None or name in only]
     for name in names:
-        state = "absent" if name not in made else "kept" if name in behind else "current"
-        run.producers[name] = outcome(state, made.get(name))
+        idle = ProducerState.KEPT if name in behind else ProducerState.CURRENT
+        state = idle if name in made else ProducerState.ABSENT
+        run.record.producers[name] = ProducerSummary.of(state, made.get(name))
     if not stale:
-        with run.stage("knowledge") as watch:
+        with run.step("knowledge") as watch:
             watch.done(f"up to date: {', '.join(name for name in names if name in made)}")
         return Knowledge(made)
     run.computes_in(arithmetic_line(job.config.arithmetic))
-    with open_engine(job.engine, job.config.ray) as engine, asking(run, stale, catalogue, log, engine) as ask:
+    with open_engine(job.engine, job.config.ray) as engine, open_llm_run(run, stale, catalogue, log, engine) as ask:
         trained_rows = split_samples(job.config.samples, log).trained_rows
-        checkpoints = job.llm / CHECKPOINTS
         work = producers.KnowledgeRun(
-            job.config,
-            catalogue,
-            log,
+            job.domain(catalogue, log),
             trained_rows,
             job.knowledge,
-            checkpoints,
+            job.checkpoints,
             ask,
             ask.model,
             imported_texts(job),
             engine,
+            precision=job.config.arithmetic,
             shipped=job.config.knowledge.shipped_vectors if job.use_cache else None,
         )
         for name in stale:
-            with run.stage(f"knowledge: {name}") as watch:
+            with run.step(f"knowledge: {name}") as watch:
                 attempt = work.produce(name, kinds_of_texts(job, [name]))
                 if attempt.made is not None:
                     made[name] = attempt.made
                     watch.done(_counts(attempt.made))
-                if attempt.state == "made":
-                    stages.finished(name, current[name], watch.seconds)
-                run.producers[name] = outcome(attempt.state, made.get(name), attempt.absent, attempt.waits)
+                if attempt.state is ProducerState.MADE:
+                    steps.finished(name, current[name], watch.seconds)
+                run.record.producers[name] = ProducerSummary.of(
+                    attempt.state, made.get(name), attempt.absent, attempt.waits
+                )
                 if attempt.waits and not attempt.too_little:
                     run.left(f"{name} waits: {attempt.waits}")
                 elif attempt.absent and not ask.absent:
@@ -140,7 +141,7 @@ def make_knowledge(
 def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge) -> TrainingReport:
     """The CTR models; trains only if its configuration or a space changed, the log grew enough, or knowledge that was
     incomplete in the last training is complete now."""
-    job, config, stages = run.job, run.job.config, Stages(run.job)
+    job, config, steps = run.job, run.job.config, StepCache(run.job)
     partial = any(one.partial for one in knowledge.produced.values())
     inputs = {
         "training": config.training.model_dump(mode="json"),
@@ -148,9 +149,9 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
         "schema": knowledge.schema(config.feature_schema).fingerprint,
         "spaces": {space.key: space.fingerprint for space in knowledge.spaces},
     }
-    with run.stage("train") as watch:
+    with run.step("train") as watch:
         path = job.models / "report.json"
-        if not job.retrain and stages.is_current("train", inputs, path):
+        if not job.retrain and steps.is_current("train", inputs, path):
             report = TrainingReport.load(path)
             complete = (job.models / report.artifact).is_file() and (partial or not report.partial)
             if complete and len(log) < report.log_rows * (1 + config.training.retrain_growth):
@@ -161,7 +162,7 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
         report = train(config, catalogue, log, knowledge, job.models)
         report = replace(report, partial=partial)
         report.save(path)
-        stages.finished("train", inputs, watch.seconds)
+        steps.finished("train", inputs, watch.seconds)
         print(markdown(report.table), flush=True)
         watch.done(f"{report.artifact}, ONNX differs from torch by at most {report.parity:.1e}")
         return report
@@ -179,7 +180,7 @@ def publish_release(
 ) -> Published:
     """Changed records, and a new release if there is a new model."""
     job = run.job
-    with run.stage("publish") as watch:
+    with run.step("publish") as watch:
         users = recent_users(job, log) if live_release(store) == _release_id(job, report) else None
         published = publish(
             job.config, store, catalogue, log, knowledge, report, job.models, users=users, return_to=return_to
@@ -195,16 +196,13 @@ def publish_release(
 
 
 @contextmanager
-def language_model(job: Job, run: str, engine: Engine | None = None) -> Iterator[LLMSession]:
-    """The job's language model with its answer cache, into which the shipped answers are imported; see the ledger's
-    entry named ``run`` for what was paid."""
+def language_model(job: Job, engine: Engine | None = None) -> Iterator[LLMSession]:
+    """The job's language model with its answer cache, into which the shipped answers are imported."""
     with open_session(
         job.config.llm,
         job.llm,
-        run,
         use_cache=job.use_cache,
         budget=job.budget,
-        job=run,
         engine=engine,
         precision=job.config.arithmetic,
     ) as session:
@@ -217,19 +215,19 @@ def language_model(job: Job, run: str, engine: Engine | None = None) -> Iterator
 
 
 @contextmanager
-def asking(
+def open_llm_run(
     run: Run, names: Sequence[str], catalogue: Catalogue, log: InteractionLog, engine: Engine
-) -> Iterator[Asking]:
+) -> Iterator[LLMRun]:
     """What the producers ``names`` ask; with --since, texts of recent users and items have been asked for already."""
-    with language_model(run.job, run.name, engine) as session:
-        ask = Asking(run, session)
+    with language_model(run.job, engine) as session:
+        ask = LLMRun(run, session)
         if run.job.since_ms is None:
             yield ask
         else:
             ask.ask_recent(kinds_of_texts(run.job, names), recent(run.job, log), catalogue, log)
             with ask.from_cache_alone():
                 yield ask
-        print(f"  {session.ledger.summary()}", flush=True)
+        print(f"  {session.account.summary(run.record.job)}", flush=True)
 
 
 def _release_id(job: Job, report: TrainingReport) -> str:
@@ -237,7 +235,7 @@ def _release_id(job: Job, report: TrainingReport) -> str:
 
 
 def _counts(made: Produced) -> str:
-    entry = outcome("made", made)
-    parts = [f"{entry['items']} items"] if "items" in entry else []
-    parts += [f"{entry['versions']} versions of {entry['users']} users"] if "users" in entry else []
+    summary = ProducerSummary.of(ProducerState.MADE, made)
+    parts = [] if summary.items is None else [f"{summary.items} items"]
+    parts += [] if summary.users is None else [f"{summary.versions} versions of {summary.users} users"]
     return " and ".join(parts)

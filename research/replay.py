@@ -25,7 +25,7 @@ from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.jobs.steps import Job
-from offline.knowledge.load import held
+from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.publish.archive import INTERACTIONS
 from offline.publish.connection import Store
@@ -78,7 +78,7 @@ def begin(job: Job, store: Store, count: int, others: int, seed: int) -> list[Vi
     if not path.is_file() or not job.log.is_file():
         raise DataError("there is nothing to replay with yet: run `refresh` first")
     log = InteractionLog.load(job.log)
-    knowledge = held(job.knowledge, job.config.feature_schema, log)
+    knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
     first = _test_begins(job.config.samples, log)
     config = job.config.model_copy(update={"workdir": job.config.workdir / "replay"})
     for key in store.redis.scan_iter(f"{store.keys.prefix}:*", count=5000):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 from offline.data.catalogue import DataError
 
 

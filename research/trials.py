@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 from models.contract.schema import FeatureSchema, fingerprint
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue

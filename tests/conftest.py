@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import json
 import os
 import re
 import subprocess
@@ -25,6 +24,7 @@ from models.valkey.embedded import embedded_redis
 from offline.child import child_python
 from offline.config import DEMO_EXPERIMENTS, load_config
 from offline.demo import running_service
+from offline.jobs.ledger import RunLedger
 from offline.jobs.steps import Job
 from offline.libraries import quiet_libraries
 from offline.publish.connection import Store, open_store
@@ -151,8 +151,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
 @pytest.fixture(scope="session")
 def first_ledger(installation: Installation) -> dict[str, Any]:
     """What the first refresh asked of the language model."""
-    entry: dict[str, Any] = json.loads((installation.job.llm / "ledger.jsonl").read_text().splitlines()[0])
-    return entry
+    return RunLedger(installation.job.config.workdir).accounts()[0].document()
 
 
 @pytest.fixture(scope="session")

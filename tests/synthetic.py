@@ -10,19 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray, Space
+from models.contract.arrays import FloatArray
+from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema, FieldSpec, KnowledgeSpec
-from offline.config import (
-    JobConfig,
-    KnowledgeConfig,
-    LiberConfig,
-    PublishConfig,
-    SamplesConfig,
-    TrainingConfig,
-)
+from offline.config import JobConfig, PublishConfig, SamplesConfig, TrainingConfig
 from offline.data.catalogue import Catalogue
 from offline.data.config import DataConfig
 from offline.data.log import InteractionLog
+from offline.knowledge.config import KnowledgeConfig, LiberConfig
 from offline.knowledge.liber.partitions import Trigger, close_partitions
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.training.samples import statistics_until

@@ -29,12 +29,12 @@ import numpy as np
 from offline.cli.options import job_of
 from offline.jobs.last_run import data_of, sources_of
 from offline.knowledge.autograph.assign import AutoGraph
-from offline.knowledge.autograph.config import AutoGraphConfig
 from offline.knowledge.autograph.graph import Evidence, Versions
 from offline.knowledge.autograph.produce import evidence_of
-from offline.knowledge.autograph.train import found
+from offline.knowledge.autograph.train import fit_frozen
+from offline.knowledge.config import FrozenPartsConfig
+from offline.knowledge.prompts import plain_text
 from offline.knowledge.sources import Sources
-from offline.knowledge.texts import plain_text
 from research.autograph.leave_one_out import LeaveOneOut, leave_one_out, training_part
 from research.autograph.matching import (
     Lists,
@@ -60,11 +60,11 @@ def main() -> None:
         print(f"{len(split.train_user)} positives to train on, {len(split.catalogue)} items, {len(split.user)} users")
         return
     with sources_of(job, catalogue, log, "autograph") as sources:
-        sources.need(np.concatenate([sources.interests.items.absent, sources.interests.summaries.absent]))
+        sources.need(np.concatenate([sources.texts.items.absent, sources.texts.summaries.absent]))
         evidence = evidence_of(sources)
         if arguments.texts == "own":
             evidence = without_language_model(sources, evidence)
-    run(arguments, evidence, configured(job.config.knowledge.autograph.founding, arguments))
+    run(arguments, evidence, configured(job.config.knowledge.autograph.frozen_parts, arguments))
 
 
 def parsed() -> argparse.Namespace:
@@ -79,14 +79,14 @@ def parsed() -> argparse.Namespace:
             job.add_argument("--out", type=Path, required=True)
             job.add_argument("--texts", choices=("llm", "own"), default="llm")
             job.add_argument("--seed", type=int, default=1)
-            job.add_argument("settings", nargs="*", help="part.name=value, as in AutoGraphConfig")
+            job.add_argument("settings", nargs="*", help="part.name=value, as in FrozenPartsConfig")
         if name == "judge":
             job.add_argument("methods", nargs="+", help="NAME=LISTS.npz[,LISTS.npz ...]")
             job.add_argument("--test", action="store_true")
     return parser.parse_args()
 
 
-def run(arguments: argparse.Namespace, whole: Evidence, config: AutoGraphConfig) -> None:
+def run(arguments: argparse.Namespace, whole: Evidence, config: FrozenPartsConfig) -> None:
     split = LeaveOneOut.load(arguments.split)
     evidence = training_part(split, whole)
     print(f"{len(evidence.items)} items, {len(evidence.versions)} versions, {len(evidence.user)} rows", flush=True)
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace, whole: Evidence, config: AutoGraphConfig)
         print(json.dumps(epochs[-1]), flush=True)
         return quality.ndcg
 
-    autograph = found(evidence, len(evidence.user), config, on_validation_item)
+    autograph = fit_frozen(evidence, len(evidence.user), config, on_validation_item)
     spent = {"seconds": time.monotonic() - started, "busy_s": time.process_time() - busy}
     autograph_lists(split, autograph.assign(evidence), autograph.from_row).save(arguments.out)
     autograph.save(arguments.out.with_suffix(".autograph.npz"))
@@ -116,8 +116,8 @@ def without_language_model(sources: Sources, evidence: Evidence) -> Evidence:
     items, known = np.zeros_like(evidence.items), evidence.known_items
     items[known] = sources.encode([plain_text(sources.words, features[at]) for at in np.flatnonzero(known)])
     users = np.zeros_like(evidence.versions.vectors)
-    for at, partition in enumerate(sources.interests.versions.partitions.tolist()):
-        rows = sources.interests.partitions.rows_of(partition) if partition >= 0 else np.zeros(0, np.int64)
+    for at, partition in enumerate(sources.texts.versions.partitions.tolist()):
+        rows = sources.texts.partitions.rows_of(partition) if partition >= 0 else np.zeros(0, np.int64)
         users[at] = items[sources.log.item[rows[evidence.liked[rows]]]].sum(axis=0)
     length = np.linalg.norm(users, axis=1, keepdims=True)
     versions = Versions(
@@ -147,8 +147,8 @@ def evaluate_lists(arguments: argparse.Namespace) -> None:
         )
 
 
-def configured(founding: AutoGraphConfig, arguments: argparse.Namespace) -> AutoGraphConfig:
-    document = {**founding.model_dump(), "seed": arguments.seed}
+def configured(frozen_parts: FrozenPartsConfig, arguments: argparse.Namespace) -> FrozenPartsConfig:
+    document = {**frozen_parts.model_dump(), "seed": arguments.seed}
     for setting in arguments.settings:
         name, value = setting.split("=")
         *parts, last = name.split(".")
@@ -156,7 +156,7 @@ def configured(founding: AutoGraphConfig, arguments: argparse.Namespace) -> Auto
         for part in parts:
             table = table[part]
         table[last] = value
-    return AutoGraphConfig.model_validate(document)
+    return FrozenPartsConfig.model_validate(document)
 
 
 if __name__ == "__main__":

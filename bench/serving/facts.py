@@ -46,11 +46,6 @@ def pinned_peers() -> dict[str, str]:
     return {name: version for name, version in lines if name in PEER_PACKAGES}
 
 
-def _relative(word: str) -> str:
-    """A path within the checkout as seen from it: the page names no folder of this machine."""
-    return word.removeprefix(f"{Path.cwd()}/")
-
-
 def _field(path: Path, name: str) -> str:
     """The first value of that name in a file of "name: value" lines."""
     for line in path.read_text().splitlines():

@@ -147,7 +147,7 @@ def swaps_section(numbers: Numbers) -> str:
     )  # fmt: skip
     return (
         f"Releases of {numbers['items']:,} items, under requests of {CANDIDATES} candidates at {SHARE:.0%} of the "
-        "peak. A swap lasts from the moving of the pointer until the other release is served. A new release is read and "
-        "prepared first, by another process of the lowest priority; going back finds what lies there."
+        "peak. A swap lasts from the moving of the pointer until the other release is served. A new release is read and"
+        " prepared first, by another process of the lowest priority; going back finds what lies there."
         "\n\n" + markdown_table(head, rows)
     )

@@ -7,6 +7,7 @@ schema        which features exist, and how a raw value becomes an index
 encoding      raw user and item data -> model input tensors; the one encoder of training and serving
 items         packed item feature records and the in-process item table
 knowledge     packed knowledge records and the vector spaces they belong to
+arrays        types of arrays, by what they hold
 packing       many item or knowledge records packed at once, in arrays
 bulk          many packed item or knowledge records read at once, in arrays
 lookup        ids of a catalogue, packed, and found by an array of hashes

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.contract import items, knowledge
-from models.contract.items import ITEM_NUMERIC, IntArray
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray, IntArray
+from models.contract.items import ITEM_NUMERIC
 from models.contract.schema import FeatureSchema
 
 CRC = 4

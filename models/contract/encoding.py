@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.events import EventArray
-from models.contract.items import IntArray, ItemTable
-from models.contract.knowledge import FloatArray
+from models.contract.items import ItemTable
 from models.contract.schema import FeatureSchema
 
 Tensors = dict[str, "FloatArray | IntArray"]

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.contract.arrays import FloatArray
+from models.contract.arrays import IntArray as IntArray
 from models.contract.events import item_hash
-from models.contract.knowledge import FloatArray, RecordError
-from models.contract.knowledge import IntArray as IntArray
+from models.contract.knowledge import RecordError
 from models.contract.lookup import IdIndex, PackedIds
 from models.contract.schema import FeatureSchema
 

@@ -20,17 +20,13 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, Field
 
+from models.contract.arrays import FloatArray as FloatArray
 from models.contract.schema import FrozenConfig, fingerprint
-
-Array = npt.NDArray[Any]
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 _HEADER = struct.Struct("<2sBBHHBBHfqq8s")
 MAGIC, VERSION = b"LK", 1

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-from models.contract.knowledge import IntArray as IntArray
+from models.contract.arrays import IntArray as IntArray
 
 _AT_ONCE = 2048
 """Ids that are hashed without letting other threads run, which takes about 300 us."""

@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models.contract import items, knowledge
+from models.contract.arrays import Codes, FloatArray, IntArray
 from models.contract.bulk import CRC, ITEM_HEAD, KNOWLEDGE_HEAD, SEALED, Bytes, number
-from models.contract.items import ITEM_NUMERIC, IntArray
-from models.contract.knowledge import LEAST_PEAK, FloatArray, Space
-
-Codes = npt.NDArray[np.uint16]
+from models.contract.items import ITEM_NUMERIC
+from models.contract.knowledge import LEAST_PEAK, Space
 
 
 @dataclass(frozen=True, slots=True)

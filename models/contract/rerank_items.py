@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.events import item_hash
-from models.contract.knowledge import FloatArray
-from models.contract.lookup import IntArray, PackedIds
+from models.contract.lookup import PackedIds
 from models.contract.reranker import RerankerError
 
 _TEXTS = ("ids", "names", "texts")

@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from models.contract.arrays import FloatArray
 from models.contract.artifact import Digest, ModelName
-from models.contract.knowledge import FloatArray
 from models.contract.prompts import Blocks, RerankPrompt
 from models.contract.schema import FrozenConfig
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import norm  # type: ignore[import-untyped]  # has no types
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 
 
 def of_ratio(numerator: Array, denominator: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from scipy.stats import binomtest  # type: ignore[import-untyped]  # has no types
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 from offline.ab import influence
 from offline.ab.attribution import is_click
 from offline.ab.settings import ClickRule

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit  # type: ignore[import-untyped]  # has no types
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 from offline.ab.influence import of_ratio
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import lambertw  # type: ignore[import-untyped]  # has no types
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 from offline.ab.difference import Difference
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 from offline.ab import offpolicy
 from offline.ab.offpolicy import Log, Outlook, Value
 from offline.ab.tables import EXPOSURES

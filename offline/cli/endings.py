@@ -16,14 +16,14 @@ from models.contract.reranker import RerankerError
 from models.valkey.embedded import EmbeddedRedisError
 from offline.config import ConfigError
 from offline.data.catalogue import DataError
-from offline.engine.protocol import EngineError
+from offline.engine.engines import EngineError
+from offline.jobs.ledger import RunStatus
 from offline.jobs.lock import LockedError
 from offline.jobs.runs import EXIT_CODES, Run, stopping
 from offline.jobs.steps import Job
 from offline.knowledge.encoder import EncoderError
-from offline.knowledge.errors import NotFoundedError
+from offline.knowledge.errors import NotFittedError
 from offline.llm.cache import CacheError
-from offline.llm.client import LLMRunError
 from offline.llm.protocol import PermanentError
 from offline.publish.connection import StoreError
 from offline.publish.gate import GateError
@@ -43,9 +43,8 @@ EXPECTED = (
     EncoderError,
     EngineError,
     GateError,
-    LLMRunError,
     LockedError,
-    NotFoundedError,
+    NotFittedError,
     PermanentError,
     RerankerError,
     StoreError,
@@ -65,10 +64,11 @@ def carry_out(job: Job, name: str, work: Callable[[Run], object]) -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
     finally:
-        for reason in run.reasons if run.status == "partial" else ():
+        record = run.record
+        for reason in record.reasons if record.status is RunStatus.PARTIAL else ():
             print(f"  left for the next run: {reason}")
-        sum_up(run.entry())
-    raise typer.Exit(run.exit_code or 0)
+        sum_up(record.document())
+    raise typer.Exit(record.exit_code or 0)
 
 
 def sum_up(summary: dict[str, object]) -> None:
@@ -92,8 +92,6 @@ def end_cleanly_when_terminated() -> None:
 def told(error: Exception) -> int:
     """Print an expected failure of a job that is no run; its exit code."""
     print(f"error: {error}", file=sys.stderr)
-    return (
-        USAGE
-        if isinstance(error, ConfigError)
-        else EXIT_CODES["locked" if isinstance(error, LockedError) else "failed"]
-    )
+    if isinstance(error, ConfigError):
+        return USAGE
+    return EXIT_CODES[RunStatus.LOCKED if isinstance(error, LockedError) else RunStatus.FAILED]

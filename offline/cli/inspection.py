@@ -13,8 +13,8 @@ from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDi
 from offline.data.catalogue import DataError
 from offline.data.rules import rule_lines
 from offline.data.source import open_source
+from offline.llm.account import CACHE_FILE
 from offline.llm.cache import ResponseCache
-from offline.llm.session import CACHE_FILE
 from offline.publish.connection import open_store
 from offline.training.report import markdown
 
@@ -112,7 +112,8 @@ def export_vectors(
     """Write encoded texts and MARC's hidden states to a file that spares another machine their computation."""
     from offline.knowledge.export import export_vectors as export
 
-    print(f"{export(job_of(config, data_dir), to)} vectors in {to}")
+    job = job_of(config, data_dir)
+    print(f"{export(job.config.knowledge, job.knowledge, job.checkpoints, to)} vectors in {to}")
 
 
 @app.command()

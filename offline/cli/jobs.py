@@ -24,16 +24,18 @@ from offline.cli.options import (
     Producers,
     Retrain,
     Since,
+    asking,
     chosen,
     job_of,
 )
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.jobs import one_producer
+from offline.jobs.ledger import RunStatus
 from offline.jobs.producer_state import all_wait
 from offline.jobs.runs import EXIT_CODES, Run
 from offline.jobs.steps import Job
-from offline.knowledge.load import held
+from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge
 from offline.publish import release
 from offline.publish.connection import open_store
@@ -57,20 +59,10 @@ def refresh(
     metrics_file: MetricsFile = None,
 ) -> None:
     """Run all stages in order: data, events, knowledge, train, publish. Safe to repeat, and to kill and repeat."""
-    job = job_of(
-        config,
-        data_dir,
-        use_cache=not no_cache,
-        ask_refused=ask_refused,
-        retrain=retrain,
-        since=since,
-        max_tokens=max_tokens,
-        max_cost=max_cost,
-        engine=engine,
-        metrics=metrics_file,
-    )
+    job = job_of(config, data_dir, retrain=retrain, metrics=metrics_file)
+    job = asking(job, since, max_tokens, max_cost, no_cache, ask_refused, engine)
     if dry_run:
-        _plan(job, "refresh", None)
+        _show_dry_run(job, "refresh", None)
     else:
         carry_out(job, "refresh", pipeline.all_stages)
 
@@ -90,17 +82,8 @@ def knowledge(
     metrics_file: MetricsFile = None,
 ) -> None:
     """Ask the language model about new items and newly closed user partitions, and encode the answers."""
-    job = job_of(
-        config,
-        data_dir,
-        use_cache=not no_cache,
-        ask_refused=ask_refused,
-        since=since,
-        max_tokens=max_tokens,
-        max_cost=max_cost,
-        engine=engine,
-        metrics=metrics_file,
-    )
+    job = job_of(config, data_dir, metrics=metrics_file)
+    job = asking(job, since, max_tokens, max_cost, no_cache, ask_refused, engine)
     only = chosen(job, producer)
 
     def work(run: Run) -> None:
@@ -109,7 +92,7 @@ def knowledge(
             pipeline.make_knowledge(run, source, catalogue, pipeline.events(run, source, catalogue, store), only)
 
     if dry_run:
-        _plan(job, "knowledge", only)
+        _show_dry_run(job, "knowledge", only)
     else:
         carry_out(job, "knowledge", work)
 
@@ -216,7 +199,7 @@ def _move_pointer(data_dir: Path, to: str | None) -> None:
             print(f"live: {now}, before: {before}")
     except EXPECTED as error:
         reason = f"{type(error).__name__}: {error}"
-        sum_up({"job": "rollback", "status": "failed", "exit_code": EXIT_CODES["failed"], "reasons": [reason]})
+        sum_up({"job": "rollback", "status": "failed", "exit_code": EXIT_CODES[RunStatus.FAILED], "reasons": [reason]})
         raise
     sum_up({"job": "rollback", "status": "done", "exit_code": 0, "release": now, "before": before})
 
@@ -226,7 +209,7 @@ def made_so_far(job: Job) -> tuple[InteractionLog, Knowledge]:
     if not job.log.is_file():
         raise DataError("no interactions yet: run `refresh` or `knowledge` first")
     log = InteractionLog.load(job.log)
-    known = held(job.knowledge, job.config.feature_schema, log)
+    known = load_knowledge(job.knowledge, job.config.feature_schema, log)
     if not known.produced and not all_wait(job):
         raise DataError("no knowledge yet: run `refresh` or `knowledge` first")
     return log, known
@@ -240,10 +223,10 @@ def trained_last(job: Job) -> TrainingReport:
     return TrainingReport.load(path)
 
 
-def _plan(job: Job, name: str, only: tuple[str, ...] | None) -> None:
-    from offline.jobs.dry_run import plan_of
+def _show_dry_run(job: Job, name: str, only: tuple[str, ...] | None) -> None:
+    from offline.jobs.dry_run import dry_run
 
-    planned = plan_of(job, only)
-    for line in planned.lines():
+    result = dry_run(job, only)
+    for line in result.lines():
         print(line)
-    sum_up({"job": name, "config": job.config.name, "dry_run": True, **planned.summary()})
+    sum_up({"job": name, "config": job.config.name, "dry_run": True, **result.summary()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from offline.config import ConfigError, load_config
 from offline.jobs.since import parse_since
 from offline.jobs.steps import Engine, Job
 from offline.knowledge.run import wanted
-from offline.llm.budget import Budget, Prices
+from offline.llm.budget import Budget
 
 DEFAULT_CONFIG = Path("configs/ml-100k.toml")
 DEFAULT_DATA_DIR = Path("var")
@@ -56,24 +57,32 @@ def job_of(
     config: Path,
     data_dir: Path,
     *,
-    use_cache: bool = True,
-    ask_refused: bool = False,
     retrain: bool = False,
-    since: str | None = None,
-    max_tokens: int | None = None,
-    max_cost: float | None = None,
-    engine: Engine = "local",
     metrics: Path | None = None,
 ) -> Job:
-    """The job of one call. typer.BadParameter for options that make no sense, ConfigError for the configuration."""
-    loaded = load_config(config)
+    """The job of one call. ConfigError for a configuration that is not understood."""
+    return Job(load_config(config), data_dir, retrain=retrain, metrics=metrics)
+
+
+def asking(
+    job: Job,
+    since: str | None,
+    max_tokens: int | None,
+    max_cost: float | None,
+    no_cache: bool,
+    ask_refused: bool,
+    engine: Engine,
+) -> Job:
+    """A job that asks the language model, within bounds. typer.BadParameter for options that make no sense."""
     budget = Budget(max_tokens, max_cost)
     try:
         since_ms = None if since is None else parse_since(since)
-        budget.check(Prices(loaded.llm.price_prompt_per_million, loaded.llm.price_completion_per_million))
+        budget.check(job.config.llm.prices)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    return Job(loaded, data_dir, use_cache, ask_refused, retrain, since_ms, budget, engine, metrics)
+    return replace(
+        job, use_cache=not no_cache, ask_refused=ask_refused, since_ms=since_ms, budget=budget, engine=engine
+    )
 
 
 def chosen(job: Job, names: list[str] | None) -> tuple[str, ...] | None:

@@ -56,8 +56,7 @@ def adapt(
 
     `[knowledge.marc] model = "FOLDER"` then reads the result, which makes a new space.
     """
-    from offline.knowledge.marc.adapt import AdaptationConfig
-    from offline.knowledge.marc.adapting import adapt_model
+    from offline.knowledge.marc.adapt import AdaptationConfig, adapt_model
     from offline.llm.arithmetic import arithmetic_line
 
     job = job_of(config, data_dir)

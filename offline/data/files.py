@@ -1,4 +1,4 @@
-"""Atomic files and fingerprints of files: a reader sees the old content or the new, never half of it."""
+"""Atomic files and folders, and fingerprints of files: a reader sees the old content or the new, never half of it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,29 @@ def write_bytes(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_folder(path: Path, save: Callable[[Path], object]) -> None:
+    """Replace the folder ``path`` by one that ``save`` fills, whole or not at all. One writer of a folder at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
+    save(partial)
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(partial, path)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line to a file of lines, in one write, so that lines of two processes do not mix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        # a power cut can leave half a line; it must not spoil this one too
+        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        os.write(descriptor, b"\n" * torn + line.encode() + b"\n")
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, document: Any) -> None:

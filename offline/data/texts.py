@@ -1,4 +1,4 @@
-"""The words of a domain: how its items and events are told, for prompts and for the text encoder.
+"""The words of a domain: how its items are told, for prompts and for the text encoder.
 
 The defaults speak of films, and describe MovieLens' films as the project always did. Which questions are asked is the
 business of the producers (offline/knowledge), which take their nouns from here.
@@ -7,7 +7,6 @@ business of the producers (offline/knowledge), which take their nouns from here.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, field_validator
@@ -18,14 +17,11 @@ from offline.data.templates import TemplateError, parse, render
 
 Word = Annotated[str, Field(min_length=1, max_length=200)]
 
-EVENT_NAMES = ("item.text", "item.name", "event.value", "event.verdict", "event.date")
-"""What an event template may name beside the columns of the item. ``event.date`` is a day in UTC."""
-
 
 class TextsConfig(BaseModel):
     """Templates (offline/data/templates.py) and nouns.
 
-    ``item`` describes an item, ``name`` is its short name in lists, ``event`` one interaction of a user.
+    ``item`` describes an item, ``name`` is its short name in lists.
     ``topics_column`` is the list column whose most frequent values sum up what somebody likes; "" if there is none.
     """
 
@@ -33,7 +29,6 @@ class TextsConfig(BaseModel):
 
     item: str = '["{title}"|an untitled film][ ({year}; {genres})| ({year})| ({genres})]'
     name: str = "{title}"
-    event: str = "{item.name}"
     noun: Word = "film"
     plural: Word = "films"
     user: Word = "viewer"
@@ -45,7 +40,7 @@ class TextsConfig(BaseModel):
     tastes: Word = "which kinds of stories, moods and heroes the viewer enjoys"
     max_chars: Annotated[int, Field(ge=20, le=20_000)] = MAX_CHARS
 
-    @field_validator("item", "name", "event")
+    @field_validator("item", "name")
     @classmethod
     def _is_a_template(cls, source: str) -> str:
         parse(source)
@@ -53,15 +48,21 @@ class TextsConfig(BaseModel):
 
     def check_columns(self, columns: Collection[str]) -> None:
         """TemplateError if a template names a column that items do not have."""
-        for name, allowed in (("item", ()), ("name", ()), ("event", EVENT_NAMES)):
-            unknown = [one for one in parse(getattr(self, name)).columns if one not in columns and one not in allowed]
+        for name in ("item", "name"):
+            unknown = [column for column in parse(getattr(self, name)).columns if column not in columns]
             if unknown:
                 raise TemplateError(
                     f"texts.{name}: there is no column {', '.join(map(repr, unknown))}; "
-                    f"columns: {', '.join(sorted([*columns, *allowed]))}"
+                    f"columns: {', '.join(sorted(columns))}"
                 )
         if self.topics_column and self.topics_column not in columns:
             raise TemplateError(f'texts.topics_column: there is no column {self.topics_column!r}; "" switches it off')
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """All of it, for the fingerprints of spaces. The template of events has no effect and is no setting any more;
+        without it every space would be another one, and everybody's knowledge would be made anew."""
+        return {**self.model_dump(mode="json"), "event": "{item.name}"}
 
     def describes(self, features: Mapping[str, Any]) -> bool:
         """Whether there is anything to tell of an item: a value in any column that its template names."""
@@ -74,17 +75,6 @@ class TextsConfig(BaseModel):
     def item_name(self, features: Mapping[str, Any]) -> str:
         """An item's short name, for lists."""
         return render(self.name, features, self.max_chars)
-
-    def event_text(self, features: Mapping[str, Any], value: float, liked: bool, time_ms: int) -> str:
-        """One interaction with an item."""
-        told = {
-            "item.text": self.item_text(features),
-            "item.name": self.item_name(features),
-            "event.value": float(value),
-            "event.verdict": self.liked if liked else self.disliked,
-            "event.date": datetime.fromtimestamp(time_ms / 1000, UTC).date().isoformat(),
-        }
-        return render(self.event, {**features, **told}, self.max_chars)
 
     def topics_of(self, features: Mapping[str, Any]) -> tuple[str, ...]:
         """An item's values of the topics column, as they may stand in a prompt."""

@@ -36,7 +36,7 @@ _JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 class UserText:
     """One version of a user's text. A sample at log row r may see it if ``from_row`` <= r; as a knowledge version, it
     closed at row ``from_row`` - 1. ``trigger`` says what closed the partition, in the words of
-    ``knowledge.interests.closing``; None of a text about the user as a whole."""
+    ``knowledge_texts.closing``; None of a text about the user as a whole."""
 
     user: str
     partition: int | None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from offline.engine.protocol import BatchT, EngineError, ResultT, Work
+from offline.engine.engines import BatchT, EngineError, ResultT, Work
 from offline.libraries import quiet_libraries, quiet_variables
 
 _OBJECT_STORE_BYTES = 512 * 2**20  # of a cluster of our own: texts and vectors in flight, a few megabytes

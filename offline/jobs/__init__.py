@@ -1,6 +1,7 @@
 """How jobs run, and what can be learnt of them: above data, knowledge, training and publication, below the commands.
 
-runs            the ledger of runs, and a run under way
+runs            a run under way: how it holds the work folder, and how it ends
+ledger          the ledger of runs: a line each, also of those that were killed
 lock            one job at a time in a work folder
 steps           which step of the pipeline is up to date
 since           what arrived since a step was last done

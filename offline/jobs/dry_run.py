@@ -6,13 +6,13 @@ texts of similar length, so that questions that quote them are counted too.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +22,45 @@ from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.jobs.events import Arrived, look_for_events
+from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import TEXTS, answered, imported_texts, kinds_of_texts, texts_of_recent, told_of_imports
-from offline.jobs.producer_state import is_made, producer_inputs
+from offline.jobs.producer_state import is_up_to_date, producer_inputs
 from offline.jobs.since import recent
-from offline.jobs.steps import Job, Stages
+from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
-from offline.knowledge.interests import Answered, Interests
+from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
 from offline.knowledge.liber.partitions import close_partitions
-from offline.knowledge.load import held
 from offline.knowledge.quality import usable
+from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge, Produced
-from offline.llm.estimate import CHARACTERS_PER_TOKEN
-from offline.llm.plan import Plan
+from offline.llm.account import CACHE_FILE, tokens_per_second
+from offline.llm.estimate import CHARACTERS_PER_TOKEN, CostEstimate
 from offline.llm.protocol import Prompt
-from offline.llm.runs import CACHE_FILE, LEDGER_FILE
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import store_if_there
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedProducer:
+class ProducerDryRun:
     """``asks`` holds only what no producer before it asks for. At most ``records`` records would be written."""
 
     name: str
     up_to_date: bool
-    asks: Plan
+    asks: CostEstimate
     records: int
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class DryRun:
     """What a run would do."""
 
     job: Job
     arrived: Arrived
-    producers: Sequence[PlannedProducer]
+    producers: Sequence[ProducerDryRun]
 
     @property
-    def total(self) -> Plan:
-        return sum((one.asks for one in self.producers), Plan())
+    def total(self) -> CostEstimate:
+        return sum((one.asks for one in self.producers), CostEstimate())
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -99,56 +99,52 @@ class Planned:
         }
 
 
-def plan_of(job: Job, only: Sequence[str] | None = None) -> Planned:
-    """Plan of a run of all producers, or of ``only``."""
+def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
+    """CostEstimate of a run of all producers, or of ``only``."""
     source = open_source(job.config.data, job.raw)
     source.fetch()
     catalogue = source.catalogue()
     with store_if_there(job.data_dir) as store:
         arrived = look_for_events(job, source, catalogue, store)
     names = [name for name in producers.wanted(job.config.feature_schema) if only is None or name in only]
-    known = held(job.knowledge, job.config.feature_schema, arrived.log)
+    known = load_knowledge(job.knowledge, job.config.feature_schema, arrived.log)
     current = {name: producer_inputs(job, name, source, arrived.log) for name in names}
-    stale = [name for name in names if name not in known.produced or not is_made(job, name, current[name])]
+    stale = [name for name in names if name not in known.produced or not is_up_to_date(job, name, current[name])]
     asks = _asks(job, stale, catalogue, arrived.log)
     # the log only ever grows, so what was known still holds; any other input may have changed every record
-    grown = [name for name in stale if job.use_cache and Stages(job).changed(name, current[name]) <= {"log"}]
+    grown = [name for name in stale if job.use_cache and StepCache(job).changed(name, current[name]) <= {"log"}]
     due = _records_due(job, arrived.log, catalogue, known.of(grown))
-    return Planned(
+    return DryRun(
         job,
         arrived,
         [
-            PlannedProducer(name, name not in stale, asks.get(name, Plan()), due[name] if name in stale else 0)
+            ProducerDryRun(name, name not in stale, asks.get(name, CostEstimate()), due[name] if name in stale else 0)
             for name in names
         ],
     )
 
 
-def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> dict[str, Plan]:
+def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> dict[str, CostEstimate]:
     """What each producer would ask, in order; a text that several read is counted where it comes first."""
-    planned: dict[str, Plan] = {}
+    estimates: dict[str, CostEstimate] = {}
     if not kinds_of_texts(job, names):
-        return planned
+        return estimates
     with _session_on_a_copy(job) as session:
         texts = _texts(job, catalogue, log, _Pretending(session))
         kinds = list(kinds_of_texts(job, names))
         for name in names:
-            before = session.planned
+            before = session.cost_estimate
             for kind in [kind for kind in kinds if kind in TEXTS[name]]:
                 kinds.remove(kind)
                 getattr(texts["items" if kind == "items" else "partitions"], kind)
-            planned[name] = _difference(session.planned, before)
-    return planned
+            estimates[name] = session.cost_estimate - before
+    return estimates
 
 
-def _texts(job: Job, catalogue: Catalogue, log: InteractionLog, ask: _Pretending) -> dict[str, Interests]:
+def _texts(job: Job, catalogue: Catalogue, log: InteractionLog, ask: _Pretending) -> dict[str, KnowledgeTexts]:
     if job.since_ms is not None:
         return texts_of_recent(job, recent(job, log), catalogue, log, ask)
-    config = job.config
-    partitions = close_partitions(log, config.knowledge.liber.trigger)
-    liked_above, words = config.feature_schema.liked_above, config.data.texts
-    imported = imported_texts(job)
-    all_of_them = Interests(config.knowledge, words, liked_above, catalogue, log, partitions, ask, imported)
+    all_of_them = KnowledgeTexts(job.domain(catalogue, log), ask, imported_texts(job))
     return {"items": all_of_them, "partitions": all_of_them}
 
 
@@ -183,9 +179,8 @@ def _session_on_a_copy(job: Job) -> Iterator[LLMSession]:
                 closing(sqlite3.connect(copy / CACHE_FILE)) as target,
             ):
                 held.backup(target)
-        if (job.llm / LEDGER_FILE).is_file():
-            shutil.copy(job.llm / LEDGER_FILE, copy / LEDGER_FILE)
-        with open_session(job.config.llm, copy, "dry run", use_cache=job.use_cache, dry_run=True) as session:
+        rate = partial(tokens_per_second, RunLedger(job.config.workdir).accounts())
+        with open_session(job.config.llm, copy, use_cache=job.use_cache, dry_run=True, rate=rate) as session:
             if job.ask_refused:
                 session.cache.forget_refusals()
             shipped = job.config.knowledge.shipped_responses
@@ -214,10 +209,3 @@ def _records_due(job: Job, log: InteractionLog, catalogue: Catalogue, grown: Kno
             count = known if made.items is None else known & ~made.items.known
         due[spec.name] = due.get(spec.name, 0) + int(count.sum())
     return due
-
-
-def _difference(now: Plan, before: Plan) -> Plan:
-    later, earlier = asdict(now), asdict(before)
-    seconds = None if now.seconds is None or before.seconds is None else now.seconds - before.seconds
-    counts = {name: later[name] - earlier[name] for name in later if name != "seconds"}
-    return Plan(**counts, seconds=seconds)

@@ -11,7 +11,7 @@ from offline.data.catalogue import Catalogue
 from offline.data.files import read_json, write_json
 from offline.data.log import InteractionLog
 from offline.data.source import Source
-from offline.jobs.steps import Job, Stages
+from offline.jobs.steps import Job, StepCache
 from offline.publish.connection import Store
 from offline.publish.streams import new_interactions
 
@@ -50,7 +50,7 @@ def look_for_events(job: Job, source: Source, catalogue: Catalogue, store: Store
         added = len(log)
     else:
         log = before = InteractionLog.load(job.log)
-        if not Stages(job).is_current("events", {"source": source.fingerprint}):
+        if not StepCache(job).is_current("events", {"source": source.fingerprint}):
             log, added = read_again(log, source, catalogue, labels, schema)
     if store is not None:
         entries, mark, refused = new_interactions(store, log.stream_mark)

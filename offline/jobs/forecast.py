@@ -10,13 +10,12 @@ import numpy as np
 
 from models.contract.knowledge import Space
 from offline.data.log import InteractionLog
+from offline.jobs.ledger import RunLedger
 from offline.jobs.steps import Job
 from offline.knowledge.liber.partitions import close_partitions
-from offline.knowledge.load import held
-from offline.knowledge.run import wanted
+from offline.knowledge.run import load_knowledge, wanted
+from offline.llm.account import CACHE_FILE, tokens_per_second
 from offline.llm.cache import ResponseCache
-from offline.llm.ledger import read_ledger, tokens_per_second
-from offline.llm.runs import CACHE_FILE, LEDGER_FILE
 from offline.publish.connection import Store
 from offline.publish.knowledge import record_key
 
@@ -154,7 +153,7 @@ def _calls(means: Means, users: int, asks: bool, of_items: bool) -> Figure:
 
 def _tokens(job: Job, calls: Figure, speed: Speed) -> Iterator[Figure]:
     count, prompt, answer = _stored(job)
-    runs = read_ledger(job.llm / LEDGER_FILE)
+    runs = RunLedger(job.config.workdir).accounts()
     model = runs[-1].model_id if runs else ""
     if not count:
         yield Figure("tokens", None, None, "tokens", "no answer is stored yet that would tell the means")
@@ -175,9 +174,9 @@ def _tokens(job: Job, calls: Figure, speed: Speed) -> Iterator[Figure]:
         reading = f"prompts at {speed.prompts:,.0f}" if speed.prompts else "reading prompts for free"
         hours = f"{rate:,.0f} answer tokens/s per GPU {told}, {reading}"
         yield Figure("time", at_first * seconds / 3600, per_day * seconds / 3600, "GPU-hours", hours)
-    prices = job.config.llm.price_prompt_per_million, job.config.llm.price_completion_per_million
-    each = (prompt / count * prices[0] + answer / count * prices[1]) / 1e6
-    told = f"{prices[0]:g} and {prices[1]:g} per million prompt and answer tokens, as configured"
+    prices = job.config.llm.prices
+    each = prices.of(prompt / count, answer / count)
+    told = f"{prices.prompt:g} and {prices.completion:g} per million prompt and answer tokens, as configured"
     yield Figure("cost", at_first * each, per_day * each, "(your currency)", told)
 
 
@@ -196,7 +195,7 @@ def _memory(job: Job, store: Store, log: InteractionLog, users: int) -> Figure:
         per_owner["user"] += _mean_bytes(store, [key_of(one) for one in log.user_ids])
     if not per_owner["user"]:
         return Figure("memory", None, None, "GB in Redis", "nothing is published yet that would tell the means")
-    known = held(job.knowledge, job.config.feature_schema, log)
+    known = load_knowledge(job.knowledge, job.config.feature_schema, log)
     guessed = []
     for spec in job.config.feature_schema.knowledge:
         made = known.users.get(spec.name) if spec.side == "user" else known.items.get(spec.name)

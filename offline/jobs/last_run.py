@@ -10,12 +10,12 @@ from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.jobs.llm_requests import answered, imported_texts
 from offline.jobs.steps import Job
-from offline.knowledge.interests import Answered
+from offline.knowledge.knowledge_texts import Answered
 from offline.knowledge.quality import usable
 from offline.knowledge.run import KnowledgeRun
 from offline.knowledge.sources import Sources
 from offline.llm.protocol import Prompt
-from offline.llm.session import CHECKPOINTS, open_session
+from offline.llm.session import open_session
 from offline.training.samples import split_samples
 
 
@@ -29,20 +29,19 @@ def data_of(job: Job) -> tuple[Catalogue, InteractionLog]:
 @contextmanager
 def sources_of(job: Job, catalogue: Catalogue, log: InteractionLog, producer: str) -> Iterator[Sources]:
     """The inputs of a producer, from stored answers alone: nothing is asked and nothing paid."""
-    with open_session(job.config.llm, job.llm, "study", dry_run=True) as session:
+    with open_session(job.config.llm, job.llm, dry_run=True) as session:
 
         def ask(prompts: list[Prompt], label: str) -> Answered:
             return answered(usable(session, prompts, label))
 
         run = KnowledgeRun(
-            job.config,
-            catalogue,
-            log,
+            job.domain(catalogue, log),
             split_samples(job.config.samples, log).trained_rows,
             job.knowledge,
-            job.llm / CHECKPOINTS,
+            job.checkpoints,
             ask,
-            session.ledger.model_id,
+            session.account.model_id,
             imported_texts(job),
+            precision=job.config.arithmetic,
         )
         yield run.sources_of(producer)

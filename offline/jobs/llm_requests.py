@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from offline.data.catalogue import Catalogue, DataError
@@ -17,8 +18,7 @@ from offline.data.log import InteractionLog
 from offline.jobs.runs import Run
 from offline.jobs.since import Recent
 from offline.jobs.steps import Job
-from offline.knowledge.interests import Answered, Ask, Interests, closing
-from offline.knowledge.liber.partitions import close_partitions
+from offline.knowledge.knowledge_texts import Answered, Ask, KnowledgeTexts, closing
 from offline.knowledge.quality import Usable, problem, usable
 from offline.knowledge.run import ORDER
 from offline.llm.answers import Answers
@@ -39,8 +39,8 @@ TEXTS = {
 """Kinds of texts that each producer reads; the first producer of a run that reads a kind asks for it."""
 
 
-class Asking:
-    """Questions to the session ``live``, each counted in the run's ledger line."""
+class LLMRun:
+    """How a run asks the language model: through one session, ``live``; each question is counted in the run's line."""
 
     def __init__(self, run: Run, live: LLMSession) -> None:
         self._run = run
@@ -48,7 +48,7 @@ class Asking:
         self._answering = live
         self._again: Counter[str] = Counter()
         self._bad: Counter[str] = Counter()
-        run.asked(live.ledger, {}, {})  # a run that is killed while it asks for hours is found by the session's id
+        run.asked(live.account, {}, {})  # a run that is killed while it asks for hours is found by its account's id
         for line in told_of_imports(run.job):
             print(f"  {line}", flush=True)
 
@@ -59,7 +59,7 @@ class Asking:
 
     @property
     def model(self) -> str:
-        return self._live.ledger.model_id
+        return self._live.account.model_id
 
     @property
     def absent(self) -> int:
@@ -68,19 +68,19 @@ class Asking:
 
     @property
     def why(self) -> str:
-        return self._live.ledger.reason
+        return self._live.account.reason
 
     def ask_recent(self, texts: tuple[str, ...], recent: Recent, catalogue: Catalogue, log: InteractionLog) -> None:
         """Ask for these kinds of texts of recent users and items."""
-        interests = texts_of_recent(self._run.job, recent, catalogue, log, self._ask_live)
+        knowledge_texts = texts_of_recent(self._run.job, recent, catalogue, log, self._ask_live)
         for kind in texts:
-            getattr(interests["items" if kind == "items" else "partitions"], kind)
+            getattr(knowledge_texts["items" if kind == "items" else "partitions"], kind)
 
     @contextmanager
     def from_cache_alone(self) -> Iterator[None]:
         """Context in which the cache alone answers. Texts that no run has asked for yet do not count as ``absent``."""
         job = self._run.job
-        with open_session(job.config.llm, job.llm, self._run.name, dry_run=True) as closed:
+        with open_session(job.config.llm, job.llm, dry_run=True) as closed:
             self._answering = closed
             try:
                 yield
@@ -101,7 +101,7 @@ class Asking:
             for counted, wrong in zip((self._again, self._bad), asking.wrong, strict=False):  # or no second try
                 counted.update(wrong)
             self._bad.update(asking.refused)
-            self._run.asked(self._live.ledger, self._again, self._bad)
+            self._run.asked(self._live.account, self._again, self._bad)
 
 
 class _Fresh:
@@ -119,12 +119,12 @@ class _Fresh:
 
     def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
         """Answers of the session, after counting the bad ones among the new."""
-        session, model = self._session, self._session.ledger.model_id
+        session, model = self._session, self._session.account.model_id
         keys = [cache_key(model, prompt) for prompt in prompts]
         known = stored_answers(session.cache, model, dict(zip(keys, prompts, strict=True))) if self._use_cache else {}
-        paid, refused = session.ledger.paid, session.cache.refused(list(dict.fromkeys(keys)), REFUSED_RUNS)
+        paid, refused = session.account.paid, session.cache.refused(list(dict.fromkeys(keys)), REFUSED_RUNS)
         answers = session.ask_all(prompts, progress_label)
-        got = zip(keys, answers.completions, prompts, strict=True) if session.ledger.paid > paid else ()
+        got = zip(keys, answers.completions, prompts, strict=True) if session.account.paid > paid else ()
         fresh = {key: (one, prompt) for key, one, prompt in got if one is not None and key not in known}
         problems = [problem(one, prompt) for one, prompt in fresh.values()]
         if now := {keys[at] for at in answers.refused} - refused:
@@ -167,17 +167,15 @@ def told_of_imports(job: Job) -> Iterator[str]:
 
 def texts_of_recent(
     job: Job, recent: Recent, catalogue: Catalogue, log: InteractionLog, ask: Ask
-) -> dict[str, Interests]:
+) -> dict[str, KnowledgeTexts]:
     """The texts of recent items, and those of recent users' partitions."""
-    config = job.config
-    partitions = close_partitions(log, config.knowledge.liber.trigger)
+    everything, imported = job.domain(catalogue, log), imported_texts(job)
     items = {item: catalogue.items[item] for item in recent.item_ids(log) if item in catalogue.items}
-    of_users, imported = recent.partitions_of(partitions), imported_texts(job)
-    liked_above, words = config.feature_schema.liked_above, config.data.texts
-    described = Catalogue(catalogue.users, items)
+    of_items = replace(everything, catalogue=Catalogue(catalogue.users, items))
+    partitions = recent.partitions_of(everything.partitions())
     return {
-        "items": Interests(config.knowledge, words, liked_above, described, log, partitions, ask, imported),
-        "partitions": Interests(config.knowledge, words, liked_above, catalogue, log, of_users, ask, imported),
+        "items": KnowledgeTexts(of_items, ask, imported),
+        "partitions": KnowledgeTexts(everything, ask, imported, partitions),
     }
 
 

@@ -7,19 +7,19 @@ what a killed job left behind is never shown as the holder; of a process on anot
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
-_ATTEMPTS, _BETWEEN_S = 3, 0.02
+from filelock import FileLock, Timeout
+
+_LOOK_S, _BETWEEN_S = 0.05, 0.02
+"""Whoever only looks has the lock for microseconds: a job that finds it taken tries again for so long, so often."""
 
 
 class LockedError(RuntimeError):
@@ -71,14 +71,17 @@ class Holder:
 def exclusive(folder: Path, job: str) -> Iterator[None]:
     """Hold ``folder``, which is made if need be. LockedError, at once, if another job holds it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+", encoding="utf-8") as file:
-        if not _taken(file):
-            raise LockedError(folder, _read(file))
+    path = folder / "lock"
+    try:
+        lock = FileLock(path).acquire(timeout=_LOOK_S, poll_interval=_BETWEEN_S)
+    except Timeout:
+        raise LockedError(folder, _read(path)) from None
+    with lock:
         try:
-            _write(file, json.dumps(asdict(Holder.me(job))))
+            path.write_text(json.dumps(asdict(Holder.me(job))), encoding="utf-8")
             yield
         finally:
-            _write(file, "")
+            path.write_text("", encoding="utf-8")
 
 
 def holder(folder: Path) -> Holder | None:
@@ -86,49 +89,24 @@ def holder(folder: Path) -> Holder | None:
 
     The lock itself is tried only where the text names a process elsewhere, for an instant that ``exclusive`` waits out.
     """
+    holding = _read(folder / "lock")
+    return None if holding is not None and holding.is_elsewhere and _is_free(folder / "lock") else holding
+
+
+def _is_free(path: Path) -> bool:
     try:
-        with (folder / "lock").open(encoding="utf-8") as file:
-            found = _read(file)
-            return None if found is not None and found.is_elsewhere and _is_free(file) else found
-    except FileNotFoundError:
-        return None
-
-
-def _taken(file: IO[str]) -> bool:
-    """Take the lock. Whoever only looks has it for microseconds, so a second look tells a job from that."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if attempt + 1 < _ATTEMPTS:
-                time.sleep(_BETWEEN_S)
-        else:
+        with FileLock(path, timeout=0):
             return True
-    return False
-
-
-def _is_free(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (Timeout, PermissionError):  # who may not write the file cannot try the lock, and believes the text
         return False
-    fcntl.flock(file, fcntl.LOCK_UN)
-    return True
 
 
-def _write(file: IO[str], text: str) -> None:
-    file.truncate(0)
-    file.write(text)
-    file.flush()
-
-
-def _read(file: IO[str]) -> Holder | None:
-    file.seek(0)
+def _read(path: Path) -> Holder | None:
     try:
-        found = Holder(**json.loads(file.read()))
-    except (ValueError, TypeError):
-        return None  # empty: whoever took the lock is about to write
-    return found if found.lives() else None
+        holding = Holder(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None  # no file, or an empty one: whoever took the lock is about to write
+    return holding if holding.lives() else None
 
 
 def _begun(pid: int) -> str:

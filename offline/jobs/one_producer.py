@@ -22,7 +22,7 @@ def publish_one(
     """One producer's changed records, within the live release."""
     if name not in knowledge.produced:
         raise DataError(f"{name} has made nothing yet: run `refresh` or `knowledge` first")
-    with run.stage(f"publish: {name}") as watch:
+    with run.step(f"publish: {name}") as watch:
         config, users = run.job.config, recent_users(run.job, log)
         published = publish_producer(
             config, store, log, knowledge.produced[name], name, users=users, return_to=return_to
@@ -34,11 +34,11 @@ def publish_one(
 
 def roll_back_one(run: Run, store: Store, name: str) -> None:
     """Take back a producer's last publication within the live release; it stays held until `publish --return`."""
-    with run.stage(f"rollback: {name}") as watch, Journal(run.job.config.workdir / JOURNAL_FILE) as journal:
+    with run.step(f"rollback: {name}") as watch, Journal(run.job.config.workdir / JOURNAL_FILE) as journal:
         reindex = partial(indexes.refreshed, store, run.job.config.retrieval, users=())
         result = rollback_producer(store, journal, name, reindex)
-        run.release = result.release
-        run.records["restored"] = {"written": result.restored, "unchanged": result.left, "bytes": result.size}
+        run.record.release = result.release
+        run.record.records["restored"] = {"written": result.restored, "unchanged": result.left, "bytes": result.size}
         watch.done(
             f"{', '.join(result.spaces)}: {result.restored} records restored, {result.removed} removed, "
             f"{result.left} left as they are"

@@ -1,4 +1,4 @@
-"""A producer from outside: what its result depends on, whether it is up to date, and what it came to."""
+"""A producer from outside: what its result depends on, and whether it is up to date."""
 
 from __future__ import annotations
 
@@ -7,45 +7,43 @@ from typing import Any
 from offline.data.files import file_digest
 from offline.data.log import InteractionLog
 from offline.data.source import Source
-from offline.jobs.runs import read_runs
-from offline.jobs.steps import Job, Stages
+from offline.jobs.ledger import RunLedger
+from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
+from offline.knowledge.run import ProducerState
 from offline.knowledge.vectors import Produced
 
 
 def producer_inputs(job: Job, name: str, source: Source, log: InteractionLog) -> dict[str, Any]:
-    """All that a producer's result depends on. How answers are fetched, and at what price, is not among it."""
-    llm = job.config.llm.model_dump(mode="json", include={"backend", "model"})
+    """All that a producer's result depends on; how answers are fetched is no part of it."""
+    config, schema = job.config, job.config.feature_schema
+    apart = {*producers.ORDER, "shipped_responses", "shipped_vectors", "ttl_days"}
+    llm = config.llm.model_dump(mode="json", include={"backend", "model"})
     return {
-        **producers.inputs(job.config, name, llm, log),
+        "shared": config.knowledge.model_dump(mode="json", exclude=apart),
+        "own": getattr(config.knowledge, name).model_dump(mode="json"),
+        "partitions": config.knowledge.liber.model_dump(mode="json"),
+        "samples": config.samples.model_dump(mode="json"),
+        "specs": [spec.model_dump() for spec in schema.knowledge if spec.name == name],
+        "words": config.data.texts.form,
+        "liked_above": schema.liked_above,
+        "llm": None if name == "text" else llm,
+        "log": producers.digest(log),
         "source": source.described,
         "imported": file_digest(job.imported),
     }
 
 
-def is_made(job: Job, name: str, inputs: dict[str, Any]) -> bool:
+def is_up_to_date(job: Job, name: str, inputs: dict[str, Any]) -> bool:
     """Whether a producer finished with these inputs, and nothing is to be asked."""
     if not job.use_cache or job.ask_refused:
         return False
-    return Stages(job).is_current(name, inputs) and Produced.is_saved(job.knowledge / name)
+    return StepCache(job).is_current(name, inputs) and Produced.is_saved(job.knowledge / name)
 
 
 def all_wait(job: Job) -> bool:
     """Whether no producer could begin when they were last asked to."""
-    for run in reversed(read_runs(job.config.workdir)):
-        if states := {one["state"] for one in run.get("producers", {}).values()}:
-            return states == {"waits"}
+    for run in reversed(RunLedger(job.config.workdir).runs()):
+        if states := {producer.state for producer in run.producers.values()}:
+            return states == {ProducerState.WAITS}
     return False
-
-
-def outcome(state: str, made: Produced | None, absent: int = 0, reason: str = "") -> dict[str, Any]:
-    """A producer's entry in the ledger. ``reason`` says why it waits."""
-    entry: dict[str, Any] = {"state": state, "absent": absent}
-    if reason:
-        entry["reason"] = reason
-    if made is not None and made.users is not None:
-        entry["users"] = int((made.users.start[1:] > made.users.start[:-1]).sum())
-        entry["versions"] = len(made.users.vectors)
-    if made is not None and made.items is not None:
-        entry["items"] = int(made.items.known.sum())
-    return entry

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
-import numpy.typing as npt
 
+from models.contract.arrays import BoolArray
 from offline.data.log import InteractionLog
 from offline.jobs.events import Arrivals
 from offline.jobs.steps import Job
@@ -42,8 +42,8 @@ def parse_since(text: str, now: float | None = None) -> int:
 class Recent:
     """Masks over the users and items of a log."""
 
-    users: npt.NDArray[np.bool_]
-    items: npt.NDArray[np.bool_]
+    users: BoolArray
+    items: BoolArray
 
     @classmethod
     def of(cls, log: InteractionLog, arrivals: Sequence[Sequence[int]], since_ms: int) -> Recent:

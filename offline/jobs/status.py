@@ -14,12 +14,11 @@ import numpy as np
 from models.contract.artifact import ArtifactError
 from models.contract.knowledge import KnowledgeRecord, RecordError, Space
 from offline.data.log import InteractionLog
+from offline.jobs.ledger import ProducerSummary, RunLedger, RunRecord, RunStatus
 from offline.jobs.lock import holder
-from offline.jobs.producer_state import outcome
-from offline.jobs.runs import Entry, lost_run, read_runs
-from offline.jobs.steps import Job, Stages
+from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
-from offline.knowledge.load import held
+from offline.knowledge.run import ProducerState, load_knowledge
 from offline.knowledge.vectors import Produced
 from offline.publish.connection import Store
 from offline.publish.knowledge import record_key
@@ -41,14 +40,14 @@ class Status:
     releases: list[dict[str, Any]]
     producers: dict[str, dict[str, Any]]
     stages: dict[str, Any]
-    runs: list[Entry]
+    runs: list[RunRecord]
     streams: dict[str, int]
     at_work: str | None
 
     def document(self) -> dict[str, Any]:
         """For machines."""
         names = ("store", "live", "releases", "producers", "stages", "runs", "streams", "at_work")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"runs": [run.document() for run in self.runs]}
 
     def lines(self) -> Iterator[str]:
         """For the terminal."""
@@ -64,7 +63,7 @@ class Status:
             if name not in self.producers:
                 yield f"stage      {name}: finished {_when(entry['finished_at'])}, took {entry['seconds']} s"
         yield f"streams    {self.streams['interactions']} interactions, {self.streams['exposures']} exposures held"
-        arithmetic = next((run["arithmetic"] for run in reversed(self.runs) if run.get("arithmetic")), None)
+        arithmetic = next((run.arithmetic for run in reversed(self.runs) if run.arithmetic), None)
         yield f"arithmetic {arithmetic or 'chosen by the next run of a producer'}"
         yield f"at work    {self.at_work or 'nobody'}"
         yield from map(_run_line, self.runs)
@@ -81,7 +80,7 @@ def status_of(job: Job, store: Store) -> Status:
         live=live,
         releases=[_release(store, release, live) for release in releases(store)],
         producers=_producers(job, store, live),
-        stages=Stages(job).all(),
+        stages=StepCache(job).all(),
         runs=_runs(job, now_at_work is not None),
         streams={"interactions": int(interactions), "exposures": int(exposures)},
         at_work=None if now_at_work is None else now_at_work.told(),
@@ -105,17 +104,18 @@ def _release(store: Store, release: str, live: str | None) -> dict[str, Any]:
 
 
 def _producers(job: Job, store: Store, live: str | None) -> dict[str, dict[str, Any]]:
-    stages = Stages(job).all()
+    steps = StepCache(job).all()
     log = InteractionLog.load(job.log) if job.log.is_file() else None
-    known = {} if log is None else held(job.knowledge, job.config.feature_schema, log).produced
+    known = {} if log is None else load_knowledge(job.knowledge, job.config.feature_schema, log).produced
     served: Mapping[str, str] = {}
     with suppress(ArtifactError):  # told with the release
         served = read_manifest(store, live).spaces if live else {}
     found = {}
     for name in producers.wanted(job.config.feature_schema):
         made = known.get(name)
-        entry = outcome("made" if made else "absent", made)
-        entry["finished_at"] = stages.get(name, {}).get("finished_at")
+        state = ProducerState.MADE if made else ProducerState.ABSENT
+        entry = ProducerSummary.of(state, made).document()
+        entry["finished_at"] = steps.get(name, {}).get("finished_at")
         spaces = made.spaces if made else ()
         marked = held_of(store, spaces)
         entry["spaces"] = [
@@ -158,10 +158,12 @@ def _freshness(store: Store, log: InteractionLog | None, made: Produced | None, 
     return counts
 
 
-def _runs(job: Job, at_work: bool) -> list[Entry]:
-    runs = read_runs(job.config.workdir)[-_SHOWN_RUNS:]
-    if (lost := lost_run(job)) is not None:
-        runs.append({**lost, "status": "running"} if at_work else lost)
+def _runs(job: Job, at_work: bool) -> list[RunRecord]:
+    ledger = RunLedger(job.config.workdir)
+    runs = ledger.runs()[-_SHOWN_RUNS:]
+    if (lost := ledger.lost()) is not None:
+        lost.status = RunStatus.RUNNING if at_work else lost.status
+        runs.append(lost)
     return runs
 
 
@@ -184,18 +186,18 @@ def _space_line(space: dict[str, Any]) -> str:
     )
 
 
-def _run_line(run: Entry) -> str:
-    llm = run["llm"]
+def _run_line(run: RunRecord) -> str:
+    llm = run.llm
     asked = (
-        f"{llm['calls']} calls, {llm['cache_hits']} from cache, {llm['prompt_tokens']} + {llm['completion_tokens']} "
-        f"tokens, cost {llm['cost']:.4f}"
-        if llm
-        else "nothing asked"
+        "nothing asked"
+        if llm is None
+        else f"{llm.calls} calls, {llm.cache_hits} from cache, {llm.prompt_tokens} + {llm.completion_tokens} "
+        f"tokens, cost {llm.cost:.4f}"
     )
-    reasons = f"; {'; '.join(run['reasons'])}" if run["reasons"] else ""
+    reasons = f"; {'; '.join(run.reasons)}" if run.reasons else ""
     return (
-        f"run        {run['started_at']} {run['job']}: {run['status']} after {run['seconds']:.1f} s; {asked}; "
-        f"{run['bytes_written']} bytes written{reasons}"
+        f"run        {run.started_at} {run.job}: {run.status} after {run.seconds:.1f} s; {asked}; "
+        f"{run.bytes_written} bytes written{reasons}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What every stage of the jobs needs: where its files lie, whether it is up to date, and a line for the terminal."""
+"""What every step of the jobs needs: where its files lie, whether it is up to date, and a line for the terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import Any, Literal
 
 from models.contract.schema import fingerprint
 from offline.config import JobConfig
+from offline.data.catalogue import Catalogue
 from offline.data.files import read_json, write_json
+from offline.data.log import InteractionLog
+from offline.knowledge.knowledge_texts import Domain
 from offline.llm.budget import Budget
 
 Engine = Literal["local", "ray"]
@@ -53,6 +56,11 @@ class Job:
         return self.config.workdir / "llm"
 
     @property
+    def checkpoints(self) -> Path:
+        """Converted weights of language models."""
+        return self.llm / "checkpoints"
+
+    @property
     def arrivals(self) -> Path:
         return self.config.workdir / "arrivals.json"
 
@@ -64,19 +72,23 @@ class Job:
     def models(self) -> Path:
         return self.config.workdir / "models"
 
+    def domain(self, catalogue: Catalogue, log: InteractionLog) -> Domain:
+        """The data set as the producers of knowledge see it."""
+        return Domain(self.config.knowledge, self.config.feature_schema, self.config.data.texts, catalogue, log)
 
-class Stages:
-    """Remembers with which inputs each stage last finished. A stage whose inputs are unchanged need not run."""
+
+class StepCache:
+    """Remembers with which inputs each step last finished. A step whose inputs are unchanged need not run."""
 
     def __init__(self, job: Job) -> None:
         self._path = job.config.workdir / "stages.json"
 
     def is_current(self, name: str, inputs: dict[str, Any], *outputs: Path) -> bool:
-        """Whether the stage last finished with these inputs, and what it made is still there."""
+        """Whether the step last finished with these inputs, and what it made is still there."""
         return name in self.all() and not self.changed(name, inputs) and all(path.is_file() for path in outputs)
 
     def changed(self, name: str, inputs: dict[str, Any]) -> set[str]:
-        """Keys of the inputs that differ from those with which the stage last finished; all of them if it never did."""
+        """Keys of the inputs that differ from those with which the step last finished; all of them if it never did."""
         before = self.all().get(name, {}).get("inputs")
         if not isinstance(before, dict):  # never, or as an earlier version wrote it
             return set(inputs)
@@ -92,7 +104,7 @@ class Stages:
 
 
 class Stopwatch:
-    """Seconds since it was made, and lines of a stage for the terminal."""
+    """Seconds since it was made, and lines of a step for the terminal."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
@@ -106,7 +118,7 @@ class Stopwatch:
 
 
 @contextmanager
-def stage(title: str) -> Iterator[Stopwatch]:
-    """A titled stage on the terminal."""
+def step(title: str) -> Iterator[Stopwatch]:
+    """A titled step on the terminal."""
     print(f"== {title}", flush=True)
     yield Stopwatch()

@@ -23,7 +23,7 @@ from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.jobs.steps import Job
-from offline.knowledge.load import held
+from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge
 from offline.publish.connection import open_store
 from offline.publish.gate import read_model
@@ -65,7 +65,7 @@ class Verification:
 def verify(job: Job, url: str | None, wanted: int) -> Verification:
     """Compare the newest ``wanted`` comparable exposures; with ``url``, send as many requests first."""
     log, path = InteractionLog.load(job.log), job.models / "report.json"
-    knowledge = held(job.knowledge, job.config.feature_schema, log)
+    knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
     if url is not None:
         _send(url, log, wanted)
     with open_store(job.data_dir) as store:

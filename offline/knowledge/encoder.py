@@ -1,4 +1,4 @@
-"""Text encoder: texts -> unit vectors, each text encoded once and kept by content.
+"""Text encoder: texts -> unit vectors, in this process or on an engine's workers; each text is encoded once.
 
 Vectors belong to one space if weights, tokenizer, pooling and length of the cut agree, which is what an encoder's id
 names. The arithmetic may differ: see ``offline.llm.arithmetic.SAME_SPACE_COSINE``.
@@ -6,26 +6,26 @@ names. The arithmetic may differ: see ``offline.llm.arithmetic.SAME_SPACE_COSINE
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import importlib.util
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from models.contract.knowledge import FloatArray
-from offline.data.files import read_arrays, write_arrays
+from models.contract.arrays import FloatArray, IntArray
+from offline.engine.engines import Engine, in_order
 from offline.knowledge.shipped import read_shipped
 from offline.llm.arithmetic import Precision, torch_dtype
-from offline.llm.threads import one_core_each
+from offline.llm.in_process import one_core_each
 from offline.llm.weights import content_digest
+from offline.store import ArrayFile, Arrays, addresses, adopt
 
-_BATCH = 64
-_PASS = 128 * _BATCH
+BATCH = 64
+"""Texts that are encoded together."""
+_PASS = 128 * BATCH
 """Texts between two looks at whether to store what was encoded: about a minute on two cores."""
 
 
@@ -71,8 +71,7 @@ class TextEncoder:
         import torch
 
         tokenizer, model = self._load()
-        order = np.argsort([len(text) for text in texts], kind="stable")  # similar lengths pad little
-        batches = [order[at : at + _BATCH] for at in range(0, len(order), _BATCH)]
+        batches = _batches(texts)
         # all before the threads begin: a tokenizer serves one at a time
         tokens = [
             tokenizer(
@@ -120,6 +119,49 @@ class TextEncoder:
         return str(Path(package.origin).parent / "model")
 
 
+def _batches(texts: Sequence[str]) -> list[IntArray]:
+    """Positions of the texts that are encoded together: of similar length, because those pad little. A text's batch
+    changes the last bits of its vector, so all encoders make the same ones."""
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    return [order[at : at + BATCH] for at in range(0, len(order), BATCH)]
+
+
+class EncoderWorker:
+    """The text encoder in a worker of an engine."""
+
+    def __init__(self, name: str, max_tokens: int, precision: Precision) -> None:
+        self._encoder = TextEncoder(name, max_tokens, precision)
+
+    def __call__(self, texts: list[str]) -> FloatArray:
+        return self._encoder.encode(texts)
+
+    def close(self) -> None:
+        """A worker has nothing but memory."""
+
+
+class EngineEncoder(TextEncoder):
+    """A TextEncoder whose batches are worked on by an engine; vectors equal those of TextEncoder to the bit where the
+    arithmetic is the same. With "auto" each worker chooses what its own machine is fast in."""
+
+    def __init__(self, engine: Engine, name: str, max_tokens: int, precision: Precision = "auto") -> None:
+        super().__init__(name, max_tokens, precision)
+        self._engine = engine
+        # a worker may start in another folder
+        place = str(Path(name).absolute()) if Path(name).is_dir() else name
+        self._make = partial(EncoderWorker, place, max_tokens, precision)
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """Unit vectors float32 [n, width] of ``texts``, in their order."""
+        if not texts:
+            return np.zeros((0, 0), np.float32)
+        batches = _batches(texts)
+        encoded = self._engine.map_batches(self._make, [[texts[row] for row in rows] for rows in batches])
+        by_length = np.concatenate(in_order(encoded, len(batches)))
+        vectors = np.empty_like(by_length)
+        vectors[np.concatenate(batches)] = by_length
+        return vectors
+
+
 class VectorStore:
     """Encoded texts on disk, by content: an unchanged text is never encoded twice. float16 keeps it small.
 
@@ -129,55 +171,38 @@ class VectorStore:
     """
 
     def __init__(self, path: Path, encoder: TextEncoder, shipped: Path | None = None) -> None:
-        self._path = path
+        self._file = ArrayFile(path)
         self._encoder = encoder
         self._shipped = shipped
 
     def vectors(self, texts: Sequence[str]) -> FloatArray:
-        """float32 [n, width] of ``texts``; encodes and stores what is not held yet."""
+        """float32 [n, width] of ``texts``; encodes and stores those that are not on the disk yet."""
         if not texts:
             return np.zeros((0, self._encoder.width), np.float32)
-        held = self._read()
-        keys = _keys(self._encoder.id, texts)
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in held}
-        for former_id in self._encoder.former_ids:
-            former = zip(list(missing), _keys(former_id, list(missing.values())), strict=True)
-            held |= {key: held[former_key] for key, former_key in former if former_key in held}
-            missing = {key: text for key, text in missing.items() if key not in held}
+        stored = self._file.read()
+        keys = addresses(texts, self._encoder.id)
+        if any(key not in stored for key in keys):
+            for former_id in self._encoder.former_ids:
+                adopt(stored, keys, stored, addresses(texts, former_id))
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in stored}
         shipped = read_shipped(self._shipped, self._encoder.id) if missing else {}
-        missing = {key: text for key, text in missing.items() if key not in shipped}
+        stored = self._encoded(stored, {key: text for key, text in missing.items() if key not in shipped})
+        return np.stack([stored[key] if key in stored else shipped[key] for key in keys]).astype(np.float32)
+
+    def read(self) -> Arrays:
+        """All encoded texts on the disk, by the address of the text."""
+        return self._file.read()
+
+    def _encoded(self, stored: Arrays, missing: Mapping[str, str]) -> Arrays:
+        """``stored`` with the vectors of the texts that are ``missing``, by address."""
         # whole batches in the encoder's own order, so that the batches are those of a single call
         ordered = sorted(missing, key=lambda key: len(missing[key]))
-        fresh: dict[str, Any] = {}
+        fresh: Arrays = {}
         for at in range(0, len(ordered), _PASS):
             part = ordered[at : at + _PASS]
-            encoded = self._encoder.encode([missing[key] for key in part]).astype(np.float16)
-            fresh.update(zip(part, encoded, strict=True))
+            vectors = self._encoder.encode([missing[key] for key in part]).astype(np.float16)
+            fresh.update(zip(part, vectors, strict=True))
             # the whole file is written again, so wait until it is worth it: an eighth of it, or the end
-            if len(fresh) >= len(held) // 8 or at + _PASS >= len(ordered):
-                held, fresh = self._stored(held | fresh), {}
-        return np.stack([held[key] if key in held else shipped[key] for key in keys]).astype(np.float32)
-
-    def stored(self) -> dict[str, Any]:
-        """All encoded texts on the disk, by the address of the text."""
-        return self._read()
-
-    def _stored(self, known: dict[str, Any]) -> dict[str, Any]:
-        """All of ``known``, and what came on the disk meanwhile, which stays as it is."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_suffix(".lock").open("w") as alone:
-            fcntl.flock(alone, fcntl.LOCK_EX)
-            held = known | self._read()
-            write_arrays(self._path, keys=np.array(list(held)), vectors=np.stack(list(held.values())))
-        return held
-
-    def _read(self) -> dict[str, Any]:
-        if not self._path.is_file():
-            return {}
-        arrays = read_arrays(self._path)
-        return dict(zip(arrays["keys"].tolist(), arrays["vectors"], strict=True))
-
-
-def _keys(encoder_id: str, texts: Sequence[str]) -> list[str]:
-    """Addresses of encoded texts."""
-    return [hashlib.sha256(f"{encoder_id}\0{text}".encode()).hexdigest()[:32] for text in texts]
+            if len(fresh) >= len(stored) // 8 or at + _PASS >= len(ordered):
+                stored, fresh = self._file.add(stored | fresh), {}
+        return stored

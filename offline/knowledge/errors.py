@@ -16,14 +16,14 @@ class TooFewError(DataError):
         self.needs = needs
 
 
-class NotFoundedError(RuntimeError):
+class NotFittedError(RuntimeError):
     """A producer cannot make its frozen parts yet, because texts of the training period are still missing.
 
     Founding on what happens to be there would make another space than an undisturbed run would.
     """
 
 
-class TooLittleDataError(NotFoundedError):
+class TooLittleDataError(NotFittedError):
     """A producer cannot make its frozen parts yet, because the training period holds too little to fit them on.
 
     No text is owed: the run is complete without it, and the log has to grow.

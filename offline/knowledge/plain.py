@@ -6,8 +6,8 @@ import numpy as np
 
 from models.contract.schema import fingerprint
 from offline.knowledge.errors import enough_for
+from offline.knowledge.prompts import plain_text
 from offline.knowledge.sources import Sources, Wide, frozen_projections, space
-from offline.knowledge.texts import plain_text
 from offline.knowledge.vectors import ItemVectors, Produced
 
 
@@ -18,7 +18,7 @@ def produce(sources: Sources) -> Produced:
     features = [sources.catalogue.items.get(item, {}) for item in sources.log.item_ids]
     described = np.array([sources.words.describes(one) for one in features], np.bool_)
     texts = [plain_text(sources.words, features[at]) for at in np.flatnonzero(described)]
-    components = {"text": fingerprint(sources.words.model_dump(mode="json")), "encoder": sources.encoder}
+    components = {"text": fingerprint(sources.words.form), "encoder": sources.encoder}
     wide = sources.encode(texts)
     with enough_for("text"):
         (projection,) = frozen_projections(sources.folder, [Wide(components, wide, spec.dim)])

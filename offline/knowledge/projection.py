@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.data.files import read_arrays, write_arrays
 from offline.knowledge.errors import TooFewError
 

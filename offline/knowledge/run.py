@@ -1,29 +1,29 @@
-"""One run over the producers of knowledge: which there are, what they share, what is left for the next run."""
+"""One run over the producers of knowledge: which there are, what they share, what is left for the next run.
+
+And what they last made, fitted to today's log.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.contract.schema import FeatureSchema
-from offline.config import JobConfig
-from offline.data.catalogue import Catalogue, DataError
+from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.engine.local import LocalEngine
-from offline.engine.protocol import Engine
-from offline.engine.vectors import EngineEncoder
-from offline.knowledge.encoder import TextEncoder, VectorStore
-from offline.knowledge.errors import NotFoundedError, TooLittleDataError
-from offline.knowledge.interests import Ask as Ask
-from offline.knowledge.interests import Interests
-from offline.knowledge.liber.partitions import close_partitions
+from offline.engine.engines import Engine, LocalEngine
+from offline.knowledge.encoder import EngineEncoder, TextEncoder, VectorStore
+from offline.knowledge.errors import NotFittedError, TooLittleDataError
+from offline.knowledge.knowledge_texts import Ask, Domain, KnowledgeTexts
 from offline.knowledge.sources import Producer, Sources
-from offline.knowledge.vectors import Knowledge, Lineage, Produced
+from offline.knowledge.vectors import ItemVectors, Knowledge, Lineage, Produced, UserVectors
+from offline.llm.arithmetic import Precision
 
 if TYPE_CHECKING:  # it loads polars
     from offline.data.texts_import import ImportedTexts
@@ -62,22 +62,16 @@ def producer(name: str) -> Producer:
     raise DataError(f"there is no producer {name!r}")
 
 
-def inputs(config: JobConfig, name: str, llm: Mapping[str, Any], log: InteractionLog) -> dict[str, Any]:
-    """All that a producer's result depends on; unchanged inputs need no run."""
-    shared = config.knowledge.model_dump(
-        mode="json", exclude={*ORDER, "shipped_responses", "shipped_vectors", "ttl_days"}
-    )
-    return {
-        "shared": shared,
-        "own": getattr(config.knowledge, name).model_dump(mode="json"),
-        "partitions": config.knowledge.liber.model_dump(mode="json"),
-        "samples": config.samples.model_dump(mode="json"),
-        "specs": [spec.model_dump() for spec in config.feature_schema.knowledge if spec.name == name],
-        "words": config.data.texts.model_dump(mode="json"),
-        "liked_above": config.feature_schema.liked_above,
-        "llm": None if name == "text" else dict(llm),
-        "log": digest(log),
-    }
+class ProducerState(StrEnum):
+    """What a run did with a producer. ``CURRENT``: nothing, it is up to date; ``KEPT``: nothing, although it is behind;
+    ``WAITS``: it cannot begin yet; ``ABSENT``: it has never made anything."""
+
+    MADE = "made"
+    PARTIAL = "partial"
+    CURRENT = "current"
+    KEPT = "kept"
+    WAITS = "waits"
+    ABSENT = "absent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +88,10 @@ class Attempt:
     too_little: bool = False
 
     @property
-    def state(self) -> str:
-        return "waits" if self.made is None else "partial" if self.made.partial else "made"
+    def state(self) -> ProducerState:
+        if self.made is None:
+            return ProducerState.WAITS
+        return ProducerState.PARTIAL if self.made.partial else ProducerState.MADE
 
 
 class KnowledgeRun:
@@ -103,9 +99,7 @@ class KnowledgeRun:
 
     def __init__(
         self,
-        config: JobConfig,
-        catalogue: Catalogue,
-        log: InteractionLog,
+        domain: Domain,
         trained_rows: int,
         folder: Path,
         checkpoints: Path,
@@ -114,28 +108,32 @@ class KnowledgeRun:
         imported: ImportedTexts | None = None,
         engine: Engine | None = None,
         *,
+        precision: Precision = "auto",
         shipped: Path | None = None,
     ) -> None:
-        encoder = _encoder(config, engine)
-        partitions = close_partitions(log, config.knowledge.liber.trigger)
-        liked_above = config.feature_schema.liked_above
+        """See ``Sources`` for the names; ``llm`` is the model's id, ``imported`` texts stand for its answers."""
+        engine = engine or LocalEngine()
+        name, tokens = domain.config.encoder, domain.config.encoder_tokens
+        encoder = (
+            TextEncoder(name, tokens, precision)
+            if isinstance(engine, LocalEngine)
+            else EngineEncoder(engine, name, tokens, precision)
+        )
         self._sources = Sources(
-            config=config.knowledge,
-            schema=config.feature_schema,
-            words=config.data.texts,
-            catalogue=catalogue,
-            log=log,
+            config=domain.config,
+            schema=domain.schema,
+            words=domain.words,
+            catalogue=domain.catalogue,
+            log=domain.log,
             trained_rows=trained_rows,
-            interests=Interests(
-                config.knowledge, config.data.texts, liked_above, catalogue, log, partitions, ask, imported
-            ),
+            texts=KnowledgeTexts(domain, ask, imported),
             encode=VectorStore(folder / "encoded.npz", encoder, shipped).vectors,
             llm=llm,
             encoder=encoder.id,
             folder=folder,
             checkpoints=checkpoints,
-            engine=engine or LocalEngine(),
-            precision=config.arithmetic,
+            engine=engine,
+            precision=precision,
             shipped=shipped,
         )
 
@@ -148,9 +146,9 @@ class KnowledgeRun:
         sources = self.sources_of(name)
         try:
             made = producer(name)(sources)
-        except NotFoundedError as error:
+        except NotFittedError as error:
             print(f"  {name} waits: {error}", flush=True)
-            asked = [kind for kind in texts if kind in vars(sources.interests)]  # to read another would ask for it
+            asked = [kind for kind in texts if kind in vars(sources.texts)]  # to read another would ask for it
             return Attempt(None, self._absent(asked), str(error), isinstance(error, TooLittleDataError))
         absent = self._absent(texts)
         made = replace(made, lineage=Lineage.of(sources.log), partial=absent > 0)
@@ -159,29 +157,60 @@ class KnowledgeRun:
 
     def _absent(self, texts: Iterable[str]) -> int:
         """How many texts of these kinds may still come."""
-        absent = {kind: getattr(self._sources.interests, kind).absent for kind in texts}
+        absent = {kind: getattr(self._sources.texts, kind).absent for kind in texts}
         of_items = np.sum(absent.pop("items", 0))
         # no shift is asked for where the summary is absent, and there it counts as absent too
         of_partitions = np.logical_or.reduce(list(absent.values()))
         return int(of_items + np.sum(of_partitions))
 
 
-def _encoder(config: JobConfig, engine: Engine | None) -> TextEncoder:
-    name, tokens = config.knowledge.encoder, config.knowledge.encoder_tokens
-    if engine is None or isinstance(engine, LocalEngine):
-        return TextEncoder(name, tokens, config.arithmetic)
-    return EngineEncoder(engine, name, tokens, config.arithmetic)
+def load_knowledge(folder: Path, schema: FeatureSchema, log: InteractionLog) -> Knowledge:
+    """Every producer's last knowledge, grown to the users and items of the log. Nothing of another log's, of another
+    shape than the schema reads, damaged, or saved in another form: that is made again.
+
+    A producer may lag behind: it waits for texts, or only others were asked to run. What it made before still holds,
+    because users and items keep their numbers and the log only grows; whoever came later has no knowledge of it yet. A
+    log that was built anew may number them differently, so the ids are checked.
+    """
+    found = {}
+    for name in wanted(schema):
+        try:
+            made = Produced.load(folder / name)
+        except DataError:
+            continue
+        shape = {(space.key, space.rows, space.dim) for space in made.spaces}
+        if shape != {(spec.key, spec.rows, spec.dim) for spec in schema.knowledge if spec.name == name}:
+            continue
+        if made.lineage is not None and made.lineage.fits(log):
+            found[name] = grown(made, len(log.user_ids), len(log.item_ids))
+    return Knowledge(found)
 
 
-def load(folder: Path, schema: FeatureSchema) -> Knowledge:
-    """What the producers last made, as far as it is there. DataError if one of them is damaged."""
-    names = [name for name in wanted(schema) if Produced.is_saved(folder / name)]
-    return Knowledge({name: Produced.load(folder / name) for name in names})
+def grown(made: Produced, users: int, items: int) -> Produced:
+    """The same knowledge for more users and items."""
+    return replace(
+        made,
+        users=None if made.users is None else _with_users(made.users, users),
+        items=None if made.items is None else _with_items(made.items, items),
+        lineage=None,  # it named those before
+    )
+
+
+def _with_users(made: UserVectors, users: int) -> UserVectors:
+    start = np.concatenate([made.start, np.full(users + 1 - len(made.start), made.start[-1])])
+    return UserVectors(made.space, made.vectors, start, made.since, made.codes)
+
+
+def _with_items(made: ItemVectors, items: int) -> ItemVectors:
+    more = items - len(made.known)
+    vectors = np.pad(made.vectors, ((0, 0), (0, more), (0, 0)))
+    codes = None if made.codes is None else np.pad(made.codes, ((0, more), (0, 0)))
+    return ItemVectors(made.space, vectors, np.pad(made.known, (0, more)), made.from_row, codes)
 
 
 def digest(log: InteractionLog) -> str:
     """Changes whenever an interaction does."""
-    found = hashlib.sha256()
+    whole = hashlib.sha256()
     for column in (log.user, log.item, log.value, log.time_ms, log.sampled):
-        found.update(column.tobytes())
-    return found.hexdigest()
+        whole.update(column.tobytes())
+    return whole.hexdigest()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import Array
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
 
@@ -40,7 +40,7 @@ def read_shipped(path: Path | None, source: str) -> Vectors:
         raise DataError(f"{path} holds no vectors: {error}") from error
 
 
-def write_shipped(path: Path, vectors: Mapping[str, Mapping[str, FloatArray]]) -> int:
+def write_shipped(path: Path, vectors: Mapping[str, Mapping[str, Array]]) -> int:
     """Write vectors by source and address; returns their number. Equal contents give equal bytes."""
     arrays: dict[str, npt.NDArray[np.generic]] = {"sources": np.array(sorted(vectors))}
     for at, source in enumerate(sorted(vectors)):

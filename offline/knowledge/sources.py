@@ -8,21 +8,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray, Space
-from models.contract.schema import FeatureSchema, KnowledgeSpec, fingerprint
-from offline.config import KnowledgeConfig
-from offline.data.catalogue import Catalogue
-from offline.data.log import InteractionLog
-from offline.data.texts import TextsConfig
-from offline.engine.local import LocalEngine
-from offline.engine.protocol import Engine
-from offline.knowledge.errors import NotFoundedError
-from offline.knowledge.interests import Interests
-from offline.knowledge.liber.prompts import PartitionFacts, summary_prompt, summary_text
+from models.contract.arrays import BoolArray, FloatArray
+from models.contract.knowledge import Space
+from models.contract.schema import KnowledgeSpec, fingerprint
+from offline.engine.engines import Engine, LocalEngine
+from offline.knowledge.errors import NotFittedError
+from offline.knowledge.knowledge_texts import Domain, KnowledgeTexts
 from offline.knowledge.projection import Projection
-from offline.knowledge.texts import item_prompt, item_text
+from offline.knowledge.prompts import PartitionFacts, item_prompt, item_text, summary_prompt, summary_text
 from offline.knowledge.vectors import Produced
 from offline.llm.arithmetic import Precision
 
@@ -34,19 +28,14 @@ class Encode(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(Domain):
     """One run's inputs. ``folder`` keeps the producer's frozen parts, ``checkpoints`` converted weights of language
     models; ``engine`` runs what is heavy, in the arithmetic of ``precision``; ``trained_rows`` is the first log row
     after the training period: frozen parts may be fitted on earlier rows only. ``shipped`` is a file of vectors that
     need not be computed."""
 
-    config: KnowledgeConfig
-    schema: FeatureSchema
-    words: TextsConfig
-    catalogue: Catalogue
-    log: InteractionLog
     trained_rows: int
-    interests: Interests
+    texts: KnowledgeTexts
     encode: Encode
     llm: str
     encoder: str
@@ -65,22 +54,22 @@ class Sources:
         return next((one for one in self.schema.knowledge if (one.name, one.side) == (producer, side)), None)
 
     @property
-    def early(self) -> npt.NDArray[np.bool_]:
+    def early(self) -> BoolArray:
         """[P] whether a partition closed within the training period."""
-        return np.asarray(self.interests.partitions.closed_at < self.trained_rows, np.bool_)
+        return np.asarray(self.texts.partitions.closed_at < self.trained_rows, np.bool_)
 
-    def need(self, absent: npt.NDArray[np.bool_]) -> None:
-        """NotFoundedError if any text is still to come."""
+    def need(self, absent: BoolArray) -> None:
+        """NotFittedError if any text is still to come."""
         if absent.any():
-            raise NotFoundedError(f"{int(absent.sum())} texts of the training period are still missing")
+            raise NotFittedError(f"{int(absent.sum())} texts of the training period are still missing")
 
     def need_training_texts(self) -> None:
-        """NotFoundedError unless all texts of items, and of partitions of the training period, are there or bad."""
-        self.need(np.concatenate([self.interests.items.absent, self.interests.summaries.absent & self.early]))
+        """NotFittedError unless all texts of items, and of partitions of the training period, are there or bad."""
+        self.need(np.concatenate([self.texts.items.absent, self.texts.summaries.absent & self.early]))
 
 
 class Producer(Protocol):
-    """Makes knowledge of users, of items, or of both. NotFoundedError if it cannot begin yet."""
+    """Makes knowledge of users, of items, or of both. NotFittedError if it cannot begin yet."""
 
     def __call__(self, sources: Sources) -> Produced: ...
 
@@ -97,7 +86,7 @@ def text_form(sources: Sources) -> str:
     facts = PartitionFacts(["A", "B"], [True, False], [["C"], ["D"]])
     sample: dict[str, object] = {}
     forms = [
-        words.model_dump(mode="json"),
+        words.form,
         repr(item_prompt(words, sample, config.item_tokens)),
         item_text(words, sample, "answer"),
         str(config.liber.titles),
@@ -132,7 +121,7 @@ def frozen_projections(folder: Path, parts: Sequence[Wide]) -> list[Projection]:
     return projections
 
 
-def is_founded(folder: Path, components: Mapping[str, str], dim: int) -> bool:
+def is_fitted(folder: Path, components: Mapping[str, str], dim: int) -> bool:
     return _projection(folder, components, dim).is_file()
 
 

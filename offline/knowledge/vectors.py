@@ -16,14 +16,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.knowledge import LEAST_PEAK, FloatArray, KnowledgeRecord, Space
+from models.contract.arrays import BoolArray, Codes, FloatArray, IntArray
+from models.contract.knowledge import LEAST_PEAK, KnowledgeRecord, Space
 from models.contract.schema import FeatureSchema, fingerprint
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
 from offline.data.log import InteractionLog
-
-Rows = npt.NDArray[np.int64]
-Codes = npt.NDArray[np.uint16]
 
 _FILE = "vectors.npz"
 _DOCUMENT = "document"
@@ -40,11 +38,11 @@ class UserVectors:
 
     space: Space
     vectors: FloatArray
-    start: Rows
-    since: Rows
+    start: IntArray
+    since: IntArray
     codes: Codes | None = None
 
-    def visible(self, user: Rows, row: Rows) -> Rows:
+    def visible(self, user: IntArray, row: IntArray) -> IntArray:
         """How many versions of each ``user`` [n] a sample at log row ``row`` [n] may see."""
         owner = np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
         far = int(max(self.since.max(initial=0), row.max(initial=0))) + 2
@@ -67,12 +65,12 @@ class ItemVectors:
 
     space: Space
     vectors: FloatArray
-    known: npt.NDArray[np.bool_]
-    from_row: Rows
+    known: BoolArray
+    from_row: IntArray
     codes: Codes | None = None
 
     @classmethod
-    def of_texts(cls, space: Space, vectors: FloatArray, known: npt.NDArray[np.bool_]) -> ItemVectors:
+    def of_texts(cls, space: Space, vectors: FloatArray, known: BoolArray) -> ItemVectors:
         """One slice: vectors [items, dim] that know no interaction."""
         return cls(space, vectors[None], known, np.zeros(1, np.int64))
 

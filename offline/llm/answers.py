@@ -8,9 +8,6 @@ from offline.llm.protocol import Completion
 UNTRIED = "not tried"
 BUDGET = "budget"
 DRY_RUN = "dry run"
-NEVER_ASKED = frozenset({UNTRIED, BUDGET, DRY_RUN})
-"""The reasons of prompts that reached no back end in this run; every other reason is the error of a call."""
-REFUSED = "refused in two runs that answered others"
 
 
 @dataclass(frozen=True, slots=True)

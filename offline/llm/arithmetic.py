@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from offline.llm.threads import wait_without_spinning
+from offline.libraries import wait_without_spinning
 
 Precision = Literal["auto", "bfloat16", "float32"]
 """A setting: an arithmetic, or "auto" for the faster one."""
@@ -50,7 +50,10 @@ def choose_arithmetic(precision: Precision = "auto", device: str = "cpu") -> Ari
 
 
 def arithmetic_line(precision: Precision) -> str:
-    """The arithmetic of this machine's CPU, and of its GPU if torch finds one, in one line. Loads torch."""
+    """The arithmetic of models on this machine, in one line. With "auto", where the CPU and a GPU may differ, it takes
+    torch to tell, which takes seconds to load."""
+    if precision != "auto":
+        return str(choose_arithmetic(precision))
     import torch
 
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)

@@ -8,7 +8,7 @@ from itertools import groupby, islice
 
 from tqdm import tqdm
 
-from offline.llm.budget import Hold, Purse
+from offline.llm.budget import BudgetAccount, Reservation
 from offline.llm.cache import ResponseCache
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
 
@@ -44,10 +44,10 @@ def make_batches(missing: Mapping[str, Prompt], batch_size: int) -> deque[Batch]
 class BatchRun:
     """Answers batches with a bounded number of workers; all results are keyed by cache key.
 
-    `failures` were asked in vain, `too_dear` were never asked because they do not fit into what `purse` has left, and
+    `failures` were asked in vain, `too_dear` were never asked because they do not fit into what `budget` has left, and
     `stopped` says why the others without an answer were not asked either. Of the failures, `refused` failed alone and
     for good, and `to_blame` are those of them after which others of the same parameters were asked and answered.
-    `account` names the run and its ledger line so far, which are stored together with the answers. A server that asks
+    `account` gives the run's id and its account so far, which are stored together with the answers. A server that asks
     to wait for more than `patience` seconds stops the run at once, as do `give_up_after` calls in a row that failed
     with a TransientError.
     """
@@ -56,7 +56,7 @@ class BatchRun:
         self,
         ask: Ask,
         cache: ResponseCache,
-        purse: Purse,
+        budget: BudgetAccount,
         account: Callable[[], tuple[str, str] | None],
         give_up_after: int,
         patience: float,
@@ -69,7 +69,7 @@ class BatchRun:
         self.stopped: str | None = None
         self._ask = ask
         self._cache = cache
-        self._purse = purse
+        self._budget = budget
         self._account = account
         self._give_up_after = give_up_after
         self._patience = patience
@@ -102,7 +102,7 @@ class BatchRun:
 
     async def _work(self, batches: deque[Batch], bar: "tqdm[None]", hits: int) -> None:
         while (affordable := await self._next(batches)) is not None:
-            batch, hold = affordable
+            batch, reservation = affordable
             completions: list[Completion] | None = None
             refused_before = len(self.refused)
             try:
@@ -110,7 +110,7 @@ class BatchRun:
             except Exception as error:  # noqa: BLE001 - a defect is raised by answer() once the others have stored theirs
                 self._failed(batches, batch, error)
             finally:
-                self._purse.settle(hold, completions)
+                self._budget.settle(reservation, completions)
             if completions is not None:
                 self._failed_in_a_row = 0
                 asked = parameters(batch[0][1])
@@ -123,7 +123,7 @@ class BatchRun:
                 bar.set_postfix(hits=hits, paid=len(self.answers), refresh=False)
                 bar.update(len(batch))
 
-    async def _next(self, batches: deque[Batch]) -> tuple[Batch, Hold] | None:
+    async def _next(self, batches: deque[Batch]) -> tuple[Batch, Reservation] | None:
         """Take the next batch, or as much of it as the budget has left, and set its tokens aside; None at the end.
 
         Batches in flight were set aside in full, so the budget may have more when they are answered: wait for them.
@@ -131,16 +131,16 @@ class BatchRun:
         """
         while batches and self.stopped is None:
             batch = batches.popleft()
-            hold = self._purse.hold([prompt for _, prompt in batch])
-            rest = batch[len(hold) :]
-            if not hold and not self._purse.holding:
+            reservation = self._budget.reserve([prompt for _, prompt in batch])
+            rest = batch[len(reservation) :]
+            if not reservation and not self._budget.has_reservations:
                 self.too_dear.add(rest.pop(0)[0])
             if rest:
                 batches.appendleft(rest)
-            if hold:
-                return batch[: len(hold)], hold
-            if self._purse.holding:
-                await self._purse.wait()
+            if reservation:
+                return batch[: len(reservation)], reservation
+            if self._budget.has_reservations:
+                await self._budget.wait()
         return None
 
     def _failed(self, batches: deque[Batch], batch: Batch, error: Exception) -> None:

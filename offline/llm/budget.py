@@ -44,7 +44,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class Reservation:
     """Tokens set aside for the first prompts of a batch while they are asked: (prompt, completion) of each."""
 
     tokens: tuple[tuple[int, int], ...] = ()
@@ -53,12 +53,12 @@ class Hold:
         return len(self.tokens)
 
 
-class Purse:
-    """Holds the expected tokens of a batch before it is asked, and charges the real ones after.
+class BudgetAccount:
+    """Reserves the expected tokens of a batch before it is asked, and charges the real ones after.
 
     Expected are the estimated prompt tokens and the full ``max_tokens``, so a run exceeds its budget at most by what
     the estimate missed on the prompts in flight, provided that the server keeps to max_tokens. A server that reports
-    no usage is charged what was held. A call that failed is charged nothing, because nobody says what it cost.
+    no usage is charged what was reserved. A call that failed is charged nothing, because nobody says what it cost.
     """
 
     def __init__(self, budget: Budget, prices: Prices, estimate: TokenEstimate) -> None:
@@ -68,56 +68,56 @@ class Purse:
         self._budget = budget
         self._prices = prices
         self._estimate = estimate
-        self._held_tokens = 0
-        self._held_cost = 0.0
-        self._holds = 0
+        self._reserved_tokens = 0
+        self._reserved_cost = 0.0
+        self._reservations = 0
         self._changed = asyncio.Event()
 
     @property
-    def holding(self) -> bool:
+    def has_reservations(self) -> bool:
         """Whether something is in flight, so that waiting may free a part of the budget."""
-        return self._holds > 0
+        return self._reservations > 0
 
     async def wait(self) -> None:
-        """Until a hold ends."""
+        """Until a reservation ends."""
         await self._changed.wait()
 
-    def hold(self, prompts: Sequence[Prompt]) -> Hold:
-        """Set tokens aside for as many of the leading prompts as fit; an empty hold need not be settled."""
+    def reserve(self, prompts: Sequence[Prompt]) -> Reservation:
+        """Set tokens aside for as many of the leading prompts as fit; an empty reservation need not be settled."""
         expected: list[tuple[int, int]] = []
         for prompt in prompts:
-            one = self._estimate.prompt_tokens(prompt), prompt.max_tokens
-            if not self._fits(*one):
+            tokens = self._estimate.prompt_tokens(prompt), prompt.max_tokens
+            if not self._fits(*tokens):
                 break
-            self._add(*one)
-            expected.append(one)
-        self._holds += bool(expected)
-        return Hold(tuple(expected))
+            self._add(*tokens)
+            expected.append(tokens)
+        self._reservations += bool(expected)
+        return Reservation(tuple(expected))
 
-    def settle(self, hold: Hold, completions: Sequence[Completion] | None) -> None:
-        """Give a hold back and charge what the answers took; None if there are none."""
-        self._holds -= bool(hold.tokens)
-        for at, (prompt_tokens, completion_tokens) in enumerate(hold.tokens):
+    def settle(self, reservation: Reservation, completions: Sequence[Completion] | None) -> None:
+        """Give a reservation back and charge what the answers took; None if there are none."""
+        self._reservations -= bool(reservation.tokens)
+        for at, (prompt_tokens, completion_tokens) in enumerate(reservation.tokens):
             self._add(-prompt_tokens, -completion_tokens)
             if completions is not None:
                 answer = completions[at]
                 used = answer.prompt_tokens, answer.completion_tokens
                 self._charge(*(used if any(used) else (prompt_tokens, completion_tokens)))
-        if not self._holds:
-            self._held_tokens, self._held_cost = 0, 0.0  # sums of floats drift
+        if not self._reservations:
+            self._reserved_tokens, self._reserved_cost = 0, 0.0  # sums of floats drift
         self._changed.set()
         self._changed = asyncio.Event()
 
     def _fits(self, prompt_tokens: int, completion_tokens: int) -> bool:
         tokens, cost = self._budget.max_tokens, self._budget.max_cost
         more = self._prices.of(prompt_tokens, completion_tokens)
-        return (tokens is None or self.tokens + self._held_tokens + prompt_tokens + completion_tokens <= tokens) and (
-            cost is None or self.cost + self._held_cost + more <= cost
-        )
+        return (
+            tokens is None or self.tokens + self._reserved_tokens + prompt_tokens + completion_tokens <= tokens
+        ) and (cost is None or self.cost + self._reserved_cost + more <= cost)
 
     def _add(self, prompt_tokens: int, completion_tokens: int) -> None:
-        self._held_tokens += prompt_tokens + completion_tokens
-        self._held_cost += self._prices.of(prompt_tokens, completion_tokens)
+        self._reserved_tokens += prompt_tokens + completion_tokens
+        self._reserved_cost += self._prices.of(prompt_tokens, completion_tokens)
 
     def _charge(self, prompt_tokens: int, completion_tokens: int) -> None:
         self.tokens += prompt_tokens + completion_tokens

@@ -2,17 +2,16 @@
 
 Holds keys, answers and token counts. It never holds the prompt: prompts quote data sets (MovieLens) that may not be
 redistributed, while an exported cache is meant to be. Beside the answers lie the accounts of runs that have not ended
-(runs.py), because only the transaction that stores answers can say exactly how many were stored, and the keys that were
-refused, with the runs in which they were. Several processes may use one file on a local disk.
+(account.py), because only the transaction that stores answers can say exactly how many were stored, and the keys that
+were refused, with the runs in which they were. Several processes may use one file on a local disk.
 """
 
 import gzip
 import hashlib
+import io
 import json
-import os
 import re
 import sqlite3
-import tempfile
 import threading
 import time
 import zlib
@@ -21,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from offline.data.files import write_bytes
 from offline.llm.protocol import Completion, Prompt
 
 _VERSION = 1
@@ -130,7 +130,7 @@ class ResponseCache:
     def put_many(self, answers: Mapping[str, Completion], account: tuple[str, str] | None = None) -> None:
         """Store answers in one transaction, replacing those already there (a rerun without cache renews them).
 
-        `account` is a run's id and its ledger line so far, stored in the same transaction.
+        `account` is a run's id and its account so far, stored in the same transaction.
         """
         self._insert("REPLACE", answers.items(), account)
 
@@ -178,28 +178,20 @@ class ResponseCache:
 
         Equal contents give equal bytes (sorted by key, no times) for the same zlib build.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         query = "SELECT key, text, prompt_tokens, completion_tokens FROM answers ORDER BY key"
         with self._database():
             rows = self._connection.execute(query).fetchall()
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as raw:
-            try:
-                with gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=9, mtime=0) as packed:
-                    for key, text, prompt_tokens, completion_tokens in rows:
-                        record = {
-                            "key": key,
-                            "text": text,
-                            "prompt_tokens": prompt_tokens,
-                            "completion_tokens": completion_tokens,
-                        }
-                        packed.write(json.dumps(record, sort_keys=True, ensure_ascii=False).encode() + b"\n")
-                raw.flush()
-                os.fsync(raw.fileno())
-                os.chmod(raw.name, 0o644)  # the temporary file is private, an export is meant to be shared
-                os.replace(raw.name, path)
-            except BaseException:
-                os.unlink(raw.name)
-                raise
+        buffer = io.BytesIO()
+        with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=9, mtime=0) as packed:
+            for key, text, prompt_tokens, completion_tokens in rows:
+                record = {
+                    "key": key,
+                    "text": text,
+                    "prompt_tokens": prompt_tokens,
+                    "completion_tokens": completion_tokens,
+                }
+                packed.write(json.dumps(record, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+        write_bytes(path, buffer.getvalue())
         return len(rows)
 
     def import_jsonl_gz(self, path: Path) -> int:

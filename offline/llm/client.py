@@ -10,59 +10,38 @@ written, which may have to wait for the commit before it. Measured with kills at
 
 import asyncio
 import itertools
+import json
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from offline.llm.answers import BUDGET, DRY_RUN, NEVER_ASKED, REFUSED, UNTRIED, Answers
+from offline.llm.account import Account
+from offline.llm.answers import BUDGET, DRY_RUN, UNTRIED, Answers
 from offline.llm.batches import BatchRun, make_batches
-from offline.llm.budget import Budget, BudgetError, Purse
+from offline.llm.budget import Budget, BudgetAccount, BudgetError
 from offline.llm.cache import ResponseCache, cache_key, stored_answers
-from offline.llm.estimate import TokenEstimate
-from offline.llm.ledger import Ledger
-from offline.llm.plan import Plan, plan_of
+from offline.llm.estimate import CostEstimate, TokenEstimate
 from offline.llm.protocol import Backend, Completion, PermanentError, Prompt, TransientError
 from offline.llm.refusals import REFUSED_RUNS, remember_refusals
 from offline.llm.retry import Backoff
 
 
-class LLMRunError(Exception):
-    """Some prompts have no answer. Every answer that did arrive is in the cache, so running again asks only the rest.
-
-    `failed` holds the positions in the caller's list with the reason, `untried` the positions never asked because
-    the run was stopped early.
-    """
-
-    def __init__(self, label: str, total: int, failed: dict[int, str], untried: list[int], stopped: str | None) -> None:
-        first = next(iter(failed.items()), None)
-        message = f"{label}: {len(failed)} of {total} prompts failed"
-        if first is not None:
-            message += f" (the first, at position {first[0]}: {first[1]})"
-        if untried:
-            message += f", {len(untried)} were not tried"
-        if stopped:
-            message += f"; stopped because {stopped}"
-        super().__init__(f"{message}. Answers received so far are stored; run again to ask for the rest.")
-        self.failed = failed
-        self.untried = untried
-
-
 class LLMClient:
-    """Answers prompts through one back end, one cache and one ledger, for one run of a job.
+    """Answers prompts through one back end, one cache and one account, for one run of a job.
 
     `concurrency` bounds the calls in flight, `max_attempts` the tries of one call. `use_cache=False` asks everything
     anew and still stores the answers. `give_up_after` calls in a row that failed for good with a TransientError (a
     server that is down, not one that stumbles) stop the run. What stops the run stops it for good: later calls return
     what is cached, at once. `budget` bounds what the run may spend; with `dry_run` the back end is never called, and
-    what would be asked adds up in `planned`. `absent` remembers over all calls what has no answer, and why.
+    what would be asked adds up in `cost_estimate`. `absent` remembers over all calls what has no answer, and why.
     """
 
     def __init__(
         self,
         backend: Backend,
         cache: ResponseCache,
-        ledger: Ledger,
+        account: Account,
         concurrency: int = 16,
         max_attempts: int = 6,
         *,
@@ -75,11 +54,11 @@ class LLMClient:
     ) -> None:
         if min(concurrency, max_attempts, give_up_after) < 1:
             raise ValueError("concurrency, max_attempts and give_up_after must be at least 1")
-        self.planned = Plan()
+        self.cost_estimate = CostEstimate()
         self.absent: dict[str, str] = {}
         self._backend = backend
         self._cache = cache
-        self._ledger = ledger
+        self._account = account
         self._concurrency = concurrency
         self._max_attempts = max_attempts
         self._use_cache = use_cache
@@ -88,9 +67,9 @@ class LLMClient:
         self._dry_run = dry_run
         self._tokens_per_second = tokens_per_second
         self._estimate = TokenEstimate()
-        self._purse = Purse(budget or Budget(), ledger.prices, self._estimate)
+        self._budget = BudgetAccount(budget or Budget(), account.prices, self._estimate)
         self._stopped: str | None = None
-        self._id = secrets.token_hex(8)  # for a ledger without an id
+        self._id = secrets.token_hex(8)  # for an account without an id
         self._shortest: Prompt | None = None  # of those that have an answer
 
     async def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
@@ -104,34 +83,24 @@ class LLMClient:
         started = time.perf_counter()
         keys, wanted, known, refused = await self._look_up(prompts)
         missing = {key: prompt for key, prompt in wanted.items() if key not in known and key not in refused}
-        self._ledger.prompts += len(prompts)
-        self._ledger.duplicates += len(prompts) - len(wanted)
-        self._ledger.cache_hits += len(known)
-        self._ledger.refused += len(refused)
+        self._account.prompts += len(prompts)
+        self._account.duplicates += len(prompts) - len(wanted)
+        self._account.cache_hits += len(known)
+        self._account.refused += len(refused)
         try:
             if self._dry_run:
                 # counted once, although the next list may ask for it again
                 new = {key: prompt for key, prompt in missing.items() if key not in self.absent}
-                self.planned += self._plan(len(prompts), len(known) + len(refused), new)
+                self.cost_estimate += self._estimated(len(prompts), len(known) + len(refused), new)
                 reasons, stopped = dict.fromkeys(missing, DRY_RUN), None
             else:
                 reasons, stopped = await self._ask_missing(missing, known, refused, progress_label)
         finally:
-            self._ledger.seconds += time.perf_counter() - started
+            self._account.seconds += time.perf_counter() - started
         self._remember(wanted, reasons, stopped)
         completions = tuple(known.get(key) for key in keys)
         absent = {at: reasons[key] for at, key in enumerate(keys) if key in reasons}
         return Answers(completions, absent, stopped, frozenset(at for at, key in enumerate(keys) if key in refused))
-
-    async def complete_all(self, prompts: Sequence[Prompt], progress_label: str) -> list[str]:
-        """As `ask_all`, for callers that need every answer: raises LLMRunError if one is absent."""
-        answers = await self.ask_all(prompts, progress_label)
-        if not answers.complete:
-            failed = {at: reason for at, reason in answers.absent.items() if reason not in NEVER_ASKED}
-            untried = [at for at in answers.absent if at not in failed]
-            failed |= dict.fromkeys(sorted(answers.refused), REFUSED)
-            raise LLMRunError(progress_label, len(prompts), failed, untried, answers.stopped)
-        return [completion.text for completion in answers.completions if completion is not None]
 
     async def complete_live(self, prompt: Prompt) -> Completion:
         """Ask the model now, with retries, whatever the cache holds, and leave the cache as it is (spot checks).
@@ -144,27 +113,39 @@ class LLMClient:
         try:
             return await self._live(prompt)
         finally:
-            self._ledger.seconds += time.perf_counter() - started
-            await asyncio.to_thread(self._cache.put_many, {}, self._account())
+            self._account.seconds += time.perf_counter() - started
+            await asyncio.to_thread(self._cache.put_many, {}, self._account_line())
 
     async def _live(self, prompt: Prompt) -> Completion:
-        hold = self._purse.hold([prompt])
-        if not hold:
+        reservation = self._budget.reserve([prompt])
+        if not reservation:
             raise BudgetError("the call does not fit into what is left of the budget")
-        self._ledger.prompts += 1
+        self._account.prompts += 1
         completions: list[Completion] | None = None
         try:
             completions = await self._ask([prompt])
             return completions[0]
         except Exception:
-            self._ledger.failures += 1
+            self._account.failures += 1
             raise
         finally:
-            self._purse.settle(hold, completions)
+            self._budget.settle(reservation, completions)
 
-    def _plan(self, prompts: int, cached: int, missing: Mapping[str, Prompt]) -> Plan:
-        size, prices = self._backend.batch_size, self._ledger.prices
-        return plan_of(prompts, cached, missing, size, self._estimate, prices, self._tokens_per_second)
+    def _estimated(self, prompts: int, cached: int, missing: Mapping[str, Prompt]) -> CostEstimate:
+        """What asking the ``missing`` ones (by cache key) of ``prompts`` would cost."""
+        prompt_tokens = sum(self._estimate.prompt_tokens(prompt) for prompt in missing.values())
+        answers = round(sum(self._estimate.completion_tokens(prompt) for prompt in missing.values()))
+        rate = self._tokens_per_second
+        return CostEstimate(
+            prompts,
+            cached,
+            len(missing),
+            len(make_batches(missing, self._backend.batch_size)),
+            prompt_tokens,
+            answers,
+            self._account.prices.of(prompt_tokens, answers),
+            0.0 if not missing else answers / rate if rate else None,
+        )
 
     async def _look_up(
         self, prompts: Sequence[Prompt]
@@ -188,22 +169,22 @@ class LLMClient:
         absent and what stopped the run."""
         if self._stopped is not None:
             return dict.fromkeys(missing, UNTRIED), self._stopped
-        started, before = time.perf_counter(), self._ledger.seconds
+        started, before = time.perf_counter(), self._account.seconds
 
-        def account() -> tuple[str, str] | None:
-            return self._account(before + time.perf_counter() - started)
+        def account_line() -> tuple[str, str] | None:
+            return self._account_line(before + time.perf_counter() - started)
 
         run = BatchRun(
-            self._ask, self._cache, self._purse, account, self._give_up_after, self._backoff.longest_retry_after
+            self._ask, self._cache, self._budget, account_line, self._give_up_after, self._backoff.longest_retry_after
         )
         try:
             await run.answer(make_batches(missing, self._backend.batch_size), self._concurrency, label, len(known))
         finally:
-            self._ledger.failures += len(run.failures)
+            self._account.failures += len(run.failures)
         self._stopped = run.stopped
         known |= run.answers
         self._answerable(missing[key] for key in run.answers)
-        run_id, answered_any = self._ledger.run_id or self._id, self._ledger.paid > 0
+        run_id, answered_any = self._account.run_id or self._id, self._account.paid > 0
         refused |= await remember_refusals(self._cache, run, run_id, answered_any, self._still_answers)
         reasons = {
             key: run.failures.get(key) or (BUDGET if key in run.too_dear else UNTRIED)
@@ -221,7 +202,7 @@ class LLMClient:
         except (PermanentError, TransientError):
             return False
         finally:
-            await asyncio.to_thread(self._cache.put_many, {}, self._account())
+            await asyncio.to_thread(self._cache.put_many, {}, self._account_line())
         return True
 
     def _answerable(self, prompts: Iterable[Prompt]) -> None:
@@ -237,24 +218,24 @@ class LLMClient:
                 self.absent.setdefault(key, reasons[key])
             else:
                 self.absent.pop(key, None)
-        self._ledger.absent = len(self.absent)
+        self._account.absent = len(self.absent)
         if not self.absent:
-            self._ledger.reason = ""
-        elif reasons and not self._ledger.reason:
-            self._ledger.reason = stopped or next(iter(reasons.values()))
+            self._account.reason = ""
+        elif reasons and not self._account.reason:
+            self._account.reason = stopped or next(iter(reasons.values()))
 
-    def _account(self, seconds: float | None = None) -> tuple[str, str] | None:
-        """The run's id and its ledger line so far; `seconds` while a call of this client is still going on.
+    def _account_line(self, seconds: float | None = None) -> tuple[str, str] | None:
+        """The run's id and its account so far, as text; `seconds` while a call of this client is still going on.
 
-        None for a ledger without an id: nobody opened a run for it (runs.py), and nobody would end it.
+        None for an account without an id: nobody records it (account.py), and nobody would end it.
         """
-        ledger = self._ledger if seconds is None else replace(self._ledger, seconds=seconds)
-        return (ledger.run_id, ledger.line()) if ledger.run_id else None
+        account = self._account if seconds is None else replace(self._account, seconds=seconds)
+        return (account.run_id, json.dumps(account.document())) if account.run_id else None
 
     async def _ask(self, batch: Sequence[Prompt]) -> list[Completion]:
         """Make one call with retries and account for it."""
         for attempt in itertools.count(1):
-            self._ledger.calls += 1
+            self._account.calls += 1
             try:
                 completions = await self._backend.complete(batch)
             except TransientError as error:
@@ -262,7 +243,7 @@ class LLMClient:
                 impatient = (error.retry_after or 0.0) > self._backoff.longest_retry_after
                 if attempt == self._max_attempts or impatient:
                     raise
-                self._ledger.retries += 1
+                self._account.retries += 1
                 delay = self._backoff.delay(attempt, error.retry_after)
             else:
                 break
@@ -270,7 +251,5 @@ class LLMClient:
         if len(completions) != len(batch):
             raise RuntimeError(f"{self._backend.model_id} answered {len(completions)} of {len(batch)} prompts")
         self._estimate.learn(zip(batch, completions, strict=True))
-        self._ledger.paid += len(completions)
-        self._ledger.prompt_tokens += sum(completion.prompt_tokens for completion in completions)
-        self._ledger.completion_tokens += sum(completion.completion_tokens for completion in completions)
+        self._account.charge(completions)
         return completions

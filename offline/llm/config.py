@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from offline.llm.arithmetic import Precision
+from offline.llm.budget import Prices
 from offline.llm.local import LocalBackend
 from offline.llm.openai import OpenAIBackend
 from offline.llm.protocol import Backend
@@ -36,6 +37,10 @@ class LLMConfig(BaseModel):
     def calls_in_flight(self) -> int:
         """The configured concurrency, or what suits the back end."""
         return self.concurrency or (DEFAULT_REMOTE_CALLS if self.backend == "openai" else DEFAULT_LOCAL_CALLS)
+
+    @property
+    def prices(self) -> Prices:
+        return Prices(self.price_prompt_per_million, self.price_completion_per_million)
 
     @model_validator(mode="after")
     def _settings_fit_the_backend(self) -> Self:

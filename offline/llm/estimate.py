@@ -1,8 +1,10 @@
-"""How many tokens prompts and their answers will take, learnt from those that were answered."""
+"""How many tokens prompts and their answers will take, learnt from those that were answered; the cost of a run."""
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from offline.llm.protocol import Completion, Prompt
 
@@ -63,3 +65,41 @@ class TokenEstimate:
         if slope * mean_x > mean_y:  # a negative constant would make short prompts free
             return 0.0, mean_y / mean_x
         return mean_y - slope * mean_x, slope
+
+
+@dataclass(frozen=True, slots=True)
+class CostEstimate:
+    """What a run would ask: ``to_ask`` of ``prompts`` are different and have no answer yet.
+
+    Tokens, cost and seconds are estimates; ``seconds`` is None when no earlier run tells how fast the model answers.
+    Estimates of different prompts add up.
+    """
+
+    prompts: int = 0
+    cached: int = 0
+    to_ask: int = 0
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    seconds: float | None = 0.0
+
+    def __add__(self, other: "CostEstimate") -> "CostEstimate":
+        return self._and(other, 1)
+
+    def __sub__(self, other: "CostEstimate") -> "CostEstimate":
+        return self._and(other, -1)
+
+    def _and(self, other: "CostEstimate", sign: int) -> "CostEstimate":
+        mine, others = asdict(self), asdict(other)
+        sums: dict[str, Any]
+        sums = {name: None if None in (mine[name], others[name]) else mine[name] + sign * others[name] for name in mine}
+        return CostEstimate(**sums)
+
+    def summary(self) -> str:
+        """One readable line."""
+        seconds = "" if self.seconds is None else f", about {self.seconds:.0f} s"
+        return (
+            f"{self.to_ask} of {self.prompts} prompts to ask in {self.calls} calls, {self.cached} from cache, about"
+            f" {self.prompt_tokens} + {self.completion_tokens} tokens, cost {self.cost:.4f}{seconds}"
+        )

@@ -12,10 +12,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from offline.libraries import wait_without_spinning
 from offline.llm.arithmetic import Precision, torch_dtype
+from offline.llm.in_process import quiet_transformers
 from offline.llm.protocol import Completion, PermanentError, Prompt, UnusableBackendError
-from offline.llm.quiet import quiet_transformers
-from offline.llm.threads import wait_without_spinning
 from offline.llm.weights import Weights
 
 

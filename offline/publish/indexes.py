@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from models.contract.arrays import FloatArray
 from models.contract.artifact import ItemIndex, ReleaseManifest, Role
 from models.contract.bulk import knowledge_rows
 from models.contract.events import item_hash
 from models.contract.keys import of_each
-from models.contract.knowledge import FloatArray
 from models.contract.schema import fingerprint
 from offline.config import RetrievalConfig
 from offline.data.files import write_bytes, write_json

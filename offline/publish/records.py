@@ -10,10 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.bulk import item_rows
-from models.contract.items import IntArray
 from models.contract.keys import of_each
-from models.contract.knowledge import FloatArray
 from models.contract.packing import ITEM, item_contents
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import Catalogue

@@ -7,18 +7,13 @@ calibrated (ReLLa prints a LogLoss of .93 on BookCrossing), so raw ones must not
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
-from models.contract.lookup import IntArray
+from models.contract.arrays import Array, FloatArray, IntArray
 from models.contract.reranker import HistoryBand, Isotonic, Platt, blend
+from offline.metrics import auc
 from offline.training.bootstrap import Resamples, difference
-from offline.training.metrics import auc
-
-Array = npt.NDArray[Any]
 
 WEIGHTS: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(21))
 EDGES = (0, 5, 30, 100, 200, 500)

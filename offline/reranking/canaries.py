@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from models.contract.prompts import Blocks, Rated, RerankPrompt
 from models.contract.reranker import Canary
-from offline.reranking.rows import Teller
+from offline.reranking.rows import PromptBuilder
 
 _KNOWN = 200
 """So many of the most frequent items are drawn from."""
@@ -24,10 +24,10 @@ Answers = Callable[[Sequence[Blocks]], FloatArray]
 
 
 def canaries(
-    teller: Teller, prompt: RerankPrompt, count: int, candidates: int, seed: int, answers: Answers
+    prompts: PromptBuilder, prompt: RerankPrompt, count: int, candidates: int, seed: int, answers: Answers
 ) -> tuple[Canary, ...]:
     """``count`` of them, fewer where the model does not tell the two users apart."""
-    log = teller.log
+    log = prompts.log
     frequent = np.argsort(-np.bincount(log.item, minlength=len(log.item_ids)), kind="stable")[:_KNOWN]
     values = np.unique(log.value[log.observed])
     high, low = values[len(values) // 2 :], values[: max(1, len(values) // 2)]
@@ -37,13 +37,15 @@ def canaries(
         items = draw.permutation(frequent)
         rest = items[prompt.history :][:candidates] if len(items) > prompt.history else items[:candidates]
         for part in (high, low):
-            told = [Rated(teller.items.names[at], float(draw.choice(part))) for at in items[: prompt.history]]
-            asked.append([prompt.blocks({}, told, teller.items.texts[at]) for at in rest])
-    chances = answers([one for some in asked for one in some]).reshape(count, 2, -1)
-    found = []
+            rated = [Rated(prompts.items.names[at], float(draw.choice(part))) for at in items[: prompt.history]]
+            asked.append([prompt.blocks({}, rated, prompts.items.texts[at]) for at in rest])
+    chances = answers([blocks for pair in asked for blocks in pair]).reshape(count, 2, -1)
+    selected = []
     for pair, chance in zip(range(count), chances, strict=True):
         best, worst = int(chance[0].argmax()), int(chance[1].argmin())
         if chance[0, best] > chance[1, worst]:
-            prompts = asked[2 * pair][best], asked[2 * pair + 1][worst]
-            found.append(Canary(prompts=prompts, probabilities=(float(chance[0, best]), float(chance[1, worst]))))
-    return tuple(found)
+            likes_and_dislikes = asked[2 * pair][best], asked[2 * pair + 1][worst]
+            selected.append(
+                Canary(prompts=likes_and_dislikes, probabilities=(float(chance[0, best]), float(chance[1, worst])))
+            )
+    return tuple(selected)

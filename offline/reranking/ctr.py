@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.artifact import ArtifactError, ArtifactManifest
-from models.contract.knowledge import FloatArray
-from models.contract.lookup import IntArray
 from models.contract.reranker import FittedTo
 from offline.config import JobConfig, SamplesConfig
 from offline.data.catalogue import Catalogue, DataError

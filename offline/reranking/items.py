@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from models.contract.rerank_items import RerankItems
 from models.contract.wording import clean
 from offline.data.catalogue import Catalogue
@@ -38,15 +38,15 @@ def items_of(
     """Items in the order of ``log.item_ids``. The projection is kept at ``projection`` and used again if it is there,
     since another one makes other vectors. Items without any text have zeros: they are similar to nothing."""
     features = [catalogue.items.get(item, {}) for item in log.item_ids]
-    described = np.array([texts.describes(one) for one in features], np.bool_)
-    told = [str(texts.item_text(one)) for one in features]
-    vectors = encode(told)
+    described = np.array([texts.describes(item) for item in features], np.bool_)
+    item_texts = [str(texts.item_text(item)) for item in features]
+    vectors = encode(item_texts)
     seen = described & (np.bincount(log.item[:trained_rows], minlength=len(features)) > 0)
     unit = _unit(_projected(vectors, seen, dim, projection)) * described[:, None]
     return RerankItems.of(
         log.item_ids,
-        [clean(str(texts.item_name(one)), max_chars) for one in features],
-        [clean(one, max_chars) for one in told],
+        [clean(str(texts.item_name(item)), max_chars) for item in features],
+        [clean(text, max_chars) for text in item_texts],
         unit.astype(np.float32),
     )
 

@@ -7,26 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
-from models.contract.lookup import IntArray
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.prompts import RerankPrompt, Selection
-from offline.config import JobConfig
+from offline.config import JobConfig, RerankingConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
 from offline.jobs.steps import Job
 from offline.knowledge.encoder import TextEncoder, VectorStore
+from offline.libraries import wait_without_spinning
 from offline.llm.arithmetic import choose_arithmetic
-from offline.llm.quiet import quiet_transformers
-from offline.llm.session import CHECKPOINTS
-from offline.llm.threads import wait_without_spinning
+from offline.llm.in_process import quiet_transformers
 from offline.llm.weights import Weights
-from offline.reranking.config import RerankingConfig
 from offline.reranking.ctr import trained_report, trained_splits
 from offline.reranking.framing import framed, label_ids, spelled
 from offline.reranking.items import items_of
-from offline.reranking.rows import Teller, drawn
+from offline.reranking.rows import PromptBuilder, drawn
 from offline.reranking.scoring import Labeller, ScoreStore
 from offline.reranking.tune import MODEL
 from offline.training.report import TrainingReport
@@ -47,7 +43,7 @@ class Prepared:
     log: InteractionLog
     report: TrainingReport
     splits: SplitRows
-    teller: Teller
+    prompts: PromptBuilder
     prompt: RerankPrompt
     labels: tuple[int, int]
     tokenizer: Any
@@ -68,8 +64,8 @@ class Prepared:
         }
         return drawn(self.splits, split, counts[split], self.settings.seed)
 
-    def label(self, rows: IntArray) -> npt.NDArray[np.float32]:
-        return self.teller.labels(self.config.feature_schema.liked_above, rows)
+    def label(self, rows: IntArray) -> FloatArray:
+        return self.prompts.labels(self.config.feature_schema.liked_above, rows)
 
     def user(self, rows: IntArray) -> IntArray:
         return self.log.user[rows].astype(np.int64)
@@ -78,13 +74,13 @@ class Prepared:
         """How many earlier events the user of each sample has."""
         return self.log.by_user().position[rows]
 
-    def told(self, selection: Selection) -> RerankPrompt:
+    def prompt_for(self, selection: Selection) -> RerankPrompt:
         return self.prompt.model_copy(update={"selection": selection})
 
     def log_odds(self, model: Labeller, selection: Selection, rows: IntArray, what: str) -> FloatArray:
         """Raw log-odds [n] of the samples at these log rows; kept on disk."""
         store = ScoreStore(self.folder / "scores")
-        return store.log_odds(model, self.labels, self.teller.blocks(self.told(selection), rows), what)
+        return store.log_odds(model, self.labels, self.prompts.blocks(self.prompt_for(selection), rows), what)
 
     def base(self) -> Labeller:
         """The model as it comes, loaded anew each time: tuning changes the one it is given."""
@@ -128,7 +124,7 @@ def prepared(job: Job, catalogue: Catalogue) -> Prepared:
         folder / "projection.npz",
     )
     weights = Weights.find(settings.model)
-    checkpoint = weights.checkpoint(job.llm / CHECKPOINTS)
+    checkpoint = weights.checkpoint(job.checkpoints)
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
     prompt = settings.prompt
@@ -141,7 +137,7 @@ def prepared(job: Job, catalogue: Catalogue) -> Prepared:
         log,
         report,
         splits,
-        Teller(catalogue, log, items, config.feature_schema.history_length),
+        PromptBuilder(catalogue, log, items, config.feature_schema.history_length),
         prompt,
         label_ids(tokenizer, prompt),
         tokenizer,

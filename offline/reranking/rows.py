@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.lookup import IntArray
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.prompts import Blocks, Rated, RerankPrompt
 from models.contract.rerank_items import RerankItems
 from offline.data.catalogue import Catalogue
@@ -31,7 +30,7 @@ def drawn(splits: SplitRows, split: Split, count: int, seed: int) -> IntArray:
 
 
 @dataclass(frozen=True, slots=True)
-class Teller:
+class PromptBuilder:
     """Turns samples into prompts, as the service does with requests. ``items`` has a row for each item of the log.
 
     ``longest`` bounds the history that relevant events are searched in: the service reads no longer one.
@@ -45,23 +44,23 @@ class Teller:
     def blocks(self, prompt: RerankPrompt, rows: IntArray) -> list[Blocks]:
         """The prompt of the sample at each of these log rows."""
         index, candidate_blocks = self.log.by_user(), {}
-        found = []
+        blocks = []
         for row in rows.tolist():
             user, item = int(self.log.user[row]), int(self.log.item[row])
             history = self.before(index.of_user(user), int(index.position[row]))
             vectors = self.items.vectors[self.log.item[history]]
-            told = history[prompt.chosen(self.items.vectors[item], vectors)]
+            chosen = history[prompt.chosen(self.items.vectors[item], vectors)]
             if item not in candidate_blocks:
                 candidate_blocks[item] = prompt.candidate_block(self.items.texts[item])
             profile = self.catalogue.users.get(self.log.user_ids[user], {})
-            found.append(Blocks(prompt.user_block(profile, self._rated(told)), candidate_blocks[item]))
-        return found
+            blocks.append(Blocks(prompt.user_block(profile, self._rated(chosen)), candidate_blocks[item]))
+        return blocks
 
     def before(self, of_user: IntArray, position: int) -> IntArray:
         """Log rows of the last ``longest`` of the first ``position`` events of a user."""
         return of_user[max(0, position - self.longest) : position]
 
-    def labels(self, liked_above: float, rows: IntArray) -> npt.NDArray[np.float32]:
+    def labels(self, liked_above: float, rows: IntArray) -> FloatArray:
         return (self.log.value[rows] > liked_above).astype(np.float32)
 
     def _rated(self, rows: IntArray) -> list[Rated]:

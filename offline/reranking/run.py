@@ -13,15 +13,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from models.contract.prompts import Blocks, Selection
 from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest
 from offline.data.catalogue import DataError
 from offline.data.files import write_bytes, write_json
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job
-from offline.knowledge.load import held
+from offline.knowledge.run import load_knowledge
 from offline.llm.arithmetic import arithmetic_line
+from offline.metrics import auc
 from offline.refresh import data
 from offline.reranking.calibrate import Mix, fitted_mix, probability_of
 from offline.reranking.canaries import canaries
@@ -30,7 +31,6 @@ from offline.reranking.framing import tokens_of
 from offline.reranking.prepared import SELECTIONS, Prepared, prepared
 from offline.reranking.scoring import Labeller, ScoreStore
 from offline.reranking.tune import tune
-from offline.training.metrics import auc
 from offline.training.samples import Split
 
 VALIDATION: Split = "validation"
@@ -46,24 +46,24 @@ def tune_reranker(run: Run) -> RerankerManifest:
         raise DataError("tuning needs the extra: pip install 'lorank[lora]'")
     refuse_another_live_model(run.job, trained_report(run.job))
     _, catalogue = data(run)
-    with run.stage("samples") as watch:
+    with run.step("samples") as watch:
         ready = prepared(run.job, catalogue)
         run.computes_in(arithmetic_line(run.job.config.arithmetic))
         watch.done(
             f"{len(ready.rows('train'))} of {len(ready.splits.rows['train'])} training samples, told in "
             f"{len(SELECTIONS)} ways, {ready.weights.name}"
         )
-    with run.stage("CTR model") as watch:
+    with run.step("CTR model") as watch:
         ctr = ctr_of(run.job, ready)
         scores = ctr.of(ready.rows(VALIDATION))
         watch.done(f"{ctr.model}, AUC {auc(ready.label(ready.rows(VALIDATION)), scores):.4f} on validation samples")
     before = _answers(run, ready, ready.base(), "zero-shot")
-    with run.stage("tune") as watch:
+    with run.step("tune") as watch:
         losses = _tuned(ready)
         watch.done(f"loss {' '.join(f'{loss:.3f}' for loss in losses)}")
     tuned = ready.tuned()
     after = _answers(run, ready, tuned, "tuned")
-    with run.stage("calibrate") as watch:
+    with run.step("calibrate") as watch:
         mix = mix_of(ready, after[ready.prompt.selection], scores)
         metrics = _metrics(ready, before, after, ctr, scores, mix)
         write_json(ready.folder / "tuning.json", {"losses": losses, "metrics": metrics})
@@ -76,7 +76,7 @@ def tune_reranker(run: Run) -> RerankerManifest:
 
 def ctr_of(job: Job, ready: Prepared) -> CtrScores:
     """Scores of the CTR model that was trained last."""
-    knowledge = held(job.knowledge, job.config.feature_schema, ready.log)
+    knowledge = load_knowledge(job.knowledge, job.config.feature_schema, ready.log)
     return ctr_scores(job, ready.catalogue, ready.log, knowledge, ready.report)
 
 
@@ -89,7 +89,7 @@ def mix_of(ready: Prepared, raw: FloatArray, scores: FloatArray) -> Mix:
 def _answers(run: Run, ready: Prepared, model: Labeller, name: str) -> Answers:
     """Raw log-odds of the validation samples, by the way they are told."""
     rows = ready.rows(VALIDATION)
-    with run.stage(f"{name}: validation samples") as watch:
+    with run.step(f"{name}: validation samples") as watch:
         answers = {how: ready.log_odds(model, how, rows, f"{name} {how}") for how in SELECTIONS}
         watch.done(", ".join(f"{how} AUC {auc(ready.label(rows), raw):.4f}" for how, raw in answers.items()))
         return answers
@@ -97,7 +97,7 @@ def _answers(run: Run, ready: Prepared, model: Labeller, name: str) -> Answers:
 
 def _tuned(ready: Prepared) -> list[float]:
     rows = ready.rows("train")
-    blocks = [block for how in SELECTIONS for block in ready.teller.blocks(ready.told(how), rows)]
+    blocks = [block for how in SELECTIONS for block in ready.prompts.blocks(ready.prompt_for(how), rows)]
     yes, no = ready.labels
     answers = np.tile(np.where(ready.label(rows) > 0.5, yes, no), len(SELECTIONS)).astype(np.int64)
     tokens = tokens_of(ready.tokenizer, blocks)
@@ -127,7 +127,7 @@ def _manifest(
         store = ScoreStore(ready.folder / "scores")
         return probability_of(store.log_odds(tuned, ready.labels, blocks, "canaries"))
 
-    items = ready.teller.items.pack()
+    items = ready.prompts.items.pack()
     write_bytes(ready.folder / ITEMS_FILE, items)
     return RerankerManifest(
         name=ready.config.name,
@@ -140,7 +140,7 @@ def _manifest(
         weight=mix.weight,
         band=mix.band,
         fitted_to=ctr.fitted_to,
-        canaries=canaries(ready.teller, ready.prompt, settings.canaries, settings.candidates, settings.seed, answers),
+        canaries=canaries(ready.prompts, ready.prompt, settings.canaries, settings.candidates, settings.seed, answers),
         tolerance=settings.tolerance,
         items=hashlib.sha256(items).hexdigest(),
         trained_until_ms=int(ready.log.time_ms[: ready.splits.trained_rows].max()),

@@ -8,8 +8,6 @@ model are so coarse that many are equal. Scores are kept on disk by content, so 
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +16,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from models.contract.prompts import Blocks
 from offline.data.catalogue import DataError
-from offline.data.files import read_arrays, write_arrays
-from offline.llm.padded import padded_batches
-from offline.llm.quiet import quiet_transformers
-from offline.llm.threads import one_core_each, wait_without_spinning
+from offline.libraries import wait_without_spinning
+from offline.llm.in_process import one_core_each, padded_batches, quiet_transformers
 from offline.reranking.framing import tokens_of
+from offline.store import ArrayFile, addresses
 
 _BATCHES_A_PASS = 16
 """Between two looks at the disk: about ten seconds on two cores."""
@@ -62,10 +59,10 @@ class Labeller:
 
         def scored(rows: list[int]) -> FloatArray:
             states = last_states(self.model, [tokens[row] for row in rows]).float()
-            found: FloatArray = (states @ head[0] + head[1]).cpu().numpy()
-            return found
+            log_odds: FloatArray = (states @ head[0] + head[1]).cpu().numpy()
+            return log_odds
 
-        cells = list(padded_batches([len(one) for one in tokens], self.padded_tokens))
+        cells = list(padded_batches([len(prompt) for prompt in tokens], self.padded_tokens))
         if self.model.device.type == "cpu":
             yield from zip(cells, one_core_each(scored, cells), strict=True)
         else:
@@ -73,8 +70,8 @@ class Labeller:
 
             for rows in cells:
                 with torch.inference_mode():
-                    found = scored(rows)
-                yield rows, found
+                    log_odds = scored(rows)
+                yield rows, log_odds
 
     def head_rows(self, labels: tuple[int, int]) -> tuple[Any, Any]:
         """Weight float32 [D] and bias of yes minus no. DataError if the model does more to its scores than multiply:
@@ -89,8 +86,8 @@ class Labeller:
             ids = torch.tensor([[yes, no, yes]], device=self.model.device)
             whole = self.model(input_ids=ids, use_cache=False).logits[0, -1].float()
             expected = float(whole[yes] - whole[no])
-            found = float(last_states(self.model, ids.tolist())[0].float() @ weight + bias)
-        if abs(found - expected) > 0.05 * max(1.0, float(whole.abs().max())):
+            product = float(last_states(self.model, ids.tolist())[0].float() @ weight + bias)
+        if abs(product - expected) > 0.05 * max(1.0, float(whole.abs().max())):
             raise DataError("the model's scores are not its last state times its language head; it cannot be asked so")
         return weight, bias.to(weight.device)
 
@@ -100,12 +97,12 @@ def last_states(model: Any, tokens: Sequence[list[int]]) -> Any:
     one. Padding on the right needs no mask: behind a causal mask no token sees what comes after it."""
     import torch
 
-    width = max(len(one) for one in tokens)
+    width = max(len(prompt) for prompt in tokens)
     ids = torch.zeros((len(tokens), width), dtype=torch.int64)
-    for row, one in enumerate(tokens):
-        ids[row, : len(one)] = torch.tensor(one, dtype=torch.int64)
+    for row, prompt in enumerate(tokens):
+        ids[row, : len(prompt)] = torch.tensor(prompt, dtype=torch.int64)
     states = model.get_decoder()(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
-    last = torch.tensor([len(one) - 1 for one in tokens], device=states.device)
+    last = torch.tensor([len(prompt) - 1 for prompt in tokens], device=states.device)
     return states[torch.arange(len(tokens), device=states.device), last]
 
 
@@ -115,40 +112,21 @@ class ScoreStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def log_odds(self, model: Labeller, labels: tuple[int, int], blocks: Sequence[Blocks], what: str) -> FloatArray:
-        """float32 [n] of the prompts, in their order; asks the model what is not held yet."""
-        path = self._folder / f"{_digest(f'{model.id} {labels}')}.npz"
-        held = _read(path)
-        keys = [_digest(str(one)) for one in blocks]
-        missing = {key: one for key, one in zip(keys, blocks, strict=True) if key not in held}
-        names, asked = list(missing), list(missing.values())
-        with tqdm(total=len(asked), desc=f"  {what}", unit="prompt", mininterval=5.0, disable=not asked) as bar:
-            for number, (rows, found) in enumerate(model.log_odds(asked, labels) if asked else (), 1):
-                held.update(zip((names[row] for row in rows), found, strict=True))
+    def log_odds(self, model: Labeller, labels: tuple[int, int], blocks: Sequence[Blocks], title: str) -> FloatArray:
+        """float32 [n] of the prompts, in their order; asks the model about those that are not stored yet. ``title`` is
+        for people."""
+        (name,) = addresses([f"{model.id} {labels}"])
+        file = ArrayFile(self._folder / f"{name}.npz", "log_odds")
+        stored = file.read()
+        keys = addresses([str(prompt) for prompt in blocks])
+        missing = {key: prompt for key, prompt in zip(keys, blocks, strict=True) if key not in stored}
+        names, prompts = list(missing), list(missing.values())
+        with tqdm(total=len(prompts), desc=f"  {title}", unit="prompt", mininterval=5.0, disable=not prompts) as bar:
+            for number, (rows, scores) in enumerate(model.log_odds(prompts, labels) if prompts else (), 1):
+                stored.update(zip((names[row] for row in rows), scores, strict=True))
                 bar.update(len(rows))
                 if number % _BATCHES_A_PASS == 0:
-                    held = _stored(path, held)
+                    stored = file.add(stored)
         if missing:
-            held = _stored(path, held)
-        return np.array([held[key] for key in keys], np.float32)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _read(path: Path) -> dict[str, np.float32]:
-    if not path.is_file():
-        return {}
-    arrays = read_arrays(path)
-    return dict(zip(arrays["keys"].tolist(), arrays["log_odds"], strict=True))
-
-
-def _stored(path: Path, known: dict[str, np.float32]) -> dict[str, np.float32]:
-    """All of ``known``, and what came on the disk meanwhile: the study may score beside the job."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as alone:
-        fcntl.flock(alone, fcntl.LOCK_EX)
-        held = known | _read(path)
-        write_arrays(path, keys=np.array(list(held)), log_odds=np.array(list(held.values()), np.float32))
-    return held
+            stored = file.add(stored)
+        return np.array([stored[key] for key in keys], np.float32)

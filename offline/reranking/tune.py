@@ -6,24 +6,22 @@ ordinary model folder (the updates merged into the weights) and the updates by t
 
 from __future__ import annotations
 
-import os
-import shutil
+import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
+from models.contract.arrays import IntArray
 from models.contract.schema import fingerprint
-from offline.data.files import read_json, write_json
+from offline.config import TuningConfig
+from offline.data.files import read_json, write_bytes, write_folder, write_json
 from offline.knowledge.repeatable import repeatable
-from offline.llm.padded import padded_batches
-from offline.llm.quiet import quiet_transformers
-from offline.reranking.config import TuningConfig
+from offline.llm.in_process import padded_batches, quiet_transformers
 from offline.reranking.scoring import Labeller, last_states
 
 MODEL, ADAPTER, DONE = "model", "adapter", "tuned.json"
@@ -33,7 +31,7 @@ MODEL, ADAPTER, DONE = "model", "adapter", "tuned.json"
 def tune(
     labeller: Labeller,
     tokens: Sequence[list[int]],
-    answers: npt.NDArray[np.int64],
+    answers: IntArray,
     config: TuningConfig,
     seed: int,
     target: Path,
@@ -74,18 +72,18 @@ class State:
     def save(self, trained: Sequence[Any], optimizer: Any, schedule: Any, losses: list[float]) -> None:
         import torch
 
-        partial = self.path.with_name(f".{self.path.name}.partial")
+        buffer = io.BytesIO()
         torch.save(
             {
                 "circumstances": self.circumstances,
-                "trained": [one.detach().cpu() for one in trained],
+                "trained": [parameter.detach().cpu() for parameter in trained],
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
                 "losses": losses,
             },
-            partial,
+            buffer,
         )
-        os.replace(partial, self.path)
+        write_bytes(self.path, buffer.getvalue())
 
     def taken_up(self, trained: Sequence[Any], optimizer: Any, schedule: Any) -> list[float]:
         """Losses so far of a run under the same circumstances, which is put back; none if there was none."""
@@ -108,7 +106,7 @@ def _learned(
     labeller: Labeller,
     model: Any,
     tokens: Sequence[list[int]],
-    answers: npt.NDArray[np.int64],
+    answers: IntArray,
     config: TuningConfig,
     seed: int,
     state: State,
@@ -137,14 +135,14 @@ def _learned(
 
 
 def _save(labeller: Labeller, model: Any, target: Path) -> None:
-    _whole(target / ADAPTER, model.save_pretrained)
+    write_folder(target / ADAPTER, model.save_pretrained)
     merged = model.merge_and_unload()
 
     def save(partial: Path) -> None:
         merged.save_pretrained(partial)
         labeller.tokenizer.save_pretrained(partial)
 
-    _whole(target / MODEL, save)
+    write_folder(target / MODEL, save)
 
 
 def _adapted(model: Any, config: TuningConfig) -> Any:
@@ -170,7 +168,7 @@ def _step(
     labeller: Labeller,
     model: Any,
     tokens: Sequence[list[int]],
-    answers: npt.NDArray[np.int64],
+    answers: IntArray,
     config: TuningConfig,
     optimizer: Any,
 ) -> float:
@@ -192,7 +190,7 @@ def _step(
     return total
 
 
-def _steps(prompts: int, config: TuningConfig, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+def _steps(prompts: int, config: TuningConfig, seed: int) -> Iterator[IntArray]:
     """Rows of every step: each prompt once an epoch, in another order each time."""
     draw = np.random.default_rng([seed, 7])
     for _ in range(config.epochs):
@@ -208,11 +206,3 @@ def _rate(steps: int, warm_up: float) -> Any:
         return min((step + 1) / rising, max(0.0, (steps - step) / max(1, steps - rising)))
 
     return share
-
-
-def _whole(folder: Path, save: Callable[[Path], None]) -> None:
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
-    save(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)

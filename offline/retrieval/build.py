@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from models.contract.knowledge import FloatArray, IntArray
+from models.contract.arrays import FloatArray, IntArray
 
 Kind = Literal["flat", "ivf", "hnsw"]
 

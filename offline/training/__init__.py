@@ -6,7 +6,6 @@ sequences  whole histories as training input
 fit        one model on one seed
 lifelong   the fit of the model of whole histories
 rating_process  the fit of a process of ratings
-metrics    AUC, GAUC, NDCG, LogLoss
 bootstrap  intervals over users
 artifact   the exported model, compared with torch
 report     counts, artifact and quality table, as text

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 
 _MOST_USERS = 4000
 """Users whose pairs are counted: they take 128 MB."""

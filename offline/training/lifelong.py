@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.contract.knowledge import FloatArray, IntArray
+from models.contract.arrays import FloatArray, IntArray
 from models.ctr.lifelong import Lifelong
 from models.ctr.ratings import RatingProcess
 from offline.config import TrainingConfig
-from offline.training.metrics import quality
+from offline.metrics import quality
 from offline.training.rating_process import JUDGED_TOKENS, Schedule, as_torch, beliefs, fit_process, step
 from offline.training.samples import SampleEncoder, SplitRows
 from offline.training.sequences import SequenceEncoder

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.encoding import Tensors
-from models.contract.knowledge import FloatArray, IntArray
 from models.ctr.ratings import RatingProcess
 from offline.config import LifelongConfig
 from offline.training.sequences import SequenceEncoder

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.contract.knowledge import FloatArray, IntArray
+from models.contract.arrays import FloatArray, IntArray
 from models.ctr.build import Architecture
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.files import write_arrays, write_bytes
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
+from offline.metrics import quality
 from offline.training.artifact import export_artifact, weights_version
 from offline.training.bootstrap import Resamples, difference
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
-from offline.training.metrics import quality
 from offline.training.report import TrainingReport
 from offline.training.samples import SampleEncoder, split_samples
 

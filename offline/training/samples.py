@@ -17,9 +17,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.encoding import ItemBatch, Tensors, UserBatch, empty_partitions, encode
 from models.contract.items import ItemTable, item_statistics
-from models.contract.knowledge import FloatArray, IntArray
 from models.contract.schema import FeatureSchema
 from offline.config import SamplesConfig
 from offline.data.catalogue import Catalogue, DataError

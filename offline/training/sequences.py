@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.encoding import Tensors
-from models.contract.knowledge import FloatArray, IntArray
 from offline.data.catalogue import DataError
 from offline.training.samples import SampleEncoder
 
@@ -39,7 +38,7 @@ class Batch:
     """
 
     rows: IntArray
-    sample: npt.NDArray[np.bool_]
+    sample: BoolArray
     tensors: Tensors
 
 
@@ -94,12 +93,12 @@ class SequenceEncoder:
         """The different normalised values of the samples at these log rows, rising."""
         return np.unique(self._value[rows])
 
-    def _sampled(self, rows: IntArray) -> npt.NDArray[np.bool_]:
+    def _sampled(self, rows: IntArray) -> BoolArray:
         sampled = np.zeros(len(self._of.log), np.bool_)
         sampled[rows] = True
         return sampled
 
-    def _batch(self, stretches: Stretches, members: IntArray, sampled: npt.NDArray[np.bool_]) -> Batch:
+    def _batch(self, stretches: Stretches, members: IntArray, sampled: BoolArray) -> Batch:
         of, table = self._of, self._of.table
         user, length, seen_at = stretches.user[members], stretches.length[members], stretches.seen_at[members]
         steps = np.arange(length.max())[None]

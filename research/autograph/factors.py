@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
-from offline.knowledge.autograph.quantise import Codes, Quantiser
+from models.contract.arrays import Codes, FloatArray
+from offline.knowledge.autograph.quantise import Quantiser
 from research.tables import table
 
 LEAST_WORDS = 2

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from models.contract.arrays import IntArray
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
-from offline.knowledge.autograph.graph import Evidence, Ints, Versions
+from offline.knowledge.autograph.graph import Evidence, Versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +29,15 @@ class LeaveOneOut:
     judged has all positives in the training part.
     """
 
-    catalogue: Ints
-    members: Ints
-    train_user: Ints
-    train_item: Ints
-    train_row: Ints
-    user: Ints
-    validation: Ints
-    test: Ints
-    held_from: Ints
+    catalogue: IntArray
+    members: IntArray
+    train_user: IntArray
+    train_item: IntArray
+    train_row: IntArray
+    user: IntArray
+    validation: IntArray
+    test: IntArray
+    held_from: IntArray
 
     def save(self, path: Path) -> None:
         write_arrays(path, **{name: getattr(self, name) for name in self.__slots__})

@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray, IntArray
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
 from offline.knowledge.autograph.assign import Assigned
-from offline.knowledge.autograph.graph import Ints, slice_of
+from offline.knowledge.autograph.graph import slice_of
 from offline.training.bootstrap import mean_of_users
 from research.autograph.leave_one_out import LeaveOneOut
 
@@ -32,8 +32,8 @@ _CHUNK = 512
 class Lists:
     """Ranked items [E, TOP] of the judged users, best first, in the order of ``LeaveOneOut.user``."""
 
-    validation: Ints
-    test: Ints
+    validation: IntArray
+    test: IntArray
 
     def save(self, path: Path) -> None:
         write_arrays(path, validation=self.validation, test=self.test)
@@ -46,7 +46,7 @@ class Lists:
         return cls(arrays["validation"], arrays["test"])
 
 
-def rank_items(split: LeaveOneOut, scores: Callable[[Ints], FloatArray], target: Target) -> Ints:
+def rank_items(split: LeaveOneOut, scores: Callable[[IntArray], FloatArray], target: Target) -> IntArray:
     """The best TOP items of every judged user, [E, TOP]; ties go to the lower item number.
 
     ``scores(positions)`` gives [n, N] for positions of ``split.user``. Training items are never offered, nor is the
@@ -65,7 +65,7 @@ def rank_items(split: LeaveOneOut, scores: Callable[[Ints], FloatArray], target:
     return ranked
 
 
-def autograph_lists(split: LeaveOneOut, assigned: Assigned, from_row: Ints) -> Lists:
+def autograph_lists(split: LeaveOneOut, assigned: Assigned, from_row: IntArray) -> Lists:
     """Lists of AutoGraph's own vectors, by dot product, when the training part is the whole log.
 
     A user asks right after its own last training row: it is seen as it was then, and so is the catalogue.
@@ -75,7 +75,7 @@ def autograph_lists(split: LeaveOneOut, assigned: Assigned, from_row: Ints) -> L
     row = last[split.user]
     users, items, of_slice = assigned.user_vectors(split.user, row), assigned.item_vectors(), slice_of(row, from_row)
 
-    def scores(positions: Ints) -> FloatArray:
+    def scores(positions: IntArray) -> FloatArray:
         return np.asarray(np.einsum("nd,ncd->nc", users[positions], items[of_slice[positions]], optimize=True))
 
     return Lists(rank_items(split, scores, "validation"), rank_items(split, scores, "test"))
@@ -99,7 +99,7 @@ class Matching:
         return float(self.gain.mean())
 
 
-def matching_quality(ranked: Ints, held_out: Ints) -> Matching:
+def matching_quality(ranked: IntArray, held_out: IntArray) -> Matching:
     """Quality of lists [E, TOP] against one held-out item per user [E]; ValueError if a list repeats an item."""
     ordered = np.sort(ranked, axis=1)
     if (ordered[:, 1:] == ordered[:, :-1]).any():
@@ -126,7 +126,7 @@ def paired_difference(method: Matching, baseline: Matching, *, seed: int = 0) ->
     return {name: (mean.middle, mean.low, mean.high) for name, mean in means.items()}
 
 
-def _by_user(split: LeaveOneOut) -> tuple[Ints, Ints]:
+def _by_user(split: LeaveOneOut) -> tuple[IntArray, IntArray]:
     order = np.argsort(split.train_user, kind="stable")
     counts = np.bincount(split.train_user, minlength=len(split.members))
     return np.concatenate([[0], np.cumsum(counts)]), split.train_item[order]

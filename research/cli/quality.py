@@ -32,13 +32,13 @@ def benchmark(
     write: Write = None,
 ) -> None:
     """Compare our model with its peers, trained with their own code on the same samples: docs/quality.md."""
-    from offline.knowledge.load import held
+    from offline.knowledge.run import load_knowledge
     from research.quality import evaluate, plot, report, run, trainings
     from research.quality.evaluation import EvaluatedSplit
 
     job = job_of(config, data_dir)
     catalogue, log = data_set_of(job)
-    knowledge = held(job.knowledge, job.config.feature_schema, log)
+    knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
     folder = job.config.workdir / "benchmark"
     bench = run.Bench(job.config, catalogue, log, knowledge, folder / "answers")
     planned = trainings.trainings(job.config, knowledge, seeds, peer_seeds)
@@ -63,13 +63,13 @@ def comparison(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA
 
     Looks at the test split, as every training does for its report. A quarter of an hour on two cores.
     """
-    from offline.knowledge.load import held
+    from offline.knowledge.run import load_knowledge
     from offline.training.report import markdown
     from offline.training.run import train
 
     job = job_of(config, data_dir)
     catalogue, log = data_of(job)
-    knowledge = held(job.knowledge, job.config.feature_schema, log)
+    knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
     training = job.config.training.model_copy(update={"compare": True})
     comparing = job.config.model_copy(update={"training": training})
     report = train(comparing, catalogue, log, knowledge, job.config.workdir / "comparison")

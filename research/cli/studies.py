@@ -25,12 +25,12 @@ def ablation(
     write: Write = None,
 ) -> None:
     """Compare the model without knowledge, with plain text, with each method and with all: docs/knowledge.md."""
-    from offline.knowledge.load import held
+    from offline.knowledge.run import load_knowledge
     from research.studies import ablation as study
 
     job = job_of(config, data_dir)
     catalogue, log = data_of(job)
-    knowledge = held(job.knowledge, job.config.feature_schema, log)
+    knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
     folder = job.config.workdir / "ablation"
     result = study.run_ablation(job.config, catalogue, log, knowledge, seeds, folder, workers)
     result.save(folder / "results.json")
@@ -64,12 +64,12 @@ def compression(
 def retrieval(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, write: Write = None) -> None:
     """How much of what users like next is among the candidates of each source, on the validation split:
     docs/retrieval.md."""
-    from offline.knowledge.load import held
+    from offline.knowledge.run import load_knowledge
     from research.studies import hits as study
 
     job = job_of(config, data_dir)
     _, log = data_of(job)
-    result = study.hits(job.config, log, held(job.knowledge, job.config.feature_schema, log))
+    result = study.hits(job.config, log, load_knowledge(job.knowledge, job.config.feature_schema, log))
     write_table(f"retrieval {job.config.name}", study.hits_table(result), write)
 
 

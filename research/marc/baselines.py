@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.data.catalogue import DataError
 from offline.knowledge.marc.frozen import Compressor, FrozenMap
 from offline.knowledge.marc.pairs import Pairs

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.knowledge.marc.pairs import Pairs
 from offline.knowledge.marc.train import area_under_curve
 from offline.knowledge.repeatable import repeatable

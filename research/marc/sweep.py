@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from models.contract.knowledge import FloatArray, KnowledgeRecord
+from models.contract.arrays import FloatArray
+from models.contract.knowledge import KnowledgeRecord
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.marc.pairs import Pairs
 from offline.knowledge.marc.train import CompressionConfig, fit_compression

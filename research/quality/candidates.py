@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 from offline.data.catalogue import DataError
-from offline.training.metrics import auc
+from offline.metrics import auc
 from offline.training.samples import SplitRows
 from research.quality.evaluation import Candidate, EvaluatedSplit
 from research.quality.predictions import Family, Trained

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.training.bootstrap import Difference, difference

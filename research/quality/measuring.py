@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 from offline.data.files import read_arrays, write_arrays
+from offline.metrics import gauc, log_losses, ndcg_at
 from offline.training.bootstrap import Resamples
-from offline.training.metrics import gauc, log_losses, ndcg_at
 from research.quality.reliability import expected_calibration_error
 from research.quality.slices import Slice
 

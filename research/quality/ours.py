@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.artifact import ArtifactManifest
-from models.contract.knowledge import FloatArray, IntArray
 from models.onnx_runtime import onnx_runtime
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from models.contract.knowledge import FloatArray, IntArray
+from models.contract.arrays import FloatArray, IntArray
 from offline.data.catalogue import DataError
 from offline.data.files import file_digest, read_json, write_json, write_parquet
 

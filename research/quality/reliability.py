@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from models.contract.knowledge import IntArray
+from models.contract.arrays import IntArray
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.knowledge import IntArray
+from models.contract.arrays import BoolArray, IntArray
 from offline.data.log import InteractionLog
 from offline.training.samples import Split, SplitRows
-
-Mask = npt.NDArray[np.bool_]
 
 COLD_BELOW = 20
 """A user with fewer earlier interactions is cold in the sense of docs/knowledge.md too."""
@@ -32,7 +29,7 @@ class Slice:
 
     group: str
     name: str
-    mask: Mask
+    mask: BoolArray
 
 
 def slices_of(log: InteractionLog, splits: SplitRows, split: Split = "test") -> tuple[Slice, ...]:

@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from models.contract.knowledge import Array, FloatArray
+from models.contract.arrays import Array, FloatArray
 from models.contract.prompts import Selection
 from models.contract.reranker import RerankerManifest, blend
 from models.contract.schema import fingerprint
 from offline.data.files import write_json
+from offline.metrics import gauc, log_losses
 from offline.reranking.calibrate import best_weight, fitted, probability_of
 from offline.reranking.ctr import CtrScores
 from offline.reranking.prepared import SELECTIONS, Prepared
 from offline.reranking.scoring import Labeller
 from offline.training.bootstrap import Difference, Resamples, difference
-from offline.training.metrics import gauc, log_losses
 from research.quality.slices import slices_of
 from research.test_set_ledger import Ledger, score_digest
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.files import write_json
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
+from offline.metrics import quality
 from offline.training.bootstrap import Difference, Resamples, difference
-from offline.training.metrics import quality
 from research.tables import difference_cell, table
 from research.trials import TrialRunner, TrialSpec
 

@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from models.contract.knowledge import FloatArray, IntArray, Space
+from models.contract.arrays import FloatArray, IntArray
+from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema, KnowledgeSpec
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -21,8 +22,8 @@ from offline.data.log import InteractionLog
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.marc.produce import States
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
+from offline.metrics import quality
 from offline.training.bootstrap import Difference, Resamples, difference
-from offline.training.metrics import quality
 from research.marc.sweep import bytes_per_item, compressors, encode_seconds
 from research.tables import table
 from research.trials import Trial, TrialRunner, TrialSpec

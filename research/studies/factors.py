@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from offline.data.catalogue import DataError
-from offline.knowledge.autograph.produce import founded
+from offline.knowledge.autograph.produce import fitted
 from offline.knowledge.autograph.quantise import Quantiser
 from offline.knowledge.sources import Sources
 from research.autograph.factors import Factor, QuantiserReport, factor_table, name_factors, quantiser_report
@@ -61,11 +61,11 @@ def report(sources: Sources) -> Factors:
 
     DataError if it is not founded yet, or if a side has no text.
     """
-    frozen = founded(sources)
-    of_items = [text for text in sources.interests.items.texts if text]
+    frozen = fitted(sources)
+    of_items = [text for text in sources.texts.items.texts if text]
     return Factors(
         items=_named("items", sources, frozen.items, of_items),
-        users=_named("users", sources, frozen.users, sources.interests.versions.texts),
+        users=_named("users", sources, frozen.users, sources.texts.versions.texts),
     )
 
 

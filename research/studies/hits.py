@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray, IntArray
+from models.contract.arrays import FloatArray, IntArray
 from offline.config import JobConfig
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from models.contract.schema import FeatureSchema
 from offline.config import JobConfig
 from offline.data.files import write_json

@@ -16,11 +16,12 @@ from itertools import compress
 import numpy as np
 import numpy.typing as npt
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
 from models.contract.bulk import item_rows, knowledge_rows
-from models.contract.items import Columns, IntArray, ItemRecord, blank_columns, lookup_columns
+from models.contract.items import Columns, ItemRecord, blank_columns, lookup_columns
 from models.contract.keys import Keys, of_each
-from models.contract.knowledge import FloatArray, KnowledgeRecord, RecordError, Space
+from models.contract.knowledge import KnowledgeRecord, RecordError, Space
 from service.arrays import NewArrays
 from service.background import aside
 from service.features.connection import Command, RedisLink, replies_to

@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.exposures import Exposure, history_digest
-from models.contract.items import IntArray
-from models.contract.knowledge import FloatArray
 from service.errors import ScoringError
 from service.ranking.ordering import Order
 from service.ranking.plan import Plan

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.contract.items import IntArray
+from models.contract.arrays import IntArray
 from service.errors import RerankError
 from service.ranking.deadline import Deadline
 from service.ranking.plan import ArmSettings

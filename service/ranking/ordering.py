@@ -7,15 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.items import IntArray
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 from service.ranking.plan import Boost, Explore
 from service.ranking.slate import Slate
 from service.ranking.types import Release, UserState
-
-BoolArray = npt.NDArray[np.bool_]
 
 _CLOSEST = 1e-6
 """How near to 0 or 1 a probability may be to have log-odds."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from service.errors import FeatureReadError, ScoringError, Unavailable
 from service.ranking.counting import count, knowledge_of
 from service.ranking.deadline import Deadline

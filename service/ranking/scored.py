@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.encoding import UserBatch
-from models.contract.items import IntArray
-from models.contract.knowledge import FloatArray
-from service.ranking.ordering import BoolArray, Order, boosted, dice, drafted, drawn, ordered, seen
+from service.ranking.ordering import Order, boosted, dice, drafted, drawn, ordered, seen
 from service.ranking.plan import ArmSettings
 from service.ranking.slate import Slate
 from service.ranking.types import RankRequest, Release, Sample, UserState

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.contract.items import ITEM_NUMERIC, IntArray, ItemTable
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray, IntArray
+from models.contract.items import ITEM_NUMERIC, ItemTable
 from service.ranking.types import Described, KnowledgeCount, Release, UserState
 
 _LIKED_RATE = ITEM_NUMERIC.index("liked_rate")

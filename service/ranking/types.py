@@ -11,12 +11,13 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.artifact import ReleaseManifest
 from models.contract.encoding import UserBatch
 from models.contract.events import EVENT_DTYPE, EventArray
 from models.contract.exposures import ArmTaken
-from models.contract.items import IntArray, ItemTable
-from models.contract.knowledge import FloatArray, KnowledgeRecord, Space
+from models.contract.items import ItemTable
+from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.schema import FeatureSchema
 
 RerankMode = Literal["auto", "off", "force"]

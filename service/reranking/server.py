@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import numpy as np
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from models.contract.prompts import Blocks
 from service.errors import RerankError
 

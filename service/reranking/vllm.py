@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from models.contract.items import IntArray
+from models.contract.arrays import IntArray
 from models.contract.prompts import Blocks, Rated
 from models.contract.rerank_items import RerankItems
 from models.contract.reranker import FILE, ITEMS_FILE, FittedTo, RerankerManifest, blend, calibrated, log_odds

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.artifact import ArtifactError, ItemIndex
-from models.contract.items import IntArray, ItemTable
-from models.contract.knowledge import FloatArray
+from models.contract.items import ItemTable
 
-BoolArray = npt.NDArray[np.bool_]
 Bits = npt.NDArray[np.uint8]
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.artifact import ArtifactError, ReleaseManifest, Role
-from models.contract.items import IntArray, ItemTable, liked_count
-from models.contract.knowledge import FloatArray, Space
+from models.contract.items import ItemTable, liked_count
+from models.contract.knowledge import Space
 from models.contract.schema import UNKNOWN, FeatureSchema
 from service.errors import InvalidRequest
 from service.ranking.types import Retrieved, UserState, Wanted
-from service.retrieval.index import Bits, BoolArray, FaissIndex
+from service.retrieval.index import Bits, FaissIndex
 
 SOURCES = ("matching", "neighbours", "popular")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.artifact import ArtifactManifest
 from models.contract.encoding import (
     HISTORY_ITEM_INPUTS,
@@ -25,8 +26,7 @@ from models.contract.encoding import (
     encode_users,
     without_knowledge,
 )
-from models.contract.items import Allocate, Columns, IntArray, ItemTable
-from models.contract.knowledge import FloatArray
+from models.contract.items import Allocate, Columns, ItemTable
 from models.onnx_runtime import InferenceSession
 from service.errors import ScoringError
 from service.ranking.types import Sample

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
-from models.contract.knowledge import FloatArray, KnowledgeRecord, RecordError, Space
+from models.contract.arrays import FloatArray
+from models.contract.knowledge import KnowledgeRecord, RecordError, Space
 from tests.contract.golden import (
     ITEM_SPACE,
     KNOWLEDGE,

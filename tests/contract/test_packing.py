@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
+from models.contract.arrays import FloatArray
 from models.contract.items import ItemRecord
-from models.contract.knowledge import FloatArray, KnowledgeRecord, Space
+from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.packing import ITEM, KNOWLEDGE, item_contents, knowledge_contents
 from models.contract.profile import UserProfile, packed_profile
 from tests.contract.golden import SCHEMA

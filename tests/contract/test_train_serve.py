@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.contract.arrays import FloatArray
 from models.contract.encoding import HISTORY_INPUTS, INPUTS, ITEM_INPUTS, ItemBatch, Tensors, UserBatch, encode
 from models.contract.events import item_hash, unpack_history
 from models.contract.items import ItemRecord, ItemTable
-from models.contract.knowledge import FloatArray, KnowledgeRecord, Space
+from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.profile import UserProfile
 from models.contract.schema import FeatureSchema, KnowledgeSpec
 from offline.data.log import InteractionLog

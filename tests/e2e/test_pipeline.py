@@ -13,17 +13,18 @@ import httpx2
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray, KnowledgeRecord
+from models.contract.arrays import FloatArray
+from models.contract.knowledge import KnowledgeRecord
 from offline.data.log import InteractionLog
 from offline.jobs.last_run import data_of, sources_of
+from offline.jobs.ledger import RunLedger
 from offline.jobs.verify import verify
-from offline.knowledge import run as producers
 from offline.knowledge.encoder import TextEncoder, VectorStore
 from offline.knowledge.marc.states import LanguageModelStates
 from offline.knowledge.marc.store import StateStore, shipped_source
+from offline.knowledge.run import load_knowledge
 from offline.knowledge.shipped import read_shipped
 from offline.llm.arithmetic import SAME_SPACE_COSINE
-from offline.llm.session import CHECKPOINTS
 from offline.publish.connection import Store
 from offline.publish.release import live_release
 from tests.conftest import Installation
@@ -40,8 +41,8 @@ def rank(client: httpx2.Client, user: str, items: list[str], **more: Any) -> dic
 
 
 def last_ledger(installation: Installation) -> dict[str, Any]:
-    entry: dict[str, Any] = json.loads((installation.job.llm / "ledger.jsonl").read_text().splitlines()[-1])
-    return entry
+    """What the last run that asked anything asked of the language model."""
+    return RunLedger(installation.job.config.workdir).accounts()[-1].document()
 
 
 def test_the_shipped_answers_are_those_of_this_code(first_ledger: dict[str, Any]) -> None:
@@ -55,27 +56,25 @@ def test_the_shipped_vectors_are_all_that_is_needed_and_what_this_machine_would_
     job = installation.job
     knowledge = job.config.knowledge
     encoder = TextEncoder(knowledge.encoder, knowledge.encoder_tokens, "float32")
-    reader = LanguageModelStates(
-        job.llm / CHECKPOINTS, knowledge.marc.model, knowledge.marc.max_tokens, precision="float32"
-    )
+    reader = LanguageModelStates(job.checkpoints, knowledge.marc.model, knowledge.marc.max_tokens, precision="float32")
     encoded = read_shipped(knowledge.shipped_vectors, encoder.id)
     states = read_shipped(knowledge.shipped_vectors, shipped_source(reader.id, knowledge.marc.depth))
-    own_encoded = VectorStore(job.knowledge / "encoded.npz", encoder).stored()
-    own_states = StateStore(job.knowledge / "marc" / "states", reader).stored(knowledge.marc.depth)
+    own_encoded = VectorStore(job.knowledge / "encoded.npz", encoder).read()
+    own_states = StateStore(job.knowledge / "marc" / "states", reader).read(knowledge.marc.depth)
     assert not encoded.keys() & own_encoded.keys()
     assert not states.keys() & own_states.keys()
     assert len(own_encoded) + len(own_states) < 100, "only what other tests fed back"
 
     with sources_of(job, *data_of(job), "marc") as sources:
-        texts = [text for text in sources.interests.items.texts if text][::150]
-        texts += sources.interests.versions.texts[::500]
+        texts = [text for text in sources.texts.items.texts if text][::150]
+        texts += sources.texts.versions.texts[::500]
     assert len(texts) > 15
     shipped = VectorStore(tmp_path / "encoded.npz", encoder, knowledge.shipped_vectors).vectors(texts)
     assert not (tmp_path / "encoded.npz").exists(), "every one of them is shipped"
     assert cosines(shipped, encoder.encode(texts)).min() > SAME_SPACE_COSINE
     store = StateStore(tmp_path / "states", reader, knowledge.shipped_vectors)
     shipped = store.states(texts, [knowledge.marc.depth])[knowledge.marc.depth]
-    assert not store.stored(knowledge.marc.depth), "every one of them is shipped"
+    assert not store.read(knowledge.marc.depth), "every one of them is shipped"
     computed = reader.read(texts, [knowledge.marc.depth])[knowledge.marc.depth]
     assert cosines(shipped, computed).min() > SAME_SPACE_COSINE
 
@@ -98,7 +97,7 @@ def test_a_cold_refresh_computes_what_is_shipped(installation: Installation, tmp
     assert {producer["state"] for producer in entry["producers"].values()} == {"made"}
     knowledge = cold.job.config.knowledge
     encoder = TextEncoder(knowledge.encoder, knowledge.encoder_tokens)
-    computed = VectorStore(cold.job.knowledge / "encoded.npz", encoder).stored()
+    computed = VectorStore(cold.job.knowledge / "encoded.npz", encoder).read()
     shipped = read_shipped(installation.job.config.knowledge.shipped_vectors, encoder.id)
     assert computed.keys() == shipped.keys()
     keys = sorted(shipped)
@@ -184,8 +183,8 @@ def test_feedback_closes_a_partition_and_one_call_is_paid_for_it(
         assert f"{name}: 0 written" in output
     assert f"item features: {size} written" in output
 
-    knowledge = producers.load(installation.job.knowledge, installation.job.config.feature_schema)
     log = InteractionLog.load(installation.job.log)
+    knowledge = load_knowledge(installation.job.knowledge, installation.job.config.feature_schema, log)
     expected = knowledge.of_user(log.user_ids.index(user))
     for name, users in knowledge.users.items():
         space = users.space.fingerprint

@@ -30,7 +30,8 @@ from offline.data.catalogue import Catalogue
 from offline.data.config import DataConfig
 from offline.data.files import write_bytes
 from offline.data.log import InteractionLog
-from offline.jobs.runs import Run, read_runs
+from offline.jobs.ledger import RunLedger
+from offline.jobs.runs import Run
 from offline.jobs.steps import Job
 from offline.knowledge.run import digest
 from offline.knowledge.vectors import Knowledge
@@ -114,7 +115,7 @@ class Pipeline:
         run = Run(replace(self.job, **options), "refresh")
         with run.working():
             all_stages(run)
-        return run.entry()
+        return run.record.document()
 
     def paid_by(self, **options: Any) -> tuple[dict[str, Any], list[str]]:
         """A run's line, and the prompts it paid."""
@@ -123,7 +124,7 @@ class Pipeline:
         return entry, self.model.paid()[before:]
 
     def runs(self) -> list[dict[str, Any]]:
-        return read_runs(self.config.workdir)
+        return [run.document() for run in RunLedger(self.config.workdir).runs()]
 
     def stream(self, *events: tuple[str, str, float, int]) -> None:
         """What the service writes when events (user, item, value, time) come in."""

@@ -16,9 +16,9 @@ import typer.testing
 from offline.__main__ import app
 from offline.cli import endings
 from offline.jobs import runs
+from offline.jobs.ledger import RunLedger, RunRecord
 from offline.jobs.lock import exclusive
 from offline.jobs.prometheus import registry
-from offline.jobs.runs import append
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
 from offline.publish.connection import open_store
 from offline.publish.release import live_release
@@ -109,7 +109,7 @@ def test_a_model_is_trained_without_knowledge_only_if_there_can_be_none_yet(inst
     assert (code, last["status"]) == (1, "failed")
     assert "no knowledge yet" in last["reasons"][0]
     waiting = {name: {"state": "waits", "absent": 0} for name in ("text", "liber")}
-    append(installed.config.workdir, {**installed.runs()[-1], "producers": waiting})
+    RunLedger(installed.config.workdir).append(RunRecord.parse({**installed.runs()[-1], "producers": waiting}))
     assert command(installed, "train", "--retrain")[0] == 0
 
 
@@ -237,7 +237,7 @@ def test_the_exit_codes_are_in_the_help_and_in_the_guide() -> None:
 
 
 def test_the_guide_names_every_metric_and_every_word_of_the_ledger(installed: Pipeline) -> None:
-    families = registry([], installed.runs()[0]).collect()
+    families = registry([], RunRecord.parse(installed.runs()[0])).collect()
     described = {f"{one.name}_total" if one.type == "counter" else one.name for one in families}
     assert described == set(re.findall(r"`(lorank_(?:jobs?|llm|producer)_\w+)`", GUIDE))
     for word in installed.runs()[0]:

@@ -21,8 +21,8 @@ import pytest
 
 from offline import __main__ as offline
 from offline.child import child_python
+from offline.jobs.ledger import RunLedger
 from offline.jobs.lock import exclusive
-from offline.jobs.runs import read_runs
 from tests.conftest import ROOT, clean_environment
 from tests.offline.config_file import write_config
 from tests.offline.llm.chat_server import running_server
@@ -175,4 +175,4 @@ def test_a_process_that_is_terminated(tmp_path: Path) -> None:
         summary = json.loads(output.splitlines()[-1])
         assert (summary["status"], summary["exit_code"]) == ("interrupted", 143)
         assert 2 <= summary["llm"]["paid"] <= server.asked.total() <= summary["llm"]["paid"] + 1  # one in flight
-        assert read_runs(config.workdir)[-1] == summary
+        assert RunLedger(config.workdir).runs()[-1].document() == summary

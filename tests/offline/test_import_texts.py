@@ -12,7 +12,7 @@ from offline.data.files import write_json
 from offline.data.log import InteractionLog
 from offline.data.texts_import import ImportedTexts
 from offline.import_texts import import_texts
-from offline.jobs.dry_run import plan_of
+from offline.jobs.dry_run import dry_run
 from offline.jobs.runs import Run
 from offline.knowledge.vectors import Produced
 from tests.offline.pipeline import Pipeline, kinds
@@ -76,7 +76,7 @@ def test_a_text_about_a_partition_is_left_out_when_other_partitions_close(
     assert "Likes trains." in Produced.load(installed.job.knowledge / "liber").texts["u1"]
     assert told not in capsys.readouterr().out
     smaller = installed.with_config(knowledge={"liber": {"partition_size": 4}})
-    assert any(told in line for line in plan_of(smaller.job).lines())
+    assert any(told in line for line in dry_run(smaller.job).lines())
     entry, paid = smaller.paid_by()
     assert (entry["status"], kinds(paid)["summary"]) == ("done", 24 * 3)
     shown = capsys.readouterr().out
@@ -95,7 +95,7 @@ def test_texts_about_partitions_of_an_earlier_version_are_imported_again(
     write_json(installed.job.imported, {"items": {"i1": "A film about trains."}, "users": users})
     (tmp_path / "items.csv").write_text("item,text\ni2,A film about boats.\n")
     assert len(take_over(installed, tmp_path / "items.csv").users) == 2
-    for job in (installed.refresh, lambda: plan_of(installed.job)):
+    for job in (installed.refresh, lambda: dry_run(installed.job)):
         with pytest.raises(DataError, match=r"texts about partitions \(1\) .*`import-texts --users FILE`"):
             job()
     assert installed.model.paid() == paid

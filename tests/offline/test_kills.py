@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
+from offline.llm.account import CACHE_FILE
 from offline.llm.cache import ResponseCache, cache_key
 from offline.llm.protocol import Prompt
-from offline.llm.runs import CACHE_FILE
 from tests.offline.kill_child import refresh
 from tests.offline.pipeline import LATER_MS, Pipeline, pipeline
 

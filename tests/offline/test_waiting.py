@@ -14,7 +14,7 @@ from offline.data.log import InteractionLog
 from offline.jobs.runs import Run
 from offline.knowledge import run as producers
 from offline.knowledge.errors import TooLittleDataError
-from offline.knowledge.load import held
+from offline.knowledge.run import load_knowledge
 from offline.knowledge.sources import Producer, Sources, space
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
@@ -39,7 +39,7 @@ def marc_in_small(sources: Sources) -> Produced:
     user, item = sources.spec("marc", "user"), sources.spec("marc", "item")
     assert user is not None
     assert item is not None
-    versions, known = sources.interests.versions, sources.interests.items.known
+    versions, known = sources.texts.versions, sources.texts.items.known
     vectors = np.ones((len(known), item.dim), np.float32) * known[:, None]
     return Produced(
         UserVectors(
@@ -105,7 +105,7 @@ def test_a_producer_that_is_killed_again_and_again_keeps_what_it_made(
             with pytest.raises(KeyboardInterrupt):
                 installed.refresh()
     log = InteractionLog.load(installed.job.log)
-    assert "liber" in held(installed.job.knowledge, installed.config.feature_schema, log).produced
+    assert "liber" in load_knowledge(installed.job.knowledge, installed.config.feature_schema, log).produced
 
 
 @pytest.mark.parametrize("how", ["torn", "gone", "of the previous form"])
@@ -138,7 +138,7 @@ def test_a_training_on_partial_knowledge_is_repeated_when_it_is_complete(install
         run = Run(replace(installed.job, retrain=True), "train")
         log = InteractionLog.load(installed.job.log)
         with run.working():
-            known = held(installed.job.knowledge, installed.config.feature_schema, log)
+            known = load_knowledge(installed.job.knowledge, installed.config.feature_schema, log)
             pipeline.train_models(run, pipeline.data(run)[1], log, known)
         assert report_of(installed).partial
     assert installed.refresh()["status"] == "partial"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoTokenizer
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from models.contract.prompts import Blocks, Rated, RerankPrompt
 from models.contract.rerank_items import RerankItems
 from models.contract.reranker import FILE, ITEMS_FILE, Canary, HistoryBand, RerankerManifest

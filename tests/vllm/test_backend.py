@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from offline.llm.account import Account
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
-from offline.llm.ledger import Ledger
 from offline.llm.openai import OpenAIBackend
 from offline.llm.protocol import PermanentError, Prompt, UnusableBackendError
 from offline.llm.vllm_server import VllmServer
@@ -53,11 +53,11 @@ async def test_an_unknown_model_stops_the_run(vllm: VllmServer) -> None:
 
 async def test_many_at_once_are_answered_and_paid_once(backend: OpenAIBackend, cache: ResponseCache) -> None:
     prompts = [ask(f"Name one film from the year {year}.", 16) for year in range(1960, 1992)] + [ask("Hello!", 16)] * 2
-    ledger = Ledger("test", backend.model_id)
-    client = LLMClient(backend, cache, ledger, concurrency=16)
-    first = await client.complete_all(prompts, "vLLM")
+    account = Account(backend.model_id)
+    client = LLMClient(backend, cache, account, concurrency=16)
+    first = (await client.ask_all(prompts, "vLLM")).texts
     assert all(first)
     assert first[-1] == first[-2]
-    assert (ledger.paid, ledger.duplicates, ledger.retries) == (33, 1, 0)
-    assert await client.complete_all(prompts, "vLLM again") == first
-    assert ledger.calls == 33
+    assert (account.paid, account.duplicates, account.retries) == (33, 1, 0)
+    assert (await client.ask_all(prompts, "vLLM again")).texts == first
+    assert account.calls == 33

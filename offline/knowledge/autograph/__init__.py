@@ -1,6 +1,5 @@
 """AutoGraph (arXiv 2412.18241, our reading): texts -> latent factors -> a graph -> vectors of users and items.
 
-config    settings
 produce   the producer: fits the frozen parts once, then assigns; read first
 train     the fit of the two quantisers and the network, on the training period
 quantise  text vectors -> codes, by residual quantisation inside an autoencoder

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import BoolArray, Codes, FloatArray, IntArray
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
-from offline.knowledge.autograph.config import AutoGraphConfig, NetworkConfig
 from offline.knowledge.autograph.frozen import Arrays, digest, rebuilt
-from offline.knowledge.autograph.graph import Bools, Evidence, Ints, Neighbours, slice_of
+from offline.knowledge.autograph.graph import Evidence, Neighbours, slice_of
 from offline.knowledge.autograph.network import Network
 from offline.knowledge.autograph.nodes import Pool, nodes_of, slice_graph
-from offline.knowledge.autograph.quantise import Codes, Quantiser
+from offline.knowledge.autograph.quantise import Quantiser
+from offline.knowledge.config import FrozenPartsConfig, NetworkConfig
 
 _BLOCK = 256
 
@@ -39,14 +39,14 @@ class AutoGraph:
     per epoch.
     """
 
-    config: AutoGraphConfig
+    config: FrozenPartsConfig
     users: Quantiser
     items: Quantiser
     network: Arrays
     item_factors: FloatArray
     user_factors: FloatArray
-    from_row: Ints
-    with_id: Bools
+    from_row: IntArray
+    with_id: BoolArray
     history: tuple[float, ...] = ()
 
     @cached_property
@@ -76,7 +76,7 @@ class AutoGraph:
             raise DataError(f"{path} lacks {', '.join(sorted(missing))}: it holds no AutoGraph")
         notes = arrays["notes"].tolist()
         return cls(
-            config=AutoGraphConfig.model_validate_json(str(arrays["config"])),
+            config=FrozenPartsConfig.model_validate_json(str(arrays["config"])),
             users=Quantiser(_part(arrays, "users/"), notes[0]),
             items=Quantiser(_part(arrays, "items/"), notes[1]),
             network=_part(arrays, "network/"),
@@ -131,7 +131,7 @@ class Assigned:
                 nodes.unknown, lambda rows: self._network.from_likes.offer(self._item_state[rows].double())
             )
 
-    def item_vectors(self, from_row: Ints | None = None) -> FloatArray:
+    def item_vectors(self, from_row: IntArray | None = None) -> FloatArray:
         """[slices, N, D], with the edges before each slice's first row; by default the slices of the founding."""
         rows = self._frozen.from_row if from_row is None else from_row
         return np.stack([self._item_vectors(int(boundary)) for boundary in rows])
@@ -141,7 +141,7 @@ class Assigned:
         versions = self._evidence.versions
         return self.user_vectors(versions.user, versions.closed_at + 1)
 
-    def user_vectors(self, user: Ints, row: Ints) -> FloatArray:
+    def user_vectors(self, user: IntArray, row: IntArray) -> FloatArray:
         """[k, D] of users as they were before a log row: their newest version with a text, and their newest likes."""
         vectors = np.zeros((len(user), self._frozen.config.network.dim), np.float32)
         version = self._likes.visible_version(user, row)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
+from models.contract.arrays import Array
 from offline.data.catalogue import DataError
 
-Arrays = Mapping[str, npt.NDArray[Any]]
+Arrays = Mapping[str, Array]
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -27,7 +27,7 @@ def digest(arrays: Arrays) -> str:
     return found.hexdigest()[:16]
 
 
-def module_arrays(module: nn.Module) -> dict[str, npt.NDArray[Any]]:
+def module_arrays(module: nn.Module) -> dict[str, Array]:
     """A module's parameters and buffers, copied."""
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
 

@@ -12,12 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import BoolArray, Codes, FloatArray, IntArray
 from offline.data.catalogue import DataError
-from offline.knowledge.autograph.quantise import Codes
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +23,9 @@ class Versions:
     False where there is no text."""
 
     vectors: FloatArray
-    start: Ints
-    closed_at: Ints
-    known: Bools
+    start: IntArray
+    closed_at: IntArray
+    known: BoolArray
 
     def __post_init__(self) -> None:
         count = len(self.vectors)
@@ -42,7 +38,7 @@ class Versions:
         return len(self.vectors)
 
     @property
-    def user(self) -> Ints:
+    def user(self) -> IntArray:
         """[V]: whose version it is."""
         return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
 
@@ -53,11 +49,11 @@ class Evidence:
     ``liked`` [n] are the log in arrival order."""
 
     items: FloatArray
-    known_items: Bools
+    known_items: BoolArray
     versions: Versions
     user: npt.NDArray[np.integer]
     item: npt.NDArray[np.integer]
-    liked: Bools
+    liked: BoolArray
 
     def __post_init__(self) -> None:
         if not len(self.user) == len(self.item) == len(self.liked):
@@ -75,13 +71,13 @@ class Evidence:
         return Evidence(self.items, self.known_items, versions, self.user[:row], self.item[:row], self.liked[:row])
 
 
-def boundaries(trained_rows: int, slices: int) -> Ints:
+def boundaries(trained_rows: int, slices: int) -> IntArray:
     """First rows of ``slices`` equal parts of the training period, and of what follows it: [slices + 1]."""
     inside = np.arange(slices, dtype=np.int64) * trained_rows // slices
     return np.append(np.unique(inside), trained_rows).astype(np.int64)
 
 
-def slice_of(rows: Ints, from_row: Ints) -> Ints:
+def slice_of(rows: IntArray, from_row: IntArray) -> IntArray:
     """The slice that each log row sees: the last one that begins at or before it."""
     return np.searchsorted(from_row, rows, side="right") - 1
 
@@ -105,17 +101,17 @@ class Neighbours:
         self._closings = _Sequences(owner * self._span + closed, self._span)
         self._closed_at = closed
 
-    def visible_version(self, user: Ints, row: Ints) -> Ints:
+    def visible_version(self, user: IntArray, row: IntArray) -> IntArray:
         """The newest version with a text that closed before each row, or -1."""
         found = self._closings.before(user, row, 1)[:, 0]
         return np.where(found >= 0, self._version[found], -1) if len(self._version) else found
 
-    def recent_likes(self, user: Ints, row: Ints) -> Ints:
+    def recent_likes(self, user: IntArray, row: IntArray) -> IntArray:
         """Items [k, width] that each user liked last before each row, newest first."""
         found = self._likes.before(user, row, self._width)
         return np.where(found >= 0, self._liked_items[found], -1) if len(self._liked_items) else found
 
-    def recent_users(self, boundary: int) -> tuple[Ints, Ints]:
+    def recent_users(self, boundary: int) -> tuple[IntArray, IntArray]:
         """Of every item: the users [N, width] who liked it last before ``boundary``, newest first; and how many likes
         [N] it has from before ``boundary``."""
         edges = slice(0, int(np.searchsorted(self._rows, boundary)))
@@ -128,7 +124,7 @@ class Neighbours:
         found = users[np.where(inside, place, 0)] if len(users) else np.zeros_like(place)
         return np.where(inside, found, -1), counts.astype(np.int64)
 
-    def recent_versions(self, codes: Codes, nodes: int, boundary: int) -> Ints:
+    def recent_versions(self, codes: Codes, nodes: int, boundary: int) -> IntArray:
         """Of every user factor: the versions [nodes, width] that closed last before ``boundary``, newest first.
 
         ``codes`` [V, levels]; the node of code c at level l is l * (nodes / levels) + c.
@@ -138,7 +134,7 @@ class Neighbours:
         return _capped(_nodes(codes[newest], nodes), newest, nodes, self._width)
 
 
-def nearest_items(codes: Codes, latent: FloatArray, codebooks: FloatArray, known: Bools, width: int) -> Ints:
+def nearest_items(codes: Codes, latent: FloatArray, codebooks: FloatArray, known: BoolArray, width: int) -> IntArray:
     """Of every item factor: its members [levels * size, width] nearest to the code, nearest first.
 
     ``codes`` [N, levels], ``latent`` [N, dim], ``codebooks`` [levels, size, dim]. Distance is measured where the code
@@ -155,16 +151,16 @@ def nearest_items(codes: Codes, latent: FloatArray, codebooks: FloatArray, known
     return np.concatenate(members)
 
 
-def factor_nodes(codes: Codes, size: int) -> Ints:
+def factor_nodes(codes: Codes, size: int) -> IntArray:
     """Codes [n, levels] -> factor nodes [n, levels], numbered level by level."""
     return codes.astype(np.int64) + np.arange(codes.shape[1]) * size
 
 
-def _nodes(codes: Codes, nodes: int) -> Ints:
+def _nodes(codes: Codes, nodes: int) -> IntArray:
     return factor_nodes(codes, nodes // max(1, codes.shape[1]))
 
 
-def _capped(groups: Ints, members: Ints, count: int, width: int) -> Ints:
+def _capped(groups: IntArray, members: IntArray, count: int, width: int) -> IntArray:
     """Members [n] in order of preference, each in all groups [n, g] of its row -> the first ``width`` of each group."""
     flat = groups.reshape(-1)
     order = np.argsort(flat, kind="stable")
@@ -180,11 +176,11 @@ def _capped(groups: Ints, members: Ints, count: int, width: int) -> Ints:
 class _Sequences:
     """Rising keys owner * span + row: finds an owner's last entries before a row."""
 
-    def __init__(self, keys: Ints, span: int) -> None:
+    def __init__(self, keys: IntArray, span: int) -> None:
         self._keys = keys
         self._span = span
 
-    def before(self, owner: Ints, row: Ints, width: int) -> Ints:
+    def before(self, owner: IntArray, row: IntArray, width: int) -> IntArray:
         """Positions [k, width] of the newest entries of each owner before each row, newest first, -1 for none."""
         base = owner.astype(np.int64) * self._span
         end = np.searchsorted(self._keys, base + np.clip(row, 0, self._span))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from offline.knowledge.autograph.config import NetworkConfig
+from offline.knowledge.config import NetworkConfig
 
 OUTPUT = 3
 """Which layer of ``user_out`` and ``item_out`` makes the vectors; scaling it scales them."""

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.contract.knowledge import FloatArray
-from offline.knowledge.autograph.graph import Bools, Ints, Neighbours, factor_nodes
+from models.contract.arrays import BoolArray, Codes, FloatArray, IntArray
+from offline.knowledge.autograph.graph import Neighbours, factor_nodes
 from offline.knowledge.autograph.network import Side
-from offline.knowledge.autograph.quantise import Codes, Quantiser
+from offline.knowledge.autograph.quantise import Quantiser
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Nodes:
 
 
 def nodes_of(
-    vectors: FloatArray, known: Bools, quantiser: Quantiser, with_id: Bools | None = None
+    vectors: FloatArray, known: BoolArray, quantiser: Quantiser, with_id: BoolArray | None = None
 ) -> tuple[Nodes, Codes]:
     """Nodes of texts [n, W], and their codes [n, levels] (0 where unknown). ``with_id`` [k <= n]: has an embedding."""
     codes, _ = quantiser.assign(vectors)
@@ -62,8 +62,8 @@ def nodes_of(
 class SliceGraph:
     """``fans`` [N, K]: the user versions, as of the slice's boundary, of each item's newest likers; ``likes`` [N]."""
 
-    fans: Ints
-    likes: Ints
+    fans: IntArray
+    likes: IntArray
 
 
 def slice_graph(neighbours: Neighbours, boundary: int, unknown: int) -> SliceGraph:
@@ -79,7 +79,7 @@ def slice_graph(neighbours: Neighbours, boundary: int, unknown: int) -> SliceGra
 class Pool:
     """Nodes that are computed together, numbered from 0; -1 stays -1."""
 
-    def __init__(self, *wanted: Ints) -> None:
+    def __init__(self, *wanted: IntArray) -> None:
         flat = np.unique(np.concatenate([one.reshape(-1) for one in wanted]))
         self._nodes = flat[flat >= 0]
         self.rows = torch.from_numpy(self._nodes)
@@ -87,6 +87,6 @@ class Pool:
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def local(self, nodes: Ints) -> Tensor:
+    def local(self, nodes: IntArray) -> Tensor:
         """Numbers within the pool of nodes that are in it, or -1."""
         return torch.from_numpy(np.where(nodes >= 0, np.searchsorted(self._nodes, nodes), -1))

@@ -38,10 +38,10 @@ def produce(sources: Sources) -> Produced:
     if path.is_file():
         frozen = AutoGraph.load(path)
     else:
-        from offline.knowledge.autograph.train import found
+        from offline.knowledge.autograph.train import fit_frozen
 
         with enough_for("autograph"):
-            frozen = found(evidence, sources.trained_rows, config.founding)
+            frozen = fit_frozen(evidence, sources.trained_rows, config.frozen_parts)
         frozen.save(path)
         for note in frozen.notes:
             print(f"  autograph: {note}", flush=True)
@@ -67,7 +67,7 @@ def produce(sources: Sources) -> Produced:
     )
 
 
-def founded(sources: Sources) -> AutoGraph:
+def fitted(sources: Sources) -> AutoGraph:
     """The frozen parts of the space that these settings name. DataError if they are still to be founded."""
     from offline.knowledge.autograph.assign import AutoGraph
 
@@ -82,7 +82,7 @@ def _components(sources: Sources) -> dict[str, str]:
         "llm": sources.llm,
         "prompt": text_form(sources),
         "encoder": sources.encoder,
-        "founding": fingerprint(sources.config.autograph.founding.model_dump(mode="json")),
+        "founding": fingerprint(sources.config.autograph.frozen_parts.model_dump(mode="json")),
     }
 
 
@@ -94,7 +94,7 @@ def evidence_of(sources: Sources) -> Evidence:
     """All texts as vectors, and the interactions that people had: sampled negatives are no edges."""
     from offline.knowledge.autograph.graph import Evidence, Versions
 
-    items, versions, log = sources.interests.items, sources.interests.versions, sources.log
+    items, versions, log = sources.texts.items, sources.texts.versions, sources.log
     wide = sources.encode([text for text in (*items.texts, *versions.texts) if text])
     known = items.known
     vectors = np.zeros((len(known), wide.shape[1]), np.float32)

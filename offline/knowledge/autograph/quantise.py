@@ -13,20 +13,18 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from vector_quantize_pytorch import ResidualVQ
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import Codes, FloatArray
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
-from offline.knowledge.autograph.config import QuantiserConfig
 from offline.knowledge.autograph.frozen import Arrays, digest, module_arrays, rebuilt
+from offline.knowledge.config import QuantiserConfig
 from offline.knowledge.errors import TooFewError
 from offline.knowledge.repeatable import repeatable
 
-Codes = npt.NDArray[np.uint16]
 ROWS_PER_CODE = 4
 """A codebook has at most one code per this many vectors; with fewer, k-means only repeats vectors."""
 LEAST_ROWS = 8

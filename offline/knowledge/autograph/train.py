@@ -18,13 +18,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from models.contract.arrays import BoolArray, IntArray
 from offline.knowledge.autograph.assign import AutoGraph, new_network
-from offline.knowledge.autograph.config import AutoGraphConfig
 from offline.knowledge.autograph.frozen import module_arrays
-from offline.knowledge.autograph.graph import Bools, Evidence, Ints, Neighbours, boundaries, nearest_items, slice_of
+from offline.knowledge.autograph.graph import Evidence, Neighbours, boundaries, nearest_items, slice_of
 from offline.knowledge.autograph.network import OUTPUT, Network, Side
 from offline.knowledge.autograph.nodes import Nodes, Pool, nodes_of, slice_graph
 from offline.knowledge.autograph.quantise import Quantiser, fit_quantiser
+from offline.knowledge.config import FrozenPartsConfig
 from offline.knowledge.errors import TooFewError
 from offline.knowledge.repeatable import repeatable
 
@@ -32,10 +33,10 @@ _JUDGED = 4000
 _TOP = 50
 
 
-def found(
+def fit_frozen(
     evidence: Evidence,
     trained_rows: int,
-    config: AutoGraphConfig,
+    config: FrozenPartsConfig,
     judge: Callable[[AutoGraph], float] | None = None,
 ) -> AutoGraph:
     """Fit everything on log rows before ``trained_rows``. TooFewError if they hold too little.
@@ -58,15 +59,15 @@ def found(
             f"likes in the first {cut} rows of the training period and in the last {trained_rows - cut}, there are "
             f"{len(train)} and {len(validation)}"
         )
-    founding = _Founding(past, config, users, items)
+    fit = _Fit(past, config, users, items)
     if judge is not None:
-        network, history = founding.fit(positives, lambda network: judge(founding.freeze(network)), fitting.epochs)
+        network, history = fit.fit(positives, lambda network: judge(fit.freeze(network)), fitting.epochs)
     else:
         judged = validation[:: -(-len(validation) // _JUDGED)]
-        network, history = founding.fit(train, lambda network: founding.ndcg(network, judged), fitting.epochs)
+        network, history = fit.fit(train, lambda network: fit.ndcg(network, judged), fitting.epochs)
         if fitting.refit:
-            network, _ = founding.fit(positives, None, int(np.argmax(history)) + 1)
-    return _scaled(replace(founding.freeze(network), history=history), past)
+            network, _ = fit.fit(positives, None, int(np.argmax(history)) + 1)
+    return _scaled(replace(fit.freeze(network), history=history), past)
 
 
 def _scaled(autograph: AutoGraph, past: Evidence) -> AutoGraph:
@@ -87,18 +88,18 @@ class _Batch:
     """Positives in log rows ``rows`` [B] of slice ``at``; each user is seen as before log row ``known_until`` [B]."""
 
     at: int
-    rows: Ints
-    known_until: Ints
+    rows: IntArray
+    known_until: IntArray
 
 
-class _Founding:
+class _Fit:
     """Training state: graphs of all slices, node features, and the steps over them."""
 
-    def __init__(self, past: Evidence, config: AutoGraphConfig, users: Quantiser, items: Quantiser) -> None:
+    def __init__(self, past: Evidence, config: FrozenPartsConfig, users: Quantiser, items: Quantiser) -> None:
         network = config.network
         self._past, self._config, self._quantisers = past, config, (users, items)
         self.from_row = boundaries(len(past.user), network.slices)
-        self.with_id: Bools = np.bincount(past.item[past.liked], minlength=len(past.items)) > 0
+        self.with_id: BoolArray = np.bincount(past.item[past.liked], minlength=len(past.items)) > 0
         self._items, item_codes = nodes_of(past.items, past.known_items, items, self.with_id)
         self._users, user_codes = nodes_of(past.versions.vectors, past.versions.known, users)
         self._likes = Neighbours(past, network.history)
@@ -111,7 +112,7 @@ class _Founding:
         self._graphs = [slice_graph(fans, row, self._users.unknown) for row in rows]
 
     def fit(
-        self, train: Ints, judge: Callable[[Network], float] | None, epochs: int
+        self, train: IntArray, judge: Callable[[Network], float] | None, epochs: int
     ) -> tuple[Network, tuple[float, ...]]:
         """A network trained on the positives ``train``, and what ``judge`` said of each epoch; of the best epoch, or of
         the last one if nobody judges."""
@@ -164,7 +165,7 @@ class _Founding:
             with_id=self.with_id,
         )
 
-    def ndcg(self, network: Network, rows: Ints) -> float:
+    def ndcg(self, network: Network, rows: IntArray) -> float:
         """NDCG@50 over all items; every other user is seen as published, the rest as fresh."""
         gains, of_slice = [], slice_of(rows, self.from_row)
         with torch.no_grad():
@@ -178,7 +179,7 @@ class _Founding:
                 gains.append(np.where(place < _TOP, 1.0 / np.log2(place + 2.0), 0.0))
         return float(np.concatenate(gains).mean())
 
-    def _batches(self, rows: Ints, generator: np.random.Generator) -> Iterator[_Batch]:
+    def _batches(self, rows: IntArray, generator: np.random.Generator) -> Iterator[_Batch]:
         """All rows once, in random batches of one slice each."""
         fitting, of_slice, batches = self._config.fitting, slice_of(rows, self.from_row), []
         for at in np.unique(of_slice):
@@ -188,7 +189,7 @@ class _Founding:
             at, part = batches[one]
             yield self._batch(at, part, generator.random(len(part)) < fitting.fresh)
 
-    def _batch(self, at: int, rows: Ints, fresh: Bools) -> _Batch:
+    def _batch(self, at: int, rows: IntArray, fresh: BoolArray) -> _Batch:
         version = self._likes.visible_version(self._past.user[rows].astype(np.int64), rows)
         closed_at = np.append(self._past.versions.closed_at, -1)[version]
         return _Batch(at, rows, np.where(fresh | (version < 0), rows, closed_at + 1))
@@ -207,7 +208,7 @@ class _Founding:
         hit = torch.from_numpy(np.pad(drawn == positives[:, None], ((0, 0), (1, 0))))
         return F.cross_entropy(scores.masked_fill(hit, -1e9), torch.zeros(len(positives), dtype=torch.int64))
 
-    def _vectors(self, network: Network, batch: _Batch, candidates: Ints) -> tuple[Tensor, Tensor]:
+    def _vectors(self, network: Network, batch: _Batch, candidates: IntArray) -> tuple[Tensor, Tensor]:
         """(users [B, D], candidates [C, D]) as the batch's slice shows them."""
         graph, members = self._graphs[batch.at], self._user_members[batch.at]
         user = self._past.user[batch.rows].astype(np.int64)
@@ -231,12 +232,12 @@ class _Founding:
         )
 
 
-def _factors(side: Side, nodes: Nodes, pool: Pool, members: Ints) -> tuple[Tensor, Tensor]:
+def _factors(side: Side, nodes: Nodes, pool: Pool, members: IntArray) -> tuple[Tensor, Tensor]:
     """(bases of the pool, states of all factors)."""
     base = nodes.base(side, pool.rows)
     return base, side.factors(side.from_members.offer(base), pool.local(members))
 
 
-def _states(side: Side, nodes: Nodes, pool: Pool, members: Ints) -> Tensor:
+def _states(side: Side, nodes: Nodes, pool: Pool, members: IntArray) -> Tensor:
     base, factors = _factors(side, nodes, pool, members)
     return nodes.state(side, pool.rows, base, side.from_factors.offer(factors))

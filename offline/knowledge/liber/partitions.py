@@ -15,11 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from models.contract.arrays import BoolArray, IntArray
 from offline.data.log import InteractionLog
-
-Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +41,20 @@ class Partitions:
     own last one if it closed by count, the next one of its user if it closed by time.
     """
 
-    start: Rows
-    user: Rows
-    rows: Rows
-    row_start: Rows
-    closed_at: Rows
+    start: IntArray
+    user: IntArray
+    rows: IntArray
+    row_start: IntArray
+    closed_at: IntArray
 
     def __len__(self) -> int:
         return len(self.user)
 
-    def rows_of(self, partition: int) -> Rows:
+    def rows_of(self, partition: int) -> IntArray:
         """Log rows of one partition, in order of arrival."""
         return self.rows[self.row_start[partition] : self.row_start[partition + 1]]
 
-    def first_of_user(self) -> npt.NDArray[np.bool_]:
+    def first_of_user(self) -> BoolArray:
         """[P] whether a partition is its user's first, which has no predecessor to have shifted from."""
         return np.asarray(np.arange(len(self)) == self.start[self.user], np.bool_)
 
@@ -66,8 +64,8 @@ def close_partitions(log: InteractionLog, trigger: Trigger) -> Partitions:
     index = log.by_user()
     start = [0]
     lengths: list[int] = []
-    closers: list[Rows] = []
-    members: list[Rows] = []
+    closers: list[IntArray] = []
+    members: list[IntArray] = []
     users: list[int] = []
     for user in range(len(log.user_ids)):
         mine = index.of_user(user)
@@ -86,7 +84,7 @@ def close_partitions(log: InteractionLog, trigger: Trigger) -> Partitions:
     )
 
 
-def _ends(times: npt.NDArray[np.int64], rows: Rows, trigger: Trigger) -> tuple[Rows, Rows]:
+def _ends(times: IntArray, rows: IntArray, trigger: Trigger) -> tuple[IntArray, IntArray]:
     """(end position of each closed partition among one user's rows, the log rows that closed them)."""
     if trigger.span_ms is None and trigger.size is not None:
         ends = np.arange(trigger.size, len(rows) + 1, trigger.size)

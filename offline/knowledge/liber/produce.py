@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import BoolArray, FloatArray
 from models.contract.schema import fingerprint
 from offline.knowledge.errors import enough_for
-from offline.knowledge.interests import Texts, Versions
-from offline.knowledge.liber.prompts import PartitionFacts, shift_prompt, shift_text
+from offline.knowledge.knowledge_texts import Texts, Versions
 from offline.knowledge.projection import Projection
-from offline.knowledge.sources import Sources, Wide, frozen_projections, is_founded, space, text_form
+from offline.knowledge.prompts import PartitionFacts, shift_prompt, shift_text
+from offline.knowledge.sources import Sources, Wide, frozen_projections, is_fitted, space, text_form
 from offline.knowledge.vectors import Produced, UserVectors
 
 
@@ -26,15 +25,15 @@ def produce(sources: Sources) -> Produced:
     """User vectors of the space "user/liber"."""
     spec = sources.spec("liber", "user")
     assert spec is not None
-    config, interests = sources.config.liber, sources.interests
-    versions = interests.versions
+    config, asked = sources.config.liber, sources.texts
+    versions = asked.versions
     components = {"llm": sources.llm, "prompt": _form(sources), "encoder": sources.encoder}
     width = spec.dim // 2 if config.shift else spec.dim
-    parts = [_read(sources, interests.summaries, versions.texts, {**components, "part": "summary"}, width)]
+    parts = [_read(sources, asked.summaries, versions.texts, {**components, "part": "summary"}, width)]
     if config.shift:
         rest = spec.dim - width
-        shifts = interests.shifts_of(versions)
-        parts.append(_read(sources, interests.shifts, shifts, {**components, "part": "shift"}, rest))
+        shifts = asked.shifts_of(versions)
+        parts.append(_read(sources, asked.shifts, shifts, {**components, "part": "shift"}, rest))
     with enough_for("liber"):
         projections = frozen_projections(sources.folder, [part.early for part in parts])
     digests = {"projection": "+".join(one.digest for one in projections)}
@@ -48,7 +47,7 @@ class _Part:
     """Summaries or shifts: ``wide`` [n, width] of the versions that have one, by ``known`` [V]; those of the training
     period are ``early``."""
 
-    known: npt.NDArray[np.bool_]
+    known: BoolArray
     wide: FloatArray
     early: Wide
 
@@ -60,12 +59,12 @@ class _Part:
 
 
 def _read(sources: Sources, asked: Texts, texts: Sequence[str], components: dict[str, str], dim: int) -> _Part:
-    """Encode one part's texts of all versions. NotFoundedError if those to found it on are not all there yet."""
-    if not is_founded(sources.folder, components, dim):
+    """Encode one part's texts of all versions. NotFittedError if those to found it on are not all there yet."""
+    if not is_fitted(sources.folder, components, dim):
         sources.need(asked.absent & sources.early)
     known = np.array([bool(text) for text in texts], np.bool_)
     wide = sources.encode([text for text in texts if text])
-    early = sources.interests.versions.since[known] < sources.trained_rows
+    early = sources.texts.versions.since[known] < sources.trained_rows
     name = {"summary": "summaries", "shift": "shifts"}[components["part"]]
     return _Part(known, wide, Wide(components, wide[early], dim, f"encoded {name} of the training period"))
 
@@ -81,6 +80,6 @@ def _form(sources: Sources) -> str:
 
 def _newest(sources: Sources, versions: Versions) -> dict[str, str]:
     newest = (versions.start[1:][np.diff(versions.start) > 0] - 1).tolist()
-    shifts = sources.interests.shifts_of(versions) if sources.config.liber.shift else ("",) * len(versions)
+    shifts = sources.texts.shifts_of(versions) if sources.config.liber.shift else ("",) * len(versions)
     said = {sources.log.user_ids[versions.user[at]]: (versions.tastes[at], shifts[at]) for at in newest}
     return {user: " ".join(part for part in parts if part) for user, parts in said.items()}

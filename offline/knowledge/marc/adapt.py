@@ -7,8 +7,7 @@ Meant for a GPU: each step runs the model forward and backward over some hundred
 
 from __future__ import annotations
 
-import os
-import shutil
+import importlib.util
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +17,17 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from models.contract.schema import FrozenConfig
+from offline.data.catalogue import DataError
+from offline.data.files import write_folder
 from offline.knowledge.marc.pairs import Pairs
+from offline.knowledge.marc.produce import training_pairs
 from offline.knowledge.marc.states import layer_of, mean_states, tokenised
 from offline.knowledge.marc.train import CompressionConfig, TrainedModules, constrained_loss
 from offline.knowledge.repeatable import repeatable
+from offline.knowledge.sources import Sources
 from offline.llm.arithmetic import Precision, torch_dtype
-from offline.llm.quiet import quiet_transformers
+from offline.llm.in_process import quiet_transformers
+from offline.llm.weights import Weights
 
 
 class AdaptationConfig(BaseModel):
@@ -39,6 +43,36 @@ class AdaptationConfig(BaseModel):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     max_tokens: Annotated[int, Field(ge=2)] = 256
     precision: Precision = "auto"
+
+
+def adapt_model(sources: Sources, target: Path, adaptation: AdaptationConfig) -> int:
+    """Adapt the model whose states MARC reads, and save it as ``target``; returns the number of pairs it learns from.
+
+    A user is told by the newest partition that closed before a pair, where the published vector is the mean of all: one
+    text per pair is what a step can run. Reads nothing after the training period. NotFittedError if texts of it are
+    still to come; DataError if ``target`` is there already, the package peft is not, or the model cannot be adapted.
+    """
+    if target.exists():
+        raise DataError(f"{target} is there already")
+    if importlib.util.find_spec("peft") is None:
+        raise DataError("adapting needs the extra: pip install 'lorank[lora]'")
+    sources.need_training_texts()
+    marc, versions, items = sources.config.marc, sources.texts.versions, sources.texts.items
+    pairs = training_pairs(
+        sources.log, sources.trained_rows, sources.schema.liked_above, versions.start, versions.since, items.known
+    )
+    if not len(pairs):
+        raise DataError(
+            "there is nothing to learn from: no interaction after a closed partition in the training period"
+        )
+    source = Weights.find(marc.model).checkpoint(sources.checkpoints)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    of_users = versions.texts if marc.titles else versions.tastes
+    try:
+        adapt(source, target, adaptation, marc.compression, pairs, of_users, items.texts)
+    except ValueError as error:
+        raise DataError(f"the model at {source} cannot be adapted: {error}") from error
+    return len(pairs)
 
 
 def adapted_model(model: Any, config: AdaptationConfig) -> Any:
@@ -105,11 +139,13 @@ def adapt(
             tokenised(tokenizer, user_texts, adaptation.max_tokens),
             tokenised(tokenizer, item_texts, adaptation.max_tokens),
         )
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
-        model.merge_and_unload().save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-    os.replace(partial, target)
+        merged = model.merge_and_unload()
+
+        def save(folder: Path) -> None:
+            merged.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+
+        write_folder(target, save)
 
 
 def _train(

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
 
@@ -126,7 +126,7 @@ class Compressor:
             raise DataError(f"{path} lacks {error}: not a compressor") from error
 
 
-def _map(arrays: dict[str, npt.NDArray[np.float32]], side: str) -> FrozenMap:
+def _map(arrays: dict[str, FloatArray], side: str) -> FrozenMap:
     layers = sum(name.startswith(f"{side}_weight") for name in arrays)
     return FrozenMap(
         arrays[f"{side}_centre"],

@@ -11,10 +11,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
-
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)

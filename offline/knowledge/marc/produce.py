@@ -13,22 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.schema import fingerprint
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.engine.vectors import EngineStates, states_on
+from offline.engine.engines import LocalEngine
 from offline.knowledge.errors import enough_for
-from offline.knowledge.liber.partitions import Rows
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.sources import Sources, space, text_form
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 
 if TYPE_CHECKING:
     from offline.knowledge.marc.pairs import Pairs
-    from offline.knowledge.marc.states import LanguageModelStates
+    from offline.knowledge.marc.states import StateReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +37,10 @@ class States:
     """
 
     items: FloatArray
-    known: npt.NDArray[np.bool_]
+    known: BoolArray
     users: FloatArray
-    start: Rows
-    since: Rows
+    start: IntArray
+    since: IntArray
 
     def pairs(self, log: InteractionLog, trained_rows: int, liked_above: float) -> Pairs:
         """What a compression is trained on."""
@@ -53,9 +51,9 @@ def training_pairs(
     log: InteractionLog,
     trained_rows: int,
     liked_above: float,
-    start: Rows,
-    since: Rows,
-    known: npt.NDArray[np.bool_],
+    start: IntArray,
+    since: IntArray,
+    known: BoolArray,
 ) -> Pairs:
     """Interactions of the training period that people had, each with the newest version of its user before it. Versions
     are as in ``UserVectors``; ``known`` [items] have a text."""
@@ -69,51 +67,45 @@ def training_pairs(
 def states_at(sources: Sources, depths: Sequence[float]) -> dict[float, States]:
     """States by depth. Runs the language model over the texts that it has not read yet, where the engine runs it.
 
-    NotFoundedError unless all texts of the training period are there, since those that come later are read in other
+    NotFittedError unless all texts of the training period are there, since those that come later are read in other
     batches.
     """
     sources.need_training_texts()
     return _read(sources, _reader(sources), depths)
 
 
-def _read(sources: Sources, reader: LanguageModelStates | EngineStates, depths: Sequence[float]) -> dict[float, States]:
+def _read(sources: Sources, reader: StateReader, depths: Sequence[float]) -> dict[float, States]:
     from offline.knowledge.marc.pairs import so_far
     from offline.knowledge.marc.store import StateStore
 
-    config, interests = sources.config.marc, sources.interests
+    config = sources.config.marc
     store = StateStore(sources.folder / "states", reader, sources.shipped)
-    versions, known = interests.versions, interests.items.known
-    of_users = versions.texts if config.titles else versions.tastes
-    texts = [interests.items.texts[at] for at in np.flatnonzero(known)] + list(of_users)
-    found: dict[float, States] = {}
+    versions, of_items = sources.texts.versions, sources.texts.items
+    known, of_users = of_items.known, versions.texts if config.titles else versions.tastes
+    texts = [of_items.texts[at] for at in np.flatnonzero(known)] + list(of_users)
+    states: dict[float, States] = {}
     for depth, read in store.states(texts, depths).items():
         items = np.zeros((len(known), read.shape[1]), np.float32)
         items[known] = read[: int(known.sum())]
         users = so_far(read[int(known.sum()) :], versions.start)
-        found[depth] = States(items, known, users, versions.start, versions.since)
-    return found
+        states[depth] = States(items, known, users, versions.start, versions.since)
+    return states
 
 
-def _reader(sources: Sources) -> LanguageModelStates | EngineStates:
-    """The language model, not loaded yet."""
-    from offline.knowledge.marc.states import LanguageModelStates
+def _reader(sources: Sources) -> StateReader:
+    """The language model where the engine runs it, not loaded yet."""
+    from offline.knowledge.marc.states import EngineStates, LanguageModelStates
 
     config = sources.config.marc
     # absolute: a worker of the engine may start in another folder
     model = None if config.model is None else config.model.absolute()
-    return states_on(
-        sources.engine,
-        partial(
-            LanguageModelStates,
-            sources.checkpoints.absolute(),
-            model,
-            config.max_tokens,
-            precision=sources.precision,
-        ),
+    open_reader = partial(
+        LanguageModelStates, sources.checkpoints.absolute(), model, config.max_tokens, precision=sources.precision
     )
+    return open_reader() if isinstance(sources.engine, LocalEngine) else EngineStates(sources.engine, open_reader)
 
 
-def _read_as(sources: Sources, reader: LanguageModelStates | EngineStates) -> dict[str, str]:
+def _read_as(sources: Sources, reader: StateReader) -> dict[str, str]:
     """Changes whenever states would: model, layer and texts."""
     config = sources.config.marc
     return {
@@ -144,7 +136,7 @@ def produce(sources: Sources) -> Produced:
         # before anything is read: texts that come later would be read in other batches, which round differently
         sources.need_training_texts()
     states = _read(sources, reader, [config.depth])[config.depth]
-    compressor = Compressor.load(path) if path.is_file() else _founded(sources, states, user.dim, path)
+    compressor = Compressor.load(path) if path.is_file() else _fit_frozen(sources, states, user.dim, path)
     components["compressor"] = compressor.digest
     vectors = np.zeros((len(states.known), item.dim), np.float32)
     vectors[states.known] = compressor.compress(states.items[states.known], "item")
@@ -155,7 +147,7 @@ def produce(sources: Sources) -> Produced:
     )
 
 
-def _founded(sources: Sources, states: States, dim: int, path: Path) -> Compressor:
+def _fit_frozen(sources: Sources, states: States, dim: int, path: Path) -> Compressor:
     """A new compressor, fitted on the training period and kept."""
     from offline.knowledge.marc.train import fit_compression
 

@@ -1,4 +1,4 @@
-"""Hidden states of a causal language model: texts -> one vector per text and depth.
+"""Hidden states of a causal language model: texts -> one vector per text and depth, here or on an engine's workers.
 
 A depth is a fraction of the model's layers (0.5 = the residual stream half way up; 1.0 = what the language head reads).
 Knows nothing of users, items or compression.
@@ -6,18 +6,44 @@ Knows nothing of users, items or compression.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
+from offline.engine.engines import Engine, EngineError
+from offline.libraries import wait_without_spinning
 from offline.llm.arithmetic import Precision, torch_dtype
-from offline.llm.padded import padded_batches
-from offline.llm.quiet import quiet_transformers
-from offline.llm.threads import one_core_each, wait_without_spinning
+from offline.llm.in_process import one_core_each, padded_batches, quiet_transformers
 from offline.llm.weights import Weights
+
+CHUNKS_PER_WORKER = 256
+"""Chunks of hidden states that one worker computes: more are in memory twice, fewer load the model more often."""
+
+StatesByDepth = dict[float, FloatArray]
+
+
+class StateReader(Protocol):
+    """A model as the store needs it. ``id`` names the weights and how tokens become one vector; under ``former_ids``
+    earlier versions stored the same states."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def former_ids(self) -> tuple[str, ...]: ...
+
+    def read_chunks(
+        self, chunks: Sequence[Sequence[str]], depths: Sequence[float]
+    ) -> Iterator[tuple[int, StatesByDepth]]:
+        """(position of a chunk, per depth float32 [n, D] of its texts), every chunk once.
+
+        They come when they are done, in any order; a chunk's states must not depend on the other chunks.
+        """
+        ...
 
 
 class LanguageModelStates:
@@ -58,7 +84,7 @@ class LanguageModelStates:
         """Names under which the same states were stored until 2026-11-29, with an arithmetic in them."""
         return (f"{self._weights.name}/bfloat16/{self._max_tokens}/mean-after-first",)
 
-    def read(self, texts: Sequence[str], depths: Sequence[float]) -> dict[float, FloatArray]:
+    def read(self, texts: Sequence[str], depths: Sequence[float]) -> StatesByDepth:
         """Per depth float32 [n, D], in the order of ``texts``; one forward pass for all depths."""
         tokenizer, model = self._load(max(depths))
         tokens = tokenised(tokenizer, texts, self._max_tokens)
@@ -75,7 +101,7 @@ class LanguageModelStates:
 
     def read_chunks(
         self, chunks: Sequence[Sequence[str]], depths: Sequence[float]
-    ) -> Iterator[tuple[int, dict[float, FloatArray]]]:
+    ) -> Iterator[tuple[int, StatesByDepth]]:
         """(position, ``read`` of the chunk), one chunk after the other."""
         for position, texts in enumerate(chunks):
             yield position, self.read(texts, depths)
@@ -100,6 +126,51 @@ class LanguageModelStates:
                 del layers[layer + 1 :]
             self._loaded = (tokenizer, model.to(device), deepest)
         return self._loaded[:2]
+
+
+class TextReader(StateReader, Protocol):
+    """A StateReader that a worker can hold: it reads one chunk at a time."""
+
+    def read(self, texts: Sequence[str], depths: Sequence[float]) -> StatesByDepth: ...
+
+
+class StatesWorker:
+    """A language model whose hidden states are read, in a worker. ``expected`` is its id where the job runs."""
+
+    def __init__(self, open_reader: Callable[[], TextReader], expected: str) -> None:
+        self._reader = open_reader()
+        if self._reader.id != expected:
+            raise EngineError(f"a worker has other weights: {self._reader.id} in place of {expected}")
+
+    def __call__(self, task: tuple[list[str], list[float]]) -> StatesByDepth:
+        return self._reader.read(*task)
+
+    def close(self) -> None:
+        """A worker has nothing but memory."""
+
+
+class EngineStates:
+    """A StateReader whose chunks are worked on by an engine, each as one process would read it. ``open_reader`` travels
+    to the workers by pickle."""
+
+    def __init__(self, engine: Engine, open_reader: Callable[[], TextReader]) -> None:
+        reader = open_reader()
+        self.id, self.former_ids = reader.id, reader.former_ids
+        self._engine = engine
+        self._make = partial(StatesWorker, open_reader, self.id)
+
+    def read_chunks(
+        self, chunks: Sequence[Sequence[str]], depths: Sequence[float]
+    ) -> Iterator[tuple[int, StatesByDepth]]:
+        """See StateReader.read_chunks. EngineError names the model."""
+        wave = self._engine.workers * CHUNKS_PER_WORKER
+        for start in range(0, len(chunks), wave):
+            tasks = [(list(texts), list(depths)) for texts in chunks[start : start + wave]]
+            try:
+                for position, states in self._engine.map_batches(self._make, tasks):
+                    yield start + position, states
+            except EngineError as error:
+                raise EngineError(f"hidden states of {self.id}: {error}") from error
 
 
 def tokenised(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
+from offline.knowledge.config import CompressionConfig as CompressionConfig
 from offline.knowledge.errors import TooFewError
-from offline.knowledge.marc.config import CompressionConfig as CompressionConfig
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.marc.hsic import nhsic
 from offline.knowledge.marc.network import AttentionMatching, Compression, FeedForwardMatching
 from offline.knowledge.marc.pairs import Pairs
 from offline.knowledge.repeatable import repeatable
-from offline.training.metrics import auc
+from offline.metrics import auc
 
 _LEAST_PAIRS = 64
 _BIAS_RATE = 1e-2

@@ -14,9 +14,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from models.contract.schema import FrozenConfig
-from offline.llm.threads import wait_without_spinning
+from offline.libraries import wait_without_spinning
 from research.quality.peers.samples import PeerSamples
 
 PEERS: tuple[str, ...] = ("DIN", "DCNv2", "DeepFM", "FinalMLP", "LightGBM")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from models.contract.knowledge import FloatArray, IntArray
+from models.contract.arrays import FloatArray, IntArray
 from research.quality.peers import CANDIDATES, PeerResult, PeerSettings, timed
 from research.quality.peers.samples import PeerSamples
 

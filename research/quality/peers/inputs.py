@@ -26,7 +26,7 @@ from fuxictr.features import FeatureMap
 from torch import Tensor
 from tqdm import tqdm
 
-from models.contract.knowledge import FloatArray, IntArray
+from models.contract.arrays import FloatArray, IntArray
 from research.quality.peers import PeerSettings
 from research.quality.peers.samples import PeerSamples
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.knowledge import FloatArray, IntArray
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.schema import FieldSpec
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue

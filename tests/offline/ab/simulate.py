@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 from offline.ab.settings import DAY_MS
 from offline.ab.tables import EXPOSURES, INTERACTIONS
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm  # type: ignore[import-untyped]  # has no types
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 from offline.ab import influence
 from offline.ab.difference import Difference, compare, cuped
 from tests.offline.ab.simulate import SHOWN, Daily, daily

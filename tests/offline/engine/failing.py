@@ -8,11 +8,10 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.engine import ray
-from offline.engine.config import RayConfig, open_engine
-from offline.engine.protocol import EngineError
-from offline.engine.vectors import EngineStates
+from offline.engine.engines import EngineError, RayConfig, open_engine
+from offline.knowledge.marc.states import EngineStates
 
 
 class Failing:

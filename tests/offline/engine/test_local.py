@@ -4,9 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from offline.engine.config import RayConfig, open_engine
-from offline.engine.local import LocalEngine
-from offline.engine.protocol import EngineError, in_order
+from offline.engine.engines import EngineError, LocalEngine, RayConfig, in_order, open_engine
 
 
 class Doubling:

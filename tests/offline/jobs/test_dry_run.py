@@ -10,11 +10,11 @@ import pytest
 
 from offline.data.log import InteractionLog
 from offline.data.texts_import import ImportedTexts, UserText
-from offline.jobs.dry_run import plan_of
+from offline.jobs.dry_run import dry_run
+from offline.llm.account import CACHE_FILE
 from offline.llm.budget import Budget
 from offline.llm.cache import ResponseCache
 from offline.llm.protocol import TransientError
-from offline.llm.session import CACHE_FILE
 from tests.offline.pipeline import LATER_MS, Pipeline
 from tests.synthetic import PARTITION_SIZE, SCHEMA
 
@@ -31,7 +31,7 @@ def everything(made: Pipeline) -> tuple[dict[str, bytes], dict[str, Any]]:
 
 def test_a_fresh_installation_is_planned_and_stays_fresh(fresh: Pipeline) -> None:
     before = everything(fresh)
-    planned = plan_of(fresh.job)
+    planned = dry_run(fresh.job)
     assert everything(fresh) == before
     assert fresh.model.paid() == []
     text, liber = planned.producers
@@ -51,7 +51,7 @@ def test_a_fresh_installation_is_planned_and_stays_fresh(fresh: Pipeline) -> Non
 
 
 def test_nothing_to_do_is_a_plan_too(installed: Pipeline) -> None:
-    planned = plan_of(installed.job)
+    planned = dry_run(installed.job)
     assert [one.up_to_date for one in planned.producers] == [True, True]
     assert planned.total.to_ask == 0
     assert [one.records for one in planned.producers] == [0, 0]
@@ -60,7 +60,7 @@ def test_nothing_to_do_is_a_plan_too(installed: Pipeline) -> None:
 def test_waiting_events_are_planned_and_wait_on(installed: Pipeline) -> None:
     installed.close_partition_of("u3")
     before = everything(installed)
-    planned = plan_of(installed.job)
+    planned = dry_run(installed.job)
     assert everything(installed) == before
     assert planned.arrived.added == 3
     assert planned.total.to_ask == 2
@@ -78,16 +78,16 @@ def test_prices_budget_since_and_producers(installed: Pipeline) -> None:
         llm={"price_prompt_per_million": 2.0, "price_completion_per_million": 8.0},
     )
     changed.close_partition_of("u3")
-    whole = plan_of(changed.job)
+    whole = dry_run(changed.job)
     total = whole.total
     assert total.cost == pytest.approx((2 * total.prompt_tokens + 8 * total.completion_tokens) / 1e6)
     assert total.to_ask > 49
-    assert plan_of(changed.job, ["text"]).total.to_ask == 0
+    assert dry_run(changed.job, ["text"]).total.to_ask == 0
     job = changed.job
-    recent = plan_of(type(job)(job.config, job.data_dir, since_ms=LATER_MS)).total
+    recent = dry_run(type(job)(job.config, job.data_dir, since_ms=LATER_MS)).total
     assert 0 < recent.to_ask <= 5
     assert not whole.exceeds_budget
-    tight = plan_of(type(job)(job.config, job.data_dir, budget=Budget(max_tokens=10)))
+    tight = dry_run(type(job)(job.config, job.data_dir, budget=Budget(max_tokens=10)))
     assert tight.exceeds_budget
     assert any("budget: exceeded" in line for line in tight.lines())
     assert tight.summary()["exceeds_budget"] is True
@@ -98,21 +98,21 @@ def test_shipped_answers_count_as_cached(fresh: Pipeline, finished: Pipeline, tm
         cache.export_jsonl_gz(tmp_path / "answers.jsonl.gz")
     shipped = fresh.with_config(knowledge={"shipped_responses": str(tmp_path / "answers.jsonl.gz")})
     before = everything(shipped)
-    assert plan_of(shipped.job).total.to_ask == 0
+    assert dry_run(shipped.job).total.to_ask == 0
     assert everything(shipped) == before
 
 
 def test_a_new_space_is_written_for_every_owner(installed: Pipeline) -> None:
     changed = installed.with_config(knowledge={"liber": {"partition_size": PARTITION_SIZE, "summary_tokens": 65}})
-    text, liber = plan_of(changed.job).producers
+    text, liber = dry_run(changed.job).producers
     assert (text.records, liber.records) == (20, 24)  # the control is made again, and comes out as it was
     assert changed.refresh()["records"]["user/liber"]["written"] == liber.records
-    assert [one.records for one in plan_of(changed.job).producers] == [0, 0]
+    assert [one.records for one in dry_run(changed.job).producers] == [0, 0]
     encoded = changed.with_config(knowledge={"encoder": "another"})
-    assert [one.records for one in plan_of(encoded.job).producers] == [20, 24]
+    assert [one.records for one in dry_run(encoded.job).producers] == [20, 24]
     model = changed.with_config(llm={"model": "another"})
-    assert [one.records for one in plan_of(model.job).producers] == [0, 24]
-    anew = plan_of(replace(changed.job, use_cache=False))
+    assert [one.records for one in dry_run(model.job).producers] == [0, 24]
+    anew = dry_run(replace(changed.job, use_cache=False))
     assert [one.records for one in anew.producers] == [20, 24]
 
 
@@ -124,7 +124,7 @@ def test_a_producer_that_lags_behind_has_no_new_space(installed: Pipeline) -> No
         assert installed.refresh()["status"] == "partial"
     installed.model.fails = None
     installed.close_partition_of("u5")
-    planned = plan_of(installed.job)
+    planned = dry_run(installed.job)
     assert planned.producers[1].records == 3
     assert installed.refresh()["records"]["user/liber"]["written"] == 3
 
@@ -132,7 +132,7 @@ def test_a_producer_that_lags_behind_has_no_new_space(installed: Pipeline) -> No
 def test_interactions_that_came_in_a_file_make_no_new_space(installed: Pipeline) -> None:
     with (installed.folder / "interactions.csv").open("a") as file:
         file.write(f"u3,i1,5,{LATER_MS}\n")
-    assert [one.records for one in plan_of(installed.job).producers] == [0, 0]
+    assert [one.records for one in dry_run(installed.job).producers] == [0, 0]
     records = installed.refresh()["records"]
     assert (records["user/liber"]["written"], records["item/text"]["written"]) == (0, 0)
 
@@ -142,7 +142,7 @@ def test_an_imported_text_about_a_user_is_known_to_be_there(installed: Pipeline)
     texts.save(installed.job.imported)
     assert installed.refresh()["status"] == "done"
     installed.close_partition_of("u3")
-    assert plan_of(installed.job).producers[1].records == 1
+    assert dry_run(installed.job).producers[1].records == 1
 
 
 def test_imported_texts_of_items_are_written_and_not_asked_for(fresh: Pipeline) -> None:
@@ -151,8 +151,8 @@ def test_imported_texts_of_items_are_written_and_not_asked_for(fresh: Pipeline) 
     made = fresh.with_config(feature_schema=schema)
     rows = (made.folder / "items.csv").read_text().splitlines(keepends=True)
     (made.folder / "items.csv").write_text("".join(row for row in rows if not row.startswith("i5,")))
-    text, _, marc = plan_of(made.job).producers
+    text, _, marc = dry_run(made.job).producers
     assert (text.records, marc.records, marc.asks.to_ask) == (19, 24 + 19, 19)
     ImportedTexts({"i1": "A film about trains.", "i5": "A film about hats."}, ()).save(made.job.imported)
-    text, _, marc = plan_of(made.job).producers
+    text, _, marc = dry_run(made.job).producers
     assert (text.records, marc.records, marc.asks.to_ask) == (19, 24 + 20, 18)

@@ -18,8 +18,8 @@ def test_an_imported_text_is_of_its_own_item_whoever_is_told_alike(installed: Pi
     alike = dict.fromkeys(("i1", "i2", "i3", "i4"), catalogue.items["i1"])
     items = {name: one for name, one in {**catalogue.items, **alike}.items() if name != "i5"}
     with sources_of(installed.job, replace(catalogue, items=items), log, "marc") as read:
-        found = dict(zip(log.item_ids, read.interests.items.texts, strict=True))
-        known = dict(zip(log.item_ids, read.interests.items.known.tolist(), strict=True))
+        found = dict(zip(log.item_ids, read.texts.items.texts, strict=True))
+        known = dict(zip(log.item_ids, read.texts.items.known.tolist(), strict=True))
         told = read.words.item_text(catalogue.items["i1"])
     assert found["i1"] == f"{told}. A film about trains."
     assert found["i2"] == f"{told}. A film about boats."

@@ -45,7 +45,7 @@ from offline.jobs.lock import exclusive
 with exclusive(Path({str(tmp_path)!r}), "refresh"):
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    process = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False)
+    process = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False)
     assert process.returncode == -signal.SIGKILL
     assert '"job": "refresh"' in (tmp_path / "lock").read_text()
     assert holder(tmp_path) is None

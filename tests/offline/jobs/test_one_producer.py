@@ -11,7 +11,7 @@ from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.jobs import one_producer
 from offline.jobs.runs import Run
-from offline.knowledge.load import held
+from offline.knowledge.run import load_knowledge
 from offline.publish.connection import Store, open_store
 from offline.publish.gate import GateError
 from offline.publish.release import SwitchError
@@ -22,7 +22,7 @@ def do(made: Pipeline, work: Callable[[Run, Store], object]) -> dict[str, object
     run = Run(made.job, "alone")
     with run.working(), open_store(made.job.data_dir) as store:
         work(run, store)
-    return run.entry()
+    return run.record.document()
 
 
 def run_producers(made: Pipeline, *names: str) -> dict[str, object]:
@@ -36,7 +36,7 @@ def run_producers(made: Pipeline, *names: str) -> dict[str, object]:
 def publish(made: Pipeline, name: str, *, return_to: bool = False) -> dict[str, object]:
     def work(run: Run, store: Store) -> None:
         log = InteractionLog.load(made.job.log)
-        known = held(made.job.knowledge, made.config.feature_schema, log)
+        known = load_knowledge(made.job.knowledge, made.config.feature_schema, log)
         one_producer.publish_one(run, store, log, known, name, return_to=return_to)
 
     return do(made, work)

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from offline.jobs.ledger import RunRecord
 from offline.jobs.lock import LockedError, exclusive
 from offline.jobs.prometheus import write
 from offline.jobs.runs import Run
 from offline.llm.protocol import UnusableBackendError
 from tests.offline.pipeline import Pipeline
 
-BASE: Mapping[str, Any] = {
+LINE: Mapping[str, Any] = {
     "run": "1",
     "job": "refresh",
     "config": "small",
@@ -23,11 +24,18 @@ BASE: Mapping[str, Any] = {
     "finished_at": "2026-11-20T06:00:00+00:00",
     "seconds": 12.5,
     "stages": {"data": 1.0, "train": 11.0},
-    "llm": {"calls": 7, "cost": 0.25, "prompt_tokens": 100},
+    "llm": {"model_id": "tiny", "calls": 7, "cost": 0.25, "prompt_tokens": 100},
     "bad_answers": {"echo": 2},
     "producers": {"liber": {"state": "made", "absent": 0, "users": 24}},
     "records": {"user/liber": {"written": 3, "unchanged": 4, "bytes": 500}},
 }
+
+
+def run_with(**changes: Any) -> RunRecord:
+    return RunRecord.parse({**LINE, **changes})
+
+
+BASE = run_with()
 
 
 def samples(path: Path) -> dict[tuple[str, ...], float]:
@@ -58,8 +66,8 @@ def test_every_figure_of_a_run(tmp_path: Path) -> None:
 
 
 def test_a_bad_end_keeps_the_time_of_the_last_good_one(tmp_path: Path) -> None:
-    later = {**BASE, "run": "2", "status": "partial", "finished_at": "2026-11-20T07:00:00+00:00"}
-    later["producers"] = {"liber": {"state": "partial", "absent": 5, "users": 24}}
+    producers = {"liber": {"state": "partial", "absent": 5, "users": 24}}
+    later = run_with(run="2", status="partial", finished_at="2026-11-20T07:00:00+00:00", producers=producers)
     write(tmp_path / "x.prom", [BASE], later)
     found = samples(tmp_path / "x.prom")
     assert found["lorank_job_status", "small", "refresh", "partial"] == 1
@@ -73,7 +81,7 @@ def test_a_bad_end_keeps_the_time_of_the_last_good_one(tmp_path: Path) -> None:
 
 
 def test_other_jobs_of_the_configuration_stay(tmp_path: Path) -> None:
-    other = {**BASE, "run": "2", "job": "train", "records": {}, "llm": {}, "bad_answers": {}, "producers": {}}
+    other = run_with(run="2", job="train", records={}, llm={}, bad_answers={}, producers={})
     write(tmp_path / "x.prom", [BASE], other)
     found = samples(tmp_path / "x.prom")
     assert found["lorank_job_status", "small", "refresh", "done"] == 1

@@ -64,7 +64,7 @@ def test_missing_records_held_producers_and_partial_runs_show(installed: Pipelin
     (space,) = found.producers["liber"]["spaces"]
     assert space["held"]
     assert space["freshness"]["missing"] == len(keys)
-    assert found.runs[-1]["status"] == "partial"
+    assert found.runs[-1].status == "partial"
     text = "\n".join(found.lines())
     assert ", held; sample:" in text
     assert "nobody listens" in text
@@ -78,6 +78,6 @@ def test_a_run_without_an_end_is_at_work_or_was_killed(installed: Pipeline, at_w
             found = look(installed)
     if not at_work:
         found = look(installed)
-    assert found.runs[-1]["status"] == ("running" if at_work else "killed")
+    assert found.runs[-1].status == ("running" if at_work else "killed")
     assert (found.at_work is not None) == at_work
     assert len(installed.runs()) == 1, "looking writes nothing"

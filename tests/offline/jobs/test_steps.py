@@ -1,37 +1,37 @@
-"""Stages remember with which inputs they finished."""
+"""StepCache remember with which inputs they finished."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from offline.data.files import write_bytes
-from offline.jobs.steps import Job, Stages
+from offline.jobs.steps import Job, StepCache
 from tests.synthetic import job_config
 
 
 def test_a_stage_is_current_for_the_inputs_it_finished_with(tmp_path: Path) -> None:
     job = Job(job_config(tmp_path), tmp_path)
-    assert not Stages(job).is_current("train", {"a": 1, "b": 2})
-    Stages(job).finished("train", {"a": 1, "b": 2}, 1.23)
-    assert Stages(job).is_current("train", {"b": 2, "a": 1})
-    assert not Stages(job).is_current("train", {"a": 1})
-    assert not Stages(job).is_current("knowledge", {"a": 1, "b": 2})
+    assert not StepCache(job).is_current("train", {"a": 1, "b": 2})
+    StepCache(job).finished("train", {"a": 1, "b": 2}, 1.23)
+    assert StepCache(job).is_current("train", {"b": 2, "a": 1})
+    assert not StepCache(job).is_current("train", {"a": 1})
+    assert not StepCache(job).is_current("knowledge", {"a": 1, "b": 2})
 
 
 def test_what_changed_is_told_by_name(tmp_path: Path) -> None:
-    stages = Stages(Job(job_config(tmp_path), tmp_path))
-    assert stages.changed("train", {"a": 1, "b": 2}) == {"a", "b"}
-    stages.finished("train", {"a": 1, "b": 2, "gone": 3}, 0.0)
-    assert stages.changed("train", {"a": 1, "b": 3, "new": 4}) == {"b", "gone", "new"}
-    assert stages.changed("train", {"gone": 3, "b": 2, "a": 1}) == set()
+    steps = StepCache(Job(job_config(tmp_path), tmp_path))
+    assert steps.changed("train", {"a": 1, "b": 2}) == {"a", "b"}
+    steps.finished("train", {"a": 1, "b": 2, "gone": 3}, 0.0)
+    assert steps.changed("train", {"a": 1, "b": 3, "new": 4}) == {"b", "gone", "new"}
+    assert steps.changed("train", {"gone": 3, "b": 2, "a": 1}) == set()
 
 
 def test_stages_do_not_forget_each_other(tmp_path: Path) -> None:
     job = Job(job_config(tmp_path), tmp_path)
-    Stages(job).finished("knowledge", {"a": 1}, 1.0)
-    Stages(job).finished("train", {"a": 2}, 2.04)
-    assert Stages(job).is_current("knowledge", {"a": 1})
-    assert Stages(job).all()["train"]["seconds"] == 2.0
+    StepCache(job).finished("knowledge", {"a": 1}, 1.0)
+    StepCache(job).finished("train", {"a": 2}, 2.04)
+    assert StepCache(job).is_current("knowledge", {"a": 1})
+    assert StepCache(job).all()["train"]["seconds"] == 2.0
 
 
 def test_everything_of_a_job_lies_in_its_workdir(tmp_path: Path) -> None:
@@ -41,12 +41,12 @@ def test_everything_of_a_job_lies_in_its_workdir(tmp_path: Path) -> None:
 
 def test_a_stage_whose_output_is_gone_is_not_current(tmp_path: Path) -> None:
     job = Job(job_config(tmp_path), tmp_path)
-    stages, made = Stages(job), tmp_path / "made"
+    steps, made = StepCache(job), tmp_path / "made"
     made.touch()
-    stages.finished("s", {"a": 1}, 0.0)
-    assert stages.is_current("s", {"a": 1}, made)
+    steps.finished("s", {"a": 1}, 0.0)
+    assert steps.is_current("s", {"a": 1}, made)
     made.unlink()
-    assert not stages.is_current("s", {"a": 1}, made)
+    assert not steps.is_current("s", {"a": 1}, made)
 
 
 def test_files_can_be_read_by_another_user(tmp_path: Path) -> None:

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.texts_import import ImportedTexts
 from offline.knowledge.encoder import TextEncoder
-from offline.knowledge.interests import Answered, Interests
-from offline.knowledge.liber.partitions import close_partitions
+from offline.knowledge.knowledge_texts import Answered, Domain, KnowledgeTexts
 from offline.knowledge.sources import Sources
 from offline.llm.protocol import Prompt
 
@@ -86,17 +85,15 @@ def sources(
 ) -> Sources:
     """What a producer reads, from fakes."""
     encoder = encoder or HashEncoder()
-    knowledge = config.knowledge
-    partitions = close_partitions(log, knowledge.liber.trigger)
-    liked_above, words = config.feature_schema.liked_above, config.data.texts
+    domain = Domain(config.knowledge, config.feature_schema, config.data.texts, catalogue, log)
     return Sources(
-        config=knowledge,
-        schema=config.feature_schema,
-        words=words,
+        config=domain.config,
+        schema=domain.schema,
+        words=domain.words,
         catalogue=catalogue,
         log=log,
         trained_rows=trained_rows,
-        interests=Interests(knowledge, words, liked_above, catalogue, log, partitions, model or EchoModel(), imported),
+        texts=KnowledgeTexts(domain, model or EchoModel(), imported),
         encode=encoder.encode,
         llm=model_id,
         encoder=encoder.id,

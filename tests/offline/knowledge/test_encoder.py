@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.data.files import read_arrays, write_arrays
 from offline.knowledge import encoder as module
 from offline.knowledge.encoder import EncoderError, TextEncoder, VectorStore
@@ -126,8 +126,8 @@ class BatchEncoder(HashEncoder):
         self._before(self.calls)
         order = np.argsort([len(text) for text in texts], kind="stable")
         vectors = np.zeros((len(texts), WIDTH), np.float32)
-        for at in range(0, len(texts), module._BATCH):
-            rows = order[at : at + module._BATCH]
+        for at in range(0, len(texts), module.BATCH):
+            rows = order[at : at + module.BATCH]
             company = hashlib.sha256("|".join(texts[row] for row in rows).encode()).hexdigest()
             vectors[rows] = super().encode([f"{texts[row]} in {company}" for row in rows])
         return vectors
@@ -136,8 +136,8 @@ class BatchEncoder(HashEncoder):
 @pytest.fixture
 def texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """More than are encoded between two looks, of many lengths."""
-    monkeypatch.setattr(module, "_PASS", 2 * module._BATCH)
-    return [f"{at} " + "x" * (at * 37 % 23) for at in range(9 * module._BATCH + 7)]
+    monkeypatch.setattr(module, "_PASS", 2 * module.BATCH)
+    return [f"{at} " + "x" * (at * 37 % 23) for at in range(9 * module.BATCH + 7)]
 
 
 def test_a_killed_pass_keeps_what_it_encoded_and_the_next_makes_the_same_batches(
@@ -151,7 +151,7 @@ def test_a_killed_pass_keeps_what_it_encoded_and_the_next_makes_the_same_batches
     with pytest.raises(KeyboardInterrupt):
         VectorStore(tmp_path / "vectors.npz", BatchEncoder(killed)).vectors(texts)
     kept = len(read_arrays(tmp_path / "vectors.npz")["keys"])
-    assert kept == 3 * 2 * module._BATCH
+    assert kept == 3 * 2 * module.BATCH
     encoder = BatchEncoder()
     made = VectorStore(tmp_path / "vectors.npz", encoder).vectors(texts)
     assert len(encoder.asked) == len(texts) - kept
@@ -175,16 +175,16 @@ def test_two_programs_at_once_lose_nothing_and_agree(tmp_path: Path, texts: list
 def test_a_large_file_is_not_written_again_for_every_pass(
     tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, few = tmp_path / "vectors.npz", 4 * module._BATCH
+    path, few = tmp_path / "vectors.npz", 4 * module.BATCH
     VectorStore(path, HashEncoder()).vectors([f"{text} before" for text in texts])
-    monkeypatch.setattr(module, "_PASS", module._BATCH // 8)
+    monkeypatch.setattr(module, "_PASS", module.BATCH // 8)
     written: list[int] = []
 
     def counted(target: Path, **arrays: np.ndarray) -> None:
         written.append(len(arrays["keys"]))
         write_arrays(target, **arrays)
 
-    monkeypatch.setattr(module, "write_arrays", counted)
+    monkeypatch.setattr("offline.store.write_arrays", counted)
     VectorStore(path, HashEncoder()).vectors(texts[:few])
     assert len(written) <= 4
     assert written[-1] == len(texts) + few

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.data.catalogue import DataError
 from offline.data.files import write_arrays
 from offline.knowledge.encoder import TextEncoder, VectorStore
@@ -23,7 +23,7 @@ from tests.offline.pipeline import Pipeline
 
 def test_without_vectors_the_job_to_run_is_named(fresh: Pipeline, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="run `refresh` or `knowledge` first"):
-        export_vectors(fresh.job, tmp_path / "v.npz")
+        export_vectors(fresh.job.config.knowledge, fresh.job.knowledge, fresh.job.checkpoints, tmp_path / "v.npz")
 
 
 def test_all_vectors_are_exported(fresh: Pipeline, tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_all_vectors_are_exported(fresh: Pipeline, tmp_path: Path) -> None:
         id = reader.id
 
     StateStore(job.knowledge / "marc" / "states", SameModel()).states(["a", "b", "c"], (knowledge.marc.depth,))
-    assert export_vectors(job, tmp_path / "v.npz") == 5
+    assert export_vectors(job.config.knowledge, job.knowledge, job.checkpoints, tmp_path / "v.npz") == 5
     assert read_shipped(tmp_path / "v.npz", encoder.id).keys() == {f"{0:032x}", f"{1:032x}"}
     assert len(read_shipped(tmp_path / "v.npz", source)) == 3
 
@@ -59,7 +59,7 @@ def test_shipped_vectors_spare_the_encoder_unless_everything_is_to_be_made_live(
     texts = texts_encoded(fresh)
     assert texts
     shipped = tmp_path / "shipped.npz"
-    write_shipped(shipped, {HashEncoder().id: VectorStore(folder / "encoded.npz", HashEncoder()).stored()})
+    write_shipped(shipped, {HashEncoder().id: VectorStore(folder / "encoded.npz", HashEncoder()).read()})
     shutil.rmtree(folder)
     shipping = fresh.with_config(knowledge={"shipped_vectors": str(shipped)})
     assert texts_encoded(shipping) == set()

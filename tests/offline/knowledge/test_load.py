@@ -10,7 +10,7 @@ import pytest
 
 from offline.data.files import read_arrays, write_arrays
 from offline.data.log import InteractionLog
-from offline.knowledge.load import held
+from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Lineage
 from tests.offline.codes import user_codes
 from tests.synthetic import SCHEMA, Synthetic, synthetic
@@ -30,7 +30,7 @@ def longer(log: InteractionLog) -> InteractionLog:
 
 
 def test_it_is_as_it_was_saved(saved: Synthetic, tmp_path: Path) -> None:
-    found = held(tmp_path, SCHEMA, saved.log)
+    found = load_knowledge(tmp_path, SCHEMA, saved.log)
     assert list(found.produced) == ["text", "liber", "marc"]
     for name, made in found.users.items():
         np.testing.assert_array_equal(made.vectors, saved.knowledge.users[name].vectors)
@@ -38,7 +38,7 @@ def test_it_is_as_it_was_saved(saved: Synthetic, tmp_path: Path) -> None:
 
 
 def test_who_came_later_is_unknown_and_the_others_are_as_before(saved: Synthetic, tmp_path: Path) -> None:
-    found = held(tmp_path, SCHEMA, longer(saved.log))
+    found = load_knowledge(tmp_path, SCHEMA, longer(saved.log))
     assert found.fits(14, 9)
     for name, made in found.users.items():
         before = saved.knowledge.users[name]
@@ -56,22 +56,22 @@ def test_who_came_later_is_unknown_and_the_others_are_as_before(saved: Synthetic
 
 def test_another_log_is_not_taken_for_it(saved: Synthetic, tmp_path: Path) -> None:
     swapped = replace(saved.log, user_ids=(saved.log.user_ids[1], saved.log.user_ids[0], *saved.log.user_ids[2:]))
-    assert held(tmp_path, SCHEMA, swapped).produced == {}
+    assert load_knowledge(tmp_path, SCHEMA, swapped).produced == {}
     shorter = replace(saved.log, item_ids=saved.log.item_ids[:-1])
-    assert held(tmp_path, SCHEMA, shorter).produced == {}
+    assert load_knowledge(tmp_path, SCHEMA, shorter).produced == {}
 
 
 def test_knowledge_of_another_shape_is_not_what_the_schema_reads(saved: Synthetic, tmp_path: Path) -> None:
     wider = [spec.model_copy(update={"dim": 9}) if spec.name == "liber" else spec for spec in SCHEMA.knowledge]
     schema = SCHEMA.model_copy(update={"knowledge": tuple(wider)})
-    assert list(held(tmp_path, schema, saved.log).produced) == ["text", "marc"]
+    assert list(load_knowledge(tmp_path, schema, saved.log).produced) == ["text", "marc"]
     one_side = SCHEMA.model_copy(update={"knowledge": SCHEMA.knowledge[:3]})  # without "item/marc"
-    assert list(held(tmp_path, one_side, saved.log).produced) == ["text", "liber"]
+    assert list(load_knowledge(tmp_path, one_side, saved.log).produced) == ["text", "liber"]
 
 
 def test_what_does_not_say_whose_numbers_it_uses_is_not_believed(saved: Synthetic, tmp_path: Path) -> None:
     saved.knowledge.produced["liber"].save(tmp_path / "liber")
-    assert list(held(tmp_path, SCHEMA, saved.log).produced) == ["text", "marc"]
+    assert list(load_knowledge(tmp_path, SCHEMA, saved.log).produced) == ["text", "marc"]
 
 
 def test_what_is_damaged_or_of_the_previous_form_is_not_there(saved: Synthetic, tmp_path: Path) -> None:
@@ -82,11 +82,11 @@ def test_what_is_damaged_or_of_the_previous_form_is_not_there(saved: Synthetic, 
     write_arrays(path, **{name: array for name, array in arrays.items() if name != "document"})
     (path.parent / "texts.json").write_text('{"spaces": [], "texts": {}}')
     (path.parent / "ids.json").write_text("[]")
-    assert list(held(tmp_path, SCHEMA, saved.log).produced) == ["text"]
+    assert list(load_knowledge(tmp_path, SCHEMA, saved.log).produced) == ["text"]
 
 
 def test_what_misses_texts_still_misses_them_in_a_log_that_grew(saved: Synthetic, tmp_path: Path) -> None:
     made = saved.knowledge.produced["liber"]
     replace(made, lineage=Lineage.of(saved.log), partial=True).save(tmp_path / "liber")
-    found = held(tmp_path, SCHEMA, longer(saved.log)).produced
+    found = load_knowledge(tmp_path, SCHEMA, longer(saved.log)).produced
     assert {name: one.partial for name, one in found.items()} == {"text": False, "liber": True, "marc": False}

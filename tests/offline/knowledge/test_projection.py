@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.knowledge.projection import Projection
 
 

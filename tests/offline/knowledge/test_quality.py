@@ -27,7 +27,7 @@ from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
 from offline.llm.session import LLMSession
-from tests.offline.llm.fakes import FakeBackend, ledger
+from tests.offline.llm.fakes import FakeBackend, new_account
 
 SHIPPED = Path(__file__).parents[3] / "configs/ml-100k.responses.jsonl.gz"
 QUESTION = (
@@ -159,7 +159,7 @@ class Session(LLMSession):
         self.answers: dict[str, str] = {}
         self.again: dict[str, str] = {}
         self.backend = FakeBackend(batch_size=4, reply=self._reply)
-        account = ledger()
+        account = new_account()
         super().__init__(LLMClient(self.backend, cache, account, 2, 2, budget=budget), cache, account, runner)
 
     def _reply(self, prompt: Prompt) -> str:

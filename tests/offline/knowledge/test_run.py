@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from offline.knowledge import run as producers
-from offline.knowledge.errors import NotFoundedError, TooLittleDataError
+from offline.knowledge.errors import NotFittedError, TooLittleDataError
+from offline.knowledge.knowledge_texts import Domain
 from offline.knowledge.run import Attempt, KnowledgeRun
 from offline.knowledge.sources import Sources, space
 from offline.knowledge.vectors import ItemVectors, Lineage, Produced
@@ -27,7 +28,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Synthetic:
 
 
 def work(data: Synthetic, folder: Path, model: EchoModel) -> KnowledgeRun:
-    return KnowledgeRun(data.config, data.catalogue, data.log, 120, folder, folder, model, "echo")
+    config = data.config
+    domain = Domain(config.knowledge, config.feature_schema, config.data.texts, data.catalogue, data.log)
+    return KnowledgeRun(domain, 120, folder, folder, model, "echo")
 
 
 def shifts(prompt: Prompt) -> bool:
@@ -38,7 +41,7 @@ def items_alone(sources: Sources) -> Produced:
     """Reads what MARC reads."""
     spec = sources.spec("marc", "item")
     assert spec is not None
-    known = sources.interests.items.known & sources.interests.summaries.known.any()
+    known = sources.texts.items.known & sources.texts.summaries.known.any()
     return Produced(
         items=ItemVectors.of_texts(space(spec, "int8", {}), np.ones((len(known), spec.dim), np.float32), known)
     )
@@ -97,9 +100,9 @@ def test_a_producer_that_waits_is_asked_nothing_more(data: Synthetic, tmp_path: 
     assert not (tmp_path / "liber" / "vectors.npz").exists()
 
 
-@pytest.mark.parametrize("error", [NotFoundedError, TooLittleDataError])
+@pytest.mark.parametrize("error", [NotFittedError, TooLittleDataError])
 def test_a_producer_waits_for_texts_or_for_the_log_to_grow(
-    data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[NotFoundedError]
+    data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[NotFittedError]
 ) -> None:
     def produce(sources: Sources) -> Produced:
         raise error("12 of 64")

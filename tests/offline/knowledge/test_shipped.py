@@ -52,7 +52,7 @@ def test_a_shipped_text_is_not_encoded_and_not_stored_again(tmp_path: Path) -> N
     read = store.vectors([*TEXTS, "new"])
     assert second.asked == ["new"]
     np.testing.assert_allclose(read[:-1], np.stack(list(vectors.values())), atol=0.02)
-    assert store.stored().keys() == {address(first.id, "new")}
+    assert store.read().keys() == {address(first.id, "new")}
     other = HashEncoder("other")
     VectorStore(tmp_path / "3.npz", other, tmp_path / "v.npz").vectors(TEXTS[:2])
     assert other.asked == TEXTS[:2], "vectors of another encoder are not taken"

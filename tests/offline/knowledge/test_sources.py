@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from models.contract.schema import KnowledgeSpec
-from offline.config import AutoGraphConfig, JobConfig
+from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
-from offline.knowledge.autograph.config import FittingConfig, NetworkConfig, QuantiserConfig
-from offline.knowledge.errors import NotFoundedError, TooLittleDataError
+from offline.knowledge.config import AutoGraphConfig, CompressionConfig, FittingConfig, NetworkConfig, QuantiserConfig
+from offline.knowledge.errors import NotFittedError, TooLittleDataError
 from offline.knowledge.marc import states
-from offline.knowledge.marc.config import CompressionConfig
 from offline.knowledge.run import ORDER, producer
 from offline.knowledge.sources import Sources
 from offline.llm.protocol import Completion, PermanentError, Prompt
@@ -207,7 +206,7 @@ def test_nothing_is_encoded_before_all_texts_of_the_training_period_are_there(
     missing = next(one for prompts in first.asked.values() for one in prompts if one.messages[0][1].startswith(start))
     encoder, model = HashEncoder(), EchoModel(absent=lambda prompt: prompt == missing)
     _Reader.read_texts = ()
-    with pytest.raises(NotFoundedError, match="1 texts of the training period are still missing") as caught:
+    with pytest.raises(NotFittedError, match="1 texts of the training period are still missing") as caught:
         producer(name)(read(data, tmp_path / "part", data.log, ENOUGH, model=model, encoder=encoder))
     assert not isinstance(caught.value, TooLittleDataError)
     assert (encoder.asked, _Reader.read_texts) == ([], ())
@@ -217,7 +216,7 @@ def test_nothing_is_encoded_before_all_texts_of_the_training_period_are_there(
 def test_a_part_is_not_founded_before_the_others_can_be(data: Synthetic, tmp_path: Path) -> None:
     """LIBER's summaries and shifts are founded on the same training period."""
     shift = EchoModel(absent=lambda prompt: prompt.messages[0][1].startswith("Some time ago"))
-    with pytest.raises(NotFoundedError, match="still missing"):
+    with pytest.raises(NotFittedError, match="still missing"):
         producer("liber")(read(data, tmp_path, data.log, ENOUGH, model=shift))
     assert not list(tmp_path.rglob("*.npz"))
 
@@ -239,7 +238,7 @@ def test_a_prompt_that_is_refused_for_good_holds_up_the_founding_for_one_run(
     fresh.model = model = _Filtering(fresh.folder / "paid.jsonl")
     log = fresh.data.log
     seen = read(Synthetic(fresh.config, fresh.data.catalogue, log, fresh.data.knowledge), fresh.folder, log)
-    model.filtered = seen.interests.summary_prompts[0].messages[-1][1]
+    model.filtered = seen.texts.summary_prompts[0].messages[-1][1]
     entry, _ = fresh.paid_by()
     assert (entry["status"], entry["exit_code"], entry["producers"]["liber"]["state"]) == ("partial", 3, "waits")
     assert entry["llm"]["absent"] == 1
@@ -258,6 +257,6 @@ def test_a_prompt_that_is_refused_for_good_holds_up_the_founding_for_one_run(
     assert fresh.paid_by()[1] == []
     entry, paid = fresh.paid_by(ask_refused=True)
     assert (entry["status"], entry["producers"]["liber"]["versions"]) == ("done", 49)
-    assert paid[0] == seen.interests.summary_prompts[0].messages[-1][1]
+    assert paid[0] == seen.texts.summary_prompts[0].messages[-1][1]
     assert len(paid) == 2, "the summary, and the shift from it"
     assert fresh.paid_by()[0]["bytes_written"] == 0

@@ -15,8 +15,8 @@ TEXTS = [f"film {n % 150} " + "x" * (n % 150 * 31 % 17) for n in range(170)]  # 
 def main() -> None:
     base_url, workdir, out = sys.argv[1:]
     config = LLMConfig(backend="openai", base_url=base_url, model="tiny", concurrency=CONCURRENCY)
-    with open_session(config, Path(workdir), "crash test") as llm:
-        texts = llm.complete_all([Prompt((("user", text),), max_tokens=16) for text in TEXTS], "crash test")
+    with open_session(config, Path(workdir)) as llm:
+        texts = llm.ask_all([Prompt((("user", text),), max_tokens=16) for text in TEXTS], "crash test").texts
     Path(out).write_text(json.dumps(texts))
 
 

@@ -15,12 +15,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from offline.llm.account import CACHE_FILE, recorded
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
-from offline.llm.ledger import Ledger
 from offline.llm.protocol import Completion, Prompt
-from offline.llm.runs import CACHE_FILE, accounted
-from tests.offline.llm.fakes import MODEL, ask, key, ledger
+from tests.offline.llm.fakes import MODEL, ask, key, new_account
 
 KILLS = 20
 CONCURRENCY = 3
@@ -88,17 +87,18 @@ class WatchedCache(ResponseCache):
 
 
 def job(workdir: Path, killer: Killer, concurrency: int, batch_size: int, most: float) -> None:
-    account: Ledger = ledger()
+    account = new_account()
     WatchedCache.killer = killer
-    with WatchedCache(workdir / CACHE_FILE) as cache, accounted(workdir, cache, account):
+    with WatchedCache(workdir / CACHE_FILE) as cache, recorded(cache, account):
         killer.at("opened")
         client = LLMClient(PaidBackend(workdir / "paid", batch_size, killer, most), cache, account, concurrency)
         with asyncio.Runner() as runner:
-            summaries = runner.run(client.complete_all(SUMMARIES, "summaries"))
+            summaries = runner.run(client.ask_all(SUMMARIES, "summaries")).texts
             killer.at("between the lists")
             shifts = [ask(f"after {text}", 8) for text in summaries[:SHIFTS]]
-            texts = runner.run(client.complete_all(shifts, "shifts"))
+            texts = runner.run(client.ask_all(shifts, "shifts")).texts
         killer.at("before the end")
+    (workdir / "last_paid.json").write_text(json.dumps(account.paid))
     (workdir / "out.json").write_text(json.dumps([*summaries, *texts]))
 
 

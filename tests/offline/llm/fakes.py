@@ -4,9 +4,10 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from offline.llm.account import Account
+from offline.llm.budget import Prices
 from offline.llm.cache import ResponseCache, cache_key
 from offline.llm.client import LLMClient
-from offline.llm.ledger import Ledger
 from offline.llm.protocol import Completion, Prompt
 from offline.llm.retry import Backoff
 
@@ -68,10 +69,10 @@ async def at_once(seconds: float) -> None:
     await asyncio.sleep(0)
 
 
-def ledger(price_prompt: float = 0.0, price_completion: float = 0.0) -> Ledger:
-    return Ledger("test", MODEL, price_prompt, price_completion)
+def new_account(price_prompt: float = 0.0, price_completion: float = 0.0) -> Account:
+    return Account(MODEL, Prices(price_prompt, price_completion))
 
 
 def plain_client(backend: FakeBackend, cache: ResponseCache, concurrency: int = 2) -> LLMClient:
     """A client without budget that waits for nothing."""
-    return LLMClient(backend, cache, ledger(), concurrency, 2, backoff=Backoff(sleep=at_once), give_up_after=3)
+    return LLMClient(backend, cache, new_account(), concurrency, 2, backoff=Backoff(sleep=at_once), give_up_after=3)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.knowledge.encoder import TextEncoder, VectorStore
 from offline.knowledge.projection import Projection
 from offline.llm import arithmetic
@@ -159,3 +159,14 @@ def test_an_encoder_of_ones_own_is_named_by_its_content_and_not_by_its_place(tmp
     assert here.id == there.id
     (tmp_path / "there" / "mine" / "config.json").write_text('{"hidden_size": 1}')
     assert TextEncoder(str(tmp_path / "there" / "mine"), 64).id != here.id
+
+
+def test_a_configured_arithmetic_is_told_without_torch() -> None:
+    program = """
+import sys
+sys.modules["torch"] = None
+from offline.llm.arithmetic import arithmetic_line
+print(arithmetic_line("float32"))
+"""
+    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert told == "float32 (as configured)\n"

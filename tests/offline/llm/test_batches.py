@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from offline.llm.account import Account
 from offline.llm.cache import ResponseCache, cache_key
-from offline.llm.client import LLMClient, LLMRunError
-from offline.llm.ledger import Ledger
+from offline.llm.client import LLMClient
 from offline.llm.protocol import Completion, PermanentError, Prompt
 from tests.offline.llm.chat_server import answer_to
 
@@ -45,13 +45,13 @@ class BatchBackend:
 
 
 def batch_client(backend: BatchBackend, cache: ResponseCache, concurrency: int = 2) -> LLMClient:
-    return LLMClient(backend, cache, Ledger("test", "tiny"), concurrency, 1)
+    return LLMClient(backend, cache, Account("tiny"), concurrency, 1)
 
 
 async def test_batches_hold_equal_parameters_and_similar_lengths(cache: ResponseCache) -> None:
     backend = BatchBackend()
     prompts = [Prompt((("user", "x" * (n % 40 + 1) + str(n)),), max_tokens=8 + n % 2) for n in range(80)]
-    texts = await batch_client(backend, cache, concurrency=1).complete_all(prompts, "batches")
+    texts = (await batch_client(backend, cache, concurrency=1).ask_all(prompts, "batches")).texts
     assert texts == [answer_to(prompt.messages[0][1]) for prompt in prompts]
     assert [len(batch) for batch in backend.batches] == [8] * 10
     allowed = {prompt.messages[0][1]: prompt.max_tokens for prompt in prompts}
@@ -64,9 +64,8 @@ async def test_one_bad_prompt_does_not_take_its_batch_with_it(cache: ResponseCac
     backend = BatchBackend()
     backend.refused["bad"] = PermanentError("too long")
     texts = ["bad", *"abcdefghijk"]
-    with pytest.raises(LLMRunError) as caught:
-        await batch_client(backend, cache).complete_all([ask(text) for text in texts], "halves")
-    assert caught.value.failed == {0: "PermanentError: too long"}
+    answers = await batch_client(backend, cache).ask_all([ask(text) for text in texts], "halves")
+    assert answers.absent == {0: "PermanentError: too long"}
     assert len(cache.get_many([key(text) for text in texts])) == 11
 
 
@@ -80,7 +79,7 @@ async def test_a_defect_is_raised_as_it_is_and_loses_nothing_paid(
     worst = "forgotten" if failure is None else "defective"  # the longest, so asked in the first batch
     texts = [worst, *(f"{n:03}" for n in range(8, 40))]
     with pytest.raises(RuntimeError if failure is None else ValueError):
-        await batch_client(backend, cache).complete_all([ask(text) for text in texts], "defect")
+        await batch_client(backend, cache).ask_all([ask(text) for text in texts], "defect")
     answered = [text for batch in backend.batches if worst not in batch for text in batch]
     assert answered
     assert len(cache.get_many([key(text) for text in answered])) == len(answered)
@@ -92,9 +91,9 @@ async def test_a_full_disk_is_raised_as_it_is(tmp_path: Path) -> None:
         backend = BatchBackend()
         prompts = [ask("x" * 3000 + str(n)) for n in range(64)]
         with pytest.raises(Exception, match="database or disk is full"):
-            await batch_client(backend, cache).complete_all(prompts, "full")
+            await batch_client(backend, cache).ask_all(prompts, "full")
 
 
 def test_impossible_settings_are_refused(cache: ResponseCache) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        LLMClient(BatchBackend(), cache, Ledger("test", "tiny"), concurrency=0)
+        LLMClient(BatchBackend(), cache, Account("tiny"), concurrency=0)

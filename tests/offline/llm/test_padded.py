@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offline.llm.padded import padded_batches
+from offline.llm.in_process import padded_batches
 
 
 def test_batches_hold_every_row_once_and_fit() -> None:

@@ -1,6 +1,5 @@
 """Partial runs: an end point that throttles, refuses or goes down costs what it did not answer, and nothing else."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from offline.llm.cache import CacheError, ResponseCache
 from offline.llm.config import LLMConfig
 from offline.llm.openai import OpenAIBackend
 from offline.llm.protocol import PermanentError, TransientError, UnusableBackendError
-from offline.llm.session import LEDGER_FILE, open_session
+from offline.llm.session import open_session
 from tests.offline.llm.chat_server import ChatServer, answer_to, running_server, status
 from tests.offline.llm.fakes import FakeBackend, ask, plain_client
 from tests.offline.llm.test_client import Setup
@@ -132,28 +131,25 @@ async def test_defects_and_full_disks_are_still_raised(tmp_path: Path) -> None:
 def test_a_session_says_that_its_run_was_partial(server: ChatServer, tmp_path: Path) -> None:
     server.fail("film 07", status(400))
     config = LLMConfig(backend="openai", base_url=server.base_url, model="tiny")
-    with open_session(config, tmp_path, "liber", job="refresh") as llm:
+    with open_session(config, tmp_path) as llm:
         assert llm.ask_all(PROMPTS[:5], "first").complete
         assert llm.absent == 0
         assert not llm.ask_all(PROMPTS[5:10], "second").complete
         assert llm.ask_all(PROMPTS[10:15], "third").complete
         assert llm.absent == 1
-        assert "400" in llm.ledger.reason
-        assert llm.ledger.summary().endswith(f"; 1 absent ({llm.ledger.reason})")
-    line = json.loads((tmp_path / LEDGER_FILE).read_text())
-    assert (line["job"], line["run"], line["status"], line["absent"]) == ("refresh", "liber", "partial", 1)
-    assert "400" in line["reason"]
-    with open_session(config, tmp_path, "liber") as llm:
+        assert "400" in llm.account.reason
+        assert llm.account.summary("films").endswith(f"; 1 absent ({llm.account.reason})")
+    with open_session(config, tmp_path) as llm:
         assert llm.ask_all(PROMPTS, "next").texts == ANSWERS
-    assert json.loads((tmp_path / LEDGER_FILE).read_text().splitlines()[-1])["status"] == "done"
+    assert (llm.account.absent, llm.account.reason) == (0, "")
 
 
 def test_a_wrong_key_leaves_the_stored_answers_usable(server: ChatServer, tmp_path: Path) -> None:
     config = LLMConfig(backend="openai", base_url=server.base_url, model="tiny")
-    with open_session(config, tmp_path, "right key") as llm:
+    with open_session(config, tmp_path) as llm:
         llm.ask_all(PROMPTS[:3], "films")
     wrong = LLMConfig(backend="openai", base_url=server.base_url, model="tiny", api_key_env="LORANK_TEST_NOT_SET")
-    with open_session(wrong, tmp_path, "wrong key") as llm:
+    with open_session(wrong, tmp_path) as llm:
         answers = llm.ask_all(PROMPTS, "films")
     assert answers.texts == ANSWERS[:3] + [None] * 37
     assert answers.stopped is not None
@@ -165,5 +161,5 @@ async def test_a_dead_address_is_given_up_in_bounded_attempts(cache: ResponseCac
     setup.backend = OpenAIBackend("http://127.0.0.1:9/v1", "tiny")
     answers = await setup.client(concurrency=2, max_attempts=2, give_up=4).ask_all(PROMPTS, "dead")
     assert len(answers.absent) == 40
-    assert setup.ledger.calls <= 2 * (4 + 1), "at most the calls in flight go on"
+    assert setup.account.calls <= 2 * (4 + 1), "at most the calls in flight go on"
     await setup.backend.close()

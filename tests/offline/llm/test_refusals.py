@@ -1,22 +1,22 @@
 """Prompts that are refused for good hold up one run; a back end that refuses everything holds up every run."""
 
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from offline.knowledge.quality import SECOND_TRY, usable
-from offline.llm.answers import REFUSED, UNTRIED
+from offline.llm.account import CACHE_FILE, Account
+from offline.llm.answers import UNTRIED
 from offline.llm.cache import ResponseCache
-from offline.llm.client import LLMClient, LLMRunError
+from offline.llm.client import LLMClient
 from offline.llm.config import LLMConfig
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
 from offline.llm.retry import Backoff
-from offline.llm.session import CACHE_FILE, LEDGER_FILE, open_session
+from offline.llm.session import open_session
 from tests.offline.llm.chat_server import ChatServer, status
-from tests.offline.llm.fakes import FakeBackend, ask, at_once, ledger, plain_client
+from tests.offline.llm.fakes import FakeBackend, ask, at_once, new_account, plain_client
 
 TEXTS = tuple("abcdefgh")
 PROMPTS = [ask(text) for text in TEXTS]
@@ -29,15 +29,15 @@ class OneRun:
     def __init__(self, cache: ResponseCache, *refusing: str, batch_size: int = 1, use_cache: bool = True) -> None:
         self.backend = FakeBackend(batch_size)
         self.backend.failing = dict.fromkeys(refusing, TOO_LONG)
-        self.ledger = ledger()
+        self.account = new_account()
         self.client = LLMClient(
-            self.backend, cache, self.ledger, 1, 1, use_cache=use_cache, backoff=Backoff(sleep=at_once)
+            self.backend, cache, self.account, 1, 1, use_cache=use_cache, backoff=Backoff(sleep=at_once)
         )
 
     async def refused(self, prompts: Sequence[Prompt] = PROMPTS) -> tuple[set[int], set[int]]:
         """Positions of what is refused and of what is absent."""
         answers = await self.client.ask_all(prompts, "films")
-        counted = self.ledger
+        counted = self.account
         asked = counted.duplicates + counted.cache_hits + counted.refused + counted.paid + counted.failures
         untried = sum(reason == UNTRIED for reason in answers.absent.values())
         assert counted.prompts == asked + untried, "every prompt is in one account"
@@ -49,21 +49,19 @@ async def test_what_was_refused_in_two_runs_is_asked_no_more(cache: ResponseCach
     first = OneRun(cache, "c", batch_size=batch_size)
     assert await first.refused() == (set(), {2})
     assert await first.refused() == (set(), {2}), "one run counts once"
-    assert (first.ledger.absent, first.ledger.reason) == (1, "PermanentError: too long")
+    assert (first.account.absent, first.account.reason) == (1, "PermanentError: too long")
     second = OneRun(cache, "c", batch_size=batch_size)
     assert await second.refused() == ({2}, set())
-    assert (second.ledger.failures, second.ledger.absent, second.ledger.reason) == (1, 0, "")
+    assert (second.account.failures, second.account.absent, second.account.reason) == (1, 0, "")
     third = OneRun(cache)
     assert await third.refused([*PROMPTS, ask("c"), ask("new")]) == ({2, 8}, set())
     assert third.backend.paid == {ask("new"): 1}
-    assert (third.ledger.refused, third.ledger.cache_hits, third.ledger.duplicates) == (1, 7, 1)
-    assert "1 refused in earlier runs" in third.ledger.summary()
-    dry = LLMClient(FakeBackend(), cache, ledger(), dry_run=True)
+    assert (third.account.refused, third.account.cache_hits, third.account.duplicates) == (1, 7, 1)
+    assert "1 refused in earlier runs" in third.account.summary("films")
+    dry = LLMClient(FakeBackend(), cache, new_account(), dry_run=True)
     await dry.ask_all(PROMPTS, "films")
-    assert (dry.planned.to_ask, dry.planned.cached) == (0, 8)
-    with pytest.raises(LLMRunError, match="1 of 8 prompts failed") as caught:
-        await third.client.complete_all(PROMPTS, "films")
-    assert caught.value.failed == {2: REFUSED}
+    assert (dry.cost_estimate.to_ask, dry.cost_estimate.cached) == (0, 8)
+    assert (await third.client.ask_all(PROMPTS, "films")).refused == {2}
 
 
 async def test_where_all_others_have_answers_one_of_them_is_asked_again(cache: ResponseCache) -> None:
@@ -75,7 +73,7 @@ async def test_where_all_others_have_answers_one_of_them_is_asked_again(cache: R
         refused, absent = await run.refused([ask("new"), *long])
         assert (refused, absent) == (({0}, set()) if settled else (set(), {0}))
         assert run.backend.paid == {ask("a and more"): 1}
-        assert (run.ledger.paid, run.ledger.failures) == (1, 1)
+        assert (run.account.paid, run.account.failures) == (1, 1)
 
 
 async def test_a_back_end_that_refuses_everything_blames_nobody(cache: ResponseCache) -> None:
@@ -120,7 +118,7 @@ async def test_calls_in_flight_blame_nobody_for_a_credit_that_is_used_up(cache: 
     prompts = [ask(f"prompt {at}") for at in range(60)]
     for paid in (20, 40, 60):
         backend = Slow()
-        client = LLMClient(backend, cache, ledger(), 16, 1, backoff=Backoff(sleep=at_once))
+        client = LLMClient(backend, cache, new_account(), 16, 1, backoff=Backoff(sleep=at_once))
         answers = await client.ask_all(prompts, "films")
         assert (answers.refused, len(answers.absent)) == (frozenset(), 60 - paid)
 
@@ -162,19 +160,16 @@ def test_what_a_server_said_of_a_prompt_is_not_kept(server: ChatServer, tmp_path
     server.fail("film c", *[status(400)] * 2)
     config = LLMConfig(backend="openai", base_url=server.base_url, model="tiny")
     prompts = [ask(f"film {text}") for text in "abc"]
+    accounts: list[Account] = []
     for _ in range(3):
-        with open_session(config, tmp_path, "liber") as llm:
+        with open_session(config, tmp_path) as llm:
             llm.ask_all(prompts, "films")
+        accounts.append(llm.account)
     assert server.asked == {"film a": 2, "film b": 1, "film c": 2}  # a again, to see that the server answers
-    lines = [json.loads(line) for line in (tmp_path / LEDGER_FILE).read_text().splitlines()]
-    assert [(one["status"], one["failures"], one["absent"], one["refused"]) for one in lines] == [
-        ("partial", 1, 1, 0),
-        ("done", 1, 0, 0),
-        ("done", 0, 0, 1),
-    ]
-    with open_session(config, tmp_path, "plan", dry_run=True) as llm:
+    assert [(one.failures, one.absent, one.refused) for one in accounts] == [(1, 1, 0), (1, 0, 0), (0, 0, 1)]
+    with open_session(config, tmp_path, dry_run=True) as llm:
         assert llm.ask_all(prompts, "films").refused == {2}
-        assert (llm.planned.to_ask, llm.absent) == (0, 0)
+        assert (llm.cost_estimate.to_ask, llm.absent) == (0, 0)
     with ResponseCache(tmp_path / CACHE_FILE) as cache:
         assert cache.export_jsonl_gz(tmp_path / "export.jsonl.gz") == 2
     assert b"told to fail" not in (tmp_path / CACHE_FILE).read_bytes()

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray, KnowledgeRecord, Space
+from models.contract.arrays import FloatArray
+from models.contract.knowledge import KnowledgeRecord, Space
 from offline.knowledge.vectors import UserVectors
 from offline.publish.connection import Store
 from offline.publish.entries import Entries, entries

@@ -7,10 +7,10 @@ from typing import Any
 
 from models.contract.prompts import RerankPrompt
 from models.contract.rerank_items import RerankItems
+from offline.config import RerankingConfig, TuningConfig
 from offline.data.texts import TextsConfig
-from offline.reranking.config import RerankingConfig, TuningConfig
 from offline.reranking.items import items_of
-from offline.reranking.rows import Teller
+from offline.reranking.rows import PromptBuilder
 from offline.reranking.scoring import Labeller
 from offline.training.samples import split_samples
 from tests.offline.knowledge.fakes import HashEncoder
@@ -64,7 +64,7 @@ def labeller(folder: Path) -> Labeller:
     return Labeller.load("tiny", folder, "float32", SETTINGS.padded_tokens)
 
 
-def teller(data: Synthetic, folder: Path, **changes: Any) -> Teller:
+def prompts(data: Synthetic, folder: Path, **changes: Any) -> PromptBuilder:
     """Of the small data set, with cheap vectors."""
     trained = split_samples(data.config.samples, data.log).trained_rows
     items: RerankItems = items_of(
@@ -77,4 +77,4 @@ def teller(data: Synthetic, folder: Path, **changes: Any) -> Teller:
         HashEncoder().encode,
         folder / "projection.npz",
     )
-    return Teller(data.catalogue, data.log, items, **{"longest": 8, **changes})
+    return PromptBuilder(data.catalogue, data.log, items, **{"longest": 8, **changes})

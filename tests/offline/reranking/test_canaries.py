@@ -8,25 +8,25 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from models.contract.prompts import Blocks
 from offline.reranking.canaries import canaries
-from offline.reranking.rows import Teller
-from tests.offline.reranking.fakes import PROMPT, teller
+from offline.reranking.rows import PromptBuilder
+from tests.offline.reranking.fakes import PROMPT, prompts
 from tests.synthetic import synthetic
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Teller:
+def told(tmp_path_factory: pytest.TempPathFactory) -> PromptBuilder:
     folder = tmp_path_factory.mktemp("canaries")
-    return teller(synthetic(folder, users=20, items=25, events=20), folder)
+    return prompts(synthetic(folder, users=20, items=25, events=20), folder)
 
 
 def hashed(blocks: Sequence[Blocks]) -> FloatArray:
     return np.array([hashlib.sha256(str(one).encode()).digest()[0] / 256 for one in blocks], np.float32)
 
 
-def test_each_is_a_likely_and_an_unlikely_prompt_about_made_up_users(told: Teller) -> None:
+def test_each_is_a_likely_and_an_unlikely_prompt_about_made_up_users(told: PromptBuilder) -> None:
     found = canaries(told, PROMPT, 3, 5, 1, hashed)
     assert len(found) == 3
     for one in found:
@@ -41,5 +41,5 @@ def test_each_is_a_likely_and_an_unlikely_prompt_about_made_up_users(told: Telle
     assert canaries(told, PROMPT, 3, 5, 2, hashed) != found
 
 
-def test_a_model_that_answers_everything_alike_has_none(told: Teller) -> None:
+def test_a_model_that_answers_everything_alike_has_none(told: PromptBuilder) -> None:
     assert canaries(told, PROMPT, 3, 5, 1, lambda blocks: np.full(len(blocks), 0.5, np.float32)) == ()

@@ -17,7 +17,7 @@ from offline.reranking.calibrate import Mix
 from offline.reranking.ctr import trained_splits
 from offline.reranking.items import items_of
 from offline.reranking.prepared import Prepared
-from offline.reranking.rows import Teller
+from offline.reranking.rows import PromptBuilder
 from offline.reranking.run import mix_of
 from tests.offline.knowledge.fakes import HashEncoder
 from tests.offline.reranking.fakes import PROMPT
@@ -31,10 +31,10 @@ def ready_with(original: TrainedJob, log: InteractionLog, folder: Path) -> Prepa
     items = items_of(
         original.catalogue, log, TextsConfig(), 160, splits.trained_rows, 4, HashEncoder().encode, folder / "p.npz"
     )
-    teller, nothing = Teller(original.catalogue, log, items, 8), Path("nothing")
+    prompts, nothing = PromptBuilder(original.catalogue, log, items, 8), Path("nothing")
     model: Any = None
     return Prepared(
-        config, original.catalogue, log, original.report, splits, teller, PROMPT, (1, 2), model, model, nothing, folder
+        config, original.catalogue, log, original.report, splits, prompts, PROMPT, (1, 2), model, model, nothing, folder
     )
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from models.contract.prompts import Rated, Selection
-from offline.reranking.rows import Teller, drawn
+from offline.reranking.rows import PromptBuilder, drawn
 from offline.training.samples import split_samples
-from tests.offline.reranking.fakes import PROMPT, teller
+from tests.offline.reranking.fakes import PROMPT, prompts
 from tests.synthetic import Synthetic, synthetic
 
 SELECTIONS: tuple[Selection, ...] = ("recent", "relevant")
@@ -22,8 +22,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
 
 
 @pytest.fixture(scope="module")
-def told(data: Synthetic, tmp_path_factory: pytest.TempPathFactory) -> Teller:
-    return teller(data, tmp_path_factory.mktemp("vectors"))
+def told(data: Synthetic, tmp_path_factory: pytest.TempPathFactory) -> PromptBuilder:
+    return prompts(data, tmp_path_factory.mktemp("vectors"))
 
 
 def test_rows_are_drawn_by_the_seed_from_the_split(data: Synthetic) -> None:
@@ -36,7 +36,7 @@ def test_rows_are_drawn_by_the_seed_from_the_split(data: Synthetic) -> None:
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
-def test_nothing_from_the_sample_on_is_read(data: Synthetic, told: Teller, selection: Selection) -> None:
+def test_nothing_from_the_sample_on_is_read(data: Synthetic, told: PromptBuilder, selection: Selection) -> None:
     """Whatever happens at and after a sample's row, its prompt stays: other values, other items, other users."""
     prompt = PROMPT.model_copy(update={"selection": selection})
     log = data.log
@@ -52,7 +52,7 @@ def test_nothing_from_the_sample_on_is_read(data: Synthetic, told: Teller, selec
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
-def test_an_earlier_event_is_read(data: Synthetic, told: Teller, selection: Selection) -> None:
+def test_an_earlier_event_is_read(data: Synthetic, told: PromptBuilder, selection: Selection) -> None:
     prompt = PROMPT.model_copy(update={"selection": selection})
     row = int(np.flatnonzero(data.log.by_user().position == 3)[0])  # fewer than are told
     value = np.where(np.arange(len(data.log)) < row, 6.0 - data.log.value, data.log.value).astype(np.float32)
@@ -63,7 +63,7 @@ def test_an_earlier_event_is_read(data: Synthetic, told: Teller, selection: Sele
 
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_the_prompt_is_the_one_that_the_contract_makes_of_a_request(
-    data: Synthetic, told: Teller, selection: Selection
+    data: Synthetic, told: PromptBuilder, selection: Selection
 ) -> None:
     prompt = PROMPT.model_copy(update={"selection": selection})
     log, index = data.log, data.log.by_user()
@@ -78,13 +78,15 @@ def test_the_prompt_is_the_one_that_the_contract_makes_of_a_request(
         assert told.blocks(prompt, np.array([row])) == [expected]
 
 
-def test_relevant_events_are_searched_in_as_much_history_as_the_service_reads(data: Synthetic, told: Teller) -> None:
+def test_relevant_events_are_searched_in_as_much_history_as_the_service_reads(
+    data: Synthetic, told: PromptBuilder
+) -> None:
     of_user = data.log.by_user().of_user(0)
     assert told.before(of_user, 15).tolist() == of_user[7:15].tolist()
     assert told.before(of_user, 2).tolist() == of_user[:2].tolist()
     assert told.before(of_user, 0).tolist() == []
 
 
-def test_labels_are_those_of_the_protocol(data: Synthetic, told: Teller) -> None:
+def test_labels_are_those_of_the_protocol(data: Synthetic, told: PromptBuilder) -> None:
     rows = np.arange(50)
     assert told.labels(3.0, rows).tolist() == (data.log.value[:50] > 3).astype(float).tolist()

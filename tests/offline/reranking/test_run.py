@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray
-from models.contract.lookup import IntArray
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.prompts import Blocks
 from models.contract.rerank_items import RerankItems
 from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest
 from offline.data.catalogue import DataError
-from offline.jobs.runs import Run, read_runs
+from offline.jobs.ledger import RunLedger
+from offline.jobs.runs import Run
+from offline.metrics import auc
 from offline.reranking import run as job
 from offline.reranking import tune as tuning
 from offline.reranking.calibrate import best_weight, platt, probability_of
 from offline.reranking.ctr import CtrScores
 from offline.reranking.prepared import SELECTIONS, Prepared
 from offline.reranking.run import tune_reranker
-from offline.training.metrics import auc
 from tests.offline.reranking.conftest import Tuned
 
 
@@ -55,7 +55,7 @@ def test_the_items_are_the_ones_that_the_manifest_names(tuned: Tuned, ready: Pre
     content = (ready.folder / ITEMS_FILE).read_bytes()
     items = RerankItems.unpack(content, tuned.manifest.items)
     assert tuple(items.ids) == ready.log.item_ids
-    np.testing.assert_array_equal(items.vectors, ready.teller.items.vectors)
+    np.testing.assert_array_equal(items.vectors, ready.prompts.items.vectors)
     assert hashlib.sha256(content).hexdigest() == tuned.manifest.items
 
 
@@ -104,7 +104,7 @@ def test_no_prompt_about_a_test_sample_was_read(tuned: Tuned, ready: Prepared) -
         told = {
             split: {
                 hashlib.sha256(str(one).encode()).hexdigest()[:32]
-                for one in ready.teller.blocks(ready.told(how), ready.rows(split))
+                for one in ready.prompts.blocks(ready.prompt_for(how), ready.rows(split))
             }
             for split in ("validation", "test")
         }
@@ -133,7 +133,7 @@ def test_a_second_run_reads_and_trains_nothing(tuned: Tuned, cheap: None, monkey
     run = Run(tuned.job, "tune-reranker")
     with run.working():
         assert tune_reranker(run) == tuned.manifest
-    entry = read_runs(tuned.job.config.workdir)[-1]
+    entry = RunLedger(tuned.job.config.workdir).runs()[-1].document()
     assert (entry["job"], entry["status"]) == ("tune-reranker", "done")
     assert list(entry["stages"])[-1] == "calibrate"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from models.contract.prompts import Blocks, Rated
 from offline.data.catalogue import DataError
 from offline.reranking.framing import label_ids, tokens_of

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.jobs.steps import Job
-from offline.knowledge.load import held
-from offline.knowledge.run import wanted
+from offline.knowledge.run import load_knowledge, wanted
 from offline.knowledge.vectors import Knowledge, Lineage
 from offline.reranking.ctr import CtrScores, ctr_scores
 from offline.training.report import TrainingReport
@@ -26,7 +25,7 @@ class TrainedJob:
 
     def knowledge(self, log: InteractionLog | None = None) -> Knowledge:
         """What lies on the disk, for the log of the folder or for another."""
-        return held(self.job.knowledge, self.job.config.feature_schema, self.log if log is None else log)
+        return load_knowledge(self.job.knowledge, self.job.config.feature_schema, self.log if log is None else log)
 
     def scores(self, log: InteractionLog | None = None) -> CtrScores:
         """The CTR model, reading the log of the folder or another."""
@@ -39,7 +38,7 @@ def trained(job: Job, catalogue: Catalogue, log: InteractionLog, knowledge: Know
     log.save(job.log)
     for name in wanted(job.config.feature_schema):
         replace(knowledge.produced[name], lineage=Lineage.of(log)).save(job.knowledge / name)
-    known = held(job.knowledge, job.config.feature_schema, log)
+    known = load_knowledge(job.knowledge, job.config.feature_schema, log)
     assert known.schema(job.config.feature_schema).knowledge == job.config.feature_schema.knowledge
     report = train(job.config, catalogue, log, known, job.models)
     report.save(job.models / "report.json")

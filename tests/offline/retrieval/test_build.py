@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.retrieval.build import Kind, RecallError, build, kind_for, recall, search_parameters
 
 RANDOM = np.random.default_rng(3)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from offline.metrics import log_losses
 from offline.training import bootstrap
 from offline.training.bootstrap import Difference, Resamples, difference
-from offline.training.metrics import log_losses
 
 USERS, PER_USER = 60, 20
 

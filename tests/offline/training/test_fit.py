@@ -12,8 +12,8 @@ from models.contract.schema import FeatureSchema
 from models.ctr.build import Architecture
 from models.ctr.fusion import Fusion, InterestFusion
 from offline.config import TrainingConfig
+from offline.metrics import quality
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
-from offline.training.metrics import quality
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
 from tests.synthetic import SCHEMA, Synthetic, job_config, synthetic
 

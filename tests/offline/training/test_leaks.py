@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.training.samples import SampleEncoder, Split, SplitRows, split_samples, statistics_before, statistics_until

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from models.contract.knowledge import FloatArray, IntArray
+from models.contract.arrays import FloatArray, IntArray
 from models.ctr.lifelong import Lifelong
 from models.ctr.ratings import RatingProcess
 from offline.config import TrainingConfig
+from offline.metrics import quality
 from offline.training import lifelong
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict, tensors
-from offline.training.metrics import quality
 from offline.training.rating_process import beliefs, fit_process
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
 from offline.training.sequences import SequenceEncoder

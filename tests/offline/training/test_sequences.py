@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models.contract.arrays import IntArray
 from models.contract.encoding import HISTORY_INPUTS
-from models.contract.knowledge import IntArray
 from offline.data.catalogue import DataError
 from offline.training.samples import SampleEncoder, split_samples
 from offline.training.sequences import Batch, SequenceEncoder

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from offline.knowledge.autograph.config import QuantiserConfig
 from offline.knowledge.autograph.quantise import fit_quantiser
+from offline.knowledge.config import QuantiserConfig
 from research.autograph.factors import Factor, Word, factor_table, name_factors, quantiser_report
 from tests.offline.knowledge.autograph.small import GENRES, texts_like
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.contract.arrays import IntArray
 from offline.data.catalogue import DataError
 from offline.data.files import write_arrays
-from offline.knowledge.autograph.graph import Evidence, Ints, Versions
+from offline.knowledge.autograph.graph import Evidence, Versions
 from research.autograph.leave_one_out import LeaveOneOut, leave_one_out, training_part
 
 USER = np.array([4, 9, 4, 7, 4, 4, 9, 4, 4, 4, 4])
@@ -40,7 +41,7 @@ def test_nobody_to_judge_is_a_clear_error() -> None:
         leave_one_out(np.zeros(6, np.int64), np.arange(6), np.ones(6, np.bool_))
 
 
-def log_evidence(user: Ints, closed_at: Ints) -> Evidence:
+def log_evidence(user: IntArray, closed_at: IntArray) -> Evidence:
     """The log above with user versions; vector v is (v, v)."""
     wide = np.repeat(np.arange(float(len(user)), dtype=np.float32)[:, None], 2, axis=1)
     start = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=10))])

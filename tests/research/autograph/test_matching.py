@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray, IntArray
 from offline.data.catalogue import DataError
 from offline.data.files import write_arrays
-from offline.knowledge.autograph.graph import Ints
 from research.autograph.leave_one_out import LeaveOneOut, leave_one_out
 from research.autograph.matching import (
     TOP_ITEMS,
@@ -32,7 +31,7 @@ def split() -> LeaveOneOut:
 
 
 def test_training_items_are_never_offered_nor_validation_items_at_the_test(split: LeaveOneOut) -> None:
-    def scores(positions: Ints) -> FloatArray:
+    def scores(positions: IntArray) -> FloatArray:
         return np.tile(np.arange(7, dtype=np.float32), (len(positions), 1))
 
     assert rank_items(split, scores, "validation")[0, :2].tolist() == [6, 5]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.data.catalogue import DataError
 from offline.knowledge.marc.pairs import Pairs
 from offline.knowledge.marc.train import CompressionConfig

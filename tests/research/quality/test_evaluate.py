@@ -12,8 +12,8 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from offline.data.catalogue import DataError
+from offline.metrics import ndcg_at, quality
 from offline.training.bootstrap import Resamples, difference
-from offline.training.metrics import ndcg_at, quality
 from research.quality import measuring
 from research.quality.evaluation import Candidate, CandidateRow, Evaluation
 from research.quality.measuring import Measure

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from models.contract.reranker import HistoryBand
+from offline.metrics import auc
 from offline.reranking.calibrate import probability_of
 from offline.reranking.prepared import Prepared
 from offline.reranking.run import ctr_of
-from offline.training.metrics import auc
 from research.reranking import evaluation
 from research.reranking.evaluation import CTR, MIXED, RerankerEvaluation, evaluate_reranker
 from research.reranking.report import marker, page_section

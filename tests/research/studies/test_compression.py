@@ -13,7 +13,7 @@ import pytest
 from offline.config import JobConfig
 from offline.data.files import read_json
 from offline.data.log import InteractionLog
-from offline.knowledge.marc.config import CompressionConfig
+from offline.knowledge.config import CompressionConfig
 from offline.knowledge.marc.produce import States
 from offline.training.bootstrap import Resamples
 from offline.training.samples import split_samples

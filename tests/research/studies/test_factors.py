@@ -12,10 +12,9 @@ import pytest
 import typer.testing
 
 from models.contract.schema import KnowledgeSpec
-from offline.config import AutoGraphConfig
 from offline.data.catalogue import DataError
-from offline.knowledge.autograph.config import FittingConfig, NetworkConfig, QuantiserConfig
 from offline.knowledge.autograph.produce import produce
+from offline.knowledge.config import AutoGraphConfig, FittingConfig, NetworkConfig, QuantiserConfig
 from offline.knowledge.sources import Sources
 from research.__main__ import app
 from research.autograph.factors import Factor, QuantiserReport, Word
@@ -61,7 +60,7 @@ def test_the_report_is_of_the_founded_codes_and_todays_texts(data: Synthetic, tm
     assert produced.items.codes is not None
     assert produced.users is not None
     assert produced.users.codes is not None
-    unknown = [at for at, text in enumerate(sources_of(data, tmp_path, model).interests.items.texts) if not text]
+    unknown = [at for at, text in enumerate(sources_of(data, tmp_path, model).texts.items.texts) if not text]
     assert unknown
     of_items = np.bincount(np.delete(produced.items.codes[:, 0], unknown)).tolist()
     assert factors.items.report.vectors == ITEMS - len(unknown)

@@ -10,10 +10,10 @@ import faiss
 import numpy as np
 import pytest
 
+from models.contract.arrays import FloatArray
 from models.contract.artifact import ArtifactError, ItemIndex
 from models.contract.events import item_hash
 from models.contract.items import ItemTable
-from models.contract.knowledge import FloatArray
 from models.contract.schema import FeatureSchema, KnowledgeSpec
 from service.retrieval.index import FaissIndex
 

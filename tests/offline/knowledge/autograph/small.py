@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.contract.knowledge import FloatArray
-from offline.knowledge.autograph.config import AutoGraphConfig, FittingConfig, NetworkConfig, QuantiserConfig
-from offline.knowledge.autograph.graph import Evidence, Ints, Versions
+from models.contract.arrays import FloatArray, IntArray
+from offline.knowledge.autograph.graph import Evidence, Versions
+from offline.knowledge.config import FittingConfig, FrozenPartsConfig, NetworkConfig, QuantiserConfig
 
 WIDTH, GENRES, PARTITION = 16, 4, 6
 USERS, ITEMS, EVENTS = 60, 48, 24
 TRAINED = USERS * EVENTS * 4 // 5
 
-CONFIG = AutoGraphConfig(
+CONFIG = FrozenPartsConfig(
     user_factors=QuantiserConfig(size=12, hidden=16, dim=8, steps=60, batch=64, kmeans_iterations=5),
     item_factors=QuantiserConfig(size=10, hidden=16, dim=8, steps=60, batch=64, kmeans_iterations=5),
     network=NetworkConfig(hidden=8, dim=8, neighbours=4, members=4, history=4, slices=4),
@@ -20,7 +20,7 @@ CONFIG = AutoGraphConfig(
 )
 
 
-def texts_like(genre: Ints, generator: np.random.Generator) -> FloatArray:
+def texts_like(genre: IntArray, generator: np.random.Generator) -> FloatArray:
     """Unit vectors [n, WIDTH] around one direction per genre."""
     vectors = np.eye(GENRES, WIDTH)[genre] * 2.0 + generator.normal(size=(len(genre), WIDTH)) * 0.3
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
@@ -38,7 +38,7 @@ def world(seed: int = 0, *, events: int = EVENTS) -> Evidence:
     return Evidence(items, known, versions_of(user, generator), user, item, liked)
 
 
-def versions_of(user: Ints, generator: np.random.Generator) -> Versions:
+def versions_of(user: IntArray, generator: np.random.Generator) -> Versions:
     closed_at, counts = [], []
     for one in range(USERS):
         rows = np.flatnonzero(user == one)

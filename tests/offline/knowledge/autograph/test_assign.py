@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.data.catalogue import DataError
 from offline.data.files import write_arrays
 from offline.knowledge.autograph.assign import AutoGraph
 from offline.knowledge.autograph.graph import Evidence, Versions
-from offline.knowledge.autograph.train import found
+from offline.knowledge.autograph.train import fit_frozen
 from tests.offline.knowledge.autograph.small import CONFIG, GENRES, ITEMS, TRAINED, USERS, WIDTH, texts_like, world
 
 
@@ -24,7 +24,7 @@ def evidence() -> Evidence:
 
 @pytest.fixture(scope="module")
 def autograph(evidence: Evidence) -> AutoGraph:
-    return found(evidence, TRAINED, CONFIG)
+    return fit_frozen(evidence, TRAINED, CONFIG)
 
 
 def bits(vectors: FloatArray) -> FloatArray:
@@ -141,7 +141,7 @@ def test_the_digest_follows_every_fitted_part(autograph: AutoGraph) -> None:
 def test_notes_say_what_was_reduced(autograph: AutoGraph, evidence: Evidence) -> None:
     assert autograph.notes == ()
     config = CONFIG.model_copy(update={"item_factors": CONFIG.item_factors.model_copy(update={"size": 64})})
-    assert found(evidence, TRAINED, config).notes == ("item factors: 11 codes instead of 64: only 46 vectors",)
+    assert fit_frozen(evidence, TRAINED, config).notes == ("item factors: 11 codes instead of 64: only 46 vectors",)
 
 
 def test_what_does_not_fit_is_refused(autograph: AutoGraph, evidence: Evidence, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from offline.knowledge.autograph.config import NetworkConfig
 from offline.knowledge.autograph.network import Attend, Network, Side
+from offline.knowledge.config import NetworkConfig
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,10 @@ import pytest
 
 from models.contract.events import Interaction
 from models.contract.schema import KnowledgeSpec
-from offline.config import AutoGraphConfig
 from offline.data.log import InteractionLog
-from offline.knowledge.autograph.config import FittingConfig, NetworkConfig, QuantiserConfig
 from offline.knowledge.autograph.produce import produce
-from offline.knowledge.errors import NotFoundedError
+from offline.knowledge.config import AutoGraphConfig, FittingConfig, NetworkConfig, QuantiserConfig
+from offline.knowledge.errors import NotFittedError
 from offline.knowledge.vectors import Produced
 from tests.offline.knowledge.fakes import EchoModel, sources
 from tests.synthetic import Synthetic, synthetic
@@ -91,5 +90,5 @@ def test_the_future_changes_neither_the_space_nor_older_vectors(data: Synthetic,
 
 
 def test_it_waits_for_the_texts_of_the_training_period(data: Synthetic, tmp_path: Path) -> None:
-    with pytest.raises(NotFoundedError, match="still missing"):
+    with pytest.raises(NotFittedError, match="still missing"):
         made(data, tmp_path, model=EchoModel(absent=lambda prompt: "Film 3" in prompt.messages[0][1]))

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.data.catalogue import DataError
 from offline.data.files import write_arrays
-from offline.knowledge.autograph.config import QuantiserConfig
 from offline.knowledge.autograph.quantise import LEAST_ROWS, Quantiser, fit_quantiser
+from offline.knowledge.config import QuantiserConfig
 from offline.knowledge.errors import TooFewError
 from tests.offline.knowledge.autograph.small import GENRES, WIDTH, texts_like
 

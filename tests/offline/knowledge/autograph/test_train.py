@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray, IntArray
 from offline.knowledge.autograph.assign import AutoGraph
-from offline.knowledge.autograph.config import FittingConfig
-from offline.knowledge.autograph.graph import Evidence, Ints, Neighbours
-from offline.knowledge.autograph.train import found
+from offline.knowledge.autograph.graph import Evidence, Neighbours
+from offline.knowledge.autograph.train import fit_frozen
+from offline.knowledge.config import FittingConfig
 from offline.knowledge.errors import TooFewError
 from tests.offline.knowledge.autograph.small import CONFIG, GENRES, ITEMS, TRAINED, USERS, altered, world
 
@@ -23,7 +23,7 @@ def evidence() -> Evidence:
 
 @pytest.fixture(scope="module")
 def autograph(evidence: Evidence) -> AutoGraph:
-    return found(evidence, TRAINED, CONFIG)
+    return fit_frozen(evidence, TRAINED, CONFIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def test_no_vector_knows_what_comes_after_the_sample(autograph: AutoGraph, evide
 
 
 def test_no_frozen_part_knows_what_comes_after_training(autograph: AutoGraph, evidence: Evidence) -> None:
-    assert found(altered(evidence, TRAINED), TRAINED, CONFIG).digest == autograph.digest
+    assert fit_frozen(altered(evidence, TRAINED), TRAINED, CONFIG).digest == autograph.digest
 
 
 def test_the_last_slice_uses_all_training_edges_and_no_later_one(autograph: AutoGraph, evidence: Evidence) -> None:
@@ -81,10 +81,10 @@ def test_a_planted_leak_of_likes_and_versions_is_caught(
 ) -> None:
     likes, version = Neighbours.recent_likes, Neighbours.visible_version
 
-    def some_rows_too_many(self: Neighbours, user: Ints, row: Ints) -> Ints:
+    def some_rows_too_many(self: Neighbours, user: IntArray, row: IntArray) -> IntArray:
         return likes(self, user, row + 40)
 
-    def versions_too_early(self: Neighbours, user: Ints, row: Ints) -> Ints:
+    def versions_too_early(self: Neighbours, user: IntArray, row: IntArray) -> IntArray:
         return version(self, user, row + 200)
 
     monkeypatch.setattr(Neighbours, "recent_likes", some_rows_too_many)
@@ -98,14 +98,16 @@ def test_a_planted_leak_into_the_founding_is_caught(
     autograph: AutoGraph, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Evidence, "before", lambda self, row: self)
-    assert found(altered(evidence, TRAINED), TRAINED, CONFIG).digest != found(evidence, TRAINED, CONFIG).digest
+    assert (
+        fit_frozen(altered(evidence, TRAINED), TRAINED, CONFIG).digest != fit_frozen(evidence, TRAINED, CONFIG).digest
+    )
 
 
 def test_the_same_evidence_gives_the_same_bytes_and_another_seed_does_not(
     autograph: AutoGraph, evidence: Evidence
 ) -> None:
-    assert found(evidence, TRAINED, CONFIG).digest == autograph.digest
-    assert found(evidence, TRAINED, CONFIG.model_copy(update={"seed": 2})).digest != autograph.digest
+    assert fit_frozen(evidence, TRAINED, CONFIG).digest == autograph.digest
+    assert fit_frozen(evidence, TRAINED, CONFIG.model_copy(update={"seed": 2})).digest != autograph.digest
 
 
 def test_published_vectors_have_unit_mean_square(autograph: AutoGraph, evidence: Evidence) -> None:
@@ -116,7 +118,7 @@ def test_published_vectors_have_unit_mean_square(autograph: AutoGraph, evidence:
 
 def test_users_score_films_of_their_genre_higher(evidence: Evidence) -> None:
     fitting = CONFIG.fitting.model_copy(update={"epochs": 8, "patience": 8})
-    autograph = found(evidence, TRAINED, CONFIG.model_copy(update={"fitting": fitting}))
+    autograph = fit_frozen(evidence, TRAINED, CONFIG.model_copy(update={"fitting": fitting}))
     assert len(autograph.history) == 8
     assert max(autograph.history) > autograph.history[0]
     assigned = autograph.assign(evidence)
@@ -129,7 +131,7 @@ def test_users_score_films_of_their_genre_higher(evidence: Evidence) -> None:
 @pytest.mark.parametrize("negatives", [0, 5])
 def test_training_stops_when_validation_does_not_rise(evidence: Evidence, negatives: int) -> None:
     fitting = FittingConfig(epochs=50, patience=1, batch=128, learning_rate=3e-2, negatives=negatives, refit=False)
-    history = found(evidence, TRAINED, CONFIG.model_copy(update={"fitting": fitting})).history
+    history = fit_frozen(evidence, TRAINED, CONFIG.model_copy(update={"fitting": fitting})).history
     assert len(history) < 50
     assert int(np.argmax(history)) == len(history) - 2
 
@@ -142,7 +144,7 @@ def test_a_judge_may_choose_the_epoch(evidence: Evidence) -> None:
         return next(verdicts)
 
     fitting = CONFIG.fitting.model_copy(update={"epochs": 9, "patience": 2})
-    chosen = found(evidence, TRAINED, CONFIG.model_copy(update={"fitting": fitting}), judge)
+    chosen = fit_frozen(evidence, TRAINED, CONFIG.model_copy(update={"fitting": fitting}), judge)
     assert chosen.history == (0.1, 0.7, 0.2, 0.3)
     name = next(name for name in chosen.network if "_out" not in name)
     np.testing.assert_array_equal(chosen.network[name], seen[1].network[name])
@@ -151,7 +153,7 @@ def test_a_judge_may_choose_the_epoch(evidence: Evidence) -> None:
 
 def test_too_little_data_is_a_clear_error(evidence: Evidence) -> None:
     with pytest.raises(TooFewError, match=r"8 encoded summaries .* there are 0"):
-        found(evidence, 30, CONFIG)
+        fit_frozen(evidence, 30, CONFIG)
     nobody_likes = replace(evidence, liked=np.zeros_like(evidence.liked))
     with pytest.raises(TooFewError, match=r"likes in the first .* there are 0 and 0"):
-        found(nobody_likes, TRAINED, CONFIG)
+        fit_frozen(nobody_likes, TRAINED, CONFIG)

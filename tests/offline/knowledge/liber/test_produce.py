@@ -13,7 +13,7 @@ from models.contract.events import Interaction
 from models.contract.schema import KnowledgeSpec
 from offline.config import JobConfig
 from offline.data.log import InteractionLog
-from offline.knowledge.errors import NotFoundedError
+from offline.knowledge.errors import NotFittedError
 from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.liber.produce import produce
 from offline.knowledge.vectors import UserVectors
@@ -119,14 +119,14 @@ def test_whatever_shapes_vectors_makes_another_space(
 
 def test_a_space_is_not_founded_on_what_happens_to_be_there(data: Synthetic, tmp_path: Path) -> None:
     model = EchoModel(absent=lambda prompt: len(prompt.messages[-1][1]) % 2 == 0)
-    with pytest.raises(NotFoundedError, match="still missing"):
+    with pytest.raises(NotFittedError, match="still missing"):
         made(data, tmp_path, model=model)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_founded_space_takes_what_is_there(data: Synthetic, tmp_path: Path) -> None:
     whole = made(data, tmp_path)
-    missing = sources(data.config, data.catalogue, data.log, tmp_path, trained_rows=120).interests.summary_prompts[1]
+    missing = sources(data.config, data.catalogue, data.log, tmp_path, trained_rows=120).texts.summary_prompts[1]
     part = made(data, tmp_path, model=EchoModel(absent=lambda prompt: prompt == missing))
     assert part.space == whole.space
     assert part.start[:3].tolist() == [0, 2, 5]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from offline.data.texts import TextsConfig
-from offline.knowledge.liber.prompts import (
+from offline.knowledge.prompts import (
     PartitionFacts,
     shift_prompt,
     shift_text,

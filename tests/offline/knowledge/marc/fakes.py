@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.knowledge.marc.pairs import Pairs
 
 WORDS = ("a", "film", "about", "love", "war", "space", "likes", "drama", "comedy", "and", "quiet", "loud")

@@ -11,10 +11,9 @@ import pytest
 
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.knowledge.errors import NotFoundedError
-from offline.knowledge.marc.adapt import AdaptationConfig
-from offline.knowledge.marc.adapting import adapt_model
-from offline.knowledge.marc.config import CompressionConfig
+from offline.knowledge.config import CompressionConfig
+from offline.knowledge.errors import NotFittedError
+from offline.knowledge.marc.adapt import AdaptationConfig, adapt_model
 from tests.offline.knowledge.fakes import EchoModel, sources
 from tests.offline.knowledge.marc.fakes import tiny_model
 from tests.synthetic import Synthetic, synthetic
@@ -74,7 +73,7 @@ def test_it_overwrites_nothing_and_waits_for_texts(data: Synthetic, tmp_path: Pa
     (tmp_path / "there").mkdir()
     with pytest.raises(DataError, match="is there already"):
         adapted(data, tmp_path / "there")
-    with pytest.raises(NotFoundedError, match="still missing"):
+    with pytest.raises(NotFittedError, match="still missing"):
         adapted(data, tmp_path / "one", model=EchoModel(absent=lambda prompt: True))
     with pytest.raises(DataError, match="nothing to learn from"):
         adapted(data, tmp_path / "one", until=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.data.catalogue import DataError
 from offline.data.files import write_arrays
 from offline.knowledge.marc.frozen import Compressor, FrozenMap

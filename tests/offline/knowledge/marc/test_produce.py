@@ -12,15 +12,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from models.contract.arrays import FloatArray
 from models.contract.events import Interaction
-from models.contract.knowledge import FloatArray
 from models.contract.schema import KnowledgeSpec
 from offline.data.log import InteractionLog
-from offline.engine.local import LocalEngine
-from offline.engine.protocol import BatchT, ResultT, Work
-from offline.knowledge.errors import NotFoundedError
+from offline.engine.engines import BatchT, LocalEngine, ResultT, Work
+from offline.knowledge.config import CompressionConfig
+from offline.knowledge.errors import NotFittedError
 from offline.knowledge.marc import states
-from offline.knowledge.marc.config import CompressionConfig
 from offline.knowledge.marc.produce import produce
 from offline.knowledge.vectors import Produced
 from tests.offline.knowledge.fakes import EchoModel, sources, vector_of
@@ -139,5 +138,5 @@ def test_the_states_are_read_where_the_engine_runs(data: Synthetic, tmp_path: Pa
 
 
 def test_it_waits_for_the_texts_of_the_training_period(data: Synthetic, tmp_path: Path) -> None:
-    with pytest.raises(NotFoundedError, match="still missing"):
+    with pytest.raises(NotFittedError, match="still missing"):
         made(data, tmp_path, model=EchoModel(absent=lambda prompt: "Film 3" in prompt.messages[0][1]))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.knowledge.marc.states import LanguageModelStates
 from tests.offline.knowledge.marc.fakes import HIDDEN, LAYERS, tiny_model
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.data.catalogue import DataError
 from offline.knowledge.marc import store
 from offline.knowledge.marc.store import StateStore

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models.contract.knowledge import FloatArray
+from models.contract.arrays import FloatArray
 from offline.knowledge.errors import TooFewError
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.marc.hsic import nhsic

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
-from offline.training.metrics import Quality, auc, gauc, log_losses, ndcg_at, quality
+from offline.metrics import Quality, auc, gauc, log_losses, ndcg_at, quality
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from offline.engine.local import LocalEngine
-from offline.engine.protocol import Engine, EngineError
+from offline.engine.engines import Engine, EngineError, LocalEngine
 from offline.llm.protocol import Backend, Completion, PermanentError, Prompt, TransientError
 
 Outcome = list[Completion] | Exception

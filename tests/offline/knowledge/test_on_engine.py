@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
-from models.contract.knowledge import FloatArray
-from offline.engine import vectors
-from offline.engine.local import LocalEngine
-from offline.engine.protocol import BatchT, EngineError, ResultT, Work
-from offline.engine.vectors import ENCODED_TOGETHER, EngineEncoder, EngineStates, states_on
-from offline.knowledge import encoder as one_process
+from models.contract.arrays import FloatArray
+from offline.engine.engines import BatchT, EngineError, LocalEngine, ResultT, Work
+from offline.knowledge.encoder import EngineEncoder, TextEncoder
+from offline.knowledge.marc import states as module
+from offline.knowledge.marc.states import EngineStates
 
 WORDS = ("film", "war", "love", "night", "story", "dark", "space", "drama", "hero", "likes", "viewer", "noir")
 
@@ -23,9 +22,8 @@ def texts() -> list[str]:
 
 
 def test_encoded_vectors_are_equal_to_the_bit(texts: list[str]) -> None:
-    assert ENCODED_TOGETHER == one_process._BATCH
     engine = EngineEncoder(LocalEngine(), "all-MiniLM-L6-v2", 64, "float32")
-    alone = one_process.TextEncoder("all-MiniLM-L6-v2", 64, "float32")
+    alone = TextEncoder("all-MiniLM-L6-v2", 64, "float32")
     assert engine.id == alone.id
     assert engine.encode(texts).tobytes() == alone.encode(texts).tobytes()
 
@@ -77,7 +75,7 @@ def test_states_travel_in_the_chunks_they_are_given_in() -> None:
 
 
 def test_many_chunks_are_handed_over_in_waves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "CHUNKS_PER_WORKER", 2)
+    monkeypatch.setattr(module, "CHUNKS_PER_WORKER", 2)
     engine, chunks = Backwards(), [["x" * at] for at in range(1, 11)]
     made = dict(EngineStates(engine, Lengths).read_chunks(chunks, [1.0]))
     assert engine.waves == [4, 4, 2]
@@ -96,11 +94,6 @@ def test_a_worker_with_other_weights_is_refused() -> None:
     states = EngineStates(LocalEngine(), lambda: Lengths(next(names)))
     with pytest.raises(EngineError, match="other weights: lengths of a worker in place of lengths of the job"):
         list(states.read_chunks([["a"]], [0.5]))
-
-
-def test_without_workers_the_states_are_read_as_they_always_were() -> None:
-    assert isinstance(states_on(LocalEngine(), Lengths), Lengths)
-    assert isinstance(states_on(Backwards(), Lengths), EngineStates)
 
 
 def test_without_texts_nothing_is_opened() -> None:

@@ -12,7 +12,7 @@ import pytest
 from models.contract.events import Interaction
 from offline.data.log import InteractionLog
 from offline.data.texts_import import ImportedTexts, UserText
-from offline.knowledge.interests import Interests, closing
+from offline.knowledge.knowledge_texts import KnowledgeTexts, closing
 from offline.knowledge.liber.partitions import Trigger
 from offline.llm.protocol import Prompt
 from tests.offline.knowledge.fakes import EchoModel, sources
@@ -33,7 +33,7 @@ def interests(
     log: InteractionLog | None = None,
     imported: Sequence[UserText] = (),
     of_items: Mapping[str, str] | None = None,
-) -> Interests:
+) -> KnowledgeTexts:
     read = sources(
         data.config,
         data.catalogue,
@@ -43,10 +43,10 @@ def interests(
         model=model,
         imported=ImportedTexts(of_items or {}, tuple(imported)),
     )
-    return read.interests
+    return read.texts
 
 
-def read_all(one: Interests) -> None:
+def read_all(one: KnowledgeTexts) -> None:
     assert one.items
     assert one.summaries
     assert one.shifts

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from offline.engine.backend import EngineBackend, backend_on
-from offline.engine.local import LocalEngine
-from offline.engine.protocol import BatchT, Engine, EngineError, ResultT, Work
+from offline.engine.engines import BatchT, Engine, EngineError, LocalEngine, ResultT, Work
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
+from offline.llm.engine import EngineBackend, backend_on
 from offline.llm.protocol import PermanentError, TransientError, UnusableBackendError
 from tests.offline.llm.fakes import FakeBackend, ask, plain_client
 

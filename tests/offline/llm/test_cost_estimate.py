@@ -1,23 +1,23 @@
 """Plans: what a run would ask and take, without asking."""
 
-import json
 from pathlib import Path
 
 import pytest
 
+from offline.llm.account import open_accounts
 from offline.llm.answers import DRY_RUN
 from offline.llm.cache import ResponseCache
-from offline.llm.client import LLMClient, LLMRunError
+from offline.llm.client import LLMClient
 from offline.llm.config import LLMConfig
-from offline.llm.plan import Plan
+from offline.llm.estimate import CostEstimate
 from offline.llm.protocol import PermanentError
-from offline.llm.session import LEDGER_FILE, open_session
+from offline.llm.session import open_session
 from tests.offline.llm.chat_server import ChatServer, answer_to
-from tests.offline.llm.fakes import FakeBackend, ask, ledger, plain_client
+from tests.offline.llm.fakes import FakeBackend, ask, new_account, plain_client
 
 
 def dry_client(backend: FakeBackend, cache: ResponseCache, rate: float | None = None) -> LLMClient:
-    return LLMClient(backend, cache, ledger(1.0, 2.0), dry_run=True, tokens_per_second=rate)
+    return LLMClient(backend, cache, new_account(1.0, 2.0), dry_run=True, tokens_per_second=rate)
 
 
 async def test_a_plan_counts_what_is_new_once(cache: ResponseCache) -> None:
@@ -26,8 +26,8 @@ async def test_a_plan_counts_what_is_new_once(cache: ResponseCache) -> None:
     client = dry_client(backend, cache, rate=4.0)
     await client.ask_all([ask(letter * 100) for letter in "abccde"], "items")
     # 57 prompt tokens each, as the two known ones had, and 8 answer tokens
-    assert client.planned == Plan(6, 2, 3, 2, 3 * 57, 3 * 8, 3 * (57 + 16) / 1e6, 6.0)
-    assert client.planned.summary() == (
+    assert client.cost_estimate == CostEstimate(6, 2, 3, 2, 3 * 57, 3 * 8, 3 * (57 + 16) / 1e6, 6.0)
+    assert client.cost_estimate.summary() == (
         "3 of 6 prompts to ask in 2 calls, 2 from cache, about 171 + 24 tokens, cost 0.0002, about 6 s"
     )
     assert backend.calls == 0
@@ -40,37 +40,34 @@ async def test_a_dry_run_returns_what_is_stored_and_adds_up_the_rest(cache: Resp
     first = await client.ask_all([ask("a"), ask("c"), ask("d")], "items")
     assert first.texts == ["answer to <a>", None, None]
     assert first.absent == {1: DRY_RUN, 2: DRY_RUN}
-    await client.ask_all([ask("b"), ask("d"), ask("e")], "partitions")  # d is planned already
-    planned = client.planned
-    assert (planned.prompts, planned.cached, planned.to_ask, planned.calls) == (6, 2, 3, 3)
-    assert planned.seconds is None, "no run told how fast the model is"
-    with pytest.raises(LLMRunError, match="2 were not tried"):
-        await client.complete_all([ask("a"), ask("c"), ask("d")], "items")
+    await client.ask_all([ask("b"), ask("d"), ask("e")], "partitions")  # d is estimate already
+    estimate = client.cost_estimate
+    assert (estimate.prompts, estimate.cached, estimate.to_ask, estimate.calls) == (6, 2, 3, 3)
+    assert estimate.seconds is None, "no run told how fast the model is"
     with pytest.raises(PermanentError, match="a dry run asks nothing"):
         await client.complete_live(ask("a"))
     assert backend.calls == 0
 
 
 def test_plans_add_up() -> None:
-    one = Plan(3, 1, 2, 2, 100, 30, 0.5, 4.0)
-    assert one + one == Plan(6, 2, 4, 4, 200, 60, 1.0, 8.0)
-    assert one + Plan() == one
-    assert (one + Plan(1, 0, 1, 1, 1, 1, 0.0, None)).seconds is None
+    one = CostEstimate(3, 1, 2, 2, 100, 30, 0.5, 4.0)
+    assert one + one == CostEstimate(6, 2, 4, 4, 200, 60, 1.0, 8.0)
+    assert one + CostEstimate() == one
+    assert (one + CostEstimate(1, 0, 1, 1, 1, 1, 0.0, None)).seconds is None
 
 
-def test_a_dry_session_calls_nobody_and_writes_no_ledger(server: ChatServer, tmp_path: Path) -> None:
+def test_a_dry_session_calls_nobody_and_records_nothing(server: ChatServer, tmp_path: Path) -> None:
     config = LLMConfig(backend="openai", base_url=server.base_url, model="tiny", price_completion_per_million=1e6)
-    with open_session(config, tmp_path, "liber") as llm:
+    with open_session(config, tmp_path) as llm:
         llm.ask_all([ask("a"), ask("b")], "paid")
-    ledger_before = (tmp_path / LEDGER_FILE).read_text()
-    rate = 14 / json.loads(ledger_before)["seconds"]
-    with open_session(config, tmp_path, "liber", dry_run=True) as llm:
+    rate = 14 / llm.account.seconds
+    with open_session(config, tmp_path, dry_run=True, rate={"tiny": rate}.get) as llm:
         assert llm.ask_all([ask("a"), ask("c")], "dry").texts == [answer_to("a"), None]
-        assert (llm.planned.to_ask, llm.planned.completion_tokens, llm.planned.cost) == (1, 7, 7.0)
-        assert llm.planned.seconds == pytest.approx(7 / rate)
+        assert (llm.cost_estimate.to_ask, llm.cost_estimate.completion_tokens, llm.cost_estimate.cost) == (1, 7, 7.0)
+        assert llm.cost_estimate.seconds == pytest.approx(7 / rate)
         assert llm.absent == 1
     assert server.asked == {"a": 1, "b": 1}
-    assert (tmp_path / LEDGER_FILE).read_text() == ledger_before
-    with open_session(config, tmp_path, "liber", use_cache=False, dry_run=True) as llm:
+    assert open_accounts(tmp_path) == {}
+    with open_session(config, tmp_path, use_cache=False, dry_run=True) as llm:
         assert llm.ask_all([ask("a"), ask("c")], "all anew").texts == [None, None]
-        assert llm.planned.to_ask == 2
+        assert llm.cost_estimate.to_ask == 2

@@ -5,7 +5,12 @@ stored is stored by the caller.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, Protocol, TypeVar, runtime_checkable
+
+from pydantic import BaseModel, Field
+
+from models.contract.schema import FrozenConfig
 
 BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
 ResultT_co = TypeVar("ResultT_co", covariant=True)
@@ -53,3 +58,52 @@ def in_order(results: Iterator[tuple[int, ResultT]], count: int) -> list[ResultT
     for position, result in results:
         held[position] = result
     return held
+
+
+class LocalEngine:
+    """Works on one batch after the other. Nothing travels, nothing is started."""
+
+    workers = 1
+
+    def map_batches(
+        self, make: Callable[[], Work[BatchT, ResultT]], batches: Sequence[BatchT]
+    ) -> Iterator[tuple[int, ResultT]]:
+        """See Engine.map_batches."""
+        if not batches:
+            return
+        work = make()
+        try:
+            for position, batch in enumerate(batches):
+                try:
+                    result = work(batch)
+                except Exception as error:
+                    raise EngineError(f"batch {position}: {type(error).__name__}: {error}") from error
+                yield position, result
+        finally:
+            work.close()
+
+
+EngineName = Literal["local", "ray"]
+
+
+class RayConfig(BaseModel):
+    """The cluster that ``--engine ray`` uses. None of it changes a result."""
+
+    model_config = FrozenConfig
+
+    workers: Annotated[int, Field(ge=1, le=10_000)] = 2
+    cpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    address: str | None = None  # none: the cluster that RAY_ADDRESS names, else one of our own on this machine
+
+
+@contextmanager
+def open_engine(name: EngineName, ray: RayConfig) -> Iterator[Engine]:
+    """The engine of that name until the block ends; EngineError if it cannot start."""
+    if name == "local":
+        yield LocalEngine()
+        return
+    from offline.engine.ray import ray_engine  # an extra of its own, not installed everywhere
+
+    with ray_engine(ray.workers, ray.cpus_per_worker, ray.gpus_per_worker, ray.address) as engine:
+        yield engine

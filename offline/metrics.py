@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.contract.knowledge import Array
+from models.contract.arrays import Array
 
 _CERTAIN = 1e-7
 """Scores this close to 0 or 1 count as that close: a certain and wrong score has a finite loss."""

@@ -1,4 +1,4 @@
-"""What the language model is asked about closed partitions, and what is encoded of its answers.
+"""What the language model is asked about items and closed partitions, and what is encoded of its answers.
 
 Titles are data: they are quoted inside one sentence and can break out of nothing, because every partition is a
 conversation of its own.
@@ -7,11 +7,28 @@ conversation of its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from offline.data.texts import TextsConfig
 from offline.llm.protocol import Prompt
+
+
+def item_prompt(words: TextsConfig, features: Mapping[str, Any], max_tokens: int) -> Prompt:
+    """Ask what an item is about and whom it is for, in the manner of KAR's item factual prompt (arXiv 2306.10933)."""
+    question = f"Describe the {words.noun} {words.item_text(features)} in two sentences: {words.aspects}."
+    return Prompt(messages=(("user", question),), max_tokens=max_tokens, repetition_penalty=1.05)
+
+
+def item_text(words: TextsConfig, features: Mapping[str, Any], answer: str) -> str:
+    """What is encoded: the facts first, then the answer, so that truncation loses opinion before fact."""
+    return f"{words.item_text(features)}. {answer}".strip()
+
+
+def plain_text(words: TextsConfig, features: Mapping[str, Any]) -> str:
+    """An item's own text, without any language model: what the plain-text control encodes."""
+    return f"{words.item_text(features)}."
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,28 +14,28 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from offline.config import KnowledgeConfig
+from models.contract.arrays import BoolArray, IntArray
+from models.contract.schema import FeatureSchema
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.texts import TextsConfig
-from offline.knowledge.liber.partitions import Partitions, Rows, Trigger
-from offline.knowledge.liber.prompts import (
+from offline.knowledge.config import KnowledgeConfig
+from offline.knowledge.liber.partitions import Partitions, Trigger, close_partitions
+from offline.knowledge.prompts import (
     PartitionFacts,
+    item_prompt,
+    item_text,
     shift_prompt,
     shift_text,
     summary_prompt,
     summary_text,
     taste,
 )
-from offline.knowledge.texts import item_prompt, item_text
 from offline.llm.protocol import Prompt
 
 if TYPE_CHECKING:  # it loads polars, which a refresh without imports does not need
     from offline.data.texts_import import ImportedTexts
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,10 @@ class Texts:
     """Texts aligned with items, partitions or shifts, ready to encode; "" where there is none."""
 
     texts: tuple[str, ...]
-    absent: Mask
+    absent: BoolArray
 
     @property
-    def known(self) -> Mask:
+    def known(self) -> BoolArray:
         return np.array([bool(text) for text in self.texts], np.bool_)
 
 
@@ -73,12 +73,12 @@ class Versions:
     what is encoded, ``tastes`` [V] the shorter form without titles; ``partitions`` [V] are -1 for texts about a user.
     """
 
-    start: Rows
-    user: Rows
-    since: Rows
+    start: IntArray
+    user: IntArray
+    since: IntArray
     texts: tuple[str, ...]
     tastes: tuple[str, ...]
-    partitions: Rows
+    partitions: IntArray
 
     def __len__(self) -> int:
         return len(self.user)
@@ -91,7 +91,23 @@ def closing(trigger: Trigger) -> str:
     return " or ".join(size + span)
 
 
-class Interests:
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A data set as the producers of knowledge see it: its people, items and interactions, the words for them, and the
+    settings and the schema of the knowledge that is to be made of them."""
+
+    config: KnowledgeConfig
+    schema: FeatureSchema
+    words: TextsConfig
+    catalogue: Catalogue
+    log: InteractionLog
+
+    def partitions(self) -> Partitions:
+        """Every partition that the log closes."""
+        return close_partitions(self.log, self.config.liber.trigger)
+
+
+class KnowledgeTexts:
     """Texts of one run. Properties ask the model when they are first read.
 
     ``imported`` are texts that somebody else wrote (offline/data/texts_import.py). One about an item takes the place of
@@ -103,25 +119,22 @@ class Interests:
 
     def __init__(
         self,
-        config: KnowledgeConfig,
-        words: TextsConfig,
-        liked_above: float,
-        catalogue: Catalogue,
-        log: InteractionLog,
-        partitions: Partitions,
+        domain: Domain,
         ask: Ask,
         imported: ImportedTexts | None = None,
+        partitions: Partitions | None = None,
     ) -> None:
-        self._config = config
-        self._words = words
-        self._liked_above = liked_above
-        self._catalogue = catalogue
-        self._log = log
+        """``partitions`` None: all that the log closes."""
+        self._config = domain.config
+        self._words = domain.words
+        self._liked_above = domain.schema.liked_above
+        self._catalogue = domain.catalogue
+        self._log = domain.log
         self._ask = ask
-        self.partitions = partitions
-        numbers = {name: at for at, name in enumerate(log.user_ids)}
+        self.partitions = partitions = domain.partitions() if partitions is None else partitions
+        numbers = {name: at for at, name in enumerate(domain.log.user_ids)}
         known = [(numbers[one.user], one) for one in (imported.users if imported else ()) if one.user in numbers]
-        trigger = closing(config.liber.trigger)
+        trigger = closing(domain.config.liber.trigger)
         self._about_items = imported.items if imported else {}
         self._about_users = [(user, one) for user, one in known if one.partition is None]
         self._about_partitions = {
@@ -245,7 +258,7 @@ class Interests:
         )
 
     @cached_property
-    def _since(self) -> Rows:
+    def _since(self) -> IntArray:
         """The last log row [partitions] before each partition's summary may be seen."""
         since = self.partitions.closed_at.astype(np.int64)
         for at, one in self._about_partitions.items():
@@ -257,5 +270,5 @@ class Interests:
         texts = self.shifts.texts
         return tuple(texts[at] if at >= 0 else "" for at in versions.partitions.tolist())
 
-    def _with_predecessor(self) -> Rows:
+    def _with_predecessor(self) -> IntArray:
         return np.flatnonzero(~self.partitions.first_of_user())

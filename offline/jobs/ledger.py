@@ -1,0 +1,230 @@
+"""The ledger of runs: one JSON line per run in the work folder, oldest first, with what the run asked and wrote.
+
+While a run is at work its line so far lies beside the ledger, and what it asked of the language model beside the
+answers (offline/llm/account.py). Whoever holds the folder next and finds either writes the line of a run that was
+killed, so that after ``kill -9`` the ledger knows of every answer that was paid and stored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from offline.data.catalogue import DataError
+from offline.data.files import append_line, read_json, write_json
+from offline.knowledge.run import ProducerState
+from offline.knowledge.vectors import Produced
+from offline.llm.account import CACHE_FILE, Account, open_accounts
+from offline.llm.cache import ResponseCache
+
+LEDGER = "ledger.jsonl"
+CURRENT = "run.json"
+_FORMER_LEDGER = Path("llm") / LEDGER
+"""What runs asked, as a line each: until 2026-11-29 the language model had a ledger of its own."""
+_COUNTED = ("calls", "paid", "failures", "prompt_tokens", "completion_tokens", "cost")
+_TAIL_BYTES = 2_000_000
+
+
+class RunStatus(StrEnum):
+    """How a run ended, or that it has not."""
+
+    RUNNING = "running"
+    DONE = "done"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    LOCKED = "locked"
+    INTERRUPTED = "interrupted"
+    KILLED = "killed"
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerSummary:
+    """What came of a producer in a run: how many of its texts are ``absent``, the ``reason`` why it waits, and of how
+    many users (in how many versions) and items it has knowledge, if it has any."""
+
+    state: ProducerState
+    absent: int = 0
+    reason: str = ""
+    users: int | None = None
+    versions: int | None = None
+    items: int | None = None
+
+    @classmethod
+    def of(cls, state: ProducerState, made: Produced | None, absent: int = 0, reason: str = "") -> ProducerSummary:
+        """The summary of what a producer ``made``, now or in an earlier run."""
+        users = None if made is None else made.users
+        items = None if made is None else made.items
+        return cls(
+            state,
+            absent,
+            reason,
+            None if users is None else int((users.start[1:] > users.start[:-1]).sum()),
+            None if users is None else len(users.vectors),
+            None if items is None else int(items.known.sum()),
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The summary as JSON, without what there is not."""
+        return {name: value for name, value in asdict(self).items() if value is not None and value != ""}
+
+
+@dataclass(slots=True, kw_only=True)
+class RunRecord:
+    """A line of the ledger. ``run`` is the run's id, ``job`` the command, ``config`` the configuration's name.
+
+    ``reasons`` say what is left for the next run, or what went wrong. ``stages``: seconds by stage. ``llm``: what the
+    run asked of the language model; None if nothing. ``arithmetic``: of models in the run's own process, and why; empty
+    if no producer ran. ``asked_again`` and ``bad_answers``: first answers, and second ones, by what was wrong with
+    them. ``records``: written, unchanged and bytes by kind of record. ``release`` is the live one after the run.
+    ``totals`` sums up all runs of the ledger.
+    """
+
+    run: str
+    job: str
+    config: str = ""
+    status: RunStatus = RunStatus.RUNNING
+    exit_code: int | None = None
+    reasons: list[str] = field(default_factory=list)
+    started_at: str = ""
+    finished_at: str = ""
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    llm: Account | None = None
+    arithmetic: str = ""
+    asked_again: dict[str, int] = field(default_factory=dict)
+    bad_answers: dict[str, int] = field(default_factory=dict)
+    producers: dict[str, ProducerSummary] = field(default_factory=dict)
+    records: dict[str, dict[str, int]] = field(default_factory=dict)
+    bytes_written: int = 0
+    release: str | None = None
+    totals: dict[str, float] = field(default_factory=dict)
+    pid: int = 0
+
+    def document(self) -> dict[str, Any]:
+        """The line as JSON."""
+        return {name.name: getattr(self, name.name) for name in fields(self)} | {
+            "llm": {} if self.llm is None else self.llm.document(),
+            "producers": {name: producer.document() for name, producer in self.producers.items()},
+        }
+
+    @classmethod
+    def parse(cls, document: Any) -> RunRecord:
+        """Read a line of any version: what it lacks takes its default, what is unknown is left out. ValueError for a
+        document that is no run."""
+        if not isinstance(document, dict) or not {"run", "job", "status"} <= document.keys():
+            raise ValueError("not a run")
+        names = {name.name for name in fields(cls)}
+        known = {name: value for name, value in document.items() if name in names}
+        producers = {
+            name: ProducerSummary(**{**producer, "state": ProducerState(producer["state"])})
+            for name, producer in known.get("producers", {}).items()
+        }
+        llm = Account.parse(document["llm"]) if document.get("llm") else None
+        return cls(**{**known, "status": RunStatus(document["status"]), "producers": producers, "llm": llm})
+
+
+class RunLedger:
+    """The ledger in one work folder. Only the folder's holder may write."""
+
+    def __init__(self, workdir: Path) -> None:
+        self._folder = workdir
+        self._path = workdir / LEDGER
+
+    def runs(self) -> list[RunRecord]:
+        """Runs, oldest first, as far as the last two megabytes go. Damaged lines are passed over."""
+        runs = []
+        for document in _documents(self._path, _TAIL_BYTES):
+            with suppress(ValueError, TypeError, AttributeError, KeyError):
+                runs.append(RunRecord.parse(document))
+        return runs
+
+    def accounts(self) -> list[Account]:
+        """What runs asked of language models, oldest first; of a run the last word counts."""
+        accounts: dict[str, Account] = {}
+        for number, document in enumerate(_documents(self._folder / _FORMER_LEDGER, _TAIL_BYTES)):
+            with suppress(ValueError, TypeError):
+                account = Account.parse(document)
+                accounts[account.run_id or f"line {number}"] = account
+        for run in self.runs():
+            if run.llm is not None:
+                accounts[run.llm.run_id] = run.llm
+        return list(accounts.values())
+
+    def append(self, record: RunRecord) -> None:
+        """Add one line, with totals that go on from the last one's."""
+        earlier: Mapping[str, float] = next((run.totals for run in reversed(self.runs()) if run.totals), {})
+        asked = {} if record.llm is None else record.llm.document()
+        spent = {"runs": 1, "bytes_written": record.bytes_written, **{name: asked.get(name, 0) for name in _COUNTED}}
+        record.totals = {name: round(earlier.get(name, 0) + more, 6) for name, more in spent.items()}
+        append_line(self._path, json.dumps(record.document(), ensure_ascii=False))
+
+    def keep(self, record: RunRecord) -> None:
+        """Keep the line so far, for whoever comes next if this run is killed."""
+        write_json(self._folder / CURRENT, record.document())
+
+    def end(self, record: RunRecord) -> None:
+        """Write the line of a run that ends."""
+        self.append(record)
+        (self._folder / CURRENT).unlink(missing_ok=True)
+
+    def lost(self) -> RunRecord | None:
+        """The line of a run that left no line, with what it is known to have asked: it was killed, or it is at work."""
+        try:
+            record = RunRecord.parse(read_json(self._folder / CURRENT))
+        except (DataError, ValueError, TypeError, AttributeError, KeyError):
+            return None  # absent, or damaged, which must not keep every later run from working
+        record.status, record.exit_code = RunStatus.KILLED, None
+        accounts = open_accounts(self._folder / "llm")
+        if record.llm is not None:
+            record.llm = accounts.get(record.llm.run_id, record.llm)
+        elif accounts:  # it had just begun to ask: the others' accounts were settled when it began
+            record.llm = list(accounts.values())[-1]
+        return record
+
+    def settle(self) -> None:
+        """Write the lines of runs that were killed, if there are any."""
+        lost, accounts = self.lost(), open_accounts(self._folder / "llm")
+        if lost is None and not accounts:
+            return  # a damaged line of a killed run is replaced by that of the next
+        settled = {run.run for run in self.runs()} | {account.run_id for account in self.accounts()}
+        if lost is not None and lost.run not in settled:
+            self.append(lost)
+            settled |= set() if lost.llm is None else {lost.llm.run_id}
+        (self._folder / CURRENT).unlink(missing_ok=True)
+        for run_id, account in accounts.items():
+            if run_id not in settled:  # it says what was paid, and nothing says for what
+                record = RunRecord(run=run_id, job="unknown", status=RunStatus.KILLED, llm=account)
+                record.started_at = record.finished_at = iso_time(time.time())
+                self.append(record)
+        if accounts:
+            with ResponseCache(self._folder / "llm" / CACHE_FILE) as cache:
+                for run_id in accounts:
+                    cache.forget_run(run_id)
+
+
+def iso_time(seconds: float) -> str:
+    """ISO 8601 in UTC, to the second, of seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _documents(path: Path, tail_bytes: int) -> list[Any]:
+    """The JSON documents in the last lines of a file; none without a file."""
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - tail_bytes))
+        lines = file.read().splitlines()
+    documents = []
+    for line in lines:
+        with suppress(ValueError):  # half a line, after a power cut or at the start of the tail
+            documents.append(json.loads(line))
+    return documents

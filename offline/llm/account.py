@@ -1,0 +1,121 @@
+"""What one run asked of a language model, and what that cost.
+
+Every commit of answers also writes the run's account so far (cache.py), in the same transaction: after `kill -9` the
+account tells of every committed answer, and what was in flight is in neither. A run that ends moves its account into
+its line of the ledger (offline/jobs/ledger.py), which also takes over the accounts of runs that were killed.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from offline.llm.budget import Prices
+from offline.llm.cache import ResponseCache
+from offline.llm.protocol import Completion
+
+CACHE_FILE = "answers.sqlite3"
+
+FREE = Prices()
+_RECENT = 20  # runs from which the speed of a model is taken
+
+
+@dataclass(slots=True)
+class Account:
+    """Counters of one run. `prompts` = `duplicates` + `cache_hits` + `refused` + `paid` + `failures` + what a stop left
+    untried. `refused` were not asked, because earlier runs were refused for good; in those they are `failures`.
+
+    Tokens and `cost` cover paid answers only, at `prices`. `absent` prompts have no answer at the end of the run,
+    `reason` is why the first of them has none. `run_id` is empty where nobody records the account.
+    """
+
+    model_id: str
+    prices: Prices = FREE
+    run_id: str = ""
+    prompts: int = 0
+    duplicates: int = 0
+    cache_hits: int = 0
+    paid: int = 0
+    calls: int = 0
+    retries: int = 0
+    failures: int = 0
+    refused: int = 0
+    absent: int = 0
+    reason: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    cost: float = 0.0
+
+    def charge(self, completions: Sequence[Completion]) -> None:
+        """Count paid answers."""
+        self.paid += len(completions)
+        self.prompt_tokens += sum(completion.prompt_tokens for completion in completions)
+        self.completion_tokens += sum(completion.completion_tokens for completion in completions)
+        self.cost = self.prices.of(self.prompt_tokens, self.completion_tokens)
+
+    def summary(self, title: str) -> str:
+        """One readable line."""
+        line = (
+            f"{title} [{self.model_id}]: {self.prompts} prompts, {self.cache_hits} from cache, {self.paid} paid"
+            f" ({self.prompt_tokens} + {self.completion_tokens} tokens, cost {self.cost:.4f})"
+            f" in {self.calls} calls, {self.seconds:.1f} s"
+        )
+        if self.retries or self.failures:
+            line += f"; {self.retries} retries, {self.failures} failures"
+        if self.refused:
+            line += f"; {self.refused} refused in earlier runs"
+        if self.absent:
+            line += f"; {self.absent} absent ({self.reason})"
+        return line
+
+    def document(self) -> dict[str, Any]:
+        """The account as JSON, without its prices."""
+        counters = {name: value for name, value in asdict(self).items() if name not in ("prices", "reason")}
+        return counters | {"seconds": round(self.seconds, 3), "cost": round(self.cost, 6)}
+
+    @classmethod
+    def parse(cls, document: Any) -> "Account":
+        """Read an account of any version: what it lacks takes its default, what is unknown is left out.
+
+        Raises ValueError for a document that is no account.
+        """
+        if not isinstance(document, dict) or "model_id" not in document:
+            raise ValueError("not an account")
+        names = {field.name for field in fields(cls)} - {"prices"}
+        return cls(**{name: value for name, value in document.items() if name in names})
+
+
+@contextmanager
+def recorded(cache: ResponseCache, account: Account) -> Iterator[None]:
+    """Give the account an id under which `cache` holds it until the block ends, however it ends, but for a kill."""
+    account.run_id = new_run_id()
+    cache.put_many({}, (account.run_id, json.dumps(account.document())))
+    try:
+        yield
+    finally:
+        cache.forget_run(account.run_id)
+
+
+def new_run_id() -> str:
+    """The time in UTC, to the second, with what tells two runs of one second apart."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+
+
+def open_accounts(folder: Path) -> dict[str, Account]:
+    """Accounts of the runs that have not ended, at work or killed, by id, oldest first. Changes nothing."""
+    if not (folder / CACHE_FILE).is_file():
+        return {}
+    with ResponseCache(folder / CACHE_FILE) as cache:
+        return {run_id: Account.parse(json.loads(text)) for run_id, text in cache.open_runs().items()}
+
+
+def tokens_per_second(accounts: Iterable[Account], model_id: str) -> float | None:
+    """Answer tokens per second in the latest runs of a model that asked anything; None without such a run."""
+    asked = [run for run in accounts if run.model_id == model_id and run.completion_tokens > 0 and run.seconds > 0]
+    recent = asked[-_RECENT:]
+    return sum(run.completion_tokens for run in recent) / sum(run.seconds for run in recent) if recent else None

@@ -22,6 +22,7 @@ from models.contract.events import EVENT_DTYPE
 from models.contract.items import Columns, ItemTable
 from models.contract.keys import Keys
 from models.contract.schema import fingerprint
+from models.onnx_runtime import makes_threads, runtime
 from service.arrays import NewArrays, shared_arrays
 from service.background import aside
 from service.features.catalogue import read_items
@@ -29,10 +30,7 @@ from service.features.connection import RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.ranking.types import Release, Sample
 from service.retrieval.retriever import ItemRetriever
-from service.scoring.onnx import OnnxModel, keep_model, kept_model, load_model
-from service.scoring.partial import UncutError
-from service.scoring.scorers import INLINE_SECONDS, INLINE_SECONDS_ALONE, OnnxScorer, PartSessions
-from service.scoring.session import makes_threads, runtime
+from service.scoring import INLINE_SECONDS, INLINE_SECONDS_ALONE, CtrModel, OnnxScorer, load_model
 from service.settings import Settings
 from service.shared import SharedFolders
 from service.telemetry import Telemetry
@@ -53,7 +51,7 @@ class Loaded:
     """A release with what is needed to load its next revision, and the names of the shared folders that it is in."""
 
     release: Release
-    model: OnnxModel
+    model: CtrModel
     folders: frozenset[str]
 
 
@@ -118,7 +116,7 @@ class Loader:
         return 0 if self._is_there(manifest, revision) else manifest.items
 
     def _is_there(self, manifest: ReleaseManifest, revision: str) -> bool:
-        return self._shared.has(_model_name(manifest), *self._array_names(manifest, revision))
+        return self._shared.has(*self._array_names(manifest, revision))
 
     async def keep(self, loaded: Collection[Loaded]) -> None:
         """Release all shared folders except those of ``loaded``, and delete old folders that no process uses."""
@@ -132,12 +130,12 @@ class Loader:
         """
         start = time.perf_counter()
         manifest = await self._manifest(wanted)
+        # A refresh that changed records in place leaves the model as it is.
+        unchanged = before is not None and before.release.manifest == manifest
+        model = before.model if before is not None and unchanged else await self._model(manifest)
         async with self._shared.turn():
-            # A refresh that changed records in place leaves the model as it is.
-            unchanged = before is not None and before.release.manifest == manifest
-            model = before.model if before is not None and unchanged else await self._model(manifest)
             table, columns = await self._columns(manifest, revision, model)
-            folders = frozenset([_model_name(manifest), *self._array_names(manifest, revision)])
+            folders = frozenset(self._array_names(manifest, revision))
         scorer = model.on(table, columns)
         await aside(_warm, scorer, model, table, self._inline_seconds)
         artifact = model.artifact
@@ -147,57 +145,32 @@ class Loader:
         milliseconds = round((time.perf_counter() - start) * 1000.0, 3)
         return Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model, folders)
 
-    async def _model(self, manifest: ReleaseManifest) -> OnnxModel:
-        """The model of a release: its parts from a shared folder, or else read, checked and cut for this process."""
-        found: OnnxModel | None = None
+    async def _model(self, manifest: ReleaseManifest) -> CtrModel:
+        """The model of a release."""
+        # Threads that sessions make for themselves would inherit the low priority of ``aside``, and reading a graph
+        # that is whole holds the interpreter's lock.
+        run = aside if manifest.parts and not makes_threads(self._threads) else asyncio.to_thread
+        return await run(load_model, self._artifacts, manifest, self._threads)
 
-        async def cut(folder: Path) -> None:
-            nonlocal found
-            found = await self._opened(manifest)
-            await aside(keep_model, found, folder)
-
-        name = _model_name(manifest)
-        for _ in range(2):
-            try:
-                folder = await self._shared.folder(name, cut)
-                if folder is None:
-                    break
-                # Threads that sessions make for themselves would inherit the low priority.
-                open_it = asyncio.to_thread if makes_threads(self._threads) else aside
-                return await open_it(kept_model, folder, manifest, self._threads)
-            except UncutError:
-                break
-            except ArtifactError:
-                raise
-            except Exception:
-                log.exception("the parts of model %s cannot be used and are made again", manifest.model.name)
-                self._shared.discard(name)
-        return await self._opened(manifest) if found is None else found
-
-    async def _opened(self, manifest: ReleaseManifest) -> OnnxModel:
-        """The model read, checked and cut by this process. Not by ``aside``: much of that work holds the interpreter's
-        lock."""
-        return await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads)
-
-    async def _columns(self, manifest: ReleaseManifest, revision: str, model: OnnxModel) -> tuple[ItemTable, Columns]:
-        """The item table, and the columns that the model's parts give for it."""
-        artifact, parts = model.artifact, model.sessions
+    async def _columns(self, manifest: ReleaseManifest, revision: str, model: CtrModel) -> tuple[ItemTable, Columns]:
+        """The item table, and the columns that the split model gives for it."""
+        artifact, split = model.artifact, model.split
         items_name, columns_name = self._array_names(manifest, revision)
 
         async def read(new: NewArrays) -> None:
             await read_items(self._link, self._keys, manifest, artifact, self._telemetry, new)
 
         table = ItemTable.of(await shared_arrays(self._shared, items_name, read))
-        if not isinstance(parts, PartSessions):
+        if split is None:
             return table, {}
 
         async def compute(new: NewArrays) -> None:
-            await aside(parts.columns, table, new.allocate)
+            await aside(split.table_columns, table, new.allocate)
 
         return table, await shared_arrays(self._shared, columns_name, compute)
 
     def _array_names(self, manifest: ReleaseManifest, revision: str) -> tuple[str, str]:
-        """Names of two shared sets of arrays: the item table, and the columns that the model's parts give for it."""
+        """Names of two shared sets of arrays: the item table, and the columns that the split model gives for it."""
         # A release's items change with its revision. Its manifest tells it from one that was published anew.
         whose = {"prefix": self._keys.prefix, "manifest": manifest.model_dump(mode="json"), "revision": revision}
         name = fingerprint({**whose, "runtime": runtime(), "format": _FORMAT})
@@ -217,13 +190,7 @@ class Loader:
         return manifest
 
 
-def _model_name(manifest: ReleaseManifest) -> str:
-    """Name of the shared folder that holds the model's parts."""
-    which = {"artifact": manifest.artifact, "sha256": manifest.artifact_sha256}
-    return f"model-{fingerprint({**which, 'runtime': runtime(), 'format': _FORMAT})}"
-
-
-def _warm(scorer: OnnxScorer, model: OnnxModel, table: ItemTable, inline_seconds: float) -> None:
+def _warm(scorer: OnnxScorer, model: CtrModel, table: ItemTable, inline_seconds: float) -> None:
     """Score slates of several lengths for a user without history, and set ``scorer.inline``: the number of candidates
     that take ``inline_seconds`` at most. ScoringError if the model fails."""
     user = UserBatch.single(model.artifact.feature_schema, table, {}, np.zeros(0, EVENT_DTYPE), {})

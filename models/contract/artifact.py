@@ -103,9 +103,10 @@ class ItemIndex(BaseModel):
 class ReleaseManifest(BaseModel):
     """One release: a model artifact and the data it was published with.
 
-    ``artifact`` is a file name inside the artifact store; ``directory_blocks`` counts the item directory's keys;
-    ``spaces`` maps "user/liber" and the like to fingerprints; ``indexes`` find candidates for
-    requests that bring none.
+    ``artifact`` is a file name inside the artifact store; ``parts`` are the files of the split model, in the folder
+    beside it, with their digests (models/split_model.py), none of a model that runs as a whole; ``directory_blocks``
+    counts the item directory's keys; ``spaces`` maps "user/liber" and the like to fingerprints; ``indexes`` find
+    candidates for requests that bring none.
     """
 
     model_config = FrozenConfig
@@ -122,10 +123,11 @@ class ReleaseManifest(BaseModel):
     directory_blocks: int
     metrics: Mapping[str, float] = {}
     indexes: Mapping[Role, ItemIndex] = {}
+    parts: Mapping[FileName, Digest] = {}
 
     def to_json(self) -> str:
-        """Without indexes as before there were any: earlier versions refuse what they do not know."""
-        return self.model_dump_json(exclude=None if self.indexes else {"indexes"})
+        """Without indexes or parts as before there were any: earlier versions refuse what they do not know."""
+        return self.model_dump_json(exclude={name for name in ("indexes", "parts") if not getattr(self, name)})
 
     def check(self, artifact: ArtifactManifest) -> None:
         """ArtifactError unless the artifact expects exactly the schema and the spaces of this release."""

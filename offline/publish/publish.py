@@ -11,6 +11,7 @@ import numpy as np
 
 from models.contract.artifact import ModelName, ReleaseManifest
 from models.contract.schema import FeatureSchema
+from models.split_model import parts_folder
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.files import file_digest, write_bytes
@@ -71,7 +72,7 @@ def publish(
     schema = knowledge.schema(config.feature_schema)
     live = release.live_release(store)
     gate.check_model(models / report.artifact, schema, knowledge.spaces)
-    _store_artifact(store, models / report.artifact, report.sha256)
+    _store_artifact(store, models, report)
     installation(store)
     if return_to:
         let_go(store, spaces_of(knowledge.spaces))
@@ -80,7 +81,10 @@ def publish(
     held = held_of(store, knowledge.spaces)
     stays_off = release_id in release.withdrawn(store) and not return_to
     if live is not None and (live == release_id or stays_off):
-        index = _embedding_rows(log, report) if live == release_id else None
+        index = None
+        if live == release_id:
+            index = _embedding_rows(log, report)
+            interrupted |= _name_parts(store, live, report)
         _keep_current(config, store, live, catalogue, log, index, records, interrupted)
         return Published(release_id, live, False, records, [], held)
     # Two releases may be of one space: what was written for the new one may have changed the live one's item table.
@@ -155,6 +159,7 @@ def _stage_and_switch(
         items=len(log.item_ids),
         directory_blocks=directory.written,
         metrics=report.metrics,
+        parts=report.parts,
     )
     try:
         gate.check(store, config.publish, manifest, schema)
@@ -166,6 +171,16 @@ def _stage_and_switch(
     directory.add(release.write_manifest(store, manifest))
     release.switch(store, live, release_id)
     return {"item features": features, "item directory": directory}
+
+
+def _name_parts(store: Store, live: str, report: TrainingReport) -> bool:
+    """Name the parts of the model in the live release's manifest. True if they are others than before: the same model
+    was exported again, by another version."""
+    manifest = release.read_manifest(store, live)
+    if manifest.parts == report.parts:
+        return False
+    release.write_manifest(store, manifest.model_copy(update={"parts": report.parts}))
+    return True
 
 
 def _keep_current(
@@ -250,8 +265,10 @@ def _embedding_rows(log: InteractionLog, report: TrainingReport) -> list[int]:
     return rows
 
 
-def _store_artifact(store: Store, source: Path, digest: str) -> None:
-    """Put the model where the services look for it; a damaged copy is replaced."""
-    target = store.artifacts / source.name
-    if file_digest(target) != digest:
-        write_bytes(target, source.read_bytes())
+def _store_artifact(store: Store, models: Path, report: TrainingReport) -> None:
+    """Put the model and its parts where the services look for them; damaged copies are replaced."""
+    parts = parts_folder(Path(report.artifact))
+    files = {Path(report.artifact): report.sha256} | {parts / name: digest for name, digest in report.parts.items()}
+    for name, digest in files.items():
+        if file_digest(store.artifacts / name) != digest:
+            write_bytes(store.artifacts / name, (models / name).read_bytes())

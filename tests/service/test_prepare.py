@@ -35,9 +35,8 @@ async def test_what_was_prepared_apart_is_complete(
     publisher.publish()
     assert settings.redis_url is not None
     await apart(settings, settings.redis_url, telemetry)("r1", "")
-    assert folders(settings.data_dir) == {"items", "columns", "model"}
-    (settings.artifact_folder / publisher.publish().artifact).unlink()
-    async with running(settings) as service:  # it needs nothing more than what lies there
+    assert folders(settings.data_dir) == {"items", "columns"}
+    async with running(settings) as service:
         assert (await service.rank())["release"] == "r1"
 
 
@@ -61,21 +60,7 @@ async def test_relative_folders_are_those_of_the_service(
     relative = settings.model_copy(update={"data_dir": Path(settings.data_dir.name)})
     assert settings.redis_url is not None
     await apart(relative, settings.redis_url, telemetry)("r1", "")
-    assert folders(settings.data_dir) == {"items", "columns", "model"}
-
-
-async def test_damaged_parts_are_made_again(
-    settings: Settings, publisher: Publisher, caplog: pytest.LogCaptureFixture
-) -> None:
-    publisher.publish()
-    async with running(settings):
-        pass
-    (graph,) = (settings.data_dir / "tables").glob("*-model-*/rest.onnx")
-    graph.write_bytes(b"half of it")
-    async with running(settings) as service:
-        assert (await service.rank())["degraded"] == []
-        assert (await service.status())["release"]["in_parts"] is True
-    assert "cannot be used and are made again" in caplog.text
+    assert folders(settings.data_dir) == {"items", "columns"}
 
 
 async def test_reasons_come_back(settings: Settings, publisher: Publisher, telemetry: Telemetry) -> None:

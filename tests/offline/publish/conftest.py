@@ -17,6 +17,7 @@ import redis
 
 from models.contract.artifact import ArtifactManifest
 from models.contract.knowledge import Space
+from models.split_model import parts_folder
 from offline.config import JobConfig, PublishConfig
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.publish.bulk import Bulk
@@ -27,6 +28,7 @@ from offline.publish.publish import Published, publish, publish_producer
 from offline.publish.undo import JOURNAL_FILE, Journal
 from offline.training.report import TrainingReport
 from offline.training.run import train
+from tests.parts import write_parts
 from tests.synthetic import Synthetic, synthetic
 
 _numbers = itertools.count()
@@ -228,9 +230,11 @@ class Release:
     def _of(self, proto: Any, name: str, metrics: dict[str, float]) -> Release:
         content = bytes(proto.SerializeToString())
         digest = hashlib.sha256(content).hexdigest()
-        artifact = f"{name}.onnx"
-        (self.models / artifact).write_bytes(content)
-        return replace(self, report=replace(self.report, artifact=artifact, sha256=digest, metrics=metrics))
+        artifact = self.models / f"{name}.onnx"
+        artifact.write_bytes(content)
+        parts = write_parts(content, parts_folder(artifact))
+        report = replace(self.report, artifact=artifact.name, sha256=digest, metrics=metrics, parts=parts)
+        return replace(self, report=report)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from models.contract.keys import Keys
 from models.contract.reranker import RerankerError
 from models.valkey.embedded import embedded_redis
 from service.ab.assignment import FileExperiments
-from service.ab.reloading import WatchedExperiments
+from service.ab.reloading import ReloadingExperiments
 from service.api import routes
 from service.api.bodies import Limits
 from service.api.fast_path import DirectApp
@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
         )  # and is not repeated here, because it may hold a password
     tuned = _tuned(settings)
     can_take_effect = partial(_can_take_effect, reranks=tuned is not None)
-    experiments = WatchedExperiments(settings.experiments, can_take_effect, settings.release_poll_seconds)
+    experiments = ReloadingExperiments(settings.experiments, can_take_effect, settings.release_poll_seconds)
 
     limits = Limits(settings.max_candidates, settings.default_deadline_ms, settings.max_deadline_ms)
 
@@ -85,7 +85,7 @@ def _can_take_effect(experiments: FileExperiments, reranks: bool) -> None:
 async def _assemble(
     settings: Settings,
     limits: Limits,
-    experiments: WatchedExperiments,
+    experiments: ReloadingExperiments,
     tuned: Tuned | None,
     stack: contextlib.AsyncExitStack,
 ) -> routes.Service:

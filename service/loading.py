@@ -27,7 +27,8 @@ from service.background import aside
 from service.features.catalogue import read_items
 from service.features.connection import RedisLink, replies_to
 from service.ranking.deadline import Deadline
-from service.ranking.types import Release, Sample
+from service.ranking.ports import Release
+from service.ranking.types import Sample
 from service.retrieval.retriever import ItemRetriever
 from service.scoring.onnx import OnnxModel, keep_model, kept_model, load_model
 from service.scoring.partial import UncutError

@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 from models.contract.reranker import FittedTo
-from service.ab.reloading import WatchedExperiments
+from service.ab.reloading import ReloadingExperiments
 from service.exposures.stream import ExposureLog
-from service.ranking.types import Release
+from service.ranking.ports import Release
 from service.release import Releases
 from service.reranking.none import NoReranker
 from service.reranking.vllm import VllmReranker
@@ -20,7 +20,7 @@ from service.settings import Settings
 def status_document(
     settings: Settings,
     releases: Releases,
-    experiments: WatchedExperiments,
+    experiments: ReloadingExperiments,
     exposures: ExposureLog,
     reranker: NoReranker | VllmReranker,
 ) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from typing import Any
 from models.contract.experiments import DEFAULT, ExperimentsError, parse_experiments
 from models.contract.schema import FeatureSchema
 from service.ab.assignment import FileExperiments
-from service.ranking.plan import Plan
+from service.ranking.arm_plan import ArmPlan
 
 log = logging.getLogger(__name__)
 
 
-class WatchedExperiments:
+class ReloadingExperiments:
     """The port ``Experiments`` over a file that may change, or over none."""
 
     def __init__(self, path: Path | None, check: Callable[[FileExperiments], None], poll_seconds: float) -> None:
@@ -41,9 +41,11 @@ class WatchedExperiments:
     def releases(self) -> Sequence[str]:
         return self._current.file.releases
 
-    def assign(self, unit: str, forced: Mapping[str, str], now: float, kept: Mapping[str, str] | None = None) -> Plan:
+    def assign(
+        self, unit: str, forced: Mapping[str, str], now: float, sticky_arms: Mapping[str, str] | None = None
+    ) -> ArmPlan:
         """See the port."""
-        return self._current.assign(unit, forced, now, kept)
+        return self._current.assign(unit, forced, now, sticky_arms)
 
     async def watch(self) -> None:
         """Follow the file until cancelled."""
@@ -77,7 +79,9 @@ class WatchedExperiments:
             "loaded_at": self._loaded_at,
             "error": self.error or None,
             "without_effect": [] if schema is None else self._current.without_effect(schema),
-            "layers": {layer.name: [one.name for one in layer.experiments] for layer in self._current.file.layers},
+            "layers": {
+                layer.name: [experiment.name for experiment in layer.experiments] for layer in self._current.file.layers
+            },
         }
 
     def _bytes(self, path: Path) -> bytes:
@@ -88,9 +92,9 @@ class WatchedExperiments:
 
     def _read(self, raw: bytes) -> FileExperiments:
         try:
-            found = FileExperiments(parse_experiments(raw))
-            self._check(found)
+            experiments = FileExperiments(parse_experiments(raw))
+            self._check(experiments)
         except ExperimentsError as error:
             raise ExperimentsError(f"experiments file {self._path}: {error}") from error
         self._digest = hashlib.sha256(raw).digest()
-        return found
+        return experiments

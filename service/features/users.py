@@ -17,9 +17,10 @@ from models.contract.events import EVENT_BYTES, EVENT_DTYPE, EventArray, unpack_
 from models.contract.keys import Keys
 from models.contract.knowledge import KnowledgeRecord, RecordError, Space
 from models.contract.profile import UserProfile
-from service.errors import FeatureReadError, RedisUnavailable
+from service.errors import RedisUnavailable
 from service.features.connection import Command, RedisLink
 from service.ranking.deadline import Deadline
+from service.ranking.degraded import Degraded, FeatureReadError
 from service.ranking.types import UserState
 from service.telemetry import Telemetry
 
@@ -48,41 +49,40 @@ class RedisUserFeatures:
             raise FeatureReadError(str(error)) from error
         if any(isinstance(reply, Exception) and not _is_wrong_type(reply) for reply in replies):
             raise FeatureReadError(
-                "; ".join(repr(one) for one in replies if isinstance(one, Exception))
+                "; ".join(repr(reply) for reply in replies if isinstance(reply, Exception))
             )  # loading, out of memory, not permitted: no answer at all
         return self._state(user_id, spaces, replies)
 
     def _state(self, user_id: str, spaces: Sequence[Space], replies: list[Any]) -> UserState:
-        refused: set[str] = set()
-        events = self._events(user_id, replies[0], refused)
-        features = self._profile(user_id, replies[1], refused)
-        stored = replies[2 : 2 + len(spaces)]
-        records = [self._knowledge(user_id, space, reply, refused) for space, reply in zip(spaces, stored, strict=True)]
-        kept = replies[2 + len(spaces) :]
+        refused: set[Degraded] = set()
+        history, profile, *others = replies
+        vectors, sticky = others[: len(spaces)], others[len(spaces) :]
+        records = {
+            space.fingerprint: self._knowledge(user_id, space, reply, refused)
+            for space, reply in zip(spaces, vectors, strict=True)
+        }
         return UserState(
-            features=features,
-            events=events,
-            knowledge={
-                space.fingerprint: record for space, record in zip(spaces, records, strict=True) if record is not None
-            },
-            known=any(bool(reply) for reply in replies[: 2 + len(spaces)]),
-            kept=_kept(kept[0]) if kept else None,
+            features=self._profile(user_id, profile, refused),
+            events=self._events(user_id, history, refused),
+            knowledge={fingerprint: record for fingerprint, record in records.items() if record is not None},
+            known=any(map(bool, (history, profile, *vectors))),
+            sticky_arms=_sticky_arms(sticky[0]) if sticky else None,
             refused=frozenset(refused),
         )
 
-    def _events(self, user_id: str, reply: Any, refused: set[str]) -> EventArray:
+    def _events(self, user_id: str, reply: Any, refused: set[Degraded]) -> EventArray:
         if _is_wrong_type(reply):
-            self._refuse("history", "no_features", 1, refused)
+            self._refuse("history", Degraded.NO_FEATURES, 1, refused)
             return np.zeros(0, EVENT_DTYPE)
         events, foreign = unpack_history(user_id, reply or b"")
         # One event whose value is not a number would make every score of this user one.
         finite = np.isfinite(events["value"])
         foreign += int((~finite).sum())
         if foreign:
-            self._refuse("history", "no_features", foreign, refused)
+            self._refuse("history", Degraded.NO_FEATURES, foreign, refused)
         return events if finite.all() else events[finite]
 
-    def _profile(self, user_id: str, reply: Any, refused: set[str]) -> dict[str, object]:
+    def _profile(self, user_id: str, reply: Any, refused: set[Degraded]) -> dict[str, object]:
         if reply is None:
             return {}
         try:
@@ -93,10 +93,10 @@ class RedisUserFeatures:
                 raise RecordError("profile holds a number that no field can mean")
             return dict(features)
         except RecordError:
-            self._refuse("profile", "no_features", 1, refused)
+            self._refuse("profile", Degraded.NO_FEATURES, 1, refused)
             return {}
 
-    def _knowledge(self, user_id: str, space: Space, reply: Any, refused: set[str]) -> KnowledgeRecord | None:
+    def _knowledge(self, user_id: str, space: Space, reply: Any, refused: set[Degraded]) -> KnowledgeRecord | None:
         if reply is None:
             return None
         try:
@@ -107,12 +107,12 @@ class RedisUserFeatures:
                 raise RecordError("knowledge is not finite vectors of the form of its space")
             return record
         except RecordError:
-            self._refuse("user_knowledge", "no_knowledge", 1, refused)
+            self._refuse("user_knowledge", Degraded.NO_KNOWLEDGE, 1, refused)
             return None
 
-    def _refuse(self, kind: str, word: str, count: int, refused: set[str]) -> None:
+    def _refuse(self, kind: str, step: Degraded, count: int, refused: set[Degraded]) -> None:
         self._telemetry.refused_records.labels(kind).inc(count)
-        refused.add(word)
+        refused.add(step)
 
 
 def _fits(record: KnowledgeRecord, space: Space) -> bool:
@@ -122,11 +122,11 @@ def _fits(record: KnowledgeRecord, space: Space) -> bool:
     return countable and dim == space.dim and bool(np.isfinite(record.vectors).all())
 
 
-def _kept(reply: Any) -> dict[str, str] | None:
+def _sticky_arms(reply: Any) -> dict[str, str] | None:
     """Arms by bucket; None if the reply is none that can be read."""
     if not isinstance(reply, list):
         return None
-    texts = [one.decode(errors="replace") for one in reply]
+    texts = [cell.decode(errors="replace") for cell in reply]
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 

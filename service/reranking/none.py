@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from models.contract.reranker import FittedTo
-from service.errors import RerankError
 from service.ranking.deadline import Deadline
+from service.ranking.degraded import Degraded, RerankError
 from service.ranking.types import Head
 
 
@@ -22,4 +22,4 @@ class NoReranker:
         return ""
 
     async def rerank(self, head: Head, deadline: Deadline) -> Sequence[int]:
-        raise RerankError("no reranker is configured", "rerank_off")
+        raise RerankError("no reranker is configured", Degraded.RERANK_OFF)

@@ -16,7 +16,7 @@ import numpy as np
 
 from models.contract.knowledge import FloatArray
 from models.contract.prompts import Blocks
-from service.errors import RerankError
+from service.ranking.degraded import RerankError
 
 _LOGPROBS = 20
 """As many of the likeliest tokens a completion tells, and as vLLM tells at most by default."""

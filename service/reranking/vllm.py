@@ -17,8 +17,8 @@ from models.contract.items import IntArray
 from models.contract.prompts import Blocks, Rated
 from models.contract.rerank_items import RerankItems
 from models.contract.reranker import FILE, ITEMS_FILE, FittedTo, RerankerManifest, blend, calibrated, log_odds
-from service.errors import RerankError
 from service.ranking.deadline import Deadline
+from service.ranking.degraded import Degraded, RerankError
 from service.ranking.types import Head
 from service.reranking.server import ModelServer
 from service.reranking.watch import CanaryWatch
@@ -98,19 +98,19 @@ class VllmReranker:
             self._telemetry.rerank_gated.labels(gate).inc()
             return range(len(head.ids))
         if self.off:
-            raise RerankError(f"the reranker is off: {self.off}", "rerank_off")
+            raise RerankError(f"the reranker is off: {self.off}", Degraded.RERANK_OFF)
         seconds = deadline.remaining() - RESERVE_SECONDS
         if seconds < self._gates.least_seconds:
-            raise RerankError("too little time is left", "rerank_late")
+            raise RerankError("too little time is left", Degraded.RERANK_LATE)
         if self._free == 0:
-            raise RerankError("all slots are taken", "rerank_busy")
+            raise RerankError("all slots are taken", Degraded.RERANK_BUSY)
         self._free -= 1
         try:
             async with asyncio.timeout(seconds):
                 found = await self._server.probabilities(self._prompts(head, rows[known]), self._manifest.label_ids)
         except TimeoutError as error:
             self._watch.failed()
-            raise RerankError("no verdict in time", "rerank_late") from error
+            raise RerankError("no verdict in time", Degraded.RERANK_LATE) from error
         except RerankError:
             self._watch.failed()
             raise
@@ -118,7 +118,7 @@ class VllmReranker:
             self._free += 1
         self._watch.answered()
         if np.ptp(found) < FLAT:
-            raise RerankError(f"every candidate got {found[0]:.4f}", "rerank_flat")
+            raise RerankError(f"every candidate got {found[0]:.4f}", Degraded.RERANK_FLAT)
         scores = head.scores.copy()  # what the model was not told about keeps its score
         scores[known] = blend(scores[known], calibrated(self._manifest.calibration, found), weight)
         return [int(at) for at in np.argsort(-scores, kind="stable")]

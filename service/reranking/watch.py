@@ -11,7 +11,7 @@ import logging
 from contextlib import suppress
 
 from models.contract.reranker import RerankerManifest
-from service.errors import RerankError
+from service.ranking.degraded import RerankError
 from service.reranking.server import Labels, ModelServer
 
 FAILURES = 2

@@ -28,7 +28,7 @@ from models.contract.encoding import (
 from models.contract.items import Allocate, Columns, IntArray, ItemTable
 from models.contract.knowledge import FloatArray
 from models.onnx_runtime import InferenceSession
-from service.errors import ScoringError
+from service.ranking.degraded import ScoringError
 from service.ranking.types import Sample
 from service.scoring.partial import HISTORY_ROWS, ITEM_ROWS
 

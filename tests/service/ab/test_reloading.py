@@ -8,7 +8,7 @@ import pytest
 
 from models.contract.experiments import ExperimentsError
 from service.ab.assignment import FileExperiments
-from service.ab.reloading import WatchedExperiments
+from service.ab.reloading import ReloadingExperiments
 from service.settings import Settings
 from tests.contract.experiments import experiment
 from tests.service.ab.test_assignment import NOW
@@ -30,14 +30,14 @@ def refuse_second(found: FileExperiments) -> None:
         raise ExperimentsError("not here")
 
 
-def taken(experiments: WatchedExperiments) -> str:
+def taken(experiments: ReloadingExperiments) -> str:
     return experiments.assign("u", {}, NOW).arms[0].experiment
 
 
 def test_a_good_change_takes_effect(tmp_path: Path) -> None:
     path = tmp_path / "experiments.toml"
     path.write_text(FIRST)
-    experiments = WatchedExperiments(path, accept, 1.0)
+    experiments = ReloadingExperiments(path, accept, 1.0)
     before = experiments.status()
     experiments.refresh()
     assert experiments.status() == before, "nothing changed"
@@ -54,7 +54,7 @@ def test_boosts_that_no_item_can_get_are_told(tmp_path: Path) -> None:
         for field, value in (("genre", "horror"), ("genres", "horror"), ("genre", "Horror"))
     )
     path.write_text(f"{FIRST}\nboosts = [{boosts}]")
-    found = WatchedExperiments(path, accept, 1.0).status(SCHEMA)["without_effect"]
+    found = ReloadingExperiments(path, accept, 1.0).status(SCHEMA)["without_effect"]
     assert found == ["first/a: no item has genres = 'horror'", "first/a: no item has genre = 'Horror'"]
 
 
@@ -62,7 +62,7 @@ def test_boosts_that_no_item_can_get_are_told(tmp_path: Path) -> None:
 def test_a_bad_change_keeps_what_is_in_force_until_it_is_mended(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "experiments.toml"
     path.write_text(FIRST)
-    experiments = WatchedExperiments(path, refuse_second, 1.0)
+    experiments = ReloadingExperiments(path, refuse_second, 1.0)
     if content is None:
         path.unlink()
     else:
@@ -82,11 +82,11 @@ def test_a_bad_file_stops_the_start(tmp_path: Path, content: str | None) -> None
     if content is not None:
         path.write_text(content)
     with pytest.raises(ExperimentsError, match=r"experiments\.toml"):
-        WatchedExperiments(path, refuse_second, 1.0)
+        ReloadingExperiments(path, refuse_second, 1.0)
 
 
 def test_without_a_file_nothing_is_watched() -> None:
-    experiments = WatchedExperiments(None, accept, 1.0)
+    experiments = ReloadingExperiments(None, accept, 1.0)
     experiments.refresh()
     assert experiments.assign("u", {}, NOW).arms == ()
     assert experiments.status()["file"] is None

@@ -243,7 +243,7 @@ async def test_an_exposure_that_cannot_be_made_is_counted_and_the_answer_stands(
     settings: Settings, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher.publish()
-    monkeypatch.setattr("service.ranking.ranker.exposure_of", lambda *_: 1 / 0)
+    monkeypatch.setattr("service.ranking.answer_log.exposure_of", lambda *_: 1 / 0)
     async with running(with_arms(settings)) as service:
         assert len((await service.rank())["items"]) == 5
         assert service.metric("lorank_exposures_dropped_total", reason="invalid") == 1

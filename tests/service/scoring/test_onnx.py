@@ -15,7 +15,7 @@ from models.contract.events import EVENT_DTYPE
 from models.contract.items import ItemTable, in_memory
 from models.onnx_runtime import InferenceSession, onnx_runtime
 from service import loading
-from service.errors import ScoringError
+from service.ranking.degraded import ScoringError
 from service.ranking.types import Sample
 from service.scoring.onnx import OnnxModel, in_parts, load_model
 from service.scoring.rehearsal import rehearsal

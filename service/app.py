@@ -27,7 +27,6 @@ from service.loading import Loader
 from service.prepare import apart
 from service.ranking.ranker import Ranker
 from service.release import Releases
-from service.reranking.none import NoReranker
 from service.reranking.server import ModelServer
 from service.reranking.vllm import Gates, Tuned, VllmReranker, read_reranker
 from service.reranking.watch import CanaryWatch
@@ -108,16 +107,16 @@ async def _assemble(
         telemetry,
         loader,
         poll_seconds=settings.release_poll_seconds,
-        pins=lambda: experiments.releases,
+        pins=lambda: experiments.current.releases,
         apart=apart(settings, url, telemetry),
     )
     exposures = await stack.enter_async_context(
         ExposureLog(redis, keys, telemetry, capacity=settings.exposure_queue, stream_max=settings.exposure_stream_max)
     )
-    reranker = NoReranker() if tuned is None else _reranker(settings, tuned, telemetry, stack)
+    reranker = None if tuned is None else _reranker(settings, tuned, telemetry, stack)
     ranker = Ranker(
         live=releases,
-        experiments=experiments,
+        experiments=lambda: experiments.current,
         users=RedisUserFeatures(redis, keys, telemetry),
         reranker=reranker,
         exposures=exposures,

@@ -11,7 +11,6 @@ from service.ab.reloading import ReloadingExperiments
 from service.exposures.stream import ExposureLog
 from service.ranking.ports import Release
 from service.release import Releases
-from service.reranking.none import NoReranker
 from service.reranking.vllm import VllmReranker
 from service.scoring.scorers import PartialScorer
 from service.settings import Settings
@@ -22,7 +21,7 @@ def status_document(
     releases: Releases,
     experiments: ReloadingExperiments,
     exposures: ExposureLog,
-    reranker: NoReranker | VllmReranker,
+    reranker: VllmReranker | None,
 ) -> dict[str, Any]:
     """What ``/v1/status`` answers: what is served, what was refused, and why a stage is off."""
     release = releases.current()
@@ -58,12 +57,12 @@ def status_document(
                 "loaded": releases.pinned(name) is not None,
                 "refused": releases.refusals[name].reason if name in releases.refusals else None,
             }
-            for name in experiments.releases
+            for name in experiments.current.releases
         },
         "experiments": experiments.status(None if release is None else release.schema),
         "redis": {"reachable": releases.redis_error is None, "error": releases.redis_error},
         "stages": _stages(releases, exposures) | {"reranking": _reranking(reranker, release)},
-        "reranker": reranker.description,
+        "reranker": None if reranker is None else reranker.description,
         "exposures": {"queued": exposures.depth, "dropped": exposures.dropped},
         "settings": settings.model_dump(
             mode="json",
@@ -96,10 +95,10 @@ def _stages(releases: Releases, exposures: ExposureLog) -> dict[str, dict[str, s
     }
 
 
-def _reranking(reranker: NoReranker | VllmReranker, release: Release | None) -> dict[str, str]:
+def _reranking(reranker: VllmReranker | None, release: Release | None) -> dict[str, str]:
     """Degraded, that is at work with a weight that was found beside another CTR model, where that is known."""
-    if reranker.off:
-        return _stage("off", reranker.off)
+    if reranker is None or reranker.off:
+        return _stage("off", "no reranker is configured" if reranker is None else reranker.off)
     if release is None:
         return _stage("on", "")
     live = FittedTo(model=release.manifest.model, artifact_sha256=release.manifest.artifact_sha256)

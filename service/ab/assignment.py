@@ -107,7 +107,7 @@ class _Split:
     def __init__(self, layer: str, experiment: Experiment) -> None:
         self.layer, self.experiment = layer, experiment
         self.sticky = experiment.sticky_days > 0
-        self.bucket = _bucket(experiment, experiment.bucket_version)
+        self.bucket = f"{experiment.name}__{experiment.bucket_version}"  # under which a unit's arm is stored
         self.slots = experiment.slots
         self._runs = (
             -math.inf if experiment.start is None else experiment.start.timestamp(),
@@ -145,11 +145,6 @@ class _Split:
             name == self.experiment.name and version.isdecimal() and int(version) < oldest
             for name, _, version in versions
         )
-
-
-def _bucket(experiment: Experiment, version: int) -> str:
-    """Name under which a unit's arm is kept."""
-    return f"{experiment.name}__{version}"
 
 
 class _LayerSplit:

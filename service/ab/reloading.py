@@ -6,20 +6,20 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from models.contract.experiments import DEFAULT, ExperimentsError, parse_experiments
 from models.contract.schema import FeatureSchema
 from service.ab.assignment import FileExperiments
-from service.ranking.arm_plan import ArmPlan
 
 log = logging.getLogger(__name__)
 
 
 class ReloadingExperiments:
-    """The port ``Experiments`` over a file that may change, or over none."""
+    """The experiments of a file that may change, or of none. ``current`` are those in force; a request asks for them
+    once, so that it is not split by two files."""
 
     def __init__(self, path: Path | None, check: Callable[[FileExperiments], None], poll_seconds: float) -> None:
         """ExperimentsError if the file cannot be read, is not valid, or is refused by ``check``."""
@@ -29,23 +29,9 @@ class ReloadingExperiments:
         self._digest = b""
         self._loaded_at = time.time()
         self.error = ""
-        self._current = FileExperiments(DEFAULT)
+        self.current = FileExperiments(DEFAULT)
         if path is not None:
-            self._current = self._read(self._bytes(path))
-
-    @property
-    def keeps_arms(self) -> bool:
-        return self._current.keeps_arms
-
-    @property
-    def releases(self) -> Sequence[str]:
-        return self._current.file.releases
-
-    def assign(
-        self, unit: str, forced: Mapping[str, str], now: float, sticky_arms: Mapping[str, str] | None = None
-    ) -> ArmPlan:
-        """See the port."""
-        return self._current.assign(unit, forced, now, sticky_arms)
+            self.current = self._read(self._bytes(path))
 
     async def watch(self) -> None:
         """Follow the file until cancelled."""
@@ -68,7 +54,7 @@ class ReloadingExperiments:
                 log.error("experiments stay as they were: %s", text)
             self.error = text
             return
-        self._current, self.error, self._loaded_at = current, "", time.time()
+        self.current, self.error, self._loaded_at = current, "", time.time()
         log.info("experiments of %s are in force", self._path)
 
     def status(self, schema: FeatureSchema | None = None) -> dict[str, Any]:
@@ -78,9 +64,9 @@ class ReloadingExperiments:
             "digest": self._digest.hex()[:12],
             "loaded_at": self._loaded_at,
             "error": self.error or None,
-            "without_effect": [] if schema is None else self._current.without_effect(schema),
+            "without_effect": [] if schema is None else self.current.without_effect(schema),
             "layers": {
-                layer.name: [experiment.name for experiment in layer.experiments] for layer in self._current.file.layers
+                layer.name: [experiment.name for experiment in layer.experiments] for layer in self.current.file.layers
             },
         }
 

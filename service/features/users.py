@@ -7,8 +7,10 @@ model is counted and treated as missing; it fails neither the request nor the re
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from redis.exceptions import ResponseError
@@ -23,6 +25,15 @@ from service.ranking.deadline import Deadline
 from service.ranking.degraded import Degraded, FeatureReadError
 from service.ranking.types import UserState
 from service.telemetry import Telemetry
+
+Record = TypeVar("Record")
+
+_STEPS = {
+    "history": Degraded.NO_FEATURES,
+    "profile": Degraded.NO_FEATURES,
+    "user_knowledge": Degraded.NO_KNOWLEDGE,
+}
+"""Steps of the ladder by the kind of a record that is refused."""
 
 
 class RedisUserFeatures:
@@ -54,72 +65,67 @@ class RedisUserFeatures:
         return self._state(user_id, spaces, replies)
 
     def _state(self, user_id: str, spaces: Sequence[Space], replies: list[Any]) -> UserState:
-        refused: set[Degraded] = set()
         history, profile, *others = replies
-        vectors, sticky = others[: len(spaces)], others[len(spaces) :]
-        records = {
-            space.fingerprint: self._knowledge(user_id, space, reply, refused)
-            for space, reply in zip(spaces, vectors, strict=True)
-        }
+        stored, sticky = others[: len(spaces)], others[len(spaces) :]
+        refused = Counter[str]()
+        events = _events(user_id, history, refused)
+        features = _unpacked("profile", profile, partial(_features, user_id), refused)
+        knowledge = {}
+        for space, reply in zip(spaces, stored, strict=True):
+            record = _unpacked("user_knowledge", reply, partial(_record, user_id, space), refused)
+            if record is not None:
+                knowledge[space.fingerprint] = record
+        for kind, count in refused.items():
+            self._telemetry.refused_records.labels(kind).inc(count)
         return UserState(
-            features=self._profile(user_id, profile, refused),
-            events=self._events(user_id, history, refused),
-            knowledge={fingerprint: record for fingerprint, record in records.items() if record is not None},
-            known=any(map(bool, (history, profile, *vectors))),
+            features=features or {},
+            events=events,
+            knowledge=knowledge,
+            known=any(map(bool, (history, profile, *stored))),
             sticky_arms=_sticky_arms(sticky[0]) if sticky else None,
-            refused=frozenset(refused),
+            refused=frozenset(_STEPS[kind] for kind in refused),
         )
 
-    def _events(self, user_id: str, reply: Any, refused: set[Degraded]) -> EventArray:
+
+def _unpacked(kind: str, reply: Any, unpack: Callable[[bytes], Record], refused: Counter[str]) -> Record | None:
+    """The record of a reply; None if nothing is stored, or if the record must not be used, which ``refused`` notes."""
+    if reply is None:
+        return None
+    try:
         if _is_wrong_type(reply):
-            self._refuse("history", Degraded.NO_FEATURES, 1, refused)
-            return np.zeros(0, EVENT_DTYPE)
-        events, foreign = unpack_history(user_id, reply or b"")
-        # One event whose value is not a number would make every score of this user one.
-        finite = np.isfinite(events["value"])
-        foreign += int((~finite).sum())
-        if foreign:
-            self._refuse("history", Degraded.NO_FEATURES, foreign, refused)
-        return events if finite.all() else events[finite]
-
-    def _profile(self, user_id: str, reply: Any, refused: set[Degraded]) -> dict[str, object]:
-        if reply is None:
-            return {}
-        try:
-            if _is_wrong_type(reply):
-                raise RecordError("profile is not a string")
-            features = UserProfile.unpack(reply, user_id).features
-            if not all(_is_usable(value) for value in features.values()):
-                raise RecordError("profile holds a number that no field can mean")
-            return dict(features)
-        except RecordError:
-            self._refuse("profile", Degraded.NO_FEATURES, 1, refused)
-            return {}
-
-    def _knowledge(self, user_id: str, space: Space, reply: Any, refused: set[Degraded]) -> KnowledgeRecord | None:
-        if reply is None:
-            return None
-        try:
-            if _is_wrong_type(reply):
-                raise RecordError("knowledge is not a string")
-            record = KnowledgeRecord.unpack(reply, user_id, space.fingerprint)
-            if not _fits(record, space):
-                raise RecordError("knowledge is not finite vectors of the form of its space")
-            return record
-        except RecordError:
-            self._refuse("user_knowledge", Degraded.NO_KNOWLEDGE, 1, refused)
-            return None
-
-    def _refuse(self, kind: str, step: Degraded, count: int, refused: set[Degraded]) -> None:
-        self._telemetry.refused_records.labels(kind).inc(count)
-        refused.add(step)
+            raise RecordError(f"{kind} is not a string")
+        return unpack(reply)
+    except RecordError:
+        refused[kind] += 1
+        return None
 
 
-def _fits(record: KnowledgeRecord, space: Space) -> bool:
-    """Whether the model can take the record. Of a sequence that is too long it takes the last rows."""
+def _events(user_id: str, reply: Any, refused: Counter[str]) -> EventArray:
+    if _is_wrong_type(reply):
+        refused["history"] += 1
+        return np.zeros(0, EVENT_DTYPE)
+    events, foreign = unpack_history(user_id, reply or b"")
+    # One event whose value is not a number would make every score of this user one.
+    finite = np.isfinite(events["value"])
+    if damaged := foreign + int((~finite).sum()):
+        refused["history"] += damaged
+    return events if finite.all() else events[finite]
+
+
+def _features(user_id: str, blob: bytes) -> dict[str, object]:
+    features = UserProfile.unpack(blob, user_id).features
+    if not all(map(_is_usable, features.values())):
+        raise RecordError("profile holds a number that no field can mean")
+    return dict(features)
+
+
+def _record(user_id: str, space: Space, blob: bytes) -> KnowledgeRecord:
+    """The record if the model can take it. Of a sequence that is too long it takes the last rows."""
+    record = KnowledgeRecord.unpack(blob, user_id, space.fingerprint)
     rows, dim = record.vectors.shape
-    countable = rows == 1 or (rows > 1 and space.rows > 1)
-    return countable and dim == space.dim and bool(np.isfinite(record.vectors).all())
+    if not rows or (rows > 1 and space.rows == 1) or dim != space.dim or not np.isfinite(record.vectors).all():
+        raise RecordError("knowledge is not finite vectors of the form of its space")
+    return record
 
 
 def _sticky_arms(reply: Any) -> dict[str, str] | None:

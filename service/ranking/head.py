@@ -22,19 +22,21 @@ FORCED_TOP_N = 20
 log = logging.getLogger(__name__)
 
 
-def head_length(reranker: Reranker, mode: RerankMode, settings: ArmSettings) -> int:
+def head_length(reranker: Reranker | None, mode: RerankMode, settings: ArmSettings) -> int:
     """Number of positions that are put before the reranker; 0 if nobody asks for it."""
     if mode is RerankMode.FORCE:
         return settings.rerank_top_n or FORCED_TOP_N
-    return settings.rerank_top_n or 0 if mode is RerankMode.AUTO and reranker.configured else 0
+    return settings.rerank_top_n or 0 if mode is RerankMode.AUTO and reranker is not None else 0
 
 
-async def rerank_head(reranker: Reranker, state: RankState, scored: ScoredSlate, length: int) -> IntArray:
+async def rerank_head(reranker: Reranker | None, state: RankState, scored: ScoredSlate, length: int) -> IntArray:
     """The order int64 [C] with its first ``length`` positions rearranged, or unchanged without a verdict."""
     head, settings = scored.order[:length], scored.slate.arm.settings
     try:
         if state.deadline.spent:
             raise RerankError("no time left", Degraded.RERANK_LATE)
+        if reranker is None:
+            raise RerankError("no reranker is configured", Degraded.RERANK_OFF)
         verdict = await reranker.rerank(
             Head(
                 ids=[scored.slate.ids[at] for at in head.tolist()],

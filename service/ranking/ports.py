@@ -117,11 +117,6 @@ class Feedback(Protocol):
 
 
 class Reranker(Protocol):
-    @property
-    def configured(self) -> bool:
-        """False if there is no reranker to ask."""
-        ...
-
     async def rerank(self, head: Head, deadline: Deadline) -> Sequence[int]:
         """A permutation of the head's positions, best first; as they are if asking is not worth it. RerankError if
         there is no verdict in time."""

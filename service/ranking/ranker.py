@@ -20,7 +20,7 @@ from service.ranking.exploring import Order
 from service.ranking.head import head_length, rerank_head
 from service.ranking.ports import Experiments, Exposures, LiveRelease, Release, Reranker, UserFeatures
 from service.ranking.state import RankState, ResolvedArm
-from service.ranking.types import RankAnswer, RankRequest, UserState
+from service.ranking.types import RankAnswer, RankRequest, RetrievalRequest, UserState
 from service.telemetry import Telemetry
 
 FEATURE_SHARE = 0.6
@@ -37,9 +37,9 @@ class Ranker:
     def __init__(
         self,
         live: LiveRelease,
-        experiments: Experiments,
+        experiments: Callable[[], Experiments],
         users: UserFeatures,
-        reranker: Reranker,
+        reranker: Reranker | None,
         exposures: Exposures,
         telemetry: Telemetry,
         clock: Callable[[], float] = time.time,
@@ -56,9 +56,10 @@ class Ranker:
 
         Whatever else goes wrong takes a lower step of the ladder and says so in ``degraded``.
         """
-        state = await self._with_arms_and_user(self._begin(request, deadline))
+        state = self._begin(request, deadline)
+        await self._choose_arms_and_read_user(state)
         if request.retrieval is not None:
-            state = await self._with_candidates(state)
+            await self._retrieve_candidates(state, request.retrieval)
 
         slates = [await ScoredSlate.score(state, arm) for arm in state.arms]
         baseline = await slates[0].without_knowledge(state) if request.explain else None
@@ -83,28 +84,27 @@ class Ranker:
         unit = request.user_id if request.unit is None else request.unit
         return RankState(request, deadline, live, unit, self._clock())
 
-    async def _with_arms_and_user(self, state: RankState) -> RankState:
-        """The state with its arms and its user. If arms are sticky, the user is read first."""
-        experiments = self._experiments
+    async def _choose_arms_and_read_user(self, state: RankState) -> None:
+        """Fill in the arms, and what is stored of the user: the user first if arms are sticky."""
+        experiments = self._experiments()
         if experiments.keeps_arms:
             releases = [state.live, *filter(None, map(self._live.pinned, experiments.releases))]
-            user = await self._user(state, releases, releases, state.unit)
-            state = self._with_arms(replace(state, user=user))
+            state.user = await self._user(state, releases, releases, state.unit)
+            self._choose_arms(state, experiments)
         else:
-            state = self._with_arms(state)
+            self._choose_arms(state, experiments)
             knowing = [arm.release for arm in _every(state) if arm.settings.uses_knowledge]
-            state = replace(state, user=await self._user(state, [arm.release for arm in _every(state)], knowing))
+            state.user = await self._user(state, [arm.release for arm in _every(state)], knowing)
         if not any(arm.settings.uses_knowledge for arm in state.arms):
             # The answer does without, whatever was read for sticky arms or a shadow.
             state.degraded.discard(Degraded.NO_KNOWLEDGE)
         state.stopwatch.lap("features")
-        return state
 
-    def _with_arms(self, state: RankState) -> RankState:
-        plan = self._experiments.assign(state.unit, state.request.arms, state.now, state.user.sticky_arms)
-        arms = tuple(ResolvedArm.of(settings, state.live, self._live) for settings in plan.ranked_with)
-        shadow = None if plan.shadow is None else ResolvedArm.of(plan.shadow.settings, state.live, self._live)
-        return replace(state, plan=plan, arms=arms, shadow=shadow)
+    def _choose_arms(self, state: RankState, experiments: Experiments) -> None:
+        state.plan = plan = experiments.assign(state.unit, state.request.arms, state.now, state.user.sticky_arms)
+        state.arms = tuple([ResolvedArm.of(settings, state.live, self._live) for settings in plan.ranked_with])
+        if plan.shadow is not None:
+            state.shadow = ResolvedArm.of(plan.shadow.settings, state.live, self._live)
 
     async def _user(
         self, state: RankState, releases: Sequence[Release], knowing: Sequence[Release], unit: str | None = None
@@ -126,33 +126,28 @@ class Ranker:
         state.degraded.update(user.refused)
         return user
 
-    async def _with_candidates(self, state: RankState) -> RankState:
-        """The state with candidates of the release that its first arm is ranked with, and with the user without the
-        events that only told what was seen.
+    async def _retrieve_candidates(self, state: RankState, retrieval: RetrievalRequest) -> None:
+        """Fill in candidates of the release that the first arm is ranked with, and leave out of the user the events
+        that were only read for what it has seen.
 
         An arm without knowledge retrieves none by it either: that would be the difference between the arms.
         """
-        first, request = state.arms[0], state.request
-        assert request.retrieval is not None
-        retrieve = first.release.retriever.retrieve
-        retrieved = await retrieve(request.retrieval, state.user, first.settings.uses_knowledge)
+        first = state.arms[0]
+        retrieved = await first.release.retriever.retrieve(retrieval, state.user, first.settings.uses_knowledge)
         if not retrieved.complete:
             state.degraded.add(Degraded.NO_RETRIEVAL)
         events = state.user.events[-max(arm.release.schema.history_length for arm in _every(state)) :]
+        state.request = replace(state.request, candidates=retrieved.ids)
+        state.user = replace(state.user, events=events)
+        state.retrieved = retrieved.sources
         state.stopwatch.lap("retrieve")
-        return replace(
-            state,
-            request=replace(request, candidates=retrieved.ids),
-            user=replace(state.user, events=events),
-            retrieved=retrieved.sources,
-        )
 
     async def _reranked(self, state: RankState, scored: ScoredSlate) -> IntArray:
         """The order int64 [C], with its head rearranged if the arm or the request asks for it."""
         length = head_length(self._reranker, state.request.rerank, scored.slate.arm.settings)
-        return (
-            await rerank_head(self._reranker, state, scored, length) if length and len(scored.order) else scored.order
-        )
+        if not length or not len(scored.order):
+            return scored.order
+        return await rerank_head(self._reranker, state, scored, length)
 
 
 def _every(state: RankState) -> tuple[ResolvedArm, ...]:

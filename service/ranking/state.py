@@ -28,13 +28,14 @@ class ResolvedArm:
         return cls(settings, release or live, stands_in=release is None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RankState:
     """The request of one call of ``Ranker.rank``, with what its steps share.
 
-    Frozen: a step that learns something returns a new state, and a step that makes something from the state returns
-    that part. So no step can run before the step whose part it takes, which a state that every step writes into could
-    not tell. Only ``degraded`` and ``stopwatch`` are written into: every step may add to them, and none reads them.
+    The ranker fills it until the candidates are there; every later step returns its part, so that none can run before
+    the step whose part it takes, which a state that all steps write into could not tell. What is filled in the state is
+    what nearly every later step takes; new states in place of it took 3 % of a request. ``degraded`` and ``stopwatch``
+    are added to by every step and read by none.
 
     request    with its candidates, once they were retrieved
     unit       who is split into arms; "" for nobody

@@ -44,8 +44,6 @@ class Gates:
 class VllmReranker:
     """The port ``Reranker``."""
 
-    configured = True
-
     def __init__(
         self,
         server: ModelServer,

@@ -25,7 +25,10 @@ RANK = [
             [*RANK, "PartialScorer.run (service/scoring/scorers.py:9)", "Session.run (onnxruntime/capi/x.py:1)"],
             "ONNX Runtime",
         ),
-        ([*RANK, "prepared (service/ranking/scored.py:4)", "searchsorted (numpy/x.py:1)"], "the user encoded"),
+        (
+            [*RANK, "UserBatch.single (models/x.py:4)", "searchsorted (numpy/x.py:1)"],
+            "the user encoded",
+        ),
         (["Runner.run (asyncio/runners.py:118)"], "event loop and system calls"),
         (["ExposureLog._run (service/exposures/stream.py:1)", "Wire.exchange (service/features/wire.py:9)"], EXPOSURES),
         (["something (else.py:1)"], ELSE),
@@ -47,7 +50,7 @@ def test_shares_add_up_and_threads_are_no_frames() -> None:
 
 
 def test_the_table_names_files_that_there_are() -> None:
-    known = [one.strip("(") for _, each in STEPS for one in each if one.startswith("(") and one.endswith((".py", "/"))]
-    ours = [one for one in known if one.startswith(("service/", "models/"))]
+    frames = [frame for _, known in STEPS for frame in known if frame.startswith("(") and frame.endswith((".py", "/"))]
+    ours = [path for path in (frame.strip("(") for frame in frames) if path.startswith(("service/", "models/"))]
     assert len(ours) > 10
-    assert [one for one in ours if not (ROOT / one).exists()] == []
+    assert [path for path in ours if not (ROOT / path).exists()] == []

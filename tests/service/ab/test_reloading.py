@@ -31,7 +31,7 @@ def refuse_second(found: FileExperiments) -> None:
 
 
 def taken(experiments: ReloadingExperiments) -> str:
-    return experiments.assign("u", {}, NOW).arms[0].experiment
+    return experiments.current.assign("u", {}, NOW).arms[0].experiment
 
 
 def test_a_good_change_takes_effect(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_bad_file_stops_the_start(tmp_path: Path, content: str | None) -> None
 def test_without_a_file_nothing_is_watched() -> None:
     experiments = ReloadingExperiments(None, accept, 1.0)
     experiments.refresh()
-    assert experiments.assign("u", {}, NOW).arms == ()
+    assert experiments.current.assign("u", {}, NOW).arms == ()
     assert experiments.status()["file"] is None
 
 

@@ -18,8 +18,6 @@ from tests.service.conftest import Running
 class Reversing:
     """A reranker that reverses the head, or answers what it is told to."""
 
-    configured = True
-
     def __init__(self, answer: Sequence[int] | None = None) -> None:
         self.answer = answer
         self.heads: list[list[str]] = []
@@ -52,7 +50,8 @@ REQUEST = RankRequest("r", "u", tuple("abcde"))
 async def _rank(service: Running, reranker: Reversing, request: RankRequest, top_n: int) -> tuple[str, tuple[str, ...]]:
     ranker = service.app.state.service.ranker
     ranker._reranker = reranker
-    ranker._experiments = Fixed(ArmPlan(settings=ArmSettings(rerank_top_n=top_n)))
+    plans = Fixed(ArmPlan(settings=ArmSettings(rerank_top_n=top_n)))
+    ranker._experiments = lambda: plans
     answer = await ranker.rank(request, Deadline(60))
     return "".join(answer.ids), answer.degraded
 

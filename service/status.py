@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import asdict
 from typing import Any
 
 from models.contract.reranker import FittedTo
@@ -44,14 +45,7 @@ def status_document(
                 for role, index in release.manifest.indexes.items()
             },
         },
-        "refused": None
-        if refusal is None
-        else {
-            "release": refusal.release,
-            "reason": refusal.reason,
-            "at": refusal.at,
-            "attempts": refusal.attempts,
-        },
+        "refused": None if refusal is None else asdict(refusal),
         "pinned": {
             name: {
                 "loaded": releases.pinned(name) is not None,

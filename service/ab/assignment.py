@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import get_args
 
@@ -85,27 +86,20 @@ class FileExperiments:
         return self._holdout is not None and second_hash(self._holdout[0], unit) < self._holdout[1]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class _Choice:
     """One arm, taken in one way. Compared by identity: there is one per arm and way."""
 
-    __slots__ = ("arm", "layer", "split", "taken")
-
-    def __init__(self, split: _Split, arm: Arm, how: How) -> None:
-        self.layer, self.split, self.arm = split.layer, split, arm
-        self.taken = ArmTaken(
-            layer=split.layer,
-            experiment=split.experiment.name,
-            arm=arm.name,
-            how=how,
-            split=split.buckets if how == "split" else {},
-        )
+    split: _Split
+    arm: Arm
+    taken: ArmTaken
 
 
 class _Split:
     """An experiment with what its arms' ranges come to."""
 
     def __init__(self, layer: str, experiment: Experiment) -> None:
-        self.layer, self.experiment = layer, experiment
+        self.experiment = experiment
         self.sticky = experiment.sticky_days > 0
         self.bucket = f"{experiment.name}__{experiment.bucket_version}"  # under which a unit's arm is stored
         self.slots = experiment.slots
@@ -117,7 +111,14 @@ class _Split:
         ranges = bucket_ranges(experiment.coverage, [arm.weight for arm in experiment.arms])
         self._ranges = [(start, end, arm.name) for (start, end), arm in zip(ranges, experiment.arms, strict=True)]
         self.buckets = {name: buckets_between(start, end) for start, end, name in self._ranges}
-        self.choices = {how: {arm.name: _Choice(self, arm, how) for arm in experiment.arms} for how in get_args(How)}
+        self.choices = {
+            how: {arm.name: _Choice(self, arm, self._taken(layer, arm.name, how)) for arm in experiment.arms}
+            for how in get_args(How)
+        }
+
+    def _taken(self, layer: str, arm: str, how: How) -> ArmTaken:
+        split = self.buckets if how == "split" else {}
+        return ArmTaken(layer=layer, experiment=self.experiment.name, arm=arm, how=how, split=split)
 
     def runs(self, now: float) -> bool:
         return self._runs[0] <= now < self._runs[1]

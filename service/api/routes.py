@@ -19,8 +19,9 @@ from service.api import answers, bodies, parsing
 from service.api.fast_path import DirectApp
 from service.api.openapi import describe, takes
 from service.errors import ErrorCode, MalformedRequest, ServiceError, TooLarge, no_release
+from service.features.feedback import RedisFeedback
 from service.ranking.deadline import Deadline
-from service.ranking.ports import Feedback, LiveRelease
+from service.ranking.ports import LiveRelease
 from service.ranking.ranker import Ranker
 from service.ranking.types import RankRequest
 from service.telemetry import Telemetry
@@ -42,7 +43,7 @@ class Service:
     """What the routes call; built by the app, reached through ``app.state.service``."""
 
     ranker: Ranker
-    feedback: Feedback
+    feedback: RedisFeedback
     live: LiveRelease
     telemetry: Telemetry
     limits: bodies.Limits

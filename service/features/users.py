@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -36,26 +37,26 @@ _STEPS = {
 """Steps of the ladder by the kind of a record that is refused."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class RedisUserFeatures:
     """The port ``UserFeatures`` on Redis."""
 
-    def __init__(self, link: RedisLink, keys: Keys, telemetry: Telemetry) -> None:
-        self._link = link
-        self._keys = keys
-        self._telemetry = telemetry
+    link: RedisLink
+    keys: Keys
+    telemetry: Telemetry
 
     async def fetch(
         self, user_id: str, spaces: Sequence[Space], history_length: int, deadline: Deadline, unit: str | None = None
     ) -> UserState:
         """See the port. Only the last ``history_length`` events travel, however long the history is."""
         commands: list[Command] = [
-            ("GETRANGE", self._keys.user_history(user_id), -history_length * EVENT_BYTES, -1),
-            ("GET", self._keys.user_profile(user_id)),
-            *(("GET", self._keys.user_knowledge(user_id, space.fingerprint)) for space in spaces),
-            *(() if unit is None else [("HGETALL", self._keys.unit_arms(unit))]),
+            ("GETRANGE", self.keys.user_history(user_id), -history_length * EVENT_BYTES, -1),
+            ("GET", self.keys.user_profile(user_id)),
+            *(("GET", self.keys.user_knowledge(user_id, space.fingerprint)) for space in spaces),
+            *(() if unit is None else [("HGETALL", self.keys.unit_arms(unit))]),
         ]
         try:
-            replies = await self._link.round_trip(commands, deadline)
+            replies = await self.link.round_trip(commands, deadline)
         except RedisUnavailable as error:
             raise FeatureReadError(str(error)) from error
         if any(isinstance(reply, Exception) and not _is_wrong_type(reply) for reply in replies):
@@ -76,7 +77,7 @@ class RedisUserFeatures:
             if record is not None:
                 knowledge[space.fingerprint] = record
         for kind, count in refused.items():
-            self._telemetry.refused_records.labels(kind).inc(count)
+            self.telemetry.refused_records.labels(kind).inc(count)
         return UserState(
             features=features or {},
             events=events,

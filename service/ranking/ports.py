@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Protocol
 
 from models.contract.artifact import ReleaseManifest
-from models.contract.events import Interaction
 from models.contract.exposures import Exposure
 from models.contract.items import ItemTable
 from models.contract.knowledge import FloatArray, Space
@@ -107,12 +106,6 @@ class UserFeatures(Protocol):
         Knowledge is read in each of ``spaces``, without any not at all; what is refused in one space leaves the
         others. Nothing stored is not an error: ``known`` is false. With a ``unit`` its sticky arms are read too.
         """
-        ...
-
-
-class Feedback(Protocol):
-    async def accept(self, interactions: Sequence[Interaction], types: Sequence[str], deadline: Deadline) -> None:
-        """Record interactions; those of ``types`` are in the live history on return. Unavailable without Redis."""
         ...
 
 

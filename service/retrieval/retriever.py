@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,9 +111,8 @@ class ItemRetriever:
                 log.exception("an index cannot be searched")
                 complete = False
         popular = self._most_popular(request.count, allowed, excluded)
-        sources = {} if near is None else {str(near[0]): near[1]}
         personal = request.count - int(request.count * POPULAR_SHARE)
-        rows, counts = _merged(sources, popular, request.count, personal)
+        rows, counts = _merged(near, popular, request.count, personal)
         return Retrieved(tuple(self._table.ids[row] for row in rows.tolist()), counts, complete)
 
     def _near(self, user: UserState, count: int, allowed: _Filter, excluded: IntArray) -> tuple[Role, IntArray] | None:
@@ -225,26 +224,18 @@ class ItemRetriever:
 
 
 def _merged(
-    near: Mapping[str, IntArray], popular: IntArray, count: int, personal: int
+    near: tuple[Role, IntArray] | None, popular: IntArray, count: int, personal: int
 ) -> tuple[IntArray, dict[str, int]]:
-    """Up to ``count`` distinct rows: up to ``personal`` of those that are near, popular ones, and then what is left of
-    the near ones. With how many came from where."""
+    """Up to ``count`` distinct rows: up to ``personal`` of those that are near, popular ones, and then the remaining
+    near ones. With the number of rows by source."""
+    role, nearest = near or ("matching", popular[:0])
     rows: dict[int, str] = {}
-    for name, nearest in near.items():
-        rows |= dict.fromkeys(nearest[:personal].tolist(), name)
-    for row in popular.tolist():
-        if len(rows) == count:
-            break
-        rows.setdefault(row, "popular")
-    for name, nearest in near.items():
-        for row in nearest[personal:].tolist():
+    for source, part in ((role, nearest[:personal]), ("popular", popular), (role, nearest[personal:])):
+        for row in part.tolist():
             if len(rows) == count:
                 break
-            rows.setdefault(row, name)
-    counts = dict.fromkeys(SOURCES, 0)
-    for name in rows.values():
-        counts[name] += 1
-    return np.fromiter(rows, np.int64, len(rows)), counts
+            rows.setdefault(row, source)
+    return np.fromiter(rows, np.int64, len(rows)), dict.fromkeys(SOURCES, 0) | Counter(rows.values())
 
 
 def _largest(scores: FloatArray, count: int) -> IntArray:

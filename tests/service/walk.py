@@ -11,12 +11,12 @@ import inspect
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -37,11 +37,9 @@ CANDIDATES = tuple(f"candidate-{at:02}" for at in range(29))
 """Their number is the length of nothing else that a request of the tiny release touches."""
 
 _DEPTH = 4
-_VARIADIC = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(NamedTuple):
     """An uninterrupted stay in one file: the file from the root of the checkout, and the first function there."""
 
     file: str
@@ -106,21 +104,18 @@ class Walk:
         at = next((at for at, (known, _) in enumerate(self._frames) if known is frame), None)
         if at is None:
             return
-        holds = _holds(result, _DEPTH)
-        if holds:
-            self._note(frame)
         del self._frames[at:]
-        if holds:
+        if _holds(result, _DEPTH):
+            self._note(frame)
             self._take()
-        elif (holder := next((known for known, has_them in reversed(self._frames) if has_them), None)) is not None:
+        for holder in [known for known, has_them in self._frames if has_them][-1:]:
             self._note(holder)
 
     def _take(self) -> None:
         """The innermost function under way has the candidates now."""
         if self._frames:
-            frame, _ = self._frames.pop()
-            self._frames.append((frame, True))
-            self._note(frame)
+            self._frames[-1] = (self._frames[-1][0], True)
+            self._note(self._frames[-1][0])
 
     def _note(self, frame: FrameType) -> None:
         file = _file(frame.f_code)
@@ -130,11 +125,8 @@ class Walk:
 
 def _file(code: CodeType) -> str:
     """The file of a function of ours from the root of the checkout; "" for others."""
-    path = Path(code.co_filename)
-    if not path.is_relative_to(ROOT):
-        return ""
-    inside = path.relative_to(ROOT)
-    return inside.as_posix() if inside.parts[0] in {"service", "models"} else ""
+    file = code.co_filename.removeprefix(f"{ROOT}/")
+    return file if file.startswith(("service/", "models/")) else ""
 
 
 def _is_suspended(frame: FrameType) -> bool:
@@ -143,9 +135,8 @@ def _is_suspended(frame: FrameType) -> bool:
 
 
 def _arguments(frame: FrameType) -> list[Any]:
-    code = frame.f_code
-    count = code.co_argcount + code.co_kwonlyargcount + (code.co_flags & _VARIADIC).bit_count()
-    return [frame.f_locals[name] for name in code.co_varnames[:count] if name in frame.f_locals]
+    given = inspect.getargvalues(frame)
+    return [given.locals[name] for name in (*given.args, given.varargs, given.keywords) if name in given.locals]
 
 
 def _holds(value: Any, depth: int) -> bool:
@@ -160,20 +151,21 @@ def _holds(value: Any, depth: int) -> bool:
     return depth > 0 and any(_holds(part, depth - 1) for part in _parts(value))
 
 
-def _parts(value: Any) -> list[Any]:
+def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, Mapping):
-        return list(value.values())
-    if isinstance(value, list | tuple | set):
-        return list(value)
+        return value.values()
+    if isinstance(value, list | tuple):
+        return value
+    names: Iterable[str] = ()
     if isinstance(value, msgspec.Struct):
-        return [getattr(value, name) for name in value.__struct_fields__]
-    if isinstance(value, Response):
-        return [value.body]
-    if isinstance(value, pydantic.BaseModel):
-        return list(vars(value).values())
-    if is_dataclass(value) and not isinstance(value, type) and type(value).__module__.startswith("service."):
-        return [getattr(value, field.name, None) for field in fields(value)]
-    return []
+        names = value.__struct_fields__
+    elif isinstance(value, pydantic.BaseModel):
+        names = type(value).model_fields
+    elif isinstance(value, Response):
+        names = ("body",)
+    elif is_dataclass(value):
+        names = (field.name for field in fields(value))
+    return [getattr(value, name, None) for name in names]
 
 
 async def walk(app: FastAPI) -> Walk:

@@ -6,15 +6,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from functools import partial
 
 from fastapi import FastAPI
 
-from models.contract.experiments import ExperimentsError
 from models.contract.keys import Keys
 from models.contract.reranker import RerankerError
 from models.valkey.embedded import embedded_redis
-from service.ab.assignment import FileExperiments
 from service.ab.reloading import ReloadingExperiments
 from service.api import routes
 from service.api.bodies import Limits
@@ -47,8 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
             "LORANK_REDIS_URL is not understood; it looks like redis://[user:password@]host[:port][/number]"
         )  # and is not repeated here, because it may hold a password
     tuned = _tuned(settings)
-    can_take_effect = partial(_can_take_effect, reranks=tuned is not None)
-    experiments = ReloadingExperiments(settings.experiments, can_take_effect, settings.release_poll_seconds)
+    experiments = ReloadingExperiments(settings.experiments, settings.release_poll_seconds, reranks=tuned is not None)
 
     limits = Limits(settings.max_candidates, settings.default_deadline_ms, settings.max_deadline_ms)
 
@@ -73,12 +69,6 @@ def _tuned(settings: Settings) -> Tuned | None:
         return read_reranker(settings.reranker)
     except (RerankerError, OSError) as error:
         raise SettingsError(f"LORANK_RERANKER: {settings.reranker} cannot be used: {error}") from error
-
-
-def _can_take_effect(experiments: FileExperiments, reranks: bool) -> None:
-    """ExperimentsError if an arm asks for what this installation has not."""
-    if experiments.asks_for_reranking and not reranks:
-        raise ExperimentsError("an arm sets rerank_top_n, but no reranker is configured")
 
 
 async def _assemble(

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ class ReloadingExperiments:
     """The experiments of a file that may change, or of none. ``current`` are those in force; a request asks for them
     once, so that it is not split by two files."""
 
-    def __init__(self, path: Path | None, check: Callable[[FileExperiments], None], poll_seconds: float) -> None:
-        """ExperimentsError if the file cannot be read, is not valid, or is refused by ``check``."""
+    def __init__(self, path: Path | None, poll_seconds: float, *, reranks: bool) -> None:
+        """ExperimentsError if the file cannot be read, is not valid, or has an arm that reranks where nothing does."""
         self._path = path
-        self._check = check
+        self._reranks = reranks
         self._poll_seconds = poll_seconds
         self._digest = b""
         self._loaded_at = time.time()
@@ -79,7 +78,8 @@ class ReloadingExperiments:
     def _read(self, raw: bytes) -> FileExperiments:
         try:
             experiments = FileExperiments(parse_experiments(raw))
-            self._check(experiments)
+            if experiments.asks_for_reranking and not self._reranks:
+                raise ExperimentsError("an arm sets rerank_top_n, but no reranker is configured")
         except ExperimentsError as error:
             raise ExperimentsError(f"experiments file {self._path}: {error}") from error
         self._digest = hashlib.sha256(raw).digest()

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.artifact import ArtifactError, ArtifactManifest
 from models.contract.encoding import HISTORY_ITEM_INPUTS, ItemBatch, Tensors, encode_items
-from models.contract.items import Allocate, Columns, IntArray, ItemTable
-from models.contract.knowledge import FloatArray
+from models.contract.items import Allocate, Columns, ItemTable
 from models.onnx_runtime import InferenceSession, open_session
 
 ITEM_GRAPH, HISTORY_GRAPH, REQUEST_GRAPH = "items.onnx", "history.onnx", "request.onnx"

@@ -6,16 +6,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from functools import partial
 
 from fastapi import FastAPI
 
-from models.contract.experiments import ExperimentsError
 from models.contract.keys import Keys
 from models.contract.reranker import RerankerError
 from models.valkey.embedded import embedded_redis
-from service.ab.assignment import FileExperiments
-from service.ab.reloading import WatchedExperiments
+from service.ab.reloading import ReloadingExperiments
 from service.api import routes
 from service.api.bodies import Limits
 from service.api.fast_path import DirectApp
@@ -27,7 +24,6 @@ from service.loading import Loader
 from service.prepare import apart
 from service.ranking.ranker import Ranker
 from service.release import Releases
-from service.reranking.none import NoReranker
 from service.reranking.server import ModelServer
 from service.reranking.vllm import Gates, Tuned, VllmReranker, read_reranker
 from service.reranking.watch import CanaryWatch
@@ -48,8 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
             "LORANK_REDIS_URL is not understood; it looks like redis://[user:password@]host[:port][/number]"
         )  # and is not repeated here, because it may hold a password
     tuned = _tuned(settings)
-    can_take_effect = partial(_can_take_effect, reranks=tuned is not None)
-    experiments = WatchedExperiments(settings.experiments, can_take_effect, settings.release_poll_seconds)
+    experiments = ReloadingExperiments(settings.experiments, settings.release_poll_seconds, reranks=tuned is not None)
 
     limits = Limits(settings.max_candidates, settings.default_deadline_ms, settings.max_deadline_ms)
 
@@ -76,16 +71,10 @@ def _tuned(settings: Settings) -> Tuned | None:
         raise SettingsError(f"LORANK_RERANKER: {settings.reranker} cannot be used: {error}") from error
 
 
-def _can_take_effect(experiments: FileExperiments, reranks: bool) -> None:
-    """ExperimentsError if an arm asks for what this installation has not."""
-    if experiments.asks_for_reranking and not reranks:
-        raise ExperimentsError("an arm sets rerank_top_n, but no reranker is configured")
-
-
 async def _assemble(
     settings: Settings,
     limits: Limits,
-    experiments: WatchedExperiments,
+    experiments: ReloadingExperiments,
     tuned: Tuned | None,
     stack: contextlib.AsyncExitStack,
 ) -> routes.Service:
@@ -108,16 +97,16 @@ async def _assemble(
         telemetry,
         loader,
         poll_seconds=settings.release_poll_seconds,
-        pins=lambda: experiments.releases,
+        pins=lambda: experiments.current.releases,
         apart=apart(settings, url, telemetry),
     )
     exposures = await stack.enter_async_context(
         ExposureLog(redis, keys, telemetry, capacity=settings.exposure_queue, stream_max=settings.exposure_stream_max)
     )
-    reranker = NoReranker() if tuned is None else _reranker(settings, tuned, telemetry, stack)
+    reranker = None if tuned is None else _reranker(settings, tuned, telemetry, stack)
     ranker = Ranker(
         live=releases,
-        experiments=experiments,
+        experiments=lambda: experiments.current,
         users=RedisUserFeatures(redis, keys, telemetry),
         reranker=reranker,
         exposures=exposures,

@@ -1,92 +1,85 @@
-"""The exceptions that have a meaning across the service, and their one mapping to HTTP.
+"""Answers other than success, each with its HTTP status and code, and the state in which Redis gives none.
 
-``ServiceError`` and its children are answers to a caller. ``StageError`` and its children are failures of one
-stage of a request; the ranker turns them into a lower step of the ladder, so they never reach a caller.
+Failures of one stage of a request never reach a caller; they are in ``service.ranking.degraded``.
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import ClassVar
 
 
-class ServiceError(Exception):
-    """An answer other than success. ``code`` is stable and machine-readable, the message is for people."""
+class ErrorCode(StrEnum):
+    """Codes of the error envelope: stable, and for machines."""
 
-    code: ClassVar[str] = "internal"
+    MALFORMED = "malformed"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    TOO_LARGE = "too_large"
+    INVALID = "invalid"
+    OVERLOADED = "overloaded"
+    REFUSED = "refused"
+    UNAVAILABLE = "unavailable"
+    NO_RELEASE = "no_release"
+    REDIS_UNAVAILABLE = "redis_unavailable"
+    INTERNAL = "internal"
+
+
+class ServiceError(Exception):
+    """An answer other than success. The message is for people."""
+
+    status: ClassVar[int] = 500
+    code: ErrorCode = ErrorCode.INTERNAL
 
     def __init__(
-        self, message: str, *, code: str | None = None, field: str | None = None, retry_after_ms: int | None = None
+        self,
+        message: str,
+        *,
+        code: ErrorCode | None = None,
+        field: str | None = None,
+        retry_after_ms: int | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.kind = code or self.code
+        self.code = code or self.code
         self.field = field
         self.retry_after_ms = retry_after_ms
 
 
 class MalformedRequest(ServiceError):  # noqa: N818 - the family reads as answers, not as errors
-    code = "malformed"
+    status, code = 400, ErrorCode.MALFORMED
 
 
 class Unauthenticated(ServiceError):  # noqa: N818
-    code = "unauthenticated"
+    status, code = 401, ErrorCode.UNAUTHENTICATED
 
 
 class Forbidden(ServiceError):  # noqa: N818
-    code = "forbidden"
+    status, code = 403, ErrorCode.FORBIDDEN
 
 
 class TooLarge(ServiceError):  # noqa: N818
-    code = "too_large"
+    status, code = 413, ErrorCode.TOO_LARGE
 
 
 class InvalidRequest(ServiceError):  # noqa: N818
-    code = "invalid"
+    status, code = 422, ErrorCode.INVALID
 
 
 class Overloaded(ServiceError):  # noqa: N818
-    code = "overloaded"
+    status, code = 429, ErrorCode.OVERLOADED
 
 
 class Unavailable(ServiceError):  # noqa: N818
-    code = "unavailable"
+    status, code = 503, ErrorCode.UNAVAILABLE
 
 
-HTTP_STATUS: dict[type[ServiceError], int] = {
-    MalformedRequest: 400,
-    Unauthenticated: 401,
-    Forbidden: 403,
-    TooLarge: 413,
-    InvalidRequest: 422,
-    Overloaded: 429,
-    Unavailable: 503,
-}
+def no_release() -> Unavailable:
+    """The answer while no release is loaded."""
+    return Unavailable("no release is loaded", code=ErrorCode.NO_RELEASE, retry_after_ms=1000)
 
 
-def http_status(error: ServiceError) -> int:
-    """HTTP status of an error; 500 for a ServiceError of no known kind."""
-    return next((HTTP_STATUS[kind] for kind in type(error).__mro__ if kind in HTTP_STATUS), 500)
-
-
-class StageError(Exception):
-    """One stage of a request failed; the request goes on without it."""
-
-
-class RedisUnavailable(StageError):  # noqa: N818 - a state of Redis, not a fault of the caller
+class RedisUnavailable(Exception):  # noqa: N818 - a state of Redis, not a fault of the caller
     """Redis gave no complete answer in time. What it had already acknowledged stays done."""
-
-
-class FeatureReadError(StageError):
-    """The stored features of a user could not be read in time."""
-
-
-class ScoringError(StageError):
-    """The model failed or gave scores that are not finite numbers."""
-
-
-class RerankError(StageError):
-    """The reranker gave no verdict. ``word`` is the word of ``degraded`` that says why."""
-
-    def __init__(self, message: str, word: str = "rerank_failed") -> None:
-        super().__init__(message)
-        self.word = word

@@ -28,7 +28,8 @@ from service.background import aside
 from service.features.catalogue import read_items
 from service.features.connection import RedisLink, replies_to
 from service.ranking.deadline import Deadline
-from service.ranking.types import Release, Sample
+from service.ranking.ports import Release
+from service.ranking.types import Sample
 from service.retrieval.retriever import ItemRetriever
 from service.scoring import INLINE_SECONDS, INLINE_SECONDS_ALONE, CtrModel, OnnxScorer, load_model
 from service.settings import Settings

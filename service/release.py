@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from models.contract.artifact import ArtifactError
 from models.contract.keys import Keys
 from service.background import aside
-from service.errors import RedisUnavailable, ScoringError
+from service.errors import RedisUnavailable
 from service.features.connection import RedisLink, replies_to
 from service.loading import Loaded, Loader
 from service.ranking.deadline import Deadline
-from service.ranking.types import Release
+from service.ranking.degraded import ScoringError
+from service.ranking.ports import Release
 from service.telemetry import Telemetry
 
 POLL_TIMEOUT_SECONDS = 2.0

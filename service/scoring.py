@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
 from models.contract.encoding import ItemBatch, Tensors, encode, encode_items, encode_users, model_inputs
-from models.contract.items import Columns, IntArray, ItemTable
-from models.contract.knowledge import FloatArray
+from models.contract.items import Columns, ItemTable
 from models.onnx_runtime import InferenceSession, has_cuda, open_session
 from models.split_model import SCORE, SplitModel, parts_folder
-from service.errors import ScoringError
+from service.ranking.degraded import ScoringError
 from service.ranking.types import Sample
 
 INLINE_CANDIDATES = 256

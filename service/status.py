@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import asdict
 from typing import Any
 
 from models.contract.reranker import FittedTo
-from service.ab.reloading import WatchedExperiments
+from service.ab.reloading import ReloadingExperiments
 from service.exposures.stream import ExposureLog
-from service.ranking.types import Release
+from service.ranking.ports import Release
 from service.release import Releases
-from service.reranking.none import NoReranker
 from service.reranking.vllm import VllmReranker
 from service.scoring import SplitScorer
 from service.settings import Settings
@@ -20,9 +20,9 @@ from service.settings import Settings
 def status_document(
     settings: Settings,
     releases: Releases,
-    experiments: WatchedExperiments,
+    experiments: ReloadingExperiments,
     exposures: ExposureLog,
-    reranker: NoReranker | VllmReranker,
+    reranker: VllmReranker | None,
 ) -> dict[str, Any]:
     """What ``/v1/status`` answers: what is served, what was refused, and why a stage is off."""
     release = releases.current()
@@ -45,25 +45,18 @@ def status_document(
                 for role, index in release.manifest.indexes.items()
             },
         },
-        "refused": None
-        if refusal is None
-        else {
-            "release": refusal.release,
-            "reason": refusal.reason,
-            "at": refusal.at,
-            "attempts": refusal.attempts,
-        },
+        "refused": None if refusal is None else asdict(refusal),
         "pinned": {
             name: {
                 "loaded": releases.pinned(name) is not None,
                 "refused": releases.refusals[name].reason if name in releases.refusals else None,
             }
-            for name in experiments.releases
+            for name in experiments.current.releases
         },
         "experiments": experiments.status(None if release is None else release.schema),
         "redis": {"reachable": releases.redis_error is None, "error": releases.redis_error},
         "stages": _stages(releases, exposures) | {"reranking": _reranking(reranker, release)},
-        "reranker": reranker.description,
+        "reranker": None if reranker is None else reranker.description,
         "exposures": {"queued": exposures.depth, "dropped": exposures.dropped},
         "settings": settings.model_dump(
             mode="json",
@@ -97,10 +90,10 @@ def _stages(releases: Releases, exposures: ExposureLog) -> dict[str, dict[str, s
     }
 
 
-def _reranking(reranker: NoReranker | VllmReranker, release: Release | None) -> dict[str, str]:
+def _reranking(reranker: VllmReranker | None, release: Release | None) -> dict[str, str]:
     """Degraded, that is at work with a weight that was found beside another CTR model, where that is known."""
-    if reranker.off:
-        return _stage("off", reranker.off)
+    if reranker is None or reranker.off:
+        return _stage("off", "no reranker is configured" if reranker is None else reranker.off)
     if release is None:
         return _stage("on", "")
     live = FittedTo(model=release.manifest.model, artifact_sha256=release.manifest.artifact_sha256)

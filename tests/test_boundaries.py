@@ -28,6 +28,46 @@ def test_every_slow_test_has_a_small_one() -> None:
         assert small in tests.keys() - slow.keys(), f"{name}: {mark}"
 
 
+MOST_PARAMETERS = {"service": 6, "models": 8, "offline": 8, "research": 8, "bench": 8, "tests": 8}
+"""Of a function, ``self`` and ``cls`` not counted. Constructors and commands of the command line may have more."""
+
+WITH_MORE_PARAMETERS = frozenset(
+    {
+        "models/ctr/build.py::build_model",
+        "offline/cli/options.py::job_of",
+        "offline/llm/session.py::open_session",
+        "offline/llm/vllm_server.py::running_vllm",
+        "offline/publish/publish.py::publish",
+        "offline/publish/publish.py::_stage_and_switch",
+        "research/quality/judge.py::judge",
+        "tests/offline/knowledge/fakes.py::sources",
+    }
+)
+"""Functions that have more, until they are methods of the object that their parameters are. None is added."""
+
+
+def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    arguments = function.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    return sum(argument is not None and argument.arg not in {"self", "cls"} for argument in every)
+
+
+def _is_exempt(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return function.name == "__init__" or any(".command(" in ast.unparse(mark) for mark in function.decorator_list)
+
+
+def test_functions_have_few_parameters() -> None:
+    crowded = {
+        f"{path.relative_to(ROOT)}::{node.name}"
+        for tree, most in MOST_PARAMETERS.items()
+        for path in (ROOT / tree).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if not _is_exempt(node) and _parameters(node) > most
+    }
+    assert crowded <= WITH_MORE_PARAMETERS
+
+
 def test_import_contracts_hold() -> None:
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

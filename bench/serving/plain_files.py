@@ -16,10 +16,12 @@ from models.onnx_runtime import onnx_runtime
 from service.features.connection import RedisLink
 from service.features.users import RedisUserFeatures
 from service.loading import Loader
+from service.ranking.arm_plan import ArmSettings
+from service.ranking.candidates import Slate
 from service.ranking.deadline import Deadline
-from service.ranking.plan import ArmSettings
-from service.ranking.scored import prepared
-from service.ranking.types import RankRequest, Release
+from service.ranking.ports import Release
+from service.ranking.state import ResolvedArm
+from service.ranking.types import RankRequest
 from service.release import Releases
 from service.shared import SharedFolders
 from service.telemetry import Telemetry
@@ -47,8 +49,8 @@ async def lay_out(installed: Installed, counts: tuple[int, ...]) -> Path:
             request = RankRequest("r", body["user_id"], tuple(candidate["id"] for candidate in body["candidates"]))
             user = request.user_id
             state = await features.fetch(user, release.user_spaces, release.schema.history_length, Deadline(10))
-            slate, sample = prepared(ArmSettings(), release, request, state)
-            tensors = encode(release.schema, release.table, sample.user, ItemBatch.gather(release.table, slate.rows))
+            sample = Slate.build(ResolvedArm(ArmSettings(), release), request, state).sample
+            tensors = encode(release.schema, release.table, sample.user, ItemBatch.gather(release.table, sample.rows))
             layout = layout or Layout(tensors, inputs)
             feeds.append({name: tensors[name] for name in inputs})
             store.redis.set(user_key(user), layout.pack_user(tensors))

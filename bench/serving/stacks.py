@@ -21,32 +21,31 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("body: read, parsed, checked", (
         "read_body (", "_parsed (", "(service/api/parsing.py", "(service/api/decoding.py", "(service/api/bodies.py",
     )),
-    ("arms of experiments", ("(service/ab/", "(service/ranking/plan.py")),
+    ("arms of experiments", ("(service/ab/", "(service/ranking/arm_plan.py")),
     ("Redis: round trip", (
-        "(service/features/connection.py", "(service/features/wire.py", "_plan_and_user (", "Ranker._user (",
-        "RedisUserFeatures.fetch (",
+        "(service/features/connection.py", "(service/features/wire.py", "RedisUserFeatures.fetch (",
+        "_choose_arms_and_read_user (", "Ranker._user (",
     )),
     ("the user's records decoded", (
         "(service/features/users.py", "unpack_history (", "KnowledgeRecord.", "UserProfile.",
         "(models/contract/profile.py",
     )),
-    ("candidates found in the item table", ("(service/ranking/slate.py", "ItemTable.rows_of (")),
-    ("the user encoded", ("UserBatch.", "encode_users (", "ItemTable.rows_of_hashes (", "prepared (")),
+    ("candidates found in the item table", ("Slate.build (", "ItemTable.rows_of (")),
+    ("the user encoded", ("UserBatch.", "encode_users (", "ItemTable.rows_of_hashes (")),
     ("ONNX Runtime", ("(onnxruntime/", "_answers (")),
     ("scores gathered and checked", ("(service/scoring.py", "(models/split_model.py")),
     ("ordering", (
-        "(service/ranking/ordering.py", "(service/ranking/head.py", "scored (", "composed (", "_composed (",
-        "Ranker._rerank (",
+        "(service/ranking/exploring.py", "(service/ranking/head.py", "apply_boosts (", "Slate.seen (", "Slate.priors (",
+        "order_by (", "merge_orders (", "Ranker._reranked (",
     )),
     ("answer: made and encoded", (
-        "(service/api/answers.py", "RankAnswer", "knowledge_of (", "count_knowledge (", "(service/ranking/types.py",
+        "(service/api/answers.py", "RankAnswer", "count_knowledge (", "(service/ranking/types.py",
     )),
-    ("counters and stopwatch", (
-        "(service/ranking/counting.py", "(service/ranking/stopwatch.py", "(prometheus_client/",
-    )),
-    (EXPOSURE_STEP, ("Ranker._expose (", "(service/ranking/exposing.py", "(models/contract/exposures.py")),
+    ("counters and stopwatch", ("AnswerLog._count (", "Stopwatch.", "(prometheus_client/")),
+    (EXPOSURE_STEP, ("(service/ranking/answer_log.py", "(models/contract/exposures.py")),
     ("the ranker itself, deadlines", (
-        "(service/ranking/ranker.py", "(service/ranking/deadline.py", "(service/api/routes.py", "(asyncio/timeouts.py",
+        "(service/ranking/ranker.py", "(service/ranking/candidates.py", "(service/ranking/deadline.py",
+        "(service/api/routes.py", "(asyncio/timeouts.py",
     )),
     ("event loop and system calls", ("Runner.run (asyncio/runners.py", "(uvicorn/server.py", "(uvicorn/_compat.py")),
 )  # fmt: skip

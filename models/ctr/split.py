@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 from onnx import GraphProto, TensorProto, numpy_helper
 
+from models.contract.arrays import IntArray
 from models.contract.encoding import ItemBatch, Tensors, UserBatch, encode
 from models.contract.events import EVENT_DTYPE
-from models.contract.items import IntArray, ItemTable, in_memory
+from models.contract.items import ItemTable, in_memory
 from models.contract.schema import FeatureSchema
 from models.ctr.cut import UncutError, cut
 from models.onnx_runtime import open_session

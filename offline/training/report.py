@@ -17,9 +17,12 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """A training: its data, the model and its quality. ``table`` has one row per model, best served model first; ``partial`` says
-    that some texts were still to come, so that their knowledge was missing; ``parts`` are the files of the split model
-    with their digests, none of a model that runs as a whole."""
+    """A training: its data, the model and the model's quality.
+
+    ``table`` has one row per model, best served model first; ``partial`` says that some texts were still to come, so
+    that their knowledge was missing; ``parts`` are the files of the split model with their digests, none of a model
+    that runs as a whole.
+    """
 
     log_rows: int
     trained_rows: int

@@ -1,4 +1,4 @@
-"""Which arms a unit is in: a pure function of unit, time, kept arms and the experiments file. No state and no I/O.
+"""Which arms a unit is in: a pure function of unit, time, sticky arms and the experiments file. No state and no I/O.
 
 Hash, ranges and sticky buckets are GrowthBook's, so that assignments can be checked against, and moved to,
 any of its implementations. All that does not depend on the unit is computed once: a request pays for little but hashes.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import get_args
 
-from models.contract.experiments import Arm, Epsilon, Experiment, ExperimentsFile, Layer, PlackettLuce
+from models.contract.experiments import Arm, Experiment, ExperimentsFile, Layer
 from models.contract.exposures import ArmTaken, How
 from models.contract.schema import FeatureSchema
 from service.ab.hashing import bucket_ranges, buckets_between, fnv1a32, layer_seed, second_hash
 from service.errors import InvalidRequest
-from service.ranking.plan import ArmSettings, Boost, Explore, Plan, Side
+from service.ranking.arm_plan import ArmPlan, ArmSettings, Side
 
 MISSING_UNITS = frozenset({"null", "undefined", "None"})
 """What broken callers send instead of a user id. They would all fall into one arm and skew it."""
@@ -41,7 +42,7 @@ class FileExperiments:
 
     @property
     def keeps_arms(self) -> bool:
-        """Whether ``assign`` wants to know the arms that units had before."""
+        """Whether ``assign`` takes the arms that units had before."""
         return any(layer.sticky for layer in self._layers.values())
 
     @property
@@ -51,61 +52,56 @@ class FileExperiments:
 
     def without_effect(self, schema: FeatureSchema) -> list[str]:
         """Boosts that no item of ``schema`` can get, each in words."""
-        fields = {one.name: one for one in schema.item_fields}
-        found = []
+        fields = {field.name: field for field in schema.item_fields}
+        problems = []
         for _, experiment, arm in self.file.arms():
             for boost in arm.boosts or ():
                 field = fields.get(boost.field)
                 if field is None or not any(field.encode(boost.value)):
-                    found.append(f"{experiment.name}/{arm.name}: no item has {boost.field} = {boost.value!r}")
-        return found
+                    problems.append(f"{experiment.name}/{arm.name}: no item has {boost.field} = {boost.value!r}")
+        return problems
 
-    def assign(self, unit: str, forced: Mapping[str, str], now: float, kept: Mapping[str, str] | None = None) -> Plan:
+    def assign(
+        self, unit: str, forced: Mapping[str, str], now: float, sticky_arms: Mapping[str, str] | None = None
+    ) -> ArmPlan:
         """See the port. A missing unit gets the control of every layer, and is not exposed."""
         for name in forced:
             if name not in self._layers:
                 raise InvalidRequest(f"there is no layer {name!r}", field=f"arms.{name}")
         missing = unit in MISSING_UNITS or not unit.strip()
         held_out = not missing and self._is_held_out(unit)
-        found: list[_Choice] = []
+        choices: list[_Choice] = []
         for name, layer in self._layers.items():
             if name in forced:
                 choice: _Choice | None = layer.forced(forced[name])
             elif missing:
                 choice = layer.control(now)
             else:
-                choice = layer.chosen(unit, held_out, now, kept)
+                choice = layer.chosen(unit, held_out, now, sticky_arms)
             if choice is not None:
-                found.append(choice)
-        return self._plan(tuple(found), missing, held_out)
+                choices.append(choice)
+        return self._plan(tuple(choices), missing, held_out)
 
     def _is_held_out(self, unit: str) -> bool:
         return self._holdout is not None and second_hash(self._holdout[0], unit) < self._holdout[1]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class _Choice:
     """One arm, taken in one way. Compared by identity: there is one per arm and way."""
 
-    __slots__ = ("arm", "layer", "split", "taken")
-
-    def __init__(self, split: _Split, arm: Arm, how: How) -> None:
-        self.layer, self.split, self.arm = split.layer, split, arm
-        self.taken = ArmTaken(
-            layer=split.layer,
-            experiment=split.experiment.name,
-            arm=arm.name,
-            how=how,
-            split=split.buckets if how == "split" else {},
-        )
+    split: _Split
+    arm: Arm
+    taken: ArmTaken
 
 
 class _Split:
     """An experiment with what its arms' ranges come to."""
 
     def __init__(self, layer: str, experiment: Experiment) -> None:
-        self.layer, self.experiment = layer, experiment
+        self.experiment = experiment
         self.sticky = experiment.sticky_days > 0
-        self.bucket = _bucket(experiment, experiment.bucket_version)
+        self.bucket = f"{experiment.name}__{experiment.bucket_version}"  # under which a unit's arm is stored
         self.slots = experiment.slots
         self._runs = (
             -math.inf if experiment.start is None else experiment.start.timestamp(),
@@ -115,7 +111,14 @@ class _Split:
         ranges = bucket_ranges(experiment.coverage, [arm.weight for arm in experiment.arms])
         self._ranges = [(start, end, arm.name) for (start, end), arm in zip(ranges, experiment.arms, strict=True)]
         self.buckets = {name: buckets_between(start, end) for start, end, name in self._ranges}
-        self.choices = {how: {arm.name: _Choice(self, arm, how) for arm in experiment.arms} for how in get_args(How)}
+        self.choices = {
+            how: {arm.name: _Choice(self, arm, self._taken(layer, arm.name, how)) for arm in experiment.arms}
+            for how in get_args(How)
+        }
+
+    def _taken(self, layer: str, arm: str, how: How) -> ArmTaken:
+        split = self.buckets if how == "split" else {}
+        return ArmTaken(layer=layer, experiment=self.experiment.name, arm=arm, how=how, split=split)
 
     def runs(self, now: float) -> bool:
         return self._runs[0] <= now < self._runs[1]
@@ -128,38 +131,33 @@ class _Split:
                 return arm
         return None
 
-    def kept(self, kept: Mapping[str, str]) -> str | None:
-        """The arm that was kept for the unit, if there is one and it still exists."""
-        arm = kept.get(self.bucket) if self.sticky and not self.blocks(kept) else None
+    def sticky_arm(self, sticky_arms: Mapping[str, str]) -> str | None:
+        """The arm that the unit had before, if there is one and it still exists."""
+        arm = sticky_arms.get(self.bucket) if self.sticky and not self.blocks(sticky_arms) else None
         return arm if arm in self.choices["sticky"] else None
 
-    def blocks(self, kept: Mapping[str, str]) -> bool:
+    def blocks(self, sticky_arms: Mapping[str, str]) -> bool:
         """Whether the unit was in a version that is too old to be in this one."""
         oldest = self.experiment.min_bucket_version
         if not oldest:
             return False
-        versions = (one.rpartition("__") for one in kept)
+        versions = (bucket.rpartition("__") for bucket in sticky_arms)
         return any(
             name == self.experiment.name and version.isdecimal() and int(version) < oldest
             for name, _, version in versions
         )
 
 
-def _bucket(experiment: Experiment, version: int) -> str:
-    """Name under which a unit's arm is kept."""
-    return f"{experiment.name}__{version}"
-
-
 class _LayerSplit:
     """A layer with what does not depend on the unit, so that a unit pays only for what its layer uses."""
 
     def __init__(self, layer: Layer) -> None:
-        self.splits = [_Split(layer.name, one) for one in layer.experiments]
-        self.sticky = any(one.sticky for one in self.splits)
+        self.splits = [_Split(layer.name, experiment) for experiment in layer.experiments]
+        self.sticky = any(split.sticky for split in self.splits)
         self._name = layer.name
-        self._always = all(one.start is None and one.end is None for one in layer.experiments)
-        self._names_units = any(one.experiment.forced for one in self.splits)
-        self._slotted = any(one.slots != (0.0, 1.0) for one in self.splits)
+        self._always = all(split.experiment.start is split.experiment.end is None for split in self.splits)
+        self._names_units = any(split.experiment.forced for split in self.splits)
+        self._slotted = any(split.slots != (0.0, 1.0) for split in self.splits)
         self._seed = fnv1a32(layer_seed(layer.name))
 
     def forced(self, arm: str) -> _Choice:
@@ -175,8 +173,8 @@ class _LayerSplit:
         running = self._running(now)
         return next(iter(running[0].choices["missing"].values())) if running else None
 
-    def chosen(self, unit: str, held_out: bool, now: float, kept: Mapping[str, str] | None) -> _Choice | None:
-        """GrowthBook's order: forced by name, then the arm that was kept, then slots, then coverage."""
+    def chosen(self, unit: str, held_out: bool, now: float, sticky_arms: Mapping[str, str] | None) -> _Choice | None:
+        """GrowthBook's order: forced by name, then the sticky arm, then slots, then coverage."""
         running = self._running(now)
         if self._names_units:
             for split in running:
@@ -185,66 +183,43 @@ class _LayerSplit:
                     return split.choices["forced"][arm]
         if held_out:
             return None
-        if self.sticky and kept:
+        if self.sticky and sticky_arms:
             for split in running:
-                arm = split.kept(kept)
+                arm = split.sticky_arm(sticky_arms)
                 if arm is not None:
                     return split.choices["sticky"][arm]
         slot = second_hash(self._seed, unit) if self._slotted else 0.0
         for split in running:
             if split.slots[0] <= slot < split.slots[1]:
                 arm = split.arm(unit)
-                if arm is None or split.blocks(kept or _NOTHING):
+                if arm is None or split.blocks(sticky_arms or _NOTHING):
                     return None
-                return split.choices["unread" if split.sticky and kept is None else "split"][arm]
+                return split.choices["unread" if split.sticky and sticky_arms is None else "split"][arm]
         return None
 
     def _running(self, now: float) -> list[_Split]:
-        return self.splits if self._always else [one for one in self.splits if one.runs(now)]
+        return self.splits if self._always else [split for split in self.splits if split.runs(now)]
 
 
-def _plan(found: tuple[_Choice, ...], missing: bool, held_out: bool) -> Plan:
-    def merged(instead: str = "", arm: Arm | None = None) -> ArmSettings:
-        """Settings of all layers, with another arm in one of them."""
-        settings = ArmSettings()
-        for one in found:
-            settings = _settings(arm if arm is not None and one.layer == instead else one.arm).over(settings)
-        return settings
-
-    def side(one: _Choice, name: str) -> Side:
-        arm = one.split.experiment.arm(name)
+def _plan(choices: tuple[_Choice, ...], missing: bool, held_out: bool) -> ArmPlan:
+    def side(choice: _Choice, name: str) -> Side:
+        """The settings of all layers, with another arm in one of them."""
+        arm = choice.split.experiment.arm(name)
         assert arm is not None, "checked when the file was read"
-        return Side(name, merged(one.layer, arm))
+        return Side(name, ArmSettings.of(arm if other is choice else other.arm for other in choices))
 
-    pairs = [(one, one.arm.interleave) for one in found if one.arm.interleave is not None]
-    return Plan(
-        arms=tuple(one.taken for one in found),
-        settings=merged(),
-        teams=next(((side(one, first), side(one, second)) for one, (first, second) in pairs), None),
-        shadow=next((side(one, one.arm.shadow) for one in found if one.arm.shadow is not None), None),
+    pairs = [(choice, choice.arm.interleave) for choice in choices if choice.arm.interleave is not None]
+    return ArmPlan(
+        arms=tuple(choice.taken for choice in choices),
+        settings=ArmSettings.of(choice.arm for choice in choices),
+        teams=next(((side(choice, first), side(choice, second)) for choice, (first, second) in pairs), None),
+        shadow=next((side(choice, choice.arm.shadow) for choice in choices if choice.arm.shadow is not None), None),
         keep={
-            one.split.bucket: (one.arm.name, one.split.experiment.sticky_days)
-            for one in found
-            if one.split.sticky and one.taken.how == "split"
+            choice.split.bucket: (choice.arm.name, choice.split.experiment.sticky_days)
+            for choice in choices
+            if choice.split.sticky and choice.taken.how == "split"
         },
         unit_missing=missing,
         held_out=held_out,
-        logs_all=any(one.split.experiment.log == "all" for one in found),
+        logs_all=any(choice.split.experiment.log == "all" for choice in choices),
     )
-
-
-def _settings(arm: Arm) -> ArmSettings:
-    return ArmSettings(
-        release=arm.release,
-        knowledge=None if arm.knowledge is None else arm.knowledge == "on",
-        rerank_top_n=arm.rerank_top_n,
-        rerank_weight=arm.rerank_weight,
-        explore=None if arm.explore is None else _explore(arm.explore),
-        exclude_seen=arm.exclude_seen,
-        boosts=None if arm.boosts is None else tuple(Boost(one.field, one.value, one.add) for one in arm.boosts),
-    )
-
-
-def _explore(wanted: Epsilon | PlackettLuce) -> Explore:
-    amount = wanted.epsilon if isinstance(wanted, Epsilon) else wanted.temperature
-    return Explore(wanted.kind, amount, wanted.positions)

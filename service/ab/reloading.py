@@ -6,44 +6,31 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from models.contract.experiments import DEFAULT, ExperimentsError, parse_experiments
 from models.contract.schema import FeatureSchema
 from service.ab.assignment import FileExperiments
-from service.ranking.plan import Plan
 
 log = logging.getLogger(__name__)
 
 
-class WatchedExperiments:
-    """The port ``Experiments`` over a file that may change, or over none."""
+class ReloadingExperiments:
+    """The experiments of a file that may change, or of none. ``current`` are those in force; a request asks for them
+    once, so that it is not split by two files."""
 
-    def __init__(self, path: Path | None, check: Callable[[FileExperiments], None], poll_seconds: float) -> None:
-        """ExperimentsError if the file cannot be read, is not valid, or is refused by ``check``."""
+    def __init__(self, path: Path | None, poll_seconds: float, *, reranks: bool) -> None:
+        """ExperimentsError if the file cannot be read, is not valid, or has an arm that reranks where nothing does."""
         self._path = path
-        self._check = check
+        self._reranks = reranks
         self._poll_seconds = poll_seconds
         self._digest = b""
         self._loaded_at = time.time()
         self.error = ""
-        self._current = FileExperiments(DEFAULT)
+        self.current = FileExperiments(DEFAULT)
         if path is not None:
-            self._current = self._read(self._bytes(path))
-
-    @property
-    def keeps_arms(self) -> bool:
-        return self._current.keeps_arms
-
-    @property
-    def releases(self) -> Sequence[str]:
-        return self._current.file.releases
-
-    def assign(self, unit: str, forced: Mapping[str, str], now: float, kept: Mapping[str, str] | None = None) -> Plan:
-        """See the port."""
-        return self._current.assign(unit, forced, now, kept)
+            self.current = self._read(self._bytes(path))
 
     async def watch(self) -> None:
         """Follow the file until cancelled."""
@@ -66,7 +53,7 @@ class WatchedExperiments:
                 log.error("experiments stay as they were: %s", text)
             self.error = text
             return
-        self._current, self.error, self._loaded_at = current, "", time.time()
+        self.current, self.error, self._loaded_at = current, "", time.time()
         log.info("experiments of %s are in force", self._path)
 
     def status(self, schema: FeatureSchema | None = None) -> dict[str, Any]:
@@ -76,8 +63,10 @@ class WatchedExperiments:
             "digest": self._digest.hex()[:12],
             "loaded_at": self._loaded_at,
             "error": self.error or None,
-            "without_effect": [] if schema is None else self._current.without_effect(schema),
-            "layers": {layer.name: [one.name for one in layer.experiments] for layer in self._current.file.layers},
+            "without_effect": [] if schema is None else self.current.without_effect(schema),
+            "layers": {
+                layer.name: [experiment.name for experiment in layer.experiments] for layer in self.current.file.layers
+            },
         }
 
     def _bytes(self, path: Path) -> bytes:
@@ -88,9 +77,10 @@ class WatchedExperiments:
 
     def _read(self, raw: bytes) -> FileExperiments:
         try:
-            found = FileExperiments(parse_experiments(raw))
-            self._check(found)
+            experiments = FileExperiments(parse_experiments(raw))
+            if experiments.asks_for_reranking and not self._reranks:
+                raise ExperimentsError("an arm sets rerank_top_n, but no reranker is configured")
         except ExperimentsError as error:
             raise ExperimentsError(f"experiments file {self._path}: {error}") from error
         self._digest = hashlib.sha256(raw).digest()
-        return found
+        return experiments

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from service.errors import ServiceError, http_status
+from service.errors import ServiceError
 from service.ranking.types import RankAnswer
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -31,20 +31,20 @@ class _Item(msgspec.Struct, gc=False, omit_defaults=True):
     explain: _Explained | None = None
 
 
-def rank_document(answer: RankAnswer) -> dict[str, Any]:
-    """The wire shape of an answer."""
+def rank_response(answer: RankAnswer) -> Response:
+    """A ranked request as it goes over the wire."""
     items = list(map(_Item, answer.ids, answer.scores, range(1, len(answer.ids) + 1)))
     if answer.without_knowledge is not None:
         for item, score in zip(items, answer.without_knowledge, strict=True):
             item.explain = _Explained(score)
     model = answer.manifest.model
     retrieved = {} if answer.retrieved is None else {"retrieved": dict(answer.retrieved)}
-    return {
+    document = {
         "request_id": answer.request_id,
         "items": items,
         "release": answer.manifest.id,
         "model": {"name": model.name, "version": model.version},
-        "experiments": [{"layer": one.layer, "experiment": one.experiment, "arm": one.arm} for one in answer.arms],
+        "experiments": [{"layer": arm.layer, "experiment": arm.experiment, "arm": arm.arm} for arm in answer.arms],
         "knowledge": {
             "fresh": answer.knowledge.fresh,
             "stale": answer.knowledge.stale,
@@ -54,10 +54,11 @@ def rank_document(answer: RankAnswer) -> dict[str, Any]:
         "degraded": list(answer.degraded),
         "timing_ms": dict(answer.timing_ms),
     }
+    return json_response(document, answer.request_id)
 
 
 def error_response(error: ServiceError, request_id: str) -> Response:
-    return envelope(http_status(error), error.kind, error.message, request_id, error.field, error.retry_after_ms)
+    return envelope(error.status, error.code, error.message, request_id, error.field, error.retry_after_ms)
 
 
 def envelope(

@@ -15,7 +15,7 @@ from service.api.bodies import ANSWERED, FOUND, EventBody, FeedbackBody, Limits,
 from service.api.decoding import decode_rank
 from service.api.values import RequestId
 from service.errors import InvalidRequest, MalformedRequest
-from service.ranking.types import Described, RankRequest, Wanted
+from service.ranking.types import Described, RankRequest, RerankMode, RetrievalRequest
 
 DAY_MS = 86_400_000
 
@@ -44,14 +44,14 @@ def parse_rank(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
 def parse_recommend(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
     """A rank request whose candidates are to be found, and its deadline in ms. Errors as ``parse_rank``."""
     body = _validated(recommend_body(limits), raw)
-    wanted = Wanted(
+    retrieval = RetrievalRequest(
         count=min(FOUND, limits.max_candidates) if body.count is None else body.count,
         exclude_seen=body.exclude_seen is not False,
         allow=None if body.allow is None else tuple(body.allow),
         deny=tuple(body.deny or ()),
         where={name: tuple(one) if isinstance(one, list) else (one,) for name, one in (body.where or {}).items()},
     )
-    return _request(body, (), {}, top_k=body.top_k or ANSWERED, wanted=wanted), _deadline_ms(body, limits)
+    return _request(body, (), {}, top_k=body.top_k or ANSWERED, retrieval=retrieval), _deadline_ms(body, limits)
 
 
 def _request(
@@ -61,7 +61,7 @@ def _request(
     *,
     top_k: int | None,
     repeated: int = 0,
-    wanted: Wanted | None = None,
+    retrieval: RetrievalRequest | None = None,
 ) -> RankRequest:
     return RankRequest(
         request_id=body.request_id or new_request_id(),
@@ -73,9 +73,9 @@ def _request(
         context=body.context or {},
         top_k=top_k,
         explain=body.explain or False,
-        rerank=body.rerank or "auto",
+        rerank=RerankMode(body.rerank or RerankMode.AUTO),
         arms=body.arms or {},
-        wanted=wanted,
+        retrieval=retrieval,
     )
 
 

@@ -18,9 +18,10 @@ from models.contract.schema import FeatureSchema
 from service.api import answers, bodies, parsing
 from service.api.fast_path import DirectApp
 from service.api.openapi import describe, takes
-from service.errors import MalformedRequest, ServiceError, TooLarge, Unavailable
+from service.errors import ErrorCode, MalformedRequest, ServiceError, TooLarge, no_release
+from service.features.feedback import RedisFeedback
 from service.ranking.deadline import Deadline
-from service.ranking.ports import Feedback, LiveRelease
+from service.ranking.ports import LiveRelease
 from service.ranking.ranker import Ranker
 from service.ranking.types import RankRequest
 from service.telemetry import Telemetry
@@ -42,7 +43,7 @@ class Service:
     """What the routes call; built by the app, reached through ``app.state.service``."""
 
     ranker: Ranker
-    feedback: Feedback
+    feedback: RedisFeedback
     live: LiveRelease
     telemetry: Telemetry
     limits: bodies.Limits
@@ -74,9 +75,9 @@ async def _ranked(
     service: Service, request: Request, parse: Callable[[bytes, bodies.Limits], tuple[RankRequest, float]]
 ) -> Response:
     raw = await read_body(request, service.max_body_bytes)
-    wanted, deadline_ms = await _parsed(raw, parse, service.limits)
-    answer = await service.ranker.rank(wanted, Deadline(deadline_ms / 1000.0, start=request.state.arrived))
-    return answers.json_response(answers.rank_document(answer), wanted.request_id)
+    rank_request, deadline_ms = await _parsed(raw, parse, service.limits)
+    answer = await service.ranker.rank(rank_request, Deadline(deadline_ms / 1000.0, start=request.state.arrived))
+    return answers.rank_response(answer)
 
 
 async def feedback(service: Service, request: Request) -> Response:
@@ -103,7 +104,7 @@ async def readyz(service: Service, request: Request) -> Response:
     """Whether a release is loaded, so that requests can be ranked; 503 until then."""
     release = service.live.current()
     if release is None:
-        raise Unavailable("no release is loaded", code="no_release", retry_after_ms=1000)
+        raise no_release()
     return answers.json_response({"status": "ready", "release": release.id})
 
 
@@ -163,7 +164,7 @@ def _answered(route: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[R
         except Exception:
             request_id = await _request_id(request)
             log.exception("request %s failed", request_id)
-            response = answers.envelope(500, "internal", "internal error", request_id)
+            response = answers.envelope(500, ErrorCode.INTERNAL, "internal error", request_id)
         service.telemetry.requests.labels(route, str(response.status_code)).inc()
         return response
 
@@ -180,11 +181,11 @@ async def _request_id(request: Request) -> str:
 
 async def _unrouted(request: Request, error: Exception) -> Response:
     """404 and 405 of the framework, in the envelope."""
-    code = error.status_code if isinstance(error, HTTPException) else 500
-    word = {404: "not_found", 405: "method_not_allowed"}.get(code, "refused")
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    code = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED}.get(status, ErrorCode.REFUSED)
     service: Service = request.app.state.service
-    service.telemetry.requests.labels("unrouted", str(code)).inc()
-    return answers.envelope(code, word, str(getattr(error, "detail", word)), parsing.new_request_id())
+    service.telemetry.requests.labels("unrouted", str(status)).inc()
+    return answers.envelope(status, code, str(getattr(error, "detail", code)), parsing.new_request_id())
 
 
 def mount(app: DirectApp, limits: bodies.Limits) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 from models.contract.exposures import Exposure
@@ -116,18 +117,18 @@ class ExposureLog:
         a batch whose acknowledgement was lost is written twice, and ``request_id`` tells."""
         commands = self._batch()
         try:
-            replies = await self._link.round_trip([one for each in commands for one in each], Deadline(WRITE_SECONDS))
+            replies = await self._link.round_trip(list(chain.from_iterable(commands)), Deadline(WRITE_SECONDS))
         except RedisUnavailable as error:
             return self._failed(str(error))
         batch = [self._queue.popleft() for _ in commands]
         refused, reasons, at = [], [], 0
         for entry, each in zip(batch, commands, strict=True):
-            added, *kept = replies[at : at + len(each)]
+            added, *arms = replies[at : at + len(each)]
             at += len(each)
             if isinstance(added, Exception):
                 refused.append(entry)
                 reasons.append(str(added))
-            elif problems := [one for one in kept if isinstance(one, Exception)]:
+            elif problems := [reply for reply in arms if isinstance(reply, Exception)]:
                 # The exposure is there: it must not be written again because its unit's arm was not kept.
                 self._telemetry.arms_not_kept.inc()
                 reasons.append(f"arms are not kept: {problems[0]}")
@@ -142,15 +143,15 @@ class ExposureLog:
     def _batch(self) -> list[list[Command]]:
         """Commands for each of the first exposures of the queue. One that cannot be written is taken out and counted:
         it would stop all others."""
-        found: list[list[Command]] = []
-        while len(found) < min(BATCH, len(self._queue)):
+        batch: list[list[Command]] = []
+        while len(batch) < min(BATCH, len(self._queue)):
             try:
-                found.append(self._commands(*self._queue[len(found)]))
+                batch.append(self._commands(*self._queue[len(batch)]))
             except Exception:
                 log.exception("an exposure cannot be written")
-                del self._queue[len(found)]
+                del self._queue[len(batch)]
                 self.lose("invalid")
-        return found
+        return batch
 
     def _commands(self, exposure: Exposure, keep: Mapping[str, tuple[str, float]]) -> list[Command]:
         fields = [cell for pair in exposure.to_stream().items() for cell in pair]

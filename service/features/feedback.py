@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import NoScriptError
 
 from models.contract.events import EVENT_BYTES, Interaction
 from models.contract.keys import Keys
-from service.errors import RedisUnavailable, Unavailable
+from service.errors import ErrorCode, RedisUnavailable, Unavailable
 from service.features.connection import Command, RedisLink
 from service.ranking.deadline import Deadline
 from service.telemetry import Telemetry
@@ -44,42 +45,41 @@ return 1
 _DIGEST = hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class RedisFeedback:
-    """The port ``Feedback`` on Redis."""
+    """Interactions on their way into Redis."""
 
-    def __init__(
-        self, link: RedisLink, keys: Keys, telemetry: Telemetry, *, history_max_events: int, stream_max: int
-    ) -> None:
-        self._link = link
-        self._keys = keys
-        self._telemetry = telemetry
-        self._history_max = history_max_events
-        self._stream_max = stream_max
+    link: RedisLink
+    keys: Keys
+    telemetry: Telemetry
+    history_max_events: int
+    stream_max: int
 
     async def accept(self, interactions: Sequence[Interaction], types: Sequence[str], deadline: Deadline) -> None:
-        """See the port. Interactions of other types go to the stream only."""
-        appends = [self._append(one) for one in interactions if one.type in types]
-        commands = [self._publish(one) for one in interactions] + appends
+        """Record interactions; those of ``types`` are in the live history on return, others go to the stream only.
+        Unavailable without Redis."""
+        appends = [self._append(event) for event in interactions if event.type in types]
+        commands = [self._publish(event) for event in interactions] + appends
         try:
-            replies = await self._link.round_trip(commands, deadline)
+            replies = await self.link.round_trip(commands, deadline)
             if any(isinstance(reply, NoScriptError) for reply in replies):
                 # Redis was restarted since the script was registered. The stream entries are already acknowledged,
                 # so only the appends are sent again, behind the script.
                 _refuse_failures(replies[: len(interactions)])
-                replies = await self._link.round_trip([("SCRIPT", "LOAD", APPEND), *appends], deadline)
+                replies = await self.link.round_trip([("SCRIPT", "LOAD", APPEND), *appends], deadline)
         except RedisUnavailable as error:
             raise _unavailable() from error
         _refuse_failures(replies)
-        for one in interactions:
+        for event in interactions:
             # The type is the caller's free text; only types the model knows may become a label.
-            self._telemetry.interactions.labels(one.type if one.type in types else "other").inc()
+            self.telemetry.interactions.labels(event.type if event.type in types else "other").inc()
 
-    def _publish(self, one: Interaction) -> Command:
-        fields = [cell for pair in one.to_stream().items() for cell in pair]
-        return ("XADD", self._keys.interactions, "MAXLEN", "~", self._stream_max, "*", *fields)
+    def _publish(self, event: Interaction) -> Command:
+        fields = [cell for pair in event.to_stream().items() for cell in pair]
+        return ("XADD", self.keys.interactions, "MAXLEN", "~", self.stream_max, "*", *fields)
 
-    def _append(self, one: Interaction) -> Command:
-        return ("EVALSHA", _DIGEST, 1, self._keys.user_history(one.user_id), one.pack(), self._history_max)
+    def _append(self, event: Interaction) -> Command:
+        return ("EVALSHA", _DIGEST, 1, self.keys.user_history(event.user_id), event.pack(), self.history_max_events)
 
 
 def _refuse_failures(replies: list[Any]) -> None:
@@ -89,4 +89,4 @@ def _refuse_failures(replies: list[Any]) -> None:
 
 
 def _unavailable() -> Unavailable:
-    return Unavailable("interactions could not be stored", code="redis_unavailable", retry_after_ms=1000)
+    return Unavailable("interactions could not be stored", code=ErrorCode.REDIS_UNAVAILABLE, retry_after_ms=1000)

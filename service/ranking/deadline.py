@@ -1,4 +1,4 @@
-"""The one deadline of a request. Every step takes its time from it; none invents a timeout."""
+"""The one deadline of a request, from which every step takes its time, and the times that its steps took."""
 
 from __future__ import annotations
 
@@ -32,3 +32,22 @@ class Deadline:
     def share(self, fraction: float) -> Deadline:
         """An earlier deadline after ``fraction`` of the time left, so that a slow step leaves some to the next."""
         return Deadline(self.remaining() * fraction, self._clock)
+
+
+class Stopwatch:
+    """Milliseconds per step of one request. The total counts from the request's arrival, so it exceeds their sum."""
+
+    __slots__ = ("_last", "_taken")
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self._taken: dict[str, float] = {}
+
+    def lap(self, step: str) -> None:
+        now = time.perf_counter()
+        self._taken[step] = round((now - self._last) * 1000.0, 3)
+        self._last = now
+
+    def finish(self, total: float) -> dict[str, float]:
+        """With the ``total`` in seconds."""
+        return {**self._taken, "total": round(total * 1000.0, 3)}

@@ -9,53 +9,51 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.contract.arrays import IntArray
-from service.errors import RerankError
-from service.ranking.deadline import Deadline
-from service.ranking.plan import ArmSettings
+from service.ranking.arm_plan import ArmSettings
+from service.ranking.candidates import ScoredSlate
+from service.ranking.degraded import Degraded, RerankError
 from service.ranking.ports import Reranker
-from service.ranking.scored import Scored
-from service.ranking.types import Head, RankRequest, UserState
-
-log = logging.getLogger(__name__)
+from service.ranking.state import RankState
+from service.ranking.types import Head, RerankMode
 
 FORCED_TOP_N = 20
 """Length of the head when a request forces reranking and its arms name no length."""
 
+log = logging.getLogger(__name__)
 
-async def reranked(
-    reranker: Reranker, request: RankRequest, found: Scored, user: UserState, deadline: Deadline, words: set[str]
-) -> IntArray:
-    """The order with its head rearranged, or unchanged if nobody asks for it or the reranker gives no verdict."""
-    order, top_n = found.order, _head_length(reranker, request, found.settings)
-    first = order[:top_n]
-    if len(first) == 0:
-        return order
+
+def head_length(reranker: Reranker | None, mode: RerankMode, settings: ArmSettings) -> int:
+    """Number of positions that are put before the reranker; 0 if nobody asks for it."""
+    if mode is RerankMode.FORCE:
+        return settings.rerank_top_n or FORCED_TOP_N
+    return settings.rerank_top_n or 0 if mode is RerankMode.AUTO and reranker is not None else 0
+
+
+async def rerank_head(reranker: Reranker | None, state: RankState, scored: ScoredSlate, length: int) -> IntArray:
+    """The order int64 [C] with its first ``length`` positions rearranged, or unchanged without a verdict."""
+    head, settings = scored.order[:length], scored.slate.arm.settings
     try:
-        if deadline.spent:
-            raise RerankError("no time left", "rerank_late")
-        head = Head(
-            ids=[found.slate.ids[at] for at in first.tolist()],
-            scores=found.scores[first],
-            user=user,
-            weight=found.settings.rerank_weight,
-            forced=request.rerank == "force",
+        if state.deadline.spent:
+            raise RerankError("no time left", Degraded.RERANK_LATE)
+        if reranker is None:
+            raise RerankError("no reranker is configured", Degraded.RERANK_OFF)
+        verdict = await reranker.rerank(
+            Head(
+                ids=[scored.slate.ids[at] for at in head.tolist()],
+                scores=scored.scores[head],
+                user=state.user,
+                weight=settings.rerank_weight,
+                forced=state.request.rerank is RerankMode.FORCE,
+            ),
+            state.deadline,
         )
-        positions = _permutation(await reranker.rerank(head, deadline), len(first))
+        return np.concatenate([head[_permutation(verdict, len(head))], scored.order[length:]])
     except RerankError as error:
-        words |= {"no_rerank", error.word}
-        return order
+        state.degraded.update((Degraded.NO_RERANK, error.step))
     except Exception:
         log.exception("a head cannot be reranked")
-        words |= {"no_rerank", "rerank_failed"}
-        return order
-    return np.concatenate([first[positions], order[top_n:]])
-
-
-def _head_length(reranker: Reranker, request: RankRequest, settings: ArmSettings) -> int:
-    wanted = settings.rerank_top_n or 0
-    if request.rerank == "force":
-        return wanted or FORCED_TOP_N
-    return wanted if request.rerank == "auto" and reranker.configured else 0
+        state.degraded.update((Degraded.NO_RERANK, Degraded.RERANK_FAILED))
+    return scored.order
 
 
 def _permutation(positions: Sequence[int], length: int) -> IntArray:

@@ -1,19 +1,74 @@
-"""What the ranker needs from the outside, as protocols. One package of the service implements each.
-
-The scorer's protocol is in ``types``, because a release holds one.
-"""
+"""What the ranker needs from the outside, as protocols, and a release, which holds two of them. One package of the
+service implements each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
-from models.contract.events import Interaction
+from models.contract.arrays import FloatArray
+from models.contract.artifact import ReleaseManifest
 from models.contract.exposures import Exposure
+from models.contract.items import ItemTable
 from models.contract.knowledge import Space
+from models.contract.schema import FeatureSchema
+from service.ranking.arm_plan import ArmPlan
 from service.ranking.deadline import Deadline
-from service.ranking.plan import Plan
-from service.ranking.types import Head, Release, UserState
+from service.ranking.types import Head, RetrievalRequest, Retrieved, Sample, UserState
+
+
+class Scorer(Protocol):
+    """The model of a release, with its item table."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why the model is served in a slower form than the published one."""
+        ...
+
+    async def score(self, sample: Sample) -> FloatArray:
+        """Probabilities float32 [C], all finite. ScoringError otherwise."""
+        ...
+
+
+class Retriever(Protocol):
+    """The search for candidates among the items of a release."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why an index that the release names cannot be used."""
+        ...
+
+    async def retrieve(self, request: RetrievalRequest, user: UserState, knowledge: bool) -> Retrieved:
+        """Candidates near the user's vector, or near what it liked, and popular ones; popular ones alone of a user of
+        whom neither is known, without ``knowledge``, and if an index fails. InvalidRequest for a field that items have
+        not."""
+        ...
+
+
+@dataclass(frozen=True)
+class Release:
+    """All that is needed to rank: one immutable value, replaced as a whole."""
+
+    manifest: ReleaseManifest
+    schema: FeatureSchema
+    spaces: tuple[Space, ...]
+    table: ItemTable
+    scorer: Scorer
+    retriever: Retriever
+    revision: str
+    loaded_at: float
+    swap_ms: float
+
+    @property
+    def id(self) -> str:
+        return self.manifest.id
+
+    @cached_property
+    def user_spaces(self) -> tuple[Space, ...]:
+        """The spaces in which users have knowledge."""
+        return tuple(space for space in self.spaces if space.side == "user")
 
 
 class LiveRelease(Protocol):
@@ -29,7 +84,7 @@ class LiveRelease(Protocol):
 class Experiments(Protocol):
     @property
     def keeps_arms(self) -> bool:
-        """Whether ``assign`` wants to know the arms that units had before."""
+        """Whether ``assign`` takes the arms that units had before."""
         ...
 
     @property
@@ -37,8 +92,11 @@ class Experiments(Protocol):
         """Releases that arms pin."""
         ...
 
-    def assign(self, unit: str, forced: Mapping[str, str], now: float, kept: Mapping[str, str] | None = None) -> Plan:
-        """Arms of a unit at a time (unix seconds), which keeps the arms in ``kept``; pure. None: they are not known.
+    def assign(
+        self, unit: str, forced: Mapping[str, str], now: float, sticky_arms: Mapping[str, str] | None = None
+    ) -> ArmPlan:
+        """Arms of a unit at a time (unix seconds), which stays in its ``sticky_arms`` by bucket; pure. None: they are
+        not known.
 
         InvalidRequest with field ``arms.<layer>`` if ``forced`` names what does not exist.
         """
@@ -52,23 +110,12 @@ class UserFeatures(Protocol):
         """Everything stored about a user, in one round trip. FeatureReadError if it cannot be read in time.
 
         Knowledge is read in each of ``spaces``, without any not at all; what is refused in one space leaves the
-        others. Nothing stored is not an error: ``known`` is false. With a ``unit`` its kept arms are read too.
+        others. Nothing stored is not an error: ``known`` is false. With a ``unit`` its sticky arms are read too.
         """
         ...
 
 
-class Feedback(Protocol):
-    async def accept(self, interactions: Sequence[Interaction], types: Sequence[str], deadline: Deadline) -> None:
-        """Record interactions; those of ``types`` are in the live history on return. Unavailable without Redis."""
-        ...
-
-
 class Reranker(Protocol):
-    @property
-    def configured(self) -> bool:
-        """False if there is no reranker to ask."""
-        ...
-
     async def rerank(self, head: Head, deadline: Deadline) -> Sequence[int]:
         """A permutation of the head's positions, best first; as they are if asking is not worth it. RerankError if
         there is no verdict in time."""

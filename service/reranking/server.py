@@ -16,7 +16,7 @@ import numpy as np
 
 from models.contract.arrays import FloatArray
 from models.contract.prompts import Blocks
-from service.errors import RerankError
+from service.ranking.degraded import RerankError
 
 _LOGPROBS = 20
 """As many of the likeliest tokens a completion tells, and as vLLM tells at most by default."""
@@ -85,15 +85,15 @@ class ModelServer:
                 raise first from None
             self._scores = False
             return await self.probabilities(prompts, labels)
-        found = np.full(len(prompts), np.nan, np.float32)
+        probabilities = np.full(len(prompts), np.nan, np.float32)
         for positions, task in zip(groups.values(), asked, strict=True):
-            found[positions] = task.result()
-        return found
+            probabilities[positions] = task.result()
+        return probabilities
 
     async def _tokens(self, text: str) -> list[int]:
         body = {"model": self._model, "prompt": text, "add_special_tokens": False}
         tokens = (await self._post("/tokenize", body)).get("tokens")
-        if not isinstance(tokens, list) or not all(isinstance(one, int) for one in tokens):
+        if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
             raise RerankError(f"the server's tokens are {str(tokens)[:_EXCERPT]}")
         return tokens
 
@@ -109,31 +109,30 @@ class ModelServer:
         answer = await self._post("/generative_scoring", body)
         scores: dict[int, float] = {}
         try:
-            for one in answer["data"]:
-                scores[int(one["index"])] = float(one["score"])
-            found = [scores[at] for at in range(len(candidates))]
+            for entry in answer["data"]:
+                scores[int(entry["index"])] = float(entry["score"])
+            return _checked([scores[at] for at in range(len(candidates))])
         except (KeyError, TypeError, ValueError) as error:
             raise RerankError(f"the server's scores are not understood: {error!r}") from error
-        return _checked(found)
 
     async def _completed(self, user: str, candidates: Sequence[str], labels: Labels) -> list[float]:
         """By the likeliest next tokens. If a label is not among them there is no verdict, which is not a 0."""
         body = {
             "model": self._model,
-            "prompt": [user + one for one in candidates],
+            "prompt": [user + candidate for candidate in candidates],
             "max_tokens": 1,
             "temperature": 0.0,
             "logprobs": _LOGPROBS,
             "return_tokens_as_token_ids": True,
         }
         answer = await self._post("/v1/completions", body)
-        found: dict[int, float] = {}
+        scores: dict[int, float] = {}
         try:
             for choice in answer["choices"]:
-                told = choice["logprobs"]["top_logprobs"][0]
-                yes, no = (float(told[f"token_id:{label}"]) for label in labels)
-                found[int(choice["index"])] = 1.0 / (1.0 + math.exp(min(no - yes, 700.0)))
-            return _checked([found[at] for at in range(len(candidates))])
+                likeliest = choice["logprobs"]["top_logprobs"][0]
+                yes, no = (float(likeliest[f"token_id:{label}"]) for label in labels)
+                scores[int(choice["index"])] = 1.0 / (1.0 + math.exp(min(no - yes, 700.0)))
+            return _checked([scores[at] for at in range(len(candidates))])
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise RerankError(f"the server's completions give no verdict: {error!r}") from error
 
@@ -160,7 +159,7 @@ class _NoRouteError(RerankError):
     """The server does not score."""
 
 
-def _checked(found: list[float]) -> list[float]:
-    if not all(0.0 <= one <= 1.0 for one in found):  # also refuses NaN
+def _checked(probabilities: list[float]) -> list[float]:
+    if not all(0.0 <= probability <= 1.0 for probability in probabilities):  # also refuses NaN
         raise RerankError("an answer is no probability")
-    return found
+    return probabilities

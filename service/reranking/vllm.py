@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from models.contract.arrays import IntArray
 from models.contract.prompts import Blocks, Rated
 from models.contract.rerank_items import RerankItems
 from models.contract.reranker import FILE, ITEMS_FILE, FittedTo, RerankerManifest, blend, calibrated, log_odds
-from service.errors import RerankError
 from service.ranking.deadline import Deadline
+from service.ranking.degraded import Degraded, RerankError
 from service.ranking.types import Head
 from service.reranking.server import ModelServer
 from service.reranking.watch import CanaryWatch
@@ -41,41 +42,42 @@ class Gates:
     margin: float | None = None
 
 
+class Gate(StrEnum):
+    """Reasons not to ask, as they are counted."""
+
+    UNKNOWN = "unknown"
+    WEIGHT = "weight"
+    HISTORY = "history"
+    MARGIN = "margin"
+
+
+@dataclass(eq=False)
 class VllmReranker:
     """The port ``Reranker``."""
 
-    configured = True
+    server: ModelServer
+    manifest: RerankerManifest
+    items: RerankItems
+    watch: CanaryWatch
+    gates: Gates
+    telemetry: Telemetry
 
-    def __init__(
-        self,
-        server: ModelServer,
-        manifest: RerankerManifest,
-        items: RerankItems,
-        watch: CanaryWatch,
-        gates: Gates,
-        telemetry: Telemetry,
-    ) -> None:
-        self._server = server
-        self._manifest = manifest
-        self._items = items
-        self._watch = watch
-        self._gates = gates
-        self._telemetry = telemetry
-        self._free = gates.slots
+    def __post_init__(self) -> None:
+        self._free = self.gates.slots
 
     @property
     def off(self) -> str:
         """Why nobody is asked, "" if somebody is."""
-        return self._watch.off
+        return self.watch.off
 
     def mismatch(self, live: FittedTo) -> str:
         """Why weight and band are not those of the CTR model ``live``; "" if they are, or if that was not noted."""
-        return self._manifest.mismatch(live)
+        return self.manifest.mismatch(live)
 
     @property
     def description(self) -> dict[str, Any]:
         """For people."""
-        manifest = self._manifest
+        manifest = self.manifest
         return {
             "name": manifest.name,
             "model": manifest.model,
@@ -84,67 +86,67 @@ class VllmReranker:
             "weight": manifest.weight,
             "band": None if manifest.band is None else manifest.band.model_dump(),
             "fitted_to": None if manifest.fitted_to is None else manifest.fitted_to.model_dump(),
-            "slots": self._gates.slots,
+            "slots": self.gates.slots,
             "slots_free": self._free,
             "metrics": dict(manifest.metrics),
         }
 
     async def rerank(self, head: Head, deadline: Deadline) -> Sequence[int]:
         """See the port."""
-        rows = self._items.rows_of(head.ids)
+        rows = self.items.rows_of(head.ids)
         known = np.flatnonzero(rows >= 0)
-        weight = self._manifest.weight if head.weight is None else head.weight
+        weight = self.manifest.weight if head.weight is None else head.weight
         if gate := self._gate(head, known, weight):
-            self._telemetry.rerank_gated.labels(gate).inc()
+            self.telemetry.rerank_gated.labels(gate).inc()
             return range(len(head.ids))
         if self.off:
-            raise RerankError(f"the reranker is off: {self.off}", "rerank_off")
+            raise RerankError(f"the reranker is off: {self.off}", Degraded.RERANK_OFF)
         seconds = deadline.remaining() - RESERVE_SECONDS
-        if seconds < self._gates.least_seconds:
-            raise RerankError("too little time is left", "rerank_late")
+        if seconds < self.gates.least_seconds:
+            raise RerankError("too little time is left", Degraded.RERANK_LATE)
         if self._free == 0:
-            raise RerankError("all slots are taken", "rerank_busy")
+            raise RerankError("all slots are taken", Degraded.RERANK_BUSY)
         self._free -= 1
         try:
             async with asyncio.timeout(seconds):
-                found = await self._server.probabilities(self._prompts(head, rows[known]), self._manifest.label_ids)
+                verdict = await self.server.probabilities(self._prompts(head, rows[known]), self.manifest.label_ids)
         except TimeoutError as error:
-            self._watch.failed()
-            raise RerankError("no verdict in time", "rerank_late") from error
+            self.watch.failed()
+            raise RerankError("no verdict in time", Degraded.RERANK_LATE) from error
         except RerankError:
-            self._watch.failed()
+            self.watch.failed()
             raise
         finally:
             self._free += 1
-        self._watch.answered()
-        if np.ptp(found) < FLAT:
-            raise RerankError(f"every candidate got {found[0]:.4f}", "rerank_flat")
+        self.watch.answered()
+        if np.ptp(verdict) < FLAT:
+            raise RerankError(f"every candidate got {verdict[0]:.4f}", Degraded.RERANK_FLAT)
         scores = head.scores.copy()  # what the model was not told about keeps its score
-        scores[known] = blend(scores[known], calibrated(self._manifest.calibration, found), weight)
+        scores[known] = blend(scores[known], calibrated(self.manifest.calibration, verdict), weight)
         return [int(at) for at in np.argsort(-scores, kind="stable")]
 
-    def _gate(self, head: Head, known: IntArray, weight: float) -> str:
-        """Why there is no need to ask, "" if there is."""
+    def _gate(self, head: Head, known: IntArray, weight: float) -> Gate | None:
+        """Why there is no need to ask; None if there is."""
         if len(known) < 2:
-            return "unknown"
+            return Gate.UNKNOWN
         if weight == 0:
-            return "weight"
+            return Gate.WEIGHT
         if head.forced:
-            return ""
-        if not self._manifest.mixes(len(head.user.events)):
-            return "history"
+            return None
+        if not self.manifest.mixes(len(head.user.events)):
+            return Gate.HISTORY
         spread = np.ptp(log_odds(head.scores))
-        return "margin" if self._gates.margin is not None and spread > self._gates.margin else ""
+        return Gate.MARGIN if self.gates.margin is not None and spread > self.gates.margin else None
 
     def _prompts(self, head: Head, rows: IntArray) -> list[Blocks]:
         """One for each candidate, given by its row."""
-        prompt, items = self._manifest.prompt, self._items
-        told = items.rows_of_hashes(head.user.events["item"])
-        events, values = told[told >= 0], head.user.events["value"][told >= 0]
+        prompt, items = self.manifest.prompt, self.items
+        seen = items.rows_of_hashes(head.user.events["item"])
+        events, values = seen[seen >= 0], head.user.events["value"][seen >= 0]
         prompts = []
         for row in rows.tolist():
             at = prompt.chosen(items.vectors[row], items.vectors[events])
-            history = [Rated(items.names[events[one]], float(values[one])) for one in at.tolist()]
+            history = [Rated(items.names[events[event]], float(values[event])) for event in at.tolist()]
             prompts.append(prompt.blocks(head.user.features, history, items.texts[row]))
         return prompts
 

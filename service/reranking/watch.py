@@ -11,7 +11,7 @@ import logging
 from contextlib import suppress
 
 from models.contract.reranker import RerankerManifest
-from service.errors import RerankError
+from service.ranking.degraded import RerankError
 from service.reranking.server import Labels, ModelServer
 
 FAILURES = 2
@@ -89,5 +89,6 @@ class CanaryWatch:
         served = await self._server.label_ids(prompt.candidate_block("x"), prompt.yes, prompt.no)
         if served != self.labels:
             return f"the served tokenizer has the labels {served}, the reranker {self.labels}: another model is served"
-        answers = [await self._server.probabilities(one.prompts, self.labels) for one in self._manifest.canaries]
-        return self._manifest.broken([one.tolist() for one in answers])
+        canaries = self._manifest.canaries
+        answers = [await self._server.probabilities(canary.prompts, self.labels) for canary in canaries]
+        return self._manifest.broken([answer.tolist() for answer in answers])

@@ -79,8 +79,8 @@ class FaissIndex:
         """Rows int64 [at most count] whose vectors have the largest inner products with ``query`` [D], the largest
         first; only those that ``bits`` allow."""
         count = min(count, len(self._rows))
-        _, found = self._index.search(query[None], count, params=self._parameters(count, bits))
-        rows: IntArray = self._rows[found[0][found[0] >= 0]]
+        _, (positions,) = self._index.search(query[None], count, params=self._parameters(count, bits))
+        rows: IntArray = self._rows[positions[positions >= 0]]
         return np.asarray(rows[rows > 0])
 
     def _parameters(self, count: int, bits: Bits | None) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from models.contract.items import ItemTable, liked_count
 from models.contract.knowledge import Space
 from models.contract.schema import UNKNOWN, FeatureSchema
 from service.errors import InvalidRequest
-from service.ranking.types import Retrieved, UserState, Wanted
+from service.ranking.types import RetrievalRequest, Retrieved, UserState
 from service.retrieval.index import Bits, FaissIndex
 
 SOURCES = ("matching", "neighbours", "popular")
@@ -40,8 +40,8 @@ INLINE_ITEMS = 50_000
 _EXACT_UP_TO = 20_000
 """Number of items that pass a filter up to which all of them are scored: an index would visit few of them."""
 
-_POPULAR_KEPT = 5_000
-_FILTERS_KEPT = 16
+_MOST_POPULAR = 5_000
+_MOST_FILTERS = 16
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +73,7 @@ class ItemRetriever:
         self._user_space = {space.name: space.fingerprint for space in spaces if space.side == "user"}
         self._popularity = liked_count(schema, table.numeric)
         self._popularity[0] = -np.inf
-        kept = min(_POPULAR_KEPT, len(table) - 1)
-        self._popular = _largest(self._popularity, kept)
+        self._popular = _largest(self._popularity, min(_MOST_POPULAR, len(table) - 1))
         self._filters: OrderedDict[tuple[object, ...], _Filter] = OrderedDict()
         self._lock = threading.Lock()
         self.problem = problem
@@ -86,39 +85,38 @@ class ItemRetriever:
         """The retriever of a release, with its indexes. An unusable index is left out, and ``problem`` says why."""
         opened: dict[str, FaissIndex] = {}
         problems = []
-        for file, described in {one.file: one for one in manifest.indexes.values()}.items():
+        for file, described in {index.file: index for index in manifest.indexes.values()}.items():
             try:
                 opened[file] = FaissIndex.open(folder, described, table)
             except ArtifactError as error:
                 log.error("release %s: %s", manifest.id, error)
                 problems.append(str(error))
-        indexes = {role: opened[one.file] for role, one in manifest.indexes.items() if one.file in opened}
+        indexes = {role: opened[index.file] for role, index in manifest.indexes.items() if index.file in opened}
         return cls(table, schema, spaces, indexes, "; ".join(problems) or None)
 
-    async def retrieve(self, wanted: Wanted, user: UserState, knowledge: bool) -> Retrieved:
+    async def retrieve(self, request: RetrievalRequest, user: UserState, knowledge: bool) -> Retrieved:
         """See the port."""
         if len(self._table) <= INLINE_ITEMS:
-            return self._retrieve(wanted, user, knowledge)
-        return await asyncio.to_thread(self._retrieve, wanted, user, knowledge)
+            return self._retrieve(request, user, knowledge)
+        return await asyncio.to_thread(self._retrieve, request, user, knowledge)
 
-    def _retrieve(self, wanted: Wanted, user: UserState, knowledge: bool) -> Retrieved:
-        among = self._filter(wanted)
-        excluded = self._excluded(wanted, user)
+    def _retrieve(self, request: RetrievalRequest, user: UserState, knowledge: bool) -> Retrieved:
+        allowed = self._filter(request)
+        excluded = self._excluded(request, user)
         complete = self.problem is None or not knowledge
         near: tuple[Role, IntArray] | None = None
         if knowledge:
             try:
-                near = self._near(user, wanted.count, among, excluded)
+                near = self._near(user, request.count, allowed, excluded)
             except Exception:
                 log.exception("an index cannot be searched")
                 complete = False
-        popular = self._most_popular(wanted.count, among, excluded)
-        sources = {} if near is None else {str(near[0]): near[1]}
-        personal = wanted.count - int(wanted.count * POPULAR_SHARE)
-        rows, counts = _merged(sources, popular, wanted.count, personal)
+        popular = self._most_popular(request.count, allowed, excluded)
+        personal = request.count - int(request.count * POPULAR_SHARE)
+        rows, counts = _merged(near, popular, request.count, personal)
         return Retrieved(tuple(self._table.ids[row] for row in rows.tolist()), counts, complete)
 
-    def _near(self, user: UserState, count: int, among: _Filter, excluded: IntArray) -> tuple[Role, IntArray] | None:
+    def _near(self, user: UserState, count: int, allowed: _Filter, excluded: IntArray) -> tuple[Role, IntArray] | None:
         """Rows near the user's vector; of a user without one, near what it liked. None for a user without either."""
         queries: dict[Role, Callable[[UserState, FaissIndex], FloatArray | None]] = {
             "matching": self._user_vector,
@@ -128,7 +126,7 @@ class ItemRetriever:
             index = self._indexes.get(role)
             vector = None if index is None else query(user, index)
             if index is not None and vector is not None:
-                return role, self._search(role, index, vector, count, among, excluded)
+                return role, self._search(role, index, vector, count, allowed, excluded)
         return None
 
     def _user_vector(self, user: UserState, index: FaissIndex) -> FloatArray | None:
@@ -145,68 +143,68 @@ class ItemRetriever:
         return np.asarray(vectors.mean(axis=0), np.float32) if len(vectors) else None
 
     def _search(
-        self, role: Role, index: FaissIndex, query: FloatArray, count: int, among: _Filter, excluded: IntArray
+        self, role: Role, index: FaissIndex, query: FloatArray, count: int, allowed: _Filter, excluded: IntArray
     ) -> IntArray:
-        if among.rows is not None and not (index.is_exact and len(among.rows) > count):
-            rows = np.setdiff1d(among.rows, excluded)
+        if allowed.rows is not None and not (index.is_exact and len(allowed.rows) > count):
+            rows = np.setdiff1d(allowed.rows, excluded)
             return rows[_largest(self._vectors(index, rows) @ query, count)]
-        if among.mask is None and not len(excluded):
+        if allowed.mask is None and not len(excluded):
             return index.nearest(query, count)
-        if role not in among.bits:
-            among.bits[role] = index.bits(among.mask)
-        return index.nearest(query, count, index.without(among.bits[role], excluded))
+        if role not in allowed.bits:
+            allowed.bits[role] = index.bits(allowed.mask)
+        return index.nearest(query, count, index.without(allowed.bits[role], excluded))
 
     def _vectors(self, index: FaissIndex, rows: IntArray) -> FloatArray:
         columns = self._schema.item_columns[index.described.space.partition("/")[2]]
         return self._table.vectors[rows, columns]
 
-    def _most_popular(self, count: int, among: _Filter, excluded: IntArray) -> IntArray:
-        rows = self._popular if among.mask is None else self._popular[among.mask[self._popular]]
+    def _most_popular(self, count: int, allowed: _Filter, excluded: IntArray) -> IntArray:
+        rows = self._popular if allowed.mask is None else self._popular[allowed.mask[self._popular]]
         rows = rows[~np.isin(rows, excluded)][:count]
         if len(rows) == count or len(self._popular) == len(self._table) - 1:
             return rows
-        left = np.ones(len(self._table), np.bool_) if among.mask is None else among.mask.copy()
+        left = np.ones(len(self._table), np.bool_) if allowed.mask is None else allowed.mask.copy()
         left[excluded] = left[0] = False
         every = np.flatnonzero(left)
         return every[_largest(self._popularity[every], count)]
 
-    def _excluded(self, wanted: Wanted, user: UserState) -> IntArray:
+    def _excluded(self, request: RetrievalRequest, user: UserState) -> IntArray:
         """Rows that must not be found, each once."""
-        rows = [self._table.rows_of(wanted.deny)] if wanted.deny else []
-        if wanted.exclude_seen:
+        rows = [self._table.rows_of(request.deny)] if request.deny else []
+        if request.exclude_seen:
             rows.append(self._table.rows_of_hashes(user.events["item"]))
         every = np.unique(np.concatenate(rows)) if rows else np.zeros(0, np.int64)
         return every[every > 0]
 
-    def _filter(self, wanted: Wanted) -> _Filter:
-        if wanted.allow is not None:
-            rows = np.unique(self._table.rows_of(wanted.allow))
+    def _filter(self, request: RetrievalRequest) -> _Filter:
+        if request.allow is not None:
+            rows = np.unique(self._table.rows_of(request.allow))
             mask = np.zeros(len(self._table), np.bool_)
             mask[rows] = True
-            if (having := self._attributes(wanted).mask) is not None:
+            if (having := self._attributes(request).mask) is not None:
                 mask &= having
             mask[0] = False
             return _Filter(mask, np.flatnonzero(mask))
-        return self._attributes(wanted)
+        return self._attributes(request)
 
-    def _attributes(self, wanted: Wanted) -> _Filter:
+    def _attributes(self, request: RetrievalRequest) -> _Filter:
         """Rows with the attributes that are asked for. The last few filters are kept: a page asks the same again."""
-        key = tuple(sorted((name, *map(str, values)) for name, values in wanted.where.items()))
+        key = tuple(sorted((name, *map(str, values)) for name, values in request.where.items()))
         with self._lock:
-            if (found := self._filters.get(key)) is not None:
+            if (known := self._filters.get(key)) is not None:
                 self._filters.move_to_end(key)
-                return found
-        made = _Filter()
-        for name, values in wanted.where.items():
+                return known
+        allowed = _Filter()
+        for name, values in request.where.items():
             mask = self._having(name, values)
-            made.mask = mask if made.mask is None else made.mask & mask
-        if made.mask is not None and int(np.count_nonzero(made.mask)) <= _EXACT_UP_TO:
-            made.rows = np.flatnonzero(made.mask)
+            allowed.mask = mask if allowed.mask is None else allowed.mask & mask
+        if allowed.mask is not None and int(np.count_nonzero(allowed.mask)) <= _EXACT_UP_TO:
+            allowed.rows = np.flatnonzero(allowed.mask)
         with self._lock:
-            self._filters[key] = made
-            if len(self._filters) > _FILTERS_KEPT:
+            self._filters[key] = allowed
+            if len(self._filters) > _MOST_FILTERS:
                 self._filters.popitem(last=False)
-        return made
+        return allowed
 
     def _having(self, name: str, values: Sequence[object]) -> BoolArray:
         """bool [N]: rows with one of ``values`` in a field."""
@@ -227,26 +225,18 @@ class ItemRetriever:
 
 
 def _merged(
-    near: Mapping[str, IntArray], popular: IntArray, count: int, personal: int
+    near: tuple[Role, IntArray] | None, popular: IntArray, count: int, personal: int
 ) -> tuple[IntArray, dict[str, int]]:
-    """Up to ``count`` distinct rows: up to ``personal`` of those that are near, popular ones, and then what is left of
-    the near ones. With how many came from where."""
+    """Up to ``count`` distinct rows: up to ``personal`` of those that are near, popular ones, and then the remaining
+    near ones. With the number of rows by source."""
+    role, nearest = near or ("matching", popular[:0])
     rows: dict[int, str] = {}
-    for name, found in near.items():
-        rows |= dict.fromkeys(found[:personal].tolist(), name)
-    for row in popular.tolist():
-        if len(rows) == count:
-            break
-        rows.setdefault(row, "popular")
-    for name, found in near.items():
-        for row in found[personal:].tolist():
+    for source, part in ((role, nearest[:personal]), ("popular", popular), (role, nearest[personal:])):
+        for row in part.tolist():
             if len(rows) == count:
                 break
-            rows.setdefault(row, name)
-    counts = dict.fromkeys(SOURCES, 0)
-    for name in rows.values():
-        counts[name] += 1
-    return np.fromiter(rows, np.int64, len(rows)), counts
+            rows.setdefault(row, source)
+    return np.fromiter(rows, np.int64, len(rows)), dict.fromkeys(SOURCES, 0) | Counter(rows.values())
 
 
 def _largest(scores: FloatArray, count: int) -> IntArray:

@@ -25,7 +25,10 @@ RANK = [
             [*RANK, "SplitScorer.run (service/scoring.py:9)", "Session.run (onnxruntime/capi/x.py:1)"],
             "ONNX Runtime",
         ),
-        ([*RANK, "prepared (service/ranking/scored.py:4)", "searchsorted (numpy/x.py:1)"], "the user encoded"),
+        (
+            [*RANK, "UserBatch.single (models/x.py:4)", "searchsorted (numpy/x.py:1)"],
+            "the user encoded",
+        ),
         (["Runner.run (asyncio/runners.py:118)"], "event loop and system calls"),
         (
             ["ExposureLog._run (service/exposures/stream.py:1)", "Wire.exchange (service/features/wire.py:9)"],

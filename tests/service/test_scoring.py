@@ -19,7 +19,7 @@ from models.ctr.split import _items, _samples
 from models.onnx_runtime import open_session
 from models.split_model import HISTORY_GRAPH, REQUEST_GRAPH, ColumnGraph, SplitModel, parts_folder
 from service import loading
-from service.errors import ScoringError
+from service.ranking.degraded import ScoringError
 from service.ranking.types import Sample
 from service.scoring import (
     INLINE_CANDIDATES,

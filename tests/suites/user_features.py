@@ -16,8 +16,8 @@ import pytest
 from models.contract.events import Interaction
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.profile import UserProfile
-from service.errors import FeatureReadError
 from service.ranking.deadline import Deadline
+from service.ranking.degraded import FeatureReadError
 from service.ranking.ports import UserFeatures
 
 SPACE = Space(name="sequence", side="user", rows=4, dim=2, components={})
@@ -79,12 +79,12 @@ class UserFeaturesSuite:
 
     async def test_kept_arms_come_back_if_a_unit_is_named(self, features: UserFeatures, stored: StoredUsers) -> None:
         stored.arms("device", {"e__0": "plain", "f__2": "ü"})
-        assert (await features.fetch("u", SPACES, 5, Deadline(10))).kept is None
+        assert (await features.fetch("u", SPACES, 5, Deadline(10))).sticky_arms is None
         for spaces in (SPACES, ()):
             user = await features.fetch("u", spaces, 5, Deadline(10), "device")
-            assert user.kept == {"e__0": "plain", "f__2": "ü"}
+            assert user.sticky_arms == {"e__0": "plain", "f__2": "ü"}
             assert not user.known, "a unit's arms say nothing of the user"
-        assert (await features.fetch("u", (), 5, Deadline(10), "nobody")).kept == {}
+        assert (await features.fetch("u", (), 5, Deadline(10), "nobody")).sticky_arms == {}
 
     async def test_only_the_last_events_come_back(self, features: UserFeatures, stored: StoredUsers) -> None:
         stored.history("u", events_of("u", 50))

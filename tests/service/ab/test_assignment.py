@@ -1,4 +1,4 @@
-"""Who is in which arm: splits, ramps, slots, holdout, forced and kept arms, and units that are missing."""
+"""Who is in which arm: splits, ramps, slots, holdout, forced and sticky arms, and units that are missing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.contract.experiments import DEFAULT, ExperimentsFile, parse_experiments
+from models.contract.experiments import DEFAULT, Boost, Epsilon, ExperimentsFile, parse_experiments
 from models.contract.exposures import ArmTaken
 from service.ab.assignment import FileExperiments
 from service.ab.hashing import fnv1a32, layer_seed, second_hash
 from service.errors import InvalidRequest
-from service.ranking.plan import ArmSettings, Boost, Explore, Plan, Side
+from service.ranking.arm_plan import ArmPlan, ArmSettings, Side
 from tests.contract.experiments import TWO_LAYERS, experiment
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC).timestamp()
@@ -134,16 +134,16 @@ def test_named_units_are_forced_and_not_split() -> None:
     assert named.assign("other", {}, NOW).held_out
 
 
-def test_kept_arms_outlast_weights_and_coverage() -> None:
+def test_sticky_arms_outlast_weights_and_coverage() -> None:
     sticky = one_layer(experiment("e", "sticky_days = 30\ncoverage = 0.5", (1.0, 0.0)))
     assert sticky.keeps_arms
     plan = next(found for found in (sticky.assign(unit, {}, NOW, {}) for unit in UNITS) if found.arms)
     assert plan.arms[0].how == "split"
     assert plan.keep == {"e__0": ("a", 30.0)}
     for unit in UNITS[:50]:
-        kept = sticky.assign(unit, {}, NOW, {"e__0": "b"})
-        assert kept.arms == (ArmTaken(layer="ranking", experiment="e", arm="b", how="sticky"),)
-        assert kept.keep == {}
+        again = sticky.assign(unit, {}, NOW, {"e__0": "b"})
+        assert again.arms == (ArmTaken(layer="ranking", experiment="e", arm="b", how="sticky"),)
+        assert again.keep == {}
         assert all(one.how == "unread" for one in sticky.assign(unit, {}, NOW, None).arms)
         assert all(one.how == "split" for one in sticky.assign(unit, {}, NOW, {"e__0": "gone", "other__0": "b"}).arms)
 
@@ -163,7 +163,7 @@ def test_a_new_bucket_version_forgets_and_a_minimum_excludes() -> None:
 def test_arms_set_what_they_name() -> None:
     experiments = FileExperiments(file_of(TWO_LAYERS))
     plan = experiments.assign("u", {"ranking": "plain", "head": "twenty"}, NOW)
-    assert plan.settings == ArmSettings(knowledge=False, rerank_top_n=20)
+    assert plan.settings == ArmSettings(knowledge="off", rerank_top_n=20)
     assert [one.how for one in plan.arms] == ["forced", "forced"]
     assert experiments.assign("u", {"ranking": "full", "head": "none"}, NOW).settings == ArmSettings()
     everything = one_layer(
@@ -180,7 +180,10 @@ boosts = [{ field = "genre", value = "drama", add = 0.5 }]
         )
     )
     assert everything.assign("u", {}, NOW).settings == ArmSettings(
-        "r-1", None, None, Explore("epsilon", 0.1, 5), True, (Boost("genre", "drama", 0.5),)
+        release="r-1",
+        explore=Epsilon(kind="epsilon", epsilon=0.1, positions=5),
+        exclude_seen=True,
+        boosts=(Boost(field="genre", value="drama", add=0.5),),
     )
     assert everything.file.releases == ("r-1",)
 
@@ -189,12 +192,12 @@ def test_teams_and_shadows_have_the_settings_of_all_other_layers() -> None:
     text = TWO_LAYERS.replace('name = "full"\nweight = 70', 'name = "full"\nweight = 70\nshadow = "plain"')
     text = text.replace('name = "never"\nweight = 0', 'name = "mixed"\nweight = 0\ninterleave = ["none", "twenty"]')
     plan = FileExperiments(file_of(text)).assign("u", {"ranking": "full", "head": "mixed"}, NOW)
-    assert plan.shadow == Side("plain", ArmSettings(knowledge=False))
+    assert plan.shadow == Side("plain", ArmSettings(knowledge="off"))
     assert plan.teams == (Side("none", ArmSettings()), Side("twenty", ArmSettings(rerank_top_n=20)))
     plan = FileExperiments(file_of(text)).assign("u", {"ranking": "plain", "head": "mixed"}, NOW)
     assert plan.shadow is None
     assert plan.teams is not None
-    assert [one.settings.knowledge for one in plan.teams] == [False, False]
+    assert [one.settings.knowledge for one in plan.teams] == ["off", "off"]
 
 
 @pytest.mark.parametrize("unit", ["", "null", "undefined", "None", " ", "\t\n"])
@@ -213,7 +216,7 @@ def test_every_unit_has_one_arm_and_keeps_it(unit: str) -> None:
 
 
 def test_without_experiments_there_is_nothing_to_take() -> None:
-    assert FileExperiments(DEFAULT).assign("u", {}, NOW) == Plan()
+    assert FileExperiments(DEFAULT).assign("u", {}, NOW) == ArmPlan()
 
 
 @pytest.mark.parametrize("forced", [{"nowhere": "x"}, {"ranking": "x"}])

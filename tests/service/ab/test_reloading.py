@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.contract.experiments import ExperimentsError
-from service.ab.assignment import FileExperiments
-from service.ab.reloading import WatchedExperiments
+from service.ab.reloading import ReloadingExperiments
 from service.settings import Settings
 from tests.contract.experiments import experiment
 from tests.service.ab.test_assignment import NOW
@@ -19,25 +18,21 @@ from tests.service.tiny_model import SCHEMA
 LAYER = '[[layers]]\nname = "ranking"\n'
 FIRST = LAYER + experiment("first", weights=(1.0,))
 SECOND = LAYER + experiment("second", weights=(1.0,))
+RERANKED = f"{SECOND}rerank_top_n = 5"
 
 
-def accept(_: FileExperiments) -> None:
-    pass
+def reloading(path: Path | None) -> ReloadingExperiments:
+    return ReloadingExperiments(path, 1.0, reranks=False)
 
 
-def refuse_second(found: FileExperiments) -> None:
-    if found.file.layers[0].experiments[0].name == "second":
-        raise ExperimentsError("not here")
-
-
-def taken(experiments: WatchedExperiments) -> str:
-    return experiments.assign("u", {}, NOW).arms[0].experiment
+def taken(experiments: ReloadingExperiments) -> str:
+    return experiments.current.assign("u", {}, NOW).arms[0].experiment
 
 
 def test_a_good_change_takes_effect(tmp_path: Path) -> None:
     path = tmp_path / "experiments.toml"
     path.write_text(FIRST)
-    experiments = WatchedExperiments(path, accept, 1.0)
+    experiments = reloading(path)
     before = experiments.status()
     experiments.refresh()
     assert experiments.status() == before, "nothing changed"
@@ -54,15 +49,17 @@ def test_boosts_that_no_item_can_get_are_told(tmp_path: Path) -> None:
         for field, value in (("genre", "horror"), ("genres", "horror"), ("genre", "Horror"))
     )
     path.write_text(f"{FIRST}\nboosts = [{boosts}]")
-    found = WatchedExperiments(path, accept, 1.0).status(SCHEMA)["without_effect"]
-    assert found == ["first/a: no item has genres = 'horror'", "first/a: no item has genre = 'Horror'"]
+    without_effect = reloading(path).status(SCHEMA)["without_effect"]
+    assert without_effect == ["first/a: no item has genres = 'horror'", "first/a: no item has genre = 'Horror'"]
 
 
-@pytest.mark.parametrize("content", ["a = " + "[" * 5000, "[[layers", FIRST.replace("weight", "weigth"), None, SECOND])
+@pytest.mark.parametrize(
+    "content", ["a = " + "[" * 5000, "[[layers", FIRST.replace("weight", "weigth"), None, RERANKED]
+)
 def test_a_bad_change_keeps_what_is_in_force_until_it_is_mended(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "experiments.toml"
     path.write_text(FIRST)
-    experiments = WatchedExperiments(path, refuse_second, 1.0)
+    experiments = reloading(path)
     if content is None:
         path.unlink()
     else:
@@ -76,19 +73,19 @@ def test_a_bad_change_keeps_what_is_in_force_until_it_is_mended(tmp_path: Path, 
     assert experiments.status()["error"] is None
 
 
-@pytest.mark.parametrize("content", ["[[layers", SECOND, None])
+@pytest.mark.parametrize("content", ["[[layers", RERANKED, None])
 def test_a_bad_file_stops_the_start(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "experiments.toml"
     if content is not None:
         path.write_text(content)
     with pytest.raises(ExperimentsError, match=r"experiments\.toml"):
-        WatchedExperiments(path, refuse_second, 1.0)
+        reloading(path)
 
 
 def test_without_a_file_nothing_is_watched() -> None:
-    experiments = WatchedExperiments(None, accept, 1.0)
+    experiments = reloading(None)
     experiments.refresh()
-    assert experiments.assign("u", {}, NOW).arms == ()
+    assert experiments.current.assign("u", {}, NOW).arms == ()
     assert experiments.status()["file"] is None
 
 

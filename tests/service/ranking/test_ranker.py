@@ -7,18 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from service.errors import RerankError
+from service.ranking.arm_plan import ArmPlan, ArmSettings
 from service.ranking.deadline import Deadline
+from service.ranking.degraded import RerankError
 from service.ranking.head import FORCED_TOP_N
-from service.ranking.plan import ArmSettings, Plan
-from service.ranking.types import Head, RankRequest
+from service.ranking.types import Head, RankRequest, RerankMode
 from tests.service.conftest import Running
 
 
 class Reversing:
     """A reranker that reverses the head, or answers what it is told to."""
-
-    configured = True
 
     def __init__(self, answer: Sequence[int] | None = None) -> None:
         self.answer = answer
@@ -39,10 +37,10 @@ class Fixed:
     keeps_arms = False
     releases = ()
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ArmPlan) -> None:
         self.plan = plan
 
-    def assign(self, unit: str, forced: object, now: float, kept: object = None) -> Plan:
+    def assign(self, unit: str, forced: object, now: float, sticky_arms: object = None) -> ArmPlan:
         return self.plan
 
 
@@ -52,7 +50,8 @@ REQUEST = RankRequest("r", "u", tuple("abcde"))
 async def _rank(service: Running, reranker: Reversing, request: RankRequest, top_n: int) -> tuple[str, tuple[str, ...]]:
     ranker = service.app.state.service.ranker
     ranker._reranker = reranker
-    ranker._experiments = Fixed(Plan(settings=ArmSettings(rerank_top_n=top_n)))
+    plans = Fixed(ArmPlan(settings=ArmSettings(rerank_top_n=top_n)))
+    ranker._experiments = lambda: plans
     answer = await ranker.rank(request, Deadline(60))
     return "".join(answer.ids), answer.degraded
 
@@ -68,9 +67,9 @@ async def test_only_the_head_is_rearranged(service: Running) -> None:
 
 async def test_off_and_force(service: Running) -> None:
     plain, _ = await _rank(service, Reversing(), REQUEST, 0)
-    assert (await _rank(service, Reversing(), replace(REQUEST, rerank="off"), 3))[0] == plain
-    assert (await _rank(service, Reversing(), replace(REQUEST, rerank="force"), 0))[0] == plain[::-1]
-    many = replace(REQUEST, rerank="force", candidates=tuple(f"x{at}" for at in range(50)))
+    assert (await _rank(service, Reversing(), replace(REQUEST, rerank=RerankMode.OFF), 3))[0] == plain
+    assert (await _rank(service, Reversing(), replace(REQUEST, rerank=RerankMode.FORCE), 0))[0] == plain[::-1]
+    many = replace(REQUEST, rerank=RerankMode.FORCE, candidates=tuple(f"x{at}" for at in range(50)))
     reranker = Reversing()
     await _rank(service, reranker, many, 0)
     assert len(reranker.heads[0]) == FORCED_TOP_N

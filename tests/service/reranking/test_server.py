@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.contract.prompts import Blocks
-from service.errors import RerankError
+from service.ranking.degraded import RerankError
 from service.reranking.server import ModelServer
 from tests.service.conftest import eventually
 from tests.service.reranking.model_server import NO, YES, ModelServerDouble

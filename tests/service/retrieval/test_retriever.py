@@ -14,7 +14,7 @@ from models.contract.items import ItemTable, item_statistics
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.schema import FeatureSchema, FieldSpec, KnowledgeSpec
 from service.errors import InvalidRequest
-from service.ranking.types import UserState, Wanted
+from service.ranking.types import RetrievalRequest, UserState
 from service.retrieval import retriever as module
 from service.retrieval.index import FaissIndex
 from service.retrieval.retriever import ItemRetriever
@@ -70,7 +70,7 @@ def having(*numbers: int, value: float = 5.0) -> UserState:
 
 
 async def test_a_user_with_a_vector_gets_what_is_near_it_and_what_is_popular(retriever: ItemRetriever) -> None:
-    found = await retriever.retrieve(Wanted(20), KNOWN, knowledge=True)
+    found = await retriever.retrieve(RetrievalRequest(20), KNOWN, knowledge=True)
     assert found.complete
     assert rows(found.ids)[:10] == BEST[:10].tolist()
     assert rows(found.ids)[10:] == [row for row in POPULAR.tolist() if row not in BEST[:10]][:10]
@@ -81,32 +81,32 @@ async def test_a_cold_user_gets_what_is_like_the_liked_items(retriever: ItemRetr
     user = having(3, 8, 21)
     mean = VECTORS[[2, 7, 20]].mean(axis=0)
     near = [row for row in (np.argsort(-(VECTORS @ mean)) + 1).tolist() if row not in (3, 8, 21)]
-    found = await retriever.retrieve(Wanted(20), user, knowledge=True)
+    found = await retriever.retrieve(RetrievalRequest(20), user, knowledge=True)
     assert rows(found.ids)[:10] == near[:10]
     assert found.sources == {"matching": 0, "neighbours": 10, "popular": 10}
-    disliked = await retriever.retrieve(Wanted(20), having(3, 8, 21, value=1.0), knowledge=True)
+    disliked = await retriever.retrieve(RetrievalRequest(20), having(3, 8, 21, value=1.0), knowledge=True)
     assert disliked.sources == {"matching": 0, "neighbours": 0, "popular": 20}
 
 
 @pytest.mark.parametrize("user", [NOBODY, having(999)])
 async def test_nobody_gets_what_is_popular(retriever: ItemRetriever, user: UserState) -> None:
-    found = await retriever.retrieve(Wanted(20), user, knowledge=True)
+    found = await retriever.retrieve(RetrievalRequest(20), user, knowledge=True)
     assert rows(found.ids) == POPULAR[:20].tolist()
     assert found.sources == {"matching": 0, "neighbours": 0, "popular": 20}
 
 
 async def test_without_knowledge_no_vector_is_looked_at(retriever: ItemRetriever) -> None:
-    found = await retriever.retrieve(Wanted(20), replace(KNOWN, events=having(3).events), knowledge=False)
+    found = await retriever.retrieve(RetrievalRequest(20), replace(KNOWN, events=having(3).events), knowledge=False)
     assert found.sources == {"matching": 0, "neighbours": 0, "popular": 20}
     assert found.complete
 
 
 async def test_what_was_seen_is_left_out_unless_it_is_wanted(retriever: ItemRetriever) -> None:
     user = replace(KNOWN, events=having(int(BEST[0]), int(POPULAR[0])).events)
-    found = await retriever.retrieve(Wanted(ITEMS), user, knowledge=True)
+    found = await retriever.retrieve(RetrievalRequest(ITEMS), user, knowledge=True)
     assert len(set(found.ids)) == ITEMS - len({BEST[0], POPULAR[0]})
     assert not {int(BEST[0]), int(POPULAR[0])} & set(rows(found.ids))
-    again = await retriever.retrieve(Wanted(20, exclude_seen=False), user, knowledge=True)
+    again = await retriever.retrieve(RetrievalRequest(20, exclude_seen=False), user, knowledge=True)
     assert rows(again.ids)[0] == BEST[0]
 
 
@@ -114,60 +114,62 @@ async def test_what_was_seen_is_left_out_unless_it_is_wanted(retriever: ItemRetr
 async def test_filters(retriever: ItemRetriever, monkeypatch: pytest.MonkeyPatch, exact_up_to: int) -> None:
     monkeypatch.setattr(module, "_EXACT_UP_TO", exact_up_to)
     wars = [row for row in BEST.tolist() if row % 2 == 0]
-    wanted = Wanted(20, where={"genre": ("war",)})
+    wanted = RetrievalRequest(20, where={"genre": ("war",)})
     found = await retriever.retrieve(wanted, KNOWN, knowledge=True)
     assert rows(found.ids)[:10] == wars[:10]
     assert all(row % 2 == 0 for row in rows(found.ids))
     denied = await retriever.retrieve(replace(wanted, deny=(f"i{wars[0] - 1}", "unknown")), KNOWN, knowledge=True)
     assert rows(denied.ids)[:9] == wars[1:10]
     assert rows((await retriever.retrieve(wanted, KNOWN, knowledge=True)).ids) == rows(found.ids)
-    either = await retriever.retrieve(Wanted(20, where={"genre": ("war", "comedy")}), KNOWN, knowledge=True)
+    either = await retriever.retrieve(RetrievalRequest(20, where={"genre": ("war", "comedy")}), KNOWN, knowledge=True)
     assert rows(either.ids)[:10] == BEST[:10].tolist()
-    nothing = await retriever.retrieve(Wanted(20, where={"genre": ("opera",)}), KNOWN, knowledge=True)
+    nothing = await retriever.retrieve(RetrievalRequest(20, where={"genre": ("opera",)}), KNOWN, knowledge=True)
     assert nothing.ids == ()
 
 
 async def test_allowed_items_alone(retriever: ItemRetriever) -> None:
     allow = ("i3", "i4", "i5", "unknown", "i3")
-    found = await retriever.retrieve(Wanted(20, allow=allow), KNOWN, knowledge=True)
+    found = await retriever.retrieve(RetrievalRequest(20, allow=allow), KNOWN, knowledge=True)
     assert sorted(found.ids) == ["i3", "i4", "i5"]
-    wars = await retriever.retrieve(Wanted(20, allow=allow, where={"genre": ("war",)}), KNOWN, knowledge=True)
+    wars = await retriever.retrieve(RetrievalRequest(20, allow=allow, where={"genre": ("war",)}), KNOWN, knowledge=True)
     assert sorted(wars.ids) == ["i3", "i5"]
-    seen = await retriever.retrieve(Wanted(20, allow=allow, deny=("i5",)), having(4), knowledge=True)
+    seen = await retriever.retrieve(RetrievalRequest(20, allow=allow, deny=("i5",)), having(4), knowledge=True)
     assert seen.ids == ("i4",)
-    assert (await retriever.retrieve(Wanted(20, allow=()), KNOWN, knowledge=True)).ids == ()
+    assert (await retriever.retrieve(RetrievalRequest(20, allow=()), KNOWN, knowledge=True)).ids == ()
 
 
 @pytest.mark.parametrize(("field", "says"), [("colour", "there are genre"), ("year", "cut into ranges")])
 async def test_a_field_that_items_have_not_is_named(retriever: ItemRetriever, field: str, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says) as caught:
-        await retriever.retrieve(Wanted(20, where={field: (1960,)}), NOBODY, knowledge=True)
+        await retriever.retrieve(RetrievalRequest(20, where={field: (1960,)}), NOBODY, knowledge=True)
     assert caught.value.field == f"where.{field}"
 
 
 async def test_few_popular_items_are_kept_and_others_are_found_all_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module, "_POPULAR_KEPT", 10)
+    monkeypatch.setattr(module, "_MOST_POPULAR", 10)
     retriever = ItemRetriever(items(), SCHEMA, (USERS,), {})
-    found = await retriever.retrieve(Wanted(30, deny=(f"i{POPULAR[0] - 1}",)), NOBODY, knowledge=True)
+    found = await retriever.retrieve(RetrievalRequest(30, deny=(f"i{POPULAR[0] - 1}",)), NOBODY, knowledge=True)
     assert rows(found.ids) == POPULAR[1:31].tolist()
-    wars = await retriever.retrieve(Wanted(30, where={"genre": ("war",)}), NOBODY, knowledge=True)
+    wars = await retriever.retrieve(RetrievalRequest(30, where={"genre": ("war",)}), NOBODY, knowledge=True)
     assert rows(wars.ids) == [row for row in POPULAR.tolist() if row % 2 == 0][:30]
 
 
 async def test_an_empty_catalogue_has_nothing(tmp_path: Path) -> None:
     nothing = np.zeros((0, 0))
     table = ItemTable.build(SCHEMA, [], nothing, nothing, nothing, np.zeros((0, 4), np.float32), nothing)
-    assert (await ItemRetriever(table, SCHEMA, (USERS,), {}).retrieve(Wanted(20), KNOWN, knowledge=True)).ids == ()
+    assert (
+        await ItemRetriever(table, SCHEMA, (USERS,), {}).retrieve(RetrievalRequest(20), KNOWN, knowledge=True)
+    ).ids == ()
 
 
 async def test_a_large_catalogue_is_searched_in_a_thread(
     retriever: ItemRetriever, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = await retriever.retrieve(Wanted(20), KNOWN, knowledge=True)
+    here = await retriever.retrieve(RetrievalRequest(20), KNOWN, knowledge=True)
     monkeypatch.setattr(module, "INLINE_ITEMS", 0)
-    assert await retriever.retrieve(Wanted(20), KNOWN, knowledge=True) == here
+    assert await retriever.retrieve(RetrievalRequest(20), KNOWN, knowledge=True) == here
 
 
 async def test_an_index_that_fails_leaves_what_is_popular(
@@ -177,7 +179,7 @@ async def test_an_index_that_fails_leaves_what_is_popular(
         raise RuntimeError("broken")
 
     monkeypatch.setattr(FaissIndex, "nearest", fails)
-    found = await retriever.retrieve(Wanted(20), KNOWN, knowledge=True)
+    found = await retriever.retrieve(RetrievalRequest(20), KNOWN, knowledge=True)
     assert found.sources == {"matching": 0, "neighbours": 0, "popular": 20}
     assert not found.complete
 
@@ -200,6 +202,6 @@ async def test_an_index_that_cannot_be_opened_is_left_out_and_named(tmp_path: Pa
     opened = ItemRetriever.open(tmp_path, manifest, SCHEMA, (USERS,), items())
     assert opened.problem is not None
     assert "absent.faiss cannot be read" in opened.problem
-    found = await opened.retrieve(Wanted(20), KNOWN, knowledge=True)
+    found = await opened.retrieve(RetrievalRequest(20), KNOWN, knowledge=True)
     assert found.sources == {"matching": 10, "neighbours": 0, "popular": 10}
     assert not found.complete

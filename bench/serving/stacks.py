@@ -18,9 +18,7 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("HTTP: connection, head, routing, sending", (
         "(uvicorn/protocols/", "(starlette/responses.py", "(starlette/requests.py", "(service/api/fast_path.py",
     )),
-    ("body: read, parsed, checked", (
-        "read_body (", "_parsed (", "(service/api/parsing.py", "(service/api/decoding.py", "(service/api/bodies.py",
-    )),
+    ("body: read, parsed, checked", ("read_body (", "_parsed (", "(service/api/parsing.py")),
     ("arms of experiments", ("(service/ab/", "(service/ranking/plan.py")),
     ("Redis: round trip", (
         "(service/features/connection.py", "(service/features/wire.py", "_plan_and_user (", "Ranker._user (",

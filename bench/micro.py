@@ -22,7 +22,7 @@ from models.valkey.embedded import embedded_redis
 from service.ab.assignment import FileExperiments
 from service.api.parsing import parse_rank
 from service.api.schemas import Limits
-from service.features.connection import Command, RedisLink
+from service.features.redis import Command, RedisLink
 from service.ranking.deadline import Deadline
 
 LIMITS = Limits(max_candidates=2000, default_deadline_ms=100.0, max_deadline_ms=5000.0)

@@ -20,8 +20,8 @@ from service.api import routes
 from service.api.fast_path import FastPathApp
 from service.api.schemas import Limits
 from service.exposures.stream import ExposureLog
-from service.features.connection import RedisLink, is_usable_url
 from service.features.feedback import RedisFeedback
+from service.features.redis import RedisLink, is_usable_url
 from service.features.users import RedisUserFeatures
 from service.loading import Loader
 from service.prepare import apart

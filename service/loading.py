@@ -25,7 +25,7 @@ from models.contract.schema import fingerprint
 from service.arrays import NewArrays, shared_arrays
 from service.background import aside
 from service.features.catalogue import read_items
-from service.features.connection import RedisLink, replies_to
+from service.features.redis import RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.ranking.types import Release, Sample
 from service.retrieval.retriever import ItemRetriever

@@ -21,7 +21,7 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("body: read, parsed, checked", ("read_body (", "_parsed (", "(service/api/parsing.py")),
     ("arms of experiments", ("(service/ab/", "(service/ranking/plan.py")),
     ("Redis: round trip", (
-        "(service/features/connection.py", "(service/features/wire.py", "_plan_and_user (", "Ranker._user (",
+        "(service/features/redis.py", "_plan_and_user (", "Ranker._user (",
         "RedisUserFeatures.fetch (",
     )),
     ("the user's records decoded", (

@@ -18,7 +18,7 @@ from models.contract.keys import Keys
 from models.contract.knowledge import KnowledgeRecord, RecordError, Space
 from models.contract.profile import UserProfile
 from service.errors import FeatureReadError, RedisUnavailable
-from service.features.connection import Command, RedisLink
+from service.features.redis import Command, RedisLink
 from service.ranking.deadline import Deadline
 from service.ranking.types import UserState
 from service.telemetry import Telemetry

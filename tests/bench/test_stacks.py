@@ -27,7 +27,13 @@ RANK = [
         ),
         ([*RANK, "prepared (service/ranking/scored.py:4)", "searchsorted (numpy/x.py:1)"], "the user encoded"),
         (["Runner.run (asyncio/runners.py:118)"], "event loop and system calls"),
-        (["ExposureLog._run (service/exposures/stream.py:1)", "Wire.exchange (service/features/wire.py:9)"], EXPOSURES),
+        (
+            [
+                "ExposureLog._run (service/exposures/stream.py:1)",
+                "PipelinedConnection.exchange (service/features/redis.py:9)",
+            ],
+            EXPOSURES,
+        ),
         (["something (else.py:1)"], ELSE),
         ([], ELSE),
     ],

@@ -15,7 +15,7 @@ import redis
 from models.contract.keys import Keys
 from models.contract.knowledge import Space
 from models.valkey.embedded import embedded_redis
-from service.features.connection import RedisLink
+from service.features.redis import RedisLink
 from service.loading import Loader
 from service.scoring.onnx import kept_model, load_model
 from service.scoring.scorers import INLINE_SECONDS, INLINE_SECONDS_ALONE

@@ -69,7 +69,7 @@ def _about(text: str) -> Meta:
 
 
 class _Body(Struct, forbid_unknown_fields=True):
-    """A request's."""
+    """The body of a request."""
 
 
 class CandidateBody(_Body, gc=False):

@@ -14,11 +14,11 @@ from models.contract.reranker import RerankerError
 from models.valkey.embedded import embedded_redis
 from service.ab.reloading import ReloadingExperiments
 from service.api import routes
-from service.api.bodies import Limits
-from service.api.fast_path import DirectApp
+from service.api.fast_path import FastPathApp
+from service.api.schemas import Limits
 from service.exposures.stream import ExposureLog
-from service.features.connection import RedisLink, is_usable_url
 from service.features.feedback import RedisFeedback
+from service.features.redis import RedisLink, is_usable_url
 from service.features.users import RedisUserFeatures
 from service.loading import Loader
 from service.prepare import apart
@@ -54,9 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.service = await _assemble(settings, limits, experiments, tuned, stack)
             yield
 
-    app = DirectApp(
-        title="Lorank", description="LLM-enhanced ranking", version="1", lifespan=lifespan, redirect_slashes=False
-    )
+    app = FastPathApp(lifespan)
     routes.mount(app, limits)
     return app
 

@@ -26,7 +26,7 @@ from models.onnx_runtime import makes_threads, runtime
 from service.arrays import NewArrays, shared_arrays
 from service.background import aside
 from service.features.catalogue import read_items
-from service.features.connection import RedisLink, replies_to
+from service.features.redis import RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.ranking.ports import Release
 from service.ranking.types import Sample

@@ -18,7 +18,7 @@ from models.contract.artifact import ArtifactError
 from models.contract.keys import Keys
 from service.errors import RedisUnavailable
 from service.features.catalogue import REFUSED_KINDS
-from service.features.connection import RedisLink
+from service.features.redis import RedisLink
 from service.loading import Loader
 from service.ranking.degraded import ScoringError
 from service.runtime import configure_process

@@ -16,7 +16,7 @@ from models.contract.artifact import ArtifactError
 from models.contract.keys import Keys
 from service.background import aside
 from service.errors import RedisUnavailable
-from service.features.connection import RedisLink, replies_to
+from service.features.redis import RedisLink, replies_to
 from service.loading import Loaded, Loader
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import ScoringError

@@ -101,7 +101,7 @@ class Settings(BaseModel):
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            lines = [f"{PREFIX}{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors()]
+            lines = [f"{PREFIX}{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
             raise SettingsError("; ".join(lines)) from error
         if (settings.reranker is None) != (settings.reranker_url is None):
             raise SettingsError(f"{PREFIX}RERANKER and {PREFIX}RERANKER_URL go together")
@@ -111,9 +111,9 @@ class Settings(BaseModel):
 
     def to_environment(self, other: Mapping[str, str]) -> dict[str, str]:
         """The inverse of ``from_environment``, with the variables of ``other`` that are no settings."""
-        kept = {name: value for name, value in other.items() if not name.startswith(PREFIX)}
-        mine = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        return kept | {f"{PREFIX}{name.upper()}": str(value) for name, value in mine.items()}
+        rest = {name: value for name, value in other.items() if not name.startswith(PREFIX)}
+        chosen = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        return rest | {f"{PREFIX}{name.upper()}": str(value) for name, value in chosen.items()}
 
 
 def _unknown(variable: str) -> str:

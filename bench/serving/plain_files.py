@@ -13,7 +13,7 @@ from bench.serving.installed import Installed
 from bench.serving.plain_features import Layout, item_key, user_key
 from models.contract.encoding import ItemBatch, encode, encode_items
 from models.onnx_runtime import onnx_runtime
-from service.features.connection import RedisLink
+from service.features.redis import RedisLink
 from service.features.users import RedisUserFeatures
 from service.loading import Loader
 from service.ranking.arm_plan import ArmSettings

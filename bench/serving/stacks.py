@@ -18,13 +18,11 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("HTTP: connection, head, routing, sending", (
         "(uvicorn/protocols/", "(starlette/responses.py", "(starlette/requests.py", "(service/api/fast_path.py",
     )),
-    ("body: read, parsed, checked", (
-        "read_body (", "_parsed (", "(service/api/parsing.py", "(service/api/decoding.py", "(service/api/bodies.py",
-    )),
+    ("body: read, parsed, checked", ("read_body (", "_parsed (", "(service/api/parsing.py")),
     ("arms of experiments", ("(service/ab/", "(service/ranking/arm_plan.py")),
     ("Redis: round trip", (
-        "(service/features/connection.py", "(service/features/wire.py", "RedisUserFeatures.fetch (",
-        "_choose_arms_and_read_user (", "Ranker._user (",
+        "(service/features/redis.py", "_choose_arms_and_read_user (", "Ranker._user (",
+        "RedisUserFeatures.fetch (",
     )),
     ("the user's records decoded", (
         "(service/features/users.py", "unpack_history (", "KnowledgeRecord.", "UserProfile.",

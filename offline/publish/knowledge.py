@@ -75,7 +75,7 @@ def write_knowledge(
     life, result, seen = _Life.of(ttl_seconds), Written(), memo.of(space.key, owners)
     with Bulk(store.redis) as bulk:
         wanted = _due(space, entries, seen, life, result)
-        for due, keys, held in bulk.get_ahead((one, _record_keys(store, space, one.owners)) for one in wanted):
+        for due, keys, held in bulk.get_each((one, _record_keys(store, space, one.owners)) for one in wanted):
             stale = _stale(due, held, life, seen)
             result.unchanged += len(due) - len(stale)
             if undo is not None:

@@ -56,7 +56,7 @@ def write_items(
     with Bulk(store.redis) as bulk:
         parts = slices(len(item_ids))
         asked = ((at, of_each(lambda item: store.keys.item_features(item, release), item_ids[at])) for at in parts)
-        for at, keys, held in bulk.get_ahead(asked):
+        for at, keys, held in bulk.get_each(asked):
             names = item_ids[at]
             rows = _held_rows(held, names, schema) if index is None else np.array(index[at], np.int64)
             contents = item_contents(schema.fingerprint, names, rows, categorical[at], numeric[at])

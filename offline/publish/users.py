@@ -33,7 +33,7 @@ def write_profiles(
     with Bulk(store.redis) as bulk:
         wanted = _wanted_profiles(catalogue, log, seen, _positions(log, users), result)
         asked = ((due, of_each(store.keys.user_profile, [log.user_ids[user] for user in due.users])) for due in wanted)
-        for due, keys, held in bulk.get_ahead(asked):
+        for due, keys, held in bulk.get_each(asked):
             changed = [at for at, (blob, old) in enumerate(zip(due.blobs, held, strict=True)) if blob != old]
             result.unchanged += len(keys) - len(changed)
             if changed:

@@ -1,60 +1,56 @@
-"""Answers as bytes. The hot path writes JSON with msgspec and never validates what the domain already typed."""
+"""Answers as bytes. Nothing here validates what the domain already typed."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
+from msgspec import UNSET
+from msgspec.json import Encoder
 from starlette.responses import Response
 
+from service.api.schemas import (
+    ErrorDetail,
+    ErrorReply,
+    ExperimentReply,
+    ExplainReply,
+    ItemReply,
+    KnowledgeReply,
+    ModelReply,
+    RankReply,
+    RecommendReply,
+    RecommendTimingReply,
+    TimingReply,
+)
 from service.errors import ServiceError
 from service.ranking.types import RankAnswer
 
 REQUEST_ID_HEADER = "X-Request-Id"
 
-_ENCODER = msgspec.json.Encoder()
+_ENCODER = Encoder()
 
 
-def json_response(document: Any, request_id: str | None = None, status: int = 200) -> Response:
+def json_response(document: object, request_id: str | None = None, status: int = 200) -> Response:
     headers = None if request_id is None else {REQUEST_ID_HEADER: request_id}
     return Response(_ENCODER.encode(document), status, headers, "application/json")
 
 
-class _Explained(msgspec.Struct, gc=False):
-    score_without_knowledge: float
-
-
-class _Item(msgspec.Struct, gc=False, omit_defaults=True):
-    id: str
-    score: float
-    rank: int
-    explain: _Explained | None = None
-
-
-def rank_response(answer: RankAnswer) -> Response:
-    """A ranked request as it goes over the wire."""
-    items = list(map(_Item, answer.ids, answer.scores, range(1, len(answer.ids) + 1)))
+def rank_reply(answer: RankAnswer) -> RankReply | RecommendReply:
+    """The body of an answer to a request that brought its candidates, or that had them retrieved."""
+    items = list(map(ItemReply, answer.ids, answer.scores, range(1, len(answer.ids) + 1)))
     if answer.without_knowledge is not None:
         for item, score in zip(items, answer.without_knowledge, strict=True):
-            item.explain = _Explained(score)
-    model = answer.manifest.model
-    retrieved = {} if answer.retrieved is None else {"retrieved": dict(answer.retrieved)}
-    document = {
-        "request_id": answer.request_id,
-        "items": items,
-        "release": answer.manifest.id,
-        "model": {"name": model.name, "version": model.version},
-        "experiments": [{"layer": arm.layer, "experiment": arm.experiment, "arm": arm.arm} for arm in answer.arms],
-        "knowledge": {
-            "fresh": answer.knowledge.fresh,
-            "stale": answer.knowledge.stale,
-            "missing": answer.knowledge.missing,
-        },
-        **retrieved,
-        "degraded": list(answer.degraded),
-        "timing_ms": dict(answer.timing_ms),
-    }
-    return json_response(document, answer.request_id)
+            item.explain = ExplainReply(score)
+    model, knowledge = answer.manifest.model, answer.knowledge
+    ranked = (
+        answer.request_id,
+        items,
+        answer.manifest.id,
+        ModelReply(model.name, model.version),
+        [ExperimentReply(arm.layer, arm.experiment, arm.arm) for arm in answer.arms],
+        KnowledgeReply(knowledge.fresh, knowledge.stale, knowledge.missing),
+    )
+    degraded: list[str] = list(answer.degraded)
+    if answer.retrieved is None:
+        return RankReply(*ranked, degraded, TimingReply(**answer.timing_ms))
+    return RecommendReply(*ranked, dict(answer.retrieved), degraded, RecommendTimingReply(**answer.timing_ms))
 
 
 def error_response(error: ServiceError, request_id: str) -> Response:
@@ -65,12 +61,14 @@ def envelope(
     status: int, code: str, message: str, request_id: str, field: str | None = None, retry_after_ms: int | None = None
 ) -> Response:
     """The one shape of every error."""
-    detail: dict[str, Any] = {"code": code, "message": message, "request_id": request_id}
-    if field is not None:
-        detail["field"] = field
-    if retry_after_ms is not None:
-        detail["retry_after_ms"] = retry_after_ms
-    response = json_response({"error": detail}, request_id, status)
+    detail = ErrorDetail(
+        code,
+        message,
+        request_id,
+        UNSET if field is None else field,
+        UNSET if retry_after_ms is None else retry_after_ms,
+    )
+    response = json_response(ErrorReply(detail), request_id, status)
     if retry_after_ms is not None:
         response.headers["Retry-After"] = str(-(-retry_after_ms // 1000))
     return response

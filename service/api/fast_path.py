@@ -1,33 +1,47 @@
-"""The busiest routes, without the layers that FastAPI puts around every route and that they do not need."""
+"""The application, and its busiest routes without the layers that FastAPI puts around every route."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Lifespan, Receive, Scope, Send
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class DirectApp(FastAPI):
-    """FastAPI, except that routes in ``direct`` are called at once: no middleware, no dependencies, no validation.
+class FastPathApp(FastAPI):
+    """FastAPI, except that the routes ``fast`` are called at once: no middleware, no dependencies, no validation.
 
     Their endpoints read the body themselves and turn every failure into an answer. They are routes of the application
-    too, which documents them and answers whatever comes in another method.
+    too, which documents them and answers requests with another method.
+
+    ``schemas`` are those of the OpenAPI page by name: routes that read raw bytes declare none.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.direct: dict[tuple[str, str], Endpoint] = {}
+    def __init__(self, lifespan: Lifespan[FastAPI]) -> None:
+        super().__init__(
+            title="Lorank",
+            description="LLM-enhanced ranking",
+            version="1",
+            lifespan=lifespan,
+            redirect_slashes=False,
+        )
+        self.fast: dict[tuple[str, str], Endpoint] = {}
+        self.schemas: Mapping[str, Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = self.direct.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        endpoint = self.fast.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
         if endpoint is None:
             await super().__call__(scope, receive, send)
             return
         scope["app"] = self
         response = await endpoint(Request(scope, receive, send))
         await response(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        document.setdefault("components", {})["schemas"] = self.schemas
+        return document

@@ -15,9 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from models.contract.schema import FeatureSchema
-from service.api import answers, bodies, parsing
-from service.api.fast_path import DirectApp
-from service.api.openapi import describe, takes
+from service.api import answers, parsing
+from service.api.fast_path import FastPathApp
+from service.api.schemas import REFERENCE, FeedbackReply, Limits, openapi_schemas
 from service.errors import ErrorCode, MalformedRequest, ServiceError, TooLarge, no_release
 from service.features.feedback import RedisFeedback
 from service.ranking.deadline import Deadline
@@ -46,7 +46,7 @@ class Service:
     feedback: RedisFeedback
     live: LiveRelease
     telemetry: Telemetry
-    limits: bodies.Limits
+    limits: Limits
     max_body_bytes: int
     status: Callable[[], dict[str, Any]]
 
@@ -72,12 +72,12 @@ async def recommend(service: Service, request: Request) -> Response:
 
 
 async def _ranked(
-    service: Service, request: Request, parse: Callable[[bytes, bodies.Limits], tuple[RankRequest, float]]
+    service: Service, request: Request, parse: Callable[[bytes, Limits], tuple[RankRequest, float]]
 ) -> Response:
     raw = await read_body(request, service.max_body_bytes)
     rank_request, deadline_ms = await _parsed(raw, parse, service.limits)
     answer = await service.ranker.rank(rank_request, Deadline(deadline_ms / 1000.0, start=request.state.arrived))
-    return answers.rank_response(answer)
+    return answers.json_response(answers.rank_reply(answer), rank_request.request_id)
 
 
 async def feedback(service: Service, request: Request) -> Response:
@@ -92,7 +92,7 @@ async def feedback(service: Service, request: Request) -> Response:
     request_id, interactions = await _parsed(raw, parsing.parse_feedback, schema)
     types = DEFAULT_HISTORY_TYPES if schema is None else schema.history_types
     await service.feedback.accept(interactions, types, Deadline(service.limits.max_deadline_ms / 1000.0))
-    return answers.json_response({"accepted": len(interactions), "request_id": request_id}, request_id)
+    return answers.json_response(FeedbackReply(len(interactions), request_id), request_id)
 
 
 async def healthz(service: Service, request: Request) -> Response:
@@ -175,8 +175,8 @@ def _answered(route: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[R
 
 async def _request_id(request: Request) -> str:
     raw: bytes | None = getattr(request.state, "raw", None)
-    found = None if raw is None else await _parsed(raw, parsing.request_id_in)
-    return found or parsing.new_request_id()
+    given = None if raw is None else await _parsed(raw, parsing.request_id_in)
+    return given or parsing.new_request_id()
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:
@@ -188,11 +188,29 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     return answers.envelope(status, code, str(getattr(error, "detail", code)), parsing.new_request_id())
 
 
-def mount(app: DirectApp, limits: bodies.Limits) -> None:
+def mount(app: FastPathApp, limits: Limits) -> None:
     """Put every route on ``app``. The app sets ``app.state.service`` before the first request."""
     router = APIRouter()
-    errors: dict[int | str, dict[str, Any]] = {
-        code: {"model": bodies.ErrorReply, "description": text}
+    for path, endpoint, reply, body in (
+        ("/v1/rank", rank, "RankReply", _schema("RankBody")),
+        ("/v1/recommend", recommend, "RecommendReply", _schema("RecommendBody")),
+        ("/v1/feedback", feedback, "FeedbackReply", {"anyOf": [_schema("FeedbackBody"), _schema("EventBody")]}),
+    ):
+        answer = app.fast["POST", path] = _answered(path, endpoint)
+        router.post(path, openapi_extra=_documented(body, reply))(answer)
+    for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics), ("/v1/status", status)):
+        router.get(path)(_answered(path, endpoint))
+    for path, endpoint in (("/healthz", healthz), ("/readyz", readyz)):  # what probes may ask with either method
+        router.head(path, include_in_schema=False)(_answered(path, endpoint))
+    app.include_router(router)
+    app.add_exception_handler(HTTPException, _unrouted)
+    app.schemas = openapi_schemas(limits)
+
+
+def _documented(body: dict[str, Any], reply: str) -> dict[str, Any]:
+    """The part of the OpenAPI page that a route cannot declare because it reads and writes bytes."""
+    answered = {200: ("Successful Response", reply)} | {
+        code: (text, "ErrorReply")
         for code, text in (
             (400, "The body is not JSON"),
             (413, "The body is too large"),
@@ -200,27 +218,14 @@ def mount(app: DirectApp, limits: bodies.Limits) -> None:
             (503, "No release is loaded, or Redis is not there"),
         )
     }
-    direct = (("/v1/rank", rank), ("/v1/recommend", recommend), ("/v1/feedback", feedback))
-    app.direct = {("POST", path): _answered(path, one) for path, one in direct}
-    router.post("/v1/rank", response_model=bodies.RankReply, responses=errors, openapi_extra=takes("RankBody"))(
-        app.direct["POST", "/v1/rank"]
-    )
-    router.post(
-        "/v1/recommend",
-        response_model=bodies.RecommendReply,
-        responses=errors,
-        openapi_extra=takes("RecommendBody"),
-    )(app.direct["POST", "/v1/recommend"])
-    router.post(
-        "/v1/feedback",
-        response_model=bodies.FeedbackReply,
-        responses=errors,
-        openapi_extra=takes("FeedbackBody", "EventBody"),
-    )(app.direct["POST", "/v1/feedback"])
-    for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics), ("/v1/status", status)):
-        router.get(path)(_answered(path, endpoint))
-    for path, endpoint in (("/healthz", healthz), ("/readyz", readyz)):  # what probes may ask with either method
-        router.head(path, include_in_schema=False)(_answered(path, endpoint))
-    app.include_router(router)
-    app.add_exception_handler(HTTPException, _unrouted)
-    describe(app, limits)
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {
+            str(code): {"description": text, "content": {"application/json": {"schema": _schema(name)}}}
+            for code, (text, name) in answered.items()
+        },
+    }
+
+
+def _schema(name: str) -> dict[str, Any]:
+    return {"$ref": REFERENCE.format(name=name)}

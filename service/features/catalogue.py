@@ -24,7 +24,7 @@ from models.contract.keys import Keys, of_each
 from models.contract.knowledge import KnowledgeRecord, RecordError, Space
 from service.arrays import NewArrays
 from service.background import aside
-from service.features.connection import Command, RedisLink, replies_to
+from service.features.redis import Command, RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.telemetry import Telemetry
 

@@ -31,7 +31,10 @@ RANK = [
         ),
         (["Runner.run (asyncio/runners.py:118)"], "event loop and system calls"),
         (
-            ["ExposureLog._run (service/exposures/stream.py:1)", "Wire.exchange (service/features/wire.py:9)"],
+            [
+                "ExposureLog._run (service/exposures/stream.py:1)",
+                "PipelinedConnection.exchange (service/features/redis.py:9)",
+            ],
             EXPOSURE_STEP,
         ),
         (["something (else.py:1)"], ELSE),

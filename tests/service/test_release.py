@@ -16,7 +16,7 @@ from models.contract.keys import Keys
 from models.contract.knowledge import Space
 from models.split_model import REQUEST_GRAPH, parts_folder
 from models.valkey.embedded import embedded_redis
-from service.features.connection import RedisLink
+from service.features.redis import RedisLink
 from service.loading import Loader
 from service.scoring import INLINE_SECONDS, INLINE_SECONDS_ALONE, CtrModel, load_model
 from service.settings import Settings

@@ -100,7 +100,7 @@ class _Commands:
     @contextmanager
     def installed(self) -> Iterator[_Commands]:
         with pytest.MonkeyPatch.context() as patch:
-            sending = ((redis.Redis, "execute_command"), (redis.client.Pipeline, "execute"), (Bulk, "send"))
+            sending = ((redis.Redis, "execute_command"), (redis.client.Pipeline, "execute"), (Bulk, "exchange"))
             for kind, name in sending:
                 patch.setattr(kind, name, self._counted(getattr(kind, name)))
             yield self

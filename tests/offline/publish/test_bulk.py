@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +10,8 @@ from typing import Any
 import pytest
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import InvalidResponse
 from redis.retry import Retry
 
-from offline.publish import bulk
 from offline.publish.bulk import Bulk
 from offline.publish.connection import Store, StoreError, open_store
 
@@ -30,9 +27,9 @@ def keys_of(store: Store, count: int) -> list[str]:
     return [store.keys.user_profile(f"zoë {at}") for at in range(count)]
 
 
-def held(store: Store, keys: list[str]) -> list[bytes | None]:
-    found: Any = store.redis.mget(keys)
-    return list(found)
+def values_of(store: Store, keys: list[str]) -> list[bytes | None]:
+    values: Any = store.redis.mget(keys)
+    return list(values)
 
 
 @pytest.mark.parametrize("until", [None, 4_000_000_000])
@@ -42,9 +39,9 @@ def test_what_is_set_is_held_until_then(store: Store, until: int | None) -> None
     with Bulk(store.redis) as many:
         many.set(keys, blobs, until)
         assert many.get(keys) == blobs
-        assert many.lengths(keys) == [len(one) for one in blobs]
+        assert many.lengths(keys) == [len(blob) for blob in blobs]
         assert many.ask([("EXPIRETIME", key) for key in keys[:3]]) == [-1 if until is None else until] * 3
-    assert held(store, keys) == blobs
+    assert values_of(store, keys) == blobs
 
 
 def test_only_what_is_new_is_set(store: Store) -> None:
@@ -56,7 +53,7 @@ def test_only_what_is_new_is_set(store: Store) -> None:
 
 
 def test_of_nothing_nothing_is_sent(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(Bulk, "send")
+    monkeypatch.delattr(Bulk, "exchange")
     with Bulk(store.redis) as many:
         many.set([], [])
         assert (many.get([]), many.ask([]), many.lengths([]), many.set_new([], [])) == ([], [], [], [])
@@ -83,7 +80,7 @@ def test_a_full_redis_is_told_in_one_line(store: Store, tmp_path: Path) -> None:
             many.set(keys, [b"x"] * 3)
     finally:
         store.redis.config_set("maxmemory", 0)
-    assert held(store, keys) == [None] * 3
+    assert values_of(store, keys) == [None] * 3
 
 
 @pytest.mark.own_valkey
@@ -103,95 +100,35 @@ def test_a_lost_connection_is_opened_again_if_the_client_is_made_so(store: Store
         write(many)
 
 
-def test_replies_are_read_from_a_socket_that_may_fail() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.settimeout(0.01)
-        with pytest.raises(redis.TimeoutError):
-            bulk._read(ours)
-        theirs.close()
-        with pytest.raises(redis.ConnectionError, match="closed by server"):
-            bulk._read(ours)
-        ours.close()
-        with pytest.raises(redis.ConnectionError, match="Error while reading"):
-            bulk._read(ours)
-
-
 def interrupted(*_: object) -> bytes:
     raise KeyboardInterrupt
 
 
 def test_after_an_interruption_nobody_gets_replies_of_others(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(bulk, "_read", interrupted)
+        patch.setattr(Bulk, "_reply", interrupted)
         with pytest.raises(KeyboardInterrupt), Bulk(store.redis) as many:
             many.get(keys_of(store, 3))
     assert store.redis.echo("mine") == b"mine"
 
 
-def test_what_was_sent_is_done_when_the_caller_fails(store: Store) -> None:
-    keys = keys_of(store, 900)
-
-    def fail() -> None:
-        with Bulk(store.redis) as many:
-            many.set(keys, [b"x" * 1000] * 900)
-            interrupted()
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert held(store, keys) == [b"x" * 1000] * 900
-
-
-def test_the_callers_error_is_told_and_not_the_refusal_behind_it(store: Store) -> None:
-    def fail() -> None:
-        with Bulk(store.redis) as many:
-            many.send(b"*1\r\n$2\r\nNO\r\n", 1)
-            interrupted()
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert store.redis.echo("mine") == b"mine"
-
-
-def test_a_reply_too_many_is_an_error(store: Store) -> None:
-    with pytest.raises(InvalidResponse, match="more replies than commands"), Bulk(store.redis) as many:
-        many.send(b"*1\r\n$4\r\nPING\r\n" * 2, 1)
-    assert store.redis.echo("mine") == b"mine"
-
-
-def test_keys_are_asked_for_a_chunk_ahead(store: Store) -> None:
+def test_chunks_come_with_their_values(store: Store) -> None:
     keys = keys_of(store, 6)
     parts = [("a", keys[:2]), ("none", []), ("b", keys[2:4]), ("c", keys[4:]), ("a again", keys[:2])]
-    found = []
+    read = []
     with Bulk(store.redis) as many:
-        for name, part, values in many.get_ahead(parts):
-            found.append((name, list(part), values))
+        for name, part, values in many.get_each(parts):
+            read.append((name, list(part), values))
             many.set(part, [b"x"] * len(part))
-    assert found == [(name, part, [None] * len(part)) for name, part in parts[:-1]] + [
-        ("a again", keys[:2], [b"x"] * 2)
-    ]
-    assert held(store, keys) == [b"x"] * 6
+    assert read == [(name, part, [None] * len(part)) for name, part in parts[:-1]] + [("a again", keys[:2], [b"x"] * 2)]
+    assert values_of(store, keys) == [b"x"] * 6
 
 
-@pytest.mark.own_valkey
-def test_what_is_unanswered_is_sent_again(store: Store, publish_valkey: str) -> None:
-    keys = keys_of(store, 4)
-    with client(publish_valkey, retries=1) as patient, Bulk(patient) as many:
-        for at, (one, part, _) in enumerate(many.get_ahead((one, keys) for one in (b"1", b"2", b"3", b"4"))):
-            many.set(part, [one] * 4)
-            if at % 2:
-                store.redis.client_kill_filter(_type="normal", skipme=True)
-    assert held(store, keys) == [b"4"] * 4
-
-
-def test_after_a_refusal_the_rest_is_still_answered(store: Store) -> None:
-    refused = b"*1\r\n$2\r\nNO\r\n"
-
-    def fail() -> None:
+def test_after_a_refusal_the_connection_is_used_on(store: Store) -> None:
+    def refused() -> None:
         with Bulk(store.redis) as many:
-            for _ in range(3):
-                many.send(refused, 1)
+            many.ask([("NO",), ("PING",), ("NO",)])
 
     with pytest.raises(redis.ResponseError, match="unknown command"):
-        fail()
+        refused()
     assert store.redis.echo("mine") == b"mine"

@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from service.api.bodies import Limits, rank_body
-from service.api.decoding import decode_rank
 from service.api.parsing import parse_feedback, parse_rank, request_id_in
+from service.api.schemas import Limits
 from service.errors import InvalidRequest, MalformedRequest, ServiceError
 
 LIMITS = Limits(max_candidates=50, default_deadline_ms=100.0, max_deadline_ms=1000.0)
@@ -86,62 +84,62 @@ def test_a_replaced_field_is_parsed_or_refused_by_name(body: dict[str, Any], fie
         assert refusal.field.startswith(field)
 
 
-@given(
-    st.one_of(
-        requests,
-        st.builds(
-            lambda body, field, value: body | {field: value},
-            requests,
-            st.sampled_from(["user_id", "unit", "candidates", "top_k", "deadline_ms", "arms", "context", "extra"]),
-            anything,
-        ),
-        st.builds(
-            lambda body, one: body | {"candidates": [*body["candidates"], one]},
-            requests,
-            st.one_of(
-                anything, st.fixed_dictionaries({"id": anything}, optional={"features": anything, "x": anything})
-            ),
-        ),
-    )
-)
-def test_both_decoders_accept_the_same_bodies(body: dict[str, Any]) -> None:
-    raw = json.dumps(body).encode()
-    found = decode_rank(raw, LIMITS)
-    try:
-        whole = rank_body(LIMITS).model_validate_json(raw)
-    except (ValidationError, InvalidRequest):
-        assert found is None
-        return
-    assert found is not None
-    ids, described, options = found
-    assert ids == [one.id for one in whole.candidates]
-    assert described == [one.features for one in whole.candidates]
-    assert options.model_dump() == whole.model_dump(exclude={"candidates"})
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ('{"id": "' + "x" * 256 + '"}', None), ('{"id": "' + "x" * 257 + '"}', "id"), ('{"id": ""}', "id"),
+        ('{"id": "' + "é" * 128 + '"}', None), ('{"id": "' + "é" * 129 + '"}', "id"), ('{"id": null}', "id"),
+        ('{"id": 1' + "0" * 255 + "}", None), ('{"id": 1' + "0" * 256 + "}", "id"), ('{"id": "\\u0000"}', None),
+        ('{"id": 1.0}', "id"), ('{"id": 1e3}', "id"), ('{"id": true}', "id"), ('{"id": -0}', None),
+        ("{}", "id"), ("7", ""),
+        ('{"id": "b", "id": "a"}', None), ('{"id": "a", "x": 1}', "x"), ('{"id": "a", "": 1}', '[""]'),
+        ('{"id": "a", "features": {"x": 1e400}}', "features.x"), ('{"id": "a", "features": {"x": NaN}}', "features.x"),
+        ('{"id": "a", "features": {"y": 1, "x": [1, {}]}}', "features.x"), ('{"id": "a", "features": []}', "features"),
+        ('{"id": "a", "features": {"": 1}}', 'features[""]'),
+        ('{"id": "a", "features": {"x": [' + "1," * 256 + "1]}}", "features.x"),
+        ('{"id": "a", "features": {' + ", ".join(f'"f{at}": 1' for at in range(257)) + "}}", "features"),
+        ('{"id": "a", "features": {' + ", ".join(f'"f{at}": 1' for at in range(256)) + "}}", None),
+        ('{"id": "a", "features": {"' + "k" * 257 + '": 1}}', "features." + "k" * 257),
+    ],
+)  # fmt: skip
+def test_a_candidate_is_parsed_or_refused_at_its_fault(given: str, field: str | None) -> None:
+    refusal = _refusal(parse_rank, f'{{"candidates": [{{"id": "first"}}, {given}]}}'.encode(), LIMITS)
+    if field is None:
+        assert refusal is None
+    else:
+        assert isinstance(refusal, InvalidRequest)
+        assert refusal.field == f"candidates[1].{field}".rstrip(".").replace(".[", "[")
 
 
 @pytest.mark.parametrize(
-    "given",
+    "given", ['{"id": "a",}', '{"id": 1' + "0" * 5000 + "}", '{"id": "\\ud800"}', '{"id": "\t"}', "[" * 100_000]
+)
+def test_what_is_not_json_is_malformed(given: str) -> None:
+    refusal = _refusal(parse_rank, f'{{"candidates": [{{"id": "first"}}, {given}]}}'.encode(), LIMITS)
+    assert isinstance(refusal, MalformedRequest)
+
+
+@pytest.mark.parametrize(
+    "key", ["a` - at `$.context[...]", "` - at `$.candidates[9]", "x - at `key` in `$.arms`", "\n`", "$"]
+)
+def test_a_key_that_looks_like_a_path_is_refused_as_any_other(key: str) -> None:
+    """Places are read from msgspec's messages, which repeat the keys of a body."""
+    bodies: list[Any] = [{key: 1}, {"candidates": [{"id": "a", key: 1}]}, {"context": {key: {}}}, {"rerank": key}]
+    for body in bodies:
+        assert isinstance(_refusal(parse_rank, json.dumps(body).encode(), LIMITS), InvalidRequest)
+
+
+@pytest.mark.parametrize(
+    "raw",
     [
-        '{"id": "' + "x" * 256 + '"}', '{"id": "' + "x" * 257 + '"}', '{"id": "' + "é" * 128 + '"}', '{"id": ""}',
-        '{"id": "' + "é" * 129 + '"}', '{"id": 1.0}', '{"id": true}', '{"id": null}', '{"id": "a", "id": "b"}',
-        '{"id": 1' + "0" * 300 + "}", '{"id": 1' + "0" * 5000 + "}", '{"id": "\\ud800"}', '{"id": -0}', '{"id": 1e3}',
-        '{"id": "a", "features": {"x": 1e400}}', '{"id": "a", "features": {"x": NaN}}', '{"id": "a", "features": []}',
-        '{"id": "a", "features": {"": 1}}', '{"id": "a", "features": {"x": {"y": 1}}}', '{"id": "a",}', "{}", "7",
-        '{"id": "a", "features": {"x": ' + "[" * 500 + "]" * 500 + "}}", '{"id": "\t"}', '{"id": "\\u0000"}',
-        '{"id": "a", "features": {' + ", ".join(f'"f{at}": 1' for at in range(257)) + "}}",
+        '{"context": {"x": {}}, "context": 5}', '{"context": {"x": {}}, "context": {"x": 1}}',
+        '{"candidates": [{"id": "a", "features": {"x": {}}}], "candidates": []}', '{"arms": {"": "x"}, "arms": [1]}',
     ],
 )  # fmt: skip
-def test_both_decoders_accept_the_same_candidates(given: str) -> None:
-    raw = f'{{"candidates": [{{"id": "first"}}, {given}]}}'.encode()
-    found = decode_rank(raw, LIMITS)
-    try:
-        whole = rank_body(LIMITS).model_validate_json(raw)
-    except (ValidationError, InvalidRequest):
-        assert found is None
-    else:
-        assert found is not None
-        assert found[0] == [one.id for one in whole.candidates]
-        assert found[1] == [one.features for one in whole.candidates]
+def test_a_field_that_comes_twice_is_refused_for_the_wrong_one(raw: str) -> None:
+    refusal = _refusal(parse_rank, raw.encode(), LIMITS)
+    assert isinstance(refusal, InvalidRequest)
+    assert refusal.field in ("context", "candidates[0].features", "arms")
 
 
 @given(requests, st.sampled_from([math.nan, math.inf, -math.inf]), st.sampled_from(["context", "features"]))

@@ -65,7 +65,7 @@ def _detail(response: Any, status: int, code: str, field: str | None = None) -> 
         ({"arms": {"ranking": 1}}, "arms.ranking"),
         ({"arms": {"": "x"}}, 'arms[""]'),
         ({"": 1}, '[""]'),
-        ({f"k{at}": 1 for at in range(300)}, "body"),
+        ({f"k{at}": 1 for at in range(300)}, "k0"),
         ({"context": {f"k{at}": 1 for at in range(300)}}, "context"),
         ({"request_id": "two\r\nlines"}, "request_id"),
         ({"request_id": ""}, "request_id"),

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from service.api import parsing
-from service.api.bodies import MAX_EVENTS, Limits
 from service.api.parsing import parse_feedback, parse_rank
 from service.api.routes import INLINE_BYTES
+from service.api.schemas import MAX_EVENTS, Limits
 from service.errors import InvalidRequest
 from tests.service.conftest import Running, eventually
 
@@ -29,17 +28,17 @@ RANK_BODIES = {
     "numbers": (_rank_body(b"0," * 2_000_000 + b"0"), "candidates[0]"),
     "empty objects": (_rank_body(b"{}," * 1_300_000 + b"{}"), "candidates[0].id"),
     "valid but too many": (_rank_body(b'{"id":1},' * 466_000 + b'{"id":1}'), "candidates"),
-    "unknown keys": (_rank_body(b'{"id":1}', b"," + KEYS), "body"),
-    "unknown keys of a candidate": (_rank_body(b'{"id":1},{"id":1,' + KEYS + b"}"), "candidates[1]"),
+    "unknown keys": (_rank_body(b'{"id":1}', b"," + KEYS), "k0"),
+    "unknown keys of a candidate": (_rank_body(b'{"id":1},{"id":1,' + KEYS + b"}"), "candidates[1].k0"),
     "features of a candidate": (_rank_body(b'{"id":1,"features":{' + KEYS + b"}}"), "candidates[0].features"),
     "context": (_rank_body(b'{"id":1}', b',"context":{' + KEYS + b"}"), "context"),
-    "arms": (_rank_body(b'{"id":1}', b',"arms":{' + KEYS + b"}"), "arms"),
+    "arms": (_rank_body(b'{"id":1}', b',"arms":{' + KEYS + b"}"), "arms.k0"),
 }
 FEEDBACK_BODIES = {
     "numbers": (b'{"events":[' + b"0," * 2_000_000 + b"0]}", "events[0]"),
-    "too many": (b'{"events":[' + b'{"user_id":1,"item_id":1,"value":1},' * MAX_EVENTS * 50 + b"0]}", "events"),
-    "unknown keys": (b'{"events":[{' + KEYS + b"}]}", "events[0]"),
-    "unknown keys of a bare event": (b'{"item_id":1,' + KEYS + b"}", "body"),
+    "too many": (b'{"events":[' + (b'{"user_id":1,"item_id":1,"value":1},' * MAX_EVENTS * 50)[:-1] + b"]}", "events"),
+    "unknown keys": (b'{"events":[{' + KEYS + b"}]}", "events[0].k0"),
+    "unknown keys of a bare event": (b'{"item_id":1,' + KEYS + b"}", "k0"),
 }
 
 
@@ -49,24 +48,14 @@ def _refusal(parse: Callable[..., object], *arguments: object) -> InvalidRequest
     return refused.value
 
 
-def _stops_at_once(refusal: InvalidRequest) -> bool:
-    """Whether nothing, or one thing, was found wrong by pydantic before the body was refused."""
-    cause = refusal.__cause__
-    return cause is None or (isinstance(cause, ValidationError) and cause.error_count() == 1)
-
-
 @pytest.mark.parametrize(("raw", "field"), RANK_BODIES.values(), ids=RANK_BODIES)
 def test_a_wrong_rank_body_is_refused_at_its_first_error(raw: bytes, field: str) -> None:
-    refusal = _refusal(parse_rank, raw, LIMITS)
-    assert refusal.field == field
-    assert _stops_at_once(refusal)
+    assert _refusal(parse_rank, raw, LIMITS).field == field
 
 
 @pytest.mark.parametrize(("raw", "field"), FEEDBACK_BODIES.values(), ids=FEEDBACK_BODIES)
 def test_a_wrong_feedback_body_is_refused_at_its_first_error(raw: bytes, field: str) -> None:
-    refusal = _refusal(parse_feedback, raw, None)
-    assert refusal.field == field
-    assert _stops_at_once(refusal)
+    assert _refusal(parse_feedback, raw, None).field == field
 
 
 @pytest.mark.parametrize(("raw", "field"), RANK_BODIES.values(), ids=RANK_BODIES)

@@ -16,7 +16,7 @@ from models.contract.keys import Keys
 from models.valkey.embedded import embedded_redis
 from service.exposures import stream
 from service.exposures.stream import ExposureLog
-from service.features.connection import Command, RedisLink
+from service.features.redis import Command, RedisLink
 from service.ranking.deadline import Deadline
 from service.telemetry import Telemetry
 from tests.service.conftest import eventually

@@ -14,7 +14,7 @@ from service.arrays import InMemory
 from service.errors import RedisUnavailable
 from service.features import catalogue
 from service.features.catalogue import read_items
-from service.features.connection import RedisLink
+from service.features.redis import RedisLink
 from service.telemetry import Telemetry
 from tests.service.tiny import ITEMS, Publisher, TinyItem, knowledge
 from tests.service.tiny_model import (

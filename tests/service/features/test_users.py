@@ -13,7 +13,7 @@ import redis
 
 from models.contract.keys import Keys
 from models.contract.profile import UserProfile
-from service.features.connection import Command, RedisLink
+from service.features.redis import Command, RedisLink
 from service.features.users import RedisUserFeatures
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import FeatureReadError

@@ -1,4 +1,5 @@
-"""What a server may do to a connection, over a socket and over TLS, on both event loops."""
+"""Which Redis URLs the service starts with, and what a server may do to a connection: over a socket and over TLS, on
+both event loops."""
 
 from __future__ import annotations
 
@@ -18,10 +19,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from redis.asyncio.connection import ConnectionPool
 
+from service.app import create_app
 from service.errors import RedisUnavailable
-from service.features.connection import RedisLink
+from service.features.redis import RedisLink, is_usable_url
 from service.ranking.deadline import Deadline
+from service.settings import Settings, SettingsError
 
 Answer = Callable[[list[bytes]], bytes]
 RUNNERS: list[Callable[[Coroutine[Any, Any, None]], None]] = [asyncio.run, uvloop.run]
@@ -181,11 +185,44 @@ def test_a_connection_that_was_closed_while_it_was_idle_is_not_used(run: Callabl
         async with server(lambda command: replies.pop(0)) as port:
             link = RedisLink(f"redis://127.0.0.1:{port}", 1)
             await link.round_trip([("GET", "a")], Deadline(10))
-            (wire,) = link._wires
-            wire._transport.abort()
+            (connection,) = link._connections
+            connection._transport.abort()
             await asyncio.sleep(0.05)
             assert await link.round_trip([("GET", "a")], Deadline(10)) == [b"2"]
             assert link.open_connections == 1
             await link.close()
 
     run(story())
+
+
+async def test_redis_py_has_the_transport_where_it_is_taken_from(valkey: str) -> None:
+    """A private attribute of redis-py: another version may have it elsewhere."""
+    connection: Any = ConnectionPool.from_url(valkey).make_connection()  # type: ignore[no-untyped-call]
+    await connection.connect()
+    assert isinstance(connection._writer.transport, asyncio.Transport)
+    assert callable(connection._writer.transport.set_protocol)
+    await connection.disconnect()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h", "redis://h:6379/0", "redis://user:p%40ss@h:1/15?socket_keepalive=yes", "redis://[::1]:6379",
+        "rediss://h", "unix:///run/valkey.sock", "unix:///run/valkey.sock?db=2",
+    ],
+)  # fmt: skip
+def test_urls_that_can_be_used(url: str) -> None:
+    assert is_usable_url(url)
+    create_app(Settings(redis_url=url))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h:abc", "redis://h:99999", "redis://[::1", "redis://h/cache", "redis://h/0/1", "redis://h?db=first",
+        "redis://h?colour=red", "unix://", "rediss://h?ssl_cert_reqs=perhaps",
+    ],
+)  # fmt: skip
+def test_urls_that_cannot_be_used_stop_the_start(url: str) -> None:
+    with pytest.raises(SettingsError, match="LORANK_REDIS_URL"):
+        create_app(Settings(redis_url=url))

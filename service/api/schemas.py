@@ -1,0 +1,240 @@
+"""Bodies of requests and answers, each defined once: msgspec reads and writes them, the OpenAPI page is made of them.
+
+Requests are strict: nothing is coerced, nothing is ignored, and a body is refused at its first fault. Two things are
+left to ``service.api.parsing``: the bytes of an id (a type can count only characters) and the operator's limits.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.json import schema_components
+
+ID_BYTES = 256
+MAX_FIELDS = 256
+"""Entries of a mapping, and values of a list among them."""
+
+MAX_EVENTS = 1000
+DEFAULT_COUNT, DEFAULT_TOP_K = 200, 20
+"""Candidates that a recommend request retrieves, and items that it answers, if it says nothing else."""
+
+LARGEST_INTEGER = 2**63 - 1
+LARGEST_FLOAT = sys.float_info.max
+LARGEST_VALUE = 1e9
+"""An interaction's value is kept as a 32-bit float, and its square must be one too."""
+
+REFERENCE = "#/components/schemas/{name}"
+
+Id = Annotated[
+    Annotated[str, Meta(min_length=1, max_length=ID_BYTES)] | int,
+    Meta(description="1 to 256 bytes in UTF-8; an integer is answered as a string"),
+]
+
+IdOrEmpty = Annotated[str, Meta(max_length=ID_BYTES)] | int
+"""Empty for nobody."""
+
+RequestId = Annotated[
+    str,
+    Meta(
+        pattern=r"^[!-~]{1,128}(?!\n)$",  # Python's $ alone would let a last line feed through, into a header
+        description="1 to 128 visible ASCII characters, because it is answered in a header",
+    ),
+]
+
+Positive = Annotated[int, Meta(ge=1)]
+
+Name = Annotated[str, Meta(min_length=1, max_length=ID_BYTES)]
+
+Scalar = (
+    str
+    | Annotated[int, Meta(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
+    | Annotated[float, Meta(ge=-LARGEST_FLOAT, le=LARGEST_FLOAT)]  # what is no number is not between them
+    | bool
+    | None
+)
+
+Features = Annotated[
+    dict[Name, Scalar | Annotated[list[Scalar], Meta(max_length=MAX_FIELDS)]], Meta(max_length=MAX_FIELDS)
+]
+
+Arms = Annotated[dict[Annotated[str, Meta(min_length=1)], str], Meta(max_length=MAX_FIELDS)]
+
+
+def _about(text: str) -> Meta:
+    return Meta(description=text)
+
+
+class _Body(Struct, forbid_unknown_fields=True):
+    """The body of a request."""
+
+
+class CandidateBody(_Body, gc=False):
+    id: Id
+    features: Annotated[Features | None, _about("Describe the item only if the catalogue does not hold it")] = None
+
+
+class RankOptions(_Body):
+    """What the two kinds of rank requests have in common."""
+
+    request_id: Annotated[RequestId | None, _about("Joins feedback to this request; generated if absent")] = None
+    user_id: Annotated[
+        IdOrEmpty | None,
+        _about("At most 256 bytes in UTF-8; if absent or empty, the answer is that of a user nobody knows"),
+    ] = None
+    unit: Annotated[
+        IdOrEmpty | None,
+        _about("Who is split into arms, if not the user: a session, a device; at most 256 bytes in UTF-8"),
+    ] = None
+    context: Annotated[Features | None, _about("Checked and otherwise not used by current models")] = None
+    top_k: Annotated[Positive | None, _about("Answer only the best ones")] = None
+    deadline_ms: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        _about("Milliseconds since the headers of the request arrived; a default of the operator's if absent"),
+    ] = None
+    explain: Annotated[bool | None, _about("Answer each item's score without knowledge too")] = None
+    rerank: Annotated[Literal["auto", "off", "force"] | None, _about("auto if absent")] = None
+    arms: Annotated[Arms | None, _about("Arms forced by layer")] = None
+
+
+class RankBody(RankOptions, kw_only=True):
+    candidates: Annotated[list[CandidateBody], Meta(min_length=1)]
+
+
+class RecommendBody(RankOptions):
+    top_k: Annotated[Positive | None, _about(f"Items to answer; {DEFAULT_TOP_K} if absent")] = None
+    count: Annotated[Positive | None, _about(f"Candidates to find; {DEFAULT_COUNT} if absent")] = None
+    exclude_seen: Annotated[bool | None, _about("Leave out what the user's history holds; true if absent")] = None
+    allow: Annotated[list[Id] | None, _about("Only these items")] = None
+    deny: Annotated[list[Id] | None, _about("None of these items")] = None
+    where: Annotated[Features | None, _about("Items with one of the values of each field that is named")] = None
+
+
+class EventBody(_Body, gc=False):
+    user_id: Id
+    item_id: Id
+    value: Annotated[
+        float,
+        Meta(
+            ge=-LARGEST_VALUE,
+            le=LARGEST_VALUE,
+            description="For types that enter the history, within the range of the loaded release: 1 to 5 for stars",
+        ),
+    ]
+    type: Annotated[str, Meta(min_length=1, max_length=64)] = "rating"
+    timestamp_ms: Annotated[
+        Annotated[int, Meta(ge=0, lt=2**53)] | None,
+        _about("Now if absent; a retry is recognised only if it repeats the timestamp"),
+    ] = None
+    request_id: Annotated[RequestId | None, _about("The ranked request that this interaction answers")] = None
+
+
+class FeedbackBody(_Body):
+    events: Annotated[list[EventBody], Meta(min_length=1, max_length=MAX_EVENTS)]
+    request_id: Annotated[RequestId | None, _about("The ranked request of events that name none themselves")] = None
+
+
+class ExplainReply(Struct, gc=False):
+    score_without_knowledge: float
+
+
+class ItemReply(Struct, gc=False):
+    id: str
+    score: float
+    rank: int
+    explain: ExplainReply | UnsetType = UNSET
+
+
+class ModelReply(Struct):
+    name: str
+    version: str
+
+
+class ExperimentReply(Struct):
+    layer: str
+    experiment: str
+    arm: str
+
+
+class KnowledgeReply(Struct):
+    fresh: int
+    stale: int
+    missing: int
+
+
+class TimingReply(Struct):
+    features: float
+    score: float
+    rerank: float
+    total: float
+
+
+class RecommendTimingReply(TimingReply):
+    retrieve: float
+
+
+class _RankedItems(Struct):
+    """What the two kinds of answers begin with."""
+
+    request_id: str
+    items: list[ItemReply]
+    release: str
+    model: ModelReply
+    experiments: list[ExperimentReply]
+    knowledge: KnowledgeReply
+
+
+class RankReply(_RankedItems):
+    degraded: list[str]
+    timing_ms: TimingReply
+
+
+class RecommendReply(_RankedItems):
+    retrieved: Annotated[dict[str, int], _about("Candidates by their source: matching, neighbours, popular")]
+    degraded: list[str]
+    timing_ms: RecommendTimingReply
+
+
+class FeedbackReply(Struct):
+    accepted: int
+    request_id: str
+
+
+class ErrorDetail(Struct):
+    code: str
+    message: str
+    request_id: str
+    field: str | UnsetType = UNSET
+    retry_after_ms: int | UnsetType = UNSET
+
+
+class ErrorReply(Struct):
+    error: ErrorDetail
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the operator allows."""
+
+    max_candidates: int
+    default_deadline_ms: float
+    max_deadline_ms: float
+
+
+def openapi_schemas(limits: Limits) -> Mapping[str, Any]:
+    """JSON schemas of all bodies by name, with the operator's limits, which are no part of the types."""
+    bodies = (RankBody, RecommendBody, FeedbackBody, RankReply, RecommendReply, FeedbackReply, ErrorReply)
+    _, schemas = schema_components(bodies, ref_template=REFERENCE)
+    rank, recommend = schemas["RankBody"]["properties"], schemas["RecommendBody"]["properties"]
+    rank["candidates"]["maxItems"] = recommend["count"]["anyOf"][0]["maximum"] = limits.max_candidates
+    for body, name, limit, most in (
+        (rank, "deadline_ms", "maximum", limits.max_deadline_ms),
+        (recommend, "deadline_ms", "maximum", limits.max_deadline_ms),
+        (recommend, "allow", "maxItems", limits.max_candidates),
+        (recommend, "deny", "maxItems", limits.max_candidates),
+    ):
+        body[name]["anyOf"][0][limit] = most
+    return schemas

@@ -75,7 +75,7 @@ def begin(job: Job, store: Store, count: int, others: int, seed: int) -> list[Vi
     """Publish the last trained model with what was known when the test period began, to a store that is emptied first;
     the visits of the period. DataError if nothing was trained yet."""
     path = job.models / "report.json"
-    if not path.is_file() or not job.log.is_file():
+    if not path.is_file() or not InteractionLog.is_saved(job.log):
         raise DataError("there is nothing to replay with yet: run `refresh` first")
     log = InteractionLog.load(job.log)
     knowledge = held(job.knowledge, job.config.feature_schema, log)

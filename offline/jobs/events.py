@@ -45,7 +45,7 @@ def look_for_events(job: Job, source: Source, catalogue: Catalogue, store: Store
     """What arrived in the files and in the stream. Saves nothing."""
     labels, schema = job.config.data.labels, job.config.feature_schema
     before, added, refused = None, 0, 0
-    if not job.log.is_file():
+    if not InteractionLog.is_saved(job.log):
         log = first_log(source, catalogue, labels, schema)
         added = len(log)
     else:

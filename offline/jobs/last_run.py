@@ -21,7 +21,7 @@ from offline.training.samples import split_samples
 
 def data_of(job: Job) -> tuple[Catalogue, InteractionLog]:
     """Catalogue and log of a job's last run; DataError if there was none."""
-    if not job.log.is_file():
+    if not InteractionLog.is_saved(job.log):
         raise DataError("there is no knowledge to study yet: run `refresh` or `knowledge` first")
     return open_source(job.config.data, job.raw).catalogue(), InteractionLog.load(job.log)
 

@@ -106,7 +106,7 @@ def _release(store: Store, release: str, live: str | None) -> dict[str, Any]:
 
 def _producers(job: Job, store: Store, live: str | None) -> dict[str, dict[str, Any]]:
     stages = Stages(job).all()
-    log = InteractionLog.load(job.log) if job.log.is_file() else None
+    log = InteractionLog.load(job.log) if InteractionLog.is_saved(job.log) else None
     known = {} if log is None else held(job.knowledge, job.config.feature_schema, log).produced
     served: Mapping[str, str] = {}
     with suppress(ArtifactError):  # told with the release

@@ -42,7 +42,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        return self.config.workdir / "log.npz"
+        return self.config.workdir / "log"
 
     @property
     def knowledge(self) -> Path:

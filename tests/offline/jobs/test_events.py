@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 
@@ -32,11 +33,11 @@ def take_over(made: Pipeline) -> None:
 
 def test_looking_saves_nothing(installed: Pipeline) -> None:
     installed.stream(("u1", "i1", 5.0, LATER_MS), ("u1", "i1", 5.0, LATER_MS), ("u2", "i1", 99.0, LATER_MS))
-    before = installed.job.log.read_bytes()
+    before = {path: path.read_bytes() for path in installed.job.log.iterdir()}
     arrived = look(installed)
     assert (arrived.added, arrived.refused, len(arrived.log)) == (1, 1, 289)
     assert arrived.changed
-    assert installed.job.log.read_bytes() == before
+    assert {path: path.read_bytes() for path in installed.job.log.iterdir()} == before
     assert not installed.job.arrivals.exists()
 
 
@@ -62,7 +63,7 @@ def test_refused_entries_are_not_read_for_ever(installed: Pipeline) -> None:
 def test_a_log_that_is_made_anew_has_no_arrivals(installed: Pipeline) -> None:
     installed.stream(("u1", "i1", 5.0, LATER_MS))
     take_over(installed)
-    installed.job.log.unlink()
+    shutil.rmtree(installed.job.log)
     assert look(installed).before is None
     take_over(installed)
     assert not installed.job.arrivals.exists()

@@ -9,7 +9,7 @@ import polars as pl
 
 from offline.data.catalogue import Catalogue
 from offline.data.columns import ids, times, values, words
-from offline.data.config import DataConfig, FeaturesConfig, InteractionsConfig
+from offline.data.config import DataConfig, FeaturesConfig
 from offline.data.descriptions import Descriptions, check_profiles, described
 from offline.data.rules import Place, Problems
 from offline.data.tables import Part, paths, read, state
@@ -37,16 +37,16 @@ class OwnFiles:
         return frozenset(self._described[1].columns)
 
     def state(self) -> dict[str, str]:
-        """SHA-256 of every file."""
-        return state(self._tables)
+        """SHA-256 of every file, by path; hashed once per object."""
+        return state([self._interactions]) | self.described()
 
     def described(self) -> dict[str, str]:
-        return state(table for table in self._tables if table is not self._interactions)
+        return self._description_files
 
     def fetch(self) -> bool:
         """Nothing is fetched; DataError names the files that are not there."""
         problems = Problems()
-        for table in self._tables:
+        for table in (self._interactions, *self._descriptions):
             paths(table, problems)
         problems.raise_if_broken()
         return False
@@ -70,8 +70,12 @@ class OwnFiles:
         return Place(frame["file"][number], frame["row"][number])
 
     @property
-    def _tables(self) -> list[InteractionsConfig | FeaturesConfig]:
-        return [table for table in (self._interactions, self._users, self._items) if table is not None]
+    def _descriptions(self) -> list[FeaturesConfig]:
+        return [table for table in (self._users, self._items) if table is not None]
+
+    @cached_property
+    def _description_files(self) -> dict[str, str]:
+        return state(self._descriptions)
 
     @cached_property
     def _described(self) -> tuple[Descriptions, Descriptions, Problems]:

@@ -7,6 +7,7 @@ source joins further item columns to whatever the reader gives, and refuses data
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,24 +55,27 @@ class Source:
         self._config = config
         self._reader = reader
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Changes whenever users, items or interactions may have."""
+        """Changes whenever users, items or interactions may have. Files are hashed once per object."""
         return self._of(self._reader.state())
 
-    @property
+    @cached_property
     def described(self) -> str:
         """Changes whenever users or items may have; new interactions alone leave it as it is."""
         return self._of(self._reader.described())
 
     def _of(self, files: Mapping[str, Any]) -> str:
         settings = self._config.model_dump(mode="json", exclude={"texts"})
-        extra = {}
-        if self._config.item_extra:
-            from offline.data.tables import state
+        return fingerprint({"settings": settings, "files": dict(files), "extra": self._extra_files})
 
-            extra = state(self._config.item_extra)
-        return fingerprint({"settings": settings, "files": dict(files), "extra": extra})
+    @cached_property
+    def _extra_files(self) -> dict[str, str]:
+        if not self._config.item_extra:
+            return {}
+        from offline.data.tables import state
+
+        return state(self._config.item_extra)
 
     def fetch(self) -> bool:
         """Get the data. False if they are here already; DataError if they cannot be had."""

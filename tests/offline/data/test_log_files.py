@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from offline.data import log_files
 from offline.data.catalogue import DataError
-from offline.data.files import read_json, write_arrays
+from offline.data.files import read_json
 from offline.data.log import COLUMNS, MANIFEST, InteractionLog
 from offline.data.log_files import read_parts
 
@@ -272,11 +272,11 @@ def test_the_log_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
 
 def test_an_earlier_log_may_lack_the_mark_of_sampled_rows_but_nothing_else(tmp_path: Path) -> None:
     with np.load(FORMER) as arrays:
-        columns = {name: arrays[name] for name in arrays.files if name != "sampled"}
-    write_arrays(tmp_path / "log.npz", **columns)
+        columns: dict[str, Any] = {name: arrays[name] for name in arrays.files if name != "sampled"}
+    np.savez(tmp_path / "log.npz", **columns)
     assert not InteractionLog.load(tmp_path / "log").sampled.any()
     del columns["value"], columns["user"]
-    write_arrays(tmp_path / "log.npz", **columns)
+    np.savez(tmp_path / "log.npz", **columns)
     with pytest.raises(DataError, match=r"log\.npz lacks user, value"):
         InteractionLog.load(tmp_path / "log")
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from offline.data import movielens, movielens_1m
+from offline.data import movielens, movielens_1m, tables
 from offline.data.catalogue import DataError
 from offline.data.config import DataConfig
+from offline.data.files import file_digest
 from offline.data.source import Source, open_source
 from tests.conftest import ROOT
 from tests.offline.data import shop, test_movielens, test_movielens_1m
@@ -92,6 +93,24 @@ def test_the_fingerprint_follows_content_and_settings_but_not_words(tmp_path: Pa
     with (tmp_path / "books.csv").open("a") as file:
         file.write("b9,Late,2024,Travel\n")
     assert shop.source(tmp_path).described != described
+
+
+def test_each_file_is_hashed_once_however_often_the_fingerprints_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.write(tmp_path)
+    (tmp_path / "cast.csv").write_text("book,cast\nb1,Ann\n")
+    source = shop.source(tmp_path, item_extra=[{"paths": str(tmp_path / "cast.csv"), "id": "book"}])
+    hashed: list[str] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path.name)
+        return file_digest(path)
+
+    monkeypatch.setattr(tables, "file_digest", counted)
+    for _ in range(3):
+        assert source.fingerprint != source.described
+    assert sorted(hashed) == ["books.csv", "cast.csv", "ratings.csv", "readers.csv"]
 
 
 def test_further_item_columns_join_any_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

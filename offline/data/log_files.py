@@ -116,10 +116,14 @@ class _Rows:
 
     def frame(self, first: int, end: int) -> pl.DataFrame:
         columns = {name: getattr(self.log, name)[first:end] for name in COLUMNS}
-        users, at = np.unique(columns["user"], return_inverse=True)
-        parts = np.fromiter((_part_of(self.log.user_ids[user]) for user in users.tolist()), np.int32, len(users))
-        frame = pl.DataFrame({"part": parts[at], "arrival": np.arange(first, end), **columns})
-        return frame.sort("part", "user", "arrival")
+        users = np.flatnonzero(np.bincount(columns["user"]))
+        parts = np.zeros(len(self.log.user_ids), np.int32)
+        parts[users] = [_part_of(self.log.user_ids[user]) for user in users.tolist()]
+        rank = np.zeros(len(parts), np.int32)
+        rank[users[np.lexsort((users, parts[users]))]] = np.arange(len(users))
+        order = np.argsort(rank[columns["user"]], kind="stable")
+        arranged = {name: column[order] for name, column in columns.items()}
+        return pl.DataFrame({"part": parts[arranged["user"]], "arrival": first + order, **arranged})
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,7 @@ from typing import Any, Protocol
 from models.contract.schema import FeatureSchema, fingerprint
 from offline.data.catalogue import Catalogue
 from offline.data.config import DataConfig
-from offline.data.movielens import MovieLens100K
-from offline.data.movielens_1m import MovieLens1M
+from offline.data.movielens import MovieLens1M, MovieLens100K
 from offline.data.rules import Findings, Place, Problems
 from offline.data.templates import TemplateError
 from offline.data.validate import Row, validate

@@ -10,10 +10,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from offline.data import movielens, movielens_1m, tables
+from offline.data import tables
 from offline.data.catalogue import DataError
 from offline.data.config import DataConfig
 from offline.data.files import file_digest
+from offline.data.movielens import MovieLens1M, MovieLens100K
 from offline.data.source import Source, open_source
 from tests.conftest import ROOT
 from tests.offline.data import shop, test_movielens, test_movielens_1m
@@ -27,7 +28,7 @@ class TestMovieLens100K(DataSourceSuite):
         for name, content in contents.items():
             (tmp_path / f"ml-100k.{name}").write_text(content, encoding="utf-8")
         digests = {f"ml-100k.{name}": hashlib.sha256(text.encode()).hexdigest() for name, text in contents.items()}
-        monkeypatch.setattr(movielens, "FILES", digests)
+        monkeypatch.setattr(MovieLens100K, "files", digests)
         return open_source(DataConfig(source="movielens-100k"), tmp_path)
 
     @pytest.fixture
@@ -41,7 +42,7 @@ class TestMovieLens1M(DataSourceSuite):
         for name, content in test_movielens_1m.FILES.items():
             (tmp_path / name).write_bytes(content)
         digests = {name: hashlib.sha256(one).hexdigest() for name, one in test_movielens_1m.FILES.items()}
-        monkeypatch.setattr(movielens_1m, "FILES", digests)
+        monkeypatch.setattr(MovieLens1M, "files", digests)
         return open_source(DataConfig(source="movielens-1m"), tmp_path)
 
     @pytest.fixture

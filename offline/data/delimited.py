@@ -79,7 +79,7 @@ def _header(path: Path, table: TableConfig, head: str, separator: str, problems:
     except csv.Error as error:
         problems.add("quotes", Place(str(path), note=f"in the header: {error}"))
         return None
-    others = [one for one in ",;\t|:" if one != table.separator and len(names) == 1 and one in names[0]]
+    others = [mark for mark in ",;\t|:" if mark != table.separator and len(names) == 1 and mark in names[0]]
     if others:
         shown = f"{table.separator!r} finds the one column {names[0]!r}, perhaps it is {others[0]!r}"
         problems.add("separator", Place(str(path), note=shown))
@@ -117,7 +117,7 @@ def _note_bad_rows(
     path: Path, table: TableConfig, text: str, separator: str, names: list[str], problems: Problems
 ) -> bool:
     """Whether some row has too few or too many fields, or a quote that is never closed."""
-    found: list[Place] = []
+    misshapen: list[Place] = []
     unclosed = False
     number = 0 if table.header else -1
     records = iter(_records(text, separator, table.quote))
@@ -132,10 +132,10 @@ def _note_bad_rows(
         if record is None:
             break
         if record and len(record) != len(names):
-            found.append(Place(str(path), number, None, record, f"{len(record)} fields, not {len(names)}"))
-    if found:
-        problems.add("row_shape", *found[:SHOWN], count=len(found))
-    return bool(found) or unclosed
+            misshapen.append(Place(str(path), number, None, record, f"{len(record)} fields, not {len(names)}"))
+    if misshapen:
+        problems.add("row_shape", *misshapen[:SHOWN], count=len(misshapen))
+    return bool(misshapen) or unclosed
 
 
 def _records(text: str, separator: str, quote: str) -> Iterable[list[str]]:

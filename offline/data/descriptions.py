@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from models.contract.profile import UserProfile
@@ -14,83 +13,67 @@ from offline.data.rules import Place, Problems
 from offline.data.tables import Part, read
 
 
-@dataclass(slots=True)
 class Descriptions:
-    """Features by id in order of appearance, where each id stands, and the features' names."""
+    """Features by id in order of appearance, where each id stands, and the features' names. An id that is described
+    twice keeps its first description."""
 
-    features: dict[str, dict[str, Any]] = field(default_factory=dict)
-    places: dict[str, Place] = field(default_factory=dict)
-    columns: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.features: dict[str, dict[str, Any]] = {}
+        self.columns: set[str] = set()
+        self.places: dict[str, Place] = {}
 
+    @classmethod
+    def of(cls, config: FeaturesConfig, problems: Problems) -> Descriptions:
+        """What a table's files say."""
+        descriptions = cls()
+        for part in read(config, problems):
+            descriptions._add(part, config, problems)
+        return descriptions
 
-def described(config: FeaturesConfig, problems: Problems) -> Descriptions:
-    """What the table's files say. An id that is described twice keeps its first description."""
-    found = Descriptions()
-    for part in read(config, problems):
+    def _add(self, part: Part, config: FeaturesConfig, problems: Problems) -> None:
+        """The descriptions of one file."""
         keys = part.cells(config.id, problems)
-        columns = _features(part, config, problems)
-        found.columns.update(columns)
-        if keys is not None:
-            _take(found, part.file, config.id, part.rows.to_list(), ids(keys, problems).to_list(), columns, problems)
-    return found
+        columns: dict[str, list[Any]] = {}
+        chosen: dict[str, ColumnConfig | None] = dict(config.columns) or {
+            name: None for name in part.frame.columns if name != config.id
+        }
+        for name, column in chosen.items():
+            cells = part.cells((column.column if column is not None else None) or name, problems)
+            if cells is not None:
+                columns[name] = feature(cells, column, problems)
+        self.columns.update(columns)
+        if keys is None:
+            return
+        for at, (row, key) in enumerate(zip(part.rows.to_list(), ids(keys, problems).to_list(), strict=True)):
+            if key is None:
+                continue
+            features = {name: values[at] for name, values in columns.items()}
+            place = Place(part.file, row, config.id, key)
+            if key not in self.features:
+                self.features[key], self.places[key] = features, place
+            elif self.features[key] == features:
+                problems.add("row_repeated", place)
+            else:
+                problems.add("id_repeated", self.places[key], place)
 
-
-def _features(part: Part, config: FeaturesConfig, problems: Problems) -> dict[str, list[Any]]:
-    wanted: dict[str, ColumnConfig | None] = dict(config.columns) or {
-        name: None for name in part.frame.columns if name != config.id
-    }
-    found = {}
-    for name, column in wanted.items():
-        cells = part.cells((column.column if column is not None else None) or name, problems)
-        if cells is not None:
-            found[name] = feature(cells, column, problems)
-    return found
-
-
-def _take(
-    found: Descriptions,
-    file: str,
-    id_column: str,
-    rows: Sequence[int],
-    keys: Sequence[str | None],
-    columns: dict[str, list[Any]],
-    problems: Problems,
-) -> None:
-    names = list(columns)
-    for at, (row, key) in enumerate(zip(rows, keys, strict=True)):
-        if key is None:
-            continue
-        features = {name: columns[name][at] for name in names}
-        place = Place(file, row, id_column, key)
-        if key not in found.features:
-            found.features[key] = features
-            found.places[key] = place
-        elif found.features[key] == features:
-            problems.add("row_repeated", place)
-        else:
-            problems.add("id_repeated", found.places[key], place)
-
-
-def check_profiles(found: Descriptions, problems: Problems) -> None:
-    """A user's features travel in profile records; one value of each column tells whether they fit."""
-    for name in sorted(found.columns):
-        examples = (key for key, features in found.features.items() if features.get(name) is not None)
-        key = next(examples, None)
-        if key is None:
-            continue
-        value = found.features[key][name]
-        try:
-            UserProfile.model_validate({"owner": key, "features": {name: value}})
-        except ValueError:
-            place = found.places[key]
-            problems.add("profile", Place(place.file, place.row, name, value))
+    def check_profiles(self, problems: Problems) -> None:
+        """Users' features travel in profile records: one value of each column tells whether they fit."""
+        for name in sorted(self.columns):
+            key = next((key for key, features in self.features.items() if features.get(name) is not None), None)
+            if key is None:
+                continue
+            value = self.features[key][name]
+            try:
+                UserProfile.model_validate({"owner": key, "features": {name: value}})
+            except ValueError:
+                problems.add("profile", Place(self.places[key].file, self.places[key].row, name, value))
 
 
 def joined(catalogue: Catalogue, tables: Sequence[FeaturesConfig], columns: set[str], problems: Problems) -> Catalogue:
-    """The catalogue with further columns of its items. ``columns`` are the names held so far; new ones are added."""
+    """The catalogue with further columns of its items. Their names are added to ``columns``, those it has so far."""
     items = {item: dict(features) for item, features in catalogue.items.items()}
     for table in tables:
-        extra = described(table, problems)
+        extra = Descriptions.of(table, problems)
         for name in sorted(columns & extra.columns):
             problems.add("column_repeated", Place(", ".join(table.paths), None, name))
         columns |= extra.columns

@@ -66,28 +66,28 @@ class _Past:
 
 def _draw(config: LabelsConfig, past: _Past, rows: Indices, taken: Indices, slot: int) -> Indices:
     """One item for each observed row, other than those ``taken`` [rows, earlier slots]; -1 where there is none."""
-    found = np.full(len(rows), -1, np.int64)
+    items = np.full(len(rows), -1, np.int64)
     appeared = np.searchsorted(past.item_first, rows, "left")
     pending = np.flatnonzero(appeared > 0)
     for attempt in range(_ROUNDS):
         if not len(pending):
-            return found
+            return items
         mine = rows[pending]
         dice = _dice(config.seed, mine, slot * (_ROUNDS + 1) + attempt)
         if config.drawn == "popularity":  # the item of a random earlier row
-            items = past.item[(dice % mine.astype(np.uint64)).astype(np.int64)]
+            drawn = past.item[(dice % mine.astype(np.uint64)).astype(np.int64)]
         else:
-            items = past.items[(dice % appeared[pending].astype(np.uint64)).astype(np.int64)]
-        good = ~past.touched(mine, items) & ~(taken[pending] == items[:, None]).any(axis=1)
-        found[pending[good]] = items[good]
+            drawn = past.items[(dice % appeared[pending].astype(np.uint64)).astype(np.int64)]
+        good = ~past.touched(mine, drawn) & ~(taken[pending] == drawn[:, None]).any(axis=1)
+        items[pending[good]] = drawn[good]
         pending = pending[~good]
-    for one in pending.tolist():
-        left = past.items[: appeared[one]]
-        left = left[~past.touched(np.full(len(left), rows[one]), left) & ~np.isin(left, taken[one])]
+    for at in pending.tolist():
+        left = past.items[: appeared[at]]
+        left = left[~past.touched(np.full(len(left), rows[at]), left) & ~np.isin(left, taken[at])]
         if len(left):
-            dice = _dice(config.seed, rows[one : one + 1], slot * (_ROUNDS + 1) + _ROUNDS)
-            found[one] = left[int(dice[0]) % len(left)]
-    return found
+            dice = _dice(config.seed, rows[at : at + 1], slot * (_ROUNDS + 1) + _ROUNDS)
+            items[at] = left[int(dice[0]) % len(left)]
+    return items
 
 
 def _dice(seed: int, rows: Indices, stream: int) -> npt.NDArray[np.uint64]:

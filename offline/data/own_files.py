@@ -8,9 +8,9 @@ from functools import cached_property
 import polars as pl
 
 from offline.data.catalogue import Catalogue
-from offline.data.columns import ids, times, values, words
+from offline.data.columns import ids, texts, times, values
 from offline.data.config import DataConfig, FeaturesConfig
-from offline.data.descriptions import Descriptions, check_profiles, described
+from offline.data.descriptions import Descriptions
 from offline.data.rules import Place, Problems
 from offline.data.tables import Part, paths, read, state
 from offline.data.validate import Row
@@ -53,14 +53,14 @@ class OwnFiles:
 
     def catalogue(self, problems: Problems) -> Catalogue:
         """Users and items in file order."""
-        users, items, found = self._described
-        problems.include(found)
+        users, items, noted = self._described
+        problems.include(noted)
         return Catalogue(users.features, items.features)
 
     def rows(self, problems: Problems) -> Iterator[Row]:
         """Interactions in file order, without those that break a rule."""
-        frame, found = self._parsed
-        problems.include(found)
+        frame, noted = self._parsed
+        problems.include(noted)
         for chunk in frame.iter_slices(_CHUNK):
             yield from chunk.select("user", "item", "value", "time_ms").iter_rows()
 
@@ -80,9 +80,9 @@ class OwnFiles:
     @cached_property
     def _described(self) -> tuple[Descriptions, Descriptions, Problems]:
         problems = Problems()
-        users = Descriptions() if self._users is None else described(self._users, problems)
-        check_profiles(users, problems)
-        return users, described(self._items, problems), problems
+        users = Descriptions() if self._users is None else Descriptions.of(self._users, problems)
+        users.check_profiles(problems)
+        return users, Descriptions.of(self._items, problems), problems
 
     @cached_property
     def _parsed(self) -> tuple[pl.DataFrame, Problems]:
@@ -95,20 +95,22 @@ class OwnFiles:
         config = self._interactions
         for column, admitted in config.keep.items():
             if (cells := part.cells(column, problems)) is not None:
-                part = part.where(words(cells, problems).is_in(list(admitted)).fill_null(False))
-        user, item = part.cells(config.user, problems), part.cells(config.item, problems)
-        time = part.cells(config.time, problems)
-        value = None if config.value is None else part.cells(config.value, problems)
-        found = {
-            "user": None if user is None else ids(user, problems),
-            "item": None if item is None else ids(item, problems),
-            "value": None if value is None else values(value, self._labels == "binary", problems),
-            "time_ms": None if time is None else times(time, config.time_unit, problems),
+                part = part.where(texts(cells, problems).is_in(list(admitted)).fill_null(False))
+        absent = pl.repeat(None, len(part.rows), eager=True)
+        user, item, time = (part.cells(name, problems) for name in (config.user, config.item, config.time))
+        if config.value is None:
+            value = pl.repeat(1.0, len(part.rows), eager=True)
+        elif (cells := part.cells(config.value, problems)) is not None:
+            value = values(cells, self._labels == "binary", problems)
+        else:
+            value = absent
+        columns = {
+            "user": absent if user is None else ids(user, problems),
+            "item": absent if item is None else ids(item, problems),
+            "value": value,
+            "time_ms": absent if time is None else times(time, config.time_unit, problems),
             "file": pl.repeat(part.file, len(part.rows), eager=True),
             "row": part.rows,
         }
-        if config.value is None:
-            found["value"] = pl.repeat(1.0, len(part.rows), eager=True)
-        absent = pl.repeat(None, len(part.rows), eager=True)
-        columns = [(absent if one is None else one).cast(_COLUMNS[name]).alias(name) for name, one in found.items()]
-        return pl.DataFrame(columns).drop_nulls()
+        typed = [column.cast(_COLUMNS[name]).alias(name) for name, column in columns.items()]
+        return pl.DataFrame(typed).drop_nulls()

@@ -55,8 +55,8 @@ class Part:
     def cells(self, column: str, problems: Problems) -> Cells | None:
         """A column, or None (and a problem) if the file lacks it."""
         if column not in self.frame.columns:
-            held = ", ".join(repr(name) for name in self.frame.columns[:20])
-            problems.add("missing_column", Place(self.file, None, column, note=f"columns are {held}"))
+            columns = ", ".join(repr(name) for name in self.frame.columns[:20])
+            problems.add("missing_column", Place(self.file, None, column, note=f"columns are {columns}"))
             return None
         return Cells(self.file, column, self.rows, self.frame[column])
 
@@ -90,8 +90,8 @@ def paths(table: TableConfig, problems: Problems) -> list[Path]:
     """The files of a table, each once."""
     named: list[Path] = []
     for pattern in table.paths:
-        found = sorted(glob.glob(pattern, recursive=True)) if "*" in pattern else [pattern]
-        files = [Path(one) for one in found if Path(one).is_file()]
+        matches = sorted(glob.glob(pattern, recursive=True)) if "*" in pattern else [pattern]
+        files = [Path(name) for name in matches if Path(name).is_file()]
         if not files:
             problems.add("file_absent", Place(pattern))
         named += files
@@ -99,7 +99,7 @@ def paths(table: TableConfig, problems: Problems) -> list[Path]:
 
 
 def _kind(path: Path) -> str:
-    suffixes = [one.lower() for one in path.suffixes]
+    suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"]:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""

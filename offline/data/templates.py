@@ -74,7 +74,7 @@ def _render(nodes: Sequence[_Node], features: Mapping[str, Any], max_chars: int)
             complete = complete and bool(text)
             parts.append(text)
         elif isinstance(node, _Choice):
-            rendered = (_render(one, features, max_chars) for one in node.alternatives)
+            rendered = (_render(nodes_, features, max_chars) for nodes_ in node.alternatives)
             parts.append(next((text for text, whole in rendered if whole), ""))
         else:
             parts.append(node)
@@ -121,11 +121,11 @@ def _parse_part(source: str, at: int, *, inside: bool) -> tuple[tuple[tuple[_Nod
 
 
 def _columns(nodes: Sequence[_Node]) -> list[str]:
-    found: list[str] = []
+    columns: list[str] = []
     for node in nodes:
         if isinstance(node, _Value):
-            found.append(node.column)
+            columns.append(node.column)
         elif isinstance(node, _Choice):
             for alternative in node.alternatives:
-                found += _columns(alternative)
-    return found
+                columns += _columns(alternative)
+    return columns

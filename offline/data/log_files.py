@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -89,20 +89,10 @@ def read_parts(folder: Path, count: int) -> Iterator[LogPart]:
         yield _read(folder, partial(_part, within=(pl.col("part") >= first) & (pl.col("part") < end)))
 
 
-class _Table(Protocol):
-    """Something of the log that only grows."""
-
-    def __len__(self) -> int: ...
-
-    def digest(self, first: int, end: int) -> str:
-        """Of the content from ``first`` to ``end``."""
-
-    def frame(self, first: int, end: int) -> pl.DataFrame:
-        """The content of the file for it."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Rows:
+    """The table of rows: how long it is, a digest of some of them, and what a file of them holds."""
+
     log: InteractionLog
 
     def __len__(self) -> int:
@@ -128,6 +118,8 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Ids:
+    """The table of users or of items, likewise."""
+
     ids: Sequence[str]
 
     def __len__(self) -> int:
@@ -151,7 +143,7 @@ class _Ids:
         return pl.DataFrame(columns).sort("part", "number")
 
 
-def _tables(log: InteractionLog) -> dict[str, _Table]:
+def _tables(log: InteractionLog) -> dict[str, _Rows | _Ids]:
     return {"rows": _Rows(log), "users": _Ids(log.user_ids), "items": _Ids(log.item_ids)}
 
 
@@ -163,7 +155,7 @@ def _part_of(name: str) -> int:
     return xxh3_64_intdigest(_encoded(name)) >> 48
 
 
-def _written(table: _Table, folder: Path, name: str, before: Sequence[tuple[int, str]]) -> list[list[Any]]:
+def _written(table: _Rows | _Ids, folder: Path, name: str, before: Sequence[tuple[int, str]]) -> list[list[Any]]:
     """The files [end, digest] of a table, of which at most one is new."""
     files: list[list[Any]] = []
     first = 0

@@ -17,7 +17,7 @@ from offline.data.catalogue import Catalogue
 from offline.data.config import DataConfig
 from offline.data.movielens import MovieLens1M, MovieLens100K
 from offline.data.rules import Findings, Place, Problems
-from offline.data.templates import TemplateError
+from offline.data.texts import TemplateError
 from offline.data.validate import Row, validate
 
 
@@ -112,7 +112,7 @@ class Source:
         catalogue = self._reader.catalogue(problems)
         columns = set(self._reader.item_columns)
         if self._config.item_extra:
-            from offline.data.descriptions import joined  # polars only where files are read
+            from offline.data.own_files import joined  # polars only where files are read
 
             catalogue = joined(catalogue, self._config.item_extra, columns, problems)
         try:

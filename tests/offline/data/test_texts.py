@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from offline.data.templates import TemplateError
-from offline.data.texts import TextsConfig
+from offline.data.texts import TemplateError, TextsConfig
 
 
 def former(features: Mapping[str, Any]) -> str:
@@ -37,7 +36,6 @@ def test_own_words() -> None:
     words = TextsConfig(
         item="{brand} {name}[, {price} EUR]",
         name="{name}",
-        event="{event.date}: {event.verdict} {item.text} (as {item.name}, {event.value}[, {size}])",
         topics_column="kind",
     )
     shoe = {"brand": 'Mary "M"', "name": "Boot", "price": 99.5, "kind": ["winter", "a\nb"], "size": None}
@@ -46,13 +44,6 @@ def test_own_words() -> None:
     assert words.topics_of(shoe) == ("winter", "a b")
     assert words.topics_of({"kind": "summer"}) == ("summer",)
     assert words.topics_of({}) == ()
-    text = words.event_text(shoe, 4.0, True, 1_700_000_000_000)
-    assert text == "2023-11-14: liked Mary 'M' Boot, 99.5 EUR (as Boot, 4)"
-
-
-def test_quotes_of_a_template_survive_inside_another() -> None:
-    words = TextsConfig(event="{event.verdict}: {item.text}")
-    assert words.event_text({"title": "Up", "year": 2009}, 1.0, False, 0) == 'did not like: "Up" (2009)'
 
 
 def test_what_describes_an_item() -> None:
@@ -66,7 +57,6 @@ def test_what_describes_an_item() -> None:
     [
         ({"item": "{titel}"}, "texts.item: there is no column 'titel'; columns: genres, title, year"),
         ({"name": "{nme}"}, "texts.name: there is no column 'nme'"),
-        ({"event": "{item.title}"}, "texts.event: there is no column 'item.title'; columns: event.date"),
         ({"topics_column": "tags"}, "texts.topics_column: there is no column 'tags'"),
     ],
 )

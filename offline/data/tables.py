@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from offline.data.config import TableConfig
-from offline.data.delimited import first_line, read_delimited
+from offline.data.delimited import DelimitedFile, first_line
 from offline.data.files import file_digest
 from offline.data.rules import SHOWN, Place, Problems
 
@@ -116,7 +116,7 @@ def _parquet(path: Path, problems: Problems) -> Part | None:
 
 
 def _text(path: Path, table: TableConfig, problems: Problems) -> Part | None:
-    frame = read_delimited(path, table, problems)
+    frame = DelimitedFile(path, table, problems).read()
     if frame is None:
         return None
     part = Part(str(path), frame, pl.int_range(1, len(frame) + 1, dtype=pl.Int64, eager=True))

@@ -11,7 +11,6 @@ from offline.cli.endings import sum_up
 from offline.cli.jobs import trained_last
 from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
 from offline.data.catalogue import DataError
-from offline.data.log import InteractionLog
 from offline.data.rules import rule_lines
 from offline.data.source import open_source
 from offline.llm.cache import ResponseCache
@@ -125,8 +124,6 @@ def verify(
 ) -> None:
     """Score logged requests again with torch, from the jobs' own data, and compare with what the service answered."""
     job = job_of(config, data_dir)
-    if not InteractionLog.is_saved(job.log):
-        raise DataError("there is nothing to compare with yet: run `refresh` first")
     from offline.jobs.verify import verify as compare  # torch
 
     result = compare(job, url, requests)

@@ -29,8 +29,7 @@ def ids(cells: Cells, problems: Problems) -> pl.Series:
     """Ids as text."""
     kind = cells.values.dtype
     if not (kind.is_integer() or kind == pl.String):
-        problems.add("id_type", Place(cells.file, None, cells.column, note=f"it is {kind}"))
-        return _nothing(cells, pl.String)
+        return _refused(cells, "id_type", pl.String, problems)
     text = cells.values.cast(pl.String)
     empty = text.is_null() | (text == "")
     long = text.str.len_bytes() > MAX_ID_BYTES
@@ -45,8 +44,7 @@ def ids(cells: Cells, problems: Problems) -> pl.Series:
 def texts(cells: Cells, problems: Problems) -> pl.Series:
     """Texts of whatever differs by its text, such as the type of an event."""
     if not _is_feature(cells.values.dtype, "word"):
-        problems.add("feature_type", Place(cells.file, None, cells.column, note=f"it is {cells.values.dtype}"))
-        return _nothing(cells, pl.String)
+        return _refused(cells, "feature_type", pl.String, problems)
     return cells.values.cast(pl.String)
 
 
@@ -55,22 +53,17 @@ def times(cells: Cells, unit: str, problems: Problems) -> pl.Series:
     kind = cells.values.dtype
     if kind == pl.Datetime or kind == pl.Date:
         if unit != "iso":
-            shown = f'{kind} is a time by itself: time_unit = "iso"'
-            problems.add("time_unit", Place(cells.file, None, cells.column, note=shown))
-            return _nothing(cells, pl.Int64)
+            return _refused(cells, "time_unit", pl.Int64, problems, f'{kind} is a time by itself: time_unit = "iso"')
         ms = cells.values.cast(pl.Datetime("ms")).dt.epoch("ms")
-        cells.flag(problems, "time_value", ms.is_null())
-        cells.flag(problems, "time_negative", ms < 0)
-        return _without(ms, ms < 0)
-    if not (kind.is_numeric() or kind == pl.String):
-        problems.add("time_value", Place(cells.file, None, cells.column, note=f"it is {kind}"))
-        return _nothing(cells, pl.Int64)
-    if unit == "iso":
+    elif not (kind.is_numeric() or kind == pl.String):
+        return _refused(cells, "time_value", pl.Int64, problems)
+    elif unit == "iso":
         ms = pl.Series(cells.column, [_iso_ms(text) for text in cells.values.cast(pl.String).to_list()], pl.Int64)
-        cells.flag(problems, "time_value", ms.is_null())
-        cells.flag(problems, "time_negative", ms < 0)
-        return _without(ms, ms < 0)
-    return _unix_ms(cells, unit, problems)
+    else:
+        return _unix_ms(cells, unit, problems)
+    cells.flag(problems, "time_value", ms.is_null())
+    cells.flag(problems, "time_negative", ms < 0)
+    return _without(ms, ms < 0)
 
 
 def _unix_ms(cells: Cells, unit: str, problems: Problems) -> pl.Series:
@@ -103,9 +96,7 @@ def values(cells: Cells, binary: bool, problems: Problems) -> pl.Series:
     """Ratings, or labels 0 and 1, float64."""
     kind = cells.values.dtype
     if not (kind.is_numeric() or kind in (pl.String, pl.Boolean)):
-        rule = "value_binary" if binary else "value_number"
-        problems.add(rule, Place(cells.file, None, cells.column, note=f"it is {kind}"))
-        return _nothing(cells, pl.Float64)
+        return _refused(cells, "value_binary" if binary else "value_number", pl.Float64, problems)
     if binary:
         text = cells.values.cast(pl.String).str.strip_chars().str.to_lowercase()
         number = text.replace_strict(_BINARY, default=None, return_dtype=pl.Float64)
@@ -122,8 +113,7 @@ def feature(cells: Cells, config: ColumnConfig | None, problems: Problems) -> li
     kind = cells.values.dtype
     read_as = config.type if config is not None else _natural(kind)
     if not _is_feature(kind, read_as):
-        problems.add("feature_type", Place(cells.file, None, cells.column, note=f"it is {kind}"))
-        return [None] * len(cells.values)
+        return _refused(cells, "feature_type", pl.Null, problems).to_list()
     if kind == pl.List or kind == pl.Array:
         listed = cells.values.cast(pl.List(pl.String))
         _flag_control(cells, listed.list.join(" ", ignore_nulls=True), problems)
@@ -187,7 +177,9 @@ def _whole(values: pl.Series) -> pl.Series:
     return pl.repeat(None, len(values), dtype=pl.Int64, eager=True)
 
 
-def _nothing(cells: Cells, kind: type[pl.DataType]) -> pl.Series:
+def _refused(cells: Cells, rule: str, kind: type[pl.DataType], problems: Problems, note: str = "") -> pl.Series:
+    """Nulls in place of a column whose type breaks a rule."""
+    problems.add(rule, Place(cells.file, None, cells.column, note=note or f"it is {cells.values.dtype}"))
     return pl.repeat(None, len(cells.values), dtype=kind, eager=True).alias(cells.column)
 
 

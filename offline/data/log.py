@@ -6,7 +6,7 @@ Redis. Because nothing is ever inserted before an existing row, a closed LIBER p
 equal in user, item, time and value to one already held is a repetition and is dropped, so that whatever is delivered
 twice changes nothing (docs/decisions/0001).
 
-A log may also carry sampled rows: drawn negatives of implicit feedback (offline/data/negatives.py). They are training
+A log may also carry sampled rows: drawn negatives of implicit feedback (offline/data/arrival.py). They are training
 samples and nothing else: nobody did them, so they are in no history, partition, statistic, graph or record.
 """
 
@@ -68,13 +68,16 @@ class InteractionLog:
         return cls(user_ids, item_ids, user, item, value, time_ms, sampled, stream_mark)
 
     @classmethod
+    def empty(cls) -> InteractionLog:
+        none = np.zeros(0, _EVENT)
+        return cls.of((), (), {**{name: none[name] for name in _FIELDS}, "sampled": np.zeros(0, np.bool_)})
+
+    @classmethod
     def sorted_by_time(
         cls, rows: Iterable[tuple[str, str, float, int]], user_order: Sequence[str], item_order: Sequence[str]
     ) -> InteractionLog:
         """A log of (user, item, value, time_ms) rows; ids not in the given orders follow in order of appearance."""
-        none = np.zeros(0, _EVENT)
-        columns = {**{name: none[name] for name in _FIELDS}, "sampled": np.zeros(0, np.bool_)}
-        return cls.of((), (), columns).with_rows(rows, user_order, item_order)[0]
+        return cls.empty().with_rows(rows, user_order, item_order)[0]
 
     def with_rows(
         self, rows: Iterable[tuple[str, str, float, int]], user_order: Sequence[str], item_order: Sequence[str]
@@ -114,14 +117,10 @@ class InteractionLog:
     def with_sampled(self, before: npt.NDArray[np.int64], item: npt.NDArray[np.int32]) -> InteractionLog:
         """This log with drawn negatives of value 0: ``item[n]`` at the user and time of row ``before[n]``, and right
         before that row, so that both see the same past."""
-        return replace(
-            self,
-            user=np.insert(self.user, before, self.user[before]),
-            item=np.insert(self.item, before, item),
-            value=np.insert(self.value, before, np.float32(0)),
-            time_ms=np.insert(self.time_ms, before, self.time_ms[before]),
-            sampled=np.insert(self.sampled, before, True),
-        )
+        drawn: dict[str, Any] = {name: getattr(self, name)[before] for name in ("user", "time_ms")}
+        drawn |= {"item": item, "value": np.float32(0), "sampled": True}
+        columns = {name: np.insert(getattr(self, name), before, drawn[name]) for name in COLUMNS}
+        return InteractionLog.of(self.user_ids, self.item_ids, columns, self.stream_mark)
 
     def by_user(self) -> UserIndex:
         return UserIndex.of(self)

@@ -78,9 +78,11 @@ def save(log: InteractionLog, folder: Path) -> None:
 
 def load(folder: Path) -> InteractionLog:
     """The whole log. DataError if it is absent or damaged."""
-    if not (folder / MANIFEST).is_file() and former_file(folder).is_file():
+    if (folder / MANIFEST).is_file():
+        return _read(folder, _whole)
+    if former_file(folder).is_file():
         return _load_former(former_file(folder))
-    return _read(folder, _whole)
+    raise DataError("no interactions yet: run `refresh` or `knowledge` first")
 
 
 def read_parts(folder: Path, count: int) -> Iterator[LogPart]:

@@ -60,8 +60,7 @@ class MovieLens:
         """What the content depends on: it never changes."""
         return self.files
 
-    def described(self) -> Mapping[str, str]:
-        return self.files
+    described = state
 
     def fetch(self) -> bool:
         """Put the files into the folder. False if they already lie there. DataError, before anything is written, if

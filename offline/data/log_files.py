@@ -35,16 +35,6 @@ _PARTS = 1 << 16
 _GROUP = 1 << 16
 """Rows of a row group, of which a reader of a part takes all or nothing."""
 
-_IDS = {"part": pl.Int32, "number": pl.Int64, "id": pl.Binary}
-_SCHEMAS: Mapping[str, Mapping[str, type[pl.DataType]]] = {
-    "rows": {
-        "part": pl.Int32, "arrival": pl.Int64, "user": pl.Int32, "item": pl.Int32, "value": pl.Float32,
-        "time_ms": pl.Int64, "sampled": pl.Boolean,
-    },
-    "users": _IDS,
-    "items": _IDS,
-}  # fmt: skip
-
 Indices = npt.NDArray[np.int64]
 _T = TypeVar("_T")
 
@@ -65,11 +55,12 @@ def save(log: InteractionLog, folder: Path) -> None:
     log's own stay, so an append writes about as much as it appends."""
     before = _manifest(folder) if (folder / MANIFEST).is_file() else {}
     manifest: dict[str, Any] = {"form": _FORM, "stream_mark": log.stream_mark}
-    for name, table in _tables(log).items():
+    tables = _tables(log)
+    for name, table in tables.items():
         manifest[name] = _written(table, folder, name, before.get(name, []))
     if manifest != before:
         write_json(folder / MANIFEST, manifest)
-    named = {folder / MANIFEST, *(path for name in _SCHEMAS for path in _paths(folder, manifest, name))}
+    named = {folder / MANIFEST, *(path for name in tables for path in _paths(folder, manifest, name))}
     for path in set(folder.iterdir()) - named:  # taken in by others, or left by a run that was killed
         path.unlink()
     if former_file(folder).is_file():
@@ -158,7 +149,7 @@ def _part_of(name: str) -> int:
 
 
 def _written(table: _Rows | _Ids, folder: Path, name: str, before: Sequence[tuple[int, str]]) -> list[list[Any]]:
-    """The files [end, digest] of a table, of which at most one is new."""
+    """The files [end, digest] of a table, of which at most one is new; an empty one has a file of no rows."""
     files: list[list[Any]] = []
     first = 0
     for end, digest in before:
@@ -166,7 +157,7 @@ def _written(table: _Rows | _Ids, folder: Path, name: str, before: Sequence[tupl
             break
         files.append([end, digest])
         first = end
-    if first < len(table):
+    if first < len(table) or not files:
         while files and 2 * (len(table) - first) > first - (files[-2][0] if len(files) > 1 else 0):
             files.pop()
             first = files[-1][0] if files else 0
@@ -229,8 +220,7 @@ def _part(folder: Path, manifest: Mapping[str, Any], within: pl.Expr) -> LogPart
 
 
 def _scan(folder: Path, manifest: Mapping[str, Any], name: str) -> pl.LazyFrame:
-    files = [pl.scan_parquet(path, glob=False, hive_partitioning=False) for path in _paths(folder, manifest, name)]
-    return pl.concat([pl.LazyFrame(schema=_SCHEMAS[name]), *files])
+    return pl.scan_parquet(_paths(folder, manifest, name), glob=False, hive_partitioning=False)
 
 
 def _log(users: pl.DataFrame, items: pl.DataFrame, rows: pl.DataFrame, stream_mark: str) -> InteractionLog:

@@ -66,6 +66,12 @@ class TextsConfig(BaseModel):
         if self.topics_column and self.topics_column not in columns:
             raise TemplateError(f'texts.topics_column: there is no column {self.topics_column!r}; "" switches it off')
 
+    @property
+    def form(self) -> dict[str, Any]:
+        """All of it, for the fingerprints of spaces. The template of events has no effect and is no setting any more;
+        without it every space would be another one, and everybody's knowledge would be made anew."""
+        return {**self.model_dump(mode="json"), "event": "{item.name}"}
+
     def describes(self, features: Mapping[str, Any]) -> bool:
         """Whether there is anything to tell of an item: a value in any column that its template names."""
         return any(features.get(column) not in (None, "", [], ()) for column in parse(self.item).columns)

@@ -18,7 +18,7 @@ def produce(sources: Sources) -> Produced:
     features = [sources.catalogue.items.get(item, {}) for item in sources.log.item_ids]
     described = np.array([sources.words.describes(one) for one in features], np.bool_)
     texts = [plain_text(sources.words, features[at]) for at in np.flatnonzero(described)]
-    components = {"text": fingerprint(sources.words.model_dump(mode="json")), "encoder": sources.encoder}
+    components = {"text": fingerprint(sources.words.form), "encoder": sources.encoder}
     wide = sources.encode(texts)
     with enough_for("text"):
         (projection,) = frozen_projections(sources.folder, [Wide(components, wide, spec.dim)])

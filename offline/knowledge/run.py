@@ -73,7 +73,7 @@ def inputs(config: JobConfig, name: str, llm: Mapping[str, Any], log: Interactio
         "partitions": config.knowledge.liber.model_dump(mode="json"),
         "samples": config.samples.model_dump(mode="json"),
         "specs": [spec.model_dump() for spec in config.feature_schema.knowledge if spec.name == name],
-        "words": config.data.texts.model_dump(mode="json"),
+        "words": config.data.texts.form,
         "liked_above": config.feature_schema.liked_above,
         "llm": None if name == "text" else dict(llm),
         "log": digest(log),

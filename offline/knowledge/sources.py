@@ -97,7 +97,7 @@ def text_form(sources: Sources) -> str:
     facts = PartitionFacts(["A", "B"], [True, False], [["C"], ["D"]])
     sample: dict[str, object] = {}
     forms = [
-        words.model_dump(mode="json"),
+        words.form,
         repr(item_prompt(words, sample, config.item_tokens)),
         item_text(words, sample, "answer"),
         str(config.liber.titles),

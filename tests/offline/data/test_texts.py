@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from models.contract.schema import fingerprint
 from offline.data.texts import TemplateError, TextsConfig
 
 
@@ -44,6 +45,10 @@ def test_own_words() -> None:
     assert words.topics_of(shoe) == ("winter", "a b")
     assert words.topics_of({"kind": "summer"}) == ("summer",)
     assert words.topics_of({}) == ()
+
+
+def test_spaces_keep_their_fingerprints_without_the_template_of_events() -> None:
+    assert fingerprint(TextsConfig().form) == "2bf74af652c68a3b"
 
 
 def test_what_describes_an_item() -> None:

@@ -49,11 +49,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
-    """Named arrays as one uncompressed npz file. ValueError for texts of several lengths: numpy gives each the room of
-    the longest, and cannot tell an end from a trailing NUL."""
-    for name, array in arrays.items():
-        if array.dtype.kind == "U" and array.ndim and (np.strings.str_len(array) * 4 != array.dtype.itemsize).any():
-            raise ValueError(f"{name}: texts of one length only, such as digests")
+    """Named arrays as one uncompressed npz file."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # the stub types the keyword as allow_pickle
     write_bytes(path, buffer.getvalue())

@@ -75,8 +75,7 @@ def events(run: Run, source: Source, catalogue: Catalogue, store: Store | None) 
             arrivals.forget()
         elif arrived.grew:
             arrivals.about_to_grow(arrived.before)
-        if arrived.changed:
-            arrived.log.save(job.log)
+        arrived.log.save(job.log)
         StepCache(job).finished("events", {"source": source.fingerprint}, watch.seconds)
         watch.done(f"{len(arrived.log)} interactions, {arrived.added} of them new, {arrived.refused} refused")
         return arrived.log

@@ -75,7 +75,7 @@ def begin(job: Job, store: Store, count: int, others: int, seed: int) -> list[Vi
     """Publish the last trained model with what was known when the test period began, to a store that is emptied first;
     the visits of the period. DataError if nothing was trained yet."""
     path = job.models / "report.json"
-    if not path.is_file() or not job.log.is_file():
+    if not path.is_file() or not InteractionLog.is_saved(job.log):
         raise DataError("there is nothing to replay with yet: run `refresh` first")
     log = InteractionLog.load(job.log)
     knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
@@ -94,12 +94,11 @@ def past(log: InteractionLog, samples: SamplesConfig, began_ms: int) -> pl.DataF
     """Interactions before the test period as the archive has them, moved in time so that the period begins at
     ``began_ms``: what an analysis takes for the pre-period."""
     first = _test_begins(samples, log)
-    users, items = np.asarray(log.user_ids), np.asarray(log.item_ids)
     return pl.DataFrame(
         {
             "request_id": pl.repeat(None, first, dtype=pl.String, eager=True),
-            "unit": users[log.user[:first]],
-            "item": items[log.item[:first]],
+            "unit": pl.Series(log.user_ids, dtype=pl.String)[log.user[:first]],
+            "item": pl.Series(log.item_ids, dtype=pl.String)[log.item[:first]],
             "type": pl.repeat("rating", first, dtype=pl.String, eager=True),
             "value": log.value[:first],
             "time_ms": began_ms + log.time_ms[:first].astype(np.int64) - int(log.time_ms[first]) - 1,

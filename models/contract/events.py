@@ -54,10 +54,7 @@ class Interaction(BaseModel):
     @classmethod
     def from_stream(cls, fields: Mapping[Any, Any]) -> Interaction:
         """Inverse of ``to_stream``, for bytes or text; ValueError if the entry is of another version."""
-        decoded = {_text(key): _text(value) for key, value in fields.items()}
-        if decoded.get("v") != "1":
-            raise ValueError(f"interaction entry of unknown version {decoded.get('v')!r}")
-        return cls.model_validate_json(decoded["event"])
+        return cls.model_validate_json(entry_fields(fields, "interaction", "1")["event"])
 
     def pack(self) -> bytes:
         """The 24 bytes that the live history holds. Equal interactions pack to equal bytes."""
@@ -80,6 +77,14 @@ def unpack_history(user_id: str, blob: bytes) -> tuple[EventArray, int]:
     mine = events["owner"] == owner_tag(user_id)
     refused = int((~mine).sum()) + (1 if whole != len(blob) else 0)
     return (events if refused == 0 else events[mine]), refused
+
+
+def entry_fields(fields: Mapping[Any, Any], kind: str, version: str) -> dict[str, str]:
+    """Fields of a stream entry as text; ValueError if it is of another version."""
+    texts = {_text(name): _text(value) for name, value in fields.items()}
+    if texts.get("v") != version:
+        raise ValueError(f"{kind} entry of unknown version {texts.get('v')!r}")
+    return texts
 
 
 def _text(value: Any) -> str:

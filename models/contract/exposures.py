@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from models.contract.events import EventArray
+from models.contract.events import EventArray, entry_fields
 
 How = Literal["split", "sticky", "unread", "forced", "missing"]
 """How a unit came into an arm. Only ``split`` and ``sticky`` are random, and are analysed.
@@ -83,16 +83,9 @@ class Exposure(BaseModel):
     @classmethod
     def from_stream(cls, fields: Mapping[Any, Any]) -> Exposure:
         """Inverse of ``to_stream``, for bytes or text; ValueError if the entry is of another version."""
-        decoded = {_text(key): _text(value) for key, value in fields.items()}
-        if decoded.get("v") != "2":
-            raise ValueError(f"exposure entry of unknown version {decoded.get('v')!r}")
-        return cls.model_validate_json(decoded["exposure"])
+        return cls.model_validate_json(entry_fields(fields, "exposure", "2")["exposure"])
 
 
 def history_digest(events: EventArray) -> str:
     """16 hex digits that identify a sequence of packed events."""
     return hashlib.blake2b(events.tobytes(), digest_size=8).hexdigest()
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -42,7 +42,7 @@ def clean(value: Any, max_chars: int = MAX_CHARS) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, (list, tuple)):
-        value = ", ".join(part for part in (clean(member, max_chars) for member in value) if part)
+        value = ", ".join(part for part in (clean(element, max_chars) for element in value) if part)
     text = _RESERVED.sub(r"(\1)", _INVISIBLE.sub("", _BREAKS.sub(" ", str(value))).translate(_HARMLESS))
     text = " ".join(text.split())
     return text if len(text) <= max_chars else text[: max_chars - 1].rstrip() + "…"

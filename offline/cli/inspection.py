@@ -125,8 +125,6 @@ def verify(
 ) -> None:
     """Score logged requests again with torch, from the jobs' own data, and compare with what the service answered."""
     job = job_of(config, data_dir)
-    if not job.log.is_file():
-        raise DataError("there is nothing to compare with yet: run `refresh` first")
     from offline.jobs.verify import verify as compare  # torch
 
     result = compare(job, url, requests)

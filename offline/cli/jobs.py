@@ -206,8 +206,6 @@ def _move_pointer(data_dir: Path, to: str | None) -> None:
 
 def made_so_far(job: Job) -> tuple[InteractionLog, Knowledge]:
     """What earlier stages made; DataError if that is nothing, but for producers that all wait."""
-    if not job.log.is_file():
-        raise DataError("no interactions yet: run `refresh` or `knowledge` first")
     log = InteractionLog.load(job.log)
     known = load_knowledge(job.knowledge, job.config.feature_schema, log)
     if not known.produced and not all_wait(job):

@@ -1,32 +1,43 @@
 """How interactions enter the log: the first load, the service's stream, and files that have grown since.
 
-The only place where the kinds of labels differ: implicit feedback gets its drawn negatives as it arrives.
+The only place where the kinds of labels differ: implicit feedback gets drawn negatives as it arrives, items that a user
+had not interacted with when a positive happened. A draw for a positive at log row r knows the rows before r and nothing
+else: it takes an item that had appeared by then, with the weight that it had by then, and that this user had not
+touched by then. What the user does later is not held against an item; excluding it would tell the model the future.
+Draws depend on the seed and on the number of the positive among the observed rows, not on how the log was delivered, so
+that the same stream makes the same log.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from models.contract.events import Interaction
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import Catalogue
 from offline.data.config import LabelsConfig
 from offline.data.log import InteractionLog
-from offline.data.negatives import with_negatives
 from offline.data.source import Source
+
+_ROUNDS = 32
+"""Draws per negative before all that is left is enumerated: rare, for users who have touched nearly everything."""
+
+Indices = npt.NDArray[np.int64]
 
 
 def first_log(source: Source, catalogue: Catalogue, labels: LabelsConfig, schema: FeatureSchema) -> InteractionLog:
     """The log of a data set. DataError names every rule that the data break."""
-    source.check(schema).raise_if_broken()
-    log = InteractionLog.sorted_by_time(source.interactions(), list(catalogue.users), list(catalogue.items))
-    return _arrived(labels, schema, log, 0)
+    return read_again(InteractionLog.empty(), source, catalogue, labels, schema)[0]
 
 
 def read_again(
     log: InteractionLog, source: Source, catalogue: Catalogue, labels: LabelsConfig, schema: FeatureSchema
 ) -> tuple[InteractionLog, int]:
-    """The log with what the source holds and the log does not, and how many interactions those are.
+    """The log with the source's interactions that are new to it, and their number. DataError as above.
 
     Users and items that are new in the catalogue get their numbers even if nobody has interacted yet. What has
     vanished from the source stays in the log.
@@ -41,11 +52,91 @@ def streamed(
 ) -> tuple[InteractionLog, int, int]:
     """The log with the service's interactions up to the stream entry ``mark``; how many were new, how many refused
     because their value lies outside of what the schema accepts. Types that are no history are left out."""
-    rated = [one for one in entries if one.type in schema.history_types]
-    accepted = [one for one in rated if schema.accepts(one.value)]
+    rated = [event for event in entries if event.type in schema.history_types]
+    accepted = [event for event in rated if schema.accepts(event.value)]
     grown, added = log.extended(accepted, mark)
     return _arrived(labels, schema, grown, len(log)), added, len(rated) - len(accepted)
 
 
 def _arrived(labels: LabelsConfig, schema: FeatureSchema, log: InteractionLog, from_row: int) -> InteractionLog:
     return with_negatives(labels, log, schema.liked_above, from_row) if labels.kind == "implicit" else log
+
+
+def with_negatives(config: LabelsConfig, log: InteractionLog, liked_above: float, from_row: int = 0) -> InteractionLog:
+    """The log with drawn negatives right before every positive at ``from_row`` or later. The first rows of a log have
+    none, because nothing had appeared. ValueError if there are drawn rows at ``from_row`` or later already."""
+    if log.sampled[from_row:].any():
+        raise ValueError(f"rows from {from_row} on have negatives already")
+    past = _Past.of(log)
+    positives = np.flatnonzero((log.observed >= from_row) & (log.value[log.observed] > liked_above))
+    drawn = np.full((len(positives), config.negatives), -1, np.int64)
+    for slot in range(config.negatives):
+        drawn[:, slot] = _draw(config, past, positives, drawn[:, :slot], slot)
+    which, of_slot = np.nonzero(drawn >= 0)
+    return log.with_sampled(log.observed[positives[which]], drawn[which, of_slot].astype(np.int32))
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What had happened before the n-th observed row. ``pairs`` are users' and items' keys, rising, and ``pair_first``
+    the row of the first interaction of each; ``items`` are in order of first appearance, at ``item_first``."""
+
+    item_count: int
+    user: Indices
+    item: Indices
+    pairs: Indices
+    pair_first: Indices
+    items: Indices
+    item_first: Indices
+
+    @classmethod
+    def of(cls, log: InteractionLog) -> _Past:
+        user, item = log.user[log.observed].astype(np.int64), log.item[log.observed].astype(np.int64)
+        pairs, pair_first = np.unique(user * len(log.item_ids) + item, return_index=True)
+        items, item_first = np.unique(item, return_index=True)
+        order = np.argsort(item_first)
+        return cls(len(log.item_ids), user, item, pairs, pair_first, items[order], item_first[order])
+
+    def touched(self, rows: Indices, items: Indices) -> npt.NDArray[np.bool_]:
+        """Whether the user of each observed row has interacted with the item, in that row or before."""
+        keys = self.user[rows] * self.item_count + items
+        at = np.minimum(np.searchsorted(self.pairs, keys), len(self.pairs) - 1)
+        return np.asarray((self.pairs[at] == keys) & (self.pair_first[at] <= rows), np.bool_)
+
+
+def _draw(config: LabelsConfig, past: _Past, rows: Indices, taken: Indices, slot: int) -> Indices:
+    """One item for each observed row, other than those ``taken`` [rows, earlier slots]; -1 where there is none."""
+    items = np.full(len(rows), -1, np.int64)
+    appeared = np.searchsorted(past.item_first, rows, "left")
+    pending = np.flatnonzero(appeared > 0)
+    for attempt in range(_ROUNDS):
+        if not len(pending):
+            return items
+        mine = rows[pending]
+        dice = _dice(config.seed, mine, slot * (_ROUNDS + 1) + attempt)
+        if config.drawn == "popularity":  # the item of a random earlier row
+            drawn = past.item[(dice % mine.astype(np.uint64)).astype(np.int64)]
+        else:
+            drawn = past.items[(dice % appeared[pending].astype(np.uint64)).astype(np.int64)]
+        good = ~past.touched(mine, drawn) & ~(taken[pending] == drawn[:, None]).any(axis=1)
+        items[pending[good]] = drawn[good]
+        pending = pending[~good]
+    for at in pending.tolist():
+        left = past.items[: appeared[at]]
+        left = left[~past.touched(np.full(len(left), rows[at]), left) & ~np.isin(left, taken[at])]
+        if len(left):
+            dice = _dice(config.seed, rows[at : at + 1], slot * (_ROUNDS + 1) + _ROUNDS)
+            items[at] = left[int(dice[0]) % len(left)]
+    return items
+
+
+def _dice(seed: int, rows: Indices, stream: int) -> npt.NDArray[np.uint64]:
+    """A random 64-bit number per row: SplitMix64 (Steele et al., OOPSLA 2014) of seed, stream and row."""
+    base = np.array([(seed * 0x9E3779B97F4A7C15 + stream * 0xD1342543DE82EF95) % 2**64], np.uint64)
+    return _mixed(_mixed(base) + rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+
+
+def _mixed(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

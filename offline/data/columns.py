@@ -14,7 +14,7 @@ from offline.data.validate import MAX_ID_BYTES
 
 _ID_CONTROL = r"[\x00-\x1f\x7f]"
 _TEXT_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
-_UNTOLD = (pl.Binary, pl.Object, pl.Duration)
+_WITHOUT_TEXT = (pl.Binary, pl.Object, pl.Duration)
 """Types without a text that people would read."""
 
 _BINARY = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
@@ -29,8 +29,7 @@ def ids(cells: Cells, problems: Problems) -> pl.Series:
     """Ids as text."""
     kind = cells.values.dtype
     if not (kind.is_integer() or kind == pl.String):
-        problems.add("id_type", Place(cells.file, None, cells.column, note=f"it is {kind}"))
-        return _nothing(cells, pl.String)
+        return _refused(cells, "id_type", pl.String, problems)
     text = cells.values.cast(pl.String)
     empty = text.is_null() | (text == "")
     long = text.str.len_bytes() > MAX_ID_BYTES
@@ -42,11 +41,10 @@ def ids(cells: Cells, problems: Problems) -> pl.Series:
     return _without(text, empty | long | control)
 
 
-def words(cells: Cells, problems: Problems) -> pl.Series:
-    """Whatever can be told apart by its text, such as the type of an event."""
+def texts(cells: Cells, problems: Problems) -> pl.Series:
+    """Texts of whatever differs by its text, such as the type of an event."""
     if not _is_feature(cells.values.dtype, "word"):
-        problems.add("feature_type", Place(cells.file, None, cells.column, note=f"it is {cells.values.dtype}"))
-        return _nothing(cells, pl.String)
+        return _refused(cells, "feature_type", pl.String, problems)
     return cells.values.cast(pl.String)
 
 
@@ -55,22 +53,17 @@ def times(cells: Cells, unit: str, problems: Problems) -> pl.Series:
     kind = cells.values.dtype
     if kind == pl.Datetime or kind == pl.Date:
         if unit != "iso":
-            shown = f'{kind} is a time by itself: time_unit = "iso"'
-            problems.add("time_unit", Place(cells.file, None, cells.column, note=shown))
-            return _nothing(cells, pl.Int64)
+            return _refused(cells, "time_unit", pl.Int64, problems, f'{kind} is a time by itself: time_unit = "iso"')
         ms = cells.values.cast(pl.Datetime("ms")).dt.epoch("ms")
-        cells.flag(problems, "time_value", ms.is_null())
-        cells.flag(problems, "time_negative", ms < 0)
-        return _without(ms, ms < 0)
-    if not (kind.is_numeric() or kind == pl.String):
-        problems.add("time_value", Place(cells.file, None, cells.column, note=f"it is {kind}"))
-        return _nothing(cells, pl.Int64)
-    if unit == "iso":
-        ms = pl.Series(cells.column, [_iso_ms(one) for one in cells.values.cast(pl.String).to_list()], pl.Int64)
-        cells.flag(problems, "time_value", ms.is_null())
-        cells.flag(problems, "time_negative", ms < 0)
-        return _without(ms, ms < 0)
-    return _unix_ms(cells, unit, problems)
+    elif not (kind.is_numeric() or kind == pl.String):
+        return _refused(cells, "time_value", pl.Int64, problems)
+    elif unit == "iso":
+        ms = pl.Series(cells.column, [_iso_ms(text) for text in cells.values.cast(pl.String).to_list()], pl.Int64)
+    else:
+        return _unix_ms(cells, unit, problems)
+    cells.flag(problems, "time_value", ms.is_null())
+    cells.flag(problems, "time_negative", ms < 0)
+    return _without(ms, ms < 0)
 
 
 def _unix_ms(cells: Cells, unit: str, problems: Problems) -> pl.Series:
@@ -103,9 +96,7 @@ def values(cells: Cells, binary: bool, problems: Problems) -> pl.Series:
     """Ratings, or labels 0 and 1, float64."""
     kind = cells.values.dtype
     if not (kind.is_numeric() or kind in (pl.String, pl.Boolean)):
-        rule = "value_binary" if binary else "value_number"
-        problems.add(rule, Place(cells.file, None, cells.column, note=f"it is {kind}"))
-        return _nothing(cells, pl.Float64)
+        return _refused(cells, "value_binary" if binary else "value_number", pl.Float64, problems)
     if binary:
         text = cells.values.cast(pl.String).str.strip_chars().str.to_lowercase()
         number = text.replace_strict(_BINARY, default=None, return_dtype=pl.Float64)
@@ -120,22 +111,21 @@ def values(cells: Cells, binary: bool, problems: Problems) -> pl.Series:
 def feature(cells: Cells, config: ColumnConfig | None, problems: Problems) -> list[Any]:
     """Raw feature values: text, numbers, lists of text, or None where there is nothing."""
     kind = cells.values.dtype
-    wanted = config.type if config is not None else _natural(kind)
-    if not _is_feature(kind, wanted):
-        problems.add("feature_type", Place(cells.file, None, cells.column, note=f"it is {kind}"))
-        return [None] * len(cells.values)
+    read_as = config.type if config is not None else _natural(kind)
+    if not _is_feature(kind, read_as):
+        return _refused(cells, "feature_type", pl.Null, problems).to_list()
     if kind == pl.List or kind == pl.Array:
         listed = cells.values.cast(pl.List(pl.String))
         _flag_control(cells, listed.list.join(" ", ignore_nulls=True), problems)
-        return [[one for one in row or () if one] for row in listed.to_list()]
-    if wanted in ("int", "float"):
-        return _numbers(cells, wanted, problems)
+        return [[part for part in row or () if part] for row in listed.to_list()]
+    if read_as in ("int", "float"):
+        return _numbers(cells, read_as, problems)
     text = cells.values.cast(pl.String)
     _flag_control(cells, text, problems)
-    if wanted == "list" and config is not None:
-        parts = [[one.strip() for one in (row or "").split(config.separator)] for row in text.to_list()]
-        return [[one for one in row if one] for row in parts]
-    return [one or None for one in text.to_list()]
+    if read_as == "list" and config is not None:
+        rows = ((row or "").split(config.separator) for row in text.to_list())
+        return [[part.strip() for part in row if part.strip()] for row in rows]
+    return [row or None for row in text.to_list()]
 
 
 def _natural(kind: pl.DataType) -> str:
@@ -144,29 +134,29 @@ def _natural(kind: pl.DataType) -> str:
     return "float" if kind.is_float() or kind == pl.Decimal else "text"
 
 
-def _is_feature(kind: pl.DataType, wanted: str) -> bool:
+def _is_feature(kind: pl.DataType, read_as: str) -> bool:
     if isinstance(kind, (pl.List, pl.Array)):
-        return wanted in ("text", "list") and not kind.inner.is_nested() and kind.inner not in _UNTOLD
-    if kind.is_nested() or kind in _UNTOLD:
+        return read_as in ("text", "list") and not kind.inner.is_nested() and kind.inner not in _WITHOUT_TEXT
+    if kind.is_nested() or kind in _WITHOUT_TEXT:
         return False
-    return not (kind.is_temporal() and wanted in ("int", "float"))
+    return not (kind.is_temporal() and read_as in ("int", "float"))
 
 
-def _numbers(cells: Cells, wanted: str, problems: Problems) -> list[Any]:
+def _numbers(cells: Cells, read_as: str, problems: Problems) -> list[Any]:
     """NaN is how other libraries write an absent number, so it is one here."""
     number = _number(cells.values)
     absent = cells.values.is_null() | number.is_nan().fill_null(False)
     if cells.values.dtype == pl.String:
         absent = cells.values.is_null()
     bad = ~absent & (number.is_null() | ~number.is_finite())
-    if wanted == "int":
+    if read_as == "int":
         bad = bad | (~absent & (number.floor() != number)).fill_null(False)
     cells.flag(problems, "number", bad)
-    held = _without(number, bad | absent)
-    if wanted == "float":
-        return held.to_list()
+    sound = _without(number, bad | absent)
+    if read_as == "float":
+        return sound.to_list()
     exact = _without(_whole(cells.values), bad | absent)
-    return pl.select(pl.coalesce(exact, held.cast(pl.Int64, strict=False))).to_series().to_list()
+    return pl.select(pl.coalesce(exact, sound.cast(pl.Int64, strict=False))).to_series().to_list()
 
 
 def _flag_control(cells: Cells, text: pl.Series, problems: Problems) -> None:
@@ -187,7 +177,9 @@ def _whole(values: pl.Series) -> pl.Series:
     return pl.repeat(None, len(values), dtype=pl.Int64, eager=True)
 
 
-def _nothing(cells: Cells, kind: type[pl.DataType]) -> pl.Series:
+def _refused(cells: Cells, rule: str, kind: type[pl.DataType], problems: Problems, note: str = "") -> pl.Series:
+    """Nulls in place of a column whose type breaks a rule."""
+    problems.add(rule, Place(cells.file, None, cells.column, note=note or f"it is {cells.values.dtype}"))
     return pl.repeat(None, len(cells.values), dtype=kind, eager=True).alias(cells.column)
 
 

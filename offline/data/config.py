@@ -1,4 +1,4 @@
-"""The ``[data]`` part of a configuration: where interactions, users and items come from, and the words for them.
+"""The ``[data]`` part of a configuration: where interactions, users and items come from, and how texts speak of them.
 
 Every model is frozen and refuses unknown keys and settings that could not take effect.
 """
@@ -118,15 +118,15 @@ class LabelsConfig(BaseModel):
         """What the feature schema says against this kind of label."""
         if self.kind == "threshold":
             return []
-        told = (("value_min", schema.value_min, 0.0), ("value_max", schema.value_max, 1.0))
-        found = [
-            f"{self.kind} labels need {name} = {wanted:g}, it is {held:g}"
-            for name, held, wanted in told
-            if held != wanted
+        bounds = (("value_min", schema.value_min, 0.0), ("value_max", schema.value_max, 1.0))
+        against = [
+            f"{self.kind} labels need {name} = {needed:g}, it is {bound:g}"
+            for name, bound, needed in bounds
+            if bound != needed
         ]
         if not 0 <= schema.liked_above < 1:
-            found.append(f"{self.kind} labels need liked_above from 0 to below 1, it is {schema.liked_above:g}")
-        return found
+            against.append(f"{self.kind} labels need liked_above from 0 to below 1, it is {schema.liked_above:g}")
+        return against
 
 
 class DataConfig(BaseModel):

@@ -10,7 +10,8 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -22,46 +23,114 @@ _UNIT = "\x1f"
 """Stands for a separator of several characters while a file is read; polars takes one byte only."""
 
 
-def read_delimited(path: Path, table: TableConfig, problems: Problems) -> pl.DataFrame | None:
-    """All rows of the file, every cell as text; None if the file breaks a rule."""
-    text = _decoded(path, table, problems)
-    if text is None:
-        return None
-    if "\r" in text[:65536] and "\n" not in text:
-        problems.add("line_ends", Place(str(path), note="they end with \\r"))
-        return None
-    separator = table.separator
-    if len(separator) > 1:
-        text, separator = text.replace(separator, _UNIT), _UNIT
-    names = list(table.header) or _header(path, table, text[: 1 << 20], separator, problems)
-    return None if names is None else _parsed(path, table, text, separator, names, problems)
+class _BrokenError(Exception):
+    """What makes a file unreadable: a rule, a note, and the row if there is one."""
+
+    def __init__(self, rule: str, note: str, row: int | None = None) -> None:
+        super().__init__(rule, note, row)
+        self.rule, self.note, self.row = rule, note, row
 
 
-def _decoded(path: Path, table: TableConfig, problems: Problems) -> str | None:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        problems.add("file_damaged", Place(str(path), note=first_line(error)))
-        return None
-    encoding = codecs.lookup(table.encoding).name
-    if encoding == "utf-8" and content.startswith(codecs.BOM_UTF8):
-        problems.add("byte_order_mark", Place(str(path)))
-        encoding = "utf-8-sig"
-    if not encoding.startswith("utf-16") and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        problems.add("encoding", Place(str(path), note=f"not {table.encoding}, it looks like utf-16"))
-        return None
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        row = content.count(b"\n", 0, error.start) + bool(table.header)
-        shown = f"not {table.encoding}: {content[max(0, error.start - 12) : error.start + 4]!r}"
-        problems.add("encoding", Place(str(path), row or None, note=shown))
-        return None
-    if not encoding.startswith("utf") and not text.isascii() and _is_utf8(content):
-        problems.add("encoding", Place(str(path), note=f"not {table.encoding}, it reads as utf-8"))
-        return None
-    return text
+@dataclass(frozen=True, slots=True)
+class DelimitedFile:
+    """One file of a table; ``problems`` collects what is wrong with it."""
+
+    path: Path
+    table: TableConfig
+    problems: Problems
+
+    def read(self) -> pl.DataFrame | None:
+        """All rows of the file, every cell as text; None if the file breaks a rule."""
+        try:
+            text, separator = self._decoded(), self.table.separator
+            if "\r" in text[:65536] and "\n" not in text:
+                raise _BrokenError("line_ends", "they end with \\r")
+            if len(separator) > 1:
+                text, separator = text.replace(separator, _UNIT), _UNIT
+            names = list(self.table.header) or self._header(text[: 1 << 20], separator)
+            return self._parsed(text, separator, names)
+        except _BrokenError as broken:
+            self.problems.add(broken.rule, Place(str(self.path), broken.row, note=broken.note))
+            return None
+
+    def _decoded(self) -> str:
+        try:
+            with gzip.open(self.path) if self.path.suffix == ".gz" else self.path.open("rb") as file:
+                content = file.read()
+        except (OSError, EOFError, zlib.error) as error:
+            raise _BrokenError("file_damaged", first_line(error)) from error
+        encoding = codecs.lookup(self.table.encoding).name
+        if encoding == "utf-8" and content.startswith(codecs.BOM_UTF8):
+            self.problems.add("byte_order_mark", Place(str(self.path)))
+            encoding = "utf-8-sig"
+        if not encoding.startswith("utf-16") and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise _BrokenError("encoding", f"not {self.table.encoding}, it looks like utf-16")
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError as error:
+            row = content.count(b"\n", 0, error.start) + bool(self.table.header)
+            shown = f"not {self.table.encoding}: {content[max(0, error.start - 12) : error.start + 4]!r}"
+            raise _BrokenError("encoding", shown, row or None) from error
+        if not encoding.startswith("utf") and not text.isascii() and _is_utf8(content):
+            raise _BrokenError("encoding", f"not {self.table.encoding}, it reads as utf-8")
+        return text
+
+    def _header(self, head: str, separator: str) -> list[str]:
+        try:
+            names = next(self._records(head, separator), [])
+        except csv.Error as error:
+            raise _BrokenError("quotes", f"in the header: {error}") from error
+        marks = [mark for mark in ",;\t|:" if mark != self.table.separator and len(names) == 1 and mark in names[0]]
+        if marks:
+            shown = f"{self.table.separator!r} finds the one column {names[0]!r}, perhaps it is {marks[0]!r}"
+            raise _BrokenError("separator", shown)
+        if not names or "" in names or len(set(names)) != len(names):
+            raise _BrokenError("header", f"columns are {names}")
+        return names
+
+    def _parsed(self, text: str, separator: str, names: list[str]) -> pl.DataFrame | None:
+        try:
+            frame = pl.read_csv(
+                io.BytesIO(text.encode()),
+                has_header=not self.table.header,
+                schema=dict.fromkeys(names, pl.String),
+                separator=separator,
+                quote_char=self.table.quote or None,
+                empty_string_is_null=False,
+                raise_if_empty=False,
+            )
+        except pl.exceptions.PolarsError as error:
+            if not self._has_bad_rows(text, separator, len(names)):
+                raise _BrokenError("file_damaged", first_line(error)) from error
+            return None
+        # polars fills up rows that are too short, so an empty last field may be an absent one
+        if bool((frame[names[-1]] == "").any()) and self._has_bad_rows(text, separator, len(names)):
+            return None
+        return frame
+
+    def _has_bad_rows(self, text: str, separator: str, fields: int) -> bool:
+        """Whether some row has too few or too many fields, or a quote that is never closed; they are noted."""
+        misshapen: list[Place] = []
+        unclosed = False
+        number = 0 if self.table.header else -1
+        try:
+            for record in self._records(text, separator):
+                number += 1
+                if record and len(record) != fields:
+                    misshapen.append(Place(str(self.path), number, None, record, f"{len(record)} fields, not {fields}"))
+        except csv.Error as error:
+            self.problems.add("quotes", Place(str(self.path), number + 1, note=str(error)))
+            unclosed = True
+        if misshapen:
+            self.problems.add("row_shape", *misshapen[:SHOWN], count=len(misshapen))
+        return bool(misshapen) or unclosed
+
+    def _records(self, text: str, separator: str) -> Iterator[list[str]]:
+        csv.field_size_limit(2**31 - 1)  # of the whole process; the default refuses long texts
+        lines = io.StringIO(text, newline="")
+        if not self.table.quote:
+            return csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
+        return csv.reader(lines, delimiter=separator, quotechar=self.table.quote, strict=True)
 
 
 def _is_utf8(content: bytes) -> bool:
@@ -71,79 +140,6 @@ def _is_utf8(content: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _header(path: Path, table: TableConfig, head: str, separator: str, problems: Problems) -> list[str] | None:
-    try:
-        names = next(iter(_records(head, separator, table.quote)), [])
-    except csv.Error as error:
-        problems.add("quotes", Place(str(path), note=f"in the header: {error}"))
-        return None
-    others = [one for one in ",;\t|:" if one != table.separator and len(names) == 1 and one in names[0]]
-    if others:
-        shown = f"{table.separator!r} finds the one column {names[0]!r}, perhaps it is {others[0]!r}"
-        problems.add("separator", Place(str(path), note=shown))
-        return None
-    if not names or "" in names or len(set(names)) != len(names):
-        problems.add("header", Place(str(path), note=f"columns are {names}"))
-        return None
-    return names
-
-
-def _parsed(
-    path: Path, table: TableConfig, text: str, separator: str, names: list[str], problems: Problems
-) -> pl.DataFrame | None:
-    try:
-        frame = pl.read_csv(
-            io.BytesIO(text.encode()),
-            has_header=not table.header,
-            schema=dict.fromkeys(names, pl.String),
-            separator=separator,
-            quote_char=table.quote or None,
-            empty_string_is_null=False,
-            raise_if_empty=False,
-        )
-    except pl.exceptions.PolarsError as error:
-        if not _note_bad_rows(path, table, text, separator, names, problems):
-            problems.add("file_damaged", Place(str(path), note=first_line(error)))
-        return None
-    # polars fills up rows that are too short, so an empty last field may be an absent one
-    if bool((frame[names[-1]] == "").any()) and _note_bad_rows(path, table, text, separator, names, problems):
-        return None
-    return frame
-
-
-def _note_bad_rows(
-    path: Path, table: TableConfig, text: str, separator: str, names: list[str], problems: Problems
-) -> bool:
-    """Whether some row has too few or too many fields, or a quote that is never closed."""
-    found: list[Place] = []
-    unclosed = False
-    number = 0 if table.header else -1
-    records = iter(_records(text, separator, table.quote))
-    while True:
-        number += 1
-        try:
-            record = next(records, None)
-        except csv.Error as error:
-            problems.add("quotes", Place(str(path), number, note=str(error)))
-            unclosed = True
-            break
-        if record is None:
-            break
-        if record and len(record) != len(names):
-            found.append(Place(str(path), number, None, record, f"{len(record)} fields, not {len(names)}"))
-    if found:
-        problems.add("row_shape", *found[:SHOWN], count=len(found))
-    return bool(found) or unclosed
-
-
-def _records(text: str, separator: str, quote: str) -> Iterable[list[str]]:
-    csv.field_size_limit(2**31 - 1)  # of the whole process; the default refuses long texts
-    lines = io.StringIO(text, newline="")
-    if not quote:
-        return csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
-    return csv.reader(lines, delimiter=separator, quotechar=quote, strict=True)
 
 
 def first_line(error: BaseException) -> str:

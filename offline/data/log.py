@@ -6,25 +6,28 @@ Redis. Because nothing is ever inserted before an existing row, a closed LIBER p
 equal in user, item, time and value to one already held is a repetition and is dropped, so that whatever is delivered
 twice changes nothing (docs/decisions/0001).
 
-A log may also carry sampled rows: drawn negatives of implicit feedback (offline/data/negatives.py). They are training
+A log may also carry sampled rows: drawn negatives of implicit feedback (offline/data/arrival.py). They are training
 samples and nothing else: nobody did them, so they are in no history, partition, statistic, graph or record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models.contract.events import Interaction
-from offline.data.catalogue import DataError
-from offline.data.files import read_arrays, write_arrays
 
-_ROW = np.dtype([("user", np.int32), ("item", np.int32), ("value", np.float32), ("time_ms", np.int64)])
-_COLUMNS = ("user", "item", "value", "time_ms")
+_EVENT = np.dtype([("user", np.int32), ("item", np.int32), ("value", np.float32), ("time_ms", np.int64)])
+_FIELDS = ("user", "item", "value", "time_ms")
+COLUMNS = (*_FIELDS, "sampled")
+"""Arrays of a log, in the order of its fields."""
+
+MANIFEST = "log.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class InteractionLog:
     """Columns of equal length n, and the ids that ``user`` and ``item`` index.
 
     ``sampled`` [n] marks rows that were drawn, not done. ``stream_mark`` is the last stream entry that was taken over;
-    it lies in the same file as the rows, so a crash cannot lose or repeat an entry.
+    it lies in the file that says which rows count, so a crash cannot lose or repeat an entry.
     """
 
     user_ids: tuple[str, ...]
@@ -53,84 +56,71 @@ class InteractionLog:
         return np.flatnonzero(~self.sampled)
 
     @classmethod
+    def of(
+        cls,
+        user_ids: tuple[str, ...],
+        item_ids: tuple[str, ...],
+        columns: Mapping[str, npt.NDArray[Any]],
+        stream_mark: str = "0-0",
+    ) -> InteractionLog:
+        """A log of the arrays that ``COLUMNS`` names."""
+        user, item, value, time_ms, sampled = (columns[name] for name in COLUMNS)
+        return cls(user_ids, item_ids, user, item, value, time_ms, sampled, stream_mark)
+
+    @classmethod
+    def empty(cls) -> InteractionLog:
+        none = np.zeros(0, _EVENT)
+        return cls.of((), (), {**{name: none[name] for name in _FIELDS}, "sampled": np.zeros(0, np.bool_)})
+
+    @classmethod
     def sorted_by_time(
         cls, rows: Iterable[tuple[str, str, float, int]], user_order: Sequence[str], item_order: Sequence[str]
     ) -> InteractionLog:
         """A log of (user, item, value, time_ms) rows; ids not in the given orders follow in order of appearance."""
-        nothing = np.zeros(0, _ROW)
-        empty = cls(
-            (), (), nothing["user"], nothing["item"], nothing["value"], nothing["time_ms"], np.zeros(0, np.bool_)
-        )
-        return empty.with_rows(rows, user_order, item_order)[0]
+        return cls.empty().with_rows(rows, user_order, item_order)[0]
 
     def with_rows(
         self, rows: Iterable[tuple[str, str, float, int]], user_order: Sequence[str], item_order: Sequence[str]
     ) -> tuple[InteractionLog, int]:
-        """This log with the rows of a data set that it does not hold yet, and how many those are.
+        """This log with those rows of a data set that are new to it, and their number.
 
-        What is new is appended in the order (time, user, item), ids in the given orders first; so the same rows in
+        New rows are appended in the order (time, user, item), ids in the given orders first; so the same rows in
         another order make the same log.
         """
         users, items = _numbered(self.user_ids, user_order), _numbered(self.item_ids, item_order)
-        table = np.fromiter(
-            (
-                (users.setdefault(user, len(users)), items.setdefault(item, len(items)), value, time_ms)
-                for user, item, value, time_ms in rows
-            ),
-            _ROW,
+        table = _table(rows, users, items)
+        return self._appended(
+            users, items, table[np.lexsort([table[name] for name in ("value", "item", "user", "time_ms")])]
         )
-        table = table[np.lexsort((table["value"], table["item"], table["user"], table["time_ms"]))]
-        return self._appended(tuple(users), tuple(items), table, self.stream_mark)
 
     def extended(self, entries: Sequence[Interaction], stream_mark: str) -> tuple[InteractionLog, int]:
-        """This log with streamed interactions appended in stream order, and how many of them were new."""
+        """This log with streamed interactions appended in stream order, and the number of new ones."""
         users, items = _numbered(self.user_ids), _numbered(self.item_ids)
-        table = np.fromiter(
-            (
-                (
-                    users.setdefault(one.user_id, len(users)),
-                    items.setdefault(one.item_id, len(items)),
-                    one.value,
-                    one.time_ms,
-                )
-                for one in entries
-            ),
-            _ROW,
-        )
-        return self._appended(tuple(users), tuple(items), table, stream_mark)
+        table = _table(((event.user_id, event.item_id, event.value, event.time_ms) for event in entries), users, items)
+        log, added = self._appended(users, items, table)
+        return replace(log, stream_mark=stream_mark), added
 
     def _appended(
-        self, user_ids: tuple[str, ...], item_ids: tuple[str, ...], table: npt.NDArray[np.void], stream_mark: str
+        self, users: dict[str, int], items: dict[str, int], table: npt.NDArray[np.void]
     ) -> tuple[InteractionLog, int]:
-        """Rows of ``table`` that are neither held nor repeated in it, appended in its order."""
-        held = np.isin(self.user, table["user"]) & ~self.sampled
-        known = np.zeros(int(held.sum()), _ROW)
-        for name in _COLUMNS:
-            known[name] = getattr(self, name)[held]
-        fresh = table[_firsts(np.concatenate([known, table]))[len(known) :]]
-        log = InteractionLog(
-            user_ids,
-            item_ids,
-            user=np.concatenate([self.user, fresh["user"]]),
-            item=np.concatenate([self.item, fresh["item"]]),
-            value=np.concatenate([self.value, fresh["value"]]),
-            time_ms=np.concatenate([self.time_ms, fresh["time_ms"]]),
-            sampled=np.concatenate([self.sampled, np.zeros(len(fresh), np.bool_)]),
-            stream_mark=stream_mark,
-        )
+        """This log and the rows of ``table`` that repeat neither it nor each other, in the table's order."""
+        of_same_users = np.isin(self.user, table["user"]) & ~self.sampled
+        former = np.zeros(int(of_same_users.sum()), _EVENT)
+        for name in _FIELDS:
+            former[name] = getattr(self, name)[of_same_users]
+        fresh = table[_firsts(np.concatenate([former, table]))[len(former) :]]
+        columns = {name: np.concatenate([getattr(self, name), fresh[name]]) for name in _FIELDS}
+        columns["sampled"] = np.concatenate([self.sampled, np.zeros(len(fresh), np.bool_)])
+        log = InteractionLog.of(tuple(users), tuple(items), columns, self.stream_mark)
         return log, len(fresh)
 
     def with_sampled(self, before: npt.NDArray[np.int64], item: npt.NDArray[np.int32]) -> InteractionLog:
         """This log with drawn negatives of value 0: ``item[n]`` at the user and time of row ``before[n]``, and right
         before that row, so that both see the same past."""
-        return replace(
-            self,
-            user=np.insert(self.user, before, self.user[before]),
-            item=np.insert(self.item, before, item),
-            value=np.insert(self.value, before, np.float32(0)),
-            time_ms=np.insert(self.time_ms, before, self.time_ms[before]),
-            sampled=np.insert(self.sampled, before, True),
-        )
+        drawn: dict[str, Any] = {name: getattr(self, name)[before] for name in ("user", "time_ms")}
+        drawn |= {"item": item, "value": np.float32(0), "sampled": True}
+        columns = {name: np.insert(getattr(self, name), before, drawn[name]) for name in COLUMNS}
+        return InteractionLog.of(self.user_ids, self.item_ids, columns, self.stream_mark)
 
     def by_user(self) -> UserIndex:
         return UserIndex.of(self)
@@ -147,35 +137,28 @@ class InteractionLog:
         mask = late & ~self.sampled
         return Touched(np.unique(self.user[mask]).astype(np.int64), np.unique(self.item[mask]).astype(np.int64))
 
-    def save(self, path: Path) -> None:
-        write_arrays(
-            path,
-            user_ids=np.array(self.user_ids),
-            item_ids=np.array(self.item_ids),
-            user=self.user,
-            item=self.item,
-            value=self.value,
-            time_ms=self.time_ms,
-            sampled=self.sampled,
-            stream_mark=np.array(self.stream_mark),
-        )
+    def save(self, folder: Path) -> None:
+        """Replace the log that is saved in ``folder``, in the form of offline/data/log_files.py."""
+        from offline.data.log_files import save  # polars only where files are read or written
+
+        save(self, folder)
 
     @classmethod
-    def load(cls, path: Path) -> InteractionLog:
-        """Inverse of ``save``. A file without the mark of sampled rows, as older versions wrote, holds none."""
-        arrays = read_arrays(path)
-        if missing := {"user_ids", "item_ids", *_COLUMNS, "stream_mark"} - set(arrays):
-            raise DataError(f"{path} lacks {', '.join(sorted(missing))}")
-        return cls(
-            tuple(arrays["user_ids"].tolist()),
-            tuple(arrays["item_ids"].tolist()),
-            user=arrays["user"],
-            item=arrays["item"],
-            value=arrays["value"],
-            time_ms=arrays["time_ms"],
-            sampled=arrays.get("sampled", np.zeros(len(arrays["user"]), np.bool_)),
-            stream_mark=str(arrays["stream_mark"]),
-        )
+    def load(cls, folder: Path) -> InteractionLog:
+        """Inverse of ``save``. DataError if the log is absent or damaged."""
+        from offline.data.log_files import load
+
+        return load(folder)
+
+    @staticmethod
+    def is_saved(folder: Path) -> bool:
+        """Whether there is a log, in this form or as earlier versions saved it."""
+        return (folder / MANIFEST).is_file() or former_file(folder).is_file()
+
+
+def former_file(folder: Path) -> Path:
+    """Where earlier versions saved the log that now lies in ``folder``: numpy arrays in one file."""
+    return folder.with_suffix(".npz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +196,26 @@ class UserIndex:
         return self.rows[self.start[user] : self.start[user + 1]]
 
 
+def _table(
+    rows: Iterable[tuple[str, str, float, int]], users: dict[str, int], items: dict[str, int]
+) -> npt.NDArray[np.void]:
+    """Rows by numbers of users and items; new ids are added to the numbers."""
+    numbered = (
+        (users.setdefault(user, len(users)), items.setdefault(item, len(items)), value, time_ms)
+        for user, item, value, time_ms in rows
+    )
+    return np.fromiter(numbered, _EVENT)
+
+
 def _firsts(table: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
     """Which rows are the first of their kind."""
-    order = np.lexsort([table[name] for name in _COLUMNS])  # stable, so of equal rows the first comes first
+    order = np.lexsort([table[name] for name in _FIELDS])  # stable, so of equal rows the first comes first
     ordered = table[order]
     firsts = np.ones(len(table), np.bool_)
     firsts[order[1:]] = ordered[1:] != ordered[:-1]
     return firsts
 
 
-def _numbered(held: Sequence[str], order: Sequence[str] = ()) -> dict[str, int]:
-    """Numbers of ids: those held keep theirs, the others follow in the given order."""
-    return {name: at for at, name in enumerate(dict.fromkeys([*held, *order]))}
+def _numbered(known: Sequence[str], order: Sequence[str] = ()) -> dict[str, int]:
+    """Numbers of ids: known ones keep theirs, the others follow in the given order."""
+    return {name: number for number, name in enumerate(dict.fromkeys([*known, *order]))}

@@ -124,8 +124,8 @@ class Problems:
     def add(self, rule: str, *places: Place, count: int | None = None) -> None:
         """Note that ``rule`` is broken at ``places``, or at ``count`` places of which those are the first."""
         assert rule in RULES, rule
-        held = self._places.setdefault(rule, [])
-        held += places[: SHOWN - len(held)]
+        shown = self._places.setdefault(rule, [])
+        shown += places[: SHOWN - len(shown)]
         self._counts[rule] = self._counts.get(rule, 0) + (len(places) if count is None else count)
 
     def include(self, other: Problems) -> None:
@@ -143,11 +143,11 @@ class Problems:
 
     def findings(self, facts: Iterable[str] = ()) -> Findings:
         """One line per broken rule, in the order of the table."""
-        found = Findings(facts=list(facts))
+        findings = Findings(facts=list(facts))
         for name, rule in RULES.items():
             if name in self._counts:
-                (found.errors if rule.severity == "error" else found.warnings).append(self._line(rule))
-        return found
+                (findings.errors if rule.severity == "error" else findings.warnings).append(self._line(rule))
+        return findings
 
     def raise_if_broken(self) -> None:
         self.findings().raise_if_broken()

@@ -7,6 +7,7 @@ source joins further item columns to whatever the reader gives, and refuses data
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,10 +15,9 @@ from typing import Any, Protocol
 from models.contract.schema import FeatureSchema, fingerprint
 from offline.data.catalogue import Catalogue
 from offline.data.config import DataConfig
-from offline.data.movielens import MovieLens100K
-from offline.data.movielens_1m import MovieLens1M
+from offline.data.movielens import MovieLens1M, MovieLens100K
 from offline.data.rules import Findings, Place, Problems
-from offline.data.templates import TemplateError
+from offline.data.texts import TemplateError
 from offline.data.validate import Row, validate
 
 
@@ -54,24 +54,27 @@ class Source:
         self._config = config
         self._reader = reader
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Changes whenever users, items or interactions may have."""
+        """Changes whenever users, items or interactions may have. Files are hashed once per object."""
         return self._of(self._reader.state())
 
-    @property
+    @cached_property
     def described(self) -> str:
         """Changes whenever users or items may have; new interactions alone leave it as it is."""
         return self._of(self._reader.described())
 
     def _of(self, files: Mapping[str, Any]) -> str:
         settings = self._config.model_dump(mode="json", exclude={"texts"})
-        extra = {}
-        if self._config.item_extra:
-            from offline.data.tables import state
+        return fingerprint({"settings": settings, "files": dict(files), "extra": self._extra_files})
 
-            extra = state(self._config.item_extra)
-        return fingerprint({"settings": settings, "files": dict(files), "extra": extra})
+    @cached_property
+    def _extra_files(self) -> dict[str, str]:
+        if not self._config.item_extra:
+            return {}
+        from offline.data.tables import state
+
+        return state(self._config.item_extra)
 
     def fetch(self) -> bool:
         """Get the data. False if they are here already; DataError if they cannot be had."""
@@ -109,7 +112,7 @@ class Source:
         catalogue = self._reader.catalogue(problems)
         columns = set(self._reader.item_columns)
         if self._config.item_extra:
-            from offline.data.descriptions import joined  # polars only where files are read
+            from offline.data.own_files import joined  # polars only where files are read
 
             catalogue = joined(catalogue, self._config.item_extra, columns, problems)
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from offline.data.config import TableConfig
-from offline.data.delimited import first_line, read_delimited
+from offline.data.delimited import DelimitedFile, first_line
 from offline.data.files import file_digest
 from offline.data.rules import SHOWN, Place, Problems
 
@@ -55,8 +55,8 @@ class Part:
     def cells(self, column: str, problems: Problems) -> Cells | None:
         """A column, or None (and a problem) if the file lacks it."""
         if column not in self.frame.columns:
-            held = ", ".join(repr(name) for name in self.frame.columns[:20])
-            problems.add("missing_column", Place(self.file, None, column, note=f"columns are {held}"))
+            columns = ", ".join(repr(name) for name in self.frame.columns[:20])
+            problems.add("missing_column", Place(self.file, None, column, note=f"columns are {columns}"))
             return None
         return Cells(self.file, column, self.rows, self.frame[column])
 
@@ -90,8 +90,8 @@ def paths(table: TableConfig, problems: Problems) -> list[Path]:
     """The files of a table, each once."""
     named: list[Path] = []
     for pattern in table.paths:
-        found = sorted(glob.glob(pattern, recursive=True)) if "*" in pattern else [pattern]
-        files = [Path(one) for one in found if Path(one).is_file()]
+        matches = sorted(glob.glob(pattern, recursive=True)) if "*" in pattern else [pattern]
+        files = [Path(name) for name in matches if Path(name).is_file()]
         if not files:
             problems.add("file_absent", Place(pattern))
         named += files
@@ -99,7 +99,7 @@ def paths(table: TableConfig, problems: Problems) -> list[Path]:
 
 
 def _kind(path: Path) -> str:
-    suffixes = [one.lower() for one in path.suffixes]
+    suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"]:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
@@ -116,7 +116,7 @@ def _parquet(path: Path, problems: Problems) -> Part | None:
 
 
 def _text(path: Path, table: TableConfig, problems: Problems) -> Part | None:
-    frame = read_delimited(path, table, problems)
+    frame = DelimitedFile(path, table, problems).read()
     if frame is None:
         return None
     part = Part(str(path), frame, pl.int_range(1, len(frame) + 1, dtype=pl.Int64, eager=True))

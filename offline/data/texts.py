@@ -1,4 +1,12 @@
-"""The words of a domain: how its items are told, for prompts and for the text encoder.
+"""How items are spoken of, for prompts and for the text encoder: nouns, and a small strict language over any columns.
+
+    "{title}"[ ({year}[; {genres}])]     {column}     the value; a list is joined by ", "
+                                         [part]       dropped when a column right inside it is missing or empty
+                                         [a|b]        the first alternative whose columns are all there, or nothing
+                                         \\[ \\{ \\|     the character itself, also for the other special characters
+
+Values are data, and cleaned as such (models/contract/wording.py): none can close the quotes that a template puts around
+it, or be read as a template. What they say is the caller's risk: it stays inside the prompt of this one item.
 
 The defaults speak of films, and describe MovieLens' films as the project always did. Which questions are asked is the
 business of the producers (offline/knowledge), which take their nouns from here.
@@ -6,23 +14,24 @@ business of the producers (offline/knowledge), which take their nouns from here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, field_validator
 
 from models.contract.schema import FrozenConfig
-from models.contract.wording import MAX_CHARS
-from offline.data.templates import TemplateError, parse, render
+from models.contract.wording import MAX_CHARS, Rendered, clean
 
 Word = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class TextsConfig(BaseModel):
-    """Templates (offline/data/templates.py) and nouns.
+    """Templates and nouns.
 
-    ``item`` describes an item, ``name`` is its short name in lists.
-    ``topics_column`` is the list column whose most frequent values sum up what somebody likes; "" if there is none.
+    ``item`` describes an item, ``name`` is its short name in lists. ``topics_column`` is the list column whose most
+    frequent values sum up what somebody likes; "" if there is none.
     """
 
     model_config = FrozenConfig
@@ -49,8 +58,7 @@ class TextsConfig(BaseModel):
     def check_columns(self, columns: Collection[str]) -> None:
         """TemplateError if a template names a column that items do not have."""
         for name in ("item", "name"):
-            unknown = [column for column in parse(getattr(self, name)).columns if column not in columns]
-            if unknown:
+            if unknown := [column for column in parse(getattr(self, name)).columns if column not in columns]:
                 raise TemplateError(
                     f"texts.{name}: there is no column {', '.join(map(repr, unknown))}; "
                     f"columns: {', '.join(sorted(columns))}"
@@ -80,4 +88,117 @@ class TextsConfig(BaseModel):
         """An item's values of the topics column, as they may stand in a prompt."""
         values = features.get(self.topics_column) or ()
         listed = values if isinstance(values, (list, tuple)) else (values,)
-        return tuple(text for text in (render("{one}", {"one": value}, self.max_chars) for value in listed) if text)
+        return tuple(text for text in (render("{value}", {"value": value}, self.max_chars) for value in listed) if text)
+
+
+_SPECIAL = "[]{}|\\"
+
+
+class TemplateError(ValueError):
+    """A template is not understood, or names a column that does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    alternatives: tuple[tuple[_Node, ...], ...]
+
+
+_Node = str | _Value | _Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A parsed template; ``columns`` are all it names, in order of appearance."""
+
+    source: str
+    nodes: tuple[_Node, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(_columns(self.nodes)))
+
+
+@lru_cache(maxsize=256)
+def parse(source: str) -> Template:
+    """The template in ``source``; TemplateError with the position of what is wrong."""
+    nodes, at = _parse_part(source, 0, inside=False)
+    assert at == len(source)
+    return Template(source, nodes[0])
+
+
+def render(template: Template | str, features: Mapping[str, Any], max_chars: int = MAX_CHARS) -> str:
+    """The text for ``features``. A column that is absent, None, empty or not a number counts as missing."""
+    parsed = parse(template) if isinstance(template, str) else template
+    return Rendered(_render(parsed.nodes, features, max_chars)[0])
+
+
+def _render(nodes: Sequence[_Node], features: Mapping[str, Any], max_chars: int) -> tuple[str, bool]:
+    """The text, and whether every column named right here (not inside brackets) had a value."""
+    parts: list[str] = []
+    complete = True
+    for node in nodes:
+        if isinstance(node, _Value):
+            text = clean(features.get(node.column), max_chars)
+            complete = complete and bool(text)
+            parts.append(text)
+        elif isinstance(node, _Choice):
+            rendered = (_render(nodes_, features, max_chars) for nodes_ in node.alternatives)
+            parts.append(next((text for text, whole in rendered if whole), ""))
+        else:
+            parts.append(node)
+    return "".join(parts), complete
+
+
+def _parse_part(source: str, at: int, *, inside: bool) -> tuple[tuple[tuple[_Node, ...], ...], int]:
+    """Alternatives from ``at`` up to the closing bracket or the end, and the position there."""
+    alternatives: list[tuple[_Node, ...]] = []
+    nodes: list[_Node] = []
+    while at < len(source):
+        character = source[at]
+        if character == "\\":
+            if source[at + 1 : at + 2] not in tuple(_SPECIAL):
+                raise TemplateError(f"{source!r}: \\ at {at} must stand before one of {' '.join(_SPECIAL)}")
+            nodes.append(source[at + 1])
+            at += 2
+        elif character == "{":
+            end = source.find("}", at)
+            column = source[at + 1 : end] if end > 0 else ""
+            if not column.strip() or set(column) & set(_SPECIAL):
+                raise TemplateError(f"{source!r}: {{ at {at} is not the start of a {{column}}")
+            nodes.append(_Value(column))
+            at = end + 1
+        elif character == "[":
+            inner, end = _parse_part(source, at + 1, inside=True)
+            if end == len(source):
+                raise TemplateError(f"{source!r}: [ at {at} is never closed")
+            nodes.append(_Choice(inner))
+            at = end + 1
+        elif inside and character == "|":
+            alternatives.append(tuple(nodes))
+            nodes = []
+            at += 1
+        elif inside and character == "]":
+            break
+        elif character in "]}":
+            raise TemplateError(f"{source!r}: {character} at {at} closes nothing; write \\{character}")
+        else:
+            nodes.append(character)
+            at += 1
+    alternatives.append(tuple(nodes))
+    return tuple(alternatives), at
+
+
+def _columns(nodes: Sequence[_Node]) -> list[str]:
+    columns: list[str] = []
+    for node in nodes:
+        if isinstance(node, _Value):
+            columns.append(node.column)
+        elif isinstance(node, _Choice):
+            for alternative in node.alternatives:
+                columns += _columns(alternative)
+    return columns

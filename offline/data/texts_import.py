@@ -16,7 +16,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class ImportedTexts:
     def with_users(self, texts: Mapping[tuple[str, int | None], str], log_rows: int, trigger: str) -> ImportedTexts:
         """With versions that hold from the current end of the log, about partitions as ``trigger`` closes them. An
         unchanged text is no new version."""
-        newest = {(one.user, one.partition, one.trigger): one.text for one in self.users}
+        newest = {(version.user, version.partition, version.trigger): version.text for version in self.users}
         added = []
         for (user, partition), text in texts.items():
             closed = None if partition is None else trigger
@@ -69,18 +69,18 @@ class ImportedTexts:
     def left_out(self, trigger: str) -> Counter[str]:
         """How many partitions have texts that say nothing of partitions as ``trigger`` closes them, by what did. Users
         who have others that do were imported again and are not counted."""
-        of_now = {one.user for one in self.users if one.trigger == trigger}
-        others = {(one.user, one.partition, one.trigger) for one in self.users if one.user not in of_now}
+        current = {version.user for version in self.users if version.trigger == trigger}
+        others = {(text.user, text.partition, text.trigger) for text in self.users if text.user not in current}
         return Counter(closed for _, _, closed in others if closed is not None and closed != trigger)
 
     def save(self, path: Path) -> None:
-        users = [[one.user, one.partition, one.text, one.from_row, one.trigger] for one in self.users]
-        write_json(path, {"items": dict(self.items), "users": users})
+        write_json(path, {"items": dict(self.items), "users": [astuple(version) for version in self.users]})
 
     def placed(self) -> ImportedTexts:
         """Without texts about partitions that do not say what closed them: earlier versions did not note it, and nobody
         can tell which behaviour those are about."""
-        return replace(self, users=tuple(one for one in self.users if one.partition is None or one.trigger is not None))
+        placed = (text for text in self.users if text.partition is None or text.trigger is not None)
+        return replace(self, users=tuple(placed))
 
     @classmethod
     def load(cls, path: Path) -> ImportedTexts:
@@ -89,7 +89,7 @@ class ImportedTexts:
             return cls({}, ())
         document = read_json(path)
         try:
-            return cls(dict(document["items"]), tuple(UserText(*one) for one in document["users"]))
+            return cls(dict(document["items"]), tuple(UserText(*version) for version in document["users"]))
         except (TypeError, KeyError) as error:
             raise DataError(f"{path} cannot be read: it holds no imported texts") from error
 
@@ -139,9 +139,9 @@ def read_user_texts(
 
 
 def _checked(problems: Problems, fact: str) -> Findings:
-    found = problems.findings([fact])
-    found.raise_if_broken()
-    return found
+    findings = problems.findings([fact])
+    findings.raise_if_broken()
+    return findings
 
 
 def _records(path: Path, columns: tuple[str, ...], problems: Problems) -> Iterator[tuple[Place, Mapping[str, Any]]]:
@@ -150,8 +150,8 @@ def _records(path: Path, columns: tuple[str, ...], problems: Problems) -> Iterat
         yield from _json_lines(path, problems)
         return
     for part in read(TableConfig(paths=(str(path),)), problems):
-        held = [part.cells(column, problems) is not None for column in columns]  # every absence is noted
-        if all(held):
+        present = [part.cells(column, problems) is not None for column in columns]  # every absence is noted
+        if all(present):
             for row, record in zip(part.rows.to_list(), part.frame.iter_rows(named=True), strict=True):
                 yield Place(part.file, row), record
 

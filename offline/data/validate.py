@@ -33,7 +33,7 @@ def validate(
     """
     problems = Problems() if problems is None else problems
     # a table that could not be read at all is empty for that reason
-    empty = [name for name, held in (("interactions", rows), ("items", catalogue.items)) if not held]
+    empty = [name for name, content in (("interactions", rows), ("items", catalogue.items)) if not content]
     if not problems.broken:
         for name in empty:
             problems.add("no_rows", Place(name))
@@ -123,9 +123,9 @@ def _field(kind: str, spec: FieldSpec, values: Sequence[object], problems: Probl
     understood = 0
     for value in values:
         understood += any(spec.encode(value))
-        for one in value if isinstance(value, (list, tuple)) else (value,):
-            if one not in (None, "") and not spec.encode(one)[0]:
-                unknown[str(one)] += 1
+        for part in value if isinstance(value, (list, tuple)) else (value,):
+            if part not in (None, "") and not spec.encode(part)[0]:
+                unknown[str(part)] += 1
     if not understood:
         problems.add("field_empty", Place(f"{kind}s", None, spec.name))
     elif unknown:

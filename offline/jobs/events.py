@@ -28,13 +28,6 @@ class Arrived:
     refused: int
 
     @property
-    def changed(self) -> bool:
-        old, new = self.before, self.log
-        return old is None or (len(old), len(old.user_ids), len(old.item_ids), old.stream_mark) != (
-            len(new), len(new.user_ids), len(new.item_ids), new.stream_mark
-        )  # fmt: skip
-
-    @property
     def grew(self) -> bool:
         """Whether there are more interactions or items than were saved; an item may come without interactions."""
         old, new = self.before, self.log
@@ -45,7 +38,7 @@ def look_for_events(job: Job, source: Source, catalogue: Catalogue, store: Store
     """What arrived in the files and in the stream. Saves nothing."""
     labels, schema = job.config.data.labels, job.config.feature_schema
     before, added, refused = None, 0, 0
-    if not job.log.is_file():
+    if not InteractionLog.is_saved(job.log):
         log = first_log(source, catalogue, labels, schema)
         added = len(log)
     else:

@@ -95,7 +95,7 @@ class Means:
 
 def forecast_of(job: Job, store: Store, users: int, speed: Speed) -> Forecast | None:
     """None before there are interactions."""
-    if not job.log.is_file():
+    if not InteractionLog.is_saved(job.log):
         return None
     log = InteractionLog.load(job.log)
     if not len(log.observed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from offline.data.catalogue import Catalogue, DataError
+from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.jobs.llm_requests import answered, imported_texts
@@ -21,9 +21,8 @@ from offline.training.samples import split_samples
 
 def data_of(job: Job) -> tuple[Catalogue, InteractionLog]:
     """Catalogue and log of a job's last run; DataError if there was none."""
-    if not job.log.is_file():
-        raise DataError("there is no knowledge to study yet: run `refresh` or `knowledge` first")
-    return open_source(job.config.data, job.raw).catalogue(), InteractionLog.load(job.log)
+    log = InteractionLog.load(job.log)
+    return open_source(job.config.data, job.raw).catalogue(), log
 
 
 @contextmanager

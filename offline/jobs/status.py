@@ -105,7 +105,7 @@ def _release(store: Store, release: str, live: str | None) -> dict[str, Any]:
 
 def _producers(job: Job, store: Store, live: str | None) -> dict[str, dict[str, Any]]:
     steps = StepCache(job).all()
-    log = InteractionLog.load(job.log) if job.log.is_file() else None
+    log = InteractionLog.load(job.log) if InteractionLog.is_saved(job.log) else None
     known = {} if log is None else load_knowledge(job.knowledge, job.config.feature_schema, log).produced
     served: Mapping[str, str] = {}
     with suppress(ArtifactError):  # told with the release

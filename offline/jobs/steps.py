@@ -45,7 +45,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        return self.config.workdir / "log.npz"
+        return self.config.workdir / "log"
 
     @property
     def knowledge(self) -> Path:

@@ -58,7 +58,7 @@ def trained_report(job: Job) -> TrainingReport:
     """The report of the last training. DataError if there is none (or no log), or if its artifact is absent or another
     file."""
     path = job.models / "report.json"
-    if not path.is_file() or not job.log.is_file():
+    if not path.is_file() or not InteractionLog.is_saved(job.log):
         raise DataError(
             "weight and band are fitted against the CTR model that is served, and none is trained yet: "
             "run `refresh` first"

@@ -65,11 +65,11 @@ def test_done_partial_and_locked_have_their_codes_and_a_last_line(installed: Pip
 
 
 def test_a_failure_is_one_line_and_one_line_of_json(installed: Pipeline, command: Any) -> None:
-    (installed.config.workdir / "log.npz").write_bytes(b"no log")
+    (installed.job.log / "log.json").write_bytes(b"no log")
     code, output, last = command(installed, "refresh")
     assert (code, last["status"], last["exit_code"]) == (1, "failed", 1)
     assert "error: " in output
-    assert "log.npz cannot be read" in output
+    assert "log.json cannot be read" in output
     assert "Traceback" not in output
 
 

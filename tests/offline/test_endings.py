@@ -97,11 +97,11 @@ def test_a_job_without_what_it_needs_says_what_to_run_first(command_line: Comman
     assert not (ROOT / "answers.jsonl.gz").exists()
 
 
-@pytest.mark.parametrize("name", ["log.npz", "stages.json"])
+@pytest.mark.parametrize("name", ["log/log.json", "log.npz", "stages.json"])
 @pytest.mark.parametrize("content", [b"", b"not what it was", b"PK\x03\x04 cut"])
 def test_damaged_state_is_named(command_line: CommandLine, tmp_path: Path, name: str, content: bytes) -> None:
     work = tmp_path / "work"
-    work.mkdir()
+    (work / name).parent.mkdir(parents=True)
     (work / name).write_bytes(content)
     command_line("status" if name == "stages.json" else "train").assert_one_line(name, "cannot be read")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,12 @@ def test_every_visit_offers_the_item_among_others_that_the_user_never_took(data:
 
 
 def test_the_past_ends_where_the_replay_begins(data: Synthetic) -> None:
-    frame = past(data.log, data.config.samples, 1_000_000_000_000)
-    first = int(split_samples(data.config.samples, data.log).rows["test"][0])
+    log = replace(data.log, user_ids=tuple(f"{name}\0" for name in data.log.user_ids))
+    frame = past(log, data.config.samples, 1_000_000_000_000)
+    first = int(split_samples(data.config.samples, log).rows["test"][0])
     assert frame.height == first
-    assert frame["unit"].to_list() == [data.log.user_ids[number] for number in data.log.user[:first]]
+    assert frame["unit"].to_list() == [log.user_ids[user] for user in log.user[:first]]
+    assert frame["item"].to_list() == [log.item_ids[item] for item in log.item[:first]]
     assert frame["time_ms"].max() < 1_000_000_000_000  # type: ignore[operator]
     assert frame["time_ms"].diff().drop_nulls().to_list() == np.diff(data.log.time_ms[:first]).tolist()
 

@@ -17,8 +17,9 @@ import pytest
 
 from models.contract.knowledge import KnowledgeRecord
 from models.valkey.embedded import embedded_redis
-from offline.data import movielens
 from offline.data.log import InteractionLog
+from offline.data.movielens import MovieLens100K
+from offline.data.rules import Problems
 from offline.demo import running_service
 from offline.knowledge.vectors import Produced
 from offline.llm.vllm_server import VllmServer
@@ -94,12 +95,13 @@ def _first(pattern: str, text: str) -> str:
 
 def write_data(folder: Path, users: int) -> None:
     """The first users of MovieLens-100K by number, and the films that they rated."""
-    movielens.fetch(folder / "raw")
-    catalogue = movielens.read_catalogue(folder / "raw")
+    source = MovieLens100K(folder / "raw")
+    source.fetch()
+    catalogue = source.catalogue(Problems())
     chosen = set(list(catalogue.users)[:users])
     taken: Counter[str] = Counter()
     rows = []
-    for user, item, value, time_ms in sorted(movielens.read_ratings(folder / "raw"), key=lambda row: row[3]):
+    for user, item, value, time_ms in sorted(source.rows(Problems()), key=lambda row: row[3]):
         if user in chosen and taken[user] < EVENTS:
             taken[user] += 1
             rows.append((user, item, value, time_ms))

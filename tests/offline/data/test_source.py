@@ -10,9 +10,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from offline.data import movielens, movielens_1m
+from offline.data import tables
 from offline.data.catalogue import DataError
 from offline.data.config import DataConfig
+from offline.data.files import file_digest
+from offline.data.movielens import MovieLens1M, MovieLens100K
 from offline.data.source import Source, open_source
 from tests.conftest import ROOT
 from tests.offline.data import shop, test_movielens, test_movielens_1m
@@ -26,7 +28,7 @@ class TestMovieLens100K(DataSourceSuite):
         for name, content in contents.items():
             (tmp_path / f"ml-100k.{name}").write_text(content, encoding="utf-8")
         digests = {f"ml-100k.{name}": hashlib.sha256(text.encode()).hexdigest() for name, text in contents.items()}
-        monkeypatch.setattr(movielens, "FILES", digests)
+        monkeypatch.setattr(MovieLens100K, "files", digests)
         return open_source(DataConfig(source="movielens-100k"), tmp_path)
 
     @pytest.fixture
@@ -40,7 +42,7 @@ class TestMovieLens1M(DataSourceSuite):
         for name, content in test_movielens_1m.FILES.items():
             (tmp_path / name).write_bytes(content)
         digests = {name: hashlib.sha256(one).hexdigest() for name, one in test_movielens_1m.FILES.items()}
-        monkeypatch.setattr(movielens_1m, "FILES", digests)
+        monkeypatch.setattr(MovieLens1M, "files", digests)
         return open_source(DataConfig(source="movielens-1m"), tmp_path)
 
     @pytest.fixture
@@ -92,6 +94,24 @@ def test_the_fingerprint_follows_content_and_settings_but_not_words(tmp_path: Pa
     with (tmp_path / "books.csv").open("a") as file:
         file.write("b9,Late,2024,Travel\n")
     assert shop.source(tmp_path).described != described
+
+
+def test_each_file_is_hashed_once_however_often_the_fingerprints_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.write(tmp_path)
+    (tmp_path / "cast.csv").write_text("book,cast\nb1,Ann\n")
+    source = shop.source(tmp_path, item_extra=[{"paths": str(tmp_path / "cast.csv"), "id": "book"}])
+    hashed: list[str] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path.name)
+        return file_digest(path)
+
+    monkeypatch.setattr(tables, "file_digest", counted)
+    for _ in range(3):
+        assert source.fingerprint != source.described
+    assert sorted(hashed) == ["books.csv", "cast.csv", "ratings.csv", "readers.csv"]
 
 
 def test_further_item_columns_join_any_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

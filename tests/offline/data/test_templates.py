@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.contract.wording import MAX_CHARS, clean
-from offline.data.templates import TemplateError, parse, render
+from offline.data.texts import TemplateError, parse, render
 
 FILM = '"{title}"[ ({year}[; {genres}])]'
 

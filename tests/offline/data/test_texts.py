@@ -10,8 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from models.contract.schema import fingerprint
-from offline.data.templates import TemplateError
-from offline.data.texts import TextsConfig
+from offline.data.texts import TemplateError, TextsConfig
 
 
 def former(features: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from models.contract.reranker import FittedTo
 from service.ab.reloading import WatchedExperiments
 from service.exposures.stream import ExposureLog
 from service.ranking.types import Release
-from service.release import Releases
+from service.releases.watcher import Releases
 from service.reranking.none import NoReranker
 from service.reranking.vllm import VllmReranker
 from service.scoring.scorers import PartialScorer

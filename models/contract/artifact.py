@@ -100,12 +100,29 @@ class ItemIndex(BaseModel):
     recall: Annotated[float, Field(ge=0, le=1)]
 
 
+class ItemSnapshot(BaseModel):
+    """A release's item table at one moment, in files of the artifact store; see ``snapshot``.
+
+    ``columns`` maps names of columns to digests, which name their files: what two releases share lies there once. They
+    are those of the item table, and those that the model's item graphs gave for its rows. ``items`` rows are used, the
+    unknown item not counted; others are spare. ``changes`` is the entry of the stream of changes up to which it is
+    current: later entries name items whose records are newer.
+    """
+
+    model_config = FrozenConfig
+
+    format: Literal[1] = 1
+    changes: Annotated[str, Field(pattern=r"^[0-9]+-[0-9]+$")]
+    items: Annotated[int, Field(ge=1)]
+    columns: Mapping[str, Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]]
+
+
 class ReleaseManifest(BaseModel):
     """One release: a model artifact and the data it was published with.
 
     ``artifact`` is a file name inside the artifact store; ``directory_blocks`` counts the item directory's keys;
     ``spaces`` maps "user/liber" and the like to fingerprints; ``indexes`` find candidates for
-    requests that bring none.
+    requests that bring none; ``snapshot`` is its item table as files, without which no service loads it.
     """
 
     model_config = FrozenConfig
@@ -122,10 +139,11 @@ class ReleaseManifest(BaseModel):
     directory_blocks: int
     metrics: Mapping[str, float] = {}
     indexes: Mapping[Role, ItemIndex] = {}
+    snapshot: ItemSnapshot | None = None
 
     def to_json(self) -> str:
-        """Without indexes as before there were any: earlier versions refuse what they do not know."""
-        return self.model_dump_json(exclude=None if self.indexes else {"indexes"})
+        """Without what is not there: earlier versions refuse what they do not know."""
+        return self.model_dump_json(exclude={name for name in ("indexes", "snapshot") if not getattr(self, name)})
 
     def check(self, artifact: ArtifactManifest) -> None:
         """ArtifactError unless the artifact expects exactly the schema and the spaces of this release."""

@@ -1,8 +1,8 @@
-"""Many packed records at once: what ``KnowledgeRecord.unpack`` and ``ItemRecord.unpack`` do, in arrays.
+"""Many packed records at once: what ``KnowledgeRecord.unpack`` and ``ItemRecord.unpack`` do, in arrays, and the rows
+of an item table that they give.
 
 A catalogue of a million items has some four million records; one by one, reading them takes most of a minute. Here
-only records that are plainly right are read: each is checked as its ``unpack`` checks it. Whatever is left out has to
-be looked at with ``unpack``, which then says what is wrong with it.
+only records that are right are read: each is checked as its ``unpack`` checks it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import cast
 
@@ -18,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from models.contract import items, knowledge
-from models.contract.items import ITEM_NUMERIC, IntArray
+from models.contract.artifact import ArtifactManifest
+from models.contract.items import ITEM_NUMERIC, Columns, IntArray, blank_columns
+from models.contract.keys import Keys, of_each
 from models.contract.knowledge import FloatArray
 from models.contract.schema import FeatureSchema
 
@@ -37,6 +40,7 @@ ITEM_HEAD = np.dtype(
 """Beginnings of the records as their modules lay them out; a fingerprint of eight bytes is one number here."""
 
 Bytes = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,76 @@ def item_rows(blobs: Sequence[bytes | None], owners: Sequence[str], schema: Feat
         np.concatenate([one.categorical for one in found]),
         np.concatenate([one.numeric for one in found]),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedItems:
+    """Rows [k] of an item table's columns, without the unknown item, and which of the items have a valid feature
+    record: bool [k]."""
+
+    ids: Sequence[str]
+    columns: Columns
+    featured: BoolArray
+
+    @property
+    def valid(self) -> BoolArray:
+        """bool [k]: which items have any valid record."""
+        return np.asarray(self.featured | self.columns["expires_at"].any(axis=1))
+
+
+class ItemDecoder:
+    """Packed records of items as rows of an item table, checked against what a model can take, so that no stored item
+    can make scoring fail. Records that are refused are counted, by kind; an item keeps what is valid of it.
+
+    spaces  the item spaces in the order of the table's expiries, which is the schema's
+    """
+
+    def __init__(self, artifact: ArtifactManifest) -> None:
+        self.schema = artifact.feature_schema
+        self.spaces = [
+            next(one for one in artifact.spaces if one.key == spec.key) for spec in self.schema.item_knowledge
+        ]
+        self.refused = {"item_features": 0, "item_knowledge": 0}
+        self._rows = artifact.item_rows
+        self._limits = np.asarray(
+            [spec.cardinality for spec in self.schema.item_fields for _ in range(spec.slots)], np.int64
+        )
+
+    def keys(self, keys: Keys, release: str, ids: Sequence[str]) -> list[list[str]]:
+        """Keys of the records of items: of their features, then of their knowledge space by space."""
+        return [
+            of_each(partial(keys.item_features, release=release), ids),
+            *(of_each(partial(keys.item_knowledge, space=space.fingerprint), ids) for space in self.spaces),
+        ]
+
+    def decode(self, ids: Sequence[str], blobs: Sequence[Sequence[bytes | None]]) -> DecodedItems:
+        """The rows of items, from what their ``keys`` hold."""
+        blank = blank_columns(self.schema, len(ids))
+        decoded = DecodedItems(ids, {name: column[1:] for name, column in blank.items()}, np.zeros(len(ids), np.bool_))
+        if ids:
+            self._features(decoded, blobs[0])
+            for place, knowledge_blobs in enumerate(blobs[1:]):
+                self._knowledge(decoded, place, knowledge_blobs)
+        return decoded
+
+    def _features(self, decoded: DecodedItems, blobs: Sequence[bytes | None]) -> None:
+        read = item_rows(blobs, decoded.ids, self.schema)
+        usable = (read.index < self._rows) & np.isfinite(read.numeric).all(axis=1)
+        usable &= ((read.categorical >= 0) & (read.categorical < self._limits)).all(axis=1)
+        at = read.at[usable]
+        for name in ("index", "categorical", "numeric"):
+            decoded.columns[name][at] = getattr(read, name)[usable]
+        decoded.featured[at] = True
+        self.refused["item_features"] += sum(blob is not None for blob in blobs) - len(at)
+
+    def _knowledge(self, decoded: DecodedItems, place: int, blobs: Sequence[bytes | None]) -> None:
+        space = self.spaces[place]
+        read = knowledge_rows(blobs, decoded.ids, space.fingerprint, space.dim)
+        usable = np.isfinite(read.vectors).all(axis=1)
+        at = read.at[usable]
+        decoded.columns["vectors"][at, self.schema.item_columns[space.name]] = read.vectors[usable]
+        decoded.columns["expires_at"][at, place] = read.expires_at[usable]
+        self.refused["item_knowledge"] += sum(blob is not None for blob in blobs) - len(at)
 
 
 def _alike(

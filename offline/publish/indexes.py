@@ -7,7 +7,6 @@ they belong to. The manifest names it, so release and indexes go live in one wri
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,9 +33,6 @@ _FORMAT = 3
 
 _MEAN_OF = 5
 """Items whose mean is a made-up query for neighbours."""
-
-_KEPT_SECONDS = 3600.0
-"""A service may be about to open a file that no release names any more."""
 
 
 def roles(config: RetrievalConfig, spaces: Mapping[str, str]) -> dict[Role, str]:
@@ -77,20 +73,6 @@ def refreshed(store: Store, config: RetrievalConfig, live: str, users: Sequence[
         return False
     release.write_manifest(store, wanted)
     return True
-
-
-def prune(store: Store) -> None:
-    """Remove index files that no release names."""
-    named = {
-        index.file
-        for one in release.releases(store)
-        if (manifest := release.manifest_or_none(store, one)) is not None
-        for index in manifest.indexes.values()
-    }
-    for path in store.artifacts.glob("items-*.faiss"):
-        if path.name not in named and path.stat().st_mtime < time.time() - _KEPT_SECONDS:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".json").unlink(missing_ok=True)
 
 
 def _index(

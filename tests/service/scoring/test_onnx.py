@@ -14,9 +14,9 @@ from models.contract.encoding import UserBatch
 from models.contract.events import EVENT_DTYPE
 from models.contract.items import ItemTable, in_memory
 from models.onnx_runtime import InferenceSession, onnx_runtime
-from service import loading
 from service.errors import ScoringError
 from service.ranking.types import Sample
+from service.releases import loader
 from service.scoring.onnx import OnnxModel, in_parts, load_model
 from service.scoring.rehearsal import rehearsal
 from service.scoring.scorers import (
@@ -109,10 +109,10 @@ async def test_a_failing_run_is_a_scoring_error(tmp_path: Path, count: int) -> N
 def test_short_runs_stay_on_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, most: float, inline: int
 ) -> None:
-    monkeypatch.setattr(loading, "_seconds", lambda *_: seconds)
+    monkeypatch.setattr(loader, "_seconds", lambda *_: seconds)
     model = _loaded(tmp_path, model_bytes())
     scorer = _on_table(model)
-    loading._warm(scorer, model, TABLE, most)
+    loader._warm(scorer, model, TABLE, most)
     assert scorer.inline == inline
 
 

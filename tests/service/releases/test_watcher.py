@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,7 @@ from models.contract.keys import Keys
 from models.contract.knowledge import Space
 from models.valkey.embedded import embedded_redis
 from service.features.connection import RedisLink
-from service.loading import Loader
-from service.scoring.onnx import kept_model, load_model
+from service.releases.loader import Loader
 from service.scoring.scorers import INLINE_SECONDS, INLINE_SECONDS_ALONE
 from service.settings import Settings
 from service.telemetry import Telemetry
@@ -66,11 +63,10 @@ async def test_a_raised_revision_rebuilds_the_table(
     service: Running, publisher: Publisher, store: redis.Redis, keys: Keys
 ) -> None:
     before = await service.rank(candidates=["a"])
-    publisher.item(TinyItem("a", rating=5.0), "r1")
-    store.incr(keys.release_revision("r1"))
+    revision = publisher.revise("r1", TinyItem("a", rating=5.0))
 
     async def rebuilt() -> bool:
-        return bool((await service.status())["release"]["revision"] == "1")
+        return bool((await service.status())["release"]["revision"] == revision)
 
     await eventually(rebuilt)
     after = await service.rank(candidates=["a"])
@@ -90,8 +86,7 @@ NARROW = (OTHER.model_copy(update={"dim": 2}), *(space for space in SPACES if sp
         ({"schema_fingerprint": "f" * 16}, "schema"),
         ({"spaces": {"user/liber": OTHER.fingerprint}}, "spaces"),
         ({"spaces": FINGERPRINTS | {"user/liber": OTHER.fingerprint}}, "spaces"),
-        ({"directory_blocks": 3}, "directory block 2 is missing"),
-        ({"items": ()}, "no item has a valid record"),
+        ({"snapshot": None}, "published by an earlier version"),
         ({"content": b"not a model"}, "not a usable model"),
         ({"content": model_bytes(artifact_manifest(inputs=INPUTS[1:]))}, "model takes"),
         (
@@ -209,26 +204,3 @@ async def test_more_runs_stay_on_the_event_loop_where_no_core_is_left_for_a_thre
 ) -> None:  # fmt: skip
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
     assert Loader.of(settings, link, keys, telemetry)._inline_seconds == seconds
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-async def test_only_sessions_without_threads_of_their_own_are_opened_aside(
-    threads: int, settings: Settings, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a session starts for itself inherits the priority of the thread that opens it."""
-    nice: dict[str, set[int]] = {"load": set(), "kept": set()}
-
-    def noted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def noting(*arguments: Any) -> Any:
-            nice[name].add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-            return function(*arguments)
-
-        return noting
-
-    monkeypatch.setattr("service.loading.load_model", noted("load", load_model))
-    monkeypatch.setattr("service.loading.kept_model", noted("kept", kept_model))
-    publisher.publish()
-    async with running(settings.model_copy(update={"onnx_threads": threads})) as service:
-        await service.rank()
-    own = os.getpriority(os.PRIO_PROCESS, 0)
-    assert nice == {"load": {own}, "kept": {19 if threads == 1 else own}}

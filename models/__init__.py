@@ -1,2 +1,2 @@
-"""What service and offline share: the contract, the CTR models (torch; offline only), the embedded Redis and the way to
-ONNX Runtime."""
+"""What service and offline share: the contract, the CTR models (torch; offline only), models in parts, the way to ONNX
+Runtime, which runs them, and the embedded Redis."""

@@ -13,7 +13,7 @@ from service.ranking.types import Release
 from service.releases.watcher import Releases
 from service.reranking.none import NoReranker
 from service.reranking.vllm import VllmReranker
-from service.scoring.scorers import PartialScorer
+from service.scoring import SplitScorer
 from service.settings import Settings
 
 
@@ -39,7 +39,7 @@ def status_document(
             "spaces": {space.key: space.fingerprint for space in release.spaces},
             "loaded_at": release.loaded_at,
             "swap_ms": release.swap_ms,
-            "in_parts": isinstance(release.scorer, PartialScorer),
+            "in_parts": isinstance(release.scorer, SplitScorer),
             "indexes": {
                 role: index.model_dump(include={"space", "kind", "effort", "items", "top", "recall"})
                 for role, index in release.manifest.indexes.items()
@@ -84,6 +84,7 @@ def _stages(releases: Releases, exposures: ExposureLog) -> dict[str, dict[str, s
     redis_error = releases.redis_error
     loaded = _stage("off", "no release is loaded") if release is None else _stage("on", "")
     reads = loaded if redis_error is None else _stage("degraded", redis_error)
+    problem = None if release is None else release.scorer.problem
     knowledge = reads
     if release is not None and not release.spaces:
         knowledge = _stage("off", "the model of this release uses no knowledge")
@@ -91,7 +92,7 @@ def _stages(releases: Releases, exposures: ExposureLog) -> dict[str, dict[str, s
         "features": reads,
         "knowledge": knowledge,
         "retrieval": loaded if release is None else _retrieval(release),
-        "scoring": loaded,
+        "scoring": loaded if problem is None else _stage("degraded", problem),
         "exposures": _stage("degraded", exposures.failing) if exposures.failing else _stage("on", ""),
     }
 

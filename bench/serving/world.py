@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,7 +17,7 @@ from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.publish.connection import Store
 from offline.publish.publish import Contents, Published, publish
-from offline.training.artifact import export_artifact
+from offline.training.artifact import export_artifact, write_artifact
 from offline.training.fit import ModelSpec, new_model
 from offline.training.report import TrainingReport
 from offline.training.samples import SampleEncoder, split_samples
@@ -131,11 +130,10 @@ def _model(
     encoder = SampleEncoder(config.feature_schema, catalogue, log, knowledge, splits.trained_rows)
     spec = ModelSpec("bench", config.training.served)
     model = new_model(spec, config.training, encoder).eval()
-    artifact, worst = export_artifact(config.name, spec, model, encoder, knowledge, splits, {})
-    digest = hashlib.sha256(artifact).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{digest[:12]}.onnx").write_bytes(artifact)
+    content, worst = export_artifact(config.name, spec, model, encoder, knowledge, splits, {})
+    artifact = write_artifact(config.name, content, folder)
     return TrainingReport(
         log_rows=len(log), trained_rows=splits.trained_rows, trained_until_ms=int(log.time_ms[-1]), samples={},
-        artifact=f"{digest[:12]}.onnx", sha256=digest, model_version="random", parity=worst, metrics={}, table=[],
+        artifact=artifact.name, sha256=artifact.sha256, model_version="random", parity=worst, metrics={}, table=[],
+        parts=artifact.parts,
     )  # fmt: skip

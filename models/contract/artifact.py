@@ -120,9 +120,11 @@ class ItemSnapshot(BaseModel):
 class ReleaseManifest(BaseModel):
     """One release: a model artifact and the data it was published with.
 
-    ``artifact`` is a file name inside the artifact store; ``directory_blocks`` counts the item directory's keys;
-    ``spaces`` maps "user/liber" and the like to fingerprints; ``indexes`` find candidates for
-    requests that bring none; ``snapshot`` is its item table as files, without which no service loads it.
+    ``artifact`` is a file name inside the artifact store; ``parts`` are the files of the split model, in the folder
+    beside it, with their digests (models/split_model.py), none of a model that runs as a whole; ``directory_blocks``
+    counts the item directory's keys; ``spaces`` maps "user/liber" and the like to fingerprints; ``indexes`` find
+    candidates for requests that bring none; ``snapshot`` is its item table as files, without which no service loads
+    it.
     """
 
     model_config = FrozenConfig
@@ -139,11 +141,13 @@ class ReleaseManifest(BaseModel):
     directory_blocks: int
     metrics: Mapping[str, float] = {}
     indexes: Mapping[Role, ItemIndex] = {}
+    parts: Mapping[FileName, Digest] = {}
     snapshot: ItemSnapshot | None = None
 
     def to_json(self) -> str:
         """Without what is not there: earlier versions refuse what they do not know."""
-        return self.model_dump_json(exclude={name for name in ("indexes", "snapshot") if not getattr(self, name)})
+        absent = {name for name in ("indexes", "parts", "snapshot") if not getattr(self, name)}
+        return self.model_dump_json(exclude=absent)
 
     def check(self, artifact: ArtifactManifest) -> None:
         """ArtifactError unless the artifact expects exactly the schema and the spaces of this release."""

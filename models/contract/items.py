@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,15 +95,6 @@ class ItemRecord:
         categorical = np.frombuffer(blob, "<i4", schema.item_slots, _HEADER.size)
         numeric = np.frombuffer(blob, "<f4", len(ITEM_NUMERIC), _HEADER.size + 4 * schema.item_slots)
         return cls(owner, schema_bytes.hex(), index, tuple(categorical.tolist()), tuple(numeric.tolist()), written_at)
-
-
-Allocate = Callable[[str, tuple[int, ...], npt.DTypeLike], "np.ndarray[Any, Any]"]
-"""Makes an array of zeros by its name, its shape and its type."""
-
-
-def in_memory(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray[Any, Any]:
-    """See ``Allocate``."""
-    return np.zeros(shape, dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,12 +172,12 @@ class TableUpdate:
             append_ids(self.columns, ids)
         self.items, self.rows = before.items, before.rows
         for name, column in before.columns.items():
-            if name not in _LOOKUPS and name in self.columns:
+            if name not in _LOOKUPS:
                 self.columns[name][self.rows] = column[self.rows]
 
-    def write(self, decoded: DecodedItems) -> None:
-        """Write items, new ones into spare rows if they have features. ArtifactError if there are not enough of them.
-        An item of which nothing is valid any more is from now on like the unknown one."""
+    def write(self, decoded: DecodedItems) -> IntArray:
+        """Write items, new ones into spare rows if they have features; rows of all that were written. ArtifactError if
+        there are not enough of them. An item of which nothing is valid any more is from now on like the unknown one."""
         rows = self.table().rows_of(decoded.ids)
         new = np.flatnonzero((rows == 0) & decoded.featured)
         rows[new] = np.arange(self.items + 1, self.items + 1 + len(new))
@@ -190,6 +190,7 @@ class TableUpdate:
             append_ids(self.columns, [decoded.ids[one] for one in new.tolist()])
             self.items += len(new)
         self.rows = np.union1d(self.rows, rows[at])
+        return rows[at]
 
 
 def model_columns(columns: Columns) -> Columns:

@@ -11,4 +11,6 @@ gaussian_process  ratings of one user as a Gaussian process over items
 ratings   that process with the factors of real items
 build     a model by name
 export    torch -> ONNX, with the artifact manifest inside and a parity check
+cut       the graph of a model in three, cut where the user comes in
+split     these parts as files, and the rehearsal that they give the scores of the whole
 """

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
 from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema
+from models.split_model import parts_folder
 from offline.config import PublishConfig
+from offline.data.files import file_digest
 from offline.publish.connection import Store
 from offline.publish.release import live_release, read_manifest, read_model
 from offline.publish.snapshot import StoredItems, read_items
@@ -54,10 +55,13 @@ def check(store: Store, config: PublishConfig, manifest: ReleaseManifest, artifa
 
 def _artifact(store: Store, manifest: ReleaseManifest) -> list[str]:
     path = store.artifacts / manifest.artifact
-    if not path.is_file():
-        return [f"artifact {path} does not exist"]
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return [] if digest == manifest.artifact_sha256 else [f"artifact {path} has digest {digest}"]
+    parts = {parts_folder(path) / name: digest for name, digest in manifest.parts.items()}
+    reasons = []
+    for file, expected in ({path: manifest.artifact_sha256} | parts).items():
+        digest = file_digest(file)
+        if digest != expected:
+            reasons.append(f"artifact {file} " + ("does not exist" if digest == "absent" else f"has digest {digest}"))
+    return reasons
 
 
 def _items(config: PublishConfig, manifest: ReleaseManifest, items: StoredItems) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from models.contract.artifact import ArtifactManifest, ModelName, ReleaseManifest
 from models.contract.schema import FeatureSchema
+from models.split_model import parts_folder
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.files import file_digest, write_bytes
@@ -78,7 +79,7 @@ def publish(
     """
     publishing, report = _Publishing(config, store, contents), contents.report
     artifact = gate.check_model(contents.models / report.artifact, publishing.schema, contents.knowledge.spaces)
-    _store_artifact(store, contents.models / report.artifact, report.sha256)
+    _store_artifact(store, contents.models, report)
     installation(store)
     if return_to:
         let_go(store, spaces_of(contents.knowledge.spaces))
@@ -177,6 +178,7 @@ class _Publishing:
             items=len(log.item_ids),
             directory_blocks=directory.written,
             metrics=report.metrics,
+            parts=report.parts,
         )
         try:
             items = gate.check(store, config.publish, manifest, artifact)
@@ -185,7 +187,7 @@ class _Publishing:
             if self.release_id not in release.releases(store):
                 release.delete(store, self.release_id, manifest.directory_blocks)
             raise
-        manifest = manifest.model_copy(update={"snapshot": snapshot.write_snapshot(store, items)})
+        manifest = manifest.model_copy(update={"snapshot": snapshot.write_snapshot(store, manifest, items)})
         directory.add(release.write_manifest(store, manifest))
         release.switch(store, live, self.release_id)
         return {"item features": features, "item directory": directory}
@@ -208,7 +210,8 @@ class _Publishing:
                 directory.add(release.write_manifest(store, manifest.model_copy(update=grown)))
                 records["item directory"] = directory
         changed = interrupted or any(written.written for name, written in records.items() if name.startswith("item"))
-        end_change(self._config, store, live, changed, log.user_ids)
+        parts = self._contents.report.parts if live == self.release_id else None
+        end_change(self._config, store, live, changed, log.user_ids, parts)
         release.record(store, live)
 
     def _write_items(self, schema: FeatureSchema, release_id: str, index: list[int] | None) -> Written:
@@ -225,9 +228,16 @@ class _Publishing:
         return rows
 
 
-def end_change(config: JobConfig, store: Store, live: str, changed: bool, users: Sequence[str] = ()) -> None:
+def end_change(
+    config: JobConfig,
+    store: Store,
+    live: str,
+    changed: bool,
+    users: Sequence[str] = (),
+    parts: Mapping[str, str] | None = None,
+) -> None:
     """Tell the services if records of the live release changed, with indexes of what they hold now and, if much has
-    changed, a new snapshot. ``users`` are asked for queries of the indexes.
+    changed, a new snapshot. ``users`` are asked for queries of the indexes; ``parts`` are those of the model now.
 
     They are told as well if the new vectors cannot be indexed well enough: their records are what they are.
     """
@@ -237,11 +247,13 @@ def end_change(config: JobConfig, store: Store, live: str, changed: bool, users:
             if changed or not release.read_manifest(store, live).indexes:
                 changed |= indexes.refreshed(store, config.retrieval, live, users)
         finally:
-            changed |= snapshot.refreshed(store, live)
+            changed |= snapshot.refreshed(store, live, parts)
 
 
-def _store_artifact(store: Store, source: Path, digest: str) -> None:
-    """Put the model where the services look for it; a damaged copy is replaced."""
-    target = store.artifacts / source.name
-    if file_digest(target) != digest:
-        write_bytes(target, source.read_bytes())
+def _store_artifact(store: Store, models: Path, report: TrainingReport) -> None:
+    """Put the model and its parts where the services look for them; damaged copies are replaced."""
+    parts = parts_folder(Path(report.artifact))
+    files = {Path(report.artifact): report.sha256} | {parts / name: digest for name, digest in report.parts.items()}
+    for name, digest in files.items():
+        if file_digest(store.artifacts / name) != digest:
+            write_bytes(store.artifacts / name, (models / name).read_bytes())

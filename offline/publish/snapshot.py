@@ -6,7 +6,7 @@ Between two snapshots the stream of changes tells the services which items to re
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 from models.contract import snapshot
 from models.contract.artifact import ArtifactManifest, ItemSnapshot, ReleaseManifest
 from models.contract.bulk import DecodedItems, ItemDecoder
-from models.contract.items import Columns
+from models.contract.items import Columns, ItemTable
+from models.split_model import SplitModel, parts_folder
 from offline.publish import changes, release
 from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
@@ -63,20 +64,29 @@ def read_items(store: Store, manifest: ReleaseManifest, artifact: ArtifactManife
     return stored
 
 
-def write_snapshot(store: Store, stored: StoredItems) -> ItemSnapshot:
-    """The files of a release's items."""
-    digests = snapshot.write_columns(store.artifacts, stored.columns)
+def write_snapshot(store: Store, manifest: ReleaseManifest, stored: StoredItems) -> ItemSnapshot:
+    """The files of a release's items, with the columns that the parts of its model give for them. ArtifactError if they
+    give none."""
+    columns = stored.columns
+    if manifest.parts:
+        split = SplitModel.open(parts_folder(store.artifacts / manifest.artifact), threads=1)
+        spare = len(columns["index"]) - stored.items - 1
+        columns = columns | split.table_columns(ItemTable.of(columns, stored.items), spare)
+    digests = snapshot.write_columns(store.artifacts, columns)
     return ItemSnapshot(changes=stored.changes, items=stored.items, columns=digests)
 
 
-def refreshed(store: Store, of: str) -> bool:
-    """Write a new snapshot of a release if it has none, a damaged one, or one that too much has changed since. True if
-    its manifest changed."""
+def refreshed(store: Store, of: str, parts: Mapping[str, str] | None = None) -> bool:
+    """Write a new snapshot of a release if it has none, a damaged one, or one that too much has changed since, or if
+    its model was exported again and has other ``parts``. True if its manifest changed."""
     manifest = release.read_manifest(store, of)
-    if not _is_due(store, manifest):
+    is_due = _is_due(store, manifest)
+    if parts is not None and parts != manifest.parts:
+        manifest, is_due = manifest.model_copy(update={"parts": parts}), True
+    if not is_due:
         return False
     artifact = release.read_model(store.artifacts / manifest.artifact)
-    written = write_snapshot(store, read_items(store, manifest, artifact))
+    written = write_snapshot(store, manifest, read_items(store, manifest, artifact))
     release.write_manifest(store, manifest.model_copy(update={"snapshot": written}))
     prune(store)
     return True

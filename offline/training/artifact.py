@@ -1,8 +1,12 @@
-"""The artifact of a trained model: exported, with its manifest, and compared with torch before anybody may serve it."""
+"""The artifact of a trained model: exported, with its manifest, and compared with torch before anybody may serve it;
+written whole and in parts, which are compared with the whole."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +15,9 @@ from models.contract.artifact import ArtifactManifest, ModelName
 from models.contract.encoding import HISTORY_INPUTS, ITEM_INPUTS, Tensors
 from models.ctr.build import reads
 from models.ctr.export import export_onnx, parity
+from models.ctr.split import rehearse, split
+from models.split_model import parts_folder
+from offline.data.files import write_bytes
 from offline.knowledge.vectors import Knowledge
 from offline.training.fit import ModelSpec
 from offline.training.report import TrainingError
@@ -54,10 +61,43 @@ def export_artifact(
     ]
     artifact = export_onnx(model, manifest, _with_two_events(requests[0], encoder.schema.history_length))
     worst = parity(model, artifact, manifest, requests)
-    checked = sum(len(one["item_index"]) for one in requests)
+    checked = sum(len(request["item_index"]) for request in requests)
     if checked < PARITY_ROWS or worst >= MAX_PARITY_DIFFERENCE:
         raise TrainingError(f"the exported model differs from torch by {worst:.2e} over {checked} rows")
     return artifact, worst
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """The files of an exported model: its name in their folder and its digest, and those of its parts, none of a model
+    that runs as a whole."""
+
+    name: str
+    sha256: str
+    parts: dict[str, str]
+
+
+def write_artifact(name: str, content: bytes, folder: Path) -> Artifact:
+    """Write an ONNX model and, beside it, its parts."""
+    digest = hashlib.sha256(content).hexdigest()
+    path = folder / f"{name}-{digest[:12]}.onnx"
+    write_bytes(path, content)
+    return Artifact(path.name, digest, _write_parts(content, parts_folder(path)))
+
+
+def _write_parts(content: bytes, folder: Path) -> dict[str, str]:
+    """Digests of the parts of a model by their names, once they have given the scores of the whole. None of a model
+    that cannot be split: it is served whole, at twice the time."""
+    try:
+        parts = split(content)
+        for name, part in parts.items():
+            write_bytes(folder / name, part)
+        rehearse(content, folder)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the parts, the whole is right
+        shutil.rmtree(folder, ignore_errors=True)
+        print(f"the model will be served as a whole: {error}")
+        return {}
+    return {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
 
 
 def as_request(user: Tensors, items: Tensors) -> Tensors:

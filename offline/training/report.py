@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ class TrainingError(RuntimeError):
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
     """What was trained on how much, and how well. ``table`` has one row per model, best served model first;
-    ``partial`` says that some texts were still to come, so that their knowledge was missing."""
+    ``partial`` says that some texts were still to come, so that their knowledge was missing; ``parts`` are the files of
+    the split model with their digests, none of a model that runs as a whole."""
 
     log_rows: int
     trained_rows: int
@@ -31,6 +32,7 @@ class TrainingReport:
     metrics: dict[str, float]
     table: list[dict[str, Any]]
     partial: bool = False
+    parts: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))

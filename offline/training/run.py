@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +14,10 @@ import torch
 from models.ctr.build import Architecture
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
-from offline.data.files import write_arrays, write_bytes
+from offline.data.files import write_arrays
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
-from offline.training.artifact import export_artifact, weights_version
+from offline.training.artifact import export_artifact, weights_version, write_artifact
 from offline.training.bootstrap import Resamples, difference
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
 from offline.training.metrics import quality
@@ -90,11 +89,9 @@ def train(
         "validation_auc": max(one.validation_auc),
         "test_auc": quality(label, scores[served.label, best], user[rows]).auc,
     }
-    artifact, worst = export_artifact(config.name, served, one.model, encoder, knowledge, splits, metrics)
-    digest = hashlib.sha256(artifact).hexdigest()
-    name = f"{config.name}-{digest[:12]}.onnx"
-    write_bytes(folder / name, artifact)
-    torch.save(one.model.state_dict(), folder / f"{name}.pt")
+    content, worst = export_artifact(config.name, served, one.model, encoder, knowledge, splits, metrics)
+    artifact = write_artifact(config.name, content, folder)
+    torch.save(one.model.state_dict(), folder / f"{artifact.name}.pt")
     write_arrays(
         folder / "test_predictions.npz",
         rows=rows,
@@ -107,12 +104,13 @@ def train(
         trained_rows=splits.trained_rows,
         trained_until_ms=int(log.time_ms[splits.trained_rows - 1]),
         samples={split: len(of_split) for split, of_split in splits.rows.items()},
-        artifact=name,
-        sha256=digest,
+        artifact=artifact.name,
+        sha256=artifact.sha256,
         model_version=weights_version(one.model),
         parity=worst,
         metrics=metrics,
         table=table,
+        parts=artifact.parts,
     )
     report.save(folder / "report.json")
     return report

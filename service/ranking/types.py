@@ -145,6 +145,11 @@ class Sample:
 class Scorer(Protocol):
     """The model of a release, with its item table."""
 
+    @property
+    def problem(self) -> str | None:
+        """Why the model is served in a slower form than the published one."""
+        ...
+
     async def score(self, sample: Sample) -> FloatArray:
         """Probabilities float32 [C], all finite. ScoringError otherwise."""
         ...

@@ -22,16 +22,16 @@ from models.contract.artifact import ArtifactError, ReleaseManifest
 from models.contract.bulk import ItemDecoder
 from models.contract.encoding import UserBatch
 from models.contract.events import EVENT_DTYPE
-from models.contract.items import ItemTable, in_memory
+from models.contract.items import ItemTable
 from models.contract.keys import Keys
 from models.contract.snapshot import Entry, TableUpdate, changed_items, model_columns, read_columns
+from models.onnx_runtime import makes_threads
 from service.features.connection import Command, RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.ranking.types import Release, Sample
 from service.releases.background import run_in_background
 from service.retrieval.retriever import ItemRetriever
-from service.scoring.onnx import OnnxModel, load_model
-from service.scoring.scorers import INLINE_SECONDS, INLINE_SECONDS_ALONE, OnnxScorer, PartSessions
+from service.scoring import INLINE_SECONDS, INLINE_SECONDS_ALONE, CtrModel, OnnxScorer, load_model
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -53,7 +53,7 @@ class Loaded:
     """A release with what is needed to load its next revision."""
 
     release: Release
-    model: OnnxModel
+    model: CtrModel
     update: TableUpdate
 
 
@@ -116,11 +116,14 @@ class Loader:
         milliseconds = round((time.perf_counter() - start) * 1000.0, 3)
         return Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model, update)
 
-    async def _model(self, manifest: ReleaseManifest) -> OnnxModel:
-        """The model read, checked and cut. At the usual priority: much of that work holds the interpreter's lock."""
-        return await asyncio.to_thread(load_model, self._artifacts, manifest, self._threads)
+    async def _model(self, manifest: ReleaseManifest) -> CtrModel:
+        """The model of a release."""
+        # Threads that sessions make for themselves would inherit the low priority of the background, and reading a
+        # graph that is whole holds the interpreter's lock.
+        run = run_in_background if manifest.parts and not makes_threads(self._threads) else asyncio.to_thread
+        return await run(load_model, self._artifacts, manifest, self._threads)
 
-    async def _items(self, manifest: ReleaseManifest, model: OnnxModel, before: Loaded | None) -> TableUpdate:
+    async def _items(self, manifest: ReleaseManifest, model: CtrModel, before: Loaded | None) -> TableUpdate:
         """The item table of a release: its snapshot, with the items that have changed since written into it."""
         snapshot = manifest.snapshot
         if snapshot is None:
@@ -144,13 +147,11 @@ class Loader:
         read = await self._records(manifest, decoder, changed[:CHUNK])
         for start in range(0, len(changed), CHUNK):
             part, ahead = changed[start : start + CHUNK], changed[start + CHUNK : start + 2 * CHUNK]
-            writing = run_in_background(_write, update, decoder, part, read)
+            writing = run_in_background(_write, update, decoder, part, read, model)
             # Redis reads the next items while these are decoded.
             _, read = await asyncio.gather(writing, self._records(manifest, decoder, ahead))
         for kind, count in decoder.refused.items():
             self._telemetry.refused_records.labels(kind).inc(count)
-        if isinstance(model.sessions, PartSessions):
-            update.columns |= await run_in_background(model.sessions.columns, update.table(), in_memory)
         return update
 
     async def _changed(self, manifest: ReleaseManifest, since: str) -> list[str] | None:
@@ -195,15 +196,19 @@ class Loader:
         return manifest
 
 
-def _model_of(manifest: ReleaseManifest) -> tuple[str, str]:
-    return manifest.artifact, manifest.artifact_sha256
+def _model_of(manifest: ReleaseManifest) -> tuple[object, ...]:
+    return manifest.artifact, manifest.artifact_sha256, manifest.parts
 
 
-def _write(update: TableUpdate, decoder: ItemDecoder, ids: Sequence[str], read: Sequence[Any]) -> None:
-    update.write(decoder.decode(ids, read))
+def _write(update: TableUpdate, decoder: ItemDecoder, ids: Sequence[str], read: Sequence[Any], model: CtrModel) -> None:
+    """Write items into a table, with the columns that a split model gives for them."""
+    rows = update.write(decoder.decode(ids, read))
+    if model.split is not None and len(rows):
+        for name, cells in model.split.columns(update.table(), rows).items():
+            update.columns[name][rows] = cells
 
 
-def _warm(scorer: OnnxScorer, model: OnnxModel, table: ItemTable, inline_seconds: float) -> None:
+def _warm(scorer: OnnxScorer, model: CtrModel, table: ItemTable, inline_seconds: float) -> None:
     """Score slates of several lengths for a user without history, and set ``scorer.inline``: the number of candidates
     that take ``inline_seconds`` at most. ScoringError if the model fails."""
     user = UserBatch.single(model.artifact.feature_schema, table, {}, np.zeros(0, EVENT_DTYPE), {})

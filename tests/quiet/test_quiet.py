@@ -142,8 +142,8 @@ def test_what_acts_is_seen(tmp_path: Path) -> None:
 def test_an_application_of_somebody_elses_server_is_quiet_too(chosen: str | None, expected: str) -> None:
     """Nothing is loaded or set by an import; opening a graph does both, and leaves what the environment says."""
     code = (
-        "import os, sys, service.app, service.scoring.onnx, models.ctr.export, offline.training.run\n"
-        "from service.scoring.session import runtime\n"
+        "import os, sys, service.app, models.ctr.export, offline.training.run\n"
+        "from models.onnx_runtime import runtime\n"
         f"before = 'onnxruntime' in sys.modules, os.environ.get({TELEMETRY!r})\n"
         "sys.modules['onnxruntime'] = type(sys)('onnxruntime'); sys.modules['onnxruntime'].__version__ = '0'\n"
         f"print(before, runtime(), os.environ[{TELEMETRY!r}])\n"

@@ -15,11 +15,13 @@ import redis
 
 from models.contract.artifact import ItemSnapshot, ModelName, ReleaseManifest
 from models.contract.bulk import ItemDecoder
-from models.contract.items import ItemRecord, item_statistics
+from models.contract.items import ItemRecord, ItemTable, item_statistics
 from models.contract.keys import Keys
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.schema import FeatureSchema
 from models.contract.snapshot import change, filled_columns, write_columns
+from models.split_model import SplitModel, parts_folder
+from tests.parts import write_parts
 from tests.service.tiny_model import (
     FACTS_SPACE,
     FINGERPRINTS,
@@ -62,7 +64,7 @@ ITEMS = (
 
 @dataclass
 class Publisher:
-    """Writes tiny releases as an offline job would: records, directory, manifest last, then the pointer."""
+    """Writes tiny releases as an offline job would: model, records, directory, manifest last, then the pointer."""
 
     redis: redis.Redis
     keys: Keys
@@ -75,40 +77,52 @@ class Publisher:
         items: Sequence[TinyItem] = ITEMS,
         content: bytes | None = None,
         switch: bool = True,
+        split: bool = True,
         schema: FeatureSchema = SCHEMA,
         **changes: object,
     ) -> ReleaseManifest:
+        """``split`` False publishes the model alone, as one that cannot be cut."""
         content = model_bytes() if content is None else content
         self.artifacts.mkdir(parents=True, exist_ok=True)
-        (self.artifacts / f"{release}.onnx").write_bytes(content)
+        artifact = self.artifacts / f"{release}.onnx"
+        artifact.write_bytes(content)
         for index, item in enumerate(items, start=1):
             self.item(item, release, index, schema)
         blocks = [items[:3], items[3:]]
         for block, part in enumerate(blocks):
-            self.redis.set(self.keys.item_directory(release, block), json.dumps([one.id for one in part]))
+            self.redis.set(self.keys.item_directory(release, block), json.dumps([item.id for item in part]))
         fields: dict[str, object] = {
             "id": release,
             "created_at": 1_700_000_000,
-            "artifact": f"{release}.onnx",
+            "artifact": artifact.name,
             "artifact_sha256": hashlib.sha256(content).hexdigest(),
             "model": ModelName(name="tiny", version="1"),
             "schema_fingerprint": schema.fingerprint,
-            "spaces": {key: one for key, one in FINGERPRINTS.items() if key in {spec.key for spec in schema.knowledge}},
+            "spaces": {
+                key: space for key, space in FINGERPRINTS.items() if key in {spec.key for spec in schema.knowledge}
+            },
             "items": len(items),
             "directory_blocks": len(blocks),
+            "parts": write_parts(content, parts_folder(artifact)) if split else {},
         }
-        fields |= {"snapshot": self._snapshot(release, [item.id for item in items], schema)} | changes
+        split_model = SplitModel.open(parts_folder(artifact), 1) if fields["parts"] else None
+        fields |= {"snapshot": self._snapshot(release, [item.id for item in items], schema, split_model)} | changes
         manifest = ReleaseManifest.model_validate(fields)
         self.redis.set(self.keys.release_manifest(release), manifest.model_dump_json())
         if switch:
             self.redis.set(self.keys.live, release)
         return manifest
 
-    def _snapshot(self, release: str, ids: list[str], schema: FeatureSchema) -> ItemSnapshot:
+    def _snapshot(
+        self, release: str, ids: list[str], schema: FeatureSchema, split_model: SplitModel | None
+    ) -> ItemSnapshot:
         mark = self.change(release)
         decoder = ItemDecoder(artifact_manifest() if schema.knowledge else bare_manifest())
         blobs: list[Any] = [self.redis.mget(keys) for keys in decoder.keys(self.keys, release, ids)]
         columns, count = filled_columns(decoder, ids, [decoder.decode(ids, blobs)])
+        if split_model is not None:
+            spare = len(columns["index"]) - count - 1
+            columns |= split_model.table_columns(ItemTable.of(columns, count), spare)
         return ItemSnapshot(changes=mark, items=count, columns=write_columns(self.artifacts, columns))
 
     def change(self, of: str, *ids: str) -> str:

@@ -17,6 +17,7 @@ import redis
 
 from models.contract.artifact import ArtifactManifest
 from models.contract.knowledge import Space
+from models.split_model import parts_folder
 from offline.config import JobConfig, PublishConfig
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.publish.bulk import Bulk
@@ -28,6 +29,7 @@ from offline.publish.release import read_model
 from offline.publish.undo import JOURNAL_FILE, Journal
 from offline.training.report import TrainingReport
 from offline.training.run import train
+from tests.parts import write_parts
 from tests.synthetic import Synthetic, synthetic
 
 _numbers = itertools.count()
@@ -214,7 +216,7 @@ class Release:
             schema = manifest.feature_schema.with_knowledge(producers)
             changed = {"feature_schema": schema, "spaces": knowledge.spaces}
             one.value = manifest.model_copy(update=changed).model_dump_json()
-        return self.with_data(knowledge=knowledge)._of(proto, "-".join(producers), {**self.report.metrics})
+        return self.with_data(knowledge=knowledge)._of(proto, "-".join(producers), {**self.report.metrics}, runs=False)
 
     def respaced(self, name: str) -> Release:
         """A release whose model reads other spaces of one producer, and knowledge in them. Nobody runs it."""
@@ -229,12 +231,14 @@ class Release:
     def _proto(self) -> Any:
         return onnx.load_model(self.models / self.report.artifact)
 
-    def _of(self, proto: Any, name: str, metrics: dict[str, float]) -> Release:
+    def _of(self, proto: Any, name: str, metrics: dict[str, float], *, runs: bool = True) -> Release:
         content = bytes(proto.SerializeToString())
         digest = hashlib.sha256(content).hexdigest()
         artifact = f"{name}.onnx"
         (self.models / artifact).write_bytes(content)
-        return replace(self, report=replace(self.report, artifact=artifact, sha256=digest, metrics=metrics))
+        parts = write_parts(content, parts_folder(self.models / artifact)) if runs else {}
+        report = replace(self.report, artifact=artifact, sha256=digest, metrics=metrics, parts=parts)
+        return replace(self, report=report)
 
 
 @pytest.fixture(scope="session")

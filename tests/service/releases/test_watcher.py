@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from models.contract.artifact import ReleaseManifest
 from models.contract.keys import Keys
 from models.contract.knowledge import Space
+from models.split_model import REQUEST_GRAPH, parts_folder
 from models.valkey.embedded import embedded_redis
 from service.features.connection import RedisLink
 from service.releases.loader import Loader
-from service.scoring.scorers import INLINE_SECONDS, INLINE_SECONDS_ALONE
+from service.scoring import INLINE_SECONDS, INLINE_SECONDS_ALONE, CtrModel, load_model
 from service.settings import Settings
 from service.telemetry import Telemetry
 from tests.service.conftest import Running, eventually, running
@@ -93,6 +96,7 @@ NARROW = (OTHER.model_copy(update={"dim": 2}), *(space for space in SPACES if sp
             {
                 "content": model_bytes(artifact_manifest().model_copy(update={"spaces": NARROW})),
                 "spaces": {space.key: space.fingerprint for space in NARROW},
+                "split": False,
             },
             "('user/liber', 2, 2)",
         ),
@@ -204,3 +208,54 @@ async def test_more_runs_stay_on_the_event_loop_where_no_core_is_left_for_a_thre
 ) -> None:  # fmt: skip
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
     assert Loader.of(settings, link, keys, telemetry)._inline_seconds == seconds
+
+
+@pytest.mark.parametrize(("threads", "split", "gives_way"), [(1, True, True), (1, False, False), (2, True, False)])
+async def test_only_parts_without_threads_of_their_own_are_opened_aside(
+    threads: int, split: bool, gives_way: bool, settings: Settings, publisher: Publisher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What a session starts for itself inherits the priority of the thread that opens it."""
+    nice: set[int] = set()
+
+    def load(folder: Path, release: ReleaseManifest, threads: int) -> CtrModel:
+        nice.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return load_model(folder, release, threads)
+
+    monkeypatch.setattr("service.releases.loader.load_model", load)
+    publisher.publish(split=split)
+    async with running(settings.model_copy(update={"onnx_threads": threads})) as service:
+        await service.rank()
+    assert nice == {19 if gives_way else os.getpriority(os.PRIO_PROCESS, 0)}
+
+
+async def test_a_release_of_an_earlier_version_runs_as_a_whole(settings: Settings, publisher: Publisher) -> None:
+    manifest = publisher.publish(split=False)
+    assert b"parts" not in manifest.to_json().encode()
+    async with running(settings) as service:
+        answer = await service.rank()
+        status = await service.status()
+        assert status["release"]["in_parts"] is False
+        assert status["stages"]["scoring"] == {"state": "on", "reason": ""}
+        publisher.publish("r2")
+        await _serves(service, "r2")
+        assert (await service.status())["release"]["in_parts"] is True
+        split = await service.rank()
+    for item, other in zip(answer["items"], split["items"], strict=True):
+        assert (item["id"], item["score"]) == (other["id"], pytest.approx(other["score"], rel=1e-6))
+
+
+async def test_a_damaged_part_is_told_and_costs_nothing_but_time(settings: Settings, publisher: Publisher) -> None:
+    manifest = publisher.publish()
+    (parts_folder(settings.artifact_folder / manifest.artifact) / REQUEST_GRAPH).write_bytes(b"half of it")
+    async with running(settings) as service:
+        answer = await service.rank()
+        assert answer["degraded"] == []
+        scores = {item["id"]: item["score"] for item in answer["items"]}
+        assert scores == {item.id: pytest.approx(score_of(item), rel=1e-5) for item in ITEMS}
+        status = await service.status()
+        assert status["release"]["in_parts"] is False
+        assert status["refused"] is None
+        scoring = status["stages"]["scoring"]
+        assert scoring["state"] == "degraded"
+        assert scoring["reason"].startswith("the model runs as a whole: release r1: artifact request.onnx has sha256")

@@ -1,11 +1,9 @@
-"""Partial evaluation of a CTR model's graph: what depends on single items is computed once for all requests.
+"""Cuts the ONNX graph of a CTR model where the user comes in; models/split_model.py runs the parts.
 
-Most of a model's work on a candidate needs nothing but the item: embeddings, projections of its knowledge, its part of
-the first layer. The graph is cut where the user comes in. Two graphs give the values that lie on the cut, of candidates
-and of events of a history; they run over the item table when it is loaded. The third graph, which requests run, gathers
+Two graphs give the values that lie on the cut, of candidates and of events of a history. The request graph gathers
 rows of these values and does the rest. The nodes are the same ones in all, so the scores are too.
 
-Knows ONNX graphs and the names of the contract's inputs. Does not know item tables, sessions or requests.
+Knows ONNX graphs and the names of the contract's inputs. Does not know files, item tables or requests.
 """
 
 from __future__ import annotations
@@ -13,66 +11,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, shape_inference
 
 from models.contract.encoding import HISTORY_ITEM_INPUTS, ITEM_INPUTS
-
-ITEM_ROWS, HISTORY_ROWS = "item_rows", "history_rows"
-"""Inputs of the third graph: int64 [C] and [T], rows of the columns."""
+from models.split_model import HISTORY_GRAPH, HISTORY_ROWS, ITEM_GRAPH, ITEM_ROWS, REQUEST_GRAPH
 
 NARROW = 64
 """Values of up to so many numbers a row lie side by side in one column, so that a row costs one place in memory."""
-
-_SMALL_BYTES = 4096
-"""Constants up to here may be shapes and axes, which inference reads."""
 
 _AXES = ("lorank/axis0", "lorank/axis1", "lorank/axis2")
 """Constants of every part, each its number."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A model in three graphs. Those of ``items`` and, if anything of its items can be computed before, of ``history``
-    give columns [rows, ..]; ``rest`` takes these by their names, rows of them as ``ITEM_ROWS`` and ``HISTORY_ROWS``,
-    and the inputs that tell of no item."""
-
-    items: bytes = field(repr=False)
-    history: bytes | None = field(repr=False)
-    rest: bytes = field(repr=False)
-
-
 class UncutError(ValueError):
-    """A graph that this module cannot cut."""
+    """A graph that cannot be cut, or whose parts do not give the scores of the whole."""
 
 
-def cut(content: bytes) -> Parts:
-    """The parts of an ONNX model whose inputs are the contract's. UncutError if nothing can be computed before.
+def cut(model: ModelProto) -> dict[str, ModelProto]:
+    """The parts of a model whose inputs are the contract's, by the names of their files; no history graph where nothing
+    of a history's items can be computed before a request. UncutError if nothing of any item can.
 
     Whether rows depend on each other cannot be seen in a graph's shapes: compare the parts' scores with the whole's.
     """
-    model = onnx.load_model_from_string(content)
     if model.functions or any(map(_branches, model.graph.node)):
         raise UncutError("the graph has functions or branches")
-    return _Cut(model, _inferred(model)).parts()
-
-
-def _inferred(model: ModelProto) -> GraphProto:
-    """The graph with the shapes of its values. Weights are left out of what is inferred: copying them would hold the
-    interpreter's lock, and with it the requests that are being served."""
-    graph = model.graph
-    small = [one for one in graph.initializer if one.ByteSize() <= _SMALL_BYTES]
-    large = [one for one in graph.initializer if one.ByteSize() > _SMALL_BYTES]
-    weights = [helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in large]
-    stub = helper.make_graph(
-        graph.node, "shapes", [*graph.input, *weights], graph.output, small, value_info=graph.value_info
-    )
-    shapes = helper.make_model(stub, opset_imports=model.opset_import, ir_version=model.ir_version)
-    return shape_inference.infer_shapes(shapes, data_prop=True).graph
+    return _Cut(model, shape_inference.infer_shapes(model, data_prop=True).graph).parts()
 
 
 def _branches(node: NodeProto) -> bool:
-    return any(one.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for one in node.attribute)
+    return any(attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for attribute in node.attribute)
 
 
 @dataclass(slots=True)
@@ -87,42 +54,42 @@ class _Rows:
 
     @property
     def like(self) -> str:
-        """A value of the third graph whose shape begins as that of the inputs."""
+        """A value of the request graph whose shape begins as that of the inputs."""
         return f"{self.rows}/like"
 
 
 class _Cut:
     """Walks from the score backwards. A value that only single rows of one side need is on the cut, unless its shape
-    says otherwise; what is on the way is the third graph."""
+    says otherwise; what is on the way is the request graph."""
 
     def __init__(self, model: ModelProto, inferred: GraphProto) -> None:
         graph = model.graph
         self._model, self._graph = model, graph
         infos: Sequence[ValueInfoProto] = (*inferred.value_info, *graph.input, *graph.output)
-        self._info = {one.name: one for one in infos}
-        self._constants = {one.name: one for one in graph.initializer}
-        self._made_by = {name: node for node in graph.node for name in node.output if name}
+        self._info = {info.name: info for info in infos}
+        self._constants = {constant.name: constant for constant in graph.initializer}
+        self._producers = {name: node for node in graph.node for name in node.output if name}
         self._items = _Rows(frozenset(ITEM_INPUTS), ITEM_ROWS, 1)
         self._history = _Rows(frozenset(HISTORY_ITEM_INPUTS), HISTORY_ROWS, 2)
         self._needs = dict.fromkeys(self._constants, frozenset[str]())
-        self._needs |= {one.name: frozenset([one.name]) for one in graph.input}
+        self._needs |= {info.name: frozenset([info.name]) for info in graph.input}
         for node in graph.node:
             needed = frozenset[str]().union(*(self._needs[name] for name in node.input if name))
             self._needs |= dict.fromkeys(node.output, needed)
 
-    def parts(self) -> Parts:
-        nodes, given = self._walk()
+    def parts(self) -> dict[str, ModelProto]:
+        nodes, inputs = self._walk()
         if not self._items.values:
             raise UncutError("nothing in the graph depends on items alone")
-        rest = self._rest(nodes, given)
-        return Parts(self._side(self._items), self._side(self._history) if self._history.values else None, rest)
+        parts = {ITEM_GRAPH: self._side(self._items), REQUEST_GRAPH: self._request(nodes, inputs)}
+        return parts | ({HISTORY_GRAPH: self._side(self._history)} if self._history.values else {})
 
     def _walk(self) -> tuple[list[NodeProto], set[str]]:
-        """Nodes of the third graph and the inputs of the whole that it takes; fills the sides' values."""
+        """Nodes of the request graph and the inputs of the whole that it takes; fills the sides' values."""
         nodes: dict[str, NodeProto] = {}
-        given: set[str] = set()
+        inputs: set[str] = set()
         seen = {"", *self._constants}
-        stack = [one.name for one in self._graph.output]
+        stack = [info.name for info in self._graph.output]
         while stack:
             name = stack.pop()
             if name in seen:
@@ -131,16 +98,16 @@ class _Cut:
             side = self._side_of(name)
             if side is not None and self._is_of_rows(name, side):
                 side.values.append(name)
-            elif name not in self._made_by:
-                given.add(name)
+            elif name not in self._producers:
+                inputs.add(name)
             else:
-                node = self._made_by[name]
+                node = self._producers[name]
                 seen.update(node.output)
                 counted = self._counted(node)
                 nodes[name] = counted or node
                 stack.extend([] if counted else node.input)
         order = {name: at for at, node in enumerate(self._graph.node) for name in node.output}
-        return [nodes[name] for name in sorted(nodes, key=order.__getitem__)], given
+        return [nodes[name] for name in sorted(nodes, key=order.__getitem__)], inputs
 
     def _side_of(self, name: str) -> _Rows | None:
         needs = self._needs[name]
@@ -149,26 +116,26 @@ class _Cut:
     def _is_of_rows(self, name: str, side: _Rows) -> bool:
         """Whether a value has the rows that the inputs have, and cells of known shape."""
         shape, like = self._shape(name), self._shape(min(self._needs[name]))
-        return shape[: side.rank] == like[: side.rank] and all(isinstance(one, int) for one in shape[side.rank :])
+        return shape[: side.rank] == like[: side.rank] and all(isinstance(size, int) for size in shape[side.rank :])
 
     def _shape(self, name: str) -> list[int | str]:
         info = self._info.get(name)
         if info is None or not info.type.tensor_type.HasField("shape"):
             return []
         return [
-            int(one.dim_value) if one.HasField("dim_value") else one.dim_param
-            for one in info.type.tensor_type.shape.dim
+            int(axis.dim_value) if axis.HasField("dim_value") else axis.dim_param
+            for axis in info.type.tensor_type.shape.dim
         ]
 
     def _cells(self, name: str, side: _Rows) -> list[int]:
-        return [int(one) for one in self._shape(name)[side.rank :]]
+        return [int(size) for size in self._shape(name)[side.rank :]]
 
     def _counted(self, node: NodeProto) -> NodeProto | None:
-        """A node that only counts rows, counting those of the third graph instead; None if it does anything else."""
+        """A node that only counts rows, counting those of the request graph instead; None if it does anything else."""
         side = self._side_of(node.output[0])
         if node.op_type != "Shape" or side is None or not self._is_of_rows(node.input[0], side):
             return None
-        bounds = {one.name: one.i for one in node.attribute}
+        bounds = {attribute.name: attribute.i for attribute in node.attribute}
         start, end = bounds.get("start", 0), bounds.get("end", len(self._shape(node.input[0])))
         if not 0 <= start < end <= side.rank:
             return None
@@ -196,18 +163,18 @@ class _Cut:
         for column, values in self._columns(side).items():
             cells = self._cells(values[0], side)
             if self._is_narrow(values[0], side):
-                cells = [sum(self._width(one, side) for one in values)]
+                cells = [sum(self._width(name, side) for name in values)]
             infos.append(helper.make_tensor_value_info(column, self._kind(values[0]), [f"{side.rows}/all", *cells]))
         return infos
 
-    def _side(self, side: _Rows) -> bytes:
+    def _side(self, side: _Rows) -> ModelProto:
         """The graph of a side's columns: all that its values need."""
         needed, stack = set[str](), list(side.values)
         while stack:
             name = stack.pop()
             if name not in needed:
                 needed.add(name)
-                stack.extend(self._made_by[name].input if name in self._made_by else ())
+                stack.extend(self._producers[name].input if name in self._producers else ())
         nodes = [node for node in self._graph.node if not needed.isdisjoint(node.output)]
         for column, values in self._columns(side).items():
             flat = []
@@ -220,12 +187,13 @@ class _Cut:
             nodes.append(
                 helper.make_node("Concat", flat, [column], axis=1) if len(flat) > 1 else _same(flat[0], column)
             )
-        inputs = [one for one in self._graph.input if one.name in needed]
+        inputs = [info for info in self._graph.input if info.name in needed]
         return self._packed(nodes, inputs, self._column_infos(side))
 
-    def _rest(self, nodes: list[NodeProto], given: set[str]) -> bytes:
-        """The third graph, of ``nodes`` and what brings them the values on the cut."""
-        inputs = [one for one in self._graph.input if one.name in given]
+    def _request(self, nodes: list[NodeProto], names: set[str]) -> ModelProto:
+        """The request graph: the whole's inputs ``names``, ``nodes``, and nodes that bring them the values on the
+        cut."""
+        inputs = [info for info in self._graph.input if info.name in names]
         first: list[NodeProto] = []
         for side in (self._items, self._history):
             if side.values or any(side.like in node.input for node in nodes):
@@ -245,10 +213,10 @@ class _Cut:
             taken = f"{taken}/row"
         if not self._is_narrow(values[0], side):
             return [*nodes, _same(taken, values[0])]
-        cells = [self._cells(one, side) for one in values]
+        cells = [self._cells(name, side) for name in values]
         split = [name if cell else f"{name}/cell" for name, cell in zip(values, cells, strict=True)]
         sizes = f"{column}/sizes"
-        nodes.append(_constant(sizes, [self._width(one, side) for one in values]))
+        nodes.append(_constant(sizes, [self._width(name, side) for name in values]))
         nodes.append(helper.make_node("Split", [taken, sizes], split, axis=-1))
         return nodes + [
             _squeezed(part, name, side.rank) for part, name in zip(split, values, strict=True) if part != name
@@ -256,14 +224,13 @@ class _Cut:
 
     def _packed(
         self, nodes: Sequence[NodeProto], inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]
-    ) -> bytes:
+    ) -> ModelProto:
         taken = {name for node in nodes for name in node.input}
-        constants = [one for name, one in self._constants.items() if name in taken]
+        constants = [constant for name, constant in self._constants.items() if name in taken]
         axes = [(at, name) for at, name in enumerate(_AXES) if name in taken]
         constants += [helper.make_tensor(name, TensorProto.INT64, [1], [at]) for at, name in axes]
         graph = helper.make_graph(list(nodes), "part", list(inputs), list(outputs), constants)
-        model = helper.make_model(graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version)
-        return bytes(model.SerializeToString())
+        return helper.make_model(graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version)
 
 
 def _same(name: str, other: str) -> NodeProto:

@@ -1,8 +1,7 @@
 """Goal 6, the second half: what a release swap does to requests that arrive meanwhile.
 
-Two releases of the same items are published before, of which the machine has only one when the service is started.
-During the measurement only the pointer in Redis is moved, to the other one, which must be read and prepared first, and
-back to the first, which still lies there, while requests arrive at even intervals at 60 % of the peak. A request is "at
+Two releases of the same items are published before, of which the service has only one when it is started. During the
+measurement only the pointer in Redis is moved, to the other one, which it has never mapped, and back to the first, while requests arrive at even intervals at 60 % of the peak. A request is "at
 a swap" if it arrives between the moving of the pointer and a second after the service has said that it serves the other
 release. It is compared with those before the first swap: what comes after one may still wait behind what the swap has
 held up.
@@ -146,7 +145,7 @@ def section(found: dict[str, Any]) -> str:
     )  # fmt: skip
     return (
         f"Releases of {found['items']:,} items, under requests of {COUNT} candidates at {SHARE:.0%} of the peak. A "
-        "swap lasts from the moving of the pointer until the other release is served. A new release is read and "
-        "prepared first, by another process of the lowest priority; going back finds what lies there."
+        "swap lasts from the moving of the pointer until the other release is served: its files are mapped, and "
+        "looked at byte by byte."
         "\n\n" + table(head, rows)
     )

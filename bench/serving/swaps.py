@@ -1,10 +1,10 @@
 """Goal 6, the second half: what a release swap does to requests that arrive meanwhile.
 
 Two releases of the same items are published before, of which the service has only one when it is started. During the
-measurement only the pointer in Redis is moved, to the other one, which it has never mapped, and back to the first, while requests arrive at even intervals at 60 % of the peak. A request is "at
-a swap" if it arrives between the moving of the pointer and a second after the service has said that it serves the other
-release. It is compared with those before the first swap: what comes after one may still wait behind what the swap has
-held up.
+measurement only the pointer in Redis is moved, to the other one, which the service has never mapped, and back to the
+first, while requests arrive at even intervals at 60 % of the peak. A request is "at a swap" if it arrives between the
+moving of the pointer and a second after the service has said that it serves the other release. It is compared with
+those before the first swap: what comes after one may still wait behind what the swap has held up.
 """
 
 from __future__ import annotations

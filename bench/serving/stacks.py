@@ -33,7 +33,7 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("candidates found in the item table", ("(service/ranking/slate.py", "ItemTable.rows_of (")),
     ("the user encoded", ("UserBatch.", "encode_users (", "ItemTable.rows_of_hashes (", "prepared (")),
     ("ONNX Runtime", ("(onnxruntime/", "_answers (")),
-    ("scores gathered and checked", ("(service/scoring/",)),
+    ("scores gathered and checked", ("(service/scoring.py", "(models/split_model.py")),
     ("ordering", (
         "(service/ranking/ordering.py", "(service/ranking/head.py", "scored (", "composed (", "_composed (",
         "Ranker._rerank (",

@@ -50,7 +50,7 @@ class MLP(nn.Sequential):
         which the mean is one more column, and what the shared rows give another. A shared row is then paid for once:
         with 500 candidates of one user, that is more than half of the first layer. The first part is multiplied by
         itself: if it depends on the item alone, a service knows the product before the request
-        (service/scoring/partial.py).
+        (models/ctr/cut.py).
 
         The division by the deviation comes last: ``relu(s x + b) = s relu(x + b / s)`` for s > 0, and so on through the
         layers. The deviation itself passes them as one more column of what each reads, which brings its bias.

@@ -82,18 +82,22 @@ INDEX_JSON = (
     + "b" * 64
     + '","kind":"ivf","effort":8,"items":3,"top":200,"recall":0.995}}}'
 )
+SPLIT = RELEASE.model_copy(update={"parts": {"items.onnx": "c" * 64}})
+SPLIT_JSON = ',"parts":{"items.onnx":"' + "c" * 64 + '"}}'
 
 
 def test_manifests_are_golden() -> None:
     assert ARTIFACT.model_dump_json() == ARTIFACT_JSON
     assert RELEASE.to_json() == RELEASE_JSON
     assert INDEXED.to_json() == RELEASE_JSON[:-1] + INDEX_JSON
+    assert SPLIT.to_json() == RELEASE_JSON[:-1] + SPLIT_JSON
 
 
 def test_golden_manifests_read_back() -> None:
     assert ArtifactManifest.from_metadata({METADATA_KEY: ARTIFACT_JSON, "producer": "x"}) == ARTIFACT
     assert ReleaseManifest.model_validate_json(RELEASE_JSON) == RELEASE
     assert ReleaseManifest.model_validate_json(RELEASE_JSON[:-1] + INDEX_JSON) == INDEXED
+    assert ReleaseManifest.model_validate_json(RELEASE_JSON[:-1] + SPLIT_JSON) == SPLIT
 
 
 def test_a_model_without_manifest_is_refused() -> None:
@@ -130,6 +134,7 @@ def test_a_truncated_artifact_manifest_is_refused(cut: int) -> None:
         {"format": 2}, {"format": 4}, {"id": ""}, {"id": "a/b"}, {"id": "a:b"}, {"id": "x" * 65}, {"extra": 1},
         {"artifact_sha256": "ab"}, {"artifact_sha256": "AB" * 32}, {"spaces": {"user/liber": 1}},
         {"artifact": "../gold.onnx"}, {"artifact": "a/b"}, {"artifact": ""}, {"artifact": ".hidden"},
+        {"parts": {"../x": "c" * 64}}, {"parts": {"x": "c"}},
     ],
 )  # fmt: skip
 def test_a_release_manifest_of_another_form_is_refused(change: dict[str, object]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from models.contract.artifact import ReleaseManifest
 from models.contract.knowledge import KnowledgeRecord
+from models.split_model import REQUEST_GRAPH, parts_folder
 from offline.publish import gate, release
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
@@ -25,6 +26,10 @@ def _no_artifact(store: Store, trained: Release, manifest: ReleaseManifest) -> N
 def _wrong_artifact(store: Store, trained: Release, manifest: ReleaseManifest) -> None:
     path = store.artifacts / manifest.artifact
     path.write_bytes(path.read_bytes() + b"\0")
+
+
+def _wrong_part(store: Store, trained: Release, manifest: ReleaseManifest) -> None:
+    (parts_folder(store.artifacts / manifest.artifact) / REQUEST_GRAPH).write_bytes(b"half of it")
 
 
 def _no_item_records(store: Store, trained: Release, manifest: ReleaseManifest) -> None:
@@ -64,6 +69,7 @@ def _knowledge_of_another_width(store: Store, trained: Release, manifest: Releas
     [
         (_no_artifact, r"artifact .*\.onnx does not exist"),
         (_wrong_artifact, r"artifact .*\.onnx has digest"),
+        (_wrong_part, r"artifact .*request\.onnx has digest"),
         (_no_item_records, "3 items without a valid feature record"),
         (_item_records_of_others, "1 items without a valid feature record"),
         (_no_directory, "item directory block 0 is missing"),

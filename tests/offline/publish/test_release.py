@@ -14,7 +14,9 @@ from models.contract.artifact import ArtifactError
 from models.contract.events import Interaction
 from models.contract.items import ItemRecord
 from models.contract.schema import FeatureSchema
+from models.split_model import ITEM_GRAPH, REQUEST_GRAPH, SplitModel, parts_folder
 from offline.data.catalogue import DataError
+from offline.data.files import file_digest
 from offline.knowledge.vectors import Knowledge
 from offline.publish import release
 from offline.publish.connection import Store
@@ -57,6 +59,33 @@ def test_the_first_release_goes_live_complete(store: Store, trained: Release) ->
     assert directory(store, trained.id) == list(trained.data.log.item_ids)
     artifact = store.artifacts / manifest.artifact
     assert artifact.read_bytes() == (trained.models / trained.report.artifact).read_bytes()
+
+
+def test_the_parts_that_are_published_are_those_that_a_service_opens(store: Store, trained: Release) -> None:
+    trained.publish(store)
+    manifest = release.read_manifest(store, trained.id)
+    assert dict(manifest.parts) == trained.report.parts
+    assert {REQUEST_GRAPH, ITEM_GRAPH} <= manifest.parts.keys()
+    published, exported = (
+        parts_folder(folder / trained.report.artifact) for folder in (store.artifacts, trained.models)
+    )
+    assert {path.name for path in published.iterdir()} == manifest.parts.keys()
+    for name, digest in manifest.parts.items():
+        assert file_digest(published / name) == file_digest(exported / name) == digest
+    assert SplitModel.open(published, 1).artifact == release.read_model(store.artifacts / manifest.artifact)
+
+
+def test_parts_that_the_same_model_has_by_another_version_reach_the_live_release(
+    store: Store, trained: Release
+) -> None:
+    whole = replace(trained, report=replace(trained.report, parts={}))
+    assert whole.publish(store).switched
+    revision = store.redis.get(store.keys.release_revision(trained.id))
+    assert not whole.publish(store).switched
+    assert store.redis.get(store.keys.release_revision(trained.id)) == revision
+    assert not trained.publish(store).switched
+    assert dict(release.read_manifest(store, trained.id).parts) == trained.report.parts
+    assert store.redis.get(store.keys.release_revision(trained.id)) != revision
 
 
 def test_a_large_catalogue_is_listed_in_blocks(store: Store) -> None:
@@ -306,13 +335,14 @@ def test_a_refused_release_leaves_no_key_behind(store: Store, trained: Release) 
     assert set(content_of(store)) == before
 
 
-def test_a_damaged_artifact_in_the_store_is_replaced(store: Store, trained: Release) -> None:
+def test_damaged_files_in_the_store_are_replaced(store: Store, trained: Release) -> None:
     trained.publish(store)
-    copy = store.artifacts / trained.report.artifact
-    whole = copy.read_bytes()
-    copy.write_bytes(whole[:100])
-    trained.publish(store)
-    assert copy.read_bytes() == whole
+    artifact = store.artifacts / trained.report.artifact
+    for copy in (artifact, parts_folder(artifact) / REQUEST_GRAPH):
+        content = copy.read_bytes()
+        copy.write_bytes(content[:100])
+        trained.publish(store)
+        assert copy.read_bytes() == content
 
 
 def test_old_releases_are_pruned(store: Store, trained: Release) -> None:

@@ -13,10 +13,12 @@ import torch
 from models.contract.artifact import ArtifactManifest
 from models.contract.encoding import INPUTS, Tensors, model_inputs
 from models.ctr.build import reads
+from models.ctr.split import rehearse
 from models.onnx_runtime import onnx_runtime
-from offline.data.files import read_arrays
+from models.split_model import SplitModel, parts_folder
+from offline.data.files import file_digest, read_arrays
 from offline.knowledge.vectors import Knowledge
-from offline.training.artifact import as_request
+from offline.training.artifact import Artifact, as_request, write_artifact
 from offline.training.fit import predict, tensors
 from offline.training.report import TrainingReport, markdown
 from offline.training.run import encoders, load_served, specs, train
@@ -82,6 +84,26 @@ def test_the_artifact_carries_its_manifest(trained: Trained) -> None:
     assert manifest.inputs == reads("din", SCHEMA)
     assert manifest.model.version == trained.report.model_version
     assert manifest.metrics == trained.report.metrics
+
+
+def test_the_parts_lie_beside_the_artifact(trained: Trained) -> None:
+    folder = parts_folder(trained.folder / trained.report.artifact)
+    assert trained.report.parts == {path.name: file_digest(path) for path in folder.iterdir()}
+    content = (trained.folder / trained.report.artifact).read_bytes()
+    rehearse(content, folder)
+    model = SplitModel.open(folder, 1)
+    assert model.artifact.model.version == trained.report.model_version
+
+
+def test_a_model_whose_parts_score_otherwise_has_none(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("models.ctr.split.TOLERANCE", -1.0)
+    content = (trained.folder / trained.report.artifact).read_bytes()
+    artifact = write_artifact("synthetic", content, tmp_path)
+    assert artifact == Artifact(trained.report.artifact, trained.report.sha256, {})
+    assert [path.name for path in tmp_path.iterdir()] == [artifact.name]
+    assert capsys.readouterr().out.startswith("the model will be served as a whole: scores of its parts differ by")
 
 
 def test_the_served_model_reads_back_and_agrees_with_the_artifact(trained: Trained) -> None:

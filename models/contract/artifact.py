@@ -55,10 +55,10 @@ class ArtifactManifest(BaseModel):
 
     @model_validator(mode="after")
     def _spaces_fill_the_schema(self) -> ArtifactManifest:
-        wanted = {(spec.key, spec.rows, spec.dim) for spec in self.feature_schema.knowledge}
-        held = {(space.key, space.rows, space.dim) for space in self.spaces}
-        if wanted != held or len(held) != len(self.spaces):
-            raise ValueError(f"the schema reads {sorted(wanted)}, the spaces are {sorted(held)}")
+        read = {(spec.key, spec.rows, spec.dim) for spec in self.feature_schema.knowledge}
+        given = {(space.key, space.rows, space.dim) for space in self.spaces}
+        if read != given or len(given) != len(self.spaces):
+            raise ValueError(f"the schema reads {sorted(read)}, the spaces are {sorted(given)}")
         return self
 
     @classmethod

@@ -66,7 +66,7 @@ class ItemRows:
 
 def knowledge_rows(blobs: Sequence[bytes | None], owners: Sequence[str], space: str, dim: int) -> KnowledgeRows:
     """Of the records that are whole, of their owner and of ``space``, and hold one row of ``dim`` numbers."""
-    found = [KnowledgeRows(np.zeros(0, np.int64), np.zeros((0, dim), np.float32), np.zeros(0, np.int64))]
+    parts = [KnowledgeRows(np.zeros(0, np.int64), np.zeros((0, dim), np.float32), np.zeros(0, np.int64))]
     for at, matrix, whose in _alike(blobs, owners, KNOWLEDGE_HEAD.itemsize + CRC):
         head = np.ascontiguousarray(matrix[:, : KNOWLEDGE_HEAD.itemsize]).view(KNOWLEDGE_HEAD)[:, 0]
         for code, codes in product(knowledge.DTYPES, np.unique(head["codes"]).tolist()):
@@ -83,11 +83,11 @@ def knowledge_rows(blobs: Sequence[bytes | None], owners: Sequence[str], space: 
             vectors = values.astype(np.float32)
             if code == 1:
                 vectors *= head["scale"][right, None]
-            found.append(KnowledgeRows(at[right], vectors, head["expires_at"][right]))
+            parts.append(KnowledgeRows(at[right], vectors, head["expires_at"][right]))
     return KnowledgeRows(
-        np.concatenate([one.at for one in found]),
-        np.concatenate([one.vectors for one in found]),
-        np.concatenate([one.expires_at for one in found]),
+        np.concatenate([part.at for part in parts]),
+        np.concatenate([part.vectors for part in parts]),
+        np.concatenate([part.expires_at for part in parts]),
     )
 
 
@@ -95,7 +95,7 @@ def item_rows(blobs: Sequence[bytes | None], owners: Sequence[str], schema: Feat
     """Of the records that are whole, of their owner and of ``schema``."""
     slots, numbers = schema.item_slots, len(ITEM_NUMERIC)
     nothing = np.zeros(0, np.int64)
-    found = [ItemRows(nothing, nothing, np.zeros((0, slots), np.int64), np.zeros((0, numbers), np.float32))]
+    parts = [ItemRows(nothing, nothing, np.zeros((0, slots), np.int64), np.zeros((0, numbers), np.float32))]
     numeric_at = ITEM_HEAD.itemsize + 4 * slots
     owner_at = numeric_at + 4 * numbers
     for at, matrix, whose in _alike(blobs, owners, owner_at + CRC):
@@ -106,12 +106,12 @@ def item_rows(blobs: Sequence[bytes | None], owners: Sequence[str], schema: Feat
         categorical = np.ascontiguousarray(matrix[right, ITEM_HEAD.itemsize : numeric_at]).view("<i4")
         numeric = np.ascontiguousarray(matrix[right, numeric_at:owner_at]).view("<f4")
         index = head["index"][right].astype(np.int64)
-        found.append(ItemRows(at[right], index, categorical.astype(np.int64), numeric.astype(np.float32)))
+        parts.append(ItemRows(at[right], index, categorical.astype(np.int64), numeric.astype(np.float32)))
     return ItemRows(
-        np.concatenate([one.at for one in found]),
-        np.concatenate([one.index for one in found]),
-        np.concatenate([one.categorical for one in found]),
-        np.concatenate([one.numeric for one in found]),
+        np.concatenate([part.at for part in parts]),
+        np.concatenate([part.index for part in parts]),
+        np.concatenate([part.categorical for part in parts]),
+        np.concatenate([part.numeric for part in parts]),
     )
 
 
@@ -140,7 +140,7 @@ class ItemDecoder:
     def __init__(self, artifact: ArtifactManifest) -> None:
         self.schema = artifact.feature_schema
         self.spaces = [
-            next(one for one in artifact.spaces if one.key == spec.key) for spec in self.schema.item_knowledge
+            next(space for space in artifact.spaces if space.key == spec.key) for spec in self.schema.item_knowledge
         ]
         self.refused = {"item_features": 0, "item_knowledge": 0}
         self._rows = artifact.item_rows
@@ -202,8 +202,8 @@ def _alike(
         if blob is not None and len(blob) >= least and zlib.crc32(blob) == SEALED:
             groups[len(blob)].append(position)
     for length, at in groups.items():
-        matrix = np.frombuffer(b"".join([blobs[one] or b"" for one in at]), np.uint8).reshape(len(at), length)
-        yield np.asarray(at, np.int64), matrix, [owners[one] for one in at]
+        matrix = np.frombuffer(b"".join([blobs[position] or b"" for position in at]), np.uint8).reshape(len(at), length)
+        yield np.asarray(at, np.int64), matrix, [owners[position] for position in at]
 
 
 def number(fingerprint: str) -> np.uint64:
@@ -214,11 +214,13 @@ def number(fingerprint: str) -> np.uint64:
 def _is_of(matrix: Bytes, at: int, length: int, owners: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Whether ``length`` bytes from ``at`` on are the names of the owners."""
     text = "".join(owners)
-    names = owners if text.isascii() else [one.encode() for one in owners]
+    names = owners if text.isascii() else [owner.encode() for owner in owners]
     # A longer name is cut and would match by its beginning; its length tells.
     same: npt.NDArray[np.bool_] = np.fromiter(map(len, names), np.int64, len(names)) == length
     expected = text.encode()
     if not same.all():
-        expected = b"".join([one.encode() if right else bytes(length) for one, right in zip(owners, same, strict=True)])
+        expected = b"".join(
+            [owner.encode() if right else bytes(length) for owner, right in zip(owners, same, strict=True)]
+        )
     same &= (matrix[:, at : at + length] == np.frombuffer(expected, np.uint8).reshape(len(names), length)).all(axis=1)
     return same

@@ -67,7 +67,7 @@ def changed_items(entries: Iterable[Entry], since: str, of: Collection[str]) -> 
 
     The entries are those from ``since`` on, which is the first of them unless the stream was trimmed.
     """
-    listed, scopes = iter(entries), {one.encode() for one in of}
+    listed, scopes = iter(entries), {scope.encode() for scope in of}
     first = next(listed, None)
     if first is None or first[0].decode() != since:
         return None
@@ -187,7 +187,7 @@ class TableUpdate:
         for name in FEATURE_COLUMNS:
             self.columns[name][rows[at]] = decoded.columns[name][at]
         if len(new):
-            append_ids(self.columns, [decoded.ids[one] for one in new.tolist()])
+            append_ids(self.columns, [decoded.ids[item] for item in new.tolist()])
             self.items += len(new)
         self.rows = np.union1d(self.rows, rows[at])
         return rows[at]

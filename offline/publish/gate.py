@@ -29,11 +29,11 @@ def check_model(path: Path, schema: FeatureSchema, spaces: Iterable[Space]) -> A
     except ArtifactError as error:
         raise GateError(f"model {path} cannot be published: {error}") from error
     trained_on = {space.key: space.fingerprint for space in model.spaces}
-    held = {space.key: space.fingerprint for space in spaces}
-    if (model.feature_schema.fingerprint, trained_on) != (schema.fingerprint, held):
+    current = {space.key: space.fingerprint for space in spaces}
+    if (model.feature_schema.fingerprint, trained_on) != (schema.fingerprint, current):
         raise GateError(
             f"model {path} was trained on schema {model.feature_schema.fingerprint} and spaces {trained_on}, but the "
-            f"jobs hold schema {schema.fingerprint} and spaces {held}: run `refresh`, or `train` before `publish`"
+            f"jobs hold schema {schema.fingerprint} and spaces {current}: run `refresh`, or `train` before `publish`"
         )
     return model
 

@@ -95,8 +95,8 @@ def refreshed(store: Store, of: str, parts: Mapping[str, str] | None = None) -> 
 def prune(store: Store) -> None:
     """Remove files of indexes and snapshots that no release names."""
     named: set[str] = set()
-    for one in release.releases(store):
-        if (manifest := release.manifest_or_none(store, one)) is not None:
+    for release_id in release.releases(store):
+        if (manifest := release.manifest_or_none(store, release_id)) is not None:
             named |= {index.file for index in manifest.indexes.values()}
             if manifest.snapshot is not None:
                 named |= {snapshot.file_of(digest) for digest in manifest.snapshot.columns.values()}

@@ -99,12 +99,7 @@ class Loader:
         """
         start = time.perf_counter()
         manifest = await self._manifest(release_id)
-        # A refresh that changed records in place leaves the model as it is.
-        if before is not None and _model_of(before.release.manifest) == _model_of(manifest):
-            model = before.model
-        else:
-            model = await self._model(manifest)
-        manifest.check(model.artifact)
+        model = await self._model(manifest, before)
         update = await self._items(manifest, model, before)
         table = update.table()
         scorer = model.on(table, model_columns(update.columns))
@@ -116,8 +111,12 @@ class Loader:
         milliseconds = round((time.perf_counter() - start) * 1000.0, 3)
         return Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model, update)
 
-    async def _model(self, manifest: ReleaseManifest) -> CtrModel:
-        """The model of a release."""
+    async def _model(self, manifest: ReleaseManifest, before: Loaded | None) -> CtrModel:
+        """The model of a release, or that of ``before`` if it is the same: a refresh changes records in place."""
+        same = before is not None and _model_of(before.release.manifest) == _model_of(manifest)
+        if before is not None and same and before.model.problem is None:
+            manifest.check(before.model.artifact)
+            return before.model
         # Threads that sessions make for themselves would inherit the low priority of the background, and reading a
         # graph that is whole holds the interpreter's lock.
         run = run_in_background if manifest.parts and not makes_threads(self._threads) else asyncio.to_thread
@@ -136,7 +135,9 @@ class Loader:
             trusted = frozenset(before.release.manifest.snapshot.columns.values())
         columns = await run_in_background(read_columns, self._artifacts, snapshot.columns, trusted)
         update, since = TableUpdate(columns, snapshot.items), snapshot.changes
-        if before is not None and (before.release.id, before.release.manifest.snapshot) == (manifest.id, snapshot):
+        # Another model's columns of the items that have changed would be others, or none.
+        same = before is not None and model is before.model and before.release.manifest.snapshot == snapshot
+        if before is not None and same and before.release.id == manifest.id:
             await run_in_background(update.take_over, before.update)
             if re.fullmatch(r"\d+-\d+", before.release.revision):
                 since = before.release.revision

@@ -10,6 +10,7 @@ import redis
 
 from models.contract.keys import Keys
 from models.contract.snapshot import file_of
+from models.split_model import REQUEST_GRAPH, parts_folder
 from service.settings import Settings
 from tests.service.conftest import Running, eventually, running
 from tests.service.tiny import ITEMS, Publisher, TinyItem, score_of
@@ -167,3 +168,19 @@ async def test_a_damaged_directory_is_a_reason_where_every_item_is_read(
 
     assert "item directory is missing or damaged" in await eventually(refused)
     assert await scores(service, "a") == expected(ITEMS[0])
+
+
+async def test_a_model_whose_parts_come_back_has_columns_of_what_changed_meanwhile(
+    settings: Settings, publisher: Publisher
+) -> None:
+    manifest = publisher.publish()
+    part = parts_folder(settings.artifact_folder / manifest.artifact) / REQUEST_GRAPH
+    content = part.read_bytes()
+    part.write_bytes(b"half of it")
+    async with running(settings) as service:
+        await at_revision(service, publisher.revise("r1", A))
+        assert (await service.status())["release"]["in_parts"] is False
+        part.write_bytes(content)
+        await at_revision(service, publisher.revise("r1", B))
+        assert (await service.status())["release"]["in_parts"] is True
+        assert await scores(service, "a", "b", "c") == expected(A, B, ITEMS[2])

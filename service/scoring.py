@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
-from models.contract.encoding import ItemBatch, Tensors, encode, encode_items, encode_users, model_inputs
-from models.contract.items import Columns, IntArray, ItemTable
+from models.contract.encoding import Sample, model_inputs
+from models.contract.items import Columns, ItemTable
 from models.contract.knowledge import FloatArray
 from models.onnx_runtime import InferenceSession, has_cuda, open_session
 from models.split_model import SCORE, SplitModel, parts_folder
 from service.errors import ScoringError
-from service.ranking.types import Sample
 
 INLINE_CANDIDATES = 256
 """Slates up to here are scored on the event loop, until somebody knows how long that takes."""
@@ -131,10 +130,6 @@ class OnnxScorer(ABC):
     inline = INLINE_CANDIDATES
     problem: str | None = None
 
-    def __init__(self, artifact: ArtifactManifest, table: ItemTable) -> None:
-        self._schema = artifact.feature_schema
-        self._table = table
-
     async def score(self, sample: Sample) -> FloatArray:
         """See the port. Longer slates run in a thread, where onnxruntime releases the interpreter lock."""
         # Nobody has measured slates of which a split model computes candidates anew.
@@ -158,14 +153,7 @@ class OnnxScorer(ABC):
 
     @abstractmethod
     def _scores(self, sample: Sample) -> FloatArray:
-        """What the model gives. Any error if it fails."""
-
-    def _encoded(self, sample: Sample) -> Tensors:
-        """All inputs of the whole model."""
-        items = ItemBatch.gather(self._table, sample.rows)
-        if sample.described is not None:
-            items = items.with_categorical(*sample.described)
-        return encode(self._schema, self._table, sample.user, items, knowledge=sample.knowledge)
+        """The model's scores [C]. Any error if it fails."""
 
 
 class WholeScorer(OnnxScorer):
@@ -174,39 +162,19 @@ class WholeScorer(OnnxScorer):
     def __init__(
         self, session: InferenceSession, artifact: ArtifactManifest, table: ItemTable, problem: str | None = None
     ) -> None:
-        super().__init__(artifact, table)
-        self._session, self._inputs, self.problem = session, artifact.inputs, problem
+        self._session, self._artifact, self._table, self.problem = session, artifact, table, problem
 
     def _scores(self, sample: Sample) -> FloatArray:
-        tensors = self._encoded(sample)
-        scores: FloatArray = self._session.run([SCORE], {name: tensors[name] for name in self._inputs})[0]
+        tensors = sample.encode(self._artifact.feature_schema, self._table)
+        scores: FloatArray = self._session.run([SCORE], {name: tensors[name] for name in self._artifact.inputs})[0]
         return scores
 
 
 class SplitScorer(OnnxScorer):
-    """Scores by a split model.
-
-    What is not as in the table, described candidates and slates without knowledge, has its columns computed at once.
-    """
+    """Scores by a split model and its ``columns`` of the table."""
 
     def __init__(self, model: SplitModel, table: ItemTable, columns: Columns) -> None:
-        """``columns`` are those that the model gives for the table."""
-        super().__init__(model.artifact, table)
-        self._model, self._columns = model, columns
+        self._model, self._table, self._columns = model, table, columns
 
     def _scores(self, sample: Sample) -> FloatArray:
-        if not sample.knowledge:
-            return self._model.scores_of(self._encoded(sample))
-        user = encode_users(self._schema, sample.user, self._model.takes)
-        columns, rows = self._columns, sample.rows
-        if sample.described is not None:
-            columns, rows = columns | self._item_columns(sample.rows, *sample.described), np.arange(len(rows))
-        return self._model.scores(user, columns, sample.user.history_rows[0], rows)
-
-    def _item_columns(self, rows: IntArray, positions: IntArray, fields: IntArray) -> Columns:
-        """Columns of the candidates ``rows``, computed for those at ``positions``, which are described."""
-        items = ItemBatch.gather(self._table, rows[positions]).with_categorical(np.arange(len(positions)), fields)
-        columns = {name: self._columns[name][rows] for name in self._model.items.names}
-        for name, cells in self._model.items.columns(encode_items(items)).items():
-            columns[name][positions] = cells
-        return columns
+        return self._model.scores(sample, self._table, self._columns)

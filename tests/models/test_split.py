@@ -13,7 +13,7 @@ from models.contract.artifact import METADATA_KEY, ArtifactManifest
 from models.contract.items import in_memory
 from models.ctr import split as splitting
 from models.ctr.cut import UncutError
-from models.ctr.split import rehearse, split
+from models.ctr.split import rehearsal, rehearse, split
 from models.split_model import HISTORY_GRAPH, HISTORY_ROWS, ITEM_GRAPH, ITEM_ROWS, REQUEST_GRAPH, WEIGHTS, SplitModel
 from tests.models.test_export import export_of
 from tests.models.tiny import ALL, KINDS, Kind
@@ -60,7 +60,7 @@ def test_columns_of_a_table_are_those_of_its_rows(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("models.split_model.CHUNK", chunk)
     _, manifest, content = export_of(("lifelong", "target"), ALL)
     model = split_model(content, tmp_path)
-    table = splitting._items(manifest.feature_schema, manifest.item_rows, np.random.default_rng(0))
+    table, _ = rehearsal(manifest.feature_schema, manifest.item_rows)
     columns = model.table_columns(table, in_memory)
     assert len(table) > 10
     rows = np.asarray([5, 0, 64, 5])

@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 
 from models.contract.artifact import ArtifactError, ModelName, ReleaseManifest
-from models.contract.encoding import Tensors, UserBatch
+from models.contract.encoding import Sample, Tensors, UserBatch
 from models.contract.events import EVENT_DTYPE
 from models.contract.items import Columns, ItemTable, in_memory
-from models.ctr.split import _items, _samples
+from models.ctr.split import rehearsal
 from models.onnx_runtime import open_session
 from models.split_model import HISTORY_GRAPH, REQUEST_GRAPH, ColumnGraph, SplitModel, parts_folder
 from service import loading
 from service.errors import ScoringError
-from service.ranking.types import Sample
 from service.scoring import (
     INLINE_CANDIDATES,
     INLINE_SECONDS,
@@ -115,12 +114,8 @@ async def test_a_failing_run_is_a_scoring_error(tmp_path: Path, count: int) -> N
 def _rehearsed(kind: Kind, folder: Path) -> tuple[WholeScorer, SplitScorer, list[Sample]]:
     """A model of a kind, whole and split, and the samples of its rehearsal."""
     _, manifest, content = export_of(kind, ALL)
-    model, random = split_model(content, folder), np.random.default_rng(0)
-    table = _items(manifest.feature_schema, manifest.item_rows, random)
-    samples = [
-        Sample(sample.user, sample.rows, sample.described, sample.knowledge)
-        for sample in _samples(manifest.feature_schema, table, random)
-    ]
+    model = split_model(content, folder)
+    table, samples = rehearsal(manifest.feature_schema, manifest.item_rows)
     whole = WholeScorer(open_session(content, 1), manifest, table)
     return whole, SplitScorer(model, table, model.table_columns(table, in_memory)), samples
 

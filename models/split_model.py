@@ -1,4 +1,4 @@
-"""A CTR model split where the user comes in: three graphs, opened from the files of one folder.
+"""A CTR model as ONNX graphs: as a whole, or split where the user comes in, opened from the files of one folder.
 
 Most of a model's work on a candidate needs nothing but the item. Two graphs compute that once for the rows of an item
 table, as columns: of items as candidates, and of items as events of a history. The request graph takes rows of these
@@ -37,6 +37,32 @@ CHUNK = 2048
 def parts_folder(artifact: Path) -> Path:
     """The folder of the parts of a model, beside its file."""
     return artifact.with_name(f"{artifact.name}.parts")
+
+
+@dataclass(frozen=True, slots=True)
+class WholeModel:
+    """A model in one graph. Safe for concurrent use."""
+
+    artifact: ArtifactManifest
+    session: InferenceSession
+
+    @classmethod
+    def open(cls, graph: bytes | Path, threads: int, *, cuda: bool = False) -> WholeModel:
+        """The model in an ONNX file. ArtifactError if it has no manifest that is understood; any error of ONNX Runtime.
+        Blocks."""
+        session = open_session(graph, threads, cuda=cuda)
+        return cls(ArtifactManifest.from_metadata(session.get_modelmeta().custom_metadata_map), session)
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """What the graph takes."""
+        return frozenset(cell.name for cell in self.session.get_inputs())
+
+    def scores(self, sample: Sample, table: ItemTable, columns: Columns) -> FloatArray:
+        """Scores [C] of a sample of ``table``; no columns of it are needed. Any error of ONNX Runtime."""
+        tensors = sample.encode(self.artifact.feature_schema, table)
+        scores: FloatArray = self.session.run([SCORE], {name: tensors[name] for name in self.artifact.inputs})[0]
+        return scores
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,7 @@ from models.contract.events import EVENT_DTYPE
 from models.contract.items import ItemTable, in_memory
 from models.contract.schema import FeatureSchema
 from models.ctr.cut import UncutError, cut
-from models.onnx_runtime import open_session
-from models.split_model import REQUEST_GRAPH, SCORE, WEIGHTS, SplitModel
+from models.split_model import REQUEST_GRAPH, WEIGHTS, SplitModel, WholeModel
 
 TOLERANCE = 1e-3
 """By how much scores of a model in parts may differ from those of the whole, as a share of their standard deviation
@@ -75,19 +74,12 @@ def rehearse(content: bytes, folder: Path) -> None:
     """UncutError unless the parts in ``folder`` give the scores of the model in ``content``, and these differ among
     candidates. Both score made-up users with and without a history, with knowledge and without, for one candidate and
     several, known ones and described ones."""
-    whole, parts = open_session(content, 1), SplitModel.open(folder, 1)
-    artifact = parts.artifact
-    schema = artifact.feature_schema
-    table, samples = rehearsal(schema, artifact.item_rows)
+    whole, parts = WholeModel.open(content, 1), SplitModel.open(folder, 1)
+    table, samples = rehearsal(whole.artifact.feature_schema, whole.artifact.item_rows)
     columns = parts.table_columns(table, in_memory)
-    differences, spreads = [], []
-    for sample in samples:
-        tensors = sample.encode(schema, table)
-        scores = whole.run([SCORE], {name: tensors[name] for name in artifact.inputs})[0]
-        differences.append(np.abs(parts.scores(sample, table, columns) - scores).max())
-        if len(scores) > 1:
-            spreads.append(scores.std())
-    spread, difference = float(np.median(spreads)), float(np.max(differences))
+    scores = [(whole.scores(sample, table, {}), parts.scores(sample, table, columns)) for sample in samples]
+    spread = float(np.median([expected.std() for expected, _ in scores if len(expected) > 1]))
+    difference = float(np.max([np.abs(expected - other).max() for expected, other in scores]))
     if spread <= _LEAST_SPREAD:
         raise UncutError("its scores do not tell made-up candidates apart")
     if not difference <= TOLERANCE * spread + _PRECISION:  # nor if it is not a number

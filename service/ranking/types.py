@@ -12,10 +12,10 @@ from typing import Literal, Protocol
 import numpy as np
 
 from models.contract.artifact import ReleaseManifest
-from models.contract.encoding import UserBatch
+from models.contract.encoding import Sample as Sample
 from models.contract.events import EVENT_DTYPE, EventArray
 from models.contract.exposures import ArmTaken
-from models.contract.items import IntArray, ItemTable
+from models.contract.items import ItemTable
 from models.contract.knowledge import FloatArray, KnowledgeRecord, Space
 from models.contract.schema import FeatureSchema
 
@@ -126,24 +126,13 @@ class Head:
     forced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One user and C candidates, as rows of a release's item table, for its model to score.
-
-    user        a batch of one
-    rows        int64 [C], 0 for items that the table does not hold
-    described   positions int64 [k] of such items with their fields int64 [k, S], as they came with the request
-    knowledge   False scores as if there were no knowledge
-    """
-
-    user: UserBatch
-    rows: IntArray
-    described: tuple[IntArray, IntArray] | None = None
-    knowledge: bool = True
-
-
 class Scorer(Protocol):
     """The model of a release, with its item table."""
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether what depends on items alone was computed before."""
+        ...
 
     @property
     def problem(self) -> str | None:

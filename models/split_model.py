@@ -1,4 +1,4 @@
-"""A CTR model split where the user comes in: three graphs, opened from the files of one folder.
+"""A CTR model as ONNX graphs: as a whole, or split where the user comes in, opened from the files of one folder.
 
 Most of a model's work on a candidate needs nothing but the item. Two graphs compute that once for the rows of an item
 table, as columns: of items as candidates, and of items as events of a history. The request graph takes rows of these
@@ -16,8 +16,8 @@ import numpy as np
 
 from models.contract.arrays import FloatArray, IntArray
 from models.contract.artifact import ArtifactError, ArtifactManifest
-from models.contract.encoding import HISTORY_ITEM_INPUTS, ItemBatch, Tensors, encode_items
-from models.contract.items import Allocate, Columns, ItemTable
+from models.contract.encoding import HISTORY_ITEM_INPUTS, ItemBatch, Sample, Tensors, encode_items, encode_users
+from models.contract.items import Columns, ItemTable
 from models.onnx_runtime import InferenceSession, open_session
 
 ITEM_GRAPH, HISTORY_GRAPH, REQUEST_GRAPH = "items.onnx", "history.onnx", "request.onnx"
@@ -37,6 +37,32 @@ CHUNK = 2048
 def parts_folder(artifact: Path) -> Path:
     """The folder of the parts of a model, beside its file."""
     return artifact.with_name(f"{artifact.name}.parts")
+
+
+@dataclass(frozen=True, slots=True)
+class WholeModel:
+    """A model in one graph. Safe for concurrent use."""
+
+    artifact: ArtifactManifest
+    session: InferenceSession
+
+    @classmethod
+    def open(cls, graph: bytes | Path, threads: int, *, cuda: bool = False) -> WholeModel:
+        """The model in an ONNX file. ArtifactError if it has no manifest that is understood; any error of ONNX Runtime.
+        Blocks."""
+        session = open_session(graph, threads, cuda=cuda)
+        return cls(ArtifactManifest.from_metadata(session.get_modelmeta().custom_metadata_map), session)
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """What the graph takes."""
+        return frozenset(cell.name for cell in self.session.get_inputs())
+
+    def scores(self, sample: Sample, table: ItemTable, columns: Columns) -> FloatArray:
+        """Scores [C] of a sample of ``table``; no columns of it are needed. Any error of ONNX Runtime."""
+        tensors = sample.encode(self.artifact.feature_schema, table)
+        scores: FloatArray = self.session.run([SCORE], {name: tensors[name] for name in self.artifact.inputs})[0]
+        return scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,30 +131,42 @@ class SplitModel:
             )
         return columns
 
-    def table_columns(self, table: ItemTable, allocate: Allocate) -> Columns:
-        """Columns of all rows of an item table, the unknown item's included, in arrays that ``allocate`` makes. Blocks
-        for as long as it takes to compute them; ArtifactError if a graph fails."""
+    def table_columns(self, table: ItemTable, spare: int = 0) -> Columns:
+        """Columns of all rows of an item table, the unknown item's included, and so many ``spare`` rows of zeros.
+        Blocks for as long as it takes to compute them; ArtifactError if a graph fails."""
         columns: Columns = {}
         for start in range(0, len(table), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(table)))
             for name, cells in self.columns(table, rows).items():
                 if name not in columns:
-                    columns[name] = allocate(name, (len(table), *cells.shape[1:]), cells.dtype)
+                    columns[name] = np.zeros((len(table) + spare, *cells.shape[1:]), cells.dtype)
                 columns[name][rows] = cells
         return columns
 
-    def scores(self, user: Tensors, columns: Columns, history_rows: IntArray, item_rows: IntArray) -> FloatArray:
-        """Scores [C] of the rows ``item_rows`` [C] of ``columns``, for a user whose events are the rows
-        ``history_rows`` [T] of them. ``user`` has at least the inputs in ``takes`` that tell of no item. Raises what
-        ONNX Runtime raises."""
-        feed: dict[str, Any] = {**user, **columns, HISTORY_ROWS: history_rows, ITEM_ROWS: item_rows}
+    def scores(self, sample: Sample, table: ItemTable, columns: Columns) -> FloatArray:
+        """Scores [C] of a sample of ``table``, of which ``columns`` are the columns. Those of what is not as in the
+        table, described candidates and slates without knowledge, are computed at once. Any error of ONNX Runtime."""
+        schema, rows, events = self.artifact.feature_schema, sample.rows, sample.user.history_rows[0]
+        if not sample.knowledge:
+            tensors = sample.encode(schema, table)
+            columns = self.items.columns(tensors) | (self.history.columns(tensors) if self.history else {})
+            rows, events = np.arange(len(rows)), np.arange(len(events))
+        else:
+            tensors = encode_users(schema, sample.user, self.takes)
+            if sample.described is not None:
+                columns = columns | self._described(table, columns, rows, sample.described)
+                rows = np.arange(len(rows))
+        feed: dict[str, Any] = {**tensors, **columns, HISTORY_ROWS: events, ITEM_ROWS: rows}
         scores: FloatArray = self.request.run([SCORE], {name: feed[name] for name in self.takes})[0]
         return scores
 
-    def scores_of(self, tensors: Tensors) -> FloatArray:
-        """Scores [C] of the inputs of the whole model, none of whose columns was computed before."""
-        columns = self.items.columns(tensors)
-        if self.history is not None:
-            columns |= self.history.columns(tensors)
-        events, candidates = tensors["history_index"].shape[1], len(tensors["item_index"])
-        return self.scores(tensors, columns, np.arange(events), np.arange(candidates))
+    def _described(
+        self, table: ItemTable, columns: Columns, rows: IntArray, described: tuple[IntArray, IntArray]
+    ) -> Columns:
+        """Columns of candidates, computed for those that are described."""
+        positions, fields = described
+        items = ItemBatch.gather(table, rows[positions]).with_categorical(np.arange(len(positions)), fields)
+        merged = {name: columns[name][rows] for name in self.items.names}
+        for name, cells in self.items.columns(encode_items(items)).items():
+            merged[name][positions] = cells
+        return merged

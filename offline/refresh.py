@@ -33,7 +33,7 @@ from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.arithmetic import arithmetic_line
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
-from offline.publish.publish import Published, publish
+from offline.publish.publish import Contents, Published, publish
 from offline.publish.release import live_release
 from offline.training.report import TrainingReport, markdown
 from offline.training.samples import split_samples
@@ -181,9 +181,8 @@ def publish_release(
     job = run.job
     with run.step("publish") as watch:
         users = recent_users(job, log) if live_release(store) == _release_id(job, report) else None
-        published = publish(
-            job.config, store, catalogue, log, knowledge, report, job.models, users=users, return_to=return_to
-        )
+        contents = Contents(catalogue, log, knowledge, report, job.models)
+        published = publish(job.config, store, contents, users=users, return_to=return_to)
         run.published(published)
         if published.switched:
             watch.done(f"live: {published.release}, before: {published.live_before or 'nothing'}")

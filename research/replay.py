@@ -29,7 +29,7 @@ from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.publish.archive import INTERACTIONS
 from offline.publish.connection import Store
-from offline.publish.publish import publish
+from offline.publish.publish import Contents, publish
 from offline.training.report import TrainingReport
 from offline.training.samples import split_samples
 
@@ -83,10 +83,9 @@ def begin(job: Job, store: Store, count: int, others: int, seed: int) -> list[Vi
     config = job.config.model_copy(update={"workdir": job.config.workdir / "replay"})
     for key in store.redis.scan_iter(f"{store.keys.prefix}:*", count=5000):
         store.redis.unlink(key)
-    publish(
-        config, store, open_source(job.config.data, job.raw).catalogue(), log_before(log, first),
-        knowledge_before(knowledge, first), TrainingReport.load(path), job.models,
-    )  # fmt: skip
+    catalogue, report = open_source(job.config.data, job.raw).catalogue(), TrainingReport.load(path)
+    past_log, past_knowledge = log_before(log, first), knowledge_before(knowledge, first)
+    publish(config, store, Contents(catalogue, past_log, past_knowledge, report, job.models))
     return visits(log, first, count, others, seed, name=f"replay-{round(time.time())}")
 
 

@@ -20,10 +20,9 @@ from service.exposures.stream import ExposureLog
 from service.features.feedback import RedisFeedback
 from service.features.redis import RedisLink, is_usable_url
 from service.features.users import RedisUserFeatures
-from service.loading import Loader
-from service.prepare import apart
 from service.ranking.ranker import Ranker
-from service.release import Releases
+from service.releases.loader import Loader
+from service.releases.watcher import Releases
 from service.reranking.server import ModelServer
 from service.reranking.vllm import Gates, Tuned, VllmReranker, read_reranker
 from service.reranking.watch import CanaryWatch
@@ -87,16 +86,13 @@ async def _assemble(
 
     keys = Keys(settings.key_prefix)
     telemetry = Telemetry()
-    loader = Loader.of(settings, redis, keys, telemetry)
-    stack.callback(loader.close)
     releases = Releases(
         redis,
         keys,
         telemetry,
-        loader,
+        Loader.of(settings, redis, keys, telemetry),
         poll_seconds=settings.release_poll_seconds,
         pins=lambda: experiments.current.releases,
-        apart=apart(settings, url, telemetry),
     )
     exposures = await stack.enter_async_context(
         ExposureLog(redis, keys, telemetry, capacity=settings.exposure_queue, stream_max=settings.exposure_stream_max)

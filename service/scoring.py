@@ -9,20 +9,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from models.contract.arrays import FloatArray, IntArray
+from models.contract.arrays import FloatArray
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
-from models.contract.encoding import ItemBatch, Tensors, encode, encode_items, encode_users, model_inputs
+from models.contract.encoding import Sample, model_inputs
 from models.contract.items import Columns, ItemTable
-from models.onnx_runtime import InferenceSession, has_cuda, open_session
-from models.split_model import SCORE, SplitModel, parts_folder
+from models.onnx_runtime import has_cuda
+from models.split_model import SCORE, SplitModel, WholeModel, parts_folder
 from service.ranking.degraded import ScoringError
-from service.ranking.types import Sample
 
 INLINE_CANDIDATES = 256
 """Slates up to here are scored on the event loop, until somebody knows how long that takes."""
@@ -38,12 +36,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CtrModel:
-    """A release's model, without an item table: a split one, or one that runs as a whole. ``problem`` says why a model
-    that was published in parts runs as a whole."""
+    """A release's model, without an item table. ``problem``: why one that was published in parts runs as a whole."""
 
-    artifact: ArtifactManifest
-    graphs: InferenceSession | SplitModel
+    graphs: WholeModel | SplitModel
     problem: str | None = None
+
+    @property
+    def artifact(self) -> ArtifactManifest:
+        return self.graphs.artifact
 
     @property
     def split(self) -> SplitModel | None:
@@ -52,9 +52,7 @@ class CtrModel:
 
     def on(self, table: ItemTable, columns: Columns) -> OnnxScorer:
         """A scorer of these items. A split model takes the ``columns`` that it gives for them."""
-        if isinstance(self.graphs, SplitModel):
-            return SplitScorer(self.graphs, table, columns)
-        return WholeScorer(self.graphs, self.artifact, table, self.problem)
+        return OnnxScorer(self, table, columns)
 
 
 def load_model(folder: Path, release: ReleaseManifest, threads: int) -> CtrModel:
@@ -74,30 +72,24 @@ def load_model(folder: Path, release: ReleaseManifest, threads: int) -> CtrModel
         except Exception as error:  # whatever is wrong with the parts, the whole is right
             log.exception("release %s: the model runs as a whole", release.id)
             problem = f"the model runs as a whole: {error}"
-    return _load_whole(whole, release, threads, problem)
+    try:
+        model = WholeModel.open(whole, threads, cuda=True)
+    except ArtifactError:
+        raise
+    except Exception as error:
+        raise ArtifactError(f"release {release.id}: artifact is not a usable model: {error}") from error
+    release.check(model.artifact)
+    _check(model)
+    return CtrModel(model, problem)
 
 
 def _load_parts(folder: Path, release: ReleaseManifest, threads: int) -> CtrModel:
     for name, digest in release.parts.items():
         _verify(release, folder / name, digest)
-    split = SplitModel.open(folder, threads)
-    artifact = split.artifact
-    release.check(artifact)
-    unfilled = split.inputs.difference(set(artifact.inputs).intersection(model_inputs(artifact.feature_schema)))
-    if unfilled:
-        raise ArtifactError(f"parts of the model take {sorted(unfilled)}, which its manifest or its schema lacks")
-    return CtrModel(artifact, split)
-
-
-def _load_whole(path: Path, release: ReleaseManifest, threads: int, problem: str | None) -> CtrModel:
-    try:
-        session = open_session(path, threads, cuda=True)
-    except Exception as error:
-        raise ArtifactError(f"release {release.id}: artifact is not a usable model: {error}") from error
-    artifact = ArtifactManifest.from_metadata(session.get_modelmeta().custom_metadata_map)
-    release.check(artifact)
-    _check(session, artifact)
-    return CtrModel(artifact, session, problem)
+    model = SplitModel.open(folder, threads)
+    release.check(model.artifact)
+    _check(model)
+    return CtrModel(model)
 
 
 def _verify(release: ReleaseManifest, path: Path, digest: str) -> None:
@@ -111,29 +103,29 @@ def _verify(release: ReleaseManifest, path: Path, digest: str) -> None:
         raise ArtifactError(f"release {release.id}: artifact {path.name} has sha256 {actual}, not {digest}")
 
 
-def _check(session: InferenceSession, artifact: ArtifactManifest) -> None:
-    """ArtifactError unless the graph takes the manifest's inputs, its schema can fill them all, and it gives one score
-    per candidate."""
-    takes = {cell.name for cell in session.get_inputs()}
-    if takes != set(artifact.inputs):
-        raise ArtifactError(f"model takes {sorted(takes)}, its manifest says {sorted(artifact.inputs)}")
+def _check(model: WholeModel | SplitModel) -> None:
+    """ArtifactError unless a model takes the manifest's inputs, its schema can fill them all, and it gives one score
+    per candidate. Parts take no input that nothing reads."""
+    artifact, takes = model.artifact, model.inputs
+    inputs = set(artifact.inputs)
+    if not takes <= inputs or (isinstance(model, WholeModel) and takes != inputs):
+        raise ArtifactError(f"model takes {sorted(takes)}, its manifest says {sorted(inputs)}")
     unfilled = takes.difference(model_inputs(artifact.feature_schema))
     if unfilled:
         raise ArtifactError(f"model takes {sorted(unfilled)}, which its schema does not fill")
+    session = model.request if isinstance(model, SplitModel) else model.session
     gives = [(cell.name, cell.type, len(cell.shape)) for cell in session.get_outputs()]
     if gives != [(SCORE, "tensor(float)", 1)]:
         raise ArtifactError(f"model gives {gives}, expected one float tensor [C] named {SCORE!r}")
 
 
-class OnnxScorer(ABC):
+class OnnxScorer:
     """The port ``Scorer``. Safe for concurrent use. ``inline`` candidates are scored on the event loop at most."""
 
-    inline = INLINE_CANDIDATES
-    problem: str | None = None
-
-    def __init__(self, artifact: ArtifactManifest, table: ItemTable) -> None:
-        self._schema = artifact.feature_schema
-        self._table = table
+    def __init__(self, model: CtrModel, table: ItemTable, columns: Columns) -> None:
+        self._model, self._table, self._columns = model.graphs, table, columns
+        self.in_parts, self.problem = model.split is not None, model.problem
+        self.inline = INLINE_CANDIDATES
 
     async def score(self, sample: Sample) -> FloatArray:
         """See the port. Longer slates run in a thread, where onnxruntime releases the interpreter lock."""
@@ -145,7 +137,7 @@ class OnnxScorer(ABC):
     def run(self, sample: Sample) -> FloatArray:
         """float32 [C], in the calling thread. ScoringError as in the port."""
         try:
-            scores = self._scores(sample)
+            scores = self._model.scores(sample, self._table, self._columns)
         except Exception as error:  # onnxruntime has no common exception class
             log.exception("the model failed")
             raise ScoringError(str(error)) from error
@@ -155,58 +147,3 @@ class OnnxScorer(ABC):
             )
             raise ScoringError("scores are not one finite number per candidate")
         return np.asarray(scores, np.float32)
-
-    @abstractmethod
-    def _scores(self, sample: Sample) -> FloatArray:
-        """What the model gives. Any error if it fails."""
-
-    def _encoded(self, sample: Sample) -> Tensors:
-        """All inputs of the whole model."""
-        items = ItemBatch.gather(self._table, sample.rows)
-        if sample.described is not None:
-            items = items.with_categorical(*sample.described)
-        return encode(self._schema, self._table, sample.user, items, knowledge=sample.knowledge)
-
-
-class WholeScorer(OnnxScorer):
-    """Scores by one graph."""
-
-    def __init__(
-        self, session: InferenceSession, artifact: ArtifactManifest, table: ItemTable, problem: str | None = None
-    ) -> None:
-        super().__init__(artifact, table)
-        self._session, self._inputs, self.problem = session, artifact.inputs, problem
-
-    def _scores(self, sample: Sample) -> FloatArray:
-        tensors = self._encoded(sample)
-        scores: FloatArray = self._session.run([SCORE], {name: tensors[name] for name in self._inputs})[0]
-        return scores
-
-
-class SplitScorer(OnnxScorer):
-    """Scores by a split model.
-
-    What is not as in the table, described candidates and slates without knowledge, has its columns computed at once.
-    """
-
-    def __init__(self, model: SplitModel, table: ItemTable, columns: Columns) -> None:
-        """``columns`` are those that the model gives for the table."""
-        super().__init__(model.artifact, table)
-        self._model, self._columns = model, columns
-
-    def _scores(self, sample: Sample) -> FloatArray:
-        if not sample.knowledge:
-            return self._model.scores_of(self._encoded(sample))
-        user = encode_users(self._schema, sample.user, self._model.takes)
-        columns, rows = self._columns, sample.rows
-        if sample.described is not None:
-            columns, rows = columns | self._item_columns(sample.rows, *sample.described), np.arange(len(rows))
-        return self._model.scores(user, columns, sample.user.history_rows[0], rows)
-
-    def _item_columns(self, rows: IntArray, positions: IntArray, fields: IntArray) -> Columns:
-        """Columns of the candidates ``rows``, computed for those at ``positions``, which are described."""
-        items = ItemBatch.gather(self._table, rows[positions]).with_categorical(np.arange(len(positions)), fields)
-        columns = {name: self._columns[name][rows] for name in self._model.items.names}
-        for name, cells in self._model.items.columns(encode_items(items)).items():
-            columns[name][positions] = cells
-        return columns

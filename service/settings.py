@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PREFIX = "LORANK_"
 
+_REMOVED = {f"{PREFIX}TABLES": "item tables are mapped from the artifact folder; unset it and delete its folder"}
+
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -25,8 +27,7 @@ class Settings(BaseModel):
     """Everything an operator can choose. Sizes are bytes or counts, times carry their unit in the name.
 
     ``redis_url``        None starts the embedded server in ``data_dir/valkey``
-    ``artifacts``        folder of ONNX files; None means ``data_dir/artifacts``
-    ``tables``           folder of item tables, which all processes of this machine map; None means ``data_dir/tables``
+    ``artifacts``        folder of models and item tables, which all processes map; None means ``data_dir/artifacts``
     ``max_body_bytes``   4 MiB hold 2,000 candidates with ids of 256 bytes, escaped as JSON, and 1 kB of features each
     ``workers``          processes that answer requests, each on a core; they share the port and the item table
     ``exposure_queue``   exposures that wait in a worker's memory for Redis; beyond it they are dropped and counted
@@ -45,7 +46,6 @@ class Settings(BaseModel):
     redis_connections: Positive = 64
     data_dir: Path = Path("var")
     artifacts: Path | None = None
-    tables: Path | None = None
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] = "lorank"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -74,10 +74,6 @@ class Settings(BaseModel):
     @property
     def artifact_folder(self) -> Path:
         return self.artifacts if self.artifacts is not None else self.data_dir / "artifacts"
-
-    @property
-    def table_folder(self) -> Path:
-        return self.tables if self.tables is not None else self.data_dir / "tables"
 
     @property
     def embedded_folder(self) -> Path:
@@ -109,14 +105,10 @@ class Settings(BaseModel):
             raise SettingsError(f"{PREFIX}DEFAULT_DEADLINE_MS exceeds {PREFIX}MAX_DEADLINE_MS")
         return settings
 
-    def to_environment(self, other: Mapping[str, str]) -> dict[str, str]:
-        """The inverse of ``from_environment``, with the variables of ``other`` that are no settings."""
-        rest = {name: value for name, value in other.items() if not name.startswith(PREFIX)}
-        chosen = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        return rest | {f"{PREFIX}{name.upper()}": str(value) for name, value in chosen.items()}
-
 
 def _unknown(variable: str) -> str:
+    if variable in _REMOVED:
+        return f"{variable} is no setting any more: {_REMOVED[variable]}"
     valid = [PREFIX + name.upper() for name in Settings.model_fields]
     nearest = difflib.get_close_matches(variable.upper(), valid, n=1, cutoff=0.0)
     return f"unknown setting {variable}; the nearest valid name is {nearest[0]}"

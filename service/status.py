@@ -11,9 +11,8 @@ from models.contract.reranker import FittedTo
 from service.ab.reloading import ReloadingExperiments
 from service.exposures.stream import ExposureLog
 from service.ranking.ports import Release
-from service.release import Releases
+from service.releases.watcher import Releases
 from service.reranking.vllm import VllmReranker
-from service.scoring import SplitScorer
 from service.settings import Settings
 
 
@@ -39,7 +38,7 @@ def status_document(
             "spaces": {space.key: space.fingerprint for space in release.spaces},
             "loaded_at": release.loaded_at,
             "swap_ms": release.swap_ms,
-            "in_parts": isinstance(release.scorer, SplitScorer),
+            "in_parts": release.scorer.in_parts,
             "indexes": {
                 role: index.model_dump(include={"space", "kind", "effort", "items", "top", "recall"})
                 for role, index in release.manifest.indexes.items()

@@ -82,10 +82,6 @@ class Telemetry:
         self._served = self.release_info.labels(release, model, version)
         self._served.set(1)
 
-    def refused(self, kind: str) -> float:
-        """How many records of a kind this process has refused."""
-        return self.registry.get_sample_value("lorank_refused_records_total", {"kind": kind}) or 0.0
-
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format, of all processes of the service."""
         folder = os.environ.get(METRICS_FOLDER)

@@ -15,15 +15,14 @@ from models.contract.encoding import ItemBatch, encode, encode_items
 from models.onnx_runtime import onnx_runtime
 from service.features.redis import RedisLink
 from service.features.users import RedisUserFeatures
-from service.loading import Loader
 from service.ranking.arm_plan import ArmSettings
 from service.ranking.candidates import Slate
 from service.ranking.deadline import Deadline
 from service.ranking.ports import Release
 from service.ranking.state import ResolvedArm
 from service.ranking.types import RankRequest
-from service.release import Releases
-from service.shared import SharedFolders
+from service.releases.loader import Loader
+from service.releases.watcher import Releases
 from service.telemetry import Telemetry
 
 
@@ -32,8 +31,7 @@ async def lay_out(installed: Installed, counts: tuple[int, ...]) -> Path:
     store, folder = installed.store, installed.folder / "plain"
     folder.mkdir(exist_ok=True)
     link, telemetry = RedisLink(installed.url, 8), Telemetry()
-    shared = SharedFolders(folder / "tables")
-    loader = Loader(link, store.keys, telemetry, artifacts=store.artifacts, shared=shared, threads=1)
+    loader = Loader(link, store.keys, telemetry, artifacts=store.artifacts, threads=1)
     releases = Releases(link, store.keys, telemetry, loader, poll_seconds=1.0)
     await releases.refresh()
     release = releases.current()
@@ -58,7 +56,6 @@ async def lay_out(installed: Installed, counts: tuple[int, ...]) -> Path:
     assert layout is not None
     (folder / "layout.pickle").write_bytes(pickle.dumps(layout))
     _write_items(release, installed, layout)
-    loader.close()
     await link.close()
     return folder
 

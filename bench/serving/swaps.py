@@ -1,11 +1,10 @@
 """Goal 6, the second half: what a release swap does to requests that arrive meanwhile.
 
-Two releases of the same items are published before, of which the machine has only one when the service is started.
-During the measurement only the pointer in Redis is moved, to the other one, which must be read and prepared first, and
-back to the first, which still lies there, while requests arrive at even intervals at 60 % of the peak. A request is "at
-a swap" if it arrives between the moving of the pointer and a second after the service has said that it serves the other
-release. It is compared with those before the first swap: what comes after one may still wait behind what the swap has
-held up.
+Two releases of the same items are published before, of which the service has only one when it is started. During the
+measurement only the pointer in Redis is moved, to the other one, which the service has never mapped, and back to the
+first, while requests arrive at even intervals at 60 % of the peak. A request is "at a swap" if it arrives between the
+moving of the pointer and a second after the service has said that it serves the other release. It is compared with
+those before the first swap: what comes after one may still wait behind what the swap has held up.
 """
 
 from __future__ import annotations
@@ -147,7 +146,7 @@ def swaps_section(numbers: Numbers) -> str:
     )  # fmt: skip
     return (
         f"Releases of {numbers['items']:,} items, under requests of {CANDIDATES} candidates at {SHARE:.0%} of the "
-        "peak. A swap lasts from the moving of the pointer until the other release is served. A new release is read and"
-        " prepared first, by another process of the lowest priority; going back finds what lies there."
+        "peak. A swap lasts from the moving of the pointer until the other release is served: its files are mapped, and "
+        "looked at byte by byte."
         "\n\n" + markdown_table(head, rows)
     )

@@ -16,7 +16,7 @@ from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.publish.connection import Store
-from offline.publish.publish import Published, publish
+from offline.publish.publish import Contents, Published, publish
 from offline.training.artifact import export_artifact, write_artifact
 from offline.training.fit import ModelSpec, new_model
 from offline.training.report import TrainingReport
@@ -51,7 +51,7 @@ def publish_world(world: World, store: Store, folder: Path, weights: int = 0) ->
     catalogue, log = catalogue_of(world, config.feature_schema), log_of(world)
     knowledge = _knowledge(world, config.feature_schema)
     report = _model(config, catalogue, log, knowledge, folder, weights)
-    return publish(config, store, catalogue, log, knowledge, report, folder)
+    return publish(config, store, Contents(catalogue, log, knowledge, report, folder))
 
 
 def job_of(world: World, folder: Path) -> JobConfig:

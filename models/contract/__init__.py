@@ -9,8 +9,9 @@ items         packed item feature records and the in-process item table
 knowledge     packed knowledge records and the vector spaces they belong to
 arrays        types of arrays, by what they hold
 packing       many item or knowledge records packed at once, in arrays
-bulk          many packed item or knowledge records read at once, in arrays
+bulk          many packed item or knowledge records read at once, in arrays, and the item rows that they give
 lookup        ids of a catalogue, packed, and found by an array of hashes
+snapshot      an item table as mapped files, and the stream of changes since
 events        interactions: stream entries and the packed live history of a user
 exposures     what was shown to whom, as the service logs it
 experiments   the experiments file: layers, experiments and arms

@@ -55,10 +55,10 @@ class ArtifactManifest(BaseModel):
 
     @model_validator(mode="after")
     def _spaces_fill_the_schema(self) -> ArtifactManifest:
-        wanted = {(spec.key, spec.rows, spec.dim) for spec in self.feature_schema.knowledge}
-        held = {(space.key, space.rows, space.dim) for space in self.spaces}
-        if wanted != held or len(held) != len(self.spaces):
-            raise ValueError(f"the schema reads {sorted(wanted)}, the spaces are {sorted(held)}")
+        read = {(spec.key, spec.rows, spec.dim) for spec in self.feature_schema.knowledge}
+        given = {(space.key, space.rows, space.dim) for space in self.spaces}
+        if read != given or len(given) != len(self.spaces):
+            raise ValueError(f"the schema reads {sorted(read)}, the spaces are {sorted(given)}")
         return self
 
     @classmethod
@@ -100,13 +100,31 @@ class ItemIndex(BaseModel):
     recall: Annotated[float, Field(ge=0, le=1)]
 
 
+class ItemSnapshot(BaseModel):
+    """A release's item table at one moment, in files of the artifact store; see ``snapshot``.
+
+    ``columns`` maps names of columns to digests, which name their files: what two releases share lies there once. They
+    are those of the item table, and those that the model's item graphs gave for its rows. ``items`` rows are used, the
+    unknown item not counted; others are spare. ``changes`` is the entry of the stream of changes up to which it is
+    current: later entries name items whose records are newer.
+    """
+
+    model_config = FrozenConfig
+
+    format: Literal[1] = 1
+    changes: Annotated[str, Field(pattern=r"^[0-9]+-[0-9]+$")]
+    items: Annotated[int, Field(ge=1)]
+    columns: Mapping[str, Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]]
+
+
 class ReleaseManifest(BaseModel):
     """One release: a model artifact and the data it was published with.
 
     ``artifact`` is a file name inside the artifact store; ``parts`` are the files of the split model, in the folder
     beside it, with their digests (models/split_model.py), none of a model that runs as a whole; ``directory_blocks``
     counts the item directory's keys; ``spaces`` maps "user/liber" and the like to fingerprints; ``indexes`` find
-    candidates for requests that bring none.
+    candidates for requests that bring none; ``snapshot`` is its item table as files, without which no service loads
+    it.
     """
 
     model_config = FrozenConfig
@@ -124,10 +142,12 @@ class ReleaseManifest(BaseModel):
     metrics: Mapping[str, float] = {}
     indexes: Mapping[Role, ItemIndex] = {}
     parts: Mapping[FileName, Digest] = {}
+    snapshot: ItemSnapshot | None = None
 
     def to_json(self) -> str:
-        """Without indexes or parts as before there were any: earlier versions refuse what they do not know."""
-        return self.model_dump_json(exclude={name for name in ("indexes", "parts") if not getattr(self, name)})
+        """Without what is not there: earlier versions refuse what they do not know."""
+        absent = {name for name in ("indexes", "parts", "snapshot") if not getattr(self, name)}
+        return self.model_dump_json(exclude=absent)
 
     def check(self, artifact: ArtifactManifest) -> None:
         """ArtifactError unless the artifact expects exactly the schema and the spaces of this release."""

@@ -1,8 +1,8 @@
-"""Many packed records at once: what ``KnowledgeRecord.unpack`` and ``ItemRecord.unpack`` do, in arrays.
+"""Many packed records at once: what ``KnowledgeRecord.unpack`` and ``ItemRecord.unpack`` do, in arrays, and the rows
+of an item table that they give.
 
 A catalogue of a million items has some four million records; one by one, reading them takes most of a minute. Here
-only records that are plainly right are read: each is checked as its ``unpack`` checks it. Whatever is left out has to
-be looked at with ``unpack``, which then says what is wrong with it.
+only records that are right are read: each is checked as its ``unpack`` checks it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import cast
 
@@ -19,7 +20,9 @@ import numpy.typing as npt
 
 from models.contract import items, knowledge
 from models.contract.arrays import FloatArray, IntArray
-from models.contract.items import ITEM_NUMERIC
+from models.contract.artifact import ArtifactManifest
+from models.contract.items import ITEM_NUMERIC, Columns, blank_columns
+from models.contract.keys import Keys, of_each
 from models.contract.schema import FeatureSchema
 
 CRC = 4
@@ -37,6 +40,7 @@ ITEM_HEAD = np.dtype(
 """Beginnings of the records as their modules lay them out; a fingerprint of eight bytes is one number here."""
 
 Bytes = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class ItemRows:
 
 def knowledge_rows(blobs: Sequence[bytes | None], owners: Sequence[str], space: str, dim: int) -> KnowledgeRows:
     """Of the records that are whole, of their owner and of ``space``, and hold one row of ``dim`` numbers."""
-    found = [KnowledgeRows(np.zeros(0, np.int64), np.zeros((0, dim), np.float32), np.zeros(0, np.int64))]
+    parts = [KnowledgeRows(np.zeros(0, np.int64), np.zeros((0, dim), np.float32), np.zeros(0, np.int64))]
     for at, matrix, whose in _alike(blobs, owners, KNOWLEDGE_HEAD.itemsize + CRC):
         head = np.ascontiguousarray(matrix[:, : KNOWLEDGE_HEAD.itemsize]).view(KNOWLEDGE_HEAD)[:, 0]
         for code, codes in product(knowledge.DTYPES, np.unique(head["codes"]).tolist()):
@@ -79,11 +83,11 @@ def knowledge_rows(blobs: Sequence[bytes | None], owners: Sequence[str], space: 
             vectors = values.astype(np.float32)
             if code == 1:
                 vectors *= head["scale"][right, None]
-            found.append(KnowledgeRows(at[right], vectors, head["expires_at"][right]))
+            parts.append(KnowledgeRows(at[right], vectors, head["expires_at"][right]))
     return KnowledgeRows(
-        np.concatenate([one.at for one in found]),
-        np.concatenate([one.vectors for one in found]),
-        np.concatenate([one.expires_at for one in found]),
+        np.concatenate([part.at for part in parts]),
+        np.concatenate([part.vectors for part in parts]),
+        np.concatenate([part.expires_at for part in parts]),
     )
 
 
@@ -91,7 +95,7 @@ def item_rows(blobs: Sequence[bytes | None], owners: Sequence[str], schema: Feat
     """Of the records that are whole, of their owner and of ``schema``."""
     slots, numbers = schema.item_slots, len(ITEM_NUMERIC)
     nothing = np.zeros(0, np.int64)
-    found = [ItemRows(nothing, nothing, np.zeros((0, slots), np.int64), np.zeros((0, numbers), np.float32))]
+    parts = [ItemRows(nothing, nothing, np.zeros((0, slots), np.int64), np.zeros((0, numbers), np.float32))]
     numeric_at = ITEM_HEAD.itemsize + 4 * slots
     owner_at = numeric_at + 4 * numbers
     for at, matrix, whose in _alike(blobs, owners, owner_at + CRC):
@@ -102,13 +106,83 @@ def item_rows(blobs: Sequence[bytes | None], owners: Sequence[str], schema: Feat
         categorical = np.ascontiguousarray(matrix[right, ITEM_HEAD.itemsize : numeric_at]).view("<i4")
         numeric = np.ascontiguousarray(matrix[right, numeric_at:owner_at]).view("<f4")
         index = head["index"][right].astype(np.int64)
-        found.append(ItemRows(at[right], index, categorical.astype(np.int64), numeric.astype(np.float32)))
+        parts.append(ItemRows(at[right], index, categorical.astype(np.int64), numeric.astype(np.float32)))
     return ItemRows(
-        np.concatenate([one.at for one in found]),
-        np.concatenate([one.index for one in found]),
-        np.concatenate([one.categorical for one in found]),
-        np.concatenate([one.numeric for one in found]),
+        np.concatenate([part.at for part in parts]),
+        np.concatenate([part.index for part in parts]),
+        np.concatenate([part.categorical for part in parts]),
+        np.concatenate([part.numeric for part in parts]),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedItems:
+    """Rows [k] of an item table's columns, without the unknown item, and which of the items have a valid feature
+    record: bool [k]."""
+
+    ids: Sequence[str]
+    columns: Columns
+    featured: BoolArray
+
+    @property
+    def valid(self) -> BoolArray:
+        """bool [k]: which items have any valid record."""
+        return np.asarray(self.featured | self.columns["expires_at"].any(axis=1))
+
+
+class ItemDecoder:
+    """Packed records of items as rows of an item table, checked against what a model can take, so that no stored item
+    can make scoring fail. Records that are refused are counted, by kind; an item keeps what is valid of it.
+
+    spaces  the item spaces in the order of the table's expiries, which is the schema's
+    """
+
+    def __init__(self, artifact: ArtifactManifest) -> None:
+        self.schema = artifact.feature_schema
+        self.spaces = [
+            next(space for space in artifact.spaces if space.key == spec.key) for spec in self.schema.item_knowledge
+        ]
+        self.refused = {"item_features": 0, "item_knowledge": 0}
+        self._rows = artifact.item_rows
+        self._limits = np.asarray(
+            [spec.cardinality for spec in self.schema.item_fields for _ in range(spec.slots)], np.int64
+        )
+
+    def keys(self, keys: Keys, release: str, ids: Sequence[str]) -> list[list[str]]:
+        """Keys of the records of items: of their features, then of their knowledge space by space."""
+        return [
+            of_each(partial(keys.item_features, release=release), ids),
+            *(of_each(partial(keys.item_knowledge, space=space.fingerprint), ids) for space in self.spaces),
+        ]
+
+    def decode(self, ids: Sequence[str], blobs: Sequence[Sequence[bytes | None]]) -> DecodedItems:
+        """The rows of items, from what their ``keys`` hold."""
+        blank = blank_columns(self.schema, len(ids))
+        decoded = DecodedItems(ids, {name: column[1:] for name, column in blank.items()}, np.zeros(len(ids), np.bool_))
+        if ids:
+            self._features(decoded, blobs[0])
+            for place, knowledge_blobs in enumerate(blobs[1:]):
+                self._knowledge(decoded, place, knowledge_blobs)
+        return decoded
+
+    def _features(self, decoded: DecodedItems, blobs: Sequence[bytes | None]) -> None:
+        read = item_rows(blobs, decoded.ids, self.schema)
+        usable = (read.index < self._rows) & np.isfinite(read.numeric).all(axis=1)
+        usable &= ((read.categorical >= 0) & (read.categorical < self._limits)).all(axis=1)
+        at = read.at[usable]
+        for name in ("index", "categorical", "numeric"):
+            decoded.columns[name][at] = getattr(read, name)[usable]
+        decoded.featured[at] = True
+        self.refused["item_features"] += sum(blob is not None for blob in blobs) - len(at)
+
+    def _knowledge(self, decoded: DecodedItems, place: int, blobs: Sequence[bytes | None]) -> None:
+        space = self.spaces[place]
+        read = knowledge_rows(blobs, decoded.ids, space.fingerprint, space.dim)
+        usable = np.isfinite(read.vectors).all(axis=1)
+        at = read.at[usable]
+        decoded.columns["vectors"][at, self.schema.item_columns[space.name]] = read.vectors[usable]
+        decoded.columns["expires_at"][at, place] = read.expires_at[usable]
+        self.refused["item_knowledge"] += sum(blob is not None for blob in blobs) - len(at)
 
 
 def _alike(
@@ -128,8 +202,8 @@ def _alike(
         if blob is not None and len(blob) >= least and zlib.crc32(blob) == SEALED:
             groups[len(blob)].append(position)
     for length, at in groups.items():
-        matrix = np.frombuffer(b"".join([blobs[one] or b"" for one in at]), np.uint8).reshape(len(at), length)
-        yield np.asarray(at, np.int64), matrix, [owners[one] for one in at]
+        matrix = np.frombuffer(b"".join([blobs[position] or b"" for position in at]), np.uint8).reshape(len(at), length)
+        yield np.asarray(at, np.int64), matrix, [owners[position] for position in at]
 
 
 def number(fingerprint: str) -> np.uint64:
@@ -140,11 +214,13 @@ def number(fingerprint: str) -> np.uint64:
 def _is_of(matrix: Bytes, at: int, length: int, owners: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Whether ``length`` bytes from ``at`` on are the names of the owners."""
     text = "".join(owners)
-    names = owners if text.isascii() else [one.encode() for one in owners]
+    names = owners if text.isascii() else [owner.encode() for owner in owners]
     # A longer name is cut and would match by its beginning; its length tells.
     same: npt.NDArray[np.bool_] = np.fromiter(map(len, names), np.int64, len(names)) == length
     expected = text.encode()
     if not same.all():
-        expected = b"".join([one.encode() if right else bytes(length) for one, right in zip(owners, same, strict=True)])
+        expected = b"".join(
+            [owner.encode() if right else bytes(length) for owner, right in zip(owners, same, strict=True)]
+        )
     same &= (matrix[:, at : at + length] == np.frombuffer(expected, np.uint8).reshape(len(names), length)).all(axis=1)
     return same

@@ -144,6 +144,29 @@ def encode(
     return {name: tensors[name] for name in INPUTS}
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One user and C candidates, as rows of an item table, for a model to score.
+
+    user        a batch of one
+    rows        int64 [C], 0 for items that the table does not hold
+    described   positions int64 [k] of candidates with their fields int64 [k, S], which take the place of the table's
+    knowledge   False scores as if there were no knowledge
+    """
+
+    user: UserBatch
+    rows: IntArray
+    described: tuple[IntArray, IntArray] | None = None
+    knowledge: bool = True
+
+    def encode(self, schema: FeatureSchema, table: ItemTable) -> Tensors:
+        """All inputs of a model of ``schema``."""
+        items = ItemBatch.gather(table, self.rows)
+        if self.described is not None:
+            items = items.with_categorical(*self.described)
+        return encode(schema, table, self.user, items, knowledge=self.knowledge)
+
+
 def encode_users(schema: FeatureSchema, users: UserBatch, names: Collection[str]) -> Tensors:
     """At least those of ``names`` that tell of users, and not of the items in their histories."""
     present = np.arange(users.history_rows.shape[1]) < users.history_lengths[:, None]

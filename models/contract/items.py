@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from models.contract.arrays import FloatArray
 from models.contract.arrays import IntArray as IntArray
 from models.contract.events import item_hash
 from models.contract.knowledge import RecordError
-from models.contract.lookup import IdIndex, PackedIds
+from models.contract.lookup import HashIndex, PackedIds, xxh3
 from models.contract.schema import FeatureSchema
 
 Columns = dict[str, "np.ndarray[Any, Any]"]
@@ -36,7 +36,8 @@ MAGIC, VERSION = b"LI", 1
 ITEM_NUMERIC = ("log_count", "mean_value", "liked_rate")
 """Running statistics of an item, in this order; see ``item_statistics``."""
 
-_FEATURES = ("index", "categorical", "numeric", "vectors", "expires_at")
+FEATURE_COLUMNS = ("index", "categorical", "numeric", "vectors", "expires_at")
+"""Columns of an item table that its items' records fill."""
 
 _PRIOR_WEIGHT = 10.0
 
@@ -97,15 +98,6 @@ class ItemRecord:
         return cls(owner, schema_bytes.hex(), index, tuple(categorical.tolist()), tuple(numeric.tolist()), written_at)
 
 
-Allocate = Callable[[str, tuple[int, ...], npt.DTypeLike], "np.ndarray[Any, Any]"]
-"""Makes an array of zeros by its name, its shape and its type: in memory, or in a file that others map too."""
-
-
-def in_memory(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray[Any, Any]:
-    """See ``Allocate``."""
-    return np.zeros(shape, dtype)
-
-
 @dataclass(frozen=True, slots=True)
 class ItemTable:
     """A catalogue as arrays. Row 0 is the unknown item: no id, no fields, prior statistics, no knowledge.
@@ -124,9 +116,9 @@ class ItemTable:
     numeric: FloatArray
     vectors: FloatArray
     expires_at: IntArray
-    _rows: IdIndex
-    _sorted_hashes: npt.NDArray[np.uint64]
-    _hash_rows: IntArray
+    _by_id: HashIndex
+    _by_event: HashIndex
+    _alike: dict[str, int]
 
     @classmethod
     def build(
@@ -142,24 +134,22 @@ class ItemTable:
         """A table of the given items (without the unknown row, which is added here). ValueError if an id repeats."""
         if len(set(ids)) != len(ids) or "" in ids:
             raise ValueError("item ids must be unique and not empty")
-        columns = blank_columns(schema, len(ids), in_memory)
+        columns = blank_columns(schema, len(ids))
         given = (index, categorical, numeric, vectors, expires_at)
         for column, values in zip(columns.values(), given, strict=True):
             column[1:] = np.asarray(values).reshape(column[1:].shape)
-        return cls.of(columns | lookup_columns(ids, in_memory))
+        return cls.of(columns | lookup_columns(ids, len(ids)), len(ids))
 
     @classmethod
-    def of(cls, columns: Columns) -> ItemTable:
-        """The table of ``blank_columns`` that were filled, and of ``lookup_columns``."""
+    def of(cls, columns: Columns, items: int) -> ItemTable:
+        """The table of the first ``items`` of ``blank_columns`` that were filled, and of their ``lookup_columns``."""
         ids = PackedIds(columns["ids"], columns["id_ends"])
         return cls(
             ids=ids,
-            **{name: columns[name] for name in _FEATURES},
-            _rows=IdIndex(
-                columns["slot_hashes"], columns["slot_rows"], {ids[row]: row for row in columns["alike_rows"].tolist()}
-            ),
-            _sorted_hashes=columns["item_hashes"],
-            _hash_rows=columns["hash_rows"],
+            **{name: columns[name][: items + 1] for name in FEATURE_COLUMNS},
+            _by_id=HashIndex(columns["id_hashes"], columns["id_rows"]),
+            _by_event=HashIndex(columns["event_hashes"], columns["event_rows"]),
+            _alike={ids[row]: row for row in columns["alike_rows"].tolist()},
         )
 
     def __len__(self) -> int:
@@ -167,18 +157,20 @@ class ItemTable:
         return len(self.ids)
 
     def rows_of(self, item_ids: Sequence[str]) -> IntArray:
-        """Row numbers of item ids; 0 for those the table does not hold."""
-        return self._rows.find(item_ids)
+        """Row numbers of item ids; 0 for those the table does not hold. An id is taken for another one if all 64 bits
+        of their hashes agree; ids of the table that do so are looked up by themselves."""
+        rows = self._by_id.find(xxh3(item_ids))
+        if self._alike:
+            for position, item_id in enumerate(item_ids):
+                rows[position] = self._alike.get(item_id, rows[position])
+        return rows
 
     def rows_of_hashes(self, hashes: npt.NDArray[np.uint64]) -> IntArray:
         """Row numbers of ``item_hash`` values; 0 for those the table does not hold."""
-        if len(self._sorted_hashes) == 0:
-            return np.zeros(hashes.shape, np.int64)
-        at = np.minimum(np.searchsorted(self._sorted_hashes, hashes), len(self._sorted_hashes) - 1)
-        return np.where(self._sorted_hashes[at] == hashes, self._hash_rows[at], 0)
+        return self._by_event.find(hashes.reshape(-1)).reshape(hashes.shape)
 
 
-def blank_columns(schema: FeatureSchema, items: int, allocate: Allocate) -> Columns:
+def blank_columns(schema: FeatureSchema, items: int) -> Columns:
     """The features of ``items`` of which nothing is known yet, by the names that ``ItemTable`` has for them, with the
     unknown item before them."""
     shapes: dict[str, tuple[tuple[int, ...], npt.DTypeLike]] = {
@@ -188,22 +180,34 @@ def blank_columns(schema: FeatureSchema, items: int, allocate: Allocate) -> Colu
         "vectors": ((schema.item_width,), np.float32),
         "expires_at": ((len(schema.item_knowledge),), np.int64),
     }
-    columns = {name: allocate(name, (items + 1, *cells), dtype) for name, (cells, dtype) in shapes.items()}
+    columns: Columns = {name: np.zeros((items + 1, *cells), dtype) for name, (cells, dtype) in shapes.items()}
     columns["numeric"][:] = item_statistics(schema, 0, 0, 0)
     return columns
 
 
-def lookup_columns(ids: Sequence[str], allocate: Allocate) -> Columns:
-    """What finds the rows of items, whose ids are distinct and not empty."""
-    packed, index = PackedIds.of(["", *ids]), IdIndex.of(ids)
-    hashes = np.fromiter(map(item_hash, ids), np.uint64, len(ids))
-    order = np.argsort(hashes)
-    made: Columns = {
-        "ids": packed.packed, "id_ends": packed.ends,
-        "item_hashes": hashes[order], "hash_rows": order + 1,
-        "slot_hashes": index.hashes, "slot_rows": index.rows, "alike_rows": np.array([*index.alike.values()], np.int64),
+def lookup_columns(ids: Sequence[str], capacity: int) -> Columns:
+    """What finds the rows of items, whose ids are distinct and not empty, with room for ``capacity`` items."""
+    packed, nothing = PackedIds.of([""]), np.zeros(0, np.uint64)
+    by_id, by_event = HashIndex.of(nothing, capacity), HashIndex.of(nothing, capacity)
+    columns: Columns = {
+        "ids": packed.packed, "id_ends": packed.ends, "alike_rows": np.zeros(0, np.int64),
+        "id_hashes": by_id.hashes, "id_rows": by_id.rows, "event_hashes": by_event.hashes, "event_rows": by_event.rows,
     }  # fmt: skip
-    columns = {name: allocate(name, column.shape, column.dtype) for name, column in made.items()}
-    for name, column in made.items():
-        columns[name][:] = column
+    append_ids(columns, ids)
     return columns
+
+
+def append_ids(columns: Columns, ids: Sequence[str]) -> None:
+    """Let ``lookup_columns`` find more items, whose ids are new, distinct and not empty, in the next rows. The hashes
+    are entered in place; ids, ends and rows of ids that share their hash are new arrays."""
+    first, packed = len(columns["id_ends"]), PackedIds.of(ids)
+    rows, hashes = np.arange(first, first + len(ids)), xxh3(ids)
+    by_id = HashIndex(columns["id_hashes"], columns["id_rows"])
+    by_id.insert(hashes, rows)
+    events = np.fromiter(map(item_hash, ids), np.uint64, len(ids))
+    HashIndex(columns["event_hashes"], columns["event_rows"]).insert(events, rows)
+    entered = by_id.find(hashes)
+    alike = [columns["alike_rows"], rows[entered != rows], entered[entered != rows]]
+    columns["alike_rows"] = np.unique(np.concatenate(alike))
+    columns["id_ends"] = np.concatenate([columns["id_ends"], packed.ends + len(columns["ids"])])
+    columns["ids"] = np.concatenate([columns["ids"], packed.packed])

@@ -18,6 +18,13 @@ def _escaped(identifier: str) -> str:
     return identifier.translate(_ESCAPES)
 
 
+def owners_of(keys: Sequence[str], blank: str) -> list[str]:
+    """Ids of users or items in those of ``keys`` that are like ``blank``, the key of an empty id."""
+    head, _, tail = blank.partition("}")
+    ids = [key[len(head) : -len(tail) - 1] for key in keys if key.startswith(head) and key.endswith(f"}}{tail}")]
+    return [escaped.replace("%7B", "{").replace("%7D", "}").replace("%25", "%") for escaped in ids]
+
+
 def of_each(key: Callable[[str], str], ids: Sequence[str]) -> list[str]:
     """The keys of many owners: ``key(owner)`` for each of ``ids``, in a sixth of the time.
 
@@ -71,7 +78,7 @@ class Keys:
         return f"{self.prefix}:release:{release}:manifest"
 
     def release_revision(self, release: str) -> str:
-        """A text that a refresh replaces by one never seen when item records of a release changed in place."""
+        """The entry of ``changes`` with which a publication ended that changed item records of a release in place."""
         return f"{self.prefix}:release:{release}:revision"
 
     def release_pending(self, release: str) -> str:
@@ -112,6 +119,11 @@ class Keys:
     def stamp(self) -> str:
         """Random name of the state that the last publication left. Absent while records change."""
         return f"{self.prefix}:stamp"
+
+    @property
+    def changes(self) -> str:
+        """Capped stream of the items whose records were written, see ``snapshot``."""
+        return f"{self.prefix}:changes"
 
     @property
     def interactions(self) -> str:

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-from models.contract.arrays import IntArray as IntArray
+from models.contract.arrays import IntArray
+
+Hashes = npt.NDArray[np.uint64]
 
 _AT_ONCE = 2048
 """Ids that are hashed without letting other threads run, which takes about 300 us."""
@@ -35,7 +37,7 @@ class PackedIds(Sequence[str]):
 
     @classmethod
     def of(cls, ids: Sequence[str]) -> PackedIds:
-        encoded = [one.encode() for one in ids]
+        encoded = [text.encode() for text in ids]
         ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
         return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
 
@@ -70,71 +72,62 @@ class PackedIds(Sequence[str]):
 
 
 @dataclass(frozen=True, slots=True)
-class IdIndex:
-    """Rows by id: hashes of the ids in open addressing. A dict keeps every id, and keeps them all over the memory; of
-    this one, 500 ids touch 500 places, and it is arrays that all processes of a machine can share. That is also why the
-    hash is not Python's, which differs from process to process.
+class HashIndex:
+    """Rows by 64-bit hash, in open addressing. A dict keeps every id, and keeps them all over the memory; of this one,
+    500 ids touch 500 places, and it is arrays that all processes of a machine can share, and that more rows can enter.
 
-    An id is taken for another one if all 64 bits agree. Ids of one table that do so are looked up by themselves.
+    Two hashes are asked for: ``xxh3`` of the ids of a request, and the ``item_hash`` that live histories hold, which
+    would take nine times as long for each request's ids.
 
-    hashes  int64 [slots], a power of two and at least twice as many as there are ids
+    hashes  uint64 [slots], a power of two and at least twice as many as there are rows
     rows    int32 [slots], 0 where a slot is empty
-    alike   rows of ids whose hash another one has
     """
 
-    hashes: IntArray
+    hashes: Hashes
     rows: npt.NDArray[np.int32]
-    alike: dict[str, int]
 
     @classmethod
-    def of(cls, ids: Sequence[str]) -> IdIndex:
-        """Of ids that are distinct; the first one has row 1."""
-        n = len(ids)
-        slots = 1 << max(3, (2 * n).bit_length())
-        made = cls(np.zeros(slots, np.int64), np.zeros(slots, np.int32), {})
-        hashes = _hashes(ids)
-        left = np.argsort(hashes)
-        ordered = hashes[left]
-        again = ordered[1:] == ordered[:-1]
-        if again.any():
-            twice = np.isin(hashes, ordered[1:][again])
-            made.alike.update((ids[at], at + 1) for at in np.flatnonzero(twice).tolist())
-            left = left[np.concatenate([[True], ~again])]
-        # In the order of their slots, which is also how the memory is gone through.
-        left = left[np.argsort(hashes[left] & (slots - 1))]
-        at = hashes[left] & (slots - 1)
-        while len(left):
-            free = np.flatnonzero(made.rows[at] == 0)
-            one_each = np.concatenate([[True], at[free][1:] != at[free][:-1]]) if len(free) else free
-            placed = free[one_each]
-            made.hashes[at[placed]], made.rows[at[placed]] = hashes[left[placed]], left[placed] + 1
-            others = np.ones(len(left), np.bool_)
-            others[placed] = False
-            left, at = left[others], (at[others] + 1) & (slots - 1)
-            order = np.argsort(at)
-            left, at = left[order], at[order]
-        return made
+    def of(cls, hashes: Hashes, capacity: int) -> HashIndex:
+        """An index of ``hashes`` [n], of which the first one has row 1, with room for ``capacity`` rows."""
+        slots = 1 << max(3, (2 * capacity).bit_length())
+        index = cls(np.zeros(slots, np.uint64), np.zeros(slots, np.int32))
+        index.insert(hashes, np.arange(1, len(hashes) + 1))
+        return index
 
-    def find(self, ids: Sequence[str]) -> IntArray:
-        """Rows of ids; 0 for those that are not there."""
-        hashes, mask = _hashes(ids), len(self.rows) - 1
-        at = hashes & mask
+    def insert(self, hashes: Hashes, rows: IntArray) -> None:
+        """Enter ``rows`` [n]. Of rows with equal hashes only the first to come is found afterwards."""
+        left, mask = np.arange(len(hashes)), len(self.rows) - 1
+        at = _slots(hashes, mask)
+        while len(left):
+            # In the order of their slots, which is also how the memory is gone through.
+            order = np.argsort(at, kind="stable")
+            left, at = left[order], at[order]
+            free = self.rows[at] == 0
+            first = np.flatnonzero(free)
+            first = first[np.concatenate([[True], at[first][1:] != at[first][:-1]])[: len(first)]]
+            self.hashes[at[first]], self.rows[at[first]] = hashes[left[first]], rows[left[first]]
+            others = self.hashes[at] != hashes[left]
+            left, at = left[others], (at[others] + 1) & mask
+
+    def find(self, hashes: Hashes) -> IntArray:
+        """Rows of ``hashes`` [n]; 0 for those that are not there."""
+        mask = len(self.rows) - 1
+        at = _slots(hashes, mask)
         rows: IntArray = self.rows[at].astype(np.int64)
         left = np.flatnonzero((self.hashes[at] != hashes) & (rows != 0))
         while len(left):
             at[left] = (at[left] + 1) & mask
             rows[left] = self.rows[at[left]]
             left = left[(self.hashes[at[left]] != hashes[left]) & (rows[left] != 0)]
-        if self.alike:
-            for position, item_id in enumerate(ids):
-                rows[position] = self.alike.get(item_id, rows[position])
         return rows
 
 
-def _hashes(ids: Sequence[str]) -> IntArray:
+def _slots(hashes: Hashes, mask: int) -> IntArray:
+    return (hashes & np.uint64(mask)).astype(np.int64)
+
+
+def xxh3(ids: Sequence[str]) -> Hashes:
+    """uint64 [n]: the hash by which a table finds the ids of a request, the same in every process."""
     if len(ids) <= _AT_ONCE:
-        return np.fromiter(map(xxh3_64_intdigest, map(str.encode, ids)), np.uint64, len(ids)).view(np.int64)
-    found = np.empty(len(ids), np.int64)
-    for at in range(0, len(ids), _AT_ONCE):
-        found[at : at + _AT_ONCE] = _hashes(ids[at : at + _AT_ONCE])
-    return found
+        return np.fromiter(map(xxh3_64_intdigest, map(str.encode, ids)), np.uint64, len(ids))
+    return np.concatenate([xxh3(ids[at : at + _AT_ONCE]) for at in range(0, len(ids), _AT_ONCE)])

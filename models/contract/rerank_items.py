@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from models.contract.arrays import FloatArray, IntArray
 from models.contract.events import item_hash
-from models.contract.lookup import PackedIds
+from models.contract.lookup import HashIndex, PackedIds
 from models.contract.reranker import RerankerError
 
 _TEXTS = ("ids", "names", "texts")
@@ -33,8 +33,7 @@ class RerankItems:
     names: Sequence[str]
     texts: Sequence[str]
     vectors: FloatArray
-    _hashes: npt.NDArray[np.uint64]
-    _rows: IntArray
+    _by_event: HashIndex
 
     @classmethod
     def of(cls, ids: Sequence[str], names: Sequence[str], texts: Sequence[str], vectors: FloatArray) -> RerankItems:
@@ -42,19 +41,14 @@ class RerankItems:
         if not len(ids) == len(names) == len(texts) == len(vectors):
             raise ValueError("ids, names, texts and vectors have different lengths")
         hashes = np.fromiter(map(item_hash, ids), np.uint64, len(ids))
-        order = np.argsort(hashes, kind="stable")
-        kept = vectors.astype(np.float16).astype(np.float32)
-        return cls(ids, names, texts, kept, hashes[order], order.astype(np.int64))
+        return cls(ids, names, texts, vectors.astype(np.float16).astype(np.float32), HashIndex.of(hashes, len(ids)))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def rows_of_hashes(self, hashes: npt.NDArray[np.uint64]) -> IntArray:
         """Rows [n] of ``item_hash`` values [n]; -1 for items that are not held."""
-        if not len(self):
-            return np.full(len(hashes), -1, np.int64)
-        at = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
-        return np.where(self._hashes[at] == hashes, self._rows[at], -1)
+        return self._by_event.find(hashes) - 1
 
     def rows_of(self, ids: Sequence[str]) -> IntArray:
         """Rows [n] of item ids; -1 for items that are not held."""

@@ -6,22 +6,18 @@ to the files, nor where the cut is (models/ctr/cut.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import GraphProto, TensorProto, numpy_helper
 
-from models.contract.arrays import IntArray
-from models.contract.encoding import ItemBatch, Tensors, UserBatch, encode
+from models.contract.encoding import Sample, UserBatch
 from models.contract.events import EVENT_DTYPE
-from models.contract.items import ItemTable, in_memory
+from models.contract.items import ItemTable
 from models.contract.schema import FeatureSchema
 from models.ctr.cut import UncutError, cut
-from models.onnx_runtime import open_session
-from models.split_model import REQUEST_GRAPH, SCORE, WEIGHTS, SplitModel
+from models.split_model import REQUEST_GRAPH, WEIGHTS, SplitModel, WholeModel
 
 TOLERANCE = 1e-3
 """By how much scores of a model in parts may differ from those of the whole, as a share of their standard deviation
@@ -78,63 +74,23 @@ def rehearse(content: bytes, folder: Path) -> None:
     """UncutError unless the parts in ``folder`` give the scores of the model in ``content``, and these differ among
     candidates. Both score made-up users with and without a history, with knowledge and without, for one candidate and
     several, known ones and described ones."""
-    whole, parts = open_session(content, 1), SplitModel.open(folder, 1)
-    artifact = parts.artifact
-    schema = artifact.feature_schema
-    random = np.random.default_rng(0)
-    table = _items(schema, artifact.item_rows, random)
-    columns = parts.table_columns(table, in_memory)
-    differences, spreads = [], []
-    for sample in _samples(schema, table, random):
-        tensors = sample.tensors(schema, table)
-        expected = whole.run([SCORE], {name: tensors[name] for name in artifact.inputs})[0]
-        scores = [parts.scores_of(tensors)]
-        if sample.is_of_table:
-            scores.append(parts.scores(tensors, columns, sample.user.history_rows[0], sample.rows))
-        differences += [np.abs(other - expected).max() for other in scores]
-        if len(expected) > 1:
-            spreads.append(expected.std())
-    spread, difference = float(np.median(spreads)), float(np.max(differences))
+    whole, parts = WholeModel.open(content, 1), SplitModel.open(folder, 1)
+    table, samples = rehearsal(whole.artifact.feature_schema, whole.artifact.item_rows)
+    columns = parts.table_columns(table)
+    scores = [(whole.scores(sample, table, {}), parts.scores(sample, table, columns)) for sample in samples]
+    spread = float(np.median([expected.std() for expected, _ in scores if len(expected) > 1]))
+    difference = float(np.max([np.abs(expected - other).max() for expected, other in scores]))
     if spread <= _LEAST_SPREAD:
         raise UncutError("its scores do not tell made-up candidates apart")
     if not difference <= TOLERANCE * spread + _PRECISION:  # nor if it is not a number
         raise UncutError(f"scores of its parts differ by {difference:.1e}, among candidates by {spread:.1e}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """A user and candidates. ``described`` are positions of such with other fields than the table's."""
-
-    user: UserBatch
-    rows: IntArray
-    described: tuple[IntArray, IntArray] | None = None
-    knowledge: bool = True
-
-    @property
-    def is_of_table(self) -> bool:
-        """Whether all that the model reads of items is as in the table."""
-        return self.knowledge and self.described is None
-
-    def tensors(self, schema: FeatureSchema, table: ItemTable) -> Tensors:
-        items = ItemBatch.gather(table, self.rows)
-        items = items if self.described is None else items.with_categorical(*self.described)
-        return encode(schema, table, self.user, items, knowledge=self.knowledge)
-
-
-def _samples(schema: FeatureSchema, table: ItemTable, random: np.random.Generator) -> Iterator[_Sample]:
-    limits = _limits(schema)
-    for events in (0, 1, min(7, schema.history_length), min(150, schema.history_length)):
-        user = _user(schema, table, events, random)
-        rows = random.integers(len(table), size=20)
-        described = np.asarray([3, 5]), random.integers(limits, size=(2, len(limits)))
-        yield from (_Sample(user, rows), _Sample(user, rows, knowledge=False), _Sample(user, rows[:1]))
-        yield from (_Sample(user, rows, described), _Sample(user, rows, described, knowledge=False))
-
-
-def _items(schema: FeatureSchema, item_rows: int, random: np.random.Generator) -> ItemTable:
-    """Made-up items, of ``item_rows`` id embeddings."""
-    n, limits = 64, _limits(schema)
-    return ItemTable.build(
+def rehearsal(schema: FeatureSchema, item_rows: int) -> tuple[ItemTable, list[Sample]]:
+    """Made-up items, of ``item_rows`` id embeddings, and samples of them."""
+    random, n = np.random.default_rng(0), 64
+    limits = [spec.cardinality for spec in schema.item_fields for _ in range(spec.slots)]
+    table = ItemTable.build(
         schema,
         ids=[f"item {at}" for at in range(n)],
         index=random.integers(item_rows, size=n),
@@ -143,6 +99,14 @@ def _items(schema: FeatureSchema, item_rows: int, random: np.random.Generator) -
         vectors=random.normal(size=(n, schema.item_width)).astype(np.float32),
         expires_at=np.ones((n, len(schema.item_knowledge))),
     )
+    samples = []
+    for events in (0, 1, min(7, schema.history_length), min(150, schema.history_length)):
+        user = _user(schema, table, events, random)
+        rows = random.integers(n + 1, size=20)
+        described = np.asarray([3, 5]), random.integers(limits, size=(2, len(limits)))
+        samples += [Sample(user, rows), Sample(user, rows, knowledge=False), Sample(user, rows[:1])]
+        samples += [Sample(user, rows, described), Sample(user, rows, described, knowledge=False)]
+    return table, samples
 
 
 def _user(schema: FeatureSchema, table: ItemTable, events: int, random: np.random.Generator) -> UserBatch:
@@ -157,8 +121,3 @@ def _user(schema: FeatureSchema, table: ItemTable, events: int, random: np.rando
     user.history_rows[0, :events] = random.integers(1, len(table), size=events)
     user.history_values[0, :events] = random.uniform(schema.value_min, schema.value_max, size=events)
     return user
-
-
-def _limits(schema: FeatureSchema) -> list[int]:
-    """Largest code plus 1 of each slot of items."""
-    return [spec.cardinality for spec in schema.item_fields for _ in range(spec.slots)]

@@ -9,10 +9,9 @@ from offline.data.log import InteractionLog
 from offline.jobs.runs import Run
 from offline.jobs.since import recent_users
 from offline.knowledge.vectors import Knowledge
-from offline.publish import indexes
 from offline.publish.connection import Store
 from offline.publish.producer import rollback_producer
-from offline.publish.publish import Published, publish_producer
+from offline.publish.publish import Published, end_change, publish_producer
 from offline.publish.undo import JOURNAL_FILE, Journal
 
 
@@ -35,8 +34,7 @@ def publish_one(
 def roll_back_one(run: Run, store: Store, name: str) -> None:
     """Take back a producer's last publication within the live release; it stays held until `publish --return`."""
     with run.step(f"rollback: {name}") as watch, Journal(run.job.config.workdir / JOURNAL_FILE) as journal:
-        reindex = partial(indexes.refreshed, store, run.job.config.retrieval, users=())
-        result = rollback_producer(store, journal, name, reindex)
+        result = rollback_producer(store, journal, name, partial(end_change, run.job.config, store))
         run.record.release = result.release
         run.record.records["restored"] = {"written": result.restored, "unchanged": result.left, "bytes": result.size}
         watch.done(

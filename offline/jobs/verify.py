@@ -26,8 +26,7 @@ from offline.jobs.steps import Job
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge
 from offline.publish.connection import open_store
-from offline.publish.gate import read_model
-from offline.publish.release import live_release, read_manifest
+from offline.publish.release import live_release, read_manifest, read_model
 from offline.publish.streams import exposures
 from offline.publish.users import packed_history
 from offline.training.report import TrainingReport

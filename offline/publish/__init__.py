@@ -10,6 +10,8 @@ entries     what is published of users and items, in chunks of arrays
 users       profiles and live histories
 indexes     indexes of item vectors
 undo        what records held before they were changed
+snapshot    the item table of a release as files
+changes     the stream that names items whose records are about to be written
 memo        what Redis holds, without reading it
 connection  which Redis
 bulk        many commands at once, in chunks

@@ -4,58 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
-from models.contract.items import ItemRecord
-from models.contract.knowledge import RecordError, Space
+from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema
 from models.split_model import parts_folder
 from offline.config import PublishConfig
 from offline.data.files import file_digest
 from offline.publish.connection import Store
-from offline.publish.knowledge import readable
-from offline.publish.records import chunks
-from offline.publish.release import live_release, read_directory, read_manifest
+from offline.publish.release import live_release, read_manifest, read_model
+from offline.publish.snapshot import StoredItems, read_items
 
 
 class GateError(RuntimeError):
     """The release is not fit to be served; the live one stays. The message lists every reason."""
 
 
-def check_model(path: Path, schema: FeatureSchema, spaces: Iterable[Space]) -> None:
-    """GateError unless the model was trained on this schema and these spaces. Asked before any record is written: the
-    records of a live release must never be rewritten for features that its model does not know."""
+def check_model(path: Path, schema: FeatureSchema, spaces: Iterable[Space]) -> ArtifactManifest:
+    """What a model says of itself. GateError unless it was trained on this schema and these spaces. Asked before any
+    record is written: the records of a live release must never be rewritten for features that its model does not
+    know."""
     try:
         model = read_model(path)
     except ArtifactError as error:
         raise GateError(f"model {path} cannot be published: {error}") from error
     trained_on = {space.key: space.fingerprint for space in model.spaces}
-    held = {space.key: space.fingerprint for space in spaces}
-    if (model.feature_schema.fingerprint, trained_on) != (schema.fingerprint, held):
+    current = {space.key: space.fingerprint for space in spaces}
+    if (model.feature_schema.fingerprint, trained_on) != (schema.fingerprint, current):
         raise GateError(
             f"model {path} was trained on schema {model.feature_schema.fingerprint} and spaces {trained_on}, but the "
-            f"jobs hold schema {schema.fingerprint} and spaces {held}: run `refresh`, or `train` before `publish`"
+            f"jobs hold schema {schema.fingerprint} and spaces {current}: run `refresh`, or `train` before `publish`"
         )
+    return model
 
 
-def read_model(path: Path) -> ArtifactManifest:
-    """The manifest inside a model's file; ArtifactError if there is none."""
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # what onnx raises
-
+def check(store: Store, config: PublishConfig, manifest: ReleaseManifest, artifact: ArtifactManifest) -> StoredItems:
+    """The items of a staged release as they are stored. GateError unless it is complete, covered, and no worse than the
+    live one; ``artifact`` is what its model says of itself."""
+    reasons = _artifact(store, manifest)
     try:
-        properties = onnx.load_model(path, load_external_data=False).metadata_props
-    except (OSError, DecodeError) as error:
-        raise ArtifactError(str(error)) from error
-    return ArtifactManifest.from_metadata({one.key: one.value for one in properties})
-
-
-def check(store: Store, config: PublishConfig, manifest: ReleaseManifest, schema: FeatureSchema) -> None:
-    """GateError unless the staged release is complete, covered, and no worse than the live one."""
-    reasons = _artifact(store, manifest) + _items(store, config, manifest, schema) + _quality(store, config, manifest)
+        items = read_items(store, manifest, artifact)
+        reasons += _items(config, manifest, items)
+    except ArtifactError as error:
+        reasons.append(str(error))
+    reasons += _quality(store, config, manifest)
     if reasons:
         raise GateError(f"release {manifest.id} is refused: " + "; ".join(reasons))
+    return items
 
 
 def _artifact(store: Store, manifest: ReleaseManifest) -> list[str]:
@@ -69,41 +64,16 @@ def _artifact(store: Store, manifest: ReleaseManifest) -> list[str]:
     return reasons
 
 
-def _items(store: Store, config: PublishConfig, manifest: ReleaseManifest, schema: FeatureSchema) -> list[str]:
-    try:
-        ids = read_directory(store, manifest)
-    except ArtifactError as error:
-        return [str(error)]
-    reasons = [] if len(ids) == manifest.items else [f"{len(ids)} items listed, {manifest.items} promised"]
-    specs = schema.item_knowledge
-    covered = dict.fromkeys((spec.key for spec in specs), 0)
-    broken = 0
-    for chunk in chunks(ids):
-        features: Any = store.redis.mget([store.keys.item_features(item, manifest.id) for item in chunk])
-        broken += sum(not _is_valid(blob, item, schema) for blob, item in zip(features, chunk, strict=True))
-        for spec in specs:
-            covered[spec.key] += _covered(store, chunk, manifest.spaces[spec.key], spec.dim)
-    if broken:
-        reasons.append(f"{broken} items without a valid feature record")
-    for key, count in covered.items():
-        if ids and count / len(ids) < config.min_item_coverage:
-            reasons.append(f"only {count} of {len(ids)} items have knowledge {key}")
+def _items(config: PublishConfig, manifest: ReleaseManifest, items: StoredItems) -> list[str]:
+    reasons = [] if items.listed == manifest.items else [f"{items.listed} items listed, {manifest.items} promised"]
+    if not items.items:
+        reasons.append("no item has a valid record")
+    if items.featured < items.listed:
+        reasons.append(f"{items.listed - items.featured} items without a valid feature record")
+    for key, count in items.covered.items():
+        if count / items.listed < config.min_item_coverage:
+            reasons.append(f"only {count} of {items.listed} items have knowledge {key}")
     return reasons
-
-
-def _is_valid(blob: bytes | None, item: str, schema: FeatureSchema) -> bool:
-    try:
-        ItemRecord.unpack(blob or b"", item, schema)
-    except RecordError:
-        return False
-    return True
-
-
-def _covered(store: Store, items: list[str], space: str, dim: int) -> int:
-    """How many of ``items`` have a whole record of one vector of ``dim`` numbers."""
-    blobs: Any = store.redis.mget([store.keys.item_knowledge(item, space) for item in items])
-    records = [readable(blob, item, space) for blob, item in zip(blobs, items, strict=True)]
-    return sum(record is not None and record.vectors.shape == (1, dim) for record in records)
 
 
 def _quality(store: Store, config: PublishConfig, manifest: ReleaseManifest) -> list[str]:

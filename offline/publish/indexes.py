@@ -7,8 +7,10 @@ they belong to. The manifest names it, so release and indexes go live in one wri
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,9 +37,6 @@ _FORMAT = 3
 _MEAN_OF = 5
 """Items whose mean is a made-up query for neighbours."""
 
-_KEPT_SECONDS = 3600.0
-"""A service may be about to open a file that no release names any more."""
-
 
 def roles(config: RetrievalConfig, spaces: Mapping[str, str]) -> dict[Role, str]:
     """Which producer each index is of, for a release of these spaces; fewer if it has no vectors to compare."""
@@ -58,124 +57,98 @@ def indexed(
     GateError if an index does not find what it should.
     """
     producers = roles(config, manifest.spaces)
-    made = {
-        name: _index(
-            store, config, manifest, name, [role for role, one in producers.items() if one == name], ids, users
-        )
-        for name in set(producers.values())
+    indexer = _Indexer(store, config, manifest, users)
+    indexes = {
+        producer: indexer.index(producer, [role for role, other in producers.items() if other == producer], ids)
+        for producer in set(producers.values())
     }
-    found = {role: index for role, name in producers.items() if (index := made[name]) is not None}
-    return manifest.model_copy(update={"indexes": found})
+    by_role = {role: index for role, producer in producers.items() if (index := indexes[producer]) is not None}
+    return manifest.model_copy(update={"indexes": by_role})
 
 
 def refreshed(store: Store, config: RetrievalConfig, live: str, users: Sequence[str]) -> bool:
     """Bring the indexes of the live release up to date with its item records. True if its manifest changed."""
     manifest = release.read_manifest(store, live)
     ids = release.read_directory(store, manifest) if roles(config, manifest.spaces) else []
-    wanted = indexed(store, config, manifest, ids, users)
-    if wanted == manifest:
+    current = indexed(store, config, manifest, ids, users)
+    if current == manifest:
         return False
-    release.write_manifest(store, wanted)
+    release.write_manifest(store, current)
     return True
 
 
-def prune(store: Store) -> None:
-    """Remove index files that no release names."""
-    named = {
-        index.file
-        for one in release.releases(store)
-        if (manifest := release.manifest_or_none(store, one)) is not None
-        for index in manifest.indexes.values()
-    }
-    for path in store.artifacts.glob("items-*.faiss"):
-        if path.name not in named and path.stat().st_mtime < time.time() - _KEPT_SECONDS:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".json").unlink(missing_ok=True)
+@dataclass(frozen=True, slots=True)
+class _Indexer:
+    """Makes the indexes of one release."""
 
+    store: Store
+    config: RetrievalConfig
+    manifest: ReleaseManifest
+    users: Sequence[str]
 
-def _index(
-    store: Store,
-    config: RetrievalConfig,
-    manifest: ReleaseManifest,
-    name: str,
-    serves: Sequence[Role],
-    ids: Sequence[str],
-    users: Sequence[str],
-) -> ItemIndex | None:
-    """The index of one producer's item vectors for all roles that it serves, from the disk if it was made before; None
-    if there are no vectors."""
-    key = f"item/{name}"
-    known, vectors = _vectors(store, "item", manifest.spaces[key], ids)
-    if not len(vectors):
-        return None
-    kind = config.kind or kind_for(len(vectors), config.flat_up_to)
-    content = hashlib.sha256(vectors.tobytes() + "\0".join(known).encode()).hexdigest()
-    settings = {"kind": kind, "top": config.top, "least": config.least_recall, "queries": config.queries}
-    digest = fingerprint({"content": content, "serves": list(serves), "format": _FORMAT, **settings})
-    path = store.artifacts / f"items-{name}-{digest}.faiss"
-    described = path.with_suffix(".json")
-    if path.is_file() and (held := _read(described.read_bytes() if described.is_file() else b"")) is not None:
-        return held
-    queries = [_queries(store, config, manifest, role, name, vectors, users) for role in serves]
-    hashes = np.fromiter(map(item_hash, known), np.uint64, len(known)).view(np.int64)
-    try:
-        built = build(vectors, hashes, queries, kind, config.top, config.least_recall)
-    except RecallError as error:
-        raise GateError(f"release {manifest.id}: index of {key}: {error}") from error
-    index = ItemIndex(
-        space=key,
-        file=path.name,
-        sha256=hashlib.sha256(built.content).hexdigest(),
-        kind=built.kind,
-        effort=built.effort,
-        items=len(known),
-        top=min(config.top, len(known)),
-        recall=built.recall,
-    )
-    write_bytes(path, built.content)
-    write_json(described, index.model_dump(mode="json"))
-    print(f"  index of {key}: {built.kind}, effort {built.effort}, recall@{index.top} {built.recall:.4f}", flush=True)
-    return index
+    def index(self, producer: str, serves: Sequence[Role], ids: Sequence[str]) -> ItemIndex | None:
+        """The index of one producer's item vectors for all roles that it serves, from the disk if it was made before;
+        None if there are no vectors."""
+        config, key = self.config, f"item/{producer}"
+        known, vectors = self._vectors(key, ids)
+        if not len(vectors):
+            return None
+        kind = config.kind or kind_for(len(vectors), config.flat_up_to)
+        content = hashlib.sha256(vectors.tobytes() + "\0".join(known).encode()).hexdigest()
+        settings = {"kind": kind, "top": config.top, "least": config.least_recall, "queries": config.queries}
+        digest = fingerprint({"content": content, "serves": list(serves), "format": _FORMAT, **settings})
+        path = self.store.artifacts / f"items-{producer}-{digest}.faiss"
+        description = path.with_suffix(".json")
+        if path.is_file() and description.is_file():
+            with suppress(ValidationError):  # damaged, and made again
+                return ItemIndex.model_validate_json(description.read_bytes())
+        queries = [self._queries(role, producer, vectors) for role in serves]
+        hashes = np.fromiter(map(item_hash, known), np.uint64, len(known)).view(np.int64)
+        try:
+            built = build(vectors, hashes, queries, kind, config.top, config.least_recall)
+        except RecallError as error:
+            raise GateError(f"release {self.manifest.id}: index of {key}: {error}") from error
+        index = ItemIndex(
+            space=key,
+            file=path.name,
+            sha256=hashlib.sha256(built.content).hexdigest(),
+            kind=built.kind,
+            effort=built.effort,
+            items=len(known),
+            top=min(config.top, len(known)),
+            recall=built.recall,
+        )
+        write_bytes(path, built.content)
+        write_json(description, index.model_dump(mode="json"))
+        print(
+            f"  index of {key}: {built.kind}, effort {built.effort}, recall@{index.top} {built.recall:.4f}", flush=True
+        )
+        return index
 
+    def _queries(self, role: Role, producer: str, vectors: FloatArray) -> FloatArray:
+        """float32 [q, D], as the service will search: vectors of users, or means of some items' vectors."""
+        random, count = np.random.default_rng(0), self.config.queries
+        if role == "matching" and self.users:
+            drawn = random.permutation(len(self.users))[: 4 * count]
+            _, of_users = self._vectors(f"user/{producer}", [self.users[at] for at in drawn.tolist()])
+            if len(of_users):
+                return of_users[:count]
+        return np.asarray(vectors[random.integers(len(vectors), size=(count, _MEAN_OF))].mean(axis=1), np.float32)
 
-def _read(content: bytes) -> ItemIndex | None:
-    try:
-        return ItemIndex.model_validate_json(content)
-    except ValidationError:
-        return None
-
-
-def _queries(
-    store: Store,
-    config: RetrievalConfig,
-    manifest: ReleaseManifest,
-    role: Role,
-    name: str,
-    vectors: FloatArray,
-    users: Sequence[str],
-) -> FloatArray:
-    """float32 [q, D], as the service will search: vectors of users, or means of some items' vectors."""
-    random = np.random.default_rng(0)
-    if role == "matching" and users:
-        drawn = random.permutation(len(users))[: 4 * config.queries]
-        _, found = _vectors(store, "user", manifest.spaces[f"user/{name}"], [users[at] for at in drawn.tolist()])
-        if len(found):
-            return found[: config.queries]
-    return np.asarray(vectors[random.integers(len(vectors), size=(config.queries, _MEAN_OF))].mean(axis=1), np.float32)
-
-
-def _vectors(store: Store, side: str, space: str, owners: Sequence[str]) -> tuple[list[str], FloatArray]:
-    """Ids [n] and vectors [n, D] of the owners of whom Redis holds a valid record of one vector in a space."""
-    key = store.keys.user_knowledge if side == "user" else store.keys.item_knowledge
-    names: list[str] = []
-    parts: list[FloatArray] = []
-    dim = 0
-    for chunk in chunks(owners):
-        blobs: Any = store.redis.mget(of_each(lambda owner: key(owner, space), chunk))
-        pairs = zip(blobs, chunk, strict=True)
-        dim = dim or next((one.vectors.shape[1] for one in (readable(*pair, space) for pair in pairs) if one), 0)
-        rows = knowledge_rows(blobs, chunk, space, dim)
-        order = np.argsort(rows.at)
-        names += [chunk[at] for at in rows.at[order].tolist()]
-        parts.append(rows.vectors[order])
-    return names, np.concatenate(parts) if names else np.zeros((0, 0), np.float32)
+    def _vectors(self, key: str, owners: Sequence[str]) -> tuple[list[str], FloatArray]:
+        """Ids [n] and vectors [n, D] of the owners of whom Redis holds a valid record of one vector in the space of
+        "item/NAME" or "user/NAME"."""
+        keys, space = self.store.keys, self.manifest.spaces[key]
+        key_of = partial(keys.item_knowledge if key.startswith("item/") else keys.user_knowledge, space=space)
+        names: list[str] = []
+        parts: list[FloatArray] = []
+        dim = 0
+        for chunk in chunks(owners):
+            blobs: Any = self.store.redis.mget(of_each(key_of, chunk))
+            records = (readable(blob, owner, space) for blob, owner in zip(blobs, chunk, strict=True))
+            dim = dim or next((record.vectors.shape[1] for record in records if record), 0)
+            rows = knowledge_rows(blobs, chunk, space, dim)
+            order = np.argsort(rows.at)
+            names += [chunk[at] for at in rows.at[order].tolist()]
+            parts.append(rows.vectors[order])
+        return names, np.concatenate(parts) if names else np.zeros((0, 0), np.float32)

@@ -16,6 +16,7 @@ from models.contract.keys import of_each
 from models.contract.knowledge import KnowledgeRecord, RecordError, Space, check
 from models.contract.packing import KNOWLEDGE, knowledge_contents
 from offline.publish.bulk import Bulk
+from offline.publish.changes import ItemChanges
 from offline.publish.connection import Store
 from offline.publish.entries import Entries
 from offline.publish.memo import Memo, Remembered, digest, digests
@@ -73,6 +74,7 @@ def write_knowledge(
     """Records of one space, for owners at positions below ``owners``. An unchanged record is written again only to
     renew its expiry, once less than half of its life is left. Changes are noted in ``undo`` before they are written."""
     life, result, seen = _Life.of(ttl_seconds), Written(), memo.of(space.key, owners)
+    changes = _item_changes(store, space)
     with Bulk(store.redis) as bulk:
         wanted = _due(space, entries, seen, life, result)
         for due, keys, held in bulk.get_each((one, _record_keys(store, space, one.owners)) for one in wanted):
@@ -82,12 +84,19 @@ def write_knowledge(
                 undo.note(_changes(space, due, keys, held, stale))
             if stale:
                 memo.about_to_write()
+                if changes is not None:
+                    changes.about_to_write([due.owners[at] for at in stale])
                 blobs = KNOWLEDGE.sealed([due.contents[at] for at in stale], life.now, life.expires_at)
                 bulk.set([keys[at] for at in stale], blobs, life.expires_at + GRACE_SECONDS)
                 result.add(*blobs)
             # Before the replies: the memo counts only after ``save``, which nobody calls if one of them is a refusal.
             seen.note([due.numbers[at] for at in stale], [due.digests[at] for at in stale], life.expires_at)
     return result
+
+
+def _item_changes(store: Store, space: Space) -> ItemChanges | None:
+    """What names the items whose records are written; None in a space of users, whom every request reads anew."""
+    return ItemChanges(store, space.fingerprint) if space.side == "item" else None
 
 
 def _due(space: Space, entries: Iterable[Entries], seen: Remembered, life: _Life, result: Written) -> Iterator[_Due]:
@@ -144,10 +153,10 @@ def _changes(
 
 def renew_knowledge(store: Store, space: Space, owners: Iterable[str], ttl_seconds: int, memo: Memo) -> Written:
     """Let the records of a space that is held back live on as they are: a record must not expire because of that."""
-    life, result = _Life.of(ttl_seconds), Written()
+    life, result, changes = _Life.of(ttl_seconds), Written(), _item_changes(store, space)
     with Bulk(store.redis) as bulk:
         for chunk in chunks(owners):
-            keys, contents = [], []
+            keys, contents, renewed = [], [], []
             names = _record_keys(store, space, chunk)
             for owner, key, blob in zip(chunk, names, bulk.get(names), strict=True):
                 if blob is None or not is_readable(blob, owner, space.fingerprint):
@@ -157,8 +166,11 @@ def renew_knowledge(store: Store, space: Space, owners: Iterable[str], ttl_secon
                     continue
                 keys.append(key)
                 contents.append(content(blob))
+                renewed.append(owner)
             if keys:
                 memo.about_to_write()
+                if changes is not None:
+                    changes.about_to_write(renewed)
                 blobs = KNOWLEDGE.sealed(contents, life.now, life.expires_at)
                 bulk.set(keys, blobs, life.expires_at + GRACE_SECONDS)
                 result.add(*blobs)

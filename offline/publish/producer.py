@@ -12,14 +12,17 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from models.contract.artifact import ArtifactError
+from models.contract.keys import owners_of
 from models.contract.knowledge import Space
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Produced, UserVectors
 from offline.publish import release
+from offline.publish.changes import ItemChanges
 from offline.publish.connection import Store
 from offline.publish.entries import entries, owners
 from offline.publish.knowledge import (
@@ -109,13 +112,13 @@ class RolledBack:
 
 
 def rollback_producer(
-    store: Store, journal: Journal, name: str, reindex: Callable[[str], bool] | None = None
+    store: Store, journal: Journal, name: str, end_change: Callable[[str, bool], None] | None = None
 ) -> RolledBack:
     """Take back what the producer's last publication changed in the live release, and hold the producer.
 
     Again: take back the publication before that one. One that is killed is completed by the next call. The caller has
-    the work folder to itself. ``reindex`` makes the indexes of the live release again if its items changed. SwitchError
-    if there is nothing to go back to.
+    the work folder to itself. ``end_change`` is told the live release, and whether its items changed. SwitchError if
+    there is nothing to go back to.
     """
     live = release.live_release(store)
     if live is None:
@@ -134,15 +137,13 @@ def rollback_producer(
     interrupted = release.begin_change(store, live)
     forget(store)
     result = _Restored()
+    item_changes = {space: ItemChanges(store, space) for key, space in spaces.items() if key.startswith("item/")}
     for chunk in journal.changes(publication):
+        for space, changes in item_changes.items():
+            changes.about_to_write(owners_of([key for key, _, _ in chunk], store.keys.item_knowledge("", space)))
         _restore(store, chunk, result)
-    of_items = any(key.startswith("item/") for key in spaces)
-    changed = interrupted or (of_items and result.restored + result.removed > 0)
-    try:
-        if changed and reindex is not None:
-            reindex(live)
-    finally:
-        release.end_change(store, live, changed)
+    changed = interrupted or (bool(item_changes) and result.restored + result.removed > 0)
+    (end_change or partial(release.end_change, store))(live, changed)
     journal.undone(publication)
     return RolledBack(live, tuple(spaces), result.restored, result.removed, result.left, result.size)
 

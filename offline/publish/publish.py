@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from models.contract.artifact import ModelName, ReleaseManifest
+from models.contract.artifact import ArtifactManifest, ModelName, ReleaseManifest
 from models.contract.schema import FeatureSchema
 from models.split_model import parts_folder
 from offline.config import JobConfig
@@ -17,7 +18,7 @@ from offline.data.catalogue import Catalogue
 from offline.data.files import file_digest, write_bytes
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge, Produced
-from offline.publish import gate, indexes, release
+from offline.publish import gate, indexes, release, snapshot
 from offline.publish.connection import Store
 from offline.publish.producer import held_of, let_go, noted, served, spaces_of, write_produced
 from offline.publish.records import Written, write_items
@@ -48,14 +49,22 @@ class Published:
         return sum(one.size for one in self.records.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is published: a data set, the knowledge of its users and items, and the model in the folder ``models`` that
+    the ``report`` is of."""
+
+    catalogue: Catalogue
+    log: InteractionLog
+    knowledge: Knowledge
+    report: TrainingReport
+    models: Path
+
+
 def publish(
     config: JobConfig,
     store: Store,
-    catalogue: Catalogue,
-    log: InteractionLog,
-    knowledge: Knowledge,
-    report: TrainingReport,
-    models: Path,
+    contents: Contents,
     *,
     users: Collection[int] | None = None,
     return_to: bool = False,
@@ -68,35 +77,30 @@ def publish(
     records are looked at, and of the others not even expiries are renewed; items are looked at in any case. With
     ``verify_records`` every record is read, whatever the memo says of it.
     """
-    release_id = f"{config.name}-{report.sha256[:12]}"
-    schema = knowledge.schema(config.feature_schema)
-    live = release.live_release(store)
-    gate.check_model(models / report.artifact, schema, knowledge.spaces)
-    _store_artifact(store, models, report)
+    publishing, report = _Publishing(config, store, contents), contents.report
+    artifact = gate.check_model(contents.models / report.artifact, publishing.schema, contents.knowledge.spaces)
+    _store_artifact(store, contents.models, report)
     installation(store)
     if return_to:
-        let_go(store, spaces_of(knowledge.spaces))
+        let_go(store, spaces_of(contents.knowledge.spaces))
+    live = release.live_release(store)
     interrupted = live is not None and release.begin_change(store, live)
-    records = _write_shared(config, store, catalogue, log, knowledge, users, verify_records)
-    held = held_of(store, knowledge.spaces)
-    stays_off = release_id in release.withdrawn(store) and not return_to
-    if live is not None and (live == release_id or stays_off):
-        index = None
-        if live == release_id:
-            index = _embedding_rows(log, report)
-            interrupted |= _name_parts(store, live, report)
-        _keep_current(config, store, live, catalogue, log, index, records, interrupted)
-        return Published(release_id, live, False, records, [], held)
+    records = publishing.write_shared(users, verify_records)
+    held = held_of(store, contents.knowledge.spaces)
+    stays_off = publishing.release_id in release.withdrawn(store) and not return_to
+    if live is not None and (live == publishing.release_id or stays_off):
+        publishing.keep_current(live, records, interrupted)
+        return Published(publishing.release_id, live, False, records, [], held)
     # Two releases may be of one space: what was written for the new one may have changed the live one's item table.
     shared_changed = interrupted or any(one.written for name, one in records.items() if name.startswith("item/"))
     try:
-        records |= _stage_and_switch(config, schema, store, release_id, live, catalogue, log, knowledge, report)
+        records |= publishing.stage_and_switch(live, artifact)
     finally:
         if live is not None:
             release.end_change(store, live, shared_changed)
     pruned = release.prune(store, config.publish.keep_releases)
-    indexes.prune(store)
-    return Published(release_id, live, True, records, pruned, held)
+    snapshot.prune(store)
+    return Published(publishing.release_id, live, True, records, pruned, held)
 
 
 def publish_producer(
@@ -127,142 +131,123 @@ def publish_producer(
     with noted(store, config.workdir, verify=verify_records) as notes:
         records = write_produced(store, log, name, produced, ttl, notes, users)
     changed = interrupted or any(one.written for key, one in records.items() if key.startswith("item/"))
-    _end_change(config, store, live, log, changed)
+    end_change(config, store, live, changed, log.user_ids)
     return Published(live, live, False, records, [], held_of(store, produced.spaces))
 
 
-def _stage_and_switch(
-    config: JobConfig,
-    schema: FeatureSchema,
-    store: Store,
-    release_id: str,
-    live: str | None,
-    catalogue: Catalogue,
-    log: InteractionLog,
-    knowledge: Knowledge,
-    report: TrainingReport,
-) -> dict[str, Written]:
-    """Write a new release, show it to the gate, complete it and move the live pointer to it.
+class _Publishing:
+    """One publication of all contents."""
 
-    A release that the gate refuses is deleted again, unless it has been live before.
-    """
-    features = _write_items(schema, store, release_id, catalogue, log, _embedding_rows(log, report))
-    directory = release.write_directory(store, release_id, log.item_ids)
-    manifest = ReleaseManifest(
-        id=release_id,
-        created_at=int(time.time()),
-        artifact=report.artifact,
-        artifact_sha256=report.sha256,
-        model=ModelName(name=f"{config.name}-{config.training.served}", version=report.model_version),
-        schema_fingerprint=schema.fingerprint,
-        spaces=spaces_of(knowledge.spaces),
-        items=len(log.item_ids),
-        directory_blocks=directory.written,
-        metrics=report.metrics,
-        parts=report.parts,
-    )
-    try:
-        gate.check(store, config.publish, manifest, schema)
-        manifest = indexes.indexed(store, config.retrieval, manifest, log.item_ids, log.user_ids)
-    except gate.GateError:
-        if release_id not in release.releases(store):
-            release.delete(store, release_id, manifest.directory_blocks)
-        raise
-    directory.add(release.write_manifest(store, manifest))
-    release.switch(store, live, release_id)
-    return {"item features": features, "item directory": directory}
+    def __init__(self, config: JobConfig, store: Store, contents: Contents) -> None:
+        self._config = config
+        self._store = store
+        self._contents = contents
+        self.schema = contents.knowledge.schema(config.feature_schema)
+        self.release_id = f"{config.name}-{contents.report.sha256[:12]}"
+
+    def write_shared(self, users: Collection[int] | None, verify: bool) -> dict[str, Written]:
+        """Profiles, histories and knowledge: what does not belong to one release alone."""
+        config, store, log = self._config, self._store, self._contents.log
+        ttl = round(config.knowledge.ttl_days * 86_400)
+        with noted(store, config.workdir, verify=verify) as notes:
+            records = {
+                "user profiles": write_profiles(store, self._contents.catalogue, log, notes.memo, users),
+                "user histories": write_histories(store, log, config.publish.history_max_events, notes.memo, users),
+            }
+            for name, produced in self._contents.knowledge.produced.items():
+                records |= write_produced(store, log, name, produced, ttl, notes, users)
+        return records
+
+    def stage_and_switch(self, live: str | None, artifact: ArtifactManifest) -> dict[str, Written]:
+        """Write a new release, show it to the gate, complete it and move the pointer from ``live`` to it.
+
+        A release that the gate refuses is deleted again, unless it has been live before.
+        """
+        config, store, contents = self._config, self._store, self._contents
+        log, report = contents.log, contents.report
+        features = self._write_items(self.schema, self.release_id, self._embedding_rows())
+        directory = release.write_directory(store, self.release_id, log.item_ids)
+        manifest = ReleaseManifest(
+            id=self.release_id,
+            created_at=int(time.time()),
+            artifact=report.artifact,
+            artifact_sha256=report.sha256,
+            model=ModelName(name=f"{config.name}-{config.training.served}", version=report.model_version),
+            schema_fingerprint=self.schema.fingerprint,
+            spaces=spaces_of(contents.knowledge.spaces),
+            items=len(log.item_ids),
+            directory_blocks=directory.written,
+            metrics=report.metrics,
+            parts=report.parts,
+        )
+        try:
+            items = gate.check(store, config.publish, manifest, artifact)
+            manifest = indexes.indexed(store, config.retrieval, manifest, log.item_ids, log.user_ids)
+        except gate.GateError:
+            if self.release_id not in release.releases(store):
+                release.delete(store, self.release_id, manifest.directory_blocks)
+            raise
+        manifest = manifest.model_copy(update={"snapshot": snapshot.write_snapshot(store, manifest, items)})
+        directory.add(release.write_manifest(store, manifest))
+        release.switch(store, live, self.release_id)
+        return {"item features": features, "item directory": directory}
+
+    def keep_current(self, live: str, records: dict[str, Written], interrupted: bool) -> None:
+        """Bring the live release's items and directory up to date, and tell the services if anything changed.
+
+        Also finishes what an earlier publication was killed in the middle of (``interrupted``).
+        """
+        store, log = self._store, self._contents.log
+        manifest = release.read_manifest(store, live)
+        # The live release may read less knowledge, or more, than the one that stays off.
+        schema = self._config.feature_schema.with_knowledge([key.partition("/")[2] for key in manifest.spaces])
+        if manifest.schema_fingerprint == schema.fingerprint:
+            index = self._embedding_rows() if live == self.release_id else None
+            records["item features"] = self._write_items(schema, live, index)
+            if manifest.items != len(log.item_ids):
+                directory = release.write_directory(store, live, log.item_ids)
+                grown = {"items": len(log.item_ids), "directory_blocks": directory.written}
+                directory.add(release.write_manifest(store, manifest.model_copy(update=grown)))
+                records["item directory"] = directory
+        changed = interrupted or any(written.written for name, written in records.items() if name.startswith("item"))
+        parts = self._contents.report.parts if live == self.release_id else None
+        end_change(self._config, store, live, changed, log.user_ids, parts)
+        release.record(store, live)
+
+    def _write_items(self, schema: FeatureSchema, release_id: str, index: list[int] | None) -> Written:
+        """Item features of a release, with the statistics of all interactions so far."""
+        catalogue, log = self._contents.catalogue, self._contents.log
+        statistics = statistics_until(schema, log, len(log))
+        return write_items(self._store, release_id, schema, catalogue, log.item_ids, index, statistics)
+
+    def _embedding_rows(self) -> list[int]:
+        """Each item's row in the id embedding of the model: 0 for items that its training did not see."""
+        log = self._contents.log
+        seen = np.bincount(log.item[: self._contents.report.trained_rows], minlength=len(log.item_ids)) > 0
+        rows: list[int] = np.where(seen, np.arange(1, len(log.item_ids) + 1), 0).tolist()
+        return rows
 
 
-def _name_parts(store: Store, live: str, report: TrainingReport) -> bool:
-    """Name the parts of the model in the live release's manifest. True if they are others than before: the same model
-    was exported again, by another version."""
-    manifest = release.read_manifest(store, live)
-    if manifest.parts == report.parts:
-        return False
-    release.write_manifest(store, manifest.model_copy(update={"parts": report.parts}))
-    return True
-
-
-def _keep_current(
+def end_change(
     config: JobConfig,
     store: Store,
     live: str,
-    catalogue: Catalogue,
-    log: InteractionLog,
-    index: list[int] | None,
-    records: dict[str, Written],
-    interrupted: bool,
+    changed: bool,
+    users: Sequence[str] = (),
+    parts: Mapping[str, str] | None = None,
 ) -> None:
-    """Bring the live release's items and directory up to date, and tell the services if anything changed.
-
-    Also finishes what an earlier publication was killed in the middle of (``interrupted``).
-    """
-    manifest = release.read_manifest(store, live)
-    # The live release may read less knowledge, or more, than the one that stays off.
-    schema = config.feature_schema.with_knowledge([key.partition("/")[2] for key in manifest.spaces])
-    if manifest.schema_fingerprint == schema.fingerprint:
-        records["item features"] = _write_items(schema, store, live, catalogue, log, index)
-        if manifest.items != len(log.item_ids):
-            directory = release.write_directory(store, live, log.item_ids)
-            grown = {"items": len(log.item_ids), "directory_blocks": directory.written}
-            directory.add(release.write_manifest(store, manifest.model_copy(update=grown)))
-            records["item directory"] = directory
-    changed = interrupted or any(written.written for name, written in records.items() if name.startswith("item"))
-    _end_change(config, store, live, log, changed)
-    release.record(store, live)
-
-
-def _end_change(config: JobConfig, store: Store, live: str, log: InteractionLog, changed: bool) -> None:
-    """Tell the services if records of the live release changed, with indexes of what they hold now.
+    """Tell the services if records of the live release changed, with indexes of what they hold now and, if much has
+    changed, a new snapshot. ``users`` are asked for queries of the indexes; ``parts`` are those of the model now.
 
     They are told as well if the new vectors cannot be indexed well enough: their records are what they are.
     """
-    try:
-        if changed or not release.read_manifest(store, live).indexes:
-            changed |= indexes.refreshed(store, config.retrieval, live, log.user_ids)
-    finally:
-        release.end_change(store, live, changed)
-
-
-def _write_shared(
-    config: JobConfig,
-    store: Store,
-    catalogue: Catalogue,
-    log: InteractionLog,
-    knowledge: Knowledge,
-    users: Collection[int] | None,
-    verify: bool,
-) -> dict[str, Written]:
-    """Profiles, histories and knowledge: what does not belong to one release alone."""
-    ttl = round(config.knowledge.ttl_days * 86_400)
-    with noted(store, config.workdir, verify=verify) as notes:
-        records = {
-            "user profiles": write_profiles(store, catalogue, log, notes.memo, users),
-            "user histories": write_histories(store, log, config.publish.history_max_events, notes.memo, users),
-        }
-        for name, produced in knowledge.produced.items():
-            records |= write_produced(store, log, name, produced, ttl, notes, users)
-    return records
-
-
-def _write_items(
-    schema: FeatureSchema,
-    store: Store,
-    release_id: str,
-    catalogue: Catalogue,
-    log: InteractionLog,
-    index: list[int] | None,
-) -> Written:
-    """Item features of a release, with the statistics of all interactions so far."""
-    statistics = statistics_until(schema, log, len(log))
-    return write_items(store, release_id, schema, catalogue, log.item_ids, index, statistics)
-
-
-def _embedding_rows(log: InteractionLog, report: TrainingReport) -> list[int]:
-    """Each item's row in the id embedding of the reported model: 0 for items that its training did not see."""
-    seen = np.bincount(log.item[: report.trained_rows], minlength=len(log.item_ids)) > 0
-    rows: list[int] = np.where(seen, np.arange(1, len(log.item_ids) + 1), 0).tolist()
-    return rows
+    with ExitStack() as stack:
+        stack.callback(lambda: release.end_change(store, live, changed))
+        try:
+            if changed or not release.read_manifest(store, live).indexes:
+                changed |= indexes.refreshed(store, config.retrieval, live, users)
+        finally:
+            changed |= snapshot.refreshed(store, live, parts)
 
 
 def _store_artifact(store: Store, models: Path, report: TrainingReport) -> None:

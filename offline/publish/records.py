@@ -17,6 +17,7 @@ from models.contract.packing import ITEM, item_contents
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import Catalogue
 from offline.publish.bulk import Bulk
+from offline.publish.changes import ItemChanges
 from offline.publish.connection import Store
 
 _CHUNK = 1000
@@ -52,7 +53,7 @@ def write_items(
         raise ValueError(f"{len(item_ids)} items, but numeric features of {len(numeric)} or not a row of each")
     categorical = schema.encode_each_item([catalogue.items.get(item, {}) for item in item_ids])
     now = int(time.time())
-    result = Written()
+    result, changes = Written(), ItemChanges(store, release)
     with Bulk(store.redis) as bulk:
         parts = slices(len(item_ids))
         asked = ((at, of_each(lambda item: store.keys.item_features(item, release), item_ids[at])) for at in parts)
@@ -67,6 +68,7 @@ def write_items(
             ]
             result.unchanged += len(names) - len(stale)
             blobs = ITEM.sealed([contents[one] for one in stale], now)
+            changes.about_to_write([names[one] for one in stale])
             bulk.set([keys[one] for one in stale], blobs)
             result.add(*blobs)
     return result

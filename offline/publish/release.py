@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from models.contract.artifact import ArtifactError, ReleaseManifest
+from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
+from offline.publish import changes
 from offline.publish.connection import Store
 from offline.publish.records import Written
 
@@ -86,6 +87,18 @@ def read_directory(store: Store, manifest: ReleaseManifest) -> list[str]:
     return ids
 
 
+def read_model(path: Path) -> ArtifactManifest:
+    """The manifest inside a model's file; ArtifactError if there is none."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # what onnx raises
+
+    try:
+        properties = onnx.load_model(path, load_external_data=False).metadata_props
+    except (OSError, DecodeError) as error:
+        raise ArtifactError(str(error)) from error
+    return ArtifactManifest.from_metadata({one.key: one.value for one in properties})
+
+
 def write_directory(store: Store, release: str, item_ids: Sequence[str]) -> Written:
     """The release's item directory, block by block."""
     result = Written()
@@ -118,10 +131,9 @@ def begin_change(store: Store, release: str) -> bool:
 
 
 def end_change(store: Store, release: str, changed: bool) -> None:
-    """The counterpart of ``begin_change``; if records ``changed``, the services are told to read them again."""
+    """The counterpart of ``begin_change``; if records ``changed``, the services are told to read what changed."""
     if changed:
-        # Not a counter: after Redis lost its last writes it would come back to a number that a service has seen.
-        store.redis.set(store.keys.release_revision(release), secrets.token_hex(8))
+        store.redis.set(store.keys.release_revision(release), changes.append(store, release))
     store.redis.delete(store.keys.release_pending(release))
 
 

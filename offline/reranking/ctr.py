@@ -20,8 +20,7 @@ from offline.data.log import InteractionLog
 from offline.jobs.steps import Job
 from offline.knowledge.vectors import Knowledge
 from offline.publish.connection import store_if_there
-from offline.publish.gate import read_model
-from offline.publish.release import live_release, read_manifest
+from offline.publish.release import live_release, read_manifest, read_model
 from offline.training.report import TrainingReport
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
 

@@ -23,6 +23,11 @@ class Scorer(Protocol):
     """The model of a release, with its item table."""
 
     @property
+    def in_parts(self) -> bool:
+        """Whether what depends on items alone was computed before."""
+        ...
+
+    @property
     def problem(self) -> str | None:
         """Why the model is served in a slower form than the published one."""
         ...

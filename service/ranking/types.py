@@ -11,9 +11,9 @@ from enum import StrEnum
 
 import numpy as np
 
-from models.contract.arrays import FloatArray, IntArray
+from models.contract.arrays import FloatArray
 from models.contract.artifact import ReleaseManifest
-from models.contract.encoding import UserBatch
+from models.contract.encoding import Sample as Sample
 from models.contract.events import EVENT_DTYPE, EventArray
 from models.contract.exposures import ArmTaken
 from models.contract.knowledge import KnowledgeRecord
@@ -107,22 +107,6 @@ class Head:
     user: UserState
     weight: float | None = None
     forced: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One user and C candidates, as rows of a release's item table, for its model to score.
-
-    user        a batch of one
-    rows        int64 [C], 0 for items that the table does not hold
-    described   positions int64 [k] of such items with their fields int64 [k, S], as they came with the request
-    knowledge   False scores as if there were no knowledge
-    """
-
-    user: UserBatch
-    rows: IntArray
-    described: tuple[IntArray, IntArray] | None = None
-    knowledge: bool = True
 
 
 @dataclass(frozen=True, slots=True)

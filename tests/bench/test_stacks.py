@@ -20,9 +20,9 @@ RANK = [
     ("frames", "step"),
     [
         (RANK, "the ranker itself, deadlines"),
-        ([*RANK, "SplitScorer.run (service/scoring.py:9)"], "scores gathered and checked"),
+        ([*RANK, "OnnxScorer.run (service/scoring.py:9)"], "scores gathered and checked"),
         (
-            [*RANK, "SplitScorer.run (service/scoring.py:9)", "Session.run (onnxruntime/capi/x.py:1)"],
+            [*RANK, "OnnxScorer.run (service/scoring.py:9)", "Session.run (onnxruntime/capi/x.py:1)"],
             "ONNX Runtime",
         ),
         (

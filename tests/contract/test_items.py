@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.contract import lookup
+from models.contract import items
 from models.contract.events import item_hash
-from models.contract.items import ItemRecord, ItemTable, in_memory, item_statistics, lookup_columns
+from models.contract.items import ItemRecord, ItemTable, append_ids, blank_columns, item_statistics, lookup_columns
 from models.contract.knowledge import RecordError
 from models.contract.schema import FeatureSchema
 from tests.contract.golden import ITEM, OTHER_SCHEMA, SCHEMA, flips, resealed, truncations
@@ -109,24 +109,35 @@ def test_the_lookup_by_hash_keeps_the_shape_and_covers_both_ends() -> None:
 )
 def test_ids_that_collide_are_told_apart(monkeypatch: pytest.MonkeyPatch, hashed: Callable[[str], int]) -> None:
     monkeypatch.setattr(
-        lookup,
-        "_hashes",
+        items,
+        "xxh3",
         lambda ids: np.fromiter(
-            ((hash(item_id) if item_id[:1] == "?" else hashed(item_id)) for item_id in ids), np.int64
+            ((hash(item_id) if item_id[:1] == "?" else hashed(item_id)) % 2**64 for item_id in ids), np.uint64, len(ids)
         ),
     )
-    items = table(*(f"item {number}" for number in range(2000)))
+    catalogue = table(*(f"item {number}" for number in range(2000)))
     random = np.random.default_rng(0)
     places = random.integers(0, 2000, 700)
     asked = [f"item {at}" for at in places.tolist()]
-    assert items.rows_of([*asked, "?unknown"]).tolist() == [*(places + 1).tolist(), 0]
+    assert catalogue.rows_of([*asked, "?unknown"]).tolist() == [*(places + 1).tolist(), 0]
 
 
 def test_the_index_is_the_same_in_every_process() -> None:
     """Processes share it, so its hashes must not be Python's."""
-    columns = lookup_columns(["item 1"], in_memory)
-    (slot,) = np.flatnonzero(columns["slot_rows"])
-    assert columns["slot_hashes"][slot].view(np.uint64) == 0x9A7977C5C4A0AC99
+    columns = lookup_columns(["item 1"], 1)
+    (slot,) = np.flatnonzero(columns["id_rows"])
+    assert columns["id_hashes"][slot] == 0x9A7977C5C4A0AC99
+
+
+def test_ids_that_come_later_are_found_like_the_others() -> None:
+    columns = lookup_columns(["b", "zoë"], 5)
+    columns |= blank_columns(SCHEMA, 5)
+    append_ids(columns, ["a", "{x}"])
+    grown = ItemTable.of(columns, 4)
+    ids = ["zoë", "missing", "b", "{x}", "a"]
+    assert list(grown.ids) == ["", "b", "zoë", "a", "{x}"]
+    assert grown.rows_of(ids).tolist() == [2, 0, 1, 4, 3]
+    assert grown.rows_of_hashes(np.array([item_hash(one) for one in ids], np.uint64)).tolist() == [2, 0, 1, 4, 3]
 
 
 def test_row_zero_is_the_unknown_item() -> None:

@@ -10,11 +10,21 @@ import pytest
 from onnx import TensorProto, helper
 
 from models.contract.artifact import METADATA_KEY, ArtifactManifest
-from models.contract.items import in_memory
+from models.contract.encoding import Tensors
+from models.contract.items import Columns
 from models.ctr import split as splitting
 from models.ctr.cut import UncutError
-from models.ctr.split import rehearse, split
-from models.split_model import HISTORY_GRAPH, HISTORY_ROWS, ITEM_GRAPH, ITEM_ROWS, REQUEST_GRAPH, WEIGHTS, SplitModel
+from models.ctr.split import rehearsal, rehearse, split
+from models.split_model import (
+    HISTORY_GRAPH,
+    HISTORY_ROWS,
+    ITEM_GRAPH,
+    ITEM_ROWS,
+    REQUEST_GRAPH,
+    WEIGHTS,
+    ColumnGraph,
+    SplitModel,
+)
 from tests.models.test_export import export_of
 from tests.models.tiny import ALL, KINDS, Kind
 from tests.parts import split_model, write_parts
@@ -22,8 +32,7 @@ from tests.service.tiny_model import artifact_manifest, model_bytes
 
 
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
-@pytest.mark.parametrize("producers", [ALL, ()], ids=["knowledge", "none"])
-@pytest.mark.parametrize("large", [65_536, 64])
+@pytest.mark.parametrize(("producers", "large"), [(ALL, 65_536), (ALL, 64), ((), 65_536)])
 def test_every_kind_of_model_scores_the_same_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, producers: tuple[str, ...], large: int
 ) -> None:
@@ -55,13 +64,38 @@ def test_what_the_items_need_is_not_in_the_graph_that_requests_run() -> None:
     assert inputs_of(parts[HISTORY_GRAPH]) <= set(manifest.inputs)
 
 
+def test_requests_take_columns_of_the_table_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Described candidates and slates without knowledge differ from the table, and are computed; all others are not."""
+    _, manifest, content = export_of(("lifelong", "target"), ALL)
+    model = split_model(content, tmp_path)
+    table, samples = rehearsal(manifest.feature_schema, manifest.item_rows)
+    columns = model.table_columns(table)
+    computed: list[int] = []
+    compute = ColumnGraph.columns
+
+    def noted(self: ColumnGraph, tensors: Tensors) -> Columns:
+        computed.append(len(tensors[self.inputs[0]]))
+        return compute(self, tensors)
+
+    monkeypatch.setattr(ColumnGraph, "columns", noted)
+    for sample in samples:
+        model.scores(sample, table, columns)
+        if not sample.knowledge:  # every candidate, and one history
+            assert computed == [len(sample.rows), 1]
+        else:
+            assert computed == ([] if sample.described is None else [2])
+        computed.clear()
+    cases = {(sample.knowledge, sample.described is None) for sample in samples}
+    assert len(cases) == 4
+
+
 @pytest.mark.parametrize("chunk", [2048, 10])
 def test_columns_of_a_table_are_those_of_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr("models.split_model.CHUNK", chunk)
     _, manifest, content = export_of(("lifelong", "target"), ALL)
     model = split_model(content, tmp_path)
-    table = splitting._items(manifest.feature_schema, manifest.item_rows, np.random.default_rng(0))
-    columns = model.table_columns(table, in_memory)
+    table, _ = rehearsal(manifest.feature_schema, manifest.item_rows)
+    columns = model.table_columns(table)
     assert len(table) > 10
     rows = np.asarray([5, 0, 64, 5])
     of_rows = model.columns(table, rows)

@@ -12,28 +12,21 @@ import numpy as np
 import pytest
 
 from models.contract.artifact import ArtifactError, ModelName, ReleaseManifest
-from models.contract.encoding import Tensors, UserBatch
+from models.contract.encoding import Sample, UserBatch
 from models.contract.events import EVENT_DTYPE
-from models.contract.items import Columns, ItemTable, in_memory
-from models.ctr.split import _items, _samples
-from models.onnx_runtime import open_session
-from models.split_model import HISTORY_GRAPH, REQUEST_GRAPH, ColumnGraph, SplitModel, parts_folder
-from service import loading
+from models.contract.items import ItemTable
+from models.split_model import REQUEST_GRAPH, parts_folder
 from service.ranking.degraded import ScoringError
-from service.ranking.types import Sample
+from service.releases import loader
 from service.scoring import (
     INLINE_CANDIDATES,
     INLINE_SECONDS,
     INLINE_SECONDS_ALONE,
     CtrModel,
     OnnxScorer,
-    SplitScorer,
-    WholeScorer,
     load_model,
 )
-from tests.models.test_export import export_of
-from tests.models.tiny import ALL, KINDS, Kind
-from tests.parts import split_model, write_parts
+from tests.parts import write_parts
 from tests.service.tiny import ITEMS, score_of
 from tests.service.tiny_model import (
     BARE_SCHEMA,
@@ -86,14 +79,13 @@ def _split(folder: Path, content: bytes, **changes: object) -> CtrModel:
 
 
 def _on_table(model: CtrModel) -> OnnxScorer:
-    return model.on(TABLE, {} if model.split is None else model.split.table_columns(TABLE, in_memory))
+    return model.on(TABLE, {} if model.split is None else model.split.table_columns(TABLE))
 
 
 def _both(folder: Path, content: bytes, **changes: object) -> Iterator[OnnxScorer]:
-    for load, kind in ((_loaded, WholeScorer), (_split, SplitScorer)):
+    for load in (_loaded, _split):
         scorer = _on_table(load(folder, content, **changes))
-        assert isinstance(scorer, kind)
-        assert scorer.problem is None
+        assert (scorer.in_parts, scorer.problem) == (load is _split, None)
         yield scorer
 
 
@@ -112,51 +104,6 @@ async def test_a_failing_run_is_a_scoring_error(tmp_path: Path, count: int) -> N
             await scorer.score(_sample(count, {"gender": "F"}))
 
 
-def _rehearsed(kind: Kind, folder: Path) -> tuple[WholeScorer, SplitScorer, list[Sample]]:
-    """A model of a kind, whole and split, and the samples of its rehearsal."""
-    _, manifest, content = export_of(kind, ALL)
-    model, random = split_model(content, folder), np.random.default_rng(0)
-    table = _items(manifest.feature_schema, manifest.item_rows, random)
-    samples = [
-        Sample(sample.user, sample.rows, sample.described, sample.knowledge)
-        for sample in _samples(manifest.feature_schema, table, random)
-    ]
-    whole = WholeScorer(open_session(content, 1), manifest, table)
-    return whole, SplitScorer(model, table, model.table_columns(table, in_memory)), samples
-
-
-@pytest.mark.parametrize("kind", KINDS, ids="-".join)
-def test_every_kind_of_model_scores_the_same_in_parts(kind: Kind, tmp_path: Path) -> None:
-    whole, split, samples = _rehearsed(kind, tmp_path)
-    assert {(sample.knowledge, sample.described is None) for sample in samples} == {
-        (True, True), (True, False), (False, True), (False, False),
-    }  # fmt: skip
-    for sample in samples:
-        expected = whole.run(sample)
-        assert len(expected) == 1 or expected.std() > 1e-6
-        np.testing.assert_allclose(split.run(sample), expected, atol=2e-6)
-
-
-def test_requests_take_columns_of_the_table_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Described candidates and slates without knowledge differ from the table, and are computed; all others are not."""
-    _, scorer, samples = _rehearsed(("lifelong", "target"), tmp_path)
-    computed: list[int] = []
-    compute = ColumnGraph.columns
-
-    def columns(self: ColumnGraph, tensors: Tensors) -> Columns:
-        computed.append(len(tensors[self.inputs[0]]))
-        return compute(self, tensors)
-
-    monkeypatch.setattr(ColumnGraph, "columns", columns)
-    for sample in samples:
-        scorer.run(sample)
-        if not sample.knowledge:  # every candidate, and one history
-            assert computed == [len(sample.rows), 1]
-        else:
-            assert computed == ([] if sample.described is None else [2])
-        computed.clear()
-
-
 @pytest.mark.parametrize(
     ("seconds", "most", "inline"),
     [(0.01, INLINE_SECONDS, 0), (0.0001, INLINE_SECONDS, 5000), (0.001, INLINE_SECONDS_ALONE, 2500)],
@@ -164,21 +111,20 @@ def test_requests_take_columns_of_the_table_and_nothing_else(tmp_path: Path, mon
 def test_short_runs_stay_on_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, most: float, inline: int
 ) -> None:
-    monkeypatch.setattr(loading, "_seconds", lambda *_: seconds)
+    monkeypatch.setattr(loader, "_seconds", lambda *_: seconds)
     model = _loaded(tmp_path, model_bytes())
     scorer = _on_table(model)
-    loading._warm(scorer, model, TABLE, most)
+    loader._warm(scorer, model, TABLE, most)
     assert scorer.inline == inline
 
 
-@pytest.mark.parametrize("side", ["items", "history"])
-async def test_failing_columns_are_a_scoring_error(tmp_path: Path, side: str) -> None:
-    _, scorer, samples = _rehearsed(("lifelong", "target"), tmp_path)
-    broken = replace(getattr(scorer._model, side), names=("nothing",))
-    scorer._model = replace(scorer._model, **{side: broken})
-    without = next(sample for sample in samples if not sample.knowledge)
+async def test_failing_columns_are_a_scoring_error(tmp_path: Path) -> None:
+    model = _split(tmp_path, model_bytes())
+    assert model.split is not None
+    broken = replace(model.split, items=replace(model.split.items, names=("nothing",)))
+    scorer = replace(model, graphs=broken).on(TABLE, {})
     with pytest.raises(ScoringError, match="nothing"):
-        await scorer.score(without)
+        await scorer.score(replace(_sample(3), knowledge=False))
 
 
 async def test_scores_that_are_not_numbers_are_a_scoring_error(tmp_path: Path) -> None:
@@ -225,18 +171,6 @@ def test_parts_of_another_release_are_not_run(tmp_path: Path) -> None:
     model = _loaded(tmp_path, content, parts=write_parts(other, parts_folder(tmp_path / "m.onnx")))
     assert model.split is None
     assert "was trained on schema" in (model.problem or "")
-
-
-def test_what_is_opened_is_what_was_published(tmp_path: Path) -> None:
-    """The parts, not the model beside them, whose bytes are read for their digest alone."""
-    _, manifest, content = export_of(("lifelong", "target"), ALL)
-    spaces = {space.key: space.fingerprint for space in manifest.spaces}
-    release = {"schema_fingerprint": manifest.feature_schema.fingerprint, "spaces": spaces}
-    model = _split(tmp_path, content, **release)
-    assert isinstance(model.graphs, SplitModel)
-    assert model.artifact == manifest
-    assert (parts_folder(tmp_path / "m.onnx") / HISTORY_GRAPH).is_file()
-    assert model.graphs.history is not None
 
 
 def _refusal(folder: Path, content: bytes, **changes: object) -> str:

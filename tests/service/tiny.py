@@ -8,16 +8,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import redis
 
-from models.contract.artifact import ModelName, ReleaseManifest
-from models.contract.items import ItemRecord, item_statistics
+from models.contract.artifact import ItemSnapshot, ModelName, ReleaseManifest
+from models.contract.bulk import ItemDecoder
+from models.contract.items import ItemRecord, ItemTable, item_statistics
 from models.contract.keys import Keys
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.schema import FeatureSchema
-from models.split_model import parts_folder
+from models.contract.snapshot import change, filled_columns, write_columns
+from models.split_model import SplitModel, parts_folder
 from tests.parts import write_parts
 from tests.service.tiny_model import (
     FACTS_SPACE,
@@ -27,6 +30,8 @@ from tests.service.tiny_model import (
     SCHEMA,
     USER_SPACE,
     USER_WEIGHTS,
+    artifact_manifest,
+    bare_manifest,
     model_bytes,
 )
 
@@ -100,11 +105,39 @@ class Publisher:
             "directory_blocks": len(blocks),
             "parts": write_parts(content, parts_folder(artifact)) if split else {},
         }
-        manifest = ReleaseManifest.model_validate(fields | changes)
+        split_model = SplitModel.open(parts_folder(artifact), 1) if fields["parts"] else None
+        fields |= {"snapshot": self._snapshot(release, [item.id for item in items], schema, split_model)} | changes
+        manifest = ReleaseManifest.model_validate(fields)
         self.redis.set(self.keys.release_manifest(release), manifest.model_dump_json())
         if switch:
             self.redis.set(self.keys.live, release)
         return manifest
+
+    def _snapshot(
+        self, release: str, ids: list[str], schema: FeatureSchema, split_model: SplitModel | None
+    ) -> ItemSnapshot:
+        mark = self.change(release)
+        decoder = ItemDecoder(artifact_manifest() if schema.knowledge else bare_manifest())
+        blobs: list[Any] = [self.redis.mget(keys) for keys in decoder.keys(self.keys, release, ids)]
+        columns, count = filled_columns(decoder, ids, [decoder.decode(ids, blobs)])
+        if split_model is not None:
+            spare = len(columns["index"]) - count - 1
+            columns |= split_model.table_columns(ItemTable.of(columns, count), spare)
+        return ItemSnapshot(changes=mark, items=count, columns=write_columns(self.artifacts, columns))
+
+    def change(self, of: str, *ids: str) -> str:
+        """Append an entry to the stream of changes; its id."""
+        entry: Any = self.redis.xadd(self.keys.changes, change(of, ids))
+        return str(entry.decode())
+
+    def revise(self, release: str, *items: TinyItem) -> str:
+        """Write records of items in place, as a publication does; the new revision."""
+        self.change(release, *(item.id for item in items))
+        for index, item in enumerate(items, start=1):
+            self.item(item, release, index)
+        revision = self.change(release)
+        self.redis.set(self.keys.release_revision(release), revision)
+        return revision
 
     def item(self, item: TinyItem, release: str, index: int = 1, schema: FeatureSchema = SCHEMA) -> None:
         record = ItemRecord(

@@ -24,7 +24,8 @@ from offline.publish.bulk import Bulk
 from offline.publish.connection import Store, open_store
 from offline.publish.knowledge import content
 from offline.publish.producer import RolledBack, rollback_producer, served
-from offline.publish.publish import Published, publish, publish_producer
+from offline.publish.publish import Contents, Published, publish, publish_producer
+from offline.publish.release import read_model
 from offline.publish.undo import JOURNAL_FILE, Journal
 from offline.training.report import TrainingReport
 from offline.training.run import train
@@ -62,7 +63,7 @@ def keys_of(client: redis.Redis, pattern: str = "*") -> set[str]:
 def content_of(store: Store) -> dict[str, bytes]:
     """Every string key of the installation, with its value."""
     held: dict[str, bytes] = {}
-    for key in keys_of(store.redis, f"{store.keys.prefix}:*"):
+    for key in keys_of(store.redis, f"{store.keys.prefix}:*") - {store.keys.changes}:
         value: Any = store.redis.get(key)
         held[key] = value
     return held
@@ -72,9 +73,9 @@ def workdir(store: Store) -> Path:
     return store.artifacts.parent / "work"
 
 
-def roll_back(store: Store, name: str, reindex: Callable[[str], bool] | None = None) -> RolledBack:
+def roll_back(store: Store, name: str, end_change: Callable[[str, bool], None] | None = None) -> RolledBack:
     with Journal(workdir(store) / JOURNAL_FILE) as journal:
-        return rollback_producer(store, journal, name, reindex)
+        return rollback_producer(store, journal, name, end_change)
 
 
 def knowledge_in(store: Store, *names: str) -> dict[str, bytes]:
@@ -147,6 +148,11 @@ class Release:
     def id(self) -> str:
         return f"synthetic-{self.report.sha256[:12]}"
 
+    @property
+    def artifact(self) -> ArtifactManifest:
+        """What the model says of itself."""
+        return read_model(self.models / self.report.artifact)
+
     def config(self, store: Store) -> JobConfig:
         """The configuration, with a work folder that goes with the store."""
         return self.data.config.model_copy(update={"workdir": workdir(store)})
@@ -155,10 +161,8 @@ class Release:
         self, store: Store, *, users: Collection[int] | None = None, return_to: bool = False, verify: bool = False
     ) -> Published:
         data = self.data
-        return publish(
-            self.config(store), store, data.catalogue, data.log, data.knowledge, self.report, self.models,
-            users=users, return_to=return_to, verify_records=verify,
-        )  # fmt: skip
+        contents = Contents(data.catalogue, data.log, data.knowledge, self.report, self.models)
+        return publish(self.config(store), store, contents, users=users, return_to=return_to, verify_records=verify)
 
     def publish_alone(self, store: Store, name: str, *, return_to: bool = False) -> Published:
         produced = self.data.knowledge.produced[name]
@@ -212,7 +216,7 @@ class Release:
             schema = manifest.feature_schema.with_knowledge(producers)
             changed = {"feature_schema": schema, "spaces": knowledge.spaces}
             one.value = manifest.model_copy(update=changed).model_dump_json()
-        return self.with_data(knowledge=knowledge)._of(proto, "-".join(producers), {**self.report.metrics})
+        return self.with_data(knowledge=knowledge)._of(proto, "-".join(producers), {**self.report.metrics}, runs=False)
 
     def respaced(self, name: str) -> Release:
         """A release whose model reads other spaces of one producer, and knowledge in them. Nobody runs it."""
@@ -227,13 +231,13 @@ class Release:
     def _proto(self) -> Any:
         return onnx.load_model(self.models / self.report.artifact)
 
-    def _of(self, proto: Any, name: str, metrics: dict[str, float]) -> Release:
+    def _of(self, proto: Any, name: str, metrics: dict[str, float], *, runs: bool = True) -> Release:
         content = bytes(proto.SerializeToString())
         digest = hashlib.sha256(content).hexdigest()
-        artifact = self.models / f"{name}.onnx"
-        artifact.write_bytes(content)
-        parts = write_parts(content, parts_folder(artifact))
-        report = replace(self.report, artifact=artifact.name, sha256=digest, metrics=metrics, parts=parts)
+        artifact = f"{name}.onnx"
+        (self.models / artifact).write_bytes(content)
+        parts = write_parts(content, parts_folder(self.models / artifact)) if runs else {}
+        report = replace(self.report, artifact=artifact, sha256=digest, metrics=metrics, parts=parts)
         return replace(self, report=report)
 
 

@@ -15,7 +15,6 @@ from offline.publish import gate, release
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
 from tests.offline.publish.conftest import Release, content_of
-from tests.synthetic import SCHEMA
 
 Sabotage = Callable[[Store, Release, ReleaseManifest], None]
 
@@ -83,10 +82,10 @@ def _knowledge_of_another_width(store: Store, trained: Release, manifest: Releas
 def test_an_incomplete_release_is_refused(store: Store, trained: Release, sabotage: Sabotage, reason: str) -> None:
     trained.publish(store)
     manifest = release.read_manifest(store, trained.id)
-    gate.check(store, trained.data.config.publish, manifest, SCHEMA)
+    gate.check(store, trained.data.config.publish, manifest, trained.artifact)
     sabotage(store, trained, manifest)
     with pytest.raises(GateError, match=f"release {manifest.id} is refused: {reason}"):
-        gate.check(store, trained.data.config.publish, manifest, SCHEMA)
+        gate.check(store, trained.data.config.publish, manifest, trained.artifact)
 
 
 def test_every_reason_is_listed(store: Store, trained: Release) -> None:
@@ -95,7 +94,7 @@ def test_every_reason_is_listed(store: Store, trained: Release) -> None:
     for sabotage in (_no_artifact, _no_item_records, _no_knowledge, _damaged_knowledge):
         sabotage(store, trained, manifest)
     with pytest.raises(GateError, match=r"does not exist; 3 items without .*; only 39 of 40 .*text; only 39 of .*marc"):
-        gate.check(store, trained.data.config.publish, manifest, SCHEMA)
+        gate.check(store, trained.data.config.publish, manifest, trained.artifact)
 
 
 def _refused(store: Store, candidate: Release, reason: str) -> None:

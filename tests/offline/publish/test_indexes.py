@@ -13,10 +13,11 @@ import pytest
 from models.contract.events import item_hash
 from models.contract.knowledge import KnowledgeRecord
 from offline.config import RetrievalConfig
-from offline.publish import indexes, release
+from offline.publish import indexes, release, snapshot
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
 from offline.publish.indexes import refreshed, roles
+from offline.publish.publish import end_change
 from offline.retrieval.build import RecallError
 from tests.offline.publish.conftest import Release, content_of, roll_back
 
@@ -105,7 +106,8 @@ def test_one_producer_published_and_rolled_back_alone(store: Store, trained: Rel
     configured.shifted("marc").publish_alone(store, "marc")
     assert release.read_manifest(store, trained.id).indexes["matching"] != before["matching"]
     assert_current(store, trained)
-    roll_back(store, "marc", lambda live: refreshed(store, MATCHING, live, trained.data.log.user_ids))
+    config, users = configured.config(store), trained.data.log.user_ids
+    roll_back(store, "marc", lambda live, changed: end_change(config, store, live, changed, users))
     assert release.read_manifest(store, trained.id).indexes == before
     assert_current(store, trained)
 
@@ -150,11 +152,11 @@ def test_files_that_no_release_names_go_after_a_while(store: Store, trained: Rel
     configured.shifted("marc").publish(store)
     both = files(store)
     assert first < both
-    indexes.prune(store)
+    snapshot.prune(store)
     assert files(store) == both
     for path in store.artifacts.glob("items-*"):
         os.utime(path, (time.time() - 7200,) * 2)
-    indexes.prune(store)
+    snapshot.prune(store)
     named = {one.file for one in release.read_manifest(store, trained.id).indexes.values()}
     assert files(store) == named
     assert {path.stem for path in store.artifacts.glob("items-*.json")} == {

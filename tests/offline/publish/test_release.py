@@ -14,16 +14,16 @@ from models.contract.artifact import ArtifactError
 from models.contract.events import Interaction
 from models.contract.items import ItemRecord
 from models.contract.schema import FeatureSchema
-from models.split_model import ITEM_GRAPH, REQUEST_GRAPH, SplitModel, parts_folder
+from models.split_model import ITEM_GRAPH, REQUEST_GRAPH, parts_folder
 from offline.data.catalogue import DataError
-from offline.data.files import file_digest
 from offline.knowledge.vectors import Knowledge
-from offline.publish import gate, release
+from offline.publish import release
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
 from offline.publish.knowledge import content
 from offline.publish.producer import spaces_of
 from offline.publish.release import SwitchError
+from service.scoring import load_model
 from tests.offline.publish.conftest import (
     Release,
     commands_of,
@@ -66,13 +66,10 @@ def test_the_parts_that_are_published_are_those_that_a_service_opens(store: Stor
     manifest = release.read_manifest(store, trained.id)
     assert dict(manifest.parts) == trained.report.parts
     assert {REQUEST_GRAPH, ITEM_GRAPH} <= manifest.parts.keys()
-    published, exported = (
-        parts_folder(folder / trained.report.artifact) for folder in (store.artifacts, trained.models)
-    )
-    assert {path.name for path in published.iterdir()} == manifest.parts.keys()
-    for name, digest in manifest.parts.items():
-        assert file_digest(published / name) == file_digest(exported / name) == digest
-    assert SplitModel.open(published, 1).artifact == gate.read_model(store.artifacts / manifest.artifact)
+    assert {path.name for path in parts_folder(store.artifacts / manifest.artifact).iterdir()} == manifest.parts.keys()
+    model = load_model(store.artifacts, manifest, 1)
+    assert (model.split is not None, model.problem) == (True, None)
+    assert model.artifact == release.read_model(store.artifacts / manifest.artifact)
 
 
 def test_parts_that_the_same_model_has_by_another_version_reach_the_live_release(
@@ -398,7 +395,7 @@ def test_only_keys_of_the_contract_under_the_prefix_are_written(store: Store, tr
     trained.publish(store)
     data, keys = trained.data, store.keys
     spaces = spaces_of(data.knowledge.spaces)
-    expected = {keys.installation, keys.stamp}
+    expected = {keys.installation, keys.stamp, keys.changes}
     expected |= {keys.live, keys.releases, keys.release_manifest(trained.id), keys.item_directory(trained.id, 0)}
     for user in data.log.user_ids:
         expected |= {keys.user_profile(user), keys.user_history(user)}

@@ -16,7 +16,7 @@ from offline.data.catalogue import DataError
 from offline.jobs.steps import Job
 from offline.knowledge.vectors import Knowledge, Lineage
 from offline.metrics import auc
-from offline.publish.gate import read_model
+from offline.publish.release import read_model
 from offline.reranking.ctr import ctr_scores, refuse_another_live_model, trained_report, trained_splits
 from offline.training.artifact import as_request
 from offline.training.report import TrainingReport

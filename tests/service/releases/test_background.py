@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from service.background import aside
+from service.releases.background import run_in_background
 
 
 async def test_threads_give_way_and_the_event_loop_does_not() -> None:
@@ -15,11 +15,11 @@ async def test_threads_give_way_and_the_event_loop_does_not() -> None:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     before = nice()
-    assert await aside(nice) == 19
+    assert await run_in_background(nice) == 19
     assert nice() == before
 
 
 async def test_answers_and_errors_come_back() -> None:
-    assert await aside(divmod, 7, 2) == (3, 1)
+    assert await run_in_background(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
-        await aside(divmod, 7, 0)
+        await run_in_background(divmod, 7, 0)

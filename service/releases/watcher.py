@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from models.contract.artifact import ArtifactError
 from models.contract.keys import Keys
-from service.background import aside
 from service.errors import RedisUnavailable
 from service.features.redis import RedisLink, replies_to
-from service.loading import Loaded, Loader
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import ScoringError
 from service.ranking.ports import Release
+from service.releases.background import run_in_background
+from service.releases.loader import Loaded, Loader
 from service.telemetry import Telemetry
 
 POLL_TIMEOUT_SECONDS = 2.0
@@ -29,14 +29,8 @@ POLL_TIMEOUT_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 60.0
 """Longest pause before a refused release is tried again."""
 
-TELL_PINS_SECONDS = 60.0
+NOTE_PINS_SECONDS = 60.0
 """Longest time between two notes in Redis that the pinned releases are in use."""
-
-TIDY_SECONDS = 60.0
-"""How often shared folders that nobody uses are looked for."""
-
-APART_ITEMS = 5000
-"""A smaller table is loaded in less time than a process takes to start."""
 
 log = logging.getLogger(__name__)
 
@@ -64,25 +58,20 @@ class Releases:
         *,
         poll_seconds: float,
         pins: Callable[[], Sequence[str]] = tuple,
-        apart: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
-        """``apart`` prepares a release in another process, if this one serves and there is much to read."""
         self._link = link
         self._keys = keys
         self._telemetry = telemetry
         self._loader = loader
         self._poll_seconds = poll_seconds
         self._pins = pins
-        self._apart = apart
         self._retired: list[Loaded] = []
-        self._kept = frozenset[str]()
-        self._tidy_at = 0.0
         self._live: Loaded | None = None
         self._pinned: dict[str, Loaded] = {}
         self._retry_at: dict[str, float] = {}
-        self._wanted: str | None = None
-        self._told_pins: tuple[str, ...] = ()
-        self._tell_pins_at = 0.0
+        self._pointed: str | None = None
+        self._noted_pins: tuple[str, ...] = ()
+        self._note_pins_at = 0.0
         self.refusals: dict[str, Refusal] = {}
         self.redis_error: str | None = "not asked yet"
 
@@ -98,8 +87,8 @@ class Releases:
 
     @property
     def refusal(self) -> Refusal | None:
-        """Why the release that is wanted is not served."""
-        return None if self._wanted is None else self.refusals.get(self._wanted)
+        """Why the release that the pointer names is not served."""
+        return None if self._pointed is None else self.refusals.get(self._pointed)
 
     async def watch(self) -> None:
         """Follow the release pointer until cancelled. An outage of Redis ends nothing: the next look may succeed."""
@@ -111,13 +100,13 @@ class Releases:
         """Look at pointer and pins once, and load what they name if it is not there. Never raises on bad data."""
         # What the last look has replaced is used by no request any more. Unmapping it takes a moment, too.
         if self._retired:
-            await aside(self._retired.clear)
+            await run_in_background(self._retired.clear)
         try:
-            wanted = await self._pointer()
-            self._wanted = wanted
-            if wanted is not None:
-                await self._follow(wanted, self._live, self._serve)
-            pins = [one for one in self._pins() if one != wanted]
+            live = await self._pointer()
+            self._pointed = live
+            if live is not None:
+                await self._follow(live, self._live, self._serve)
+            pins = [pin for pin in self._pins() if pin != live]
             for pin in pins:
                 await self._follow(pin, self._pinned.get(pin), self._pin)
         except RedisUnavailable as error:
@@ -126,37 +115,36 @@ class Releases:
             self.redis_error = str(error)
             return
         self.redis_error = None
-        self._retired += [loaded for one, loaded in self._pinned.items() if one not in pins]
-        self._pinned = {one: loaded for one, loaded in self._pinned.items() if one in pins}
-        await self._tidy()
-        self.refusals = {one: refusal for one, refusal in self.refusals.items() if one in {wanted, *pins}}
-        await self._tell_pins()
+        self._retired += [loaded for pin, loaded in self._pinned.items() if pin not in pins]
+        self._pinned = {pin: loaded for pin, loaded in self._pinned.items() if pin in pins}
+        self.refusals = {name: refusal for name, refusal in self.refusals.items() if name in {live, *pins}}
+        await self._note_pins()
 
     async def _pointer(self) -> str | None:
         """Id of the release to serve."""
         (live,) = await self._get(self._keys.live)
         return None if live is None else live.decode(errors="replace")
 
-    async def _follow(self, wanted: str, loaded: Loaded | None, take: Callable[[Loaded], None]) -> None:
-        """Load ``wanted`` unless it is ``loaded`` in its latest revision, or was refused a moment ago."""
-        (blob,) = await self._get(self._keys.release_revision(wanted))
+    async def _follow(self, release_id: str, loaded: Loaded | None, take: Callable[[Loaded], None]) -> None:
+        """Load a release unless it is ``loaded`` in its latest revision, or was refused a moment ago."""
+        (blob,) = await self._get(self._keys.release_revision(release_id))
         revision = "" if blob is None else blob.decode(errors="replace")
-        if loaded is not None and (loaded.release.id, loaded.release.revision) == (wanted, revision):
+        if loaded is not None and (loaded.release.id, loaded.release.revision) == (release_id, revision):
             return
-        if time.monotonic() < self._retry_at.get(wanted, 0.0):
+        if time.monotonic() < self._retry_at.get(release_id, 0.0):
             return
         try:
-            take(await self._load(wanted, revision, loaded))
+            take(await self._loader.load(release_id, revision, loaded or self._live))
         except RedisUnavailable:
             raise
         except (ArtifactError, ScoringError) as error:
-            self._refuse(wanted, str(error))
+            self._refuse(release_id, str(error))
         except Exception as error:  # whatever a publisher wrote, the watcher must go on watching
-            log.exception("release %s could not be loaded", wanted)
-            self._refuse(wanted, f"{type(error).__name__}: {error}")
+            log.exception("release %s could not be loaded", release_id)
+            self._refuse(release_id, f"{type(error).__name__}: {error}")
         else:
-            self.refusals.pop(wanted, None)
-            self._retry_at.pop(wanted, None)
+            self.refusals.pop(release_id, None)
+            self._retry_at.pop(release_id, None)
 
     def _serve(self, loaded: Loaded) -> None:
         """Make it live, by one assignment. What was live stays if an arm pins it."""
@@ -180,11 +168,11 @@ class Releases:
         self._pinned = {**self._pinned, loaded.release.id: loaded}
         log.info("release %s is pinned", loaded.release.id)
 
-    async def _tell_pins(self) -> None:
+    async def _note_pins(self) -> None:
         """Note in Redis, once a minute and when they change, that the pinned releases are in use: the jobs then do not
         prune them. That it is refused harms nothing else."""
         pins = tuple(self._pins())
-        if not pins or (pins == self._told_pins and time.monotonic() < self._tell_pins_at):
+        if not pins or (pins == self._noted_pins and time.monotonic() < self._note_pins_at):
             return
         now = round(time.time())
         noted = [cell for pin in pins for cell in (now, pin)]
@@ -192,25 +180,10 @@ class Releases:
             await replies_to(self._link, [("ZADD", self._keys.pins, *noted)], Deadline(POLL_TIMEOUT_SECONDS))
         except RedisUnavailable as error:
             log.warning("Redis does not note that %s are pinned; the jobs may prune them: %s", ", ".join(pins), error)
-        self._told_pins, self._tell_pins_at = pins, time.monotonic() + TELL_PINS_SECONDS
+        self._noted_pins, self._note_pins_at = pins, time.monotonic() + NOTE_PINS_SECONDS
 
     async def _get(self, *keys: str) -> list[bytes | None]:
         return await replies_to(self._link, [("GET", key) for key in keys], Deadline(POLL_TIMEOUT_SECONDS))
-
-    async def _load(self, wanted: str, revision: str, before: Loaded | None) -> Loaded:
-        """Read by another process if this one serves and there is much to read."""
-        apart = self._apart if self._live is not None and self._loader.shares else None
-        if apart is not None and await self._loader.size(wanted, revision) > APART_ITEMS:
-            await apart(wanted, revision)
-        return await self._loader.load(wanted, revision, before)
-
-    async def _tidy(self) -> None:
-        """Let go of what is served no more: after a change, and once a minute, because others may have let go, too."""
-        loaded = [one for one in (self._live, *self._pinned.values()) if one is not None]
-        folders = frozenset[str]().union(*(one.folders for one in loaded))
-        if folders != self._kept or time.monotonic() > self._tidy_at:
-            await self._loader.keep(loaded)
-            self._kept, self._tidy_at = folders, time.monotonic() + TIDY_SECONDS
 
     def _refuse(self, release: str, reason: str) -> None:
         """Each refusal doubles the pause before the next attempt."""

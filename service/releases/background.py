@@ -2,8 +2,8 @@
 
 A thread that loads a release has the same interpreter as the requests, and perhaps the same core. Niced, it gets what
 of the core the event loop leaves. That helps for work that lets go of the interpreter's lock, in numpy or in ONNX
-Runtime; one that is put aside with the lock in its hand holds up the requests for as long as others keep the core, so
-what runs in Python for long belongs in another process (service/prepare.py).
+Runtime; one that is put off with the lock in its hand holds up the requests for as long as others keep the core, so
+nothing that runs here should stay in Python for long.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def aside(work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+async def run_in_background(work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
     """``work(...)``, as asyncio.to_thread does it, in a thread that gives way to others."""
     return await asyncio.get_running_loop().run_in_executor(_threads(), partial(work, *arguments, **options))
 
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(4, thread_name_prefix="aside", initializer=_give_way)
+    return ThreadPoolExecutor(4, thread_name_prefix="background", initializer=_give_way)
 
 
 def _give_way() -> None:

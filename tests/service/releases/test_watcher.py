@@ -17,7 +17,7 @@ from models.contract.knowledge import Space
 from models.split_model import REQUEST_GRAPH, parts_folder
 from models.valkey.embedded import embedded_redis
 from service.features.redis import RedisLink
-from service.loading import Loader
+from service.releases.loader import Loader
 from service.scoring import INLINE_SECONDS, INLINE_SECONDS_ALONE, CtrModel, load_model
 from service.settings import Settings
 from service.telemetry import Telemetry
@@ -66,11 +66,10 @@ async def test_a_raised_revision_rebuilds_the_table(
     service: Running, publisher: Publisher, store: redis.Redis, keys: Keys
 ) -> None:
     before = await service.rank(candidates=["a"])
-    publisher.item(TinyItem("a", rating=5.0), "r1")
-    store.incr(keys.release_revision("r1"))
+    revision = publisher.revise("r1", TinyItem("a", rating=5.0))
 
     async def rebuilt() -> bool:
-        return bool((await service.status())["release"]["revision"] == "1")
+        return bool((await service.status())["release"]["revision"] == revision)
 
     await eventually(rebuilt)
     after = await service.rank(candidates=["a"])
@@ -90,14 +89,14 @@ NARROW = (OTHER.model_copy(update={"dim": 2}), *(space for space in SPACES if sp
         ({"schema_fingerprint": "f" * 16}, "schema"),
         ({"spaces": {"user/liber": OTHER.fingerprint}}, "spaces"),
         ({"spaces": FINGERPRINTS | {"user/liber": OTHER.fingerprint}}, "spaces"),
-        ({"directory_blocks": 3}, "directory block 2 is missing"),
-        ({"items": ()}, "no item has a valid record"),
+        ({"snapshot": None}, "published by an earlier version"),
         ({"content": b"not a model"}, "not a usable model"),
         ({"content": model_bytes(artifact_manifest(inputs=INPUTS[1:]))}, "model takes"),
         (
             {
                 "content": model_bytes(artifact_manifest().model_copy(update={"spaces": NARROW})),
                 "spaces": {space.key: space.fingerprint for space in NARROW},
+                "split": False,
             },
             "('user/liber', 2, 2)",
         ),
@@ -223,7 +222,7 @@ async def test_only_parts_without_threads_of_their_own_are_opened_aside(
         nice.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         return load_model(folder, release, threads)
 
-    monkeypatch.setattr("service.loading.load_model", load)
+    monkeypatch.setattr("service.releases.loader.load_model", load)
     publisher.publish(split=split)
     async with running(settings.model_copy(update={"onnx_threads": threads})) as service:
         await service.rank()

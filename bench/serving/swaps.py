@@ -146,7 +146,7 @@ def swaps_section(numbers: Numbers) -> str:
     )  # fmt: skip
     return (
         f"Releases of {numbers['items']:,} items, under requests of {CANDIDATES} candidates at {SHARE:.0%} of the "
-        "peak. A swap lasts from the moving of the pointer until the other release is served: its files are mapped, and "
-        "looked at byte by byte."
+        "peak. A swap lasts from the moving of the pointer until the other release is served: its files are mapped and"
+        " looked at byte by byte."
         "\n\n" + markdown_table(head, rows)
     )

@@ -159,7 +159,7 @@ class ItemTable:
     def rows_of(self, item_ids: Sequence[str]) -> IntArray:
         """Row numbers of item ids; 0 for those the table does not hold. An id is taken for another one if all 64 bits
         of their hashes agree; ids of the table that do so are looked up by themselves."""
-        rows = self._by_id.find(xxh3(item_ids))
+        rows = self._by_id.find_ids(item_ids)
         if self._alike:
             for position, item_id in enumerate(item_ids):
                 rows[position] = self._alike.get(item_id, rows[position])

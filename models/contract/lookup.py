@@ -121,6 +121,10 @@ class HashIndex:
             left = left[(self.hashes[at[left]] != hashes[left]) & (rows[left] != 0)]
         return rows
 
+    def find_ids(self, ids: Sequence[str]) -> IntArray:
+        """Rows of ``ids`` [n] in an index of their ``xxh3``; 0 for those that are not there."""
+        return self.find(xxh3(ids))
+
 
 def _slots(hashes: Hashes, mask: int) -> IntArray:
     return (hashes & np.uint64(mask)).astype(np.int64)

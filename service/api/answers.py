@@ -32,7 +32,12 @@ def json_response(document: object, request_id: str | None = None, status: int =
     return Response(_ENCODER.encode(document), status, headers, "application/json")
 
 
-def rank_reply(answer: RankAnswer) -> RankReply | RecommendReply:
+def rank_response(answer: RankAnswer) -> Response:
+    """A ranked request as it goes over the wire."""
+    return json_response(_rank_reply(answer), answer.request_id)
+
+
+def _rank_reply(answer: RankAnswer) -> RankReply | RecommendReply:
     """The body of an answer to a request that brought its candidates, or that had them retrieved."""
     items = list(map(ItemReply, answer.ids, answer.scores, range(1, len(answer.ids) + 1)))
     if answer.without_knowledge is not None:

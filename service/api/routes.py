@@ -77,7 +77,7 @@ async def _ranked(
     raw = await read_body(request, service.max_body_bytes)
     rank_request, deadline_ms = await _parsed(raw, parse, service.limits)
     answer = await service.ranker.rank(rank_request, Deadline(deadline_ms / 1000.0, start=request.state.arrived))
-    return answers.json_response(answers.rank_reply(answer), rank_request.request_id)
+    return answers.rank_response(answer)
 
 
 async def feedback(service: Service, request: Request) -> Response:

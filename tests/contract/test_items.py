@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.contract import items
+from models.contract import items, lookup
 from models.contract.events import item_hash
 from models.contract.items import ItemRecord, ItemTable, append_ids, blank_columns, item_statistics, lookup_columns
 from models.contract.knowledge import RecordError
@@ -108,13 +109,12 @@ def test_the_lookup_by_hash_keeps_the_shape_and_covers_both_ends() -> None:
     ids=["as they are", "lengths", "512 values", "two values"],
 )
 def test_ids_that_collide_are_told_apart(monkeypatch: pytest.MonkeyPatch, hashed: Callable[[str], int]) -> None:
-    monkeypatch.setattr(
-        items,
-        "xxh3",
-        lambda ids: np.fromiter(
-            ((hash(item_id) if item_id[:1] == "?" else hashed(item_id)) % 2**64 for item_id in ids), np.uint64, len(ids)
-        ),
-    )
+    def hashes(ids: Sequence[str]) -> np.ndarray[Any, Any]:
+        every = ((hash(item_id) if item_id[:1] == "?" else hashed(item_id)) % 2**64 for item_id in ids)
+        return np.fromiter(every, np.uint64, len(ids))
+
+    for module in (items, lookup):
+        monkeypatch.setattr(module, "xxh3", hashes)
     catalogue = table(*(f"item {number}" for number in range(2000)))
     random = np.random.default_rng(0)
     places = random.integers(0, 2000, 700)

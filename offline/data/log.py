@@ -218,4 +218,7 @@ def _firsts(table: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
 
 def _numbered(known: Sequence[str], order: Sequence[str] = ()) -> dict[str, int]:
     """Numbers of ids: known ones keep theirs, the others follow in the given order."""
-    return {name: number for number, name in enumerate(dict.fromkeys([*known, *order]))}
+    numbers = {name: number for number, name in enumerate(known)}
+    for name in order:
+        numbers.setdefault(name, len(numbers))
+    return numbers

@@ -146,8 +146,8 @@ def swaps_section(numbers: Numbers) -> str:
         "the swap takes, s",
     )  # fmt: skip
     return (
-        f"Releases of {numbers['items']:,} items, under requests of {CANDIDATES} candidates at {SHARE:.0%} of the "
-        "peak. A swap lasts from the moving of the pointer until the other release is served. A new release is read and "
+        f"Releases of {numbers['items']:,} items, under requests of {CANDIDATES} candidates at {SHARE:.0%} of the peak."
+        " A swap lasts from the moving of the pointer until the other release is served. A new release is read and "
         "prepared first, by another process of the lowest priority; going back finds what lies there."
         "\n\n" + markdown_table(head, rows)
     )

@@ -44,7 +44,7 @@ class TreeSettings(BaseModel):
 
 
 class PeerSettings(BaseModel):
-    """What a peer is trained with; the names are FuxiCTR's where it has one.
+    """Settings of a peer's training; the names are FuxiCTR's where it has one.
 
     ``patience`` counts epochs without a better validation AUC; FuxiCTR lowers the learning rate after each of them.
     ``use_statistics`` gives FuxiCTR's models the running statistics too, as numeric features; LightGBM always has them.

@@ -79,7 +79,7 @@ def all_looks(material: list[Daily]) -> tuple[dict[str, Array], dict[str, Array]
 
 
 def look(experiment: Daily, metric: str, day: int) -> Difference:
-    """One experiment's difference after day ``day``, from 0, by the product's own function."""
+    """The difference of an experiment after day ``day``, from 0, by the product's own function."""
     return compare(*_both(metric, experiment.until(day + 1)))
 
 

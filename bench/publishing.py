@@ -1,4 +1,4 @@
-"""What it costs to publish a million records of each kind: the first time, with nothing changed, with 1 % changed.
+"""Cost of publishing a million records of each kind: the first time, with nothing changed, with 1 % changed.
 
 usage: .venv/bin/python -m bench.publishing [--records 1000000]
 
@@ -155,8 +155,8 @@ RECORD_KINDS = ("user knowledge", "item knowledge", "item features", "user profi
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One publication of one kind. ``waited`` is for how long this program or the server was ready to run and had no
-    core: what others on this machine took away. ``keys_read`` counts keys, not commands."""
+    """A publication of records of one kind. ``waited`` is for how long this program or the server was ready to run and
+    had no core: what others on this machine took away. ``keys_read`` counts keys, not commands."""
 
     written: int
     unchanged: int

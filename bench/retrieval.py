@@ -1,4 +1,4 @@
-"""How long one core takes to find 200 of a million items, at which recall, by kind of index.
+"""Time that one core takes to find 200 of a million items, and recall, by kind of index.
 
 usage: .venv/bin/python -m bench.retrieval [--items 1000000] [--kinds ivf,hnsw] [--vectors FILE.npz]
 

@@ -41,7 +41,7 @@ _ATTEMPTS, _PAUSE_S = 100, 0.2
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One interaction of the test period, and what was on offer."""
+    """An interaction of the test period, and the candidates that were on offer."""
 
     request_id: str
     user: str
@@ -123,7 +123,7 @@ def log_before(log: InteractionLog, row: int) -> InteractionLog:
 
 
 def knowledge_before(knowledge: Knowledge, row: int) -> Knowledge:
-    """What a sample at log row ``row`` may see of it, as the newest there is."""
+    """The newest knowledge that a sample at log row ``row`` may see."""
     return Knowledge({name: _produced_before(produced, row) for name, produced in knowledge.produced.items()})
 
 
@@ -196,7 +196,7 @@ async def replay(url: str, visits: list[Visit], top_k: int, rate: float | None, 
 
 
 def dropped(url: str) -> int:
-    """How many exposures the service has dropped since it started, and those that it still cannot write."""
+    """Number of exposures that the service has dropped since it started, or still cannot write."""
     for _ in range(_ATTEMPTS):
         status = httpx2.get(f"{url}/v1/status", timeout=30.0)
         status.raise_for_status()

@@ -24,7 +24,7 @@ from offline.data.catalogue import DataError
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line. ``fingerprint`` stands for the circumstances; ``scores`` maps each seed to a digest of what it answered
+    """A line. ``fingerprint`` stands for the circumstances; ``scores`` maps each seed to a digest of what it answered
     on the test split; ``date`` is ISO 8601 in UTC."""
 
     date: str

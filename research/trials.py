@@ -108,7 +108,7 @@ class TrialRunner:
         return fingerprint(self.data(spec.schema, spec.knowledge) | {"training": training})
 
     def data(self, schema: FeatureSchema, knowledge: Knowledge) -> dict[str, Any]:
-        """What samples of this schema are made of, as a document for fingerprints."""
+        """The material of this schema's samples, as a document for fingerprints."""
         keys = {spec.key for spec in schema.knowledge}
         return {
             "schema": schema.fingerprint,
@@ -121,7 +121,7 @@ class TrialRunner:
         return self._folder / f"{self.circumstances(spec)}-seed{spec.seed}.npz"
 
     def _columns(self, schema: FeatureSchema) -> list[Array]:
-        """What a sample is made of beside knowledge."""
+        """The material of samples beside knowledge."""
         log, users, items = self._log, self._catalogue.users, self._catalogue.items
         of_users = [schema.encode_user_fields(users.get(user, {})) for user in log.user_ids]
         of_items = [schema.encode_item_fields(items.get(item, {})) for item in log.item_ids]

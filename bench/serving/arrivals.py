@@ -133,7 +133,7 @@ class Generator:
 
 
 class Sender(Connection):
-    """One connection of the pool. ``number`` is that of its request under way."""
+    """A connection of the pool. ``number`` is that of its request under way."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class Sender(Connection):
 
 
 def due_at(rate: float, seconds: float, spacing: Spacing, seed: int) -> npt.NDArray[np.float64]:
-    """When requests arrive: ``rate`` x ``seconds`` of them, evenly, or with the random gaps of independent callers."""
+    """Times of requests: ``rate`` x ``seconds`` of them, evenly, or with the random gaps of independent callers."""
     count = round(rate * seconds)
     if spacing == "constant":
         return np.arange(count) / rate

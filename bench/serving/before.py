@@ -1,4 +1,4 @@
-"""Where a request's processor time went before the work on speed, and where it goes now: both services on one world.
+"""A request's processor time by step, before the work on speed and now: both services on one world.
 
 The service of ``COMMIT`` runs from that commit's own files, on the packages of this environment and on one that only
 it needed, which the peers' environment has. Both are measured in alternating rounds, each sampled by py-spy

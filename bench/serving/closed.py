@@ -26,7 +26,7 @@ WARM_SECONDS = 0.5
 
 
 class Caller(Connection):
-    """One connection: requests from the ``first`` on, until the time ``until``; what is answered counts from ``since``
+    """A connection: requests from the ``first`` on, until the time ``until``; what is answered counts from ``since``
     on."""
 
     def __init__(self, requests: Sequence[bytes], first: int, since: float, until: float) -> None:

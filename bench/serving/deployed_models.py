@@ -38,7 +38,7 @@ EVENTS, DIM = 50, 64
 
 @dataclass(frozen=True, slots=True)
 class Blobs:
-    """How a model's inputs lie in Redis: one record per user, one per item. ``tiled``: the user's inputs are repeated
+    """Form of a model's inputs in Redis: one record per user, one per item. ``tiled``: the user's inputs are repeated
     for every candidate, because the graph wants it so."""
 
     user: np.dtype[Any]

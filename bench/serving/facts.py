@@ -1,4 +1,4 @@
-"""What a measurement depends on beside the code: the machine and the versions of what it runs."""
+"""The circumstances of a measurement beside the code: the machine and the versions of what it runs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _field(path: Path, name: str) -> str:
 
 
 def _caches() -> list[str]:
-    """Those of the first core: "L2 2048K"."""
+    """Caches of the first core: "L2 2048K"."""
     caches = []
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))

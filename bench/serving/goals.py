@@ -18,7 +18,7 @@ QUALITY = Path("docs/quality.md")
 
 @dataclass(frozen=True, slots=True)
 class GoalResult:
-    """One line. ``met`` is None for what was not measured."""
+    """A line. ``met`` is None for what was not measured."""
 
     number: str
     goal: str

@@ -41,7 +41,7 @@ def measure_memory(workbench: Workbench) -> Numbers:
 
 
 def shards(size: float) -> int:
-    """How many Redis servers hold so many bytes."""
+    """Number of Redis servers that hold so many bytes."""
     return int(-(-size // SHARD_BYTES))
 
 

@@ -1,4 +1,5 @@
-"""What a team would write in an afternoon: FastAPI with pydantic, redis-py and ONNX Runtime, one blob per key.
+"""A service as a team would write it in an afternoon: FastAPI with pydantic, redis-py and ONNX Runtime, one blob per
+key.
 
 usage: PLAIN=FOLDER python -m uvicorn bench.serving.plain:app
 """

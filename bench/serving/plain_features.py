@@ -22,7 +22,7 @@ def item_key(item: str) -> str:
 
 
 class Layout:
-    """How the blobs of one model's inputs look."""
+    """Form of the blobs of one model's inputs."""
 
     def __init__(self, example: Tensors, inputs: Sequence[str]) -> None:
         """``example`` holds one user and any number of items."""

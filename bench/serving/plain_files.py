@@ -1,4 +1,5 @@
-"""What plain servers and the bare loop need of a world: the model, blobs in Redis, inputs that are there already."""
+"""Files that plain servers and the bare loop need of a world: the model, blobs in Redis, inputs that are there
+already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel knows of a server's processes: the processor time and memory they took; and how to hold them still.
+"""A server's processes as the kernel knows them: the processor time and memory they took; and how to hold them still.
 
 A server is a process with all that descend from it: BentoML's and our workers are children.
 """

@@ -1,4 +1,4 @@
-"""Where the processor time of a request goes: the running service under load, sampled by py-spy from outside."""
+"""A request's processor time by step: the running service under load, sampled by py-spy from outside."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 
 class Connection(asyncio.Protocol):
-    """One request at a time. Answers must carry their length."""
+    """A connection for one request at a time. Answers must carry their length."""
 
     def __init__(self) -> None:
         self._buffer = b""

@@ -19,8 +19,8 @@ Numbers = dict[str, Any]
 
 
 class Result(BaseModel):
-    """What a part measured, when, in which effort, how long that took and of which commit; what was not committed
-    makes the commit end in "+"."""
+    """Numbers of a part, when and in which effort they were measured, how long that took, and of which commit;
+    uncommitted changes make it end in "+"."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -62,7 +62,7 @@ def ours(
 
 @contextmanager
 def peer(name: str, world: Installed, python: Path) -> Iterator[Server]:
-    """One of ``PEERS``; ``python`` is that of their environment."""
+    """A server of ``PEERS``; ``python`` is that of their environment."""
     port = free_port()
     commands = {
         "plain FastAPI": uvicorn("bench.serving.plain:app", port),
@@ -85,7 +85,7 @@ def uvicorn(app: str, port: int) -> list[str]:
 
 
 def json_of(command: Sequence[str], core: int = LOAD_CORE) -> dict[str, Any]:
-    """What a module of the benchmark prints as JSON, run on a core."""
+    """The JSON that a module of the benchmark prints, run on a core."""
     ended = subprocess.run(pinned((core,), sys.executable, "-m", *command), check=True, stdout=subprocess.PIPE)
     numbers: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return numbers

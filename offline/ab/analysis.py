@@ -27,9 +27,8 @@ _JSON_NAMES = {"interim": "looks", "disjoint_arms": "apart"}
 
 @dataclass(frozen=True, slots=True)
 class ExposureCounts:
-    """Numbers of exposures by their fate; ``analysed`` and what follows add up to ``rows``. ``left_out`` counts, by how
-    the unit came into its arm, what was not split; ``several_arms`` the exposures of units seen in more than one
-    arm."""
+    """Numbers of exposures by their fate; ``analysed`` and what follows add up to ``rows``. ``left_out`` are those not
+    split, by how the unit came into its arm; ``several_arms`` those of units seen in more than one arm."""
 
     rows: int
     analysed: int
@@ -113,9 +112,7 @@ def analyse(
         exposures=_exposure_counts(logged, requests, split, current, analysed),
         arms=_arm_counts(sums, settings.weights),
         ratio=mismatch.split_ratio(mismatch.first_split(analysed), settings.weights),
-        breakdowns=tuple(
-            mismatch.breakdown(analysed, dimension, settings.weights) for dimension in settings.breakdowns
-        ),
+        breakdowns=tuple(mismatch.breakdown(analysed, name, settings.weights) for name in settings.breakdowns),
         multiple=multiple,
         attribution=attributed.counts,
         effects=effects(sums, past_sums(analysed, clicks, history, settings.interim_analyses), settings),
@@ -129,22 +126,19 @@ def analyse(
 
 def _about_arms(analysed: pl.DataFrame, gone: list[str]) -> list[str]:
     """Warnings about arms that are not as the file says."""
-    problems = [f"Arm {arm!r} is not in the file any more." for arm in gone]
+    texts = [f"Arm {arm!r} is not in the file any more." for arm in gone]
     away = pl.col("degraded").list.contains("not_pinned").fill_null(False)
     for arm, share in analysed.group_by("arm").agg(away.mean()).sort("arm").iter_rows():
         if share > _SOME:
-            problems.append(
-                f"{share:.1%} of the requests of arm {arm!r} missed a pinned release: the live one answered."
-            )
-    return problems
+            texts.append(f"{share:.1%} of the requests of arm {arm!r} missed a pinned release: the live one answered.")
+    return texts
 
 
 def _exposure_counts(
     logged: pl.DataFrame, requests: pl.DataFrame, split: pl.DataFrame, current: pl.DataFrame, analysed: pl.DataFrame
 ) -> ExposureCounts:
-    left_out = (
-        requests.filter(~pl.col("how").is_in(ANALYSED).fill_null(False)).group_by(pl.col("how").fill_null("")).len()
-    )
+    how = pl.col("how").fill_null("")
+    left_out = requests.filter(~how.is_in(ANALYSED)).group_by(how).len()
     return ExposureCounts(
         rows=logged.height,
         analysed=analysed.height,

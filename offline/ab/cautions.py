@@ -21,23 +21,18 @@ def cautions(analysis: Analysis) -> tuple[str, ...]:
 
 def _split(analysis: Analysis) -> Iterator[str]:
     if analysis.ratio.alarm:
-        pairs = ", ".join(
-            f"{arm} {units} (expected {analysis.ratio.expected[arm]:.0f})"
-            for arm, units in analysis.ratio.units.items()
-        )
-        yield f"Sample ratio mismatch, p = {analysis.ratio.p:.1e}: {pairs}. Units got lost; do not read the effects."
+        ratio = analysis.ratio
+        pairs = ", ".join(f"{arm} {units} (expected {ratio.expected[arm]:.0f})" for arm, units in ratio.units.items())
+        yield f"Sample ratio mismatch, p = {ratio.p:.1e}: {pairs}. Units got lost; do not read the effects."
     for breakdown in analysis.breakdowns:
         guilty = [f"{part.value} (p = {part.p_holm:.1e})" for part in breakdown.slices if part.alarm]
         if guilty:
             yield f"Sample ratio mismatch by {breakdown.dimension}: {', '.join(guilty)}."
         if breakdown.disjoint_arms:
             arms = ", ".join(breakdown.disjoint_arms)
-            yield (
-                f"No {breakdown.dimension} of {arms} was seen in another arm: it says nothing of their share of the"
-                " split."
-            )
-    if analysis.multiple.units:
-        several = analysis.multiple
+            name = breakdown.dimension
+            yield f"No {name} of {arms} was seen in another arm: it says nothing of their share of the split."
+    if (several := analysis.multiple).units:
         yield (
             f"{several.units} units ({several.share:.2%}) were seen in more than one arm and are left out"
             f" with their {analysis.exposures.several_arms} exposures."

@@ -40,7 +40,7 @@ class Difference:
 
 
 def compare(treatment: Array, control: Array, alpha: float = 0.05) -> Difference:
-    """Difference of the means of two samples of values [units] (offline/ab/influence.py) of independent units,
+    """Difference of the means of two samples of values [units] (offline/ab/metrics.py) of independent units,
     by Welch's t-test. ValueError with fewer than two units in an arm, or values that are not finite."""
     for values in (treatment, control):
         if len(values) < 2:

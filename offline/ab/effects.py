@@ -1,4 +1,9 @@
-"""The table of effects: every metric of every arm against control, now and at earlier moments."""
+"""The table of effects: every metric of every arm against control, now and at earlier moments; and how large an effect
+the units can show.
+
+The test behind a power is the normal one, which is Welch's from some tens of units on. Its power depends on nothing but
+the effect in standard errors of the difference, so that effect is what is solved for.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,11 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+from scipy.optimize import brentq  # type: ignore[import-untyped]  # has no types
+from scipy.special import ndtr, ndtri  # type: ignore[import-untyped]  # has no types
 
 from offline.ab.difference import NAN, Difference, compare, cuped, holm
 from offline.ab.metrics import METRICS, ArmSums, Metric, arm_sums, request_sums
-from offline.ab.power import detectable_effect
 from offline.ab.sequential import AlwaysValid, Mixture, always_valid, running
 from offline.ab.settings import AnalysisSettings
 
@@ -69,21 +75,10 @@ def effects(
         for (arm, row), p_holm in zip(rows.items(), adjusted, strict=True):
             without, reduction = _without_past(metric, sums[arm], sums[settings.control], settings.alpha)
             interim = _interim({time: then[arm] for time, then in earlier.items() if arm in then}, mixture)
-            compared.append(
-                Effect(
-                    metric=metric.name,
-                    meaning=metric.meaning,
-                    better=metric.better,
-                    arm=arm,
-                    difference=row,
-                    p_holm=p_holm,
-                    always_valid=always_valid(row, mixture),
-                    cuped=without,
-                    reduction=reduction,
-                    detectable=_detectable(row, settings.alpha),
-                    interim=interim,
-                )
-            )
+            compared.append(Effect(
+                metric.name, metric.meaning, metric.better, arm, row, p_holm, always_valid(row, mixture),
+                cuped=without, reduction=reduction, detectable=_detectable(row, settings.alpha), interim=interim,
+            ))  # fmt: skip
     return tuple(compared)
 
 
@@ -137,3 +132,39 @@ def _interim(rows: Mapping[int, Difference], mixture: Mixture) -> tuple[InterimA
     lowest = (bounds.p for bounds in running(valid))
     pairs = zip(rows.items(), valid, lowest, strict=True)
     return tuple(InterimAnalysis(time, row.absolute, bounds, p) for (time, row), bounds, p in pairs)
+
+
+def power(effect: float, variance: float, control_units: float, treatment_units: float, alpha: float = 0.05) -> float:
+    """Probability of p < alpha, two-sided, if the arms differ by ``effect`` in the metric's unit; ``variance`` is that
+    of one unit's value."""
+    return _power(abs(effect) / _standard_error(variance, control_units, treatment_units), alpha)
+
+
+def detectable_effect(
+    variance: float, control_units: float, treatment_units: float, power: float = 0.8, alpha: float = 0.05
+) -> float:
+    """Smallest effect, in the metric's unit, that is found with this power."""
+    return _standard_errors(power, alpha) * _standard_error(variance, control_units, treatment_units)
+
+
+def _power(standard_errors: float, alpha: float) -> float:
+    """Probability that the estimate of an effect of so many standard errors lies beyond either bound."""
+    bound = ndtri(1 - alpha / 2)
+    return float(ndtr(standard_errors - bound) + ndtr(-standard_errors - bound))
+
+
+def _standard_errors(power: float, alpha: float) -> float:
+    """The effect that is found with this power. ValueError unless the power is between alpha and 1."""
+    if not alpha < power < 1:
+        raise ValueError("a power lies between alpha and 1")
+    one_sided = ndtri(1 - alpha / 2) + ndtri(power)  # has the power within one bound alone, so it is never too little
+    return float(brentq(lambda errors: _power(errors, alpha) - power, 0.0, one_sided + 1.0, xtol=1e-12))
+
+
+def _standard_error(variance: float, control_units: float, treatment_units: float) -> float:
+    """Standard error of the difference of two means."""
+    if not (variance > 0 and np.isfinite(variance)):
+        raise ValueError("the variance must be positive and finite")
+    if min(control_units, treatment_units) < 2:
+        raise ValueError("a comparison takes two units in each arm")
+    return float(np.sqrt(variance * (1 / control_units + 1 / treatment_units)))

@@ -83,13 +83,5 @@ def outcome(won: Array, lost: Array, alpha: float = 0.05) -> Outcome:
         return Outcome(wins, losses, ties, nan, nan, nan, p=1.0, preference=preference)
     test = binomtest(wins, wins + losses)
     bounds = test.proportion_ci(1 - alpha)
-    return Outcome(
-        wins,
-        losses,
-        ties,
-        share=wins / (wins + losses),
-        share_low=float(bounds.low),
-        share_high=float(bounds.high),
-        p=float(test.pvalue),
-        preference=preference,
-    )
+    share = wins / (wins + losses)
+    return Outcome(wins, losses, ties, share, float(bounds.low), float(bounds.high), float(test.pvalue), preference)

@@ -1,6 +1,9 @@
 """Metrics of an experiment, from sums per unit: clicks, their places in the list, latency, degraded answers.
 
 Units are those that were exposed, all of them: an arm that loses the clicks of some units must not lose the units too.
+They are what was randomised, so they are what is independent. A metric is one value per unit: the mean of these is the
+metric, and their variance over units is the delta method's (Deng, Knoblich and Lu, KDD 2018, arXiv 1803.06336: section
+2 for ratios, section 4 for quantiles), so that differences, CUPED and sequential tests treat all metrics alike.
 """
 
 from __future__ import annotations
@@ -11,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+from scipy.stats import norm  # type: ignore[import-untyped]  # has no types
 
 from models.contract.arrays import Array
-from offline.ab import influence
 from offline.ab.attribution import is_click
 from offline.ab.settings import ClickRule
 
@@ -49,7 +52,7 @@ _SUMMED = ("requests", "shown", "clicks", "ndcg", "degraded")
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric: ``values`` makes its values [u] (offline/ab/influence.py) and raises ValueError where there is
+    """A metric: ``values`` makes its values [u] and raises ValueError where there is
     nothing to measure; ``with_history`` says whether CUPED may lean on the pre-period."""
 
     name: str
@@ -59,21 +62,47 @@ class Metric:
     with_history: bool
 
 
+def of_ratio(numerator: Array, denominator: Array) -> Array:
+    """Values [units] of the sum of ``numerator`` [units] over the sum of ``denominator`` [units]. ValueError if the
+    denominators add up to nothing."""
+    mean = float(np.mean(denominator)) if len(denominator) else 0.0
+    if not mean > 0:
+        raise ValueError("a ratio whose denominators do not add up to more than 0 has no value")
+    ratio = float(np.mean(numerator)) / mean
+    return np.asarray(ratio + (numerator - ratio * denominator) / mean)
+
+
+def of_quantile(values: Array, owner: Array, units: int, share: float) -> Array:
+    """Values [units] of the ``share`` quantile of ``values`` [n], of which ``owner`` [n] names the unit from 0.
+
+    The density at the quantile is taken from the quantiles at both ends of the interval of the share below it ("outer"
+    interval of section 4.2), which needs neither a kernel nor a bandwidth. ValueError without values.
+    """
+    if not len(values):
+        raise ValueError("a quantile of no values")
+    quantile = np.quantile(values, share)
+    count = np.bincount(owner, minlength=units).astype(np.float64)
+    below = of_ratio(np.bincount(owner, values <= quantile, units), count)
+    reach = norm.ppf(0.975) * np.std(below, ddof=1) / np.sqrt(units) if units > 1 else 0.0
+    shares = np.clip([below.mean() - reach, below.mean() + reach], 0.0, 1.0)
+    low, high = np.quantile(values, shares)
+    slope = (high - low) / (shares[1] - shares[0]) if shares[1] > shares[0] else 0.0
+    return np.asarray(quantile - slope * (below - below.mean()))
+
+
 def mean_latency(arm: ArmSums) -> Array:
     """Values [u] of the mean latency over requests."""
     total = np.bincount(arm.owner, arm.latency, arm.units)
-    return influence.of_ratio(total, np.bincount(arm.owner, minlength=arm.units).astype(np.float64))
+    return of_ratio(total, np.bincount(arm.owner, minlength=arm.units).astype(np.float64))
 
 
 def slow_latency(arm: ArmSums) -> Array:
     """Values [u] of the 95th percentile of latency over requests."""
-    return influence.of_quantile(arm.latency, arm.owner, arm.units, 0.95)
+    return of_quantile(arm.latency, arm.owner, arm.units, 0.95)
 
 
 METRICS = (
-    Metric(
-        "ctr", "clicked share of shown items", "higher", lambda arm: influence.of_ratio(arm.clicks, arm.shown), True
-    ),
+    Metric("ctr", "clicked share of shown items", "higher", lambda arm: of_ratio(arm.clicks, arm.shown), True),
     Metric("clicks_per_user", "clicked items per exposed unit", "higher", lambda arm: arm.clicks, True),
     Metric("ndcg", "NDCG of clicks, mean over units of their mean request", "higher", lambda arm: arm.ndcg, True),
     Metric("latency_mean", "mean latency in ms", "lower", mean_latency, False),
@@ -82,7 +111,7 @@ METRICS = (
         "degraded_share",
         "share of requests with anything degraded",
         "lower",
-        lambda arm: influence.of_ratio(arm.degraded, arm.requests),
+        lambda arm: of_ratio(arm.degraded, arm.requests),
         False,
     ),
 )
@@ -120,11 +149,7 @@ def request_sums(exposures: pl.DataFrame, clicks: pl.DataFrame) -> pl.DataFrame:
     return (
         exposures.sort("request_id")
         .select(
-            "request_id",
-            "unit",
-            "arm",
-            "time_ms",
-            "latency_ms",
+            *("request_id", "unit", "arm", "time_ms", "latency_ms"),
             shown=pl.col("items").list.len().cast(pl.Int64),
             degraded=(pl.col("degraded").list.len() > 0).fill_null(False).cast(pl.Int64),
         )

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import stdtrit  # type: ignore[import-untyped]  # has no types
 
 from models.contract.arrays import Array
-from offline.ab.influence import of_ratio
+from offline.ab.metrics import of_ratio
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,11 @@ def lines(name: str, analysis: Analysis) -> Iterator[str]:
     for warning in analysis.warnings:
         yield f"  ! {warning}"
     yield ""
-    yield from table(
-        [("arm", "share", "units", "requests", "shown", "clicks")]
-        + [
-            (arm.arm, f"{arm.weight:.1%}", str(arm.units), str(arm.requests), str(arm.shown), str(arm.clicks))
-            for arm in analysis.arms
-        ]
+    counts = (
+        (arm.arm, f"{arm.weight:.1%}", *map(str, (arm.units, arm.requests, arm.shown, arm.clicks)))
+        for arm in analysis.arms
     )
+    yield from table([("arm", "share", "units", "requests", "shown", "clicks"), *counts])
     yield f"  {split(analysis)}"
     yield ""
     yield from table(
@@ -45,16 +43,9 @@ def lines(name: str, analysis: Analysis) -> Iterator[str]:
         yield f"  {drawn.arm}: clicks on the first position, {drawn.requests} drawn requests"
         yield from table(
             [("estimator", "clicks per request", "interval", "effective requests")]
-            + [
-                (
-                    estimate.estimator,
-                    number(estimate.value),
-                    span(estimate.low, estimate.high),
-                    f"{estimate.effective_rows:.0f}",
-                )
-                for estimate in drawn.values
-            ]
-        )
+            + [(reward.estimator, number(reward.value), span(reward.low, reward.high), f"{reward.effective_rows:.0f}")
+               for reward in drawn.values]
+        )  # fmt: skip
 
 
 def split(analysis: Analysis) -> str:
@@ -80,23 +71,13 @@ def verdict(effect: Effect, alpha: float) -> str:
 
 def _effect(effect: Effect, alpha: float) -> tuple[str, ...]:
     change = effect.difference
-    cuped = (
-        ""
-        if effect.cuped is None
-        else f"{signed(effect.cuped.lift)} {span(effect.cuped.lift_low, effect.cuped.lift_high, True)}"
-    )
-    return (
-        effect.metric,
-        effect.arm,
-        value(effect.metric, change.control),
-        value(effect.metric, change.treatment),
-        signed(change.lift),
-        span(change.lift_low, change.lift_high, percent=True),
-        number(effect.p_holm),
-        number(effect.always_valid.p),
-        cuped,
-        verdict(effect, alpha),
-    )
+    lifts = [
+        (signed(part.lift), span(part.lift_low, part.lift_high, percent=True)) if part else ()
+        for part in (change, effect.cuped)
+    ]
+    sides = [value(effect.metric, side) for side in (change.control, change.treatment)]
+    p = number(effect.p_holm), number(effect.always_valid.p)
+    return (effect.metric, effect.arm, *sides, *lifts[0], *p, " ".join(lifts[1]), verdict(effect, alpha))
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:

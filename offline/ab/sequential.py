@@ -79,9 +79,6 @@ def running(analyses: tuple[AlwaysValid, ...]) -> tuple[AlwaysValid, ...]:
     intersection, low above high, says that the effect has changed in the meantime."""
     if not analyses:
         return ()
-    p, low = (
-        np.minimum.accumulate([bounds.p for bounds in analyses]),
-        np.maximum.accumulate([bounds.low for bounds in analyses]),
-    )
-    high = np.minimum.accumulate([bounds.high for bounds in analyses])
-    return tuple(AlwaysValid(*map(float, row)) for row in zip(p, low, high, strict=True))
+    p, low, high = np.array([(bounds.p, bounds.low, bounds.high) for bounds in analyses]).T
+    columns = np.minimum.accumulate(p), np.maximum.accumulate(low), np.minimum.accumulate(high)
+    return tuple(AlwaysValid(*map(float, row)) for row in zip(*columns, strict=True))

@@ -40,8 +40,8 @@ class AnalysisSettings(BaseModel):
     start_ms          when the experiment started; its first exposure if None. What is older is the pre-period
     pre_period_days   how much before the start the CUPED covariates look at; everything if None
     breakdowns        dimensions of the sample ratio check: "release", "day" or "context.KEY"
-    planned_units     units of all arms at which the always-valid intervals are tightest: what offline/ab/power
-                      asks for. It has to be chosen before the data are seen; they are valid whatever it is
+    planned_units     units of all arms at which the always-valid intervals are tightest. It has to be chosen
+                      before the data are seen; they are valid whatever it is
     interim_analyses  how many the history of effects has, cumulative and equally spaced in time; "looks" in files
     clip              importance weights above this become this; none if None
     listed            at most so many offending units are listed by name

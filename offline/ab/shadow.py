@@ -24,8 +24,7 @@ class OffPolicy:
     and DR, as far as they have one, all of the same ``requests``.
 
     ``left_out`` requests were drawn too, but do not have finite shadow scores for all their candidates: the shadow
-    policy's best one is not known there. If that is all of them, ``values`` is only
-    the arm's own, of all of them.
+    policy's best one is not known there. If that is all of them, ``values`` is only the arm's own, of all of them.
     """
 
     arm: str
@@ -49,11 +48,8 @@ def off_policy(
         for shown, others in _ALL_CANDIDATES.items()
     )
     clicked = clicks.filter(pl.col("position") == 0).select("request_id", reward=pl.lit(1.0))
-    drawn = (
-        drawn.join(clicked, on="request_id", how="left")
-        .with_columns(pl.col("reward").fill_null(0.0))
-        .sort("request_id")
-    )
+    drawn = drawn.join(clicked, on="request_id", how="left").sort("request_id")
+    drawn = drawn.with_columns(pl.col("reward").fill_null(0.0))
     known = drawn.filter(_is_known())
     if not known.height:
         own = offpolicy.on_policy(_log(drawn, np.ones(drawn.height)), alpha)
@@ -89,9 +85,8 @@ def _best(rows: pl.DataFrame) -> Array:
     the log would choose."""
     positions = pl.int_ranges(0, pl.col("items").list.len(), dtype=pl.Int64)
     items = rows.with_row_index("row").select("row", "items", "shadow", position=positions)
-    ranked = items.explode("items", "shadow", "position").sort(
-        "row", "shadow", "items", descending=[False, True, False]
-    )
+    rows = items.explode("items", "shadow", "position")
+    ranked = rows.sort("row", "shadow", "items", descending=[False, True, False])
     return ranked.unique("row", keep="first", maintain_order=True)["position"].to_numpy()
 
 

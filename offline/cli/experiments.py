@@ -83,7 +83,7 @@ def ab_report(
     logged = read_exposures(folder)
     mine = of_experiment(logged, experiment)
     try:
-        settings = settings.model_validate(settings.model_dump() | changed)
+        settings = settings.model_validate(settings.model_dump(by_alias=True) | changed)
         found = analyse(
             mine, read_interactions(folder), settings, logged.join(mine, "request_id", "anti")["request_id"]
         )

@@ -16,8 +16,7 @@ from models.ctr.build import Architecture, build_model
 from models.ctr.lifelong import Lifelong
 from offline.config import TrainingConfig
 from offline.metrics import quality
-from offline.training.lifelong import fit_lifelong, predict_sequences
-from offline.training.rating_process import as_torch
+from offline.training.lifelong import as_torch, fit_lifelong, predict_sequences
 from offline.training.samples import SampleEncoder, SplitRows
 
 

@@ -1,4 +1,4 @@
-"""How good a quantiser is, and what its factors mean: code usage, reconstruction, and words for people to read.
+"""Quality of a quantiser and meaning of its factors: code usage, reconstruction, and words for people to read.
 
 A factor (a first-level code) is called nameable if at least two words each occur in 40 % of its members' texts or more,
 and more often than a random group of that size would have any word of the vocabulary (hypergeometric test at 5 %,
@@ -39,7 +39,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """One first-level code; ``words`` are its top words by mean tf-idf over the members, best first."""
+    """A first-level code; ``words`` are its top words by mean tf-idf over the members, best first."""
 
     code: int
     members: int

@@ -80,8 +80,8 @@ def leave_one_out(
 
 
 def training_part(split: LeaveOneOut, evidence: Evidence) -> Evidence:
-    """What a split leaves of a log's evidence: training rows, their items and users, and the versions of a judged user
-    that closed before its validation item came, so that no text speaks of what is held out."""
+    """The part of a log's evidence that a split leaves: training rows, their items and users, and the versions of a
+    judged user that closed before its validation item came, so that no text speaks of what is held out."""
     versions, number = evidence.versions, np.full(len(evidence.versions.start) - 1, -1)
     number[split.members] = np.arange(len(split.members))
     end = np.full(len(number), len(evidence.user))

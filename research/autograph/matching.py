@@ -110,7 +110,7 @@ def matching_quality(ranked: IntArray, held_out: IntArray) -> Matching:
 
 
 def mean_quality(trainings: Sequence[Matching]) -> Matching:
-    """One method's quality over several trainings, user by user."""
+    """Mean quality of a method over several trainings, user by user."""
     return Matching(
         np.mean([training.hit for training in trainings], axis=0),
         np.mean([training.gain for training in trainings], axis=0),

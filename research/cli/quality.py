@@ -1,4 +1,4 @@
-"""How good the models are beside others: docs/quality.md, docs/reranking.md, and the table of the README.
+"""Studies of the models' quality beside others: docs/quality.md, docs/reranking.md, and the table of the README.
 
 They change nothing that is served. Trainings take hours; finished ones are found again when a study is repeated.
 """

@@ -62,7 +62,7 @@ def compression(
 
 @app.command()
 def retrieval(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, write: Write = None) -> None:
-    """How much of what users like next is among the candidates of each source, on the validation split:
+    """Measure how much of what users like next is among the candidates of each source, on the validation split:
     docs/retrieval.md."""
     from offline.knowledge.run import load_knowledge
     from research.studies import hits as study

@@ -1,4 +1,4 @@
-"""What MARC is compared with at equal width: principal components, a plain network, Matryoshka, and no compression.
+"""Compressions beside MARC, at equal width: principal components, a plain network, Matryoshka, and no compression.
 
 All freeze to the same ``Compressor`` and see the same states and pairs.
 """

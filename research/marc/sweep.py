@@ -1,4 +1,4 @@
-"""What a compressor keeps and what it costs: the layer sweep, bytes and time."""
+"""Quality and cost of compressors: the layer sweep, bytes and time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SPACE = "0" * 16
 
 @dataclass(frozen=True, slots=True)
 class SweepRow:
-    """One line of a table: mean and standard deviation over the seeds. ``context`` names what the probe read beside."""
+    """A line of a table: mean and standard deviation over the seeds. ``context`` names what the probe read beside."""
 
     context: str
     depth: float
@@ -83,7 +83,7 @@ def layer_sweep(
 
 
 def depth_table(rows: Sequence[SweepRow]) -> str:
-    """One context's rows as a Markdown table: a line per method, a column per depth."""
+    """The rows of a context as a Markdown table: a line per method, a column per depth."""
     depths = sorted({row.depth for row in rows})
     lines = []
     for method, dim in dict.fromkeys((row.method, row.dim) for row in rows):

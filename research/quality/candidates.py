@@ -37,7 +37,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Those with scores of the split, the ``label`` [n] of its samples, and who has no scores of it."""
+    """Candidates with scores of the split, the ``label`` [n] of its samples, and who has no scores of it."""
 
     groups: tuple[Group, ...]
     label: Array

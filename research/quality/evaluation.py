@@ -1,4 +1,4 @@
-"""What a judgement says, as numbers: for the page, for the figures, and as JSON."""
+"""An evaluation as numbers: for the page, for the figures, and as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def percent(share: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What is judged: a model with its statistics and its share of the training rows. Seeds are its repetitions."""
+    """A candidate: a model with its statistics and its share of the training rows. Seeds are its repetitions."""
 
     model: str
     statistics: Statistics = "frozen"
@@ -62,7 +62,7 @@ class Quartiles:
 
 @dataclass(frozen=True, slots=True)
 class SliceSize:
-    """How much of the split a slice is."""
+    """Size of a slice of the split."""
 
     group: str
     name: str

@@ -38,7 +38,7 @@ def train_ours(
     weights: Path,
     circumstances: str,
 ) -> list[Trained]:
-    """One of our models, trained unless ``weights`` are there; its answers with each of the statistics that are wanted.
+    """Answers of a model of ours, trained unless ``weights`` are there, with each of the training's statistics.
 
     ``circumstances`` are those of the answers.
     """

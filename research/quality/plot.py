@@ -84,7 +84,7 @@ def _auc_ms(evaluation: Evaluation) -> Figure:
 
 
 def _reliability(evaluation: Evaluation) -> Figure:
-    """What was said against what came, in bins of equal mass; of our chosen model and of the best peer."""
+    """Scores against outcomes, in bins of equal mass; of our chosen model and of the best peer."""
     figure, axes = _axes(4.5, "mean score of the bin", "share of positives in the bin")
     axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1)
     axes.set_aspect("equal")

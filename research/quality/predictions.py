@@ -1,4 +1,4 @@
-"""What a trained model answered, on disk: its scores in FOLDER/KEY.parquet, the rest in FOLDER/KEY.json.
+"""Answers of trained models on disk: their scores in FOLDER/KEY.parquet, the rest in FOLDER/KEY.json.
 
 The description is written last and holds the digest of the table, so that a pair is complete or recognised as broken.
 """
@@ -27,7 +27,7 @@ _DESCRIBED = ("model", "family", "seed", "statistics", "share", "epochs", "ms_pe
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """One model trained with one seed, and its scores of n samples.
+    """A model trained with one seed, and its scores of n samples.
 
     ``epochs`` are validation AUCs; ``ms_per_500`` [repeats] milliseconds to score 500 candidates; ``share`` of the
     training rows it was trained with; ``seconds`` of training. ``rows`` [n] are log rows, unique, ``split`` [n] names

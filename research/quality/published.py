@@ -1,4 +1,4 @@
-"""What others published on the same samples, and what we want to reach."""
+"""Results that others published on the same samples, and our goals."""
 
 from __future__ import annotations
 

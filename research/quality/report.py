@@ -27,7 +27,7 @@ _GROUPS = {
 
 
 def marker(evaluation: Evaluation) -> str:
-    """What the markers on the page call the table."""
+    """Name of the table in the page's markers."""
     return f"quality {evaluation.name}"
 
 
@@ -126,7 +126,7 @@ def _legend(evaluation: Evaluation) -> str:
 
 
 def _slices(evaluation: Evaluation) -> Iterator[str]:
-    """One table per model of ours; what is not the chosen one is folded."""
+    """A table per model of ours; all but the chosen model's are folded."""
     if evaluation.slices and _ours(evaluation):
         yield f"### Slices ({evaluation.name})"
         yield "A training row is a sample of the training split. Slices of one label are not judged."

@@ -55,7 +55,7 @@ class Bench:
         return splits
 
     def circumstances(self, plan: Sequence[Training]) -> list[Circumstances]:
-        """Those of each training."""
+        """Circumstances of each training."""
         runner = TrialRunner(self.config, self.catalogue, self.log, self.folder)
         known: dict[tuple[object, ...], Circumstances] = {}
         for training in plan:

@@ -1,4 +1,4 @@
-"""What the benchmark trains: our model, with and without knowledge and from fewer samples, and every peer."""
+"""The trainings of the benchmark: our model, with and without knowledge and from fewer samples, and every peer."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Circumstances:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """One model to train with one seed. ``producers``: whose knowledge it reads, if it is ours; ``peer``: its name, if
+    """A model to train with one seed. ``producers``: whose knowledge it reads, if it is ours; ``peer``: its name, if
     it is one. ``statistics``: with which it is scored; it is trained once."""
 
     model: str
@@ -104,7 +104,7 @@ def trainings(config: JobConfig, knowledge: Knowledge, seeds: int, peer_seeds: i
 
 
 def circumstances(config: JobConfig, runner: TrialRunner, knowledge: Knowledge, training: Training) -> Circumstances:
-    """Those of a training. A peer's do not change with our settings."""
+    """Circumstances of a training. A peer's do not change with our settings."""
     if not training.peer:
         schema = config.feature_schema.with_knowledge(training.producers)
         spec = TrialSpec(schema, knowledge.of(training.producers), training.label, training.seed)

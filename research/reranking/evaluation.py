@@ -1,4 +1,4 @@
-"""What the reranker is worth on samples of the test split: before and after tuning, alone and mixed with the CTR model.
+"""The reranker's quality on samples of the test split: before and after tuning, alone and mixed with the CTR model.
 
 Calibrations, weights and the choice between the two ways of telling come from the validation split and are taken as
 they are. Every set of scores is noted in the ledger of looks before anything is computed from it.
@@ -34,7 +34,7 @@ SHOWN_WEIGHTS = (0.1, 0.25, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One model on some samples. ``auc_interval`` is over users; ``against`` its AUC minus another model's, whose name
+    """A model on some samples. ``auc_interval`` is over users; ``against`` its AUC minus another model's, whose name
     is ``other``."""
 
     model: str

@@ -9,7 +9,7 @@ from research.tables import difference_cell, table
 
 
 def marker(evaluation: RerankerEvaluation) -> str:
-    """What the markers on the page call the tables."""
+    """Name of the tables in the page's markers."""
     return f"reranking {evaluation.name}"
 
 

@@ -1,4 +1,4 @@
-"""What each method of knowledge is worth: the same CTR model with and without it, on the same samples.
+"""The worth of each method of knowledge: the same CTR model with and without it, on the same samples.
 
 Every variant is trained with several seeds; the epoch is chosen on the validation split, the test split is scored once
 per model. Differences are paired over users (offline/training/bootstrap.py). A finished model is kept, so that a run
@@ -48,7 +48,7 @@ def variants(knowledge: Knowledge) -> dict[str, tuple[str, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class VariantRow:
-    """One variant. ``against`` maps "base" and "plain text" to differences of AUC; ``slices`` maps "cold" and "warm" to
+    """A variant. ``against`` maps "base" and "plain text" to differences of AUC; ``slices`` maps "cold" and "warm" to
     (AUC, difference to base)."""
 
     variant: str

@@ -1,4 +1,4 @@
-"""What MARC's compression costs and keeps, by the CTR model that reads it: methods and widths against the states.
+"""Cost and quality of MARC's compression, by the CTR model that reads it: methods and widths against the states.
 
 Every vector is read as it would be published: the compressed ones as int8, the uncompressed states as float16.
 """
@@ -35,7 +35,7 @@ BARE = ("no knowledge", 0)
 
 @dataclass(frozen=True, slots=True)
 class CompressionRow:
-    """One method at one width. ``payload`` are the bytes of an item's numbers with their scale; ``seconds`` of
+    """A method at one width. ``payload`` are the bytes of an item's numbers with their scale; ``seconds`` of
     processor time compress all items; ``against`` is the difference of AUC to the uncompressed states."""
 
     method: str

@@ -1,4 +1,4 @@
-"""What AutoGraph's latent factors are worth and what they mean, for people to read: docs/autograph.md."""
+"""Quality and meaning of AutoGraph's latent factors, for people to read: docs/autograph.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ITEM_FACTORS, USER_FACTORS = 20, 10
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """One side's quantiser on the texts that are there today, and its first-level factors, largest first."""
+    """The quantiser of a side on the texts that are there today, and its first-level factors, largest first."""
 
     report: QuantiserReport
     factors: tuple[Factor, ...]

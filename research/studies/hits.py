@@ -1,4 +1,5 @@
-"""Which candidates find what a user liked next: popular ones, those near a user's vector, those like what it liked.
+"""Candidates against the items that a user liked next: popular ones, those near a user's vector, those like what it
+liked.
 
 Judged on the validation period: a user asks at its end of the training period, with the vectors of that moment, and
 what it liked afterwards for the first time is to be among the candidates. The test period is not looked at.

@@ -1,4 +1,4 @@
-"""What parts of the benchmark make of what they measured."""
+"""The numbers that parts of the benchmark make of their measurements."""
 
 from __future__ import annotations
 

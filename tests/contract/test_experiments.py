@@ -1,4 +1,4 @@
-"""What a file of experiments may not say."""
+"""Files of experiments that are refused."""
 
 from __future__ import annotations
 

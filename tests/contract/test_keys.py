@@ -42,7 +42,7 @@ def test_keys_of_releases_and_streams() -> None:
 
 
 def _hash_tag(key: str) -> str:
-    """What Redis Cluster hashes: the text between the first { and the first } after it."""
+    """The part of a key that Redis Cluster hashes: the text between the first { and the first } after it."""
     return key[key.index("{") + 1 : key.index("}", key.index("{"))]
 
 

@@ -1,4 +1,4 @@
-"""What the service encodes from packed records is, byte for byte, what training encoded of the same moment.
+"""The service's tensors from packed records are, byte for byte, those of training at the same moment.
 
 The knowledge is random vectors in every form that the contract has: a sequence and two single vectors of a user, of
 which versions follow each other, and item spaces of one slice of the log and of several.
@@ -102,7 +102,7 @@ def _item_vectors(knowledge: Knowledge, at: int, name: str, row: int) -> FloatAr
 
 
 def _user_vectors(knowledge: Knowledge, user: int, name: str, row: int) -> dict[str, FloatArray]:
-    """What is stored of a user at the moment of a log row, space by space."""
+    """Vectors stored of a user at the moment of a log row, space by space."""
     vectors = {}
     for space, versions_of in knowledge.users.items():
         mine = range(versions_of.start[user], versions_of.start[user + 1])
@@ -164,7 +164,7 @@ def _candidates(data: Synthetic, table: ItemTable, rows: NDArray[np.int64]) -> I
 
 
 def _served_then(data: Synthetic, knowledge: Knowledge, encoder: SampleEncoder, row: int, trained_rows: int) -> Tensors:
-    """What the service would have encoded for a training sample at its time. Its release lags behind; but a candidate's
+    """The service's tensors for a training sample at its time. Its release lags behind; but a candidate's
     statistics are, in training, those of the moment."""
     table = _served_table(data, knowledge, encoder, _last_release(row, trained_rows), row)
     item = _candidates(data, table, np.array([row]))

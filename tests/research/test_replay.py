@@ -1,4 +1,4 @@
-"""What a replay knows when it begins, and what it sends."""
+"""A replay's knowledge when it begins, and its requests."""
 
 from __future__ import annotations
 

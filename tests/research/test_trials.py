@@ -152,7 +152,7 @@ def test_knowledge_that_does_not_fill_the_schema_is_a_clear_error(data: Syntheti
 
 
 def test_a_real_trial(data: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is what training and predicting by hand give, bit for bit, when made and when read again."""
+    """A trial is what training and predicting by hand give, bit for bit, when made and when read again."""
     config = trained_otherwise(data, epochs=2).config
     data = replace(data, config=config)
     trained = trial(data, seed=3)

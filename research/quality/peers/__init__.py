@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PositiveInt
 
 from models.contract.arrays import FloatArray
 from models.contract.schema import FrozenConfig
@@ -26,7 +26,6 @@ REPEATS = 40
 _WARM_UP = 10
 
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class TreeSettings(BaseModel):
@@ -34,17 +33,17 @@ class TreeSettings(BaseModel):
 
     model_config = FrozenConfig
 
-    trees: Count = 3000
-    patience: Count = 100
+    trees: PositiveInt = 3000
+    patience: PositiveInt = 100
     learning_rate: Positive = 0.05
     leaves: Annotated[int, Field(ge=2)] = 63
-    min_rows: Count = 100  # in a leaf
+    min_rows: PositiveInt = 100  # in a leaf
     feature_share: Annotated[float, Field(gt=0, le=1)] = 0.8  # of the features, drawn for each tree
     l2: Annotated[float, Field(ge=0)] = 1.0
 
 
 class PeerSettings(BaseModel):
-    """What a peer is trained with; the names are FuxiCTR's where it has one.
+    """Settings of a peer's training; the names are FuxiCTR's where it has one.
 
     ``patience`` counts epochs without a better validation AUC; FuxiCTR lowers the learning rate after each of them.
     ``use_statistics`` gives FuxiCTR's models the running statistics too, as numeric features; LightGBM always has them.
@@ -56,13 +55,13 @@ class PeerSettings(BaseModel):
 
     model_config = FrozenConfig
 
-    embedding_dim: Count = 32
+    embedding_dim: PositiveInt = 32
     hidden_units: Annotated[tuple[int, ...], Field(min_length=1)] = (200, 80)
     attention_hidden_units: Annotated[tuple[int, ...], Field(min_length=1)] = (64,)
     batch_size: Annotated[int, Field(ge=2)] = 1024
     learning_rate: Positive = 1e-3
-    epochs: Count = 6
-    patience: Count = 2
+    epochs: PositiveInt = 6
+    patience: PositiveInt = 2
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     batch_norm: bool = True
     embedding_regularizer: Annotated[float, Field(ge=0)] = 1e-5

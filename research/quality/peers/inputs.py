@@ -38,7 +38,7 @@ _AVERAGED = "layers.MaskedAveragePooling()"  # FuxiCTR evaluates it
 
 
 class Inputs:
-    """What a model of one kind reads. Scales and rating levels are those of the training samples ``train``."""
+    """Inputs of models of one kind. Scales and rating levels are those of the training samples ``train``."""
 
     def __init__(self, kind: Kind, samples: PeerSamples, settings: PeerSettings, train: IntArray, pools: bool) -> None:
         self._kind = kind
@@ -120,7 +120,7 @@ class Encoder:
         self._scaled = torch.from_numpy(scaled)
 
     def batch(self, places: IntArray) -> Any:
-        """What FuxiCTR's models take: (features, features of items, mask) for towers, features if flat."""
+        """Inputs as FuxiCTR's models take them: (features, features of items, mask) for towers, features if flat."""
         at = torch.from_numpy(places)
         history, item = self._history[at], self._item[at]
         features = {LABEL: self._label[at], "user": self._user[at]}

@@ -73,7 +73,7 @@ class PeerSamples:
         return np.sort(np.random.default_rng(seed).permutation(places)[:count])
 
     def one_user(self, candidates: int, seed: int) -> PeerSamples:
-        """What one user's last request would be: a test sample's user with ``candidates`` random items."""
+        """The last request of a user, made up: a test sample's user with ``candidates`` random items."""
         generator = np.random.default_rng(seed)
         test = self.of("test")
         user = np.full(candidates, test[-1])

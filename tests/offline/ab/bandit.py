@@ -20,7 +20,7 @@ class Bandit:
         self._logging, self._target = random.normal(size=(2, WIDTH, ACTIONS)) * 0.7
 
     def log(self, random: np.random.Generator, units: int) -> tuple[Log, Outlook]:
-        """What the logging policy did for so many units."""
+        """The log of the logging policy for so many units."""
         unit = np.repeat(np.arange(units), 1 + random.poisson(random.lognormal(0.5, 0.8, units)))
         context, taste = self._contexts(random, unit, units)
         logging, target = (softmax(context @ policy, axis=1) for policy in (self._logging, self._target))

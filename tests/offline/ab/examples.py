@@ -1,4 +1,4 @@
-"""How property tests of this folder run: the same examples every time, and no limit of time on a busy machine."""
+"""Settings of property tests of this folder: the same examples every time, and no limit of time on a busy machine."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def totals(random: np.random.Generator, units: int, lift: float = 0.0) -> tuple[
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What is planted into the tables of one experiment.
+    """The truth that is planted into the tables of one experiment.
 
     lift        by which treatment multiplies every chance to click, less 1
     lost        share of treatment's units on release "r2" that never arrive: a mismatch in that slice only

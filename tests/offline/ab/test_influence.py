@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offline.ab import influence
+from offline.ab.metrics import of_quantile, of_ratio
 from tests.offline.ab.examples import EXAMPLES
 from tests.offline.ab.simulate import totals
 
@@ -18,12 +18,12 @@ COUNTS = st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=1,
 @given(COUNTS)
 def test_the_mean_of_a_ratio_is_the_ratio_of_sums(counts: list[tuple[int, int]]) -> None:
     clicks, shown = np.array(counts, np.float64).T
-    assert influence.of_ratio(clicks, shown).mean() == pytest.approx(clicks.sum() / shown.sum())
+    assert of_ratio(clicks, shown).mean() == pytest.approx(clicks.sum() / shown.sum())
 
 
 def test_a_ratio_of_equal_denominators_is_a_mean() -> None:
     values = np.array([0.0, 1.0, 4.0])
-    np.testing.assert_allclose(influence.of_ratio(values, np.full(3, 2.0)), values / 2)
+    np.testing.assert_allclose(of_ratio(values, np.full(3, 2.0)), values / 2)
 
 
 def test_the_variance_of_a_ratio_is_that_over_samples_of_units() -> None:
@@ -32,7 +32,7 @@ def test_the_variance_of_a_ratio_is_that_over_samples_of_units() -> None:
     for _ in range(1000):
         clicks, shown = totals(random, 300)
         ratios.append(clicks.sum() / shown.sum())
-        predicted.append(influence.of_ratio(clicks, shown).var(ddof=1) / 300)
+        predicted.append(of_ratio(clicks, shown).var(ddof=1) / 300)
     assert np.mean(predicted) == pytest.approx(np.var(ratios, ddof=1), rel=0.12)
 
 
@@ -44,21 +44,21 @@ def test_the_variance_of_a_quantile_is_that_over_samples_of_units() -> None:
         owner = np.repeat(np.arange(300), count)
         latency = random.lognormal(1.0, 0.5, len(owner)) * np.repeat(random.lognormal(0.0, 0.3, 300), count)
         quantiles.append(np.quantile(latency, 0.95))
-        values = influence.of_quantile(latency, owner, 300, 0.95)
+        values = of_quantile(latency, owner, 300, 0.95)
         assert values.mean() == pytest.approx(quantiles[-1])
         predicted.append(values.var(ddof=1) / 300)
     assert np.mean(predicted) == pytest.approx(np.var(quantiles, ddof=1), rel=0.15)
 
 
 def test_a_quantile_of_equal_values_does_not_vary() -> None:
-    values = influence.of_quantile(np.full(4, 7.0), np.array([0, 0, 1, 2]), 3, 0.95)
+    values = of_quantile(np.full(4, 7.0), np.array([0, 0, 1, 2]), 3, 0.95)
     np.testing.assert_array_equal(values, 7.0)
-    np.testing.assert_array_equal(influence.of_quantile(np.array([1.0, 2.0]), np.array([0, 0]), 1, 0.5), 1.5)
+    np.testing.assert_array_equal(of_quantile(np.array([1.0, 2.0]), np.array([0, 0]), 1, 0.5), 1.5)
 
 
 def test_nothing_to_measure() -> None:
     for numerator, denominator in (([], []), ([0.0], [0.0])):
         with pytest.raises(ValueError, match="denominators"):
-            influence.of_ratio(np.array(numerator), np.array(denominator))
+            of_ratio(np.array(numerator), np.array(denominator))
     with pytest.raises(ValueError, match="no values"):
-        influence.of_quantile(np.array([]), np.array([], np.int64), 3, 0.95)
+        of_quantile(np.array([]), np.array([], np.int64), 3, 0.95)

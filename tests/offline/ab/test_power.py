@@ -8,7 +8,7 @@ from scipy.stats import binomtest  # type: ignore[import-untyped]  # has no type
 from statsmodels.stats.power import NormalIndPower
 
 from offline.ab.difference import compare
-from offline.ab.power import detectable_effect, power
+from offline.ab.effects import detectable_effect, power
 from tests.offline.ab.simulate import totals
 from tests.offline.ab.thousand import METRICS, values
 

@@ -1,4 +1,4 @@
-"""What people read: the lines, the figures and the page say what was found, and what speaks against believing it."""
+"""Lines, figures and page say what an analysis found, and what speaks against believing it."""
 
 from __future__ import annotations
 

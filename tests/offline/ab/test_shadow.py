@@ -1,4 +1,4 @@
-"""What a shadow policy would have earned, from logs whose truth is known."""
+"""The worth of a shadow policy, from logs whose truth is known."""
 
 from __future__ import annotations
 

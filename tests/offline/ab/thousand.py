@@ -8,8 +8,8 @@ import numpy as np
 from scipy.stats import norm  # type: ignore[import-untyped]  # has no types
 
 from models.contract.arrays import Array
-from offline.ab import influence
 from offline.ab.difference import Difference, compare, cuped
+from offline.ab.metrics import of_ratio
 from tests.offline.ab.simulate import SHOWN, Daily, daily
 
 EXPERIMENTS, UNITS, DAYS = 1000, 600, 14
@@ -34,7 +34,7 @@ class Thousand:
 
 def values(metric: str, clicks: Array, shown: Array) -> Array:
     """Of one arm."""
-    return influence.of_ratio(clicks, shown) if metric == "ctr" else clicks.astype(np.float64)
+    return of_ratio(clicks, shown) if metric == "ctr" else clicks.astype(np.float64)
 
 
 def experiments() -> list[Daily]:
@@ -79,7 +79,7 @@ def all_looks(material: list[Daily]) -> tuple[dict[str, Array], dict[str, Array]
 
 
 def look(experiment: Daily, metric: str, day: int) -> Difference:
-    """One experiment's difference after day ``day``, from 0, by the product's own function."""
+    """The difference of an experiment after day ``day``, from 0, by the product's own function."""
     return compare(*_both(metric, experiment.until(day + 1)))
 
 

@@ -17,7 +17,7 @@ from offline.config import TrainingConfig
 from offline.metrics import quality
 from offline.training import lifelong
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict, tensors
-from offline.training.rating_process import beliefs, fit_process
+from offline.training.lifelong import beliefs, fit_process
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
 from offline.training.sequences import SequenceEncoder
 from tests.synthetic import SCHEMA, Synthetic, job_config, knowledge_of, synthetic

@@ -12,7 +12,7 @@ from torch import nn
 from models.ctr.ratings import RatingProcess
 from offline.config import LifelongConfig
 from offline.training.fit import tensors
-from offline.training.rating_process import Schedule, beliefs, fit_process, step
+from offline.training.lifelong import Schedule, beliefs, fit_process, step
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
 from offline.training.sequences import SequenceEncoder
 from tests.synthetic import SCHEMA, Synthetic, synthetic

@@ -1,4 +1,4 @@
-"""Which interactions are samples, how they are split, what a sample sees; statistics against a slow reference."""
+"""Choice and split of samples, and what a sample sees; statistics against a slow reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One small data set, and one judgement of everything on it."""
+"""A small data set, and an evaluation of everything on it."""
 
 from __future__ import annotations
 

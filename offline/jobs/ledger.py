@@ -58,10 +58,10 @@ class ProducerSummary:
     items: int | None = None
 
     @classmethod
-    def of(cls, state: ProducerState, made: Produced | None, absent: int = 0, reason: str = "") -> ProducerSummary:
+    def of(cls, state: ProducerState, produced: Produced | None, absent: int = 0, reason: str = "") -> ProducerSummary:
         """The summary of what a producer ``made``, now or in an earlier run."""
-        users = None if made is None else made.users
-        items = None if made is None else made.items
+        users = None if produced is None else produced.users
+        items = None if produced is None else produced.items
         return cls(
             state,
             absent,

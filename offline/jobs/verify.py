@@ -142,11 +142,11 @@ def _send(url: str, log: InteractionLog, count: int) -> None:
                 raise DataError(f"the service answered {response.status_code}: {response.text[:300]}")
 
 
-def _await_exposures(read: Callable[[], list[Exposure]], wanted: int) -> list[Exposure]:
+def _await_exposures(read: Callable[[], list[Exposure]], count: int) -> list[Exposure]:
     """Exposures are written in the background; wait until as many as were sent have arrived."""
     until = time.monotonic() + _WAIT_SECONDS
     logged = read()
-    while len(logged) < wanted and time.monotonic() < until:
+    while len(logged) < count and time.monotonic() < until:
         time.sleep(0.2)
         logged = read()
     return logged

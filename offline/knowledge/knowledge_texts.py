@@ -133,16 +133,16 @@ class KnowledgeTexts:
         self._ask = ask
         self.partitions = partitions = domain.partitions() if partitions is None else partitions
         numbers = {name: at for at, name in enumerate(domain.log.user_ids)}
-        known = [(numbers[one.user], one) for one in (imported.users if imported else ()) if one.user in numbers]
+        known = [(numbers[text.user], text) for text in (imported.users if imported else ()) if text.user in numbers]
         trigger = closing(domain.config.liber.trigger)
         self._about_items = imported.items if imported else {}
-        self._about_users = [(user, one) for user, one in known if one.partition is None]
+        self._about_users = [(user, text) for user, text in known if text.partition is None]
         self._about_partitions = {
-            int(partitions.start[user]) + one.partition: one
-            for user, one in known
-            if one.partition is not None
-            and one.trigger == trigger
-            and one.partition < partitions.start[user + 1] - partitions.start[user]
+            int(partitions.start[user]) + text.partition: text
+            for user, text in known
+            if text.partition is not None
+            and text.trigger == trigger
+            and text.partition < partitions.start[user + 1] - partitions.start[user]
         }
 
     @cached_property
@@ -169,27 +169,27 @@ class KnowledgeTexts:
     def facts(self) -> list[PartitionFacts]:
         """What is known of every closed partition; items that the catalogue does not name are left out."""
         features = [self._catalogue.items.get(item, {}) for item in self._log.item_ids]
-        names = [self._words.item_name(one) for one in features]
-        topics = [self._words.topics_of(one) for one in features]
-        found = []
+        names = [self._words.item_name(liked_one) for liked_one in features]
+        topics = [self._words.topics_of(liked_one) for liked_one in features]
+        facts = []
         for partition in range(len(self.partitions)):
             rows = self.partitions.rows_of(partition)
             items = self._log.item[rows].tolist()
             liked = (self._log.value[rows] > self._liked_above).tolist()
-            named = [(item, one) for item, one in zip(items, liked, strict=True) if names[item]]
-            found.append(
+            named = [(item, liked_one) for item, liked_one in zip(items, liked, strict=True) if names[item]]
+            facts.append(
                 PartitionFacts(
                     names=[names[item] for item, _ in named],
-                    liked=[one for _, one in named],
+                    liked=[liked_one for _, liked_one in named],
                     topics=[topics[item] for item, _ in named],
                 )
             )
-        return found
+        return facts
 
     @cached_property
     def summary_prompts(self) -> list[Prompt]:
         config = self._config.liber
-        return [summary_prompt(self._words, one, config.summary_tokens, config.titles) for one in self.facts]
+        return [summary_prompt(self._words, facts, config.summary_tokens, config.titles) for facts in self.facts]
 
     @cached_property
     def _summaries(self) -> Answered:
@@ -200,8 +200,8 @@ class KnowledgeTexts:
         absent = [False] * len(self.partitions)
         for at, answer, missing in zip(asked, answers.texts, answers.absent, strict=True):
             texts[at], absent[at] = answer, missing
-        for at, one in given.items():
-            texts[at] = one.text
+        for at, text in given.items():
+            texts[at] = text.text
         return Answered(texts, absent)
 
     @cached_property
@@ -224,7 +224,7 @@ class KnowledgeTexts:
             for at in self._with_predecessor()
             if said[at] is not None and said[at - 1] is not None and since[at - 1] <= since[at]
         ]  # a summary that may still come is asked for a shift in the run that has it
-        tastes = {at: taste(self.facts[at], said[at] or "") for one in asked for at in (one - 1, one)}
+        tastes = {at: taste(self.facts[at], said[at] or "") for partition in asked for at in (partition - 1, partition)}
         tokens = self._config.liber.shift_tokens
         prompts = [shift_prompt(self._words, tastes[at - 1], tastes[at], tokens) for at in asked]
         answers = self._ask(prompts, "interest shifts")
@@ -261,8 +261,8 @@ class KnowledgeTexts:
     def _since(self) -> IntArray:
         """The last log row [partitions] before each partition's summary may be seen."""
         since = self.partitions.closed_at.astype(np.int64)
-        for at, one in self._about_partitions.items():
-            since[at] = max(int(since[at]), one.from_row - 1)
+        for at, text in self._about_partitions.items():
+            since[at] = max(int(since[at]), text.from_row - 1)
         return since
 
     def shifts_of(self, versions: Versions) -> tuple[str, ...]:

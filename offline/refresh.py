@@ -90,7 +90,7 @@ def make_knowledge(
     The others' knowledge is what they last made, and so is that of a producer that cannot begin.
     """
     job, steps = run.job, StepCache(run.job)
-    names = producers.wanted(job.config.feature_schema)
+    names = producers.producers_of(job.config.feature_schema)
     produced = dict(load_knowledge(job.knowledge, job.config.feature_schema, log).produced)
     current = {name: producer_inputs(job, name, source, log) for name in names}
     behind = [name for name in names if name not in produced or not is_up_to_date(job, name, current[name])]
@@ -121,9 +121,9 @@ def make_knowledge(
         for name in stale:
             with run.step(f"knowledge: {name}") as watch:
                 attempt = work.produce(name, kinds_of_texts(job, [name]))
-                if attempt.made is not None:
-                    produced[name] = attempt.made
-                    watch.done(_counts(attempt.made))
+                if attempt.produced is not None:
+                    produced[name] = attempt.produced
+                    watch.done(_counts(attempt.produced))
                 if attempt.state is ProducerState.MADE:
                     steps.finished(name, current[name], watch.seconds)
                 run.record.producers[name] = ProducerSummary.of(

@@ -23,7 +23,7 @@ from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.jobs.events import Arrived, look_for_events
 from offline.jobs.ledger import RunLedger
-from offline.jobs.llm_requests import TEXTS, answered, imported_texts, kinds_of_texts, texts_of_recent, told_of_imports
+from offline.jobs.llm_requests import TEXTS, answered, import_lines, imported_texts, kinds_of_texts, texts_of_recent
 from offline.jobs.producer_state import is_up_to_date, producer_inputs
 from offline.jobs.since import recent
 from offline.jobs.steps import Job, StepCache
@@ -66,7 +66,7 @@ class DryRun:
         """For people."""
         yield f"== plan of {self.job.config.name}: nothing is asked, nothing is written"
         yield f"  events: {len(self.arrived.log)} interactions, {self.arrived.added} of them new"
-        for line in told_of_imports(self.job):
+        for line in import_lines(self.job):
             yield f"  {line}"
         for producer in self.producers:
             if producer.up_to_date:
@@ -106,7 +106,7 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
     catalogue = source.catalogue()
     with store_if_there(job.data_dir) as store:
         arrived = look_for_events(job, source, catalogue, store)
-    names = [name for name in producers.wanted(job.config.feature_schema) if only is None or name in only]
+    names = [name for name in producers.producers_of(job.config.feature_schema) if only is None or name in only]
     known = load_knowledge(job.knowledge, job.config.feature_schema, arrived.log)
     current = {name: producer_inputs(job, name, source, arrived.log) for name in names}
     stale = [name for name in names if name not in known.produced or not is_up_to_date(job, name, current[name])]

@@ -13,7 +13,7 @@ from offline.data.log import InteractionLog
 from offline.jobs.ledger import RunLedger
 from offline.jobs.steps import Job
 from offline.knowledge.liber.partitions import close_partitions
-from offline.knowledge.run import load_knowledge, wanted
+from offline.knowledge.run import load_knowledge, producers_of
 from offline.llm.account import CACHE_FILE, tokens_per_second
 from offline.llm.cache import ResponseCache
 from offline.publish.connection import Store
@@ -101,7 +101,7 @@ def forecast_of(job: Job, store: Store, users: int, speed: Speed) -> Forecast | 
     if not len(log.observed):
         return None
     means = measured(job, log)
-    asks = set(wanted(job.config.feature_schema)) - {"text"}
+    asks = set(producers_of(job.config.feature_schema)) - {"text"}
     calls = _calls(means, users, bool(asks), bool(asks & {"autograph", "marc"}))
     return Forecast(users, [_events(means, users), calls, *_tokens(job, calls, speed), _memory(job, store, log, users)])
 
@@ -111,7 +111,10 @@ def measured(job: Job, log: InteractionLog) -> Means:
     partitions = close_partitions(log, job.config.knowledge.liber.trigger)
     times = log.time_ms[log.observed]
     users = len(np.unique(log.user[log.observed]))
-    count, shift = len(partitions), "liber" in wanted(job.config.feature_schema) and job.config.knowledge.liber.shift
+    count, shift = (
+        len(partitions),
+        "liber" in producers_of(job.config.feature_schema) and job.config.knowledge.liber.shift,
+    )
     return Means(
         users=users,
         events=len(times),

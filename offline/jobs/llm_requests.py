@@ -49,7 +49,7 @@ class LLMRun:
         self._again: Counter[str] = Counter()
         self._bad: Counter[str] = Counter()
         run.asked(live.account, {}, {})  # a run that is killed while it asks for hours is found by its account's id
-        for line in told_of_imports(run.job):
+        for line in import_lines(run.job):
             print(f"  {line}", flush=True)
 
     def __call__(self, prompts: list[Prompt], label: str) -> Answered:
@@ -153,7 +153,7 @@ def imported_texts(job: Job) -> ImportedTexts | None:
     return texts
 
 
-def told_of_imports(job: Job) -> Iterator[str]:
+def import_lines(job: Job) -> Iterator[str]:
     """Lines for people: how many texts are imported, and how many are left out since partitions close differently."""
     texts = imported_texts(job)
     if texts is None:

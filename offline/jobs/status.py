@@ -85,7 +85,7 @@ def status_of(job: Job, store: Store) -> Status:
         stages=StepCache(job).all(),
         runs=_runs(job, now_at_work is not None),
         streams={"interactions": int(interactions), "exposures": int(exposures)},
-        at_work=None if now_at_work is None else now_at_work.told(),
+        at_work=None if now_at_work is None else now_at_work.described(),
     )
 
 
@@ -113,7 +113,7 @@ def _producers(job: Job, store: Store, live: str | None) -> dict[str, dict[str, 
     with suppress(ArtifactError):  # told with the release
         served = read_manifest(store, live).spaces if live else {}
     entries = {}
-    for name in producers.wanted(job.config.feature_schema):
+    for name in producers.producers_of(job.config.feature_schema):
         produced = known.get(name)
         state = ProducerState.MADE if produced else ProducerState.ABSENT
         entry = ProducerSummary.of(state, produced).document()

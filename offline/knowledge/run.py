@@ -32,7 +32,7 @@ ORDER = ("text", "liber", "autograph", "marc")
 """All producers there are, in the order in which they run: LIBER's summaries are what the later ones read."""
 
 
-def wanted(schema: FeatureSchema) -> tuple[str, ...]:
+def producers_of(schema: FeatureSchema) -> tuple[str, ...]:
     """The producers whose knowledge a schema lists, in order. DataError for one that does not exist."""
     names = {spec.name for spec in schema.knowledge}
     if unknown := names - set(ORDER):
@@ -76,22 +76,22 @@ class ProducerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What came of a producer: what it ``made`` and saved, or why it ``waits``.
+    """What came of a producer: what it ``produced`` and saved, or why it ``waits``.
 
     ``absent`` counts the texts that it reads and that may still come. ``too_little`` says that it waits for the log to
     grow and not for a text.
     """
 
-    made: Produced | None
+    produced: Produced | None
     absent: int
     waits: str = ""
     too_little: bool = False
 
     @property
     def state(self) -> ProducerState:
-        if self.made is None:
+        if self.produced is None:
             return ProducerState.WAITS
-        return ProducerState.PARTIAL if self.made.partial else ProducerState.MADE
+        return ProducerState.PARTIAL if self.produced.partial else ProducerState.MADE
 
 
 class KnowledgeRun:
@@ -173,7 +173,7 @@ def load_knowledge(folder: Path, schema: FeatureSchema, log: InteractionLog) -> 
     log that was built anew may number them differently, so the ids are checked.
     """
     by_name = {}
-    for name in wanted(schema):
+    for name in producers_of(schema):
         try:
             produced = Produced.load(folder / name)
         except DataError:

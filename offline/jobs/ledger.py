@@ -190,7 +190,7 @@ class RunLedger:
         return record
 
     def _open_accounts(self) -> dict[str, Account]:
-        """Accounts of runs that have not ended; none where the answers cannot be read, which a job that asks will say."""
+        """Accounts of runs that have not ended; none where answers cannot be read: whoever asks will say so."""
         try:
             return open_accounts(self._folder / "llm")
         except CacheError:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.vllm_server import Vllm, VllmServer
 from offline.llm.arithmetic import Precision
-from offline.llm.vllm_server import Vllm, VllmServer
 from offline.llm.weights import Weights
 
 VARIABLE = "LORANK_VLLM_ENV"

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from offline.llm.vllm_server import Vllm, VllmError
+from bench.vllm_server import Vllm, VllmError
 from tests.conftest import ROOT
 
 # Started as `python -m vllm... --port N`: has a child, as vLLM has its engine, and answers /health. The child ignores
@@ -77,8 +77,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
-    monkeypatch.setattr("offline.llm.vllm_server._POLL_SECONDS", 0.02)
-    monkeypatch.setattr("offline.llm.vllm_server._STOP_SECONDS", 1.0)
+    monkeypatch.setattr("bench.vllm_server._POLL_SECONDS", 0.02)
+    monkeypatch.setattr("bench.vllm_server._STOP_SECONDS", 1.0)
     return Environment(tmp_path)
 
 
@@ -136,7 +136,7 @@ def test_without_the_environment_the_error_says_how_to_make_it(tmp_path: Path) -
 
 def test_a_killed_starter_takes_the_server_with_it(environment: Environment) -> None:
     code = (
-        "import sys, signal; from pathlib import Path; from offline.llm.vllm_server import Vllm\n"
+        "import sys, signal; from pathlib import Path; from bench.vllm_server import Vllm\n"
         "with Vllm(Path(sys.argv[1]), Path('w'), 'tiny', Path(sys.argv[2])).running(): print('up', flush=True); "
         "signal.pause()"
     )

@@ -170,7 +170,7 @@ def _group_lives(process: subprocess.Popen[bytes]) -> bool:
 
 def main() -> None:
     """Serve a model until Ctrl-C; without --model the packaged SmolLM2, converted once."""
-    parser = argparse.ArgumentParser(prog="python -m offline.llm.vllm_server", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.vllm_server", description=main.__doc__)
     parser.add_argument("--environment", type=Path, default=Path("var/vllm-env"), help="made by deploy/vllm/install")
     parser.add_argument("--model", type=Path, help="a GGUF file or a transformers folder")
     parser.add_argument("--name", default="local", help="the served model's name")

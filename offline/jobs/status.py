@@ -137,18 +137,22 @@ def _producers(job: Job, store: Store, live: str | None) -> dict[str, dict[str, 
     return entries
 
 
-def _freshness(store: Store, log: InteractionLog | None, made: Produced | None, space: Space) -> dict[str, int]:
+def _freshness(store: Store, log: InteractionLog | None, produced: Produced | None, space: Space) -> dict[str, int]:
     """How many of up to 200 owners, evenly spread, have a fresh, a stale, or no record."""
-    if log is None or made is None:
+    if log is None or produced is None:
         return {}
-    if space.side == "user" and made.users is not None:
+    if space.side == "user" and produced.users is not None:
         owners = [
-            log.user_ids[at] for at in range(len(log.user_ids)) if made.users.start[at] < made.users.start[at + 1]
+            log.user_ids[at]
+            for at in range(len(log.user_ids))
+            if produced.users.start[at] < produced.users.start[at + 1]
         ]
     else:
-        owners = [log.item_ids[at] for at in np.flatnonzero(made.items.known)] if made.items is not None else []
+        owners = [log.item_ids[at] for at in np.flatnonzero(produced.items.known)] if produced.items is not None else []
     chosen = owners[:: max(1, -(-len(owners) // _SAMPLE))]
-    blobs: Any = store.redis.mget([record_key(store, space.side, one, space.fingerprint) for one in chosen] or [""])
+    blobs: Any = store.redis.mget(
+        [record_key(store, space.side, chosen_id, space.fingerprint) for chosen_id in chosen] or [""]
+    )
     counts = {"fresh": 0, "stale": 0, "missing": 0}
     now = time.time()
     for owner, blob in zip(chosen, blobs, strict=False):

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from offline.cli import experiments, inspection, jobs, tuning
-from offline.cli.endings import EXPECTED, end_cleanly_when_terminated, told
+from offline.cli.endings import EXPECTED, end_cleanly_when_terminated, report_failure
 from offline.config import ConfigError
 from offline.libraries import quiet_libraries
 
@@ -39,7 +39,7 @@ def main() -> None:
     try:
         app()
     except (ConfigError, *EXPECTED) as error:
-        sys.exit(told(error))
+        sys.exit(report_failure(error))
 
 
 if __name__ == "__main__":

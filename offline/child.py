@@ -16,12 +16,17 @@ from pathlib import Path
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 
 
-def child_python(*arguments: str) -> list[str]:
-    """``python ARGUMENTS`` as a command for subprocess: a child that gets SIGTERM when the calling process ends.
+def child_command(*command: str) -> list[str]:
+    """A command for subprocess: a child that gets SIGTERM when the calling process ends.
 
     The kernel means the thread that starts the child: it has to last as long as the child should.
     """
-    return [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(os.getpid()), sys.executable, *arguments]
+    return [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(os.getpid()), *command]
+
+
+def child_python(*arguments: str) -> list[str]:
+    """``python ARGUMENTS`` as such a command."""
+    return child_command(sys.executable, *arguments)
 
 
 def main() -> None:

@@ -215,11 +215,11 @@ class JobConfig(BaseModel):
     @model_validator(mode="after")
     def _retrieval_reads_what_there_is(self) -> JobConfig:
         keys = {spec.key for spec in self.feature_schema.knowledge if spec.rows == 1}
-        wanted: list[tuple[str, str | None, tuple[str, ...]]] = [
+        roles: list[tuple[str, str | None, tuple[str, ...]]] = [
             ("matching", self.retrieval.matching, ("user", "item")),
             ("neighbours", self.retrieval.neighbours, ("item",)),
         ]
-        for role, name, sides in wanted:
+        for role, name, sides in roles:
             missing = [f"{side}/{name}" for side in sides if f"{side}/{name}" not in keys]
             if name is not None and missing:
                 raise ValueError(f"retrieval.{role}: the feature schema has no vector {', '.join(missing)}")

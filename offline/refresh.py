@@ -89,19 +89,19 @@ def make_knowledge(
     The others' knowledge is what they last made, and so is that of a producer that cannot begin.
     """
     job, steps = run.job, StepCache(run.job)
-    names = producers.wanted(job.config.feature_schema)
-    made = dict(load_knowledge(job.knowledge, job.config.feature_schema, log).produced)
+    names = producers.producers_of(job.config.feature_schema)
+    produced = dict(load_knowledge(job.knowledge, job.config.feature_schema, log).produced)
     current = {name: producer_inputs(job, name, source, log) for name in names}
-    behind = [name for name in names if name not in made or not is_up_to_date(job, name, current[name])]
+    behind = [name for name in names if name not in produced or not is_up_to_date(job, name, current[name])]
     stale = [name for name in behind if only is None or name in only]
     for name in names:
         idle = ProducerState.KEPT if name in behind else ProducerState.CURRENT
-        state = idle if name in made else ProducerState.ABSENT
-        run.record.producers[name] = ProducerSummary.of(state, made.get(name))
+        state = idle if name in produced else ProducerState.ABSENT
+        run.record.producers[name] = ProducerSummary.of(state, produced.get(name))
     if not stale:
         with run.step("knowledge") as watch:
-            watch.done(f"up to date: {', '.join(name for name in names if name in made)}")
-        return Knowledge(made)
+            watch.done(f"up to date: {', '.join(name for name in names if name in produced)}")
+        return Knowledge(produced)
     run.computes_in(arithmetic_line(job.config.arithmetic))
     with open_engine(job.engine, job.config.ray) as engine, open_llm_run(run, stale, catalogue, log, engine) as ask:
         trained_rows = split_samples(job.config.samples, log).trained_rows
@@ -120,13 +120,13 @@ def make_knowledge(
         for name in stale:
             with run.step(f"knowledge: {name}") as watch:
                 attempt = work.produce(name, kinds_of_texts(job, [name]))
-                if attempt.made is not None:
-                    made[name] = attempt.made
-                    watch.done(_counts(attempt.made))
+                if attempt.produced is not None:
+                    produced[name] = attempt.produced
+                    watch.done(_counts(attempt.produced))
                 if attempt.state is ProducerState.MADE:
                     steps.finished(name, current[name], watch.seconds)
                 run.record.producers[name] = ProducerSummary.of(
-                    attempt.state, made.get(name), attempt.absent, attempt.waits
+                    attempt.state, produced.get(name), attempt.absent, attempt.waits
                 )
                 if attempt.waits and not attempt.too_little:
                     run.left(f"{name} waits: {attempt.waits}")
@@ -134,14 +134,14 @@ def make_knowledge(
                     run.left(f"{name} misses texts of an earlier run that --since leaves out")
     if ask.absent:
         run.left(f"{ask.absent} texts are still to come: {ask.why}")
-    return Knowledge({name: made[name] for name in names if name in made})
+    return Knowledge({name: produced[name] for name in names if name in produced})
 
 
 def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge) -> TrainingReport:
     """The CTR models; trains only if its configuration or a space changed, the log grew enough, or knowledge that was
     incomplete in the last training is complete now."""
     job, config, steps = run.job, run.job.config, StepCache(run.job)
-    partial = any(one.partial for one in knowledge.produced.values())
+    partial = any(produced.partial for produced in knowledge.produced.values())
     inputs = {
         "training": config.training.model_dump(mode="json"),
         "samples": config.samples.model_dump(mode="json"),
@@ -232,8 +232,8 @@ def _release_id(job: Job, report: TrainingReport) -> str:
     return f"{job.config.name}-{report.sha256[:12]}"
 
 
-def _counts(made: Produced) -> str:
-    summary = ProducerSummary.of(ProducerState.MADE, made)
+def _counts(produced: Produced) -> str:
+    summary = ProducerSummary.of(ProducerState.MADE, produced)
     parts = [] if summary.items is None else [f"{summary.items} items"]
     parts += [] if summary.users is None else [f"{summary.versions} versions of {summary.users} users"]
     return " and ".join(parts)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from offline.cli.endings import EXPECTED, end_cleanly_when_terminated, told
+from offline.cli.endings import EXPECTED, end_cleanly_when_terminated, report_failure
 from offline.config import ConfigError
 from offline.libraries import quiet_libraries
 from research.cli import quality, replay, studies
@@ -33,7 +33,7 @@ def main() -> None:
     try:
         app()
     except (ConfigError, *EXPECTED) as error:
-        sys.exit(told(error))
+        sys.exit(report_failure(error))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ Three locks in the folder, which the kernel releases when their holders die:
 ``presence``  shared by the programs while they use the server; whoever gets it exclusively stops the server
 ``lock``      exclusive while a program looks for the server and starts it
 ``guard``     exclusive while the server has a guard (models/valkey/guard.py), which stops it if all programs are killed
+They are flocks on open descriptors and no `filelock`'s, because sharing, inheritance and release by the kernel are how
+they work.
 A child that a program forks without starting another program (exec) counts as present as long as it lives or until its
 parent leaves.
 """

@@ -89,7 +89,7 @@ def end_cleanly_when_terminated() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def told(error: Exception) -> int:
+def report_failure(error: Exception) -> int:
     """Print an expected failure of a job that is no run; its exit code."""
     print(f"error: {error}", file=sys.stderr)
     if isinstance(error, ConfigError):

@@ -29,10 +29,10 @@ def exposures(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_
 
     folder = job_of(config, data_dir).config.workdir / "exposures"
     with exclusive(folder, "exposures"), open_store(data_dir) as store:
-        found = archive(store, folder)
-    for name, one in found.items():
-        print(f"  {name}: {one.added} new, {one.refused} not understood, {one.lost} lost")
-    sum_up({"job": "exposures", **{name: asdict(one) for name, one in found.items()}})
+        archived = archive(store, folder)
+    for name, stream in archived.items():
+        print(f"  {name}: {stream.added} new, {stream.refused} not understood, {stream.lost} lost")
+    sum_up({"job": "exposures", **{name: asdict(stream) for name, stream in archived.items()}})
 
 
 @app.command()
@@ -84,14 +84,14 @@ def ab_report(
     mine = of_experiment(logged, experiment)
     try:
         settings = settings.model_validate(settings.model_dump(by_alias=True) | changed)
-        found = analyse(
+        analysis = analyse(
             mine, read_interactions(folder), settings, logged.join(mine, "request_id", "anti")["request_id"]
         )
     except ValueError as error:
         raise DataError(f"{experiment}: {error}") from error
     if html is not None:
-        write_bytes(html, page(experiment, found).encode())
+        write_bytes(html, page(experiment, analysis).encode())
     if as_json:
-        sum_up({"experiment": experiment, **found.document()})
+        sum_up({"experiment": experiment, **analysis.document()})
         return
-    print("\n".join(report.lines(experiment, found)))
+    print("\n".join(report.lines(experiment, analysis)))

@@ -80,12 +80,12 @@ def status(
 
     job = job_of(config, data_dir)
     with open_store(data_dir) as store:
-        found = status_of(job, store)
+        state = status_of(job, store)
         forecast = forecast_of(job, store, users, Speed(tokens_per_second, prompt_tokens_per_second))
     if as_json:
-        sum_up({**found.document(), "forecast": forecast.document() if forecast else None})
+        sum_up({**state.document(), "forecast": forecast.document() if forecast else None})
         return
-    for line in (*found.lines(), *(forecast.lines() if forecast else ())):
+    for line in (*state.lines(), *(forecast.lines() if forecast else ())):
         print(line)
 
 

@@ -11,7 +11,7 @@ import typer
 from offline.config import ConfigError, load_config
 from offline.jobs.since import parse_since
 from offline.jobs.steps import Engine, Job
-from offline.knowledge.run import wanted
+from offline.knowledge.run import producers_of
 from offline.llm.budget import Budget
 
 DEFAULT_CONFIG = Path("configs/ml-100k.toml")
@@ -87,7 +87,7 @@ def asking(
 
 def chosen(job: Job, names: list[str] | None) -> tuple[str, ...] | None:
     """The producers that were asked for, None for all of them. ConfigError for one that the schema does not list."""
-    listed = wanted(job.config.feature_schema)
+    listed = producers_of(job.config.feature_schema)
     if unknown := set(names or ()) - set(listed):
         raise ConfigError(f"{job.config.name} has no producer {', '.join(sorted(unknown))}; it has {', '.join(listed)}")
     return tuple(name for name in listed if name in names) if names else None

@@ -54,10 +54,10 @@ class Engine(Protocol):
 
 def in_order(results: Iterator[tuple[int, ResultT]], count: int) -> list[ResultT]:
     """Results in the order of their batches."""
-    held: list[Any] = [None] * count
+    ordered: list[Any] = [None] * count
     for position, result in results:
-        held[position] = result
-    return held
+        ordered[position] = result
+    return ordered
 
 
 class LocalEngine:

@@ -23,7 +23,7 @@ from offline.data.log import InteractionLog
 from offline.data.source import open_source
 from offline.jobs.events import Arrived, look_for_events
 from offline.jobs.ledger import RunLedger
-from offline.jobs.llm_requests import TEXTS, answered, imported_texts, kinds_of_texts, texts_of_recent, told_of_imports
+from offline.jobs.llm_requests import TEXTS, answered, import_lines, imported_texts, kinds_of_texts, texts_of_recent
 from offline.jobs.producer_state import is_up_to_date, producer_inputs
 from offline.jobs.since import recent
 from offline.jobs.steps import Job, StepCache
@@ -60,19 +60,19 @@ class DryRun:
 
     @property
     def total(self) -> CostEstimate:
-        return sum((one.asks for one in self.producers), CostEstimate())
+        return sum((producer.asks for producer in self.producers), CostEstimate())
 
     def lines(self) -> Iterator[str]:
         """For people."""
         yield f"== plan of {self.job.config.name}: nothing is asked, nothing is written"
         yield f"  events: {len(self.arrived.log)} interactions, {self.arrived.added} of them new"
-        for line in told_of_imports(self.job):
+        for line in import_lines(self.job):
             yield f"  {line}"
-        for one in self.producers:
-            if one.up_to_date:
-                yield f"  {one.name}: up to date"
+        for producer in self.producers:
+            if producer.up_to_date:
+                yield f"  {producer.name}: up to date"
             else:
-                yield f"  {one.name}: {one.asks.summary()}; at most {one.records} records to write"
+                yield f"  {producer.name}: {producer.asks.summary()}; at most {producer.records} records to write"
         yield f"  together: {self.total.summary()}"
         budget = self.job.budget
         if budget.max_tokens is not None or budget.max_cost is not None:
@@ -91,8 +91,8 @@ class DryRun:
         return {
             "events": {"interactions": len(self.arrived.log), "new": self.arrived.added},
             "producers": {
-                one.name: {"up_to_date": one.up_to_date, "records": one.records, **asdict(one.asks)}
-                for one in self.producers
+                producer.name: {"up_to_date": producer.up_to_date, "records": producer.records, **asdict(producer.asks)}
+                for producer in self.producers
             },
             "total": asdict(self.total),
             "exceeds_budget": self.exceeds_budget,
@@ -106,7 +106,7 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
     catalogue = source.catalogue()
     with store_if_there(job.data_dir) as store:
         arrived = look_for_events(job, source, catalogue, store)
-    names = [name for name in producers.wanted(job.config.feature_schema) if only is None or name in only]
+    names = [name for name in producers.producers_of(job.config.feature_schema) if only is None or name in only]
     known = load_knowledge(job.knowledge, job.config.feature_schema, arrived.log)
     current = {name: producer_inputs(job, name, source, arrived.log) for name in names}
     stale = [name for name in names if name not in known.produced or not is_up_to_date(job, name, current[name])]
@@ -175,10 +175,10 @@ def _session_on_a_copy(job: Job) -> Iterator[LLMSession]:
         copy = Path(folder)
         if (job.llm / CACHE_FILE).is_file():
             with (
-                closing(sqlite3.connect(job.llm / CACHE_FILE)) as held,
+                closing(sqlite3.connect(job.llm / CACHE_FILE)) as source,
                 closing(sqlite3.connect(copy / CACHE_FILE)) as target,
             ):
-                held.backup(target)
+                source.backup(target)
         rate = partial(tokens_per_second, RunLedger(job.config.workdir).accounts())
         with open_session(job.config.llm, copy, use_cache=job.use_cache, dry_run=True, rate=rate) as session:
             if job.ask_refused:
@@ -195,17 +195,17 @@ def _records_due(job: Job, log: InteractionLog, catalogue: Catalogue, grown: Kno
     imported = imported_texts(job)
     versions = np.diff(close_partitions(log, job.config.knowledge.liber.trigger).start)
     if imported is not None:
-        about = Counter(one.user for one in imported.users if one.partition is None)
+        about = Counter(text.user for text in imported.users if text.partition is None)
         versions = versions + np.array([about[user] for user in log.user_ids], np.int64)
     described = np.array([job.config.data.texts.describes(catalogue.items.get(item, {})) for item in log.item_ids])
-    told = described | np.array([imported is not None and item in imported.items for item in log.item_ids])
+    has_text = described | np.array([imported is not None and item in imported.items for item in log.item_ids])
     due: dict[str, int] = {}
     for spec in job.config.feature_schema.knowledge:
-        made = grown.produced.get(spec.name, Produced())
+        produced = grown.produced.get(spec.name, Produced())
         if spec.side == "user":
-            count = versions > 0 if made.users is None else versions != np.diff(made.users.start)
+            count = versions > 0 if produced.users is None else versions != np.diff(produced.users.start)
         else:
-            known = told if "items" in TEXTS[spec.name] else described
-            count = known if made.items is None else known & ~made.items.known
+            known = has_text if "items" in TEXTS[spec.name] else described
+            count = known if produced.items is None else known & ~produced.items.known
         due[spec.name] = due.get(spec.name, 0) + int(count.sum())
     return due

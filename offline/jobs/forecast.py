@@ -13,7 +13,7 @@ from offline.data.log import InteractionLog
 from offline.jobs.ledger import RunLedger
 from offline.jobs.steps import Job
 from offline.knowledge.liber.partitions import close_partitions
-from offline.knowledge.run import load_knowledge, wanted
+from offline.knowledge.run import load_knowledge, producers_of
 from offline.llm.account import CACHE_FILE, tokens_per_second
 from offline.llm.cache import ResponseCache
 from offline.publish.connection import Store
@@ -62,11 +62,11 @@ class Forecast:
     def lines(self) -> Iterator[str]:
         """For people."""
         yield f"forecast   {self.users:,} users, each as active as here, with as many items as here, would take"
-        yield from (one.line() for one in self.figures)
+        yield from (figure.line() for figure in self.figures)
 
     def document(self) -> dict[str, Any]:
         """For machines."""
-        return {"users": self.users, "figures": [asdict(one) for one in self.figures]}
+        return {"users": self.users, "figures": [asdict(figure) for figure in self.figures]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def forecast_of(job: Job, store: Store, users: int, speed: Speed) -> Forecast | 
     if not len(log.observed):
         return None
     means = measured(job, log)
-    asks = set(wanted(job.config.feature_schema)) - {"text"}
+    asks = set(producers_of(job.config.feature_schema)) - {"text"}
     calls = _calls(means, users, bool(asks), bool(asks & {"autograph", "marc"}))
     return Forecast(users, [_events(means, users), calls, *_tokens(job, calls, speed), _memory(job, store, log, users)])
 
@@ -111,7 +111,10 @@ def measured(job: Job, log: InteractionLog) -> Means:
     partitions = close_partitions(log, job.config.knowledge.liber.trigger)
     times = log.time_ms[log.observed]
     users = len(np.unique(log.user[log.observed]))
-    count, shift = len(partitions), "liber" in wanted(job.config.feature_schema) and job.config.knowledge.liber.shift
+    count, shift = (
+        len(partitions),
+        "liber" in producers_of(job.config.feature_schema) and job.config.knowledge.liber.shift,
+    )
     return Means(
         users=users,
         events=len(times),
@@ -164,20 +167,20 @@ def _tokens(job: Job, calls: Figure, speed: Speed) -> Iterator[Figure]:
     at_first, per_day = calls.at_first or 0.0, calls.per_day or 0.0
     both = (prompt + answer) / count
     yield Figure("tokens", at_first * both, per_day * both, "tokens", means)
-    rate, told = speed.answers, "as told"
+    rate, origin = speed.answers, "as told"
     if rate is None:
-        rate, told = tokens_per_second(runs, model), f"as measured here with {model}, on whatever it ran"
+        rate, origin = tokens_per_second(runs, model), f"as measured here with {model}, on whatever it ran"
     if rate is None:
         yield Figure("time", None, None, "GPU-hours", "no run tells how fast the model answers; --tokens-per-second")
     else:
         seconds = answer / count / rate + (prompt / count / speed.prompts if speed.prompts else 0.0)
         reading = f"prompts at {speed.prompts:,.0f}" if speed.prompts else "reading prompts for free"
-        hours = f"{rate:,.0f} answer tokens/s per GPU {told}, {reading}"
+        hours = f"{rate:,.0f} answer tokens/s per GPU {origin}, {reading}"
         yield Figure("time", at_first * seconds / 3600, per_day * seconds / 3600, "GPU-hours", hours)
     prices = job.config.llm.prices
     each = prices.of(prompt / count, answer / count)
-    told = f"{prices.prompt:g} and {prices.completion:g} per million prompt and answer tokens, as configured"
-    yield Figure("cost", at_first * each, per_day * each, "(your currency)", told)
+    origin = f"{prices.prompt:g} and {prices.completion:g} per million prompt and answer tokens, as configured"
+    yield Figure("cost", at_first * each, per_day * each, "(your currency)", origin)
 
 
 def _stored(job: Job) -> tuple[int, int, int]:
@@ -192,32 +195,32 @@ def _memory(job: Job, store: Store, log: InteractionLog, users: int) -> Figure:
     keys = store.keys
     per_owner = {"item": 0.0, "user": 0.0}
     for key_of in (keys.user_profile, keys.user_history):
-        per_owner["user"] += _mean_bytes(store, [key_of(one) for one in log.user_ids])
+        per_owner["user"] += _mean_bytes(store, [key_of(user) for user in log.user_ids])
     if not per_owner["user"]:
         return Figure("memory", None, None, "GB in Redis", "nothing is published yet that would tell the means")
     known = load_knowledge(job.knowledge, job.config.feature_schema, log)
     guessed = []
     for spec in job.config.feature_schema.knowledge:
-        made = known.users.get(spec.name) if spec.side == "user" else known.items.get(spec.name)
-        mean = 0.0 if made is None else _mean_of_space(store, made.space, log)
+        vectors = known.users.get(spec.name) if spec.side == "user" else known.items.get(spec.name)
+        mean = 0.0 if vectors is None else _mean_of_space(store, vectors.space, log)
         if not mean:
             guessed.append(spec.key)
             mean = _BESIDE_VALUES + spec.rows * spec.dim * (2 if _dtype(job, spec.name) == "float16" else 1)
         per_owner[spec.side] += mean
-    told = f"; {', '.join(guessed)}, not published yet, by the size of its values" if guessed else ""
+    guesses = f"; {', '.join(guessed)}, not published yet, by the size of its values" if guessed else ""
     return Figure(
         "memory",
         (users * per_owner["user"] + len(log.item_ids) * per_owner["item"]) / 1e9,
         None,
         "GB in Redis",
         f"{per_owner['user']:,.0f} bytes per user (profile, history, knowledge) and {per_owner['item']:,.0f} per item "
-        f"(knowledge): the mean MEMORY USAGE of up to {_SAMPLE} of each{told}; one release, one replica",
+        f"(knowledge): the mean MEMORY USAGE of up to {_SAMPLE} of each{guesses}; one release, one replica",
     )
 
 
 def _mean_of_space(store: Store, space: Space, log: InteractionLog) -> float:
     owners = log.user_ids if space.side == "user" else log.item_ids
-    return _mean_bytes(store, [record_key(store, space.side, one, space.fingerprint) for one in owners])
+    return _mean_bytes(store, [record_key(store, space.side, owner, space.fingerprint) for owner in owners])
 
 
 def _dtype(job: Job, producer: str) -> str:

@@ -23,7 +23,7 @@ from offline.data.files import append_line, read_json, write_json
 from offline.knowledge.run import ProducerState
 from offline.knowledge.vectors import Produced
 from offline.llm.account import CACHE_FILE, Account, open_accounts
-from offline.llm.cache import ResponseCache
+from offline.llm.cache import CacheError, ResponseCache
 
 LEDGER = "ledger.jsonl"
 CURRENT = "run.json"
@@ -58,10 +58,10 @@ class ProducerSummary:
     items: int | None = None
 
     @classmethod
-    def of(cls, state: ProducerState, made: Produced | None, absent: int = 0, reason: str = "") -> ProducerSummary:
+    def of(cls, state: ProducerState, produced: Produced | None, absent: int = 0, reason: str = "") -> ProducerSummary:
         """The summary of what a producer ``made``, now or in an earlier run."""
-        users = None if made is None else made.users
-        items = None if made is None else made.items
+        users = None if produced is None else produced.users
+        items = None if produced is None else produced.items
         return cls(
             state,
             absent,
@@ -182,16 +182,23 @@ class RunLedger:
         except (DataError, ValueError, TypeError, AttributeError, KeyError):
             return None  # absent, or damaged, which must not keep every later run from working
         record.status, record.exit_code = RunStatus.KILLED, None
-        accounts = open_accounts(self._folder / "llm")
+        accounts = self._open_accounts()
         if record.llm is not None:
             record.llm = accounts.get(record.llm.run_id, record.llm)
         elif accounts:  # it had just begun to ask: the others' accounts were settled when it began
             record.llm = list(accounts.values())[-1]
         return record
 
+    def _open_accounts(self) -> dict[str, Account]:
+        """Accounts of runs that have not ended; none where answers cannot be read: whoever asks will say so."""
+        try:
+            return open_accounts(self._folder / "llm")
+        except CacheError:
+            return {}
+
     def settle(self) -> None:
         """Write the lines of runs that were killed, if there are any."""
-        lost, accounts = self.lost(), open_accounts(self._folder / "llm")
+        lost, accounts = self.lost(), self._open_accounts()
         if lost is None and not accounts:
             return  # a damaged line of a killed run is replaced by that of the next
         settled = {run.run for run in self.runs()} | {account.run_id for account in self.accounts()}

@@ -49,7 +49,7 @@ class LLMRun:
         self._again: Counter[str] = Counter()
         self._bad: Counter[str] = Counter()
         run.asked(live.account, {}, {})  # a run that is killed while it asks for hours is found by its account's id
-        for line in told_of_imports(run.job):
+        for line in import_lines(run.job):
             print(f"  {line}", flush=True)
 
     def __call__(self, prompts: list[Prompt], label: str) -> Answered:
@@ -125,11 +125,11 @@ class _Fresh:
         paid, refused = session.account.paid, session.cache.refused(list(dict.fromkeys(keys)), REFUSED_RUNS)
         answers = session.ask_all(prompts, progress_label)
         got = zip(keys, answers.completions, prompts, strict=True) if session.account.paid > paid else ()
-        fresh = {key: (one, prompt) for key, one, prompt in got if one is not None and key not in known}
-        problems = [problem(one, prompt) for one, prompt in fresh.values()]
+        fresh = {key: (answer, prompt) for key, answer, prompt in got if answer is not None and key not in known}
+        problems = [problem(answer, prompt) for answer, prompt in fresh.values()]
         if now := {keys[at] for at in answers.refused} - refused:
             self.refused["refused"] += len(now)
-        self.wrong.append(Counter(one for one in problems if one is not None))
+        self.wrong.append(Counter(answer for answer in problems if answer is not None))
         return answers
 
 
@@ -153,12 +153,12 @@ def imported_texts(job: Job) -> ImportedTexts | None:
     return texts
 
 
-def told_of_imports(job: Job) -> Iterator[str]:
+def import_lines(job: Job) -> Iterator[str]:
     """Lines for people: how many texts are imported, and how many are left out since partitions close differently."""
     texts = imported_texts(job)
     if texts is None:
         return
-    yield f"imported: texts of {len(texts.items)} items and {len({one.user for one in texts.users})} users"
+    yield f"imported: texts of {len(texts.items)} items and {len({text.user for text in texts.users})} users"
     now = closing(job.config.knowledge.liber.trigger)
     for then, count in sorted(texts.left_out(now).items()):
         left = "text about a partition is" if count == 1 else "texts about partitions are"
@@ -181,5 +181,5 @@ def texts_of_recent(
 
 def kinds_of_texts(job: Job, names: Sequence[str]) -> tuple[str, ...]:
     """The kinds of texts that these producers read, in the order in which they are asked for."""
-    found = dict.fromkeys(kind for name in ORDER if name in names for kind in TEXTS[name])
-    return tuple(kind for kind in found if kind != "shifts" or job.config.knowledge.liber.shift)
+    kinds = dict.fromkeys(kind for name in ORDER if name in names for kind in TEXTS[name])
+    return tuple(kind for kind in kinds if kind != "shifts" or job.config.knowledge.liber.shift)

@@ -26,7 +26,7 @@ class LockedError(RuntimeError):
     """Another job holds the folder. ``holder`` says who, if it has said so."""
 
     def __init__(self, folder: Path, holder: Holder | None) -> None:
-        who = "by a process that has not said who it is" if holder is None else f"by {holder.told()}"
+        who = "by a process that has not said who it is" if holder is None else f"by {holder.described()}"
         super().__init__(f"another job is at work in {folder}: held {who}")
         self.holder = holder
 
@@ -46,7 +46,7 @@ class Holder:
         since = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(os.getpid(), job, socket.gethostname(), since, _begun(os.getpid()))
 
-    def told(self) -> str:
+    def described(self) -> str:
         return f"`{self.job}`, process {self.pid} on {self.host}, since {self.since}"
 
     @property

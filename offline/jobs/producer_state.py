@@ -17,10 +17,10 @@ from offline.knowledge.vectors import Produced
 def producer_inputs(job: Job, name: str, source: Source, log: InteractionLog) -> dict[str, Any]:
     """All that a producer's result depends on; how answers are fetched is no part of it."""
     config, schema = job.config, job.config.feature_schema
-    apart = {*producers.ORDER, "shipped_responses", "shipped_vectors", "ttl_days"}
+    excluded = {*producers.ORDER, "shipped_responses", "shipped_vectors", "ttl_days"}
     llm = config.llm.model_dump(mode="json", include={"backend", "model"})
     return {
-        "shared": config.knowledge.model_dump(mode="json", exclude=apart),
+        "shared": config.knowledge.model_dump(mode="json", exclude=excluded),
         "own": getattr(config.knowledge, name).model_dump(mode="json"),
         "partitions": config.knowledge.liber.model_dump(mode="json"),
         "samples": config.samples.model_dump(mode="json"),

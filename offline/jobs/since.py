@@ -32,10 +32,10 @@ def parse_since(text: str, now: float | None = None) -> int:
         age = int(match[1]) * _UNITS[match[2]]
         return round(((time.time() if now is None else now) - age) * 1000)
     try:
-        told = datetime.fromisoformat(text.strip())
+        moment = datetime.fromisoformat(text.strip())
     except ValueError as error:
         raise ValueError(f"{text!r} is no time: 2026-11-20, 2026-11-20T06:00, 45m, 12h or 7d") from error
-    return round((told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp() * 1000)
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ class Recent:
         if first is not None:
             touched.append(log.since(row=first[1]))
             items[first[2] :] = True
-        for one in touched:
-            users[one.users] = True
-            items[one.items] = True
+        for rows in touched:
+            users[rows.users] = True
+            items[rows.items] = True
         return cls(users, items)
 
     def item_ids(self, log: InteractionLog) -> list[str]:
@@ -63,16 +63,16 @@ class Recent:
 
     def partitions_of(self, partitions: Partitions) -> Partitions:
         """The partitions of recent users alone."""
-        kept = self.users[partitions.user]
+        of_recent = self.users[partitions.user]
         sizes = np.diff(partitions.row_start)
         counts = np.where(self.users, np.diff(partitions.start), 0)
         return replace(
             partitions,
             start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            user=partitions.user[kept],
-            rows=partitions.rows[np.repeat(kept, sizes)],
-            row_start=np.concatenate([[0], np.cumsum(sizes[kept])]).astype(np.int64),
-            closed_at=partitions.closed_at[kept],
+            user=partitions.user[of_recent],
+            rows=partitions.rows[np.repeat(of_recent, sizes)],
+            row_start=np.concatenate([[0], np.cumsum(sizes[of_recent])]).astype(np.int64),
+            closed_at=partitions.closed_at[of_recent],
         )
 
 

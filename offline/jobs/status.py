@@ -54,11 +54,13 @@ class Status:
         yield f"redis      {self.store}"
         yield f"live       {self.live or 'nothing'}"
         yield from map(_release_line, reversed(self.releases))
-        for name, one in self.producers.items():
-            counts = ", ".join(f"{one[what]} {what}" for what in ("users", "versions", "items") if what in one)
-            made = f"complete {_when(one['finished_at'])}" if one["finished_at"] else "not complete"
-            yield f"producer   {name}: {made}; {counts or 'nothing yet'}"
-            yield from (f"             {_space_line(space)}" for space in one["spaces"])
+        for name, producer in self.producers.items():
+            counts = ", ".join(
+                f"{producer[what]} {what}" for what in ("users", "versions", "items") if what in producer
+            )
+            completion = f"complete {_when(producer['finished_at'])}" if producer["finished_at"] else "not complete"
+            yield f"producer   {name}: {completion}; {counts or 'nothing yet'}"
+            yield from (f"             {_space_line(space)}" for space in producer["spaces"])
         for name, entry in self.stages.items():
             if name not in self.producers:
                 yield f"stage      {name}: finished {_when(entry['finished_at'])}, took {entry['seconds']} s"
@@ -83,18 +85,18 @@ def status_of(job: Job, store: Store) -> Status:
         stages=StepCache(job).all(),
         runs=_runs(job, now_at_work is not None),
         streams={"interactions": int(interactions), "exposures": int(exposures)},
-        at_work=None if now_at_work is None else now_at_work.told(),
+        at_work=None if now_at_work is None else now_at_work.described(),
     )
 
 
 def _release(store: Store, release: str, live: str | None) -> dict[str, Any]:
-    found: dict[str, Any] = {"id": release, "live": release == live, "withdrawn": release in withdrawn(store)}
+    entry: dict[str, Any] = {"id": release, "live": release == live, "withdrawn": release in withdrawn(store)}
     try:
         manifest = read_manifest(store, release)
     except ArtifactError as error:
-        return {**found, "error": str(error)}
+        return {**entry, "error": str(error)}
     return {
-        **found,
+        **entry,
         "created_at": manifest.created_at,
         "items": manifest.items,
         "model": f"{manifest.model.name} {manifest.model.version}",
@@ -110,13 +112,13 @@ def _producers(job: Job, store: Store, live: str | None) -> dict[str, dict[str, 
     served: Mapping[str, str] = {}
     with suppress(ArtifactError):  # told with the release
         served = read_manifest(store, live).spaces if live else {}
-    found = {}
-    for name in producers.wanted(job.config.feature_schema):
-        made = known.get(name)
-        state = ProducerState.MADE if made else ProducerState.ABSENT
-        entry = ProducerSummary.of(state, made).document()
+    entries = {}
+    for name in producers.producers_of(job.config.feature_schema):
+        produced = known.get(name)
+        state = ProducerState.MADE if produced else ProducerState.ABSENT
+        entry = ProducerSummary.of(state, produced).document()
         entry["finished_at"] = steps.get(name, {}).get("finished_at")
-        spaces = made.spaces if made else ()
+        spaces = produced.spaces if produced else ()
         marked = held_of(store, spaces)
         entry["spaces"] = [
             {
@@ -127,26 +129,30 @@ def _producers(job: Job, store: Store, live: str | None) -> dict[str, dict[str, 
                 "dtype": space.dtype,
                 "served": served.get(space.key) == space.fingerprint,
                 "held": space.key in marked,
-                "freshness": _freshness(store, log, made, space),
+                "freshness": _freshness(store, log, produced, space),
             }
             for space in spaces
         ]
-        found[name] = entry
-    return found
+        entries[name] = entry
+    return entries
 
 
-def _freshness(store: Store, log: InteractionLog | None, made: Produced | None, space: Space) -> dict[str, int]:
+def _freshness(store: Store, log: InteractionLog | None, produced: Produced | None, space: Space) -> dict[str, int]:
     """How many of up to 200 owners, evenly spread, have a fresh, a stale, or no record."""
-    if log is None or made is None:
+    if log is None or produced is None:
         return {}
-    if space.side == "user" and made.users is not None:
+    if space.side == "user" and produced.users is not None:
         owners = [
-            log.user_ids[at] for at in range(len(log.user_ids)) if made.users.start[at] < made.users.start[at + 1]
+            log.user_ids[at]
+            for at in range(len(log.user_ids))
+            if produced.users.start[at] < produced.users.start[at + 1]
         ]
     else:
-        owners = [log.item_ids[at] for at in np.flatnonzero(made.items.known)] if made.items is not None else []
+        owners = [log.item_ids[at] for at in np.flatnonzero(produced.items.known)] if produced.items is not None else []
     chosen = owners[:: max(1, -(-len(owners) // _SAMPLE))]
-    blobs: Any = store.redis.mget([record_key(store, space.side, one, space.fingerprint) for one in chosen] or [""])
+    blobs: Any = store.redis.mget(
+        [record_key(store, space.side, chosen_id, space.fingerprint) for chosen_id in chosen] or [""]
+    )
     counts = {"fresh": 0, "stale": 0, "missing": 0}
     now = time.time()
     for owner, blob in zip(chosen, blobs, strict=False):

@@ -46,31 +46,31 @@ class Verification:
     scores: int
     skipped: int
     worst: float
-    wanted: int
+    asked_for: int
 
     @property
     def passed(self) -> bool:
-        return self.requests >= self.wanted and self.worst < TOLERANCE
+        return self.requests >= self.asked_for and self.worst < TOLERANCE
 
     def summary(self) -> str:
         verdict = "equal" if self.passed else "NOT shown to be equal"
         return (
             f"{self.requests} logged requests with {self.scores} scores compared with torch: {verdict}, "
             f"largest difference {self.worst:.2e} (allowed {TOLERANCE:.0e}); "
-            f"{self.skipped} skipped, {self.wanted} wanted"
+            f"{self.skipped} skipped, {self.asked_for} wanted"
         )
 
 
-def verify(job: Job, url: str | None, wanted: int) -> Verification:
-    """Compare the newest ``wanted`` comparable exposures; with ``url``, send as many requests first."""
+def verify(job: Job, url: str | None, count: int) -> Verification:
+    """Compare the newest ``count`` comparable exposures; with ``url``, send as many requests first."""
     log, path = InteractionLog.load(job.log), job.models / "report.json"
     knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
     if url is not None:
-        _send(url, log, wanted)
+        _send(url, log, count)
     with open_store(job.data_dir) as store:
         live = live_release(store)
         logged = _await_exposures(
-            lambda: [one for one in exposures(store) if one.release == live], wanted if url else 0
+            lambda: [logged for logged in exposures(store) if logged.release == live], count if url else 0
         )
         if live is not None and read_manifest(store, live).artifact_sha256 != TrainingReport.load(path).sha256:
             raise DataError(f"release {live} is not the model that was trained last: it was rolled back to")
@@ -78,14 +78,14 @@ def verify(job: Job, url: str | None, wanted: int) -> Verification:
     compared = scores = skipped = 0
     worst = 0.0
     for exposure in reversed(logged):
-        if compared == wanted:
+        if compared == count:
             break
         difference = replay.difference(exposure)
         if difference is None:
             skipped += 1
             continue
         compared, scores, worst = compared + 1, scores + len(exposure.items), max(worst, difference)
-    return Verification(compared, scores, skipped, worst, wanted)
+    return Verification(compared, scores, skipped, worst, count)
 
 
 class _Replay:
@@ -141,11 +141,11 @@ def _send(url: str, log: InteractionLog, count: int) -> None:
                 raise DataError(f"the service answered {response.status_code}: {response.text[:300]}")
 
 
-def _await_exposures(read: Callable[[], list[Exposure]], wanted: int) -> list[Exposure]:
+def _await_exposures(read: Callable[[], list[Exposure]], count: int) -> list[Exposure]:
     """Exposures are written in the background; wait until as many as were sent have arrived."""
     until = time.monotonic() + _WAIT_SECONDS
     logged = read()
-    while len(logged) < wanted and time.monotonic() < until:
+    while len(logged) < count and time.monotonic() < until:
         time.sleep(0.2)
         logged = read()
     return logged

@@ -8,7 +8,7 @@ refused, and no run asks again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -133,16 +133,16 @@ class KnowledgeTexts:
         self._ask = ask
         self.partitions = partitions = domain.partitions() if partitions is None else partitions
         numbers = {name: at for at, name in enumerate(domain.log.user_ids)}
-        known = [(numbers[one.user], one) for one in (imported.users if imported else ()) if one.user in numbers]
+        known = [(numbers[text.user], text) for text in (imported.users if imported else ()) if text.user in numbers]
         trigger = closing(domain.config.liber.trigger)
         self._about_items = imported.items if imported else {}
-        self._about_users = [(user, one) for user, one in known if one.partition is None]
+        self._about_users = [(user, text) for user, text in known if text.partition is None]
         self._about_partitions = {
-            int(partitions.start[user]) + one.partition: one
-            for user, one in known
-            if one.partition is not None
-            and one.trigger == trigger
-            and one.partition < partitions.start[user + 1] - partitions.start[user]
+            int(partitions.start[user]) + text.partition: text
+            for user, text in known
+            if text.partition is not None
+            and text.trigger == trigger
+            and text.partition < partitions.start[user + 1] - partitions.start[user]
         }
 
     @cached_property
@@ -152,56 +152,58 @@ class KnowledgeTexts:
         words, tokens = self._words, self._config.item_tokens
         features = [self._catalogue.items.get(item, {}) for item in self._log.item_ids]
         given = [self._about_items.get(item) for item in self._log.item_ids]
-        described = [words.describes(one) for one in features]
-        asked = [at for at, one in enumerate(described) if one and given[at] is None]
-        answers = self._ask([item_prompt(words, features[at], tokens) for at in asked], "items")
-        said: list[str | None] = list(given)
-        absent = np.zeros(len(features), np.bool_)
-        for at, answer, missing in zip(asked, answers.texts, answers.absent, strict=True):
-            said[at], absent[at] = answer, missing
+        described = [words.describes(item) for item in features]
+        prompts = {
+            at: item_prompt(words, item, tokens)
+            for at, item in enumerate(features)
+            if described[at] and given[at] is None
+        }
+        answers = self._with_answers(given, prompts, "items")
         texts = [
-            "" if text is None else item_text(words, one, text) if told else text
-            for one, told, text in zip(features, described, said, strict=True)
+            "" if text is None else item_text(words, item, text) if is_described else text
+            for item, is_described, text in zip(features, described, answers.texts, strict=True)
         ]
-        return Texts(tuple(texts), absent)
+        return Texts(tuple(texts), np.array(answers.absent, np.bool_))
 
     @cached_property
     def facts(self) -> list[PartitionFacts]:
         """What is known of every closed partition; items that the catalogue does not name are left out."""
         features = [self._catalogue.items.get(item, {}) for item in self._log.item_ids]
-        names = [self._words.item_name(one) for one in features]
-        topics = [self._words.topics_of(one) for one in features]
-        found = []
+        names = [self._words.item_name(item) for item in features]
+        topics = [self._words.topics_of(item) for item in features]
+        facts = []
         for partition in range(len(self.partitions)):
             rows = self.partitions.rows_of(partition)
             items = self._log.item[rows].tolist()
             liked = (self._log.value[rows] > self._liked_above).tolist()
-            named = [(item, one) for item, one in zip(items, liked, strict=True) if names[item]]
-            found.append(
+            named = [(item, was_liked) for item, was_liked in zip(items, liked, strict=True) if names[item]]
+            facts.append(
                 PartitionFacts(
                     names=[names[item] for item, _ in named],
-                    liked=[one for _, one in named],
+                    liked=[was_liked for _, was_liked in named],
                     topics=[topics[item] for item, _ in named],
                 )
             )
-        return found
+        return facts
 
     @cached_property
     def summary_prompts(self) -> list[Prompt]:
         config = self._config.liber
-        return [summary_prompt(self._words, one, config.summary_tokens, config.titles) for one in self.facts]
+        return [summary_prompt(self._words, facts, config.summary_tokens, config.titles) for facts in self.facts]
 
     @cached_property
     def _summaries(self) -> Answered:
-        given = self._about_partitions
-        asked = [at for at in range(len(self.partitions)) if at not in given]
-        answers = self._ask([self.summary_prompts[at] for at in asked], "interest summaries")
-        texts: list[str | None] = [None] * len(self.partitions)
-        absent = [False] * len(self.partitions)
-        for at, answer, missing in zip(asked, answers.texts, answers.absent, strict=True):
+        imported = self._about_partitions
+        given = [imported[at].text if at in imported else None for at in range(len(self.partitions))]
+        prompts = {at: prompt for at, prompt in enumerate(self.summary_prompts) if at not in imported}
+        return self._with_answers(given, prompts, "interest summaries")
+
+    def _with_answers(self, given: Sequence[str | None], prompts: Mapping[int, Prompt], label: str) -> Answered:
+        """The texts that are ``given``, and at the positions of the ``prompts`` what the model answers."""
+        answers = self._ask(list(prompts.values()), label)
+        texts, absent = list(given), [False] * len(given)
+        for at, answer, missing in zip(prompts, answers.texts, answers.absent, strict=True):
             texts[at], absent[at] = answer, missing
-        for at, one in given.items():
-            texts[at] = one.text
         return Answered(texts, absent)
 
     @cached_property
@@ -224,7 +226,7 @@ class KnowledgeTexts:
             for at in self._with_predecessor()
             if said[at] is not None and said[at - 1] is not None and since[at - 1] <= since[at]
         ]  # a summary that may still come is asked for a shift in the run that has it
-        tastes = {at: taste(self.facts[at], said[at] or "") for one in asked for at in (one - 1, one)}
+        tastes = {at: taste(self.facts[at], said[at] or "") for partition in asked for at in (partition - 1, partition)}
         tokens = self._config.liber.shift_tokens
         prompts = [shift_prompt(self._words, tastes[at - 1], tastes[at], tokens) for at in asked]
         answers = self._ask(prompts, "interest shifts")
@@ -238,31 +240,31 @@ class KnowledgeTexts:
     def versions(self) -> Versions:
         """All versions of all users."""
         partitions, said, texts = self.partitions, self._summaries.texts, self.summaries.texts
-        found = []
+        rows = []
         for at in range(len(partitions)):
             text = said[at]
             if text is not None:
                 user, since = int(partitions.user[at]), int(self._since[at])
-                found.append((user, since, texts[at], taste(self.facts[at], text), at))
-        found += [(user, one.from_row - 1, one.text, one.text, -1) for user, one in self._about_users]
-        found.sort(key=lambda one: one[:2])
-        users = np.array([one[0] for one in found], np.int64)
+                rows.append((user, since, texts[at], taste(self.facts[at], text), at))
+        rows += [(user, text.from_row - 1, text.text, text.text, -1) for user, text in self._about_users]
+        rows.sort(key=lambda row: row[:2])
+        users = np.array([row[0] for row in rows], np.int64)
         counts = np.bincount(users, minlength=len(self._log.user_ids))
         return Versions(
             start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             user=users,
-            since=np.array([one[1] for one in found], np.int64),
-            texts=tuple(one[2] for one in found),
-            tastes=tuple(one[3] for one in found),
-            partitions=np.array([one[4] for one in found], np.int64),
+            since=np.array([row[1] for row in rows], np.int64),
+            texts=tuple(row[2] for row in rows),
+            tastes=tuple(row[3] for row in rows),
+            partitions=np.array([row[4] for row in rows], np.int64),
         )
 
     @cached_property
     def _since(self) -> IntArray:
         """The last log row [partitions] before each partition's summary may be seen."""
         since = self.partitions.closed_at.astype(np.int64)
-        for at, one in self._about_partitions.items():
-            since[at] = max(int(since[at]), one.from_row - 1)
+        for at, text in self._about_partitions.items():
+            since[at] = max(int(since[at]), text.from_row - 1)
         return since
 
     def shifts_of(self, versions: Versions) -> tuple[str, ...]:

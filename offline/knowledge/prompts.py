@@ -42,12 +42,14 @@ class PartitionFacts:
 
     def titles(self, liked: bool, most: int | None = None) -> list[str]:
         """Names of the liked or of the other items, oldest first; the newest ``most`` of them."""
-        titles = [name for name, one in zip(self.names, self.liked, strict=True) if one is liked]
+        titles = [name for name, was_liked in zip(self.names, self.liked, strict=True) if was_liked is liked]
         return titles if most is None else titles[-most:]
 
     def top_topics(self, most: int = 4) -> list[str]:
         """The most frequent topics of the liked items."""
-        counts = Counter(topic for topics, one in zip(self.topics, self.liked, strict=True) if one for topic in topics)
+        counts = Counter(
+            topic for topics, was_liked in zip(self.topics, self.liked, strict=True) if was_liked for topic in topics
+        )
         return [topic for topic, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:most]]
 
 

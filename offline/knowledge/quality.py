@@ -200,7 +200,7 @@ def usable(
     bad = [at for at, (_, wrong) in enumerate(verdicts) if wrong is not None]
     again = [asked_again(prompts[at], second_try) for at in bad]
     second = session.ask_all(again, f"{label}, second try") if bad else Answers(())
-    found = Counter(wrong for _, wrong in verdicts if wrong is not None)
+    problems = Counter(wrong for _, wrong in verdicts if wrong is not None)
     for at, answer, prompt in zip(bad, second.completions, again, strict=True):
         verdicts[at] = _verdict(answer, prompt, rules)
     for at in (*first.refused, *(bad[again_at] for again_at in second.refused)):
@@ -208,7 +208,7 @@ def usable(
     return Usable(
         texts=tuple(text for text, _ in verdicts),
         states=tuple("bad" if wrong else "absent" if text is None else "ok" for text, wrong in verdicts),
-        found=found,
+        found=problems,
         left=Counter(wrong for _, wrong in verdicts if wrong is not None),
         stopped=first.stopped or second.stopped,
     )

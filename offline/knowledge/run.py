@@ -32,7 +32,7 @@ ORDER = ("text", "liber", "autograph", "marc")
 """All producers there are, in the order in which they run: LIBER's summaries are what the later ones read."""
 
 
-def wanted(schema: FeatureSchema) -> tuple[str, ...]:
+def producers_of(schema: FeatureSchema) -> tuple[str, ...]:
     """The producers whose knowledge a schema lists, in order. DataError for one that does not exist."""
     names = {spec.name for spec in schema.knowledge}
     if unknown := names - set(ORDER):
@@ -76,22 +76,22 @@ class ProducerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What came of a producer: what it ``made`` and saved, or why it ``waits``.
+    """What came of a producer: what it ``produced`` and saved, or why it ``waits``.
 
     ``absent`` counts the texts that it reads and that may still come. ``too_little`` says that it waits for the log to
     grow and not for a text.
     """
 
-    made: Produced | None
+    produced: Produced | None
     absent: int
     waits: str = ""
     too_little: bool = False
 
     @property
     def state(self) -> ProducerState:
-        if self.made is None:
+        if self.produced is None:
             return ProducerState.WAITS
-        return ProducerState.PARTIAL if self.made.partial else ProducerState.MADE
+        return ProducerState.PARTIAL if self.produced.partial else ProducerState.MADE
 
 
 class KnowledgeRun:
@@ -145,15 +145,15 @@ class KnowledgeRun:
         """Run a producer that reads these kinds of texts, and save what it makes."""
         sources = self.sources_of(name)
         try:
-            made = producer(name)(sources)
+            produced = producer(name)(sources)
         except NotFittedError as error:
             print(f"  {name} waits: {error}", flush=True)
             asked = [kind for kind in texts if kind in vars(sources.texts)]  # to read another would ask for it
             return Attempt(None, self._absent(asked), str(error), isinstance(error, TooLittleDataError))
         absent = self._absent(texts)
-        made = replace(made, lineage=Lineage.of(sources.log), partial=absent > 0)
-        made.save(sources.folder)
-        return Attempt(made, absent)
+        produced = replace(produced, lineage=Lineage.of(sources.log), partial=absent > 0)
+        produced.save(sources.folder)
+        return Attempt(produced, absent)
 
     def _absent(self, texts: Iterable[str]) -> int:
         """How many texts of these kinds may still come."""
@@ -172,40 +172,42 @@ def load_knowledge(folder: Path, schema: FeatureSchema, log: InteractionLog) -> 
     because users and items keep their numbers and the log only grows; whoever came later has no knowledge of it yet. A
     log that was built anew may number them differently, so the ids are checked.
     """
-    found = {}
-    for name in wanted(schema):
+    by_name = {}
+    for name in producers_of(schema):
         try:
-            made = Produced.load(folder / name)
+            produced = Produced.load(folder / name)
         except DataError:
             continue
-        shape = {(space.key, space.rows, space.dim) for space in made.spaces}
+        shape = {(space.key, space.rows, space.dim) for space in produced.spaces}
         if shape != {(spec.key, spec.rows, spec.dim) for spec in schema.knowledge if spec.name == name}:
             continue
-        if made.lineage is not None and made.lineage.fits(log):
-            found[name] = grown(made, len(log.user_ids), len(log.item_ids))
-    return Knowledge(found)
+        if produced.lineage is not None and produced.lineage.fits(log):
+            by_name[name] = grown(produced, len(log.user_ids), len(log.item_ids))
+    return Knowledge(by_name)
 
 
-def grown(made: Produced, users: int, items: int) -> Produced:
+def grown(produced: Produced, users: int, items: int) -> Produced:
     """The same knowledge for more users and items."""
     return replace(
-        made,
-        users=None if made.users is None else _with_users(made.users, users),
-        items=None if made.items is None else _with_items(made.items, items),
+        produced,
+        users=None if produced.users is None else _with_users(produced.users, users),
+        items=None if produced.items is None else _with_items(produced.items, items),
         lineage=None,  # it named those before
     )
 
 
-def _with_users(made: UserVectors, users: int) -> UserVectors:
-    start = np.concatenate([made.start, np.full(users + 1 - len(made.start), made.start[-1])])
-    return UserVectors(made.space, made.vectors, start, made.since, made.codes)
+def _with_users(vectors: UserVectors, users: int) -> UserVectors:
+    start = np.concatenate([vectors.start, np.full(users + 1 - len(vectors.start), vectors.start[-1])])
+    return UserVectors(vectors.space, vectors.vectors, start, vectors.since, vectors.codes)
 
 
-def _with_items(made: ItemVectors, items: int) -> ItemVectors:
-    more = items - len(made.known)
-    vectors = np.pad(made.vectors, ((0, 0), (0, more), (0, 0)))
-    codes = None if made.codes is None else np.pad(made.codes, ((0, more), (0, 0)))
-    return ItemVectors(made.space, vectors, np.pad(made.known, (0, more)), made.from_row, codes)
+def _with_items(vectors_of_items: ItemVectors, items: int) -> ItemVectors:
+    more = items - len(vectors_of_items.known)
+    vectors = np.pad(vectors_of_items.vectors, ((0, 0), (0, more), (0, 0)))
+    codes = None if vectors_of_items.codes is None else np.pad(vectors_of_items.codes, ((0, more), (0, 0)))
+    return ItemVectors(
+        vectors_of_items.space, vectors, np.pad(vectors_of_items.known, (0, more)), vectors_of_items.from_row, codes
+    )
 
 
 def digest(log: InteractionLog) -> str:

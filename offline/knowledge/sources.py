@@ -51,7 +51,7 @@ class Sources(Domain):
 
     def spec(self, producer: str, side: str) -> KnowledgeSpec | None:
         """What the schema wants of a producer on one side."""
-        return next((one for one in self.schema.knowledge if (one.name, one.side) == (producer, side)), None)
+        return next((spec for spec in self.schema.knowledge if (spec.name, spec.side) == (producer, side)), None)
 
     @property
     def early(self) -> BoolArray:
@@ -110,12 +110,12 @@ class Wide:
 def frozen_projections(folder: Path, parts: Sequence[Wide]) -> list[Projection]:
     """The projections founded under these components; new ones are fitted on the texts, and kept only if all parts can
     be: those of one space are of one moment. TooFewError if a part has too few texts."""
-    paths = [_projection(folder, one.components, one.dim) for one in parts]
-    held = [Projection.load(path) if path.is_file() else None for path in paths]
+    paths = [_projection(folder, part.components, part.dim) for part in parts]
+    stored = [Projection.load(path) if path.is_file() else None for path in paths]
     projections = [
-        known or Projection.fit(one.texts, one.dim, one.what) for known, one in zip(held, parts, strict=True)
+        known or Projection.fit(part.texts, part.dim, part.what) for known, part in zip(stored, parts, strict=True)
     ]
-    for path, known, projection in zip(paths, held, projections, strict=True):
+    for path, known, projection in zip(paths, stored, projections, strict=True):
         if known is None:
             projection.save(path)
     return projections

@@ -118,7 +118,7 @@ class Produced:
 
     @property
     def spaces(self) -> tuple[Space, ...]:
-        return tuple(one.space for one in (self.users, self.items) if one is not None)
+        return tuple(side.space for side in (self.users, self.items) if side is not None)
 
     @staticmethod
     def is_saved(folder: Path) -> bool:
@@ -139,7 +139,7 @@ class Produced:
             arrays |= {"item_vectors": self.items.vectors, "known": self.items.known, "from_row": self.items.from_row}
             arrays |= {} if self.items.codes is None else {"item_codes": self.items.codes}
         document = {
-            "spaces": [one.model_dump(mode="json") for one in self.spaces],
+            "spaces": [space.model_dump(mode="json") for space in self.spaces],
             "texts": dict(self.texts),
             "lineage": None if self.lineage is None else asdict(self.lineage),
             "partial": self.partial,
@@ -175,38 +175,38 @@ class Knowledge:
 
     @property
     def spaces(self) -> tuple[Space, ...]:
-        return tuple(space for one in self.produced.values() for space in one.spaces)
+        return tuple(space for produced in self.produced.values() for space in produced.spaces)
 
     @property
     def users(self) -> Mapping[str, UserVectors]:
-        return {name: one.users for name, one in self.produced.items() if one.users is not None}
+        return {name: produced.users for name, produced in self.produced.items() if produced.users is not None}
 
     @property
     def items(self) -> Mapping[str, ItemVectors]:
-        return {name: one.items for name, one in self.produced.items() if one.items is not None}
+        return {name: produced.items for name, produced in self.produced.items() if produced.items is not None}
 
     def of(self, producers: Collection[str]) -> Knowledge:
         """That of some producers alone."""
-        return Knowledge({name: one for name, one in self.produced.items() if name in producers})
+        return Knowledge({name: produced for name, produced in self.produced.items() if name in producers})
 
-    def schema(self, wanted: FeatureSchema) -> FeatureSchema:
+    def schema(self, configured: FeatureSchema) -> FeatureSchema:
         """``wanted`` with as much of its knowledge as there is.
 
         A producer that never finished, or finished under another shape, is left out.
         """
-        held = {(space.key, space.rows, space.dim) for space in self.spaces}
-        missing = {spec.name for spec in wanted.knowledge if (spec.key, spec.rows, spec.dim) not in held}
-        return wanted.with_knowledge(tuple(name for name in self.produced if name not in missing))
+        shapes = {(space.key, space.rows, space.dim) for space in self.spaces}
+        missing = {spec.name for spec in configured.knowledge if (spec.key, spec.rows, spec.dim) not in shapes}
+        return configured.with_knowledge(tuple(name for name in self.produced if name not in missing))
 
     def of_user(self, user: int) -> dict[str, FloatArray]:
         """What the service reads of a user: vectors [rows, dim] by producer, as published."""
-        found = {name: one.of_user(user) for name, one in self.users.items()}
-        return {name: as_record(one, self.users[name].space) for name, one in found.items() if len(one)}
+        published = {name: vectors.of_user(user) for name, vectors in self.users.items()}
+        return {name: as_record(vectors, self.users[name].space) for name, vectors in published.items() if len(vectors)}
 
     def fits(self, users: int, items: int) -> bool:
         """Whether it was made from a log of so many users and items."""
-        return all(len(one.start) == users + 1 for one in self.users.values()) and all(
-            len(one.known) == items for one in self.items.values()
+        return all(len(vectors.start) == users + 1 for vectors in self.users.values()) and all(
+            len(vectors.known) == items for vectors in self.items.values()
         )
 
 

@@ -19,13 +19,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from offline.data.files import write_bytes
 from offline.llm.protocol import Completion, Prompt
 
 _VERSION = 1
 _KEY = re.compile(r"[0-9a-f]{64}")
-_FIELDS = {"key", "text", "prompt_tokens", "completion_tokens"}
+_FIELDS = ("key", "text", "prompt_tokens", "completion_tokens")
 _FORMER_PRECISIONS = ("bfloat16", "float32")
 _KEYS_PER_QUERY = 500  # below SQLite's oldest limit of 999 bound values
 _BUSY_SECONDS = 60.0  # another process commits in milliseconds; only a hung one reaches this
@@ -117,15 +118,8 @@ class ResponseCache:
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Completion]:
         """Return the known answers among `keys`; unknown keys are absent."""
-        found: dict[str, Completion] = {}
-        with self._database():
-            for start in range(0, len(keys), _KEYS_PER_QUERY):
-                chunk = keys[start : start + _KEYS_PER_QUERY]
-                marks = ",".join("?" * len(chunk))
-                query = f"SELECT key, text, prompt_tokens, completion_tokens FROM answers WHERE key IN ({marks})"  # noqa: S608 - only question marks
-                for key, text, prompt_tokens, completion_tokens in self._connection.execute(query, chunk):
-                    found[key] = Completion(text, prompt_tokens, completion_tokens)
-        return found
+        query = "SELECT key, text, prompt_tokens, completion_tokens FROM answers WHERE key IN ({marks})"
+        return {key: Completion(*answer) for key, *answer in self._select(query, keys)}
 
     def put_many(self, answers: Mapping[str, Completion], account: tuple[str, str] | None = None) -> None:
         """Store answers in one transaction, replacing those already there (a rerun without cache renews them).
@@ -142,14 +136,8 @@ class ResponseCache:
 
     def refused(self, keys: Sequence[str], runs: int) -> set[str]:
         """The subset of `keys` whose prompts were refused in at least `runs` runs."""
-        found: set[str] = set()
-        with self._database():
-            for start in range(0, len(keys), _KEYS_PER_QUERY):
-                chunk = keys[start : start + _KEYS_PER_QUERY]
-                marks = ",".join("?" * len(chunk))
-                query = f"SELECT key FROM refusals WHERE key IN ({marks}) GROUP BY key HAVING count(*) >= ?"  # noqa: S608 - only question marks
-                found.update(key for (key,) in self._connection.execute(query, (*chunk, runs)))
-        return found
+        query = "SELECT key FROM refusals WHERE key IN ({marks}) GROUP BY key HAVING count(*) >= ?"
+        return {key for (key,) in self._select(query, keys, runs)}
 
     def forget_refusals(self) -> None:
         """Let every prompt that was refused be asked again."""
@@ -183,13 +171,8 @@ class ResponseCache:
             rows = self._connection.execute(query).fetchall()
         buffer = io.BytesIO()
         with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=9, mtime=0) as packed:
-            for key, text, prompt_tokens, completion_tokens in rows:
-                record = {
-                    "key": key,
-                    "text": text,
-                    "prompt_tokens": prompt_tokens,
-                    "completion_tokens": completion_tokens,
-                }
+            for row in rows:
+                record = dict(zip(_FIELDS, row, strict=True))
                 packed.write(json.dumps(record, sort_keys=True, ensure_ascii=False).encode() + b"\n")
         write_bytes(path, buffer.getvalue())
         return len(rows)
@@ -206,6 +189,13 @@ class ResponseCache:
                 raise
             raise CacheError(f"{path}: damaged gzip file: {error}") from error
         return self._insert("IGNORE", answers)
+
+    def _select(self, query: str, keys: Sequence[str], *values: int) -> Iterator[tuple[Any, ...]]:
+        """Rows of a query over some ``{marks}`` keys, in as many parts as SQLite needs."""
+        with self._database():
+            for start in range(0, len(keys), _KEYS_PER_QUERY):
+                part = keys[start : start + _KEYS_PER_QUERY]
+                yield from self._connection.execute(query.format(marks=",".join("?" * len(part))), (*part, *values))
 
     @contextmanager
     def _database(self) -> Iterator[None]:
@@ -281,7 +271,7 @@ def _read_export(path: Path) -> Iterator[tuple[str, Completion]]:
 
 def _parse_line(line: bytes) -> tuple[str, Completion]:
     record = json.loads(line)
-    if not isinstance(record, dict) or set(record) != _FIELDS:
+    if not isinstance(record, dict) or set(record) != set(_FIELDS):
         raise ValueError(f"expected an object with exactly the fields {sorted(_FIELDS)}")
     key, text = record["key"], record["text"]
     if not isinstance(key, str) or not _KEY.fullmatch(key):

@@ -81,10 +81,10 @@ class LLMClient:
         permanent (a defect, a full disk) is raised, as it is, after the calls in flight were stored.
         """
         started = time.perf_counter()
-        keys, wanted, known, refused = await self._look_up(prompts)
-        missing = {key: prompt for key, prompt in wanted.items() if key not in known and key not in refused}
+        keys, by_key, known, refused = await self._look_up(prompts)
+        missing = {key: prompt for key, prompt in by_key.items() if key not in known and key not in refused}
         self._account.prompts += len(prompts)
-        self._account.duplicates += len(prompts) - len(wanted)
+        self._account.duplicates += len(prompts) - len(by_key)
         self._account.cache_hits += len(known)
         self._account.refused += len(refused)
         try:
@@ -97,7 +97,7 @@ class LLMClient:
                 reasons, stopped = await self._ask_missing(missing, known, refused, progress_label)
         finally:
             self._account.seconds += time.perf_counter() - started
-        self._remember(wanted, reasons, stopped)
+        self._remember(by_key, reasons, stopped)
         completions = tuple(known.get(key) for key in keys)
         absent = {at: reasons[key] for at, key in enumerate(keys) if key in reasons}
         return Answers(completions, absent, stopped, frozenset(at for at, key in enumerate(keys) if key in refused))
@@ -153,14 +153,14 @@ class LLMClient:
         """Cache keys in order, the different prompts by key, the stored answers that may be used, and the keys of
         those without one that are refused."""
         keys = [cache_key(self._backend.model_id, prompt) for prompt in prompts]
-        wanted = dict(zip(keys, prompts, strict=True))
-        stored = await asyncio.to_thread(stored_answers, self._cache, self._backend.model_id, wanted)
-        self._estimate.learn((wanted[key], completion) for key, completion in stored.items())
-        self._answerable(wanted[key] for key in stored)
+        by_key = dict(zip(keys, prompts, strict=True))
+        stored = await asyncio.to_thread(stored_answers, self._cache, self._backend.model_id, by_key)
+        self._estimate.learn((by_key[key], completion) for key, completion in stored.items())
+        self._answerable(by_key[key] for key in stored)
         if not self._use_cache:
-            return keys, wanted, {}, set()
-        others = [key for key in wanted if key not in stored]
-        return keys, wanted, stored, await asyncio.to_thread(self._cache.refused, others, REFUSED_RUNS)
+            return keys, by_key, {}, set()
+        others = [key for key in by_key if key not in stored]
+        return keys, by_key, stored, await asyncio.to_thread(self._cache.refused, others, REFUSED_RUNS)
 
     async def _ask_missing(
         self, missing: Mapping[str, Prompt], known: dict[str, Completion], refused: set[str], label: str
@@ -212,8 +212,8 @@ class LLMClient:
             default=None,
         )
 
-    def _remember(self, wanted: Mapping[str, Prompt], reasons: Mapping[str, str], stopped: str | None) -> None:
-        for key in wanted:
+    def _remember(self, by_key: Mapping[str, Prompt], reasons: Mapping[str, str], stopped: str | None) -> None:
+        for key in by_key:
             if key in reasons:
                 self.absent.setdefault(key, reasons[key])
             else:

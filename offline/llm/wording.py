@@ -57,19 +57,19 @@ def without_reasoning(text: str) -> str:
 
     Blocks do not nest: the first closing tag ends the reasoning. A block that stays open is left in place.
     """
-    kept: list[str] = []
+    outside: list[str] = []
     opened, at = -1, 0
     for tag in _REASONING_TAG.finditer(text):
         if not tag[1]:
             if opened < 0:
-                kept.append(text[at : tag.start()])
+                outside.append(text[at : tag.start()])
                 opened = tag.start()
         else:
             if opened < 0:
-                kept.clear()
+                outside.clear()
             opened, at = -1, tag.end()
-    kept.append(text[at if opened < 0 else opened :])
-    return "".join(kept).strip()
+    outside.append(text[at if opened < 0 else opened :])
+    return "".join(outside).strip()
 
 
 def reasons_without_end(text: str) -> bool:
@@ -84,12 +84,10 @@ def complete_sentences(text: str) -> str:
     follows ("Oliver!" (1968) is ...).
     """
     ends = [0, *(item.end() for item in _LIST_ITEM_END.finditer(text) if len(words(item[0])) > 3)]
-    for found in _SENTENCE_END.finditer(text):
-        following = text[found.end() :].lstrip()[:1]
-        if not (
-            following.islower() or following == "(" or _NO_END.search(text[max(0, found.end() - 20) : found.end()])
-        ):
-            ends.append(found.end())
+    for end in _SENTENCE_END.finditer(text):
+        following = text[end.end() :].lstrip()[:1]
+        if not (following.islower() or following == "(" or _NO_END.search(text[max(0, end.end() - 20) : end.end()])):
+            ends.append(end.end())
     return text[: max(ends)].strip()
 
 
@@ -173,5 +171,5 @@ def _script(letter: str) -> str:
 
 def english_share(spoken: Sequence[str]) -> float:
     """Share of English function words, about 0.3 in English prose; 0 if it is a single one, by chance perhaps."""
-    found = [word for word in spoken if word in _ENGLISH]
-    return len(found) / len(spoken) if len(set(found)) > 1 else 0.0
+    english = [word for word in spoken if word in _ENGLISH]
+    return len(english) / len(spoken) if len(set(english)) > 1 else 0.0

@@ -42,10 +42,10 @@ def tokens_of(tokenizer: Any, blocks: Sequence[Blocks]) -> list[list[int]]:
     """
     if not blocks:
         return []
-    users = tokenizer([one.user for one in blocks], return_attention_mask=False)["input_ids"]
-    candidates = tokenizer([one.candidate for one in blocks], add_special_tokens=False, return_attention_mask=False)[
-        "input_ids"
-    ]
+    users = tokenizer([prompt.user for prompt in blocks], return_attention_mask=False)["input_ids"]
+    candidates = tokenizer(
+        [prompt.candidate for prompt in blocks], add_special_tokens=False, return_attention_mask=False
+    )["input_ids"]
     return [[*user, *candidate] for user, candidate in zip(users, candidates, strict=True)]
 
 
@@ -57,15 +57,15 @@ def label_ids(tokenizer: Any, prompt: RerankPrompt) -> tuple[int, int]:
     """
     end = prompt.candidate_block("x")
     before = _plain(tokenizer, end)
-    found = []
+    labels = []
     for word in (prompt.yes, prompt.no):
         whole = _plain(tokenizer, end + word)
         if whole[: len(before)] != before or len(whole) == len(before):
             raise DataError(f"{word!r} does not continue the prompt in tokens of its own")
-        found.append(whole[len(before)])
-    if found[0] == found[1]:
+        labels.append(whole[len(before)])
+    if labels[0] == labels[1]:
         raise DataError(f"{prompt.yes!r} and {prompt.no!r} begin with the same token")
-    return found[0], found[1]
+    return labels[0], labels[1]
 
 
 def spelled(tokenizer: Any, prompt: RerankPrompt) -> RerankPrompt:

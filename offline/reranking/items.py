@@ -56,9 +56,9 @@ def _projected(
 ) -> FloatArray:
     """Fitted to the items that the training period knows; a catalogue too small to fit keeps its vectors."""
     if path.is_file():
-        kept = Projection.load(path)
-        if kept.components.shape == (dim, vectors.shape[1]):
-            return kept.apply(vectors)
+        projection = Projection.load(path)
+        if projection.components.shape == (dim, vectors.shape[1]):
+            return projection.apply(vectors)
     try:
         fitted = Projection.fit(vectors[seen], dim, "items")
     except TooFewError:

@@ -42,7 +42,7 @@ def tune(
     not at all; under the same circumstances they are found, not made again. The state of a run that was killed lies in
     ``target``/tuning.pt; the same call goes on from there, with the random numbers of the step it is at.
     """
-    documents = [labeller.id, config.model_dump(mode="json"), seed, [list(one) for one in tokens], answers.tolist()]
+    documents = [labeller.id, config.model_dump(mode="json"), seed, [list(part) for part in tokens], answers.tolist()]
     circumstances = fingerprint(documents)
     target.mkdir(parents=True, exist_ok=True)
     if (target / DONE).is_file() and (target / MODEL).is_dir():
@@ -56,7 +56,7 @@ def tune(
         model = _adapted(labeller.model, config)
         losses = _learned(labeller, model, tokens, answers, config, seed, State(target / "tuning.pt", circumstances))
         _save(labeller, model, target)
-    tenths = [float(one.mean()) for one in np.array_split(np.array(losses), min(10, len(losses)))]
+    tenths = [float(part.mean()) for part in np.array_split(np.array(losses), min(10, len(losses)))]
     write_json(target / DONE, {"circumstances": circumstances, "losses": tenths})
     (target / "tuning.pt").unlink(missing_ok=True)
     return tenths
@@ -95,8 +95,8 @@ class State:
         if state["circumstances"] != self.circumstances:
             return []
         with torch.no_grad():
-            for parameter, kept in zip(trained, state["trained"], strict=True):
-                parameter.copy_(kept)
+            for parameter, saved in zip(trained, state["trained"], strict=True):
+                parameter.copy_(saved)
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         return list(state["losses"])
@@ -115,7 +115,7 @@ def _learned(
     import torch
 
     steps = list(_steps(len(tokens), config, seed))
-    trained = [one for one in model.parameters() if one.requires_grad]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(len(steps), config.warm_up))
     losses = state.taken_up(trained, optimizer, schedule)
@@ -177,14 +177,14 @@ def _step(
 
     base = model.get_base_model()  # the updates lie inside of its layers
     total = 0.0
-    for rows in padded_batches([len(one) for one in tokens], labeller.padded_tokens):
+    for rows in padded_batches([len(part) for part in tokens], labeller.padded_tokens):
         states = last_states(base, [tokens[row] for row in rows])
         scores = base.get_output_embeddings()(states).float()
-        wanted = torch.from_numpy(answers[rows]).to(scores.device)
-        loss = torch.nn.functional.cross_entropy(scores, wanted, reduction="sum") / len(tokens)
+        expected = torch.from_numpy(answers[rows]).to(scores.device)
+        loss = torch.nn.functional.cross_entropy(scores, expected, reduction="sum") / len(tokens)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         total += float(loss.detach())
-    torch.nn.utils.clip_grad_norm_([one for one in model.parameters() if one.requires_grad], config.clip)
+    torch.nn.utils.clip_grad_norm_([part for part in model.parameters() if part.requires_grad], config.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total

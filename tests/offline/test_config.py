@@ -72,6 +72,7 @@ def test_a_minimal_configuration_has_defaults(folder: Path) -> None:
         ("[knowledge]\nshipped_vectors = 'nowhere.npz'\n", "knowledge.shipped_vectors: no file nowhere.npz"),
         ("[llm]\ndtype = 'float32'\n", "llm.dtype: is `arithmetic` at the top"),
         ("[reranking]\ndtype = 'float32'\n", "reranking.dtype: is `arithmetic` at the top"),
+        ("[data.texts]\nevent = '{item.name}'\n", "data.texts.event: is gone"),
         ("[publish]\nkeep_releases = 1\n", "publish.keep_releases: "),
         ("[publish]\nmin_item_coverage = 2\n", "publish.min_item_coverage: "),
     ],

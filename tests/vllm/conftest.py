@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.vllm_server import Vllm, VllmServer
 from offline.llm.arithmetic import Precision
-from offline.llm.vllm_server import VllmServer, running_vllm
 from offline.llm.weights import Weights
 
 VARIABLE = "LORANK_VLLM_ENV"
@@ -53,9 +53,7 @@ def server_of(checkpoint: Path, folder: Path, precision: Precision, port: int = 
     """A server whose log lies in ``folder``; ``port`` 0 takes a free one."""
     assert ENVIRONMENT
     log = folder / "server.log"
-    with running_vllm(
-        Path(ENVIRONMENT), checkpoint, MODEL, log,
-        port=port, context=CONTEXT, precision=precision, patience_seconds=600,
-    ) as server:  # fmt: skip
+    vllm = Vllm(Path(ENVIRONMENT), checkpoint, MODEL, log, port=port, context=CONTEXT, precision=precision)
+    with vllm.running(patience_seconds=600) as server:
         print(f"vLLM ready after {server.start_seconds:.0f} s, log {log}")
         yield server

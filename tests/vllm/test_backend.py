@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.vllm_server import VllmServer
 from offline.llm.account import Account
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.openai import OpenAIBackend
 from offline.llm.protocol import PermanentError, Prompt, UnusableBackendError
-from offline.llm.vllm_server import VllmServer
 from tests.vllm.conftest import CONTEXT
 
 

@@ -15,6 +15,7 @@ import httpx2
 import numpy as np
 import pytest
 
+from bench.vllm_server import VllmServer
 from models.contract.knowledge import KnowledgeRecord
 from models.valkey.embedded import embedded_redis
 from offline.data.log import InteractionLog
@@ -22,7 +23,6 @@ from offline.data.movielens import MovieLens100K
 from offline.data.rules import Problems
 from offline.demo import running_service
 from offline.knowledge.vectors import Produced
-from offline.llm.vllm_server import VllmServer
 from offline.publish.connection import open_store
 from tests.conftest import ROOT, Installation
 from tests.vllm.conftest import server_of

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import redis
 
+from bench.vllm_server import VllmServer, free_port
 from models.contract.keys import Keys
 from models.contract.prompts import Rated
-from offline.llm.vllm_server import VllmServer, free_port
 from service.reranking import watch
 from service.settings import Settings
 from tests.service.conftest import Running, eventually, running

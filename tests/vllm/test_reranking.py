@@ -9,8 +9,8 @@ import httpx2
 import numpy as np
 import pytest
 
+from bench.vllm_server import VllmServer
 from models.contract.prompts import Rated, RerankPrompt
-from offline.llm.vllm_server import VllmServer
 from offline.reranking.calibrate import probability_of
 from offline.reranking.framing import framed, label_ids, spelled, tokens_of
 from offline.reranking.scoring import Labeller

@@ -52,7 +52,7 @@ class AutoGraph:
     @cached_property
     def digest(self) -> str:
         """Changes whenever any vector could; goes into the name of the space."""
-        return digest({name: one for name, one in self._arrays().items() if name != "history"})
+        return digest({name: array for name, array in self._arrays().items() if name != "history"})
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ class AutoGraph:
     def _arrays(self) -> dict[str, np.ndarray]:
         parts = {"users/": self.users.arrays, "items/": self.items.arrays, "network/": self.network}
         return {
-            **{prefix + name: one for prefix, part in parts.items() for name, one in part.items()},
+            **{prefix + name: array for prefix, part in parts.items() for name, array in part.items()},
             "item_factors": self.item_factors,
             "user_factors": self.user_factors,
             "from_row": self.from_row,
@@ -149,15 +149,15 @@ class Assigned:
         likes = self._likes.recent_likes(user, row)
         of_slice = slice_of(row, self._frozen.from_row)
         with torch.no_grad():
-            for one in np.unique(of_slice):
-                mine = np.flatnonzero(of_slice == one)
-                state = self._user_states(torch.from_numpy(version[mine]), int(one))
+            for number in np.unique(of_slice):
+                mine = np.flatnonzero(of_slice == number)
+                state = self._user_states(torch.from_numpy(version[mine]), int(number))
                 liked, offer = torch.from_numpy(likes[mine]), self._item_offer.double()
-                found = _in_blocks(
+                states = _in_blocks(
                     len(mine),
                     lambda rows: self._network.user_vector(state[rows].double(), offer, liked[rows]),  # noqa: B023
                 )
-                vectors[mine] = found.numpy()
+                vectors[mine] = states.numpy()
         return vectors
 
     def _item_vectors(self, boundary: int) -> FloatArray:
@@ -199,4 +199,4 @@ def new_network(users: Quantiser, items: Quantiser, item_ids: int, config: Netwo
 
 
 def _part(arrays: Arrays, prefix: str) -> Arrays:
-    return {name[len(prefix) :]: one for name, one in arrays.items() if name.startswith(prefix)}
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}

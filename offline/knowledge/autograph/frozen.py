@@ -19,12 +19,12 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def digest(arrays: Arrays) -> str:
     """16 hex digits of names, shapes, types and contents."""
-    found = hashlib.sha256()
+    whole = hashlib.sha256()
     for name in sorted(arrays):
-        one = np.ascontiguousarray(arrays[name])
-        found.update(f"{name}\0{one.dtype.str}\0{one.shape}\0".encode())
-        found.update(one.tobytes())
-    return found.hexdigest()[:16]
+        array = np.ascontiguousarray(arrays[name])
+        whole.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        whole.update(array.tobytes())
+    return whole.hexdigest()[:16]
 
 
 def module_arrays(module: nn.Module) -> dict[str, Array]:
@@ -40,7 +40,7 @@ def rebuilt(new: Callable[[], Module], arrays: Arrays) -> Module:
     with torch.random.fork_rng(devices=[]):
         module = new()
     try:
-        module.load_state_dict({name: torch.from_numpy(one.copy()) for name, one in arrays.items()})
+        module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
     except RuntimeError as error:
         raise DataError(f"these frozen parts are of another version: {error}") from error
     return module.eval()

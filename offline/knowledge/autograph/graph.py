@@ -103,13 +103,13 @@ class Neighbours:
 
     def visible_version(self, user: IntArray, row: IntArray) -> IntArray:
         """The newest version with a text that closed before each row, or -1."""
-        found = self._closings.before(user, row, 1)[:, 0]
-        return np.where(found >= 0, self._version[found], -1) if len(self._version) else found
+        closings = self._closings.before(user, row, 1)[:, 0]
+        return np.where(closings >= 0, self._version[closings], -1) if len(self._version) else closings
 
     def recent_likes(self, user: IntArray, row: IntArray) -> IntArray:
         """Items [k, width] that each user liked last before each row, newest first."""
-        found = self._likes.before(user, row, self._width)
-        return np.where(found >= 0, self._liked_items[found], -1) if len(self._liked_items) else found
+        likes = self._likes.before(user, row, self._width)
+        return np.where(likes >= 0, self._liked_items[likes], -1) if len(self._liked_items) else likes
 
     def recent_users(self, boundary: int) -> tuple[IntArray, IntArray]:
         """Of every item: the users [N, width] who liked it last before ``boundary``, newest first; and how many likes
@@ -121,8 +121,8 @@ class Neighbours:
         place = ends[:, None] - 1 - np.arange(self._width)
         inside = place >= (ends - counts)[:, None]
         users = self._user[edges][order]
-        found = users[np.where(inside, place, 0)] if len(users) else np.zeros_like(place)
-        return np.where(inside, found, -1), counts.astype(np.int64)
+        newest = users[np.where(inside, place, 0)] if len(users) else np.zeros_like(place)
+        return np.where(inside, newest, -1), counts.astype(np.int64)
 
     def recent_versions(self, codes: Codes, nodes: int, boundary: int) -> IntArray:
         """Of every user factor: the versions [nodes, width] that closed last before ``boundary``, newest first.
@@ -169,8 +169,8 @@ def _capped(groups: IntArray, members: IntArray, count: int, width: int) -> IntA
     first = np.cumsum(sizes) - sizes
     place = first[:, None] + np.arange(width)
     inside = np.arange(width) < sizes[:, None]
-    found = owner[np.where(inside, place, 0)] if len(owner) else np.zeros_like(place)
-    return np.where(inside, found, -1)
+    owners = owner[np.where(inside, place, 0)] if len(owner) else np.zeros_like(place)
+    return np.where(inside, owners, -1)
 
 
 class _Sequences:

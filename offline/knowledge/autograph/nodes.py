@@ -54,7 +54,7 @@ def nodes_of(
     text[:-1][known] = vectors[known] * np.float32(np.sqrt(quantiser.width))  # of a unit vector: unit mean square
     nodes = np.zeros((len(vectors) + 1, quantiser.levels), np.int64)
     nodes[:-1] = factor_nodes(codes, quantiser.size)
-    tensors = (torch.from_numpy(one) for one in (text, np.append(known, False), nodes, ids))
+    tensors = (torch.from_numpy(array) for array in (text, np.append(known, False), nodes, ids))
     return Nodes(*tensors), codes
 
 
@@ -79,8 +79,8 @@ def slice_graph(neighbours: Neighbours, boundary: int, unknown: int) -> SliceGra
 class Pool:
     """Nodes that are computed together, numbered from 0; -1 stays -1."""
 
-    def __init__(self, *wanted: IntArray) -> None:
-        flat = np.unique(np.concatenate([one.reshape(-1) for one in wanted]))
+    def __init__(self, *rows: IntArray) -> None:
+        flat = np.unique(np.concatenate([array.reshape(-1) for array in rows]))
         self._nodes = flat[flat >= 0]
         self.rows = torch.from_numpy(self._nodes)
 

@@ -107,10 +107,10 @@ class Quantiser:
                 rows = vectors[at : at + _CHUNK]
                 block = np.zeros((_CHUNK, self.width), np.float64)
                 block[: len(rows)] = rows
-                found = encoder.encode(torch.from_numpy(block)).float()
-                _, indices, _ = quantiser(found[None])
+                encoded = encoder.encode(torch.from_numpy(block)).float()
+                _, indices, _ = quantiser(encoded[None])
                 codes[at : at + len(rows)] = indices[0, : len(rows)].numpy()
-                latent[at : at + len(rows)] = found[: len(rows)].numpy()
+                latent[at : at + len(rows)] = encoded[: len(rows)].numpy()
         return codes, latent
 
     def reconstruct(self, codes: Codes) -> FloatArray:

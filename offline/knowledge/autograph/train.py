@@ -174,8 +174,8 @@ class _Fit:
                 batch = self._batch(int(at), mine, np.arange(len(mine)) % 2 == 0)
                 users, items = self._vectors(network, batch, np.arange(len(self._past.items)))
                 scores = (users @ items.T).numpy()
-                held = scores[np.arange(len(mine)), self._past.item[mine]]
-                place = (scores > held[:, None]).sum(axis=1)
+                positive = scores[np.arange(len(mine)), self._past.item[mine]]
+                place = (scores > positive[:, None]).sum(axis=1)
                 gains.append(np.where(place < _TOP, 1.0 / np.log2(place + 2.0), 0.0))
         return float(np.concatenate(gains).mean())
 
@@ -185,8 +185,8 @@ class _Fit:
         for at in np.unique(of_slice):
             mine = generator.permutation(rows[of_slice == at])
             batches += [(int(at), part) for part in np.array_split(mine, -(-len(mine) // fitting.batch))]
-        for one in generator.permutation(len(batches)):
-            at, part = batches[one]
+        for number in generator.permutation(len(batches)):
+            at, part = batches[number]
             yield self._batch(at, part, generator.random(len(part)) < fitting.fresh)
 
     def _batch(self, at: int, rows: IntArray, fresh: BoolArray) -> _Batch:

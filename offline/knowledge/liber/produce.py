@@ -36,8 +36,10 @@ def produce(sources: Sources) -> Produced:
         parts.append(_read(sources, asked.shifts, shifts, {**components, "part": "shift"}, rest))
     with enough_for("liber"):
         projections = frozen_projections(sources.folder, [part.early for part in parts])
-    digests = {"projection": "+".join(one.digest for one in projections)}
-    vectors = np.concatenate([part.projected(one) for part, one in zip(parts, projections, strict=True)], axis=1)
+    digests = {"projection": "+".join(projection.digest for projection in projections)}
+    vectors = np.concatenate(
+        [part.projected(projection) for part, projection in zip(parts, projections, strict=True)], axis=1
+    )
     users = UserVectors(space(spec, config.dtype, {**components, **digests}), vectors, versions.start, versions.since)
     return Produced(users=users, texts=_newest(sources, versions))
 

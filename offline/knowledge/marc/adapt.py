@@ -173,12 +173,17 @@ def _train(
         sample = [states(users, first.version).cpu().numpy(), states(items, first.item).cpu().numpy()]
     size = len(users), len(items)
     modules = TrainedModules(compression, (compression.dim,), sample[0], sample[1], size).to(model.device)
-    updates = {"params": [one for one in model.parameters() if one.requires_grad], "lr": adaptation.learning_rate}
+    updates = {
+        "params": [pairs_of_step for pairs_of_step in model.parameters() if pairs_of_step.requires_grad],
+        "lr": adaptation.learning_rate,
+    }
     optimizer = torch.optim.AdamW([updates, *modules.groups(compression)])
     model.train()
     for _ in range(adaptation.steps):
-        one = batch()
-        loss = constrained_loss(compression, modules, states(users, one.version), states(items, one.item), one)
+        pairs_of_step = batch()
+        loss = constrained_loss(
+            compression, modules, states(users, pairs_of_step.version), states(items, pairs_of_step.item), pairs_of_step
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()

@@ -48,28 +48,28 @@ class FrozenMap:
         """
         if states.ndim != 2 or (len(states) and states.shape[1] != len(self.centre)):
             raise DataError(f"states of shape {states.shape} do not fit a compression of width {len(self.centre)}")
-        made = np.empty((len(states), self.dim), np.float32)
+        compressed = np.empty((len(states), self.dim), np.float32)
         block = np.zeros((_ROWS, len(self.centre)), np.float64)
         for at in range(0, len(states), _ROWS):
             part = states[at : at + _ROWS]
             block[: len(part)] = part
-            made[at : at + _ROWS] = self._block(block)[: len(part)]
-        return made
+            compressed[at : at + _ROWS] = self._block(block)[: len(part)]
+        return compressed
 
     def _block(self, block: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        made = (block - self.centre) * self.scale
+        layer = (block - self.centre) * self.scale
         for at, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            made = (np.maximum(made, 0.0) if at else made) @ weight.T.astype(np.float64) + bias
-        return np.asarray(made, np.float64)
+            layer = (np.maximum(layer, 0.0) if at else layer) @ weight.T.astype(np.float64) + bias
+        return np.asarray(layer, np.float64)
 
     def standardised(self, states: FloatArray) -> FrozenMap:
         """The same map, moved and scaled as a whole so that ``states`` come out with mean 0 and mean square 1.
 
         A reader's layers and the single scale of an int8 record then see one size of number, whatever was trained.
         """
-        made = self.compress(states).astype(np.float64)
-        mean = made.mean(0)
-        size = max(float(np.sqrt(np.square(made - mean).mean())), 1e-12)
+        compressed = self.compress(states).astype(np.float64)
+        mean = compressed.mean(0)
+        size = max(float(np.sqrt(np.square(compressed - mean).mean())), 1e-12)
         if not self.weights:
             centre, scale = self.centre + mean / self.scale, self.scale / size
             return FrozenMap(centre.astype(np.float32), scale.astype(np.float32))

@@ -60,8 +60,8 @@ def training_pairs(
     from offline.knowledge.marc.pairs import pairs_before
 
     every = np.ones(int(start[-1]), np.bool_)
-    found = pairs_before(trained_rows, log.user, log.item, log.value > liked_above, start, since, every, known)
-    return found.at(~log.sampled[found.row])
+    pairs = pairs_before(trained_rows, log.user, log.item, log.value > liked_above, start, since, every, known)
+    return pairs.at(~log.sampled[pairs.row])
 
 
 def states_at(sources: Sources, depths: Sequence[float]) -> dict[float, States]:

@@ -89,13 +89,16 @@ class LanguageModelStates:
         tokenizer, model = self._load(max(depths))
         tokens = tokenised(tokenizer, texts, self._max_tokens)
         states = {depth: np.zeros((len(texts), int(model.config.hidden_size)), np.float32) for depth in depths}
-        batches = list(padded_batches([len(one) for one in tokens], self._padded_tokens))
+        batches = list(padded_batches([len(text) for text in tokens], self._padded_tokens))
 
         def read(rows: list[int]) -> list[FloatArray]:
-            return [made.cpu().numpy() for made in mean_states(model, [tokens[row] for row in rows], depths)]
+            return [
+                states_of_rows.cpu().numpy()
+                for states_of_rows in mean_states(model, [tokens[row] for row in rows], depths)
+            ]
 
-        for rows, made in zip(batches, one_core_each(read, batches), strict=True):
-            for depth, vectors in zip(depths, made, strict=True):
+        for rows, states_of_rows in zip(batches, one_core_each(read, batches), strict=True):
+            for depth, vectors in zip(depths, states_of_rows, strict=True):
                 states[depth][rows] = vectors
         return states
 
@@ -204,12 +207,12 @@ def _padded(tokens: Sequence[list[int]], device: Any) -> tuple[Any, Any]:
     """Ids and mask, int64 [B, T], padded on the right: behind a causal mask no word sees the padding."""
     import torch
 
-    width = max(1, max(len(one) for one in tokens))
+    width = max(1, max(len(text) for text in tokens))
     ids = torch.zeros((len(tokens), width), dtype=torch.int64)
     mask = torch.zeros((len(tokens), width), dtype=torch.int64)
-    for row, one in enumerate(tokens):
-        ids[row, : len(one)] = torch.tensor(one, dtype=torch.int64)
-        mask[row, : len(one)] = 1
+    for row, text in enumerate(tokens):
+        ids[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
+        mask[row, : len(text)] = 1
     return ids.to(device), mask.to(device)
 
 

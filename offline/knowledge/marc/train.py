@@ -82,7 +82,7 @@ class TrainedModules(nn.Module):
 
     def groups(self, config: CompressionConfig) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser. A bias is met once or never in a batch, so it takes larger steps."""
-        networks = [one for name, one in self.named_parameters() if not name.startswith("biases")]
+        networks = [parameter for name, parameter in self.named_parameters() if not name.startswith("biases")]
         rest = {"params": networks, "lr": config.learning_rate, "weight_decay": config.weight_decay}
         return [rest, {"params": list(self.biases), "lr": _BIAS_RATE, "weight_decay": 0.0}]
 
@@ -100,8 +100,8 @@ def fit_compression(
     ``pairs`` must hold rows of the training period only; nothing else is looked at, neither for the fit nor for the
     standardisation. ``widths`` are nested losses (default: the whole vector). TooFewError if the pairs are.
     """
-    learnt, held = pairs.parted(config.held_out)
-    if len(held) < _LEAST_PAIRS or len({*held.liked.tolist()}) < 2 or len({*learnt.liked.tolist()}) < 2:
+    learnt, held_out = pairs.parted(config.held_out)
+    if len(held_out) < _LEAST_PAIRS or len({*held_out.liked.tolist()}) < 2 or len({*learnt.liked.tolist()}) < 2:
         raise TooFewError(
             f"{math.ceil(_LEAST_PAIRS / config.held_out)} interactions of the training period with texts on both sides"
             f" to train a compression, likes and others both among the last {config.held_out:.0%} and before, there are"
@@ -111,7 +111,7 @@ def fit_compression(
     with repeatable(config.seed):
         size = len(users), len(items)
         network = TrainedModules(config, widths or (config.dim,), seen_users, seen_items, size)
-        best, auc, epochs = _train(config, network, learnt, held, torch.from_numpy(users), torch.from_numpy(items))
+        best, auc, epochs = _train(config, network, learnt, held_out, torch.from_numpy(users), torch.from_numpy(items))
     network.load_state_dict(best)
     if config.shared:
         frozen = network.user.frozen().standardised(np.concatenate([seen_users, seen_items]))
@@ -121,7 +121,7 @@ def fit_compression(
 
 
 def _train(
-    config: CompressionConfig, network: TrainedModules, learnt: Pairs, held: Pairs, users: Tensor, items: Tensor
+    config: CompressionConfig, network: TrainedModules, learnt: Pairs, held_out: Pairs, users: Tensor, items: Tensor
 ) -> tuple[dict[str, Tensor], float, int]:
     """(weights of the best epoch, its held-out AUC, epochs run)."""
     optimizer = torch.optim.AdamW(network.groups(config), foreach=True)
@@ -140,7 +140,7 @@ def _train(
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
         epoch += 1
-        area = area_under_curve(held.liked, _scores(network, held, users, items))
+        area = area_under_curve(held_out.liked, _scores(network, held_out, users, items))
         since += 1
         if area > best_auc:
             best, best_auc, since = copy.deepcopy(network.state_dict()), area, 0
@@ -151,14 +151,16 @@ def constrained_loss(
     config: CompressionConfig, network: TrainedModules, user: Tensor, item: Tensor, pairs: Pairs
 ) -> Tensor:
     """The loss of the module's docstring over the states ``user`` and ``item`` [B, D] of ``pairs``."""
-    version, film, liked = (torch.from_numpy(one).to(user.device) for one in (pairs.version, pairs.item, pairs.liked))
+    version, film, liked = (
+        torch.from_numpy(array).to(user.device) for array in (pairs.version, pairs.item, pairs.liked)
+    )
     users, items, matched = network(user, item, version, film)
     loss = torch.stack([F.binary_cross_entropy_with_logits(logit, liked) for logit, _ in matched]).mean()
     first = slice(config.constraint_rows)
     if config.alpha:
         sides = ((user[first], network.user, users[first]), (item[first], network.item, items[first]))
-        kept = [nhsic((z - side.centre) * side.scale, c) for z, side, c in sides]
-        loss = loss - config.alpha * torch.stack(kept).mean()
+        preserved = [nhsic((z - side.centre) * side.scale, c) for z, side, c in sides]
+        loss = loss - config.alpha * torch.stack(preserved).mean()
     if config.beta:
         compressed = torch.cat([users[first], items[first]], 1)
         shared = [nhsic(compressed, state[first]) for _, state in matched]

@@ -203,3 +203,11 @@ def test_the_former_ledger_of_the_language_model_is_read(job: Job) -> None:
     with Run(job, "refresh").working() as run:
         run.asked(Account("tiny", run_id="r2", paid=5), {}, {})
     assert [account.paid for account in RunLedger(job.config.workdir).accounts()] == [3, 2, 5]
+
+
+def test_answers_that_cannot_be_read_stop_no_job_that_asks_nothing(job: Job) -> None:
+    job.llm.mkdir(parents=True)
+    (job.llm / CACHE_FILE).write_text("no database, but long enough to be looked at as one" * 100)
+    with Run(job, "train").working():
+        pass
+    assert [line["status"] for line in lines(job.config.workdir)] == ["done"]

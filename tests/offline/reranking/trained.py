@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.jobs.steps import Job
-from offline.knowledge.run import load_knowledge, wanted
+from offline.knowledge.run import load_knowledge, producers_of
 from offline.knowledge.vectors import Knowledge, Lineage
 from offline.reranking.ctr import CtrScores, ctr_scores
 from offline.training.report import TrainingReport
@@ -36,7 +36,7 @@ class TrainedJob:
 def trained(job: Job, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge) -> TrainedJob:
     """Save log and knowledge, and train on them."""
     log.save(job.log)
-    for name in wanted(job.config.feature_schema):
+    for name in producers_of(job.config.feature_schema):
         replace(knowledge.produced[name], lineage=Lineage.of(log)).save(job.knowledge / name)
     known = load_knowledge(job.knowledge, job.config.feature_schema, log)
     assert known.schema(job.config.feature_schema).knowledge == job.config.feature_schema.knowledge

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from offline.llm.vllm_server import VllmError, running_vllm
+from bench.vllm_server import Vllm, VllmError
 from tests.conftest import ROOT
 
 # Started as `python -m vllm... --port N`: has a child, as vLLM has its engine, and answers /health. The child ignores
@@ -77,8 +77,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
-    monkeypatch.setattr("offline.llm.vllm_server._POLL_SECONDS", 0.02)
-    monkeypatch.setattr("offline.llm.vllm_server._STOP_SECONDS", 1.0)
+    monkeypatch.setattr("bench.vllm_server._POLL_SECONDS", 0.02)
+    monkeypatch.setattr("bench.vllm_server._STOP_SECONDS", 1.0)
     return Environment(tmp_path)
 
 
@@ -86,7 +86,7 @@ def test_serves_until_the_block_ends_and_leaves_nothing(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    with running_vllm(environment.folder, Path("weights"), "tiny", environment.log, context=512) as server:
+    with Vllm(environment.folder, Path("weights"), "tiny", environment.log, context=512).running() as server:
         assert server.model == "tiny"
         assert httpx2.get(server.base_url.removesuffix("/v1") + "/health", trust_env=False).status_code == 200
         assert os.getpgid(server.pid) == server.pid != os.getpgid(0)
@@ -101,7 +101,7 @@ def test_serves_until_the_block_ends_and_leaves_nothing(
 def test_an_error_in_the_block_stops_it_too(environment: Environment) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        running_vllm(environment.folder, Path("weights"), "tiny", environment.log),
+        Vllm(environment.folder, Path("weights"), "tiny", environment.log).running(),
     ):
         raise KeyboardInterrupt
     assert not any(is_alive(pid) for pid in environment.pids)
@@ -111,7 +111,7 @@ def test_a_server_that_ends_is_quoted(environment: Environment) -> None:
     environment.play("ends")
     with (
         pytest.raises(VllmError, match=r"(?s)ended with status 1.*cannot allocate memory"),
-        running_vllm(environment.folder, Path("weights"), "tiny", environment.log),
+        Vllm(environment.folder, Path("weights"), "tiny", environment.log).running(),
     ):
         pytest.fail("it never served")
 
@@ -120,7 +120,7 @@ def test_a_server_that_hangs_is_given_up(environment: Environment) -> None:
     environment.play("hangs")
     with (
         pytest.raises(VllmError, match="was not ready after"),
-        running_vllm(environment.folder, Path("weights"), "tiny", environment.log, patience_seconds=2),
+        Vllm(environment.folder, Path("weights"), "tiny", environment.log).running(patience_seconds=2),
     ):
         pytest.fail("it never served")
     assert not any(is_alive(pid) for pid in environment.pids)
@@ -129,15 +129,15 @@ def test_a_server_that_hangs_is_given_up(environment: Environment) -> None:
 def test_without_the_environment_the_error_says_how_to_make_it(tmp_path: Path) -> None:
     with (
         pytest.raises(VllmError, match="deploy/vllm/install"),
-        running_vllm(tmp_path, Path("weights"), "tiny", tmp_path / "log"),
+        Vllm(tmp_path, Path("weights"), "tiny", tmp_path / "log").running(),
     ):
         pytest.fail("it never served")
 
 
 def test_a_killed_starter_takes_the_server_with_it(environment: Environment) -> None:
     code = (
-        "import sys, signal; from pathlib import Path; from offline.llm.vllm_server import running_vllm\n"
-        "with running_vllm(Path(sys.argv[1]), Path('w'), 'tiny', Path(sys.argv[2])): print('up', flush=True); "
+        "import sys, signal; from pathlib import Path; from bench.vllm_server import Vllm\n"
+        "with Vllm(Path(sys.argv[1]), Path('w'), 'tiny', Path(sys.argv[2])).running(): print('up', flush=True); "
         "signal.pause()"
     )
     command = [sys.executable, "-c", code, str(environment.folder), str(environment.log)]

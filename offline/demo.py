@@ -23,8 +23,8 @@ from models.valkey.embedded import embedded_redis
 from offline.child import child_python
 from offline.config import DEMO_EXPERIMENTS
 from offline.data.catalogue import Catalogue, DataError
+from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
-from offline.data.source import open_source
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job, step
 from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
@@ -77,7 +77,7 @@ class _Showcase:
     def __init__(self, job: Job, client: httpx2.Client) -> None:
         self._client = client
         self._job = job
-        self._catalogue: Catalogue = open_source(job.config.data, job.raw).catalogue()
+        self._catalogue: Catalogue = open_dataset(job.config.data, job.raw).catalogue()
         self._log = InteractionLog.load(job.log)
         self._knowledge = load_knowledge(job.knowledge, job.config.feature_schema, self._log)
         self._partitions = close_partitions(self._log, job.config.knowledge.liber.trigger)

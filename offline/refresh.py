@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from offline.data.catalogue import Catalogue
+from offline.data.dataset import Dataset, open_dataset
 from offline.data.log import InteractionLog
-from offline.data.source import Source, open_source
 from offline.engine.engines import Engine, open_engine
 from offline.jobs.events import Arrivals, look_for_events
 from offline.jobs.ledger import ProducerSummary
@@ -55,17 +55,17 @@ def all_stages(run: Run) -> Published:
         return publish_release(run, store, catalogue, log, knowledge, report)
 
 
-def data(run: Run) -> tuple[Source, Catalogue]:
+def data(run: Run) -> tuple[Dataset, Catalogue]:
     """The data set's source and its catalogue; fetches it on the first run."""
     with run.step("data") as watch:
-        source = open_source(run.job.config.data, run.job.raw)
+        source = open_dataset(run.job.config.data, run.job.raw)
         fetched = source.fetch()
         catalogue = source.catalogue()
         watch.done(f"{len(catalogue.users)} users, {len(catalogue.items)} items{'' if fetched else ', already here'}")
         return source, catalogue
 
 
-def events(run: Run, source: Source, catalogue: Catalogue, store: Store | None) -> InteractionLog:
+def events(run: Run, source: Dataset, catalogue: Catalogue, store: Store | None) -> InteractionLog:
     """The interaction log, with everything that arrived since the last run appended."""
     job = run.job
     with run.step("events") as watch:
@@ -82,7 +82,7 @@ def events(run: Run, source: Source, catalogue: Catalogue, store: Store | None) 
 
 
 def make_knowledge(
-    run: Run, source: Source, catalogue: Catalogue, log: InteractionLog, only: Sequence[str] | None = None
+    run: Run, source: Dataset, catalogue: Catalogue, log: InteractionLog, only: Sequence[str] | None = None
 ) -> Knowledge:
     """Knowledge of every producer that the feature schema lists (or of ``only``); each runs if its inputs changed.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from offline.data.arrival import first_log
 from offline.data.catalogue import Catalogue
+from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
-from offline.data.source import open_source
 from offline.jobs.last_run import data_of
 from offline.jobs.steps import Job
 
@@ -14,5 +14,5 @@ def data_set_of(job: Job) -> tuple[Catalogue, InteractionLog]:
     """Catalogue and log of a job's data set alone, without what came through a service's stream since: a published
     protocol counts the samples of the published data. Errors as ``data_of``."""
     catalogue, _ = data_of(job)
-    source = open_source(job.config.data, job.raw)
+    source = open_dataset(job.config.data, job.raw)
     return catalogue, first_log(source, catalogue, job.config.data.labels, job.config.feature_schema)

@@ -22,8 +22,8 @@ from models.contract.events import owner_tag
 from models.contract.keys import Keys
 from offline.config import SamplesConfig
 from offline.data.catalogue import DataError
+from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
-from offline.data.source import open_source
 from offline.jobs.steps import Job
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
@@ -83,7 +83,7 @@ def begin(job: Job, store: Store, count: int, others: int, seed: int) -> list[Vi
     config = job.config.model_copy(update={"workdir": job.config.workdir / "replay"})
     for key in store.redis.scan_iter(f"{store.keys.prefix}:*", count=5000):
         store.redis.unlink(key)
-    catalogue, report = open_source(job.config.data, job.raw).catalogue(), TrainingReport.load(path)
+    catalogue, report = open_dataset(job.config.data, job.raw).catalogue(), TrainingReport.load(path)
     past_log, past_knowledge = log_before(log, first), knowledge_before(knowledge, first)
     publish(config, store, Contents(catalogue, past_log, past_knowledge, report, job.models))
     return visits(log, first, count, others, seed, name=f"replay-{round(time.time())}")

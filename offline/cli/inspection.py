@@ -11,8 +11,8 @@ from offline.cli.endings import sum_up
 from offline.cli.jobs import trained_last
 from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
 from offline.data.catalogue import DataError
+from offline.data.dataset import open_dataset
 from offline.data.rules import rule_lines
-from offline.data.source import open_source
 from offline.llm.account import CACHE_FILE
 from offline.llm.cache import ResponseCache
 from offline.publish.connection import open_store
@@ -27,7 +27,7 @@ _FORECAST_USERS = 10_000_000
 def fetch(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Get the data set from its source, unless it is already there."""
     job = job_of(config, data_dir)
-    fetched = open_source(job.config.data, job.raw).fetch()
+    fetched = open_dataset(job.config.data, job.raw).fetch()
     print("fetched" if fetched else "already here")
 
 
@@ -42,7 +42,7 @@ def validate(
         print("\n".join(rule_lines()))
         return
     job = job_of(config, data_dir)
-    source = open_source(job.config.data, job.raw)
+    source = open_dataset(job.config.data, job.raw)
     source.fetch()
     findings = source.check(job.config.feature_schema)
     for label, lines in (("fact", findings.facts), ("warning", findings.warnings), ("error", findings.errors)):

@@ -20,8 +20,8 @@ from models.contract.events import Interaction
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import Catalogue
 from offline.data.config import LabelsConfig
+from offline.data.dataset import Dataset
 from offline.data.log import InteractionLog
-from offline.data.source import Source
 
 _ROUNDS = 32
 """Draws per negative before all that is left is enumerated: rare, for users who have touched nearly everything."""
@@ -29,13 +29,13 @@ _ROUNDS = 32
 Indices = npt.NDArray[np.int64]
 
 
-def first_log(source: Source, catalogue: Catalogue, labels: LabelsConfig, schema: FeatureSchema) -> InteractionLog:
+def first_log(source: Dataset, catalogue: Catalogue, labels: LabelsConfig, schema: FeatureSchema) -> InteractionLog:
     """The log of a data set. DataError names every rule that the data break."""
     return read_again(InteractionLog.empty(), source, catalogue, labels, schema)[0]
 
 
 def read_again(
-    log: InteractionLog, source: Source, catalogue: Catalogue, labels: LabelsConfig, schema: FeatureSchema
+    log: InteractionLog, source: Dataset, catalogue: Catalogue, labels: LabelsConfig, schema: FeatureSchema
 ) -> tuple[InteractionLog, int]:
     """The log with the source's interactions that are new to it, and their number. DataError as above.
 

@@ -44,7 +44,7 @@ _TITLE_YEAR = re.compile(r"^(?P<title>.*\S)\s*\((?P<year>\d{4})\)$")
 
 
 class MovieLens:
-    """What the two sources share; see ``offline.data.source.Reader``.
+    """What the two sources share; see ``offline.data.dataset.Reader``.
 
     ``files`` are SHA-256 sums of the content this project was developed on, the interactions' file first.
     """

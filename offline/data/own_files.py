@@ -96,7 +96,7 @@ def joined(catalogue: Catalogue, tables: Sequence[FeaturesConfig], columns: set[
 
 
 class OwnFiles:
-    """The source; see ``offline.data.source.Reader``. Files are read once per object."""
+    """The source; see ``offline.data.dataset.Reader``. Files are read once per object."""
 
     def __init__(self, config: DataConfig) -> None:
         assert config.interactions is not None

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from offline.data.catalogue import Catalogue
+from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
-from offline.data.source import open_source
 from offline.jobs.events import Arrived, look_for_events
 from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import TEXTS, answered, import_lines, imported_texts, kinds_of_texts, texts_of_recent
@@ -101,7 +101,7 @@ class DryRun:
 
 def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
     """CostEstimate of a run of all producers, or of ``only``."""
-    source = open_source(job.config.data, job.raw)
+    source = open_dataset(job.config.data, job.raw)
     source.fetch()
     catalogue = source.catalogue()
     with store_if_there(job.data_dir) as store:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from offline.data.arrival import first_log, read_again, streamed
 from offline.data.catalogue import Catalogue
+from offline.data.dataset import Dataset
 from offline.data.files import read_json, write_json
 from offline.data.log import InteractionLog
-from offline.data.source import Source
 from offline.jobs.steps import Job, StepCache
 from offline.publish.connection import Store
 from offline.publish.streams import new_interactions
@@ -34,7 +34,7 @@ class Arrived:
         return old is not None and (len(new) > len(old) or len(new.item_ids) > len(old.item_ids))
 
 
-def look_for_events(job: Job, source: Source, catalogue: Catalogue, store: Store | None) -> Arrived:
+def look_for_events(job: Job, source: Dataset, catalogue: Catalogue, store: Store | None) -> Arrived:
     """What arrived in the files and in the stream. Saves nothing."""
     labels, schema = job.config.data.labels, job.config.feature_schema
     before, added, refused = None, 0, 0

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from offline.data.catalogue import Catalogue
+from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
-from offline.data.source import open_source
 from offline.jobs.llm_requests import answered, imported_texts
 from offline.jobs.steps import Job
 from offline.knowledge.knowledge_texts import Answered
@@ -22,7 +22,7 @@ from offline.training.samples import split_samples
 def data_of(job: Job) -> tuple[Catalogue, InteractionLog]:
     """Catalogue and log of a job's last run; DataError if there was none."""
     log = InteractionLog.load(job.log)
-    return open_source(job.config.data, job.raw).catalogue(), log
+    return open_dataset(job.config.data, job.raw).catalogue(), log
 
 
 @contextmanager

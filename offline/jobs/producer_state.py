@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from offline.data.dataset import Dataset
 from offline.data.files import file_digest
 from offline.data.log import InteractionLog
-from offline.data.source import Source
 from offline.jobs.ledger import RunLedger
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
@@ -14,7 +14,7 @@ from offline.knowledge.run import ProducerState
 from offline.knowledge.vectors import Produced
 
 
-def producer_inputs(job: Job, name: str, source: Source, log: InteractionLog) -> dict[str, Any]:
+def producer_inputs(job: Job, name: str, source: Dataset, log: InteractionLog) -> dict[str, Any]:
     """All that a producer's result depends on; how answers are fetched is no part of it."""
     config, schema = job.config, job.config.feature_schema
     excluded = {*producers.ORDER, "shipped_responses", "shipped_vectors", "ttl_days"}

@@ -20,8 +20,8 @@ from models.contract.events import EVENT_DTYPE, item_hash
 from models.contract.exposures import Exposure, history_digest
 from models.contract.items import ItemTable
 from offline.data.catalogue import DataError
+from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
-from offline.data.source import open_source
 from offline.jobs.steps import Job
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge
@@ -95,7 +95,7 @@ class _Replay:
         report = TrainingReport.load(job.models / "report.json")
         self._schema = read_model(job.models / report.artifact).feature_schema
         self._log, self._knowledge, self._job = log, knowledge, job
-        self._catalogue = open_source(job.config.data, job.raw).catalogue()
+        self._catalogue = open_dataset(job.config.data, job.raw).catalogue()
         encoder = SampleEncoder(self._schema, self._catalogue, log, knowledge, report.trained_rows)
         self._model = load_served(job.config, report, encoder, job.models)
         self._table: ItemTable = encoder.table_with(statistics_until(self._schema, log, len(log)))

@@ -11,7 +11,7 @@ import typer
 
 from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
 from offline.cli.tuning import Epochs, Model, Samples, sized
-from offline.data.source import open_source
+from offline.data.dataset import open_dataset
 from offline.jobs.last_run import data_of
 from research.cli.options import CORES, Workers, Write
 from research.data_set import data_set_of
@@ -95,7 +95,7 @@ def reranking(
     from research.reranking import evaluation, report
 
     job = sized(job_of(config, data_dir), samples, epochs, model)
-    source = open_source(job.config.data, job.raw)
+    source = open_dataset(job.config.data, job.raw)
     source.fetch()
     ready = prepared(job, source.catalogue())
     tuned = ready.tuned()

@@ -9,7 +9,7 @@ import polars as pl
 
 from models.contract.schema import FeatureSchema, FieldSpec
 from offline.data.config import DataConfig
-from offline.data.source import Source, open_source
+from offline.data.dataset import Dataset, open_dataset
 
 RATINGS = [
     ("r1", "b1", 5, 1_700_000_000), ("r2", "b1", 2, 1_700_000_100), ("r1", "b2", 4, 1_700_000_200),
@@ -74,5 +74,5 @@ def config(folder: Path, suffix: str = ".csv", **changed: Any) -> DataConfig:
     return DataConfig.model_validate(document)
 
 
-def source(folder: Path, suffix: str = ".csv", **changed: Any) -> Source:
-    return open_source(config(folder, suffix, **changed), folder)
+def source(folder: Path, suffix: str = ".csv", **changed: Any) -> Dataset:
+    return open_dataset(config(folder, suffix, **changed), folder)

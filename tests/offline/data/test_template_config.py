@@ -10,7 +10,7 @@ import pytest
 
 from offline.config import JobConfig, load_config
 from offline.data.arrival import first_log, read_again
-from offline.data.source import open_source
+from offline.data.dataset import open_dataset
 from tests.conftest import ROOT
 
 TEMPLATE = ROOT / "configs" / "TEMPLATE.toml"
@@ -57,7 +57,7 @@ def config(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_template_works_on_such_data(config: JobConfig) -> None:
-    source = open_source(config.data, config.workdir / "raw")
+    source = open_dataset(config.data, config.workdir / "raw")
     assert source.fetch() is False
     found = source.check(config.feature_schema)
     assert found.errors == []

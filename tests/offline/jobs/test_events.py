@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from offline import refresh as pipeline
+from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
-from offline.data.source import open_source
 from offline.jobs.events import Arrivals, Arrived, look_for_events
 from offline.jobs.runs import Run
 from offline.jobs.since import recent
@@ -19,7 +19,7 @@ from tests.offline.pipeline import EARLIER_MS, LATER_MS, Pipeline
 
 
 def look(made: Pipeline) -> Arrived:
-    source = open_source(made.config.data, made.job.raw)
+    source = open_dataset(made.config.data, made.job.raw)
     with open_store(made.job.data_dir) as store:
         return look_for_events(made.job, source, source.catalogue(), store)
 

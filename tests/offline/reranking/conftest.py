@@ -9,7 +9,7 @@ import pytest
 
 from models.contract.reranker import RerankerManifest
 from offline.data.arrival import first_log
-from offline.data.source import open_source
+from offline.data.dataset import open_dataset
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job
 from offline.reranking.prepared import FOLDER, Prepared, prepared
@@ -33,7 +33,7 @@ class Tuned:
     read: frozenset[str]
 
     def ready(self) -> Prepared:
-        return prepared(self.job, open_source(self.job.config.data, self.job.raw).catalogue())
+        return prepared(self.job, open_dataset(self.job.config.data, self.job.raw).catalogue())
 
 
 def patched(patch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     config = made.config
     settings = SETTINGS.model_copy(update={"model": model(folder / "model")})
     job = Job(config.model_copy(update={"reranking": settings}), folder / "data")
-    source = open_source(config.data, job.raw)
+    source = open_dataset(config.data, job.raw)
     catalogue = source.catalogue()
     log = first_log(source, catalogue, config.data.labels, config.feature_schema)
     report = trained(job, catalogue, log, made.data.knowledge).report

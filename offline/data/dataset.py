@@ -1,7 +1,7 @@
 """The port to the data: where users, items and interactions come from, whatever the source.
 
-``open_source`` gives a ``Source`` over one of three readers: MovieLens-100K, MovieLens-1M, or the user's own files. The
-source joins further item columns to whatever the reader gives, and refuses data that break a rule (rules.py).
+``open_dataset`` gives a ``Dataset`` over one of three readers: MovieLens-100K, MovieLens-1M, or the user's own files.
+It joins further item columns to whatever the reader gives, and refuses data that break a rule (rules.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from offline.data.validate import Row, validate
 
 
 class Reader(Protocol):
-    """What a source must be able to do. Readers note broken rules and give what is left, so that all are found."""
+    """A source of data. Readers note broken rules and give what is left, so that all are found."""
 
     def fetch(self) -> bool:
         """Get the data; False if there was nothing to do. DataError if they cannot be had."""
@@ -47,7 +47,7 @@ class Reader(Protocol):
         """Where the interaction of that number (from 0) stands, once the rows were read."""
 
 
-class Source:
+class Dataset:
     """One data set: users, items and interactions that keep every rule which can be told without the schema."""
 
     def __init__(self, config: DataConfig, reader: Reader) -> None:
@@ -122,12 +122,12 @@ class Source:
         return catalogue
 
 
-def open_source(config: DataConfig, raw: Path) -> Source:
+def open_dataset(config: DataConfig, raw: Path) -> Dataset:
     """The source that ``config`` names. ``raw`` is the folder for what is fetched."""
     if config.source == "movielens-100k":
-        return Source(config, MovieLens100K(raw))
+        return Dataset(config, MovieLens100K(raw))
     if config.source == "movielens-1m":
-        return Source(config, MovieLens1M(raw))
+        return Dataset(config, MovieLens1M(raw))
     from offline.data.own_files import OwnFiles  # polars only where files are read
 
-    return Source(config, OwnFiles(config))
+    return Dataset(config, OwnFiles(config))

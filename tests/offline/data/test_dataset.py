@@ -13,53 +13,53 @@ import pytest
 from offline.data import tables
 from offline.data.catalogue import DataError
 from offline.data.config import DataConfig
+from offline.data.dataset import Dataset, open_dataset
 from offline.data.files import file_digest
 from offline.data.movielens import MovieLens1M, MovieLens100K
-from offline.data.source import Source, open_source
 from tests.conftest import ROOT
 from tests.offline.data import shop, test_movielens, test_movielens_1m
-from tests.suites.data_source import DataSourceSuite
+from tests.suites.dataset import DataSourceSuite
 
 
 class TestMovieLens100K(DataSourceSuite):
     @pytest.fixture
-    def source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
+    def source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
         contents = {"user": test_movielens.USERS, "item": test_movielens.ITEMS, "inter": test_movielens.RATINGS}
         for name, content in contents.items():
             (tmp_path / f"ml-100k.{name}").write_text(content, encoding="utf-8")
         digests = {f"ml-100k.{name}": hashlib.sha256(text.encode()).hexdigest() for name, text in contents.items()}
         monkeypatch.setattr(MovieLens100K, "files", digests)
-        return open_source(DataConfig(source="movielens-100k"), tmp_path)
+        return open_dataset(DataConfig(source="movielens-100k"), tmp_path)
 
     @pytest.fixture
-    def absent(self, tmp_path: Path) -> Source:
-        return open_source(DataConfig(source="movielens-100k"), tmp_path / "nowhere")
+    def absent(self, tmp_path: Path) -> Dataset:
+        return open_dataset(DataConfig(source="movielens-100k"), tmp_path / "nowhere")
 
 
 class TestMovieLens1M(DataSourceSuite):
     @pytest.fixture
-    def source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
+    def source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
         for name, content in test_movielens_1m.FILES.items():
             (tmp_path / name).write_bytes(content)
         digests = {name: hashlib.sha256(one).hexdigest() for name, one in test_movielens_1m.FILES.items()}
         monkeypatch.setattr(MovieLens1M, "files", digests)
-        return open_source(DataConfig(source="movielens-1m"), tmp_path)
+        return open_dataset(DataConfig(source="movielens-1m"), tmp_path)
 
     @pytest.fixture
-    def absent(self, tmp_path: Path) -> Source:
-        return open_source(DataConfig(source="movielens-1m"), tmp_path / "nowhere")
+    def absent(self, tmp_path: Path) -> Dataset:
+        return open_dataset(DataConfig(source="movielens-1m"), tmp_path / "nowhere")
 
 
 class TestCsvFiles(DataSourceSuite):
     suffix = ".csv"
 
     @pytest.fixture
-    def source(self, tmp_path: Path) -> Source:
+    def source(self, tmp_path: Path) -> Dataset:
         shop.write(tmp_path, self.suffix)
         return shop.source(tmp_path, self.suffix)
 
     @pytest.fixture
-    def absent(self, tmp_path: Path) -> Source:
+    def absent(self, tmp_path: Path) -> Dataset:
         return shop.source(tmp_path / "nowhere", self.suffix)
 
 
@@ -125,11 +125,11 @@ def test_further_item_columns_join_any_source(tmp_path: Path, monkeypatch: pytes
     ]
     texts = {"item": '"{title}"[ with {cast}][: {plot}]'}
     config = DataConfig.model_validate({"source": "movielens-1m", "item_extra": extra, "texts": texts})
-    items = open_source(config, tmp_path).catalogue().items
+    items = open_dataset(config, tmp_path).catalogue().items
     assert [config.texts.item_text(items[item]) for item in items] == [
         "\"The Silent Orchard\" with Ann, Bo", '"Two Hats": Hats fall.', '"Étoile du nord (Star)"',
     ]  # fmt: skip
-    found = open_source(config, tmp_path).check(shop.SCHEMA.model_copy(update={"user_fields": (), "item_fields": ()}))
+    found = open_dataset(config, tmp_path).check(shop.SCHEMA.model_copy(update={"user_fields": (), "item_fields": ()}))
     assert found.errors == []
     assert [line.split(":")[0] for line in found.warnings] == ["extra_unknown"]
     assert "row 3" in found.warnings[0]

@@ -26,7 +26,7 @@ with embedded_redis(Path(sys.argv[1]), keep_alive=sys.argv[2:] == ["keep"]) as u
         print(client.info("server")["process_id"], flush=True)
     sys.stdin.read()
 """
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Program:

@@ -66,7 +66,7 @@ class ItemRows:
 
 def knowledge_rows(blobs: Sequence[bytes | None], owners: Sequence[str], space: str, dim: int) -> KnowledgeRows:
     """Of the records that are whole, of their owner and of ``space``, and hold one row of ``dim`` numbers."""
-    parts = [KnowledgeRows(np.zeros(0, np.int64), np.zeros((0, dim), np.float32), np.zeros(0, np.int64))]
+    parts = [(np.zeros(0, np.int64), np.zeros((0, dim), np.float32), np.zeros(0, np.int64))]
     for at, matrix, whose in _alike(blobs, owners, KNOWLEDGE_HEAD.itemsize + CRC):
         head = np.ascontiguousarray(matrix[:, : KNOWLEDGE_HEAD.itemsize]).view(KNOWLEDGE_HEAD)[:, 0]
         for code, codes in product(knowledge.DTYPES, np.unique(head["codes"]).tolist()):
@@ -83,19 +83,15 @@ def knowledge_rows(blobs: Sequence[bytes | None], owners: Sequence[str], space: 
             vectors = values.astype(np.float32)
             if code == 1:
                 vectors *= head["scale"][right, None]
-            parts.append(KnowledgeRows(at[right], vectors, head["expires_at"][right]))
-    return KnowledgeRows(
-        np.concatenate([part.at for part in parts]),
-        np.concatenate([part.vectors for part in parts]),
-        np.concatenate([part.expires_at for part in parts]),
-    )
+            parts.append((at[right], vectors, head["expires_at"][right]))
+    return KnowledgeRows(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def item_rows(blobs: Sequence[bytes | None], owners: Sequence[str], schema: FeatureSchema) -> ItemRows:
     """Of the records that are whole, of their owner and of ``schema``."""
     slots, numbers = schema.item_slots, len(ITEM_NUMERIC)
     nothing = np.zeros(0, np.int64)
-    parts = [ItemRows(nothing, nothing, np.zeros((0, slots), np.int64), np.zeros((0, numbers), np.float32))]
+    parts = [(nothing, nothing, np.zeros((0, slots), np.int64), np.zeros((0, numbers), np.float32))]
     numeric_at = ITEM_HEAD.itemsize + 4 * slots
     owner_at = numeric_at + 4 * numbers
     for at, matrix, whose in _alike(blobs, owners, owner_at + CRC):
@@ -106,13 +102,8 @@ def item_rows(blobs: Sequence[bytes | None], owners: Sequence[str], schema: Feat
         categorical = np.ascontiguousarray(matrix[right, ITEM_HEAD.itemsize : numeric_at]).view("<i4")
         numeric = np.ascontiguousarray(matrix[right, numeric_at:owner_at]).view("<f4")
         index = head["index"][right].astype(np.int64)
-        parts.append(ItemRows(at[right], index, categorical.astype(np.int64), numeric.astype(np.float32)))
-    return ItemRows(
-        np.concatenate([part.at for part in parts]),
-        np.concatenate([part.index for part in parts]),
-        np.concatenate([part.categorical for part in parts]),
-        np.concatenate([part.numeric for part in parts]),
-    )
+        parts.append((at[right], index, categorical.astype(np.int64), numeric.astype(np.float32)))
+    return ItemRows(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ def write_produced(
     return records
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RolledBack:
     """What a rollback did to the records that a producer's last publication had changed.
 
@@ -105,10 +105,10 @@ class RolledBack:
 
     release: str
     spaces: tuple[str, ...]
-    restored: int
-    removed: int
-    left: int
-    size: int
+    restored: int = 0
+    removed: int = 0
+    left: int = 0
+    size: int = 0
 
 
 def rollback_producer(
@@ -136,7 +136,7 @@ def rollback_producer(
     journal.begin_undo(publication)
     interrupted = release.begin_change(store, live)
     forget(store)
-    result = _Restored()
+    result = RolledBack(live, tuple(spaces))
     item_changes = {space: ItemChanges(store, space) for key, space in spaces.items() if key.startswith("item/")}
     for chunk in journal.changes(publication):
         for space, changes in item_changes.items():
@@ -145,18 +145,10 @@ def rollback_producer(
     changed = interrupted or (bool(item_changes) and result.restored + result.removed > 0)
     (end_change or partial(release.end_change, store))(live, changed)
     journal.undone(publication)
-    return RolledBack(live, tuple(spaces), result.restored, result.removed, result.left, result.size)
+    return result
 
 
-@dataclass(slots=True)
-class _Restored:
-    restored: int = 0
-    removed: int = 0
-    left: int = 0
-    size: int = 0
-
-
-def _restore(store: Store, chunk: list[tuple[str, bytes | None, bytes]], result: _Restored) -> None:
+def _restore(store: Store, chunk: list[tuple[str, bytes | None, bytes]], result: RolledBack) -> None:
     """Put back what Redis still holds as it was written. A restored record has at least half of its life before it."""
     now = int(time.time())
     replies: Any = store.redis.mget([key for key, _, _ in chunk])

@@ -2,7 +2,7 @@
 
 micro       processor time of single steps of a request
 serving     the whole service beside others
-vllm_server a vLLM server of one's own on this machine's CPU
+vllm_server  a vLLM server of one's own on this machine's CPU
 publishing  records into Redis: all, none and 1 % of them changed
 retrieval   search for candidates, by kind of index
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from models.contract.arrays import Array
+from models.contract.arrays import Array, FloatArray, IntArray
 from models.contract.schema import FeatureSchema, fingerprint
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -54,11 +54,17 @@ class TrialRunner:
     """Runs trials on the samples of one data set; results lie in ``folder``."""
 
     def __init__(self, config: JobConfig, catalogue: Catalogue, log: InteractionLog, folder: Path) -> None:
-        self._config = config
+        self.config = config
         self._catalogue = catalogue
-        self._log = log
+        self.log = log
         self._folder = folder
         self.splits = split_samples(config.samples, log)
+
+    def test_samples(self) -> tuple[FloatArray, IntArray]:
+        """Label and user [n] of the test samples."""
+        rows = self.splits.rows["test"]
+        liked = self.log.value[rows] > self.config.feature_schema.liked_above
+        return liked.astype(np.float32), self.log.user[rows].astype(np.int64)
 
     def trials(self, specs: Sequence[TrialSpec], workers: int = 1) -> list[Trial]:
         """Each wanted trial, trained only if it was not before under the same circumstances.
@@ -76,11 +82,11 @@ class TrialRunner:
 
     def train(self, path: Path, spec: TrialSpec, progress: bool = True) -> None:
         """Train and keep it at ``path``."""
-        encoder = SampleEncoder(spec.schema, self._catalogue, self._log, spec.knowledge, self.splits.trained_rows)
-        model_spec = ModelSpec(f"{spec.label}, seed {spec.seed}", self._config.training.served)
-        user = self._log.user.astype(np.int64)
+        encoder = SampleEncoder(spec.schema, self._catalogue, self.log, spec.knowledge, self.splits.trained_rows)
+        model_spec = ModelSpec(f"{spec.label}, seed {spec.seed}", self.config.training.served)
+        user = self.log.user.astype(np.int64)
         with one_thread():
-            fitted = fit(model_spec, self._config.training, encoder, self.splits, user, spec.seed, progress=progress)
+            fitted = fit(model_spec, self.config.training, encoder, self.splits, user, spec.seed, progress=progress)
             test = predict(fitted.model, encoder, self.splits.rows["test"])
         write_arrays(path, test=test, epochs=np.array(fitted.validation_auc))
 
@@ -91,7 +97,7 @@ class TrialRunner:
                 workers,
                 multiprocessing.get_context("spawn"),
                 _enter,
-                (self._config, self._catalogue, self._log, self._folder),
+                (self.config, self._catalogue, self.log, self._folder),
             ) as pool,
             tqdm(total=len(missing), desc="  trials", unit="trial") as bar,
         ):
@@ -104,7 +110,7 @@ class TrialRunner:
 
     def circumstances(self, spec: TrialSpec) -> str:
         """A fingerprint of all that a trial comes from but its seed."""
-        training = self._config.training.model_dump(mode="json", exclude={"seeds", "compare", "retrain_growth"})
+        training = self.config.training.model_dump(mode="json", exclude={"seeds", "compare", "retrain_growth"})
         return fingerprint(self.data(spec.schema, spec.knowledge) | {"training": training})
 
     def data(self, schema: FeatureSchema, knowledge: Knowledge) -> dict[str, Any]:
@@ -114,7 +120,7 @@ class TrialRunner:
             "schema": schema.fingerprint,
             "spaces": [space.fingerprint for space in knowledge.spaces if space.key in keys],
             "data": _digest(*self._columns(schema), *_arrays(knowledge, keys)),
-            "samples": self._config.samples.model_dump(mode="json"),
+            "samples": self.config.samples.model_dump(mode="json"),
         }
 
     def _path(self, spec: TrialSpec) -> Path:
@@ -122,7 +128,7 @@ class TrialRunner:
 
     def _columns(self, schema: FeatureSchema) -> list[Array]:
         """The material of samples beside knowledge."""
-        log, users, items = self._log, self._catalogue.users, self._catalogue.items
+        log, users, items = self.log, self._catalogue.users, self._catalogue.items
         of_users = [schema.encode_user_fields(users.get(user, {})) for user in log.user_ids]
         of_items = [schema.encode_item_fields(items.get(item, {})) for item in log.item_ids]
         return [log.user, log.item, log.value, log.sampled, np.array(of_users), np.array(of_items)]

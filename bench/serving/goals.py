@@ -33,9 +33,9 @@ class GoalResult:
 def goal_results(results: Mapping[str, Result]) -> list[GoalResult]:
     """A line for every goal, of whose part there are results; one that says so where there are none."""
     lines: list[GoalResult] = []
-    for part, (number, what, judge) in _JUDGES.items():
+    for part, (number, what, results_of) in _JUDGES.items():
         if part in results:
-            lines += judge(results[part].numbers)
+            lines += results_of(results[part].numbers)
         else:
             lines.append(GoalResult(number, what, "", None))
     return sorted(lines, key=lambda line: line.number)

@@ -75,9 +75,9 @@ class SequenceEncoder:
         stretches, sampled = self.stretches(rows), self._sampled(rows)
         generator = np.random.default_rng(seed)
         for epoch in range(count):
-            plan = _groups(stretches.length, tokens, generator)
-            for at, members in enumerate(plan):
-                yield (epoch + at / len(plan)) / count, self._batch(stretches, members, sampled)
+            batches = _groups(stretches.length, tokens, generator)
+            for at, members in enumerate(batches):
+                yield (epoch + at / len(batches)) / count, self._batch(stretches, members, sampled)
 
     def once(self, rows: IntArray, tokens: int) -> Iterator[Batch]:
         """All samples at these log rows, shortest stretches first."""

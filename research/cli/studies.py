@@ -27,12 +27,13 @@ def ablation(
     """Compare the model without knowledge, with plain text, with each method and with all: docs/knowledge.md."""
     from offline.knowledge.run import load_knowledge
     from research.studies import ablation as study
+    from research.trials import TrialRunner
 
     job = job_of(config, data_dir)
     catalogue, log = data_of(job)
     knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
     folder = job.config.workdir / "ablation"
-    result = study.run_ablation(job.config, catalogue, log, knowledge, seeds, folder, workers)
+    result = study.run_ablation(TrialRunner(job.config, catalogue, log, folder), knowledge, seeds, workers)
     result.save(folder / "results.json")
     write_table(f"ablation {job.config.name}", result.markdown(), write)
 
@@ -48,6 +49,7 @@ def compression(
     """Compare MARC with other compressions of the same hidden states, by the model that reads them: docs/marc.md."""
     from offline.knowledge.marc.produce import states_at
     from research.studies import compression as study
+    from research.trials import TrialRunner
 
     job = job_of(config, data_dir)
     catalogue, log = data_of(job)
@@ -55,7 +57,8 @@ def compression(
         depth = sources.config.marc.depth
         states = states_at(sources, [depth])[depth]
     folder = job.config.workdir / "compression"
-    result = study.compare_compressions(job.config, catalogue, log, states, folder, seeds=seeds, workers=workers)
+    runner = TrialRunner(job.config, catalogue, log, folder)
+    result = study.compare_compressions(runner, states, seeds=seeds, workers=workers)
     result.save(folder / "results.json")
     write_table(f"compression {job.config.name}", result.markdown(), write)
 

@@ -45,11 +45,8 @@ class Candidates:
 
     def best(self, family: Family) -> Group | None:
         """The best of a family on the validation split, None if none of it has a validation AUC."""
-        picks = [
-            group
-            for group in self.groups
-            if group.family == family and group.stands and group.validation_auc is not None
-        ]
+        of_family = [group for group in self.groups if group.family == family and group.stands]
+        picks = [group for group in of_family if group.validation_auc is not None]
         return max(picks, key=lambda group: group.validation_auc or 0.0, default=None)
 
 
@@ -110,9 +107,8 @@ def _validation_auc(members: Sequence[Trained], splits: SplitRows) -> float | No
     """Of the validation scores themselves where they were kept, else of the best epoch."""
     aucs = []
     for member in members:
-        label, score = (
-            _answers(member, splits, "validation") if _has(member, "validation") else (np.zeros(0), np.zeros(0))
-        )
+        scored = _has(member, "validation")
+        label, score = _answers(member, splits, "validation") if scored else (np.zeros(0), np.zeros(0))
         if label.any() and not label.all():
             aucs.append(auc(label, score))
         elif member.epochs:

@@ -51,11 +51,7 @@ class Measure:
 
         def measured() -> dict[str, Array]:
             label, user = self._label, self._user
-            others = (
-                gauc(label, score, user),
-                ndcg_at(label, score, user),
-                expected_calibration_error(label, score),
-            )
+            others = gauc(label, score, user), ndcg_at(label, score, user), expected_calibration_error(label, score)
             losses = self._whole.mean(log_losses(label, score))
             return {"auc": self._whole.auc(score), "logloss": losses, "others": np.array(others)}
 

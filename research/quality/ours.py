@@ -92,15 +92,11 @@ def _save_weights(path: Path, fitted: Fitted, seconds: float) -> None:
 
 
 def _load_weights(path: Path, model: torch.nn.Module) -> tuple[Fitted, float]:
-    """Inverse of ``_keep``, into an untrained model."""
+    """Inverse of ``_save_weights``, into an untrained model."""
     arrays = read_arrays(path)
-    state = {
-        name.removeprefix("weight "): torch.from_numpy(array)
-        for name, array in arrays.items()
-        if name.startswith("weight ")
-    }
+    weights = {name.removeprefix("weight "): array for name, array in arrays.items() if name.startswith("weight ")}
     auc = arrays["validation_auc"]
-    model.load_state_dict(state)
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     fitted = Fitted(model.eval(), int(np.argmax(auc)), tuple(float(epoch) for epoch in auc))
     return fitted, float(arrays["seconds"])
 

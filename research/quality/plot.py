@@ -1,4 +1,4 @@
-"""Figures of a judgement as SVG: AUC against scoring time, reliability, AUC against the share of training rows."""
+"""Figures of an evaluation as SVG: AUC against scoring time, reliability, AUC against the share of training rows."""
 
 from __future__ import annotations
 
@@ -24,11 +24,8 @@ _LABEL_INCHES = 0.17
 def drawable(evaluation: Evaluation) -> tuple[str, ...]:
     """Names of the figures that there are numbers for."""
     reliable = evaluation.row(evaluation.chosen) or evaluation.row(evaluation.best_peer)
-    there = {
-        "auc-ms": any(row.ms_per_500 for row in evaluation.rows),
-        "reliability": reliable,
-        "share": evaluation.shares,
-    }
+    timed = any(row.ms_per_500 for row in evaluation.rows)
+    there = {"auc-ms": timed, "reliability": reliable, "share": evaluation.shares}
     return tuple(name for name, numbers in there.items() if numbers)
 
 
@@ -92,15 +89,8 @@ def _reliability(evaluation: Evaluation) -> Figure:
     for row, marker in zip(rows, _MARKERS, strict=False):
         label = f"{row.candidate} (ECE {row.ece.middle:.4f})"
         bins = row.reliability
-        axes.plot(
-            bins.centres,
-            bins.observed,
-            marker=marker,
-            markersize=4,
-            linewidth=1,
-            color=_COLOURS[row.family],
-            label=label,
-        )
+        colour = _COLOURS[row.family]
+        axes.plot(bins.centres, bins.observed, marker=marker, markersize=4, linewidth=1, color=colour, label=label)
     axes.legend(loc="lower right", frameon=False)
     return figure
 

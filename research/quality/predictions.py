@@ -85,11 +85,6 @@ def load_trained(folder: Path, key: str) -> Trained:
         raise DataError(f"{folder / f'{key}.json'}: {error}") from error
 
 
-def saved_keys(folder: Path) -> list[str]:
-    """Keys of what was saved completely, rising; a table without its description was never finished."""
-    return sorted(path.stem for path in folder.glob("*.json") if not path.name.startswith("."))
-
-
 def _plain(described: dict[str, Any]) -> dict[str, Any]:
     tuples = {name: tuple(float(number) for number in described[name]) for name in ("epochs", "ms_per_500")}
     return {name: described[name] for name in (*_DESCRIBED, "circumstances")} | tuples

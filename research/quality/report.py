@@ -1,4 +1,4 @@
-"""A judgement as Markdown, for the place between the markers ``quality NAME`` of docs/quality.md.
+"""An evaluation as Markdown, for the place between the markers ``quality NAME`` of docs/quality.md.
 
 The study command puts it there as it does other tables; prose outside the markers is nobody's but its authors'.
 """
@@ -32,8 +32,8 @@ def marker(evaluation: Evaluation) -> str:
 
 
 def page_section(evaluation: Evaluation, figures: str = "figures/quality", ledger: str = "") -> str:
-    """Everything that a judgement says. ``figures``: folder and stem of those that were drawn, ``ledger``: where the
-    looks are noted; both as seen from the page."""
+    """All of an evaluation. ``figures``: folder and stem of those that were drawn, ``ledger``: where uses of the test
+    split are noted; both as seen from the page."""
     sections = [
         _how(evaluation),
         _goal(evaluation),

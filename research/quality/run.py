@@ -1,4 +1,4 @@
-"""Runs the plan: what is not on disk yet is trained, several at once, and the answers of all are read back.
+"""Running trainings: what is not on disk yet is trained, several at once, and the answers of all are read back.
 
 A run that was stopped goes on where it was: a training is on disk when its last answer is. Weights of our models stay
 beside the answers, so that a change of what is exported costs no training.
@@ -54,23 +54,23 @@ class Bench:
             raise DataError(f"the protocol gives {expected} samples, this log {counts}")
         return splits
 
-    def circumstances(self, plan: Sequence[Training]) -> list[Circumstances]:
+    def circumstances(self, trainings: Sequence[Training]) -> list[Circumstances]:
         """Circumstances of each training."""
         runner = TrialRunner(self.config, self.catalogue, self.log, self.folder)
         known: dict[tuple[object, ...], Circumstances] = {}
-        for training in plan:
+        for training in trainings:
             same = (training.producers, training.share, training.peer)
             if same not in known:
                 known[same] = circumstances(self.config, runner, self.knowledge, training)
-        return [known[training.producers, training.share, training.peer] for training in plan]
+        return [known[training.producers, training.share, training.peer] for training in trainings]
 
 
-def run(bench: Bench, plan: Sequence[Training], workers: int = 1) -> list[Trained]:
-    """Answers of everything in the plan; what is missing is trained, ``workers`` at once."""
+def run(bench: Bench, trainings: Sequence[Training], workers: int = 1) -> list[Trained]:
+    """Answers of all ``trainings``; what is missing is trained, ``workers`` at once."""
     bench.splits()
-    under = list(zip(plan, bench.circumstances(plan), strict=True))
+    under = list(zip(trainings, bench.circumstances(trainings), strict=True))
     missing = [(training, given) for training, given in under if not all(map(bench.holds, training.keys(given)))]
-    with tqdm(total=len(plan), initial=len(plan) - len(missing), desc="  trainings", unit="training") as bar:
+    with tqdm(total=len(trainings), initial=len(trainings) - len(missing), desc="  trainings", unit="training") as bar:
         if workers > 1 and len(missing) > 1:
             _in_processes(bench, missing, min(workers, len(missing)), bar)
         else:

@@ -87,20 +87,20 @@ def trainings(config: JobConfig, knowledge: Knowledge, seeds: int, peer_seeds: i
     if missing:
         raise DataError(f"there is no knowledge {sorted(missing)} of these users and items: make it first")
     producers = tuple(knowledge.produced)
-    plan = []
+    chosen = []
     for seed in range(1, max(seeds, peer_seeds) + 1):
         if seed <= seeds:
-            plan.append(Training(OURS, "ours", seed, producers=producers, statistics=("frozen", "live")))
+            chosen.append(Training(OURS, "ours", seed, producers=producers, statistics=("frozen", "live")))
         if seed <= peer_seeds:
-            plan += [Training(f"{name} ({_library(name)})", "peer", seed, peer=name) for name in PEERS]
+            chosen += [Training(f"{name} ({_library(name)})", "peer", seed, peer=name) for name in PEERS]
         if seed <= min(seeds, config.benchmark.share_seeds):
-            plan.append(Training(WITHOUT_KNOWLEDGE, "ours", seed))
-            plan += [
+            chosen.append(Training(WITHOUT_KNOWLEDGE, "ours", seed))
+            chosen += [
                 Training(name, "ours", seed, share, reads)
                 for share in config.benchmark.shares
                 for name, reads in ((OURS, producers), (WITHOUT_KNOWLEDGE, ()))
             ]
-    return plan
+    return chosen
 
 
 def circumstances(config: JobConfig, runner: TrialRunner, knowledge: Knowledge, training: Training) -> Circumstances:

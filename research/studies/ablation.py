@@ -13,10 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.arrays import Array
-from offline.config import JobConfig
-from offline.data.catalogue import Catalogue
 from offline.data.files import write_json
-from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
 from offline.metrics import quality
 from offline.training.bootstrap import Difference, Resamples, difference
@@ -91,20 +88,10 @@ class Ablation:
         return table(heads, lines)
 
 
-def run_ablation(
-    config: JobConfig,
-    catalogue: Catalogue,
-    log: InteractionLog,
-    knowledge: Knowledge,
-    seeds: int,
-    folder: Path,
-    workers: int = 1,
-) -> Ablation:
+def run_ablation(runner: TrialRunner, knowledge: Knowledge, seeds: int, workers: int = 1) -> Ablation:
     """Train what is not there yet, then judge all of it."""
-    runner = TrialRunner(config, catalogue, log, folder)
-    splits = runner.splits
-    user, test = log.user.astype(np.int64), splits.rows["test"]
-    label = (log.value[test] > config.feature_schema.liked_above).astype(np.float32)
+    config, splits = runner.config, runner.splits
+    test, (label, user) = splits.rows["test"], runner.test_samples()
     chosen = variants(knowledge)
     scores: dict[str, dict[int, Array]] = {name: {} for name in chosen}
     validation: dict[str, list[float]] = {name: [] for name in chosen}
@@ -116,10 +103,10 @@ def run_ablation(
     for spec, trial in zip(specs, runner.trials(specs, workers), strict=True):
         scores[spec.label][spec.seed] = trial.test
         validation[spec.label].append(trial.validation_auc)
-    position = log.by_user().position[test]
+    position = runner.log.by_user().position[test]
     masks = {"all": np.ones(len(test), np.bool_), "cold": position < COLD_BELOW, "warm": position >= COLD_BELOW}
-    aucs = {part: _aucs(scores, label, user[test], mask) for part, mask in masks.items()}
-    rows = tuple(_row(name, scores[name], label, user[test], float(np.mean(validation[name])), aucs) for name in chosen)
+    aucs = {part: _aucs(scores, label, user, mask) for part, mask in masks.items()}
+    rows = tuple(_row(name, scores[name], label, user, float(np.mean(validation[name])), aucs) for name in chosen)
     sizes = {part: int(mask.sum()) for part, mask in masks.items()}
     return Ablation(config.name, seeds, {split: len(rows_of) for split, rows_of in splits.rows.items()}, sizes, rows)
 

@@ -16,9 +16,7 @@ from models.contract.arrays import FloatArray, IntArray
 from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema, KnowledgeSpec
 from offline.config import JobConfig
-from offline.data.catalogue import Catalogue
 from offline.data.files import write_json
-from offline.data.log import InteractionLog
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.marc.produce import States
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
@@ -74,23 +72,12 @@ class Comparison:
 
 
 def compare_compressions(
-    config: JobConfig,
-    catalogue: Catalogue,
-    log: InteractionLog,
-    states: States,
-    folder: Path,
-    *,
-    seeds: int,
-    dims: Sequence[int] = DIMS,
-    workers: int = 1,
+    runner: TrialRunner, states: States, *, seeds: int, dims: Sequence[int] = DIMS, workers: int = 1
 ) -> Comparison:
     """Compress the states by every method at every width, and train the CTR model on each result."""
-    runner = TrialRunner(config, catalogue, log, folder)
-    test = runner.splits.rows["test"]
-    label = (log.value[test] > config.feature_schema.liked_above).astype(np.float32)
-    user = log.user[test].astype(np.int64)
+    config, (label, user) = runner.config, runner.test_samples()
     resamples = Resamples(label, user)
-    pairs = states.pairs(log, runner.splits.trained_rows, config.feature_schema.liked_above)
+    pairs = states.pairs(runner.log, runner.splits.trained_rows, config.feature_schema.liked_above)
     compressor_of: dict[tuple[str, int], Compressor] = {}
     for dim in dims:
         settings = config.knowledge.marc.compression.model_copy(update={"dim": dim})

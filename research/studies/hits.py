@@ -55,10 +55,10 @@ def hits(config: JobConfig, log: InteractionLog, knowledge: Knowledge, top: int 
     users = [user for user, items in later.items() if len(np.setdiff1d(items, seen.get(user, items[:0])))]
     popularity = np.bincount(log.item[:until][liked[:until]], minlength=len(log.item_ids)).astype(np.float32)
     sources = _sources(config, log, knowledge, until, _by_user(log, np.arange(until), liked))
-    rows = [_judged("popular", lambda _: None, 1.0, popularity, users, seen, later, top)]
+    rows = [_source_hits("popular", lambda _: None, 1.0, popularity, users, seen, later, top)]
     for name, scores in sources.items():
         rows += [
-            _judged(f"{name}, {share:.0%} popular", scores, share, popularity, users, seen, later, top)
+            _source_hits(f"{name}, {share:.0%} popular", scores, share, popularity, users, seen, later, top)
             for share in SHARES
         ]
     return rows
@@ -99,7 +99,7 @@ def _sources(
     return sources
 
 
-def _judged(
+def _source_hits(
     name: str,
     scores: Scores,
     share: float,

@@ -155,7 +155,7 @@ def test_a_unit_of_two_arms_is_left_out_and_named() -> None:
     assert analysis.multiple.listed == ((unit, ARMS),)
     assert analysis.exposures.several_arms == exposures.filter(unit=unit).height + 1
     assert analysis.arms == analyse(exposures.filter(pl.col("unit") != unit), interactions, SETTINGS).arms
-    assert any(words.startswith("1 units (") for words in analysis.warnings)
+    assert any(warning.startswith("1 units (") for warning in analysis.warnings)
 
 
 def test_interleaved_answers_have_a_winner() -> None:
@@ -186,7 +186,7 @@ def test_a_drawn_order_has_off_policy_values() -> None:
     assert analysis.effects == ()
     assert analysis.breakdowns[0].disjoint_arms == ()
     broken = analyse(exposures.with_columns(propensities=pl.lit([0.0])), interactions, settings)
-    assert any(words.startswith("Arm 'control': propensities must be") for words in broken.warnings)
+    assert any(warning.startswith("Arm 'control': propensities must be") for warning in broken.warnings)
 
 
 def test_the_tables_are_left_as_they_were() -> None:

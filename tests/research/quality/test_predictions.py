@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from offline.data.catalogue import DataError
-from research.quality.predictions import Trained, load_trained, save_trained, saved_keys
+from research.quality.predictions import Trained, load_trained, save_trained
 from tests.research.quality.fakes import World
 
 
@@ -36,7 +36,6 @@ def one_type(model: Trained, name: str) -> str:
 
 def test_what_is_saved_comes_back(trained: Trained, tmp_path: Path) -> None:
     save_trained(tmp_path / "a", "din-3", trained)
-    assert saved_keys(tmp_path / "a") == ["din-3"]
     assert same(load_trained(tmp_path / "a", "din-3"), trained)
     schema = dict(pl.read_parquet(tmp_path / "a" / "din-3.parquet").schema)
     assert schema == {"row": pl.Int64, "split": pl.Categorical, "label": pl.Float32, "score": pl.Float32}
@@ -52,14 +51,6 @@ def test_saving_again_replaces(trained: Trained, tmp_path: Path) -> None:
 def test_without_scores_too(small: World, tmp_path: Path) -> None:
     save_trained(tmp_path, "empty", small.trained("DIN", splits=()))
     assert len(load_trained(tmp_path, "empty").rows) == 0
-
-
-def test_a_table_without_its_description_was_never_finished(trained: Trained, tmp_path: Path) -> None:
-    assert saved_keys(tmp_path / "nothing") == []
-    save_trained(tmp_path, "b", trained)
-    save_trained(tmp_path, "a", trained)
-    (tmp_path / "b.json").unlink()
-    assert saved_keys(tmp_path) == ["a"]
 
 
 def test_half_a_file_is_an_error_that_names_it(trained: Trained, tmp_path: Path) -> None:

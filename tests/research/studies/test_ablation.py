@@ -43,8 +43,8 @@ def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(data: Synthetic, seeds: int = SEEDS) -> Ablation:
-    folder = data.config.workdir / "ablation"
-    return run_ablation(data.config, data.catalogue, data.log, data.knowledge, seeds, folder)
+    runner = trials.TrialRunner(data.config, data.catalogue, data.log, data.config.workdir / "ablation")
+    return run_ablation(runner, data.knowledge, seeds)
 
 
 def test_variants_are_the_producers_one_by_one_and_together(data: Synthetic) -> None:

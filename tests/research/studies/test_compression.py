@@ -17,6 +17,7 @@ from offline.knowledge.config import CompressionConfig
 from offline.knowledge.marc.produce import States
 from offline.training.bootstrap import Resamples
 from offline.training.samples import split_samples
+from research import trials
 from research.studies import compression, layers
 from tests.research.quick import trained_quickly
 from tests.synthetic import Synthetic, synthetic
@@ -45,9 +46,8 @@ def states(data: Synthetic, seed: int = 0) -> States:
 
 
 def compare(data: Synthetic, folder: Path) -> compression.Comparison:
-    return compression.compare_compressions(
-        data.config, data.catalogue, data.log, states(data), folder, seeds=2, dims=(16, 32)
-    )
+    runner = trials.TrialRunner(data.config, data.catalogue, data.log, folder)
+    return compression.compare_compressions(runner, states(data), seeds=2, dims=(16, 32))
 
 
 def test_every_method_at_every_width_against_the_uncompressed_states(

@@ -17,3 +17,5 @@ async def test_candidates_cross_few_borders_between_files(service: Running) -> N
     assert files[0] == "service/api/routes.py"
     assert files[first.model_at - 1] == "models/split_model.py"
     assert all((ROOT / file).is_file() for file in files)
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    assert f"<!-- walk -->\n{first.markdown()}<!-- /walk -->" in page, first.markdown()

@@ -71,6 +71,16 @@ class Walk:
     def crossings(self) -> int:
         return len(self.hops) - 1
 
+    def markdown(self) -> str:
+        """The hops as the numbered list of docs/architecture.md."""
+        model = {self.model_at: ", and there ONNX Runtime"}
+        lines = [
+            f"{number}. `{hop.file}`: `{hop.function.replace('.<locals>.<listcomp>', '')}`{model.get(number, '')}\n"
+            for number, hop in enumerate(self.hops, 1)
+        ]
+        files = len({hop.file for hop in self.hops})
+        return "".join(lines) + f"\n{self.crossings} borders between files are crossed, of {files} files.\n"
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Follow what the running task calls. What other tasks do meanwhile, as the exposure log does, is not its."""
@@ -189,7 +199,7 @@ async def walk(app: FastAPI) -> Walk:
 
 
 async def main() -> None:
-    """Print the hops as a numbered list."""
+    """Print the hops as the numbered list of docs/architecture.md."""
     with tempfile.TemporaryDirectory() as name, embedded_redis(Path(name) / "valkey") as url:
         settings = Settings(redis_url=url, key_prefix="walk", data_dir=Path(name), default_deadline_ms=5000.0)
         with redis.Redis.from_url(url) as client:
@@ -197,9 +207,7 @@ async def main() -> None:
         app = create_app(settings)
         async with app.router.lifespan_context(app):
             followed = await walk(app)
-    for number, hop in enumerate(followed.hops):
-        print(f"{number:3}. {hop.file}  {hop.function}{'  -> the model' * (number + 1 == followed.model_at)}")
-    print(f"{followed.crossings} crossings, {len({hop.file for hop in followed.hops})} files")
+    print(followed.markdown(), end="")
 
 
 if __name__ == "__main__":

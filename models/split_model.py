@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 
 from models.contract.artifact import ArtifactError, ArtifactManifest
-from models.contract.encoding import HISTORY_ITEM_INPUTS, ItemBatch, Sample, Tensors, encode_items, encode_users
+from models.contract.encoding import (
+    HISTORY_ITEM_INPUTS,
+    ItemBatch,
+    Sample,
+    Tensors,
+    encode_histories,
+    encode_items,
+    encode_users,
+    without_knowledge,
+)
 from models.contract.items import Columns, IntArray, ItemTable
 from models.contract.knowledge import FloatArray
 from models.onnx_runtime import InferenceSession, open_session
@@ -147,15 +156,15 @@ class SplitModel:
         """Scores [C] of a sample of ``table``, of which ``columns`` are the columns. Those of what is not as in the
         table, described candidates and slates without knowledge, are computed at once. Any error of ONNX Runtime."""
         schema, rows, events = self.artifact.feature_schema, sample.rows, sample.user.history_rows[0]
+        tensors = encode_users(schema, sample.user, self.takes)
         if not sample.knowledge:
-            tensors = sample.encode(schema, table)
+            tensors |= encode_histories(table, sample.user) | encode_items(sample.items(table))
+            tensors |= without_knowledge(tensors)
             columns = self.items.columns(tensors) | (self.history.columns(tensors) if self.history else {})
             rows, events = np.arange(len(rows)), np.arange(len(events))
-        else:
-            tensors = encode_users(schema, sample.user, self.takes)
-            if sample.described is not None:
-                columns = columns | self._described(table, columns, rows, sample.described)
-                rows = np.arange(len(rows))
+        elif sample.described is not None:
+            columns = columns | self._described(table, columns, rows, sample.described)
+            rows = np.arange(len(rows))
         feed: dict[str, Any] = {**tensors, **columns, HISTORY_ROWS: events, ITEM_ROWS: rows}
         scores: FloatArray = self.request.run([SCORE], {name: feed[name] for name in self.takes})[0]
         return scores

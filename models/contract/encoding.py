@@ -159,12 +159,14 @@ class Sample:
     described: tuple[IntArray, IntArray] | None = None
     knowledge: bool = True
 
+    def items(self, table: ItemTable) -> ItemBatch:
+        """Its candidates."""
+        items = ItemBatch.gather(table, self.rows)
+        return items if self.described is None else items.with_categorical(*self.described)
+
     def encode(self, schema: FeatureSchema, table: ItemTable) -> Tensors:
         """All inputs of a model of ``schema``."""
-        items = ItemBatch.gather(table, self.rows)
-        if self.described is not None:
-            items = items.with_categorical(*self.described)
-        return encode(schema, table, self.user, items, knowledge=self.knowledge)
+        return encode(schema, table, self.user, self.items(table), knowledge=self.knowledge)
 
 
 def encode_users(schema: FeatureSchema, users: UserBatch, names: Collection[str]) -> Tensors:

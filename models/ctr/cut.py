@@ -92,11 +92,12 @@ class _Side:
     def give(self, graph: GraphProto) -> None:
         """Let a graph that has the values give the columns."""
         for column, values in self.columns().items():
-            for value in values:
+            flat = [column] if len(values) == 1 else [f"{value.name}/flat" for value in values]
+            for value, name in zip(values, flat, strict=True):
                 shape = _constant(graph, f"{value.name}/shape", [-1, *value.row])
-                graph.node.append(helper.make_node("Reshape", [value.name, shape], [f"{value.name}/flat"]))
-            flat = [f"{value.name}/flat" for value in values]
-            graph.node.append(helper.make_node("Concat", flat, [column], axis=1))
+                graph.node.append(helper.make_node("Reshape", [value.name, shape], [name]))
+            if len(flat) > 1:
+                graph.node.append(helper.make_node("Concat", flat, [column], axis=1))
         graph.output.extend(self.infos())
 
     def take(self, graph: GraphProto) -> list[NodeProto]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,11 +24,8 @@ DEMO_EXPERIMENTS = Path("configs/ml-100k.experiments.toml")
 """Experiments of the demo's service, where it is started in a checkout."""
 
 
-_MOVED = {
-    **dict.fromkeys(("llm.dtype", "reranking.dtype"), "is `arithmetic` at the top of the configuration now"),
-    "data.texts.event": "is gone, because it never had an effect: remove it",
-}
-"""Settings that moved or went on 2026-11-29, with the sentence that says where."""
+_MOVED = dict.fromkeys(("llm.dtype", "reranking.dtype"), "is `arithmetic` at the top of the configuration now")
+"""Settings that moved on 2026-11-29, with the sentence that names their new place."""
 
 
 class ConfigError(ValueError):
@@ -256,8 +254,12 @@ def load_config(path: Path) -> JobConfig:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+    texts = document["data"].get("texts") if isinstance(document.get("data"), dict) else None
+    if isinstance(texts, dict) and texts.pop("event", None) is not None:
+        print(f"{path}: [data.texts] event never had an effect and can be removed", file=sys.stderr)
+    return document

@@ -72,7 +72,6 @@ def test_a_minimal_configuration_has_defaults(folder: Path) -> None:
         ("[knowledge]\nshipped_vectors = 'nowhere.npz'\n", "knowledge.shipped_vectors: no file nowhere.npz"),
         ("[llm]\ndtype = 'float32'\n", "llm.dtype: is `arithmetic` at the top"),
         ("[reranking]\ndtype = 'float32'\n", "reranking.dtype: is `arithmetic` at the top"),
-        ("[data.texts]\nevent = '{item.name}'\n", "data.texts.event: is gone"),
         ("[publish]\nkeep_releases = 1\n", "publish.keep_releases: "),
         ("[publish]\nmin_item_coverage = 2\n", "publish.min_item_coverage: "),
     ],
@@ -98,6 +97,12 @@ def test_what_is_missing_or_impossible_is_named(folder: Path, old: str, new: str
     assert old in MINIMAL
     with pytest.raises(ConfigError, match=named):
         load(folder, MINIMAL.replace(old, new, 1))
+
+
+def test_a_setting_without_effect_is_told_and_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = load(folder, MINIMAL + "[data.texts]\nevent = '{item.name}'\n")
+    assert config == load(folder, MINIMAL)
+    assert "event never had an effect" in capsys.readouterr().err
 
 
 def test_every_error_is_listed_at_once(folder: Path) -> None:

@@ -1,9 +1,10 @@
-"""Two versions side by side: first start and swap to a new release, with many items, in alternating rounds.
+"""Two versions side by side, in alternating rounds: requests per second, first start, swap to a new release.
 
 usage: python -m bench.serving.versions OTHER_CHECKOUT [--items 1000000] [--rounds 3] [--write var/bench/versions.json]
 
 Each version publishes two releases with its own jobs to its own Redis, before anything is measured; the other one's
-processes are stopped meanwhile. Both run on the packages of this environment.
+processes are stopped meanwhile. Both run on the packages of this environment, and this file runs in both: the other
+checkout must have the helpers of this one's bench/serving.
 """
 
 from __future__ import annotations
@@ -21,8 +22,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-MEASURED = ("start_seconds", "start_cpu_seconds", "calm_p99", "swap_p99", "added_p99", "swap_seconds", "failed")
+MEASURED = (
+    "requests_per_second",
+    "start_seconds",
+    "start_cpu_seconds",
+    "calm_p99",
+    "swap_p99",
+    "added_p99",
+    "swap_seconds",
+    "failed",
+)
 _SIDE = "import runpy, sys; runpy.run_path(sys.argv[1])['side'](int(sys.argv[2]))"
+_BUSY_SECONDS = 5.0
+"""How long requests of 500 candidates follow each other without a pause."""
 _RATE = 50.0
 """Requests a second of both versions: few, so that others on the machine make no queue of them."""
 
@@ -76,16 +88,17 @@ def side(items: int) -> None:
 
 
 def _round(world: Any, second: str) -> dict[str, float]:
-    """A first start, and then a swap to a release that this machine has not served, under requests."""
+    """Requests after a first start, and then a swap to a release that this machine has not served, under requests."""
     from bench.serving import swaps
     from bench.serving.installed import CANDIDATES
     from bench.serving.processes import cpu_seconds
-    from bench.serving.servers import ours
+    from bench.serving.servers import closed, ours
 
     shutil.rmtree(world.folder / "data", ignore_errors=True)
     bodies, path = world.bodies("top50", CANDIDATES), world.folder / "swaps.npy"
     with ours(world) as server:
         answer = {"start_seconds": server.ready_seconds, "start_cpu_seconds": cpu_seconds(server.pid)}
+        answer["requests_per_second"] = closed(server, bodies, _BUSY_SECONDS)["requests_per_second"]
         with swaps._load(server, bodies, _RATE, path) as load:
             time.sleep(15.0)
             began = time.perf_counter()

@@ -36,7 +36,7 @@ def run_workers(config: uvicorn.Config) -> int:
         os.environ[METRICS_FOLDER] = folder  # read by prometheus_client when a worker imports it
         supervisor = Multiprocess(config, sockets=[listening])
         supervisor.run()
-        failed = any(one.exitcode == STARTUP_FAILURE for one in supervisor.processes)
+        failed = any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes)
     return 1 if failed else 0
 
 

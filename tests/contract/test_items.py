@@ -137,7 +137,7 @@ def test_ids_that_come_later_are_found_like_the_others() -> None:
     ids = ["zoë", "missing", "b", "{x}", "a"]
     assert list(grown.ids) == ["", "b", "zoë", "a", "{x}"]
     assert grown.rows_of(ids).tolist() == [2, 0, 1, 4, 3]
-    assert grown.rows_of_hashes(np.array([item_hash(one) for one in ids], np.uint64)).tolist() == [2, 0, 1, 4, 3]
+    assert grown.rows_of_hashes(np.array([item_hash(item) for item in ids], np.uint64)).tolist() == [2, 0, 1, 4, 3]
 
 
 def test_row_zero_is_the_unknown_item() -> None:

@@ -55,9 +55,9 @@ class Freezer:
 def freezer(store: redis.Redis) -> Iterator[Freezer]:
     """Of the test's own server: mark the test ``own_valkey``."""
     info: Any = store.info("server")
-    made = Freezer(info["process_id"])
-    yield made
-    made.thaw()
+    freezer = Freezer(info["process_id"])
+    yield freezer
+    freezer.thaw()
 
 
 @pytest.fixture
@@ -75,9 +75,9 @@ def store(valkey: str) -> Iterator[redis.Redis]:
 @pytest.fixture
 async def link(valkey: str) -> AsyncIterator[RedisLink]:
     """The connection as the service makes it."""
-    made = RedisLink(valkey, 16)
-    yield made
-    await made.close()
+    link = RedisLink(valkey, 16)
+    yield link
+    await link.close()
 
 
 @pytest.fixture
@@ -111,7 +111,8 @@ class Running:
     http: httpx2.AsyncClient
 
     async def rank(self, user: str = "u", candidates: Any = ("a", "b", "c", "d", "e"), **more: Any) -> dict[str, Any]:
-        body = {"user_id": user, "candidates": [one if isinstance(one, dict) else {"id": one} for one in candidates]}
+        entries = [entry if isinstance(entry, dict) else {"id": entry} for entry in candidates]
+        body = {"user_id": user, "candidates": entries}
         response = await self.http.post("/v1/rank", json=body | more)
         assert response.status_code == 200, response.text
         answer: dict[str, Any] = response.json()
@@ -139,8 +140,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 async def service(settings: Settings, publisher: Publisher) -> AsyncIterator[Running]:
     """The whole service with the tiny release ``r1``."""
     publisher.publish()
-    async with running(settings) as one:
-        yield one
+    async with running(settings) as service:
+        yield service
 
 
 def free_port() -> int:

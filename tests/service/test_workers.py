@@ -45,8 +45,8 @@ async def test_workers_share_port_table_and_metrics(
             return None
 
     async def both() -> set[int] | None:
-        found = {one for one in await asyncio.gather(*(worker() for _ in range(20))) if one is not None}
-        return found if len(found) == 2 else None
+        processes = {number for number in await asyncio.gather(*(worker() for _ in range(20))) if number is not None}
+        return processes if len(processes) == 2 else None
 
     first = await eventually(both, seconds=60)
     assert process.pid not in first
@@ -56,11 +56,13 @@ async def test_workers_share_port_table_and_metrics(
     async def ranked() -> float:
         async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
             text = (await http.get("/metrics")).text
-        samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
-        served = [one.value for one in samples if one.name == "lorank_release_info"]
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        served = [sample.value for sample in samples if sample.name == "lorank_release_info"]
         assert served == [1.0]
         return sum(
-            one.value for one in samples if one.name == "lorank_requests_total" and one.labels["route"] == "/v1/rank"
+            sample.value
+            for sample in samples
+            if sample.name == "lorank_requests_total" and sample.labels["route"] == "/v1/rank"
         )
 
     before = await ranked()
@@ -69,8 +71,8 @@ async def test_workers_share_port_table_and_metrics(
     os.kill(killed, signal.SIGKILL)
 
     async def another() -> bool:
-        found = await both()
-        return found is not None and killed not in found
+        processes = await both()
+        return processes is not None and killed not in processes
 
     await eventually(another, seconds=60)
     assert await ranked() > before  # what the dead one had counted still counts
@@ -96,5 +98,5 @@ def test_gauges_of_the_dead_are_forgotten(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).touch()
     forget_the_dead(tmp_path)
-    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(names[1:])
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names[1:])
     assert values.ValueClass.__name__ == "MutexValue", "a single process counts by itself"

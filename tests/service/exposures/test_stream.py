@@ -136,7 +136,7 @@ class Scripted:
 
     async def round_trip(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
         self.sent += commands
-        return [self.answer(one) for one in commands]
+        return [self.answer(command) for command in commands]
 
 
 async def test_an_exposure_is_not_written_again_because_its_arm_was_not_kept(
@@ -178,10 +178,10 @@ async def test_an_exposure_that_cannot_be_written_stops_no_other(
 ) -> None:
     whole = Exposure.to_stream
 
-    def broken(one: Exposure) -> dict[str, str]:
-        if one.request_id == "r2":
+    def broken(exposure: Exposure) -> dict[str, str]:
+        if exposure.request_id == "r2":
             raise TypeError("nobody thought of this")
-        return whole(one)
+        return whole(exposure)
 
     monkeypatch.setattr(Exposure, "to_stream", broken)
     link = Scripted(lambda command: b"1")

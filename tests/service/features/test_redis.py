@@ -60,10 +60,12 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis")])
     now = datetime.now(UTC)
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+    certificate = x509.CertificateBuilder(
+        name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1)
+    )
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     path.write_bytes(
-        made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+        certificate.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
         + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -103,8 +105,8 @@ def test_replies_come_in_order_and_refusals_in_their_place(run: Callable[..., No
 
 def clients(store: redis.Redis) -> set[str]:
     store.ping()  # a connection whose end Redis sees together with a command is still listed for that command
-    found: Any = store.client_list()
-    return {one["id"] for one in found}
+    clients: Any = store.client_list()
+    return {client["id"] for client in clients}
 
 
 @pytest.mark.own_valkey
@@ -149,8 +151,8 @@ def test_one_reply_too_many_ends_the_connection(run: Callable[..., None]) -> Non
     async def story() -> None:
         async with server(lambda command: b"$1\r\n%b\r\n" % command[1] * (2 if command[1] == b"a" else 1)) as port:
             link = RedisLink(f"redis://127.0.0.1:{port}", 1)
-            for wanted in (b"a", b"b", b"a", b"c"):
-                assert await link.round_trip([("GET", wanted)], Deadline(10)) == [wanted]
+            for value in (b"a", b"b", b"a", b"c"):
+                assert await link.round_trip([("GET", value)], Deadline(10)) == [value]
                 await asyncio.sleep(0.02)
             await link.close()
 

@@ -90,7 +90,7 @@ async def test_cancelled_and_late_reads_never_deliver_to_somebody_else(
     dice = random.Random(7)
     counts = {"answered": 0, "late": 0, "cancelled": 0}
 
-    async def one(at: int, seconds: float) -> None:
+    async def fetch(at: int, seconds: float) -> None:
         try:
             _assert_own(at, await features.fetch(f"u{at}", SPACES, USERS, Deadline(seconds)))
             counts["answered"] += 1
@@ -99,7 +99,7 @@ async def test_cancelled_and_late_reads_never_deliver_to_somebody_else(
 
     async def storm() -> None:
         short = [dice.random() < 0.3 for _ in range(40)]
-        tasks = [asyncio.create_task(one(dice.randrange(USERS), 0.005 if late else 30.0)) for late in short]
+        tasks = [asyncio.create_task(fetch(dice.randrange(USERS), 0.005 if late else 30.0)) for late in short]
         for task in tasks:
             for _ in range(dice.randrange(6)):
                 await asyncio.sleep(0)  # lets reads advance by a random number of steps

@@ -36,8 +36,8 @@ from tests.service.tiny_model import (
 
 async def _serves(service: Running, release: str) -> None:
     async def condition() -> bool:
-        found = (await service.status())["release"]
-        return found is not None and found["id"] == release
+        live = (await service.status())["release"]
+        return live is not None and live["id"] == release
 
     await eventually(condition)
 
@@ -112,9 +112,9 @@ async def test_a_release_that_does_not_fit_is_refused(
     async def refused() -> Any:
         return (await service.status())["refused"]
 
-    found = await eventually(refused)
-    assert found["release"] == "bad"
-    assert reason in found["reason"]
+    refusal = await eventually(refused)
+    assert refusal["release"] == "bad"
+    assert reason in refusal["reason"]
     assert service.metric("lorank_releases_refused_total") >= 1
     assert (await service.rank())["items"] == before["items"]
     assert (await service.status())["release"]["id"] == "r1"
@@ -137,8 +137,8 @@ async def test_a_manifest_that_is_not_understood_is_refused(
     store.set(keys.live, "nothing")
 
     async def other() -> bool:
-        found = (await service.status())["refused"]
-        return found is not None and "no manifest" in found["reason"]
+        refusal = (await service.status())["refused"]
+        return refusal is not None and "no manifest" in refusal["reason"]
 
     await eventually(other)
     store.delete(keys.live)

@@ -25,7 +25,7 @@ def likes(prompt: str) -> float:
 
 
 def items(vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]] | None = None) -> RerankItems:
-    names, texts = [f"F {one}" for one in IDS], [f"film {one}" for one in IDS]
+    names, texts = [f"F {item}" for item in IDS], [f"film {item}" for item in IDS]
     return RerankItems.of(IDS, names, texts, np.eye(4, dtype=np.float32) if vectors is None else vectors)
 
 
@@ -58,5 +58,5 @@ def written(folder: Path, **changes: object) -> Path:
 
 @pytest.fixture
 def double() -> Iterator[ModelServerDouble]:
-    with model_server(likes) as one:
-        yield one
+    with model_server(likes) as server:
+        yield server

@@ -18,9 +18,9 @@ from tests.service.reranking.model_server import Likes, ModelServerDouble
 
 @pytest.fixture
 async def server(double: ModelServerDouble) -> AsyncIterator[ModelServer]:
-    one = ModelServer(double.url, "tiny", at_once=4)
-    yield one
-    await one.close()
+    server = ModelServer(double.url, "tiny", at_once=4)
+    yield server
+    await server.close()
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from service.ab.reloading import ReloadingExperiments
 from service.api import routes
 from service.api.fast_path import FastPathApp
 from service.api.schemas import Limits
-from service.exposures.stream import ExposureLog
+from service.exposures import ExposureLog
 from service.features.feedback import RedisFeedback
-from service.features.redis import RedisLink, is_usable_url
 from service.features.users import RedisUserFeatures
 from service.ranking.ranker import Ranker
+from service.redis import RedisLink, is_usable_url
 from service.releases.loader import Loader
 from service.releases.watcher import Releases
 from service.reranking.server import ModelServer

@@ -17,7 +17,7 @@ from models.contract.exposures import ArmTaken, How
 from models.contract.schema import FeatureSchema
 from service.ab.hashing import bucket_ranges, buckets_between, fnv1a32, layer_seed, second_hash
 from service.errors import InvalidRequest
-from service.ranking.arm_plan import ArmPlan, ArmSettings, Side
+from service.ranking.types import ArmPlan, ArmSettings, SideArm
 
 MISSING_UNITS = frozenset({"null", "undefined", "None"})
 """What broken callers send instead of a user id. They would all fall into one arm and skew it."""
@@ -202,11 +202,11 @@ class _LayerSplit:
 
 
 def _plan(choices: tuple[_Choice, ...], missing: bool, held_out: bool) -> ArmPlan:
-    def side(choice: _Choice, name: str) -> Side:
+    def side(choice: _Choice, name: str) -> SideArm:
         """The settings of all layers, with another arm in one of them."""
         arm = choice.split.experiment.arm(name)
         assert arm is not None, "checked when the file was read"
-        return Side(name, ArmSettings.of(arm if other is choice else other.arm for other in choices))
+        return SideArm(name, ArmSettings.of(arm if other is choice else other.arm for other in choices))
 
     pairs = [(choice, choice.arm.interleave) for choice in choices if choice.arm.interleave is not None]
     return ArmPlan(

@@ -33,12 +33,7 @@ def json_response(document: object, request_id: str | None = None, status: int =
 
 
 def rank_response(answer: RankAnswer) -> Response:
-    """A ranked request as it goes over the wire."""
-    return json_response(_rank_reply(answer), answer.request_id)
-
-
-def _rank_reply(answer: RankAnswer) -> RankReply | RecommendReply:
-    """The body of an answer to a request that brought its candidates, or that had them retrieved."""
+    """The answer to a request that brought its candidates, or that had them retrieved."""
     items = list(map(ItemReply, answer.ids, answer.scores, range(1, len(answer.ids) + 1)))
     if answer.without_knowledge is not None:
         for item, score in zip(items, answer.without_knowledge, strict=True):
@@ -53,27 +48,25 @@ def _rank_reply(answer: RankAnswer) -> RankReply | RecommendReply:
         KnowledgeReply(knowledge.fresh, knowledge.stale, knowledge.missing),
     )
     degraded: list[str] = list(answer.degraded)
+    reply: RankReply | RecommendReply
     if answer.retrieved is None:
-        return RankReply(*ranked, degraded, TimingReply(**answer.timing_ms))
-    return RecommendReply(*ranked, dict(answer.retrieved), degraded, RecommendTimingReply(**answer.timing_ms))
+        reply = RankReply(*ranked, degraded, TimingReply(**answer.timing_ms))
+    else:
+        reply = RecommendReply(*ranked, dict(answer.retrieved), degraded, RecommendTimingReply(**answer.timing_ms))
+    return json_response(reply, answer.request_id)
 
 
-def error_response(error: ServiceError, request_id: str) -> Response:
-    return envelope(error.status, error.code, error.message, request_id, error.field, error.retry_after_ms)
-
-
-def envelope(
-    status: int, code: str, message: str, request_id: str, field: str | None = None, retry_after_ms: int | None = None
-) -> Response:
-    """The one shape of every error."""
+def error_response(error: ServiceError, request_id: str, status: int | None = None) -> Response:
+    """The one shape of every error; with another ``status`` than the error's class has."""
+    retry_after_ms = error.retry_after_ms
     detail = ErrorDetail(
-        code,
-        message,
+        error.code,
+        error.message,
         request_id,
-        UNSET if field is None else field,
+        UNSET if error.field is None else error.field,
         UNSET if retry_after_ms is None else retry_after_ms,
     )
-    response = json_response(ErrorReply(detail), request_id, status)
+    response = json_response(ErrorReply(detail), request_id, status or error.status)
     if retry_after_ms is not None:
         response.headers["Retry-After"] = str(-(-retry_after_ms // 1000))
     return response

@@ -164,7 +164,7 @@ def _answered(route: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[R
         except Exception:
             request_id = await _request_id(request)
             log.exception("request %s failed", request_id)
-            response = answers.envelope(500, ErrorCode.INTERNAL, "internal error", request_id)
+            response = answers.error_response(ServiceError("internal error"), request_id)
         service.telemetry.requests.labels(route, str(response.status_code)).inc()
         return response
 
@@ -185,7 +185,8 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     code = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED}.get(status, ErrorCode.REFUSED)
     service: Service = request.app.state.service
     service.telemetry.requests.labels("unrouted", str(status)).inc()
-    return answers.envelope(status, code, str(getattr(error, "detail", code)), parsing.new_request_id())
+    refusal = ServiceError(str(getattr(error, "detail", code)), code=code)
+    return answers.error_response(refusal, parsing.new_request_id(), status)
 
 
 def mount(app: FastPathApp, limits: Limits) -> None:

@@ -21,10 +21,10 @@ from models.contract.keys import Keys
 from models.contract.knowledge import KnowledgeRecord, RecordError, Space
 from models.contract.profile import UserProfile
 from service.errors import RedisUnavailable
-from service.features.redis import Command, RedisLink
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import Degraded, FeatureReadError
 from service.ranking.types import UserState
+from service.redis import Command, RedisLink
 from service.telemetry import Telemetry
 
 Record = TypeVar("Record")

@@ -1,25 +1,33 @@
-"""The candidates of one request: looked up, scored with the settings of an arm, and put in an order.
+"""The candidates of one request: looked up, scored with the settings of an arm, put in an order, its head reranked.
 
-Knows the item table, the scorer's port and arrays. Does not know where users, arms or releases come from.
+Knows the item table, the ports of scorer and reranker, and arrays. Does not know where users, arms or releases come
+from.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from models.contract.arrays import FloatArray, IntArray
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.encoding import UserBatch
 from models.contract.items import ITEM_NUMERIC
-from service.ranking.degraded import Degraded, ScoringError
-from service.ranking.exploring import BoolArray, Order, dice, draw_head, log_odds, team_draft
+from service.ranking.degraded import Degraded, RerankError, ScoringError
+from service.ranking.exploring import Order, dice, draw_head, log_odds, team_draft
+from service.ranking.ports import Reranker
 from service.ranking.state import RankState, ResolvedArm
-from service.ranking.types import KnowledgeCount, RankRequest, Sample, UserState
+from service.ranking.types import Head, KnowledgeCount, RankRequest, RerankMode, Sample, UserState
+
+FORCED_TOP_N = 20
+"""Length of the head when a request forces reranking and its arms name no length."""
 
 _LIKED_RATE = ITEM_NUMERIC.index("liked_rate")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +172,33 @@ class ScoredSlate:
                 return self.slate.apply_boosts(await arm.release.scorer.score(replace(sample, knowledge=False)))
         state.degraded.add(Degraded.NO_EXPLAIN)
         return None
+
+    async def reranked(self, state: RankState, reranker: Reranker | None) -> IntArray:
+        """The order int64 [C], with its head rearranged if the arm or the request asks for it. The reranker may be
+        slow, wrong or not there: the order stands unless it is improved upon in time."""
+        settings, forced = self.slate.arm.settings, state.request.rerank is RerankMode.FORCE
+        asked = forced or (state.request.rerank is RerankMode.AUTO and reranker is not None)
+        length = settings.rerank_top_n or (FORCED_TOP_N if forced else 0)
+        head = self.order[: length if asked else 0]
+        if not len(head):
+            return self.order
+        try:
+            if state.deadline.spent:
+                raise RerankError("no time left", Degraded.RERANK_LATE)
+            if reranker is None:
+                raise RerankError("no reranker is configured", Degraded.RERANK_OFF)
+            ids = [self.slate.ids[at] for at in head.tolist()]
+            task = Head(ids, self.scores[head], state.user, settings.rerank_weight, forced)
+            verdict = await reranker.rerank(task, state.deadline)
+            if sorted(verdict) != list(range(len(head))):
+                raise RerankError("the reranker's answer is not a permutation of the head")
+            return np.concatenate([head[np.asarray(verdict, np.int64)], self.order[len(head) :]])
+        except RerankError as error:
+            state.degraded.update((Degraded.NO_RERANK, error.step))
+        except Exception:
+            log.exception("a head cannot be reranked")
+            state.degraded.update((Degraded.NO_RERANK, Degraded.RERANK_FAILED))
+        return self.order
 
 
 async def shadow_scores(state: RankState, shadow: ResolvedArm) -> FloatArray:

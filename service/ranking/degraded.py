@@ -47,12 +47,9 @@ class Degraded(StrEnum):
     """The scores without knowledge that the request asked for are not there."""
 
 
-LADDER = tuple(Degraded)
-
-
 def reported(steps: Set[Degraded]) -> tuple[Degraded, ...]:
     """Steps in the order of the ladder."""
-    return tuple(step for step in LADDER if step in steps) if steps else ()
+    return tuple(step for step in Degraded if step in steps) if steps else ()
 
 
 class FeatureReadError(Exception):

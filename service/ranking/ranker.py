@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from models.contract.arrays import FloatArray, IntArray
+from models.contract.arrays import FloatArray
 from service.errors import no_release
 from service.ranking.answer_log import AnswerLog
 from service.ranking.candidates import ScoredSlate, merge_orders
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import Degraded, FeatureReadError, reported
 from service.ranking.exploring import Order
-from service.ranking.head import head_length, rerank_head
 from service.ranking.ports import Experiments, Exposures, LiveRelease, Release, Reranker, UserFeatures
 from service.ranking.state import RankState, ResolvedArm
 from service.ranking.types import RankAnswer, RankRequest, RetrievalRequest, UserState
@@ -64,7 +63,7 @@ class Ranker:
         baseline = await slates[0].without_knowledge(state) if request.explain else None
         state.stopwatch.lap("score")
 
-        orders = [await self._reranked(state, scored) for scored in slates]
+        orders = [await scored.reranked(state, self._reranker) for scored in slates]
         shown, scores = merge_orders(state.request, slates, orders)
         state.stopwatch.lap("rerank")
 
@@ -140,13 +139,6 @@ class Ranker:
         state.user = replace(state.user, events=events)
         state.retrieved = retrieved.sources
         state.stopwatch.lap("retrieve")
-
-    async def _reranked(self, state: RankState, scored: ScoredSlate) -> IntArray:
-        """The order int64 [C], with its head rearranged if the arm or the request asks for it."""
-        length = head_length(self._reranker, state.request.rerank, scored.slate.arm.settings)
-        if not length or not len(scored.order):
-            return scored.order
-        return await rerank_head(self._reranker, state, scored, length)
 
 
 def _every(state: RankState) -> tuple[ResolvedArm, ...]:

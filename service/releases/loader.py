@@ -1,6 +1,11 @@
 """Loads one release: its model, and its item table, which is mapped from files and brought up to date from Redis.
 
 Knows Redis' keys of a release and the artifact folder. Does not know which release is served.
+
+A thread that loads a release has the same interpreter as the requests, and perhaps the same core. Niced, it gets the
+part of the core that the event loop leaves. That helps for work that lets go of the interpreter's lock, in numpy or in
+ONNX Runtime; a thread that is put off with the lock in its hand holds up the requests for as long as others keep the
+core, so nothing that runs in the background should stay in Python for long.
 """
 
 from __future__ import annotations
@@ -9,11 +14,15 @@ import asyncio
 import json
 import os
 import re
+import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -26,11 +35,10 @@ from models.contract.items import ItemTable
 from models.contract.keys import Keys
 from models.contract.snapshot import Entry, TableUpdate, changed_items, model_columns, read_columns
 from models.onnx_runtime import makes_threads
-from service.features.redis import Command, RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.ranking.ports import Release
 from service.ranking.types import Sample
-from service.releases.background import run_in_background
+from service.redis import Command, RedisLink, replies_to
 from service.retrieval.retriever import ItemRetriever
 from service.scoring import INLINE_SECONDS, INLINE_SECONDS_ALONE, CtrModel, OnnxScorer, load_model
 from service.settings import Settings
@@ -47,6 +55,24 @@ ENTRIES = 200
 
 WARM_COUNTS = (1, 50, 200, 500)
 """Slate lengths of the warm-up: first runs allocate, and the first caller should not pay for it."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def run_in_background(work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """``work(...)``, as asyncio.to_thread does it, in a thread of the lowest priority."""
+    return await asyncio.get_running_loop().run_in_executor(_threads(), partial(work, *arguments, **options))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(4, thread_name_prefix="background", initializer=_give_way)
+
+
+def _give_way() -> None:
+    with suppress(OSError):  # a system without priorities of threads
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from models.contract.artifact import ArtifactError
 from models.contract.keys import Keys
 from service.errors import RedisUnavailable
-from service.features.redis import RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import ScoringError
 from service.ranking.ports import Release
-from service.releases.background import run_in_background
-from service.releases.loader import Loaded, Loader
+from service.redis import RedisLink, replies_to
+from service.releases.loader import Loaded, Loader, run_in_background
 from service.telemetry import Telemetry
 
 POLL_TIMEOUT_SECONDS = 2.0

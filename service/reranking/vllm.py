@@ -17,7 +17,7 @@ import numpy as np
 from models.contract.arrays import IntArray
 from models.contract.prompts import Blocks, Rated
 from models.contract.rerank_items import RerankItems
-from models.contract.reranker import FILE, ITEMS_FILE, FittedTo, RerankerManifest, blend, calibrated, log_odds
+from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest, blend, calibrated, log_odds
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import Degraded, RerankError
 from service.ranking.types import Head
@@ -66,15 +66,6 @@ class VllmReranker:
         self._free = self.gates.slots
 
     @property
-    def off(self) -> str:
-        """Why nobody is asked, "" if somebody is."""
-        return self.watch.off
-
-    def mismatch(self, live: FittedTo) -> str:
-        """Why weight and band are not those of the CTR model ``live``; "" if they are, or if that was not noted."""
-        return self.manifest.mismatch(live)
-
-    @property
     def description(self) -> dict[str, Any]:
         """For people."""
         manifest = self.manifest
@@ -99,8 +90,8 @@ class VllmReranker:
         if gate := self._gate(head, known, weight):
             self.telemetry.rerank_gated.labels(gate).inc()
             return range(len(head.ids))
-        if self.off:
-            raise RerankError(f"the reranker is off: {self.off}", Degraded.RERANK_OFF)
+        if self.watch.off:
+            raise RerankError(f"the reranker is off: {self.watch.off}", Degraded.RERANK_OFF)
         seconds = deadline.remaining() - RESERVE_SECONDS
         if seconds < self.gates.least_seconds:
             raise RerankError("too little time is left", Degraded.RERANK_LATE)

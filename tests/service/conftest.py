@@ -24,7 +24,7 @@ from fastapi import FastAPI
 from models.contract.keys import Keys
 from offline.child import child_python
 from service.app import create_app
-from service.features.redis import RedisLink
+from service.redis import RedisLink
 from service.settings import Settings
 from service.telemetry import Telemetry
 from tests.service.tiny import Publisher

@@ -15,7 +15,7 @@ from models.contract.exposures import ArmTaken
 from service.ab.assignment import FileExperiments
 from service.ab.hashing import fnv1a32, layer_seed, second_hash
 from service.errors import InvalidRequest
-from service.ranking.arm_plan import ArmPlan, ArmSettings, Side
+from service.ranking.types import ArmPlan, ArmSettings, SideArm
 from tests.contract.experiments import TWO_LAYERS, experiment
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC).timestamp()
@@ -192,8 +192,8 @@ def test_teams_and_shadows_have_the_settings_of_all_other_layers() -> None:
     text = TWO_LAYERS.replace('name = "full"\nweight = 70', 'name = "full"\nweight = 70\nshadow = "plain"')
     text = text.replace('name = "never"\nweight = 0', 'name = "mixed"\nweight = 0\ninterleave = ["none", "twenty"]')
     plan = FileExperiments(file_of(text)).assign("u", {"ranking": "full", "head": "mixed"}, NOW)
-    assert plan.shadow == Side("plain", ArmSettings(knowledge="off"))
-    assert plan.teams == (Side("none", ArmSettings()), Side("twenty", ArmSettings(rerank_top_n=20)))
+    assert plan.shadow == SideArm("plain", ArmSettings(knowledge="off"))
+    assert plan.teams == (SideArm("none", ArmSettings()), SideArm("twenty", ArmSettings(rerank_top_n=20)))
     plan = FileExperiments(file_of(text)).assign("u", {"ranking": "plain", "head": "mixed"}, NOW)
     assert plan.shadow is None
     assert plan.teams is not None

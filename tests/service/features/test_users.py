@@ -13,11 +13,11 @@ import redis
 
 from models.contract.keys import Keys
 from models.contract.profile import UserProfile
-from service.features.redis import Command, RedisLink
 from service.features.users import RedisUserFeatures
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import FeatureReadError
 from service.ranking.types import UserState
+from service.redis import Command, RedisLink
 from service.telemetry import Telemetry
 from tests.service.conftest import Freezer
 from tests.suites.user_features import SPACES, UserFeaturesSuite, events_of, knowledge_of

@@ -10,11 +10,10 @@ import pytest
 
 from models.contract.events import Interaction, unpack_history
 from models.contract.experiments import Boost, Epsilon, PlackettLuce
-from service.ranking.arm_plan import ArmSettings
 from service.ranking.candidates import Slate, order_by
 from service.ranking.exploring import Order, dice, draw_head, team_draft
 from service.ranking.state import ResolvedArm
-from service.ranking.types import RankRequest, UserState
+from service.ranking.types import ArmSettings, RankRequest, UserState
 from tests.service.conftest import Running
 from tests.service.tiny import ITEMS
 

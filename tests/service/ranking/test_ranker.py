@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from service.ranking.arm_plan import ArmPlan, ArmSettings
+from service.ranking.candidates import FORCED_TOP_N
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import RerankError
-from service.ranking.head import FORCED_TOP_N
-from service.ranking.types import Head, RankRequest, RerankMode
+from service.ranking.types import ArmPlan, ArmSettings, Head, RankRequest, RerankMode
 from tests.service.conftest import Running
 
 

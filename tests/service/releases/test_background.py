@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from service.releases.background import run_in_background
+from service.releases.loader import run_in_background
 
 
 async def test_threads_give_way_and_the_event_loop_does_not() -> None:

@@ -16,7 +16,7 @@ from models.contract.keys import Keys
 from models.contract.knowledge import Space
 from models.split_model import REQUEST_GRAPH, parts_folder
 from models.valkey.embedded import embedded_redis
-from service.features.redis import RedisLink
+from service.redis import RedisLink
 from service.releases.loader import Loader
 from service.scoring import INLINE_SECONDS, INLINE_SECONDS_ALONE, CtrModel, load_model
 from service.settings import Settings

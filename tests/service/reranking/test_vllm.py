@@ -59,7 +59,7 @@ async def built(double: ModelServerDouble) -> AsyncIterator[Any]:
         latest = Built(double, gates, **changes)
         rerankers.append(latest)
         await latest.watch.check()
-        assert latest.reranker.off == ""
+        assert latest.watch.off == ""
         double.requests.clear()
         build.last = latest  # type: ignore[attr-defined]
         return latest.reranker

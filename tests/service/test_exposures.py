@@ -14,10 +14,10 @@ from redis.exceptions import ResponseError
 from models.contract.exposures import Exposure
 from models.contract.keys import Keys
 from models.valkey.embedded import embedded_redis
-from service.exposures import stream
-from service.exposures.stream import ExposureLog
-from service.features.redis import Command, RedisLink
+from service import exposures as stream
+from service.exposures import ExposureLog
 from service.ranking.deadline import Deadline
+from service.redis import Command, RedisLink
 from service.telemetry import Telemetry
 from tests.service.conftest import eventually
 
@@ -127,10 +127,11 @@ async def test_what_a_shutdown_cannot_write_is_counted(tmp_path: Path, keys: Key
     await link.close()
 
 
-class Scripted:
+class Scripted(RedisLink):
     """A link that answers with what ``answer`` makes of a command."""
 
     def __init__(self, answer: Callable[[Command], Any]) -> None:
+        super().__init__("redis://nowhere", 1)
         self.answer = answer
         self.sent: list[Command] = []
 

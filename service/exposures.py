@@ -9,14 +9,14 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
-from typing import Any, Protocol
 
 from models.contract.exposures import Exposure
 from models.contract.keys import Keys
 from service.errors import RedisUnavailable
 from service.ranking.deadline import Deadline
+from service.redis import Command, RedisLink
 from service.telemetry import Telemetry
 
 BATCH = 200
@@ -31,21 +31,10 @@ _DAY_SECONDS = 86_400
 log = logging.getLogger(__name__)
 
 
-Command = tuple[bytes | str | int | float, ...]
-
-
-class Link(Protocol):
-    """The part of the Redis connection that is used here."""
-
-    async def round_trip(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
-        """Replies in order, refusals as exceptions; RedisUnavailable if they are not here in time."""
-        ...
-
-
 class ExposureLog:
     """The port ``Exposures`` on a Redis stream. Use as an async context manager; leaving it flushes what is queued."""
 
-    def __init__(self, link: Link, keys: Keys, telemetry: Telemetry, *, capacity: int, stream_max: int) -> None:
+    def __init__(self, link: RedisLink, keys: Keys, telemetry: Telemetry, *, capacity: int, stream_max: int) -> None:
         self._link = link
         self._keys = keys
         self._telemetry = telemetry

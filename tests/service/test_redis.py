@@ -23,8 +23,8 @@ from redis.asyncio.connection import ConnectionPool
 
 from service.app import create_app
 from service.errors import RedisUnavailable
-from service.features.redis import RedisLink, is_usable_url
 from service.ranking.deadline import Deadline
+from service.redis import RedisLink, is_usable_url
 from service.settings import Settings, SettingsError
 
 Answer = Callable[[list[bytes]], bytes]

@@ -44,7 +44,7 @@ class ExposureLog:
         self._offered = asyncio.Event()
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._failing = ""
+        self.failing = ""  # why the last write failed; empty while writes succeed
         self.dropped = 0
 
     def offer(self, exposure: Exposure, keep: Mapping[str, tuple[str, float]]) -> None:
@@ -60,11 +60,6 @@ class ExposureLog:
         """How many exposures wait."""
         return len(self._queue)
 
-    @property
-    def failing(self) -> str:
-        """Why the last write failed; empty while writes succeed."""
-        return self._failing
-
     async def __aenter__(self) -> ExposureLog:
         self._task = asyncio.create_task(self._run(), name="exposures")
         return self
@@ -78,8 +73,8 @@ class ExposureLog:
         while self._queue and await self._written():
             pass
         if self._queue:
-            log.warning("%d exposures are lost, because Redis does not take them: %s", len(self._queue), self._failing)
-        self._drop(len(self._queue), "shutdown")
+            log.warning("%d exposures are lost, because Redis does not take them: %s", len(self._queue), self.failing)
+        self.lose("shutdown", len(self._queue))
         self._queue.clear()
 
     async def _run(self) -> None:
@@ -126,7 +121,7 @@ class ExposureLog:
         if reasons:
             self._failed(reasons[0])
         else:
-            self._failing = ""
+            self.failing = ""
         return not refused
 
     def _batch(self) -> list[list[Command]]:
@@ -155,15 +150,12 @@ class ExposureLog:
         return commands
 
     def _failed(self, reason: str) -> bool:
-        if not self._failing:
+        if not self.failing:
             log.warning("exposures cannot be written: %s", reason)
-        self._failing = reason
+        self.failing = reason
         return False
 
-    def lose(self, reason: str) -> None:
+    def lose(self, reason: str, count: int = 1) -> None:
         """See the port."""
-        self._drop(1, reason)
-
-    def _drop(self, count: int, reason: str) -> None:
         self.dropped += count
         self._telemetry.exposures_dropped.labels(reason).inc(count)

@@ -1,4 +1,4 @@
-"""What ``/v1/status`` answers: what is served, what was refused, and which stage is off or degraded, and why."""
+"""The answer of ``/v1/status``: the release that is served or was refused, stages that are off or degraded, and why."""
 
 from __future__ import annotations
 

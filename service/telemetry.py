@@ -1,4 +1,4 @@
-"""What the service counts and times, on a Prometheus registry of its own.
+"""Metrics of the service, on a Prometheus registry of its own.
 
 Knows metric names and labels, all of bounded cardinality: no label ever holds a user, an item or a request.
 """
@@ -28,12 +28,9 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self.requests = self._counter("requests", "Requests answered", "route", "status")
         self.stage_seconds = Histogram(
-            "lorank_stage_seconds",
-            "Time per stage of a ranked request",
-            ["stage"],
-            buckets=_STAGE_BUCKETS,
-            registry=self.registry,
-        )
+            "lorank_stage_seconds", "Time per stage of a ranked request", ["stage"],
+            buckets=_STAGE_BUCKETS, registry=self.registry,
+        )  # fmt: skip
         self.degraded = self._counter("degraded", "Ladder steps taken by ranked requests", "word")
         self.unknown_users = self._counter("unknown_users", "Ranked requests of users nothing is stored about")
         self.missing_units = self._counter("missing_units", "Requests whose unit is a literal like null; not split")
@@ -51,18 +48,11 @@ class Telemetry:
         )
         self.interactions = self._counter("interactions", "Interactions accepted", "type")
         self.releases_refused = self._counter("releases_refused", "Attempts to load a release that were refused")
-        self.release_swap_seconds = Gauge(
-            "lorank_release_swap_seconds",
-            "Time the last release took to load and warm beside the live one",
-            registry=self.registry,
-            multiprocess_mode="livemax",
+        self.release_swap_seconds = self._gauge(
+            "release_swap_seconds", "Time the last release took to load and warm beside the live one"
         )
-        self.release_info = Gauge(
-            "lorank_release_info",
-            "1 for the release that is served",
-            ["release", "model", "version"],
-            registry=self.registry,
-            multiprocess_mode="livemax",
+        self.release_info = self._gauge(
+            "release_info", "1 for the release that is served", "release", "model", "version"
         )
         self._served: Gauge | None = None
 
@@ -72,6 +62,9 @@ class Telemetry:
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"lorank_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"lorank_{name}", text, labels, registry=self.registry, multiprocess_mode="livemax")
 
     def served(self, release: str, model: str, version: str) -> None:
         """Make ``release`` the only one whose info metric is present, or not 0 where several processes count."""

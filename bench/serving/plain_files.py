@@ -32,7 +32,7 @@ async def lay_out(installed: Installed, counts: tuple[int, ...]) -> Path:
     folder.mkdir(exist_ok=True)
     link, telemetry = RedisLink(installed.url, 8), Telemetry()
     loader = Loader(link, store.keys, telemetry, artifacts=store.artifacts, threads=1)
-    releases = Releases(link, store.keys, telemetry, loader, poll_seconds=1.0)
+    releases = Releases(loader, poll_seconds=1.0)
     await releases.refresh()
     release = releases.current()
     assert release is not None, releases.refusals

@@ -1,8 +1,7 @@
-"""Many packed records at once: what ``KnowledgeRecord.unpack`` and ``ItemRecord.unpack`` do, in arrays, and the rows
-of an item table that they give.
+"""Many packed records at once, in arrays, and the rows of an item table that they give.
 
 A catalogue of a million items has some four million records; one by one, reading them takes most of a minute. Here
-only records that are right are read: each is checked as its ``unpack`` checks it.
+only records that are right are read: knowledge is checked as ``KnowledgeRecord.unpack`` checks it, and items alike.
 """
 
 from __future__ import annotations

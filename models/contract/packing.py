@@ -1,4 +1,4 @@
-"""Many records packed at once: the bytes that ``KnowledgeRecord.pack`` and ``ItemRecord.pack`` make, in arrays.
+"""Many records packed at once: knowledge as ``KnowledgeRecord.pack`` packs it, and items, in arrays.
 
 A record is packed in two steps, because most records of a publication did not change. Its content is all that it says:
 the record without its times and its check sum. Only what has to be written is sealed, that is, gets those two.

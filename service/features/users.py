@@ -1,4 +1,4 @@
-"""What Redis holds about one user, read in one round trip and checked record by record.
+"""Records of one user in Redis, read in one round trip and checked one by one.
 
 Knows the contract's keys and packed records. A record that is damaged, of another owner or unusable for the
 model is counted and treated as missing; it fails neither the request nor the records beside it.

@@ -62,14 +62,6 @@ class Slate:
         batch = UserBatch.single(release.schema, release.table, user.features, user.events, vectors)
         return cls(arm, ids, Sample(batch, rows, described, arm.settings.uses_knowledge))
 
-    def categorical(self) -> IntArray:
-        """int64 [C, S]: encoded fields, those of described candidates among them."""
-        fields = self.arm.release.table.categorical[self.sample.rows]
-        if self.sample.described is not None:
-            positions, described = self.sample.described
-            fields[positions] = described
-        return fields
-
     def priors(self) -> FloatArray:
         """float32 [C]: each item's smoothed share of positive interactions, the order of last resort."""
         # The contract stores the rate on a scale of -1..1.
@@ -82,7 +74,10 @@ class Slate:
         if not boosts:
             return scores
         added = np.zeros(len(scores), np.float64)
-        categorical = self.categorical()
+        categorical = self.arm.release.table.categorical[self.sample.rows]
+        if self.sample.described is not None:
+            positions, described = self.sample.described
+            categorical[positions] = described
         at = 0
         for field in self.arm.release.schema.item_fields:
             columns = categorical[:, at : at + field.slots]

@@ -22,7 +22,7 @@ class Degraded(StrEnum):
     """There is no reranker, or it does not answer its canaries as it should."""
 
     RERANK_BUSY = "rerank_busy"
-    """As many requests are being reranked as may be at once."""
+    """All slots for requests that are being reranked are taken."""
 
     RERANK_LATE = "rerank_late"
     """There was no verdict before the deadline."""

@@ -1,4 +1,4 @@
-"""What the ranker needs from the outside, as protocols, and a release, which holds two of them. One package of the
+"""The ranker's needs from the outside, as protocols, and a release, which holds two of them. One package of the
 service implements each."""
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ Described = Mapping[str, Mapping[str, object]]
 
 
 class RerankMode(StrEnum):
-    """What a request says of reranking: as its arms have it, not at all, or whatever its arms have."""
+    """The reranking that a request asks for: as its arms have it, none, or whatever its arms have."""
 
     AUTO = "auto"
     OFF = "off"
@@ -81,8 +81,8 @@ class RankRequest:
 
 @dataclass(frozen=True, slots=True)
 class ArmSettings:
-    """What to rank with, as in the contract's ``Arm``. None: not set, which is the live release, with knowledge, as it
-    is scored."""
+    """Settings to rank with, as in the contract's ``Arm``. None: not set, which is the live release, with knowledge, as
+    it is scored."""
 
     release: str | None = None
     knowledge: Literal["on", "off"] | None = None
@@ -143,7 +143,7 @@ class ArmPlan:
 
 @dataclass(frozen=True, slots=True)
 class UserState:
-    """What is stored about one user. ``events`` are the last ones, oldest first.
+    """Stored state of one user. ``events`` are the last ones, oldest first.
 
     ``knowledge`` maps the fingerprints of spaces to the records that are valid. ``known`` is false if nothing at all is
     stored. ``refused`` holds the ladder's steps for records that are stored but must not be used. ``sticky_arms`` are

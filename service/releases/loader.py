@@ -84,39 +84,24 @@ class Loaded:
     update: TableUpdate
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Loader:
-    """Loads releases from one Redis and one artifact folder."""
+    """Loads releases from one Redis and one artifact folder. ``inline_seconds`` is the longest model run that the event
+    loop may do itself; longer ones go to a thread."""
 
-    def __init__(
-        self,
-        link: RedisLink,
-        keys: Keys,
-        telemetry: Telemetry,
-        *,
-        artifacts: Path,
-        threads: int,
-        inline_seconds: float = INLINE_SECONDS,
-    ) -> None:
-        """``inline_seconds`` is the longest model run that the event loop may do itself; longer ones go to a thread."""
-        self._link = link
-        self._keys = keys
-        self._telemetry = telemetry
-        self._artifacts = artifacts
-        self._threads = threads
-        self._inline_seconds = inline_seconds
+    link: RedisLink
+    keys: Keys
+    telemetry: Telemetry
+    artifacts: Path
+    threads: int
+    inline_seconds: float = INLINE_SECONDS
 
     @classmethod
     def of(cls, settings: Settings, link: RedisLink, keys: Keys, telemetry: Telemetry) -> Loader:
         """A loader with the folder and threads of the settings."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return cls(
-            link,
-            keys,
-            telemetry,
-            artifacts=settings.artifact_folder,
-            threads=settings.onnx_threads,
-            inline_seconds=INLINE_SECONDS_ALONE if cores <= settings.workers else INLINE_SECONDS,
-        )
+        inline_seconds = INLINE_SECONDS_ALONE if cores <= settings.workers else INLINE_SECONDS
+        return cls(link, keys, telemetry, settings.artifact_folder, settings.onnx_threads, inline_seconds)
 
     async def load(self, release_id: str, revision: str, before: Loaded | None) -> Loaded:
         """The release at ``revision``, ready to score.
@@ -130,10 +115,9 @@ class Loader:
         update = await self._items(manifest, model, before)
         table = update.table()
         scorer = model.on(table, model_columns(update.columns))
-        await run_in_background(_warm, scorer, model, table, self._inline_seconds)
-        artifact = model.artifact
-        schema, spaces = artifact.feature_schema, artifact.spaces
-        retriever = await run_in_background(ItemRetriever.open, self._artifacts, manifest, schema, spaces, table)
+        await run_in_background(_warm, scorer, model, table, self.inline_seconds)
+        schema, spaces = model.artifact.feature_schema, model.artifact.spaces
+        retriever = await run_in_background(ItemRetriever.open, self.artifacts, manifest, schema, spaces, table)
         release = Release(manifest, schema, spaces, table, scorer, retriever, revision, 0.0, 0.0)
         milliseconds = round((time.perf_counter() - start) * 1000.0, 3)
         return Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model, update)
@@ -146,8 +130,8 @@ class Loader:
             return before.model
         # Threads that sessions make for themselves would inherit the low priority of the background, and reading a
         # graph that is whole holds the interpreter's lock.
-        run = run_in_background if manifest.parts and not makes_threads(self._threads) else asyncio.to_thread
-        return await run(load_model, self._artifacts, manifest, self._threads)
+        run = run_in_background if manifest.parts and not makes_threads(self.threads) else asyncio.to_thread
+        return await run(load_model, self.artifacts, manifest, self.threads)
 
     async def _items(self, manifest: ReleaseManifest, model: CtrModel, before: Loaded | None) -> TableUpdate:
         """The item table of a release: its snapshot, with the items that have changed since written into it."""
@@ -160,7 +144,7 @@ class Loader:
         trusted: Collection[str] = ()
         if before is not None and before.release.manifest.snapshot is not None:
             trusted = frozenset(before.release.manifest.snapshot.columns.values())
-        columns = await run_in_background(read_columns, self._artifacts, snapshot.columns, trusted)
+        columns = await run_in_background(read_columns, self.artifacts, snapshot.columns, trusted)
         update, since = TableUpdate(columns, snapshot.items), snapshot.changes
         # Another model's columns of the items that have changed would be others, or none.
         same = before is not None and model is before.model and before.release.manifest.snapshot == snapshot
@@ -179,7 +163,7 @@ class Loader:
             # Redis reads the next items while these are decoded.
             _, read = await asyncio.gather(writing, self._records(manifest, decoder, ahead))
         for kind, count in decoder.refused.items():
-            self._telemetry.refused_records.labels(kind).inc(count)
+            self.telemetry.refused_records.labels(kind).inc(count)
         return update
 
     async def _changed(self, manifest: ReleaseManifest, since: str) -> list[str] | None:
@@ -187,8 +171,8 @@ class Loader:
         entries: list[Entry] = []
         first = since
         while True:
-            command: Command = ("XRANGE", self._keys.changes, first, "+", "COUNT", ENTRIES)
-            (page,) = await replies_to(self._link, [command], Deadline(CHUNK_SECONDS))
+            command: Command = ("XRANGE", self.keys.changes, first, "+", "COUNT", ENTRIES)
+            (page,) = await replies_to(self.link, [command], Deadline(CHUNK_SECONDS))
             entries += [(entry, dict(zip(fields[::2], fields[1::2], strict=True))) for entry, fields in page]
             if len(page) < ENTRIES:
                 return changed_items(entries, since, {manifest.id, *manifest.spaces.values()})
@@ -196,8 +180,8 @@ class Loader:
 
     async def _directory(self, manifest: ReleaseManifest) -> list[str]:
         """Item ids of a release, each once. ArtifactError if a block of its directory is missing or damaged."""
-        keys = [self._keys.item_directory(manifest.id, block) for block in range(manifest.directory_blocks)]
-        blocks = await replies_to(self._link, [("GET", key) for key in keys], Deadline(CHUNK_SECONDS))
+        keys = [self.keys.item_directory(manifest.id, block) for block in range(manifest.directory_blocks)]
+        blocks = await replies_to(self.link, [("GET", key) for key in keys], Deadline(CHUNK_SECONDS))
         try:
             return list(dict.fromkeys(item for block in blocks for item in json.loads(block)))
         except (TypeError, ValueError) as error:
@@ -205,14 +189,12 @@ class Loader:
 
     async def _records(self, manifest: ReleaseManifest, decoder: ItemDecoder, ids: Sequence[str]) -> list[Any]:
         """Packed records of items, as ``ItemDecoder.decode`` takes them. Nothing of no items."""
-        commands: list[Command] = (
-            [("MGET", *keys) for keys in decoder.keys(self._keys, manifest.id, ids)] if ids else []
-        )
-        return await replies_to(self._link, commands, Deadline(CHUNK_SECONDS))
+        commands: list[Command] = [("MGET", *keys) for keys in decoder.keys(self.keys, manifest.id, ids)] if ids else []
+        return await replies_to(self.link, commands, Deadline(CHUNK_SECONDS))
 
     async def _manifest(self, release_id: str) -> ReleaseManifest:
-        key = self._keys.release_manifest(release_id)
-        (blob,) = await replies_to(self._link, [("GET", key)], Deadline(MANIFEST_SECONDS))
+        key = self.keys.release_manifest(release_id)
+        (blob,) = await replies_to(self.link, [("GET", key)], Deadline(MANIFEST_SECONDS))
         if blob is None:
             raise ArtifactError(f"release {release_id}: there is no manifest")
         try:

@@ -69,17 +69,11 @@ class VllmReranker:
     def description(self) -> dict[str, Any]:
         """For people."""
         manifest = self.manifest
-        return {
-            "name": manifest.name,
-            "model": manifest.model,
+        return manifest.model_dump(include={"name", "model", "weight", "band", "fitted_to", "metrics"}) | {
             "history": manifest.prompt.history,
             "selection": manifest.prompt.selection,
-            "weight": manifest.weight,
-            "band": None if manifest.band is None else manifest.band.model_dump(),
-            "fitted_to": None if manifest.fitted_to is None else manifest.fitted_to.model_dump(),
             "slots": self.gates.slots,
             "slots_free": self._free,
-            "metrics": dict(manifest.metrics),
         }
 
     async def rerank(self, head: Head, deadline: Deadline) -> Sequence[int]:
@@ -130,7 +124,7 @@ class VllmReranker:
         return Gate.MARGIN if self.gates.margin is not None and spread > self.gates.margin else None
 
     def _prompts(self, head: Head, rows: IntArray) -> list[Blocks]:
-        """One for each candidate, given by its row."""
+        """Prompts, one for each candidate, given by its row."""
         prompt, items = self.manifest.prompt, self.items
         seen = items.rows_of_hashes(head.user.events["item"])
         events, values = seen[seen >= 0], head.user.events["value"][seen >= 0]
@@ -146,6 +140,6 @@ Tuned = tuple[RerankerManifest, RerankItems]
 
 
 def read_reranker(folder: Path) -> Tuned:
-    """What ``tune-reranker`` wrote. RerankerError if it is not understood, OSError if it cannot be read."""
+    """The reranker in a folder of ``tune-reranker``'s. RerankerError if it is not understood; OSError."""
     manifest = RerankerManifest.from_json((folder / FILE).read_bytes())
     return manifest, RerankItems.unpack((folder / ITEMS_FILE).read_bytes(), manifest.items)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.contract.bulk import item_rows, knowledge_rows
-from models.contract.items import ItemRecord
 from models.contract.knowledge import KnowledgeRecord, RecordError
 from tests.contract.golden import OTHER_SPACE, SCHEMA, SPACE
+from tests.contract.item_record import ItemRecord
 
 DIM = 3
 CHANGES: tuple[dict[str, Any], ...] = (

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from models.contract import items, lookup
 from models.contract.events import item_hash
-from models.contract.items import ItemRecord, ItemTable, append_ids, blank_columns, item_statistics, lookup_columns
+from models.contract.items import ItemTable, append_ids, blank_columns, item_statistics, lookup_columns
 from models.contract.knowledge import RecordError
 from models.contract.schema import FeatureSchema
 from tests.contract.golden import ITEM, OTHER_SCHEMA, SCHEMA, flips, resealed, truncations
+from tests.contract.item_record import ItemRecord
 
 GOLDEN = bytes.fromhex(
     "4c49" "01" "00" "2a000000" "00f1536500000000" "7f82efc59afe30ba"  # magic, version, index, written at, schema

@@ -13,11 +13,11 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
 from models.contract.arrays import FloatArray
-from models.contract.items import ItemRecord
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.packing import ITEM, KNOWLEDGE, item_contents, knowledge_contents
 from models.contract.profile import UserProfile, packed_profile
 from tests.contract.golden import SCHEMA
+from tests.contract.item_record import ItemRecord
 
 Dtype = Literal["float16", "int8"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ import redis
 from models.contract.keys import Keys
 from models.contract.snapshot import file_of
 from models.split_model import REQUEST_GRAPH, parts_folder
+from service.releases.loader import run_in_background
 from service.settings import Settings
 from tests.service.conftest import Running, eventually, running
 from tests.service.tiny import ITEMS, Publisher, TinyItem, score_of
@@ -184,3 +187,18 @@ async def test_a_model_whose_parts_come_back_has_columns_of_what_changed_meanwhi
         await at_revision(service, publisher.revise("r1", B))
         assert (await service.status())["release"]["in_parts"] is True
         assert await scores(service, "a", "b", "c") == expected(A, B, ITEMS[2])
+
+
+async def test_threads_give_way_and_the_event_loop_does_not() -> None:
+    def nice() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = nice()
+    assert await run_in_background(nice) == 19
+    assert nice() == before
+
+
+async def test_answers_and_errors_come_back() -> None:
+    assert await run_in_background(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await run_in_background(divmod, 7, 0)

@@ -207,7 +207,7 @@ async def test_more_runs_stay_on_the_event_loop_where_no_core_is_left_for_a_thre
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
-    assert Loader.of(settings, link, keys, telemetry)._inline_seconds == seconds
+    assert Loader.of(settings, link, keys, telemetry).inline_seconds == seconds
 
 
 @pytest.mark.parametrize(("threads", "split", "gives_way"), [(1, True, True), (1, False, False), (2, True, False)])
@@ -215,7 +215,7 @@ async def test_only_parts_without_threads_of_their_own_are_opened_aside(
     threads: int, split: bool, gives_way: bool, settings: Settings, publisher: Publisher,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """What a session starts for itself inherits the priority of the thread that opens it."""
+    """Threads that a session starts for itself inherit the priority of the thread that opens it."""
     nice: set[int] = set()
 
     def load(folder: Path, release: ReleaseManifest, threads: int) -> CtrModel:

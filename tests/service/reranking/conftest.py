@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from models.contract.prompts import RerankPrompt
 from models.contract.rerank_items import RerankItems
 from models.contract.reranker import FILE, ITEMS_FILE, Canary, HistoryBand, Platt, RerankerManifest
+from service.reranking.server import ModelServer
 from tests.service.reranking.model_server import NO, YES, ModelServerDouble, model_server
 
 IDS = ("a", "b", "c", "d")
@@ -60,3 +61,10 @@ def written(folder: Path, **changes: object) -> Path:
 def double() -> Iterator[ModelServerDouble]:
     with model_server(likes) as server:
         yield server
+
+
+@pytest.fixture
+async def server(double: ModelServerDouble) -> AsyncIterator[ModelServer]:
+    server = ModelServer(f"{double.url}/v1", "tiny", at_once=4)
+    yield server
+    await server.close()

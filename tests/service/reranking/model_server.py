@@ -19,7 +19,7 @@ Likes = Callable[[str], float]
 
 
 class ModelServerDouble:
-    """What the server is told, and what it saw."""
+    """The server's answers, and the requests that it saw."""
 
     def __init__(self, likes: Likes) -> None:
         self.likes = likes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,6 @@ from tests.service.reranking.model_server import NO, YES, ModelServerDouble
 
 PROMPTS = [Blocks("user 1\n", "film a"), Blocks("user 1\n", "film d"), Blocks("user 2\n", "film b")]
 LABELS = (YES, NO)
-
-
-@pytest.fixture
-async def server(double: ModelServerDouble) -> AsyncIterator[ModelServer]:
-    server = ModelServer(f"{double.url}/v1", "tiny", at_once=4)
-    yield server
-    await server.close()
 
 
 async def test_probabilities_come_in_the_order_of_the_prompts(server: ModelServer, double: ModelServerDouble) -> None:

@@ -213,12 +213,14 @@ def order_by(scores: FloatArray, last: BoolArray | None) -> IntArray:
     return np.lexsort(keys)
 
 
-def merge_orders(
-    request: RankRequest, slates: Sequence[ScoredSlate], orders: Sequence[IntArray]
+async def merge_orders(
+    state: RankState, slates: Sequence[ScoredSlate], reranker: Reranker | None
 ) -> tuple[Order, FloatArray]:
-    """The order that is shown: of one arm as it is, of one arm with a randomly drawn head, or of two teams merged.
-    With the scores float32 [C] by which candidates came to their positions: of two teams, those of the picking one."""
-    first, scores = slates[0], slates[0].scores
+    """The order that is shown, heads reranked: of one arm as it is, of one arm with a randomly drawn head, or of two
+    teams merged. With the scores float32 [C] by which candidates came to their positions: of two teams, those of the
+    picking one."""
+    orders = [await scored.reranked(state, reranker) for scored in slates]
+    first, scores, request = slates[0], slates[0].scores, state.request
     if len(orders) == 2:
         count = len(orders[0]) if request.top_k is None else request.top_k
         shown = team_draft(orders[0], orders[1], count, dice(request.request_id))

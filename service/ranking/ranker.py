@@ -57,8 +57,7 @@ class Ranker:
         baseline = await slates[0].without_knowledge(state) if request.explain else None
         state.stopwatch.lap("score")
 
-        orders = [await scored.reranked(state, self.reranker) for scored in slates]
-        shown, scores = merge_orders(state.request, slates, orders)
+        shown, scores = await merge_orders(state, slates, self.reranker)
         state.stopwatch.lap("rerank")
 
         answer = _answer(state, slates[0], shown, scores, baseline)

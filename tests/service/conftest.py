@@ -122,6 +122,19 @@ class Running:
         answer: dict[str, Any] = (await self.http.get("/v1/status")).json()
         return answer
 
+    async def follows(self, **release: str) -> None:
+        """Wait until a release is live that has these entries in the status, as ``id`` and ``revision``."""
+
+        async def condition() -> bool:
+            live = (await self.status())["release"]
+            return live is not None and release.items() <= live.items()
+
+        await eventually(condition)
+
+    async def refused(self) -> Any:
+        """The release that was refused, and why; None if none was."""
+        return (await self.status())["refused"]
+
     def metric(self, name: str, **labels: str) -> float:
         value = self.app.state.service.telemetry.registry.get_sample_value(name, labels)
         return 0.0 if value is None else float(value)

@@ -34,20 +34,12 @@ from tests.service.tiny_model import (
 )
 
 
-async def _serves(service: Running, release: str) -> None:
-    async def condition() -> bool:
-        live = (await service.status())["release"]
-        return live is not None and live["id"] == release
-
-    await eventually(condition)
-
-
 async def test_a_new_release_is_swapped_in_and_back(
     service: Running, publisher: Publisher, store: redis.Redis, keys: Keys
 ) -> None:
     first = await service.rank()
     publisher.publish("r2", items=ITEMS[:2], content=model_bytes(offset=0.5))
-    await _serves(service, "r2")
+    await service.follows(id="r2")
     second = await service.rank()
     assert second["release"] == "r2"
     assert second["items"] != first["items"]
@@ -58,7 +50,7 @@ async def test_a_new_release_is_swapped_in_and_back(
     assert service.metric("lorank_release_info", release="r2", model="tiny", version="1") == 1
     assert service.metric("lorank_release_info", release="r1", model="tiny", version="1") == 0
     store.set(keys.live, "r1")
-    await _serves(service, "r1")
+    await service.follows(id="r1")
     assert (await service.rank())["items"] == first["items"]
 
 
@@ -66,12 +58,7 @@ async def test_a_raised_revision_rebuilds_the_table(
     service: Running, publisher: Publisher, store: redis.Redis, keys: Keys
 ) -> None:
     before = await service.rank(candidates=["a"])
-    revision = publisher.revise("r1", TinyItem("a", rating=5.0))
-
-    async def rebuilt() -> bool:
-        return bool((await service.status())["release"]["revision"] == revision)
-
-    await eventually(rebuilt)
+    await service.follows(revision=publisher.revise("r1", TinyItem("a", rating=5.0)))
     after = await service.rank(candidates=["a"])
     assert after["items"][0]["score"] > before["items"][0]["score"]
     assert (await service.status())["release"]["items"] == len(ITEMS)
@@ -108,19 +95,15 @@ async def test_a_release_that_does_not_fit_is_refused(
 ) -> None:
     before = await service.rank()
     publisher.publish("bad", **changes)
-
-    async def refused() -> Any:
-        return (await service.status())["refused"]
-
-    refusal = await eventually(refused)
+    refusal = await eventually(service.refused)
     assert refusal["release"] == "bad"
     assert reason in refusal["reason"]
     assert service.metric("lorank_releases_refused_total") >= 1
     assert (await service.rank())["items"] == before["items"]
     assert (await service.status())["release"]["id"] == "r1"
     publisher.publish("bad")  # repaired under the same name
-    await _serves(service, "bad")
-    assert (await service.status())["refused"] is None
+    await service.follows(id="bad")
+    assert await service.refused() is None
 
 
 @pytest.mark.parametrize("content", [b"{}", b"\xff", b'{"id": "r1"}'])
@@ -129,15 +112,11 @@ async def test_a_manifest_that_is_not_understood_is_refused(
 ) -> None:
     store.set(keys.release_manifest("odd"), content)
     store.set(keys.live, "odd")
-
-    async def refused() -> Any:
-        return (await service.status())["refused"]
-
-    assert "not understood" in (await eventually(refused))["reason"]
+    assert "not understood" in (await eventually(service.refused))["reason"]
     store.set(keys.live, "nothing")
 
     async def other() -> bool:
-        refusal = (await service.status())["refused"]
+        refusal = await service.refused()
         return refusal is not None and "no manifest" in refusal["reason"]
 
     await eventually(other)
@@ -161,7 +140,7 @@ async def test_the_service_starts_without_redis_and_recovers(tmp_path: Path, set
             assert servers.enter_context(embedded_redis(folder)) == url
             with redis.Redis.from_url(url) as store:
                 Publisher(store, Keys(settings.key_prefix), settings.artifact_folder).publish()
-            await _serves(service, "r1")
+            await service.follows(id="r1")
             assert (await service.http.get("/readyz")).status_code == 200
             assert (await service.rank())["degraded"] == []
 
@@ -196,7 +175,7 @@ async def test_a_release_without_knowledge_consults_none(settings: Settings, pub
         assert status["release"]["spaces"] == {}
         assert status["stages"]["knowledge"]["state"] == "off"
         publisher.publish("r2")
-        await _serves(service, "r2")
+        await service.follows(id="r2")
         assert (await service.rank("u"))["knowledge"] == {"fresh": 11, "stale": 0, "missing": 1}
         assert (await service.status())["stages"]["knowledge"]["state"] == "on"
 
@@ -238,7 +217,7 @@ async def test_a_release_of_an_earlier_version_runs_as_a_whole(settings: Setting
         assert status["release"]["in_parts"] is False
         assert status["stages"]["scoring"] == {"state": "on", "reason": ""}
         publisher.publish("r2")
-        await _serves(service, "r2")
+        await service.follows(id="r2")
         assert (await service.status())["release"]["in_parts"] is True
         split = await service.rank()
     for item, other in zip(answer["items"], split["items"], strict=True):

@@ -29,11 +29,7 @@ from service.telemetry import Telemetry
 
 Record = TypeVar("Record")
 
-_STEPS = {
-    "history": Degraded.NO_FEATURES,
-    "profile": Degraded.NO_FEATURES,
-    "user_knowledge": Degraded.NO_KNOWLEDGE,
-}
+_STEPS = {"history": Degraded.NO_FEATURES, "profile": Degraded.NO_FEATURES, "user_knowledge": Degraded.NO_KNOWLEDGE}
 """Steps of the ladder by the kind of a record that is refused."""
 
 

@@ -26,14 +26,7 @@ from models.contract.snapshot import (
 )
 from tests.contract.item_record import ItemRecord
 from tests.service.tiny import knowledge
-from tests.service.tiny_model import (
-    FACTS_SPACE,
-    ITEM_SPACE,
-    SCHEMA,
-    USER_SPACE,
-    artifact_manifest,
-    bare_manifest,
-)
+from tests.service.tiny_model import FACTS_SPACE, ITEM_SPACE, SCHEMA, USER_SPACE, artifact_manifest, bare_manifest
 
 Records = dict[str, tuple[bytes | None, bytes | None, bytes | None]]
 """Packed records by item: features, knowledge in "liber", knowledge in "facts"."""

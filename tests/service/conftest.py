@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -182,6 +183,16 @@ def process(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(child_python("-m", "service"), cwd=ROOT, env=environment) as started:
         yield started
         started.kill()
+
+
+def ended_at_a_port_in_use(environment: dict[str, str]) -> tuple[int, str]:
+    """Exit status and errors of a service that finds its port taken."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(environment["LORANK_PORT"])))
+        other.listen()
+        command = [sys.executable, "-m", "service"]
+        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=60, text=True)
+    return ended.returncode, ended.stderr
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:

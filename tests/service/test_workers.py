@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from prometheus_client import values
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.workers import forget_the_dead
-from tests.service.conftest import ROOT, eventually
+from tests.service.conftest import ended_at_a_port_in_use, eventually
 from tests.service.tiny import Publisher
 
 BODY = {"user_id": "u", "candidates": [{"id": "a"}, {"id": "e"}]}
@@ -81,14 +80,9 @@ async def test_workers_share_port_table_and_metrics(
 
 
 def test_a_port_in_use_is_the_same_exit_status(environment: dict[str, str]) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", int(environment["LORANK_PORT"])))
-        other.listen()
-        done = subprocess.run(
-            [sys.executable, "-m", "service"], cwd=ROOT, env=environment, capture_output=True, timeout=60
-        )
-    assert done.returncode == 3
-    assert "address already in use" in done.stderr.decode().lower()
+    status, errors = ended_at_a_port_in_use(environment)
+    assert status == 3
+    assert "address already in use" in errors.lower()
 
 
 def test_gauges_of_the_dead_are_forgotten(tmp_path: Path) -> None:

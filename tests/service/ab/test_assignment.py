@@ -52,12 +52,7 @@ def test_assignments_are_growthbooks() -> None:
     arms: Counter[str | None] = Counter()
     for unit in UNITS[:3000]:
         experiment_there = growthbook.Experiment(
-            key="e",
-            variations=["a", "b", "c"],
-            seed="s",
-            hashVersion=2,
-            weights=[0.2, 0.5, 0.3],
-            coverage=0.6,
+            key="e", variations=["a", "b", "c"], seed="s", hashVersion=2, weights=[0.2, 0.5, 0.3], coverage=0.6
         )
         result = growthbook.GrowthBook(attributes={"id": unit}).run(experiment_there)
         expected = result.value if result.inExperiment else None

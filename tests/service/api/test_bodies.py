@@ -18,8 +18,7 @@ from service.errors import InvalidRequest, MalformedRequest, ServiceError
 LIMITS = Limits(max_candidates=50, default_deadline_ms=100.0, max_deadline_ms=1000.0)
 
 ids = st.one_of(
-    st.text(min_size=1, max_size=80).filter(lambda text: len(text.encode()) <= 256),
-    st.integers(-(10**30), 10**30),
+    st.text(min_size=1, max_size=80).filter(lambda text: len(text.encode()) <= 256), st.integers(-(10**30), 10**30)
 )
 numbers = st.one_of(st.integers(-(2**63) + 1, 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False))
 scalars = st.one_of(st.none(), st.booleans(), numbers, st.text(max_size=20))

@@ -78,8 +78,7 @@ async def test_what_is_no_probability_of_each_prompt_is_no_verdict(
 
 
 @pytest.mark.parametrize(
-    "likeliest",
-    [{}, {f"token_id:{YES}": -0.1}, {f"token_id:{NO}": -0.1}, {"Yes": -0.1, "No": -0.2}],
+    "likeliest", [{}, {f"token_id:{YES}": -0.1}, {f"token_id:{NO}": -0.1}, {"Yes": -0.1, "No": -0.2}]
 )
 async def test_a_label_that_is_not_among_the_likeliest_is_no_verdict(
     server: ModelServer, double: ModelServerDouble, likeliest: dict[str, float]

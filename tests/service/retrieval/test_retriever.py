@@ -29,10 +29,7 @@ SCHEMA = FeatureSchema(
         FieldSpec(name="year", edges=(1950.0, 1990.0)),
     ),
     history_length=4,
-    knowledge=(
-        KnowledgeSpec(name="near", side="item", dim=4),
-        KnowledgeSpec(name="near", side="user", dim=4),
-    ),
+    knowledge=(KnowledgeSpec(name="near", side="item", dim=4), KnowledgeSpec(name="near", side="user", dim=4)),
 )
 USERS = Space(name="near", side="user", rows=1, dim=4, components={})
 LIKES = np.random.default_rng(2).permutation(ITEMS) + 1

@@ -17,9 +17,6 @@ _STAGE_BUCKETS = (
     0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
 )  # fmt: skip
 
-STAGES = ("features", "retrieve", "score", "rerank", "total")
-KNOWLEDGE_STATES = ("fresh", "stale", "missing")
-
 
 class Telemetry:
     """Every metric of one service instance. Counters are incremented where the thing happens."""
@@ -57,8 +54,10 @@ class Telemetry:
         self._served: Gauge | None = None
 
         # What every request touches, looked up once: a label costs more than what it counts.
-        self.stages = {name: self.stage_seconds.labels(name) for name in STAGES}
-        self.knowledge_states = {name: self.knowledge.labels(name) for name in KNOWLEDGE_STATES}
+        self.stages = {
+            name: self.stage_seconds.labels(name) for name in ("features", "retrieve", "score", "rerank", "total")
+        }
+        self.knowledge_states = {name: self.knowledge.labels(name) for name in ("fresh", "stale", "missing")}
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"lorank_{name}", text, labels, registry=self.registry)

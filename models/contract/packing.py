@@ -22,7 +22,7 @@ from models.contract.knowledge import LEAST_PEAK, Space
 
 
 @dataclass(frozen=True, slots=True)
-class Stamped:
+class RecordKind:
     """A kind of record whose times begin at byte ``at``."""
 
     at: int
@@ -49,8 +49,8 @@ class Stamped:
         return sealed
 
 
-KNOWLEDGE = Stamped(KNOWLEDGE_HEAD.fields["written_at"][1], struct.Struct("<qq"))  # type: ignore[index]
-ITEM = Stamped(ITEM_HEAD.fields["written_at"][1], struct.Struct("<q"))  # type: ignore[index]
+KNOWLEDGE = RecordKind(KNOWLEDGE_HEAD.fields["written_at"][1], struct.Struct("<qq"))  # type: ignore[index]
+ITEM = RecordKind(ITEM_HEAD.fields["written_at"][1], struct.Struct("<q"))  # type: ignore[index]
 
 
 def _untimed(head: np.dtype[np.void]) -> np.dtype[np.void]:

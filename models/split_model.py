@@ -21,6 +21,7 @@ from models.contract.encoding import (
     ItemBatch,
     Sample,
     Tensors,
+    encode,
     encode_histories,
     encode_items,
     encode_users,
@@ -64,19 +65,20 @@ class WholeModel:
 
     @property
     def inputs(self) -> frozenset[str]:
-        """What the graph takes."""
+        """Names of the graph's inputs."""
         return frozenset(cell.name for cell in self.session.get_inputs())
 
     def scores(self, sample: Sample, table: ItemTable, columns: Columns) -> FloatArray:
         """Scores [C] of a sample of ``table``; no columns of it are needed. Any error of ONNX Runtime."""
-        tensors = sample.encode(self.artifact.feature_schema, table)
+        schema, items = self.artifact.feature_schema, sample.items(table)
+        tensors = encode(schema, table, sample.user, items, knowledge=sample.knowledge)
         scores: FloatArray = self.session.run([SCORE], {name: tensors[name] for name in self.artifact.inputs})[0]
         return scores
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnGraph:
-    """What computes columns, ``names``, from rows of ``inputs``."""
+    """A graph that computes columns, ``names``, from rows of ``inputs``."""
 
     session: InferenceSession
     inputs: tuple[str, ...]

@@ -12,9 +12,8 @@ from fastapi import FastAPI
 
 from models.contract.experiments import ExperimentsError
 from service.app import create_app
-from service.runtime import configure_process
 from service.settings import Settings, SettingsError
-from service.workers import APP, run_workers
+from service.workers import APP, configure_process, run_workers
 
 
 def main() -> int:

@@ -16,11 +16,11 @@ from service.ab.reloading import ReloadingExperiments
 from service.api import routes
 from service.api.fast_path import FastPathApp
 from service.api.schemas import Limits
-from service.exposures.stream import ExposureLog
+from service.exposures import ExposureLog
 from service.features.feedback import RedisFeedback
-from service.features.redis import RedisLink, is_usable_url
 from service.features.users import RedisUserFeatures
 from service.ranking.ranker import Ranker
+from service.redis import RedisLink, is_usable_url
 from service.releases.loader import Loader
 from service.releases.watcher import Releases
 from service.reranking.server import ModelServer
@@ -86,33 +86,17 @@ async def _assemble(
 
     keys = Keys(settings.key_prefix)
     telemetry = Telemetry()
-    releases = Releases(
-        redis,
-        keys,
-        telemetry,
-        Loader.of(settings, redis, keys, telemetry),
-        poll_seconds=settings.release_poll_seconds,
-        pins=lambda: experiments.current.releases,
-    )
+    loader = Loader.of(settings, redis, keys, telemetry)
+    releases = Releases(loader, settings.release_poll_seconds, pins=lambda: experiments.current.releases)
     exposures = await stack.enter_async_context(
         ExposureLog(redis, keys, telemetry, capacity=settings.exposure_queue, stream_max=settings.exposure_stream_max)
     )
     reranker = None if tuned is None else _reranker(settings, tuned, telemetry, stack)
-    ranker = Ranker(
-        live=releases,
-        experiments=lambda: experiments.current,
-        users=RedisUserFeatures(redis, keys, telemetry),
-        reranker=reranker,
-        exposures=exposures,
-        telemetry=telemetry,
-    )
+    users = RedisUserFeatures(redis, keys, telemetry)
+    ranker = Ranker(releases, lambda: experiments.current, users, reranker, exposures, telemetry)
     stack.push_async_callback(ranker.close)
     feedback = RedisFeedback(
-        redis,
-        keys,
-        telemetry,
-        history_max_events=settings.history_max_events,
-        stream_max=settings.interaction_stream_max,
+        redis, keys, telemetry, settings.history_max_events, stream_max=settings.interaction_stream_max
     )
     await releases.refresh()  # ready with the first request if everything is in place
     for name, watch in (("releases", releases.watch), ("experiments", experiments.watch)):
@@ -136,11 +120,7 @@ def _reranker(settings: Settings, tuned: Tuned, telemetry: Telemetry, stack: con
     server = ModelServer(settings.reranker_url or "", model, settings.reranker_api_key, at_once=slots)
     stack.push_async_callback(server.close)
     watch = CanaryWatch(server, manifest, settings.rerank_check_seconds)
-    gates = Gates(
-        slots=slots,
-        least_seconds=settings.rerank_least_ms / 1000.0,
-        margin=settings.rerank_margin,
-    )
+    gates = Gates(slots, settings.rerank_least_ms / 1000.0, settings.rerank_margin)
     stack.push_async_callback(_stop, asyncio.create_task(watch.watch(), name="reranker"))
     return VllmReranker(server, manifest, items, watch, gates, telemetry)
 

@@ -7,7 +7,6 @@ computes the columns that a split model takes.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.arrays import FloatArray
-from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
+from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest, verify_file
 from models.contract.encoding import Sample, model_inputs
 from models.contract.items import Columns, ItemTable
 from models.onnx_runtime import has_cuda
@@ -47,7 +46,7 @@ class CtrModel:
 
     @property
     def split(self) -> SplitModel | None:
-        """What computes the columns of an item table; None of a model that takes none."""
+        """The model that computes the columns of an item table; None if it takes none."""
         return self.graphs if isinstance(self.graphs, SplitModel) else None
 
     def on(self, table: ItemTable, columns: Columns) -> OnnxScorer:
@@ -64,7 +63,7 @@ def load_model(folder: Path, release: ReleaseManifest, threads: int) -> CtrModel
     and optimising the graphs takes.
     """
     whole = folder / release.artifact
-    _verify(release, whole, release.artifact_sha256)
+    verify_file(whole, release.artifact_sha256, f"release {release.id}: artifact {whole.name}")
     problem = None
     if release.parts and not has_cuda():
         try:
@@ -85,22 +84,11 @@ def load_model(folder: Path, release: ReleaseManifest, threads: int) -> CtrModel
 
 def _load_parts(folder: Path, release: ReleaseManifest, threads: int) -> CtrModel:
     for name, digest in release.parts.items():
-        _verify(release, folder / name, digest)
+        verify_file(folder / name, digest, f"release {release.id}: artifact {name}")
     model = SplitModel.open(folder, threads)
     release.check(model.artifact)
     _check(model)
     return CtrModel(model)
-
-
-def _verify(release: ReleaseManifest, path: Path, digest: str) -> None:
-    """ArtifactError unless a file is the published one."""
-    try:
-        with path.open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ArtifactError(f"release {release.id}: artifact {path.name} cannot be read: {error}") from error
-    if actual != digest:
-        raise ArtifactError(f"release {release.id}: artifact {path.name} has sha256 {actual}, not {digest}")
 
 
 def _check(model: WholeModel | SplitModel) -> None:

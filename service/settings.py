@@ -16,7 +16,7 @@ PREFIX = "LORANK_"
 
 _REMOVED = {f"{PREFIX}TABLES": "item tables are mapped from the artifact folder; unset it and delete its folder"}
 
-Positive = Annotated[int, Field(ge=1)]
+_Positive = Annotated[int, Field(ge=1)]
 
 
 class SettingsError(ValueError):
@@ -43,28 +43,28 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     redis_url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")] | None = None
-    redis_connections: Positive = 64
+    redis_connections: _Positive = 64
     data_dir: Path = Path("var")
     artifacts: Path | None = None
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] = "lorank"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
-    max_candidates: Positive = 2000
-    max_body_bytes: Positive = 4 * 1024 * 1024
+    max_candidates: _Positive = 2000
+    max_body_bytes: _Positive = 4 * 1024 * 1024
     default_deadline_ms: Annotated[float, Field(gt=0)] = 100.0
     max_deadline_ms: Annotated[float, Field(gt=0)] = 5000.0
     release_poll_seconds: Annotated[float, Field(gt=0)] = 1.0
-    onnx_threads: Positive = 1
-    history_max_events: Positive = 10_000
-    exposure_queue: Positive = 10_000
-    exposure_stream_max: Positive = 100_000
-    interaction_stream_max: Positive = 1_000_000
+    onnx_threads: _Positive = 1
+    history_max_events: _Positive = 10_000
+    exposure_queue: _Positive = 10_000
+    exposure_stream_max: _Positive = 100_000
+    interaction_stream_max: _Positive = 1_000_000
     reranker: Path | None = None
     reranker_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
     reranker_model: str | None = None
     reranker_api_key: Annotated[str | None, Field(repr=False)] = None
-    rerank_slots: Positive = 4
+    rerank_slots: _Positive = 4
     rerank_least_ms: Annotated[float, Field(ge=0)] = 20.0
     rerank_margin: Annotated[float, Field(gt=0)] | None = None
     rerank_check_seconds: Annotated[float, Field(gt=0)] = 60.0

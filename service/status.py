@@ -1,4 +1,4 @@
-"""What ``/v1/status`` answers: what is served, what was refused, and which stage is off or degraded, and why."""
+"""The answer of ``/v1/status``: the release that is served or was refused, stages that are off or degraded, and why."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from models.contract.reranker import FittedTo
 from service.ab.reloading import ReloadingExperiments
-from service.exposures.stream import ExposureLog
+from service.exposures import ExposureLog
 from service.ranking.ports import Release
 from service.releases.watcher import Releases
 from service.reranking.vllm import VllmReranker
@@ -23,7 +23,7 @@ def status_document(
     exposures: ExposureLog,
     reranker: VllmReranker | None,
 ) -> dict[str, Any]:
-    """What ``/v1/status`` answers: what is served, what was refused, and why a stage is off."""
+    """The document, as JSON takes it."""
     release = releases.current()
     refusal = releases.refusal
     return {
@@ -91,12 +91,12 @@ def _stages(releases: Releases, exposures: ExposureLog) -> dict[str, dict[str, s
 
 def _reranking(reranker: VllmReranker | None, release: Release | None) -> dict[str, str]:
     """Degraded, that is at work with a weight that was found beside another CTR model, where that is known."""
-    if reranker is None or reranker.off:
-        return _stage("off", "no reranker is configured" if reranker is None else reranker.off)
+    if reranker is None or reranker.watch.off:
+        return _stage("off", "no reranker is configured" if reranker is None else reranker.watch.off)
     if release is None:
         return _stage("on", "")
     live = FittedTo(model=release.manifest.model, artifact_sha256=release.manifest.artifact_sha256)
-    mismatch = reranker.mismatch(live)
+    mismatch = reranker.manifest.mismatch(live)
     return _stage("degraded", mismatch) if mismatch else _stage("on", "")
 
 

@@ -1,4 +1,4 @@
-"""What the service counts and times, on a Prometheus registry of its own.
+"""Metrics of the service, on a Prometheus registry of its own.
 
 Knows metric names and labels, all of bounded cardinality: no label ever holds a user, an item or a request.
 """
@@ -17,9 +17,6 @@ _STAGE_BUCKETS = (
     0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
 )  # fmt: skip
 
-STAGES = ("features", "retrieve", "score", "rerank", "total")
-KNOWLEDGE_STATES = ("fresh", "stale", "missing")
-
 
 class Telemetry:
     """Every metric of one service instance. Counters are incremented where the thing happens."""
@@ -28,12 +25,9 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self.requests = self._counter("requests", "Requests answered", "route", "status")
         self.stage_seconds = Histogram(
-            "lorank_stage_seconds",
-            "Time per stage of a ranked request",
-            ["stage"],
-            buckets=_STAGE_BUCKETS,
-            registry=self.registry,
-        )
+            "lorank_stage_seconds", "Time per stage of a ranked request", ["stage"],
+            buckets=_STAGE_BUCKETS, registry=self.registry,
+        )  # fmt: skip
         self.degraded = self._counter("degraded", "Ladder steps taken by ranked requests", "word")
         self.unknown_users = self._counter("unknown_users", "Ranked requests of users nothing is stored about")
         self.missing_units = self._counter("missing_units", "Requests whose unit is a literal like null; not split")
@@ -51,27 +45,25 @@ class Telemetry:
         )
         self.interactions = self._counter("interactions", "Interactions accepted", "type")
         self.releases_refused = self._counter("releases_refused", "Attempts to load a release that were refused")
-        self.release_swap_seconds = Gauge(
-            "lorank_release_swap_seconds",
-            "Time the last release took to load and warm beside the live one",
-            registry=self.registry,
-            multiprocess_mode="livemax",
+        self.release_swap_seconds = self._gauge(
+            "release_swap_seconds", "Time the last release took to load and warm beside the live one"
         )
-        self.release_info = Gauge(
-            "lorank_release_info",
-            "1 for the release that is served",
-            ["release", "model", "version"],
-            registry=self.registry,
-            multiprocess_mode="livemax",
+        self.release_info = self._gauge(
+            "release_info", "1 for the release that is served", "release", "model", "version"
         )
         self._served: Gauge | None = None
 
         # What every request touches, looked up once: a label costs more than what it counts.
-        self.stages = {name: self.stage_seconds.labels(name) for name in STAGES}
-        self.knowledge_states = {name: self.knowledge.labels(name) for name in KNOWLEDGE_STATES}
+        self.stages = {
+            name: self.stage_seconds.labels(name) for name in ("features", "retrieve", "score", "rerank", "total")
+        }
+        self.knowledge_states = {name: self.knowledge.labels(name) for name in ("fresh", "stale", "missing")}
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"lorank_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"lorank_{name}", text, labels, registry=self.registry, multiprocess_mode="livemax")
 
     def served(self, release: str, model: str, version: str) -> None:
         """Make ``release`` the only one whose info metric is present, or not 0 where several processes count."""

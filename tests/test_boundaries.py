@@ -116,7 +116,8 @@ def test_reports_and_calibration_load_what_they_draw_and_fit_with_when_they_do()
 
 
 def test_nothing_happens_on_import(tmp_path: Path) -> None:
-    code = "import service.app, service.__main__, offline.__main__, offline.demo, models.valkey.embedded"
+    code = "import service.app, service.__main__; from threading import active_count; assert active_count() == 1\n"
+    code += "import offline.__main__, offline.demo, models.valkey.embedded"
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-W", "error", "-c", code]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -14,14 +14,13 @@ from bench.serving.installed import Installed
 from bench.serving.plain_features import Layout, item_key, user_key
 from models.contract.encoding import ItemBatch, encode, encode_items
 from models.onnx_runtime import onnx_runtime
-from service.features.redis import RedisLink
 from service.features.users import RedisUserFeatures
-from service.ranking.arm_plan import ArmSettings
 from service.ranking.candidates import Slate
 from service.ranking.deadline import Deadline
 from service.ranking.ports import Release
 from service.ranking.state import ResolvedArm
-from service.ranking.types import RankRequest
+from service.ranking.types import ArmSettings, RankRequest
+from service.redis import RedisLink
 from service.releases.loader import Loader
 from service.releases.watcher import Releases
 from service.telemetry import Telemetry
@@ -33,7 +32,7 @@ async def lay_out(installed: Installed, counts: tuple[int, ...]) -> Path:
     folder.mkdir(exist_ok=True)
     link, telemetry = RedisLink(installed.url, 8), Telemetry()
     loader = Loader(link, store.keys, telemetry, artifacts=store.artifacts, threads=1)
-    releases = Releases(link, store.keys, telemetry, loader, poll_seconds=1.0)
+    releases = Releases(loader, poll_seconds=1.0)
     await releases.refresh()
     release = releases.current()
     assert release is not None, releases.refusals

@@ -19,10 +19,9 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "(uvicorn/protocols/", "(starlette/responses.py", "(starlette/requests.py", "(service/api/fast_path.py",
     )),
     ("body: read, parsed, checked", ("read_body (", "_parsed (", "(service/api/parsing.py")),
-    ("arms of experiments", ("(service/ab/", "(service/ranking/arm_plan.py")),
+    ("arms of experiments", ("(service/ab/", "ArmSettings.", "ArmPlan.")),
     ("Redis: round trip", (
-        "(service/features/redis.py", "_choose_arms_and_read_user (", "Ranker._user (",
-        "RedisUserFeatures.fetch (",
+        "(service/redis.py", "_choose_arms_and_read_user (", "Ranker._user (", "RedisUserFeatures.fetch (",
     )),
     ("the user's records decoded", (
         "(service/features/users.py", "unpack_history (", "KnowledgeRecord.", "UserProfile.",
@@ -33,8 +32,8 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("ONNX Runtime", ("(onnxruntime/", "_answers (")),
     ("scores gathered and checked", ("(service/scoring.py", "(models/split_model.py")),
     ("ordering", (
-        "(service/ranking/exploring.py", "(service/ranking/head.py", "apply_boosts (", "Slate.seen (", "Slate.priors (",
-        "order_by (", "merge_orders (", "Ranker._reranked (",
+        "(service/ranking/exploring.py", "ScoredSlate.reranked (", "apply_boosts (", "Slate.seen (", "Slate.priors (",
+        "order_by (", "merge_orders (",
     )),
     ("answer: made and encoded", (
         "(service/api/answers.py", "RankAnswer", "count_knowledge (", "(service/ranking/types.py",
@@ -58,7 +57,7 @@ _RESTING = ("_worker (concurrent/futures/thread.py", "(threading.py", "(selector
 
 def step_of(frames: list[str]) -> str:
     """The step of one stack, from its outermost frame to its innermost."""
-    if any("(service/exposures/" in frame for frame in frames):
+    if any("(service/exposures.py" in frame for frame in frames):
         return EXPOSURE_STEP
     for frame in reversed(frames):
         for step, known in STEPS:

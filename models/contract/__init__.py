@@ -5,7 +5,7 @@ defined in this package, carries a version and a fingerprint, and is refused by 
 
 schema        which features exist, and how a raw value becomes an index
 encoding      raw user and item data -> model input tensors; the one encoder of training and serving
-items         packed item feature records and the in-process item table
+items         statistics of items, the layout of their packed features, and the in-process item table
 knowledge     packed knowledge records and the vector spaces they belong to
 arrays        types of arrays, by what they hold
 packing       many item or knowledge records packed at once, in arrays
@@ -16,8 +16,7 @@ events        interactions: stream entries and the packed live history of a user
 exposures     what was shown to whom, as the service logs it
 experiments   the experiments file: layers, experiments and arms
 profile       raw features of a user
-wording       values made harmless inside prompts
-prompts       the prompt of the reranker, and which events it tells
+prompts       the prompt of the reranker, which events it tells, and values made harmless inside prompts
 reranker      manifest of a reranker, its calibration and canaries, and the mix with CTR scores
 rerank_items  names, texts and vectors of items, for prompts
 keys          every Redis key

@@ -5,7 +5,9 @@ A release is complete when its manifest exists: the manifest is written last.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -26,8 +28,19 @@ class ArtifactError(ValueError):
     """An artifact or a release that this program must not use."""
 
 
+def verify_file(path: Path, sha256: str, name: str) -> None:
+    """ArtifactError, which calls the file ``name``, unless it is the published one."""
+    try:
+        with path.open("rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"{name} cannot be read: {error}") from error
+    if actual != sha256:
+        raise ArtifactError(f"{name} has sha256 {actual}, not {sha256}")
+
+
 class ModelName(BaseModel):
-    """What a response calls the model that scored it."""
+    """The name by which a response calls the model that scored it."""
 
     model_config = FrozenConfig
 
@@ -39,7 +52,7 @@ class ModelName(BaseModel):
 
 
 class ArtifactManifest(BaseModel):
-    """What a CTR model expects and where it comes from. ``metrics`` were measured offline, on the named splits."""
+    """A CTR model's inputs, spaces and origin. ``metrics`` were measured offline, on the named splits."""
 
     model_config = FrozenConfig
 

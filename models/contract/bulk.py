@@ -1,8 +1,7 @@
-"""Many packed records at once: what ``KnowledgeRecord.unpack`` and ``ItemRecord.unpack`` do, in arrays, and the rows
-of an item table that they give.
+"""Many packed records at once, in arrays, and the rows of an item table that they give.
 
 A catalogue of a million items has some four million records; one by one, reading them takes most of a minute. Here
-only records that are right are read: each is checked as its ``unpack`` checks it.
+only records that are right are read: knowledge is checked as ``KnowledgeRecord.unpack`` checks it, and items alike.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.contract import items, knowledge
-from models.contract.arrays import FloatArray, IntArray
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.artifact import ArtifactManifest
 from models.contract.items import ITEM_NUMERIC, Columns, blank_columns
 from models.contract.keys import Keys, of_each
@@ -40,7 +39,6 @@ ITEM_HEAD = np.dtype(
 """Beginnings of the records as their modules lay them out; a fingerprint of eight bytes is one number here."""
 
 Bytes = npt.NDArray[np.uint8]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +200,12 @@ def number(fingerprint: str) -> np.uint64:
     return np.uint64(int.from_bytes(bytes.fromhex(fingerprint), "little"))
 
 
-def _is_of(matrix: Bytes, at: int, length: int, owners: Sequence[str]) -> npt.NDArray[np.bool_]:
+def _is_of(matrix: Bytes, at: int, length: int, owners: Sequence[str]) -> BoolArray:
     """Whether ``length`` bytes from ``at`` on are the names of the owners."""
     text = "".join(owners)
     names = owners if text.isascii() else [owner.encode() for owner in owners]
     # A longer name is cut and would match by its beginning; its length tells.
-    same: npt.NDArray[np.bool_] = np.fromiter(map(len, names), np.int64, len(names)) == length
+    same: BoolArray = np.fromiter(map(len, names), np.int64, len(names)) == length
     expected = text.encode()
     if not same.all():
         expected = b"".join(

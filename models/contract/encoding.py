@@ -164,13 +164,9 @@ class Sample:
         items = ItemBatch.gather(table, self.rows)
         return items if self.described is None else items.with_categorical(*self.described)
 
-    def encode(self, schema: FeatureSchema, table: ItemTable) -> Tensors:
-        """All inputs of a model of ``schema``."""
-        return encode(schema, table, self.user, self.items(table), knowledge=self.knowledge)
-
 
 def encode_users(schema: FeatureSchema, users: UserBatch, names: Collection[str]) -> Tensors:
-    """At least those of ``names`` that tell of users, and not of the items in their histories."""
+    """Inputs that describe users, and not the items in their histories: at least those of ``names``."""
     present = np.arange(users.history_rows.shape[1]) < users.history_lengths[:, None]
     tensors: Tensors = {"user_categorical": users.categorical, "user_vectors": users.vectors}
     if "history_mask" in names:
@@ -178,7 +174,8 @@ def encode_users(schema: FeatureSchema, users: UserBatch, names: Collection[str]
     if not {"user_numeric", "history_value"}.isdisjoint(names):
         # One odd event must not blind the model.
         values = np.clip(users.history_values, schema.value_min, schema.value_max)
-        tensors["history_value"] = _normalised(schema, values, present)
+        normalised = np.where(present, (values - schema.value_center) / schema.value_scale, 0.0)
+        tensors["history_value"] = normalised.astype(np.float32)
         if "user_numeric" in names:
             tensors["user_numeric"] = user_statistics(schema, values, present)
     if not {"partition_vectors", "partition_mask"}.isdisjoint(names):
@@ -232,7 +229,3 @@ def user_statistics(schema: FeatureSchema, values: FloatArray, present: np.ndarr
     square = (centered**2).sum(axis=1) / (n + _PRIOR_WEIGHT)
     spread = np.sqrt(np.maximum(square - mean**2, 0.0))
     return np.stack([np.log1p(n) / 5.0, mean, 2.0 * rate - 1.0, spread], axis=1).astype(np.float32)
-
-
-def _normalised(schema: FeatureSchema, values: FloatArray, present: np.ndarray) -> FloatArray:
-    return np.where(present, (values - schema.value_center) / schema.value_scale, 0.0).astype(np.float32)

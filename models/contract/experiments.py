@@ -37,10 +37,10 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 SETTINGS = ("release", "knowledge", "rerank_top_n", "rerank_weight", "explore", "exclude_seen", "boosts", "interleave")
-"""What an arm can set."""
+"""Names of all that an arm can set."""
 
 _PAIRS = (
     frozenset({"explore", "interleave"}),  # teams of a drawn order could not be told apart
@@ -103,7 +103,7 @@ class Arm(_Frozen):
     release: Name | None = None
     knowledge: Literal["on", "off"] | None = None
     rerank_top_n: Annotated[int, Field(ge=0, le=200)] | None = None
-    rerank_weight: Share | None = None
+    rerank_weight: _Share | None = None
     explore: Annotated[Epsilon | PlackettLuce, Field(discriminator="kind")] | None = None
     exclude_seen: bool | None = None
     boosts: Annotated[tuple[Boost, ...], Field(strict=False)] | None = None
@@ -127,8 +127,8 @@ class Experiment(_Frozen):
 
     name: Name
     seed: str | None = None
-    slots: Annotated[tuple[Share, Share], Field(strict=False)] = (0.0, 1.0)
-    coverage: Share = 1.0
+    slots: Annotated[tuple[_Share, _Share], Field(strict=False)] = (0.0, 1.0)
+    coverage: _Share = 1.0
     start: AwareDatetime | None = None
     end: AwareDatetime | None = None
     forced: dict[Annotated[str, Field(min_length=1)], Name] = {}
@@ -171,18 +171,14 @@ def _problem(experiment: Experiment) -> str:
                 return f"has an arm {arm.name!r} that {what} {', '.join(sorted(map(str, dangling)))}, not another arm"
         if arm.interleave and arm.interleave[0] == arm.interleave[1]:
             return f"has an arm {arm.name!r} that interleaves an arm with itself"
-        if arm.interleave and (arm.explore or any(_draws(experiment, name) for name in arm.interleave)):
+        teams = [team for team in experiment.arms if team.name in (arm.interleave or ())]
+        if arm.interleave and (arm.explore or any(team.explore or team.interleave for team in teams)):
             return f"has an arm {arm.name!r} that both interleaves and draws: its teams could not be told apart"
         if isinstance(arm.explore, PlackettLuce) and arm.rerank_top_n:
             return f"has an arm {arm.name!r} that reranks what it then draws by score"
     if dangling := set(experiment.forced.values()) - names:
         return f"forces units into {', '.join(sorted(dangling))}, which are not its arms"
     return ""
-
-
-def _draws(experiment: Experiment, name: str) -> bool:
-    arm = experiment.arm(name)
-    return arm is not None and (arm.explore is not None or arm.interleave is not None)
 
 
 class Layer(_Frozen):
@@ -202,7 +198,7 @@ class Layer(_Frozen):
 class Holdout(_Frozen):
     """Units that are in no experiment, to compare everything that was launched with."""
 
-    share: Share
+    share: _Share
     seed: str = "holdout"
 
 

@@ -3,7 +3,7 @@
 An item's features are encoded once, by the offline job, with the schema of its release. The service joins the
 packed records of a whole catalogue into arrays; a candidate is then a row number.
 
-Record layout, little-endian::
+Layout of a record, little-endian, written by ``packing`` and read by ``bulk``::
 
     0  magic b"LI"  2  version u8  3  reserved u8  4  index u32  8  written_at i64  16 schema 8 bytes
     24 categorical i32[S]  .. numeric f32[3]  .. owner utf-8  .. crc32 u32 of all before
@@ -11,8 +11,6 @@ Record layout, little-endian::
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,17 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.arrays import FloatArray
-from models.contract.arrays import IntArray as IntArray
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.events import item_hash
-from models.contract.knowledge import RecordError
 from models.contract.lookup import HashIndex, PackedIds, xxh3
 from models.contract.schema import FeatureSchema
 
 Columns = dict[str, "np.ndarray[Any, Any]"]
 """Arrays with a row for each item, by name."""
 
-_HEADER = struct.Struct("<2sBBIq8s")
 MAGIC, VERSION = b"LI", 1
 
 ITEM_NUMERIC = ("log_count", "mean_value", "liked_rate")
@@ -61,41 +56,6 @@ def liked_count(schema: FeatureSchema, numeric: FloatArray) -> FloatArray:
     count = np.expm1(5.0 * numeric[:, 0])
     rate = (numeric[:, 2] + 1.0) / 2.0
     return np.asarray(rate * (count + _PRIOR_WEIGHT) - _PRIOR_WEIGHT * schema.prior_liked, np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class ItemRecord:
-    """Encoded features of one item. ``index`` is its row in the model's id embedding, 0 if the model has none."""
-
-    owner: str
-    schema: str
-    index: int
-    categorical: tuple[int, ...]
-    numeric: tuple[float, ...]
-    written_at: int
-
-    def pack(self) -> bytes:
-        header = _HEADER.pack(MAGIC, VERSION, 0, self.index, self.written_at, bytes.fromhex(self.schema))
-        cells = np.asarray(self.categorical, "<i4").tobytes() + np.asarray(self.numeric, "<f4").tobytes()
-        body = header + cells + self.owner.encode()
-        return body + struct.pack("<I", zlib.crc32(body))
-
-    @classmethod
-    def unpack(cls, blob: bytes, owner: str, schema: FeatureSchema) -> ItemRecord:
-        """Inverse of ``pack``. RecordError unless the record is whole and of this owner and schema."""
-        owner_at = _HEADER.size + 4 * (schema.item_slots + len(ITEM_NUMERIC))
-        if len(blob) < owner_at + 4 or blob[:2] != MAGIC or blob[2] != VERSION:
-            raise RecordError("item record of unknown kind or length")
-        _, _, _, index, written_at, schema_bytes = _HEADER.unpack_from(blob)
-        if schema_bytes.hex() != schema.fingerprint:
-            raise RecordError(f"item record is of schema {schema_bytes.hex()}, expected {schema.fingerprint}")
-        if zlib.crc32(blob[:-4]) != struct.unpack_from("<I", blob, len(blob) - 4)[0]:
-            raise RecordError("item record is damaged")
-        if blob[owner_at:-4] != owner.encode():
-            raise RecordError("item record belongs to another owner")
-        categorical = np.frombuffer(blob, "<i4", schema.item_slots, _HEADER.size)
-        numeric = np.frombuffer(blob, "<f4", len(ITEM_NUMERIC), _HEADER.size + 4 * schema.item_slots)
-        return cls(owner, schema_bytes.hex(), index, tuple(categorical.tolist()), tuple(numeric.tolist()), written_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +146,7 @@ def blank_columns(schema: FeatureSchema, items: int) -> Columns:
 
 
 def lookup_columns(ids: Sequence[str], capacity: int) -> Columns:
-    """What finds the rows of items, whose ids are distinct and not empty, with room for ``capacity`` items."""
+    """Columns by which rows of items are found, with room for ``capacity`` items. Ids are distinct and not empty."""
     packed, nothing = PackedIds.of([""]), np.zeros(0, np.uint64)
     by_id, by_event = HashIndex.of(nothing, capacity), HashIndex.of(nothing, capacity)
     columns: Columns = {

@@ -25,7 +25,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from models.contract.arrays import FloatArray as FloatArray
+from models.contract.arrays import FloatArray
 from models.contract.schema import FrozenConfig, fingerprint
 
 _HEADER = struct.Struct("<2sBBHHBBHfqq8s")
@@ -56,7 +56,7 @@ class Space(BaseModel):
 
     @property
     def key(self) -> str:
-        """As ``KnowledgeSpec.key``: the space of a schema's "user/liber" has that key."""
+        """The space's name in manifests, as in ``KnowledgeSpec.key``: "user/liber"."""
         return f"{self.side}/{self.name}"
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Many records packed at once: the bytes that ``KnowledgeRecord.pack`` and ``ItemRecord.pack`` make, in arrays.
+"""Many records packed at once: knowledge as ``KnowledgeRecord.pack`` packs it, and items, in arrays.
 
 A record is packed in two steps, because most records of a publication did not change. Its content is all that it says:
 the record without its times and its check sum. Only what has to be written is sealed, that is, gets those two.
@@ -22,7 +22,7 @@ from models.contract.knowledge import LEAST_PEAK, Space
 
 
 @dataclass(frozen=True, slots=True)
-class Stamped:
+class RecordKind:
     """A kind of record whose times begin at byte ``at``."""
 
     at: int
@@ -49,8 +49,8 @@ class Stamped:
         return sealed
 
 
-KNOWLEDGE = Stamped(KNOWLEDGE_HEAD.fields["written_at"][1], struct.Struct("<qq"))  # type: ignore[index]
-ITEM = Stamped(ITEM_HEAD.fields["written_at"][1], struct.Struct("<q"))  # type: ignore[index]
+KNOWLEDGE = RecordKind(KNOWLEDGE_HEAD.fields["written_at"][1], struct.Struct("<qq"))  # type: ignore[index]
+ITEM = RecordKind(ITEM_HEAD.fields["written_at"][1], struct.Struct("<q"))  # type: ignore[index]
 
 
 def _untimed(head: np.dtype[np.void]) -> np.dtype[np.void]:

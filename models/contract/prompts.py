@@ -1,4 +1,5 @@
-"""The reranker's prompt, and which events of a history it tells: pure functions that training and service both call.
+"""The reranker's prompt, which events of a history it tells, and values made harmless inside any prompt: pure functions
+that training and service both call.
 
 A prompt is a user block and a candidate block, one after the other. The user block holds all that candidates of one
 user share (chat frame, profile, rated history), so that a server's prefix cache computes it once; the candidate, the
@@ -7,20 +8,24 @@ written out in the template, since a server that is asked for the next token of 
 
 Published reading: ReLLa (arXiv 2308.11131) asks for "Yes" or "No" about one candidate, tells ratings with the history,
 and chooses for each candidate the K most similar items of the user's own history, put back in the order of time.
+
+Values in prompts, of jobs and service alike, are data. ``clean`` takes from them line breaks, control and invisible
+characters, double quotes, angle brackets and the bracketed words that chat formats reserve, and cuts them at a length;
+so a value can neither close the quotes that a template puts around it, nor start a line or a turn of its own. What they
+say in words is the caller's risk.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from models.contract.arrays import FloatArray, IntArray
 from models.contract.schema import FrozenConfig, fingerprint
-from models.contract.wording import clean
 
 Selection = Literal["recent", "relevant"]
 """Which K events of a history are told: the last ones, or those most similar to the candidate (SUBR)."""
@@ -28,6 +33,25 @@ Selection = Literal["recent", "relevant"]
 _PLACE = re.compile(r"\{(\w+)\}")
 _SIMILARITY_DECIMALS = 6
 """Similarities are compared after rounding: a matrix product has other last bits than a row of it alone."""
+
+MAX_CHARS = 600
+"""Default length of one value: enough for a plot, too short to bury a prompt."""
+
+_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Invisible: soft hyphen, direction marks, zero-width characters (but not the joiners that scripts need), tags,
+# and lone surrogates, which no encoder accepts.
+_INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"
+    "\ud800-\udfff]"
+)
+_RESERVED = re.compile(r"\[(/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|IMG|THINK))\]", re.I)
+_HARMLESS = str.maketrans({'"': "'", "<": "‹", ">": "›"})
+
+
+class Rendered(str):
+    """Text that a template made. Inside another template it is inserted as it is."""
+
+    __slots__ = ()
 
 
 class Rated(NamedTuple):
@@ -103,7 +127,7 @@ class RerankPrompt(BaseModel):
         return fingerprint(self.model_dump(mode="json"))
 
     def user_block(self, profile: Mapping[str, object], history: Sequence[Rated]) -> str:
-        """All before the candidate, ending with a line break. ``history`` are the chosen events, oldest first."""
+        """The text before the candidate, ending with a line break. ``history`` are the chosen events, oldest first."""
         lines = []
         known = [(name, self._clean(profile.get(name))) for name in self.profile_fields]
         if facts := ", ".join(f"{name} {value}" for name, value in known if value):
@@ -136,6 +160,23 @@ class RerankPrompt(BaseModel):
     def _clean(self, value: object) -> str:
         # as plain text, also what a template made: the service has read it from a file and cannot tell
         return clean(str(value) if isinstance(value, str) else value, self.max_chars)
+
+
+def clean(value: Any, max_chars: int = MAX_CHARS) -> str:
+    """A value as one harmless line of at most ``max_chars`` characters; "" if there is nothing to say."""
+    if isinstance(value, Rendered):
+        return str(value)
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(part for part in (clean(element, max_chars) for element in value) if part)
+    text = _RESERVED.sub(r"(\1)", _INVISIBLE.sub("", _BREAKS.sub(" ", str(value))).translate(_HARMLESS))
+    text = " ".join(text.split())
+    return text if len(text) <= max_chars else text[: max_chars - 1].rstrip() + "…"
 
 
 def most_recent(events: int, k: int) -> IntArray:

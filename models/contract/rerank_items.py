@@ -1,4 +1,4 @@
-"""What a reranker knows of items: names, texts and vectors, in one file beside its manifest.
+"""Items as a reranker knows them: names, texts and vectors, in one file beside its manifest.
 
 The service's item table holds encoded features, no words. This file holds the words that prompts are made of, and the
 vectors by which similar events of a history are chosen (SUBR). Rows are found by the hashes that live histories hold.

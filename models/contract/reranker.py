@@ -82,9 +82,6 @@ class HistoryBand(BaseModel):
     shortest: Annotated[int, Field(ge=0)] = 0
     longest: Annotated[int, Field(ge=0)] | None = None
 
-    def holds(self, events: int) -> bool:
-        return self.shortest <= events and (self.longest is None or events <= self.longest)
-
 
 class Canary(BaseModel):
     """Two prompts, of which the first must get the likelier yes. ``probabilities`` were answered by the checkpoint
@@ -153,7 +150,8 @@ class RerankerManifest(BaseModel):
 
     def mixes(self, events: int) -> bool:
         """Whether mixing was shown to help users with a history of so many events."""
-        return self.band is not None and self.band.holds(events)
+        band = self.band
+        return band is not None and band.shortest <= events and (band.longest is None or events <= band.longest)
 
     def mismatch(self, live: FittedTo) -> str:
         """Why weight and band are not those of the CTR model ``live``; "" if they are, or if that was not noted."""

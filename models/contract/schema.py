@@ -46,7 +46,7 @@ class FieldSpec(BaseModel):
     slots: Annotated[int, Field(ge=1, le=64)] = 1
 
     @model_validator(mode="after")
-    def _one_kind(self) -> FieldSpec:
+    def _has_vocab_or_edges(self) -> FieldSpec:
         if bool(self.vocab) == bool(self.edges):
             raise ValueError(f"field {self.name!r} needs either vocab or edges")
         if len(set(self.vocab)) != len(self.vocab):
@@ -67,7 +67,7 @@ class FieldSpec(BaseModel):
     def encode(self, value: object) -> list[int]:
         """Indices of a raw value, padded to ``slots``. Whatever is not understood becomes ``UNKNOWN``; never raises."""
         values: Sequence[object] = value if isinstance(value, (list, tuple)) else (value,)
-        indices = [self._encode_one(entry) for entry in values[: self.slots]]
+        indices = [self._code_of(entry) for entry in values[: self.slots]]
         return indices + [UNKNOWN] * (self.slots - len(indices))
 
     def encode_each(self, values: Iterable[object]) -> list[int]:
@@ -90,7 +90,7 @@ class FieldSpec(BaseModel):
             indices += encoded
         return indices
 
-    def _encode_one(self, value: object) -> int:
+    def _code_of(self, value: object) -> int:
         if value is None:
             return UNKNOWN
         if self.vocab:

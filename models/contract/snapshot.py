@@ -27,17 +27,10 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_128
 
+from models.contract.arrays import IntArray
 from models.contract.artifact import ArtifactError
 from models.contract.bulk import DecodedItems, ItemDecoder
-from models.contract.items import (
-    FEATURE_COLUMNS,
-    Columns,
-    IntArray,
-    ItemTable,
-    append_ids,
-    blank_columns,
-    lookup_columns,
-)
+from models.contract.items import FEATURE_COLUMNS, Columns, ItemTable, append_ids, blank_columns, lookup_columns
 
 EVERY_ITEM = "*"
 _VERSION = "1"
@@ -46,7 +39,7 @@ FILES = (_PATTERN, f"column-*{_PARTIAL}")
 """Glob patterns of all that this module writes to a folder."""
 
 _SPARE_SHARE, _SPARE_LEAST = 32, 64
-"""One row in so many is spare, and at least so many are: for items that come later."""
+"""Spare rows for items that come later: one in so many rows, and at least so many."""
 
 _AT_ONCE = 1 << 20
 """Bytes that are hashed at once; the interpreter is let go meanwhile, and their pages are in memory afterwards."""
@@ -194,7 +187,7 @@ class TableUpdate:
 
 
 def model_columns(columns: Columns) -> Columns:
-    """Those of a snapshot's columns that its model's item graphs gave."""
+    """The columns of a snapshot that its model's item graphs gave."""
     return {name: column for name, column in columns.items() if name not in {*FEATURE_COLUMNS, *_LOOKUPS}}
 
 

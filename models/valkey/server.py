@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
@@ -26,8 +27,6 @@ def socket_path(folder: Path) -> Path:
     # A unix socket path is limited to 107 bytes; deep folders fall back to a link-free short name.
     if len(str(path).encode()) <= 100:
         return path
-    from hashlib import sha256
-
     return Path("/tmp") / f"lorank-{sha256(str(folder).encode()).hexdigest()[:16]}.sock"  # noqa: S108
 
 

@@ -5,7 +5,7 @@
                                          [a|b]        the first alternative whose columns are all there, or nothing
                                          \\[ \\{ \\|     the character itself, also for the other special characters
 
-Values are data, and cleaned as such (models/contract/wording.py): none can close the quotes that a template puts around
+Values are data, and cleaned as such (models/contract/prompts.py): none can close the quotes that a template puts around
 it, or be read as a template. What they say is the caller's risk: it stays inside the prompt of this one item.
 
 The defaults speak of films, and describe MovieLens' films as the project always did. Which questions are asked is the
@@ -21,8 +21,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, field_validator
 
+from models.contract.prompts import MAX_CHARS, Rendered, clean
 from models.contract.schema import FrozenConfig
-from models.contract.wording import MAX_CHARS, Rendered, clean
 
 Word = Annotated[str, Field(min_length=1, max_length=200)]
 

@@ -20,7 +20,7 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from models.contract.wording import clean
+from models.contract.prompts import clean
 from offline.data.catalogue import DataError
 from offline.data.config import TableConfig
 from offline.data.files import read_json, write_json

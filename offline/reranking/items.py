@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.arrays import FloatArray
+from models.contract.prompts import clean
 from models.contract.rerank_items import RerankItems
-from models.contract.wording import clean
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.texts import TextsConfig

@@ -17,10 +17,10 @@ from models.contract.exposures import ArmTaken, How
 from models.contract.schema import FeatureSchema
 from service.ab.hashing import bucket_ranges, buckets_between, fnv1a32, layer_seed, second_hash
 from service.errors import InvalidRequest
-from service.ranking.arm_plan import ArmPlan, ArmSettings, Side
+from service.ranking.types import ArmPlan, ArmSettings, SideArm
 
 MISSING_UNITS = frozenset({"null", "undefined", "None"})
-"""What broken callers send instead of a user id. They would all fall into one arm and skew it."""
+"""Literals that broken callers send instead of a user id. They would all fall into one arm and skew it."""
 
 _PLANS = 4096
 _NOTHING: Mapping[str, str] = {}
@@ -42,12 +42,10 @@ class FileExperiments:
 
     @property
     def keeps_arms(self) -> bool:
-        """Whether ``assign`` takes the arms that units had before."""
         return any(layer.sticky for layer in self._layers.values())
 
     @property
     def releases(self) -> Sequence[str]:
-        """Releases that arms pin."""
         return self.file.releases
 
     def without_effect(self, schema: FeatureSchema) -> list[str]:
@@ -69,7 +67,7 @@ class FileExperiments:
             if name not in self._layers:
                 raise InvalidRequest(f"there is no layer {name!r}", field=f"arms.{name}")
         missing = unit in MISSING_UNITS or not unit.strip()
-        held_out = not missing and self._is_held_out(unit)
+        held_out = not missing and self._holdout is not None and second_hash(self._holdout[0], unit) < self._holdout[1]
         choices: list[_Choice] = []
         for name, layer in self._layers.items():
             if name in forced:
@@ -81,9 +79,6 @@ class FileExperiments:
             if choice is not None:
                 choices.append(choice)
         return self._plan(tuple(choices), missing, held_out)
-
-    def _is_held_out(self, unit: str) -> bool:
-        return self._holdout is not None and second_hash(self._holdout[0], unit) < self._holdout[1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,7 +164,7 @@ class _LayerSplit:
         raise InvalidRequest(f"layer {self._name!r} has no arm {arm!r}", field=f"arms.{self._name}")
 
     def control(self, now: float) -> _Choice | None:
-        """What a unit gets that is missing."""
+        """The control, which a missing unit gets."""
         running = self._running(now)
         return next(iter(running[0].choices["missing"].values())) if running else None
 
@@ -202,11 +197,11 @@ class _LayerSplit:
 
 
 def _plan(choices: tuple[_Choice, ...], missing: bool, held_out: bool) -> ArmPlan:
-    def side(choice: _Choice, name: str) -> Side:
+    def side(choice: _Choice, name: str) -> SideArm:
         """The settings of all layers, with another arm in one of them."""
         arm = choice.split.experiment.arm(name)
         assert arm is not None, "checked when the file was read"
-        return Side(name, ArmSettings.of(arm if other is choice else other.arm for other in choices))
+        return SideArm(name, ArmSettings.of(arm if other is choice else other.arm for other in choices))
 
     pairs = [(choice, choice.arm.interleave) for choice in choices if choice.arm.interleave is not None]
     return ArmPlan(

@@ -30,7 +30,7 @@ class ReloadingExperiments:
         self.error = ""
         self.current = FileExperiments(DEFAULT)
         if path is not None:
-            self.current = self._read(self._bytes(path))
+            self.current = self._read(path) or self.current
 
     async def watch(self) -> None:
         """Follow the file until cancelled."""
@@ -43,18 +43,16 @@ class ReloadingExperiments:
         if self._path is None:
             return
         try:
-            raw = self._bytes(self._path)
-            if hashlib.sha256(raw).digest() == self._digest and not self.error:
-                return
-            current = self._read(raw)
+            current = self._read(self._path)
         except Exception as error:  # noqa: BLE001 - whatever the file holds, the next one must be looked at
             text = str(error) if isinstance(error, ExperimentsError) else f"{type(error).__name__}: {error}"
             if text != self.error:
                 log.error("experiments stay as they were: %s", text)
             self.error = text
             return
-        self.current, self.error, self._loaded_at = current, "", time.time()
-        log.info("experiments of %s are in force", self._path)
+        if current is not None:
+            self.current, self.error, self._loaded_at = current, "", time.time()
+            log.info("experiments of %s are in force", self._path)
 
     def status(self, schema: FeatureSchema | None = None) -> dict[str, Any]:
         """For ``/v1/status``. ``schema`` is that of the live release."""
@@ -69,18 +67,17 @@ class ReloadingExperiments:
             },
         }
 
-    def _bytes(self, path: Path) -> bytes:
+    def _read(self, path: Path) -> FileExperiments | None:
+        """The experiments of the file; None if it is as it was when it was last right."""
         try:
-            return path.read_bytes()
-        except OSError as error:
-            raise ExperimentsError(f"experiments file {path}: {error}") from error
-
-    def _read(self, raw: bytes) -> FileExperiments:
-        try:
+            raw = path.read_bytes()
+            digest = hashlib.sha256(raw).digest()
+            if digest == self._digest and not self.error:
+                return None
             experiments = FileExperiments(parse_experiments(raw))
             if experiments.asks_for_reranking and not self._reranks:
                 raise ExperimentsError("an arm sets rerank_top_n, but no reranker is configured")
-        except ExperimentsError as error:
-            raise ExperimentsError(f"experiments file {self._path}: {error}") from error
-        self._digest = hashlib.sha256(raw).digest()
+        except (OSError, ExperimentsError) as error:
+            raise ExperimentsError(f"experiments file {path}: {error}") from error
+        self._digest = digest
         return experiments

@@ -6,19 +6,7 @@ from msgspec import UNSET
 from msgspec.json import Encoder
 from starlette.responses import Response
 
-from service.api.schemas import (
-    ErrorDetail,
-    ErrorReply,
-    ExperimentReply,
-    ExplainReply,
-    ItemReply,
-    KnowledgeReply,
-    ModelReply,
-    RankReply,
-    RecommendReply,
-    RecommendTimingReply,
-    TimingReply,
-)
+from service.api import schemas
 from service.errors import ServiceError
 from service.ranking.types import RankAnswer
 
@@ -33,47 +21,42 @@ def json_response(document: object, request_id: str | None = None, status: int =
 
 
 def rank_response(answer: RankAnswer) -> Response:
-    """A ranked request as it goes over the wire."""
-    return json_response(_rank_reply(answer), answer.request_id)
-
-
-def _rank_reply(answer: RankAnswer) -> RankReply | RecommendReply:
-    """The body of an answer to a request that brought its candidates, or that had them retrieved."""
-    items = list(map(ItemReply, answer.ids, answer.scores, range(1, len(answer.ids) + 1)))
+    """The answer to a request that brought its candidates, or that had them retrieved."""
+    items = list(map(schemas.ItemReply, answer.ids, answer.scores, range(1, len(answer.ids) + 1)))
     if answer.without_knowledge is not None:
         for item, score in zip(items, answer.without_knowledge, strict=True):
-            item.explain = ExplainReply(score)
+            item.explain = schemas.ExplainReply(score)
     model, knowledge = answer.manifest.model, answer.knowledge
     ranked = (
         answer.request_id,
         items,
         answer.manifest.id,
-        ModelReply(model.name, model.version),
-        [ExperimentReply(arm.layer, arm.experiment, arm.arm) for arm in answer.arms],
-        KnowledgeReply(knowledge.fresh, knowledge.stale, knowledge.missing),
+        schemas.ModelReply(model.name, model.version),
+        [schemas.ExperimentReply(arm.layer, arm.experiment, arm.arm) for arm in answer.arms],
+        schemas.KnowledgeReply(knowledge.fresh, knowledge.stale, knowledge.missing),
     )
     degraded: list[str] = list(answer.degraded)
+    reply: schemas.RankReply | schemas.RecommendReply
     if answer.retrieved is None:
-        return RankReply(*ranked, degraded, TimingReply(**answer.timing_ms))
-    return RecommendReply(*ranked, dict(answer.retrieved), degraded, RecommendTimingReply(**answer.timing_ms))
+        reply = schemas.RankReply(*ranked, degraded, schemas.TimingReply(**answer.timing_ms))
+    else:
+        reply = schemas.RecommendReply(
+            *ranked, dict(answer.retrieved), degraded, schemas.RecommendTimingReply(**answer.timing_ms)
+        )
+    return json_response(reply, answer.request_id)
 
 
-def error_response(error: ServiceError, request_id: str) -> Response:
-    return envelope(error.status, error.code, error.message, request_id, error.field, error.retry_after_ms)
-
-
-def envelope(
-    status: int, code: str, message: str, request_id: str, field: str | None = None, retry_after_ms: int | None = None
-) -> Response:
-    """The one shape of every error."""
-    detail = ErrorDetail(
-        code,
-        message,
+def error_response(error: ServiceError, request_id: str, status: int | None = None) -> Response:
+    """The one shape of every error; with another ``status`` than the error's class has."""
+    retry_after_ms = error.retry_after_ms
+    detail = schemas.ErrorDetail(
+        error.code,
+        error.message,
         request_id,
-        UNSET if field is None else field,
+        UNSET if error.field is None else error.field,
         UNSET if retry_after_ms is None else retry_after_ms,
     )
-    response = json_response(ErrorReply(detail), request_id, status)
+    response = json_response(schemas.ErrorReply(detail), request_id, status or error.status)
     if retry_after_ms is not None:
         response.headers["Retry-After"] = str(-(-retry_after_ms // 1000))
     return response

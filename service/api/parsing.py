@@ -211,7 +211,7 @@ def _decoded(decoder: Decoder[T], raw: bytes) -> T:
 
 
 def _document(raw: bytes) -> Any:
-    """What the JSON in ``raw`` holds, NaN and Infinity too, which are then refused at their place."""
+    """The document that the JSON in ``raw`` holds, with NaN and Infinity, which are then refused at their place."""
     try:
         return from_json(raw)
     except ValueError as error:
@@ -226,7 +226,7 @@ def _converted(document: Any, kind: type[T]) -> T:
 
 
 def _refusal(error: msgspec.ValidationError, document: Any) -> InvalidRequest:
-    """What msgspec says of a document, with the place in a form of our own."""
+    """The message of msgspec about a document, with the place in a form of our own."""
     text, path = str(error), ""
     if place := _PLACE.search(text):
         text, path = text[: place.start()], place["path"]

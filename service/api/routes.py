@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the routes call; built by the app, reached through ``app.state.service``."""
+    """The parts that the routes call; built by the app, reached through ``app.state.service``."""
 
     ranker: Ranker
     feedback: RedisFeedback
@@ -114,7 +114,7 @@ async def metrics(service: Service, request: Request) -> Response:
 
 
 async def status(service: Service, request: Request) -> Response:
-    """What is served, what was refused and why, and which stages are off or degraded; for people."""
+    """The release that is served, the one that was refused and why, and stages that are off or degraded; for people."""
     return answers.json_response(service.status())
 
 
@@ -164,7 +164,7 @@ def _answered(route: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[R
         except Exception:
             request_id = await _request_id(request)
             log.exception("request %s failed", request_id)
-            response = answers.envelope(500, ErrorCode.INTERNAL, "internal error", request_id)
+            response = answers.error_response(ServiceError("internal error"), request_id)
         service.telemetry.requests.labels(route, str(response.status_code)).inc()
         return response
 
@@ -185,7 +185,8 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     code = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED}.get(status, ErrorCode.REFUSED)
     service: Service = request.app.state.service
     service.telemetry.requests.labels("unrouted", str(status)).inc()
-    return answers.envelope(status, code, str(getattr(error, "detail", code)), parsing.new_request_id())
+    refusal = ServiceError(str(getattr(error, "detail", code)), code=code)
+    return answers.error_response(refusal, parsing.new_request_id(), status)
 
 
 def mount(app: FastPathApp, limits: Limits) -> None:
@@ -209,14 +210,12 @@ def mount(app: FastPathApp, limits: Limits) -> None:
 
 def _documented(body: dict[str, Any], reply: str) -> dict[str, Any]:
     """The part of the OpenAPI page that a route cannot declare because it reads and writes bytes."""
-    answered = {200: ("Successful Response", reply)} | {
-        code: (text, "ErrorReply")
-        for code, text in (
-            (400, "The body is not JSON"),
-            (413, "The body is too large"),
-            (422, "The request is invalid; `field` says where"),
-            (503, "No release is loaded, or Redis is not there"),
-        )
+    answered = {
+        200: ("Successful Response", reply),
+        400: ("The body is not JSON", "ErrorReply"),
+        413: ("The body is too large", "ErrorReply"),
+        422: ("The request is invalid; `field` says where", "ErrorReply"),
+        503: ("No release is loaded, or Redis is not there", "ErrorReply"),
     }
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},

@@ -78,7 +78,7 @@ class CandidateBody(_Body, gc=False):
 
 
 class RankOptions(_Body):
-    """What the two kinds of rank requests have in common."""
+    """Fields that the two kinds of rank requests have in common."""
 
     request_id: Annotated[RequestId | None, _about("Joins feedback to this request; generated if absent")] = None
     user_id: Annotated[
@@ -177,7 +177,7 @@ class RecommendTimingReply(TimingReply):
 
 
 class _RankedItems(Struct):
-    """What the two kinds of answers begin with."""
+    """Fields with which the two kinds of answers begin."""
 
     request_id: str
     items: list[ItemReply]
@@ -217,7 +217,7 @@ class ErrorReply(Struct):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the operator allows."""
+    """Limits that the operator sets."""
 
     max_candidates: int
     default_deadline_ms: float

@@ -1,1 +1,1 @@
-"""What Redis holds: users, their feedback, and the catalogue."""
+"""Users in Redis: what is stored about them, and what they did."""

@@ -15,8 +15,8 @@ from redis.exceptions import NoScriptError
 from models.contract.events import EVENT_BYTES, Interaction
 from models.contract.keys import Keys
 from service.errors import ErrorCode, RedisUnavailable, Unavailable
-from service.features.redis import Command, RedisLink
 from service.ranking.deadline import Deadline
+from service.redis import Command, RedisLink
 from service.telemetry import Telemetry
 
 RETRY_WINDOW = 200

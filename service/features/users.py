@@ -1,4 +1,4 @@
-"""What Redis holds about one user, read in one round trip and checked record by record.
+"""Records of one user in Redis, read in one round trip and checked one by one.
 
 Knows the contract's keys and packed records. A record that is damaged, of another owner or unusable for the
 model is counted and treated as missing; it fails neither the request nor the records beside it.
@@ -21,19 +21,15 @@ from models.contract.keys import Keys
 from models.contract.knowledge import KnowledgeRecord, RecordError, Space
 from models.contract.profile import UserProfile
 from service.errors import RedisUnavailable
-from service.features.redis import Command, RedisLink
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import Degraded, FeatureReadError
 from service.ranking.types import UserState
+from service.redis import Command, RedisLink
 from service.telemetry import Telemetry
 
 Record = TypeVar("Record")
 
-_STEPS = {
-    "history": Degraded.NO_FEATURES,
-    "profile": Degraded.NO_FEATURES,
-    "user_knowledge": Degraded.NO_KNOWLEDGE,
-}
+_STEPS = {"history": Degraded.NO_FEATURES, "profile": Degraded.NO_FEATURES, "user_knowledge": Degraded.NO_KNOWLEDGE}
 """Steps of the ladder by the kind of a record that is refused."""
 
 

@@ -1,4 +1,4 @@
-"""What an answered request leaves behind: metrics, and an exposure, whose shadow scores are made after the answer."""
+"""Traces of an answered request: metrics, and an exposure, whose shadow scores are made after the answer."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class AnswerLog:
 
 
 def exposure_of(state: RankState, scored: ScoredSlate, shown: Order, answer: RankAnswer) -> Exposure:
-    """What the answer showed, without shadow scores. What it did not show has the scores of ``scored``."""
+    """The exposure of an answer, without shadow scores. Candidates that were not shown have those of ``scored``."""
     request, plan, ids, count = state.request, state.plan, scored.slate.ids, len(answer.ids)
     others = shown.positions[count:] if plan.logs_all else shown.positions[:0]
     certain = (1.0,) * (count - len(shown.propensities)) if shown.propensities else ()

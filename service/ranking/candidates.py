@@ -1,25 +1,33 @@
-"""The candidates of one request: looked up, scored with the settings of an arm, and put in an order.
+"""The candidates of one request: looked up, scored with the settings of an arm, put in an order, its head reranked.
 
-Knows the item table, the scorer's port and arrays. Does not know where users, arms or releases come from.
+Knows the item table, the ports of scorer and reranker, and arrays. Does not know where users, arms or releases come
+from.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from models.contract.arrays import FloatArray, IntArray
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.encoding import UserBatch
 from models.contract.items import ITEM_NUMERIC
-from service.ranking.degraded import Degraded, ScoringError
-from service.ranking.exploring import BoolArray, Order, dice, draw_head, log_odds, team_draft
+from service.ranking.degraded import Degraded, RerankError, ScoringError
+from service.ranking.exploring import Order, dice, draw_head, log_odds, team_draft
+from service.ranking.ports import Reranker
 from service.ranking.state import RankState, ResolvedArm
-from service.ranking.types import KnowledgeCount, RankRequest, Sample, UserState
+from service.ranking.types import Head, KnowledgeCount, RankRequest, RerankMode, Sample, UserState
+
+FORCED_TOP_N = 20
+"""Length of the head when a request forces reranking and its arms name no length."""
 
 _LIKED_RATE = ITEM_NUMERIC.index("liked_rate")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +62,6 @@ class Slate:
         batch = UserBatch.single(release.schema, release.table, user.features, user.events, vectors)
         return cls(arm, ids, Sample(batch, rows, described, arm.settings.uses_knowledge))
 
-    def categorical(self) -> IntArray:
-        """int64 [C, S]: encoded fields, those of described candidates among them."""
-        fields = self.arm.release.table.categorical[self.sample.rows]
-        if self.sample.described is not None:
-            positions, described = self.sample.described
-            fields[positions] = described
-        return fields
-
     def priors(self) -> FloatArray:
         """float32 [C]: each item's smoothed share of positive interactions, the order of last resort."""
         # The contract stores the rate on a scale of -1..1.
@@ -74,7 +74,10 @@ class Slate:
         if not boosts:
             return scores
         added = np.zeros(len(scores), np.float64)
-        categorical = self.categorical()
+        categorical = self.arm.release.table.categorical[self.sample.rows]
+        if self.sample.described is not None:
+            positions, described = self.sample.described
+            categorical[positions] = described
         at = 0
         for field in self.arm.release.schema.item_fields:
             columns = categorical[:, at : at + field.slots]
@@ -165,6 +168,33 @@ class ScoredSlate:
         state.degraded.add(Degraded.NO_EXPLAIN)
         return None
 
+    async def reranked(self, state: RankState, reranker: Reranker | None) -> IntArray:
+        """The order int64 [C], with its head rearranged if the arm or the request asks for it. The reranker may be
+        slow, wrong or not there: the order stands unless it is improved upon in time."""
+        settings, forced = self.slate.arm.settings, state.request.rerank is RerankMode.FORCE
+        asked = forced or (state.request.rerank is RerankMode.AUTO and reranker is not None)
+        length = settings.rerank_top_n or (FORCED_TOP_N if forced else 0)
+        head = self.order[: length if asked else 0]
+        if not len(head):
+            return self.order
+        try:
+            if state.deadline.spent:
+                raise RerankError("no time left", Degraded.RERANK_LATE)
+            if reranker is None:
+                raise RerankError("no reranker is configured", Degraded.RERANK_OFF)
+            ids = [self.slate.ids[at] for at in head.tolist()]
+            task = Head(ids, self.scores[head], state.user, settings.rerank_weight, forced)
+            verdict = await reranker.rerank(task, state.deadline)
+            if sorted(verdict) != list(range(len(head))):
+                raise RerankError("the reranker's answer is not a permutation of the head")
+            return np.concatenate([head[np.asarray(verdict, np.int64)], self.order[len(head) :]])
+        except RerankError as error:
+            state.degraded.update((Degraded.NO_RERANK, error.step))
+        except Exception:
+            log.exception("a head cannot be reranked")
+            state.degraded.update((Degraded.NO_RERANK, Degraded.RERANK_FAILED))
+        return self.order
+
 
 async def shadow_scores(state: RankState, shadow: ResolvedArm) -> FloatArray:
     """float32 [C]: scores of the arm in the shadow, less 1 where it would put a candidate behind all others. They have
@@ -183,12 +213,14 @@ def order_by(scores: FloatArray, last: BoolArray | None) -> IntArray:
     return np.lexsort(keys)
 
 
-def merge_orders(
-    request: RankRequest, slates: Sequence[ScoredSlate], orders: Sequence[IntArray]
+async def merge_orders(
+    state: RankState, slates: Sequence[ScoredSlate], reranker: Reranker | None
 ) -> tuple[Order, FloatArray]:
-    """The order that is shown: of one arm as it is, of one arm with a randomly drawn head, or of two teams merged.
-    With the scores float32 [C] by which candidates came to their positions: of two teams, those of the picking one."""
-    first, scores = slates[0], slates[0].scores
+    """The order that is shown, heads reranked: of one arm as it is, of one arm with a randomly drawn head, or of two
+    teams merged. With the scores float32 [C] by which candidates came to their positions: of two teams, those of the
+    picking one."""
+    orders = [await scored.reranked(state, reranker) for scored in slates]
+    first, scores, request = slates[0], slates[0].scores, state.request
     if len(orders) == 2:
         count = len(orders[0]) if request.top_k is None else request.top_k
         shown = team_draft(orders[0], orders[1], count, dice(request.request_id))

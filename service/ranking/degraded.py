@@ -22,7 +22,7 @@ class Degraded(StrEnum):
     """There is no reranker, or it does not answer its canaries as it should."""
 
     RERANK_BUSY = "rerank_busy"
-    """As many requests are being reranked as may be at once."""
+    """All slots for requests that are being reranked are taken."""
 
     RERANK_LATE = "rerank_late"
     """There was no verdict before the deadline."""
@@ -47,12 +47,9 @@ class Degraded(StrEnum):
     """The scores without knowledge that the request asked for are not there."""
 
 
-LADDER = tuple(Degraded)
-
-
 def reported(steps: Set[Degraded]) -> tuple[Degraded, ...]:
     """Steps in the order of the ladder."""
-    return tuple(step for step in LADDER if step in steps) if steps else ()
+    return tuple(step for step in Degraded if step in steps) if steps else ()
 
 
 class FeatureReadError(Exception):

@@ -9,12 +9,9 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from models.contract.arrays import FloatArray, IntArray
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.experiments import Epsilon, PlackettLuce
-
-BoolArray = npt.NDArray[np.bool_]
 
 _CLOSEST = 1e-6
 """How near to 0 or 1 a probability may be to have log-odds."""

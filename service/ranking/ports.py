@@ -1,4 +1,4 @@
-"""What the ranker needs from the outside, as protocols, and a release, which holds two of them. One package of the
+"""The ranker's needs from the outside, as protocols, and a release, which holds two of them. One package of the
 service implements each."""
 
 from __future__ import annotations
@@ -14,23 +14,18 @@ from models.contract.exposures import Exposure
 from models.contract.items import ItemTable
 from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema
-from service.ranking.arm_plan import ArmPlan
 from service.ranking.deadline import Deadline
-from service.ranking.types import Head, RetrievalRequest, Retrieved, Sample, UserState
+from service.ranking.types import ArmPlan, Head, RetrievalRequest, Retrieved, Sample, UserState
 
 
 class Scorer(Protocol):
     """The model of a release, with its item table."""
 
-    @property
-    def in_parts(self) -> bool:
-        """Whether what depends on items alone was computed before."""
-        ...
+    in_parts: bool
+    """Whether all that depends on items alone was computed before."""
 
-    @property
-    def problem(self) -> str | None:
-        """Why the model is served in a slower form than the published one."""
-        ...
+    problem: str | None
+    """Why the model is served in a slower form than the published one."""
 
     async def score(self, sample: Sample) -> FloatArray:
         """Probabilities float32 [C], all finite. ScoringError otherwise."""
@@ -40,10 +35,8 @@ class Scorer(Protocol):
 class Retriever(Protocol):
     """The search for candidates among the items of a release."""
 
-    @property
-    def problem(self) -> str | None:
-        """Why an index that the release names cannot be used."""
-        ...
+    problem: str | None
+    """Why an index that the release names cannot be used."""
 
     async def retrieve(self, request: RetrievalRequest, user: UserState, knowledge: bool) -> Retrieved:
         """Candidates near the user's vector, or near what it liked, and popular ones; popular ones alone of a user of

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from models.contract.arrays import FloatArray, IntArray
+from models.contract.arrays import FloatArray
 from service.errors import no_release
 from service.ranking.answer_log import AnswerLog
 from service.ranking.candidates import ScoredSlate, merge_orders
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import Degraded, FeatureReadError, reported
 from service.ranking.exploring import Order
-from service.ranking.head import head_length, rerank_head
 from service.ranking.ports import Experiments, Exposures, LiveRelease, Release, Reranker, UserFeatures
 from service.ranking.state import RankState, ResolvedArm
 from service.ranking.types import RankAnswer, RankRequest, RetrievalRequest, UserState
@@ -26,29 +25,23 @@ FEATURE_SHARE = 0.6
 """Part of the remaining time that the feature read may take: a hanging Redis must leave time to score without it."""
 
 SEEN_EVENTS = 10_000
-"""As many events are read to leave out of what is found what the user has seen; histories are not longer by default."""
+"""Number of events that are read to leave out items that the user has seen; histories are not longer by default."""
 
 
+@dataclass(eq=False)
 class Ranker:
     """Ranks candidates. Between requests it only remembers the shadow scores that are under way; everything it uses is
     given to it once."""
 
-    def __init__(
-        self,
-        live: LiveRelease,
-        experiments: Callable[[], Experiments],
-        users: UserFeatures,
-        reranker: Reranker | None,
-        exposures: Exposures,
-        telemetry: Telemetry,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._live = live
-        self._experiments = experiments
-        self._users = users
-        self._reranker = reranker
-        self._answers = AnswerLog(exposures, telemetry)
-        self._clock = clock
+    live: LiveRelease
+    experiments: Callable[[], Experiments]
+    users: UserFeatures
+    reranker: Reranker | None
+    exposures: Exposures
+    telemetry: Telemetry
+
+    def __post_init__(self) -> None:
+        self._answers = AnswerLog(self.exposures, self.telemetry)
 
     async def rank(self, request: RankRequest, deadline: Deadline) -> RankAnswer:
         """Order the candidates of a request. Unavailable without a release, InvalidRequest for arms that do not exist.
@@ -64,8 +57,7 @@ class Ranker:
         baseline = await slates[0].without_knowledge(state) if request.explain else None
         state.stopwatch.lap("score")
 
-        orders = [await self._reranked(state, scored) for scored in slates]
-        shown, scores = merge_orders(state.request, slates, orders)
+        shown, scores = await merge_orders(state, slates, self.reranker)
         state.stopwatch.lap("rerank")
 
         answer = _answer(state, slates[0], shown, scores, baseline)
@@ -77,17 +69,17 @@ class Ranker:
         await self._answers.close()
 
     def _begin(self, request: RankRequest, deadline: Deadline) -> RankState:
-        live = self._live.current()
+        live = self.live.current()
         if live is None:
             raise no_release()
         unit = request.user_id if request.unit is None else request.unit
-        return RankState(request, deadline, live, unit, self._clock())
+        return RankState(request, deadline, live, unit, time.time())
 
     async def _choose_arms_and_read_user(self, state: RankState) -> None:
         """Fill in the arms, and what is stored of the user: the user first if arms are sticky."""
-        experiments = self._experiments()
+        experiments = self.experiments()
         if experiments.keeps_arms:
-            releases = [state.live, *filter(None, map(self._live.pinned, experiments.releases))]
+            releases = [state.live, *filter(None, map(self.live.pinned, experiments.releases))]
             state.user = await self._user(state, releases, releases, state.unit)
             self._choose_arms(state, experiments)
         else:
@@ -101,9 +93,9 @@ class Ranker:
 
     def _choose_arms(self, state: RankState, experiments: Experiments) -> None:
         state.plan = plan = experiments.assign(state.unit, state.request.arms, state.now, state.user.sticky_arms)
-        state.arms = tuple([ResolvedArm.of(settings, state.live, self._live) for settings in plan.ranked_with])
+        state.arms = tuple([ResolvedArm.of(settings, state.live, self.live) for settings in plan.ranked_with])
         if plan.shadow is not None:
-            state.shadow = ResolvedArm.of(plan.shadow.settings, state.live, self._live)
+            state.shadow = ResolvedArm.of(plan.shadow.settings, state.live, self.live)
 
     async def _user(
         self, state: RankState, releases: Sequence[Release], knowing: Sequence[Release], unit: str | None = None
@@ -118,7 +110,7 @@ class Ranker:
         if request.retrieval is not None and request.retrieval.exclude_seen:
             length = max(length, SEEN_EVENTS)
         try:
-            user = await self._users.fetch(request.user_id, spaces, length, state.deadline.share(FEATURE_SHARE), unit)
+            user = await self.users.fetch(request.user_id, spaces, length, state.deadline.share(FEATURE_SHARE), unit)
         except FeatureReadError:
             state.degraded.update({Degraded.NO_FEATURES, Degraded.NO_KNOWLEDGE} if spaces else {Degraded.NO_FEATURES})
             return UserState()
@@ -140,13 +132,6 @@ class Ranker:
         state.user = replace(state.user, events=events)
         state.retrieved = retrieved.sources
         state.stopwatch.lap("retrieve")
-
-    async def _reranked(self, state: RankState, scored: ScoredSlate) -> IntArray:
-        """The order int64 [C], with its head rearranged if the arm or the request asks for it."""
-        length = head_length(self._reranker, state.request.rerank, scored.slate.arm.settings)
-        if not length or not len(scored.order):
-            return scored.order
-        return await rerank_head(self._reranker, state, scored, length)
 
 
 def _every(state: RankState) -> tuple[ResolvedArm, ...]:

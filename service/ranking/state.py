@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from service.ranking.arm_plan import ArmPlan, ArmSettings
 from service.ranking.deadline import Deadline, Stopwatch
 from service.ranking.degraded import Degraded
 from service.ranking.ports import LiveRelease, Release
-from service.ranking.types import RankRequest, UserState
+from service.ranking.types import ArmPlan, ArmSettings, RankRequest, UserState
 
 
 @dataclass(frozen=True, slots=True)

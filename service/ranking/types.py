@@ -1,13 +1,14 @@
-"""The words of the domain as data: request, candidate, user state, sample, answer.
+"""The words of the domain as data: request, arms, candidate, user state, sample, answer.
 
 Knows the contract's types and nothing of HTTP, Redis or ONNX.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from models.contract.arrays import FloatArray
 from models.contract.artifact import ReleaseManifest
 from models.contract.encoding import Sample as Sample
 from models.contract.events import EVENT_DTYPE, EventArray
+from models.contract.experiments import Arm, Boost, Epsilon, PlackettLuce
 from models.contract.exposures import ArmTaken
 from models.contract.knowledge import KnowledgeRecord
 from service.ranking.degraded import Degraded
@@ -24,7 +26,7 @@ Described = Mapping[str, Mapping[str, object]]
 
 
 class RerankMode(StrEnum):
-    """What a request says of reranking: as its arms have it, not at all, or whatever its arms have."""
+    """The reranking that a request asks for: as its arms have it, none, or whatever its arms have."""
 
     AUTO = "auto"
     OFF = "off"
@@ -78,8 +80,70 @@ class RankRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmSettings:
+    """Settings to rank with, as in the contract's ``Arm``. None: not set, which is the live release, with knowledge, as
+    it is scored."""
+
+    release: str | None = None
+    knowledge: Literal["on", "off"] | None = None
+    rerank_top_n: int | None = None
+    explore: Epsilon | PlackettLuce | None = None
+    exclude_seen: bool | None = None
+    boosts: tuple[Boost, ...] | None = None
+    rerank_weight: float | None = None
+
+    @classmethod
+    def of(cls, arms: Iterable[Arm]) -> ArmSettings:
+        """The settings of several arms; what two of them set is as the last one has it."""
+        names = [setting.name for setting in fields(cls)]
+        values: dict[str, Any] = {}
+        for arm in arms:
+            settings = ((name, getattr(arm, name)) for name in names)
+            values.update((name, value) for name, value in settings if value is not None)
+        return cls(**values)
+
+    @property
+    def uses_knowledge(self) -> bool:
+        return self.knowledge != "off"
+
+
+@dataclass(frozen=True, slots=True)
+class SideArm:
+    """An arm beside the one that was taken: a team of an interleaving, or a shadow."""
+
+    arm: str
+    settings: ArmSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ArmPlan:
+    """The arms of one request and what they come to.
+
+    teams         two arms whose orders are merged
+    shadow        an arm whose scores are logged too
+    keep          names of the buckets in which the unit's arms are to be stored, with the arm and the days it lives
+    unit_missing  the unit is none, and the request is not exposed
+    logs_all      an exposure names also the candidates that were not shown
+    """
+
+    arms: tuple[ArmTaken, ...] = ()
+    settings: ArmSettings = ArmSettings()
+    teams: tuple[SideArm, SideArm] | None = None
+    shadow: SideArm | None = None
+    keep: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    unit_missing: bool = False
+    held_out: bool = False
+    logs_all: bool = False
+
+    @property
+    def ranked_with(self) -> tuple[ArmSettings, ...]:
+        """The settings whose scores make the order: one arm's, or those of two teams."""
+        return (self.settings,) if self.teams is None else tuple(side.settings for side in self.teams)
+
+
+@dataclass(frozen=True, slots=True)
 class UserState:
-    """What is stored about one user. ``events`` are the last ones, oldest first.
+    """Stored state of one user. ``events`` are the last ones, oldest first.
 
     ``knowledge`` maps the fingerprints of spaces to the records that are valid. ``known`` is false if nothing at all is
     stored. ``refused`` holds the ladder's steps for records that are stored but must not be used. ``sticky_arms`` are

@@ -1,6 +1,5 @@
 """Releases: followed, loaded from their files beside the live one, brought up to date, and swapped by one reference.
 
-watcher     which release is served; read first
-loader      one release: its model, and its item table, mapped and brought up to date
-background  work beside the requests that are being served
+watcher  which release is served; read first
+loader   one release: its model, and its item table, mapped and brought up to date
 """

@@ -1,6 +1,11 @@
 """Loads one release: its model, and its item table, which is mapped from files and brought up to date from Redis.
 
 Knows Redis' keys of a release and the artifact folder. Does not know which release is served.
+
+A thread that loads a release has the same interpreter as the requests, and perhaps the same core. Niced, it gets the
+part of the core that the event loop leaves. That helps for work that lets go of the interpreter's lock, in numpy or in
+ONNX Runtime; a thread that is put off with the lock in its hand holds up the requests for as long as others keep the
+core, so nothing that runs in the background should stay in Python for long.
 """
 
 from __future__ import annotations
@@ -9,11 +14,15 @@ import asyncio
 import json
 import os
 import re
+import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -26,11 +35,10 @@ from models.contract.items import ItemTable
 from models.contract.keys import Keys
 from models.contract.snapshot import Entry, TableUpdate, changed_items, model_columns, read_columns
 from models.onnx_runtime import makes_threads
-from service.features.redis import Command, RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.ranking.ports import Release
 from service.ranking.types import Sample
-from service.releases.background import run_in_background
+from service.redis import Command, RedisLink, replies_to
 from service.retrieval.retriever import ItemRetriever
 from service.scoring import INLINE_SECONDS, INLINE_SECONDS_ALONE, CtrModel, OnnxScorer, load_model
 from service.settings import Settings
@@ -48,6 +56,24 @@ ENTRIES = 200
 WARM_COUNTS = (1, 50, 200, 500)
 """Slate lengths of the warm-up: first runs allocate, and the first caller should not pay for it."""
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def run_in_background(work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """``work(...)``, as asyncio.to_thread does it, in a thread of the lowest priority."""
+    return await asyncio.get_running_loop().run_in_executor(_threads(), partial(work, *arguments, **options))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(4, thread_name_prefix="background", initializer=_give_way)
+
+
+def _give_way() -> None:
+    with suppress(OSError):  # a system without priorities of threads
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -58,39 +84,24 @@ class Loaded:
     update: TableUpdate
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Loader:
-    """Loads releases from one Redis and one artifact folder."""
+    """Loads releases from one Redis and one artifact folder. ``inline_seconds`` is the longest model run that the event
+    loop may do itself; longer ones go to a thread."""
 
-    def __init__(
-        self,
-        link: RedisLink,
-        keys: Keys,
-        telemetry: Telemetry,
-        *,
-        artifacts: Path,
-        threads: int,
-        inline_seconds: float = INLINE_SECONDS,
-    ) -> None:
-        """``inline_seconds`` is the longest model run that the event loop may do itself; longer ones go to a thread."""
-        self._link = link
-        self._keys = keys
-        self._telemetry = telemetry
-        self._artifacts = artifacts
-        self._threads = threads
-        self._inline_seconds = inline_seconds
+    link: RedisLink
+    keys: Keys
+    telemetry: Telemetry
+    artifacts: Path
+    threads: int
+    inline_seconds: float = INLINE_SECONDS
 
     @classmethod
     def of(cls, settings: Settings, link: RedisLink, keys: Keys, telemetry: Telemetry) -> Loader:
         """A loader with the folder and threads of the settings."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return cls(
-            link,
-            keys,
-            telemetry,
-            artifacts=settings.artifact_folder,
-            threads=settings.onnx_threads,
-            inline_seconds=INLINE_SECONDS_ALONE if cores <= settings.workers else INLINE_SECONDS,
-        )
+        inline_seconds = INLINE_SECONDS_ALONE if cores <= settings.workers else INLINE_SECONDS
+        return cls(link, keys, telemetry, settings.artifact_folder, settings.onnx_threads, inline_seconds)
 
     async def load(self, release_id: str, revision: str, before: Loaded | None) -> Loaded:
         """The release at ``revision``, ready to score.
@@ -104,10 +115,9 @@ class Loader:
         update = await self._items(manifest, model, before)
         table = update.table()
         scorer = model.on(table, model_columns(update.columns))
-        await run_in_background(_warm, scorer, model, table, self._inline_seconds)
-        artifact = model.artifact
-        schema, spaces = artifact.feature_schema, artifact.spaces
-        retriever = await run_in_background(ItemRetriever.open, self._artifacts, manifest, schema, spaces, table)
+        await run_in_background(_warm, scorer, model, table, self.inline_seconds)
+        schema, spaces = model.artifact.feature_schema, model.artifact.spaces
+        retriever = await run_in_background(ItemRetriever.open, self.artifacts, manifest, schema, spaces, table)
         release = Release(manifest, schema, spaces, table, scorer, retriever, revision, 0.0, 0.0)
         milliseconds = round((time.perf_counter() - start) * 1000.0, 3)
         return Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model, update)
@@ -120,8 +130,8 @@ class Loader:
             return before.model
         # Threads that sessions make for themselves would inherit the low priority of the background, and reading a
         # graph that is whole holds the interpreter's lock.
-        run = run_in_background if manifest.parts and not makes_threads(self._threads) else asyncio.to_thread
-        return await run(load_model, self._artifacts, manifest, self._threads)
+        run = run_in_background if manifest.parts and not makes_threads(self.threads) else asyncio.to_thread
+        return await run(load_model, self.artifacts, manifest, self.threads)
 
     async def _items(self, manifest: ReleaseManifest, model: CtrModel, before: Loaded | None) -> TableUpdate:
         """The item table of a release: its snapshot, with the items that have changed since written into it."""
@@ -134,7 +144,7 @@ class Loader:
         trusted: Collection[str] = ()
         if before is not None and before.release.manifest.snapshot is not None:
             trusted = frozenset(before.release.manifest.snapshot.columns.values())
-        columns = await run_in_background(read_columns, self._artifacts, snapshot.columns, trusted)
+        columns = await run_in_background(read_columns, self.artifacts, snapshot.columns, trusted)
         update, since = TableUpdate(columns, snapshot.items), snapshot.changes
         # Another model's columns of the items that have changed would be others, or none.
         same = before is not None and model is before.model and before.release.manifest.snapshot == snapshot
@@ -153,7 +163,7 @@ class Loader:
             # Redis reads the next items while these are decoded.
             _, read = await asyncio.gather(writing, self._records(manifest, decoder, ahead))
         for kind, count in decoder.refused.items():
-            self._telemetry.refused_records.labels(kind).inc(count)
+            self.telemetry.refused_records.labels(kind).inc(count)
         return update
 
     async def _changed(self, manifest: ReleaseManifest, since: str) -> list[str] | None:
@@ -161,8 +171,8 @@ class Loader:
         entries: list[Entry] = []
         first = since
         while True:
-            command: Command = ("XRANGE", self._keys.changes, first, "+", "COUNT", ENTRIES)
-            (page,) = await replies_to(self._link, [command], Deadline(CHUNK_SECONDS))
+            command: Command = ("XRANGE", self.keys.changes, first, "+", "COUNT", ENTRIES)
+            (page,) = await replies_to(self.link, [command], Deadline(CHUNK_SECONDS))
             entries += [(entry, dict(zip(fields[::2], fields[1::2], strict=True))) for entry, fields in page]
             if len(page) < ENTRIES:
                 return changed_items(entries, since, {manifest.id, *manifest.spaces.values()})
@@ -170,8 +180,8 @@ class Loader:
 
     async def _directory(self, manifest: ReleaseManifest) -> list[str]:
         """Item ids of a release, each once. ArtifactError if a block of its directory is missing or damaged."""
-        keys = [self._keys.item_directory(manifest.id, block) for block in range(manifest.directory_blocks)]
-        blocks = await replies_to(self._link, [("GET", key) for key in keys], Deadline(CHUNK_SECONDS))
+        keys = [self.keys.item_directory(manifest.id, block) for block in range(manifest.directory_blocks)]
+        blocks = await replies_to(self.link, [("GET", key) for key in keys], Deadline(CHUNK_SECONDS))
         try:
             return list(dict.fromkeys(item for block in blocks for item in json.loads(block)))
         except (TypeError, ValueError) as error:
@@ -179,14 +189,12 @@ class Loader:
 
     async def _records(self, manifest: ReleaseManifest, decoder: ItemDecoder, ids: Sequence[str]) -> list[Any]:
         """Packed records of items, as ``ItemDecoder.decode`` takes them. Nothing of no items."""
-        commands: list[Command] = (
-            [("MGET", *keys) for keys in decoder.keys(self._keys, manifest.id, ids)] if ids else []
-        )
-        return await replies_to(self._link, commands, Deadline(CHUNK_SECONDS))
+        commands: list[Command] = [("MGET", *keys) for keys in decoder.keys(self.keys, manifest.id, ids)] if ids else []
+        return await replies_to(self.link, commands, Deadline(CHUNK_SECONDS))
 
     async def _manifest(self, release_id: str) -> ReleaseManifest:
-        key = self._keys.release_manifest(release_id)
-        (blob,) = await replies_to(self._link, [("GET", key)], Deadline(MANIFEST_SECONDS))
+        key = self.keys.release_manifest(release_id)
+        (blob,) = await replies_to(self.link, [("GET", key)], Deadline(MANIFEST_SECONDS))
         if blob is None:
             raise ArtifactError(f"release {release_id}: there is no manifest")
         try:

@@ -13,15 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from models.contract.artifact import ArtifactError
-from models.contract.keys import Keys
 from service.errors import RedisUnavailable
-from service.features.redis import RedisLink, replies_to
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import ScoringError
 from service.ranking.ports import Release
-from service.releases.background import run_in_background
-from service.releases.loader import Loaded, Loader
-from service.telemetry import Telemetry
+from service.redis import replies_to
+from service.releases.loader import Loaded, Loader, run_in_background
 
 POLL_TIMEOUT_SECONDS = 2.0
 """Longest duration of one read of the release pointer."""
@@ -46,23 +43,12 @@ class Refusal:
 
 
 class Releases:
-    """The port ``LiveRelease``, kept current by ``watch``. ``pins`` names the releases that are held beside the live
+    """The port ``LiveRelease``, kept current by ``watch``. ``pins`` names the releases that are loaded beside the live
     one, because an arm wants them."""
 
-    def __init__(
-        self,
-        link: RedisLink,
-        keys: Keys,
-        telemetry: Telemetry,
-        loader: Loader,
-        *,
-        poll_seconds: float,
-        pins: Callable[[], Sequence[str]] = tuple,
-    ) -> None:
-        self._link = link
-        self._keys = keys
-        self._telemetry = telemetry
+    def __init__(self, loader: Loader, poll_seconds: float, pins: Callable[[], Sequence[str]] = tuple) -> None:
         self._loader = loader
+        self._link, self._keys, self._telemetry = loader.link, loader.keys, loader.telemetry
         self._poll_seconds = poll_seconds
         self._pins = pins
         self._retired: list[Loaded] = []
@@ -102,8 +88,7 @@ class Releases:
         if self._retired:
             await run_in_background(self._retired.clear)
         try:
-            live = await self._pointer()
-            self._pointed = live
+            self._pointed = live = await self._text(self._keys.live)
             if live is not None:
                 await self._follow(live, self._live, self._serve)
             pins = [pin for pin in self._pins() if pin != live]
@@ -120,15 +105,9 @@ class Releases:
         self.refusals = {name: refusal for name, refusal in self.refusals.items() if name in {live, *pins}}
         await self._note_pins()
 
-    async def _pointer(self) -> str | None:
-        """Id of the release to serve."""
-        (live,) = await self._get(self._keys.live)
-        return None if live is None else live.decode(errors="replace")
-
     async def _follow(self, release_id: str, loaded: Loaded | None, take: Callable[[Loaded], None]) -> None:
         """Load a release unless it is ``loaded`` in its latest revision, or was refused a moment ago."""
-        (blob,) = await self._get(self._keys.release_revision(release_id))
-        revision = "" if blob is None else blob.decode(errors="replace")
+        revision = await self._text(self._keys.release_revision(release_id)) or ""
         if loaded is not None and (loaded.release.id, loaded.release.revision) == (release_id, revision):
             return
         if time.monotonic() < self._retry_at.get(release_id, 0.0):
@@ -182,8 +161,9 @@ class Releases:
             log.warning("Redis does not note that %s are pinned; the jobs may prune them: %s", ", ".join(pins), error)
         self._noted_pins, self._note_pins_at = pins, time.monotonic() + NOTE_PINS_SECONDS
 
-    async def _get(self, *keys: str) -> list[bytes | None]:
-        return await replies_to(self._link, [("GET", key) for key in keys], Deadline(POLL_TIMEOUT_SECONDS))
+    async def _text(self, key: str) -> str | None:
+        (blob,) = await replies_to(self._link, [("GET", key)], Deadline(POLL_TIMEOUT_SECONDS))
+        return None if blob is None else blob.decode(errors="replace")
 
     def _refuse(self, release: str, reason: str) -> None:
         """Each refusal doubles the pause before the next attempt."""

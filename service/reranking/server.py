@@ -19,7 +19,7 @@ from models.contract.prompts import Blocks
 from service.ranking.degraded import RerankError
 
 _LOGPROBS = 20
-"""As many of the likeliest tokens a completion tells, and as vLLM tells at most by default."""
+"""Number of likeliest tokens that a completion lists; vLLM lists no more by default."""
 
 _EXCERPT = 200
 
@@ -107,10 +107,8 @@ class ModelServer:
             "apply_softmax": True,
         }
         answer = await self._post("/generative_scoring", body)
-        scores: dict[int, float] = {}
         try:
-            for entry in answer["data"]:
-                scores[int(entry["index"])] = float(entry["score"])
+            scores = {int(entry["index"]): float(entry["score"]) for entry in answer["data"]}
             return _checked([scores[at] for at in range(len(candidates))])
         except (KeyError, TypeError, ValueError) as error:
             raise RerankError(f"the server's scores are not understood: {error!r}") from error

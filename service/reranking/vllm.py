@@ -17,7 +17,7 @@ import numpy as np
 from models.contract.arrays import IntArray
 from models.contract.prompts import Blocks, Rated
 from models.contract.rerank_items import RerankItems
-from models.contract.reranker import FILE, ITEMS_FILE, FittedTo, RerankerManifest, blend, calibrated, log_odds
+from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest, blend, calibrated, log_odds
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import Degraded, RerankError
 from service.ranking.types import Head
@@ -66,29 +66,14 @@ class VllmReranker:
         self._free = self.gates.slots
 
     @property
-    def off(self) -> str:
-        """Why nobody is asked, "" if somebody is."""
-        return self.watch.off
-
-    def mismatch(self, live: FittedTo) -> str:
-        """Why weight and band are not those of the CTR model ``live``; "" if they are, or if that was not noted."""
-        return self.manifest.mismatch(live)
-
-    @property
     def description(self) -> dict[str, Any]:
         """For people."""
         manifest = self.manifest
-        return {
-            "name": manifest.name,
-            "model": manifest.model,
+        return manifest.model_dump(include={"name", "model", "weight", "band", "fitted_to", "metrics"}) | {
             "history": manifest.prompt.history,
             "selection": manifest.prompt.selection,
-            "weight": manifest.weight,
-            "band": None if manifest.band is None else manifest.band.model_dump(),
-            "fitted_to": None if manifest.fitted_to is None else manifest.fitted_to.model_dump(),
             "slots": self.gates.slots,
             "slots_free": self._free,
-            "metrics": dict(manifest.metrics),
         }
 
     async def rerank(self, head: Head, deadline: Deadline) -> Sequence[int]:
@@ -99,8 +84,8 @@ class VllmReranker:
         if gate := self._gate(head, known, weight):
             self.telemetry.rerank_gated.labels(gate).inc()
             return range(len(head.ids))
-        if self.off:
-            raise RerankError(f"the reranker is off: {self.off}", Degraded.RERANK_OFF)
+        if self.watch.off:
+            raise RerankError(f"the reranker is off: {self.watch.off}", Degraded.RERANK_OFF)
         seconds = deadline.remaining() - RESERVE_SECONDS
         if seconds < self.gates.least_seconds:
             raise RerankError("too little time is left", Degraded.RERANK_LATE)
@@ -139,7 +124,7 @@ class VllmReranker:
         return Gate.MARGIN if self.gates.margin is not None and spread > self.gates.margin else None
 
     def _prompts(self, head: Head, rows: IntArray) -> list[Blocks]:
-        """One for each candidate, given by its row."""
+        """Prompts, one for each candidate, given by its row."""
         prompt, items = self.manifest.prompt, self.items
         seen = items.rows_of_hashes(head.user.events["item"])
         events, values = seen[seen >= 0], head.user.events["value"][seen >= 0]
@@ -155,6 +140,6 @@ Tuned = tuple[RerankerManifest, RerankItems]
 
 
 def read_reranker(folder: Path) -> Tuned:
-    """What ``tune-reranker`` wrote. RerankerError if it is not understood, OSError if it cannot be read."""
+    """The reranker in a folder of ``tune-reranker``'s. RerankerError if it is not understood; OSError."""
     manifest = RerankerManifest.from_json((folder / FILE).read_bytes())
     return manifest, RerankItems.unpack((folder / ITEMS_FILE).read_bytes(), manifest.items)

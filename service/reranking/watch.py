@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from models.contract.reranker import RerankerManifest
 from service.ranking.degraded import RerankError
-from service.reranking.server import Labels, ModelServer
+from service.reranking.server import ModelServer
 
 FAILURES = 2
 DOUBTFUL = 3
@@ -37,10 +37,6 @@ class CanaryWatch:
         self._failed_requests = 0
         self._doubt = asyncio.Event()
         self.off = "the canaries were not asked yet"
-
-    @property
-    def labels(self) -> Labels:
-        return self._manifest.label_ids
 
     async def check(self) -> None:
         """Ask the canaries once."""
@@ -85,10 +81,10 @@ class CanaryWatch:
             self._doubt.set()
 
     async def _problem(self) -> str:
-        prompt = self._manifest.prompt
+        prompt, labels = self._manifest.prompt, self._manifest.label_ids
         served = await self._server.label_ids(prompt.candidate_block("x"), prompt.yes, prompt.no)
-        if served != self.labels:
-            return f"the served tokenizer has the labels {served}, the reranker {self.labels}: another model is served"
+        if served != labels:
+            return f"the served tokenizer has the labels {served}, the reranker {labels}: another model is served"
         canaries = self._manifest.canaries
-        answers = [await self._server.probabilities(canary.prompts, self.labels) for canary in canaries]
+        answers = [await self._server.probabilities(canary.prompts, labels) for canary in canaries]
         return self._manifest.broken([answer.tolist() for answer in answers])

@@ -5,7 +5,6 @@ Knows FAISS and the rows of an item table. Does not know what is searched for, n
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.contract.arrays import BoolArray, FloatArray, IntArray
-from models.contract.artifact import ArtifactError, ItemIndex
+from models.contract.artifact import ArtifactError, ItemIndex, verify_file
 from models.contract.items import ItemTable
 
 Bits = npt.NDArray[np.uint8]
@@ -35,13 +34,7 @@ class FaissIndex:
     def open(cls, folder: Path, described: ItemIndex, table: ItemTable) -> FaissIndex:
         """ArtifactError if the file is missing, is not the published one, or cannot be read."""
         path = folder / described.file
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise ArtifactError(f"index {described.file} cannot be read: {error}") from error
-        if digest != described.sha256:
-            raise ArtifactError(f"index {described.file} has sha256 {digest}, not {described.sha256}")
+        verify_file(path, described.sha256, f"index {described.file}")
         import faiss  # here, because an installation without indexes need not load it
 
         try:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +74,7 @@ class ItemRetriever:
         self._popularity = liked_count(schema, table.numeric)
         self._popularity[0] = -np.inf
         self._popular = _largest(self._popularity, min(_MOST_POPULAR, len(table) - 1))
-        self._filters: OrderedDict[tuple[object, ...], _Filter] = OrderedDict()
-        self._lock = threading.Lock()
+        self._attributes = lru_cache(_MOST_FILTERS)(partial(_attributes, schema, table))
         self.problem = problem
 
     @classmethod
@@ -177,51 +176,51 @@ class ItemRetriever:
         return every[every > 0]
 
     def _filter(self, request: RetrievalRequest) -> _Filter:
-        if request.allow is not None:
-            rows = np.unique(self._table.rows_of(request.allow))
-            mask = np.zeros(len(self._table), np.bool_)
-            mask[rows] = True
-            if (having := self._attributes(request).mask) is not None:
-                mask &= having
-            mask[0] = False
-            return _Filter(mask, np.flatnonzero(mask))
-        return self._attributes(request)
-
-    def _attributes(self, request: RetrievalRequest) -> _Filter:
-        """Rows with the attributes that are asked for. The last few filters are kept: a page asks the same again."""
-        key = tuple(sorted((name, *map(str, values)) for name, values in request.where.items()))
-        with self._lock:
-            if (known := self._filters.get(key)) is not None:
-                self._filters.move_to_end(key)
-                return known
-        allowed = _Filter()
-        for name, values in request.where.items():
-            mask = self._having(name, values)
-            allowed.mask = mask if allowed.mask is None else allowed.mask & mask
-        if allowed.mask is not None and int(np.count_nonzero(allowed.mask)) <= _EXACT_UP_TO:
-            allowed.rows = np.flatnonzero(allowed.mask)
-        with self._lock:
-            self._filters[key] = allowed
-            if len(self._filters) > _MOST_FILTERS:
-                self._filters.popitem(last=False)
-        return allowed
-
-    def _having(self, name: str, values: Sequence[object]) -> BoolArray:
-        """bool [N]: rows with one of ``values`` in a field."""
-        at = 0
-        for spec in self._schema.item_fields:
-            if spec.name == name:
-                break
-            at += spec.slots
-        else:
-            names = ", ".join(spec.name for spec in self._schema.item_fields if spec.vocab)
-            raise InvalidRequest(f"items have no such field; there are {names}", field=f"where.{name}")
-        if not spec.vocab:
-            raise InvalidRequest("the field is cut into ranges and has no single values", field=f"where.{name}")
-        codes = {spec.encode(value)[0] for value in values} - {UNKNOWN}
-        mask = np.asarray(np.isin(self._table.categorical[:, at : at + spec.slots], list(codes)).any(axis=1))
+        """Rows that the request lets through. The last few sets of attributes are remembered: a page asks the same
+        again."""
+        attributes = self._attributes(
+            tuple(
+                (name, tuple(None if value is None else str(value) for value in values))
+                for name, values in request.where.items()
+            )
+        )
+        if request.allow is None:
+            return attributes
+        mask = np.zeros(len(self._table), np.bool_)
+        mask[self._table.rows_of(request.allow)] = True
+        if attributes.mask is not None:
+            mask &= attributes.mask
         mask[0] = False
-        return mask
+        return _Filter(mask, np.flatnonzero(mask))
+
+
+def _attributes(
+    schema: FeatureSchema, table: ItemTable, where: tuple[tuple[str, tuple[str | None, ...]], ...]
+) -> _Filter:
+    """Rows with one of the values of each field. InvalidRequest for a field that items have not."""
+    masks = [_having(schema, table, name, values) for name, values in where]
+    if not masks:
+        return _Filter()
+    mask = np.logical_and.reduce(masks)
+    return _Filter(mask, np.flatnonzero(mask) if int(np.count_nonzero(mask)) <= _EXACT_UP_TO else None)
+
+
+def _having(schema: FeatureSchema, table: ItemTable, name: str, values: Sequence[str | None]) -> BoolArray:
+    """bool [N]: rows with one of ``values`` in a field."""
+    at = 0
+    for spec in schema.item_fields:
+        if spec.name == name:
+            break
+        at += spec.slots
+    else:
+        names = ", ".join(spec.name for spec in schema.item_fields if spec.vocab)
+        raise InvalidRequest(f"items have no such field; there are {names}", field=f"where.{name}")
+    if not spec.vocab:
+        raise InvalidRequest("the field is cut into ranges and has no single values", field=f"where.{name}")
+    codes = {spec.encode(value)[0] for value in values} - {UNKNOWN}
+    mask = np.asarray(np.isin(table.categorical[:, at : at + spec.slots], list(codes)).any(axis=1))
+    mask[0] = False
+    return mask
 
 
 def _merged(

@@ -32,8 +32,8 @@ RANK = [
         (["Runner.run (asyncio/runners.py:118)"], "event loop and system calls"),
         (
             [
-                "ExposureLog._run (service/exposures/stream.py:1)",
-                "PipelinedConnection.exchange (service/features/redis.py:9)",
+                "ExposureLog._run (service/exposures.py:1)",
+                "PipelinedConnection.exchange (service/redis.py:9)",
             ],
             EXPOSURE_STEP,
         ),

@@ -10,10 +10,10 @@ import numpy as np
 
 from models.contract.events import EVENT_DTYPE, Interaction
 from models.contract.exposures import ArmTaken, Exposure, history_digest
-from models.contract.items import ItemRecord
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.profile import UserProfile
 from models.contract.schema import FeatureSchema, FieldSpec, KnowledgeSpec
+from tests.contract.item_record import ItemRecord
 
 SPACE = "0123456789abcdef"
 OTHER_SPACE = "fedcba9876543210"

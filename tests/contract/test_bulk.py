@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from typing import Any
 
 import numpy as np
@@ -12,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.contract.bulk import item_rows, knowledge_rows
-from models.contract.items import ItemRecord
 from models.contract.knowledge import KnowledgeRecord, RecordError
-from tests.contract.golden import OTHER_SPACE, SCHEMA, SPACE
+from tests.contract.golden import OTHER_SPACE, SCHEMA, SPACE, resealed
+from tests.contract.item_record import ItemRecord
 
 DIM = 3
 CHANGES: tuple[dict[str, Any], ...] = (
@@ -31,12 +29,6 @@ def knowledge(owner: str, *, rows: int = 1, dim: int = DIM, space: str = SPACE, 
 def item(owner: str, *, schema: str = SCHEMA.fingerprint, index: int = 9) -> bytes:
     slots = tuple(range(len(owner), len(owner) + SCHEMA.item_slots))
     return ItemRecord(owner, schema, index, slots, (0.5, -1.0, float(len(owner))), 5).pack()
-
-
-def resealed(blob: bytes, at: int, to: int) -> bytes:
-    """With another byte and the right checksum: damage that only the meaning shows."""
-    body = blob[:at] + bytes([to]) + blob[at + 1 : -4]
-    return body + struct.pack("<I", zlib.crc32(body))
 
 
 def harmed(draw: st.DrawFn, blob: bytes) -> bytes | None:

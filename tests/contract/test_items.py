@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from models.contract import items, lookup
 from models.contract.events import item_hash
-from models.contract.items import ItemRecord, ItemTable, append_ids, blank_columns, item_statistics, lookup_columns
+from models.contract.items import ItemTable, append_ids, blank_columns, item_statistics, lookup_columns
 from models.contract.knowledge import RecordError
 from models.contract.schema import FeatureSchema
 from tests.contract.golden import ITEM, OTHER_SCHEMA, SCHEMA, flips, resealed, truncations
+from tests.contract.item_record import ItemRecord
 
 GOLDEN = bytes.fromhex(
     "4c49" "01" "00" "2a000000" "00f1536500000000" "7f82efc59afe30ba"  # magic, version, index, written at, schema
@@ -137,7 +138,7 @@ def test_ids_that_come_later_are_found_like_the_others() -> None:
     ids = ["zoë", "missing", "b", "{x}", "a"]
     assert list(grown.ids) == ["", "b", "zoë", "a", "{x}"]
     assert grown.rows_of(ids).tolist() == [2, 0, 1, 4, 3]
-    assert grown.rows_of_hashes(np.array([item_hash(one) for one in ids], np.uint64)).tolist() == [2, 0, 1, 4, 3]
+    assert grown.rows_of_hashes(np.array([item_hash(item) for item in ids], np.uint64)).tolist() == [2, 0, 1, 4, 3]
 
 
 def test_row_zero_is_the_unknown_item() -> None:

@@ -123,9 +123,7 @@ def test_int8_survives_vectors_that_are_almost_zero(tiny: float) -> None:
 
 
 _matrices = hnp.arrays(
-    np.float32,
-    hnp.array_shapes(min_dims=2, max_dims=2, max_side=6),
-    elements=st.floats(-1000, 1000, width=32),
+    np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.floats(-1000, 1000, width=32)
 )
 
 

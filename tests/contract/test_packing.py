@@ -13,11 +13,11 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
 from models.contract.arrays import FloatArray
-from models.contract.items import ItemRecord
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.packing import ITEM, KNOWLEDGE, item_contents, knowledge_contents
 from models.contract.profile import UserProfile, packed_profile
 from tests.contract.golden import SCHEMA
+from tests.contract.item_record import ItemRecord
 
 Dtype = Literal["float16", "int8"]
 
@@ -72,8 +72,7 @@ def test_knowledge_is_packed_as_one_by_one(given: tuple[Space, list[KnowledgeRec
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.tuples(OWNERS, st.integers(0, 2**32 - 1), st.integers(-(2**31), 2**31 - 1), NUMBERS), max_size=8),
-    TIMES,
+    st.lists(st.tuples(OWNERS, st.integers(0, 2**32 - 1), st.integers(-(2**31), 2**31 - 1), NUMBERS), max_size=8), TIMES
 )
 def test_items_are_packed_as_one_by_one(given: list[tuple[str, int, int, float]], now: int) -> None:
     slots = SCHEMA.item_slots

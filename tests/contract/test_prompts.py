@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.contract.prompts import Blocks, Rated, RerankPrompt, most_recent, most_similar
-from models.contract.wording import Rendered
+from models.contract.prompts import Blocks, Rated, Rendered, RerankPrompt, most_recent, most_similar
 
 PROMPT = RerankPrompt(
     opening="<|im_start|>user\n",

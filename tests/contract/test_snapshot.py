@@ -11,7 +11,7 @@ import pytest
 from models.contract.artifact import ArtifactError
 from models.contract.bulk import ItemDecoder
 from models.contract.events import item_hash
-from models.contract.items import Columns, ItemRecord, ItemTable, item_statistics
+from models.contract.items import Columns, ItemTable, item_statistics
 from models.contract.knowledge import Space
 from models.contract.snapshot import (
     TableUpdate,
@@ -24,15 +24,9 @@ from models.contract.snapshot import (
     read_columns,
     write_columns,
 )
+from tests.contract.item_record import ItemRecord
 from tests.service.tiny import knowledge
-from tests.service.tiny_model import (
-    FACTS_SPACE,
-    ITEM_SPACE,
-    SCHEMA,
-    USER_SPACE,
-    artifact_manifest,
-    bare_manifest,
-)
+from tests.service.tiny_model import FACTS_SPACE, ITEM_SPACE, SCHEMA, USER_SPACE, artifact_manifest, bare_manifest
 
 Records = dict[str, tuple[bytes | None, bytes | None, bytes | None]]
 """Packed records by item: features, knowledge in "liber", knowledge in "facts"."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.contract.arrays import FloatArray
 from models.contract.encoding import HISTORY_INPUTS, INPUTS, ITEM_INPUTS, ItemBatch, Tensors, UserBatch, encode
 from models.contract.events import item_hash, unpack_history
-from models.contract.items import ItemRecord, ItemTable
+from models.contract.items import ItemTable
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.profile import UserProfile
 from models.contract.schema import FeatureSchema, KnowledgeSpec
@@ -24,6 +24,7 @@ from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVect
 from offline.publish.users import packed_history
 from offline.training.samples import RELEASES, SampleEncoder, split_samples, statistics_until
 from tests import synthetic
+from tests.contract.item_record import ItemRecord
 from tests.synthetic import Synthetic
 
 SPACES = (

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from fastapi import FastAPI
 from models.contract.keys import Keys
 from offline.child import child_python
 from service.app import create_app
-from service.features.redis import RedisLink
+from service.redis import RedisLink
 from service.settings import Settings
 from service.telemetry import Telemetry
 from tests.service.tiny import Publisher
@@ -55,9 +56,9 @@ class Freezer:
 def freezer(store: redis.Redis) -> Iterator[Freezer]:
     """Of the test's own server: mark the test ``own_valkey``."""
     info: Any = store.info("server")
-    made = Freezer(info["process_id"])
-    yield made
-    made.thaw()
+    freezer = Freezer(info["process_id"])
+    yield freezer
+    freezer.thaw()
 
 
 @pytest.fixture
@@ -75,9 +76,9 @@ def store(valkey: str) -> Iterator[redis.Redis]:
 @pytest.fixture
 async def link(valkey: str) -> AsyncIterator[RedisLink]:
     """The connection as the service makes it."""
-    made = RedisLink(valkey, 16)
-    yield made
-    await made.close()
+    link = RedisLink(valkey, 16)
+    yield link
+    await link.close()
 
 
 @pytest.fixture
@@ -111,7 +112,8 @@ class Running:
     http: httpx2.AsyncClient
 
     async def rank(self, user: str = "u", candidates: Any = ("a", "b", "c", "d", "e"), **more: Any) -> dict[str, Any]:
-        body = {"user_id": user, "candidates": [one if isinstance(one, dict) else {"id": one} for one in candidates]}
+        entries = [entry if isinstance(entry, dict) else {"id": entry} for entry in candidates]
+        body = {"user_id": user, "candidates": entries}
         response = await self.http.post("/v1/rank", json=body | more)
         assert response.status_code == 200, response.text
         answer: dict[str, Any] = response.json()
@@ -120,6 +122,19 @@ class Running:
     async def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = (await self.http.get("/v1/status")).json()
         return answer
+
+    async def follows(self, **release: str) -> None:
+        """Wait until a release is live that has these entries in the status, as ``id`` and ``revision``."""
+
+        async def condition() -> bool:
+            live = (await self.status())["release"]
+            return live is not None and release.items() <= live.items()
+
+        await eventually(condition)
+
+    async def refused(self) -> Any:
+        """The release that was refused, and why; None if none was."""
+        return (await self.status())["refused"]
 
     def metric(self, name: str, **labels: str) -> float:
         value = self.app.state.service.telemetry.registry.get_sample_value(name, labels)
@@ -139,8 +154,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 async def service(settings: Settings, publisher: Publisher) -> AsyncIterator[Running]:
     """The whole service with the tiny release ``r1``."""
     publisher.publish()
-    async with running(settings) as one:
-        yield one
+    async with running(settings) as service:
+        yield service
 
 
 def free_port() -> int:
@@ -168,6 +183,16 @@ def process(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(child_python("-m", "service"), cwd=ROOT, env=environment) as started:
         yield started
         started.kill()
+
+
+def ended_at_a_port_in_use(environment: dict[str, str]) -> tuple[int, str]:
+    """Exit status and errors of a service that finds its port taken."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(environment["LORANK_PORT"])))
+        other.listen()
+        command = [sys.executable, "-m", "service"]
+        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=60, text=True)
+    return ended.returncode, ended.stderr
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ from models.contract.events import EVENT_BYTES
 from models.contract.keys import Keys
 from models.valkey.server import is_absent, socket_path
 from service.__main__ import main
-from tests.service.conftest import ROOT, eventually
+from tests.service.conftest import ROOT, ended_at_a_port_in_use, eventually
 from tests.service.tiny import Publisher
 
 
@@ -78,14 +77,9 @@ def test_settings_that_cannot_take_effect_stop_the_start(
 
 
 def test_a_port_in_use_is_an_exit_status_of_its_own(environment: dict[str, str]) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", int(environment["LORANK_PORT"])))
-        other.listen()
-        done = subprocess.run(
-            [sys.executable, "-m", "service"], cwd=ROOT, env=environment, capture_output=True, timeout=60
-        )
-    assert done.returncode == 3
-    assert "address already in use" in done.stderr.decode()
+    status, errors = ended_at_a_port_in_use(environment)
+    assert status == 3
+    assert "address already in use" in errors
 
 
 async def test_a_killed_embedded_redis_is_started_again(
@@ -163,8 +157,3 @@ def _server_at(path: str) -> int | None:
     except redis.RedisError:
         return None
     return int(info["process_id"])
-
-
-def test_nothing_happens_on_import(tmp_path: Path) -> None:
-    code = "import service.app, service.__main__, threading; assert threading.active_count() == 1"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)

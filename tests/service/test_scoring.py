@@ -18,14 +18,7 @@ from models.contract.items import ItemTable
 from models.split_model import REQUEST_GRAPH, parts_folder
 from service.ranking.degraded import ScoringError
 from service.releases import loader
-from service.scoring import (
-    INLINE_CANDIDATES,
-    INLINE_SECONDS,
-    INLINE_SECONDS_ALONE,
-    CtrModel,
-    OnnxScorer,
-    load_model,
-)
+from service.scoring import INLINE_CANDIDATES, INLINE_SECONDS, INLINE_SECONDS_ALONE, CtrModel, OnnxScorer, load_model
 from tests.parts import write_parts
 from tests.service.tiny import ITEMS, score_of
 from tests.service.tiny_model import (

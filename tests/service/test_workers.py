@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from prometheus_client import values
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.workers import forget_the_dead
-from tests.service.conftest import ROOT, eventually
+from tests.service.conftest import ended_at_a_port_in_use, eventually
 from tests.service.tiny import Publisher
 
 BODY = {"user_id": "u", "candidates": [{"id": "a"}, {"id": "e"}]}
@@ -45,8 +44,8 @@ async def test_workers_share_port_table_and_metrics(
             return None
 
     async def both() -> set[int] | None:
-        found = {one for one in await asyncio.gather(*(worker() for _ in range(20))) if one is not None}
-        return found if len(found) == 2 else None
+        processes = {number for number in await asyncio.gather(*(worker() for _ in range(20))) if number is not None}
+        return processes if len(processes) == 2 else None
 
     first = await eventually(both, seconds=60)
     assert process.pid not in first
@@ -56,11 +55,13 @@ async def test_workers_share_port_table_and_metrics(
     async def ranked() -> float:
         async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
             text = (await http.get("/metrics")).text
-        samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
-        served = [one.value for one in samples if one.name == "lorank_release_info"]
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        served = [sample.value for sample in samples if sample.name == "lorank_release_info"]
         assert served == [1.0]
         return sum(
-            one.value for one in samples if one.name == "lorank_requests_total" and one.labels["route"] == "/v1/rank"
+            sample.value
+            for sample in samples
+            if sample.name == "lorank_requests_total" and sample.labels["route"] == "/v1/rank"
         )
 
     before = await ranked()
@@ -69,8 +70,8 @@ async def test_workers_share_port_table_and_metrics(
     os.kill(killed, signal.SIGKILL)
 
     async def another() -> bool:
-        found = await both()
-        return found is not None and killed not in found
+        processes = await both()
+        return processes is not None and killed not in processes
 
     await eventually(another, seconds=60)
     assert await ranked() > before  # what the dead one had counted still counts
@@ -79,14 +80,9 @@ async def test_workers_share_port_table_and_metrics(
 
 
 def test_a_port_in_use_is_the_same_exit_status(environment: dict[str, str]) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", int(environment["LORANK_PORT"])))
-        other.listen()
-        done = subprocess.run(
-            [sys.executable, "-m", "service"], cwd=ROOT, env=environment, capture_output=True, timeout=60
-        )
-    assert done.returncode == 3
-    assert "address already in use" in done.stderr.decode().lower()
+    status, errors = ended_at_a_port_in_use(environment)
+    assert status == 3
+    assert "address already in use" in errors.lower()
 
 
 def test_gauges_of_the_dead_are_forgotten(tmp_path: Path) -> None:
@@ -96,5 +92,5 @@ def test_gauges_of_the_dead_are_forgotten(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).touch()
     forget_the_dead(tmp_path)
-    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(names[1:])
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names[1:])
     assert values.ValueClass.__name__ == "MutexValue", "a single process counts by itself"

@@ -15,12 +15,13 @@ import redis
 
 from models.contract.artifact import ItemSnapshot, ModelName, ReleaseManifest
 from models.contract.bulk import ItemDecoder
-from models.contract.items import ItemRecord, ItemTable, item_statistics
+from models.contract.items import ItemTable, item_statistics
 from models.contract.keys import Keys
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.schema import FeatureSchema
 from models.contract.snapshot import change, filled_columns, write_columns
 from models.split_model import SplitModel, parts_folder
+from tests.contract.item_record import ItemRecord
 from tests.parts import write_parts
 from tests.service.tiny_model import (
     FACTS_SPACE,
@@ -173,7 +174,7 @@ def score_of(
     portrait: Sequence[float] = (0.0, 0.0),
     knowledge: bool = True,
 ) -> float:
-    """What the tiny model gives for a known item; ``partitions`` is the sum of the user's vectors in "liber"."""
+    """The tiny model's score of a known item; ``partitions`` is the sum of the user's vectors in "liber"."""
     centered = [(value - SCHEMA.value_center) / SCHEMA.value_scale for value in history[-SCHEMA.history_length :]]
     fields = SCHEMA.encode_item_fields({"genre": list(item.genres)})
     logit = sum(item.numeric()) + 0.1 * sum(fields) + 0.1 * sum(centered)

@@ -70,7 +70,7 @@ _SHAPES = {
 
 
 def inputs_of(schema: FeatureSchema) -> tuple[str, ...]:
-    """What the tiny model of ``schema`` takes."""
+    """Inputs of the tiny model of ``schema``."""
     return tuple(name for name in INPUTS if name in model_inputs(schema))
 
 

@@ -111,7 +111,7 @@ async def test_the_order_changes_where_the_scores_say_so(
         events = [Rated(name_of(FILMS[IDS.index(item)]), value) for item, value in seen]
         prompts = [tuned.prompt.blocks({}, events, film) for film in FILMS]
         here = tuned.probabilities(prompts)
-        server = service.app.state.service.ranker._reranker._server
+        server = service.app.state.service.ranker.reranker.server
         there = await server.probabilities(prompts, tuned.labels)
         print("transformers", here, "vLLM", there)
         np.testing.assert_allclose(there, here, atol=0.05)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.contract.wording import MAX_CHARS, clean
+from models.contract.prompts import MAX_CHARS, clean
 from offline.data.texts import TemplateError, parse, render
 
 FILM = '"{title}"[ ({year}[; {genres}])]'

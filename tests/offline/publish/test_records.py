@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from models.contract.events import Interaction, unpack_history
-from models.contract.items import ItemRecord
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.profile import UserProfile
 from offline.knowledge.vectors import as_record
@@ -19,6 +18,7 @@ from offline.publish.memo import Memo
 from offline.publish.producer import spaces_of
 from offline.publish.users import _REPLACE_IF_UNCHANGED
 from offline.training.samples import statistics_until
+from tests.contract.item_record import ItemRecord
 from tests.offline.codes import item_codes, user_codes
 from tests.offline.publish.conftest import Release, content_of, workdir
 from tests.synthetic import SCHEMA

@@ -12,7 +12,6 @@ import pytest
 
 from models.contract.artifact import ArtifactError
 from models.contract.events import Interaction
-from models.contract.items import ItemRecord
 from models.contract.schema import FeatureSchema
 from models.split_model import ITEM_GRAPH, REQUEST_GRAPH, parts_folder
 from offline.data.catalogue import DataError
@@ -24,6 +23,7 @@ from offline.publish.knowledge import content
 from offline.publish.producer import spaces_of
 from offline.publish.release import SwitchError
 from service.scoring import load_model
+from tests.contract.item_record import ItemRecord
 from tests.offline.publish.conftest import (
     Release,
     commands_of,

@@ -15,7 +15,7 @@ from models.contract.exposures import ArmTaken
 from service.ab.assignment import FileExperiments
 from service.ab.hashing import fnv1a32, layer_seed, second_hash
 from service.errors import InvalidRequest
-from service.ranking.arm_plan import ArmPlan, ArmSettings, Side
+from service.ranking.types import ArmPlan, ArmSettings, SideArm
 from tests.contract.experiments import TWO_LAYERS, experiment
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC).timestamp()
@@ -49,23 +49,18 @@ def test_assignments_are_growthbooks() -> None:
     """Of its own SDK, with coverage and weights."""
     growthbook = pytest.importorskip("growthbook")
     ours = one_layer(experiment("e", "coverage = 0.6\nseed = 's'", (0.2, 0.5, 0.3)))
-    found: Counter[str | None] = Counter()
+    arms: Counter[str | None] = Counter()
     for unit in UNITS[:3000]:
         experiment_there = growthbook.Experiment(
-            key="e",
-            variations=["a", "b", "c"],
-            seed="s",
-            hashVersion=2,
-            weights=[0.2, 0.5, 0.3],
-            coverage=0.6,
+            key="e", variations=["a", "b", "c"], seed="s", hashVersion=2, weights=[0.2, 0.5, 0.3], coverage=0.6
         )
         result = growthbook.GrowthBook(attributes={"id": unit}).run(experiment_there)
         expected = result.value if result.inExperiment else None
         plan = ours.assign(unit, {}, NOW)
         assert (plan.arms[0].arm if plan.arms else None) == expected
-        found[expected] += 1
-    assert min(found.values()) > 100
-    assert len(found) == 4
+        arms[expected] += 1
+    assert min(arms.values()) > 100
+    assert len(arms) == 4
 
 
 def test_ramping_moves_nobody_from_arm_to_arm() -> None:
@@ -86,7 +81,7 @@ def test_experiments_of_a_layer_exclude_each_other() -> None:
     alone = arms_of(one_layer(experiment("e", "slots = [0.0, 0.5]")))
     for unit in UNITS:
         plan = both.assign(unit, {}, NOW)
-        assert [one.experiment for one in plan.arms].count("e") == (alone[unit] is not None)
+        assert [arm.experiment for arm in plan.arms].count("e") == (alone[unit] is not None)
 
 
 def test_slots_of_different_layers_are_independent() -> None:
@@ -100,20 +95,20 @@ def test_slots_of_different_layers_are_independent() -> None:
 
 def test_what_is_split_says_how_many_buckets_each_arm_had() -> None:
     experiments = one_layer(experiment("e", "coverage = 0.01", (1, 1, 1)))
-    plan = next(found for found in (experiments.assign(unit, {}, NOW) for unit in UNITS) if found.arms)
+    plan = next(assigned for assigned in (experiments.assign(unit, {}, NOW) for unit in UNITS) if assigned.arms)
     assert plan.arms[0].split == {"a": 34, "b": 33, "c": 33}, "a range holds whole buckets only"
     assert experiments.assign("u", {"ranking": "a"}, NOW).arms[0].split == {}
 
 
 def test_the_holdout_is_in_no_experiment() -> None:
-    held = one_layer(experiment(), "[holdout]\nshare = 0.1")
-    plans = {unit: held.assign(unit, {}, NOW) for unit in UNITS}
+    experiments = one_layer(experiment(), "[holdout]\nshare = 0.1")
+    plans = {unit: experiments.assign(unit, {}, NOW) for unit in UNITS}
     out = [plan for plan in plans.values() if plan.held_out]
     assert len(out) / len(UNITS) == pytest.approx(0.1, abs=0.01)
     assert all(plan.arms == () for plan in out)
     assert all(plan.arms for plan in plans.values() if not plan.held_out)
-    one = next(unit for unit, plan in plans.items() if plan.held_out)
-    assert held.assign(one, {"ranking": "b"}, NOW).arms[0].how == "forced"
+    held_out = next(unit for unit, plan in plans.items() if plan.held_out)
+    assert experiments.assign(held_out, {"ranking": "b"}, NOW).arms[0].how == "forced"
 
 
 def test_an_experiment_runs_from_its_start_to_its_end() -> None:
@@ -137,15 +132,15 @@ def test_named_units_are_forced_and_not_split() -> None:
 def test_sticky_arms_outlast_weights_and_coverage() -> None:
     sticky = one_layer(experiment("e", "sticky_days = 30\ncoverage = 0.5", (1.0, 0.0)))
     assert sticky.keeps_arms
-    plan = next(found for found in (sticky.assign(unit, {}, NOW, {}) for unit in UNITS) if found.arms)
+    plan = next(assigned for assigned in (sticky.assign(unit, {}, NOW, {}) for unit in UNITS) if assigned.arms)
     assert plan.arms[0].how == "split"
     assert plan.keep == {"e__0": ("a", 30.0)}
     for unit in UNITS[:50]:
         again = sticky.assign(unit, {}, NOW, {"e__0": "b"})
         assert again.arms == (ArmTaken(layer="ranking", experiment="e", arm="b", how="sticky"),)
         assert again.keep == {}
-        assert all(one.how == "unread" for one in sticky.assign(unit, {}, NOW, None).arms)
-        assert all(one.how == "split" for one in sticky.assign(unit, {}, NOW, {"e__0": "gone", "other__0": "b"}).arms)
+        assert all(arm.how == "unread" for arm in sticky.assign(unit, {}, NOW, None).arms)
+        assert all(arm.how == "split" for arm in sticky.assign(unit, {}, NOW, {"e__0": "gone", "other__0": "b"}).arms)
 
 
 def test_a_new_bucket_version_forgets_and_a_minimum_excludes() -> None:
@@ -164,7 +159,7 @@ def test_arms_set_what_they_name() -> None:
     experiments = FileExperiments(file_of(TWO_LAYERS))
     plan = experiments.assign("u", {"ranking": "plain", "head": "twenty"}, NOW)
     assert plan.settings == ArmSettings(knowledge="off", rerank_top_n=20)
-    assert [one.how for one in plan.arms] == ["forced", "forced"]
+    assert [arm.how for arm in plan.arms] == ["forced", "forced"]
     assert experiments.assign("u", {"ranking": "full", "head": "none"}, NOW).settings == ArmSettings()
     everything = one_layer(
         experiment(
@@ -192,18 +187,18 @@ def test_teams_and_shadows_have_the_settings_of_all_other_layers() -> None:
     text = TWO_LAYERS.replace('name = "full"\nweight = 70', 'name = "full"\nweight = 70\nshadow = "plain"')
     text = text.replace('name = "never"\nweight = 0', 'name = "mixed"\nweight = 0\ninterleave = ["none", "twenty"]')
     plan = FileExperiments(file_of(text)).assign("u", {"ranking": "full", "head": "mixed"}, NOW)
-    assert plan.shadow == Side("plain", ArmSettings(knowledge="off"))
-    assert plan.teams == (Side("none", ArmSettings()), Side("twenty", ArmSettings(rerank_top_n=20)))
+    assert plan.shadow == SideArm("plain", ArmSettings(knowledge="off"))
+    assert plan.teams == (SideArm("none", ArmSettings()), SideArm("twenty", ArmSettings(rerank_top_n=20)))
     plan = FileExperiments(file_of(text)).assign("u", {"ranking": "plain", "head": "mixed"}, NOW)
     assert plan.shadow is None
     assert plan.teams is not None
-    assert [one.settings.knowledge for one in plan.teams] == ["off", "off"]
+    assert [team.settings.knowledge for team in plan.teams] == ["off", "off"]
 
 
 @pytest.mark.parametrize("unit", ["", "null", "undefined", "None", " ", "\t\n"])
 def test_missing_units_get_the_control(unit: str) -> None:
     plan = FileExperiments(file_of(TWO_LAYERS + "[holdout]\nshare = 1.0\n")).assign(unit, {}, NOW)
-    assert [(one.arm, one.how) for one in plan.arms] == [("plain", "missing"), ("none", "missing")]
+    assert [(arm.arm, arm.how) for arm in plan.arms] == [("plain", "missing"), ("none", "missing")]
     assert plan.unit_missing
     assert not plan.held_out
 

@@ -57,7 +57,7 @@ def test_buckets_are_counted_as_units_fall_into_them() -> None:
     for coverage in (0.001, 0.005, 0.01, 0.37, 1.0):
         for weights in ([1, 1, 1], [95, 5], [0.2, 0.5, 0.3], [1, 0]):
             for start, end in bucket_ranges(coverage, weights):
-                assert buckets_between(start, end) == sum(start <= one < end for one in values)
+                assert buckets_between(start, end) == sum(start <= value < end for value in values)
 
 
 def test_ranges_are_those_of_its_sdk() -> None:
@@ -67,13 +67,13 @@ def test_ranges_are_those_of_its_sdk() -> None:
         weights = [draw.random() for _ in range(draw.randint(1, 5))]
         coverage = draw.choice([0.0, 0.01, draw.random(), 1.0])
         total = sum(weights)
-        expected = growthbook.getBucketRanges(len(weights), coverage, [one / total for one in weights])
-        found = bucket_ranges(coverage, weights)
-        assert found == pytest.approx([pytest.approx(one) for one in expected])
+        expected = growthbook.getBucketRanges(len(weights), coverage, [weight / total for weight in weights])
+        ranges = bucket_ranges(coverage, weights)
+        assert ranges == pytest.approx([pytest.approx(share) for share in expected])
         for unit in UNITS[:50]:
             at = second_hash(fnv1a32("s"), unit)
-            assert growthbook.chooseVariation(at, found) == next(
-                (arm for arm, (start, end) in enumerate(found) if start <= at < end), -1
+            assert growthbook.chooseVariation(at, ranges) == next(
+                (arm for arm, (start, end) in enumerate(ranges) if start <= at < end), -1
             )
 
 

@@ -100,8 +100,8 @@ async def test_the_running_service_follows_its_file(settings: Settings, publishe
             return name
 
         async def error() -> str | None:
-            found: str | None = (await service.status())["experiments"]["error"]
-            return found
+            problem: str | None = (await service.status())["experiments"]["error"]
+            return problem
 
         assert await in_force() == "first"
         path.write_text("nonsense")

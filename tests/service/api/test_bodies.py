@@ -18,8 +18,7 @@ from service.errors import InvalidRequest, MalformedRequest, ServiceError
 LIMITS = Limits(max_candidates=50, default_deadline_ms=100.0, max_deadline_ms=1000.0)
 
 ids = st.one_of(
-    st.text(min_size=1, max_size=80).filter(lambda text: len(text.encode()) <= 256),
-    st.integers(-(10**30), 10**30),
+    st.text(min_size=1, max_size=80).filter(lambda text: len(text.encode()) <= 256), st.integers(-(10**30), 10**30)
 )
 numbers = st.one_of(st.integers(-(2**63) + 1, 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False))
 scalars = st.one_of(st.none(), st.booleans(), numbers, st.text(max_size=20))
@@ -59,8 +58,8 @@ def test_valid_requests_parse_to_themselves(body: dict[str, Any]) -> None:
     request, deadline_ms = parse_rank(json.dumps(body).encode(), LIMITS)
     assert request.user_id == str(body["user_id"])
     first: dict[str, Any] = {}
-    for one in body["candidates"]:
-        first.setdefault(str(one["id"]), one.get("features"))
+    for candidate in body["candidates"]:
+        first.setdefault(str(candidate["id"]), candidate.get("features"))
     assert request.candidates == tuple(first)
     assert request.described == {item: given for item, given in first.items() if given}
     assert request.repeated == len(body["candidates"]) - len(first)
@@ -157,8 +156,8 @@ def test_numbers_that_are_none_are_refused_everywhere(body: dict[str, Any], numb
 def test_arbitrary_bytes_never_break_a_parser(raw: bytes) -> None:
     for refusal in (_refusal(parse_rank, raw, LIMITS), _refusal(parse_feedback, raw, None)):
         assert refusal is None or isinstance(refusal, (MalformedRequest, InvalidRequest))
-    found = request_id_in(raw)
-    assert found is None or 1 <= len(found) <= 128
+    request_id = request_id_in(raw)
+    assert request_id is None or 1 <= len(request_id) <= 128
 
 
 @given(
@@ -168,7 +167,7 @@ def test_arbitrary_bytes_never_break_a_parser(raw: bytes) -> None:
 )
 def test_feedback_parses_and_packs(events: list[dict[str, Any]]) -> None:
     _, interactions = parse_feedback(json.dumps({"events": events}).encode(), None)
-    assert [one.user_id for one in interactions] == [str(one["user_id"]) for one in events]
-    assert all(len(one.pack()) == 24 for one in interactions)
+    assert [interaction.user_id for interaction in interactions] == [str(event["user_id"]) for event in events]
+    assert all(len(interaction.pack()) == 24 for interaction in interactions)
     _, single = parse_feedback(json.dumps(events[0]).encode(), None)
     assert single[0].item_id == str(events[0]["item_id"])

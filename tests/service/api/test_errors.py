@@ -133,7 +133,7 @@ async def test_a_bug_is_a_500_in_the_envelope(settings: Settings, publisher: Pub
     publisher.publish()
     async with running(settings) as service:
         # Force what must not happen: a feature store that raises something the ranker does not know.
-        service.app.state.service.ranker._users = None
+        service.app.state.service.ranker.users = None
         _detail(await service.http.post("/v1/rank", json=OK), 500, "internal")
 
 

@@ -26,7 +26,7 @@ def _stream(store: redis.Redis, keys: Keys) -> list[Interaction]:
 def _values(store: redis.Redis, keys: Keys, user: str = "u") -> list[float]:
     events, refused = unpack_history(user, store.get(keys.user_history(user)) or b"")  # type: ignore[arg-type]
     assert refused == 0
-    return [float(one) for one in events["value"]]
+    return [float(value) for value in events["value"]]
 
 
 async def _send(service: Running, body: Any) -> dict[str, Any]:
@@ -55,8 +55,8 @@ async def test_batches_and_single_events(service: Running, store: redis.Redis, k
     assert single["accepted"] == 1
     stored = _stream(store, keys)
     assert stored[0] == Interaction(user_id="u", item_id="1", value=4.5, time_ms=10, request_id="r")
-    assert [one.item_id for one in stored] == ["1", "2", "3", "4"]
-    assert [one.request_id for one in stored] == ["r", "f", "f", None]
+    assert [interaction.item_id for interaction in stored] == ["1", "2", "3", "4"]
+    assert [interaction.request_id for interaction in stored] == ["r", "f", "f", None]
     assert abs(stored[3].time_ms - time.time() * 1000) < 600_000
     assert _values(store, keys, "u") == [4.5, 1.0]
     assert _values(store, keys, "v") == [2.0]  # a click is no history type of the tiny schema

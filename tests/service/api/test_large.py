@@ -65,7 +65,7 @@ async def test_others_are_answered_while_a_large_body_is_parsed(
     entered, others_answered = threading.Event(), threading.Event()
     waited: list[bool] = []
 
-    def held(parse: Callable[..., Any]) -> Callable[..., Any]:
+    def waiting(parse: Callable[..., Any]) -> Callable[..., Any]:
         def parse_when_others_are_answered(*arguments: Any) -> Any:
             entered.set()
             waited.append(others_answered.wait(10))
@@ -73,8 +73,8 @@ async def test_others_are_answered_while_a_large_body_is_parsed(
 
         return parse_when_others_are_answered
 
-    monkeypatch.setattr(parsing, "parse_rank", held(parsing.parse_rank))
-    monkeypatch.setattr(parsing, "request_id_in", held(parsing.request_id_in))
+    monkeypatch.setattr(parsing, "parse_rank", waiting(parsing.parse_rank))
+    monkeypatch.setattr(parsing, "request_id_in", waiting(parsing.request_id_in))
     assert len(raw) > INLINE_BYTES
     wrong = asyncio.create_task(service.http.post("/v1/rank", content=raw))
     await eventually(entered.is_set)

@@ -14,8 +14,8 @@ from tests.service.conftest import Running
 def _references(node: Any) -> set[str]:
     if isinstance(node, dict):
         own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
-        return own.union(*(_references(one) for one in node.values()))
-    return set().union(*(_references(one) for one in node)) if isinstance(node, list) else set()
+        return own.union(*(_references(value) for value in node.values()))
+    return set().union(*(_references(entry) for entry in node)) if isinstance(node, list) else set()
 
 
 async def test_the_openapi_document_is_whole(service: Running) -> None:

@@ -21,7 +21,7 @@ from tests.service.tiny_model import PORTRAIT_SPACE
 
 async def test_wire_shape(service: Running) -> None:
     response = await service.http.post(
-        "/v1/rank", json={"request_id": "r-1", "user_id": "u", "candidates": [{"id": one.id} for one in ITEMS]}
+        "/v1/rank", json={"request_id": "r-1", "user_id": "u", "candidates": [{"id": item.id} for item in ITEMS]}
     )
     assert response.status_code == 200
     assert response.headers["x-request-id"] == "r-1"
@@ -106,7 +106,7 @@ async def test_knowledge_of_the_user_and_of_items_counts_and_scores(service: Run
     answer = await service.rank("u", ["a", "s", "w"], explain=True)
     assert answer["knowledge"] == {"fresh": 4, "stale": 3, "missing": 1}
     for item, known in zip(
-        sorted(answer["items"], key=lambda one: str(one["id"])), (ITEMS[0], stale, without), strict=True
+        sorted(answer["items"], key=lambda item: str(item["id"])), (ITEMS[0], stale, without), strict=True
     ):
         assert item["score"] == pytest.approx(score_of(known, partitions=3.0, portrait=(0.5, 1.0)), rel=1e-5)
         bare = item["explain"]["score_without_knowledge"]
@@ -127,7 +127,7 @@ async def test_profile_and_history_reach_the_model(service: Running, store: redi
 
 
 async def test_two_thousand_candidates(service: Running) -> None:
-    answer = await service.rank(candidates=[f"{'é' * 120}{at}" for at in range(1995)] + [one.id for one in ITEMS])
+    answer = await service.rank(candidates=[f"{'é' * 120}{at}" for at in range(1995)] + [item.id for item in ITEMS])
     assert len(answer["items"]) == 2000
     assert answer["degraded"] == []
     assert [item["rank"] for item in answer["items"]] == list(range(1, 2001))

@@ -21,9 +21,9 @@ from tests.service.tiny_model import FACTS_SPACE
 
 def facts_index(publisher: Publisher) -> ItemIndex:
     """An index of what is known of the tiny items in the space "facts"."""
-    vectors = np.array([one.facts for one in ITEMS], np.float32)
+    vectors = np.array([item.facts for item in ITEMS], np.float32)
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(2))
-    hashes = np.array([item_hash(one.id) for one in ITEMS], np.uint64)
+    hashes = np.array([item_hash(item.id) for item in ITEMS], np.uint64)
     index.add_with_ids(vectors, hashes.view(np.int64))
     content = faiss.serialize_index(index).tobytes()
     publisher.artifacts.mkdir(parents=True, exist_ok=True)
@@ -56,8 +56,10 @@ async def test_wire_shape(service: Running) -> None:
         "request_id", "items", "release", "model", "experiments", "knowledge", "retrieved", "degraded", "timing_ms",
     ]  # fmt: skip
     by_score = sorted(ITEMS, key=score_of, reverse=True)
-    assert [one["id"] for one in answer["items"]] == [one.id for one in by_score[:3]]
-    assert [one["score"] for one in answer["items"]] == pytest.approx([score_of(one) for one in by_score[:3]], rel=1e-5)
+    assert [item["id"] for item in answer["items"]] == [item.id for item in by_score[:3]]
+    assert [item["score"] for item in answer["items"]] == pytest.approx(
+        [score_of(item) for item in by_score[:3]], rel=1e-5
+    )
     assert answer["retrieved"] == {"matching": 0, "neighbours": 0, "popular": 5}
     assert answer["degraded"] == []
     assert set(answer["timing_ms"]) == {"features", "retrieve", "score", "rerank", "total"}
@@ -66,17 +68,17 @@ async def test_wire_shape(service: Running) -> None:
 
 
 async def test_the_same_ranker_orders_what_was_found(service: Running) -> None:
-    found = await recommended(service, explain=True)
+    recommendation = await recommended(service, explain=True)
     ranked = await service.rank(explain=True)
-    assert found["items"] == ranked["items"]
+    assert recommendation["items"] == ranked["items"]
 
 
 async def test_filters(service: Running) -> None:
-    assert [one["id"] for one in (await recommended(service, where={"genre": "comedy"}))["items"]] == ["d"]
-    assert {one["id"] for one in (await recommended(service, where={"genre": ["comedy", "drama"]}))["items"]} == set(
+    assert [item["id"] for item in (await recommended(service, where={"genre": "comedy"}))["items"]] == ["d"]
+    assert {item["id"] for item in (await recommended(service, where={"genre": ["comedy", "drama"]}))["items"]} == set(
         "abcde"
     )
-    assert {one["id"] for one in (await recommended(service, allow=["a", "b", 7], deny=["b"]))["items"]} == {"a"}
+    assert {item["id"] for item in (await recommended(service, allow=["a", "b", 7], deny=["b"]))["items"]} == {"a"}
     assert len((await recommended(service, count=2))["items"]) == 2
 
 
@@ -89,8 +91,8 @@ async def test_nothing_found_is_an_answer(service: Running) -> None:
 
 async def test_what_a_user_has_seen_is_left_out(service: Running) -> None:
     await service.http.post("/v1/feedback", json={"events": [{"user_id": "u", "item_id": "e", "value": 5}]})
-    assert {one["id"] for one in (await recommended(service))["items"]} == set("abcd")
-    assert {one["id"] for one in (await recommended(service, exclude_seen=False))["items"]} == set("abcde")
+    assert {item["id"] for item in (await recommended(service))["items"]} == set("abcd")
+    assert {item["id"] for item in (await recommended(service, exclude_seen=False))["items"]} == set("abcde")
 
 
 async def test_what_lies_behind_the_history_that_the_model_reads_was_seen_too(service: Running) -> None:
@@ -132,7 +134,7 @@ async def test_an_index_of_the_release_is_searched(settings: Settings, publisher
         await service.http.post("/v1/feedback", json={"events": [{"user_id": "u", "item_id": "e", "value": 5}]})
         answer = await recommended(service)
         assert answer["degraded"] == []
-        assert {one["id"] for one in answer["items"]} == set("abcd")
+        assert {item["id"] for item in answer["items"]} == set("abcd")
 
 
 async def test_an_index_that_cannot_be_used_degrades_the_answer(settings: Settings, publisher: Publisher) -> None:
@@ -155,6 +157,6 @@ async def test_what_was_recommended_is_exposed(service: Running, publisher: Publ
     ((_, fields),) = await eventually(exposed)
     exposure = Exposure.from_stream(fields)
     assert exposure.request_id == "shown"
-    assert list(exposure.items) == [one["id"] for one in answer["items"]]
+    assert list(exposure.items) == [item["id"] for item in answer["items"]]
     assert exposure.candidates == 5
     assert json.dumps(exposure.degraded) == "[]"

@@ -10,11 +10,10 @@ import pytest
 
 from models.contract.events import Interaction, unpack_history
 from models.contract.experiments import Boost, Epsilon, PlackettLuce
-from service.ranking.arm_plan import ArmSettings
 from service.ranking.candidates import Slate, order_by
 from service.ranking.exploring import Order, dice, draw_head, team_draft
 from service.ranking.state import ResolvedArm
-from service.ranking.types import RankRequest, UserState
+from service.ranking.types import ArmSettings, RankRequest, UserState
 from tests.service.conftest import Running
 from tests.service.tiny import ITEMS
 
@@ -45,23 +44,23 @@ def draws(explore: Epsilon | PlackettLuce, count: int = 20_000, last: np.ndarray
 @KINDS
 def test_propensities_are_the_frequencies(explore: Epsilon | PlackettLuce) -> None:
     """Of every beginning, as the product of its positions' propensities."""
-    found: Counter[tuple[int, ...]] = Counter()
+    frequencies: Counter[tuple[int, ...]] = Counter()
     said: dict[tuple[int, ...], float] = {}
-    for one in draws(explore):
-        assert sorted(one.positions.tolist()) == [0, 1, 2, 3]
-        assert len(one.propensities) == explore.positions
-        beginning = tuple(one.positions[: explore.positions].tolist())
-        found[beginning] += 1
-        said[beginning] = float(np.prod(one.propensities))
-    total = found.total()
+    for order in draws(explore):
+        assert sorted(order.positions.tolist()) == [0, 1, 2, 3]
+        assert len(order.propensities) == explore.positions
+        beginning = tuple(order.positions[: explore.positions].tolist())
+        frequencies[beginning] += 1
+        said[beginning] = float(np.prod(order.propensities))
+    total = frequencies.total()
     assert sum(said.values()) == pytest.approx(1.0, abs=1e-3)
     for beginning, share in said.items():
-        assert found[beginning] / total == pytest.approx(share, abs=4 * np.sqrt(share / total) + 1e-3)
+        assert frequencies[beginning] / total == pytest.approx(share, abs=4 * np.sqrt(share / total) + 1e-3)
 
 
 def test_a_temperature_of_one_is_softmax_of_log_odds() -> None:
     odds = SCORES / (1 - SCORES)
-    first = Counter(int(one.positions[0]) for one in draws(plackett_luce(1.0, 1)))
+    first = Counter(int(order.positions[0]) for order in draws(plackett_luce(1.0, 1)))
     for at, share in enumerate(odds / odds.sum()):
         assert first[at] / first.total() == pytest.approx(share, abs=0.015)
 
@@ -69,15 +68,15 @@ def test_a_temperature_of_one_is_softmax_of_log_odds() -> None:
 @KINDS
 def test_candidates_that_come_last_are_never_draw_head(explore: Epsilon | PlackettLuce) -> None:
     last = np.array([False, False, True, True])
-    for one in draws(explore, 500, last):
-        assert set(one.positions[:2].tolist()) == {0, 1}
-        assert one.positions[2:].tolist() == [2, 3]
-        assert len(one.propensities) == 2
+    for order in draws(explore, 500, last):
+        assert set(order.positions[:2].tolist()) == {0, 1}
+        assert order.positions[2:].tolist() == [2, 3]
+        assert len(order.propensities) == 2
 
 
 def test_what_is_not_drawn_keeps_its_order() -> None:
-    for one in draws(plackett_luce(1.0, 1), 200):
-        rest = one.positions[1:].tolist()
+    for order in draws(plackett_luce(1.0, 1), 200):
+        rest = order.positions[1:].tolist()
         assert rest == [at for at in ORDER.tolist() if at in rest]
 
 
@@ -93,14 +92,14 @@ def test_team_draft_is_fair_and_complete(count: int) -> None:
     random = np.random.default_rng(1)
     openings: Counter[int] = Counter()
     for _ in range(2000):
-        one = team_draft(first, second, count, random)
-        assert sorted(one.positions.tolist()) == list(range(8))
-        assert len(one.teams) == count
-        assert abs(one.teams.count(0) - one.teams.count(1)) <= 1
+        order = team_draft(first, second, count, random)
+        assert sorted(order.positions.tolist()) == list(range(8))
+        assert len(order.teams) == count
+        assert abs(order.teams.count(0) - order.teams.count(1)) <= 1
         for team, queue in enumerate((first, second)):
-            picked = [int(at) for at, by in zip(one.positions, one.teams, strict=False) if by == team]
+            picked = [int(at) for at, by in zip(order.positions, order.teams, strict=False) if by == team]
             assert picked == [at for at in queue.tolist() if at in picked], "each team picks in its own order"
-        openings[one.teams[0]] += 1
+        openings[order.teams[0]] += 1
     assert openings[0] / 2000 == pytest.approx(0.5, abs=0.05)
 
 
@@ -114,15 +113,15 @@ def test_propensities_are_numbers_at_any_temperature() -> None:
     scores = np.linspace(0.01, 0.99, 50, dtype=np.float32)
     for temperature in (1e-6, 0.005, 0.01, 1.0, 100.0):
         for name in ("r1", "r2"):
-            found = draw_head(np.argsort(-scores), scores, plackett_luce(temperature, 10), None, dice(name))
-            assert all(0.0 < one <= 1.0 for one in found.propensities)
+            order = draw_head(np.argsort(-scores), scores, plackett_luce(temperature, 10), None, dice(name))
+            assert all(0.0 < propensity <= 1.0 for propensity in order.propensities)
 
 
 def test_a_repeated_request_repeats_its_draws() -> None:
     explore = plackett_luce(1.0, 4)
-    one, again, other = (draw_head(ORDER, SCORES, explore, None, dice(name)) for name in ("r1", "r1", "r3"))
-    assert one.positions.tolist() == again.positions.tolist()
-    assert one.propensities != other.propensities
+    first, again, other = (draw_head(ORDER, SCORES, explore, None, dice(name)) for name in ("r1", "r1", "r3"))
+    assert first.positions.tolist() == again.positions.tolist()
+    assert first.propensities != other.propensities
 
 
 async def test_boosts_add_to_log_odds_and_seen_items_are_found(service: Running) -> None:

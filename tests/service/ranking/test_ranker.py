@@ -1,4 +1,4 @@
-"""Steps of the ranker that need another reranker or clock than the service has: plain objects behind the ports."""
+"""Steps of the ranker that need another reranker or other arms than the service has: plain objects behind the ports."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from service.ranking.arm_plan import ArmPlan, ArmSettings
+from service.ranking.candidates import FORCED_TOP_N
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import RerankError
-from service.ranking.head import FORCED_TOP_N
-from service.ranking.types import Head, RankRequest, RerankMode
+from service.ranking.types import ArmPlan, ArmSettings, Head, RankRequest, RerankMode
 from tests.service.conftest import Running
 
 
@@ -49,9 +48,9 @@ REQUEST = RankRequest("r", "u", tuple("abcde"))
 
 async def _rank(service: Running, reranker: Reversing, request: RankRequest, top_n: int) -> tuple[str, tuple[str, ...]]:
     ranker = service.app.state.service.ranker
-    ranker._reranker = reranker
+    ranker.reranker = reranker
     plans = Fixed(ArmPlan(settings=ArmSettings(rerank_top_n=top_n)))
-    ranker._experiments = lambda: plans
+    ranker.experiments = lambda: plans
     answer = await ranker.rank(request, Deadline(60))
     return "".join(answer.ids), answer.degraded
 

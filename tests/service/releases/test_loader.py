@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,19 +13,13 @@ import redis
 from models.contract.keys import Keys
 from models.contract.snapshot import file_of
 from models.split_model import REQUEST_GRAPH, parts_folder
+from service.releases.loader import run_in_background
 from service.settings import Settings
 from tests.service.conftest import Running, eventually, running
 from tests.service.tiny import ITEMS, Publisher, TinyItem, score_of
 
 A, B = TinyItem("a", rating=5.0, vector=(0.5, 0.0, 0.0)), TinyItem("b", rating=5.0, vector=None)
 NEW = TinyItem("new", genres=("horror",), rating=2.0, vector=(0.0, 0.0, 1.0))
-
-
-async def at_revision(service: Running, revision: str) -> None:
-    async def loaded() -> bool:
-        return bool((await service.status())["release"]["revision"] == revision)
-
-    await eventually(loaded)
 
 
 async def scores(service: Running, *ids: str) -> dict[str, float]:
@@ -42,22 +38,22 @@ async def test_what_changed_is_read_and_nothing_else(
     store.set(keys.item_features("c", "r1"), b"damaged, and named by no change")
     async with running(settings) as service:
         assert (await service.status())["release"]["in_parts"] is split
-        await at_revision(service, publisher.revise("r1", A))
+        await service.follows(revision=publisher.revise("r1", A))
         assert await scores(service, "a", "b", "c") == expected(A, ITEMS[1], ITEMS[2])
         assert service.metric("lorank_refused_records_total", kind="item_features") == 0
         # The next revision maps the files anew, and holds what the one before has read.
         store.set(keys.item_features("a", "r1"), b"damaged, and named by no later change")
-        await at_revision(service, publisher.revise("r1", B))
+        await service.follows(revision=publisher.revise("r1", B))
         assert await scores(service, "a", "b", "c") == expected(A, B, ITEMS[2])
         assert (await service.status())["release"]["items"] == len(ITEMS)
 
 
 async def test_new_items_join_a_table_and_can_be_found(service: Running, publisher: Publisher) -> None:
     assert (await service.rank(candidates=["new"]))["knowledge"]["fresh"] == 0
-    await at_revision(service, publisher.revise("r1", NEW))
+    await service.follows(revision=publisher.revise("r1", NEW))
     assert await scores(service, "a", "new") == expected(ITEMS[0], NEW)
     assert (await service.status())["release"]["items"] == len(ITEMS) + 1
-    await at_revision(service, publisher.revise("r1", A))
+    await service.follows(revision=publisher.revise("r1", A))
     assert await scores(service, "a", "new") == expected(A, NEW)
 
 
@@ -100,9 +96,9 @@ async def test_every_item_is_read_if_it_is_not_known_which_changed(
     revision = "" if runs_before else change()
     async with running(settings) as service:
         if runs_before:
-            await at_revision(service, change())
+            await service.follows(revision=change())
         else:
-            await at_revision(service, revision)
+            await service.follows(revision=revision)
         assert await scores(service, "a", "b", "c") == expected(A, B, ITEMS[2])
 
 
@@ -114,7 +110,7 @@ async def test_what_a_publication_under_way_had_named_is_read_again_when_it_ends
     async with running(settings) as service:  # between the entry and the record
         assert await scores(service, "a") == expected(ITEMS[0])
         publisher.item(A, "r1")
-        await at_revision(service, publisher.revise("r1"))
+        await service.follows(revision=publisher.revise("r1"))
         assert await scores(service, "a") == expected(A)
 
 
@@ -123,7 +119,7 @@ async def test_records_that_are_refused_are_counted(
 ) -> None:
     store.set(keys.item_features("a", "r1"), b"damaged")
     publisher.change("r1", "a")
-    await at_revision(service, publisher.revise("r1", B))
+    await service.follows(revision=publisher.revise("r1", B))
     assert service.metric("lorank_refused_records_total", kind="item_features") == 1
     assert await scores(service, "b") == expected(B)
 
@@ -140,19 +136,11 @@ async def test_a_damaged_column_is_a_reason_and_the_live_release_stays(
     if damage is not None:
         path.write_bytes(damage)
     publisher.redis.set(publisher.keys.live, "bad")
-
-    async def refused() -> str | None:
-        refusal = (await service.status())["refused"]
-        return None if refusal is None else str(refusal["reason"])
-
-    assert "item column 'vectors'" in await eventually(refused)
+    assert "item column 'vectors'" in (await eventually(service.refused))["reason"]
     assert (await service.rank())["items"] == before["items"]
     publisher.publish("bad", items=ITEMS[:2])  # what is missing or damaged is written again
-
-    async def served() -> bool:
-        return bool((await service.rank())["release"] == "bad")
-
-    await eventually(served)
+    await service.follows(id="bad")
+    assert (await service.rank())["release"] == "bad"
 
 
 async def test_a_damaged_directory_is_a_reason_where_every_item_is_read(
@@ -161,12 +149,7 @@ async def test_a_damaged_directory_is_a_reason_where_every_item_is_read(
     store.set(keys.item_directory("r1", 1), b"{")
     _say_any(store, keys)
     publisher.revise("r1", A)
-
-    async def refused() -> str | None:
-        refusal = (await service.status())["refused"]
-        return None if refusal is None else str(refusal["reason"])
-
-    assert "item directory is missing or damaged" in await eventually(refused)
+    assert "item directory is missing or damaged" in (await eventually(service.refused))["reason"]
     assert await scores(service, "a") == expected(ITEMS[0])
 
 
@@ -178,9 +161,24 @@ async def test_a_model_whose_parts_come_back_has_columns_of_what_changed_meanwhi
     content = part.read_bytes()
     part.write_bytes(b"half of it")
     async with running(settings) as service:
-        await at_revision(service, publisher.revise("r1", A))
+        await service.follows(revision=publisher.revise("r1", A))
         assert (await service.status())["release"]["in_parts"] is False
         part.write_bytes(content)
-        await at_revision(service, publisher.revise("r1", B))
+        await service.follows(revision=publisher.revise("r1", B))
         assert (await service.status())["release"]["in_parts"] is True
         assert await scores(service, "a", "b", "c") == expected(A, B, ITEMS[2])
+
+
+async def test_threads_give_way_and_the_event_loop_does_not() -> None:
+    def nice() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = nice()
+    assert await run_in_background(nice) == 19
+    assert nice() == before
+
+
+async def test_answers_and_errors_come_back() -> None:
+    assert await run_in_background(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await run_in_background(divmod, 7, 0)

@@ -16,7 +16,7 @@ from models.contract.keys import Keys
 from models.contract.knowledge import Space
 from models.split_model import REQUEST_GRAPH, parts_folder
 from models.valkey.embedded import embedded_redis
-from service.features.redis import RedisLink
+from service.redis import RedisLink
 from service.releases.loader import Loader
 from service.scoring import INLINE_SECONDS, INLINE_SECONDS_ALONE, CtrModel, load_model
 from service.settings import Settings
@@ -34,20 +34,12 @@ from tests.service.tiny_model import (
 )
 
 
-async def _serves(service: Running, release: str) -> None:
-    async def condition() -> bool:
-        found = (await service.status())["release"]
-        return found is not None and found["id"] == release
-
-    await eventually(condition)
-
-
 async def test_a_new_release_is_swapped_in_and_back(
     service: Running, publisher: Publisher, store: redis.Redis, keys: Keys
 ) -> None:
     first = await service.rank()
     publisher.publish("r2", items=ITEMS[:2], content=model_bytes(offset=0.5))
-    await _serves(service, "r2")
+    await service.follows(id="r2")
     second = await service.rank()
     assert second["release"] == "r2"
     assert second["items"] != first["items"]
@@ -58,7 +50,7 @@ async def test_a_new_release_is_swapped_in_and_back(
     assert service.metric("lorank_release_info", release="r2", model="tiny", version="1") == 1
     assert service.metric("lorank_release_info", release="r1", model="tiny", version="1") == 0
     store.set(keys.live, "r1")
-    await _serves(service, "r1")
+    await service.follows(id="r1")
     assert (await service.rank())["items"] == first["items"]
 
 
@@ -66,12 +58,7 @@ async def test_a_raised_revision_rebuilds_the_table(
     service: Running, publisher: Publisher, store: redis.Redis, keys: Keys
 ) -> None:
     before = await service.rank(candidates=["a"])
-    revision = publisher.revise("r1", TinyItem("a", rating=5.0))
-
-    async def rebuilt() -> bool:
-        return bool((await service.status())["release"]["revision"] == revision)
-
-    await eventually(rebuilt)
+    await service.follows(revision=publisher.revise("r1", TinyItem("a", rating=5.0)))
     after = await service.rank(candidates=["a"])
     assert after["items"][0]["score"] > before["items"][0]["score"]
     assert (await service.status())["release"]["items"] == len(ITEMS)
@@ -108,19 +95,15 @@ async def test_a_release_that_does_not_fit_is_refused(
 ) -> None:
     before = await service.rank()
     publisher.publish("bad", **changes)
-
-    async def refused() -> Any:
-        return (await service.status())["refused"]
-
-    found = await eventually(refused)
-    assert found["release"] == "bad"
-    assert reason in found["reason"]
+    refusal = await eventually(service.refused)
+    assert refusal["release"] == "bad"
+    assert reason in refusal["reason"]
     assert service.metric("lorank_releases_refused_total") >= 1
     assert (await service.rank())["items"] == before["items"]
     assert (await service.status())["release"]["id"] == "r1"
     publisher.publish("bad")  # repaired under the same name
-    await _serves(service, "bad")
-    assert (await service.status())["refused"] is None
+    await service.follows(id="bad")
+    assert await service.refused() is None
 
 
 @pytest.mark.parametrize("content", [b"{}", b"\xff", b'{"id": "r1"}'])
@@ -129,16 +112,12 @@ async def test_a_manifest_that_is_not_understood_is_refused(
 ) -> None:
     store.set(keys.release_manifest("odd"), content)
     store.set(keys.live, "odd")
-
-    async def refused() -> Any:
-        return (await service.status())["refused"]
-
-    assert "not understood" in (await eventually(refused))["reason"]
+    assert "not understood" in (await eventually(service.refused))["reason"]
     store.set(keys.live, "nothing")
 
     async def other() -> bool:
-        found = (await service.status())["refused"]
-        return found is not None and "no manifest" in found["reason"]
+        refusal = await service.refused()
+        return refusal is not None and "no manifest" in refusal["reason"]
 
     await eventually(other)
     store.delete(keys.live)
@@ -161,7 +140,7 @@ async def test_the_service_starts_without_redis_and_recovers(tmp_path: Path, set
             assert servers.enter_context(embedded_redis(folder)) == url
             with redis.Redis.from_url(url) as store:
                 Publisher(store, Keys(settings.key_prefix), settings.artifact_folder).publish()
-            await _serves(service, "r1")
+            await service.follows(id="r1")
             assert (await service.http.get("/readyz")).status_code == 200
             assert (await service.rank())["degraded"] == []
 
@@ -196,7 +175,7 @@ async def test_a_release_without_knowledge_consults_none(settings: Settings, pub
         assert status["release"]["spaces"] == {}
         assert status["stages"]["knowledge"]["state"] == "off"
         publisher.publish("r2")
-        await _serves(service, "r2")
+        await service.follows(id="r2")
         assert (await service.rank("u"))["knowledge"] == {"fresh": 11, "stale": 0, "missing": 1}
         assert (await service.status())["stages"]["knowledge"]["state"] == "on"
 
@@ -207,7 +186,7 @@ async def test_more_runs_stay_on_the_event_loop_where_no_core_is_left_for_a_thre
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
-    assert Loader.of(settings, link, keys, telemetry)._inline_seconds == seconds
+    assert Loader.of(settings, link, keys, telemetry).inline_seconds == seconds
 
 
 @pytest.mark.parametrize(("threads", "split", "gives_way"), [(1, True, True), (1, False, False), (2, True, False)])
@@ -215,7 +194,7 @@ async def test_only_parts_without_threads_of_their_own_are_opened_aside(
     threads: int, split: bool, gives_way: bool, settings: Settings, publisher: Publisher,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """What a session starts for itself inherits the priority of the thread that opens it."""
+    """Threads that a session starts for itself inherit the priority of the thread that opens it."""
     nice: set[int] = set()
 
     def load(folder: Path, release: ReleaseManifest, threads: int) -> CtrModel:
@@ -238,7 +217,7 @@ async def test_a_release_of_an_earlier_version_runs_as_a_whole(settings: Setting
         assert status["release"]["in_parts"] is False
         assert status["stages"]["scoring"] == {"state": "on", "reason": ""}
         publisher.publish("r2")
-        await _serves(service, "r2")
+        await service.follows(id="r2")
         assert (await service.status())["release"]["in_parts"] is True
         split = await service.rank()
     for item, other in zip(answer["items"], split["items"], strict=True):

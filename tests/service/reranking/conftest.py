@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from models.contract.prompts import RerankPrompt
 from models.contract.rerank_items import RerankItems
 from models.contract.reranker import FILE, ITEMS_FILE, Canary, HistoryBand, Platt, RerankerManifest
+from service.reranking.server import ModelServer
 from tests.service.reranking.model_server import NO, YES, ModelServerDouble, model_server
 
 IDS = ("a", "b", "c", "d")
@@ -25,7 +26,7 @@ def likes(prompt: str) -> float:
 
 
 def items(vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]] | None = None) -> RerankItems:
-    names, texts = [f"F {one}" for one in IDS], [f"film {one}" for one in IDS]
+    names, texts = [f"F {item}" for item in IDS], [f"film {item}" for item in IDS]
     return RerankItems.of(IDS, names, texts, np.eye(4, dtype=np.float32) if vectors is None else vectors)
 
 
@@ -58,5 +59,12 @@ def written(folder: Path, **changes: object) -> Path:
 
 @pytest.fixture
 def double() -> Iterator[ModelServerDouble]:
-    with model_server(likes) as one:
-        yield one
+    with model_server(likes) as server:
+        yield server
+
+
+@pytest.fixture
+async def server(double: ModelServerDouble) -> AsyncIterator[ModelServer]:
+    server = ModelServer(f"{double.url}/v1", "tiny", at_once=4)
+    yield server
+    await server.close()

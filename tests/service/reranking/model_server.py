@@ -19,7 +19,7 @@ Likes = Callable[[str], float]
 
 
 class ModelServerDouble:
-    """What the server is told, and what it saw."""
+    """The server's answers, and the requests that it saw."""
 
     def __init__(self, likes: Likes) -> None:
         self.likes = likes
@@ -37,13 +37,13 @@ class ModelServerDouble:
 
     def prompts(self) -> list[str]:
         """All prompts that were scored, in order of arrival."""
-        found = []
+        prompts = []
         for route, body in self.requests:
             if route == "/generative_scoring":
-                found += [body["query"] + item for item in body["items"]]
+                prompts += [body["query"] + item for item in body["items"]]
             elif route == "/v1/completions":
-                found += body["prompt"]
-        return found
+                prompts += body["prompt"]
+        return prompts
 
     def release(self) -> None:
         """End all delays."""
@@ -73,8 +73,8 @@ class ModelServerDouble:
             return 200, self.reply
         if route == "/generative_scoring" and self.scores:
             scores = [self.likes(body["query"] + item) for item in body["items"]]
-            found = [{"index": at, "object": "score", "score": one} for at, one in enumerate(scores)]
-            return 200, {"object": "list", "data": found[::-1]}
+            entries = [{"index": at, "object": "score", "score": score} for at, score in enumerate(scores)]
+            return 200, {"object": "list", "data": entries[::-1]}
         if route == "/v1/completions":
             return 200, {"choices": [self._choice(at, prompt) for at, prompt in enumerate(body["prompt"])]}
         return 404, {"detail": "Not Found"}
@@ -87,8 +87,9 @@ class ModelServerDouble:
 
     def _choice(self, at: int, prompt: str) -> dict[str, Any]:
         likes = self.likes(prompt)
-        told = {f"token_id:{YES}": math.log(likes) - 1, f"token_id:{NO}": math.log(1 - likes) - 1, "token_id:5": -0.1}
-        return {"index": at, "text": "x", "logprobs": {"top_logprobs": [told]}}
+        yes, no = math.log(likes) - 1, math.log(1 - likes) - 1
+        likeliest = {f"token_id:{YES}": yes, f"token_id:{NO}": no, "token_id:5": -0.1}
+        return {"index": at, "text": "x", "logprobs": {"top_logprobs": [likeliest]}}
 
 
 @contextmanager

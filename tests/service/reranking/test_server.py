@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -19,19 +18,12 @@ PROMPTS = [Blocks("user 1\n", "film a"), Blocks("user 1\n", "film d"), Blocks("u
 LABELS = (YES, NO)
 
 
-@pytest.fixture
-async def server(double: ModelServerDouble) -> AsyncIterator[ModelServer]:
-    one = ModelServer(f"{double.url}/v1", "tiny", at_once=4)
-    yield one
-    await one.close()
-
-
 async def test_probabilities_come_in_the_order_of_the_prompts(server: ModelServer, double: ModelServerDouble) -> None:
-    found = await server.probabilities(PROMPTS, LABELS)
-    assert found.dtype == np.float32
-    assert found.tolist() == pytest.approx([0.2, 0.8, 0.4])
+    probabilities = await server.probabilities(PROMPTS, LABELS)
+    assert probabilities.dtype == np.float32
+    assert probabilities.tolist() == pytest.approx([0.2, 0.8, 0.4])
     asked = [body for route, body in double.requests if route == "/generative_scoring"]
-    assert sorted((one["query"], one["items"]) for one in asked) == [
+    assert sorted((body["query"], body["items"]) for body in asked) == [
         ("user 1\n", ["film a", "film d"]),
         ("user 2\n", ["film b"]),
     ]
@@ -41,10 +33,10 @@ async def test_probabilities_come_in_the_order_of_the_prompts(server: ModelServe
 
 async def test_prompts_of_many_users_take_turns(double: ModelServerDouble) -> None:
     double.delay = 0.05
-    one = ModelServer(double.url, "tiny", at_once=1)
-    assert (await one.probabilities(PROMPTS, LABELS)).tolist() == pytest.approx([0.2, 0.8, 0.4])
+    server = ModelServer(double.url, "tiny", at_once=1)
+    assert (await server.probabilities(PROMPTS, LABELS)).tolist() == pytest.approx([0.2, 0.8, 0.4])
     assert double.most_running == 1
-    await one.close()
+    await server.close()
 
 
 async def test_a_server_that_does_not_score_completes(server: ModelServer, double: ModelServerDouble) -> None:
@@ -86,15 +78,14 @@ async def test_what_is_no_probability_of_each_prompt_is_no_verdict(
 
 
 @pytest.mark.parametrize(
-    "told",
-    [{}, {f"token_id:{YES}": -0.1}, {f"token_id:{NO}": -0.1}, {"Yes": -0.1, "No": -0.2}],
+    "likeliest", [{}, {f"token_id:{YES}": -0.1}, {f"token_id:{NO}": -0.1}, {"Yes": -0.1, "No": -0.2}]
 )
 async def test_a_label_that_is_not_among_the_likeliest_is_no_verdict(
-    server: ModelServer, double: ModelServerDouble, told: dict[str, float]
+    server: ModelServer, double: ModelServerDouble, likeliest: dict[str, float]
 ) -> None:
     double.scores = False
     await server.probabilities(PROMPTS[:1], LABELS)
-    double.reply = {"choices": [{"index": 0, "logprobs": {"top_logprobs": [told]}}]}
+    double.reply = {"choices": [{"index": 0, "logprobs": {"top_logprobs": [likeliest]}}]}
     with pytest.raises(RerankError, match="no verdict"):
         await server.probabilities(PROMPTS[:1], LABELS)
 

@@ -49,9 +49,9 @@ async def service(
 ) -> AsyncIterator[Running]:
     monkeypatch.setattr(module, "_RETRY_SECONDS", 0.02)
     publisher.publish()
-    async with running(configured(settings, double, tmp_path, rerank_check_seconds=3600.0)) as one:
-        await eventually(lambda: state_is(one, "on"))
-        yield one
+    async with running(configured(settings, double, tmp_path, rerank_check_seconds=3600.0)) as service:
+        await eventually(lambda: state_is(service, "on"))
+        yield service
 
 
 async def state_is(service: Running, state: str) -> bool:
@@ -62,8 +62,8 @@ async def test_a_forced_head_is_in_the_order_of_the_verdicts(service: Running) -
     plain = await service.rank()
     forced = await service.rank(rerank="force")
     assert forced["degraded"] == []
-    assert {one["id"] for one in forced["items"]} == set("abcde")
-    assert [one["id"] for one in forced["items"]] != [one["id"] for one in plain["items"]]
+    assert {item["id"] for item in forced["items"]} == set("abcde")
+    assert [item["id"] for item in forced["items"]] != [item["id"] for item in plain["items"]]
     status = (await service.status())["reranker"]
     assert (status["name"], status["slots"], status["weight"]) == ("tiny-reranker", 4, 0.5)
 
@@ -127,11 +127,11 @@ async def test_an_arm_reranks_with_its_weight(
     async with running(configured(settings, double, tmp_path, experiments=file)) as service:
         await eventually(lambda: state_is(service, "on"))
         answer = await service.rank(candidates="abcd")
-        assert [one["id"] for one in answer["items"]] == ["d", "c", "b", "a"]
+        assert [item["id"] for item in answer["items"]] == ["d", "c", "b", "a"]
         double.likes = lambda prompt: 1.0 - likes(prompt)
-        assert [one["id"] for one in (await service.rank(candidates="abcd"))["items"]] == ["a", "b", "c", "d"]
+        assert [item["id"] for item in (await service.rank(candidates="abcd"))["items"]] == ["a", "b", "c", "d"]
         without = await service.rank(candidates="abcd", arms={"head": "without"})
-        assert [one["id"] for one in without["items"]] == ["d", "c", "b", "a"]
+        assert [item["id"] for item in without["items"]] == ["d", "c", "b", "a"]
 
 
 async def test_a_weight_that_was_found_beside_another_ctr_model_is_said_and_still_used(

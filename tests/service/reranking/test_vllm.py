@@ -29,7 +29,7 @@ SCORES = np.array([0.6, 0.55, 0.5, 0.45], np.float32)
 
 
 def history(*ids: str, value: float = 5.0) -> UserState:
-    events = [(item_hash(one), at, 0, value) for at, one in enumerate(ids)]
+    events = [(item_hash(item), at, 0, value) for at, item in enumerate(ids)]
     return UserState(features={"gender": "F"}, events=np.array(events, EVENT_DTYPE))
 
 
@@ -41,11 +41,11 @@ class Built:
     """A reranker, and what it is made of."""
 
     def __init__(self, double: ModelServerDouble, gates: Gates = GATES, **changes: object) -> None:
-        made = manifest(**changes)
+        described = manifest(**changes)
         self.server = ModelServer(double.url, "tiny", at_once=2)
-        self.watch = CanaryWatch(self.server, made, 60.0)
+        self.watch = CanaryWatch(self.server, described, 60.0)
         self.telemetry = Telemetry()
-        self.reranker = VllmReranker(self.server, made, items(), self.watch, gates, self.telemetry)
+        self.reranker = VllmReranker(self.server, described, items(), self.watch, gates, self.telemetry)
 
     def gated(self, reason: str) -> float:
         return self.telemetry.registry.get_sample_value("lorank_rerank_gated_total", {"reason": reason}) or 0.0
@@ -53,34 +53,35 @@ class Built:
 
 @pytest.fixture
 async def built(double: ModelServerDouble) -> AsyncIterator[Any]:
-    made: list[Built] = []
+    rerankers: list[Built] = []
 
     async def build(gates: Gates = GATES, **changes: object) -> VllmReranker:
-        one = Built(double, gates, **changes)
-        made.append(one)
-        await one.watch.check()
-        assert one.reranker.off == ""
+        latest = Built(double, gates, **changes)
+        rerankers.append(latest)
+        await latest.watch.check()
+        assert latest.watch.off == ""
         double.requests.clear()
-        build.last = one  # type: ignore[attr-defined]
-        return one.reranker
+        build.last = latest  # type: ignore[attr-defined]
+        return latest.reranker
 
     yield build
-    for one in made:
-        await one.server.close()
+    for reranker in rerankers:
+        await reranker.server.close()
 
 
 async def test_verdicts_and_scores_are_mixed_by_weight(built: Any) -> None:
     reranker = await built()
     assert await reranker.rerank(head(weight=1.0), Deadline(10)) == [3, 2, 1, 0]
-    mixed = np.log(SCORES / (1 - SCORES)) + [np.log(likes(f"film {one}") / (1 - likes(f"film {one}"))) for one in IDS]
+    verdicts = np.array([likes(f"film {item}") for item in IDS])
+    mixed = np.log(SCORES / (1 - SCORES)) + np.log(verdicts / (1 - verdicts))
     assert await reranker.rerank(head(), Deadline(10)) == np.argsort(-mixed).tolist()
 
 
 async def test_the_prompt_is_the_contracts(built: Any, double: ModelServerDouble) -> None:
     reranker = await built()
     await reranker.rerank(head(), Deadline(10))
-    told = [Rated("F b", 5.0), Rated("F c", 5.0)]
-    expected = [str(PROMPT.blocks({"gender": "F"}, told, f"film {one}")) for one in IDS]
+    history = [Rated("F b", 5.0), Rated("F c", 5.0)]
+    expected = [str(PROMPT.blocks({"gender": "F"}, history, f"film {item}")) for item in IDS]
     assert double.prompts() == expected
     assert len(double.requests) == 1  # one user block, computed once
 
@@ -90,8 +91,8 @@ async def test_relevant_histories_differ_by_candidate(built: Any, double: ModelS
     reranker = await built(prompt=relevant)
     await reranker.rerank(head(), Deadline(10))
     by_candidate = {prompt[prompt.rindex("film ") :][:6]: prompt for prompt in double.prompts()}
-    for one in "abc":
-        assert f"F {one}: 5 stars" in by_candidate[f"film {one}"]
+    for item in "abc":
+        assert f"F {item}: 5 stars" in by_candidate[f"film {item}"]
 
 
 async def test_items_that_the_reranker_does_not_know_keep_their_score(built: Any, double: ModelServerDouble) -> None:
@@ -170,9 +171,9 @@ async def test_a_cancelled_request_gives_its_slot_back(built: Any, double: Model
 
 
 def test_what_was_tuned_is_read_back(tmp_path: Path) -> None:
-    read, held = read_reranker(written(tmp_path))
+    read, stored = read_reranker(written(tmp_path))
     assert read == manifest()
-    assert list(held.ids) == list(IDS)
+    assert list(stored.ids) == list(IDS)
     (tmp_path / FILE).write_text("{}")
     with pytest.raises(RerankerError):
         read_reranker(tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
@@ -14,13 +13,6 @@ from service.reranking.watch import DOUBTFUL, CanaryWatch
 from tests.service.conftest import eventually
 from tests.service.reranking.conftest import manifest
 from tests.service.reranking.model_server import Likes, ModelServerDouble
-
-
-@pytest.fixture
-async def server(double: ModelServerDouble) -> AsyncIterator[ModelServer]:
-    one = ModelServer(double.url, "tiny", at_once=4)
-    yield one
-    await one.close()
 
 
 @pytest.fixture

@@ -46,8 +46,8 @@ def table(count: int = 300) -> ItemTable:
 def written(folder: Path, kind: str = "flat", vectors: FloatArray = VECTORS, **changes: Any) -> ItemIndex:
     """A file as the jobs write it, searched completely."""
     lists = faiss.IndexIVFFlat(faiss.IndexFlatIP(4), 4, 4, faiss.METRIC_INNER_PRODUCT)
-    made = {"flat": faiss.IndexFlatIP(4), "ivf": lists, "hnsw": faiss.IndexHNSWFlat(4, 16, faiss.METRIC_INNER_PRODUCT)}
-    index = made[kind]
+    graph = faiss.IndexHNSWFlat(4, 16, faiss.METRIC_INNER_PRODUCT)
+    index = {"flat": faiss.IndexFlatIP(4), "ivf": lists, "hnsw": graph}[kind]
     index.train(vectors)
     named = faiss.IndexIDMap2(index)
     hashes = np.array([item_hash(f"i{at}") for at in range(len(vectors))], np.uint64)

@@ -29,10 +29,7 @@ SCHEMA = FeatureSchema(
         FieldSpec(name="year", edges=(1950.0, 1990.0)),
     ),
     history_length=4,
-    knowledge=(
-        KnowledgeSpec(name="near", side="item", dim=4),
-        KnowledgeSpec(name="near", side="user", dim=4),
-    ),
+    knowledge=(KnowledgeSpec(name="near", side="item", dim=4), KnowledgeSpec(name="near", side="user", dim=4)),
 )
 USERS = Space(name="near", side="user", rows=1, dim=4, components={})
 LIKES = np.random.default_rng(2).permutation(ITEMS) + 1
@@ -45,7 +42,7 @@ KNOWN = UserState(knowledge={USERS.fingerprint: KnowledgeRecord("u", USERS.finge
 
 def items(schema: FeatureSchema = SCHEMA) -> ItemTable:
     genres = [["drama", "war"] if at % 2 else ["comedy"] for at in range(ITEMS)]
-    fields = [schema.encode_item_fields({"genre": one, "year": 1960}) for one in genres]
+    fields = [schema.encode_item_fields({"genre": genre, "year": 1960}) for genre in genres]
     numeric = item_statistics(schema, LIKES, 5.0 * LIKES, LIKES)
     ids = [f"i{at}" for at in range(ITEMS)]
     return ItemTable.build(schema, ids, np.zeros(ITEMS), fields, numeric, VECTORS, np.ones((ITEMS, 1)))
@@ -60,7 +57,7 @@ def retriever(tmp_path: Path, request: pytest.FixtureRequest) -> ItemRetriever:
 
 
 def rows(ids: tuple[str, ...]) -> list[int]:
-    return [int(one[1:]) + 1 for one in ids]
+    return [int(item[1:]) + 1 for item in ids]
 
 
 def having(*numbers: int, value: float = 5.0) -> UserState:
@@ -70,42 +67,42 @@ def having(*numbers: int, value: float = 5.0) -> UserState:
 
 
 async def test_a_user_with_a_vector_gets_what_is_near_it_and_what_is_popular(retriever: ItemRetriever) -> None:
-    found = await retriever.retrieve(RetrievalRequest(20), KNOWN, knowledge=True)
-    assert found.complete
-    assert rows(found.ids)[:10] == BEST[:10].tolist()
-    assert rows(found.ids)[10:] == [row for row in POPULAR.tolist() if row not in BEST[:10]][:10]
-    assert found.sources == {"matching": 10, "neighbours": 0, "popular": 10}
+    retrieved = await retriever.retrieve(RetrievalRequest(20), KNOWN, knowledge=True)
+    assert retrieved.complete
+    assert rows(retrieved.ids)[:10] == BEST[:10].tolist()
+    assert rows(retrieved.ids)[10:] == [row for row in POPULAR.tolist() if row not in BEST[:10]][:10]
+    assert retrieved.sources == {"matching": 10, "neighbours": 0, "popular": 10}
 
 
 async def test_a_cold_user_gets_what_is_like_the_liked_items(retriever: ItemRetriever) -> None:
     user = having(3, 8, 21)
     mean = VECTORS[[2, 7, 20]].mean(axis=0)
     near = [row for row in (np.argsort(-(VECTORS @ mean)) + 1).tolist() if row not in (3, 8, 21)]
-    found = await retriever.retrieve(RetrievalRequest(20), user, knowledge=True)
-    assert rows(found.ids)[:10] == near[:10]
-    assert found.sources == {"matching": 0, "neighbours": 10, "popular": 10}
+    retrieved = await retriever.retrieve(RetrievalRequest(20), user, knowledge=True)
+    assert rows(retrieved.ids)[:10] == near[:10]
+    assert retrieved.sources == {"matching": 0, "neighbours": 10, "popular": 10}
     disliked = await retriever.retrieve(RetrievalRequest(20), having(3, 8, 21, value=1.0), knowledge=True)
     assert disliked.sources == {"matching": 0, "neighbours": 0, "popular": 20}
 
 
 @pytest.mark.parametrize("user", [NOBODY, having(999)])
 async def test_nobody_gets_what_is_popular(retriever: ItemRetriever, user: UserState) -> None:
-    found = await retriever.retrieve(RetrievalRequest(20), user, knowledge=True)
-    assert rows(found.ids) == POPULAR[:20].tolist()
-    assert found.sources == {"matching": 0, "neighbours": 0, "popular": 20}
+    retrieved = await retriever.retrieve(RetrievalRequest(20), user, knowledge=True)
+    assert rows(retrieved.ids) == POPULAR[:20].tolist()
+    assert retrieved.sources == {"matching": 0, "neighbours": 0, "popular": 20}
 
 
 async def test_without_knowledge_no_vector_is_looked_at(retriever: ItemRetriever) -> None:
-    found = await retriever.retrieve(RetrievalRequest(20), replace(KNOWN, events=having(3).events), knowledge=False)
-    assert found.sources == {"matching": 0, "neighbours": 0, "popular": 20}
-    assert found.complete
+    retrieved = await retriever.retrieve(RetrievalRequest(20), replace(KNOWN, events=having(3).events), knowledge=False)
+    assert retrieved.sources == {"matching": 0, "neighbours": 0, "popular": 20}
+    assert retrieved.complete
 
 
 async def test_what_was_seen_is_left_out_unless_it_is_wanted(retriever: ItemRetriever) -> None:
     user = replace(KNOWN, events=having(int(BEST[0]), int(POPULAR[0])).events)
-    found = await retriever.retrieve(RetrievalRequest(ITEMS), user, knowledge=True)
-    assert len(set(found.ids)) == ITEMS - len({BEST[0], POPULAR[0]})
-    assert not {int(BEST[0]), int(POPULAR[0])} & set(rows(found.ids))
+    retrieved = await retriever.retrieve(RetrievalRequest(ITEMS), user, knowledge=True)
+    assert len(set(retrieved.ids)) == ITEMS - len({BEST[0], POPULAR[0]})
+    assert not {int(BEST[0]), int(POPULAR[0])} & set(rows(retrieved.ids))
     again = await retriever.retrieve(RetrievalRequest(20, exclude_seen=False), user, knowledge=True)
     assert rows(again.ids)[0] == BEST[0]
 
@@ -114,13 +111,13 @@ async def test_what_was_seen_is_left_out_unless_it_is_wanted(retriever: ItemRetr
 async def test_filters(retriever: ItemRetriever, monkeypatch: pytest.MonkeyPatch, exact_up_to: int) -> None:
     monkeypatch.setattr(module, "_EXACT_UP_TO", exact_up_to)
     wars = [row for row in BEST.tolist() if row % 2 == 0]
-    wanted = RetrievalRequest(20, where={"genre": ("war",)})
-    found = await retriever.retrieve(wanted, KNOWN, knowledge=True)
-    assert rows(found.ids)[:10] == wars[:10]
-    assert all(row % 2 == 0 for row in rows(found.ids))
-    denied = await retriever.retrieve(replace(wanted, deny=(f"i{wars[0] - 1}", "unknown")), KNOWN, knowledge=True)
+    request = RetrievalRequest(20, where={"genre": ("war",)})
+    retrieved = await retriever.retrieve(request, KNOWN, knowledge=True)
+    assert rows(retrieved.ids)[:10] == wars[:10]
+    assert all(row % 2 == 0 for row in rows(retrieved.ids))
+    denied = await retriever.retrieve(replace(request, deny=(f"i{wars[0] - 1}", "unknown")), KNOWN, knowledge=True)
     assert rows(denied.ids)[:9] == wars[1:10]
-    assert rows((await retriever.retrieve(wanted, KNOWN, knowledge=True)).ids) == rows(found.ids)
+    assert rows((await retriever.retrieve(request, KNOWN, knowledge=True)).ids) == rows(retrieved.ids)
     either = await retriever.retrieve(RetrievalRequest(20, where={"genre": ("war", "comedy")}), KNOWN, knowledge=True)
     assert rows(either.ids)[:10] == BEST[:10].tolist()
     nothing = await retriever.retrieve(RetrievalRequest(20, where={"genre": ("opera",)}), KNOWN, knowledge=True)
@@ -129,8 +126,8 @@ async def test_filters(retriever: ItemRetriever, monkeypatch: pytest.MonkeyPatch
 
 async def test_allowed_items_alone(retriever: ItemRetriever) -> None:
     allow = ("i3", "i4", "i5", "unknown", "i3")
-    found = await retriever.retrieve(RetrievalRequest(20, allow=allow), KNOWN, knowledge=True)
-    assert sorted(found.ids) == ["i3", "i4", "i5"]
+    retrieved = await retriever.retrieve(RetrievalRequest(20, allow=allow), KNOWN, knowledge=True)
+    assert sorted(retrieved.ids) == ["i3", "i4", "i5"]
     wars = await retriever.retrieve(RetrievalRequest(20, allow=allow, where={"genre": ("war",)}), KNOWN, knowledge=True)
     assert sorted(wars.ids) == ["i3", "i5"]
     seen = await retriever.retrieve(RetrievalRequest(20, allow=allow, deny=("i5",)), having(4), knowledge=True)
@@ -150,8 +147,8 @@ async def test_few_popular_items_are_kept_and_others_are_found_all_the_same(
 ) -> None:
     monkeypatch.setattr(module, "_MOST_POPULAR", 10)
     retriever = ItemRetriever(items(), SCHEMA, (USERS,), {})
-    found = await retriever.retrieve(RetrievalRequest(30, deny=(f"i{POPULAR[0] - 1}",)), NOBODY, knowledge=True)
-    assert rows(found.ids) == POPULAR[1:31].tolist()
+    retrieved = await retriever.retrieve(RetrievalRequest(30, deny=(f"i{POPULAR[0] - 1}",)), NOBODY, knowledge=True)
+    assert rows(retrieved.ids) == POPULAR[1:31].tolist()
     wars = await retriever.retrieve(RetrievalRequest(30, where={"genre": ("war",)}), NOBODY, knowledge=True)
     assert rows(wars.ids) == [row for row in POPULAR.tolist() if row % 2 == 0][:30]
 
@@ -179,9 +176,9 @@ async def test_an_index_that_fails_leaves_what_is_popular(
         raise RuntimeError("broken")
 
     monkeypatch.setattr(FaissIndex, "nearest", fails)
-    found = await retriever.retrieve(RetrievalRequest(20), KNOWN, knowledge=True)
-    assert found.sources == {"matching": 0, "neighbours": 0, "popular": 20}
-    assert not found.complete
+    retrieved = await retriever.retrieve(RetrievalRequest(20), KNOWN, knowledge=True)
+    assert retrieved.sources == {"matching": 0, "neighbours": 0, "popular": 20}
+    assert not retrieved.complete
 
 
 async def test_an_index_that_cannot_be_opened_is_left_out_and_named(tmp_path: Path) -> None:
@@ -202,6 +199,6 @@ async def test_an_index_that_cannot_be_opened_is_left_out_and_named(tmp_path: Pa
     opened = ItemRetriever.open(tmp_path, manifest, SCHEMA, (USERS,), items())
     assert opened.problem is not None
     assert "absent.faiss cannot be read" in opened.problem
-    found = await opened.retrieve(RetrievalRequest(20), KNOWN, knowledge=True)
-    assert found.sources == {"matching": 10, "neighbours": 0, "popular": 10}
-    assert not found.complete
+    retrieved = await opened.retrieve(RetrievalRequest(20), KNOWN, knowledge=True)
+    assert retrieved.sources == {"matching": 10, "neighbours": 0, "popular": 10}
+    assert not retrieved.complete

@@ -40,7 +40,7 @@ from service.ranking.deadline import Deadline
 Command = tuple[bytes | str | int | float, ...]
 
 CLOSE_SECONDS = 1.0
-"""What the event loop may take to close a socket that was aborted: one turn, unless it is very busy."""
+"""Longest time that the event loop may take to close an aborted socket: one turn, unless it is very busy."""
 
 _ERRORS: dict[str, type[RedisError]] = {
     "LOADING": BusyLoadingError,  # a ConnectionError: the server is there, and yet it is not
@@ -70,11 +70,6 @@ class RedisLink:
         self._connections: set[PipelinedConnection] = set()
         self._free: list[PipelinedConnection] = []
         self._closed = False
-
-    @property
-    def open_connections(self) -> int:
-        """How many there are, busy or not."""
-        return len(self._connections)
 
     async def round_trip(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
         """Replies to ``commands``, sent as one pipeline. RedisUnavailable if they are not all here in time.

@@ -23,8 +23,8 @@ from redis.asyncio.connection import ConnectionPool
 
 from service.app import create_app
 from service.errors import RedisUnavailable
-from service.features.redis import RedisLink, is_usable_url
 from service.ranking.deadline import Deadline
+from service.redis import RedisLink, is_usable_url
 from service.settings import Settings, SettingsError
 
 Answer = Callable[[list[bytes]], bytes]
@@ -60,10 +60,12 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis")])
     now = datetime.now(UTC)
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+    certificate = x509.CertificateBuilder(
+        name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1)
+    )
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     path.write_bytes(
-        made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+        certificate.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
         + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -95,7 +97,7 @@ def test_replies_come_in_order_and_refusals_in_their_place(run: Callable[..., No
             assert (first, str(refusal), last) == (b"a", "WRONGTYPE no", b"c")
             both = await asyncio.gather(*(link.round_trip([("GET", f"k{at}")], Deadline(10)) for at in range(20)))
             assert both == [[f"k{at}".encode()] for at in range(20)]
-            assert link.open_connections <= 2
+            assert len(link._connections) <= 2
             await link.close()
 
     run(story())
@@ -103,14 +105,14 @@ def test_replies_come_in_order_and_refusals_in_their_place(run: Callable[..., No
 
 def clients(store: redis.Redis) -> set[str]:
     store.ping()  # a connection whose end Redis sees together with a command is still listed for that command
-    found: Any = store.client_list()
-    return {one["id"] for one in found}
+    clients: Any = store.client_list()
+    return {client["id"] for client in clients}
 
 
 @pytest.mark.own_valkey
 @pytest.mark.parametrize("run", RUNNERS)
 def test_no_connection_is_left_when_the_link_is_closed(run: Callable[..., None], valkey: str) -> None:
-    """Whoever stops leaves nothing behind that Redis would still count among its clients."""
+    """A client that stops leaves nothing behind that Redis would still count among its clients."""
 
     async def story() -> None:
         with redis.Redis.from_url(valkey) as other:
@@ -135,7 +137,7 @@ def test_a_connection_that_breaks_is_replaced(run: Callable[..., None], reply: b
             assert await link.round_trip([("GET", "a")], Deadline(10)) == [b"1"]
             with pytest.raises(RedisUnavailable):
                 await link.round_trip([("GET", "a")], Deadline(10))
-            assert link.open_connections == 0
+            assert len(link._connections) == 0
             assert await link.round_trip([("GET", "a")], Deadline(10)) == [b"2"]
             await link.close()
 
@@ -149,8 +151,8 @@ def test_one_reply_too_many_ends_the_connection(run: Callable[..., None]) -> Non
     async def story() -> None:
         async with server(lambda command: b"$1\r\n%b\r\n" % command[1] * (2 if command[1] == b"a" else 1)) as port:
             link = RedisLink(f"redis://127.0.0.1:{port}", 1)
-            for wanted in (b"a", b"b", b"a", b"c"):
-                assert await link.round_trip([("GET", wanted)], Deadline(10)) == [wanted]
+            for value in (b"a", b"b", b"a", b"c"):
+                assert await link.round_trip([("GET", value)], Deadline(10)) == [value]
                 await asyncio.sleep(0.02)
             await link.close()
 
@@ -189,7 +191,7 @@ def test_a_connection_that_was_closed_while_it_was_idle_is_not_used(run: Callabl
             connection._transport.abort()
             await asyncio.sleep(0.05)
             assert await link.round_trip([("GET", "a")], Deadline(10)) == [b"2"]
-            assert link.open_connections == 1
+            assert len(link._connections) == 1
             await link.close()
 
     run(story())

@@ -14,10 +14,10 @@ from redis.exceptions import ResponseError
 from models.contract.exposures import Exposure
 from models.contract.keys import Keys
 from models.valkey.embedded import embedded_redis
-from service.exposures import stream
-from service.exposures.stream import ExposureLog
-from service.features.redis import Command, RedisLink
+from service import exposures as stream
+from service.exposures import ExposureLog
 from service.ranking.deadline import Deadline
+from service.redis import Command, RedisLink
 from service.telemetry import Telemetry
 from tests.service.conftest import eventually
 
@@ -127,16 +127,17 @@ async def test_what_a_shutdown_cannot_write_is_counted(tmp_path: Path, keys: Key
     await link.close()
 
 
-class Scripted:
+class Scripted(RedisLink):
     """A link that answers with what ``answer`` makes of a command."""
 
     def __init__(self, answer: Callable[[Command], Any]) -> None:
+        super().__init__("redis://nowhere", 1)
         self.answer = answer
         self.sent: list[Command] = []
 
     async def round_trip(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
         self.sent += commands
-        return [self.answer(one) for one in commands]
+        return [self.answer(command) for command in commands]
 
 
 async def test_an_exposure_is_not_written_again_because_its_arm_was_not_kept(
@@ -178,10 +179,10 @@ async def test_an_exposure_that_cannot_be_written_stops_no_other(
 ) -> None:
     whole = Exposure.to_stream
 
-    def broken(one: Exposure) -> dict[str, str]:
-        if one.request_id == "r2":
+    def broken(exposure: Exposure) -> dict[str, str]:
+        if exposure.request_id == "r2":
             raise TypeError("nobody thought of this")
-        return whole(one)
+        return whole(exposure)
 
     monkeypatch.setattr(Exposure, "to_stream", broken)
     link = Scripted(lambda command: b"1")

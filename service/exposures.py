@@ -9,14 +9,14 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
-from typing import Any, Protocol
 
 from models.contract.exposures import Exposure
 from models.contract.keys import Keys
 from service.errors import RedisUnavailable
 from service.ranking.deadline import Deadline
+from service.redis import Command, RedisLink
 from service.telemetry import Telemetry
 
 BATCH = 200
@@ -31,21 +31,10 @@ _DAY_SECONDS = 86_400
 log = logging.getLogger(__name__)
 
 
-Command = tuple[bytes | str | int | float, ...]
-
-
-class Link(Protocol):
-    """The part of the Redis connection that is used here."""
-
-    async def round_trip(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
-        """Replies in order, refusals as exceptions; RedisUnavailable if they are not here in time."""
-        ...
-
-
 class ExposureLog:
     """The port ``Exposures`` on a Redis stream. Use as an async context manager; leaving it flushes what is queued."""
 
-    def __init__(self, link: Link, keys: Keys, telemetry: Telemetry, *, capacity: int, stream_max: int) -> None:
+    def __init__(self, link: RedisLink, keys: Keys, telemetry: Telemetry, *, capacity: int, stream_max: int) -> None:
         self._link = link
         self._keys = keys
         self._telemetry = telemetry
@@ -55,7 +44,7 @@ class ExposureLog:
         self._offered = asyncio.Event()
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._failing = ""
+        self.failing = ""  # why the last write failed; empty while writes succeed
         self.dropped = 0
 
     def offer(self, exposure: Exposure, keep: Mapping[str, tuple[str, float]]) -> None:
@@ -71,11 +60,6 @@ class ExposureLog:
         """How many exposures wait."""
         return len(self._queue)
 
-    @property
-    def failing(self) -> str:
-        """Why the last write failed; empty while writes succeed."""
-        return self._failing
-
     async def __aenter__(self) -> ExposureLog:
         self._task = asyncio.create_task(self._run(), name="exposures")
         return self
@@ -89,8 +73,8 @@ class ExposureLog:
         while self._queue and await self._written():
             pass
         if self._queue:
-            log.warning("%d exposures are lost, because Redis does not take them: %s", len(self._queue), self._failing)
-        self._drop(len(self._queue), "shutdown")
+            log.warning("%d exposures are lost, because Redis does not take them: %s", len(self._queue), self.failing)
+        self.lose("shutdown", len(self._queue))
         self._queue.clear()
 
     async def _run(self) -> None:
@@ -137,7 +121,7 @@ class ExposureLog:
         if reasons:
             self._failed(reasons[0])
         else:
-            self._failing = ""
+            self.failing = ""
         return not refused
 
     def _batch(self) -> list[list[Command]]:
@@ -166,15 +150,12 @@ class ExposureLog:
         return commands
 
     def _failed(self, reason: str) -> bool:
-        if not self._failing:
+        if not self.failing:
             log.warning("exposures cannot be written: %s", reason)
-        self._failing = reason
+        self.failing = reason
         return False
 
-    def lose(self, reason: str) -> None:
+    def lose(self, reason: str, count: int = 1) -> None:
         """See the port."""
-        self._drop(1, reason)
-
-    def _drop(self, count: int, reason: str) -> None:
         self.dropped += count
         self._telemetry.exposures_dropped.labels(reason).inc(count)

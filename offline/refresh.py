@@ -20,12 +20,11 @@ from offline.data.catalogue import Catalogue
 from offline.data.dataset import Dataset, open_dataset
 from offline.data.log import InteractionLog
 from offline.engine.engines import Engine, open_engine
-from offline.jobs.events import Arrivals, look_for_events
+from offline.jobs.events import Arrivals, look_for_events, recent, recent_users
 from offline.jobs.ledger import ProducerSummary
 from offline.jobs.llm_requests import LLMRun, imported_texts, kinds_of_texts
-from offline.jobs.producer_state import is_up_to_date, producer_inputs
+from offline.jobs.one_producer import is_up_to_date, producer_inputs
 from offline.jobs.runs import Run
-from offline.jobs.since import recent, recent_users
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.run import ProducerState, load_knowledge

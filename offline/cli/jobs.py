@@ -32,7 +32,7 @@ from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.jobs import one_producer
 from offline.jobs.ledger import RunStatus
-from offline.jobs.producer_state import all_wait
+from offline.jobs.one_producer import all_wait
 from offline.jobs.runs import EXIT_CODES, Run
 from offline.jobs.steps import Job
 from offline.knowledge.run import load_knowledge

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from offline.config import ConfigError, load_config
-from offline.jobs.since import parse_since
+from offline.jobs.events import parse_since
 from offline.jobs.steps import Engine, Job
 from offline.knowledge.run import producers_of
 from offline.llm.budget import Budget

@@ -9,7 +9,7 @@ import typer
 
 from offline.cli.endings import carry_out
 from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, MetricsFile, job_of
-from offline.jobs.last_run import data_of, sources_of
+from offline.jobs.llm_requests import data_of, sources_of
 from offline.jobs.steps import Job
 
 app = typer.Typer()

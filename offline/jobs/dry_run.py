@@ -21,11 +21,10 @@ import numpy as np
 from offline.data.catalogue import Catalogue
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
-from offline.jobs.events import Arrived, look_for_events
+from offline.jobs.events import Arrived, look_for_events, recent
 from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import TEXTS, answered, import_lines, imported_texts, kinds_of_texts, texts_of_recent
-from offline.jobs.producer_state import is_up_to_date, producer_inputs
-from offline.jobs.since import recent
+from offline.jobs.one_producer import is_up_to_date, producer_inputs
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts

@@ -2,7 +2,7 @@
 
 The model is not asked for texts that were imported. With ``--since``, it is asked for texts of users and items with
 something new; texts of all others come from the cache alone, and texts that the cache lacks are left to a run without
-``--since``.
+``--since``. Jobs that ask nothing read the answers of the last run.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from offline.data.catalogue import Catalogue, DataError
+from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
+from offline.jobs.events import Recent
 from offline.jobs.runs import Run
-from offline.jobs.since import Recent
 from offline.jobs.steps import Job
 from offline.knowledge.knowledge_texts import Answered, Ask, KnowledgeTexts, closing
 from offline.knowledge.quality import Usable, problem, usable
-from offline.knowledge.run import ORDER
+from offline.knowledge.run import ORDER, KnowledgeRun
+from offline.knowledge.sources import Sources
 from offline.llm.answers import Answers
 from offline.llm.cache import cache_key, stored_answers
 from offline.llm.protocol import Prompt
 from offline.llm.refusals import REFUSED_RUNS
 from offline.llm.session import LLMSession, open_session
+from offline.training.samples import split_samples
 
 if TYPE_CHECKING:
     from offline.data.texts_import import ImportedTexts
@@ -98,8 +101,8 @@ class LLMRun:
         try:
             return usable(asking, prompts, f"  {label}")
         finally:  # a run that is stopped here has paid too
-            for counted, wrong in zip((self._again, self._bad), asking.wrong, strict=False):  # or no second try
-                counted.update(wrong)
+            for count, wrong in zip((self._again, self._bad), asking.wrong, strict=False):  # or no second try
+                count.update(wrong)
             self._bad.update(asking.refused)
             self._run.asked(self._live.account, self._again, self._bad)
 
@@ -183,3 +186,30 @@ def kinds_of_texts(job: Job, names: Sequence[str]) -> tuple[str, ...]:
     """The kinds of texts that these producers read, in the order in which they are asked for."""
     kinds = dict.fromkeys(kind for name in ORDER if name in names for kind in TEXTS[name])
     return tuple(kind for kind in kinds if kind != "shifts" or job.config.knowledge.liber.shift)
+
+
+def data_of(job: Job) -> tuple[Catalogue, InteractionLog]:
+    """Catalogue and log of a job's last run; DataError if there was none."""
+    log = InteractionLog.load(job.log)
+    return open_dataset(job.config.data, job.raw).catalogue(), log
+
+
+@contextmanager
+def sources_of(job: Job, catalogue: Catalogue, log: InteractionLog, producer: str) -> Iterator[Sources]:
+    """The inputs of a producer, for jobs that ask no language model: with the answers that are stored."""
+    with open_session(job.config.llm, job.llm, dry_run=True) as session:
+
+        def ask(prompts: list[Prompt], label: str) -> Answered:
+            return answered(usable(session, prompts, label))
+
+        run = KnowledgeRun(
+            job.domain(catalogue, log),
+            split_samples(job.config.samples, log).trained_rows,
+            job.knowledge,
+            job.checkpoints,
+            ask,
+            session.account.model_id,
+            imported_texts(job),
+            precision=job.config.arithmetic,
+        )
+        yield run.sources_of(producer)

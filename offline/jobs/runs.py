@@ -95,7 +95,7 @@ class Run:
         for name, count in publication.records.items():
             self.record.records[name] = {"written": count.written, "unchanged": count.unchanged, "bytes": count.size}
             print(f"  {name}: {count.written} written, {count.unchanged} unchanged", flush=True)
-        for space in publication.held:
+        for space in publication.held_back:
             print(f"  {space}: held since its rollback; `publish --return` lets it go", flush=True)
 
     def save(self) -> None:

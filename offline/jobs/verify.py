@@ -28,7 +28,7 @@ from offline.knowledge.vectors import Knowledge
 from offline.publish.connection import open_store
 from offline.publish.release import live_release, read_manifest, read_model
 from offline.publish.streams import exposures
-from offline.publish.users import packed_history
+from offline.publish.users import packed_histories
 from offline.training.report import TrainingReport
 from offline.training.run import load_served
 from offline.training.samples import SampleEncoder, statistics_until
@@ -108,7 +108,7 @@ class _Replay:
         at = self._users.get(exposure.user_id)
         events = np.zeros(0, EVENT_DTYPE)
         if at is not None:
-            packed = packed_history(self._log, self._index, self._hashes, at, self._schema.history_length)
+            (packed,) = packed_histories(self._log, self._index, self._hashes, [at], self._schema.history_length)
             events = np.frombuffer(packed, EVENT_DTYPE)
         if (
             exposure.teams

@@ -4,14 +4,12 @@ publish     all of it in order, or one producer alone; read first
 gate        what a release must show first
 release     the live pointer and the releases behind it
 producer    one producer's knowledge: written, held back, taken back
-knowledge   knowledge records
-records     item features; counts and chunks
-entries     what is published of users and items, in chunks of arrays
+knowledge   knowledge of users and items: from arrays to records
+records     item features; counts, chunks and the stream of changes
 users       profiles and live histories
 indexes     indexes of item vectors
 undo        what records held before they were changed
 snapshot    the item table of a release as files
-changes     the stream that names items whose records are about to be written
 memo        what Redis holds, without reading it
 connection  which Redis
 bulk        many commands at once, in chunks

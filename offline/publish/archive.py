@@ -92,15 +92,14 @@ class _Stream:
         columns: Mapping[str, Any],
         row: Callable[[Mapping[Any, Any]], dict[str, Any]],
     ) -> None:
-        self._store = store
-        self._redis: Any = store.redis
-        self._key, self._folder, self._columns, self._row = key, folder, columns, row
-        self._installation = _text(self._redis.get(store.keys.installation))
+        self._store, self._key, self._folder, self._columns, self._row = store, key, folder, columns, row
         self._state = folder / "mark.json"
 
     def drain(self) -> Archived:
         state = read_json(self._state) if self._state.is_file() else {}
-        if state.get("installation") != self._installation:  # another server, whose entries have other ids
+        name: Any = self._store.redis.get(self._store.keys.installation)
+        installation = name.decode() if name else str(None)
+        if state.get("installation") != installation:  # another server, whose entries have other ids
             state = {}
         mark, known = state.get("mark", "0-0"), state.get("entries", 0)
         added = refused = read = 0
@@ -119,14 +118,15 @@ class _Stream:
         added += self._write(first, rows)
         until = self._entries_until(mark)
         lost = 0 if known is None or until is None else max(0, until - known - read)
-        write_json(self._state, {"installation": self._installation, "mark": mark, "entries": until})
+        write_json(self._state, {"installation": installation, "mark": mark, "entries": until})
         return Archived(added, refused, lost)
 
     def _entries_until(self, mark: str) -> int | None:
         """How many entries were ever added up to ``mark``; None if that cannot be told."""
-        if not self._redis.exists(self._key):
+        if not self._store.redis.exists(self._key):
             return 0
-        with self._redis.pipeline(transaction=True) as both:
+        both: Any
+        with self._store.redis.pipeline(transaction=True) as both:
             both.xinfo_stream(self._key)
             both.xrange(self._key, min=f"({mark}", count=PAGE)
             info, behind = both.execute()
@@ -135,51 +135,33 @@ class _Stream:
     def _write(self, first: str, rows: list[dict[str, Any]]) -> int:
         if rows:
             self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / f"part-{first}.parquet"
-            frame = pl.DataFrame(rows, schema=dict(self._columns))
-            write_parquet(path, frame)
+            write_parquet(self._folder / f"part-{first}.parquet", pl.DataFrame(rows, schema=dict(self._columns)))
         return len(rows)
 
 
 def _exposure(fields: Mapping[Any, Any]) -> dict[str, Any]:
-    one = Exposure.from_stream(fields)
-    plain = one.model_dump(include=set(EXPOSURES) - {"arms", "context", "item_features"})
+    exposure = Exposure.from_stream(fields)
+    plain = exposure.model_dump(include=set(EXPOSURES) - {"arms", "context", "item_features"})
     for name in ("shadow", "propensities", "teams", "unshown", "unshown_scores", "unshown_shadow"):
         plain[name] = plain[name] or None
     return plain | {
-        "layers": [taken.layer for taken in one.arms],
-        "experiments": [taken.experiment for taken in one.arms],
-        "arms": [taken.arm for taken in one.arms],
-        "hows": [taken.how for taken in one.arms],
-        "splits": [json.dumps(dict(taken.split)) for taken in one.arms],
-        "context": json.dumps(one.context, sort_keys=True),
-        "item_features": json.dumps(one.item_features, sort_keys=True),
+        "layers": [taken.layer for taken in exposure.arms],
+        "experiments": [taken.experiment for taken in exposure.arms],
+        "arms": [taken.arm for taken in exposure.arms],
+        "hows": [taken.how for taken in exposure.arms],
+        "splits": [json.dumps(dict(taken.split)) for taken in exposure.arms],
+        "context": json.dumps(exposure.context, sort_keys=True),
+        "item_features": json.dumps(exposure.item_features, sort_keys=True),
     }
 
 
 def _interaction(fields: Mapping[Any, Any]) -> dict[str, Any]:
-    one = Interaction.from_stream(fields)
-    return {
-        "request_id": one.request_id,
-        "unit": one.user_id,
-        "item": one.item_id,
-        "type": one.type,
-        "value": one.value,
-        "time_ms": one.time_ms,
-    }
+    columns = {"user_id": "unit", "item_id": "item"}
+    return {columns.get(name, name): value for name, value in Interaction.from_stream(fields).model_dump().items()}
 
 
 def _read(folder: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
-    parts = sorted(folder.glob("part-*.parquet"), key=lambda path: _order(path.stem))
+    parts = sorted(folder.glob("part-*.parquet"), key=lambda path: [int(part) for part in path.stem.split("-")[1:]])
     if not parts:
         return pl.DataFrame(schema=dict(columns))
     return pl.scan_parquet(parts, schema=dict(columns), missing_columns="insert", extra_columns="ignore").collect()
-
-
-def _order(stem: str) -> tuple[int, int]:
-    time_ms, sequence = stem.removeprefix("part-").split("-")
-    return int(time_ms), int(sequence)
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

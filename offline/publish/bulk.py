@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import redis
 
-Command = tuple[str | bytes | int, ...]
+RedisCommand = tuple[str | bytes | int, ...]
 
 T = TypeVar("T")
 
@@ -62,10 +62,10 @@ class Bulk:
     def set(self, keys: Sequence[str], blobs: Sequence[bytes], until: int | None = None) -> None:
         """Set the keys, until ``until`` (unix s) or for good."""
         # PXAT because Redis turns every other form of an expiry into this one for its append-only file.
-        expiry: Command = () if until is None else ("PXAT", until * 1000)
+        expiry: RedisCommand = () if until is None else ("PXAT", until * 1000)
         self.ask([("SET", key, blob, *expiry) for key, blob in zip(keys, blobs, strict=True)])
 
-    def ask(self, commands: Sequence[Command]) -> list[Any]:
+    def ask(self, commands: Sequence[RedisCommand]) -> list[Any]:
         """The reply to each command."""
         if not commands:
             return []
@@ -77,7 +77,7 @@ class Bulk:
                 raise reply
         return list(replies)
 
-    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+    def exchange(self, commands: Sequence[RedisCommand]) -> list[Any]:
         """The reply to each command, refusals as exceptions."""
         self._connection.send_packed_command(self._connection.pack_commands(commands))
         return [self._reply() for _ in commands]

@@ -43,10 +43,10 @@ def roles(config: RetrievalConfig, spaces: Mapping[str, str]) -> dict[Role, str]
     if not config.enabled:
         return {}
     matching = config.matching or "autograph"
-    found: dict[Role, str] = {"matching": matching} if {f"user/{matching}", f"item/{matching}"} <= set(spaces) else {}
-    alike = [config.neighbours] if config.neighbours else ["text", *found.values()]
+    by_role: dict[Role, str] = {"matching": matching} if {f"user/{matching}", f"item/{matching}"} <= set(spaces) else {}
+    alike = [config.neighbours] if config.neighbours else ["text", *by_role.values()]
     neighbours = next((name for name in alike if f"item/{name}" in spaces), None)
-    return found | ({"neighbours": neighbours} if neighbours else {})
+    return by_role | ({"neighbours": neighbours} if neighbours else {})
 
 
 def indexed(

@@ -4,7 +4,7 @@ For each record its digest and its expiry, by position in the interaction log. T
 the stamp with which it was saved. The stamp goes before the first record is written and a new one comes after the last,
 so a Redis that was wiped, set back to a snapshot, written by another work folder or left by a killed publication has
 none or another; then every record is read. What the stamp does not show is a record that somebody deleted by hand, or
-that Redis evicted: it comes back when its expiry is renewed, or when a publication is asked to verify all records.
+that Redis evicted: it comes back when its expiry is renewed, or when the stamp is taken away.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import secrets
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,30 +29,27 @@ MEMO_FOLDER = "published"
 _ENTRY = np.dtype([("digest", "<u8"), ("until", "<i8")])
 
 
-def digest(*parts: bytes) -> int:
+def record_digest(*parts: bytes) -> int:
     """64 bits that tell contents apart; never 0, which is an entry that knows nothing."""
-    return int.from_bytes(hashlib.blake2b(b"\0".join(parts), digest_size=8).digest(), "little") or 1
+    return int(record_digests([b"\0".join(parts)])[0])
 
 
-def digests(contents: Iterable[bytes]) -> npt.NDArray[np.uint64]:
-    """``digest`` of each."""
-    made = b"".join([hashlib.blake2b(one, digest_size=8).digest() for one in contents])
-    found: npt.NDArray[np.uint64] = np.maximum(np.frombuffer(made, np.dtype("<u8")), np.uint64(1))
-    return found
+def record_digests(contents: Iterable[bytes]) -> npt.NDArray[np.uint64]:
+    """``record_digest`` of each of the contents."""
+    hashes = b"".join([hashlib.blake2b(content, digest_size=8).digest() for content in contents])
+    return np.maximum(np.frombuffer(hashes, np.dtype("<u8")), np.uint64(1))
 
 
-class Remembered:
+class RecordDigests:
     """Records of one kind: their digests, and until when (unix s) they stay fresh."""
 
-    def __init__(self, table: npt.NDArray[np.void], trusted: bool) -> None:
+    def __init__(self, table: npt.NDArray[np.void]) -> None:
         self._table = table
-        self._trusted = trusted
 
     def holds(self, numbers: npt.ArrayLike, digests: npt.ArrayLike, until: int = 0) -> npt.NDArray[np.bool_]:
         """Whether Redis holds these contents for the owners ``numbers``, fresh at ``until``."""
         entries = self._table[np.asarray(numbers, np.int64)]
-        same = (entries["digest"] == np.asarray(digests, np.uint64)) & (entries["until"] >= until)
-        return np.asarray(same & self._trusted, np.bool_)
+        return np.asarray((entries["digest"] == np.asarray(digests, np.uint64)) & (entries["until"] >= until))
 
     def note(self, numbers: npt.ArrayLike, digests: npt.ArrayLike, until: npt.ArrayLike = 0) -> None:
         """Redis holds them: they were just read there, or written after ``Memo.about_to_write``."""
@@ -61,12 +59,11 @@ class Remembered:
 
 
 class Memo:
-    """The memo of one store in ``folder``, which no other process uses meanwhile. ``verify`` trusts nothing in it."""
+    """The memo of one store in ``folder``, which no other process uses meanwhile."""
 
-    def __init__(self, store: Store, folder: Path, *, verify: bool = False) -> None:
+    def __init__(self, store: Store, folder: Path) -> None:
         self._store = store
         self._folder = folder
-        self._trusted = not verify
         self._stamp: Any = store.redis.get(store.keys.stamp)
         self._written = False
         self._tables: dict[str, npt.NDArray[np.void]] = {}
@@ -74,11 +71,11 @@ class Memo:
         if self._stamp is None or not path.is_file() or path.read_bytes() != self._stamp:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def of(self, kind: str, owners: int) -> Remembered:
-        """What is remembered of ``owners`` records of one kind, such as "user/liber"."""
+    def of(self, kind: str, owners: int) -> RecordDigests:
+        """Digests and expiries ``owners`` records of one kind, such as "user/liber"."""
         path = self._folder / f"{kind.replace('/', '-').replace(' ', '-')}.npy"
         self._tables[kind] = _opened(path, max(owners, 1))
-        return Remembered(self._tables[kind], self._trusted)
+        return RecordDigests(self._tables[kind])
 
     def about_to_write(self) -> None:
         """Call before a record is written: from here to ``save`` neither this memo counts nor anybody else's."""
@@ -108,19 +105,14 @@ def forget(store: Store) -> None:
 def _opened(path: Path, owners: int) -> npt.NDArray[np.void]:
     """The table in ``path``, grown to ``owners`` entries; an empty one if it is absent or not understood."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    held = np.zeros(0, _ENTRY)
-    try:
-        table = np.lib.format.open_memmap(path, mode="r+")
-        if table.dtype == _ENTRY and table.ndim == 1:
-            held = table
-    except (OSError, ValueError):
-        pass
-    if len(held) >= owners:
-        return held
-    grown = np.zeros(owners + owners // 8, _ENTRY)
-    grown[: len(held)] = held
-    del held
-    path.unlink(missing_ok=True)
-    fresh = np.lib.format.open_memmap(path, mode="w+", dtype=_ENTRY, shape=grown.shape)
-    fresh[:] = grown
-    return fresh
+    table = np.zeros(0, _ENTRY)
+    with suppress(OSError, ValueError):
+        saved = np.lib.format.open_memmap(path, mode="r+")
+        if saved.dtype == _ENTRY and saved.ndim == 1:
+            table = saved
+    if len(table) >= owners:
+        return table
+    path.unlink(missing_ok=True)  # its old rows stay readable until nothing maps them
+    grown = np.lib.format.open_memmap(path, mode="w+", dtype=_ENTRY, shape=(owners + owners // 8,))
+    grown[: len(table)] = table
+    return grown

@@ -13,86 +13,80 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from models.contract.artifact import ArtifactError
 from models.contract.keys import owners_of
 from models.contract.knowledge import Space
+from offline.config import JobConfig
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Produced, UserVectors
 from offline.publish import release
-from offline.publish.changes import ItemChanges
 from offline.publish.connection import Store
-from offline.publish.entries import entries, owners
 from offline.publish.knowledge import (
     GRACE_SECONDS,
+    KnowledgeWriter,
     content_digest,
-    renew_knowledge,
+    entries,
+    owners,
     restamped,
     times,
-    write_knowledge,
 )
 from offline.publish.memo import MEMO_FOLDER, Memo, forget
-from offline.publish.records import Written
+from offline.publish.records import ItemChanges, Written
 from offline.publish.release import SwitchError
 from offline.publish.undo import JOURNAL_FILE, Journal
 
-_REMEMBERED = 100
+_LONGEST_LIST = 100
+"""Spaces that are held back, at most."""
 
 
 @dataclass(frozen=True, slots=True)
-class Notes:
-    """What publications of one work folder remember beside Redis."""
+class KnowledgePublication:
+    """One publication of knowledge of a log's users and items, with the memo and the journal of its work folder."""
 
+    store: Store
+    log: InteractionLog
+    ttl_seconds: int
     memo: Memo
     journal: Journal
 
+    def write(self, name: str, produced: Produced, users: Collection[int] | None) -> dict[str, Written]:
+        """Write the records of one producer that changed, counted by "user/liber" and the like; of ``users`` only, if
+        that is given.
+
+        Changes are journaled if the live release reads the producer's spaces. The first fill of a new space is not: it
+        is rolled back by rolling back its release.
+        """
+        store, log, spaces = self.store, self.log, spaces_of(produced.spaces)
+        is_held = bool(held_of(store, produced.spaces))
+        undo = None
+        if not is_held and served(store, name) == spaces:
+            undo = self.journal.publication(store, name, spaces)
+        records = {}
+        for vectors in (produced.users, produced.items):
+            if vectors is None:
+                continue
+            ids = log.user_ids if isinstance(vectors, UserVectors) else log.item_ids
+            numbers = owners(vectors, ids, users if isinstance(vectors, UserVectors) else None)
+            writer = KnowledgeWriter(store, vectors.space, self.ttl_seconds, self.memo)
+            records[vectors.space.key] = (
+                writer.renew(ids[number] for number in numbers)
+                if is_held
+                else writer.write(entries(vectors, ids, numbers), len(ids), undo)
+            )
+        if undo is not None:
+            undo.close()
+        return records
+
 
 @contextmanager
-def noted(store: Store, workdir: Path, *, verify: bool = False) -> Iterator[Notes]:
-    """Memo and journal of a work folder. The memo is saved if all goes well; with ``verify`` it is not believed."""
-    with Journal(workdir / JOURNAL_FILE) as journal:
-        notes = Notes(Memo(store, workdir / MEMO_FOLDER, verify=verify), journal)
-        yield notes
-        notes.memo.save()
-
-
-def write_produced(
-    store: Store,
-    log: InteractionLog,
-    name: str,
-    produced: Produced,
-    ttl_seconds: int,
-    notes: Notes,
-    users: Collection[int] | None,
-) -> dict[str, Written]:
-    """Records of one producer that changed, by "user/liber" and the like; of ``users`` only, if that is given.
-
-    Changes are journaled if the live release reads the producer's spaces. The first fill of a new space is not: it is
-    rolled back by rolling back its release.
-    """
-    spaces = spaces_of(produced.spaces)
-    is_held = bool(held_of(store, produced.spaces))
-    undo = None
-    if not is_held and served(store, name) == spaces:
-        undo = notes.journal.publication(store, name, spaces)
-    records = {}
-    for vectors in (produced.users, produced.items):
-        if vectors is None:
-            continue
-        ids = log.user_ids if isinstance(vectors, UserVectors) else log.item_ids
-        numbers = owners(vectors, ids, users if isinstance(vectors, UserVectors) else None)
-        if is_held:
-            names = (ids[number] for number in numbers)
-            count = renew_knowledge(store, vectors.space, names, ttl_seconds, notes.memo)
-        else:
-            made = entries(vectors, ids, numbers)
-            count = write_knowledge(store, vectors.space, made, len(ids), ttl_seconds, notes.memo, undo)
-        records[vectors.space.key] = count
-    if undo is not None:
-        undo.close()
-    return records
+def knowledge_publication(store: Store, config: JobConfig, log: InteractionLog) -> Iterator[KnowledgePublication]:
+    """A publication under way; the memo is saved if all goes well."""
+    with Journal(config.workdir / JOURNAL_FILE) as journal:
+        memo, ttl = Memo(store, config.workdir / MEMO_FOLDER), round(config.knowledge.ttl_days * 86_400)
+        yield KnowledgePublication(store, log, ttl, memo, journal)
+        memo.save()
 
 
 @dataclass(slots=True)
@@ -189,7 +183,7 @@ def served(store: Store, name: str) -> dict[str, str]:
     return {key: space for key, space in spaces.items() if key.partition("/")[2] == name}
 
 
-def held(store: Store) -> list[str]:
+def rolled_back(store: Store) -> list[str]:
     """The spaces that somebody rolled back: "user/liber:FINGERPRINT"."""
     document: Any = store.redis.get(store.keys.rolled_back)
     return list(json.loads(document)) if document else []
@@ -197,23 +191,23 @@ def held(store: Store) -> list[str]:
 
 def hold(store: Store, spaces: Mapping[str, str]) -> None:
     """Let publications leave the records of these spaces alone, until ``let_go``."""
-    before = held(store)
-    added = [one for one in _marks(spaces) if one not in before]
+    before = rolled_back(store)
+    added = [mark for mark in _marks(spaces) if mark not in before]
     if added:
-        store.redis.set(store.keys.rolled_back, json.dumps([*before, *added][-_REMEMBERED:]))
+        store.redis.set(store.keys.rolled_back, json.dumps([*before, *added][-_LONGEST_LIST:]))
 
 
 def let_go(store: Store, spaces: Mapping[str, str]) -> None:
     """The counterpart of ``hold``."""
-    before = held(store)
-    left = [one for one in before if one not in _marks(spaces)]
+    before = rolled_back(store)
+    left = [mark for mark in before if mark not in _marks(spaces)]
     if left != before:
         store.redis.set(store.keys.rolled_back, json.dumps(left))
 
 
 def held_of(store: Store, spaces: Iterable[Space]) -> list[str]:
     """Keys, like "user/liber", of the ``spaces`` whose records are held back."""
-    marks = held(store)
+    marks = rolled_back(store)
     return [space.key for space in spaces if f"{space.key}:{space.fingerprint}" in marks]
 
 

@@ -1,4 +1,9 @@
-"""What all writers share: counts and chunks; and the item features of a release, written only where they changed."""
+"""What all writers share: counts, chunks, the stream of changes; and the item features of a release, written only where
+they changed.
+
+The stream of changes names items whose records are about to be written, for services that have their item table
+already; see ``models.contract.snapshot`` for its entries.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,10 +20,16 @@ from models.contract.bulk import item_rows
 from models.contract.keys import of_each
 from models.contract.packing import ITEM, item_contents
 from models.contract.schema import FeatureSchema
+from models.contract.snapshot import change
 from offline.data.catalogue import Catalogue
 from offline.publish.bulk import Bulk
-from offline.publish.changes import ItemChanges
 from offline.publish.connection import Store
+
+LONGEST_CHANGE = 50_000
+"""Changed items beyond which a new snapshot is written: a service reads and decodes so many in about a second."""
+
+_STREAM_ENTRIES = 10_000
+"""Length of the stream: what is older is in some snapshot, or is read with all other items."""
 
 _CHUNK = 1000
 
@@ -36,6 +47,30 @@ class Written:
     def add(self, *blobs: bytes) -> None:
         self.written += len(blobs)
         self.size += sum(map(len, blobs))
+
+
+def append_change(store: Store, of: str, ids: Sequence[str] | None = ()) -> str:
+    """Append an entry to the stream (no ids: a mark; None: any item); its id, which holds the time: after Redis lost
+    its last writes, ids that a service has seen do not come back."""
+    entry: Any = store.redis.xadd(store.keys.changes, change(of, ids), maxlen=_STREAM_ENTRIES, approximate=True)
+    return str(entry.decode())
+
+
+class ItemChanges:
+    """Names items whose records in a space, or of a release's features, are about to be written. Beyond
+    ``LONGEST_CHANGE`` of them it says that any item may have changed: there will be a new snapshot anyway."""
+
+    def __init__(self, store: Store, of: str) -> None:
+        self._store = store
+        self._of = of
+        self._count = 0
+
+    def about_to_write(self, ids: Sequence[str]) -> None:
+        """Call before the records of these items are written."""
+        if not ids or self._count > LONGEST_CHANGE:
+            return
+        self._count += len(ids)
+        append_change(self._store, self._of, None if self._count > LONGEST_CHANGE else ids)
 
 
 def write_items(
@@ -57,28 +92,28 @@ def write_items(
     with Bulk(store.redis) as bulk:
         parts = slices(len(item_ids))
         asked = ((at, of_each(lambda item: store.keys.item_features(item, release), item_ids[at])) for at in parts)
-        for at, keys, held in bulk.get_each(asked):
+        for at, keys, blobs in bulk.get_each(asked):
             names = item_ids[at]
-            rows = _held_rows(held, names, schema) if index is None else np.array(index[at], np.int64)
+            rows = _stored_rows(blobs, names, schema) if index is None else np.array(index[at], np.int64)
             contents = item_contents(schema.fingerprint, names, rows, categorical[at], numeric[at])
             stale = [
-                one
-                for one, (blob, content) in enumerate(zip(held, contents, strict=True))
+                (key, name, content)
+                for key, name, content, blob in zip(keys, names, contents, blobs, strict=True)
                 if blob is None or not ITEM.says(blob, content)
             ]
             result.unchanged += len(names) - len(stale)
-            blobs = ITEM.sealed([contents[one] for one in stale], now)
-            changes.about_to_write([names[one] for one in stale])
-            bulk.set([keys[one] for one in stale], blobs)
-            result.add(*blobs)
+            written = ITEM.sealed([content for _, _, content in stale], now)
+            changes.about_to_write([name for _, name, _ in stale])
+            bulk.set([key for key, _, _ in stale], written)
+            result.add(*written)
     return result
 
 
-def _held_rows(held: Sequence[bytes | None], names: Sequence[str], schema: FeatureSchema) -> IntArray:
+def _stored_rows(blobs: Sequence[bytes | None], names: Sequence[str], schema: FeatureSchema) -> IntArray:
     """The row of the id embedding in each record that is there, 0 where there is none that may be used."""
-    found = item_rows(held, names, schema)
+    decoded = item_rows(blobs, names, schema)
     rows = np.zeros(len(names), np.int64)
-    rows[found.at] = found.index
+    rows[decoded.at] = decoded.index
     return rows
 
 

@@ -22,7 +22,7 @@ from offline.publish.connection import Store, StoreError
 JOURNAL_FILE = "undo.sqlite"
 """Inside a work folder."""
 
-KEPT = 3
+PUBLICATIONS_STORED = 3
 _VERSION = 1
 _BUSY_SECONDS = 60.0
 _PAGE = 1000
@@ -51,7 +51,7 @@ SET old = CASE WHEN new = ?4 THEN old ELSE excluded.old END, new = excluded.new
 
 _DROP_ALL_BUT_THE_NEWEST = """
 DELETE FROM publications WHERE whose = :whose AND id NOT IN (
-    SELECT id FROM publications WHERE whose = :whose ORDER BY id DESC LIMIT :kept
+    SELECT id FROM publications WHERE whose = :whose ORDER BY id DESC LIMIT :newest
 )
 """
 
@@ -73,8 +73,8 @@ class Change:
 def installation(store: Store) -> str:
     """The random name of what lies under the store's prefix; made once."""
     store.redis.set(store.keys.installation, secrets.token_hex(8), nx=True)
-    held: Any = store.redis.get(store.keys.installation)
-    return str(held.decode())
+    name: Any = store.redis.get(store.keys.installation)
+    return str(name.decode())
 
 
 class Journal:
@@ -111,8 +111,8 @@ class Journal:
                 "UPDATE publications SET state = 'done' WHERE whose = :whose AND state = 'open' AND spaces != :spaces",
                 place,
             )
-            found = run("SELECT id FROM publications WHERE whose = :whose AND state = 'open'", place).fetchone()
-        return Publication(self, place, None if found is None else int(found[0]))
+            row = run("SELECT id FROM publications WHERE whose = :whose AND state = 'open'", place).fetchone()
+        return Publication(self, place, None if row is None else int(row[0]))
 
     def to_undo(self, store: Store, producer: str, spaces: Mapping[str, str]) -> int | None:
         """The publication whose rollback was killed, or the producer's newest one in these spaces."""
@@ -121,8 +121,8 @@ class Journal:
             "ORDER BY state = 'undoing' DESC, id DESC LIMIT 1"
         )
         with self._reported():
-            found = self._connection.execute(query, _place(store, producer, spaces)).fetchone()
-        return None if found is None else int(found[0])
+            row = self._connection.execute(query, _place(store, producer, spaces)).fetchone()
+        return None if row is None else int(row[0])
 
     def begin_undo(self, publication: int) -> None:
         """From now on ``to_undo`` answers with this one, until ``undone``."""
@@ -152,15 +152,15 @@ class Journal:
             if publication is None:
                 into = "INSERT INTO publications (whose, spaces, state) VALUES (:whose, :spaces, 'open')"
                 publication = int(run(into, place).lastrowid)
-            noted = ((publication, one.key, one.old, one.replaced, one.new) for one in changes)
-            self._connection.executemany(_NOTE, noted)
+            rows = ((publication, change.key, change.old, change.replaced, change.new) for change in changes)
+            self._connection.executemany(_NOTE, rows)
         return publication
 
     def close_publication(self, place: Mapping[str, str], publication: int) -> None:
-        """The publication is complete; older ones than the newest ``KEPT`` of its producer go."""
+        """The publication is complete; older ones than the newest ``PUBLICATIONS_STORED`` of its producer go."""
         with self._transaction() as run:
             run("UPDATE publications SET state = 'done' WHERE id = :id", {"id": publication})
-            run(_DROP_ALL_BUT_THE_NEWEST, {**place, "kept": KEPT})
+            run(_DROP_ALL_BUT_THE_NEWEST, {**place, "newest": PUBLICATIONS_STORED})
 
     def _prepare(self) -> None:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):

@@ -15,7 +15,7 @@ from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog, UserIndex
 from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
-from offline.publish.memo import Memo, Remembered, digests
+from offline.publish.memo import Memo, RecordDigests, record_digests
 from offline.publish.records import Written, chunks
 
 _REPLACE_IF_UNCHANGED = """
@@ -31,10 +31,10 @@ def write_profiles(
     """Profiles that changed, of all users of the log or of those at the positions ``users``."""
     result, seen = Written(), memo.of("user profiles", len(log.user_ids))
     with Bulk(store.redis) as bulk:
-        wanted = _wanted_profiles(catalogue, log, seen, _positions(log, users), result)
-        asked = ((due, of_each(store.keys.user_profile, [log.user_ids[user] for user in due.users])) for due in wanted)
-        for due, keys, held in bulk.get_each(asked):
-            changed = [at for at, (blob, old) in enumerate(zip(due.blobs, held, strict=True)) if blob != old]
+        unknown = _unknown_profiles(catalogue, log, seen, _positions(log, users), result)
+        asked = ((due, of_each(store.keys.user_profile, [log.user_ids[user] for user in due.users])) for due in unknown)
+        for due, keys, stored in bulk.get_each(asked):
+            changed = [at for at, (blob, old) in enumerate(zip(due.blobs, stored, strict=True)) if blob != old]
             result.unchanged += len(keys) - len(changed)
             if changed:
                 memo.about_to_write()
@@ -54,18 +54,18 @@ class _Profiles:
     digests: npt.NDArray[np.uint64]
 
 
-def _wanted_profiles(
-    catalogue: Catalogue, log: InteractionLog, seen: Remembered, users: Iterable[int], result: Written
+def _unknown_profiles(
+    catalogue: Catalogue, log: InteractionLog, seen: RecordDigests, users: Iterable[int], result: Written
 ) -> Iterator[_Profiles]:
     """Chunks of the profiles that the memo does not know as they should be; the others are counted."""
     for chunk in chunks(users):
         names = [log.user_ids[user] for user in chunk]
-        blobs = [packed_profile(one, catalogue.users.get(one, {})) for one in names]
-        wanted = digests(blobs)
-        unknown = np.flatnonzero(~seen.holds(chunk, wanted))
+        blobs = [packed_profile(name, catalogue.users.get(name, {})) for name in names]
+        digests = record_digests(blobs)
+        unknown = np.flatnonzero(~seen.holds(chunk, digests))
         result.unchanged += len(chunk) - len(unknown)
         due = unknown.tolist()
-        yield _Profiles([chunk[at] for at in due], [blobs[at] for at in due], wanted[unknown])
+        yield _Profiles([chunk[at] for at in due], [blobs[at] for at in due], digests[unknown])
 
 
 def write_histories(
@@ -84,8 +84,8 @@ def write_histories(
         for chunk in chunks(_positions(log, users)):
             names = [log.user_ids[user] for user in chunk]
             known = packed_histories(log, index, hashes, chunk, max_events)
-            wanted = digests(b"\0".join((name.encode(), one)) for name, one in zip(names, known, strict=True))
-            due = np.flatnonzero(~seen.holds(chunk, wanted)).tolist()
+            digests = record_digests(b"\0".join((name.encode(), blob)) for name, blob in zip(names, known, strict=True))
+            due = np.flatnonzero(~seen.holds(chunk, digests)).tolist()
             keys = of_each(store.keys.user_history, [names[at] for at in due])
             lengths = bulk.lengths(keys)
             lacking = [
@@ -94,11 +94,11 @@ def write_histories(
             if lacking:
                 memo.about_to_write()
             left = _complete(bulk, lacking, max_events)
-            written = [one for key, one in lacking if key not in left]
+            written = [blob for key, blob in lacking if key not in left]
             result.add(*written)
             result.unchanged += len(chunk) - len(written)
             complete = [at for key, at in zip(keys, due, strict=True) if key not in left]
-            seen.note([chunk[at] for at in complete], wanted[complete])
+            seen.note([chunk[at] for at in complete], digests[complete])
     return result
 
 
@@ -107,16 +107,16 @@ def _positions(log: InteractionLog, users: Collection[int] | None) -> Iterable[i
 
 
 def _complete(bulk: Bulk, lacking: Sequence[tuple[str, bytes]], max_events: int) -> set[str]:
-    """Give each key the events that are known. Those of the keys whose history changed meanwhile: the next refresh
-    tries again."""
+    """Give each key the events that are known. Returns the keys whose history changed meanwhile: the next refresh tries
+    again."""
     was_set = bulk.set_new([key for key, _ in lacking], [known for _, known in lacking])
-    there = [one for one, done in zip(lacking, was_set, strict=True) if not done]
+    there = [entry for entry, done in zip(lacking, was_set, strict=True) if not done]
     replacing: list[tuple[str | int | bytes, ...]] = []
-    for (key, known), held in zip(there, bulk.get([key for key, _ in there]), strict=True):
+    for (key, known), stored in zip(there, bulk.get([key for key, _ in there]), strict=True):
         seen = set(_events(known))
-        later = b"".join(event for event in _events(held or b"") if event not in seen)
+        later = b"".join(event for event in _events(stored or b"") if event not in seen)
         whole = (known + later)[-max_events * EVENT_BYTES :]
-        replacing.append(("EVAL", _REPLACE_IF_UNCHANGED, 1, key, held or b"", whole))
+        replacing.append(("EVAL", _REPLACE_IF_UNCHANGED, 1, key, stored or b"", whole))
     return {key for (key, _), done in zip(there, bulk.ask(replacing), strict=True) if not done}
 
 
@@ -124,32 +124,19 @@ def _events(blob: bytes) -> list[bytes]:
     return [blob[at : at + EVENT_BYTES] for at in range(0, len(blob) - EVENT_BYTES + 1, EVENT_BYTES)]
 
 
-def packed_history(
-    log: InteractionLog, index: UserIndex, item_hashes: npt.NDArray[np.uint64], user: int, max_events: int
-) -> bytes:
-    """A user's last ``max_events`` log rows as the live history holds them."""
-    return packed_histories(log, index, item_hashes, [user], max_events)[0]
-
-
 def packed_histories(
-    log: InteractionLog,
-    index: UserIndex,
-    item_hashes: npt.NDArray[np.uint64],
-    users: Sequence[int],
-    max_events: int,
+    log: InteractionLog, index: UserIndex, hashes: npt.NDArray[np.uint64], users: Sequence[int], max_events: int
 ) -> list[bytes]:
-    """``packed_history`` of each of the users."""
+    """Each user's last ``max_events`` log rows as the live history holds them; ``hashes`` [items] name the items."""
     of = np.array(users, np.int64)
     counts = np.minimum(index.start[of + 1] - index.start[of], max_events)
     ends = np.cumsum(counts)
     rows = index.rows[np.repeat(index.start[of + 1] - ends, counts) + np.arange(int(counts.sum()))]
     events = np.zeros(len(rows), EVENT_DTYPE)
-    events["item"] = item_hashes[log.item[rows]]
+    events["item"] = hashes[log.item[rows]]
     events["time_ms"] = log.time_ms[rows]
     events["owner"] = np.repeat(np.array([owner_tag(log.user_ids[user]) for user in users], np.uint32), counts)
     events["value"] = log.value[rows]
     packed = events.tobytes()
-    return [
-        packed[end - size : end]
-        for end, size in zip((ends * EVENT_BYTES).tolist(), (counts * EVENT_BYTES).tolist(), strict=True)
-    ]
+    starts = (ends - counts) * EVENT_BYTES
+    return [packed[start:end] for start, end in zip(starts.tolist(), (ends * EVENT_BYTES).tolist(), strict=True)]

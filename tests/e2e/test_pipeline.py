@@ -16,8 +16,8 @@ import pytest
 from models.contract.arrays import FloatArray
 from models.contract.knowledge import KnowledgeRecord
 from offline.data.log import InteractionLog
-from offline.jobs.last_run import data_of, sources_of
 from offline.jobs.ledger import RunLedger
+from offline.jobs.llm_requests import data_of, sources_of
 from offline.jobs.verify import verify
 from offline.knowledge.encoder import TextEncoder, VectorStore
 from offline.knowledge.marc.states import LanguageModelStates

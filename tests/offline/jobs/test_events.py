@@ -11,9 +11,8 @@ import pytest
 from offline import refresh as pipeline
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
-from offline.jobs.events import Arrivals, Arrived, look_for_events
+from offline.jobs.events import Arrivals, Arrived, look_for_events, recent
 from offline.jobs.runs import Run
-from offline.jobs.since import recent
 from offline.publish.connection import open_store
 from tests.offline.pipeline import EARLIER_MS, LATER_MS, Pipeline
 

@@ -10,8 +10,7 @@ import pytest
 
 from models.contract.events import Interaction
 from offline.data.log import InteractionLog
-from offline.jobs.events import Arrivals
-from offline.jobs.since import Recent, parse_since
+from offline.jobs.events import Arrivals, Recent, parse_since
 from offline.knowledge.liber.partitions import Trigger, close_partitions
 from tests.synthetic import synthetic
 

@@ -17,12 +17,13 @@ import redis
 
 from models.contract.artifact import ArtifactManifest
 from models.contract.knowledge import Space
+from models.contract.packing import KNOWLEDGE
 from models.split_model import parts_folder
 from offline.config import JobConfig, PublishConfig
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.publish.bulk import Bulk
 from offline.publish.connection import Store, open_store
-from offline.publish.knowledge import content
+from offline.publish.memo import forget
 from offline.publish.producer import RolledBack, rollback_producer, served
 from offline.publish.publish import Contents, Published, publish, publish_producer
 from offline.publish.release import read_model
@@ -69,6 +70,11 @@ def content_of(store: Store) -> dict[str, bytes]:
     return held
 
 
+def bytes_written(published: Published) -> int:
+    """Bytes of all values that went to Redis."""
+    return sum(count.size for count in published.records.values())
+
+
 def workdir(store: Store) -> Path:
     return store.artifacts.parent / "work"
 
@@ -81,7 +87,9 @@ def roll_back(store: Store, name: str, end_change: Callable[[str, bool], None] |
 def knowledge_in(store: Store, *names: str) -> dict[str, bytes]:
     """What the knowledge records of these producers say, whenever they were written."""
     spaces = [space for name in names for space in served(store, name).values()]
-    return {key: content(value) for key, value in content_of(store).items() if key.rpartition(":")[2] in spaces}
+    return {
+        key: KNOWLEDGE.content(value) for key, value in content_of(store).items() if key.rpartition(":")[2] in spaces
+    }
 
 
 def sibling(store: Store, name: str) -> Store:
@@ -162,7 +170,9 @@ class Release:
     ) -> Published:
         data = self.data
         contents = Contents(data.catalogue, data.log, data.knowledge, self.report, self.models)
-        return publish(self.config(store), store, contents, users=users, return_to=return_to, verify_records=verify)
+        if verify:  # read every record
+            forget(store)
+        return publish(self.config(store), store, contents, users=users, return_to=return_to)
 
     def publish_alone(self, store: Store, name: str, *, return_to: bool = False) -> Published:
         produced = self.data.knowledge.produced[name]

@@ -13,6 +13,7 @@ import pytest
 from models.contract.artifact import ArtifactError
 from models.contract.events import Interaction
 from models.contract.items import ItemRecord
+from models.contract.packing import KNOWLEDGE
 from models.contract.schema import FeatureSchema
 from models.split_model import ITEM_GRAPH, REQUEST_GRAPH, parts_folder
 from offline.data.catalogue import DataError
@@ -20,7 +21,6 @@ from offline.knowledge.vectors import Knowledge
 from offline.publish import release
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
-from offline.publish.knowledge import content
 from offline.publish.producer import spaces_of
 from offline.publish.release import SwitchError
 from service.scoring import load_model
@@ -148,7 +148,7 @@ def statements(store: Store) -> dict[str, bytes]:
 
 def timeless(key: str, value: bytes) -> bytes:
     if ":k:" in key:
-        return content(value)
+        return KNOWLEDGE.content(value)
     if ":f:" in key:
         item = key[key.index("{i:") + 3 : key.index("}")]
         return replace(ItemRecord.unpack(value, item, SCHEMA), written_at=0).pack()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from offline.publish.connection import Store, StoreError
-from offline.publish.undo import JOURNAL_FILE, KEPT, Change, Journal, JournalError, installation
+from offline.publish.undo import JOURNAL_FILE, PUBLICATIONS_STORED, Change, Journal, JournalError, installation
 from tests.offline.publish.conftest import sibling
 
 SPACES = {"user/liber": "0123456789abcdef"}
@@ -75,12 +75,12 @@ def test_publications_are_taken_back_one_by_one(store: Store, journal: Journal) 
 
 def test_only_the_newest_are_kept(store: Store, journal: Journal, path: Path) -> None:
     note(journal, store, change("a", "x", "y"), producer="marc")
-    for number in range(KEPT + 2):
+    for number in range(PUBLICATIONS_STORED + 2):
         note(journal, store, change("a", str(number), str(number + 1)))
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT count(*) FROM records").fetchone() == (KEPT + 1,)
+        assert connection.execute("SELECT count(*) FROM records").fetchone() == (PUBLICATIONS_STORED + 1,)
     connection.close()
-    for _ in range(KEPT):
+    for _ in range(PUBLICATIONS_STORED):
         undo(journal, store)
     assert newest(journal, store) is None
     assert newest(journal, store, "marc") is not None

@@ -7,9 +7,14 @@ import sys
 import typer
 
 from offline.cli import experiments, inspection, jobs, tuning
-from offline.cli.endings import EXPECTED, end_cleanly_when_terminated, report_failure
+from offline.cli.endings import EXPECTED, end_cleanly_when_terminated
 from offline.config import ConfigError
+from offline.jobs.ledger import RunStatus
+from offline.jobs.lock import LockedError
+from offline.jobs.runs import EXIT_CODES
 from offline.libraries import quiet_libraries
+
+USAGE = 2
 
 app = typer.Typer(
     add_completion=False,
@@ -38,8 +43,10 @@ def main() -> None:
     end_cleanly_when_terminated()
     try:
         app()
-    except (ConfigError, *EXPECTED) as error:
-        sys.exit(report_failure(error))
+    except (ConfigError, *EXPECTED) as error:  # of a job that is no run
+        print(f"error: {error}", file=sys.stderr)
+        status = RunStatus.LOCKED if isinstance(error, LockedError) else RunStatus.FAILED
+        sys.exit(USAGE if isinstance(error, ConfigError) else EXIT_CODES[status])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from models.contract.experiments import Share
 from models.contract.prompts import RerankPrompt
 from models.contract.schema import FeatureSchema, FrozenConfig
 from offline.data.config import DataConfig
@@ -17,7 +18,6 @@ from offline.llm.arithmetic import Precision
 from offline.llm.config import LLMConfig
 
 Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 DEMO_EXPERIMENTS = Path("configs/ml-100k.experiments.toml")
 """Experiments of the demo's service, where it is started in a checkout."""

@@ -13,13 +13,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 
-from models.valkey.embedded import embedded_redis
 from offline.child import child_python
 from offline.config import DEMO_EXPERIMENTS
 from offline.data.catalogue import Catalogue, DataError
@@ -31,9 +29,8 @@ from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
 from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.run import load_knowledge
 from offline.llm.protocol import Completion, Prompt
+from offline.publish.connection import open_store
 from offline.refresh import language_model, refresh
-
-_NO_SETTINGS: Mapping[str, str] = {}
 
 _READY_SECONDS = 60.0
 _SHOWN = 10
@@ -43,15 +40,22 @@ _PARTITIONS = 5
 def run_demo(job: Job, port: int, check: bool) -> int:
     """Exit status: 0, or 130 if a check was interrupted. DataError if the answers are not what they should be."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of stopping it end it cleanly
+    settings = {"LORANK_EXPERIMENTS": str(DEMO_EXPERIMENTS)} if DEMO_EXPERIMENTS.is_file() else {}
     try:
-        with _redis(job):
+        with open_store(job.data_dir):  # an embedded server lasts for the whole demo, so that both meet in one
             refresh(job)
             with (
-                running_service(job, port, experiments()) as service,
+                running_service(job, port, settings | dict(os.environ)) as service,
                 httpx2.Client(base_url=service.url, timeout=10.0) as client,
             ):
-                _show(job, client, check)
-                if not check:
+                showcase = _Showcase(job, client)
+                showcase.rank()
+                showcase.learn()
+                showcase.ask_live()
+                if check:
+                    showcase.check()
+                    print("demo-check: passed", flush=True)
+                else:
                     print(f"\nServing on {service.url}; API page {service.url}/docs; Ctrl-C stops.", flush=True)
                     status = service.process.wait()
                     raise DataError(f"the service ended by itself with status {status}")
@@ -59,16 +63,6 @@ def run_demo(job: Job, port: int, check: bool) -> int:
         print("\nstopped", flush=True)
         return 130 if check else 0
     return 0
-
-
-def _show(job: Job, client: httpx2.Client, check: bool) -> None:
-    shown = _Showcase(job, client)
-    shown.rank()
-    shown.learn()
-    shown.ask_live()
-    if check:
-        shown.check()
-        print("demo-check: passed", flush=True)
 
 
 class _Showcase:
@@ -132,9 +126,8 @@ class _Showcase:
         print("  asked     " + "\n            ".join(prompt.messages[-1][1].splitlines()))
         print(f"  answered  {self.live.text.strip()}")
         print(f"            ({self.live.prompt_tokens} -> {self.live.completion_tokens} tokens)")
-        print(
-            f"  cached    {'the same text' if self.live.text == cached else (cached or 'nothing').strip()}", flush=True
-        )
+        same = self.live.text == cached
+        print(f"  cached    {'the same text' if same else (cached or 'nothing').strip()}", flush=True)
 
     def check(self) -> None:
         """DataError unless the answers are complete, ordered, fed by knowledge, and changed by the feedback."""
@@ -180,27 +173,15 @@ class _Showcase:
 
     def _unseen(self, count: int) -> list[str]:
         """The most rated films that the user has not rated: what a retrieval stage might hand to a ranker."""
-        seen = set(self._log.item[self._log.by_user().of_user(self._user)].tolist())
-        counts: dict[int, int] = {}
-        for item in self._log.item.tolist():
-            counts[item] = counts.get(item, 0) + 1
-        described = (item for item in counts if item not in seen and self._log.item_ids[item] in self._catalogue.items)
-        popular = sorted(described, key=lambda item: (-counts[item], item))[:count]
-        return [self._log.item_ids[item] for item in popular]
+        log = self._log
+        counts = np.bincount(log.item, minlength=len(log.item_ids))
+        counts[log.item[log.by_user().of_user(self._user)]] = 0
+        popular = [log.item_ids[item] for item in np.argsort(-counts, kind="stable") if counts[item]]
+        return [item for item in popular if item in self._catalogue.items][:count]
 
 
 def _nobody(prompts: list[Prompt], label: str) -> Answered:
     raise AssertionError(f"nobody is asked about {label}: only a prompt is wanted")
-
-
-@contextmanager
-def _redis(job: Job) -> Iterator[None]:
-    """Hold the embedded server for the whole demo, so that refresh and service meet in the same one."""
-    if os.environ.get("LORANK_REDIS_URL"):
-        yield
-        return
-    with embedded_redis(job.data_dir / "valkey"):
-        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,20 +192,15 @@ class RunningService:
     process: subprocess.Popen[bytes]
 
 
-def experiments(file: Path | None = None) -> dict[str, str]:
-    """The service's setting for ``file``; without it for the environment's, or else the demo's if it is there."""
-    if file is None and ("LORANK_EXPERIMENTS" in os.environ or not DEMO_EXPERIMENTS.is_file()):
-        return {}
-    return {"LORANK_EXPERIMENTS": str(file or DEMO_EXPERIMENTS)}
-
-
 @contextmanager
-def running_service(job: Job, port: int, settings: Mapping[str, str] = _NO_SETTINGS) -> Iterator[RunningService]:
-    """The service as a process of its own, ready; it is stopped at the end, and ends when we are killed. ``settings``
-    are further variables."""
-    port = port or _free_port()
-    environment = {**os.environ, "LORANK_PORT": str(port), "LORANK_DATA_DIR": str(job.data_dir)}
-    environment |= settings
+def running_service(job: Job, port: int, settings: Mapping[str, str]) -> Iterator[RunningService]:
+    """The service as a process of its own, ready; it is stopped at the end, and ends when we are killed. Port 0 is a
+    free one. ``settings`` are further variables of its environment."""
+    if not port:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+    environment = {**os.environ, **settings, "LORANK_PORT": str(port), "LORANK_DATA_DIR": str(job.data_dir)}
     with step("service") as watch:
         running = RunningService(
             f"http://127.0.0.1:{port}", subprocess.Popen(child_python("-m", "service"), env=environment)
@@ -254,9 +230,3 @@ def _await_ready(service: RunningService) -> None:
             pass  # not listening yet
         time.sleep(0.05)
     raise DataError(f"the service was not ready within {_READY_SECONDS:.0f} s")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -22,7 +22,7 @@ from offline.data.log import InteractionLog
 from offline.engine.engines import Engine, open_engine
 from offline.jobs.events import Arrivals, look_for_events, recent, recent_users
 from offline.jobs.ledger import ProducerSummary
-from offline.jobs.llm_requests import LLMRun, imported_texts, kinds_of_texts
+from offline.jobs.llm_requests import LLMRun, kinds_of_texts, knowledge_run, take_shipped_answers
 from offline.jobs.one_producer import is_up_to_date, producer_inputs
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job, StepCache
@@ -32,10 +32,9 @@ from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.arithmetic import arithmetic_line
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
-from offline.publish.publish import Contents, Published, publish
+from offline.publish.publish import Contents, Published, publish, release_id
 from offline.publish.release import live_release
 from offline.training.report import TrainingReport, markdown
-from offline.training.samples import split_samples
 
 
 def refresh(job: Job) -> Published:
@@ -103,19 +102,8 @@ def make_knowledge(
         return Knowledge(produced)
     run.computes_in(arithmetic_line(job.config.arithmetic))
     with open_engine(job.engine, job.config.ray) as engine, open_llm_run(run, stale, catalogue, log, engine) as ask:
-        trained_rows = split_samples(job.config.samples, log).trained_rows
-        work = producers.KnowledgeRun(
-            job.domain(catalogue, log),
-            trained_rows,
-            job.knowledge,
-            job.checkpoints,
-            ask,
-            ask.model,
-            imported_texts(job),
-            engine,
-            precision=job.config.arithmetic,
-            shipped=job.config.knowledge.shipped_vectors if job.use_cache else None,
-        )
+        shipped = job.config.knowledge.shipped_vectors if job.use_cache else None
+        work = knowledge_run(job, catalogue, log, ask, ask.model, engine, shipped)
         for name in stale:
             with run.step(f"knowledge: {name}") as watch:
                 attempt = work.produce(name, kinds_of_texts(job, [name]))
@@ -157,8 +145,7 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
                 return report
         from offline.training.run import train  # torch only where it is needed: an idle refresh starts in a second
 
-        report = train(config, catalogue, log, knowledge, job.models)
-        report = replace(report, partial=partial)
+        report = replace(train(config, catalogue, log, knowledge, job.models), partial=partial)
         report.save(path)
         steps.finished("train", inputs, watch.seconds)
         print(markdown(report.table), flush=True)
@@ -179,7 +166,7 @@ def publish_release(
     """Changed records, and a new release if there is a new model."""
     job = run.job
     with run.step("publish") as watch:
-        users = recent_users(job, log) if live_release(store) == _release_id(job, report) else None
+        users = recent_users(job, log) if live_release(store) == release_id(job.config, report) else None
         contents = Contents(catalogue, log, knowledge, report, job.models)
         published = publish(job.config, store, contents, users=users, return_to=return_to)
         run.published(published)
@@ -203,11 +190,7 @@ def language_model(job: Job, engine: Engine | None = None) -> Iterator[LLMSessio
         engine=engine,
         precision=job.config.arithmetic,
     ) as session:
-        if job.ask_refused:
-            session.cache.forget_refusals()
-        shipped = job.config.knowledge.shipped_responses
-        if job.use_cache and shipped is not None:
-            session.cache.import_jsonl_gz(shipped)
+        take_shipped_answers(job, session)
         yield session
 
 
@@ -225,10 +208,6 @@ def open_llm_run(
             with ask.from_cache_alone():
                 yield ask
         print(f"  {session.account.summary(run.record.job)}", flush=True)
-
-
-def _release_id(job: Job, report: TrainingReport) -> str:
-    return f"{job.config.name}-{report.sha256[:12]}"
 
 
 def _counts(produced: Produced) -> str:

@@ -14,12 +14,11 @@ import typer
 from models.contract.artifact import ArtifactError
 from models.contract.reranker import RerankerError
 from models.valkey.embedded import EmbeddedRedisError
-from offline.config import ConfigError
 from offline.data.catalogue import DataError
 from offline.engine.engines import EngineError
 from offline.jobs.ledger import RunStatus
 from offline.jobs.lock import LockedError
-from offline.jobs.runs import EXIT_CODES, Run, stopping
+from offline.jobs.runs import Run, stopping
 from offline.jobs.steps import Job
 from offline.knowledge.encoder import EncoderError
 from offline.knowledge.errors import NotFittedError
@@ -29,8 +28,6 @@ from offline.publish.connection import StoreError
 from offline.publish.gate import GateError
 from offline.publish.release import SwitchError
 from offline.training.report import TrainingError
-
-USAGE = 2
 
 EXPECTED = (
     ArtifactError,
@@ -87,11 +84,3 @@ def end_cleanly_when_terminated() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # a shell script starts its background jobs so; asyncio would then leave SIGINT, and with it SIGTERM, ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def report_failure(error: Exception) -> int:
-    """Print an expected failure of a job that is no run; its exit code."""
-    print(f"error: {error}", file=sys.stderr)
-    if isinstance(error, ConfigError):
-        return USAGE
-    return EXIT_CODES[RunStatus.LOCKED if isinstance(error, LockedError) else RunStatus.FAILED]

@@ -23,7 +23,15 @@ from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
 from offline.jobs.events import Arrived, look_for_events, recent
 from offline.jobs.ledger import RunLedger
-from offline.jobs.llm_requests import TEXTS, answered, import_lines, imported_texts, kinds_of_texts, texts_of_recent
+from offline.jobs.llm_requests import (
+    TEXTS,
+    answered,
+    import_lines,
+    imported_texts,
+    kinds_of_texts,
+    take_shipped_answers,
+    texts_of_recent,
+)
 from offline.jobs.one_producer import is_up_to_date, producer_inputs
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
@@ -126,11 +134,17 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
 def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> dict[str, CostEstimate]:
     """What each producer would ask, in order; a text that several read is counted where it comes first."""
     estimates: dict[str, CostEstimate] = {}
-    if not kinds_of_texts(job, names):
+    kinds = list(kinds_of_texts(job, names))
+    if not kinds:
         return estimates
     with _session_on_a_copy(job) as session:
-        texts = _texts(job, catalogue, log, _Pretending(session))
-        kinds = list(kinds_of_texts(job, names))
+        ask = _Pretending(session)
+        if job.since_ms is not None:
+            texts = texts_of_recent(job, recent(job, log), catalogue, log, ask)
+        else:
+            texts = dict.fromkeys(
+                ("items", "partitions"), KnowledgeTexts(job.domain(catalogue, log), ask, imported_texts(job))
+            )
         for name in names:
             before = session.cost_estimate
             for kind in [kind for kind in kinds if kind in TEXTS[name]]:
@@ -138,13 +152,6 @@ def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interaction
                 getattr(texts["items" if kind == "items" else "partitions"], kind)
             estimates[name] = session.cost_estimate - before
     return estimates
-
-
-def _texts(job: Job, catalogue: Catalogue, log: InteractionLog, ask: _Pretending) -> dict[str, KnowledgeTexts]:
-    if job.since_ms is not None:
-        return texts_of_recent(job, recent(job, log), catalogue, log, ask)
-    all_of_them = KnowledgeTexts(job.domain(catalogue, log), ask, imported_texts(job))
-    return {"items": all_of_them, "partitions": all_of_them}
 
 
 class _Pretending:
@@ -180,11 +187,7 @@ def _session_on_a_copy(job: Job) -> Iterator[LLMSession]:
                 source.backup(target)
         rate = partial(tokens_per_second, RunLedger(job.config.workdir).accounts())
         with open_session(job.config.llm, copy, use_cache=job.use_cache, dry_run=True, rate=rate) as session:
-            if job.ask_refused:
-                session.cache.forget_refusals()
-            shipped = job.config.knowledge.shipped_responses
-            if job.use_cache and shipped is not None:
-                session.cache.import_jsonl_gz(shipped)
+            take_shipped_answers(job, session)
             yield session
 
 

@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
+from offline.engine.engines import Engine
 from offline.jobs.events import Recent
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job
@@ -136,6 +138,15 @@ class _Fresh:
         return answers
 
 
+def take_shipped_answers(job: Job, session: LLMSession) -> None:
+    """Import the answers that come with the configuration, and forget refusals if the job is to ask them again."""
+    if job.ask_refused:
+        session.cache.forget_refusals()
+    shipped = job.config.knowledge.shipped_responses
+    if job.use_cache and shipped is not None:
+        session.cache.import_jsonl_gz(shipped)
+
+
 def answered(answers: Usable) -> Answered:
     """Usable answers as the producers read them."""
     return Answered(answers.texts, [state == "absent" for state in answers.states])
@@ -194,6 +205,30 @@ def data_of(job: Job) -> tuple[Catalogue, InteractionLog]:
     return open_dataset(job.config.data, job.raw).catalogue(), log
 
 
+def knowledge_run(
+    job: Job,
+    catalogue: Catalogue,
+    log: InteractionLog,
+    ask: Ask,
+    model: str,
+    engine: Engine | None = None,
+    shipped: Path | None = None,
+) -> KnowledgeRun:
+    """A run of producers over a job's data, which asks the language model ``model`` by ``ask``."""
+    return KnowledgeRun(
+        job.domain(catalogue, log),
+        split_samples(job.config.samples, log).trained_rows,
+        job.knowledge,
+        job.checkpoints,
+        ask,
+        model,
+        imported_texts(job),
+        engine,
+        precision=job.config.arithmetic,
+        shipped=shipped,
+    )
+
+
 @contextmanager
 def sources_of(job: Job, catalogue: Catalogue, log: InteractionLog, producer: str) -> Iterator[Sources]:
     """The inputs of a producer, for jobs that ask no language model: with the answers that are stored."""
@@ -202,14 +237,4 @@ def sources_of(job: Job, catalogue: Catalogue, log: InteractionLog, producer: st
         def ask(prompts: list[Prompt], label: str) -> Answered:
             return answered(usable(session, prompts, label))
 
-        run = KnowledgeRun(
-            job.domain(catalogue, log),
-            split_samples(job.config.samples, log).trained_rows,
-            job.knowledge,
-            job.checkpoints,
-            ask,
-            session.account.model_id,
-            imported_texts(job),
-            precision=job.config.arithmetic,
-        )
-        yield run.sources_of(producer)
+        yield knowledge_run(job, catalogue, log, ask, session.account.model_id).sources_of(producer)

@@ -6,15 +6,12 @@ a Redis Cluster this is the place where a chunk would be parted by node.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import redis
 
 RedisCommand = tuple[str | bytes | int, ...]
-
-T = TypeVar("T")
 
 
 class Bulk:
@@ -33,9 +30,7 @@ class Bulk:
         self._connection = self._pool.get_connection()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self._connection.disconnect()
         self._pool.release(self._connection)
@@ -43,12 +38,6 @@ class Bulk:
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """The values of the keys."""
         return list(self.ask([("MGET", *keys)])[0]) if keys else []
-
-    def get_each(
-        self, chunks: Iterable[tuple[T, Sequence[str]]]
-    ) -> Iterator[tuple[T, Sequence[str], list[bytes | None]]]:
-        """Each chunk (anything, keys) with the values of its keys."""
-        return ((chunk, keys, self.get(keys)) for chunk, keys in chunks)
 
     def lengths(self, keys: Sequence[str]) -> list[int]:
         """Bytes of the values of the keys."""

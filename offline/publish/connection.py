@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,27 +38,19 @@ def redacted(url: str) -> str:
 def open_store(data_dir: Path) -> Iterator[Store]:
     """The store of the environment: the service's LORANK_REDIS_URL, LORANK_KEY_PREFIX and LORANK_ARTIFACTS apply."""
     url = os.environ.get("LORANK_REDIS_URL")
-    if url:
-        with _connected(url, data_dir) as store:
-            yield store
-        return
-    with embedded_redis(data_dir / "valkey") as embedded, _connected(embedded, data_dir) as store:
+    server = nullcontext(url) if url else embedded_redis(data_dir / "valkey")
+    with server as address, _connected(address, data_dir) as store:
         yield store
 
 
 @contextmanager
 def store_if_there(data_dir: Path) -> Iterator[Store | None]:
     """The store, unless nothing was ever published to an embedded one: looking must not make it."""
-    if not is_there(data_dir):
+    if os.environ.get("LORANK_REDIS_URL") or (data_dir / "valkey").is_dir():
+        with open_store(data_dir) as store:
+            yield store
+    else:
         yield None
-        return
-    with open_store(data_dir) as store:
-        yield store
-
-
-def is_there(data_dir: Path) -> bool:
-    """Whether there is a Redis to look into without making one."""
-    return bool(os.environ.get("LORANK_REDIS_URL")) or (data_dir / "valkey").is_dir()
 
 
 @contextmanager
@@ -73,12 +65,8 @@ def _connected(url: str, data_dir: Path) -> Iterator[Store]:
         raise StoreError(f"LORANK_KEY_PREFIX: {error}") from error
     try:
         client.ping()
-        yield Store(
-            client,
-            keys,
-            Path(os.environ.get("LORANK_ARTIFACTS") or data_dir / "artifacts"),
-            redacted(url),
-        )
+        artifacts = Path(os.environ.get("LORANK_ARTIFACTS") or data_dir / "artifacts")
+        yield Store(client, keys, artifacts, redacted(url))
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise StoreError(f"Redis at {redacted(url)} does not answer: {error}") from error
     except redis.RedisError as error:  # out of memory, read-only after a failover, no permission

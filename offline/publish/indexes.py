@@ -112,7 +112,7 @@ class _Indexer:
             space=key,
             file=path.name,
             sha256=hashlib.sha256(built.content).hexdigest(),
-            kind=built.kind,
+            kind=kind,
             effort=built.effort,
             items=len(known),
             top=min(config.top, len(known)),
@@ -120,9 +120,7 @@ class _Indexer:
         )
         write_bytes(path, built.content)
         write_json(description, index.model_dump(mode="json"))
-        print(
-            f"  index of {key}: {built.kind}, effort {built.effort}, recall@{index.top} {built.recall:.4f}", flush=True
-        )
+        print(f"  index of {key}: {kind}, effort {built.effort}, recall@{index.top} {built.recall:.4f}", flush=True)
         return index
 
     def _queries(self, role: Role, producer: str, vectors: FloatArray) -> FloatArray:

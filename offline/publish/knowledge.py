@@ -108,8 +108,9 @@ class KnowledgeWriter:
         its expiry, once less than half of its life is left. Changes are noted in ``undo`` before they are written."""
         seen = self._memo.of(self._space.key, owners)
         with Bulk(self._store.redis) as bulk:
-            due_records = ((due, self._keys(due.owners)) for due in self._due(entries, seen))
-            for due, keys, blobs in bulk.get_each(due_records):
+            for due in self._due(entries, seen):
+                keys = self._keys(due.owners)
+                blobs = bulk.get(keys)
                 stale = self._stale(due, blobs, seen)
                 if undo is not None:
                     undo.note(self._journal_entries(due, keys, blobs, stale))

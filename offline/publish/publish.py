@@ -125,6 +125,11 @@ def publish_producer(
     return Published(live, live, False, records, [], held_of(store, produced.spaces))
 
 
+def release_id(config: JobConfig, report: TrainingReport) -> str:
+    """Id of the release of a trained model."""
+    return f"{config.name}-{report.sha256[:12]}"
+
+
 def _items_changed(records: Mapping[str, Written]) -> bool:
     """Whether a record of items was written, of their features or of knowledge."""
     return any(count.written for name, count in records.items() if name.startswith("item"))
@@ -138,7 +143,7 @@ class _Publishing:
         self._store = store
         self._contents = contents
         self.schema = contents.knowledge.schema(config.feature_schema)
-        self.release_id = f"{config.name}-{contents.report.sha256[:12]}"
+        self.release_id = release_id(config, contents.report)
 
     def write_shared(self, users: Collection[int] | None) -> dict[str, Written]:
         """Profiles, histories and knowledge: what does not belong to one release alone."""

@@ -90,10 +90,11 @@ def write_items(
     now = int(time.time())
     result, changes = Written(), ItemChanges(store, release)
     with Bulk(store.redis) as bulk:
-        parts = slices(len(item_ids))
-        asked = ((at, of_each(lambda item: store.keys.item_features(item, release), item_ids[at])) for at in parts)
-        for at, keys, blobs in bulk.get_each(asked):
+        for start in range(0, len(item_ids), _CHUNK):
+            at = slice(start, start + _CHUNK)
             names = item_ids[at]
+            keys = of_each(lambda item: store.keys.item_features(item, release), names)
+            blobs = bulk.get(keys)
             rows = _stored_rows(blobs, names, schema) if index is None else np.array(index[at], np.int64)
             contents = item_contents(schema.fingerprint, names, rows, categorical[at], numeric[at])
             stale = [
@@ -115,11 +116,6 @@ def _stored_rows(blobs: Sequence[bytes | None], names: Sequence[str], schema: Fe
     rows = np.zeros(len(names), np.int64)
     rows[decoded.at] = decoded.index
     return rows
-
-
-def slices(count: int) -> Iterator[slice]:
-    """Parts of a sequence of ``count`` entries that are chunks."""
-    return (slice(at, min(at + _CHUNK, count)) for at in range(0, count, _CHUNK))
 
 
 def fills_a_chunk(entries: Sized) -> bool:

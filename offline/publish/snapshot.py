@@ -51,8 +51,8 @@ def read_items(store: Store, manifest: ReleaseManifest, artifact: ArtifactManife
 
     def decoded() -> Iterator[DecodedItems]:
         with Bulk(store.redis) as bulk:
-            asked = ((chunk, [*chain(*decoder.keys(store.keys, manifest.id, chunk))]) for chunk in chunks(ids))
-            for chunk, _, blobs in bulk.get_each(asked):
+            for chunk in chunks(ids):
+                blobs = bulk.get([*chain(*decoder.keys(store.keys, manifest.id, chunk))])
                 part = decoder.decode(chunk, [blobs[at : at + len(chunk)] for at in range(0, len(blobs), len(chunk))])
                 stored.featured += int(part.featured.sum())
                 for place, space in enumerate(decoder.spaces):

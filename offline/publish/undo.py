@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from offline.publish.connection import Store, StoreError
@@ -94,9 +93,7 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
     def publication(self, store: Store, producer: str, spaces: Mapping[str, str]) -> Publication:
@@ -105,13 +102,15 @@ class Journal:
         A rollback that was killed is given up: its producer publishes again.
         """
         place = _place(store, producer, spaces)
-        with self._transaction() as run:
-            run("DELETE FROM publications WHERE whose = :whose AND state = 'undoing'", place)
-            run(
+        with self.transaction() as connection:
+            connection.execute("DELETE FROM publications WHERE whose = :whose AND state = 'undoing'", place)
+            connection.execute(
                 "UPDATE publications SET state = 'done' WHERE whose = :whose AND state = 'open' AND spaces != :spaces",
                 place,
             )
-            row = run("SELECT id FROM publications WHERE whose = :whose AND state = 'open'", place).fetchone()
+            row = connection.execute(
+                "SELECT id FROM publications WHERE whose = :whose AND state = 'open'", place
+            ).fetchone()
         return Publication(self, place, None if row is None else int(row[0]))
 
     def to_undo(self, store: Store, producer: str, spaces: Mapping[str, str]) -> int | None:
@@ -126,13 +125,13 @@ class Journal:
 
     def begin_undo(self, publication: int) -> None:
         """From now on ``to_undo`` answers with this one, until ``undone``."""
-        with self._transaction() as run:
-            run("UPDATE publications SET state = 'undoing' WHERE id = :id", {"id": publication})
+        with self.transaction() as connection:
+            connection.execute("UPDATE publications SET state = 'undoing' WHERE id = :id", {"id": publication})
 
     def undone(self, publication: int) -> None:
         """Forget a publication that is rolled back."""
-        with self._transaction() as run:
-            run("DELETE FROM publications WHERE id = :id", {"id": publication})
+        with self.transaction() as connection:
+            connection.execute("DELETE FROM publications WHERE id = :id", {"id": publication})
 
     def changes(self, publication: int) -> Iterator[list[tuple[str, bytes | None, bytes]]]:
         """Chunks of (key, bytes before, digest of what was written)."""
@@ -146,22 +145,6 @@ class Journal:
             yield page
             last = page[-1][0]
 
-    def note(self, place: Mapping[str, str], publication: int | None, changes: Sequence[Change]) -> int:
-        """One chunk of a publication, on the disk when this returns; the publication's id."""
-        with self._transaction() as run:
-            if publication is None:
-                into = "INSERT INTO publications (whose, spaces, state) VALUES (:whose, :spaces, 'open')"
-                publication = int(run(into, place).lastrowid)
-            rows = ((publication, change.key, change.old, change.replaced, change.new) for change in changes)
-            self._connection.executemany(_NOTE, rows)
-        return publication
-
-    def close_publication(self, place: Mapping[str, str], publication: int) -> None:
-        """The publication is complete; older ones than the newest ``PUBLICATIONS_STORED`` of its producer go."""
-        with self._transaction() as run:
-            run("UPDATE publications SET state = 'done' WHERE id = :id", {"id": publication})
-            run(_DROP_ALL_BUT_THE_NEWEST, {**place, "newest": PUBLICATIONS_STORED})
-
     def _prepare(self) -> None:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             self._connection.execute(f"PRAGMA {pragma}")
@@ -169,18 +152,18 @@ class Journal:
         if version not in (0, _VERSION):
             raise JournalError(f"{self._path}: written by version {version}, this program reads version {_VERSION}")
         if version == 0:
-            with self._transaction() as run:
+            with self.transaction() as connection:
                 for statement in _SCHEMA:
-                    run(statement, {})
-                run(f"PRAGMA user_version={_VERSION}", {})
+                    connection.execute(statement, {})
+                connection.execute(f"PRAGMA user_version={_VERSION}", {})
 
     @contextmanager
-    def _transaction(self) -> Iterator[Any]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
         """Statements that happen together or not at all; IMMEDIATE: an upgrade of a read lock could fail."""
         with self._reported():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                yield self._connection.execute
+                yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
@@ -204,14 +187,23 @@ class Publication:
         self._number = number
 
     def note(self, changes: Sequence[Change]) -> None:
-        """Before these changes are written to Redis."""
-        if changes:
-            self._number = self._journal.note(self._place, self._number, changes)
+        """Before these changes are written to Redis: on the disk when this returns."""
+        if not changes:
+            return
+        with self._journal.transaction() as connection:
+            if self._number is None:
+                into = "INSERT INTO publications (whose, spaces, state) VALUES (:whose, :spaces, 'open')"
+                self._number = connection.execute(into, self._place).lastrowid
+            rows = ((self._number, change.key, change.old, change.replaced, change.new) for change in changes)
+            connection.executemany(_NOTE, rows)
 
     def close(self) -> None:
-        """After the last change."""
-        if self._number is not None:
-            self._journal.close_publication(self._place, self._number)
+        """After the last change; older publications of the producer than the newest ``PUBLICATIONS_STORED`` go."""
+        if self._number is None:
+            return
+        with self._journal.transaction() as connection:
+            connection.execute("UPDATE publications SET state = 'done' WHERE id = :id", {"id": self._number})
+            connection.execute(_DROP_ALL_BUT_THE_NEWEST, {**self._place, "newest": PUBLICATIONS_STORED})
 
 
 def _place(store: Store, producer: str, spaces: Mapping[str, str]) -> dict[str, str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog, UserIndex
 from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
-from offline.publish.memo import Memo, RecordDigests, record_digests
+from offline.publish.memo import Memo, record_digests
 from offline.publish.records import Written, chunks
 
 _REPLACE_IF_UNCHANGED = """
@@ -31,41 +30,22 @@ def write_profiles(
     """Profiles that changed, of all users of the log or of those at the positions ``users``."""
     result, seen = Written(), memo.of("user profiles", len(log.user_ids))
     with Bulk(store.redis) as bulk:
-        unknown = _unknown_profiles(catalogue, log, seen, _positions(log, users), result)
-        asked = ((due, of_each(store.keys.user_profile, [log.user_ids[user] for user in due.users])) for due in unknown)
-        for due, keys, stored in bulk.get_each(asked):
-            changed = [at for at, (blob, old) in enumerate(zip(due.blobs, stored, strict=True)) if blob != old]
-            result.unchanged += len(keys) - len(changed)
+        for chunk in chunks(_positions(log, users)):
+            names = [log.user_ids[user] for user in chunk]
+            blobs = [packed_profile(name, catalogue.users.get(name, {})) for name in names]
+            digests = record_digests(blobs)
+            due = np.flatnonzero(~seen.holds(chunk, digests)).tolist()
+            keys = of_each(store.keys.user_profile, [names[at] for at in due])
+            stored = zip(keys, due, bulk.get(keys), strict=True)
+            changed = [(key, blobs[at]) for key, at, blob in stored if blob != blobs[at]]
+            result.unchanged += len(chunk) - len(changed)
             if changed:
                 memo.about_to_write()
-                bulk.set([keys[at] for at in changed], [due.blobs[at] for at in changed])
-                result.add(*(due.blobs[at] for at in changed))
+                bulk.set([key for key, _ in changed], [blob for _, blob in changed])
+                result.add(*(blob for _, blob in changed))
             # Before the replies: the memo counts only after ``save``, which nobody calls if one of them is a refusal.
-            seen.note(due.users, due.digests)
+            seen.note([chunk[at] for at in due], digests[due])
     return result
-
-
-@dataclass(frozen=True, slots=True)
-class _Profiles:
-    """Profiles of k users, and their digests [k]."""
-
-    users: list[int]
-    blobs: list[bytes]
-    digests: npt.NDArray[np.uint64]
-
-
-def _unknown_profiles(
-    catalogue: Catalogue, log: InteractionLog, seen: RecordDigests, users: Iterable[int], result: Written
-) -> Iterator[_Profiles]:
-    """Chunks of the profiles that the memo does not know as they should be; the others are counted."""
-    for chunk in chunks(users):
-        names = [log.user_ids[user] for user in chunk]
-        blobs = [packed_profile(name, catalogue.users.get(name, {})) for name in names]
-        digests = record_digests(blobs)
-        unknown = np.flatnonzero(~seen.holds(chunk, digests))
-        result.unchanged += len(chunk) - len(unknown)
-        due = unknown.tolist()
-        yield _Profiles([chunk[at] for at in due], [blobs[at] for at in due], digests[unknown])
 
 
 def write_histories(

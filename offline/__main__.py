@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from offline.cli import experiments, inspection, jobs, tuning
-from offline.cli.endings import EXPECTED, end_cleanly_when_terminated
-from offline.config import ConfigError
-from offline.jobs.ledger import RunStatus
-from offline.jobs.lock import LockedError
-from offline.jobs.runs import EXIT_CODES
-from offline.libraries import quiet_libraries
-
-USAGE = 2
+from offline.cli.endings import run_command_line
 
 app = typer.Typer(
     add_completion=False,
@@ -38,15 +29,8 @@ app.add_typer(experiments.app)
 
 
 def main() -> None:
-    """Entry point. Expected failures end with one line and an exit code, never with a traceback."""
-    quiet_libraries()  # before a job loads them
-    end_cleanly_when_terminated()
-    try:
-        app()
-    except (ConfigError, *EXPECTED) as error:  # of a job that is no run
-        print(f"error: {error}", file=sys.stderr)
-        status = RunStatus.LOCKED if isinstance(error, LockedError) else RunStatus.FAILED
-        sys.exit(USAGE if isinstance(error, ConfigError) else EXIT_CODES[status])
+    """Entry point."""
+    run_command_line(app)
 
 
 if __name__ == "__main__":

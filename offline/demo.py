@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -40,12 +41,11 @@ _PARTITIONS = 5
 def run_demo(job: Job, port: int, check: bool) -> int:
     """Exit status: 0, or 130 if a check was interrupted. DataError if the answers are not what they should be."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of stopping it end it cleanly
-    settings = {"LORANK_EXPERIMENTS": str(DEMO_EXPERIMENTS)} if DEMO_EXPERIMENTS.is_file() else {}
     try:
         with open_store(job.data_dir):  # an embedded server lasts for the whole demo, so that both meet in one
             refresh(job)
             with (
-                running_service(job, port, settings | dict(os.environ)) as service,
+                running_service(job, port, experiments()) as service,
                 httpx2.Client(base_url=service.url, timeout=10.0) as client,
             ):
                 showcase = _Showcase(job, client)
@@ -190,6 +190,13 @@ class RunningService:
 
     url: str
     process: subprocess.Popen[bytes]
+
+
+def experiments(file: Path | None = None) -> dict[str, str]:
+    """The service's setting for ``file``; without it for the environment's, or else the demo's if it is there."""
+    if file is None and ("LORANK_EXPERIMENTS" in os.environ or not DEMO_EXPERIMENTS.is_file()):
+        return {}
+    return {"LORANK_EXPERIMENTS": str(file or DEMO_EXPERIMENTS)}
 
 
 @contextmanager

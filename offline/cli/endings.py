@@ -14,20 +14,24 @@ import typer
 from models.contract.artifact import ArtifactError
 from models.contract.reranker import RerankerError
 from models.valkey.embedded import EmbeddedRedisError
+from offline.config import ConfigError
 from offline.data.catalogue import DataError
 from offline.engine.engines import EngineError
 from offline.jobs.ledger import RunStatus
 from offline.jobs.lock import LockedError
-from offline.jobs.runs import Run, stopping
+from offline.jobs.runs import EXIT_CODES, Run, stopping
 from offline.jobs.steps import Job
 from offline.knowledge.encoder import EncoderError
 from offline.knowledge.errors import NotFittedError
+from offline.libraries import quiet_libraries
 from offline.llm.cache import CacheError
 from offline.llm.protocol import PermanentError
 from offline.publish.connection import StoreError
 from offline.publish.gate import GateError
 from offline.publish.release import SwitchError
 from offline.training.report import TrainingError
+
+_USAGE = 2
 
 EXPECTED = (
     ArtifactError,
@@ -84,3 +88,15 @@ def end_cleanly_when_terminated() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # a shell script starts its background jobs so; asyncio would then leave SIGINT, and with it SIGTERM, ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def run_command_line(app: typer.Typer) -> None:
+    """Run a program. Expected failures end with one line and an exit code, never with a traceback."""
+    quiet_libraries()  # before a job loads them
+    end_cleanly_when_terminated()
+    try:
+        app()
+    except (ConfigError, *EXPECTED) as error:  # of a job that is no run
+        print(f"error: {error}", file=sys.stderr)
+        status = RunStatus.LOCKED if isinstance(error, LockedError) else RunStatus.FAILED
+        sys.exit(_USAGE if isinstance(error, ConfigError) else EXIT_CODES[status])

@@ -23,8 +23,8 @@ def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
         with pytest.raises(LockedError) as caught, exclusive(tmp_path, "train"):
             pass
         assert caught.value.holder == holder(tmp_path)
-        for told in ("`refresh`", f"process {os.getpid()} on ", "since 20", str(tmp_path)):
-            assert told in str(caught.value)
+        for part in ("`refresh`", f"process {os.getpid()} on ", "since 20", str(tmp_path)):
+            assert part in str(caught.value)
     assert holder(tmp_path) is None
     with exclusive(tmp_path, "train"):
         pass

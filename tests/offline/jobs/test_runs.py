@@ -34,11 +34,11 @@ def test_a_run_is_one_line(job: Job) -> None:
         with run.working(), run.step("a stage"):
             pass
     entries = [json.loads(line) for line in (job.config.workdir / LEDGER).read_text().splitlines()]
-    assert [(one["job"], one["status"], one["exit_code"]) for one in entries] == [
+    assert [(entry["job"], entry["status"], entry["exit_code"]) for entry in entries] == [
         ("refresh", "done", 0),
         ("train", "done", 0),
     ]
-    assert len({one["run"] for one in entries}) == 2
+    assert len({entry["run"] for entry in entries}) == 2
     assert list(entries[0]["stages"]) == ["a stage"]
     assert not (job.config.workdir / CURRENT).exists()
     assert lines(job.config.workdir) == entries
@@ -58,7 +58,7 @@ def test_interrupted_and_failed_runs_say_so(job: Job) -> None:
     for error in (KeyboardInterrupt(), ValueError("no good")):
         with pytest.raises(type(error)), Run(job, "refresh").working():
             raise error
-    assert [one["status"] for one in lines(job.config.workdir)] == ["interrupted", "failed"]
+    assert [line["status"] for line in lines(job.config.workdir)] == ["interrupted", "failed"]
     assert lines(job.config.workdir)[1]["reasons"] == ["ValueError: no good"]
 
 
@@ -94,7 +94,7 @@ def test_a_run_killed_after_its_line_is_not_written_twice(job: Job) -> None:
     run.save()  # killed between the line and the removal of its file
     with Run(job, "refresh").working():
         pass
-    assert [one["status"] for one in lines(job.config.workdir)] == ["done", "done"]
+    assert [line["status"] for line in lines(job.config.workdir)] == ["done", "done"]
 
 
 def test_a_damaged_file_of_a_killed_run_stops_nobody(job: Job) -> None:
@@ -102,7 +102,7 @@ def test_a_damaged_file_of_a_killed_run_stops_nobody(job: Job) -> None:
     (job.config.workdir / CURRENT).write_text("{")
     with Run(job, "refresh").working():
         pass
-    assert [one["status"] for one in lines(job.config.workdir)] == ["done"]
+    assert [line["status"] for line in lines(job.config.workdir)] == ["done"]
 
 
 def test_torn_lines_are_passed_over_and_spoil_no_other(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_torn_lines_are_passed_over_and_spoil_no_other(tmp_path: Path) -> None:
     path.write_bytes(b'{"run": "0", "job": "refresh", "status": "done"}\n{"run": "1", "jo')
     RunLedger(tmp_path).append(RunRecord(run="2", job="refresh", status=RunStatus.DONE))
     path.write_text(path.read_text() + "[1]\n7\n")
-    assert [one["run"] for one in lines(tmp_path)] == ["0", "2"]
+    assert [line["run"] for line in lines(tmp_path)] == ["0", "2"]
 
 
 def test_totals_go_on_from_run_to_run(job: Job) -> None:
@@ -147,7 +147,7 @@ def test_a_damaged_line_of_a_lost_run_stops_no_later_run(job: Job, content: str)
     assert RunLedger(job.config.workdir).lost() is None
     with Run(job, "refresh").working():
         pass
-    assert [one["status"] for one in lines(job.config.workdir)] == ["done"]
+    assert [line["status"] for line in lines(job.config.workdir)] == ["done"]
 
 
 def killed_while_it_asked(job: Job, *, said: bool) -> Account:

@@ -57,17 +57,17 @@ def store(publish_valkey: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def keys_of(client: redis.Redis, pattern: str = "*") -> set[str]:
-    found: Any = client.keys(pattern)
-    return {key.decode() for key in found}
+    keys: Any = client.keys(pattern)
+    return {key.decode() for key in keys}
 
 
 def content_of(store: Store) -> dict[str, bytes]:
     """Every string key of the installation, with its value."""
-    held: dict[str, bytes] = {}
+    values: dict[str, bytes] = {}
     for key in keys_of(store.redis, f"{store.keys.prefix}:*") - {store.keys.changes}:
         value: Any = store.redis.get(key)
-        held[key] = value
-    return held
+        values[key] = value
+    return values
 
 
 def bytes_written(published: Published) -> int:
@@ -221,11 +221,11 @@ class Release:
         """A release whose model says that it reads the knowledge of these producers only. Nobody runs it."""
         knowledge = Knowledge({name: self.data.knowledge.produced[name] for name in producers})
         proto = self._proto()
-        for one in proto.metadata_props:
-            manifest = ArtifactManifest.from_metadata({one.key: one.value})
+        for entry in proto.metadata_props:
+            manifest = ArtifactManifest.from_metadata({entry.key: entry.value})
             schema = manifest.feature_schema.with_knowledge(producers)
             changed = {"feature_schema": schema, "spaces": knowledge.spaces}
-            one.value = manifest.model_copy(update=changed).model_dump_json()
+            entry.value = manifest.model_copy(update=changed).model_dump_json()
         return self.with_data(knowledge=knowledge)._of(proto, "-".join(producers), {**self.report.metrics}, runs=False)
 
     def respaced(self, name: str) -> Release:

@@ -81,7 +81,7 @@ def test_an_expiry_is_renewed_once_less_than_half_of_life_is_left(
     new = read(store, store.keys.user_knowledge("o", SPACE))
     assert (new != old) is renewed
     if renewed:
-        before, after = (KnowledgeRecord.unpack(one, "o", SPACE) for one in (old, new))
+        before, after = (KnowledgeRecord.unpack(packed, "o", SPACE) for packed in (old, new))
         assert after.expires_at > before.expires_at
         assert after.codes == before.codes
         np.testing.assert_array_equal(after.vectors, before.vectors)

@@ -45,8 +45,8 @@ def revision(store: Store) -> bytes | None:
     """What tells the services to read the items of the live release again, when it changes."""
     live = release.live_release(store)
     assert live is not None
-    told: Any = store.redis.get(store.keys.release_revision(live))
-    return None if told is None else bytes(told)
+    position: Any = store.redis.get(store.keys.release_revision(live))
+    return None if position is None else bytes(position)
 
 
 def test_a_producer_publishes_its_changes_and_nothing_else(store: Store, trained: Release) -> None:
@@ -54,7 +54,7 @@ def test_a_producer_publishes_its_changes_and_nothing_else(store: Store, trained
     before = content_of(store)
     changed = trained.shifted("liber").shifted("marc")
     published = changed.publish_alone(store, "marc")
-    assert {name: (one.written, one.unchanged) for name, one in published.records.items()} == {
+    assert {name: (count.written, count.unchanged) for name, count in published.records.items()} == {
         "user/marc": (60, 0), "item/marc": (40, 0),
     }  # fmt: skip
     assert (published.release, published.switched, published.held_back) == (trained.id, False, [])
@@ -65,10 +65,10 @@ def test_a_producer_publishes_its_changes_and_nothing_else(store: Store, trained
     assert bytes_written(published) == sum(len(after[key]) for key in written)
     assert len(written) == 100
     assert differing - written == {store.keys.stamp, store.keys.release_revision(trained.id)}
-    told = revision(store)
-    assert told is not None
+    position = revision(store)
+    assert position is not None
     assert bytes_written(changed.publish_alone(store, "marc")) == 0
-    assert revision(store) == told
+    assert revision(store) == position
 
 
 def test_users_knowledge_needs_no_new_item_table(store: Store, trained: Release) -> None:
@@ -104,20 +104,20 @@ def test_a_rollback_takes_back_the_last_publication_and_then_the_one_before(stor
     trained.shifted("marc", 1).publish_alone(store, "marc")
     states.append(knowledge_in(store, "liber", "marc", "text"))
     trained.shifted("marc", 2).shifted("liber").publish(store)
-    told = revision(store)
+    position = revision(store)
     undone = roll_back(store, "marc")
     assert (undone.release, undone.restored, undone.removed, undone.left) == (trained.id, 100, 0, 0)
     assert undone.spaces == ("user/marc", "item/marc")
     assert undone.size > 0
     assert knowledge_in(store, "marc") == {key: states[1][key] for key in knowledge_in(store, "marc")}
     assert knowledge_in(store, "liber") != {key: states[0][key] for key in knowledge_in(store, "liber")}
-    assert revision(store) not in (None, told)
-    told = revision(store)
+    assert revision(store) not in (None, position)
+    position = revision(store)
     roll_back(store, "marc")
-    assert revision(store) != told
-    told = revision(store)
+    assert revision(store) != position
+    position = revision(store)
     roll_back(store, "liber")
-    assert revision(store) == told  # users' knowledge is read at every request
+    assert revision(store) == position  # users' knowledge is read at every request
     assert knowledge_in(store, "liber", "marc", "text") == states[0]
     with pytest.raises(SwitchError, match="no publication of 'marc' to take back"):
         roll_back(store, "marc")
@@ -219,7 +219,7 @@ def test_a_publication_that_returns_returns_every_producer(store: Store, trained
     after = knowledge_in(store, "marc", "liber")
     roll_back(store, "marc")
     roll_back(store, "liber")
-    assert [one.partition(":")[0] for one in rolled_back(store)] == ["user/marc", "item/marc", "user/liber"]
+    assert [mark.partition(":")[0] for mark in rolled_back(store)] == ["user/marc", "item/marc", "user/liber"]
     published = changed.publish(store, return_to=True)
     assert (published.held_back, rolled_back(store)) == ([], [])
     assert knowledge_in(store, "marc", "liber") == after
@@ -332,11 +332,11 @@ def test_a_rollback_killed_anywhere_is_completed_by_the_next(
     def prepare(beside: Store) -> dict[str, bytes]:
         trained.publish(beside)
         first.publish_alone(beside, "marc")
-        wanted = said(beside)
+        expected = said(beside)
         second.publish_alone(beside, "marc")
-        return wanted
+        return expected
 
-    wanted = prepare(store)
+    expected = prepare(store)
     points = commands_of(lambda: roll_back(store, "marc"))
     assert points > 15
     for point in range(0, points, 3):
@@ -349,7 +349,7 @@ def test_a_rollback_killed_anywhere_is_completed_by_the_next(
             assert second.publish(beside).held_back  # a refresh in between does not write what is being taken back
         undone = roll_back(beside, "marc")
         assert undone.restored == 100
-        assert said(beside) == wanted, point
+        assert said(beside) == expected, point
         assert revision(beside) not in (None, raised)
         assert beside.redis.get(beside.keys.release_pending(trained.id)) is None
 
@@ -372,5 +372,5 @@ def test_a_killed_rollback_is_given_up_when_the_producer_returns(store: Store, t
 
 def said(store: Store) -> dict[str, bytes]:
     """What all knowledge of a store says."""
-    found = knowledge_in(store, "liber", "marc", "text")
-    return {key.removeprefix(store.keys.prefix): value for key, value in found.items()}
+    records_by_key = knowledge_in(store, "liber", "marc", "text")
+    return {key.removeprefix(store.keys.prefix): value for key, value in records_by_key.items()}

@@ -24,9 +24,9 @@ from tests.synthetic import SCHEMA
 
 
 def read(store: Store, key: str) -> bytes:
-    held: Any = store.redis.get(key)
-    assert isinstance(held, bytes), key
-    return held
+    blob: Any = store.redis.get(key)
+    assert isinstance(blob, bytes), key
+    return blob
 
 
 def test_everything_that_is_published_reads_back(store: Store, trained: Release) -> None:
@@ -149,7 +149,7 @@ def test_only_the_users_that_are_asked_for_are_looked_at(store: Store, trained: 
             store.keys.user_knowledge(name, spaces["user/marc"]),
         )
     }
-    counts = {name: (one.written, one.unchanged) for name, one in published.records.items()}
+    counts = {name: (count.written, count.unchanged) for name, count in published.records.items()}
     assert counts["user profiles"] == counts["user/liber"] == counts["user/marc"] == (2, 0)
     assert counts["user histories"] == (0, 2)
     assert counts["item/marc"] == (40, 0)

@@ -23,9 +23,9 @@ from tests.synthetic import SCHEMA
 
 
 def published(store: Store, of: str) -> ItemSnapshot:
-    found = release.read_manifest(store, of).snapshot
-    assert found is not None
-    return found
+    files = release.read_manifest(store, of).snapshot
+    assert files is not None
+    return files
 
 
 def named(store: Store, of: str, since: str) -> list[str] | None:
@@ -159,8 +159,10 @@ def test_a_damaged_file_is_written_again(store: Store, trained: Release, damage:
 def test_files_that_no_release_names_go_after_a_while(store: Store, trained: Release) -> None:
     trained.publish(store)
     trained.next("second").publish(store)
-    manifests = [release.read_manifest(store, one) for one in release.releases(store)]
-    named_files = {file_of(digest) for one in manifests if one.snapshot for digest in one.snapshot.columns.values()}
+    manifests = [release.read_manifest(store, name) for name in release.releases(store)]
+    named_files = {
+        file_of(digest) for manifest in manifests if manifest.snapshot for digest in manifest.snapshot.columns.values()
+    }
     other = store.artifacts / file_of("0" * 32)
     partial = other.with_suffix(".0123.partial")
     for path in (other, partial):

@@ -41,7 +41,7 @@ def note(journal: Journal, store: Store, *changes: Change, complete: bool = True
 
 def newest(journal: Journal, store: Store, producer: str = "liber") -> list[tuple[str, bytes | None, bytes]] | None:
     number = journal.to_undo(store, producer, SPACES)
-    return None if number is None else [one for chunk in journal.changes(number) for one in chunk]
+    return None if number is None else [change for chunk in journal.changes(number) for change in chunk]
 
 
 def undo(journal: Journal, store: Store) -> None:
@@ -141,10 +141,10 @@ def test_a_chunk_is_noted_as_a_whole_or_not_at_all(store: Store, journal: Journa
 
 def test_thousands_of_changes_come_back_once_each(store: Store, journal: Journal) -> None:
     note(journal, store, *(change(f"key {at}", None, str(at)) for at in range(2500)))
-    found = newest(journal, store)
-    assert found is not None
-    assert {key: new for key, _, new in found} == {f"key {at}": str(at).encode() for at in range(2500)}
-    assert len(found) == 2500
+    changes = newest(journal, store)
+    assert changes is not None
+    assert {key: new for key, _, new in changes} == {f"key {at}": str(at).encode() for at in range(2500)}
+    assert len(changes) == 2500
 
 
 def test_producers_spaces_and_installations_do_not_mix(store: Store, journal: Journal) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from offline.cli import experiments, inspection, jobs, tuning
-from offline.cli.endings import run_command_line
+from offline.cli.call import run_command_line
 
 app = typer.Typer(
     add_completion=False,

@@ -133,12 +133,14 @@ class _Showcase:
         """DataError unless the answers are complete, ordered, fed by knowledge, and changed by the feedback."""
         answer = self.first
         scores = [item["score"] for item in answer["items"]]
+        schema = self._knowledge.schema(self._job.config.feature_schema)
+        consulted = len(schema.user_knowledge) + len(schema.item_knowledge) * len(self._candidates)
         expectations = {
             "all candidates are answered": sorted(item["id"] for item in answer["items"]) == sorted(self._candidates),
             "scores fall": scores == sorted(scores, reverse=True),
             "ranks count from 1": [item["rank"] for item in answer["items"]] == list(range(1, len(scores) + 1)),
             "scores differ": len(set(scores)) > len(scores) // 2,
-            "knowledge is fresh": answer["knowledge"] == {"fresh": self._records(), "stale": 0, "missing": 0},
+            "knowledge is fresh": answer["knowledge"] == {"fresh": consulted, "stale": 0, "missing": 0},
             "nothing is degraded": answer["degraded"] == [] == self.second["degraded"],
             "the language model answers": self.live is not None and bool(self.live.text.strip()),
             "feedback changes the scores": scores != [item["score"] for item in self.second["items"]],
@@ -147,17 +149,9 @@ class _Showcase:
         if failed:
             raise DataError(f"demo-check failed: {'; '.join(failed)}")
 
-    def _records(self) -> int:
-        """How many records of knowledge one request consults."""
-        schema = self._knowledge.schema(self._job.config.feature_schema)
-        return len(schema.user_knowledge) + len(schema.item_knowledge) * len(self._candidates)
-
     def _rank(self) -> dict[str, Any]:
-        body = {
-            "user_id": self._log.user_ids[self._user],
-            "candidates": [{"id": item} for item in self._candidates],
-            "deadline_ms": 2000,
-        }
+        candidates = [{"id": item} for item in self._candidates]
+        body = {"user_id": self._log.user_ids[self._user], "candidates": candidates, "deadline_ms": 2000}
         response = self._client.post("/v1/rank", json=body)
         response.raise_for_status()
         answer: dict[str, Any] = response.json()
@@ -209,9 +203,8 @@ def running_service(job: Job, port: int, settings: Mapping[str, str]) -> Iterato
             port = probe.getsockname()[1]
     environment = {**os.environ, **settings, "LORANK_PORT": str(port), "LORANK_DATA_DIR": str(job.data_dir)}
     with step("service") as watch:
-        running = RunningService(
-            f"http://127.0.0.1:{port}", subprocess.Popen(child_python("-m", "service"), env=environment)
-        )
+        process = subprocess.Popen(child_python("-m", "service"), env=environment)
+        running = RunningService(f"http://127.0.0.1:{port}", process)
         try:
             _await_ready(running)
             watch.done(f"ready on {running.url}")

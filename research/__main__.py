@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from offline.cli.endings import run_command_line
+from offline.cli.call import run_command_line
 from research.cli import quality, replay, studies
 
 app = typer.Typer(

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offline.cli.endings import sum_up
-from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
+from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
 from offline.config import DEMO_EXPERIMENTS
 from offline.data.catalogue import DataError
 from offline.data.files import write_bytes

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from offline.cli.endings import sum_up
+from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
 from offline.cli.jobs import trained_last
-from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
 from offline.data.catalogue import DataError
 from offline.data.dataset import open_dataset
 from offline.data.rules import rule_lines
@@ -19,8 +18,6 @@ from offline.publish.connection import open_store
 from offline.training.report import markdown
 
 app = typer.Typer()
-
-_FORECAST_USERS = 10_000_000
 
 
 @app.command()
@@ -64,7 +61,7 @@ def report(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR
 def status(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    users: Annotated[int, typer.Option(min=1, help="Users of the forecast.")] = _FORECAST_USERS,
+    users: Annotated[int, typer.Option(min=1, help="Users of the forecast.")] = 10_000_000,
     tokens_per_second: Annotated[
         float | None,
         typer.Option(min=0.001, help="Answer tokens that one GPU makes per second; without it, as measured here."),

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from offline import refresh as pipeline
-from offline.cli.endings import EXPECTED, carry_out, sum_up
-from offline.cli.options import (
+from offline.cli.call import (
     DEFAULT_CONFIG,
     DEFAULT_DATA_DIR,
+    EXPECTED,
     AskRefused,
     Config,
     DataDir,
@@ -25,8 +25,10 @@ from offline.cli.options import (
     Retrain,
     Since,
     asking,
+    carry_out,
     chosen,
     job_of,
+    sum_up,
 )
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog

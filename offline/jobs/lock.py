@@ -90,15 +90,13 @@ def holder(folder: Path) -> Holder | None:
     The lock itself is tried only where the text names a process elsewhere, for an instant that ``exclusive`` waits out.
     """
     holding = _read(folder / "lock")
-    return None if holding is not None and holding.is_elsewhere and _is_free(folder / "lock") else holding
-
-
-def _is_free(path: Path) -> bool:
+    if holding is None or not holding.is_elsewhere:
+        return holding
     try:
-        with FileLock(path, timeout=0):
-            return True
+        with FileLock(folder / "lock", timeout=0):
+            return None
     except (Timeout, PermissionError):  # who may not write the file cannot try the lock, and believes the text
-        return False
+        return holding
 
 
 def _read(path: Path) -> Holder | None:

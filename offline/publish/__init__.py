@@ -11,8 +11,7 @@ indexes     indexes of item vectors
 undo        what records held before they were changed
 snapshot    the item table of a release as files
 memo        what Redis holds, without reading it
-connection  which Redis
-bulk        many commands at once, in chunks
+connection  which Redis, and many commands to it at once
 streams     interactions and exposures: streams -> offline
 archive     the same streams -> Parquet files
 """

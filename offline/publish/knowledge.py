@@ -18,8 +18,7 @@ from models.contract.knowledge import KnowledgeRecord, RecordError, Space, check
 from models.contract.packing import KNOWLEDGE, knowledge_contents
 from offline.data.catalogue import DataError
 from offline.knowledge.vectors import ItemVectors, UserVectors
-from offline.publish.bulk import Bulk
-from offline.publish.connection import Store
+from offline.publish.connection import Bulk, Store
 from offline.publish.memo import Memo, RecordDigests, record_digest, record_digests
 from offline.publish.records import ItemChanges, Written, chunks, fills_a_chunk
 from offline.publish.undo import Change, Publication

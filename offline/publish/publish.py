@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -240,13 +239,14 @@ def end_change(
 
     They are told as well if the new vectors cannot be indexed well enough: their records are what they are.
     """
-    with ExitStack() as stack:
-        stack.callback(lambda: release.end_change(store, live, changed))
+    try:
         try:
             if changed or not release.read_manifest(store, live).indexes:
                 changed |= indexes.refreshed(store, config.retrieval, live, users)
         finally:
             changed |= snapshot.refreshed(store, live, parts)
+    finally:
+        release.end_change(store, live, changed)
 
 
 def _store_artifact(store: Store, models: Path, report: TrainingReport) -> None:

@@ -22,8 +22,7 @@ from models.contract.packing import ITEM, item_contents
 from models.contract.schema import FeatureSchema
 from models.contract.snapshot import change
 from offline.data.catalogue import Catalogue
-from offline.publish.bulk import Bulk
-from offline.publish.connection import Store
+from offline.publish.connection import Bulk, Store
 
 LONGEST_CHANGE = 50_000
 """Changed items beyond which a new snapshot is written: a service reads and decodes so many in about a second."""

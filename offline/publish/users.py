@@ -12,8 +12,7 @@ from models.contract.keys import of_each
 from models.contract.profile import packed_profile
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog, UserIndex
-from offline.publish.bulk import Bulk
-from offline.publish.connection import Store
+from offline.publish.connection import Bulk, Store
 from offline.publish.memo import Memo, record_digests
 from offline.publish.records import Written, chunks
 

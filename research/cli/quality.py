@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
+from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
 from offline.cli.tuning import Epochs, Model, Samples, sized
 from offline.data.dataset import open_dataset
 from offline.jobs.llm_requests import data_of

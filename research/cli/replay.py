@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from offline.cli.endings import sum_up
-from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
+from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
 from offline.jobs.lock import exclusive
 from offline.publish.connection import open_store
 

@@ -14,7 +14,7 @@ import pytest
 import typer.testing
 
 from offline.__main__ import app
-from offline.cli import endings
+from offline.cli import call
 from offline.jobs import runs
 from offline.jobs.ledger import RunLedger, RunRecord
 from offline.jobs.lock import exclusive
@@ -37,7 +37,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(installation: Pipeline, *arguments: str) -> tuple[int, str, Any]:
         """(exit code, all output, the last line of standard output as JSON)."""
-        monkeypatch.setattr("offline.cli.options.load_config", lambda path: installation.config)
+        monkeypatch.setattr("offline.cli.call.load_config", lambda path: installation.config)
         result = runner.invoke(app, [*arguments, "--data-dir", str(installation.job.data_dir)])
         last = result.stdout.splitlines()[-1] if result.stdout else ""
         return result.exit_code, result.output, json.loads(last) if last.startswith("{") else None
@@ -205,7 +205,7 @@ def test_sigterm_ends_a_job_in_order(
     monkeypatch.setattr(runs.stopping, "asked", False)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGINT, interrupts)
-    endings.end_cleanly_when_terminated()
+    call.end_cleanly_when_terminated()
     try:
         with monkeypatch.context() as patch:
             patch.setattr(CountingModel, "complete", then_terminate)

@@ -98,8 +98,7 @@ def test_the_kills_of_every_run_are_spread_over_the_whole_refresh() -> None:
 
 
 @pytest.mark.parametrize(
-    "number",
-    [pytest.param(number, marks=() if number in EVERYWHERE else pytest.mark.slow) for number in range(KILLS)],
+    "number", [pytest.param(number, marks=() if number in EVERYWHERE else pytest.mark.slow) for number in range(KILLS)]
 )
 def test_a_killed_refresh_is_resumed(
     number: int, undisturbed: tuple[Pipeline, int], processes: ForkServerContext, tmp_path: Path

@@ -21,8 +21,7 @@ from models.contract.packing import KNOWLEDGE
 from models.split_model import parts_folder
 from offline.config import JobConfig, PublishConfig
 from offline.knowledge.vectors import Knowledge, Produced
-from offline.publish.bulk import Bulk
-from offline.publish.connection import Store, open_store
+from offline.publish.connection import Bulk, Store, open_store
 from offline.publish.memo import forget
 from offline.publish.producer import RolledBack, rollback_producer, served
 from offline.publish.publish import Contents, Published, publish, publish_producer

@@ -14,15 +14,7 @@ from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.packing import KNOWLEDGE
 from offline.knowledge.vectors import UserVectors
 from offline.publish.connection import Store
-from offline.publish.knowledge import (
-    GRACE_SECONDS,
-    Entries,
-    KnowledgeWriter,
-    content_digest,
-    entries,
-    restamped,
-    times,
-)
+from offline.publish.knowledge import GRACE_SECONDS, Entries, KnowledgeWriter, content_digest, entries, restamped, times
 from offline.publish.memo import Memo, RecordDigests
 from offline.publish.records import Written
 

@@ -29,7 +29,6 @@ app.add_typer(experiments.app)
 
 
 def main() -> None:
-    """Entry point."""
     run_command_line(app)
 
 

@@ -215,11 +215,8 @@ class JobConfig(BaseModel):
     @model_validator(mode="after")
     def _retrieval_reads_what_there_is(self) -> JobConfig:
         keys = {spec.key for spec in self.feature_schema.knowledge if spec.rows == 1}
-        roles: list[tuple[str, str | None, tuple[str, ...]]] = [
-            ("matching", self.retrieval.matching, ("user", "item")),
-            ("neighbours", self.retrieval.neighbours, ("item",)),
-        ]
-        for role, name, sides in roles:
+        for role, sides in {"matching": ("user", "item"), "neighbours": ("item",)}.items():
+            name = getattr(self.retrieval, role)
             missing = [f"{side}/{name}" for side in sides if f"{side}/{name}" not in keys]
             if name is not None and missing:
                 raise ValueError(f"retrieval.{role}: the feature schema has no vector {', '.join(missing)}")
@@ -247,10 +244,8 @@ def load_config(path: Path) -> JobConfig:
     try:
         return JobConfig.model_validate(document)
     except ValidationError as error:
-        lines = []
-        for detail in error.errors():
-            key = ".".join(str(part) for part in detail["loc"])
-            lines.append(f"  {key}: {_MOVED.get(key, detail['msg'])}")
+        details = ((".".join(map(str, detail["loc"])), detail["msg"]) for detail in error.errors())
+        lines = [f"  {key}: {_MOVED.get(key, message)}" for key, message in details]
         raise ConfigError(f"{path} is not understood:\n" + "\n".join(lines)) from error
 
 

@@ -44,7 +44,7 @@ def refresh(job: Job) -> Published:
 
 
 def all_stages(run: Run) -> Published:
-    """What ``refresh`` does while it holds the work folder."""
+    """All stages of a run that holds the work folder."""
     with open_store(run.job.data_dir) as store:
         source, catalogue = data(run)
         log = events(run, source, catalogue, store)

@@ -1,5 +1,5 @@
-"""A call of a job: options that several jobs share, the job that they describe, and how it ends: its exit code, a line on
-the terminal if it failed, and its summary as the last line of all."""
+"""A call of a job: options that several jobs share, the job that they describe, and how it ends: its exit code, a line
+on the terminal if it failed, and its summary as the last line of all."""
 
 from __future__ import annotations
 

@@ -72,13 +72,13 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON instead.")] = False,
 ) -> None:
     """Show what is live, each producer, the last runs and what they cost, and what more users would take."""
-    from offline.jobs.forecast import Speed, forecast_of
+    from offline.jobs.forecast import forecast_of
     from offline.jobs.status import status_of
 
     job = job_of(config, data_dir)
     with open_store(data_dir) as store:
         state = status_of(job, store)
-        forecast = forecast_of(job, store, users, Speed(tokens_per_second, prompt_tokens_per_second))
+        forecast = forecast_of(job, store, users, tokens_per_second, prompt_tokens_per_second)
     if as_json:
         sum_up({**state.document(), "forecast": forecast.document() if forecast else None})
         return

@@ -59,8 +59,6 @@ class ProducerDryRun:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run would do."""
-
     job: Job
     arrived: Arrived
     producers: Sequence[ProducerDryRun]
@@ -70,7 +68,6 @@ class DryRun:
         return sum((producer.asks for producer in self.producers), CostEstimate())
 
     def lines(self) -> Iterator[str]:
-        """For people."""
         yield f"== plan of {self.job.config.name}: nothing is asked, nothing is written"
         yield f"  events: {len(self.arrived.log)} interactions, {self.arrived.added} of them new"
         for line in import_lines(self.job):
@@ -94,7 +91,6 @@ class DryRun:
         )
 
     def summary(self) -> dict[str, Any]:
-        """For machines."""
         return {
             "events": {"interactions": len(self.arrived.log), "new": self.arrived.added},
             "producers": {
@@ -107,7 +103,7 @@ class DryRun:
 
 
 def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
-    """CostEstimate of a run of all producers, or of ``only``."""
+    """The dry run of all producers, or of ``only``."""
     source = open_dataset(job.config.data, job.raw)
     source.fetch()
     catalogue = source.catalogue()

@@ -52,7 +52,7 @@ class Arrived:
 
 
 def look_for_events(job: Job, source: Dataset, catalogue: Catalogue, store: Store | None) -> Arrived:
-    """What arrived in the files and in the stream. Saves nothing."""
+    """The interactions that arrived in the files and in the stream. Saves nothing."""
     labels, schema = job.config.data.labels, job.config.feature_schema
     before, added, refused = None, 0, 0
     if not InteractionLog.is_saved(job.log):
@@ -141,7 +141,7 @@ class Recent:
 
 
 def recent(job: Job, log: InteractionLog) -> Recent:
-    """What ``--since`` is about. A job without it is about everything: do not ask."""
+    """Users and items that ``--since`` is about. A job without it is about everything: do not ask."""
     assert job.since_ms is not None
     return Recent.of(log, Arrivals(job.arrivals).all(), job.since_ms)
 

@@ -26,14 +26,6 @@ _DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """Tokens per second of one GPU: answers made, prompts read. None: as measured here, and free."""
-
-    answers: float | None = None
-    prompts: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Figure:
     """One number: ``at_first`` for a past as long as here, ``per_day`` from then on (None where that has no sense)."""
 
@@ -60,12 +52,10 @@ class Forecast:
     figures: Sequence[Figure]
 
     def lines(self) -> Iterator[str]:
-        """For people."""
         yield f"forecast   {self.users:,} users, each as active as here, with as many items as here, would take"
         yield from (figure.line() for figure in self.figures)
 
     def document(self) -> dict[str, Any]:
-        """For machines."""
         return {"users": self.users, "figures": [asdict(figure) for figure in self.figures]}
 
 
@@ -93,8 +83,11 @@ class Means:
         return self.daily_events / self.events_per_partition if self.events_per_partition else 0.0
 
 
-def forecast_of(job: Job, store: Store, users: int, speed: Speed) -> Forecast | None:
-    """None before there are interactions."""
+def forecast_of(
+    job: Job, store: Store, users: int, rate: float | None = None, prompt_rate: float | None = None
+) -> Forecast | None:
+    """The forecast, with the tokens per second that one GPU answers (None: as measured here) and reads (None: for
+    free). None before there are interactions."""
     if not InteractionLog.is_saved(job.log):
         return None
     log = InteractionLog.load(job.log)
@@ -103,11 +96,12 @@ def forecast_of(job: Job, store: Store, users: int, speed: Speed) -> Forecast | 
     means = measured(job, log)
     asks = set(producers_of(job.config.feature_schema)) - {"text"}
     calls = _calls(means, users, bool(asks), bool(asks & {"autograph", "marc"}))
-    return Forecast(users, [_events(means, users), calls, *_tokens(job, calls, speed), _memory(job, store, log, users)])
+    return Forecast(
+        users, [_events(means, users), calls, *_tokens(job, calls, rate, prompt_rate), _memory(job, store, log, users)]
+    )
 
 
 def measured(job: Job, log: InteractionLog) -> Means:
-    """The means of one log."""
     partitions = close_partitions(log, job.config.knowledge.liber.trigger)
     times, users, count = log.time_ms[log.observed], len(np.unique(log.user[log.observed])), len(partitions)
     shift = "liber" in producers_of(job.config.feature_schema) and job.config.knowledge.liber.shift
@@ -150,7 +144,7 @@ def _calls(means: Means, users: int, asks: bool, of_items: bool) -> Figure:
     )
 
 
-def _tokens(job: Job, calls: Figure, speed: Speed) -> Iterator[Figure]:
+def _tokens(job: Job, calls: Figure, rate: float | None, prompt_rate: float | None) -> Iterator[Figure]:
     count, prompt, answer = 0, 0, 0
     if (job.llm / CACHE_FILE).is_file():
         with ResponseCache(job.llm / CACHE_FILE) as cache:
@@ -164,7 +158,7 @@ def _tokens(job: Job, calls: Figure, speed: Speed) -> Iterator[Figure]:
     at_first, per_day = calls.at_first or 0.0, calls.per_day or 0.0
     both = (prompt + answer) / count
     yield Figure("tokens", at_first * both, per_day * both, "tokens", means)
-    rate, origin = speed.answers, "as told"
+    origin = "as told"
     if rate is None:
         runs = RunLedger(job.config.workdir).accounts()
         model = runs[-1].model_id if runs else ""
@@ -172,8 +166,8 @@ def _tokens(job: Job, calls: Figure, speed: Speed) -> Iterator[Figure]:
     if rate is None:
         yield Figure("time", None, None, "GPU-hours", "no run tells how fast the model answers; --tokens-per-second")
     else:
-        seconds = answer / count / rate + (prompt / count / speed.prompts if speed.prompts else 0.0)
-        reading = f"prompts at {speed.prompts:,.0f}" if speed.prompts else "reading prompts for free"
+        seconds = answer / count / rate + (prompt / count / prompt_rate if prompt_rate else 0.0)
+        reading = f"prompts at {prompt_rate:,.0f}" if prompt_rate else "reading prompts for free"
         hours = f"{rate:,.0f} answer tokens/s per GPU {origin}, {reading}"
         yield Figure("time", at_first * seconds / 3600, per_day * seconds / 3600, "GPU-hours", hours)
     prices = job.config.llm.prices

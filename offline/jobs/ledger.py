@@ -109,7 +109,6 @@ class RunRecord:
     pid: int = 0
 
     def document(self) -> dict[str, Any]:
-        """The line as JSON."""
         return {name.name: getattr(self, name.name) for name in fields(self)} | {
             "llm": {} if self.llm is None else self.llm.document(),
             "producers": {name: producer.document() for name, producer in self.producers.items()},
@@ -171,7 +170,6 @@ class RunLedger:
         write_json(self._folder / CURRENT, record.document())
 
     def end(self, record: RunRecord) -> None:
-        """Write the line of a run that ends."""
         self.append(record)
         (self._folder / CURRENT).unlink(missing_ok=True)
 

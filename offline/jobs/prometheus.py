@@ -68,22 +68,23 @@ def registry(runs: Sequence[RunRecord], current: RunRecord) -> CollectorRegistry
         _set_producers(gauges, run)
     for run in {run.job: run for run in known if run.status not in (RunStatus.LOCKED, RunStatus.KILLED)}.values():
         _set_work(gauges, run)
-    metrics.register(_Totals(known))
+    if last := next((run for run in reversed(known) if run.totals), None):
+        metrics.register(_Totals(last))
     return metrics
 
 
 class _Totals(Collector):
     """Sums over all runs of the ledger, as its last line has them."""
 
-    def __init__(self, runs: Sequence[RunRecord]) -> None:
-        self._last = next((run for run in reversed(runs) if run.totals), None)
+    def __init__(self, last: RunRecord) -> None:
+        self._last = last
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        for name, total in (self._last.totals if self._last else {}).items():
+        for name, total in self._last.totals.items():
             family = CounterMetricFamily(
                 f"lorank_jobs_{name}", f"{name}, all runs of the ledger together", labels=["config"]
             )
-            family.add_metric([self._last.config if self._last else ""], total)
+            family.add_metric([self._last.config], total)
             yield family
 
 
@@ -100,7 +101,7 @@ def _set_status(gauges: Mapping[str, Gauge], run: RunRecord) -> None:
 
 
 def _set_work(gauges: Mapping[str, Gauge], run: RunRecord) -> None:
-    """What a run did, as far as it did anything."""
+    """The work of a run that did anything."""
     key = (run.config, run.job)
     gauges["job_seconds"].labels(*key).set(run.seconds)
     for stage, duration in run.stages.items():

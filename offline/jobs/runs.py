@@ -79,18 +79,18 @@ class Run:
         print(f"  arithmetic: {arithmetic}", flush=True)
 
     def left(self, reason: str) -> None:
-        """Something is left for the next run: this one is partial."""
+        """Note a reason why something is left for the next run: this one is partial."""
         if reason not in self.record.reasons:
             self.record.reasons.append(reason)
 
     def asked(self, account: Account, again: Mapping[str, int], bad: Mapping[str, int]) -> None:
-        """What the run asked of the language model so far; a run asks through one session."""
+        """Note the account of the run's session with the language model so far; a run has one session."""
         self.record.llm = replace(account)
         self.record.asked_again, self.record.bad_answers = dict(again), dict(bad)
         self.save()
 
     def published(self, publication: Published) -> None:
-        """What a publication wrote, and what it left alone."""
+        """Note the counts of a publication, and the spaces that it left alone."""
         self.record.release = publication.release if publication.switched else publication.live_before
         for name, count in publication.records.items():
             self.record.records[name] = {"written": count.written, "unchanged": count.unchanged, "bytes": count.size}

@@ -44,12 +44,10 @@ class Status:
     at_work: str | None
 
     def document(self) -> dict[str, Any]:
-        """For machines."""
         runs = [run.document() for run in self.runs]
         return {item.name: getattr(self, item.name) for item in fields(self)} | {"runs": runs}
 
     def lines(self) -> Iterator[str]:
-        """For the terminal."""
         yield f"redis      {self.store}"
         yield f"live       {self.live or 'nothing'}"
         yield from map(_release_line, reversed(self.releases))
@@ -69,7 +67,7 @@ class Status:
 
 
 def status_of(job: Job, store: Store) -> Status:
-    """Everything, as of now. Changes nothing."""
+    """The status as of now. Changes nothing."""
     live = live_release(store)
     interactions: Any = store.redis.xlen(store.keys.interactions)
     exposures: Any = store.redis.xlen(store.keys.exposures)

@@ -119,6 +119,5 @@ class Stopwatch:
 
 @contextmanager
 def step(title: str) -> Iterator[Stopwatch]:
-    """A titled step on the terminal."""
     print(f"== {title}", flush=True)
     yield Stopwatch()

@@ -83,21 +83,18 @@ def read_interactions(folder: Path) -> pl.DataFrame:
     return _read(folder / "interactions", INTERACTIONS)
 
 
+@dataclass(frozen=True, slots=True)
 class _Stream:
-    def __init__(
-        self,
-        store: Store,
-        key: str,
-        folder: Path,
-        columns: Mapping[str, Any],
-        row: Callable[[Mapping[Any, Any]], dict[str, Any]],
-    ) -> None:
-        self._store, self._key, self._folder, self._columns, self._row = store, key, folder, columns, row
-        self._state = folder / "mark.json"
+    store: Store
+    key: str
+    folder: Path
+    columns: Mapping[str, Any]
+    row: Callable[[Mapping[Any, Any]], dict[str, Any]]
 
     def drain(self) -> Archived:
-        state = read_json(self._state) if self._state.is_file() else {}
-        name: Any = self._store.redis.get(self._store.keys.installation)
+        path = self.folder / "mark.json"
+        state = read_json(path) if path.is_file() else {}
+        name: Any = self.store.redis.get(self.store.keys.installation)
         installation = name.decode() if name else str(None)
         if state.get("installation") != installation:  # another server, whose entries have other ids
             state = {}
@@ -105,11 +102,11 @@ class _Stream:
         added = refused = read = 0
         rows: list[dict[str, Any]] = []
         first = ""
-        for entry, fields in entries(self._store, self._key, mark):
+        for entry, fields in entries(self.store, self.key, mark):
             mark, read = entry, read + 1
             first = first or entry
             try:
-                rows.append(self._row(fields))
+                rows.append(self.row(fields))
             except (ValueError, KeyError):
                 refused += 1
             if len(rows) == _ROWS:
@@ -118,24 +115,24 @@ class _Stream:
         added += self._write(first, rows)
         until = self._entries_until(mark)
         lost = 0 if known is None or until is None else max(0, until - known - read)
-        write_json(self._state, {"installation": installation, "mark": mark, "entries": until})
+        write_json(path, {"installation": installation, "mark": mark, "entries": until})
         return Archived(added, refused, lost)
 
     def _entries_until(self, mark: str) -> int | None:
         """How many entries were ever added up to ``mark``; None if that cannot be told."""
-        if not self._store.redis.exists(self._key):
+        if not self.store.redis.exists(self.key):
             return 0
         both: Any
-        with self._store.redis.pipeline(transaction=True) as both:
-            both.xinfo_stream(self._key)
-            both.xrange(self._key, min=f"({mark}", count=PAGE)
+        with self.store.redis.pipeline(transaction=True) as both:
+            both.xinfo_stream(self.key)
+            both.xrange(self.key, min=f"({mark}", count=PAGE)
             info, behind = both.execute()
         return None if len(behind) == PAGE else int(info["entries-added"]) - len(behind)
 
     def _write(self, first: str, rows: list[dict[str, Any]]) -> int:
         if rows:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_parquet(self._folder / f"part-{first}.parquet", pl.DataFrame(rows, schema=dict(self._columns)))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_parquet(self.folder / f"part-{first}.parquet", pl.DataFrame(rows, schema=dict(self.columns)))
         return len(rows)
 
 

@@ -105,7 +105,6 @@ class Bulk:
         self._pool.release(self._connection)
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The values of the keys."""
         return list(self.ask([("MGET", *keys)])[0]) if keys else []
 
     def lengths(self, keys: Sequence[str]) -> list[int]:
@@ -124,7 +123,6 @@ class Bulk:
         self.ask([("SET", key, blob, *expiry) for key, blob in zip(keys, blobs, strict=True)])
 
     def ask(self, commands: Sequence[RedisCommand]) -> list[Any]:
-        """The reply to each command."""
         if not commands:
             return []
         replies = self._connection.retry.call_with_retry(

@@ -79,8 +79,6 @@ def refreshed(store: Store, config: RetrievalConfig, live: str, users: Sequence[
 
 @dataclass(frozen=True, slots=True)
 class _Indexer:
-    """Makes the indexes of one release."""
-
     store: Store
     config: RetrievalConfig
     manifest: ReleaseManifest

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from models.contract.artifact import ArtifactError
 from models.contract.keys import owners_of
 from models.contract.knowledge import Space
 from offline.config import JobConfig
@@ -168,10 +167,8 @@ def spaces_of(spaces: Iterable[Space]) -> dict[str, str]:
 def served(store: Store, name: str) -> dict[str, str]:
     """The spaces of a producer that the live release reads; empty if it reads none, or is not understood."""
     live = release.live_release(store)
-    try:
-        spaces: Mapping[str, str] = {} if live is None else release.read_manifest(store, live).spaces
-    except ArtifactError:
-        return {}
+    manifest = None if live is None else release.manifest_or_none(store, live)
+    spaces = {} if manifest is None else manifest.spaces
     return {key: space for key, space in spaces.items() if key.partition("/")[2] == name}
 
 

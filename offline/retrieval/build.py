@@ -71,7 +71,6 @@ def build(
 
 
 def search_parameters(kind: Kind, effort: int) -> Any:
-    """As FAISS takes them."""
     import faiss
 
     if kind == "ivf":

@@ -21,6 +21,7 @@ import pytest
 
 from offline import __main__ as offline
 from offline.child import child_python
+from offline.cli import call
 from offline.jobs.ledger import RunLedger
 from offline.jobs.lock import exclusive
 from tests.conftest import ROOT, clean_environment
@@ -62,8 +63,8 @@ def command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine
         output, errors = io.StringIO(), io.StringIO()
         with monkeypatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
             patch.setattr(sys, "argv", ["offline", *arguments, *options(tmp_path)])
-            patch.setattr(offline, "quiet_libraries", lambda: None)  # done by tests/conftest.py, and for good
-            patch.setattr(offline, "end_cleanly_when_terminated", lambda: None)  # takes the process's signals
+            patch.setattr(call, "quiet_libraries", lambda: None)  # done by tests/conftest.py, and for good
+            patch.setattr(call, "end_cleanly_when_terminated", lambda: None)  # takes the process's signals
             for name, value in environment.items():
                 patch.setenv(name, value)
             with pytest.raises(SystemExit) as ended:

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from offline.data.log import InteractionLog
-from offline.jobs.forecast import Forecast, Speed, forecast_of, measured
+from offline.jobs.forecast import Forecast, forecast_of, measured
 from offline.jobs.steps import Job
 from offline.publish.connection import open_store
 from tests.offline.pipeline import Pipeline
 
 
-def look(installation: Pipeline, users: int, speed: Speed = Speed()) -> Forecast | None:
+def look(installation: Pipeline, users: int, *rates: float) -> Forecast | None:
     with open_store(installation.job.data_dir) as store:
-        return forecast_of(installation.job, store, users, speed)
+        return forecast_of(installation.job, store, users, *rates)
 
 
 def day_by_day(job: Job) -> InteractionLog:
@@ -54,7 +54,7 @@ def test_calls_and_memory_grow_with_users(fresh: Pipeline) -> None:
 
 def test_tokens_hours_cost_and_memory_rest_on_what_was_measured(installed: Pipeline) -> None:
     priced = installed.with_config(llm={"price_prompt_per_million": 1.0, "price_completion_per_million": 2.0})
-    forecast = look(priced, 24_000, Speed(answers=100.0, prompts=1000.0))
+    forecast = look(priced, 24_000, 100.0, 1000.0)
     assert forecast is not None
     by_name = {figure.name: figure for figure in forecast.figures}
     first = priced.runs()[0]["llm"]

@@ -23,8 +23,7 @@ from offline.data.catalogue import DataError
 from offline.engine.engines import EngineError
 from offline.jobs.events import parse_since
 from offline.jobs.ledger import RunStatus
-from offline.jobs.lock import LockedError
-from offline.jobs.runs import EXIT_CODES, Run, stopping
+from offline.jobs.runs import EXIT_CODES, LockedError, Run, stopping
 from offline.jobs.steps import Engine, Job
 from offline.knowledge.encoder import EncoderError
 from offline.knowledge.errors import NotFittedError

@@ -2,7 +2,6 @@
 
 runs            a run under way: how it holds the work folder, and how it ends
 ledger          the ledger of runs: a line each, also of those that were killed
-lock            one job at a time in a work folder
 steps           which step of the pipeline is up to date
 events          what arrived for the interaction log, and since when
 llm_requests    what a run asks of the language model, and the answers of the last one

@@ -140,7 +140,7 @@ class RunLedger:
     def runs(self) -> list[RunRecord]:
         """Runs, oldest first, as far as the last two megabytes go. Damaged lines are passed over."""
         runs = []
-        for document in _documents(self._path, _TAIL_BYTES):
+        for document in _documents(self._path):
             with suppress(ValueError, TypeError, AttributeError, KeyError):
                 runs.append(RunRecord.parse(document))
         return runs
@@ -148,7 +148,7 @@ class RunLedger:
     def accounts(self) -> list[Account]:
         """What runs asked of language models, oldest first; of a run the last word counts."""
         accounts: dict[str, Account] = {}
-        for number, document in enumerate(_documents(self._folder / _FORMER_LEDGER, _TAIL_BYTES)):
+        for number, document in enumerate(_documents(self._folder / _FORMER_LEDGER)):
             with suppress(ValueError, TypeError):
                 account = Account.parse(document)
                 accounts[account.run_id or f"line {number}"] = account
@@ -220,13 +220,13 @@ def iso_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _documents(path: Path, tail_bytes: int) -> list[Any]:
+def _documents(path: Path) -> list[Any]:
     """The JSON documents in the last lines of a file; none without a file."""
     if not path.is_file():
         return []
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - tail_bytes))
+        file.seek(max(0, size - _TAIL_BYTES))
         lines = file.read().splitlines()
     documents = []
     for line in lines:

@@ -14,7 +14,7 @@ from models.contract.artifact import ArtifactError
 from models.contract.knowledge import KnowledgeRecord, RecordError
 from offline.data.log import InteractionLog
 from offline.jobs.ledger import ProducerSummary, RunLedger, RunRecord, RunStatus
-from offline.jobs.lock import holder
+from offline.jobs.runs import holder
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.run import ProducerState, load_knowledge

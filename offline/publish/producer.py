@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from models.contract.keys import owners_of
@@ -96,9 +95,7 @@ class RolledBack:
     size: int = 0
 
 
-def rollback_producer(
-    store: Store, journal: Journal, name: str, end_change: Callable[[str, bool], None] | None = None
-) -> RolledBack:
+def rollback_producer(store: Store, journal: Journal, name: str, end_change: Callable[[str, bool], None]) -> RolledBack:
     """Take back what the producer's last publication changed in the live release, and hold the producer.
 
     Again: take back the publication before that one. One that is killed is completed by the next call. The caller has
@@ -128,7 +125,7 @@ def rollback_producer(
             changes.about_to_write(owners_of([key for key, _, _ in chunk], store.keys.item_knowledge("", space)))
         _restore(store, chunk, result)
     changed = interrupted or (bool(item_changes) and result.restored + result.removed > 0)
-    (end_change or partial(release.end_change, store))(live, changed)
+    end_change(live, changed)
     journal.undone(publication)
     return result
 

@@ -138,9 +138,7 @@ class _Publishing:
     """One publication of all contents."""
 
     def __init__(self, config: JobConfig, store: Store, contents: Contents) -> None:
-        self._config = config
-        self._store = store
-        self._contents = contents
+        self._config, self._store, self._contents = config, store, contents
         self.schema = contents.knowledge.schema(config.feature_schema)
         self.release_id = release_id(config, contents.report)
 

@@ -60,9 +60,7 @@ class ItemChanges:
     ``LONGEST_CHANGE`` of them it says that any item may have changed: there will be a new snapshot anyway."""
 
     def __init__(self, store: Store, of: str) -> None:
-        self._store = store
-        self._of = of
-        self._count = 0
+        self._store, self._of, self._count = store, of, 0
 
     def about_to_write(self, ids: Sequence[str]) -> None:
         """Call before the records of these items are written."""

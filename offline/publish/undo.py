@@ -135,15 +135,11 @@ class Journal:
 
     def changes(self, publication: int) -> Iterator[list[tuple[str, bytes | None, bytes]]]:
         """Chunks of (key, bytes before, digest of what was written)."""
-        query = "SELECT key, old, new FROM records WHERE publication = ? AND key > ? ORDER BY key LIMIT ?"
-        last = ""
-        while True:
-            with self._reported():
-                page = self._connection.execute(query, (publication, last, _PAGE)).fetchall()
-            if not page:
-                return
-            yield page
-            last = page[-1][0]
+        query = "SELECT key, old, new FROM records WHERE publication = ? ORDER BY key"
+        with self._reported():
+            cursor = self._connection.execute(query, (publication,))
+            while page := cursor.fetchmany(_PAGE):
+                yield page
 
     def _prepare(self) -> None:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
-from offline.jobs.lock import exclusive
+from offline.jobs.runs import exclusive
 from offline.publish.connection import open_store
 
 app = typer.Typer()

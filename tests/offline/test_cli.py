@@ -17,8 +17,8 @@ from offline.__main__ import app
 from offline.cli import call
 from offline.jobs import runs
 from offline.jobs.ledger import RunLedger, RunRecord
-from offline.jobs.lock import exclusive
 from offline.jobs.prometheus import registry
+from offline.jobs.runs import exclusive
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
 from offline.publish.connection import open_store
 from offline.publish.release import live_release

@@ -23,7 +23,7 @@ from offline import __main__ as offline
 from offline.child import child_python
 from offline.cli import call
 from offline.jobs.ledger import RunLedger
-from offline.jobs.lock import exclusive
+from offline.jobs.runs import exclusive
 from tests.conftest import ROOT, clean_environment
 from tests.offline.config_file import write_config
 from tests.offline.llm.chat_server import running_server

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from offline.data.log import InteractionLog
-from offline.jobs.lock import LockedError, exclusive
+from offline.jobs.runs import LockedError, exclusive
 from offline.llm.budget import Budget
 from offline.llm.config import open_backend
 from offline.llm.protocol import TransientError, UnusableBackendError

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from offline.jobs.lock import Holder, LockedError, exclusive, holder
+from offline.jobs.runs import Holder, LockedError, exclusive, holder
 
 
 def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_killed_holder_holds_nothing_and_is_not_named(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from offline.jobs.lock import exclusive
+from offline.jobs.runs import exclusive
 with exclusive(Path({str(tmp_path)!r}), "refresh"):
     os.kill(os.getpid(), signal.SIGKILL)
 """

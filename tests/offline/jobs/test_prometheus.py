@@ -10,9 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from offline.jobs.ledger import RunRecord
-from offline.jobs.lock import LockedError, exclusive
 from offline.jobs.prometheus import write
-from offline.jobs.runs import Run
+from offline.jobs.runs import LockedError, Run, exclusive
 from offline.llm.protocol import UnusableBackendError
 from tests.offline.pipeline import Pipeline
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from offline.jobs.ledger import CURRENT, LEDGER, RunLedger, RunRecord, RunStatus
-from offline.jobs.lock import LockedError, exclusive
-from offline.jobs.runs import Run
+from offline.jobs.runs import LockedError, Run, exclusive
 from offline.jobs.steps import Job
 from offline.llm.account import CACHE_FILE, Account, open_accounts, recorded
 from offline.llm.budget import Prices

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from offline.jobs import one_producer
-from offline.jobs.lock import exclusive
-from offline.jobs.runs import Run
+from offline.jobs.runs import Run, exclusive
 from offline.jobs.status import Status, status_of
 from offline.llm.protocol import UnusableBackendError
 from offline.publish.connection import open_store

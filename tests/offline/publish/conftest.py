@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from models.contract.packing import KNOWLEDGE
 from models.split_model import parts_folder
 from offline.config import JobConfig, PublishConfig
 from offline.knowledge.vectors import Knowledge, Produced
+from offline.publish import release
 from offline.publish.connection import Bulk, Store, open_store
 from offline.publish.memo import forget
 from offline.publish.producer import RolledBack, rollback_producer, served
@@ -80,7 +82,7 @@ def workdir(store: Store) -> Path:
 
 def roll_back(store: Store, name: str, end_change: Callable[[str, bool], None] | None = None) -> RolledBack:
     with Journal(workdir(store) / JOURNAL_FILE) as journal:
-        return rollback_producer(store, journal, name, end_change)
+        return rollback_producer(store, journal, name, end_change or partial(release.end_change, store))
 
 
 def knowledge_in(store: Store, *names: str) -> dict[str, bytes]:

@@ -35,10 +35,9 @@ from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, UserVectors
 from offline.publish.connection import Store
+from offline.publish.features import write_histories, write_items, write_profiles
 from offline.publish.knowledge import KnowledgeWriter, entries, owners
-from offline.publish.memo import Memo
-from offline.publish.records import Written, write_items
-from offline.publish.users import write_histories, write_profiles
+from offline.publish.records import Memo, Written
 
 DIM, EVENTS, EVERY = 32, 10, 100
 """Numbers of a vector, events of a user, and how many records there are for one that changes."""

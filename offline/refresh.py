@@ -103,7 +103,7 @@ def make_knowledge(
     run.computes_in(arithmetic_line(job.config.arithmetic))
     with open_engine(job.engine, job.config.ray) as engine, open_llm_run(run, stale, catalogue, log, engine) as ask:
         shipped = job.config.knowledge.shipped_vectors if job.use_cache else None
-        work = knowledge_run(job, catalogue, log, ask, ask.model, engine, shipped)
+        work = knowledge_run(job, catalogue, log, ask, ask.session.account.model_id, engine, shipped)
         for name in stale:
             with run.step(f"knowledge: {name}") as watch:
                 attempt = work.produce(name, kinds_of_texts(job, [name]))
@@ -117,10 +117,10 @@ def make_knowledge(
                 )
                 if attempt.waits and not attempt.too_little:
                     run.left(f"{name} waits: {attempt.waits}")
-                elif attempt.absent and not ask.absent:
+                elif attempt.absent and not ask.session.absent:
                     run.left(f"{name} misses texts of an earlier run that --since leaves out")
-    if ask.absent:
-        run.left(f"{ask.absent} texts are still to come: {ask.why}")
+    if absent := ask.session.absent:
+        run.left(f"{absent} texts are still to come: {ask.session.account.reason}")
     return Knowledge({name: produced[name] for name in names if name in produced})
 
 

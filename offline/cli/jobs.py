@@ -110,7 +110,7 @@ def train(
     job = job_of(config, data_dir, retrain=retrain, metrics=metrics_file)
 
     def work(run: Run) -> None:
-        log, known = made_so_far(job)
+        log, known = data_and_knowledge(job)
         pipeline.train_models(run, pipeline.data(run)[1], log, known)
 
     carry_out(job, "train", work)
@@ -130,7 +130,7 @@ def publish(
 
     def work(run: Run) -> None:
         with open_store(job.data_dir) as store:
-            log, known = made_so_far(job)
+            log, known = data_and_knowledge(job)
             trained = trained_last(job)
             if producer is None:
                 catalogue = pipeline.data(run)[1]
@@ -183,14 +183,10 @@ def import_texts(
     """Take over ready-made knowledge texts (.jsonl, .csv, .parquet); the next refresh encodes and publishes them."""
     if items is None and users is None:
         raise typer.BadParameter("say --items FILE, --users FILE, or both")
+    from offline.import_texts import import_texts as take_over  # polars
+
     job = job_of(config, data_dir, metrics=metrics_file)
-
-    def work(run: Run) -> None:
-        from offline.import_texts import import_texts as take_over
-
-        take_over(run, items, users)
-
-    carry_out(job, "import-texts", work)
+    carry_out(job, "import-texts", lambda run: take_over(run, items, users))
 
 
 def _move_pointer(data_dir: Path, to: str | None) -> None:
@@ -206,8 +202,8 @@ def _move_pointer(data_dir: Path, to: str | None) -> None:
     sum_up({"job": "rollback", "status": "done", "exit_code": 0, "release": now, "before": before})
 
 
-def made_so_far(job: Job) -> tuple[InteractionLog, Knowledge]:
-    """What earlier stages made; DataError if that is nothing, but for producers that all wait."""
+def data_and_knowledge(job: Job) -> tuple[InteractionLog, Knowledge]:
+    """The log and the knowledge of earlier stages; DataError without any, but for producers that all wait."""
     log = InteractionLog.load(job.log)
     known = load_knowledge(job.knowledge, job.config.feature_schema, log)
     if not known.produced and not all_wait(job):

@@ -70,8 +70,7 @@ class DryRun:
     def lines(self) -> Iterator[str]:
         yield f"== plan of {self.job.config.name}: nothing is asked, nothing is written"
         yield f"  events: {len(self.arrived.log)} interactions, {self.arrived.added} of them new"
-        for line in import_lines(self.job):
-            yield f"  {line}"
+        yield from (f"  {line}" for line in import_lines(self.job))
         for producer in self.producers:
             if producer.up_to_date:
                 yield f"  {producer.name}: up to date"
@@ -85,10 +84,8 @@ class DryRun:
     @property
     def exceeds_budget(self) -> bool:
         total, budget = self.total, self.job.budget
-        tokens = total.prompt_tokens + total.completion_tokens
-        return (budget.max_tokens is not None and tokens > budget.max_tokens) or (
-            budget.max_cost is not None and total.cost > budget.max_cost
-        )
+        amounts = (total.prompt_tokens + total.completion_tokens, budget.max_tokens), (total.cost, budget.max_cost)
+        return any(limit is not None and amount > limit for amount, limit in amounts)
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -117,14 +114,11 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
     # the log only ever grows, so what was known still holds; any other input may have changed every record
     grown = [name for name in stale if job.use_cache and StepCache(job).changed(name, current[name]) <= {"log"}]
     due = _records_due(job, arrived.log, catalogue, known.of(grown))
-    return DryRun(
-        job,
-        arrived,
-        [
-            ProducerDryRun(name, name not in stale, asks.get(name, CostEstimate()), due[name] if name in stale else 0)
-            for name in names
-        ],
-    )
+    planned = [
+        ProducerDryRun(name, name not in stale, asks.get(name, CostEstimate()), due[name] if name in stale else 0)
+        for name in names
+    ]
+    return DryRun(job, arrived, planned)
 
 
 def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> dict[str, CostEstimate]:
@@ -138,9 +132,8 @@ def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interaction
         if job.since_ms is not None:
             texts = texts_of_recent(job, recent(job, log), catalogue, log, ask)
         else:
-            texts = dict.fromkeys(
-                ("items", "partitions"), KnowledgeTexts(job.domain(catalogue, log), ask, imported_texts(job))
-            )
+            of_all = KnowledgeTexts(job.domain(catalogue, log), ask, imported_texts(job))
+            texts = {"items": of_all, "partitions": of_all}
         for name in names:
             before = session.cost_estimate
             for kind in [kind for kind in kinds if kind in TEXTS[name]]:

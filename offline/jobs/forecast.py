@@ -88,17 +88,14 @@ def forecast_of(
 ) -> Forecast | None:
     """The forecast, with the tokens per second that one GPU answers (None: as measured here) and reads (None: for
     free). None before there are interactions."""
-    if not InteractionLog.is_saved(job.log):
-        return None
-    log = InteractionLog.load(job.log)
-    if not len(log.observed):
+    log = InteractionLog.load(job.log) if InteractionLog.is_saved(job.log) else None
+    if log is None or not len(log.observed):
         return None
     means = measured(job, log)
     asks = set(producers_of(job.config.feature_schema)) - {"text"}
     calls = _calls(means, users, bool(asks), bool(asks & {"autograph", "marc"}))
-    return Forecast(
-        users, [_events(means, users), calls, *_tokens(job, calls, rate, prompt_rate), _memory(job, store, log, users)]
-    )
+    tokens, memory = _tokens(job, calls, rate, prompt_rate), _memory(job, store, log, users)
+    return Forecast(users, [_events(means, users), calls, *tokens, memory])
 
 
 def measured(job: Job, log: InteractionLog) -> Means:

@@ -59,9 +59,8 @@ class ProducerSummary:
 
     @classmethod
     def of(cls, state: ProducerState, produced: Produced | None, absent: int = 0, reason: str = "") -> ProducerSummary:
-        """The summary of what a producer ``made``, now or in an earlier run."""
-        users = None if produced is None else produced.users
-        items = None if produced is None else produced.items
+        """The summary of a producer's result, of this run or an earlier one."""
+        users, items = (None, None) if produced is None else (produced.users, produced.items)
         return cls(
             state,
             absent,

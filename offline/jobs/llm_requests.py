@@ -45,15 +45,14 @@ TEXTS = {
 
 
 class LLMRun:
-    """How a run asks the language model: through one session, ``live``; each question is counted in the run's line."""
+    """How a run asks the language model: through one ``session``; each question is counted in the run's line."""
 
-    def __init__(self, run: Run, live: LLMSession) -> None:
+    def __init__(self, run: Run, session: LLMSession) -> None:
+        self.session = session
         self._run = run
-        self._live = live
-        self._answering = live
-        self._again: Counter[str] = Counter()
-        self._bad: Counter[str] = Counter()
-        run.asked(live.account, {}, {})  # a run that is killed while it asks for hours is found by its account's id
+        self._answering = session
+        self._again, self._bad = Counter[str](), Counter[str]()
+        run.asked(session.account, {}, {})  # a run that is killed while it asks for hours is found by its account's id
         for line in import_lines(run.job):
             print(f"  {line}", flush=True)
 
@@ -62,22 +61,13 @@ class LLMRun:
         print(f"  {label}: {answers.summary()}", flush=True)
         return answered(answers)
 
-    @property
-    def model(self) -> str:
-        return self._live.account.model_id
-
-    @property
-    def absent(self) -> int:
-        """Texts whose call failed or did not fit into the budget."""
-        return self._live.absent
-
-    @property
-    def why(self) -> str:
-        return self._live.account.reason
-
     def ask_recent(self, texts: tuple[str, ...], recent: Recent, catalogue: Catalogue, log: InteractionLog) -> None:
         """Ask for these kinds of texts of recent users and items."""
-        knowledge_texts = texts_of_recent(self._run.job, recent, catalogue, log, self._ask_live)
+
+        def ask(prompts: list[Prompt], label: str) -> Answered:
+            return answered(self._usable(self.session, prompts, label))
+
+        knowledge_texts = texts_of_recent(self._run.job, recent, catalogue, log, ask)
         for kind in texts:
             getattr(knowledge_texts["items" if kind == "items" else "partitions"], kind)
 
@@ -90,12 +80,9 @@ class LLMRun:
             try:
                 yield
             finally:
-                self._answering = self._live
-                if left := closed.absent - self._live.absent:
+                self._answering = self.session
+                if left := closed.absent - self.session.absent:
                     print(f"  {left} texts of users and items without news are left for a run without --since")
-
-    def _ask_live(self, prompts: list[Prompt], label: str) -> Answered:
-        return answered(self._usable(self._live, prompts, label))
 
     def _usable(self, session: LLMSession, prompts: list[Prompt], label: str) -> Usable:
         """Usable answers; what was wrong with those that this run asked for is counted."""
@@ -106,7 +93,7 @@ class LLMRun:
             for count, wrong in zip((self._again, self._bad), asking.wrong, strict=False):  # or no second try
                 count.update(wrong)
             self._bad.update(asking.refused)
-            self._run.asked(self._live.account, self._again, self._bad)
+            self._run.asked(self.session.account, self._again, self._bad)
 
 
 class _Fresh:

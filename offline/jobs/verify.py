@@ -25,9 +25,9 @@ from offline.jobs.steps import Job
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge
 from offline.publish.connection import open_store
+from offline.publish.features import packed_histories
 from offline.publish.release import live_release, read_manifest, read_model
 from offline.publish.streams import exposures
-from offline.publish.users import packed_histories
 from offline.training.report import TrainingReport
 from offline.training.run import load_served
 from offline.training.samples import SampleEncoder, statistics_until

@@ -5,12 +5,11 @@ gate        what a release must show first
 release     the live pointer and the releases behind it
 producer    one producer's knowledge: written, held back, taken back
 knowledge   knowledge of users and items: from arrays to records
-records     item features; counts, chunks and the stream of changes
-users       profiles and live histories
+features    profiles and live histories of users, features of items
+records     what writers share: counts, chunks, the stream of changes, and the memo of what Redis holds
 indexes     indexes of item vectors
 undo        what records held before they were changed
 snapshot    the item table of a release as files
-memo        what Redis holds, without reading it
 connection  which Redis, and many commands to it at once
 streams     interactions and exposures: streams -> offline
 archive     the same streams -> Parquet files

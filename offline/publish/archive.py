@@ -142,11 +142,8 @@ def _exposure(fields: Mapping[Any, Any]) -> dict[str, Any]:
     for name in ("shadow", "propensities", "teams", "unshown", "unshown_scores", "unshown_shadow"):
         plain[name] = plain[name] or None
     return plain | {
-        "layers": [taken.layer for taken in exposure.arms],
-        "experiments": [taken.experiment for taken in exposure.arms],
-        "arms": [taken.arm for taken in exposure.arms],
-        "hows": [taken.how for taken in exposure.arms],
-        "splits": [json.dumps(dict(taken.split)) for taken in exposure.arms],
+        **{f"{name}s": [getattr(arm, name) for arm in exposure.arms] for name in ("layer", "experiment", "arm", "how")},
+        "splits": [json.dumps(dict(arm.split)) for arm in exposure.arms],
         "context": json.dumps(exposure.context, sort_keys=True),
         "item_features": json.dumps(exposure.item_features, sort_keys=True),
     }

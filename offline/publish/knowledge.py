@@ -19,8 +19,16 @@ from models.contract.packing import KNOWLEDGE, knowledge_contents
 from offline.data.catalogue import DataError
 from offline.knowledge.vectors import ItemVectors, UserVectors
 from offline.publish.connection import Bulk, Store
-from offline.publish.memo import Memo, RecordDigests, record_digest, record_digests
-from offline.publish.records import ItemChanges, Written, chunks, fills_a_chunk
+from offline.publish.records import (
+    ItemChanges,
+    Memo,
+    RecordDigests,
+    Written,
+    chunks,
+    fills_a_chunk,
+    record_digest,
+    record_digests,
+)
 from offline.publish.undo import Change, Publication
 
 GRACE_SECONDS = 7 * 86_400

@@ -22,8 +22,7 @@ from offline.knowledge.vectors import Produced, UserVectors
 from offline.publish import release
 from offline.publish.connection import Store
 from offline.publish.knowledge import GRACE_SECONDS, KnowledgeWriter, content_digest, entries, owners, restamped, times
-from offline.publish.memo import MEMO_FOLDER, Memo, forget
-from offline.publish.records import ItemChanges, Written
+from offline.publish.records import MEMO_FOLDER, ItemChanges, Memo, Written, forget
 from offline.publish.release import SwitchError
 from offline.publish.undo import JOURNAL_FILE, Journal
 

@@ -19,10 +19,10 @@ from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.publish import gate, indexes, release, snapshot
 from offline.publish.connection import Store
+from offline.publish.features import write_histories, write_items, write_profiles
 from offline.publish.producer import held_of, knowledge_publication, let_go, served, spaces_of
-from offline.publish.records import Written, write_items
+from offline.publish.records import Written
 from offline.publish.undo import installation
-from offline.publish.users import write_histories, write_profiles
 from offline.training.report import TrainingReport
 from offline.training.samples import statistics_until
 

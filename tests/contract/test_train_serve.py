@@ -21,7 +21,7 @@ from models.contract.profile import UserProfile
 from models.contract.schema import FeatureSchema, KnowledgeSpec
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
-from offline.publish.users import packed_histories
+from offline.publish.features import packed_histories
 from offline.training.samples import RELEASES, SampleEncoder, split_samples, statistics_until
 from tests import synthetic
 from tests.synthetic import Synthetic

@@ -24,9 +24,9 @@ from offline.config import JobConfig, PublishConfig
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.publish import release
 from offline.publish.connection import Bulk, Store, open_store
-from offline.publish.memo import forget
 from offline.publish.producer import RolledBack, rollback_producer, served
 from offline.publish.publish import Contents, Published, publish, publish_producer
+from offline.publish.records import forget
 from offline.publish.release import read_model
 from offline.publish.undo import JOURNAL_FILE, Journal
 from offline.training.report import TrainingReport
@@ -69,6 +69,12 @@ def content_of(store: Store) -> dict[str, bytes]:
         value: Any = store.redis.get(key)
         values[key] = value
     return values
+
+
+def read(store: Store, key: str) -> bytes:
+    blob: Any = store.redis.get(key)
+    assert isinstance(blob, bytes), key
+    return blob
 
 
 def bytes_written(published: Published) -> int:

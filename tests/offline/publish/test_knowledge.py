@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,8 +15,8 @@ from models.contract.packing import KNOWLEDGE
 from offline.knowledge.vectors import UserVectors
 from offline.publish.connection import Store
 from offline.publish.knowledge import GRACE_SECONDS, Entries, KnowledgeWriter, content_digest, entries, restamped, times
-from offline.publish.memo import Memo, RecordDigests
-from offline.publish.records import Written
+from offline.publish.records import Memo, RecordDigests, Written
+from tests.offline.publish.conftest import read
 
 Side = Literal["user", "item"]
 
@@ -35,12 +35,6 @@ def memo(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Memo:
     """A memo that knows no record, so that every one is read."""
     monkeypatch.setattr(RecordDigests, "holds", lambda _, numbers, *__: np.zeros(len(numbers), np.bool_))
     return Memo(store, tmp_path / "memo")
-
-
-def read(store: Store, key: str) -> bytes:
-    blob: Any = store.redis.get(key)
-    assert isinstance(blob, bytes), key
-    return blob
 
 
 def write(

@@ -9,7 +9,7 @@ import pytest
 
 from models.contract.events import Interaction
 from offline.publish.connection import Store
-from offline.publish.memo import MEMO_FOLDER, Memo, record_digest
+from offline.publish.records import MEMO_FOLDER, Memo, record_digest
 from tests.offline.publish.conftest import Release, commands_of, content_of, killed_at, roll_back, sibling, workdir
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -13,20 +12,14 @@ from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.profile import UserProfile
 from offline.knowledge.vectors import as_record
 from offline.publish.connection import Store
+from offline.publish.features import _REPLACE_IF_UNCHANGED
 from offline.publish.knowledge import KnowledgeWriter, entries
-from offline.publish.memo import Memo
 from offline.publish.producer import spaces_of
-from offline.publish.users import _REPLACE_IF_UNCHANGED
+from offline.publish.records import Memo
 from offline.training.samples import statistics_until
 from tests.offline.codes import item_codes, user_codes
-from tests.offline.publish.conftest import Release, bytes_written, content_of, workdir
+from tests.offline.publish.conftest import Release, bytes_written, content_of, read, workdir
 from tests.synthetic import SCHEMA
-
-
-def read(store: Store, key: str) -> bytes:
-    blob: Any = store.redis.get(key)
-    assert isinstance(blob, bytes), key
-    return blob
 
 
 def test_everything_that_is_published_reads_back(store: Store, trained: Release) -> None:

@@ -16,11 +16,10 @@ from offline.data.log import InteractionLog
 from offline.knowledge.vectors import UserVectors
 from offline.publish import records
 from offline.publish.connection import Store
+from offline.publish.features import write_histories, write_profiles
 from offline.publish.knowledge import KnowledgeWriter, entries, owners
-from offline.publish.memo import Memo
-from offline.publish.records import Written
+from offline.publish.records import Memo, Written
 from offline.publish.undo import JOURNAL_FILE, Journal
-from offline.publish.users import write_histories, write_profiles
 from tests.offline.publish.conftest import content_of
 
 USERS, EVERY = 600, 100

@@ -1,20 +1,24 @@
-"""Profiles and live histories of users, as the service reads them."""
+"""Features of users and items, as the service reads them: profiles and live histories; a release's item features."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from models.contract.arrays import FloatArray, IntArray
+from models.contract.bulk import item_rows
 from models.contract.events import EVENT_BYTES, EVENT_DTYPE, item_hash, owner_tag
 from models.contract.keys import of_each
+from models.contract.packing import ITEM, item_contents
 from models.contract.profile import packed_profile
+from models.contract.schema import FeatureSchema
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog, UserIndex
 from offline.publish.connection import Bulk, Store
-from offline.publish.memo import Memo, record_digests
-from offline.publish.records import Written, chunks
+from offline.publish.records import ItemChanges, Memo, Written, chunks, record_digests
 
 _REPLACE_IF_UNCHANGED = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -119,3 +123,48 @@ def packed_histories(
     packed = events.tobytes()
     starts = (ends - counts) * EVENT_BYTES
     return [packed[start:end] for start, end in zip(starts.tolist(), (ends * EVENT_BYTES).tolist(), strict=True)]
+
+
+def write_items(
+    store: Store,
+    release: str,
+    schema: FeatureSchema,
+    catalogue: Catalogue,
+    item_ids: Sequence[str],
+    index: Sequence[int] | None,
+    numeric: FloatArray,
+) -> Written:
+    """Feature records of all items of a release. ``index`` holds the rows of the model's id embedding; None keeps those
+    of the records that are there, for a release whose training is not at hand."""
+    if not len(item_ids) == len(numeric) == len(item_ids if index is None else index):
+        raise ValueError(f"{len(item_ids)} items, but numeric features of {len(numeric)} or not a row of each")
+    categorical = schema.encode_each_item([catalogue.items.get(item, {}) for item in item_ids])
+    now = int(time.time())
+    result, changes = Written(), ItemChanges(store, release)
+    with Bulk(store.redis) as bulk:
+        for chunk in chunks(range(len(item_ids))):
+            at = slice(chunk[0], chunk[-1] + 1)
+            names = item_ids[at]
+            keys = of_each(lambda item: store.keys.item_features(item, release), names)
+            blobs = bulk.get(keys)
+            rows = _stored_rows(blobs, names, schema) if index is None else np.array(index[at], np.int64)
+            contents = item_contents(schema.fingerprint, names, rows, categorical[at], numeric[at])
+            stale = [
+                (key, name, content)
+                for key, name, content, blob in zip(keys, names, contents, blobs, strict=True)
+                if blob is None or not ITEM.says(blob, content)
+            ]
+            result.unchanged += len(names) - len(stale)
+            written = ITEM.sealed([content for _, _, content in stale], now)
+            changes.about_to_write([name for _, name, _ in stale])
+            bulk.set([key for key, _, _ in stale], written)
+            result.add(*written)
+    return result
+
+
+def _stored_rows(blobs: Sequence[bytes | None], names: Sequence[str], schema: FeatureSchema) -> IntArray:
+    """The row of the id embedding in each record that is there, 0 where there is none that may be used."""
+    decoded = item_rows(blobs, names, schema)
+    rows = np.zeros(len(names), np.int64)
+    rows[decoded.at] = decoded.index
+    return rows

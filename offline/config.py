@@ -35,7 +35,7 @@ class ConfigError(ValueError):
 
 
 class SamplesConfig(BaseModel):
-    """Which interactions become training samples, and how they are split by global time."""
+    """The choice of interactions that become training samples, and their split by global time."""
 
     model_config = FrozenConfig
 
@@ -117,7 +117,7 @@ class TuningConfig(BaseModel):
 
 
 class RerankingConfig(BaseModel):
-    """Which model is tuned, how it is asked, and on how many rows it is calibrated and judged.
+    """The model that is tuned, how it is asked, and on how many rows it is calibrated and judged.
 
     ``model`` None: the packaged SmolLM2. ``frame`` "chat" writes out the model's own chat format with ``instruction``
     as its system message; "plain" keeps the prompt's ``opening`` and ``closing``. ``vector_dim`` numbers of an item's
@@ -144,7 +144,7 @@ class RerankingConfig(BaseModel):
 
 
 class BenchmarkConfig(BaseModel):
-    """What `python -m research benchmark` compares. ``samples``: how many the protocol must give (train, validation,
+    """The comparison of `python -m research benchmark`. ``samples``: how many the protocol gives (train, validation,
     test), if that is known. ``shares`` of the training samples for the sample-efficiency curve, with ``share_seeds``
     trainings each."""
 
@@ -157,7 +157,7 @@ class BenchmarkConfig(BaseModel):
 
 
 class PublishConfig(BaseModel):
-    """What a new release must show before traffic moves to it, and how many old ones stay for a rollback."""
+    """Bounds that a new release must keep before traffic moves to it, and how many old ones stay for a rollback."""
 
     model_config = FrozenConfig
 
@@ -191,7 +191,7 @@ class RetrievalConfig(BaseModel):
 
 
 class JobConfig(BaseModel):
-    """Everything one data set's jobs need. ``workdir`` holds all their state; docs/operations.md says what of
+    """The configuration of one data set's jobs. ``workdir`` holds all their state; docs/operations.md says what of
     it cannot be made again. ``arithmetic``: of language models and encoders in the jobs' own processes
     (offline/llm/arithmetic.py)."""
 

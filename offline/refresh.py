@@ -198,7 +198,7 @@ def language_model(job: Job, engine: Engine | None = None) -> Iterator[LLMSessio
 def open_llm_run(
     run: Run, names: Sequence[str], catalogue: Catalogue, log: InteractionLog, engine: Engine
 ) -> Iterator[LLMRun]:
-    """What the producers ``names`` ask; with --since, texts of recent users and items have been asked for already."""
+    """Questions of the producers ``names``; with --since, texts of recent users and items have been asked for already."""
     with language_model(run.job, engine) as session:
         ask = LLMRun(run, session)
         if run.job.since_ms is None:

@@ -190,7 +190,7 @@ def import_texts(
 
 
 def _move_pointer(data_dir: Path, to: str | None) -> None:
-    """It holds no work folder, so it writes no ledger; its last line says how it ended, as a run's does."""
+    """A release's rollback holds no work folder and writes no ledger; its last line says how it ended, as a run's does."""
     try:
         with open_store(data_dir) as store:
             before, now = release.rollback(store, to)

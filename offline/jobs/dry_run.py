@@ -122,7 +122,7 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
 
 
 def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> dict[str, CostEstimate]:
-    """What each producer would ask, in order; a text that several read is counted where it comes first."""
+    """Estimates of what each producer would ask, in order; a text that several read is counted where it comes first."""
     estimates: dict[str, CostEstimate] = {}
     kinds = list(kinds_of_texts(job, names))
     if not kinds:

@@ -1,4 +1,4 @@
-"""What arrived since the last run, in the files of the data set and in the stream that the service writes; and
+"""Interactions that arrived since the last run, in the files of the data set and in the stream of the service; and
 ``--since TIME``: the users and items that have something new since then.
 
 New is what arrived since then, whatever its own time says, or what happened since then, wherever it came from. When

@@ -1,4 +1,4 @@
-"""What more users would take, from what was measured on this data set. Every figure names what it rests on."""
+"""The forecast for more users, from what was measured on this data set. Every figure names what it rests on."""
 
 from __future__ import annotations
 

@@ -28,13 +28,13 @@ from offline.llm.cache import CacheError, ResponseCache
 LEDGER = "ledger.jsonl"
 CURRENT = "run.json"
 _FORMER_LEDGER = Path("llm") / LEDGER
-"""What runs asked, as a line each: until 2026-11-29 the language model had a ledger of its own."""
+"""Accounts of runs, a line each: until 2026-11-29 the language model had a ledger of its own."""
 _COUNTED = ("calls", "paid", "failures", "prompt_tokens", "completion_tokens", "cost")
 _TAIL_BYTES = 2_000_000
 
 
 class RunStatus(StrEnum):
-    """How a run ended, or that it has not."""
+    """The end of a run, or that it has none yet."""
 
     RUNNING = "running"
     DONE = "done"
@@ -47,7 +47,7 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProducerSummary:
-    """What came of a producer in a run: how many of its texts are ``absent``, the ``reason`` why it waits, and of how
+    """The outcome of a producer in a run: how many of its texts are ``absent``, the ``reason`` why it waits, and of how
     many users (in how many versions) and items it has knowledge, if it has any."""
 
     state: ProducerState
@@ -145,7 +145,7 @@ class RunLedger:
         return runs
 
     def accounts(self) -> list[Account]:
-        """What runs asked of language models, oldest first; of a run the last word counts."""
+        """Accounts of what runs asked of language models, oldest first; of a run the last word counts."""
         accounts: dict[str, Account] = {}
         for number, document in enumerate(_documents(self._folder / _FORMER_LEDGER)):
             with suppress(ValueError, TypeError):

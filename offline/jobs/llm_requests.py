@@ -45,7 +45,7 @@ TEXTS = {
 
 
 class LLMRun:
-    """How a run asks the language model: through one ``session``; each question is counted in the run's line."""
+    """The questions of a run to the language model, through one ``session``; each is counted in the run's line."""
 
     def __init__(self, run: Run, session: LLMSession) -> None:
         self.session = session

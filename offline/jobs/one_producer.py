@@ -24,7 +24,7 @@ from offline.publish.undo import JOURNAL_FILE, Journal
 
 
 def producer_inputs(job: Job, name: str, source: Dataset, log: InteractionLog) -> dict[str, Any]:
-    """All that a producer's result depends on; how answers are fetched is no part of it."""
+    """The inputs that a producer's result depends on; how answers are fetched is none of them."""
     config, schema = job.config, job.config.feature_schema
     excluded = {*producers.ORDER, "shipped_responses", "shipped_vectors", "ttl_days"}
     llm = config.llm.model_dump(mode="json", include={"backend", "model"})

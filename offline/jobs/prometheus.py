@@ -44,7 +44,7 @@ _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "producer_texts_absent": ("texts that it still waits for", _PRODUCER),
     "producer_owners": ("users and items it knows", (*_PRODUCER, "side")),
 }
-"""What each gauge says and its labels, by its name without ``lorank_``."""
+"""Meaning and labels of each gauge, by its name without ``lorank_``."""
 _LLM = [name for name, (meaning, _) in _GAUGES.items() if meaning.endswith("; last run")]
 
 

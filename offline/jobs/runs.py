@@ -51,7 +51,7 @@ class LockedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a folder. ``since`` is ISO 8601 in UTC; ``begun`` tells two processes of one number apart (Linux)."""
+    """The holder of a folder. ``since`` is ISO 8601 in UTC; ``begun`` tells processes of one number apart (Linux)."""
 
     pid: int
     job: str
@@ -68,7 +68,7 @@ class Holder:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it is on another host, or in another container, whose processes cannot be seen from here."""
+        """Whether the process is on another host, or in another container, whose processes cannot be seen from here."""
         return self.host != socket.gethostname()
 
     def lives(self) -> bool:
@@ -102,7 +102,7 @@ def exclusive(folder: Path, job: str) -> Iterator[None]:
 
 
 def holder(folder: Path) -> Holder | None:
-    """Who holds ``folder``, as far as can be told; None if nobody does.
+    """The holder of ``folder``, as far as can be told; None if nobody does.
 
     The lock itself is tried only where the text names a process elsewhere, for an instant that ``exclusive`` waits out.
     """

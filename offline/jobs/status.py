@@ -1,4 +1,4 @@
-"""What is live, what each producer holds and how fresh it is, and what the last runs did and cost."""
+"""The status: the live release, each producer's knowledge and its freshness, and the last runs with their cost."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ _ROWS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Archived:
-    """What one run took from one stream. ``lost`` entries were trimmed before anybody read them; ``refused`` were not
-    understood."""
+    """Counts of what a run took from a stream. ``lost`` entries were trimmed before anybody read them; ``refused``
+    were not understood."""
 
     added: int
     refused: int

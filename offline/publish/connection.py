@@ -1,5 +1,5 @@
-"""Which Redis the jobs talk to, LORANK_REDIS_URL or the embedded server of the data folder; and many commands at once:
-chunks of records go to it, and come from it, as pipelines over one connection of redis-py.
+"""The jobs' Redis, LORANK_REDIS_URL or the embedded server of the data folder; and many commands at once: chunks of
+records go to it, and come from it, as pipelines over one connection of redis-py.
 
 That connection is used without redis-py's ``Pipeline``, which takes half as long again (research/LOG.md, 2026-11-29).
 On a Redis Cluster this is the place where a chunk would be parted by node.

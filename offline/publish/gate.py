@@ -1,4 +1,4 @@
-"""What a release must show before traffic moves to it. Everything is read back from where the service reads it."""
+"""The properties that a release must show before traffic moves to it, read back from where the service reads it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class GateError(RuntimeError):
 
 
 def check_model(path: Path, schema: FeatureSchema, spaces: Iterable[Space]) -> ArtifactManifest:
-    """What a model says of itself. GateError unless it was trained on this schema and these spaces. Asked before any
+    """The manifest inside a model. GateError unless it was trained on this schema and these spaces. Asked before any
     record is written: the records of a live release must never be rewritten for features that its model does not
     know."""
     try:

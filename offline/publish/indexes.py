@@ -39,7 +39,7 @@ _MEAN_OF = 5
 
 
 def roles(config: RetrievalConfig, spaces: Mapping[str, str]) -> dict[Role, str]:
-    """Which producer each index is of, for a release of these spaces; fewer if it has no vectors to compare."""
+    """The producer that each index is of, for a release of these spaces; fewer if it has no vectors to compare."""
     if not config.enabled:
         return {}
     matching = config.matching or "autograph"

@@ -176,8 +176,8 @@ class KnowledgeWriter:
             yield due
 
     def _stale(self, due: _Due, blobs: Sequence[bytes | None], seen: RecordDigests) -> list[int]:
-        """Which records to write, because Redis holds something else or holds it for too short. The others are noted
-        and counted."""
+        """Places of the records to write, because Redis holds something else or holds it for too short. The others are
+        noted and counted."""
         until = {
             at: times(blob)[1]
             for at, (blob, content) in enumerate(zip(blobs, due.contents, strict=True))
@@ -226,7 +226,7 @@ def content_digest(blob: bytes) -> bytes:
 
 
 def is_readable(blob: bytes, owner: str, space: str) -> bool:
-    """Whether it is a record that may be used."""
+    """Whether a packed record is one that may be used."""
     try:
         check(blob, owner, space)
     except RecordError:

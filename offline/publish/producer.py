@@ -80,7 +80,7 @@ def knowledge_publication(store: Store, config: JobConfig, log: InteractionLog) 
 
 @dataclass(slots=True)
 class RolledBack:
-    """What a rollback did to the records that a producer's last publication had changed.
+    """The effect of a rollback on the records that a producer's last publication had changed.
 
     ``restored`` say again what they said before; ``removed`` were new then; ``left`` were changed by somebody since,
     or are gone, and stay so.

@@ -29,7 +29,7 @@ from offline.training.samples import statistics_until
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a publication did to ``release``; ``live_before`` is what was served when it began.
+    """The effect of a publication on ``release``; ``live_before`` is what was served when it began.
 
     ``records`` counts by kind; knowledge is named as its space, "user/liber". ``held_back`` names the spaces that
     somebody rolled back and that were therefore left as they are.
@@ -45,8 +45,8 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is published: a data set, the knowledge of its users and items, and the model in the folder ``models`` that
-    the ``report`` is of."""
+    """The contents that are published: a data set, the knowledge of its users and items, and the model in the folder
+    ``models`` that the ``report`` is of."""
 
     catalogue: Catalogue
     log: InteractionLog
@@ -143,7 +143,7 @@ class _Publishing:
         self.release_id = release_id(config, contents.report)
 
     def write_shared(self, users: Collection[int] | None) -> dict[str, Written]:
-        """Profiles, histories and knowledge: what does not belong to one release alone."""
+        """Write profiles, histories and knowledge, which do not belong to one release alone."""
         store, contents, log = self._store, self._contents, self._contents.log
         with knowledge_publication(store, self._config, log) as publication:
             memo, longest = publication.memo, self._config.publish.history_max_events

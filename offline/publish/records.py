@@ -1,4 +1,4 @@
-"""What all writers of records share: counts, chunks, the stream of changes, and the memo.
+"""The parts that all writers of records share: counts, chunks, the stream of changes, and the memo.
 
 The stream of changes names items whose records are about to be written, for services that have their item table
 already; see ``models.contract.snapshot`` for its entries.
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Written:
-    """How many records were written and how many were already as wanted, and how many bytes of values went out."""
+    """Counts of records that were written and that were up to date already, and of bytes of values that went out."""
 
     written: int = 0
     unchanged: int = 0
@@ -82,7 +82,7 @@ class ItemChanges:
 
 
 def fills_a_chunk(entries: Sized) -> bool:
-    """Whether so many should wait no longer."""
+    """Whether so many entries should wait no longer."""
     return len(entries) >= _CHUNK
 
 

@@ -1,4 +1,4 @@
-"""What the service wrote for the offline jobs: interactions and exposures, as Redis streams."""
+"""Interactions and exposures that the service wrote for the offline jobs, as Redis streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The undo journal: what knowledge records held before each publication of a producer, in one SQLite file.
+"""The undo journal: the bytes of knowledge records before each publication of a producer, in one SQLite file.
 
 What a chunk is about to overwrite is on the disk (synchronous=FULL, one transaction) before anything of it is written
 to Redis. So a publication that was killed can be rolled back as well as one that finished, and one that is run again
@@ -203,5 +203,5 @@ class Publication:
 
 
 def _place(store: Store, producer: str, spaces: Mapping[str, str]) -> dict[str, str]:
-    """How a publication is found again: by installation and producer, and by the spaces that it wrote."""
+    """The columns by which a publication is found again: installation and producer, and the spaces that it wrote."""
     return {"whose": f"{installation(store)} {producer}", "spaces": json.dumps(dict(spaces), sort_keys=True)}

@@ -41,7 +41,7 @@ def rank(client: httpx2.Client, user: str, items: list[str], **more: Any) -> dic
 
 
 def last_ledger(installation: Installation) -> dict[str, Any]:
-    """What the last run that asked anything asked of the language model."""
+    """The account of the last run that asked the language model anything."""
     return RunLedger(installation.job.config.workdir).accounts()[-1].document()
 
 

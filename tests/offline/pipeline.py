@@ -127,7 +127,7 @@ class Pipeline:
         return [run.document() for run in RunLedger(self.config.workdir).runs()]
 
     def stream(self, *events: tuple[str, str, float, int]) -> None:
-        """What the service writes when events (user, item, value, time) come in."""
+        """Write to the stream as the service does when events (user, item, value, time) come in."""
         client = self.redis
         for user, item, value, time_ms in events:
             interaction = Interaction(user_id=user, item_id=item, type="rating", value=value, time_ms=time_ms)

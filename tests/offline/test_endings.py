@@ -34,7 +34,7 @@ CONFIG = (ROOT / "configs" / "ml-100k.toml").read_text()
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What a command line leaves behind: exit code, standard output and standard error."""
+    """The end of a command line: exit code, standard output and standard error."""
 
     code: int
     output: str

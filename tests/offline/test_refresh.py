@@ -1,4 +1,4 @@
-"""What a refresh asks, writes and leaves, on a language model that counts and a real Valkey."""
+"""A refresh: its questions, writes and remains, on a language model that counts and a real Valkey."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_a_new_space_is_written_for_every_owner(installed: Pipeline) -> None:
 
 
 def test_a_producer_that_lags_behind_has_no_new_space(installed: Pipeline) -> None:
-    """It last finished two growths of the log ago."""
+    """The producer last finished two growths of the log ago."""
     for user in ("u3", "u4"):
         installed.close_partition_of(user)
         installed.model.fails = TransientError("429", retry_after=3600.0)

@@ -1,4 +1,4 @@
-"""What arrived: looked for without a trace, and noted when it is taken over."""
+"""Arrivals: looked for without a trace, and noted when it is taken over."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_bad_answers_are_counted_in_the_run_that_asked_for_them(installed: Pipel
 
 
 def test_bad_answers_of_a_run_with_since_are_counted_once(installed: Pipeline) -> None:
-    """It asks about recent users first and reads everybody's answers from the cache then."""
+    """The run asks about recent users first and reads everybody's answers from the cache then."""
     installed.model.bad = True
     installed.close_partition_of("u3")
     assert installed.refresh(since_ms=LATER_MS)["bad_answers"] == {"repetition": 1}

@@ -1,4 +1,4 @@
-"""Who holds a work folder: the kernel's word, and a text that never names a dead process."""
+"""The holder of a work folder: the kernel's word, and a text that never names a dead process."""
 
 from __future__ import annotations
 

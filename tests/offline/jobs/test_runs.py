@@ -150,7 +150,7 @@ def test_a_damaged_line_of_a_lost_run_stops_no_later_run(job: Job, content: str)
 
 
 def killed_while_it_asked(job: Job, *, said: bool) -> Account:
-    """What is left of a run that died in the middle of asking, before or after it said that it asks."""
+    """The remains of a run that died in the middle of asking, before or after it said that it asks."""
     run = Run(job, "refresh")
     account = Account("tiny", Prices(1.0, 2.0))
     run.save()

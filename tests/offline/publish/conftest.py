@@ -92,7 +92,7 @@ def roll_back(store: Store, name: str, end_change: Callable[[str, bool], None] |
 
 
 def knowledge_in(store: Store, *names: str) -> dict[str, bytes]:
-    """What the knowledge records of these producers say, whenever they were written."""
+    """Contents of the knowledge records of these producers, whenever they were written."""
     spaces = [space for name in names for space in served(store, name).values()]
     return {
         key: KNOWLEDGE.content(value) for key, value in content_of(store).items() if key.rpartition(":")[2] in spaces
@@ -165,7 +165,7 @@ class Release:
 
     @property
     def artifact(self) -> ArtifactManifest:
-        """What the model says of itself."""
+        """The manifest inside the model."""
         return read_model(self.models / self.report.artifact)
 
     def config(self, store: Store) -> JobConfig:

@@ -1,4 +1,4 @@
-"""Which Redis the jobs talk to."""
+"""The Redis that the jobs talk to."""
 
 from __future__ import annotations
 

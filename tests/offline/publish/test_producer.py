@@ -42,7 +42,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def revision(store: Store) -> bytes | None:
-    """What tells the services to read the items of the live release again, when it changes."""
+    """The revision that tells the services to read the items of the live release again."""
     live = release.live_release(store)
     assert live is not None
     position: Any = store.redis.get(store.keys.release_revision(live))
@@ -371,6 +371,6 @@ def test_a_killed_rollback_is_given_up_when_the_producer_returns(store: Store, t
 
 
 def said(store: Store) -> dict[str, bytes]:
-    """What all knowledge of a store says."""
+    """Contents of all knowledge records of a store."""
     records_by_key = knowledge_in(store, "liber", "marc", "text")
     return {key.removeprefix(store.keys.prefix): value for key, value in records_by_key.items()}

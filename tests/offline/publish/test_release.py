@@ -139,7 +139,7 @@ def test_a_publication_that_was_killed_anywhere_is_completed_by_the_next(store: 
 
 
 def statements(store: Store) -> dict[str, bytes]:
-    """What is published, without what tells of times and counts."""
+    """Published values by key, without times and counts."""
     values = {key.removeprefix(store.keys.prefix): value for key, value in content_of(store).items()}
     for kind in (":stamp", ":installation", ":manifest", ":revision"):
         values = {key: value for key, value in values.items() if not key.endswith(kind)}

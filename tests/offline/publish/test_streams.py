@@ -1,4 +1,4 @@
-"""What the service streamed, as the jobs read it back."""
+"""The streams of the service, as the jobs read them back."""
 
 from __future__ import annotations
 

@@ -22,7 +22,6 @@ Count = Annotated[int, Field(ge=1)]
 DEMO_EXPERIMENTS = Path("configs/ml-100k.experiments.toml")
 """Experiments of the demo's service, where it is started in a checkout."""
 
-
 _MOVED = {
     **dict.fromkeys(("llm.dtype", "reranking.dtype"), "is `arithmetic` at the top of the configuration now"),
     "data.texts.event": "is gone, because it never had an effect: remove it",

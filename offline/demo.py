@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,7 @@ class _Showcase:
     """One user, one list of candidates, before and after feedback."""
 
     def __init__(self, job: Job, client: httpx2.Client) -> None:
-        self._client = client
-        self._job = job
+        self._client, self._job = client, job
         self._catalogue: Catalogue = open_dataset(job.config.data, job.raw).catalogue()
         self._log = InteractionLog.load(job.log)
         self._knowledge = load_knowledge(job.knowledge, job.config.feature_schema, self._log)
@@ -223,10 +222,8 @@ def _await_ready(service: RunningService) -> None:
     while time.monotonic() < until:
         if service.process.poll() is not None:
             raise DataError(f"the service ended with status {service.process.returncode} before it was ready")
-        try:
+        with suppress(httpx2.TransportError):  # not listening yet
             if httpx2.get(f"{service.url}/readyz", timeout=1.0).status_code == 200:
                 return
-        except httpx2.TransportError:
-            pass  # not listening yet
         time.sleep(0.05)
     raise DataError(f"the service was not ready within {_READY_SECONDS:.0f} s")

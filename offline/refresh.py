@@ -50,7 +50,7 @@ def all_stages(run: Run) -> Published:
         log = events(run, source, catalogue, store)
         knowledge = make_knowledge(run, source, catalogue, log)
         report = train_models(run, catalogue, log, knowledge)
-        return publish_release(run, store, catalogue, log, knowledge, report)
+        return publish_release(run, store, Contents(catalogue, log, knowledge, report, run.job.models))
 
 
 def data(run: Run) -> tuple[Dataset, Catalogue]:
@@ -153,21 +153,12 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
         return report
 
 
-def publish_release(
-    run: Run,
-    store: Store,
-    catalogue: Catalogue,
-    log: InteractionLog,
-    knowledge: Knowledge,
-    report: TrainingReport,
-    *,
-    return_to: bool = False,
-) -> Published:
+def publish_release(run: Run, store: Store, contents: Contents, *, return_to: bool = False) -> Published:
     """Changed records, and a new release if there is a new model."""
     job = run.job
     with run.step("publish") as watch:
-        users = recent_users(job, log) if live_release(store) == release_id(job.config, report) else None
-        contents = Contents(catalogue, log, knowledge, report, job.models)
+        is_live = live_release(store) == release_id(job.config, contents.report)
+        users = recent_users(job, contents.log) if is_live else None
         published = publish(job.config, store, contents, users=users, return_to=return_to)
         run.published(published)
         if published.switched:
@@ -198,7 +189,7 @@ def language_model(job: Job, engine: Engine | None = None) -> Iterator[LLMSessio
 def open_llm_run(
     run: Run, names: Sequence[str], catalogue: Catalogue, log: InteractionLog, engine: Engine
 ) -> Iterator[LLMRun]:
-    """Questions of the producers ``names``; with --since, texts of recent users and items have been asked for already."""
+    """Questions of the producers ``names``; with --since, those about recent users and items are asked already."""
     with language_model(run.job, engine) as session:
         ask = LLMRun(run, session)
         if run.job.since_ms is None:

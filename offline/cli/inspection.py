@@ -82,8 +82,7 @@ def status(
     if as_json:
         sum_up({**state.document(), "forecast": forecast.document() if forecast else None})
         return
-    for line in (*state.lines(), *(forecast.lines() if forecast else ())):
-        print(line)
+    print("\n".join((*state.lines(), *(forecast.lines() if forecast else ()))))
 
 
 @app.command()

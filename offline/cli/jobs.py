@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,7 @@ from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge
 from offline.publish import release
 from offline.publish.connection import open_store
+from offline.publish.publish import Contents
 from offline.training.report import TrainingReport
 
 app = typer.Typer()
@@ -63,10 +65,7 @@ def refresh(
     """Run all stages in order: data, events, knowledge, train, publish. Safe to repeat, and to kill and repeat."""
     job = job_of(config, data_dir, retrain=retrain, metrics=metrics_file)
     job = asking(job, since, max_tokens, max_cost, no_cache, ask_refused, engine)
-    if dry_run:
-        _show_dry_run(job, "refresh", None)
-    else:
-        carry_out(job, "refresh", pipeline.all_stages)
+    _carry_out_or_plan(job, "refresh", pipeline.all_stages, dry_run)
 
 
 @app.command()
@@ -93,10 +92,7 @@ def knowledge(
             source, catalogue = pipeline.data(run)
             pipeline.make_knowledge(run, source, catalogue, pipeline.events(run, source, catalogue, store), only)
 
-    if dry_run:
-        _show_dry_run(job, "knowledge", only)
-    else:
-        carry_out(job, "knowledge", work)
+    _carry_out_or_plan(job, "knowledge", work, dry_run, only)
 
 
 @app.command()
@@ -133,8 +129,8 @@ def publish(
             log, known = data_and_knowledge(job)
             trained = trained_last(job)
             if producer is None:
-                catalogue = pipeline.data(run)[1]
-                pipeline.publish_release(run, store, catalogue, log, known, trained, return_to=return_to)
+                contents = Contents(pipeline.data(run)[1], log, known, trained, job.models)
+                pipeline.publish_release(run, store, contents, return_to=return_to)
             else:
                 one_producer.publish_one(run, store, log, known, producer, return_to=return_to)
 
@@ -190,7 +186,7 @@ def import_texts(
 
 
 def _move_pointer(data_dir: Path, to: str | None) -> None:
-    """A release's rollback holds no work folder and writes no ledger; its last line says how it ended, as a run's does."""
+    """Roll a release back, with no work folder and no ledger; the last line says how that ended, as a run's does."""
     try:
         with open_store(data_dir) as store:
             before, now = release.rollback(store, to)
@@ -219,10 +215,14 @@ def trained_last(job: Job) -> TrainingReport:
     return TrainingReport.load(path)
 
 
-def _show_dry_run(job: Job, name: str, only: tuple[str, ...] | None) -> None:
-    from offline.jobs.dry_run import dry_run
+def _carry_out_or_plan(
+    job: Job, name: str, work: Callable[[Run], object], is_dry_run: bool, only: tuple[str, ...] | None = None
+) -> None:
+    if is_dry_run:
+        from offline.jobs.dry_run import dry_run
 
-    result = dry_run(job, only)
-    for line in result.lines():
-        print(line)
-    sum_up({"job": name, "config": job.config.name, "dry_run": True, **result.summary()})
+        result = dry_run(job, only)
+        print("\n".join(result.lines()))
+        sum_up({"job": name, "config": job.config.name, "dry_run": True, **result.summary()})
+    else:
+        carry_out(job, name, work)

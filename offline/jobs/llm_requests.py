@@ -106,8 +106,7 @@ class _Fresh:
     def __init__(self, session: LLMSession, use_cache: bool) -> None:
         self.wrong: list[Counter[str]] = []
         self.refused = Counter[str]()
-        self._session = session
-        self._use_cache = use_cache
+        self._session, self._use_cache = session, use_cache
 
     def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
         """Answers of the session, after counting the bad ones among the new."""

@@ -65,10 +65,8 @@ def publish_one(
     if name not in knowledge.produced:
         raise DataError(f"{name} has made nothing yet: run `refresh` or `knowledge` first")
     with run.step(f"publish: {name}") as watch:
-        config, users = run.job.config, recent_users(run.job, log)
-        published = publish_producer(
-            config, store, log, knowledge.produced[name], name, users=users, return_to=return_to
-        )
+        config, produced, users = run.job.config, knowledge.produced[name], recent_users(run.job, log)
+        published = publish_producer(config, store, log, produced, name, users=users, return_to=return_to)
         run.published(published)
         watch.done(f"live: {published.release}, as before")
         return published

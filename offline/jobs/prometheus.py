@@ -81,9 +81,8 @@ class _Totals(Collector):
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         for name, total in self._last.totals.items():
-            family = CounterMetricFamily(
-                f"lorank_jobs_{name}", f"{name}, all runs of the ledger together", labels=["config"]
-            )
+            meaning = f"{name}, all runs of the ledger together"
+            family = CounterMetricFamily(f"lorank_jobs_{name}", meaning, labels=["config"])
             family.add_metric([self._last.config], total)
             yield family
 

@@ -69,8 +69,7 @@ class Status:
 def status_of(job: Job, store: Store) -> Status:
     """The status as of now. Changes nothing."""
     live = live_release(store)
-    interactions: Any = store.redis.xlen(store.keys.interactions)
-    exposures: Any = store.redis.xlen(store.keys.exposures)
+    redis: Any = store.redis
     now_at_work = holder(job.config.workdir)
     return Status(
         store=f"{store.url} (keys {store.keys.prefix}:*)",
@@ -79,7 +78,7 @@ def status_of(job: Job, store: Store) -> Status:
         producers=_producers(job, store),
         stages=StepCache(job).all(),
         runs=_runs(job, now_at_work is not None),
-        streams={"interactions": int(interactions), "exposures": int(exposures)},
+        streams={name: redis.xlen(getattr(store.keys, name)) for name in ("interactions", "exposures")},
         at_work=None if now_at_work is None else now_at_work.described(),
     )
 
@@ -90,14 +89,8 @@ def _release(store: Store, release: str, live: str | None) -> dict[str, Any]:
         manifest = read_manifest(store, release)
     except ArtifactError as error:
         return {**entry, "error": str(error)}
-    return {
-        **entry,
-        "created_at": manifest.created_at,
-        "items": manifest.items,
-        "model": f"{manifest.model.name} {manifest.model.version}",
-        "spaces": dict(manifest.spaces),
-        "metrics": dict(manifest.metrics),
-    }
+    model = {"model": f"{manifest.model.name} {manifest.model.version}"}
+    return entry | manifest.model_dump(include={"created_at", "items", "spaces", "metrics"}) | model
 
 
 def _producers(job: Job, store: Store) -> dict[str, dict[str, Any]]:

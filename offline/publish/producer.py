@@ -170,8 +170,7 @@ def served(store: Store, name: str) -> dict[str, str]:
 
 def rolled_back(store: Store) -> list[str]:
     """The spaces that somebody rolled back: "user/liber:FINGERPRINT"."""
-    document: Any = store.redis.get(store.keys.rolled_back)
-    return list(json.loads(document)) if document else []
+    return release.stored_list(store, store.keys.rolled_back)
 
 
 def hold(store: Store, spaces: Mapping[str, str]) -> None:

@@ -126,8 +126,7 @@ class Memo:
     """The memo of one store in ``folder``, which no other process uses meanwhile."""
 
     def __init__(self, store: Store, folder: Path) -> None:
-        self._store = store
-        self._folder = folder
+        self._store, self._folder = store, folder
         self._stamp: Any = store.redis.get(store.keys.stamp)
         self._written = False
         self._tables: dict[str, npt.NDArray[np.void]] = {}

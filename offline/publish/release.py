@@ -40,12 +40,12 @@ def live_release(store: Store) -> str | None:
 
 def releases(store: Store) -> list[str]:
     """Ids of the releases that are or were live and are still held, in the order in which they first went live."""
-    return _list(store, store.keys.releases)
+    return stored_list(store, store.keys.releases)
 
 
 def withdrawn(store: Store) -> list[str]:
     """Ids of the releases that somebody rolled back from."""
-    return _list(store, store.keys.withdrawn)
+    return stored_list(store, store.keys.withdrawn)
 
 
 def record(store: Store, release: str) -> None:
@@ -193,6 +193,7 @@ def delete(store: Store, release: str, directory_blocks: int) -> None:
         pipeline.execute()
 
 
-def _list(store: Store, key: str) -> list[str]:
+def stored_list(store: Store, key: str) -> list[str]:
+    """The list in a key; empty where there is none."""
     document: Any = store.redis.get(key)
     return list(json.loads(document)) if document else []

@@ -178,9 +178,7 @@ class Publication:
     """The changes of one producer in one publication. Nothing is stored of one that changes nothing."""
 
     def __init__(self, journal: Journal, place: Mapping[str, str], number: int | None) -> None:
-        self._journal = journal
-        self._place = place
-        self._number = number
+        self._journal, self._place, self._number = journal, place, number
 
     def note(self, changes: Sequence[Change]) -> None:
         """Before these changes are written to Redis: on the disk when this returns."""

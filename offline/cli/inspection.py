@@ -24,8 +24,7 @@ app = typer.Typer()
 def fetch(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Get the data set from its source, unless it is already there."""
     job = job_of(config, data_dir)
-    fetched = open_dataset(job.config.data, job.raw).fetch()
-    print("fetched" if fetched else "already here")
+    print("fetched" if open_dataset(job.config.data, job.raw).fetch() else "already here")
 
 
 @app.command()

@@ -129,8 +129,7 @@ def _freshness(store: Store, log: InteractionLog, vectors: UserVectors | ItemVec
         ids, known = log.item_ids, np.flatnonzero(vectors.known)
     chosen = [ids[at] for at in known[:: max(1, -(-len(known) // _SAMPLE))]]
     blobs: Any = store.redis.mget([record_key(store, space.side, owner, space.fingerprint) for owner in chosen] or [""])
-    counts = {"fresh": 0, "stale": 0, "missing": 0}
-    now = time.time()
+    counts, now = {"fresh": 0, "stale": 0, "missing": 0}, time.time()
     for owner, blob in zip(chosen, blobs, strict=False):
         try:
             record = KnowledgeRecord.unpack(blob or b"", owner, space.fingerprint)

@@ -77,8 +77,7 @@ def verify(job: Job, url: str | None, count: int) -> Verification:
         if live is not None and read_manifest(store, live).artifact_sha256 != report.sha256:
             raise DataError(f"release {live} is not the model that was trained last: it was rolled back to")
     replay = _Replay(job, report, log, knowledge)
-    compared = scores = skipped = 0
-    worst = 0.0
+    compared, scores, skipped, worst = 0, 0, 0, 0.0
     for exposure in reversed(logged):
         if compared == count:
             break

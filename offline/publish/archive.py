@@ -66,8 +66,7 @@ def add_interactions(folder: Path, frame: pl.DataFrame) -> None:
 
 def read_exposures(folder: Path) -> pl.DataFrame:
     """All archived exposures, in the order of the stream, without repetitions of a request."""
-    frame = _read(folder / "exposures", EXPOSURES)
-    return frame.unique("request_id", keep="first", maintain_order=True)
+    return _read(folder / "exposures", EXPOSURES).unique("request_id", keep="first", maintain_order=True)
 
 
 def of_experiment(exposures: pl.DataFrame, experiment: str) -> pl.DataFrame:

@@ -35,11 +35,9 @@ from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, UserVectors
 from offline.publish.connection import Store
-from offline.publish.entries import entries, owners
-from offline.publish.knowledge import write_knowledge
-from offline.publish.memo import Memo
-from offline.publish.records import Written, write_items
-from offline.publish.users import write_histories, write_profiles
+from offline.publish.features import write_histories, write_items, write_profiles
+from offline.publish.knowledge import KnowledgeWriter, entries, owners
+from offline.publish.records import Memo, Written
 
 DIM, EVENTS, EVERY = 32, 10, 100
 """Numbers of a vector, events of a user, and how many records there are for one that changes."""
@@ -138,10 +136,10 @@ def write_kind(store: Store, kind: str, world: World, memo: Memo) -> Written:
     match kind:
         case "user knowledge":
             packed = entries(world.users, log.user_ids, owners(world.users, log.user_ids))
-            return write_knowledge(store, world.users.space, packed, len(log.user_ids), TTL_SECONDS, memo)
+            return KnowledgeWriter(store, world.users.space, TTL_SECONDS, memo).write(packed, len(log.user_ids))
         case "item knowledge":
             packed = entries(world.items, log.item_ids, owners(world.items, log.item_ids))
-            return write_knowledge(store, world.items.space, packed, len(log.item_ids), TTL_SECONDS, memo)
+            return KnowledgeWriter(store, world.items.space, TTL_SECONDS, memo).write(packed, len(log.item_ids))
         case "item features":
             index = range(1, len(log.item_ids) + 1)
             return write_items(store, "bench", SCHEMA, world.catalogue, log.item_ids, index, world.numeric)

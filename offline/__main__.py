@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from offline.cli import experiments, inspection, jobs, tuning
-from offline.cli.endings import EXPECTED, end_cleanly_when_terminated, report_failure
-from offline.config import ConfigError
-from offline.libraries import quiet_libraries
+from offline.cli.call import run_command_line
 
 app = typer.Typer(
     add_completion=False,
@@ -33,13 +29,7 @@ app.add_typer(experiments.app)
 
 
 def main() -> None:
-    """Entry point. Expected failures end with one line and an exit code, never with a traceback."""
-    quiet_libraries()  # before a job loads them
-    end_cleanly_when_terminated()
-    try:
-        app()
-    except (ConfigError, *EXPECTED) as error:
-        sys.exit(report_failure(error))
+    run_command_line(app)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from models.contract.experiments import Share
 from models.contract.prompts import RerankPrompt
 from models.contract.schema import FeatureSchema, FrozenConfig
 from offline.data.config import DataConfig
@@ -18,7 +19,6 @@ from offline.llm.arithmetic import Precision
 from offline.llm.config import LLMConfig
 
 Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 DEMO_EXPERIMENTS = Path("configs/ml-100k.experiments.toml")
 """Experiments of the demo's service, where it is started in a checkout."""
@@ -33,7 +33,7 @@ class ConfigError(ValueError):
 
 
 class SamplesConfig(BaseModel):
-    """Which interactions become training samples, and how they are split by global time."""
+    """The choice of interactions that become training samples, and their split by global time."""
 
     model_config = FrozenConfig
 
@@ -115,7 +115,7 @@ class TuningConfig(BaseModel):
 
 
 class RerankingConfig(BaseModel):
-    """Which model is tuned, how it is asked, and on how many rows it is calibrated and judged.
+    """The model that is tuned, how it is asked, and on how many rows it is calibrated and judged.
 
     ``model`` None: the packaged SmolLM2. ``frame`` "chat" writes out the model's own chat format with ``instruction``
     as its system message; "plain" keeps the prompt's ``opening`` and ``closing``. ``vector_dim`` numbers of an item's
@@ -142,7 +142,7 @@ class RerankingConfig(BaseModel):
 
 
 class BenchmarkConfig(BaseModel):
-    """What `python -m research benchmark` compares. ``samples``: how many the protocol must give (train, validation,
+    """The comparison of `python -m research benchmark`. ``samples``: how many the protocol gives (train, validation,
     test), if that is known. ``shares`` of the training samples for the sample-efficiency curve, with ``share_seeds``
     trainings each."""
 
@@ -155,7 +155,7 @@ class BenchmarkConfig(BaseModel):
 
 
 class PublishConfig(BaseModel):
-    """What a new release must show before traffic moves to it, and how many old ones stay for a rollback."""
+    """Bounds that a new release must keep before traffic moves to it, and how many old ones stay for a rollback."""
 
     model_config = FrozenConfig
 
@@ -189,7 +189,7 @@ class RetrievalConfig(BaseModel):
 
 
 class JobConfig(BaseModel):
-    """Everything one data set's jobs need. ``workdir`` holds all their state; docs/operations.md says what of
+    """The configuration of one data set's jobs. ``workdir`` holds all their state; docs/operations.md says what of
     it cannot be made again. ``arithmetic``: of language models and encoders in the jobs' own processes
     (offline/llm/arithmetic.py)."""
 
@@ -213,11 +213,8 @@ class JobConfig(BaseModel):
     @model_validator(mode="after")
     def _retrieval_reads_what_there_is(self) -> JobConfig:
         keys = {spec.key for spec in self.feature_schema.knowledge if spec.rows == 1}
-        roles: list[tuple[str, str | None, tuple[str, ...]]] = [
-            ("matching", self.retrieval.matching, ("user", "item")),
-            ("neighbours", self.retrieval.neighbours, ("item",)),
-        ]
-        for role, name, sides in roles:
+        for role, sides in {"matching": ("user", "item"), "neighbours": ("item",)}.items():
+            name = getattr(self.retrieval, role)
             missing = [f"{side}/{name}" for side in sides if f"{side}/{name}" not in keys]
             if name is not None and missing:
                 raise ValueError(f"retrieval.{role}: the feature schema has no vector {', '.join(missing)}")
@@ -245,10 +242,8 @@ def load_config(path: Path) -> JobConfig:
     try:
         return JobConfig.model_validate(document)
     except ValidationError as error:
-        lines = []
-        for detail in error.errors():
-            key = ".".join(str(part) for part in detail["loc"])
-            lines.append(f"  {key}: {_MOVED.get(key, detail['msg'])}")
+        details = ((".".join(map(str, detail["loc"])), detail["msg"]) for detail in error.errors())
+        lines = [f"  {key}: {_MOVED.get(key, message)}" for key, message in details]
         raise ConfigError(f"{path} is not understood:\n" + "\n".join(lines)) from error
 
 

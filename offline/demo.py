@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from typing import Any
 import httpx2
 import numpy as np
 
-from models.valkey.embedded import embedded_redis
 from offline.child import child_python
 from offline.config import DEMO_EXPERIMENTS
 from offline.data.catalogue import Catalogue, DataError
@@ -31,9 +30,8 @@ from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
 from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.run import load_knowledge
 from offline.llm.protocol import Completion, Prompt
+from offline.publish.connection import open_store
 from offline.refresh import language_model, refresh
-
-_NO_SETTINGS: Mapping[str, str] = {}
 
 _READY_SECONDS = 60.0
 _SHOWN = 10
@@ -44,14 +42,20 @@ def run_demo(job: Job, port: int, check: bool) -> int:
     """Exit status: 0, or 130 if a check was interrupted. DataError if the answers are not what they should be."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of stopping it end it cleanly
     try:
-        with _redis(job):
+        with open_store(job.data_dir):  # an embedded server lasts for the whole demo, so that both meet in one
             refresh(job)
             with (
                 running_service(job, port, experiments()) as service,
                 httpx2.Client(base_url=service.url, timeout=10.0) as client,
             ):
-                _show(job, client, check)
-                if not check:
+                showcase = _Showcase(job, client)
+                showcase.rank()
+                showcase.learn()
+                showcase.ask_live()
+                if check:
+                    showcase.check()
+                    print("demo-check: passed", flush=True)
+                else:
                     print(f"\nServing on {service.url}; API page {service.url}/docs; Ctrl-C stops.", flush=True)
                     status = service.process.wait()
                     raise DataError(f"the service ended by itself with status {status}")
@@ -61,22 +65,11 @@ def run_demo(job: Job, port: int, check: bool) -> int:
     return 0
 
 
-def _show(job: Job, client: httpx2.Client, check: bool) -> None:
-    shown = _Showcase(job, client)
-    shown.rank()
-    shown.learn()
-    shown.ask_live()
-    if check:
-        shown.check()
-        print("demo-check: passed", flush=True)
-
-
 class _Showcase:
     """One user, one list of candidates, before and after feedback."""
 
     def __init__(self, job: Job, client: httpx2.Client) -> None:
-        self._client = client
-        self._job = job
+        self._client, self._job = client, job
         self._catalogue: Catalogue = open_dataset(job.config.data, job.raw).catalogue()
         self._log = InteractionLog.load(job.log)
         self._knowledge = load_knowledge(job.knowledge, job.config.feature_schema, self._log)
@@ -132,20 +125,21 @@ class _Showcase:
         print("  asked     " + "\n            ".join(prompt.messages[-1][1].splitlines()))
         print(f"  answered  {self.live.text.strip()}")
         print(f"            ({self.live.prompt_tokens} -> {self.live.completion_tokens} tokens)")
-        print(
-            f"  cached    {'the same text' if self.live.text == cached else (cached or 'nothing').strip()}", flush=True
-        )
+        same = self.live.text == cached
+        print(f"  cached    {'the same text' if same else (cached or 'nothing').strip()}", flush=True)
 
     def check(self) -> None:
         """DataError unless the answers are complete, ordered, fed by knowledge, and changed by the feedback."""
         answer = self.first
         scores = [item["score"] for item in answer["items"]]
+        schema = self._knowledge.schema(self._job.config.feature_schema)
+        consulted = len(schema.user_knowledge) + len(schema.item_knowledge) * len(self._candidates)
         expectations = {
             "all candidates are answered": sorted(item["id"] for item in answer["items"]) == sorted(self._candidates),
             "scores fall": scores == sorted(scores, reverse=True),
             "ranks count from 1": [item["rank"] for item in answer["items"]] == list(range(1, len(scores) + 1)),
             "scores differ": len(set(scores)) > len(scores) // 2,
-            "knowledge is fresh": answer["knowledge"] == {"fresh": self._records(), "stale": 0, "missing": 0},
+            "knowledge is fresh": answer["knowledge"] == {"fresh": consulted, "stale": 0, "missing": 0},
             "nothing is degraded": answer["degraded"] == [] == self.second["degraded"],
             "the language model answers": self.live is not None and bool(self.live.text.strip()),
             "feedback changes the scores": scores != [item["score"] for item in self.second["items"]],
@@ -154,17 +148,9 @@ class _Showcase:
         if failed:
             raise DataError(f"demo-check failed: {'; '.join(failed)}")
 
-    def _records(self) -> int:
-        """How many records of knowledge one request consults."""
-        schema = self._knowledge.schema(self._job.config.feature_schema)
-        return len(schema.user_knowledge) + len(schema.item_knowledge) * len(self._candidates)
-
     def _rank(self) -> dict[str, Any]:
-        body = {
-            "user_id": self._log.user_ids[self._user],
-            "candidates": [{"id": item} for item in self._candidates],
-            "deadline_ms": 2000,
-        }
+        candidates = [{"id": item} for item in self._candidates]
+        body = {"user_id": self._log.user_ids[self._user], "candidates": candidates, "deadline_ms": 2000}
         response = self._client.post("/v1/rank", json=body)
         response.raise_for_status()
         answer: dict[str, Any] = response.json()
@@ -180,27 +166,15 @@ class _Showcase:
 
     def _unseen(self, count: int) -> list[str]:
         """The most rated films that the user has not rated: what a retrieval stage might hand to a ranker."""
-        seen = set(self._log.item[self._log.by_user().of_user(self._user)].tolist())
-        counts: dict[int, int] = {}
-        for item in self._log.item.tolist():
-            counts[item] = counts.get(item, 0) + 1
-        described = (item for item in counts if item not in seen and self._log.item_ids[item] in self._catalogue.items)
-        popular = sorted(described, key=lambda item: (-counts[item], item))[:count]
-        return [self._log.item_ids[item] for item in popular]
+        log = self._log
+        counts = np.bincount(log.item, minlength=len(log.item_ids))
+        counts[log.item[log.by_user().of_user(self._user)]] = 0
+        popular = [log.item_ids[item] for item in np.argsort(-counts, kind="stable") if counts[item]]
+        return [item for item in popular if item in self._catalogue.items][:count]
 
 
 def _nobody(prompts: list[Prompt], label: str) -> Answered:
     raise AssertionError(f"nobody is asked about {label}: only a prompt is wanted")
-
-
-@contextmanager
-def _redis(job: Job) -> Iterator[None]:
-    """Hold the embedded server for the whole demo, so that refresh and service meet in the same one."""
-    if os.environ.get("LORANK_REDIS_URL"):
-        yield
-        return
-    with embedded_redis(job.data_dir / "valkey"):
-        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,16 +193,17 @@ def experiments(file: Path | None = None) -> dict[str, str]:
 
 
 @contextmanager
-def running_service(job: Job, port: int, settings: Mapping[str, str] = _NO_SETTINGS) -> Iterator[RunningService]:
-    """The service as a process of its own, ready; it is stopped at the end, and ends when we are killed. ``settings``
-    are further variables."""
-    port = port or _free_port()
-    environment = {**os.environ, "LORANK_PORT": str(port), "LORANK_DATA_DIR": str(job.data_dir)}
-    environment |= settings
+def running_service(job: Job, port: int, settings: Mapping[str, str]) -> Iterator[RunningService]:
+    """The service as a process of its own, ready; it is stopped at the end, and ends when we are killed. Port 0 is a
+    free one. ``settings`` are further variables of its environment."""
+    if not port:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+    environment = {**os.environ, **settings, "LORANK_PORT": str(port), "LORANK_DATA_DIR": str(job.data_dir)}
     with step("service") as watch:
-        running = RunningService(
-            f"http://127.0.0.1:{port}", subprocess.Popen(child_python("-m", "service"), env=environment)
-        )
+        process = subprocess.Popen(child_python("-m", "service"), env=environment)
+        running = RunningService(f"http://127.0.0.1:{port}", process)
         try:
             _await_ready(running)
             watch.done(f"ready on {running.url}")
@@ -247,16 +222,8 @@ def _await_ready(service: RunningService) -> None:
     while time.monotonic() < until:
         if service.process.poll() is not None:
             raise DataError(f"the service ended with status {service.process.returncode} before it was ready")
-        try:
+        with suppress(httpx2.TransportError):  # not listening yet
             if httpx2.get(f"{service.url}/readyz", timeout=1.0).status_code == 200:
                 return
-        except httpx2.TransportError:
-            pass  # not listening yet
         time.sleep(0.05)
     raise DataError(f"the service was not ready within {_READY_SECONDS:.0f} s")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What other people's libraries would do by themselves on a job's machine, and how it is ended before they are loaded.
+"""Habits of other people's libraries on a job's machine, and how they are ended before the libraries are loaded.
 
 A job connects to what its configuration names, and writes into the folders that it names. docs/operations.md lists what
 each library would do.

@@ -20,12 +20,11 @@ from offline.data.catalogue import Catalogue
 from offline.data.dataset import Dataset, open_dataset
 from offline.data.log import InteractionLog
 from offline.engine.engines import Engine, open_engine
-from offline.jobs.events import Arrivals, look_for_events
+from offline.jobs.events import Arrivals, look_for_events, recent, recent_users
 from offline.jobs.ledger import ProducerSummary
-from offline.jobs.llm_requests import LLMRun, imported_texts, kinds_of_texts
-from offline.jobs.producer_state import is_up_to_date, producer_inputs
+from offline.jobs.llm_requests import LLMRun, kinds_of_texts, knowledge_run, take_shipped_answers
+from offline.jobs.one_producer import is_up_to_date, producer_inputs
 from offline.jobs.runs import Run
-from offline.jobs.since import recent, recent_users
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.run import ProducerState, load_knowledge
@@ -33,10 +32,9 @@ from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.arithmetic import arithmetic_line
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
-from offline.publish.publish import Contents, Published, publish
+from offline.publish.publish import Contents, Published, publish, release_id
 from offline.publish.release import live_release
 from offline.training.report import TrainingReport, markdown
-from offline.training.samples import split_samples
 
 
 def refresh(job: Job) -> Published:
@@ -46,13 +44,13 @@ def refresh(job: Job) -> Published:
 
 
 def all_stages(run: Run) -> Published:
-    """What ``refresh`` does while it holds the work folder."""
+    """All stages of a run that holds the work folder."""
     with open_store(run.job.data_dir) as store:
         source, catalogue = data(run)
         log = events(run, source, catalogue, store)
         knowledge = make_knowledge(run, source, catalogue, log)
         report = train_models(run, catalogue, log, knowledge)
-        return publish_release(run, store, catalogue, log, knowledge, report)
+        return publish_release(run, store, Contents(catalogue, log, knowledge, report, run.job.models))
 
 
 def data(run: Run) -> tuple[Dataset, Catalogue]:
@@ -104,19 +102,8 @@ def make_knowledge(
         return Knowledge(produced)
     run.computes_in(arithmetic_line(job.config.arithmetic))
     with open_engine(job.engine, job.config.ray) as engine, open_llm_run(run, stale, catalogue, log, engine) as ask:
-        trained_rows = split_samples(job.config.samples, log).trained_rows
-        work = producers.KnowledgeRun(
-            job.domain(catalogue, log),
-            trained_rows,
-            job.knowledge,
-            job.checkpoints,
-            ask,
-            ask.model,
-            imported_texts(job),
-            engine,
-            precision=job.config.arithmetic,
-            shipped=job.config.knowledge.shipped_vectors if job.use_cache else None,
-        )
+        shipped = job.config.knowledge.shipped_vectors if job.use_cache else None
+        work = knowledge_run(job, catalogue, log, ask, ask.session.account.model_id, engine, shipped)
         for name in stale:
             with run.step(f"knowledge: {name}") as watch:
                 attempt = work.produce(name, kinds_of_texts(job, [name]))
@@ -130,10 +117,10 @@ def make_knowledge(
                 )
                 if attempt.waits and not attempt.too_little:
                     run.left(f"{name} waits: {attempt.waits}")
-                elif attempt.absent and not ask.absent:
+                elif attempt.absent and not ask.session.absent:
                     run.left(f"{name} misses texts of an earlier run that --since leaves out")
-    if ask.absent:
-        run.left(f"{ask.absent} texts are still to come: {ask.why}")
+    if absent := ask.session.absent:
+        run.left(f"{absent} texts are still to come: {ask.session.account.reason}")
     return Knowledge({name: produced[name] for name in names if name in produced})
 
 
@@ -158,8 +145,7 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
                 return report
         from offline.training.run import train  # torch only where it is needed: an idle refresh starts in a second
 
-        report = train(config, catalogue, log, knowledge, job.models)
-        report = replace(report, partial=partial)
+        report = replace(train(config, catalogue, log, knowledge, job.models), partial=partial)
         report.save(path)
         steps.finished("train", inputs, watch.seconds)
         print(markdown(report.table), flush=True)
@@ -167,21 +153,12 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
         return report
 
 
-def publish_release(
-    run: Run,
-    store: Store,
-    catalogue: Catalogue,
-    log: InteractionLog,
-    knowledge: Knowledge,
-    report: TrainingReport,
-    *,
-    return_to: bool = False,
-) -> Published:
+def publish_release(run: Run, store: Store, contents: Contents, *, return_to: bool = False) -> Published:
     """Changed records, and a new release if there is a new model."""
     job = run.job
     with run.step("publish") as watch:
-        users = recent_users(job, log) if live_release(store) == _release_id(job, report) else None
-        contents = Contents(catalogue, log, knowledge, report, job.models)
+        is_live = live_release(store) == release_id(job.config, contents.report)
+        users = recent_users(job, contents.log) if is_live else None
         published = publish(job.config, store, contents, users=users, return_to=return_to)
         run.published(published)
         if published.switched:
@@ -204,11 +181,7 @@ def language_model(job: Job, engine: Engine | None = None) -> Iterator[LLMSessio
         engine=engine,
         precision=job.config.arithmetic,
     ) as session:
-        if job.ask_refused:
-            session.cache.forget_refusals()
-        shipped = job.config.knowledge.shipped_responses
-        if job.use_cache and shipped is not None:
-            session.cache.import_jsonl_gz(shipped)
+        take_shipped_answers(job, session)
         yield session
 
 
@@ -216,7 +189,7 @@ def language_model(job: Job, engine: Engine | None = None) -> Iterator[LLMSessio
 def open_llm_run(
     run: Run, names: Sequence[str], catalogue: Catalogue, log: InteractionLog, engine: Engine
 ) -> Iterator[LLMRun]:
-    """What the producers ``names`` ask; with --since, texts of recent users and items have been asked for already."""
+    """Questions of the producers ``names``; with --since, those about recent users and items are asked already."""
     with language_model(run.job, engine) as session:
         ask = LLMRun(run, session)
         if run.job.since_ms is None:
@@ -226,10 +199,6 @@ def open_llm_run(
             with ask.from_cache_alone():
                 yield ask
         print(f"  {session.account.summary(run.record.job)}", flush=True)
-
-
-def _release_id(job: Job, report: TrainingReport) -> str:
-    return f"{job.config.name}-{report.sha256[:12]}"
 
 
 def _counts(produced: Produced) -> str:

@@ -1,4 +1,4 @@
-"""Arrays on disk by content: what was computed once for a text is read the next time, by whichever run.
+"""StoredArrays on disk by content: what was computed once for a text is read the next time, by whichever run.
 
 An address is a hash, so a store holds no text, and a changed text has another address. Knows neither what computed an
 array nor what for.
@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from offline.data.files import read_arrays, write_arrays
 
-Arrays = dict[str, Any]
+StoredArrays = dict[str, Any]
 """Rows of one array (or single numbers) by address."""
 
 
@@ -27,7 +27,7 @@ def addresses(texts: Sequence[str], source: str | None = None) -> list[str]:
     return [hashlib.sha256(f"{prefix}{text}".encode()).hexdigest()[:32] for text in texts]
 
 
-def adopt(arrays: Arrays, at: Sequence[str], former: Mapping[str, Any], former_at: Sequence[str]) -> None:
+def adopt(arrays: StoredArrays, at: Sequence[str], former: Mapping[str, Any], former_at: Sequence[str]) -> None:
     """Give ``arrays`` at the addresses ``at`` what they lack and ``former`` has at the addresses of an earlier name."""
     for address, former_address in zip(at, former_at, strict=True):
         if former_address in former:
@@ -41,14 +41,14 @@ class ArrayFile:
     path: Path
     column: str = "vectors"
 
-    def read(self) -> Arrays:
+    def read(self) -> StoredArrays:
         """All arrays; none without a file. DataError if it is damaged."""
         if not self.path.is_file():
             return {}
         arrays = read_arrays(self.path)
         return dict(zip(arrays["keys"].tolist(), arrays[self.column], strict=True))
 
-    def add(self, arrays: Arrays) -> Arrays:
+    def add(self, arrays: StoredArrays) -> StoredArrays:
         """Store ``arrays`` (at least one) beside those that other runs stored meanwhile, which stay as they are;
         returns all of them."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,16 +64,16 @@ class ArrayFolder:
 
     path: Path
 
-    def read(self) -> Arrays:
+    def read(self) -> StoredArrays:
         """All arrays. DataError if a file is damaged."""
-        arrays: Arrays = {}
+        arrays: StoredArrays = {}
         for path in sorted(self.path.glob("*.npz")):
             # only two runs at once can store an address twice; then all later runs agree on one
             for address, row in ArrayFile(path).read().items():
                 arrays.setdefault(address, row)
         return arrays
 
-    def add(self, arrays: Arrays) -> None:
+    def add(self, arrays: StoredArrays) -> None:
         """Store ``arrays`` (at least one) in a file of their own."""
         name = hashlib.sha256("".join(arrays).encode()).hexdigest()[:16]
         write_arrays(self.path / f"{name}.npz", keys=np.array(list(arrays)), vectors=np.stack(list(arrays.values())))

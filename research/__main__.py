@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
-from offline.cli.endings import EXPECTED, end_cleanly_when_terminated, report_failure
-from offline.config import ConfigError
-from offline.libraries import quiet_libraries
+from offline.cli.call import run_command_line
 from research.cli import quality, replay, studies
 
 app = typer.Typer(
@@ -27,13 +23,8 @@ app.add_typer(replay.app)
 
 
 def main() -> None:
-    """Entry point. Expected failures end with one line and an exit code, never with a traceback."""
-    quiet_libraries()  # before a study loads them
-    end_cleanly_when_terminated()
-    try:
-        app()
-    except (ConfigError, *EXPECTED) as error:
-        sys.exit(report_failure(error))
+    """Entry point."""
+    run_command_line(app)
 
 
 if __name__ == "__main__":

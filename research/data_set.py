@@ -6,7 +6,7 @@ from offline.data.arrival import first_log
 from offline.data.catalogue import Catalogue
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
-from offline.jobs.last_run import data_of
+from offline.jobs.llm_requests import data_of
 from offline.jobs.steps import Job
 
 

@@ -34,11 +34,8 @@ MOST_PARAMETERS = {"service": 6, "models": 8, "offline": 8, "research": 8, "benc
 WITH_MORE_PARAMETERS = frozenset(
     {
         "models/ctr/build.py::build_model",
-        "offline/cli/options.py::job_of",
         "offline/llm/session.py::open_session",
         "offline/llm/vllm_server.py::running_vllm",
-        "offline/publish/publish.py::publish",
-        "offline/publish/publish.py::_stage_and_switch",
         "research/quality/judge.py::judge",
         "tests/offline/knowledge/fakes.py::sources",
     }

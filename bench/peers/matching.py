@@ -26,8 +26,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
-from offline.cli.options import job_of
-from offline.jobs.last_run import data_of, sources_of
+from offline.cli.call import job_of
+from offline.jobs.llm_requests import data_of, sources_of
 from offline.knowledge.autograph.assign import AutoGraph
 from offline.knowledge.autograph.graph import Evidence, Versions
 from offline.knowledge.autograph.produce import evidence_of

@@ -37,7 +37,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-_Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 SETTINGS = ("release", "knowledge", "rerank_top_n", "rerank_weight", "explore", "exclude_seen", "boosts", "interleave")
 """Names of all that an arm can set."""
@@ -103,7 +103,7 @@ class Arm(_Frozen):
     release: Name | None = None
     knowledge: Literal["on", "off"] | None = None
     rerank_top_n: Annotated[int, Field(ge=0, le=200)] | None = None
-    rerank_weight: _Share | None = None
+    rerank_weight: Share | None = None
     explore: Annotated[Epsilon | PlackettLuce, Field(discriminator="kind")] | None = None
     exclude_seen: bool | None = None
     boosts: Annotated[tuple[Boost, ...], Field(strict=False)] | None = None
@@ -127,8 +127,8 @@ class Experiment(_Frozen):
 
     name: Name
     seed: str | None = None
-    slots: Annotated[tuple[_Share, _Share], Field(strict=False)] = (0.0, 1.0)
-    coverage: _Share = 1.0
+    slots: Annotated[tuple[Share, Share], Field(strict=False)] = (0.0, 1.0)
+    coverage: Share = 1.0
     start: AwareDatetime | None = None
     end: AwareDatetime | None = None
     forced: dict[Annotated[str, Field(min_length=1)], Name] = {}
@@ -198,7 +198,7 @@ class Layer(_Frozen):
 class Holdout(_Frozen):
     """Units that are in no experiment, to compare everything that was launched with."""
 
-    share: _Share
+    share: Share
     seed: str = "holdout"
 
 

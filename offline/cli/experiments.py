@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from offline.cli.endings import sum_up
-from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
+from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
 from offline.config import DEMO_EXPERIMENTS
 from offline.data.catalogue import DataError
 from offline.data.files import write_bytes
-from offline.jobs.lock import exclusive
+from offline.jobs.runs import exclusive
 from offline.publish.connection import open_store
 
 app = typer.Typer()
@@ -78,8 +77,7 @@ def ab_report(
             archive(store, folder)
     settings = settings_of(read_experiments(file), experiment, window_hours, click or (), least_value, planned_units)
     changed: dict[str, Any] = {"without_request": without_request, "pre_period_days": pre_period_days, "clip": clip}
-    if breakdown:
-        changed["breakdowns"] = tuple(breakdown)
+    changed |= {"breakdowns": tuple(breakdown)} if breakdown else {}
     logged = read_exposures(folder)
     mine = of_experiment(logged, experiment)
     try:

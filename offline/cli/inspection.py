@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from offline.cli.endings import sum_up
+from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
 from offline.cli.jobs import trained_last
-from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
 from offline.data.catalogue import DataError
 from offline.data.dataset import open_dataset
 from offline.data.rules import rule_lines
@@ -20,15 +19,12 @@ from offline.training.report import markdown
 
 app = typer.Typer()
 
-_FORECAST_USERS = 10_000_000
-
 
 @app.command()
 def fetch(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Get the data set from its source, unless it is already there."""
     job = job_of(config, data_dir)
-    fetched = open_dataset(job.config.data, job.raw).fetch()
-    print("fetched" if fetched else "already here")
+    print("fetched" if open_dataset(job.config.data, job.raw).fetch() else "already here")
 
 
 @app.command()
@@ -64,7 +60,7 @@ def report(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR
 def status(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    users: Annotated[int, typer.Option(min=1, help="Users of the forecast.")] = _FORECAST_USERS,
+    users: Annotated[int, typer.Option(min=1, help="Users of the forecast.")] = 10_000_000,
     tokens_per_second: Annotated[
         float | None,
         typer.Option(min=0.001, help="Answer tokens that one GPU makes per second; without it, as measured here."),
@@ -75,18 +71,17 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON instead.")] = False,
 ) -> None:
     """Show what is live, each producer, the last runs and what they cost, and what more users would take."""
-    from offline.jobs.forecast import Speed, forecast_of
+    from offline.jobs.forecast import forecast_of
     from offline.jobs.status import status_of
 
     job = job_of(config, data_dir)
     with open_store(data_dir) as store:
         state = status_of(job, store)
-        forecast = forecast_of(job, store, users, Speed(tokens_per_second, prompt_tokens_per_second))
+        forecast = forecast_of(job, store, users, tokens_per_second, prompt_tokens_per_second)
     if as_json:
         sum_up({**state.document(), "forecast": forecast.document() if forecast else None})
         return
-    for line in (*state.lines(), *(forecast.lines() if forecast else ())):
-        print(line)
+    print("\n".join((*state.lines(), *(forecast.lines() if forecast else ()))))
 
 
 @app.command()

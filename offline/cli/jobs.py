@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from offline import refresh as pipeline
-from offline.cli.endings import EXPECTED, carry_out, sum_up
-from offline.cli.options import (
+from offline.cli.call import (
     DEFAULT_CONFIG,
     DEFAULT_DATA_DIR,
+    EXPECTED,
     AskRefused,
     Config,
     DataDir,
@@ -25,20 +26,23 @@ from offline.cli.options import (
     Retrain,
     Since,
     asking,
+    carry_out,
     chosen,
     job_of,
+    sum_up,
 )
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.jobs import one_producer
 from offline.jobs.ledger import RunStatus
-from offline.jobs.producer_state import all_wait
+from offline.jobs.one_producer import all_wait
 from offline.jobs.runs import EXIT_CODES, Run
 from offline.jobs.steps import Job
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge
 from offline.publish import release
 from offline.publish.connection import open_store
+from offline.publish.publish import Contents
 from offline.training.report import TrainingReport
 
 app = typer.Typer()
@@ -61,10 +65,7 @@ def refresh(
     """Run all stages in order: data, events, knowledge, train, publish. Safe to repeat, and to kill and repeat."""
     job = job_of(config, data_dir, retrain=retrain, metrics=metrics_file)
     job = asking(job, since, max_tokens, max_cost, no_cache, ask_refused, engine)
-    if dry_run:
-        _show_dry_run(job, "refresh", None)
-    else:
-        carry_out(job, "refresh", pipeline.all_stages)
+    _carry_out_or_plan(job, "refresh", pipeline.all_stages, dry_run)
 
 
 @app.command()
@@ -91,10 +92,7 @@ def knowledge(
             source, catalogue = pipeline.data(run)
             pipeline.make_knowledge(run, source, catalogue, pipeline.events(run, source, catalogue, store), only)
 
-    if dry_run:
-        _show_dry_run(job, "knowledge", only)
-    else:
-        carry_out(job, "knowledge", work)
+    _carry_out_or_plan(job, "knowledge", work, dry_run, only)
 
 
 @app.command()
@@ -108,7 +106,7 @@ def train(
     job = job_of(config, data_dir, retrain=retrain, metrics=metrics_file)
 
     def work(run: Run) -> None:
-        log, known = made_so_far(job)
+        log, known = data_and_knowledge(job)
         pipeline.train_models(run, pipeline.data(run)[1], log, known)
 
     carry_out(job, "train", work)
@@ -128,11 +126,11 @@ def publish(
 
     def work(run: Run) -> None:
         with open_store(job.data_dir) as store:
-            log, known = made_so_far(job)
+            log, known = data_and_knowledge(job)
             trained = trained_last(job)
             if producer is None:
-                catalogue = pipeline.data(run)[1]
-                pipeline.publish_release(run, store, catalogue, log, known, trained, return_to=return_to)
+                contents = Contents(pipeline.data(run)[1], log, known, trained, job.models)
+                pipeline.publish_release(run, store, contents, return_to=return_to)
             else:
                 one_producer.publish_one(run, store, log, known, producer, return_to=return_to)
 
@@ -181,18 +179,14 @@ def import_texts(
     """Take over ready-made knowledge texts (.jsonl, .csv, .parquet); the next refresh encodes and publishes them."""
     if items is None and users is None:
         raise typer.BadParameter("say --items FILE, --users FILE, or both")
+    from offline.import_texts import import_texts as take_over  # polars
+
     job = job_of(config, data_dir, metrics=metrics_file)
-
-    def work(run: Run) -> None:
-        from offline.import_texts import import_texts as take_over
-
-        take_over(run, items, users)
-
-    carry_out(job, "import-texts", work)
+    carry_out(job, "import-texts", lambda run: take_over(run, items, users))
 
 
 def _move_pointer(data_dir: Path, to: str | None) -> None:
-    """It holds no work folder, so it writes no ledger; its last line says how it ended, as a run's does."""
+    """Roll a release back, with no work folder and no ledger; the last line says how that ended, as a run's does."""
     try:
         with open_store(data_dir) as store:
             before, now = release.rollback(store, to)
@@ -204,8 +198,8 @@ def _move_pointer(data_dir: Path, to: str | None) -> None:
     sum_up({"job": "rollback", "status": "done", "exit_code": 0, "release": now, "before": before})
 
 
-def made_so_far(job: Job) -> tuple[InteractionLog, Knowledge]:
-    """What earlier stages made; DataError if that is nothing, but for producers that all wait."""
+def data_and_knowledge(job: Job) -> tuple[InteractionLog, Knowledge]:
+    """The log and the knowledge of earlier stages; DataError without any, but for producers that all wait."""
     log = InteractionLog.load(job.log)
     known = load_knowledge(job.knowledge, job.config.feature_schema, log)
     if not known.produced and not all_wait(job):
@@ -221,10 +215,14 @@ def trained_last(job: Job) -> TrainingReport:
     return TrainingReport.load(path)
 
 
-def _show_dry_run(job: Job, name: str, only: tuple[str, ...] | None) -> None:
-    from offline.jobs.dry_run import dry_run
+def _carry_out_or_plan(
+    job: Job, name: str, work: Callable[[Run], object], is_dry_run: bool, only: tuple[str, ...] | None = None
+) -> None:
+    if is_dry_run:
+        from offline.jobs.dry_run import dry_run
 
-    result = dry_run(job, only)
-    for line in result.lines():
-        print(line)
-    sum_up({"job": name, "config": job.config.name, "dry_run": True, **result.summary()})
+        result = dry_run(job, only)
+        print("\n".join(result.lines()))
+        sum_up({"job": name, "config": job.config.name, "dry_run": True, **result.summary()})
+    else:
+        carry_out(job, name, work)

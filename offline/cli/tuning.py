@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from offline.cli.endings import carry_out
-from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, MetricsFile, job_of
-from offline.jobs.last_run import data_of, sources_of
+from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, MetricsFile, carry_out, job_of
+from offline.jobs.llm_requests import data_of, sources_of
 from offline.jobs.steps import Job
 
 app = typer.Typer()
@@ -73,8 +73,6 @@ def adapt(
 
 def sized(job: Job, samples: int | None, epochs: int | None, model: Path | None) -> Job:
     """The job with what the command line says in place of its configuration."""
-    from dataclasses import replace
-
     given = {name: value for name, value in (("samples", samples), ("epochs", epochs)) if value is not None}
     tuning = job.config.reranking.tuning.model_copy(update=given)
     update = {"tuning": tuning} | ({} if model is None else {"model": model})

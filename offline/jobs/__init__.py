@@ -2,17 +2,13 @@
 
 runs            a run under way: how it holds the work folder, and how it ends
 ledger          the ledger of runs: a line each, also of those that were killed
-lock            one job at a time in a work folder
 steps           which step of the pipeline is up to date
-since           what arrived since a step was last done
-events          the service's events, taken over into the interaction log
-llm_requests    what a run asks of the language model
-producer_state  whether a producer's knowledge is up to date
-one_producer    one producer alone: published within the live release, and taken back
+events          what arrived for the interaction log, and since when
+llm_requests    what a run asks of the language model, and the answers of the last one
+one_producer    one producer: up to date or not, published within the live release, and taken back
 dry_run         what a refresh would do and cost
 status          what is live, what each producer holds, what the last runs did and cost
 prometheus      the same as metrics in a file
 forecast        what more users would take
 verify          logged requests answered anew by torch, and compared with what the service answered
-last_run        the data of a job's last run, for jobs that ask no language model
 """

@@ -21,11 +21,18 @@ import numpy as np
 from offline.data.catalogue import Catalogue
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
-from offline.jobs.events import Arrived, look_for_events
+from offline.jobs.events import Arrived, look_for_events, recent
 from offline.jobs.ledger import RunLedger
-from offline.jobs.llm_requests import TEXTS, answered, import_lines, imported_texts, kinds_of_texts, texts_of_recent
-from offline.jobs.producer_state import is_up_to_date, producer_inputs
-from offline.jobs.since import recent
+from offline.jobs.llm_requests import (
+    TEXTS,
+    answered,
+    import_lines,
+    imported_texts,
+    kinds_of_texts,
+    take_shipped_answers,
+    texts_of_recent,
+)
+from offline.jobs.one_producer import is_up_to_date, producer_inputs
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
@@ -52,8 +59,6 @@ class ProducerDryRun:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run would do."""
-
     job: Job
     arrived: Arrived
     producers: Sequence[ProducerDryRun]
@@ -63,11 +68,9 @@ class DryRun:
         return sum((producer.asks for producer in self.producers), CostEstimate())
 
     def lines(self) -> Iterator[str]:
-        """For people."""
         yield f"== plan of {self.job.config.name}: nothing is asked, nothing is written"
         yield f"  events: {len(self.arrived.log)} interactions, {self.arrived.added} of them new"
-        for line in import_lines(self.job):
-            yield f"  {line}"
+        yield from (f"  {line}" for line in import_lines(self.job))
         for producer in self.producers:
             if producer.up_to_date:
                 yield f"  {producer.name}: up to date"
@@ -81,13 +84,10 @@ class DryRun:
     @property
     def exceeds_budget(self) -> bool:
         total, budget = self.total, self.job.budget
-        tokens = total.prompt_tokens + total.completion_tokens
-        return (budget.max_tokens is not None and tokens > budget.max_tokens) or (
-            budget.max_cost is not None and total.cost > budget.max_cost
-        )
+        amounts = (total.prompt_tokens + total.completion_tokens, budget.max_tokens), (total.cost, budget.max_cost)
+        return any(limit is not None and amount > limit for amount, limit in amounts)
 
     def summary(self) -> dict[str, Any]:
-        """For machines."""
         return {
             "events": {"interactions": len(self.arrived.log), "new": self.arrived.added},
             "producers": {
@@ -100,7 +100,7 @@ class DryRun:
 
 
 def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
-    """CostEstimate of a run of all producers, or of ``only``."""
+    """The dry run of all producers, or of ``only``."""
     source = open_dataset(job.config.data, job.raw)
     source.fetch()
     catalogue = source.catalogue()
@@ -114,24 +114,26 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
     # the log only ever grows, so what was known still holds; any other input may have changed every record
     grown = [name for name in stale if job.use_cache and StepCache(job).changed(name, current[name]) <= {"log"}]
     due = _records_due(job, arrived.log, catalogue, known.of(grown))
-    return DryRun(
-        job,
-        arrived,
-        [
-            ProducerDryRun(name, name not in stale, asks.get(name, CostEstimate()), due[name] if name in stale else 0)
-            for name in names
-        ],
-    )
+    planned = [
+        ProducerDryRun(name, name not in stale, asks.get(name, CostEstimate()), due[name] if name in stale else 0)
+        for name in names
+    ]
+    return DryRun(job, arrived, planned)
 
 
 def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> dict[str, CostEstimate]:
-    """What each producer would ask, in order; a text that several read is counted where it comes first."""
+    """Estimates of what each producer would ask, in order; a text that several read is counted where it comes first."""
     estimates: dict[str, CostEstimate] = {}
-    if not kinds_of_texts(job, names):
+    kinds = list(kinds_of_texts(job, names))
+    if not kinds:
         return estimates
     with _session_on_a_copy(job) as session:
-        texts = _texts(job, catalogue, log, _Pretending(session))
-        kinds = list(kinds_of_texts(job, names))
+        ask = _Pretending(session)
+        if job.since_ms is not None:
+            texts = texts_of_recent(job, recent(job, log), catalogue, log, ask)
+        else:
+            of_all = KnowledgeTexts(job.domain(catalogue, log), ask, imported_texts(job))
+            texts = {"items": of_all, "partitions": of_all}
         for name in names:
             before = session.cost_estimate
             for kind in [kind for kind in kinds if kind in TEXTS[name]]:
@@ -139,13 +141,6 @@ def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interaction
                 getattr(texts["items" if kind == "items" else "partitions"], kind)
             estimates[name] = session.cost_estimate - before
     return estimates
-
-
-def _texts(job: Job, catalogue: Catalogue, log: InteractionLog, ask: _Pretending) -> dict[str, KnowledgeTexts]:
-    if job.since_ms is not None:
-        return texts_of_recent(job, recent(job, log), catalogue, log, ask)
-    all_of_them = KnowledgeTexts(job.domain(catalogue, log), ask, imported_texts(job))
-    return {"items": all_of_them, "partitions": all_of_them}
 
 
 class _Pretending:
@@ -181,11 +176,7 @@ def _session_on_a_copy(job: Job) -> Iterator[LLMSession]:
                 source.backup(target)
         rate = partial(tokens_per_second, RunLedger(job.config.workdir).accounts())
         with open_session(job.config.llm, copy, use_cache=job.use_cache, dry_run=True, rate=rate) as session:
-            if job.ask_refused:
-                session.cache.forget_refusals()
-            shipped = job.config.knowledge.shipped_responses
-            if job.use_cache and shipped is not None:
-                session.cache.import_jsonl_gz(shipped)
+            take_shipped_answers(job, session)
             yield session
 
 

@@ -1,14 +1,14 @@
-"""What more users would take, from what was measured on this data set. Every figure names what it rests on."""
+"""The forecast for more users, from what was measured on this data set. Every figure names what it rests on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from models.contract.knowledge import Space
 from offline.data.log import InteractionLog
 from offline.jobs.ledger import RunLedger
 from offline.jobs.steps import Job
@@ -23,14 +23,6 @@ _SAMPLE = 100
 _BESIDE_VALUES = 128
 """Bytes of a record beside its values: one of MovieLens-100K's "item/text" takes 256, its 64 float16 values 128."""
 _DAY_MS = 86_400_000
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Tokens per second of one GPU: answers made, prompts read. None: as measured here, and free."""
-
-    answers: float | None = None
-    prompts: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +52,16 @@ class Forecast:
     figures: Sequence[Figure]
 
     def lines(self) -> Iterator[str]:
-        """For people."""
         yield f"forecast   {self.users:,} users, each as active as here, with as many items as here, would take"
         yield from (figure.line() for figure in self.figures)
 
     def document(self) -> dict[str, Any]:
-        """For machines."""
         return {"users": self.users, "figures": [asdict(figure) for figure in self.figures]}
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What was measured. ``items`` counts calls about items, ``partitions`` and ``shifts`` are per user so far."""
+    """Means of one log. ``items`` counts calls about items; ``partitions`` and ``shifts`` are per user so far."""
 
     users: int
     events: int
@@ -93,28 +83,25 @@ class Means:
         return self.daily_events / self.events_per_partition if self.events_per_partition else 0.0
 
 
-def forecast_of(job: Job, store: Store, users: int, speed: Speed) -> Forecast | None:
-    """None before there are interactions."""
-    if not InteractionLog.is_saved(job.log):
-        return None
-    log = InteractionLog.load(job.log)
-    if not len(log.observed):
+def forecast_of(
+    job: Job, store: Store, users: int, rate: float | None = None, prompt_rate: float | None = None
+) -> Forecast | None:
+    """The forecast, with the tokens per second that one GPU answers (None: as measured here) and reads (None: for
+    free). None before there are interactions."""
+    log = InteractionLog.load(job.log) if InteractionLog.is_saved(job.log) else None
+    if log is None or not len(log.observed):
         return None
     means = measured(job, log)
     asks = set(producers_of(job.config.feature_schema)) - {"text"}
     calls = _calls(means, users, bool(asks), bool(asks & {"autograph", "marc"}))
-    return Forecast(users, [_events(means, users), calls, *_tokens(job, calls, speed), _memory(job, store, log, users)])
+    tokens, memory = _tokens(job, calls, rate, prompt_rate), _memory(job, store, log, users)
+    return Forecast(users, [_events(means, users), calls, *tokens, memory])
 
 
 def measured(job: Job, log: InteractionLog) -> Means:
-    """The means of one log."""
     partitions = close_partitions(log, job.config.knowledge.liber.trigger)
-    times = log.time_ms[log.observed]
-    users = len(np.unique(log.user[log.observed]))
-    count, shift = (
-        len(partitions),
-        "liber" in producers_of(job.config.feature_schema) and job.config.knowledge.liber.shift,
-    )
+    times, users, count = log.time_ms[log.observed], len(np.unique(log.user[log.observed])), len(partitions)
+    shift = "liber" in producers_of(job.config.feature_schema) and job.config.knowledge.liber.shift
     return Means(
         users=users,
         events=len(times),
@@ -154,10 +141,11 @@ def _calls(means: Means, users: int, asks: bool, of_items: bool) -> Figure:
     )
 
 
-def _tokens(job: Job, calls: Figure, speed: Speed) -> Iterator[Figure]:
-    count, prompt, answer = _stored(job)
-    runs = RunLedger(job.config.workdir).accounts()
-    model = runs[-1].model_id if runs else ""
+def _tokens(job: Job, calls: Figure, rate: float | None, prompt_rate: float | None) -> Iterator[Figure]:
+    count, prompt, answer = 0, 0, 0
+    if (job.llm / CACHE_FILE).is_file():
+        with ResponseCache(job.llm / CACHE_FILE) as cache:
+            count, prompt, answer = cache.totals()
     if not count:
         yield Figure("tokens", None, None, "tokens", "no answer is stored yet that would tell the means")
         return
@@ -167,14 +155,16 @@ def _tokens(job: Job, calls: Figure, speed: Speed) -> Iterator[Figure]:
     at_first, per_day = calls.at_first or 0.0, calls.per_day or 0.0
     both = (prompt + answer) / count
     yield Figure("tokens", at_first * both, per_day * both, "tokens", means)
-    rate, origin = speed.answers, "as told"
+    origin = "as told"
     if rate is None:
+        runs = RunLedger(job.config.workdir).accounts()
+        model = runs[-1].model_id if runs else ""
         rate, origin = tokens_per_second(runs, model), f"as measured here with {model}, on whatever it ran"
     if rate is None:
         yield Figure("time", None, None, "GPU-hours", "no run tells how fast the model answers; --tokens-per-second")
     else:
-        seconds = answer / count / rate + (prompt / count / speed.prompts if speed.prompts else 0.0)
-        reading = f"prompts at {speed.prompts:,.0f}" if speed.prompts else "reading prompts for free"
+        seconds = answer / count / rate + (prompt / count / prompt_rate if prompt_rate else 0.0)
+        reading = f"prompts at {prompt_rate:,.0f}" if prompt_rate else "reading prompts for free"
         hours = f"{rate:,.0f} answer tokens/s per GPU {origin}, {reading}"
         yield Figure("time", at_first * seconds / 3600, per_day * seconds / 3600, "GPU-hours", hours)
     prices = job.config.llm.prices
@@ -183,29 +173,25 @@ def _tokens(job: Job, calls: Figure, speed: Speed) -> Iterator[Figure]:
     yield Figure("cost", at_first * each, per_day * each, "(your currency)", origin)
 
 
-def _stored(job: Job) -> tuple[int, int, int]:
-    if not (job.llm / CACHE_FILE).is_file():
-        return 0, 0, 0
-    with ResponseCache(job.llm / CACHE_FILE) as cache:
-        return cache.totals()
-
-
 def _memory(job: Job, store: Store, log: InteractionLog, users: int) -> Figure:
     """Redis memory by MEMORY USAGE, keys and overhead included."""
-    keys = store.keys
-    per_owner = {"item": 0.0, "user": 0.0}
-    for key_of in (keys.user_profile, keys.user_history):
-        per_owner["user"] += _mean_bytes(store, [key_of(user) for user in log.user_ids])
+    owners = {"user": log.user_ids, "item": log.item_ids}
+    of_user = [_mean_bytes(store, key, log.user_ids) for key in (store.keys.user_profile, store.keys.user_history)]
+    per_owner = {"item": 0.0, "user": sum(of_user)}
     if not per_owner["user"]:
         return Figure("memory", None, None, "GB in Redis", "nothing is published yet that would tell the means")
     known = load_knowledge(job.knowledge, job.config.feature_schema, log)
     guessed = []
     for spec in job.config.feature_schema.knowledge:
         vectors = known.users.get(spec.name) if spec.side == "user" else known.items.get(spec.name)
-        mean = 0.0 if vectors is None else _mean_of_space(store, vectors.space, log)
+        mean = 0.0
+        if vectors is not None:
+            key_of = partial(record_key, store, spec.side, space=vectors.space.fingerprint)
+            mean = _mean_bytes(store, key_of, owners[spec.side])
         if not mean:
             guessed.append(spec.key)
-            mean = _BESIDE_VALUES + spec.rows * spec.dim * (2 if _dtype(job, spec.name) == "float16" else 1)
+            is_half = getattr(job.config.knowledge, spec.name).dtype == "float16"
+            mean = _BESIDE_VALUES + spec.rows * spec.dim * (2 if is_half else 1)
         per_owner[spec.side] += mean
     guesses = f"; {', '.join(guessed)}, not published yet, by the size of its values" if guessed else ""
     return Figure(
@@ -218,23 +204,14 @@ def _memory(job: Job, store: Store, log: InteractionLog, users: int) -> Figure:
     )
 
 
-def _mean_of_space(store: Store, space: Space, log: InteractionLog) -> float:
-    owners = log.user_ids if space.side == "user" else log.item_ids
-    return _mean_bytes(store, [record_key(store, space.side, owner, space.fingerprint) for owner in owners])
-
-
-def _dtype(job: Job, producer: str) -> str:
-    return str(getattr(job.config.knowledge, producer).dtype)
-
-
-def _mean_bytes(store: Store, keys: Sequence[str]) -> float:
-    """Mean memory per owner, of up to 100, evenly spread; an absent key takes none."""
-    chosen = keys[:: max(1, -(-len(keys) // _SAMPLE))]
+def _mean_bytes(store: Store, key_of: Callable[[str], str], owners: Sequence[str]) -> float:
+    """Mean memory of the keys of up to 100 owners, evenly spread; an absent key takes none."""
+    chosen = owners[:: max(1, -(-len(owners) // _SAMPLE))]
     if not chosen:
         return 0.0
     pipeline = store.redis.pipeline(transaction=False)
-    for key in chosen:
-        pipeline.memory_usage(key)
+    for owner in chosen:
+        pipeline.memory_usage(key_of(owner))
     return float(np.mean([size or 0 for size in pipeline.execute()]))
 
 

@@ -28,13 +28,13 @@ from offline.llm.cache import CacheError, ResponseCache
 LEDGER = "ledger.jsonl"
 CURRENT = "run.json"
 _FORMER_LEDGER = Path("llm") / LEDGER
-"""What runs asked, as a line each: until 2026-11-29 the language model had a ledger of its own."""
+"""Accounts of runs, a line each: until 2026-11-29 the language model had a ledger of its own."""
 _COUNTED = ("calls", "paid", "failures", "prompt_tokens", "completion_tokens", "cost")
 _TAIL_BYTES = 2_000_000
 
 
 class RunStatus(StrEnum):
-    """How a run ended, or that it has not."""
+    """The end of a run, or that it has none yet."""
 
     RUNNING = "running"
     DONE = "done"
@@ -47,7 +47,7 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProducerSummary:
-    """What came of a producer in a run: how many of its texts are ``absent``, the ``reason`` why it waits, and of how
+    """The outcome of a producer in a run: how many of its texts are ``absent``, the ``reason`` why it waits, and of how
     many users (in how many versions) and items it has knowledge, if it has any."""
 
     state: ProducerState
@@ -59,9 +59,8 @@ class ProducerSummary:
 
     @classmethod
     def of(cls, state: ProducerState, produced: Produced | None, absent: int = 0, reason: str = "") -> ProducerSummary:
-        """The summary of what a producer ``made``, now or in an earlier run."""
-        users = None if produced is None else produced.users
-        items = None if produced is None else produced.items
+        """The summary of a producer's result, of this run or an earlier one."""
+        users, items = (None, None) if produced is None else (produced.users, produced.items)
         return cls(
             state,
             absent,
@@ -109,7 +108,6 @@ class RunRecord:
     pid: int = 0
 
     def document(self) -> dict[str, Any]:
-        """The line as JSON."""
         return {name.name: getattr(self, name.name) for name in fields(self)} | {
             "llm": {} if self.llm is None else self.llm.document(),
             "producers": {name: producer.document() for name, producer in self.producers.items()},
@@ -141,15 +139,15 @@ class RunLedger:
     def runs(self) -> list[RunRecord]:
         """Runs, oldest first, as far as the last two megabytes go. Damaged lines are passed over."""
         runs = []
-        for document in _documents(self._path, _TAIL_BYTES):
+        for document in _documents(self._path):
             with suppress(ValueError, TypeError, AttributeError, KeyError):
                 runs.append(RunRecord.parse(document))
         return runs
 
     def accounts(self) -> list[Account]:
-        """What runs asked of language models, oldest first; of a run the last word counts."""
+        """Accounts of what runs asked of language models, oldest first; of a run the last word counts."""
         accounts: dict[str, Account] = {}
-        for number, document in enumerate(_documents(self._folder / _FORMER_LEDGER, _TAIL_BYTES)):
+        for number, document in enumerate(_documents(self._folder / _FORMER_LEDGER)):
             with suppress(ValueError, TypeError):
                 account = Account.parse(document)
                 accounts[account.run_id or f"line {number}"] = account
@@ -171,7 +169,6 @@ class RunLedger:
         write_json(self._folder / CURRENT, record.document())
 
     def end(self, record: RunRecord) -> None:
-        """Write the line of a run that ends."""
         self.append(record)
         (self._folder / CURRENT).unlink(missing_ok=True)
 
@@ -222,13 +219,13 @@ def iso_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _documents(path: Path, tail_bytes: int) -> list[Any]:
+def _documents(path: Path) -> list[Any]:
     """The JSON documents in the last lines of a file; none without a file."""
     if not path.is_file():
         return []
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - tail_bytes))
+        file.seek(max(0, size - _TAIL_BYTES))
         lines = file.read().splitlines()
     documents = []
     for line in lines:

@@ -2,7 +2,7 @@
 
 The model is not asked for texts that were imported. With ``--since``, it is asked for texts of users and items with
 something new; texts of all others come from the cache alone, and texts that the cache lacks are left to a run without
-``--since``.
+``--since``. Jobs that ask nothing read the answers of the last run.
 """
 
 from __future__ import annotations
@@ -11,21 +11,26 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offline.data.catalogue import Catalogue, DataError
+from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
+from offline.engine.engines import Engine
+from offline.jobs.events import Recent
 from offline.jobs.runs import Run
-from offline.jobs.since import Recent
 from offline.jobs.steps import Job
 from offline.knowledge.knowledge_texts import Answered, Ask, KnowledgeTexts, closing
 from offline.knowledge.quality import Usable, problem, usable
-from offline.knowledge.run import ORDER
+from offline.knowledge.run import ORDER, KnowledgeRun
+from offline.knowledge.sources import Sources
 from offline.llm.answers import Answers
 from offline.llm.cache import cache_key, stored_answers
 from offline.llm.protocol import Prompt
 from offline.llm.refusals import REFUSED_RUNS
 from offline.llm.session import LLMSession, open_session
+from offline.training.samples import split_samples
 
 if TYPE_CHECKING:
     from offline.data.texts_import import ImportedTexts
@@ -40,15 +45,14 @@ TEXTS = {
 
 
 class LLMRun:
-    """How a run asks the language model: through one session, ``live``; each question is counted in the run's line."""
+    """The questions of a run to the language model, through one ``session``; each is counted in the run's line."""
 
-    def __init__(self, run: Run, live: LLMSession) -> None:
+    def __init__(self, run: Run, session: LLMSession) -> None:
+        self.session = session
         self._run = run
-        self._live = live
-        self._answering = live
-        self._again: Counter[str] = Counter()
-        self._bad: Counter[str] = Counter()
-        run.asked(live.account, {}, {})  # a run that is killed while it asks for hours is found by its account's id
+        self._answering = session
+        self._again, self._bad = Counter[str](), Counter[str]()
+        run.asked(session.account, {}, {})  # a run that is killed while it asks for hours is found by its account's id
         for line in import_lines(run.job):
             print(f"  {line}", flush=True)
 
@@ -57,22 +61,13 @@ class LLMRun:
         print(f"  {label}: {answers.summary()}", flush=True)
         return answered(answers)
 
-    @property
-    def model(self) -> str:
-        return self._live.account.model_id
-
-    @property
-    def absent(self) -> int:
-        """Texts whose call failed or did not fit into the budget."""
-        return self._live.absent
-
-    @property
-    def why(self) -> str:
-        return self._live.account.reason
-
     def ask_recent(self, texts: tuple[str, ...], recent: Recent, catalogue: Catalogue, log: InteractionLog) -> None:
         """Ask for these kinds of texts of recent users and items."""
-        knowledge_texts = texts_of_recent(self._run.job, recent, catalogue, log, self._ask_live)
+
+        def ask(prompts: list[Prompt], label: str) -> Answered:
+            return answered(self._usable(self.session, prompts, label))
+
+        knowledge_texts = texts_of_recent(self._run.job, recent, catalogue, log, ask)
         for kind in texts:
             getattr(knowledge_texts["items" if kind == "items" else "partitions"], kind)
 
@@ -85,12 +80,9 @@ class LLMRun:
             try:
                 yield
             finally:
-                self._answering = self._live
-                if left := closed.absent - self._live.absent:
+                self._answering = self.session
+                if left := closed.absent - self.session.absent:
                     print(f"  {left} texts of users and items without news are left for a run without --since")
-
-    def _ask_live(self, prompts: list[Prompt], label: str) -> Answered:
-        return answered(self._usable(self._live, prompts, label))
 
     def _usable(self, session: LLMSession, prompts: list[Prompt], label: str) -> Usable:
         """Usable answers; what was wrong with those that this run asked for is counted."""
@@ -98,10 +90,10 @@ class LLMRun:
         try:
             return usable(asking, prompts, f"  {label}")
         finally:  # a run that is stopped here has paid too
-            for counted, wrong in zip((self._again, self._bad), asking.wrong, strict=False):  # or no second try
-                counted.update(wrong)
+            for count, wrong in zip((self._again, self._bad), asking.wrong, strict=False):  # or no second try
+                count.update(wrong)
             self._bad.update(asking.refused)
-            self._run.asked(self._live.account, self._again, self._bad)
+            self._run.asked(self.session.account, self._again, self._bad)
 
 
 class _Fresh:
@@ -114,8 +106,7 @@ class _Fresh:
     def __init__(self, session: LLMSession, use_cache: bool) -> None:
         self.wrong: list[Counter[str]] = []
         self.refused = Counter[str]()
-        self._session = session
-        self._use_cache = use_cache
+        self._session, self._use_cache = session, use_cache
 
     def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
         """Answers of the session, after counting the bad ones among the new."""
@@ -131,6 +122,15 @@ class _Fresh:
             self.refused["refused"] += len(now)
         self.wrong.append(Counter(answer for answer in problems if answer is not None))
         return answers
+
+
+def take_shipped_answers(job: Job, session: LLMSession) -> None:
+    """Import the answers that come with the configuration, and forget refusals if the job is to ask them again."""
+    if job.ask_refused:
+        session.cache.forget_refusals()
+    shipped = job.config.knowledge.shipped_responses
+    if job.use_cache and shipped is not None:
+        session.cache.import_jsonl_gz(shipped)
 
 
 def answered(answers: Usable) -> Answered:
@@ -183,3 +183,44 @@ def kinds_of_texts(job: Job, names: Sequence[str]) -> tuple[str, ...]:
     """The kinds of texts that these producers read, in the order in which they are asked for."""
     kinds = dict.fromkeys(kind for name in ORDER if name in names for kind in TEXTS[name])
     return tuple(kind for kind in kinds if kind != "shifts" or job.config.knowledge.liber.shift)
+
+
+def data_of(job: Job) -> tuple[Catalogue, InteractionLog]:
+    """Catalogue and log of a job's last run; DataError if there was none."""
+    log = InteractionLog.load(job.log)
+    return open_dataset(job.config.data, job.raw).catalogue(), log
+
+
+def knowledge_run(
+    job: Job,
+    catalogue: Catalogue,
+    log: InteractionLog,
+    ask: Ask,
+    model: str,
+    engine: Engine | None = None,
+    shipped: Path | None = None,
+) -> KnowledgeRun:
+    """A run of producers over a job's data, which asks the language model ``model`` by ``ask``."""
+    return KnowledgeRun(
+        job.domain(catalogue, log),
+        split_samples(job.config.samples, log).trained_rows,
+        job.knowledge,
+        job.checkpoints,
+        ask,
+        model,
+        imported_texts(job),
+        engine,
+        precision=job.config.arithmetic,
+        shipped=shipped,
+    )
+
+
+@contextmanager
+def sources_of(job: Job, catalogue: Catalogue, log: InteractionLog, producer: str) -> Iterator[Sources]:
+    """The inputs of a producer, for jobs that ask no language model: with the answers that are stored."""
+    with open_session(job.config.llm, job.llm, dry_run=True) as session:
+
+        def ask(prompts: list[Prompt], label: str) -> Answered:
+            return answered(usable(session, prompts, label))
+
+        yield knowledge_run(job, catalogue, log, ask, session.account.model_id).sources_of(producer)

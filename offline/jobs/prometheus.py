@@ -17,17 +17,35 @@ from prometheus_client.registry import Collector
 from offline.jobs.ledger import RunRecord, RunStatus
 from offline.knowledge.run import ProducerState
 
-_LLM = {
-    "calls": "calls to the language model, retries included",
-    "cache_hits": "answers that were paid for earlier",
-    "paid": "answers that were paid for",
-    "failures": "prompts whose call failed for good",
-    "absent": "texts that are still to come",
-    "prompt_tokens": "tokens of paid prompts",
-    "completion_tokens": "tokens of paid answers",
-    "cost": "price of the paid tokens, in the configuration's currency",
-    "seconds": "time spent asking",
+_JOB = ("config", "job")
+_PRODUCER = ("config", "producer")
+_GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "job_status": ("1 for how the last run ended", (*_JOB, "status")),
+    "job_finished_timestamp_seconds": ("when the last run ended", _JOB),
+    "job_success_timestamp_seconds": ("when a run last left nothing", _JOB),
+    "job_useful_timestamp_seconds": ("when a run last was done or partial", _JOB),
+    "job_seconds": ("duration of the last run", _JOB),
+    "job_stage_seconds": ("duration of its stages", (*_JOB, "stage")),
+    "job_records_written": ("records it wrote", (*_JOB, "kind")),
+    "job_records_unchanged": ("records that were up to date", (*_JOB, "kind")),
+    "job_bytes_written": ("bytes it wrote to Redis", (*_JOB, "kind")),
+    "llm_bad_answers": ("answers it found bad, by problem", (*_JOB, "problem")),
+    "llm_calls": ("calls to the language model, retries included; last run", _JOB),
+    "llm_cache_hits": ("answers that were paid for earlier; last run", _JOB),
+    "llm_paid": ("answers that were paid for; last run", _JOB),
+    "llm_failures": ("prompts whose call failed for good; last run", _JOB),
+    "llm_absent": ("texts that are still to come; last run", _JOB),
+    "llm_prompt_tokens": ("tokens of paid prompts; last run", _JOB),
+    "llm_completion_tokens": ("tokens of paid answers; last run", _JOB),
+    "llm_cost": ("price of the paid tokens, in the configuration's currency; last run", _JOB),
+    "llm_seconds": ("time spent asking; last run", _JOB),
+    "producer_complete": ("1 if nothing of it is left to do", _PRODUCER),
+    "producer_success_timestamp_seconds": ("when it last was complete", _PRODUCER),
+    "producer_texts_absent": ("texts that it still waits for", _PRODUCER),
+    "producer_owners": ("users and items it knows", (*_PRODUCER, "side")),
 }
+"""Meaning and labels of each gauge, by its name without ``lorank_``."""
+_LLM = [name for name, (meaning, _) in _GAUGES.items() if meaning.endswith("; last run")]
 
 
 def write(path: Path, runs: Sequence[RunRecord], current: RunRecord) -> None:
@@ -40,97 +58,74 @@ def write(path: Path, runs: Sequence[RunRecord], current: RunRecord) -> None:
 def registry(runs: Sequence[RunRecord], current: RunRecord) -> CollectorRegistry:
     """All metrics; those of a later run replace an earlier one's."""
     metrics = CollectorRegistry()
+    gauges = {
+        name: Gauge(f"lorank_{name}", meaning, labels, registry=metrics) for name, (meaning, labels) in _GAUGES.items()
+    }
     known = runs if any(run.run == current.run for run in runs) else [*runs, current]
     known = [run for run in known if run.finished_at]
-    _status(metrics, known)
-    _work(metrics, {run.job: run for run in known if run.status not in (RunStatus.LOCKED, RunStatus.KILLED)})
-    _producers(metrics, known)
-    metrics.register(_Totals(known))
+    for run in known:
+        _set_status(gauges, run)
+        _set_producers(gauges, run)
+    for run in {run.job: run for run in known if run.status not in (RunStatus.LOCKED, RunStatus.KILLED)}.values():
+        _set_work(gauges, run)
+    if last := next((run for run in reversed(known) if run.totals), None):
+        metrics.register(_Totals(last))
     return metrics
 
 
 class _Totals(Collector):
     """Sums over all runs of the ledger, as its last line has them."""
 
-    def __init__(self, runs: Sequence[RunRecord]) -> None:
-        self._last = next((run for run in reversed(runs) if run.totals), None)
+    def __init__(self, last: RunRecord) -> None:
+        self._last = last
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        for name, total in (self._last.totals if self._last else {}).items():
-            family = CounterMetricFamily(
-                f"lorank_jobs_{name}", f"{name}, all runs of the ledger together", labels=["config"]
-            )
-            family.add_metric([self._last.config if self._last else ""], total)
+        for name, total in self._last.totals.items():
+            meaning = f"{name}, all runs of the ledger together"
+            family = CounterMetricFamily(f"lorank_jobs_{name}", meaning, labels=["config"])
+            family.add_metric([self._last.config], total)
             yield family
 
 
-def _status(metrics: CollectorRegistry, runs: Sequence[RunRecord]) -> None:
-    labels = ("config", "job")
-    status = Gauge("lorank_job_status", "1 for how the last run ended", (*labels, "status"), registry=metrics)
-    finished = Gauge("lorank_job_finished_timestamp_seconds", "when the last run ended", labels, registry=metrics)
-    success = Gauge("lorank_job_success_timestamp_seconds", "when a run last left nothing", labels, registry=metrics)
-    useful = Gauge(
-        "lorank_job_useful_timestamp_seconds", "when a run last was done or partial", labels, registry=metrics
-    )
-    for run in runs:
-        key, at = (run.config, run.job), _finished(run)
-        for state in RunStatus:
-            if state is not RunStatus.RUNNING:
-                status.labels(*key, state.value).set(run.status is state)
-        finished.labels(*key).set(at)
-        if run.status is RunStatus.DONE:
-            success.labels(*key).set(at)
-        if run.status in (RunStatus.DONE, RunStatus.PARTIAL):
-            useful.labels(*key).set(at)
+def _set_status(gauges: Mapping[str, Gauge], run: RunRecord) -> None:
+    key, at = (run.config, run.job), _finished(run)
+    for status in RunStatus:
+        if status is not RunStatus.RUNNING:
+            gauges["job_status"].labels(*key, status.value).set(run.status is status)
+    gauges["job_finished_timestamp_seconds"].labels(*key).set(at)
+    if run.status is RunStatus.DONE:
+        gauges["job_success_timestamp_seconds"].labels(*key).set(at)
+    if run.status in (RunStatus.DONE, RunStatus.PARTIAL):
+        gauges["job_useful_timestamp_seconds"].labels(*key).set(at)
 
 
-def _work(metrics: CollectorRegistry, last: Mapping[str, RunRecord]) -> None:
-    """What the last run of each job did, as far as it did anything."""
-    labels = ("config", "job")
-    seconds = Gauge("lorank_job_seconds", "duration of the last run", labels, registry=metrics)
-    stages = Gauge("lorank_job_stage_seconds", "duration of its stages", (*labels, "stage"), registry=metrics)
-    written = Gauge("lorank_job_records_written", "records it wrote", (*labels, "kind"), registry=metrics)
-    unchanged = Gauge(
-        "lorank_job_records_unchanged", "records that were up to date", (*labels, "kind"), registry=metrics
-    )
-    size = Gauge("lorank_job_bytes_written", "bytes it wrote to Redis", (*labels, "kind"), registry=metrics)
-    bad = Gauge("lorank_llm_bad_answers", "answers it found bad, by problem", (*labels, "problem"), registry=metrics)
-    llm = {
-        name: Gauge(f"lorank_llm_{name}", f"{meaning}; last run", labels, registry=metrics)
-        for name, meaning in _LLM.items()
-    }
-    for run in last.values():
-        key = (run.config, run.job)
-        seconds.labels(*key).set(run.seconds)
-        for stage, duration in run.stages.items():
-            stages.labels(*key, stage).set(duration)
-        for kind, counts in run.records.items():
-            written.labels(*key, kind).set(counts["written"])
-            unchanged.labels(*key, kind).set(counts["unchanged"])
-            size.labels(*key, kind).set(counts["bytes"])
-        for problem, count in run.bad_answers.items():
-            bad.labels(*key, problem).set(count)
-        for name, gauge in llm.items():
-            gauge.labels(*key).set(0 if run.llm is None else getattr(run.llm, name))
+def _set_work(gauges: Mapping[str, Gauge], run: RunRecord) -> None:
+    """The work of a run that did anything."""
+    key = (run.config, run.job)
+    gauges["job_seconds"].labels(*key).set(run.seconds)
+    for stage, duration in run.stages.items():
+        gauges["job_stage_seconds"].labels(*key, stage).set(duration)
+    for kind, counts in run.records.items():
+        gauges["job_records_written"].labels(*key, kind).set(counts["written"])
+        gauges["job_records_unchanged"].labels(*key, kind).set(counts["unchanged"])
+        gauges["job_bytes_written"].labels(*key, kind).set(counts["bytes"])
+    for problem, count in run.bad_answers.items():
+        gauges["llm_bad_answers"].labels(*key, problem).set(count)
+    for name in _LLM:
+        gauges[name].labels(*key).set(0 if run.llm is None else getattr(run.llm, name.removeprefix("llm_")))
 
 
-def _producers(metrics: CollectorRegistry, runs: Sequence[RunRecord]) -> None:
-    labels = ("config", "producer")
-    complete = Gauge("lorank_producer_complete", "1 if nothing of it is left to do", labels, registry=metrics)
-    success = Gauge("lorank_producer_success_timestamp_seconds", "when it last was complete", labels, registry=metrics)
-    absent = Gauge("lorank_producer_texts_absent", "texts that it still waits for", labels, registry=metrics)
-    owners = Gauge("lorank_producer_owners", "users and items it knows", (*labels, "side"), registry=metrics)
-    for run in runs:
-        for name, producer in run.producers.items():
-            key = (run.config, name)
-            whole = producer.state in (ProducerState.MADE, ProducerState.CURRENT)
-            complete.labels(*key).set(whole)
-            absent.labels(*key).set(producer.absent)
-            if whole:
-                success.labels(*key).set(_finished(run))
-            for side, count in (("users", producer.users), ("items", producer.items)):
-                if count is not None:
-                    owners.labels(*key, side).set(count)
+def _set_producers(gauges: Mapping[str, Gauge], run: RunRecord) -> None:
+    for name, producer in run.producers.items():
+        key = (run.config, name)
+        is_complete = producer.state in (ProducerState.MADE, ProducerState.CURRENT)
+        gauges["producer_complete"].labels(*key).set(is_complete)
+        gauges["producer_texts_absent"].labels(*key).set(producer.absent)
+        if is_complete:
+            gauges["producer_success_timestamp_seconds"].labels(*key).set(_finished(run))
+        for side, count in (("users", producer.users), ("items", producer.items)):
+            if count is not None:
+                gauges["producer_owners"].labels(*key, side).set(count)
 
 
 def _finished(run: RunRecord) -> float:

@@ -1,28 +1,27 @@
-"""What is live, what each producer holds and how fresh it is, and what the last runs did and cost."""
+"""The status: the live release, each producer's knowledge and its freshness, and the last runs with their cost."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from models.contract.artifact import ArtifactError
-from models.contract.knowledge import KnowledgeRecord, RecordError, Space
+from models.contract.knowledge import KnowledgeRecord, RecordError
 from offline.data.log import InteractionLog
 from offline.jobs.ledger import ProducerSummary, RunLedger, RunRecord, RunStatus
-from offline.jobs.lock import holder
+from offline.jobs.runs import holder
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.run import ProducerState, load_knowledge
-from offline.knowledge.vectors import Produced
+from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 from offline.publish.connection import Store
 from offline.publish.knowledge import record_key
-from offline.publish.producer import held_of
+from offline.publish.producer import held_of, served
 from offline.publish.release import live_release, read_manifest, releases, withdrawn
 
 _SHOWN_RUNS = 5
@@ -45,19 +44,15 @@ class Status:
     at_work: str | None
 
     def document(self) -> dict[str, Any]:
-        """For machines."""
-        names = ("store", "live", "releases", "producers", "stages", "runs", "streams", "at_work")
-        return {name: getattr(self, name) for name in names} | {"runs": [run.document() for run in self.runs]}
+        runs = [run.document() for run in self.runs]
+        return {item.name: getattr(self, item.name) for item in fields(self)} | {"runs": runs}
 
     def lines(self) -> Iterator[str]:
-        """For the terminal."""
         yield f"redis      {self.store}"
         yield f"live       {self.live or 'nothing'}"
         yield from map(_release_line, reversed(self.releases))
         for name, producer in self.producers.items():
-            counts = ", ".join(
-                f"{producer[what]} {what}" for what in ("users", "versions", "items") if what in producer
-            )
+            counts = ", ".join(f"{producer[key]} {key}" for key in ("users", "versions", "items") if key in producer)
             completion = f"complete {_when(producer['finished_at'])}" if producer["finished_at"] else "not complete"
             yield f"producer   {name}: {completion}; {counts or 'nothing yet'}"
             yield from (f"             {_space_line(space)}" for space in producer["spaces"])
@@ -72,19 +67,18 @@ class Status:
 
 
 def status_of(job: Job, store: Store) -> Status:
-    """Everything, as of now. Changes nothing."""
+    """The status as of now. Changes nothing."""
     live = live_release(store)
-    interactions: Any = store.redis.xlen(store.keys.interactions)
-    exposures: Any = store.redis.xlen(store.keys.exposures)
+    redis: Any = store.redis
     now_at_work = holder(job.config.workdir)
     return Status(
         store=f"{store.url} (keys {store.keys.prefix}:*)",
         live=live,
         releases=[_release(store, release, live) for release in releases(store)],
-        producers=_producers(job, store, live),
+        producers=_producers(job, store),
         stages=StepCache(job).all(),
         runs=_runs(job, now_at_work is not None),
-        streams={"interactions": int(interactions), "exposures": int(exposures)},
+        streams={name: redis.xlen(getattr(store.keys, name)) for name in ("interactions", "exposures")},
         at_work=None if now_at_work is None else now_at_work.described(),
     )
 
@@ -95,66 +89,47 @@ def _release(store: Store, release: str, live: str | None) -> dict[str, Any]:
         manifest = read_manifest(store, release)
     except ArtifactError as error:
         return {**entry, "error": str(error)}
-    return {
-        **entry,
-        "created_at": manifest.created_at,
-        "items": manifest.items,
-        "model": f"{manifest.model.name} {manifest.model.version}",
-        "spaces": dict(manifest.spaces),
-        "metrics": dict(manifest.metrics),
-    }
+    model = {"model": f"{manifest.model.name} {manifest.model.version}"}
+    return entry | manifest.model_dump(include={"created_at", "items", "spaces", "metrics"}) | model
 
 
-def _producers(job: Job, store: Store, live: str | None) -> dict[str, dict[str, Any]]:
+def _producers(job: Job, store: Store) -> dict[str, dict[str, Any]]:
     steps = StepCache(job).all()
     log = InteractionLog.load(job.log) if InteractionLog.is_saved(job.log) else None
     known = {} if log is None else load_knowledge(job.knowledge, job.config.feature_schema, log).produced
-    served: Mapping[str, str] = {}
-    with suppress(ArtifactError):  # told with the release
-        served = read_manifest(store, live).spaces if live else {}
     entries = {}
     for name in producers.producers_of(job.config.feature_schema):
-        produced = known.get(name)
-        state = ProducerState.MADE if produced else ProducerState.ABSENT
+        produced = known.get(name, Produced())
+        state = ProducerState.MADE if name in known else ProducerState.ABSENT
         entry = ProducerSummary.of(state, produced).document()
         entry["finished_at"] = steps.get(name, {}).get("finished_at")
-        spaces = produced.spaces if produced else ()
-        marked = held_of(store, spaces)
+        live, held_back = served(store, name), held_of(store, produced.spaces)
         entry["spaces"] = [
             {
-                "key": space.key,
-                "fingerprint": space.fingerprint,
-                "rows": space.rows,
-                "dim": space.dim,
-                "dtype": space.dtype,
-                "served": served.get(space.key) == space.fingerprint,
-                "held": space.key in marked,
-                "freshness": _freshness(store, log, produced, space),
+                "key": vectors.space.key,
+                "fingerprint": vectors.space.fingerprint,
+                **vectors.space.model_dump(include={"rows", "dim", "dtype"}),
+                "served": live.get(vectors.space.key) == vectors.space.fingerprint,
+                "held": vectors.space.key in held_back,
+                "freshness": _freshness(store, log, vectors),
             }
-            for space in spaces
+            for vectors in (produced.users, produced.items)
+            if vectors is not None and log is not None
         ]
         entries[name] = entry
     return entries
 
 
-def _freshness(store: Store, log: InteractionLog | None, produced: Produced | None, space: Space) -> dict[str, int]:
+def _freshness(store: Store, log: InteractionLog, vectors: UserVectors | ItemVectors) -> dict[str, int]:
     """How many of up to 200 owners, evenly spread, have a fresh, a stale, or no record."""
-    if log is None or produced is None:
-        return {}
-    if space.side == "user" and produced.users is not None:
-        owners = [
-            log.user_ids[at]
-            for at in range(len(log.user_ids))
-            if produced.users.start[at] < produced.users.start[at + 1]
-        ]
+    space = vectors.space
+    if isinstance(vectors, UserVectors):
+        ids, known = log.user_ids, np.flatnonzero(np.diff(vectors.start))
     else:
-        owners = [log.item_ids[at] for at in np.flatnonzero(produced.items.known)] if produced.items is not None else []
-    chosen = owners[:: max(1, -(-len(owners) // _SAMPLE))]
-    blobs: Any = store.redis.mget(
-        [record_key(store, space.side, chosen_id, space.fingerprint) for chosen_id in chosen] or [""]
-    )
-    counts = {"fresh": 0, "stale": 0, "missing": 0}
-    now = time.time()
+        ids, known = log.item_ids, np.flatnonzero(vectors.known)
+    chosen = [ids[at] for at in known[:: max(1, -(-len(known) // _SAMPLE))]]
+    blobs: Any = store.redis.mget([record_key(store, space.side, owner, space.fingerprint) for owner in chosen] or [""])
+    counts, now = {"fresh": 0, "stale": 0, "missing": 0}, time.time()
     for owner, blob in zip(chosen, blobs, strict=False):
         try:
             record = KnowledgeRecord.unpack(blob or b"", owner, space.fingerprint)

@@ -1,4 +1,4 @@
-"""What every step of the jobs needs: where its files lie, whether it is up to date, and a line for the terminal."""
+"""The needs of every step of the jobs: where its files lie, whether it is up to date, a line for the terminal."""
 
 from __future__ import annotations
 
@@ -119,6 +119,5 @@ class Stopwatch:
 
 @contextmanager
 def step(title: str) -> Iterator[Stopwatch]:
-    """A titled step on the terminal."""
     print(f"== {title}", flush=True)
     yield Stopwatch()

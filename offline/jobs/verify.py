@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx2
@@ -26,9 +25,9 @@ from offline.jobs.steps import Job
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge
 from offline.publish.connection import open_store
+from offline.publish.features import packed_histories
 from offline.publish.release import live_release, read_manifest, read_model
 from offline.publish.streams import exposures
-from offline.publish.users import packed_history
 from offline.training.report import TrainingReport
 from offline.training.run import load_served
 from offline.training.samples import SampleEncoder, statistics_until
@@ -63,20 +62,22 @@ class Verification:
 
 def verify(job: Job, url: str | None, count: int) -> Verification:
     """Compare the newest ``count`` comparable exposures; with ``url``, send as many requests first."""
-    log, path = InteractionLog.load(job.log), job.models / "report.json"
+    log, report = InteractionLog.load(job.log), TrainingReport.load(job.models / "report.json")
     knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
     if url is not None:
         _send(url, log, count)
     with open_store(job.data_dir) as store:
         live = live_release(store)
-        logged = _await_exposures(
-            lambda: [logged for logged in exposures(store) if logged.release == live], count if url else 0
-        )
-        if live is not None and read_manifest(store, live).artifact_sha256 != TrainingReport.load(path).sha256:
+        until = time.monotonic() + _WAIT_SECONDS  # exposures are written in the background
+        while True:
+            logged = [exposure for exposure in exposures(store) if exposure.release == live]
+            if url is None or len(logged) >= count or time.monotonic() >= until:
+                break
+            time.sleep(0.2)
+        if live is not None and read_manifest(store, live).artifact_sha256 != report.sha256:
             raise DataError(f"release {live} is not the model that was trained last: it was rolled back to")
-    replay = _Replay(job, log, knowledge)
-    compared = scores = skipped = 0
-    worst = 0.0
+    replay = _Replay(job, report, log, knowledge)
+    compared, scores, skipped, worst = 0, 0, 0, 0.0
     for exposure in reversed(logged):
         if compared == count:
             break
@@ -91,10 +92,9 @@ def verify(job: Job, url: str | None, count: int) -> Verification:
 class _Replay:
     """The live release, rebuilt from the jobs' files."""
 
-    def __init__(self, job: Job, log: InteractionLog, knowledge: Knowledge) -> None:
-        report = TrainingReport.load(job.models / "report.json")
+    def __init__(self, job: Job, report: TrainingReport, log: InteractionLog, knowledge: Knowledge) -> None:
         self._schema = read_model(job.models / report.artifact).feature_schema
-        self._log, self._knowledge, self._job = log, knowledge, job
+        self._log, self._knowledge = log, knowledge
         self._catalogue = open_dataset(job.config.data, job.raw).catalogue()
         encoder = SampleEncoder(self._schema, self._catalogue, log, knowledge, report.trained_rows)
         self._model = load_served(job.config, report, encoder, job.models)
@@ -108,7 +108,7 @@ class _Replay:
         at = self._users.get(exposure.user_id)
         events = np.zeros(0, EVENT_DTYPE)
         if at is not None:
-            packed = packed_history(self._log, self._index, self._hashes, at, self._schema.history_length)
+            (packed,) = packed_histories(self._log, self._index, self._hashes, [at], self._schema.history_length)
             events = np.frombuffer(packed, EVENT_DTYPE)
         if (
             exposure.teams
@@ -139,13 +139,3 @@ def _send(url: str, log: InteractionLog, count: int) -> None:
             response = client.post("/v1/rank", json=body)
             if response.status_code != 200:
                 raise DataError(f"the service answered {response.status_code}: {response.text[:300]}")
-
-
-def _await_exposures(read: Callable[[], list[Exposure]], count: int) -> list[Exposure]:
-    """Exposures are written in the background; wait until as many as were sent have arrived."""
-    until = time.monotonic() + _WAIT_SECONDS
-    logged = read()
-    while len(logged) < count and time.monotonic() < until:
-        time.sleep(0.2)
-        logged = read()
-    return logged

@@ -21,7 +21,7 @@ from offline.knowledge.shipped import read_shipped
 from offline.llm.arithmetic import Precision, torch_dtype
 from offline.llm.in_process import one_core_each
 from offline.llm.weights import content_digest
-from offline.store import ArrayFile, Arrays, addresses, adopt
+from offline.store import ArrayFile, StoredArrays, addresses, adopt
 
 BATCH = 64
 """Texts that are encoded together."""
@@ -189,15 +189,15 @@ class VectorStore:
         stored = self._encoded(stored, {key: text for key, text in missing.items() if key not in shipped})
         return np.stack([stored[key] if key in stored else shipped[key] for key in keys]).astype(np.float32)
 
-    def read(self) -> Arrays:
+    def read(self) -> StoredArrays:
         """All encoded texts on the disk, by the address of the text."""
         return self._file.read()
 
-    def _encoded(self, stored: Arrays, missing: Mapping[str, str]) -> Arrays:
+    def _encoded(self, stored: StoredArrays, missing: Mapping[str, str]) -> StoredArrays:
         """``stored`` with the vectors of the texts that are ``missing``, by address."""
         # whole batches in the encoder's own order, so that the batches are those of a single call
         ordered = sorted(missing, key=lambda key: len(missing[key]))
-        fresh: Arrays = {}
+        fresh: StoredArrays = {}
         for at in range(0, len(ordered), _PASS):
             part = ordered[at : at + _PASS]
             vectors = self._encoder.encode([missing[key] for key in part]).astype(np.float16)

@@ -4,17 +4,13 @@ publish     all of it in order, or one producer alone; read first
 gate        what a release must show first
 release     the live pointer and the releases behind it
 producer    one producer's knowledge: written, held back, taken back
-knowledge   knowledge records
-records     item features; counts and chunks
-entries     what is published of users and items, in chunks of arrays
-users       profiles and live histories
+knowledge   knowledge of users and items: from arrays to records
+features    profiles and live histories of users, features of items
+records     what writers share: counts, chunks, the stream of changes, and the memo of what Redis holds
 indexes     indexes of item vectors
 undo        what records held before they were changed
 snapshot    the item table of a release as files
-changes     the stream that names items whose records are about to be written
-memo        what Redis holds, without reading it
-connection  which Redis
-bulk        many commands at once, in chunks
+connection  which Redis, and many commands to it at once
 streams     interactions and exposures: streams -> offline
 archive     the same streams -> Parquet files
 """

@@ -44,8 +44,8 @@ _ROWS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Archived:
-    """What one run took from one stream. ``lost`` entries were trimmed before anybody read them; ``refused`` were not
-    understood."""
+    """Counts of what a run took from a stream. ``lost`` entries were trimmed before anybody read them; ``refused``
+    were not understood."""
 
     added: int
     refused: int
@@ -66,8 +66,7 @@ def add_interactions(folder: Path, frame: pl.DataFrame) -> None:
 
 def read_exposures(folder: Path) -> pl.DataFrame:
     """All archived exposures, in the order of the stream, without repetitions of a request."""
-    frame = _read(folder / "exposures", EXPOSURES)
-    return frame.unique("request_id", keep="first", maintain_order=True)
+    return _read(folder / "exposures", EXPOSURES).unique("request_id", keep="first", maintain_order=True)
 
 
 def of_experiment(exposures: pl.DataFrame, experiment: str) -> pl.DataFrame:
@@ -83,34 +82,30 @@ def read_interactions(folder: Path) -> pl.DataFrame:
     return _read(folder / "interactions", INTERACTIONS)
 
 
+@dataclass(frozen=True, slots=True)
 class _Stream:
-    def __init__(
-        self,
-        store: Store,
-        key: str,
-        folder: Path,
-        columns: Mapping[str, Any],
-        row: Callable[[Mapping[Any, Any]], dict[str, Any]],
-    ) -> None:
-        self._store = store
-        self._redis: Any = store.redis
-        self._key, self._folder, self._columns, self._row = key, folder, columns, row
-        self._installation = _text(self._redis.get(store.keys.installation))
-        self._state = folder / "mark.json"
+    store: Store
+    key: str
+    folder: Path
+    columns: Mapping[str, Any]
+    row: Callable[[Mapping[Any, Any]], dict[str, Any]]
 
     def drain(self) -> Archived:
-        state = read_json(self._state) if self._state.is_file() else {}
-        if state.get("installation") != self._installation:  # another server, whose entries have other ids
+        path = self.folder / "mark.json"
+        state = read_json(path) if path.is_file() else {}
+        name: Any = self.store.redis.get(self.store.keys.installation)
+        installation = name.decode() if name else str(None)
+        if state.get("installation") != installation:  # another server, whose entries have other ids
             state = {}
         mark, known = state.get("mark", "0-0"), state.get("entries", 0)
         added = refused = read = 0
         rows: list[dict[str, Any]] = []
         first = ""
-        for entry, fields in entries(self._store, self._key, mark):
+        for entry, fields in entries(self.store, self.key, mark):
             mark, read = entry, read + 1
             first = first or entry
             try:
-                rows.append(self._row(fields))
+                rows.append(self.row(fields))
             except (ValueError, KeyError):
                 refused += 1
             if len(rows) == _ROWS:
@@ -119,67 +114,47 @@ class _Stream:
         added += self._write(first, rows)
         until = self._entries_until(mark)
         lost = 0 if known is None or until is None else max(0, until - known - read)
-        write_json(self._state, {"installation": self._installation, "mark": mark, "entries": until})
+        write_json(path, {"installation": installation, "mark": mark, "entries": until})
         return Archived(added, refused, lost)
 
     def _entries_until(self, mark: str) -> int | None:
         """How many entries were ever added up to ``mark``; None if that cannot be told."""
-        if not self._redis.exists(self._key):
+        if not self.store.redis.exists(self.key):
             return 0
-        with self._redis.pipeline(transaction=True) as both:
-            both.xinfo_stream(self._key)
-            both.xrange(self._key, min=f"({mark}", count=PAGE)
+        both: Any
+        with self.store.redis.pipeline(transaction=True) as both:
+            both.xinfo_stream(self.key)
+            both.xrange(self.key, min=f"({mark}", count=PAGE)
             info, behind = both.execute()
         return None if len(behind) == PAGE else int(info["entries-added"]) - len(behind)
 
     def _write(self, first: str, rows: list[dict[str, Any]]) -> int:
         if rows:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / f"part-{first}.parquet"
-            frame = pl.DataFrame(rows, schema=dict(self._columns))
-            write_parquet(path, frame)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_parquet(self.folder / f"part-{first}.parquet", pl.DataFrame(rows, schema=dict(self.columns)))
         return len(rows)
 
 
 def _exposure(fields: Mapping[Any, Any]) -> dict[str, Any]:
-    one = Exposure.from_stream(fields)
-    plain = one.model_dump(include=set(EXPOSURES) - {"arms", "context", "item_features"})
+    exposure = Exposure.from_stream(fields)
+    plain = exposure.model_dump(include=set(EXPOSURES) - {"arms", "context", "item_features"})
     for name in ("shadow", "propensities", "teams", "unshown", "unshown_scores", "unshown_shadow"):
         plain[name] = plain[name] or None
     return plain | {
-        "layers": [taken.layer for taken in one.arms],
-        "experiments": [taken.experiment for taken in one.arms],
-        "arms": [taken.arm for taken in one.arms],
-        "hows": [taken.how for taken in one.arms],
-        "splits": [json.dumps(dict(taken.split)) for taken in one.arms],
-        "context": json.dumps(one.context, sort_keys=True),
-        "item_features": json.dumps(one.item_features, sort_keys=True),
+        **{f"{name}s": [getattr(arm, name) for arm in exposure.arms] for name in ("layer", "experiment", "arm", "how")},
+        "splits": [json.dumps(dict(arm.split)) for arm in exposure.arms],
+        "context": json.dumps(exposure.context, sort_keys=True),
+        "item_features": json.dumps(exposure.item_features, sort_keys=True),
     }
 
 
 def _interaction(fields: Mapping[Any, Any]) -> dict[str, Any]:
-    one = Interaction.from_stream(fields)
-    return {
-        "request_id": one.request_id,
-        "unit": one.user_id,
-        "item": one.item_id,
-        "type": one.type,
-        "value": one.value,
-        "time_ms": one.time_ms,
-    }
+    columns = {"user_id": "unit", "item_id": "item"}
+    return {columns.get(name, name): value for name, value in Interaction.from_stream(fields).model_dump().items()}
 
 
 def _read(folder: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
-    parts = sorted(folder.glob("part-*.parquet"), key=lambda path: _order(path.stem))
+    parts = sorted(folder.glob("part-*.parquet"), key=lambda path: [int(part) for part in path.stem.split("-")[1:]])
     if not parts:
         return pl.DataFrame(schema=dict(columns))
     return pl.scan_parquet(parts, schema=dict(columns), missing_columns="insert", extra_columns="ignore").collect()
-
-
-def _order(stem: str) -> tuple[int, int]:
-    time_ms, sequence = stem.removeprefix("part-").split("-")
-    return int(time_ms), int(sequence)
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""What a release must show before traffic moves to it. Everything is read back from where the service reads it."""
+"""The properties that a release must show before traffic moves to it, read back from where the service reads it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.split_model import parts_folder
 from offline.config import PublishConfig
 from offline.data.files import file_digest
 from offline.publish.connection import Store
-from offline.publish.release import live_release, read_manifest, read_model
+from offline.publish.release import live_release, manifest_or_none, read_model
 from offline.publish.snapshot import StoredItems, read_items
 
 
@@ -21,7 +21,7 @@ class GateError(RuntimeError):
 
 
 def check_model(path: Path, schema: FeatureSchema, spaces: Iterable[Space]) -> ArtifactManifest:
-    """What a model says of itself. GateError unless it was trained on this schema and these spaces. Asked before any
+    """The manifest inside a model. GateError unless it was trained on this schema and these spaces. Asked before any
     record is written: the records of a live release must never be rewritten for features that its model does not
     know."""
     try:
@@ -78,13 +78,10 @@ def _items(config: PublishConfig, manifest: ReleaseManifest, items: StoredItems)
 
 def _quality(store: Store, config: PublishConfig, manifest: ReleaseManifest) -> list[str]:
     live = live_release(store)
-    if live is None or live == manifest.id:
-        return []
-    try:
-        before = read_manifest(store, live).metrics.get("validation_auc")
-    except ArtifactError:
+    served = None if live is None else manifest_or_none(store, live)
+    if served is None or live == manifest.id:
         return []  # a live release nobody can read cannot hold back its successor
-    now = manifest.metrics.get("validation_auc")
+    before, now = (release.metrics.get("validation_auc") for release in (served, manifest))
     if before is None or now is None or now >= before - config.max_auc_drop:
         return []
     return [f"validation AUC {now:.4f} is more than {config.max_auc_drop} below the live release's {before:.4f}"]

@@ -39,14 +39,14 @@ _MEAN_OF = 5
 
 
 def roles(config: RetrievalConfig, spaces: Mapping[str, str]) -> dict[Role, str]:
-    """Which producer each index is of, for a release of these spaces; fewer if it has no vectors to compare."""
+    """The producer that each index is of, for a release of these spaces; fewer if it has no vectors to compare."""
     if not config.enabled:
         return {}
     matching = config.matching or "autograph"
-    found: dict[Role, str] = {"matching": matching} if {f"user/{matching}", f"item/{matching}"} <= set(spaces) else {}
-    alike = [config.neighbours] if config.neighbours else ["text", *found.values()]
+    by_role: dict[Role, str] = {"matching": matching} if {f"user/{matching}", f"item/{matching}"} <= set(spaces) else {}
+    alike = [config.neighbours] if config.neighbours else ["text", *by_role.values()]
     neighbours = next((name for name in alike if f"item/{name}" in spaces), None)
-    return found | ({"neighbours": neighbours} if neighbours else {})
+    return by_role | ({"neighbours": neighbours} if neighbours else {})
 
 
 def indexed(
@@ -79,8 +79,6 @@ def refreshed(store: Store, config: RetrievalConfig, live: str, users: Sequence[
 
 @dataclass(frozen=True, slots=True)
 class _Indexer:
-    """Makes the indexes of one release."""
-
     store: Store
     config: RetrievalConfig
     manifest: ReleaseManifest
@@ -112,7 +110,7 @@ class _Indexer:
             space=key,
             file=path.name,
             sha256=hashlib.sha256(built.content).hexdigest(),
-            kind=built.kind,
+            kind=kind,
             effort=built.effort,
             items=len(known),
             top=min(config.top, len(known)),
@@ -120,9 +118,7 @@ class _Indexer:
         )
         write_bytes(path, built.content)
         write_json(description, index.model_dump(mode="json"))
-        print(
-            f"  index of {key}: {built.kind}, effort {built.effort}, recall@{index.top} {built.recall:.4f}", flush=True
-        )
+        print(f"  index of {key}: {kind}, effort {built.effort}, recall@{index.top} {built.recall:.4f}", flush=True)
         return index
 
     def _queries(self, role: Role, producer: str, vectors: FloatArray) -> FloatArray:

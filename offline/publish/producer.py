@@ -12,92 +12,75 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from models.contract.artifact import ArtifactError
 from models.contract.keys import owners_of
 from models.contract.knowledge import Space
+from offline.config import JobConfig
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Produced, UserVectors
 from offline.publish import release
-from offline.publish.changes import ItemChanges
 from offline.publish.connection import Store
-from offline.publish.entries import entries, owners
-from offline.publish.knowledge import (
-    GRACE_SECONDS,
-    content_digest,
-    renew_knowledge,
-    restamped,
-    times,
-    write_knowledge,
-)
-from offline.publish.memo import MEMO_FOLDER, Memo, forget
-from offline.publish.records import Written
+from offline.publish.knowledge import GRACE_SECONDS, KnowledgeWriter, content_digest, entries, owners, restamped, times
+from offline.publish.records import MEMO_FOLDER, ItemChanges, Memo, Written, forget
 from offline.publish.release import SwitchError
 from offline.publish.undo import JOURNAL_FILE, Journal
 
-_REMEMBERED = 100
+_LONGEST_LIST = 100
+"""Spaces that are held back, at most."""
 
 
 @dataclass(frozen=True, slots=True)
-class Notes:
-    """What publications of one work folder remember beside Redis."""
+class KnowledgePublication:
+    """One publication of knowledge of a log's users and items, with the memo and the journal of its work folder."""
 
+    store: Store
+    log: InteractionLog
+    ttl_seconds: int
     memo: Memo
     journal: Journal
 
+    def write(self, name: str, produced: Produced, users: Collection[int] | None) -> dict[str, Written]:
+        """Write the records of one producer that changed, counted by "user/liber" and the like; of ``users`` only, if
+        that is given.
+
+        Changes are journaled if the live release reads the producer's spaces. The first fill of a new space is not: it
+        is rolled back by rolling back its release.
+        """
+        store, log, spaces = self.store, self.log, spaces_of(produced.spaces)
+        is_held = bool(held_of(store, produced.spaces))
+        undo = None
+        if not is_held and served(store, name) == spaces:
+            undo = self.journal.publication(store, name, spaces)
+        records = {}
+        for vectors in (produced.users, produced.items):
+            if vectors is None:
+                continue
+            ids = log.user_ids if isinstance(vectors, UserVectors) else log.item_ids
+            numbers = owners(vectors, ids, users if isinstance(vectors, UserVectors) else None)
+            writer = KnowledgeWriter(store, vectors.space, self.ttl_seconds, self.memo)
+            records[vectors.space.key] = (
+                writer.renew(ids[number] for number in numbers)
+                if is_held
+                else writer.write(entries(vectors, ids, numbers), len(ids), undo)
+            )
+        if undo is not None:
+            undo.close()
+        return records
+
 
 @contextmanager
-def noted(store: Store, workdir: Path, *, verify: bool = False) -> Iterator[Notes]:
-    """Memo and journal of a work folder. The memo is saved if all goes well; with ``verify`` it is not believed."""
-    with Journal(workdir / JOURNAL_FILE) as journal:
-        notes = Notes(Memo(store, workdir / MEMO_FOLDER, verify=verify), journal)
-        yield notes
-        notes.memo.save()
-
-
-def write_produced(
-    store: Store,
-    log: InteractionLog,
-    name: str,
-    produced: Produced,
-    ttl_seconds: int,
-    notes: Notes,
-    users: Collection[int] | None,
-) -> dict[str, Written]:
-    """Records of one producer that changed, by "user/liber" and the like; of ``users`` only, if that is given.
-
-    Changes are journaled if the live release reads the producer's spaces. The first fill of a new space is not: it is
-    rolled back by rolling back its release.
-    """
-    spaces = spaces_of(produced.spaces)
-    is_held = bool(held_of(store, produced.spaces))
-    undo = None
-    if not is_held and served(store, name) == spaces:
-        undo = notes.journal.publication(store, name, spaces)
-    records = {}
-    for vectors in (produced.users, produced.items):
-        if vectors is None:
-            continue
-        ids = log.user_ids if isinstance(vectors, UserVectors) else log.item_ids
-        numbers = owners(vectors, ids, users if isinstance(vectors, UserVectors) else None)
-        if is_held:
-            names = (ids[number] for number in numbers)
-            count = renew_knowledge(store, vectors.space, names, ttl_seconds, notes.memo)
-        else:
-            made = entries(vectors, ids, numbers)
-            count = write_knowledge(store, vectors.space, made, len(ids), ttl_seconds, notes.memo, undo)
-        records[vectors.space.key] = count
-    if undo is not None:
-        undo.close()
-    return records
+def knowledge_publication(store: Store, config: JobConfig, log: InteractionLog) -> Iterator[KnowledgePublication]:
+    """A publication under way; the memo is saved if all goes well."""
+    with Journal(config.workdir / JOURNAL_FILE) as journal:
+        memo, ttl = Memo(store, config.workdir / MEMO_FOLDER), round(config.knowledge.ttl_days * 86_400)
+        yield KnowledgePublication(store, log, ttl, memo, journal)
+        memo.save()
 
 
 @dataclass(slots=True)
 class RolledBack:
-    """What a rollback did to the records that a producer's last publication had changed.
+    """The effect of a rollback on the records that a producer's last publication had changed.
 
     ``restored`` say again what they said before; ``removed`` were new then; ``left`` were changed by somebody since,
     or are gone, and stay so.
@@ -111,9 +94,7 @@ class RolledBack:
     size: int = 0
 
 
-def rollback_producer(
-    store: Store, journal: Journal, name: str, end_change: Callable[[str, bool], None] | None = None
-) -> RolledBack:
+def rollback_producer(store: Store, journal: Journal, name: str, end_change: Callable[[str, bool], None]) -> RolledBack:
     """Take back what the producer's last publication changed in the live release, and hold the producer.
 
     Again: take back the publication before that one. One that is killed is completed by the next call. The caller has
@@ -143,7 +124,7 @@ def rollback_producer(
             changes.about_to_write(owners_of([key for key, _, _ in chunk], store.keys.item_knowledge("", space)))
         _restore(store, chunk, result)
     changed = interrupted or (bool(item_changes) and result.restored + result.removed > 0)
-    (end_change or partial(release.end_change, store))(live, changed)
+    end_change(live, changed)
     journal.undone(publication)
     return result
 
@@ -182,38 +163,35 @@ def spaces_of(spaces: Iterable[Space]) -> dict[str, str]:
 def served(store: Store, name: str) -> dict[str, str]:
     """The spaces of a producer that the live release reads; empty if it reads none, or is not understood."""
     live = release.live_release(store)
-    try:
-        spaces: Mapping[str, str] = {} if live is None else release.read_manifest(store, live).spaces
-    except ArtifactError:
-        return {}
+    manifest = None if live is None else release.manifest_or_none(store, live)
+    spaces = {} if manifest is None else manifest.spaces
     return {key: space for key, space in spaces.items() if key.partition("/")[2] == name}
 
 
-def held(store: Store) -> list[str]:
+def rolled_back(store: Store) -> list[str]:
     """The spaces that somebody rolled back: "user/liber:FINGERPRINT"."""
-    document: Any = store.redis.get(store.keys.rolled_back)
-    return list(json.loads(document)) if document else []
+    return release.stored_list(store, store.keys.rolled_back)
 
 
 def hold(store: Store, spaces: Mapping[str, str]) -> None:
     """Let publications leave the records of these spaces alone, until ``let_go``."""
-    before = held(store)
-    added = [one for one in _marks(spaces) if one not in before]
+    before = rolled_back(store)
+    added = [mark for mark in _marks(spaces) if mark not in before]
     if added:
-        store.redis.set(store.keys.rolled_back, json.dumps([*before, *added][-_REMEMBERED:]))
+        store.redis.set(store.keys.rolled_back, json.dumps([*before, *added][-_LONGEST_LIST:]))
 
 
 def let_go(store: Store, spaces: Mapping[str, str]) -> None:
     """The counterpart of ``hold``."""
-    before = held(store)
-    left = [one for one in before if one not in _marks(spaces)]
+    before = rolled_back(store)
+    left = [mark for mark in before if mark not in _marks(spaces)]
     if left != before:
         store.redis.set(store.keys.rolled_back, json.dumps(left))
 
 
 def held_of(store: Store, spaces: Iterable[Space]) -> list[str]:
     """Keys, like "user/liber", of the ``spaces`` whose records are held back."""
-    marks = held(store)
+    marks = rolled_back(store)
     return [space.key for space in spaces if f"{space.key}:{space.fingerprint}" in marks]
 
 

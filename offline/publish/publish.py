@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,20 +19,20 @@ from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.publish import gate, indexes, release, snapshot
 from offline.publish.connection import Store
-from offline.publish.producer import held_of, let_go, noted, served, spaces_of, write_produced
-from offline.publish.records import Written, write_items
+from offline.publish.features import write_histories, write_items, write_profiles
+from offline.publish.producer import held_of, knowledge_publication, let_go, served, spaces_of
+from offline.publish.records import Written
 from offline.publish.undo import installation
-from offline.publish.users import write_histories, write_profiles
 from offline.training.report import TrainingReport
 from offline.training.samples import statistics_until
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a publication did to ``release``; ``live_before`` is what was served when it began.
+    """The effect of a publication on ``release``; ``live_before`` is what was served when it began.
 
-    ``records`` counts by kind; knowledge is named as its space, "user/liber". ``held`` names the spaces that somebody
-    rolled back and that were therefore left as they are.
+    ``records`` counts by kind; knowledge is named as its space, "user/liber". ``held_back`` names the spaces that
+    somebody rolled back and that were therefore left as they are.
     """
 
     release: str
@@ -41,18 +40,13 @@ class Published:
     switched: bool
     records: dict[str, Written]
     pruned: list[str]
-    held: list[str]
-
-    @property
-    def bytes_written(self) -> int:
-        """Bytes of all values that went to Redis."""
-        return sum(one.size for one in self.records.values())
+    held_back: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is published: a data set, the knowledge of its users and items, and the model in the folder ``models`` that
-    the ``report`` is of."""
+    """The contents that are published: a data set, the knowledge of its users and items, and the model in the folder
+    ``models`` that the ``report`` is of."""
 
     catalogue: Catalogue
     log: InteractionLog
@@ -68,14 +62,12 @@ def publish(
     *,
     users: Collection[int] | None = None,
     return_to: bool = False,
-    verify_records: bool = False,
 ) -> Published:
     """Write what changed; a new artifact becomes a new release and goes live if the gate lets it.
 
     A release or a producer that was rolled back stays so, unless ``return_to`` asks for it: a cron job must not undo
     what a person did. The live release is then kept current instead. With ``users`` (positions in the log) only their
-    records are looked at, and of the others not even expiries are renewed; items are looked at in any case. With
-    ``verify_records`` every record is read, whatever the memo says of it.
+    records are looked at, and of the others not even expiries are renewed; items are looked at in any case.
     """
     publishing, report = _Publishing(config, store, contents), contents.report
     artifact = gate.check_model(contents.models / report.artifact, publishing.schema, contents.knowledge.spaces)
@@ -85,14 +77,14 @@ def publish(
         let_go(store, spaces_of(contents.knowledge.spaces))
     live = release.live_release(store)
     interrupted = live is not None and release.begin_change(store, live)
-    records = publishing.write_shared(users, verify_records)
-    held = held_of(store, contents.knowledge.spaces)
+    records = publishing.write_shared(users)
+    held_back = held_of(store, contents.knowledge.spaces)
     stays_off = publishing.release_id in release.withdrawn(store) and not return_to
     if live is not None and (live == publishing.release_id or stays_off):
         publishing.keep_current(live, records, interrupted)
-        return Published(publishing.release_id, live, False, records, [], held)
+        return Published(publishing.release_id, live, False, records, [], held_back)
     # Two releases may be of one space: what was written for the new one may have changed the live one's item table.
-    shared_changed = interrupted or any(one.written for name, one in records.items() if name.startswith("item/"))
+    shared_changed = interrupted or _items_changed(records)
     try:
         records |= publishing.stage_and_switch(live, artifact)
     finally:
@@ -100,7 +92,7 @@ def publish(
             release.end_change(store, live, shared_changed)
     pruned = release.prune(store, config.publish.keep_releases)
     snapshot.prune(store)
-    return Published(publishing.release_id, live, True, records, pruned, held)
+    return Published(publishing.release_id, live, True, records, pruned, held_back)
 
 
 def publish_producer(
@@ -112,7 +104,6 @@ def publish_producer(
     *,
     users: Collection[int] | None = None,
     return_to: bool = False,
-    verify_records: bool = False,
 ) -> Published:
     """Write one producer's changed records within the live release, and nothing else.
 
@@ -127,35 +118,41 @@ def publish_producer(
     if return_to:
         let_go(store, spaces)
     interrupted = release.begin_change(store, live)
-    ttl = round(config.knowledge.ttl_days * 86_400)
-    with noted(store, config.workdir, verify=verify_records) as notes:
-        records = write_produced(store, log, name, produced, ttl, notes, users)
-    changed = interrupted or any(one.written for key, one in records.items() if key.startswith("item/"))
-    end_change(config, store, live, changed, log.user_ids)
+    with knowledge_publication(store, config, log) as publication:
+        records = publication.write(name, produced, users)
+    end_change(config, store, live, interrupted or _items_changed(records), log.user_ids)
     return Published(live, live, False, records, [], held_of(store, produced.spaces))
+
+
+def release_id(config: JobConfig, report: TrainingReport) -> str:
+    """Id of the release of a trained model."""
+    return f"{config.name}-{report.sha256[:12]}"
+
+
+def _items_changed(records: Mapping[str, Written]) -> bool:
+    """Whether a record of items was written, of their features or of knowledge."""
+    return any(count.written for name, count in records.items() if name.startswith("item"))
 
 
 class _Publishing:
     """One publication of all contents."""
 
     def __init__(self, config: JobConfig, store: Store, contents: Contents) -> None:
-        self._config = config
-        self._store = store
-        self._contents = contents
+        self._config, self._store, self._contents = config, store, contents
         self.schema = contents.knowledge.schema(config.feature_schema)
-        self.release_id = f"{config.name}-{contents.report.sha256[:12]}"
+        self.release_id = release_id(config, contents.report)
 
-    def write_shared(self, users: Collection[int] | None, verify: bool) -> dict[str, Written]:
-        """Profiles, histories and knowledge: what does not belong to one release alone."""
-        config, store, log = self._config, self._store, self._contents.log
-        ttl = round(config.knowledge.ttl_days * 86_400)
-        with noted(store, config.workdir, verify=verify) as notes:
+    def write_shared(self, users: Collection[int] | None) -> dict[str, Written]:
+        """Write profiles, histories and knowledge, which do not belong to one release alone."""
+        store, contents, log = self._store, self._contents, self._contents.log
+        with knowledge_publication(store, self._config, log) as publication:
+            memo, longest = publication.memo, self._config.publish.history_max_events
             records = {
-                "user profiles": write_profiles(store, self._contents.catalogue, log, notes.memo, users),
-                "user histories": write_histories(store, log, config.publish.history_max_events, notes.memo, users),
+                "user profiles": write_profiles(store, contents.catalogue, log, memo, users),
+                "user histories": write_histories(store, log, longest, memo, users),
             }
-            for name, produced in self._contents.knowledge.produced.items():
-                records |= write_produced(store, log, name, produced, ttl, notes, users)
+            for name, produced in contents.knowledge.produced.items():
+                records |= publication.write(name, produced, users)
         return records
 
     def stage_and_switch(self, live: str | None, artifact: ArtifactManifest) -> dict[str, Written]:
@@ -209,9 +206,8 @@ class _Publishing:
                 grown = {"items": len(log.item_ids), "directory_blocks": directory.written}
                 directory.add(release.write_manifest(store, manifest.model_copy(update=grown)))
                 records["item directory"] = directory
-        changed = interrupted or any(written.written for name, written in records.items() if name.startswith("item"))
         parts = self._contents.report.parts if live == self.release_id else None
-        end_change(self._config, store, live, changed, log.user_ids, parts)
+        end_change(self._config, store, live, interrupted or _items_changed(records), log.user_ids, parts)
         release.record(store, live)
 
     def _write_items(self, schema: FeatureSchema, release_id: str, index: list[int] | None) -> Written:
@@ -241,13 +237,14 @@ def end_change(
 
     They are told as well if the new vectors cannot be indexed well enough: their records are what they are.
     """
-    with ExitStack() as stack:
-        stack.callback(lambda: release.end_change(store, live, changed))
+    try:
         try:
             if changed or not release.read_manifest(store, live).indexes:
                 changed |= indexes.refreshed(store, config.retrieval, live, users)
         finally:
             changed |= snapshot.refreshed(store, live, parts)
+    finally:
+        release.end_change(store, live, changed)
 
 
 def _store_artifact(store: Store, models: Path, report: TrainingReport) -> None:

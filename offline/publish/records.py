@@ -1,24 +1,45 @@
-"""What all writers share: counts and chunks; and the item features of a release, written only where they changed."""
+"""The parts that all writers of records share: counts, chunks, the stream of changes, and the memo.
+
+The stream of changes names items whose records are about to be written, for services that have their item table
+already; see ``models.contract.snapshot`` for its entries.
+
+The memo is what the last publication left in Redis, so that the next need not read every record to find out what
+changed: of each record its digest and its expiry, by position in the interaction log. The memo counts only while Redis
+carries the stamp with which it was saved. The stamp goes before the first record is written and a new one comes after
+the last, so a Redis that was wiped, set back to a snapshot, written by another work folder or left by a killed
+publication has none or another; then every record is read. What the stamp does not show is a record that somebody
+deleted by hand, or that Redis evicted: it comes back when its expiry is renewed, or when the stamp is taken away.
+"""
 
 from __future__ import annotations
 
-import time
+import hashlib
+import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from models.contract.arrays import FloatArray, IntArray
-from models.contract.bulk import item_rows
-from models.contract.keys import of_each
-from models.contract.packing import ITEM, item_contents
-from models.contract.schema import FeatureSchema
-from offline.data.catalogue import Catalogue
-from offline.publish.bulk import Bulk
-from offline.publish.changes import ItemChanges
+from models.contract.snapshot import change
+from offline.data.files import write_bytes
 from offline.publish.connection import Store
+
+MEMO_FOLDER = "published"
+"""Inside a work folder."""
+
+_ENTRY = np.dtype([("digest", "<u8"), ("until", "<i8")])
+
+LONGEST_CHANGE = 50_000
+"""Changed items beyond which a new snapshot is written: a service reads and decodes so many in about a second."""
+
+_STREAM_ENTRIES = 10_000
+"""Length of the stream: what is older is in some snapshot, or is read with all other items."""
 
 _CHUNK = 1000
 
@@ -27,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Written:
-    """How many records were written and how many were already as wanted, and how many bytes of values went out."""
+    """Counts of records that were written and that were up to date already, and of bytes of values that went out."""
 
     written: int = 0
     unchanged: int = 0
@@ -38,57 +59,30 @@ class Written:
         self.size += sum(map(len, blobs))
 
 
-def write_items(
-    store: Store,
-    release: str,
-    schema: FeatureSchema,
-    catalogue: Catalogue,
-    item_ids: Sequence[str],
-    index: Sequence[int] | None,
-    numeric: FloatArray,
-) -> Written:
-    """Feature records of all items of a release. ``index`` holds the rows of the model's id embedding; None keeps those
-    of the records that are there, for a release whose training is not at hand."""
-    if not len(item_ids) == len(numeric) == len(item_ids if index is None else index):
-        raise ValueError(f"{len(item_ids)} items, but numeric features of {len(numeric)} or not a row of each")
-    categorical = schema.encode_each_item([catalogue.items.get(item, {}) for item in item_ids])
-    now = int(time.time())
-    result, changes = Written(), ItemChanges(store, release)
-    with Bulk(store.redis) as bulk:
-        parts = slices(len(item_ids))
-        asked = ((at, of_each(lambda item: store.keys.item_features(item, release), item_ids[at])) for at in parts)
-        for at, keys, held in bulk.get_each(asked):
-            names = item_ids[at]
-            rows = _held_rows(held, names, schema) if index is None else np.array(index[at], np.int64)
-            contents = item_contents(schema.fingerprint, names, rows, categorical[at], numeric[at])
-            stale = [
-                one
-                for one, (blob, content) in enumerate(zip(held, contents, strict=True))
-                if blob is None or not ITEM.says(blob, content)
-            ]
-            result.unchanged += len(names) - len(stale)
-            blobs = ITEM.sealed([contents[one] for one in stale], now)
-            changes.about_to_write([names[one] for one in stale])
-            bulk.set([keys[one] for one in stale], blobs)
-            result.add(*blobs)
-    return result
+def append_change(store: Store, of: str, ids: Sequence[str] | None = ()) -> str:
+    """Append an entry to the stream (no ids: a mark; None: any item); its id, which holds the time: after Redis lost
+    its last writes, ids that a service has seen do not come back."""
+    entry: Any = store.redis.xadd(store.keys.changes, change(of, ids), maxlen=_STREAM_ENTRIES, approximate=True)
+    return str(entry.decode())
 
 
-def _held_rows(held: Sequence[bytes | None], names: Sequence[str], schema: FeatureSchema) -> IntArray:
-    """The row of the id embedding in each record that is there, 0 where there is none that may be used."""
-    found = item_rows(held, names, schema)
-    rows = np.zeros(len(names), np.int64)
-    rows[found.at] = found.index
-    return rows
+class ItemChanges:
+    """Names items whose records in a space, or of a release's features, are about to be written. Beyond
+    ``LONGEST_CHANGE`` of them it says that any item may have changed: there will be a new snapshot anyway."""
 
+    def __init__(self, store: Store, of: str) -> None:
+        self._store, self._of, self._count = store, of, 0
 
-def slices(count: int) -> Iterator[slice]:
-    """Parts of a sequence of ``count`` entries that are chunks."""
-    return (slice(at, min(at + _CHUNK, count)) for at in range(0, count, _CHUNK))
+    def about_to_write(self, ids: Sequence[str]) -> None:
+        """Call before the records of these items are written."""
+        if not ids or self._count > LONGEST_CHANGE:
+            return
+        self._count += len(ids)
+        append_change(self._store, self._of, None if self._count > LONGEST_CHANGE else ids)
 
 
 def fills_a_chunk(entries: Sized) -> bool:
-    """Whether so many should wait no longer."""
+    """Whether so many entries should wait no longer."""
     return len(entries) >= _CHUNK
 
 
@@ -97,3 +91,91 @@ def chunks(entries: Iterable[T]) -> Iterator[list[T]]:
     iterator = iter(entries)
     while chunk := list(islice(iterator, _CHUNK)):
         yield chunk
+
+
+def record_digest(*parts: bytes) -> int:
+    """64 bits that tell contents apart; never 0, which is an entry that knows nothing."""
+    return int(record_digests([b"\0".join(parts)])[0])
+
+
+def record_digests(contents: Iterable[bytes]) -> npt.NDArray[np.uint64]:
+    """``record_digest`` of each of the contents."""
+    hashes = b"".join([hashlib.blake2b(content, digest_size=8).digest() for content in contents])
+    return np.maximum(np.frombuffer(hashes, np.dtype("<u8")), np.uint64(1))
+
+
+class RecordDigests:
+    """Records of one kind: their digests, and until when (unix s) they stay fresh."""
+
+    def __init__(self, table: npt.NDArray[np.void]) -> None:
+        self._table = table
+
+    def holds(self, numbers: npt.ArrayLike, digests: npt.ArrayLike, until: int = 0) -> npt.NDArray[np.bool_]:
+        """Whether Redis holds these contents for the owners ``numbers``, fresh at ``until``."""
+        entries = self._table[np.asarray(numbers, np.int64)]
+        return np.asarray((entries["digest"] == np.asarray(digests, np.uint64)) & (entries["until"] >= until))
+
+    def note(self, numbers: npt.ArrayLike, digests: npt.ArrayLike, until: npt.ArrayLike = 0) -> None:
+        """Redis holds them: they were just read there, or written after ``Memo.about_to_write``."""
+        at = np.asarray(numbers, np.int64)
+        self._table["digest"][at] = np.asarray(digests, np.uint64)
+        self._table["until"][at] = until
+
+
+class Memo:
+    """The memo of one store in ``folder``, which no other process uses meanwhile."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self._store, self._folder = store, folder
+        self._stamp: Any = store.redis.get(store.keys.stamp)
+        self._written = False
+        self._tables: dict[str, npt.NDArray[np.void]] = {}
+        path = folder / "stamp"
+        if self._stamp is None or not path.is_file() or path.read_bytes() != self._stamp:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def of(self, kind: str, owners: int) -> RecordDigests:
+        """Digests and expiries ``owners`` records of one kind, such as "user/liber"."""
+        path = self._folder / f"{kind.replace('/', '-').replace(' ', '-')}.npy"
+        self._tables[kind] = _opened(path, max(owners, 1))
+        return RecordDigests(self._tables[kind])
+
+    def about_to_write(self) -> None:
+        """Call before a record is written: from here to ``save`` neither this memo counts nor anybody else's."""
+        if not self._written:
+            (self._folder / "stamp").unlink(missing_ok=True)
+            forget(self._store)
+            self._written = True
+
+    def save(self) -> None:
+        """After the last record: let the memo count from now on. Redis is left alone if nothing was written to it."""
+        for table in self._tables.values():
+            if isinstance(table, np.memmap):
+                table.flush()
+        stamp = self._stamp
+        if stamp is None or self._written:
+            stamp = secrets.token_hex(8).encode()
+        write_bytes(self._folder / "stamp", stamp)
+        if stamp != self._stamp:
+            self._store.redis.set(self._store.keys.stamp, stamp)
+
+
+def forget(store: Store) -> None:
+    """Take the stamp away: whoever writes records without a memo calls this first."""
+    store.redis.delete(store.keys.stamp)
+
+
+def _opened(path: Path, owners: int) -> npt.NDArray[np.void]:
+    """The table in ``path``, grown to ``owners`` entries; an empty one if it is absent or not understood."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = np.zeros(0, _ENTRY)
+    with suppress(OSError, ValueError):
+        saved = np.lib.format.open_memmap(path, mode="r+")
+        if saved.dtype == _ENTRY and saved.ndim == 1:
+            table = saved
+    if len(table) >= owners:
+        return table
+    path.unlink(missing_ok=True)  # its old rows stay readable until nothing maps them
+    grown = np.lib.format.open_memmap(path, mode="w+", dtype=_ENTRY, shape=(owners + owners // 8,))
+    grown[: len(table)] = table
+    return grown

@@ -11,17 +11,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
-from offline.publish import changes
 from offline.publish.connection import Store
-from offline.publish.records import Written
+from offline.publish.records import Written, append_change
 
 DIRECTORY_BLOCK = 4096
-_REMEMBERED = 100
+_LONGEST_LIST = 100
+"""Releases that are listed as withdrawn, at most."""
+
 _PINS_HOLD_DAYS = 7
+"""How long a release stays after a service last had it for an arm."""
 
 _COMPARE_AND_SET = """
-local held = redis.call('GET', KEYS[1]) or ''
-if held ~= ARGV[1] then return 0 end
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
 return 1
 """
@@ -33,18 +34,18 @@ class SwitchError(RuntimeError):
 
 def live_release(store: Store) -> str | None:
     """Id of the release that is served, or None before the first."""
-    held: Any = store.redis.get(store.keys.live)
-    return held.decode() if held else None
+    live: Any = store.redis.get(store.keys.live)
+    return live.decode() if live else None
 
 
 def releases(store: Store) -> list[str]:
     """Ids of the releases that are or were live and are still held, in the order in which they first went live."""
-    return _list(store, store.keys.releases)
+    return stored_list(store, store.keys.releases)
 
 
 def withdrawn(store: Store) -> list[str]:
     """Ids of the releases that somebody rolled back from."""
-    return _list(store, store.keys.withdrawn)
+    return stored_list(store, store.keys.withdrawn)
 
 
 def record(store: Store, release: str) -> None:
@@ -54,16 +55,17 @@ def record(store: Store, release: str) -> None:
         store.redis.set(store.keys.releases, json.dumps([*listed, release]))
     left = withdrawn(store)
     if release in left:
-        store.redis.set(store.keys.withdrawn, json.dumps([one for one in left if one != release]))
+        left.remove(release)
+        store.redis.set(store.keys.withdrawn, json.dumps(left))
 
 
 def read_manifest(store: Store, release: str) -> ReleaseManifest:
     """A release's manifest; ArtifactError if it is absent (never completed, or pruned) or not understood."""
-    held: Any = store.redis.get(store.keys.release_manifest(release))
-    if held is None:
+    document: Any = store.redis.get(store.keys.release_manifest(release))
+    if document is None:
         raise ArtifactError(f"release {release} has no manifest")
     try:
-        return ReleaseManifest.model_validate_json(held)
+        return ReleaseManifest.model_validate_json(document)
     except ValidationError as error:
         raise ArtifactError(f"manifest of release {release} is not understood: {error}") from error
 
@@ -80,10 +82,10 @@ def read_directory(store: Store, manifest: ReleaseManifest) -> list[str]:
     """Item ids of a release; ArtifactError if a block of its directory is missing."""
     ids: list[str] = []
     for block in range(manifest.directory_blocks):
-        held: Any = store.redis.get(store.keys.item_directory(manifest.id, block))
-        if held is None:
+        document: Any = store.redis.get(store.keys.item_directory(manifest.id, block))
+        if document is None:
             raise ArtifactError(f"item directory block {block} is missing")
-        ids += json.loads(held)
+        ids += json.loads(document)
     return ids
 
 
@@ -96,7 +98,7 @@ def read_model(path: Path) -> ArtifactManifest:
         properties = onnx.load_model(path, load_external_data=False).metadata_props
     except (OSError, DecodeError) as error:
         raise ArtifactError(str(error)) from error
-    return ArtifactManifest.from_metadata({one.key: one.value for one in properties})
+    return ArtifactManifest.from_metadata({entry.key: entry.value for entry in properties})
 
 
 def write_directory(store: Store, release: str, item_ids: Sequence[str]) -> Written:
@@ -119,8 +121,7 @@ def write_manifest(store: Store, manifest: ReleaseManifest) -> bytes:
 def switch(store: Store, expected: str | None, to: str) -> None:
     """Move the live pointer from ``expected`` to ``to``. SwitchError if somebody else moved it meanwhile."""
     read_manifest(store, to)
-    moved = store.redis.eval(_COMPARE_AND_SET, 1, store.keys.live, expected or "", to)
-    if not moved:
+    if not store.redis.eval(_COMPARE_AND_SET, 1, store.keys.live, expected or "", to):
         raise SwitchError(f"live release is {live_release(store)}, not {expected}: somebody else switched")
     record(store, to)
 
@@ -133,7 +134,7 @@ def begin_change(store: Store, release: str) -> bool:
 def end_change(store: Store, release: str, changed: bool) -> None:
     """The counterpart of ``begin_change``; if records ``changed``, the services are told to read what changed."""
     if changed:
-        store.redis.set(store.keys.release_revision(release), changes.append(store, release))
+        store.redis.set(store.keys.release_revision(release), append_change(store, release))
     store.redis.delete(store.keys.release_pending(release))
 
 
@@ -149,7 +150,7 @@ def rollback(store: Store, to: str | None = None) -> tuple[str, str]:
     listed, left = releases(store), withdrawn(store)
     if to is None:
         before = listed[: listed.index(live)] if live in listed else listed
-        earlier = [one for one in before if one not in left]
+        earlier = [name for name in before if name not in left]
         if not earlier:
             raise SwitchError(f"there is no release before {live}")
         to = earlier[-1]
@@ -158,7 +159,7 @@ def rollback(store: Store, to: str | None = None) -> tuple[str, str]:
     if to == live:
         raise SwitchError(f"release {to} is live already")
     switch(store, live, to)
-    store.redis.set(store.keys.withdrawn, json.dumps([*withdrawn(store), live][-_REMEMBERED:]))
+    store.redis.set(store.keys.withdrawn, json.dumps([*withdrawn(store), live][-_LONGEST_LIST:]))
     return live, to
 
 
@@ -167,23 +168,15 @@ def prune(store: Store, keep: int) -> list[str]:
     back from: a rollback needs somewhere good to go. Artifact files stay on disk. Knowledge does not belong to one
     release: what is of a space that no release is left of expires, because nobody renews it."""
     listed, live, left = releases(store), live_release(store), withdrawn(store)
-    kept = [*[one for one in listed if one not in left][-keep:], *_pinned(store)]
-    old = [one for one in listed if one not in kept and one != live]
-    for release in old:
-        try:
-            delete(store, release, read_manifest(store, release).directory_blocks)
-        except ArtifactError:
-            delete(store, release, 0)
+    pinned: Any = store.redis.zrangebyscore(store.keys.pins, time.time() - _PINS_HOLD_DAYS * 86_400, "+inf")
+    in_use = [*[name for name in listed if name not in left][-keep:], *(name.decode() for name in pinned), live]
+    old = [name for name in listed if name not in in_use]
+    for name in old:
+        manifest = manifest_or_none(store, name)
+        delete(store, name, 0 if manifest is None else manifest.directory_blocks)
     if old:
-        store.redis.set(store.keys.releases, json.dumps([one for one in listed if one not in old]))
+        store.redis.set(store.keys.releases, json.dumps([name for name in listed if name not in old]))
     return old
-
-
-def _pinned(store: Store) -> list[str]:
-    """Releases that a service held for an arm in the last days."""
-    since = time.time() - _PINS_HOLD_DAYS * 86_400
-    found: Any = store.redis.zrangebyscore(store.keys.pins, since, "+inf")
-    return [one.decode() for one in found]
 
 
 def delete(store: Store, release: str, directory_blocks: int) -> None:
@@ -192,14 +185,15 @@ def delete(store: Store, release: str, directory_blocks: int) -> None:
     store.redis.delete(keys.release_manifest(release), keys.release_revision(release), keys.release_pending(release))
     for number in range(directory_blocks):
         key = store.keys.item_directory(release, number)
-        held: Any = store.redis.get(key)
+        document: Any = store.redis.get(key)
         pipeline = store.redis.pipeline(transaction=False)
-        for item in json.loads(held) if held else []:
+        for item in json.loads(document) if document else []:
             pipeline.delete(store.keys.item_features(item, release))
         pipeline.delete(key)
         pipeline.execute()
 
 
-def _list(store: Store, key: str) -> list[str]:
-    held: Any = store.redis.get(key)
-    return list(json.loads(held)) if held else []
+def stored_list(store: Store, key: str) -> list[str]:
+    """The list in a key; empty where there is none."""
+    document: Any = store.redis.get(key)
+    return list(json.loads(document)) if document else []

@@ -16,12 +16,11 @@ from models.contract.artifact import ArtifactManifest, ItemSnapshot, ReleaseMani
 from models.contract.bulk import DecodedItems, ItemDecoder
 from models.contract.items import Columns, ItemTable
 from models.split_model import SplitModel, parts_folder
-from offline.publish import changes, release
-from offline.publish.bulk import Bulk
-from offline.publish.connection import Store
-from offline.publish.records import chunks
+from offline.publish import records, release
+from offline.publish.connection import Bulk, Store
+from offline.publish.records import append_change, chunks
 
-_KEPT_SECONDS = 3600.0
+_UNNAMED_SECONDS = 3600.0
 """A service may be about to open a file that no release names any more."""
 
 
@@ -46,13 +45,13 @@ class StoredItems:
 def read_items(store: Store, manifest: ReleaseManifest, artifact: ArtifactManifest) -> StoredItems:
     """Read the records of all items of a release. ArtifactError if its directory is not whole."""
     ids = release.read_directory(store, manifest)
-    stored = StoredItems(changes.append(store, manifest.id), len(ids))
+    stored = StoredItems(append_change(store, manifest.id), len(ids))
     decoder = ItemDecoder(artifact)
 
     def decoded() -> Iterator[DecodedItems]:
         with Bulk(store.redis) as bulk:
-            asked = ((chunk, [*chain(*decoder.keys(store.keys, manifest.id, chunk))]) for chunk in chunks(ids))
-            for chunk, _, blobs in bulk.get_each(asked):
+            for chunk in chunks(ids):
+                blobs = bulk.get([*chain(*decoder.keys(store.keys, manifest.id, chunk))])
                 part = decoder.decode(chunk, [blobs[at : at + len(chunk)] for at in range(0, len(blobs), len(chunk))])
                 stored.featured += int(part.featured.sum())
                 for place, space in enumerate(decoder.spaces):
@@ -102,7 +101,7 @@ def prune(store: Store) -> None:
                 named |= {snapshot.file_of(digest) for digest in manifest.snapshot.columns.values()}
     for pattern in ("items-*.faiss", *snapshot.FILES):
         for path in store.artifacts.glob(pattern):
-            if path.name not in named and path.stat().st_mtime < time.time() - _KEPT_SECONDS:
+            if path.name not in named and path.stat().st_mtime < time.time() - _UNNAMED_SECONDS:
                 path.unlink(missing_ok=True)
                 path.with_suffix(".json").unlink(missing_ok=True)
 
@@ -116,4 +115,4 @@ def _is_due(store: Store, manifest: ReleaseManifest) -> bool:
     since = manifest.snapshot.changes
     entries: Any = store.redis.xrange(store.keys.changes, min=since)
     changed = snapshot.changed_items(entries, since, {manifest.id, *manifest.spaces.values()})
-    return changed is None or len(changed) > changes.LONGEST_CHANGE
+    return changed is None or len(changed) > records.LONGEST_CHANGE

@@ -1,4 +1,4 @@
-"""What the service wrote for the offline jobs: interactions and exposures, as Redis streams."""
+"""Interactions and exposures that the service wrote for the offline jobs, as Redis streams."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ PAGE = 5000
 
 def new_interactions(store: Store, mark: str) -> tuple[list[Interaction], str, int]:
     """(interactions after the stream entry ``mark``, the last entry's id, how many entries were not understood)."""
-    found: list[Interaction] = []
+    interactions: list[Interaction] = []
     refused = 0
     for entry, fields in entries(store, store.keys.interactions, mark):
         mark = entry
         try:
-            found.append(Interaction.from_stream(fields))
+            interactions.append(Interaction.from_stream(fields))
         except (ValueError, KeyError):
             refused += 1  # counted and reported; one bad entry must not stop a refresh
-    return found, mark, refused
+    return interactions, mark, refused
 
 
 def exposures(store: Store) -> list[Exposure]:
     """All exposures that the capped stream still holds and this version understands, oldest first."""
-    found = []
+    understood = []
     for _, fields in entries(store, store.keys.exposures, "0-0"):
         with suppress(ValueError, KeyError):  # of another version
-            found.append(Exposure.from_stream(fields))
-    return found
+            understood.append(Exposure.from_stream(fields))
+    return understood
 
 
 def entries(store: Store, stream: str, after: str) -> Iterator[tuple[str, dict[Any, Any]]]:

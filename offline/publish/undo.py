@@ -1,4 +1,4 @@
-"""The undo journal: what knowledge records held before each publication of a producer, in one SQLite file.
+"""The undo journal: the bytes of knowledge records before each publication of a producer, in one SQLite file.
 
 What a chunk is about to overwrite is on the disk (synchronous=FULL, one transaction) before anything of it is written
 to Redis. So a publication that was killed can be rolled back as well as one that finished, and one that is run again
@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from offline.publish.connection import Store, StoreError
@@ -22,7 +21,7 @@ from offline.publish.connection import Store, StoreError
 JOURNAL_FILE = "undo.sqlite"
 """Inside a work folder."""
 
-KEPT = 3
+PUBLICATIONS_STORED = 3
 _VERSION = 1
 _BUSY_SECONDS = 60.0
 _PAGE = 1000
@@ -51,7 +50,7 @@ SET old = CASE WHEN new = ?4 THEN old ELSE excluded.old END, new = excluded.new
 
 _DROP_ALL_BUT_THE_NEWEST = """
 DELETE FROM publications WHERE whose = :whose AND id NOT IN (
-    SELECT id FROM publications WHERE whose = :whose ORDER BY id DESC LIMIT :kept
+    SELECT id FROM publications WHERE whose = :whose ORDER BY id DESC LIMIT :newest
 )
 """
 
@@ -73,8 +72,8 @@ class Change:
 def installation(store: Store) -> str:
     """The random name of what lies under the store's prefix; made once."""
     store.redis.set(store.keys.installation, secrets.token_hex(8), nx=True)
-    held: Any = store.redis.get(store.keys.installation)
-    return str(held.decode())
+    name: Any = store.redis.get(store.keys.installation)
+    return str(name.decode())
 
 
 class Journal:
@@ -94,9 +93,7 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
     def publication(self, store: Store, producer: str, spaces: Mapping[str, str]) -> Publication:
@@ -105,14 +102,16 @@ class Journal:
         A rollback that was killed is given up: its producer publishes again.
         """
         place = _place(store, producer, spaces)
-        with self._transaction() as run:
-            run("DELETE FROM publications WHERE whose = :whose AND state = 'undoing'", place)
-            run(
+        with self.transaction() as connection:
+            connection.execute("DELETE FROM publications WHERE whose = :whose AND state = 'undoing'", place)
+            connection.execute(
                 "UPDATE publications SET state = 'done' WHERE whose = :whose AND state = 'open' AND spaces != :spaces",
                 place,
             )
-            found = run("SELECT id FROM publications WHERE whose = :whose AND state = 'open'", place).fetchone()
-        return Publication(self, place, None if found is None else int(found[0]))
+            row = connection.execute(
+                "SELECT id FROM publications WHERE whose = :whose AND state = 'open'", place
+            ).fetchone()
+        return Publication(self, place, None if row is None else int(row[0]))
 
     def to_undo(self, store: Store, producer: str, spaces: Mapping[str, str]) -> int | None:
         """The publication whose rollback was killed, or the producer's newest one in these spaces."""
@@ -121,46 +120,26 @@ class Journal:
             "ORDER BY state = 'undoing' DESC, id DESC LIMIT 1"
         )
         with self._reported():
-            found = self._connection.execute(query, _place(store, producer, spaces)).fetchone()
-        return None if found is None else int(found[0])
+            row = self._connection.execute(query, _place(store, producer, spaces)).fetchone()
+        return None if row is None else int(row[0])
 
     def begin_undo(self, publication: int) -> None:
         """From now on ``to_undo`` answers with this one, until ``undone``."""
-        with self._transaction() as run:
-            run("UPDATE publications SET state = 'undoing' WHERE id = :id", {"id": publication})
+        with self.transaction() as connection:
+            connection.execute("UPDATE publications SET state = 'undoing' WHERE id = :id", {"id": publication})
 
     def undone(self, publication: int) -> None:
         """Forget a publication that is rolled back."""
-        with self._transaction() as run:
-            run("DELETE FROM publications WHERE id = :id", {"id": publication})
+        with self.transaction() as connection:
+            connection.execute("DELETE FROM publications WHERE id = :id", {"id": publication})
 
     def changes(self, publication: int) -> Iterator[list[tuple[str, bytes | None, bytes]]]:
         """Chunks of (key, bytes before, digest of what was written)."""
-        query = "SELECT key, old, new FROM records WHERE publication = ? AND key > ? ORDER BY key LIMIT ?"
-        last = ""
-        while True:
-            with self._reported():
-                page = self._connection.execute(query, (publication, last, _PAGE)).fetchall()
-            if not page:
-                return
-            yield page
-            last = page[-1][0]
-
-    def note(self, place: Mapping[str, str], publication: int | None, changes: Sequence[Change]) -> int:
-        """One chunk of a publication, on the disk when this returns; the publication's id."""
-        with self._transaction() as run:
-            if publication is None:
-                into = "INSERT INTO publications (whose, spaces, state) VALUES (:whose, :spaces, 'open')"
-                publication = int(run(into, place).lastrowid)
-            noted = ((publication, one.key, one.old, one.replaced, one.new) for one in changes)
-            self._connection.executemany(_NOTE, noted)
-        return publication
-
-    def close_publication(self, place: Mapping[str, str], publication: int) -> None:
-        """The publication is complete; older ones than the newest ``KEPT`` of its producer go."""
-        with self._transaction() as run:
-            run("UPDATE publications SET state = 'done' WHERE id = :id", {"id": publication})
-            run(_DROP_ALL_BUT_THE_NEWEST, {**place, "kept": KEPT})
+        query = "SELECT key, old, new FROM records WHERE publication = ? ORDER BY key"
+        with self._reported():
+            cursor = self._connection.execute(query, (publication,))
+            while page := cursor.fetchmany(_PAGE):
+                yield page
 
     def _prepare(self) -> None:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
@@ -169,18 +148,18 @@ class Journal:
         if version not in (0, _VERSION):
             raise JournalError(f"{self._path}: written by version {version}, this program reads version {_VERSION}")
         if version == 0:
-            with self._transaction() as run:
+            with self.transaction() as connection:
                 for statement in _SCHEMA:
-                    run(statement, {})
-                run(f"PRAGMA user_version={_VERSION}", {})
+                    connection.execute(statement, {})
+                connection.execute(f"PRAGMA user_version={_VERSION}", {})
 
     @contextmanager
-    def _transaction(self) -> Iterator[Any]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
         """Statements that happen together or not at all; IMMEDIATE: an upgrade of a read lock could fail."""
         with self._reported():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                yield self._connection.execute
+                yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
@@ -199,21 +178,28 @@ class Publication:
     """The changes of one producer in one publication. Nothing is stored of one that changes nothing."""
 
     def __init__(self, journal: Journal, place: Mapping[str, str], number: int | None) -> None:
-        self._journal = journal
-        self._place = place
-        self._number = number
+        self._journal, self._place, self._number = journal, place, number
 
     def note(self, changes: Sequence[Change]) -> None:
-        """Before these changes are written to Redis."""
-        if changes:
-            self._number = self._journal.note(self._place, self._number, changes)
+        """Before these changes are written to Redis: on the disk when this returns."""
+        if not changes:
+            return
+        with self._journal.transaction() as connection:
+            if self._number is None:
+                into = "INSERT INTO publications (whose, spaces, state) VALUES (:whose, :spaces, 'open')"
+                self._number = connection.execute(into, self._place).lastrowid
+            rows = ((self._number, change.key, change.old, change.replaced, change.new) for change in changes)
+            connection.executemany(_NOTE, rows)
 
     def close(self) -> None:
-        """After the last change."""
-        if self._number is not None:
-            self._journal.close_publication(self._place, self._number)
+        """After the last change; older publications of the producer than the newest ``PUBLICATIONS_STORED`` go."""
+        if self._number is None:
+            return
+        with self._journal.transaction() as connection:
+            connection.execute("UPDATE publications SET state = 'done' WHERE id = :id", {"id": self._number})
+            connection.execute(_DROP_ALL_BUT_THE_NEWEST, {**self._place, "newest": PUBLICATIONS_STORED})
 
 
 def _place(store: Store, producer: str, spaces: Mapping[str, str]) -> dict[str, str]:
-    """How a publication is found again: by installation and producer, and by the spaces that it wrote."""
+    """The columns by which a publication is found again: installation and producer, and the spaces that it wrote."""
     return {"whose": f"{installation(store)} {producer}", "spaces": json.dumps(dict(spaces), sort_keys=True)}

@@ -57,7 +57,7 @@ def build(
     vectors, queries = np.ascontiguousarray(vectors, np.float32), np.concatenate(groups).astype(np.float32)
     ends = np.cumsum([len(group) for group in groups])[:-1]
     top = min(top, len(vectors))
-    nearest = _exact(vectors, queries, top)
+    nearest, _ = faiss.knn(queries, vectors, top, metric=faiss.METRIC_INNER_PRODUCT)
     inner = _empty_index(vectors, kind)
     index = faiss.IndexIDMap2(inner)
     index.add_with_ids(vectors, ids)
@@ -71,7 +71,6 @@ def build(
 
 
 def search_parameters(kind: Kind, effort: int) -> Any:
-    """As FAISS takes them."""
     import faiss
 
     if kind == "ivf":
@@ -80,19 +79,12 @@ def search_parameters(kind: Kind, effort: int) -> Any:
 
 
 def recall(vectors: FloatArray, queries: FloatArray, positions: IntArray, nearest: FloatArray) -> FloatArray:
-    """Shares [q] of the nearest ones of each query among ``positions`` [q, k], -1 for none; ``nearest``
+    """Shares [q] of the nearest vectors of each query among ``positions`` [q, k], -1 for none; ``nearest``
     [q, k] scores of the nearest, falling."""
     scores = np.einsum("qd,qkd->qk", queries, vectors[positions])
     least = nearest[:, -1:]
     near = scores >= least - _SAME * np.maximum(np.abs(least), 1.0)
     return np.asarray((near & (positions >= 0)).mean(axis=1), np.float32)
-
-
-def _exact(vectors: FloatArray, queries: FloatArray, top: int) -> FloatArray:
-    import faiss
-
-    scores, _ = faiss.knn(queries, vectors, top, metric=faiss.METRIC_INNER_PRODUCT)
-    return np.asarray(scores, np.float32)
 
 
 def _empty_index(vectors: FloatArray, kind: Kind) -> Any:

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
+from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
 from offline.cli.tuning import Epochs, Model, Samples, sized
 from offline.data.dataset import open_dataset
-from offline.jobs.last_run import data_of
+from offline.jobs.llm_requests import data_of
 from research.cli.options import CORES, Workers, Write
 from research.data_set import data_set_of
 from research.tables import ledger_of, write_table

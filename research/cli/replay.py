@@ -10,9 +10,8 @@ from typing import Annotated
 
 import typer
 
-from offline.cli.endings import sum_up
-from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
-from offline.jobs.lock import exclusive
+from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
+from offline.jobs.runs import exclusive
 from offline.publish.connection import open_store
 
 app = typer.Typer()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import typer
 
-from offline.cli.options import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
-from offline.jobs.last_run import data_of, sources_of
+from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
+from offline.jobs.llm_requests import data_of, sources_of
 from research.cli.options import CORES, Seeds, Workers, Write
 from research.tables import write_table
 

@@ -21,7 +21,7 @@ from models.contract.profile import UserProfile
 from models.contract.schema import FeatureSchema, KnowledgeSpec
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
-from offline.publish.users import packed_history
+from offline.publish.features import packed_histories
 from offline.training.samples import RELEASES, SampleEncoder, split_samples, statistics_until
 from tests import synthetic
 from tests.contract.item_record import ItemRecord
@@ -150,7 +150,7 @@ def _served(data: Synthetic, knowledge: Knowledge, table: ItemTable, row: int, i
     name = log.user_ids[user]
     earlier = int((log.user[:row] == user).sum())
     hashes = np.array([item_hash(item) for item in log.item_ids], np.uint64)
-    packed = packed_history(log, log.by_user(), hashes, user, len(log))[: earlier * 24]
+    packed = packed_histories(log, log.by_user(), hashes, [user], len(log))[0][: earlier * 24]
     events, refused = unpack_history(name, packed)
     assert (len(events), refused) == (earlier, 0)
     profile = UserProfile.unpack(UserProfile(owner=name, features=data.catalogue.users[name]).pack(), name)

@@ -16,8 +16,8 @@ import pytest
 from models.contract.arrays import FloatArray
 from models.contract.knowledge import KnowledgeRecord
 from offline.data.log import InteractionLog
-from offline.jobs.last_run import data_of, sources_of
 from offline.jobs.ledger import RunLedger
+from offline.jobs.llm_requests import data_of, sources_of
 from offline.jobs.verify import verify
 from offline.knowledge.encoder import TextEncoder, VectorStore
 from offline.knowledge.marc.states import LanguageModelStates
@@ -41,7 +41,7 @@ def rank(client: httpx2.Client, user: str, items: list[str], **more: Any) -> dic
 
 
 def last_ledger(installation: Installation) -> dict[str, Any]:
-    """What the last run that asked anything asked of the language model."""
+    """The account of the last run that asked the language model anything."""
     return RunLedger(installation.job.config.workdir).accounts()[-1].document()
 
 

@@ -56,7 +56,7 @@ class Ticking:
         return wrapped
 
 
-def refresh(made: Pipeline, die_at: int | None, told: Connection) -> None:
+def refresh(installation: Pipeline, die_at: int | None, answers: Connection) -> None:
     """One refresh; tells its ledger line and how many moments it had, if it lives."""
     ticking = Ticking(die_at)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed process leaves behind
@@ -66,12 +66,12 @@ def refresh(made: Pipeline, die_at: int | None, told: Connection) -> None:
         redirect_stderr(nowhere),
         pytest.MonkeyPatch.context() as patch,
     ):
-        patched(patch, made)
+        patched(patch, installation)
         patch.setattr(os, "replace", ticking.around(os.replace))
         patch.setattr(ResponseCache, "_insert", ticking.around(ResponseCache._insert))
         patch.setattr(redis.Redis, "execute_command", ticking.around(redis.Redis.execute_command))
         patch.setattr(redis.client.Pipeline, "execute", ticking.around(redis.client.Pipeline.execute))
         patch.setattr(CountingModel, "complete", ticking.around_async(CountingModel.complete))
-        entry = made.refresh()
-    told.send((entry, ticking.count))
+        entry = installation.refresh()
+    answers.send((entry, ticking.count))
     sys.stdout.flush()

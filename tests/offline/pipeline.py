@@ -87,7 +87,7 @@ def answer_to(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     adjectives = ("quiet", "loud", "old", "new", "dark", "bright", "slow", "quick")
     nouns = ("stories", "heroes", "towns", "songs", "wars", "jokes", "families", "secrets")
-    words = [f"{adjectives[one % 8]} {nouns[one // 8 % 8]}" for one in digest[:4]]
+    words = [f"{adjectives[byte % 8]} {nouns[byte // 8 % 8]}" for byte in digest[:4]]
     return f"They enjoy {words[0]} with {words[1]}, and would rather see {words[2]} than {words[3]}."
 
 
@@ -127,27 +127,27 @@ class Pipeline:
         return [run.document() for run in RunLedger(self.config.workdir).runs()]
 
     def stream(self, *events: tuple[str, str, float, int]) -> None:
-        """What the service writes when events (user, item, value, time) come in."""
+        """Write to the stream as the service does when events (user, item, value, time) come in."""
         client = self.redis
         for user, item, value, time_ms in events:
-            one = Interaction(user_id=user, item_id=item, type="rating", value=value, time_ms=time_ms)
-            fields: Any = one.to_stream()
+            interaction = Interaction(user_id=user, item_id=item, type="rating", value=value, time_ms=time_ms)
+            fields: Any = interaction.to_stream()
             client.xadd(Keys(self.prefix).interactions, fields)
         client.close()
 
     def published(self) -> dict[str, bytes]:
         """Every knowledge record, without its times; every other key of a release, by name only."""
         client = self.redis
-        found: dict[str, bytes] = {}
+        blobs: dict[str, bytes] = {}
         keys: Any = client.keys(f"{self.prefix}:*:k:*")
         for key in sorted(keys):
             blob: Any = client.get(key)
             name = key.decode().removeprefix(self.prefix)
             owner, space = name.partition(":{")[2].partition("}:k:")[::2]
             record = KnowledgeRecord.unpack(blob, owner.partition(":")[2], space)
-            found[name] = replace(record, written_at=0, expires_at=0).pack()
+            blobs[name] = replace(record, written_at=0, expires_at=0).pack()
         client.close()
-        return found
+        return blobs
 
     def copy(self, folder: Path, prefix: str) -> Pipeline:
         """The same installation once more: work folder, artifacts, everything in Redis, and what was paid."""
@@ -194,8 +194,8 @@ def pipeline(
         folder / "interactions.csv",
         ("user", "item", "value", "time"),
         zip(
-            [log.user_ids[one] for one in log.user],
-            [log.item_ids[one] for one in log.item],
+            [log.user_ids[user] for user in log.user],
+            [log.item_ids[item] for item in log.item],
             log.value.tolist(),
             (START_MS + log.time_ms).tolist(),
             strict=True,
@@ -204,12 +204,12 @@ def pipeline(
     write_csv(
         folder / "users.csv",
         ("id", "age", "occupation"),
-        ((name, one["age"], one["occupation"]) for name, one in data.catalogue.users.items()),
+        ((name, profile["age"], profile["occupation"]) for name, profile in data.catalogue.users.items()),
     )
     write_csv(
         folder / "items.csv",
         ("id", "title", "year", "genres"),
-        ((name, one["title"], one["year"], "|".join(one["genres"])) for name, one in data.catalogue.items.items()),
+        ((name, film["title"], film["year"], "|".join(film["genres"])) for name, film in data.catalogue.items.items()),
     )
     document = job_config(folder / "work").model_dump(mode="json")
     document |= {
@@ -255,15 +255,15 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         writer.writerows(rows)
 
 
-def patched(patch: pytest.MonkeyPatch, made: Pipeline) -> None:
+def patched(patch: pytest.MonkeyPatch, installation: Pipeline) -> None:
     """Let the jobs of this process find the counting model, the cheap encoder, the installation's Redis, and what was
     trained before."""
-    patch.setattr("offline.llm.session.open_backend", lambda config, workdir, precision: made.model)
+    patch.setattr("offline.llm.session.open_backend", lambda config, workdir, precision: installation.model)
     patch.setattr("offline.knowledge.run.TextEncoder", lambda name, tokens, precision: HashEncoder())
     patch.setitem(sys.modules, "offline.training.run", Training())
-    patch.setenv("LORANK_REDIS_URL", made.url)
-    patch.setenv("LORANK_KEY_PREFIX", made.prefix)
-    patch.setenv("LORANK_ARTIFACTS", str(made.folder / "artifacts"))
+    patch.setenv("LORANK_REDIS_URL", installation.url)
+    patch.setenv("LORANK_KEY_PREFIX", installation.prefix)
+    patch.setenv("LORANK_ARTIFACTS", str(installation.folder / "artifacts"))
 
 
 class Training(ModuleType):
@@ -277,7 +277,9 @@ class Training(ModuleType):
         self, config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge, folder: Path
     ) -> TrainingReport:
         schema, splits = knowledge.schema(config.feature_schema), split_samples(config.samples, log)
-        version = fingerprint([schema.fingerprint, sorted(one.fingerprint for one in knowledge.spaces), digest(log)])
+        version = fingerprint(
+            [schema.fingerprint, sorted(space.fingerprint for space in knowledge.spaces), digest(log)]
+        )
         manifest = ArtifactManifest(
             model=ModelName(name="small-din", version=version),
             architecture="din",
@@ -313,4 +315,6 @@ class Training(ModuleType):
 def kinds(prompts: Iterable[str]) -> Counter[str]:
     """How many prompts of each kind: "summary", "shift", "item"."""
     kinds = {"Some time ago": "shift", "Describe the": "item"}
-    return Counter(next((kind for start, kind in kinds.items() if one.startswith(start)), "summary") for one in prompts)
+    return Counter(
+        next((kind for start, kind in kinds.items() if prompt.startswith(start)), "summary") for prompt in prompts
+    )

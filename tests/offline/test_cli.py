@@ -14,11 +14,11 @@ import pytest
 import typer.testing
 
 from offline.__main__ import app
-from offline.cli import endings
+from offline.cli import call
 from offline.jobs import runs
 from offline.jobs.ledger import RunLedger, RunRecord
-from offline.jobs.lock import exclusive
 from offline.jobs.prometheus import registry
+from offline.jobs.runs import exclusive
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
 from offline.publish.connection import open_store
 from offline.publish.release import live_release
@@ -35,10 +35,10 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a command line in this process, on the configuration of an installation."""
     runner = typer.testing.CliRunner()
 
-    def run(made: Pipeline, *arguments: str) -> tuple[int, str, Any]:
+    def run(installation: Pipeline, *arguments: str) -> tuple[int, str, Any]:
         """(exit code, all output, the last line of standard output as JSON)."""
-        monkeypatch.setattr("offline.cli.options.load_config", lambda path: made.config)
-        result = runner.invoke(app, [*arguments, "--data-dir", str(made.job.data_dir)])
+        monkeypatch.setattr("offline.cli.call.load_config", lambda path: installation.config)
+        result = runner.invoke(app, [*arguments, "--data-dir", str(installation.job.data_dir)])
         last = result.stdout.splitlines()[-1] if result.stdout else ""
         return result.exit_code, result.output, json.loads(last) if last.startswith("{") else None
 
@@ -205,7 +205,7 @@ def test_sigterm_ends_a_job_in_order(
     monkeypatch.setattr(runs.stopping, "asked", False)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGINT, interrupts)
-    endings.end_cleanly_when_terminated()
+    call.end_cleanly_when_terminated()
     try:
         with monkeypatch.context() as patch:
             patch.setattr(CountingModel, "complete", then_terminate)
@@ -230,15 +230,15 @@ def test_every_job_has_its_help(job: str) -> None:
 
 
 def test_the_exit_codes_are_in_the_help_and_in_the_guide() -> None:
-    told = " ".join(typer.testing.CliRunner().invoke(app, ["--help"]).output.split())
+    help_text = " ".join(typer.testing.CliRunner().invoke(app, ["--help"]).output.split())
     for code, word in ((0, "done"), (1, "failed"), (2, "wrong"), (3, "partial"), (4, "locked")):
-        assert f"{code} {word}" in told
+        assert f"{code} {word}" in help_text
         assert f"| {code} | {word}" in GUIDE
 
 
 def test_the_guide_names_every_metric_and_every_word_of_the_ledger(installed: Pipeline) -> None:
     families = registry([], RunRecord.parse(installed.runs()[0])).collect()
-    described = {f"{one.name}_total" if one.type == "counter" else one.name for one in families}
+    described = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
     assert described == set(re.findall(r"`(lorank_(?:jobs?|llm|producer)_\w+)`", GUIDE))
     for word in installed.runs()[0]:
         assert f"`{word}`" in GUIDE, word

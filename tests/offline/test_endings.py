@@ -21,8 +21,9 @@ import pytest
 
 from offline import __main__ as offline
 from offline.child import child_python
+from offline.cli import call
 from offline.jobs.ledger import RunLedger
-from offline.jobs.lock import exclusive
+from offline.jobs.runs import exclusive
 from tests.conftest import ROOT, clean_environment
 from tests.offline.config_file import write_config
 from tests.offline.llm.chat_server import running_server
@@ -33,7 +34,7 @@ CONFIG = (ROOT / "configs" / "ml-100k.toml").read_text()
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What a command line leaves behind: exit code, standard output and standard error."""
+    """The end of a command line: exit code, standard output and standard error."""
 
     code: int
     output: str
@@ -62,8 +63,8 @@ def command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine
         output, errors = io.StringIO(), io.StringIO()
         with monkeypatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
             patch.setattr(sys, "argv", ["offline", *arguments, *options(tmp_path)])
-            patch.setattr(offline, "quiet_libraries", lambda: None)  # done by tests/conftest.py, and for good
-            patch.setattr(offline, "end_cleanly_when_terminated", lambda: None)  # takes the process's signals
+            patch.setattr(call, "quiet_libraries", lambda: None)  # done by tests/conftest.py, and for good
+            patch.setattr(call, "end_cleanly_when_terminated", lambda: None)  # takes the process's signals
             for name, value in environment.items():
                 patch.setenv(name, value)
             with pytest.raises(SystemExit) as ended:

@@ -18,8 +18,8 @@ from offline.knowledge.vectors import Produced
 from tests.offline.pipeline import Pipeline, kinds
 
 
-def take_over(made: Pipeline, items: Path | None, users: Path | None = None) -> ImportedTexts:
-    run = Run(made.job, "import-texts")
+def take_over(installation: Pipeline, items: Path | None, users: Path | None = None) -> ImportedTexts:
+    run = Run(installation.job, "import-texts")
     with run.working():
         return import_texts(run, items, users)
 
@@ -69,18 +69,18 @@ def test_a_text_about_a_partition_is_left_out_when_other_partitions_close(
     installed: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first five interactions are not the first four."""
-    told = "1 imported text about a partition is left out"
+    message = "1 imported text about a partition is left out"
     (tmp_path / "users.jsonl").write_text('{"user": "u1", "partition": 0, "text": "Likes trains."}\n')
     take_over(installed, None, tmp_path / "users.jsonl")
     assert installed.refresh()["status"] == "done"
     assert "Likes trains." in Produced.load(installed.job.knowledge / "liber").texts["u1"]
-    assert told not in capsys.readouterr().out
+    assert message not in capsys.readouterr().out
     smaller = installed.with_config(knowledge={"liber": {"partition_size": 4}})
-    assert any(told in line for line in dry_run(smaller.job).lines())
+    assert any(message in line for line in dry_run(smaller.job).lines())
     entry, paid = smaller.paid_by()
     assert (entry["status"], kinds(paid)["summary"]) == ("done", 24 * 3)
     shown = capsys.readouterr().out
-    assert f"{told}: imported when 5 interactions closed one, and now 4 interactions do" in shown
+    assert f"{message}: imported when 5 interactions closed one, and now 4 interactions do" in shown
     assert "Likes trains." not in Produced.load(smaller.job.knowledge / "liber").texts["u1"]
     assert installed.refresh()["status"] == "done"
     assert "Likes trains." in Produced.load(installed.job.knowledge / "liber").texts["u1"]
@@ -103,5 +103,5 @@ def test_texts_about_partitions_of_an_earlier_version_are_imported_again(
     texts = take_over(installed, None, tmp_path / "users.jsonl")
     assert "texts about partitions that did not say what closed them are dropped: 1" in capsys.readouterr().out
     assert texts.items == {"i1": "A film about trains.", "i2": "A film about boats."}
-    assert [(one.partition, one.text) for one in texts.users] == [(None, "Likes trains."), (0, "Liked boats.")]
+    assert [(text.partition, text.text) for text in texts.users] == [(None, "Likes trains."), (0, "Liked boats.")]
     assert installed.refresh()["status"] == "done"

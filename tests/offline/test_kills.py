@@ -47,18 +47,18 @@ def processes() -> ForkServerContext:
     return context
 
 
-def run(processes: ForkServerContext, made: Pipeline, die_at: int | None) -> tuple[int | None, Any]:
+def run(processes: ForkServerContext, installation: Pipeline, die_at: int | None) -> tuple[int | None, Any]:
     """(exit code, (ledger line, moments)) of one refresh; no line of one that was killed."""
-    told, telling = processes.Pipe(duplex=False)
-    process = processes.Process(target=refresh, args=(made, die_at, telling))
+    receiver, sender = processes.Pipe(duplex=False)
+    process = processes.Process(target=refresh, args=(installation, die_at, sender))
     process.start()
-    telling.close()
+    sender.close()
     try:
-        answer = told.recv()
+        answer = receiver.recv()
     except EOFError:
         answer = None
     process.join()
-    told.close()
+    receiver.close()
     return process.exitcode, answer
 
 
@@ -67,22 +67,22 @@ def undisturbed(
     tmp_path_factory: pytest.TempPathFactory, shared_valkey: str, processes: ForkServerContext
 ) -> tuple[Pipeline, int]:
     """A first refresh, with events waiting in the stream, that nobody killed; and how many moments it had."""
-    made = pipeline(tmp_path_factory.mktemp("undisturbed"), shared_valkey, "undisturbed")
-    events_come_in(made)
-    code, (entry, moments) = run(processes, made, None)
+    installation = pipeline(tmp_path_factory.mktemp("undisturbed"), shared_valkey, "undisturbed")
+    events_come_in(installation)
+    code, (entry, moments) = run(processes, installation, None)
     assert code == 0
     assert entry["status"] == "done"
-    return made, moments
+    return installation, moments
 
 
-def events_come_in(made: Pipeline) -> None:
-    made.stream(*(("u3", f"i{at}", 5.0, LATER_MS + at) for at in range(7)), ("newcomer", "i1", 4.0, LATER_MS))
+def events_come_in(installation: Pipeline) -> None:
+    installation.stream(*(("u3", f"i{at}", 5.0, LATER_MS + at) for at in range(7)), ("newcomer", "i1", 4.0, LATER_MS))
 
 
-def stored(made: Pipeline) -> set[str]:
+def stored(installation: Pipeline) -> set[str]:
     """The paid prompts whose answers are stored."""
-    path = made.config.workdir / "llm" / CACHE_FILE
-    keys = {key: text for text in made.model.paid() for key in _keys(text)}
+    path = installation.config.workdir / "llm" / CACHE_FILE
+    keys = {key: text for text in installation.model.paid() for key in _keys(text)}
     if not path.is_file():
         return set()
     with ResponseCache(path) as cache:
@@ -98,31 +98,30 @@ def test_the_kills_of_every_run_are_spread_over_the_whole_refresh() -> None:
 
 
 @pytest.mark.parametrize(
-    "number",
-    [pytest.param(number, marks=() if number in EVERYWHERE else pytest.mark.slow) for number in range(KILLS)],
+    "number", [pytest.param(number, marks=() if number in EVERYWHERE else pytest.mark.slow) for number in range(KILLS)]
 )
 def test_a_killed_refresh_is_resumed(
     number: int, undisturbed: tuple[Pipeline, int], processes: ForkServerContext, tmp_path: Path
 ) -> None:
     whole, moments = undisturbed
     die_at = random.Random(number).randint(number * moments // KILLS + 1, (number + 1) * moments // KILLS)
-    made = pipeline(tmp_path, whole.url, f"killed-{number}")
-    events_come_in(made)
-    assert run(processes, made, die_at) == (-9, None)
-    safe, before = stored(made), len(made.model.paid())
+    killed = pipeline(tmp_path, whole.url, f"killed-{number}")
+    events_come_in(killed)
+    assert run(processes, killed, die_at) == (-9, None)
+    safe, before = stored(killed), len(killed.model.paid())
 
-    code, (entry, _) = run(processes, made, None)
+    code, (entry, _) = run(processes, killed, None)
 
     assert (code, entry["status"]) == (0, "done")
-    assert not safe & set(made.model.paid()[before:]), "paid again although it was stored"
-    assert Counter(made.model.paid()).total() <= len(whole.model.paid()) + 1
-    assert set(made.model.paid()) == set(whole.model.paid())
-    assert made.published() == whole.published()
+    assert not safe & set(killed.model.paid()[before:]), "paid again although it was stored"
+    assert Counter(killed.model.paid()).total() <= len(whole.model.paid()) + 1
+    assert set(killed.model.paid()) == set(whole.model.paid())
+    assert killed.published() == whole.published()
     assert entry["release"] == whole.runs()[-1]["release"]
-    earlier = made.runs()[:-1]
-    assert [one["status"] for one in earlier] == ["killed"]
+    earlier = killed.runs()[:-1]
+    assert [run_entry["status"] for run_entry in earlier] == ["killed"]
     if before:
         assert earlier[0]["llm"]["paid"] == len(safe)
     if number % 5 == 1:
-        assert run(processes, made, None)[1][0]["bytes_written"] == 0
+        assert run(processes, killed, None)[1][0]["bytes_written"] == 0
     shutil.rmtree(tmp_path)

@@ -29,7 +29,7 @@ class ShiftsFail(CountingModel):
     failing = True
 
     async def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
-        if self.failing and kinds(one.messages[-1][1] for one in prompts)["shift"]:
+        if self.failing and kinds(prompt.messages[-1][1] for prompt in prompts)["shift"]:
             raise PermanentError("no shifts today")
         return await super().complete(prompts)
 
@@ -59,8 +59,8 @@ def stand_in(patch: pytest.MonkeyPatch, **others: Producer) -> None:
     patch.setattr(producers, "producer", lambda name: others.get(name) or of_the_house(name))
 
 
-def report_of(made: Pipeline) -> TrainingReport:
-    return TrainingReport.load(made.job.models / "report.json")
+def report_of(installation: Pipeline) -> TrainingReport:
+    return TrainingReport.load(installation.job.models / "report.json")
 
 
 def test_a_producer_that_cannot_begin_keeps_what_it_made(installed: Pipeline) -> None:
@@ -122,7 +122,10 @@ def test_knowledge_that_cannot_be_read_is_made_again_and_nothing_is_asked(instal
         (path.parent / "texts.json").write_text('{"spaces": [], "texts": {}}')
     entry, paid = installed.paid_by()
     assert (entry["status"], paid, entry["bytes_written"]) == ("done", [], 0)
-    assert {name: one["state"] for name, one in entry["producers"].items()} == {"text": "current", "liber": "made"}
+    assert {name: summary["state"] for name, summary in entry["producers"].items()} == {
+        "text": "current",
+        "liber": "made",
+    }
     assert path.read_bytes() == whole
     assert installed.published() == before
     assert entry["release"] == installed.runs()[0]["release"]
@@ -152,25 +155,25 @@ def test_a_producer_misses_only_texts_that_it_reads(fresh: Pipeline, monkeypatch
     model = ShiftsFail(fresh.folder / "paid.jsonl")
     fresh.model = model
     stand_in(monkeypatch, marc=marc_in_small)
-    made = fresh.with_config(feature_schema=SCHEMA.model_dump(mode="json"))
-    entry, paid = made.paid_by()
+    three = fresh.with_config(feature_schema=SCHEMA.model_dump(mode="json"))
+    entry, paid = three.paid_by()
     assert kinds(paid) == {"summary": 48, "item": 20}
     assert (entry["status"], entry["llm"]["absent"]) == ("partial", 24)
-    found = {name: (one["state"], one["absent"]) for name, one in entry["producers"].items()}
-    assert found == {"text": ("made", 0), "liber": ("waits", 24), "marc": ("made", 0)}
+    states = {name: (summary["state"], summary["absent"]) for name, summary in entry["producers"].items()}
+    assert states == {"text": ("made", 0), "liber": ("waits", 24), "marc": ("made", 0)}
     model.failing = False
-    entry, paid = made.paid_by()
+    entry, paid = three.paid_by()
     assert (entry["status"], kinds(paid)) == ("done", {"shift": 24})
-    found = {name: (one["state"], one["absent"]) for name, one in entry["producers"].items()}
-    assert found == {"text": ("current", 0), "liber": ("made", 0), "marc": ("current", 0)}
+    states = {name: (summary["state"], summary["absent"]) for name, summary in entry["producers"].items()}
+    assert states == {"text": ("current", 0), "liber": ("made", 0), "marc": ("current", 0)}
 
 
 def test_a_producer_that_waits_for_texts_makes_the_run_partial_in_its_own_words(fresh: Pipeline) -> None:
     fresh.model.fails = UnusableBackendError("nobody listens")
     entry = fresh.refresh()
-    told = "40 texts of the training period are still missing"
-    assert entry["producers"]["liber"]["reason"] == told
-    assert entry["reasons"][0] == f"liber waits: {told}"
+    reason = "40 texts of the training period are still missing"
+    assert entry["producers"]["liber"]["reason"] == reason
+    assert entry["reasons"][0] == f"liber waits: {reason}"
 
 
 def test_a_producer_that_waits_for_the_log_to_grow_leaves_nothing(
@@ -213,7 +216,7 @@ def test_without_any_knowledge_a_model_is_trained_and_published(
 ) -> None:
     stand_in(monkeypatch, text=too_little, liber=too_little)
     entry = fresh.refresh()
-    assert (entry["status"], {one["state"] for one in entry["producers"].values()}) == ("done", {"waits"})
+    assert (entry["status"], {summary["state"] for summary in entry["producers"].values()}) == ("done", {"waits"})
     assert entry["release"] is not None
     assert entry["records"]["user histories"]["written"] == 24
     assert fresh.published() == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from offline.data.catalogue import DataError
-from offline.jobs.last_run import data_of
+from offline.jobs.llm_requests import data_of
 from research.data_set import data_set_of
 from tests.offline.pipeline import Pipeline
 

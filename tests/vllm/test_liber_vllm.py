@@ -157,7 +157,7 @@ def test_knowledge_is_asked_published_and_served(installation: Installation, use
             assert np.isfinite(record.vectors).all()
             assert (np.linalg.norm(record.vectors, axis=1) > 0).all()
 
-    with running_service(job, 0) as service, httpx2.Client(base_url=service.url, trust_env=False) as client:
+    with running_service(job, 0, {}) as service, httpx2.Client(base_url=service.url, trust_env=False) as client:
         body = {"user_id": log.user_ids[known[0]], "candidates": [{"id": item} for item in log.item_ids[:50]]}
         answer = client.post("/v1/rank", json=body).json()
     assert answer["knowledge"]["fresh"] >= 1

@@ -16,7 +16,7 @@ from models.contract.arrays import FloatArray
 from offline.data.catalogue import DataError
 from offline.knowledge.marc.states import StateReader
 from offline.knowledge.shipped import read_shipped
-from offline.store import ArrayFolder, Arrays, addresses, adopt
+from offline.store import ArrayFolder, StoredArrays, addresses, adopt
 
 _CHUNK = 256
 """Texts per file: what a killed run can lose, about half a minute of SmolLM2 on one core."""
@@ -48,11 +48,11 @@ class StateStore:
         self._run(missing, stored)
         return {depth: _stacked(stored[depth], keys) for depth in depths}
 
-    def read(self, depth: float) -> Arrays:
+    def read(self, depth: float) -> StoredArrays:
         """All states of one depth on the disk, by the address of the text."""
         return self._files(self._reader.id, depth).read()
 
-    def _known(self, texts: Sequence[str], keys: Sequence[str], depth: float) -> Arrays:
+    def _known(self, texts: Sequence[str], keys: Sequence[str], depth: float) -> StoredArrays:
         """The stored states of one depth, with those of an earlier name, and shipped ones where some are lacking."""
         stored = self.read(depth)
         for former_id in self._reader.former_ids:
@@ -62,7 +62,7 @@ class StateStore:
             return stored
         return read_shipped(self._shipped, shipped_source(self._reader.id, depth)) | stored
 
-    def _run(self, missing: Mapping[str, str], stored: Mapping[float, Arrays]) -> None:
+    def _run(self, missing: Mapping[str, str], stored: Mapping[float, StoredArrays]) -> None:
         """Run the model over the texts that are ``missing``, by address, and store their states as they come."""
         ordered = sorted(missing, key=lambda key: (len(missing[key]), key))  # similar lengths pad little
         chunks = [ordered[at : at + _CHUNK] for at in range(0, len(ordered), _CHUNK)]
@@ -73,7 +73,7 @@ class StateStore:
                     self._add(depth, arrays, chunks[position], states[depth])
                 progress.update(len(chunks[position]))
 
-    def _add(self, depth: float, stored: Arrays, keys: Sequence[str], states: FloatArray) -> None:
+    def _add(self, depth: float, stored: StoredArrays, keys: Sequence[str], states: FloatArray) -> None:
         with np.errstate(over="ignore"):  # refused just below
             vectors = states.astype(np.float16)
         if not np.isfinite(vectors).all():
@@ -87,7 +87,7 @@ class StateStore:
         return ArrayFolder(self._folder / hashlib.sha256(reader_id.encode()).hexdigest()[:16] / f"depth-{depth:.4f}")
 
 
-def _stacked(stored: Arrays, keys: Sequence[str]) -> FloatArray:
+def _stacked(stored: StoredArrays, keys: Sequence[str]) -> FloatArray:
     if not keys:
         return np.zeros((0, 0), np.float32)
     return np.stack([stored[key] for key in keys]).astype(np.float32)

@@ -19,14 +19,14 @@ from tests.offline.pipeline import LATER_MS, Pipeline
 from tests.synthetic import PARTITION_SIZE, SCHEMA
 
 
-def everything(made: Pipeline) -> tuple[dict[str, bytes], dict[str, Any]]:
+def everything(installation: Pipeline) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Every file and every key of an installation."""
-    files = {str(path): path.read_bytes() for path in sorted(made.folder.rglob("*")) if path.is_file()}
-    client = made.redis
-    keys: Any = client.keys(f"{made.prefix}:*")
-    held = {key.decode(): client.dump(key) for key in keys}
+    files = {str(path): path.read_bytes() for path in sorted(installation.folder.rglob("*")) if path.is_file()}
+    client = installation.redis
+    keys: Any = client.keys(f"{installation.prefix}:*")
+    values = {key.decode(): client.dump(key) for key in keys}
     client.close()
-    return files, held
+    return files, values
 
 
 def test_a_fresh_installation_is_planned_and_stays_fresh(fresh: Pipeline) -> None:
@@ -52,9 +52,9 @@ def test_a_fresh_installation_is_planned_and_stays_fresh(fresh: Pipeline) -> Non
 
 def test_nothing_to_do_is_a_plan_too(installed: Pipeline) -> None:
     planned = dry_run(installed.job)
-    assert [one.up_to_date for one in planned.producers] == [True, True]
+    assert [producer.up_to_date for producer in planned.producers] == [True, True]
     assert planned.total.to_ask == 0
-    assert [one.records for one in planned.producers] == [0, 0]
+    assert [producer.records for producer in planned.producers] == [0, 0]
 
 
 def test_waiting_events_are_planned_and_wait_on(installed: Pipeline) -> None:
@@ -107,17 +107,17 @@ def test_a_new_space_is_written_for_every_owner(installed: Pipeline) -> None:
     text, liber = dry_run(changed.job).producers
     assert (text.records, liber.records) == (20, 24)  # the control is made again, and comes out as it was
     assert changed.refresh()["records"]["user/liber"]["written"] == liber.records
-    assert [one.records for one in dry_run(changed.job).producers] == [0, 0]
+    assert [producer.records for producer in dry_run(changed.job).producers] == [0, 0]
     encoded = changed.with_config(knowledge={"encoder": "another"})
-    assert [one.records for one in dry_run(encoded.job).producers] == [20, 24]
+    assert [producer.records for producer in dry_run(encoded.job).producers] == [20, 24]
     model = changed.with_config(llm={"model": "another"})
-    assert [one.records for one in dry_run(model.job).producers] == [0, 24]
+    assert [producer.records for producer in dry_run(model.job).producers] == [0, 24]
     anew = dry_run(replace(changed.job, use_cache=False))
-    assert [one.records for one in anew.producers] == [20, 24]
+    assert [producer.records for producer in anew.producers] == [20, 24]
 
 
 def test_a_producer_that_lags_behind_has_no_new_space(installed: Pipeline) -> None:
-    """It last finished two growths of the log ago."""
+    """The producer last finished two growths of the log ago."""
     for user in ("u3", "u4"):
         installed.close_partition_of(user)
         installed.model.fails = TransientError("429", retry_after=3600.0)
@@ -132,7 +132,7 @@ def test_a_producer_that_lags_behind_has_no_new_space(installed: Pipeline) -> No
 def test_interactions_that_came_in_a_file_make_no_new_space(installed: Pipeline) -> None:
     with (installed.folder / "interactions.csv").open("a") as file:
         file.write(f"u3,i1,5,{LATER_MS}\n")
-    assert [one.records for one in dry_run(installed.job).producers] == [0, 0]
+    assert [producer.records for producer in dry_run(installed.job).producers] == [0, 0]
     records = installed.refresh()["records"]
     assert (records["user/liber"]["written"], records["item/text"]["written"]) == (0, 0)
 
@@ -148,11 +148,11 @@ def test_an_imported_text_about_a_user_is_known_to_be_there(installed: Pipeline)
 def test_imported_texts_of_items_are_written_and_not_asked_for(fresh: Pipeline) -> None:
     """Also of an item that the catalogue does not describe."""
     schema = SCHEMA.with_knowledge(("text", "liber", "marc")).model_dump(mode="json")
-    made = fresh.with_config(feature_schema=schema)
-    rows = (made.folder / "items.csv").read_text().splitlines(keepends=True)
-    (made.folder / "items.csv").write_text("".join(row for row in rows if not row.startswith("i5,")))
-    text, _, marc = dry_run(made.job).producers
+    three = fresh.with_config(feature_schema=schema)
+    rows = (three.folder / "items.csv").read_text().splitlines(keepends=True)
+    (three.folder / "items.csv").write_text("".join(row for row in rows if not row.startswith("i5,")))
+    text, _, marc = dry_run(three.job).producers
     assert (text.records, marc.records, marc.asks.to_ask) == (19, 24 + 19, 19)
-    ImportedTexts({"i1": "A film about trains.", "i5": "A film about hats."}, ()).save(made.job.imported)
-    text, _, marc = dry_run(made.job).producers
+    ImportedTexts({"i1": "A film about trains.", "i5": "A film about hats."}, ()).save(three.job.imported)
+    text, _, marc = dry_run(three.job).producers
     assert (text.records, marc.records, marc.asks.to_ask) == (19, 24 + 20, 18)

@@ -1,4 +1,4 @@
-"""What arrived: looked for without a trace, and noted when it is taken over."""
+"""Arrivals: looked for without a trace, and noted when it is taken over."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ import pytest
 from offline import refresh as pipeline
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
-from offline.jobs.events import Arrivals, Arrived, look_for_events
+from offline.jobs.events import Arrivals, Arrived, look_for_events, recent
 from offline.jobs.runs import Run
-from offline.jobs.since import recent
 from offline.publish.connection import open_store
 from tests.offline.pipeline import EARLIER_MS, LATER_MS, Pipeline
 
 
-def look(made: Pipeline) -> Arrived:
-    source = open_dataset(made.config.data, made.job.raw)
-    with open_store(made.job.data_dir) as store:
-        return look_for_events(made.job, source, source.catalogue(), store)
+def look(installation: Pipeline) -> Arrived:
+    source = open_dataset(installation.config.data, installation.job.raw)
+    with open_store(installation.job.data_dir) as store:
+        return look_for_events(installation.job, source, source.catalogue(), store)
 
 
-def take_over(made: Pipeline) -> None:
-    run = Run(made.job, "events")
-    with run.working(), open_store(made.job.data_dir) as store:
+def take_over(installation: Pipeline) -> None:
+    run = Run(installation.job, "events")
+    with run.working(), open_store(installation.job.data_dir) as store:
         source, catalogue = pipeline.data(run)
         pipeline.events(run, source, catalogue, store)
 
@@ -70,22 +69,22 @@ def test_a_log_that_is_made_anew_has_no_arrivals(installed: Pipeline) -> None:
 
 @pytest.mark.parametrize("column", ["users", "items"])
 def test_new_users_and_items_without_interactions_arrive(installed: Pipeline, column: str) -> None:
-    made = installed.copy_of_the_files()
+    copy = installed.copy_of_the_files()
     line = {"users": "u-new,30,farmer\n", "items": "i-new,A Film,1999,Drama\n"}[column]
-    with (made.folder / f"{column}.csv").open("a") as file:
+    with (copy.folder / f"{column}.csv").open("a") as file:
         file.write(line)
-    arrived = look(made)
+    arrived = look(copy)
     assert len(arrived.log.user_ids) + len(arrived.log.item_ids) == 45
 
 
 def test_an_item_that_came_without_interactions_is_still_new_when_others_have_come(installed: Pipeline) -> None:
-    made = installed.copy_of_the_files()
+    copy = installed.copy_of_the_files()
     since = round(time.time() * 1000)
-    with (made.folder / "items.csv").open("a") as file:
+    with (copy.folder / "items.csv").open("a") as file:
         file.write("i-new,A Film,1999,Drama\n")
-    take_over(made)
-    made.stream(("u1", "i1", 5.0, EARLIER_MS))
-    take_over(made)
-    assert [mark[1:] for mark in Arrivals(made.job.arrivals).all()] == [[288, 20], [288, 21]]
-    log = InteractionLog.load(made.job.log)
-    assert set(recent(replace(made.job, since_ms=since), log).item_ids(log)) == {"i-new", "i1"}
+    take_over(copy)
+    copy.stream(("u1", "i1", 5.0, EARLIER_MS))
+    take_over(copy)
+    assert [mark[1:] for mark in Arrivals(copy.job.arrivals).all()] == [[288, 20], [288, 21]]
+    log = InteractionLog.load(copy.job.log)
+    assert set(recent(replace(copy.job, since_ms=since), log).item_ids(log)) == {"i-new", "i1"}

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from offline.data.log import InteractionLog
-from offline.jobs.forecast import Forecast, Speed, forecast_of, measured
+from offline.jobs.forecast import Forecast, forecast_of, measured
 from offline.jobs.steps import Job
 from offline.publish.connection import open_store
 from tests.offline.pipeline import Pipeline
 
 
-def look(made: Pipeline, users: int, speed: Speed = Speed()) -> Forecast | None:
-    with open_store(made.job.data_dir) as store:
-        return forecast_of(made.job, store, users, speed)
+def look(installation: Pipeline, users: int, *rates: float) -> Forecast | None:
+    with open_store(installation.job.data_dir) as store:
+        return forecast_of(installation.job, store, users, *rates)
 
 
 def day_by_day(job: Job) -> InteractionLog:
@@ -40,9 +40,9 @@ def test_means_of_a_log_that_can_be_counted_by_hand(fresh: Pipeline) -> None:
 
 def test_calls_and_memory_grow_with_users(fresh: Pipeline) -> None:
     day_by_day(fresh.job)
-    found = look(fresh, 1000)
-    assert found is not None
-    by_name = {one.name: one for one in found.figures}
+    forecast = look(fresh, 1000)
+    assert forecast is not None
+    by_name = {figure.name: figure for figure in forecast.figures}
     assert by_name["events"].at_first == pytest.approx(6500)
     assert by_name["events"].per_day == pytest.approx(650)
     assert by_name["calls"].at_first == pytest.approx(1750)  # 1,000 summaries, 750 shifts; liber asks nothing of items
@@ -54,9 +54,9 @@ def test_calls_and_memory_grow_with_users(fresh: Pipeline) -> None:
 
 def test_tokens_hours_cost_and_memory_rest_on_what_was_measured(installed: Pipeline) -> None:
     priced = installed.with_config(llm={"price_prompt_per_million": 1.0, "price_completion_per_million": 2.0})
-    found = look(priced, 24_000, Speed(answers=100.0, prompts=1000.0))
-    assert found is not None
-    by_name = {one.name: one for one in found.figures}
+    forecast = look(priced, 24_000, 100.0, 1000.0)
+    assert forecast is not None
+    by_name = {figure.name: figure for figure in forecast.figures}
     first = priced.runs()[0]["llm"]
     both = first["prompt_tokens"] + first["completion_tokens"]
     assert by_name["calls"].at_first == 72_000
@@ -69,7 +69,7 @@ def test_tokens_hours_cost_and_memory_rest_on_what_was_measured(installed: Pipel
     memory = by_name["memory"].at_first
     assert memory is not None
     assert 24_000 * 300 < memory * 1e9 < 24_000 * 3000
-    lines = list(found.lines())
+    lines = list(forecast.lines())
     assert "24,000 users" in lines[0]
     assert all(":" in line for line in lines[1:])
     assert "100 answer tokens/s per GPU as told, prompts at 1,000" in "\n".join(lines)
@@ -82,15 +82,15 @@ def test_spaces_that_are_not_published_yet_are_guessed_and_named(installed: Pipe
     before, after = look(installed, 10**9), look(more, 10**9)
     assert before is not None
     assert after is not None
-    memory = [figure for found in (before, after) for figure in found.figures if figure.name == "memory"]
+    memory = [figure for forecast in (before, after) for figure in forecast.figures if figure.name == "memory"]
     assert memory[1].at_first == pytest.approx((memory[0].at_first or 0) + 1128, rel=1e-6)  # int8
     assert "user/marc, not published yet" in memory[1].rests_on
 
 
 def test_without_a_speed_the_measured_one_is_named(installed: Pipeline) -> None:
-    found = look(installed, 1000)
-    assert found is not None
-    (time,) = (one for one in found.figures if one.name == "time")
+    forecast = look(installed, 1000)
+    assert forecast is not None
+    (time,) = (figure for figure in forecast.figures if figure.name == "time")
     assert "as measured here with counting" in time.rests_on
     assert time.at_first is not None
 

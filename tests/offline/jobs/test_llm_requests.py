@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from offline.data.catalogue import DataError
 from offline.data.texts_import import ImportedTexts
-from offline.jobs.last_run import data_of, sources_of
-from offline.jobs.llm_requests import kinds_of_texts
+from offline.jobs.llm_requests import data_of, kinds_of_texts, sources_of
 from tests.offline.pipeline import LATER_MS, Pipeline
 
 
@@ -16,16 +18,16 @@ def test_an_imported_text_is_of_its_own_item_whoever_is_told_alike(installed: Pi
     ImportedTexts(texts, ()).save(installed.job.imported)
     catalogue, log = data_of(installed.job)
     alike = dict.fromkeys(("i1", "i2", "i3", "i4"), catalogue.items["i1"])
-    items = {name: one for name, one in {**catalogue.items, **alike}.items() if name != "i5"}
+    items = {name: features for name, features in {**catalogue.items, **alike}.items() if name != "i5"}
     with sources_of(installed.job, replace(catalogue, items=items), log, "marc") as read:
-        found = dict(zip(log.item_ids, read.texts.items.texts, strict=True))
+        text_of = dict(zip(log.item_ids, read.texts.items.texts, strict=True))
         known = dict(zip(log.item_ids, read.texts.items.known.tolist(), strict=True))
-        told = read.words.item_text(catalogue.items["i1"])
-    assert found["i1"] == f"{told}. A film about trains."
-    assert found["i2"] == f"{told}. A film about boats."
-    assert found["i3"] == found["i4"] == ""
-    assert found["i5"] == "A film about hats."
-    assert [name for name, one in known.items() if one] == ["i1", "i2", "i5"]
+        description = read.words.item_text(catalogue.items["i1"])
+    assert text_of["i1"] == f"{description}. A film about trains."
+    assert text_of["i2"] == f"{description}. A film about boats."
+    assert text_of["i3"] == text_of["i4"] == ""
+    assert text_of["i5"] == "A film about hats."
+    assert [name for name, is_known in known.items() if is_known] == ["i1", "i2", "i5"]
 
 
 def test_bad_answers_are_counted_in_the_run_that_asked_for_them(installed: Pipeline) -> None:
@@ -44,7 +46,7 @@ def test_bad_answers_are_counted_in_the_run_that_asked_for_them(installed: Pipel
 
 
 def test_bad_answers_of_a_run_with_since_are_counted_once(installed: Pipeline) -> None:
-    """It asks about recent users first and reads everybody's answers from the cache then."""
+    """The run asks about recent users first and reads everybody's answers from the cache then."""
     installed.model.bad = True
     installed.close_partition_of("u3")
     assert installed.refresh(since_ms=LATER_MS)["bad_answers"] == {"repetition": 1}
@@ -61,3 +63,8 @@ def test_each_kind_of_text_is_asked_for_once(fresh: Pipeline) -> None:
     assert kinds_of_texts(fresh.job, ["marc", "autograph", "liber"]) == ("summaries", "shifts", "items")
     silent = fresh.with_config(knowledge={"liber": {"partition_size": 5, "shift": False}})
     assert kinds_of_texts(silent.job, ["liber"]) == ("summaries",)
+
+
+def test_there_is_nothing_before_the_first_run(fresh: Pipeline) -> None:
+    with pytest.raises(DataError, match="run `refresh` or `knowledge` first"):
+        data_of(fresh.job)

@@ -1,4 +1,4 @@
-"""Who holds a work folder: the kernel's word, and a text that never names a dead process."""
+"""The holder of a work folder: the kernel's word, and a text that never names a dead process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from offline.jobs.lock import Holder, LockedError, exclusive, holder
+from offline.jobs.runs import Holder, LockedError, exclusive, holder
 
 
 def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
@@ -23,8 +23,8 @@ def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
         with pytest.raises(LockedError) as caught, exclusive(tmp_path, "train"):
             pass
         assert caught.value.holder == holder(tmp_path)
-        for told in ("`refresh`", f"process {os.getpid()} on ", "since 20", str(tmp_path)):
-            assert told in str(caught.value)
+        for part in ("`refresh`", f"process {os.getpid()} on ", "since 20", str(tmp_path)):
+            assert part in str(caught.value)
     assert holder(tmp_path) is None
     with exclusive(tmp_path, "train"):
         pass
@@ -41,7 +41,7 @@ def test_a_killed_holder_holds_nothing_and_is_not_named(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from offline.jobs.lock import exclusive
+from offline.jobs.runs import exclusive
 with exclusive(Path({str(tmp_path)!r}), "refresh"):
     os.kill(os.getpid(), signal.SIGKILL)
 """

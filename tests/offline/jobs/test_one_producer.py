@@ -18,28 +18,28 @@ from offline.publish.release import SwitchError
 from tests.offline.pipeline import LATER_MS, Pipeline, kinds
 
 
-def do(made: Pipeline, work: Callable[[Run, Store], object]) -> dict[str, object]:
-    run = Run(made.job, "alone")
-    with run.working(), open_store(made.job.data_dir) as store:
+def do(installation: Pipeline, work: Callable[[Run, Store], object]) -> dict[str, object]:
+    run = Run(installation.job, "alone")
+    with run.working(), open_store(installation.job.data_dir) as store:
         work(run, store)
     return run.record.document()
 
 
-def run_producers(made: Pipeline, *names: str) -> dict[str, object]:
+def run_producers(installation: Pipeline, *names: str) -> dict[str, object]:
     def work(run: Run, store: Store) -> None:
         source, catalogue = pipeline.data(run)
         pipeline.make_knowledge(run, source, catalogue, pipeline.events(run, source, catalogue, store), names)
 
-    return do(made, work)
+    return do(installation, work)
 
 
-def publish(made: Pipeline, name: str, *, return_to: bool = False) -> dict[str, object]:
+def publish(installation: Pipeline, name: str, *, return_to: bool = False) -> dict[str, object]:
     def work(run: Run, store: Store) -> None:
-        log = InteractionLog.load(made.job.log)
-        known = load_knowledge(made.job.knowledge, made.config.feature_schema, log)
+        log = InteractionLog.load(installation.job.log)
+        known = load_knowledge(installation.job.knowledge, installation.config.feature_schema, log)
         one_producer.publish_one(run, store, log, known, name, return_to=return_to)
 
-    return do(made, work)
+    return do(installation, work)
 
 
 def test_one_producer_runs_and_is_published_alone(installed: Pipeline) -> None:

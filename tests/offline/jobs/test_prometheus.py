@@ -10,9 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from offline.jobs.ledger import RunRecord
-from offline.jobs.lock import LockedError, exclusive
 from offline.jobs.prometheus import write
-from offline.jobs.runs import Run
+from offline.jobs.runs import LockedError, Run, exclusive
 from offline.llm.protocol import UnusableBackendError
 from tests.offline.pipeline import Pipeline
 
@@ -50,43 +49,43 @@ def samples(path: Path) -> dict[tuple[str, ...], float]:
 def test_every_figure_of_a_run(tmp_path: Path) -> None:
     path = tmp_path / "collector" / "lorank.prom"
     write(path, [], BASE)
-    found = samples(path)
-    assert found["lorank_job_status", "small", "refresh", "done"] == 1
-    assert found["lorank_job_status", "small", "refresh", "failed"] == 0
-    assert found["lorank_job_seconds", "small", "refresh"] == 12.5
-    assert found["lorank_job_stage_seconds", "small", "refresh", "train"] == 11.0
-    assert found["lorank_job_records_written", "small", "refresh", "user/liber"] == 3
-    assert found["lorank_job_bytes_written", "small", "refresh", "user/liber"] == 500
-    assert found["lorank_llm_cost", "small", "refresh"] == 0.25
-    assert found["lorank_llm_bad_answers", "small", "refresh", "echo"] == 2
-    assert found["lorank_producer_complete", "small", "liber"] == 1
-    assert found["lorank_producer_owners", "small", "liber", "users"] == 24
-    assert found["lorank_job_success_timestamp_seconds", "small", "refresh"] == 1795154400
-    assert [one.name for one in path.parent.iterdir()] == ["lorank.prom"]
+    values = samples(path)
+    assert values["lorank_job_status", "small", "refresh", "done"] == 1
+    assert values["lorank_job_status", "small", "refresh", "failed"] == 0
+    assert values["lorank_job_seconds", "small", "refresh"] == 12.5
+    assert values["lorank_job_stage_seconds", "small", "refresh", "train"] == 11.0
+    assert values["lorank_job_records_written", "small", "refresh", "user/liber"] == 3
+    assert values["lorank_job_bytes_written", "small", "refresh", "user/liber"] == 500
+    assert values["lorank_llm_cost", "small", "refresh"] == 0.25
+    assert values["lorank_llm_bad_answers", "small", "refresh", "echo"] == 2
+    assert values["lorank_producer_complete", "small", "liber"] == 1
+    assert values["lorank_producer_owners", "small", "liber", "users"] == 24
+    assert values["lorank_job_success_timestamp_seconds", "small", "refresh"] == 1795154400
+    assert [file.name for file in path.parent.iterdir()] == ["lorank.prom"]
 
 
 def test_a_bad_end_keeps_the_time_of_the_last_good_one(tmp_path: Path) -> None:
     producers = {"liber": {"state": "partial", "absent": 5, "users": 24}}
     later = run_with(run="2", status="partial", finished_at="2026-11-20T07:00:00+00:00", producers=producers)
     write(tmp_path / "x.prom", [BASE], later)
-    found = samples(tmp_path / "x.prom")
-    assert found["lorank_job_status", "small", "refresh", "partial"] == 1
-    assert found["lorank_job_status", "small", "refresh", "done"] == 0
-    assert found["lorank_job_finished_timestamp_seconds", "small", "refresh"] == 1795158000
-    assert found["lorank_job_useful_timestamp_seconds", "small", "refresh"] == 1795158000
-    assert found["lorank_job_success_timestamp_seconds", "small", "refresh"] == 1795154400
-    assert found["lorank_producer_texts_absent", "small", "liber"] == 5
-    assert found["lorank_producer_complete", "small", "liber"] == 0
-    assert found["lorank_producer_success_timestamp_seconds", "small", "liber"] == 1795154400
+    values = samples(tmp_path / "x.prom")
+    assert values["lorank_job_status", "small", "refresh", "partial"] == 1
+    assert values["lorank_job_status", "small", "refresh", "done"] == 0
+    assert values["lorank_job_finished_timestamp_seconds", "small", "refresh"] == 1795158000
+    assert values["lorank_job_useful_timestamp_seconds", "small", "refresh"] == 1795158000
+    assert values["lorank_job_success_timestamp_seconds", "small", "refresh"] == 1795154400
+    assert values["lorank_producer_texts_absent", "small", "liber"] == 5
+    assert values["lorank_producer_complete", "small", "liber"] == 0
+    assert values["lorank_producer_success_timestamp_seconds", "small", "liber"] == 1795154400
 
 
 def test_other_jobs_of_the_configuration_stay(tmp_path: Path) -> None:
     other = run_with(run="2", job="train", records={}, llm={}, bad_answers={}, producers={})
     write(tmp_path / "x.prom", [BASE], other)
-    found = samples(tmp_path / "x.prom")
-    assert found["lorank_job_status", "small", "refresh", "done"] == 1
-    assert found["lorank_job_status", "small", "train", "done"] == 1
-    assert found["lorank_llm_calls", "small", "refresh"] == 7
+    values = samples(tmp_path / "x.prom")
+    assert values["lorank_job_status", "small", "refresh", "done"] == 1
+    assert values["lorank_job_status", "small", "train", "done"] == 1
+    assert values["lorank_llm_calls", "small", "refresh"] == 7
 
 
 def test_locked_failed_and_partial_runs_write_it_too(installed: Pipeline, tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from offline.jobs.ledger import CURRENT, LEDGER, RunLedger, RunRecord, RunStatus
-from offline.jobs.lock import LockedError, exclusive
-from offline.jobs.runs import Run
+from offline.jobs.runs import LockedError, Run, exclusive
 from offline.jobs.steps import Job
 from offline.llm.account import CACHE_FILE, Account, open_accounts, recorded
 from offline.llm.budget import Prices
@@ -34,11 +33,11 @@ def test_a_run_is_one_line(job: Job) -> None:
         with run.working(), run.step("a stage"):
             pass
     entries = [json.loads(line) for line in (job.config.workdir / LEDGER).read_text().splitlines()]
-    assert [(one["job"], one["status"], one["exit_code"]) for one in entries] == [
+    assert [(entry["job"], entry["status"], entry["exit_code"]) for entry in entries] == [
         ("refresh", "done", 0),
         ("train", "done", 0),
     ]
-    assert len({one["run"] for one in entries}) == 2
+    assert len({entry["run"] for entry in entries}) == 2
     assert list(entries[0]["stages"]) == ["a stage"]
     assert not (job.config.workdir / CURRENT).exists()
     assert lines(job.config.workdir) == entries
@@ -58,7 +57,7 @@ def test_interrupted_and_failed_runs_say_so(job: Job) -> None:
     for error in (KeyboardInterrupt(), ValueError("no good")):
         with pytest.raises(type(error)), Run(job, "refresh").working():
             raise error
-    assert [one["status"] for one in lines(job.config.workdir)] == ["interrupted", "failed"]
+    assert [line["status"] for line in lines(job.config.workdir)] == ["interrupted", "failed"]
     assert lines(job.config.workdir)[1]["reasons"] == ["ValueError: no good"]
 
 
@@ -94,7 +93,7 @@ def test_a_run_killed_after_its_line_is_not_written_twice(job: Job) -> None:
     run.save()  # killed between the line and the removal of its file
     with Run(job, "refresh").working():
         pass
-    assert [one["status"] for one in lines(job.config.workdir)] == ["done", "done"]
+    assert [line["status"] for line in lines(job.config.workdir)] == ["done", "done"]
 
 
 def test_a_damaged_file_of_a_killed_run_stops_nobody(job: Job) -> None:
@@ -102,7 +101,7 @@ def test_a_damaged_file_of_a_killed_run_stops_nobody(job: Job) -> None:
     (job.config.workdir / CURRENT).write_text("{")
     with Run(job, "refresh").working():
         pass
-    assert [one["status"] for one in lines(job.config.workdir)] == ["done"]
+    assert [line["status"] for line in lines(job.config.workdir)] == ["done"]
 
 
 def test_torn_lines_are_passed_over_and_spoil_no_other(tmp_path: Path) -> None:
@@ -110,7 +109,7 @@ def test_torn_lines_are_passed_over_and_spoil_no_other(tmp_path: Path) -> None:
     path.write_bytes(b'{"run": "0", "job": "refresh", "status": "done"}\n{"run": "1", "jo')
     RunLedger(tmp_path).append(RunRecord(run="2", job="refresh", status=RunStatus.DONE))
     path.write_text(path.read_text() + "[1]\n7\n")
-    assert [one["run"] for one in lines(tmp_path)] == ["0", "2"]
+    assert [line["run"] for line in lines(tmp_path)] == ["0", "2"]
 
 
 def test_totals_go_on_from_run_to_run(job: Job) -> None:
@@ -147,11 +146,11 @@ def test_a_damaged_line_of_a_lost_run_stops_no_later_run(job: Job, content: str)
     assert RunLedger(job.config.workdir).lost() is None
     with Run(job, "refresh").working():
         pass
-    assert [one["status"] for one in lines(job.config.workdir)] == ["done"]
+    assert [line["status"] for line in lines(job.config.workdir)] == ["done"]
 
 
 def killed_while_it_asked(job: Job, *, said: bool) -> Account:
-    """What is left of a run that died in the middle of asking, before or after it said that it asks."""
+    """The remains of a run that died in the middle of asking, before or after it said that it asks."""
     run = Run(job, "refresh")
     account = Account("tiny", Prices(1.0, 2.0))
     run.save()

@@ -10,8 +10,7 @@ import pytest
 
 from models.contract.events import Interaction
 from offline.data.log import InteractionLog
-from offline.jobs.events import Arrivals
-from offline.jobs.since import Recent, parse_since
+from offline.jobs.events import Arrivals, Recent, parse_since
 from offline.knowledge.liber.partitions import Trigger, close_partitions
 from tests.synthetic import synthetic
 
@@ -74,15 +73,15 @@ def test_partitions_of_recent_users_alone(tmp_path: Path) -> None:
     partitions = close_partitions(log, Trigger(5))
     users = np.zeros(6, np.bool_)
     users[[1, 4]] = True
-    kept = Recent(users, np.zeros(8, np.bool_)).partitions_of(partitions)
-    assert len(kept) == 4
-    assert kept.user.tolist() == [1, 1, 4, 4]
-    assert kept.start.tolist() == [0, 0, 2, 2, 2, 4, 4]
-    assert kept.first_of_user().tolist() == [True, False, True, False]
+    of_recent = Recent(users, np.zeros(8, np.bool_)).partitions_of(partitions)
+    assert len(of_recent) == 4
+    assert of_recent.user.tolist() == [1, 1, 4, 4]
+    assert of_recent.start.tolist() == [0, 0, 2, 2, 2, 4, 4]
+    assert of_recent.first_of_user().tolist() == [True, False, True, False]
     of = {(user, at) for at, user in enumerate(partitions.user.tolist()) if user in (1, 4)}
     for mine, (_, whole) in zip(range(4), sorted(of), strict=True):
-        assert kept.rows_of(mine).tolist() == partitions.rows_of(whole).tolist()
-        assert kept.closed_at[mine] == partitions.closed_at[whole]
+        assert of_recent.rows_of(mine).tolist() == partitions.rows_of(whole).tolist()
+        assert of_recent.closed_at[mine] == partitions.closed_at[whole]
 
 
 def test_arrivals_are_kept_in_order_and_bounded(tmp_path: Path) -> None:

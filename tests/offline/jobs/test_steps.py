@@ -41,12 +41,12 @@ def test_everything_of_a_job_lies_in_its_workdir(tmp_path: Path) -> None:
 
 def test_a_stage_whose_output_is_gone_is_not_current(tmp_path: Path) -> None:
     job = Job(job_config(tmp_path), tmp_path)
-    steps, made = StepCache(job), tmp_path / "made"
-    made.touch()
+    steps, output = StepCache(job), tmp_path / "made"
+    output.touch()
     steps.finished("s", {"a": 1}, 0.0)
-    assert steps.is_current("s", {"a": 1}, made)
-    made.unlink()
-    assert not steps.is_current("s", {"a": 1}, made)
+    assert steps.is_current("s", {"a": 1}, output)
+    output.unlink()
+    assert not steps.is_current("s", {"a": 1}, output)
 
 
 def test_files_can_be_read_by_another_user(tmp_path: Path) -> None:

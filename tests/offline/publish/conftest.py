@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,15 @@ import redis
 
 from models.contract.artifact import ArtifactManifest
 from models.contract.knowledge import Space
+from models.contract.packing import KNOWLEDGE
 from models.split_model import parts_folder
 from offline.config import JobConfig, PublishConfig
 from offline.knowledge.vectors import Knowledge, Produced
-from offline.publish.bulk import Bulk
-from offline.publish.connection import Store, open_store
-from offline.publish.knowledge import content
+from offline.publish import release
+from offline.publish.connection import Bulk, Store, open_store
 from offline.publish.producer import RolledBack, rollback_producer, served
 from offline.publish.publish import Contents, Published, publish, publish_producer
+from offline.publish.records import forget
 from offline.publish.release import read_model
 from offline.publish.undo import JOURNAL_FILE, Journal
 from offline.training.report import TrainingReport
@@ -56,17 +58,28 @@ def store(publish_valkey: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def keys_of(client: redis.Redis, pattern: str = "*") -> set[str]:
-    found: Any = client.keys(pattern)
-    return {key.decode() for key in found}
+    keys: Any = client.keys(pattern)
+    return {key.decode() for key in keys}
 
 
 def content_of(store: Store) -> dict[str, bytes]:
     """Every string key of the installation, with its value."""
-    held: dict[str, bytes] = {}
+    values: dict[str, bytes] = {}
     for key in keys_of(store.redis, f"{store.keys.prefix}:*") - {store.keys.changes}:
         value: Any = store.redis.get(key)
-        held[key] = value
-    return held
+        values[key] = value
+    return values
+
+
+def read(store: Store, key: str) -> bytes:
+    blob: Any = store.redis.get(key)
+    assert isinstance(blob, bytes), key
+    return blob
+
+
+def bytes_written(published: Published) -> int:
+    """Bytes of all values that went to Redis."""
+    return sum(count.size for count in published.records.values())
 
 
 def workdir(store: Store) -> Path:
@@ -75,13 +88,15 @@ def workdir(store: Store) -> Path:
 
 def roll_back(store: Store, name: str, end_change: Callable[[str, bool], None] | None = None) -> RolledBack:
     with Journal(workdir(store) / JOURNAL_FILE) as journal:
-        return rollback_producer(store, journal, name, end_change)
+        return rollback_producer(store, journal, name, end_change or partial(release.end_change, store))
 
 
 def knowledge_in(store: Store, *names: str) -> dict[str, bytes]:
-    """What the knowledge records of these producers say, whenever they were written."""
+    """Contents of the knowledge records of these producers, whenever they were written."""
     spaces = [space for name in names for space in served(store, name).values()]
-    return {key: content(value) for key, value in content_of(store).items() if key.rpartition(":")[2] in spaces}
+    return {
+        key: KNOWLEDGE.content(value) for key, value in content_of(store).items() if key.rpartition(":")[2] in spaces
+    }
 
 
 def sibling(store: Store, name: str) -> Store:
@@ -150,7 +165,7 @@ class Release:
 
     @property
     def artifact(self) -> ArtifactManifest:
-        """What the model says of itself."""
+        """The manifest inside the model."""
         return read_model(self.models / self.report.artifact)
 
     def config(self, store: Store) -> JobConfig:
@@ -162,7 +177,9 @@ class Release:
     ) -> Published:
         data = self.data
         contents = Contents(data.catalogue, data.log, data.knowledge, self.report, self.models)
-        return publish(self.config(store), store, contents, users=users, return_to=return_to, verify_records=verify)
+        if verify:  # read every record
+            forget(store)
+        return publish(self.config(store), store, contents, users=users, return_to=return_to)
 
     def publish_alone(self, store: Store, name: str, *, return_to: bool = False) -> Published:
         produced = self.data.knowledge.produced[name]
@@ -211,11 +228,11 @@ class Release:
         """A release whose model says that it reads the knowledge of these producers only. Nobody runs it."""
         knowledge = Knowledge({name: self.data.knowledge.produced[name] for name in producers})
         proto = self._proto()
-        for one in proto.metadata_props:
-            manifest = ArtifactManifest.from_metadata({one.key: one.value})
+        for entry in proto.metadata_props:
+            manifest = ArtifactManifest.from_metadata({entry.key: entry.value})
             schema = manifest.feature_schema.with_knowledge(producers)
             changed = {"feature_schema": schema, "spaces": knowledge.spaces}
-            one.value = manifest.model_copy(update=changed).model_dump_json()
+            entry.value = manifest.model_copy(update=changed).model_dump_json()
         return self.with_data(knowledge=knowledge)._of(proto, "-".join(producers), {**self.report.metrics}, runs=False)
 
     def respaced(self, name: str) -> Release:

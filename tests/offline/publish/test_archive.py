@@ -22,7 +22,7 @@ def exposure(at: int, *arms: tuple[str, str], **more: Any) -> Exposure:
     return Exposure.model_validate(
         {
             "request_id": f"r{at}", "user_id": "u", "unit": f"u{at % 3}", "time_ms": at, "release": "r",
-            "arms": [ArmTaken(layer="l", experiment=one, arm=arm) for one, arm in arms], "knowledge": True,
+            "arms": [ArmTaken(layer="l", experiment=name, arm=arm) for name, arm in arms], "knowledge": True,
             "degraded": (), "latency_ms": 1.5, "candidates": 2, "items": ("a", "b"), "scores": (0.5, 0.25),
             "history_events": 0, "history_digest": "0", **more,
         }
@@ -30,9 +30,9 @@ def exposure(at: int, *arms: tuple[str, str], **more: Any) -> Exposure:
 
 
 def add(store: Store, *entries: Exposure | Interaction) -> None:
-    for one in entries:
-        key = store.keys.exposures if isinstance(one, Exposure) else store.keys.interactions
-        fields: dict[Any, Any] = {**one.to_stream()}
+    for entry in entries:
+        key = store.keys.exposures if isinstance(entry, Exposure) else store.keys.interactions
+        fields: dict[Any, Any] = {**entry.to_stream()}
         store.redis.xadd(key, fields)
 
 
@@ -41,8 +41,8 @@ def ids(folder: Path) -> list[str]:
 
 
 def test_nothing_is_there_yet(store: Store, tmp_path: Path) -> None:
-    found = archive(store, tmp_path)
-    assert all((one.added, one.refused, one.lost) == (0, 0, 0) for one in found.values())
+    archived = archive(store, tmp_path)
+    assert all((stream.added, stream.refused, stream.lost) == (0, 0, 0) for stream in archived.values())
     assert ids(tmp_path) == []
     assert read_interactions(tmp_path).is_empty()
 
@@ -112,8 +112,8 @@ def test_what_was_trimmed_unread_is_counted(store: Store, tmp_path: Path) -> Non
     archive(store, tmp_path)
     add(store, *(exposure(at) for at in range(10, 30)))
     store.redis.xtrim(store.keys.exposures, maxlen=5, approximate=False)
-    found = archive(store, tmp_path)["exposures"]
-    assert (found.added, found.lost) == (5, 15)
+    archived = archive(store, tmp_path)["exposures"]
+    assert (archived.added, archived.lost) == (5, 15)
     assert archive(store, tmp_path)["exposures"].lost == 0
 
 
@@ -121,10 +121,10 @@ def test_what_was_trimmed_before_the_first_run_is_counted_too(store: Store, tmp_
     archive(store, tmp_path)  # there is no stream yet
     add(store, *(exposure(at) for at in range(10)))
     store.redis.xtrim(store.keys.exposures, maxlen=4, approximate=False)
-    found = archive(store, tmp_path)["exposures"]
-    assert (found.added, found.lost) == (4, 6)
-    found = archive(store, tmp_path / "another")["exposures"]
-    assert (found.added, found.lost) == (4, 6)
+    archived = archive(store, tmp_path)["exposures"]
+    assert (archived.added, archived.lost) == (4, 6)
+    archived = archive(store, tmp_path / "another")["exposures"]
+    assert (archived.added, archived.lost) == (4, 6)
 
 
 def test_the_split_of_an_arm_comes_back(store: Store, tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_the_split_of_an_arm_comes_back(store: Store, tmp_path: Path) -> None:
 def test_what_is_not_understood_is_counted(store: Store, tmp_path: Path) -> None:
     store.redis.xadd(store.keys.exposures, {"v": "1", "exposure": "{}"})
     add(store, exposure(1))
-    found = archive(store, tmp_path)["exposures"]
-    assert (found.added, found.refused, found.lost) == (1, 1, 0)
+    archived = archive(store, tmp_path)["exposures"]
+    assert (archived.added, archived.refused, archived.lost) == (1, 1, 0)
 
 
 def test_another_server_starts_anew(store: Store, tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_another_server_starts_anew(store: Store, tmp_path: Path) -> None:
     mark = tmp_path / "exposures" / "mark.json"
     write_json(mark, {**read_json(mark), "installation": "another", "mark": "99999999999999-0"})
     add(store, exposure(2))
-    found = archive(store, tmp_path)["exposures"]
-    assert (found.added, found.lost) == (2, 0)
+    archived = archive(store, tmp_path)["exposures"]
+    assert (archived.added, archived.lost) == (2, 0)
     assert ids(tmp_path) == ["r1", "r2"]
 
 

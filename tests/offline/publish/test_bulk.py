@@ -12,8 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from offline.publish.bulk import Bulk
-from offline.publish.connection import Store, StoreError, open_store
+from offline.publish.connection import Bulk, Store, StoreError, open_store
 
 
 @contextmanager
@@ -117,8 +116,8 @@ def test_chunks_come_with_their_values(store: Store) -> None:
     parts = [("a", keys[:2]), ("none", []), ("b", keys[2:4]), ("c", keys[4:]), ("a again", keys[:2])]
     read = []
     with Bulk(store.redis) as many:
-        for name, part, values in many.get_each(parts):
-            read.append((name, list(part), values))
+        for name, part in parts:
+            read.append((name, part, many.get(part)))
             many.set(part, [b"x"] * len(part))
     assert read == [(name, part, [None] * len(part)) for name, part in parts[:-1]] + [("a again", keys[:2], [b"x"] * 2)]
     assert values_of(store, keys) == [b"x"] * 6

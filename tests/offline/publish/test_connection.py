@@ -1,4 +1,4 @@
-"""Which Redis the jobs talk to."""
+"""The Redis that the jobs talk to."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_a_refused_command_is_told_in_one_line(tmp_path: Path) -> None:
     """Out of memory, read-only after a failover, no permission: all come as an answer to a command."""
     with (
         pytest.raises(StoreError, match=r"Redis at unix://.* refuses: .*[Uu]nknown command"),
-        open_store(tmp_path) as one,
+        open_store(tmp_path) as store,
     ):
-        one.redis.execute_command("NO-SUCH-COMMAND")  # type: ignore[no-untyped-call]
+        store.redis.execute_command("NO-SUCH-COMMAND")  # type: ignore[no-untyped-call]
 
 
 def test_looking_makes_no_store(tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ def _no_item_records(store: Store, trained: Release, manifest: ReleaseManifest) 
 
 
 def _item_records_of_others(store: Store, trained: Release, manifest: ReleaseManifest) -> None:
-    held = store.redis.get(store.keys.item_features("i1", manifest.id))
-    assert isinstance(held, bytes)
-    store.redis.set(store.keys.item_features("i0", manifest.id), held)
+    blob = store.redis.get(store.keys.item_features("i1", manifest.id))
+    assert isinstance(blob, bytes)
+    store.redis.set(store.keys.item_features("i0", manifest.id), blob)
 
 
 def _no_directory(store: Store, trained: Release, manifest: ReleaseManifest) -> None:

@@ -29,7 +29,7 @@ def with_retrieval(trained: Release, config: RetrievalConfig = MATCHING) -> Rele
 
 
 def files(store: Store) -> set[str]:
-    return {one.name for one in store.artifacts.glob("items-*.faiss")}
+    return {path.name for path in store.artifacts.glob("items-*.faiss")}
 
 
 def vectors_of(store: Store, role: Any) -> dict[int, Any]:
@@ -40,37 +40,37 @@ def vectors_of(store: Store, role: Any) -> dict[int, Any]:
     named: Any = faiss.read_index(str(store.artifacts / described.file))
     ids = faiss.vector_to_array(named.id_map)
     inner = faiss.downcast_index(named.index)
-    return {int(one) % 2**64: inner.reconstruct(at) for at, one in enumerate(ids.tolist())}
+    return {int(number) % 2**64: inner.reconstruct(at) for at, number in enumerate(ids.tolist())}
 
 
 def in_redis(store: Store, trained: Release, name: str) -> dict[int, Any]:
     space = trained.data.knowledge.items[name].space.fingerprint
-    found = {}
+    vectors = {}
     for item in trained.data.log.item_ids:
         blob: Any = store.redis.get(store.keys.item_knowledge(item, space))
         if blob is not None:
-            found[item_hash(item)] = KnowledgeRecord.unpack(blob, item, space).vectors[0]
-    return found
+            vectors[item_hash(item)] = KnowledgeRecord.unpack(blob, item, space).vectors[0]
+    return vectors
 
 
 def assert_current(store: Store, trained: Release) -> None:
     for role, name in (("matching", "marc"), ("neighbours", "text")):
-        held, wanted = vectors_of(store, role), in_redis(store, trained, name)
-        assert held.keys() == wanted.keys()
-        for one, vector in wanted.items():
-            np.testing.assert_array_equal(held[one], vector)
+        indexed, stored = vectors_of(store, role), in_redis(store, trained, name)
+        assert indexed.keys() == stored.keys()
+        for number, vector in stored.items():
+            np.testing.assert_array_equal(indexed[number], vector)
 
 
 def test_a_release_has_an_index_of_each_role(store: Store, trained: Release) -> None:
     published = with_retrieval(trained).publish(store)
     manifest = release.read_manifest(store, published.release)
-    assert {role: one.space for role, one in manifest.indexes.items()} == {
+    assert {role: index.space for role, index in manifest.indexes.items()} == {
         "matching": "item/marc",
         "neighbours": "item/text",
     }
     matching = manifest.indexes["matching"]
     assert (matching.kind, matching.recall, matching.top) == ("flat", 1.0, matching.items)
-    assert files(store) == {one.file for one in manifest.indexes.values()}
+    assert files(store) == {index.file for index in manifest.indexes.values()}
     assert_current(store, trained)
 
 
@@ -157,7 +157,7 @@ def test_files_that_no_release_names_go_after_a_while(store: Store, trained: Rel
     for path in store.artifacts.glob("items-*"):
         os.utime(path, (time.time() - 7200,) * 2)
     snapshot.prune(store)
-    named = {one.file for one in release.read_manifest(store, trained.id).indexes.values()}
+    named = {index.file for index in release.read_manifest(store, trained.id).indexes.values()}
     assert files(store) == named
     assert {path.stem for path in store.artifacts.glob("items-*.json")} == {
         name.removesuffix(".faiss") for name in named

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from models.contract.arrays import FloatArray
 from models.contract.knowledge import KnowledgeRecord, Space
+from models.contract.packing import KNOWLEDGE
 from offline.knowledge.vectors import UserVectors
 from offline.publish.connection import Store
-from offline.publish.entries import Entries, entries
-from offline.publish.knowledge import (
-    GRACE_SECONDS,
-    content,
-    content_digest,
-    renew_knowledge,
-    restamped,
-    times,
-    write_knowledge,
-)
-from offline.publish.memo import Memo
-from offline.publish.records import Written
+from offline.publish.knowledge import GRACE_SECONDS, Entries, KnowledgeWriter, content_digest, entries, restamped, times
+from offline.publish.records import Memo, RecordDigests, Written
+from tests.offline.publish.conftest import read
 
 Side = Literal["user", "item"]
 
@@ -39,15 +31,10 @@ SPACE = space_of().fingerprint
 
 
 @pytest.fixture
-def memo(store: Store, tmp_path: Path) -> Memo:
-    """One that trusts nothing: every record is read."""
-    return Memo(store, tmp_path / "memo", verify=True)
-
-
-def read(store: Store, key: str) -> bytes:
-    held: Any = store.redis.get(key)
-    assert isinstance(held, bytes), key
-    return held
+def memo(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Memo:
+    """A memo that knows no record, so that every one is read."""
+    monkeypatch.setattr(RecordDigests, "holds", lambda _, numbers, *__: np.zeros(len(numbers), np.bool_))
+    return Memo(store, tmp_path / "memo")
 
 
 def write(
@@ -55,7 +42,7 @@ def write(
 ) -> Written:
     """The record of the owner "o"."""
     entry = Entries(np.array([0]), ["o"], np.array([len(vectors)]), vectors, np.array([codes], np.uint16))
-    return write_knowledge(store, space or space_of(), [entry], 1, ttl, memo)
+    return KnowledgeWriter(store, space or space_of(), ttl, memo).write([entry], 1)
 
 
 def hold(store: Store, *, expires_in: float, ttl: int, space: Space | None = None) -> bytes:
@@ -80,7 +67,7 @@ def test_an_expiry_is_renewed_once_less_than_half_of_life_is_left(
     new = read(store, store.keys.user_knowledge("o", SPACE))
     assert (new != old) is renewed
     if renewed:
-        before, after = (KnowledgeRecord.unpack(one, "o", SPACE) for one in (old, new))
+        before, after = (KnowledgeRecord.unpack(packed, "o", SPACE) for packed in (old, new))
         assert after.expires_at > before.expires_at
         assert after.codes == before.codes
         np.testing.assert_array_equal(after.vectors, before.vectors)
@@ -133,8 +120,11 @@ def test_thousands_of_records(store: Store, memo: Memo) -> None:
         np.tile(np.arange(2), 2500),
     )
     names = [f"u{at}" for at in range(2500)]
-    assert write_knowledge(store, space_of(), entries(users, names, range(2500)), 2500, 1000, memo).written == 2500
-    assert write_knowledge(store, space_of(), entries(users, names, range(2500)), 2500, 1000, memo).unchanged == 2500
+    first, second = (
+        KnowledgeWriter(store, space_of(), 1000, memo).write(entries(users, names, range(2500)), 2500) for _ in range(2)
+    )
+    assert first.written == 2500
+    assert second.unchanged == 2500
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
@@ -143,11 +133,11 @@ def test_other_times_leave_the_rest_of_a_record_as_it_is(dtype: Literal["float16
     record = KnowledgeRecord("zoë", SPACE, vectors, 5, 6, (1, 65535))
     blob = record.pack(dtype)
     later = restamped(blob, 7, 2**40)
-    before, after = (KnowledgeRecord.unpack(one, "zoë", SPACE) for one in (blob, later))
+    before, after = (KnowledgeRecord.unpack(packed, "zoë", SPACE) for packed in (blob, later))
     assert (after.written_at, after.expires_at, after.codes) == (7, 2**40, before.codes)
     assert times(later) == (7, 2**40)
     np.testing.assert_array_equal(after.vectors, before.vectors)
-    assert content(later) == content(blob)
+    assert KNOWLEDGE.content(later) == KNOWLEDGE.content(blob)
     assert content_digest(later) == content_digest(blob)
     assert restamped(later, 5, 6) == blob
 
@@ -159,11 +149,11 @@ def test_a_held_record_lives_on_as_it_is(
 ) -> None:
     ttl, space = 1_000_000, space_of(dtype=dtype)
     old = hold(store, expires_in=expires_in, ttl=ttl, space=space)
-    count = renew_knowledge(store, space, ["nobody", "o"], ttl, memo)
+    count = KnowledgeWriter(store, space, ttl, memo).renew(["nobody", "o"])
     assert (count.written, count.unchanged) == ((1, 0) if renewed else (0, 1))
     key = store.keys.user_knowledge("o", space.fingerprint)
     new = read(store, key)
-    assert content(new) == content(old)
+    assert KNOWLEDGE.content(new) == KNOWLEDGE.content(old)
     assert times(new)[1] >= time.time() + ttl * 0.7
     if renewed:
         assert store.redis.expiretime(key) == times(new)[1] + GRACE_SECONDS

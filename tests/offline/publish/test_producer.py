@@ -11,15 +11,17 @@ import pytest
 
 from models.contract.artifact import ArtifactError
 from models.contract.knowledge import KnowledgeRecord
+from models.contract.packing import KNOWLEDGE
 from offline.knowledge.vectors import Produced
 from offline.publish import records, release
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
-from offline.publish.knowledge import GRACE_SECONDS, content, restamped, times
-from offline.publish.producer import held, let_go, spaces_of
+from offline.publish.knowledge import GRACE_SECONDS, restamped, times
+from offline.publish.producer import let_go, rolled_back, spaces_of
 from offline.publish.release import SwitchError
 from tests.offline.publish.conftest import (
     Release,
+    bytes_written,
     commands_of,
     content_of,
     keys_of,
@@ -40,11 +42,11 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def revision(store: Store) -> bytes | None:
-    """What tells the services to read the items of the live release again, when it changes."""
+    """The revision that tells the services to read the items of the live release again."""
     live = release.live_release(store)
     assert live is not None
-    told: Any = store.redis.get(store.keys.release_revision(live))
-    return None if told is None else bytes(told)
+    position: Any = store.redis.get(store.keys.release_revision(live))
+    return None if position is None else bytes(position)
 
 
 def test_a_producer_publishes_its_changes_and_nothing_else(store: Store, trained: Release) -> None:
@@ -52,21 +54,21 @@ def test_a_producer_publishes_its_changes_and_nothing_else(store: Store, trained
     before = content_of(store)
     changed = trained.shifted("liber").shifted("marc")
     published = changed.publish_alone(store, "marc")
-    assert {name: (one.written, one.unchanged) for name, one in published.records.items()} == {
+    assert {name: (count.written, count.unchanged) for name, count in published.records.items()} == {
         "user/marc": (60, 0), "item/marc": (40, 0),
     }  # fmt: skip
-    assert (published.release, published.switched, published.held) == (trained.id, False, [])
+    assert (published.release, published.switched, published.held_back) == (trained.id, False, [])
     spaces = spaces_of(trained.data.knowledge.produced["marc"].spaces).values()
     after = content_of(store)
     differing = {key for key in after if after[key] != before.get(key)}
     written = {key for key in differing if key.rpartition(":")[2] in spaces}
-    assert published.bytes_written == sum(len(after[key]) for key in written)
+    assert bytes_written(published) == sum(len(after[key]) for key in written)
     assert len(written) == 100
     assert differing - written == {store.keys.stamp, store.keys.release_revision(trained.id)}
-    told = revision(store)
-    assert told is not None
-    assert changed.publish_alone(store, "marc").bytes_written == 0
-    assert revision(store) == told
+    position = revision(store)
+    assert position is not None
+    assert bytes_written(changed.publish_alone(store, "marc")) == 0
+    assert revision(store) == position
 
 
 def test_users_knowledge_needs_no_new_item_table(store: Store, trained: Release) -> None:
@@ -102,20 +104,20 @@ def test_a_rollback_takes_back_the_last_publication_and_then_the_one_before(stor
     trained.shifted("marc", 1).publish_alone(store, "marc")
     states.append(knowledge_in(store, "liber", "marc", "text"))
     trained.shifted("marc", 2).shifted("liber").publish(store)
-    told = revision(store)
+    position = revision(store)
     undone = roll_back(store, "marc")
     assert (undone.release, undone.restored, undone.removed, undone.left) == (trained.id, 100, 0, 0)
     assert undone.spaces == ("user/marc", "item/marc")
     assert undone.size > 0
     assert knowledge_in(store, "marc") == {key: states[1][key] for key in knowledge_in(store, "marc")}
     assert knowledge_in(store, "liber") != {key: states[0][key] for key in knowledge_in(store, "liber")}
-    assert revision(store) not in (None, told)
-    told = revision(store)
+    assert revision(store) not in (None, position)
+    position = revision(store)
     roll_back(store, "marc")
-    assert revision(store) != told
-    told = revision(store)
+    assert revision(store) != position
+    position = revision(store)
     roll_back(store, "liber")
-    assert revision(store) == told  # users' knowledge is read at every request
+    assert revision(store) == position  # users' knowledge is read at every request
     assert knowledge_in(store, "liber", "marc", "text") == states[0]
     with pytest.raises(SwitchError, match="no publication of 'marc' to take back"):
         roll_back(store, "marc")
@@ -133,7 +135,7 @@ def test_what_was_new_is_removed_and_what_somebody_changed_since_is_left(store: 
     undone = roll_back(store, "liber")
     assert (undone.restored, undone.removed, undone.left) == (48, 10, 2)
     after = knowledge_in(store, "liber")
-    assert after.pop(store.keys.user_knowledge("u3", users.space.fingerprint)) == content(foreign)
+    assert after.pop(store.keys.user_knowledge("u3", users.space.fingerprint)) == KNOWLEDGE.content(foreign)
     for name in ("u3", "u4"):
         before.pop(store.keys.user_knowledge(name, users.space.fingerprint))
     assert after == before
@@ -196,15 +198,15 @@ def test_a_producer_that_was_rolled_back_stays_so_until_its_return(store: Store,
     state = content_of(store)
     refreshed, alone = changed.publish(store), changed.publish_alone(store, "marc")
     for published in (refreshed, alone):
-        assert published.held == ["user/marc", "item/marc"]
-        counts = [(published.records[key].written, published.records[key].unchanged) for key in published.held]
+        assert published.held_back == ["user/marc", "item/marc"]
+        counts = [(published.records[key].written, published.records[key].unchanged) for key in published.held_back]
         assert counts == [(0, 60), (0, 40)]
-    assert refreshed.bytes_written == 0
+    assert bytes_written(refreshed) == 0
     assert {key: value for key, value in content_of(store).items() if key != store.keys.stamp} == state
     assert knowledge_in(store, "marc") == before
     returned = changed.publish_alone(store, "marc", return_to=True)
-    assert (returned.held, returned.records["item/marc"].written) == ([], 40)
-    assert held(store) == []
+    assert (returned.held_back, returned.records["item/marc"].written) == ([], 40)
+    assert rolled_back(store) == []
     assert knowledge_in(store, "marc") != before
     assert roll_back(store, "marc").restored == 100  # what returned can be taken back again
     assert knowledge_in(store, "marc") == before
@@ -217,9 +219,9 @@ def test_a_publication_that_returns_returns_every_producer(store: Store, trained
     after = knowledge_in(store, "marc", "liber")
     roll_back(store, "marc")
     roll_back(store, "liber")
-    assert [one.partition(":")[0] for one in held(store)] == ["user/marc", "item/marc", "user/liber"]
+    assert [mark.partition(":")[0] for mark in rolled_back(store)] == ["user/marc", "item/marc", "user/liber"]
     published = changed.publish(store, return_to=True)
-    assert (published.held, held(store)) == ([], [])
+    assert (published.held_back, rolled_back(store)) == ([], [])
     assert knowledge_in(store, "marc", "liber") == after
 
 
@@ -230,7 +232,7 @@ def test_held_records_do_not_expire(store: Store, trained: Release) -> None:
     roll_back(store, "marc")
     age(store, "marc", 1.5)
     published = trained.shifted("marc").publish(store)
-    assert [published.records[key].written for key in published.held] == [60, 40]
+    assert [published.records[key].written for key in published.held_back] == [60, 40]
     assert knowledge_in(store, "marc") == before
     for key in knowledge_in(store, "marc"):
         blob: Any = store.redis.get(key)
@@ -243,9 +245,9 @@ def test_a_hold_is_of_spaces_and_a_new_model_of_a_new_space_is_published(store: 
     roll_back(store, "marc")
     second = trained.shifted("marc", 3).respaced("marc")
     published = second.publish(store)
-    assert (published.switched, published.held) == (True, [])
+    assert (published.switched, published.held_back) == (True, [])
     assert [published.records[key].written for key in ("user/marc", "item/marc")] == [60, 40]
-    assert len(held(store)) == 2
+    assert len(rolled_back(store)) == 2
     with pytest.raises(SwitchError, match="no publication of 'marc' to take back"):
         roll_back(store, "marc")
     before = knowledge_in(store, "marc")
@@ -253,7 +255,7 @@ def test_a_hold_is_of_spaces_and_a_new_model_of_a_new_space_is_published(store: 
     assert roll_back(store, "marc").restored == 100
     assert knowledge_in(store, "marc") == before
     release.rollback(store)
-    assert trained.publish_alone(store, "marc").held == ["user/marc", "item/marc"]
+    assert trained.publish_alone(store, "marc").held_back == ["user/marc", "item/marc"]
 
 
 def test_a_new_model_of_the_held_space_goes_live_with_what_is_held(store: Store, trained: Release) -> None:
@@ -262,7 +264,7 @@ def test_a_new_model_of_the_held_space_goes_live_with_what_is_held(store: Store,
     trained.shifted("marc").publish(store)
     roll_back(store, "marc")
     published = trained.shifted("marc").next("second").publish(store)
-    assert (published.switched, published.held) == (True, ["user/marc", "item/marc"])
+    assert (published.switched, published.held_back) == (True, ["user/marc", "item/marc"])
     assert knowledge_in(store, "marc") == before
 
 
@@ -291,7 +293,7 @@ def test_letting_go_of_what_is_not_held_changes_nothing(store: Store) -> None:
     assert keys_of(store.redis, f"{store.keys.prefix}:*") == set()
     store.redis.set(store.keys.rolled_back, json.dumps(["user/liber:0123456789abcdef", "user/marc:0123456789abcdef"]))
     let_go(store, {"user/liber": "0123456789abcdef"})
-    assert held(store) == ["user/marc:0123456789abcdef"]
+    assert rolled_back(store) == ["user/marc:0123456789abcdef"]
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -330,11 +332,11 @@ def test_a_rollback_killed_anywhere_is_completed_by_the_next(
     def prepare(beside: Store) -> dict[str, bytes]:
         trained.publish(beside)
         first.publish_alone(beside, "marc")
-        wanted = said(beside)
+        expected = said(beside)
         second.publish_alone(beside, "marc")
-        return wanted
+        return expected
 
-    wanted = prepare(store)
+    expected = prepare(store)
     points = commands_of(lambda: roll_back(store, "marc"))
     assert points > 15
     for point in range(0, points, 3):
@@ -343,11 +345,11 @@ def test_a_rollback_killed_anywhere_is_completed_by_the_next(
         raised = revision(beside)
         with killed_at(point), pytest.raises(KeyboardInterrupt):
             roll_back(beside, "marc")
-        if held(beside):
-            assert second.publish(beside).held  # a refresh in between does not write what is being taken back
+        if rolled_back(beside):
+            assert second.publish(beside).held_back  # a refresh in between does not write what is being taken back
         undone = roll_back(beside, "marc")
         assert undone.restored == 100
-        assert said(beside) == wanted, point
+        assert said(beside) == expected, point
         assert revision(beside) not in (None, raised)
         assert beside.redis.get(beside.keys.release_pending(trained.id)) is None
 
@@ -369,6 +371,6 @@ def test_a_killed_rollback_is_given_up_when_the_producer_returns(store: Store, t
 
 
 def said(store: Store) -> dict[str, bytes]:
-    """What all knowledge of a store says."""
-    found = knowledge_in(store, "liber", "marc", "text")
-    return {key.removeprefix(store.keys.prefix): value for key, value in found.items()}
+    """Contents of all knowledge records of a store."""
+    records_by_key = knowledge_in(store, "liber", "marc", "text")
+    return {key.removeprefix(store.keys.prefix): value for key, value in records_by_key.items()}

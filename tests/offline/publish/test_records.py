@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -12,22 +11,15 @@ from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.profile import UserProfile
 from offline.knowledge.vectors import as_record
 from offline.publish.connection import Store
-from offline.publish.entries import entries
-from offline.publish.knowledge import write_knowledge
-from offline.publish.memo import Memo
+from offline.publish.features import _REPLACE_IF_UNCHANGED
+from offline.publish.knowledge import KnowledgeWriter, entries
 from offline.publish.producer import spaces_of
-from offline.publish.users import _REPLACE_IF_UNCHANGED
+from offline.publish.records import Memo
 from offline.training.samples import statistics_until
 from tests.contract.item_record import ItemRecord
 from tests.offline.codes import item_codes, user_codes
-from tests.offline.publish.conftest import Release, content_of, workdir
+from tests.offline.publish.conftest import Release, bytes_written, content_of, read, workdir
 from tests.synthetic import SCHEMA
-
-
-def read(store: Store, key: str) -> bytes:
-    held: Any = store.redis.get(key)
-    assert isinstance(held, bytes), key
-    return held
 
 
 def test_everything_that_is_published_reads_back(store: Store, trained: Release) -> None:
@@ -68,9 +60,8 @@ def test_all_knowledge_that_is_published_reads_back(store: Store, trained: Relea
 def test_numbers_have_the_format_of_their_space(store: Store, trained: Release) -> None:
     users = trained.data.knowledge.users["liber"]
     space = Space.model_validate({**users.space.model_dump(), "dtype": "int8"})
-    notes = Memo(store, workdir(store))
-    made = entries(replace(users, space=space), trained.data.log.user_ids, range(3))
-    count = write_knowledge(store, space, made, 3, 1000, notes)
+    writer = KnowledgeWriter(store, space, 1000, Memo(store, workdir(store)))
+    count = writer.write(entries(replace(users, space=space), trained.data.log.user_ids, range(3)), 3)
     assert count.size == sum(
         len(read(store, store.keys.user_knowledge(f"u{at}", space.fingerprint))) for at in range(3)
     )
@@ -87,13 +78,13 @@ def test_a_second_publication_writes_nothing(store: Store, trained: Release) -> 
     assert first.switched
     assert all(count.written > 0 and count.unchanged == 0 for count in first.records.values())
     before = content_of(store)
-    assert first.bytes_written > sum(len(value) for key, value in before.items() if "}:" in key)
+    assert bytes_written(first) > sum(len(value) for key, value in before.items() if "}:" in key)
     second = trained.publish(store)
     assert {name: count.written for name, count in second.records.items()} == dict.fromkeys(second.records, 0)
     assert {name: count.unchanged for name, count in second.records.items()} == {
         name: count.written for name, count in first.records.items() if name != "item directory"
     }
-    assert second.bytes_written == 0
+    assert bytes_written(second) == 0
     assert (second.switched, second.live_before, second.pruned) == (False, first.release, [])
     assert content_of(store) == before
 
@@ -112,7 +103,7 @@ def test_only_the_user_whose_knowledge_changed_is_rewritten(store: Store, traine
     key = store.keys.user_knowledge("u7", users.space.fingerprint)
     assert changed_keys(before, content_of(store)) == {key, store.keys.stamp}
     assert (published.records["user/liber"].written, published.records["user/marc"].written) == (1, 0)
-    assert published.bytes_written == len(read(store, key))
+    assert bytes_written(published) == len(read(store, key))
 
 
 def test_only_the_item_whose_fields_changed_is_rewritten_and_announced(store: Store, trained: Release) -> None:
@@ -151,7 +142,7 @@ def test_only_the_users_that_are_asked_for_are_looked_at(store: Store, trained: 
             store.keys.user_knowledge(name, spaces["user/marc"]),
         )
     }
-    counts = {name: (one.written, one.unchanged) for name, one in published.records.items()}
+    counts = {name: (count.written, count.unchanged) for name, count in published.records.items()}
     assert counts["user profiles"] == counts["user/liber"] == counts["user/marc"] == (2, 0)
     assert counts["user histories"] == (0, 2)
     assert counts["item/marc"] == (40, 0)

@@ -12,6 +12,7 @@ import pytest
 
 from models.contract.artifact import ArtifactError
 from models.contract.events import Interaction
+from models.contract.packing import KNOWLEDGE
 from models.contract.schema import FeatureSchema
 from models.split_model import ITEM_GRAPH, REQUEST_GRAPH, parts_folder
 from offline.data.catalogue import DataError
@@ -19,7 +20,6 @@ from offline.knowledge.vectors import Knowledge
 from offline.publish import release
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
-from offline.publish.knowledge import content
 from offline.publish.producer import spaces_of
 from offline.publish.release import SwitchError
 from service.scoring import load_model
@@ -39,8 +39,8 @@ from tests.synthetic import SCHEMA, knowledge_of, synthetic
 def directory(store: Store, of: str) -> list[str]:
     ids: list[str] = []
     for block in range(release.read_manifest(store, of).directory_blocks):
-        held: Any = store.redis.get(store.keys.item_directory(of, block))
-        ids += json.loads(held)
+        document: Any = store.redis.get(store.keys.item_directory(of, block))
+        ids += json.loads(document)
     return ids
 
 
@@ -88,8 +88,8 @@ def test_parts_that_the_same_model_has_by_another_version_reach_the_live_release
 def test_a_large_catalogue_is_listed_in_blocks(store: Store) -> None:
     ids = [f"i{at}" for at in range(release.DIRECTORY_BLOCK * 2 + 1)]
     assert release.write_directory(store, "large", ids).written == 3
-    held: list[Any] = [store.redis.get(store.keys.item_directory("large", block)) for block in range(3)]
-    assert [one for block in held for one in json.loads(block)] == ids
+    blocks: list[Any] = [store.redis.get(store.keys.item_directory("large", block)) for block in range(3)]
+    assert [item for block in blocks for item in json.loads(block)] == ids
     assert release.write_directory(store, "none", []).written == 0
 
 
@@ -124,7 +124,7 @@ def test_a_publication_that_was_killed_anywhere_is_completed_by_the_next(store: 
     grown = grown_by(trained, Interaction(user_id="u1", item_id="new", value=5, time_ms=10**10)).shifted("marc")
     trained.publish(store)
     points = commands_of(lambda: grown.publish(store))
-    wanted = statements(store)
+    expected = statements(store)
     assert points > 30
     for point in range(0, points, 3):  # of even and odd ones, which die after and before a command
         beside = sibling(store, f"killed-{point}")
@@ -133,22 +133,22 @@ def test_a_publication_that_was_killed_anywhere_is_completed_by_the_next(store: 
             grown.publish(beside)
         grown.publish(beside)
         assert directory(beside, trained.id)[-1] == "new"
-        assert statements(beside) == wanted, point
+        assert statements(beside) == expected, point
         assert beside.redis.get(beside.keys.release_revision(trained.id)) is not None
         assert beside.redis.get(beside.keys.release_pending(trained.id)) is None
 
 
 def statements(store: Store) -> dict[str, bytes]:
-    """What is published, without what tells of times and counts."""
-    held = {key.removeprefix(store.keys.prefix): value for key, value in content_of(store).items()}
+    """Published values by key, without times and counts."""
+    values = {key.removeprefix(store.keys.prefix): value for key, value in content_of(store).items()}
     for kind in (":stamp", ":installation", ":manifest", ":revision"):
-        held = {key: value for key, value in held.items() if not key.endswith(kind)}
-    return {key: timeless(key, value) for key, value in held.items()}
+        values = {key: value for key, value in values.items() if not key.endswith(kind)}
+    return {key: timeless(key, value) for key, value in values.items()}
 
 
 def timeless(key: str, value: bytes) -> bytes:
     if ":k:" in key:
-        return content(value)
+        return KNOWLEDGE.content(value)
     if ":f:" in key:
         item = key[key.index("{i:") + 3 : key.index("}")]
         return replace(ItemRecord.unpack(value, item, SCHEMA), written_at=0).pack()
@@ -166,10 +166,10 @@ def test_a_publication_killed_before_it_told_the_services_is_announced_by_the_ne
             grown.publish(store)
     assert store.redis.get(store.keys.release_revision(trained.id)) is None
     assert grown.publish(store).records["item features"].written == 0
-    told = store.redis.get(store.keys.release_revision(trained.id))
-    assert told is not None
+    position = store.redis.get(store.keys.release_revision(trained.id))
+    assert position is not None
     grown.publish(store)
-    assert store.redis.get(store.keys.release_revision(trained.id)) == told
+    assert store.redis.get(store.keys.release_revision(trained.id)) == position
 
 
 def test_after_a_rollback_the_older_release_is_kept_current(store: Store, trained: Release) -> None:
@@ -227,7 +227,7 @@ def test_a_model_of_another_space_is_refused_before_anything_is_written(store: S
 
 
 def test_a_model_that_reads_a_producer_that_never_finished_is_refused(store: Store, trained: Release) -> None:
-    produced = {name: one for name, one in trained.data.knowledge.produced.items() if name != "marc"}
+    produced = {name: knowledge for name, knowledge in trained.data.knowledge.produced.items() if name != "marc"}
     with pytest.raises(GateError, match="run `refresh`"):
         trained.with_data(knowledge=Knowledge(produced)).publish(store)
     assert content_of(store) == {}
@@ -351,10 +351,10 @@ def test_old_releases_are_pruned(store: Store, trained: Release) -> None:
     assert third.publish(store).pruned == [trained.id]  # keep_releases = 2
     assert release.releases(store) == [second.id, third.id]
     assert [key for key in keys_of(store.redis, f"{store.keys.prefix}:*") if trained.id in key] == []
-    for kept in (second, third):
-        held = {key for key in keys_of(store.redis, f"{store.keys.prefix}:*") if kept.id in key}
-        items = {store.keys.item_features(item, kept.id) for item in trained.data.log.item_ids}
-        assert held == items | {store.keys.item_directory(kept.id, 0), store.keys.release_manifest(kept.id)}
+    for left in (second, third):
+        keys = {key for key in keys_of(store.redis, f"{store.keys.prefix}:*") if left.id in key}
+        items = {store.keys.item_features(item, left.id) for item in trained.data.log.item_ids}
+        assert keys == items | {store.keys.item_directory(left.id, 0), store.keys.release_manifest(left.id)}
     assert release.rollback(store) == (third.id, second.id)
 
 

@@ -15,17 +15,17 @@ from models.contract.events import Interaction
 from models.contract.items import ItemTable
 from models.contract.snapshot import changed_items, file_of, model_columns, read_columns
 from models.split_model import SplitModel, parts_folder
-from offline.publish import changes, release, snapshot
+from offline.publish import records, release, snapshot
 from offline.publish.connection import Store
-from tests.offline.publish.conftest import Release, roll_back
+from tests.offline.publish.conftest import Release, bytes_written, roll_back
 from tests.offline.publish.test_release import grown_by
 from tests.synthetic import SCHEMA
 
 
 def published(store: Store, of: str) -> ItemSnapshot:
-    found = release.read_manifest(store, of).snapshot
-    assert found is not None
-    return found
+    files = release.read_manifest(store, of).snapshot
+    assert files is not None
+    return files
 
 
 def named(store: Store, of: str, since: str) -> list[str] | None:
@@ -61,7 +61,7 @@ def test_a_refresh_names_what_it_changes_and_writes_no_files(store: Store, train
     first = trained.publish(store)
     files, written = published(store, trained.id), {path.name for path in store.artifacts.iterdir()}
     again = of_one_item(trained).publish(store)
-    assert again.bytes_written < first.bytes_written / 10
+    assert bytes_written(again) < bytes_written(first) / 10
     assert published(store, trained.id) == files
     assert {path.name for path in store.artifacts.iterdir()} == written
     assert named(store, trained.id, files.changes) == ["i0"]
@@ -70,7 +70,7 @@ def test_a_refresh_names_what_it_changes_and_writes_no_files(store: Store, train
     assert last[0] == revision, "the mark at its end is the revision"
     trained.shifted("marc").publish_alone(store, "marc")
     assert sorted(named(store, trained.id, revision.decode()) or ()) == sorted(trained.data.log.item_ids)
-    position = changes.append(store, trained.id)
+    position = records.append_change(store, trained.id)
     roll_back(store, "marc")
     assert sorted(named(store, trained.id, position) or ()) == sorted(trained.data.log.item_ids)
 
@@ -87,7 +87,7 @@ def test_a_renewed_expiry_is_a_change_also_of_a_producer_that_is_held_back(store
     trained.publish(store)
     trained.shifted("marc").publish_alone(store, "marc")
     roll_back(store, "marc")
-    position = changes.append(store, trained.id)
+    position = records.append_change(store, trained.id)
     longer = trained.data.config.model_copy(
         update={"knowledge": trained.data.config.knowledge.model_copy(update={"ttl_days": 365})}
     )
@@ -100,7 +100,7 @@ def test_when_much_has_changed_there_is_a_new_snapshot(
 ) -> None:
     trained.publish(store)
     before = published(store, trained.id)
-    monkeypatch.setattr(changes, "LONGEST_CHANGE", 30)
+    monkeypatch.setattr(records, "LONGEST_CHANGE", 30)
     trained.shifted("marc").publish(store)
     after = published(store, trained.id)
     different = {name for name in after.columns if after.columns[name] != before.columns[name]}
@@ -159,8 +159,10 @@ def test_a_damaged_file_is_written_again(store: Store, trained: Release, damage:
 def test_files_that_no_release_names_go_after_a_while(store: Store, trained: Release) -> None:
     trained.publish(store)
     trained.next("second").publish(store)
-    manifests = [release.read_manifest(store, one) for one in release.releases(store)]
-    named_files = {file_of(digest) for one in manifests if one.snapshot for digest in one.snapshot.columns.values()}
+    manifests = [release.read_manifest(store, name) for name in release.releases(store)]
+    named_files = {
+        file_of(digest) for manifest in manifests if manifest.snapshot for digest in manifest.snapshot.columns.values()
+    }
     other = store.artifacts / file_of("0" * 32)
     partial = other.with_suffix(".0123.partial")
     for path in (other, partial):

@@ -1,4 +1,4 @@
-"""What the service streamed, as the jobs read it back."""
+"""The streams of the service, as the jobs read them back."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_a_bad_entry_at_the_end_is_not_read_again(store: Store) -> None:
 
 def test_bytes_that_are_no_text_are_counted_and_skipped(store: Store) -> None:
     store.redis.xadd(store.keys.interactions, {"v": b"1", "event": b"\xff\xfe"})
-    found, _, refused = new_interactions(store, "0-0")
-    assert (found, refused) == ([], 1)
+    interactions, _, refused = new_interactions(store, "0-0")
+    assert (interactions, refused) == ([], 1)
 
 
 def test_more_entries_than_one_page(store: Store) -> None:
@@ -72,8 +72,8 @@ def test_more_entries_than_one_page(store: Store) -> None:
     for at in range(10_001):
         pipeline.xadd(store.keys.interactions, event(at).to_stream())  # type: ignore[arg-type]  # text is fine
     pipeline.execute()
-    found, _, refused = new_interactions(store, "0-0")
-    assert ([one.time_ms for one in found], refused) == (list(range(10_001)), 0)
+    interactions, _, refused = new_interactions(store, "0-0")
+    assert ([interaction.time_ms for interaction in interactions], refused) == (list(range(10_001)), 0)
 
 
 def test_streamed_interactions_extend_the_log_once(store: Store, trained: Release) -> None:
@@ -95,7 +95,7 @@ def test_exposures_are_read_oldest_first(store: Store) -> None:
         )
         for at in range(3)
     ]  # fmt: skip
-    for one in logged:
-        fields: dict[Any, Any] = {**one.to_stream()}
+    for exposure in logged:
+        fields: dict[Any, Any] = {**exposure.to_stream()}
         store.redis.xadd(store.keys.exposures, fields)
     assert exposures(store) == logged

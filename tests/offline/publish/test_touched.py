@@ -16,12 +16,10 @@ from offline.data.log import InteractionLog
 from offline.knowledge.vectors import UserVectors
 from offline.publish import records
 from offline.publish.connection import Store
-from offline.publish.entries import entries, owners
-from offline.publish.knowledge import write_knowledge
-from offline.publish.memo import Memo
-from offline.publish.records import Written
+from offline.publish.features import write_histories, write_profiles
+from offline.publish.knowledge import KnowledgeWriter, entries, owners
+from offline.publish.records import Memo, Written
 from offline.publish.undo import JOURNAL_FILE, Journal
-from offline.publish.users import write_histories, write_profiles
 from tests.offline.publish.conftest import content_of
 
 USERS, EVERY = 600, 100
@@ -61,9 +59,8 @@ def test_of_knowledge_the_changed_users_keys_alone(store: Store, tmp_path: Path)
         memo = Memo(store, tmp_path / "memo")
         with Journal(tmp_path / JOURNAL_FILE) as journal:
             undo = journal.publication(store, "test", {"user/test": SPACE.fingerprint})
-            written = write_knowledge(
-                store, SPACE, entries(users, NAMES, owners(users, NAMES)), USERS, 1000, memo, undo
-            )
+            writer = KnowledgeWriter(store, SPACE, 1000, memo)
+            written = writer.write(entries(users, NAMES, owners(users, NAMES)), USERS, undo)
             undo.close()
         memo.save()
         return written
@@ -72,7 +69,7 @@ def test_of_knowledge_the_changed_users_keys_alone(store: Store, tmp_path: Path)
     changed = vectors.copy()
     changed[2 * EVERY * np.arange(len(CHANGED)) + 1] += 1
     keys, sets, reads = touched(store, lambda: write(replace(users, vectors=changed)))
-    assert keys == {store.keys.user_knowledge(one, SPACE.fingerprint) for one in CHANGED} | {store.keys.stamp}
+    assert keys == {store.keys.user_knowledge(name, SPACE.fingerprint) for name in CHANGED} | {store.keys.stamp}
     # Beside the records: the stamp is read and set, and so is the name of the installation, which stays what it was.
     assert (sets, reads) == (len(CHANGED) + 2, len(CHANGED) + 2)
 
@@ -82,10 +79,10 @@ def written_bytes(store: Store) -> int:
 
 
 def test_of_profiles_and_histories_the_changed_users_keys_alone(store: Store, tmp_path: Path) -> None:
-    catalogue = Catalogue(users={one: {"age": 30} for one in NAMES}, items={})
-    log = InteractionLog.sorted_by_time([(one, "i", 1.0, 5) for one in NAMES], NAMES, ["i"])
-    others = Catalogue(users={**catalogue.users, **{one: {"age": 31} for one in CHANGED}}, items={})
-    grown = log.with_rows([(one, "j", 2.0, 9) for one in CHANGED], NAMES, ["i", "j"])[0]
+    catalogue = Catalogue(users={name: {"age": 30} for name in NAMES}, items={})
+    log = InteractionLog.sorted_by_time([(name, "i", 1.0, 5) for name in NAMES], NAMES, ["i"])
+    others = Catalogue(users={**catalogue.users, **{name: {"age": 31} for name in CHANGED}}, items={})
+    grown = log.with_rows([(name, "j", 2.0, 9) for name in CHANGED], NAMES, ["i", "j"])[0]
 
     def write(act: Callable[[Memo], Written]) -> Written:
         memo = Memo(store, tmp_path / "memo")
@@ -99,9 +96,9 @@ def test_of_profiles_and_histories_the_changed_users_keys_alone(store: Store, tm
     ):
         assert write(memo_of).written == USERS
     keys, sets, reads = touched(store, lambda: write(lambda memo: write_profiles(store, others, log, memo)))
-    assert keys == {store.keys.user_profile(one) for one in CHANGED} | {store.keys.stamp}
+    assert keys == {store.keys.user_profile(name) for name in CHANGED} | {store.keys.stamp}
     assert (sets, reads) == (len(CHANGED) + 1, len(CHANGED) + 1)
     keys, sets, reads = touched(store, lambda: write(lambda memo: write_histories(store, grown, 9, memo)))
-    assert keys == {store.keys.user_history(one) for one in CHANGED} | {store.keys.stamp}
+    assert keys == {store.keys.user_history(name) for name in CHANGED} | {store.keys.stamp}
     # A history is measured, tried as a new one, read, compared, and replaced while it is what was read.
     assert (sets, reads) == (2 * len(CHANGED) + 1, 3 * len(CHANGED) + 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from offline.publish.connection import Store, StoreError
-from offline.publish.undo import JOURNAL_FILE, KEPT, Change, Journal, JournalError, installation
+from offline.publish.undo import JOURNAL_FILE, PUBLICATIONS_STORED, Change, Journal, JournalError, installation
 from tests.offline.publish.conftest import sibling
 
 SPACES = {"user/liber": "0123456789abcdef"}
@@ -41,7 +41,7 @@ def note(journal: Journal, store: Store, *changes: Change, complete: bool = True
 
 def newest(journal: Journal, store: Store, producer: str = "liber") -> list[tuple[str, bytes | None, bytes]] | None:
     number = journal.to_undo(store, producer, SPACES)
-    return None if number is None else [one for chunk in journal.changes(number) for one in chunk]
+    return None if number is None else [change for chunk in journal.changes(number) for change in chunk]
 
 
 def undo(journal: Journal, store: Store) -> None:
@@ -75,12 +75,12 @@ def test_publications_are_taken_back_one_by_one(store: Store, journal: Journal) 
 
 def test_only_the_newest_are_kept(store: Store, journal: Journal, path: Path) -> None:
     note(journal, store, change("a", "x", "y"), producer="marc")
-    for number in range(KEPT + 2):
+    for number in range(PUBLICATIONS_STORED + 2):
         note(journal, store, change("a", str(number), str(number + 1)))
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT count(*) FROM records").fetchone() == (KEPT + 1,)
+        assert connection.execute("SELECT count(*) FROM records").fetchone() == (PUBLICATIONS_STORED + 1,)
     connection.close()
-    for _ in range(KEPT):
+    for _ in range(PUBLICATIONS_STORED):
         undo(journal, store)
     assert newest(journal, store) is None
     assert newest(journal, store, "marc") is not None
@@ -141,10 +141,10 @@ def test_a_chunk_is_noted_as_a_whole_or_not_at_all(store: Store, journal: Journa
 
 def test_thousands_of_changes_come_back_once_each(store: Store, journal: Journal) -> None:
     note(journal, store, *(change(f"key {at}", None, str(at)) for at in range(2500)))
-    found = newest(journal, store)
-    assert found is not None
-    assert {key: new for key, _, new in found} == {f"key {at}": str(at).encode() for at in range(2500)}
-    assert len(found) == 2500
+    changes = newest(journal, store)
+    assert changes is not None
+    assert {key: new for key, _, new in changes} == {f"key {at}": str(at).encode() for at in range(2500)}
+    assert len(changes) == 2500
 
 
 def test_producers_spaces_and_installations_do_not_mix(store: Store, journal: Journal) -> None:

@@ -1,0 +1,180 @@
+"""A call of a job: options that several jobs share, the job that they describe, and how it ends: its exit code, a line
+on the terminal if it failed, and its summary as the last line of all."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import httpx2
+import typer
+
+from models.contract.artifact import ArtifactError
+from models.contract.reranker import RerankerError
+from models.valkey.embedded import EmbeddedRedisError
+from offline.config import ConfigError, load_config
+from offline.data.catalogue import DataError
+from offline.engine.engines import EngineError
+from offline.jobs.events import parse_since
+from offline.jobs.ledger import RunStatus
+from offline.jobs.runs import EXIT_CODES, LockedError, Run, stopping
+from offline.jobs.steps import Engine, Job
+from offline.knowledge.encoder import EncoderError
+from offline.knowledge.errors import NotFittedError
+from offline.knowledge.run import producers_of
+from offline.libraries import quiet_libraries
+from offline.llm.budget import Budget
+from offline.llm.cache import CacheError
+from offline.llm.protocol import PermanentError
+from offline.publish.connection import StoreError
+from offline.publish.gate import GateError
+from offline.publish.release import SwitchError
+from offline.training.report import TrainingError
+
+DEFAULT_CONFIG = Path("configs/ml-100k.toml")
+DEFAULT_DATA_DIR = Path("var")
+_USAGE = 2
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="TOML file that describes the data set and its jobs.")]
+DataDir = Annotated[Path, typer.Option(envvar="LORANK_DATA_DIR", help="Embedded Redis and artifact store.")]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Ask the language model everything again; take no shipped vectors.")
+]
+Retrain = Annotated[bool, typer.Option("--retrain", help="Train even if nothing changed.")]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Ask the language model only about users and items with something new since then: "
+        "2026-11-20, 2026-11-20T06:00 (UTC), 45m, 12h or 7d ago.",
+    ),
+]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=0, help="Stop asking before this run's prompts and answers exceed so many tokens.")
+]
+MaxCost = Annotated[
+    float | None, typer.Option(min=0, help="Stop asking before this run costs more, at the configuration's prices.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be asked and what it would cost; change nothing.")
+]
+AskRefused = Annotated[
+    bool, typer.Option("--ask-refused", help="Ask again what the language model refused for good; all else stays.")
+]
+EngineName = Annotated[Engine, typer.Option(help="Where encoding and asking run: in this process, or on Ray.")]
+MetricsFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.prom", help="Write metrics for Prometheus' text-file collector when the run ends."),
+]
+Producers = Annotated[
+    list[str] | None, typer.Option("--producer", metavar="NAME", help="Only this producer; may be repeated.")
+]
+
+
+def job_of(config: Path, data_dir: Path, *, retrain: bool = False, metrics: Path | None = None) -> Job:
+    """The job of one call. ConfigError for a configuration that is not understood."""
+    return Job(load_config(config), data_dir, retrain=retrain, metrics=metrics)
+
+
+def asking(
+    job: Job,
+    since: str | None,
+    max_tokens: int | None,
+    max_cost: float | None,
+    no_cache: bool,
+    ask_refused: bool,
+    engine: Engine,
+) -> Job:
+    """A job that asks the language model, within bounds. typer.BadParameter for options that make no sense."""
+    budget = Budget(max_tokens, max_cost)
+    try:
+        since_ms = None if since is None else parse_since(since)
+        budget.check(job.config.llm.prices)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return replace(
+        job, use_cache=not no_cache, ask_refused=ask_refused, since_ms=since_ms, budget=budget, engine=engine
+    )
+
+
+def chosen(job: Job, names: list[str] | None) -> tuple[str, ...] | None:
+    """The producers that were asked for, None for all of them. ConfigError for one that the schema does not list."""
+    listed = producers_of(job.config.feature_schema)
+    if unknown := set(names or ()) - set(listed):
+        raise ConfigError(f"{job.config.name} has no producer {', '.join(sorted(unknown))}; it has {', '.join(listed)}")
+    return tuple(name for name in listed if name in names) if names else None
+
+
+EXPECTED = (
+    ArtifactError,
+    CacheError,
+    DataError,
+    OSError,
+    httpx2.HTTPError,
+    TrainingError,
+    EmbeddedRedisError,
+    EncoderError,
+    EngineError,
+    GateError,
+    LockedError,
+    NotFittedError,
+    PermanentError,
+    RerankerError,
+    StoreError,
+    SwitchError,
+)
+"""Failures that a person can do something about: bad input, something absent, a gate that held."""
+
+
+def carry_out(job: Job, name: str, work: Callable[[Run], object]) -> None:
+    """Do ``work`` as one run: locked, recorded, summed up in one line of JSON, the last on standard output."""
+    run = Run(job, name)
+    try:
+        with run.working():
+            work(run)
+    except EXPECTED as error:
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+    finally:
+        record = run.record
+        for reason in record.reasons if record.status is RunStatus.PARTIAL else ():
+            print(f"  left for the next run: {reason}")
+        sum_up(record.document())
+    raise typer.Exit(record.exit_code or 0)
+
+
+def sum_up(summary: dict[str, object]) -> None:
+    """The last line: for `tail -1 | jq`."""
+    print(json.dumps(summary, ensure_ascii=False), flush=True)
+
+
+def end_cleanly_when_terminated() -> None:
+    """SIGTERM ends a job as Ctrl-C does: answers that arrived are stored, and the ledger says how it ended."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        stopping.asked = True
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # a shell script starts its background jobs so; asyncio would then leave SIGINT, and with it SIGTERM, ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def run_command_line(app: typer.Typer) -> None:
+    """Run a program. Expected failures end with one line and an exit code, never with a traceback."""
+    quiet_libraries()  # before a job loads them
+    end_cleanly_when_terminated()
+    try:
+        app()
+    except (ConfigError, *EXPECTED) as error:  # of a job that is no run
+        print(f"error: {error}", file=sys.stderr)
+        status = RunStatus.LOCKED if isinstance(error, LockedError) else RunStatus.FAILED
+        sys.exit(_USAGE if isinstance(error, ConfigError) else EXIT_CODES[status])

@@ -1,0 +1,170 @@
+"""Features of users and items, as the service reads them: profiles and live histories; a release's item features."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from models.contract.arrays import FloatArray, IntArray
+from models.contract.bulk import item_rows
+from models.contract.events import EVENT_BYTES, EVENT_DTYPE, item_hash, owner_tag
+from models.contract.keys import of_each
+from models.contract.packing import ITEM, item_contents
+from models.contract.profile import packed_profile
+from models.contract.schema import FeatureSchema
+from offline.data.catalogue import Catalogue
+from offline.data.log import InteractionLog, UserIndex
+from offline.publish.connection import Bulk, Store
+from offline.publish.records import ItemChanges, Memo, Written, chunks, record_digests
+
+_REPLACE_IF_UNCHANGED = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+
+
+def write_profiles(
+    store: Store, catalogue: Catalogue, log: InteractionLog, memo: Memo, users: Collection[int] | None = None
+) -> Written:
+    """Profiles that changed, of all users of the log or of those at the positions ``users``."""
+    result, seen = Written(), memo.of("user profiles", len(log.user_ids))
+    with Bulk(store.redis) as bulk:
+        for chunk in chunks(_positions(log, users)):
+            names = [log.user_ids[user] for user in chunk]
+            blobs = [packed_profile(name, catalogue.users.get(name, {})) for name in names]
+            digests = record_digests(blobs)
+            due = np.flatnonzero(~seen.holds(chunk, digests)).tolist()
+            keys = of_each(store.keys.user_profile, [names[at] for at in due])
+            stored = zip(keys, due, bulk.get(keys), strict=True)
+            changed = [(key, blobs[at]) for key, at, blob in stored if blob != blobs[at]]
+            result.unchanged += len(chunk) - len(changed)
+            if changed:
+                memo.about_to_write()
+                bulk.set([key for key, _ in changed], [blob for _, blob in changed])
+                result.add(*(blob for _, blob in changed))
+            # Before the replies: the memo counts only after ``save``, which nobody calls if one of them is a refusal.
+            seen.note([chunk[at] for at in due], digests[due])
+    return result
+
+
+def write_histories(
+    store: Store, log: InteractionLog, max_events: int, memo: Memo, users: Collection[int] | None = None
+) -> Written:
+    """Live histories that lack events of the log, because they are new, or because feedback came before them; of all
+    users of the log or of those at the positions ``users``.
+
+    A history belongs to the service, which may append to it at any moment. It is therefore replaced only while it is
+    what was read, and keeps the events that the log does not know yet, at its end.
+    """
+    index = log.by_user()
+    hashes = np.fromiter((item_hash(item) for item in log.item_ids), np.uint64, len(log.item_ids))
+    result, seen = Written(), memo.of("user histories", len(log.user_ids))
+    with Bulk(store.redis) as bulk:
+        for chunk in chunks(_positions(log, users)):
+            names = [log.user_ids[user] for user in chunk]
+            known = packed_histories(log, index, hashes, chunk, max_events)
+            digests = record_digests(b"\0".join((name.encode(), blob)) for name, blob in zip(names, known, strict=True))
+            due = np.flatnonzero(~seen.holds(chunk, digests)).tolist()
+            keys = of_each(store.keys.user_history, [names[at] for at in due])
+            lengths = bulk.lengths(keys)
+            lacking = [
+                (key, known[at]) for key, at, length in zip(keys, due, lengths, strict=True) if length < len(known[at])
+            ]
+            if lacking:
+                memo.about_to_write()
+            left = _complete(bulk, lacking, max_events)
+            written = [blob for key, blob in lacking if key not in left]
+            result.add(*written)
+            result.unchanged += len(chunk) - len(written)
+            complete = [at for key, at in zip(keys, due, strict=True) if key not in left]
+            seen.note([chunk[at] for at in complete], digests[complete])
+    return result
+
+
+def _positions(log: InteractionLog, users: Collection[int] | None) -> Iterable[int]:
+    return range(len(log.user_ids)) if users is None else sorted(set(users))
+
+
+def _complete(bulk: Bulk, lacking: Sequence[tuple[str, bytes]], max_events: int) -> set[str]:
+    """Give each key the events that are known. Returns the keys whose history changed meanwhile: the next refresh tries
+    again."""
+    was_set = bulk.set_new([key for key, _ in lacking], [known for _, known in lacking])
+    there = [entry for entry, done in zip(lacking, was_set, strict=True) if not done]
+    replacing: list[tuple[str | int | bytes, ...]] = []
+    for (key, known), stored in zip(there, bulk.get([key for key, _ in there]), strict=True):
+        seen = set(_events(known))
+        later = b"".join(event for event in _events(stored or b"") if event not in seen)
+        whole = (known + later)[-max_events * EVENT_BYTES :]
+        replacing.append(("EVAL", _REPLACE_IF_UNCHANGED, 1, key, stored or b"", whole))
+    return {key for (key, _), done in zip(there, bulk.ask(replacing), strict=True) if not done}
+
+
+def _events(blob: bytes) -> list[bytes]:
+    return [blob[at : at + EVENT_BYTES] for at in range(0, len(blob) - EVENT_BYTES + 1, EVENT_BYTES)]
+
+
+def packed_histories(
+    log: InteractionLog, index: UserIndex, hashes: npt.NDArray[np.uint64], users: Sequence[int], max_events: int
+) -> list[bytes]:
+    """Each user's last ``max_events`` log rows as the live history holds them; ``hashes`` [items] name the items."""
+    of = np.array(users, np.int64)
+    counts = np.minimum(index.start[of + 1] - index.start[of], max_events)
+    ends = np.cumsum(counts)
+    rows = index.rows[np.repeat(index.start[of + 1] - ends, counts) + np.arange(int(counts.sum()))]
+    events = np.zeros(len(rows), EVENT_DTYPE)
+    events["item"] = hashes[log.item[rows]]
+    events["time_ms"] = log.time_ms[rows]
+    events["owner"] = np.repeat(np.array([owner_tag(log.user_ids[user]) for user in users], np.uint32), counts)
+    events["value"] = log.value[rows]
+    packed = events.tobytes()
+    starts = (ends - counts) * EVENT_BYTES
+    return [packed[start:end] for start, end in zip(starts.tolist(), (ends * EVENT_BYTES).tolist(), strict=True)]
+
+
+def write_items(
+    store: Store,
+    release: str,
+    schema: FeatureSchema,
+    catalogue: Catalogue,
+    item_ids: Sequence[str],
+    index: Sequence[int] | None,
+    numeric: FloatArray,
+) -> Written:
+    """Feature records of all items of a release. ``index`` holds the rows of the model's id embedding; None keeps those
+    of the records that are there, for a release whose training is not at hand."""
+    if not len(item_ids) == len(numeric) == len(item_ids if index is None else index):
+        raise ValueError(f"{len(item_ids)} items, but numeric features of {len(numeric)} or not a row of each")
+    categorical = schema.encode_each_item([catalogue.items.get(item, {}) for item in item_ids])
+    now = int(time.time())
+    result, changes = Written(), ItemChanges(store, release)
+    with Bulk(store.redis) as bulk:
+        for chunk in chunks(range(len(item_ids))):
+            at = slice(chunk[0], chunk[-1] + 1)
+            names = item_ids[at]
+            keys = of_each(lambda item: store.keys.item_features(item, release), names)
+            blobs = bulk.get(keys)
+            rows = _stored_rows(blobs, names, schema) if index is None else np.array(index[at], np.int64)
+            contents = item_contents(schema.fingerprint, names, rows, categorical[at], numeric[at])
+            stale = [
+                (key, name, content)
+                for key, name, content, blob in zip(keys, names, contents, blobs, strict=True)
+                if blob is None or not ITEM.says(blob, content)
+            ]
+            result.unchanged += len(names) - len(stale)
+            written = ITEM.sealed([content for _, _, content in stale], now)
+            changes.about_to_write([name for _, name, _ in stale])
+            bulk.set([key for key, _, _ in stale], written)
+            result.add(*written)
+    return result
+
+
+def _stored_rows(blobs: Sequence[bytes | None], names: Sequence[str], schema: FeatureSchema) -> IntArray:
+    """The row of the id embedding in each record that is there, 0 where there is none that may be used."""
+    decoded = item_rows(blobs, names, schema)
+    rows = np.zeros(len(names), np.int64)
+    rows[decoded.at] = decoded.index
+    return rows

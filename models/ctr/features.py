@@ -53,8 +53,8 @@ class FieldEmbedding(nn.Module):
         return any(slots > 1 for slots in self.slots)
 
     def _looked_up(self, indices: Tensor) -> Tensor:
-        """Fields of one slot each, all at once: where no gradient is wanted, a table is read where it is."""
-        starts = torch.tensor([0, *(len(one) for one in self.tables)][:-1], device=indices.device).cumsum(0)
+        """Fields of one slot each, all at once: without gradients, a table is read where it is."""
+        starts = torch.tensor([0, *(len(table) for table in self.tables)][:-1], device=indices.device).cumsum(0)
         return F.embedding(indices + starts, torch.cat(list(self.tables)))
 
     def columns(self, indices: Tensor) -> list[Tensor]:
@@ -152,14 +152,14 @@ class _Spaces(nn.Module):
     def __init__(self, columns: Mapping[str, slice], dim: int) -> None:
         super().__init__()
         self.columns = tuple(columns.values())
-        self.projections = nn.ModuleList(nn.Linear(one.stop - one.start, dim) for one in self.columns)
+        self.projections = nn.ModuleList(nn.Linear(space.stop - space.start, dim) for space in self.columns)
 
     def forward(self, joined: Tensor) -> Tensor:
         return torch.stack(self.parts(joined), dim=-2)
 
     def parts(self, joined: Tensor) -> list[Tensor]:
         """The embedding [.., E] of each space."""
-        return [layer(joined[..., one]) for one, layer in zip(self.columns, self.projections, strict=True)]
+        return [layer(joined[..., space]) for space, layer in zip(self.columns, self.projections, strict=True)]
 
 
 def spread(user: Tensor, candidates: int) -> Tensor:

@@ -16,8 +16,8 @@ from offline.ab.effects import Effect, effects, past_sums
 from offline.ab.interleaving import Interleaving, interleaving
 from offline.ab.metrics import ArmSums, arm_sums, request_sums, unit_history
 from offline.ab.mismatch import Breakdown, MultipleExposure, Ratio
+from offline.ab.offpolicy import OffPolicy, off_policy
 from offline.ab.settings import ANALYSED, DAY_MS, AnalysisSettings
-from offline.ab.shadow import OffPolicy, off_policy
 from offline.ab.tables import exposures_table, interactions_table
 
 _SOME = 0.01  # a share of an arm's requests that is no accident any more

@@ -16,9 +16,18 @@ import polars as pl
 from scipy.optimize import brentq  # type: ignore[import-untyped]  # has no types
 from scipy.special import ndtr, ndtri  # type: ignore[import-untyped]  # has no types
 
-from offline.ab.difference import NAN, Difference, compare, cuped, holm
+from offline.ab.difference import (
+    NAN,
+    AlwaysValid,
+    Difference,
+    Mixture,
+    always_valid,
+    compare,
+    cuped,
+    holm,
+    running,
+)
 from offline.ab.metrics import METRICS, ArmSums, Metric, arm_sums, request_sums
-from offline.ab.sequential import AlwaysValid, Mixture, always_valid, running
 from offline.ab.settings import AnalysisSettings
 
 POWER = 0.8

@@ -98,13 +98,6 @@ class Resamples:
         return won
 
 
-def mean_of_users(values: Array, count: int = 1000, seed: int = 0) -> Difference:
-    """Mean of one value per user [u], such as a difference of two methods, with its interval over resampled users."""
-    picks = np.random.default_rng(seed).integers(len(values), size=(count, len(values)))
-    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
-    return Difference(float(values.mean()), float(low), float(high))
-
-
 def difference(auc: Array, baseline: Array) -> Difference:
     """Of two models' ``mean_auc`` over the same resamples."""
     deltas = (auc - baseline)[1:]

@@ -1,10 +1,10 @@
 """Fitting the model of whole histories (``models.ctr.lifelong``), in two steps.
 
-First the process of ratings (``models.ctr.ratings``), by the likelihood of every value given those before it; then the
-network that reads it, by binary cross-entropy, with the value itself as a second target. The network must not trust the
-process more than it may: what the process expects of a training sample comes from one that was fitted without that
-sample's user, as in stacking (Wolpert, Neural Networks 5, 1992). ``folds`` processes are fitted for this, and one of
-everybody, which is the one that validation, test and service see.
+First the process of ratings, by the likelihood of every value given those before it; then the network that reads it, by
+binary cross-entropy, with the value itself as a second target. The network must not trust the process more than it may:
+what the process expects of a training sample comes from one that was fitted without that sample's user, as in stacking
+(Wolpert, Neural Networks 5, 1992). ``folds`` processes are fitted for this, and one of everybody, which is the one that
+validation, test and service see.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from models.contract.arrays import FloatArray, IntArray
 from models.contract.encoding import Tensors
+from models.ctr.gaussian_process import RatingProcess
 from models.ctr.lifelong import Lifelong
-from models.ctr.ratings import RatingProcess
 from offline.config import LifelongConfig, TrainingConfig
 from offline.metrics import quality
 from offline.training.samples import SampleEncoder, SplitRows
@@ -40,7 +40,6 @@ def fit_lifelong(
     config: TrainingConfig,
     encoder: SampleEncoder,
     splits: SplitRows,
-    user: IntArray,
     seed: int,
     *,
     label: str,
@@ -48,7 +47,7 @@ def fit_lifelong(
 ) -> tuple[Lifelong, tuple[float, ...]]:
     """The model with the weights of its best epoch on the validation split, and the validation AUC of each epoch."""
     sequences, own = SequenceEncoder(encoder), config.lifelong
-    train, validation = splits.rows["train"], splits.rows["validation"]
+    train, validation, user = splits.rows["train"], splits.rows["validation"], encoder.log.user
     folds = own.folds if own.folds > 1 else 0
     with tqdm(total=1 + folds + config.epochs, desc=f"  {label}", unit="pass", disable=not progress) as bar:
 

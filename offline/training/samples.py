@@ -29,7 +29,7 @@ from offline.knowledge.vectors import ItemVectors, Knowledge, UserVectors, as_pu
 Split = Literal["train", "validation", "test"]
 
 RELEASES = 8
-"""Into how many equal parts the training period is cut, at each of whose starts a release is taken to be published."""
+"""Number of equal parts of the training period, at each of whose starts a release is taken to be published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +47,22 @@ def split_samples(config: SamplesConfig, log: InteractionLog) -> SplitRows:
     second = first + int(len(sampled) * config.split[1])
     if not 0 < first < second < len(sampled):
         raise DataError(f"{len(sampled)} samples are too few to split {config.split}")
-    rows: dict[Split, IntArray] = {
-        "train": sampled[:first],
-        "validation": sampled[first:second],
-        "test": sampled[second:],
-    }
+    train, validation, test = np.split(sampled, [first, second])
+    rows: dict[Split, IntArray] = {"train": train, "validation": validation, "test": test}
     return SplitRows(rows, int(sampled[first]))
-
-
-def statistics_before(schema: FeatureSchema, log: InteractionLog, until: int) -> FloatArray:
-    """Item statistics [n, 3] for every log row: over earlier log rows of the same item that lie before ``until``. Drawn
-    negatives are nobody's interactions and do not count."""
-    return running_statistics(schema, log, log.item, until)
 
 
 def running_statistics(
     schema: FeatureSchema, log: InteractionLog, owner: npt.NDArray[np.int32], until: int
 ) -> FloatArray:
-    """``statistics_before`` over the earlier log rows of the same ``owner`` [n], such as ``log.user``."""
+    """Statistics [n, 3] for every log row: over earlier log rows of the same ``owner`` [n], such as ``log.item``, that
+    lie before ``until``. Drawn negatives are nobody's interactions and do not count."""
     counted = (np.arange(len(log)) < until) & ~log.sampled
     order = np.lexsort((np.arange(len(log)), owner))
     owner = owner[order]
     starts = np.flatnonzero(np.concatenate([[True], owner[1:] != owner[:-1]]))
     columns = []
-    for values in (
-        np.ones(len(log)),
-        log.value.astype(np.float64),
-        (log.value > schema.liked_above).astype(np.float64),
-    ):
+    for values in (np.ones(len(log)), log.value.astype(np.float64), log.value > schema.liked_above):
         ordered = np.where(counted, values, 0.0)[order]
         running = np.cumsum(ordered) - ordered
         running -= np.repeat(running[starts], np.diff(np.concatenate([starts, [len(log)]])))
@@ -122,12 +110,7 @@ class SampleEncoder:
     """Batches of samples as model inputs. Encodes with the contract's encoder, the one the service uses."""
 
     def __init__(
-        self,
-        schema: FeatureSchema,
-        catalogue: Catalogue,
-        log: InteractionLog,
-        knowledge: Knowledge,
-        trained_rows: int,
+        self, schema: FeatureSchema, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge, trained_rows: int
     ) -> None:
         if not knowledge.fits(len(log.user_ids), len(log.item_ids)):
             raise DataError("the knowledge was made from another log: run `refresh` or `knowledge` first")
@@ -141,7 +124,7 @@ class SampleEncoder:
         self.index = log.by_user()
         self.releases = _Releases(schema, log, trained_rows)
         self.slices = _Slices(schema, knowledge, self.table)
-        self.numeric = statistics_before(schema, log, trained_rows)
+        self.numeric = running_statistics(schema, log, log.item, trained_rows)
         self._users = {spec.name: _Versions(knowledge.users[spec.name]) for spec in schema.user_knowledge}
         self.user_categorical = np.array(
             [schema.encode_user_fields(catalogue.users.get(user, {})) for user in log.user_ids], np.int64

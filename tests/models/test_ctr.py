@@ -10,8 +10,7 @@ from torch import Tensor
 
 from models.contract.encoding import INPUTS, ITEM_INPUTS, KNOWLEDGE_INPUTS, USER_INPUTS, Tensors
 from models.contract.schema import FeatureSchema
-from models.ctr.build import build_model, reads
-from models.ctr.fusion import InterestFusion
+from models.ctr.build import InterestFusion, ModelSettings, build_model, reads
 from tests.models.tiny import ALL, DIM, ITEM_ROWS, KINDS, Kind, as_torch, inputs_of, logits_of, model_of
 from tests.synthetic import SCHEMA
 
@@ -165,4 +164,4 @@ def test_learned_fusion_is_one_vector_per_user_whatever_the_candidate(kind: Kind
 
 def test_heads_that_do_not_share_the_width_are_refused() -> None:
     with pytest.raises(ValueError, match="4 heads do not share 6 dimensions"):
-        build_model("din", SCHEMA, ITEM_ROWS, dim=6, dropout=0.0, knowledge_dropout=0.0)
+        build_model("din", SCHEMA, ITEM_ROWS, ModelSettings(dim=6, dropout=0.0, knowledge_dropout=0.0))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.contract.encoding import USER_INPUTS, Tensors
 from models.contract.schema import FeatureSchema
-from models.ctr.ratings import RatingProcess
+from models.ctr.gaussian_process import RatingProcess
 from tests.models.tiny import DIM, ITEM_ROWS, as_torch, histories_of, served
 from tests.synthetic import SCHEMA
 

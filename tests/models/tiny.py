@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from models.contract.encoding import ITEM_INPUTS, Tensors
 from models.contract.schema import FeatureSchema
-from models.ctr.build import Architecture, build_model
-from models.ctr.fusion import Fusion
+from models.ctr.build import Architecture, Fusion, ModelSettings, build_model
 from models.ctr.lifelong import Lifelong
 from tests.synthetic import SCHEMA
 
@@ -33,10 +32,9 @@ def model_of(kind: Kind, schema: FeatureSchema = SCHEMA, *, dropout: float = 0.0
     """An untrained model whose weights are larger than at birth, so that every input shows in its answers."""
     torch.manual_seed(1)
     architecture, variant = kind
-    model = build_model(
-        architecture, schema, ITEM_ROWS, dim=DIM, dropout=dropout, knowledge_dropout=dropout, factors=DIM,
-        fusion="learned" if variant == "learned" else "target", attention=variant != "inattentive",
-    )  # fmt: skip
+    fusion: Fusion = "learned" if variant == "learned" else "target"
+    settings = ModelSettings(DIM, dropout, dropout, fusion, factors=DIM, attention=variant != "inattentive")
+    model = build_model(architecture, schema, ITEM_ROWS, settings)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.2)

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm  # type: ignore[import-untyped]  # has no types
 
-from offline.ab.difference import compare
-from offline.ab.sequential import AlwaysValid, Mixture, always_valid, half_width, p_value, running
+from offline.ab.difference import AlwaysValid, Mixture, always_valid, compare, half_width, p_value, running
 from tests.offline.ab.examples import EXAMPLES
 from tests.offline.ab.thousand import METRICS, Thousand
 

@@ -26,9 +26,9 @@ import polars as pl
 from xxhash import xxh3_64_intdigest, xxh3_128
 
 from offline.data.catalogue import DataError
-from offline.data.delimited import first_line
 from offline.data.files import read_arrays, read_json, write_bytes, write_json
 from offline.data.log import COLUMNS, MANIFEST, InteractionLog, former_file
+from offline.data.tables import first_line
 
 _FORM = 1
 _PARTS = 1 << 16

@@ -86,10 +86,7 @@ def _rows(schema: FeatureSchema, rows: Sequence[Row], problems: Problems, place:
 
 
 def _descriptions(catalogue: Catalogue, rows: Sequence[Row], problems: Problems, place: Callable[[int], Place]) -> None:
-    for rule, column, described in (
-        ("user_undescribed", 0, catalogue.users),
-        ("item_undescribed", 1, catalogue.items),
-    ):
+    for rule, column, described in (("user_undescribed", 0, catalogue.users), ("item_undescribed", 1, catalogue.items)):
         if column == 0 and not described:  # there is no table of users
             continue
         first: dict[str, int] = {}

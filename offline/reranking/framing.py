@@ -1,4 +1,4 @@
-"""What a model's tokenizer decides about a prompt: its chat frame as plain text, and the tokens of the two answers.
+"""Decisions of a model's tokenizer about a prompt: its chat frame as plain text, and the tokens of the two answers.
 
 No torch in here. The service repeats the look-up of the tokens with the tokenizer that is served, and compares.
 """
@@ -29,7 +29,8 @@ def framed(prompt: RerankPrompt, tokenizer: Any, instruction: str) -> RerankProm
         raise DataError('the model\'s chat format is not understood: set [reranking] frame = "plain"')
     opening, closing = text.split(_MARK)
     beginning = tokenizer.bos_token or ""
-    if beginning and opening.startswith(beginning) and _adds_beginning(tokenizer):
+    adds_beginning = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
+    if beginning and opening.startswith(beginning) and adds_beginning:
         opening = opening.removeprefix(beginning)  # the tokenizer, here and on the server, puts one there itself
     update = {"opening": opening, "closing": closing, "yes": prompt.yes.strip(), "no": prompt.no.strip()}
     return RerankPrompt.model_validate({**prompt.model_dump(), **update})
@@ -94,10 +95,6 @@ def _rendered(tokenizer: Any, messages: list[dict[str, str]]) -> str | None:
     except (TemplateError, ValueError):
         return None
     return str(text)
-
-
-def _adds_beginning(tokenizer: Any) -> bool:
-    return bool(tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id])
 
 
 def _plain(tokenizer: Any, text: str) -> list[int]:

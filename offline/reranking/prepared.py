@@ -1,7 +1,8 @@
-"""What tuning and judging share: the samples, their prompts, and the language model before it is tuned."""
+"""Everything that tuning and judging share: the samples, their prompts, and the language model before it is tuned."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from models.contract.arrays import FloatArray, IntArray
-from models.contract.prompts import RerankPrompt, Selection
+from models.contract.prompts import Blocks, RerankPrompt, Selection
 from offline.config import JobConfig, RerankingConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
@@ -21,9 +22,8 @@ from offline.llm.in_process import quiet_transformers
 from offline.llm.weights import Weights
 from offline.reranking.ctr import trained_report, trained_splits
 from offline.reranking.framing import framed, label_ids, spelled
-from offline.reranking.items import items_of
-from offline.reranking.rows import PromptBuilder, drawn
-from offline.reranking.scoring import Labeller, ScoreStore
+from offline.reranking.prompting import PromptBuilder, drawn, items_of
+from offline.reranking.scoring import Labeller, stored_log_odds
 from offline.reranking.tune import MODEL
 from offline.training.report import TrainingReport
 from offline.training.samples import Split, SplitRows
@@ -65,7 +65,7 @@ class Prepared:
         return drawn(self.splits, split, counts[split], self.settings.seed)
 
     def label(self, rows: IntArray) -> FloatArray:
-        return self.prompts.labels(self.config.feature_schema.liked_above, rows)
+        return (self.log.value[rows] > self.config.feature_schema.liked_above).astype(np.float32)
 
     def user(self, rows: IntArray) -> IntArray:
         return self.log.user[rows].astype(np.int64)
@@ -77,10 +77,13 @@ class Prepared:
     def prompt_for(self, selection: Selection) -> RerankPrompt:
         return self.prompt.model_copy(update={"selection": selection})
 
-    def log_odds(self, model: Labeller, selection: Selection, rows: IntArray, what: str) -> FloatArray:
-        """Raw log-odds [n] of the samples at these log rows; kept on disk."""
-        store = ScoreStore(self.folder / "scores")
-        return store.log_odds(model, self.labels, self.prompts.blocks(self.prompt_for(selection), rows), what)
+    def log_odds(self, model: Labeller, selection: Selection, rows: IntArray, title: str) -> FloatArray:
+        """Raw log-odds [n] of the samples at these log rows; stored on disk."""
+        return self.answers(model, self.prompts.blocks(self.prompt_for(selection), rows), title)
+
+    def answers(self, model: Labeller, blocks: Sequence[Blocks], title: str) -> FloatArray:
+        """Raw log-odds [n] of these prompts, likewise."""
+        return stored_log_odds(self.folder / "scores", model, self.labels, blocks, title)
 
     def base(self) -> Labeller:
         """The model as it comes, loaded anew each time: tuning changes the one it is given."""

@@ -25,18 +25,18 @@ from offline.llm.arithmetic import arithmetic_line
 from offline.metrics import auc
 from offline.refresh import data
 from offline.reranking.calibrate import Mix, fitted_mix, probability_of
-from offline.reranking.canaries import canaries
 from offline.reranking.ctr import CtrScores, ctr_scores, refuse_another_live_model, trained_report
 from offline.reranking.framing import tokens_of
 from offline.reranking.prepared import SELECTIONS, Prepared, prepared
-from offline.reranking.scoring import Labeller, ScoreStore
+from offline.reranking.prompting import canaries
+from offline.reranking.scoring import Labeller
 from offline.reranking.tune import tune
 from offline.training.samples import Split
 
 VALIDATION: Split = "validation"
 
 Answers = dict[Selection, FloatArray]
-"""Raw log-odds [n] of samples, by the way they are told."""
+"""Raw log-odds [n] of samples, by the selection of events."""
 
 
 def tune_reranker(run: Run) -> RerankerManifest:
@@ -87,7 +87,7 @@ def mix_of(ready: Prepared, raw: FloatArray, scores: FloatArray) -> Mix:
 
 
 def _answers(run: Run, ready: Prepared, model: Labeller, name: str) -> Answers:
-    """Raw log-odds of the validation samples, by the way they are told."""
+    """Raw log-odds of the validation samples, by the selection of events."""
     rows = ready.rows(VALIDATION)
     with run.step(f"{name}: validation samples") as watch:
         answers = {how: ready.log_odds(model, how, rows, f"{name} {how}") for how in SELECTIONS}
@@ -121,11 +121,9 @@ def _manifest(
     ready: Prepared, tuned: Labeller, ctr: CtrScores, mix: Mix, metrics: dict[str, float]
 ) -> RerankerManifest:
     """The manifest, after the file of items that it names."""
-    settings = ready.settings
 
     def answers(blocks: Sequence[Blocks]) -> FloatArray:
-        store = ScoreStore(ready.folder / "scores")
-        return probability_of(store.log_odds(tuned, ready.labels, blocks, "canaries"))
+        return probability_of(ready.answers(tuned, blocks, "canaries"))
 
     items = ready.prompts.items.pack()
     write_bytes(ready.folder / ITEMS_FILE, items)
@@ -140,8 +138,8 @@ def _manifest(
         weight=mix.weight,
         band=mix.band,
         fitted_to=ctr.fitted_to,
-        canaries=canaries(ready.prompts, ready.prompt, settings.canaries, settings.candidates, settings.seed, answers),
-        tolerance=settings.tolerance,
+        canaries=canaries(ready.prompts, ready.prompt, ready.settings, answers),
+        tolerance=ready.settings.tolerance,
         items=hashlib.sha256(items).hexdigest(),
         trained_until_ms=int(ready.log.time_ms[: ready.splits.trained_rows].max()),
         metrics=metrics,

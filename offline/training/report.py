@@ -51,10 +51,7 @@ class TrainingReport:
 def markdown(table: Sequence[dict[str, Any]]) -> str:
     """Rows of a training report as a Markdown table. Differences carry their 95 % interval."""
     other = "no knowledge" if any(row["model"].endswith("no knowledge") for row in table) else "popularity"
-    lines = [
-        f"| model | test AUC | LogLoss | GAUC | AUC against {other} [95 %] |",
-        "|---|---|---|---|---|",
-    ]
+    lines = [f"| model | test AUC | LogLoss | GAUC | AUC against {other} [95 %] |", "|---|---|---|---|---|"]
     for row in table:
         difference = ""
         if "difference" in row:

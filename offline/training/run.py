@@ -77,10 +77,7 @@ def train(
 
     best = max(config.training.seeds, key=lambda seed: max(fitted[served.label, seed].validation_auc))
     best_fit = fitted[served.label, best]
-    metrics = {
-        "validation_auc": max(best_fit.validation_auc),
-        "test_auc": auc(label, scores[served.label, best]),
-    }
+    metrics = {"validation_auc": max(best_fit.validation_auc), "test_auc": auc(label, scores[served.label, best])}
     content, worst = export_artifact(config.name, served, best_fit.model, encoder, knowledge, splits, metrics)
     artifact = write_artifact(config.name, content, folder)
     torch.save(best_fit.model.state_dict(), folder / f"{artifact.name}.pt")

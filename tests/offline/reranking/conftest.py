@@ -43,14 +43,14 @@ def patched(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     folder = tmp_path_factory.mktemp("reranker")
-    made = pipeline(folder, "", "")
-    config = made.config
+    installation = pipeline(folder, "", "")
+    config = installation.config
     settings = SETTINGS.model_copy(update={"model": model(folder / "model")})
     job = Job(config.model_copy(update={"reranking": settings}), folder / "data")
     source = open_dataset(config.data, job.raw)
     catalogue = source.catalogue()
     log = first_log(source, catalogue, config.data.labels, config.feature_schema)
-    report = trained(job, catalogue, log, made.data.knowledge).report
+    report = trained(job, catalogue, log, installation.data.knowledge).report
     with pytest.MonkeyPatch.context() as patch:
         patched(patch)
         run = Run(job, "tune-reranker")

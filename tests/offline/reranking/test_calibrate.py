@@ -19,9 +19,9 @@ def planted(rows: int = 4000, seed: int = 0) -> tuple[np.ndarray[tuple[int], np.
 
 def test_platt_undoes_a_scale_and_a_shift() -> None:
     truth, label = planted()
-    found = platt(4.0 * truth + 3.0, label)
-    assert found.slope == pytest.approx(0.25, rel=0.15)
-    assert found.intercept == pytest.approx(-0.75, rel=0.2)
+    calibration = platt(4.0 * truth + 3.0, label)
+    assert calibration.slope == pytest.approx(0.25, rel=0.15)
+    assert calibration.intercept == pytest.approx(-0.75, rel=0.2)
 
 
 @pytest.mark.parametrize("rows", [4, 60, 2000])
@@ -96,10 +96,10 @@ def test_without_help_there_is_no_band() -> None:
 def test_help_at_the_longest_histories_has_no_end() -> None:
     truth, label = planted()
     noise = np.random.default_rng(1).normal(size=len(truth)).astype(np.float32)
-    found = helped(
+    band = helped(
         label, np.arange(len(label)) % 100, np.full(len(label), 2000), probability_of(noise), probability_of(truth)
     )
-    assert found == HistoryBand(shortest=500, longest=None)
+    assert band == HistoryBand(shortest=500, longest=None)
 
 
 @pytest.mark.parametrize("kind", ["platt", "isotonic"])

@@ -73,8 +73,7 @@ class Analysis:
 
     def document(self) -> dict[str, Any]:
         """The analysis as JSON: lists for tuples, null for numbers that are not finite, some fields by older names."""
-        document: dict[str, Any] = _plain(asdict(self, dict_factory=_named))
-        return document
+        return {name: _plain(value) for name, value in asdict(self, dict_factory=_named).items()}
 
 
 def analyse(

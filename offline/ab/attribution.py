@@ -105,7 +105,7 @@ def attribute(
         duplicates=in_time.height - events.height,
         late=fates.get("late", 0),
         early=fates.get("early", 0),
-        unknown_request=fates.get("unknown request", 0),
+        unknown_request=fates.get("unknown", 0),
         elsewhere=fates.get("elsewhere", 0),
         not_shown=fates.get("not shown", 0),
         no_request=nameless.height - given.height,
@@ -121,11 +121,7 @@ def _fates(exposures: pl.DataFrame, clicks: pl.DataFrame, window_ms: int, elsewh
     after = pl.col("time_ms") - pl.col("exposed_ms")
     fate = (
         pl.when(pl.col("exposed_ms").is_null())
-        .then(
-            pl.when(pl.col("request_id").is_in(elsewhere))
-            .then(pl.lit("elsewhere"))
-            .otherwise(pl.lit("unknown request"))
-        )
+        .then(pl.when(pl.col("request_id").is_in(elsewhere)).then(pl.lit("elsewhere")).otherwise(pl.lit("unknown")))
         .when(pl.col("position").is_null())
         .then(pl.lit("not shown"))
         .when(after < -CLOCKS_DIFFER_MS)

@@ -116,16 +116,11 @@ def breakdown(exposures: pl.DataFrame, dimension: str, weights: Mapping[str, flo
     a weight.
     """
     first = first_split(exposures).with_columns(value=_value(dimension))
-    counted: dict[str, dict[str, int]] = {}
-    for value, arm, count in first.group_by("value", "arm").len().iter_rows():
-        counted.setdefault(value, {})[arm] = count
-    disjoint_arms = _disjoint_arms(counted)
-    sizes = {
-        value: sum(count for arm, count in units.items() if arm not in disjoint_arms)
-        for value, units in counted.items()
-    }
-    order = sorted((value for value in sizes if sizes[value]), key=lambda value: (-sizes[value], value))[:_MOST_SLICES]
-    ratios = [split_ratio(first.filter(pl.col("value") == value), weights, disjoint_arms) for value in order]
+    disjoint_arms = _disjoint_arms(first)
+    comparable = first.filter(~pl.col("arm").is_in(list(disjoint_arms)))
+    sizes = comparable.group_by("value").len().sort("len", "value", descending=[True, False])
+    order = sizes["value"].head(_MOST_SLICES).to_list()
+    ratios = [split_ratio(comparable.filter(pl.col("value") == value), weights, disjoint_arms) for value in order]
     tested = zip(order, ratios, holm([ratio.p for ratio in ratios]), strict=True)
     slices = (Slice(value, ratio, p, p < ALARM) for value, ratio, p in tested)
     return Breakdown(dimension, tuple(slices), disjoint_arms)
@@ -141,11 +136,11 @@ def multiple_exposure(exposures: pl.DataFrame, listed: int = 20) -> tuple[pl.Dat
     return exposures.join(several, on="unit", how="anti"), multiple
 
 
-def _disjoint_arms(counted: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
-    """Arms that are alone in all of their values, while there are others."""
-    arms = sorted({arm for units in counted.values() for arm in units})
-    alone = [arm for arm in arms if all(len(units) == 1 for units in counted.values() if arm in units)]
-    return tuple(alone) if len(arms) > 1 else ()
+def _disjoint_arms(units: pl.DataFrame) -> tuple[str, ...]:
+    """Arms of units [arm, value] that are alone in all of their values, while there are others; sorted."""
+    shared = pl.col("arm").n_unique().over("value") > 1
+    arms = units.select("arm", shared=shared).group_by("arm").agg(pl.col("shared").any()).sort("arm")
+    return tuple(arms.filter(~pl.col("shared"))["arm"]) if arms.height > 1 else ()
 
 
 def _value(dimension: str) -> pl.Expr:

@@ -87,20 +87,20 @@ class Outlook:
 
 def on_policy(log: Log, alpha: float = 0.05) -> Value:
     """The logging policy's own value: the mean reward."""
-    return _value("on-policy", log, np.ones(len(log.reward)), log.reward, np.ones(len(log.reward)), 0.0, alpha)
+    return _value("on-policy", log, np.ones(len(log.reward)), log.reward, 0.0, alpha)
 
 
 def ips(log: Log, clip: float | None = None, alpha: float = 0.05) -> Value:
     """Mean of weighted rewards. Unbiased without ``clip``, which caps weights."""
     weight, cut = _weights(log, clip)
-    return _value("IPS", log, weight, weight * log.reward, np.ones(len(weight)), cut, alpha)
+    return _value("IPS", log, weight, weight * log.reward, cut, alpha)
 
 
 def snips(log: Log, clip: float | None = None, alpha: float = 0.05) -> Value:
     """Weighted rewards per weight: a little biased, and of a much smaller variance where weights vary. ValueError if
     the other policy would have taken none of the logged actions."""
     weight, cut = _weights(log, clip)
-    return _value("SNIPS", log, weight, weight * log.reward, weight, cut, alpha)
+    return _value("SNIPS", log, weight, weight * log.reward, cut, alpha, base=weight)
 
 
 def doubly_robust(
@@ -128,7 +128,7 @@ def doubly_robust(
         rows = outlook.actions[rest].reshape(-1, outlook.actions.shape[2])
         foreseen[rest] = fit.predict(rows).reshape(len(rest), -1)
     pseudo = (outlook.target * foreseen).sum(axis=1) + weight * (log.reward - predicted)
-    return _value("DR", log, weight, pseudo, np.ones(len(weight)), cut, alpha)
+    return _value("DR", log, weight, pseudo, cut, alpha)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,16 +153,18 @@ def off_policy(
     of their items. None if no order was drawn; ValueError if a propensity is not in 0..1, or is 0."""
     drawn = exposures.filter(
         (pl.col("arm") == arm) & (pl.col("propensities").list.len().fill_null(0) > 0) & (pl.col("items").list.len() > 0)
-    ).sort("request_id")
+    )
     if not drawn.height:
         return None
-    drawn = drawn.with_columns(
-        pl.concat_list(pl.col(shown), pl.col(others).fill_null(pl.lit([], EXPOSURES[others]))).alias(shown)
-        for shown, others in _ALL_CANDIDATES.items()
-    )
     clicked = clicks.filter(pl.col("position") == 0).select("request_id", reward=pl.lit(1.0))
     drawn = drawn.join(clicked, on="request_id", how="left").sort("request_id")
-    drawn = drawn.with_columns(pl.col("reward").fill_null(0.0))
+    drawn = drawn.with_columns(
+        *(
+            pl.concat_list(pl.col(shown), pl.col(others).fill_null(pl.lit([], EXPOSURES[others]))).alias(shown)
+            for shown, others in _ALL_CANDIDATES.items()
+        ),
+        pl.col("reward").fill_null(0.0),
+    )
     known = drawn.filter(_is_known())
     if not known.height:
         own = on_policy(_log(drawn, np.ones(drawn.height)), alpha)
@@ -173,10 +175,8 @@ def off_policy(
     if log.target.any():
         values.append(snips(log, clip, alpha))
     if known["unit"].n_unique() > 1:
-        outlook = Outlook(
-            _features(known, np.zeros_like(best)), _features(known, best)[:, None], np.ones((len(best), 1))
-        )
-        values.append(doubly_robust(log, outlook, clip, alpha))
+        logged, chosen = _features(known, np.zeros_like(best)), _features(known, best)[:, None]
+        values.append(doubly_robust(log, Outlook(logged, chosen, np.ones((len(best), 1))), clip, alpha))
     return OffPolicy(arm, known.height, drawn.height - known.height, tuple(values))
 
 
@@ -233,19 +233,21 @@ def _weights(log: Log, clip: float | None) -> tuple[Array, float]:
     return np.minimum(weight, clip), float(np.mean(weight > clip))
 
 
-def _value(name: str, log: Log, weight: Array, earned: Array, base: Array, cut: float, alpha: float) -> Value:
-    """Sum of ``earned`` [n] over the sum of ``base`` [n], clusters being independent."""
+def _value(
+    name: str, log: Log, weight: Array, earned: Array, cut: float, alpha: float, base: Array | None = None
+) -> Value:
+    """Sum of ``earned`` [n] over the sum of ``base`` [n], by default the number of rows, clusters being independent."""
     _, cluster = np.unique(log.cluster, return_inverse=True)
-    values = of_ratio(np.bincount(cluster, earned), np.bincount(cluster, base))
-    reach = float("nan")
+    values = of_ratio(np.bincount(cluster, earned), np.bincount(cluster, base).astype(np.float64))
+    mean, reach = float(values.mean()), float("nan")
     if len(values) > 1:
         reach = float(stdtrit(len(values) - 1, 1 - alpha / 2) * np.std(values, ddof=1) / np.sqrt(len(values)))
     squares = float(np.sum(weight**2))
     return Value(
         estimator=name,
-        value=float(values.mean()),
-        low=float(values.mean()) - reach,
-        high=float(values.mean()) + reach,
+        value=mean,
+        low=mean - reach,
+        high=mean + reach,
         rows=len(weight),
         clusters=len(values),
         effective_rows=float(weight.sum() ** 2 / squares) if squares else 0.0,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.contract.arrays import BoolArray, IntArray
 from models.contract.events import Interaction
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import Catalogue
@@ -25,8 +26,6 @@ from offline.data.log import InteractionLog
 
 _ROUNDS = 32
 """Draws per negative before all that is left is enumerated: rare, for users who have touched nearly everything."""
-
-Indices = npt.NDArray[np.int64]
 
 
 def first_log(source: Dataset, catalogue: Catalogue, labels: LabelsConfig, schema: FeatureSchema) -> InteractionLog:
@@ -82,12 +81,12 @@ class _Past:
     the row of the first interaction of each; ``items`` are in order of first appearance, at ``item_first``."""
 
     item_count: int
-    user: Indices
-    item: Indices
-    pairs: Indices
-    pair_first: Indices
-    items: Indices
-    item_first: Indices
+    user: IntArray
+    item: IntArray
+    pairs: IntArray
+    pair_first: IntArray
+    items: IntArray
+    item_first: IntArray
 
     @classmethod
     def of(cls, log: InteractionLog) -> _Past:
@@ -97,14 +96,14 @@ class _Past:
         order = np.argsort(item_first)
         return cls(len(log.item_ids), user, item, pairs, pair_first, items[order], item_first[order])
 
-    def touched(self, rows: Indices, items: Indices) -> npt.NDArray[np.bool_]:
+    def touched(self, rows: IntArray, items: IntArray) -> BoolArray:
         """Whether the user of each observed row has interacted with the item, in that row or before."""
         keys = self.user[rows] * self.item_count + items
         at = np.minimum(np.searchsorted(self.pairs, keys), len(self.pairs) - 1)
         return np.asarray((self.pairs[at] == keys) & (self.pair_first[at] <= rows), np.bool_)
 
 
-def _draw(config: LabelsConfig, past: _Past, rows: Indices, taken: Indices, slot: int) -> Indices:
+def _draw(config: LabelsConfig, past: _Past, rows: IntArray, taken: IntArray, slot: int) -> IntArray:
     """One item for each observed row, other than those ``taken`` [rows, earlier slots]; -1 where there is none."""
     items = np.full(len(rows), -1, np.int64)
     appeared = np.searchsorted(past.item_first, rows, "left")
@@ -130,7 +129,7 @@ def _draw(config: LabelsConfig, past: _Past, rows: Indices, taken: Indices, slot
     return items
 
 
-def _dice(seed: int, rows: Indices, stream: int) -> npt.NDArray[np.uint64]:
+def _dice(seed: int, rows: IntArray, stream: int) -> npt.NDArray[np.uint64]:
     """A random 64-bit number per row: SplitMix64 (Steele et al., OOPSLA 2014) of seed, stream and row."""
     base = np.array([(seed * 0x9E3779B97F4A7C15 + stream * 0xD1342543DE82EF95) % 2**64], np.uint64)
     return _mixed(_mixed(base) + rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))

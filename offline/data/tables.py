@@ -79,8 +79,8 @@ def read(table: TableConfig, problems: Problems) -> list[Part]:
     """One part per readable file."""
     parts = []
     for path in paths(table, problems):
-        kind = path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix
-        if (kind := kind.lower()) in _PARQUET:
+        kind = (Path(path.stem) if path.suffix.lower() == ".gz" else path).suffix.lower()
+        if kind in _PARQUET:
             part = _parquet(path, problems)
         elif kind in _TEXT:
             part = _text(path, table, problems)

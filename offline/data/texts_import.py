@@ -101,11 +101,11 @@ def read_item_texts(path: Path, item_ids: Collection[str]) -> tuple[dict[str, st
     known = set(item_ids)
     for place, record in _records(path, ("item", "text"), problems):
         item, text = _identifier(place, record, "item", problems), _text(place, record, problems)
-        if item is not None and item not in known:
-            problems.add("text_owner", Place(place.file, place.row, "item", item))
-        elif item is not None and item in texts:
-            problems.add("text_repeated", Place(place.file, place.row, "item", item))
-        elif item is not None and text is not None:
+        if item is None:
+            continue
+        if item not in known or item in texts:
+            problems.add("text_repeated" if item in texts else "text_owner", replace(place, column="item", value=item))
+        elif text is not None:
             texts[item] = text
     return texts, _checked(problems, f"{len(texts)} of {len(known)} items have a text")
 
@@ -126,12 +126,12 @@ def read_user_texts(
             continue
         key = user, partition
         if user not in closed_partitions:
-            problems.add("text_owner", Place(place.file, place.row, "user", user))
+            problems.add("text_owner", replace(place, column="user", value=user))
         elif partition is not None and not 0 <= partition < closed_partitions[user]:
             shown = f"user {user} has {closed_partitions[user]} closed"
             problems.add("text_owner", Place(place.file, place.row, "partition", partition, shown))
         elif key in texts:
-            problems.add("text_repeated", Place(place.file, place.row, "user", user))
+            problems.add("text_repeated", replace(place, column="user", value=user))
         elif text is not None:
             texts[key] = text
     owners = len({user for user, _ in texts})

@@ -122,8 +122,8 @@ class SampleEncoder:
         self.labels = (log.value > schema.liked_above).astype(np.float32)
         self.log = log
         self.index = log.by_user()
-        self.releases = _Releases(schema, log, trained_rows)
-        self.slices = _Slices(schema, knowledge, self.table)
+        self.releases = _releases(schema, log, trained_rows)
+        self.slices = _slices(schema, knowledge, self.table)
         self.numeric = running_statistics(schema, log, log.item, trained_rows)
         self._users = {spec.name: _Versions(knowledge.users[spec.name]) for spec in schema.user_knowledge}
         self.user_categorical = np.array(
@@ -140,10 +140,10 @@ class SampleEncoder:
         users = self._user_batch(rows)
         tensors = encode(self.schema, self.table, users, items.with_numeric(self.numeric[rows]))
         present = tensors["history_mask"][..., None] > 0
-        tensors["history_numeric"] = np.where(present, self.releases.numeric(rows, users.history_rows), np.float32(0.0))
-        if self.slices.several:
-            tensors["item_vectors"] = self.slices.vectors(rows, self.log.item[rows].astype(np.int64) + 1)
-            tensors["history_vectors"] = self.slices.vectors(rows, users.history_rows)
+        tensors["history_numeric"] = np.where(present, self.releases.at(rows, users.history_rows), np.float32(0.0))
+        if len(self.slices.from_row) > 1:
+            tensors["item_vectors"] = self.slices.at(rows, self.log.item[rows].astype(np.int64) + 1)
+            tensors["history_vectors"] = self.slices.at(rows, users.history_rows)
         return tensors
 
     def _user_batch(self, rows: IntArray) -> UserBatch:
@@ -176,24 +176,43 @@ class SampleEncoder:
         return vectors
 
 
-class _Releases:
+@dataclass(frozen=True, slots=True)
+class Periods:
+    """Numbers of items that change with time: those of period p of the item table are ``values`` [periods, rows, w]
+    from log row ``from_row`` [periods] on."""
+
+    from_row: IntArray
+    values: FloatArray
+
+    def at(self, samples: IntArray, table_rows: IntArray) -> FloatArray:
+        """Numbers [n, .., w] of item-table rows [n, ..] at the samples' log rows [n]."""
+        period = np.searchsorted(self.from_row, samples, side="right") - 1
+        return np.asarray(self.values[period.reshape(-1, *[1] * (table_rows.ndim - 1)), table_rows])
+
+
+def _releases(schema: FeatureSchema, log: InteractionLog, trained_rows: int) -> Periods:
     """Item statistics as a release holds them for the items of a history: those of the last release before the sample.
 
     A candidate's statistics run on until its sample. Those of a whole history would have to be taken anew for every
     sample; the service has them of its release only, and so has training.
     """
+    starts = np.append(np.unique(np.arange(RELEASES, dtype=np.int64) * trained_rows // RELEASES), trained_rows)
+    unknown = item_statistics(schema, 0, 0, 0)[None]
+    numeric = [np.concatenate([unknown, statistics_until(schema, log, int(row))]) for row in starts]
+    return Periods(starts, np.stack(numeric))
 
-    def __init__(self, schema: FeatureSchema, log: InteractionLog, trained_rows: int) -> None:
-        inside = np.unique(np.arange(RELEASES, dtype=np.int64) * trained_rows // RELEASES)
-        self.from_row = np.append(inside, trained_rows)
-        unknown = item_statistics(schema, 0, 0, 0)[None]
-        self._numeric = np.stack(
-            [np.concatenate([unknown, statistics_until(schema, log, int(row))]) for row in self.from_row]
-        )
 
-    def numeric(self, samples: IntArray, table_rows: IntArray) -> FloatArray:
-        """Statistics [n, .., 3] of item-table rows [n, ..] at the samples' log rows [n]."""
-        return np.asarray(self._numeric[_aligned(self.from_row, samples, table_rows), table_rows])
+def _slices(schema: FeatureSchema, knowledge: Knowledge, table: ItemTable) -> Periods:
+    """Item knowledge as samples see it: that of the slice that a sample falls into."""
+    item_spaces = _of_items(schema, knowledge)
+    starts = np.unique(np.concatenate([[0], *(items.from_row for items in item_spaces)])).astype(np.int64)
+    if len(starts) == 1:
+        return Periods(starts, table.vectors[None])
+    vectors = np.zeros((len(starts), *table.vectors.shape), np.float32)
+    for items, columns in zip(item_spaces, schema.item_columns.values(), strict=True):
+        slices = np.searchsorted(items.from_row, starts, side="right") - 1
+        vectors[:, 1:, columns] = as_published(items.vectors, items.space)[slices]
+    return Periods(starts, vectors)
 
 
 class _Versions:
@@ -212,30 +231,6 @@ class _Versions:
         vectors = np.zeros((*places.shape, self._vectors.shape[1]), np.float32)
         vectors[present] = self._vectors[places[present]]
         return vectors, counts
-
-
-class _Slices:
-    """Item knowledge as samples see it: that of the slice that a sample falls into."""
-
-    def __init__(self, schema: FeatureSchema, knowledge: Knowledge, table: ItemTable) -> None:
-        item_spaces = _of_items(schema, knowledge)
-        self.several = any(len(items.from_row) > 1 for items in item_spaces)
-        self.from_row = np.unique(np.concatenate([[0], *(items.from_row for items in item_spaces)])).astype(np.int64)
-        self._vectors = np.zeros((len(self.from_row), *table.vectors.shape), np.float32)
-        if self.several:
-            for items, columns in zip(item_spaces, schema.item_columns.values(), strict=True):
-                slices = np.searchsorted(items.from_row, self.from_row, side="right") - 1
-                self._vectors[:, 1:, columns] = as_published(items.vectors, items.space)[slices]
-
-    def vectors(self, samples: IntArray, table_rows: IntArray) -> FloatArray:
-        """Joined vectors [n, .., Wi] of item-table rows [n, ..] at the samples' log rows [n]."""
-        return np.asarray(self._vectors[_aligned(self.from_row, samples, table_rows), table_rows])
-
-
-def _aligned(from_row: IntArray, samples: IntArray, table_rows: IntArray) -> IntArray:
-    """Numbers of the periods, beginning at ``from_row``, that the samples [n] fall into, with the axes of
-    ``table_rows``."""
-    return (np.searchsorted(from_row, samples, side="right") - 1).reshape(-1, *[1] * (table_rows.ndim - 1))
 
 
 def _of_items(schema: FeatureSchema, knowledge: Knowledge) -> list[ItemVectors]:

@@ -114,8 +114,8 @@ class SequenceEncoder:
             "item_index": table.index[item],
             "item_categorical": table.categorical[item],
             "item_numeric": of.numeric[rows],
-            "item_vectors": of.slices.vectors(seen_at, item) if of.slices.several else table.vectors[item],
-            "history_numeric": of.releases.numeric(seen_at, item),
+            "item_vectors": of.slices.at(seen_at, item),
+            "history_numeric": of.releases.at(seen_at, item),
             "value": self._value[rows],
             "present": present.astype(np.float32),
         }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.contract.events import Interaction
-from offline.data.log import InteractionLog, UserIndex
+from offline.data.log import InteractionLog
 from offline.knowledge.liber.partitions import Trigger, close_partitions
 
 ROWS = [
@@ -111,7 +111,7 @@ def test_rows_by_user(log: InteractionLog) -> None:
 
 
 def test_users_without_rows_have_none() -> None:
-    index = UserIndex.of(InteractionLog.sorted_by_time([("b", "i", 1.0, 1)], ["a", "b", "c"], ["i"]))
+    index = InteractionLog.sorted_by_time([("b", "i", 1.0, 1)], ["a", "b", "c"], ["i"]).by_user()
     assert [index.of_user(user).tolist() for user in range(3)] == [[], [0], []]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.contract.wording import MAX_CHARS, clean
-from offline.data.texts import TemplateError, parse, render
+from offline.data.texts import TemplateError, columns_of, parse, render
 
 FILM = '"{title}"[ ({year}[; {genres}])]'
 
@@ -65,7 +65,7 @@ def test_what_is_not_understood_is_refused_with_its_position(template: str, told
 
 
 def test_columns_are_found_wherever_they_stand() -> None:
-    assert parse("{a}[{b}|{c}[{d}]]{a}").columns == ("a", "b", "c", "d")
+    assert columns_of("{a}[{b}|{c}[{d}]]{a}") == ("a", "b", "c", "d")
 
 
 @pytest.mark.parametrize(
@@ -113,11 +113,11 @@ def test_cleaning_is_idempotent_bounded_and_encodable(value: str, limit: int) ->
 @given(st.text(alphabet="ab[]{}|\\ ", max_size=14))
 def test_any_text_is_a_template_or_refused(source: str) -> None:
     try:
-        parsed = parse(source)
+        parse(source)
     except TemplateError:
         return
-    render(parsed, dict.fromkeys(parsed.columns, "x"))
-    escaped = "".join(f"\\{one}" if one in "[]{}|\\" else one for one in source)
+    render(source, dict.fromkeys(columns_of(source), "x"))
+    escaped = "".join(f"\\{character}" if character in "[]{}|\\" else character for character in source)
     assert render(escaped, {}) == source
 
 

@@ -87,14 +87,14 @@ def with_running_statistics(data: Synthetic, trained_rows: int) -> SampleEncoder
 def with_releases_of_everything(data: Synthetic, trained_rows: int) -> SampleEncoder:
     """Items of a history have the statistics that the whole log gives them."""
     encoder = honest(data, trained_rows)
-    encoder.releases._numeric[:, 1:] = statistics_until(SCHEMA, data.log, len(data.log))
+    encoder.releases.values[:, 1:] = statistics_until(SCHEMA, data.log, len(data.log))
     return encoder
 
 
 def with_the_next_release(data: Synthetic, trained_rows: int) -> SampleEncoder:
     """Every release is published too early: it counts interactions of its own samples."""
     encoder = honest(data, trained_rows)
-    numeric = encoder.releases._numeric
+    numeric = encoder.releases.values
     numeric[:-1] = numeric[1:].copy()
     return encoder
 

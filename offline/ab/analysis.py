@@ -13,12 +13,11 @@ from offline.ab import attribution, mismatch
 from offline.ab.attribution import AttributionCounts
 from offline.ab.cautions import cautions
 from offline.ab.effects import Effect, effects, past_sums
+from offline.ab.inputs import ANALYSED, DAY_MS, AnalysisSettings, exposures_table, interactions_table
 from offline.ab.interleaving import Interleaving, interleaving
 from offline.ab.metrics import ArmSums, arm_sums, request_sums, unit_history
 from offline.ab.mismatch import Breakdown, MultipleExposure, Ratio
 from offline.ab.offpolicy import OffPolicy, off_policy
-from offline.ab.settings import ANALYSED, DAY_MS, AnalysisSettings
-from offline.ab.tables import exposures_table, interactions_table
 
 _SOME = 0.01  # a share of an arm's requests that is no accident any more
 _JSON_NAMES = {"interim": "looks", "disjoint_arms": "apart"}
@@ -79,7 +78,7 @@ class Analysis:
 def analyse(
     exposures: pl.DataFrame, interactions: pl.DataFrame, settings: AnalysisSettings, elsewhere: pl.Series | None = None
 ) -> Analysis:
-    """Of one experiment's tables (offline/ab/tables.py), rows in any order. ValueError if they are not such
+    """Of one experiment's tables (offline/ab/inputs.py), rows in any order. ValueError if they are not such
     tables, or hold nothing to analyse. An arm that ``settings.weights`` does not name has weight 0; ``elsewhere`` are
     the request ids of exposures outside the experiment, whose clicks are none of its."""
     logged, interactions = exposures_table(exposures), interactions_table(interactions)
@@ -150,17 +149,13 @@ def _exposure_counts(
 
 def _arm_counts(sums: Mapping[str, ArmSums], weights: Mapping[str, float]) -> tuple[ArmCounts, ...]:
     total = sum(weights.values())
+    counts = {
+        arm: (of_arm.units, *(int(column.sum()) for column in (of_arm.requests, of_arm.shown, of_arm.clicks)))
+        for arm, of_arm in sums.items()
+    }
     return tuple(
-        ArmCounts(
-            arm=arm,
-            weight=weight / total if total else 0.0,
-            units=counts.units if counts else 0,
-            requests=int(counts.requests.sum()) if counts else 0,
-            shown=int(counts.shown.sum()) if counts else 0,
-            clicks=int(counts.clicks.sum()) if counts else 0,
-        )
+        ArmCounts(arm, weight / total if total else 0.0, *counts.get(arm, (0, 0, 0, 0)))
         for arm, weight in weights.items()
-        for counts in [sums.get(arm)]
     )
 
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from offline.ab.settings import ClickRule
+from offline.ab.inputs import ClickRule
 
 CLOCKS_DIFFER_MS = 5000
 """So much before its exposure a click may seem to come: its time may be another machine's, and it names its request."""
 
 _EVENT = ("request_id", "item", "type")
+_LOST = ("late", "early", "unknown_request", "elsewhere", "not_shown")
+"""Fates of clicks that are not attributed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +105,7 @@ def attribute(
         interactions=interactions.height,
         attributed=events.height,
         duplicates=in_time.height - events.height,
-        late=fates.get("late", 0),
-        early=fates.get("early", 0),
-        unknown_request=fates.get("unknown", 0),
-        elsewhere=fates.get("elsewhere", 0),
-        not_shown=fates.get("not shown", 0),
+        **{fate: fates.get(fate, 0) for fate in _LOST},
         no_request=nameless.height - given.height,
         no_click=during.height - clicks.height,
         before=interactions.height - during.height,
@@ -118,12 +116,12 @@ def attribute(
 
 def _fates(exposures: pl.DataFrame, clicks: pl.DataFrame, window_ms: int, elsewhere: pl.Series) -> pl.DataFrame:
     """Clicks with the unit of their request, the item's position in it, and their fate."""
-    after = pl.col("time_ms") - pl.col("exposed_ms")
+    after, known = pl.col("time_ms") - pl.col("exposed_ms"), pl.col("request_id").is_in(elsewhere)
     fate = (
         pl.when(pl.col("exposed_ms").is_null())
-        .then(pl.when(pl.col("request_id").is_in(elsewhere)).then(pl.lit("elsewhere")).otherwise(pl.lit("unknown")))
+        .then(pl.when(known).then(pl.lit("elsewhere")).otherwise(pl.lit("unknown_request")))
         .when(pl.col("position").is_null())
-        .then(pl.lit("not shown"))
+        .then(pl.lit("not_shown"))
         .when(after < -CLOCKS_DIFFER_MS)
         .then(pl.lit("early"))
         .when(after > window_ms)

@@ -18,8 +18,8 @@ from scipy.optimize import brentq  # type: ignore[import-untyped]  # has no type
 from scipy.special import ndtr, ndtri  # type: ignore[import-untyped]  # has no types
 
 from offline.ab.difference import NAN, AlwaysValid, Difference, Mixture, always_valid, compare, cuped, holm, running
+from offline.ab.inputs import AnalysisSettings
 from offline.ab.metrics import METRICS, ArmSums, Metric, arm_sums, request_sums
-from offline.ab.settings import AnalysisSettings
 
 POWER = 0.8
 

@@ -112,7 +112,7 @@ def breakdown(exposures: pl.DataFrame, dimension: str, weights: Mapping[str, flo
     """The ratio by "release", "day" (UTC) or "context.KEY" of each unit's ``first_split``, which the arm has not yet
     influenced: by later exposures, an arm that makes units come back would look like a broken split.
 
-    ``exposures`` as tables.EXPOSURES, of units that are in one arm. ValueError for another dimension, or an arm without
+    ``exposures`` as inputs.EXPOSURES, of units that are in one arm. ValueError for another dimension, or an arm without
     a weight.
     """
     first = first_split(exposures).with_columns(value=_value(dimension))

@@ -18,8 +18,8 @@ import polars as pl
 from scipy.special import stdtrit  # type: ignore[import-untyped]  # has no types
 
 from models.contract.arrays import Array
+from offline.ab.inputs import EXPOSURES
 from offline.ab.metrics import of_ratio
-from offline.ab.tables import EXPOSURES
 
 _ALL_CANDIDATES = {"items": "unshown", "scores": "unshown_scores", "shadow": "unshown_shadow"}
 _FOLDS = 5  # of the reward model's cross-fitting
@@ -149,7 +149,7 @@ class OffPolicy:
 def off_policy(
     exposures: pl.DataFrame, clicks: pl.DataFrame, arm: str, clip: float | None = None, alpha: float = 0.05
 ) -> OffPolicy | None:
-    """Of ``exposures`` (tables.EXPOSURES, one row per request id) of ``arm`` and the ``clicks`` [request_id, position]
+    """Of ``exposures`` (inputs.EXPOSURES, one row per request id) of ``arm`` and the ``clicks`` [request_id, position]
     of their items. None if no order was drawn; ValueError if a propensity is not in 0..1, or is 0."""
     drawn = exposures.filter(
         (pl.col("arm") == arm) & (pl.col("propensities").list.len().fill_null(0) > 0) & (pl.col("items").list.len() > 0)

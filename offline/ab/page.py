@@ -37,12 +37,7 @@ def page(name: str, analysis: Analysis) -> str:
         analysis=analysis,
         figures={"effects": "", "looks": "", **figures},
         attribution=asdict(analysis.attribution),
-        moment=report.moment,
-        number=report.number,
-        value=report.value,
-        signed=report.signed,
-        span=report.span,
-        verdict=report.verdict,
+        report=report,
     )
 
 

@@ -67,8 +67,8 @@ def ab_report(
     from models.contract.experiments import read_experiments
     from offline.ab import report
     from offline.ab.analysis import analyse
+    from offline.ab.inputs import settings_of
     from offline.ab.page import page
-    from offline.ab.settings import settings_of
     from offline.publish.archive import archive, of_experiment, read_exposures, read_interactions
 
     job = job_of(config, data_dir)

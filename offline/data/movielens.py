@@ -230,6 +230,5 @@ def _in_front(match: re.Match[str]) -> str:
 
 def _title_and_year(title: str) -> dict[str, object]:
     match = _TITLE_YEAR.match(title)
-    if match is None:
-        return {"title": natural_title(title), "year": None}
-    return {"title": natural_title(match["title"]), "year": int(match["year"])}
+    name, year = (match["title"], int(match["year"])) if match else (title, None)
+    return {"title": natural_title(name), "year": year}

@@ -13,8 +13,7 @@ from polars.testing import assert_frame_equal
 
 from offline.ab import attribution
 from offline.ab.attribution import Attribution, attribute, is_click, once
-from offline.ab.settings import ClickRule
-from offline.ab.tables import EXPOSURES, INTERACTIONS
+from offline.ab.inputs import EXPOSURES, INTERACTIONS, ClickRule
 from tests.offline.ab.examples import EXAMPLES
 
 START, WINDOW = 1000, 500

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from offline.ab.effects import effects
+from offline.ab.inputs import AnalysisSettings
 from offline.ab.metrics import METRICS, ArmSums
-from offline.ab.settings import AnalysisSettings
 from tests.offline.ab.simulate import totals
 
 SETTINGS = AnalysisSettings(control="off", weights={"on": 1, "off": 1, "empty": 1, "best": 1})

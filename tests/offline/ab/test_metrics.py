@@ -9,9 +9,8 @@ import polars as pl
 import pytest
 
 from offline.ab.attribution import attribute, once
+from offline.ab.inputs import DAY_MS, EXPOSURES, INTERACTIONS, ClickRule
 from offline.ab.metrics import METRICS, ArmSums, arm_sums, request_sums, unit_history
-from offline.ab.settings import DAY_MS, ClickRule
-from offline.ab.tables import EXPOSURES, INTERACTIONS
 from tests.offline.ab.simulate import START_MS, World, tables
 
 CLICKS = pl.DataFrame(

@@ -11,8 +11,8 @@ import pytest
 from scipy.stats import chisquare  # type: ignore[import-untyped]  # has no types
 
 from offline.ab.attribution import once
+from offline.ab.inputs import EXPOSURES
 from offline.ab.mismatch import ALARM, breakdown, first_split, multiple_exposure, sample_ratio, split_ratio
-from offline.ab.tables import EXPOSURES
 from tests.offline.ab.simulate import World, tables
 
 EVEN = {"control": 1.0, "treatment": 1.0}

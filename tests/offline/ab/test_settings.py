@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from models.contract.experiments import parse_experiments
-from offline.ab.settings import AnalysisSettings, settings_of
+from offline.ab.inputs import AnalysisSettings, settings_of
 from offline.data.catalogue import DataError
 from tests.contract.experiments import TWO_LAYERS
 

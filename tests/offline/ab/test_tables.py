@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from offline.ab.tables import EXPOSURES, INTERACTIONS, exposures_table, interactions_table
+from offline.ab.inputs import EXPOSURES, INTERACTIONS, exposures_table, interactions_table
 from tests.offline.ab.simulate import World, tables
 
 

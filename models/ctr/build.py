@@ -7,7 +7,6 @@ DeepFM       a factorization machine and a deep network over the same (arXiv 170
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -15,12 +14,11 @@ from torch import Tensor, nn
 
 from models.contract.encoding import model_inputs
 from models.contract.schema import FeatureSchema
-from models.ctr.features import InputEmbedding, spread
-from models.ctr.layers import MLP, CrossNetwork, Dropout, FactorizationMachine, TargetAttention, masked_mean
+from models.ctr.features import Fusion, InputEmbedding, ModelSettings, spread
+from models.ctr.layers import MLP, CrossNetwork, Dropout, TargetAttention, masked_mean
 from models.ctr.lifelong import Lifelong
 
 Architecture = Literal["din", "dcnv2", "deepfm", "lifelong"]
-Fusion = Literal["target", "learned"]
 
 _UNREAD: dict[Architecture, frozenset[str]] = {
     "din": frozenset({"history_numeric"}),
@@ -28,19 +26,6 @@ _UNREAD: dict[Architecture, frozenset[str]] = {
     "deepfm": frozenset({"history_numeric"}),
     "lifelong": frozenset({"user_numeric", "partition_vectors", "partition_mask"}),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSettings:
-    """Widths, dropouts and choices of a model. ``dim`` is the width of embeddings; ``fusion`` is read by "din" alone,
-    ``factors`` (of the process of ratings) and ``attention`` (over the history) by "lifelong" alone."""
-
-    dim: int
-    dropout: float
-    knowledge_dropout: float
-    fusion: Fusion = "target"
-    factors: int = 16
-    attention: bool = True
 
 
 def reads(architecture: Architecture, schema: FeatureSchema) -> tuple[str, ...]:
@@ -53,25 +38,16 @@ def build_model(
 ) -> nn.Module:
     """An untrained model: ``item_rows`` id embeddings (row 0: unknown item). It reads all knowledge of the schema, but
     "lifelong" no sequence of vectors."""
-    dim, dropout = settings.dim, settings.dropout
     if architecture == "lifelong":
-        return Lifelong(
-            schema,
-            item_rows,
-            dim=dim,
-            factors=settings.factors,
-            dropout=dropout,
-            knowledge_dropout=settings.knowledge_dropout,
-            heads=4 if settings.attention else 0,
-        )
-    embedding = InputEmbedding(schema, item_rows, dim, dropout, settings.knowledge_dropout)
+        return Lifelong(schema, item_rows, settings)
+    embedding = InputEmbedding(schema, item_rows, settings)
     match architecture:
         case "din":
-            return DIN(embedding, dropout, settings.fusion)
+            return DIN(embedding, settings.dropout, settings.fusion)
         case "dcnv2":
-            return DCNv2(embedding, dropout)
+            return DCNv2(embedding, settings.dropout)
         case "deepfm":
-            return DeepFM(embedding, dropout)
+            return DeepFM(embedding, settings.dropout)
 
 
 class DIN(nn.Module):
@@ -127,15 +103,15 @@ class DCNv2(nn.Module):
 class DeepFM(nn.Module):
     """Logits [C] of the contract's inputs. The first-order term is one linear layer over the concatenated fields.
 
-    The second-order term is divided by the number of fields: numeric fields and pooled sequences are not as small as id
-    embeddings are, and their plain sum of products overfits within an epoch (research/LOG.md).
+    The second-order term (section 2), all pairwise inner products, is divided by the number of fields: numeric fields
+    and pooled sequences are not as small as id embeddings are, and their plain sum of products overfits within an epoch
+    (research/LOG.md).
     """
 
     def __init__(self, embedding: InputEmbedding, dropout: float) -> None:
         super().__init__()
         self.fields = AllFields(embedding)
         width = self.fields.count * embedding.dim
-        self.second_order = FactorizationMachine()
         self.dropout = Dropout(dropout)
         self.deep = MLP(width, (200, 80), dropout)
         self.out = nn.Linear(width + 80, 1)
@@ -144,7 +120,9 @@ class DeepFM(nn.Module):
         fields = self.fields(inputs)
         flat = fields.flatten(1)
         linear = self.out(torch.cat([flat, self.deep(flat)], dim=1))
-        logits: Tensor = (linear + self.second_order(self.dropout(fields)) / fields.shape[1]).squeeze(1)
+        factors = self.dropout(fields)
+        pairs = 0.5 * (factors.sum(dim=1).square() - factors.square().sum(dim=1)).sum(dim=1, keepdim=True)
+        logits: Tensor = (linear + pairs / fields.shape[1]).squeeze(1)
         return logits
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,21 @@ from models.contract.encoding import KNOWLEDGE_INPUTS, USER_NUMERIC, model_input
 from models.contract.items import ITEM_NUMERIC
 from models.contract.schema import FeatureSchema, FieldSpec
 from models.ctr.layers import Dropout
+
+Fusion = Literal["target", "learned"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Widths, dropouts and choices of a model. ``dim`` is the width of embeddings; ``fusion`` is read by "din" alone,
+    ``factors`` (of the process of ratings) and ``attention`` (over the history) by "lifelong" alone."""
+
+    dim: int
+    dropout: float
+    knowledge_dropout: float
+    fusion: Fusion = "target"
+    factors: int = 16
+    attention: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +107,9 @@ class InputEmbedding(nn.Module):
     items that have none.
     """
 
-    def __init__(
-        self, schema: FeatureSchema, item_rows: int, dim: int, dropout: float, knowledge_dropout: float
-    ) -> None:
+    def __init__(self, schema: FeatureSchema, item_rows: int, settings: ModelSettings) -> None:
         super().__init__()
+        self.dim = dim = settings.dim
         self.user_fields = FieldEmbedding(schema.user_fields, dim)
         self.user_numeric = nn.Linear(len(USER_NUMERIC), dim)
         self.item_id = nn.Embedding(item_rows, dim, padding_idx=0)
@@ -104,15 +119,14 @@ class InputEmbedding(nn.Module):
         self.item_fields = FieldEmbedding(schema.item_fields, dim)
         self.item_numeric = nn.Linear(len(ITEM_NUMERIC), dim)
         self.value = nn.Linear(2, dim)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(settings.dropout)
         self.knowledge_inputs = tuple(name for name in model_inputs(schema) if name in KNOWLEDGE_INPUTS)
-        self.knowledge_dropout = knowledge_dropout
+        self.knowledge_dropout = settings.knowledge_dropout
         self.item_vectors = _Spaces(schema.item_columns, dim)
         self.user_vectors = _Spaces(schema.user_columns, dim)
         self.partition = nn.Linear(schema.sequence.dim, dim) if schema.sequence else None
         self.user_width = len(schema.user_fields) + 1 + len(schema.user_columns)
         self.item_width = len(schema.item_fields) + 2 + len(schema.item_columns)
-        self.dim = dim
 
     def forward(self, inputs: dict[str, Tensor]) -> Embedded:
         inputs = self._hide_knowledge(inputs) if self.knowledge_inputs and self.training else inputs

@@ -145,7 +145,9 @@ class UserProcess(nn.Module):
         factors = self._with_constant(factors) * present.unsqueeze(2)
         places = torch.arange(factors.shape[1], device=factors.device)
         both = present.unsqueeze(1) * present.unsqueeze(2)
-        kernel = factors @ factors.transpose(1, 2) + self._drift(places) * both
+        distance = (places.unsqueeze(0) - places.unsqueeze(1)).abs().float()
+        drift = self.log_drift.exp() * torch.exp(-distance / self.log_scale.exp())
+        kernel = factors @ factors.transpose(1, 2) + drift * both
         kernel = kernel + torch.diag_embed(self.log_noise.exp() * present + (1.0 - present))
         lower = torch.linalg.cholesky(kernel)
         innovation = torch.linalg.solve_triangular(lower, (residual * present).unsqueeze(2), upper=False).squeeze(2)
@@ -217,10 +219,6 @@ class UserProcess(nn.Module):
 
     def _with_constant(self, factors: Tensor) -> Tensor:
         return torch.cat([factors, (0.5 * self.log_mean).exp().expand(*factors.shape[:-1], 1)], dim=-1)
-
-    def _drift(self, places: Tensor) -> Tensor:
-        distance = (places.unsqueeze(0) - places.unsqueeze(1)).abs().float()
-        return self.log_drift.exp() * torch.exp(-distance / self.log_scale.exp())
 
 
 def _chunks(events: int) -> int:

@@ -104,14 +104,6 @@ class CrossNetwork(nn.Module):
         return x
 
 
-class FactorizationMachine(nn.Module):
-    """Second-order term of DeepFM (arXiv 1703.04247, section 2): all pairwise inner products. [C, F, E] -> [C, 1]."""
-
-    def forward(self, fields: Tensor) -> Tensor:
-        total = fields.sum(dim=1)
-        return 0.5 * (total.square() - fields.square().sum(dim=1)).sum(dim=1, keepdim=True)
-
-
 class TargetAttention(nn.Module):
     """Multi-head attention of each candidate over its user's sequence.
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from models.contract.items import ITEM_NUMERIC
 from models.contract.schema import FeatureSchema
-from models.ctr.features import FieldEmbedding
+from models.ctr.features import FieldEmbedding, ModelSettings
 from models.ctr.gaussian_process import RatingProcess
 from models.ctr.layers import MLP, Dropout
 
@@ -32,28 +32,17 @@ _BELIEFS = 2  # mean and deviation of the process
 
 
 class Lifelong(nn.Module):
-    """Logits [C] of the contract's inputs. ``dim`` is the width of embeddings, ``factors`` that of the process."""
+    """Logits [C] of the contract's inputs. Without attention a history costs a candidate nothing."""
 
-    def __init__(
-        self,
-        schema: FeatureSchema,
-        item_rows: int,
-        *,
-        dim: int,
-        factors: int,
-        dropout: float,
-        knowledge_dropout: float,
-        heads: int = 4,
-        width: int = 16,
-    ) -> None:
-        """Without ``heads`` there is no attention, and a history costs a candidate nothing."""
+    def __init__(self, schema: FeatureSchema, item_rows: int, settings: ModelSettings) -> None:
         super().__init__()
-        hidden = (200, 80)
+        dim, hidden = settings.dim, (200, 80)
+        heads, width = (4 if settings.attention else 0), 16
         self.hidden = hidden[-1]
-        self.process = RatingProcess(schema, item_rows, factors)
+        self.process = RatingProcess(schema, item_rows, settings.factors)
         self.liked_above = (schema.liked_above - schema.value_center) / schema.value_scale
         self.prior_liked = schema.prior_liked
-        self.heads, self.width, self.knowledge_dropout = heads, width, knowledge_dropout
+        self.heads, self.width, self.knowledge_dropout = heads, width, settings.knowledge_dropout
         self.ids = nn.Embedding(item_rows, dim, padding_idx=0)
         nn.init.normal_(self.ids.weight, std=0.01)
         with torch.no_grad():
@@ -85,7 +74,7 @@ class Lifelong(nn.Module):
         user = dim * (1 + len(schema.user_fields) + (self.user_knowledge is not None)) + averages
         total = item + user + (attended + dim if heads else 0) + _BELIEFS
         self.norm = nn.LayerNorm(total)
-        self.deep = MLP(total, hidden, dropout)
+        self.deep = MLP(total, hidden, settings.dropout)
         self.out = nn.Linear(self.hidden, 1)
         self.belief = nn.Linear(_BELIEFS, 1)
         self.belief_mean: Tensor

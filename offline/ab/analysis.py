@@ -13,7 +13,7 @@ from offline.ab import attribution, mismatch
 from offline.ab.attribution import AttributionCounts
 from offline.ab.cautions import cautions
 from offline.ab.effects import Effect, effects, past_sums
-from offline.ab.inputs import ANALYSED, DAY_MS, AnalysisSettings, exposures_table, interactions_table
+from offline.ab.inputs import ANALYSED, DAY_MS, AnalysisSettings, checked
 from offline.ab.interleaving import Interleaving, interleaving
 from offline.ab.metrics import ArmSums, arm_sums, request_sums, unit_history
 from offline.ab.mismatch import Breakdown, MultipleExposure, Ratio
@@ -72,7 +72,11 @@ class Analysis:
 
     def document(self) -> dict[str, Any]:
         """The analysis as JSON: lists for tuples, null for numbers that are not finite, some fields by older names."""
-        return {name: _plain(value) for name, value in asdict(self, dict_factory=_named).items()}
+
+        def renamed(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+            return {_JSON_NAMES.get(name, name): value for name, value in fields}
+
+        return {name: _plain(value) for name, value in asdict(self, dict_factory=renamed).items()}
 
 
 def analyse(
@@ -81,7 +85,7 @@ def analyse(
     """Of one experiment's tables (offline/ab/inputs.py), rows in any order. ValueError if they are not such
     tables, or hold nothing to analyse. An arm that ``settings.weights`` does not name has weight 0; ``elsewhere`` are
     the request ids of exposures outside the experiment, whose clicks are none of its."""
-    logged, interactions = exposures_table(exposures), interactions_table(interactions)
+    logged, interactions = checked("exposures", exposures), checked("interactions", interactions)
     requests = attribution.once(logged)
     split = requests.filter(pl.col("how").is_in(ANALYSED))
     if not split.height:
@@ -188,10 +192,6 @@ def _interleaved(rows: pl.DataFrame, clicks: pl.DataFrame, settings: AnalysisSet
         raise ValueError(f"interleaving takes two teams, not {', '.join(sorted(names))}")
     first, second = sorted(names, key=lambda name: (name == settings.control, name))
     return interleaving(rows, clicks, first, second, settings.alpha)
-
-
-def _named(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {_JSON_NAMES.get(name, name): value for name, value in fields}
 
 
 def _plain(value: Any) -> Any:

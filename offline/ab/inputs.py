@@ -4,7 +4,7 @@ splits by."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import polars as pl
 from pydantic import BaseModel, Field, model_validator
@@ -59,7 +59,11 @@ INTERACTIONS = pl.Schema(
 )
 """One row per interaction, of the experiment's time and of the pre-period; ``request_id`` may be null."""
 
-_REQUIRED = ("request_id", "time_ms", "unit", "arm", "items")
+_TABLES = {
+    "exposures": (EXPOSURES, ("request_id", "time_ms", "unit", "arm", "items")),
+    "interactions": (INTERACTIONS, ("unit", "item", "type", "time_ms")),
+}
+"""Schemas, and the columns that are never null."""
 
 
 class ClickRule(BaseModel):
@@ -139,18 +143,10 @@ def settings_of(
     )
 
 
-def exposures_table(frame: pl.DataFrame) -> pl.DataFrame:
-    """``frame`` with the columns and types of ``EXPOSURES``; ValueError if it cannot be brought to them, or lacks a
-    value that every exposure has."""
-    return _brought_to(EXPOSURES, frame, "exposures", _REQUIRED)
-
-
-def interactions_table(frame: pl.DataFrame) -> pl.DataFrame:
-    """``frame`` with the columns and types of ``INTERACTIONS``; ValueError as above."""
-    return _brought_to(INTERACTIONS, frame, "interactions", ("unit", "item", "type", "time_ms"))
-
-
-def _brought_to(schema: pl.Schema, frame: pl.DataFrame, name: str, required: tuple[str, ...]) -> pl.DataFrame:
+def checked(name: Literal["exposures", "interactions"], frame: pl.DataFrame) -> pl.DataFrame:
+    """``frame`` with the columns and types of ``EXPOSURES`` or ``INTERACTIONS``; ValueError if it cannot be brought to
+    them, or lacks a value that every row has."""
+    schema, required = _TABLES[name]
     if missing := [column for column in schema if column not in frame.columns]:
         raise ValueError(f"{name} without {', '.join(missing)}")
     try:

@@ -10,6 +10,7 @@ import polars as pl
 from scipy.stats import binomtest  # type: ignore[import-untyped]  # has no types
 
 from models.contract.arrays import Array
+from offline.ab.difference import NAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,9 @@ def outcome(won: Array, lost: Array, alpha: float = 0.05) -> Outcome:
     """Of clicks on each team's items, [n] each."""
     wins, losses = int(np.sum(won > lost)), int(np.sum(won < lost))
     ties = len(won) - wins - losses
-    preference = (wins + ties / 2) / len(won) - 0.5 if len(won) else float("nan")
+    preference = (wins + ties / 2) / len(won) - 0.5 if len(won) else NAN
     if not wins + losses:
-        nan = float("nan")
-        return Outcome(wins, losses, ties, nan, nan, nan, p=1.0, preference=preference)
+        return Outcome(wins, losses, ties, NAN, NAN, NAN, p=1.0, preference=preference)
     test = binomtest(wins, wins + losses)
     bounds = test.proportion_ci(1 - alpha)
     share = wins / (wins + losses)

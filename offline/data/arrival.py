@@ -43,7 +43,7 @@ def read_again(
     """
     source.check(schema).raise_if_broken()
     grown, added = log.with_rows(source.interactions(), list(catalogue.users), list(catalogue.items))
-    return _arrived(labels, schema, grown, len(log)), added
+    return with_negatives(labels, grown, schema.liked_above, len(log)), added
 
 
 def streamed(
@@ -54,16 +54,15 @@ def streamed(
     rated = [event for event in entries if event.type in schema.history_types]
     accepted = [event for event in rated if schema.accepts(event.value)]
     grown, added = log.extended(accepted, mark)
-    return _arrived(labels, schema, grown, len(log)), added, len(rated) - len(accepted)
-
-
-def _arrived(labels: LabelsConfig, schema: FeatureSchema, log: InteractionLog, from_row: int) -> InteractionLog:
-    return with_negatives(labels, log, schema.liked_above, from_row) if labels.kind == "implicit" else log
+    return with_negatives(labels, grown, schema.liked_above, len(log)), added, len(rated) - len(accepted)
 
 
 def with_negatives(config: LabelsConfig, log: InteractionLog, liked_above: float, from_row: int = 0) -> InteractionLog:
-    """The log with drawn negatives right before every positive at ``from_row`` or later. The first rows of a log have
-    none, because nothing had appeared. ValueError if there are drawn rows at ``from_row`` or later already."""
+    """The log with drawn negatives right before every positive at ``from_row`` or later; as it is without implicit
+    labels. The first rows of a log have none, because nothing had appeared. ValueError if there are drawn rows at
+    ``from_row`` or later already."""
+    if config.kind != "implicit":
+        return log
     if log.sampled[from_row:].any():
         raise ValueError(f"rows from {from_row} on have negatives already")
     past = _Past.of(log)

@@ -220,12 +220,11 @@ def downloaded(requirement: str) -> Iterator[zipfile.ZipFile]:
 
 def natural_title(title: str) -> str:
     """A title with its article in front: "Usual Suspects, The" -> "The Usual Suspects"."""
-    return _ARTICLE.sub(_in_front, title)
-
-
-def _in_front(match: re.Match[str]) -> str:
-    article, rest = match["article"], match["rest"]
-    return f"{article}{rest}" if article.endswith("'") else f"{article} {rest}"
+    match = _ARTICLE.match(title)
+    if match is None:
+        return title
+    gap = "" if match["article"].endswith("'") else " "
+    return f"{match['article']}{gap}{match['rest']}{title[match.end() :]}"
 
 
 def _title_and_year(title: str) -> dict[str, object]:

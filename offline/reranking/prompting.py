@@ -65,16 +65,14 @@ class PromptBuilder:
             if item not in candidate_blocks:
                 candidate_blocks[item] = prompt.candidate_block(self.items.texts[item])
             profile = self.catalogue.users.get(self.log.user_ids[user], {})
-            blocks.append(Blocks(prompt.user_block(profile, self._rated(chosen)), candidate_blocks[item]))
+            names = (self.items.names[at] for at in self.log.item[chosen].tolist())
+            rated = list(map(Rated, names, self.log.value[chosen].tolist()))
+            blocks.append(Blocks(prompt.user_block(profile, rated), candidate_blocks[item]))
         return blocks
 
     def before(self, of_user: IntArray, position: int) -> IntArray:
         """Log rows of the last ``longest`` of the first ``position`` events of a user."""
         return of_user[max(0, position - self.longest) : position]
-
-    def _rated(self, rows: IntArray) -> list[Rated]:
-        items, values = self.log.item[rows].tolist(), self.log.value[rows].tolist()
-        return [Rated(self.items.names[item], value) for item, value in zip(items, values, strict=True)]
 
 
 def items_of(

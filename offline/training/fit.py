@@ -12,7 +12,8 @@ from torch import nn
 from tqdm import tqdm
 
 from models.contract.arrays import FloatArray, IntArray
-from models.ctr.build import Architecture, ModelSettings, build_model
+from models.ctr.build import Architecture, build_model
+from models.ctr.features import ModelSettings
 from models.ctr.lifelong import Lifelong
 from offline.config import TrainingConfig
 from offline.metrics import quality
@@ -53,13 +54,7 @@ def new_model(spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder) -
 
 
 def fit(
-    spec: ModelSpec,
-    config: TrainingConfig,
-    encoder: SampleEncoder,
-    splits: SplitRows,
-    seed: int,
-    *,
-    progress: bool = True,
+    spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder, splits: SplitRows, seed: int, progress: bool = True
 ) -> Fitted:
     """Train until the validation AUC has not risen for ``patience`` epochs; keep the best epoch. "lifelong" trains all
     epochs: its learning rate is planned over them. The test split is not touched here.

@@ -100,7 +100,7 @@ def _epochs(
     seed: int,
 ) -> Iterator[int]:
     """Train the network; yields the number of each finished epoch."""
-    own, levels = config.lifelong, sequences.levels(rows)
+    own, levels = config.lifelong, np.unique(sequences.value[rows])
     stars = nn.Linear(model.hidden, len(levels)) if 2 < len(levels) <= _MOST_LEVELS else None
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     heads = [] if stars is None else list(stars.parameters())

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from models.contract.encoding import INPUTS, ITEM_INPUTS, KNOWLEDGE_INPUTS, USER_INPUTS, Tensors
 from models.contract.schema import FeatureSchema
-from models.ctr.build import InterestFusion, ModelSettings, build_model, reads
+from models.ctr.build import InterestFusion, build_model, reads
+from models.ctr.features import ModelSettings
 from tests.models.tiny import ALL, DIM, ITEM_ROWS, KINDS, Kind, as_torch, inputs_of, logits_of, model_of
 from tests.synthetic import SCHEMA
 

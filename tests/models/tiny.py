@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from models.contract.encoding import ITEM_INPUTS, Tensors
 from models.contract.schema import FeatureSchema
-from models.ctr.build import Architecture, Fusion, ModelSettings, build_model
+from models.ctr.build import Architecture, build_model
+from models.ctr.features import Fusion, ModelSettings
 from models.ctr.lifelong import Lifelong
 from tests.synthetic import SCHEMA
 

@@ -11,8 +11,7 @@ import pytest
 
 from offline.ab.analysis import Analysis, analyse
 from offline.ab.inputs import AnalysisSettings
-from offline.ab.page import page, svg_figures
-from offline.ab.report import lines, verdict
+from offline.ab.report import lines, page, svg_figures, verdict
 from tests.offline.ab.simulate import ARMS, START_MS, World, drawn, tables
 from tests.offline.ab.test_analysis import CLICKS, SETTINGS
 

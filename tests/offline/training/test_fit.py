@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from models.contract.schema import FeatureSchema
-from models.ctr.build import Architecture, Fusion, InterestFusion
+from models.ctr.build import Architecture, InterestFusion
+from models.ctr.features import Fusion
 from offline.config import TrainingConfig
 from offline.metrics import quality
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.contract.arrays import BoolArray, FloatArray, IntArray
+from models.contract.arrays import BoolArray, IntArray
 from models.contract.encoding import Tensors
 from offline.data.catalogue import DataError
 from offline.training.samples import SampleEncoder

@@ -66,11 +66,11 @@ class Program:
 @contextmanager
 def program(folder: Path, *, wait: bool = False, keep_alive: bool = False) -> Iterator[Program]:
     """With ``wait`` it turns to the server only after ``go``."""
-    made = Program(folder, wait=wait, keep_alive=keep_alive)
+    running = Program(folder, wait=wait, keep_alive=keep_alive)
     try:
-        yield made
+        yield running
     finally:
-        made.kill()
+        running.kill()
 
 
 def server_of(url: str) -> int:
@@ -137,13 +137,13 @@ def test_one_program_may_use_it_twice(tmp_path: Path) -> None:
 def test_programs_that_start_at_once_get_one_server(tmp_path: Path) -> None:
     with ExitStack() as stack:
         others = [stack.enter_context(program(tmp_path, wait=True)) for _ in range(4)]
-        for one in others:
-            one.go()
+        for other in others:
+            other.go()
         with embedded_redis(tmp_path) as url:
-            assert {one.server for one in others} == {server_of(url)}
-        for one in others:
+            assert {other.server for other in others} == {server_of(url)}
+        for other in others:
             assert answers(url)
-            one.leave()
+            other.leave()
         assert not answers(url)
 
 
@@ -158,10 +158,10 @@ def test_a_killed_program_does_not_keep_the_server(tmp_path: Path) -> None:
 
 def test_folders_do_not_see_each_other(tmp_path: Path) -> None:
     with (
-        embedded_redis(tmp_path / "a") as one,
-        embedded_redis(tmp_path / "b") as two,
-        redis.Redis.from_url(one) as first,
-        redis.Redis.from_url(two) as second,
+        embedded_redis(tmp_path / "a") as first_url,
+        embedded_redis(tmp_path / "b") as second_url,
+        redis.Redis.from_url(first_url) as first,
+        redis.Redis.from_url(second_url) as second,
     ):
         first.set("key", "value")
         assert second.get("key") is None

@@ -200,7 +200,7 @@ def test_a_restart_that_fails_is_tried_again(
             seen = len(looks)
             eventually(lambda: len(looks) > seen + 3)
         assert not answers(url)
-        errors = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
+        errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
         assert len(errors) == 1  # of several attempts
         assert "manifest" in errors[0]
         manifest.write_bytes(whole)

@@ -43,10 +43,10 @@ def test_negatives_know_the_past_and_nothing_else(drawn: str) -> None:
             continue
         touched.add((user, item))
         assert len(group) == len(set(group)) <= 3
-        assert len(group) == min(3, len(appeared - {one for who, one in touched if who == user}))
-        for one in group:
-            assert one in appeared
-            assert (user, one) not in touched
+        assert len(group) == min(3, len(appeared - {item for who, item in touched if who == user}))
+        for item in group:
+            assert item in appeared
+            assert (user, item) not in touched
         group = []
         appeared.add(item)
     assert not group
@@ -69,8 +69,8 @@ def test_draws_have_the_asked_weights(drawn: str) -> None:
     drawn_items: Counter[str] = Counter()
     for seed in range(300):
         log = log_of([*interactions, ("late", "new", 1.0, 10**9)])
-        made = with_negatives(labels(drawn, 1, seed), log, 0.5, from_row=2000)
-        drawn_items[made.item_ids[int(made.item[2000])]] += 1
+        grown = with_negatives(labels(drawn, 1, seed), log, 0.5, from_row=2000)
+        drawn_items[grown.item_ids[int(grown.item[2000])]] += 1
     share = drawn_items["i0"] / 300
     expected = counts["i0"] / 2000 if drawn == "popularity" else 1 / len(counts)
     assert abs(share - expected) < 4 * (expected * (1 - expected) / 300) ** 0.5
@@ -103,10 +103,10 @@ def test_seeds_differ_and_repeat() -> None:
 
 def test_only_positives_have_negatives() -> None:
     log = log_of([("u", "a", 1.0, 1), ("v", "b", 0.0, 2), ("v", "a", 1.0, 3), ("w", "c", 1.0, 4)])
-    made = with_negatives(labels(negatives=5), log, 0.5)
+    grown = with_negatives(labels(negatives=5), log, 0.5)
     # the first positive has nothing to draw from; v knows b already; w may have a and b
-    assert made.user[made.sampled].tolist() == [2, 2]
-    assert sorted(made.item_ids[item] for item in made.item[made.sampled]) == ["a", "b"]
+    assert grown.user[grown.sampled].tolist() == [2, 2]
+    assert sorted(grown.item_ids[item] for item in grown.item[grown.sampled]) == ["a", "b"]
 
 
 def test_a_user_who_knows_everything_has_none() -> None:
@@ -115,7 +115,7 @@ def test_a_user_who_knows_everything_has_none() -> None:
 
 
 def test_negatives_are_drawn_once() -> None:
-    made = with_negatives(labels(), log_of(rows(50)), 0.5)
+    grown = with_negatives(labels(), log_of(rows(50)), 0.5)
     with pytest.raises(ValueError, match="have negatives already"):
-        with_negatives(labels(), made, 0.5)
-    assert len(with_negatives(labels(), made, 0.5, from_row=len(made))) == len(made)
+        with_negatives(labels(), grown, 0.5)
+    assert len(with_negatives(labels(), grown, 0.5, from_row=len(grown))) == len(grown)

@@ -45,7 +45,7 @@ def test_rendering(template: str, features: dict[str, Any], text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "told"),
+    ("template", "reason"),
     [
         ("{title", "{ at 0 is not the start of a {column}"),
         ("a {}", "{ at 2 is not the start of a {column}"),
@@ -58,10 +58,10 @@ def test_rendering(template: str, features: dict[str, Any], text: str) -> None:
         ("a\\", "\\ at 1 must stand before one of"),
     ],
 )
-def test_what_is_not_understood_is_refused_with_its_position(template: str, told: str) -> None:
+def test_what_is_not_understood_is_refused_with_its_position(template: str, reason: str) -> None:
     with pytest.raises(TemplateError) as raised:
         parse(template)
-    assert told in str(raised.value)
+    assert reason in str(raised.value)
 
 
 def test_columns_are_found_wherever_they_stand() -> None:
@@ -98,7 +98,7 @@ def test_a_value_cannot_leave_its_place(title: Any, genres: Any) -> None:
     assert text.count('"') == 2
     assert text.count("\n") == 1
     assert not set(text) & set("<>\x00\x1b\u2028\u202e")
-    assert all(unicodedata.category(one) not in ("Cc", "Cs") for one in text.replace("\n", ""))
+    assert all(unicodedata.category(character) not in ("Cc", "Cs") for character in text.replace("\n", ""))
     assert clean(title) in text
 
 

@@ -58,18 +58,18 @@ def test_what_describes_an_item() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "reason"),
     [
         ({"item": "{titel}"}, "texts.item: there is no column 'titel'; columns: genres, title, year"),
         ({"name": "{nme}"}, "texts.name: there is no column 'nme'"),
         ({"topics_column": "tags"}, "texts.topics_column: there is no column 'tags'"),
     ],
 )
-def test_unknown_columns_are_refused(settings: dict[str, str], told: str) -> None:
+def test_unknown_columns_are_refused(settings: dict[str, str], reason: str) -> None:
     words = TextsConfig.model_validate(settings)
     with pytest.raises(TemplateError) as raised:
         words.check_columns({"title", "year", "genres"})
-    assert told in str(raised.value)
+    assert reason in str(raised.value)
 
 
 def test_a_template_that_is_not_understood_is_refused_at_load() -> None:

@@ -80,5 +80,5 @@ def test_answers_are_spelled_as_the_tokenizer_continues_the_prompt() -> None:
 
 def test_blocks_give_the_tokens_of_the_whole_text(tokenizer: Any) -> None:
     blocks = [PROMPT.blocks({"occupation": "writer"}, [Rated("Film 3", 4.0)], f"Film {at}") for at in range(3)]
-    assert tokens_of(tokenizer, blocks) == [tokenizer(str(one))["input_ids"] for one in blocks]
+    assert tokens_of(tokenizer, blocks) == [tokenizer(str(prompt))["input_ids"] for prompt in blocks]
     assert tokens_of(tokenizer, []) == []

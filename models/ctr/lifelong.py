@@ -88,7 +88,7 @@ class Lifelong(nn.Module):
         self.belief_scale.copy_(beliefs.std(dim=0).clamp(min=1e-6))
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """One user and C candidates, or C aligned pairs."""
+        """Logits [C] of one user and C candidates, or of C aligned pairs."""
         mask, C = inputs["history_mask"], inputs["item_index"].shape[0]
         item, _ = self._item(inputs, "item", None)
         ago = mask.sum(dim=1, keepdim=True) - torch.arange(mask.shape[1], device=mask.device)  # 1 for the newest event

@@ -82,9 +82,9 @@ class Analysis:
 def analyse(
     exposures: pl.DataFrame, interactions: pl.DataFrame, settings: AnalysisSettings, elsewhere: pl.Series | None = None
 ) -> Analysis:
-    """Of one experiment's tables (offline/ab/inputs.py), rows in any order. ValueError if they are not such
-    tables, or hold nothing to analyse. An arm that ``settings.weights`` does not name has weight 0; ``elsewhere`` are
-    the request ids of exposures outside the experiment, whose clicks are none of its."""
+    """The analysis of one experiment's tables (offline/ab/inputs.py), rows in any order. ValueError if they are not
+    such tables, or hold nothing to analyse. An arm that ``settings.weights`` does not name has weight 0; ``elsewhere``
+    are the request ids of exposures outside the experiment, whose clicks are none of its."""
     logged, interactions = checked("exposures", exposures), checked("interactions", interactions)
     requests = attribution.once(logged)
     split = requests.filter(pl.col("how").is_in(ANALYSED))
@@ -183,7 +183,8 @@ def _within_arms(
 
 
 def _interleaved(rows: pl.DataFrame, clicks: pl.DataFrame, settings: AnalysisSettings) -> Interleaving | None:
-    """Of the requests of one arm that have teams; the control's team, if it is one of them, is the second."""
+    """The preference in the requests of one arm that have teams; the control's team, if it is one of them, is the
+    second."""
     rows = rows.filter(pl.col("teams").list.len() > 0)
     names = set(rows["teams"].explode().drop_nulls().unique().to_list()) - {""}
     if not names:

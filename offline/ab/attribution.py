@@ -135,7 +135,7 @@ def _fates(exposures: pl.DataFrame, clicks: pl.DataFrame, window_ms: int, elsewh
 
 
 def _latest(exposures: pl.DataFrame, clicks: pl.DataFrame, window_ms: int) -> pl.DataFrame:
-    """Of ``clicks`` that name no request: those whose unit was shown the item in the window, with the latest such
+    """The ``clicks``, none of which names a request, whose unit was shown the item in the window, with the latest such
     request."""
     shown = _shown(exposures.join(clicks, on="unit", how="semi")).join(clicks, on=["unit", "item"], how="semi")
     right = shown.select("unit", "item", "time_ms", given="request_id").sort("time_ms", "given")

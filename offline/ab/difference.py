@@ -116,7 +116,7 @@ def cuped(treatment: Array, control: Array, treatment_past: Array, control_past:
     values = np.concatenate([_centred(treatment), _centred(control)])
     inverse = np.linalg.pinv(past)
     theta, leverage = inverse @ values, np.einsum("uk,ku->u", past, inverse)
-    # What is left of each unit's own say, beside that which it has in the mean of its arm and which _variance counts.
+    # The rest of each unit's own say, beside that which it has in the mean of its arm and which _variance counts.
     own = 1 - leverage / (1 - 1 / np.repeat([len(treatment), len(control)], [len(treatment), len(control)]))
     # A unit that is the only one with a covariate says nothing of the others: its value stays.
     left = np.divide(values - past @ theta, own, out=values.copy(), where=own > 1e-9)
@@ -174,7 +174,7 @@ def half_width(variance: Array | float, k: Array | float, alpha: float) -> Array
 
 
 def always_valid(difference: Difference, mixture: Mixture) -> AlwaysValid:
-    """Of one look at a difference; equal arms without variance have p 1, unequal ones an unknown p (NaN)."""
+    """The state of a difference at one look; equal arms without variance have p 1, unequal ones an unknown p (NaN)."""
     k = mixture.k(difference.control_units, difference.treatment_units)
     reach = float(half_width(difference.variance, k, mixture.alpha))
     varies = difference.low < difference.high

@@ -100,7 +100,7 @@ def past_sums(
 def _differences(
     metric: Metric, sums: Mapping[str, ArmSums], settings: AnalysisSettings
 ) -> Iterator[tuple[str, Difference]]:
-    """Of the arms in which, and in control, there is enough to measure, in the order of the weights."""
+    """Differences of the arms in which, and in control, there is enough to measure, in the order of the weights."""
     for arm in settings.weights:
         if arm != settings.control and arm in sums and settings.control in sums:
             with suppress(ValueError):

@@ -86,7 +86,7 @@ class AnalysisSettings(BaseModel):
     window_ms         a click counts if it comes at most so long after its exposure
     without_request   whether a click that names no request counts for the unit's latest exposure of the item
     alpha             level of tests; intervals cover 1 - alpha
-    start_ms          when the experiment started; its first exposure if None. What is older is the pre-period
+    start_ms          when the experiment started; its first exposure if None. Older events are the pre-period
     pre_period_days   how much before the start the CUPED covariates look at; everything if None
     breakdowns        dimensions of the sample ratio check: "release", "day" or "context.KEY"
     planned_units     units of all arms at which the always-valid intervals are tightest. It has to be chosen

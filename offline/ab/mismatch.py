@@ -65,8 +65,8 @@ class MultipleExposure:
 
 
 def sample_ratio(units: Mapping[str, int], weights: Mapping[str, float]) -> Ratio:
-    """Of unique units per arm; an arm of ``weights`` that has none is expected all the same. ValueError for an arm
-    without a weight."""
+    """The ratio of unique units per arm; an arm of ``weights`` that has none is expected all the same. ValueError for
+    an arm without a weight."""
     if unknown := sorted(set(units) - set(weights)):
         raise ValueError(f"arms without a weight: {', '.join(unknown)}")
     split = [arm for arm, weight in weights.items() if weight > 0]
@@ -80,9 +80,9 @@ def sample_ratio(units: Mapping[str, int], weights: Mapping[str, float]) -> Rati
 
 
 def split_ratio(units: pl.DataFrame, weights: Mapping[str, float], disjoint_arms: Collection[str] = ()) -> Ratio:
-    """Of units [arm, split], one row each, without ``disjoint_arms``: each against the buckets that the arms had when
-    it was split, since weights may have changed; against ``weights`` where nothing says so. The statistics of all such
-    splits are added up. ValueError for an arm without a weight."""
+    """The ratio of units [arm, split], one row each, without ``disjoint_arms``: each against the buckets that the arms
+    had when it was split, since weights may have changed; against ``weights`` where nothing says so. The statistics of
+    all such splits are added up. ValueError for an arm without a weight."""
     comparable = units.filter(~pl.col("arm").is_in(list(disjoint_arms)))
     observed, expected = (dict.fromkeys([arm for arm in weights if arm not in disjoint_arms], 0.0) for _ in range(2))
     statistic, freedom = 0.0, 0

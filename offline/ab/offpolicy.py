@@ -133,8 +133,8 @@ def doubly_robust(
 
 @dataclass(frozen=True, slots=True)
 class OffPolicy:
-    """Of one arm whose order was drawn. ``values``: the arm's own ("on-policy"), then the shadow policy's by IPS, SNIPS
-    and DR, as far as they have one, all of the same ``requests``.
+    """Off-policy values of one arm whose order was drawn. ``values``: the arm's own ("on-policy"), then the shadow
+    policy's by IPS, SNIPS and DR, as far as they have one, all of the same ``requests``.
 
     ``left_out`` requests were drawn too, but do not have finite shadow scores for all their candidates: the shadow
     policy's best one is not known there. If that is all of them, ``values`` is only the arm's own, of all of them.
@@ -149,8 +149,8 @@ class OffPolicy:
 def off_policy(
     exposures: pl.DataFrame, clicks: pl.DataFrame, arm: str, clip: float | None = None, alpha: float = 0.05
 ) -> OffPolicy | None:
-    """Of ``exposures`` (inputs.EXPOSURES, one row per request id) of ``arm`` and the ``clicks`` [request_id, position]
-    of their items. None if no order was drawn; ValueError if a propensity is not in 0..1, or is 0."""
+    """The values in ``exposures`` (inputs.EXPOSURES, one row per request id) of ``arm`` and the ``clicks`` [request_id,
+    position] of their items. None if no order was drawn; ValueError if a propensity is not in 0..1, or is 0."""
     drawn = exposures.filter(
         (pl.col("arm") == arm) & (pl.col("propensities").list.len().fill_null(0) > 0) & (pl.col("items").list.len() > 0)
     )

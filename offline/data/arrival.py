@@ -1,4 +1,4 @@
-"""How interactions enter the log: the first load, the service's stream, and files that have grown since.
+"""Arrival of interactions in the log: the first load, the service's stream, and files that have grown since.
 
 The only place where the kinds of labels differ: implicit feedback gets drawn negatives as it arrives, items that a user
 had not interacted with when a positive happened. A draw for a positive at log row r knows the rows before r and nothing
@@ -38,8 +38,8 @@ def read_again(
 ) -> tuple[InteractionLog, int]:
     """The log with the source's interactions that are new to it, and their number. DataError as above.
 
-    Users and items that are new in the catalogue get their numbers even if nobody has interacted yet. What has
-    vanished from the source stays in the log.
+    Users and items that are new in the catalogue get their numbers even if nobody has interacted yet. Rows that
+    have vanished from the source stay in the log.
     """
     source.check(schema).raise_if_broken()
     grown, added = log.with_rows(source.interactions(), list(catalogue.users), list(catalogue.items))
@@ -76,7 +76,7 @@ def with_negatives(config: LabelsConfig, log: InteractionLog, liked_above: float
 
 @dataclass(frozen=True, slots=True)
 class _Past:
-    """What had happened before the n-th observed row. ``pairs`` are users' and items' keys, rising, and ``pair_first``
+    """Events before the n-th observed row. ``pairs`` are users' and items' keys, rising, and ``pair_first``
     the row of the first interaction of each; ``items`` are in order of first appearance, at ``item_first``."""
 
     item_count: int

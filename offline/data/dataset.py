@@ -28,7 +28,7 @@ class Reader(Protocol):
         """Get the data; False if there was nothing to do. DataError if they cannot be had."""
 
     def state(self) -> Mapping[str, Any]:
-        """What changes when the content does, cheap to compute."""
+        """A document that changes when the content does, cheap to compute."""
 
     def described(self) -> Mapping[str, Any]:
         """``state`` of what users and items are read from."""
@@ -44,7 +44,7 @@ class Reader(Protocol):
         """Interactions in the order of the source."""
 
     def place(self, number: int) -> Place:
-        """Where the interaction of that number (from 0) stands, once the rows were read."""
+        """The place of the interaction of that number (from 0), once the rows were read."""
 
 
 class Dataset:

@@ -162,7 +162,7 @@ class InteractionLog:
 
 
 def former_file(folder: Path) -> Path:
-    """Where earlier versions saved the log that now lies in ``folder``: numpy arrays in one file."""
+    """The file in which earlier versions saved the log that now lies in ``folder``: numpy arrays."""
     return folder.with_suffix(".npz")
 
 
@@ -203,7 +203,7 @@ def _table(
 
 
 def _firsts(table: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
-    """Which rows are the first of their kind."""
+    """Mask of the rows that are the first of their kind."""
     order = np.lexsort([table[name] for name in _FIELDS])  # stable, so of equal rows the first comes first
     ordered = table[order]
     firsts = np.ones(len(table), np.bool_)

@@ -175,7 +175,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _read(folder: Path, take: Callable[[Path, Mapping[str, Any]], _T]) -> _T:
-    """Whatever ``take`` reads of a folder and its manifest; once more if a job replaced the files under its hands."""
+    """The result of ``take`` on a folder and its manifest; once more if a job replaced the files under its hands."""
     manifest = _manifest(folder)
     while True:
         try:

@@ -44,7 +44,7 @@ _TITLE_YEAR = re.compile(r"^(?P<title>.*\S)\s*\((?P<year>\d{4})\)$")
 
 
 class MovieLens:
-    """What the two sources share; see ``offline.data.dataset.Reader``.
+    """Common parts of the two sources; see ``offline.data.dataset.Reader``.
 
     ``files`` are SHA-256 sums of the content this project was developed on, the interactions' file first.
     """
@@ -57,7 +57,6 @@ class MovieLens:
         self._folder = folder
 
     def state(self) -> Mapping[str, str]:
-        """What the content depends on: it never changes."""
         return self.files
 
     described = state
@@ -81,7 +80,6 @@ class MovieLens:
         raise NotImplementedError
 
     def place(self, number: int) -> Place:
-        """Where the interaction of that number (from 0) stands."""
         return Place(next(iter(self.files)), number + 1)
 
     def _lines(self, name: str, encoding: str) -> Iterator[str]:

@@ -133,12 +133,13 @@ def _text(path: Path, table: TableConfig, problems: Problems) -> Part | None:
     return Part(part.file, part.frame.with_columns(nulled), part.rows)
 
 
+@dataclass(eq=False)
 class _BrokenError(Exception):
-    """What makes a file unreadable: a rule, a note, and the row if there is one."""
+    """A file is unreadable: a rule, a note, and the row if there is one."""
 
-    def __init__(self, rule: str, note: str, row: int | None = None) -> None:
-        super().__init__(rule, note, row)
-        self.rule, self.note, self.row = rule, note, row
+    rule: str
+    note: str
+    row: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,5 +254,5 @@ def _is_utf8(content: bytes) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without its advice on the library's own settings."""
+    """The message of an error, without its advice on the library's own settings."""
     return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""How items are spoken of, for prompts and for the text encoder: nouns, and a small strict language over any columns.
+"""Texts of items, for prompts and for the text encoder: nouns, and a small strict language over any columns.
 
     "{title}"[ ({year}[; {genres}])]     {column}     the value; a list is joined by ", "
                                          [part]       dropped when a column right inside it is missing or empty

@@ -1,4 +1,4 @@
-"""What the answers of a tuned model are worth: calibration, weight in the mix, and the histories for which it helps.
+"""Worth of the answers of a tuned model: calibration, weight in the mix, and the histories for which it helps.
 
 Everything here is fitted on samples of the validation split. Zero-shot probabilities of language models are badly
 calibrated (ReLLa prints a LogLoss of .93 on BookCrossing), so raw ones must not be mixed with those of a CTR model.
@@ -24,7 +24,8 @@ _LEAST_ROWS = 50
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How the language model's answers join the CTR model's scores. ``band`` None: mixing is shown to help nobody."""
+    """The mix of the language model's answers with the CTR model's scores. ``band`` None: mixing is shown to help
+    nobody."""
 
     calibration: Platt | Isotonic
     weight: float

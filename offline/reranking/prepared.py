@@ -71,7 +71,7 @@ class Prepared:
         return self.log.user[rows].astype(np.int64)
 
     def events(self, rows: IntArray) -> IntArray:
-        """How many earlier events the user of each sample has."""
+        """Numbers [n] of earlier events of each sample's user."""
         return self.log.by_user().position[rows]
 
     def prompt_for(self, selection: Selection) -> RerankPrompt:
@@ -107,8 +107,8 @@ class Prepared:
 
 
 def prepared(job: Job, catalogue: Catalogue) -> Prepared:
-    """From the job's log and the split of the CTR model that was trained last. DataError if there is no such model, or
-    if it was trained on other samples; errors of what else is absent."""
+    """The samples, prompts and model of the job's log and of the split of the CTR model that was trained last.
+    DataError if there is no such model, or if it was trained on other samples; errors of what else is absent."""
     report, log = trained_report(job), InteractionLog.load(job.log)
     splits = trained_splits(job.config.samples, log, report)
     wait_without_spinning()
@@ -116,35 +116,20 @@ def prepared(job: Job, catalogue: Catalogue) -> Prepared:
 
     config, settings, folder = job.config, job.config.reranking, job.config.workdir / FOLDER
     encoder = TextEncoder(config.knowledge.encoder, config.knowledge.encoder_tokens, config.arithmetic)
+    encode, prompt = VectorStore(job.knowledge / "encoded.npz", encoder).vectors, settings.prompt
+    path = folder / "projection.npz"
     items = items_of(
-        catalogue,
-        log,
-        config.data.texts,
-        settings.prompt.max_chars,
-        splits.trained_rows,
-        settings.vector_dim,
-        VectorStore(job.knowledge / "encoded.npz", encoder).vectors,
-        folder / "projection.npz",
+        catalogue, log, config.data.texts, prompt.max_chars, splits.trained_rows, settings.vector_dim, encode, path
     )
+    prompts = PromptBuilder(catalogue, log, items, config.feature_schema.history_length)
     weights = Weights.find(settings.model)
     checkpoint = weights.checkpoint(job.checkpoints)
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-    prompt = settings.prompt
     if settings.frame == "chat":
         prompt = framed(prompt, tokenizer, settings.instruction)
     prompt = spelled(tokenizer, prompt)
+    labels = label_ids(tokenizer, prompt)
     return Prepared(
-        config,
-        catalogue,
-        log,
-        report,
-        splits,
-        PromptBuilder(catalogue, log, items, config.feature_schema.history_length),
-        prompt,
-        label_ids(tokenizer, prompt),
-        tokenizer,
-        weights,
-        checkpoint,
-        folder,
+        config, catalogue, log, report, splits, prompts, prompt, labels, tokenizer, weights, checkpoint, folder
     )

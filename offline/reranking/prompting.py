@@ -1,5 +1,5 @@
-"""What the reranker is asked: which samples it learns from, is calibrated on and judged by, what each of them may see
-of users and items, and its canaries.
+"""Questions to the reranker: the samples that it learns from, is calibrated on and judged by, with all that each may
+see of users and items, and its canaries.
 
 The samples are those of the CTR model (offline/training/samples.py: ReLLa's protocol on MovieLens-1M); a language model
 affords only a part of them, drawn by the seed. A sample sees its own user's interactions earlier in the log, and texts

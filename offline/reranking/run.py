@@ -1,7 +1,7 @@
 """The job ``tune-reranker``: samples, zero-shot answers, tuning, answers, calibration, and at the end the manifest.
 
 Reads training and validation samples only, of the split of the CTR model that is served: weight and band are fitted
-against that model, so whatever keeps them from it is said before anything is tuned. What was finished is not done again
+against that model, so whatever keeps them from it is said before anything is tuned. Finished steps are not done again
 when the job is started again: answers are kept by prompt, the tuning at its last saved step.
 """
 

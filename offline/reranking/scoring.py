@@ -39,7 +39,7 @@ class Labeller:
 
     @classmethod
     def load(cls, name: str, folder: Path, dtype: str, padded_tokens: int) -> Labeller:
-        """From a transformers folder; on a GPU if torch finds one."""
+        """The model in a transformers folder; on a GPU if torch finds one."""
         wait_without_spinning()
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -96,7 +96,7 @@ class Resamples:
 
 
 def difference(auc: Array, baseline: Array) -> Difference:
-    """Of two models' ``mean_auc`` over the same resamples."""
+    """The difference of two models' ``mean_auc`` over the same resamples."""
     deltas = (auc - baseline)[1:]
     low, high = np.nanpercentile(deltas, [2.5, 97.5])
     return Difference(float(auc[0] - baseline[0]), float(low), float(high))

@@ -42,14 +42,8 @@ class Fitted:
 
 def new_model(spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder) -> nn.Module:
     """An untrained model of ``spec`` for the encoder's schema and catalogue."""
-    settings = ModelSettings(
-        config.embedding_dim,
-        config.dropout,
-        config.knowledge_dropout,
-        config.fusion,
-        config.lifelong.factors,
-        config.lifelong.attention,
-    )
+    dim, own = config.embedding_dim, config.lifelong
+    settings = ModelSettings(dim, config.dropout, config.knowledge_dropout, config.fusion, own.factors, own.attention)
     return build_model(spec.architecture, encoder.schema, int(encoder.table.index.max()) + 1, settings)
 
 

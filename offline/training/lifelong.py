@@ -56,13 +56,17 @@ def fit_lifelong(
             bar.update()
             return process
 
-        model = _seeded(make, seed)
+        def untrained() -> Lifelong:
+            torch.manual_seed(seed)
+            return make()
+
+        model = untrained()
         fitted(train, model.process)
         expected = beliefs(model.process, sequences, validation)
         if folds:
             fold = np.random.default_rng(seed).permutation(int(user.max()) + 1)[user[train]] % folds
             for part in range(folds):
-                process = fitted(train[fold != part], _seeded(make, seed).process)
+                process = fitted(train[fold != part], untrained().process)
                 expected += beliefs(process, sequences, train[fold == part])
         else:
             expected += beliefs(model.process, sequences, train)
@@ -141,11 +145,6 @@ def _probabilities(model: Lifelong, sequences: SequenceEncoder, rows: IntArray, 
             logits, _ = model.sequence(as_torch(batch.tensors), sample, torch.from_numpy(expected[chosen]))
             probabilities[chosen] = torch.sigmoid(logits).numpy()
     return probabilities
-
-
-def _seeded(make: Callable[[], Lifelong], seed: int) -> Lifelong:
-    torch.manual_seed(seed)
-    return make()
 
 
 def fit_process(

@@ -13,7 +13,7 @@ from offline.ab import attribution, mismatch
 from offline.ab.attribution import AttributionCounts
 from offline.ab.cautions import cautions
 from offline.ab.effects import Effect, effects, past_sums
-from offline.ab.inputs import ANALYSED, DAY_MS, AnalysisSettings, checked
+from offline.ab.inputs import ANALYSED, DAY_MS, AnalysisSettings, check_table
 from offline.ab.interleaving import Interleaving, interleaving
 from offline.ab.metrics import ArmSums, arm_sums, request_sums, unit_history
 from offline.ab.mismatch import Breakdown, MultipleExposure, Ratio
@@ -85,8 +85,8 @@ def analyse(
     """The analysis of one experiment's tables (offline/ab/inputs.py), rows in any order. ValueError if they are not
     such tables, or hold nothing to analyse. An arm that ``settings.weights`` does not name has weight 0; ``elsewhere``
     are the request ids of exposures outside the experiment, whose clicks are none of its."""
-    logged, interactions = checked("exposures", exposures), checked("interactions", interactions)
-    requests = attribution.once(logged)
+    logged, interactions = check_table("exposures", exposures), check_table("interactions", interactions)
+    requests = attribution.first_of_requests(logged)
     split = requests.filter(pl.col("how").is_in(ANALYSED))
     if not split.height:
         raise ValueError("no exposure of a unit that was split: nothing to analyse")

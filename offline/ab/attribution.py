@@ -58,7 +58,7 @@ class Attribution:
     counts: AttributionCounts
 
 
-def once(exposures: pl.DataFrame) -> pl.DataFrame:
+def first_of_requests(exposures: pl.DataFrame) -> pl.DataFrame:
     """The first row of every request id, ordered by it: a request that was logged or sent again counts once."""
     # Of rows of the same millisecond any may stay, but always the same one.
     return exposures.sort("request_id", "time_ms", "arm", "unit").unique(
@@ -85,7 +85,7 @@ def attribute(
     without_request: bool = False,
     elsewhere: pl.Series | None = None,
 ) -> Attribution:
-    """Clicks of ``exposures``, one row per request id (``once``), at most ``window_ms`` after them. With
+    """Clicks of ``exposures``, one row per request id (``first_of_requests``), at most ``window_ms`` after them. With
     ``without_request``, clicks that name no request go to their unit's latest exposure of the item. ``elsewhere`` are
     the ids of requests that are known and none of ``exposures``."""
     during = interactions.filter(pl.col("time_ms") >= start_ms)

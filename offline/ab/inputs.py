@@ -143,7 +143,7 @@ def settings_of(
     )
 
 
-def checked(name: Literal["exposures", "interactions"], frame: pl.DataFrame) -> pl.DataFrame:
+def check_table(name: Literal["exposures", "interactions"], frame: pl.DataFrame) -> pl.DataFrame:
     """``frame`` with the columns and types of ``EXPOSURES`` or ``INTERACTIONS``; ValueError if it cannot be brought to
     them, or lacks a value that every row has."""
     schema, required = _TABLES[name]

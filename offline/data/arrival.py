@@ -30,10 +30,10 @@ _ROUNDS = 32
 
 def first_log(source: Dataset, catalogue: Catalogue, labels: LabelsConfig, schema: FeatureSchema) -> InteractionLog:
     """The log of a data set. DataError names every rule that the data break."""
-    return read_again(InteractionLog.empty(), source, catalogue, labels, schema)[0]
+    return append_new(InteractionLog.empty(), source, catalogue, labels, schema)[0]
 
 
-def read_again(
+def append_new(
     log: InteractionLog, source: Dataset, catalogue: Catalogue, labels: LabelsConfig, schema: FeatureSchema
 ) -> tuple[InteractionLog, int]:
     """The log with the source's interactions that are new to it, and their number. DataError as above.
@@ -43,10 +43,10 @@ def read_again(
     """
     source.check(schema).raise_if_broken()
     grown, added = log.with_rows(source.interactions(), list(catalogue.users), list(catalogue.items))
-    return with_negatives(labels, grown, schema.liked_above, len(log)), added
+    return draw_negatives(labels, grown, schema.liked_above, len(log)), added
 
 
-def streamed(
+def append_streamed(
     log: InteractionLog, entries: Sequence[Interaction], mark: str, labels: LabelsConfig, schema: FeatureSchema
 ) -> tuple[InteractionLog, int, int]:
     """The log with the service's interactions up to the stream entry ``mark``; how many were new, how many refused
@@ -54,10 +54,10 @@ def streamed(
     rated = [event for event in entries if event.type in schema.history_types]
     accepted = [event for event in rated if schema.accepts(event.value)]
     grown, added = log.extended(accepted, mark)
-    return with_negatives(labels, grown, schema.liked_above, len(log)), added, len(rated) - len(accepted)
+    return draw_negatives(labels, grown, schema.liked_above, len(log)), added, len(rated) - len(accepted)
 
 
-def with_negatives(config: LabelsConfig, log: InteractionLog, liked_above: float, from_row: int = 0) -> InteractionLog:
+def draw_negatives(config: LabelsConfig, log: InteractionLog, liked_above: float, from_row: int = 0) -> InteractionLog:
     """The log with drawn negatives right before every positive at ``from_row`` or later; as it is without implicit
     labels. The first rows of a log have none, because nothing had appeared. ValueError if there are drawn rows at
     ``from_row`` or later already."""

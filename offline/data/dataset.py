@@ -112,9 +112,9 @@ class Dataset:
         catalogue = self._reader.catalogue(problems)
         columns = set(self._reader.item_columns)
         if self._config.item_extra:
-            from offline.data.own_files import joined  # polars only where files are read
+            from offline.data.own_files import join_columns  # polars only where files are read
 
-            catalogue = joined(catalogue, self._config.item_extra, columns, problems)
+            catalogue = join_columns(catalogue, self._config.item_extra, columns, problems)
         try:
             self._config.texts.check_columns(columns)
         except TemplateError as error:

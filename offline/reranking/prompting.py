@@ -31,7 +31,7 @@ _FREQUENT = 200
 """So many of the most frequent items are histories of canaries drawn from."""
 
 
-def drawn(splits: SplitRows, split: Split, count: int, seed: int) -> IntArray:
+def draw_samples(splits: SplitRows, split: Split, count: int, seed: int) -> IntArray:
     """Log rows of ``count`` samples of a split, or of all if there are fewer, in the order of the log.
 
     Of one split and seed, fewer rows are a part of more rows.

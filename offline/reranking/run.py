@@ -24,10 +24,10 @@ from offline.knowledge.run import load_knowledge
 from offline.llm.arithmetic import arithmetic_line
 from offline.metrics import auc
 from offline.refresh import data
-from offline.reranking.calibrate import Mix, fitted_mix, probability_of
+from offline.reranking.calibrate import Mix, fit_mix, probability_of
 from offline.reranking.ctr import CtrScores, ctr_scores, refuse_another_live_model, trained_report
 from offline.reranking.framing import tokens_of
-from offline.reranking.prepared import SELECTIONS, Prepared, prepared
+from offline.reranking.prepared import SELECTIONS, Prepared, prepare
 from offline.reranking.prompting import canaries
 from offline.reranking.scoring import Labeller
 from offline.reranking.tune import tune
@@ -47,7 +47,7 @@ def tune_reranker(run: Run) -> RerankerManifest:
     refuse_another_live_model(run.job, trained_report(run.job))
     _, catalogue = data(run)
     with run.step("samples") as watch:
-        ready = prepared(run.job, catalogue)
+        ready = prepare(run.job, catalogue)
         run.computes_in(arithmetic_line(run.job.config.arithmetic))
         watch.done(
             f"{len(ready.rows('train'))} of {len(ready.splits.rows['train'])} training samples, told in "
@@ -83,7 +83,7 @@ def ctr_of(job: Job, ready: Prepared) -> CtrScores:
 def mix_of(ready: Prepared, raw: FloatArray, scores: FloatArray) -> Mix:
     """Calibration, weight and band from raw log-odds [n] and CTR scores [n] of the validation samples."""
     rows = ready.rows(VALIDATION)
-    return fitted_mix(ready.settings.calibration, raw, scores, ready.label(rows), ready.user(rows), ready.events(rows))
+    return fit_mix(ready.settings.calibration, raw, scores, ready.label(rows), ready.user(rows), ready.events(rows))
 
 
 def _answers(run: Run, ready: Prepared, model: Labeller, name: str) -> Answers:

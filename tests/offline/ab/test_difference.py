@@ -13,7 +13,17 @@ from scipy.stats import norm, ttest_ind  # type: ignore[import-untyped]  # has n
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
-from offline.ab.difference import AlwaysValid, Mixture, always_valid, compare, cuped, half_width, holm, p_value, running
+from offline.ab.difference import (
+    AlwaysValid,
+    Mixture,
+    always_valid,
+    compare,
+    cuped,
+    half_width,
+    holm,
+    p_value,
+    running_bounds,
+)
 from tests.offline.ab.examples import EXAMPLES
 from tests.offline.ab.simulate import totals
 from tests.offline.ab.thousand import METRICS, Thousand, values
@@ -225,8 +235,12 @@ def test_one_look() -> None:
 
 def test_what_was_known_stays_known() -> None:
     analyses = (AlwaysValid(0.5, -1, 1), AlwaysValid(0.01, 0.1, 0.9), AlwaysValid(0.2, -0.1, 0.6))
-    assert running(analyses) == (AlwaysValid(0.5, -1, 1), AlwaysValid(0.01, 0.1, 0.9), AlwaysValid(0.01, 0.1, 0.6))
-    assert running(()) == ()
+    assert running_bounds(analyses) == (
+        AlwaysValid(0.5, -1, 1),
+        AlwaysValid(0.01, 0.1, 0.9),
+        AlwaysValid(0.01, 0.1, 0.6),
+    )
+    assert running_bounds(()) == ()
 
 
 @pytest.mark.parametrize(("units", "alpha"), [(0, 0.05), (100, 0), (100, 1), (float("nan"), 0.05)])

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from models.contract.experiments import parse_experiments
-from offline.ab.inputs import EXPOSURES, INTERACTIONS, AnalysisSettings, checked, settings_of
+from offline.ab.inputs import EXPOSURES, INTERACTIONS, AnalysisSettings, check_table, settings_of
 from offline.data.catalogue import DataError
 from tests.contract.experiments import TWO_LAYERS
 from tests.offline.ab.simulate import World, tables
@@ -64,17 +64,17 @@ def test_columns_come_in_their_order_and_type() -> None:
     loose = exposures.select(reversed(exposures.columns)).with_columns(
         shadow=None, context=None, candidates=pl.col("candidates").cast(pl.UInt16), more=1
     )
-    assert checked("exposures", loose).schema == EXPOSURES
-    assert checked("interactions", interactions.with_columns(value=pl.lit(1, pl.Int32))).schema == INTERACTIONS
+    assert check_table("exposures", loose).schema == EXPOSURES
+    assert check_table("interactions", interactions.with_columns(value=pl.lit(1, pl.Int32))).schema == INTERACTIONS
 
 
 def test_tables_that_are_none() -> None:
     exposures, interactions = tables(World(units=5))
     with pytest.raises(ValueError, match="exposures without arm, items"):
-        checked("exposures", exposures.drop("arm", "items"))
+        check_table("exposures", exposures.drop("arm", "items"))
     with pytest.raises(ValueError, match="exposures with nulls in unit"):
-        checked("exposures", exposures.with_columns(unit=pl.lit(None, pl.String)))
+        check_table("exposures", exposures.with_columns(unit=pl.lit(None, pl.String)))
     with pytest.raises(ValueError, match="other types"):
-        checked("exposures", exposures.with_columns(items=1.5))
+        check_table("exposures", exposures.with_columns(items=1.5))
     with pytest.raises(ValueError, match="other types"):
-        checked("interactions", interactions.with_columns(time_ms=pl.lit("noon")))
+        check_table("interactions", interactions.with_columns(time_ms=pl.lit("noon")))

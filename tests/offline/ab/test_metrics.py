@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offline.ab.attribution import attribute, once
+from offline.ab.attribution import attribute, first_of_requests
 from offline.ab.inputs import DAY_MS, EXPOSURES, INTERACTIONS, ClickRule
 from offline.ab.metrics import METRICS, ArmSums, arm_sums, of_quantile, of_ratio, request_sums, unit_history
 from tests.offline.ab.examples import EXAMPLES
@@ -94,7 +94,7 @@ def test_the_past_is_what_was_before_the_start_once() -> None:
 
 def test_tables_sum_up_to_what_was_simulated() -> None:
     exposures, interactions = tables(World(units=60, repeated=0.3))
-    requests = once(exposures)
+    requests = first_of_requests(exposures)
     clicks = attribute(requests, interactions, ClickRule(), DAY_MS, START_MS).clicks
     sums = arm_sums(request_sums(requests, clicks), unit_history(interactions, ClickRule(), START_MS, None))
     during = interactions.filter(pl.col("time_ms") >= START_MS).unique()

@@ -12,7 +12,7 @@ from offline.data.arrival import first_log
 from offline.data.dataset import open_dataset
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job
-from offline.reranking.prepared import FOLDER, Prepared, prepared
+from offline.reranking.prepared import FOLDER, Prepared, prepare
 from offline.reranking.run import tune_reranker
 from offline.training.report import TrainingReport
 from tests.offline.knowledge.fakes import HashEncoder
@@ -33,7 +33,7 @@ class Tuned:
     read: frozenset[str]
 
     def ready(self) -> Prepared:
-        return prepared(self.job, open_dataset(self.job.config.data, self.job.raw).catalogue())
+        return prepare(self.job, open_dataset(self.job.config.data, self.job.raw).catalogue())
 
 
 def patched(patch: pytest.MonkeyPatch) -> None:

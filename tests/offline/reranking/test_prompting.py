@@ -18,7 +18,7 @@ from offline.config import RerankingConfig
 from offline.data.catalogue import Catalogue
 from offline.data.texts import TextsConfig
 from offline.knowledge.projection import Projection
-from offline.reranking.prompting import PromptBuilder, canaries, drawn, items_of
+from offline.reranking.prompting import PromptBuilder, canaries, draw_samples, items_of
 from offline.training.samples import split_samples
 from tests.offline.knowledge.fakes import WIDTH, HashEncoder
 from tests.offline.reranking.fakes import PROMPT, SETTINGS, prompts
@@ -39,11 +39,11 @@ def builder(data: Synthetic, tmp_path_factory: pytest.TempPathFactory) -> Prompt
 
 def test_rows_are_drawn_by_the_seed_from_the_split(data: Synthetic) -> None:
     splits = split_samples(data.config.samples, data.log)
-    some, more, other = (drawn(splits, "train", count, seed) for count, seed in ((10, 1), (20, 1), (10, 2)))
+    some, more, other = (draw_samples(splits, "train", count, seed) for count, seed in ((10, 1), (20, 1), (10, 2)))
     assert set(some) < set(more) <= set(splits.rows["train"])
     assert some.tolist() == sorted(set(some.tolist()))
     assert some.tolist() != other.tolist()
-    assert drawn(splits, "test", 10**6, 1).tolist() == splits.rows["test"].tolist()
+    assert draw_samples(splits, "test", 10**6, 1).tolist() == splits.rows["test"].tolist()
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)

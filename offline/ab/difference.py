@@ -182,7 +182,7 @@ def always_valid(difference: Difference, mixture: Mixture) -> AlwaysValid:
     return AlwaysValid(p, difference.absolute - reach, difference.absolute + reach)
 
 
-def running_bounds(analyses: tuple[AlwaysValid, ...]) -> tuple[AlwaysValid, ...]:
+def accumulate(analyses: tuple[AlwaysValid, ...]) -> tuple[AlwaysValid, ...]:
     """Knowledge after each of successive analyses: the least p and the intersection of the intervals so far. An empty
     intersection, low above high, says that the effect has changed in the meantime."""
     if not analyses:

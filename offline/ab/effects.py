@@ -17,17 +17,7 @@ import polars as pl
 from scipy.optimize import brentq  # type: ignore[import-untyped]  # has no types
 from scipy.special import ndtr, ndtri  # type: ignore[import-untyped]  # has no types
 
-from offline.ab.difference import (
-    NAN,
-    AlwaysValid,
-    Difference,
-    Mixture,
-    always_valid,
-    compare,
-    cuped,
-    holm,
-    running_bounds,
-)
+from offline.ab.difference import NAN, AlwaysValid, Difference, Mixture, accumulate, always_valid, compare, cuped, holm
 from offline.ab.inputs import AnalysisSettings
 from offline.ab.metrics import METRICS, ArmSums, Metric, arm_sums, request_sums
 
@@ -136,7 +126,7 @@ def _detectable(row: Difference, alpha: float) -> float:
 
 def _interim(rows: Mapping[int, Difference], mixture: Mixture) -> tuple[InterimAnalysis, ...]:
     valid = tuple(always_valid(row, mixture) for row in rows.values())
-    lowest = (bounds.p for bounds in running_bounds(valid))
+    lowest = (bounds.p for bounds in accumulate(valid))
     pairs = zip(rows.items(), valid, lowest, strict=True)
     return tuple(InterimAnalysis(time, row.absolute, bounds, p) for (time, row), bounds, p in pairs)
 

@@ -16,13 +16,13 @@ from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 from offline.ab.difference import (
     AlwaysValid,
     Mixture,
+    accumulate,
     always_valid,
     compare,
     cuped,
     half_width,
     holm,
     p_value,
-    running_bounds,
 )
 from tests.offline.ab.examples import EXAMPLES
 from tests.offline.ab.simulate import totals
@@ -235,12 +235,12 @@ def test_one_look() -> None:
 
 def test_what_was_known_stays_known() -> None:
     analyses = (AlwaysValid(0.5, -1, 1), AlwaysValid(0.01, 0.1, 0.9), AlwaysValid(0.2, -0.1, 0.6))
-    assert running_bounds(analyses) == (
+    assert accumulate(analyses) == (
         AlwaysValid(0.5, -1, 1),
         AlwaysValid(0.01, 0.1, 0.9),
         AlwaysValid(0.01, 0.1, 0.6),
     )
-    assert running_bounds(()) == ()
+    assert accumulate(()) == ()
 
 
 @pytest.mark.parametrize(("units", "alpha"), [(0, 0.05), (100, 0), (100, 1), (float("nan"), 0.05)])

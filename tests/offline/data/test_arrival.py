@@ -127,10 +127,10 @@ def test_negatives_know_the_past_and_nothing_else(drawn: str) -> None:
             continue
         touched.add((user, item))
         assert len(group) == len(set(group)) <= 3
-        assert len(group) == min(3, len(appeared - {item for who, item in touched if who == user}))
-        for item in group:
-            assert item in appeared
-            assert (user, item) not in touched
+        assert len(group) == min(3, len(appeared - {before for who, before in touched if who == user}))
+        for negative in group:
+            assert negative in appeared
+            assert (user, negative) not in touched
         group = []
         appeared.add(item)
     assert not group

@@ -84,9 +84,8 @@ class TrialRunner:
         """Train and keep it at ``path``."""
         encoder = SampleEncoder(spec.schema, self._catalogue, self.log, spec.knowledge, self.splits.trained_rows)
         model_spec = ModelSpec(f"{spec.label}, seed {spec.seed}", self.config.training.served)
-        user = self.log.user.astype(np.int64)
         with one_thread():
-            fitted = fit(model_spec, self.config.training, encoder, self.splits, user, spec.seed, progress=progress)
+            fitted = fit(model_spec, self.config.training, encoder, self.splits, spec.seed, progress=progress)
             test = predict(fitted.model, encoder, self.splits.rows["test"])
         write_arrays(path, test=test, epochs=np.array(fitted.validation_auc))
 

@@ -33,7 +33,6 @@ MOST_PARAMETERS = {"service": 6, "models": 8, "offline": 8, "research": 8, "benc
 
 WITH_MORE_PARAMETERS = frozenset(
     {
-        "models/ctr/build.py::build_model",
         "offline/llm/session.py::open_session",
         "offline/llm/vllm_server.py::running_vllm",
         "research/quality/judge.py::judge",
@@ -106,7 +105,7 @@ def test_the_command_line_loads_no_library_before_a_job_needs_it() -> None:
 
 
 def test_reports_and_calibration_load_what_they_draw_and_fit_with_when_they_do() -> None:
-    modules = "offline.ab.report, offline.ab.page, offline.ab.shadow"
+    modules = "offline.ab.report, offline.ab.offpolicy"
     loaded = imported_by(f"{modules}, offline.reranking.calibrate, offline.knowledge.projection")
     assert not loaded & {"sklearn", "statsmodels", "pandas", "matplotlib", "torch"}
     assert {"scipy", "polars"} <= loaded

@@ -2,14 +2,9 @@
 
 layers    building blocks
 features  input tensors -> embeddings, shared by all models
-dcn       DCNv2
-deepfm    DeepFM
-din       target attention over history and partitions
-fusion    LIBER's fusion of partition vectors into one interest vector
 lifelong  target attention over whole histories, beside a process of the user's ratings
 gaussian_process  ratings of one user as a Gaussian process over items
-ratings   that process with the factors of real items
-build     a model by name
+build     DIN, DCNv2 and DeepFM, the fusion of partition vectors, and a model by name
 export    torch -> ONNX, with the artifact manifest inside and a parity check
 cut       the graph of a model in three, cut where the user comes in
 split     these parts as files, and the rehearsal that they give the scores of the whole

@@ -1,22 +1,24 @@
-"""A CTR model by name. No registry: the names are written out here."""
+"""The CTR models that read a window of history, and any CTR model by its architecture's name.
+
+DIN          target attention over history and knowledge partitions (arXiv 1706.06978)
+DCNv2        a cross network beside a deep network over all field embeddings (arXiv 2008.13535)
+DeepFM       a factorization machine and a deep network over the same (arXiv 1703.04247)
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from models.contract.encoding import model_inputs
 from models.contract.schema import FeatureSchema
-from models.ctr.dcn import DCNv2
-from models.ctr.deepfm import DeepFM
-from models.ctr.din import DIN
-from models.ctr.features import InputEmbedding
-from models.ctr.fusion import Fusion
+from models.ctr.features import Fusion, InputEmbedding, ModelSettings, spread
+from models.ctr.layers import MLP, CrossNetwork, Dropout, TargetAttention, masked_mean
 from models.ctr.lifelong import Lifelong
 
 Architecture = Literal["din", "dcnv2", "deepfm", "lifelong"]
-
 
 _UNREAD: dict[Architecture, frozenset[str]] = {
     "din": frozenset({"history_numeric"}),
@@ -32,34 +34,135 @@ def reads(architecture: Architecture, schema: FeatureSchema) -> tuple[str, ...]:
 
 
 def build_model(
-    architecture: Architecture,
-    schema: FeatureSchema,
-    item_rows: int,
-    *,
-    dim: int,
-    dropout: float,
-    knowledge_dropout: float,
-    fusion: Fusion = "target",
-    factors: int = 16,
-    attention: bool = True,
+    architecture: Architecture, schema: FeatureSchema, item_rows: int, settings: ModelSettings
 ) -> nn.Module:
     """An untrained model: ``item_rows`` id embeddings (row 0: unknown item). It reads all knowledge of the schema, but
     "lifelong" no sequence of vectors."""
     if architecture == "lifelong":
-        return Lifelong(
-            schema,
-            item_rows,
-            dim=dim,
-            factors=factors,
-            dropout=dropout,
-            knowledge_dropout=knowledge_dropout,
-            heads=4 if attention else 0,
-        )
-    embedding = InputEmbedding(schema, item_rows, dim, dropout, knowledge_dropout)
+        return Lifelong(schema, item_rows, settings)
+    embedding = InputEmbedding(schema, item_rows, settings)
     match architecture:
         case "din":
-            return DIN(embedding, dropout, fusion)
+            return DIN(embedding, settings.dropout, settings.fusion)
         case "dcnv2":
-            return DCNv2(embedding, dropout)
+            return DCNv2(embedding, settings.dropout)
         case "deepfm":
-            return DeepFM(embedding, dropout)
+            return DeepFM(embedding, settings.dropout)
+
+
+class DIN(nn.Module):
+    """Logits [C] of the contract's inputs. LIBER's partitions are fused by ``fusion``."""
+
+    def __init__(self, embedding: InputEmbedding, dropout: float, fusion: Fusion) -> None:
+        super().__init__()
+        self.embedding = embedding
+        dim = embedding.dim
+        item_width = embedding.item_width * dim
+        self.history = TargetAttention(item_width, dim, 2 * dim, heads=4)
+        width = embedding.user_width * dim + item_width + 2 * dim + dim
+        if embedding.partition is not None:
+            self.partitions = InterestFusion(fusion, item_width, dim)
+            width += dim
+        self.norm = nn.LayerNorm(width)
+        self.deep = MLP(width, (200, 80), dropout)
+        self.out = nn.Linear(80, 1)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        e = self.embedding(inputs)
+        C = e.item.shape[0]
+        item = e.item.flatten(1)
+        parts = [
+            spread(e.user.flatten(1), C),
+            item,
+            self.history(item, e.history, e.history_mask),
+            spread(masked_mean(e.history, e.history_mask), C),
+        ]
+        if e.partitions is not None and e.partition_mask is not None:
+            parts.append(spread(self.partitions(item, e.partitions, e.partition_mask), C))
+        logits: Tensor = self.out(self.deep(self.norm(torch.cat(parts, dim=1)))).squeeze(1)
+        return logits
+
+
+class DCNv2(nn.Module):
+    """Logits [C] of the contract's inputs."""
+
+    def __init__(self, embedding: InputEmbedding, dropout: float) -> None:
+        super().__init__()
+        self.fields = AllFields(embedding)
+        width = self.fields.count * embedding.dim
+        self.cross = CrossNetwork(width, layers=3)
+        self.deep = MLP(width, (200, 80), dropout)
+        self.out = nn.Linear(width + 80, 1)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        fields = self.fields(inputs).flatten(1)
+        logits: Tensor = self.out(torch.cat([self.cross(fields), self.deep(fields)], dim=1)).squeeze(1)
+        return logits
+
+
+class DeepFM(nn.Module):
+    """Logits [C] of the contract's inputs. The first-order term is one linear layer over the concatenated fields.
+
+    The second-order term (section 2), all pairwise inner products, is divided by the number of fields: numeric fields
+    and pooled sequences are not as small as id embeddings are, and their plain sum of products overfits within an epoch
+    (research/LOG.md).
+    """
+
+    def __init__(self, embedding: InputEmbedding, dropout: float) -> None:
+        super().__init__()
+        self.fields = AllFields(embedding)
+        width = self.fields.count * embedding.dim
+        self.dropout = Dropout(dropout)
+        self.deep = MLP(width, (200, 80), dropout)
+        self.out = nn.Linear(width + 80, 1)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        fields = self.fields(inputs)
+        flat = fields.flatten(1)
+        linear = self.out(torch.cat([flat, self.deep(flat)], dim=1))
+        factors = self.dropout(fields)
+        pairs = 0.5 * (factors.sum(dim=1).square() - factors.square().sum(dim=1)).sum(dim=1, keepdim=True)
+        logits: Tensor = (linear + pairs / fields.shape[1]).squeeze(1)
+        return logits
+
+
+class AllFields(nn.Module):
+    """Every field as one [C, F, E] tensor, sequences pooled per user: the start of models without target attention."""
+
+    def __init__(self, embedding: InputEmbedding) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.count = embedding.user_width + embedding.item_width + 1
+        if embedding.partition is not None:
+            self.partitions = InterestFusion("learned", 0, embedding.dim)
+            self.count += 1
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        e = self.embedding(inputs)
+        user = [e.user, masked_mean(e.history, e.history_mask).unsqueeze(1)]
+        if e.partitions is not None and e.partition_mask is not None:
+            user.append(self.partitions(e.item, e.partitions, e.partition_mask).unsqueeze(1))
+        return torch.cat([spread(torch.cat(user, dim=1), e.item.shape[0]), e.item], dim=1)
+
+
+class InterestFusion(nn.Module):
+    """LIBER's user interest fusion (our reading of arXiv 2411.14713): partition vectors -> one interest vector.
+    item [C, q], partitions [U, J, E], mask [U, J] -> [C, E] ("target") or [U, E] ("learned").
+
+    h_j = MLP(x_j); u = sum_j a_j h_j. The weights a_j come from a learned query ("learned": one vector per user,
+    whatever the candidate) or from the candidate ("target"). Trained with the loss of the CTR model it is part of; the
+    text encoder stays frozen.
+    """
+
+    def __init__(self, kind: Fusion, query: int, dim: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.interest = nn.Sequential(nn.ReLU(), nn.Linear(dim, dim))
+        self.attention = TargetAttention(query if kind == "target" else dim, dim, dim, heads=4)
+        if kind == "learned":
+            self.query = nn.Parameter(torch.randn(1, dim) * 0.05)
+
+    def forward(self, item: Tensor, partitions: Tensor, mask: Tensor) -> Tensor:
+        query = item if self.kind == "target" else self.query.expand(partitions.shape[0], -1)
+        fused: Tensor = self.attention(query, self.interest(partitions), mask)
+        return fused

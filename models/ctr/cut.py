@@ -81,13 +81,11 @@ class _Side:
 
     def infos(self) -> list[ValueInfoProto]:
         """Types and shapes of the columns."""
-        shapes = {
-            name: [sum(each.row[0] for each in values), *values[0].row[1:]] for name, values in self.columns().items()
-        }
-        return [
-            helper.make_tensor_value_info(name, values[0].kind, [f"{self.rows}/all", *shapes[name]])
-            for name, values in self.columns().items()
-        ]
+        infos = []
+        for name, values in self.columns().items():
+            shape = [f"{self.rows}/all", sum(value.row[0] for value in values), *values[0].row[1:]]
+            infos.append(helper.make_tensor_value_info(name, values[0].kind, shape))
+        return infos
 
     def give(self, graph: GraphProto) -> None:
         """Let a graph that has the values give the columns."""

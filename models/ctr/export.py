@@ -55,10 +55,11 @@ def export_onnx(model: nn.Module, manifest: ArtifactManifest, example: Tensors) 
         )
     assert program is not None
     proto = program.model_proto
-    for one in proto.graph.input:
-        axis = 0 if one.name in ITEM_INPUTS else 1 if one.name in HISTORY_INPUTS and longest > 1 else None
-        if axis is not None and not one.type.tensor_type.shape.dim[axis].dim_param:
-            raise ValueError(f"the exported graph takes {one.name} of one length only")
+    for graph_input in proto.graph.input:
+        name = graph_input.name
+        axis = 0 if name in ITEM_INPUTS else 1 if name in HISTORY_INPUTS and longest > 1 else None
+        if axis is not None and not graph_input.type.tensor_type.shape.dim[axis].dim_param:
+            raise ValueError(f"the exported graph takes {name} of one length only")
     _strip_annotations(proto)
     entry = proto.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, manifest.model_dump_json()
@@ -97,6 +98,6 @@ def parity(model: nn.Module, artifact: bytes, manifest: ArtifactManifest, users:
     for tensors in users:
         feed = {name: tensors[name] for name in manifest.inputs}
         with torch.inference_mode():
-            expected = serving(*(torch.from_numpy(np.ascontiguousarray(one)) for one in feed.values())).numpy()
+            expected = serving(*(torch.from_numpy(np.ascontiguousarray(array)) for array in feed.values())).numpy()
         worst = max(worst, float(np.abs(session.run(["score"], feed)[0] - expected).max()))
     return worst

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,21 @@ from models.contract.encoding import KNOWLEDGE_INPUTS, USER_NUMERIC, model_input
 from models.contract.items import ITEM_NUMERIC
 from models.contract.schema import FeatureSchema, FieldSpec
 from models.ctr.layers import Dropout
+
+Fusion = Literal["target", "learned"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Widths, dropouts and choices of a model. ``dim`` is the width of embeddings; ``fusion`` is read by "din" alone,
+    ``factors`` (of the process of ratings) and ``attention`` (over the history) by "lifelong" alone."""
+
+    dim: int
+    dropout: float
+    knowledge_dropout: float
+    fusion: Fusion = "target"
+    factors: int = 16
+    attention: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +69,8 @@ class FieldEmbedding(nn.Module):
         return any(slots > 1 for slots in self.slots)
 
     def _looked_up(self, indices: Tensor) -> Tensor:
-        """Fields of one slot each, all at once: where no gradient is wanted, a table is read where it is."""
-        starts = torch.tensor([0, *(len(one) for one in self.tables)][:-1], device=indices.device).cumsum(0)
+        """Fields of one slot each, all at once: without gradients, a table is read where it is."""
+        starts = torch.tensor([0, *(len(table) for table in self.tables)][:-1], device=indices.device).cumsum(0)
         return F.embedding(indices + starts, torch.cat(list(self.tables)))
 
     def columns(self, indices: Tensor) -> list[Tensor]:
@@ -91,10 +107,9 @@ class InputEmbedding(nn.Module):
     items that have none.
     """
 
-    def __init__(
-        self, schema: FeatureSchema, item_rows: int, dim: int, dropout: float, knowledge_dropout: float
-    ) -> None:
+    def __init__(self, schema: FeatureSchema, item_rows: int, settings: ModelSettings) -> None:
         super().__init__()
+        self.dim = dim = settings.dim
         self.user_fields = FieldEmbedding(schema.user_fields, dim)
         self.user_numeric = nn.Linear(len(USER_NUMERIC), dim)
         self.item_id = nn.Embedding(item_rows, dim, padding_idx=0)
@@ -104,15 +119,14 @@ class InputEmbedding(nn.Module):
         self.item_fields = FieldEmbedding(schema.item_fields, dim)
         self.item_numeric = nn.Linear(len(ITEM_NUMERIC), dim)
         self.value = nn.Linear(2, dim)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(settings.dropout)
         self.knowledge_inputs = tuple(name for name in model_inputs(schema) if name in KNOWLEDGE_INPUTS)
-        self.knowledge_dropout = knowledge_dropout
+        self.knowledge_dropout = settings.knowledge_dropout
         self.item_vectors = _Spaces(schema.item_columns, dim)
         self.user_vectors = _Spaces(schema.user_columns, dim)
         self.partition = nn.Linear(schema.sequence.dim, dim) if schema.sequence else None
         self.user_width = len(schema.user_fields) + 1 + len(schema.user_columns)
         self.item_width = len(schema.item_fields) + 2 + len(schema.item_columns)
-        self.dim = dim
 
     def forward(self, inputs: dict[str, Tensor]) -> Embedded:
         inputs = self._hide_knowledge(inputs) if self.knowledge_inputs and self.training else inputs
@@ -152,14 +166,14 @@ class _Spaces(nn.Module):
     def __init__(self, columns: Mapping[str, slice], dim: int) -> None:
         super().__init__()
         self.columns = tuple(columns.values())
-        self.projections = nn.ModuleList(nn.Linear(one.stop - one.start, dim) for one in self.columns)
+        self.projections = nn.ModuleList(nn.Linear(space.stop - space.start, dim) for space in self.columns)
 
     def forward(self, joined: Tensor) -> Tensor:
         return torch.stack(self.parts(joined), dim=-2)
 
     def parts(self, joined: Tensor) -> list[Tensor]:
         """The embedding [.., E] of each space."""
-        return [layer(joined[..., one]) for one, layer in zip(self.columns, self.projections, strict=True)]
+        return [layer(joined[..., space]) for space, layer in zip(self.columns, self.projections, strict=True)]
 
 
 def spread(user: Tensor, candidates: int) -> Tensor:

@@ -22,8 +22,91 @@ import math
 import torch
 from torch import Tensor, nn
 
+from models.contract.items import ITEM_NUMERIC
+from models.contract.schema import FeatureSchema
+from models.ctr.features import FieldEmbedding
+
 _CHUNK = 64
 """Events that are whitened by one product; what came before them enters by one number per column."""
+
+
+class RatingProcess(nn.Module):
+    """Predictive mean and standard deviation of a user's value of an item, before it is known: the process with factors
+    of real items. Values are the contract's normalised ones.
+
+    An item's factors are free parameters plus linear functions of its fields and its knowledge; so is what everybody
+    would say of it, its prior mean, which also reads its statistics. An item without an id embedding (new since the
+    training) has the linear parts alone. A user's factors are expected to be a linear function of the profile before
+    anything is known. Fitted by itself, by the likelihood of values one step ahead (``loss``), before the model that
+    reads it.
+    """
+
+    def __init__(self, schema: FeatureSchema, item_rows: int, dim: int) -> None:
+        super().__init__()
+        self.factors = _ItemFunction(schema, item_rows, dim, 0.1)
+        self.prior = _ItemFunction(schema, item_rows, 1, 0.0)
+        self.statistics = nn.Linear(len(ITEM_NUMERIC), 1)
+        self.profile = FieldEmbedding(schema.user_fields, 1 + dim) if schema.user_fields else None
+        self.user = UserProcess(schema.history_length)
+        nn.init.normal_(self.factors.ids.weight, std=0.05)
+        for table in [] if self.profile is None else self.profile.tables:
+            nn.init.zeros_(table)
+
+    def sequence(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean and deviation [B, L] of every event of whole histories (``offline.training.sequences``)."""
+        factors = self.factors(tensors, "item")
+        prior = self._prior(tensors, "item", factors)
+        residual = tensors["value"] - prior - self._statistics(tensors["history_numeric"])
+        mean, deviation = self.user.one_step_ahead(factors, residual, tensors["present"])
+        return mean + prior + self._statistics(tensors["item_numeric"]), deviation
+
+    def loss(self, tensors: dict[str, Tensor], sample: Tensor) -> Tensor:
+        """Summed negative log-likelihood of the values at ``sample`` [B, L], each given those before it."""
+        mean, deviation = self.sequence(tensors)
+        error = (tensors["value"] - mean) / deviation
+        return (torch.log(deviation) + 0.5 * error.square())[sample].sum()
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean and deviation [C] of the candidates of the contract's inputs."""
+        history, candidates = self.factors(inputs, "history"), self.factors(inputs, "item")
+        prior = self._prior(inputs, "history", history)
+        residual = inputs["history_value"] - prior - self._statistics(inputs["history_numeric"])
+        mean, deviation = self.user(history, residual, inputs["history_mask"], candidates)
+        prior = self._prior(inputs, "item", candidates)
+        return mean + prior + self._statistics(inputs["item_numeric"]), deviation
+
+    def _prior(self, tensors: dict[str, Tensor], side: str, factors: Tensor) -> Tensor:
+        """Expected values of items with these factors [.., d] from users of this profile, [..], without statistics."""
+        prior: Tensor = self.prior(tensors, side).squeeze(-1)
+        if self.profile is None:
+            return prior
+        profile = self.profile.summed(tensors["user_categorical"])
+        if factors.dim() == 3:
+            profile = profile.unsqueeze(1)
+        return prior + (profile[..., 0] + (factors * profile[..., 1:]).sum(dim=-1))
+
+    def _statistics(self, numeric: Tensor) -> Tensor:
+        return self.statistics(numeric).squeeze(-1)  # type: ignore[no-any-return]
+
+
+class _ItemFunction(nn.Module):
+    """Items [..] -> [.., dim], from id, fields and knowledge."""
+
+    def __init__(self, schema: FeatureSchema, item_rows: int, dim: int, spread: float) -> None:
+        super().__init__()
+        self.ids = nn.Embedding(item_rows, dim, padding_idx=0)
+        nn.init.zeros_(self.ids.weight)
+        self.fields = FieldEmbedding(schema.item_fields, dim)
+        for table in self.fields.tables:
+            nn.init.normal_(table, std=spread)
+        self.knowledge = nn.Linear(schema.item_width, dim, bias=False) if schema.item_width else None
+        if self.knowledge is not None:
+            nn.init.normal_(self.knowledge.weight, std=0.02 * spread)
+
+    def forward(self, tensors: dict[str, Tensor], side: str) -> Tensor:
+        value: Tensor = self.ids(tensors[f"{side}_index"])
+        value = sum(self.fields.columns(tensors[f"{side}_categorical"]), value)
+        return value if self.knowledge is None else value + self.knowledge(tensors[f"{side}_vectors"])
 
 
 class UserProcess(nn.Module):
@@ -36,7 +119,7 @@ class UserProcess(nn.Module):
     def __init__(self, events: int) -> None:
         super().__init__()
         self.log_mean, self.log_drift, self.log_noise, self.log_scale = (
-            nn.Parameter(torch.tensor(math.log(one))) for one in (0.05, 0.04, 0.5, 50.0)
+            nn.Parameter(torch.tensor(math.log(initial))) for initial in (0.05, 0.04, 0.5, 50.0)
         )
         chunks = _chunks(events) + 1  # one more than is used: of all, the exporter would take the number for a constant
         self.within: Tensor
@@ -62,7 +145,9 @@ class UserProcess(nn.Module):
         factors = self._with_constant(factors) * present.unsqueeze(2)
         places = torch.arange(factors.shape[1], device=factors.device)
         both = present.unsqueeze(1) * present.unsqueeze(2)
-        kernel = factors @ factors.transpose(1, 2) + self._drift(places) * both
+        distance = (places.unsqueeze(0) - places.unsqueeze(1)).abs().float()
+        drift = self.log_drift.exp() * torch.exp(-distance / self.log_scale.exp())
+        kernel = factors @ factors.transpose(1, 2) + drift * both
         kernel = kernel + torch.diag_embed(self.log_noise.exp() * present + (1.0 - present))
         lower = torch.linalg.cholesky(kernel)
         innovation = torch.linalg.solve_triangular(lower, (residual * present).unsqueeze(2), upper=False).squeeze(2)
@@ -76,7 +161,7 @@ class UserProcess(nn.Module):
         Before event i the drift is expected to be m_i; then m_{i+1} = keep_i m_i + take_i y_i, and whitened is
         (y_i - m_i) / deviation_i. All but m is the same for every user.
         """
-        drift, noise, scale = (math.exp(float(one)) for one in (self.log_drift, self.log_noise, self.log_scale))
+        drift, noise, scale = (math.exp(float(log)) for log in (self.log_drift, self.log_noise, self.log_scale))
         decay, variance = math.exp(-1.0 / scale), drift
         steps = []
         for _ in range(self.between.shape[0] * _CHUNK):
@@ -84,14 +169,14 @@ class UserProcess(nn.Module):
             steps.append((decay * (1.0 - gain), decay * gain, math.sqrt(variance + noise)))
             variance = decay * decay * (1.0 - gain) * variance + (1.0 - decay * decay) * drift
         keep, take, deviation = torch.tensor(steps, dtype=torch.float64).view(-1, _CHUNK, 3).unbind(2)
-        # kept[k, i, j]: what is left before event i of a chunk of what came in before event j of it; i goes to the end
-        kept = torch.cat([keep.new_zeros(len(keep), 1), keep.log().cumsum(dim=1)], dim=1)
-        kept = (kept.unsqueeze(2) - kept.unsqueeze(1)).exp().tril()
-        told = kept[:, :, 1:].tril(-1) * take.unsqueeze(1)
-        self.within.copy_((torch.eye(_CHUNK) - told[:, :-1]) / deviation.unsqueeze(2))
-        self.entering.copy_(kept[:, :-1, :1] / deviation.unsqueeze(2))
-        self.leaving.copy_(told[:, -1:])
-        chunk = torch.cat([keep.new_zeros(1), kept[:, -1, 0].log().cumsum(dim=0)])
+        # share[k, i, j]: what is left before event i of a chunk of what came in before event j of it; i goes to the end
+        share = torch.cat([keep.new_zeros(len(keep), 1), keep.log().cumsum(dim=1)], dim=1)
+        share = (share.unsqueeze(2) - share.unsqueeze(1)).exp().tril()
+        weight = share[:, :, 1:].tril(-1) * take.unsqueeze(1)
+        self.within.copy_((torch.eye(_CHUNK) - weight[:, :-1]) / deviation.unsqueeze(2))
+        self.entering.copy_(share[:, :-1, :1] / deviation.unsqueeze(2))
+        self.leaving.copy_(weight[:, -1:])
+        chunk = torch.cat([keep.new_zeros(1), share[:, -1, 0].log().cumsum(dim=0)])
         self.between.copy_((chunk[:-1].unsqueeze(1) - chunk[1:].unsqueeze(0)).exp().tril(-1))
 
     def forward(self, factors: Tensor, residual: Tensor, present: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,27 +188,21 @@ class UserProcess(nn.Module):
         candidates = self._with_constant(candidates)
         after = present.sum(dim=1, keepdim=True) - torch.arange(T, device=present.device)  # events until the candidate
         towards = self.log_drift.exp() * torch.exp(-after / self.log_scale.exp()) * present
-        seen = torch.cat(
-            [
-                self._with_constant(factors) * present.unsqueeze(2),
-                (residual * present).unsqueeze(2),
-                towards.unsqueeze(2),
-            ],
-            dim=2,
-        )
+        columns = [self._with_constant(factors), residual.unsqueeze(2)]
+        seen = torch.cat([column * present.unsqueeze(2) for column in columns] + [towards.unsqueeze(2)], dim=2)
         white = self._whitened(seen) * present.unsqueeze(2)  # no event depends on later ones: padding is just cut off
         F, r, v = white[..., :-2], white[..., -2:-1], white[..., -1:]
         Ft = F.transpose(1, 2)
-        precision, told = Ft @ F + torch.eye(F.shape[2], device=F.device), Ft @ r
+        precision, evidence = Ft @ F + torch.eye(F.shape[2], device=F.device), Ft @ r
         inverse = _inverse(precision)
-        solved = inverse @ told
-        solved = solved + inverse @ (told - precision @ solved)  # refined: single precision may have lost digits
+        solved = inverse @ evidence
+        solved = solved + inverse @ (evidence - precision @ solved)  # refined: single precision may have lost digits
         weights = solved.squeeze(2)  # [U, d]: the posterior mean of the user's factors
         shift = (Ft @ v).squeeze(2)
         drift = (v * r).sum(dim=(1, 2))
-        apart = candidates - shift
-        mean = (apart * weights).sum(dim=1) + drift
-        spread = (_times(apart, inverse) * apart).sum(dim=1)
+        shifted = candidates - shift
+        mean = (shifted * weights).sum(dim=1) + drift
+        spread = (_times(shifted, inverse) * shifted).sum(dim=1)
         variance = self.log_noise.exp() + self.log_drift.exp() - v.square().sum(dim=(1, 2)) + spread
         return mean, variance.clamp(min=1e-6).sqrt()
 
@@ -140,10 +219,6 @@ class UserProcess(nn.Module):
 
     def _with_constant(self, factors: Tensor) -> Tensor:
         return torch.cat([factors, (0.5 * self.log_mean).exp().expand(*factors.shape[:-1], 1)], dim=-1)
-
-    def _drift(self, places: Tensor) -> Tensor:
-        apart = (places.unsqueeze(0) - places.unsqueeze(1)).abs().float()
-        return self.log_drift.exp() * torch.exp(-apart / self.log_scale.exp())
 
 
 def _chunks(events: int) -> int:

@@ -28,8 +28,8 @@ class Dropout(nn.Module):
         if not self.training or not self.dropped:
             return x
         draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        kept = draws.view(torch.uint8)[: x.numel()] >= self.dropped
-        return x * kept.to(x.dtype).mul_(256 / (256 - self.dropped)).view(x.shape)
+        keep = draws.view(torch.uint8)[: x.numel()] >= self.dropped
+        return x * keep.to(x.dtype).mul_(256 / (256 - self.dropped)).view(x.shape)
 
 
 class MLP(nn.Sequential):
@@ -58,22 +58,22 @@ class MLP(nn.Sequential):
         linears = [layer for layer in self if isinstance(layer, nn.Linear)]
         first, *later = linears
         weight = first.weight * norm.weight
-        head, *others = zip(parts, torch.split(weight.T, [one.shape[1] for one in parts]), strict=True)
-        shared = [one for one in others if one[0].shape[0] == 1]
-        own = [one for one in others if one[0].shape[0] != 1]
+        head, *others = zip(parts, torch.split(weight.T, [part.shape[1] for part in parts]), strict=True)
+        shared = [pair for pair in others if pair[0].shape[0] == 1]
+        own = [pair for pair in others if pair[0].shape[0] != 1]
         total, squares = _sums(parts[0])
-        for one, _ in others:
-            more, further = _sums(one)
+        for part in parts[1:]:
+            more, further = _sums(part)
             total, squares = total + more, squares + further
         mean = total / weight.shape[1]
         variance = squares / weight.shape[1] - mean * mean
         deviation = torch.sqrt(variance.clamp(min=0.0) + norm.eps)  # rounding may have left less than nothing
-        rows = [deviation, mean, *(one for one, _ in own)]
+        rows = [deviation, mean, *(part for part, _ in own)]
         taken = [(first.weight @ norm.bias + first.bias).unsqueeze(0), -weight.sum(dim=1).unsqueeze(0)]
-        taken += [rows for _, rows in own]
+        taken += [table for _, table in own]
         if shared:
             rows.append(torch.ones_like(mean))
-            taken.append(torch.stack([one @ rows for one, rows in shared]).sum(dim=0))
+            taken.append(torch.stack([part @ table for part, table in shared]).sum(dim=0))
         x = torch.addmm(F.pad(head[0] @ head[1], (0, 1)), torch.cat(rows, dim=1), _passing(torch.cat(taken), 0))
         for layer in later:
             x = torch.relu(x) @ _passing(torch.cat([layer.weight.T, layer.bias.unsqueeze(0)]), -1)
@@ -102,14 +102,6 @@ class CrossNetwork(nn.Module):
         for layer in self.layers:
             x = x0 * layer(x) + x
         return x
-
-
-class FactorizationMachine(nn.Module):
-    """Second-order term of DeepFM (arXiv 1703.04247, section 2): all pairwise inner products. [C, F, E] -> [C, 1]."""
-
-    def forward(self, fields: Tensor) -> Tensor:
-        total = fields.sum(dim=1)
-        return 0.5 * (total.square() - fields.square().sum(dim=1)).sum(dim=1, keepdim=True)
 
 
 class TargetAttention(nn.Module):
@@ -165,7 +157,7 @@ class TargetAttention(nn.Module):
 
 
 def _absent(mask: Tensor) -> Tensor:
-    """What to add to the score of an entry: nothing if it is present, a huge negative number if it is padding."""
+    """Addends of the scores of entries: nothing where one is present, a huge negative number where it is padding."""
     return (mask - 1.0) * 1e9
 
 

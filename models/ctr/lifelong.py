@@ -1,8 +1,8 @@
 """A CTR model of whole histories: target attention over all of a user's events, and a process of the user's ratings.
 
-Three readings of one history meet in a small network: what a Gaussian process expects of this user and item
-(``models.ctr.ratings``), how the user has been rating lately (averages that forget at several speeds) and, if wanted,
-which events resemble the candidate (attention, as DIN's, over hundreds of events).
+Three readings of one history meet in a small network: what a Gaussian process expects of this user and item, how the
+user has been rating lately (averages that forget at several speeds) and, with attention, which events resemble the
+candidate (as DIN's, over hundreds of events).
 
 Training reads whole histories at once (``sequence``): all events of a user are predicted in one pass, each from those
 before it, which costs less than windows of 30 events per sample did. Serving (``forward``) has one user and many
@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from models.contract.items import ITEM_NUMERIC
 from models.contract.schema import FeatureSchema
-from models.ctr.features import FieldEmbedding
+from models.ctr.features import FieldEmbedding, ModelSettings
+from models.ctr.gaussian_process import RatingProcess
 from models.ctr.layers import MLP, Dropout
-from models.ctr.ratings import RatingProcess
 
 _FORGETTING = (0.5, 0.8, 0.9, 0.97, 0.99, 1.0)
 """By how much the weight of an event shrinks with each later one, in averages over the history."""
@@ -32,28 +32,17 @@ _BELIEFS = 2  # mean and deviation of the process
 
 
 class Lifelong(nn.Module):
-    """Logits [C] of the contract's inputs. ``dim`` is the width of embeddings, ``factors`` that of the process."""
+    """Logits [C] of the contract's inputs. Without attention a history costs a candidate nothing."""
 
-    def __init__(
-        self,
-        schema: FeatureSchema,
-        item_rows: int,
-        *,
-        dim: int,
-        factors: int,
-        dropout: float,
-        knowledge_dropout: float,
-        heads: int = 4,
-        width: int = 16,
-    ) -> None:
-        """Without ``heads`` there is no attention, and a history costs a candidate nothing."""
+    def __init__(self, schema: FeatureSchema, item_rows: int, settings: ModelSettings) -> None:
         super().__init__()
-        hidden = (200, 80)
+        dim, hidden = settings.dim, (200, 80)
+        heads, width = (4 if settings.attention else 0), 16
         self.hidden = hidden[-1]
-        self.process = RatingProcess(schema, item_rows, factors)
+        self.process = RatingProcess(schema, item_rows, settings.factors)
         self.liked_above = (schema.liked_above - schema.value_center) / schema.value_scale
         self.prior_liked = schema.prior_liked
-        self.heads, self.width, self.knowledge_dropout = heads, width, knowledge_dropout
+        self.heads, self.width, self.knowledge_dropout = heads, width, settings.knowledge_dropout
         self.ids = nn.Embedding(item_rows, dim, padding_idx=0)
         nn.init.normal_(self.ids.weight, std=0.01)
         with torch.no_grad():
@@ -85,7 +74,7 @@ class Lifelong(nn.Module):
         user = dim * (1 + len(schema.user_fields) + (self.user_knowledge is not None)) + averages
         total = item + user + (attended + dim if heads else 0) + _BELIEFS
         self.norm = nn.LayerNorm(total)
-        self.deep = MLP(total, hidden, dropout)
+        self.deep = MLP(total, hidden, settings.dropout)
         self.out = nn.Linear(self.hidden, 1)
         self.belief = nn.Linear(_BELIEFS, 1)
         self.belief_mean: Tensor
@@ -99,7 +88,7 @@ class Lifelong(nn.Module):
         self.belief_scale.copy_(beliefs.std(dim=0).clamp(min=1e-6))
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """One user and C candidates, or C aligned pairs."""
+        """Logits [C] of one user and C candidates, or of C aligned pairs."""
         mask, C = inputs["history_mask"], inputs["item_index"].shape[0]
         item, _ = self._item(inputs, "item", None)
         ago = mask.sum(dim=1, keepdim=True) - torch.arange(mask.shape[1], device=mask.device)  # 1 for the newest event
@@ -149,7 +138,7 @@ class Lifelong(nn.Module):
         if self.fields.slots:
             parts.append(self.fields.summed(tensors[f"{side}_categorical"]))
         if self.knowledge is not None:
-            parts.append(self.knowledge(_kept(tensors[f"{side}_vectors"], keep)))
+            parts.append(self.knowledge(_shown(tensors[f"{side}_vectors"], keep)))
         return torch.cat([*parts, self.numeric(tensors[f"{side}_numeric"])], dim=-1), torch.stack(parts).sum(dim=0)
 
     def _event(self, entry: Tensor, value: Tensor, numeric: Tensor) -> Tensor:
@@ -161,7 +150,7 @@ class Lifelong(nn.Module):
         return event
 
     def _averaged(self, value: Tensor, numeric: Tensor) -> Tensor:
-        """What is averaged over a history, [.., 4]."""
+        """Numbers of each event that are averaged over a history, [.., 4]."""
         expected = numeric[..., 1]
         surprise = value - expected
         liked = (value > self.liked_above).to(value.dtype) - self.prior_liked
@@ -177,7 +166,7 @@ class Lifelong(nn.Module):
         return torch.cat([count.expand(averages.shape[0], -1, 1), averages], dim=2)
 
     def _attend(self, item: Tensor, history: _History) -> Tensor | None:
-        """Candidates [B, Q, ..] -> what they find in the history [B, Q, H * w]."""
+        """Candidates [B, Q, ..] -> the history as each attends to it [B, Q, H * w]."""
         if history.event is None:
             return None
         query = self._heads(self.query(item)) / self.width**0.5
@@ -200,11 +189,11 @@ class Lifelong(nn.Module):
             fields = fields.unsqueeze(1).expand(-1, averages.shape[1], -1)
         parts = [fields, self.averages(averages), averages]
         if self.user_knowledge is not None:
-            parts.append(self.user_knowledge(_kept(tensors["user_vectors"], keep)))
+            parts.append(self.user_knowledge(_shown(tensors["user_vectors"], keep)))
         return torch.cat(parts, dim=-1)
 
     def _parts(self, item: Tensor, pooled: Tensor | None, user: Tensor, beliefs: Tensor) -> list[Tensor]:
-        """What the network reads, [n, ..] each; the user's part may have one row for all."""
+        """Inputs of the network, [n, ..] each; the user's part may have one row for all."""
         parts = [item, user, self._scaled(beliefs)]
         if pooled is not None:
             parts += [pooled, self.taste(pooled) * self.offer(item)]
@@ -219,9 +208,9 @@ class Lifelong(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class _History:
-    """What candidates look back on. event [B, T, dim] and averaged [B, T, 4]; ago, visible [B or 1, Q, T]: how many
-    events ago it was for each query, and 1 if the query may see it. Q is 1 where all candidates see the same. Without
-    attention there are no events."""
+    """A history as candidates look back on it. event [B, T, dim] and averaged [B, T, 4]; ago, visible [B or 1, Q, T]:
+    how many events ago it was for each query, and 1 if the query may see it. Q is 1 where all candidates see the same.
+    Without attention there are no events."""
 
     event: Tensor | None
     averaged: Tensor
@@ -229,5 +218,5 @@ class _History:
     visible: Tensor
 
 
-def _kept(knowledge: Tensor, keep: Tensor | None) -> Tensor:
+def _shown(knowledge: Tensor, keep: Tensor | None) -> Tensor:
     return knowledge if keep is None else knowledge * keep

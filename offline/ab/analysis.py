@@ -13,12 +13,11 @@ from offline.ab import attribution, mismatch
 from offline.ab.attribution import AttributionCounts
 from offline.ab.cautions import cautions
 from offline.ab.effects import Effect, effects, past_sums
+from offline.ab.inputs import ANALYSED, DAY_MS, AnalysisSettings, check_table
 from offline.ab.interleaving import Interleaving, interleaving
 from offline.ab.metrics import ArmSums, arm_sums, request_sums, unit_history
 from offline.ab.mismatch import Breakdown, MultipleExposure, Ratio
-from offline.ab.settings import ANALYSED, DAY_MS, AnalysisSettings
-from offline.ab.shadow import OffPolicy, off_policy
-from offline.ab.tables import exposures_table, interactions_table
+from offline.ab.offpolicy import OffPolicy, off_policy
 
 _SOME = 0.01  # a share of an arm's requests that is no accident any more
 _JSON_NAMES = {"interim": "looks", "disjoint_arms": "apart"}
@@ -73,18 +72,21 @@ class Analysis:
 
     def document(self) -> dict[str, Any]:
         """The analysis as JSON: lists for tuples, null for numbers that are not finite, some fields by older names."""
-        document: dict[str, Any] = _plain(asdict(self, dict_factory=_named))
-        return document
+
+        def renamed(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+            return {_JSON_NAMES.get(name, name): value for name, value in fields}
+
+        return {name: _plain(value) for name, value in asdict(self, dict_factory=renamed).items()}
 
 
 def analyse(
     exposures: pl.DataFrame, interactions: pl.DataFrame, settings: AnalysisSettings, elsewhere: pl.Series | None = None
 ) -> Analysis:
-    """Of one experiment's tables (offline/ab/tables.py), rows in any order. ValueError if they are not such
-    tables, or hold nothing to analyse. An arm that ``settings.weights`` does not name has weight 0; ``elsewhere`` are
-    the request ids of exposures outside the experiment, whose clicks are none of its."""
-    logged, interactions = exposures_table(exposures), interactions_table(interactions)
-    requests = attribution.once(logged)
+    """The analysis of one experiment's tables (offline/ab/inputs.py), rows in any order. ValueError if they are not
+    such tables, or hold nothing to analyse. An arm that ``settings.weights`` does not name has weight 0; ``elsewhere``
+    are the request ids of exposures outside the experiment, whose clicks are none of its."""
+    logged, interactions = check_table("exposures", exposures), check_table("interactions", interactions)
+    requests = attribution.first_of_requests(logged)
     split = requests.filter(pl.col("how").is_in(ANALYSED))
     if not split.height:
         raise ValueError("no exposure of a unit that was split: nothing to analyse")
@@ -151,17 +153,13 @@ def _exposure_counts(
 
 def _arm_counts(sums: Mapping[str, ArmSums], weights: Mapping[str, float]) -> tuple[ArmCounts, ...]:
     total = sum(weights.values())
+    counts = {
+        arm: (of_arm.units, *(int(column.sum()) for column in (of_arm.requests, of_arm.shown, of_arm.clicks)))
+        for arm, of_arm in sums.items()
+    }
     return tuple(
-        ArmCounts(
-            arm=arm,
-            weight=weight / total if total else 0.0,
-            units=counts.units if counts else 0,
-            requests=int(counts.requests.sum()) if counts else 0,
-            shown=int(counts.shown.sum()) if counts else 0,
-            clicks=int(counts.clicks.sum()) if counts else 0,
-        )
+        ArmCounts(arm, weight / total if total else 0.0, *counts.get(arm, (0, 0, 0, 0)))
         for arm, weight in weights.items()
-        for counts in [sums.get(arm)]
     )
 
 
@@ -185,7 +183,8 @@ def _within_arms(
 
 
 def _interleaved(rows: pl.DataFrame, clicks: pl.DataFrame, settings: AnalysisSettings) -> Interleaving | None:
-    """Of the requests of one arm that have teams; the control's team, if it is one of them, is the second."""
+    """The preference in the requests of one arm that have teams; the control's team, if it is one of them, is the
+    second."""
     rows = rows.filter(pl.col("teams").list.len() > 0)
     names = set(rows["teams"].explode().drop_nulls().unique().to_list()) - {""}
     if not names:
@@ -194,10 +193,6 @@ def _interleaved(rows: pl.DataFrame, clicks: pl.DataFrame, settings: AnalysisSet
         raise ValueError(f"interleaving takes two teams, not {', '.join(sorted(names))}")
     first, second = sorted(names, key=lambda name: (name == settings.control, name))
     return interleaving(rows, clicks, first, second, settings.alpha)
-
-
-def _named(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {_JSON_NAMES.get(name, name): value for name, value in fields}
 
 
 def _plain(value: Any) -> Any:

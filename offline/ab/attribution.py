@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from offline.ab.settings import ClickRule
+from offline.ab.inputs import ClickRule
 
 CLOCKS_DIFFER_MS = 5000
 """So much before its exposure a click may seem to come: its time may be another machine's, and it names its request."""
 
 _EVENT = ("request_id", "item", "type")
+_LOST = ("late", "early", "unknown_request", "elsewhere", "not_shown")
+"""Fates of clicks that are not attributed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Attribution:
     counts: AttributionCounts
 
 
-def once(exposures: pl.DataFrame) -> pl.DataFrame:
+def first_of_requests(exposures: pl.DataFrame) -> pl.DataFrame:
     """The first row of every request id, ordered by it: a request that was logged or sent again counts once."""
     # Of rows of the same millisecond any may stay, but always the same one.
     return exposures.sort("request_id", "time_ms", "arm", "unit").unique(
@@ -83,7 +85,7 @@ def attribute(
     without_request: bool = False,
     elsewhere: pl.Series | None = None,
 ) -> Attribution:
-    """Clicks of ``exposures``, one row per request id (``once``), at most ``window_ms`` after them. With
+    """Clicks of ``exposures``, one row per request id (``first_of_requests``), at most ``window_ms`` after them. With
     ``without_request``, clicks that name no request go to their unit's latest exposure of the item. ``elsewhere`` are
     the ids of requests that are known and none of ``exposures``."""
     during = interactions.filter(pl.col("time_ms") >= start_ms)
@@ -103,11 +105,7 @@ def attribute(
         interactions=interactions.height,
         attributed=events.height,
         duplicates=in_time.height - events.height,
-        late=fates.get("late", 0),
-        early=fates.get("early", 0),
-        unknown_request=fates.get("unknown request", 0),
-        elsewhere=fates.get("elsewhere", 0),
-        not_shown=fates.get("not shown", 0),
+        **{fate: fates.get(fate, 0) for fate in _LOST},
         no_request=nameless.height - given.height,
         no_click=during.height - clicks.height,
         before=interactions.height - during.height,
@@ -118,16 +116,12 @@ def attribute(
 
 def _fates(exposures: pl.DataFrame, clicks: pl.DataFrame, window_ms: int, elsewhere: pl.Series) -> pl.DataFrame:
     """Clicks with the unit of their request, the item's position in it, and their fate."""
-    after = pl.col("time_ms") - pl.col("exposed_ms")
+    after, known = pl.col("time_ms") - pl.col("exposed_ms"), pl.col("request_id").is_in(elsewhere)
     fate = (
         pl.when(pl.col("exposed_ms").is_null())
-        .then(
-            pl.when(pl.col("request_id").is_in(elsewhere))
-            .then(pl.lit("elsewhere"))
-            .otherwise(pl.lit("unknown request"))
-        )
+        .then(pl.when(known).then(pl.lit("elsewhere")).otherwise(pl.lit("unknown_request")))
         .when(pl.col("position").is_null())
-        .then(pl.lit("not shown"))
+        .then(pl.lit("not_shown"))
         .when(after < -CLOCKS_DIFFER_MS)
         .then(pl.lit("early"))
         .when(after > window_ms)
@@ -141,7 +135,7 @@ def _fates(exposures: pl.DataFrame, clicks: pl.DataFrame, window_ms: int, elsewh
 
 
 def _latest(exposures: pl.DataFrame, clicks: pl.DataFrame, window_ms: int) -> pl.DataFrame:
-    """Of ``clicks`` that name no request: those whose unit was shown the item in the window, with the latest such
+    """The ``clicks``, none of which names a request, whose unit was shown the item in the window, with the latest such
     request."""
     shown = _shown(exposures.join(clicks, on="unit", how="semi")).join(clicks, on=["unit", "item"], how="semi")
     right = shown.select("unit", "item", "time_ms", given="request_id").sort("time_ms", "given")

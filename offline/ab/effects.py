@@ -8,6 +8,7 @@ the effect in standard errors of the difference, so that effect is what is solve
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,10 +17,9 @@ import polars as pl
 from scipy.optimize import brentq  # type: ignore[import-untyped]  # has no types
 from scipy.special import ndtr, ndtri  # type: ignore[import-untyped]  # has no types
 
-from offline.ab.difference import NAN, Difference, compare, cuped, holm
+from offline.ab.difference import NAN, AlwaysValid, Difference, Mixture, accumulate, always_valid, compare, cuped, holm
+from offline.ab.inputs import AnalysisSettings
 from offline.ab.metrics import METRICS, ArmSums, Metric, arm_sums, request_sums
-from offline.ab.sequential import AlwaysValid, Mixture, always_valid, running
-from offline.ab.settings import AnalysisSettings
 
 POWER = 0.8
 
@@ -100,14 +100,11 @@ def past_sums(
 def _differences(
     metric: Metric, sums: Mapping[str, ArmSums], settings: AnalysisSettings
 ) -> Iterator[tuple[str, Difference]]:
-    """Of the arms in which, and in control, there is enough to measure, in the order of the weights."""
+    """Differences of the arms in which, and in control, there is enough to measure, in the order of the weights."""
     for arm in settings.weights:
-        if arm == settings.control or arm not in sums or settings.control not in sums:
-            continue
-        try:
-            yield arm, compare(metric.values(sums[arm]), metric.values(sums[settings.control]), settings.alpha)
-        except ValueError:
-            continue
+        if arm != settings.control and arm in sums and settings.control in sums:
+            with suppress(ValueError):
+                yield arm, compare(metric.values(sums[arm]), metric.values(sums[settings.control]), settings.alpha)
 
 
 def _without_past(
@@ -124,12 +121,12 @@ def _detectable(row: Difference, alpha: float) -> float:
         return NAN
     # The variance of one unit's value that gives the variance of the difference, if it were the same in both arms.
     variance = row.variance / (1 / row.control_units + 1 / row.treatment_units)
-    return detectable_effect(variance, row.control_units, row.treatment_units, POWER, alpha)
+    return detectable_effect(variance, row.control_units, row.treatment_units, alpha=alpha)
 
 
 def _interim(rows: Mapping[int, Difference], mixture: Mixture) -> tuple[InterimAnalysis, ...]:
     valid = tuple(always_valid(row, mixture) for row in rows.values())
-    lowest = (bounds.p for bounds in running(valid))
+    lowest = (bounds.p for bounds in accumulate(valid))
     pairs = zip(rows.items(), valid, lowest, strict=True)
     return tuple(InterimAnalysis(time, row.absolute, bounds, p) for (time, row), bounds, p in pairs)
 
@@ -137,28 +134,25 @@ def _interim(rows: Mapping[int, Difference], mixture: Mixture) -> tuple[InterimA
 def power(effect: float, variance: float, control_units: float, treatment_units: float, alpha: float = 0.05) -> float:
     """Probability of p < alpha, two-sided, if the arms differ by ``effect`` in the metric's unit; ``variance`` is that
     of one unit's value."""
-    return _power(abs(effect) / _standard_error(variance, control_units, treatment_units), alpha)
-
-
-def detectable_effect(
-    variance: float, control_units: float, treatment_units: float, power: float = 0.8, alpha: float = 0.05
-) -> float:
-    """Smallest effect, in the metric's unit, that is found with this power."""
-    return _standard_errors(power, alpha) * _standard_error(variance, control_units, treatment_units)
-
-
-def _power(standard_errors: float, alpha: float) -> float:
-    """Probability that the estimate of an effect of so many standard errors lies beyond either bound."""
+    standard_errors = abs(effect) / _standard_error(variance, control_units, treatment_units)
     bound = ndtri(1 - alpha / 2)
     return float(ndtr(standard_errors - bound) + ndtr(-standard_errors - bound))
 
 
-def _standard_errors(power: float, alpha: float) -> float:
-    """The effect that is found with this power. ValueError unless the power is between alpha and 1."""
-    if not alpha < power < 1:
+def detectable_effect(
+    variance: float, control_units: float, treatment_units: float, chance: float = POWER, alpha: float = 0.05
+) -> float:
+    """Smallest effect, in the metric's unit, that is found with this power. ValueError unless that is between alpha
+    and 1."""
+    if not alpha < chance < 1:
         raise ValueError("a power lies between alpha and 1")
-    one_sided = ndtri(1 - alpha / 2) + ndtri(power)  # has the power within one bound alone, so it is never too little
-    return float(brentq(lambda errors: _power(errors, alpha) - power, 0.0, one_sided + 1.0, xtol=1e-12))
+    unit = _standard_error(variance, control_units, treatment_units)
+    one_sided = ndtri(1 - alpha / 2) + ndtri(chance)  # has the power within one bound alone, so it is never too little
+
+    def excess(standard_errors: float) -> float:
+        return power(standard_errors * unit, variance, control_units, treatment_units, alpha) - chance
+
+    return unit * float(brentq(excess, 0.0, one_sided + 1.0, xtol=1e-12))
 
 
 def _standard_error(variance: float, control_units: float, treatment_units: float) -> float:

@@ -10,6 +10,7 @@ import polars as pl
 from scipy.stats import binomtest  # type: ignore[import-untyped]  # has no types
 
 from models.contract.arrays import Array
+from offline.ab.difference import NAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ class Interleaving:
 def interleaving(
     exposures: pl.DataFrame, clicks: pl.DataFrame, first: str, second: str, alpha: float = 0.05
 ) -> Interleaving:
-    """Of ``exposures`` [request_id, unit, teams] that were interleaved and the ``clicks`` [request_id, position] of
-    their items. Clicks on positions of no team, or beyond the teams, are nobody's.
+    """The preference in ``exposures`` [request_id, unit, teams] that were interleaved and the ``clicks`` [request_id,
+    position] of their items. Clicks on positions of no team, or beyond the teams, are nobody's.
 
     ValueError if ``teams`` names anybody else.
     """
@@ -74,13 +75,12 @@ def interleaving(
 
 
 def outcome(won: Array, lost: Array, alpha: float = 0.05) -> Outcome:
-    """Of clicks on each team's items, [n] each."""
+    """The outcome of clicks on each team's items, [n] each."""
     wins, losses = int(np.sum(won > lost)), int(np.sum(won < lost))
     ties = len(won) - wins - losses
-    preference = (wins + ties / 2) / len(won) - 0.5 if len(won) else float("nan")
+    preference = (wins + ties / 2) / len(won) - 0.5 if len(won) else NAN
     if not wins + losses:
-        nan = float("nan")
-        return Outcome(wins, losses, ties, nan, nan, nan, p=1.0, preference=preference)
+        return Outcome(wins, losses, ties, NAN, NAN, NAN, p=1.0, preference=preference)
     test = binomtest(wins, wins + losses)
     bounds = test.proportion_ci(1 - alpha)
     share = wins / (wins + losses)

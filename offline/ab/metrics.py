@@ -18,7 +18,7 @@ from scipy.stats import norm  # type: ignore[import-untyped]  # has no types
 
 from models.contract.arrays import Array
 from offline.ab.attribution import is_click
-from offline.ab.settings import ClickRule
+from offline.ab.inputs import ClickRule
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,8 @@ class MultipleExposure:
 
 
 def sample_ratio(units: Mapping[str, int], weights: Mapping[str, float]) -> Ratio:
-    """Of unique units per arm; an arm of ``weights`` that has none is expected all the same. ValueError for an arm
-    without a weight."""
+    """The ratio of unique units per arm; an arm of ``weights`` that has none is expected all the same. ValueError for
+    an arm without a weight."""
     if unknown := sorted(set(units) - set(weights)):
         raise ValueError(f"arms without a weight: {', '.join(unknown)}")
     split = [arm for arm, weight in weights.items() if weight > 0]
@@ -80,9 +80,9 @@ def sample_ratio(units: Mapping[str, int], weights: Mapping[str, float]) -> Rati
 
 
 def split_ratio(units: pl.DataFrame, weights: Mapping[str, float], disjoint_arms: Collection[str] = ()) -> Ratio:
-    """Of units [arm, split], one row each, without ``disjoint_arms``: each against the buckets that the arms had when
-    it was split, since weights may have changed; against ``weights`` where nothing says so. The statistics of all such
-    splits are added up. ValueError for an arm without a weight."""
+    """The ratio of units [arm, split], one row each, without ``disjoint_arms``: each against the buckets that the arms
+    had when it was split, since weights may have changed; against ``weights`` where nothing says so. The statistics of
+    all such splits are added up. ValueError for an arm without a weight."""
     comparable = units.filter(~pl.col("arm").is_in(list(disjoint_arms)))
     observed, expected = (dict.fromkeys([arm for arm in weights if arm not in disjoint_arms], 0.0) for _ in range(2))
     statistic, freedom = 0.0, 0
@@ -112,20 +112,15 @@ def breakdown(exposures: pl.DataFrame, dimension: str, weights: Mapping[str, flo
     """The ratio by "release", "day" (UTC) or "context.KEY" of each unit's ``first_split``, which the arm has not yet
     influenced: by later exposures, an arm that makes units come back would look like a broken split.
 
-    ``exposures`` as tables.EXPOSURES, of units that are in one arm. ValueError for another dimension, or an arm without
+    ``exposures`` as inputs.EXPOSURES, of units that are in one arm. ValueError for another dimension, or an arm without
     a weight.
     """
     first = first_split(exposures).with_columns(value=_value(dimension))
-    counted: dict[str, dict[str, int]] = {}
-    for value, arm, count in first.group_by("value", "arm").len().iter_rows():
-        counted.setdefault(value, {})[arm] = count
-    disjoint_arms = _disjoint_arms(counted)
-    sizes = {
-        value: sum(count for arm, count in units.items() if arm not in disjoint_arms)
-        for value, units in counted.items()
-    }
-    order = sorted((value for value in sizes if sizes[value]), key=lambda value: (-sizes[value], value))[:_MOST_SLICES]
-    ratios = [split_ratio(first.filter(pl.col("value") == value), weights, disjoint_arms) for value in order]
+    disjoint_arms = _disjoint_arms(first)
+    comparable = first.filter(~pl.col("arm").is_in(list(disjoint_arms)))
+    sizes = comparable.group_by("value").len().sort("len", "value", descending=[True, False])
+    order = sizes["value"].head(_MOST_SLICES).to_list()
+    ratios = [split_ratio(comparable.filter(pl.col("value") == value), weights, disjoint_arms) for value in order]
     tested = zip(order, ratios, holm([ratio.p for ratio in ratios]), strict=True)
     slices = (Slice(value, ratio, p, p < ALARM) for value, ratio, p in tested)
     return Breakdown(dimension, tuple(slices), disjoint_arms)
@@ -141,11 +136,11 @@ def multiple_exposure(exposures: pl.DataFrame, listed: int = 20) -> tuple[pl.Dat
     return exposures.join(several, on="unit", how="anti"), multiple
 
 
-def _disjoint_arms(counted: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
-    """Arms that are alone in all of their values, while there are others."""
-    arms = sorted({arm for units in counted.values() for arm in units})
-    alone = [arm for arm in arms if all(len(units) == 1 for units in counted.values() if arm in units)]
-    return tuple(alone) if len(arms) > 1 else ()
+def _disjoint_arms(units: pl.DataFrame) -> tuple[str, ...]:
+    """Arms of units [arm, value] that are alone in all of their values, while there are others; sorted."""
+    shared = pl.col("arm").n_unique().over("value") > 1
+    arms = units.select("arm", shared=shared).group_by("arm").agg(pl.col("shared").any()).sort("arm")
+    return tuple(arms.filter(~pl.col("shared"))["arm"]) if arms.height > 1 else ()
 
 
 def _value(dimension: str) -> pl.Expr:

@@ -1,13 +1,31 @@
-"""An analysis as lines for the terminal. The same numbers as the page and the JSON, fewer of them."""
+"""An analysis for people: as lines for the terminal, and, with more numbers, as one HTML page that needs nothing else:
+no script, no other file. Its figures are SVG."""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, StrictUndefined
 
 from offline.ab.analysis import Analysis
-from offline.ab.effects import Effect
+from offline.ab.effects import Effect, InterimAnalysis
+from offline.data.catalogue import DataError
+
+if TYPE_CHECKING:  # only who draws needs it installed
+    from matplotlib.axes import Axes
+
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
+_INK, _FIXED, _ALWAYS = "#24292f", "#0072b2", "#b3b9c0"
+_ROW_INCHES = 0.34
+_LINEAR = 10.0
+"""Percent up to which the axis of lifts is linear; beyond, it is logarithmic."""
 
 PERCENT = frozenset({"ctr", "degraded_share"})
 """Metrics that are shares."""
@@ -106,3 +124,80 @@ def span(low: float, high: float, percent: bool = False) -> str:
 
 def number(quantity: float) -> str:
     return "" if math.isnan(quantity) else f"{quantity:.3g}"
+
+
+def page(name: str, analysis: Analysis) -> str:
+    """The page of the experiment ``name``. DataError if matplotlib is not installed."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    figures = svg_figures(analysis)
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        name=name,
+        analysis=analysis,
+        figures={"effects": "", "looks": "", **figures},
+        attribution=asdict(analysis.attribution),
+        report={show.__name__: show for show in (moment, number, value, signed, span, verdict)},
+    )
+
+
+def svg_figures(analysis: Analysis) -> dict[str, str]:
+    """SVG by name: "effects", and "looks" if there is more than one. DataError if matplotlib is not installed."""
+    effects = [effect for effect in analysis.effects if not math.isnan(effect.difference.lift_low)]
+    figures: dict[str, str] = {}
+    if effects:
+        figures["effects"] = _figure(
+            (7.5, 1.0 + _ROW_INCHES * len(effects)), 1, [lambda axes: _plot_effects(axes, effects)]
+        )
+    followed = [(effect, _certain(effect)) for effect in effects if len(_certain(effect)) > 1]
+    if followed:
+        panels = [partial(_plot_interim, effect, analyses) for effect, analyses in followed]
+        figures["looks"] = _figure((7.5, 2.1 * -(-len(followed) // 2)), 2, panels)
+    return figures
+
+
+def _plot_effects(axes: Axes, effects: Sequence[Effect]) -> None:
+    for row, effect in enumerate(reversed(effects)):
+        lift = effect.difference
+        if lift.control:
+            low, high = (100 * bound / lift.control for bound in (effect.always_valid.low, effect.always_valid.high))
+            axes.plot([low, high], [row, row], color=_ALWAYS, linewidth=5, solid_capstyle="butt")
+        axes.plot([100 * lift.lift_low, 100 * lift.lift_high], [row, row], color=_FIXED, linewidth=1.6)
+        axes.plot([100 * lift.lift], [row], "o", color=_FIXED, markersize=5)
+    axes.axvline(0.0, color=_INK, linewidth=0.8)
+    axes.set_yticks(range(len(effects)), [f"{effect.metric}, {effect.arm}" for effect in reversed(effects)])
+    axes.set_xscale("symlog", linthresh=_LINEAR)  # a rare outcome's interval would squeeze all others
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("lift over control in percent; wide: holds at any time, thin: at the planned end")
+
+
+def _certain(effect: Effect) -> list[InterimAnalysis]:
+    return [interim for interim in effect.interim if not math.isnan(interim.always_valid.low)]
+
+
+def _plot_interim(effect: Effect, analyses: Sequence[InterimAnalysis], axes: Axes) -> None:
+    times = [datetime.fromtimestamp(interim.time_ms / 1000, UTC) for interim in analyses]
+    low, high = ([getattr(interim.always_valid, bound) for interim in analyses] for bound in ("low", "high"))
+    axes.fill_between(times, low, high, color=_ALWAYS, alpha=0.6, linewidth=0)  # type: ignore[arg-type]
+    axes.plot(times, [interim.absolute for interim in analyses], color=_FIXED, linewidth=1.6)  # type: ignore[arg-type]
+    axes.axhline(0.0, color=_INK, linewidth=0.8)
+    axes.set_title(f"{effect.metric}, {effect.arm}", fontsize=9)
+    axes.tick_params(axis="x", labelrotation=25, labelsize=7)
+
+
+def _figure(size: tuple[float, float], columns: int, panels: Sequence[Callable[[Axes], None]]) -> str:
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DataError("figures need matplotlib: pip install -e '.[benchmark]' -c constraints.txt") from error
+    with rc_context({"svg.hashsalt": "lorank", "svg.fonttype": "none", "font.size": 9, "text.color": _INK}):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False)
+        for cell, panel in zip(axes.flat, panels, strict=False):
+            cell.spines[["top", "right"]].set_visible(False)
+            panel(cell)
+        for cell in list(axes.flat)[len(panels) :]:
+            cell.set_visible(False)
+        svg = io.StringIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    text = svg.getvalue()
+    return text[text.index("<svg") :]

@@ -66,8 +66,7 @@ def ab_report(
     from models.contract.experiments import read_experiments
     from offline.ab import report
     from offline.ab.analysis import analyse
-    from offline.ab.page import page
-    from offline.ab.settings import settings_of
+    from offline.ab.inputs import settings_of
     from offline.publish.archive import archive, of_experiment, read_exposures, read_interactions
 
     job = job_of(config, data_dir)
@@ -88,7 +87,7 @@ def ab_report(
     except ValueError as error:
         raise DataError(f"{experiment}: {error}") from error
     if html is not None:
-        write_bytes(html, page(experiment, analysis).encode())
+        write_bytes(html, report.page(experiment, analysis).encode())
     if as_json:
         sum_up({"experiment": experiment, **analysis.document()})
         return

@@ -1,4 +1,4 @@
-"""How interactions enter the log: the first load, the service's stream, and files that have grown since.
+"""Arrival of interactions in the log: the first load, the service's stream, and files that have grown since.
 
 The only place where the kinds of labels differ: implicit feedback gets drawn negatives as it arrives, items that a user
 had not interacted with when a positive happened. A draw for a positive at log row r knows the rows before r and nothing
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.contract.arrays import BoolArray, IntArray
 from models.contract.events import Interaction
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import Catalogue
@@ -26,28 +27,26 @@ from offline.data.log import InteractionLog
 _ROUNDS = 32
 """Draws per negative before all that is left is enumerated: rare, for users who have touched nearly everything."""
 
-Indices = npt.NDArray[np.int64]
-
 
 def first_log(source: Dataset, catalogue: Catalogue, labels: LabelsConfig, schema: FeatureSchema) -> InteractionLog:
     """The log of a data set. DataError names every rule that the data break."""
-    return read_again(InteractionLog.empty(), source, catalogue, labels, schema)[0]
+    return append_new(InteractionLog.empty(), source, catalogue, labels, schema)[0]
 
 
-def read_again(
+def append_new(
     log: InteractionLog, source: Dataset, catalogue: Catalogue, labels: LabelsConfig, schema: FeatureSchema
 ) -> tuple[InteractionLog, int]:
     """The log with the source's interactions that are new to it, and their number. DataError as above.
 
-    Users and items that are new in the catalogue get their numbers even if nobody has interacted yet. What has
-    vanished from the source stays in the log.
+    Users and items that are new in the catalogue get their numbers even if nobody has interacted yet. Rows that
+    have vanished from the source stay in the log.
     """
     source.check(schema).raise_if_broken()
     grown, added = log.with_rows(source.interactions(), list(catalogue.users), list(catalogue.items))
-    return _arrived(labels, schema, grown, len(log)), added
+    return draw_negatives(labels, grown, schema.liked_above, len(log)), added
 
 
-def streamed(
+def append_streamed(
     log: InteractionLog, entries: Sequence[Interaction], mark: str, labels: LabelsConfig, schema: FeatureSchema
 ) -> tuple[InteractionLog, int, int]:
     """The log with the service's interactions up to the stream entry ``mark``; how many were new, how many refused
@@ -55,16 +54,15 @@ def streamed(
     rated = [event for event in entries if event.type in schema.history_types]
     accepted = [event for event in rated if schema.accepts(event.value)]
     grown, added = log.extended(accepted, mark)
-    return _arrived(labels, schema, grown, len(log)), added, len(rated) - len(accepted)
+    return draw_negatives(labels, grown, schema.liked_above, len(log)), added, len(rated) - len(accepted)
 
 
-def _arrived(labels: LabelsConfig, schema: FeatureSchema, log: InteractionLog, from_row: int) -> InteractionLog:
-    return with_negatives(labels, log, schema.liked_above, from_row) if labels.kind == "implicit" else log
-
-
-def with_negatives(config: LabelsConfig, log: InteractionLog, liked_above: float, from_row: int = 0) -> InteractionLog:
-    """The log with drawn negatives right before every positive at ``from_row`` or later. The first rows of a log have
-    none, because nothing had appeared. ValueError if there are drawn rows at ``from_row`` or later already."""
+def draw_negatives(config: LabelsConfig, log: InteractionLog, liked_above: float, from_row: int = 0) -> InteractionLog:
+    """The log with drawn negatives right before every positive at ``from_row`` or later; as it is without implicit
+    labels. The first rows of a log have none, because nothing had appeared. ValueError if there are drawn rows at
+    ``from_row`` or later already."""
+    if config.kind != "implicit":
+        return log
     if log.sampled[from_row:].any():
         raise ValueError(f"rows from {from_row} on have negatives already")
     past = _Past.of(log)
@@ -78,16 +76,16 @@ def with_negatives(config: LabelsConfig, log: InteractionLog, liked_above: float
 
 @dataclass(frozen=True, slots=True)
 class _Past:
-    """What had happened before the n-th observed row. ``pairs`` are users' and items' keys, rising, and ``pair_first``
+    """Events before the n-th observed row. ``pairs`` are users' and items' keys, rising, and ``pair_first``
     the row of the first interaction of each; ``items`` are in order of first appearance, at ``item_first``."""
 
     item_count: int
-    user: Indices
-    item: Indices
-    pairs: Indices
-    pair_first: Indices
-    items: Indices
-    item_first: Indices
+    user: IntArray
+    item: IntArray
+    pairs: IntArray
+    pair_first: IntArray
+    items: IntArray
+    item_first: IntArray
 
     @classmethod
     def of(cls, log: InteractionLog) -> _Past:
@@ -97,14 +95,14 @@ class _Past:
         order = np.argsort(item_first)
         return cls(len(log.item_ids), user, item, pairs, pair_first, items[order], item_first[order])
 
-    def touched(self, rows: Indices, items: Indices) -> npt.NDArray[np.bool_]:
+    def touched(self, rows: IntArray, items: IntArray) -> BoolArray:
         """Whether the user of each observed row has interacted with the item, in that row or before."""
         keys = self.user[rows] * self.item_count + items
         at = np.minimum(np.searchsorted(self.pairs, keys), len(self.pairs) - 1)
         return np.asarray((self.pairs[at] == keys) & (self.pair_first[at] <= rows), np.bool_)
 
 
-def _draw(config: LabelsConfig, past: _Past, rows: Indices, taken: Indices, slot: int) -> Indices:
+def _draw(config: LabelsConfig, past: _Past, rows: IntArray, taken: IntArray, slot: int) -> IntArray:
     """One item for each observed row, other than those ``taken`` [rows, earlier slots]; -1 where there is none."""
     items = np.full(len(rows), -1, np.int64)
     appeared = np.searchsorted(past.item_first, rows, "left")
@@ -130,7 +128,7 @@ def _draw(config: LabelsConfig, past: _Past, rows: Indices, taken: Indices, slot
     return items
 
 
-def _dice(seed: int, rows: Indices, stream: int) -> npt.NDArray[np.uint64]:
+def _dice(seed: int, rows: IntArray, stream: int) -> npt.NDArray[np.uint64]:
     """A random 64-bit number per row: SplitMix64 (Steele et al., OOPSLA 2014) of seed, stream and row."""
     base = np.array([(seed * 0x9E3779B97F4A7C15 + stream * 0xD1342543DE82EF95) % 2**64], np.uint64)
     return _mixed(_mixed(base) + rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))

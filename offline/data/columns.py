@@ -1,4 +1,4 @@
-"""What the cells of a column mean: ids, times, values and features. A cell that breaks a rule is noted and is null."""
+"""Meaning of the cells of a column: ids, times, values and features. A cell that breaks a rule is noted and is null."""
 
 from __future__ import annotations
 
@@ -116,12 +116,12 @@ def feature(cells: Cells, config: ColumnConfig | None, problems: Problems) -> li
         return _refused(cells, "feature_type", pl.Null, problems).to_list()
     if kind == pl.List or kind == pl.Array:
         listed = cells.values.cast(pl.List(pl.String))
-        _flag_control(cells, listed.list.join(" ", ignore_nulls=True), problems)
+        cells.flag(problems, "control_characters", listed.list.join(" ", ignore_nulls=True).str.contains(_TEXT_CONTROL))
         return [[part for part in row or () if part] for row in listed.to_list()]
     if read_as in ("int", "float"):
         return _numbers(cells, read_as, problems)
     text = cells.values.cast(pl.String)
-    _flag_control(cells, text, problems)
+    cells.flag(problems, "control_characters", text.str.contains(_TEXT_CONTROL))
     if read_as == "list" and config is not None:
         rows = ((row or "").split(config.separator) for row in text.to_list())
         return [[part.strip() for part in row if part.strip()] for row in rows]
@@ -144,10 +144,9 @@ def _is_feature(kind: pl.DataType, read_as: str) -> bool:
 
 def _numbers(cells: Cells, read_as: str, problems: Problems) -> list[Any]:
     """NaN is how other libraries write an absent number, so it is one here."""
-    number = _number(cells.values)
-    absent = cells.values.is_null() | number.is_nan().fill_null(False)
-    if cells.values.dtype == pl.String:
-        absent = cells.values.is_null()
+    number, absent = _number(cells.values), cells.values.is_null()
+    if cells.values.dtype != pl.String:
+        absent = absent | number.is_nan().fill_null(False)
     bad = ~absent & (number.is_null() | ~number.is_finite())
     if read_as == "int":
         bad = bad | (~absent & (number.floor() != number)).fill_null(False)
@@ -157,10 +156,6 @@ def _numbers(cells: Cells, read_as: str, problems: Problems) -> list[Any]:
         return sound.to_list()
     exact = _without(_whole(cells.values), bad | absent)
     return pl.select(pl.coalesce(exact, sound.cast(pl.Int64, strict=False))).to_series().to_list()
-
-
-def _flag_control(cells: Cells, text: pl.Series, problems: Problems) -> None:
-    cells.flag(problems, "control_characters", text.str.contains(_TEXT_CONTROL))
 
 
 def _number(values: pl.Series) -> pl.Series:

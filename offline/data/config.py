@@ -93,7 +93,7 @@ class FeaturesConfig(TableConfig):
 
 
 class LabelsConfig(BaseModel):
-    """What an interaction's value means.
+    """Meaning of an interaction's value.
 
     threshold  a rating; liked if above the schema's ``liked_above``
     binary     0 or 1
@@ -115,7 +115,7 @@ class LabelsConfig(BaseModel):
         return self
 
     def contradictions(self, schema: FeatureSchema) -> list[str]:
-        """What the feature schema says against this kind of label."""
+        """Objections of the feature schema to this kind of label."""
         if self.kind == "threshold":
             return []
         bounds = (("value_min", schema.value_min, 0.0), ("value_max", schema.value_max, 1.0))

@@ -28,7 +28,7 @@ class Reader(Protocol):
         """Get the data; False if there was nothing to do. DataError if they cannot be had."""
 
     def state(self) -> Mapping[str, Any]:
-        """What changes when the content does, cheap to compute."""
+        """A document that changes when the content does, cheap to compute."""
 
     def described(self) -> Mapping[str, Any]:
         """``state`` of what users and items are read from."""
@@ -44,7 +44,7 @@ class Reader(Protocol):
         """Interactions in the order of the source."""
 
     def place(self, number: int) -> Place:
-        """Where the interaction of that number (from 0) stands, once the rows were read."""
+        """The place of the interaction of that number (from 0), once the rows were read."""
 
 
 class Dataset:
@@ -112,9 +112,9 @@ class Dataset:
         catalogue = self._reader.catalogue(problems)
         columns = set(self._reader.item_columns)
         if self._config.item_extra:
-            from offline.data.own_files import joined  # polars only where files are read
+            from offline.data.own_files import join_columns  # polars only where files are read
 
-            catalogue = joined(catalogue, self._config.item_extra, columns, problems)
+            catalogue = join_columns(catalogue, self._config.item_extra, columns, problems)
         try:
             self._config.texts.check_columns(columns)
         except TemplateError as error:

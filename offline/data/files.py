@@ -90,10 +90,10 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+def write_parquet(path: Path, frame: pl.DataFrame, row_group_size: int | None = None) -> None:
     """A table as one compressed Parquet file."""
     buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd")
+    frame.write_parquet(buffer, compression="zstd", row_group_size=row_group_size)
     write_bytes(path, buffer.getvalue())
 
 

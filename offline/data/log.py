@@ -1,10 +1,10 @@
 """The interaction log: every interaction the jobs know, in order of arrival, append-only.
 
 The first load sorts by (time, user, item), as the published protocols do; what comes later, from the service's stream
-or from files that grew, is appended, whatever its own time says. That is also the order of the live histories in
-Redis. Because nothing is ever inserted before an existing row, a closed LIBER partition never changes. An interaction
-equal in user, item, time and value to one already held is a repetition and is dropped, so that whatever is delivered
-twice changes nothing (docs/decisions/0001).
+or from files that grew, is appended, whatever its own time says. That is also the order of the live histories in Redis.
+Because nothing is ever inserted before an existing row, a closed LIBER partition never changes. An interaction equal in
+user, item, time and value to one that is in the log already is a repetition and is dropped, so that whatever is
+delivered twice changes nothing (docs/decisions/0001).
 
 A log may also carry sampled rows: drawn negatives of implicit feedback (offline/data/arrival.py). They are training
 samples and nothing else: nobody did them, so they are in no history, partition, statistic, graph or record.
@@ -69,8 +69,8 @@ class InteractionLog:
 
     @classmethod
     def empty(cls) -> InteractionLog:
-        none = np.zeros(0, _EVENT)
-        return cls.of((), (), {**{name: none[name] for name in _FIELDS}, "sampled": np.zeros(0, np.bool_)})
+        columns = np.zeros(0, [*_EVENT.descr, ("sampled", np.bool_)])
+        return cls.of((), (), {name: columns[name] for name in COLUMNS})
 
     @classmethod
     def sorted_by_time(
@@ -89,9 +89,8 @@ class InteractionLog:
         """
         users, items = _numbered(self.user_ids, user_order), _numbered(self.item_ids, item_order)
         table = _table(rows, users, items)
-        return self._appended(
-            users, items, table[np.lexsort([table[name] for name in ("value", "item", "user", "time_ms")])]
-        )
+        order = np.lexsort([table[name] for name in ("value", "item", "user", "time_ms")])
+        return self._appended(users, items, table[order])
 
     def extended(self, entries: Sequence[Interaction], stream_mark: str) -> tuple[InteractionLog, int]:
         """This log with streamed interactions appended in stream order, and the number of new ones."""
@@ -111,8 +110,7 @@ class InteractionLog:
         fresh = table[_firsts(np.concatenate([former, table]))[len(former) :]]
         columns = {name: np.concatenate([getattr(self, name), fresh[name]]) for name in _FIELDS}
         columns["sampled"] = np.concatenate([self.sampled, np.zeros(len(fresh), np.bool_)])
-        log = InteractionLog.of(tuple(users), tuple(items), columns, self.stream_mark)
-        return log, len(fresh)
+        return InteractionLog.of(tuple(users), tuple(items), columns, self.stream_mark), len(fresh)
 
     def with_sampled(self, before: npt.NDArray[np.int64], item: npt.NDArray[np.int32]) -> InteractionLog:
         """This log with drawn negatives of value 0: ``item[n]`` at the user and time of row ``before[n]``, and right
@@ -123,7 +121,14 @@ class InteractionLog:
         return InteractionLog.of(self.user_ids, self.item_ids, columns, self.stream_mark)
 
     def by_user(self) -> UserIndex:
-        return UserIndex.of(self)
+        """The observed rows by user."""
+        order = np.argsort(self.user, kind="stable")
+        observed = ~self.sampled[order]
+        counts = np.bincount(self.user[~self.sampled], minlength=len(self.user_ids))
+        start = np.concatenate([[0], np.cumsum(counts)])
+        position = np.empty(len(self), np.int64)
+        position[order] = np.cumsum(observed) - observed - start[self.user[order]]
+        return UserIndex(order[observed], start, position)
 
     def since(self, *, row: int | None = None, time_ms: int | None = None) -> Touched:
         """Users and items with an observed interaction at log row ``row`` or later, that is, which arrived since then;
@@ -157,7 +162,7 @@ class InteractionLog:
 
 
 def former_file(folder: Path) -> Path:
-    """Where earlier versions saved the log that now lies in ``folder``: numpy arrays in one file."""
+    """The file in which earlier versions saved the log that now lies in ``folder``: numpy arrays."""
     return folder.with_suffix(".npz")
 
 
@@ -181,16 +186,6 @@ class UserIndex:
     start: npt.NDArray[np.int64]
     position: npt.NDArray[np.int64]
 
-    @classmethod
-    def of(cls, log: InteractionLog) -> UserIndex:
-        order = np.argsort(log.user, kind="stable")
-        observed = ~log.sampled[order]
-        counts = np.bincount(log.user[~log.sampled], minlength=len(log.user_ids))
-        start = np.concatenate([[0], np.cumsum(counts)])
-        position = np.empty(len(log), np.int64)
-        position[order] = np.cumsum(observed) - observed - start[log.user[order]]
-        return cls(order[observed], start, position)
-
     def of_user(self, user: int) -> npt.NDArray[np.int64]:
         """Observed log rows of one user, in order."""
         return self.rows[self.start[user] : self.start[user + 1]]
@@ -208,7 +203,7 @@ def _table(
 
 
 def _firsts(table: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
-    """Which rows are the first of their kind."""
+    """Mask of the rows that are the first of their kind."""
     order = np.lexsort([table[name] for name in _FIELDS])  # stable, so of equal rows the first comes first
     ordered = table[order]
     firsts = np.ones(len(table), np.bool_)

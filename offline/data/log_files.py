@@ -12,7 +12,6 @@ which takes in those before it that are less than twice as long: there are about
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,21 +20,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 from xxhash import xxh3_64_intdigest, xxh3_128
 
+from models.contract.arrays import IntArray
 from offline.data.catalogue import DataError
-from offline.data.delimited import first_line
-from offline.data.files import read_arrays, read_json, write_bytes, write_json
+from offline.data.files import read_arrays, read_json, write_json, write_parquet
 from offline.data.log import COLUMNS, MANIFEST, InteractionLog, former_file
+from offline.data.tables import first_line
 
 _FORM = 1
 _PARTS = 1 << 16
 _GROUP = 1 << 16
 """Rows of a row group, of which a reader of a part takes all or nothing."""
 
-Indices = npt.NDArray[np.int64]
 _T = TypeVar("_T")
 
 
@@ -45,9 +43,9 @@ class LogPart:
     ``items`` and ``rows`` are the numbers that they have in the whole log, rising."""
 
     log: InteractionLog
-    users: Indices
-    items: Indices
-    rows: Indices
+    users: IntArray
+    items: IntArray
+    rows: IntArray
 
 
 def save(log: InteractionLog, folder: Path) -> None:
@@ -63,8 +61,7 @@ def save(log: InteractionLog, folder: Path) -> None:
     named = {folder / MANIFEST, *(path for name in tables for path in _paths(folder, manifest, name))}
     for path in set(folder.iterdir()) - named:  # taken in by others, or left by a run that was killed
         path.unlink()
-    if former_file(folder).is_file():
-        former_file(folder).unlink()
+    former_file(folder).unlink(missing_ok=True)
 
 
 def load(folder: Path) -> InteractionLog:
@@ -162,10 +159,7 @@ def _written(table: _Rows | _Ids, folder: Path, name: str, before: Sequence[tupl
             files.pop()
             first = files[-1][0] if files else 0
         files.append([len(table), table.digest(first, len(table))])
-        buffer = io.BytesIO()
-        frame = table.frame(first, len(table))
-        frame.write_parquet(buffer, compression="zstd", row_group_size=_GROUP, statistics=True)
-        write_bytes(_paths(folder, {name: files}, name)[-1], buffer.getvalue())
+        write_parquet(_paths(folder, {name: files}, name)[-1], table.frame(first, len(table)), _GROUP)
     return files
 
 
@@ -181,7 +175,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _read(folder: Path, take: Callable[[Path, Mapping[str, Any]], _T]) -> _T:
-    """What ``take`` reads of a folder and its manifest; once more if a job replaced the files under its hands."""
+    """The result of ``take`` on a folder and its manifest; once more if a job replaced the files under its hands."""
     manifest = _manifest(folder)
     while True:
         try:

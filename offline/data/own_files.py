@@ -34,7 +34,7 @@ class Descriptions:
 
     @classmethod
     def of(cls, config: FeaturesConfig, problems: Problems) -> Descriptions:
-        """What a table's files say."""
+        """The descriptions in a table's files."""
         descriptions = cls()
         for part in read(config, problems):
             descriptions._add(part, config, problems)
@@ -79,7 +79,9 @@ class Descriptions:
                 problems.add("profile", Place(self.places[key].file, self.places[key].row, name, value))
 
 
-def joined(catalogue: Catalogue, tables: Sequence[FeaturesConfig], columns: set[str], problems: Problems) -> Catalogue:
+def join_columns(
+    catalogue: Catalogue, tables: Sequence[FeaturesConfig], columns: set[str], problems: Problems
+) -> Catalogue:
     """The catalogue with further columns of its items. Their names are added to ``columns``, those it has so far."""
     items = {item: dict(features) for item, features in catalogue.items.items()}
     for table in tables:
@@ -102,8 +104,8 @@ class OwnFiles:
         assert config.interactions is not None
         assert config.items is not None
         self._interactions = config.interactions
-        self._users = config.users
-        self._items = config.items
+        self._users, self._items = config.users, config.items
+        self._descriptions = [table for table in (self._users, self._items) if table is not None]
         self._labels = config.labels.kind
 
     @property
@@ -139,13 +141,8 @@ class OwnFiles:
             yield from chunk.select("user", "item", "value", "time_ms").iter_rows()
 
     def place(self, number: int) -> Place:
-        """Where the interaction of that number (from 0) stands."""
         frame, _ = self._parsed
         return Place(frame["file"][number], frame["row"][number])
-
-    @property
-    def _descriptions(self) -> list[FeaturesConfig]:
-        return [table for table in (self._users, self._items) if table is not None]
 
     @cached_property
     def _description_files(self) -> dict[str, str]:

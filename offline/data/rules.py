@@ -84,7 +84,8 @@ RULES = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something is wrong. ``row`` counts data rows from 1; ``value`` is data, shown cut; ``note`` is ours."""
+    """A place where something is wrong. ``row`` counts data rows from 1; ``value`` is data, shown cut; ``note`` is
+    ours."""
 
     file: str = ""
     row: int | None = None
@@ -115,7 +116,7 @@ class Findings:
 
 
 class Problems:
-    """What breaks the rules, by rule. Keeps the first places and counts the rest."""
+    """Breaches of rules, by rule: the first places, and the number of all."""
 
     def __init__(self) -> None:
         self._places: dict[str, list[Place]] = {}

@@ -1,4 +1,4 @@
-"""How items are spoken of, for prompts and for the text encoder: nouns, and a small strict language over any columns.
+"""Texts of items, for prompts and for the text encoder: nouns, and a small strict language over any columns.
 
     "{title}"[ ({year}[; {genres}])]     {column}     the value; a list is joined by ", "
                                          [part]       dropped when a column right inside it is missing or empty
@@ -14,9 +14,10 @@ business of the producers (offline/knowledge), which take their nouns from here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, field_validator
@@ -58,7 +59,7 @@ class TextsConfig(BaseModel):
     def check_columns(self, columns: Collection[str]) -> None:
         """TemplateError if a template names a column that items do not have."""
         for name in ("item", "name"):
-            if unknown := [column for column in parse(getattr(self, name)).columns if column not in columns]:
+            if unknown := [column for column in columns_of(getattr(self, name)) if column not in columns]:
                 raise TemplateError(
                     f"texts.{name}: there is no column {', '.join(map(repr, unknown))}; "
                     f"columns: {', '.join(sorted(columns))}"
@@ -69,12 +70,12 @@ class TextsConfig(BaseModel):
     @property
     def form(self) -> dict[str, Any]:
         """All of it, for the fingerprints of spaces. The template of events has no effect and is no setting any more;
-        without it every space would be another one, and everybody's knowledge would be made anew."""
+        without it every space would be another one, and everybody's knowledge would be computed anew."""
         return {**self.model_dump(mode="json"), "event": "{item.name}"}
 
     def describes(self, features: Mapping[str, Any]) -> bool:
         """Whether there is anything to tell of an item: a value in any column that its template names."""
-        return any(features.get(column) not in (None, "", [], ()) for column in parse(self.item).columns)
+        return any(features.get(column) not in (None, "", [], ()) for column in columns_of(self.item))
 
     def item_text(self, features: Mapping[str, Any]) -> str:
         """An item in a few words: "Toy Story" (1995; Animation, Children's, Comedy)."""
@@ -111,30 +112,22 @@ class _Choice:
 _Node = str | _Value | _Choice
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A parsed template; ``columns`` are all it names, in order of appearance."""
-
-    source: str
-    nodes: tuple[_Node, ...]
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(_columns(self.nodes)))
-
-
 @lru_cache(maxsize=256)
-def parse(source: str) -> Template:
-    """The template in ``source``; TemplateError with the position of what is wrong."""
+def parse(source: str) -> tuple[_Node, ...]:
+    """The nodes of the template in ``source``; TemplateError with the position of what is wrong."""
     nodes, at = _parse_part(source, 0, inside=False)
     assert at == len(source)
-    return Template(source, nodes[0])
+    return nodes[0]
 
 
-def render(template: Template | str, features: Mapping[str, Any], max_chars: int = MAX_CHARS) -> str:
+def columns_of(template: str) -> tuple[str, ...]:
+    """All columns that a template names, in order of appearance."""
+    return tuple(dict.fromkeys(_columns(parse(template))))
+
+
+def render(template: str, features: Mapping[str, Any], max_chars: int = MAX_CHARS) -> str:
     """The text for ``features``. A column that is absent, None, empty or not a number counts as missing."""
-    parsed = parse(template) if isinstance(template, str) else template
-    return Rendered(_render(parsed.nodes, features, max_chars)[0])
+    return Rendered(_render(parse(template), features, max_chars)[0])
 
 
 def _render(nodes: Sequence[_Node], features: Mapping[str, Any], max_chars: int) -> tuple[str, bool]:
@@ -147,7 +140,7 @@ def _render(nodes: Sequence[_Node], features: Mapping[str, Any], max_chars: int)
             complete = complete and bool(text)
             parts.append(text)
         elif isinstance(node, _Choice):
-            rendered = (_render(nodes_, features, max_chars) for nodes_ in node.alternatives)
+            rendered = (_render(alternative, features, max_chars) for alternative in node.alternatives)
             parts.append(next((text for text, whole in rendered if whole), ""))
         else:
             parts.append(node)
@@ -193,12 +186,9 @@ def _parse_part(source: str, at: int, *, inside: bool) -> tuple[tuple[tuple[_Nod
     return tuple(alternatives), at
 
 
-def _columns(nodes: Sequence[_Node]) -> list[str]:
-    columns: list[str] = []
+def _columns(nodes: Sequence[_Node]) -> Iterator[str]:
     for node in nodes:
         if isinstance(node, _Value):
-            columns.append(node.column)
+            yield node.column
         elif isinstance(node, _Choice):
-            for alternative in node.alternatives:
-                columns += _columns(alternative)
-    return columns
+            yield from chain.from_iterable(map(_columns, node.alternatives))

@@ -56,8 +56,8 @@ class ImportedTexts:
         return replace(self, items={**self.items, **texts})
 
     def with_users(self, texts: Mapping[tuple[str, int | None], str], log_rows: int, trigger: str) -> ImportedTexts:
-        """With versions that hold from the current end of the log, about partitions as ``trigger`` closes them. An
-        unchanged text is no new version."""
+        """The texts and versions that hold from the current end of the log, about partitions as ``trigger`` closes
+        them. An unchanged text is no new version."""
         newest = {(version.user, version.partition, version.trigger): version.text for version in self.users}
         added = []
         for (user, partition), text in texts.items():
@@ -67,8 +67,8 @@ class ImportedTexts:
         return replace(self, users=(*self.users, *added))
 
     def left_out(self, trigger: str) -> Counter[str]:
-        """How many partitions have texts that say nothing of partitions as ``trigger`` closes them, by what did. Users
-        who have others that do were imported again and are not counted."""
+        """Numbers of partitions that have texts which say nothing of partitions as ``trigger`` closes them, by what
+        did. Users who have others that do were imported again and are not counted."""
         current = {version.user for version in self.users if version.trigger == trigger}
         others = {(text.user, text.partition, text.trigger) for text in self.users if text.user not in current}
         return Counter(closed for _, _, closed in others if closed is not None and closed != trigger)
@@ -77,14 +77,14 @@ class ImportedTexts:
         write_json(path, {"items": dict(self.items), "users": [astuple(version) for version in self.users]})
 
     def placed(self) -> ImportedTexts:
-        """Without texts about partitions that do not say what closed them: earlier versions did not note it, and nobody
-        can tell which behaviour those are about."""
+        """The texts without those about partitions that do not say what closed them: earlier versions did not note it,
+        and nobody can tell which behaviour those are about."""
         placed = (text for text in self.users if text.partition is None or text.trigger is not None)
         return replace(self, users=tuple(placed))
 
     @classmethod
     def load(cls, path: Path) -> ImportedTexts:
-        """What ``save`` wrote, also in an earlier version; nothing if there is no such file."""
+        """The texts that ``save`` wrote, also in an earlier version; none if there is no such file."""
         if not path.is_file():
             return cls({}, ())
         document = read_json(path)
@@ -94,18 +94,62 @@ class ImportedTexts:
             raise DataError(f"{path} cannot be read: it holds no imported texts") from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """One row of a file of texts, and the collection of what is wrong with it."""
+
+    place: Place
+    values: Mapping[str, Any]
+    problems: Problems
+
+    def flag(self, rule: str, column: str, value: object, note: str = "") -> None:
+        self.problems.add(rule, replace(self.place, column=column, value=value, note=note))
+
+    def identifier(self, column: str) -> str | None:
+        value = self.values.get(column)
+        if value is None or value == "":
+            self.flag("id_empty", column, "")
+        elif not isinstance(value, (str, int)):
+            self.flag("id_type", column, value)
+        else:
+            return str(value)
+        return None
+
+    def text(self) -> str | None:
+        """The text as one line without control characters."""
+        value = self.values.get("text")
+        text = clean(value, MAX_TEXT_CHARS + 1) if isinstance(value, str) else ""
+        if not text:
+            self.flag("text_empty", "text", "" if value is None else value)
+        elif len(text) > MAX_TEXT_CHARS:
+            self.flag("text_long", "text", text, f"{len(str(value))} characters")
+        else:
+            return text
+        return None
+
+    def partition(self) -> int | None:
+        value = self.values.get("partition")
+        if value is None or value == "":
+            return None
+        try:
+            return int(str(value))
+        except ValueError:
+            self.flag("text_owner", "partition", value)
+            return None
+
+
 def read_item_texts(path: Path, item_ids: Collection[str]) -> tuple[dict[str, str], Findings]:
     """Texts by item id, and facts and warnings; DataError names every rule that the file breaks, and where."""
     problems = Problems()
     texts: dict[str, str] = {}
     known = set(item_ids)
-    for place, record in _records(path, ("item", "text"), problems):
-        item, text = _identifier(place, record, "item", problems), _text(place, record, problems)
-        if item is not None and item not in known:
-            problems.add("text_owner", Place(place.file, place.row, "item", item))
-        elif item is not None and item in texts:
-            problems.add("text_repeated", Place(place.file, place.row, "item", item))
-        elif item is not None and text is not None:
+    for record in _records(path, ("item", "text"), problems):
+        item, text = record.identifier("item"), record.text()
+        if item is None:
+            continue
+        if item not in known or item in texts:
+            record.flag("text_repeated" if item in texts else "text_owner", "item", item)
+        elif text is not None:
             texts[item] = text
     return texts, _checked(problems, f"{len(texts)} of {len(known)} items have a text")
 
@@ -119,21 +163,18 @@ def read_user_texts(
     """
     problems = Problems()
     texts: dict[tuple[str, int | None], str] = {}
-    for place, record in _records(path, ("user", "text"), problems):
-        user, text = _identifier(place, record, "user", problems), _text(place, record, problems)
-        partition = _partition(place, record, problems)
+    for record in _records(path, ("user", "text"), problems):
+        user, text, partition = record.identifier("user"), record.text(), record.partition()
         if user is None:
             continue
-        key = user, partition
         if user not in closed_partitions:
-            problems.add("text_owner", Place(place.file, place.row, "user", user))
+            record.flag("text_owner", "user", user)
         elif partition is not None and not 0 <= partition < closed_partitions[user]:
-            shown = f"user {user} has {closed_partitions[user]} closed"
-            problems.add("text_owner", Place(place.file, place.row, "partition", partition, shown))
-        elif key in texts:
-            problems.add("text_repeated", Place(place.file, place.row, "user", user))
+            record.flag("text_owner", "partition", partition, f"user {user} has {closed_partitions[user]} closed")
+        elif (user, partition) in texts:
+            record.flag("text_repeated", "user", user)
         elif text is not None:
-            texts[key] = text
+            texts[user, partition] = text
     owners = len({user for user, _ in texts})
     return texts, _checked(problems, f"{len(texts)} texts of {owners} of {len(closed_partitions)} users")
 
@@ -144,19 +185,19 @@ def _checked(problems: Problems, fact: str) -> Findings:
     return findings
 
 
-def _records(path: Path, columns: tuple[str, ...], problems: Problems) -> Iterator[tuple[Place, Mapping[str, Any]]]:
-    """Every row as a mapping, with its place."""
+def _records(path: Path, columns: tuple[str, ...], problems: Problems) -> Iterator[_Record]:
+    """Every row of a file that has these columns."""
     if path.name.endswith(_JSON_LINES):
         yield from _json_lines(path, problems)
         return
     for part in read(TableConfig(paths=(str(path),)), problems):
         present = [part.cells(column, problems) is not None for column in columns]  # every absence is noted
         if all(present):
-            for row, record in zip(part.rows.to_list(), part.frame.iter_rows(named=True), strict=True):
-                yield Place(part.file, row), record
+            for row, values in zip(part.rows.to_list(), part.frame.iter_rows(named=True), strict=True):
+                yield _Record(Place(part.file, row), values, problems)
 
 
-def _json_lines(path: Path, problems: Problems) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+def _json_lines(path: Path, problems: Problems) -> Iterator[_Record]:
     if not path.is_file():
         problems.add("file_absent", Place(str(path)))
         return
@@ -165,11 +206,11 @@ def _json_lines(path: Path, problems: Problems) -> Iterator[tuple[Place, Mapping
             for row, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
-                record = _object(line)
-                if record is None:
+                values = _object(line)
+                if values is None:
                     problems.add("record", Place(str(path), row, None, line[:60].decode(errors="replace")))
                 else:
-                    yield Place(str(path), row), record
+                    yield _Record(Place(str(path), row), values, problems)
     except (OSError, EOFError, zlib.error) as error:
         problems.add("file_damaged", Place(str(path), note=str(error)))
 
@@ -183,38 +224,3 @@ def _object(line: bytes) -> dict[str, Any] | None:
         value is None or (isinstance(value, (str, int)) and not isinstance(value, bool)) for value in record.values()
     )
     return record if flat else None
-
-
-def _identifier(place: Place, record: Mapping[str, Any], column: str, problems: Problems) -> str | None:
-    value = record.get(column)
-    if value is None or value == "":
-        problems.add("id_empty", Place(place.file, place.row, column, ""))
-        return None
-    if not isinstance(value, (str, int)):
-        problems.add("id_type", Place(place.file, place.row, column, value))
-        return None
-    return str(value)
-
-
-def _text(place: Place, record: Mapping[str, Any], problems: Problems) -> str | None:
-    """The text as one line without control characters."""
-    value = record.get("text")
-    text = clean(value, MAX_TEXT_CHARS + 1) if isinstance(value, str) else ""
-    if not text:
-        problems.add("text_empty", Place(place.file, place.row, "text", "" if value is None else value))
-    elif len(text) > MAX_TEXT_CHARS:
-        problems.add("text_long", Place(place.file, place.row, "text", text, f"{len(str(value))} characters"))
-    else:
-        return text
-    return None
-
-
-def _partition(place: Place, record: Mapping[str, Any], problems: Problems) -> int | None:
-    value = record.get("partition")
-    if value is None or value == "":
-        return None
-    try:
-        return int(str(value))
-    except ValueError:
-        problems.add("text_owner", Place(place.file, place.row, "partition", value))
-        return None

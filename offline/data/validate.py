@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 
 from models.contract.schema import FeatureSchema, FieldSpec
@@ -29,7 +29,7 @@ def validate(
 ) -> Findings:
     """Findings on ids, values, times, repetitions, and on raw features that the schema does not understand.
 
-    ``problems`` holds what was found before; ``place`` tells where the interaction of a number (from 0) stands.
+    ``problems`` are those of the reading; ``place`` tells where the interaction of a number (from 0) stands.
     """
     problems = Problems() if problems is None else problems
     # a table that could not be read at all is empty for that reason
@@ -37,17 +37,18 @@ def validate(
     if not problems.broken:
         for name in empty:
             problems.add("no_rows", Place(name))
-    _rows(schema, rows, problems, place)
-    _descriptions(catalogue, rows, problems, place)
+    interactions = _Interactions(rows, place, problems)
+    interactions.check(schema)
+    if catalogue.users:  # else there is no table of users
+        interactions.check_described("user_undescribed", 0, catalogue.users)
+    interactions.check_described("item_undescribed", 1, catalogue.items)
     liked = sum(row[2] > schema.liked_above for row in rows)
     if rows and liked in (0, len(rows)) and not one_label_is_fine:
         problems.add("one_label", Place(note=f"{liked} of {len(rows)} are above {schema.liked_above:g}"))
-    for kind, fields, described in (
-        ("user", schema.user_fields, catalogue.users),
-        ("item", schema.item_fields, catalogue.items),
-    ):
+    sides = ("users", schema.user_fields, catalogue.users), ("items", schema.item_fields, catalogue.items)
+    for table, fields, described in sides:
         for spec in fields:
-            _field(kind, spec, [features.get(spec.name) for features in described.values()], problems)
+            _field(table, spec, [features.get(spec.name) for features in described.values()], problems)
     return problems.findings(_facts(schema, catalogue, rows, liked))
 
 
@@ -64,60 +65,54 @@ def _facts(schema: FeatureSchema, catalogue: Catalogue, rows: Sequence[Row], lik
     return facts
 
 
-def _rows(schema: FeatureSchema, rows: Sequence[Row], problems: Problems, place: Callable[[int], Place]) -> None:
-    for rule, column, broken in (
-        ("id_empty", 0, lambda row: not row[0]),
-        ("id_empty", 1, lambda row: not row[1]),
-        ("id_long", 0, lambda row: len(row[0]) > 64 and len(row[0].encode()) > MAX_ID_BYTES),
-        ("id_long", 1, lambda row: len(row[1]) > 64 and len(row[1].encode()) > MAX_ID_BYTES),
-        ("value_number", 2, lambda row: not isfinite(row[2])),
-        ("value_range", 2, lambda row: isfinite(row[2]) and not schema.accepts(row[2])),
-        ("time_negative", 3, lambda row: row[3] < 0),
-        ("time_value", 3, lambda row: row[3] >= TIME_LIMIT_MS),
-    ):
-        _at(rule, column, [number for number, row in enumerate(rows) if broken(row)], rows, problems, place)
-    seen: set[Row] = set()
-    repeated = []
-    for number, row in enumerate(rows):
-        if row in seen:
-            repeated.append(number)
-        seen.add(row)
-    _at("interaction_repeated", None, repeated, rows, problems, place)
+@dataclass(frozen=True, slots=True)
+class _Interactions:
+    """Rows with their places, and the collection of what is wrong with them."""
 
+    rows: Sequence[Row]
+    place: Callable[[int], Place]
+    problems: Problems
 
-def _descriptions(catalogue: Catalogue, rows: Sequence[Row], problems: Problems, place: Callable[[int], Place]) -> None:
-    for rule, column, described in (
-        ("user_undescribed", 0, catalogue.users),
-        ("item_undescribed", 1, catalogue.items),
-    ):
-        if column == 0 and not described:  # there is no table of users
-            continue
-        first: dict[str, int] = {}
-        for number, row in enumerate(rows):
+    def flag(self, rule: str, column: int | None, numbers: Sequence[int]) -> None:
+        """Note that the rows of these numbers break a rule, by the cell in ``column`` or as a whole."""
+        places = []
+        for number in numbers[:SHOWN]:
+            where, row = self.place(number), self.rows[number]
+            places.append(Place(where.file, where.row, where.column, row if column is None else row[column]))
+        if places:
+            self.problems.add(rule, *places, count=len(numbers))
+
+    def check(self, schema: FeatureSchema) -> None:
+        """Each row by itself, and repetitions."""
+        for rule, column, broken in (
+            ("id_empty", 0, lambda row: not row[0]),
+            ("id_empty", 1, lambda row: not row[1]),
+            ("id_long", 0, lambda row: len(row[0]) > 64 and len(row[0].encode()) > MAX_ID_BYTES),
+            ("id_long", 1, lambda row: len(row[1]) > 64 and len(row[1].encode()) > MAX_ID_BYTES),
+            ("value_number", 2, lambda row: not isfinite(row[2])),
+            ("value_range", 2, lambda row: isfinite(row[2]) and not schema.accepts(row[2])),
+            ("time_negative", 3, lambda row: row[3] < 0),
+            ("time_value", 3, lambda row: row[3] >= TIME_LIMIT_MS),
+        ):
+            self.flag(rule, column, [number for number, row in enumerate(self.rows) if broken(row)])
+        seen: set[Row] = set()
+        repeated = []
+        for number, row in enumerate(self.rows):
+            if row in seen:
+                repeated.append(number)
+            seen.add(row)
+        self.flag("interaction_repeated", None, repeated)
+
+    def check_described(self, rule: str, column: int, described: Mapping[str, object]) -> None:
+        """Whether there is a description of each id in ``column``; its first row is shown."""
+        first: dict[object, int] = {}
+        for number, row in enumerate(self.rows):
             if row[column] not in described:
-                first.setdefault(str(row[column]), number)
-        _at(rule, column, list(first.values()), rows, problems, place)
+                first.setdefault(row[column], number)
+        self.flag(rule, column, list(first.values()))
 
 
-def _at(
-    rule: str,
-    column: int | None,
-    numbers: Sequence[int],
-    rows: Sequence[Row],
-    problems: Problems,
-    place: Callable[[int], Place],
-) -> None:
-    if not numbers:
-        return
-    places = []
-    for number in islice(numbers, SHOWN):
-        where = place(number)
-        value = rows[number] if column is None else rows[number][column]
-        places.append(Place(where.file, where.row, where.column, value))
-    problems.add(rule, *places, count=len(numbers))
-
-
-def _field(kind: str, spec: FieldSpec, values: Sequence[object], problems: Problems) -> None:
+def _field(table: str, spec: FieldSpec, values: Sequence[object], problems: Problems) -> None:
     """Values that a schema field does not understand, the most frequent first."""
     unknown: Counter[str] = Counter()
     understood = 0
@@ -127,7 +122,7 @@ def _field(kind: str, spec: FieldSpec, values: Sequence[object], problems: Probl
             if part not in (None, "") and not spec.encode(part)[0]:
                 unknown[str(part)] += 1
     if not understood:
-        problems.add("field_empty", Place(f"{kind}s", None, spec.name))
+        problems.add("field_empty", Place(table, None, spec.name))
     elif unknown:
-        common = [Place(f"{kind}s", None, spec.name, value, f"{n} times") for value, n in unknown.most_common(SHOWN)]
+        common = [Place(table, None, spec.name, value, f"{n} times") for value, n in unknown.most_common(SHOWN)]
         problems.add("field_unknown", *common, count=len(unknown))

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.arrays import BoolArray
-from offline.data.arrival import first_log, read_again, streamed
+from offline.data.arrival import append_new, append_streamed, first_log
 from offline.data.catalogue import Catalogue
 from offline.data.dataset import Dataset
 from offline.data.files import read_json, write_json
@@ -61,10 +61,10 @@ def look_for_events(job: Job, source: Dataset, catalogue: Catalogue, store: Stor
     else:
         log = before = InteractionLog.load(job.log)
         if not StepCache(job).is_current("events", {"source": source.fingerprint}):
-            log, added = read_again(log, source, catalogue, labels, schema)
+            log, added = append_new(log, source, catalogue, labels, schema)
     if store is not None:
         entries, mark, refused = new_interactions(store, log.stream_mark)
-        log, appended, out_of_range = streamed(log, entries, mark, labels, schema)
+        log, appended, out_of_range = append_streamed(log, entries, mark, labels, schema)
         added, refused = added + appended, refused + out_of_range
     return Arrived(log, before, added, refused)
 

@@ -1,4 +1,4 @@
-"""What the answers of a tuned model are worth: calibration, weight in the mix, and the histories for which it helps.
+"""Worth of the answers of a tuned model: calibration, weight in the mix, and the histories for which it helps.
 
 Everything here is fitted on samples of the validation split. Zero-shot probabilities of language models are badly
 calibrated (ReLLa prints a LogLoss of .93 on BookCrossing), so raw ones must not be mixed with those of a CTR model.
@@ -24,7 +24,8 @@ _LEAST_ROWS = 50
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How the language model's answers join the CTR model's scores. ``band`` None: mixing is shown to help nobody."""
+    """The mix of the language model's answers with the CTR model's scores. ``band`` None: mixing is shown to help
+    nobody."""
 
     calibration: Platt | Isotonic
     weight: float
@@ -36,21 +37,21 @@ class Mix:
         return blend(ctr, self.calibration.log_odds(raw), self.weight)
 
 
-def fitted_mix(kind: str, raw: FloatArray, ctr: FloatArray, label: Array, user: Array, events: IntArray) -> Mix:
+def fit_mix(kind: str, raw: FloatArray, ctr: FloatArray, label: Array, user: Array, events: IntArray) -> Mix:
     """Calibration (``kind`` "platt" or "isotonic"), weight and band, from the same validation samples.
 
     ``raw`` [n] are log-odds of the language model, ``ctr`` [n] probabilities of the CTR model, ``label`` [n] 0 or 1;
     ``events`` [n] counts the earlier interactions of each sample's ``user`` [n].
     """
-    calibration = fitted(kind, raw, label)
+    calibration = fit_calibration(kind, raw, label)
     weight = best_weight(label, ctr, calibration.log_odds(raw))
     mix = Mix(calibration, weight, None)
     if weight == 0:
         return mix
-    return Mix(calibration, weight, helped(label, user, events, ctr, mix.scores(raw, ctr)))
+    return Mix(calibration, weight, helped_band(label, user, events, ctr, mix.scores(raw, ctr)))
 
 
-def fitted(kind: str, raw: FloatArray, label: Array) -> Platt | Isotonic:
+def fit_calibration(kind: str, raw: FloatArray, label: Array) -> Platt | Isotonic:
     """Calibration of raw log-odds [n] to labels [n]."""
     return platt(raw, label) if kind == "platt" else isotonic(raw, label)
 
@@ -96,7 +97,7 @@ def best_weight(label: Array, ctr: FloatArray, calibrated: FloatArray) -> float:
     return WEIGHTS[int(np.argmax(aucs))]
 
 
-def helped(
+def helped_band(
     label: Array, user: Array, events: IntArray, ctr: FloatArray, mixed: FloatArray, resamples: int = 1000
 ) -> HistoryBand | None:
     """The widest run of buckets of history lengths ``events`` [n] in each of which the mix has a higher AUC than the

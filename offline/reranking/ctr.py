@@ -7,7 +7,7 @@ with the command that repairs it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models.contract.arrays import FloatArray, IntArray
@@ -16,7 +16,7 @@ from models.contract.reranker import FittedTo
 from offline.config import JobConfig, SamplesConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.files import file_digest
-from offline.data.log import InteractionLog
+from offline.data.log import COLUMNS, InteractionLog
 from offline.jobs.steps import Job
 from offline.knowledge.vectors import Knowledge
 from offline.publish.connection import store_if_there
@@ -87,14 +87,8 @@ def trained_splits(config: SamplesConfig, log: InteractionLog, report: TrainingR
 
     DataError if log or configuration give other samples now.
     """
-    at_training = replace(
-        log,
-        user=log.user[: report.log_rows],
-        item=log.item[: report.log_rows],
-        value=log.value[: report.log_rows],
-        time_ms=log.time_ms[: report.log_rows],
-        sampled=log.sampled[: report.log_rows],
-    )
+    columns = {name: getattr(log, name)[: report.log_rows] for name in COLUMNS}
+    at_training = InteractionLog.of(log.user_ids, log.item_ids, columns, log.stream_mark)
     splits = split_samples(config, at_training)
     counts = {split: len(rows) for split, rows in splits.rows.items()}
     expected = (report.log_rows, report.samples, report.trained_rows, report.trained_until_ms)

@@ -1,4 +1,4 @@
-"""What a model's tokenizer decides about a prompt: its chat frame as plain text, and the tokens of the two answers.
+"""Decisions of a model's tokenizer about a prompt: its chat frame as plain text, and the tokens of the two answers.
 
 No torch in here. The service repeats the look-up of the tokens with the tokenizer that is served, and compares.
 """
@@ -14,7 +14,7 @@ from offline.data.catalogue import DataError
 _MARK = "\u241f"  # stands for the user's turn; no chat format is made of it
 
 
-def framed(prompt: RerankPrompt, tokenizer: Any, instruction: str) -> RerankPrompt:
+def frame_as_chat(prompt: RerankPrompt, tokenizer: Any, instruction: str) -> RerankPrompt:
     """The prompt in the tokenizer's chat format, with the answer where the assistant's turn begins.
 
     A format without a system message gets the instruction in the user's turn; one that can think is asked not to
@@ -29,7 +29,8 @@ def framed(prompt: RerankPrompt, tokenizer: Any, instruction: str) -> RerankProm
         raise DataError('the model\'s chat format is not understood: set [reranking] frame = "plain"')
     opening, closing = text.split(_MARK)
     beginning = tokenizer.bos_token or ""
-    if beginning and opening.startswith(beginning) and _adds_beginning(tokenizer):
+    adds_beginning = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
+    if beginning and opening.startswith(beginning) and adds_beginning:
         opening = opening.removeprefix(beginning)  # the tokenizer, here and on the server, puts one there itself
     update = {"opening": opening, "closing": closing, "yes": prompt.yes.strip(), "no": prompt.no.strip()}
     return RerankPrompt.model_validate({**prompt.model_dump(), **update})
@@ -53,7 +54,7 @@ def label_ids(tokenizer: Any, prompt: RerankPrompt) -> tuple[int, int]:
     """The tokens that begin the answers ``prompt.yes`` and ``prompt.no`` right after a prompt.
 
     DataError unless each adds to the end of a prompt and leaves its tokens as they are, and they are two. Words that do
-    not are tried with, or without, a blank before them by ``spelled``.
+    not are tried with, or without, a blank before them by ``spell_answers``.
     """
     end = prompt.candidate_block("x")
     before = _plain(tokenizer, end)
@@ -68,7 +69,7 @@ def label_ids(tokenizer: Any, prompt: RerankPrompt) -> tuple[int, int]:
     return labels[0], labels[1]
 
 
-def spelled(tokenizer: Any, prompt: RerankPrompt) -> RerankPrompt:
+def spell_answers(tokenizer: Any, prompt: RerankPrompt) -> RerankPrompt:
     """The prompt with its answers spelled as they continue it: as they are, without a blank in front, or with one."""
     problem: DataError | None = None
     for blank in (None, "", " "):
@@ -94,10 +95,6 @@ def _rendered(tokenizer: Any, messages: list[dict[str, str]]) -> str | None:
     except (TemplateError, ValueError):
         return None
     return str(text)
-
-
-def _adds_beginning(tokenizer: Any) -> bool:
-    return bool(tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id])
 
 
 def _plain(tokenizer: Any, text: str) -> list[int]:

@@ -1,7 +1,8 @@
-"""What tuning and judging share: the samples, their prompts, and the language model before it is tuned."""
+"""Everything that tuning and judging share: the samples, their prompts, and the language model before it is tuned."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from models.contract.arrays import FloatArray, IntArray
-from models.contract.prompts import RerankPrompt, Selection
+from models.contract.prompts import Blocks, RerankPrompt, Selection
 from offline.config import JobConfig, RerankingConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
@@ -20,10 +21,9 @@ from offline.llm.arithmetic import choose_arithmetic
 from offline.llm.in_process import quiet_transformers
 from offline.llm.weights import Weights
 from offline.reranking.ctr import trained_report, trained_splits
-from offline.reranking.framing import framed, label_ids, spelled
-from offline.reranking.items import items_of
-from offline.reranking.rows import PromptBuilder, drawn
-from offline.reranking.scoring import Labeller, ScoreStore
+from offline.reranking.framing import frame_as_chat, label_ids, spell_answers
+from offline.reranking.prompting import PromptBuilder, draw_samples, items_of
+from offline.reranking.scoring import Labeller, stored_log_odds
 from offline.reranking.tune import MODEL
 from offline.training.report import TrainingReport
 from offline.training.samples import Split, SplitRows
@@ -62,25 +62,28 @@ class Prepared:
             "validation": self.settings.validation_rows,
             "test": self.settings.test_rows,
         }
-        return drawn(self.splits, split, counts[split], self.settings.seed)
+        return draw_samples(self.splits, split, counts[split], self.settings.seed)
 
     def label(self, rows: IntArray) -> FloatArray:
-        return self.prompts.labels(self.config.feature_schema.liked_above, rows)
+        return (self.log.value[rows] > self.config.feature_schema.liked_above).astype(np.float32)
 
     def user(self, rows: IntArray) -> IntArray:
         return self.log.user[rows].astype(np.int64)
 
     def events(self, rows: IntArray) -> IntArray:
-        """How many earlier events the user of each sample has."""
+        """Numbers [n] of earlier events of each sample's user."""
         return self.log.by_user().position[rows]
 
     def prompt_for(self, selection: Selection) -> RerankPrompt:
         return self.prompt.model_copy(update={"selection": selection})
 
-    def log_odds(self, model: Labeller, selection: Selection, rows: IntArray, what: str) -> FloatArray:
-        """Raw log-odds [n] of the samples at these log rows; kept on disk."""
-        store = ScoreStore(self.folder / "scores")
-        return store.log_odds(model, self.labels, self.prompts.blocks(self.prompt_for(selection), rows), what)
+    def log_odds(self, model: Labeller, selection: Selection, rows: IntArray, title: str) -> FloatArray:
+        """Raw log-odds [n] of the samples at these log rows; stored on disk."""
+        return self.answers(model, self.prompts.blocks(self.prompt_for(selection), rows), title)
+
+    def answers(self, model: Labeller, blocks: Sequence[Blocks], title: str) -> FloatArray:
+        """Raw log-odds [n] of these prompts, likewise."""
+        return stored_log_odds(self.folder / "scores", model, self.labels, blocks, title)
 
     def base(self) -> Labeller:
         """The model as it comes, loaded anew each time: tuning changes the one it is given."""
@@ -103,9 +106,9 @@ class Prepared:
         return Labeller.load(weights.name, folder, self.dtype, self.settings.padded_tokens)
 
 
-def prepared(job: Job, catalogue: Catalogue) -> Prepared:
-    """From the job's log and the split of the CTR model that was trained last. DataError if there is no such model, or
-    if it was trained on other samples; errors of what else is absent."""
+def prepare(job: Job, catalogue: Catalogue) -> Prepared:
+    """The samples, prompts and model of the job's log and of the split of the CTR model that was trained last.
+    DataError if there is no such model, or if it was trained on other samples; errors of what else is absent."""
     report, log = trained_report(job), InteractionLog.load(job.log)
     splits = trained_splits(job.config.samples, log, report)
     wait_without_spinning()
@@ -113,35 +116,20 @@ def prepared(job: Job, catalogue: Catalogue) -> Prepared:
 
     config, settings, folder = job.config, job.config.reranking, job.config.workdir / FOLDER
     encoder = TextEncoder(config.knowledge.encoder, config.knowledge.encoder_tokens, config.arithmetic)
+    encode, prompt = VectorStore(job.knowledge / "encoded.npz", encoder).vectors, settings.prompt
+    path = folder / "projection.npz"
     items = items_of(
-        catalogue,
-        log,
-        config.data.texts,
-        settings.prompt.max_chars,
-        splits.trained_rows,
-        settings.vector_dim,
-        VectorStore(job.knowledge / "encoded.npz", encoder).vectors,
-        folder / "projection.npz",
+        catalogue, log, config.data.texts, prompt.max_chars, splits.trained_rows, settings.vector_dim, encode, path
     )
+    prompts = PromptBuilder(catalogue, log, items, config.feature_schema.history_length)
     weights = Weights.find(settings.model)
     checkpoint = weights.checkpoint(job.checkpoints)
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-    prompt = settings.prompt
     if settings.frame == "chat":
-        prompt = framed(prompt, tokenizer, settings.instruction)
-    prompt = spelled(tokenizer, prompt)
+        prompt = frame_as_chat(prompt, tokenizer, settings.instruction)
+    prompt = spell_answers(tokenizer, prompt)
+    labels = label_ids(tokenizer, prompt)
     return Prepared(
-        config,
-        catalogue,
-        log,
-        report,
-        splits,
-        PromptBuilder(catalogue, log, items, config.feature_schema.history_length),
-        prompt,
-        label_ids(tokenizer, prompt),
-        tokenizer,
-        weights,
-        checkpoint,
-        folder,
+        config, catalogue, log, report, splits, prompts, prompt, labels, tokenizer, weights, checkpoint, folder
     )

@@ -1,7 +1,7 @@
 """The job ``tune-reranker``: samples, zero-shot answers, tuning, answers, calibration, and at the end the manifest.
 
 Reads training and validation samples only, of the split of the CTR model that is served: weight and band are fitted
-against that model, so whatever keeps them from it is said before anything is tuned. What was finished is not done again
+against that model, so whatever keeps them from it is said before anything is tuned. Finished steps are not done again
 when the job is started again: answers are kept by prompt, the tuning at its last saved step.
 """
 
@@ -24,19 +24,19 @@ from offline.knowledge.run import load_knowledge
 from offline.llm.arithmetic import arithmetic_line
 from offline.metrics import auc
 from offline.refresh import data
-from offline.reranking.calibrate import Mix, fitted_mix, probability_of
-from offline.reranking.canaries import canaries
+from offline.reranking.calibrate import Mix, fit_mix, probability_of
 from offline.reranking.ctr import CtrScores, ctr_scores, refuse_another_live_model, trained_report
 from offline.reranking.framing import tokens_of
-from offline.reranking.prepared import SELECTIONS, Prepared, prepared
-from offline.reranking.scoring import Labeller, ScoreStore
+from offline.reranking.prepared import SELECTIONS, Prepared, prepare
+from offline.reranking.prompting import canaries
+from offline.reranking.scoring import Labeller
 from offline.reranking.tune import tune
 from offline.training.samples import Split
 
 VALIDATION: Split = "validation"
 
 Answers = dict[Selection, FloatArray]
-"""Raw log-odds [n] of samples, by the way they are told."""
+"""Raw log-odds [n] of samples, by the selection of events."""
 
 
 def tune_reranker(run: Run) -> RerankerManifest:
@@ -47,7 +47,7 @@ def tune_reranker(run: Run) -> RerankerManifest:
     refuse_another_live_model(run.job, trained_report(run.job))
     _, catalogue = data(run)
     with run.step("samples") as watch:
-        ready = prepared(run.job, catalogue)
+        ready = prepare(run.job, catalogue)
         run.computes_in(arithmetic_line(run.job.config.arithmetic))
         watch.done(
             f"{len(ready.rows('train'))} of {len(ready.splits.rows['train'])} training samples, told in "
@@ -83,11 +83,11 @@ def ctr_of(job: Job, ready: Prepared) -> CtrScores:
 def mix_of(ready: Prepared, raw: FloatArray, scores: FloatArray) -> Mix:
     """Calibration, weight and band from raw log-odds [n] and CTR scores [n] of the validation samples."""
     rows = ready.rows(VALIDATION)
-    return fitted_mix(ready.settings.calibration, raw, scores, ready.label(rows), ready.user(rows), ready.events(rows))
+    return fit_mix(ready.settings.calibration, raw, scores, ready.label(rows), ready.user(rows), ready.events(rows))
 
 
 def _answers(run: Run, ready: Prepared, model: Labeller, name: str) -> Answers:
-    """Raw log-odds of the validation samples, by the way they are told."""
+    """Raw log-odds of the validation samples, by the selection of events."""
     rows = ready.rows(VALIDATION)
     with run.step(f"{name}: validation samples") as watch:
         answers = {how: ready.log_odds(model, how, rows, f"{name} {how}") for how in SELECTIONS}
@@ -121,11 +121,9 @@ def _manifest(
     ready: Prepared, tuned: Labeller, ctr: CtrScores, mix: Mix, metrics: dict[str, float]
 ) -> RerankerManifest:
     """The manifest, after the file of items that it names."""
-    settings = ready.settings
 
     def answers(blocks: Sequence[Blocks]) -> FloatArray:
-        store = ScoreStore(ready.folder / "scores")
-        return probability_of(store.log_odds(tuned, ready.labels, blocks, "canaries"))
+        return probability_of(ready.answers(tuned, blocks, "canaries"))
 
     items = ready.prompts.items.pack()
     write_bytes(ready.folder / ITEMS_FILE, items)
@@ -140,8 +138,8 @@ def _manifest(
         weight=mix.weight,
         band=mix.band,
         fitted_to=ctr.fitted_to,
-        canaries=canaries(ready.prompts, ready.prompt, settings.canaries, settings.candidates, settings.seed, answers),
-        tolerance=settings.tolerance,
+        canaries=canaries(ready.prompts, ready.prompt, ready.settings, answers),
+        tolerance=ready.settings.tolerance,
         items=hashlib.sha256(items).hexdigest(),
         trained_until_ms=int(ready.log.time_ms[: ready.splits.trained_rows].max()),
         metrics=metrics,

@@ -39,7 +39,7 @@ class Labeller:
 
     @classmethod
     def load(cls, name: str, folder: Path, dtype: str, padded_tokens: int) -> Labeller:
-        """From a transformers folder; on a GPU if torch finds one."""
+        """The model in a transformers folder; on a GPU if torch finds one."""
         wait_without_spinning()
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -106,27 +106,23 @@ def last_states(model: Any, tokens: Sequence[list[int]]) -> Any:
     return states[torch.arange(len(tokens), device=states.device), last]
 
 
-class ScoreStore:
-    """Log-odds on disk by model, answers and prompt: a prompt is read once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def log_odds(self, model: Labeller, labels: tuple[int, int], blocks: Sequence[Blocks], title: str) -> FloatArray:
-        """float32 [n] of the prompts, in their order; asks the model about those that are not stored yet. ``title`` is
-        for people."""
-        (name,) = addresses([f"{model.id} {labels}"])
-        file = ArrayFile(self._folder / f"{name}.npz", "log_odds")
-        stored = file.read()
-        keys = addresses([str(prompt) for prompt in blocks])
-        missing = {key: prompt for key, prompt in zip(keys, blocks, strict=True) if key not in stored}
-        names, prompts = list(missing), list(missing.values())
-        with tqdm(total=len(prompts), desc=f"  {title}", unit="prompt", mininterval=5.0, disable=not prompts) as bar:
-            for number, (rows, scores) in enumerate(model.log_odds(prompts, labels) if prompts else (), 1):
-                stored.update(zip((names[row] for row in rows), scores, strict=True))
-                bar.update(len(rows))
-                if number % _BATCHES_A_PASS == 0:
-                    stored = file.add(stored)
-        if missing:
-            stored = file.add(stored)
-        return np.array([stored[key] for key in keys], np.float32)
+def stored_log_odds(
+    folder: Path, model: Labeller, labels: tuple[int, int], blocks: Sequence[Blocks], title: str
+) -> FloatArray:
+    """Log-odds, float32 [n], of the prompts, in their order, from the files in ``folder``; asks the model about those
+    that are not stored yet, so that a prompt is read once by a model for two answers. ``title`` is for people."""
+    (name,) = addresses([f"{model.id} {labels}"])
+    file = ArrayFile(folder / f"{name}.npz", "log_odds")
+    stored = file.read()
+    keys = addresses([str(prompt) for prompt in blocks])
+    missing = {key: prompt for key, prompt in zip(keys, blocks, strict=True) if key not in stored}
+    names, prompts = list(missing), list(missing.values())
+    with tqdm(total=len(prompts), desc=f"  {title}", unit="prompt", mininterval=5.0, disable=not prompts) as bar:
+        for number, (rows, scores) in enumerate(model.log_odds(prompts, labels) if prompts else (), 1):
+            stored.update(zip((names[row] for row in rows), scores, strict=True))
+            bar.update(len(rows))
+            if number % _BATCHES_A_PASS == 0:
+                stored = file.add(stored)
+    if missing:
+        stored = file.add(stored)
+    return np.array([stored[key] for key in keys], np.float32)

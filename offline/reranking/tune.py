@@ -1,4 +1,4 @@
-"""ReiT: a causal language model learns to answer, from samples told both with recent and with relevant events.
+"""ReiT: a causal language model learns to answer, from samples that show both recent and relevant events.
 
 Low-rank updates of the attention's projections, cross entropy of the answer's first token alone. What comes out is an
 ordinary model folder (the updates merged into the weights) and the updates by themselves; a server takes either.
@@ -25,23 +25,20 @@ from offline.llm.in_process import padded_batches, quiet_transformers
 from offline.reranking.scoring import Labeller, last_states
 
 MODEL, ADAPTER, DONE = "model", "adapter", "tuned.json"
-"""Folders of what was tuned, and the file that says from what; it is written last."""
+"""Folders of the tuned model and its updates, and the file that says from what they were tuned; it is written last."""
 
 
 def tune(
-    labeller: Labeller,
-    tokens: Sequence[list[int]],
-    answers: IntArray,
-    config: TuningConfig,
-    seed: int,
-    target: Path,
+    labeller: Labeller, tokens: Sequence[list[int]], answers: IntArray, config: TuningConfig, seed: int, target: Path
 ) -> list[float]:
     """Tune on prompts ``tokens`` whose answers' first tokens are ``answers`` [n]; mean losses of tenths of the steps.
 
     The ``labeller`` is used up: its weights are changed. Writes ``target``/model and ``target``/adapter, each whole or
-    not at all; under the same circumstances they are found, not made again. The state of a run that was killed lies in
+    not at all; under the same circumstances they stay as they are. The state of a run that was killed lies in
     ``target``/tuning.pt; the same call goes on from there, with the random numbers of the step it is at.
     """
+    import torch
+
     documents = [labeller.id, config.model_dump(mode="json"), seed, [list(part) for part in tokens], answers.tolist()]
     circumstances = fingerprint(documents)
     target.mkdir(parents=True, exist_ok=True)
@@ -54,7 +51,21 @@ def tune(
             # The backward pass of fused attention takes a third of a step here (research/LOG.md, 2026-11-28).
             labeller.model.set_attn_implementation("eager")
         model = _adapted(labeller.model, config)
-        losses = _learned(labeller, model, tokens, answers, config, seed, State(target / "tuning.pt", circumstances))
+        steps = list(_steps(len(tokens), config, seed))
+        state = State.new(target / "tuning.pt", circumstances, model, config, len(steps))
+        losses = state.restore()
+        model.train()
+        with tqdm(total=len(steps), initial=len(losses), desc="  tune", unit="step", mininterval=5.0) as bar:
+            for number in range(len(losses), len(steps)):
+                torch.manual_seed(seed * 1_000_003 + number)  # of the step, so that a run can go on at any of them
+                batch = [tokens[row] for row in steps[number]]
+                losses.append(_step(labeller, model, batch, answers[steps[number]], config, state.optimizer))
+                state.schedule.step()
+                bar.set_postfix_str(f"loss {np.mean(losses[-20:]):.4f}", refresh=False)
+                bar.update()
+                if (number + 1) % config.save_every == 0:
+                    state.save(losses)
+        model.eval()
         _save(labeller, model, target)
     tenths = [float(part.mean()) for part in np.array_split(np.array(losses), min(10, len(losses)))]
     write_json(target / DONE, {"circumstances": circumstances, "losses": tenths})
@@ -64,74 +75,52 @@ def tune(
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a run keeps what it needs to go on, and under which circumstances that holds."""
+    """The optimizer and schedule of a run with the weights that it trains, and the file at ``path`` from which it goes
+    on under the same circumstances."""
 
     path: Path
     circumstances: str
+    trained: Sequence[Any]
+    optimizer: Any
+    schedule: Any
 
-    def save(self, trained: Sequence[Any], optimizer: Any, schedule: Any, losses: list[float]) -> None:
+    @classmethod
+    def new(cls, path: Path, circumstances: str, model: Any, config: TuningConfig, steps: int) -> State:
+        """State before the first of so many steps."""
         import torch
 
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(steps, config.warm_up))
+        return cls(path, circumstances, trained, optimizer, schedule)
+
+    def save(self, losses: list[float]) -> None:
+        import torch
+
+        document = {
+            "circumstances": self.circumstances,
+            "trained": [parameter.detach().cpu() for parameter in self.trained],
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "losses": losses,
+        }
         buffer = io.BytesIO()
-        torch.save(
-            {
-                "circumstances": self.circumstances,
-                "trained": [parameter.detach().cpu() for parameter in trained],
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-                "losses": losses,
-            },
-            buffer,
-        )
+        torch.save(document, buffer)
         write_bytes(self.path, buffer.getvalue())
 
-    def taken_up(self, trained: Sequence[Any], optimizer: Any, schedule: Any) -> list[float]:
-        """Losses so far of a run under the same circumstances, which is put back; none if there was none."""
+    def restore(self) -> list[float]:
+        """Losses so far of a run under the same circumstances, whose state is put back; none if there was none."""
         import torch
 
-        if not self.path.is_file():
-            return []
-        state = torch.load(self.path, weights_only=True)
-        if state["circumstances"] != self.circumstances:
+        document = torch.load(self.path, weights_only=True) if self.path.is_file() else None
+        if document is None or document["circumstances"] != self.circumstances:
             return []
         with torch.no_grad():
-            for parameter, saved in zip(trained, state["trained"], strict=True):
+            for parameter, saved in zip(self.trained, document["trained"], strict=True):
                 parameter.copy_(saved)
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        return list(state["losses"])
-
-
-def _learned(
-    labeller: Labeller,
-    model: Any,
-    tokens: Sequence[list[int]],
-    answers: IntArray,
-    config: TuningConfig,
-    seed: int,
-    state: State,
-) -> list[float]:
-    """Losses of all steps."""
-    import torch
-
-    steps = list(_steps(len(tokens), config, seed))
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(len(steps), config.warm_up))
-    losses = state.taken_up(trained, optimizer, schedule)
-    model.train()
-    with tqdm(total=len(steps), initial=len(losses), desc="  tune", unit="step", mininterval=5.0) as bar:
-        for number in range(len(losses), len(steps)):
-            torch.manual_seed(seed * 1_000_003 + number)  # of the step, so that a run can go on at any of them
-            rows = steps[number]
-            losses.append(_step(labeller, model, [tokens[row] for row in rows], answers[rows], config, optimizer))
-            schedule.step()
-            bar.set_postfix_str(f"loss {np.mean(losses[-20:]):.4f}", refresh=False)
-            bar.update()
-            if (number + 1) % config.save_every == 0:
-                state.save(trained, optimizer, schedule, losses)
-    model.eval()
-    return losses
+        self.optimizer.load_state_dict(document["optimizer"])
+        self.schedule.load_state_dict(document["schedule"])
+        return list(document["losses"])
 
 
 def _save(labeller: Labeller, model: Any, target: Path) -> None:
@@ -165,12 +154,7 @@ def _adapted(model: Any, config: TuningConfig) -> Any:
 
 
 def _step(
-    labeller: Labeller,
-    model: Any,
-    tokens: Sequence[list[int]],
-    answers: IntArray,
-    config: TuningConfig,
-    optimizer: Any,
+    labeller: Labeller, model: Any, tokens: Sequence[list[int]], answers: IntArray, config: TuningConfig, optimizer: Any
 ) -> float:
     """One update from a batch, in parts that fit into memory; its mean loss."""
     import torch

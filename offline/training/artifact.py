@@ -106,8 +106,8 @@ def as_request(user: Tensors, items: Tensors) -> Tensors:
 
 
 def _with_two_events(request: Tensors, most: int) -> Tensors:
-    """With a history of at least two entries, the further ones padding: of a single one, the exporter would take the
-    length for a constant."""
+    """The request with a history of at least two entries, the further ones padding: of a single one, the exporter would
+    take the length for a constant."""
     short = min(2, most) - request["history_mask"].shape[1]
     if short <= 0:
         return request

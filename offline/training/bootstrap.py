@@ -46,7 +46,7 @@ class Resamples:
         """``label`` [n] 0 or 1 and ``user`` [n] of the test samples."""
         self._label = np.asarray(label) > 0.5
         _, self._owner = np.unique(user, return_inverse=True)
-        users = int(self._owner.max()) + 1
+        self._users = users = int(self._owner.max()) + 1
         generator = np.random.default_rng(seed)
         self._weights = np.array(
             [np.ones(users)]
@@ -56,7 +56,7 @@ class Resamples:
 
     def auc(self, score: Array) -> Array:
         """AUC [1 + count] of one set of scores [n]: of the whole set first, then of every resample."""
-        return self._auc_by_resample(score) if self._weights.shape[1] > _MOST_USERS else self._auc_by_pairs(score)
+        return self._auc_by_resample(score) if self._users > _MOST_USERS else self._auc_by_pairs(score)
 
     def mean_auc(self, scores: Mapping[int, Array]) -> Array:
         """The mean over seeds of ``auc``."""
@@ -64,9 +64,8 @@ class Resamples:
 
     def mean(self, values: Array) -> Array:
         """Mean [1 + count] of one value per sample [n], such as its LogLoss, in the order of ``auc``."""
-        users = self._weights.shape[1]
-        sums = self._weights @ np.bincount(self._owner, values.astype(np.float64), users)
-        return np.asarray(sums / (self._weights @ np.bincount(self._owner, minlength=users)))
+        sums = self._weights @ np.bincount(self._owner, values.astype(np.float64), self._users)
+        return np.asarray(sums / (self._weights @ np.bincount(self._owner, minlength=self._users)))
 
     def _auc_by_resample(self, score: Array) -> Array:
         order = np.argsort(score, kind="stable")
@@ -79,17 +78,15 @@ class Resamples:
         # Equal scores count half: the mean of placing their positives before and after their negatives.
         below = self._won(np.lexsort((~self._label, score)))
         counts = (below + self._won(np.lexsort((self._label, score)))) / 2
-        users = self._weights.shape[1]
-        positives = self._weights @ np.bincount(self._owner, self._label, users)
-        negatives = self._weights @ np.bincount(self._owner, ~self._label, users)
+        positives = self._weights @ np.bincount(self._owner, self._label, self._users)
+        negatives = self._weights @ np.bincount(self._owner, ~self._label, self._users)
         pairs = positives * negatives
         won = np.einsum("ru,ru->r", self._weights @ counts, self._weights)
         return np.asarray(np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))
 
     def _won(self, order: Array) -> Array:
         """[users, users]: pairs of a positive of u and a negative of v in which the negative is first in ``order``."""
-        users = self._weights.shape[1]
-        won, passed = np.zeros((users, users)), np.zeros(users)
+        won, passed = np.zeros((self._users, self._users)), np.zeros(self._users)
         for owner, positive in zip(self._owner[order].tolist(), self._label[order].tolist(), strict=True):
             if positive:
                 won[owner] += passed
@@ -98,15 +95,8 @@ class Resamples:
         return won
 
 
-def mean_of_users(values: Array, count: int = 1000, seed: int = 0) -> Difference:
-    """Mean of one value per user [u], such as a difference of two methods, with its interval over resampled users."""
-    picks = np.random.default_rng(seed).integers(len(values), size=(count, len(values)))
-    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
-    return Difference(float(values.mean()), float(low), float(high))
-
-
 def difference(auc: Array, baseline: Array) -> Difference:
-    """Of two models' ``mean_auc`` over the same resamples."""
+    """The difference of two models' ``mean_auc`` over the same resamples."""
     deltas = (auc - baseline)[1:]
     low, high = np.nanpercentile(deltas, [2.5, 97.5])
     return Difference(float(auc[0] - baseline[0]), float(low), float(high))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from models.contract.arrays import FloatArray, IntArray
 from models.ctr.build import Architecture, build_model
+from models.ctr.features import ModelSettings
 from models.ctr.lifelong import Lifelong
 from offline.config import TrainingConfig
 from offline.metrics import quality
@@ -31,7 +32,8 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A trained model in evaluation mode, with its validation AUC per epoch; ``epoch`` is the one that was kept."""
+    """A trained model in evaluation mode, with its validation AUC per epoch; ``epoch`` is the best one, whose
+    weights it has."""
 
     model: nn.Module
     epoch: int
@@ -40,38 +42,21 @@ class Fitted:
 
 def new_model(spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder) -> nn.Module:
     """An untrained model of ``spec`` for the encoder's schema and catalogue."""
-    return build_model(
-        spec.architecture,
-        encoder.schema,
-        int(encoder.table.index.max()) + 1,
-        dim=config.embedding_dim,
-        dropout=config.dropout,
-        knowledge_dropout=config.knowledge_dropout,
-        fusion=config.fusion,
-        factors=config.lifelong.factors,
-        attention=config.lifelong.attention,
-    )
+    dim, own = config.embedding_dim, config.lifelong
+    settings = ModelSettings(dim, config.dropout, config.knowledge_dropout, config.fusion, own.factors, own.attention)
+    return build_model(spec.architecture, encoder.schema, int(encoder.table.index.max()) + 1, settings)
 
 
 def fit(
-    spec: ModelSpec,
-    config: TrainingConfig,
-    encoder: SampleEncoder,
-    splits: SplitRows,
-    user: IntArray,
-    seed: int,
-    *,
-    progress: bool = True,
+    spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder, splits: SplitRows, seed: int, progress: bool = True
 ) -> Fitted:
     """Train until the validation AUC has not risen for ``patience`` epochs; keep the best epoch. "lifelong" trains all
-    epochs: its learning rate is planned over them.
-
-    ``user`` holds the user of every log row. The test split is not touched here.
+    epochs: its learning rate is planned over them. The test split is not touched here.
     """
     if spec.architecture == "lifelong":
         lifelong, auc_of_epoch = fit_lifelong(
             lambda: cast(Lifelong, new_model(spec, config, encoder)),
-            config, encoder, splits, user, seed, label=spec.label, progress=progress,
+            config, encoder, splits, seed, label=spec.label, progress=progress,
         )  # fmt: skip
         return Fitted(lifelong, int(np.argmax(auc_of_epoch)), auc_of_epoch)
     torch.manual_seed(seed)
@@ -91,13 +76,15 @@ def fit(
             for at in range(0, len(order), config.batch_size):
                 rows = order[at : at + config.batch_size]
                 loss = nn.functional.binary_cross_entropy_with_logits(
-                    model(tensors(encoder, rows)), torch.from_numpy(encoder.labels[rows])
+                    model(as_torch(encoder.tensors(rows))), torch.from_numpy(encoder.labels[rows])
                 )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 bar.update()
-            auc = quality(encoder.labels[validation], predict(model, encoder, validation), user[validation]).auc
+            auc = quality(
+                encoder.labels[validation], predict(model, encoder, validation), encoder.log.user[validation]
+            ).auc
             history.append(auc)
             bar.set_postfix(validation_auc=f"{auc:.4f}")
             if epoch == int(np.argmax(history)):
@@ -116,11 +103,7 @@ def predict(model: nn.Module, encoder: SampleEncoder, rows: IntArray, batch_size
     model.eval()
     with torch.inference_mode():
         parts = [
-            torch.sigmoid(model(tensors(encoder, rows[at : at + batch_size]))).numpy()
+            torch.sigmoid(model(as_torch(encoder.tensors(rows[at : at + batch_size])))).numpy()
             for at in range(0, len(rows), batch_size)
         ]
     return np.concatenate(parts)
-
-
-def tensors(encoder: SampleEncoder, rows: IntArray) -> dict[str, torch.Tensor]:
-    return as_torch(encoder.tensors(rows))

@@ -1,10 +1,10 @@
 """Fitting the model of whole histories (``models.ctr.lifelong``), in two steps.
 
-First the process of ratings (``models.ctr.ratings``), by the likelihood of every value given those before it; then the
-network that reads it, by binary cross-entropy, with the value itself as a second target. The network must not trust the
-process more than it may: what the process expects of a training sample comes from one that was fitted without that
-sample's user, as in stacking (Wolpert, Neural Networks 5, 1992). ``folds`` processes are fitted for this, and one of
-everybody, which is the one that validation, test and service see.
+First the process of ratings, by the likelihood of every value given those before it; then the network that reads it, by
+binary cross-entropy, with the value itself as a second target. The network must not trust the process more than it may:
+what the process expects of a training sample comes from one that was fitted without that sample's user, as in stacking
+(Wolpert, Neural Networks 5, 1992). ``folds`` processes are fitted for this, and one of everybody, which is the one that
+validation, test and service see.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from models.contract.arrays import FloatArray, IntArray
 from models.contract.encoding import Tensors
+from models.ctr.gaussian_process import RatingProcess
 from models.ctr.lifelong import Lifelong
-from models.ctr.ratings import RatingProcess
 from offline.config import LifelongConfig, TrainingConfig
 from offline.metrics import quality
 from offline.training.samples import SampleEncoder, SplitRows
@@ -40,7 +40,6 @@ def fit_lifelong(
     config: TrainingConfig,
     encoder: SampleEncoder,
     splits: SplitRows,
-    user: IntArray,
     seed: int,
     *,
     label: str,
@@ -48,7 +47,7 @@ def fit_lifelong(
 ) -> tuple[Lifelong, tuple[float, ...]]:
     """The model with the weights of its best epoch on the validation split, and the validation AUC of each epoch."""
     sequences, own = SequenceEncoder(encoder), config.lifelong
-    train, validation = splits.rows["train"], splits.rows["validation"]
+    train, validation, user = splits.rows["train"], splits.rows["validation"], encoder.log.user
     folds = own.folds if own.folds > 1 else 0
     with tqdm(total=1 + folds + config.epochs, desc=f"  {label}", unit="pass", disable=not progress) as bar:
 
@@ -57,13 +56,17 @@ def fit_lifelong(
             bar.update()
             return process
 
-        model = _seeded(make, seed)
+        def untrained() -> Lifelong:
+            torch.manual_seed(seed)
+            return make()
+
+        model = untrained()
         fitted(train, model.process)
         expected = beliefs(model.process, sequences, validation)
         if folds:
             fold = np.random.default_rng(seed).permutation(int(user.max()) + 1)[user[train]] % folds
             for part in range(folds):
-                process = fitted(train[fold != part], _seeded(make, seed).process)
+                process = fitted(train[fold != part], untrained().process)
                 expected += beliefs(process, sequences, train[fold == part])
         else:
             expected += beliefs(model.process, sequences, train)
@@ -101,7 +104,7 @@ def _epochs(
     seed: int,
 ) -> Iterator[int]:
     """Train the network; yields the number of each finished epoch."""
-    own, levels = config.lifelong, sequences.levels(rows)
+    own, levels = config.lifelong, np.unique(sequences.value[rows])
     stars = nn.Linear(model.hidden, len(levels)) if 2 < len(levels) <= _MOST_LEVELS else None
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     heads = [] if stars is None else list(stars.parameters())
@@ -142,11 +145,6 @@ def _probabilities(model: Lifelong, sequences: SequenceEncoder, rows: IntArray, 
             logits, _ = model.sequence(as_torch(batch.tensors), sample, torch.from_numpy(expected[chosen]))
             probabilities[chosen] = torch.sigmoid(logits).numpy()
     return probabilities
-
-
-def _seeded(make: Callable[[], Lifelong], seed: int) -> Lifelong:
-    torch.manual_seed(seed)
-    return make()
 
 
 def fit_process(

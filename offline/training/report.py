@@ -51,14 +51,8 @@ class TrainingReport:
 def markdown(table: Sequence[dict[str, Any]]) -> str:
     """Rows of a training report as a Markdown table. Differences carry their 95 % interval."""
     other = "no knowledge" if any(row["model"].endswith("no knowledge") for row in table) else "popularity"
-    lines = [
-        f"| model | test AUC | LogLoss | GAUC | AUC against {other} [95 %] |",
-        "|---|---|---|---|---|",
-    ]
+    lines = [f"| model | test AUC | LogLoss | GAUC | AUC against {other} [95 %] |", "|---|---|---|---|---|"]
     for row in table:
-        difference = ""
-        if "difference" in row:
-            middle, low, high = row["difference"]
-            difference = f"{middle:+.4f} [{low:+.4f}, {high:+.4f}]"
+        difference = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*row["difference"]) if "difference" in row else ""
         lines.append(f"| {row['model']} | {row['auc']:.4f} | {row['logloss']:.4f} | {row['gauc']:.4f} | {difference} |")
     return "\n".join(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.contract.arrays import FloatArray, IntArray
+from models.contract.arrays import Array, FloatArray
 from models.ctr.build import Architecture
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.files import write_arrays
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
-from offline.metrics import quality
+from offline.metrics import auc, quality
 from offline.training.artifact import export_artifact, weights_version, write_artifact
 from offline.training.bootstrap import Resamples, difference
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
@@ -44,20 +43,15 @@ def specs(config: JobConfig) -> list[ModelSpec]:
 
 
 def encoders(
-    config: JobConfig,
-    catalogue: Catalogue,
-    log: InteractionLog,
-    knowledge: Knowledge,
-    trained_rows: int,
-    chosen: Sequence[ModelSpec],
+    config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge, trained_rows: int
 ) -> dict[tuple[str, ...] | None, SampleEncoder]:
-    """One encoder per choice of producers among the models."""
+    """One encoder per choice of producers among the configured models."""
     schema = knowledge.schema(config.feature_schema)
     return {
         producers: SampleEncoder(
             schema if producers is None else schema.with_knowledge(producers), catalogue, log, knowledge, trained_rows
         )
-        for producers in {spec.producers for spec in chosen}
+        for producers in {spec.producers for spec in specs(config)}
     }
 
 
@@ -65,30 +59,25 @@ def train(
     config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge, folder: Path
 ) -> TrainingReport:
     """Train, judge and export. Writes the artifact, the served model's weights, test predictions and report.json."""
-    splits = split_samples(config.samples, log)
-    chosen = specs(config)
-    encoder_of = encoders(config, catalogue, log, knowledge, splits.trained_rows, chosen)
-    encoder = encoder_of[chosen[0].producers]
-    user = log.user.astype(np.int64)
-    rows = splits.rows["test"]
-    label = encoder.labels[rows]
+    splits, chosen = split_samples(config.samples, log), specs(config)
+    encoder_of = encoders(config, catalogue, log, knowledge, splits.trained_rows)
+    served = chosen[0]
+    encoder, rows = encoder_of[served.producers], splits.rows["test"]
+    label, user = encoder.labels[rows], log.user[rows]
     fitted: dict[tuple[str, int], Fitted] = {}
     scores: dict[tuple[str, int], FloatArray] = {}
     for spec in chosen:
         for seed in config.training.seeds:
-            trained = fit(spec, config.training, encoder_of[spec.producers], splits, user, seed)
+            trained = fit(spec, config.training, encoder_of[spec.producers], splits, seed)
             fitted[spec.label, seed] = trained
             scores[spec.label, seed] = predict(trained.model, encoder_of[spec.producers], rows)
-    popularity = _popularity(encoder, log, splits.trained_rows)
-    table = _table(config, fitted, scores, label, user[rows], popularity[rows])
+    liked_rate = encoder.table.numeric[log.item[rows].astype(np.int64) + 1, 2]  # an item's smoothed share of likes
+    popularity = ((liked_rate + 1.0) / 2.0).astype(np.float32)
+    table = _table(config, fitted, scores, popularity, label, user)
 
-    served = specs(config)[0]
     best = max(config.training.seeds, key=lambda seed: max(fitted[served.label, seed].validation_auc))
     best_fit = fitted[served.label, best]
-    metrics = {
-        "validation_auc": max(best_fit.validation_auc),
-        "test_auc": quality(label, scores[served.label, best], user[rows]).auc,
-    }
+    metrics = {"validation_auc": max(best_fit.validation_auc), "test_auc": auc(label, scores[served.label, best])}
     content, worst = export_artifact(config.name, served, best_fit.model, encoder, knowledge, splits, metrics)
     artifact = write_artifact(config.name, content, folder)
     torch.save(best_fit.model.state_dict(), folder / f"{artifact.name}.pt")
@@ -96,8 +85,8 @@ def train(
         folder / "test_predictions.npz",
         rows=rows,
         label=label,
-        popularity=popularity[rows],
-        **{f"{key[0]}/seed{key[1]}": score for key, score in scores.items()},
+        popularity=popularity,
+        **{f"{name}/seed{seed}": score for (name, seed), score in scores.items()},
     )
     report = TrainingReport(
         log_rows=len(log),
@@ -123,19 +112,13 @@ def load_served(config: JobConfig, report: TrainingReport, encoder: SampleEncode
     return model.eval()
 
 
-def _popularity(encoder: SampleEncoder, log: InteractionLog, trained_rows: int) -> FloatArray:
-    """The popularity baseline: an item's smoothed share of likes in the training period, for every log row."""
-    liked_rate = encoder.table.numeric[:, 2]
-    return ((liked_rate[log.item.astype(np.int64) + 1] + 1.0) / 2.0).astype(np.float32)
-
-
 def _table(
     config: JobConfig,
     fitted: dict[tuple[str, int], Fitted],
     scores: dict[tuple[str, int], FloatArray],
-    label: FloatArray,
-    user: IntArray,
     popularity: FloatArray,
+    label: FloatArray,
+    user: Array,
 ) -> list[dict[str, Any]]:
     """One row per model; several seeds are averaged. Differences are against the served architecture without knowledge,
     or against popularity where that was not trained."""
@@ -145,13 +128,11 @@ def _table(
     baseline = resamples.mean_auc({seed: scores[plain, seed] if plain else popularity for seed in seeds})
     table = []
     for spec in specs(config):
-        each = [quality(label, scores[spec.label, seed], user) for seed in seeds]
+        each = [asdict(quality(label, scores[spec.label, seed], user)) for seed in seeds]
         row: dict[str, Any] = {
             "model": spec.label,
             "validation_auc": float(np.mean([max(fitted[spec.label, seed].validation_auc) for seed in seeds])),
-            "auc": float(np.mean([measures.auc for measures in each])),
-            "logloss": float(np.mean([measures.logloss for measures in each])),
-            "gauc": float(np.mean([measures.gauc for measures in each])),
+            **{name: float(np.mean([measures[name] for measures in each])) for name in each[0]},
         }
         if spec.label != plain:
             gain = difference(resamples.mean_auc({seed: scores[spec.label, seed] for seed in seeds}), baseline)

@@ -29,7 +29,7 @@ from offline.knowledge.vectors import ItemVectors, Knowledge, UserVectors, as_pu
 Split = Literal["train", "validation", "test"]
 
 RELEASES = 8
-"""Into how many equal parts the training period is cut, at each of whose starts a release is taken to be published."""
+"""Number of equal parts of the training period, at each of whose starts a release is taken to be published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +47,22 @@ def split_samples(config: SamplesConfig, log: InteractionLog) -> SplitRows:
     second = first + int(len(sampled) * config.split[1])
     if not 0 < first < second < len(sampled):
         raise DataError(f"{len(sampled)} samples are too few to split {config.split}")
-    rows: dict[Split, IntArray] = {
-        "train": sampled[:first],
-        "validation": sampled[first:second],
-        "test": sampled[second:],
-    }
+    train, validation, test = np.split(sampled, [first, second])
+    rows: dict[Split, IntArray] = {"train": train, "validation": validation, "test": test}
     return SplitRows(rows, int(sampled[first]))
-
-
-def statistics_before(schema: FeatureSchema, log: InteractionLog, until: int) -> FloatArray:
-    """Item statistics [n, 3] for every log row: over earlier log rows of the same item that lie before ``until``. Drawn
-    negatives are nobody's interactions and do not count."""
-    return running_statistics(schema, log, log.item, until)
 
 
 def running_statistics(
     schema: FeatureSchema, log: InteractionLog, owner: npt.NDArray[np.int32], until: int
 ) -> FloatArray:
-    """``statistics_before`` over the earlier log rows of the same ``owner`` [n], such as ``log.user``."""
+    """Statistics [n, 3] for every log row: over earlier log rows of the same ``owner`` [n], such as ``log.item``, that
+    lie before ``until``. Drawn negatives are nobody's interactions and do not count."""
     counted = (np.arange(len(log)) < until) & ~log.sampled
     order = np.lexsort((np.arange(len(log)), owner))
     owner = owner[order]
     starts = np.flatnonzero(np.concatenate([[True], owner[1:] != owner[:-1]]))
     columns = []
-    for values in (
-        np.ones(len(log)),
-        log.value.astype(np.float64),
-        (log.value > schema.liked_above).astype(np.float64),
-    ):
+    for values in (np.ones(len(log)), log.value.astype(np.float64), log.value > schema.liked_above):
         ordered = np.where(counted, values, 0.0)[order]
         running = np.cumsum(ordered) - ordered
         running -= np.repeat(running[starts], np.diff(np.concatenate([starts, [len(log)]])))
@@ -122,12 +110,7 @@ class SampleEncoder:
     """Batches of samples as model inputs. Encodes with the contract's encoder, the one the service uses."""
 
     def __init__(
-        self,
-        schema: FeatureSchema,
-        catalogue: Catalogue,
-        log: InteractionLog,
-        knowledge: Knowledge,
-        trained_rows: int,
+        self, schema: FeatureSchema, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge, trained_rows: int
     ) -> None:
         if not knowledge.fits(len(log.user_ids), len(log.item_ids)):
             raise DataError("the knowledge was made from another log: run `refresh` or `knowledge` first")
@@ -139,9 +122,9 @@ class SampleEncoder:
         self.labels = (log.value > schema.liked_above).astype(np.float32)
         self.log = log
         self.index = log.by_user()
-        self.releases = _Releases(schema, log, trained_rows)
-        self.slices = _Slices(schema, knowledge, self.table)
-        self.numeric = statistics_before(schema, log, trained_rows)
+        self.releases = _releases(schema, log, trained_rows)
+        self.slices = _slices(schema, knowledge, self.table)
+        self.numeric = running_statistics(schema, log, log.item, trained_rows)
         self._users = {spec.name: _Versions(knowledge.users[spec.name]) for spec in schema.user_knowledge}
         self.user_categorical = np.array(
             [schema.encode_user_fields(catalogue.users.get(user, {})) for user in log.user_ids], np.int64
@@ -157,10 +140,10 @@ class SampleEncoder:
         users = self._user_batch(rows)
         tensors = encode(self.schema, self.table, users, items.with_numeric(self.numeric[rows]))
         present = tensors["history_mask"][..., None] > 0
-        tensors["history_numeric"] = np.where(present, self.releases.numeric(rows, users.history_rows), np.float32(0.0))
-        if self.slices.several:
-            tensors["item_vectors"] = self.slices.vectors(rows, self.log.item[rows].astype(np.int64) + 1)
-            tensors["history_vectors"] = self.slices.vectors(rows, users.history_rows)
+        tensors["history_numeric"] = np.where(present, self.releases.at(rows, users.history_rows), np.float32(0.0))
+        if len(self.slices.from_row) > 1:
+            tensors["item_vectors"] = self.slices.at(rows, self.log.item[rows].astype(np.int64) + 1)
+            tensors["history_vectors"] = self.slices.at(rows, users.history_rows)
         return tensors
 
     def _user_batch(self, rows: IntArray) -> UserBatch:
@@ -193,24 +176,43 @@ class SampleEncoder:
         return vectors
 
 
-class _Releases:
+@dataclass(frozen=True, slots=True)
+class Periods:
+    """Numbers of items that change with time: those of period p of the item table are ``values`` [periods, rows, w]
+    from log row ``from_row`` [periods] on."""
+
+    from_row: IntArray
+    values: FloatArray
+
+    def at(self, samples: IntArray, table_rows: IntArray) -> FloatArray:
+        """Numbers [n, .., w] of item-table rows [n, ..] at the samples' log rows [n]."""
+        period = np.searchsorted(self.from_row, samples, side="right") - 1
+        return np.asarray(self.values[period.reshape(-1, *[1] * (table_rows.ndim - 1)), table_rows])
+
+
+def _releases(schema: FeatureSchema, log: InteractionLog, trained_rows: int) -> Periods:
     """Item statistics as a release holds them for the items of a history: those of the last release before the sample.
 
     A candidate's statistics run on until its sample. Those of a whole history would have to be taken anew for every
     sample; the service has them of its release only, and so has training.
     """
+    starts = np.append(np.unique(np.arange(RELEASES, dtype=np.int64) * trained_rows // RELEASES), trained_rows)
+    unknown = item_statistics(schema, 0, 0, 0)[None]
+    numeric = [np.concatenate([unknown, statistics_until(schema, log, int(row))]) for row in starts]
+    return Periods(starts, np.stack(numeric))
 
-    def __init__(self, schema: FeatureSchema, log: InteractionLog, trained_rows: int) -> None:
-        inside = np.unique(np.arange(RELEASES, dtype=np.int64) * trained_rows // RELEASES)
-        self.from_row = np.append(inside, trained_rows)
-        unknown = item_statistics(schema, 0, 0, 0)[None]
-        self._numeric = np.stack(
-            [np.concatenate([unknown, statistics_until(schema, log, int(row))]) for row in self.from_row]
-        )
 
-    def numeric(self, samples: IntArray, table_rows: IntArray) -> FloatArray:
-        """Statistics [n, .., 3] of item-table rows [n, ..] at the samples' log rows [n]."""
-        return np.asarray(self._numeric[_aligned(self.from_row, samples, table_rows), table_rows])
+def _slices(schema: FeatureSchema, knowledge: Knowledge, table: ItemTable) -> Periods:
+    """Item knowledge as samples see it: that of the slice that a sample falls into."""
+    item_spaces = _of_items(schema, knowledge)
+    starts = np.unique(np.concatenate([[0], *(items.from_row for items in item_spaces)])).astype(np.int64)
+    if len(starts) == 1:
+        return Periods(starts, table.vectors[None])
+    vectors = np.zeros((len(starts), *table.vectors.shape), np.float32)
+    for items, columns in zip(item_spaces, schema.item_columns.values(), strict=True):
+        slices = np.searchsorted(items.from_row, starts, side="right") - 1
+        vectors[:, 1:, columns] = as_published(items.vectors, items.space)[slices]
+    return Periods(starts, vectors)
 
 
 class _Versions:
@@ -229,30 +231,6 @@ class _Versions:
         vectors = np.zeros((*places.shape, self._vectors.shape[1]), np.float32)
         vectors[present] = self._vectors[places[present]]
         return vectors, counts
-
-
-class _Slices:
-    """Item knowledge as samples see it: that of the slice that a sample falls into."""
-
-    def __init__(self, schema: FeatureSchema, knowledge: Knowledge, table: ItemTable) -> None:
-        item_spaces = _of_items(schema, knowledge)
-        self.several = any(len(items.from_row) > 1 for items in item_spaces)
-        self.from_row = np.unique(np.concatenate([[0], *(items.from_row for items in item_spaces)])).astype(np.int64)
-        self._vectors = np.zeros((len(self.from_row), *table.vectors.shape), np.float32)
-        if self.several:
-            for items, columns in zip(item_spaces, schema.item_columns.values(), strict=True):
-                slices = np.searchsorted(items.from_row, self.from_row, side="right") - 1
-                self._vectors[:, 1:, columns] = as_published(items.vectors, items.space)[slices]
-
-    def vectors(self, samples: IntArray, table_rows: IntArray) -> FloatArray:
-        """Joined vectors [n, .., Wi] of item-table rows [n, ..] at the samples' log rows [n]."""
-        return np.asarray(self._vectors[_aligned(self.from_row, samples, table_rows), table_rows])
-
-
-def _aligned(from_row: IntArray, samples: IntArray, table_rows: IntArray) -> IntArray:
-    """Numbers of the periods, beginning at ``from_row``, that the samples [n] fall into, with the axes of
-    ``table_rows``."""
-    return (np.searchsorted(from_row, samples, side="right") - 1).reshape(-1, *[1] * (table_rows.ndim - 1))
 
 
 def _of_items(schema: FeatureSchema, knowledge: Knowledge) -> list[ItemVectors]:

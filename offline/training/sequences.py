@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.contract.arrays import BoolArray, FloatArray, IntArray
+from models.contract.arrays import BoolArray, IntArray
 from models.contract.encoding import Tensors
 from offline.data.catalogue import DataError
 from offline.training.samples import SampleEncoder
@@ -43,7 +43,8 @@ class Batch:
 
 
 class SequenceEncoder:
-    """Batches of stretches from the data behind a ``SampleEncoder``. DataError for a log with drawn negatives."""
+    """Batches of stretches from the data behind a ``SampleEncoder``; ``value`` [log rows] is normalised. DataError for
+    a log with drawn negatives."""
 
     def __init__(self, encoder: SampleEncoder) -> None:
         if encoder.log.sampled.any():
@@ -52,7 +53,7 @@ class SequenceEncoder:
         self._from_row = np.unique(np.concatenate([encoder.releases.from_row, encoder.slices.from_row]))
         schema = encoder.schema
         values = np.clip(encoder.log.value, schema.value_min, schema.value_max)
-        self._value = ((values - schema.value_center) / schema.value_scale).astype(np.float32)
+        self.value = ((values - schema.value_center) / schema.value_scale).astype(np.float32)
 
     @property
     def log_rows(self) -> int:
@@ -89,10 +90,6 @@ class SequenceEncoder:
         """About how many batches an epoch has."""
         return len(_groups(self.stretches(rows).length, tokens, None))
 
-    def levels(self, rows: IntArray) -> FloatArray:
-        """The different normalised values of the samples at these log rows, rising."""
-        return np.unique(self._value[rows])
-
     def _sampled(self, rows: IntArray) -> BoolArray:
         sampled = np.zeros(len(self._of.log), np.bool_)
         sampled[rows] = True
@@ -114,9 +111,9 @@ class SequenceEncoder:
             "item_index": table.index[item],
             "item_categorical": table.categorical[item],
             "item_numeric": of.numeric[rows],
-            "item_vectors": of.slices.vectors(seen_at, item) if of.slices.several else table.vectors[item],
-            "history_numeric": of.releases.numeric(seen_at, item),
-            "value": self._value[rows],
+            "item_vectors": of.slices.at(seen_at, item),
+            "history_numeric": of.releases.at(seen_at, item),
+            "value": self.value[rows],
             "present": present.astype(np.float32),
         }
         return Batch(rows, present & same & sampled[rows], tensors)

@@ -14,12 +14,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.arrays import FloatArray, IntArray
+from models.contract.arrays import Array, FloatArray, IntArray
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
 from offline.knowledge.autograph.assign import Assigned
 from offline.knowledge.autograph.graph import slice_of
-from offline.training.bootstrap import mean_of_users
+from offline.training.bootstrap import Difference
 from research.autograph.leave_one_out import LeaveOneOut
 
 Target = Literal["validation", "test"]
@@ -130,3 +130,10 @@ def _by_user(split: LeaveOneOut) -> tuple[IntArray, IntArray]:
     order = np.argsort(split.train_user, kind="stable")
     counts = np.bincount(split.train_user, minlength=len(split.members))
     return np.concatenate([[0], np.cumsum(counts)]), split.train_item[order]
+
+
+def mean_of_users(values: Array, count: int = 1000, seed: int = 0) -> Difference:
+    """Mean of one value per user [u], such as a difference of two methods, with its interval over resampled users."""
+    picks = np.random.default_rng(seed).integers(len(values), size=(count, len(values)))
+    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
+    return Difference(float(values.mean()), float(low), float(high))

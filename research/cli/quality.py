@@ -90,14 +90,14 @@ def reranking(
     Say the same sizes as when it was tuned. What is scored is noted in docs/test-looks.jsonl.
     """
     from models.contract.reranker import FILE, RerankerManifest
-    from offline.reranking.prepared import prepared
+    from offline.reranking.prepared import prepare
     from offline.reranking.run import ctr_of
     from research.reranking import evaluation, report
 
     job = sized(job_of(config, data_dir), samples, epochs, model)
     source = open_dataset(job.config.data, job.raw)
     source.fetch()
-    ready = prepared(job, source.catalogue())
+    ready = prepare(job, source.catalogue())
     tuned = ready.tuned()
     manifest = RerankerManifest.from_json((ready.folder / FILE).read_bytes())
     ledger = ledger_of(write, f"reranking --config {config}")

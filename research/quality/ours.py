@@ -23,7 +23,7 @@ from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
 from offline.training.artifact import as_request, export_artifact
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
-from offline.training.samples import SampleEncoder, SplitRows, split_samples, statistics_before
+from offline.training.samples import SampleEncoder, SplitRows, running_statistics, split_samples
 from research.quality.peers import CANDIDATES, REPEATS
 from research.quality.predictions import Trained
 from research.quality.trainings import Training
@@ -50,8 +50,7 @@ def train_ours(
     spec = ModelSpec(training.label, config.training.served)
     if not weights.is_file():
         started = time.process_time()
-        user = log.user.astype(np.int64)
-        new = fit(spec, config.training, encoder, _part(splits, training), user, training.seed, progress=False)
+        new = fit(spec, config.training, encoder, _part(splits, training), training.seed, progress=False)
         _save_weights(weights, new, time.process_time() - started)
     fitted, seconds = _load_weights(weights, new_model(spec, config.training, encoder))
     artifact, _ = export_artifact(config.name, spec, fitted.model, encoder, read, splits, {})
@@ -63,7 +62,7 @@ def train_ours(
         if statistics == "frozen":
             scores = [predict(fitted.model, encoder, parts["validation"]), served.scores(encoder, parts["test"])]
         else:  # never served so: only the model is the same
-            encoder.numeric = statistics_before(encoder.schema, log, len(log))
+            encoder.numeric = running_statistics(encoder.schema, log, log.item, len(log))
             scores = [predict(fitted.model, encoder, samples) for samples in parts.values()]
         answers.append(
             Trained(

@@ -19,7 +19,7 @@ from models.contract.reranker import RerankerManifest, blend
 from models.contract.schema import fingerprint
 from offline.data.files import write_json
 from offline.metrics import gauc, log_losses
-from offline.reranking.calibrate import best_weight, fitted, probability_of
+from offline.reranking.calibrate import best_weight, fit_calibration, probability_of
 from offline.reranking.ctr import CtrScores
 from offline.reranking.prepared import SELECTIONS, Prepared
 from offline.reranking.scoring import Labeller
@@ -148,7 +148,7 @@ def _calibrated(
     rows = ready.rows("validation")
     label = ready.label(rows)
     seen = ready.log_odds(tuned, how, rows, f"tuned {how}")
-    calibration = fitted(ready.settings.calibration, seen, label)
+    calibration = fit_calibration(ready.settings.calibration, seen, label)
     return calibration.log_odds(raw), best_weight(label, ctr.of(rows), calibration.log_odds(seen))
 
 

@@ -18,8 +18,8 @@ from offline.config import JobConfig
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
 from offline.publish.indexes import roles
-from offline.training.bootstrap import mean_of_users
 from offline.training.samples import split_samples
+from research.autograph.matching import mean_of_users
 from research.tables import table
 
 TOP_CANDIDATES = 200

@@ -19,7 +19,7 @@ import pytest
 from models.contract.experiments import read_experiments
 from models.valkey.embedded import embedded_redis
 from offline.ab.analysis import analyse
-from offline.ab.settings import settings_of
+from offline.ab.inputs import settings_of
 from offline.child import child_python
 from offline.config import DEMO_EXPERIMENTS
 from offline.demo import running_service

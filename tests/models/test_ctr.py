@@ -10,8 +10,8 @@ from torch import Tensor
 
 from models.contract.encoding import INPUTS, ITEM_INPUTS, KNOWLEDGE_INPUTS, USER_INPUTS, Tensors
 from models.contract.schema import FeatureSchema
-from models.ctr.build import build_model, reads
-from models.ctr.fusion import InterestFusion
+from models.ctr.build import InterestFusion, build_model, reads
+from models.ctr.features import ModelSettings
 from tests.models.tiny import ALL, DIM, ITEM_ROWS, KINDS, Kind, as_torch, inputs_of, logits_of, model_of
 from tests.synthetic import SCHEMA
 
@@ -19,7 +19,7 @@ CHOICES: tuple[tuple[str, ...], ...] = (ALL, (), ("liber",), ("marc",), ("text",
 """Everything; nothing; a sequence alone; single vectors on both sides; items alone; two item spaces."""
 
 of_every_kind = pytest.mark.parametrize("kind", KINDS, ids="-".join)
-of_every_choice = pytest.mark.parametrize("producers", CHOICES, ids=lambda one: "+".join(one) or "none")
+of_every_choice = pytest.mark.parametrize("producers", CHOICES, ids=lambda producers: "+".join(producers) or "none")
 
 
 @of_every_kind
@@ -30,9 +30,9 @@ def test_one_user_for_all_equals_aligned_pairs(
 ) -> None:
     schema = SCHEMA.with_knowledge(producers)
     model = model_of(kind, schema)
-    one = inputs_of(1, 6, schema, events=events, partitions=partitions)
-    aligned = {**one, **{name: one[name].repeat(6, axis=0) for name in USER_INPUTS}}
-    logits = logits_of(model, one)
+    alone = inputs_of(1, 6, schema, events=events, partitions=partitions)
+    aligned = {**alone, **{name: alone[name].repeat(6, axis=0) for name in USER_INPUTS}}
+    logits = logits_of(model, alone)
     assert logits.shape == (6,)
     assert torch.isfinite(logits).all()
     assert len(set(logits.tolist())) == 6
@@ -64,14 +64,14 @@ def test_padding_says_nothing(kind: Kind) -> None:
 @pytest.mark.parametrize(
     ("kind", "name"),
     [(kind, name) for kind in KINDS for name in reads(kind[0], SCHEMA)],
-    ids=lambda one: one if isinstance(one, str) else "-".join(one),
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_every_input_is_read(kind: Kind, name: str) -> None:
     model = model_of(kind)
     # More events or partitions in the other inputs, so that a mask differs too.
-    one, other = inputs_of(3, 3), inputs_of(3, 3, seed=9, events=4, partitions=1)
-    changed = {**one, name: other[name]}
-    assert not torch.equal(logits_of(model, one), logits_of(model, changed))
+    inputs, others = inputs_of(3, 3), inputs_of(3, 3, seed=9, events=4, partitions=1)
+    changed = {**inputs, name: others[name]}
+    assert not torch.equal(logits_of(model, inputs), logits_of(model, changed))
 
 
 @of_every_kind
@@ -81,12 +81,12 @@ def test_every_input_is_read(kind: Kind, name: str) -> None:
     ids=["items", "history"],
 )
 def test_every_item_space_is_read(kind: Kind, name: str, columns: dict[str, slice]) -> None:
-    model, one = model_of(kind), inputs_of(2, 2)
+    model, inputs = model_of(kind), inputs_of(2, 2)
     assert set(columns) == {"text", "marc"}
     for space in columns.values():
-        changed = one[name].copy()
+        changed = inputs[name].copy()
         changed[..., space] = 1.0
-        assert not torch.equal(logits_of(model, one), logits_of(model, {**one, name: changed}))
+        assert not torch.equal(logits_of(model, inputs), logits_of(model, {**inputs, name: changed}))
 
 
 @of_every_kind
@@ -94,12 +94,12 @@ def test_several_single_vectors_of_a_user_are_read_each(kind: Kind) -> None:
     specs = [spec.model_dump() for spec in SCHEMA.knowledge]
     specs.append({"name": "mood", "side": "user", "rows": 1, "dim": 2})
     schema = FeatureSchema.model_validate({**SCHEMA.model_dump(), "knowledge": specs})
-    model, one = model_of(kind, schema), inputs_of(2, 2, schema)
+    model, inputs = model_of(kind, schema), inputs_of(2, 2, schema)
     assert set(schema.user_columns) == {"marc", "mood"}
     for space in schema.user_columns.values():
-        changed = one["user_vectors"].copy()
+        changed = inputs["user_vectors"].copy()
         changed[:, space] = 1.0
-        assert not torch.equal(logits_of(model, one), logits_of(model, {**one, "user_vectors": changed}))
+        assert not torch.equal(logits_of(model, inputs), logits_of(model, {**inputs, "user_vectors": changed}))
 
 
 @of_every_kind
@@ -120,7 +120,7 @@ def test_gradients_reach_every_parameter(kind: Kind, producers: tuple[str, ...])
     schema = SCHEMA.with_knowledge(producers)
     model = model_of(kind, schema)
     model.train()(as_torch(inputs_of(16, 16, schema))).square().sum().backward()
-    dead = [name for name, one in model.named_parameters() if one.grad is None or not one.grad.abs().sum() > 0]
+    dead = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0]
     assert dead == []
 
 
@@ -137,7 +137,7 @@ def test_hidden_knowledge_in_training_is_as_if_missing(kind: Kind) -> None:
 def fused(kind: Kind, tensors: Tensors) -> Tensor:
     """What the model's fusion makes of the partitions."""
     model = model_of(kind)
-    fusion = next(one for one in model.modules() if isinstance(one, InterestFusion))
+    fusion = next(module for module in model.modules() if isinstance(module, InterestFusion))
     seen: list[Tensor] = []
     fusion.register_forward_hook(lambda module, inputs, output: seen.append(output))
     logits_of(model, tensors)
@@ -145,17 +145,17 @@ def fused(kind: Kind, tensors: Tensors) -> Tensor:
 
 
 def test_target_fusion_is_one_vector_per_candidate() -> None:
-    one = inputs_of(1, 6)
-    vectors = fused(("din", "target"), one)
+    inputs = inputs_of(1, 6)
+    vectors = fused(("din", "target"), inputs)
     assert vectors.shape == (6, DIM)
     assert len({tuple(row) for row in vectors.tolist()}) == 6
 
 
 @pytest.mark.parametrize("kind", [("din", "learned"), ("dcnv2", "target"), ("deepfm", "target")], ids="-".join)
 def test_learned_fusion_is_one_vector_per_user_whatever_the_candidate(kind: Kind) -> None:
-    one, other = inputs_of(1, 6), inputs_of(1, 4, seed=5)
-    others = {name: other[name] if name in ITEM_INPUTS else one[name] for name in INPUTS}
-    vector = fused(kind, one)
+    inputs, other = inputs_of(1, 6), inputs_of(1, 4, seed=5)
+    others = {name: other[name] if name in ITEM_INPUTS else inputs[name] for name in INPUTS}
+    vector = fused(kind, inputs)
     assert vector.shape == (1, DIM)
     assert torch.equal(vector, fused(kind, others))
     users = fused(kind, inputs_of(3, 3))
@@ -165,4 +165,4 @@ def test_learned_fusion_is_one_vector_per_user_whatever_the_candidate(kind: Kind
 
 def test_heads_that_do_not_share_the_width_are_refused() -> None:
     with pytest.raises(ValueError, match="4 heads do not share 6 dimensions"):
-        build_model("din", SCHEMA, ITEM_ROWS, dim=6, dropout=0.0, knowledge_dropout=0.0)
+        build_model("din", SCHEMA, ITEM_ROWS, ModelSettings(dim=6, dropout=0.0, knowledge_dropout=0.0))

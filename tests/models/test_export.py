@@ -53,7 +53,7 @@ def export_of(kind: Kind, producers: tuple[str, ...]) -> Exported:
         *((kind, ("marc",)) for kind in KINDS[3::2]),
         (KINDS[0], ()),
     ],
-    ids=lambda one: "-".join((*one[0], *one[1])),
+    ids=lambda case: "-".join((*case[0], *case[1])),
 )
 def exported(request: pytest.FixtureRequest) -> Exported:
     """Every kind of model; one with single vectors only, and one without knowledge."""
@@ -86,7 +86,7 @@ def test_the_example_does_not_settle_the_length() -> None:
     """A short one, that is; the other exports here have an example as long as the schema allows."""
     model, manifest = model_of(KINDS[5], BARE), manifest_of(KINDS[5], BARE)
     artifact = export_onnx(model, manifest, inputs_of(1, 2, BARE, events=1, length=2))
-    requests = [inputs_of(1, 3, BARE, events=one, length=max(1, one)) for one in (0, 1, 2, 7, 8)]
+    requests = [inputs_of(1, 3, BARE, events=events, length=max(1, events)) for events in (0, 1, 2, 7, 8)]
     assert parity(model, artifact, manifest, requests) < 1e-5
 
 
@@ -95,7 +95,7 @@ def test_a_schema_may_have_room_for_one_event_alone(kind: Kind) -> None:
     schema = BARE.model_copy(update={"history_length": 1})
     model, manifest = model_of(kind, schema), manifest_of(kind, schema)
     artifact = export_onnx(model, manifest, inputs_of(1, 2, schema, events=1))
-    assert parity(model, artifact, manifest, [inputs_of(1, 3, schema, events=one) for one in (0, 1)]) < 1e-5
+    assert parity(model, artifact, manifest, [inputs_of(1, 3, schema, events=events) for events in (0, 1)]) < 1e-5
 
 
 def test_parity_notices_another_model(exported: Exported) -> None:
@@ -112,17 +112,17 @@ def test_the_manifest_reads_back_from_the_file(exported: Exported) -> None:
     _, manifest, artifact = exported
     session = onnx_runtime().InferenceSession(artifact, providers=["CPUExecutionProvider"])
     assert ArtifactManifest.from_metadata(session.get_modelmeta().custom_metadata_map) == manifest
-    assert tuple(one.name for one in session.get_inputs()) == manifest.inputs
-    shapes = {one.name: one.shape[0] for one in session.get_inputs()}
+    assert tuple(node.name for node in session.get_inputs()) == manifest.inputs
+    shapes = {node.name: node.shape[0] for node in session.get_inputs()}
     assert {shapes[name] for name in manifest.inputs if name in USER_INPUTS} == {1}
     assert {shapes[name] for name in manifest.inputs if name in ITEM_INPUTS} == {"candidates"}
-    assert {one.shape[1] for one in session.get_inputs() if one.name in HISTORY_INPUTS} == {"events"}
+    assert {node.shape[1] for node in session.get_inputs() if node.name in HISTORY_INPUTS} == {"events"}
 
 
 def test_the_file_is_self_contained(exported: Exported) -> None:
     proto = onnx.load_model_from_string(exported[2])
-    assert not any(one.external_data for one in proto.graph.initializer)
-    assert [one.key for one in proto.metadata_props] == ["lorank.manifest"]
+    assert not any(weight.external_data for weight in proto.graph.initializer)
+    assert [entry.key for entry in proto.metadata_props] == ["lorank.manifest"]
 
 
 def test_the_file_does_not_say_where_it_was_made(exported: Exported) -> None:

@@ -30,14 +30,14 @@ def process_of(events: int = 300, *, noise: float = 0.3, scale: float = 20.0) ->
 def textbook(process: UserProcess, factors: Tensor, residual: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation [C] after one history [T, d]: Rasmussen and Williams (2006), equations 2.25 and 2.26."""
     mean, drift, noise, scale = (
-        float(one.detach().double().exp())
-        for one in (process.log_mean, process.log_drift, process.log_noise, process.log_scale)
+        float(log.detach().double().exp())
+        for log in (process.log_mean, process.log_drift, process.log_noise, process.log_scale)
     )
     past, after = factors.double(), candidates.double()
     at, then = torch.arange(len(past), dtype=torch.float64), float(len(past))
 
-    def covariance(one: Tensor, other: Tensor, apart: Tensor) -> Tensor:
-        return one @ other.T + mean + drift * torch.exp(-apart.abs() / scale)
+    def covariance(left: Tensor, right: Tensor, distance: Tensor) -> Tensor:
+        return left @ right.T + mean + drift * torch.exp(-distance.abs() / scale)
 
     own = covariance(past, past, at.unsqueeze(1) - at) + noise * torch.eye(len(past), dtype=torch.float64)
     cross = covariance(past, after, (then - at).unsqueeze(1))
@@ -61,9 +61,9 @@ def padded(histories: list[tuple[Tensor, Tensor]], width: int) -> tuple[Tensor, 
     return factors, residual, present
 
 
-def close(found: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor], within: float = 2e-5) -> None:
-    for one, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(one.detach().double(), other.detach().double(), rtol=0, atol=within)
+def close(moments: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], within: float = 2e-5) -> None:
+    for actual, reference in zip(moments, expected, strict=True):
+        torch.testing.assert_close(actual.detach().double(), reference.detach().double(), rtol=0, atol=within)
 
 
 @pytest.mark.parametrize("lengths", [(1,), (7,), (5, 1, 12, 3), (60, 2)], ids=str)
@@ -82,7 +82,7 @@ def test_one_step_ahead_is_the_textbook_prediction_of_every_event(lengths: tuple
 @pytest.mark.parametrize("step", [0, 4, 9])
 def test_an_event_says_nothing_of_itself_and_of_earlier_ones(step: int) -> None:
     process = process_of()
-    factors, residual = (one.unsqueeze(0) for one in random_history(10))
+    factors, residual = (column.unsqueeze(0) for column in random_history(10))
     present = torch.ones_like(residual)
     mean, deviation = process.one_step_ahead(factors, residual, present)
     others, values = factors.clone(), residual.clone()
@@ -100,8 +100,8 @@ def test_one_user_and_many_candidates_are_as_in_the_textbook(length: int, width:
     process = process_of(320)
     factors, residual = random_history(length)
     candidates, _ = random_history(40, seed=1)
-    found = process(*padded([(factors, residual)], max(length, 1) + width), candidates)
-    close(found, textbook(process, factors, residual, candidates))
+    moments = process(*padded([(factors, residual)], max(length, 1) + width), candidates)
+    close(moments, textbook(process, factors, residual, candidates))
 
 
 def test_aligned_pairs_of_different_lengths_are_as_in_the_textbook() -> None:
@@ -119,8 +119,8 @@ def test_both_forms_agree_on_the_last_event(length: int) -> None:
     process = process_of()
     factors, residual = random_history(length + 1)
     mean, deviation = process.one_step_ahead(*padded([(factors, residual)], length + 1))
-    found = process(*padded([(factors[:-1], residual[:-1])], max(length, 1)), factors[-1:])
-    close(found, (mean[:, -1], deviation[:, -1]))
+    moments = process(*padded([(factors[:-1], residual[:-1])], max(length, 1)), factors[-1:])
+    close(moments, (mean[:, -1], deviation[:, -1]))
 
 
 def test_without_events_the_prior_is_what_is_known() -> None:
@@ -128,8 +128,8 @@ def test_without_events_the_prior_is_what_is_known() -> None:
     candidates, _ = random_history(6)
     mean, deviation = process(*padded([random_history(0)], 3), candidates)
     assert not mean.any()
-    wanted = torch.sqrt(candidates.square().sum(dim=1) + 0.4 + 0.2 + 0.3)
-    torch.testing.assert_close(deviation.detach(), wanted)
+    expected = torch.sqrt(candidates.square().sum(dim=1) + 0.4 + 0.2 + 0.3)
+    torch.testing.assert_close(deviation.detach(), expected)
 
 
 def test_further_events_make_the_process_surer_but_never_certain() -> None:
@@ -160,10 +160,10 @@ def test_all_gradients_are_finite_and_none_is_missing() -> None:
     mean, deviation = process.one_step_ahead(factors, residual, present)
     loss = (deviation.log() + ((residual - mean) / deviation).square())[present > 0].sum()
     loss.backward()  # type: ignore[no-untyped-call]
-    for one in (factors, *process.parameters()):
-        assert one.grad is not None
-        assert torch.isfinite(one.grad).all()
-        assert one.grad.any()
+    for tensor in (factors, *process.parameters()):
+        assert tensor.grad is not None
+        assert torch.isfinite(tensor.grad).all()
+        assert tensor.grad.any()
     assert factors.grad is not None
     assert not factors.grad[present == 0].any()
 
@@ -171,8 +171,8 @@ def test_all_gradients_are_finite_and_none_is_missing() -> None:
 def test_one_film_seen_three_hundred_times() -> None:
     """Hardly anything but one direction: the worst case of the inverse, far from any data that there is."""
     process = process_of(noise=0.5, scale=50.0)
-    one, _ = random_history(1)
-    factors = (one / one.norm() * 3.0).expand(300, DIM)
+    event, _ = random_history(1)
+    factors = (event / event.norm() * 3.0).expand(300, DIM)
     residual = random_history(300)[1] + 0.3
     candidates = torch.cat([factors[:1], random_history(20, seed=1, size=1.3)[0]])
     expected = textbook(process, factors, residual, candidates)

@@ -76,13 +76,13 @@ def test_packed_is_as_served(kind: Kind, schema: FeatureSchema) -> None:
     pairs = logits_of(model, inputs)
     torch.testing.assert_close(pairs, packed[user, at], rtol=1e-4, atol=1e-4)
     assert pairs.std() > 0.1
-    for one in (0, 1, 20, 40):  # cut to the length that it has, for one user and all the others' items
-        length = max(1, int(at[one]))
-        alone = {name: array[one : one + 1] if name in USER_INPUTS else array for name, array in inputs.items()}
+    for event in (0, 1, 20, 40):  # cut to the length that it has, for one user and all the others' items
+        length = max(1, int(at[event]))
+        alone = {name: array[event : event + 1] if name in USER_INPUTS else array for name, array in inputs.items()}
         alone |= {name: array[:, :length] for name, array in alone.items() if name.startswith("history_")}
         many = logits_of(model, alone)
         assert many.shape == (len(at),)
-        torch.testing.assert_close(many[one], packed[user[one], at[one]], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(many[event], packed[user[event], at[event]], rtol=1e-4, atol=1e-4)
 
 
 @of_both_kinds
@@ -149,34 +149,34 @@ def test_gradients_reach_every_parameter_but_the_process(kind: Kind, schema: Fea
     sample = tensors["present"] > 0
     logits, hidden = model.train().sequence(tensors, sample, torch.randn(160, 2))
     (logits.square().sum() + hidden.sum()).backward()  # type: ignore[no-untyped-call]
-    for name, one in model.named_parameters():
+    for name, weight in model.named_parameters():
         if name.startswith("process."):
-            assert one.grad is None, name
+            assert weight.grad is None, name
         else:
-            assert one.grad is not None, name
-            assert torch.isfinite(one.grad).all(), name
-            assert one.grad.any(), name
+            assert weight.grad is not None, name
+            assert torch.isfinite(weight.grad).all(), name
+            assert weight.grad.any(), name
 
 
 def test_hidden_knowledge_in_training_is_as_if_missing() -> None:
     model, histories = lifelong(), histories_of((12,) * 64)
     model.id_dropout.dropped = 0
-    emptied = {name: np.zeros_like(one) if name.endswith("vectors") else one for name, one in histories.items()}
+    emptied = {name: np.zeros_like(array) if name.endswith("vectors") else array for name, array in histories.items()}
     sample, beliefs = torch.ones(64, 12, dtype=torch.bool), torch.randn(64 * 12, 2)
 
     def logits(tensors: Tensors) -> Tensor:
-        found: Tensor = model.sequence(as_torch(tensors), sample, beliefs)[0].detach().view(64, 12)
-        return found
+        values: Tensor = model.sequence(as_torch(tensors), sample, beliefs)[0].detach().view(64, 12)
+        return values
 
     model.eval()
     seen, unseen = logits(histories), logits(emptied)
     model.knowledge_dropout = 0.5
     assert torch.equal(logits(histories), seen)  # in evaluation nothing is hidden
     model.train()
-    found = logits(histories)
-    hidden = (found - unseen).abs().amax(dim=1) < 1e-5
+    hidden_at_random = logits(histories)
+    hidden = (hidden_at_random - unseen).abs().amax(dim=1) < 1e-5
     assert 15 < int(hidden.sum()) < 49  # a history's knowledge is hidden as a whole, or not at all
-    torch.testing.assert_close(found[~hidden], seen[~hidden], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(hidden_at_random[~hidden], seen[~hidden], rtol=1e-5, atol=1e-5)
 
 
 def test_beliefs_are_read_on_the_scale_of_training() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.contract.encoding import USER_INPUTS, Tensors
 from models.contract.schema import FeatureSchema
-from models.ctr.ratings import RatingProcess
+from models.ctr.gaussian_process import RatingProcess
 from tests.models.tiny import DIM, ITEM_ROWS, as_torch, histories_of, served
 from tests.synthetic import SCHEMA
 
@@ -42,8 +42,8 @@ def process_of(schema: FeatureSchema = SCHEMA) -> RatingProcess:
 
 def of(histories: Tensors, process: RatingProcess) -> tuple[Tensor, Tensor]:
     with torch.inference_mode():
-        found: tuple[Tensor, Tensor] = process.sequence(as_torch(histories))
-    return found
+        moments: tuple[Tensor, Tensor] = process.sequence(as_torch(histories))
+    return moments
 
 
 @of_every_schema
@@ -59,9 +59,9 @@ def test_whole_histories_and_served_requests_agree(schema: FeatureSchema) -> Non
         alone = {name: array[7:8] if name in USER_INPUTS else array for name, array in inputs.items()}
         many = process(as_torch(alone))  # one user, all the others' items
         repeated = {name: array.repeat(len(user), 0) if name in USER_INPUTS else array for name, array in alone.items()}
-        for one, other in zip(many, process(as_torch(repeated)), strict=True):
-            assert one.shape == (len(user),)
-            torch.testing.assert_close(one, other, rtol=0, atol=2e-5)
+        for actual, expected in zip(many, process(as_torch(repeated)), strict=True):
+            assert actual.shape == (len(user),)
+            torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5)
 
 
 def test_without_a_history_it_says_what_everybody_and_users_alike_do() -> None:
@@ -87,15 +87,15 @@ def test_an_item_without_an_id_has_the_factors_of_its_fields_and_knowledge_alone
     silent = new | {"item_vectors": torch.zeros_like(new["item_vectors"])}
     with torch.inference_mode():
         for function in (process.factors, process.prior):
-            made = function(new, "item")
+            value = function(new, "item")
             assert function.knowledge is not None
             fields = sum(function.fields.columns(new["item_categorical"]))
-            torch.testing.assert_close(made, fields + function.knowledge(new["item_vectors"]))
+            torch.testing.assert_close(value, fields + function.knowledge(new["item_vectors"]))
             torch.testing.assert_close(
-                function(known, "item") - made, function.ids(known["item_index"]), atol=1e-6, rtol=0
+                function(known, "item") - value, function.ids(known["item_index"]), atol=1e-6, rtol=0
             )
-            assert made.abs().min() > 0
-            assert not torch.equal(function(bare, "item"), made)
+            assert value.abs().min() > 0
+            assert not torch.equal(function(bare, "item"), value)
             torch.testing.assert_close(function(silent, "item"), fields)
 
 
@@ -152,9 +152,9 @@ def test_fitting_finds_the_model_that_values_were_drawn_from() -> None:
         optimizer.step()
     after = process.loss(others, others["present"] > 0).item() / 1000
     assert after < before - 0.3  # of users that it has not seen
-    mean, deviation = (one.detach() for one in process.sequence(others))
+    mean, deviation = (moment.detach() for moment in process.sequence(others))
     late = mean[:, 10:], others["value"][:, 10:]
-    assert torch.corrcoef(torch.stack([one.flatten() for one in late]))[0, 1] > 0.8
+    assert torch.corrcoef(torch.stack([values.flatten() for values in late]))[0, 1] > 0.8
     surprise = (late[1] - late[0]) / deviation[:, 10:]
     assert surprise.square().mean().item() == pytest.approx(1.0, abs=0.35)  # it knows how sure it may be
     assert deviation[:, 10:].mean() < 0.7 * deviation[:, 0].mean()

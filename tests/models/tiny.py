@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.contract.encoding import ITEM_INPUTS, Tensors
 from models.contract.schema import FeatureSchema
 from models.ctr.build import Architecture, build_model
-from models.ctr.fusion import Fusion
+from models.ctr.features import Fusion, ModelSettings
 from models.ctr.lifelong import Lifelong
 from tests.synthetic import SCHEMA
 
@@ -33,10 +33,9 @@ def model_of(kind: Kind, schema: FeatureSchema = SCHEMA, *, dropout: float = 0.0
     """An untrained model whose weights are larger than at birth, so that every input shows in its answers."""
     torch.manual_seed(1)
     architecture, variant = kind
-    model = build_model(
-        architecture, schema, ITEM_ROWS, dim=DIM, dropout=dropout, knowledge_dropout=dropout, factors=DIM,
-        fusion="learned" if variant == "learned" else "target", attention=variant != "inattentive",
-    )  # fmt: skip
+    fusion: Fusion = "learned" if variant == "learned" else "target"
+    settings = ModelSettings(DIM, dropout, dropout, fusion, factors=DIM, attention=variant != "inattentive")
+    model = build_model(architecture, schema, ITEM_ROWS, settings)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.2)
@@ -64,14 +63,14 @@ def inputs_of(
     closed = np.repeat(np.arange(J)[None] < partitions, users, axis=0)
 
     def fields(cardinalities: list[int], *shape: int) -> np.ndarray:
-        columns = [generator.integers(0, one, (*shape, 1)) for one in cardinalities]
+        columns = [generator.integers(0, cardinality, (*shape, 1)) for cardinality in cardinalities]
         return np.concatenate([np.zeros((*shape, 0), np.int64), *columns], axis=-1)
 
     def normal(*shape: int) -> np.ndarray:
         return generator.normal(size=shape).astype(np.float32)
 
-    user_slots = [one.cardinality for one in schema.user_fields for _ in range(one.slots)]
-    item_slots = [one.cardinality for one in schema.item_fields for _ in range(one.slots)]
+    user_slots = [spec.cardinality for spec in schema.user_fields for _ in range(spec.slots)]
+    item_slots = [spec.cardinality for spec in schema.item_fields for _ in range(spec.slots)]
     return {
         "user_categorical": fields(user_slots, users),
         "user_numeric": normal(users, 4),
@@ -96,14 +95,14 @@ def histories_of(lengths: Sequence[int], schema: FeatureSchema = SCHEMA, *, seed
     B, L = len(lengths), max(lengths)
     users, events = inputs_of(B, 1, schema, seed=seed), inputs_of(1, B * L, schema, seed=seed + 1)
     generator = np.random.default_rng(seed)
-    made: Tensors = {
+    tensors: Tensors = {
         "user_categorical": users["user_categorical"],
         "user_vectors": generator.normal(size=(B, L, schema.user_width)).astype(np.float32),
         "history_numeric": generator.normal(size=(B, L, 3)).astype(np.float32),
         "value": generator.choice(np.array([-1.0, -0.5, 0.0, 0.5, 1.0], np.float32), (B, L)),
         "present": (np.arange(L)[None] < np.array(lengths)[:, None]).astype(np.float32),
     }
-    return made | {name: events[name].reshape(B, L, *events[name].shape[1:]) for name in ITEM_INPUTS}
+    return tensors | {name: events[name].reshape(B, L, *events[name].shape[1:]) for name in ITEM_INPUTS}
 
 
 def served(histories: Tensors, user: npt.NDArray[np.int64], at: npt.NDArray[np.int64]) -> Tensors:

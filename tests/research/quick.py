@@ -31,7 +31,6 @@ class Trainings:
         config: TrainingConfig,
         encoder: SampleEncoder,
         splits: SplitRows,
-        user: np.ndarray,
         seed: int,
         *,
         progress: bool = True,

@@ -161,9 +161,7 @@ def test_a_real_trial(data: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = TrialRunner(config, data.catalogue, data.log, data.config.workdir)
     encoder = SampleEncoder(MARC, data.catalogue, data.log, data.knowledge, runner.splits.trained_rows)
     with trials.one_thread():
-        by_hand: Fitted = fit(
-            ModelSpec("m", "din"), config.training, encoder, runner.splits, data.log.user.astype(np.int64), 3
-        )
+        by_hand: Fitted = fit(ModelSpec("m", "din"), config.training, encoder, runner.splits, 3)
         expected = predict(by_hand.model, encoder, runner.splits.rows["test"])
     for result in (trained, again):
         np.testing.assert_array_equal(result.test, expected)

@@ -14,7 +14,7 @@ from models.contract.arrays import FloatArray
 from models.contract.prompts import Blocks, Rated, RerankPrompt
 from models.contract.rerank_items import RerankItems
 from models.contract.reranker import FILE, ITEMS_FILE, Canary, HistoryBand, RerankerManifest
-from offline.reranking.framing import framed, label_ids, spelled
+from offline.reranking.framing import frame_as_chat, label_ids, spell_answers
 from offline.reranking.scoring import Labeller
 
 IDS = ("a", "b", "c", "d", "e")
@@ -45,8 +45,8 @@ class Reference:
 
 def reference(checkpoint: Path) -> Reference:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    prompt = framed(RerankPrompt(history=3), tokenizer, "You judge whether a viewer will like a film.")
-    prompt = spelled(tokenizer, prompt)
+    prompt = frame_as_chat(RerankPrompt(history=3), tokenizer, "You judge whether a viewer will like a film.")
+    prompt = spell_answers(tokenizer, prompt)
     model = Labeller.load("smollm2", checkpoint, "float32", 4096)
     return Reference(prompt, label_ids(tokenizer, prompt), model)
 

@@ -12,7 +12,7 @@ import pytest
 from bench.vllm_server import VllmServer
 from models.contract.prompts import Rated, RerankPrompt
 from offline.reranking.calibrate import probability_of
-from offline.reranking.framing import framed, label_ids, spelled, tokens_of
+from offline.reranking.framing import frame_as_chat, label_ids, spell_answers, tokens_of
 from offline.reranking.scoring import Labeller
 
 FILMS = ("Toy Story", "Heat", "The Big Lebowski", "Alien", "Amélie", "12 Angry Men")
@@ -25,8 +25,8 @@ def labeller(checkpoint: Path) -> Labeller:
 
 @pytest.fixture(scope="module")
 def prompt(labeller: Labeller) -> RerankPrompt:
-    return spelled(
-        labeller.tokenizer, framed(RerankPrompt(profile_fields=("age",)), labeller.tokenizer, "Judge films.")
+    return spell_answers(
+        labeller.tokenizer, frame_as_chat(RerankPrompt(profile_fields=("age",)), labeller.tokenizer, "Judge films.")
     )
 
 

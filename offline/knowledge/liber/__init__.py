@@ -2,5 +2,5 @@
 
 The paper's text and code are not public; what is here is our reading of its abstract and of summaries: an interest
 summary per closed partition, a shift between neighbouring ones, and their fusion in the CTR model
-(models/ctr/fusion.py).
+(models/ctr/build.py).
 """

@@ -1,7 +1,7 @@
 """LIBER: closed partitions -> summaries and shifts -> one vector per partition.
 
 A vector is the projected summary beside the projected shift (zeros for a user's first partition). Which of a user's
-partitions count for a candidate is decided online, by ``models.ctr.fusion``.
+partitions count for a candidate is decided online, by ``models.ctr.build``.
 """
 
 from __future__ import annotations

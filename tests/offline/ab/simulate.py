@@ -14,8 +14,7 @@ import numpy as np
 import polars as pl
 
 from models.contract.arrays import Array
-from offline.ab.settings import DAY_MS
-from offline.ab.tables import EXPOSURES, INTERACTIONS
+from offline.ab.inputs import DAY_MS, EXPOSURES, INTERACTIONS
 
 SHOWN = 10
 START_MS = 1_700_006_400_000  # midnight, UTC

@@ -12,9 +12,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from offline.ab.analysis import Analysis, analyse
+from offline.ab.inputs import DAY_MS, EXPOSURES, INTERACTIONS, AnalysisSettings, ClickRule
 from offline.ab.metrics import METRICS
-from offline.ab.settings import DAY_MS, AnalysisSettings, ClickRule
-from offline.ab.tables import EXPOSURES, INTERACTIONS
 from tests.offline.ab.simulate import ARMS, START_MS, World, drawn, tables
 
 CLICKS = ClickRule(types=frozenset({"click"}))

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from offline.ab import attribution
-from offline.ab.attribution import Attribution, attribute, is_click, once
-from offline.ab.settings import ClickRule
-from offline.ab.tables import EXPOSURES, INTERACTIONS
+from offline.ab.attribution import Attribution, attribute, first_of_requests, is_click
+from offline.ab.inputs import EXPOSURES, INTERACTIONS, ClickRule
 from tests.offline.ab.examples import EXAMPLES
 
 START, WINDOW = 1000, 500
@@ -124,7 +123,7 @@ def test_a_click_without_request_goes_to_the_units_latest_exposure_of_the_item()
 
 def test_a_request_that_was_logged_again_counts_once() -> None:
     again = exposed(("q1", "ann", 1300, ["x"]), *SHOWN, SHOWN[0])
-    assert_frame_equal(once(again), exposed(*SHOWN))
+    assert_frame_equal(first_of_requests(again), exposed(*SHOWN))
 
 
 EVENTS = st.lists(

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from offline.ab.inputs import EXPOSURES
 from offline.ab.interleaving import interleaving, outcome
-from offline.ab.tables import EXPOSURES
 from tests.offline.ab.examples import EXAMPLES
 
 

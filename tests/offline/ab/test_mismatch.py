@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 from scipy.stats import chisquare  # type: ignore[import-untyped]  # has no types
 
-from offline.ab.attribution import once
+from offline.ab.attribution import first_of_requests
+from offline.ab.inputs import EXPOSURES
 from offline.ab.mismatch import ALARM, breakdown, first_split, multiple_exposure, sample_ratio, split_ratio
-from offline.ab.tables import EXPOSURES
 from tests.offline.ab.simulate import World, tables
 
 EVEN = {"control": 1.0, "treatment": 1.0}
@@ -97,7 +97,7 @@ def test_an_unknown_arm_is_refused() -> None:
 
 def test_a_planted_mismatch_is_flagged_and_found_in_its_slice() -> None:
     for lost, alarm in ((0.0, False), (0.9, True)):
-        exposures = once(tables(World(units=1200, lost=lost, seed=4))[0])
+        exposures = first_of_requests(tables(World(units=1200, lost=lost, seed=4))[0])
         units = dict(exposures.group_by("arm").agg(pl.col("unit").n_unique()).iter_rows())
         assert sample_ratio(units, EVEN).alarm == alarm
         releases = {part.value: part.alarm for part in breakdown(exposures, "release", EVEN).slices}

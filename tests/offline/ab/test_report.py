@@ -10,9 +10,8 @@ import polars as pl
 import pytest
 
 from offline.ab.analysis import Analysis, analyse
-from offline.ab.page import page, svg_figures
-from offline.ab.report import lines, verdict
-from offline.ab.settings import AnalysisSettings
+from offline.ab.inputs import AnalysisSettings
+from offline.ab.report import lines, page, svg_figures, verdict
 from tests.offline.ab.simulate import ARMS, START_MS, World, drawn, tables
 from tests.offline.ab.test_analysis import CLICKS, SETTINGS
 

@@ -7,9 +7,8 @@ import polars as pl
 import pytest
 
 from offline.ab.attribution import Attribution, attribute
-from offline.ab.settings import DAY_MS, ClickRule
-from offline.ab.shadow import off_policy
-from offline.ab.tables import EXPOSURES
+from offline.ab.inputs import DAY_MS, EXPOSURES, ClickRule
+from offline.ab.offpolicy import off_policy
 from tests.offline.ab.simulate import START_MS, World, drawn
 
 

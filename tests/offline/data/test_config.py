@@ -23,7 +23,7 @@ def test_short_forms() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "reason"),
     [
         ({"separator": "::"}, 'a separator of several characters needs quote = ""'),
         ({"separator": '"'}, "cannot separate columns"),
@@ -34,13 +34,13 @@ def test_short_forms() -> None:
         ({"delimiter": ";"}, "Extra inputs are not permitted"),
     ],
 )
-def test_impossible_tables_are_refused(settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_impossible_tables_are_refused(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
         TableConfig.model_validate({"paths": "a.csv", **settings})
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "reason"),
     [
         ({"interactions": None}, "needs the tables interactions and items"),
         ({"items": None}, "needs the tables interactions and items"),
@@ -54,8 +54,8 @@ def test_impossible_tables_are_refused(settings: dict[str, Any], told: str) -> N
         ({"items": {"columns": {"title": {"separator": ";"}}}}, 'separator: only for type "list"'),
     ],
 )
-def test_contradictions_are_refused(changed: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_contradictions_are_refused(changed: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
         shop.config(Path("x"), **changed)
 
 
@@ -65,8 +65,8 @@ def test_columns_that_only_the_files_know_are_checked_later() -> None:
 
 def test_labels_against_the_schema() -> None:
     assert LabelsConfig().contradictions(shop.SCHEMA) == []
-    found = LabelsConfig(kind="implicit").contradictions(shop.SCHEMA)
-    assert found == [
+    contradictions = LabelsConfig(kind="implicit").contradictions(shop.SCHEMA)
+    assert contradictions == [
         "implicit labels need value_min = 0, it is 1",
         "implicit labels need value_max = 1, it is 5",
         "implicit labels need liked_above from 0 to below 1, it is 3",

@@ -41,7 +41,7 @@ class TestMovieLens1M(DataSourceSuite):
     def source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
         for name, content in test_movielens_1m.FILES.items():
             (tmp_path / name).write_bytes(content)
-        digests = {name: hashlib.sha256(one).hexdigest() for name, one in test_movielens_1m.FILES.items()}
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in test_movielens_1m.FILES.items()}
         monkeypatch.setattr(MovieLens1M, "files", digests)
         return open_dataset(DataConfig(source="movielens-1m"), tmp_path)
 
@@ -73,12 +73,12 @@ def test_polars_is_loaded_for_files_only() -> None:
 
 
 def test_either_kind_of_file_says_the_same(tmp_path: Path) -> None:
-    made = []
+    readings = []
     for suffix in (".csv", ".parquet"):
         shop.write(tmp_path, suffix)
         source = shop.source(tmp_path, suffix)
-        made.append((list(source.interactions()), source.catalogue()))
-    assert made[0] == made[1]
+        readings.append((list(source.interactions()), source.catalogue()))
+    assert readings[0] == readings[1]
 
 
 def test_the_fingerprint_follows_content_and_settings_but_not_words(tmp_path: Path) -> None:
@@ -129,11 +129,13 @@ def test_further_item_columns_join_any_source(tmp_path: Path, monkeypatch: pytes
     assert [config.texts.item_text(items[item]) for item in items] == [
         "\"The Silent Orchard\" with Ann, Bo", '"Two Hats": Hats fall.', '"Étoile du nord (Star)"',
     ]  # fmt: skip
-    found = open_dataset(config, tmp_path).check(shop.SCHEMA.model_copy(update={"user_fields": (), "item_fields": ()}))
-    assert found.errors == []
-    assert [line.split(":")[0] for line in found.warnings] == ["extra_unknown"]
-    assert "row 3" in found.warnings[0]
-    assert "'77'" in found.warnings[0]
+    findings = open_dataset(config, tmp_path).check(
+        shop.SCHEMA.model_copy(update={"user_fields": (), "item_fields": ()})
+    )
+    assert findings.errors == []
+    assert [line.split(":")[0] for line in findings.warnings] == ["extra_unknown"]
+    assert "row 3" in findings.warnings[0]
+    assert "'77'" in findings.warnings[0]
 
 
 def test_a_column_of_two_tables_is_refused(tmp_path: Path) -> None:

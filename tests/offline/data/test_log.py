@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.contract.events import Interaction
-from offline.data.log import InteractionLog, UserIndex
+from offline.data.log import InteractionLog
 from offline.knowledge.liber.partitions import Trigger, close_partitions
 
 ROWS = [
@@ -76,7 +76,7 @@ def test_new_users_and_items_follow_the_known_ones(log: InteractionLog) -> None:
 
 def test_repetitions_are_dropped(log: InteractionLog) -> None:
     entries = [
-        event("u1", "b", 4.5, 20),  # held already
+        event("u1", "b", 4.5, 20),  # in the log already
         event("u1", "b", 4.5, 21),  # another time
         event("u1", "b", 4.0, 20),  # another value
         event("new", "new", 1.1, 60),
@@ -111,7 +111,7 @@ def test_rows_by_user(log: InteractionLog) -> None:
 
 
 def test_users_without_rows_have_none() -> None:
-    index = UserIndex.of(InteractionLog.sorted_by_time([("b", "i", 1.0, 1)], ["a", "b", "c"], ["i"]))
+    index = InteractionLog.sorted_by_time([("b", "i", 1.0, 1)], ["a", "b", "c"], ["i"]).by_user()
     assert [index.of_user(user).tolist() for user in range(3)] == [[], [0], []]
 
 
@@ -129,13 +129,13 @@ def stream(seed: int, count: int = 120) -> list[Interaction]:
     """Events out of order, some of them repeated, some a year late."""
     generator = np.random.default_rng(seed)
     year = 365 * 86_400_000
-    made = [
+    events = [
         event(f"u{generator.integers(4)}", f"i{generator.integers(9)}", float(generator.integers(1, 6)), int(at))
         for at in 2 * year + generator.permutation(count) * 1000
     ]
-    late = [event(one.user_id, one.item_id, one.value, one.time_ms - year) for one in made[::7]]
-    repeated = [made[int(at)] for at in generator.integers(0, count, 30)]
-    return [*made, *late, *repeated, *late]
+    late = [event(earlier.user_id, earlier.item_id, earlier.value, earlier.time_ms - year) for earlier in events[::7]]
+    repeated = [events[int(at)] for at in generator.integers(0, count, 30)]
+    return [*events, *late, *repeated, *late]
 
 
 def delivered(log: InteractionLog, entries: list[Interaction], page: int) -> InteractionLog:
@@ -152,7 +152,7 @@ def test_the_pages_of_a_stream_do_not_matter(log: InteractionLog, page: int, see
     paged = delivered(log, entries, page)
     assert seen(paged) == seen(once)
     assert (paged.user_ids, paged.item_ids) == (once.user_ids, once.item_ids)
-    assert added == len({(one.user_id, one.item_id, one.value, one.time_ms) for one in entries})
+    assert added == len({(entry.user_id, entry.item_id, entry.value, entry.time_ms) for entry in entries})
 
 
 @pytest.mark.parametrize("page", [3, 1000])
@@ -180,8 +180,13 @@ def test_a_late_event_is_appended_and_closed_partitions_stay(log: InteractionLog
     grown = delivered(half, [event("u1", "i1", 5.0, 1), *entries[60:]], 9)
     later = close_partitions(grown, Trigger(size=5))
     assert len(later) > len(closed) > 3
-    members = {(int(later.closed_at[one]), tuple(later.rows_of(one).tolist())) for one in range(len(later))}
-    assert {(int(closed.closed_at[one]), tuple(closed.rows_of(one).tolist())) for one in range(len(closed))} <= members
+    members = {
+        (int(later.closed_at[partition]), tuple(later.rows_of(partition).tolist())) for partition in range(len(later))
+    }
+    assert {
+        (int(closed.closed_at[partition]), tuple(closed.rows_of(partition).tolist()))
+        for partition in range(len(closed))
+    } <= members
     assert seen(grown)[: len(half)] == seen(half)
     assert seen(grown)[len(half)] == ("u1", "i1", 5.0, 1)
 

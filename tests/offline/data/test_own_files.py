@@ -63,15 +63,15 @@ INTERACTIONS = [
 
 def findings(folder: Path, rule: str, **changed: Any) -> str:
     """The one line about a rule."""
-    found = shop.source(folder, **changed).check(shop.SCHEMA)
-    lines = found.errors if RULES[rule].severity == "error" else found.warnings
-    (line,) = [one for one in lines if one.startswith(f"{rule}: ")]
+    report = shop.source(folder, **changed).check(shop.SCHEMA)
+    lines = report.errors if RULES[rule].severity == "error" else report.warnings
+    (line,) = [line for line in lines if line.startswith(f"{rule}: ")]
     return line
 
 
-@pytest.mark.parametrize(("content", "settings", "rule", "told"), INTERACTIONS)
+@pytest.mark.parametrize(("content", "settings", "rule", "place"), INTERACTIONS)
 def test_every_rule_of_interactions_names_its_place(
-    tmp_path: Path, content: str | bytes, settings: dict[str, Any], rule: str, told: str
+    tmp_path: Path, content: str | bytes, settings: dict[str, Any], rule: str, place: str
 ) -> None:
     shop.write(tmp_path)
     encoded = content if isinstance(content, bytes) else content.encode("latin-1" if "\xe9\n" in content else "utf-8")
@@ -79,9 +79,9 @@ def test_every_rule_of_interactions_names_its_place(
     line = findings(tmp_path, rule, interactions=settings)
     assert RULES[rule].demands in line
     if rule not in ("no_rows", "one_label"):
-        assert f"{tmp_path / 'ratings.csv'}{told}" in line
+        assert f"{tmp_path / 'ratings.csv'}{place}" in line
     else:
-        assert told in line
+        assert place in line
     if RULES[rule].severity == "error" and not rule.startswith(("value_range", "no_rows")):
         with pytest.raises(DataError, match=f"the data cannot be used: .*{rule}: "):
             shop.source(tmp_path, interactions=settings).interactions()
@@ -109,11 +109,11 @@ ITEMS = [
 ]
 
 
-@pytest.mark.parametrize(("content", "rule", "told"), ITEMS)
-def test_every_rule_of_items_names_its_place(tmp_path: Path, content: str, rule: str, told: str) -> None:
+@pytest.mark.parametrize(("content", "rule", "place"), ITEMS)
+def test_every_rule_of_items_names_its_place(tmp_path: Path, content: str, rule: str, place: str) -> None:
     shop.write(tmp_path)
     (tmp_path / "books.csv").write_text(content)
-    assert told in findings(tmp_path, rule, texts={"item": "{title}"})
+    assert place in findings(tmp_path, rule, texts={"item": "{title}"})
 
 
 def test_all_rules_are_checked_before_giving_up(tmp_path: Path) -> None:
@@ -121,12 +121,12 @@ def test_all_rules_are_checked_before_giving_up(tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text(GOOD + "r3,b1,five,soon\n,b1,9,1700000000\nghost,b1,9,1700000000\n")
     (tmp_path / "books.csv").write_text(BOOKS + "b1,Other,1999,Polka\n")
     (tmp_path / "readers.csv").write_text("reader,country\nr1,DE\n")
-    found = shop.source(tmp_path).check(shop.SCHEMA)
-    assert {line.split(":")[0] for line in found.errors} == {
+    report = shop.source(tmp_path).check(shop.SCHEMA)
+    assert {line.split(":")[0] for line in report.errors} == {
         "value_number", "time_value", "id_empty", "value_range", "id_repeated", "missing_column", "field_empty",
     }  # fmt: skip
-    assert {line.split(":")[0] for line in found.warnings} >= {"user_undescribed"}
-    assert found.facts
+    assert {line.split(":")[0] for line in report.warnings} >= {"user_undescribed"}
+    assert report.facts
 
 
 def test_the_first_five_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ ODD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("column", ODD, ids=[str(one.dtype) for one in ODD])
+@pytest.mark.parametrize("column", ODD, ids=[str(column.dtype) for column in ODD])
 @pytest.mark.parametrize("unit", ["s", "ms", "iso"])
 def test_parquet_columns_of_any_type_are_read_or_refused(tmp_path: Path, column: pl.Series, unit: str) -> None:
     """Every role gets the column in turn: nothing but rows or findings comes of it."""
@@ -271,10 +271,10 @@ def test_parquet_columns_of_any_type_are_read_or_refused(tmp_path: Path, column:
     ):  # fmt: skip
         frames = {name: frame.head(2) for name, frame in shop.tables().items()}
         shop.write(tmp_path, ".parquet", **{**frames, table: frames[table].with_columns(column.alias(role))})
-        kept = {"keep": {"event": "true"}} if role == "event" else {}
-        source = shop.source(tmp_path, ".parquet", interactions={"time_unit": unit, **kept})
-        found = source.check(shop.SCHEMA)
-        assert found.errors or len(list(source.interactions())) == (1 if role == "event" else 2)
+        admitted = {"keep": {"event": "true"}} if role == "event" else {}
+        source = shop.source(tmp_path, ".parquet", interactions={"time_unit": unit, **admitted})
+        report = source.check(shop.SCHEMA)
+        assert report.errors or len(list(source.interactions())) == (1 if role == "event" else 2)
 
 
 @given(st.text(alphabet='ab1.-,"\n\r\t\x00\x1fé', max_size=60) | st.binary(max_size=60))
@@ -283,8 +283,8 @@ def test_any_file_is_read_or_refused(tmp_path: Path, content: str | bytes) -> No
     shop.write(tmp_path)
     encoded = content if isinstance(content, bytes) else (HEADER + content).encode()
     (tmp_path / "ratings.csv").write_bytes(encoded)
-    found = shop.source(tmp_path).check(shop.SCHEMA)
-    assert all("\n" not in line for line in (*found.errors, *found.warnings))
+    report = shop.source(tmp_path).check(shop.SCHEMA)
+    assert all("\n" not in line for line in (*report.errors, *report.warnings))
 
 
 def test_users_whose_features_no_record_can_hold_are_refused(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_the_guide_tells_every_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "told"),
+    ("place", "text"),
     [
         (Place("a.csv", 3, "at", "x"), "a.csv, row 3, column 'at': 'x'"),
         (Place("a.csv", 3, None, "x", "why"), "a.csv, row 3: 'x': why"),
@@ -41,8 +41,8 @@ def test_the_guide_tells_every_rule() -> None:
         (Place("a.csv", 1, "at", "two\nlines"), "a.csv, row 1, column 'at': 'two\\nlines'"),
     ],
 )
-def test_places(place: Place, told: str) -> None:
-    assert str(place) == told
+def test_places(place: Place, text: str) -> None:
+    assert str(place) == text
 
 
 def test_problems_are_told_by_rule_in_the_order_of_the_table() -> None:
@@ -53,13 +53,13 @@ def test_problems_are_told_by_rule_in_the_order_of_the_table() -> None:
     other = Problems()
     other.include(problems)
     other.add("time_value", Place("b.csv", 1))
-    found = other.findings(["fact"])
-    assert found.facts == ["fact"]
-    assert [line.split(":")[0] for line in found.errors] == ["id_empty", "time_value"]
-    assert found.errors[0].endswith("not empty: a.csv, row 1 | and 2 more")
-    assert found.errors[1].startswith("time_value: 8 against the rule that a time is a number")
-    assert "b.csv" not in found.errors[1]
-    assert found.warnings == [
+    report = other.findings(["fact"])
+    assert report.facts == ["fact"]
+    assert [line.split(":")[0] for line in report.errors] == ["id_empty", "time_value"]
+    assert report.errors[0].endswith("not empty: a.csv, row 1 | and 2 more")
+    assert report.errors[1].startswith("time_value: 8 against the rule that a time is a number")
+    assert "b.csv" not in report.errors[1]
+    assert report.warnings == [
         "blank_row: 1 against the rule that no row is blank (it is skipped): a.csv, row 9",
     ]
     assert other.broken

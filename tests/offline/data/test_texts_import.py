@@ -19,7 +19,7 @@ ROWS: list[dict[str, Any]] = [{"item": "i1", "text": "A story\nof hats."}, {"ite
 
 
 def lines(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join(one if isinstance(one, str) else json.dumps(one) + "\n" for one in rows))
+    path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
     return path
 
 
@@ -35,13 +35,13 @@ def test_every_format_says_the_same(tmp_path: Path, suffix: str) -> None:
         lines(tmp_path / "texts.jsonl", [ROWS[0], "\n", ROWS[1]])
         if suffix == ".jsonl.gz":
             path.write_bytes(gzip.compress((tmp_path / "texts.jsonl").read_bytes()))
-    texts, found = read_item_texts(path, ITEMS)
+    texts, report = read_item_texts(path, ITEMS)
     assert texts == {"i1": "A story of hats.", "3": "Ü"}
-    assert (found.facts, found.warnings) == (["2 of 3 items have a text"], [])
+    assert (report.facts, report.warnings) == (["2 of 3 items have a text"], [])
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "reason"),
     [
         ({"item": "i9", "text": "x"}, "text_owner: .*row 2, column 'item': 'i9'"),
         ({"item": "i1", "text": "x"}, "text_repeated: .*row 2, column 'item': 'i1'"),
@@ -55,9 +55,9 @@ def test_every_format_says_the_same(tmp_path: Path, suffix: str) -> None:
         ("{\n", r"record: .*row 2: '{\\n'"),
     ],
 )
-def test_what_breaks_a_rule_is_refused_with_its_place(tmp_path: Path, row: Any, told: str) -> None:
+def test_what_breaks_a_rule_is_refused_with_its_place(tmp_path: Path, row: Any, reason: str) -> None:
     path = lines(tmp_path / "texts.jsonl", [ROWS[0], row])
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=reason):
         read_item_texts(path, ITEMS)
 
 
@@ -85,19 +85,19 @@ def test_user_texts_are_of_users_or_of_their_closed_partitions(tmp_path: Path) -
         {"user": "u1", "partition": 1, "text": "Liked coats."},
         {"user": "u2", "partition": None, "text": "Likes shoes."},
     ]
-    texts, found = read_user_texts(lines(tmp_path / "t.jsonl", rows), USERS)
+    texts, report = read_user_texts(lines(tmp_path / "t.jsonl", rows), USERS)
     assert texts == {("u1", None): "Likes hats.", ("u1", 1): "Liked coats.", ("u2", None): "Likes shoes."}
-    assert found.facts == ["3 texts of 2 of 2 users"]
+    assert report.facts == ["3 texts of 2 of 2 users"]
     (tmp_path / "t.csv").write_text("user,partition,text\nu1,,Likes hats.\nu1,1,Liked coats.\nu2,,Likes shoes.\n")
     assert read_user_texts(tmp_path / "t.csv", USERS)[0] == texts
-    for row, told in (
+    for row, reason in (
         ({"user": "u1", "partition": 2, "text": "x"}, "text_owner: .*'partition': 2: user u1 has 2 closed"),
         ({"user": "u2", "partition": 0, "text": "x"}, "text_owner: .*user u2 has 0 closed"),
         ({"user": "u1", "partition": "first", "text": "x"}, "text_owner: .*'partition': 'first'"),
         ({"user": "u9", "text": "x"}, "text_owner: .*'user': 'u9'"),
         ({"user": "u1", "text": "y"}, "text_repeated: .*'user': 'u1'"),
     ):
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=reason):
             read_user_texts(lines(tmp_path / "t.jsonl", [*rows, row]), USERS)
 
 
@@ -129,7 +129,7 @@ def test_texts_about_partitions_are_kept_by_what_closed_them() -> None:
         .with_users({("u1", 0): "x", ("u2", 0): "x"}, 100, "5 interactions")
         .with_users({("u1", 0): "x", ("u1", None): "y"}, 150, "7 days")
     )
-    assert [one.trigger for one in both.users] == ["5 interactions", "5 interactions", "7 days", None]
+    assert [version.trigger for version in both.users] == ["5 interactions", "5 interactions", "7 days", None]
     assert both.left_out("5 interactions") == {}, "whoever has texts of today's partitions was imported again"
     assert both.left_out("7 days") == {"5 interactions": 1}
     assert both.left_out("9 days") == {"5 interactions": 2, "7 days": 1}

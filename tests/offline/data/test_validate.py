@@ -25,15 +25,15 @@ GOOD: list[Row] = [("u", "i", 5.0, 1), ("u", "j", 2.0, 2)]
 
 
 def test_good_data_yields_facts_only() -> None:
-    found = validate(SCHEMA, CATALOGUE, GOOD)
-    assert found.facts == [
+    report = validate(SCHEMA, CATALOGUE, GOOD)
+    assert report.facts == [
         "1 users and 2 items are described",
         "2 interactions of 1 users with 2 items",
         "50.0% above 3",
         "interactions per user: median 2, most 2",
     ]
-    assert (found.warnings, found.errors) == ([], [])
-    found.raise_if_broken()
+    assert (report.warnings, report.errors) == ([], [])
+    report.raise_if_broken()
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,17 @@ def test_good_data_yields_facts_only() -> None:
     ],
 )
 def test_unusable_rows_are_errors_and_are_named(row: Row, rule: str, value: str) -> None:
-    found = validate(SCHEMA, CATALOGUE, [*GOOD, row])
-    (error,) = found.errors
+    report = validate(SCHEMA, CATALOGUE, [*GOOD, row])
+    (error,) = report.errors
     assert error.startswith(f"{rule}: 1 against")
     assert f"interactions, row 3: {value}" in error
     with pytest.raises(DataError, match=f"the data cannot be used: {rule}: "):
-        found.raise_if_broken()
+        report.raise_if_broken()
 
 
 def test_a_source_may_tell_where_rows_stand() -> None:
-    found = validate(SCHEMA, CATALOGUE, [*GOOD, ("u", "i", 9.0, 1)], place=lambda number: Place("x.csv", number + 10))
-    assert "x.csv, row 12: 9.0" in found.errors[0]
+    report = validate(SCHEMA, CATALOGUE, [*GOOD, ("u", "i", 9.0, 1)], place=lambda number: Place("x.csv", number + 10))
+    assert "x.csv, row 12: 9.0" in report.errors[0]
 
 
 def test_no_rows_are_an_error() -> None:
@@ -81,9 +81,9 @@ def test_without_a_table_of_users_nobody_is_called_undescribed() -> None:
 
 def test_repetitions_and_undescribed_ids_are_warnings() -> None:
     more: list[Row] = [GOOD[0], ("new", "i", 1.0, 9), ("u", "new", 1.0, 9), ("u", "new", 2.0, 10)]
-    found = validate(SCHEMA, CATALOGUE, [*GOOD, *more])
-    assert found.errors == []
-    item, user, repeated = found.warnings
+    report = validate(SCHEMA, CATALOGUE, [*GOOD, *more])
+    assert report.errors == []
+    item, user, repeated = report.warnings
     assert item.startswith("item_undescribed: 1 ")
     assert item.endswith("interactions, row 5: 'new'")
     assert user.startswith("user_undescribed: 1 ")
@@ -106,11 +106,11 @@ def test_a_field_that_nobody_fills_is_an_error_and_unknown_values_are_counted() 
         users={"u": {"age": "old", "occupation": "writer"}, "v": {"age": None, "occupation": "pirate"}},
         items={**CATALOGUE.items, **items},
     )
-    found = validate(SCHEMA, odd, GOOD)
-    (error,) = found.errors
+    report = validate(SCHEMA, odd, GOOD)
+    (error,) = report.errors
     assert error.startswith("field_empty: 1 ")
     assert error.endswith("users, column 'age'")
-    (warning,) = found.warnings
+    (warning,) = report.warnings
     assert warning.startswith("field_unknown: 9 ")
     assert "users, column 'occupation': 'pirate': 1 times | items, column 'genres': 'Polka': 7 times" in warning
 

@@ -12,7 +12,7 @@ from offline.data.arrival import first_log
 from offline.data.dataset import open_dataset
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job
-from offline.reranking.prepared import FOLDER, Prepared, prepared
+from offline.reranking.prepared import FOLDER, Prepared, prepare
 from offline.reranking.run import tune_reranker
 from offline.training.report import TrainingReport
 from tests.offline.knowledge.fakes import HashEncoder
@@ -33,7 +33,7 @@ class Tuned:
     read: frozenset[str]
 
     def ready(self) -> Prepared:
-        return prepared(self.job, open_dataset(self.job.config.data, self.job.raw).catalogue())
+        return prepare(self.job, open_dataset(self.job.config.data, self.job.raw).catalogue())
 
 
 def patched(patch: pytest.MonkeyPatch) -> None:
@@ -43,14 +43,14 @@ def patched(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     folder = tmp_path_factory.mktemp("reranker")
-    made = pipeline(folder, "", "")
-    config = made.config
+    installation = pipeline(folder, "", "")
+    config = installation.config
     settings = SETTINGS.model_copy(update={"model": model(folder / "model")})
     job = Job(config.model_copy(update={"reranking": settings}), folder / "data")
     source = open_dataset(config.data, job.raw)
     catalogue = source.catalogue()
     log = first_log(source, catalogue, config.data.labels, config.feature_schema)
-    report = trained(job, catalogue, log, made.data.knowledge).report
+    report = trained(job, catalogue, log, installation.data.knowledge).report
     with pytest.MonkeyPatch.context() as patch:
         patched(patch)
         run = Run(job, "tune-reranker")

@@ -1,4 +1,4 @@
-"""A language model of random weights that can read prompts about films, and a small data set told to it."""
+"""A language model of random weights that can read prompts about films, and a small data set as its prompts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from models.contract.prompts import RerankPrompt
 from models.contract.rerank_items import RerankItems
 from offline.config import RerankingConfig, TuningConfig
 from offline.data.texts import TextsConfig
-from offline.reranking.items import items_of
-from offline.reranking.rows import PromptBuilder
+from offline.reranking.prompting import PromptBuilder, items_of
 from offline.reranking.scoring import Labeller
 from offline.training.samples import split_samples
 from tests.offline.knowledge.fakes import HashEncoder
@@ -18,28 +17,9 @@ from tests.offline.knowledge.marc.fakes import tiny_model
 from tests.synthetic import GENRES, OCCUPATIONS, Synthetic
 
 WORDS = (
-    *(
-        "Yes",
-        "No",
-        "Film",
-        "Viewer",
-        "Candidate",
-        "Answer",
-        "stars",
-        "rated",
-        "like",
-        "the",
-        ":",
-        ".",
-        ",",
-        "(",
-        ")",
-        ";",
-    ),
-    *GENRES,
-    *OCCUPATIONS,
-    *(str(number) for number in range(60)),
-)
+    "Yes", "No", "Film", "Viewer", "Candidate", "Answer", "stars", "rated", "like", "the", ":", ".", ",", "(", ")", ";",
+    *GENRES, *OCCUPATIONS, *(str(number) for number in range(60)),
+)  # fmt: skip
 
 PROMPT = RerankPrompt(profile_fields=("occupation",), history=4, heading="rated:", question="like?")
 TUNING = TuningConfig(samples=40, batch_size=8, learning_rate=1e-2, rank=2, save_every=2)

@@ -7,7 +7,15 @@ import pytest
 from scipy.optimize import minimize  # type: ignore[import-untyped]  # has no types
 
 from models.contract.reranker import HistoryBand, blend
-from offline.reranking.calibrate import best_weight, fitted, fitted_mix, helped, isotonic, platt, probability_of
+from offline.reranking.calibrate import (
+    best_weight,
+    fit_calibration,
+    fit_mix,
+    helped_band,
+    isotonic,
+    platt,
+    probability_of,
+)
 
 
 def planted(rows: int = 4000, seed: int = 0) -> tuple[np.ndarray[tuple[int], np.dtype[np.float32]], ...]:
@@ -19,9 +27,9 @@ def planted(rows: int = 4000, seed: int = 0) -> tuple[np.ndarray[tuple[int], np.
 
 def test_platt_undoes_a_scale_and_a_shift() -> None:
     truth, label = planted()
-    found = platt(4.0 * truth + 3.0, label)
-    assert found.slope == pytest.approx(0.25, rel=0.15)
-    assert found.intercept == pytest.approx(-0.75, rel=0.2)
+    calibration = platt(4.0 * truth + 3.0, label)
+    assert calibration.slope == pytest.approx(0.25, rel=0.15)
+    assert calibration.intercept == pytest.approx(-0.75, rel=0.2)
 
 
 @pytest.mark.parametrize("rows", [4, 60, 2000])
@@ -58,7 +66,7 @@ def test_isotonic_undoes_what_platt_cannot() -> None:
 def test_certain_and_few_answers_stay_finite() -> None:
     raw, label = np.array([-3, -2, 2, 3], np.float32), np.array([0, 0, 1, 1], np.float32)
     for kind in ("platt", "isotonic"):
-        assert np.abs(fitted(kind, raw, label).log_odds(raw)).max() < 5
+        assert np.abs(fit_calibration(kind, raw, label).log_odds(raw)).max() < 5
 
 
 def test_the_weight_is_of_the_better_mix() -> None:
@@ -79,7 +87,7 @@ def test_the_band_is_where_the_mix_helps() -> None:
     events = draw.choice([10, 50, 150, 300, 900], len(truth))
     ctr = probability_of(np.where(events < 100, noise, truth).astype(np.float32))
     mixed = probability_of(np.where(events < 100, truth, truth + 0.3 * noise).astype(np.float32))
-    assert helped(label, np.arange(len(label)) % 500, events, ctr, mixed) == HistoryBand(shortest=5, longest=99)
+    assert helped_band(label, np.arange(len(label)) % 500, events, ctr, mixed) == HistoryBand(shortest=5, longest=99)
 
 
 def test_without_help_there_is_no_band() -> None:
@@ -88,18 +96,18 @@ def test_without_help_there_is_no_band() -> None:
     noise = np.random.default_rng(1).normal(size=len(truth)).astype(np.float32)
     events = np.full(len(truth), 50)
     user = np.arange(len(truth)) % 100
-    assert helped(label, user, events, ctr, blend(ctr, noise, 0.3)) is None
-    assert helped(label, user, events, ctr, ctr) is None
-    assert helped(label[:20], user[:20], events[:20], probability_of(noise[:20]), ctr[:20]) is None, "too few"
+    assert helped_band(label, user, events, ctr, blend(ctr, noise, 0.3)) is None
+    assert helped_band(label, user, events, ctr, ctr) is None
+    assert helped_band(label[:20], user[:20], events[:20], probability_of(noise[:20]), ctr[:20]) is None, "too few"
 
 
 def test_help_at_the_longest_histories_has_no_end() -> None:
     truth, label = planted()
     noise = np.random.default_rng(1).normal(size=len(truth)).astype(np.float32)
-    found = helped(
+    band = helped_band(
         label, np.arange(len(label)) % 100, np.full(len(label), 2000), probability_of(noise), probability_of(truth)
     )
-    assert found == HistoryBand(shortest=500, longest=None)
+    assert band == HistoryBand(shortest=500, longest=None)
 
 
 @pytest.mark.parametrize("kind", ["platt", "isotonic"])
@@ -108,10 +116,10 @@ def test_the_mix_is_calibration_weight_and_band_together(kind: str) -> None:
     noise = np.random.default_rng(3).normal(size=len(truth)).astype(np.float32)
     ctr, raw = probability_of(noise), 3.0 * truth + 1.0
     user, events = np.arange(len(label)) % 500, np.full(len(label), 50)
-    mix = fitted_mix(kind, raw, ctr, label, user, events)
-    assert mix.calibration == fitted(kind, raw, label)
+    mix = fit_mix(kind, raw, ctr, label, user, events)
+    assert mix.calibration == fit_calibration(kind, raw, label)
     assert mix.weight == best_weight(label, ctr, mix.calibration.log_odds(raw)) > 0.5
     assert mix.band == HistoryBand(shortest=30, longest=99)
     np.testing.assert_array_equal(mix.scores(raw, ctr), blend(ctr, mix.calibration.log_odds(raw), mix.weight))
-    useless = fitted_mix(kind, noise, probability_of(truth), label, user, events)
+    useless = fit_mix(kind, noise, probability_of(truth), label, user, events)
     assert useless.band is None

@@ -8,7 +8,7 @@ import pytest
 
 from models.contract.prompts import Rated, RerankPrompt
 from offline.data.catalogue import DataError
-from offline.reranking.framing import framed, label_ids, spelled, tokens_of
+from offline.reranking.framing import frame_as_chat, label_ids, spell_answers, tokens_of
 from tests.offline.reranking.fakes import PROMPT, model
 
 CHAT = (
@@ -33,7 +33,7 @@ def chat(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_frame_is_written_out_and_thinking_is_switched_off(chat: Any) -> None:
-    prompt = framed(PROMPT, chat, "Judge.")
+    prompt = frame_as_chat(PROMPT, chat, "Judge.")
     assert prompt.opening == "<|im_start|>system\nJudge.<|im_end|>\n<|im_start|>user\n"
     assert prompt.closing == "<|im_end|>\n<|im_start|>assistant\n<think></think>"
     assert (prompt.yes, prompt.no) == ("Yes", "No")
@@ -44,12 +44,12 @@ def test_a_format_without_a_system_message_gets_the_instruction_in_the_users_tur
     chat: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat, "chat_template", NO_SYSTEM)
-    assert framed(PROMPT, chat, "Judge.").opening == "<|im_start|>user\nJudge.\n"
+    assert frame_as_chat(PROMPT, chat, "Judge.").opening == "<|im_start|>user\nJudge.\n"
 
 
 def test_a_model_without_a_chat_format_says_so(tokenizer: Any) -> None:
     with pytest.raises(DataError, match="frame"):
-        framed(PROMPT, tokenizer, "Judge.")
+        frame_as_chat(PROMPT, tokenizer, "Judge.")
 
 
 def test_the_answers_tokens_continue_the_prompt(tokenizer: Any) -> None:
@@ -62,7 +62,7 @@ def test_answers_that_are_one_token_are_refused(tokenizer: Any) -> None:
     with pytest.raises(DataError, match="same token"):
         label_ids(tokenizer, unknown)
     with pytest.raises(DataError, match="same token"):
-        spelled(tokenizer, unknown)
+        spell_answers(tokenizer, unknown)
 
 
 def test_answers_are_spelled_as_the_tokenizer_continues_the_prompt() -> None:
@@ -75,10 +75,10 @@ def test_answers_are_spelled_as_the_tokenizer_continues_the_prompt() -> None:
     prompt = RerankPrompt.model_validate({**PROMPT.model_dump(), "yes": "Yes", "no": "No"})
     with pytest.raises(DataError, match="does not continue"):
         label_ids(Sticky(), prompt)
-    assert (spelled(Sticky(), prompt).yes, spelled(Sticky(), prompt).no) == (" Yes", " No")
+    assert (spell_answers(Sticky(), prompt).yes, spell_answers(Sticky(), prompt).no) == (" Yes", " No")
 
 
 def test_blocks_give_the_tokens_of_the_whole_text(tokenizer: Any) -> None:
     blocks = [PROMPT.blocks({"occupation": "writer"}, [Rated("Film 3", 4.0)], f"Film {at}") for at in range(3)]
-    assert tokens_of(tokenizer, blocks) == [tokenizer(str(one))["input_ids"] for one in blocks]
+    assert tokens_of(tokenizer, blocks) == [tokenizer(str(prompt))["input_ids"] for prompt in blocks]
     assert tokens_of(tokenizer, []) == []

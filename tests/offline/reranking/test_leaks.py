@@ -15,9 +15,8 @@ from offline.data.log import InteractionLog
 from offline.data.texts import TextsConfig
 from offline.reranking.calibrate import Mix
 from offline.reranking.ctr import trained_splits
-from offline.reranking.items import items_of
 from offline.reranking.prepared import Prepared
-from offline.reranking.rows import PromptBuilder
+from offline.reranking.prompting import PromptBuilder, items_of
 from offline.reranking.run import mix_of
 from tests.offline.knowledge.fakes import HashEncoder
 from tests.offline.reranking.fakes import PROMPT

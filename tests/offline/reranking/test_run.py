@@ -40,15 +40,15 @@ def test_the_manifest_lies_beside_a_checkpoint_that_answers_as_it_says(tuned: Tu
     assert manifest.label_ids == ready.labels
 
     def answers(blocks: Sequence[Blocks]) -> FloatArray:
-        found = np.zeros(len(blocks), np.float32)
+        probabilities = np.zeros(len(blocks), np.float32)
         for rows, odds in model.log_odds(blocks, manifest.label_ids):
-            found[rows] = probability_of(odds)
-        return found
+            probabilities[rows] = probability_of(odds)
+        return probabilities
 
-    asked = [tuple(answers(one.prompts)) for one in manifest.canaries]
+    asked = [tuple(answers(canary.prompts)) for canary in manifest.canaries]
     assert asked
     assert manifest.broken(asked) == ""
-    np.testing.assert_allclose(asked, [one.probabilities for one in manifest.canaries], atol=1e-4)
+    np.testing.assert_allclose(asked, [canary.probabilities for canary in manifest.canaries], atol=1e-4)
 
 
 def test_the_items_are_the_ones_that_the_manifest_names(tuned: Tuned, ready: Prepared) -> None:
@@ -57,6 +57,11 @@ def test_the_items_are_the_ones_that_the_manifest_names(tuned: Tuned, ready: Pre
     assert tuple(items.ids) == ready.log.item_ids
     np.testing.assert_array_equal(items.vectors, ready.prompts.items.vectors)
     assert hashlib.sha256(content).hexdigest() == tuned.manifest.items
+
+
+def test_labels_are_those_of_the_protocol(ready: Prepared) -> None:
+    liked = ready.log.value[:50] > ready.config.feature_schema.liked_above
+    assert ready.label(np.arange(50)).tolist() == liked.astype(float).tolist()
 
 
 def test_calibration_and_weight_come_from_validation_samples_and_the_served_model(
@@ -101,15 +106,15 @@ def test_without_a_trained_model_nothing_is_tuned(
 
 def test_no_prompt_about_a_test_sample_was_read(tuned: Tuned, ready: Prepared) -> None:
     for how in SELECTIONS:
-        told = {
+        keys = {
             split: {
-                hashlib.sha256(str(one).encode()).hexdigest()[:32]
-                for one in ready.prompts.blocks(ready.prompt_for(how), ready.rows(split))
+                hashlib.sha256(str(prompt).encode()).hexdigest()[:32]
+                for prompt in ready.prompts.blocks(ready.prompt_for(how), ready.rows(split))
             }
             for split in ("validation", "test")
         }
-        assert told["validation"] <= tuned.read
-        assert not (told["test"] - told["validation"]) & tuned.read
+        assert keys["validation"] <= tuned.read
+        assert not (keys["test"] - keys["validation"]) & tuned.read
 
 
 def test_tuning_reads_training_samples_in_both_ways(ready: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from models.contract.arrays import FloatArray
 from models.contract.prompts import Blocks, Rated
 from offline.data.catalogue import DataError
 from offline.reranking.framing import label_ids, tokens_of
-from offline.reranking.scoring import Labeller, ScoreStore
+from offline.reranking.scoring import Labeller, stored_log_odds
 from tests.offline.reranking.fakes import PROMPT, labeller, model
 
 Scores = Iterator[tuple[list[int], FloatArray]]
@@ -29,10 +29,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Labeller:
 
 
 def scored(tiny: Labeller, blocks: Sequence[Blocks]) -> FloatArray:
-    found = np.full(len(blocks), np.nan, np.float32)
+    odds = np.full(len(blocks), np.nan, np.float32)
     for rows, scores in tiny.log_odds(blocks, label_ids(tiny.tokenizer, PROMPT)):
-        found[rows] = scores
-    return found
+        odds[rows] = scores
+    return odds
 
 
 def test_the_score_is_the_difference_of_the_models_two_scores(tiny: Labeller) -> None:
@@ -47,7 +47,7 @@ def test_the_score_is_the_difference_of_the_models_two_scores(tiny: Labeller) ->
 
 def test_the_score_of_a_prompt_does_not_depend_on_its_company(tiny: Labeller) -> None:
     together = scored(tiny, BLOCKS)
-    alone = np.concatenate([scored(tiny, [one]) for one in BLOCKS])
+    alone = np.concatenate([scored(tiny, [blocks]) for blocks in BLOCKS])
     np.testing.assert_allclose(together, alone, atol=1e-4)
     assert len(np.unique(together)) == len(BLOCKS), "float32 keeps scores apart"
 
@@ -66,8 +66,8 @@ def test_a_model_that_caps_its_scores_is_refused(tiny: Labeller, monkeypatch: py
 
 
 def test_a_prompt_is_read_once(tiny: Labeller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    labels, store = label_ids(tiny.tokenizer, PROMPT), ScoreStore(tmp_path)
-    first = store.log_odds(tiny, labels, BLOCKS[:12], "some")
+    labels = label_ids(tiny.tokenizer, PROMPT)
+    first = stored_log_odds(tmp_path, tiny, labels, BLOCKS[:12], "some")
     asked: list[int] = []
     real = Labeller.log_odds
 
@@ -78,24 +78,24 @@ def test_a_prompt_is_read_once(tiny: Labeller, tmp_path: Path, monkeypatch: pyte
         return real(self, blocks, labels)
 
     monkeypatch.setattr(Labeller, "log_odds", counted)
-    second = store.log_odds(tiny, labels, [*BLOCKS, BLOCKS[0]], "all")
+    second = stored_log_odds(tmp_path, tiny, labels, [*BLOCKS, BLOCKS[0]], "all")
     np.testing.assert_array_equal(second[:12], first)
     assert second[-1] == second[0]
-    store.log_odds(tiny, labels, BLOCKS, "again")
+    stored_log_odds(tmp_path, tiny, labels, BLOCKS, "again")
     assert asked == [8]
 
 
 def test_another_model_has_scores_of_its_own(tiny: Labeller, tmp_path: Path) -> None:
     labels = label_ids(tiny.tokenizer, PROMPT)
     other = Labeller("other", tiny.tokenizer, tiny.model, tiny.padded_tokens)
-    for one in (tiny, other):
-        ScoreStore(tmp_path).log_odds(one, labels, BLOCKS[:2], "some")
+    for each in (tiny, other):
+        stored_log_odds(tmp_path, each, labels, BLOCKS[:2], "some")
     assert len(list(tmp_path.glob("*.npz"))) == 2
 
 
 def test_what_was_scored_before_a_kill_is_kept(tiny: Labeller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offline.reranking.scoring._BATCHES_A_PASS", 1)
-    labels, store = label_ids(tiny.tokenizer, PROMPT), ScoreStore(tmp_path)
+    labels = label_ids(tiny.tokenizer, PROMPT)
     real = Labeller.log_odds
 
     def killed(
@@ -107,7 +107,7 @@ def test_what_was_scored_before_a_kill_is_kept(tiny: Labeller, tmp_path: Path, m
     with monkeypatch.context() as patch:
         patch.setattr(Labeller, "log_odds", killed)
         with pytest.raises(KeyboardInterrupt):
-            store.log_odds(tiny, labels, BLOCKS, "all")
+            stored_log_odds(tmp_path, tiny, labels, BLOCKS, "all")
     (path,) = tmp_path.glob("*.npz")
     assert 0 < len(np.load(path)["keys"]) < len(BLOCKS)
-    np.testing.assert_allclose(store.log_odds(tiny, labels, BLOCKS, "all"), scored(tiny, BLOCKS), atol=1e-4)
+    np.testing.assert_allclose(stored_log_odds(tmp_path, tiny, labels, BLOCKS, "all"), scored(tiny, BLOCKS), atol=1e-4)

@@ -25,19 +25,19 @@ def asked() -> tuple[list[Blocks], np.ndarray[tuple[int], np.dtype[np.bool_]]]:
 
 
 def tuned(base: Path, target: Path) -> list[float]:
-    one = labeller(base)
+    untuned = labeller(base)
     blocks, liked = asked()
-    yes, no = label_ids(one.tokenizer, PROMPT)
-    return tune(one, tokens_of(one.tokenizer, blocks), np.where(liked, yes, no), CONFIG, 1, target)
+    yes, no = label_ids(untuned.tokenizer, PROMPT)
+    return tune(untuned, tokens_of(untuned.tokenizer, blocks), np.where(liked, yes, no), CONFIG, 1, target)
 
 
 def odds(folder: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    one = labeller(folder)
+    tuned_model = labeller(folder)
     blocks, _ = asked()
-    found = np.zeros(len(blocks), np.float32)
-    for rows, scores in one.log_odds(blocks, label_ids(one.tokenizer, PROMPT)):
-        found[rows] = scores
-    return found
+    log_odds = np.zeros(len(blocks), np.float32)
+    for rows, scores in tuned_model.log_odds(blocks, label_ids(tuned_model.tokenizer, PROMPT)):
+        log_odds[rows] = scores
+    return log_odds
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,9 @@ def test_what_is_saved_is_a_checkpoint_that_answers_better(base: Path, target: P
 def test_only_the_named_projections_were_changed(base: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    one, other = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (base, target / MODEL))
-    assert set(one) == set(other)
-    changed = {name for name in one if not torch.equal(one[name], other[name])}
+    before, after = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (base, target / MODEL))
+    assert set(before) == set(after)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all("q_proj" in name or "v_proj" in name for name in changed)
 
@@ -109,14 +109,14 @@ def test_a_killed_run_goes_on_and_ends_where_the_other_did(
 
 def test_the_loss_is_of_the_answer_alone(base: Path) -> None:
     """Tokens of the prompt are no targets: two prompts with the same last state have the same loss."""
-    one = labeller(base)
+    untuned = labeller(base)
     blocks, liked = asked()
-    yes, no = label_ids(one.tokenizer, PROMPT)
-    tokens = tokens_of(one.tokenizer, blocks)
+    yes, no = label_ids(untuned.tokenizer, PROMPT)
+    tokens = tokens_of(untuned.tokenizer, blocks)
     with torch.inference_mode():
-        scores = torch.stack([one.model(input_ids=torch.tensor([row])).logits[0, -1] for row in tokens])
+        scores = torch.stack([untuned.model(input_ids=torch.tensor([row])).logits[0, -1] for row in tokens])
     expected = torch.nn.functional.cross_entropy(scores, torch.from_numpy(np.where(liked, yes, no)))
-    adapted = tuning._adapted(one.model, CONFIG.model_copy(update={"dropout": 0.0}))
-    optimizer = torch.optim.SGD([one for one in adapted.parameters() if one.requires_grad], lr=0.0)
-    loss = tuning._step(one, adapted, tokens, np.where(liked, yes, no), CONFIG, optimizer)
+    adapted = tuning._adapted(untuned.model, CONFIG.model_copy(update={"dropout": 0.0}))
+    optimizer = torch.optim.SGD([weight for weight in adapted.parameters() if weight.requires_grad], lr=0.0)
+    loss = tuning._step(untuned, adapted, tokens, np.where(liked, yes, no), CONFIG, optimizer)
     assert loss == pytest.approx(float(expected), rel=1e-4)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from models.contract.schema import FeatureSchema
-from models.ctr.build import Architecture
-from models.ctr.fusion import Fusion, InterestFusion
+from models.ctr.build import Architecture, InterestFusion
+from models.ctr.features import Fusion
 from offline.config import TrainingConfig
 from offline.metrics import quality
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
@@ -46,8 +46,7 @@ def run(
     encoder: SampleEncoder | None = None,
 ) -> Fitted:
     spec = ModelSpec("model", architecture)
-    user = data.log.user.astype(np.int64)
-    return fit(spec, config, encoder or encoder_of(data, splits), splits, user, seed)
+    return fit(spec, config, encoder or encoder_of(data, splits), splits, seed)
 
 
 def weights(fitted: Fitted) -> bytes:

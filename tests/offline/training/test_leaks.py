@@ -16,7 +16,14 @@ import pytest
 from models.contract.arrays import FloatArray
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
-from offline.training.samples import SampleEncoder, Split, SplitRows, split_samples, statistics_before, statistics_until
+from offline.training.samples import (
+    SampleEncoder,
+    Split,
+    SplitRows,
+    running_statistics,
+    split_samples,
+    statistics_until,
+)
 from tests.synthetic import DIM, SCHEMA, Synthetic, knowledge_of, synthetic
 
 Build = Callable[[Synthetic, int], SampleEncoder]
@@ -73,21 +80,21 @@ def with_statistics_of_everything(data: Synthetic, trained_rows: int) -> SampleE
 def with_running_statistics(data: Synthetic, trained_rows: int) -> SampleEncoder:
     """Earlier rows only, but not frozen at the end of the training period."""
     encoder = honest(data, trained_rows)
-    encoder.numeric = statistics_before(SCHEMA, data.log, len(data.log))
+    encoder.numeric = running_statistics(SCHEMA, data.log, data.log.item, len(data.log))
     return encoder
 
 
 def with_releases_of_everything(data: Synthetic, trained_rows: int) -> SampleEncoder:
     """Items of a history have the statistics that the whole log gives them."""
     encoder = honest(data, trained_rows)
-    encoder.releases._numeric[:, 1:] = statistics_until(SCHEMA, data.log, len(data.log))
+    encoder.releases.values[:, 1:] = statistics_until(SCHEMA, data.log, len(data.log))
     return encoder
 
 
 def with_the_next_release(data: Synthetic, trained_rows: int) -> SampleEncoder:
     """Every release is published too early: it counts interactions of its own samples."""
     encoder = honest(data, trained_rows)
-    numeric = encoder.releases._numeric
+    numeric = encoder.releases.values
     numeric[:-1] = numeric[1:].copy()
     return encoder
 

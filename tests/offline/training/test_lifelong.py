@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from models.contract.arrays import FloatArray, IntArray
+from models.ctr.gaussian_process import RatingProcess
 from models.ctr.lifelong import Lifelong
-from models.ctr.ratings import RatingProcess
 from offline.config import TrainingConfig
 from offline.metrics import quality
 from offline.training import lifelong
-from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict, tensors
-from offline.training.lifelong import beliefs, fit_process
+from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
+from offline.training.lifelong import as_torch, beliefs, fit_process
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
 from offline.training.sequences import SequenceEncoder
 from tests.synthetic import SCHEMA, Synthetic, job_config, knowledge_of, synthetic
@@ -60,8 +60,7 @@ def configured(epochs: int = 1, **own: Any) -> TrainingConfig:
 
 
 def run(encoder: SampleEncoder, splits: SplitRows, config: TrainingConfig, *, seed: int = 1) -> Fitted:
-    user = encoder.log.user.astype(np.int64)
-    return fit(SPEC, config, encoder, splits, user, seed, progress=False)
+    return fit(SPEC, config, encoder, splits, seed, progress=False)
 
 
 def few(splits: SplitRows, train: int = 400) -> SplitRows:
@@ -95,8 +94,8 @@ def test_predictions_are_those_of_one_request_after_the_other(
     assert whole.dtype == np.float32
     assert whole.std() > 0.1
     with torch.inference_mode():
-        together = torch.sigmoid(learned.model(tensors(encoder, rows))).numpy()
-        alone = [torch.sigmoid(learned.model(tensors(encoder, rows[at : at + 1]))).numpy() for at in range(25)]
+        together = torch.sigmoid(learned.model(as_torch(encoder.tensors(rows)))).numpy()
+        alone = [torch.sigmoid(learned.model(as_torch(encoder.tensors(rows[at : at + 1])))).numpy() for at in range(25)]
     np.testing.assert_allclose(whole, together, atol=1e-5)
     np.testing.assert_allclose(whole[:25], np.concatenate(alone), atol=1e-5)
 
@@ -106,7 +105,7 @@ def test_what_was_fitted_reads_back(learned: Fitted, encoder: SampleEncoder, spl
     again.load_state_dict(learned.model.state_dict())
     rows = splits.rows["test"][:30]
     with torch.inference_mode():
-        expected, logits = (model.eval()(tensors(encoder, rows)) for model in (learned.model, again))
+        expected, logits = (model.eval()(as_torch(encoder.tensors(rows))) for model in (learned.model, again))
     assert torch.equal(expected, logits)
 
 

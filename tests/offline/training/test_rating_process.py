@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.ctr.ratings import RatingProcess
+from models.ctr.gaussian_process import RatingProcess
 from offline.config import LifelongConfig
-from offline.training.fit import tensors
-from offline.training.lifelong import Schedule, beliefs, fit_process, step
+from offline.training.lifelong import Schedule, as_torch, beliefs, fit_process, step
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
 from offline.training.sequences import SequenceEncoder
 from tests.synthetic import SCHEMA, Synthetic, synthetic
@@ -82,8 +81,8 @@ def test_beliefs_are_those_of_one_request_after_the_other(encoder: SampleEncoder
     others = np.setdiff1d(np.arange(len(encoder.log)), rows)
     assert not moments[others].any()
     with torch.inference_mode():
-        together = torch.stack(process(tensors(encoder, rows)), dim=1).numpy()
-        alone = [torch.stack(process(tensors(encoder, rows[at : at + 1])), dim=1).numpy() for at in range(10)]
+        together = torch.stack(process(as_torch(encoder.tensors(rows))), dim=1).numpy()
+        alone = [torch.stack(process(as_torch(encoder.tensors(rows[at : at + 1]))), dim=1).numpy() for at in range(10)]
     np.testing.assert_allclose(moments[rows], together, atol=2e-5)
     np.testing.assert_allclose(moments[rows[:10]], np.concatenate(alone), atol=2e-5)
 

@@ -19,7 +19,8 @@ from models.split_model import SplitModel, parts_folder
 from offline.data.files import file_digest, read_arrays
 from offline.knowledge.vectors import Knowledge
 from offline.training.artifact import Artifact, as_request, write_artifact
-from offline.training.fit import predict, tensors
+from offline.training.fit import predict
+from offline.training.lifelong import as_torch
 from offline.training.report import TrainingReport, markdown
 from offline.training.run import encoders, load_served, specs, train
 from offline.training.samples import SampleEncoder, split_samples
@@ -114,7 +115,7 @@ def test_the_served_model_reads_back_and_agrees_with_the_artifact(trained: Train
     with torch.inference_mode():
         expected = torch.sigmoid(model({name: torch.from_numpy(array) for name, array in request.items()})).numpy()
     np.testing.assert_allclose(scores, expected, atol=1e-5)
-    assert tensors(trained.encoder, rows[:1])["item_index"].shape == (1,)
+    assert as_torch(trained.encoder.tensors(rows[:1]))["item_index"].shape == (1,)
 
 
 def scores_of(artifact: Path, request: Tensors) -> np.ndarray:
@@ -147,8 +148,8 @@ def test_the_table_shows_every_model_against_the_one_without_knowledge(trained: 
 
 
 def test_each_choice_of_producers_has_an_encoder(trained: Trained) -> None:
-    data, chosen = trained.data, specs(trained.data.config)
-    by_producers = encoders(data.config, data.catalogue, data.log, data.knowledge, 500, chosen)
+    data = trained.data
+    by_producers = encoders(data.config, data.catalogue, data.log, data.knowledge, 500)
     assert {producers: encoder.schema.knowledge for producers, encoder in by_producers.items()} == {
         None: SCHEMA.knowledge,
         (): (),
@@ -170,15 +171,14 @@ def test_producers_may_be_left_out(tmp_path: Path) -> None:
     assert [space.key for space in manifest.spaces] == ["item/text"]
     assert manifest.inputs == reads("din", SCHEMA.with_knowledge(("text",)))
     assert "user_vectors" not in manifest.inputs
-    encoder = encoders(config, few.catalogue, few.log, knowledge, splits.trained_rows, specs(config))[None]
+    encoder = encoders(config, few.catalogue, few.log, knowledge, splits.trained_rows)[None]
     model = load_served(config, report, encoder, tmp_path / "models")
     assert np.isfinite(predict(model, encoder, splits.rows["test"])).all()
 
 
 def test_no_producer_at_all(tmp_path: Path) -> None:
     few = synthetic(tmp_path, users=20, items=15, events=14)
-    chosen = specs(few.config)
-    by_producers = encoders(few.config, few.catalogue, few.log, Knowledge({}), 200, chosen)
+    by_producers = encoders(few.config, few.catalogue, few.log, Knowledge({}), 200)
     assert by_producers[None].schema == SCHEMA.with_knowledge(())
     assert model_inputs(by_producers[None].schema) == tuple(
         name for name in INPUTS if "vectors" not in name and "partition" not in name
@@ -194,7 +194,7 @@ def test_a_model_of_whole_histories_is_trained_and_exported(tmp_path: Path) -> N
     assert [row["model"] for row in report.table] == ["whole histories + knowledge", "popularity (share of likes)"]
     assert report.parity < 1e-5
     splits = split_samples(config.samples, few.log)
-    encoder = encoders(config, few.catalogue, few.log, few.knowledge, splits.trained_rows, specs(config))[None]
+    encoder = encoders(config, few.catalogue, few.log, few.knowledge, splits.trained_rows)[None]
     model = load_served(config, report, encoder, tmp_path / "models")
     rows = np.concatenate([splits.rows["train"][:20], splits.rows["test"]])
     lengths = set()
@@ -202,6 +202,6 @@ def test_a_model_of_whole_histories_is_trained_and_exported(tmp_path: Path) -> N
         request = encoder.tensors(np.array([row]))
         lengths.add(int(request["history_mask"].sum()))
         with torch.inference_mode():
-            expected = torch.sigmoid(model(tensors(encoder, np.array([row])))).numpy()
+            expected = torch.sigmoid(model(as_torch(encoder.tensors(np.array([row]))))).numpy()
         np.testing.assert_allclose(scores_of(tmp_path / "models" / report.artifact, request), expected, atol=1e-5)
     assert {3, SCHEMA.history_length} <= lengths

@@ -16,7 +16,7 @@ from offline.config import SamplesConfig
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, as_published
-from offline.training.samples import RELEASES, SampleEncoder, split_samples, statistics_before, statistics_until
+from offline.training.samples import RELEASES, SampleEncoder, running_statistics, split_samples, statistics_until
 from tests.synthetic import DIM, PARTITION_SIZE, SCHEMA, Synthetic, knowledge_of, synthetic
 
 
@@ -82,7 +82,7 @@ def with_drawn(data: Synthetic) -> Synthetic:
 @pytest.mark.parametrize("until", [0, 1, 90, 144, 180, 1000])
 def test_statistics_before_each_row(data: Synthetic, until: int, drawn: bool) -> None:
     log = with_drawn(data).log if drawn else data.log
-    statistics = statistics_before(SCHEMA, log, until)
+    statistics = running_statistics(SCHEMA, log, log.item, until)
     expected = [_reference(log, int(log.item[row]), min(row, until)) for row in range(len(log))]
     np.testing.assert_array_equal(statistics, np.array(expected, np.float32))
 

@@ -171,7 +171,7 @@ def test_a_real_run(data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     def counted(spec: ModelSpec, *rest: object, progress: bool) -> Fitted:
         calls.append(spec.label)
-        return fit(spec, *rest, progress=progress)  # type: ignore[arg-type]
+        return fit(spec, *rest, progress=progress)  # type: ignore[arg-type, misc]
 
     monkeypatch.setattr(trials, "fit", counted)
     result = run(data)

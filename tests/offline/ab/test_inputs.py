@@ -1,16 +1,19 @@
-"""Settings of an analysis are checked when they are made, and follow the file that the service splits by."""
+"""Inputs of an analysis are checked before anything is computed; its settings follow the file that the service splits
+by."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import polars as pl
 import pytest
 from pydantic import ValidationError
 
 from models.contract.experiments import parse_experiments
-from offline.ab.settings import AnalysisSettings, settings_of
+from offline.ab.inputs import EXPOSURES, INTERACTIONS, AnalysisSettings, check_table, settings_of
 from offline.data.catalogue import DataError
 from tests.contract.experiments import TWO_LAYERS
+from tests.offline.ab.simulate import World, tables
 
 TIMED = TWO_LAYERS.replace('seed = "another"', "start = 2026-11-01T00:00:00Z")
 ARMS: dict[str, Any] = {"control": "off", "weights": {"off": 1.0, "on": 1.0}}
@@ -54,3 +57,24 @@ def test_arms_weights_and_start_are_those_of_the_file() -> None:
 def test_an_experiment_that_is_not_there_is_named() -> None:
     with pytest.raises(DataError, match="no experiment 'other'; it has knowledge, rerank"):
         settings_of(parse_experiments(TIMED.encode()), "other")
+
+
+def test_columns_come_in_their_order_and_type() -> None:
+    exposures, interactions = tables(World(units=5))
+    loose = exposures.select(reversed(exposures.columns)).with_columns(
+        shadow=None, context=None, candidates=pl.col("candidates").cast(pl.UInt16), more=1
+    )
+    assert check_table("exposures", loose).schema == EXPOSURES
+    assert check_table("interactions", interactions.with_columns(value=pl.lit(1, pl.Int32))).schema == INTERACTIONS
+
+
+def test_tables_that_are_none() -> None:
+    exposures, interactions = tables(World(units=5))
+    with pytest.raises(ValueError, match="exposures without arm, items"):
+        check_table("exposures", exposures.drop("arm", "items"))
+    with pytest.raises(ValueError, match="exposures with nulls in unit"):
+        check_table("exposures", exposures.with_columns(unit=pl.lit(None, pl.String)))
+    with pytest.raises(ValueError, match="other types"):
+        check_table("exposures", exposures.with_columns(items=1.5))
+    with pytest.raises(ValueError, match="other types"):
+        check_table("interactions", interactions.with_columns(time_ms=pl.lit("noon")))

@@ -1,10 +1,12 @@
-"""Settings of the analysis of one experiment, also from the file that the service splits by."""
+"""Inputs of the analysis of one experiment: its two tables, and its settings, also from the file that the service
+splits by."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Literal
 
+import polars as pl
 from pydantic import BaseModel, Field, model_validator
 
 from models.contract.experiments import ExperimentsFile
@@ -15,6 +17,53 @@ HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 ANALYSED = ("split", "sticky")
 """Of the ways into an arm, those that are random: see ``How`` of models/contract/exposures.py."""
+
+
+EXPOSURES = pl.Schema(
+    {
+        "request_id": pl.String(),
+        "time_ms": pl.Int64(),
+        "unit": pl.String(),
+        "arm": pl.String(),
+        "how": pl.String(),
+        "split": pl.String(),
+        "release": pl.String(),
+        "degraded": pl.List(pl.String()),
+        "latency_ms": pl.Float64(),
+        "candidates": pl.Int64(),
+        "items": pl.List(pl.String()),
+        "scores": pl.List(pl.Float64()),
+        "shadow": pl.List(pl.Float64()),
+        "propensities": pl.List(pl.Float64()),
+        "teams": pl.List(pl.String()),
+        "context": pl.String(),
+        "unshown": pl.List(pl.String()),
+        "unshown_scores": pl.List(pl.Float64()),
+        "unshown_shadow": pl.List(pl.Float64()),
+    }
+)
+"""One row per answered request, as models/contract/exposures.py has it. ``split`` is JSON: the buckets that each arm
+had when the unit was split. ``items`` are those shown, position p at index p; ``scores`` and ``shadow`` are aligned
+with them, ``propensities`` and ``teams`` with the first of them; ``unshown`` are the other candidates. All that not
+every exposure has is null or empty there; ``context`` is JSON."""
+
+INTERACTIONS = pl.Schema(
+    {
+        "request_id": pl.String(),
+        "unit": pl.String(),
+        "item": pl.String(),
+        "type": pl.String(),
+        "value": pl.Float64(),
+        "time_ms": pl.Int64(),
+    }
+)
+"""One row per interaction, of the experiment's time and of the pre-period; ``request_id`` may be null."""
+
+_TABLES = {
+    "exposures": (EXPOSURES, ("request_id", "time_ms", "unit", "arm", "items")),
+    "interactions": (INTERACTIONS, ("unit", "item", "type", "time_ms")),
+}
+"""Schemas, and the columns that are never null."""
 
 
 class ClickRule(BaseModel):
@@ -37,7 +86,7 @@ class AnalysisSettings(BaseModel):
     window_ms         a click counts if it comes at most so long after its exposure
     without_request   whether a click that names no request counts for the unit's latest exposure of the item
     alpha             level of tests; intervals cover 1 - alpha
-    start_ms          when the experiment started; its first exposure if None. What is older is the pre-period
+    start_ms          when the experiment started; its first exposure if None. Older events are the pre-period
     pre_period_days   how much before the start the CUPED covariates look at; everything if None
     breakdowns        dimensions of the sample ratio check: "release", "day" or "context.KEY"
     planned_units     units of all arms at which the always-valid intervals are tightest. It has to be chosen
@@ -92,3 +141,18 @@ def settings_of(
         start_ms=None if experiment.start is None else round(experiment.start.timestamp() * 1000),
         planned_units=planned_units,
     )
+
+
+def check_table(name: Literal["exposures", "interactions"], frame: pl.DataFrame) -> pl.DataFrame:
+    """``frame`` with the columns and types of ``EXPOSURES`` or ``INTERACTIONS``; ValueError if it cannot be brought to
+    them, or lacks a value that every row has."""
+    schema, required = _TABLES[name]
+    if missing := [column for column in schema if column not in frame.columns]:
+        raise ValueError(f"{name} without {', '.join(missing)}")
+    try:
+        table = frame.select(pl.col(column).cast(dtype) for column, dtype in schema.items())
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"{name} of other types than expected: {error}") from error
+    if empty := [column for column in required if table[column].null_count()]:
+        raise ValueError(f"{name} with nulls in {', '.join(empty)}")
+    return table

@@ -214,7 +214,7 @@ def language_model(job: Job, engine: Engine | None = None) -> Iterator[LLMSessio
 
 @contextmanager
 def open_llm_run(
-    run: Run, names: Sequence[str], catalogue: Catalogue, log: InteractionLog, engine: Engine
+    run: Run, names: Sequence[str], catalogue: Catalogue, log: InteractionLog, engine: Engine | None
 ) -> Iterator[LLMRun]:
     """What the producers ``names`` ask; with --since, texts of recent users and items have been asked for already."""
     with language_model(run.job, engine) as session:

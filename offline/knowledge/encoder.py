@@ -7,7 +7,7 @@ names. The arithmetic may differ: see ``offline.llm.arithmetic.SAME_SPACE_COSINE
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from models.contract.arrays import FloatArray, IntArray
-from offline.engine.engines import Engine, in_order
+from offline.engine.engines import Engine
 from offline.knowledge.shipped import read_shipped
 from offline.llm.arithmetic import Precision, torch_dtype
 from offline.llm.in_process import one_core_each
@@ -126,17 +126,9 @@ def _batches(texts: Sequence[str]) -> list[IntArray]:
     return [order[at : at + BATCH] for at in range(0, len(order), BATCH)]
 
 
-class EncoderWorker:
+def _encoder_worker(name: str, max_tokens: int, precision: Precision) -> Callable[[list[str]], FloatArray]:
     """The text encoder in a worker of an engine."""
-
-    def __init__(self, name: str, max_tokens: int, precision: Precision) -> None:
-        self._encoder = TextEncoder(name, max_tokens, precision)
-
-    def __call__(self, texts: list[str]) -> FloatArray:
-        return self._encoder.encode(texts)
-
-    def close(self) -> None:
-        """A worker has nothing but memory."""
+    return TextEncoder(name, max_tokens, precision).encode
 
 
 class EngineEncoder(TextEncoder):
@@ -148,17 +140,17 @@ class EngineEncoder(TextEncoder):
         self._engine = engine
         # a worker may start in another folder
         place = str(Path(name).absolute()) if Path(name).is_dir() else name
-        self._make = partial(EncoderWorker, place, max_tokens, precision)
+        self._make = partial(_encoder_worker, place, max_tokens, precision)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Unit vectors float32 [n, width] of ``texts``, in their order."""
         if not texts:
             return np.zeros((0, 0), np.float32)
         batches = _batches(texts)
-        encoded = self._engine.map_batches(self._make, [[texts[row] for row in rows] for rows in batches])
-        by_length = np.concatenate(in_order(encoded, len(batches)))
-        vectors = np.empty_like(by_length)
-        vectors[np.concatenate(batches)] = by_length
+        encoded = dict(self._engine.map_batches(self._make, [[texts[row] for row in rows] for rows in batches]))
+        vectors = np.empty((len(texts), encoded[0].shape[1]), np.float32)
+        for position, unit in encoded.items():
+            vectors[batches[position]] = unit
         return vectors
 
 

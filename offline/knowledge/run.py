@@ -17,7 +17,7 @@ import numpy as np
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.engine.engines import Engine, LocalEngine
+from offline.engine.engines import Engine
 from offline.knowledge.encoder import EngineEncoder, TextEncoder, VectorStore
 from offline.knowledge.errors import NotFittedError, TooLittleDataError
 from offline.knowledge.knowledge_texts import Ask, Domain, KnowledgeTexts
@@ -112,12 +112,9 @@ class KnowledgeRun:
         shipped: Path | None = None,
     ) -> None:
         """See ``Sources`` for the names; ``llm`` is the model's id, ``imported`` texts stand for its answers."""
-        engine = engine or LocalEngine()
         name, tokens = domain.config.encoder, domain.config.encoder_tokens
         encoder = (
-            TextEncoder(name, tokens, precision)
-            if isinstance(engine, LocalEngine)
-            else EngineEncoder(engine, name, tokens, precision)
+            TextEncoder(name, tokens, precision) if engine is None else EngineEncoder(engine, name, tokens, precision)
         )
         self._sources = Sources(
             config=domain.config,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +12,7 @@ import numpy as np
 from models.contract.arrays import BoolArray, FloatArray
 from models.contract.knowledge import Space
 from models.contract.schema import KnowledgeSpec, fingerprint
-from offline.engine.engines import Engine, LocalEngine
+from offline.engine.engines import Engine
 from offline.knowledge.errors import NotFittedError
 from offline.knowledge.knowledge_texts import Domain, KnowledgeTexts
 from offline.knowledge.projection import Projection
@@ -30,9 +30,9 @@ class Encode(Protocol):
 @dataclass(frozen=True, slots=True)
 class Sources(Domain):
     """One run's inputs. ``folder`` keeps the producer's frozen parts, ``checkpoints`` converted weights of language
-    models; ``engine`` runs what is heavy, in the arithmetic of ``precision``; ``trained_rows`` is the first log row
-    after the training period: frozen parts may be fitted on earlier rows only. ``shipped`` is a file of vectors that
-    need not be computed."""
+    models; ``engine``, if there is one, runs what is heavy, in the arithmetic of ``precision``; ``trained_rows`` is the
+    first log row after the training period: frozen parts may be fitted on earlier rows only. ``shipped`` is a file of
+    vectors that need not be computed."""
 
     trained_rows: int
     texts: KnowledgeTexts
@@ -41,7 +41,7 @@ class Sources(Domain):
     encoder: str
     folder: Path
     checkpoints: Path
-    engine: Engine = field(default_factory=LocalEngine)
+    engine: Engine | None = None
     precision: Precision = "auto"
     shipped: Path | None = None
 

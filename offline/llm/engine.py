@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from offline.engine.engines import Engine, EngineError, LocalEngine
+from offline.engine.engines import Engine, EngineError
 from offline.llm.protocol import Backend, Completion, PermanentError, Prompt, TransientError
 
 Outcome = list[Completion] | Exception
@@ -35,10 +35,6 @@ class ModelWorker:
     def __call__(self, calls: list[list[Prompt]]) -> list[Outcome]:
         """One outcome per call. Errors are outcomes too: raised here, one would end the calls of all workers."""
         return self._runner.run(self._answer(calls))
-
-    def close(self) -> None:
-        self._runner.run(self._model.close())
-        self._runner.close()
 
     async def _answer(self, calls: list[list[Prompt]]) -> list[Outcome]:
         return list(await asyncio.gather(*(self._outcome(prompts) for prompts in calls)))
@@ -77,12 +73,10 @@ class EngineBackend:
 
     @property
     def model_id(self) -> str:
-        """See Backend.model_id; the engine is no part of it."""
         return self._model.model_id
 
     @property
     def batch_size(self) -> int:
-        """See Backend.batch_size."""
         return self._model.batch_size
 
     @property
@@ -132,9 +126,9 @@ class EngineBackend:
         await ended
 
 
-def backend_on(engine: Engine, open_model: Callable[[], Backend], calls: int) -> tuple[Backend, int]:
-    """The model where the engine runs it, and how many calls its client should have in flight. See EngineBackend."""
-    if isinstance(engine, LocalEngine):
+def backend_on(engine: Engine | None, open_model: Callable[[], Backend], calls: int) -> tuple[Backend, int]:
+    """The model, on the engine if there is one, and how many calls its client should have in flight."""
+    if engine is None:
         return open_model(), calls
     backend = EngineBackend(engine, open_model, calls)
     return backend, backend.calls_in_flight

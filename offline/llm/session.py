@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from offline.engine.engines import Engine, LocalEngine
+from offline.engine.engines import Engine
 from offline.llm.account import CACHE_FILE, Account, recorded
 from offline.llm.answers import Answers
 from offline.llm.arithmetic import Precision
@@ -73,7 +73,7 @@ def open_session(
     """
     with ResponseCache(folder / CACHE_FILE) as cache, asyncio.Runner() as runner:
         opening = partial(open_backend, config, (folder / CHECKPOINTS).absolute(), precision)
-        backend, in_flight = backend_on(engine or LocalEngine(), opening, config.calls_in_flight)
+        backend, in_flight = backend_on(engine, opening, config.calls_in_flight)
         account = Account(backend.model_id, config.prices)
         client = LLMClient(
             backend,

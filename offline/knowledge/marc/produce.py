@@ -18,7 +18,6 @@ from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.schema import fingerprint
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.engine.engines import LocalEngine
 from offline.knowledge.errors import enough_for
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.sources import Sources, space, text_form
@@ -102,7 +101,7 @@ def _reader(sources: Sources) -> StateReader:
     open_reader = partial(
         LanguageModelStates, sources.checkpoints.absolute(), model, config.max_tokens, precision=sources.precision
     )
-    return open_reader() if isinstance(sources.engine, LocalEngine) else EngineStates(sources.engine, open_reader)
+    return open_reader() if sources.engine is None else EngineStates(sources.engine, open_reader)
 
 
 def _read_as(sources: Sources, reader: StateReader) -> dict[str, str]:

@@ -137,19 +137,14 @@ class TextReader(StateReader, Protocol):
     def read(self, texts: Sequence[str], depths: Sequence[float]) -> StatesByDepth: ...
 
 
-class StatesWorker:
-    """A language model whose hidden states are read, in a worker. ``expected`` is its id where the job runs."""
-
-    def __init__(self, open_reader: Callable[[], TextReader], expected: str) -> None:
-        self._reader = open_reader()
-        if self._reader.id != expected:
-            raise EngineError(f"a worker has other weights: {self._reader.id} in place of {expected}")
-
-    def __call__(self, task: tuple[list[str], list[float]]) -> StatesByDepth:
-        return self._reader.read(*task)
-
-    def close(self) -> None:
-        """A worker has nothing but memory."""
+def _states_worker(
+    open_reader: Callable[[], TextReader], expected: str
+) -> Callable[[tuple[list[str], list[float]]], StatesByDepth]:
+    """Reads hidden states in a worker of an engine. ``expected`` is the model's id where the job runs."""
+    reader = open_reader()
+    if reader.id != expected:
+        raise EngineError(f"a worker has other weights: {reader.id} in place of {expected}")
+    return lambda task: reader.read(*task)
 
 
 class EngineStates:
@@ -160,7 +155,7 @@ class EngineStates:
         reader = open_reader()
         self.id, self.former_ids = reader.id, reader.former_ids
         self._engine = engine
-        self._make = partial(StatesWorker, open_reader, self.id)
+        self._make = partial(_states_worker, open_reader, self.id)
 
     def read_chunks(
         self, chunks: Sequence[Sequence[str]], depths: Sequence[float]

@@ -16,12 +16,13 @@ from models.contract.arrays import FloatArray
 from models.contract.events import Interaction
 from models.contract.schema import KnowledgeSpec
 from offline.data.log import InteractionLog
-from offline.engine.engines import BatchT, LocalEngine, ResultT, Work
+from offline.engine.engines import BatchT, ResultT
 from offline.knowledge.config import CompressionConfig
 from offline.knowledge.errors import NotFittedError
 from offline.knowledge.marc import states
 from offline.knowledge.marc.produce import produce
 from offline.knowledge.vectors import Produced
+from tests.offline.engine.in_process import InProcess
 from tests.offline.knowledge.fakes import EchoModel, sources, vector_of
 from tests.synthetic import Synthetic, synthetic
 
@@ -29,7 +30,7 @@ DIM = 8
 
 
 class _TwoWorkers:
-    """The local engine under the name of one that has workers; remembers the batches that it was given."""
+    """An engine under the name of one that has workers; remembers the batches that it was given."""
 
     workers = 2
 
@@ -37,10 +38,10 @@ class _TwoWorkers:
         self.batches: list[Any] = []
 
     def map_batches(
-        self, make: Callable[[], Work[BatchT, ResultT]], batches: Sequence[BatchT]
+        self, make: Callable[[], Callable[[BatchT], ResultT]], batches: Sequence[BatchT]
     ) -> Iterator[tuple[int, ResultT]]:
         self.batches += batches
-        return LocalEngine().map_batches(pickle.loads(pickle.dumps(make)), batches)
+        return InProcess().map_batches(pickle.loads(pickle.dumps(make)), batches)
 
 
 class _Reader:

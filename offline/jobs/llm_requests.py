@@ -21,10 +21,9 @@ from offline.jobs.steps import Job
 from offline.knowledge.knowledge_texts import Answered, Ask, KnowledgeTexts, closing
 from offline.knowledge.quality import Usable, problem, usable
 from offline.knowledge.run import ORDER
-from offline.llm.answers import Answers
+from offline.llm.batches import REFUSED_RUNS
 from offline.llm.cache import cache_key, stored_answers
-from offline.llm.protocol import Prompt
-from offline.llm.refusals import REFUSED_RUNS
+from offline.llm.protocol import Answers, Prompt
 from offline.llm.session import LLMSession, open_session
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from pydantic import BaseModel, Field
 
 from models.contract.schema import FrozenConfig
 from offline.llm import wording
-from offline.llm.answers import Answers
-from offline.llm.protocol import Completion, Prompt
+from offline.llm.protocol import Answers, Completion, Prompt
 
 Problem = Literal[
     "think",

@@ -17,14 +17,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from offline.llm.account import Account
-from offline.llm.answers import BUDGET, DRY_RUN, UNTRIED, Answers
-from offline.llm.batches import BatchRun, make_batches
+from offline.llm.batches import REFUSED_RUNS, Backoff, BatchRun, make_batches
 from offline.llm.budget import Budget, BudgetAccount, BudgetError
 from offline.llm.cache import ResponseCache, cache_key, stored_answers
 from offline.llm.estimate import CostEstimate, TokenEstimate
-from offline.llm.protocol import Backend, Completion, PermanentError, Prompt, TransientError
-from offline.llm.refusals import REFUSED_RUNS, remember_refusals
-from offline.llm.retry import Backoff
+from offline.llm.protocol import (
+    BUDGET,
+    DRY_RUN,
+    UNTRIED,
+    Answers,
+    Backend,
+    Completion,
+    PermanentError,
+    Prompt,
+    TransientError,
+)
 
 
 class LLMClient:
@@ -68,6 +75,7 @@ class LLMClient:
         self._tokens_per_second = tokens_per_second
         self._estimate = TokenEstimate()
         self._budget = BudgetAccount(budget or Budget(), account.prices, self._estimate)
+        self._clock = 0.0  # when the account's seconds were last added up
         self._stopped: str | None = None
         self._id = secrets.token_hex(8)  # for an account without an id
         self._shortest: Prompt | None = None  # of those that have an answer
@@ -80,7 +88,7 @@ class LLMClient:
         in REFUSED_RUNS runs together, are refused instead of absent. Only an error that is neither transient nor
         permanent (a defect, a full disk) is raised, as it is, after the calls in flight were stored.
         """
-        started = time.perf_counter()
+        self._clock = time.perf_counter()
         keys, by_key, known, refused = await self._look_up(prompts)
         missing = {key: prompt for key, prompt in by_key.items() if key not in known and key not in refused}
         self._account.prompts += len(prompts)
@@ -96,7 +104,7 @@ class LLMClient:
             else:
                 reasons, stopped = await self._ask_missing(missing, known, refused, progress_label)
         finally:
-            self._account.seconds += time.perf_counter() - started
+            self._tick()
         self._remember(by_key, reasons, stopped)
         completions = tuple(known.get(key) for key in keys)
         absent = {at: reasons[key] for at, key in enumerate(keys) if key in reasons}
@@ -109,11 +117,10 @@ class LLMClient:
         """
         if self._dry_run:
             raise PermanentError("a dry run asks nothing")
-        started = time.perf_counter()
+        self._clock = time.perf_counter()
         try:
             return await self._live(prompt)
         finally:
-            self._account.seconds += time.perf_counter() - started
             await asyncio.to_thread(self._cache.put_many, {}, self._account_line())
 
     async def _live(self, prompt: Prompt) -> Completion:
@@ -169,14 +176,8 @@ class LLMClient:
         absent and what stopped the run."""
         if self._stopped is not None:
             return dict.fromkeys(missing, UNTRIED), self._stopped
-        started, before = time.perf_counter(), self._account.seconds
-
-        def account_line() -> tuple[str, str] | None:
-            return self._account_line(before + time.perf_counter() - started)
-
-        run = BatchRun(
-            self._ask, self._cache, self._budget, account_line, self._give_up_after, self._backoff.longest_retry_after
-        )
+        patience = self._backoff.longest_retry_after
+        run = BatchRun(self._ask, self._cache, self._budget, self._account_line, self._give_up_after, patience)
         try:
             await run.answer(make_batches(missing, self._backend.batch_size), self._concurrency, label, len(known))
         finally:
@@ -185,7 +186,7 @@ class LLMClient:
         known |= run.answers
         self._answerable(missing[key] for key in run.answers)
         run_id, answered_any = self._account.run_id or self._id, self._account.paid > 0
-        refused |= await remember_refusals(self._cache, run, run_id, answered_any, self._still_answers)
+        refused |= await run.remember_refusals(run_id, answered_any, self._still_answers)
         reasons = {
             key: run.failures.get(key) or (BUDGET if key in run.too_dear else UNTRIED)
             for key in missing
@@ -224,13 +225,16 @@ class LLMClient:
         elif reasons and not self._account.reason:
             self._account.reason = stopped or next(iter(reasons.values()))
 
-    def _account_line(self, seconds: float | None = None) -> tuple[str, str] | None:
-        """The run's id and its account so far, as text; `seconds` while a call of this client is still going on.
+    def _tick(self) -> None:
+        """Add the seconds since the last tick to the account."""
+        before, self._clock = self._clock, time.perf_counter()
+        self._account.seconds += self._clock - before
 
-        None for an account without an id: nobody records it (account.py), and nobody would end it.
-        """
-        account = self._account if seconds is None else replace(self._account, seconds=seconds)
-        return (account.run_id, json.dumps(account.document())) if account.run_id else None
+    def _account_line(self) -> tuple[str, str] | None:
+        """The run's id and its account so far, as text; None for an account without an id: nobody records it
+        (account.py), and nobody would end it."""
+        self._tick()
+        return (self._account.run_id, json.dumps(self._account.document())) if self._account.run_id else None
 
     async def _ask(self, batch: Sequence[Prompt]) -> list[Completion]:
         """Make one call with retries and account for it."""

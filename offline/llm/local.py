@@ -62,13 +62,9 @@ class LocalBackend:
         if self._generator is None:
             self._generator = _Generator(self._weights.checkpoint(self._checkpoints), self._precision)
         completions: list[Completion] = []
-        for _, group in groupby(prompts, key=_parameters):
+        for _, group in groupby(prompts, key=lambda prompt: prompt.parameters):
             completions += self._generator.generate(list(group))
         return completions
-
-
-def _parameters(prompt: Prompt) -> tuple[int, float, float]:
-    return prompt.max_tokens, prompt.temperature, prompt.repetition_penalty
 
 
 class _Generator:

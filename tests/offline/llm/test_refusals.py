@@ -8,12 +8,11 @@ import pytest
 
 from offline.knowledge.quality import SECOND_TRY, usable
 from offline.llm.account import CACHE_FILE, Account
-from offline.llm.answers import UNTRIED
+from offline.llm.batches import Backoff
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.config import LLMConfig
-from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
-from offline.llm.retry import Backoff
+from offline.llm.protocol import UNTRIED, Completion, PermanentError, Prompt, TransientError, UnusableBackendError
 from offline.llm.session import open_session
 from tests.offline.llm.chat_server import ChatServer, status
 from tests.offline.llm.fakes import FakeBackend, ask, at_once, new_account, plain_client

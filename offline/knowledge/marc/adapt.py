@@ -19,8 +19,7 @@ from pydantic import BaseModel, Field
 from models.contract.schema import FrozenConfig
 from offline.data.catalogue import DataError
 from offline.data.files import write_folder
-from offline.knowledge.marc.pairs import Pairs
-from offline.knowledge.marc.produce import training_pairs
+from offline.knowledge.marc.pairs import Pairs, training_pairs
 from offline.knowledge.marc.states import layer_of, mean_states, tokenised
 from offline.knowledge.marc.train import CompressionConfig, TrainedModules, constrained_loss
 from offline.knowledge.repeatable import repeatable

@@ -42,25 +42,10 @@ class States:
     since: IntArray
 
     def pairs(self, log: InteractionLog, trained_rows: int, liked_above: float) -> Pairs:
-        """What a compression is trained on."""
+        """The pairs that a compression is trained on."""
+        from offline.knowledge.marc.pairs import training_pairs
+
         return training_pairs(log, trained_rows, liked_above, self.start, self.since, self.known)
-
-
-def training_pairs(
-    log: InteractionLog,
-    trained_rows: int,
-    liked_above: float,
-    start: IntArray,
-    since: IntArray,
-    known: BoolArray,
-) -> Pairs:
-    """Interactions of the training period that people had, each with the newest version of its user before it. Versions
-    are as in ``UserVectors``; ``known`` [items] have a text."""
-    from offline.knowledge.marc.pairs import pairs_before
-
-    every = np.ones(int(start[-1]), np.bool_)
-    pairs = pairs_before(trained_rows, log.user, log.item, log.value > liked_above, start, since, every, known)
-    return pairs.at(~log.sampled[pairs.row])
 
 
 def states_at(sources: Sources, depths: Sequence[float]) -> dict[float, States]:

@@ -92,10 +92,7 @@ class LanguageModelStates:
         batches = list(padded_batches([len(text) for text in tokens], self._padded_tokens))
 
         def read(rows: list[int]) -> list[FloatArray]:
-            return [
-                states_of_rows.cpu().numpy()
-                for states_of_rows in mean_states(model, [tokens[row] for row in rows], depths)
-            ]
+            return [means.cpu().numpy() for means in mean_states(model, [tokens[row] for row in rows], depths)]
 
         for rows, states_of_rows in zip(batches, one_core_each(read, batches), strict=True):
             for depth, vectors in zip(depths, states_of_rows, strict=True):
@@ -203,12 +200,9 @@ def _padded(tokens: Sequence[list[int]], device: Any) -> tuple[Any, Any]:
     import torch
 
     width = max(1, max(len(text) for text in tokens))
-    ids = torch.zeros((len(tokens), width), dtype=torch.int64)
-    mask = torch.zeros((len(tokens), width), dtype=torch.int64)
-    for row, text in enumerate(tokens):
-        ids[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
-        mask[row, : len(text)] = 1
-    return ids.to(device), mask.to(device)
+    ids = torch.tensor([[*text, *[0] * (width - len(text))] for text in tokens], device=device)
+    lengths = torch.tensor([[len(text)] for text in tokens], device=device)
+    return ids, (torch.arange(width, device=device) < lengths).to(torch.int64)
 
 
 def _after_first(mask: Any) -> Any:

@@ -10,9 +10,8 @@ from pydantic import ValidationError
 from models.contract.arrays import FloatArray
 from offline.knowledge.errors import TooFewError
 from offline.knowledge.marc.frozen import Compressor
-from offline.knowledge.marc.hsic import nhsic
 from offline.knowledge.marc.pairs import Pairs
-from offline.knowledge.marc.train import CompressionConfig, Fitted, area_under_curve, fit_compression
+from offline.knowledge.marc.train import CompressionConfig, Fitted, area_under_curve, fit_compression, nhsic
 from research.marc.baselines import principal_components
 from research.marc.probe import probe_auc
 from tests.offline.knowledge.marc.fakes import planted

@@ -1,7 +1,5 @@
-"""One run over the producers of knowledge: which there are, what they share, what is left for the next run.
-
-And what they last made, fitted to today's log.
-"""
+"""One run over the producers of knowledge: which there are, their common inputs, the texts left for the next run; and
+the knowledge that they last made, fitted to today's log."""
 
 from __future__ import annotations
 
@@ -194,20 +192,17 @@ def grown(produced: Produced, users: int, items: int) -> Produced:
 
 
 def _with_users(vectors: UserVectors, users: int) -> UserVectors:
-    start = np.concatenate([vectors.start, np.full(users + 1 - len(vectors.start), vectors.start[-1])])
-    return UserVectors(vectors.space, vectors.vectors, start, vectors.since, vectors.codes)
+    return replace(vectors, start=np.pad(vectors.start, (0, users + 1 - len(vectors.start)), mode="edge"))
 
 
-def _with_items(vectors_of_items: ItemVectors, items: int) -> ItemVectors:
-    more = items - len(vectors_of_items.known)
-    vectors = np.pad(vectors_of_items.vectors, ((0, 0), (0, more), (0, 0)))
-    codes = None if vectors_of_items.codes is None else np.pad(vectors_of_items.codes, ((0, more), (0, 0)))
-    return ItemVectors(
-        vectors_of_items.space, vectors, np.pad(vectors_of_items.known, (0, more)), vectors_of_items.from_row, codes
-    )
+def _with_items(vectors: ItemVectors, items: int) -> ItemVectors:
+    more = (0, items - len(vectors.known))
+    codes = None if vectors.codes is None else np.pad(vectors.codes, (more, (0, 0)))
+    known = np.pad(vectors.known, more)
+    return replace(vectors, vectors=np.pad(vectors.vectors, ((0, 0), more, (0, 0))), known=known, codes=codes)
 
 
-def digest(log: InteractionLog) -> str:
+def log_digest(log: InteractionLog) -> str:
     """Changes whenever an interaction does."""
     whole = hashlib.sha256()
     for column in (log.user, log.item, log.value, log.time_ms, log.sampled):

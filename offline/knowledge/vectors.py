@@ -190,7 +190,7 @@ class Knowledge:
         return Knowledge({name: produced for name, produced in self.produced.items() if name in producers})
 
     def schema(self, configured: FeatureSchema) -> FeatureSchema:
-        """``wanted`` with as much of its knowledge as there is.
+        """``configured`` with as much of its knowledge as there is.
 
         A producer that never finished, or finished under another shape, is left out.
         """

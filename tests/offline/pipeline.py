@@ -33,7 +33,7 @@ from offline.data.log import InteractionLog
 from offline.jobs.ledger import RunLedger
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job
-from offline.knowledge.run import digest
+from offline.knowledge.run import log_digest
 from offline.knowledge.vectors import Knowledge
 from offline.llm.protocol import Completion, Prompt
 from offline.refresh import all_stages
@@ -277,7 +277,9 @@ class Training(ModuleType):
         self, config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge, folder: Path
     ) -> TrainingReport:
         schema, splits = knowledge.schema(config.feature_schema), split_samples(config.samples, log)
-        version = fingerprint([schema.fingerprint, sorted(one.fingerprint for one in knowledge.spaces), digest(log)])
+        version = fingerprint(
+            [schema.fingerprint, sorted(one.fingerprint for one in knowledge.spaces), log_digest(log)]
+        )
         manifest = ArtifactManifest(
             model=ModelName(name="small-din", version=version),
             architecture="din",

@@ -82,6 +82,14 @@ def slice_of(rows: IntArray, from_row: IntArray) -> IntArray:
     return np.searchsorted(from_row, rows, side="right") - 1
 
 
+@dataclass(frozen=True, slots=True)
+class SliceGraph:
+    """``fans`` [N, K]: the user versions, as of the slice's boundary, of each item's newest likers; ``likes`` [N]."""
+
+    fans: IntArray
+    likes: IntArray
+
+
 class Neighbours:
     """Neighbourhoods of one state of the evidence. Edges are liked interactions; a user's versions stand for it."""
 
@@ -123,6 +131,15 @@ class Neighbours:
         users = self._user[edges][order]
         newest = users[np.where(inside, place, 0)] if len(users) else np.zeros_like(place)
         return np.where(inside, newest, -1), counts.astype(np.int64)
+
+    def slice_graph(self, boundary: int, unknown: int) -> SliceGraph:
+        """Edges of the log rows before ``boundary``; users without a version then are ``unknown``."""
+        users, likes = self.recent_users(boundary)
+        fans = np.full(users.shape, -1, np.int64)
+        some = users >= 0
+        versions = self.visible_version(users[some], np.full(int(some.sum()), boundary))
+        fans[some] = np.where(versions >= 0, versions, unknown)
+        return SliceGraph(fans, likes)
 
     def recent_versions(self, codes: Codes, nodes: int, boundary: int) -> IntArray:
         """Of every user factor: the versions [nodes, width] that closed last before ``boundary``, newest first.

@@ -17,7 +17,7 @@ from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.engine.engines import Engine
 from offline.knowledge.encoder import EngineEncoder, TextEncoder, VectorStore
-from offline.knowledge.errors import NotFittedError, TooLittleDataError
+from offline.knowledge.errors import NotFittedError, TooFewError
 from offline.knowledge.knowledge_texts import Ask, Domain, KnowledgeTexts
 from offline.knowledge.sources import Producer, Sources
 from offline.knowledge.vectors import ItemVectors, Knowledge, Lineage, Produced, UserVectors
@@ -141,10 +141,11 @@ class KnowledgeRun:
         sources = self.sources_of(name)
         try:
             produced = producer(name)(sources)
-        except NotFittedError as error:
-            print(f"  {name} waits: {error}", flush=True)
+        except (NotFittedError, TooFewError) as error:
+            waits = f"{name} needs {error.needs}" if isinstance(error, TooFewError) else str(error)
+            print(f"  {name} waits: {waits}", flush=True)
             asked = [kind for kind in texts if kind in vars(sources.texts)]  # to read another would ask for it
-            return Attempt(None, self._absent(asked), str(error), isinstance(error, TooLittleDataError))
+            return Attempt(None, self._absent(asked), waits, too_little=isinstance(error, TooFewError))
         absent = self._absent(texts)
         produced = replace(produced, lineage=Lineage.of(sources.log), partial=absent > 0)
         produced.save(sources.folder)

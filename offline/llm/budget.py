@@ -43,14 +43,8 @@ class Budget:
             raise ValueError("a cost budget needs price_prompt_per_million or price_completion_per_million")
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """Tokens set aside for the first prompts of a batch while they are asked: (prompt, completion) of each."""
-
-    tokens: tuple[tuple[int, int], ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.tokens)
+Reservation = tuple[tuple[int, int], ...]
+"""Tokens reserved for the first prompts of a batch while they are asked: (prompt, completion) of each."""
 
 
 class BudgetAccount:
@@ -83,7 +77,7 @@ class BudgetAccount:
         await self._changed.wait()
 
     def reserve(self, prompts: Sequence[Prompt]) -> Reservation:
-        """Set tokens aside for as many of the leading prompts as fit; an empty reservation need not be settled."""
+        """Reserve the tokens of as many of the leading prompts as fit; an empty reservation need not be settled."""
         expected: list[tuple[int, int]] = []
         for prompt in prompts:
             tokens = self._estimate.prompt_tokens(prompt), prompt.max_tokens
@@ -92,12 +86,12 @@ class BudgetAccount:
             self._add(*tokens)
             expected.append(tokens)
         self._reservations += bool(expected)
-        return Reservation(tuple(expected))
+        return tuple(expected)
 
     def settle(self, reservation: Reservation, completions: Sequence[Completion] | None) -> None:
         """Give a reservation back and charge what the answers took; None if there are none."""
-        self._reservations -= bool(reservation.tokens)
-        for at, (prompt_tokens, completion_tokens) in enumerate(reservation.tokens):
+        self._reservations -= bool(reservation)
+        for at, (prompt_tokens, completion_tokens) in enumerate(reservation):
             self._add(-prompt_tokens, -completion_tokens)
             if completions is not None:
                 answer = completions[at]

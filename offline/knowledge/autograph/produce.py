@@ -12,7 +12,6 @@ import numpy as np
 
 from models.contract.schema import fingerprint
 from offline.data.catalogue import DataError
-from offline.knowledge.errors import enough_for
 from offline.knowledge.sources import Sources, space, text_form
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 
@@ -40,8 +39,7 @@ def produce(sources: Sources) -> Produced:
     else:
         from offline.knowledge.autograph.train import fit_frozen
 
-        with enough_for("autograph"):
-            frozen = fit_frozen(evidence, sources.trained_rows, config.frozen_parts)
+        frozen = fit_frozen(evidence, sources.trained_rows, config.frozen_parts)
         frozen.save(path)
         for note in frozen.notes:
             print(f"  autograph: {note}", flush=True)

@@ -17,7 +17,6 @@ from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.schema import fingerprint
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.knowledge.errors import enough_for
 from offline.knowledge.marc import states
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.marc.pairs import Pairs, so_far, training_pairs
@@ -133,8 +132,7 @@ def _fit_frozen(sources: Sources, read: States, dim: int, path: Path) -> Compres
 
     pairs = read.pairs(sources.log, sources.trained_rows, sources.schema.liked_above)
     config = sources.config.marc.compression.model_copy(update={"dim": dim})
-    with enough_for("marc"):
-        fitted = fit_compression(config, pairs, read.users, read.items)
+    fitted = fit_compression(config, pairs, read.users, read.items)
     print(
         f"  marc: held-out AUC {fitted.held_out_auc:.4f} after {fitted.epochs} epochs of {len(pairs)} pairs", flush=True
     )

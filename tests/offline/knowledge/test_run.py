@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from offline.knowledge import run as producers
-from offline.knowledge.errors import NotFittedError, TooLittleDataError
+from offline.knowledge.errors import NotFittedError, TooFewError
 from offline.knowledge.knowledge_texts import Domain
 from offline.knowledge.run import Attempt, KnowledgeRun
 from offline.knowledge.sources import Sources, space
@@ -100,13 +100,14 @@ def test_a_producer_that_waits_is_asked_nothing_more(data: Synthetic, tmp_path: 
     assert not (tmp_path / "liber" / "vectors.npz").exists()
 
 
-@pytest.mark.parametrize("error", [NotFittedError, TooLittleDataError])
+@pytest.mark.parametrize("error", [NotFittedError, TooFewError])
 def test_a_producer_waits_for_texts_or_for_the_log_to_grow(
-    data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[NotFittedError]
+    data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[NotFittedError | TooFewError]
 ) -> None:
     def produce(sources: Sources) -> Produced:
         raise error("12 of 64")
 
     monkeypatch.setattr(producers, "producer", lambda name: produce)
     attempt = work(data, tmp_path, EchoModel()).produce("liber", TEXTS["liber"])
-    assert attempt == Attempt(None, 0, "12 of 64", error is TooLittleDataError)
+    waits = "liber needs 12 of 64" if error is TooFewError else "12 of 64"
+    assert attempt == Attempt(None, 0, waits, error is TooFewError)

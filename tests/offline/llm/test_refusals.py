@@ -194,7 +194,7 @@ def test_a_refused_prompt_is_bad_and_has_no_second_try(cache: ResponseCache) -> 
     assert first.states == ("ok", "absent", "absent")
     second = usable(Asks(), prompts, "items")
     assert second.states == ("ok", "bad", "bad")
-    assert (second.found, second.left) == ({"empty": 1}, {"refused": 2})
+    assert (second.problems, second.left) == ({"empty": 1}, {"refused": 2})
     assert "2 bad (2 refused), 0 absent; asked again: 1 empty" in second.summary()
     third = Asks()
     assert usable(third, prompts, "items") == second

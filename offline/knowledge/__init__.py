@@ -10,7 +10,6 @@ knowledge_texts  texts of the language model about items, closed partitions and 
 quality     which answers of a language model may become knowledge
 encoder     texts -> unit vectors, stored by content
 projection  wide text vectors -> the few dimensions that are served, frozen
-repeatable  fitting the frozen parts of a space again from the same data
 export      encoded texts and hidden states of a job -> a file that a configuration can ship
 shipped     that file, read by a first run
 plain       producer: items' own texts, no language model; the control

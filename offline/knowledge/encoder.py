@@ -18,8 +18,8 @@ from tqdm import tqdm
 from models.contract.arrays import FloatArray, IntArray
 from offline.engine.engines import Engine
 from offline.knowledge.shipped import read_shipped
-from offline.llm.arithmetic import Precision, torch_dtype
-from offline.llm.in_process import one_core_each
+from offline.llm.arithmetic import Precision
+from offline.llm.in_process import load_model, one_core_each
 from offline.llm.weights import content_digest
 from offline.store import ArrayFile, Arrays, addresses, adopt
 
@@ -100,14 +100,7 @@ class TextEncoder:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            from transformers import AutoModel, AutoTokenizer
-            from transformers.utils import logging
-
-            logging.disable_progress_bar()
-            folder = self._folder()
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch_dtype(self._precision))
-            self._loaded = (tokenizer, model.eval())
+            self._loaded = load_model(self._folder(), self._precision, device="cpu")
         return self._loaded
 
     def _folder(self) -> str:

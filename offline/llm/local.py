@@ -12,9 +12,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from offline.libraries import wait_without_spinning
-from offline.llm.arithmetic import Precision, torch_dtype
-from offline.llm.in_process import quiet_transformers
+from offline.llm.arithmetic import Precision
+from offline.llm.in_process import load_model, quiet_transformers
 from offline.llm.protocol import Completion, PermanentError, Prompt, UnusableBackendError
 from offline.llm.weights import Weights
 
@@ -71,25 +70,14 @@ class _Generator:
     """The loaded model and tokenizer."""
 
     def __init__(self, checkpoint: Path, precision: Precision) -> None:
-        wait_without_spinning()
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        self._torch = torch
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            with quiet_transformers():
-                self._tokenizer: Any = AutoTokenizer.from_pretrained(
-                    checkpoint, local_files_only=True, padding_side="left"
-                )
-                model: Any = AutoModelForCausalLM.from_pretrained(
-                    checkpoint, local_files_only=True, dtype=torch_dtype(precision, self._device)
-                )
+            self._tokenizer, self._model = load_model(checkpoint, precision, causal=True)
         except (OSError, ValueError) as error:
             raise UnusableBackendError(f"{checkpoint} does not load: {error}") from error
         if self._tokenizer.chat_template is None:
             raise UnusableBackendError(f"the tokenizer of {checkpoint} has no chat template: not an instruction model")
-        self._model = model.to(self._device).eval()
+        self._tokenizer.padding_side = "left"
+        self._device = self._model.device
         stop = self._model.generation_config.eos_token_id
         stops = [stop] if isinstance(stop, int) else list(stop or [])
         if self._tokenizer.eos_token_id is not None and self._tokenizer.eos_token_id not in stops:
@@ -102,13 +90,15 @@ class _Generator:
 
     def generate(self, prompts: list[Prompt]) -> list[Completion]:
         """Answer prompts of equal parameters in one batch."""
+        import torch
+
         chats = [[{"role": role, "content": text} for role, text in prompt.messages] for prompt in prompts]
         texts = self._tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
         # the template already spells the special tokens
         inputs = self._tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt").to(self._device)
         width = int(inputs["input_ids"].shape[1])
         self._check_context(width, prompts[0].max_tokens)
-        with self._torch.inference_mode(), quiet_transformers(), self._seeded(prompts):
+        with torch.inference_mode(), quiet_transformers(), self._seeded(prompts):
             output = self._model.generate(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
@@ -123,10 +113,12 @@ class _Generator:
     @contextmanager
     def _seeded(self, prompts: list[Prompt]) -> Iterator[None]:
         """Draw from the prompts' own random numbers, and leave those of the process as they are."""
-        devices = [self._model.device.index or 0] if self._device == "cuda" else []
-        with self._torch.random.fork_rng(devices):
+        import torch
+
+        devices = [self._device.index or 0] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
             digest = hashlib.sha256(repr(prompts).encode()).digest()
-            self._torch.manual_seed(int.from_bytes(digest[:7]))  # torch takes less than 64 bits
+            torch.manual_seed(int.from_bytes(digest[:7]))  # torch takes less than 64 bits
             yield
 
     def _check_context(self, width: int, max_tokens: int) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from models.contract.arrays import FloatArray
 from offline.knowledge.marc.pairs import Pairs
 from offline.knowledge.marc.train import area_under_curve
-from offline.knowledge.repeatable import repeatable
+from offline.llm.in_process import repeatable
 
 _WIDTH, _EPOCHS, _PATIENCE, _BATCH, _DROPOUT = 64, 20, 2, 256, 0.3
 

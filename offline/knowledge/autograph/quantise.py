@@ -23,7 +23,7 @@ from models.contract.arrays import Array, Codes, FloatArray
 from offline.data.catalogue import DataError
 from offline.knowledge.config import QuantiserConfig
 from offline.knowledge.errors import TooFewError
-from offline.knowledge.repeatable import repeatable
+from offline.llm.in_process import repeatable
 
 NamedArrays = Mapping[str, Array]
 """Fitted numbers: parameters and buffers of a module by name."""

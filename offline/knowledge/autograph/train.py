@@ -25,7 +25,7 @@ from offline.knowledge.autograph.network import OUTPUT, Network, Nodes, Pool, Si
 from offline.knowledge.autograph.quantise import Quantiser, fit_quantiser, module_arrays
 from offline.knowledge.config import FrozenPartsConfig
 from offline.knowledge.errors import TooFewError
-from offline.knowledge.repeatable import repeatable
+from offline.llm.in_process import repeatable
 
 _JUDGED = 4000
 _TOP = 50

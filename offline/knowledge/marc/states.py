@@ -15,9 +15,8 @@ import numpy as np
 
 from models.contract.arrays import FloatArray
 from offline.engine.engines import Engine, EngineError
-from offline.libraries import wait_without_spinning
-from offline.llm.arithmetic import Precision, torch_dtype
-from offline.llm.in_process import one_core_each, padded_batches, quiet_transformers
+from offline.llm.arithmetic import Precision
+from offline.llm.in_process import load_model, one_core_each, padded_batches
 from offline.llm.weights import Weights
 
 CHUNKS_PER_WORKER = 256
@@ -109,22 +108,14 @@ class LanguageModelStates:
     def _load(self, deepest: float) -> tuple[Any, Any]:
         """The tokenizer and the model's layers up to ``deepest``; the layers above would be computed for nothing."""
         if self._loaded is None or self._loaded[2] < deepest:
-            wait_without_spinning()
+            tokenizer, model = load_model(self._weights.checkpoint(self._checkpoints), self._precision)
             import torch
-            from transformers import AutoModel, AutoTokenizer
 
-            folder = self._weights.checkpoint(self._checkpoints)
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            with quiet_transformers():
-                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-                model = AutoModel.from_pretrained(
-                    folder, local_files_only=True, dtype=torch_dtype(self._precision, device)
-                ).eval()
             layer = layer_of(deepest, int(model.config.num_hidden_layers))
             if isinstance(layers := getattr(model, "layers", None), torch.nn.ModuleList):
                 # one layer more than is read: the state after the last one comes out normalised
                 del layers[layer + 1 :]
-            self._loaded = (tokenizer, model.to(device), deepest)
+            self._loaded = (tokenizer, model, deepest)
         return self._loaded[:2]
 
 

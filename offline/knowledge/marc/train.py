@@ -23,7 +23,7 @@ from offline.knowledge.errors import TooFewError
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.marc.network import AttentionMatching, Compression, FeedForwardMatching
 from offline.knowledge.marc.pairs import Pairs
-from offline.knowledge.repeatable import repeatable
+from offline.llm.in_process import repeatable
 from offline.metrics import auc
 
 _LEAST_PAIRS = 64

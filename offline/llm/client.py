@@ -18,9 +18,8 @@ from dataclasses import replace
 
 from offline.llm.account import Account
 from offline.llm.batches import REFUSED_RUNS, Backoff, BatchRun, make_batches
-from offline.llm.budget import Budget, BudgetAccount, BudgetError
+from offline.llm.budget import Budget, BudgetAccount, BudgetError, CostEstimate, TokenEstimate
 from offline.llm.cache import ResponseCache, cache_key, stored_answers
-from offline.llm.estimate import CostEstimate, TokenEstimate
 from offline.llm.protocol import (
     BUDGET,
     DRY_RUN,

@@ -67,22 +67,13 @@ class EngineBackend:
         self._engine = engine
         self._model = open_model()
         self._make = partial(ModelWorker, open_model)
-        self._per_task = max(1, calls // engine.workers) if self._model.batch_size == 1 else 1
+        self.model_id, self.batch_size = self._model.model_id, self._model.batch_size
+        self._per_task = max(1, calls // engine.workers) if self.batch_size == 1 else 1
+        self.calls_in_flight = (
+            engine.workers * self._per_task * _TASKS_PER_WORKER
+        )  # of the client: a wave for all workers
         self._waiting: list[_Flight] = []
         self._waves: asyncio.Task[None] | None = None
-
-    @property
-    def model_id(self) -> str:
-        return self._model.model_id
-
-    @property
-    def batch_size(self) -> int:
-        return self._model.batch_size
-
-    @property
-    def calls_in_flight(self) -> int:
-        """How many calls the client should have in flight: a wave for all workers."""
-        return self._engine.workers * self._per_task * _TASKS_PER_WORKER
 
     async def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
         """See Backend.complete. Raises EngineError when the engine itself fails."""

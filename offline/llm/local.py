@@ -32,21 +32,14 @@ class LocalBackend:
     ) -> None:
         self._checkpoints = checkpoints
         self._weights = Weights.find(model)
-        self._batch_size = batch_size
+        self.model_id = self._weights.name  # a model of the user's carries a hash of its content
+        self.batch_size = (
+            batch_size  # prompts generated together; a larger one is faster per token and takes more memory
+        )
         self._precision = precision
         self._generator: _Generator | None = None
         # one thread: two generations at once would only share the same cores and double the memory
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="local-llm")
-
-    @property
-    def model_id(self) -> str:
-        """Name of the weights; a model of the user's carries a hash of its content."""
-        return self._weights.name
-
-    @property
-    def batch_size(self) -> int:
-        """Prompts generated together; a larger batch is faster per token and takes more memory."""
-        return self._batch_size
 
     async def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
         """Generate. Raises PermanentError when a prompt and its answer exceed the model's context."""
@@ -97,7 +90,9 @@ class _Generator:
         # the template already spells the special tokens
         inputs = self._tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt").to(self._device)
         width = int(inputs["input_ids"].shape[1])
-        self._check_context(width, prompts[0].max_tokens)
+        limit, more = getattr(self._model.config, "max_position_embeddings", None), prompts[0].max_tokens
+        if limit is not None and width + more > limit:
+            raise PermanentError(f"a prompt of {width} tokens and {more} new ones exceed the context of {limit}")
         with torch.inference_mode(), quiet_transformers(), self._seeded(prompts):
             output = self._model.generate(
                 input_ids=inputs["input_ids"],
@@ -120,11 +115,6 @@ class _Generator:
             digest = hashlib.sha256(repr(prompts).encode()).digest()
             torch.manual_seed(int.from_bytes(digest[:7]))  # torch takes less than 64 bits
             yield
-
-    def _check_context(self, width: int, max_tokens: int) -> None:
-        limit = getattr(self._model.config, "max_position_embeddings", None)
-        if limit is not None and width + max_tokens > limit:
-            raise PermanentError(f"a prompt of {width} tokens and {max_tokens} new ones exceed the context of {limit}")
 
     def _generation(self, prompt: Prompt) -> Any:
         from transformers import GenerationConfig

@@ -32,15 +32,10 @@ class OpenAIBackend:
     ) -> None:
         base = base_url.rstrip("/")
         self._url = f"{base}/v1/chat/completions" if not urlsplit(base).path else f"{base}/chat/completions"
-        self._model = model
+        self.model_id = model  # without the address, because moving a server must not mean paying again
         self._api_key_env = api_key_env
         self._timeout_seconds = timeout_seconds
         self._client: httpx2.AsyncClient | None = None
-
-    @property
-    def model_id(self) -> str:
-        """The served model's name; without the address, because moving a server must not mean paying again."""
-        return self._model
 
     async def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
         """Answer each prompt with a call of its own (the client sends one at a time)."""
@@ -80,7 +75,7 @@ class OpenAIBackend:
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:
         body: dict[str, Any] = {
-            "model": self._model,
+            "model": self.model_id,
             "messages": [{"role": role, "content": text} for role, text in prompt.messages],
             "max_tokens": prompt.max_tokens,
             "temperature": prompt.temperature,

@@ -9,12 +9,11 @@ from pathlib import Path
 from offline.engine.engines import Engine
 from offline.llm.account import CACHE_FILE, Account, recorded
 from offline.llm.arithmetic import Precision
-from offline.llm.budget import Budget
+from offline.llm.budget import Budget, CostEstimate
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.config import LLMConfig, open_backend
 from offline.llm.engine import backend_on
-from offline.llm.estimate import CostEstimate
 from offline.llm.protocol import Answers, Completion, Prompt
 
 CHECKPOINTS = "checkpoints"

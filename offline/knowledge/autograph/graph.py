@@ -148,7 +148,8 @@ class Neighbours:
         """
         old = np.flatnonzero(self._closed_at < boundary)
         newest = self._version[old[np.argsort(-self._closed_at[old], kind="stable")]]
-        return _capped(_nodes(codes[newest], nodes), newest, nodes, self._width)
+        factors = factor_nodes(codes[newest], nodes // max(1, codes.shape[1]))
+        return _capped(factors, newest, nodes, self._width)
 
 
 def nearest_items(codes: Codes, latent: FloatArray, codebooks: FloatArray, known: BoolArray, width: int) -> IntArray:
@@ -171,10 +172,6 @@ def nearest_items(codes: Codes, latent: FloatArray, codebooks: FloatArray, known
 def factor_nodes(codes: Codes, size: int) -> IntArray:
     """Codes [n, levels] -> factor nodes [n, levels], numbered level by level."""
     return codes.astype(np.int64) + np.arange(codes.shape[1]) * size
-
-
-def _nodes(codes: Codes, nodes: int) -> IntArray:
-    return factor_nodes(codes, nodes // max(1, codes.shape[1]))
 
 
 def _capped(groups: IntArray, members: IntArray, count: int, width: int) -> IntArray:

@@ -84,17 +84,6 @@ def _reader(sources: Sources) -> StateReader:
     return open_reader() if sources.engine is None else EngineStates(sources.engine, open_reader)
 
 
-def _read_as(sources: Sources, reader: StateReader) -> dict[str, str]:
-    """Changes whenever states would: model, layer and texts."""
-    config = sources.config.marc
-    return {
-        "llm": sources.llm,
-        "prompt": text_form(sources),
-        "states": f"{reader.id}/{config.depth}",
-        "users": f"mean so far, {'with' if config.titles else 'without'} titles",
-    }
-
-
 def produce(sources: Sources) -> Produced:
     """Vectors of the spaces "user/marc" and "item/marc"."""
     user, item = sources.spec("marc", "user"), sources.spec("marc", "item")
@@ -106,7 +95,10 @@ def produce(sources: Sources) -> Produced:
         )
     config, reader = sources.config.marc, _reader(sources)
     components = {
-        **_read_as(sources, reader),
+        "llm": sources.llm,
+        "prompt": text_form(sources),
+        "states": f"{reader.id}/{config.depth}",
+        "users": f"mean so far, {'with' if config.titles else 'without'} titles",
         "dim": str(user.dim),
         "compression": fingerprint(config.compression.model_dump(mode="json")),
     }

@@ -141,13 +141,13 @@ def fit_compression(
     with repeatable(config.seed):
         size = len(users), len(items)
         network = TrainedModules(config, widths or (config.dim,), seen_users, seen_items, size)
-        best, auc, epochs = _train(config, network, learnt, held_out, torch.from_numpy(users), torch.from_numpy(items))
+        best, area, epochs = _train(config, network, learnt, held_out, torch.from_numpy(users), torch.from_numpy(items))
     network.load_state_dict(best)
     if config.shared:
         frozen = network.user.frozen().standardised(np.concatenate([seen_users, seen_items]))
-        return Fitted(Compressor(method, frozen, frozen), auc, epochs)
+        return Fitted(Compressor(method, frozen, frozen), area, epochs)
     user, item = network.user.frozen().standardised(seen_users), network.item.frozen().standardised(seen_items)
-    return Fitted(Compressor(method, user, item), auc, epochs)
+    return Fitted(Compressor(method, user, item), area, epochs)
 
 
 def _train(
@@ -170,7 +170,7 @@ def _train(
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
         epoch += 1
-        area = area_under_curve(held_out.liked, _scores(network, held_out, users, items))
+        area = auc(held_out.liked, _scores(network, held_out, users, items))
         since += 1
         if area > best_auc:
             best, best_auc, since = copy.deepcopy(network.state_dict()), area, 0
@@ -209,8 +209,3 @@ def _scores(network: TrainedModules, pairs: Pairs, users: Tensor, items: Tensor)
         _, _, matched = network(users[version], items[film], version, film)
         parts.append(matched[-1][0].numpy())
     return np.concatenate(parts)
-
-
-def area_under_curve(liked: FloatArray, scores: FloatArray) -> float:
-    """AUC; 0.5 where one class is missing."""
-    return auc(liked, scores) if liked.min() < liked.max() else 0.5

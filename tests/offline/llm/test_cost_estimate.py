@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from offline.llm.account import open_accounts
+from offline.llm.budget import CostEstimate
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.config import LLMConfig
-from offline.llm.estimate import CostEstimate
 from offline.llm.protocol import DRY_RUN, PermanentError
 from offline.llm.session import open_session
 from tests.offline.llm.chat_server import ChatServer, answer_to

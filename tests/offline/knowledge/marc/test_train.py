@@ -11,9 +11,9 @@ from models.contract.arrays import FloatArray
 from offline.knowledge.errors import TooFewError
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.marc.pairs import Pairs
-from offline.knowledge.marc.train import CompressionConfig, Fitted, area_under_curve, fit_compression, nhsic
+from offline.knowledge.marc.train import CompressionConfig, Fitted, fit_compression, nhsic
 from research.marc.baselines import principal_components
-from research.marc.probe import probe_auc
+from research.marc.probe import area_under_curve, probe_auc
 from tests.offline.knowledge.marc.fakes import planted
 
 CONFIG = CompressionConfig(

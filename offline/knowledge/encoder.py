@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,7 @@ class EngineEncoder(TextEncoder):
         return vectors
 
 
+@dataclass(frozen=True, slots=True)
 class VectorStore:
     """Encoded texts on disk, by content: an unchanged text is never encoded twice. float16 keeps it small.
 
@@ -155,28 +157,27 @@ class VectorStore:
     Vectors of the ``shipped`` file (offline/knowledge/shipped.py) are used and not stored again.
     """
 
-    def __init__(self, path: Path, encoder: TextEncoder, shipped: Path | None = None) -> None:
-        self._file = ArrayFile(path)
-        self._encoder = encoder
-        self._shipped = shipped
+    path: Path
+    encoder: TextEncoder
+    shipped: Path | None = None
 
     def vectors(self, texts: Sequence[str]) -> FloatArray:
         """float32 [n, width] of ``texts``; encodes and stores those that are not on the disk yet."""
         if not texts:
-            return np.zeros((0, self._encoder.width), np.float32)
-        stored = self._file.read()
-        keys = addresses(texts, self._encoder.id)
+            return np.zeros((0, self.encoder.width), np.float32)
+        stored = ArrayFile(self.path).read()
+        keys = addresses(texts, self.encoder.id)
         if any(key not in stored for key in keys):
-            for former_id in self._encoder.former_ids:
+            for former_id in self.encoder.former_ids:
                 adopt(stored, keys, stored, addresses(texts, former_id))
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in stored}
-        shipped = read_shipped(self._shipped, self._encoder.id) if missing else {}
+        shipped = read_shipped(self.shipped, self.encoder.id) if missing else {}
         stored = self._encoded(stored, {key: text for key, text in missing.items() if key not in shipped})
         return np.stack([stored[key] if key in stored else shipped[key] for key in keys]).astype(np.float32)
 
     def read(self) -> Arrays:
         """All encoded texts on the disk, by the address of the text."""
-        return self._file.read()
+        return ArrayFile(self.path).read()
 
     def _encoded(self, stored: Arrays, missing: Mapping[str, str]) -> Arrays:
         """``stored`` with the vectors of the texts that are ``missing``, by address."""
@@ -185,9 +186,9 @@ class VectorStore:
         fresh: Arrays = {}
         for at in range(0, len(ordered), _PASS):
             part = ordered[at : at + _PASS]
-            vectors = self._encoder.encode([missing[key] for key in part]).astype(np.float16)
+            vectors = self.encoder.encode([missing[key] for key in part]).astype(np.float16)
             fresh.update(zip(part, vectors, strict=True))
             # the whole file is written again, so wait until it is worth it: an eighth of it, or the end
             if len(fresh) >= len(stored) // 8 or at + _PASS >= len(ordered):
-                stored, fresh = self._file.add(stored | fresh), {}
+                stored, fresh = ArrayFile(self.path).add(stored | fresh), {}
         return stored

@@ -116,11 +116,7 @@ class KnowledgeTexts:
     """
 
     def __init__(
-        self,
-        domain: Domain,
-        ask: Ask,
-        imported: ImportedTexts | None = None,
-        partitions: Partitions | None = None,
+        self, domain: Domain, ask: Ask, imported: ImportedTexts | None = None, partitions: Partitions | None = None
     ) -> None:
         """``partitions`` None: all that the log closes."""
         self._config = domain.config

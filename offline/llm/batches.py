@@ -66,6 +66,7 @@ def make_batches(missing: Mapping[str, Prompt], batch_size: int) -> deque[Batch]
     return batches
 
 
+@dataclass(eq=False)
 class BatchRun:
     """Answers batches with a bounded number of workers; all results are keyed by cache key.
 
@@ -77,27 +78,20 @@ class BatchRun:
     with a TransientError.
     """
 
-    def __init__(
-        self,
-        ask: Ask,
-        cache: ResponseCache,
-        budget: BudgetAccount,
-        account: Callable[[], tuple[str, str] | None],
-        give_up_after: int,
-        patience: float,
-    ) -> None:
+    ask: Ask
+    cache: ResponseCache
+    budget: BudgetAccount
+    account: Callable[[], tuple[str, str] | None]
+    give_up_after: int
+    patience: float
+
+    def __post_init__(self) -> None:
         self.answers: dict[str, Completion] = {}
         self.failures: dict[str, str] = {}
         self.refused: dict[str, Prompt] = {}
         self.to_blame: set[str] = set()
         self.too_dear: set[str] = set()
         self.stopped: str | None = None
-        self._ask = ask
-        self._cache = cache
-        self._budget = budget
-        self._account = account
-        self._give_up_after = give_up_after
-        self._patience = patience
         self._failed_in_a_row = 0
         self._defect: Exception | None = None
         self._unstored: dict[str, Completion] = {}
@@ -121,7 +115,7 @@ class BatchRun:
             finally:
                 # cancelled (Ctrl-C) between an answer and its commit: these were paid too
                 if self._unstored:
-                    self._cache.put_many(self._unstored, self._account())
+                    self.cache.put_many(self._unstored, self.account())
         if self._defect is not None:
             raise self._defect
 
@@ -131,11 +125,11 @@ class BatchRun:
             completions: list[Completion] | None = None
             refused_before = len(self.refused)
             try:
-                completions = await self._ask([prompt for _, prompt in batch])
+                completions = await self.ask([prompt for _, prompt in batch])
             except Exception as error:  # noqa: BLE001 - a defect is raised by answer() once the others have stored theirs
                 self._failed(batches, batch, error)
             finally:
-                self._budget.settle(reservation, completions)
+                self.budget.settle(reservation, completions)
             if completions is not None:
                 self._failed_in_a_row = 0
                 asked = batch[0][1].parameters
@@ -156,16 +150,16 @@ class BatchRun:
         """
         while batches and self.stopped is None:
             batch = batches.popleft()
-            reservation = self._budget.reserve([prompt for _, prompt in batch])
+            reservation = self.budget.reserve([prompt for _, prompt in batch])
             rest = batch[len(reservation) :]
-            if not reservation and not self._budget.has_reservations:
+            if not reservation and not self.budget.has_reservations:
                 self.too_dear.add(rest.pop(0)[0])
             if rest:
                 batches.appendleft(rest)
             if reservation:
                 return batch[: len(reservation)], reservation
-            if self._budget.has_reservations:
-                await self._budget.wait()
+            if self.budget.has_reservations:
+                await self.budget.wait()
         return None
 
     def _failed(self, batches: deque[Batch], batch: Batch, error: Exception) -> None:
@@ -186,9 +180,9 @@ class BatchRun:
             self.refused |= dict(batch)
         else:
             self._failed_in_a_row += 1
-            if error.retry_after is not None and error.retry_after > self._patience:
+            if error.retry_after is not None and error.retry_after > self.patience:
                 self.stopped = f"the server asks to wait for {error.retry_after:.0f} s: {error}"
-            elif self._failed_in_a_row >= self._give_up_after:
+            elif self._failed_in_a_row >= self.give_up_after:
                 self.stopped = f"{self._failed_in_a_row} calls in a row failed, the last with: {error}"
 
     async def remember_refusals(
@@ -199,7 +193,7 @@ class BatchRun:
         To be noted, it takes any answer in the same run (``answered_any``); to be decided, one that came after the
         refusal, to a prompt of the same parameters. ``still_answers`` is asked where there is none.
         """
-        noted = await asyncio.to_thread(self._cache.refused, list(self.refused), REFUSED_RUNS - 1)
+        noted = await asyncio.to_thread(self.cache.refused, list(self.refused), REFUSED_RUNS - 1)
         answers: dict[Parameters, bool] = {}
         for key, prompt in self.refused.items():
             if key in self.to_blame or (key not in noted and answered_any):
@@ -209,8 +203,8 @@ class BatchRun:
                     answers[prompt.parameters] = await still_answers(prompt)
                 self.to_blame |= {key} if answers[prompt.parameters] else set()
         if self.to_blame:
-            await asyncio.to_thread(self._cache.put_refusals, self.to_blame, run_id)
-        return await asyncio.to_thread(self._cache.refused, list(self.refused), REFUSED_RUNS)
+            await asyncio.to_thread(self.cache.put_refusals, self.to_blame, run_id)
+        return await asyncio.to_thread(self.cache.refused, list(self.refused), REFUSED_RUNS)
 
     async def _store(self, answers: dict[str, Completion]) -> None:
         """Return once the answers are on the disk.
@@ -224,7 +218,7 @@ class BatchRun:
             if not taken:
                 return
             try:
-                await asyncio.to_thread(self._cache.put_many, taken, self._account())
+                await asyncio.to_thread(self.cache.put_many, taken, self.account())
             except BaseException:
                 self._unstored = taken | self._unstored
                 raise

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,22 +20,22 @@ from offline.llm.protocol import Answers, Completion, Prompt
 CHECKPOINTS = "checkpoints"
 
 
+@dataclass(eq=False)
 class LLMSession:
     """A client for code that is not asynchronous. One event loop serves all calls, so connections live on."""
 
-    def __init__(self, client: LLMClient, cache: ResponseCache, account: Account, runner: asyncio.Runner) -> None:
-        self.client = client
-        self.cache = cache
-        self.account = account
-        self._runner = runner
+    client: LLMClient
+    cache: ResponseCache
+    account: Account
+    runner: asyncio.Runner
 
     def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
         """See LLMClient.ask_all: what answers there are; absent prompts raise nothing and make the run partial."""
-        return self._runner.run(self.client.ask_all(prompts, progress_label))
+        return self.runner.run(self.client.ask_all(prompts, progress_label))
 
     def complete_live(self, prompt: Prompt) -> Completion:
         """See LLMClient.complete_live."""
-        return self._runner.run(self.client.complete_live(prompt))
+        return self.runner.run(self.client.complete_live(prompt))
 
     @property
     def cost_estimate(self) -> CostEstimate:
@@ -80,7 +81,7 @@ def open_session(
             in_flight,
             config.max_attempts,
             use_cache=use_cache,
-            budget=budget,
+            budget=budget or Budget(),
             dry_run=dry_run,
             tokens_per_second=rate(backend.model_id) if rate else None,
         )

@@ -187,17 +187,17 @@ def _capped(groups: IntArray, members: IntArray, count: int, width: int) -> IntA
     return np.where(inside, owners, -1)
 
 
+@dataclass(frozen=True, slots=True)
 class _Sequences:
     """Rising keys owner * span + row: finds an owner's last entries before a row."""
 
-    def __init__(self, keys: IntArray, span: int) -> None:
-        self._keys = keys
-        self._span = span
+    keys: IntArray
+    span: int
 
     def before(self, owner: IntArray, row: IntArray, width: int) -> IntArray:
         """Positions [k, width] of the newest entries of each owner before each row, newest first, -1 for none."""
-        base = owner.astype(np.int64) * self._span
-        end = np.searchsorted(self._keys, base + np.clip(row, 0, self._span))
-        start = np.searchsorted(self._keys, base)
+        base = owner.astype(np.int64) * self.span
+        end = np.searchsorted(self.keys, base + np.clip(row, 0, self.span))
+        start = np.searchsorted(self.keys, base)
         place = end[:, None] - 1 - np.arange(width)
         return np.where(place >= start[:, None], place, -1)

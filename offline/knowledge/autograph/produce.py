@@ -56,11 +56,7 @@ def produce(sources: Sources) -> Produced:
             assigned.version_codes,
         ),
         items=ItemVectors(
-            space(item, config.dtype, components),
-            assigned.item_vectors(),
-            known,
-            frozen.from_row,
-            assigned.item_codes,
+            space(item, config.dtype, components), assigned.item_vectors(), known, frozen.from_row, assigned.item_codes
         ),
     )
 

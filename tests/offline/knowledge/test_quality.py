@@ -151,7 +151,9 @@ class Session(LLMSession):
         self.again: dict[str, str] = {}
         self.backend = FakeBackend(batch_size=4, reply=self._reply)
         account = new_account()
-        super().__init__(LLMClient(self.backend, cache, account, 2, 2, budget=budget), cache, account, runner)
+        super().__init__(
+            LLMClient(self.backend, cache, account, 2, 2, budget=budget or Budget()), cache, account, runner
+        )
 
     def _reply(self, prompt: Prompt) -> str:
         text = prompt.messages[-1][1]

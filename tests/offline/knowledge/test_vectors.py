@@ -15,15 +15,7 @@ from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.schema import FeatureSchema, KnowledgeSpec
 from offline.data.catalogue import DataError
 from offline.data.files import write_arrays
-from offline.knowledge.vectors import (
-    ItemVectors,
-    Knowledge,
-    Lineage,
-    Produced,
-    UserVectors,
-    as_published,
-    as_record,
-)
+from offline.knowledge.vectors import ItemVectors, Knowledge, Lineage, Produced, UserVectors, as_published, as_record
 from tests.synthetic import synthetic
 
 VECTORS = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)

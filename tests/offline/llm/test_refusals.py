@@ -96,7 +96,7 @@ async def test_parameters_that_are_refused_blame_no_prompt(cache: ResponseCache)
     prompts = [*PROMPTS, *(ask(text, 32) for text in TEXTS)]
     for _ in range(3):
         run = OneRun(cache)
-        run.client._backend = Picky()
+        run.client.backend = Picky()
         assert await run.refused(prompts) == (set(), set(range(8, 16)))
     assert await OneRun(cache).refused(prompts) == (set(), set())
 
@@ -131,7 +131,7 @@ async def test_a_credit_that_is_used_up_in_the_middle_blames_nobody(cache: Respo
 
     for paid in (2, 4, 6):
         run = OneRun(cache)
-        run.client._backend = Prepaid()
+        run.client.backend = Prepaid()
         refused, absent = await run.refused()
         assert (refused, len(absent)) == (set(), 8 - paid)
     assert await OneRun(cache).refused() == (set(), set())

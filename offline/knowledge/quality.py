@@ -57,7 +57,7 @@ _SCRIPT: Final = 0.6  # of the letters, in the prompt's writing systems; real an
 
 
 def cleaned(answer: Completion, prompt: Prompt) -> str:
-    """What is worth keeping of an answer: no reasoning, and no sentence that max_tokens cut off. "" if nothing is."""
+    """The usable part of an answer: no reasoning, and no sentence that max_tokens cut off. "" if nothing is."""
     text = wording.without_reasoning(answer.text)
     return wording.complete_sentences(text) if _was_cut(answer, prompt) else text
 

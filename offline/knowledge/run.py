@@ -16,9 +16,13 @@ from models.contract.schema import FeatureSchema
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.engine.engines import Engine
+from offline.knowledge.config import KnowledgeConfig
 from offline.knowledge.encoder import EngineEncoder, TextEncoder, VectorStore
 from offline.knowledge.errors import NotFittedError, TooFewError
 from offline.knowledge.knowledge_texts import Ask, Domain, KnowledgeTexts
+from offline.knowledge.marc.states import LanguageModelStates
+from offline.knowledge.marc.store import StateStore, shipped_source
+from offline.knowledge.shipped import read_shipped, write_shipped
 from offline.knowledge.sources import Producer, Sources
 from offline.knowledge.vectors import ItemVectors, Knowledge, Lineage, Produced, UserVectors
 from offline.llm.arithmetic import Precision
@@ -61,7 +65,7 @@ def producer(name: str) -> Producer:
 
 
 class ProducerState(StrEnum):
-    """What a run did with a producer. ``CURRENT``: nothing, it is up to date; ``KEPT``: nothing, although it is behind;
+    """The outcome for a producer. ``CURRENT``: nothing, it is up to date; ``KEPT``: nothing, although it is behind;
     ``WAITS``: it cannot begin yet; ``ABSENT``: it has never made anything."""
 
     MADE = "made"
@@ -74,7 +78,7 @@ class ProducerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What came of a producer: what it ``produced`` and saved, or why it ``waits``.
+    """The end of one producer's run: the knowledge it ``produced`` and saved, or the reason why it ``waits``.
 
     ``absent`` counts the texts that it reads and that may still come. ``too_little`` says that it waits for the log to
     grow and not for a text.
@@ -133,7 +137,7 @@ class KnowledgeRun:
         )
 
     def sources_of(self, name: str) -> Sources:
-        """What a producer reads."""
+        """The inputs of a producer."""
         return self._sources.of(name)
 
     def produce(self, name: str, texts: Sequence[str]) -> Attempt:
@@ -158,6 +162,25 @@ class KnowledgeRun:
         # no shift is asked for where the summary is absent, and there it counts as absent too
         of_partitions = np.logical_or.reduce(list(absent.values()))
         return int(of_items + np.sum(of_partitions))
+
+
+def export_vectors(config: KnowledgeConfig, folder: Path, checkpoints: Path, path: Path) -> int:
+    """Write to ``path``, which a configuration can ship (``shipped_vectors``), the encoded texts and hidden states in a
+    job's knowledge ``folder``, and those that it was shipped itself.
+
+    Returns their number. DataError if nothing was computed yet. ``checkpoints`` has converted language models.
+    """
+    encoder = TextEncoder(config.encoder, config.encoder_tokens, "auto")
+    reader = LanguageModelStates(checkpoints, config.marc.model, config.marc.max_tokens)
+    source = shipped_source(reader.id, config.marc.depth)
+    computed = {
+        encoder.id: VectorStore(folder / "encoded.npz", encoder).read(),
+        source: StateStore(folder / "marc" / "states", reader).read(config.marc.depth),
+    }
+    vectors = {name: read_shipped(config.shipped_vectors, name) | of_source for name, of_source in computed.items()}
+    if not all(vectors.values()):
+        raise DataError(f"there are no vectors in {folder}: run `refresh` or `knowledge` first")
+    return write_shipped(path, vectors)
 
 
 def load_knowledge(folder: Path, schema: FeatureSchema, log: InteractionLog) -> Knowledge:

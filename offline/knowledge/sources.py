@@ -46,7 +46,7 @@ class Sources(Domain):
         return replace(self, folder=self.folder / producer)
 
     def spec(self, producer: str, side: str) -> KnowledgeSpec | None:
-        """What the schema wants of a producer on one side."""
+        """The knowledge of a producer on one side that the schema lists; None if it lists none."""
         return next((spec for spec in self.schema.knowledge if (spec.name, spec.side) == (producer, side)), None)
 
     @property

@@ -51,7 +51,6 @@ class TokenEstimate:
         return max(1, math.ceil(constant + slope * prompt.characters))
 
     def completion_tokens(self, prompt: Prompt) -> float:
-        """Expected tokens of its answer."""
         count, tokens = self._answers.get(prompt.max_tokens, (0, 0))
         return tokens / count if count else float(prompt.max_tokens)
 
@@ -98,7 +97,6 @@ class CostEstimate:
         return CostEstimate(**sums)
 
     def summary(self) -> str:
-        """One readable line."""
         seconds = "" if self.seconds is None else f", about {self.seconds:.0f} s"
         return (
             f"{self.to_ask} of {self.prompts} prompts to ask in {self.calls} calls, {self.cached} from cache, about"
@@ -194,7 +192,9 @@ class BudgetAccount:
             if completions is not None:
                 answer = completions[at]
                 used = answer.prompt_tokens, answer.completion_tokens
-                self._charge(*(used if any(used) else (prompt_tokens, completion_tokens)))
+                charged = used if any(used) else (prompt_tokens, completion_tokens)
+                self.tokens += sum(charged)
+                self.cost += self._prices.of(*charged)
         if not self._reservations:
             self._reserved_tokens, self._reserved_cost = 0, 0.0  # sums of floats drift
         self._changed.set()
@@ -210,7 +210,3 @@ class BudgetAccount:
     def _add(self, prompt_tokens: int, completion_tokens: int) -> None:
         self._reserved_tokens += prompt_tokens + completion_tokens
         self._reserved_cost += self._prices.of(prompt_tokens, completion_tokens)
-
-    def _charge(self, prompt_tokens: int, completion_tokens: int) -> None:
-        self.tokens += prompt_tokens + completion_tokens
-        self.cost += self._prices.of(prompt_tokens, completion_tokens)

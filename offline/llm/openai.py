@@ -42,7 +42,6 @@ class OpenAIBackend:
         return [await self._complete_one(prompt) for prompt in prompts]
 
     async def close(self) -> None:
-        """Close the connections."""
         if self._client is not None:
             await self._client.aclose()
             self._client = None

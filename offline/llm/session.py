@@ -34,7 +34,6 @@ class LLMSession:
         return self.runner.run(self.client.ask_all(prompts, progress_label))
 
     def complete_live(self, prompt: Prompt) -> Completion:
-        """See LLMClient.complete_live."""
         return self.runner.run(self.client.complete_live(prompt))
 
     @property

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.contract.arrays import BoolArray, Codes, FloatArray, IntArray
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
 from offline.knowledge.autograph.graph import Evidence, Neighbours, slice_of
@@ -102,9 +102,6 @@ class AutoGraph:
 class Assigned:
     """Vectors of one state of the evidence. ``item_codes`` [N, levels] and ``version_codes`` [V, levels] are 0 where
     there is no text."""
-
-    item_codes: Codes
-    version_codes: Codes
 
     def __init__(self, frozen: AutoGraph, evidence: Evidence) -> None:
         self._frozen = frozen

@@ -59,10 +59,13 @@ class EchoModel:
 
     def __call__(self, prompts: list[Prompt], label: str) -> Answered:
         self.asked[label] = prompts
-        absent = [self.absent(one) for one in prompts]
-        self.paid += [one for one, missing in zip(prompts, absent, strict=True) if not missing and one not in self.paid]
+        absent = [self.absent(prompt) for prompt in prompts]
+        self.paid += [
+            prompt for prompt, missing in zip(prompts, absent, strict=True) if not missing and prompt not in self.paid
+        ]
         texts = [
-            None if missing or self.bad(one) else self.answer(one) for one, missing in zip(prompts, absent, strict=True)
+            None if missing or self.bad(prompt) else self.answer(prompt)
+            for prompt, missing in zip(prompts, absent, strict=True)
         ]
         return Answered(texts, absent)
 

@@ -64,30 +64,30 @@ class Backwards:
 
 def test_states_travel_in_the_chunks_they_are_given_in() -> None:
     engine = Backwards()
-    made = list(EngineStates(engine, Lengths).read_chunks([["a", "bb"], ["ccc"], ["dddd"]], [0.5, 1.0]))
+    read = list(EngineStates(engine, Lengths).read_chunks([["a", "bb"], ["ccc"], ["dddd"]], [0.5, 1.0]))
     assert engine.waves == [3]
-    assert [position for position, _ in made] == [2, 1, 0]
-    assert {position: states[1.0].tolist() for position, states in made} == {
+    assert [position for position, _ in read] == [2, 1, 0]
+    assert {position: states[1.0].tolist() for position, states in read} == {
         0: [[1, 2], [2, 2]],
         1: [[3, 1]],
         2: [[4, 1]],
     }
-    assert made[2][1][0.5].tolist() == [[0.5, 2], [1, 2]]
+    assert read[2][1][0.5].tolist() == [[0.5, 2], [1, 2]]
 
 
 def test_many_chunks_are_handed_over_in_waves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNKS_PER_WORKER", 2)
     engine, chunks = Backwards(), [["x" * at] for at in range(1, 11)]
-    made = dict(EngineStates(engine, Lengths).read_chunks(chunks, [1.0]))
+    read = dict(EngineStates(engine, Lengths).read_chunks(chunks, [1.0]))
     assert engine.waves == [4, 4, 2]
-    assert [made[at][1.0][0, 0] for at in range(10)] == list(range(1, 11))
+    assert [read[at][1.0][0, 0] for at in range(10)] == list(range(1, 11))
 
 
 def test_an_error_names_the_model_and_what_was_finished_before_is_there() -> None:
-    made = EngineStates(InProcess(), Lengths).read_chunks([["a"], ["b", ""]], [0.5])
-    assert next(made)[0] == 0
+    read = EngineStates(InProcess(), Lengths).read_chunks([["a"], ["b", ""]], [0.5])
+    assert next(read)[0] == 0
     with pytest.raises(EngineError, match="hidden states of lengths: batch 1: ValueError: an empty text"):
-        next(made)
+        next(read)
 
 
 def test_a_worker_with_other_weights_is_refused() -> None:

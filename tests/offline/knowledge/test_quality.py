@@ -119,7 +119,7 @@ def test_the_shipped_answers_pass() -> None:
     """
     with gzip.open(SHIPPED, "rt", encoding="utf-8") as lines:
         shipped = [json.loads(line) for line in lines][::4]
-    counts = Counter(verdict(one["text"], one["completion_tokens"]) for one in shipped)
+    counts = Counter(verdict(answer["text"], answer["completion_tokens"]) for answer in shipped)
     assert counts[None] > 0.97 * len(shipped)  # echoes cannot be seen here: the file holds no prompts
 
 

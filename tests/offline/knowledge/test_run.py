@@ -58,12 +58,12 @@ def test_absent_texts_are_counted_for_those_who_read_them(
     data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert work(data, tmp_path, EchoModel()).produce("liber", TEXTS["liber"]).state == "made"  # founds the space
-    one = work(data, tmp_path, EchoModel(absent=shifts))
-    attempt = one.produce("liber", TEXTS["liber"])
+    run = work(data, tmp_path, EchoModel(absent=shifts))
+    attempt = run.produce("liber", TEXTS["liber"])
     assert (attempt.state, attempt.absent) == ("partial", 24)
     assert Produced.load(tmp_path / "liber").partial
     monkeypatch.setattr(producers, "producer", lambda name: items_alone)
-    attempt = one.produce("marc", TEXTS["marc"])
+    attempt = run.produce("marc", TEXTS["marc"])
     assert (attempt.state, attempt.absent) == ("made", 0)
     assert not Produced.load(tmp_path / "marc").partial
 
@@ -76,10 +76,12 @@ def test_a_text_that_is_absent_for_two_reasons_counts_once(
     asked = EchoModel()
     work(data, tmp_path, asked).produce("liber", TEXTS["liber"])
     first_of_last_user, shift = asked.asked["interest summaries"][33], asked.asked["interest shifts"][0]
-    model = EchoModel(absent=lambda one: one in (first_of_last_user, shift))
+    model = EchoModel(absent=lambda prompt: prompt in (first_of_last_user, shift))
     assert work(data, tmp_path, model).produce("liber", TEXTS["liber"]).absent == 2
     monkeypatch.setattr(producers, "producer", lambda name: items_alone)
-    item = EchoModel(absent=lambda one: one.messages[-1][1].startswith("Describe the") or one == first_of_last_user)
+    item = EchoModel(
+        absent=lambda prompt: prompt.messages[-1][1].startswith("Describe the") or prompt == first_of_last_user
+    )
     assert work(data, tmp_path, item).produce("marc", TEXTS["marc"]).absent == 21
 
 

@@ -67,8 +67,8 @@ def _no_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
-    made = synthetic(tmp_path_factory.mktemp("synthetic"), users=40, items=20, events=30)
-    return replace(made, config=_small(made.config))
+    small = synthetic(tmp_path_factory.mktemp("synthetic"), users=40, items=20, events=30)
+    return replace(small, config=_small(small.config))
 
 
 def _small(config: JobConfig) -> JobConfig:
@@ -147,11 +147,11 @@ def test_the_reason_counts(data: Synthetic, tmp_path: Path) -> None:
         return caught.value.needs
 
     period = "of the training period"
-    one, nobody_twice = (of_users(data, TINY[kind]) for kind in list(TINY)[1:])
-    assert reason("liber", one) == f"5 encoded summaries {period} to fit 4 dimensions, there are 1"
+    one_user, nobody_twice = (of_users(data, TINY[kind]) for kind in list(TINY)[1:])
+    assert reason("liber", one_user) == f"5 encoded summaries {period} to fit 4 dimensions, there are 1"
     assert reason("liber", nobody_twice) == f"5 encoded shifts {period} to fit 4 dimensions, there are 0"
-    assert reason("autograph", one) == (f"8 encoded summaries {period} to fit latent factors, there are 1")
-    assert re.search(f"^640 interactions {period} .* there are 0, 0 of them likes$", reason("marc", one))
+    assert reason("autograph", one_user) == (f"8 encoded summaries {period} to fit latent factors, there are 1")
+    assert re.search(f"^640 interactions {period} .* there are 0, 0 of them likes$", reason("marc", one_user))
 
 
 @pytest.mark.parametrize("name", ["autograph", "marc"])
@@ -201,7 +201,9 @@ def test_nothing_is_encoded_before_all_texts_of_the_training_period_are_there(
     """What is encoded in parts is rounded in other batches than what is encoded at once."""
     first = EchoModel()
     producer(name)(read(data, tmp_path / "whole", data.log, ENOUGH, model=first))
-    missing = next(one for prompts in first.asked.values() for one in prompts if one.messages[0][1].startswith(start))
+    missing = next(
+        prompt for prompts in first.asked.values() for prompt in prompts if prompt.messages[0][1].startswith(start)
+    )
     encoder, model = HashEncoder(), EchoModel(absent=lambda prompt: prompt == missing)
     _Reader.read_texts = ()
     with pytest.raises(NotFittedError, match="1 texts of the training period are still missing"):

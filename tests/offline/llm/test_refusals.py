@@ -165,7 +165,11 @@ def test_what_a_server_said_of_a_prompt_is_not_kept(server: ChatServer, tmp_path
             llm.ask_all(prompts, "films")
         accounts.append(llm.account)
     assert server.asked == {"film a": 2, "film b": 1, "film c": 2}  # a again, to see that the server answers
-    assert [(one.failures, one.absent, one.refused) for one in accounts] == [(1, 1, 0), (1, 0, 0), (0, 0, 1)]
+    assert [(account.failures, account.absent, account.refused) for account in accounts] == [
+        (1, 1, 0),
+        (1, 0, 0),
+        (0, 0, 1),
+    ]
     with open_session(config, tmp_path, dry_run=True) as llm:
         assert llm.ask_all(prompts, "films").refused == {2}
         assert (llm.cost_estimate.to_ask, llm.absent) == (0, 0)

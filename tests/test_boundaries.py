@@ -35,12 +35,9 @@ WITH_MORE_PARAMETERS = frozenset(
     {
         "models/ctr/build.py::build_model",
         "offline/cli/options.py::job_of",
-        "offline/llm/session.py::open_session",
-        "offline/llm/vllm_server.py::running_vllm",
         "offline/publish/publish.py::publish",
         "offline/publish/publish.py::_stage_and_switch",
         "research/quality/judge.py::judge",
-        "tests/offline/knowledge/fakes.py::sources",
     }
 )
 """Functions that have more, until they are methods of the object that their parameters are. None is added."""

@@ -45,12 +45,9 @@ def knowledge(
     trained_rows: int = 120,
     model: EchoModel | None = None,
     config: JobConfig | None = None,
-    model_id: str = "echo",
 ) -> UserVectors:
-    read = sources(
-        config or data.config, data.catalogue, log or data.log, folder, trained_rows=trained_rows, model=model,
-        model_id=model_id,
-    )  # fmt: skip
+    config, log = config or data.config, log or data.log
+    read = sources(config, data.catalogue, log, folder, trained_rows=trained_rows, model=model)
     users = produce(read).users
     assert users is not None
     return users
@@ -113,7 +110,7 @@ def test_whatever_shapes_vectors_makes_another_space(
     data: Synthetic, tmp_path: Path, liber: dict[str, object], model_id: str
 ) -> None:
     before = knowledge(data, tmp_path)
-    after = knowledge(data, tmp_path, config=configured(data, **liber), model_id=model_id)
+    after = knowledge(data, tmp_path, config=configured(data, **liber), model=EchoModel(name=model_id))
     assert after.space.fingerprint != before.space.fingerprint
 
 

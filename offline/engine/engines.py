@@ -5,7 +5,7 @@ stored is stored by the caller. No engine (None): the caller works in its own pr
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, Field
@@ -49,13 +49,10 @@ class RayConfig(BaseModel):
     address: str | None = None  # none: the cluster that RAY_ADDRESS names, else one of our own on this machine
 
 
-@contextmanager
-def open_engine(name: Literal["local", "ray"], ray: RayConfig) -> Iterator[Engine | None]:
+def open_engine(name: Literal["local", "ray"], ray: RayConfig) -> AbstractContextManager[Engine | None]:
     """The engine of that name until the block ends, None for "local"; EngineError if it cannot start."""
     if name == "local":
-        yield None
-        return
+        return nullcontext()
     from offline.engine.ray import ray_engine  # an extra of its own, not installed everywhere
 
-    with ray_engine(ray) as engine:
-        yield engine
+    return ray_engine(ray)

@@ -121,7 +121,10 @@ def ray_engine(config: RayConfig) -> Iterator[RayEngine]:
         except Exception as error:  # a node that is too slow to start is a bare Exception
             raise EngineError(f"Ray does not start: {_line(error)}") from error
         try:
-            _quiet(ray.data.DataContext.get_current())
+            context = ray.data.DataContext.get_current()  # the jobs have progress bars and a log of their own
+            context.enable_progress_bars = context.print_on_execution_start = False
+            context.execution_no_progress_timeout_s = _STALLED_SECONDS
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
             where = f"the cluster at {address}" if address else "this machine"
             print(f"  Ray: {config.workers} workers on {where}", flush=True)
             yield RayEngine(config)
@@ -140,11 +143,3 @@ def _choose_token() -> None:
 def _line(error: Exception) -> str:
     """Ray's messages have many lines, a job's error has one."""
     return " ".join(str(error).split())
-
-
-def _quiet(context: Any) -> None:
-    """The jobs have progress bars and a log of their own."""
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = _STALLED_SECONDS
-    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -94,7 +94,7 @@ class ResponseCache:
                 path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             try:
-                self._prepare(path)
+                self._prepare()
             except BaseException:
                 self._connection.close()
                 raise
@@ -202,26 +202,24 @@ class ResponseCache:
         except sqlite3.Error as error:
             raise CacheError(f"{self._path}: {error}") from error
 
-    def _prepare(self, path: Path) -> None:
+    def _prepare(self) -> None:
         """Make or check the file. Several processes may do so at once, and SQLite does not wait for the others when it
         changes the journal mode or finds the schema changed under it, whatever the connection's timeout."""
         deadline = time.monotonic() + _BUSY_SECONDS
         while True:
             try:
-                self._prepare_now(path)
+                return self._prepare_now()
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
-            else:
-                return
 
-    def _prepare_now(self, path: Path) -> None:
+    def _prepare_now(self) -> None:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         if version not in (0, _VERSION):
-            raise CacheError(f"{path}: written by version {version}, this program reads version {_VERSION}")
+            raise CacheError(f"{self._path}: written by version {version}, this program reads version {_VERSION}")
         if version == 0:
             self._connection.execute(_SCHEMA)
             self._connection.execute(f"PRAGMA user_version={_VERSION}")

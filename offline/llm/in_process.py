@@ -27,15 +27,12 @@ def one_core_each(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iter
 
     cores = torch.get_num_threads()
 
-    def alone() -> None:
-        torch.set_num_threads(1)
-
     def done(task: Task) -> Result:
         with torch.inference_mode():
             return work(task)
 
     try:
-        with ThreadPoolExecutor(cores, thread_name_prefix="torch", initializer=alone) as pool:
+        with ThreadPoolExecutor(cores, "torch", torch.set_num_threads, (1,)) as pool:
             yield from pool.map(done, tasks)
     finally:
         torch.set_num_threads(cores)  # the number that threads started later begin with

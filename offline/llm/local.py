@@ -100,10 +100,13 @@ class _Generator:
                 generation_config=self._generation(prompts[0]),
             )
         prompt_tokens: list[int] = inputs["attention_mask"].sum(dim=1).tolist()
-        return [
-            self._completion(tokens, counted)
-            for tokens, counted in zip(output[:, width:].tolist(), prompt_tokens, strict=True)
-        ]
+        completions = []
+        for tokens, counted in zip(output[:, width:].tolist(), prompt_tokens, strict=True):
+            # a row that ended early is padded to the longest of its batch; the padding was never generated
+            end = next((at for at, token in enumerate(tokens) if token in self._stops), len(tokens))
+            text = self._tokenizer.decode(tokens[: end + 1], skip_special_tokens=True)
+            completions.append(Completion(text, counted, len(tokens[: end + 1])))
+        return completions
 
     @contextmanager
     def _seeded(self, prompts: list[Prompt]) -> Iterator[None]:
@@ -127,10 +130,3 @@ class _Generator:
             eos_token_id=self._stops,
             pad_token_id=self._tokenizer.pad_token_id,
         )
-
-    def _completion(self, tokens: list[int], prompt_tokens: int) -> Completion:
-        # a row that ended early is padded to the longest of its batch; the padding was never generated
-        end = next((at for at, token in enumerate(tokens) if token in self._stops), None)
-        generated = tokens if end is None else tokens[: end + 1]
-        text = self._tokenizer.decode(generated, skip_special_tokens=True)
-        return Completion(text, prompt_tokens, len(generated))

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -47,10 +48,11 @@ class OpenAIBackend:
             self._client = None
 
     async def _complete_one(self, prompt: Prompt) -> Completion:
-        client = self._open_client()
+        client, key = self._open_client(), self._api_key()
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                response = await client.post(self._url, json=self._body(prompt), headers=self._headers())
+                response = await client.post(self._url, json=self._body(prompt), headers=headers)
         except TimeoutError as error:
             raise TransientError(f"no answer from {self._url} within {self._timeout_seconds:g} s") from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
@@ -94,10 +96,6 @@ class OpenAIBackend:
             raise UnusableBackendError(f"the API key in {self._api_key_env} holds characters no HTTP header can carry")
         return key
 
-    def _headers(self) -> dict[str, str]:
-        key = self._api_key()
-        return {} if key is None else {"Authorization": f"Bearer {key}"}
-
     def _failure(self, response: httpx2.Response) -> TransientError | PermanentError:
         status = response.status_code
         message = f"{self._url} answered {status}: {self._excerpt(response)}"
@@ -132,10 +130,8 @@ def _retry_after(value: str | None) -> float | None:
     """Read a Retry-After header, seconds or a date; what cannot be read counts as absent."""
     if value is None:
         return None
-    try:
+    with suppress(ValueError):
         return max(0.0, float(value))
-    except ValueError:
-        pass
     try:
         moment = parsedate_to_datetime(value)
     except ValueError:

@@ -81,5 +81,5 @@ def _form(sources: Sources) -> str:
 def _newest(sources: Sources, versions: Versions) -> dict[str, str]:
     newest = (versions.start[1:][np.diff(versions.start) > 0] - 1).tolist()
     shifts = sources.texts.shifts_of(versions) if sources.config.liber.shift else ("",) * len(versions)
-    said = {sources.log.user_ids[versions.user[at]]: (versions.tastes[at], shifts[at]) for at in newest}
-    return {user: " ".join(part for part in parts if part) for user, parts in said.items()}
+    ids = sources.log.user_ids
+    return {ids[versions.user[at]]: " ".join(filter(None, (versions.tastes[at], shifts[at]))) for at in newest}

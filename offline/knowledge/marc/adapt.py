@@ -82,16 +82,12 @@ def adapted_model(model: Any, config: AdaptationConfig) -> Any:
     from peft import LoraConfig, get_peft_model
 
     below = layer_of(config.depth, int(model.config.num_hidden_layers))
-    linear = (
-        [
-            f"layers.{layer}.{name}"
-            for layer in range(below)
-            for name, module in model.get_submodule("layers")[layer].named_modules()
-            if isinstance(module, torch.nn.Linear)
-        ]
-        if hasattr(model, "layers")
-        else []
-    )
+    linear = [
+        f"layers.{at}.{name}"
+        for at, layer in enumerate(getattr(model, "layers", [])[:below])
+        for name, module in layer.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
     if not linear:
         raise ValueError(f"{type(model).__name__} has no list of layers to adapt")
     updates = LoraConfig(r=config.rank, lora_alpha=config.scale, lora_dropout=config.dropout, target_modules=linear)

@@ -187,7 +187,7 @@ def language_model(job: Job, engine: Engine | None = None) -> Iterator[LLMSessio
 
 @contextmanager
 def open_llm_run(
-    run: Run, names: Sequence[str], catalogue: Catalogue, log: InteractionLog, engine: Engine
+    run: Run, names: Sequence[str], catalogue: Catalogue, log: InteractionLog, engine: Engine | None
 ) -> Iterator[LLMRun]:
     """Questions of the producers ``names``; with --since, those about recent users and items are asked already."""
     with language_model(run.job, engine) as session:

@@ -33,10 +33,7 @@ MOST_PARAMETERS = {"service": 6, "models": 8, "offline": 8, "research": 8, "benc
 
 WITH_MORE_PARAMETERS = frozenset(
     {
-        "offline/llm/session.py::open_session",
-        "offline/llm/vllm_server.py::running_vllm",
         "research/quality/judge.py::judge",
-        "tests/offline/knowledge/fakes.py::sources",
     }
 )
 """Functions that have more, until they are methods of the object that their parameters are. None is added."""

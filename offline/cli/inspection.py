@@ -105,7 +105,7 @@ def export_vectors(
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Write encoded texts and MARC's hidden states to a file that spares another machine their computation."""
-    from offline.knowledge.export import export_vectors as export
+    from offline.knowledge.run import export_vectors as export
 
     job = job_of(config, data_dir)
     print(f"{export(job.config.knowledge, job.knowledge, job.checkpoints, to)} vectors in {to}")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from offline.engine.engines import BatchT, EngineError, ResultT, Work
+from offline.engine.engines import BatchT, EngineError, RayConfig, ResultT
 from offline.libraries import quiet_libraries, quiet_variables
 
 _OBJECT_STORE_BYTES = 512 * 2**20  # of a cluster of our own: texts and vectors in flight, a few megabytes
@@ -26,15 +26,13 @@ _STALLED_SECONDS = 24 * 3600  # Ray Data ends what makes no progress for half an
 class RayEngine:
     """A fixed pool of actors per call of `map_batches`, each with its own CPUs and GPUs."""
 
-    def __init__(self, workers: int, cpus_per_worker: float, gpus_per_worker: float) -> None:
-        self.workers = workers
-        self._cpus = cpus_per_worker
-        self._gpus = gpus_per_worker
+    def __init__(self, config: RayConfig) -> None:
+        self.workers = config.workers
+        self._config = config
 
     def map_batches(
-        self, make: Callable[[], Work[BatchT, ResultT]], batches: Sequence[BatchT]
+        self, make: Callable[[], Callable[[BatchT], ResultT]], batches: Sequence[BatchT]
     ) -> Iterator[tuple[int, ResultT]]:
-        """See Engine.map_batches."""
         if not batches:
             return
         import ray
@@ -49,8 +47,8 @@ class RayEngine:
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=self._cpus,
-            num_gpus=self._gpus,
+            num_cpus=self._config.cpus_per_worker,
+            num_gpus=self._config.gpus_per_worker,
             max_restarts=_MORE_TRIES,
             max_task_retries=_MORE_TRIES,
         )
@@ -72,9 +70,9 @@ class RayEngine:
 class _Actor:
     """What runs in every worker process. Errors are results: Ray would wrap them in its own, and each differently."""
 
-    def __init__(self, make: Callable[[], Work[Any, Any]]) -> None:
+    def __init__(self, make: Callable[[], Callable[[Any], Any]]) -> None:
         self._make = make
-        self._work: Work[Any, Any] | None = None
+        self._work: Callable[[Any], Any] | None = None
 
     def __call__(self, rows: Any) -> Any:
         import pyarrow
@@ -92,12 +90,10 @@ class _Actor:
 
 
 @contextmanager
-def ray_engine(
-    workers: int, cpus_per_worker: float = 1.0, gpus_per_worker: float = 0.0, address: str | None = None
-) -> Iterator[RayEngine]:
-    """Connect to the cluster at `address` (or RAY_ADDRESS), or run one on this machine until the block ends."""
+def ray_engine(config: RayConfig) -> Iterator[RayEngine]:
+    """Connect to the configured cluster (or RAY_ADDRESS), or run one on this machine until the block ends."""
     quiet_libraries()  # inherited by the workers of a cluster of our own
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = config.address or os.environ.get("RAY_ADDRESS")
     if not address:
         _choose_token()
     try:
@@ -110,7 +106,7 @@ def ray_engine(
     # Ray would keep the logs of every run for good; a short path, because it makes sockets in there
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         # more workers than cores is the user's wish; without this Ray would wait forever for the cores
-        cores = max(os.cpu_count() or 1, math.ceil(workers * cpus_per_worker))
+        cores = max(os.cpu_count() or 1, math.ceil(config.workers * config.cpus_per_worker))
         own = {
             "address": "local",  # without, Ray would join a cluster that somebody else started on this machine
             "num_cpus": cores,
@@ -125,10 +121,13 @@ def ray_engine(
         except Exception as error:  # a node that is too slow to start is a bare Exception
             raise EngineError(f"Ray does not start: {_line(error)}") from error
         try:
-            _quiet(ray.data.DataContext.get_current())
+            context = ray.data.DataContext.get_current()  # the jobs have progress bars and a log of their own
+            context.enable_progress_bars = context.print_on_execution_start = False
+            context.execution_no_progress_timeout_s = _STALLED_SECONDS
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
             where = f"the cluster at {address}" if address else "this machine"
-            print(f"  Ray: {workers} workers on {where}", flush=True)
-            yield RayEngine(workers, cpus_per_worker, gpus_per_worker)
+            print(f"  Ray: {config.workers} workers on {where}", flush=True)
+            yield RayEngine(config)
         finally:
             ray.shutdown()
 
@@ -144,11 +143,3 @@ def _choose_token() -> None:
 def _line(error: Exception) -> str:
     """Ray's messages have many lines, a job's error has one."""
     return " ".join(str(error).split())
-
-
-def _quiet(context: Any) -> None:
-    """The jobs have progress bars and a log of their own."""
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = _STALLED_SECONDS
-    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -41,7 +41,7 @@ from offline.knowledge.quality import usable
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.account import CACHE_FILE, tokens_per_second
-from offline.llm.estimate import CHARACTERS_PER_TOKEN, CostEstimate
+from offline.llm.budget import CHARACTERS_PER_TOKEN, CostEstimate
 from offline.llm.protocol import Prompt
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import store_if_there

@@ -25,10 +25,9 @@ from offline.knowledge.knowledge_texts import Answered, Ask, KnowledgeTexts, clo
 from offline.knowledge.quality import Usable, problem, usable
 from offline.knowledge.run import ORDER, KnowledgeRun
 from offline.knowledge.sources import Sources
-from offline.llm.answers import Answers
+from offline.llm.batches import REFUSED_RUNS
 from offline.llm.cache import cache_key, stored_answers
-from offline.llm.protocol import Prompt
-from offline.llm.refusals import REFUSED_RUNS
+from offline.llm.protocol import Answers, Prompt
 from offline.llm.session import LLMSession, open_session
 from offline.training.samples import split_samples
 

@@ -37,7 +37,7 @@ def producer_inputs(job: Job, name: str, source: Dataset, log: InteractionLog) -
         "words": config.data.texts.form,
         "liked_above": schema.liked_above,
         "llm": None if name == "text" else llm,
-        "log": producers.digest(log),
+        "log": producers.log_digest(log),
         "source": source.described,
         "imported": file_digest(job.imported),
     }

@@ -1,18 +1,16 @@
 """Offline knowledge: what language models say about users and items, as compact vectors.
 
-run         one run over all producers, and what they last made; read first
+run         one run over all producers, and the knowledge that they last made; read first
 config      settings of all of them
-sources     what every producer reads, and the spaces it makes
-vectors     what every producer makes, and which of it a sample may see
+sources     inputs of every producer, and the spaces it makes
+vectors     outputs of every producer, and which of them a sample may see
 errors      why a producer cannot make its frozen parts yet
-prompts     what the language model is asked about items and partitions, and what is encoded
+prompts     questions to the language model about items and partitions, and the texts that are encoded
 knowledge_texts  texts of the language model about items, closed partitions and shifts
-quality     which answers of a language model may become knowledge
+quality     answers of a language model that may become knowledge
 encoder     texts -> unit vectors, stored by content
 projection  wide text vectors -> the few dimensions that are served, frozen
-repeatable  fitting the frozen parts of a space again from the same data
-export      encoded texts and hidden states of a job -> a file that a configuration can ship
-shipped     that file, read by a first run
+shipped     encoded texts and hidden states that a configuration ships, read by a first run
 plain       producer: items' own texts, no language model; the control
 liber       producer: summaries of a user's closed partitions
 autograph   producer: latent factors and a graph of users and items

@@ -12,18 +12,21 @@ from offline.knowledge.liber.partitions import Trigger
 
 Dtype = Literal["float16", "int8"]
 Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0)]
 
 
-class QuantiserConfig(BaseModel):
+class _Settings(BaseModel):
+    """Typed settings that cannot change and refuse an unknown name."""
+
+    model_config = FrozenConfig
+
+
+class QuantiserConfig(_Settings):
     """An autoencoder width -> hidden -> dim with a residual quantiser of ``levels`` codebooks in its middle.
 
     ``size`` codes per codebook; fewer where there are too few vectors. ``steps`` of ``batch`` vectors each.
     """
-
-    model_config = FrozenConfig
 
     size: Annotated[int, Field(ge=2, le=65535)] = 256
     levels: Annotated[int, Field(ge=1, le=8)] = 3
@@ -37,7 +40,7 @@ class QuantiserConfig(BaseModel):
     kmeans_iterations: Count = 50
 
 
-class NetworkConfig(BaseModel):
+class NetworkConfig(_Settings):
     """The attention network and the caps of its neighbourhoods.
 
     ``neighbours``: newest likers of an item; ``members`` of a factor; ``history``: a user's newest likes. ``item_ids``:
@@ -45,12 +48,10 @@ class NetworkConfig(BaseModel):
     training period the graph is taken anew.
     """
 
-    model_config = FrozenConfig
-
     hidden: Count = 32
     heads: Count = 2
     dim: Count = 32
-    dropout: Share = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     item_ids: bool = True
     neighbours: Count = 15
     members: Count = 15
@@ -64,15 +65,13 @@ class NetworkConfig(BaseModel):
         return self
 
 
-class FittingConfig(BaseModel):
+class FittingConfig(_Settings):
     """Softmax cross-entropy of one positive against ``negatives`` uniform items each (0: against all items).
 
     ``validation``: the last share of the training rows, which chooses the epoch. ``refit``: then train once more, on
     all training rows, for as many epochs. ``fresh``: share of samples whose user knows its likes up to the sample, as a
     matching request would; the others know them up to the user version's closing, as a published vector does.
     """
-
-    model_config = FrozenConfig
 
     epochs: Count = 25
     patience: Count = 2
@@ -85,14 +84,12 @@ class FittingConfig(BaseModel):
     fresh: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
-class FrozenPartsConfig(BaseModel):
+class FrozenPartsConfig(_Settings):
     """All that AutoGraph's frozen parts depend on: the two quantisers, the network, and how it is fitted.
 
     Defaults are the authors' (arXiv 2412.18241, our reading) where they say one and where no measurement spoke against
     it; docs/autograph.md has the measurements.
     """
-
-    model_config = FrozenConfig
 
     user_factors: QuantiserConfig = QuantiserConfig(size=300)
     item_factors: QuantiserConfig = QuantiserConfig()
@@ -101,7 +98,7 @@ class FrozenPartsConfig(BaseModel):
     seed: int = 1
 
 
-class CompressionConfig(BaseModel):
+class CompressionConfig(_Settings):
     """How a compression is trained. ``alpha`` and ``beta`` weigh the constraint; both 0 turn it off.
 
     ``hidden`` is raised to twice ``dim`` where it is less. ``biases`` gives every user version and every item a score
@@ -110,42 +107,36 @@ class CompressionConfig(BaseModel):
     were measured: docs/marc.md.
     """
 
-    model_config = FrozenConfig
-
     dim: Annotated[int, Field(ge=1, le=4096)] = 32
-    hidden: Annotated[int, Field(ge=1)] = 128
+    hidden: Count = 128
     shared: bool = False
     matching: Literal["attention", "feed-forward"] = "attention"
-    matching_width: Annotated[int, Field(ge=1)] = 32
+    matching_width: Count = 32
     biases: bool = True
-    alpha: Annotated[float, Field(ge=0)] = 10.0
-    beta: Annotated[float, Field(ge=0)] = 0.1
+    alpha: Decay = 10.0
+    beta: Decay = 0.1
     constraint_rows: Annotated[int, Field(ge=2)] = 256
     batch_size: Annotated[int, Field(ge=2)] = 512
-    epochs: Annotated[int, Field(ge=1)] = 4
-    patience: Annotated[int, Field(ge=1)] = 2
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    epochs: Count = 4
+    patience: Count = 2
+    learning_rate: Rate = 1e-3
+    weight_decay: Decay = 1e-2
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
     seed: int = 0
 
 
-class PlainTextConfig(BaseModel):
+class PlainTextConfig(_Settings):
     """The control: items' own texts, encoded without a language model."""
-
-    model_config = FrozenConfig
 
     dtype: Dtype = "float16"
 
 
-class LiberConfig(BaseModel):
+class LiberConfig(_Settings):
     """When a user's cache of interactions closes, and what is asked about a closed partition."""
 
-    model_config = FrozenConfig
-
     partition_size: Annotated[int, Field(ge=2, le=500)] | None = 50
-    partition_days: Annotated[float, Field(gt=0)] | None = None
+    partition_days: Rate | None = None
     titles: Annotated[int, Field(ge=1, le=500)] = 20  # at most so many liked, and so many others, are told to the model
     summary_tokens: Annotated[int, Field(ge=8, le=2048)] = 64
     shift: bool = True
@@ -164,11 +155,9 @@ class LiberConfig(BaseModel):
         return Trigger(self.partition_size, span)
 
 
-class MarcConfig(BaseModel):
-    """Which states of which language model are compressed. ``depth`` is a fraction of its layers (the sweep that chose
-    it: docs/marc.md). ``model`` None: the packaged SmolLM2; states cannot be had from a server."""
-
-    model_config = FrozenConfig
+class MarcConfig(_Settings):
+    """The language model whose states are compressed. ``depth`` is a fraction of its layers (the sweep that chose it:
+    docs/marc.md). ``model`` None: the packaged SmolLM2; states cannot be had from a server."""
 
     model: Path | None = None
     depth: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -188,13 +177,11 @@ class AutoGraphConfig(FrozenPartsConfig):
         return FrozenPartsConfig.model_validate(self.model_dump(exclude={"dtype"}))
 
 
-class KnowledgeConfig(BaseModel):
-    """What the producers of knowledge share: item texts, the text encoder, how long a record stays fresh.
+class KnowledgeConfig(_Settings):
+    """Settings that the producers of knowledge share: item texts, the text encoder, how long a record stays fresh.
 
     Which producers run follows from the feature schema: those whose knowledge it lists.
     """
-
-    model_config = FrozenConfig
 
     item_tokens: Annotated[int, Field(ge=8, le=2048)] = 64
     encoder: str = "all-MiniLM-L6-v2"
@@ -205,4 +192,4 @@ class KnowledgeConfig(BaseModel):
     marc: MarcConfig = MarcConfig()
     shipped_responses: Path | None = None
     shipped_vectors: Path | None = None
-    ttl_days: Annotated[float, Field(gt=0)] = 30.0
+    ttl_days: Rate = 30.0

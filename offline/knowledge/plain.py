@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from models.contract.schema import fingerprint
-from offline.knowledge.errors import enough_for
 from offline.knowledge.prompts import plain_text
 from offline.knowledge.sources import Sources, Wide, frozen_projections, space
 from offline.knowledge.vectors import ItemVectors, Produced
@@ -16,13 +15,13 @@ def produce(sources: Sources) -> Produced:
     spec = sources.spec("text", "item")
     assert spec is not None
     features = [sources.catalogue.items.get(item, {}) for item in sources.log.item_ids]
-    described = np.array([sources.words.describes(one) for one in features], np.bool_)
+    described = np.array([sources.words.describes(item) for item in features], np.bool_)
     texts = [plain_text(sources.words, features[at]) for at in np.flatnonzero(described)]
     components = {"text": fingerprint(sources.words.form), "encoder": sources.encoder}
     wide = sources.encode(texts)
-    with enough_for("text"):
-        (projection,) = frozen_projections(sources.folder, [Wide(components, wide, spec.dim)])
+    (projection,) = frozen_projections(sources.folder, [Wide(components, wide, spec.dim)])
     vectors = np.zeros((len(features), spec.dim), np.float32)
     vectors[described] = projection.apply(wide)
-    made = space(spec, sources.config.text.dtype, {**components, "projection": projection.digest})
-    return Produced(items=ItemVectors.of_texts(made, vectors, described))
+    components["projection"] = projection.digest
+    of_texts = ItemVectors.of_texts(space(spec, sources.config.text.dtype, components), vectors, described)
+    return Produced(items=of_texts)

@@ -1,4 +1,4 @@
-"""What the language model is asked about items and closed partitions, and what is encoded of its answers.
+"""Questions to the language model about items and closed partitions, and the texts that are encoded of its answers.
 
 Titles are data: they are quoted inside one sentence and can break out of nothing, because every partition is a
 conversation of its own.
@@ -22,12 +22,12 @@ def item_prompt(words: TextsConfig, features: Mapping[str, Any], max_tokens: int
 
 
 def item_text(words: TextsConfig, features: Mapping[str, Any], answer: str) -> str:
-    """What is encoded: the facts first, then the answer, so that truncation loses opinion before fact."""
+    """The text that is encoded: the facts first, then the answer, so that truncation loses opinion before fact."""
     return f"{words.item_text(features)}. {answer}".strip()
 
 
 def plain_text(words: TextsConfig, features: Mapping[str, Any]) -> str:
-    """An item's own text, without any language model: what the plain-text control encodes."""
+    """An item's own text, without any language model: for the plain-text control."""
     return f"{words.item_text(features)}."
 
 
@@ -73,7 +73,7 @@ def _listed(values: Sequence[str], separator: str) -> str:
 
 
 def summary_text(facts: PartitionFacts, answer: str) -> str:
-    """What is encoded of a summary: topics, the model's answer, then titles as far as the encoder's window reaches."""
+    """The text to encode of a summary: topics, the answer, then titles as far as the encoder's window reaches."""
     parts = [
         taste(facts, answer),
         f"Liked: {'; '.join(facts.titles(True))}." if any(facts.liked) else "",
@@ -102,7 +102,7 @@ def shift_prompt(words: TextsConfig, before: str, now: str, max_tokens: int) -> 
 
 
 def shift_text(before: PartitionFacts, now: PartitionFacts, answer: str) -> str:
-    """What is encoded of a shift: which topics came and went, then the model's answer."""
+    """The text that is encoded of a shift: which topics came and went, then the model's answer."""
     old, new = before.top_topics(), now.top_topics()
     came = [topic for topic in new if topic not in old]
     went = [topic for topic in old if topic not in new]

@@ -1,7 +1,7 @@
-"""Which answers of a language model may become knowledge, and what is wrong with the others.
+"""Answers of a language model that may become knowledge, and the problems of the others.
 
 Looks at one answer and its own prompt at a time, so no record can change the verdict on another one. Nothing here
-understands an answer: an empty phrase in good English passes. The default limits were set on the 6,268 answers of
+understands an answer: an empty phrase in good English passes. The limits were set on the 6,268 answers of
 SmolLM2-135M in configs/ml-100k.responses.jsonl.gz; beside each limit stands what those answers look like.
 """
 
@@ -10,14 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
-from pydantic import BaseModel, Field
-
-from models.contract.schema import FrozenConfig
 from offline.llm import wording
-from offline.llm.answers import Answers
-from offline.llm.protocol import Completion, Prompt
+from offline.llm.protocol import Answers, Completion, Prompt
 
 Problem = Literal[
     "think",
@@ -33,7 +29,6 @@ Problem = Literal[
     "refused",
 ]
 State = Literal["ok", "bad", "absent"]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 SECOND_TRY: Final = (
     "Answer in the language of this question, with one or two short, complete sentences of plain text and without your "
@@ -48,45 +43,31 @@ _ENOUGH_WORDS: Final = 8  # fewer say little about the language
 _ENOUGH_LETTERS: Final = 8
 
 
-class QualityRules(BaseModel):
-    """Where the line is drawn. ``language``: "english" asks for English function words where the prompt has them,
-    "script" only for the prompt's writing systems, "any" for nothing; prompts that name the language of the answer
-    want "any"."""
-
-    model_config = FrozenConfig
-
-    least_words: Annotated[int, Field(ge=1)] = 4  # the shortest real answer has 9
-    characters_per_token: Annotated[float, Field(gt=0)] = 16.0  # of max_tokens; real answers have at most 6.1
-    least_trigrams: Share = 0.6  # different ones; 10 real answers fail this or the next limit, all of them loops
-    repeats: Annotated[int, Field(ge=2)] = 4  # the same words so often in a row
-    least_compressed: Share = 0.2  # zlib's size to the text's, for loops of characters; real answers: at least 0.26
-    echo_words: Annotated[int, Field(ge=6)] = 20  # copied in one piece; at most 16 in real answers (a list of titles)
-    echo_share: Share = 0.7  # of the words, copied in pieces of 6 or more; at most 0.67 in real answers (that list)
-    english: Share = 0.06  # function words; real answers have at least 0.077, sentences in 12 other languages none
-    script: Share = 0.6  # of the letters, in the prompt's writing systems; real answers: all
-    language: Literal["english", "script", "any"] = "english"
-
-
-DEFAULT_RULES: Final = QualityRules()
+# where the line is drawn; real answers are those 6,268
+_LEAST_WORDS: Final = 4  # the shortest real answer has 9
+_CHARACTERS_PER_TOKEN: Final = 16.0  # of max_tokens; real answers have at most 6.1
+_LEAST_TRIGRAMS: Final = 0.6  # share of different ones; 10 real answers fail this or the next limit, all of them loops
+_REPEATS: Final = 4  # the same words so often in a row
+_LEAST_COMPRESSED: Final = 0.2  # zlib's size to the text's, for loops of characters; real answers: at least 0.26
+_ECHO_WORDS: Final = 20  # copied in one piece; at most 16 in real answers (a list of titles)
+_ECHO_SHARE: Final = 0.7  # of the words, copied in pieces of 6 or more; at most 0.67 in real answers (that list)
+_ENGLISH: Final = 0.06  # function words, where the prompt has them too; real answers have at least 0.077, sentences in
+# 12 other languages none
+_SCRIPT: Final = 0.6  # of the letters, in the prompt's writing systems; real answers: all
 
 
 def cleaned(answer: Completion, prompt: Prompt) -> str:
-    """What is worth keeping of an answer: no reasoning, and no sentence that max_tokens cut off. "" if nothing is."""
+    """The usable part of an answer: no reasoning, and no sentence that max_tokens cut off. "" if nothing is."""
     text = wording.without_reasoning(answer.text)
-    return repaired(text) if was_cut(answer, prompt) else text
+    return wording.complete_sentences(text) if _was_cut(answer, prompt) else text
 
 
-def was_cut(answer: Completion, prompt: Prompt) -> bool:
+def _was_cut(answer: Completion, prompt: Prompt) -> bool:
     """Whether the answer used up its tokens. A server that reports no usage (0 tokens) never seems to cut."""
     return answer.completion_tokens >= prompt.max_tokens
 
 
-def repaired(text: str) -> str:
-    """``text`` up to its last complete sentence; "" if there is none."""
-    return wording.complete_sentences(text)
-
-
-def problem(answer: Completion, prompt: Prompt, rules: QualityRules = DEFAULT_RULES) -> Problem | None:
+def problem(answer: Completion, prompt: Prompt) -> Problem | None:
     """The first thing that keeps ``cleaned(answer, prompt)`` from being used; None if it may be used.
 
     "think" is reasoning that never closes, "truncated" an answer without one complete sentence, "control" a control
@@ -97,60 +78,58 @@ def problem(answer: Completion, prompt: Prompt, rules: QualityRules = DEFAULT_RU
         return "think"
     if not wording.words(whole[:_READ]):
         return "empty"
-    text = repaired(whole[:_READ]) if was_cut(answer, prompt) else whole[:_READ]
+    text = wording.complete_sentences(whole[:_READ]) if _was_cut(answer, prompt) else whole[:_READ]
     if wording.has_control_characters(text):
         return "control"
     looked_at = text or whole[:_READ]
     spoken = wording.words(looked_at)
-    if _repeats(looked_at, spoken, rules):
+    if _repeats(looked_at, spoken):
         return "repetition"
-    if len(whole) > min(_READ, rules.characters_per_token * prompt.max_tokens):
+    if len(whole) > min(_READ, _CHARACTERS_PER_TOKEN * prompt.max_tokens):
         return "oversize"
     if not text:
         return "truncated"
-    return _unusable(text, spoken, prompt, rules)
+    return _unusable(text, spoken, prompt)
 
 
-def _repeats(text: str, spoken: Sequence[str], rules: QualityRules) -> bool:
+def _repeats(text: str, spoken: Sequence[str]) -> bool:
     return (
-        wording.distinct_trigrams(spoken) < rules.least_trigrams
-        or wording.most_repeats(spoken) >= rules.repeats
-        or wording.compressed_share(text) < rules.least_compressed
+        wording.distinct_trigrams(spoken) < _LEAST_TRIGRAMS
+        or wording.most_repeats(spoken) >= _REPEATS
+        or wording.compressed_share(text) < _LEAST_COMPRESSED
     )
 
 
-def _unusable(text: str, spoken: Sequence[str], prompt: Prompt, rules: QualityRules) -> Problem | None:
-    """What is wrong with a text of sound form."""
+def _unusable(text: str, spoken: Sequence[str], prompt: Prompt) -> Problem | None:
+    """The problem of a text of sound form."""
     if wording.refuses(text):
         return "refusal"
     question = " ".join(message for _, message in prompt.messages)
     asked = wording.words(question)
-    if rules.language != "any" and _in_another_script(text, question, rules):
-        return "language"
-    if rules.language == "english" and _left_english(spoken, asked, rules):
+    if _in_another_script(text, question) or _left_english(spoken, asked):
         return "language"
     longest, share = wording.copied(spoken, asked)
-    if longest >= rules.echo_words or share > rules.echo_share:
+    if longest >= _ECHO_WORDS or share > _ECHO_SHARE:
         return "echo"
-    return "short" if len(spoken) < rules.least_words else None
+    return "short" if len(spoken) < _LEAST_WORDS else None
 
 
-def _left_english(spoken: Sequence[str], asked: Sequence[str], rules: QualityRules) -> bool:
+def _left_english(spoken: Sequence[str], asked: Sequence[str]) -> bool:
     if min(len(spoken), len(asked)) < _ENOUGH_WORDS:
         return False
-    return wording.english_share(asked) >= rules.english > wording.english_share(spoken)
+    return wording.english_share(asked) >= _ENGLISH > wording.english_share(spoken)
 
 
-def _in_another_script(text: str, question: str, rules: QualityRules) -> bool:
+def _in_another_script(text: str, question: str) -> bool:
     asked, answered = wording.scripts(question), wording.scripts(text)
     # a foreign title in the prompt allows its script, a single borrowed letter does not
     allowed = [script for script, letters in asked.items() if letters >= 0.1 * asked.total()]
     letters = answered.total()
-    return letters >= _ENOUGH_LETTERS and sum(answered[script] for script in allowed) < rules.script * letters
+    return letters >= _ENOUGH_LETTERS and sum(answered[script] for script in allowed) < _SCRIPT * letters
 
 
 class Asks(Protocol):
-    """What is needed of an LLMSession."""
+    """The part of an LLMSession that is used here."""
 
     def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers: ...
 
@@ -160,13 +139,13 @@ class Usable:
     """One text and one state per prompt, in order; the text is None unless the state is "ok".
 
     "bad" is final: both answers are in the cache, or the server refused the prompt in two runs, and another run would
-    not ask again. "absent" is what the next run asks for, a second try that is still missing included. `found` counts
-    the problems of first answers, `left` those that the second try did not cure, and the "refused" prompts.
+    not ask again. "absent" is what the next run asks for, a second try that is still missing included. ``problems``
+    counts those of first answers, ``left`` those that the second try did not cure, and the "refused" prompts.
     """
 
     texts: tuple[str | None, ...]
     states: tuple[State, ...]
-    found: Mapping[Problem, int]
+    problems: Mapping[Problem, int]
     left: Mapping[Problem, int]
     stopped: str | None = None
 
@@ -175,7 +154,7 @@ class Usable:
 
     def summary(self) -> str:
         """Return one readable line."""
-        again = ", ".join(f"{count} {name}" for name, count in sorted(self.found.items()))
+        again = ", ".join(f"{count} {name}" for name, count in sorted(self.problems.items()))
         bad = ", ".join(f"{count} {name}" for name, count in sorted(self.left.items()))
         return (
             f"{len(self.texts)} prompts: {self.count('ok')} usable, {self.count('bad')} bad{f' ({bad})' if bad else ''}"
@@ -183,46 +162,40 @@ class Usable:
         )
 
 
-def usable(
-    session: Asks,
-    prompts: Sequence[Prompt],
-    label: str,
-    rules: QualityRules = DEFAULT_RULES,
-    second_try: str = SECOND_TRY,
-) -> Usable:
-    """Ask all prompts, and those with a bad answer once more with the words ``second_try`` added.
+def usable(session: Asks, prompts: Sequence[Prompt], label: str) -> Usable:
+    """Ask all prompts, and those with a bad answer once more with the words SECOND_TRY added.
 
     The second prompt depends on the first alone and has a cache key of its own, so a prompt that is known to be bad
     twice costs nothing in later runs. A prompt that the server refuses has no second try.
     """
     first = session.ask_all(prompts, label)
-    verdicts = [_verdict(answer, prompt, rules) for answer, prompt in zip(first.completions, prompts, strict=True)]
+    verdicts = [_verdict(answer, prompt) for answer, prompt in zip(first.completions, prompts, strict=True)]
     bad = [at for at, (_, wrong) in enumerate(verdicts) if wrong is not None]
-    again = [asked_again(prompts[at], second_try) for at in bad]
+    again = [asked_again(prompts[at]) for at in bad]
     second = session.ask_all(again, f"{label}, second try") if bad else Answers(())
     problems = Counter(wrong for _, wrong in verdicts if wrong is not None)
     for at, answer, prompt in zip(bad, second.completions, again, strict=True):
-        verdicts[at] = _verdict(answer, prompt, rules)
+        verdicts[at] = _verdict(answer, prompt)
     for at in (*first.refused, *(bad[again_at] for again_at in second.refused)):
         verdicts[at] = None, "refused"
     return Usable(
         texts=tuple(text for text, _ in verdicts),
         states=tuple("bad" if wrong else "absent" if text is None else "ok" for text, wrong in verdicts),
-        found=problems,
+        problems=problems,
         left=Counter(wrong for _, wrong in verdicts if wrong is not None),
         stopped=first.stopped or second.stopped,
     )
 
 
-def asked_again(prompt: Prompt, second_try: str = SECOND_TRY) -> Prompt:
+def asked_again(prompt: Prompt) -> Prompt:
     """The prompt of the second try."""
     *earlier, (role, text) = prompt.messages
-    return replace(prompt, messages=(*earlier, (role, f"{text}\n{second_try}")), temperature=SECOND_TEMPERATURE)
+    return replace(prompt, messages=(*earlier, (role, f"{text}\n{SECOND_TRY}")), temperature=SECOND_TEMPERATURE)
 
 
-def _verdict(answer: Completion | None, prompt: Prompt, rules: QualityRules) -> tuple[str | None, Problem | None]:
+def _verdict(answer: Completion | None, prompt: Prompt) -> tuple[str | None, Problem | None]:
     """(text, problem): a usable text without a problem, or a problem without a text; neither for an absent answer."""
     if answer is None:
         return None, None
-    wrong = problem(answer, prompt, rules)
+    wrong = problem(answer, prompt)
     return (cleaned(answer, prompt), None) if wrong is None else (None, wrong)

@@ -1,7 +1,5 @@
-"""One run over the producers of knowledge: which there are, what they share, what is left for the next run.
-
-And what they last made, fitted to today's log.
-"""
+"""One run over the producers of knowledge: which there are, their common inputs, the texts left for the next run; and
+the knowledge that they last made, fitted to today's log."""
 
 from __future__ import annotations
 
@@ -17,10 +15,14 @@ import numpy as np
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.engine.engines import Engine, LocalEngine
+from offline.engine.engines import Engine
+from offline.knowledge.config import KnowledgeConfig
 from offline.knowledge.encoder import EngineEncoder, TextEncoder, VectorStore
-from offline.knowledge.errors import NotFittedError, TooLittleDataError
+from offline.knowledge.errors import NotFittedError, TooFewError
 from offline.knowledge.knowledge_texts import Ask, Domain, KnowledgeTexts
+from offline.knowledge.marc.states import LanguageModelStates
+from offline.knowledge.marc.store import StateStore, shipped_source
+from offline.knowledge.shipped import read_shipped, write_shipped
 from offline.knowledge.sources import Producer, Sources
 from offline.knowledge.vectors import ItemVectors, Knowledge, Lineage, Produced, UserVectors
 from offline.llm.arithmetic import Precision
@@ -63,7 +65,7 @@ def producer(name: str) -> Producer:
 
 
 class ProducerState(StrEnum):
-    """What a run did with a producer. ``CURRENT``: nothing, it is up to date; ``KEPT``: nothing, although it is behind;
+    """The outcome for a producer. ``CURRENT``: nothing, it is up to date; ``KEPT``: nothing, although it is behind;
     ``WAITS``: it cannot begin yet; ``ABSENT``: it has never made anything."""
 
     MADE = "made"
@@ -76,7 +78,7 @@ class ProducerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What came of a producer: what it ``produced`` and saved, or why it ``waits``.
+    """The end of one producer's run: the knowledge it ``produced`` and saved, or the reason why it ``waits``.
 
     ``absent`` counts the texts that it reads and that may still come. ``too_little`` says that it waits for the log to
     grow and not for a text.
@@ -112,12 +114,9 @@ class KnowledgeRun:
         shipped: Path | None = None,
     ) -> None:
         """See ``Sources`` for the names; ``llm`` is the model's id, ``imported`` texts stand for its answers."""
-        engine = engine or LocalEngine()
         name, tokens = domain.config.encoder, domain.config.encoder_tokens
         encoder = (
-            TextEncoder(name, tokens, precision)
-            if isinstance(engine, LocalEngine)
-            else EngineEncoder(engine, name, tokens, precision)
+            TextEncoder(name, tokens, precision) if engine is None else EngineEncoder(engine, name, tokens, precision)
         )
         self._sources = Sources(
             config=domain.config,
@@ -138,7 +137,7 @@ class KnowledgeRun:
         )
 
     def sources_of(self, name: str) -> Sources:
-        """What a producer reads."""
+        """The inputs of a producer."""
         return self._sources.of(name)
 
     def produce(self, name: str, texts: Sequence[str]) -> Attempt:
@@ -146,10 +145,11 @@ class KnowledgeRun:
         sources = self.sources_of(name)
         try:
             produced = producer(name)(sources)
-        except NotFittedError as error:
-            print(f"  {name} waits: {error}", flush=True)
+        except (NotFittedError, TooFewError) as error:
+            waits = f"{name} needs {error.needs}" if isinstance(error, TooFewError) else str(error)
+            print(f"  {name} waits: {waits}", flush=True)
             asked = [kind for kind in texts if kind in vars(sources.texts)]  # to read another would ask for it
-            return Attempt(None, self._absent(asked), str(error), isinstance(error, TooLittleDataError))
+            return Attempt(None, self._absent(asked), waits, too_little=isinstance(error, TooFewError))
         absent = self._absent(texts)
         produced = replace(produced, lineage=Lineage.of(sources.log), partial=absent > 0)
         produced.save(sources.folder)
@@ -162,6 +162,25 @@ class KnowledgeRun:
         # no shift is asked for where the summary is absent, and there it counts as absent too
         of_partitions = np.logical_or.reduce(list(absent.values()))
         return int(of_items + np.sum(of_partitions))
+
+
+def export_vectors(config: KnowledgeConfig, folder: Path, checkpoints: Path, path: Path) -> int:
+    """Write to ``path``, which a configuration can ship (``shipped_vectors``), the encoded texts and hidden states in a
+    job's knowledge ``folder``, and those that it was shipped itself.
+
+    Returns their number. DataError if nothing was computed yet. ``checkpoints`` has converted language models.
+    """
+    encoder = TextEncoder(config.encoder, config.encoder_tokens, "auto")
+    reader = LanguageModelStates(checkpoints, config.marc.model, config.marc.max_tokens)
+    source = shipped_source(reader.id, config.marc.depth)
+    computed = {
+        encoder.id: VectorStore(folder / "encoded.npz", encoder).read(),
+        source: StateStore(folder / "marc" / "states", reader).read(config.marc.depth),
+    }
+    vectors = {name: read_shipped(config.shipped_vectors, name) | of_source for name, of_source in computed.items()}
+    if not all(vectors.values()):
+        raise DataError(f"there are no vectors in {folder}: run `refresh` or `knowledge` first")
+    return write_shipped(path, vectors)
 
 
 def load_knowledge(folder: Path, schema: FeatureSchema, log: InteractionLog) -> Knowledge:
@@ -197,20 +216,17 @@ def grown(produced: Produced, users: int, items: int) -> Produced:
 
 
 def _with_users(vectors: UserVectors, users: int) -> UserVectors:
-    start = np.concatenate([vectors.start, np.full(users + 1 - len(vectors.start), vectors.start[-1])])
-    return UserVectors(vectors.space, vectors.vectors, start, vectors.since, vectors.codes)
+    return replace(vectors, start=np.pad(vectors.start, (0, users + 1 - len(vectors.start)), mode="edge"))
 
 
-def _with_items(vectors_of_items: ItemVectors, items: int) -> ItemVectors:
-    more = items - len(vectors_of_items.known)
-    vectors = np.pad(vectors_of_items.vectors, ((0, 0), (0, more), (0, 0)))
-    codes = None if vectors_of_items.codes is None else np.pad(vectors_of_items.codes, ((0, more), (0, 0)))
-    return ItemVectors(
-        vectors_of_items.space, vectors, np.pad(vectors_of_items.known, (0, more)), vectors_of_items.from_row, codes
-    )
+def _with_items(vectors: ItemVectors, items: int) -> ItemVectors:
+    more = (0, items - len(vectors.known))
+    codes = None if vectors.codes is None else np.pad(vectors.codes, (more, (0, 0)))
+    known = np.pad(vectors.known, more)
+    return replace(vectors, vectors=np.pad(vectors.vectors, ((0, 0), more, (0, 0))), known=known, codes=codes)
 
 
-def digest(log: InteractionLog) -> str:
+def log_digest(log: InteractionLog) -> str:
     """Changes whenever an interaction does."""
     whole = hashlib.sha256()
     for column in (log.user, log.item, log.value, log.time_ms, log.sampled):

@@ -1,18 +1,17 @@
-"""What every producer of knowledge reads, and the spaces it makes. A producer turns sources into ``Produced``."""
+"""Inputs of every producer of knowledge, and the spaces it makes. A producer turns sources into ``Produced``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from models.contract.arrays import BoolArray, FloatArray
 from models.contract.knowledge import Space
 from models.contract.schema import KnowledgeSpec, fingerprint
-from offline.engine.engines import Engine, LocalEngine
+from offline.engine.engines import Engine
 from offline.knowledge.errors import NotFittedError
 from offline.knowledge.knowledge_texts import Domain, KnowledgeTexts
 from offline.knowledge.projection import Projection
@@ -20,19 +19,16 @@ from offline.knowledge.prompts import PartitionFacts, item_prompt, item_text, su
 from offline.knowledge.vectors import Produced
 from offline.llm.arithmetic import Precision
 
-
-class Encode(Protocol):
-    """Texts -> unit vectors float32 [n, width]; each text is encoded once and kept."""
-
-    def __call__(self, texts: Sequence[str]) -> FloatArray: ...
+Encode = Callable[[Sequence[str]], FloatArray]
+"""Texts -> unit vectors float32 [n, width]; each text is encoded once and stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sources(Domain):
     """One run's inputs. ``folder`` keeps the producer's frozen parts, ``checkpoints`` converted weights of language
-    models; ``engine`` runs what is heavy, in the arithmetic of ``precision``; ``trained_rows`` is the first log row
-    after the training period: frozen parts may be fitted on earlier rows only. ``shipped`` is a file of vectors that
-    need not be computed."""
+    models; ``engine``, if there is one, runs what is heavy, in the arithmetic of ``precision``; ``trained_rows`` is the
+    first log row after the training period: frozen parts may be fitted on earlier rows only. ``shipped`` is a file of
+    vectors that need not be computed."""
 
     trained_rows: int
     texts: KnowledgeTexts
@@ -41,7 +37,7 @@ class Sources(Domain):
     encoder: str
     folder: Path
     checkpoints: Path
-    engine: Engine = field(default_factory=LocalEngine)
+    engine: Engine | None = None
     precision: Precision = "auto"
     shipped: Path | None = None
 
@@ -50,7 +46,7 @@ class Sources(Domain):
         return replace(self, folder=self.folder / producer)
 
     def spec(self, producer: str, side: str) -> KnowledgeSpec | None:
-        """What the schema wants of a producer on one side."""
+        """The knowledge of a producer on one side that the schema lists; None if it lists none."""
         return next((spec for spec in self.schema.knowledge if (spec.name, spec.side) == (producer, side)), None)
 
     @property
@@ -68,10 +64,8 @@ class Sources(Domain):
         self.need(np.concatenate([self.texts.items.absent, self.texts.summaries.absent & self.early]))
 
 
-class Producer(Protocol):
-    """Makes knowledge of users, of items, or of both. NotFittedError if it cannot begin yet."""
-
-    def __call__(self, sources: Sources) -> Produced: ...
+Producer = Callable[[Sources], Produced]
+"""Makes knowledge of users, of items, or of both. NotFittedError or TooFewError if it cannot begin yet."""
 
 
 def space(spec: KnowledgeSpec, dtype: str, components: Mapping[str, str]) -> Space:
@@ -108,22 +102,19 @@ class Wide:
 
 
 def frozen_projections(folder: Path, parts: Sequence[Wide]) -> list[Projection]:
-    """The projections founded under these components; new ones are fitted on the texts, and kept only if all parts can
+    """The projections fitted under these components; new ones are fitted on the texts, and kept only if all parts can
     be: those of one space are of one moment. TooFewError if a part has too few texts."""
-    paths = [_projection(folder, part.components, part.dim) for part in parts]
-    stored = [Projection.load(path) if path.is_file() else None for path in paths]
+    paths = [projection_path(folder, part.components, part.dim) for part in parts]
     projections = [
-        known or Projection.fit(part.texts, part.dim, part.what) for known, part in zip(stored, parts, strict=True)
+        Projection.load(path) if path.is_file() else Projection.fit(part.texts, part.dim, part.what)
+        for path, part in zip(paths, parts, strict=True)
     ]
-    for path, known, projection in zip(paths, stored, projections, strict=True):
-        if known is None:
+    for path, projection in zip(paths, projections, strict=True):
+        if not path.is_file():
             projection.save(path)
     return projections
 
 
-def is_fitted(folder: Path, components: Mapping[str, str], dim: int) -> bool:
-    return _projection(folder, components, dim).is_file()
-
-
-def _projection(folder: Path, components: Mapping[str, str], dim: int) -> Path:
+def projection_path(folder: Path, components: Mapping[str, str], dim: int) -> Path:
+    """The file of the projection that is fitted under these components; there is none before it is."""
     return folder / f"projection-{fingerprint({**components, 'dim': dim})}.npz"

@@ -1,4 +1,4 @@
-"""What the producers make: vectors of users and items in spaces, and which of them a sample may see.
+"""Outputs of the producers: vectors of users and items in spaces, and which of them a sample may see.
 
 User knowledge comes in versions: each holds from the moment that some interaction of the user arrived. Item knowledge
 comes in slices of the log: slice m knows nothing that happened at or after its first row. Methods that read texts alone
@@ -50,7 +50,7 @@ class UserVectors:
         return np.asarray(np.maximum(place - self.start[user], 0), np.int64)
 
     def of_user(self, user: int) -> FloatArray:
-        """What is published of a user: vectors [rows, dim], oldest first."""
+        """The published knowledge of a user: vectors [rows, dim], oldest first."""
         end = self.start[user + 1]
         return np.asarray(self.vectors[max(self.start[user], end - self.space.rows) : end])
 
@@ -81,7 +81,7 @@ class ItemVectors:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Whose numbers vectors use: those of the first ``users`` and ``items`` of a log, whose ids have these
+    """The log whose numbers vectors use: those of the first ``users`` and ``items`` of a log, whose ids have these
     fingerprints."""
 
     users: int
@@ -104,10 +104,10 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """What one producer made. ``texts`` are for people: what the newest version of each user id says.
+    """The output of one producer. ``texts`` are for people: the newest version of each user id in words.
 
     ``lineage`` says which log's users and items these are, once that is known. ``partial`` says that some texts were
-    still to come when it was made.
+    still to come then.
     """
 
     users: UserVectors | None = None
@@ -186,11 +186,11 @@ class Knowledge:
         return {name: produced.items for name, produced in self.produced.items() if produced.items is not None}
 
     def of(self, producers: Collection[str]) -> Knowledge:
-        """That of some producers alone."""
+        """The knowledge of some producers alone."""
         return Knowledge({name: produced for name, produced in self.produced.items() if name in producers})
 
     def schema(self, configured: FeatureSchema) -> FeatureSchema:
-        """``wanted`` with as much of its knowledge as there is.
+        """``configured`` with as much of its knowledge as there is.
 
         A producer that never finished, or finished under another shape, is left out.
         """
@@ -199,7 +199,7 @@ class Knowledge:
         return configured.with_knowledge(tuple(name for name in self.produced if name not in missing))
 
     def of_user(self, user: int) -> dict[str, FloatArray]:
-        """What the service reads of a user: vectors [rows, dim] by producer, as published."""
+        """The knowledge of a user as the service reads it: vectors [rows, dim] by producer, as published."""
         published = {name: vectors.of_user(user) for name, vectors in self.users.items()}
         return {name: as_record(vectors, self.users[name].space) for name, vectors in published.items() if len(vectors)}
 

@@ -1,4 +1,4 @@
-"""What one run asked of a language model, and what that cost.
+"""The account of one run: its questions to a language model, and their cost.
 
 Every commit of answers also writes the run's account so far (cache.py), in the same transaction: after `kill -9` the
 account tells of every committed answer, and what was in flight is in neither. A run that ends moves its account into
@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from offline.llm.protocol import Completion
 
 CACHE_FILE = "answers.sqlite3"
 
-FREE = Prices()
 _RECENT = 20  # runs from which the speed of a model is taken
 
 
@@ -34,7 +33,7 @@ class Account:
     """
 
     model_id: str
-    prices: Prices = FREE
+    prices: Prices = field(default_factory=Prices)
     run_id: str = ""
     prompts: int = 0
     duplicates: int = 0
@@ -59,7 +58,6 @@ class Account:
         self.cost = self.prices.of(self.prompt_tokens, self.completion_tokens)
 
     def summary(self, title: str) -> str:
-        """One readable line."""
         line = (
             f"{title} [{self.model_id}]: {self.prompts} prompts, {self.cache_hits} from cache, {self.paid} paid"
             f" ({self.prompt_tokens} + {self.completion_tokens} tokens, cost {self.cost:.4f})"
@@ -86,7 +84,7 @@ class Account:
         """
         if not isinstance(document, dict) or "model_id" not in document:
             raise ValueError("not an account")
-        names = {field.name for field in fields(cls)} - {"prices"}
+        names = {counter.name for counter in fields(cls)} - {"prices"}
         return cls(**{name: value for name, value in document.items() if name in names})
 
 

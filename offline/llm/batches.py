@@ -1,28 +1,53 @@
-"""Working off the missing prompts of one run: batches, workers, storing, and what to do when a batch fails."""
+"""Working off the missing prompts of one run: batches, workers, waits, storing, failures, and prompts that are refused.
+
+A prompt that a back end refuses for good, by a filter or for its length, would make every run partial if it were asked
+for ever. A refusal counts only while the back end answers others, and decides only in a second run: what refuses
+everything (a parameter that the server does not know, a credit that is used up) is no prompt's fault.
+"""
 
 import asyncio
+import random
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 
 from tqdm import tqdm
 
 from offline.llm.budget import BudgetAccount, Reservation
 from offline.llm.cache import ResponseCache
-from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
+from offline.llm.protocol import Completion, Parameters, PermanentError, Prompt, TransientError, UnusableBackendError
 
 Batch = list[tuple[str, Prompt]]  # (cache key, prompt)
-Parameters = tuple[int, float, float]
 Ask = Callable[[Sequence[Prompt]], Awaitable[list[Completion]]]
+
+REFUSED_RUNS = 2
+"""A prompt that was to blame in so many runs is asked no more."""
 
 _REFRESH_TERMINAL_SECONDS = 0.5
 _REFRESH_LOG_SECONDS = 30.0  # in a cron log every refresh is a line
 
 
-def parameters(prompt: Prompt) -> Parameters:
-    """What prompts of one batch have in common."""
-    return prompt.max_tokens, prompt.temperature, prompt.repetition_penalty
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Waiting times, in seconds, between the attempts of one call: exponential, with jitter, bounded, and polite to a
+    server that names a time."""
+
+    first: float = 0.5
+    longest: float = 30.0
+    # a server may ask for an hour; waiting that long inside a job hides the problem, so the wish is bounded too
+    longest_retry_after: float = 300.0
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    source: random.Random = field(default_factory=random.Random)
+
+    def delay(self, failed_attempts: int, retry_after: float | None) -> float:
+        """Return how long to wait after `failed_attempts` attempts; never less than a (bounded) `retry_after`."""
+        # the exponent is bounded because 2.0**1100 overflows, long after `longest` was reached
+        grown = min(self.longest, self.first * 2.0 ** min(failed_attempts - 1, 60))
+        # half of the time is fixed, half random: callers that failed together come back one by one
+        jittered = grown * (0.5 + 0.5 * self.source.random())
+        return max(jittered, min(retry_after or 0.0, self.longest_retry_after))
 
 
 def make_batches(missing: Mapping[str, Prompt], batch_size: int) -> deque[Batch]:
@@ -32,15 +57,16 @@ def make_batches(missing: Mapping[str, Prompt], batch_size: int) -> deque[Batch]
     depends only on the prompts.
     """
     ordered = sorted(
-        missing.items(), key=lambda entry: (parameters(entry[1]), entry[1].characters, entry[0]), reverse=True
+        missing.items(), key=lambda entry: (entry[1].parameters, entry[1].characters, entry[0]), reverse=True
     )
     batches: deque[Batch] = deque()
-    for _, group in groupby(ordered, key=lambda entry: parameters(entry[1])):
+    for _, group in groupby(ordered, key=lambda entry: entry[1].parameters):
         members = list(group)
         batches.extend(members[start : start + batch_size] for start in range(0, len(members), batch_size))
     return batches
 
 
+@dataclass(eq=False)
 class BatchRun:
     """Answers batches with a bounded number of workers; all results are keyed by cache key.
 
@@ -52,27 +78,20 @@ class BatchRun:
     with a TransientError.
     """
 
-    def __init__(
-        self,
-        ask: Ask,
-        cache: ResponseCache,
-        budget: BudgetAccount,
-        account: Callable[[], tuple[str, str] | None],
-        give_up_after: int,
-        patience: float,
-    ) -> None:
+    ask: Ask
+    cache: ResponseCache
+    budget: BudgetAccount
+    account: Callable[[], tuple[str, str] | None]
+    give_up_after: int
+    patience: float
+
+    def __post_init__(self) -> None:
         self.answers: dict[str, Completion] = {}
         self.failures: dict[str, str] = {}
         self.refused: dict[str, Prompt] = {}
         self.to_blame: set[str] = set()
         self.too_dear: set[str] = set()
         self.stopped: str | None = None
-        self._ask = ask
-        self._cache = cache
-        self._budget = budget
-        self._account = account
-        self._give_up_after = give_up_after
-        self._patience = patience
         self._failed_in_a_row = 0
         self._defect: Exception | None = None
         self._unstored: dict[str, Completion] = {}
@@ -96,7 +115,7 @@ class BatchRun:
             finally:
                 # cancelled (Ctrl-C) between an answer and its commit: these were paid too
                 if self._unstored:
-                    self._cache.put_many(self._unstored, self._account())
+                    self.cache.put_many(self._unstored, self.account())
         if self._defect is not None:
             raise self._defect
 
@@ -106,17 +125,17 @@ class BatchRun:
             completions: list[Completion] | None = None
             refused_before = len(self.refused)
             try:
-                completions = await self._ask([prompt for _, prompt in batch])
+                completions = await self.ask([prompt for _, prompt in batch])
             except Exception as error:  # noqa: BLE001 - a defect is raised by answer() once the others have stored theirs
                 self._failed(batches, batch, error)
             finally:
-                self._budget.settle(reservation, completions)
+                self.budget.settle(reservation, completions)
             if completions is not None:
                 self._failed_in_a_row = 0
-                asked = parameters(batch[0][1])
+                asked = batch[0][1].parameters
                 # those that were refused before this call began: a call in flight may be older than a spent credit
                 earlier = islice(self.refused.items(), refused_before)
-                self.to_blame |= {key for key, prompt in earlier if parameters(prompt) == asked}
+                self.to_blame |= {key for key, prompt in earlier if prompt.parameters == asked}
                 answers = {key: completion for (key, _), completion in zip(batch, completions, strict=True)}
                 await self._store(answers)
                 self.answers |= answers
@@ -131,16 +150,16 @@ class BatchRun:
         """
         while batches and self.stopped is None:
             batch = batches.popleft()
-            reservation = self._budget.reserve([prompt for _, prompt in batch])
+            reservation = self.budget.reserve([prompt for _, prompt in batch])
             rest = batch[len(reservation) :]
-            if not reservation and not self._budget.has_reservations:
+            if not reservation and not self.budget.has_reservations:
                 self.too_dear.add(rest.pop(0)[0])
             if rest:
                 batches.appendleft(rest)
             if reservation:
                 return batch[: len(reservation)], reservation
-            if self._budget.has_reservations:
-                await self._budget.wait()
+            if self.budget.has_reservations:
+                await self.budget.wait()
         return None
 
     def _failed(self, batches: deque[Batch], batch: Batch, error: Exception) -> None:
@@ -161,10 +180,31 @@ class BatchRun:
             self.refused |= dict(batch)
         else:
             self._failed_in_a_row += 1
-            if error.retry_after is not None and error.retry_after > self._patience:
+            if error.retry_after is not None and error.retry_after > self.patience:
                 self.stopped = f"the server asks to wait for {error.retry_after:.0f} s: {error}"
-            elif self._failed_in_a_row >= self._give_up_after:
+            elif self._failed_in_a_row >= self.give_up_after:
                 self.stopped = f"{self._failed_in_a_row} calls in a row failed, the last with: {error}"
+
+    async def remember_refusals(
+        self, run_id: str, answered_any: bool, still_answers: Callable[[Prompt], Awaitable[bool]]
+    ) -> set[str]:
+        """Remember which prompts are to blame for their failures; the keys of those that now are in REFUSED_RUNS runs.
+
+        To be noted, it takes any answer in the same run (``answered_any``); to be decided, one that came after the
+        refusal, to a prompt of the same parameters. ``still_answers`` is asked where there is none.
+        """
+        noted = await asyncio.to_thread(self.cache.refused, list(self.refused), REFUSED_RUNS - 1)
+        answers: dict[Parameters, bool] = {}
+        for key, prompt in self.refused.items():
+            if key in self.to_blame or (key not in noted and answered_any):
+                self.to_blame.add(key)
+            elif self.stopped is None:
+                if prompt.parameters not in answers:
+                    answers[prompt.parameters] = await still_answers(prompt)
+                self.to_blame |= {key} if answers[prompt.parameters] else set()
+        if self.to_blame:
+            await asyncio.to_thread(self.cache.put_refusals, self.to_blame, run_id)
+        return await asyncio.to_thread(self.cache.refused, list(self.refused), REFUSED_RUNS)
 
     async def _store(self, answers: dict[str, Completion]) -> None:
         """Return once the answers are on the disk.
@@ -178,7 +218,7 @@ class BatchRun:
             if not taken:
                 return
             try:
-                await asyncio.to_thread(self._cache.put_many, taken, self._account())
+                await asyncio.to_thread(self.cache.put_many, taken, self.account())
             except BaseException:
                 self._unstored = taken | self._unstored
                 raise

@@ -1,11 +1,107 @@
-"""What one run may spend, and the account against which every batch is checked before it is asked."""
+"""The cost of prompts: estimated before they are asked, bounded for a run, and reserved while they are asked."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from offline.llm.estimate import TokenEstimate
 from offline.llm.protocol import Completion, PermanentError, Prompt
+
+CHARACTERS_PER_TOKEN = 4.0
+TEMPLATE_TOKENS = 32.0
+"""Tokens that a chat template adds to a prompt, with the default system message that many of them bring. With SmolLM2
+on the 6,268 prompts of MovieLens-100K: 32.7 tokens and 3.90 characters per token."""
+
+_ENOUGH = 20  # prompts from which a slope is fitted; fewer only correct the constant
+
+
+class TokenEstimate:
+    """Prompt tokens as a line over characters; completion tokens as a mean per ``max_tokens``.
+
+    A line, because a ratio of characters to tokens mixes up the template with the text: on those 6,268 prompts, of two
+    kinds, it is wrong by 12.6 tokens on average, the line by 3.4. Without anything learnt: the constants above, and
+    answers of the full ``max_tokens``.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._x = self._y = self._xx = self._xy = 0.0
+        self._answers: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])  # max_tokens: [count, tokens]
+
+    def learn(self, answered: Iterable[tuple[Prompt, Completion]]) -> None:
+        """Take answered prompts into account; those whose server reported no usage say nothing."""
+        for prompt, completion in answered:
+            if completion.prompt_tokens > 0:
+                characters = prompt.characters
+                self._count += 1
+                self._x += characters
+                self._y += completion.prompt_tokens
+                self._xx += characters * characters
+                self._xy += characters * completion.prompt_tokens
+            if completion.completion_tokens > 0:
+                seen = self._answers[prompt.max_tokens]
+                seen[0] += 1
+                seen[1] += completion.completion_tokens
+
+    def prompt_tokens(self, prompt: Prompt) -> int:
+        """Expected tokens of a prompt, at least 1."""
+        constant, slope = self._line()
+        return max(1, math.ceil(constant + slope * prompt.characters))
+
+    def completion_tokens(self, prompt: Prompt) -> float:
+        count, tokens = self._answers.get(prompt.max_tokens, (0, 0))
+        return tokens / count if count else float(prompt.max_tokens)
+
+    def _line(self) -> tuple[float, float]:
+        if self._count == 0:
+            return TEMPLATE_TOKENS, 1 / CHARACTERS_PER_TOKEN
+        mean_x, mean_y = self._x / self._count, self._y / self._count
+        variance = self._xx / self._count - mean_x * mean_x
+        slope = 1 / CHARACTERS_PER_TOKEN
+        if self._count >= _ENOUGH and variance > 1.0:
+            slope = max(0.0, (self._xy / self._count - mean_x * mean_y) / variance)
+        if slope * mean_x > mean_y:  # a negative constant would make short prompts free
+            return 0.0, mean_y / mean_x
+        return mean_y - slope * mean_x, slope
+
+
+@dataclass(frozen=True, slots=True)
+class CostEstimate:
+    """What a run would ask: ``to_ask`` of ``prompts`` are different and have no answer yet.
+
+    Tokens, cost and seconds are estimates; ``seconds`` is None when no earlier run tells how fast the model answers.
+    Estimates of different prompts add up.
+    """
+
+    prompts: int = 0
+    cached: int = 0
+    to_ask: int = 0
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    seconds: float | None = 0.0
+
+    def __add__(self, other: "CostEstimate") -> "CostEstimate":
+        return self._and(other, 1)
+
+    def __sub__(self, other: "CostEstimate") -> "CostEstimate":
+        return self._and(other, -1)
+
+    def _and(self, other: "CostEstimate", sign: int) -> "CostEstimate":
+        mine, others = asdict(self), asdict(other)
+        sums: dict[str, Any]
+        sums = {name: None if None in (mine[name], others[name]) else mine[name] + sign * others[name] for name in mine}
+        return CostEstimate(**sums)
+
+    def summary(self) -> str:
+        seconds = "" if self.seconds is None else f", about {self.seconds:.0f} s"
+        return (
+            f"{self.to_ask} of {self.prompts} prompts to ask in {self.calls} calls, {self.cached} from cache, about"
+            f" {self.prompt_tokens} + {self.completion_tokens} tokens, cost {self.cost:.4f}{seconds}"
+        )
 
 
 class BudgetError(PermanentError):
@@ -43,14 +139,8 @@ class Budget:
             raise ValueError("a cost budget needs price_prompt_per_million or price_completion_per_million")
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """Tokens set aside for the first prompts of a batch while they are asked: (prompt, completion) of each."""
-
-    tokens: tuple[tuple[int, int], ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.tokens)
+Reservation = tuple[tuple[int, int], ...]
+"""Tokens reserved for the first prompts of a batch while they are asked: (prompt, completion) of each."""
 
 
 class BudgetAccount:
@@ -83,7 +173,7 @@ class BudgetAccount:
         await self._changed.wait()
 
     def reserve(self, prompts: Sequence[Prompt]) -> Reservation:
-        """Set tokens aside for as many of the leading prompts as fit; an empty reservation need not be settled."""
+        """Reserve the tokens of as many of the leading prompts as fit; an empty reservation need not be settled."""
         expected: list[tuple[int, int]] = []
         for prompt in prompts:
             tokens = self._estimate.prompt_tokens(prompt), prompt.max_tokens
@@ -92,17 +182,19 @@ class BudgetAccount:
             self._add(*tokens)
             expected.append(tokens)
         self._reservations += bool(expected)
-        return Reservation(tuple(expected))
+        return tuple(expected)
 
     def settle(self, reservation: Reservation, completions: Sequence[Completion] | None) -> None:
         """Give a reservation back and charge what the answers took; None if there are none."""
-        self._reservations -= bool(reservation.tokens)
-        for at, (prompt_tokens, completion_tokens) in enumerate(reservation.tokens):
+        self._reservations -= bool(reservation)
+        for at, (prompt_tokens, completion_tokens) in enumerate(reservation):
             self._add(-prompt_tokens, -completion_tokens)
             if completions is not None:
                 answer = completions[at]
                 used = answer.prompt_tokens, answer.completion_tokens
-                self._charge(*(used if any(used) else (prompt_tokens, completion_tokens)))
+                charged = used if any(used) else (prompt_tokens, completion_tokens)
+                self.tokens += sum(charged)
+                self.cost += self._prices.of(*charged)
         if not self._reservations:
             self._reserved_tokens, self._reserved_cost = 0, 0.0  # sums of floats drift
         self._changed.set()
@@ -118,7 +210,3 @@ class BudgetAccount:
     def _add(self, prompt_tokens: int, completion_tokens: int) -> None:
         self._reserved_tokens += prompt_tokens + completion_tokens
         self._reserved_cost += self._prices.of(prompt_tokens, completion_tokens)
-
-    def _charge(self, prompt_tokens: int, completion_tokens: int) -> None:
-        self.tokens += prompt_tokens + completion_tokens
-        self.cost += self._prices.of(prompt_tokens, completion_tokens)

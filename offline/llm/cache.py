@@ -10,7 +10,6 @@ import gzip
 import hashlib
 import io
 import json
-import re
 import sqlite3
 import threading
 import time
@@ -18,15 +17,14 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from offline.data.files import write_bytes
 from offline.llm.protocol import Completion, Prompt
 
 _VERSION = 1
-_KEY = re.compile(r"[0-9a-f]{64}")
-_FIELDS = ("key", "text", "prompt_tokens", "completion_tokens")
 _FORMER_PRECISIONS = ("bfloat16", "float32")
 _KEYS_PER_QUERY = 500  # below SQLite's oldest limit of 999 bound values
 _BUSY_SECONDS = 60.0  # another process commits in milliseconds; only a hung one reaches this
@@ -96,7 +94,7 @@ class ResponseCache:
                 path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             try:
-                self._prepare(path)
+                self._prepare()
             except BaseException:
                 self._connection.close()
                 raise
@@ -106,9 +104,7 @@ class ResponseCache:
     def __enter__(self) -> "ResponseCache":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -172,7 +168,7 @@ class ResponseCache:
         buffer = io.BytesIO()
         with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=9, mtime=0) as packed:
             for row in rows:
-                record = dict(zip(_FIELDS, row, strict=True))
+                record = dict(zip(_Line.model_fields, row, strict=True))
                 packed.write(json.dumps(record, sort_keys=True, ensure_ascii=False).encode() + b"\n")
         write_bytes(path, buffer.getvalue())
         return len(rows)
@@ -206,26 +202,24 @@ class ResponseCache:
         except sqlite3.Error as error:
             raise CacheError(f"{self._path}: {error}") from error
 
-    def _prepare(self, path: Path) -> None:
+    def _prepare(self) -> None:
         """Make or check the file. Several processes may do so at once, and SQLite does not wait for the others when it
         changes the journal mode or finds the schema changed under it, whatever the connection's timeout."""
         deadline = time.monotonic() + _BUSY_SECONDS
         while True:
             try:
-                self._prepare_now(path)
+                return self._prepare_now()
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
-            else:
-                return
 
-    def _prepare_now(self, path: Path) -> None:
+    def _prepare_now(self) -> None:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         if version not in (0, _VERSION):
-            raise CacheError(f"{path}: written by version {version}, this program reads version {_VERSION}")
+            raise CacheError(f"{self._path}: written by version {version}, this program reads version {_VERSION}")
         if version == 0:
             self._connection.execute(_SCHEMA)
             self._connection.execute(f"PRAGMA user_version={_VERSION}")
@@ -260,26 +254,24 @@ class ResponseCache:
             raise
 
 
+class _Line(BaseModel):
+    """A line of an exported file. A lone surrogate in it is an error here, not halfway through the transaction."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    text: str
+    prompt_tokens: Annotated[int, Field(ge=0, lt=2**63)]
+    completion_tokens: Annotated[int, Field(ge=0, lt=2**63)]
+
+
 def _read_export(path: Path) -> Iterator[tuple[str, Completion]]:
     with gzip.open(path, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, text in enumerate(lines, start=1):
             try:
-                yield _parse_line(line)
-            except ValueError as error:  # includes broken UTF-8 and broken JSON
-                raise CacheError(f"{path}, line {number}: {error}") from error
-
-
-def _parse_line(line: bytes) -> tuple[str, Completion]:
-    record = json.loads(line)
-    if not isinstance(record, dict) or set(record) != set(_FIELDS):
-        raise ValueError(f"expected an object with exactly the fields {sorted(_FIELDS)}")
-    key, text = record["key"], record["text"]
-    if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise ValueError("key is not a sha256 in hexadecimal")
-    if not isinstance(text, str):
-        raise ValueError("text is not a string")
-    text.encode()  # a lone surrogate is a ValueError here, not a failure halfway through the transaction
-    counts = [record["prompt_tokens"], record["completion_tokens"]]
-    if any(type(count) is not int or not 0 <= count < 2**63 for count in counts):
-        raise ValueError("token counts are not integers of at least 0")
-    return key, Completion(text, counts[0], counts[1])
+                line = _Line.model_validate_json(text)
+            except ValidationError as error:
+                (first, *_) = error.errors(include_url=False)
+                place = ".".join(str(part) for part in first["loc"])
+                raise CacheError(f"{path}, line {number}: {place or 'JSON'}: {first['msg']}") from error
+            yield line.key, Completion(line.text, line.prompt_tokens, line.completion_tokens)

@@ -14,19 +14,26 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 from offline.llm.account import Account
-from offline.llm.answers import BUDGET, DRY_RUN, UNTRIED, Answers
-from offline.llm.batches import BatchRun, make_batches
-from offline.llm.budget import Budget, BudgetAccount, BudgetError
+from offline.llm.batches import REFUSED_RUNS, Backoff, BatchRun, make_batches
+from offline.llm.budget import Budget, BudgetAccount, BudgetError, CostEstimate, TokenEstimate
 from offline.llm.cache import ResponseCache, cache_key, stored_answers
-from offline.llm.estimate import CostEstimate, TokenEstimate
-from offline.llm.protocol import Backend, Completion, PermanentError, Prompt, TransientError
-from offline.llm.refusals import REFUSED_RUNS, remember_refusals
-from offline.llm.retry import Backoff
+from offline.llm.protocol import (
+    BUDGET,
+    DRY_RUN,
+    UNTRIED,
+    Answers,
+    Backend,
+    Completion,
+    PermanentError,
+    Prompt,
+    TransientError,
+)
 
 
+@dataclass(eq=False)
 class LLMClient:
     """Answers prompts through one back end, one cache and one account, for one run of a job.
 
@@ -37,37 +44,27 @@ class LLMClient:
     what would be asked adds up in `cost_estimate`. `absent` remembers over all calls what has no answer, and why.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        cache: ResponseCache,
-        account: Account,
-        concurrency: int = 16,
-        max_attempts: int = 6,
-        *,
-        use_cache: bool = True,
-        backoff: Backoff | None = None,
-        give_up_after: int = 20,
-        budget: Budget | None = None,
-        dry_run: bool = False,
-        tokens_per_second: float | None = None,
-    ) -> None:
-        if min(concurrency, max_attempts, give_up_after) < 1:
+    backend: Backend
+    cache: ResponseCache
+    account: Account
+    concurrency: int = 16
+    max_attempts: int = 6
+    _: KW_ONLY
+    use_cache: bool = True
+    backoff: Backoff = field(default_factory=Backoff)
+    give_up_after: int = 20
+    budget: Budget = field(default_factory=Budget)
+    dry_run: bool = False
+    tokens_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.concurrency, self.max_attempts, self.give_up_after) < 1:
             raise ValueError("concurrency, max_attempts and give_up_after must be at least 1")
         self.cost_estimate = CostEstimate()
         self.absent: dict[str, str] = {}
-        self._backend = backend
-        self._cache = cache
-        self._account = account
-        self._concurrency = concurrency
-        self._max_attempts = max_attempts
-        self._use_cache = use_cache
-        self._backoff = backoff or Backoff()
-        self._give_up_after = give_up_after
-        self._dry_run = dry_run
-        self._tokens_per_second = tokens_per_second
         self._estimate = TokenEstimate()
-        self._budget = BudgetAccount(budget or Budget(), account.prices, self._estimate)
+        self._budget = BudgetAccount(self.budget, self.account.prices, self._estimate)
+        self._clock = 0.0  # when the account's seconds were last added up
         self._stopped: str | None = None
         self._id = secrets.token_hex(8)  # for an account without an id
         self._shortest: Prompt | None = None  # of those that have an answer
@@ -80,15 +77,15 @@ class LLMClient:
         in REFUSED_RUNS runs together, are refused instead of absent. Only an error that is neither transient nor
         permanent (a defect, a full disk) is raised, as it is, after the calls in flight were stored.
         """
-        started = time.perf_counter()
+        self._clock = time.perf_counter()
         keys, by_key, known, refused = await self._look_up(prompts)
         missing = {key: prompt for key, prompt in by_key.items() if key not in known and key not in refused}
-        self._account.prompts += len(prompts)
-        self._account.duplicates += len(prompts) - len(by_key)
-        self._account.cache_hits += len(known)
-        self._account.refused += len(refused)
+        self.account.prompts += len(prompts)
+        self.account.duplicates += len(prompts) - len(by_key)
+        self.account.cache_hits += len(known)
+        self.account.refused += len(refused)
         try:
-            if self._dry_run:
+            if self.dry_run:
                 # counted once, although the next list may ask for it again
                 new = {key: prompt for key, prompt in missing.items() if key not in self.absent}
                 self.cost_estimate += self._estimated(len(prompts), len(known) + len(refused), new)
@@ -96,7 +93,7 @@ class LLMClient:
             else:
                 reasons, stopped = await self._ask_missing(missing, known, refused, progress_label)
         finally:
-            self._account.seconds += time.perf_counter() - started
+            self._tick()
         self._remember(by_key, reasons, stopped)
         completions = tuple(known.get(key) for key in keys)
         absent = {at: reasons[key] for at, key in enumerate(keys) if key in reasons}
@@ -107,26 +104,25 @@ class LLMClient:
 
         Raises BudgetError when the call does not fit into the budget, PermanentError in a dry run.
         """
-        if self._dry_run:
+        if self.dry_run:
             raise PermanentError("a dry run asks nothing")
-        started = time.perf_counter()
+        self._clock = time.perf_counter()
         try:
             return await self._live(prompt)
         finally:
-            self._account.seconds += time.perf_counter() - started
-            await asyncio.to_thread(self._cache.put_many, {}, self._account_line())
+            await asyncio.to_thread(self.cache.put_many, {}, self._account_line())
 
     async def _live(self, prompt: Prompt) -> Completion:
         reservation = self._budget.reserve([prompt])
         if not reservation:
             raise BudgetError("the call does not fit into what is left of the budget")
-        self._account.prompts += 1
+        self.account.prompts += 1
         completions: list[Completion] | None = None
         try:
             completions = await self._ask([prompt])
             return completions[0]
         except Exception:
-            self._account.failures += 1
+            self.account.failures += 1
             raise
         finally:
             self._budget.settle(reservation, completions)
@@ -135,15 +131,15 @@ class LLMClient:
         """What asking the ``missing`` ones (by cache key) of ``prompts`` would cost."""
         prompt_tokens = sum(self._estimate.prompt_tokens(prompt) for prompt in missing.values())
         answers = round(sum(self._estimate.completion_tokens(prompt) for prompt in missing.values()))
-        rate = self._tokens_per_second
+        rate = self.tokens_per_second
         return CostEstimate(
             prompts,
             cached,
             len(missing),
-            len(make_batches(missing, self._backend.batch_size)),
+            len(make_batches(missing, self.backend.batch_size)),
             prompt_tokens,
             answers,
-            self._account.prices.of(prompt_tokens, answers),
+            self.account.prices.of(prompt_tokens, answers),
             0.0 if not missing else answers / rate if rate else None,
         )
 
@@ -152,15 +148,15 @@ class LLMClient:
     ) -> tuple[list[str], dict[str, Prompt], dict[str, Completion], set[str]]:
         """Cache keys in order, the different prompts by key, the stored answers that may be used, and the keys of
         those without one that are refused."""
-        keys = [cache_key(self._backend.model_id, prompt) for prompt in prompts]
+        keys = [cache_key(self.backend.model_id, prompt) for prompt in prompts]
         by_key = dict(zip(keys, prompts, strict=True))
-        stored = await asyncio.to_thread(stored_answers, self._cache, self._backend.model_id, by_key)
+        stored = await asyncio.to_thread(stored_answers, self.cache, self.backend.model_id, by_key)
         self._estimate.learn((by_key[key], completion) for key, completion in stored.items())
         self._answerable(by_key[key] for key in stored)
-        if not self._use_cache:
+        if not self.use_cache:
             return keys, by_key, {}, set()
         others = [key for key in by_key if key not in stored]
-        return keys, by_key, stored, await asyncio.to_thread(self._cache.refused, others, REFUSED_RUNS)
+        return keys, by_key, stored, await asyncio.to_thread(self.cache.refused, others, REFUSED_RUNS)
 
     async def _ask_missing(
         self, missing: Mapping[str, Prompt], known: dict[str, Completion], refused: set[str], label: str
@@ -169,23 +165,17 @@ class LLMClient:
         absent and what stopped the run."""
         if self._stopped is not None:
             return dict.fromkeys(missing, UNTRIED), self._stopped
-        started, before = time.perf_counter(), self._account.seconds
-
-        def account_line() -> tuple[str, str] | None:
-            return self._account_line(before + time.perf_counter() - started)
-
-        run = BatchRun(
-            self._ask, self._cache, self._budget, account_line, self._give_up_after, self._backoff.longest_retry_after
-        )
+        patience = self.backoff.longest_retry_after
+        run = BatchRun(self._ask, self.cache, self._budget, self._account_line, self.give_up_after, patience)
         try:
-            await run.answer(make_batches(missing, self._backend.batch_size), self._concurrency, label, len(known))
+            await run.answer(make_batches(missing, self.backend.batch_size), self.concurrency, label, len(known))
         finally:
-            self._account.failures += len(run.failures)
+            self.account.failures += len(run.failures)
         self._stopped = run.stopped
         known |= run.answers
         self._answerable(missing[key] for key in run.answers)
-        run_id, answered_any = self._account.run_id or self._id, self._account.paid > 0
-        refused |= await remember_refusals(self._cache, run, run_id, answered_any, self._still_answers)
+        run_id, answered_any = self.account.run_id or self._id, self.account.paid > 0
+        refused |= await run.remember_refusals(run_id, answered_any, self._still_answers)
         reasons = {
             key: run.failures.get(key) or (BUDGET if key in run.too_dear else UNTRIED)
             for key in missing
@@ -202,7 +192,7 @@ class LLMClient:
         except (PermanentError, TransientError):
             return False
         finally:
-            await asyncio.to_thread(self._cache.put_many, {}, self._account_line())
+            await asyncio.to_thread(self.cache.put_many, {}, self._account_line())
         return True
 
     def _answerable(self, prompts: Iterable[Prompt]) -> None:
@@ -218,38 +208,41 @@ class LLMClient:
                 self.absent.setdefault(key, reasons[key])
             else:
                 self.absent.pop(key, None)
-        self._account.absent = len(self.absent)
+        self.account.absent = len(self.absent)
         if not self.absent:
-            self._account.reason = ""
-        elif reasons and not self._account.reason:
-            self._account.reason = stopped or next(iter(reasons.values()))
+            self.account.reason = ""
+        elif reasons and not self.account.reason:
+            self.account.reason = stopped or next(iter(reasons.values()))
 
-    def _account_line(self, seconds: float | None = None) -> tuple[str, str] | None:
-        """The run's id and its account so far, as text; `seconds` while a call of this client is still going on.
+    def _tick(self) -> None:
+        """Add the seconds since the last tick to the account."""
+        before, self._clock = self._clock, time.perf_counter()
+        self.account.seconds += self._clock - before
 
-        None for an account without an id: nobody records it (account.py), and nobody would end it.
-        """
-        account = self._account if seconds is None else replace(self._account, seconds=seconds)
-        return (account.run_id, json.dumps(account.document())) if account.run_id else None
+    def _account_line(self) -> tuple[str, str] | None:
+        """The run's id and its account so far, as text; None for an account without an id: nobody records it
+        (account.py), and nobody would end it."""
+        self._tick()
+        return (self.account.run_id, json.dumps(self.account.document())) if self.account.run_id else None
 
     async def _ask(self, batch: Sequence[Prompt]) -> list[Completion]:
         """Make one call with retries and account for it."""
         for attempt in itertools.count(1):
-            self._account.calls += 1
+            self.account.calls += 1
             try:
-                completions = await self._backend.complete(batch)
+                completions = await self.backend.complete(batch)
             except TransientError as error:
                 # trying again earlier than the server asks to would only be refused
-                impatient = (error.retry_after or 0.0) > self._backoff.longest_retry_after
-                if attempt == self._max_attempts or impatient:
+                impatient = (error.retry_after or 0.0) > self.backoff.longest_retry_after
+                if attempt == self.max_attempts or impatient:
                     raise
-                self._account.retries += 1
-                delay = self._backoff.delay(attempt, error.retry_after)
+                self.account.retries += 1
+                delay = self.backoff.delay(attempt, error.retry_after)
             else:
                 break
-            await self._backoff.sleep(delay)
+            await self.backoff.sleep(delay)
         if len(completions) != len(batch):
-            raise RuntimeError(f"{self._backend.model_id} answered {len(completions)} of {len(batch)} prompts")
+            raise RuntimeError(f"{self.backend.model_id} answered {len(completions)} of {len(batch)} prompts")
         self._estimate.learn(zip(batch, completions, strict=True))
-        self._account.charge(completions)
+        self.account.charge(completions)
         return completions

@@ -11,13 +11,12 @@ from offline.llm.local import LocalBackend
 from offline.llm.openai import OpenAIBackend
 from offline.llm.protocol import Backend
 
-DEFAULT_LOCAL_BATCH = 64
-DEFAULT_LOCAL_CALLS = 2  # one generates, one waits with the next batch; more would only queue
-DEFAULT_REMOTE_CALLS = 16
+_LOCAL_CALLS = 2  # one generates, one waits with the next batch; more would only queue
+_REMOTE_CALLS = 16
 
 
 class LLMConfig(BaseModel):
-    """Which model answers and how it is asked. A setting the chosen back end would ignore is an error."""
+    """The model that answers and the way it is asked. A setting the chosen back end would ignore is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,7 +35,7 @@ class LLMConfig(BaseModel):
     @property
     def calls_in_flight(self) -> int:
         """The configured concurrency, or what suits the back end."""
-        return self.concurrency or (DEFAULT_REMOTE_CALLS if self.backend == "openai" else DEFAULT_LOCAL_CALLS)
+        return self.concurrency or (_REMOTE_CALLS if self.backend == "openai" else _LOCAL_CALLS)
 
     @property
     def prices(self) -> Prices:
@@ -61,4 +60,4 @@ def open_backend(config: LLMConfig, workdir: Path, precision: Precision = "auto"
     if config.backend == "openai" and config.base_url and config.model:
         return OpenAIBackend(config.base_url, config.model, config.api_key_env, config.timeout_seconds)
     model = Path(config.model) if config.model else None
-    return LocalBackend(workdir, model, config.batch_size or DEFAULT_LOCAL_BATCH, precision)
+    return LocalBackend(workdir, model, config.batch_size or 64, precision)

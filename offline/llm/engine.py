@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from offline.engine.engines import Engine, EngineError, LocalEngine
+from offline.engine.engines import Engine, EngineError
 from offline.llm.protocol import Backend, Completion, PermanentError, Prompt, TransientError
 
 Outcome = list[Completion] | Exception
@@ -35,10 +35,6 @@ class ModelWorker:
     def __call__(self, calls: list[list[Prompt]]) -> list[Outcome]:
         """One outcome per call. Errors are outcomes too: raised here, one would end the calls of all workers."""
         return self._runner.run(self._answer(calls))
-
-    def close(self) -> None:
-        self._runner.run(self._model.close())
-        self._runner.close()
 
     async def _answer(self, calls: list[list[Prompt]]) -> list[Outcome]:
         return list(await asyncio.gather(*(self._outcome(prompts) for prompts in calls)))
@@ -71,24 +67,13 @@ class EngineBackend:
         self._engine = engine
         self._model = open_model()
         self._make = partial(ModelWorker, open_model)
-        self._per_task = max(1, calls // engine.workers) if self._model.batch_size == 1 else 1
+        self.model_id, self.batch_size = self._model.model_id, self._model.batch_size
+        self._per_task = max(1, calls // engine.workers) if self.batch_size == 1 else 1
+        self.calls_in_flight = (
+            engine.workers * self._per_task * _TASKS_PER_WORKER
+        )  # of the client: a wave for all workers
         self._waiting: list[_Flight] = []
         self._waves: asyncio.Task[None] | None = None
-
-    @property
-    def model_id(self) -> str:
-        """See Backend.model_id; the engine is no part of it."""
-        return self._model.model_id
-
-    @property
-    def batch_size(self) -> int:
-        """See Backend.batch_size."""
-        return self._model.batch_size
-
-    @property
-    def calls_in_flight(self) -> int:
-        """How many calls the client should have in flight: a wave for all workers."""
-        return self._engine.workers * self._per_task * _TASKS_PER_WORKER
 
     async def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
         """See Backend.complete. Raises EngineError when the engine itself fails."""
@@ -132,9 +117,9 @@ class EngineBackend:
         await ended
 
 
-def backend_on(engine: Engine, open_model: Callable[[], Backend], calls: int) -> tuple[Backend, int]:
-    """The model where the engine runs it, and how many calls its client should have in flight. See EngineBackend."""
-    if isinstance(engine, LocalEngine):
+def backend_on(engine: Engine | None, open_model: Callable[[], Backend], calls: int) -> tuple[Backend, int]:
+    """The model, on the engine if there is one, and how many calls its client should have in flight."""
+    if engine is None:
         return open_model(), calls
     backend = EngineBackend(engine, open_model, calls)
     return backend, backend.calls_in_flight

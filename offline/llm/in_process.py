@@ -1,4 +1,4 @@
-"""What models in this process need, whatever for: silence, batches that pad little, a core for each batch."""
+"""Models in this process, whatever for: loading in silence, batches that pad little, a core each, repeatable fits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
+
+from offline.libraries import wait_without_spinning
+from offline.llm.arithmetic import Precision, torch_dtype
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -23,15 +27,12 @@ def one_core_each(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iter
 
     cores = torch.get_num_threads()
 
-    def alone() -> None:
-        torch.set_num_threads(1)
-
     def done(task: Task) -> Result:
         with torch.inference_mode():
             return work(task)
 
     try:
-        with ThreadPoolExecutor(cores, thread_name_prefix="torch", initializer=alone) as pool:
+        with ThreadPoolExecutor(cores, "torch", torch.set_num_threads, (1,)) as pool:
             yield from pool.map(done, tasks)
     finally:
         torch.set_num_threads(cores)  # the number that threads started later begin with
@@ -48,6 +49,43 @@ def padded_batches(lengths: Sequence[int], cells: int) -> Iterator[list[int]]:
         batch.append(row)
     if batch:
         yield batch
+
+
+def load_model(
+    folder: Path | str, precision: Precision, *, causal: bool = False, device: str | None = None
+) -> tuple[Any, Any]:
+    """(tokenizer, model) of a transformers folder, ready for use; ``device`` None: a GPU if torch finds one. A model
+    that is ``causal`` has its language head."""
+    wait_without_spinning()
+    import torch
+    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        kind = AutoModelForCausalLM if causal else AutoModel
+        model = kind.from_pretrained(folder, local_files_only=True, dtype=torch_dtype(precision, device))
+    return tokenizer, model.to(device).eval()
+
+
+@contextmanager
+def repeatable(seed: int) -> Iterator[None]:
+    """Fit the same from the same data: torch's random numbers come from ``seed``, and gradients are added in one order;
+    afterwards both are as they were.
+
+    The gradient of a gather (``table[rows]``) is otherwise added up by all threads as they come: the same data then
+    made another space in every run, although the seed was fixed (research/LOG.md, 2026-11-20).
+    """
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.use_deterministic_algorithms(True, warn_only=True)  # an operation that has no such form is used as it is
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 @contextmanager

@@ -12,9 +12,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from offline.libraries import wait_without_spinning
-from offline.llm.arithmetic import Precision, torch_dtype
-from offline.llm.in_process import quiet_transformers
+from offline.llm.arithmetic import Precision
+from offline.llm.in_process import load_model, quiet_transformers
 from offline.llm.protocol import Completion, PermanentError, Prompt, UnusableBackendError
 from offline.llm.weights import Weights
 
@@ -33,21 +32,14 @@ class LocalBackend:
     ) -> None:
         self._checkpoints = checkpoints
         self._weights = Weights.find(model)
-        self._batch_size = batch_size
+        self.model_id = self._weights.name  # a model of the user's carries a hash of its content
+        self.batch_size = (
+            batch_size  # prompts generated together; a larger one is faster per token and takes more memory
+        )
         self._precision = precision
         self._generator: _Generator | None = None
         # one thread: two generations at once would only share the same cores and double the memory
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="local-llm")
-
-    @property
-    def model_id(self) -> str:
-        """Name of the weights; a model of the user's carries a hash of its content."""
-        return self._weights.name
-
-    @property
-    def batch_size(self) -> int:
-        """Prompts generated together; a larger batch is faster per token and takes more memory."""
-        return self._batch_size
 
     async def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
         """Generate. Raises PermanentError when a prompt and its answer exceed the model's context."""
@@ -62,38 +54,23 @@ class LocalBackend:
         if self._generator is None:
             self._generator = _Generator(self._weights.checkpoint(self._checkpoints), self._precision)
         completions: list[Completion] = []
-        for _, group in groupby(prompts, key=_parameters):
+        for _, group in groupby(prompts, key=lambda prompt: prompt.parameters):
             completions += self._generator.generate(list(group))
         return completions
-
-
-def _parameters(prompt: Prompt) -> tuple[int, float, float]:
-    return prompt.max_tokens, prompt.temperature, prompt.repetition_penalty
 
 
 class _Generator:
     """The loaded model and tokenizer."""
 
     def __init__(self, checkpoint: Path, precision: Precision) -> None:
-        wait_without_spinning()
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        self._torch = torch
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            with quiet_transformers():
-                self._tokenizer: Any = AutoTokenizer.from_pretrained(
-                    checkpoint, local_files_only=True, padding_side="left"
-                )
-                model: Any = AutoModelForCausalLM.from_pretrained(
-                    checkpoint, local_files_only=True, dtype=torch_dtype(precision, self._device)
-                )
+            self._tokenizer, self._model = load_model(checkpoint, precision, causal=True)
         except (OSError, ValueError) as error:
             raise UnusableBackendError(f"{checkpoint} does not load: {error}") from error
         if self._tokenizer.chat_template is None:
             raise UnusableBackendError(f"the tokenizer of {checkpoint} has no chat template: not an instruction model")
-        self._model = model.to(self._device).eval()
+        self._tokenizer.padding_side = "left"
+        self._device = self._model.device
         stop = self._model.generation_config.eos_token_id
         stops = [stop] if isinstance(stop, int) else list(stop or [])
         if self._tokenizer.eos_token_id is not None and self._tokenizer.eos_token_id not in stops:
@@ -106,37 +83,41 @@ class _Generator:
 
     def generate(self, prompts: list[Prompt]) -> list[Completion]:
         """Answer prompts of equal parameters in one batch."""
+        import torch
+
         chats = [[{"role": role, "content": text} for role, text in prompt.messages] for prompt in prompts]
         texts = self._tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
         # the template already spells the special tokens
         inputs = self._tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt").to(self._device)
         width = int(inputs["input_ids"].shape[1])
-        self._check_context(width, prompts[0].max_tokens)
-        with self._torch.inference_mode(), quiet_transformers(), self._seeded(prompts):
+        limit, more = getattr(self._model.config, "max_position_embeddings", None), prompts[0].max_tokens
+        if limit is not None and width + more > limit:
+            raise PermanentError(f"a prompt of {width} tokens and {more} new ones exceed the context of {limit}")
+        with torch.inference_mode(), quiet_transformers(), self._seeded(prompts):
             output = self._model.generate(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
                 generation_config=self._generation(prompts[0]),
             )
         prompt_tokens: list[int] = inputs["attention_mask"].sum(dim=1).tolist()
-        return [
-            self._completion(tokens, counted)
-            for tokens, counted in zip(output[:, width:].tolist(), prompt_tokens, strict=True)
-        ]
+        completions = []
+        for tokens, counted in zip(output[:, width:].tolist(), prompt_tokens, strict=True):
+            # a row that ended early is padded to the longest of its batch; the padding was never generated
+            end = next((at for at, token in enumerate(tokens) if token in self._stops), len(tokens))
+            text = self._tokenizer.decode(tokens[: end + 1], skip_special_tokens=True)
+            completions.append(Completion(text, counted, len(tokens[: end + 1])))
+        return completions
 
     @contextmanager
     def _seeded(self, prompts: list[Prompt]) -> Iterator[None]:
         """Draw from the prompts' own random numbers, and leave those of the process as they are."""
-        devices = [self._model.device.index or 0] if self._device == "cuda" else []
-        with self._torch.random.fork_rng(devices):
-            digest = hashlib.sha256(repr(prompts).encode()).digest()
-            self._torch.manual_seed(int.from_bytes(digest[:7]))  # torch takes less than 64 bits
-            yield
+        import torch
 
-    def _check_context(self, width: int, max_tokens: int) -> None:
-        limit = getattr(self._model.config, "max_position_embeddings", None)
-        if limit is not None and width + max_tokens > limit:
-            raise PermanentError(f"a prompt of {width} tokens and {max_tokens} new ones exceed the context of {limit}")
+        devices = [self._device.index or 0] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            digest = hashlib.sha256(repr(prompts).encode()).digest()
+            torch.manual_seed(int.from_bytes(digest[:7]))  # torch takes less than 64 bits
+            yield
 
     def _generation(self, prompt: Prompt) -> Any:
         from transformers import GenerationConfig
@@ -149,10 +130,3 @@ class _Generator:
             eos_token_id=self._stops,
             pad_token_id=self._tokenizer.pad_token_id,
         )
-
-    def _completion(self, tokens: list[int], prompt_tokens: int) -> Completion:
-        # a row that ended early is padded to the longest of its batch; the padding was never generated
-        end = next((at for at, token in enumerate(tokens) if token in self._stops), None)
-        generated = tokens if end is None else tokens[: end + 1]
-        text = self._tokenizer.decode(generated, skip_special_tokens=True)
-        return Completion(text, prompt_tokens, len(generated))

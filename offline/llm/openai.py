@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -32,31 +33,26 @@ class OpenAIBackend:
     ) -> None:
         base = base_url.rstrip("/")
         self._url = f"{base}/v1/chat/completions" if not urlsplit(base).path else f"{base}/chat/completions"
-        self._model = model
+        self.model_id = model  # without the address, because moving a server must not mean paying again
         self._api_key_env = api_key_env
         self._timeout_seconds = timeout_seconds
         self._client: httpx2.AsyncClient | None = None
-
-    @property
-    def model_id(self) -> str:
-        """The served model's name; without the address, because moving a server must not mean paying again."""
-        return self._model
 
     async def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
         """Answer each prompt with a call of its own (the client sends one at a time)."""
         return [await self._complete_one(prompt) for prompt in prompts]
 
     async def close(self) -> None:
-        """Close the connections."""
         if self._client is not None:
             await self._client.aclose()
             self._client = None
 
     async def _complete_one(self, prompt: Prompt) -> Completion:
-        client = self._open_client()
+        client, key = self._open_client(), self._api_key()
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                response = await client.post(self._url, json=self._body(prompt), headers=self._headers())
+                response = await client.post(self._url, json=self._body(prompt), headers=headers)
         except TimeoutError as error:
             raise TransientError(f"no answer from {self._url} within {self._timeout_seconds:g} s") from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
@@ -80,7 +76,7 @@ class OpenAIBackend:
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:
         body: dict[str, Any] = {
-            "model": self._model,
+            "model": self.model_id,
             "messages": [{"role": role, "content": text} for role, text in prompt.messages],
             "max_tokens": prompt.max_tokens,
             "temperature": prompt.temperature,
@@ -99,10 +95,6 @@ class OpenAIBackend:
             # said here because the HTTP library would quote the whole key in its complaint
             raise UnusableBackendError(f"the API key in {self._api_key_env} holds characters no HTTP header can carry")
         return key
-
-    def _headers(self) -> dict[str, str]:
-        key = self._api_key()
-        return {} if key is None else {"Authorization": f"Bearer {key}"}
 
     def _failure(self, response: httpx2.Response) -> TransientError | PermanentError:
         status = response.status_code
@@ -138,10 +130,8 @@ def _retry_after(value: str | None) -> float | None:
     """Read a Retry-After header, seconds or a date; what cannot be read counts as absent."""
     if value is None:
         return None
-    try:
+    with suppress(ValueError):
         return max(0.0, float(value))
-    except ValueError:
-        pass
     try:
         moment = parsedate_to_datetime(value)
     except ValueError:

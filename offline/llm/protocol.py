@@ -1,13 +1,19 @@
-"""What a job asks of a language model, what it gets back, and the one seam every back end implements.
+"""Prompts of a job, the answers to them, and the one seam every back end implements.
 
 Knows no server, no weights, no cache.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 ROLES = ("system", "user", "assistant")
+
+UNTRIED = "not tried"
+BUDGET = "budget"
+DRY_RUN = "dry run"
+
+Parameters = tuple[int, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,11 @@ class Prompt:
         """Length of all messages together, the cheap stand-in for the number of prompt tokens."""
         return sum(len(text) for _, text in self.messages)
 
+    @property
+    def parameters(self) -> Parameters:
+        """Everything but the messages, which prompts of one batch have in common."""
+        return self.max_tokens, self.temperature, self.repetition_penalty
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -53,6 +64,30 @@ class Completion:
     text: str
     prompt_tokens: int
     completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """``completions`` in the order of the prompts, None where there is no answer yet; ``absent`` says why, by position.
+
+    ``stopped`` is what ended the asking early (a server that is down, a refused key, the budget), if anything did. The
+    next run asks for what is absent. What is ``refused``, by position, has no answer and is asked no more.
+    """
+
+    completions: tuple[Completion | None, ...]
+    absent: Mapping[int, str] = field(default_factory=dict)
+    stopped: str | None = None
+    refused: frozenset[int] = frozenset()
+
+    @property
+    def texts(self) -> list[str | None]:
+        """The answers as they came, None where absent."""
+        return [None if completion is None else completion.text for completion in self.completions]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every prompt has its answer."""
+        return not self.absent and not self.refused
 
 
 class TransientError(Exception):
@@ -77,17 +112,13 @@ class Backend(Protocol):
     @property
     def model_id(self) -> str:
         """Names the weights by their content; part of every cache key, so another model has another one."""
-        ...
 
     @property
     def batch_size(self) -> int:
         """How many prompts one call takes at most."""
-        ...
 
     async def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
         """Answer the prompts in order. Raises TransientError or PermanentError for the call as a whole."""
-        ...
 
     async def close(self) -> None:
         """Give back connections or memory; the back end may not be used afterwards."""
-        ...

@@ -3,40 +3,38 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from offline.engine.engines import Engine, LocalEngine
+from offline.engine.engines import Engine
 from offline.llm.account import CACHE_FILE, Account, recorded
-from offline.llm.answers import Answers
 from offline.llm.arithmetic import Precision
-from offline.llm.budget import Budget
+from offline.llm.budget import Budget, CostEstimate
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.config import LLMConfig, open_backend
 from offline.llm.engine import backend_on
-from offline.llm.estimate import CostEstimate
-from offline.llm.protocol import Completion, Prompt
+from offline.llm.protocol import Answers, Completion, Prompt
 
 CHECKPOINTS = "checkpoints"
 
 
+@dataclass(eq=False)
 class LLMSession:
     """A client for code that is not asynchronous. One event loop serves all calls, so connections live on."""
 
-    def __init__(self, client: LLMClient, cache: ResponseCache, account: Account, runner: asyncio.Runner) -> None:
-        self.client = client
-        self.cache = cache
-        self.account = account
-        self._runner = runner
+    client: LLMClient
+    cache: ResponseCache
+    account: Account
+    runner: asyncio.Runner
 
     def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
         """See LLMClient.ask_all: what answers there are; absent prompts raise nothing and make the run partial."""
-        return self._runner.run(self.client.ask_all(prompts, progress_label))
+        return self.runner.run(self.client.ask_all(prompts, progress_label))
 
     def complete_live(self, prompt: Prompt) -> Completion:
-        """See LLMClient.complete_live."""
-        return self._runner.run(self.client.complete_live(prompt))
+        return self.runner.run(self.client.complete_live(prompt))
 
     @property
     def cost_estimate(self) -> CostEstimate:
@@ -73,7 +71,7 @@ def open_session(
     """
     with ResponseCache(folder / CACHE_FILE) as cache, asyncio.Runner() as runner:
         opening = partial(open_backend, config, (folder / CHECKPOINTS).absolute(), precision)
-        backend, in_flight = backend_on(engine or LocalEngine(), opening, config.calls_in_flight)
+        backend, in_flight = backend_on(engine, opening, config.calls_in_flight)
         account = Account(backend.model_id, config.prices)
         client = LLMClient(
             backend,
@@ -82,7 +80,7 @@ def open_session(
             in_flight,
             config.max_attempts,
             use_cache=use_cache,
-            budget=budget,
+            budget=budget or Budget(),
             dry_run=dry_run,
             tokens_per_second=rate(backend.model_id) if rate else None,
         )

@@ -63,11 +63,17 @@ class Weights:
 
 
 def _packaged_file() -> Path:
-    # found without importing: the package's own module wants llama.cpp, which is not used here
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
+    folder = package_folder(PACKAGE)
+    if folder is None:
         raise UnusableBackendError(f"the package {PACKAGE.replace('_', '-')} with the embedded model is not installed")
-    return Path(spec.origin).parent / PACKAGED_FILE
+    return folder / PACKAGED_FILE
+
+
+def package_folder(package: str) -> Path | None:
+    """The folder of a package, None if it is not installed. Nothing is imported: a package of weights may have a module
+    that wants more than is needed here, as llama.cpp."""
+    spec = importlib.util.find_spec(package)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
 
 
 def content_digest(path: Path) -> str:

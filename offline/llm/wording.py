@@ -98,13 +98,13 @@ def words(text: str) -> list[str]:
 
 def has_control_characters(text: str) -> bool:
     """Whether there is a control or replacement character, one that turns the direction, or a token of a template."""
-    return _CONTROL_TOKEN.search(text) is not None or any(_is_control(character) for character in set(text))
-
-
-def _is_control(character: str) -> bool:
-    if character in "\n\r\t":
-        return False
-    return unicodedata.category(character) in ("Cc", "Co", "Cs") or character == "\ufffd" or character in _BIDIRECTIONAL
+    characters = set(text) - set("\n\r\t")
+    categories = {unicodedata.category(character) for character in characters}
+    return (
+        _CONTROL_TOKEN.search(text) is not None
+        or not categories.isdisjoint({"Cc", "Co", "Cs"})
+        or not characters.isdisjoint({"\ufffd", *_BIDIRECTIONAL})
+    )
 
 
 def refuses(text: str) -> bool:

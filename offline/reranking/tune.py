@@ -20,8 +20,7 @@ from models.contract.arrays import IntArray
 from models.contract.schema import fingerprint
 from offline.config import TuningConfig
 from offline.data.files import read_json, write_bytes, write_folder, write_json
-from offline.knowledge.repeatable import repeatable
-from offline.llm.in_process import padded_batches, quiet_transformers
+from offline.llm.in_process import padded_batches, quiet_transformers, repeatable
 from offline.reranking.scoring import Labeller, last_states
 
 MODEL, ADAPTER, DONE = "model", "adapter", "tuned.json"

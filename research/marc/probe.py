@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from models.contract.arrays import FloatArray
 from offline.knowledge.marc.pairs import Pairs
-from offline.knowledge.marc.train import area_under_curve
-from offline.knowledge.repeatable import repeatable
+from offline.llm.in_process import repeatable
+from offline.metrics import auc
 
 _WIDTH, _EPOCHS, _PATIENCE, _BATCH, _DROPOUT = 64, 20, 2, 256, 0.3
 
@@ -68,9 +68,9 @@ def probe_auc(
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 optimizer.step()
-            auc, since = _judge(network, stop, tables), since + 1
-            if auc > best:
-                best, result, since = auc, _judge(network, judged, tables), 0
+            area, since = _judge(network, stop, tables), since + 1
+            if area > best:
+                best, result, since = area, _judge(network, judged, tables), 0
             if since == _PATIENCE:
                 break
     return result
@@ -86,3 +86,8 @@ def _logits(network: _Probe, pairs: Pairs, tables: tuple[Tensor, Tensor, Tensor]
 def _judge(network: _Probe, pairs: Pairs, tables: tuple[Tensor, Tensor, Tensor]) -> float:
     network.eval()
     return area_under_curve(pairs.liked, _logits(network, pairs, tables).numpy())
+
+
+def area_under_curve(liked: FloatArray, scores: FloatArray) -> float:
+    """AUC; 0.5 where one class is missing."""
+    return auc(liked, scores) if liked.min() < liked.max() else 0.5

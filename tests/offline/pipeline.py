@@ -33,7 +33,7 @@ from offline.data.log import InteractionLog
 from offline.jobs.ledger import RunLedger
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job
-from offline.knowledge.run import digest
+from offline.knowledge.run import log_digest
 from offline.knowledge.vectors import Knowledge
 from offline.llm.protocol import Completion, Prompt
 from offline.refresh import all_stages
@@ -278,7 +278,7 @@ class Training(ModuleType):
     ) -> TrainingReport:
         schema, splits = knowledge.schema(config.feature_schema), split_samples(config.samples, log)
         version = fingerprint(
-            [schema.fingerprint, sorted(space.fingerprint for space in knowledge.spaces), digest(log)]
+            [schema.fingerprint, sorted(space.fingerprint for space in knowledge.spaces), log_digest(log)]
         )
         manifest = ArtifactManifest(
             model=ModelName(name="small-din", version=version),

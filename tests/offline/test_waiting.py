@@ -13,7 +13,7 @@ from offline.data.files import read_arrays, write_arrays
 from offline.data.log import InteractionLog
 from offline.jobs.runs import Run
 from offline.knowledge import run as producers
-from offline.knowledge.errors import TooLittleDataError
+from offline.knowledge.errors import TooFewError
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.sources import Producer, Sources, space
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
@@ -50,7 +50,7 @@ def marc_in_small(sources: Sources) -> Produced:
 
 
 def too_little(sources: Sources) -> Produced:
-    raise TooLittleDataError(f"{sources.folder.name} needs 64 texts of the training period, there are 12")
+    raise TooFewError("64 texts of the training period, there are 12")
 
 
 def stand_in(patch: pytest.MonkeyPatch, **others: Producer) -> None:

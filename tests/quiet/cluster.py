@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from offline.engine.engines import RayConfig
 from offline.engine.ray import ray_engine
 
 
-class Adder:
+def adder() -> Callable[[list[int]], int]:
     """The work of a worker."""
-
-    def __call__(self, batch: list[int], /) -> int:
-        return sum(batch)
-
-    def close(self) -> None:
-        """It holds nothing."""
+    return sum
 
 
 if __name__ == "__main__":
-    with ray_engine(1) as engine:
-        print(sorted(result for _, result in engine.map_batches(Adder, [[1, 2], [3, 4]])))
+    with ray_engine(RayConfig(workers=1)) as engine:
+        print(sorted(result for _, result in engine.map_batches(adder, [[1, 2], [3, 4]])))

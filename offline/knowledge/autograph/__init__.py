@@ -4,8 +4,6 @@ produce   the producer: fits the frozen parts once, then assigns; read first
 train     the fit of the two quantisers and the network, on the training period
 quantise  text vectors -> codes, by residual quantisation inside an autoencoder
 graph     neighbours of users, items and factors, as padded arrays
-nodes     node features and slice graphs, the network's input
-network   message passing over that graph
-frozen    fitted parts as named arrays: one digest, one file
+network   message passing over that graph, and its input
 assign    vectors of new, changed and known users and items by the frozen parts
 """

@@ -16,14 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.contract.arrays import BoolArray, Codes, FloatArray, IntArray
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
-from offline.knowledge.autograph.frozen import Arrays, digest, rebuilt
 from offline.knowledge.autograph.graph import Evidence, Neighbours, slice_of
-from offline.knowledge.autograph.network import Network
-from offline.knowledge.autograph.nodes import Pool, nodes_of, slice_graph
-from offline.knowledge.autograph.quantise import Quantiser
+from offline.knowledge.autograph.network import Network, Pool, nodes_of
+from offline.knowledge.autograph.quantise import NamedArrays, Quantiser, arrays_digest, rebuilt
 from offline.knowledge.config import FrozenPartsConfig, NetworkConfig
 
 _BLOCK = 256
@@ -42,7 +40,7 @@ class AutoGraph:
     config: FrozenPartsConfig
     users: Quantiser
     items: Quantiser
-    network: Arrays
+    network: NamedArrays
     item_factors: FloatArray
     user_factors: FloatArray
     from_row: IntArray
@@ -52,7 +50,7 @@ class AutoGraph:
     @cached_property
     def digest(self) -> str:
         """Changes whenever any vector could; goes into the name of the space."""
-        return digest({name: array for name, array in self._arrays().items() if name != "history"})
+        return arrays_digest({name: array for name, array in self._arrays().items() if name != "history"})
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -104,9 +102,6 @@ class AutoGraph:
 class Assigned:
     """Vectors of one state of the evidence. ``item_codes`` [N, levels] and ``version_codes`` [V, levels] are 0 where
     there is no text."""
-
-    item_codes: Codes
-    version_codes: Codes
 
     def __init__(self, frozen: AutoGraph, evidence: Evidence) -> None:
         self._frozen = frozen
@@ -161,7 +156,7 @@ class Assigned:
         return vectors
 
     def _item_vectors(self, boundary: int) -> FloatArray:
-        graph = slice_graph(self._fans, boundary, self._users.unknown)
+        graph = self._fans.slice_graph(boundary, self._users.unknown)
         pool = Pool(graph.fans, np.array([self._users.unknown]))
         fans, likes = pool.local(graph.fans), torch.from_numpy(graph.likes)
         with torch.no_grad():
@@ -198,5 +193,5 @@ def new_network(users: Quantiser, items: Quantiser, item_ids: int, config: Netwo
     return Network(users.width, (users.levels, items.levels), (users.size, items.size), item_ids, config)
 
 
-def _part(arrays: Arrays, prefix: str) -> Arrays:
+def _part(arrays: NamedArrays, prefix: str) -> NamedArrays:
     return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}

@@ -82,6 +82,14 @@ def slice_of(rows: IntArray, from_row: IntArray) -> IntArray:
     return np.searchsorted(from_row, rows, side="right") - 1
 
 
+@dataclass(frozen=True, slots=True)
+class SliceGraph:
+    """``fans`` [N, K]: the user versions, as of the slice's boundary, of each item's newest likers; ``likes`` [N]."""
+
+    fans: IntArray
+    likes: IntArray
+
+
 class Neighbours:
     """Neighbourhoods of one state of the evidence. Edges are liked interactions; a user's versions stand for it."""
 
@@ -124,6 +132,15 @@ class Neighbours:
         newest = users[np.where(inside, place, 0)] if len(users) else np.zeros_like(place)
         return np.where(inside, newest, -1), counts.astype(np.int64)
 
+    def slice_graph(self, boundary: int, unknown: int) -> SliceGraph:
+        """Edges of the log rows before ``boundary``; users without a version then are ``unknown``."""
+        users, likes = self.recent_users(boundary)
+        fans = np.full(users.shape, -1, np.int64)
+        some = users >= 0
+        versions = self.visible_version(users[some], np.full(int(some.sum()), boundary))
+        fans[some] = np.where(versions >= 0, versions, unknown)
+        return SliceGraph(fans, likes)
+
     def recent_versions(self, codes: Codes, nodes: int, boundary: int) -> IntArray:
         """Of every user factor: the versions [nodes, width] that closed last before ``boundary``, newest first.
 
@@ -131,7 +148,8 @@ class Neighbours:
         """
         old = np.flatnonzero(self._closed_at < boundary)
         newest = self._version[old[np.argsort(-self._closed_at[old], kind="stable")]]
-        return _capped(_nodes(codes[newest], nodes), newest, nodes, self._width)
+        factors = factor_nodes(codes[newest], nodes // max(1, codes.shape[1]))
+        return _capped(factors, newest, nodes, self._width)
 
 
 def nearest_items(codes: Codes, latent: FloatArray, codebooks: FloatArray, known: BoolArray, width: int) -> IntArray:
@@ -156,10 +174,6 @@ def factor_nodes(codes: Codes, size: int) -> IntArray:
     return codes.astype(np.int64) + np.arange(codes.shape[1]) * size
 
 
-def _nodes(codes: Codes, nodes: int) -> IntArray:
-    return factor_nodes(codes, nodes // max(1, codes.shape[1]))
-
-
 def _capped(groups: IntArray, members: IntArray, count: int, width: int) -> IntArray:
     """Members [n] in order of preference, each in all groups [n, g] of its row -> the first ``width`` of each group."""
     flat = groups.reshape(-1)
@@ -173,17 +187,17 @@ def _capped(groups: IntArray, members: IntArray, count: int, width: int) -> IntA
     return np.where(inside, owners, -1)
 
 
+@dataclass(frozen=True, slots=True)
 class _Sequences:
     """Rising keys owner * span + row: finds an owner's last entries before a row."""
 
-    def __init__(self, keys: IntArray, span: int) -> None:
-        self._keys = keys
-        self._span = span
+    keys: IntArray
+    span: int
 
     def before(self, owner: IntArray, row: IntArray, width: int) -> IntArray:
         """Positions [k, width] of the newest entries of each owner before each row, newest first, -1 for none."""
-        base = owner.astype(np.int64) * self._span
-        end = np.searchsorted(self._keys, base + np.clip(row, 0, self._span))
-        start = np.searchsorted(self._keys, base)
+        base = owner.astype(np.int64) * self.span
+        end = np.searchsorted(self.keys, base + np.clip(row, 0, self.span))
+        start = np.searchsorted(self.keys, base)
         place = end[:, None] - 1 - np.arange(width)
         return np.where(place >= start[:, None], place, -1)

@@ -3,17 +3,23 @@
 Our reading of arXiv 2412.18241 (user - factor - user, item - factor - item, user - item; graph attention with 2 heads):
 a node is the projection of its text vector plus the embeddings of its codes, never an embedding of a user's id, so that
 new users and items need no training. Neighbourhoods are capped at a few nodes, so they are dense arrays and a gather
-does what a graph library's scatter would do. Knows tensors only; which neighbours may be seen is ``graph``'s business.
+does what a graph library's scatter would do. Which neighbours may be seen is ``graph``'s business.
 
 Shapes: n rows, H hidden, D output, K neighbours. Index -1 is padding.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.contract.arrays import BoolArray, Codes, FloatArray, IntArray
+from offline.knowledge.autograph.graph import factor_nodes
+from offline.knowledge.autograph.quantise import Quantiser
 from offline.knowledge.config import NetworkConfig
 
 OUTPUT = 3
@@ -51,7 +57,7 @@ class Attend(nn.Module):
         return received.flatten(1)
 
 
-class Side(nn.Module):
+class SideNetwork(nn.Module):
     """Users or items: text and codes -> base, factors from their members' bases, state from base and factors."""
 
     def __init__(self, width: int, levels: int, size: int, ids: int, config: NetworkConfig) -> None:
@@ -95,8 +101,8 @@ class Network(nn.Module):
         """``levels`` and ``sizes``: codebooks of the user and of the item side; ``item_ids``: items of the founding."""
         super().__init__()
         hidden, heads = config.hidden, config.heads
-        self.user = Side(width, levels[0], sizes[0], 0, config)
-        self.item = Side(width, levels[1], sizes[1], item_ids if config.item_ids else 0, config)
+        self.user = SideNetwork(width, levels[0], sizes[0], 0, config)
+        self.item = SideNetwork(width, levels[1], sizes[1], item_ids if config.item_ids else 0, config)
         self.from_likes = Attend(hidden, heads, config.history)
         self.from_fans = Attend(hidden, heads, config.neighbours)
         self.popularity = nn.Linear(1, hidden)
@@ -118,3 +124,60 @@ class Network(nn.Module):
 
 def _out(width: int, config: NetworkConfig) -> nn.Module:
     return nn.Sequential(nn.Dropout(config.dropout), nn.Linear(width, width), nn.ELU(), nn.Linear(width, config.dim))
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The network's input: nodes of one side. ``text`` [n + 1, W], ``known`` [n + 1], factor ``nodes`` [n + 1, levels],
+    ``ids`` [n + 1] rows of the id embedding or -1. Row n stands for somebody or something unknown."""
+
+    text: Tensor
+    known: Tensor
+    nodes: Tensor
+    ids: Tensor
+
+    @property
+    def unknown(self) -> int:
+        return len(self.known) - 1
+
+    def base(self, side: SideNetwork, rows: Tensor) -> Tensor:
+        """[n, H] of some nodes, in the precision of ``side``."""
+        text = self.text[rows].to(side.unknown.dtype)
+        return side.base(text, self.known[rows], self.nodes[rows], self.ids[rows])
+
+    def state(self, side: SideNetwork, rows: Tensor, base: Tensor, offered: Tensor) -> Tensor:
+        """[n, H] of some nodes, from their base and from what the factors offer."""
+        return side.state(base, self.known[rows], self.nodes[rows], offered)
+
+
+def nodes_of(
+    vectors: FloatArray, known: BoolArray, quantiser: Quantiser, with_id: BoolArray | None = None
+) -> tuple[Nodes, Codes]:
+    """Nodes of texts [n, W], and their codes [n, levels] (0 where unknown). ``with_id`` [k <= n]: has an embedding."""
+    codes, _ = quantiser.assign(vectors)
+    codes[~known] = 0
+    ids = np.full(len(vectors) + 1, -1, np.int64)
+    if with_id is not None:
+        ids[np.flatnonzero(with_id)] = np.flatnonzero(with_id)
+    text = np.zeros((len(vectors) + 1, quantiser.width), np.float32)
+    text[:-1][known] = vectors[known] * np.float32(np.sqrt(quantiser.width))  # of a unit vector: unit mean square
+    nodes = np.zeros((len(vectors) + 1, quantiser.levels), np.int64)
+    nodes[:-1] = factor_nodes(codes, quantiser.size)
+    tensors = (torch.from_numpy(array) for array in (text, np.append(known, False), nodes, ids))
+    return Nodes(*tensors), codes
+
+
+class Pool:
+    """Nodes that are computed together, numbered from 0; -1 stays -1."""
+
+    def __init__(self, *rows: IntArray) -> None:
+        flat = np.unique(np.concatenate([array.reshape(-1) for array in rows]))
+        self._nodes = flat[flat >= 0]
+        self.rows = torch.from_numpy(self._nodes)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def local(self, nodes: IntArray) -> Tensor:
+        """Numbers within the pool of nodes that are in it, or -1."""
+        return torch.from_numpy(np.where(nodes >= 0, np.searchsorted(self._nodes, nodes), -1))

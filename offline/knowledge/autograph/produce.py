@@ -12,7 +12,6 @@ import numpy as np
 
 from models.contract.schema import fingerprint
 from offline.data.catalogue import DataError
-from offline.knowledge.errors import enough_for
 from offline.knowledge.sources import Sources, space, text_form
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 
@@ -29,8 +28,7 @@ def produce(sources: Sources) -> Produced:
         raise DataError(f"autograph needs a space of users and one of items, both of dim {config.network.dim}")
     from offline.knowledge.autograph.assign import AutoGraph
 
-    components = _components(sources)
-    path = _path(sources, components)
+    components, path = _space_and_file(sources)
     if not path.is_file():
         # before anything is encoded: texts that come later would be encoded in other batches, which round differently
         sources.need_training_texts()
@@ -40,8 +38,7 @@ def produce(sources: Sources) -> Produced:
     else:
         from offline.knowledge.autograph.train import fit_frozen
 
-        with enough_for("autograph"):
-            frozen = fit_frozen(evidence, sources.trained_rows, config.frozen_parts)
+        frozen = fit_frozen(evidence, sources.trained_rows, config.frozen_parts)
         frozen.save(path)
         for note in frozen.notes:
             print(f"  autograph: {note}", flush=True)
@@ -58,11 +55,7 @@ def produce(sources: Sources) -> Produced:
             assigned.version_codes,
         ),
         items=ItemVectors(
-            space(item, config.dtype, components),
-            assigned.item_vectors(),
-            known,
-            frozen.from_row,
-            assigned.item_codes,
+            space(item, config.dtype, components), assigned.item_vectors(), known, frozen.from_row, assigned.item_codes
         ),
     )
 
@@ -71,23 +64,21 @@ def fitted(sources: Sources) -> AutoGraph:
     """The frozen parts of the space that these settings name. DataError if they are still to be founded."""
     from offline.knowledge.autograph.assign import AutoGraph
 
-    path = _path(sources, _components(sources))
+    _, path = _space_and_file(sources)
     if not path.is_file():
         raise DataError(f"AutoGraph is not founded yet for these settings ({path}): run `refresh` or `knowledge` first")
     return AutoGraph.load(path)
 
 
-def _components(sources: Sources) -> dict[str, str]:
-    return {
+def _space_and_file(sources: Sources) -> tuple[dict[str, str], Path]:
+    """The components of the space that these settings name, and the file of its frozen parts."""
+    components = {
         "llm": sources.llm,
         "prompt": text_form(sources),
         "encoder": sources.encoder,
         "founding": fingerprint(sources.config.autograph.frozen_parts.model_dump(mode="json")),
     }
-
-
-def _path(sources: Sources, components: dict[str, str]) -> Path:
-    return sources.folder / f"autograph-{fingerprint(components)}.npz"
+    return components, sources.folder / f"autograph-{fingerprint(components)}.npz"
 
 
 def evidence_of(sources: Sources) -> Evidence:

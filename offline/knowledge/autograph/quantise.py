@@ -8,27 +8,60 @@ nor items nor time.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from vector_quantize_pytorch import ResidualVQ
 
-from models.contract.arrays import Codes, FloatArray
+from models.contract.arrays import Array, Codes, FloatArray
 from offline.data.catalogue import DataError
-from offline.data.files import read_arrays, write_arrays
-from offline.knowledge.autograph.frozen import Arrays, digest, module_arrays, rebuilt
 from offline.knowledge.config import QuantiserConfig
 from offline.knowledge.errors import TooFewError
-from offline.knowledge.repeatable import repeatable
+from offline.llm.in_process import repeatable
+
+NamedArrays = Mapping[str, Array]
+"""Fitted numbers: parameters and buffers of a module by name."""
+Module = TypeVar("Module", bound=nn.Module)
 
 ROWS_PER_CODE = 4
 """A codebook has at most one code per this many vectors; with fewer, k-means only repeats vectors."""
 LEAST_ROWS = 8
 _CHUNK = 256
+
+
+def arrays_digest(arrays: NamedArrays) -> str:
+    """16 hex digits of names, shapes, types and contents."""
+    whole = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        whole.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        whole.update(array.tobytes())
+    return whole.hexdigest()[:16]
+
+
+def module_arrays(module: nn.Module) -> dict[str, Array]:
+    """A module's parameters and buffers, copied."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
+
+
+def rebuilt(new: Callable[[], Module], arrays: NamedArrays) -> Module:
+    """The module that ``module_arrays`` took apart, ready for use; ``new`` makes one with any weights.
+
+    DataError if a tensor is missing, unknown, or of another shape. The caller's random numbers stay as they were.
+    """
+    with torch.random.fork_rng(devices=[]):
+        module = new()
+    try:
+        module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+    except RuntimeError as error:
+        raise DataError(f"these frozen parts are of another version: {error}") from error
+    return module.eval()
 
 
 class _Autoencoder(nn.Module):
@@ -63,12 +96,8 @@ class _Autoencoder(nn.Module):
 class Quantiser:
     """A fitted quantiser. ``arrays`` hold everything; ``note`` says what was reduced ("" if nothing)."""
 
-    arrays: Arrays
+    arrays: NamedArrays
     note: str = ""
-
-    @cached_property
-    def digest(self) -> str:
-        return digest(self.arrays)
 
     @property
     def codebooks(self) -> FloatArray:
@@ -119,17 +148,6 @@ class Quantiser:
         with torch.no_grad():
             summed = quantiser.get_output_from_indices(torch.from_numpy(codes.astype(np.int64)))
             return np.asarray(encoder.decode(summed.double()).float().numpy())
-
-    def save(self, path: Path) -> None:
-        write_arrays(path, note=np.array(self.note), **self.arrays)
-
-    @classmethod
-    def load(cls, path: Path) -> Quantiser:
-        arrays = read_arrays(path)
-        note = arrays.pop("note", None)
-        if note is None or "mean" not in arrays:
-            raise DataError(f"{path} is no quantiser")
-        return cls(arrays, str(note))
 
     @cached_property
     def _modules(self) -> tuple[_Autoencoder, ResidualVQ]:

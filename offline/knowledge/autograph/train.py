@@ -9,7 +9,7 @@ away before anything else.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,29 +20,22 @@ from tqdm import tqdm
 
 from models.contract.arrays import BoolArray, IntArray
 from offline.knowledge.autograph.assign import AutoGraph, new_network
-from offline.knowledge.autograph.frozen import module_arrays
 from offline.knowledge.autograph.graph import Evidence, Neighbours, boundaries, nearest_items, slice_of
-from offline.knowledge.autograph.network import OUTPUT, Network, Side
-from offline.knowledge.autograph.nodes import Nodes, Pool, nodes_of, slice_graph
-from offline.knowledge.autograph.quantise import Quantiser, fit_quantiser
+from offline.knowledge.autograph.network import OUTPUT, Network, Nodes, Pool, SideNetwork, nodes_of
+from offline.knowledge.autograph.quantise import Quantiser, fit_quantiser, module_arrays
 from offline.knowledge.config import FrozenPartsConfig
 from offline.knowledge.errors import TooFewError
-from offline.knowledge.repeatable import repeatable
+from offline.llm.in_process import repeatable
 
 _JUDGED = 4000
 _TOP = 50
 
 
-def fit_frozen(
-    evidence: Evidence,
-    trained_rows: int,
-    config: FrozenPartsConfig,
-    judge: Callable[[AutoGraph], float] | None = None,
-) -> AutoGraph:
+def fit_frozen(evidence: Evidence, trained_rows: int, config: FrozenPartsConfig) -> AutoGraph:
     """Fit everything on log rows before ``trained_rows``. TooFewError if they hold too little.
 
-    The last part of these rows chooses the epoch, and a second fit uses them too. Or ``judge`` chooses it, seeing what
-    every epoch would freeze; then there is one fit, on all rows. On one machine the same evidence gives the same bytes.
+    The last part of these rows chooses the epoch, and a second fit uses them too. On one machine the same evidence
+    gives the same bytes.
     """
     past = evidence.before(trained_rows)
     versions = past.versions
@@ -60,13 +53,9 @@ def fit_frozen(
             f"{len(train)} and {len(validation)}"
         )
     fit = _Fit(past, config, users, items)
-    if judge is not None:
-        network, history = fit.fit(positives, lambda network: judge(fit.freeze(network)), fitting.epochs)
-    else:
-        judged = validation[:: -(-len(validation) // _JUDGED)]
-        network, history = fit.fit(train, lambda network: fit.ndcg(network, judged), fitting.epochs)
-        if fitting.refit:
-            network, _ = fit.fit(positives, None, int(np.argmax(history)) + 1)
+    network, history = fit.fit(train, validation[:: -(-len(validation) // _JUDGED)], fitting.epochs)
+    if fitting.refit:
+        network, _ = fit.fit(positives, None, int(np.argmax(history)) + 1)
     return _scaled(replace(fit.freeze(network), history=history), past)
 
 
@@ -109,13 +98,11 @@ class _Fit:
         of_factors = users.levels * users.size
         rows = [int(row) for row in self.from_row]
         self._user_members = [members.recent_versions(user_codes, of_factors, row) for row in rows]
-        self._graphs = [slice_graph(fans, row, self._users.unknown) for row in rows]
+        self._graphs = [fans.slice_graph(row, self._users.unknown) for row in rows]
 
-    def fit(
-        self, train: IntArray, judge: Callable[[Network], float] | None, epochs: int
-    ) -> tuple[Network, tuple[float, ...]]:
-        """A network trained on the positives ``train``, and what ``judge`` said of each epoch; of the best epoch, or of
-        the last one if nobody judges."""
+    def fit(self, train: IntArray, judged: IntArray | None, epochs: int) -> tuple[Network, tuple[float, ...]]:
+        """A network trained on the positives ``train``, and the NDCG of each epoch on the positives ``judged``; of the
+        best epoch, or of the last epoch without any to judge on."""
         fitting, generator = self._config.fitting, np.random.default_rng(self._config.seed)
         with repeatable(self._config.seed):
             network = new_network(*self._quantisers, len(self._past.items), self._config.network)
@@ -124,7 +111,7 @@ class _Fit:
             )
             history: list[float] = []
             best = copy.deepcopy(network.state_dict())
-            label = "autograph" if judge is not None else "autograph, refit"
+            label = "autograph, refit" if judged is None else "autograph"
             with tqdm(total=epochs, desc=f"  {label}", unit="epoch", mininterval=1.0) as progress:
                 for epoch in range(epochs):
                     network.train()
@@ -134,14 +121,14 @@ class _Fit:
                         loss.backward()  # type: ignore[no-untyped-call]
                         optimizer.step()
                     progress.update()
-                    if judge is None:
+                    if judged is None:
                         continue
-                    history.append(judge(network.eval()))
+                    history.append(self.ndcg(network.eval(), judged))
                     if history[-1] == max(history):
                         best = copy.deepcopy(network.state_dict())
                     if epoch - int(np.argmax(history)) >= fitting.patience:
                         break
-        if judge is not None:
+        if judged is not None:
             network.load_state_dict(best)
         return network.eval(), tuple(history)
 
@@ -201,10 +188,10 @@ class _Fit:
             users, offered = self._vectors(network, batch, np.arange(items))
             return F.cross_entropy(users @ offered.T, torch.from_numpy(positives))
         drawn = generator.integers(items, size=(len(positives), negatives))
-        wanted = np.concatenate([positives[:, None], drawn], axis=1)
-        candidates, place = np.unique(wanted, return_inverse=True)
+        scored = np.concatenate([positives[:, None], drawn], axis=1)
+        candidates, place = np.unique(scored, return_inverse=True)
         users, offered = self._vectors(network, batch, candidates)
-        scores = (users.unsqueeze(1) * offered[torch.from_numpy(place.reshape(wanted.shape))]).sum(-1)
+        scores = (users.unsqueeze(1) * offered[torch.from_numpy(place.reshape(scored.shape))]).sum(-1)
         hit = torch.from_numpy(np.pad(drawn == positives[:, None], ((0, 0), (1, 0))))
         return F.cross_entropy(scores.masked_fill(hit, -1e9), torch.zeros(len(positives), dtype=torch.int64))
 
@@ -232,12 +219,12 @@ class _Fit:
         )
 
 
-def _factors(side: Side, nodes: Nodes, pool: Pool, members: IntArray) -> tuple[Tensor, Tensor]:
+def _factors(side: SideNetwork, nodes: Nodes, pool: Pool, members: IntArray) -> tuple[Tensor, Tensor]:
     """(bases of the pool, states of all factors)."""
     base = nodes.base(side, pool.rows)
     return base, side.factors(side.from_members.offer(base), pool.local(members))
 
 
-def _states(side: Side, nodes: Nodes, pool: Pool, members: IntArray) -> Tensor:
+def _states(side: SideNetwork, nodes: Nodes, pool: Pool, members: IntArray) -> Tensor:
     base, factors = _factors(side, nodes, pool, members)
     return nodes.state(side, pool.rows, base, side.from_factors.offer(factors))

@@ -1,4 +1,4 @@
-"""LIBER's user behaviour stream partition: which of a user's interactions belong to which closed partition.
+"""LIBER's user behaviour stream partition: the closed partitions that a user's interactions belong to.
 
 A user's newest interactions are a cache. It closes and becomes partition j (our reading of the paper's condition) when
 
@@ -62,22 +62,18 @@ class Partitions:
 def close_partitions(log: InteractionLog, trigger: Trigger) -> Partitions:
     """Every partition that the log closes."""
     index = log.by_user()
-    start = [0]
-    lengths: list[int] = []
-    closers: list[IntArray] = []
-    members: list[IntArray] = []
-    users: list[int] = []
+    counts, lengths = np.zeros(len(log.user_ids), np.int64), list[int]()
+    closers, members = list[IntArray](), list[IntArray]()
     for user in range(len(log.user_ids)):
         mine = index.of_user(user)
         ends, closed_at = _ends(log.time_ms[mine], mine, trigger)
         members.append(mine[: ends[-1]] if len(ends) else mine[:0])
         lengths += np.diff(ends, prepend=0).tolist()
         closers.append(closed_at)
-        users += [user] * len(ends)
-        start.append(start[-1] + len(ends))
+        counts[user] = len(ends)
     return Partitions(
-        start=np.array(start, np.int64),
-        user=np.array(users, np.int64),
+        start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        user=np.repeat(np.arange(len(counts)), counts),
         rows=np.concatenate([*members, np.empty(0, np.int64)]),
         row_start=np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))]).astype(np.int64),
         closed_at=np.concatenate([*closers, np.empty(0, np.int64)]),
@@ -90,16 +86,15 @@ def _ends(times: IntArray, rows: IntArray, trigger: Trigger) -> tuple[IntArray, 
         ends = np.arange(trigger.size, len(rows) + 1, trigger.size)
         return ends, rows[ends - 1]
     assert trigger.span_ms is not None
-    found: list[int] = []
-    closers: list[int] = []
+    ends_by_time, closers = list[int](), list[int]()
     first = 0
     for at in range(len(rows)):
         if at > first and times[at] - times[first] > trigger.span_ms:
-            found.append(at)
+            ends_by_time.append(at)
             closers.append(int(rows[at]))
             first = at
         if at + 1 - first == trigger.size:
-            found.append(at + 1)
+            ends_by_time.append(at + 1)
             closers.append(int(rows[at]))
             first = at + 1
-    return np.array(found, np.int64), np.array(closers, np.int64)
+    return np.array(ends_by_time, np.int64), np.array(closers, np.int64)

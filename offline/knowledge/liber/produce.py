@@ -13,11 +13,10 @@ import numpy as np
 
 from models.contract.arrays import BoolArray, FloatArray
 from models.contract.schema import fingerprint
-from offline.knowledge.errors import enough_for
 from offline.knowledge.knowledge_texts import Texts, Versions
 from offline.knowledge.projection import Projection
 from offline.knowledge.prompts import PartitionFacts, shift_prompt, shift_text
-from offline.knowledge.sources import Sources, Wide, frozen_projections, is_fitted, space, text_form
+from offline.knowledge.sources import Sources, Wide, frozen_projections, projection_path, space, text_form
 from offline.knowledge.vectors import Produced, UserVectors
 
 
@@ -34,8 +33,7 @@ def produce(sources: Sources) -> Produced:
         rest = spec.dim - width
         shifts = asked.shifts_of(versions)
         parts.append(_read(sources, asked.shifts, shifts, {**components, "part": "shift"}, rest))
-    with enough_for("liber"):
-        projections = frozen_projections(sources.folder, [part.early for part in parts])
+    projections = frozen_projections(sources.folder, [part.early for part in parts])
     digests = {"projection": "+".join(projection.digest for projection in projections)}
     vectors = np.concatenate(
         [part.projected(projection) for part, projection in zip(parts, projections, strict=True)], axis=1
@@ -61,8 +59,8 @@ class _Part:
 
 
 def _read(sources: Sources, asked: Texts, texts: Sequence[str], components: dict[str, str], dim: int) -> _Part:
-    """Encode one part's texts of all versions. NotFittedError if those to found it on are not all there yet."""
-    if not is_fitted(sources.folder, components, dim):
+    """Encode one part's texts of all versions. NotFittedError if those to fit it on are not all there yet."""
+    if not projection_path(sources.folder, components, dim).is_file():
         sources.need(asked.absent & sources.early)
     known = np.array([bool(text) for text in texts], np.bool_)
     wide = sources.encode([text for text in texts if text])
@@ -83,5 +81,5 @@ def _form(sources: Sources) -> str:
 def _newest(sources: Sources, versions: Versions) -> dict[str, str]:
     newest = (versions.start[1:][np.diff(versions.start) > 0] - 1).tolist()
     shifts = sources.texts.shifts_of(versions) if sources.config.liber.shift else ("",) * len(versions)
-    said = {sources.log.user_ids[versions.user[at]]: (versions.tastes[at], shifts[at]) for at in newest}
-    return {user: " ".join(part for part in parts if part) for user, parts in said.items()}
+    ids = sources.log.user_ids
+    return {ids[versions.user[at]]: " ".join(filter(None, (versions.tastes[at], shifts[at]))) for at in newest}

@@ -5,8 +5,7 @@ states    texts -> hidden states of the language model, one vector per text and 
 store     hidden states on disk, by content
 pairs     training pairs: interactions with the user version that was visible then
 network   compression, and the user-item matching that trains it
-hsic      the information constraint: a normalised measure of dependence
-train     the fit of a compression
+train     the fit of a compression, under the information constraint
 frozen    a fitted compression
 adapt     optional: low-rank updates (LoRA) of a job's language model, as a model folder
 """

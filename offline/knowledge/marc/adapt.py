@@ -19,14 +19,12 @@ from pydantic import BaseModel, Field
 from models.contract.schema import FrozenConfig
 from offline.data.catalogue import DataError
 from offline.data.files import write_folder
-from offline.knowledge.marc.pairs import Pairs
-from offline.knowledge.marc.produce import training_pairs
+from offline.knowledge.marc.pairs import Pairs, training_pairs
 from offline.knowledge.marc.states import layer_of, mean_states, tokenised
 from offline.knowledge.marc.train import CompressionConfig, TrainedModules, constrained_loss
-from offline.knowledge.repeatable import repeatable
 from offline.knowledge.sources import Sources
-from offline.llm.arithmetic import Precision, torch_dtype
-from offline.llm.in_process import quiet_transformers
+from offline.llm.arithmetic import Precision
+from offline.llm.in_process import load_model, quiet_transformers, repeatable
 from offline.llm.weights import Weights
 
 
@@ -84,24 +82,15 @@ def adapted_model(model: Any, config: AdaptationConfig) -> Any:
     from peft import LoraConfig, get_peft_model
 
     below = layer_of(config.depth, int(model.config.num_hidden_layers))
-    linear = (
-        [
-            f"layers.{layer}.{name}"
-            for layer in range(below)
-            for name, module in model.get_submodule("layers")[layer].named_modules()
-            if isinstance(module, torch.nn.Linear)
-        ]
-        if hasattr(model, "layers")
-        else []
-    )
+    linear = [
+        f"layers.{at}.{name}"
+        for at, layer in enumerate(getattr(model, "layers", [])[:below])
+        for name, module in layer.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
     if not linear:
         raise ValueError(f"{type(model).__name__} has no list of layers to adapt")
-    updates = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.scale,
-        lora_dropout=config.dropout,
-        target_modules=linear,
-    )
+    updates = LoraConfig(r=config.rank, lora_alpha=config.scale, lora_dropout=config.dropout, target_modules=linear)
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5 by a name that is going away
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
@@ -121,24 +110,11 @@ def adapt(
 
     ``source`` is a transformers folder; texts are indexed by ``pairs``. Same seed, same machine, same weights.
     """
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
     with repeatable(compression.seed), quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModel.from_pretrained(
-            source, local_files_only=True, dtype=torch_dtype(adaptation.precision, device)
-        )
-        model = adapted_model(model.to(device), adaptation)
-        _train(
-            model,
-            adaptation,
-            compression,
-            pairs,
-            tokenised(tokenizer, user_texts, adaptation.max_tokens),
-            tokenised(tokenizer, item_texts, adaptation.max_tokens),
-        )
+        tokenizer, model = load_model(source, adaptation.precision)
+        model = adapted_model(model, adaptation)
+        users, items = (tokenised(tokenizer, texts, adaptation.max_tokens) for texts in (user_texts, item_texts))
+        _train(model, adaptation, compression, pairs, users, items)
         merged = model.merge_and_unload()
 
         def save(folder: Path) -> None:
@@ -173,17 +149,13 @@ def _train(
         sample = [states(users, first.version).cpu().numpy(), states(items, first.item).cpu().numpy()]
     size = len(users), len(items)
     modules = TrainedModules(compression, (compression.dim,), sample[0], sample[1], size).to(model.device)
-    updates = {
-        "params": [pairs_of_step for pairs_of_step in model.parameters() if pairs_of_step.requires_grad],
-        "lr": adaptation.learning_rate,
-    }
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    updates = {"params": trained, "lr": adaptation.learning_rate}
     optimizer = torch.optim.AdamW([updates, *modules.groups(compression)])
     model.train()
     for _ in range(adaptation.steps):
-        pairs_of_step = batch()
-        loss = constrained_loss(
-            compression, modules, states(users, pairs_of_step.version), states(items, pairs_of_step.item), pairs_of_step
-        )
+        step = batch()
+        loss = constrained_loss(compression, modules, states(users, step.version), states(items, step.item), step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()

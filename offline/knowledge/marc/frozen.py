@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from models.contract.arrays import FloatArray
 from offline.data.catalogue import DataError
@@ -53,14 +52,11 @@ class FrozenMap:
         for at in range(0, len(states), _ROWS):
             part = states[at : at + _ROWS]
             block[: len(part)] = part
-            compressed[at : at + _ROWS] = self._block(block)[: len(part)]
+            layer = (block - self.centre) * self.scale
+            for depth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+                layer = (np.maximum(layer, 0.0) if depth else layer) @ weight.T.astype(np.float64) + bias
+            compressed[at : at + _ROWS] = layer[: len(part)]
         return compressed
-
-    def _block(self, block: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        layer = (block - self.centre) * self.scale
-        for at, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            layer = (np.maximum(layer, 0.0) if at else layer) @ weight.T.astype(np.float64) + bias
-        return np.asarray(layer, np.float64)
 
     def standardised(self, states: FloatArray) -> FrozenMap:
         """The same map, moved and scaled as a whole so that ``states`` come out with mean 0 and mean square 1.

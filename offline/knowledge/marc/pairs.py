@@ -1,4 +1,4 @@
-"""What the matching network learns from: interactions with the user version that was visible at that moment.
+"""Pairs that the matching network learns from: interactions with the user version that was visible at that moment.
 
 Honest in time: a pair of log row r uses the newest version of its user that closed at a row before r.
 """
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from models.contract.arrays import BoolArray, FloatArray, IntArray
+from offline.data.log import InteractionLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,38 +37,29 @@ class Pairs:
         return self.at(slice(None, first)), self.at(slice(first, None))
 
 
-def visible_version(user: IntArray, row: IntArray, start: IntArray, closed_at: IntArray, known: BoolArray) -> IntArray:
-    """Per log row the newest known version of its user that closed before it, -1 where there is none.
+def visible_version(user: IntArray, row: IntArray, start: IntArray, closed_at: IntArray) -> IntArray:
+    """Per log row the newest version of its user that closed before it, -1 where there is none.
 
     ``user`` and ``row`` [n]; versions [V] are grouped by user in ``start`` [users + 1], oldest first.
     """
-    owner = np.repeat(np.arange(len(start) - 1), np.diff(start))[known]
+    owner = np.repeat(np.arange(len(start) - 1), np.diff(start))
     rows = int(max(row.max(initial=0), closed_at.max(initial=0))) + 1
-    moments = owner * rows + closed_at[known]  # rises: by user, then by time
+    moments = owner * rows + closed_at  # rises: by user, then by time
     newest = np.searchsorted(moments, user.astype(np.int64) * rows + row, side="left") - 1
-    index = np.append(np.flatnonzero(known), -1)  # position -1 reads the appended one
-    owned = np.append(owner, -1)[newest] == user
-    return np.where(owned, index[newest], -1).astype(np.int64)
+    owned = np.append(owner, -1)[newest] == user  # position -1 reads the appended owner
+    return np.where(owned, newest, -1).astype(np.int64)
 
 
-def pairs_before(
-    end: int,
-    user: npt.NDArray[np.int32],
-    item: npt.NDArray[np.int32],
-    liked: BoolArray,
-    start: IntArray,
-    closed_at: IntArray,
-    known_versions: BoolArray,
-    known_items: BoolArray,
+def training_pairs(
+    log: InteractionLog, trained_rows: int, liked_above: float, start: IntArray, since: IntArray, known: BoolArray
 ) -> Pairs:
-    """Pairs of the log rows before ``end`` whose item has states and whose user has a visible version with states.
-
-    ``user``, ``item`` and ``liked`` are columns of the log; the rest describes versions [V] and items.
-    """
-    row = np.arange(end, dtype=np.int64)
-    version = visible_version(user[:end].astype(np.int64), row, start, closed_at, known_versions)
-    whole = (version >= 0) & known_items[item[:end]]
-    return Pairs(version[whole], item[:end][whole].astype(np.int64), row[whole], liked[:end][whole].astype(np.float32))
+    """Interactions of the training period that people had with items that have a text, each with the newest version of
+    its user before it. Versions are as in ``UserVectors``; ``known`` [items] have a text."""
+    row = np.flatnonzero(~log.sampled[:trained_rows]).astype(np.int64)
+    version = visible_version(log.user[row].astype(np.int64), row, start, since)
+    whole = (version >= 0) & known[log.item[row]]
+    row, version = row[whole], version[whole]
+    return Pairs(version, log.item[row].astype(np.int64), row, (log.value[row] > liked_above).astype(np.float32))
 
 
 def so_far(states: FloatArray, start: IntArray) -> FloatArray:

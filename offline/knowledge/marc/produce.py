@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,15 +17,13 @@ from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.schema import fingerprint
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.engine.engines import LocalEngine
-from offline.knowledge.errors import enough_for
+from offline.knowledge.marc import states
 from offline.knowledge.marc.frozen import Compressor
+from offline.knowledge.marc.pairs import Pairs, so_far, training_pairs
+from offline.knowledge.marc.states import EngineStates, StateReader
+from offline.knowledge.marc.store import StateStore
 from offline.knowledge.sources import Sources, space, text_form
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
-
-if TYPE_CHECKING:
-    from offline.knowledge.marc.pairs import Pairs
-    from offline.knowledge.marc.states import StateReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +40,8 @@ class States:
     since: IntArray
 
     def pairs(self, log: InteractionLog, trained_rows: int, liked_above: float) -> Pairs:
-        """What a compression is trained on."""
+        """The pairs that a compression is trained on."""
         return training_pairs(log, trained_rows, liked_above, self.start, self.since, self.known)
-
-
-def training_pairs(
-    log: InteractionLog,
-    trained_rows: int,
-    liked_above: float,
-    start: IntArray,
-    since: IntArray,
-    known: BoolArray,
-) -> Pairs:
-    """Interactions of the training period that people had, each with the newest version of its user before it. Versions
-    are as in ``UserVectors``; ``known`` [items] have a text."""
-    from offline.knowledge.marc.pairs import pairs_before
-
-    every = np.ones(int(start[-1]), np.bool_)
-    pairs = pairs_before(trained_rows, log.user, log.item, log.value > liked_above, start, since, every, known)
-    return pairs.at(~log.sampled[pairs.row])
 
 
 def states_at(sources: Sources, depths: Sequence[float]) -> dict[float, States]:
@@ -75,45 +55,33 @@ def states_at(sources: Sources, depths: Sequence[float]) -> dict[float, States]:
 
 
 def _read(sources: Sources, reader: StateReader, depths: Sequence[float]) -> dict[float, States]:
-    from offline.knowledge.marc.pairs import so_far
-    from offline.knowledge.marc.store import StateStore
-
     config = sources.config.marc
     store = StateStore(sources.folder / "states", reader, sources.shipped)
     versions, of_items = sources.texts.versions, sources.texts.items
     known, of_users = of_items.known, versions.texts if config.titles else versions.tastes
     texts = [of_items.texts[at] for at in np.flatnonzero(known)] + list(of_users)
-    states: dict[float, States] = {}
+    by_depth: dict[float, States] = {}
     for depth, read in store.states(texts, depths).items():
         items = np.zeros((len(known), read.shape[1]), np.float32)
         items[known] = read[: int(known.sum())]
         users = so_far(read[int(known.sum()) :], versions.start)
-        states[depth] = States(items, known, users, versions.start, versions.since)
-    return states
+        by_depth[depth] = States(items, known, users, versions.start, versions.since)
+    return by_depth
 
 
 def _reader(sources: Sources) -> StateReader:
     """The language model where the engine runs it, not loaded yet."""
-    from offline.knowledge.marc.states import EngineStates, LanguageModelStates
-
     config = sources.config.marc
     # absolute: a worker of the engine may start in another folder
     model = None if config.model is None else config.model.absolute()
     open_reader = partial(
-        LanguageModelStates, sources.checkpoints.absolute(), model, config.max_tokens, precision=sources.precision
+        states.LanguageModelStates,
+        sources.checkpoints.absolute(),
+        model,
+        config.max_tokens,
+        precision=sources.precision,
     )
-    return open_reader() if isinstance(sources.engine, LocalEngine) else EngineStates(sources.engine, open_reader)
-
-
-def _read_as(sources: Sources, reader: StateReader) -> dict[str, str]:
-    """Changes whenever states would: model, layer and texts."""
-    config = sources.config.marc
-    return {
-        "llm": sources.llm,
-        "prompt": text_form(sources),
-        "states": f"{reader.id}/{config.depth}",
-        "users": f"mean so far, {'with' if config.titles else 'without'} titles",
-    }
+    return open_reader() if sources.engine is None else EngineStates(sources.engine, open_reader)
 
 
 def produce(sources: Sources) -> Produced:
@@ -127,7 +95,10 @@ def produce(sources: Sources) -> Produced:
         )
     config, reader = sources.config.marc, _reader(sources)
     components = {
-        **_read_as(sources, reader),
+        "llm": sources.llm,
+        "prompt": text_form(sources),
+        "states": f"{reader.id}/{config.depth}",
+        "users": f"mean so far, {'with' if config.titles else 'without'} titles",
         "dim": str(user.dim),
         "compression": fingerprint(config.compression.model_dump(mode="json")),
     }
@@ -135,26 +106,25 @@ def produce(sources: Sources) -> Produced:
     if not path.is_file():
         # before anything is read: texts that come later would be read in other batches, which round differently
         sources.need_training_texts()
-    states = _read(sources, reader, [config.depth])[config.depth]
-    compressor = Compressor.load(path) if path.is_file() else _fit_frozen(sources, states, user.dim, path)
+    read = _read(sources, reader, [config.depth])[config.depth]
+    compressor = Compressor.load(path) if path.is_file() else _fit_frozen(sources, read, user.dim, path)
     components["compressor"] = compressor.digest
-    vectors = np.zeros((len(states.known), item.dim), np.float32)
-    vectors[states.known] = compressor.compress(states.items[states.known], "item")
-    of_users = compressor.compress(states.users, "user")
+    vectors = np.zeros((len(read.known), item.dim), np.float32)
+    vectors[read.known] = compressor.compress(read.items[read.known], "item")
+    of_users = compressor.compress(read.users, "user")
     return Produced(
-        users=UserVectors(space(user, config.dtype, components), of_users, states.start, states.since),
-        items=ItemVectors.of_texts(space(item, config.dtype, components), vectors, states.known),
+        users=UserVectors(space(user, config.dtype, components), of_users, read.start, read.since),
+        items=ItemVectors.of_texts(space(item, config.dtype, components), vectors, read.known),
     )
 
 
-def _fit_frozen(sources: Sources, states: States, dim: int, path: Path) -> Compressor:
+def _fit_frozen(sources: Sources, read: States, dim: int, path: Path) -> Compressor:
     """A new compressor, fitted on the training period and kept."""
     from offline.knowledge.marc.train import fit_compression
 
-    pairs = states.pairs(sources.log, sources.trained_rows, sources.schema.liked_above)
+    pairs = read.pairs(sources.log, sources.trained_rows, sources.schema.liked_above)
     config = sources.config.marc.compression.model_copy(update={"dim": dim})
-    with enough_for("marc"):
-        fitted = fit_compression(config, pairs, states.users, states.items)
+    fitted = fit_compression(config, pairs, read.users, read.items)
     print(
         f"  marc: held-out AUC {fitted.held_out_auc:.4f} after {fitted.epochs} epochs of {len(pairs)} pairs", flush=True
     )

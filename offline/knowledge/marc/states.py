@@ -7,6 +7,7 @@ Knows nothing of users, items or compression.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,9 +16,8 @@ import numpy as np
 
 from models.contract.arrays import FloatArray
 from offline.engine.engines import Engine, EngineError
-from offline.libraries import wait_without_spinning
-from offline.llm.arithmetic import Precision, torch_dtype
-from offline.llm.in_process import one_core_each, padded_batches, quiet_transformers
+from offline.llm.arithmetic import Precision
+from offline.llm.in_process import load_model, one_core_each, padded_batches
 from offline.llm.weights import Weights
 
 CHUNKS_PER_WORKER = 256
@@ -43,9 +43,9 @@ class StateReader(Protocol):
 
         They come when they are done, in any order; a chunk's states must not depend on the other chunks.
         """
-        ...
 
 
+@dataclass(eq=False)
 class LanguageModelStates:
     """Means of a language model's hidden states over the tokens of a text.
 
@@ -59,43 +59,35 @@ class LanguageModelStates:
     finds one.
     """
 
-    def __init__(
-        self,
-        checkpoints: Path,
-        model: Path | None = None,
-        max_tokens: int = 256,
-        padded_tokens: int = 4096,
-        precision: Precision = "auto",
-    ) -> None:
-        self._weights = Weights.find(model)
-        self._checkpoints = checkpoints
-        self._max_tokens = max_tokens
-        self._padded_tokens = padded_tokens
-        self._precision = precision
+    checkpoints: Path
+    model: Path | None = None
+    max_tokens: int = 256
+    padded_tokens: int = 4096
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        self._weights = Weights.find(self.model)
         self._loaded: tuple[Any, Any, float] | None = None
 
     @property
     def id(self) -> str:
         """Names what two texts' states must agree in to be comparable; the arithmetic is no part of it."""
-        return f"{self._weights.name}/{self._max_tokens}/mean-after-first"
+        return f"{self._weights.name}/{self.max_tokens}/mean-after-first"
 
     @property
     def former_ids(self) -> tuple[str, ...]:
         """Names under which the same states were stored until 2026-11-29, with an arithmetic in them."""
-        return (f"{self._weights.name}/bfloat16/{self._max_tokens}/mean-after-first",)
+        return (f"{self._weights.name}/bfloat16/{self.max_tokens}/mean-after-first",)
 
     def read(self, texts: Sequence[str], depths: Sequence[float]) -> StatesByDepth:
         """Per depth float32 [n, D], in the order of ``texts``; one forward pass for all depths."""
         tokenizer, model = self._load(max(depths))
-        tokens = tokenised(tokenizer, texts, self._max_tokens)
+        tokens = tokenised(tokenizer, texts, self.max_tokens)
         states = {depth: np.zeros((len(texts), int(model.config.hidden_size)), np.float32) for depth in depths}
-        batches = list(padded_batches([len(text) for text in tokens], self._padded_tokens))
+        batches = list(padded_batches([len(text) for text in tokens], self.padded_tokens))
 
         def read(rows: list[int]) -> list[FloatArray]:
-            return [
-                states_of_rows.cpu().numpy()
-                for states_of_rows in mean_states(model, [tokens[row] for row in rows], depths)
-            ]
+            return [means.cpu().numpy() for means in mean_states(model, [tokens[row] for row in rows], depths)]
 
         for rows, states_of_rows in zip(batches, one_core_each(read, batches), strict=True):
             for depth, vectors in zip(depths, states_of_rows, strict=True):
@@ -112,22 +104,14 @@ class LanguageModelStates:
     def _load(self, deepest: float) -> tuple[Any, Any]:
         """The tokenizer and the model's layers up to ``deepest``; the layers above would be computed for nothing."""
         if self._loaded is None or self._loaded[2] < deepest:
-            wait_without_spinning()
+            tokenizer, model = load_model(self._weights.checkpoint(self.checkpoints), self.precision)
             import torch
-            from transformers import AutoModel, AutoTokenizer
 
-            folder = self._weights.checkpoint(self._checkpoints)
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            with quiet_transformers():
-                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-                model = AutoModel.from_pretrained(
-                    folder, local_files_only=True, dtype=torch_dtype(self._precision, device)
-                ).eval()
             layer = layer_of(deepest, int(model.config.num_hidden_layers))
             if isinstance(layers := getattr(model, "layers", None), torch.nn.ModuleList):
                 # one layer more than is read: the state after the last one comes out normalised
                 del layers[layer + 1 :]
-            self._loaded = (tokenizer, model.to(device), deepest)
+            self._loaded = (tokenizer, model, deepest)
         return self._loaded[:2]
 
 
@@ -137,19 +121,14 @@ class TextReader(StateReader, Protocol):
     def read(self, texts: Sequence[str], depths: Sequence[float]) -> StatesByDepth: ...
 
 
-class StatesWorker:
-    """A language model whose hidden states are read, in a worker. ``expected`` is its id where the job runs."""
-
-    def __init__(self, open_reader: Callable[[], TextReader], expected: str) -> None:
-        self._reader = open_reader()
-        if self._reader.id != expected:
-            raise EngineError(f"a worker has other weights: {self._reader.id} in place of {expected}")
-
-    def __call__(self, task: tuple[list[str], list[float]]) -> StatesByDepth:
-        return self._reader.read(*task)
-
-    def close(self) -> None:
-        """A worker has nothing but memory."""
+def _states_worker(
+    open_reader: Callable[[], TextReader], expected: str
+) -> Callable[[tuple[list[str], list[float]]], StatesByDepth]:
+    """Reads hidden states in a worker of an engine. ``expected`` is the model's id where the job runs."""
+    reader = open_reader()
+    if reader.id != expected:
+        raise EngineError(f"a worker has other weights: {reader.id} in place of {expected}")
+    return lambda task: reader.read(*task)
 
 
 class EngineStates:
@@ -160,12 +139,12 @@ class EngineStates:
         reader = open_reader()
         self.id, self.former_ids = reader.id, reader.former_ids
         self._engine = engine
-        self._make = partial(StatesWorker, open_reader, self.id)
+        self._make = partial(_states_worker, open_reader, self.id)
 
     def read_chunks(
         self, chunks: Sequence[Sequence[str]], depths: Sequence[float]
     ) -> Iterator[tuple[int, StatesByDepth]]:
-        """See StateReader.read_chunks. EngineError names the model."""
+        """EngineErrors name the model."""
         wave = self._engine.workers * CHUNKS_PER_WORKER
         for start in range(0, len(chunks), wave):
             tasks = [(list(texts), list(depths)) for texts in chunks[start : start + wave]]
@@ -188,12 +167,18 @@ def tokenised(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[lis
 
 def mean_states(model: Any, tokens: Sequence[list[int]], depths: Sequence[float]) -> list[Any]:
     """Per depth float32 [B, D] of one batch; keeps the gradient where there is one."""
-    ids, mask = _padded(tokens, model.device)
-    hidden = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False).hidden_states
-    counted = _after_first(mask).unsqueeze(-1)
-    size = counted.sum(1).clamp(min=1.0)
+    import torch
+
+    width = max(1, max(len(text) for text in tokens))
+    ids = torch.tensor([[*text, *[0] * (width - len(text))] for text in tokens], device=model.device)
+    lengths = torch.tensor([[len(text)] for text in tokens], device=model.device)
+    mask = torch.arange(width, device=model.device) < lengths  # on the right: behind a causal mask no word sees padding
+    hidden = model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True, use_cache=False).hidden_states
+    counted = mask.float()
+    counted[:, :1] *= lengths <= 1  # all tokens but the first count; a text of one token keeps that one
+    size = counted.sum(1, keepdim=True).clamp(min=1.0)
     layers = [layer_of(depth, int(model.config.num_hidden_layers)) for depth in depths]
-    return [(hidden[layer].float() * counted).sum(1) / size for layer in layers]
+    return [(hidden[layer].float() * counted.unsqueeze(-1)).sum(1) / size for layer in layers]
 
 
 def layer_of(depth: float, layers: int) -> int:
@@ -201,23 +186,3 @@ def layer_of(depth: float, layers: int) -> int:
     if not 0.0 < depth <= 1.0:
         raise ValueError(f"a depth is a fraction of the layers in (0, 1], not {depth}")
     return max(1, int(depth * layers + 0.5))
-
-
-def _padded(tokens: Sequence[list[int]], device: Any) -> tuple[Any, Any]:
-    """Ids and mask, int64 [B, T], padded on the right: behind a causal mask no word sees the padding."""
-    import torch
-
-    width = max(1, max(len(text) for text in tokens))
-    ids = torch.zeros((len(tokens), width), dtype=torch.int64)
-    mask = torch.zeros((len(tokens), width), dtype=torch.int64)
-    for row, text in enumerate(tokens):
-        ids[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
-        mask[row, : len(text)] = 1
-    return ids.to(device), mask.to(device)
-
-
-def _after_first(mask: Any) -> Any:
-    """float32 [B, T]: 1 for the tokens that count, all but the first; a text of one token keeps that one."""
-    counted = mask.float()
-    counted[:, 0] *= (mask.sum(1) <= 1).float()
-    return counted

@@ -21,14 +21,44 @@ from models.contract.arrays import FloatArray
 from offline.knowledge.config import CompressionConfig as CompressionConfig
 from offline.knowledge.errors import TooFewError
 from offline.knowledge.marc.frozen import Compressor
-from offline.knowledge.marc.hsic import nhsic
 from offline.knowledge.marc.network import AttentionMatching, Compression, FeedForwardMatching
 from offline.knowledge.marc.pairs import Pairs
-from offline.knowledge.repeatable import repeatable
+from offline.llm.in_process import repeatable
 from offline.metrics import auc
 
 _LEAST_PAIRS = 64
 _BIAS_RATE = 1e-2
+_TINY = 1e-12
+
+
+def gaussian_kernel(x: Tensor) -> Tensor:
+    """[n, n] of exp(-d^2 / (2 median^2)) of the rows of ``x`` [n, D].
+
+    The median distance is a constant of the gradient; it is taken over the pairs of an even and an odd row,
+    because on a CPU the median of all costs more than everything else here.
+    """
+    square = x.square().sum(1)
+    # not cdist: the gradient of a root is infinite at the distance zero that duplicate rows have
+    distances = (square[:, None] + square[None, :] - 2.0 * x @ x.T).clamp(min=0.0)
+    bandwidth = 2.0 * distances.detach()[::2, 1::2].flatten().median().clamp(min=_TINY)
+    return torch.exp(-distances / bandwidth)
+
+
+def nhsic(x: Tensor, y: Tensor) -> Tensor:
+    """Dependence of paired rows of ``x`` [n, D] and ``y`` [n, E]: HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y)) in [0, 1].
+
+    The biased estimator of the Hilbert-Schmidt independence criterion with Gaussian kernels (Gretton et al. 2005),
+    HSIC = tr(K H L H) / (n - 1)^2, makes this the cosine of the centred kernel matrices. 0 where a sample is constant;
+    ValueError for fewer than two rows or samples of different sizes. Independent samples are near 0 only where n is
+    large against the number of effective dimensions: Gaussian noise in hundreds of dimensions is nearly equidistant,
+    its kernel matrix nearly a multiple of the identity, and two such samples look alike. Compare values of one n and
+    width only.
+    """
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 2:
+        raise ValueError(f"HSIC needs two paired samples of at least two rows, got {tuple(x.shape)}, {tuple(y.shape)}")
+    kernels = gaussian_kernel(x), gaussian_kernel(y)
+    centred = [k - k.mean(0, keepdim=True) - k.mean(1, keepdim=True) + k.mean() for k in kernels]
+    return F.cosine_similarity(centred[0].flatten(), centred[1].flatten(), dim=0, eps=_TINY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +141,13 @@ def fit_compression(
     with repeatable(config.seed):
         size = len(users), len(items)
         network = TrainedModules(config, widths or (config.dim,), seen_users, seen_items, size)
-        best, auc, epochs = _train(config, network, learnt, held_out, torch.from_numpy(users), torch.from_numpy(items))
+        best, area, epochs = _train(config, network, learnt, held_out, torch.from_numpy(users), torch.from_numpy(items))
     network.load_state_dict(best)
     if config.shared:
         frozen = network.user.frozen().standardised(np.concatenate([seen_users, seen_items]))
-        return Fitted(Compressor(method, frozen, frozen), auc, epochs)
+        return Fitted(Compressor(method, frozen, frozen), area, epochs)
     user, item = network.user.frozen().standardised(seen_users), network.item.frozen().standardised(seen_items)
-    return Fitted(Compressor(method, user, item), auc, epochs)
+    return Fitted(Compressor(method, user, item), area, epochs)
 
 
 def _train(
@@ -140,7 +170,7 @@ def _train(
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
         epoch += 1
-        area = area_under_curve(held_out.liked, _scores(network, held_out, users, items))
+        area = auc(held_out.liked, _scores(network, held_out, users, items))
         since += 1
         if area > best_auc:
             best, best_auc, since = copy.deepcopy(network.state_dict()), area, 0
@@ -179,8 +209,3 @@ def _scores(network: TrainedModules, pairs: Pairs, users: Tensor, items: Tensor)
         _, _, matched = network(users[version], items[film], version, film)
         parts.append(matched[-1][0].numpy())
     return np.concatenate(parts)
-
-
-def area_under_curve(liked: FloatArray, scores: FloatArray) -> float:
-    """AUC; 0.5 where one class is missing."""
-    return auc(liked, scores) if liked.min() < liked.max() else 0.5

@@ -22,9 +22,6 @@ class Failing:
             os.kill(os.getpid(), signal.SIGKILL)
         return 12 // batch
 
-    def close(self) -> None:
-        pass
-
 
 class Broken:
     """A language model that does not run."""
@@ -44,6 +41,7 @@ class Broken:
 def main() -> None:
     ray._MORE_TRIES = 1  # each starts a process
     with open_engine("ray", RayConfig(workers=1)) as engine:
+        assert engine is not None
         print(sorted(engine.map_batches(Failing, [4, 3])))
         for work in (
             lambda: engine.map_batches(Failing, [4, 0]),

@@ -63,36 +63,38 @@ def run(*words: str) -> str:
 
 def processes(mark: str) -> list[str]:
     """Command lines of living processes with this setting in their environment; Linux tells."""
-    found = []
+    lines = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # gone in between, or somebody else's
             if mark.encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_text().replace("\0", " "))
-    return found
+                lines.append((folder / "cmdline").read_text().replace("\0", " "))
+    return lines
 
 
-def knowledge(engine: str, server: ChatServer, model: Path, made: Pipeline) -> tuple[dict[str, Any], dict[str, bytes]]:
+def knowledge(
+    engine: str, server: ChatServer, model: Path, installation: Pipeline
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Summary of the job, and every file of knowledge that it made."""
-    document = made.config.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    document = installation.config.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     document["knowledge"]["marc"] = {"model": str(model), "max_tokens": 32, "compression": COMPRESSION}
     document["knowledge"]["autograph"] = FOUNDING
     document["llm"] = {"backend": "openai", "base_url": server.base_url, "model": "tiny", "concurrency": 8}
     document["arithmetic"] = "float32"  # workers that measure on busy cores could choose another one
-    config = made.folder / "job.toml"
+    config = installation.folder / "job.toml"
     write_config(document, config)
-    options = ("--engine", engine, "--config", str(config), "--data-dir", str(made.folder / "data"))
+    options = ("--engine", engine, "--config", str(config), "--data-dir", str(installation.folder / "data"))
     said = run("tests.offline.engine.job", "knowledge", *options)
-    files = sorted(path for path in made.job.knowledge.rglob("*") if path.is_file())
+    files = sorted(path for path in installation.job.knowledge.rglob("*") if path.is_file())
     assert ("Ray: 2 workers on this machine" in said) == (engine == "ray")
-    contents = {str(path.relative_to(made.job.knowledge)): path.read_bytes() for path in files}
+    contents = {str(path.relative_to(installation.job.knowledge)): path.read_bytes() for path in files}
     return json.loads(said.splitlines()[-1]), contents
 
 
-def reads(made: Pipeline, producers: Sequence[tuple[str, str]]) -> Pipeline:
+def reads(installation: Pipeline, producers: Sequence[tuple[str, str]]) -> Pipeline:
     """The same whose schema reads these (producer, side), and no others."""
     sides = [{"name": name, "side": side, "dim": 8} for name, side in producers]
-    schema = made.config.feature_schema.model_dump(mode="json", exclude_unset=True)
-    return made.with_config(feature_schema={**schema, "knowledge": sides})
+    schema = installation.config.feature_schema.model_dump(mode="json", exclude_unset=True)
+    return installation.with_config(feature_schema={**schema, "knowledge": sides})
 
 
 def same_bytes(install: Callable[[Path], Pipeline], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Summary:

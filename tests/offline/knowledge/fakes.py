@@ -52,17 +52,23 @@ class EchoModel:
     ``bad`` prompts have no usable answer; ``absent`` ones may have one in another run.
     """
 
-    def __init__(self, bad: Callable[[Prompt], bool] = _never, absent: Callable[[Prompt], bool] = _never) -> None:
+    def __init__(
+        self, bad: Callable[[Prompt], bool] = _never, absent: Callable[[Prompt], bool] = _never, name: str = "echo"
+    ) -> None:
+        self.name = name
         self.asked: dict[str, list[Prompt]] = {}
         self.paid: list[Prompt] = []
         self.bad, self.absent = bad, absent
 
     def __call__(self, prompts: list[Prompt], label: str) -> Answered:
         self.asked[label] = prompts
-        absent = [self.absent(one) for one in prompts]
-        self.paid += [one for one, missing in zip(prompts, absent, strict=True) if not missing and one not in self.paid]
+        absent = [self.absent(prompt) for prompt in prompts]
+        self.paid += [
+            prompt for prompt, missing in zip(prompts, absent, strict=True) if not missing and prompt not in self.paid
+        ]
         texts = [
-            None if missing or self.bad(one) else self.answer(one) for one, missing in zip(prompts, absent, strict=True)
+            None if missing or self.bad(prompt) else self.answer(prompt)
+            for prompt, missing in zip(prompts, absent, strict=True)
         ]
         return Answered(texts, absent)
 
@@ -79,12 +85,11 @@ def sources(
     *,
     trained_rows: int,
     model: EchoModel | None = None,
-    model_id: str = "echo",
     encoder: HashEncoder | None = None,
     imported: ImportedTexts | None = None,
 ) -> Sources:
     """What a producer reads, from fakes."""
-    encoder = encoder or HashEncoder()
+    encoder, model = encoder or HashEncoder(), model or EchoModel()
     domain = Domain(config.knowledge, config.feature_schema, config.data.texts, catalogue, log)
     return Sources(
         config=domain.config,
@@ -93,9 +98,9 @@ def sources(
         catalogue=catalogue,
         log=log,
         trained_rows=trained_rows,
-        texts=KnowledgeTexts(domain, model or EchoModel(), imported),
+        texts=KnowledgeTexts(domain, model, imported),
         encode=encoder.encode,
-        llm=model_id,
+        llm=model.name,
         encoder=encoder.id,
         folder=folder,
         checkpoints=folder / "checkpoints",

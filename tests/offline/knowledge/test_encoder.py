@@ -54,21 +54,21 @@ def test_order_and_company_hardly_matter(encoder: TextEncoder, vectors: FloatArr
 def test_the_number_of_cores_changes_no_bit(encoder: TextEncoder) -> None:
     texts = [" ".join(["a film about a heist"] * (1 + at % 7)) for at in range(150)]
     cores = torch.get_num_threads()
-    made = []
+    vectors = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            made.append(encoder.encode(texts))
+            vectors.append(encoder.encode(texts))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(cores)
-    for other in made[1:]:
-        np.testing.assert_array_equal(made[0], other)
+    for other in vectors[1:]:
+        np.testing.assert_array_equal(vectors[0], other)
 
 
 def test_overlong_and_empty_texts_are_encoded_too(encoder: TextEncoder) -> None:
-    made = encoder.encode(["", "word " * 2000])
-    np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1.0, atol=1e-5)
+    vectors = encoder.encode(["", "word " * 2000])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
 
 
 def test_no_text_is_an_array_of_the_encoders_width(encoder: TextEncoder, vectors: FloatArray, tmp_path: Path) -> None:
@@ -150,12 +150,12 @@ def test_a_killed_pass_keeps_what_it_encoded_and_the_next_makes_the_same_batches
     whole = BatchEncoder().encode(texts).astype(np.float16)
     with pytest.raises(KeyboardInterrupt):
         VectorStore(tmp_path / "vectors.npz", BatchEncoder(killed)).vectors(texts)
-    kept = len(read_arrays(tmp_path / "vectors.npz")["keys"])
-    assert kept == 3 * 2 * module.BATCH
+    stored = len(read_arrays(tmp_path / "vectors.npz")["keys"])
+    assert stored == 3 * 2 * module.BATCH
     encoder = BatchEncoder()
-    made = VectorStore(tmp_path / "vectors.npz", encoder).vectors(texts)
-    assert len(encoder.asked) == len(texts) - kept
-    assert made.tobytes() == whole.astype(np.float32).tobytes()
+    vectors = VectorStore(tmp_path / "vectors.npz", encoder).vectors(texts)
+    assert len(encoder.asked) == len(texts) - stored
+    assert vectors.tobytes() == whole.astype(np.float32).tobytes()
 
 
 def test_two_programs_at_once_lose_nothing_and_agree(tmp_path: Path, texts: list[str]) -> None:
@@ -165,11 +165,11 @@ def test_two_programs_at_once_lose_nothing_and_agree(tmp_path: Path, texts: list
         if call == 1:  # this one has read the file; the other one reads and writes it now
             VectorStore(path, BatchEncoder()).vectors([*shared, "of the other alone"])
 
-    made = VectorStore(path, BatchEncoder(beside)).vectors(texts)
+    vectors = VectorStore(path, BatchEncoder(beside)).vectors(texts)
     encoder = BatchEncoder()
     later = VectorStore(path, encoder).vectors([*texts, "of the other alone"])
     assert encoder.calls == 0
-    np.testing.assert_array_equal(later[:-1], made)
+    np.testing.assert_array_equal(later[:-1], vectors)
 
 
 def test_a_large_file_is_not_written_again_for_every_pass(

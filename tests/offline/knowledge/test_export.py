@@ -11,10 +11,10 @@ import pytest
 from models.contract.arrays import FloatArray
 from offline.data.catalogue import DataError
 from offline.data.files import write_arrays
-from offline.knowledge.encoder import TextEncoder, VectorStore
-from offline.knowledge.export import export_vectors
+from offline.knowledge.encoder import VectorStore
 from offline.knowledge.marc.states import LanguageModelStates
 from offline.knowledge.marc.store import StateStore, shipped_source
+from offline.knowledge.run import export_vectors
 from offline.knowledge.shipped import read_shipped, write_shipped
 from tests.offline.knowledge.fakes import HashEncoder
 from tests.offline.knowledge.marc.fakes import CountingReader
@@ -28,7 +28,7 @@ def test_without_vectors_the_job_to_run_is_named(fresh: Pipeline, tmp_path: Path
 
 def test_all_vectors_are_exported(fresh: Pipeline, tmp_path: Path) -> None:
     knowledge = fresh.job.config.knowledge
-    encoder = TextEncoder(knowledge.encoder, knowledge.encoder_tokens)
+    encoder = HashEncoder()
     reader = LanguageModelStates(tmp_path / "unused", knowledge.marc.model, knowledge.marc.max_tokens)
     source = shipped_source(reader.id, knowledge.marc.depth)
     vectors: FloatArray = np.eye(4, dtype=np.float32)

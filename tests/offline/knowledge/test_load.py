@@ -20,8 +20,8 @@ from tests.synthetic import SCHEMA, Synthetic, synthetic
 def saved(tmp_path: Path) -> Synthetic:
     """A data set whose knowledge was made and saved."""
     data = synthetic(tmp_path, users=12, items=8, events=12)
-    for name, made in data.knowledge.produced.items():
-        replace(made, lineage=Lineage.of(data.log)).save(tmp_path / name)
+    for name, produced in data.knowledge.produced.items():
+        replace(produced, lineage=Lineage.of(data.log)).save(tmp_path / name)
     return data
 
 
@@ -30,24 +30,24 @@ def longer(log: InteractionLog) -> InteractionLog:
 
 
 def test_it_is_as_it_was_saved(saved: Synthetic, tmp_path: Path) -> None:
-    found = load_knowledge(tmp_path, SCHEMA, saved.log)
-    assert list(found.produced) == ["text", "liber", "marc"]
-    for name, made in found.users.items():
-        np.testing.assert_array_equal(made.vectors, saved.knowledge.users[name].vectors)
-    assert found.fits(12, 8)
+    knowledge = load_knowledge(tmp_path, SCHEMA, saved.log)
+    assert list(knowledge.produced) == ["text", "liber", "marc"]
+    for name, vectors in knowledge.users.items():
+        np.testing.assert_array_equal(vectors.vectors, saved.knowledge.users[name].vectors)
+    assert knowledge.fits(12, 8)
 
 
 def test_who_came_later_is_unknown_and_the_others_are_as_before(saved: Synthetic, tmp_path: Path) -> None:
-    found = load_knowledge(tmp_path, SCHEMA, longer(saved.log))
-    assert found.fits(14, 9)
-    for name, made in found.users.items():
+    knowledge = load_knowledge(tmp_path, SCHEMA, longer(saved.log))
+    assert knowledge.fits(14, 9)
+    for name, vectors in knowledge.users.items():
         before = saved.knowledge.users[name]
-        assert len(made.of_user(12)) == len(made.of_user(13)) == 0
-        assert user_codes(made, 13) == ()
+        assert len(vectors.of_user(12)) == len(vectors.of_user(13)) == 0
+        assert user_codes(vectors, 13) == ()
         for user in range(12):
-            np.testing.assert_array_equal(made.of_user(user), before.of_user(user))
-            assert user_codes(made, user) == user_codes(before, user)
-    for name, items in found.items.items():
+            np.testing.assert_array_equal(vectors.of_user(user), before.of_user(user))
+            assert user_codes(vectors, user) == user_codes(before, user)
+    for name, items in knowledge.items.items():
         assert items.known.tolist() == [*saved.knowledge.items[name].known.tolist(), False]
         np.testing.assert_array_equal(items.vectors[:, :8], saved.knowledge.items[name].vectors)
         assert not items.vectors[:, 8:].any()
@@ -86,7 +86,11 @@ def test_what_is_damaged_or_of_the_previous_form_is_not_there(saved: Synthetic, 
 
 
 def test_what_misses_texts_still_misses_them_in_a_log_that_grew(saved: Synthetic, tmp_path: Path) -> None:
-    made = saved.knowledge.produced["liber"]
-    replace(made, lineage=Lineage.of(saved.log), partial=True).save(tmp_path / "liber")
-    found = load_knowledge(tmp_path, SCHEMA, longer(saved.log)).produced
-    assert {name: one.partial for name, one in found.items()} == {"text": False, "liber": True, "marc": False}
+    before = saved.knowledge.produced["liber"]
+    replace(before, lineage=Lineage.of(saved.log), partial=True).save(tmp_path / "liber")
+    by_name = load_knowledge(tmp_path, SCHEMA, longer(saved.log)).produced
+    assert {name: produced.partial for name, produced in by_name.items()} == {
+        "text": False,
+        "liber": True,
+        "marc": False,
+    }

@@ -35,10 +35,10 @@ def test_distances_are_kept_up_to_one_scale(texts: FloatArray) -> None:
 
 
 def test_fitting_is_repeatable_and_its_digest_tells_content(texts: FloatArray) -> None:
-    one, two = Projection.fit(texts, 3), Projection.fit(texts, 3)
-    assert one.digest == two.digest
-    assert Projection.fit(texts[:100], 3).digest != one.digest
-    assert Projection.fit(texts, 2).digest != one.digest
+    first, second = Projection.fit(texts, 3), Projection.fit(texts, 3)
+    assert first.digest == second.digest
+    assert Projection.fit(texts[:100], 3).digest != first.digest
+    assert Projection.fit(texts, 2).digest != first.digest
 
 
 def test_a_projection_reads_back(texts: FloatArray, tmp_path: Path) -> None:

@@ -13,20 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from offline.knowledge.quality import (
-    SECOND_TRY,
-    QualityRules,
-    asked_again,
-    cleaned,
-    problem,
-    repaired,
-    usable,
-)
+from offline.knowledge.quality import SECOND_TRY, asked_again, cleaned, problem, usable
 from offline.llm.budget import Budget
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
 from offline.llm.session import LLMSession
+from offline.llm.wording import complete_sentences
 from tests.offline.llm.fakes import FakeBackend, new_account
 
 SHIPPED = Path(__file__).parents[3] / "configs/ml-100k.responses.jsonl.gz"
@@ -39,8 +32,8 @@ NOUNS = ["".join(letters) for letters in itertools.permutations("aeinrst", 5)]
 PROMPT = Prompt((("user", QUESTION),), max_tokens=64)
 
 
-def verdict(text: str, tokens: int = 30, prompt: Prompt = PROMPT, rules: QualityRules | None = None) -> str | None:
-    return problem(Completion(text, 50, tokens), prompt, rules or QualityRules())
+def verdict(text: str, tokens: int = 30, prompt: Prompt = PROMPT) -> str | None:
+    return problem(Completion(text, 50, tokens), prompt)
 
 
 def test_a_good_answer_has_no_problem() -> None:
@@ -85,7 +78,7 @@ def test_every_kind_of_bad_answer_is_named(text: str, name: str) -> None:
 def test_a_cut_answer_keeps_its_complete_sentences() -> None:
     cut = f"{GOOD} Its mood is cold and"
     assert verdict(cut, tokens=64) is None
-    assert cleaned(Completion(cut, 50, 64), PROMPT) == repaired(cut) == GOOD
+    assert cleaned(Completion(cut, 50, 64), PROMPT) == complete_sentences(cut) == GOOD
     assert verdict("Fargo is a dark comedy about a kidnapping that", tokens=64) == "truncated"
     # an answer that ended by itself is left as it is, and so is one of a server that reports no usage
     assert verdict("A dark comedy about a kidnapping in the snow", tokens=30) is None
@@ -107,14 +100,12 @@ def test_quoting_titles_is_no_echo() -> None:
     assert verdict(f"This viewer likes {titles}.", prompt=prompt) == "echo"
 
 
-def test_the_language_check_follows_the_prompt_and_can_be_turned_off() -> None:
+def test_the_language_check_follows_the_prompt() -> None:
     german = "Der Film erzählt von einer Entführung, die im Schnee schiefgeht. Er ist düster und komisch."
     russian = "Фильм рассказывает о похищении, которое идёт не по плану."
     german_prompt = Prompt((("user", "Beschreibe den Film Fargo in zwei Sätzen, mit Handlung und Stimmung."),), 64)
     assert verdict(german, prompt=german_prompt) is None
-    assert verdict(german, rules=QualityRules(language="script")) is None
-    assert verdict(russian, rules=QualityRules(language="script")) == "language"
-    assert verdict(russian, rules=QualityRules(language="any")) is None
+    assert verdict(german) == verdict(russian) == "language"
     foreign_title = Prompt((("user", f"{QUESTION} Фарго"),), 64)
     assert verdict(GOOD, prompt=foreign_title) is None
     japanese = Prompt((("user", "映画「Fargo」について二つの文で説明してください。"),), 64)
@@ -128,7 +119,7 @@ def test_the_shipped_answers_pass() -> None:
     """
     with gzip.open(SHIPPED, "rt", encoding="utf-8") as lines:
         shipped = [json.loads(line) for line in lines][::4]
-    counts = Counter(verdict(one["text"], one["completion_tokens"]) for one in shipped)
+    counts = Counter(verdict(answer["text"], answer["completion_tokens"]) for answer in shipped)
     assert counts[None] > 0.97 * len(shipped)  # echoes cannot be seen here: the file holds no prompts
 
 
@@ -160,7 +151,9 @@ class Session(LLMSession):
         self.again: dict[str, str] = {}
         self.backend = FakeBackend(batch_size=4, reply=self._reply)
         account = new_account()
-        super().__init__(LLMClient(self.backend, cache, account, 2, 2, budget=budget), cache, account, runner)
+        super().__init__(
+            LLMClient(self.backend, cache, account, 2, 2, budget=budget or Budget()), cache, account, runner
+        )
 
     def _reply(self, prompt: Prompt) -> str:
         text = prompt.messages[-1][1]
@@ -181,7 +174,7 @@ def test_bad_answers_are_asked_once_more_and_marked_missing_if_they_stay_bad(
         result = usable(session, prompts, "items")
         assert result.texts == (about("Fargo"), about("Heat"), None, None, about("Heat"))
         assert result.states == ("ok", "ok", "bad", "bad", "ok")
-        assert result.found == {"empty": 2, "repetition": 1, "refusal": 1}
+        assert result.problems == {"empty": 2, "repetition": 1, "refusal": 1}
         assert result.left == {"think": 1, "empty": 1}
         assert result.summary() == (
             "5 prompts: 3 usable, 2 bad (1 empty, 1 think), 0 absent; asked again: 2 empty, 1 refusal, 1 repetition"
@@ -203,7 +196,6 @@ def test_the_second_prompt_is_another_question_and_always_the_same(cache: Respon
     assert again.messages == (("system", "Be brief."), ("user", f"Fargo?\n{SECOND_TRY}"))
     assert (again.max_tokens, again.repetition_penalty) == (64, 1.05)
     assert again.temperature > 0
-    assert asked_again(prompt, "Bitte auf Deutsch.").messages[-1] == ("user", "Fargo?\nBitte auf Deutsch.")
 
 
 def test_what_is_absent_is_not_bad(cache: ResponseCache, runner: asyncio.Runner) -> None:

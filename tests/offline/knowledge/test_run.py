@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from offline.knowledge import run as producers
-from offline.knowledge.errors import NotFittedError, TooLittleDataError
+from offline.knowledge.errors import NotFittedError, TooFewError
 from offline.knowledge.knowledge_texts import Domain
 from offline.knowledge.run import Attempt, KnowledgeRun
 from offline.knowledge.sources import Sources, space
@@ -58,12 +58,12 @@ def test_absent_texts_are_counted_for_those_who_read_them(
     data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert work(data, tmp_path, EchoModel()).produce("liber", TEXTS["liber"]).state == "made"  # founds the space
-    one = work(data, tmp_path, EchoModel(absent=shifts))
-    attempt = one.produce("liber", TEXTS["liber"])
+    run = work(data, tmp_path, EchoModel(absent=shifts))
+    attempt = run.produce("liber", TEXTS["liber"])
     assert (attempt.state, attempt.absent) == ("partial", 24)
     assert Produced.load(tmp_path / "liber").partial
     monkeypatch.setattr(producers, "producer", lambda name: items_alone)
-    attempt = one.produce("marc", TEXTS["marc"])
+    attempt = run.produce("marc", TEXTS["marc"])
     assert (attempt.state, attempt.absent) == ("made", 0)
     assert not Produced.load(tmp_path / "marc").partial
 
@@ -76,10 +76,12 @@ def test_a_text_that_is_absent_for_two_reasons_counts_once(
     asked = EchoModel()
     work(data, tmp_path, asked).produce("liber", TEXTS["liber"])
     first_of_last_user, shift = asked.asked["interest summaries"][33], asked.asked["interest shifts"][0]
-    model = EchoModel(absent=lambda one: one in (first_of_last_user, shift))
+    model = EchoModel(absent=lambda prompt: prompt in (first_of_last_user, shift))
     assert work(data, tmp_path, model).produce("liber", TEXTS["liber"]).absent == 2
     monkeypatch.setattr(producers, "producer", lambda name: items_alone)
-    item = EchoModel(absent=lambda one: one.messages[-1][1].startswith("Describe the") or one == first_of_last_user)
+    item = EchoModel(
+        absent=lambda prompt: prompt.messages[-1][1].startswith("Describe the") or prompt == first_of_last_user
+    )
     assert work(data, tmp_path, item).produce("marc", TEXTS["marc"]).absent == 21
 
 
@@ -100,13 +102,14 @@ def test_a_producer_that_waits_is_asked_nothing_more(data: Synthetic, tmp_path: 
     assert not (tmp_path / "liber" / "vectors.npz").exists()
 
 
-@pytest.mark.parametrize("error", [NotFittedError, TooLittleDataError])
+@pytest.mark.parametrize("error", [NotFittedError, TooFewError])
 def test_a_producer_waits_for_texts_or_for_the_log_to_grow(
-    data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[NotFittedError]
+    data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[NotFittedError | TooFewError]
 ) -> None:
     def produce(sources: Sources) -> Produced:
         raise error("12 of 64")
 
     monkeypatch.setattr(producers, "producer", lambda name: produce)
     attempt = work(data, tmp_path, EchoModel()).produce("liber", TEXTS["liber"])
-    assert attempt == Attempt(None, 0, "12 of 64", error is TooLittleDataError)
+    waits = "liber needs 12 of 64" if error is TooFewError else "12 of 64"
+    assert attempt == Attempt(None, 0, waits, error is TooFewError)

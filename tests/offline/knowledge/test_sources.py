@@ -16,7 +16,7 @@ from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.knowledge.config import AutoGraphConfig, CompressionConfig, FittingConfig, NetworkConfig, QuantiserConfig
-from offline.knowledge.errors import NotFittedError, TooLittleDataError
+from offline.knowledge.errors import NotFittedError, TooFewError
 from offline.knowledge.marc import states
 from offline.knowledge.run import ORDER, producer
 from offline.knowledge.sources import Sources
@@ -67,8 +67,8 @@ def _no_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
-    made = synthetic(tmp_path_factory.mktemp("synthetic"), users=40, items=20, events=30)
-    return replace(made, config=_small(made.config))
+    small = synthetic(tmp_path_factory.mktemp("synthetic"), users=40, items=20, events=30)
+    return replace(small, config=_small(small.config))
 
 
 def _small(config: JobConfig) -> JobConfig:
@@ -129,37 +129,35 @@ TINY = {
 def test_a_small_log_makes_a_producer_wait_and_say_why(
     data: Synthetic, tmp_path: Path, kind: str, name: str, value: float
 ) -> None:
-    with pytest.raises(TooLittleDataError, match=f"^{name} needs .* there are "):
+    with pytest.raises(TooFewError, match=r"needs .* there are "):
         producer(name)(read(data, tmp_path, of_users(data, TINY[kind], value)))
     assert [path for path in tmp_path.rglob("*.npz") if "states" not in path.parts] == []
 
 
 @pytest.mark.parametrize("name", ["liber", "autograph", "marc"])
 def test_partitions_after_the_training_period_found_nothing(data: Synthetic, tmp_path: Path, name: str) -> None:
-    with pytest.raises(TooLittleDataError, match=f"^{name} needs "):
+    with pytest.raises(TooFewError, match="needs "):
         producer(name)(read(data, tmp_path, data.log, PARTITION_SIZE - 1))
 
 
 def test_the_reason_counts(data: Synthetic, tmp_path: Path) -> None:
     def reason(name: str, log: InteractionLog) -> str:
-        with pytest.raises(TooLittleDataError) as caught:
+        with pytest.raises(TooFewError) as caught:
             producer(name)(read(data, tmp_path, log))
-        return str(caught.value)
+        return caught.value.needs
 
     period = "of the training period"
-    one, nobody_twice = (of_users(data, TINY[kind]) for kind in list(TINY)[1:])
-    assert reason("liber", one) == f"liber needs 5 encoded summaries {period} to fit 4 dimensions, there are 1"
-    assert reason("liber", nobody_twice) == f"liber needs 5 encoded shifts {period} to fit 4 dimensions, there are 0"
-    assert reason("autograph", one) == (
-        f"autograph needs 8 encoded summaries {period} to fit latent factors, there are 1"
-    )
-    assert re.search(f"^marc needs 640 interactions {period} .* there are 0, 0 of them likes$", reason("marc", one))
+    one_user, nobody_twice = (of_users(data, TINY[kind]) for kind in list(TINY)[1:])
+    assert reason("liber", one_user) == f"5 encoded summaries {period} to fit 4 dimensions, there are 1"
+    assert reason("liber", nobody_twice) == f"5 encoded shifts {period} to fit 4 dimensions, there are 0"
+    assert reason("autograph", one_user) == (f"8 encoded summaries {period} to fit latent factors, there are 1")
+    assert re.search(f"^640 interactions {period} .* there are 0, 0 of them likes$", reason("marc", one_user))
 
 
 @pytest.mark.parametrize("name", ["autograph", "marc"])
 def test_without_a_like_there_is_nothing_to_fit_on(data: Synthetic, tmp_path: Path, name: str) -> None:
     log = replace(data.log, value=np.full(len(data.log), 1.0, np.float32))
-    with pytest.raises(TooLittleDataError, match=f"^{name} needs .*likes"):
+    with pytest.raises(TooFewError, match=r"needs .*likes"):
         producer(name)(read(data, tmp_path, log))
 
 
@@ -171,13 +169,13 @@ def test_without_likes_liber_has_summaries_all_the_same(data: Synthetic, tmp_pat
 @pytest.mark.parametrize("name", ["text", "autograph", "marc"])
 def test_items_without_a_description_are_too_little_too(data: Synthetic, tmp_path: Path, name: str) -> None:
     nameless = Catalogue(data.catalogue.users, {})
-    with pytest.raises(TooLittleDataError, match=f"^{name} needs .* there are 0"):
+    with pytest.raises(TooFewError, match=r"needs .* there are 0"):
         producer(name)(read(data, tmp_path, data.log, catalogue=nameless))
 
 
 def test_texts_that_are_all_alike_span_no_space(data: Synthetic, tmp_path: Path) -> None:
     alike = Catalogue(data.catalogue.users, dict.fromkeys(data.catalogue.items, data.catalogue.items["i0"]))
-    with pytest.raises(TooLittleDataError, match=r"^text needs .* all 20 are alike"):
+    with pytest.raises(TooFewError, match=r"needs .* all 20 are alike"):
         producer("text")(read(data, tmp_path, data.log, catalogue=alike))
 
 
@@ -203,12 +201,13 @@ def test_nothing_is_encoded_before_all_texts_of_the_training_period_are_there(
     """What is encoded in parts is rounded in other batches than what is encoded at once."""
     first = EchoModel()
     producer(name)(read(data, tmp_path / "whole", data.log, ENOUGH, model=first))
-    missing = next(one for prompts in first.asked.values() for one in prompts if one.messages[0][1].startswith(start))
+    missing = next(
+        prompt for prompts in first.asked.values() for prompt in prompts if prompt.messages[0][1].startswith(start)
+    )
     encoder, model = HashEncoder(), EchoModel(absent=lambda prompt: prompt == missing)
     _Reader.read_texts = ()
-    with pytest.raises(NotFittedError, match="1 texts of the training period are still missing") as caught:
+    with pytest.raises(NotFittedError, match="1 texts of the training period are still missing"):
         producer(name)(read(data, tmp_path / "part", data.log, ENOUGH, model=model, encoder=encoder))
-    assert not isinstance(caught.value, TooLittleDataError)
     assert (encoder.asked, _Reader.read_texts) == ([], ())
     assert not (tmp_path / "part").exists()
 

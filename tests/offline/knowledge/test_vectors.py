@@ -15,15 +15,7 @@ from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.schema import FeatureSchema, KnowledgeSpec
 from offline.data.catalogue import DataError
 from offline.data.files import write_arrays
-from offline.knowledge.vectors import (
-    ItemVectors,
-    Knowledge,
-    Lineage,
-    Produced,
-    UserVectors,
-    as_published,
-    as_record,
-)
+from offline.knowledge.vectors import ItemVectors, Knowledge, Lineage, Produced, UserVectors, as_published, as_record
 from tests.synthetic import synthetic
 
 VECTORS = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
@@ -81,26 +73,26 @@ def test_zeros_stay_zeros_in_int8() -> None:
 
 def test_it_reads_back(tmp_path: Path) -> None:
     lineage = Lineage(3, 3, "of users", "of items")
-    made = Produced(users(), items(), {"a": "likes tests — “ünï”"}, lineage, partial=True)
-    made.save(tmp_path)
+    produced = Produced(users(), items(), {"a": "likes tests — “ünï”"}, lineage, partial=True)
+    produced.save(tmp_path)
     assert Produced.is_saved(tmp_path)
     read = Produced.load(tmp_path)
-    assert (read.spaces, dict(read.texts)) == (made.spaces, {"a": "likes tests — “ünï”"})
+    assert (read.spaces, dict(read.texts)) == (produced.spaces, {"a": "likes tests — “ünï”"})
     assert (read.lineage, read.partial) == (lineage, True)
     assert read.users is not None
     assert read.items is not None
     for name in ("vectors", "start", "since", "codes"):
-        np.testing.assert_array_equal(getattr(read.users, name), getattr(made.users, name))
+        np.testing.assert_array_equal(getattr(read.users, name), getattr(produced.users, name))
     for name in ("vectors", "known", "from_row"):
-        np.testing.assert_array_equal(getattr(read.items, name), getattr(made.items, name))
+        np.testing.assert_array_equal(getattr(read.items, name), getattr(produced.items, name))
     assert read.items.codes is None
 
 
 def test_the_same_knowledge_is_the_same_bytes(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         Produced(users(), items(), {"a": "likes tests"}, Lineage(3, 3, "", "")).save(tmp_path / folder)
-    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
-    assert one == two
+    first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert first == second
 
 
 def test_a_kill_at_any_moment_of_saving_leaves_one_whole_result(
@@ -124,7 +116,7 @@ def test_a_kill_at_any_moment_of_saving_leaves_one_whole_result(
         with suppress(KeyboardInterrupt):
             after.save(tmp_path)
         read = Produced.load(tmp_path)
-        (whole,) = (one for one in (before, after) if one.spaces == read.spaces)
+        (whole,) = (produced for produced in (before, after) if produced.spaces == read.spaces)
         assert read.texts == whole.texts
         assert read.items is not None
         assert whole.items is not None
@@ -156,7 +148,7 @@ def test_a_lineage_fits_the_log_that_it_is_of_and_all_that_this_grows_to(tmp_pat
 
 
 def test_knowledge_leaves_out_what_no_producer_made() -> None:
-    wanted = FeatureSchema(
+    configured = FeatureSchema(
         name="w",
         user_fields=(),
         item_fields=(),
@@ -164,7 +156,7 @@ def test_knowledge_leaves_out_what_no_producer_made() -> None:
         knowledge=(KnowledgeSpec(name="s", side="user", rows=2, dim=4), KnowledgeSpec(name="t", side="item", dim=4)),
     )
     knowledge = Knowledge({"s": Produced(users=users())})
-    assert [spec.key for spec in knowledge.schema(wanted).knowledge] == ["user/s"]
+    assert [spec.key for spec in knowledge.schema(configured).knowledge] == ["user/s"]
     assert knowledge.of_user(1) == {}
     np.testing.assert_array_equal(knowledge.of_user(0)["s"], as_record(VECTORS[1:3], users().space))
     assert knowledge.fits(3, 99)

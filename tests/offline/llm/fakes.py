@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from offline.llm.account import Account
+from offline.llm.batches import Backoff
 from offline.llm.budget import Prices
 from offline.llm.cache import ResponseCache, cache_key
 from offline.llm.client import LLMClient
 from offline.llm.protocol import Completion, Prompt
-from offline.llm.retry import Backoff
 
 MODEL = "fake"
 

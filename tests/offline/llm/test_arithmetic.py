@@ -168,5 +168,5 @@ sys.modules["torch"] = None
 from offline.llm.arithmetic import arithmetic_line
 print(arithmetic_line("float32"))
 """
-    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    assert told == "float32 (as configured)\n"
+    printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert printed == "float32 (as configured)\n"

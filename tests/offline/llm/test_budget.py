@@ -4,13 +4,11 @@ import random
 
 import pytest
 
-from offline.llm.answers import BUDGET
-from offline.llm.budget import Budget, BudgetAccount, BudgetError, Prices
+from offline.llm.batches import Backoff
+from offline.llm.budget import Budget, BudgetAccount, BudgetError, Prices, TokenEstimate
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
-from offline.llm.estimate import TokenEstimate
-from offline.llm.protocol import Completion, PermanentError, Prompt
-from offline.llm.retry import Backoff
+from offline.llm.protocol import BUDGET, Completion, PermanentError, Prompt
 from tests.offline.llm.fakes import FakeBackend, ask, at_once, new_account, usual_tokens
 
 

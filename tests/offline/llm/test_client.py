@@ -7,13 +7,12 @@ from collections import Counter
 import pytest
 
 from offline.llm.account import Account
-from offline.llm.answers import UNTRIED
+from offline.llm.batches import Backoff
 from offline.llm.budget import Prices
 from offline.llm.cache import ResponseCache, cache_key
 from offline.llm.client import LLMClient
 from offline.llm.openai import OpenAIBackend
-from offline.llm.protocol import Completion, PermanentError, Prompt
-from offline.llm.retry import Backoff
+from offline.llm.protocol import UNTRIED, Completion, PermanentError, Prompt
 from tests.offline.llm.chat_server import ChatServer, answer_to, garbage, hang, status
 
 

@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 
 from offline.llm.account import open_accounts
-from offline.llm.answers import DRY_RUN
+from offline.llm.budget import CostEstimate
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.config import LLMConfig
-from offline.llm.estimate import CostEstimate
-from offline.llm.protocol import PermanentError
+from offline.llm.protocol import DRY_RUN, PermanentError
 from offline.llm.session import open_session
 from tests.offline.llm.chat_server import ChatServer, answer_to
 from tests.offline.llm.fakes import FakeBackend, ask, new_account, plain_client
@@ -50,10 +49,10 @@ async def test_a_dry_run_returns_what_is_stored_and_adds_up_the_rest(cache: Resp
 
 
 def test_plans_add_up() -> None:
-    one = CostEstimate(3, 1, 2, 2, 100, 30, 0.5, 4.0)
-    assert one + one == CostEstimate(6, 2, 4, 4, 200, 60, 1.0, 8.0)
-    assert one + CostEstimate() == one
-    assert (one + CostEstimate(1, 0, 1, 1, 1, 1, 0.0, None)).seconds is None
+    estimate = CostEstimate(3, 1, 2, 2, 100, 30, 0.5, 4.0)
+    assert estimate + estimate == CostEstimate(6, 2, 4, 4, 200, 60, 1.0, 8.0)
+    assert estimate + CostEstimate() == estimate
+    assert (estimate + CostEstimate(1, 0, 1, 1, 1, 1, 0.0, None)).seconds is None
 
 
 def test_a_dry_session_calls_nobody_and_records_nothing(server: ChatServer, tmp_path: Path) -> None:

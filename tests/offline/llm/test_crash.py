@@ -102,20 +102,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_after_twenty_kills_nothing_stored_was_paid_again(tmp_path: Path, undisturbed: Path, mode: str) -> None:
     folder = tmp_path / mode
     *killed, last = rounds(folder, mode)
-    assert [one["code"] for one in killed] == [-9] * crash_rounds.KILLS
+    assert [life["code"] for life in killed] == [-9] * crash_rounds.KILLS
     assert last["code"] == 0
     in_flight = crash_rounds.CONCURRENCY * crash_rounds.BATCH if mode == "random" else 1
     again = 0
-    for one in [*killed, last]:
-        assert not set(one["paid"]) & set(one["known"]), "paid again although it was stored"
-        assert set(Counter(one["paid"]).values()) <= {1}
-        lost = len(set(one["paid"]) - set(one["stored"]))
+    for life in [*killed, last]:
+        assert not set(life["paid"]) & set(life["known"]), "paid again although it was stored"
+        assert set(Counter(life["paid"]).values()) <= {1}
+        lost = len(set(life["paid"]) - set(life["stored"]))
         assert lost <= in_flight
         if mode == "boundary":
             # exact: only the kill between an answer and its commit loses one
-            assert lost == (one["boundary"] == "before a commit"), one["boundary"]
+            assert lost == (life["boundary"] == "before a commit"), life["boundary"]
         again += lost
-    paid = Counter(key for one in [*killed, last] for key in one["paid"])
+    paid = Counter(key for life in [*killed, last] for key in life["paid"])
     assert len(paid) == PROMPTS
     assert paid.total() == len(paid) + again
     assert (folder / "out.json").read_bytes() == (undisturbed / "out.json").read_bytes()
@@ -128,8 +128,8 @@ def assert_every_run_is_accounted_for(folder: Path, starts: list[dict[str, Any]]
     accounts = open_accounts(folder)
     *killed, last = starts
     # a run that died while it opened left no account and paid nothing
-    assert len([one for one in killed if one["paid"]]) <= len(accounts) <= len(killed)
-    stored = [len(set(one["stored"]) - set(one["known"])) for one in killed]
-    paid = [len(one["paid"]) for one in killed]
+    assert len([life for life in killed if life["paid"]]) <= len(accounts) <= len(killed)
+    stored = [len(set(life["stored"]) - set(life["known"])) for life in killed]
+    paid = [len(life["paid"]) for life in killed]
     assert sum(stored) <= sum(account.paid for account in accounts.values()) <= sum(paid)
     assert json.loads((folder / "last_paid.json").read_text()) == len(last["paid"])

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from offline.engine.engines import BatchT, Engine, EngineError, LocalEngine, ResultT, Work
+from offline.engine.engines import BatchT, Engine, EngineError, ResultT
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.engine import EngineBackend, backend_on
 from offline.llm.protocol import PermanentError, TransientError, UnusableBackendError
+from tests.offline.engine.in_process import InProcess
 from tests.offline.llm.fakes import FakeBackend, ask, plain_client
 
 PROMPTS = [ask(f"{name} " + "x" * (at % 7)) for at, name in enumerate("abcdefghijklmnopqrst")]
@@ -30,10 +31,10 @@ class WatchedEngine:
         self.waves: list[list[int]] = []
 
     def map_batches(
-        self, make: Callable[[], Work[BatchT, ResultT]], batches: Sequence[BatchT]
+        self, make: Callable[[], Callable[[BatchT], ResultT]], batches: Sequence[BatchT]
     ) -> Iterator[tuple[int, ResultT]]:
         self.waves.append([len(calls) for calls in batches])  # type: ignore[arg-type]
-        return LocalEngine().map_batches(make, batches)
+        return InProcess().map_batches(make, batches)
 
 
 def client_on(engine: Engine, model: FakeBackend, cache: ResponseCache, calls: int) -> LLMClient:
@@ -121,7 +122,7 @@ async def test_an_engine_that_fails_is_told_to_all_who_wait(cache: ResponseCache
 
 async def test_without_workers_the_model_runs_as_it_always_did() -> None:
     model = FakeBackend()
-    assert backend_on(LocalEngine(), lambda: model, 6) == (model, 6)
+    assert backend_on(None, lambda: model, 6) == (model, 6)
     backend, in_flight = backend_on(WatchedEngine(), lambda: model, 6)
     assert isinstance(backend, EngineBackend)
     assert in_flight == backend.calls_in_flight > 6

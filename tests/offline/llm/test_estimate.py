@@ -2,7 +2,7 @@
 
 import random
 
-from offline.llm.estimate import TokenEstimate
+from offline.llm.budget import TokenEstimate
 from offline.llm.protocol import Completion
 from tests.offline.llm.fakes import ask
 

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from offline.llm.answers import UNTRIED
 from offline.llm.cache import CacheError, ResponseCache
 from offline.llm.config import LLMConfig
 from offline.llm.openai import OpenAIBackend
-from offline.llm.protocol import PermanentError, TransientError, UnusableBackendError
+from offline.llm.protocol import UNTRIED, PermanentError, TransientError, UnusableBackendError
 from offline.llm.session import open_session
 from tests.offline.llm.chat_server import ChatServer, answer_to, running_server, status
 from tests.offline.llm.fakes import FakeBackend, ask, plain_client

@@ -8,12 +8,11 @@ import pytest
 
 from offline.knowledge.quality import SECOND_TRY, usable
 from offline.llm.account import CACHE_FILE, Account
-from offline.llm.answers import UNTRIED
+from offline.llm.batches import Backoff
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.config import LLMConfig
-from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
-from offline.llm.retry import Backoff
+from offline.llm.protocol import UNTRIED, Completion, PermanentError, Prompt, TransientError, UnusableBackendError
 from offline.llm.session import open_session
 from tests.offline.llm.chat_server import ChatServer, status
 from tests.offline.llm.fakes import FakeBackend, ask, at_once, new_account, plain_client
@@ -97,7 +96,7 @@ async def test_parameters_that_are_refused_blame_no_prompt(cache: ResponseCache)
     prompts = [*PROMPTS, *(ask(text, 32) for text in TEXTS)]
     for _ in range(3):
         run = OneRun(cache)
-        run.client._backend = Picky()
+        run.client.backend = Picky()
         assert await run.refused(prompts) == (set(), set(range(8, 16)))
     assert await OneRun(cache).refused(prompts) == (set(), set())
 
@@ -132,7 +131,7 @@ async def test_a_credit_that_is_used_up_in_the_middle_blames_nobody(cache: Respo
 
     for paid in (2, 4, 6):
         run = OneRun(cache)
-        run.client._backend = Prepaid()
+        run.client.backend = Prepaid()
         refused, absent = await run.refused()
         assert (refused, len(absent)) == (set(), 8 - paid)
     assert await OneRun(cache).refused() == (set(), set())
@@ -166,7 +165,11 @@ def test_what_a_server_said_of_a_prompt_is_not_kept(server: ChatServer, tmp_path
             llm.ask_all(prompts, "films")
         accounts.append(llm.account)
     assert server.asked == {"film a": 2, "film b": 1, "film c": 2}  # a again, to see that the server answers
-    assert [(one.failures, one.absent, one.refused) for one in accounts] == [(1, 1, 0), (1, 0, 0), (0, 0, 1)]
+    assert [(account.failures, account.absent, account.refused) for account in accounts] == [
+        (1, 1, 0),
+        (1, 0, 0),
+        (0, 0, 1),
+    ]
     with open_session(config, tmp_path, dry_run=True) as llm:
         assert llm.ask_all(prompts, "films").refused == {2}
         assert (llm.cost_estimate.to_ask, llm.absent) == (0, 0)
@@ -195,7 +198,7 @@ def test_a_refused_prompt_is_bad_and_has_no_second_try(cache: ResponseCache) -> 
     assert first.states == ("ok", "absent", "absent")
     second = usable(Asks(), prompts, "items")
     assert second.states == ("ok", "bad", "bad")
-    assert (second.found, second.left) == ({"empty": 1}, {"refused": 2})
+    assert (second.problems, second.left) == ({"empty": 1}, {"refused": 2})
     assert "2 bad (2 refused), 0 absent; asked again: 1 empty" in second.summary()
     third = Asks()
     assert usable(third, prompts, "items") == second

@@ -19,7 +19,7 @@ from offline.llm.wording import (
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"),
+    ("text", "rest"),
     [
         ("<think>hm</think>\n\nA film.", "A film."),
         ("A <Think>hm\nhm</THINK> film.", "A  film."),
@@ -30,9 +30,9 @@ from offline.llm.wording import (
         ("1 < 2 and think > nothing", "1 < 2 and think > nothing"),
     ],
 )
-def test_closed_reasoning_is_dropped(text: str, kept: str) -> None:
-    assert without_reasoning(text) == kept
-    assert not reasons_without_end(kept)
+def test_closed_reasoning_is_dropped(text: str, rest: str) -> None:
+    assert without_reasoning(text) == rest
+    assert not reasons_without_end(rest)
 
 
 def test_open_reasoning_is_seen() -> None:
@@ -41,7 +41,7 @@ def test_open_reasoning_is_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"),
+    ("text", "whole"),
     [
         ("A dark film. It is set in", "A dark film."),
         ("A dark film. It stars Mr. Bean and Dr.", "A dark film."),
@@ -59,8 +59,8 @@ def test_open_reasoning_is_seen() -> None:
         ("", ""),
     ],
 )
-def test_a_cut_sentence_is_dropped(text: str, kept: str) -> None:
-    assert complete_sentences(text) == kept
+def test_a_cut_sentence_is_dropped(text: str, whole: str) -> None:
+    assert complete_sentences(text) == whole
 
 
 def test_words_of_any_script() -> None:
@@ -158,8 +158,7 @@ def test_scripts_are_counted_by_letter() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["<think>" * 5000, "a. " * 10_000, '"' * 20_000, "- x\n" * 5000, "I " * 10_000, "a" * 20_000, ".\n1" * 9000],
+    "text", ["<think>" * 5000, "a. " * 10_000, '"' * 20_000, "- x\n" * 5000, "I " * 10_000, "a" * 20_000, ".\n1" * 9000]
 )
 def test_an_answer_that_is_all_edge_is_measured_too(text: str) -> None:
     """What would take a careless pattern minutes."""

@@ -40,8 +40,8 @@ def world(seed: int = 0, *, events: int = EVENTS) -> Evidence:
 
 def versions_of(user: IntArray, generator: np.random.Generator) -> Versions:
     closed_at, counts = [], []
-    for one in range(USERS):
-        rows = np.flatnonzero(user == one)
+    for number in range(USERS):
+        rows = np.flatnonzero(user == number)
         closed_at.append(rows[PARTITION - 1 :: PARTITION])
         counts.append(len(closed_at[-1]))
     start = np.concatenate([[0], np.cumsum(counts)])

@@ -96,9 +96,9 @@ def test_users_get_the_same_vector_in_any_company(autograph: AutoGraph, evidence
     together = assigned.user_vectors(user, row)
     order = generator.permutation(900)
     np.testing.assert_array_equal(bits(assigned.user_vectors(user[order], row[order])), bits(together[order]))
-    for one in range(0, 900, 211):
-        alone = assigned.user_vectors(user[one : one + 1], row[one : one + 1])
-        np.testing.assert_array_equal(bits(alone), bits(together[one : one + 1]))
+    for at in range(0, 900, 211):
+        alone = assigned.user_vectors(user[at : at + 1], row[at : at + 1])
+        np.testing.assert_array_equal(bits(alone), bits(together[at : at + 1]))
 
 
 def test_a_version_is_its_user_as_of_the_closing_row(autograph: AutoGraph, evidence: Evidence) -> None:
@@ -119,9 +119,9 @@ def test_it_reads_back(autograph: AutoGraph, evidence: Evidence, tmp_path: Path)
     assert read.digest == autograph.digest
     assert read.history == autograph.history
     assert read.notes == autograph.notes
-    one, other = autograph.assign(evidence), read.assign(evidence)
-    np.testing.assert_array_equal(bits(one.item_vectors()), bits(other.item_vectors()))
-    np.testing.assert_array_equal(bits(one.version_vectors()), bits(other.version_vectors()))
+    assigned, read_back = autograph.assign(evidence), read.assign(evidence)
+    np.testing.assert_array_equal(bits(assigned.item_vectors()), bits(read_back.item_vectors()))
+    np.testing.assert_array_equal(bits(assigned.version_vectors()), bits(read_back.version_vectors()))
 
 
 def test_the_digest_follows_every_fitted_part(autograph: AutoGraph) -> None:
@@ -134,7 +134,7 @@ def test_the_digest_follows_every_fitted_part(autograph: AutoGraph) -> None:
         replace(autograph, items=autograph.users),
         replace(autograph, config=CONFIG.model_copy(update={"seed": 3})),
     ]
-    assert len({autograph.digest, *(one.digest for one in others)}) == 1 + len(others)
+    assert len({autograph.digest, *(changed.digest for changed in others)}) == 1 + len(others)
     assert replace(autograph, history=()).digest == autograph.digest
 
 

@@ -19,8 +19,8 @@ def evidence() -> Evidence:
     return world()
 
 
-def padded(found: list[int]) -> list[int]:
-    return (found + [-1] * WIDTH)[:WIDTH]
+def padded(neighbours: list[int]) -> list[int]:
+    return (neighbours + [-1] * WIDTH)[:WIDTH]
 
 
 def test_slices_begin_at_equal_steps_and_the_last_one_sees_the_whole_training_period() -> None:
@@ -37,9 +37,11 @@ def test_recent_likes_are_the_newest_ones_before_the_row(evidence: Evidence) -> 
     neighbours = Neighbours(evidence, WIDTH)
     generator = np.random.default_rng(1)
     user, row = generator.integers(USERS, size=200), generator.integers(len(evidence.user) + 50, size=200)
-    for one, before, found in zip(user, row, neighbours.recent_likes(user, row), strict=True):
-        rows = [at for at in range(min(before, len(evidence.user))) if evidence.user[at] == one and evidence.liked[at]]
-        assert found.tolist() == padded([int(evidence.item[at]) for at in reversed(rows)])
+    for owner, before, likes in zip(user, row, neighbours.recent_likes(user, row), strict=True):
+        rows = [
+            at for at in range(min(before, len(evidence.user))) if evidence.user[at] == owner and evidence.liked[at]
+        ]
+        assert likes.tolist() == padded([int(evidence.item[at]) for at in reversed(rows)])
 
 
 def test_recent_users_are_the_newest_likers_before_the_boundary(evidence: Evidence) -> None:
@@ -75,12 +77,12 @@ def test_a_version_without_text_is_passed_over(evidence: Evidence) -> None:
 def test_members_of_a_user_factor_are_the_versions_that_closed_last(evidence: Evidence) -> None:
     versions, size = evidence.versions, 5
     codes = np.random.default_rng(2).integers(size, size=(len(versions), 3)).astype(np.uint16)
-    found = Neighbours(evidence, WIDTH).recent_versions(codes, 3 * size, 700)
+    members = Neighbours(evidence, WIDTH).recent_versions(codes, 3 * size, 700)
     for level in range(3):
         for code in range(size):
             mine = np.flatnonzero((codes[:, level] == code) & (versions.closed_at < 700) & versions.known)
             newest = mine[np.argsort(-versions.closed_at[mine])]
-            assert found[level * size + code].tolist() == padded(newest.tolist())
+            assert members[level * size + code].tolist() == padded(newest.tolist())
 
 
 def test_members_of_an_item_factor_are_the_items_nearest_to_the_code() -> None:
@@ -88,8 +90,8 @@ def test_members_of_an_item_factor_are_the_items_nearest_to_the_code() -> None:
     latent = np.array([[3.0, 0.0], [1.0, 0.0], [2.0, 0.0], [10.5, 0.0], [9.0, 0.0]], np.float32)
     codes = np.array([[0, 0], [0, 0], [0, 0], [1, 1], [1, 0]], np.uint16)
     known = np.array([True, True, False, True, True])
-    found = nearest_items(codes, latent, codebooks, known, 2)
-    assert found.tolist() == [[1, 0], [3, 4], [1, 4], [3, -1]]
+    members = nearest_items(codes, latent, codebooks, known, 2)
+    assert members.tolist() == [[1, 0], [3, 4], [1, 4], [3, -1]]
 
 
 def test_nothing_is_no_error() -> None:
@@ -112,8 +114,8 @@ def test_what_is_cut_away_leaves_users_and_items_in_place(evidence: Evidence) ->
     assert (past.versions.closed_at < 600).all()
     assert len(past.versions.start) == len(evidence.versions.start)
     assert len(past.versions) == int((evidence.versions.closed_at < 600).sum())
-    kept = evidence.versions.closed_at < 600
-    np.testing.assert_array_equal(past.versions.user, evidence.versions.user[kept])
+    earlier = evidence.versions.closed_at < 600
+    np.testing.assert_array_equal(past.versions.user, evidence.versions.user[earlier])
 
 
 def test_arrays_that_do_not_belong_together_are_refused(evidence: Evidence) -> None:

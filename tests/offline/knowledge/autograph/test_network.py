@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from offline.knowledge.autograph.network import Attend, Network, Side
+from offline.knowledge.autograph.network import Attend, Network, SideNetwork
 from offline.knowledge.config import NetworkConfig
 
 
@@ -21,8 +21,8 @@ def received(attend: Attend, neighbours: list[list[int]]) -> torch.Tensor:
     torch.manual_seed(1)
     nodes, table = torch.randn(len(neighbours), 8), torch.randn(6, 8)
     with torch.no_grad():
-        found: torch.Tensor = attend.receive(nodes, attend.offer(table), torch.tensor(neighbours))
-    return found
+        messages: torch.Tensor = attend.receive(nodes, attend.offer(table), torch.tensor(neighbours))
+    return messages
 
 
 def test_padding_adds_nothing(attend: Attend) -> None:
@@ -45,7 +45,7 @@ def test_the_place_of_a_neighbour_counts(attend: Attend) -> None:
 
 def test_a_node_without_text_has_no_factors() -> None:
     torch.manual_seed(0)
-    side = Side(4, 3, 5, 0, NetworkConfig(hidden=8, dim=8))
+    side = SideNetwork(4, 3, 5, 0, NetworkConfig(hidden=8, dim=8))
     base, nodes = torch.randn(2, 8), torch.tensor([[0, 5, 10], [1, 6, 11]])
     offered = side.from_factors.offer(torch.randn(15, 8))
     with torch.no_grad():

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from models.contract.arrays import FloatArray
 from offline.data.catalogue import DataError
-from offline.data.files import write_arrays
-from offline.knowledge.autograph.quantise import LEAST_ROWS, Quantiser, fit_quantiser
+from offline.knowledge.autograph.quantise import LEAST_ROWS, Quantiser, arrays_digest, fit_quantiser
 from offline.knowledge.config import QuantiserConfig
 from offline.knowledge.errors import TooFewError
 from tests.offline.knowledge.autograph.small import GENRES, WIDTH, texts_like
@@ -29,8 +26,8 @@ def quantiser(texts: FloatArray) -> Quantiser:
 
 
 def test_the_same_texts_and_seed_give_the_same_digest(texts: FloatArray, quantiser: Quantiser) -> None:
-    assert fit_quantiser(texts, CONFIG, seed=1).digest == quantiser.digest
-    assert fit_quantiser(texts, CONFIG, seed=2).digest != quantiser.digest
+    assert arrays_digest(fit_quantiser(texts, CONFIG, seed=1).arrays) == arrays_digest(quantiser.arrays)
+    assert arrays_digest(fit_quantiser(texts, CONFIG, seed=2).arrays) != arrays_digest(quantiser.arrays)
 
 
 def test_fitting_leaves_the_callers_random_numbers_alone(texts: FloatArray) -> None:
@@ -77,19 +74,8 @@ def test_an_assignment_does_not_depend_on_the_rest_of_the_batch(quantiser: Quant
     assert quantiser.assign(texts[:0])[0].shape == (0, 3)
 
 
-def test_a_quantiser_reads_back(texts: FloatArray, quantiser: Quantiser, tmp_path: Path) -> None:
-    quantiser.save(tmp_path / "quantiser.npz")
-    read = Quantiser.load(tmp_path / "quantiser.npz")
-    assert read.digest == quantiser.digest
-    for one, other in zip(read.assign(texts), quantiser.assign(texts), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_what_is_no_quantiser_is_refused(quantiser: Quantiser, tmp_path: Path) -> None:
-    write_arrays(tmp_path / "other.npz", mean=np.zeros(3))
-    with pytest.raises(DataError, match="no quantiser"):
-        Quantiser.load(tmp_path / "other.npz")
-    incomplete = {name: one for name, one in quantiser.arrays.items() if name != "encoder.0.bias"}
+def test_arrays_of_another_version_are_refused(quantiser: Quantiser) -> None:
+    incomplete = {name: array for name, array in quantiser.arrays.items() if name != "encoder.0.bias"}
     with pytest.raises(DataError, match="another version"):
         Quantiser(incomplete).assign(np.zeros((1, WIDTH), np.float32))
 

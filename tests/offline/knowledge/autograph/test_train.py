@@ -136,21 +136,6 @@ def test_training_stops_when_validation_does_not_rise(evidence: Evidence, negati
     assert int(np.argmax(history)) == len(history) - 2
 
 
-def test_a_judge_may_choose_the_epoch(evidence: Evidence) -> None:
-    verdicts, seen = iter([0.1, 0.7, 0.2, 0.3]), []
-
-    def judge(autograph: AutoGraph) -> float:
-        seen.append(autograph)
-        return next(verdicts)
-
-    fitting = CONFIG.fitting.model_copy(update={"epochs": 9, "patience": 2})
-    chosen = fit_frozen(evidence, TRAINED, CONFIG.model_copy(update={"fitting": fitting}), judge)
-    assert chosen.history == (0.1, 0.7, 0.2, 0.3)
-    name = next(name for name in chosen.network if "_out" not in name)
-    np.testing.assert_array_equal(chosen.network[name], seen[1].network[name])
-    assert not np.array_equal(chosen.network[name], seen[2].network[name])
-
-
 def test_too_little_data_is_a_clear_error(evidence: Evidence) -> None:
     with pytest.raises(TooFewError, match=r"8 encoded summaries .* there are 0"):
         fit_frozen(evidence, 30, CONFIG)

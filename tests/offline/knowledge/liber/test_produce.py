@@ -25,10 +25,10 @@ DIM = 6
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
-    made = synthetic(tmp_path_factory.mktemp("synthetic"), users=12, items=20, events=17)
+    small = synthetic(tmp_path_factory.mktemp("synthetic"), users=12, items=20, events=17)
     spec = KnowledgeSpec(name="liber", side="user", rows=2, dim=DIM)
-    schema = made.config.feature_schema.model_copy(update={"knowledge": (spec,)})
-    return replace(made, config=made.config.model_copy(update={"feature_schema": schema}))
+    schema = small.config.feature_schema.model_copy(update={"knowledge": (spec,)})
+    return replace(small, config=small.config.model_copy(update={"feature_schema": schema}))
 
 
 def configured(data: Synthetic, **liber: Any) -> JobConfig:
@@ -37,7 +37,7 @@ def configured(data: Synthetic, **liber: Any) -> JobConfig:
     return data.config.model_copy(update={"knowledge": changed})
 
 
-def made(
+def knowledge(
     data: Synthetic,
     folder: Path,
     *,
@@ -45,19 +45,16 @@ def made(
     trained_rows: int = 120,
     model: EchoModel | None = None,
     config: JobConfig | None = None,
-    model_id: str = "echo",
 ) -> UserVectors:
-    read = sources(
-        config or data.config, data.catalogue, log or data.log, folder, trained_rows=trained_rows, model=model,
-        model_id=model_id,
-    )  # fmt: skip
+    config, log = config or data.config, log or data.log
+    read = sources(config, data.catalogue, log, folder, trained_rows=trained_rows, model=model)
     users = produce(read).users
     assert users is not None
     return users
 
 
 def test_every_closed_partition_is_a_version(data: Synthetic, tmp_path: Path) -> None:
-    users = made(data, tmp_path)
+    users = knowledge(data, tmp_path)
     partitions = close_partitions(data.log, data.config.knowledge.liber.trigger)
     assert users.vectors.shape == (36, DIM)
     np.testing.assert_array_equal(users.start, partitions.start)
@@ -70,16 +67,16 @@ def test_every_closed_partition_is_a_version(data: Synthetic, tmp_path: Path) ->
 
 def test_without_shifts_the_summary_has_all_dimensions(data: Synthetic, tmp_path: Path) -> None:
     model = EchoModel()
-    users = made(data, tmp_path, model=model, config=configured(data, shift=False))
+    users = knowledge(data, tmp_path, model=model, config=configured(data, shift=False))
     assert "interest shifts" not in model.asked
     assert np.abs(users.vectors).min(axis=0).all()
 
 
 def test_old_versions_stay_when_the_log_grows(data: Synthetic, tmp_path: Path) -> None:
-    first = made(data, tmp_path)
+    first = knowledge(data, tmp_path)
     entries = [Interaction(user_id="u1", item_id=f"i{at}", value=5, time_ms=at) for at in range(10)]
     grown, _ = data.log.extended(entries, "1")
-    second = made(data, tmp_path, log=grown, trained_rows=len(grown))
+    second = knowledge(data, tmp_path, log=grown, trained_rows=len(grown))
     assert second.space == first.space
     assert len(second.vectors) == len(first.vectors) + 2
     old = np.delete(np.arange(38), [6, 7])  # u1's fourth and fifth
@@ -90,17 +87,17 @@ def test_only_the_training_period_shapes_the_space(data: Synthetic, tmp_path: Pa
     partitions = close_partitions(data.log, data.config.knowledge.liber.trigger)
     trained = int(np.sort(partitions.closed_at)[24])
     changed = replace(data.log, value=np.where(np.arange(len(data.log)) < trained, data.log.value, 1.0))
-    one, two = (
-        made(data, tmp_path / "a", trained_rows=trained),
-        made(data, tmp_path / "b", log=changed, trained_rows=trained),
+    first, second = (
+        knowledge(data, tmp_path / "a", trained_rows=trained),
+        knowledge(data, tmp_path / "b", log=changed, trained_rows=trained),
     )
-    assert one.space == two.space
-    old = one.since < trained
-    np.testing.assert_array_equal(one.vectors[old], two.vectors[old])
-    assert (one.vectors[~old] != two.vectors[~old]).any()
+    assert first.space == second.space
+    old = first.since < trained
+    np.testing.assert_array_equal(first.vectors[old], second.vectors[old])
+    assert (first.vectors[~old] != second.vectors[~old]).any()
     # With all texts allowed to shape it, the two spaces differ: what is asserted above is not vacuous.
-    three = made(data, tmp_path / "c", trained_rows=len(data.log))
-    four = made(data, tmp_path / "d", log=changed, trained_rows=len(data.log))
+    three = knowledge(data, tmp_path / "c", trained_rows=len(data.log))
+    four = knowledge(data, tmp_path / "d", log=changed, trained_rows=len(data.log))
     assert three.space.fingerprint != four.space.fingerprint
 
 
@@ -112,22 +109,22 @@ def test_only_the_training_period_shapes_the_space(data: Synthetic, tmp_path: Pa
 def test_whatever_shapes_vectors_makes_another_space(
     data: Synthetic, tmp_path: Path, liber: dict[str, object], model_id: str
 ) -> None:
-    before = made(data, tmp_path)
-    after = made(data, tmp_path, config=configured(data, **liber), model_id=model_id)
+    before = knowledge(data, tmp_path)
+    after = knowledge(data, tmp_path, config=configured(data, **liber), model=EchoModel(name=model_id))
     assert after.space.fingerprint != before.space.fingerprint
 
 
 def test_a_space_is_not_founded_on_what_happens_to_be_there(data: Synthetic, tmp_path: Path) -> None:
     model = EchoModel(absent=lambda prompt: len(prompt.messages[-1][1]) % 2 == 0)
     with pytest.raises(NotFittedError, match="still missing"):
-        made(data, tmp_path, model=model)
+        knowledge(data, tmp_path, model=model)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_founded_space_takes_what_is_there(data: Synthetic, tmp_path: Path) -> None:
-    whole = made(data, tmp_path)
+    whole = knowledge(data, tmp_path)
     missing = sources(data.config, data.catalogue, data.log, tmp_path, trained_rows=120).texts.summary_prompts[1]
-    part = made(data, tmp_path, model=EchoModel(absent=lambda prompt: prompt == missing))
+    part = knowledge(data, tmp_path, model=EchoModel(absent=lambda prompt: prompt == missing))
     assert part.space == whole.space
     assert part.start[:3].tolist() == [0, 2, 5]
     np.testing.assert_array_equal(part.vectors[0], whole.vectors[0])

@@ -5,14 +5,7 @@ from __future__ import annotations
 import pytest
 
 from offline.data.texts import TextsConfig
-from offline.knowledge.prompts import (
-    PartitionFacts,
-    shift_prompt,
-    shift_text,
-    summary_prompt,
-    summary_text,
-    taste,
-)
+from offline.knowledge.prompts import PartitionFacts, shift_prompt, shift_text, summary_prompt, summary_text, taste
 
 WORDS = TextsConfig()
 FACTS = PartitionFacts(["A", "B", "C"], [True, True, False], [("War", "Drama"), ("War",), ()])

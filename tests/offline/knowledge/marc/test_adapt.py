@@ -16,7 +16,7 @@ from tests.offline.knowledge.marc.fakes import WORDS, tiny_model
 
 ADAPTATION = AdaptationConfig(steps=4, rank=2, learning_rate=1e-2, max_tokens=16, precision="float32")
 COMPRESSION = CompressionConfig(dim=8, hidden=8, matching_width=4, batch_size=16, alpha=0.1, beta=0.1)
-TEXTS = [f"{one} {other}" for one in WORDS[:6] for other in WORDS[6:]]
+TEXTS = [f"{word} {other}" for word in WORDS[:6] for other in WORDS[6:]]
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,14 @@ def test_updates_below_the_depth_receive_gradients_and_nothing_else_does(model: 
     torch.manual_seed(0)
     adapted = adapted_model(AutoModel.from_pretrained(model), ADAPTATION)
     mean_states(adapted, [[1, 4, 5], [1, 6]], [0.5])[0].square().sum().backward()
-    trained = {name: one for name, one in adapted.named_parameters() if one.requires_grad}
+    trained = {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
     assert trained
     assert all("lora_" in name and (".layers.0." in name or ".layers.1." in name) for name in trained)
     # the second factor starts at zero, so the first one's gradient is zero until the first step
-    assert all(one.grad is not None and one.grad.abs().sum() > 0 for name, one in trained.items() if "lora_B" in name)
-    assert all(one.grad is None for one in adapted.parameters() if not one.requires_grad)
+    assert all(
+        weight.grad is not None and weight.grad.abs().sum() > 0 for name, weight in trained.items() if "lora_B" in name
+    )
+    assert all(weight.grad is None for weight in adapted.parameters() if not weight.requires_grad)
 
 
 def test_the_saved_model_is_another_one_and_the_same_each_time(model: Path, tmp_path: Path) -> None:

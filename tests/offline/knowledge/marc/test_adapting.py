@@ -27,13 +27,13 @@ WORDS = ("Film", *map(str, range(20)))
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
     folder = tmp_path_factory.mktemp("synthetic")
-    made = synthetic(folder, users=20, items=10, events=20)
+    small = synthetic(folder, users=20, items=10, events=20)
     compression = CompressionConfig(dim=8, hidden=8, matching_width=4, batch_size=8, constraint_rows=8)
-    marc = made.config.knowledge.marc.model_copy(
+    marc = small.config.knowledge.marc.model_copy(
         update={"model": tiny_model(folder / "model", words=WORDS), "compression": compression}
     )
-    knowledge = made.config.knowledge.model_copy(update={"marc": marc})
-    return replace(made, config=made.config.model_copy(update={"knowledge": knowledge}))
+    knowledge = small.config.knowledge.model_copy(update={"marc": marc})
+    return replace(small, config=small.config.model_copy(update={"knowledge": knowledge}))
 
 
 def adapted(

@@ -30,20 +30,22 @@ def plain() -> FrozenMap:
 
 
 def test_the_map_is_the_formula() -> None:
-    one, states = network(), drawn(5, WIDTH, seed=9)
-    inner = np.maximum((states - one.centre) * one.scale @ one.weights[0].T + one.biases[0], 0.0)
-    np.testing.assert_allclose(one.compress(states), inner @ one.weights[1].T + one.biases[1], rtol=1e-4, atol=1e-4)
+    frozen, states = network(), drawn(5, WIDTH, seed=9)
+    inner = np.maximum((states - frozen.centre) * frozen.scale @ frozen.weights[0].T + frozen.biases[0], 0.0)
+    np.testing.assert_allclose(
+        frozen.compress(states), inner @ frozen.weights[1].T + frozen.biases[1], rtol=1e-4, atol=1e-4
+    )
     np.testing.assert_allclose(plain().compress(states), (states - drawn(WIDTH)) * 0.5, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("one", [network(), plain()], ids=["network", "plain"])
-def test_bits_do_not_depend_on_the_rows_beside(one: FrozenMap) -> None:
+@pytest.mark.parametrize("frozen", [network(), plain()], ids=["network", "plain"])
+def test_bits_do_not_depend_on_the_rows_beside(frozen: FrozenMap) -> None:
     states = drawn(700, WIDTH, seed=9)
-    whole = one.compress(states)
+    whole = frozen.compress(states)
     order = np.random.default_rng(1).permutation(700)
-    np.testing.assert_array_equal(one.compress(states[order]), whole[order])
+    np.testing.assert_array_equal(frozen.compress(states[order]), whole[order])
     for part in (slice(0, 1), slice(699, 700), slice(3, 300), slice(255, 513)):
-        np.testing.assert_array_equal(one.compress(states[part]), whole[part])
+        np.testing.assert_array_equal(frozen.compress(states[part]), whole[part])
 
 
 def test_no_rows_and_wrong_widths() -> None:
@@ -53,10 +55,10 @@ def test_no_rows_and_wrong_widths() -> None:
             network().compress(states)
 
 
-@pytest.mark.parametrize("one", [network(), plain()], ids=["network", "plain"])
-def test_standardised_outputs_are_the_same_ones_centred_with_mean_square_one(one: FrozenMap) -> None:
+@pytest.mark.parametrize("frozen", [network(), plain()], ids=["network", "plain"])
+def test_standardised_outputs_are_the_same_ones_centred_with_mean_square_one(frozen: FrozenMap) -> None:
     states = drawn(300, WIDTH, seed=9)
-    before, after = one.compress(states), one.standardised(states).compress(states)
+    before, after = frozen.compress(states), frozen.standardised(states).compress(states)
     np.testing.assert_allclose(after.mean(0), 0.0, atol=1e-5)
     assert np.square(after).mean() == pytest.approx(1.0, abs=1e-4)
     moved = before - before.mean(0)
@@ -64,23 +66,29 @@ def test_standardised_outputs_are_the_same_ones_centred_with_mean_square_one(one
 
 
 def test_a_saved_compressor_comes_back_to_the_bit(tmp_path: Path) -> None:
-    one = Compressor("marc", network(), plain())
-    one.save(tmp_path / "marc.npz")
+    compressor = Compressor("marc", network(), plain())
+    compressor.save(tmp_path / "marc.npz")
     back = Compressor.load(tmp_path / "marc.npz")
     states = drawn(9, WIDTH)
-    assert (back.method, back.digest, back.dim) == ("marc", one.digest, WIDTH)
-    np.testing.assert_array_equal(back.compress(states, "user"), one.user.compress(states))
-    np.testing.assert_array_equal(back.compress(states, "item"), one.item.compress(states))
+    assert (back.method, back.digest, back.dim) == ("marc", compressor.digest, WIDTH)
+    np.testing.assert_array_equal(back.compress(states, "user"), compressor.user.compress(states))
+    np.testing.assert_array_equal(back.compress(states, "item"), compressor.item.compress(states))
 
 
 def test_the_digest_follows_every_weight_of_both_sides() -> None:
-    one = Compressor("marc", network(), network())
-    weight = one.item.weights[0].copy()
+    compressor = Compressor("marc", network(), network())
+    weight = compressor.item.weights[0].copy()
     weight[0, 0] += 1e-6
-    changed = FrozenMap(one.item.centre, one.item.scale, (weight, one.item.weights[1]), one.item.biases)
-    digests = {one.digest, Compressor("marc", changed, network()).digest, Compressor("marc", network(), changed).digest}
+    changed = FrozenMap(
+        compressor.item.centre, compressor.item.scale, (weight, compressor.item.weights[1]), compressor.item.biases
+    )
+    digests = {
+        compressor.digest,
+        Compressor("marc", changed, network()).digest,
+        Compressor("marc", network(), changed).digest,
+    }
     assert len(digests) == 3
-    assert Compressor("marc", network(), network()).digest == one.digest
+    assert Compressor("marc", network(), network()).digest == compressor.digest
 
 
 def test_a_file_that_holds_no_compressor_is_refused(tmp_path: Path) -> None:

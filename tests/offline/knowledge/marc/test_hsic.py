@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from offline.knowledge.marc.hsic import gaussian_kernel, nhsic
+from offline.knowledge.marc.train import gaussian_kernel, nhsic
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

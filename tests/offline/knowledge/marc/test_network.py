@@ -42,10 +42,10 @@ def test_a_compression_starts_as_principal_components() -> None:
     states = (drawn(200, 6) @ drawn(6, 24, seed=1)).numpy()
     network = Compression(states, 4, 3, dropout=0.0).eval()  # too few hidden units are raised to twice the outputs
     with torch.inference_mode():
-        made = network(torch.from_numpy(states)).numpy().astype(np.float64)
+        compressed = network(torch.from_numpy(states)).numpy().astype(np.float64)
     standard = (states - states.mean(0)) / states.std(0)
     left = np.linalg.svd(standard, full_matrices=False)[0][:, :3]
-    np.testing.assert_allclose(np.abs(np.corrcoef(made.T, left.T)[:3, 3:]).max(1), 1.0, atol=1e-3)
+    np.testing.assert_allclose(np.abs(np.corrcoef(compressed.T, left.T)[:3, 3:]).max(1), 1.0, atol=1e-3)
 
 
 def test_more_outputs_than_states_have_directions_still_start() -> None:

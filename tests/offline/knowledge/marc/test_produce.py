@@ -16,12 +16,13 @@ from models.contract.arrays import FloatArray
 from models.contract.events import Interaction
 from models.contract.schema import KnowledgeSpec
 from offline.data.log import InteractionLog
-from offline.engine.engines import BatchT, LocalEngine, ResultT, Work
+from offline.engine.engines import BatchT, ResultT
 from offline.knowledge.config import CompressionConfig
 from offline.knowledge.errors import NotFittedError
 from offline.knowledge.marc import states
 from offline.knowledge.marc.produce import produce
 from offline.knowledge.vectors import Produced
+from tests.offline.engine.in_process import InProcess
 from tests.offline.knowledge.fakes import EchoModel, sources, vector_of
 from tests.synthetic import Synthetic, synthetic
 
@@ -29,7 +30,7 @@ DIM = 8
 
 
 class _TwoWorkers:
-    """The local engine under the name of one that has workers; remembers the batches that it was given."""
+    """An engine under the name of one that has workers; remembers the batches that it was given."""
 
     workers = 2
 
@@ -37,10 +38,10 @@ class _TwoWorkers:
         self.batches: list[Any] = []
 
     def map_batches(
-        self, make: Callable[[], Work[BatchT, ResultT]], batches: Sequence[BatchT]
+        self, make: Callable[[], Callable[[BatchT], ResultT]], batches: Sequence[BatchT]
     ) -> Iterator[tuple[int, ResultT]]:
         self.batches += batches
-        return LocalEngine().map_batches(pickle.loads(pickle.dumps(make)), batches)
+        return InProcess().map_batches(pickle.loads(pickle.dumps(make)), batches)
 
 
 class _Reader:
@@ -75,37 +76,37 @@ def _no_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
-    made = synthetic(tmp_path_factory.mktemp("synthetic"), users=40, items=20, events=30)
+    few = synthetic(tmp_path_factory.mktemp("synthetic"), users=40, items=20, events=30)
     specs = (KnowledgeSpec(name="marc", side="user", dim=DIM), KnowledgeSpec(name="marc", side="item", dim=DIM))
-    schema = made.config.feature_schema.model_copy(update={"knowledge": specs})
+    schema = few.config.feature_schema.model_copy(update={"knowledge": specs})
     small = CompressionConfig(hidden=16, matching_width=8, epochs=1, batch_size=256)
-    marc = made.config.knowledge.marc.model_copy(update={"compression": small})
-    knowledge = made.config.knowledge.model_copy(update={"marc": marc})
-    return replace(made, config=made.config.model_copy(update={"feature_schema": schema, "knowledge": knowledge}))
+    marc = few.config.knowledge.marc.model_copy(update={"compression": small})
+    knowledge = few.config.knowledge.model_copy(update={"marc": marc})
+    return replace(few, config=few.config.model_copy(update={"feature_schema": schema, "knowledge": knowledge}))
 
 
-def made(
+def knowledge_of(
     data: Synthetic, folder: Path, *, log: InteractionLog | None = None, model: EchoModel | None = None
 ) -> Produced:
     return produce(sources(data.config, data.catalogue, log or data.log, folder, trained_rows=900, model=model))
 
 
 def test_both_sides_get_small_vectors(data: Synthetic, tmp_path: Path) -> None:
-    one = made(data, tmp_path)
-    assert one.users is not None
-    assert one.items is not None
-    assert one.users.vectors.shape == (40 * 6, DIM)
-    assert one.items.published.shape == (20, DIM)
-    assert [space.dtype for space in one.spaces] == ["int8", "int8"]
-    assert {space.key for space in one.spaces} == {"user/marc", "item/marc"}
+    produced = knowledge_of(data, tmp_path)
+    assert produced.users is not None
+    assert produced.items is not None
+    assert produced.users.vectors.shape == (40 * 6, DIM)
+    assert produced.items.published.shape == (20, DIM)
+    assert [space.dtype for space in produced.spaces] == ["int8", "int8"]
+    assert {space.key for space in produced.spaces} == {"user/marc", "item/marc"}
 
 
 def test_what_was_read_and_founded_stays(data: Synthetic, tmp_path: Path) -> None:
-    first = made(data, tmp_path)
+    first = knowledge_of(data, tmp_path)
     read = len(_Reader.read_texts)
     entries = [Interaction(user_id="u1", item_id=f"i{at}", value=5, time_ms=at) for at in range(5)]
     grown, _ = data.log.extended(entries, "1")
-    second = made(data, tmp_path, log=grown)
+    second = knowledge_of(data, tmp_path, log=grown)
     assert len(_Reader.read_texts) == read + 1
     assert second.spaces == first.spaces
     assert first.users is not None
@@ -117,13 +118,13 @@ def test_what_was_read_and_founded_stays(data: Synthetic, tmp_path: Path) -> Non
 def test_the_future_shapes_no_compression(data: Synthetic, tmp_path: Path) -> None:
     late = np.arange(len(data.log)) >= 900
     changed = replace(data.log, value=np.where(late, 1.0, data.log.value).astype(np.float32))
-    assert made(data, tmp_path / "a").spaces == made(data, tmp_path / "b", log=changed).spaces
+    assert knowledge_of(data, tmp_path / "a").spaces == knowledge_of(data, tmp_path / "b", log=changed).spaces
     early = replace(data.log, value=np.where(late, data.log.value, 6.0 - data.log.value).astype(np.float32))
-    assert made(data, tmp_path / "c", log=early).spaces != made(data, tmp_path / "a").spaces
+    assert knowledge_of(data, tmp_path / "c", log=early).spaces != knowledge_of(data, tmp_path / "a").spaces
 
 
 def test_the_states_are_read_where_the_engine_runs(data: Synthetic, tmp_path: Path) -> None:
-    alone, engine = made(data, tmp_path / "alone"), _TwoWorkers()
+    alone, engine = knowledge_of(data, tmp_path / "alone"), _TwoWorkers()
     model, config = tmp_path / "a model", data.config.knowledge.marc.model_copy(update={"model": Path("a model")})
     given = sources(data.config, data.catalogue, data.log, tmp_path / "engine", trained_rows=900)
     given = replace(given, engine=engine, config=given.config.model_copy(update={"marc": config}))
@@ -139,4 +140,4 @@ def test_the_states_are_read_where_the_engine_runs(data: Synthetic, tmp_path: Pa
 
 def test_it_waits_for_the_texts_of_the_training_period(data: Synthetic, tmp_path: Path) -> None:
     with pytest.raises(NotFittedError, match="still missing"):
-        made(data, tmp_path, model=EchoModel(absent=lambda prompt: "Film 3" in prompt.messages[0][1]))
+        knowledge_of(data, tmp_path, model=EchoModel(absent=lambda prompt: "Film 3" in prompt.messages[0][1]))

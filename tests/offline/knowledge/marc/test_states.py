@@ -31,36 +31,36 @@ def means_of(model: Path, text: str, prefix: str) -> list[FloatArray]:
 
     tokens = AutoTokenizer.from_pretrained(model)(prefix + text, add_special_tokens=False, return_tensors="pt")
     with torch.inference_mode():
-        made = AutoModel.from_pretrained(model)(input_ids=tokens["input_ids"], output_hidden_states=True)
-    return [one[0, 1:].mean(0).numpy() for one in made.hidden_states]
+        output = AutoModel.from_pretrained(model)(input_ids=tokens["input_ids"], output_hidden_states=True)
+    return [layer[0, 1:].mean(0).numpy() for layer in output.hidden_states]
 
 
 def test_states_are_means_over_the_tokens_after_the_first_at_every_depth(model: Path) -> None:
-    made = reader(model).read(TEXTS, DEPTHS)
+    means = reader(model).read(TEXTS, DEPTHS)
     for row, text in enumerate(TEXTS):
         expected = means_of(model, text, "<bos>")
         for depth in DEPTHS:
-            assert made[depth].shape == (len(TEXTS), HIDDEN)
-            np.testing.assert_allclose(made[depth][row], expected[round(depth * LAYERS)], atol=1e-5)
+            assert means[depth].shape == (len(TEXTS), HIDDEN)
+            np.testing.assert_allclose(means[depth][row], expected[round(depth * LAYERS)], atol=1e-5)
 
 
 def test_company_and_batches_do_not_matter(model: Path) -> None:
-    together, apart = reader(model).read(TEXTS, (0.5,)), reader(model, padded_tokens=1).read(TEXTS, (0.5,))
-    np.testing.assert_allclose(together[0.5], apart[0.5], atol=1e-5)
+    together, alone = reader(model).read(TEXTS, (0.5,)), reader(model, padded_tokens=1).read(TEXTS, (0.5,))
+    np.testing.assert_allclose(together[0.5], alone[0.5], atol=1e-5)
 
 
 def test_chunks_are_read_one_after_the_other(model: Path) -> None:
-    one, chunks = reader(model), [TEXTS[:3], TEXTS[3:], TEXTS[1:2]]
-    made = list(one.read_chunks(chunks, (0.5,)))
-    assert [position for position, _ in made] == [0, 1, 2]
-    for position, states in made:
-        assert states[0.5].tobytes() == one.read(chunks[position], (0.5,))[0.5].tobytes()
+    tiny, chunks = reader(model), [TEXTS[:3], TEXTS[3:], TEXTS[1:2]]
+    read = list(tiny.read_chunks(chunks, (0.5,)))
+    assert [position for position, _ in read] == [0, 1, 2]
+    for position, states in read:
+        assert states[0.5].tobytes() == tiny.read(chunks[position], (0.5,))[0.5].tobytes()
 
 
 def test_layers_above_the_deepest_are_not_run_and_do_not_change_it(model: Path) -> None:
-    one = reader(model)
-    shallow = one.read(TEXTS, (0.25,))[0.25]
-    deep = one.read(TEXTS, (0.25, 1.0))  # needs the layers that were dropped
+    layers = reader(model)
+    shallow = layers.read(TEXTS, (0.25,))[0.25]
+    deep = layers.read(TEXTS, (0.25, 1.0))  # needs the layers that were dropped
     np.testing.assert_allclose(shallow, deep[0.25], atol=1e-6)
     assert not np.allclose(deep[0.25], deep[1.0])
 
@@ -71,10 +71,10 @@ def test_the_longest_text_decides_no_more_than_the_limit(model: Path) -> None:
 
 
 def test_without_a_first_token_of_its_own_a_single_word_still_has_a_state(tmp_path: Path) -> None:
-    made = reader(tiny_model(tmp_path / "plain", bos=False)).read(["war", "", "war and love"], (0.5,))[0.5]
-    assert np.isfinite(made).all()
-    assert np.abs(made[0]).max() > 0
-    assert np.abs(made[1]).max() == 0
+    means = reader(tiny_model(tmp_path / "plain", bos=False)).read(["war", "", "war and love"], (0.5,))[0.5]
+    assert np.isfinite(means).all()
+    assert np.abs(means[0]).max() > 0
+    assert np.abs(means[1]).max() == 0
 
 
 def test_the_identity_follows_the_weights(model: Path, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from tests.offline.knowledge.marc.fakes import CountingReader
 
 def test_each_text_is_run_once_and_comes_back_the_same(tmp_path: Path) -> None:
     source = CountingReader()
-    held = StateStore(tmp_path, source)
-    first = held.states(["b", "a", "b"], (0.5, 1.0))
+    store = StateStore(tmp_path, source)
+    first = store.states(["b", "a", "b"], (0.5, 1.0))
     assert source.asked == 2
     np.testing.assert_array_equal(first[0.5][0], first[0.5][2])
     again = StateStore(tmp_path, source).states(["c", "a"], (0.5, 1.0))
@@ -29,12 +29,12 @@ def test_each_text_is_run_once_and_comes_back_the_same(tmp_path: Path) -> None:
 
 def test_another_depth_runs_the_model_but_keeps_what_was_stored(tmp_path: Path) -> None:
     source = CountingReader()
-    held = StateStore(tmp_path, source)
-    first = held.states(["a"], (0.5,))
-    both = held.states(["a"], (0.5, 1.0))
+    store = StateStore(tmp_path, source)
+    first = store.states(["a"], (0.5,))
+    both = store.states(["a"], (0.5, 1.0))
     assert source.asked == 2
     np.testing.assert_array_equal(both[0.5], first[0.5])
-    held.states(["a"], (1.0,))
+    store.states(["a"], (1.0,))
     assert source.asked == 2
 
 

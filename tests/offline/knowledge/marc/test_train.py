@@ -10,11 +10,10 @@ from pydantic import ValidationError
 from models.contract.arrays import FloatArray
 from offline.knowledge.errors import TooFewError
 from offline.knowledge.marc.frozen import Compressor
-from offline.knowledge.marc.hsic import nhsic
 from offline.knowledge.marc.pairs import Pairs
-from offline.knowledge.marc.train import CompressionConfig, Fitted, area_under_curve, fit_compression
+from offline.knowledge.marc.train import CompressionConfig, Fitted, fit_compression, nhsic
 from research.marc.baselines import principal_components
-from research.marc.probe import probe_auc
+from research.marc.probe import area_under_curve, probe_auc
 from tests.offline.knowledge.marc.fakes import planted
 
 CONFIG = CompressionConfig(
@@ -34,7 +33,7 @@ def fitted(data: Data) -> Fitted:
     return fit_compression(CONFIG, *data)
 
 
-def kept(compressor: Compressor, data: Data) -> float:
+def dependence(compressor: Compressor, data: Data) -> float:
     states = data[1][:256]
     return nhsic(torch.from_numpy(states), torch.from_numpy(compressor.compress(states, "user"))).item()
 
@@ -43,10 +42,11 @@ def test_the_cause_is_found_although_noise_is_louder(data: Data, fitted: Fitted)
     pairs, users, items = data
     assert fitted.held_out_auc > 0.75
     learnt, judged = pairs.parted(0.25)
-    made = fit_compression(CONFIG, learnt, users, items).compressor
+    marc = fit_compression(CONFIG, learnt, users, items).compressor
     loudest = principal_components(learnt, users, items, 4)
     ours, theirs = (
-        probe_auc(learnt, judged, one.compress(users, "user"), one.compress(items, "item")) for one in (made, loudest)
+        probe_auc(learnt, judged, compressor.compress(users, "user"), compressor.compress(items, "item"))
+        for compressor in (marc, loudest)
     )
     assert ours > theirs + 0.05
 
@@ -62,32 +62,32 @@ def test_the_same_training_gives_the_same_weights_and_leaves_the_generator_alone
 def test_what_no_pair_mentions_changes_nothing(data: Data, fitted: Fitted) -> None:
     pairs, users, items = data
     later = np.full((40, users.shape[1]), 1e3, np.float32)
-    made = fit_compression(CONFIG, pairs, np.concatenate([users, later]), np.concatenate([items, later]))
-    assert made.compressor.digest == fitted.compressor.digest
+    refitted = fit_compression(CONFIG, pairs, np.concatenate([users, later]), np.concatenate([items, later]))
+    assert refitted.compressor.digest == fitted.compressor.digest
 
 
 def test_held_out_pairs_only_stop_the_training(data: Data) -> None:
     pairs, users, items = data
-    one = CONFIG.model_copy(update={"epochs": 1})
+    config = CONFIG.model_copy(update={"epochs": 1})
     flipped = pairs.liked.copy()
     flipped[-len(pairs) // 20 :] = 1.0 - flipped[-len(pairs) // 20 :]  # the later half of the held-out tenth
     other = Pairs(pairs.version, pairs.item, pairs.row, flipped)
     assert (
-        fit_compression(one, pairs, users, items).compressor.digest
-        == fit_compression(one, other, users, items).compressor.digest
+        fit_compression(config, pairs, users, items).compressor.digest
+        == fit_compression(config, other, users, items).compressor.digest
     )
 
 
 def test_the_constraint_keeps_more_of_the_states(data: Data) -> None:
     loose = fit_compression(CONFIG.model_copy(update={"alpha": 0.0, "beta": 0.0}), *data).compressor
     bound = fit_compression(CONFIG.model_copy(update={"alpha": 3.0, "beta": 0.0}), *data).compressor
-    assert kept(bound, data) > kept(loose, data) + 0.05
+    assert dependence(bound, data) > dependence(loose, data) + 0.05
 
 
 def test_shared_weights_are_one_map(data: Data) -> None:
-    made = fit_compression(CONFIG.model_copy(update={"shared": True, "epochs": 2}), *data).compressor
-    assert made.user is made.item
-    assert made.dim == 8
+    compressor = fit_compression(CONFIG.model_copy(update={"shared": True, "epochs": 2}), *data).compressor
+    assert compressor.user is compressor.item
+    assert compressor.dim == 8
 
 
 def test_too_few_or_one_sided_pairs_are_refused(data: Data) -> None:
@@ -117,11 +117,11 @@ def test_biases_keep_an_items_popularity_out_of_its_vector() -> None:
     version, item = draw.integers(200, size=(2, 6000))
     pairs = Pairs(version, item, np.arange(6000), (draw.random(6000) < liked_by[item]).astype(np.float32))
 
-    def told(biases: bool) -> float:
+    def correlation(biases: bool) -> float:
         settings = {"biases": biases, "alpha": 0.0, "beta": 0.0, "matching": "feed-forward", "learning_rate": 2e-3}
         config = CONFIG.model_copy(update={**settings, "batch_size": 128, "patience": 6})
         vectors = fit_compression(config, pairs, users, items).compressor.compress(items, "item")
         rebuilt = vectors @ np.linalg.lstsq(vectors, liked_by - liked_by.mean(), rcond=None)[0]
         return float(np.corrcoef(rebuilt, liked_by)[0, 1])
 
-    assert told(biases=True) < told(biases=False) - 0.1
+    assert correlation(biases=True) < correlation(biases=False) - 0.1

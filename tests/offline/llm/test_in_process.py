@@ -1,10 +1,10 @@
-"""What must not depend on threads or on who drew random numbers before."""
+"""Batches of padded texts; fits that depend neither on threads nor on who drew random numbers before."""
 
 from __future__ import annotations
 
 import torch
 
-from offline.knowledge.repeatable import repeatable
+from offline.llm.in_process import padded_batches, repeatable
 
 
 def gradient(table: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -30,11 +30,18 @@ def test_the_seed_decides_and_the_process_keeps_its_own_numbers() -> None:
     expected = torch.rand(3)
     torch.manual_seed(5)
     with repeatable(1):
-        one = torch.rand(3)
+        seeded = torch.rand(3)
     assert torch.equal(torch.rand(3), expected)
     with repeatable(1):
-        assert torch.equal(torch.rand(3), one)
+        assert torch.equal(torch.rand(3), seeded)
         assert torch.are_deterministic_algorithms_enabled()
     with repeatable(2):
-        assert not torch.equal(torch.rand(3), one)
+        assert not torch.equal(torch.rand(3), seeded)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_batches_hold_every_row_once_and_fit() -> None:
+    lengths = [5, 1, 9, 3, 30, 2]
+    batches = list(padded_batches(lengths, 10))
+    assert sorted(row for rows in batches for row in rows) == list(range(6))
+    assert all(max(lengths[row] for row in rows) * len(rows) <= 10 or len(rows) == 1 for rows in batches)

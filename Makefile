@@ -62,11 +62,12 @@ $(BENCH_ENV)/.installed: bench/requirements.txt
 	$(BENCH_ENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r bench/requirements.txt
 	@touch $@
 
-lint: $(INSTALLED)  ## ruff, mypy --strict, import-linter, hadolint, compose schema
+lint: $(INSTALLED)  ## ruff, mypy --strict, import-linter, names, hadolint, compose schema
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
+	$(RUN) .ci/names.py
 	$(VENV)/bin/hadolint Dockerfile
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 

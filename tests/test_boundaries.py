@@ -31,13 +31,6 @@ def test_every_slow_test_has_a_small_one() -> None:
 MOST_PARAMETERS = {"service": 6, "models": 8, "offline": 8, "research": 8, "bench": 8, "tests": 8}
 """Of a function, ``self`` and ``cls`` not counted. Constructors and commands of the command line may have more."""
 
-WITH_MORE_PARAMETERS = frozenset(
-    {
-        "research/quality/judge.py::judge",
-    }
-)
-"""Functions that have more, until they are methods of the object that their parameters are. None is added."""
-
 
 def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     arguments = function.args
@@ -58,7 +51,7 @@ def test_functions_have_few_parameters() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if not _is_exempt(node) and _parameters(node) > most
     }
-    assert crowded <= WITH_MORE_PARAMETERS
+    assert crowded == set()
 
 
 def test_import_contracts_hold() -> None:

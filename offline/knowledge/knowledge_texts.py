@@ -143,8 +143,7 @@ class KnowledgeTexts:
     def items(self) -> Texts:
         """One text per item of the log: facts, then what the model says, or who wrote the imported text. An item with
         neither description nor import has none."""
-        words, tokens = self._words, self._config.item_tokens
-        features = self._features
+        words, tokens, features = self._words, self._config.item_tokens, self._features
         given = [self._about_items.get(item) for item in self._log.item_ids]
         described = [words.describes(item) for item in features]
         prompts = {
@@ -164,15 +163,12 @@ class KnowledgeTexts:
         """The facts of every closed partition; items that the catalogue does not name are left out."""
         names = [self._words.item_name(item) for item in self._features]
         topics = [self._words.topics_of(item) for item in self._features]
-        facts = []
+        named, facts = np.array([bool(name) for name in names], np.bool_), []
         for partition in range(len(self.partitions)):
             rows = self.partitions.rows_of(partition)
-            items = self._log.item[rows].tolist()
-            liked = (self._log.value[rows] > self._liked_above).tolist()
-            named = [(item, was_liked) for item, was_liked in zip(items, liked, strict=True) if names[item]]
-            items = [item for item, _ in named]
-            likes = [was_liked for _, was_liked in named]
-            facts.append(PartitionFacts([names[item] for item in items], likes, [topics[item] for item in items]))
+            rows = rows[named[self._log.item[rows]]]
+            items, liked = self._log.item[rows].tolist(), (self._log.value[rows] > self._liked_above).tolist()
+            facts.append(PartitionFacts([names[item] for item in items], liked, [topics[item] for item in items]))
         return facts
 
     @cached_property

@@ -16,16 +16,14 @@ import numpy.typing as npt
 from models.contract.arrays import Array
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
-
-Vectors = dict[str, npt.NDArray[np.float16]]
-"""Vectors by the address of their text."""
+from offline.store import Arrays
 
 _LEVELS = 255
 
 
-def read_shipped(path: Path | None, source: str) -> Vectors:
-    """Vectors that ``source`` (an encoder's id, or a reader's with a depth) made; none without a file, or if the file
-    has none of that source. DataError if it is damaged."""
+def read_shipped(path: Path | None, source: str) -> Arrays:
+    """float16 vectors of ``source`` (an encoder's id, or a reader's with a depth) by the address of their text; none
+    without a file, or if the file has none of that source. DataError if it is damaged."""
     if path is None:
         return {}
     arrays = read_arrays(path)

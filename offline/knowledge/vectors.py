@@ -90,16 +90,14 @@ class Lineage:
     item_ids: str
 
     @classmethod
-    def of(cls, log: InteractionLog) -> Lineage:
-        return cls._of_first(log, len(log.user_ids), len(log.item_ids))
+    def of(cls, log: InteractionLog, users: int | None = None, items: int | None = None) -> Lineage:
+        """The lineage of a log's first ``users`` and ``items``, by default of all."""
+        user_ids, item_ids = log.user_ids[:users], log.item_ids[:items]
+        return cls(len(user_ids), len(item_ids), fingerprint(user_ids), fingerprint(item_ids))
 
     def fits(self, log: InteractionLog) -> bool:
         """Whether the log numbers them so. It may have more."""
-        return self == self._of_first(log, self.users, self.items)
-
-    @classmethod
-    def _of_first(cls, log: InteractionLog, users: int, items: int) -> Lineage:
-        return cls(users, items, fingerprint(log.user_ids[:users]), fingerprint(log.item_ids[:items]))
+        return self == self.of(log, self.users, self.items)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,11 +105,10 @@ class BatchRun:
             total=total, initial=hits, desc=label, unit="prompt", mininterval=every, maxinterval=every, file=sys.stderr
         ) as bar:
             bar.set_postfix(hits=hits, paid=0, refresh=False)
-            workers = [self._work(batches, bar, hits) for _ in range(min(concurrency, len(batches)))]
             try:
                 async with asyncio.TaskGroup() as group:
-                    for worker in workers:
-                        group.create_task(worker)
+                    for _ in range(min(concurrency, len(batches))):
+                        group.create_task(self._work(batches, bar, hits))
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
             finally:

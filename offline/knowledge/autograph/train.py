@@ -140,11 +140,9 @@ class _Fit:
                 _factors(network.user, self._users, Pool(members, np.array([self._users.unknown])), members)[1]
                 for members in self._user_members
             ]
-        users_quantiser, items_quantiser = self._quantisers
         return AutoGraph(
-            config=self._config,
-            users=users_quantiser,
-            items=items_quantiser,
+            self._config,
+            *self._quantisers,
             network=module_arrays(network),
             item_factors=items.numpy(),
             user_factors=torch.stack(users).numpy(),

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from models.contract.arrays import Array
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
-from offline.store import Arrays
+from offline.store import StoredArrays
 
 _LEVELS = 255
 
 
-def read_shipped(path: Path | None, source: str) -> Arrays:
+def read_shipped(path: Path | None, source: str) -> StoredArrays:
     """float16 vectors of ``source`` (an encoder's id, or a reader's with a depth) by the address of their text; none
     without a file, or if the file has none of that source. DataError if it is damaged."""
     if path is None:

@@ -1,4 +1,4 @@
-"""What an engine is: pure work on independent batches, on workers elsewhere. Knows no language model, no texts, no Ray.
+"""Engines: pure work on independent batches, on workers elsewhere. Knows no language model, no texts, no Ray.
 
 An engine decides where a batch is worked on, never what is in it, so that results do not depend on it. Whatever is
 stored is stored by the caller. No engine (None): the caller works in its own process.

@@ -68,7 +68,7 @@ class RayEngine:
 
 
 class _Actor:
-    """What runs in every worker process. Errors are results: Ray would wrap them in its own, and each differently."""
+    """The code in every worker process. Errors are results: Ray would wrap them in its own, and each differently."""
 
     def __init__(self, make: Callable[[], Callable[[Any], Any]]) -> None:
         self._make = make

@@ -73,16 +73,8 @@ class TextEncoder:
         tokenizer, model = self._load()
         batches = _batches(texts)
         # all before the threads begin: a tokenizer serves one at a time
-        tokens = [
-            tokenizer(
-                [texts[row] for row in rows],
-                return_tensors="pt",
-                padding=True,
-                truncation=True,
-                max_length=self._max_tokens,
-            )
-            for rows in batches
-        ]
+        cut = {"padding": True, "truncation": True, "max_length": self._max_tokens}
+        tokens = [tokenizer([texts[row] for row in rows], return_tensors="pt", **cut) for rows in batches]
 
         def encoded(batch: Any) -> FloatArray:
             states = model(**batch).last_hidden_state.float()

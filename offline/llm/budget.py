@@ -69,7 +69,7 @@ class TokenEstimate:
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """What a run would ask: ``to_ask`` of ``prompts`` are different and have no answer yet.
+    """The questions of a run before they are asked: ``to_ask`` of ``prompts`` are different and have no answer yet.
 
     Tokens, cost and seconds are estimates; ``seconds`` is None when no earlier run tells how fast the model answers.
     Estimates of different prompts add up.

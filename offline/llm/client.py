@@ -128,7 +128,7 @@ class LLMClient:
             self._budget.settle(reservation, completions)
 
     def _estimated(self, prompts: int, cached: int, missing: Mapping[str, Prompt]) -> CostEstimate:
-        """What asking the ``missing`` ones (by cache key) of ``prompts`` would cost."""
+        """The cost of asking the ``missing`` ones (by cache key) of ``prompts``."""
         prompt_tokens = sum(self._estimate.prompt_tokens(prompt) for prompt in missing.values())
         answers = round(sum(self._estimate.completion_tokens(prompt) for prompt in missing.values()))
         rate = self.tokens_per_second

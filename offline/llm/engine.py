@@ -34,10 +34,11 @@ class ModelWorker:
 
     def __call__(self, calls: list[list[Prompt]]) -> list[Outcome]:
         """One outcome per call. Errors are outcomes too: raised here, one would end the calls of all workers."""
-        return self._runner.run(self._answer(calls))
 
-    async def _answer(self, calls: list[list[Prompt]]) -> list[Outcome]:
-        return list(await asyncio.gather(*(self._outcome(prompts) for prompts in calls)))
+        async def answers() -> list[Outcome]:
+            return await asyncio.gather(*(self._outcome(prompts) for prompts in calls))
+
+        return self._runner.run(answers())
 
     async def _outcome(self, prompts: list[Prompt]) -> Outcome:
         if self._failed_in_a_row >= _GIVE_UP_AFTER:

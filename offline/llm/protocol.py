@@ -99,7 +99,7 @@ class TransientError(Exception):
 
 
 class PermanentError(Exception):
-    """These prompts will never be answered; other prompts may be."""
+    """The prompts of a call will never be answered; other prompts may be."""
 
 
 class UnusableBackendError(PermanentError):

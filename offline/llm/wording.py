@@ -1,4 +1,4 @@
-"""What can be seen in the wording of an answer without understanding it: reasoning, sentences, loops, copies, language.
+"""Measures of the wording of an answer, without understanding it: reasoning, sentences, loops, copies, language.
 
 Plain measures; which value is too much is decided elsewhere. All are linear in the text.
 """

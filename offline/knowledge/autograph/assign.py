@@ -29,7 +29,7 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class AutoGraph:
-    """What the founding fitted, frozen.
+    """The fitted parts, frozen.
 
     ``network``: weights. ``item_factors`` [nodes, H] and ``user_factors`` [slices, nodes, H]: states of the factors as
     their members were at the founding (user factors: before each slice). ``from_row`` [slices]: first log row of each.
@@ -54,7 +54,7 @@ class AutoGraph:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was reduced because there was too little data."""
+        """Sizes that were reduced because there was too little data."""
         sides = {"user factors": self.users.note, "item factors": self.items.note}
         return tuple(f"{side}: {note}" for side, note in sides.items() if note)
 

@@ -18,7 +18,7 @@ from offline.data.catalogue import DataError
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """What is known of users, version by version. ``vectors`` [V, width]; user u owns ``start[u] .. start[u + 1] - 1``,
+    """Knowledge of users, version by version. ``vectors`` [V, width]; user u owns ``start[u] .. start[u + 1] - 1``,
     oldest first; ``closed_at`` [V] is the log row that made a version, visible to later rows only; ``known`` [V] is
     False where there is no text."""
 

@@ -23,7 +23,7 @@ from offline.knowledge.autograph.quantise import Quantiser
 from offline.knowledge.config import NetworkConfig
 
 OUTPUT = 3
-"""Which layer of ``user_out`` and ``item_out`` makes the vectors; scaling it scales them."""
+"""The layer of ``user_out`` and ``item_out`` that makes the vectors; scaling it scales them."""
 
 
 class Attend(nn.Module):
@@ -41,7 +41,7 @@ class Attend(nn.Module):
         self.of_place = nn.Parameter(torch.zeros(width, heads))
 
     def offer(self, table: Tensor) -> Tensor:
-        """What each neighbour sends, [m, H] -> [m, H + heads]: values and its half of the attention score."""
+        """The message of each neighbour, [m, H] -> [m, H + heads]: values and its half of the attention score."""
         return torch.cat([self.value(table), self.of_neighbour(table)], dim=1)
 
     def receive(self, nodes: Tensor, offered: Tensor, neighbours: Tensor) -> Tensor:
@@ -83,12 +83,12 @@ class SideNetwork(nn.Module):
         return base
 
     def factors(self, offered: Tensor, members: Tensor) -> Tensor:
-        """What members offer [m, H + heads], members [nodes, K] -> state of every factor [nodes, H]."""
+        """Offers of members [m, H + heads], members [nodes, K] -> state of every factor [nodes, H]."""
         received = self.from_members.receive(self.codes.weight, offered, members)
         return F.elu(self.factor(torch.cat([received, self.codes.weight], dim=1)))
 
     def state(self, base: Tensor, known: Tensor, nodes: Tensor, offered: Tensor) -> Tensor:
-        """A node and what its factors tell it [n, H]; a node without text has no factors."""
+        """A node and the messages of its factors [n, H]; a node without text has no factors."""
         return base + self.from_factors.receive(base, offered, torch.where(known.unsqueeze(1), nodes, -1))
 
 

@@ -71,7 +71,7 @@ class Fitted:
 
 
 class TrainedModules(nn.Module):
-    """What is trained over the states: both compressions, one module where shared, and a matching network per width.
+    """Modules trained over the states: both compressions, one module where shared, and a matching network per width.
 
     Matryoshka has several widths; all other methods have the one of the whole vector. The biases take what is true of a
     user or an item alone. Without them the compression learns by heart how liked each item of the training period is,

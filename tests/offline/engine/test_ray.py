@@ -39,7 +39,7 @@ FOUNDING = {
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a job did: prompts that it paid, chunks of hidden states, names of the files of knowledge."""
+    """The work of a job: prompts that it paid, chunks of hidden states, names of the files of knowledge."""
 
     prompts: int
     chunks: int
@@ -47,7 +47,7 @@ class Summary:
 
 
 def run(*words: str) -> str:
-    """What a process says that ends well. Whatever it starts has ended with it, or soon after."""
+    """The output of a process that ends well. Whatever it starts has ended with it, or soon after."""
     mark = uuid.uuid4().hex
     environment = clean_environment() | {"NO_PROXY": "127.0.0.1", "LORANK_TEST_RUN": mark}
     environment.pop("RAY_ADDRESS", None)

@@ -88,7 +88,7 @@ def sources(
     encoder: HashEncoder | None = None,
     imported: ImportedTexts | None = None,
 ) -> Sources:
-    """What a producer reads, from fakes."""
+    """Inputs of a producer, from fakes."""
     encoder, model = encoder or HashEncoder(), model or EchoModel()
     domain = Domain(config.knowledge, config.feature_schema, config.data.texts, catalogue, log)
     return Sources(

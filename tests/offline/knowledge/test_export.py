@@ -1,4 +1,4 @@
-"""What a job computed travels to another machine, and what it was shipped itself goes with it."""
+"""Vectors that a job computed travel to another machine, and those that it was shipped itself go with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which texts are asked for, which are not, and what a missing one does to the others."""
+"""Texts that are asked for, texts that are not, and what a missing text does to the others."""
 
 from __future__ import annotations
 

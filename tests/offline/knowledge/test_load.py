@@ -1,4 +1,4 @@
-"""What producers made before, fitted to a log that has grown; and not to another log."""
+"""Knowledge that producers made before, fitted to a log that has grown; and not to another log."""
 
 from __future__ import annotations
 

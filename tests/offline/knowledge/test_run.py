@@ -1,4 +1,4 @@
-"""What comes of a run over the producers: which texts are waited for, and whether anything is left for the next run."""
+"""A run over the producers: the texts that are waited for, and whether anything is left for the next run."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def test_what_is_founded_goes_on_with_next_to_nothing(data: Synthetic, tmp_path:
 def test_nothing_is_encoded_before_all_texts_of_the_training_period_are_there(
     data: Synthetic, tmp_path: Path, name: str, start: str
 ) -> None:
-    """What is encoded in parts is rounded in other batches than what is encoded at once."""
+    """Texts that are encoded in parts are rounded in other batches than those that are encoded at once."""
     first = EchoModel()
     producer(name)(read(data, tmp_path / "whole", data.log, ENOUGH, model=first))
     missing = next(

@@ -20,7 +20,7 @@ Fault = Callable[["ChatServer"], Awaitable[Response]]
 
 
 def answer_to(text: str) -> str:
-    """What the server says to a prompt."""
+    """The server's answer to a prompt."""
     return f"answer to <{text}>"
 
 

@@ -23,7 +23,7 @@ def key(prompt: Prompt) -> str:
 
 
 def usual_tokens(prompt: Prompt) -> tuple[int, int]:
-    """What an estimate without experience expects of a prompt, and an answer that leaves some tokens unused."""
+    """The tokens that an estimate without experience expects of a prompt, and an answer that leaves some unused."""
     return 32 + -(-prompt.characters // 4), prompt.max_tokens // 2
 
 

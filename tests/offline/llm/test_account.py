@@ -1,4 +1,4 @@
-"""What a run asked: counted exactly, also of a killed run, and read again in whatever version it was written."""
+"""The account of a run: counted exactly, also of a killed run, and read again in whatever version it was written."""
 
 import asyncio
 import signal

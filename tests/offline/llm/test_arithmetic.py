@@ -23,7 +23,7 @@ from tests.offline.knowledge.fakes import HashEncoder
 
 ENCODER = "all-MiniLM-L6-v2"
 AVX2_ONLY = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-"""What holds torch down to the instructions of an ordinary CPU."""
+"""Settings that hold torch down to the instructions of an ordinary CPU."""
 
 
 @pytest.fixture(autouse=True)

@@ -1,15 +1,16 @@
-"""Plans: what a run would ask and take, without asking."""
+"""Plans: what a run would ask and take, without asking; token estimates by constants, then by what was learnt."""
 
+import random
 from pathlib import Path
 
 import pytest
 
 from offline.llm.account import open_accounts
-from offline.llm.budget import CostEstimate
+from offline.llm.budget import CostEstimate, TokenEstimate
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
 from offline.llm.config import LLMConfig
-from offline.llm.protocol import DRY_RUN, PermanentError
+from offline.llm.protocol import DRY_RUN, Completion, PermanentError
 from offline.llm.session import open_session
 from tests.offline.llm.chat_server import ChatServer, answer_to
 from tests.offline.llm.fakes import FakeBackend, ask, new_account, plain_client
@@ -70,3 +71,41 @@ def test_a_dry_session_calls_nobody_and_records_nothing(server: ChatServer, tmp_
     with open_session(config, tmp_path, use_cache=False, dry_run=True) as llm:
         assert llm.ask_all([ask("a"), ask("c")], "all anew").texts == [None, None]
         assert llm.cost_estimate.to_ask == 2
+
+
+def test_without_experience_the_constants_hold() -> None:
+    estimate = TokenEstimate()
+    assert estimate.prompt_tokens(ask("x" * 400)) == 32 + 100
+    assert estimate.prompt_tokens(ask("x")) == 33
+    assert estimate.completion_tokens(ask("x", 64)) == 64.0
+
+
+def test_few_answers_correct_the_constant_and_many_the_slope() -> None:
+    estimate = TokenEstimate()
+    estimate.learn([(ask("x" * 100), Completion("", 35, 3))])
+    assert estimate.prompt_tokens(ask("x" * 100)) == 35
+    assert estimate.prompt_tokens(ask("x" * 140)) == 45
+    estimate.learn((ask("x" * n), Completion("", 10 + n // 2, 3)) for n in range(0, 2000, 2))
+    assert abs(estimate.prompt_tokens(ask("x" * 4000)) - 2010) <= 2
+
+
+def test_answers_are_estimated_by_what_they_may_take() -> None:
+    estimate = TokenEstimate()
+    estimate.learn([(ask("a", 64), Completion("", 9, 30)), (ask("b", 64), Completion("", 9, 41))])
+    estimate.learn([(ask("c", 64), Completion("no usage", 0, 0))])
+    assert estimate.completion_tokens(ask("d", 64)) == 35.5
+    assert estimate.completion_tokens(ask("d", 128)) == 128.0
+
+
+def test_no_prompt_is_ever_free() -> None:
+    estimate = TokenEstimate()
+    chance = random.Random(2)
+    # steep: a straight line through these would be negative for short prompts
+    estimate.learn(
+        (ask("x" * n), Completion("", max(1, 3 * n - 900), 1)) for n in chance.choices(range(300, 600), k=99)
+    )
+    assert estimate.prompt_tokens(ask("x")) >= 1
+    level = TokenEstimate()
+    level.learn((ask("x" * 50), Completion("", 20, 1)) for _ in range(30))  # one length says nothing of the slope
+    assert level.prompt_tokens(ask("x" * 50)) == 20
+    assert level.prompt_tokens(ask("x" * 90)) == 30

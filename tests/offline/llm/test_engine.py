@@ -16,12 +16,6 @@ from tests.offline.llm.fakes import FakeBackend, ask, plain_client
 PROMPTS = [ask(f"{name} " + "x" * (at % 7)) for at, name in enumerate("abcdefghijklmnopqrst")]
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Iterator[ResponseCache]:
-    with ResponseCache(tmp_path / "answers.sqlite3") as cache:
-        yield cache
-
-
 class WatchedEngine:
     """The local engine, with two workers by name; remembers how many calls each of its tasks had."""
 

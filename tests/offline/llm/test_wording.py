@@ -161,7 +161,7 @@ def test_scripts_are_counted_by_letter() -> None:
     "text", ["<think>" * 5000, "a. " * 10_000, '"' * 20_000, "- x\n" * 5000, "I " * 10_000, "a" * 20_000, ".\n1" * 9000]
 )
 def test_an_answer_that_is_all_edge_is_measured_too(text: str) -> None:
-    """What would take a careless pattern minutes."""
+    """Texts that would take a careless pattern minutes."""
     assert len(complete_sentences(without_reasoning(text))) <= len(text)
     assert not refuses(text)
     assert not has_control_characters(text)

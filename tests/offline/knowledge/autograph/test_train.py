@@ -47,7 +47,7 @@ def seen_before(autograph: AutoGraph, evidence: Evidence, boundary: int) -> Seen
 
 
 def leaks(autograph: AutoGraph, evidence: Evidence, boundary: int) -> list[str]:
-    """What changes for samples before ``boundary`` when everything from it on is another story."""
+    """Parts that change for samples before ``boundary`` when everything from it on is another story."""
     honest = seen_before(autograph, evidence, boundary)
     other = seen_before(autograph, altered(evidence, boundary), boundary)
     return [name for name in Seen.__slots__ if not np.array_equal(getattr(honest, name), getattr(other, name))]

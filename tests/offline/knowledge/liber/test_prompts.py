@@ -1,4 +1,4 @@
-"""What is asked and encoded of partitions and shifts; the demo's shipped answers depend on every letter."""
+"""Prompts and encoded texts of partitions and shifts; the demo's shipped answers depend on every letter."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from tests.synthetic import Synthetic, synthetic
 ADAPTATION = AdaptationConfig(steps=2, rank=2, learning_rate=1e-2, max_tokens=32, precision="float32")
 TRAINED = 300
 WORDS = ("Film", *map(str, range(20)))
-"""What tells these items, and the users who liked them, apart."""
+"""Words by which these items, and the users who liked them, differ."""
 
 
 @pytest.fixture(scope="module")

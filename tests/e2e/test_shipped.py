@@ -1,4 +1,4 @@
-"""Answers and vectors that come with the configuration: all that a first refresh needs, and what this code would make."""
+"""Answers and vectors that come with the configuration: all that a first refresh needs, and what this code computes."""
 
 from __future__ import annotations
 

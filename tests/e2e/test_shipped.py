@@ -25,37 +25,48 @@ def test_the_shipped_answers_are_those_of_this_code(first_ledger: dict[str, Any]
     assert first_ledger["cache_hits"] == first_ledger["prompts"] - first_ledger["duplicates"] > 6000
 
 
-def test_the_shipped_vectors_are_all_that_is_needed_and_what_this_machine_would_compute(
-    installation: Installation, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def sample_texts(installation: Installation) -> list[str]:
+    """Some texts of items and of versions of users."""
     job = installation.job
-    knowledge = job.config.knowledge
-    encoder = TextEncoder(knowledge.encoder, knowledge.encoder_tokens, "float32")
-    reader = LanguageModelStates(job.checkpoints, knowledge.marc.model, knowledge.marc.max_tokens, precision="float32")
-    encoded = read_shipped(knowledge.shipped_vectors, encoder.id)
-    states = read_shipped(knowledge.shipped_vectors, shipped_source(reader.id, knowledge.marc.depth))
-    own_encoded = VectorStore(job.knowledge / "encoded.npz", encoder).read()
-    own_states = StateStore(job.knowledge / "marc" / "states", reader).read(knowledge.marc.depth)
-    assert not encoded.keys() & own_encoded.keys()
-    assert not states.keys() & own_states.keys()
-    assert len(own_encoded) + len(own_states) < 100, "only what other tests fed back"
-
     with sources_of(job, *data_of(job), "marc") as sources:
         texts = [text for text in sources.texts.items.texts if text][::150]
         texts += sources.texts.versions.texts[::500]
     assert len(texts) > 15
-    shipped = VectorStore(tmp_path / "encoded.npz", encoder, knowledge.shipped_vectors).vectors(texts)
+    return texts
+
+
+def test_the_shipped_texts_are_all_that_is_needed_and_what_this_machine_would_encode(
+    installation: Installation, sample_texts: list[str], tmp_path: Path
+) -> None:
+    job, knowledge = installation.job, installation.job.config.knowledge
+    encoder = TextEncoder(knowledge.encoder, knowledge.encoder_tokens, "float32")
+    own = VectorStore(job.knowledge / "encoded.npz", encoder).read()
+    assert not own.keys() & read_shipped(knowledge.shipped_vectors, encoder.id).keys()
+    assert len(own) < 50, "only what other tests fed back"
+    shipped = VectorStore(tmp_path / "encoded.npz", encoder, knowledge.shipped_vectors).vectors(sample_texts)
     assert not (tmp_path / "encoded.npz").exists(), "every one of them is shipped"
-    assert cosines(shipped, encoder.encode(texts)).min() > SAME_SPACE_COSINE
-    store = StateStore(tmp_path / "states", reader, knowledge.shipped_vectors)
-    shipped = store.states(texts, [knowledge.marc.depth])[knowledge.marc.depth]
-    assert not store.read(knowledge.marc.depth), "every one of them is shipped"
-    computed = reader.read(texts, [knowledge.marc.depth])[knowledge.marc.depth]
+    assert cosines(shipped, encoder.encode(sample_texts)).min() > SAME_SPACE_COSINE
+
+
+def test_the_shipped_states_are_all_that_is_needed_and_what_this_machine_would_compute(
+    installation: Installation, sample_texts: list[str], tmp_path: Path
+) -> None:
+    job, marc = installation.job, installation.job.config.knowledge.marc
+    vectors = installation.job.config.knowledge.shipped_vectors
+    reader = LanguageModelStates(job.checkpoints, marc.model, marc.max_tokens, precision="float32")
+    own = StateStore(job.knowledge / "marc" / "states", reader).read(marc.depth)
+    assert not own.keys() & read_shipped(vectors, shipped_source(reader.id, marc.depth)).keys()
+    assert len(own) < 50, "only what other tests fed back"
+    store = StateStore(tmp_path / "states", reader, vectors)
+    shipped = store.states(sample_texts, [marc.depth])[marc.depth]
+    assert not store.read(marc.depth), "every one of them is shipped"
+    computed = reader.read(sample_texts, [marc.depth])[marc.depth]
     assert cosines(shipped, computed).min() > SAME_SPACE_COSINE
 
 
 @pytest.mark.slow(
-    small="tests/e2e/test_shipped.py::test_the_shipped_vectors_are_all_that_is_needed_and_what_this_machine_would_compute"
+    small="tests/e2e/test_shipped.py::test_the_shipped_states_are_all_that_is_needed_and_what_this_machine_would_compute"
 )
 def test_a_cold_refresh_computes_what_is_shipped(installation: Installation, tmp_path: Path) -> None:
     """All texts through the encoder and, without titles, through the language model: up to 20 minutes."""

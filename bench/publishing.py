@@ -37,7 +37,7 @@ from offline.knowledge.vectors import ItemVectors, UserVectors
 from offline.publish.connection import Store
 from offline.publish.features import write_histories, write_items, write_profiles
 from offline.publish.knowledge import KnowledgeWriter, entries, owners
-from offline.publish.records import Memo, Written
+from offline.publish.records import WriteCache, Written
 
 DIM, EVENTS, EVERY = 32, 10, 100
 """Numbers of a vector, events of a user, and how many records there are for one that changes."""
@@ -131,21 +131,21 @@ def space_of(side: str) -> Space:
     return Space.model_validate({"name": "bench", "side": side, "rows": 1, "dim": DIM, "components": {}})
 
 
-def write_kind(store: Store, kind: str, world: World, memo: Memo) -> Written:
+def write_kind(store: Store, kind: str, world: World, write_cache: WriteCache) -> Written:
     log = world.log
     match kind:
         case "user knowledge":
             packed = entries(world.users, log.user_ids, owners(world.users, log.user_ids))
-            return KnowledgeWriter(store, world.users.space, TTL_SECONDS, memo).write(packed, len(log.user_ids))
+            return KnowledgeWriter(store, world.users.space, TTL_SECONDS, write_cache).write(packed, len(log.user_ids))
         case "item knowledge":
             packed = entries(world.items, log.item_ids, owners(world.items, log.item_ids))
-            return KnowledgeWriter(store, world.items.space, TTL_SECONDS, memo).write(packed, len(log.item_ids))
+            return KnowledgeWriter(store, world.items.space, TTL_SECONDS, write_cache).write(packed, len(log.item_ids))
         case "item features":
             index = range(1, len(log.item_ids) + 1)
             return write_items(store, "bench", SCHEMA, world.catalogue, log.item_ids, index, world.numeric)
         case "user profiles":
-            return write_profiles(store, world.catalogue, log, memo)
-    return write_histories(store, log, EVENTS + 1, memo)
+            return write_profiles(store, world.catalogue, log, write_cache)
+    return write_histories(store, log, EVENTS + 1, write_cache)
 
 
 RECORD_KINDS = ("user knowledge", "item knowledge", "item features", "user profiles", "user histories")
@@ -217,10 +217,10 @@ def main() -> None:
     report: dict[str, Any] = {"records": records, "dim": DIM, "events": EVENTS, "kinds": {}, "bytes_per_record": {}}
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as store:
         for name, stage in (("first", world), ("unchanged", world), ("one percent", world.changed())):
-            memo = Memo(store, Path(folder) / "memo")
+            write_cache = WriteCache(store, Path(folder) / "memo")
             for kind in RECORD_KINDS:
                 before = int(store.redis.info("memory")["used_memory"])
-                run = measured_run(store.redis, partial(write_kind, store, kind, stage, memo))
+                run = measured_run(store.redis, partial(write_kind, store, kind, stage, write_cache))
                 after = int(store.redis.info("memory")["used_memory"])
                 if name == "first":
                     report["bytes_per_record"][kind] = round((after - before) / records, 1)
@@ -232,7 +232,7 @@ def main() -> None:
                     f"{run.sets:,} set, {run.keys_read:,} read",
                     flush=True,
                 )
-            memo.save()
+            write_cache.save()
     sizes = report["bytes_per_record"]
     report["bytes_per_user"] = round(sum(size for kind, size in sizes.items() if kind.startswith("user")), 1)
     report["bytes_per_item"] = round(sum(size for kind, size in sizes.items() if kind.startswith("item")), 1)

@@ -116,7 +116,7 @@ class Keys:
         return f"{self.prefix}:installation"
 
     @property
-    def stamp(self) -> str:
+    def generation(self) -> str:
         """Random name of the state that the last publication left. Absent while records change."""
         return f"{self.prefix}:stamp"
 

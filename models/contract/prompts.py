@@ -61,7 +61,7 @@ class Rated(NamedTuple):
     value: float
 
 
-class Blocks(NamedTuple):
+class PromptParts(NamedTuple):
     """A prompt in its two parts. ``str`` of it is what the model reads."""
 
     user: str
@@ -141,9 +141,9 @@ class RerankPrompt(BaseModel):
         asked = _filled(self.candidate, {"text": self._clean(text) or "something unknown"})
         return f"{asked}\n{self.question}{self.closing}"
 
-    def blocks(self, profile: Mapping[str, object], history: Sequence[Rated], text: str) -> Blocks:
+    def blocks(self, profile: Mapping[str, object], history: Sequence[Rated], text: str) -> PromptParts:
         """The prompt about one candidate."""
-        return Blocks(self.user_block(profile, history), self.candidate_block(text))
+        return PromptParts(self.user_block(profile, history), self.candidate_block(text))
 
     def chosen(self, candidate: FloatArray, history: FloatArray) -> IntArray:
         """Positions of the events that are told, rising, from unit vectors ``candidate`` [D] and ``history`` [T, D],

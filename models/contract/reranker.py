@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from models.contract.arrays import FloatArray
 from models.contract.artifact import Digest, ModelName
-from models.contract.prompts import Blocks, RerankPrompt
+from models.contract.prompts import PromptParts, RerankPrompt
 from models.contract.schema import FrozenConfig
 
 FORMAT: Literal[1] = 1
@@ -89,7 +89,7 @@ class Canary(BaseModel):
 
     model_config = FrozenConfig
 
-    prompts: tuple[Blocks, Blocks]
+    prompts: tuple[PromptParts, PromptParts]
     probabilities: tuple[Probability, Probability]
 
     @model_validator(mode="after")

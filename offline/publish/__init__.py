@@ -6,7 +6,7 @@ release     the live pointer and the releases behind it
 producer    one producer's knowledge: written, held back, taken back
 knowledge   knowledge of users and items: from arrays to records
 features    profiles and live histories of users, features of items
-records     what writers share: counts, chunks, the stream of changes, and the memo of what Redis holds
+records     what writers share: counts, chunks, the stream of changes, and the cache of what was written
 indexes     indexes of item vectors
 undo        what records held before they were changed
 snapshot    the item table of a release as files

@@ -18,7 +18,7 @@ from models.contract.schema import FeatureSchema
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog, UserIndex
 from offline.publish.connection import Bulk, Store
-from offline.publish.records import ItemChanges, Memo, Written, chunks, record_digests
+from offline.publish.records import ItemChanges, WriteCache, Written, chunks, record_digests
 
 _REPLACE_IF_UNCHANGED = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -28,10 +28,14 @@ return 1
 
 
 def write_profiles(
-    store: Store, catalogue: Catalogue, log: InteractionLog, memo: Memo, users: Collection[int] | None = None
+    store: Store,
+    catalogue: Catalogue,
+    log: InteractionLog,
+    write_cache: WriteCache,
+    users: Collection[int] | None = None,
 ) -> Written:
     """Profiles that changed, of all users of the log or of those at the positions ``users``."""
-    result, seen = Written(), memo.of("user profiles", len(log.user_ids))
+    result, seen = Written(), write_cache.of("user profiles", len(log.user_ids))
     with Bulk(store.redis) as bulk:
         for chunk in chunks(_positions(log, users)):
             names = [log.user_ids[user] for user in chunk]
@@ -43,16 +47,16 @@ def write_profiles(
             changed = [(key, blobs[at]) for key, at, blob in stored if blob != blobs[at]]
             result.unchanged += len(chunk) - len(changed)
             if changed:
-                memo.about_to_write()
+                write_cache.about_to_write()
                 bulk.set([key for key, _ in changed], [blob for _, blob in changed])
                 result.add(*(blob for _, blob in changed))
-            # Before the replies: the memo counts only after ``save``, which nobody calls if one of them is a refusal.
+            # Before the replies: notes count only after ``save``, which nobody calls if one of them is a refusal.
             seen.note([chunk[at] for at in due], digests[due])
     return result
 
 
 def write_histories(
-    store: Store, log: InteractionLog, max_events: int, memo: Memo, users: Collection[int] | None = None
+    store: Store, log: InteractionLog, max_events: int, write_cache: WriteCache, users: Collection[int] | None = None
 ) -> Written:
     """Live histories that lack events of the log, because they are new, or because feedback came before them; of all
     users of the log or of those at the positions ``users``.
@@ -62,7 +66,7 @@ def write_histories(
     """
     index = log.by_user()
     hashes = np.fromiter((item_hash(item) for item in log.item_ids), np.uint64, len(log.item_ids))
-    result, seen = Written(), memo.of("user histories", len(log.user_ids))
+    result, seen = Written(), write_cache.of("user histories", len(log.user_ids))
     with Bulk(store.redis) as bulk:
         for chunk in chunks(_positions(log, users)):
             names = [log.user_ids[user] for user in chunk]
@@ -75,7 +79,7 @@ def write_histories(
                 (key, known[at]) for key, at, length in zip(keys, due, lengths, strict=True) if length < len(known[at])
             ]
             if lacking:
-                memo.about_to_write()
+                write_cache.about_to_write()
             left = _complete(bulk, lacking, max_events)
             written = [blob for key, blob in lacking if key not in left]
             result.add(*written)

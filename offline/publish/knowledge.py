@@ -21,8 +21,8 @@ from offline.knowledge.vectors import ItemVectors, UserVectors
 from offline.publish.connection import Bulk, Store
 from offline.publish.records import (
     ItemChanges,
-    Memo,
     RecordDigests,
+    WriteCache,
     Written,
     chunks,
     fills_a_chunk,
@@ -94,15 +94,15 @@ class _Due:
     digests: list[int] = field(default_factory=list)
 
     def note(self, seen: RecordDigests, at: Sequence[int], until: int | list[int]) -> None:
-        """Note in the memo that Redis holds the records at these places, fresh until then (unix s)."""
+        """Note in the write cache that Redis holds the records at these places, fresh until then (unix s)."""
         seen.note([self.numbers[place] for place in at], [self.digests[place] for place in at], until)
 
 
 class KnowledgeWriter:
     """Writes records of one space, with ``ttl_seconds`` of life from now on. For one call of ``write`` or ``renew``."""
 
-    def __init__(self, store: Store, space: Space, ttl_seconds: int, memo: Memo) -> None:
-        self._store, self._space, self._memo = store, space, memo
+    def __init__(self, store: Store, space: Space, ttl_seconds: int, write_cache: WriteCache) -> None:
+        self._store, self._space, self._write_cache = store, space, write_cache
         self._now = int(time.time())
         self._expires_at = self._now + ttl_seconds
         self._renew_before = self._now + ttl_seconds // 2
@@ -113,7 +113,7 @@ class KnowledgeWriter:
     def write(self, entries: Iterable[Entries], owners: int, undo: Publication | None = None) -> Written:
         """Write the records of owners at positions below ``owners``. An unchanged record is written again only to renew
         its expiry, once less than half of its life is left. Changes are noted in ``undo`` before they are written."""
-        seen = self._memo.of(self._space.key, owners)
+        seen = self._write_cache.of(self._space.key, owners)
         with Bulk(self._store.redis) as bulk:
             for due in self._due(entries, seen):
                 keys = self._keys(due.owners)
@@ -123,7 +123,7 @@ class KnowledgeWriter:
                     undo.note(self._journal_entries(due, keys, blobs, stale))
                 stale_owners, contents = [due.owners[at] for at in stale], [due.contents[at] for at in stale]
                 self._put(bulk, [keys[at] for at in stale], stale_owners, contents)
-                # Before the replies: the memo counts only after ``save``, which nobody calls if one is a refusal.
+                # Before the replies: notes count only after ``save``, which nobody calls if one is a refusal.
                 due.note(seen, stale, self._expires_at)
         return self._written
 
@@ -150,7 +150,7 @@ class KnowledgeWriter:
     def _put(self, bulk: Bulk, keys: list[str], owners: list[str], contents: list[bytes]) -> None:
         if not keys:
             return
-        self._memo.about_to_write()
+        self._write_cache.about_to_write()
         if self._changes is not None:
             self._changes.about_to_write(owners)
         blobs = KNOWLEDGE.sealed(contents, self._now, self._expires_at)
@@ -158,7 +158,7 @@ class KnowledgeWriter:
         self._written.add(*blobs)
 
     def _due(self, entries: Iterable[Entries], seen: RecordDigests) -> Iterator[_Due]:
-        """Chunks of the records that the memo does not know as they should be; the others are counted."""
+        """Chunks of the records that the write cache does not know as they should be; the others are counted."""
         due = _Due()
         for chunk in entries:
             contents = knowledge_contents(self._space, chunk.names, chunk.rows, chunk.vectors, chunk.codes)

@@ -22,7 +22,7 @@ from offline.knowledge.vectors import Produced, UserVectors
 from offline.publish import release
 from offline.publish.connection import Store
 from offline.publish.knowledge import GRACE_SECONDS, KnowledgeWriter, content_digest, entries, owners, restamped, times
-from offline.publish.records import MEMO_FOLDER, ItemChanges, Memo, Written, forget
+from offline.publish.records import WRITE_CACHE_FOLDER, ItemChanges, WriteCache, Written, forget
 from offline.publish.release import SwitchError
 from offline.publish.undo import JOURNAL_FILE, Journal
 
@@ -32,12 +32,12 @@ _LONGEST_LIST = 100
 
 @dataclass(frozen=True, slots=True)
 class KnowledgePublication:
-    """One publication of knowledge of a log's users and items, with the memo and the journal of its work folder."""
+    """One publication of knowledge of a log's users and items, with the files of its work folder."""
 
     store: Store
     log: InteractionLog
     ttl_seconds: int
-    memo: Memo
+    write_cache: WriteCache
     journal: Journal
 
     def write(self, name: str, produced: Produced, users: Collection[int] | None) -> dict[str, Written]:
@@ -58,7 +58,7 @@ class KnowledgePublication:
                 continue
             ids = log.user_ids if isinstance(vectors, UserVectors) else log.item_ids
             numbers = owners(vectors, ids, users if isinstance(vectors, UserVectors) else None)
-            writer = KnowledgeWriter(store, vectors.space, self.ttl_seconds, self.memo)
+            writer = KnowledgeWriter(store, vectors.space, self.ttl_seconds, self.write_cache)
             records[vectors.space.key] = (
                 writer.renew(ids[number] for number in numbers)
                 if is_held
@@ -71,11 +71,14 @@ class KnowledgePublication:
 
 @contextmanager
 def knowledge_publication(store: Store, config: JobConfig, log: InteractionLog) -> Iterator[KnowledgePublication]:
-    """A publication under way; the memo is saved if all goes well."""
+    """A publication under way; the write cache is saved if all goes well."""
     with Journal(config.workdir / JOURNAL_FILE) as journal:
-        memo, ttl = Memo(store, config.workdir / MEMO_FOLDER), round(config.knowledge.ttl_days * 86_400)
-        yield KnowledgePublication(store, log, ttl, memo, journal)
-        memo.save()
+        write_cache, ttl = (
+            WriteCache(store, config.workdir / WRITE_CACHE_FOLDER),
+            round(config.knowledge.ttl_days * 86_400),
+        )
+        yield KnowledgePublication(store, log, ttl, write_cache, journal)
+        write_cache.save()
 
 
 @dataclass(slots=True)

@@ -146,10 +146,10 @@ class _Publishing:
         """Write profiles, histories and knowledge, which do not belong to one release alone."""
         store, contents, log = self._store, self._contents, self._contents.log
         with knowledge_publication(store, self._config, log) as publication:
-            memo, longest = publication.memo, self._config.publish.history_max_events
+            write_cache, longest = publication.write_cache, self._config.publish.history_max_events
             records = {
-                "user profiles": write_profiles(store, contents.catalogue, log, memo, users),
-                "user histories": write_histories(store, log, longest, memo, users),
+                "user profiles": write_profiles(store, contents.catalogue, log, write_cache, users),
+                "user histories": write_histories(store, log, longest, write_cache, users),
             }
             for name, produced in contents.knowledge.produced.items():
                 records |= publication.write(name, produced, users)

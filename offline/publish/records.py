@@ -1,14 +1,15 @@
-"""The parts that all writers of records share: counts, chunks, the stream of changes, and the memo.
+"""The parts that all writers of records share: counts, chunks, the stream of changes, and the write cache.
 
 The stream of changes names items whose records are about to be written, for services that have their item table
 already; see ``models.contract.snapshot`` for its entries.
 
-The memo is what the last publication left in Redis, so that the next need not read every record to find out what
-changed: of each record its digest and its expiry, by position in the interaction log. The memo counts only while Redis
-carries the stamp with which it was saved. The stamp goes before the first record is written and a new one comes after
-the last, so a Redis that was wiped, set back to a snapshot, written by another work folder or left by a killed
-publication has none or another; then every record is read. What the stamp does not show is a record that somebody
-deleted by hand, or that Redis evicted: it comes back when its expiry is renewed, or when the stamp is taken away.
+The write cache says what the last publication left in Redis, so that the next need not read every record to find out
+what changed: of each record its digest and its expiry, by position in the interaction log. It counts only while Redis
+carries the generation with which it was saved. The generation goes before the first record is written and a new one
+comes after the last, so a Redis that was wiped, set back to a snapshot, written by another work folder or left by a
+killed publication has none or another; then every record is read. What the generation does not show is a record that
+somebody deleted by hand, or that Redis evicted: it comes back when its expiry is renewed, or when the generation is
+taken away.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from models.contract.snapshot import change
 from offline.data.files import write_bytes
 from offline.publish.connection import Store
 
-MEMO_FOLDER = "published"
+WRITE_CACHE_FOLDER = "published"
 """Inside a work folder."""
 
 _ENTRY = np.dtype([("digest", "<u8"), ("until", "<i8")])
@@ -116,22 +117,22 @@ class RecordDigests:
         return np.asarray((entries["digest"] == np.asarray(digests, np.uint64)) & (entries["until"] >= until))
 
     def note(self, numbers: npt.ArrayLike, digests: npt.ArrayLike, until: npt.ArrayLike = 0) -> None:
-        """Redis holds them: they were just read there, or written after ``Memo.about_to_write``."""
+        """Redis holds them: they were just read there, or written after ``WriteCache.about_to_write``."""
         at = np.asarray(numbers, np.int64)
         self._table["digest"][at] = np.asarray(digests, np.uint64)
         self._table["until"][at] = until
 
 
-class Memo:
-    """The memo of one store in ``folder``, which no other process uses meanwhile."""
+class WriteCache:
+    """The write cache of one store in ``folder``, which no other process uses meanwhile."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self._store, self._folder = store, folder
-        self._stamp: Any = store.redis.get(store.keys.stamp)
+        self._generation: Any = store.redis.get(store.keys.generation)
         self._written = False
         self._tables: dict[str, npt.NDArray[np.void]] = {}
         path = folder / "stamp"
-        if self._stamp is None or not path.is_file() or path.read_bytes() != self._stamp:
+        if self._generation is None or not path.is_file() or path.read_bytes() != self._generation:
             shutil.rmtree(folder, ignore_errors=True)
 
     def of(self, kind: str, owners: int) -> RecordDigests:
@@ -141,28 +142,28 @@ class Memo:
         return RecordDigests(self._tables[kind])
 
     def about_to_write(self) -> None:
-        """Call before a record is written: from here to ``save`` neither this memo counts nor anybody else's."""
+        """Call before a record is written: from here to ``save`` neither this cache counts nor anybody else's."""
         if not self._written:
             (self._folder / "stamp").unlink(missing_ok=True)
             forget(self._store)
             self._written = True
 
     def save(self) -> None:
-        """After the last record: let the memo count from now on. Redis is left alone if nothing was written to it."""
+        """After the last record: let the cache count from now on. Redis is left alone if nothing was written to it."""
         for table in self._tables.values():
             if isinstance(table, np.memmap):
                 table.flush()
-        stamp = self._stamp
-        if stamp is None or self._written:
-            stamp = secrets.token_hex(8).encode()
-        write_bytes(self._folder / "stamp", stamp)
-        if stamp != self._stamp:
-            self._store.redis.set(self._store.keys.stamp, stamp)
+        generation = self._generation
+        if generation is None or self._written:
+            generation = secrets.token_hex(8).encode()
+        write_bytes(self._folder / "stamp", generation)
+        if generation != self._generation:
+            self._store.redis.set(self._store.keys.generation, generation)
 
 
 def forget(store: Store) -> None:
-    """Take the stamp away: whoever writes records without a memo calls this first."""
-    store.redis.delete(store.keys.stamp)
+    """Take the generation away: whoever writes records without a write cache calls this first."""
+    store.redis.delete(store.keys.generation)
 
 
 def _opened(path: Path, owners: int) -> npt.NDArray[np.void]:

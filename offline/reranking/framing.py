@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from models.contract.prompts import Blocks, RerankPrompt
+from models.contract.prompts import PromptParts, RerankPrompt
 from offline.data.catalogue import DataError
 
 _MARK = "\u241f"  # stands for the user's turn; no chat format is made of it
@@ -36,7 +36,7 @@ def frame_as_chat(prompt: RerankPrompt, tokenizer: Any, instruction: str) -> Rer
     return RerankPrompt.model_validate({**prompt.model_dump(), **update})
 
 
-def tokens_of(tokenizer: Any, blocks: Sequence[Blocks]) -> list[list[int]]:
+def tokens_of(tokenizer: Any, blocks: Sequence[PromptParts]) -> list[list[int]]:
     """Token ids of prompts: of the user block with what the tokenizer adds in front, then of the candidate block.
 
     The blocks are cut into tokens one by one, as a server that keeps prefixes does.

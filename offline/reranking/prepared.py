@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from models.contract.arrays import FloatArray, IntArray
-from models.contract.prompts import Blocks, RerankPrompt, Selection
+from models.contract.prompts import PromptParts, RerankPrompt, Selection
 from offline.config import JobConfig, RerankingConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
@@ -81,7 +81,7 @@ class Prepared:
         """Raw log-odds [n] of the samples at these log rows; stored on disk."""
         return self.answers(model, self.prompts.blocks(self.prompt_for(selection), rows), title)
 
-    def answers(self, model: Labeller, blocks: Sequence[Blocks], title: str) -> FloatArray:
+    def answers(self, model: Labeller, blocks: Sequence[PromptParts], title: str) -> FloatArray:
         """Raw log-odds [n] of these prompts, likewise."""
         return stored_log_odds(self.folder / "scores", model, self.labels, blocks, title)
 

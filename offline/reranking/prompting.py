@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.arrays import BoolArray, FloatArray, IntArray
-from models.contract.prompts import Blocks, Rated, RerankPrompt, clean
+from models.contract.prompts import PromptParts, Rated, RerankPrompt, clean
 from models.contract.rerank_items import RerankItems
 from models.contract.reranker import Canary
 from offline.config import RerankingConfig
@@ -52,7 +52,7 @@ class PromptBuilder:
     items: RerankItems
     longest: int
 
-    def blocks(self, prompt: RerankPrompt, rows: IntArray) -> list[Blocks]:
+    def blocks(self, prompt: RerankPrompt, rows: IntArray) -> list[PromptParts]:
         """The prompt of the sample at each of these log rows."""
         index, candidate_blocks = self.log.by_user(), {}
         blocks = []
@@ -66,7 +66,7 @@ class PromptBuilder:
             profile = self.catalogue.users.get(self.log.user_ids[user], {})
             names = (self.items.names[at] for at in self.log.item[chosen].tolist())
             rated = list(map(Rated, names, self.log.value[chosen].tolist()))
-            blocks.append(Blocks(prompt.user_block(profile, rated), candidate_blocks[item]))
+            blocks.append(PromptParts(prompt.user_block(profile, rated), candidate_blocks[item]))
         return blocks
 
     def before(self, of_user: IntArray, position: int) -> IntArray:
@@ -125,7 +125,7 @@ def canaries(
     prompts: PromptBuilder,
     prompt: RerankPrompt,
     settings: RerankingConfig,
-    answers: Callable[[Sequence[Blocks]], FloatArray],
+    answers: Callable[[Sequence[PromptParts]], FloatArray],
 ) -> tuple[Canary, ...]:
     """Pairs of prompts about made-up users, as many as ``settings`` say, fewer where the model does not tell the two
     users apart. ``answers`` are probabilities of yes [n]; they are measured when a reranker is written.
@@ -139,7 +139,7 @@ def canaries(
     values = np.unique(log.value[log.observed])
     high, low = values[len(values) // 2 :], values[: max(1, len(values) // 2)]
     draw = np.random.default_rng([settings.seed, 11])
-    asked: list[list[Blocks]] = []
+    asked: list[list[PromptParts]] = []
     for _ in range(settings.canaries):
         items = draw.permutation(frequent)
         rest = (

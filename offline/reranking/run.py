@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.contract.arrays import FloatArray
-from models.contract.prompts import Blocks, Selection
+from models.contract.prompts import PromptParts, Selection
 from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest
 from offline.data.catalogue import DataError
 from offline.data.files import write_bytes, write_json
@@ -122,7 +122,7 @@ def _manifest(
 ) -> RerankerManifest:
     """The manifest, after the file of items that it names."""
 
-    def answers(blocks: Sequence[Blocks]) -> FloatArray:
+    def answers(blocks: Sequence[PromptParts]) -> FloatArray:
         return probability_of(ready.answers(tuned, blocks, "canaries"))
 
     items = ready.prompts.items.pack()

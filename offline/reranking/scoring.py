@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from models.contract.arrays import FloatArray
-from models.contract.prompts import Blocks
+from models.contract.prompts import PromptParts
 from offline.data.catalogue import DataError
 from offline.libraries import wait_without_spinning
 from offline.llm.in_process import one_core_each, padded_batches, quiet_transformers
@@ -52,7 +52,9 @@ class Labeller:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(f"{name}/{dtype}", tokenizer, model.to(device), padded_tokens)
 
-    def log_odds(self, blocks: Sequence[Blocks], labels: tuple[int, int]) -> Iterator[tuple[list[int], FloatArray]]:
+    def log_odds(
+        self, blocks: Sequence[PromptParts], labels: tuple[int, int]
+    ) -> Iterator[tuple[list[int], FloatArray]]:
         """(positions [b], log-odds float32 [b]) batch by batch, in an order that only the prompts decide."""
         tokens = tokens_of(self.tokenizer, blocks)
         head = self.head_rows(labels)
@@ -107,7 +109,7 @@ def last_states(model: Any, tokens: Sequence[list[int]]) -> Any:
 
 
 def stored_log_odds(
-    folder: Path, model: Labeller, labels: tuple[int, int], blocks: Sequence[Blocks], title: str
+    folder: Path, model: Labeller, labels: tuple[int, int], blocks: Sequence[PromptParts], title: str
 ) -> FloatArray:
     """Log-odds, float32 [n], of the prompts, in their order, from the files in ``folder``; asks the model about those
     that are not stored yet, so that a prompt is read once by a model for two answers. ``title`` is for people."""

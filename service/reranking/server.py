@@ -15,7 +15,7 @@ import httpx2
 import numpy as np
 
 from models.contract.arrays import FloatArray
-from models.contract.prompts import Blocks
+from models.contract.prompts import PromptParts
 from service.ranking.degraded import RerankError
 
 _LOGPROBS = 20
@@ -59,7 +59,7 @@ class ModelServer:
             raise RerankError(f"{yes!r} and {no!r} begin with the same token, {first[0]}")
         return first[0], first[1]
 
-    async def probabilities(self, prompts: Sequence[Blocks], labels: Labels) -> FloatArray:
+    async def probabilities(self, prompts: Sequence[PromptParts], labels: Labels) -> FloatArray:
         """Probabilities float32 [n] of yes against no as the next token of each prompt. RerankError if any is missing.
 
         Prompts with the same user block go in one request, so that the server computes the block once.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from models.contract.arrays import IntArray
-from models.contract.prompts import Blocks, Rated
+from models.contract.prompts import PromptParts, Rated
 from models.contract.rerank_items import RerankItems
 from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest, blend, calibrated, log_odds
 from service.ranking.deadline import Deadline
@@ -123,7 +123,7 @@ class VllmReranker:
         spread = np.ptp(log_odds(head.scores))
         return Gate.MARGIN if self.gates.margin is not None and spread > self.gates.margin else None
 
-    def _prompts(self, head: Head, rows: IntArray) -> list[Blocks]:
+    def _prompts(self, head: Head, rows: IntArray) -> list[PromptParts]:
         """Prompts, one for each candidate, given by its row."""
         prompt, items = self.manifest.prompt, self.items
         seen = items.rows_of_hashes(head.user.events["item"])

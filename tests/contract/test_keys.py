@@ -35,7 +35,7 @@ def test_keys_of_releases_and_streams() -> None:
     assert keys.withdrawn == "p:withdrawn"
     assert keys.rolled_back == "p:held"
     assert keys.installation == "p:installation"
-    assert keys.stamp == "p:stamp"
+    assert keys.generation == "p:stamp"
     assert keys.interactions == "p:interactions"
     assert keys.exposures == "p:exposures"
     assert Keys().live == "lorank:live"

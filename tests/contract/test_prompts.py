@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.contract.prompts import Blocks, Rated, Rendered, RerankPrompt, most_recent, most_similar
+from models.contract.prompts import PromptParts, Rated, Rendered, RerankPrompt, most_recent, most_similar
 
 PROMPT = RerankPrompt(
     opening="<|im_start|>user\n",
@@ -131,4 +131,4 @@ def test_the_choice_does_not_depend_on_how_the_product_is_summed() -> None:
 
 
 def test_blocks_are_one_text() -> None:
-    assert str(Blocks("one\n", "two")) == "one\ntwo"
+    assert str(PromptParts("one\n", "two")) == "one\ntwo"

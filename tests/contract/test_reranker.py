@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from models.contract.artifact import ModelName
-from models.contract.prompts import Blocks, RerankPrompt
+from models.contract.prompts import PromptParts, RerankPrompt
 from models.contract.reranker import (
     Canary,
     FittedTo,
@@ -24,8 +24,8 @@ from models.contract.reranker import (
 )
 
 CANARIES = (
-    Canary(prompts=(Blocks("u\n", "Candidate: a"), Blocks("v\n", "Candidate: b")), probabilities=(0.8, 0.3)),
-    Canary(prompts=(Blocks("u\n", "Candidate: a"), Blocks("v\n", "Candidate: c")), probabilities=(0.6, 0.5)),
+    Canary(prompts=(PromptParts("u\n", "Candidate: a"), PromptParts("v\n", "Candidate: b")), probabilities=(0.8, 0.3)),
+    Canary(prompts=(PromptParts("u\n", "Candidate: a"), PromptParts("v\n", "Candidate: c")), probabilities=(0.6, 0.5)),
 )
 LIVE = FittedTo(model=ModelName(name="ml-1m-din", version="a1"), artifact_sha256="1" * 64)
 MANIFEST = RerankerManifest(
@@ -143,4 +143,4 @@ def test_broken_rerankers_are_noticed(answers: list[tuple[float, float]], reason
 
 def test_a_canary_without_an_order_is_refused() -> None:
     with pytest.raises(ValidationError):
-        Canary(prompts=(Blocks("u\n", "a"), Blocks("u\n", "b")), probabilities=(0.5, 0.5))
+        Canary(prompts=(PromptParts("u\n", "a"), PromptParts("u\n", "b")), probabilities=(0.5, 0.5))

@@ -11,7 +11,7 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from models.contract.arrays import FloatArray
-from models.contract.prompts import Blocks, Rated, RerankPrompt
+from models.contract.prompts import PromptParts, Rated, RerankPrompt
 from models.contract.rerank_items import RerankItems
 from models.contract.reranker import FILE, ITEMS_FILE, Canary, HistoryBand, RerankerManifest
 from offline.reranking.framing import frame_as_chat, label_ids, spell_answers
@@ -36,7 +36,7 @@ class Reference:
     labels: tuple[int, int]
     model: Labeller
 
-    def probabilities(self, prompts: list[Blocks]) -> FloatArray:
+    def probabilities(self, prompts: list[PromptParts]) -> FloatArray:
         log_odds = np.zeros(len(prompts), np.float64)
         for rows, odds in self.model.log_odds(prompts, self.labels):
             log_odds[rows] = odds

@@ -64,7 +64,7 @@ def test_a_producer_publishes_its_changes_and_nothing_else(store: Store, trained
     written = {key for key in differing if key.rpartition(":")[2] in spaces}
     assert bytes_written(published) == sum(len(after[key]) for key in written)
     assert len(written) == 100
-    assert differing - written == {store.keys.stamp, store.keys.release_revision(trained.id)}
+    assert differing - written == {store.keys.generation, store.keys.release_revision(trained.id)}
     position = revision(store)
     assert position is not None
     assert bytes_written(changed.publish_alone(store, "marc")) == 0
@@ -202,7 +202,7 @@ def test_a_producer_that_was_rolled_back_stays_so_until_its_return(store: Store,
         counts = [(published.records[key].written, published.records[key].unchanged) for key in published.held_back]
         assert counts == [(0, 60), (0, 40)]
     assert bytes_written(refreshed) == 0
-    assert {key: value for key, value in content_of(store).items() if key != store.keys.stamp} == state
+    assert {key: value for key, value in content_of(store).items() if key != store.keys.generation} == state
     assert knowledge_in(store, "marc") == before
     returned = changed.publish_alone(store, "marc", return_to=True)
     assert (returned.held_back, returned.records["item/marc"].written) == ([], 40)

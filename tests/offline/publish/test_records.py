@@ -14,7 +14,7 @@ from offline.publish.connection import Store
 from offline.publish.features import _REPLACE_IF_UNCHANGED
 from offline.publish.knowledge import KnowledgeWriter, entries
 from offline.publish.producer import spaces_of
-from offline.publish.records import Memo
+from offline.publish.records import WriteCache
 from offline.training.samples import statistics_until
 from tests.contract.item_record import ItemRecord
 from tests.offline.codes import item_codes, user_codes
@@ -60,7 +60,7 @@ def test_all_knowledge_that_is_published_reads_back(store: Store, trained: Relea
 def test_numbers_have_the_format_of_their_space(store: Store, trained: Release) -> None:
     users = trained.data.knowledge.users["liber"]
     space = Space.model_validate({**users.space.model_dump(), "dtype": "int8"})
-    writer = KnowledgeWriter(store, space, 1000, Memo(store, workdir(store)))
+    writer = KnowledgeWriter(store, space, 1000, WriteCache(store, workdir(store)))
     count = writer.write(entries(replace(users, space=space), trained.data.log.user_ids, range(3)), 3)
     assert count.size == sum(
         len(read(store, store.keys.user_knowledge(f"u{at}", space.fingerprint))) for at in range(3)
@@ -101,7 +101,7 @@ def test_only_the_user_whose_knowledge_changed_is_rewritten(store: Store, traine
     vectors[users.start[8] - 1] += 1.0  # the newest partition of user 7
     published = trained.with_users("liber", vectors=vectors).publish(store)
     key = store.keys.user_knowledge("u7", users.space.fingerprint)
-    assert changed_keys(before, content_of(store)) == {key, store.keys.stamp}
+    assert changed_keys(before, content_of(store)) == {key, store.keys.generation}
     assert (published.records["user/liber"].written, published.records["user/marc"].written) == (1, 0)
     assert bytes_written(published) == len(read(store, key))
 
@@ -123,7 +123,7 @@ def test_only_the_profile_that_changed_is_rewritten(store: Store, trained: Relea
     before = content_of(store)
     users = {**trained.data.catalogue.users, "u4": {"age": 99, "occupation": "farmer"}}
     trained.with_data(catalogue=replace(trained.data.catalogue, users=users)).publish(store)
-    assert changed_keys(before, content_of(store)) == {store.keys.user_profile("u4"), store.keys.stamp}
+    assert changed_keys(before, content_of(store)) == {store.keys.user_profile("u4"), store.keys.generation}
 
 
 def test_only_the_users_that_are_asked_for_are_looked_at(store: Store, trained: Release) -> None:

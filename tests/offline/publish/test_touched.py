@@ -18,7 +18,7 @@ from offline.publish import records
 from offline.publish.connection import Store
 from offline.publish.features import write_histories, write_profiles
 from offline.publish.knowledge import KnowledgeWriter, entries, owners
-from offline.publish.records import Memo, Written
+from offline.publish.records import WriteCache, Written
 from offline.publish.undo import JOURNAL_FILE, Journal
 from tests.offline.publish.conftest import content_of
 
@@ -56,21 +56,21 @@ def test_of_knowledge_the_changed_users_keys_alone(store: Store, tmp_path: Path)
     users = UserVectors(SPACE, vectors, np.arange(0, 2 * USERS + 1, 2), np.tile(np.arange(2), USERS))
 
     def write(users: UserVectors) -> Written:
-        memo = Memo(store, tmp_path / "memo")
+        write_cache = WriteCache(store, tmp_path / "memo")
         with Journal(tmp_path / JOURNAL_FILE) as journal:
             undo = journal.publication(store, "test", {"user/test": SPACE.fingerprint})
-            writer = KnowledgeWriter(store, SPACE, 1000, memo)
+            writer = KnowledgeWriter(store, SPACE, 1000, write_cache)
             written = writer.write(entries(users, NAMES, owners(users, NAMES)), USERS, undo)
             undo.close()
-        memo.save()
+        write_cache.save()
         return written
 
     assert write(users) == Written(USERS, 0, written_bytes(store))
     changed = vectors.copy()
     changed[2 * EVERY * np.arange(len(CHANGED)) + 1] += 1
     keys, sets, reads = touched(store, lambda: write(replace(users, vectors=changed)))
-    assert keys == {store.keys.user_knowledge(name, SPACE.fingerprint) for name in CHANGED} | {store.keys.stamp}
-    # Beside the records: the stamp is read and set, and so is the name of the installation, which stays what it was.
+    assert keys == {store.keys.user_knowledge(name, SPACE.fingerprint) for name in CHANGED} | {store.keys.generation}
+    # Beside the records: the generation is read and set, and so is the installation's name, which stays as it was.
     assert (sets, reads) == (len(CHANGED) + 2, len(CHANGED) + 2)
 
 
@@ -84,21 +84,23 @@ def test_of_profiles_and_histories_the_changed_users_keys_alone(store: Store, tm
     others = Catalogue(users={**catalogue.users, **{name: {"age": 31} for name in CHANGED}}, items={})
     grown = log.with_rows([(name, "j", 2.0, 9) for name in CHANGED], NAMES, ["i", "j"])[0]
 
-    def write(act: Callable[[Memo], Written]) -> Written:
-        memo = Memo(store, tmp_path / "memo")
-        written = act(memo)
-        memo.save()
+    def write(act: Callable[[WriteCache], Written]) -> Written:
+        write_cache = WriteCache(store, tmp_path / "memo")
+        written = act(write_cache)
+        write_cache.save()
         return written
 
-    for memo_of in (
-        lambda memo: write_profiles(store, catalogue, log, memo),
-        lambda memo: write_histories(store, log, 9, memo),
+    for write_cache_of in (
+        lambda write_cache: write_profiles(store, catalogue, log, write_cache),
+        lambda write_cache: write_histories(store, log, 9, write_cache),
     ):
-        assert write(memo_of).written == USERS
-    keys, sets, reads = touched(store, lambda: write(lambda memo: write_profiles(store, others, log, memo)))
-    assert keys == {store.keys.user_profile(name) for name in CHANGED} | {store.keys.stamp}
+        assert write(write_cache_of).written == USERS
+    keys, sets, reads = touched(
+        store, lambda: write(lambda write_cache: write_profiles(store, others, log, write_cache))
+    )
+    assert keys == {store.keys.user_profile(name) for name in CHANGED} | {store.keys.generation}
     assert (sets, reads) == (len(CHANGED) + 1, len(CHANGED) + 1)
-    keys, sets, reads = touched(store, lambda: write(lambda memo: write_histories(store, grown, 9, memo)))
-    assert keys == {store.keys.user_history(name) for name in CHANGED} | {store.keys.stamp}
+    keys, sets, reads = touched(store, lambda: write(lambda write_cache: write_histories(store, grown, 9, write_cache)))
+    assert keys == {store.keys.user_history(name) for name in CHANGED} | {store.keys.generation}
     # A history is measured, tried as a new one, read, compared, and replaced while it is what was read.
     assert (sets, reads) == (2 * len(CHANGED) + 1, 3 * len(CHANGED) + 1)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from models.contract.arrays import FloatArray
-from models.contract.prompts import Blocks, Rated, Selection
+from models.contract.prompts import PromptParts, Rated, Selection
 from offline.config import RerankingConfig
 from offline.data.catalogue import Catalogue
 from offline.data.texts import TextsConfig
@@ -139,7 +139,7 @@ def test_a_catalogue_too_small_to_fit_keeps_its_vectors(small: Synthetic, tmp_pa
     assert not path.exists()
 
 
-def hashed(blocks: Sequence[Blocks]) -> FloatArray:
+def hashed(blocks: Sequence[PromptParts]) -> FloatArray:
     return np.array([hashlib.sha256(str(prompt).encode()).digest()[0] / 256 for prompt in blocks], np.float32)
 
 

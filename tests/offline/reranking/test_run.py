@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from models.contract.arrays import FloatArray, IntArray
-from models.contract.prompts import Blocks
+from models.contract.prompts import PromptParts
 from models.contract.rerank_items import RerankItems
 from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest
 from offline.data.catalogue import DataError
@@ -39,7 +39,7 @@ def test_the_manifest_lies_beside_a_checkpoint_that_answers_as_it_says(tuned: Tu
     assert manifest.model == model.id
     assert manifest.label_ids == ready.labels
 
-    def answers(blocks: Sequence[Blocks]) -> FloatArray:
+    def answers(blocks: Sequence[PromptParts]) -> FloatArray:
         probabilities = np.zeros(len(blocks), np.float32)
         for rows, odds in model.log_odds(blocks, manifest.label_ids):
             probabilities[rows] = probability_of(odds)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.contract.arrays import FloatArray
-from models.contract.prompts import Blocks, Rated
+from models.contract.prompts import PromptParts, Rated
 from offline.data.catalogue import DataError
 from offline.reranking.framing import label_ids, tokens_of
 from offline.reranking.scoring import Labeller, stored_log_odds
@@ -28,7 +28,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Labeller:
     return labeller(model(tmp_path_factory.mktemp("model")))
 
 
-def scored(tiny: Labeller, blocks: Sequence[Blocks]) -> FloatArray:
+def scored(tiny: Labeller, blocks: Sequence[PromptParts]) -> FloatArray:
     odds = np.full(len(blocks), np.nan, np.float32)
     for rows, scores in tiny.log_odds(blocks, label_ids(tiny.tokenizer, PROMPT)):
         odds[rows] = scores
@@ -72,7 +72,7 @@ def test_a_prompt_is_read_once(tiny: Labeller, tmp_path: Path, monkeypatch: pyte
     real = Labeller.log_odds
 
     def counted(
-        self: Labeller, blocks: Sequence[Blocks], labels: tuple[int, int]
+        self: Labeller, blocks: Sequence[PromptParts], labels: tuple[int, int]
     ) -> Iterator[tuple[list[int], FloatArray]]:
         asked.append(len(blocks))
         return real(self, blocks, labels)
@@ -99,7 +99,7 @@ def test_what_was_scored_before_a_kill_is_kept(tiny: Labeller, tmp_path: Path, m
     real = Labeller.log_odds
 
     def killed(
-        self: Labeller, blocks: Sequence[Blocks], labels: tuple[int, int]
+        self: Labeller, blocks: Sequence[PromptParts], labels: tuple[int, int]
     ) -> Iterator[tuple[list[int], FloatArray]]:
         yield next(iter(real(self, blocks, labels)))
         raise KeyboardInterrupt

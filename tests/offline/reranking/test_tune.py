@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.contract.prompts import Blocks, Rated
+from models.contract.prompts import PromptParts, Rated
 from offline.reranking import tune as tuning
 from offline.reranking.framing import label_ids, tokens_of
 from offline.reranking.tune import ADAPTER, DONE, MODEL, tune
@@ -18,7 +18,7 @@ from tests.offline.reranking.fakes import PROMPT, TUNING, labeller, model
 CONFIG = TUNING.model_copy(update={"epochs": 6})
 
 
-def asked() -> tuple[list[Blocks], np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+def asked() -> tuple[list[PromptParts], np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     """Liked if the history says five stars."""
     blocks = [PROMPT.blocks({}, [Rated("Film 3", 5.0 if at % 2 else 1.0)] * 3, f"Film {at}") for at in range(40)]
     return blocks, np.arange(40) % 2 == 1

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.contract.prompts import Blocks
+from models.contract.prompts import PromptParts
 from service.ranking.degraded import RerankError
 from service.reranking.server import ModelServer
 from tests.service.conftest import eventually
 from tests.service.reranking.model_server import NO, YES, ModelServerDouble
 
-PROMPTS = [Blocks("user 1\n", "film a"), Blocks("user 1\n", "film d"), Blocks("user 2\n", "film b")]
+PROMPTS = [PromptParts("user 1\n", "film a"), PromptParts("user 1\n", "film d"), PromptParts("user 2\n", "film b")]
 LABELS = (YES, NO)
 
 

@@ -114,7 +114,7 @@ def without_language_model(sources: Sources, evidence: Evidence) -> Evidence:
     """Items as their own texts say, and the same versions as means of what was liked in their partitions."""
     features = [sources.catalogue.items.get(item, {}) for item in sources.log.item_ids]
     items, known = np.zeros_like(evidence.items), evidence.known_items
-    items[known] = sources.encode([plain_text(sources.words, features[at]) for at in np.flatnonzero(known)])
+    items[known] = sources.encode([plain_text(sources.vocabulary, features[at]) for at in np.flatnonzero(known)])
     users = np.zeros_like(evidence.versions.vectors)
     for at, partition in enumerate(sources.texts.versions.partitions.tolist()):
         rows = sources.texts.partitions.rows_of(partition) if partition >= 0 else np.zeros(0, np.int64)

@@ -96,7 +96,7 @@ class Domain:
 
     config: KnowledgeConfig
     schema: FeatureSchema
-    words: TextsConfig
+    vocabulary: TextsConfig
     catalogue: Catalogue
     log: InteractionLog
 
@@ -120,7 +120,7 @@ class KnowledgeTexts:
     ) -> None:
         """``partitions`` None: all that the log closes."""
         self._config = domain.config
-        self._words = domain.words
+        self._vocabulary = domain.vocabulary
         self._liked_above = domain.schema.liked_above
         self._features = [domain.catalogue.items.get(item, {}) for item in domain.log.item_ids]
         self._log = domain.log
@@ -143,17 +143,17 @@ class KnowledgeTexts:
     def items(self) -> Texts:
         """One text per item of the log: facts, then what the model says, or who wrote the imported text. An item with
         neither description nor import has none."""
-        words, tokens, features = self._words, self._config.item_tokens, self._features
+        vocabulary, tokens, features = self._vocabulary, self._config.item_tokens, self._features
         given = [self._about_items.get(item) for item in self._log.item_ids]
-        described = [words.describes(item) for item in features]
+        described = [vocabulary.describes(item) for item in features]
         prompts = {
-            at: item_prompt(words, item, tokens)
+            at: item_prompt(vocabulary, item, tokens)
             for at, item in enumerate(features)
             if described[at] and given[at] is None
         }
         answers = self._with_answers(given, prompts, "items")
         texts = [
-            "" if text is None else item_text(words, item, text) if is_described else text
+            "" if text is None else item_text(vocabulary, item, text) if is_described else text
             for item, is_described, text in zip(features, described, answers.texts, strict=True)
         ]
         return Texts(tuple(texts), np.array(answers.absent, np.bool_))
@@ -161,8 +161,8 @@ class KnowledgeTexts:
     @cached_property
     def facts(self) -> list[PartitionFacts]:
         """The facts of every closed partition; items that the catalogue does not name are left out."""
-        names = [self._words.item_name(item) for item in self._features]
-        topics = [self._words.topics_of(item) for item in self._features]
+        names = [self._vocabulary.item_name(item) for item in self._features]
+        topics = [self._vocabulary.topics_of(item) for item in self._features]
         named, facts = np.array([bool(name) for name in names], np.bool_), []
         for partition in range(len(self.partitions)):
             rows = self.partitions.rows_of(partition)
@@ -174,7 +174,7 @@ class KnowledgeTexts:
     @cached_property
     def summary_prompts(self) -> list[Prompt]:
         config = self._config.liber
-        return [summary_prompt(self._words, facts, config.summary_tokens, config.titles) for facts in self.facts]
+        return [summary_prompt(self._vocabulary, facts, config.summary_tokens, config.titles) for facts in self.facts]
 
     @cached_property
     def _summaries(self) -> Answered:
@@ -213,7 +213,7 @@ class KnowledgeTexts:
         ]  # a summary that may still come is asked for a shift in the run that has it
         tastes = {at: taste(self.facts[at], said[at] or "") for partition in asked for at in (partition - 1, partition)}
         tokens = self._config.liber.shift_tokens
-        prompts = [shift_prompt(self._words, tastes[at - 1], tastes[at], tokens) for at in asked]
+        prompts = [shift_prompt(self._vocabulary, tastes[at - 1], tastes[at], tokens) for at in asked]
         answers = self._ask(prompts, "interest shifts")
         texts, absent = [""] * len(said), np.array(self._summaries.absent, np.bool_)
         for at, answer, missing in zip(asked, answers.texts, answers.absent, strict=True):

@@ -15,9 +15,9 @@ def produce(sources: Sources) -> Produced:
     spec = sources.spec("text", "item")
     assert spec is not None
     features = [sources.catalogue.items.get(item, {}) for item in sources.log.item_ids]
-    described = np.array([sources.words.describes(item) for item in features], np.bool_)
-    texts = [plain_text(sources.words, features[at]) for at in np.flatnonzero(described)]
-    components = {"text": fingerprint(sources.words.form), "encoder": sources.encoder}
+    described = np.array([sources.vocabulary.describes(item) for item in features], np.bool_)
+    texts = [plain_text(sources.vocabulary, features[at]) for at in np.flatnonzero(described)]
+    components = {"text": fingerprint(sources.vocabulary.form), "encoder": sources.encoder}
     wide = sources.encode(texts)
     (projection,) = frozen_projections(sources.folder, [Wide(components, wide, spec.dim)])
     vectors = np.zeros((len(features), spec.dim), np.float32)

@@ -15,20 +15,22 @@ from offline.data.texts import TextsConfig
 from offline.llm.protocol import Prompt
 
 
-def item_prompt(words: TextsConfig, features: Mapping[str, Any], max_tokens: int) -> Prompt:
+def item_prompt(vocabulary: TextsConfig, features: Mapping[str, Any], max_tokens: int) -> Prompt:
     """Ask what an item is about and whom it is for, in the manner of KAR's item factual prompt (arXiv 2306.10933)."""
-    question = f"Describe the {words.noun} {words.item_text(features)} in two sentences: {words.aspects}."
+    question = (
+        f"Describe the {vocabulary.noun} {vocabulary.item_text(features)} in two sentences: {vocabulary.aspects}."
+    )
     return Prompt(messages=(("user", question),), max_tokens=max_tokens, repetition_penalty=1.05)
 
 
-def item_text(words: TextsConfig, features: Mapping[str, Any], answer: str) -> str:
+def item_text(vocabulary: TextsConfig, features: Mapping[str, Any], answer: str) -> str:
     """The text that is encoded: the facts first, then the answer, so that truncation loses opinion before fact."""
-    return f"{words.item_text(features)}. {answer}".strip()
+    return f"{vocabulary.item_text(features)}. {answer}".strip()
 
 
-def plain_text(words: TextsConfig, features: Mapping[str, Any]) -> str:
+def plain_text(vocabulary: TextsConfig, features: Mapping[str, Any]) -> str:
     """An item's own text, without any language model: for the plain-text control."""
-    return f"{words.item_text(features)}."
+    return f"{vocabulary.item_text(features)}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +55,20 @@ class PartitionFacts:
         return [topic for topic, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:most]]
 
 
-def summary_prompt(words: TextsConfig, facts: PartitionFacts, max_tokens: int, most: int) -> Prompt:
+def summary_prompt(vocabulary: TextsConfig, facts: PartitionFacts, max_tokens: int, most: int) -> Prompt:
     """LIBER's interest summary of one partition, from at most ``most`` names of either kind.
 
     Profile data is left out: it is a feature of the CTR model already.
     """
-    topics = f"Most frequent {words.topics} among the {words.liked} ones: {_listed(facts.top_topics(), ', ')}.\n"
+    topics = (
+        f"Most frequent {vocabulary.topics} among the {vocabulary.liked} ones: {_listed(facts.top_topics(), ', ')}.\n"
+    )
     question = (
-        f"A {words.user} {words.liked} these {words.plural}: {_listed(facts.titles(True, most), '; ')}.\n"
-        f"The {words.user} {words.disliked}: {_listed(facts.titles(False, most), '; ')}.\n"
-        f"{topics if words.topics_column else ''}"
-        f"In two sentences, describe the taste of this {words.user}: {words.tastes}."
+        f"A {vocabulary.user} {vocabulary.liked} these {vocabulary.plural}: "
+        f"{_listed(facts.titles(True, most), '; ')}.\n"
+        f"The {vocabulary.user} {vocabulary.disliked}: {_listed(facts.titles(False, most), '; ')}.\n"
+        f"{topics if vocabulary.topics_column else ''}"
+        f"In two sentences, describe the taste of this {vocabulary.user}: {vocabulary.tastes}."
     )
     return Prompt(messages=(("user", question),), max_tokens=max_tokens, repetition_penalty=1.05)
 
@@ -88,15 +93,15 @@ def taste(facts: PartitionFacts, answer: str) -> str:
     return f"Likes {', '.join(topics) or 'nothing in particular'}. {answer.strip()}"
 
 
-def shift_prompt(words: TextsConfig, before: str, now: str, max_tokens: int) -> Prompt:
+def shift_prompt(vocabulary: TextsConfig, before: str, now: str, max_tokens: int) -> Prompt:
     """LIBER's interest shift between neighbouring partitions, told from their summaries: UIL's second, cascading call.
 
     Of three wordings tried on SmolLM2-135M this one gave usable sentences (research/LOG.md, 2026-11-20).
     """
     question = (
-        f"Some time ago, a {words.user}'s taste was described like this: {before}\n"
+        f"Some time ago, a {vocabulary.user}'s taste was described like this: {before}\n"
         f"Today it is described like this: {now}\n"
-        f"In one sentence, say how the taste of this {words.user} has changed."
+        f"In one sentence, say how the taste of this {vocabulary.user} has changed."
     )
     return Prompt(messages=(("user", question),), max_tokens=max_tokens, repetition_penalty=1.05)
 

@@ -121,7 +121,7 @@ class KnowledgeRun:
         self._sources = Sources(
             config=domain.config,
             schema=domain.schema,
-            words=domain.words,
+            vocabulary=domain.vocabulary,
             catalogue=domain.catalogue,
             log=domain.log,
             trained_rows=trained_rows,

@@ -76,15 +76,15 @@ def space(spec: KnowledgeSpec, dtype: str, components: Mapping[str, str]) -> Spa
 
 def text_form(sources: Sources) -> str:
     """Changes whenever what is asked or encoded of items and partitions would: prompts, words, trigger."""
-    config, words = sources.config, sources.words
+    config, vocabulary = sources.config, sources.vocabulary
     facts = PartitionFacts(["A", "B"], [True, False], [["C"], ["D"]])
     sample: dict[str, object] = {}
     forms = [
-        words.form,
-        repr(item_prompt(words, sample, config.item_tokens)),
-        item_text(words, sample, "answer"),
+        vocabulary.form,
+        repr(item_prompt(vocabulary, sample, config.item_tokens)),
+        item_text(vocabulary, sample, "answer"),
         str(config.liber.titles),
-        repr(summary_prompt(words, facts, config.liber.summary_tokens, config.liber.titles)),
+        repr(summary_prompt(vocabulary, facts, config.liber.summary_tokens, config.liber.titles)),
         summary_text(facts, "answer"),
         repr(config.liber.trigger),
     ]

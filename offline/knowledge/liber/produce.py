@@ -74,7 +74,7 @@ def _form(sources: Sources) -> str:
     config, facts = sources.config.liber, PartitionFacts(["A"], [True], [["B"]])
     if not config.shift:
         return text_form(sources)
-    asked = shift_prompt(sources.words, "before", "now", config.shift_tokens)
+    asked = shift_prompt(sources.vocabulary, "before", "now", config.shift_tokens)
     return fingerprint([text_form(sources), repr(asked), shift_text(facts, facts, "answer")])
 
 

@@ -22,7 +22,7 @@ def test_an_imported_text_is_of_its_own_item_whoever_is_told_alike(installed: Pi
     with sources_of(installed.job, replace(catalogue, items=items), log, "marc") as read:
         text_of = dict(zip(log.item_ids, read.texts.items.texts, strict=True))
         known = dict(zip(log.item_ids, read.texts.items.known.tolist(), strict=True))
-        description = read.words.item_text(catalogue.items["i1"])
+        description = read.vocabulary.item_text(catalogue.items["i1"])
     assert text_of["i1"] == f"{description}. A film about trains."
     assert text_of["i2"] == f"{description}. A film about boats."
     assert text_of["i3"] == text_of["i4"] == ""

@@ -94,7 +94,7 @@ def sources(
     return Sources(
         config=domain.config,
         schema=domain.schema,
-        words=domain.words,
+        vocabulary=domain.vocabulary,
         catalogue=catalogue,
         log=log,
         trained_rows=trained_rows,

@@ -92,6 +92,9 @@ class _Rows:
         hash_ = xxh3_128()
         for name in COLUMNS:
             hash_.update(np.ascontiguousarray(getattr(self.log, name)[first:end]).data)
+        # The part of a row is that of its user's id.
+        for user in np.flatnonzero(np.bincount(self.log.user[first:end])).tolist():
+            hash_.update(_encoded(self.log.user_ids[user]) + b"\0")
         return hash_.hexdigest()
 
     def frame(self, first: int, end: int) -> pl.DataFrame:
@@ -209,6 +212,10 @@ def _part(folder: Path, manifest: Mapping[str, Any], within: pl.Expr) -> LogPart
     local = [
         pl.Series(name, np.searchsorted(known, rows[name].to_numpy()), pl.Int32) for name, known in numbers.items()
     ]
+    for column in local:
+        known = numbers[column.name]
+        if not np.isin(rows[column.name].to_numpy(), known).all():
+            raise DataError(f"the log {folder} is damaged: rows of a part name ids of another one")
     log = _log(users, items, rows.with_columns(local), str(manifest["stream_mark"]))
     return LogPart(log, numbers["user"], numbers["item"], rows["arrival"].to_numpy())
 

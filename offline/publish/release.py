@@ -119,8 +119,10 @@ def write_manifest(store: Store, manifest: ReleaseManifest) -> bytes:
 
 
 def switch(store: Store, expected: str | None, to: str) -> None:
-    """Move the live pointer from ``expected`` to ``to``. SwitchError if somebody else moved it meanwhile."""
-    read_manifest(store, to)
+    """Move the live pointer from ``expected`` to ``to``. SwitchError if somebody else moved it meanwhile, or if no
+    service could load the release."""
+    if read_manifest(store, to).snapshot is None:
+        raise SwitchError(f"release {to} has no files of its items: an earlier version published it; `refresh` instead")
     if not store.redis.eval(_COMPARE_AND_SET, 1, store.keys.live, expected or "", to):
         raise SwitchError(f"live release is {live_release(store)}, not {expected}: somebody else switched")
     record(store, to)

@@ -21,7 +21,8 @@ from offline.publish.connection import Bulk, Store
 from offline.publish.records import append_change, chunks
 
 _UNNAMED_SECONDS = 3600.0
-"""A service may be about to open a file that no release names any more."""
+"""How long a file stays after it was first seen without a release that names it: a service may be about to open it, or
+a publication about to name it."""
 
 
 @dataclass(slots=True)
@@ -92,7 +93,10 @@ def refreshed(store: Store, of: str, parts: Mapping[str, str] | None = None) -> 
 
 
 def prune(store: Store) -> None:
-    """Remove files of indexes and snapshots that no release names."""
+    """Remove files of indexes and snapshots that no release has named for an hour.
+
+    An empty file beside each, ``.unnamed``, carries the time at which nothing named it first.
+    """
     named: set[str] = set()
     for release_id in release.releases(store):
         if (manifest := release.manifest_or_none(store, release_id)) is not None:
@@ -101,9 +105,14 @@ def prune(store: Store) -> None:
                 named |= {snapshot.file_of(digest) for digest in manifest.snapshot.columns.values()}
     for pattern in ("items-*.faiss", *snapshot.FILES):
         for path in store.artifacts.glob(pattern):
-            if path.name not in named and path.stat().st_mtime < time.time() - _UNNAMED_SECONDS:
-                path.unlink(missing_ok=True)
-                path.with_suffix(".json").unlink(missing_ok=True)
+            mark = path.with_name(f"{path.name}.unnamed")
+            if path.name in named:
+                mark.unlink(missing_ok=True)
+            elif not mark.exists():
+                mark.touch()
+            elif mark.stat().st_mtime < time.time() - _UNNAMED_SECONDS:
+                for gone in (path, path.with_suffix(".json"), mark):
+                    gone.unlink(missing_ok=True)
 
 
 def _is_due(store: Store, manifest: ReleaseManifest) -> bool:

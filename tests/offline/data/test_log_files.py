@@ -238,6 +238,14 @@ def test_parts_are_the_log_each_user_in_one_of_them(tmp_path: Path, count: int) 
         assert log.stream_mark == whole.stream_mark
 
 
+def test_the_same_rows_of_other_users_lie_in_other_parts(tmp_path: Path) -> None:
+    for letter in "ab":
+        log_of([f"{letter}{at}" for at in range(80)], ["i"], 400).save(tmp_path / "log")
+    parts = list(read_parts(tmp_path / "log", 4))
+    assert sum(len(part.log) for part in parts) == 400
+    assert {name for part in parts for name in part.log.user_ids} == {f"b{at}" for at in range(80)}
+
+
 def test_row_groups_tell_which_parts_they_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a reader, also another library's, skips the others."""
     monkeypatch.setattr(log_files, "_GROUP", 100)

@@ -68,10 +68,13 @@ def changed_items(entries: Iterable[Entry], since: str, of: Collection[str]) -> 
     for _, fields in listed:
         if fields.get(b"v") != _VERSION.encode():
             return None
-        if fields[b"of"] in scopes:
-            if fields[b"items"] == EVERY_ITEM.encode():
+        if fields.get(b"of") in scopes:
+            try:
+                ids.update(dict.fromkeys(json.loads(fields[b"items"])))
+            except (KeyError, TypeError, ValueError):  # every item, or what nobody understands
                 return None
-            ids.update(dict.fromkeys(json.loads(fields[b"items"])))
+        elif b"of" not in fields:
+            return None
     return list(ids)
 
 

@@ -275,3 +275,5 @@ def test_changes_since_a_mark() -> None:
     assert changed_items([*entries, entry("5-0", "r1", None)], "1-0", {"r1"}) is None
     assert changed_items([*entries, entry("5-0", "r2", None)], "1-0", {"r1"}) == ["a", "d"]
     assert changed_items([*entries, entry("5-0", "r2", v="2")], "1-0", {"r1"}) is None, "of another version"
+    for fields in ({b"v": b"1"}, {b"v": b"1", b"of": b"r1"}, {b"v": b"1", b"of": b"r1", b"items": b"[[]]"}):
+        assert changed_items([*entries, (b"5-0", fields)], "1-0", {"r1"}) is None, "damaged"

@@ -73,6 +73,8 @@ def test_requests_are_answered_in_the_shape_shown(command: str, output: str, cli
     shown, answered = json.loads(output), response.json()
     assert shape(answered) == shape(shown)
     assert ("error" in shown) == (response.status_code >= 400)
+    if "error" in shown:
+        assert answered["error"] | {"request_id": ""} == shown["error"] | {"request_id": ""}
 
 
 def shape(value: Any) -> Any:

@@ -95,7 +95,8 @@ def refreshed(store: Store, of: str, parts: Mapping[str, str] | None = None) -> 
 def prune(store: Store) -> None:
     """Remove files of indexes and snapshots that no release has named for an hour.
 
-    An empty file beside each, ``.unnamed``, carries the time at which nothing named it first.
+    An empty file beside each, ``.unnamed``, carries the time at which nothing named it first. A publication that takes
+    a file for a release that it has not completed touches the file itself.
     """
     named: set[str] = set()
     for release_id in release.releases(store):
@@ -110,7 +111,7 @@ def prune(store: Store) -> None:
                 mark.unlink(missing_ok=True)
             elif not mark.exists():
                 mark.touch()
-            elif mark.stat().st_mtime < time.time() - _UNNAMED_SECONDS:
+            elif max(mark.stat().st_mtime, path.stat().st_mtime) < time.time() - _UNNAMED_SECONDS:
                 for gone in (path, path.with_suffix(".json"), mark):
                     gone.unlink(missing_ok=True)
 

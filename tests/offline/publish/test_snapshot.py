@@ -165,13 +165,20 @@ def test_files_that_no_release_names_go_after_a_while(store: Store, trained: Rel
     }
     other = store.artifacts / file_of("0" * 32)
     partial = other.with_suffix(".0123.partial")
+    long_ago = (time.time() - 7200,) * 2
     for path in (other, partial):
         path.write_bytes(b"")
+        os.utime(path, long_ago)
     snapshot.prune(store)
-    assert other.exists()
+    assert other.exists(), "written long ago, but nobody has missed its name before"
     assert partial.exists()
     for path in store.artifacts.glob("column-*"):
-        os.utime(path, (time.time() - 7200,) * 2)
+        os.utime(path, long_ago)
+    other.touch()
+    snapshot.prune(store)
+    assert other.exists(), "a publication is about to name it"
+    assert not partial.exists()
+    os.utime(other, long_ago)
     snapshot.prune(store)
     assert {path.name for path in store.artifacts.glob("column-*")} == named_files
 

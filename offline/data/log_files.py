@@ -54,13 +54,18 @@ def save(log: InteractionLog, folder: Path) -> None:
     before = _manifest(folder) if (folder / MANIFEST).is_file() else {}
     manifest: dict[str, Any] = {"form": _FORM, "stream_mark": log.stream_mark}
     tables = _tables(log)
+    reusable = {name: _matching(table, folder, name, before.get(name, [])) for name, table in tables.items()}
+    # The part of a row is that of its user's id, which the rows themselves do not tell.
+    known = reusable["users"][-1][0] if reusable["users"] else 0
+    reusable["rows"] = [file for file in reusable["rows"] if log.user[: file[0]].max(initial=-1) < known]
     for name, table in tables.items():
-        manifest[name] = _written(table, folder, name, before.get(name, []))
+        manifest[name] = _written(table, folder, name, reusable[name])
     if manifest != before:
         write_json(folder / MANIFEST, manifest)
     named = {folder / MANIFEST, *(path for name in tables for path in _paths(folder, manifest, name))}
     for path in set(folder.iterdir()) - named:  # taken in by others, or left by a run that was killed
-        path.unlink()
+        if path.is_file():
+            path.unlink()
     former_file(folder).unlink(missing_ok=True)
 
 
@@ -92,9 +97,6 @@ class _Rows:
         hash_ = xxh3_128()
         for name in COLUMNS:
             hash_.update(np.ascontiguousarray(getattr(self.log, name)[first:end]).data)
-        # The part of a row is that of its user's id.
-        for user in np.flatnonzero(np.bincount(self.log.user[first:end])).tolist():
-            hash_.update(_encoded(self.log.user_ids[user]) + b"\0")
         return hash_.hexdigest()
 
     def frame(self, first: int, end: int) -> pl.DataFrame:
@@ -148,15 +150,24 @@ def _part_of(name: str) -> int:
     return xxh3_64_intdigest(_encoded(name)) >> 48
 
 
-def _written(table: _Rows | _Ids, folder: Path, name: str, before: Sequence[tuple[int, str]]) -> list[list[Any]]:
-    """The files [end, digest] of a table, of which at most one is new; an empty one has a file of no rows."""
+def _matching(table: _Rows | _Ids, folder: Path, name: str, before: Sequence[tuple[int, str]]) -> list[list[Any]]:
+    """The first of the files [end, digest] that a table had ``before``, as far as they are there and hold its rows."""
     files: list[list[Any]] = []
     first = 0
     for end, digest in before:
-        if end > len(table) or table.digest(first, end) != digest:
+        file = [end, digest]
+        (path,) = _paths(folder, {name: [file]}, name)
+        if end > len(table) or table.digest(first, end) != digest or not path.is_file():
             break
-        files.append([end, digest])
+        files.append(file)
         first = end
+    return files
+
+
+def _written(table: _Rows | _Ids, folder: Path, name: str, reusable: Sequence[list[Any]]) -> list[list[Any]]:
+    """The files [end, digest] of a table, of which at most one is new; an empty one has a file of no rows."""
+    files = list(reusable)
+    first = files[-1][0] if files else 0
     if first < len(table) or not files:
         while files and 2 * (len(table) - first) > first - (files[-2][0] if len(files) > 1 else 0):
             files.pop()

@@ -246,6 +246,18 @@ def test_the_same_rows_of_other_users_lie_in_other_parts(tmp_path: Path) -> None
     assert {name for part in parts for name in part.log.user_ids} == {f"b{at}" for at in range(80)}
 
 
+def test_a_file_that_is_gone_is_written_again(tmp_path: Path) -> None:
+    log = log_of([f"u{at}" for at in range(80)], ["i"], 400)
+    log.save(tmp_path / "log")
+    (tmp_path / "log" / "a folder of somebody else's").mkdir()
+    for name in ("rows", "users", "items"):
+        (path,) = (tmp_path / "log").glob(f"{name}-*")
+        path.unlink()
+        log.save(tmp_path / "log")
+        assert path.is_file()
+        assert InteractionLog.load(tmp_path / "log").user_ids == log.user_ids
+
+
 def test_row_groups_tell_which_parts_they_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a reader, also another library's, skips the others."""
     monkeypatch.setattr(log_files, "_GROUP", 100)

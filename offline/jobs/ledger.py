@@ -119,14 +119,19 @@ class RunRecord:
         document that is no run."""
         if not isinstance(document, dict) or not {"run", "job", "status"} <= document.keys():
             raise ValueError("not a run")
-        names = {name.name for name in fields(cls)}
-        known = {name: value for name, value in document.items() if name in names}
+        known = _known(cls, document)
         producers = {
-            name: ProducerSummary(**{**producer, "state": ProducerState(producer["state"])})
+            name: ProducerSummary(**{**_known(ProducerSummary, producer), "state": ProducerState(producer["state"])})
             for name, producer in known.get("producers", {}).items()
         }
         llm = Account.parse(document["llm"]) if document.get("llm") else None
         return cls(**{**known, "status": RunStatus(document["status"]), "producers": producers, "llm": llm})
+
+
+def _known(record: type[RunRecord] | type[ProducerSummary], document: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a document that a record of this version has."""
+    names = {name.name for name in fields(record)}
+    return {name: value for name, value in document.items() if name in names}
 
 
 class RunLedger:

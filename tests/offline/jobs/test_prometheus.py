@@ -34,6 +34,11 @@ def run_with(**changes: Any) -> RunRecord:
     return RunRecord.parse({**LINE, **changes})
 
 
+def test_a_line_of_a_later_version_is_read_as_far_as_it_is_known() -> None:
+    producers = {"liber": {**LINE["producers"]["liber"], "mood": "good"}}
+    assert run_with(mood="good", producers=producers) == run_with()
+
+
 BASE = run_with()
 
 

@@ -172,8 +172,12 @@ class TimingReply(Struct):
     total: float
 
 
-class RecommendTimingReply(TimingReply):
+class RecommendTimingReply(Struct):
+    features: float
     retrieve: float
+    score: float
+    rerank: float
+    total: float
 
 
 class _RankedItems(Struct):

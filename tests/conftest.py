@@ -1,7 +1,7 @@
 """What all tests share: one real Valkey server per process, and the check that no process outlives the tests.
 
 One real installation for all end-to-end tests: MovieLens-100K, the real pipeline, a Valkey of its own, a real service.
-Only the trainings are shortened (one model, one epoch, little founding), so that the whole takes a few minutes.
+Only the trainings are shortened (one model, one epoch, little fitting), so that the whole takes a few minutes.
 """
 
 from __future__ import annotations

@@ -27,14 +27,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 
 from offline.cli.call import job_of
-from offline.jobs.llm_requests import data_of, sources_of
+from offline.jobs.llm_requests import data_of, inputs_of
 from offline.knowledge.autograph.assign import AutoGraph
 from offline.knowledge.autograph.graph import Evidence, Versions
 from offline.knowledge.autograph.produce import evidence_of
 from offline.knowledge.autograph.train import fit_frozen
 from offline.knowledge.config import FrozenPartsConfig
+from offline.knowledge.inputs import ProducerInputs
 from offline.knowledge.prompts import plain_text
-from offline.knowledge.sources import Sources
 from research.autograph.leave_one_out import LeaveOneOut, leave_one_out, training_part
 from research.autograph.matching import (
     Lists,
@@ -59,11 +59,11 @@ def main() -> None:
         split.save(arguments.split)
         print(f"{len(split.train_user)} positives to train on, {len(split.catalogue)} items, {len(split.user)} users")
         return
-    with sources_of(job, catalogue, log, "autograph") as sources:
-        sources.need(np.concatenate([sources.texts.items.absent, sources.texts.summaries.absent]))
-        evidence = evidence_of(sources)
+    with inputs_of(job, catalogue, log, "autograph") as inputs:
+        inputs.need(np.concatenate([inputs.texts.items.absent, inputs.texts.summaries.absent]))
+        evidence = evidence_of(inputs)
         if arguments.texts == "own":
-            evidence = without_language_model(sources, evidence)
+            evidence = without_language_model(inputs, evidence)
     run(arguments, evidence, configured(job.config.knowledge.autograph.frozen_parts, arguments))
 
 
@@ -107,18 +107,18 @@ def run(arguments: argparse.Namespace, whole: Evidence, config: FrozenPartsConfi
     settings = {name: str(value) for name, value in vars(arguments).items()}
     document = {"settings": settings, "epochs": epochs, **spent, "notes": autograph.notes}
     arguments.out.with_suffix(".json").write_text(json.dumps(document, indent=1))
-    print(f"founded in {spent['seconds']:.0f} s, {spent['busy_s']:.0f} s of processor time", *autograph.notes)
+    print(f"fitted in {spent['seconds']:.0f} s, {spent['busy_s']:.0f} s of processor time", *autograph.notes)
 
 
-def without_language_model(sources: Sources, evidence: Evidence) -> Evidence:
+def without_language_model(inputs: ProducerInputs, evidence: Evidence) -> Evidence:
     """Items as their own texts say, and the same versions as means of what was liked in their partitions."""
-    features = [sources.catalogue.items.get(item, {}) for item in sources.log.item_ids]
+    features = [inputs.catalogue.items.get(item, {}) for item in inputs.log.item_ids]
     items, known = np.zeros_like(evidence.items), evidence.known_items
-    items[known] = sources.encode([plain_text(sources.vocabulary, features[at]) for at in np.flatnonzero(known)])
+    items[known] = inputs.encode([plain_text(inputs.vocabulary, features[at]) for at in np.flatnonzero(known)])
     users = np.zeros_like(evidence.versions.vectors)
-    for at, partition in enumerate(sources.texts.versions.partitions.tolist()):
-        rows = sources.texts.partitions.rows_of(partition) if partition >= 0 else np.zeros(0, np.int64)
-        users[at] = items[sources.log.item[rows[evidence.liked[rows]]]].sum(axis=0)
+    for at, partition in enumerate(inputs.texts.versions.partitions.tolist()):
+        rows = inputs.texts.partitions.rows_of(partition) if partition >= 0 else np.zeros(0, np.int64)
+        users[at] = items[inputs.log.item[rows[evidence.liked[rows]]]].sum(axis=0)
     length = np.linalg.norm(users, axis=1, keepdims=True)
     versions = Versions(
         users / np.maximum(length, 1e-12), evidence.versions.start, evidence.versions.closed_at, length[:, 0] > 0

@@ -141,7 +141,7 @@ class RerankPrompt(BaseModel):
         asked = _filled(self.candidate, {"text": self._clean(text) or "something unknown"})
         return f"{asked}\n{self.question}{self.closing}"
 
-    def blocks(self, profile: Mapping[str, object], history: Sequence[Rated], text: str) -> PromptParts:
+    def parts(self, profile: Mapping[str, object], history: Sequence[Rated], text: str) -> PromptParts:
         """The prompt about one candidate."""
         return PromptParts(self.user_block(profile, history), self.candidate_block(text))
 

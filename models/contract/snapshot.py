@@ -172,8 +172,10 @@ class TableUpdate:
                 self.columns[name][self.rows] = column[self.rows]
 
     def write(self, decoded: DecodedItems) -> IntArray:
-        """Write items, new ones into spare rows if they have features; rows of all that were written. ArtifactError if
-        there are not enough of them. An item of which nothing is valid any more is from now on like the unknown one."""
+        """Write items, new ones into spare rows; rows of all that were written. ArtifactError if there are not enough.
+
+        A new item needs features: the entries of a space also name items that this release has never listed. An item of
+        which nothing is valid any more is from now on like the unknown one."""
         rows = self.table().rows_of(decoded.ids)
         new = np.flatnonzero((rows == 0) & decoded.featured)
         rows[new] = np.arange(self.items + 1, self.items + 1 + len(new))

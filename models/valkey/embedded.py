@@ -58,7 +58,7 @@ def embedded_redis(folder: Path, start_timeout: float = 15.0, *, keep_alive: boo
         try:
             with ExitStack() as stack:
                 if keep_alive:
-                    stack.enter_context(_kept_alive(user))
+                    stack.enter_context(_watchdog(user))
                 yield f"unix://{user.path}"
         finally:
             user.leave()
@@ -171,7 +171,7 @@ class _User:
 
 
 @contextmanager
-def _kept_alive(user: _User) -> Iterator[None]:
+def _watchdog(user: _User) -> Iterator[None]:
     """A thread that looks after the server. Ends before the context does, so that ``user`` is free again."""
     done = threading.Event()
 

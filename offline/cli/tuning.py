@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, MetricsFile, carry_out, job_of
-from offline.jobs.llm_requests import data_of, sources_of
+from offline.jobs.llm_requests import data_of, inputs_of
 from offline.jobs.steps import Job
 
 app = typer.Typer()
@@ -66,8 +66,8 @@ def adapt(
     adaptation = AdaptationConfig(
         depth=marc.depth, max_tokens=marc.max_tokens, steps=steps, rank=rank, precision=job.config.arithmetic
     )
-    with sources_of(job, catalogue, log, "marc") as sources:
-        pairs = adapt_model(sources, out, adaptation)
+    with inputs_of(job, catalogue, log, "marc") as inputs:
+        pairs = adapt_model(inputs, out, adaptation)
     print(f"{out}: adapted in {steps} steps to {pairs} interactions of the training period")
 
 

@@ -79,7 +79,8 @@ def load(folder: Path) -> InteractionLog:
 
 
 def read_parts(folder: Path, count: int) -> Iterator[LogPart]:
-    """The log in ``count`` parts by hash of user, at most 65,536. Each is read when it is asked for."""
+    """The log in ``count`` parts by hash of user, at most 65,536. Each is read when it is asked for, and is
+    of that moment: a user's rows are whole, those of two users may be of two moments."""
     for first, end in pairwise(_PARTS * at // count for at in range(count + 1)):
         yield _read(folder, partial(_part, within=(pl.col("part") >= first) & (pl.col("part") < end)))
 

@@ -21,10 +21,10 @@ from offline.engine.engines import Engine
 from offline.jobs.events import Recent
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job
+from offline.knowledge.inputs import ProducerInputs
 from offline.knowledge.knowledge_texts import Answered, Ask, KnowledgeTexts, closing
 from offline.knowledge.quality import Usable, problem, usable
 from offline.knowledge.run import ORDER, KnowledgeRun
-from offline.knowledge.sources import Sources
 from offline.llm.batches import REFUSED_RUNS
 from offline.llm.cache import cache_key, stored_answers
 from offline.llm.protocol import Answers, Prompt
@@ -215,11 +215,11 @@ def knowledge_run(
 
 
 @contextmanager
-def sources_of(job: Job, catalogue: Catalogue, log: InteractionLog, producer: str) -> Iterator[Sources]:
+def inputs_of(job: Job, catalogue: Catalogue, log: InteractionLog, producer: str) -> Iterator[ProducerInputs]:
     """The inputs of a producer, for jobs that ask no language model: with the answers that are stored."""
     with open_session(job.config.llm, job.llm, dry_run=True) as session:
 
         def ask(prompts: list[Prompt], label: str) -> Answered:
             return answered(usable(session, prompts, label))
 
-        yield knowledge_run(job, catalogue, log, ask, session.account.model_id).sources_of(producer)
+        yield knowledge_run(job, catalogue, log, ask, session.account.model_id).inputs_of(producer)

@@ -159,7 +159,7 @@ class Run:
             with exclusive(self.job.config.workdir, self.record.job):
                 self._ledger.settle()
                 self.save()
-                with self._judged():
+                with self._outcome_noted():
                     yield self
         except BaseException as error:
             if self.record.status is RunStatus.RUNNING:  # it never began
@@ -210,7 +210,7 @@ class Run:
         self._ledger.keep(self.record)
 
     @contextmanager
-    def _judged(self) -> Iterator[None]:
+    def _outcome_noted(self) -> Iterator[None]:
         status = RunStatus.FAILED
         try:
             yield

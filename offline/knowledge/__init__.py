@@ -2,7 +2,7 @@
 
 run         one run over all producers, and the knowledge that they last made; read first
 config      settings of all of them
-sources     inputs of every producer, and the spaces it makes
+inputs      inputs of every producer, and the spaces it makes
 vectors     outputs of every producer, and which of them a sample may see
 errors      why a producer cannot make its frozen parts yet
 prompts     questions to the language model about items and partitions, and the texts that are encoded

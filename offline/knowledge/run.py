@@ -19,11 +19,11 @@ from offline.engine.engines import Engine
 from offline.knowledge.config import KnowledgeConfig
 from offline.knowledge.encoder import EngineEncoder, TextEncoder, VectorStore
 from offline.knowledge.errors import NotFittedError, TooFewError
+from offline.knowledge.inputs import Producer, ProducerInputs
 from offline.knowledge.knowledge_texts import Ask, Domain, KnowledgeTexts
 from offline.knowledge.marc.states import LanguageModelStates
 from offline.knowledge.marc.store import StateStore, shipped_source
 from offline.knowledge.shipped import read_shipped, write_shipped
-from offline.knowledge.sources import Producer, Sources
 from offline.knowledge.vectors import ItemVectors, Knowledge, Lineage, Produced, UserVectors
 from offline.llm.arithmetic import Precision
 
@@ -113,12 +113,12 @@ class KnowledgeRun:
         precision: Precision = "auto",
         shipped: Path | None = None,
     ) -> None:
-        """See ``Sources`` for the names; ``llm`` is the model's id, ``imported`` texts stand for its answers."""
+        """See ``ProducerInputs`` for the names; ``llm`` is the model's id, ``imported`` texts stand for its answers."""
         name, tokens = domain.config.encoder, domain.config.encoder_tokens
         encoder = (
             TextEncoder(name, tokens, precision) if engine is None else EngineEncoder(engine, name, tokens, precision)
         )
-        self._sources = Sources(
+        self._inputs = ProducerInputs(
             config=domain.config,
             schema=domain.schema,
             vocabulary=domain.vocabulary,
@@ -136,28 +136,28 @@ class KnowledgeRun:
             shipped=shipped,
         )
 
-    def sources_of(self, name: str) -> Sources:
+    def inputs_of(self, name: str) -> ProducerInputs:
         """The inputs of a producer."""
-        return self._sources.of(name)
+        return self._inputs.of(name)
 
     def produce(self, name: str, texts: Sequence[str]) -> Attempt:
         """Run a producer that reads these kinds of texts, and save what it makes."""
-        sources = self.sources_of(name)
+        inputs = self.inputs_of(name)
         try:
-            produced = producer(name)(sources)
+            produced = producer(name)(inputs)
         except (NotFittedError, TooFewError) as error:
             waits = f"{name} needs {error.needs}" if isinstance(error, TooFewError) else str(error)
             print(f"  {name} waits: {waits}", flush=True)
-            asked = [kind for kind in texts if kind in vars(sources.texts)]  # to read another would ask for it
+            asked = [kind for kind in texts if kind in vars(inputs.texts)]  # to read another would ask for it
             return Attempt(None, self._absent(asked), waits, too_little=isinstance(error, TooFewError))
         absent = self._absent(texts)
-        produced = replace(produced, lineage=Lineage.of(sources.log), partial=absent > 0)
-        produced.save(sources.folder)
+        produced = replace(produced, lineage=Lineage.of(inputs.log), partial=absent > 0)
+        produced.save(inputs.folder)
         return Attempt(produced, absent)
 
     def _absent(self, texts: Iterable[str]) -> int:
         """How many texts of these kinds may still come."""
-        absent = {kind: getattr(self._sources.texts, kind).absent for kind in texts}
+        absent = {kind: getattr(self._inputs.texts, kind).absent for kind in texts}
         of_items = np.sum(absent.pop("items", 0))
         # no shift is asked for where the summary is absent, and there it counts as absent too
         of_partitions = np.logical_or.reduce(list(absent.values()))

@@ -36,16 +36,16 @@ def frame_as_chat(prompt: RerankPrompt, tokenizer: Any, instruction: str) -> Rer
     return RerankPrompt.model_validate({**prompt.model_dump(), **update})
 
 
-def tokens_of(tokenizer: Any, blocks: Sequence[PromptParts]) -> list[list[int]]:
+def tokens_of(tokenizer: Any, prompts: Sequence[PromptParts]) -> list[list[int]]:
     """Token ids of prompts: of the user block with what the tokenizer adds in front, then of the candidate block.
 
-    The blocks are cut into tokens one by one, as a server that keeps prefixes does.
+    The prompts are cut into tokens one by one, as a server that keeps prefixes does.
     """
-    if not blocks:
+    if not prompts:
         return []
-    users = tokenizer([prompt.user for prompt in blocks], return_attention_mask=False)["input_ids"]
+    users = tokenizer([prompt.user for prompt in prompts], return_attention_mask=False)["input_ids"]
     candidates = tokenizer(
-        [prompt.candidate for prompt in blocks], add_special_tokens=False, return_attention_mask=False
+        [prompt.candidate for prompt in prompts], add_special_tokens=False, return_attention_mask=False
     )["input_ids"]
     return [[*user, *candidate] for user, candidate in zip(users, candidates, strict=True)]
 

@@ -79,11 +79,11 @@ class Prepared:
 
     def log_odds(self, model: Labeller, selection: Selection, rows: IntArray, title: str) -> FloatArray:
         """Raw log-odds [n] of the samples at these log rows; stored on disk."""
-        return self.answers(model, self.prompts.blocks(self.prompt_for(selection), rows), title)
+        return self.answers(model, self.prompts.of_rows(self.prompt_for(selection), rows), title)
 
-    def answers(self, model: Labeller, blocks: Sequence[PromptParts], title: str) -> FloatArray:
+    def answers(self, model: Labeller, prompts: Sequence[PromptParts], title: str) -> FloatArray:
         """Raw log-odds [n] of these prompts, likewise."""
-        return stored_log_odds(self.folder / "scores", model, self.labels, blocks, title)
+        return stored_log_odds(self.folder / "scores", model, self.labels, prompts, title)
 
     def base(self) -> Labeller:
         """The model as it comes, loaded anew each time: tuning changes the one it is given."""

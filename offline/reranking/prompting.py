@@ -52,22 +52,22 @@ class PromptBuilder:
     items: RerankItems
     longest: int
 
-    def blocks(self, prompt: RerankPrompt, rows: IntArray) -> list[PromptParts]:
+    def of_rows(self, prompt: RerankPrompt, rows: IntArray) -> list[PromptParts]:
         """The prompt of the sample at each of these log rows."""
-        index, candidate_blocks = self.log.by_user(), {}
-        blocks = []
+        index, candidates = self.log.by_user(), {}
+        prompts = []
         for row in rows.tolist():
             user, item = int(self.log.user[row]), int(self.log.item[row])
             history = self.before(index.of_user(user), int(index.position[row]))
             vectors = self.items.vectors[self.log.item[history]]
             chosen = history[prompt.chosen(self.items.vectors[item], vectors)]
-            if item not in candidate_blocks:
-                candidate_blocks[item] = prompt.candidate_block(self.items.texts[item])
+            if item not in candidates:
+                candidates[item] = prompt.candidate_block(self.items.texts[item])
             profile = self.catalogue.users.get(self.log.user_ids[user], {})
             names = (self.items.names[at] for at in self.log.item[chosen].tolist())
             rated = list(map(Rated, names, self.log.value[chosen].tolist()))
-            blocks.append(PromptParts(prompt.user_block(profile, rated), candidate_blocks[item]))
-        return blocks
+            prompts.append(PromptParts(prompt.user_block(profile, rated), candidates[item]))
+        return prompts
 
     def before(self, of_user: IntArray, position: int) -> IntArray:
         """Log rows of the last ``longest`` of the first ``position`` events of a user."""
@@ -149,8 +149,8 @@ def canaries(
         )
         for part in (high, low):
             rated = [Rated(prompts.items.names[at], float(draw.choice(part))) for at in items[: prompt.history]]
-            asked.append([prompt.blocks({}, rated, prompts.items.texts[at]) for at in rest])
-    chances = answers([blocks for pair in asked for blocks in pair]).reshape(settings.canaries, 2, -1)
+            asked.append([prompt.parts({}, rated, prompts.items.texts[at]) for at in rest])
+    chances = answers([parts for pair in asked for parts in pair]).reshape(settings.canaries, 2, -1)
     selected = []
     for liked, disliked, chance in zip(asked[::2], asked[1::2], chances, strict=True):
         best, worst = int(chance[0].argmax()), int(chance[1].argmin())

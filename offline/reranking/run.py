@@ -97,10 +97,10 @@ def _answers(run: Run, ready: Prepared, model: Labeller, name: str) -> Answers:
 
 def _tuned(ready: Prepared) -> list[float]:
     rows = ready.rows("train")
-    blocks = [block for how in SELECTIONS for block in ready.prompts.blocks(ready.prompt_for(how), rows)]
+    prompts = [block for how in SELECTIONS for block in ready.prompts.of_rows(ready.prompt_for(how), rows)]
     yes, no = ready.labels
     answers = np.tile(np.where(ready.label(rows) > 0.5, yes, no), len(SELECTIONS)).astype(np.int64)
-    tokens = tokens_of(ready.tokenizer, blocks)
+    tokens = tokens_of(ready.tokenizer, prompts)
     return tune(ready.base(), tokens, answers, ready.settings.tuning, ready.settings.seed, ready.folder)
 
 
@@ -122,8 +122,8 @@ def _manifest(
 ) -> RerankerManifest:
     """The manifest, after the file of items that it names."""
 
-    def answers(blocks: Sequence[PromptParts]) -> FloatArray:
-        return probability_of(ready.answers(tuned, blocks, "canaries"))
+    def answers(prompts: Sequence[PromptParts]) -> FloatArray:
+        return probability_of(ready.answers(tuned, prompts, "canaries"))
 
     items = ready.prompts.items.pack()
     write_bytes(ready.folder / ITEMS_FILE, items)

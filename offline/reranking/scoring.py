@@ -53,10 +53,10 @@ class Labeller:
         return cls(f"{name}/{dtype}", tokenizer, model.to(device), padded_tokens)
 
     def log_odds(
-        self, blocks: Sequence[PromptParts], labels: tuple[int, int]
+        self, prompts: Sequence[PromptParts], labels: tuple[int, int]
     ) -> Iterator[tuple[list[int], FloatArray]]:
         """(positions [b], log-odds float32 [b]) batch by batch, in an order that only the prompts decide."""
-        tokens = tokens_of(self.tokenizer, blocks)
+        tokens = tokens_of(self.tokenizer, prompts)
         head = self.head_rows(labels)
 
         def scored(rows: list[int]) -> FloatArray:
@@ -109,15 +109,15 @@ def last_states(model: Any, tokens: Sequence[list[int]]) -> Any:
 
 
 def stored_log_odds(
-    folder: Path, model: Labeller, labels: tuple[int, int], blocks: Sequence[PromptParts], title: str
+    folder: Path, model: Labeller, labels: tuple[int, int], prompts: Sequence[PromptParts], title: str
 ) -> FloatArray:
     """Log-odds, float32 [n], of the prompts, in their order, from the files in ``folder``; asks the model about those
     that are not stored yet, so that a prompt is read once by a model for two answers. ``title`` is for people."""
     (name,) = addresses([f"{model.id} {labels}"])
     file = ArrayFile(folder / f"{name}.npz", "log_odds")
     stored = file.read()
-    keys = addresses([str(prompt) for prompt in blocks])
-    missing = {key: prompt for key, prompt in zip(keys, blocks, strict=True) if key not in stored}
+    keys = addresses([str(prompt) for prompt in prompts])
+    missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in stored}
     names, prompts = list(missing), list(missing.values())
     with tqdm(total=len(prompts), desc=f"  {title}", unit="prompt", mininterval=5.0, disable=not prompts) as bar:
         for number, (rows, scores) in enumerate(model.log_odds(prompts, labels) if prompts else (), 1):

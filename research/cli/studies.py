@@ -9,7 +9,7 @@ from __future__ import annotations
 import typer
 
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
-from offline.jobs.llm_requests import data_of, sources_of
+from offline.jobs.llm_requests import data_of, inputs_of
 from research.cli.options import CORES, Seeds, Workers, Write
 from research.tables import write_table
 
@@ -53,9 +53,9 @@ def compression(
 
     job = job_of(config, data_dir)
     catalogue, log = data_of(job)
-    with sources_of(job, catalogue, log, "marc") as sources:
-        depth = sources.config.marc.depth
-        states = states_at(sources, [depth])[depth]
+    with inputs_of(job, catalogue, log, "marc") as inputs:
+        depth = inputs.config.marc.depth
+        states = states_at(inputs, [depth])[depth]
     folder = job.config.workdir / "compression"
     runner = TrialRunner(job.config, catalogue, log, folder)
     result = study.compare_compressions(runner, states, seeds=seeds, workers=workers)
@@ -89,8 +89,8 @@ def layers(
 
     job = job_of(config, data_dir)
     catalogue, log = data_of(job)
-    with sources_of(job, catalogue, log, "marc") as sources:
-        states = states_at(sources, study.DEPTHS)
+    with inputs_of(job, catalogue, log, "marc") as inputs:
+        states = states_at(inputs, study.DEPTHS)
     result = study.sweep(job.config, log, states, range(seeds))
     result.save(job.config.workdir / "layers.json")
     write_table(f"layers {job.config.name}", result.markdown(), write)
@@ -103,6 +103,6 @@ def factors(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DI
 
     job = job_of(config, data_dir)
     catalogue, log = data_of(job)
-    with sources_of(job, catalogue, log, "autograph") as sources:
-        result = study.report(sources)
+    with inputs_of(job, catalogue, log, "autograph") as inputs:
+        result = study.report(inputs)
     write_table(f"factors {job.config.name}", result.markdown(), write)

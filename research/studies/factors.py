@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from offline.data.catalogue import DataError
 from offline.knowledge.autograph.produce import fitted
 from offline.knowledge.autograph.quantise import Quantiser
-from offline.knowledge.sources import Sources
+from offline.knowledge.inputs import ProducerInputs
 from research.autograph.factors import Factor, QuantiserReport, factor_table, name_factors, quantiser_report
 from research.tables import table
 
@@ -26,7 +26,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """Both sides of one founded space."""
+    """Both sides of one fitted space."""
 
     items: Named
     users: Named
@@ -56,23 +56,23 @@ class Factors:
         return "\n".join(lines)
 
 
-def report(sources: Sources) -> Factors:
-    """Report on the founded space with its frozen quantisers: nothing is fitted, nothing is asked that has no answer.
+def report(inputs: ProducerInputs) -> Factors:
+    """Report on the fitted space with its frozen quantisers: nothing is fitted anew, nor asked without an answer.
 
-    DataError if it is not founded yet, or if a side has no text.
+    DataError if it is not fitted yet, or if a side has no text.
     """
-    frozen = fitted(sources)
-    of_items = [text for text in sources.texts.items.texts if text]
+    frozen = fitted(inputs)
+    of_items = [text for text in inputs.texts.items.texts if text]
     return Factors(
-        items=_named("items", sources, frozen.items, of_items),
-        users=_named("users", sources, frozen.users, sources.texts.versions.texts),
+        items=_named("items", inputs, frozen.items, of_items),
+        users=_named("users", inputs, frozen.users, inputs.texts.versions.texts),
     )
 
 
-def _named(side: str, sources: Sources, quantiser: Quantiser, texts: Sequence[str]) -> Named:
+def _named(side: str, inputs: ProducerInputs, quantiser: Quantiser, texts: Sequence[str]) -> Named:
     if not texts:
         raise DataError(f"there is no text of {side} to name factors by")
-    vectors = sources.encode(texts)
+    vectors = inputs.encode(texts)
     codes, _ = quantiser.assign(vectors)
     return Named(quantiser_report(quantiser, vectors, texts), tuple(name_factors(codes[:, 0], texts)))
 

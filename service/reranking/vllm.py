@@ -132,7 +132,7 @@ class VllmReranker:
         for row in rows.tolist():
             at = prompt.chosen(items.vectors[row], items.vectors[events])
             history = [Rated(items.names[events[event]], float(values[event])) for event in at.tolist()]
-            prompts.append(prompt.blocks(head.user.features, history, items.texts[row]))
+            prompts.append(prompt.parts(head.user.features, history, items.texts[row]))
         return prompts
 
 

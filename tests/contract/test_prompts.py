@@ -22,8 +22,8 @@ HISTORY = [Rated("Toy Story", 5.0), Rated("Heat", 2.5)]
 
 
 def test_a_prompt_as_it_is_read() -> None:
-    blocks = PROMPT.blocks({"gender": "F", "age": 25.0, "name": "Ann"}, HISTORY, '"Jumanji" (1995; Adventure)')
-    assert str(blocks) == (
+    prompt = PROMPT.parts({"gender": "F", "age": 25.0, "name": "Ann"}, HISTORY, '"Jumanji" (1995; Adventure)')
+    assert str(prompt) == (
         "<|im_start|>user\n"
         "Viewer: age 25, gender F\n"
         "The viewer rated, oldest first:\n"
@@ -33,11 +33,11 @@ def test_a_prompt_as_it_is_read() -> None:
         "Will the viewer like it? Answer Yes or No.<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
-    assert blocks.user.endswith("Heat: 2.5 stars\n")
+    assert prompt.user.endswith("Heat: 2.5 stars\n")
 
 
 def test_candidates_of_one_user_and_history_share_the_user_block() -> None:
-    prompts = [PROMPT.blocks({"age": 25}, HISTORY, text) for text in ("one film", "another film")]
+    prompts = [PROMPT.parts({"age": 25}, HISTORY, text) for text in ("one film", "another film")]
     assert prompts[0].user == prompts[1].user
     assert prompts[0].candidate != prompts[1].candidate
 
@@ -55,11 +55,11 @@ def test_a_verdict_in_place_of_stars() -> None:
 
 @given(st.text(max_size=80))
 def test_values_add_no_line_and_no_turn(value: str) -> None:
-    blocks = PROMPT.blocks({"age": value}, [Rated(value, 3.0)], value)
-    plain = PROMPT.blocks({"age": "x"}, [Rated("x", 3.0)], "x")
-    assert str(blocks).count("<|im_") == str(plain).count("<|im_")
-    assert blocks.candidate.count("\n") == plain.candidate.count("\n")
-    assert blocks.user.count("\n") in (plain.user.count("\n"), plain.user.count("\n") - 1), (
+    prompt = PROMPT.parts({"age": value}, [Rated(value, 3.0)], value)
+    plain = PROMPT.parts({"age": "x"}, [Rated("x", 3.0)], "x")
+    assert str(prompt).count("<|im_") == str(plain).count("<|im_")
+    assert prompt.candidate.count("\n") == plain.candidate.count("\n")
+    assert prompt.user.count("\n") in (plain.user.count("\n"), plain.user.count("\n") - 1), (
         "an empty profile is left out"
     )
 

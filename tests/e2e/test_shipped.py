@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from models.contract.arrays import FloatArray
-from offline.jobs.llm_requests import data_of, sources_of
+from offline.jobs.llm_requests import data_of, inputs_of
 from offline.knowledge.encoder import TextEncoder, VectorStore
 from offline.knowledge.marc.states import LanguageModelStates
 from offline.knowledge.marc.store import StateStore, shipped_source
@@ -29,9 +29,9 @@ def test_the_shipped_answers_are_those_of_this_code(first_ledger: dict[str, Any]
 def sample_texts(installation: Installation) -> list[str]:
     """Some texts of items and of versions of users."""
     job = installation.job
-    with sources_of(job, *data_of(job), "marc") as sources:
-        texts = [text for text in sources.texts.items.texts if text][::150]
-        texts += sources.texts.versions.texts[::500]
+    with inputs_of(job, *data_of(job), "marc") as inputs:
+        texts = [text for text in inputs.texts.items.texts if text][::150]
+        texts += inputs.texts.versions.texts[::500]
     assert len(texts) > 15
     return texts
 

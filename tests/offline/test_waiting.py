@@ -14,8 +14,8 @@ from offline.data.log import InteractionLog
 from offline.jobs.runs import Run
 from offline.knowledge import run as producers
 from offline.knowledge.errors import TooFewError
+from offline.knowledge.inputs import Producer, ProducerInputs, space
 from offline.knowledge.run import load_knowledge
-from offline.knowledge.sources import Producer, Sources, space
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
 from offline.training.report import TrainingReport
@@ -34,12 +34,12 @@ class ShiftsFail(CountingModel):
         return await super().complete(prompts)
 
 
-def marc_in_small(sources: Sources) -> Produced:
+def marc_in_small(inputs: ProducerInputs) -> Produced:
     """Reads what MARC reads."""
-    user, item = sources.spec("marc", "user"), sources.spec("marc", "item")
+    user, item = inputs.spec("marc", "user"), inputs.spec("marc", "item")
     assert user is not None
     assert item is not None
-    versions, known = sources.texts.versions, sources.texts.items.known
+    versions, known = inputs.texts.versions, inputs.texts.items.known
     vectors = np.ones((len(known), item.dim), np.float32) * known[:, None]
     return Produced(
         UserVectors(
@@ -49,7 +49,7 @@ def marc_in_small(sources: Sources) -> Produced:
     )
 
 
-def too_little(sources: Sources) -> Produced:
+def too_little(inputs: ProducerInputs) -> Produced:
     raise TooFewError("64 texts of the training period, there are 12")
 
 
@@ -95,7 +95,7 @@ def test_a_producer_that_cannot_begin_keeps_what_it_made_however_often_it_tries(
 def test_a_producer_that_is_killed_again_and_again_keeps_what_it_made(
     installed: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(sources: Sources) -> Produced:
+    def killed(inputs: ProducerInputs) -> Produced:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

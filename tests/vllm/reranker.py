@@ -60,7 +60,7 @@ def write(folder: Path, model: Reference) -> Path:
     canaries = []
     for values in PEOPLE:
         events = [Rated(name_of(film), value) for film, value in zip(FILMS, values, strict=False)]
-        asked = [model.prompt.blocks({}, events, film) for film in FILMS]
+        asked = [model.prompt.parts({}, events, film) for film in FILMS]
         probabilities = model.probabilities(asked)
         best, worst = int(probabilities.argmax()), int(probabilities.argmin())
         canaries.append(

@@ -109,7 +109,7 @@ async def test_the_order_changes_where_the_scores_say_so(
         assert forced["degraded"] == []
         seen = zip("bce", (5.0, 4.0, 1.0), strict=True)
         events = [Rated(name_of(FILMS[IDS.index(item)]), value) for item, value in seen]
-        prompts = [tuned.prompt.blocks({}, events, film) for film in FILMS]
+        prompts = [tuned.prompt.parts({}, events, film) for film in FILMS]
         here = tuned.probabilities(prompts)
         server = service.app.state.service.ranker.reranker.server
         there = await server.probabilities(prompts, tuned.labels)

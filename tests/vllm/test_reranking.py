@@ -39,19 +39,19 @@ def post(server: VllmServer, path: str, body: dict[str, Any]) -> Any:
 def test_a_server_scores_as_the_jobs_do(vllm: VllmServer, labeller: Labeller, prompt: RerankPrompt) -> None:
     labels = label_ids(labeller.tokenizer, prompt)
     history = [Rated(name, float(at % 5 + 1)) for at, name in enumerate(FILMS)]
-    blocks = [prompt.blocks({"age": 25}, history, f'"{name}" (1995; Drama)') for name in FILMS]
-    expected = np.zeros(len(blocks), np.float32)
-    for rows, odds in labeller.log_odds(blocks, labels):
+    asked = [prompt.parts({"age": 25}, history, f'"{name}" (1995; Drama)') for name in FILMS]
+    expected = np.zeros(len(asked), np.float32)
+    for rows, odds in labeller.log_odds(asked, labels):
         expected[rows] = probability_of(odds)
-    body = {"query": blocks[0].user, "items": [prompt.candidate for prompt in blocks], "label_token_ids": list(labels)}
+    body = {"query": asked[0].user, "items": [parts.candidate for parts in asked], "label_token_ids": list(labels)}
     answered = [answer["score"] for answer in post(vllm, "/generative_scoring", body)["data"]]
     # vLLM rounds the scores of all tokens to bfloat16 before it compares two of them: .5 exactly is a common answer
     np.testing.assert_allclose(answered, expected, atol=0.1)
 
 
 def test_a_server_cuts_prompts_into_the_same_tokens(vllm: VllmServer, labeller: Labeller, prompt: RerankPrompt) -> None:
-    blocks = prompt.blocks({"age": 25}, [Rated("Amélie", 4.0)], '"Heat" (1995)')
-    whole = post(vllm, "/tokenize", {"prompt": str(blocks)})["tokens"]
-    assert [whole] == tokens_of(labeller.tokenizer, [blocks])
-    end = post(vllm, "/tokenize", {"prompt": blocks.candidate + prompt.yes, "add_special_tokens": False})["tokens"]
+    parts = prompt.parts({"age": 25}, [Rated("Amélie", 4.0)], '"Heat" (1995)')
+    whole = post(vllm, "/tokenize", {"prompt": str(parts)})["tokens"]
+    assert [whole] == tokens_of(labeller.tokenizer, [parts])
+    end = post(vllm, "/tokenize", {"prompt": parts.candidate + prompt.yes, "add_special_tokens": False})["tokens"]
     assert end[-1] == label_ids(labeller.tokenizer, prompt)[0]

@@ -32,8 +32,8 @@ class AutoGraph:
     """The fitted parts, frozen.
 
     ``network``: weights. ``item_factors`` [nodes, H] and ``user_factors`` [slices, nodes, H]: states of the factors as
-    their members were at the founding (user factors: before each slice). ``from_row`` [slices]: first log row of each.
-    ``with_id`` [items at the founding]: was liked then, so has a trained embedding. ``history``: validation NDCG@50
+    their members were at the fit (user factors: before each slice). ``from_row`` [slices]: first log row of each.
+    ``with_id`` [items at the fit]: was liked then, so has a trained embedding. ``history``: validation NDCG@50
     per epoch.
     """
 
@@ -61,7 +61,7 @@ class AutoGraph:
     def assign(self, evidence: Evidence) -> Assigned:
         """Vectors and codes of everything in ``evidence``. DataError if it does not fit the frozen parts."""
         if len(evidence.items) < len(self.with_id):
-            raise DataError(f"AutoGraph was founded on {len(self.with_id)} items, now there are {len(evidence.items)}")
+            raise DataError(f"AutoGraph was fitted on {len(self.with_id)} items, now there are {len(evidence.items)}")
         return Assigned(self, evidence)
 
     def save(self, path: Path) -> None:
@@ -127,7 +127,7 @@ class Assigned:
             )
 
     def item_vectors(self, from_row: IntArray | None = None) -> FloatArray:
-        """[slices, N, D], with the edges before each slice's first row; by default the slices of the founding."""
+        """[slices, N, D], with the edges before each slice's first row; by default the slices of the fit."""
         rows = self._frozen.from_row if from_row is None else from_row
         return np.stack([self._item_vectors(int(boundary)) for boundary in rows])
 
@@ -189,7 +189,7 @@ def _in_blocks(count: int, compute: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def new_network(users: Quantiser, items: Quantiser, item_ids: int, config: NetworkConfig) -> Network:
-    """An untrained network for the factors of these quantisers, with ``item_ids`` items at the founding."""
+    """An untrained network for the factors of these quantisers, with ``item_ids`` items at the fit."""
     return Network(users.width, (users.levels, items.levels), (users.size, items.size), item_ids, config)
 
 

@@ -98,7 +98,7 @@ class Network(nn.Module):
     def __init__(
         self, width: int, levels: tuple[int, int], sizes: tuple[int, int], item_ids: int, config: NetworkConfig
     ) -> None:
-        """``levels`` and ``sizes``: codebooks of the user and of the item side; ``item_ids``: items of the founding."""
+        """``levels`` and ``sizes``: codebooks of the user and of the item side; ``item_ids``: items of the fit."""
         super().__init__()
         hidden, heads = config.hidden, config.heads
         self.user = SideNetwork(width, levels[0], sizes[0], 0, config)

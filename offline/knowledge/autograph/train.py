@@ -1,4 +1,4 @@
-"""Founding: fit the two quantisers and the network on the training period, once.
+"""The fit of quantisers and network on the training period, done once.
 
 Every sample sees the past only. The positive in log row r is scored with the graph of its slice (edges before the
 slice's first row), the user version that had closed before r, and the user's likes before r or, for some samples,
@@ -100,9 +100,9 @@ class _Fit:
         self._user_members = [members.recent_versions(user_codes, of_factors, row) for row in rows]
         self._graphs = [fans.slice_graph(row, self._users.unknown) for row in rows]
 
-    def fit(self, train: IntArray, judged: IntArray | None, epochs: int) -> tuple[Network, tuple[float, ...]]:
-        """A network trained on the positives ``train``, and the NDCG of each epoch on the positives ``judged``; of the
-        best epoch, or of the last epoch without any to judge on."""
+    def fit(self, train: IntArray, validation: IntArray | None, epochs: int) -> tuple[Network, tuple[float, ...]]:
+        """A network trained on the positives ``train``, and the NDCG of each epoch on the positives ``validation``: the
+        network of the best epoch, or of the last epoch without any of them."""
         fitting, generator = self._config.fitting, np.random.default_rng(self._config.seed)
         with repeatable(self._config.seed):
             network = new_network(*self._quantisers, len(self._past.items), self._config.network)
@@ -111,7 +111,7 @@ class _Fit:
             )
             history: list[float] = []
             best = copy.deepcopy(network.state_dict())
-            label = "autograph, refit" if judged is None else "autograph"
+            label = "autograph, refit" if validation is None else "autograph"
             with tqdm(total=epochs, desc=f"  {label}", unit="epoch", mininterval=1.0) as progress:
                 for epoch in range(epochs):
                     network.train()
@@ -121,14 +121,14 @@ class _Fit:
                         loss.backward()  # type: ignore[no-untyped-call]
                         optimizer.step()
                     progress.update()
-                    if judged is None:
+                    if validation is None:
                         continue
-                    history.append(self.ndcg(network.eval(), judged))
+                    history.append(self.ndcg(network.eval(), validation))
                     if history[-1] == max(history):
                         best = copy.deepcopy(network.state_dict())
                     if epoch - int(np.argmax(history)) >= fitting.patience:
                         break
-        if judged is not None:
+        if validation is not None:
             network.load_state_dict(best)
         return network.eval(), tuple(history)
 

@@ -13,33 +13,33 @@ import numpy as np
 
 from models.contract.arrays import BoolArray, FloatArray
 from models.contract.schema import fingerprint
+from offline.knowledge.inputs import ProducerInputs, Wide, frozen_projections, projection_path, space, text_form
 from offline.knowledge.knowledge_texts import Texts, Versions
 from offline.knowledge.projection import Projection
 from offline.knowledge.prompts import PartitionFacts, shift_prompt, shift_text
-from offline.knowledge.sources import Sources, Wide, frozen_projections, projection_path, space, text_form
 from offline.knowledge.vectors import Produced, UserVectors
 
 
-def produce(sources: Sources) -> Produced:
+def produce(inputs: ProducerInputs) -> Produced:
     """User vectors of the space "user/liber"."""
-    spec = sources.spec("liber", "user")
+    spec = inputs.spec("liber", "user")
     assert spec is not None
-    config, asked = sources.config.liber, sources.texts
+    config, asked = inputs.config.liber, inputs.texts
     versions = asked.versions
-    components = {"llm": sources.llm, "prompt": _form(sources), "encoder": sources.encoder}
+    components = {"llm": inputs.llm, "prompt": _form(inputs), "encoder": inputs.encoder}
     width = spec.dim // 2 if config.shift else spec.dim
-    parts = [_read(sources, asked.summaries, versions.texts, {**components, "part": "summary"}, width)]
+    parts = [_read(inputs, asked.summaries, versions.texts, {**components, "part": "summary"}, width)]
     if config.shift:
         rest = spec.dim - width
         shifts = asked.shifts_of(versions)
-        parts.append(_read(sources, asked.shifts, shifts, {**components, "part": "shift"}, rest))
-    projections = frozen_projections(sources.folder, [part.early for part in parts])
+        parts.append(_read(inputs, asked.shifts, shifts, {**components, "part": "shift"}, rest))
+    projections = frozen_projections(inputs.folder, [part.early for part in parts])
     digests = {"projection": "+".join(projection.digest for projection in projections)}
     vectors = np.concatenate(
         [part.projected(projection) for part, projection in zip(parts, projections, strict=True)], axis=1
     )
     users = UserVectors(space(spec, config.dtype, {**components, **digests}), vectors, versions.start, versions.since)
-    return Produced(users=users, texts=_newest(sources, versions))
+    return Produced(users=users, texts=_newest(inputs, versions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +58,28 @@ class _Part:
         return vectors
 
 
-def _read(sources: Sources, asked: Texts, texts: Sequence[str], components: dict[str, str], dim: int) -> _Part:
+def _read(inputs: ProducerInputs, asked: Texts, texts: Sequence[str], components: dict[str, str], dim: int) -> _Part:
     """Encode one part's texts of all versions. NotFittedError if those to fit it on are not all there yet."""
-    if not projection_path(sources.folder, components, dim).is_file():
-        sources.need(asked.absent & sources.early)
+    if not projection_path(inputs.folder, components, dim).is_file():
+        inputs.need(asked.absent & inputs.early)
     known = np.array([bool(text) for text in texts], np.bool_)
-    wide = sources.encode([text for text in texts if text])
-    early = sources.texts.versions.since[known] < sources.trained_rows
+    wide = inputs.encode([text for text in texts if text])
+    early = inputs.texts.versions.since[known] < inputs.trained_rows
     name = {"summary": "summaries", "shift": "shifts"}[components["part"]]
     return _Part(known, wide, Wide(components, wide[early], dim, f"encoded {name} of the training period"))
 
 
-def _form(sources: Sources) -> str:
+def _form(inputs: ProducerInputs) -> str:
     """Changes whenever a prompt, what is encoded, or the trigger would."""
-    config, facts = sources.config.liber, PartitionFacts(["A"], [True], [["B"]])
+    config, facts = inputs.config.liber, PartitionFacts(["A"], [True], [["B"]])
     if not config.shift:
-        return text_form(sources)
-    asked = shift_prompt(sources.vocabulary, "before", "now", config.shift_tokens)
-    return fingerprint([text_form(sources), repr(asked), shift_text(facts, facts, "answer")])
+        return text_form(inputs)
+    asked = shift_prompt(inputs.vocabulary, "before", "now", config.shift_tokens)
+    return fingerprint([text_form(inputs), repr(asked), shift_text(facts, facts, "answer")])
 
 
-def _newest(sources: Sources, versions: Versions) -> dict[str, str]:
+def _newest(inputs: ProducerInputs, versions: Versions) -> dict[str, str]:
     newest = (versions.start[1:][np.diff(versions.start) > 0] - 1).tolist()
-    shifts = sources.texts.shifts_of(versions) if sources.config.liber.shift else ("",) * len(versions)
-    ids = sources.log.user_ids
+    shifts = inputs.texts.shifts_of(versions) if inputs.config.liber.shift else ("",) * len(versions)
+    ids = inputs.log.user_ids
     return {ids[versions.user[at]]: " ".join(filter(None, (versions.tastes[at], shifts[at]))) for at in newest}

@@ -19,10 +19,10 @@ from pydantic import BaseModel, Field
 from models.contract.schema import FrozenConfig
 from offline.data.catalogue import DataError
 from offline.data.files import write_folder
+from offline.knowledge.inputs import ProducerInputs
 from offline.knowledge.marc.pairs import Pairs, training_pairs
 from offline.knowledge.marc.states import layer_of, mean_states, tokenised
 from offline.knowledge.marc.train import CompressionConfig, TrainedModules, constrained_loss
-from offline.knowledge.sources import Sources
 from offline.llm.arithmetic import Precision
 from offline.llm.in_process import load_model, quiet_transformers, repeatable
 from offline.llm.weights import Weights
@@ -43,7 +43,7 @@ class AdaptationConfig(BaseModel):
     precision: Precision = "auto"
 
 
-def adapt_model(sources: Sources, target: Path, adaptation: AdaptationConfig) -> int:
+def adapt_model(inputs: ProducerInputs, target: Path, adaptation: AdaptationConfig) -> int:
     """Adapt the model whose states MARC reads, and save it as ``target``; returns the number of pairs it learns from.
 
     A user is told by the newest partition that closed before a pair, where the published vector is the mean of all: one
@@ -54,16 +54,16 @@ def adapt_model(sources: Sources, target: Path, adaptation: AdaptationConfig) ->
         raise DataError(f"{target} is there already")
     if importlib.util.find_spec("peft") is None:
         raise DataError("adapting needs the extra: pip install 'lorank[lora]'")
-    sources.need_training_texts()
-    marc, versions, items = sources.config.marc, sources.texts.versions, sources.texts.items
+    inputs.need_training_texts()
+    marc, versions, items = inputs.config.marc, inputs.texts.versions, inputs.texts.items
     pairs = training_pairs(
-        sources.log, sources.trained_rows, sources.schema.liked_above, versions.start, versions.since, items.known
+        inputs.log, inputs.trained_rows, inputs.schema.liked_above, versions.start, versions.since, items.known
     )
     if not len(pairs):
         raise DataError(
             "there is nothing to learn from: no interaction after a closed partition in the training period"
         )
-    source = Weights.find(marc.model).checkpoint(sources.checkpoints)
+    source = Weights.find(marc.model).checkpoint(inputs.checkpoints)
     target.parent.mkdir(parents=True, exist_ok=True)
     of_users = versions.texts if marc.titles else versions.tastes
     try:

@@ -26,7 +26,7 @@ def train_trees(
     train, validation = samples.training(settings.train_fraction, seed), samples.of("validation")
     start = perf_counter()
     data = to_set(_matrix(samples, train), samples.label[train])
-    judged = to_set(_matrix(samples, validation), samples.label[validation], reference=data)
+    validation_set = to_set(_matrix(samples, validation), samples.label[validation], reference=data)
     history: dict[str, dict[str, list[float]]] = {}
     tree = settings.tree
     with tqdm(total=tree.trees, desc="  LightGBM", unit="tree", mininterval=1.0, disable=not progress) as bar:
@@ -51,7 +51,7 @@ def train_trees(
             },
             data,
             num_boost_round=tree.trees,
-            valid_sets=[judged],
+            valid_sets=[validation_set],
             valid_names=["validation"],
             callbacks=[
                 lightgbm.early_stopping(tree.patience, verbose=False),

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 
 COMPRESSION = {"hidden": 8, "matching_width": 8, "epochs": 1, "batch_size": 64, "held_out": 0.65}
 QUANTISER = {"size": 4, "levels": 2, "hidden": 8, "dim": 4, "steps": 10, "batch": 16}
-FOUNDING = {
+FITTING = {
     "user_factors": QUANTISER,
     "item_factors": QUANTISER,
     "network": {"hidden": 8, "dim": 8, "slices": 2},
@@ -77,7 +77,7 @@ def knowledge(
     """Summary of the job, and every file of knowledge that it made."""
     document = installation.config.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     document["knowledge"]["marc"] = {"model": str(model), "max_tokens": 32, "compression": COMPRESSION}
-    document["knowledge"]["autograph"] = FOUNDING
+    document["knowledge"]["autograph"] = FITTING
     document["llm"] = {"backend": "openai", "base_url": server.base_url, "model": "tiny", "concurrency": 8}
     document["arithmetic"] = "float32"  # workers that measure on busy cores could choose another one
     config = installation.folder / "job.toml"

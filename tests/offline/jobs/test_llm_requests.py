@@ -8,7 +8,7 @@ import pytest
 
 from offline.data.catalogue import DataError
 from offline.data.texts_import import ImportedTexts
-from offline.jobs.llm_requests import data_of, kinds_of_texts, sources_of
+from offline.jobs.llm_requests import data_of, inputs_of, kinds_of_texts
 from tests.offline.pipeline import LATER_MS, Pipeline
 
 
@@ -19,7 +19,7 @@ def test_an_imported_text_is_of_its_own_item_whoever_is_told_alike(installed: Pi
     catalogue, log = data_of(installed.job)
     alike = dict.fromkeys(("i1", "i2", "i3", "i4"), catalogue.items["i1"])
     items = {name: features for name, features in {**catalogue.items, **alike}.items() if name != "i5"}
-    with sources_of(installed.job, replace(catalogue, items=items), log, "marc") as read:
+    with inputs_of(installed.job, replace(catalogue, items=items), log, "marc") as read:
         text_of = dict(zip(log.item_ids, read.texts.items.texts, strict=True))
         known = dict(zip(log.item_ids, read.texts.items.known.tolist(), strict=True))
         description = read.vocabulary.item_text(catalogue.items["i1"])

@@ -14,8 +14,8 @@ from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.texts_import import ImportedTexts
 from offline.knowledge.encoder import TextEncoder
+from offline.knowledge.inputs import ProducerInputs
 from offline.knowledge.knowledge_texts import Answered, Domain, KnowledgeTexts
-from offline.knowledge.sources import Sources
 from offline.llm.protocol import Prompt
 
 WIDTH = 16
@@ -77,7 +77,7 @@ class EchoModel:
         return f"Answer {hashlib.sha256(prompt.messages[-1][1].encode()).hexdigest()[:8]}."
 
 
-def sources(
+def inputs(
     config: JobConfig,
     catalogue: Catalogue,
     log: InteractionLog,
@@ -87,11 +87,11 @@ def sources(
     model: EchoModel | None = None,
     encoder: HashEncoder | None = None,
     imported: ImportedTexts | None = None,
-) -> Sources:
+) -> ProducerInputs:
     """Inputs of a producer, from fakes."""
     encoder, model = encoder or HashEncoder(), model or EchoModel()
     domain = Domain(config.knowledge, config.feature_schema, config.data.texts, catalogue, log)
-    return Sources(
+    return ProducerInputs(
         config=domain.config,
         schema=domain.schema,
         vocabulary=domain.vocabulary,

@@ -15,7 +15,7 @@ from offline.data.texts_import import ImportedTexts, UserText
 from offline.knowledge.knowledge_texts import KnowledgeTexts, closing
 from offline.knowledge.liber.partitions import Trigger
 from offline.llm.protocol import Prompt
-from tests.offline.knowledge.fakes import EchoModel, sources
+from tests.offline.knowledge.fakes import EchoModel, inputs
 from tests.synthetic import PARTITION_SIZE, Synthetic, synthetic
 
 CLOSED = closing(Trigger(PARTITION_SIZE))
@@ -34,7 +34,7 @@ def interests(
     imported: Sequence[UserText] = (),
     of_items: Mapping[str, str] | None = None,
 ) -> KnowledgeTexts:
-    read = sources(
+    read = inputs(
         data.config,
         data.catalogue,
         log or data.log,

@@ -9,9 +9,9 @@ import pytest
 
 from offline.knowledge import run as producers
 from offline.knowledge.errors import NotFittedError, TooFewError
+from offline.knowledge.inputs import ProducerInputs, space
 from offline.knowledge.knowledge_texts import Domain
 from offline.knowledge.run import Attempt, KnowledgeRun
-from offline.knowledge.sources import Sources, space
 from offline.knowledge.vectors import ItemVectors, Lineage, Produced
 from offline.llm.protocol import Prompt
 from tests.offline.knowledge.fakes import EchoModel, HashEncoder
@@ -37,11 +37,11 @@ def shifts(prompt: Prompt) -> bool:
     return prompt.messages[-1][1].startswith("Some time ago")
 
 
-def items_alone(sources: Sources) -> Produced:
+def items_alone(inputs: ProducerInputs) -> Produced:
     """Reads what MARC reads."""
-    spec = sources.spec("marc", "item")
+    spec = inputs.spec("marc", "item")
     assert spec is not None
-    known = sources.texts.items.known & sources.texts.summaries.known.any()
+    known = inputs.texts.items.known & inputs.texts.summaries.known.any()
     return Produced(
         items=ItemVectors.of_texts(space(spec, "int8", {}), np.ones((len(known), spec.dim), np.float32), known)
     )
@@ -106,7 +106,7 @@ def test_a_producer_that_waits_is_asked_nothing_more(data: Synthetic, tmp_path: 
 def test_a_producer_waits_for_texts_or_for_the_log_to_grow(
     data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[NotFittedError | TooFewError]
 ) -> None:
-    def produce(sources: Sources) -> Produced:
+    def produce(inputs: ProducerInputs) -> Produced:
         raise error("12 of 64")
 
     monkeypatch.setattr(producers, "producer", lambda name: produce)

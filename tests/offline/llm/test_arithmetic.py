@@ -103,7 +103,7 @@ def test_vectors_of_two_arithmetics_are_of_one_space(float32: FloatArray, bfloat
     assert (1 - cosine).max() < (1 - among.max(axis=1)).min()
 
 
-def test_a_space_founded_in_one_arithmetic_goes_on_in_the_other(
+def test_a_space_fitted_in_one_arithmetic_goes_on_in_the_other(
     films: list[str], float32: FloatArray, bfloat16: FloatArray, tmp_path: Path
 ) -> None:
     """The store, the id and the frozen projection are those of the first machine; new texts come from the second."""
@@ -111,10 +111,10 @@ def test_a_space_founded_in_one_arithmetic_goes_on_in_the_other(
     second = TextEncoder(ENCODER, 64, "bfloat16")
     assert first.id == second.id
     known, new = films[:40], films[40:]
-    founded = VectorStore(tmp_path / "vectors.npz", first).vectors(known)
-    projection = Projection.fit(founded, 16)
+    fitted = VectorStore(tmp_path / "vectors.npz", first).vectors(known)
+    projection = Projection.fit(fitted, 16)
     continued = VectorStore(tmp_path / "vectors.npz", second).vectors(films)
-    np.testing.assert_array_equal(continued[:40], founded)
+    np.testing.assert_array_equal(continued[:40], fitted)
     here, there = projection.apply(continued[40:]), projection.apply(float32[40:])
     assert len(new) == len(here)
     assert _cosine(here, there).min() > 0.99  # a centred space shows the difference more than the texts do

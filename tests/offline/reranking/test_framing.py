@@ -78,7 +78,7 @@ def test_answers_are_spelled_as_the_tokenizer_continues_the_prompt() -> None:
     assert (spell_answers(Sticky(), prompt).yes, spell_answers(Sticky(), prompt).no) == (" Yes", " No")
 
 
-def test_blocks_give_the_tokens_of_the_whole_text(tokenizer: Any) -> None:
-    blocks = [PROMPT.blocks({"occupation": "writer"}, [Rated("Film 3", 4.0)], f"Film {at}") for at in range(3)]
-    assert tokens_of(tokenizer, blocks) == [tokenizer(str(prompt))["input_ids"] for prompt in blocks]
+def test_parts_give_the_tokens_of_the_whole_text(tokenizer: Any) -> None:
+    prompts = [PROMPT.parts({"occupation": "writer"}, [Rated("Film 3", 4.0)], f"Film {at}") for at in range(3)]
+    assert tokens_of(tokenizer, prompts) == [tokenizer(str(prompt))["input_ids"] for prompt in prompts]
     assert tokens_of(tokenizer, []) == []

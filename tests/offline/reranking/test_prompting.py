@@ -59,7 +59,7 @@ def test_nothing_from_the_sample_on_is_read(data: Synthetic, builder: PromptBuil
         value = np.where(later, 6.0 - log.value, log.value).astype(np.float32)
         changed = replace(builder, log=replace(log, item=item, value=value))
         at = np.array([row])
-        assert changed.blocks(prompt, at) == builder.blocks(prompt, at)
+        assert changed.of_rows(prompt, at) == builder.of_rows(prompt, at)
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
@@ -69,7 +69,7 @@ def test_an_earlier_event_is_read(data: Synthetic, builder: PromptBuilder, selec
     value = np.where(np.arange(len(data.log)) < row, 6.0 - data.log.value, data.log.value).astype(np.float32)
     changed = replace(builder, log=replace(data.log, value=value))
     at = np.array([row])
-    assert changed.blocks(prompt, at) != builder.blocks(prompt, at)
+    assert changed.of_rows(prompt, at) != builder.of_rows(prompt, at)
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
@@ -85,8 +85,8 @@ def test_the_prompt_is_the_one_that_the_contract_makes_of_a_request(
         (candidate,) = builder.items.rows_of([item])
         chosen = prompt.chosen(builder.items.vectors[candidate], builder.items.vectors[rows])
         history = [Rated(builder.items.names[rows[at]], float(log.value[earlier[at]])) for at in chosen]
-        expected = prompt.blocks(data.catalogue.users[user], history, builder.items.texts[candidate])
-        assert builder.blocks(prompt, np.array([row])) == [expected]
+        expected = prompt.parts(data.catalogue.users[user], history, builder.items.texts[candidate])
+        assert builder.of_rows(prompt, np.array([row])) == [expected]
 
 
 def test_relevant_events_are_searched_in_as_much_history_as_the_service_reads(
@@ -139,8 +139,8 @@ def test_a_catalogue_too_small_to_fit_keeps_its_vectors(small: Synthetic, tmp_pa
     assert not path.exists()
 
 
-def hashed(blocks: Sequence[PromptParts]) -> FloatArray:
-    return np.array([hashlib.sha256(str(prompt).encode()).digest()[0] / 256 for prompt in blocks], np.float32)
+def hashed(prompts: Sequence[PromptParts]) -> FloatArray:
+    return np.array([hashlib.sha256(str(prompt).encode()).digest()[0] / 256 for prompt in prompts], np.float32)
 
 
 def canary_settings(seed: int) -> RerankingConfig:
@@ -153,14 +153,14 @@ def test_each_canary_is_a_likely_and_an_unlikely_prompt_about_made_up_users(buil
     for canary in pairs:
         assert canary.probabilities[0] > canary.probabilities[1]
         assert hashed(canary.prompts).tolist() == list(canary.probabilities)
-        for blocks, stars in zip(canary.prompts, ("345", "12"), strict=True):
-            rated = [line[-7] for line in blocks.user.splitlines() if line.endswith("stars")]
+        for parts, stars in zip(canary.prompts, ("345", "12"), strict=True):
+            rated = [line[-7] for line in parts.user.splitlines() if line.endswith("stars")]
             assert len(rated) == PROMPT.history
             assert set(rated) <= set(stars)
-            assert "occupation" not in blocks.user
+            assert "occupation" not in parts.user
     assert canaries(builder, PROMPT, canary_settings(1), hashed) == pairs
     assert canaries(builder, PROMPT, canary_settings(2), hashed) != pairs
 
 
 def test_a_model_that_answers_everything_alike_has_no_canaries(builder: PromptBuilder) -> None:
-    assert canaries(builder, PROMPT, canary_settings(1), lambda blocks: np.full(len(blocks), 0.5, np.float32)) == ()
+    assert canaries(builder, PROMPT, canary_settings(1), lambda prompts: np.full(len(prompts), 0.5, np.float32)) == ()

@@ -39,9 +39,9 @@ def test_the_manifest_lies_beside_a_checkpoint_that_answers_as_it_says(tuned: Tu
     assert manifest.model == model.id
     assert manifest.label_ids == ready.labels
 
-    def answers(blocks: Sequence[PromptParts]) -> FloatArray:
-        probabilities = np.zeros(len(blocks), np.float32)
-        for rows, odds in model.log_odds(blocks, manifest.label_ids):
+    def answers(prompts: Sequence[PromptParts]) -> FloatArray:
+        probabilities = np.zeros(len(prompts), np.float32)
+        for rows, odds in model.log_odds(prompts, manifest.label_ids):
             probabilities[rows] = probability_of(odds)
         return probabilities
 
@@ -109,7 +109,7 @@ def test_no_prompt_about_a_test_sample_was_read(tuned: Tuned, ready: Prepared) -
         keys = {
             split: {
                 hashlib.sha256(str(prompt).encode()).hexdigest()[:32]
-                for prompt in ready.prompts.blocks(ready.prompt_for(how), ready.rows(split))
+                for prompt in ready.prompts.of_rows(ready.prompt_for(how), ready.rows(split))
             }
             for split in ("validation", "test")
         }

@@ -20,22 +20,22 @@ CONFIG = TUNING.model_copy(update={"epochs": 6})
 
 def asked() -> tuple[list[PromptParts], np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     """Liked if the history says five stars."""
-    blocks = [PROMPT.blocks({}, [Rated("Film 3", 5.0 if at % 2 else 1.0)] * 3, f"Film {at}") for at in range(40)]
-    return blocks, np.arange(40) % 2 == 1
+    prompts = [PROMPT.parts({}, [Rated("Film 3", 5.0 if at % 2 else 1.0)] * 3, f"Film {at}") for at in range(40)]
+    return prompts, np.arange(40) % 2 == 1
 
 
 def tuned(base: Path, target: Path) -> list[float]:
     untuned = labeller(base)
-    blocks, liked = asked()
+    prompts, liked = asked()
     yes, no = label_ids(untuned.tokenizer, PROMPT)
-    return tune(untuned, tokens_of(untuned.tokenizer, blocks), np.where(liked, yes, no), CONFIG, 1, target)
+    return tune(untuned, tokens_of(untuned.tokenizer, prompts), np.where(liked, yes, no), CONFIG, 1, target)
 
 
 def odds(folder: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     tuned_model = labeller(folder)
-    blocks, _ = asked()
-    log_odds = np.zeros(len(blocks), np.float32)
-    for rows, scores in tuned_model.log_odds(blocks, label_ids(tuned_model.tokenizer, PROMPT)):
+    prompts, _ = asked()
+    log_odds = np.zeros(len(prompts), np.float32)
+    for rows, scores in tuned_model.log_odds(prompts, label_ids(tuned_model.tokenizer, PROMPT)):
         log_odds[rows] = scores
     return log_odds
 
@@ -110,9 +110,9 @@ def test_a_killed_run_goes_on_and_ends_where_the_other_did(
 def test_the_loss_is_of_the_answer_alone(base: Path) -> None:
     """Tokens of the prompt are no targets: two prompts with the same last state have the same loss."""
     untuned = labeller(base)
-    blocks, liked = asked()
+    prompts, liked = asked()
     yes, no = label_ids(untuned.tokenizer, PROMPT)
-    tokens = tokens_of(untuned.tokenizer, blocks)
+    tokens = tokens_of(untuned.tokenizer, prompts)
     with torch.inference_mode():
         scores = torch.stack([untuned.model(input_ids=torch.tensor([row])).logits[0, -1] for row in tokens])
     expected = torch.nn.functional.cross_entropy(scores, torch.from_numpy(np.where(liked, yes, no)))

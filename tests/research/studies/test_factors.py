@@ -15,12 +15,12 @@ from models.contract.schema import KnowledgeSpec
 from offline.data.catalogue import DataError
 from offline.knowledge.autograph.produce import produce
 from offline.knowledge.config import AutoGraphConfig, FittingConfig, NetworkConfig, QuantiserConfig
-from offline.knowledge.sources import Sources
+from offline.knowledge.inputs import ProducerInputs
 from research.__main__ import app
 from research.autograph.factors import Factor, QuantiserReport, Word
 from research.cli import studies
 from research.studies.factors import Factors, Named, report
-from tests.offline.knowledge.fakes import EchoModel, sources
+from tests.offline.knowledge.fakes import EchoModel, inputs
 from tests.synthetic import Synthetic, synthetic
 
 DIM, TRAINED, USERS, ITEMS = 4, 360, 20, 16
@@ -47,20 +47,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
     return replace(source, config=config)
 
 
-def sources_of(data: Synthetic, folder: Path, model: EchoModel | None = None) -> Sources:
-    return sources(data.config, data.catalogue, data.log, folder, trained_rows=TRAINED, model=model)
+def inputs_of(data: Synthetic, folder: Path, model: EchoModel | None = None) -> ProducerInputs:
+    return inputs(data.config, data.catalogue, data.log, folder, trained_rows=TRAINED, model=model)
 
 
-def test_the_report_is_of_the_founded_codes_and_todays_texts(data: Synthetic, tmp_path: Path) -> None:
+def test_the_report_is_of_the_fitted_codes_and_todays_texts(data: Synthetic, tmp_path: Path) -> None:
     first = EchoModel()
-    produced = produce(sources_of(data, tmp_path, first))
-    model = EchoModel(bad=lambda prompt: prompt == first.asked["items"][3])  # since the founding, one text went
-    factors = report(sources_of(data, tmp_path, model))
+    produced = produce(inputs_of(data, tmp_path, first))
+    model = EchoModel(bad=lambda prompt: prompt == first.asked["items"][3])  # since the fit, one text went
+    factors = report(inputs_of(data, tmp_path, model))
     assert produced.items is not None
     assert produced.items.codes is not None
     assert produced.users is not None
     assert produced.users.codes is not None
-    unknown = [at for at, text in enumerate(sources_of(data, tmp_path, model).texts.items.texts) if not text]
+    unknown = [at for at, text in enumerate(inputs_of(data, tmp_path, model).texts.items.texts) if not text]
     assert unknown
     of_items = np.bincount(np.delete(produced.items.codes[:, 0], unknown)).tolist()
     assert factors.items.report.vectors == ITEMS - len(unknown)
@@ -75,17 +75,17 @@ def test_the_report_is_of_the_founded_codes_and_todays_texts(data: Synthetic, tm
     assert factors.items.report.note.startswith("4 codes instead of 8")
 
 
-def test_before_the_founding_it_says_what_to_run_and_asks_nothing(data: Synthetic, tmp_path: Path) -> None:
+def test_before_the_fit_it_says_what_to_run_and_asks_nothing(data: Synthetic, tmp_path: Path) -> None:
     model = EchoModel()
-    with pytest.raises(DataError, match=r"not founded yet.*run `refresh` or `knowledge` first"):
-        report(sources_of(data, tmp_path, model))
+    with pytest.raises(DataError, match=r"not fitted yet.*run `refresh` or `knowledge` first"):
+        report(inputs_of(data, tmp_path, model))
     assert model.asked == {}
 
 
 def test_a_side_without_a_text_is_named(data: Synthetic, tmp_path: Path) -> None:
-    produce(sources_of(data, tmp_path))
+    produce(inputs_of(data, tmp_path))
     with pytest.raises(DataError, match="no text of items"):
-        report(sources_of(data, tmp_path, EchoModel(bad=lambda prompt: True)))
+        report(inputs_of(data, tmp_path, EchoModel(bad=lambda prompt: True)))
 
 
 def named(count: int, note: str = "") -> Named:
@@ -127,18 +127,18 @@ def test_the_tables_are_for_people() -> None:
 
 def test_the_command_puts_them_into_a_page(data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def opened(*_: object) -> Iterator[Sources]:
-        yield sources_of(data, tmp_path)
+    def opened(*_: object) -> Iterator[ProducerInputs]:
+        yield inputs_of(data, tmp_path)
 
     monkeypatch.setattr(studies, "data_of", lambda job: (data.catalogue, data.log))
-    monkeypatch.setattr(studies, "sources_of", opened)
+    monkeypatch.setattr(studies, "inputs_of", opened)
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- factors ml-100k -->\nold\n<!-- /factors ml-100k -->\nafter\n")
     call = ["factors", "--config", str(CONFIG), "--data-dir", str(tmp_path), "--write", str(page)]
     runner = typer.testing.CliRunner()
-    assert isinstance(runner.invoke(app, call).exception, DataError), "nothing is founded yet"
+    assert isinstance(runner.invoke(app, call).exception, DataError), "nothing is fitted yet"
     assert "old" in page.read_text()
-    produce(sources_of(data, tmp_path))
+    produce(inputs_of(data, tmp_path))
     result = runner.invoke(app, call)
     assert result.exit_code == 0, result.output
     written = page.read_text()

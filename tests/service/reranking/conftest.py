@@ -31,7 +31,7 @@ def items(vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]] | None = No
 
 
 def manifest(**changes: object) -> RerankerManifest:
-    asked = (PROMPT.blocks({}, [], "film d"), PROMPT.blocks({}, [], "film a"))
+    asked = (PROMPT.parts({}, [], "film d"), PROMPT.parts({}, [], "film a"))
     fields: dict[str, object] = {
         "name": "tiny-reranker",
         "model": "tiny",

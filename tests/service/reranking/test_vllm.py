@@ -81,7 +81,7 @@ async def test_the_prompt_is_the_contracts(built: Any, double: ModelServerDouble
     reranker = await built()
     await reranker.rerank(head(), Deadline(10))
     history = [Rated("F b", 5.0), Rated("F c", 5.0)]
-    expected = [str(PROMPT.blocks({"gender": "F"}, history, f"film {item}")) for item in IDS]
+    expected = [str(PROMPT.parts({"gender": "F"}, history, f"film {item}")) for item in IDS]
     assert double.prompts() == expected
     assert len(double.requests) == 1  # one user block, computed once
 

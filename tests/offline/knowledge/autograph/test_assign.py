@@ -145,7 +145,7 @@ def test_notes_say_what_was_reduced(autograph: AutoGraph, evidence: Evidence) ->
 
 
 def test_what_does_not_fit_is_refused(autograph: AutoGraph, evidence: Evidence, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="founded on 48 items"):
+    with pytest.raises(DataError, match="fitted on 48 items"):
         autograph.assign(replace(evidence, items=evidence.items[:9], known_items=evidence.known_items[:9]))
     write_arrays(tmp_path / "other.npz", items=np.zeros((2, WIDTH)))
     with pytest.raises(DataError, match="no AutoGraph"):

@@ -1,4 +1,4 @@
-"""AutoGraph as a producer: vectors and codes of both sides, founded once, assigned afterwards, blind to the future."""
+"""AutoGraph as a producer: vectors and codes of both sides, fitted once, assigned afterwards, blind to the future."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from offline.knowledge.autograph.produce import produce
 from offline.knowledge.config import AutoGraphConfig, FittingConfig, NetworkConfig, QuantiserConfig
 from offline.knowledge.errors import NotFittedError
 from offline.knowledge.vectors import Produced
-from tests.offline.knowledge.fakes import EchoModel, sources
+from tests.offline.knowledge.fakes import EchoModel, inputs
 from tests.synthetic import Synthetic, synthetic
 
 DIM, TRAINED = 8, 900
@@ -43,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
 def knowledge(
     data: Synthetic, folder: Path, *, log: InteractionLog | None = None, model: EchoModel | None = None
 ) -> Produced:
-    return produce(sources(data.config, data.catalogue, log or data.log, folder, trained_rows=TRAINED, model=model))
+    return produce(inputs(data.config, data.catalogue, log or data.log, folder, trained_rows=TRAINED, model=model))
 
 
 def test_both_sides_get_vectors_and_codes(data: Synthetic, tmp_path: Path) -> None:

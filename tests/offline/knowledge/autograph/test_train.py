@@ -1,4 +1,4 @@
-"""Founding: repeatable, learns, and sees the past only. The leak check is itself checked on planted leaks."""
+"""A fit: repeatable, learns, and sees the past only. The leak check is itself checked on planted leaks."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_planted_leak_of_likes_and_versions_is_caught(
     assert {"users", "items"} & set(leaks(autograph, evidence, 577))
 
 
-def test_a_planted_leak_into_the_founding_is_caught(
+def test_a_planted_leak_into_the_fit_is_caught(
     autograph: AutoGraph, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Evidence, "before", lambda self, row: self)

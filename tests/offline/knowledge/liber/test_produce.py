@@ -17,7 +17,7 @@ from offline.knowledge.errors import NotFittedError
 from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.liber.produce import produce
 from offline.knowledge.vectors import UserVectors
-from tests.offline.knowledge.fakes import EchoModel, sources
+from tests.offline.knowledge.fakes import EchoModel, inputs
 from tests.synthetic import Synthetic, synthetic
 
 DIM = 6
@@ -47,7 +47,7 @@ def knowledge(
     config: JobConfig | None = None,
 ) -> UserVectors:
     config, log = config or data.config, log or data.log
-    read = sources(config, data.catalogue, log, folder, trained_rows=trained_rows, model=model)
+    read = inputs(config, data.catalogue, log, folder, trained_rows=trained_rows, model=model)
     users = produce(read).users
     assert users is not None
     return users
@@ -114,16 +114,16 @@ def test_whatever_shapes_vectors_makes_another_space(
     assert after.space.fingerprint != before.space.fingerprint
 
 
-def test_a_space_is_not_founded_on_what_happens_to_be_there(data: Synthetic, tmp_path: Path) -> None:
+def test_a_space_is_not_fitted_on_what_happens_to_be_there(data: Synthetic, tmp_path: Path) -> None:
     model = EchoModel(absent=lambda prompt: len(prompt.messages[-1][1]) % 2 == 0)
     with pytest.raises(NotFittedError, match="still missing"):
         knowledge(data, tmp_path, model=model)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_founded_space_takes_what_is_there(data: Synthetic, tmp_path: Path) -> None:
+def test_a_fitted_space_takes_what_is_there(data: Synthetic, tmp_path: Path) -> None:
     whole = knowledge(data, tmp_path)
-    missing = sources(data.config, data.catalogue, data.log, tmp_path, trained_rows=120).texts.summary_prompts[1]
+    missing = inputs(data.config, data.catalogue, data.log, tmp_path, trained_rows=120).texts.summary_prompts[1]
     part = knowledge(data, tmp_path, model=EchoModel(absent=lambda prompt: prompt == missing))
     assert part.space == whole.space
     assert part.start[:3].tolist() == [0, 2, 5]
@@ -133,7 +133,7 @@ def test_a_founded_space_takes_what_is_there(data: Synthetic, tmp_path: Path) ->
 
 
 def test_people_can_read_what_the_newest_version_says(data: Synthetic, tmp_path: Path) -> None:
-    texts = produce(sources(data.config, data.catalogue, data.log, tmp_path, trained_rows=120)).texts
+    texts = produce(inputs(data.config, data.catalogue, data.log, tmp_path, trained_rows=120)).texts
     assert set(texts) == set(data.log.user_ids)
     assert texts["u0"].startswith("Likes ")
     assert "; less " in texts["u0"]

@@ -14,7 +14,7 @@ from offline.data.log import InteractionLog
 from offline.knowledge.config import CompressionConfig
 from offline.knowledge.errors import NotFittedError
 from offline.knowledge.marc.adapt import AdaptationConfig, adapt_model
-from tests.offline.knowledge.fakes import EchoModel, sources
+from tests.offline.knowledge.fakes import EchoModel, inputs
 from tests.offline.knowledge.marc.fakes import tiny_model
 from tests.synthetic import Synthetic, synthetic
 
@@ -44,7 +44,7 @@ def adapted(
     model: EchoModel | None = None,
     until: int = TRAINED,
 ) -> int:
-    given = sources(
+    given = inputs(
         data.config, data.catalogue, log or data.log, target.parent / "work", trained_rows=until, model=model
     )
     return adapt_model(given, target, ADAPTATION)

@@ -1,4 +1,4 @@
-"""MARC as a producer: texts in, compressed vectors of both sides out, founded on the training period only."""
+"""MARC as a producer: texts in, compressed vectors of both sides out, fitted on the training period only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from offline.knowledge.marc import states
 from offline.knowledge.marc.produce import produce
 from offline.knowledge.vectors import Produced
 from tests.offline.engine.in_process import InProcess
-from tests.offline.knowledge.fakes import EchoModel, sources, vector_of
+from tests.offline.knowledge.fakes import EchoModel, inputs, vector_of
 from tests.synthetic import Synthetic, synthetic
 
 DIM = 8
@@ -88,7 +88,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
 def knowledge_of(
     data: Synthetic, folder: Path, *, log: InteractionLog | None = None, model: EchoModel | None = None
 ) -> Produced:
-    return produce(sources(data.config, data.catalogue, log or data.log, folder, trained_rows=900, model=model))
+    return produce(inputs(data.config, data.catalogue, log or data.log, folder, trained_rows=900, model=model))
 
 
 def test_both_sides_get_small_vectors(data: Synthetic, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_both_sides_get_small_vectors(data: Synthetic, tmp_path: Path) -> None:
     assert {space.key for space in produced.spaces} == {"user/marc", "item/marc"}
 
 
-def test_what_was_read_and_founded_stays(data: Synthetic, tmp_path: Path) -> None:
+def test_what_was_read_and_fitted_stays(data: Synthetic, tmp_path: Path) -> None:
     first = knowledge_of(data, tmp_path)
     read = len(_Reader.read_texts)
     entries = [Interaction(user_id="u1", item_id=f"i{at}", value=5, time_ms=at) for at in range(5)]
@@ -126,7 +126,7 @@ def test_the_future_shapes_no_compression(data: Synthetic, tmp_path: Path) -> No
 def test_the_states_are_read_where_the_engine_runs(data: Synthetic, tmp_path: Path) -> None:
     alone, engine = knowledge_of(data, tmp_path / "alone"), _TwoWorkers()
     model, config = tmp_path / "a model", data.config.knowledge.marc.model_copy(update={"model": Path("a model")})
-    given = sources(data.config, data.catalogue, data.log, tmp_path / "engine", trained_rows=900)
+    given = inputs(data.config, data.catalogue, data.log, tmp_path / "engine", trained_rows=900)
     given = replace(given, engine=engine, config=given.config.model_copy(update={"marc": config}))
     with contextlib.chdir(tmp_path):
         by_workers = produce(given)

@@ -1,4 +1,4 @@
-"""Producers at their beginning: little data, texts that are not there yet, and what stays when they are founded."""
+"""Producers at their beginning: little data, texts that are not there yet, and what stays when they are fitted."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.knowledge.config import AutoGraphConfig, CompressionConfig, FittingConfig, NetworkConfig, QuantiserConfig
 from offline.knowledge.errors import NotFittedError, TooFewError
+from offline.knowledge.inputs import ProducerInputs
 from offline.knowledge.marc import states
 from offline.knowledge.run import ORDER, producer
-from offline.knowledge.sources import Sources
 from offline.llm.protocol import Completion, PermanentError, Prompt
-from tests.offline.knowledge.fakes import EchoModel, HashEncoder, sources, vector_of
+from tests.offline.knowledge.fakes import EchoModel, HashEncoder, inputs, vector_of
 from tests.offline.pipeline import CountingModel, Pipeline
 from tests.synthetic import PARTITION_SIZE, SCHEMA, Synthetic, synthetic
 
@@ -95,8 +95,8 @@ def read(
     catalogue: Catalogue | None = None,
     model: EchoModel | None = None,
     encoder: HashEncoder | None = None,
-) -> Sources:
-    return sources(
+) -> ProducerInputs:
+    return inputs(
         data.config,
         catalogue or data.catalogue,
         log,
@@ -180,7 +180,7 @@ def test_texts_that_are_all_alike_span_no_space(data: Synthetic, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ORDER)
-def test_what_is_founded_goes_on_with_next_to_nothing(data: Synthetic, tmp_path: Path, name: str) -> None:
+def test_what_is_fitted_goes_on_with_next_to_nothing(data: Synthetic, tmp_path: Path, name: str) -> None:
     """Also when no text can be had any more, say because the answers were deleted and the end point is down."""
     first = producer(name)(read(data, tmp_path, data.log, ENOUGH))
     for log in (data.log, of_users(data, TINY["nobody has closed a partition"])):
@@ -212,8 +212,8 @@ def test_nothing_is_encoded_before_all_texts_of_the_training_period_are_there(
     assert not (tmp_path / "part").exists()
 
 
-def test_a_part_is_not_founded_before_the_others_can_be(data: Synthetic, tmp_path: Path) -> None:
-    """LIBER's summaries and shifts are founded on the same training period."""
+def test_a_part_is_not_fitted_before_the_others_can_be(data: Synthetic, tmp_path: Path) -> None:
+    """LIBER's summaries and shifts are fitted on the same training period."""
     shift = EchoModel(absent=lambda prompt: prompt.messages[0][1].startswith("Some time ago"))
     with pytest.raises(NotFittedError, match="still missing"):
         producer("liber")(read(data, tmp_path, data.log, ENOUGH, model=shift))
@@ -231,7 +231,7 @@ class _Filtering(CountingModel):
         return await super().complete(prompts)
 
 
-def test_a_prompt_that_is_refused_for_good_holds_up_the_founding_for_one_run(
+def test_a_prompt_that_is_refused_for_good_holds_up_the_fit_for_one_run(
     fresh: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fresh.model = model = _Filtering(fresh.folder / "paid.jsonl")

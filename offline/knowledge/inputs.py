@@ -1,4 +1,4 @@
-"""Inputs of every producer of knowledge, and the spaces it makes. A producer turns sources into ``Produced``."""
+"""Inputs of every producer of knowledge, and the spaces it makes. A producer turns inputs into ``Produced``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Encode = Callable[[Sequence[str]], FloatArray]
 
 
 @dataclass(frozen=True, slots=True)
-class Sources(Domain):
+class ProducerInputs(Domain):
     """One run's inputs. ``folder`` keeps the producer's frozen parts, ``checkpoints`` converted weights of language
     models; ``engine``, if there is one, runs what is heavy, in the arithmetic of ``precision``; ``trained_rows`` is the
     first log row after the training period: frozen parts may be fitted on earlier rows only. ``shipped`` is a file of
@@ -41,7 +41,7 @@ class Sources(Domain):
     precision: Precision = "auto"
     shipped: Path | None = None
 
-    def of(self, producer: str) -> Sources:
+    def of(self, producer: str) -> ProducerInputs:
         """The same, with the folder of one producer."""
         return replace(self, folder=self.folder / producer)
 
@@ -64,7 +64,7 @@ class Sources(Domain):
         self.need(np.concatenate([self.texts.items.absent, self.texts.summaries.absent & self.early]))
 
 
-Producer = Callable[[Sources], Produced]
+Producer = Callable[[ProducerInputs], Produced]
 """Makes knowledge of users, of items, or of both. NotFittedError or TooFewError if it cannot begin yet."""
 
 
@@ -74,9 +74,9 @@ def space(spec: KnowledgeSpec, dtype: str, components: Mapping[str, str]) -> Spa
     return Space.model_validate({**shape, "components": dict(components)})
 
 
-def text_form(sources: Sources) -> str:
+def text_form(inputs: ProducerInputs) -> str:
     """Changes whenever what is asked or encoded of items and partitions would: prompts, words, trigger."""
-    config, vocabulary = sources.config, sources.vocabulary
+    config, vocabulary = inputs.config, inputs.vocabulary
     facts = PartitionFacts(["A", "B"], [True, False], [["C"], ["D"]])
     sample: dict[str, object] = {}
     forms = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from offline.cli import experiments, inspection, jobs, tuning
+from offline.cli import beginning, experiments, inspection, jobs, tuning
 from offline.cli.call import run_command_line
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     is left for the next run; 4 locked: another job is at work in the folder; 130 or 143: stopped by Ctrl-C or SIGTERM.
     """,
 )
+app.add_typer(beginning.app)
 app.add_typer(jobs.app)
 app.add_typer(inspection.app)
 app.add_typer(tuning.app)

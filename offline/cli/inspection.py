@@ -9,6 +9,7 @@ import typer
 
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
 from offline.cli.jobs import trained_last
+from offline.data.arrival import first_log
 from offline.data.catalogue import DataError
 from offline.data.dataset import open_dataset
 from offline.data.rules import rule_lines
@@ -32,11 +33,19 @@ def validate(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     rules: Annotated[bool, typer.Option("--rules", help="Print every rule that data have to keep, and exit.")] = False,
+    measured: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Time 64 texts and one prompt, to tell how long a run takes.")
+    ] = True,
 ) -> None:
     """Check the data set against every rule and against the feature schema; exits with 1 if it cannot be used."""
     if rules:
         print("\n".join(rule_lines()))
         return
+    check(config, data_dir, measured=measured)
+
+
+def check(config: Path, data_dir: Path, *, measured: bool = True) -> None:
+    """Print what a configuration's data are and what it will make of them. typer.Exit(1) if they cannot be used."""
     job = job_of(config, data_dir)
     source = open_dataset(job.config.data, job.raw)
     source.fetch()
@@ -46,6 +55,16 @@ def validate(
             print(f"  {label}: {line}")
     if findings.errors:
         raise typer.Exit(1)
+    from offline.jobs.outlook import outlook
+    from offline.jobs.rates import Work, measure
+
+    catalogue = source.catalogue()
+    log = first_log(source, catalogue, job.config.data.labels, job.config.feature_schema)
+    print("\n".join(outlook(job.config, catalogue, log).lines()))
+    if measured:
+        work = Work.of(job, catalogue, log)
+        for line in measure(job, catalogue, work).lines(work):
+            print(f"  fact: {line}")
 
 
 @app.command()

@@ -8,6 +8,7 @@
 
 Every stage is incremental: what is unchanged is neither computed nor written again. What a language model that is down,
 throttled or out of budget leaves open makes the run partial: what is finished is published, the rest is the next run's.
+A first refresh from the command line asks no language model, so that something is live within minutes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from offline.knowledge import run as producers
 from offline.knowledge.run import ProducerState, load_knowledge
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.arithmetic import arithmetic_line
+from offline.llm.budget import Budget
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
 from offline.publish.publish import Contents, Published, publish, release_id
@@ -48,6 +50,9 @@ def all_stages(run: Run) -> Published:
     with open_store(run.job.data_dir) as store:
         source, catalogue = data(run)
         log = events(run, source, catalogue, store)
+        if run.job.live_first and live_release(store) is None:
+            run.job = replace(run.job, budget=Budget(max_tokens=0))
+            print("  nothing is live yet: what has to be asked is left for the next refresh (or --ask-at-once)", flush=True)
         knowledge = make_knowledge(run, source, catalogue, log)
         report = train_models(run, catalogue, log, knowledge)
         return publish_release(run, store, Contents(catalogue, log, knowledge, report, run.job.models))

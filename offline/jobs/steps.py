@@ -26,7 +26,8 @@ class Job:
     """One call of ``python -m offline``. ``data_dir`` holds what all data sets share: embedded Redis, artifacts.
 
     ``since_ms`` bounds the work to users and items with something new since then; ``ask_refused`` forgets which prompts
-    the language model refused for good; ``budget`` is for the language model; ``metrics`` is a file for Prometheus.
+    the language model refused for good; ``budget`` is for the language model; with ``live_first``, a refresh that
+    finds nothing live asks none; ``metrics`` is a file for Prometheus.
     """
 
     config: JobConfig
@@ -36,6 +37,7 @@ class Job:
     retrain: bool = False
     since_ms: int | None = None
     budget: Budget = NO_BOUND
+    live_first: bool = False
     engine: Engine = "local"
     metrics: Path | None = None
 

@@ -52,7 +52,10 @@ def all_stages(run: Run) -> Published:
         log = events(run, source, catalogue, store)
         if run.job.live_first and live_release(store) is None:
             run.job = replace(run.job, budget=Budget(max_tokens=0))
-            print("  nothing is live yet: what has to be asked is left for the next refresh (or --ask-at-once)", flush=True)
+            print(
+                "  nothing is live yet: what has to be asked is left for the next refresh (or --ask-at-once)",
+                flush=True,
+            )
         knowledge = make_knowledge(run, source, catalogue, log)
         report = train_models(run, catalogue, log, knowledge)
         return publish_release(run, store, Contents(catalogue, log, knowledge, report, run.job.models))

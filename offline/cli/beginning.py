@@ -18,7 +18,9 @@ app = typer.Typer()
 def init(
     interactions: Annotated[Path, typer.Option(metavar="FILE", help="Who did what with which item: .csv, .parquet, …")],
     items: Annotated[Path, typer.Option(metavar="FILE", help="The items: ids, titles, whatever describes them.")],
-    users: Annotated[Path | None, typer.Option(metavar="FILE", help="The users, if there is more than their ids.")] = None,
+    users: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The users, if there is more than their ids.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the configuration; without it, of the folder the interactions lie in.")
     ] = None,

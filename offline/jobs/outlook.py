@@ -1,4 +1,4 @@
-"""What a configuration will make of its data, before anything is computed or paid: printed by `validate` and `--dry-run`.
+"""Facts on what a configuration will make of its data, before anything is computed or paid, for `validate`.
 
 Nothing here asks a language model or encodes a text; how long that will take is measured by ``Rates``.
 """
@@ -99,10 +99,14 @@ def _samples(
     seen_items = np.bincount(log.item[: splits.trained_rows], minlength=len(log.item_ids)) > 0
     seen_users = np.bincount(log.user[: splits.trained_rows], minlength=len(log.user_ids)) > 0
     test = splits.rows["test"]
-    items, users = (float(np.mean(~seen[column[test]])) for seen, column in ((seen_items, log.item), (seen_users, log.user)))
+    items, users = (
+        float(np.mean(~seen[column[test]])) for seen, column in ((seen_items, log.item), (seen_users, log.user))
+    )
     result.facts.append(f"test samples of items without a training row: {items:.0%}; of users without one: {users:.0%}")
     if items > _MANY_UNSEEN:
-        result.warnings.append(f"{items:.0%} of the test samples are of items that training never saw: texts matter most")
+        result.warnings.append(
+            f"{items:.0%} of the test samples are of items that training never saw: texts matter most"
+        )
     return splits
 
 
@@ -124,7 +128,12 @@ def _coverage(config: LiberConfig, partitions: Partitions, per_user: IntArray, r
 
 
 def _needs(
-    config: JobConfig, catalogue: Catalogue, log: InteractionLog, partitions: Partitions, trained_rows: int, result: Outlook
+    config: JobConfig,
+    catalogue: Catalogue,
+    log: InteractionLog,
+    partitions: Partitions,
+    trained_rows: int,
+    result: Outlook,
 ) -> None:
     """Producers that will have too few texts to fit their frozen parts on, which is better known before the first
     prompt is paid."""
@@ -144,8 +153,8 @@ def _needs(
         for what, count in available.items():
             if count <= width:
                 result.warnings.append(
-                    f"{spec.key} needs {width + 1:,} {what} of the training period to fit {width} dimensions, there will "
-                    f"be {count:,}: it waits, or takes fewer"
+                    f"{spec.key} needs {width + 1:,} {what} to fit {width} dimensions, and the training "
+                    f"period will have {count:,}: it waits"
                 )
 
 
@@ -155,7 +164,9 @@ def _memory(config: JobConfig, catalogue: Catalogue, log: InteractionLog, partit
     jobs = len(log) * 120 + texts * width * 8 + len(log.item_ids) * (config.feature_schema.item_width * 4 + 600)
     users = len(log.user_ids)
     events = min(config.publish.history_max_events, max(1, len(log.observed) // max(1, users)))
-    of_user = sum(128 + 2 * spec.rows * spec.dim for spec in config.feature_schema.user_knowledge) + 190 + 90 + 24 * events
+    of_user = (
+        sum(128 + 2 * spec.rows * spec.dim for spec in config.feature_schema.user_knowledge) + 190 + 90 + 24 * events
+    )
     of_item = sum(128 + 2 * spec.dim for spec in config.feature_schema.item_knowledge) + 110
     redis = users * of_user + len(catalogue.items) * of_item * config.publish.keep_releases
     return f"memory, roughly: {_size(1.5e9 + jobs)} for the jobs (libraries take 1.5 GB of it), {_size(redis)} in Redis"

@@ -62,7 +62,7 @@ class Rates:
             yield f"texts to encode: {work.texts:,}, about {_minutes(work.texts / self.texts)} (64 of them were timed)"
         if work.prompts:
             takes = f"about {_minutes(work.prompts / self.prompts)}" if self.prompts else "for an unknown time"
-            yield f"prompts to ask: {work.prompts:,}, {takes} ({self.basis}); a first refresh asks none and is live before"
+            yield f"prompts to ask: {work.prompts:,}, {takes} ({self.basis}); a first refresh asks none"
 
 
 def measure(job: Job, catalogue: Catalogue, work: Work) -> Rates:
@@ -72,7 +72,9 @@ def measure(job: Job, catalogue: Catalogue, work: Work) -> Rates:
     described = [features for features in catalogue.items.values() if vocabulary.describes(features)]
     texts = per_prompt = None
     if work.texts and described:
-        sample = [plain_text(vocabulary, features) for features in described[:: max(1, len(described) // _TEXTS)]][:_TEXTS]
+        sample = [plain_text(vocabulary, features) for features in described[:: max(1, len(described) // _TEXTS)]][
+            :_TEXTS
+        ]
         encoder = TextEncoder(job.config.knowledge.encoder, job.config.knowledge.encoder_tokens, job.config.arithmetic)
         encoder.encode(sample[:1])  # loads the weights
         texts = len(sample) / _seconds(partial(encoder.encode, sample))

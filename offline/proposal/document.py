@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from offline.proposal.features import Column
-from offline.proposal.roles import Roles
+from offline.proposal.roles import Roles, part_words
 from offline.proposal.settings import Amounts, liked_above
 
 _WIDTH = 116
@@ -80,6 +80,8 @@ class Proposal:
         yield ""
         yield "[data]"
         yield 'source = "files"'
+        if self.roles.part is None and (self.roles.time is None or self.roles.time.unit == "order"):
+            yield _commented('split_by = "order"', "training, validation and test follow the order of rows; no times")
 
     def _interactions(self) -> Iterator[str]:
         roles, table = self.roles, self.interactions.table
@@ -94,6 +96,13 @@ class Proposal:
                 yield f"time_format = {_text(roles.time.format)}"
             else:
                 yield f"time_unit = {_text(roles.time.unit or 'iso')}"
+        else:
+            yield "# no column holds times: the rows lie in order"
+        if roles.part is not None:
+            words = part_words(table[roles.part])
+            yield f"split_column = {_text(roles.part)}"
+            settings = ", ".join(f"{part} = {json.dumps(values, ensure_ascii=False)}" for part, values in words.items())
+            yield f"split_values = {{ {settings} }}"
         if roles.value is not None:
             yield _commented(f"value = {_text(roles.value)}", f"from {self.labels.low:g} to {self.labels.high:g}")
         if roles.type is not None:
@@ -138,7 +147,7 @@ class Proposal:
         lists = [column for column in self.items.columns if column.type == "list"]
         noun = _noun(self.items.path)
         yield ""
-        yield "# How items are told to the language model and to the text encoder: {column} is its value, [part] is dropped"
+        yield "# How items are told to the language model and to the text encoder: {column} is a value, [part] is dropped"
         yield "# if a column in it is missing, [a|b] is the first alternative that has all its columns."
         yield "[data.texts]"
         yield f"item = {_text(self._template(noun))}"
@@ -150,7 +159,9 @@ class Proposal:
         yield f"topics_column = {_text(lists[0].name if lists else '')}"
         yield f"topics = {_text(lists[0].name.replace('_', ' ') if lists else 'topics')}"
         yield 'aspects = "its kind and purpose, its qualities, and the people who like it"'
-        yield _commented('tastes = "which kinds and qualities the user prefers"', "what a summary of a user is asked for")
+        yield _commented(
+            'tastes = "which kinds and qualities the user prefers"', "what a summary of a user is asked for"
+        )
 
     def _template(self, noun: str) -> str:
         others = [column for column in self.items.columns if column is not self.title]
@@ -168,7 +179,9 @@ class Proposal:
         yield ""
         yield "[samples]"
         used = amounts.used(amounts.min_history)
-        yield _commented(f"min_history = {amounts.min_history}", f"{used:.0%} of the interactions have as many earlier ones")
+        yield _commented(
+            f"min_history = {amounts.min_history}", f"{used:.0%} of the interactions have as many earlier ones"
+        )
         yield ""
         yield "[feature_schema]"
         yield f"name = {_text(self.name)}"
@@ -176,8 +189,10 @@ class Proposal:
         yield _commented(f"history_types = [{_text(self._event())}]", "types of feedback that enter a user's history")
         for key, value in (("min", labels.low), ("max", labels.high), ("center", center), ("scale", scale)):
             yield f"value_{key} = {value:.6g}" if value != int(value) else f"value_{key} = {value:.1f}"
-        yield f"liked_above = {labels.liked_above:.6g}" if "." in f"{labels.liked_above:.6g}" else (
-            f"liked_above = {labels.liked_above:.1f}"
+        yield (
+            f"liked_above = {labels.liked_above:.6g}"
+            if "." in f"{labels.liked_above:.6g}"
+            else (f"liked_above = {labels.liked_above:.1f}")
         )
         for side, described in (("user", self.users), ("item", self.items)):
             fields = [column for column in described.columns if column.field] if described is not None else []
@@ -191,13 +206,16 @@ class Proposal:
         yield "]"
         yield ""
         yield "[llm]"
-        yield _commented('backend = "local"', 'a small model inside a package; "openai" for any server, see docs/data.md')
+        yield _commented(
+            'backend = "local"', 'a small model inside a package; "openai" for any server, see docs/data.md'
+        )
         yield ""
         if size is not None:
             covered, asked = amounts.covered(size), amounts.partitions(size)
             yield "[knowledge.liber]"
             yield _commented(
-                f"partition_size = {size}", f"{covered:.0%} of the users have one or more; {asked:,} summaries to ask for"
+                f"partition_size = {size}",
+                f"{covered:.0%} of the users have one or more; {asked:,} summaries to ask for",
             )
         else:
             yield "# No knowledge of users (producer liber): too few have as many as five interactions."

@@ -21,7 +21,7 @@ _ESCAPE = "\\"
 
 
 def form_of(path: Path) -> dict[str, Any]:
-    """The settings of a table of this file that differ from ``TableConfig``'s defaults. OSError if it cannot be read."""
+    """Settings of a table of this file that differ from ``TableConfig``'s defaults. OSError if it cannot be read."""
     if path.suffix.lower() in {".parquet", ".pq"}:
         return {}
     encoding = _encoding(path)

@@ -16,12 +16,17 @@ import polars as pl
 
 from offline.data.catalogue import DataError
 
-_USER = re.compile(r"user|customer|client|reader|visitor|member|session|buyer|person|account|uid|reviewer|author_id", re.I)
-_ITEM = re.compile(r"item|product|movie|film|book|track|song|artist|game|article|sku|asin|isbn|iid|news|video|offer", re.I)
+_USER = re.compile(
+    r"user|customer|client|reader|visitor|member|session|buyer|person|account|uid|reviewer|author_id", re.I
+)
+_ITEM = re.compile(
+    r"item|product|movie|film|book|track|song|artist|game|article|sku|asin|isbn|iid|news|video|offer", re.I
+)
 _TIME = re.compile(r"time|date|stamp|^ts$|_ts$|_at$|created|when|datum|zeit|fecha|jour|日|时|時", re.I)
 _VALUE = re.compile(r"rating|stars?$|score|value|label|click|liked?|target|grade|note|bewertung|评分|評価", re.I)
 _NO_VALUE = re.compile(r"position|rank|index|quantity|qty|price|amount|count|page|_id$|^id$|unnamed", re.I)
 _TYPE = re.compile(r"event|type|action|behaviou?r|kind", re.I)
+_ORDER = re.compile(r"position|order|sequence|^seq$|^rank$|^step$|^index$", re.I)
 _PART = re.compile(r"part|split|fold|set$|subset", re.I)
 
 PARTS = {
@@ -50,7 +55,7 @@ class Time:
     """The form of times: a ``time_unit``, or a ``time_format``."""
 
     column: str
-    unit: Literal["s", "ms", "iso"] | None = None
+    unit: Literal["s", "ms", "iso", "order"] | None = None
     format: str | None = None
 
 
@@ -120,6 +125,8 @@ def _matching(table: pl.DataFrame, described: pl.DataFrame, hint: re.Pattern[str
             used = used.unique()
             common = int(used.is_in(known.implode()).sum())
             overlap, coverage = common / len(used), common / len(known)
+            if len(used) <= _MOST_VALUES and coverage < 0.5:  # stars from 1 to 5 are not the first five items
+                continue
             named = 0.4 * (column == id_column) + 0.3 * bool(hint.search(column))
             candidate = (overlap + 0.5 * coverage + named, overlap, column, id_column)
             best = candidate if best is None or candidate > best else best
@@ -127,10 +134,14 @@ def _matching(table: pl.DataFrame, described: pl.DataFrame, hint: re.Pattern[str
         nearest = f"; the nearest is {best[2]!r} with {best[1]:.0%} of its ids" if best is not None and best[1] else ""
         raise DataError(
             f"no column of the interactions ({', '.join(table.columns)}) holds ids that the {what}s' table describes"
-            f" ({', '.join(described.columns)}){nearest}: are ids written alike in both, 12 and not 12.0, 7 and not 007?"
+            f" ({', '.join(described.columns)}){nearest}: are ids written alike, 12 and not 12.0, 7 and not 007?"
         )
     _, overlap, column, id_column = best
-    return column, id_column, "" if overlap == 1.0 else f"{1 - overlap:.1%} of the {what}s of interactions are not described"
+    return (
+        column,
+        id_column,
+        "" if overlap == 1.0 else f"{1 - overlap:.1%} of the {what}s of interactions are not described",
+    )
 
 
 def _user(interactions: pl.DataFrame, names: Sequence[str]) -> str:
@@ -152,7 +163,8 @@ def _user(interactions: pl.DataFrame, names: Sequence[str]) -> str:
 def _time(interactions: pl.DataFrame, names: Iterable[str], remarks: list[str]) -> Time | None:
     times = {name: time for name in names if (time := _time_form(interactions[name])) is not None}
     if not times:
-        return None
+        order = next((name for name in names if _ORDER.search(name) and _is_whole(interactions[name])), None)
+        return None if order is None else Time(order, "order")
     name = max(times, key=lambda name: (bool(_TIME.search(name)), interactions[name].n_unique()))
     form = times[name].format
     if form is not None and {"%d/%m/%Y", "%m/%d/%Y"} & {form[:8]}:
@@ -184,6 +196,10 @@ def _time_form(values: pl.Series) -> Time | None:
         return Time(values.name, "iso")
     form = next((form for form in _FORMATS if _parses(texts, form)), None)
     return None if form is None else Time(values.name, None, form)
+
+
+def _is_whole(values: pl.Series) -> bool:
+    return values.dtype != pl.Boolean and values.cast(pl.Int64, strict=False).null_count() == values.null_count()
 
 
 def _is_iso(text: str) -> bool:
@@ -223,6 +239,6 @@ def _value(interactions: pl.DataFrame, names: Iterable[str]) -> str | None:
             continue
         different = number.drop_nulls().n_unique()
         named = bool(_VALUE.search(name))
-        if 1 < different <= _MOST_VALUES and not _NO_VALUE.search(name) or (named and different > 1):
+        if (1 < different <= _MOST_VALUES and not _NO_VALUE.search(name)) or (named and different > 1):
             candidates.append((named, -different, name))
     return max(candidates)[2] if candidates else None

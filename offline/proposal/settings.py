@@ -18,6 +18,9 @@ _LEAST_ROWS, _LEAST_USERS = 0.5, 0.3
 _LEAST_WORTH = 0.05
 """Share of users with a partition below which LIBER is not worth its questions."""
 
+_LEAST_LABEL = 0.2
+"""Share of either label that a bound in the middle of the scale must leave."""
+
 _WIDEST = 64
 
 
@@ -76,8 +79,13 @@ def _first(candidates: Iterable[int], share: Callable[[int], float], least: floa
 
 
 def liked_above(values: pl.Series) -> tuple[float, float]:
-    """The value above which the share of interactions is closest to a half, and that share."""
+    """The value above which an interaction is liked, and the share that is: the middle of the scale, or, where hardly
+    any or nearly all lie above it, the value whose share is closest to a half."""
     different = values.unique().sort().to_list()[:-1]
     shares = {value: float((values > value).mean() or 0.0) for value in different}  # type: ignore[arg-type]
+    middle = (float(values.min()) + float(values.max())) / 2  # type: ignore[arg-type]
+    share = float((values > middle).mean() or 0.0)
+    if _LEAST_LABEL <= share <= 1 - _LEAST_LABEL:
+        return middle, share
     best = min(shares, key=lambda value: abs(shares[value] - 0.5))
     return float(best), shares[best]

@@ -17,7 +17,7 @@ FIRST_SECOND = 1_700_000_000
 
 @dataclass(frozen=True)
 class Shop:
-    """Rows of a shop: interactions (user, item, stars, seconds), items (id, title, kinds, year), users (id, country)."""
+    """Rows: interactions (user, item, stars, seconds), items (id, title, kinds, year), users (id, country)."""
 
     interactions: list[tuple[str, str, int, int]]
     items: list[tuple[str, str, str, int]]
@@ -44,7 +44,9 @@ def shop(users: int = 60, items: int = 40, events: int = 1500, seed: int = 1) ->
     return Shop(rows, described, [(f"u{at}", countries[at % 5]) for at in range(users)])
 
 
-def write(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], *, separator: str = ",", encoding: str = "utf-8") -> Path:
+def write(
+    path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], *, separator: str = ",", encoding: str = "utf-8"
+) -> Path:
     """A text file; no header if ``header`` is empty."""
     with path.open("w", encoding=encoding, newline="") as file:
         writer = csv.writer(file, delimiter=separator, lineterminator="\n")

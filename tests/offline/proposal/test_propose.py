@@ -54,7 +54,9 @@ def test_ratings_with_users(books: Shop, tmp_path: Path) -> None:
     assert (schema.value_min, schema.value_max, schema.liked_above) == (1.0, 5.0, 3.0)
     assert [field.name for field in schema.user_fields] == ["country"]
     assert {field.name: field.slots for field in schema.item_fields} == {"kinds": 2, "year": 1}
-    assert config.data.texts.item == '["{title}"|a unnamed book][; {kinds}][; {year}]'.replace("a unnamed", "an unnamed")
+    assert config.data.texts.item == '["{title}"|a unnamed book][; {kinds}][; {year}]'.replace(
+        "a unnamed", "an unnamed"
+    )
     assert (config.data.texts.noun, config.data.texts.topics_column) == ("book", "kinds")
     assert "# 60 different" in text
 
@@ -133,10 +135,12 @@ def test_parts_of_a_set_that_brings_them(books: Shop, tmp_path: Path) -> None:
     parts = ["train"] * 1200 + ["valid"] * 150 + ["test"] * 150
     rows = [(row[0], row[1], part, at) for at, (row, part) in enumerate(zip(books.interactions, parts, strict=True))]
     header = ("user", "book", "part", "position")
-    config, text = proposed(tmp_path, write(tmp_path / "bought.tsv", header, rows, separator="\t"), items_of(books, tmp_path))
+    config, text = proposed(
+        tmp_path, write(tmp_path / "bought.tsv", header, rows, separator="\t"), items_of(books, tmp_path)
+    )
     assert config.data.interactions is not None
-    assert config.data.interactions.time is None
-    assert config.data.interactions.split_column == "part"
+    table = config.data.interactions
+    assert (table.time, table.time_unit, table.split_column) == ("position", "order", "part")
     assert tomllib.loads(text)["data"]["labels"]["kind"] == "implicit"
 
 
@@ -145,7 +149,7 @@ def test_short_histories_get_small_partitions(tmp_path: Path) -> None:
     config, text = proposed(
         tmp_path, write(tmp_path / "ratings.csv", HEADER, few.interactions), items_of(few, tmp_path)
     )
-    assert config.samples.min_history == 1
+    assert config.samples.min_history == 2
     assert config.knowledge.liber.partition_size == 5
     assert "of the users have one or more" in text
 

@@ -147,7 +147,7 @@ class Proposal:
         lists = [column for column in self.items.columns if column.type == "list"]
         noun = _noun(self.items.path)
         yield ""
-        yield "# How items are told to the language model and to the text encoder: {column} is a value, [part] is dropped"
+        yield "# How items are told to the language model and to the text encoder: {column} is a value, [part] left out"
         yield "# if a column in it is missing, [a|b] is the first alternative that has all its columns."
         yield "[data.texts]"
         yield f"item = {_text(self._template(noun))}"

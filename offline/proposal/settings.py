@@ -81,11 +81,12 @@ def _first(candidates: Iterable[int], share: Callable[[int], float], least: floa
 def liked_above(values: pl.Series) -> tuple[float, float]:
     """The value above which an interaction is liked, and the share that is: the middle of the scale, or, where hardly
     any or nearly all lie above it, the value whose share is closest to a half."""
-    different = values.unique().sort().to_list()[:-1]
-    shares = {value: float((values > value).mean() or 0.0) for value in different}  # type: ignore[arg-type]
-    middle = (float(values.min()) + float(values.max())) / 2  # type: ignore[arg-type]
-    share = float((values > middle).mean() or 0.0)
+    numbers = values.to_numpy().astype(np.float64)
+    different = np.unique(numbers)
+    shares = {float(value): float((numbers > value).mean()) for value in different[:-1]}
+    middle = float(different[0] + different[-1]) / 2
+    share = float((numbers > middle).mean())
     if _LEAST_LABEL <= share <= 1 - _LEAST_LABEL:
         return middle, share
     best = min(shares, key=lambda value: abs(shares[value] - 0.5))
-    return float(best), shares[best]
+    return best, shares[best]

@@ -168,7 +168,7 @@ class Proposal:
         short = [column for column in others if not column.is_long and (column.field or column.type == "list")]
         long = [column for column in others if column.is_long]
         article = "an" if noun[:1].lower() in "aeiou" else "a"
-        head = f'["{{{self.title.name}}}"|{article} unnamed {noun}]' if self.title is not None else f"{article} {noun}"
+        head = f'["{{{self.title.name}}}"|an unnamed {noun}]' if self.title is not None else f"{article} {noun}"
         middle = "".join(f"[; {{{column.name}}}]" for column in short[:4])
         return head + middle + "".join(f"[. {{{column.name}}}]" for column in long[:1])
 

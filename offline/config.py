@@ -33,7 +33,8 @@ class ConfigError(ValueError):
 
 
 class SamplesConfig(BaseModel):
-    """The choice of interactions that become training samples, and their split by global time."""
+    """The choice of interactions that become training samples, and their split by global time or by the order of rows
+    (offline/data/config.py: ``split_by``)."""
 
     model_config = FrozenConfig
 
@@ -218,6 +219,14 @@ class JobConfig(BaseModel):
             missing = [f"{side}/{name}" for side in sides if f"{side}/{name}" not in keys]
             if name is not None and missing:
                 raise ValueError(f"retrieval.{role}: the feature schema has no vector {', '.join(missing)}")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_suit_the_data(self) -> JobConfig:
+        if self.data.brings_parts and "split" in self.samples.model_fields_set:
+            raise ValueError(f"samples.split: takes no effect, samples are split {self.data.split_words}")
+        if not self.data.timed and self.knowledge.liber.partition_days is not None:
+            raise ValueError("knowledge.liber.partition_days: takes no effect, interactions have no times")
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.serving import (
-    before,
     deployed,
     facts,
     figures,
@@ -31,7 +30,6 @@ PARTS: dict[str, tuple[Callable[[Workbench], Numbers], Callable[[Numbers], str]]
     "deployed": (deployed.measure_deployed, deployed.deployed_section),
     "tails": (tails.measure_tails, tails.tails_section),
     "profile": (profiled.measure_profile, profiled.profile_section),
-    "before": (before.measure_before, before.before_section),
     "scaling": (scaling.measure_scaling, scaling.scaling_section),
     "workers": (workers.measure_workers, workers.workers_section),
     "start": (start.measure_start, start.start_section),

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from models.contract.arrays import BoolArray, IntArray
 from models.contract.events import Interaction
 from models.contract.schema import FeatureSchema
-from offline.data.catalogue import Catalogue
+from offline.data.catalogue import Catalogue, DataError
 from offline.data.config import LabelsConfig
 from offline.data.dataset import Dataset
 from offline.data.log import InteractionLog
@@ -41,8 +41,17 @@ def append_new(
     Users and items that are new in the catalogue get their numbers even if nobody has interacted yet. Rows that
     have vanished from the source stay in the log.
     """
-    source.check(schema).raise_if_broken()
-    grown, added = log.with_rows(source.interactions(), list(catalogue.users), list(catalogue.items))
+    findings = source.check(schema)
+    findings.raise_if_broken()
+    if len(log) and source.brings_parts != (log.part_ends is not None):
+        raise DataError(
+            "the log of interactions was loaded with another kind of split: move the work folder's log away, and the "
+            "next refresh loads it anew"
+        )
+    rows, parts = source.interactions(findings.left_out), source.parts(findings.left_out)
+    grown, added = log.with_rows(rows, list(catalogue.users), list(catalogue.items), parts)
+    if source.leaves_last_out and not len(log):
+        grown = grown.leaving_last_out()
     return draw_negatives(labels, grown, schema.liked_above, len(log)), added
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 
+from models.contract.times import LIMIT_MS
 from offline.data.config import ColumnConfig
+from offline.data.row_config import Comparison
 from offline.data.rules import Place, Problems
 from offline.data.tables import Cells
 from offline.data.validate import MAX_ID_BYTES
@@ -16,6 +20,10 @@ _ID_CONTROL = r"[\x00-\x1f\x7f]"
 _TEXT_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 _WITHOUT_TEXT = (pl.Binary, pl.Object, pl.Duration)
 """Types without a text that people would read."""
+
+_COMPARE: dict[str, Callable[[pl.Series, float], pl.Series]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+}  # fmt: skip
 
 _BINARY = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
 
@@ -48,8 +56,8 @@ def texts(cells: Cells, problems: Problems) -> pl.Series:
     return cells.values.cast(pl.String)
 
 
-def times(cells: Cells, unit: str, problems: Problems) -> pl.Series:
-    """Unix milliseconds, int64."""
+def times(cells: Cells, unit: str | None, form: str | None, problems: Problems) -> pl.Series:
+    """Unix milliseconds, int64, of times in a unit or in a format of strptime; of unit "order", the number itself."""
     kind = cells.values.dtype
     if kind == pl.Datetime or kind == pl.Date:
         if unit != "iso":
@@ -57,13 +65,25 @@ def times(cells: Cells, unit: str, problems: Problems) -> pl.Series:
         ms = cells.values.cast(pl.Datetime("ms")).dt.epoch("ms")
     elif not (kind.is_numeric() or kind == pl.String):
         return _refused(cells, "time_value", pl.Int64, problems)
-    elif unit == "iso":
-        ms = pl.Series(cells.column, [_iso_ms(text) for text in cells.values.cast(pl.String).to_list()], pl.Int64)
-    else:
+    elif unit in ("s", "ms"):
         return _unix_ms(cells, unit, problems)
+    elif unit == "order":
+        return _order(cells, problems)
+    else:
+        texts = cells.values.cast(pl.String)
+        known = {text: _moment_ms(text, form) for text in texts.unique().to_list()}
+        ms = pl.Series(cells.column, [known[text] for text in texts.to_list()], pl.Int64)
     cells.flag(problems, "time_value", ms.is_null())
     cells.flag(problems, "time_negative", ms < 0)
     return _without(ms, ms < 0)
+
+
+def _order(cells: Cells, problems: Problems) -> pl.Series:
+    number = _number(cells.values)
+    bad = number.is_null() | ~number.is_finite() | (number.floor() != number) | (number >= LIMIT_MS)
+    cells.flag(problems, "time_value", bad.fill_null(True))
+    cells.flag(problems, "time_negative", ~bad & (number < 0))
+    return _without(number, bad | (number < 0)).cast(pl.Int64)
 
 
 def _unix_ms(cells: Cells, unit: str, problems: Problems) -> pl.Series:
@@ -83,13 +103,41 @@ def _unix_ms(cells: Cells, unit: str, problems: Problems) -> pl.Series:
     return _without(ms, bad | negative | other).cast(pl.Int64)
 
 
-def _iso_ms(text: str | None) -> int | None:
+def _moment_ms(text: str | None, form: str | None) -> int | None:
+    """Unix milliseconds of a text in a format, or in ISO 8601 without one; UTC unless it says. None of another text."""
+    stripped = (text or "").strip()
     try:
-        moment = datetime.fromisoformat((text or "").strip())
-    except ValueError:
+        moment = datetime.fromisoformat(stripped) if form is None else datetime.strptime(stripped, form)
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        return round(moment.timestamp() * 1000)
+    except (ValueError, OverflowError):
         return None
-    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000)
+
+
+def parts(cells: Cells, numbers: Mapping[str, int], problems: Problems) -> pl.Series:
+    """Numbers of the parts that values name."""
+    if not _is_feature(cells.values.dtype, "word"):
+        return _refused(cells, "feature_type", pl.Int8, problems)
+    part = cells.values.cast(pl.String).replace_strict(dict(numbers), default=None, return_dtype=pl.Int8)
+    cells.flag(problems, "split_value", part.is_null())
+    return part
+
+
+def admitted(cells: Cells, condition: Sequence[str] | Sequence[Comparison], problems: Problems) -> pl.Series:
+    """Whether rows have one of some texts, or a number that keeps all comparisons."""
+    texts_of_rows = [entry for entry in condition if isinstance(entry, str)]
+    if texts_of_rows:
+        return texts(cells, problems).is_in(texts_of_rows).fill_null(False)
+    if not (cells.values.dtype.is_numeric() or cells.values.dtype == pl.String):
+        return _refused(cells, "number", pl.Boolean, problems).fill_null(False)
+    number = _number(cells.values)
+    absent = cells.values.is_null() if cells.values.dtype != pl.String else cells.values.fill_null("") == ""
+    cells.flag(problems, "number", ~absent & number.is_null())
+    keeps = number.is_not_null() & ~number.is_nan().fill_null(False)
+    for comparison in condition:
+        if isinstance(comparison, Comparison):
+            keeps &= _COMPARE[comparison.operator](number, comparison.bound).fill_null(False)
+    return keeps
 
 
 def values(cells: Cells, binary: bool, problems: Problems) -> pl.Series:

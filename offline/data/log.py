@@ -6,6 +6,9 @@ Because nothing is ever inserted before an existing row, a closed LIBER partitio
 user, item, time and value to one that is in the log already is a repetition and is dropped, so that whatever is
 delivered twice changes nothing (docs/decisions/0001).
 
+Data may bring their own parts for training, validation and test. The first load then comes part by part, each sorted as
+above, so that "earlier in the log" never shows a part what a later one holds. Whatever arrives later is in no part.
+
 A log may also carry sampled rows: drawn negatives of implicit feedback (offline/data/arrival.py). They are training
 samples and nothing else: nobody did them, so they are in no history, partition, statistic, graph or record.
 """
@@ -35,7 +38,8 @@ class InteractionLog:
     """Columns of equal length n, and the ids that ``user`` and ``item`` index.
 
     ``sampled`` [n] marks rows that were drawn, not done. ``stream_mark`` is the last stream entry that was taken over;
-    it lies in the file that says which rows count, so a crash cannot lose or repeat an entry.
+    it lies in the file that says which rows count, so a crash cannot lose or repeat an entry. ``part_ends`` are the
+    rows at which the training, the validation and the test part end, of data that bring their parts.
     """
 
     user_ids: tuple[str, ...]
@@ -46,6 +50,7 @@ class InteractionLog:
     time_ms: npt.NDArray[np.int64]
     sampled: npt.NDArray[np.bool_]
     stream_mark: str = "0-0"
+    part_ends: tuple[int, int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -62,10 +67,11 @@ class InteractionLog:
         item_ids: tuple[str, ...],
         columns: Mapping[str, npt.NDArray[Any]],
         stream_mark: str = "0-0",
+        part_ends: tuple[int, int, int] | None = None,
     ) -> InteractionLog:
         """A log of the arrays that ``COLUMNS`` names."""
         user, item, value, time_ms, sampled = (columns[name] for name in COLUMNS)
-        return cls(user_ids, item_ids, user, item, value, time_ms, sampled, stream_mark)
+        return cls(user_ids, item_ids, user, item, value, time_ms, sampled, stream_mark, part_ends)
 
     @classmethod
     def empty(cls) -> InteractionLog:
@@ -80,37 +86,58 @@ class InteractionLog:
         return cls.empty().with_rows(rows, user_order, item_order)[0]
 
     def with_rows(
-        self, rows: Iterable[tuple[str, str, float, int]], user_order: Sequence[str], item_order: Sequence[str]
+        self,
+        rows: Iterable[tuple[str, str, float, int]],
+        user_order: Sequence[str],
+        item_order: Sequence[str],
+        parts: npt.NDArray[np.int8] | None = None,
     ) -> tuple[InteractionLog, int]:
         """This log with those rows of a data set that are new to it, and their number.
 
         New rows are appended in the order (time, user, item), ids in the given orders first; so the same rows in
-        another order make the same log.
+        another order make the same log. ``parts`` of the rows (0 train, 1 validation, 2 test) come first in that order,
+        and become those of a log that was empty.
         """
         users, items = _numbered(self.user_ids, user_order), _numbered(self.item_ids, item_order)
         table = _table(rows, users, items)
-        order = np.lexsort([table[name] for name in ("value", "item", "user", "time_ms")])
-        return self._appended(users, items, table[order])
+        part = np.zeros(len(table), np.int8) if parts is None else parts
+        order = np.lexsort([*(table[name] for name in ("value", "item", "user", "time_ms")), part])
+        log, fresh = self._appended(users, items, table[order])
+        if parts is not None and not len(self):
+            log = replace(log, part_ends=_part_ends(part[order][fresh]))
+        return log, int(fresh.sum())
+
+    def leaving_last_out(self) -> InteractionLog:
+        """This log in parts: the last interaction of each user is the test part, the one before it the validation part,
+        and all others, also those of users with fewer than three, the training part."""
+        index = self.by_user()
+        count = np.diff(index.start)[self.user]
+        part = np.where(count < 3, 0, np.maximum(0, 3 - count + index.position)).astype(np.int8)
+        order = np.argsort(part, kind="stable")
+        columns = {name: getattr(self, name)[order] for name in COLUMNS}
+        return InteractionLog.of(self.user_ids, self.item_ids, columns, self.stream_mark, _part_ends(part[order]))
 
     def extended(self, entries: Sequence[Interaction], stream_mark: str) -> tuple[InteractionLog, int]:
         """This log with streamed interactions appended in stream order, and the number of new ones."""
         users, items = _numbered(self.user_ids), _numbered(self.item_ids)
         table = _table(((event.user_id, event.item_id, event.value, event.time_ms) for event in entries), users, items)
-        log, added = self._appended(users, items, table)
-        return replace(log, stream_mark=stream_mark), added
+        log, fresh = self._appended(users, items, table)
+        return replace(log, stream_mark=stream_mark), int(fresh.sum())
 
     def _appended(
         self, users: dict[str, int], items: dict[str, int], table: npt.NDArray[np.void]
-    ) -> tuple[InteractionLog, int]:
-        """This log and the rows of ``table`` that repeat neither it nor each other, in the table's order."""
+    ) -> tuple[InteractionLog, npt.NDArray[np.bool_]]:
+        """This log and the rows of ``table`` that repeat neither it nor each other, in the table's order; and which
+        rows those are."""
         of_same_users = np.isin(self.user, table["user"]) & ~self.sampled
         former = np.zeros(int(of_same_users.sum()), _EVENT)
         for name in _FIELDS:
             former[name] = getattr(self, name)[of_same_users]
-        fresh = table[_firsts(np.concatenate([former, table]))[len(former) :]]
+        is_fresh = _firsts(np.concatenate([former, table]))[len(former) :]
+        fresh = table[is_fresh]
         columns = {name: np.concatenate([getattr(self, name), fresh[name]]) for name in _FIELDS}
         columns["sampled"] = np.concatenate([self.sampled, np.zeros(len(fresh), np.bool_)])
-        return InteractionLog.of(tuple(users), tuple(items), columns, self.stream_mark), len(fresh)
+        return InteractionLog.of(tuple(users), tuple(items), columns, self.stream_mark, self.part_ends), is_fresh
 
     def with_sampled(self, before: npt.NDArray[np.int64], item: npt.NDArray[np.int32]) -> InteractionLog:
         """This log with drawn negatives of value 0: ``item[n]`` at the user and time of row ``before[n]``, and right
@@ -118,7 +145,11 @@ class InteractionLog:
         drawn: dict[str, Any] = {name: getattr(self, name)[before] for name in ("user", "time_ms")}
         drawn |= {"item": item, "value": np.float32(0), "sampled": True}
         columns = {name: np.insert(getattr(self, name), before, drawn[name]) for name in COLUMNS}
-        return InteractionLog.of(self.user_ids, self.item_ids, columns, self.stream_mark)
+        ends = self.part_ends
+        if ends is not None:
+            train, validation, test = (end + int((before < end).sum()) for end in ends)
+            ends = (train, validation, test)
+        return InteractionLog.of(self.user_ids, self.item_ids, columns, self.stream_mark, ends)
 
     def by_user(self) -> UserIndex:
         """The observed rows by user."""
@@ -209,6 +240,12 @@ def _firsts(table: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
     firsts = np.ones(len(table), np.bool_)
     firsts[order[1:]] = ordered[1:] != ordered[:-1]
     return firsts
+
+
+def _part_ends(parts: npt.NDArray[np.int8]) -> tuple[int, int, int]:
+    """Where the parts 0, 1 and 2 of rising ``parts`` end."""
+    train, validation, test = np.searchsorted(parts, np.arange(3, dtype=np.int8), side="right").tolist()
+    return train, validation, test
 
 
 def _numbered(known: Sequence[str], order: Sequence[str] = ()) -> dict[str, int]:

@@ -13,7 +13,7 @@ which takes in those before it that are less than twice as long: there are about
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -25,9 +25,9 @@ from xxhash import xxh3_64_intdigest, xxh3_128
 
 from models.contract.arrays import IntArray
 from offline.data.catalogue import DataError
+from offline.data.delimited import first_line
 from offline.data.files import read_arrays, read_json, write_json, write_parquet
 from offline.data.log import COLUMNS, MANIFEST, InteractionLog, former_file
-from offline.data.tables import first_line
 
 _FORM = 1
 _PARTS = 1 << 16
@@ -53,6 +53,8 @@ def save(log: InteractionLog, folder: Path) -> None:
     log's own stay, so an append writes about as much as it appends."""
     before = _manifest(folder) if (folder / MANIFEST).is_file() else {}
     manifest: dict[str, Any] = {"form": _FORM, "stream_mark": log.stream_mark}
+    if log.part_ends is not None:
+        manifest["part_ends"] = list(log.part_ends)
     tables = _tables(log)
     reusable = {name: _matching(table, folder, name, before.get(name, [])) for name, table in tables.items()}
     # The part of a row is that of its user's id, which the rows themselves do not tell.
@@ -206,6 +208,9 @@ def _whole(folder: Path, manifest: Mapping[str, Any]) -> InteractionLog:
     rows = _scan(folder, manifest, "rows").sort("arrival").collect()
     users, items = (_scan(folder, manifest, name).sort("number").collect() for name in ("users", "items"))
     log = _log(users, items, rows, str(manifest["stream_mark"]))
+    if "part_ends" in manifest:
+        train, validation, test = manifest["part_ends"]
+        log = replace(log, part_ends=(train, validation, test))
     for name, table in _tables(log).items():
         first = 0
         for path, (end, digest) in zip(_paths(folder, manifest, name), manifest[name], strict=True):

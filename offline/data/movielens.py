@@ -79,6 +79,9 @@ class MovieLens:
         """The files, from the wheel."""
         raise NotImplementedError
 
+    def parts(self) -> None:
+        """No column tells the part of an interaction."""
+
     def place(self, number: int) -> Place:
         return Place(next(iter(self.files)), number + 1)
 

@@ -3,41 +3,53 @@ and further columns of the items of any source."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import polars as pl
 
+from models.contract.arrays import IntArray
 from models.contract.profile import UserProfile
 from offline.data.catalogue import Catalogue
-from offline.data.columns import feature, ids, texts, times, values
+from offline.data.columns import admitted, feature, ids, parts, times, values
 from offline.data.config import ColumnConfig, DataConfig, FeaturesConfig
+from offline.data.repetitions import single_pairs
 from offline.data.rules import Place, Problems
 from offline.data.tables import Part, paths, read, state
 from offline.data.validate import Row
 
 _CHUNK = 100_000
 _COLUMNS: dict[str, type[pl.DataType]] = {
-    "user": pl.String, "item": pl.String, "value": pl.Float64, "time_ms": pl.Int64, "file": pl.String, "row": pl.Int64,
+    "user": pl.String, "item": pl.String, "value": pl.Float64, "time_ms": pl.Int64, "part": pl.Int8,
+    "file": pl.String, "row": pl.Int64,
 }  # fmt: skip
 
 
 class Descriptions:
     """Features by id in order of appearance, where each id stands, and the features' names. An id that is described
-    twice keeps its first description."""
+    twice keeps its first description. ``absent`` features lack a column that can be read; ``without_ids`` says that a
+    file lacks the column of ids."""
 
     def __init__(self) -> None:
         self.features: dict[str, dict[str, Any]] = {}
         self.columns: set[str] = set()
         self.places: dict[str, Place] = {}
+        self.absent: set[str] = set()
+        self.without_ids = False
 
     @classmethod
-    def of(cls, config: FeaturesConfig, problems: Problems) -> Descriptions:
-        """The descriptions in a table's files."""
-        descriptions = cls()
-        for part in read(config, problems):
-            descriptions._add(part, config, problems)
+    def of(cls, config: FeaturesConfig, name: str, problems: Problems) -> Descriptions:
+        """The descriptions in the files of the table ``name``: "users", "items" or "item_extra"."""
+        descriptions, own = cls(), Problems()
+        for part in read(config, own):
+            descriptions._add(part, config, own)
+        absent = descriptions.absent if descriptions.columns else descriptions.absent | set(config.columns)
+        side = "items" if name == "item_extra" else name
+        own.unread |= {f"{side}.{column}" for column in absent}
+        if own.hides_rows or descriptions.without_ids:
+            own.unread.add(name)
+        problems.include(own)
         return descriptions
 
     def _add(self, part: Part, config: FeaturesConfig, problems: Problems) -> None:
@@ -49,13 +61,19 @@ class Descriptions:
         }
         for name, column in chosen.items():
             cells = part.cells((column.column if column is not None else None) or name, problems)
+            refused = problems.count("feature_type")
             if cells is not None:
                 columns[name] = feature(cells, column, problems)
+            if cells is None or problems.count("feature_type") > refused:
+                self.absent.add(name)
         self.columns.update(columns)
         if keys is None:
+            self.without_ids = True
             return
-        for at, (row, key) in enumerate(zip(part.rows.to_list(), ids(keys, problems).to_list(), strict=True)):
-            if key is None:
+        key_of_row = ids(keys, problems).to_list()
+        bad = problems.bad_rows.of(part.file)
+        for at, (row, key) in enumerate(zip(part.rows.to_list(), key_of_row, strict=True)):
+            if key is None or row in bad:
                 continue
             features = {name: values[at] for name, values in columns.items()}
             place = Place(part.file, row, config.id, key)
@@ -85,14 +103,14 @@ def join_columns(
     """The catalogue with further columns of its items. Their names are added to ``columns``, those it has so far."""
     items = {item: dict(features) for item, features in catalogue.items.items()}
     for table in tables:
-        extra = Descriptions.of(table, problems)
+        extra = Descriptions.of(table, "item_extra", problems)
         for name in sorted(columns & extra.columns):
             problems.add("column_repeated", Place(", ".join(table.paths), None, name))
         columns |= extra.columns
         for item, features in extra.features.items():
             if item in items:
                 items[item] |= features
-            else:
+            elif "items" not in problems.unread:
                 problems.add("extra_unknown", extra.places[item])
     return Catalogue(catalogue.users, items)
 
@@ -140,6 +158,11 @@ class OwnFiles:
         for chunk in frame.iter_slices(_CHUNK):
             yield from chunk.select("user", "item", "value", "time_ms").iter_rows()
 
+    def parts(self) -> IntArray | None:
+        """The part of each interaction, where a column tells it."""
+        frame, _ = self._parsed
+        return None if self._interactions.split_column is None else frame["part"].cast(pl.Int64).to_numpy()
+
     def place(self, number: int) -> Place:
         frame, _ = self._parsed
         return Place(frame["file"][number], frame["row"][number])
@@ -151,37 +174,45 @@ class OwnFiles:
     @cached_property
     def _described(self) -> tuple[Descriptions, Descriptions, Problems]:
         problems = Problems()
-        users = Descriptions() if self._users is None else Descriptions.of(self._users, problems)
+        users = Descriptions() if self._users is None else Descriptions.of(self._users, "users", problems)
         users.check_profiles(problems)
-        return users, Descriptions.of(self._items, problems), problems
+        return users, Descriptions.of(self._items, "items", problems), problems
 
     @cached_property
     def _parsed(self) -> tuple[pl.DataFrame, Problems]:
-        problems = Problems()
-        frames = [self._part(part, problems) for part in read(self._interactions, problems)]
-        return pl.concat([pl.DataFrame(schema=_COLUMNS), *frames]), problems
+        problems, chosen = Problems(), self._interactions.repeated
+        frames, before = [pl.DataFrame(schema=_COLUMNS)], 0
+        for part in read(self._interactions, problems):
+            frames.append(self._part(part, before, problems))
+            before += part.last_row
+        frame = pl.concat(frames)
+        if chosen is not None:
+            every, frame = len(frame), single_pairs(frame, chosen)
+            words = chosen.replace("_", " ")
+            problems.facts.append(f"{every - len(frame)} of {every} rows repeat a user and an item: the {words} counts")
+        return frame, problems
 
-    def _part(self, part: Part, problems: Problems) -> pl.DataFrame:
-        """The sound rows of one file."""
+    def _part(self, part: Part, before: int, problems: Problems) -> pl.DataFrame:
+        """The sound rows of one file. ``before`` rows lie in the files before it."""
         config = self._interactions
-        for column, admitted in config.keep.items():
+        for column, condition in config.keep.items():
             if (cells := part.cells(column, problems)) is not None:
-                part = part.where(texts(cells, problems).is_in(list(admitted)).fill_null(False))
+                part = part.where(admitted(cells, condition, problems))
         absent = pl.repeat(None, len(part.rows), eager=True)
-        user, item, time = (part.cells(name, problems) for name in (config.user, config.item, config.time))
-        if config.value is None:
-            value = pl.repeat(1.0, len(part.rows), eager=True)
-        elif (cells := part.cells(config.value, problems)) is not None:
-            value = values(cells, self._labels == "binary", problems)
-        else:
-            value = absent
-        columns = {
-            "user": absent if user is None else ids(user, problems),
-            "item": absent if item is None else ids(item, problems),
-            "value": value,
-            "time_ms": absent if time is None else times(time, config.time_unit, problems),
-            "file": pl.repeat(part.file, len(part.rows), eager=True),
-            "row": part.rows,
-        }
-        typed = [column.cast(_COLUMNS[name]).alias(name) for name, column in columns.items()]
+        columns: dict[str, pl.Series] = {"file": pl.repeat(part.file, len(part.rows), eager=True), "row": part.rows}
+        readings: tuple[tuple[str, str | None, Callable[..., pl.Series]], ...] = (
+            ("user", config.user, ids),
+            ("item", config.item, ids),
+            ("time_ms", config.time, partial(times, unit=config.time_unit, form=config.time_format)),
+            ("value", config.value, partial(values, binary=self._labels == "binary")),
+            ("part", config.split_column, partial(parts, numbers=config.split_values.numbers())),
+        )
+        for name, source, read_as in readings:
+            if source is not None:
+                cells = part.cells(source, problems)
+                columns[name] = absent if cells is None else read_as(cells, problems=problems)
+        columns.setdefault("time_ms", before + part.rows - 1)  # no times: rows lie in order
+        columns.setdefault("value", pl.repeat(1.0, len(part.rows), eager=True))
+        columns.setdefault("part", pl.repeat(0, len(part.rows), eager=True))
+        typed = [columns[name].cast(kind).alias(name) for name, kind in _COLUMNS.items()]
         return pl.DataFrame(typed).drop_nulls()

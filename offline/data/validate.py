@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 
+import numpy as np
+
+from models.contract.arrays import IntArray
 from models.contract.schema import FeatureSchema, FieldSpec
+from models.contract.times import LIMIT_MS, latest_ms
 from offline.data.catalogue import Catalogue
+from offline.data.outliers import far_times, newest
 from offline.data.rules import SHOWN, Findings, Place, Problems
+from offline.data.spellings import common_spelling
 
 Row = tuple[str, str, float, int]
 """(user id, item id, value, unix milliseconds)"""
 
 MAX_ID_BYTES = 256
-TIME_LIMIT_MS = 2**53
+
+_ENOUGH = 10
+"""Rows of a part of which one says something about its labels."""
 
 
 def validate(
@@ -26,10 +35,13 @@ def validate(
     place: Callable[[int], Place] = lambda number: Place("interactions", number + 1),
     *,
     one_label_is_fine: bool = False,
+    timed: bool = True,
+    parts: IntArray | None = None,
 ) -> Findings:
     """Findings on ids, values, times, repetitions, and on raw features that the schema does not understand.
 
-    ``problems`` are those of the reading; ``place`` tells where the interaction of a number (from 0) stands.
+    ``problems`` are those of the reading, which tell what need not be looked for; ``place`` tells where the interaction
+    of a number (from 0) stands; ``timed`` says that times are times, ``parts`` which row is in which part.
     """
     problems = Problems() if problems is None else problems
     # a table that could not be read at all is empty for that reason
@@ -39,24 +51,32 @@ def validate(
             problems.add("no_rows", Place(name))
     interactions = _Interactions(rows, place, problems)
     interactions.check(schema)
+    if timed:
+        interactions.check_times()
     if catalogue.users:  # else there is no table of users
         interactions.check_described("user_undescribed", 0, catalogue.users)
     interactions.check_described("item_undescribed", 1, catalogue.items)
-    liked = sum(row[2] > schema.liked_above for row in rows)
-    if rows and liked in (0, len(rows)) and not one_label_is_fine:
-        problems.add("one_label", Place(note=f"{liked} of {len(rows)} are above {schema.liked_above:g}"))
+    if not one_label_is_fine and not problems.count("labels_schema"):
+        interactions.check_labels(schema, parts)
     sides = ("users", schema.user_fields, catalogue.users), ("items", schema.item_fields, catalogue.items)
     for table, fields, described in sides:
         for spec in fields:
-            _field(table, spec, [features.get(spec.name) for features in described.values()], problems)
-    return problems.findings(_facts(schema, catalogue, rows, liked))
+            if f"{table}.{spec.name}" not in problems.unread and (described or table not in problems.unread):
+                _field(table, spec, [features.get(spec.name) for features in described.values()], problems)
+    left_out = frozenset(interactions.bad)
+    findings = problems.findings(
+        _facts(schema, catalogue, [row for number, row in enumerate(rows) if number not in left_out])
+    )
+    findings.left_out = left_out
+    return findings
 
 
-def _facts(schema: FeatureSchema, catalogue: Catalogue, rows: Sequence[Row], liked: int) -> list[str]:
+def _facts(schema: FeatureSchema, catalogue: Catalogue, rows: Sequence[Row]) -> list[str]:
     facts = [f"{len(catalogue.users)} users and {len(catalogue.items)} items are described"]
     if rows:
         users = sorted(Counter(row[0] for row in rows).values())
         items = len({row[1] for row in rows})
+        liked = sum(row[2] > schema.liked_above for row in rows)
         facts += [
             f"{len(rows)} interactions of {len(users)} users with {items} items",
             f"{liked / len(rows):.1%} above {schema.liked_above:g}",
@@ -67,34 +87,44 @@ def _facts(schema: FeatureSchema, catalogue: Catalogue, rows: Sequence[Row], lik
 
 @dataclass(frozen=True, slots=True)
 class _Interactions:
-    """Rows with their places, and the collection of what is wrong with them."""
+    """Rows with their places, and the collection of what is wrong with them. ``bad`` are numbers of rows that break a
+    rule by themselves."""
 
     rows: Sequence[Row]
     place: Callable[[int], Place]
     problems: Problems
+    bad: set[int] = field(default_factory=set)
+
+    def at(self, number: int, column: int | None, note: str = "") -> Place:
+        """The place of a row, or of its cell in ``column``."""
+        where, row = self.place(number), self.rows[number]
+        return Place(where.file, where.row, where.column, row if column is None else row[column], note)
 
     def flag(self, rule: str, column: int | None, numbers: Sequence[int]) -> None:
         """Note that the rows of these numbers break a rule, by the cell in ``column`` or as a whole."""
-        places = []
-        for number in numbers[:SHOWN]:
-            where, row = self.place(number), self.rows[number]
-            places.append(Place(where.file, where.row, where.column, row if column is None else row[column]))
+        places = [self.at(number, column) for number in numbers[: self.problems.shown]]
         if places:
             self.problems.add(rule, *places, count=len(numbers))
 
+    def flag_bad(self, rule: str, column: int, numbers: Sequence[int]) -> None:
+        """Note the same of rows that others do without."""
+        self.flag(rule, column, numbers)
+        self.bad.update(numbers)
+
     def check(self, schema: FeatureSchema) -> None:
         """Each row by itself, and repetitions."""
+        any_value = self.problems.count("labels_schema") > 0  # a scale that does not fit is no fault of the values
         for rule, column, broken in (
             ("id_empty", 0, lambda row: not row[0]),
             ("id_empty", 1, lambda row: not row[1]),
             ("id_long", 0, lambda row: len(row[0]) > 64 and len(row[0].encode()) > MAX_ID_BYTES),
             ("id_long", 1, lambda row: len(row[1]) > 64 and len(row[1].encode()) > MAX_ID_BYTES),
             ("value_number", 2, lambda row: not isfinite(row[2])),
-            ("value_range", 2, lambda row: isfinite(row[2]) and not schema.accepts(row[2])),
+            ("value_range", 2, lambda row: not any_value and isfinite(row[2]) and not schema.accepts(row[2])),
             ("time_negative", 3, lambda row: row[3] < 0),
-            ("time_value", 3, lambda row: row[3] >= TIME_LIMIT_MS),
+            ("time_value", 3, lambda row: row[3] >= LIMIT_MS),
         ):
-            self.flag(rule, column, [number for number, row in enumerate(self.rows) if broken(row)])
+            self.flag_bad(rule, column, [number for number, row in enumerate(self.rows) if broken(row)])
         seen: set[Row] = set()
         repeated = []
         for number, row in enumerate(self.rows):
@@ -103,13 +133,48 @@ class _Interactions:
             seen.add(row)
         self.flag("interaction_repeated", None, repeated)
 
+    def check_times(self) -> None:
+        """Times that lie in the future, or far from all others."""
+        times = np.fromiter((row[3] if 0 <= row[3] < LIMIT_MS else -1 for row in self.rows), np.int64, len(self.rows))
+        future = times > latest_ms(round(time.time() * 1000))
+        self.flag_bad("time_future", 3, np.flatnonzero(future).tolist())
+        believed = np.flatnonzero((times >= 0) & ~future)
+        self.flag_bad("time_far", 3, believed[far_times(times[believed])].tolist())
+
     def check_described(self, rule: str, column: int, described: Mapping[str, object]) -> None:
         """Whether there is a description of each id in ``column``; its first row is shown."""
-        first: dict[object, int] = {}
+        table = f"{rule.partition('_')[0]}s"
+        if table in self.problems.unread:
+            return
+        first: dict[str, int] = {}
         for number, row in enumerate(self.rows):
-            if row[column] not in described:
-                first.setdefault(row[column], number)
-        self.flag(rule, column, list(first.values()))
+            first.setdefault(str(row[column]), number)
+        unknown = [number for name, number in first.items() if name not in described]
+        if not unknown:
+            return
+        note = common_spelling([str(self.rows[number][column]) for number in unknown], described)
+        places = [self.at(number, column) for number in unknown[:SHOWN]]
+        if described and len(unknown) == len(first):
+            rule, places = "ids_never_meet", [places[0], Place(table, value=next(iter(described)), note=note)]
+        elif note:
+            places[0] = self.at(unknown[0], column, note)
+        self.problems.add(rule, *places, count=len(unknown), of=len(first))
+
+    def check_labels(self, schema: FeatureSchema, parts: IntArray | None) -> None:
+        """Whether both labels occur: in all rows, and in those that test."""
+        liked = np.fromiter((row[2] > schema.liked_above for row in self.rows), np.bool_, len(self.rows))
+        shares = {"all rows": liked}
+        if parts is not None:
+            shares |= {"the validation part": liked[parts == 1], "the test part": liked[parts == 2]}
+        else:
+            times = np.fromiter((row[3] for row in self.rows), np.int64, len(self.rows))
+            shares["the newest tenth, whose AUC is undefined then"] = liked[newest(times, 0.1)]
+        for name, labels in shares.items():
+            enough = len(labels) >= (1 if name == "all rows" else _ENOUGH)
+            if enough and labels.sum() in (0, len(labels)):
+                note = f"{labels.sum()} of {len(labels)} are above {schema.liked_above:g}"
+                self.problems.add("one_label", Place(note=note if name == "all rows" else f"{note} in {name}"))
+                return
 
 
 def _field(table: str, spec: FieldSpec, values: Sequence[object], problems: Problems) -> None:

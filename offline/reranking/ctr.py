@@ -88,7 +88,7 @@ def trained_splits(config: SamplesConfig, log: InteractionLog, report: TrainingR
     DataError if log or configuration give other samples now.
     """
     columns = {name: getattr(log, name)[: report.log_rows] for name in COLUMNS}
-    at_training = InteractionLog.of(log.user_ids, log.item_ids, columns, log.stream_mark)
+    at_training = InteractionLog.of(log.user_ids, log.item_ids, columns, log.stream_mark, log.part_ends)
     splits = split_samples(config, at_training)
     counts = {split: len(rows) for split, rows in splits.rows.items()}
     expected = (report.log_rows, report.samples, report.trained_rows, report.trained_until_ms)

@@ -21,7 +21,7 @@ class TrainingReport:
 
     ``table`` has one row per model, best served model first; ``partial`` says that some texts were still to come, so
     that their knowledge was missing; ``parts`` are the files of the split model with their digests, none of a model
-    that runs as a whole.
+    that runs as a whole; ``split`` says what the samples are split by.
     """
 
     log_rows: int
@@ -36,6 +36,7 @@ class TrainingReport:
     table: list[dict[str, Any]]
     partial: bool = False
     parts: dict[str, str] = field(default_factory=dict)
+    split: str = "by global time"
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))

@@ -100,6 +100,7 @@ def train(
         metrics=metrics,
         table=table,
         parts=artifact.parts,
+        split=config.data.split_words,
     )
     report.save(folder / "report.json")
     return report

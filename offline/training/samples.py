@@ -2,11 +2,11 @@
 
 Protocol (as ReLLa's, arXiv 2308.11131, for MovieLens): label = value above the schema's ``liked_above``; samples are
 all interactions whose user has at least ``min_history`` earlier ones; train, validation and test are consecutive in
-global time. A sample sees its own user's interactions that come earlier in the log, the versions of the user's
-knowledge that were there by then, item knowledge of the slice it falls into, and item statistics of earlier
-interactions. "Earlier" is the order of the log: among a user's ratings of one second, the one with the smaller item id
-counts as earlier, as in the published protocols. Statistics stop at the end of the training period, so that other
-users' validation and test interactions inform nothing ("frozen statistics").
+global time, or are the parts that the log brings (offline/data/log.py). A sample sees its own user's interactions that
+come earlier in the log, the versions of the user's knowledge that were there by then, item knowledge of the slice it
+falls into, and item statistics of earlier interactions. "Earlier" is the order of the log: among a user's ratings of
+one second, the one with the smaller item id counts as earlier, as in the published protocols. Statistics stop at the
+end of the training period, so that other users' validation and test interactions inform nothing ("frozen statistics").
 """
 
 from __future__ import annotations
@@ -41,8 +41,11 @@ class SplitRows:
 
 
 def split_samples(config: SamplesConfig, log: InteractionLog) -> SplitRows:
-    """Samples by global time; what rounding leaves goes to the test split. DataError if a split would be empty."""
+    """Samples by global time, or by the parts of the log; what rounding leaves goes to the test split. DataError if a
+    split would be empty."""
     sampled = np.flatnonzero(log.by_user().position >= config.min_history)
+    if log.part_ends is not None:
+        return _split_by_parts(config, sampled, log.part_ends)
     first = int(len(sampled) * config.split[0])
     second = first + int(len(sampled) * config.split[1])
     if not 0 < first < second < len(sampled):
@@ -50,6 +53,18 @@ def split_samples(config: SamplesConfig, log: InteractionLog) -> SplitRows:
     train, validation, test = np.split(sampled, [first, second])
     rows: dict[Split, IntArray] = {"train": train, "validation": validation, "test": test}
     return SplitRows(rows, int(sampled[first]))
+
+
+def _split_by_parts(config: SamplesConfig, sampled: IntArray, ends: tuple[int, int, int]) -> SplitRows:
+    train, validation, test, _ = np.split(sampled, np.searchsorted(sampled, ends))
+    rows: dict[Split, IntArray] = {"train": train, "validation": validation, "test": test}
+    if empty := [split for split, of_split in rows.items() if not len(of_split)]:
+        raise DataError(
+            f"no samples in the data's own part {', '.join(empty)}: of {ends[-1]} rows, {len(train)}, "
+            f"{len(validation)} and {len(test)} of the parts have min_history = {config.min_history} earlier ones of "
+            "their user"
+        )
+    return SplitRows(rows, ends[0])
 
 
 def running_statistics(

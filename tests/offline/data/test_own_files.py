@@ -123,10 +123,38 @@ def test_all_rules_are_checked_before_giving_up(tmp_path: Path) -> None:
     (tmp_path / "readers.csv").write_text("reader,country\nr1,DE\n")
     report = shop.source(tmp_path).check(shop.SCHEMA)
     assert {line.split(":")[0] for line in report.errors} == {
-        "value_number", "time_value", "id_empty", "value_range", "id_repeated", "missing_column", "field_empty",
+        "value_number", "time_value", "id_empty", "value_range", "id_repeated", "missing_column",
     }  # fmt: skip
     assert {line.split(":")[0] for line in report.warnings} >= {"user_undescribed"}
     assert report.facts
+
+
+@pytest.mark.parametrize("damage", ["encoding", "row", "column", "absent"])
+def test_what_follows_from_another_finding_is_not_told(tmp_path: Path, damage: str) -> None:
+    shop.write(tmp_path)
+    (tmp_path / "readers.csv").write_text("reader,country,birth_year\nr1,DE,1970\nr2,BR,1985\nr3,DE,1990\n")
+    contents = {
+        "encoding": BOOKS.encode("utf-16"),
+        "row": f"{BOOKS}b3\n".encode(),
+        "column": BOOKS.replace("book", "id").encode(),
+    }
+    if damage == "absent":
+        (tmp_path / "books.csv").unlink()
+    else:
+        (tmp_path / "books.csv").write_bytes(contents[damage])
+    report = shop.source(tmp_path).check(shop.SCHEMA)
+    assert len(report.errors) == 1
+    assert report.warnings == []
+
+
+def test_a_missing_column_of_items_is_the_only_finding(tmp_path: Path) -> None:
+    shop.write(tmp_path)
+    books = shop.tables()["books"]
+    (tmp_path / "readers.csv").write_text("reader,country,birth_year\nr1,DE,1970\nr2,BR,1985\nr3,DE,1990\n")
+    for column in ("title", "subjects"):
+        books.drop(column).write_csv(tmp_path / "books.csv")
+        report = shop.source(tmp_path).check(shop.SCHEMA)
+        assert [line.split(":")[0] for line in (*report.errors, *report.warnings)] == ["missing_column"]
 
 
 def test_the_first_five_are_shown_and_the_rest_counted(tmp_path: Path) -> None:

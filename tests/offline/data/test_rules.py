@@ -57,7 +57,7 @@ def test_problems_are_told_by_rule_in_the_order_of_the_table() -> None:
     assert report.facts == ["fact"]
     assert [line.split(":")[0] for line in report.errors] == ["id_empty", "time_value"]
     assert report.errors[0].endswith("not empty: a.csv, row 1 | and 2 more")
-    assert report.errors[1].startswith("time_value: 8 against the rule that a time is a number")
+    assert report.errors[1].startswith("time_value: 8 against the rule that a time is written as")
     assert "b.csv" not in report.errors[1]
     assert report.warnings == [
         "blank_row: 1 against the rule that no row is blank (it is skipped): a.csv, row 9",

@@ -79,7 +79,12 @@ def test_the_settings_that_the_template_only_mentions_are_understood(tmp_path: P
     """Commented settings of [data] come to life one by one and are accepted."""
     text = TEMPLATE.read_text(encoding="utf-8").replace('value = "stars"', "").replace('kind = "threshold"', "")
     for line in (
-        'keep = { event = ["rating"] }',
+        'keep = { event = ["rating"], stars = ">= 1 and <= 5" }',
+        'repeated = "last"',
+        'split_column = "part"',
+        'split_values = { train = ["train"], validation = ["validation", "valid"], test = ["test"] }',
+        "bad_rows_at_most = 0.001",
+        'escape = "\\\\"',
         'separator = ","',
         'encoding = "utf-8"',
         'nulls = [""]',
@@ -87,6 +92,7 @@ def test_the_settings_that_the_template_only_mentions_are_understood(tmp_path: P
     ):
         assert f"# {line}" in text
         text = text.replace(f"# {line}", line, 1)
+    text = text.replace("split = [0.8, 0.1, 0.1]", "")  # the column takes its place
     for line in ('kind = "implicit"', "negatives = 4", 'drawn = "popularity"', "seed = 1"):
         assert f"# {line}" in text
         text = text.replace(f"# {line}", line, 1)

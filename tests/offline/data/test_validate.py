@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
 
 from models.contract.schema import FeatureSchema, FieldSpec
+from models.contract.times import AHEAD_MS
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.rules import Place, Problems
 from offline.data.validate import Row, validate
@@ -84,9 +86,9 @@ def test_repetitions_and_undescribed_ids_are_warnings() -> None:
     report = validate(SCHEMA, CATALOGUE, [*GOOD, *more])
     assert report.errors == []
     item, user, repeated = report.warnings
-    assert item.startswith("item_undescribed: 1 ")
+    assert item.startswith("item_undescribed: 1 of 3 ")
     assert item.endswith("interactions, row 5: 'new'")
-    assert user.startswith("user_undescribed: 1 ")
+    assert user.startswith("user_undescribed: 1 of 2 ")
     assert user.endswith("interactions, row 4: 'new'")
     assert repeated.startswith("interaction_repeated: 1 ")
     assert repeated.endswith("interactions, row 3: ('u', 'i', 5.0, 1)")
@@ -118,3 +120,90 @@ def test_a_field_that_nobody_fills_is_an_error_and_unknown_values_are_counted() 
 def test_fields_of_users_that_nobody_describes_are_an_error() -> None:
     (error,) = validate(SCHEMA, Catalogue({}, CATALOGUE.items), GOOD).errors
     assert error.startswith("field_empty: 2 ")
+
+
+def test_times_far_from_all_others_are_errors_with_their_row() -> None:
+    rows: list[Row] = [("u", "ij"[at % 2], 1.0 + at % 5, 1_700_000_000_000 + at) for at in range(50)]
+    assert validate(SCHEMA, CATALOGUE, rows).errors == []
+    (error,) = validate(SCHEMA, CATALOGUE, [*rows, ("u", "i", 1.0, 17_000)]).errors
+    assert error.startswith("time_far: 1 ")
+    assert error.endswith("interactions, row 51: 17000")
+    assert validate(SCHEMA, CATALOGUE, [*rows, ("u", "i", 1.0, 17_000)], timed=False).errors == []
+
+
+@pytest.mark.parametrize("year", [2100, 5138])
+def test_times_in_the_future_are_errors(year: int) -> None:
+    moment = round((year - 1970) * 365.25 * 86_400_000)
+    (error,) = validate(SCHEMA, CATALOGUE, [*GOOD, ("u", "i", 1.0, moment)]).errors
+    assert error.startswith("time_future: 1 ")
+    assert f"row 3: {moment}" in error
+
+
+def test_a_time_of_tomorrow_is_believed() -> None:
+    now = round(time.time() * 1000)
+    rows: list[Row] = [("u", "i", 1.0, now), ("u", "j", 5.0, now + AHEAD_MS - 60_000)]
+    assert validate(SCHEMA, CATALOGUE, rows).errors == []
+
+
+@pytest.mark.parametrize(
+    ("used", "described", "note"),
+    [
+        ("{}.0", "{}", '24 of 24 would be, written "12.0" as "12"'),
+        ("{}", "{}.0", '24 of 24 would be, written "12.0" as "12"'),
+        ("{:03d}", "{}", '24 of 24 would be, written "007" as "7"'),
+        ("{}e+11", "{}00000000000", '24 of 24 would be, written "3e+11" as "300000000000"'),
+        (" {} ", "{}", "24 of 24 would be, written without spaces around them"),
+        ("B{}", "b{}", "24 of 24 would be, written in lower case"),
+        ("{}e+11", "{}00000000001", "numbers of a spreadsheet, which lost their digits"),
+        ("b{}", "{}", "items: '1'"),
+    ],
+)
+def test_ids_that_never_meet_are_an_error_that_says_what_would_help(used: str, described: str, note: str) -> None:
+    catalogue = Catalogue(
+        CATALOGUE.users, {described.format(at): {"genres": ["War"], "year": 1999} for at in range(1, 25)}
+    )
+    rows: list[Row] = [("u", used.format(at), 1.0 + at % 5, at) for at in range(1, 25)]
+    (error,) = validate(SCHEMA, catalogue, rows).errors
+    assert error.startswith("ids_never_meet: 24 of 24 against ")
+    assert f"row 1: '{used.format(1)}'" in error
+    assert note in error
+
+
+def test_ids_of_users_that_never_meet_are_an_error_too() -> None:
+    rows: list[Row] = [("U", "i", 5.0, 1), ("U", "j", 2.0, 2)]
+    (error,) = validate(SCHEMA, CATALOGUE, rows).errors
+    assert error.startswith("ids_never_meet: 1 of 1 ")
+    assert "users: 'u': 1 of 1 would be, written in lower case" in error
+
+
+def test_undescribed_ids_come_with_their_share_and_a_better_spelling() -> None:
+    rows: list[Row] = [*GOOD, ("u", "I", 1.0, 9), ("u", "x", 1.0, 10)]
+    (warning,) = validate(SCHEMA, CATALOGUE, rows).warnings
+    assert warning.startswith("item_undescribed: 2 of 4 against ")
+    assert "row 3: 'I': 1 of 2 would be, written in lower case | interactions, row 4: 'x'" in warning
+
+
+def test_the_newest_tenth_of_one_label_is_a_warning() -> None:
+    rows: list[Row] = [("u", "ij"[at % 2], 1.0 + at % 5 if at < 90 else 5.0, at) for at in range(100)]
+    assert validate(SCHEMA, CATALOGUE, rows[:90]).warnings == []
+    (warning,) = validate(SCHEMA, CATALOGUE, rows[::-1]).warnings
+    assert warning.startswith("one_label: 1 ")
+    assert warning.endswith("10 of 10 are above 3 in the newest tenth, whose AUC is undefined then")
+
+
+def test_what_follows_from_a_table_that_was_not_read_is_not_told() -> None:
+    problems = Problems()
+    problems.add("encoding", Place("items.csv"))
+    problems.unread |= {"items"}
+    report = validate(SCHEMA, Catalogue(CATALOGUE.users, {}), GOOD, problems)
+    assert [line.split(":")[0] for line in report.errors] == ["encoding"]
+    assert report.warnings == []
+
+
+def test_what_follows_from_a_column_that_was_not_read_is_not_told() -> None:
+    problems = Problems()
+    problems.add("missing_column", Place("items.csv", None, "year"))
+    problems.unread |= {"items.year"}
+    items = {name: {"genres": features["genres"]} for name, features in CATALOGUE.items.items()}
+    report = validate(SCHEMA, Catalogue(CATALOGUE.users, items), GOOD, problems)
+    assert [line.split(":")[0] for line in report.errors] == ["missing_column"]

@@ -54,6 +54,34 @@ def test_the_published_counts_of_movielens_1m() -> None:
     assert [len(of) for of in splits.rows.values()] == [776_007, 97_000, 97_002]
 
 
+def test_parts_of_the_data_split_the_samples() -> None:
+    rows = [("u", f"i{at}", 1.0, at) for at in range(12)]
+    parts = np.array([2] * 3 + [0] * 6 + [1] * 3, np.int8)  # whatever the times say, training comes first
+    log, added = InteractionLog.empty().with_rows(rows, [], [], parts)
+    assert (added, log.part_ends) == (12, (6, 9, 12))
+    splits = split_samples(SamplesConfig(min_history=4), log)
+    assert {split: of.tolist() for split, of in splits.rows.items()} == {
+        "train": [4, 5], "validation": [6, 7, 8], "test": [9, 10, 11],
+    }  # fmt: skip
+    assert splits.trained_rows == 6
+    late = log.extended([Interaction(user_id="u", item_id="new", value=1.0, time_ms=99)], "1-0")[0]
+    assert split_samples(SamplesConfig(min_history=4), late).rows["test"].tolist() == [9, 10, 11]
+
+
+def test_a_part_without_samples_is_refused() -> None:
+    log, _ = InteractionLog.empty().with_rows(
+        [("u", f"i{at}", 1.0, at) for at in range(9)], [], [], np.repeat(np.arange(3, dtype=np.int8), 3)
+    )
+    with pytest.raises(DataError, match=r"no samples in the data's own part train: of 9 rows, 0, 3 and 3"):
+        split_samples(SamplesConfig(min_history=3), log)
+
+
+def test_a_repetition_stays_in_the_earlier_part() -> None:
+    rows = [("u", "i", 1.0, 5), ("u", "j", 1.0, 6), ("u", "i", 1.0, 5)]
+    log, added = InteractionLog.empty().with_rows(rows, [], [], np.array([2, 1, 0], np.int8))
+    assert (added, log.part_ends) == (2, (1, 2, 2))
+
+
 @pytest.mark.parametrize("config", [SamplesConfig(min_history=11), SamplesConfig(split=(1.0, 0.0, 0.0))])
 def test_an_empty_split_is_refused(config: SamplesConfig) -> None:
     few = InteractionLog.sorted_by_time([("u", f"i{at}", 1.0, at) for at in range(12)], [], [])

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from offline.cli.call import DEFAULT_DATA_DIR, DataDir
-from offline.cli.inspection import check
+from offline.cli.inspection import print_findings
 from offline.data.catalogue import DataError
 
 app = typer.Typer()
@@ -38,4 +38,4 @@ def init(
     path.write_text(proposal.text(), encoding="utf-8")
     print(f"written: {path}; read it, above all lines with LOOK, then")
     print(f"  python -m offline refresh --config {path}", flush=True)
-    check(path, data_dir)
+    print_findings(path, data_dir)

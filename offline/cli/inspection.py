@@ -41,10 +41,10 @@ def validate(
     if rules:
         print("\n".join(rule_lines()))
         return
-    check(config, data_dir, measured=measured)
+    print_findings(config, data_dir, measured=measured)
 
 
-def check(config: Path, data_dir: Path, *, measured: bool = True) -> None:
+def print_findings(config: Path, data_dir: Path, *, measured: bool = True) -> None:
     """Print what a configuration's data are and what it will make of them. typer.Exit(1) if they cannot be used."""
     job = job_of(config, data_dir)
     source = open_dataset(job.config.data, job.raw)

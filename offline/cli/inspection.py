@@ -34,7 +34,10 @@ def validate(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     rules: Annotated[bool, typer.Option("--rules", help="Print every rule that data have to keep, and exit.")] = False,
     measured: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Time 64 texts and one prompt, to tell how long a run takes.")
+        bool,
+        typer.Option(
+            "--measure/--no-measure", help="Time a batch of texts and one of prompts, to tell how long a run takes."
+        ),
     ] = True,
 ) -> None:
     """Check the data set against every rule and against the feature schema; exits with 1 if it cannot be used."""

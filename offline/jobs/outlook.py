@@ -47,7 +47,10 @@ def outlook(config: JobConfig, catalogue: Catalogue, log: InteractionLog) -> Out
     observed = log.observed
     if not len(observed):
         return result
-    result.facts += [_period(log.time_ms[observed]), _repeats(log, observed)]
+    interactions = config.data.interactions
+    timed = interactions is None or interactions.timed
+    result.facts.append(_period(log.time_ms[observed]) if timed else "no times: the order of the rows stands for them")
+    result.facts.append(_repeats(log, observed))
     per_user = np.bincount(log.user[observed], minlength=len(log.user_ids))
     splits = _samples(config, log, observed, per_user, result)
     producers = producers_of(config.feature_schema)

@@ -1,4 +1,4 @@
-"""How long a configuration's texts will take on this machine, measured with 64 texts and one prompt."""
+"""How long a configuration's texts will take on this machine, measured with a batch of texts and one of prompts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from offline.knowledge.run import producers_of
 from offline.llm.account import tokens_per_second
 from offline.llm.session import open_session
 
-_TEXTS = 64
+_TEXTS, _PROMPTS = 64, 8
 _UNKNOWN_TOKENS = 64
 """Tokens of an answer that is still to come: what a prompt allows by default."""
 
@@ -70,7 +70,7 @@ def measure(job: Job, catalogue: Catalogue, work: Work) -> Rates:
     rate. EncoderError or UnusableBackendError without weights."""
     vocabulary = job.config.data.texts
     described = [features for features in catalogue.items.values() if vocabulary.describes(features)]
-    texts = per_prompt = None
+    texts = None
     if work.texts and described:
         sample = [plain_text(vocabulary, features) for features in described[:: max(1, len(described) // _TEXTS)]][
             :_TEXTS
@@ -86,10 +86,11 @@ def measure(job: Job, catalogue: Catalogue, work: Work) -> Rates:
             rate = tokens_per_second(RunLedger(job.config.workdir).accounts(), model)
             basis = f"as {model} answered in earlier runs" if rate else f"no run has asked {model} yet"
             return Rates(texts, rate / _UNKNOWN_TOKENS if rate else None, basis)
-        prompt = item_prompt(vocabulary, described[0], job.config.knowledge.item_tokens)
-        session.complete_live(prompt)
-        per_prompt = _seconds(partial(session.complete_live, prompt))
-    return Rates(texts, 1.0 / per_prompt, "one was timed by itself; many together are faster")
+        tokens = job.config.knowledge.item_tokens
+        prompts = [item_prompt(vocabulary, features, tokens) for features in described[:_PROMPTS]]
+        session.complete_batch(prompts[:1])  # loads the weights
+        seconds = _seconds(partial(session.complete_batch, prompts))
+    return Rates(texts, len(prompts) / seconds, f"{len(prompts)} of them were timed; larger batches are faster")
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -134,7 +134,8 @@ def _list_separator(values: pl.Series) -> str | None:
         parts = Counter(_parts(sample, separator))
         total = parts.total()
         again = sum(count for count in parts.values() if count >= _LEAST_SUPPORT)
-        if total and again / total > 0.7 and sum(map(len, parts)) / len(parts) <= _LONGEST_WORD:
+        length = sum(len(part) * count for part, count in parts.items())
+        if total and again / total > 0.7 and length / total <= _LONGEST_WORD:
             return separator
     return None
 
@@ -149,7 +150,8 @@ def _slots(lengths: pl.Series) -> int:
 
 
 def _words_field(counts: Counter[str], slots: int) -> dict[str, Any] | None:
-    words = [word for word, count in counts.most_common(_MOST_WORDS) if count >= _LEAST_SUPPORT]
+    words = [word for word, count in counts.most_common() if count >= _LEAST_SUPPORT and len(word) <= _LONGEST_WORD]
+    words = words[:_MOST_WORDS]
     if len(words) < 2:
         return None
     return ({"slots": slots} if slots > 1 else {}) | {"vocab": sorted(words)}

@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from offline.data.bad_rows import bad_rows_note
 from offline.data.catalogue import Catalogue
-from offline.data.dataset import Dataset, open_dataset
+from offline.data.dataset import BAD_ROWS, Dataset, open_dataset
 from offline.data.log import InteractionLog
 from offline.engine.engines import Engine, open_engine
 from offline.jobs.events import Arrivals, look_for_events, recent, recent_users
@@ -75,7 +76,8 @@ def events(run: Run, source: Dataset, catalogue: Catalogue, store: Store | None)
             arrivals.about_to_grow(arrived.before)
         arrived.log.save(job.log)
         StepCache(job).finished("events", {"source": source.fingerprint}, watch.seconds)
-        watch.done(f"{len(arrived.log)} interactions, {arrived.added} of them new, {arrived.refused} refused")
+        bad = bad_rows_note(job.raw / BAD_ROWS)
+        watch.done(f"{len(arrived.log)} interactions, {arrived.added} of them new, {arrived.refused} refused{bad}")
         return arrived.log
 
 

@@ -63,6 +63,9 @@ def validate(
         for spec in fields:
             if f"{table}.{spec.name}" not in problems.unread and (described or table not in problems.unread):
                 _field(table, spec, [features.get(spec.name) for features in described.values()], problems)
+    if parts is not None and len(parts):
+        train, validation, test = np.bincount(parts, minlength=3).tolist()
+        problems.facts.append(f"rows of the data's parts: {train} train, {validation} validation, {test} test")
     left_out = frozenset(interactions.bad)
     findings = problems.findings(
         _facts(schema, catalogue, [row for number, row in enumerate(rows) if number not in left_out])

@@ -99,6 +99,32 @@ def test_what_is_missing_or_impossible_is_named(folder: Path, old: str, new: str
         load(folder, MINIMAL.replace(old, new, 1))
 
 
+FILES = """
+[data]
+source = "files"
+texts = { item = "{title}", topics_column = "" }
+items = { paths = "items.csv", id = "id", columns = { title = "text" } }
+"""
+TIMELESS = 'interactions = { paths = "i.csv", user = "u", item = "i", value = "v" }\nsplit_by = "order"\n'
+PARTED = 'interactions = { paths = "i.csv", user = "u", item = "i", value = "v", split_column = "part" }\n'
+
+
+@pytest.mark.parametrize(
+    ("data", "addition", "named"),
+    [
+        (PARTED, "[samples]\nsplit = [0.8, 0.1, 0.1]\n", "samples.split: takes no effect, .* by the column 'part'"),
+        (TIMELESS, "[knowledge.liber]\npartition_days = 30\n", "partition_days: takes no effect, .* no times"),
+    ],
+)
+def test_settings_that_the_data_leave_without_effect_are_refused(
+    folder: Path, data: str, addition: str, named: str
+) -> None:
+    text = MINIMAL.replace('\n[data]\nsource = "movielens-100k"\n', FILES + data)
+    assert load(folder, text).data.brings_parts is (data == PARTED)
+    with pytest.raises(ConfigError, match=named):
+        load(folder, text + addition)
+
+
 def test_a_setting_without_effect_is_told_and_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = load(folder, MINIMAL + "[data.texts]\nevent = '{item.name}'\n")
     assert config == load(folder, MINIMAL)

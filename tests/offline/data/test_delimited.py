@@ -9,8 +9,10 @@ from typing import Any
 import polars as pl
 import pytest
 
+from offline.data.bad_rows import bad_rows_note
 from offline.data.catalogue import DataError
 from offline.data.config import TableConfig
+from offline.data.dataset import BAD_ROWS
 from offline.data.delimited import DelimitedFile
 from offline.data.rules import Findings, Problems
 from tests.offline.data import shop
@@ -177,6 +179,7 @@ def test_bad_rows_are_left_out_and_listed_up_to_their_share(tmp_path: Path, row:
     assert warning.endswith(rule)
     assert "40 interactions of 40 users with 3 items" in findings.facts
     assert len(list(source.interactions(findings.left_out))) == 40
+    assert bad_rows_note(tmp_path / BAD_ROWS) == f", 1 bad rows left out, listed in {tmp_path / BAD_ROWS}"
     with (tmp_path / "bad_rows.csv").open(newline="") as file:
         (entry,) = csv.DictReader(file)
     assert (entry["rule"], entry["file"], entry["row"]) == (rule, str(tmp_path / "ratings.csv"), "21")
@@ -189,7 +192,7 @@ def test_more_bad_rows_than_allowed_are_errors(tmp_path: Path) -> None:
     findings = shop.source(tmp_path, interactions={"bad_rows_at_most": 0.05}).check(shop.SCHEMA)
     assert [line.split(":")[0] for line in findings.errors] == ["row_shape", "bad_rows", "value_number", "value_range"]
     assert "3 of 43 rows are bad, 2 may be" in findings.errors[1]
-    assert not (tmp_path / "bad_rows.csv").exists()
+    assert bad_rows_note(tmp_path / BAD_ROWS) == ""
     with pytest.raises(DataError, match="bad_rows: 1 "):
         findings.raise_if_broken()
 

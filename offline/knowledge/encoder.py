@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from models.contract.arrays import FloatArray, IntArray
 from offline.engine.engines import Engine
@@ -21,6 +20,7 @@ from offline.knowledge.shipped import read_shipped
 from offline.llm.arithmetic import Precision
 from offline.llm.in_process import load_model, one_core_each
 from offline.llm.weights import content_digest, package_folder
+from offline.progress import Progress
 from offline.store import ArrayFile, StoredArrays, addresses, adopt
 
 BATCH = 64
@@ -84,10 +84,10 @@ class TextEncoder:
             return unit
 
         vectors = np.empty((len(texts), int(model.config.hidden_size)), np.float32)
-        with tqdm(total=len(texts), desc="  encode", unit="text", mininterval=1.0) as progress:
+        with Progress("encode", len(texts), "texts") as progress:
             for rows, unit in zip(batches, one_core_each(encoded, tokens), strict=True):
                 vectors[rows] = unit
-                progress.update(len(rows))
+                progress.advance(len(rows))
         return vectors
 
     def _load(self) -> tuple[Any, Any]:

@@ -24,7 +24,9 @@ from offline.progress import Progress
 from offline.store import ArrayFile, StoredArrays, addresses, adopt
 
 BATCH = 64
-"""Texts that are encoded together."""
+"""Texts that are encoded together, fewer if they may be long."""
+_PADDED_TOKENS = 8192
+"""Tokens of one batch at most, padding included, which bounds its memory and its time."""
 _PASS = 128 * BATCH
 """Texts between two looks at whether to store what was encoded: about a minute on two cores."""
 
@@ -71,7 +73,7 @@ class TextEncoder:
         import torch
 
         tokenizer, model = self._load()
-        batches = _batches(texts)
+        batches = _batches(texts, self._max_tokens)
         # all before the threads begin: a tokenizer serves one at a time
         cut = {"padding": True, "truncation": True, "max_length": self._max_tokens}
         tokens = [tokenizer([texts[row] for row in rows], return_tensors="pt", **cut) for rows in batches]
@@ -104,11 +106,15 @@ class TextEncoder:
         return str(package / "model")
 
 
-def _batches(texts: Sequence[str]) -> list[IntArray]:
-    """Positions of the texts that are encoded together: of similar length, because those pad little. A text's batch
-    changes the last bits of its vector, so all encoders make the same ones."""
+def _batches(texts: Sequence[str], max_tokens: int) -> list[IntArray]:
+    """Positions of the texts that are encoded together: of similar length, because those pad little, and at most so
+    many that all could have ``max_tokens``. A text's batch changes the last bits of its vector, so all encoders make
+    the same ones."""
     order = np.argsort([len(text) for text in texts], kind="stable")
-    return [order[at : at + BATCH] for at in range(0, len(order), BATCH)]
+    size = BATCH
+    while size > 1 and size * max_tokens > _PADDED_TOKENS:
+        size //= 2  # a pass of ``VectorStore`` holds whole batches
+    return [order[at : at + size] for at in range(0, len(order), size)]
 
 
 def _encoder_worker(name: str, max_tokens: int, precision: Precision) -> Callable[[list[str]], FloatArray]:
@@ -131,7 +137,7 @@ class EngineEncoder(TextEncoder):
         """Unit vectors float32 [n, width] of ``texts``, in their order."""
         if not texts:
             return np.zeros((0, 0), np.float32)
-        batches = _batches(texts)
+        batches = _batches(texts, self._max_tokens)
         encoded = dict(self._engine.map_batches(self._make, [[texts[row] for row in rows] for rows in batches]))
         vectors = np.empty((len(texts), encoded[0].shape[1]), np.float32)
         for position, unit in encoded.items():

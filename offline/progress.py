@@ -26,7 +26,7 @@ class Progress:
         self._note = ""
         self._started = self._last_line = time.monotonic()
         self._prints_lines = shown and not sys.stderr.isatty()
-        self._any_line = False
+        self._last_done: int | None = None
         self._bar = tqdm(
             total=total, initial=done, desc=f"  {self._title}", unit=f" {units}", mininterval=_BAR_SECONDS,
             maxinterval=_BAR_SECONDS, file=sys.stderr, disable=not shown or self._prints_lines,
@@ -36,7 +36,7 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._any_line:
+        if self._last_done is not None and self._last_done < self._done:
             self._print_line()
         self._bar.close()
 
@@ -55,7 +55,7 @@ class Progress:
         self._total = self._bar.total = self._done
 
     def _print_line(self) -> None:
-        self._last_line, self._any_line = time.monotonic(), True
+        self._last_line, self._last_done = time.monotonic(), self._done
         print(f"  {self.line(self._last_line - self._started)}", file=sys.stderr, flush=True)
 
     def line(self, seconds: float) -> str:

@@ -1,5 +1,6 @@
 """The whole offline pipeline in order. Read this first.
 
+    check      what could not end well, before it costs anything
     data       interactions and catalogue from their source             once
     events     interactions that the service streamed, or that files gained, since the last run
     knowledge  each producer in turn: text, LIBER, AutoGraph, MARC -> vectors in frozen spaces
@@ -12,14 +13,18 @@ throttled or out of budget leaves open makes the run partial: what is finished i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from offline.data.catalogue import Catalogue
+from offline.data.catalogue import Catalogue, DataError
 from offline.data.dataset import Dataset, open_dataset
+from offline.data.files import file_digest
 from offline.data.log import InteractionLog
+from offline.data.rules import Findings
 from offline.engine.engines import Engine, open_engine
+from offline.jobs import refusals
 from offline.jobs.events import Arrivals, look_for_events, recent, recent_users
 from offline.jobs.ledger import ProducerSummary
 from offline.jobs.llm_requests import LLMRun, kinds_of_texts, knowledge_run, take_shipped_answers
@@ -45,12 +50,41 @@ def refresh(job: Job) -> Published:
 
 def all_stages(run: Run) -> Published:
     """All stages of a run that holds the work folder."""
+    check_settings(run)
     with open_store(run.job.data_dir) as store:
         source, catalogue = data(run)
         log = events(run, source, catalogue, store)
+        check_log(run, source, catalogue, log)
         knowledge = make_knowledge(run, source, catalogue, log)
         report = train_models(run, catalogue, log, knowledge)
         return publish_release(run, store, Contents(catalogue, log, knowledge, report, run.job.models))
+
+
+def check_settings(run: Run) -> None:
+    """DataError for settings that no run can follow, and for what this machine lacks."""
+    _heed(refusals.of_settings(run.job))
+
+
+def check_log(run: Run, source: Dataset, catalogue: Catalogue, log: InteractionLog) -> None:
+    """DataError for interactions that leave too little to train or publish; looks again only if anything changed."""
+    job, steps = run.job, StepCache(run.job)
+    inputs = {
+        "config": job.config.model_dump(mode="json"),
+        "log": producers.log_digest(log),
+        "source": source.described,
+        "imported": file_digest(job.imported),
+    }
+    if not steps.is_current("check", inputs):
+        started = time.perf_counter()
+        _heed(refusals.of_log(job, catalogue, log))
+        steps.finished("check", inputs, time.perf_counter() - started)
+
+
+def _heed(findings: Findings) -> None:
+    for warning in findings.warnings:
+        print(f"  warning: {warning}", flush=True)
+    if findings.errors:
+        raise DataError("; ".join(findings.errors))
 
 
 def data(run: Run) -> tuple[Dataset, Catalogue]:
@@ -96,9 +130,14 @@ def make_knowledge(
         idle = ProducerState.KEPT if name in behind else ProducerState.CURRENT
         state = idle if name in produced else ProducerState.ABSENT
         run.record.producers[name] = ProducerSummary.of(state, produced.get(name))
+    lacking = refusals.waiting(job, catalogue, log, [name for name in stale if name not in produced])
+    for name, reason in lacking.items():  # before a prompt is paid for nothing
+        print(f"  {name} waits: {reason}", flush=True)
+        run.record.producers[name] = ProducerSummary(ProducerState.WAITS, reason=reason)
+    stale = [name for name in stale if name not in lacking]
     if not stale:
         with run.step("knowledge") as watch:
-            watch.done(f"up to date: {', '.join(name for name in names if name in produced)}")
+            watch.done(f"up to date: {', '.join(produced) or 'nothing'}")
         return Knowledge(produced)
     run.computes_in(arithmetic_line(job.config.arithmetic))
     with open_engine(job.engine, job.config.ray) as engine, open_llm_run(run, stale, catalogue, log, engine) as ask:

@@ -34,14 +34,14 @@ def validate(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     rules: Annotated[bool, typer.Option("--rules", help="Print every rule that data have to keep, and exit.")] = False,
 ) -> None:
-    """Check the data set against every rule and against the feature schema; exits with 1 if it cannot be used."""
+    """Check whatever would keep a refresh from ending well: settings, this machine, the data and what they leave for
+    training and knowledge. Exits with 1 for an error."""
     if rules:
         print("\n".join(rule_lines()))
         return
-    job = job_of(config, data_dir)
-    source = open_dataset(job.config.data, job.raw)
-    source.fetch()
-    findings = source.check(job.config.feature_schema)
+    from offline.jobs.refusals import of_everything
+
+    findings = of_everything(job_of(config, data_dir))
     for label, lines in (("fact", findings.facts), ("warning", findings.warnings), ("error", findings.errors)):
         for line in lines:
             print(f"  {label}: {line}")

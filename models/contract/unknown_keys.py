@@ -54,16 +54,16 @@ def _table_at(model: type[BaseModel], location: Sequence[str | int]) -> type[Bas
         if of_kind:
             tables = of_kind
         elif fields:  # else the number of an element, or the key of a mapping
-            tables = [inner for field in fields for inner in _models_in(field.annotation)]
+            tables = [inner for field in fields for inner in models_in(field.annotation)]
     return tables[0] if len(tables) == 1 else None
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     """The models that a type is, or is made of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in typing.get_args(annotation):
-        yield from _models_in(inner)
+        yield from models_in(inner)
 
 
 def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
@@ -76,6 +76,6 @@ def _keys(model: type[BaseModel], prefix: str = "", above: tuple[type[BaseModel]
     """Paths of all keys of a model and of the tables in it; elements of lists have no number."""
     for name, field in model.model_fields.items():
         yield prefix + name
-        for inner in _models_in(field.annotation):
+        for inner in models_in(field.annotation):
             if inner not in above:
                 yield from _keys(inner, f"{prefix}{name}.", (*above, model))

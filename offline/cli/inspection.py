@@ -49,6 +49,20 @@ def validate(
         raise typer.Exit(1)
 
 
+@app.command("config", rich_help_panel=DATA)
+def print_config(
+    defaults: Annotated[
+        bool, typer.Option("--defaults", help="Every key with its meaning and its default, as commented TOML.")
+    ] = False,
+) -> None:
+    """Print what a configuration can say."""
+    from offline.cli.defaults import default_lines
+
+    if not defaults:
+        raise typer.BadParameter("say --defaults")
+    print("\n".join(default_lines()))
+
+
 @app.command(rich_help_panel=LOOK)
 def report(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Print the quality table of the last training."""

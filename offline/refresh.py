@@ -13,16 +13,13 @@ throttled or out of budget leaves open makes the run partial: what is finished i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from offline.data.catalogue import Catalogue, DataError
+from offline.data.catalogue import Catalogue
 from offline.data.dataset import Dataset, open_dataset
-from offline.data.files import file_digest
 from offline.data.log import InteractionLog
-from offline.data.rules import Findings
 from offline.engine.engines import Engine, open_engine
 from offline.jobs import refusals
 from offline.jobs.events import Arrivals, look_for_events, recent, recent_users
@@ -50,41 +47,14 @@ def refresh(job: Job) -> Published:
 
 def all_stages(run: Run) -> Published:
     """All stages of a run that holds the work folder."""
-    check_settings(run)
+    refusals.check_settings(run.job)
     with open_store(run.job.data_dir) as store:
         source, catalogue = data(run)
         log = events(run, source, catalogue, store)
-        check_log(run, source, catalogue, log)
+        refusals.check_log(run.job, source, catalogue, log)
         knowledge = make_knowledge(run, source, catalogue, log)
         report = train_models(run, catalogue, log, knowledge)
         return publish_release(run, store, Contents(catalogue, log, knowledge, report, run.job.models))
-
-
-def check_settings(run: Run) -> None:
-    """DataError for settings that no run can follow, and for what this machine lacks."""
-    _heed(refusals.of_settings(run.job))
-
-
-def check_log(run: Run, source: Dataset, catalogue: Catalogue, log: InteractionLog) -> None:
-    """DataError for interactions that leave too little to train or publish; looks again only if anything changed."""
-    job, steps = run.job, StepCache(run.job)
-    inputs = {
-        "config": job.config.model_dump(mode="json"),
-        "log": producers.log_digest(log),
-        "source": source.described,
-        "imported": file_digest(job.imported),
-    }
-    if not steps.is_current("check", inputs):
-        started = time.perf_counter()
-        _heed(refusals.of_log(job, catalogue, log))
-        steps.finished("check", inputs, time.perf_counter() - started)
-
-
-def _heed(findings: Findings) -> None:
-    for warning in findings.warnings:
-        print(f"  warning: {warning}", flush=True)
-    if findings.errors:
-        raise DataError("; ".join(findings.errors))
 
 
 def data(run: Run) -> tuple[Dataset, Catalogue]:

@@ -34,7 +34,7 @@ from offline.cli.call import (
 from offline.cli.panels import BACK, DATA, MAKE
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.jobs import one_producer
+from offline.jobs import one_producer, refusals
 from offline.jobs.ledger import RunStatus
 from offline.jobs.one_producer import all_wait
 from offline.jobs.runs import EXIT_CODES, Run
@@ -89,11 +89,11 @@ def knowledge(
     only = chosen(job, producer)
 
     def work(run: Run) -> None:
-        pipeline.check_settings(run)
+        refusals.check_settings(job)
         with open_store(job.data_dir) as store:
             source, catalogue = pipeline.data(run)
             log = pipeline.events(run, source, catalogue, store)
-            pipeline.check_log(run, source, catalogue, log)
+            refusals.check_log(job, source, catalogue, log)
             pipeline.make_knowledge(run, source, catalogue, log, only)
 
     _carry_out_or_plan(job, "knowledge", work, dry_run, only)

@@ -17,18 +17,45 @@ import numpy as np
 from models.contract.arrays import BoolArray
 from offline.data.arrival import draw_negatives
 from offline.data.catalogue import Catalogue, DataError
-from offline.data.dataset import open_dataset
+from offline.data.dataset import Dataset, open_dataset
+from offline.data.files import file_digest
 from offline.data.log import InteractionLog
 from offline.data.rules import Findings
 from offline.jobs.llm_requests import TEXTS, imported_texts
-from offline.jobs.steps import Job
+from offline.jobs.steps import Job, StepCache, Stopwatch
 from offline.knowledge.encoder import EncoderError, weights_folder
 from offline.knowledge.knowledge_texts import closing
 from offline.knowledge.needs import Supply, shape_fault
-from offline.knowledge.run import producers_of
+from offline.knowledge.run import log_digest, producers_of
 from offline.llm.openai import server_fault
 from offline.llm.weights import PACKAGE, package_folder
 from offline.training.samples import one_label_warnings, split_samples
+
+
+def check_settings(job: Job) -> None:
+    """DataError for settings that no run can follow, and for what this machine lacks."""
+    _heed(of_settings(job))
+
+
+def check_log(job: Job, source: Dataset, catalogue: Catalogue, log: InteractionLog) -> None:
+    """DataError for interactions that leave too little to train or publish; looks again only if anything changed."""
+    inputs = {
+        "config": job.config.model_dump(mode="json"),
+        "log": log_digest(log),
+        "source": source.described,
+        "imported": file_digest(job.imported),
+    }
+    if not StepCache(job).is_current("check", inputs):
+        watch = Stopwatch()
+        _heed(of_log(job, catalogue, log))
+        StepCache(job).finished("check", inputs, watch.seconds)
+
+
+def _heed(findings: Findings) -> None:
+    for warning in findings.warnings:
+        print(f"  warning: {warning}", flush=True)
+    if findings.errors:
+        raise DataError("; ".join(findings.errors))
 
 
 def of_everything(job: Job) -> Findings:

@@ -33,7 +33,7 @@ from offline.jobs.llm_requests import (
     texts_of_recent,
 )
 from offline.jobs.one_producer import is_up_to_date, producer_inputs
-from offline.jobs.refusals import waiting
+from offline.jobs.refusals import check_settings, heed, of_log, waiting
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
@@ -110,12 +110,14 @@ class DryRun:
 
 
 def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
-    """The dry run of all producers, or of ``only``."""
+    """The dry run of all producers, or of ``only``. DataError for what a run would be refused for."""
+    check_settings(job)
     source = open_dataset(job.config.data, job.raw)
     source.fetch()
     catalogue = source.catalogue()
     with store_if_there(job.data_dir) as store:
         arrived = look_for_events(job, source, catalogue, store)
+    heed(of_log(job, catalogue, arrived.log))
     names = [name for name in producers.producers_of(job.config.feature_schema) if only is None or name in only]
     known = load_knowledge(job.knowledge, job.config.feature_schema, arrived.log)
     current = {name: producer_inputs(job, name, source, arrived.log) for name in names}

@@ -34,7 +34,7 @@ from offline.training.samples import one_label_warnings, split_samples
 
 def check_settings(job: Job) -> None:
     """DataError for settings that no run can follow, and for what this machine lacks."""
-    _heed(of_settings(job))
+    heed(of_settings(job))
 
 
 def check_log(job: Job, source: Dataset, catalogue: Catalogue, log: InteractionLog) -> None:
@@ -47,11 +47,12 @@ def check_log(job: Job, source: Dataset, catalogue: Catalogue, log: InteractionL
     }
     if not StepCache(job).is_current("check", inputs):
         watch = Stopwatch()
-        _heed(of_log(job, catalogue, log))
+        heed(of_log(job, catalogue, log))
         StepCache(job).finished("check", inputs, watch.seconds)
 
 
-def _heed(findings: Findings) -> None:
+def heed(findings: Findings) -> None:
+    """Print the warnings. DataError with the errors."""
     for warning in findings.warnings:
         print(f"  warning: {warning}", flush=True)
     if findings.errors:

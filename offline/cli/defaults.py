@@ -17,7 +17,8 @@ from offline.config import JobConfig
 
 _HEAD = """\
 # Every key of a configuration. Lines that begin with "#" and a blank are about the key below them; a key behind "#"
-# has the default that it shows, or none. Keys without "#" have no default: what they say here is an example.
+# has the default that it shows, or none. Keys without "#" are to be said: what they say is an example, or, in a table
+# of which others are left out, the default.
 """
 
 EXAMPLES: Mapping[str, Any] = {
@@ -80,7 +81,10 @@ def _key(model: type[BaseModel], name: str, values: BaseModel | None, path: str,
         example = toml_value(EXAMPLES.get(inside)) if not mark else ""
         yield f"{mark}{name} = {example}".rstrip()
     else:
-        yield f"#{name} = {toml_value(to_jsonable_python(_default(field, name, values)))}".rstrip()
+        default = _default(field, name, values)
+        # a table that is there has the defaults of its class, which may not be those of its place
+        mark = "#" if mark or default == _default(field, name, None) else ""
+        yield f"{mark}{name} = {toml_value(to_jsonable_python(default))}".rstrip()
 
 
 def _default(field: FieldInfo, name: str, values: BaseModel | None) -> Any:

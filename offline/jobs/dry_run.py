@@ -21,6 +21,7 @@ import numpy as np
 from offline.data.catalogue import Catalogue
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
+from offline.data.rules import Findings
 from offline.jobs.events import Arrived, look_for_events, recent
 from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import (
@@ -33,7 +34,7 @@ from offline.jobs.llm_requests import (
     texts_of_recent,
 )
 from offline.jobs.one_producer import is_up_to_date, producer_inputs
-from offline.jobs.refusals import check_settings, heed, of_log, waiting
+from offline.jobs.refusals import of_log, of_settings, waiting
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
@@ -62,9 +63,13 @@ class ProducerDryRun:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
+    """``refused`` says what a run would be refused for."""
+
     job: Job
     arrived: Arrived
     producers: Sequence[ProducerDryRun]
+    warnings: Sequence[str]
+    refused: Sequence[str]
 
     @property
     def total(self) -> CostEstimate:
@@ -73,6 +78,8 @@ class DryRun:
     def lines(self) -> Iterator[str]:
         yield f"== plan of {self.job.config.name}: nothing is asked, nothing is written"
         yield f"  events: {len(self.arrived.log)} interactions, {self.arrived.added} of them new"
+        yield from (f"  warning: {line}" for line in self.warnings)
+        yield from (f"  a run would be refused: {line}" for line in self.refused)
         yield from (f"  {line}" for line in import_lines(self.job))
         for producer in self.producers:
             if producer.waits:
@@ -106,18 +113,17 @@ class DryRun:
             },
             "total": asdict(self.total),
             "exceeds_budget": self.exceeds_budget,
+            "refused": list(self.refused),
         }
 
 
 def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
-    """The dry run of all producers, or of ``only``. DataError for what a run would be refused for."""
-    check_settings(job)
+    """The dry run of all producers, or of ``only``."""
     source = open_dataset(job.config.data, job.raw)
     source.fetch()
     catalogue = source.catalogue()
     with store_if_there(job.data_dir) as store:
         arrived = look_for_events(job, source, catalogue, store)
-    heed(of_log(job, catalogue, arrived.log))
     names = [name for name in producers.producers_of(job.config.feature_schema) if only is None or name in only]
     known = load_knowledge(job.knowledge, job.config.feature_schema, arrived.log)
     current = {name: producer_inputs(job, name, source, arrived.log) for name in names}
@@ -138,7 +144,9 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
         )
         for name in names
     ]
-    return DryRun(job, arrived, planned)
+    settings = of_settings(job)
+    left = Findings() if settings.errors else of_log(job, catalogue, arrived.log)
+    return DryRun(job, arrived, planned, settings.warnings + left.warnings, settings.errors + left.errors)
 
 
 def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> dict[str, CostEstimate]:

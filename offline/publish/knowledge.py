@@ -112,7 +112,8 @@ class KnowledgeWriter:
 
     def write(self, entries: Iterable[Entries], owners: int, undo: Publication | None = None) -> Written:
         """Write the records of owners at positions below ``owners``. An unchanged record is written again only for its
-        expiry: once less than half of a life is left, or if more than a life is, which was shortened then. Changes are noted in ``undo`` before they are written."""
+        expiry: once less than half of a life is left, or if more than a life is, which was shortened then. Changes are
+        noted in ``undo`` before they are written."""
         seen = self._write_cache.of(self._space.key, owners)
         with Bulk(self._store.redis) as bulk:
             for due in self._due(entries, seen):
@@ -181,8 +182,8 @@ class KnowledgeWriter:
             yield due
 
     def _stale(self, due: _Due, blobs: Sequence[bytes | None], seen: RecordDigests) -> list[int]:
-        """Places of the records to write, because Redis holds something else, or holds it for too short or too long. The
-        others are noted and counted."""
+        """Places of the records to write, because Redis holds something else, or holds it for too short or too long.
+        The others are noted and counted."""
         until = {
             at: times(blob)[1]
             for at, (blob, content) in enumerate(zip(blobs, due.contents, strict=True))

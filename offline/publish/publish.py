@@ -233,7 +233,8 @@ def end_change(
     parts: Mapping[str, str] | None = None,
 ) -> None:
     """Tell the services if records of the live release changed, or the settings of its indexes, with indexes of what
-    they hold now and, if much has changed, a new snapshot. ``users`` are asked for queries of the indexes; ``parts`` are those of the model now.
+    they hold now and, if much has changed, a new snapshot. ``users`` are asked for queries of the indexes; ``parts``
+    are those of the model now.
 
     They are told as well if the new vectors cannot be indexed well enough: their records are what they are.
     """

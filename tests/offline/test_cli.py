@@ -29,7 +29,18 @@ from tests.offline.pipeline import USERS, CountingModel, Pipeline, kinds
 
 GUIDE = (ROOT / "docs" / "operations.md").read_text()
 CRON = ROOT / "deploy" / "cron" / "lorank"
-JOBS = ("config", "refresh", "knowledge", "train", "publish", "rollback", "import-texts", "status", "report", "validate")
+JOBS = (
+    "config",
+    "refresh",
+    "knowledge",
+    "train",
+    "publish",
+    "rollback",
+    "import-texts",
+    "status",
+    "report",
+    "validate",
+)
 
 
 @pytest.fixture

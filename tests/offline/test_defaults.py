@@ -29,7 +29,9 @@ def tables(model: type[BaseModel] = JobConfig) -> Iterator[type[BaseModel]]:
 def test_every_key_has_a_meaning_and_no_meaning_is_of_a_key_that_is_gone() -> None:
     every = set(tables())
     assert [f"{table.__name__}.{key}" for table in every for key in table.model_fields if not meaning(table, key)] == []
-    classes = {of.__name__: set(of.model_fields) for table in every for of in table.__mro__ if issubclass(of, BaseModel)}
+    classes = {
+        of.__name__: set(of.model_fields) for table in every for of in table.__mro__ if issubclass(of, BaseModel)
+    }
     assert {(name, key) for name, keys in MEANINGS.items() for key in keys if key not in classes.get(name, ())} == set()
     assert all(text == text.strip() and "\n" not in text for keys in MEANINGS.values() for text in keys.values())
 
@@ -62,8 +64,8 @@ def test_what_is_commented_is_the_default() -> None:
             ((key, default),) = value.items()
             assert at[key] == (None if line.endswith("=") else default), f"{table} {line}"
             seen.add(".".join([*path, key]))
-    assert {"training.epochs", "knowledge.autograph.user_factors.size", "llm.base_url", "samples.split"} <= seen
-    assert "#size = 300" in default_lines()
+    assert {"training.epochs", "knowledge.autograph.item_factors.size", "llm.base_url", "samples.split"} <= seen
+    assert "size = 300" in default_lines(), "the class of the table has another default than its place"
 
 
 def test_every_key_of_the_tables_that_may_be_left_out_is_shown_too() -> None:

@@ -39,7 +39,7 @@ def test_long_work_has_a_line_now_and_then_in_a_log(clock: Clock, capsys: pytest
     assert lines == [
         "  items: 300 of 1,100 prompts, 27%, about 3 min left (100 from cache)",
         "  items: 500 of 1,100 prompts, 45%, about 2 min left (100 from cache)",
-        "  items: 600 of 1,100 prompts, 55%, about 1 min left (100 from cache)",
+        "  items: 600 of 1,100 prompts, 55%, about 2 min left (100 from cache)",
     ]
 
 

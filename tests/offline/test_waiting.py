@@ -13,6 +13,7 @@ from offline.data.files import read_arrays, write_arrays
 from offline.data.log import InteractionLog
 from offline.jobs import refusals
 from offline.jobs.runs import Run
+from offline.knowledge import needs
 from offline.knowledge import run as producers
 from offline.knowledge.errors import TooFewError
 from offline.knowledge.inputs import Producer, ProducerInputs, space
@@ -57,7 +58,7 @@ def too_little(inputs: ProducerInputs) -> Produced:
 
 def stand_in(patch: pytest.MonkeyPatch, **others: Producer) -> None:
     """Let these producers run in place of those of their names; they need nothing."""
-    of_the_house, fault, unmet = producers.producer, refusals.shape_fault, Supply.unmet
+    of_the_house, fault, unmet = producers.producer, needs.shape_fault, Supply.unmet
     patch.setattr(producers, "producer", lambda name: others.get(name) or of_the_house(name))
     patch.setattr(refusals, "shape_fault", lambda name, *of: "" if name in others else fault(name, *of))
     patch.setattr(Supply, "unmet", lambda supply, name: "" if name in others else unmet(supply, name))

@@ -133,9 +133,9 @@ def fit_compression(
     learnt, held_out = pairs.parted(config.held_out)
     if len(held_out) < LEAST_HELD_OUT or len({*held_out.liked.tolist()}) < 2 or len({*learnt.liked.tolist()}) < 2:
         raise TooFewError(
-            f"{math.ceil(LEAST_HELD_OUT / config.held_out)} interactions of the training period with texts on both sides"
-            f" to train a compression, likes and others both among the last {config.held_out:.0%} and before, there are"
-            f" {len(pairs)}, {int(pairs.liked.sum())} of them likes"
+            f"{math.ceil(LEAST_HELD_OUT / config.held_out)} interactions of the training period with texts on both "
+            f"sides to train a compression, likes and others both among the last {config.held_out:.0%} and before, "
+            f"there are {len(pairs)}, {int(pairs.liked.sum())} of them likes"
         )
     seen_users, seen_items = users[np.unique(learnt.version)], items[np.unique(learnt.item)]
     with repeatable(config.seed):

@@ -49,7 +49,11 @@ def test_nothing_is_said_of_settings_that_can_be_followed(fresh: Pipeline) -> No
         ),
         ({"feature_schema": schema_with({"name": "crystal", "side": "user", "dim": 4})}, "no producer makes crystal"),
         (
-            {"feature_schema": schema_with(*({"name": "autograph", "side": side, "dim": 4} for side in ("user", "item")))},
+            {
+                "feature_schema": schema_with(
+                    *({"name": "autograph", "side": side, "dim": 4} for side in ("user", "item"))
+                )
+            },
             "autograph needs dim = 32 on both sides",
         ),
         (
@@ -96,7 +100,7 @@ def test_a_key_that_is_not_set_is_a_warning_because_answers_may_be_stored(
 
 
 def test_no_samples_are_told_before_a_prompt_is_asked(fresh: Pipeline) -> None:
-    with pytest.raises(DataError, match="samples.min_history = 1000 leaves 0 samples of 288 interactions"):
+    with pytest.raises(DataError, match=r"samples\.min_history = 1000 leaves 0 samples of 288 interactions"):
         fresh.with_config(samples={"min_history": 1000}).refresh()
     assert fresh.model.paid() == []
 

@@ -149,13 +149,13 @@ def test_other_times_leave_the_rest_of_a_record_as_it_is(dtype: Literal["float16
     assert restamped(later, 5, 6) == blob
 
 
-@pytest.mark.parametrize("held", [False, True], ids=["produced", "held back"])
+@pytest.mark.parametrize("is_held_back", [False, True])
 def test_a_shortened_life_shortens_the_records_that_are_there(
-    store: Store, write_cache: WriteCache, held: bool
+    store: Store, write_cache: WriteCache, is_held_back: bool
 ) -> None:
     ttl = 1_000_000
     old = hold(store, expires_in=3.0, ttl=ttl)
-    if held:
+    if is_held_back:
         KnowledgeWriter(store, space_of(), ttl, write_cache).renew(["o"])
     else:
         write(store, write_cache, VECTORS, ttl, codes=(7, 65535))

@@ -9,8 +9,8 @@ from models.contract.arrays import FloatArray
 from offline.data.catalogue import DataError
 from offline.knowledge.autograph.quantise import Quantiser, arrays_digest, fit_quantiser
 from offline.knowledge.config import QuantiserConfig
-from offline.knowledge.needs import LEAST_LATENT
 from offline.knowledge.errors import TooFewError
+from offline.knowledge.needs import LEAST_LATENT
 from tests.offline.knowledge.autograph.small import GENRES, WIDTH, texts_like
 
 CONFIG = QuantiserConfig(size=16, hidden=24, dim=8, steps=150, batch=64, kmeans_iterations=10)

@@ -46,6 +46,7 @@ DEFAULT_DATA_DIR = Path("var")
 ENDING_SECONDS = 8.0
 """After SIGTERM, for a job to end by itself; container runtimes send SIGKILL after ten."""
 _USAGE = 2
+_INTERRUPTED = EXIT_CODES[RunStatus.INTERRUPTED]
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="TOML file that describes the data set and its jobs.")]
 DataDir = Annotated[Path, typer.Option(envvar="LORANK_DATA_DIR", help="Embedded Redis and artifact store.")]
@@ -210,6 +211,8 @@ def run_command_line(app: typer.Typer) -> None:
     try:
         with ended_by_force():
             app()
+    except SystemExit as end:  # a job that is no run ends as after Ctrl-C
+        raise SystemExit(TERMINATED if stopping.asked and end.code == _INTERRUPTED else end.code) from None
     except (ConfigError, *EXPECTED) as error:  # of a job that is no run
         print(f"error: {error}", file=sys.stderr)
         status = RunStatus.LOCKED if isinstance(error, LockedError) else RunStatus.FAILED

@@ -6,8 +6,10 @@ import typer
 
 from offline.cli import experiments, inspection, jobs, tuning
 from offline.cli.call import run_command_line
+from offline.cli.panels import ByPurpose
 
 app = typer.Typer(
+    cls=ByPurpose,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from models.contract.experiments import Share
 from models.contract.prompts import RerankPrompt
 from models.contract.schema import FeatureSchema, FrozenConfig
+from models.contract.unknown_keys import problem_lines
 from offline.data.config import DataConfig
 from offline.engine.engines import RayConfig
 from offline.knowledge.config import KnowledgeConfig
@@ -251,9 +252,8 @@ def load_config(path: Path) -> JobConfig:
     try:
         return JobConfig.model_validate(document)
     except ValidationError as error:
-        details = ((".".join(map(str, detail["loc"])), detail["msg"]) for detail in error.errors())
-        lines = [f"  {key}: {_MOVED.get(key, message)}" for key, message in details]
-        raise ConfigError(f"{path} is not understood:\n" + "\n".join(lines)) from error
+        lines = "\n".join(f"  {line}" for line in problem_lines(JobConfig, error, _MOVED))
+        raise ConfigError(f"{path} is not understood:\n{lines}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

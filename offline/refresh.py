@@ -1,5 +1,6 @@
 """The whole offline pipeline in order. Read this first.
 
+    check      what could not end well, before it costs anything
     data       interactions and catalogue from their source             once
     events     interactions that the service streamed, or that files gained, since the last run
     knowledge  each producer in turn: text, LIBER, AutoGraph, MARC -> vectors in frozen spaces
@@ -21,6 +22,7 @@ from offline.data.catalogue import Catalogue
 from offline.data.dataset import BAD_ROWS, Dataset, open_dataset
 from offline.data.log import InteractionLog
 from offline.engine.engines import Engine, open_engine
+from offline.jobs import refusals
 from offline.jobs.events import Arrivals, look_for_events, recent, recent_users
 from offline.jobs.ledger import ProducerSummary
 from offline.jobs.llm_requests import LLMRun, kinds_of_texts, knowledge_run, take_shipped_answers
@@ -46,9 +48,11 @@ def refresh(job: Job) -> Published:
 
 def all_stages(run: Run) -> Published:
     """All stages of a run that holds the work folder."""
+    refusals.check_settings(run.job)
     with open_store(run.job.data_dir) as store:
         source, catalogue = data(run)
         log = events(run, source, catalogue, store)
+        refusals.check_log(run.job, source, catalogue, log)
         knowledge = make_knowledge(run, source, catalogue, log)
         report = train_models(run, catalogue, log, knowledge)
         return publish_release(run, store, Contents(catalogue, log, knowledge, report, run.job.models))
@@ -98,9 +102,14 @@ def make_knowledge(
         idle = ProducerState.KEPT if name in behind else ProducerState.CURRENT
         state = idle if name in produced else ProducerState.ABSENT
         run.record.producers[name] = ProducerSummary.of(state, produced.get(name))
+    lacking = refusals.waiting(job, catalogue, log, [name for name in stale if name not in produced])
+    for name, reason in lacking.items():  # before a prompt is paid for nothing
+        print(f"  {name} waits: {reason}", flush=True)
+        run.record.producers[name] = ProducerSummary(ProducerState.WAITS, reason=reason)
+    stale = [name for name in stale if name not in lacking]
     if not stale:
         with run.step("knowledge") as watch:
-            watch.done(f"up to date: {', '.join(name for name in names if name in produced)}")
+            watch.done(f"up to date: {', '.join(produced) or 'nothing'}")
         return Knowledge(produced)
     run.computes_in(arithmetic_line(job.config.arithmetic))
     with open_engine(job.engine, job.config.ray) as engine, open_llm_run(run, stale, catalogue, log, engine) as ask:

@@ -16,6 +16,7 @@ times         bounds of an interaction's time
 events        interactions: stream entries and the packed live history of a user
 exposures     what was shown to whom, as the service logs it
 experiments   the experiments file: layers, experiments and arms
+unknown_keys  what is wrong with a configuration file, and which key was meant in place of an unknown one
 profile       raw features of a user
 prompts       the prompt of the reranker, which events it tells, and values made harmless inside prompts
 reranker      manifest of a reranker, its calibration and canaries, and the mix with CTR scores

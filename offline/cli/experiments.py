@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
+from offline.cli.panels import ARMS
 from offline.config import DEMO_EXPERIMENTS
 from offline.data.catalogue import DataError
 from offline.data.files import write_bytes
@@ -18,7 +19,7 @@ from offline.publish.connection import open_store
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=ARMS)
 def exposures(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Move what the service logged since the last time, exposures and interactions, from Redis into Parquet files.
 
@@ -34,7 +35,7 @@ def exposures(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_
     sum_up({"job": "exposures", **{name: asdict(stream) for name, stream in archived.items()}})
 
 
-@app.command()
+@app.command(rich_help_panel=ARMS)
 def ab_report(
     experiment: Annotated[str, typer.Option(help="Name of the experiment.")],
     config: Config = DEFAULT_CONFIG,

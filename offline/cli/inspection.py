@@ -9,6 +9,7 @@ import typer
 
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
 from offline.cli.jobs import trained_last
+from offline.cli.panels import CARRY, DATA, LOOK, TRY
 from offline.data.catalogue import DataError
 from offline.data.dataset import open_dataset
 from offline.data.rules import rule_lines
@@ -20,27 +21,27 @@ from offline.training.report import markdown
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def fetch(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Get the data set from its source, unless it is already there."""
     job = job_of(config, data_dir)
     print("fetched" if open_dataset(job.config.data, job.raw).fetch() else "already here")
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def validate(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     rules: Annotated[bool, typer.Option("--rules", help="Print every rule that data have to keep, and exit.")] = False,
 ) -> None:
-    """Check the data set against every rule and against the feature schema; exits with 1 if it cannot be used."""
+    """Check whatever would keep a refresh from ending well: settings, this machine, the data and what they leave for
+    training and knowledge. Exits with 1 for an error."""
     if rules:
         print("\n".join(rule_lines()))
         return
-    job = job_of(config, data_dir)
-    source = open_dataset(job.config.data, job.raw)
-    source.fetch()
-    findings = source.check(job.config.feature_schema)
+    from offline.jobs.refusals import of_everything
+
+    findings = of_everything(job_of(config, data_dir))
     for label, lines in (("fact", findings.facts), ("warning", findings.warnings), ("error", findings.errors)):
         for line in lines:
             print(f"  {label}: {line}")
@@ -48,7 +49,21 @@ def validate(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command("config", rich_help_panel=DATA)
+def print_config(
+    defaults: Annotated[
+        bool, typer.Option("--defaults", help="Every key with its meaning and its default, as commented TOML.")
+    ] = False,
+) -> None:
+    """Print what a configuration can say."""
+    from offline.cli.defaults import default_lines
+
+    if not defaults:
+        raise typer.BadParameter("say --defaults")
+    print("\n".join(default_lines()))
+
+
+@app.command(rich_help_panel=LOOK)
 def report(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Print the quality table of the last training."""
     trained = trained_last(job_of(config, data_dir))
@@ -56,7 +71,7 @@ def report(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR
     print(f"{trained.artifact}: {counts} samples {trained.split}\n\n{markdown(trained.table)}")
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def status(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -84,7 +99,7 @@ def status(
     print("\n".join((*state.lines(), *(forecast.lines() if forecast else ()))))
 
 
-@app.command()
+@app.command(rich_help_panel=CARRY)
 def export_answers(
     to: Annotated[Path, typer.Argument(help="A .jsonl.gz file, such as the configuration's shipped_responses.")],
     config: Config = DEFAULT_CONFIG,
@@ -98,7 +113,7 @@ def export_answers(
         print(f"{cache.export_jsonl_gz(to)} answers in {to}")
 
 
-@app.command()
+@app.command(rich_help_panel=CARRY)
 def export_vectors(
     to: Annotated[Path, typer.Argument(help="An .npz file, such as the configuration's shipped_vectors.")],
     config: Config = DEFAULT_CONFIG,
@@ -111,7 +126,7 @@ def export_vectors(
     print(f"{export(job.config.knowledge, job.knowledge, job.checkpoints, to)} vectors in {to}")
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def verify(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -128,7 +143,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=TRY)
 def demo(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,

@@ -31,9 +31,10 @@ from offline.cli.call import (
     job_of,
     sum_up,
 )
+from offline.cli.panels import BACK, DATA, MAKE
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.jobs import one_producer
+from offline.jobs import one_producer, refusals
 from offline.jobs.ledger import RunStatus
 from offline.jobs.one_producer import all_wait
 from offline.jobs.runs import EXIT_CODES, Run
@@ -48,7 +49,7 @@ from offline.training.report import TrainingReport
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def refresh(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -68,7 +69,7 @@ def refresh(
     _carry_out_or_plan(job, "refresh", pipeline.all_stages, dry_run)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def knowledge(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -88,14 +89,17 @@ def knowledge(
     only = chosen(job, producer)
 
     def work(run: Run) -> None:
+        refusals.check_settings(job)
         with open_store(job.data_dir) as store:
             source, catalogue = pipeline.data(run)
-            pipeline.make_knowledge(run, source, catalogue, pipeline.events(run, source, catalogue, store), only)
+            log = pipeline.events(run, source, catalogue, store)
+            refusals.check_log(job, source, catalogue, log)
+            pipeline.make_knowledge(run, source, catalogue, log, only)
 
     _carry_out_or_plan(job, "knowledge", work, dry_run, only)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def train(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -112,7 +116,7 @@ def train(
     carry_out(job, "train", work)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def publish(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -137,7 +141,7 @@ def publish(
     carry_out(job, "publish", work)
 
 
-@app.command()
+@app.command(rich_help_panel=BACK)
 def rollback(
     to: Annotated[str | None, typer.Option(help="A release id; without it, the one before the live one.")] = None,
     producer: Annotated[
@@ -168,7 +172,7 @@ def rollback(
     carry_out(job, "rollback", work)
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def import_texts(
     items: Annotated[Path | None, typer.Option(metavar="FILE", help="Columns item, text.")] = None,
     users: Annotated[Path | None, typer.Option(metavar="FILE", help="Columns user, text, and maybe partition.")] = None,

@@ -6,6 +6,7 @@ steps           which step of the pipeline is up to date
 events          what arrived for the interaction log, and since when
 llm_requests    what a run asks of the language model, and the answers of the last one
 one_producer    one producer: up to date or not, published within the live release, and taken back
+refusals        what would keep a refresh from ending well, before it costs anything
 dry_run         what a refresh would do and cost
 status          what is live, what each producer holds, what the last runs did and cost
 prometheus      the same as metrics in a file

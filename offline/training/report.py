@@ -9,6 +9,7 @@ from typing import Any
 
 from offline.data.catalogue import DataError
 from offline.data.files import read_json, write_json
+from offline.metrics import in_words
 
 
 class TrainingError(RuntimeError):
@@ -19,7 +20,8 @@ class TrainingError(RuntimeError):
 class TrainingReport:
     """A training: its data, the model and the model's quality.
 
-    ``table`` has one row per model, best served model first; ``partial`` says that some texts were still to come, so
+    ``table`` has one row per model, best served model first, None for a measure that is not defined; ``metrics`` lacks
+    such a one. ``partial`` says that some texts were still to come, so
     that their knowledge was missing; ``parts`` are the files of the split model with their digests, none of a model
     that runs as a whole; ``split`` says what the samples are split by.
     """
@@ -55,5 +57,6 @@ def markdown(table: Sequence[dict[str, Any]]) -> str:
     lines = [f"| model | test AUC | LogLoss | GAUC | AUC against {other} [95 %] |", "|---|---|---|---|---|"]
     for row in table:
         difference = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*row["difference"]) if "difference" in row else ""
-        lines.append(f"| {row['model']} | {row['auc']:.4f} | {row['logloss']:.4f} | {row['gauc']:.4f} | {difference} |")
+        measures = " | ".join(in_words(row[name]) for name in ("auc", "logloss", "gauc"))
+        lines.append(f"| {row['model']} | {measures} | {difference} |")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from offline.training.artifact import export_artifact, weights_version, write_ar
 from offline.training.bootstrap import Resamples, difference
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
 from offline.training.report import TrainingReport
-from offline.training.samples import SampleEncoder, split_samples
+from offline.training.samples import SampleEncoder, one_label_warnings, split_samples
 
 _COMPARED: tuple[Architecture, ...] = ("din", "dcnv2", "deepfm")
 
@@ -64,6 +65,8 @@ def train(
     served = chosen[0]
     encoder, rows = encoder_of[served.producers], splits.rows["test"]
     label, user = encoder.labels[rows], log.user[rows]
+    for warning in one_label_warnings(splits, encoder.labels):
+        print(f"  warning: {warning}", flush=True)
     fitted: dict[tuple[str, int], Fitted] = {}
     scores: dict[tuple[str, int], FloatArray] = {}
     for spec in chosen:
@@ -77,7 +80,8 @@ def train(
 
     best = max(config.training.seeds, key=lambda seed: max(fitted[served.label, seed].validation_auc))
     best_fit = fitted[served.label, best]
-    metrics = {"validation_auc": max(best_fit.validation_auc), "test_auc": auc(label, scores[served.label, best])}
+    measures = {"validation_auc": max(best_fit.validation_auc), "test_auc": auc(label, scores[served.label, best])}
+    metrics = {name: area for name, area in measures.items() if not np.isnan(area)}
     content, worst = export_artifact(config.name, served, best_fit.model, encoder, knowledge, splits, metrics)
     artifact = write_artifact(config.name, content, folder)
     torch.save(best_fit.model.state_dict(), folder / f"{artifact.name}.pt")
@@ -130,14 +134,20 @@ def _table(
     table = []
     for spec in specs(config):
         each = [asdict(quality(label, scores[spec.label, seed], user)) for seed in seeds]
-        row: dict[str, Any] = {
-            "model": spec.label,
+        measures = {
             "validation_auc": float(np.mean([max(fitted[spec.label, seed].validation_auc) for seed in seeds])),
             **{name: float(np.mean([measures[name] for measures in each])) for name in each[0]},
         }
+        row: dict[str, Any] = {"model": spec.label, **_without_nan(measures)}
         if spec.label != plain:
             gain = difference(resamples.mean_auc({seed: scores[spec.label, seed] for seed in seeds}), baseline)
-            row["difference"] = (gain.middle, gain.low, gain.high)
+            row |= {"difference": (gain.middle, gain.low, gain.high)} if gain.is_defined else {}
         table.append(row)
-    table.append({"model": "popularity (share of likes)", **asdict(quality(label, popularity, user))})
+    of_popularity = asdict(quality(label, popularity, user))
+    table.append({"model": "popularity (share of likes)", **_without_nan(of_popularity)})
     return table
+
+
+def _without_nan(measures: Mapping[str, float]) -> dict[str, float | None]:
+    """The measures with None for what is not defined: JSON has no NaN."""
+    return {name: None if np.isnan(value) else value for name, value in measures.items()}

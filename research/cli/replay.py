@@ -11,13 +11,14 @@ from typing import Annotated
 import typer
 
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
+from offline.cli.panels import REPLAY
 from offline.jobs.runs import exclusive
 from offline.publish.connection import open_store
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=REPLAY)
 def replay(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,

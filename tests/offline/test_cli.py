@@ -15,6 +15,7 @@ import typer.testing
 
 from offline.__main__ import app
 from offline.cli import call
+from offline.cli.panels import PANELS
 from offline.jobs import runs
 from offline.jobs.ledger import RunLedger, RunRecord
 from offline.jobs.prometheus import registry
@@ -22,12 +23,24 @@ from offline.jobs.runs import exclusive
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
 from offline.publish.connection import open_store
 from offline.publish.release import live_release
+from research.__main__ import app as research
 from tests.conftest import ROOT
 from tests.offline.pipeline import USERS, CountingModel, Pipeline, kinds
 
 GUIDE = (ROOT / "docs" / "operations.md").read_text()
 CRON = ROOT / "deploy" / "cron" / "lorank"
-JOBS = ("refresh", "knowledge", "train", "publish", "rollback", "import-texts", "status", "report", "validate")
+JOBS = (
+    "config",
+    "refresh",
+    "knowledge",
+    "train",
+    "publish",
+    "rollback",
+    "import-texts",
+    "status",
+    "report",
+    "validate",
+)
 
 
 @pytest.fixture
@@ -251,3 +264,14 @@ def test_the_cron_lines_are_calls_that_the_jobs_understand() -> None:
         arguments = shlex.split(line.partition(" -m offline ")[2].partition(" >>")[0])
         result = typer.testing.CliRunner().invoke(app, [*arguments, "--help"])
         assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("program", [app, research], ids=["offline", "research"])
+def test_the_help_groups_commands_by_what_a_person_wants(program: typer.Typer) -> None:
+    command = typer.main.get_command(program)
+    jobs: Any = command
+    assert {str(job.rich_help_panel) for job in jobs.commands.values()} <= set(PANELS), "every command names its group"
+    shown = typer.testing.CliRunner().invoke(program, ["--help"]).output
+    named = [panel for panel in PANELS if panel in shown]
+    assert named == sorted(named, key=shown.index)
+    assert len(named) == len({job.rich_help_panel for job in jobs.commands.values()})

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
+from models.contract.ids import NOBODY
 from models.contract.schema import FeatureSchema, FrozenConfig
 from offline.data.texts import TextsConfig
 
@@ -114,6 +115,12 @@ class LabelsConfig(BaseModel):
             raise ValueError(f"{', '.join(sorted(idle))}: only for implicit labels")
         return self
 
+    @property
+    def draws_by_popularity(self) -> bool:
+        """Whether negatives are drawn as often as items were interacted with. Popularity then tells them from positives
+        no better than chance, by construction: a ranking by it says nothing of a model that is better."""
+        return self.kind == "implicit" and self.drawn == "popularity"
+
     def contradictions(self, schema: FeatureSchema) -> list[str]:
         """Objections of the feature schema to this kind of label."""
         if self.kind == "threshold":
@@ -130,7 +137,8 @@ class LabelsConfig(BaseModel):
 
 
 class DataConfig(BaseModel):
-    """A data set. ``item_extra`` are further item columns, joined by item id, for any source."""
+    """A data set. ``item_extra`` are further item columns, joined by item id, for any source. ``nobody`` lists ids that
+    stand for nobody: interactions of such a user or item are left out of files and of the service's stream."""
 
     model_config = FrozenConfig
 
@@ -141,6 +149,7 @@ class DataConfig(BaseModel):
     item_extra: tuple[FeaturesConfig, ...] = ()
     labels: LabelsConfig = LabelsConfig()
     texts: TextsConfig = TextsConfig()
+    nobody: tuple[str, ...] = NOBODY
 
     @model_validator(mode="after")
     def _is_consistent(self) -> DataConfig:

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
+from models.contract.ids import NOBODY
 from models.contract.schema import FeatureSchema, fingerprint
 from offline.data.catalogue import Catalogue
 from offline.data.config import DataConfig
@@ -65,7 +66,9 @@ class Dataset:
         return self._of(self._reader.described())
 
     def _of(self, files: Mapping[str, Any]) -> str:
-        settings = self._config.model_dump(mode="json", exclude={"texts"})
+        # without the default list, so that data that were read before there was one need not be read again
+        exclude = {"texts", "nobody"} if self._config.nobody == NOBODY else {"texts"}
+        settings = self._config.model_dump(mode="json", exclude=exclude)
         return fingerprint({"settings": settings, "files": dict(files), "extra": self._extra_files})
 
     @cached_property

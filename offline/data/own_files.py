@@ -106,7 +106,7 @@ class OwnFiles:
         self._interactions = config.interactions
         self._users, self._items = config.users, config.items
         self._descriptions = [table for table in (self._users, self._items) if table is not None]
-        self._labels = config.labels.kind
+        self._labels, self._nobody = config.labels.kind, config.nobody
 
     @property
     def item_columns(self) -> frozenset[str]:
@@ -176,8 +176,8 @@ class OwnFiles:
         else:
             value = absent
         columns = {
-            "user": absent if user is None else ids(user, problems),
-            "item": absent if item is None else ids(item, problems),
+            "user": absent if user is None else ids(user, problems, self._nobody),
+            "item": absent if item is None else ids(item, problems, self._nobody),
             "value": value,
             "time_ms": absent if time is None else times(time, config.time_unit, problems),
             "file": pl.repeat(part.file, len(part.rows), eager=True),

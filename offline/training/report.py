@@ -21,7 +21,7 @@ class TrainingReport:
 
     ``table`` has one row per model, best served model first; ``partial`` says that some texts were still to come, so
     that their knowledge was missing; ``parts`` are the files of the split model with their digests, none of a model
-    that runs as a whole.
+    that runs as a whole; ``notes`` are sentences that a reader of the table has to know.
     """
 
     log_rows: int
@@ -36,6 +36,7 @@ class TrainingReport:
     table: list[dict[str, Any]]
     partial: bool = False
     parts: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -48,11 +49,12 @@ class TrainingReport:
             raise DataError(f"{path} is of another version: {error}") from error
 
 
-def markdown(table: Sequence[dict[str, Any]]) -> str:
-    """Rows of a training report as a Markdown table. Differences carry their 95 % interval."""
-    other = "no knowledge" if any(row["model"].endswith("no knowledge") for row in table) else "popularity"
+def markdown(table: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str:
+    """Rows of a training report as a Markdown table, and the notes below it. Differences carry their 95 % interval."""
+    without = any(row["model"].endswith("no knowledge") for row in table)
+    other = "no knowledge" if without else table[-1]["model"].partition(" (")[0]
     lines = [f"| model | test AUC | LogLoss | GAUC | AUC against {other} [95 %] |", "|---|---|---|---|---|"]
     for row in table:
         difference = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*row["difference"]) if "difference" in row else ""
         lines.append(f"| {row['model']} | {row['auc']:.4f} | {row['logloss']:.4f} | {row['gauc']:.4f} | {difference} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *([""] if notes else []), *(f"{note}." for note in notes)])

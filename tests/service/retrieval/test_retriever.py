@@ -15,6 +15,7 @@ from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.schema import FeatureSchema, FieldSpec, KnowledgeSpec
 from service.errors import InvalidRequest
 from service.ranking.types import RetrievalRequest, UserState
+from service.retrieval import filters
 from service.retrieval import retriever as module
 from service.retrieval.index import FaissIndex
 from service.retrieval.retriever import ItemRetriever
@@ -109,7 +110,7 @@ async def test_what_was_seen_is_left_out_unless_it_is_wanted(retriever: ItemRetr
 
 @pytest.mark.parametrize("exact_up_to", [0, 20_000])
 async def test_filters(retriever: ItemRetriever, monkeypatch: pytest.MonkeyPatch, exact_up_to: int) -> None:
-    monkeypatch.setattr(module, "_EXACT_UP_TO", exact_up_to)
+    monkeypatch.setattr(filters, "EXACT_UP_TO", exact_up_to)
     wars = [row for row in BEST.tolist() if row % 2 == 0]
     request = RetrievalRequest(20, where={"genre": ("war",)})
     retrieved = await retriever.retrieve(request, KNOWN, knowledge=True)
@@ -120,8 +121,6 @@ async def test_filters(retriever: ItemRetriever, monkeypatch: pytest.MonkeyPatch
     assert rows((await retriever.retrieve(request, KNOWN, knowledge=True)).ids) == rows(retrieved.ids)
     either = await retriever.retrieve(RetrievalRequest(20, where={"genre": ("war", "comedy")}), KNOWN, knowledge=True)
     assert rows(either.ids)[:10] == BEST[:10].tolist()
-    nothing = await retriever.retrieve(RetrievalRequest(20, where={"genre": ("opera",)}), KNOWN, knowledge=True)
-    assert nothing.ids == ()
 
 
 async def test_allowed_items_alone(retriever: ItemRetriever) -> None:
@@ -140,6 +139,24 @@ async def test_a_field_that_items_have_not_is_named(retriever: ItemRetriever, fi
     with pytest.raises(InvalidRequest, match=says) as caught:
         await retriever.retrieve(RetrievalRequest(20, where={field: (1960,)}), NOBODY, knowledge=True)
     assert caught.value.field == f"where.{field}"
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("dram", "the nearest is 'drama'"),
+        ("COMEDY", "the nearest is 'comedy'"),
+        ("opera house", "'opera house' is no value of genre; there are 'drama', 'comedy', 'war'$"),
+        (None, "null is no value of genre"),
+        (7, "'7' is no value"),
+        ("x" * 10_000, "'x{40}...' is no value"),
+    ],
+)
+async def test_a_value_outside_of_the_vocabulary_is_told(retriever: ItemRetriever, value: object, says: str) -> None:
+    for values in ((value,), ("war", value)):
+        with pytest.raises(InvalidRequest, match=says) as caught:
+            await retriever.retrieve(RetrievalRequest(20, where={"genre": values}), NOBODY, knowledge=True)
+        assert caught.value.field == "where.genre"
 
 
 async def test_few_popular_items_are_kept_and_others_are_found_all_the_same(

@@ -13,11 +13,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from models.contract.arrays import FloatArray, IntArray
 from models.contract.artifact import ArtifactError, ReleaseManifest, Role
 from models.contract.items import ItemTable, liked_count
 from models.contract.knowledge import Space
+from models.contract.popularity import read_likes
 from models.contract.schema import FeatureSchema
 from service.ranking.types import RetrievalRequest, Retrieved, UserState
 from service.retrieval.filters import Filter, attributes
@@ -52,12 +54,14 @@ class ItemRetriever:
         spaces: Sequence[Space],
         indexes: Mapping[Role, FaissIndex],
         problem: str | None = None,
+        recent: npt.NDArray[np.void] | None = None,
     ) -> None:
+        """``recent`` are likes of the last days, as ``models.contract.popularity`` has them; None: all likes count."""
         self._table = table
         self._schema = schema
         self._indexes = indexes
         self._user_space = {space.name: space.fingerprint for space in spaces if space.side == "user"}
-        self._popularity = liked_count(schema, table.numeric)
+        self._popularity = _popularity(table, liked_count(schema, table.numeric), recent)
         self._popularity[0] = -np.inf
         self._popular = _largest(self._popularity, min(_MOST_POPULAR, len(table) - 1))
         self._attributes = lru_cache(_MOST_FILTERS)(partial(attributes, schema, table))
@@ -67,7 +71,8 @@ class ItemRetriever:
     def open(
         cls, folder: Path, manifest: ReleaseManifest, schema: FeatureSchema, spaces: Sequence[Space], table: ItemTable
     ) -> ItemRetriever:
-        """The retriever of a release, with its indexes. An unusable index is left out, and ``problem`` says why."""
+        """The retriever of a release, with its indexes and its recent likes. A file that cannot be used is left out, and
+        ``problem`` says why."""
         opened: dict[str, FaissIndex] = {}
         problems = []
         for file, described in {index.file: index for index in manifest.indexes.values()}.items():
@@ -76,8 +81,15 @@ class ItemRetriever:
             except ArtifactError as error:
                 log.error("release %s: %s", manifest.id, error)
                 problems.append(str(error))
+        recent = None
+        if manifest.popularity is not None:
+            try:
+                recent = read_likes(folder, manifest.popularity)
+            except ArtifactError as error:
+                log.error("release %s: %s", manifest.id, error)
+                problems.append(str(error))
         indexes = {role: opened[index.file] for role, index in manifest.indexes.items() if index.file in opened}
-        return cls(table, schema, spaces, indexes, "; ".join(problems) or None)
+        return cls(table, schema, spaces, indexes, "; ".join(problems) or None, recent)
 
     async def retrieve(self, request: RetrievalRequest, user: UserState, knowledge: bool) -> Retrieved:
         """See the port."""
@@ -178,6 +190,19 @@ class ItemRetriever:
             mask &= having.mask
         mask[0] = False
         return Filter(mask, np.flatnonzero(mask))
+
+
+def _popularity(table: ItemTable, liked: FloatArray, recent: npt.NDArray[np.void] | None) -> FloatArray:
+    """float32 [N], larger for more popular items: by all likes [N], or by ``recent`` ones with all likes as the tie
+    break."""
+    if recent is None:
+        return liked
+    likes = np.zeros(len(table), np.float32)
+    likes[table.rows_of_hashes(recent["item"])] = recent["likes"]
+    likes[0] = 0.0  # of items that the table does not hold
+    places = np.empty(len(table), np.float32)
+    places[np.lexsort((-liked, -likes))] = np.arange(len(table), dtype=np.float32)
+    return -places
 
 
 def _merged(

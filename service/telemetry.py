@@ -30,7 +30,7 @@ class Telemetry:
         )  # fmt: skip
         self.degraded = self._counter("degraded", "Ladder steps taken by ranked requests", "word")
         self.unknown_users = self._counter("unknown_users", "Ranked requests of users nothing is stored about")
-        self.missing_units = self._counter("missing_units", "Requests of nobody: no unit, or an id like null; not split")
+        self.missing_units = self._counter("missing_units", "Requests of nobody: without a unit, or of null; not split")
         self.retrieved = self._counter("retrieved_candidates", "Candidates that were found for a request", "source")
         self.rerank_gated = self._counter("rerank_gated", "Heads that the reranker was not asked about", "reason")
         self.unknown_candidates = self._counter("unknown_candidates", "Candidates that the item table does not hold")

@@ -55,8 +55,8 @@ class Interaction(BaseModel):
 
     @classmethod
     def from_stream(cls, fields: Mapping[Any, Any]) -> Interaction:
-        """Inverse of ``to_stream``, for bytes or text; ValueError if the entry is of another version, or if an id breaks
-        a rule that earlier versions did not have."""
+        """Inverse of ``to_stream``, for bytes or text; ValueError if the entry is of another version, or if an id
+        breaks a rule that earlier versions did not have."""
         interaction = cls.model_validate_json(entry_fields(fields, "interaction", "1")["event"])
         for text in (interaction.user_id, interaction.item_id):
             if fault := id_fault(text):

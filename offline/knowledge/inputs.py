@@ -93,8 +93,8 @@ def text_form(inputs: ProducerInputs) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wide:
-    """Encoded ``texts`` [n, width] of one part of a space, to be projected to ``dim``; for people they are ``what``. Not
-    ``complete``: some are still to come."""
+    """Encoded ``texts`` [n, width] of one part of a space, to be projected to ``dim``; for people they are ``what``.
+    Not ``complete``: some are still to come."""
 
     components: Mapping[str, str]
     texts: FloatArray

@@ -19,8 +19,8 @@ from offline.knowledge.errors import TooFewError
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """``mean`` [width], ``components`` [dim, width]; rows are scaled so that projected texts have unit mean square. Rows
-    beyond the ``rank``, of which there are some where texts were few, are zeros."""
+    """``mean`` [width], ``components`` [dim, width]; rows are scaled so that projected texts have unit mean square.
+    Rows beyond the ``rank``, of which there are some where texts were few, are zeros."""
 
     mean: FloatArray
     components: FloatArray
@@ -35,8 +35,8 @@ class Projection:
         return int(self.components.any(axis=1).sum())
 
     def is_outgrown(self, vectors: FloatArray) -> bool:
-        """Whether ``vectors`` [n, width] would fill all dimensions, or twice as many as are filled. Each new fit makes a
-        new space, and a space wants a new model: data that grow have a handful of them and not one a day."""
+        """Whether ``vectors`` [n, width] would fill all dimensions, or twice as many as are filled. Each new fit makes
+        a new space, and a space wants a new model: data that grow have a handful of them and not one a day."""
         dim = len(self.components)
         most = min(self.components.shape)
         return self.rank < most and _rank(vectors, dim) >= min(most, max(1, 2 * self.rank))
@@ -79,6 +79,7 @@ class Projection:
     def load(cls, path: Path) -> Projection:
         arrays = read_arrays(path)
         return cls(arrays["mean"], arrays["components"])
+
 
 def _rank(vectors: FloatArray, dim: int) -> int:
     """The number of dimensions, ``dim`` at most, that different vectors [n, width] can fill. Of equal ones the further

@@ -38,7 +38,7 @@ def with_popularity(
     return manifest.model_copy(update={"popularity": described})
 
 
-def refreshed(store: Store, live: str, log: InteractionLog, liked_above: float, days: float | None) -> bool:
+def update_popularity(store: Store, live: str, log: InteractionLog, liked_above: float, days: float | None) -> bool:
     """Bring the file of the live release up to date with the log. True if its manifest changed."""
     manifest = release.read_manifest(store, live)
     current = with_popularity(store, manifest, log, liked_above, days)

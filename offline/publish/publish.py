@@ -209,7 +209,7 @@ class _Publishing:
                 directory.add(release.write_manifest(store, manifest.model_copy(update=grown)))
                 records["item directory"] = directory
         days = self._config.retrieval.popularity_days
-        changed = popularity.refreshed(store, live, log, self.schema.liked_above, days)
+        changed = popularity.update_popularity(store, live, log, self.schema.liked_above, days)
         changed |= interrupted or _items_changed(records)
         parts = self._contents.report.parts if live == self.release_id else None
         end_change(self._config, store, live, changed, log.user_ids, parts)

@@ -117,7 +117,7 @@ def _value(value: float | None, kind: str, schema: FeatureSchema | None, field: 
         return UNREAD_VALUE if value is None else value
     if schema is None:
         if value is None:
-            message = "no release is loaded that says what an event without a value is worth; send a value, or try again"
+            message = "no release is loaded that says what an event without a value is worth: send one, or try again"
             raise Unavailable(message, code=ErrorCode.NO_RELEASE, field=field, retry_after_ms=1000)
         return value
     span = f"{schema.value_min:g} to {schema.value_max:g}"

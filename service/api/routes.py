@@ -82,9 +82,9 @@ async def feedback(service: Service, request: Request) -> Response:
     """Record what users did: a batch of events, or one bare event.
 
     When it is answered the events are stored, and the next ranking of their users sees those that enter the history.
-    An event may leave out its type and, where it says nothing, its value: they are the loaded release's. `ignored` counts
-    events that no ranking will use, with the reason. All events are valid or none is stored; a repeated request changes
-    a history once if its events carry timestamps.
+    An event may leave out its type and, where it says nothing, its value: they are the loaded release's. `ignored`
+    counts events that no ranking will use, with the reason. All events are valid or none is stored; a repeated request
+    changes a history once if its events carry timestamps.
     """
     raw = await read_body(request, service.max_body_bytes)
     release = service.live.current()

@@ -71,8 +71,8 @@ class ItemRetriever:
     def open(
         cls, folder: Path, manifest: ReleaseManifest, schema: FeatureSchema, spaces: Sequence[Space], table: ItemTable
     ) -> ItemRetriever:
-        """The retriever of a release, with its indexes and its recent likes. A file that cannot be used is left out, and
-        ``problem`` says why."""
+        """The retriever of a release, with its indexes and its recent likes. A file that cannot be used is left out,
+        and ``problem`` says why."""
         opened: dict[str, FaissIndex] = {}
         problems = []
         for file, described in {index.file: index for index in manifest.indexes.values()}.items():

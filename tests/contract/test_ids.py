@@ -17,7 +17,8 @@ from offline.data.rules import RULES
     ("text", "fault"),
     [
         ("a", None), ("12", None), (" ", None), ("a b", None), ("é" * 128, None), ("a" * 256, None), ("\x80", None),
-        ("🦜", None), ("", IdFault.EMPTY), ("a" * 257, IdFault.LONG), ("é" * 129, IdFault.LONG), ("🦜" * 65, IdFault.LONG),
+        ("🦜", None), ("", IdFault.EMPTY), ("a" * 257, IdFault.LONG), ("é" * 129, IdFault.LONG),
+        ("🦜" * 65, IdFault.LONG),
         ("a\0", IdFault.CONTROL), ("\t", IdFault.CONTROL), ("a\x1f", IdFault.CONTROL), ("\x7fa", IdFault.CONTROL),
         ("a\n", IdFault.CONTROL), ("\ud800", IdFault.CONTROL), ("é\0", IdFault.CONTROL),
     ],
@@ -32,7 +33,7 @@ def test_every_fault_is_a_rule_of_data() -> None:
 
 @given(st.text(max_size=30))
 def test_control_characters_are_the_same_to_every_door(text: str) -> None:
-    """To a regular expression of Python's, to one of polars', and to the API, which asks ASCII whether it is printable."""
+    """To Python's regular expressions, to polars', and to the API, which asks ASCII whether it is printable."""
     control = has_control_characters(text)
     assert control == any(ord(character) < 32 or ord(character) == 127 for character in text)
     assert control == bool(re.search(CONTROL_CHARACTERS, text))

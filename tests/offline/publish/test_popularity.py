@@ -1,4 +1,4 @@
-"""What is popular now: counted in a window before the newest interaction, published with a release, and kept current."""
+"""What is popular now: counted in a window before the newest interaction, published, and kept current."""
 
 from __future__ import annotations
 

@@ -264,7 +264,8 @@ async def test_a_pinned_release_stays_when_it_is_live_no_more(arms: Arms) -> Non
 
 
 NOBODY_ASKS = [
-    {"user": None}, {"user": ""}, {"user": " "}, {"unit": ""}, {"unit": "undefined"}, *({"user": text} for text in NOBODY),
+    {"user": None}, {"user": ""}, {"user": " "}, {"unit": ""}, {"unit": "undefined"},
+    *({"user": text} for text in NOBODY),
 ]  # fmt: skip
 
 
@@ -293,7 +294,8 @@ async def test_who_is_nobody_can_be_said(arms: Arms) -> None:
 
 async def test_nobody_has_no_history(arms: Arms) -> None:
     """That of an earlier version, which took null for a user, holds what everybody did."""
-    arms.store.append(arms.keys.user_history("null"), Interaction(user_id="null", item_id="b", value=5, time_ms=1).pack())
+    everybodys = Interaction(user_id="null", item_id="b", value=5, time_ms=1)
+    arms.store.append(arms.keys.user_history("null"), everybodys.pack())
     async with arms.service() as service:
         assert (await service.rank("null", ["a"]))["items"] == (await service.rank("", ["a"]))["items"]
 

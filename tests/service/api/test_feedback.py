@@ -201,7 +201,8 @@ async def test_a_rating_needs_a_value(service: Running) -> None:
     response = await service.http.post("/v1/feedback", json={"user_id": "u", "item_id": "a"})
     assert response.status_code == 422
     error = response.json()["error"]
-    assert (error["field"], error["message"]) == ("value", "a 'rating' needs a value, 1 to 5: nobody can guess a rating")
+    assert error["field"] == "value"
+    assert error["message"] == "a 'rating' needs a value, 1 to 5: nobody can guess a rating"
 
 
 async def test_events_without_effect_are_told_and_counted(shop: Running, store: redis.Redis, keys: Keys) -> None:

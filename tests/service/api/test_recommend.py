@@ -104,7 +104,8 @@ async def test_what_a_user_has_seen_is_left_out(service: Running) -> None:
 async def test_what_lies_behind_the_history_that_the_model_reads_was_seen_too(service: Running) -> None:
     start = 1_700_000_000_000
     events = [
-        {"user_id": "u", "item_id": item, "value": 3, "timestamp_ms": start + at} for at, item in enumerate("abcdeedcbe")
+        {"user_id": "u", "item_id": item, "value": 3, "timestamp_ms": start + at}
+        for at, item in enumerate("abcdeedcbe")
     ]
     await service.http.post("/v1/feedback", json={"events": events})
     assert (await recommended(service))["items"] == []  # the model reads four events, in which there is no "a"

@@ -85,8 +85,8 @@ class RankOptions(_Body):
     user_id: Annotated[
         IdOrEmpty | None,
         _about(
-            "At most 256 bytes in UTF-8; if absent, empty or one of nobody (null, undefined, ...), the answer is that of "
-            "a user of whom nothing is known, in no arm"
+            "At most 256 bytes in UTF-8; if absent, empty or one of nobody (null, undefined, ...), the answer is "
+            "that of a user of whom nothing is known, in no arm"
         ),
     ] = None
     unit: Annotated[
@@ -123,8 +123,8 @@ class EventBody(_Body, gc=False):
     value: Annotated[
         Annotated[float, Meta(ge=-LARGEST_VALUE, le=LARGEST_VALUE)] | None,
         _about(
-            "For types that enter the history, within the range of the loaded release: 1 to 5 for stars. May be absent "
-            "where it says nothing: of purchases and other likes (values from 0 to 1), and of types that enter no history"
+            "For types that enter the history, within the range of the loaded release: 1 to 5 for stars. May be "
+            "absent where it says nothing: of purchases and other likes (values from 0 to 1), and of types that enter no history"
         ),
     ] = None
     type: Annotated[

@@ -124,7 +124,7 @@ class EventBody(_Body, gc=False):
         Annotated[float, Meta(ge=-LARGEST_VALUE, le=LARGEST_VALUE)] | None,
         _about(
             "For types that enter the history, within the range of the loaded release: 1 to 5 for stars. May be "
-            "absent where it says nothing: of purchases and other likes (values from 0 to 1), and of types that enter no history"
+            "absent where it says nothing: of purchases and other likes (values from 0 to 1), and of other types"
         ),
     ] = None
     type: Annotated[

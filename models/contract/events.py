@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.contract.ids import ID_BYTES, ID_DEMANDS, id_fault
+from models.contract.times import LIMIT_MS
 
 EVENT_DTYPE = np.dtype([("item", "<u8"), ("time_ms", "<i8"), ("owner", "<u4"), ("value", "<f4")])
 """One event of a live history. ``item`` is ``item_hash``, ``owner`` is ``owner_tag`` of the user it belongs to."""
@@ -46,7 +47,7 @@ class Interaction(BaseModel):
     item_id: Identifier
     type: Annotated[str, Field(min_length=1, max_length=64)] = "rating"
     value: Annotated[float, Field(ge=-1e9, le=1e9)]
-    time_ms: Annotated[int, Field(ge=0, lt=2**53)]
+    time_ms: Annotated[int, Field(ge=0, lt=LIMIT_MS)]
     request_id: str | None = None
 
     def to_stream(self) -> dict[str, str]:

@@ -38,8 +38,8 @@ class Projection:
         """Whether ``vectors`` [n, width] would fill all dimensions, or twice as many as are filled. Each new fit makes
         a new space, and a space wants a new model: data that grow have a handful of them and not one a day."""
         dim = len(self.components)
-        most = min(self.components.shape)
-        return self.rank < most and _rank(vectors, dim) >= min(most, max(1, 2 * self.rank))
+        most = min(dim, self.components.shape[1])
+        return bool(self.rank < most and _rank(vectors, dim) >= min(most, max(1, 2 * self.rank)))
 
     def apply(self, vectors: FloatArray) -> FloatArray:
         """[n, width] -> [n, dim].
@@ -84,7 +84,7 @@ class Projection:
 def _rank(vectors: FloatArray, dim: int) -> int:
     """The number of dimensions, ``dim`` at most, that different vectors [n, width] can fill. Of equal ones the further
     dimensions would be whatever a CPU makes of nothing."""
-    most = min(dim, vectors.shape[1])
+    most = min(dim, int(vectors.shape[1]))
     different: set[bytes] = set()
     for vector in vectors:
         different.add(vector.tobytes())

@@ -51,8 +51,9 @@ class TrainingReport:
 
 def markdown(table: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str:
     """Rows of a training report as a Markdown table, and the notes below it. Differences carry their 95 % interval."""
-    without = any(row["model"].endswith("no knowledge") for row in table)
-    other = "no knowledge" if without else table[-1]["model"].partition(" (")[0]
+    models = [row["model"] for row in table]
+    reference = "chance" if any(model.startswith("chance") for model in models) else "popularity"
+    other = "no knowledge" if any(model.endswith("no knowledge") for model in models) else reference
     lines = [f"| model | test AUC | LogLoss | GAUC | AUC against {other} [95 %] |", "|---|---|---|---|---|"]
     for row in table:
         difference = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*row["difference"]) if "difference" in row else ""

@@ -159,7 +159,7 @@ def _answer(
         retrieved=state.retrieved,
     )
 
+
 def _named_arms(plan: ArmPlan) -> tuple[ArmTaken, ...]:
     """The arms that an answer names: nobody is in none, though the control's settings ranked the candidates."""
     return tuple(taken for taken in plan.arms if taken.how != "missing") if plan.unit_missing else plan.arms
-

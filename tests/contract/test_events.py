@@ -89,7 +89,7 @@ def test_damaged_stream_entries_are_refused() -> None:
 @pytest.mark.parametrize("text", ["u\0", "\n", "é" * 129])
 def test_ids_that_earlier_versions_let_through_are_refused_when_they_are_read(field: str, text: str) -> None:
     former = INTERACTION.model_copy(update={field: text})
-    with pytest.raises(ValueError, match="the id .* must "):
+    with pytest.raises(ValueError, match=r"the id .* must "):
         Interaction.from_stream(former.to_stream())
 
 

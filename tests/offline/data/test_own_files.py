@@ -321,6 +321,7 @@ def test_binary_labels(tmp_path: Path, word: str) -> None:
     with pytest.raises(DataError, match=r"value_binary: .*row 1, column 'stars': '2'"):
         shop.source(tmp_path, labels={"kind": "binary"}).interactions()
 
+
 def test_interactions_of_nobody_are_left_out_and_who_that_is_can_be_said(tmp_path: Path) -> None:
     shop.write(tmp_path)
     (tmp_path / "ratings.csv").write_text(GOOD + "null,b1,5,1700000000\n0,b1,4,1700000001\nr1,undefined,5,1700000002\n")
@@ -332,4 +333,3 @@ def test_interactions_of_nobody_are_left_out_and_who_that_is_can_be_said(tmp_pat
     assert owners() == [*good, ("0", "b1")]
     assert owners(nobody=["0", "undefined"]) == [*good, ("null", "b1")]
     assert len(owners(nobody=[])) == 5
-

@@ -177,12 +177,10 @@ def test_few_texts_fill_few_dimensions_and_more_of_them_found_the_space_anew(dat
     assert first.users.vectors.shape == (2, DIM)
     assert (first.users.vectors != 0).any(axis=0).tolist() == [True] + [False] * (DIM - 1)
     assert float((first.users.vectors[:, : DIM // 2] ** 2).mean()) == pytest.approx(0.5, rel=1e-4)
-    same, rank = made(u1=1, u2=1)
-    assert same.spaces == first.spaces
+    assert made(u1=1, u2=1)[0].spaces == first.spaces
     more, rank = made(u1=2, u2=1)
     assert (rank, more.spaces == first.spaces) == ("2+0", False)  # the one shift differs from no other
-    grown, rank = made(u1=2, u2=2)
-    assert rank == "2+1"
+    assert made(u1=2, u2=2)[1] == "2+1"
     whole, rank = made(**{f"u{at}": 2 for at in range(10)})
     assert rank == "full"
     assert made(**{f"u{at}": 3 for at in range(12)})[0].spaces == whole.spaces

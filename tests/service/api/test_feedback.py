@@ -163,6 +163,7 @@ async def test_without_a_release_no_value_is_out_of_range(settings: Settings, st
     assert _values(store, keys) == [99.0]
     assert len(_stream(store, keys)) == 1
 
+
 SHOP = SCHEMA.model_copy(
     update={"history_types": ("purchase", "basket"), "value_min": 0.0, "value_max": 1.0, "liked_above": 0.5}
 )
@@ -178,7 +179,7 @@ def shop(service: Running) -> Running:
 
 
 async def test_a_purchase_needs_neither_a_type_nor_a_value(shop: Running, store: redis.Redis, keys: Keys) -> None:
-    events = [{}, {"type": "basket"}, {"value": 0}, {"value": 0.5, "type": None}, {"value": None}]
+    events: list[dict[str, Any]] = [{}, {"type": "basket"}, {"value": 0}, {"value": 0.5, "type": None}, {"value": None}]
     answer = await _send(
         shop,
         {
@@ -259,4 +260,3 @@ async def test_a_time_in_another_unit_is_told(service: Running, time_ms: int, sa
     response = await service.http.post("/v1/feedback", json=EVENT | {"timestamp_ms": time_ms})
     assert response.status_code == 422
     assert says in response.json()["error"]["message"]
-

@@ -165,25 +165,25 @@ def test_few_texts_fill_few_dimensions_and_more_of_them_found_the_space_anew(dat
     """A small shop has text knowledge at once. A new space makes a new model, so it comes when twice as many dimensions
     can be filled, and not whenever a text is added."""
 
-    def made(**partitions: int) -> tuple[Produced, str]:
+    def liber(**partitions: int) -> tuple[Produced, str]:
         log = of_users(data, {user: PARTITION_SIZE * count for user, count in partitions.items()})
         produced = producer("liber")(read(data, tmp_path, log))
         assert produced.users is not None
         return produced, produced.users.space.components.get("rank", "full")
 
-    first, rank = made(u1=1, u2=1)
+    first, rank = liber(u1=1, u2=1)
     assert first.users is not None
     assert rank == "1+0"
     assert first.users.vectors.shape == (2, DIM)
     assert (first.users.vectors != 0).any(axis=0).tolist() == [True] + [False] * (DIM - 1)
     assert float((first.users.vectors[:, : DIM // 2] ** 2).mean()) == pytest.approx(0.5, rel=1e-4)
-    assert made(u1=1, u2=1)[0].spaces == first.spaces
-    more, rank = made(u1=2, u2=1)
+    assert liber(u1=1, u2=1)[0].spaces == first.spaces
+    more, rank = liber(u1=2, u2=1)
     assert (rank, more.spaces == first.spaces) == ("2+0", False)  # the one shift differs from no other
-    assert made(u1=2, u2=2)[1] == "2+1"
-    whole, rank = made(**{f"u{at}": 2 for at in range(10)})
+    assert liber(u1=2, u2=2)[1] == "2+1"
+    whole, rank = liber(**{f"u{at}": 2 for at in range(10)})
     assert rank == "full"
-    assert made(**{f"u{at}": 3 for at in range(12)})[0].spaces == whole.spaces
+    assert liber(**{f"u{at}": 3 for at in range(12)})[0].spaces == whole.spaces
 
 
 def test_few_texts_do_not_found_a_space_while_others_are_to_come(data: Synthetic, tmp_path: Path) -> None:

@@ -239,10 +239,10 @@ async def test_what_is_popular_now_comes_before_what_ever_was(tmp_path: Path) ->
     manifest = bare_release().model_copy(update={"popularity": likes_of(tmp_path, i7=1, i3=2, gone=9, i5=1)})
     opened = ItemRetriever.open(tmp_path, manifest, SCHEMA, (USERS,), items())
     assert opened.problem is None
-    found = rows((await opened.retrieve(RetrievalRequest(20), NOBODY, knowledge=True)).ids)
+    ordered = rows((await opened.retrieve(RetrievalRequest(20), NOBODY, knowledge=True)).ids)
     ties = sorted((8, 6), key=POPULAR.tolist().index)  # of as many recent likes: by all likes
-    assert found[:3] == [4, *ties]
-    assert found[3:] == [row for row in POPULAR.tolist() if row not in (4, 6, 8)][:17]
+    assert ordered[:3] == [4, *ties]
+    assert ordered[3:] == [row for row in POPULAR.tolist() if row not in (4, 6, 8)][:17]
 
 
 async def test_a_file_of_likes_that_cannot_be_used_leaves_all_likes(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def time_fault(time_ms: int, now_ms: int) -> str | None:
     """Words on a time out of bounds, with a hint at the unit that it may be in; None for a possible time."""
     if time_ms < EARLIEST_MS:
         likely = EARLIEST_MS <= time_ms * 1000 <= latest_ms(now_ms)
-        hint = "; it looks like seconds, which times 1,000 are milliseconds" if likely else ""
+        hint = "; it looks like seconds, multiply it by 1,000" if likely else ""
         return f"{time_ms} milliseconds are {_day(time_ms)}, and no time is before {_day(EARLIEST_MS)}{hint}"
     if time_ms <= latest_ms(now_ms):
         return None

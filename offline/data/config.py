@@ -26,6 +26,11 @@ def _typed(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
 
+def _is_nobody_as_ever(value: Any) -> bool:
+    """Whether data that were read before there was such a list need not be read again."""
+    return bool(value == NOBODY)
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
@@ -149,7 +154,7 @@ class DataConfig(BaseModel):
     item_extra: tuple[FeaturesConfig, ...] = ()
     labels: LabelsConfig = LabelsConfig()
     texts: TextsConfig = TextsConfig()
-    nobody: tuple[str, ...] = NOBODY
+    nobody: Annotated[tuple[str, ...], Field(exclude_if=_is_nobody_as_ever)] = NOBODY
 
     @model_validator(mode="after")
     def _is_consistent(self) -> DataConfig:

@@ -12,7 +12,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from models.contract.ids import NOBODY
 from models.contract.schema import FeatureSchema, fingerprint
 from offline.data.catalogue import Catalogue
 from offline.data.config import DataConfig
@@ -66,9 +65,7 @@ class Dataset:
         return self._of(self._reader.described())
 
     def _of(self, files: Mapping[str, Any]) -> str:
-        # without the default list, so that data that were read before there was one need not be read again
-        exclude = {"texts", "nobody"} if self._config.nobody == NOBODY else {"texts"}
-        settings = self._config.model_dump(mode="json", exclude=exclude)
+        settings = self._config.model_dump(mode="json", exclude={"texts"})
         return fingerprint({"settings": settings, "files": dict(files), "extra": self._extra_files})
 
     @cached_property

@@ -176,6 +176,8 @@ class RetrievalConfig(BaseModel):
     ``least_recall``  of the ``top`` nearest items against an exact search, on ``queries`` sampled ones; an index that
                       cannot reach it is not published
     ``flat_up_to``    items up to which every search looks at all of them
+    ``popularity_days`` before the newest interaction whose likes say what is popular; older ones break ties. None: all
+                      likes count alike
     """
 
     model_config = FrozenConfig
@@ -188,6 +190,7 @@ class RetrievalConfig(BaseModel):
     top: Annotated[int, Field(ge=1, le=2000)] = 200
     least_recall: Annotated[float, Field(gt=0, le=1)] = 0.99
     queries: Annotated[int, Field(ge=1)] = 500
+    popularity_days: Annotated[float, Field(gt=0)] | None = None
 
 
 class JobConfig(BaseModel):

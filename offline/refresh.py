@@ -80,8 +80,7 @@ def events(run: Run, source: Dataset, catalogue: Catalogue, store: Store | None)
             arrivals.about_to_grow(arrived.before)
         arrived.log.save(job.log)
         StepCache(job).finished("events", {"source": source.fingerprint}, watch.seconds)
-        bad = bad_rows_note(job.raw / BAD_ROWS)
-        watch.done(f"{len(arrived.log)} interactions, {arrived.added} of them new, {arrived.refused} refused{bad}")
+        watch.done(f"{arrived.summary}{bad_rows_note(job.raw / BAD_ROWS)}")
         return arrived.log
 
 
@@ -159,7 +158,7 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
         report = replace(train(config, catalogue, log, knowledge, job.models), partial=partial)
         report.save(path)
         steps.finished("train", inputs, watch.seconds)
-        print(markdown(report.table), flush=True)
+        print(markdown(report.table, report.notes), flush=True)
         watch.done(f"{report.artifact}, ONNX differs from torch by at most {report.parity:.1e}")
         return report
 

@@ -61,7 +61,7 @@ def status_document(
             mode="json",
             include={
                 "key_prefix", "max_candidates", "max_body_bytes", "default_deadline_ms", "max_deadline_ms",
-                "release_poll_seconds", "workers", "onnx_threads", "history_max_events", "exposure_queue",
+                "release_poll_seconds", "workers", "onnx_threads", "history_max_events", "exposure_queue", "nobody",
             },
         )
         | {"redis": "embedded" if settings.redis_url is None else "external"},

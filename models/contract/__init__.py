@@ -12,7 +12,9 @@ packing       many item or knowledge records packed at once, in arrays
 bulk          many packed item or knowledge records read at once, in arrays, and the item rows that they give
 lookup        ids of a catalogue, packed, and found by an array of hashes
 snapshot      an item table as mapped files, and the stream of changes since
-times         bounds of an interaction's time
+popularity    recent likes of items, in a file
+ids           ids of users, items and units, and those that stand for nobody
+times         bounds of the time of an interaction
 events        interactions: stream entries and the packed live history of a user
 exposures     what was shown to whom, as the service logs it
 experiments   the experiments file: layers, experiments and arms

@@ -130,14 +130,26 @@ class ItemSnapshot(BaseModel):
     columns: Mapping[str, Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]]
 
 
+class ItemPopularity(BaseModel):
+    """Recent likes of items, a file of the artifact store (``popularity``): of the last ``days`` before the newest
+    interaction, of ``items`` that have any."""
+
+    model_config = FrozenConfig
+
+    file: FileName
+    sha256: Digest
+    days: Annotated[float, Field(gt=0)]
+    items: Annotated[int, Field(ge=0)]
+
+
 class ReleaseManifest(BaseModel):
     """One release: a model artifact and the data it was published with.
 
     ``artifact`` is a file name inside the artifact store; ``parts`` are the files of the split model, in the folder
     beside it, with their digests (models/split_model.py), none of a model that runs as a whole; ``directory_blocks``
     counts the item directory's keys; ``spaces`` maps "user/liber" and the like to fingerprints; ``indexes`` find
-    candidates for requests that bring none; ``snapshot`` is its item table as files, without which no service loads
-    it.
+    candidates for requests that bring none, and ``popularity`` says which are popular there, None that all likes count
+    alike; ``snapshot`` is its item table as files, without which no service loads it.
     """
 
     model_config = FrozenConfig
@@ -156,10 +168,11 @@ class ReleaseManifest(BaseModel):
     indexes: Mapping[Role, ItemIndex] = {}
     parts: Mapping[FileName, Digest] = {}
     snapshot: ItemSnapshot | None = None
+    popularity: ItemPopularity | None = None
 
     def to_json(self) -> str:
         """Without what is not there: earlier versions refuse what they do not know."""
-        absent = {name for name in ("indexes", "parts", "snapshot") if not getattr(self, name)}
+        absent = {name for name in ("indexes", "parts", "snapshot", "popularity") if not getattr(self, name)}
         return self.model_dump_json(exclude=absent)
 
     def check(self, artifact: ArtifactManifest) -> None:

@@ -167,6 +167,17 @@ class FeatureSchema(BaseModel):
         """Whether an interaction of a history type may carry this value."""
         return self.value_min <= value <= self.value_max
 
+    @property
+    def default_type(self) -> str:
+        """The type of an interaction that names none: the first that enters the history."""
+        return self.history_types[0] if self.history_types else "rating"
+
+    @property
+    def default_value(self) -> float | None:
+        """The value of an interaction that names none: that of a like where values are labels, as those of purchases
+        are; None where a value is a rating, which nobody can guess."""
+        return self.value_max if (self.value_min, self.value_max) == (0.0, 1.0) else None
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that change whenever encoded features would."""

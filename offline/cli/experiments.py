@@ -27,11 +27,13 @@ def exposures(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_
     """
     from offline.publish.archive import archive
 
-    folder = job_of(config, data_dir).config.workdir / "exposures"
+    settings = job_of(config, data_dir).config
+    folder = settings.workdir / "exposures"
     with exclusive(folder, "exposures"), open_store(data_dir) as store:
-        archived = archive(store, folder)
+        archived = archive(store, folder, settings.data.nobody)
     for name, stream in archived.items():
-        print(f"  {name}: {stream.added} new, {stream.refused} not understood, {stream.lost} lost")
+        left_out = f"{stream.refused} not understood, {stream.of_nobody} of nobody, {stream.lost} lost"
+        print(f"  {name}: {stream.added} new, {left_out}")
     sum_up({"job": "exposures", **{name: asdict(stream) for name, stream in archived.items()}})
 
 

@@ -68,7 +68,7 @@ def report(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR
     """Print the quality table of the last training."""
     trained = trained_last(job_of(config, data_dir))
     counts = ", ".join(f"{count} {split}" for split, count in trained.samples.items())
-    print(f"{trained.artifact}: {counts} samples {trained.split}\n\n{markdown(trained.table)}")
+    print(f"{trained.artifact}: {counts} samples {trained.split}\n\n{markdown(trained.table, trained.notes)}")
 
 
 @app.command(rich_help_panel=LOOK)

@@ -11,6 +11,7 @@ from math import isfinite
 import numpy as np
 
 from models.contract.arrays import IntArray
+from models.contract.ids import id_fault
 from models.contract.schema import FeatureSchema, FieldSpec
 from models.contract.times import LIMIT_MS, latest_ms
 from offline.data.catalogue import Catalogue
@@ -20,8 +21,6 @@ from offline.data.spellings import common_spelling
 
 Row = tuple[str, str, float, int]
 """(user id, item id, value, unix milliseconds)"""
-
-MAX_ID_BYTES = 256
 
 _ENOUGH = 10
 """Rows of a part of which one says something about its labels."""
@@ -84,6 +83,7 @@ def _facts(schema: FeatureSchema, catalogue: Catalogue, rows: Sequence[Row]) -> 
             f"{len(rows)} interactions of {len(users)} users with {items} items",
             f"{liked / len(rows):.1%} above {schema.liked_above:g}",
             f"interactions per user: median {users[len(users) // 2]}, most {users[-1]}",
+            f"{1 - len({row[:2] for row in rows}) / len(rows):.1%} repeat an item of their user",
         ]
     return facts
 
@@ -116,12 +116,10 @@ class _Interactions:
 
     def check(self, schema: FeatureSchema) -> None:
         """Each row by itself, and repetitions."""
+        for column in (0, 1):
+            self._check_ids(column)
         any_value = self.problems.count("labels_schema") > 0  # a scale that does not fit is no fault of the values
         for rule, column, broken in (
-            ("id_empty", 0, lambda row: not row[0]),
-            ("id_empty", 1, lambda row: not row[1]),
-            ("id_long", 0, lambda row: len(row[0]) > 64 and len(row[0].encode()) > MAX_ID_BYTES),
-            ("id_long", 1, lambda row: len(row[1]) > 64 and len(row[1].encode()) > MAX_ID_BYTES),
             ("value_number", 2, lambda row: not isfinite(row[2])),
             ("value_range", 2, lambda row: not any_value and isfinite(row[2]) and not schema.accepts(row[2])),
             ("time_negative", 3, lambda row: row[3] < 0),
@@ -135,6 +133,13 @@ class _Interactions:
                 repeated.append(number)
             seen.add(row)
         self.flag("interaction_repeated", None, repeated)
+
+    def _check_ids(self, column: int) -> None:
+        """Ids that break a rule, whatever source they come from."""
+        faults = {text: fault for text in {str(row[column]) for row in self.rows} if (fault := id_fault(text))}
+        for rule in {*faults.values()}:
+            broken = [number for number, row in enumerate(self.rows) if faults.get(str(row[column])) == rule]
+            self.flag_bad(rule, column, broken)
 
     def check_times(self) -> None:
         """Times that lie in the future, or far from all others."""

@@ -77,7 +77,7 @@ class DryRun:
 
     def lines(self) -> Iterator[str]:
         yield f"== plan of {self.job.config.name}: nothing is asked, nothing is written"
-        yield f"  events: {len(self.arrived.log)} interactions, {self.arrived.added} of them new"
+        yield f"  events: {self.arrived.summary}"
         yield from (f"  warning: {line}" for line in self.warnings)
         yield from (f"  a run would be refused: {line}" for line in self.refused)
         yield from (f"  {line}" for line in import_lines(self.job))

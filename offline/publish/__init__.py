@@ -8,6 +8,7 @@ knowledge   knowledge of users and items: from arrays to records
 features    profiles and live histories of users, features of items
 records     what writers share: counts, chunks, the stream of changes, and the cache of what was written
 indexes     indexes of item vectors
+popularity  likes of the last days
 undo        what records held before they were changed
 snapshot    the item table of a release as files
 connection  which Redis, and many commands to it at once

@@ -17,7 +17,7 @@ from offline.data.catalogue import Catalogue
 from offline.data.files import file_digest, write_bytes
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge, Produced
-from offline.publish import gate, indexes, release, snapshot
+from offline.publish import gate, indexes, popularity, release, snapshot
 from offline.publish.connection import Store
 from offline.publish.features import write_histories, write_items, write_profiles
 from offline.publish.producer import held_of, knowledge_publication, let_go, served, spaces_of
@@ -180,6 +180,8 @@ class _Publishing:
         try:
             items = gate.check(store, config.publish, manifest, artifact)
             manifest = indexes.indexed(store, config.retrieval, manifest, log.item_ids, log.user_ids)
+            days = config.retrieval.popularity_days
+            manifest = popularity.with_popularity(store, manifest, log, self.schema.liked_above, days)
         except gate.GateError:
             if self.release_id not in release.releases(store):
                 release.delete(store, self.release_id, manifest.directory_blocks)
@@ -206,8 +208,11 @@ class _Publishing:
                 grown = {"items": len(log.item_ids), "directory_blocks": directory.written}
                 directory.add(release.write_manifest(store, manifest.model_copy(update=grown)))
                 records["item directory"] = directory
+        days = self._config.retrieval.popularity_days
+        changed = popularity.update_popularity(store, live, log, self.schema.liked_above, days)
+        changed |= interrupted or _items_changed(records)
         parts = self._contents.report.parts if live == self.release_id else None
-        end_change(self._config, store, live, interrupted or _items_changed(records), log.user_ids, parts)
+        end_change(self._config, store, live, changed, log.user_ids, parts)
         release.record(store, live)
 
     def _write_items(self, schema: FeatureSchema, release_id: str, index: list[int] | None) -> Written:

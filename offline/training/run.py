@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from models.contract.arrays import Array, FloatArray
+from models.contract.arrays import Array, FloatArray, IntArray
 from models.ctr.build import Architecture
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -25,6 +25,19 @@ from offline.training.report import TrainingReport
 from offline.training.samples import SampleEncoder, one_label_warnings, split_samples
 
 _COMPARED: tuple[Architecture, ...] = ("din", "dcnv2", "deepfm")
+
+POPULARITY = "popularity (share of likes)"
+CHANCE = "chance (negatives are drawn by popularity)"
+"""Names of the two baselines in the quality table. Negatives that are drawn by popularity are as popular as positives,
+and more so than new ones: a ranking by popularity is then below chance, whatever it would be worth to a user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Scores [n] of the test samples that need no model."""
+
+    name: str
+    scores: FloatArray
 
 
 def specs(config: JobConfig) -> list[ModelSpec]:
@@ -76,7 +89,11 @@ def train(
             scores[spec.label, seed] = predict(trained.model, encoder_of[spec.producers], rows)
     liked_rate = encoder.table.numeric[log.item[rows].astype(np.int64) + 1, 2]  # an item's smoothed share of likes
     popularity = ((liked_rate + 1.0) / 2.0).astype(np.float32)
-    table = _table(config, fitted, scores, popularity, label, user)
+    baseline = Baseline(POPULARITY, popularity)
+    if config.data.labels.draws_by_popularity:
+        share = encoder.labels[splits.rows["train"]].mean()
+        baseline = Baseline(CHANCE, np.full(len(rows), share, np.float32))
+    table = _table(config, fitted, scores, baseline, label, user)
 
     best = max(config.training.seeds, key=lambda seed: max(fitted[served.label, seed].validation_auc))
     best_fit = fitted[served.label, best]
@@ -105,6 +122,7 @@ def train(
         table=table,
         parts=artifact.parts,
         split=config.data.split_words,
+        notes=_notes(config, log, rows),
     )
     report.save(folder / "report.json")
     return report
@@ -117,20 +135,34 @@ def load_served(config: JobConfig, report: TrainingReport, encoder: SampleEncode
     return model.eval()
 
 
+def _notes(config: JobConfig, log: InteractionLog, rows: IntArray) -> list[str]:
+    """What a reader of the quality table has to know of the test samples at these log rows."""
+    observed = rows[np.logical_not(log.sampled[rows])]
+    pairs = log.user.astype(np.int64) * len(log.item_ids) + log.item
+    _, first, inverse = np.unique(pairs[log.observed], return_index=True, return_inverse=True)
+    repeats = np.zeros(len(log), np.bool_)
+    repeats[log.observed] = first[inverse] < np.arange(len(log.observed))
+    share = repeats[observed].mean() if len(observed) else 0.0
+    notes = [f"{share:.1%} of the test interactions repeat an item of their user"]
+    if config.data.labels.draws_by_popularity:
+        notes.append("negatives are drawn by popularity, so that popularity says nothing here; chance is the baseline")
+    return notes
+
+
 def _table(
     config: JobConfig,
     fitted: dict[tuple[str, int], Fitted],
     scores: dict[tuple[str, int], FloatArray],
-    popularity: FloatArray,
+    baseline: Baseline,
     label: FloatArray,
     user: Array,
 ) -> list[dict[str, Any]]:
     """One row per model; several seeds are averaged. Differences are against the served architecture without knowledge,
-    or against popularity where that was not trained."""
+    or against the baseline where that was not trained."""
     seeds = config.training.seeds
     resamples = Resamples(label, user)
     plain = next((spec.label for spec in specs(config) if spec.producers == ()), None)
-    baseline = resamples.mean_auc({seed: scores[plain, seed] if plain else popularity for seed in seeds})
+    reference = resamples.mean_auc({seed: scores[plain, seed] if plain else baseline.scores for seed in seeds})
     table = []
     for spec in specs(config):
         each = [asdict(quality(label, scores[spec.label, seed], user)) for seed in seeds]
@@ -140,11 +172,11 @@ def _table(
         }
         row: dict[str, Any] = {"model": spec.label, **_without_nan(measures)}
         if spec.label != plain:
-            gain = difference(resamples.mean_auc({seed: scores[spec.label, seed] for seed in seeds}), baseline)
+            gain = difference(resamples.mean_auc({seed: scores[spec.label, seed] for seed in seeds}), reference)
             row |= {"difference": (gain.middle, gain.low, gain.high)} if gain.is_defined else {}
         table.append(row)
-    of_popularity = asdict(quality(label, popularity, user))
-    table.append({"model": "popularity (share of likes)", **_without_nan(of_popularity)})
+    of_baseline = asdict(quality(label, baseline.scores, user))
+    table.append({"model": baseline.name, **_without_nan(of_baseline)})
     return table
 
 

@@ -48,7 +48,7 @@ def replay(installation: Installation) -> CompletedProcess[str]:
 def test_a_replay_is_reported_request_by_request(installation: Installation, tmp_path: Path) -> None:
     replayed = last_line(replay(installation))
     assert replayed["requests"] == replayed["feedback"] == REQUESTS
-    assert replayed["exposures"] == {"added": REQUESTS, "refused": 0, "lost": 0}
+    assert replayed["exposures"] == {"added": REQUESTS, "refused": 0, "lost": 0, "of_nobody": 0}
     assert replayed["interactions"]["added"] == REQUESTS
     page = tmp_path / "report.html"
     report = ("ab-report", "--experiment", "knowledge", "--replay")

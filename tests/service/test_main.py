@@ -98,7 +98,7 @@ async def test_a_killed_embedded_redis_is_started_again(
             return dict(response.json()) if response.status_code == 200 else None
 
         async def feedback(item: str) -> bool:
-            event = {"user_id": "u", "item_id": item, "value": 5, "timestamp_ms": 1}
+            event = {"user_id": "u", "item_id": item, "value": 5, "timestamp_ms": 1_700_000_000_000}
             return (await http.post("/v1/feedback", json=event)).status_code == 200
 
         async def not_degraded() -> bool:

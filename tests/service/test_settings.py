@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from models.contract.ids import NOBODY
 from service.settings import Settings, SettingsError
 
 
@@ -55,3 +56,15 @@ def test_values_are_read_and_typed() -> None:
 def test_what_cannot_be_meant_is_refused_by_name(name: str, value: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Settings.from_environment({name: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "nobody"),
+    [
+        ("", NOBODY),
+        ("null,0, -1 ,[object Object]", ("null", "0", "-1", "[object Object]")),
+        (",", ()),
+    ],
+)
+def test_who_is_nobody_is_listed(value: str, nobody: tuple[str, ...]) -> None:
+    assert Settings.from_environment({"LORANK_NOBODY": value}).nobody == nobody

@@ -89,7 +89,7 @@ async def serving(url: str, machine: Machine, tuned: Reference, folder: Path) ->
     )
     async with running(settings) as service:
         events = [
-            {"user_id": "u", "item_id": item, "value": value, "timestamp_ms": at}
+            {"user_id": "u", "item_id": item, "value": value, "timestamp_ms": 1_700_000_000_000 + at}
             for at, (item, value) in enumerate(zip("bce", (5.0, 4.0, 1.0), strict=True))
         ]
         assert (await service.http.post("/v1/feedback", json={"events": events})).status_code == 200

@@ -33,6 +33,7 @@ def test_good_data_yields_facts_only() -> None:
         "2 interactions of 1 users with 2 items",
         "50.0% above 3",
         "interactions per user: median 2, most 2",
+        "0.0% repeat an item of their user",
     ]
     assert (report.warnings, report.errors) == ([], [])
     report.raise_if_broken()
@@ -50,6 +51,8 @@ def test_good_data_yields_facts_only() -> None:
         (("", "i", 1.0, 1), "id_empty", "''"),
         (("u", "", 1.0, 1), "id_empty", "''"),
         (("u", "é" * 129, 1.0, 1), "id_long", "'é"),
+        (("u\0", "i", 1.0, 1), "id_control", r"'u\x00'"),
+        (("u", "i\ud800", 1.0, 1), "id_control", r"'i\ud800'"),
     ],
 )
 def test_unusable_rows_are_errors_and_are_named(row: Row, rule: str, value: str) -> None:
@@ -59,6 +62,11 @@ def test_unusable_rows_are_errors_and_are_named(row: Row, rule: str, value: str)
     assert f"interactions, row 3: {value}" in error
     with pytest.raises(DataError, match=f"the data cannot be used: {rule}: "):
         report.raise_if_broken()
+
+
+def test_repetitions_of_a_pair_are_told() -> None:
+    later: Row = ("u", "i", 4.0, 9)
+    assert "33.3% repeat an item of their user" in validate(SCHEMA, CATALOGUE, [*GOOD, later]).facts
 
 
 def test_a_source_may_tell_where_rows_stand() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from models.contract.artifact import RefusedModel
 from offline.data.catalogue import Catalogue
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
@@ -45,6 +46,7 @@ from offline.llm.budget import CHARACTERS_PER_TOKEN, CostEstimate
 from offline.llm.protocol import Prompt
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import store_if_there
+from offline.publish.release import refusal_line, refused_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class DryRun:
     job: Job
     arrived: Arrived
     producers: Sequence[ProducerDryRun]
+    refused: RefusedModel | None = None
 
     @property
     def total(self) -> CostEstimate:
@@ -77,6 +80,8 @@ class DryRun:
             else:
                 yield f"  {producer.name}: {producer.asks.summary()}; at most {producer.records} records to write"
         yield f"  together: {self.total.summary()}"
+        if self.refused is not None:
+            yield f"  unless another model is trained: {refusal_line(self.refused)}"
         budget = self.job.budget
         if budget.max_tokens is not None or budget.max_cost is not None:
             yield f"  budget: {'exceeded' if self.exceeds_budget else 'kept'}; a run stops at it and the next goes on"
@@ -96,6 +101,7 @@ class DryRun:
             },
             "total": asdict(self.total),
             "exceeds_budget": self.exceeds_budget,
+            "refused": None if self.refused is None else self.refused.release,
         }
 
 
@@ -106,6 +112,7 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
     catalogue = source.catalogue()
     with store_if_there(job.data_dir) as store:
         arrived = look_for_events(job, source, catalogue, store)
+        refused = None if store is None else refused_model(store)
     names = [name for name in producers.producers_of(job.config.feature_schema) if only is None or name in only]
     known = load_knowledge(job.knowledge, job.config.feature_schema, arrived.log)
     current = {name: producer_inputs(job, name, source, arrived.log) for name in names}
@@ -118,7 +125,7 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
         ProducerDryRun(name, name not in stale, asks.get(name, CostEstimate()), due[name] if name in stale else 0)
         for name in names
     ]
-    return DryRun(job, arrived, planned)
+    return DryRun(job, arrived, planned, refused)
 
 
 def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> dict[str, CostEstimate]:

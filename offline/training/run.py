@@ -22,6 +22,7 @@ from offline.training.bootstrap import Resamples, difference
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
 from offline.training.report import TrainingReport
 from offline.training.samples import SampleEncoder, split_samples
+from offline.training.validation import popularity_scores
 
 _COMPARED: tuple[Architecture, ...] = ("din", "dcnv2", "deepfm")
 
@@ -71,8 +72,7 @@ def train(
             trained = fit(spec, config.training, encoder_of[spec.producers], splits, seed)
             fitted[spec.label, seed] = trained
             scores[spec.label, seed] = predict(trained.model, encoder_of[spec.producers], rows)
-    liked_rate = encoder.table.numeric[log.item[rows].astype(np.int64) + 1, 2]  # an item's smoothed share of likes
-    popularity = ((liked_rate + 1.0) / 2.0).astype(np.float32)
+    popularity = popularity_scores(encoder, rows)
     table = _table(config, fitted, scores, popularity, label, user)
 
     best = max(config.training.seeds, key=lambda seed: max(fitted[served.label, seed].validation_auc))

@@ -52,7 +52,7 @@ def test_done_partial_and_locked_have_their_codes_and_a_last_line(installed: Pip
     installed.model.fails = UnusableBackendError("nobody listens")
     code, output, last = command(installed, "refresh", "--metrics-file", str(installed.folder / "x.prom"))
     assert (code, last["status"], last["exit_code"]) == (3, "partial", 3)
-    assert "left for the next run: 1 texts are still to come: nobody listens" in output
+    assert "left: 1 texts are still to come: nobody listens" in output
     assert last == installed.runs()[-1]
     assert (
         'lorank_job_status{config="small",job="refresh",status="partial"} 1.0'

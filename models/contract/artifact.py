@@ -1,5 +1,5 @@
-"""Manifests: of a CTR model (inside its ONNX file) and of a release (in Redis, behind the live pointer). And the note of
-a model that was refused.
+"""Manifests: of a CTR model (inside its ONNX file) and of a release (in Redis, behind the live pointer); and
+the note of a model that was refused.
 
 A release is complete when its manifest exists: the manifest is written last.
 """

@@ -31,8 +31,8 @@ _SAMPLE = 200
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """``releases`` oldest first; ``refused`` is the model that the gate keeps off; ``producers`` by name; ``runs`` of the
-    ledger, oldest first, then one that is at work or was killed and has no line yet."""
+    """``releases`` oldest first; ``refused`` is the model that the gate keeps off; ``producers`` by name; ``runs`` of
+    the ledger, oldest first, then one that is at work or was killed and has no line yet."""
 
     store: str
     live: str | None

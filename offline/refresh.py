@@ -34,7 +34,7 @@ from offline.llm.arithmetic import arithmetic_line
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
 from offline.publish.publish import Contents, Published, publish, release_id
-from offline.publish.release import live_release
+from offline.publish.release import live_release, refused_model
 from offline.training.report import TrainingReport, markdown
 
 
@@ -160,8 +160,10 @@ def publish_release(
     """Changed records, and a new release if there is a new model that the gate lets pass or ``accept`` asks for."""
     job = run.job
     with run.step("publish") as watch:
-        is_live = live_release(store) == release_id(job.config, contents.report)
-        users = recent_users(job, contents.log) if is_live else None
+        known, refused = {live_release(store)}, refused_model(store)
+        if refused is not None:  # when it was, everybody's records were written
+            known.add(refused.release)
+        users = recent_users(job, contents.log) if release_id(job.config, contents.report) in known else None
         published = publish(job.config, store, contents, users=users, return_to=return_to, accept=accept)
         run.published(published)
         run.compared(published)

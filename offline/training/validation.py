@@ -124,7 +124,7 @@ def popularity_scores(encoder: SampleEncoder, rows: IntArray) -> FloatArray:
     """The order by popularity, as probabilities [n] of the samples at these log rows: the smoothed share of likes of
     each item at the end of training."""
     liked_rate = encoder.table.numeric[encoder.log.item[rows].astype(np.int64) + 1, 2]
-    return ((liked_rate + 1.0) / 2.0).astype(np.float32)
+    return np.asarray((liked_rate + 1.0) / 2.0, np.float32)
 
 
 def _with_embedding_rows(encoder: SampleEncoder, embedding_rows: IntArray) -> SampleEncoder:

@@ -209,9 +209,7 @@ def test_a_release_of_other_spaces_is_refused(spaces: tuple[Space, ...]) -> None
 
 def test_the_note_of_a_refused_model() -> None:
     note = RefusedModel(release="gold-2", live="gold-1", reasons=("AUC -0.1",), at=1_700_000_000, max_auc_drop=0.01)
-    document = (
-        '{"release":"gold-2","live":"gold-1","reasons":["AUC -0.1"],"at":1700000000,"max_auc_drop":0.01}'
-    )
+    document = '{"release":"gold-2","live":"gold-1","reasons":["AUC -0.1"],"at":1700000000,"max_auc_drop":0.01}'
     assert note.model_dump_json() == document
     assert RefusedModel.parse(document) == RefusedModel.parse(document.encode()) == note
     for nothing in (None, b"", b"\xff", b"[]", b'{"release": "gold-2"}'):

@@ -72,9 +72,7 @@ def test_the_next_run_trains_and_writes_nothing_and_remembers(
     assert (entry["status"], entry["records"]["user histories"]["written"]) == ("partial", 1)
 
 
-def test_a_run_that_is_stopped_before_the_note_asks_again(
-    refusing: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_stopped_before_the_note_asks_again(refusing: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     client = refusing.redis
     client.delete(f"{refusing.prefix}:refused")
     client.close()
@@ -102,9 +100,7 @@ def test_jobs_that_need_the_last_model_live_name_the_refusal(refusing: Pipeline)
         refuse_another_live_model(refusing.job, report)
 
 
-def test_the_metrics_tell_until_another_model_is_live(
-    refusing: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_metrics_tell_until_another_model_is_live(refusing: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     path: Path = refusing.folder / "x.prom"
     assert samples(path)["lorank_model_refused", "small"] == 1
     assert samples(path)["lorank_job_status", "small", "refresh", "partial"] == 1

@@ -106,9 +106,7 @@ async def test_a_release_that_does_not_fit_is_refused(
     assert await service.refused() is None
 
 
-async def test_a_model_that_the_jobs_refused_is_in_the_status(
-    service: Running, store: redis.Redis, keys: Keys
-) -> None:
+async def test_a_model_that_the_jobs_refused_is_in_the_status(service: Running, store: redis.Redis, keys: Keys) -> None:
     assert (await service.status())["model_refused"] is None
     note = RefusedModel(release="r2", live="r1", reasons=("AUC -0.1",), at=1_700_000_000, max_auc_drop=0.01)
     store.set(keys.refused_model, note.model_dump_json())

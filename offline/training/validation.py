@@ -6,6 +6,8 @@ one of the models. Knows no torch and no release.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,10 +79,7 @@ class ValidationSamples:
         not see; None takes those of the training that the samples are of. IncomparableError if the model cannot be run.
         """
         encoder = self.encoder if embedding_rows is None else _with_embedding_rows(self.encoder, embedding_rows)
-        try:
-            scores = _scores(WholeModel.open(file, threads=1), encoder, self.rows)
-        except Exception as error:  # onnxruntime has no common exception class
-            raise IncomparableError(f"{file.name} cannot be run: {error}") from error
+        scores = _scores(file, encoder, self.rows)
         if not np.isfinite(scores).all():
             raise IncomparableError(f"{file.name} gives scores that are no numbers")
         return self.resamples.auc(scores)
@@ -134,16 +133,27 @@ def _with_embedding_rows(encoder: SampleEncoder, embedding_rows: IntArray) -> Sa
     return other
 
 
-def _scores(model: WholeModel, encoder: SampleEncoder, rows: IntArray) -> FloatArray:
-    """Probabilities [n] of the samples at these log rows."""
+def _scores(file: Path, encoder: SampleEncoder, rows: IntArray) -> FloatArray:
+    """Probabilities [n] of the samples at these log rows. IncomparableError if the model in ``file`` cannot be run."""
+    with _reported(file):
+        model = WholeModel.open(file, threads=1)
     names, scores = model.inputs, np.zeros(len(rows), np.float32)
     for start in range(0, len(rows), _CHUNK):
         tensors = encoder.tensors(rows[start : start + _CHUNK])
         events = np.maximum(tensors["history_mask"].sum(axis=1), 1).astype(np.int64).tolist()
-        for place, length in enumerate(events):
-            feed = {name: _of_sample(tensors, name, place, length) for name in names}
-            scores[start + place] = model.session.run([SCORE], feed)[0][0]
+        feeds = [{name: _of_sample(tensors, name, *of) for name in names} for of in enumerate(events)]
+        with _reported(file):
+            scores[start : start + len(feeds)] = [model.session.run([SCORE], feed)[0][0] for feed in feeds]
     return scores
+
+
+@contextmanager
+def _reported(file: Path) -> Iterator[None]:
+    """Turns errors of ONNX Runtime into IncomparableError."""
+    try:
+        yield
+    except Exception as error:  # it has no common exception class
+        raise IncomparableError(f"{file.name} cannot be run: {error}") from error
 
 
 def _of_sample(tensors: Tensors, name: str, place: int, length: int) -> FloatArray | IntArray:

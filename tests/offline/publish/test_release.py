@@ -427,7 +427,8 @@ def test_two_installations_on_one_server_do_not_see_each_other(store: Store, tra
 
 def test_users_of_no_closed_partition_get_no_record(store: Store, trained: Release) -> None:
     users = trained.data.knowledge.users["liber"]
-    nothing = trained.with_users("liber", vectors=users.vectors[:0], start=np.zeros_like(users.start))
+    empty = {"vectors": users.vectors[:0], "start": np.zeros_like(users.start), "since": users.since[:0]}
+    nothing = trained.with_users("liber", **empty)
     published = nothing.publish(store)
     assert published.records["user/liber"].written == 0
     assert published.switched

@@ -157,7 +157,8 @@ class BenchmarkConfig(BaseModel):
 
 
 class PublishConfig(BaseModel):
-    """Bounds that a new release must keep before traffic moves to it, and how many old ones stay for a rollback."""
+    """Bounds that a new release must keep before traffic moves to it, and how many old ones stay for a rollback.
+    ``max_auc_drop``: against the live model on the same validation samples, see offline/publish/comparison.py."""
 
     model_config = FrozenConfig
 

@@ -5,10 +5,11 @@
     events     interactions that the service streamed, or that files gained, since the last run
     knowledge  each producer in turn: text, LIBER, AutoGraph, MARC -> vectors in frozen spaces
     train      CTR models on the older part, judged on the newer; ONNX export   when spaces changed or the log grew
-    publish    changed records -> Redis; a new model is a new release: stage, gate, switch
+    publish    changed records -> Redis; a new model is a new release: compare, stage, gate, switch
 
 Every stage is incremental: what is unchanged is neither computed nor written again. What a language model that is down,
 throttled or out of budget leaves open makes the run partial: what is finished is published, the rest is the next run's.
+A model that the gate refuses makes it partial too: all but the model is published.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from offline.llm.arithmetic import arithmetic_line
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
 from offline.publish.publish import Contents, Published, publish, release_id
-from offline.publish.release import live_release
+from offline.publish.release import live_release, refused_model
 from offline.training.report import TrainingReport, markdown
 
 
@@ -163,20 +164,26 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
         return report
 
 
-def publish_release(run: Run, store: Store, contents: Contents, *, return_to: bool = False) -> Published:
-    """Changed records, and a new release if there is a new model."""
+def publish_release(
+    run: Run, store: Store, contents: Contents, *, return_to: bool = False, accept: bool = False
+) -> Published:
+    """Changed records, and a new release if there is a new model that the gate lets pass or ``accept`` asks for."""
     job = run.job
     with run.step("publish") as watch:
-        is_live = live_release(store) == release_id(job.config, contents.report)
-        users = recent_users(job, contents.log) if is_live else None
-        published = publish(job.config, store, contents, users=users, return_to=return_to)
+        known, refused = {live_release(store)}, refused_model(store)
+        if refused is not None:  # when it was, everybody's records were written
+            known.add(refused.release)
+        users = recent_users(job, contents.log) if release_id(job.config, contents.report) in known else None
+        published = publish(job.config, store, contents, users=users, return_to=return_to, accept=accept)
         run.published(published)
+        run.compared(published)
         if published.switched:
             watch.done(f"live: {published.release}, before: {published.live_before or 'nothing'}")
         elif published.live_before == published.release:
             watch.done(f"live: {published.release}, as before")
         else:
-            watch.done(f"live: {published.live_before}; {published.release} was rolled back and stays off")
+            why = "is refused" if published.refused else "was rolled back"
+            watch.done(f"live: {published.live_before}; {published.release} {why} and stays off")
         return published
 
 

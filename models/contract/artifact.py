@@ -1,4 +1,5 @@
-"""Manifests: of a CTR model (inside its ONNX file) and of a release (in Redis, behind the live pointer).
+"""Manifests: of a CTR model (inside its ONNX file) and of a release (in Redis, behind the live pointer); and
+the note of a model that was refused.
 
 A release is complete when its manifest exists: the manifest is written last.
 """
@@ -187,3 +188,27 @@ class ReleaseManifest(BaseModel):
             raise ArtifactError(
                 f"release {self.id}: the model was trained on spaces {expected}, the release holds {dict(self.spaces)}"
             )
+
+
+class RefusedModel(BaseModel):
+    """A model that the gate kept from going live, in Redis until another one goes live or somebody accepts it.
+
+    ``release`` is the id that it would have had, ``live`` the release that stayed; ``reasons`` are sentences, ``at`` is
+    unix seconds, ``max_auc_drop`` the bound that was in force.
+    """
+
+    model_config = FrozenConfig
+
+    release: str
+    live: str
+    reasons: tuple[str, ...]
+    at: int
+    max_auc_drop: float
+
+    @classmethod
+    def parse(cls, document: bytes | str | None) -> RefusedModel | None:
+        """The model that a JSON document names; None without one, or for one of another version."""
+        try:
+            return None if document is None else cls.model_validate_json(document)
+        except ValidationError:
+            return None

@@ -106,6 +106,11 @@ class Keys:
         return f"{self.prefix}:withdrawn"
 
     @property
+    def refused_model(self) -> str:
+        """JSON of the model that the gate refused last and that is not live since, see ``artifact``."""
+        return f"{self.prefix}:refused"
+
+    @property
     def rolled_back(self) -> str:
         """JSON list of the knowledge spaces that somebody rolled back: ["user/liber:0123456789abcdef"]."""
         return f"{self.prefix}:held"

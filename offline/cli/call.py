@@ -152,7 +152,7 @@ def carry_out(job: Job, name: str, work: Callable[[Run], object]) -> None:
     finally:
         record = run.record
         for reason in record.reasons if record.status is RunStatus.PARTIAL else ():
-            print(f"  left for the next run: {reason}")
+            print(f"  left: {reason}")
         sum_up(record.document())
     raise typer.Exit(record.exit_code or 0)
 

@@ -122,9 +122,14 @@ def publish(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     producer: Annotated[str | None, typer.Option(metavar="NAME", help="Only this producer's records.")] = None,
     return_to: Annotated[bool, typer.Option("--return", help="Go live again after a rollback.")] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Let the model that was refused last go live all the same, this once.")
+    ] = False,
     metrics_file: MetricsFile = None,
 ) -> None:
     """Write changed records to Redis; a newly trained model becomes a release and goes live if the gate lets it."""
+    if accept and producer is not None:
+        raise typer.BadParameter("--accept is of a model, --producer of records: say one of them")
     job = job_of(config, data_dir, metrics=metrics_file)
     chosen(job, [producer] if producer else None)
 
@@ -134,7 +139,7 @@ def publish(
             trained = trained_last(job)
             if producer is None:
                 contents = Contents(pipeline.data(run)[1], log, known, trained, job.models)
-                pipeline.publish_release(run, store, contents, return_to=return_to)
+                pipeline.publish_release(run, store, contents, return_to=return_to, accept=accept)
             else:
                 one_producer.publish_one(run, store, log, known, producer, return_to=return_to)
 

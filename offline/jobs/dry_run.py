@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from models.contract.artifact import RefusedModel
 from offline.data.catalogue import Catalogue
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
@@ -47,6 +48,7 @@ from offline.llm.budget import CHARACTERS_PER_TOKEN, CostEstimate
 from offline.llm.protocol import Prompt
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import store_if_there
+from offline.publish.release import refusal_line, refused_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +65,14 @@ class ProducerDryRun:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """``refused`` says what a run would be refused for."""
+    """``objections`` are what a run would be refused for; ``refused`` is the model that the gate refused last."""
 
     job: Job
     arrived: Arrived
     producers: Sequence[ProducerDryRun]
     warnings: Sequence[str]
-    refused: Sequence[str]
+    objections: Sequence[str]
+    refused: RefusedModel | None = None
 
     @property
     def total(self) -> CostEstimate:
@@ -79,7 +82,7 @@ class DryRun:
         yield f"== plan of {self.job.config.name}: nothing is asked, nothing is written"
         yield f"  events: {self.arrived.summary}"
         yield from (f"  warning: {line}" for line in self.warnings)
-        yield from (f"  a run would be refused: {line}" for line in self.refused)
+        yield from (f"  a run would be refused: {line}" for line in self.objections)
         yield from (f"  {line}" for line in import_lines(self.job))
         for producer in self.producers:
             if producer.waits:
@@ -89,6 +92,8 @@ class DryRun:
             else:
                 yield f"  {producer.name}: {producer.asks.summary()}; at most {producer.records} records to write"
         yield f"  together: {self.total.summary()}"
+        if self.refused is not None:
+            yield f"  unless another model is trained: {refusal_line(self.refused)}"
         budget = self.job.budget
         if budget.max_tokens is not None or budget.max_cost is not None:
             yield f"  budget: {'exceeded' if self.exceeds_budget else 'kept'}; a run stops at it and the next goes on"
@@ -113,7 +118,8 @@ class DryRun:
             },
             "total": asdict(self.total),
             "exceeds_budget": self.exceeds_budget,
-            "refused": list(self.refused),
+            "objections": list(self.objections),
+            "refused": None if self.refused is None else self.refused.release,
         }
 
 
@@ -124,6 +130,7 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
     catalogue = source.catalogue()
     with store_if_there(job.data_dir) as store:
         arrived = look_for_events(job, source, catalogue, store)
+        refused = None if store is None else refused_model(store)
     names = [name for name in producers.producers_of(job.config.feature_schema) if only is None or name in only]
     known = load_knowledge(job.knowledge, job.config.feature_schema, arrived.log)
     current = {name: producer_inputs(job, name, source, arrived.log) for name in names}
@@ -146,7 +153,7 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
     ]
     settings = of_settings(job)
     left = Findings() if settings.errors else of_log(job, catalogue, arrived.log)
-    return DryRun(job, arrived, planned, settings.warnings + left.warnings, settings.errors + left.errors)
+    return DryRun(job, arrived, planned, settings.warnings + left.warnings, settings.errors + left.errors, refused)
 
 
 def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> dict[str, CostEstimate]:

@@ -2,6 +2,7 @@
 
 publish     all of it in order, or one producer alone; read first
 gate        what a release must show first
+comparison  a new model beside the live one and popularity
 release     the live pointer and the releases behind it
 producer    one producer's knowledge: written, held back, taken back
 knowledge   knowledge of users and items: from arrays to records

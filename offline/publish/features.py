@@ -171,6 +171,17 @@ def write_items(
     return result
 
 
+def stored_embedding_rows(store: Store, release: str, schema: FeatureSchema, item_ids: Sequence[str]) -> IntArray:
+    """The row [items] of each item in the id embedding of a release's model, as its feature records have it; 0 where
+    there is no record of this schema."""
+    parts = [np.zeros(0, np.int64)]
+    with Bulk(store.redis) as bulk:
+        for chunk in chunks(item_ids):
+            blobs = bulk.get(of_each(lambda item: store.keys.item_features(item, release), chunk))
+            parts.append(_stored_rows(blobs, chunk, schema))
+    return np.concatenate(parts)
+
+
 def _stored_rows(blobs: Sequence[bytes | None], names: Sequence[str], schema: FeatureSchema) -> IntArray:
     """The row of the id embedding in each record that is there, 0 where there is none that may be used."""
     decoded = item_rows(blobs, names, schema)

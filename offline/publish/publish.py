@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from models.contract.artifact import ArtifactManifest, ModelName, ReleaseManifest
+from models.contract.artifact import ArtifactManifest, ModelName, RefusedModel, ReleaseManifest
 from models.contract.schema import FeatureSchema
 from models.split_model import parts_folder
 from offline.config import JobConfig
@@ -18,6 +19,7 @@ from offline.data.files import file_digest, write_bytes
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.publish import gate, indexes, popularity, release, snapshot
+from offline.publish.comparison import NewModel, check_acceptable, refusal
 from offline.publish.connection import Store
 from offline.publish.features import write_histories, write_items, write_profiles
 from offline.publish.producer import held_of, knowledge_publication, let_go, served, spaces_of
@@ -25,6 +27,7 @@ from offline.publish.records import Written
 from offline.publish.undo import installation
 from offline.training.report import TrainingReport
 from offline.training.samples import statistics_until
+from offline.training.validation import ValidationSamples
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ class Published:
     """The effect of a publication on ``release``; ``live_before`` is what was served when it began.
 
     ``records`` counts by kind; knowledge is named as its space, "user/liber". ``held_back`` names the spaces that
-    somebody rolled back and that were therefore left as they are.
+    somebody rolled back and that were therefore left as they are. ``refused`` is the new model if the gate keeps it
+    off; ``notes`` tell how it compares.
     """
 
     release: str
@@ -41,6 +45,8 @@ class Published:
     records: dict[str, Written]
     pruned: list[str]
     held_back: list[str]
+    refused: RefusedModel | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,37 +68,55 @@ def publish(
     *,
     users: Collection[int] | None = None,
     return_to: bool = False,
+    accept: bool = False,
 ) -> Published:
     """Write what changed; a new artifact becomes a new release and goes live if the gate lets it.
 
     A release or a producer that was rolled back stays so, unless ``return_to`` asks for it: a cron job must not undo
-    what a person did. The live release is then kept current instead. With ``users`` (positions in the log) only their
-    records are looked at, and of the others not even expiries are renewed; items are looked at in any case.
+    what a person did. A model that the gate refuses stays off, unless ``accept`` asks for the one that was refused
+    last. The live release is then kept current instead. With ``users`` (positions in the log) only their records are
+    looked at, and of the others not even expiries are renewed; items are looked at in any case. GateError for a release
+    that is incomplete, when the live one is current, and if there is nothing to accept.
     """
     publishing, report = _Publishing(config, store, contents), contents.report
     artifact = gate.check_model(contents.models / report.artifact, publishing.schema, contents.knowledge.spaces)
+    if accept:
+        check_acceptable(store, publishing.release_id)
     _store_artifact(store, contents.models, report)
     installation(store)
     if return_to:
         let_go(store, spaces_of(contents.knowledge.spaces))
-    live = release.live_release(store)
+    live, was_withdrawn = release.live_release(store), publishing.release_id in release.withdrawn(store)
+    may_go_live = live != publishing.release_id and (return_to or not was_withdrawn)
+    refused: RefusedModel | None = None
+    notes: tuple[str, ...] = ()
+    if may_go_live and not accept and not was_withdrawn:
+        new = NewModel(publishing.release_id, contents.models / report.artifact, artifact)
+        refused, notes = refusal(store, config, new, live, publishing.validation_samples)
     interrupted = live is not None and release.begin_change(store, live)
     records = publishing.write_shared(users)
     held_back = held_of(store, contents.knowledge.spaces)
-    stays_off = publishing.release_id in release.withdrawn(store) and not return_to
-    if live is not None and (live == publishing.release_id or stays_off):
+    if live is not None and (refused is not None or not may_go_live):
         publishing.keep_current(live, records, interrupted)
-        return Published(publishing.release_id, live, False, records, [], held_back)
+        release.note_refused(store, refused)
+        return Published(publishing.release_id, live, False, records, [], held_back, refused, notes)
     # Two releases may be of one space: what was written for the new one may have changed the live one's item table.
     shared_changed = interrupted or _items_changed(records)
     try:
         records |= publishing.stage_and_switch(live, artifact)
+    except gate.GateError:
+        if live is not None:  # the new release is held back, and nothing else; what else may be wrong is not the cause
+            with suppress(gate.GateError):
+                publishing.keep_current(live, records, shared_changed)
+            shared_changed = False
+        raise
     finally:
         if live is not None:
             release.end_change(store, live, shared_changed)
+    release.note_refused(store, None)
     pruned = release.prune(store, config.publish.keep_releases)
     snapshot.prune(store)
-    return Published(publishing.release_id, live, True, records, pruned, held_back)
+    return Published(publishing.release_id, live, True, records, pruned, held_back, notes=notes)
 
 
 def publish_producer(
@@ -141,6 +165,11 @@ class _Publishing:
         self._config, self._store, self._contents = config, store, contents
         self.schema = contents.knowledge.schema(config.feature_schema)
         self.release_id = release_id(config, contents.report)
+
+    def validation_samples(self) -> ValidationSamples:
+        """Of the training that the model is of. DataError and IncomparableError as ``ValidationSamples.of``."""
+        of = self._contents
+        return ValidationSamples.of(self._config, of.catalogue, of.log, of.knowledge, of.report)
 
     def write_shared(self, users: Collection[int] | None) -> dict[str, Written]:
         """Write profiles, histories and knowledge, which do not belong to one release alone."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
+from models.contract.artifact import ArtifactError, ArtifactManifest, RefusedModel, ReleaseManifest
 from offline.publish.connection import Store
 from offline.publish.records import Written, append_change
 
@@ -126,6 +126,28 @@ def switch(store: Store, expected: str | None, to: str) -> None:
     if not store.redis.eval(_COMPARE_AND_SET, 1, store.keys.live, expected or "", to):
         raise SwitchError(f"live release is {live_release(store)}, not {expected}: somebody else switched")
     record(store, to)
+
+
+def refused_model(store: Store) -> RefusedModel | None:
+    """The model that the gate refused last, unless another has gone live since."""
+    document: Any = store.redis.get(store.keys.refused_model)
+    return RefusedModel.parse(document)
+
+
+def note_refused(store: Store, refused: RefusedModel | None) -> None:
+    """Note which model is refused, or that none is: services and later runs tell of it."""
+    if refused is None:
+        store.redis.delete(store.keys.refused_model)
+    else:
+        store.redis.set(store.keys.refused_model, refused.model_dump_json())
+
+
+def refusal_line(refused: RefusedModel) -> str:
+    """The refusal in a line, with the remedy."""
+    return (
+        f"model_refused: {refused.release} stays off and {refused.live} stays live: {'; '.join(refused.reasons)} "
+        "(`publish --accept` lets it go live all the same)"
+    )
 
 
 def begin_change(store: Store, release: str) -> bool:

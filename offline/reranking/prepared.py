@@ -20,13 +20,14 @@ from offline.libraries import wait_without_spinning
 from offline.llm.arithmetic import choose_arithmetic
 from offline.llm.in_process import quiet_transformers
 from offline.llm.weights import Weights
-from offline.reranking.ctr import trained_report, trained_splits
+from offline.reranking.ctr import trained_report
 from offline.reranking.framing import frame_as_chat, label_ids, spell_answers
 from offline.reranking.prompting import PromptBuilder, draw_samples, items_of
 from offline.reranking.scoring import Labeller, stored_log_odds
 from offline.reranking.tune import MODEL
 from offline.training.report import TrainingReport
 from offline.training.samples import Split, SplitRows
+from offline.training.validation import trained_splits
 
 FOLDER = "reranker"
 SELECTIONS: tuple[Selection, ...] = ("recent", "relevant")

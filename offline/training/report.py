@@ -21,9 +21,9 @@ class TrainingReport:
     """A training: its data, the model and the model's quality.
 
     ``table`` has one row per model, best served model first, None for a measure that is not defined; ``metrics`` lacks
-    such a one. ``partial`` says that some texts were still to come, so that their knowledge was missing; ``parts`` are the
-    files of the split model with their digests, none of a model that runs as a whole; ``split`` says what the samples
-    are split by; ``notes`` are sentences that a reader of the table has to know.
+    such a one. ``partial`` says that some texts were still to come, so that their knowledge was missing; ``parts`` are
+    the files of the split model with their digests, none of a model that runs as a whole; ``split`` says what the
+    samples are split by; ``notes`` are sentences that a reader of the table has to know.
     """
 
     log_rows: int

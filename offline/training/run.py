@@ -23,6 +23,7 @@ from offline.training.bootstrap import Resamples, difference
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
 from offline.training.report import TrainingReport
 from offline.training.samples import SampleEncoder, one_label_warnings, split_samples
+from offline.training.validation import popularity_scores
 
 _COMPARED: tuple[Architecture, ...] = ("din", "dcnv2", "deepfm")
 
@@ -87,9 +88,7 @@ def train(
             trained = fit(spec, config.training, encoder_of[spec.producers], splits, seed)
             fitted[spec.label, seed] = trained
             scores[spec.label, seed] = predict(trained.model, encoder_of[spec.producers], rows)
-    liked_rate = encoder.table.numeric[log.item[rows].astype(np.int64) + 1, 2]  # an item's smoothed share of likes
-    popularity = ((liked_rate + 1.0) / 2.0).astype(np.float32)
-    baseline = Baseline(POPULARITY, popularity)
+    baseline = Baseline(POPULARITY, popularity_scores(encoder, rows))
     if config.data.labels.draws_by_popularity:
         share = encoder.labels[splits.rows["train"]].mean()
         baseline = Baseline(CHANCE, np.full(len(rows), share, np.float32))
@@ -106,7 +105,7 @@ def train(
         folder / "test_predictions.npz",
         rows=rows,
         label=label,
-        popularity=popularity,
+        popularity=baseline.scores,
         **{f"{name}/seed{seed}": score for (name, seed), score in scores.items()},
     )
     report = TrainingReport(

@@ -11,6 +11,7 @@ from models.contract.artifact import (
     ArtifactManifest,
     ItemIndex,
     ModelName,
+    RefusedModel,
     ReleaseManifest,
 )
 from models.contract.knowledge import Space
@@ -204,3 +205,12 @@ def test_a_release_of_another_schema_is_refused() -> None:
 def test_a_release_of_other_spaces_is_refused(spaces: tuple[Space, ...]) -> None:
     with pytest.raises(ArtifactError, match="spaces"):
         RELEASE.check(ARTIFACT.model_copy(update={"spaces": spaces}))
+
+
+def test_the_note_of_a_refused_model() -> None:
+    note = RefusedModel(release="gold-2", live="gold-1", reasons=("AUC -0.1",), at=1_700_000_000, max_auc_drop=0.01)
+    document = '{"release":"gold-2","live":"gold-1","reasons":["AUC -0.1"],"at":1700000000,"max_auc_drop":0.01}'
+    assert note.model_dump_json() == document
+    assert RefusedModel.parse(document) == RefusedModel.parse(document.encode()) == note
+    for nothing in (None, b"", b"\xff", b"[]", b'{"release": "gold-2"}'):
+        assert RefusedModel.parse(nothing) is None

@@ -33,6 +33,7 @@ def test_keys_of_releases_and_streams() -> None:
     assert keys.releases == "p:releases"
     assert keys.pins == "p:pins"
     assert keys.withdrawn == "p:withdrawn"
+    assert keys.refused_model == "p:refused"
     assert keys.rolled_back == "p:held"
     assert keys.installation == "p:installation"
     assert keys.generation == "p:stamp"

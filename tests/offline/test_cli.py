@@ -21,11 +21,12 @@ from offline.jobs.ledger import RunLedger, RunRecord
 from offline.jobs.prometheus import registry
 from offline.jobs.runs import exclusive
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
+from offline.publish.comparison import Comparison
 from offline.publish.connection import open_store
 from offline.publish.release import live_release
 from research.__main__ import app as research
 from tests.conftest import ROOT
-from tests.offline.pipeline import USERS, CountingModel, Pipeline, kinds
+from tests.offline.pipeline import LATER_MS, USERS, CountingModel, Pipeline, kinds
 
 GUIDE = (ROOT / "docs" / "operations.md").read_text()
 CRON = ROOT / "deploy" / "cron" / "lorank"
@@ -65,7 +66,7 @@ def test_done_partial_and_locked_have_their_codes_and_a_last_line(installed: Pip
     installed.model.fails = UnusableBackendError("nobody listens")
     code, output, last = command(installed, "refresh", "--metrics-file", str(installed.folder / "x.prom"))
     assert (code, last["status"], last["exit_code"]) == (3, "partial", 3)
-    assert "left for the next run: 1 texts are still to come: nobody listens" in output
+    assert "left: 1 texts are still to come: nobody listens" in output
     assert last == installed.runs()[-1]
     assert (
         'lorank_job_status{config="small",job="refresh",status="partial"} 1.0'
@@ -144,6 +145,7 @@ def test_since_budget_and_prices(installed: Pipeline, command: Any) -> None:
         ("refresh", "--engine", "spark"),
         ("refresh", "--no-such-option"),
         ("rollback", "--to", "a", "--producer", "text"),
+        ("publish", "--accept", "--producer", "text"),
         ("rollback", "--metrics-file", "rollback.prom"),
         ("import-texts",),
     ],
@@ -173,6 +175,27 @@ def test_the_whole_release_is_rolled_back_at_once_whatever_is_at_work(installed:
         _, output, _ = command(installed, "publish")
         assert "was rolled back and stays off" in output
         assert command(installed, "publish", "--return")[2]["release"] == second
+
+
+def test_a_refused_model_is_accepted_by_name(
+    installed: Pipeline, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse = Comparison(("AUC -0.1 against the live model",), ("AUC -0.1 against the live model",))
+    monkeypatch.setattr("offline.publish.comparison.compare", lambda *_: worse)
+    code, output, last = command(installed, "publish", "--accept")
+    assert (code, last["status"]) == (1, "failed")
+    assert "error: no model is refused" in output
+    installed.stream(("u3", "i1", 5.0, LATER_MS))
+    code, output, last = command(installed, "refresh", "--retrain")
+    refused = last["refused"]
+    assert (code, last["status"]) == (3, "partial")
+    assert f"{refused} is refused and stays off" in output
+    assert f"  left: model_refused: {refused} stays off" in output
+    code, output, last = command(installed, "publish")
+    assert (code, last["refused"]) == (3, refused)
+    code, output, last = command(installed, "publish", "--accept")
+    assert (code, last["status"], last["release"], last["refused"]) == (0, "done", refused, "")
+    assert command(installed, "refresh")[2]["release"] == refused
 
 
 def test_texts_are_imported(installed: Pipeline, command: Any, tmp_path: Path) -> None:
@@ -252,7 +275,7 @@ def test_the_exit_codes_are_in_the_help_and_in_the_guide() -> None:
 def test_the_guide_names_every_metric_and_every_word_of_the_ledger(installed: Pipeline) -> None:
     families = registry([], RunRecord.parse(installed.runs()[0])).collect()
     described = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
-    assert described == set(re.findall(r"`(lorank_(?:jobs?|llm|producer)_\w+)`", GUIDE))
+    assert described == set(re.findall(r"`(lorank_(?:jobs?|llm|model|producer)_\w+)`", GUIDE))
     for word in installed.runs()[0]:
         assert f"`{word}`" in GUIDE, word
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from offline.data.bad_rows import bad_rows_note
 from offline.data.catalogue import DataError
@@ -111,6 +114,30 @@ def test_what_a_strict_reader_refuses_is_refused(tmp_path: Path, row: str) -> No
     (error,) = findings.errors
     assert error.startswith("quotes: ")
     assert "row 2: " in error
+
+
+@given(
+    st.integers(2, 4).flatmap(
+        lambda fields: st.lists(
+            st.lists(st.text('ab ,"\\\\é', max_size=4), min_size=fields, max_size=fields), min_size=1, max_size=6
+        )
+    ),
+    st.booleans(),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whatever_is_written_well_is_read_as_it_was(
+    tmp_path: Path, rows: list[list[str]], escaped: bool, quoting: Literal[0, 1]
+) -> None:
+    text = io.StringIO(newline="")
+    escape = "\\" if escaped else None
+    writer = csv.writer(text, quoting=quoting, escapechar=escape, doublequote=not escaped)
+    writer.writerows([[f"c{at}" for at in range(len(rows[0]))], *rows])
+    frame, numbers, findings = read(tmp_path, text.getvalue(), escape=escape or "")
+    assert findings.errors == []
+    assert frame is not None
+    assert [list(row) for row in frame.rows()] == rows
+    assert numbers == list(range(1, len(rows) + 1))
 
 
 def test_quotes_inside_a_field_are_text(tmp_path: Path) -> None:

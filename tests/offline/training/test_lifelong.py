@@ -204,7 +204,7 @@ def test_the_best_epoch_is_kept(encoder: SampleEncoder, splits: SplitRows, monke
         return probabilities(model, *arguments)
 
     monkeypatch.setattr(lifelong, "_probabilities", noted)
-    monkeypatch.setattr(lifelong, "quality", lambda *_: type("Found", (), {"auc": next(aucs)}))
+    monkeypatch.setattr(lifelong, "quality", lambda *_: Quality(next(aucs), 0.5, 0.5))
     fitted = run(encoder, few(splits), configured(epochs=3))
     assert fitted.validation_auc == (0.6, 0.8, 0.7)
     assert fitted.epoch == 1

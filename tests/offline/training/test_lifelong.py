@@ -14,7 +14,7 @@ from models.contract.arrays import FloatArray, IntArray
 from models.ctr.gaussian_process import RatingProcess
 from models.ctr.lifelong import Lifelong
 from offline.config import TrainingConfig
-from offline.metrics import quality
+from offline.metrics import Quality, quality
 from offline.training import lifelong
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
 from offline.training.lifelong import as_torch, beliefs, fit_process

@@ -51,6 +51,7 @@ DATA = {
         "split_column": "column that tells which rows train, validate and test",
         "split_values": "its words for the three parts",
     },
+    "Comparison": {"operator": "how a number is compared", "bound": "with which other"},
     "PartsConfig": {
         "train": "words for rows that train",
         "validation": "words for rows that validate",

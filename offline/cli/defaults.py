@@ -67,7 +67,7 @@ def _table(model: type[BaseModel], values: BaseModel | None, path: str, mark: st
             yield from _table(table, default if isinstance(default, BaseModel) else None, inside, below)
     for name, field in model.model_fields.items():
         inside = f"{path}.{name}" if path else name
-        if _table_of(field) is None and (element := next(models_in(field.annotation), None)) is not None:
+        if _table_of(field) is None and (element := _element_of(field)) is not None:
             header = f"[{inside}.NAME]" if _is_a(field, Mapping) else f"[[{inside}]]"
             yield f"\n# one of {inside}\n#{header}"
             yield from _table(element, None, inside, "#")
@@ -97,6 +97,14 @@ def _table_of(field: FieldInfo) -> type[BaseModel] | None:
     """The model of a field that is one table; None for values, lists of tables and tables by name."""
     model = next(models_in(field.annotation), None)
     return None if _is_a(field, Sequence) or _is_a(field, Mapping) else model
+
+
+def _element_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of the elements of a collection; None if they are values."""
+    element = next((inner for inner in reversed(typing.get_args(field.annotation)) if inner is not Ellipsis), None)
+    while typing.get_origin(element) is typing.Annotated:
+        element = typing.get_args(element)[0]
+    return element if isinstance(element, type) and issubclass(element, BaseModel) else None
 
 
 def _is_a(field: FieldInfo, kind: type) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.testing
@@ -57,12 +58,14 @@ def test_what_is_commented_is_the_default() -> None:
             table = line if line.startswith("[") else ""
         elif line.startswith("#") and not line.startswith("# ") and table != "":
             parsed = tomllib.loads(f"{table}\n{line[1:]}" if not line.endswith("=") else f"{table}\n{line[1:]} 0")
-            value, at = parsed, config.model_dump(mode="json")
+            value: Any = parsed
+            at: Any = config
             path = table.strip("[]").split(".")
             for part in path:
-                value, at = value[part], at[part]
+                value, at = value[part], getattr(at, part)
             ((key, default),) = value.items()
-            assert at[key] == (None if line.endswith("=") else default), f"{table} {line}"
+            of_table = to_jsonable_python(getattr(at, key))
+            assert of_table == (None if line.endswith("=") else default), f"{table} {line}"
             seen.add(".".join([*path, key]))
     assert {"training.epochs", "knowledge.autograph.item_factors.size", "llm.base_url", "samples.split"} <= seen
     assert "size = 300" in default_lines(), "the class of the table has another default than its place"
@@ -73,7 +76,7 @@ def test_every_key_of_the_tables_that_may_be_left_out_is_shown_too() -> None:
     for header in ("#[data.interactions]", "#[[data.item_extra]]", "#[data.items.columns.NAME]"):
         assert header in text
     assert "#[[feature_schema.knowledge]]" in text
-    assert "# seconds or milliseconds since 1970, or ISO 8601 (s | ms | iso)\n#time_unit =" in text
+    assert "# how the text of the column is read (text | int | float | list)\n#type = " in text
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from offline.llm.arithmetic import arithmetic_line
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
 from offline.publish.publish import Contents, Published, publish, release_id
-from offline.publish.release import live_release
+from offline.publish.release import live_release, refuse_another
 from offline.training.report import TrainingReport, markdown
 
 
@@ -45,7 +45,7 @@ def refresh(job: Job) -> Published:
 
 def all_stages(run: Run) -> Published:
     """All stages of a run that holds the work folder."""
-    with open_store(run.job.data_dir) as store:
+    with open_store(run.job.data_dir, run.job.config.name) as store:
         source, catalogue = data(run)
         log = events(run, source, catalogue, store)
         knowledge = make_knowledge(run, source, catalogue, log)
@@ -64,8 +64,13 @@ def data(run: Run) -> tuple[Dataset, Catalogue]:
 
 
 def events(run: Run, source: Dataset, catalogue: Catalogue, store: Store | None) -> InteractionLog:
-    """The interaction log, with everything that arrived since the last run appended."""
+    """The interaction log, with everything that arrived since the last run appended.
+
+    SwitchError if the stream is another configuration's, unless the job takes over from it.
+    """
     job = run.job
+    if store is not None and not job.take_over:
+        refuse_another(store, job.config.name)
     with run.step("events") as watch:
         arrived = look_for_events(job, source, catalogue, store)
         arrivals = Arrivals(job.arrivals)
@@ -159,7 +164,9 @@ def publish_release(run: Run, store: Store, contents: Contents, *, return_to: bo
     with run.step("publish") as watch:
         is_live = live_release(store) == release_id(job.config, contents.report)
         users = recent_users(job, contents.log) if is_live else None
-        published = publish(job.config, store, contents, users=users, return_to=return_to)
+        published = publish(
+            job.config, store, contents, users=users, return_to=return_to, take_over=job.take_over
+        )
         run.published(published)
         if published.switched:
             watch.done(f"live: {published.release}, before: {published.live_before or 'nothing'}")

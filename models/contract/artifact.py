@@ -137,7 +137,7 @@ class ReleaseManifest(BaseModel):
     beside it, with their digests (models/split_model.py), none of a model that runs as a whole; ``directory_blocks``
     counts the item directory's keys; ``spaces`` maps "user/liber" and the like to fingerprints; ``indexes`` find
     candidates for requests that bring none; ``snapshot`` is its item table as files, without which no service loads
-    it.
+    it; ``configuration`` is the name of the one that published it, which earlier versions did not write.
     """
 
     model_config = FrozenConfig
@@ -156,10 +156,11 @@ class ReleaseManifest(BaseModel):
     indexes: Mapping[Role, ItemIndex] = {}
     parts: Mapping[FileName, Digest] = {}
     snapshot: ItemSnapshot | None = None
+    configuration: str | None = None
 
     def to_json(self) -> str:
         """Without what is not there: earlier versions refuse what they do not know."""
-        absent = {name for name in ("indexes", "parts", "snapshot") if not getattr(self, name)}
+        absent = {name for name in ("indexes", "parts", "snapshot", "configuration") if not getattr(self, name)}
         return self.model_dump_json(exclude=absent)
 
     def check(self, artifact: ArtifactManifest) -> None:

@@ -26,8 +26,9 @@ def exposures(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_
     """
     from offline.publish.archive import archive
 
-    folder = job_of(config, data_dir).config.workdir / "exposures"
-    with exclusive(folder, "exposures"), open_store(data_dir) as store:
+    job = job_of(config, data_dir)
+    folder = job.config.workdir / "exposures"
+    with exclusive(folder, "exposures"), open_store(job.data_dir, job.config.name) as store:
         archived = archive(store, folder)
     for name, stream in archived.items():
         print(f"  {name}: {stream.added} new, {stream.refused} not understood, {stream.lost} lost")
@@ -72,7 +73,7 @@ def ab_report(
     job = job_of(config, data_dir)
     folder = job.config.workdir / "replay" / "exposures" if of_replay else job.config.workdir / "exposures"
     if not of_replay:
-        with exclusive(folder, "ab-report"), open_store(data_dir) as store:
+        with exclusive(folder, "ab-report"), open_store(job.data_dir, job.config.name) as store:
             archive(store, folder)
     settings = settings_of(read_experiments(file), experiment, window_hours, click or (), least_value, planned_units)
     changed: dict[str, Any] = {"without_request": without_request, "pre_period_days": pre_period_days, "clip": clip}

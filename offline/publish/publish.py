@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.artifact import ArtifactManifest, ModelName, ReleaseManifest
+from models.contract.keys import PREFIXES
 from models.contract.schema import FeatureSchema
 from models.split_model import parts_folder
 from offline.config import JobConfig
@@ -62,24 +63,30 @@ def publish(
     *,
     users: Collection[int] | None = None,
     return_to: bool = False,
+    take_over: bool = False,
 ) -> Published:
     """Write what changed; a new artifact becomes a new release and goes live if the gate lets it.
 
     A release or a producer that was rolled back stays so, unless ``return_to`` asks for it: a cron job must not undo
     what a person did. The live release is then kept current instead. With ``users`` (positions in the log) only their
     records are looked at, and of the others not even expiries are renewed; items are looked at in any case.
+    SwitchError if another configuration's release is live, unless ``take_over`` says to replace it.
     """
+    live = release.live_release(store)
+    is_foreign = live is not None and release.is_of_another(store, live, config.name)
+    if not take_over:
+        release.refuse_another(store, config.name)
     publishing, report = _Publishing(config, store, contents), contents.report
     artifact = gate.check_model(contents.models / report.artifact, publishing.schema, contents.knowledge.spaces)
     _store_artifact(store, contents.models, report)
     installation(store)
+    store.redis.sadd(PREFIXES, store.keys.prefix)
     if return_to:
         let_go(store, spaces_of(contents.knowledge.spaces))
-    live = release.live_release(store)
     interrupted = live is not None and release.begin_change(store, live)
     records = publishing.write_shared(users)
     held_back = held_of(store, contents.knowledge.spaces)
-    stays_off = publishing.release_id in release.withdrawn(store) and not return_to
+    stays_off = publishing.release_id in release.withdrawn(store) and not return_to and not is_foreign
     if live is not None and (live == publishing.release_id or stays_off):
         publishing.keep_current(live, records, interrupted)
         return Published(publishing.release_id, live, False, records, [], held_back)
@@ -107,8 +114,10 @@ def publish_producer(
 ) -> Published:
     """Write one producer's changed records within the live release, and nothing else.
 
-    GateError if the live release reads other spaces of it. See ``publish`` for the options.
+    GateError if the live release reads other spaces of it, SwitchError if it is another configuration's. See
+    ``publish`` for the options.
     """
+    release.refuse_another(store, config.name)
     live, spaces = release.live_release(store), spaces_of(produced.spaces)
     if live is None or not spaces or served(store, name) != spaces:
         raise gate.GateError(
@@ -176,6 +185,7 @@ class _Publishing:
             directory_blocks=directory.written,
             metrics=report.metrics,
             parts=report.parts,
+            configuration=config.name,
         )
         try:
             items = gate.check(store, config.publish, manifest, artifact)

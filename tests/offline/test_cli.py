@@ -143,7 +143,7 @@ def test_wrong_calls_end_with_2_before_anything_happens(
 
 
 def test_the_whole_release_is_rolled_back_at_once_whatever_is_at_work(installed: Pipeline, command: Any) -> None:
-    with open_store(installed.job.data_dir) as store:
+    with open_store(installed.job.data_dir, "small") as store:
         first = live_release(store)
         installed.with_config(training={"seeds": [2]}).refresh(retrain=True)
         installed.close_partition_of("u3")

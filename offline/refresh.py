@@ -164,9 +164,7 @@ def publish_release(run: Run, store: Store, contents: Contents, *, return_to: bo
     with run.step("publish") as watch:
         is_live = live_release(store) == release_id(job.config, contents.report)
         users = recent_users(job, contents.log) if is_live else None
-        published = publish(
-            job.config, store, contents, users=users, return_to=return_to, take_over=job.take_over
-        )
+        published = publish(job.config, store, contents, users=users, return_to=return_to, take_over=job.take_over)
         run.published(published)
         if published.switched:
             watch.done(f"live: {published.release}, before: {published.live_before or 'nothing'}")

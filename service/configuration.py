@@ -18,7 +18,7 @@ from models.valkey.embedded import holds_data
 from service.redis import is_usable_url
 from service.settings import Settings, SettingsError
 
-ANSWER_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0
 """How long Redis may take to say which configurations it holds."""
 
 
@@ -68,8 +68,8 @@ def _prefixes_at(url: str) -> list[str]:
     try:
         with redis.Redis.from_url(
             url,
-            socket_timeout=ANSWER_SECONDS,
-            socket_connect_timeout=ANSWER_SECONDS,
+            socket_timeout=_ANSWER_SECONDS,
+            socket_connect_timeout=_ANSWER_SECONDS,
             retry=Retry(NoBackoff(), 0),  # whoever restarts the service tries again
         ) as client:
             listed: Any = client.smembers(PREFIXES)

@@ -43,7 +43,9 @@ DEMO_CONFIG, DEMO_DATA_DIR = Path("configs/demo.toml"), Path("var/demo")
 _USAGE = 2
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="TOML file that describes the data set and its jobs.")]
-DataDir = Annotated[Path, typer.Option(envvar="LORANK_DATA_DIR", help="Folder of embedded Redis servers and artifacts.")]
+DataDir = Annotated[
+    Path, typer.Option(envvar="LORANK_DATA_DIR", help="Folder of embedded Redis servers and artifacts.")
+]
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Ask the language model everything again; take no shipped vectors.")
 ]

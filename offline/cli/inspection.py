@@ -140,9 +140,7 @@ def verify(
 @app.command()
 def demo(
     config: Config = DEMO_CONFIG,
-    data_dir: Annotated[
-        Path, typer.Option(help="Its own, so that it meets no other configuration.")
-    ] = DEMO_DATA_DIR,
+    data_dir: Annotated[Path, typer.Option(help="Its own, so that it meets no other configuration.")] = DEMO_DATA_DIR,
     port: Annotated[int, typer.Option(help="Port of the service; 0 takes a free one.")] = 8000,
     check: Annotated[bool, typer.Option("--check", help="Assert the answer and exit, instead of serving on.")] = False,
 ) -> None:

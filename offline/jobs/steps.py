@@ -26,8 +26,9 @@ class Job:
     """One call of ``python -m offline``. ``data_dir`` holds the folders of embedded servers and of artifacts; each
     configuration has its own among them.
 
-    ``take_over`` lets it replace another configuration's live release; ``since_ms`` bounds the work to users and items with something new since then; ``ask_refused`` forgets which prompts
-    the language model refused for good; ``budget`` is for the language model; ``metrics`` is a file for Prometheus.
+    ``take_over`` lets it replace another configuration's live release; ``since_ms`` bounds the work to users and items
+    with something new since then; ``ask_refused`` forgets which prompts the language model refused for good; ``budget``
+    is for the language model; ``metrics`` is a file for Prometheus.
     """
 
     config: JobConfig

@@ -55,12 +55,13 @@ def open_store(data_dir: Path, configuration: str) -> Iterator[Store]:
     StoreError if the configuration has nothing yet where an earlier version published for all of them, and
     LORANK_KEY_PREFIX does not say what is to become of that.
     """
-    is_open, url = not os.environ.get("LORANK_KEY_PREFIX"), os.environ.get("LORANK_REDIS_URL")
-    shared, prefix = data_dir / "valkey", key_prefix(configuration)
-    if is_open and not url and holds_data(shared) and not holds_data(own_folder(shared, prefix)):
+    prefix, shared = key_prefix(configuration), data_dir / "valkey"
+    is_by_name = not os.environ.get("LORANK_KEY_PREFIX")
+    is_embedded = not os.environ.get("LORANK_REDIS_URL")
+    if is_by_name and is_embedded and holds_data(shared) and not holds_data(own_folder(shared, prefix)):
         raise _left_behind(str(shared), configuration)
     with store_at(data_dir, prefix) as store:
-        if is_open and url and _exists(store, Keys(FORMER_PREFIX).live) and not _exists(store, store.keys.installation):
+        if is_by_name and _exists(store, Keys(FORMER_PREFIX).live) and not _exists(store, store.keys.installation):
             raise _left_behind(store.url, configuration)
         yield store
 
@@ -69,8 +70,9 @@ def open_store(data_dir: Path, configuration: str) -> Iterator[Store]:
 def store_if_there(data_dir: Path, configuration: str) -> Iterator[Store | None]:
     """``open_store``, unless nothing was ever published to an embedded one: looking must not make it."""
     shared = data_dir / "valkey"
-    folders = {shared, own_folder(shared, key_prefix(configuration))}
-    if os.environ.get("LORANK_REDIS_URL") or any(map(holds_data, folders)):
+    is_there = holds_data(own_folder(shared, key_prefix(configuration)))
+    is_left_behind = not os.environ.get("LORANK_KEY_PREFIX") and holds_data(shared)
+    if os.environ.get("LORANK_REDIS_URL") or is_there or is_left_behind:
         with open_store(data_dir, configuration) as store:
             yield store
     else:

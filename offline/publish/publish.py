@@ -73,7 +73,7 @@ def publish(
     SwitchError if another configuration's release is live, unless ``take_over`` says to replace it.
     """
     live = release.live_release(store)
-    is_foreign = live is not None and release.is_of_another(store, live, config.name)
+    is_taken_over = live is not None and release.is_of_another(store, live, config.name)
     if not take_over:
         release.refuse_another(store, config.name)
     publishing, report = _Publishing(config, store, contents), contents.report
@@ -86,7 +86,7 @@ def publish(
     interrupted = live is not None and release.begin_change(store, live)
     records = publishing.write_shared(users)
     held_back = held_of(store, contents.knowledge.spaces)
-    stays_off = publishing.release_id in release.withdrawn(store) and not return_to and not is_foreign
+    stays_off = publishing.release_id in release.withdrawn(store) and not return_to and not is_taken_over
     if live is not None and (live == publishing.release_id or stays_off):
         publishing.keep_current(live, records, interrupted)
         return Published(publishing.release_id, live, False, records, [], held_back)

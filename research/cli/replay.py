@@ -31,8 +31,8 @@ def replay(
 ) -> None:
     """Drive a service with what users really did in the test period, in order, and log what comes of it.
 
-    The service is started here, under a key prefix and in a data folder of its own, with everything as it was when the period began. What it
-    logs lies in workdir/replay/exposures afterwards; `ab-report --replay` reads it.
+    The service is started here, under a key prefix and in a data folder of its own, with everything as it was when the
+    period began. What it logs lies in workdir/replay/exposures afterwards; `ab-report --replay` reads it.
     """
     import asyncio
 

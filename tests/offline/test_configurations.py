@@ -77,7 +77,7 @@ def test_configurations_do_not_meet(shared: Shared, redis: str, valkey: str, mon
         assert before
         assert files
     shared.refresh("second")
-    with pytest.raises(SettingsError, match="one of lorank:first, lorank:second$"):
+    with pytest.raises(SettingsError, match=r"one of lorank:first, lorank:second$"):
         with_prefix(settings)
 
     with open_store(shared.data_dir, "first") as store, open_store(shared.data_dir, "second") as other:
@@ -111,7 +111,7 @@ def test_a_live_release_of_another_configuration_is_replaced_only_if_that_is_sai
         first, paid = live_release(store), shared.paid()
         assert first is not None
         content = {key: store.redis.dump(key) for key in keys_of(store)}
-        with pytest.raises(SwitchError, match="of configuration first .* this is configuration second: .*--take-over"):
+        with pytest.raises(SwitchError, match=r"of configuration first .* this is configuration second: .*--take-over"):
             shared.refresh("second")
         assert shared.paid() == paid, "it is refused before anything is asked"
         assert {key: store.redis.dump(key) for key in keys_of(store)} == content
@@ -121,7 +121,7 @@ def test_a_live_release_of_another_configuration_is_replaced_only_if_that_is_sai
         assert second is not None
         assert second.startswith("second-")
         assert read_manifest(store, second).configuration == "second"
-        with pytest.raises(SwitchError, match="of configuration second .* this is configuration first"):
+        with pytest.raises(SwitchError, match=r"of configuration second .* this is configuration first"):
             shared.refresh("first")
 
         rollback(store)

@@ -42,7 +42,7 @@ def test_what_an_earlier_version_published_is_served_where_it_is(tmp_path: Path)
 def test_of_several_the_service_lists_them_and_serves_none(tmp_path: Path) -> None:
     for prefix in ("lorank", "lorank:books", "mine"):
         write_embedded(tmp_path, prefix)
-    with pytest.raises(SettingsError, match="LORANK_KEY_PREFIX, one of lorank, lorank:books, mine$"):
+    with pytest.raises(SettingsError, match=r"LORANK_KEY_PREFIX, one of lorank, lorank:books, mine$"):
         with_prefix(Settings(data_dir=tmp_path))
     for prefix in ("lorank:books", "lorank:later"):
         settings = Settings(data_dir=tmp_path, key_prefix=prefix)
@@ -76,7 +76,7 @@ async def test_of_a_redis_only_what_is_still_there_counts(
         assert status["settings"]["key_prefix"] == "lorank:books"
         assert (await service.rank())["release"] == "r1"
     store.set(Keys("lorank").installation, "of an earlier version, which listed nothing")
-    with pytest.raises(SettingsError, match="holds 2 configurations.*one of lorank, lorank:books$"):
+    with pytest.raises(SettingsError, match=r"holds 2 configurations.*one of lorank, lorank:books$"):
         with_prefix(unsaid)
 
 

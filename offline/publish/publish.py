@@ -73,7 +73,7 @@ def publish(
     SwitchError if another configuration's release is live, unless ``take_over`` says to replace it.
     """
     live = release.live_release(store)
-    is_taken_over = live is not None and release.is_of_another(store, live, config.name)
+    is_taken_over = take_over and live is not None and release.is_of_another(store, live, config.name)
     if not take_over:
         release.refuse_another(store, config.name)
     publishing, report = _Publishing(config, store, contents), contents.report

@@ -37,7 +37,7 @@ from offline.llm.arithmetic import arithmetic_line
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
 from offline.publish.publish import Contents, Published, publish, release_id
-from offline.publish.release import live_release, refused_model
+from offline.publish.release import live_release, refuse_another, refused_model
 from offline.training.report import TrainingReport, markdown
 
 
@@ -50,7 +50,7 @@ def refresh(job: Job) -> Published:
 def all_stages(run: Run) -> Published:
     """All stages of a run that holds the work folder."""
     refusals.check_settings(run.job)
-    with open_store(run.job.data_dir) as store:
+    with open_store(run.job.data_dir, run.job.config.name) as store:
         source, catalogue = data(run)
         log = events(run, source, catalogue, store)
         refusals.check_log(run.job, source, catalogue, log)
@@ -70,8 +70,13 @@ def data(run: Run) -> tuple[Dataset, Catalogue]:
 
 
 def events(run: Run, source: Dataset, catalogue: Catalogue, store: Store | None) -> InteractionLog:
-    """The interaction log, with everything that arrived since the last run appended."""
+    """The interaction log, with everything that arrived since the last run appended.
+
+    SwitchError if the stream is another configuration's, unless the job takes over from it.
+    """
     job = run.job
+    if store is not None and not job.take_over:
+        refuse_another(store, job.config.name)
     with run.step("events") as watch:
         arrived = look_for_events(job, source, catalogue, store)
         arrivals = Arrivals(job.arrivals)
@@ -174,7 +179,9 @@ def publish_release(
         if refused is not None:  # when it was, everybody's records were written
             known.add(refused.release)
         users = recent_users(job, contents.log) if release_id(job.config, contents.report) in known else None
-        published = publish(job.config, store, contents, users=users, return_to=return_to, accept=accept)
+        published = publish(
+            job.config, store, contents, users=users, return_to=return_to, accept=accept, take_over=job.take_over
+        )
         run.published(published)
         run.compared(published)
         if published.switched:

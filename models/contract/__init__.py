@@ -24,5 +24,6 @@ prompts       the prompt of the reranker, which events it tells, and values made
 reranker      manifest of a reranker, its calibration and canaries, and the mix with CTR scores
 rerank_items  names, texts and vectors of items, for prompts
 keys          every Redis key
+prefixes      key prefix and own folders of a configuration
 artifact      manifests: of a CTR model (inside its ONNX file) and of a release (behind the live pointer)
 """

@@ -150,7 +150,8 @@ class ReleaseManifest(BaseModel):
     beside it, with their digests (models/split_model.py), none of a model that runs as a whole; ``directory_blocks``
     counts the item directory's keys; ``spaces`` maps "user/liber" and the like to fingerprints; ``indexes`` find
     candidates for requests that bring none, and ``popularity`` says which are popular there, None that all likes count
-    alike; ``snapshot`` is its item table as files, without which no service loads it.
+    alike; ``snapshot`` is its item table as files, without which no service loads it; ``configuration`` is the name of
+    the one that published it, which earlier versions did not write.
     """
 
     model_config = FrozenConfig
@@ -170,10 +171,12 @@ class ReleaseManifest(BaseModel):
     parts: Mapping[FileName, Digest] = {}
     snapshot: ItemSnapshot | None = None
     popularity: ItemPopularity | None = None
+    configuration: str | None = None
 
     def to_json(self) -> str:
         """Without what is not there: earlier versions refuse what they do not know."""
-        absent = {name for name in ("indexes", "parts", "snapshot", "popularity") if not getattr(self, name)}
+        optional = ("indexes", "parts", "snapshot", "popularity", "configuration")
+        absent = {name for name in optional if not getattr(self, name)}
         return self.model_dump_json(exclude=absent)
 
     def check(self, artifact: ArtifactManifest) -> None:

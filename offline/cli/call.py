@@ -45,15 +45,21 @@ DEFAULT_CONFIG = Path("configs/ml-100k.toml")
 DEFAULT_DATA_DIR = Path("var")
 ENDING_SECONDS = 8.0
 """After SIGTERM, for a job to end by itself; container runtimes send SIGKILL after ten."""
+DEMO_CONFIG, DEMO_DATA_DIR = Path("configs/demo.toml"), Path("var/demo")
 _USAGE = 2
 _INTERRUPTED = EXIT_CODES[RunStatus.INTERRUPTED]
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="TOML file that describes the data set and its jobs.")]
-DataDir = Annotated[Path, typer.Option(envvar="LORANK_DATA_DIR", help="Embedded Redis and artifact store.")]
+DataDir = Annotated[
+    Path, typer.Option(envvar="LORANK_DATA_DIR", help="Folder of embedded Redis servers and artifacts.")
+]
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Ask the language model everything again; take no shipped vectors.")
 ]
 Retrain = Annotated[bool, typer.Option("--retrain", help="Train even if nothing changed.")]
+TakeOver = Annotated[
+    bool, typer.Option("--take-over", help="Replace a live release even if it is another configuration's.")
+]
 Since = Annotated[
     str | None,
     typer.Option(
@@ -84,9 +90,11 @@ Producers = Annotated[
 ]
 
 
-def job_of(config: Path, data_dir: Path, *, retrain: bool = False, metrics: Path | None = None) -> Job:
+def job_of(
+    config: Path, data_dir: Path, *, retrain: bool = False, take_over: bool = False, metrics: Path | None = None
+) -> Job:
     """The job of one call. ConfigError for a configuration that is not understood."""
-    return Job(load_config(config), data_dir, retrain=retrain, metrics=metrics)
+    return Job(load_config(config), data_dir, retrain=retrain, take_over=take_over, metrics=metrics)
 
 
 def asking(

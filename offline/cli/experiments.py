@@ -27,10 +27,10 @@ def exposures(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_
     """
     from offline.publish.archive import archive
 
-    settings = job_of(config, data_dir).config
-    folder = settings.workdir / "exposures"
-    with exclusive(folder, "exposures"), open_store(data_dir) as store:
-        archived = archive(store, folder, settings.data.nobody)
+    job = job_of(config, data_dir)
+    folder = job.config.workdir / "exposures"
+    with exclusive(folder, "exposures"), open_store(job.data_dir, job.config.name) as store:
+        archived = archive(store, folder, job.config.data.nobody)
     for name, stream in archived.items():
         left_out = f"{stream.refused} not understood, {stream.of_nobody} of nobody, {stream.lost} lost"
         print(f"  {name}: {stream.added} new, {left_out}")
@@ -75,7 +75,7 @@ def ab_report(
     job = job_of(config, data_dir)
     folder = job.config.workdir / "replay" / "exposures" if of_replay else job.config.workdir / "exposures"
     if not of_replay:
-        with exclusive(folder, "ab-report"), open_store(data_dir) as store:
+        with exclusive(folder, "ab-report"), open_store(job.data_dir, job.config.name) as store:
             archive(store, folder)
     settings = settings_of(read_experiments(file), experiment, window_hours, click or (), least_value, planned_units)
     changed: dict[str, Any] = {"without_request": without_request, "pre_period_days": pre_period_days, "clip": clip}

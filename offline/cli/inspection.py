@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
+from offline.cli.call import (
+    DEFAULT_CONFIG,
+    DEFAULT_DATA_DIR,
+    DEMO_CONFIG,
+    DEMO_DATA_DIR,
+    Config,
+    DataDir,
+    job_of,
+    sum_up,
+)
 from offline.cli.jobs import trained_last
 from offline.cli.panels import CARRY, DATA, LOOK, TRY
 from offline.data.catalogue import DataError
@@ -90,7 +99,7 @@ def status(
     from offline.jobs.status import status_of
 
     job = job_of(config, data_dir)
-    with open_store(data_dir) as store:
+    with open_store(job.data_dir, job.config.name) as store:
         state = status_of(job, store)
         forecast = forecast_of(job, store, users, tokens_per_second, prompt_tokens_per_second)
     if as_json:
@@ -145,8 +154,8 @@ def verify(
 
 @app.command(rich_help_panel=TRY)
 def demo(
-    config: Config = DEFAULT_CONFIG,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: Config = DEMO_CONFIG,
+    data_dir: Annotated[Path, typer.Option(help="Its own, so that it meets no other configuration.")] = DEMO_DATA_DIR,
     port: Annotated[int, typer.Option(help="Port of the service; 0 takes a free one.")] = 8000,
     check: Annotated[bool, typer.Option("--check", help="Assert the answer and exit, instead of serving on.")] = False,
 ) -> None:

@@ -25,6 +25,7 @@ from offline.cli.call import (
     Producers,
     Retrain,
     Since,
+    TakeOver,
     asking,
     carry_out,
     chosen,
@@ -60,11 +61,12 @@ def refresh(
     no_cache: NoCache = False,
     ask_refused: AskRefused = False,
     retrain: Retrain = False,
+    take_over: TakeOver = False,
     engine: EngineName = "local",
     metrics_file: MetricsFile = None,
 ) -> None:
     """Run all stages in order: data, events, knowledge, train, publish. Safe to repeat, and to kill and repeat."""
-    job = job_of(config, data_dir, retrain=retrain, metrics=metrics_file)
+    job = job_of(config, data_dir, retrain=retrain, take_over=take_over, metrics=metrics_file)
     job = asking(job, since, max_tokens, max_cost, no_cache, ask_refused, engine)
     _carry_out_or_plan(job, "refresh", pipeline.all_stages, dry_run)
 
@@ -90,7 +92,7 @@ def knowledge(
 
     def work(run: Run) -> None:
         refusals.check_settings(job)
-        with open_store(job.data_dir) as store:
+        with open_store(job.data_dir, job.config.name) as store:
             source, catalogue = pipeline.data(run)
             log = pipeline.events(run, source, catalogue, store)
             refusals.check_log(job, source, catalogue, log)
@@ -125,16 +127,17 @@ def publish(
     accept: Annotated[
         bool, typer.Option("--accept", help="Let the model that was refused last go live all the same, this once.")
     ] = False,
+    take_over: TakeOver = False,
     metrics_file: MetricsFile = None,
 ) -> None:
     """Write changed records to Redis; a newly trained model becomes a release and goes live if the gate lets it."""
     if accept and producer is not None:
         raise typer.BadParameter("--accept is of a model, --producer of records: say one of them")
-    job = job_of(config, data_dir, metrics=metrics_file)
+    job = job_of(config, data_dir, take_over=take_over, metrics=metrics_file)
     chosen(job, [producer] if producer else None)
 
     def work(run: Run) -> None:
-        with open_store(job.data_dir) as store:
+        with open_store(job.data_dir, job.config.name) as store:
             log, known = data_and_knowledge(job)
             trained = trained_last(job)
             if producer is None:
@@ -163,7 +166,7 @@ def rollback(
     if producer is None:
         if metrics_file is not None:
             raise typer.BadParameter("moving the live pointer is no run of a work folder and has no metrics")
-        _move_pointer(data_dir, to)
+        _move_pointer(job_of(config, data_dir), to)
         return
     if to is not None:
         raise typer.BadParameter("--to names a release, --producer a producer: say one of them")
@@ -171,7 +174,7 @@ def rollback(
     chosen(job, [producer])
 
     def work(run: Run) -> None:
-        with open_store(data_dir) as store:
+        with open_store(job.data_dir, job.config.name) as store:
             one_producer.roll_back_one(run, store, producer)
 
     carry_out(job, "rollback", work)
@@ -194,10 +197,10 @@ def import_texts(
     carry_out(job, "import-texts", lambda run: take_over(run, items, users))
 
 
-def _move_pointer(data_dir: Path, to: str | None) -> None:
+def _move_pointer(job: Job, to: str | None) -> None:
     """Roll a release back, with no work folder and no ledger; the last line says how that ended, as a run's does."""
     try:
-        with open_store(data_dir) as store:
+        with open_store(job.data_dir, job.config.name) as store:
             before, now = release.rollback(store, to)
             print(f"live: {now}, before: {before}")
     except EXPECTED as error:

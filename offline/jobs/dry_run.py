@@ -128,7 +128,7 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
     source = open_dataset(job.config.data, job.raw)
     source.fetch()
     catalogue = source.catalogue()
-    with store_if_there(job.data_dir) as store:
+    with store_if_there(job.data_dir, job.config.name) as store:
         arrived = look_for_events(job, source, catalogue, store)
         refused = None if store is None else refused_model(store)
     names = [name for name in producers.producers_of(job.config.feature_schema) if only is None or name in only]

@@ -66,7 +66,7 @@ def verify(job: Job, url: str | None, count: int) -> Verification:
     knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
     if url is not None:
         _send(url, log, count)
-    with open_store(job.data_dir) as store:
+    with open_store(job.data_dir, job.config.name) as store:
         live = live_release(store)
         until = time.monotonic() + _WAIT_SECONDS  # exposures are written in the background
         while True:

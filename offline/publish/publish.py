@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.artifact import ArtifactManifest, ModelName, RefusedModel, ReleaseManifest
+from models.contract.keys import PREFIXES
 from models.contract.schema import FeatureSchema
 from models.split_model import parts_folder
 from offline.config import JobConfig
@@ -69,6 +70,7 @@ def publish(
     users: Collection[int] | None = None,
     return_to: bool = False,
     accept: bool = False,
+    take_over: bool = False,
 ) -> Published:
     """Write what changed; a new artifact becomes a new release and goes live if the gate lets it.
 
@@ -77,20 +79,26 @@ def publish(
     last. The live release is then kept current instead. With ``users`` (positions in the log) only their records are
     looked at, and of the others not even expiries are renewed; items are looked at in any case. GateError for a release
     that is incomplete, when the live one is current, and if there is nothing to accept.
+    SwitchError if another configuration's release is live, unless ``take_over`` says to replace it.
     """
+    live = release.live_release(store)
+    is_taken_over = take_over and live is not None and release.is_of_another(store, live, config.name)
+    if not take_over:
+        release.refuse_another(store, config.name)
     publishing, report = _Publishing(config, store, contents), contents.report
     artifact = gate.check_model(contents.models / report.artifact, publishing.schema, contents.knowledge.spaces)
     if accept:
         check_acceptable(store, publishing.release_id)
     _store_artifact(store, contents.models, report)
     installation(store)
+    store.redis.sadd(PREFIXES, store.keys.prefix)
     if return_to:
         let_go(store, spaces_of(contents.knowledge.spaces))
-    live, was_withdrawn = release.live_release(store), publishing.release_id in release.withdrawn(store)
-    may_go_live = live != publishing.release_id and (return_to or not was_withdrawn)
+    was_withdrawn = publishing.release_id in release.withdrawn(store)
+    may_go_live = live != publishing.release_id and (return_to or is_taken_over or not was_withdrawn)
     refused: RefusedModel | None = None
     notes: tuple[str, ...] = ()
-    if may_go_live and not accept and not was_withdrawn:
+    if may_go_live and not (accept or was_withdrawn or is_taken_over):
         new = NewModel(publishing.release_id, contents.models / report.artifact, artifact)
         refused, notes = refusal(store, config, new, live, publishing.validation_samples)
     interrupted = live is not None and release.begin_change(store, live)
@@ -131,8 +139,10 @@ def publish_producer(
 ) -> Published:
     """Write one producer's changed records within the live release, and nothing else.
 
-    GateError if the live release reads other spaces of it. See ``publish`` for the options.
+    GateError if the live release reads other spaces of it, SwitchError if it is another configuration's. See
+    ``publish`` for the options.
     """
+    release.refuse_another(store, config.name)
     live, spaces = release.live_release(store), spaces_of(produced.spaces)
     if live is None or not spaces or served(store, name) != spaces:
         raise gate.GateError(
@@ -205,6 +215,7 @@ class _Publishing:
             directory_blocks=directory.written,
             metrics=report.metrics,
             parts=report.parts,
+            configuration=config.name,
         )
         try:
             items = gate.check(store, config.publish, manifest, artifact)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from offline.publish.connection import Store
 from offline.publish.records import Written, append_change
 
 DIRECTORY_BLOCK = 4096
+_ID = re.compile(r"(.+)-[0-9a-f]{12}")
+"""Ids of releases, with the name of the configuration: see ``publish.release_id``."""
+
 _LONGEST_LIST = 100
 """Releases that are listed as withdrawn, at most."""
 
@@ -46,6 +50,32 @@ def releases(store: Store) -> list[str]:
 def withdrawn(store: Store) -> list[str]:
     """Ids of the releases that somebody rolled back from."""
     return stored_list(store, store.keys.withdrawn)
+
+
+def configuration_of(store: Store, release: str) -> str | None:
+    """The name of the configuration that published a release: as its manifest says, or else, of one from before
+    manifests said it, as its id begins. None if neither does."""
+    manifest = manifest_or_none(store, release)
+    if manifest is not None and manifest.configuration is not None:
+        return manifest.configuration
+    named = _ID.fullmatch(release)
+    return named[1] if named else None
+
+
+def is_of_another(store: Store, release: str, configuration: str) -> bool:
+    """Whether a release is known to be another configuration's."""
+    return configuration_of(store, release) not in (None, configuration)
+
+
+def refuse_another(store: Store, configuration: str) -> None:
+    """SwitchError if the live release is another configuration's."""
+    live = live_release(store)
+    if live is not None and is_of_another(store, live, configuration):
+        raise SwitchError(
+            f"release {live} of configuration {configuration_of(store, live)} is live under the key prefix "
+            f"{store.keys.prefix}, and this is configuration {configuration}: let LORANK_KEY_PREFIX name a prefix of "
+            "its own, or nothing, or say `--take-over` to `refresh` or `publish` to replace that release"
+        )
 
 
 def record(store: Store, release: str) -> None:

@@ -72,7 +72,7 @@ def trained_report(job: Job) -> TrainingReport:
 def refuse_another_live_model(job: Job, report: TrainingReport) -> None:
     """DataError if a release is live whose model is not the one of ``report``. Nothing live is no error: the model may
     be published later, or from another machine."""
-    with store_if_there(job.data_dir) as store:
+    with store_if_there(job.data_dir, job.config.name) as store:
         live = None if store is None else live_release(store)
         if store is None or live is None or read_manifest(store, live).artifact_sha256 == report.sha256:
             return

@@ -85,6 +85,8 @@ INDEX_JSON = (
 )
 SPLIT = RELEASE.model_copy(update={"parts": {"items.onnx": "c" * 64}})
 SPLIT_JSON = ',"parts":{"items.onnx":"' + "c" * 64 + '"}}'
+OWNED = RELEASE.model_copy(update={"configuration": "books"})
+OWNED_JSON = ',"configuration":"books"}'
 
 
 def test_manifests_are_golden() -> None:
@@ -92,6 +94,7 @@ def test_manifests_are_golden() -> None:
     assert RELEASE.to_json() == RELEASE_JSON
     assert INDEXED.to_json() == RELEASE_JSON[:-1] + INDEX_JSON
     assert SPLIT.to_json() == RELEASE_JSON[:-1] + SPLIT_JSON
+    assert OWNED.to_json() == RELEASE_JSON[:-1] + OWNED_JSON
 
 
 def test_golden_manifests_read_back() -> None:
@@ -99,6 +102,7 @@ def test_golden_manifests_read_back() -> None:
     assert ReleaseManifest.model_validate_json(RELEASE_JSON) == RELEASE
     assert ReleaseManifest.model_validate_json(RELEASE_JSON[:-1] + INDEX_JSON) == INDEXED
     assert ReleaseManifest.model_validate_json(RELEASE_JSON[:-1] + SPLIT_JSON) == SPLIT
+    assert ReleaseManifest.model_validate_json(RELEASE_JSON[:-1] + OWNED_JSON) == OWNED
 
 
 def test_a_model_without_manifest_is_refused() -> None:

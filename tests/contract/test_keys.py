@@ -39,7 +39,6 @@ def test_keys_of_releases_and_streams() -> None:
     assert keys.generation == "p:stamp"
     assert keys.interactions == "p:interactions"
     assert keys.exposures == "p:exposures"
-    assert Keys().live == "lorank:live"
 
 
 def _hash_tag(key: str) -> str:

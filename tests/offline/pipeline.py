@@ -24,6 +24,7 @@ from models.contract.encoding import model_inputs
 from models.contract.events import Interaction
 from models.contract.keys import Keys
 from models.contract.knowledge import KnowledgeRecord
+from models.contract.prefixes import own_folder
 from models.contract.schema import fingerprint
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -159,6 +160,9 @@ class Pipeline:
             content: Any = client.dump(key)
             client.restore(prefix + key.decode().removeprefix(self.prefix), max(0, int(client.pttl(key))), content)
         client.close()
+        mine, its = (own_folder(folder / "artifacts", name) for name in (self.prefix, prefix))
+        if mine.is_dir():
+            mine.rename(its)
         config = self.config.model_copy(update={"workdir": folder / "work"})
         return replace(self, folder=folder, prefix=prefix, model=CountingModel(folder / "paid.jsonl"), config=config)
 

@@ -23,7 +23,7 @@ from offline.jobs.runs import exclusive
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
 from offline.publish.comparison import Comparison
 from offline.publish.connection import open_store
-from offline.publish.release import live_release
+from offline.publish.release import live_release, read_manifest, write_manifest
 from research.__main__ import app as research
 from tests.conftest import ROOT
 from tests.offline.pipeline import LATER_MS, USERS, CountingModel, Pipeline, kinds
@@ -157,8 +157,29 @@ def test_wrong_calls_end_with_2_before_anything_happens(
     assert len(installed.runs()) == 1
 
 
+def test_another_configurations_release_is_replaced_if_the_command_line_says_so(
+    installed: Pipeline, command: Any
+) -> None:
+    with open_store(installed.job.data_dir, "small") as store:
+        mine, other = str(live_release(store)), "other-0123456789ab"
+        manifest = read_manifest(store, mine).model_copy(update={"id": other, "configuration": None})
+        write_manifest(store, manifest)
+        store.redis.set(store.keys.live, other)
+        for job in ("refresh", "knowledge", "publish"):
+            code, _, last = command(installed, job)
+            assert (code, last["status"]) == (1, "failed")
+            assert "configuration other is live" in last["reasons"][0]
+            assert "--take-over" in last["reasons"][0]
+            assert live_release(store) == other
+        assert command(installed, "publish", "--take-over")[0] == 0
+        assert live_release(store) == mine
+        store.redis.set(store.keys.live, other)
+        assert command(installed, "refresh", "--take-over")[0] == 0
+        assert live_release(store) == mine
+
+
 def test_the_whole_release_is_rolled_back_at_once_whatever_is_at_work(installed: Pipeline, command: Any) -> None:
-    with open_store(installed.job.data_dir) as store:
+    with open_store(installed.job.data_dir, "small") as store:
         first = live_release(store)
         installed.with_config(training={"seeds": [2]}).refresh(retrain=True)
         installed.close_partition_of("u3")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from offline.cli.call import DEFAULT_DATA_DIR, DEMO_CONFIG, DEMO_DATA_DIR
 from offline.config import ConfigError, JobConfig, load_config
 from tests.conftest import ROOT
 
@@ -170,12 +171,23 @@ def test_the_shipped_configuration_is_understood_but_for_files_that_come_with_it
     assert config.feature_schema.user_slots == 3
 
 
+def test_the_demo_meets_nobody() -> None:
+    demo, others = load_config(ROOT / DEMO_CONFIG), [*(ROOT / "configs").glob("ml-*m*.toml")]
+    configurations = [load_config(path) for path in others if "experiments" not in path.name]
+    assert len(configurations) > 1
+    assert demo.name not in {config.name for config in configurations}
+    assert demo.workdir.parent == DEMO_DATA_DIR
+    for folder in (DEFAULT_DATA_DIR / "valkey", DEFAULT_DATA_DIR / "artifacts", *(c.workdir for c in configurations)):
+        assert not demo.workdir.is_relative_to(folder)
+
+
 def test_a_configuration_extends_another(tmp_path: Path) -> None:
     base = load_config(ROOT / "configs" / "ml-100k.toml")
     served = load_config(ROOT / "configs" / "ml-100k-vllm.toml")
     assert served.feature_schema == base.feature_schema
     assert served.training == base.training
     assert (served.llm.backend, served.workdir) == ("openai", Path("var/ml-100k-vllm"))
+    assert served.name != base.name, "they would publish under one prefix"
     (tmp_path / "orphan.toml").write_text('extends = "nowhere.toml"')
     with pytest.raises(ConfigError, match=r"nowhere\.toml"):
         load_config(tmp_path / "orphan.toml")

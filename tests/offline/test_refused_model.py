@@ -54,7 +54,7 @@ def test_the_run_is_partial_and_publishes_all_but_the_model(
     assert entry["records"]["user profiles"]["written"] == 1
     assert entry["records"]["user histories"]["written"] == 1
     assert entry["records"]["item features"]["written"] == 1
-    with open_store(refusing.job.data_dir) as store:
+    with open_store(refusing.job.data_dir, "small") as store:
         assert read_directory(store, read_manifest(store, first))[-1] == "new"
 
 
@@ -81,7 +81,7 @@ def test_a_run_that_is_stopped_before_the_note_asks_again(refusing: Pipeline, mo
 
 def test_status_and_dry_run_tell(refusing: Pipeline) -> None:
     refused = refusing.runs()[-1]["refused"]
-    with open_store(refusing.job.data_dir) as store:
+    with open_store(refusing.job.data_dir, "small") as store:
         status = status_of(refusing.job, store)
     document = json.loads(json.dumps(status.document()))
     assert (document["refused"]["release"], document["refused"]["reasons"]) == (refused, [REASON])
@@ -116,7 +116,7 @@ def test_a_release_without_a_refusal_has_none_to_tell(installed: Pipeline) -> No
     entry: dict[str, Any] = installed.refresh(metrics=installed.folder / "x.prom")
     assert (entry["status"], entry["refused"]) == ("done", "")
     assert samples(installed.folder / "x.prom")["lorank_model_refused", "small"] == 0
-    with open_store(installed.job.data_dir) as store:
+    with open_store(installed.job.data_dir, "small") as store:
         status = status_of(installed.job, store)
     assert status.document()["refused"] is None
     assert dry_run(installed.job).summary()["refused"] is None

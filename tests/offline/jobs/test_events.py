@@ -19,13 +19,13 @@ from tests.offline.pipeline import EARLIER_MS, LATER_MS, Pipeline
 
 def look(installation: Pipeline) -> Arrived:
     source = open_dataset(installation.config.data, installation.job.raw)
-    with open_store(installation.job.data_dir) as store:
+    with open_store(installation.job.data_dir, "small") as store:
         return look_for_events(installation.job, source, source.catalogue(), store)
 
 
 def take_over(installation: Pipeline) -> None:
     run = Run(installation.job, "events")
-    with run.working(), open_store(installation.job.data_dir) as store:
+    with run.working(), open_store(installation.job.data_dir, "small") as store:
         source, catalogue = pipeline.data(run)
         pipeline.events(run, source, catalogue, store)
 

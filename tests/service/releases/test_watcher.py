@@ -158,7 +158,7 @@ async def test_the_service_starts_without_redis_and_recovers(tmp_path: Path, set
             assert status["stages"]["reranking"]["state"] == "off"
             assert servers.enter_context(embedded_redis(folder)) == url
             with redis.Redis.from_url(url) as store:
-                Publisher(store, Keys(settings.key_prefix), settings.artifact_folder).publish()
+                Publisher(store, Keys(settings.served_prefix), settings.artifact_folder).publish()
             await service.follows(id="r1")
             assert (await service.http.get("/readyz")).status_code == 200
             assert (await service.rank())["degraded"] == []

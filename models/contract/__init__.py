@@ -17,6 +17,7 @@ exposures     what was shown to whom, as the service logs it
 experiments   the experiments file: layers, experiments and arms
 profile       raw features of a user
 prompts       the prompt of the reranker, which events it tells, and values made harmless inside prompts
+graphemes     where a text may be cut without splitting what people see as one character
 reranker      manifest of a reranker, its calibration and canaries, and the mix with CTR scores
 rerank_items  names, texts and vectors of items, for prompts
 keys          every Redis key

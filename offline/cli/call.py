@@ -29,8 +29,8 @@ from offline.jobs.events import parse_since
 from offline.jobs.ledger import RunStatus
 from offline.jobs.runs import EXIT_CODES, TERMINATED, LockedError, Run, stopping
 from offline.jobs.steps import Engine, Job
-from offline.knowledge.encoder import EncoderError
 from offline.knowledge.errors import NotFittedError
+from offline.knowledge.pooling import EncoderError
 from offline.knowledge.run import producers_of
 from offline.libraries import quiet_libraries
 from offline.llm.budget import Budget

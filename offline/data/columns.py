@@ -12,7 +12,7 @@ import polars as pl
 from models.contract.ids import CONTROL_CHARACTERS, ID_BYTES
 from models.contract.times import LIMIT_MS
 from offline.data.config import ColumnConfig
-from offline.data.row_config import Comparison
+from offline.data.row_config import ValueCondition
 from offline.data.rules import Place, Problems
 from offline.data.tables import Cells
 
@@ -126,7 +126,7 @@ def parts(cells: Cells, numbers: Mapping[str, int], problems: Problems) -> pl.Se
     return part
 
 
-def admitted(cells: Cells, condition: Sequence[str] | Sequence[Comparison], problems: Problems) -> pl.Series:
+def admitted(cells: Cells, condition: Sequence[str] | Sequence[ValueCondition], problems: Problems) -> pl.Series:
     """Whether rows have one of some texts, or a number that keeps all comparisons."""
     texts_of_rows = [entry for entry in condition if isinstance(entry, str)]
     if texts_of_rows:
@@ -138,7 +138,7 @@ def admitted(cells: Cells, condition: Sequence[str] | Sequence[Comparison], prob
     cells.flag(problems, "number", ~absent & number.is_null())
     keeps = number.is_not_null() & ~number.is_nan().fill_null(False)
     for comparison in condition:
-        if isinstance(comparison, Comparison):
+        if isinstance(comparison, ValueCondition):
             keeps &= _COMPARE[comparison.operator](number, comparison.bound).fill_null(False)
     return keeps
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import isfinite
 
 import numpy as np
@@ -55,6 +57,8 @@ def validate(
     if catalogue.users:  # else there is no table of users
         interactions.check_described("user_undescribed", 0, catalogue.users)
     interactions.check_described("item_undescribed", 1, catalogue.items)
+    _forms("users", chain(catalogue.users, (row[0] for row in rows)), problems)
+    _forms("items", chain(catalogue.items, (row[1] for row in rows)), problems)
     if not one_label_is_fine and not problems.count("labels_schema"):
         interactions.check_labels(schema, parts)
     sides = ("users", schema.user_fields, catalogue.users), ("items", schema.item_fields, catalogue.items)
@@ -183,6 +187,15 @@ class _Interactions:
                 note = f"{labels.sum()} of {len(labels)} are above {schema.liked_above:g}"
                 self.problems.add("one_label", Place(note=note if name == "all rows" else f"{note} in {name}"))
                 return
+
+
+def _forms(table: str, ids: Iterable[str], problems: Problems) -> None:
+    """Ids that are other bytes and the same text: letters with their accents in one code point, or in two."""
+    forms: dict[str, str] = {}
+    for other in dict.fromkeys(name for name in ids if not name.isascii()):
+        first = forms.setdefault(unicodedata.normalize("NFC", other), other)
+        if first != other:
+            problems.add("id_form", Place(table, note=f"{first!a} and {other!a}"))
 
 
 def _field(table: str, spec: FieldSpec, values: Sequence[object], problems: Problems) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from models.contract.artifact import RefusedModel
 from offline.data.catalogue import Catalogue
 from offline.data.dataset import open_dataset
+from offline.data.languages.language import Language
 from offline.data.log import InteractionLog
 from offline.data.rules import Findings
 from offline.jobs.events import Arrived, look_for_events, recent
@@ -44,7 +45,7 @@ from offline.knowledge.quality import usable
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.account import CACHE_FILE, tokens_per_second
-from offline.llm.budget import CHARACTERS_PER_TOKEN, CostEstimate
+from offline.llm.budget import BYTES_PER_TOKEN, CostEstimate
 from offline.llm.protocol import Prompt
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import store_if_there
@@ -163,7 +164,7 @@ def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interaction
     if not kinds:
         return estimates
     with _session_on_a_copy(job) as session:
-        ask = _Pretending(session)
+        ask = _Pretending(session, job.config.data.texts.spoken)
         if job.since_ms is not None:
             texts = texts_of_recent(job, recent(job, log), catalogue, log, ask)
         else:
@@ -181,12 +182,13 @@ def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interaction
 class _Pretending:
     """Answers from the cache, and with words that say nothing where it has none."""
 
-    def __init__(self, session: LLMSession) -> None:
+    def __init__(self, session: LLMSession, language: Language) -> None:
         self._session = session
+        self._language = language
         self._pretended = 0
 
     def __call__(self, prompts: list[Prompt], label: str) -> Answered:
-        answers = answered(usable(self._session, prompts, f"  {label}"))
+        answers = answered(usable(self._session, prompts, f"  {label}", self._language))
         texts = [
             self._pretend(prompt) if absent else text
             for prompt, text, absent in zip(prompts, answers.texts, answers.absent, strict=True)
@@ -195,7 +197,7 @@ class _Pretending:
 
     def _pretend(self, prompt: Prompt) -> str:
         self._pretended += 1  # no two alike: questions that quote them are different questions
-        return f"{self._pretended} ".ljust(round(prompt.max_tokens * CHARACTERS_PER_TOKEN), "x")
+        return f"{self._pretended} ".ljust(round(prompt.max_tokens * BYTES_PER_TOKEN), "x")
 
 
 @contextmanager

@@ -23,9 +23,10 @@ from offline.data.log import InteractionLog
 from offline.data.rules import Findings
 from offline.jobs.llm_requests import TEXTS, imported_texts
 from offline.jobs.steps import Job, StepCache, Stopwatch
-from offline.knowledge.encoder import EncoderError, weights_folder
+from offline.knowledge.encoder import TextEncoder
 from offline.knowledge.knowledge_texts import closing
 from offline.knowledge.needs import Supply, shape_fault
+from offline.knowledge.pooling import EncoderError
 from offline.knowledge.run import log_digest, producers_of
 from offline.llm.openai import server_fault
 from offline.llm.weights import PACKAGE, package_folder
@@ -161,7 +162,7 @@ def _unusable(job: Job) -> Iterator[str]:
             yield f"{setting}: there is nothing at {model}"
     if job.config.feature_schema.knowledge:
         try:
-            weights_folder(job.config.knowledge.encoder)
+            TextEncoder(job.config.knowledge.encoder, job.config.knowledge.encoder_tokens).check_weights()
         except EncoderError as error:
             yield f"knowledge.encoder: {error}"
     if job.engine == "ray" and importlib.util.find_spec("ray") is None:

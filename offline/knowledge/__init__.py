@@ -10,6 +10,8 @@ prompts     questions to the language model about items and partitions, and the 
 knowledge_texts  texts of the language model about items, closed partitions and shifts
 quality     answers of a language model that may become knowledge
 encoder     texts -> unit vectors, stored by content
+pooling     what an encoder's folder says of itself, and how its hidden states become one vector
+multilingual  an encoder of sixteen languages, from a package of its own
 projection  wide text vectors -> the few dimensions that are served, frozen
 shipped     encoded texts and hidden states that a configuration ships, read by a first run
 plain       producer: items' own texts, no language model; the control

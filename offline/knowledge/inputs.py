@@ -85,7 +85,7 @@ def text_form(inputs: ProducerInputs) -> str:
         item_text(vocabulary, sample, "answer"),
         str(config.liber.titles),
         repr(summary_prompt(vocabulary, facts, config.liber.summary_tokens, config.liber.titles)),
-        summary_text(facts, "answer"),
+        summary_text(vocabulary, facts, "answer"),
         repr(config.liber.trigger),
     ]
     return fingerprint(forms)

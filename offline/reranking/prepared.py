@@ -11,6 +11,7 @@ import numpy as np
 
 from models.contract.arrays import FloatArray, IntArray
 from models.contract.prompts import PromptParts, RerankPrompt, Selection
+from models.contract.schema import fingerprint
 from offline.config import JobConfig, RerankingConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
@@ -118,7 +119,7 @@ def prepare(job: Job, catalogue: Catalogue) -> Prepared:
     config, settings, folder = job.config, job.config.reranking, job.config.workdir / FOLDER
     encoder = TextEncoder(config.knowledge.encoder, config.knowledge.encoder_tokens, config.arithmetic)
     encode, prompt = VectorStore(job.knowledge / "encoded.npz", encoder).vectors, settings.prompt
-    path = folder / "projection.npz"
+    path = folder / f"projection-{fingerprint(encoder.id)}.npz"
     items = items_of(
         catalogue, log, config.data.texts, prompt.max_chars, splits.trained_rows, settings.vector_dim, encode, path
     )

@@ -85,11 +85,11 @@ def _form(inputs: ProducerInputs) -> str:
     if not config.shift:
         return text_form(inputs)
     asked = shift_prompt(inputs.vocabulary, "before", "now", config.shift_tokens)
-    return fingerprint([text_form(inputs), repr(asked), shift_text(facts, facts, "answer")])
+    return fingerprint([text_form(inputs), repr(asked), shift_text(inputs.vocabulary, facts, facts, "answer")])
 
 
 def _newest(inputs: ProducerInputs, versions: Versions) -> dict[str, str]:
     newest = (versions.start[1:][np.diff(versions.start) > 0] - 1).tolist()
     shifts = inputs.texts.shifts_of(versions) if inputs.config.liber.shift else ("",) * len(versions)
-    ids = inputs.log.user_ids
-    return {ids[versions.user[at]]: " ".join(filter(None, (versions.tastes[at], shifts[at]))) for at in newest}
+    ids, gap = inputs.log.user_ids, inputs.vocabulary.spoken.sentences.gap
+    return {ids[versions.user[at]]: gap.join(filter(None, (versions.tastes[at], shifts[at]))) for at in newest}

@@ -215,3 +215,12 @@ def test_what_follows_from_a_column_that_was_not_read_is_not_told() -> None:
     items = {name: {"genres": features["genres"]} for name, features in CATALOGUE.items.items()}
     report = validate(SCHEMA, Catalogue(CATALOGUE.users, items), GOOD, problems)
     assert [line.split(":")[0] for line in report.errors] == ["missing_column"]
+
+
+def test_ids_that_are_one_text_in_two_spellings_are_told() -> None:
+    composed, decomposed = "stra\u00dfe-\u00fc", "stra\u00dfe-u\u0308"
+    catalogue = Catalogue({}, {composed: {"genres": ["Drama"], "year": 1990}, "\uff11": {}, "1": {}})
+    rows: list[Row] = [("u1", decomposed, 5.0, 1), ("u1", composed, 2.0, 2), ("u1", decomposed, 4.0, 3)]
+    findings = validate(SCHEMA, catalogue, rows)
+    (finding,) = [line for line in findings.warnings if line.startswith("id_form")]
+    assert finding.endswith(r"items: 'stra\xdfe-\xfc' and 'stra\xdfe-u\u0308'")

@@ -109,7 +109,8 @@ def test_a_new_space_is_written_for_every_owner(installed: Pipeline) -> None:
     assert (text.records, liber.records) == (20, 24)  # the control is made again, and comes out as it was
     assert changed.refresh()["records"]["user/liber"]["written"] == liber.records
     assert [producer.records for producer in dry_run(changed.job).producers] == [0, 0]
-    encoded = changed.with_config(knowledge={"encoder": "another"})
+    (changed.folder / "another").mkdir()
+    encoded = changed.with_config(knowledge={"encoder": str(changed.folder / "another")})
     assert [producer.records for producer in dry_run(encoded.job).producers] == [20, 24]
     model = changed.with_config(llm={"model": "another"})
     assert [producer.records for producer in dry_run(model.job).producers] == [0, 24]

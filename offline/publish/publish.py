@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.contract.artifact import ArtifactManifest, ModelName, RefusedModel, ReleaseManifest
+from models.contract.artifact import ArtifactError, ArtifactManifest, ModelName, RefusedModel, ReleaseManifest
 from models.contract.keys import PREFIXES
+from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema
 from models.split_model import parts_folder
 from offline.config import JobConfig
@@ -102,12 +103,13 @@ def publish(
         new = NewModel(publishing.release_id, contents.models / report.artifact, artifact)
         refused, notes = refusal(store, config, new, live, publishing.validation_samples)
     interrupted = live is not None and release.begin_change(store, live)
-    records = publishing.write_shared(users)
+    stays = live if refused is not None or not may_go_live else None
+    records = publishing.write_shared(users, stays)
     held_back = held_of(store, contents.knowledge.spaces)
-    if live is not None and (refused is not None or not may_go_live):
-        publishing.keep_current(live, records, interrupted)
+    if stays is not None:
+        publishing.keep_current(stays, records, interrupted)
         release.note_refused(store, refused)
-        return Published(publishing.release_id, live, False, records, [], held_back, refused, notes)
+        return Published(publishing.release_id, stays, False, records, [], held_back, refused, notes)
     # Two releases may be of one space: what was written for the new one may have changed the live one's item table.
     shared_changed = interrupted or _items_changed(records)
     try:
@@ -181,8 +183,9 @@ class _Publishing:
         of = self._contents
         return ValidationSamples.of(self._config, of.catalogue, of.log, of.knowledge, of.report)
 
-    def write_shared(self, users: Collection[int] | None) -> dict[str, Written]:
-        """Write profiles, histories and knowledge, which do not belong to one release alone."""
+    def write_shared(self, users: Collection[int] | None, stays: str | None) -> dict[str, Written]:
+        """Write profiles, histories and knowledge, which do not belong to one release alone. Knowledge that only the
+        release that ``stays`` live reads is made no more; it lives on as it is."""
         store, contents, log = self._store, self._contents, self._contents.log
         with knowledge_publication(store, self._config, log) as publication:
             write_cache, longest = publication.write_cache, self._config.publish.history_max_events
@@ -192,7 +195,19 @@ class _Publishing:
             }
             for name, produced in contents.knowledge.produced.items():
                 records |= publication.write(name, produced, users)
+            for space in self._spaces_made_no_more(stays):
+                records[f"{space.key}:{space.fingerprint}"] = publication.renew(space, users)
         return records
+
+    def _spaces_made_no_more(self, stays: str | None) -> list[Space]:
+        """Spaces that a release reads and these contents do not have; none of a release that cannot be read."""
+        try:
+            manifest = None if stays is None else release.read_manifest(self._store, stays)
+            read = () if manifest is None else release.read_model(self._store.artifacts / manifest.artifact).spaces
+        except ArtifactError:
+            return []
+        current = {space.fingerprint for space in self._contents.knowledge.spaces}
+        return [space for space in read if space.fingerprint not in current]
 
     def stage_and_switch(self, live: str | None, artifact: ArtifactManifest) -> dict[str, Written]:
         """Write a new release, show it to the gate, complete it and move the pointer from ``live`` to it.

@@ -3,6 +3,7 @@ leaves as it is."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,13 +13,15 @@ from models.contract.events import Interaction
 from models.contract.schema import FeatureSchema
 from offline.data.config import LabelsConfig
 from offline.publish import release
-from offline.publish.comparison import is_worse
+from offline.publish.comparison import Comparison, is_worse
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
+from offline.publish.knowledge import times
+from offline.publish.producer import served
 from offline.training.bootstrap import Difference
 from offline.training.run import train
 from tests.offline.graphs import broken, coarsely_inverted, constant, inverted
-from tests.offline.publish.conftest import Release, bytes_written, content_of
+from tests.offline.publish.conftest import Release, bytes_written, content_of, knowledge_in, read
 from tests.synthetic import SCHEMA, job_config, knowledge_of, synthetic
 
 
@@ -291,3 +294,25 @@ def test_items_that_the_live_model_never_saw_have_no_embedding_in_it(store: Stor
     published = later.publish(store)
     assert published.notes[0].startswith("AUC ")
     assert " against the live model on " in published.notes[0]
+
+
+@pytest.mark.parametrize("why", ["refused", "rolled back"])
+def test_knowledge_that_only_the_release_that_stays_reads_lives_on(
+    store: Store, good: Release, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    good.publish(store)
+    before, spaces = knowledge_in(store, "marc"), served(store, "marc")
+    knowledge = good.data.config.knowledge.model_copy(update={"ttl_days": 365})
+    longer = good.data.config.model_copy(update={"knowledge": knowledge})
+    other = good.respaced("marc")
+    if why == "refused":
+        monkeypatch.setattr("offline.publish.comparison.compare", lambda *_: Comparison(("worse",)))
+    else:
+        other.publish(store)
+        release.rollback(store)
+    published = other.with_data(config=longer).publish(store)
+    assert (published.switched, published.live_before) == (False, good.id)
+    assert [published.records[f"{key}:{space}"].written for key, space in spaces.items()] == [60, 40]
+    assert knowledge_in(store, "marc") == before
+    assert all(times(read(store, key))[1] > time.time() + 300 * 86_400 for key in before)
+    assert store.redis.get(store.keys.release_revision(good.id)) is not None, "services are told of the items"

@@ -27,6 +27,7 @@ DATA = {
         "item_extra": "further columns of the same items, for any source",
         "labels": "what the value of an interaction means",
         "texts": "how an item is told to the language model and the encoder, and the words for users and items",
+        "nobody": "ids that name nobody or nothing; such rows are left out and counted",
         "split_by": "time, the order of the rows, or each user's last two rows; without times one of the latter",
     },
     "TableConfig": {

@@ -47,6 +47,7 @@ TRAINING = {
         "top": "nearest items that a search must find",
         "least_recall": "share of them that it finds; a worse index is not published",
         "queries": "searches on which that is measured",
+        "popularity_days": "before the newest interaction, whose likes say what is popular; none: all of them",
     },
     "RerankingConfig": {
         "model": "that is tuned: a transformers folder or GGUF file; none: the packaged SmolLM2",

@@ -16,7 +16,9 @@ COPY models/contract models/contract
 COPY service service
 RUN pip install -c constraints.txt .
 USER 10001
-ENV LORANK_HOST=0.0.0.0
+# Which configuration it serves: `docker run -e LORANK_KEY_PREFIX=lorank:NAME`, or `--build-arg CONFIGURATION=NAME`.
+ARG CONFIGURATION=ml-100k
+ENV LORANK_HOST=0.0.0.0 LORANK_KEY_PREFIX=lorank:${CONFIGURATION}
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=2s \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=1)"]

@@ -27,16 +27,16 @@ $(INSTALLED): pyproject.toml constraints.txt requirements-weights.txt
 	@touch $@
 	@echo "installed in $$(($$(date +%s) - $$(cat $(VENV)/.started))) s"
 
-demo: $(INSTALLED)  ## Refresh on MovieLens-100K, start the service on 127.0.0.1:8000, show one answer, keep serving
-	@$(RUN) -m offline demo --config $(CONFIG)
+demo: $(INSTALLED)  ## Refresh on MovieLens-100K, start the service on 127.0.0.1:8000, show one answer, keep serving; in var/demo
+	@$(RUN) -m offline demo
 
 demo-check: $(INSTALLED)  ## The same on a free port; asserts the answer and exits
-	@$(RUN) -m offline demo --config $(CONFIG) --port 0 --check
+	@$(RUN) -m offline demo --port 0 --check
 
-serve: $(INSTALLED)  ## Start the service alone
+serve: $(INSTALLED)  ## Start the service alone, on LORANK_KEY_PREFIX=lorank:NAME or the only configuration in var
 	@$(RUN) -m service
 
-refresh: $(INSTALLED)  ## Run the offline pipeline alone
+refresh: $(INSTALLED)  ## Run the offline pipeline of CONFIG alone
 	@$(RUN) -m offline refresh --config $(CONFIG)
 
 status: $(INSTALLED)  ## What is live, and when each stage last ran

@@ -205,7 +205,7 @@ def opened(folder: Path) -> Iterator[Store]:
     with embedded_redis(folder / "valkey") as url:
         os.sched_setaffinity(0, {cores[0]})
         client = redis.Redis.from_url(url, socket_timeout=30.0)
-        yield Store(client, Keys(), folder / "artifacts", url)
+        yield Store(client, Keys("bench"), folder / "artifacts", url)
         client.close()
 
 

@@ -6,8 +6,10 @@ import typer
 
 from offline.cli import beginning, experiments, inspection, jobs, tuning
 from offline.cli.call import run_command_line
+from offline.cli.panels import ByPurpose
 
 app = typer.Typer(
+    cls=ByPurpose,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -19,7 +21,8 @@ app = typer.Typer(
     to back up. Set LORANK_REDIS_URL to publish to your own Redis.
 
     Exit codes: 0 done; 1 failed; 2 wrong options or configuration; 3 partial: what was finished is published, the rest
-    is left for the next run; 4 locked: another job is at work in the folder; 130 or 143: stopped by Ctrl-C or SIGTERM.
+    is left for the next run, or a model is refused; 4 locked: another job is at work in the folder; 130 or 143: stopped
+    by Ctrl-C or SIGTERM.
     """,
 )
 app.add_typer(beginning.app)

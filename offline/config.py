@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from models.contract.experiments import Share
 from models.contract.prompts import RerankPrompt
 from models.contract.schema import FeatureSchema, FrozenConfig
+from models.contract.unknown_keys import problem_lines
 from offline.data.config import DataConfig
 from offline.engine.engines import RayConfig
 from offline.knowledge.config import KnowledgeConfig
@@ -156,7 +157,8 @@ class BenchmarkConfig(BaseModel):
 
 
 class PublishConfig(BaseModel):
-    """Bounds that a new release must keep before traffic moves to it, and how many old ones stay for a rollback."""
+    """Bounds that a new release must keep before traffic moves to it, and how many old ones stay for a rollback.
+    ``max_auc_drop``: against the live model on the same validation samples, see offline/publish/comparison.py."""
 
     model_config = FrozenConfig
 
@@ -175,6 +177,8 @@ class RetrievalConfig(BaseModel):
     ``least_recall``  of the ``top`` nearest items against an exact search, on ``queries`` sampled ones; an index that
                       cannot reach it is not published
     ``flat_up_to``    items up to which every search looks at all of them
+    ``popularity_days`` before the newest interaction whose likes say what is popular; older ones break ties. None: all
+                      likes count alike
     """
 
     model_config = FrozenConfig
@@ -187,6 +191,7 @@ class RetrievalConfig(BaseModel):
     top: Annotated[int, Field(ge=1, le=2000)] = 200
     least_recall: Annotated[float, Field(gt=0, le=1)] = 0.99
     queries: Annotated[int, Field(ge=1)] = 500
+    popularity_days: Annotated[float, Field(gt=0)] | None = None
 
 
 class JobConfig(BaseModel):
@@ -251,9 +256,8 @@ def load_config(path: Path) -> JobConfig:
     try:
         return JobConfig.model_validate(document)
     except ValidationError as error:
-        details = ((".".join(map(str, detail["loc"])), detail["msg"]) for detail in error.errors())
-        lines = [f"  {key}: {_MOVED.get(key, message)}" for key, message in details]
-        raise ConfigError(f"{path} is not understood:\n" + "\n".join(lines)) from error
+        lines = "\n".join(f"  {line}" for line in problem_lines(JobConfig, error, _MOVED))
+        raise ConfigError(f"{path} is not understood:\n{lines}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
 from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.run import load_knowledge
 from offline.llm.protocol import Completion, Prompt
-from offline.publish.connection import open_store
+from offline.publish.connection import key_prefix, open_store
 from offline.refresh import language_model, refresh
 
 _READY_SECONDS = 60.0
@@ -42,7 +42,9 @@ def run_demo(job: Job, port: int, check: bool) -> int:
     """Exit status: 0, or 130 if a check was interrupted. DataError if the answers are not what they should be."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of stopping it end it cleanly
     try:
-        with open_store(job.data_dir):  # an embedded server lasts for the whole demo, so that both meet in one
+        with open_store(
+            job.data_dir, job.config.name
+        ):  # an embedded server lasts for the whole demo, so that both meet in one
             refresh(job)
             with (
                 running_service(job, port, experiments()) as service,
@@ -195,12 +197,13 @@ def experiments(file: Path | None = None) -> dict[str, str]:
 @contextmanager
 def running_service(job: Job, port: int, settings: Mapping[str, str]) -> Iterator[RunningService]:
     """The service as a process of its own, ready; it is stopped at the end, and ends when we are killed. Port 0 is a
-    free one. ``settings`` are further variables of its environment."""
+    free one. It serves the job's configuration; ``settings`` are further variables of its environment."""
     if not port:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-    environment = {**os.environ, **settings, "LORANK_PORT": str(port), "LORANK_DATA_DIR": str(job.data_dir)}
+    served = {"LORANK_DATA_DIR": str(job.data_dir), "LORANK_KEY_PREFIX": key_prefix(job.config.name)}
+    environment = {**os.environ, **served, **settings, "LORANK_PORT": str(port)}
     with step("service") as watch:
         process = subprocess.Popen(child_python("-m", "service"), env=environment)
         running = RunningService(f"http://127.0.0.1:{port}", process)

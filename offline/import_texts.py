@@ -24,7 +24,7 @@ def import_texts(run: Run, items: Path | None, users: Path | None) -> ImportedTe
     """
     job = run.job
     source, catalogue = pipeline.data(run)
-    with store_if_there(job.data_dir) as store:
+    with store_if_there(job.data_dir, job.config.name) as store:
         log = pipeline.events(run, source, catalogue, store)
     with run.step("import") as watch:
         texts = ImportedTexts.load(job.imported)

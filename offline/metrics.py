@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,18 +21,25 @@ class Quality:
     logloss: float
     gauc: float
 
+    @property
+    def merit(self) -> float:
+        """Higher is better, for comparisons on the same samples: AUC, or minus the LogLoss where AUC is not defined."""
+        return -self.logloss if np.isnan(self.auc) else self.auc
+
+
+def best_epoch(judged: Sequence[Quality]) -> int:
+    """The number of the first epoch of highest ``merit``, from 0; all were judged on the same samples."""
+    return int(np.argmax([epoch.merit for epoch in judged]))
+
 
 def quality(label: Array, score: Array, user: Array) -> Quality:
-    """Quality of probabilities ``score`` [n] against ``label`` [n]; ValueError if only one label occurs."""
+    """Quality of probabilities ``score`` [n] against ``label`` [n]; AUC and GAUC are NaN if only one label occurs."""
     return Quality(auc(label, score), float(log_losses(label, score).mean()), gauc(label, score, user))
 
 
 def auc(label: Array, score: Array) -> float:
-    """Probability that a positive scores above a negative, ties counting half. ValueError if only one label occurs."""
-    area = gauc(label, score, np.zeros(len(label)))
-    if np.isnan(area):
-        raise ValueError("AUC is not defined: all samples have one label")
-    return area
+    """Probability that a positive scores above a negative, ties counting half; NaN if only one label occurs."""
+    return gauc(label, score, np.zeros(len(label)))
 
 
 def gauc(label: Array, score: Array, user: Array) -> float:
@@ -44,6 +52,11 @@ def gauc(label: Array, score: Array, user: Array) -> float:
     won = (ranks - positives * (positives + 1) / 2)[mixed]
     areas = won / (positives * (ranked.sizes - positives))[mixed]
     return float(np.average(areas, weights=ranked.sizes[mixed])) if mixed.any() else float("nan")
+
+
+def in_words(measure: float | None) -> str:
+    """A measure with four digits; "undefined" for None and NaN, as the AUC of samples of one label."""
+    return "undefined" if measure is None or np.isnan(measure) else f"{measure:.4f}"
 
 
 def log_losses(label: Array, score: Array) -> Array:

@@ -1,14 +1,16 @@
 """The whole offline pipeline in order. Read this first.
 
+    check      what could not end well, before it costs anything
     data       interactions and catalogue from their source             once
     events     interactions that the service streamed, or that files gained, since the last run
     knowledge  each producer in turn: text, LIBER, AutoGraph, MARC -> vectors in frozen spaces
     train      CTR models on the older part, judged on the newer; ONNX export   when spaces changed or the log grew
-    publish    changed records -> Redis; a new model is a new release: stage, gate, switch
+    publish    changed records -> Redis; a new model is a new release: compare, stage, gate, switch
 
 Every stage is incremental: what is unchanged is neither computed nor written again. What a language model that is down,
 throttled or out of budget leaves open makes the run partial: what is finished is published, the rest is the next run's.
 A first refresh from the command line asks no language model, so that something is live within minutes.
+A model that the gate refuses makes it partial too: all but the model is published.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from offline.data.bad_rows import bad_rows_note
 from offline.data.catalogue import Catalogue
-from offline.data.dataset import Dataset, open_dataset
+from offline.data.dataset import BAD_ROWS, Dataset, open_dataset
 from offline.data.log import InteractionLog
 from offline.engine.engines import Engine, open_engine
+from offline.jobs import refusals
 from offline.jobs.events import Arrivals, look_for_events, recent, recent_users
 from offline.jobs.ledger import ProducerSummary
 from offline.jobs.llm_requests import LLMRun, kinds_of_texts, knowledge_run, take_shipped_answers
@@ -35,7 +39,7 @@ from offline.llm.budget import Budget
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
 from offline.publish.publish import Contents, Published, publish, release_id
-from offline.publish.release import live_release
+from offline.publish.release import live_release, refuse_another, refused_model
 from offline.training.report import TrainingReport, markdown
 
 
@@ -47,9 +51,11 @@ def refresh(job: Job) -> Published:
 
 def all_stages(run: Run) -> Published:
     """All stages of a run that holds the work folder."""
-    with open_store(run.job.data_dir) as store:
+    refusals.check_settings(run.job)
+    with open_store(run.job.data_dir, run.job.config.name) as store:
         source, catalogue = data(run)
         log = events(run, source, catalogue, store)
+        refusals.check_log(run.job, source, catalogue, log)
         if run.job.live_first and live_release(store) is None:
             run.job = replace(run.job, budget=Budget(max_tokens=0))
             print(
@@ -72,8 +78,13 @@ def data(run: Run) -> tuple[Dataset, Catalogue]:
 
 
 def events(run: Run, source: Dataset, catalogue: Catalogue, store: Store | None) -> InteractionLog:
-    """The interaction log, with everything that arrived since the last run appended."""
+    """The interaction log, with everything that arrived since the last run appended.
+
+    SwitchError if the stream is another configuration's, unless the job takes over from it.
+    """
     job = run.job
+    if store is not None and not job.take_over:
+        refuse_another(store, job.config.name)
     with run.step("events") as watch:
         arrived = look_for_events(job, source, catalogue, store)
         arrivals = Arrivals(job.arrivals)
@@ -83,7 +94,7 @@ def events(run: Run, source: Dataset, catalogue: Catalogue, store: Store | None)
             arrivals.about_to_grow(arrived.before)
         arrived.log.save(job.log)
         StepCache(job).finished("events", {"source": source.fingerprint}, watch.seconds)
-        watch.done(f"{len(arrived.log)} interactions, {arrived.added} of them new, {arrived.refused} refused")
+        watch.done(f"{arrived.summary}{bad_rows_note(job.raw / BAD_ROWS)}")
         return arrived.log
 
 
@@ -104,9 +115,14 @@ def make_knowledge(
         idle = ProducerState.KEPT if name in behind else ProducerState.CURRENT
         state = idle if name in produced else ProducerState.ABSENT
         run.record.producers[name] = ProducerSummary.of(state, produced.get(name))
+    lacking = refusals.waiting(job, catalogue, log, [name for name in stale if name not in produced])
+    for name, reason in lacking.items():  # before a prompt is paid for nothing
+        print(f"  {name} waits: {reason}", flush=True)
+        run.record.producers[name] = ProducerSummary(ProducerState.WAITS, reason=reason)
+    stale = [name for name in stale if name not in lacking]
     if not stale:
         with run.step("knowledge") as watch:
-            watch.done(f"up to date: {', '.join(name for name in names if name in produced)}")
+            watch.done(f"up to date: {', '.join(produced) or 'nothing'}")
         return Knowledge(produced)
     run.computes_in(arithmetic_line(job.config.arithmetic))
     with open_engine(job.engine, job.config.ray) as engine, open_llm_run(run, stale, catalogue, log, engine) as ask:
@@ -156,25 +172,33 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
         report = replace(train(config, catalogue, log, knowledge, job.models), partial=partial)
         report.save(path)
         steps.finished("train", inputs, watch.seconds)
-        print(markdown(report.table), flush=True)
+        print(markdown(report.table, report.notes), flush=True)
         watch.done(f"{report.artifact}, ONNX differs from torch by at most {report.parity:.1e}")
         return report
 
 
-def publish_release(run: Run, store: Store, contents: Contents, *, return_to: bool = False) -> Published:
-    """Changed records, and a new release if there is a new model."""
+def publish_release(
+    run: Run, store: Store, contents: Contents, *, return_to: bool = False, accept: bool = False
+) -> Published:
+    """Changed records, and a new release if there is a new model that the gate lets pass or ``accept`` asks for."""
     job = run.job
     with run.step("publish") as watch:
-        is_live = live_release(store) == release_id(job.config, contents.report)
-        users = recent_users(job, contents.log) if is_live else None
-        published = publish(job.config, store, contents, users=users, return_to=return_to)
+        known, refused = {live_release(store)}, refused_model(store)
+        if refused is not None:  # when it was, everybody's records were written
+            known.add(refused.release)
+        users = recent_users(job, contents.log) if release_id(job.config, contents.report) in known else None
+        published = publish(
+            job.config, store, contents, users=users, return_to=return_to, accept=accept, take_over=job.take_over
+        )
         run.published(published)
+        run.compared(published)
         if published.switched:
             watch.done(f"live: {published.release}, before: {published.live_before or 'nothing'}")
         elif published.live_before == published.release:
             watch.done(f"live: {published.release}, as before")
         else:
-            watch.done(f"live: {published.live_before}; {published.release} was rolled back and stays off")
+            why = "is refused" if published.refused else "was rolled back"
+            watch.done(f"live: {published.live_before}; {published.release} {why} and stays off")
         return published
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import typer
 
 from offline.cli.call import run_command_line
+from offline.cli.panels import ByPurpose
 from research.cli import quality, replay, studies
 
 app = typer.Typer(
+    cls=ByPurpose,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

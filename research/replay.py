@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,7 +21,6 @@ import polars as pl
 from tqdm import tqdm
 
 from models.contract.events import owner_tag
-from models.contract.keys import Keys
 from offline.config import SamplesConfig
 from offline.data.catalogue import DataError
 from offline.data.dataset import open_dataset
@@ -28,7 +29,7 @@ from offline.jobs.steps import Job
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.publish.archive import INTERACTIONS
-from offline.publish.connection import Store
+from offline.publish.connection import Store, key_prefix, store_at
 from offline.publish.publish import Contents, publish
 from offline.training.report import TrainingReport
 from offline.training.samples import split_samples
@@ -66,9 +67,22 @@ class Replayed:
         return asdict(self)
 
 
-def replay_store(store: Store) -> Store:
-    """The same server, under a prefix where nothing else is."""
-    return replace(store, keys=Keys(f"{store.keys.prefix}-replay"))
+def replay_job(job: Job) -> Job:
+    """The same job with a data folder of its own, where the replay meets nobody who looks for what is served."""
+    return replace(job, data_dir=job.data_dir / "replay")
+
+
+@contextmanager
+def replay_store(job: Job) -> Iterator[Store]:
+    """The store of a ``replay_job``, under a prefix where nothing else is."""
+    with store_at(job.data_dir, f"{key_prefix(job.config.name)}-replay") as store:
+        yield store
+
+
+def empty(store: Store) -> None:
+    """Delete everything under the store's prefix."""
+    for key in store.redis.scan_iter(f"{store.keys.prefix}:*", count=5000):
+        store.redis.unlink(key)
 
 
 def begin(job: Job, store: Store, count: int, others: int, seed: int) -> list[Visit]:
@@ -81,8 +95,7 @@ def begin(job: Job, store: Store, count: int, others: int, seed: int) -> list[Vi
     knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
     first = _test_begins(job.config.samples, log)
     config = job.config.model_copy(update={"workdir": job.config.workdir / "replay"})
-    for key in store.redis.scan_iter(f"{store.keys.prefix}:*", count=5000):
-        store.redis.unlink(key)
+    empty(store)
     catalogue, report = open_dataset(job.config.data, job.raw).catalogue(), TrainingReport.load(path)
     past_log, past_knowledge = log_before(log, first), knowledge_before(knowledge, first)
     publish(config, store, Contents(catalogue, past_log, past_knowledge, report, job.models))

@@ -12,7 +12,8 @@ from fastapi import FastAPI
 
 from models.contract.experiments import ExperimentsError
 from service.app import create_app
-from service.settings import Settings, SettingsError
+from service.configuration import with_prefix
+from service.settings import PREFIX, Settings, SettingsError
 from service.workers import APP, configure_process, run_workers
 
 
@@ -21,17 +22,19 @@ def main() -> int:
 
     0  after a clean stop
     1  it never served: the embedded Redis could not be started, or it was told to stop before; the log says why
-    2  the settings or the experiments cannot take effect; one line on stderr says why
+    2  the settings or the experiments cannot take effect, or do not say which of several configurations is served;
+       one line on stderr says why
     3  it cannot listen on the host and port, which are in use or not this machine's; the log's last error says why
     """
     try:
-        settings = Settings.from_environment(os.environ)
+        settings = with_prefix(Settings.from_environment(os.environ))
         app = create_app(settings)
     except (SettingsError, ExperimentsError) as error:
         print(f"lorank: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
     configure_process(settings)
     if settings.workers > 1:
+        os.environ[f"{PREFIX}KEY_PREFIX"] = settings.served_prefix  # all of them serve this one, also if another comes
         return run_workers(_config(APP, settings))
     server = uvicorn.Server(_config(app, settings))
     # For a signal before uvicorn listens to them, and for the same one after it has shut down, when it raises it again;

@@ -16,11 +16,12 @@ from service.ab.reloading import ReloadingExperiments
 from service.api import routes
 from service.api.fast_path import FastPathApp
 from service.api.schemas import Limits
+from service.configuration import check_redis_url, with_prefix
 from service.exposures import ExposureLog
 from service.features.feedback import RedisFeedback
 from service.features.users import RedisUserFeatures
 from service.ranking.ranker import Ranker
-from service.redis import RedisLink, is_usable_url
+from service.redis import RedisLink
 from service.releases.loader import Loader
 from service.releases.watcher import Releases
 from service.reranking.server import ModelServer
@@ -38,14 +39,13 @@ def create_app(settings: Settings) -> FastAPI:
 
     ExperimentsError if an arm cannot take effect, SettingsError if the Redis URL cannot.
     """
-    if settings.redis_url is not None and not is_usable_url(settings.redis_url):
-        raise SettingsError(
-            "LORANK_REDIS_URL is not understood; it looks like redis://[user:password@]host[:port][/number]"
-        )  # and is not repeated here, because it may hold a password
+    check_redis_url(settings)
     tuned = _tuned(settings)
     experiments = ReloadingExperiments(settings.experiments, settings.release_poll_seconds, reranks=tuned is not None)
 
-    limits = Limits(settings.max_candidates, settings.default_deadline_ms, settings.max_deadline_ms)
+    limits = Limits(
+        settings.max_candidates, settings.default_deadline_ms, settings.max_deadline_ms, frozenset(settings.nobody)
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -76,6 +76,7 @@ async def _assemble(
     stack: contextlib.AsyncExitStack,
 ) -> routes.Service:
     """Start everything; ``stack`` stops it in reverse, exposures before the connection, the connection before Redis."""
+    settings = await asyncio.to_thread(with_prefix, settings)
     url = settings.redis_url
     if url is None:
         embedded = contextlib.ExitStack()
@@ -84,7 +85,7 @@ async def _assemble(
     redis = RedisLink(url, settings.redis_connections)
     stack.push_async_callback(redis.close)
 
-    keys = Keys(settings.key_prefix)
+    keys = Keys(settings.served_prefix)
     telemetry = Telemetry()
     loader = Loader.of(settings, redis, keys, telemetry)
     releases = Releases(loader, settings.release_poll_seconds, pins=lambda: experiments.current.releases)

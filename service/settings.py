@@ -10,13 +10,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from models.contract.ids import NOBODY
+from models.contract.prefixes import own_folder
 
 PREFIX = "LORANK_"
 
 _REMOVED = {f"{PREFIX}TABLES": "item tables are mapped from the artifact folder; unset it and delete its folder"}
 
 _Positive = Annotated[int, Field(ge=1)]
+
+
+def _listed(value: object) -> object:
+    """The entries of a text that commas separate."""
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+_Listed = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class SettingsError(ValueError):
@@ -26,8 +37,10 @@ class SettingsError(ValueError):
 class Settings(BaseModel):
     """Everything an operator can choose. Sizes are bytes or counts, times carry their unit in the name.
 
-    ``redis_url``        None starts the embedded server in ``data_dir/valkey``
-    ``artifacts``        folder of models and item tables, which all processes map; None means ``data_dir/artifacts``
+    ``redis_url``        None starts the embedded server in a folder below ``data_dir/valkey``
+    ``artifacts``        folder of the folders of models and item tables, which all processes map; None means
+                         ``data_dir/artifacts``
+    ``key_prefix``       the configuration that is served, lorank:NAME; None: the only one that is there
     ``max_body_bytes``   4 MiB hold 2,000 candidates with ids of 256 bytes, escaped as JSON, and 1 kB of features each
     ``workers``          processes that answer requests, each on a core; they share the port and the item table
     ``exposure_queue``   exposures that wait in a worker's memory for Redis; beyond it they are dropped and counted
@@ -38,6 +51,7 @@ class Settings(BaseModel):
     ``rerank_margin``    log-odds from first to last of a head beyond which its order is clear anyway; None: never
     ``rerank_check_seconds``  between two looks at whether the reranker answers its canaries
     ``experiments``      TOML file of layers and arms; None serves everybody the full model
+    ``nobody``           ids that stand for nobody, between commas, in place of the default ones; "," lists none
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -46,7 +60,7 @@ class Settings(BaseModel):
     redis_connections: _Positive = 64
     data_dir: Path = Path("var")
     artifacts: Path | None = None
-    key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] = "lorank"
+    key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
@@ -69,15 +83,31 @@ class Settings(BaseModel):
     rerank_margin: Annotated[float, Field(gt=0)] | None = None
     rerank_check_seconds: Annotated[float, Field(gt=0)] = 60.0
     experiments: Path | None = None
+    nobody: _Listed = NOBODY
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
+    def served_prefix(self) -> str:
+        """The key prefix. SettingsError while it is open: ``service.configuration`` looks for it."""
+        if self.key_prefix is None:
+            raise SettingsError(f"{PREFIX}KEY_PREFIX does not say which configuration is served")
+        return self.key_prefix
+
+    @property
     def artifact_folder(self) -> Path:
-        return self.artifacts if self.artifacts is not None else self.data_dir / "artifacts"
+        """The folder of what is served. SettingsError while the key prefix is open."""
+        shared = self.artifacts if self.artifacts is not None else self.data_dir / "artifacts"
+        return own_folder(shared, self.served_prefix)
+
+    @property
+    def embedded_root(self) -> Path:
+        """The folder of the folders of embedded servers."""
+        return self.data_dir / "valkey"
 
     @property
     def embedded_folder(self) -> Path:
-        return self.data_dir / "valkey"
+        """The embedded server's of what is served. SettingsError while the key prefix is open."""
+        return own_folder(self.embedded_root, self.served_prefix)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:

@@ -1,4 +1,5 @@
-"""The answer of ``/v1/status``: the release that is served or was refused, stages that are off or degraded, and why."""
+"""The answer of ``/v1/status``: the release that is served or was refused, here or by the jobs' gate, stages that are
+off or degraded, and why."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ def status_document(
 ) -> dict[str, Any]:
     """The document, as JSON takes it."""
     release = releases.current()
-    refusal = releases.refusal
+    refusal, refused_model = releases.refusal, releases.refused_model
     return {
         "release": None
         if release is None
@@ -45,6 +46,7 @@ def status_document(
             },
         },
         "refused": None if refusal is None else asdict(refusal),
+        "model_refused": None if refused_model is None else refused_model.model_dump(mode="json"),
         "pinned": {
             name: {
                 "loaded": releases.pinned(name) is not None,
@@ -61,7 +63,7 @@ def status_document(
             mode="json",
             include={
                 "key_prefix", "max_candidates", "max_body_bytes", "default_deadline_ms", "max_deadline_ms",
-                "release_poll_seconds", "workers", "onnx_threads", "history_max_events", "exposure_queue",
+                "release_poll_seconds", "workers", "onnx_threads", "history_max_events", "exposure_queue", "nobody",
             },
         )
         | {"redis": "embedded" if settings.redis_url is None else "external"},

@@ -30,7 +30,7 @@ class Telemetry:
         )  # fmt: skip
         self.degraded = self._counter("degraded", "Ladder steps taken by ranked requests", "word")
         self.unknown_users = self._counter("unknown_users", "Ranked requests of users nothing is stored about")
-        self.missing_units = self._counter("missing_units", "Requests whose unit is a literal like null; not split")
+        self.missing_units = self._counter("missing_units", "Requests of nobody: without a unit, or of null; not split")
         self.retrieved = self._counter("retrieved_candidates", "Candidates that were found for a request", "source")
         self.rerank_gated = self._counter("rerank_gated", "Heads that the reranker was not asked about", "reason")
         self.unknown_candidates = self._counter("unknown_candidates", "Candidates that the item table does not hold")
@@ -44,6 +44,7 @@ class Telemetry:
             "shadows_skipped", "Exposures that went without the shadow scores asked for"
         )
         self.interactions = self._counter("interactions", "Interactions accepted", "type")
+        self.feedback_ignored = self._counter("feedback_ignored", "Events without effect on rankings", "reason")
         self.releases_refused = self._counter("releases_refused", "Attempts to load a release that were refused")
         self.release_swap_seconds = self._gauge(
             "release_swap_seconds", "Time the last release took to load and warm beside the live one"

@@ -90,15 +90,14 @@ class Installation:
 
     def offline(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """``python -m offline ARGUMENTS`` as a process of its own; its output is shown if it fails."""
-        command = child_python("-m", "offline", *arguments, "--data-dir", str(self.data_dir))
-        if arguments[0] != "rollback":
-            command += ["--config", str(self.config)]
+        options = ("--config", str(self.config), "--data-dir", str(self.data_dir))
+        command = child_python("-m", "offline", *arguments, *options)
         result = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False)
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result
 
     def store(self) -> Iterator[Store]:
-        with open_store(self.data_dir) as store:
+        with open_store(self.data_dir, self.job.config.name) as store:
             yield store
 
 
@@ -143,7 +142,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         for name in [name for name in os.environ if name.startswith("LORANK_")]:
             patch.delenv(name)
         finished = Installation(folder / "data", config)
-        with embedded_redis(finished.data_dir / "valkey"):
+        with open_store(finished.data_dir, "ml-100k"):
             finished.offline("refresh")
             yield finished
 

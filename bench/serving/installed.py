@@ -116,6 +116,7 @@ def installed(world: World, scratch: Path) -> Iterator[Installed]:
         info: Any = client.info("server")
         os.sched_setaffinity(int(info["process_id"]), {LOAD_CORE})
         (scratch / "artifacts").mkdir()
+        # what earlier versions serve, too, from the same folder: bench/serving/versions.py measures them
         store = Store(client, Keys("lorank"), scratch / "artifacts", url)
         publish_world(world, store, scratch / "jobs")
         yield Installed(world, url, store, scratch)

@@ -51,7 +51,8 @@ def ours(
     """The service, or that of other ``code``. ``settings`` are values of ``LORANK_*`` variables by name."""
     port = free_port()
     chosen = {
-        "redis_url": world.url, "artifacts": str(world.store.artifacts), "port": str(port),
+        "redis_url": world.url, "artifacts": str(world.store.artifacts), "key_prefix": world.store.keys.prefix,
+        "port": str(port),
         "data_dir": str(world.folder / "data"), "default_deadline_ms": "5000", "log_level": "warning",
         **(settings or {}),
     }  # fmt: skip

@@ -12,14 +12,19 @@ packing       many item or knowledge records packed at once, in arrays
 bulk          many packed item or knowledge records read at once, in arrays, and the item rows that they give
 lookup        ids of a catalogue, packed, and found by an array of hashes
 snapshot      an item table as mapped files, and the stream of changes since
-times         bounds of an interaction's time
+popularity    recent likes of items, in a file
+ids           ids of users, items and units, and those that stand for nobody
+times         bounds of the time of an interaction
 events        interactions: stream entries and the packed live history of a user
 exposures     what was shown to whom, as the service logs it
 experiments   the experiments file: layers, experiments and arms
+unknown_keys  what is wrong with a configuration file, and which key was meant in place of an unknown one
 profile       raw features of a user
 prompts       the prompt of the reranker, which events it tells, and values made harmless inside prompts
+graphemes     where a text may be cut without splitting what people see as one character
 reranker      manifest of a reranker, its calibration and canaries, and the mix with CTR scores
 rerank_items  names, texts and vectors of items, for prompts
 keys          every Redis key
+prefixes      key prefix and own folders of a configuration
 artifact      manifests: of a CTR model (inside its ONNX file) and of a release (behind the live pointer)
 """

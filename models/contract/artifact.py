@@ -1,4 +1,5 @@
-"""Manifests: of a CTR model (inside its ONNX file) and of a release (in Redis, behind the live pointer).
+"""Manifests: of a CTR model (inside its ONNX file) and of a release (in Redis, behind the live pointer); and
+the note of a model that was refused.
 
 A release is complete when its manifest exists: the manifest is written last.
 """
@@ -130,14 +131,27 @@ class ItemSnapshot(BaseModel):
     columns: Mapping[str, Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]]
 
 
+class ItemPopularity(BaseModel):
+    """Recent likes of items, a file of the artifact store (``popularity``): of the last ``days`` before the newest
+    interaction, of ``items`` that have any."""
+
+    model_config = FrozenConfig
+
+    file: FileName
+    sha256: Digest
+    days: Annotated[float, Field(gt=0)]
+    items: Annotated[int, Field(ge=0)]
+
+
 class ReleaseManifest(BaseModel):
     """One release: a model artifact and the data it was published with.
 
     ``artifact`` is a file name inside the artifact store; ``parts`` are the files of the split model, in the folder
     beside it, with their digests (models/split_model.py), none of a model that runs as a whole; ``directory_blocks``
     counts the item directory's keys; ``spaces`` maps "user/liber" and the like to fingerprints; ``indexes`` find
-    candidates for requests that bring none; ``snapshot`` is its item table as files, without which no service loads
-    it.
+    candidates for requests that bring none, and ``popularity`` says which are popular there, None that all likes count
+    alike; ``snapshot`` is its item table as files, without which no service loads it; ``configuration`` is the name of
+    the one that published it, which earlier versions did not write.
     """
 
     model_config = FrozenConfig
@@ -156,10 +170,13 @@ class ReleaseManifest(BaseModel):
     indexes: Mapping[Role, ItemIndex] = {}
     parts: Mapping[FileName, Digest] = {}
     snapshot: ItemSnapshot | None = None
+    popularity: ItemPopularity | None = None
+    configuration: str | None = None
 
     def to_json(self) -> str:
         """Without what is not there: earlier versions refuse what they do not know."""
-        absent = {name for name in ("indexes", "parts", "snapshot") if not getattr(self, name)}
+        optional = ("indexes", "parts", "snapshot", "popularity", "configuration")
+        absent = {name for name in optional if not getattr(self, name)}
         return self.model_dump_json(exclude=absent)
 
     def check(self, artifact: ArtifactManifest) -> None:
@@ -174,3 +191,27 @@ class ReleaseManifest(BaseModel):
             raise ArtifactError(
                 f"release {self.id}: the model was trained on spaces {expected}, the release holds {dict(self.spaces)}"
             )
+
+
+class RefusedModel(BaseModel):
+    """A model that the gate kept from going live, in Redis until another one goes live or somebody accepts it.
+
+    ``release`` is the id that it would have had, ``live`` the release that stayed; ``reasons`` are sentences, ``at`` is
+    unix seconds, ``max_auc_drop`` the bound that was in force.
+    """
+
+    model_config = FrozenConfig
+
+    release: str
+    live: str
+    reasons: tuple[str, ...]
+    at: int
+    max_auc_drop: float
+
+    @classmethod
+    def parse(cls, document: bytes | str | None) -> RefusedModel | None:
+        """The model that a JSON document names; None without one, or for one of another version."""
+        try:
+            return None if document is None else cls.model_validate_json(document)
+        except ValidationError:
+            return None

@@ -15,6 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.contract.ids import ID_BYTES, ID_DEMANDS, id_fault
+from models.contract.times import LIMIT_MS
+
 EVENT_DTYPE = np.dtype([("item", "<u8"), ("time_ms", "<i8"), ("owner", "<u4"), ("value", "<f4")])
 """One event of a live history. ``item`` is ``item_hash``, ``owner`` is ``owner_tag`` of the user it belongs to."""
 
@@ -22,7 +25,7 @@ EVENT_BYTES = EVENT_DTYPE.itemsize
 
 EventArray = npt.NDArray[np.void]
 
-Identifier = Annotated[str, Field(min_length=1, max_length=256)]
+Identifier = Annotated[str, Field(min_length=1, max_length=ID_BYTES)]
 
 
 def item_hash(item_id: str) -> int:
@@ -44,7 +47,7 @@ class Interaction(BaseModel):
     item_id: Identifier
     type: Annotated[str, Field(min_length=1, max_length=64)] = "rating"
     value: Annotated[float, Field(ge=-1e9, le=1e9)]
-    time_ms: Annotated[int, Field(ge=0, lt=2**53)]
+    time_ms: Annotated[int, Field(ge=0, lt=LIMIT_MS)]
     request_id: str | None = None
 
     def to_stream(self) -> dict[str, str]:
@@ -53,8 +56,13 @@ class Interaction(BaseModel):
 
     @classmethod
     def from_stream(cls, fields: Mapping[Any, Any]) -> Interaction:
-        """Inverse of ``to_stream``, for bytes or text; ValueError if the entry is of another version."""
-        return cls.model_validate_json(entry_fields(fields, "interaction", "1")["event"])
+        """Inverse of ``to_stream``, for bytes or text; ValueError if the entry is of another version, or if an id
+        breaks a rule that earlier versions did not have."""
+        interaction = cls.model_validate_json(entry_fields(fields, "interaction", "1")["event"])
+        for text in (interaction.user_id, interaction.item_id):
+            if fault := id_fault(text):
+                raise ValueError(f"the id {text!r} {ID_DEMANDS[fault]}")
+        return interaction
 
     def pack(self) -> bytes:
         """The 24 bytes that the live history holds. Equal interactions pack to equal bytes."""

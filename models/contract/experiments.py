@@ -36,6 +36,8 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.contract.unknown_keys import problem_lines
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -272,5 +274,4 @@ def parse_experiments(raw: bytes) -> ExperimentsFile:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ExperimentsError(str(error)) from error
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-        raise ExperimentsError("; ".join(lines)) from error
+        raise ExperimentsError("; ".join(problem_lines(ExperimentsFile, error))) from error

@@ -10,6 +10,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+PREFIXES = "lorank:prefixes"
+"""Set of all prefixes under which something was published on this server; the only key that is under none of them."""
+
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
 
@@ -40,7 +43,7 @@ def of_each(key: Callable[[str], str], ids: Sequence[str]) -> list[str]:
 class Keys:
     """Keys under one prefix; two prefixes on one server are two installations that do not see each other."""
 
-    prefix: str = "lorank"
+    prefix: str
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", self.prefix):
@@ -104,6 +107,11 @@ class Keys:
     def withdrawn(self) -> str:
         """JSON list of the ids of releases that somebody rolled back from."""
         return f"{self.prefix}:withdrawn"
+
+    @property
+    def refused_model(self) -> str:
+        """JSON of the model that the gate refused last and that is not live since, see ``artifact``."""
+        return f"{self.prefix}:refused"
 
     @property
     def rolled_back(self) -> str:

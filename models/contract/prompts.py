@@ -25,6 +25,7 @@ import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from models.contract.arrays import FloatArray, IntArray
+from models.contract.graphemes import cut
 from models.contract.schema import FrozenConfig, fingerprint
 
 Selection = Literal["recent", "relevant"]
@@ -44,8 +45,32 @@ _INVISIBLE = re.compile(
     "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"
     "\ud800-\udfff]"
 )
-_RESERVED = re.compile(r"\[(/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|IMG|THINK))\]", re.I)
-_HARMLESS = str.maketrans({'"': "'", "<": "‹", ">": "›"})
+_RESERVED = re.compile(
+    r"[\[\uff3b](/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|IMG|THINK))[\]\uff3d]", re.I
+)
+# the full-width forms too: many tokenizers read them as the others
+_HARMLESS = str.maketrans({'"': "'", "<": "‹", ">": "›", "\uff02": "'", "\uff1c": "‹", "\uff1e": "›"})
+
+
+class Notation(BaseModel):
+    """How values are written in a language: what stands between those of a list, the decimal mark, the words for true
+    and false, and what stands for something that has no name."""
+
+    model_config = FrozenConfig
+
+    listing: str = ", "
+    decimal: Annotated[str, Field(min_length=1, max_length=1)] = "."
+    true: str = "true"
+    false: str = "false"
+    unknown: Annotated[str, Field(min_length=1)] = "something unknown"
+
+    def number(self, text: str) -> str:
+        """A number's usual text with this decimal mark."""
+        return text.replace(".", self.decimal)
+
+
+NOTATION = Notation()
+"""English."""
 
 
 class Rendered(str):
@@ -82,6 +107,8 @@ class RerankPrompt(BaseModel):
     candidate          ``{text}`` describes the item
     yes, no            the answers, spelled as they continue the prompt: with a leading blank where it ends without one
     history            K, how many events are told
+    notation           how lists, numbers and what has no name are written; a manifest tells it only if it is not the
+                       English one, so that prompts of before this setting keep their fingerprints
     """
 
     model_config = FrozenConfig
@@ -104,6 +131,7 @@ class RerankPrompt(BaseModel):
     history: Annotated[int, Field(ge=0, le=500)] = 10
     selection: Selection = "recent"
     max_chars: Annotated[int, Field(ge=20, le=2000)] = 160
+    notation: Annotated[Notation, Field(exclude_if=lambda notation: notation == NOTATION)] = NOTATION
 
     @model_validator(mode="after")
     def _is_consistent(self) -> RerankPrompt:
@@ -130,7 +158,7 @@ class RerankPrompt(BaseModel):
         """The text before the candidate, ending with a line break. ``history`` are the chosen events, oldest first."""
         lines = []
         known = [(name, self._clean(profile.get(name))) for name in self.profile_fields]
-        if facts := ", ".join(f"{name} {value}" for name, value in known if value):
+        if facts := self.notation.listing.join(f"{name} {value}" for name, value in known if value):
             lines.append(_filled(self.profile, {"profile": facts}))
         lines.append(self.heading if history else self.nothing)
         lines += [self._event(event) for event in history]
@@ -138,7 +166,7 @@ class RerankPrompt(BaseModel):
 
     def candidate_block(self, text: str) -> str:
         """The candidate that ``text`` describes, the question, and where the answer begins."""
-        asked = _filled(self.candidate, {"text": self._clean(text) or "something unknown"})
+        asked = _filled(self.candidate, {"text": self._clean(text) or self.notation.unknown})
         return f"{asked}\n{self.question}{self.closing}"
 
     def parts(self, profile: Mapping[str, object], history: Sequence[Rated], text: str) -> PromptParts:
@@ -154,29 +182,30 @@ class RerankPrompt(BaseModel):
 
     def _event(self, event: Rated) -> str:
         verdict = self.liked if event.value > self.liked_above else self.disliked
-        name = self._clean(event.name) or "something unknown"
-        return _filled(self.line, {"name": name, "value": f"{event.value:g}", "verdict": verdict})
+        name, value = self._clean(event.name) or self.notation.unknown, self.notation.number(f"{event.value:g}")
+        return _filled(self.line, {"name": name, "value": value, "verdict": verdict})
 
     def _clean(self, value: object) -> str:
         # as plain text, also what a template made: the service has read it from a file and cannot tell
-        return clean(str(value) if isinstance(value, str) else value, self.max_chars)
+        return clean(str(value) if isinstance(value, str) else value, self.max_chars, self.notation)
 
 
-def clean(value: Any, max_chars: int = MAX_CHARS) -> str:
-    """A value as one harmless line of at most ``max_chars`` characters; "" if there is nothing to say."""
+def clean(value: Any, max_chars: int = MAX_CHARS, notation: Notation = NOTATION) -> str:
+    """A value as one harmless line of at most ``max_chars`` characters; "" if there is nothing to say. What people see
+    as one character is not cut into parts."""
     if isinstance(value, Rendered):
         return str(value)
     if value is None or value != value:
         return ""
     if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+        return notation.true if value else notation.false
+    if isinstance(value, float):
+        value = int(value) if value.is_integer() else notation.number(str(value))
     if isinstance(value, (list, tuple)):
-        value = ", ".join(part for part in (clean(element, max_chars) for element in value) if part)
+        value = notation.listing.join(part for part in (clean(each, max_chars, notation) for each in value) if part)
     text = _RESERVED.sub(r"(\1)", _INVISIBLE.sub("", _BREAKS.sub(" ", str(value))).translate(_HARMLESS))
     text = " ".join(text.split())
-    return text if len(text) <= max_chars else text[: max_chars - 1].rstrip() + "…"
+    return text if len(text) <= max_chars else cut(text, max_chars - 1).rstrip() + "…"
 
 
 def most_recent(events: int, k: int) -> IntArray:

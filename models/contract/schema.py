@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -36,6 +37,8 @@ class FieldSpec(BaseModel):
     """One categorical field. Either a closed ``vocab`` of strings, or ``edges`` that cut a number into buckets.
 
     ``slots`` is how many values one user or item may carry (a film has several genres); further values are dropped.
+    Texts are compared in Unicode's composed form (NFC): the two spellings of "é" are one value. Letters that only look
+    alike, or differ by case or width, are not.
     """
 
     model_config = FrozenConfig
@@ -49,7 +52,7 @@ class FieldSpec(BaseModel):
     def _has_vocab_or_edges(self) -> FieldSpec:
         if bool(self.vocab) == bool(self.edges):
             raise ValueError(f"field {self.name!r} needs either vocab or edges")
-        if len(set(self.vocab)) != len(self.vocab):
+        if len(self._index) != len(self.vocab):
             raise ValueError(f"field {self.name!r} repeats a vocabulary entry")
         if list(self.edges) != sorted(set(self.edges)):
             raise ValueError(f"field {self.name!r} needs strictly rising edges")
@@ -62,7 +65,7 @@ class FieldSpec(BaseModel):
 
     @cached_property
     def _index(self) -> dict[str, int]:
-        return {value: position for position, value in enumerate(self.vocab, start=1)}
+        return {_composed(value): position for position, value in enumerate(self.vocab, start=1)}
 
     def encode(self, value: object) -> list[int]:
         """Indices of a raw value, padded to ``slots``. Whatever is not understood becomes ``UNKNOWN``; never raises."""
@@ -94,12 +97,18 @@ class FieldSpec(BaseModel):
         if value is None:
             return UNKNOWN
         if self.vocab:
-            return self._index.get(str(value), UNKNOWN)
+            code = self._index.get(text := str(value))
+            return self._index.get(_composed(text), UNKNOWN) if code is None else code
         try:
             number = float(value)  # type: ignore[arg-type]  # anything float() refuses is unknown
         except (TypeError, ValueError, OverflowError):
             return UNKNOWN
         return UNKNOWN if number != number else bisect_right(self.edges, number) + 1
+
+
+def _composed(text: str) -> str:
+    """The text in NFC."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 class KnowledgeSpec(BaseModel):
@@ -166,6 +175,17 @@ class FeatureSchema(BaseModel):
     def accepts(self, value: float) -> bool:
         """Whether an interaction of a history type may carry this value."""
         return self.value_min <= value <= self.value_max
+
+    @property
+    def default_type(self) -> str:
+        """The type of an interaction that names none: the first that enters the history."""
+        return self.history_types[0] if self.history_types else "rating"
+
+    @property
+    def default_value(self) -> float | None:
+        """The value of an interaction that names none: that of a like where values are labels, as those of purchases
+        are; None where a value is a rating, which nobody can guess."""
+        return self.value_max if (self.value_min, self.value_max) == (0.0, 1.0) else None
 
     @cached_property
     def fingerprint(self) -> str:

@@ -20,16 +20,21 @@ from __future__ import annotations
 import fcntl
 import logging
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import redis
 
 from models.valkey import server as valkey
+
+_EMPTY_BYTES = {".aof": 0, ".rdb": 512}
+"""Sizes of append-only files, by their ending, that say that nothing was ever written: a snapshot of nothing has some
+120 bytes of its own."""
 
 LOOK_SECONDS = 1.0
 """The pause between two looks at a server that is kept alive."""
@@ -62,6 +67,15 @@ def embedded_redis(folder: Path, start_timeout: float = 15.0, *, keep_alive: boo
                 yield f"unix://{user.path}"
         finally:
             user.leave()
+
+
+def holds_data(folder: Path) -> bool:
+    """Whether a server ever wrote something into ``folder`` itself. Needs no server, and starts none."""
+    for path in (folder / "appendonlydir").glob("*"):
+        with suppress(FileNotFoundError):  # rewritten meanwhile
+            if path.stat().st_size > _EMPTY_BYTES.get(path.suffix, sys.maxsize):
+                return True
+    return False
 
 
 class _User:

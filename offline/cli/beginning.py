@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from offline.cli.call import DEFAULT_DATA_DIR, DataDir
+from offline.cli.call import DEFAULT_DATA_DIR, DataDir, job_of
 from offline.cli.inspection import print_findings
+from offline.cli.panels import DATA
 from offline.data.catalogue import DataError
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def init(
     interactions: Annotated[Path, typer.Option(metavar="FILE", help="Who did what with which item: .csv, .parquet, …")],
     items: Annotated[Path, typer.Option(metavar="FILE", help="The items: ids, titles, whatever describes them.")],
@@ -38,4 +39,4 @@ def init(
     path.write_text(proposal.text(), encoding="utf-8")
     print(f"written: {path}; read it, above all lines with LOOK, then")
     print(f"  python -m offline refresh --config {path}", flush=True)
-    print_findings(path, data_dir)
+    print_findings(job_of(path, data_dir), measured=True)

@@ -4,9 +4,13 @@ on the terminal if it failed, and its summary as the last line of all."""
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -23,10 +27,10 @@ from offline.data.catalogue import DataError
 from offline.engine.engines import EngineError
 from offline.jobs.events import parse_since
 from offline.jobs.ledger import RunStatus
-from offline.jobs.runs import EXIT_CODES, LockedError, Run, stopping
+from offline.jobs.runs import EXIT_CODES, TERMINATED, LockedError, Run, stopping
 from offline.jobs.steps import Engine, Job
-from offline.knowledge.encoder import EncoderError
 from offline.knowledge.errors import NotFittedError
+from offline.knowledge.pooling import EncoderError
 from offline.knowledge.run import producers_of
 from offline.libraries import quiet_libraries
 from offline.llm.budget import Budget
@@ -39,14 +43,23 @@ from offline.training.report import TrainingError
 
 DEFAULT_CONFIG = Path("configs/ml-100k.toml")
 DEFAULT_DATA_DIR = Path("var")
+ENDING_SECONDS = 8.0
+"""After SIGTERM, for a job to end by itself; container runtimes send SIGKILL after ten."""
+DEMO_CONFIG, DEMO_DATA_DIR = Path("configs/demo.toml"), Path("var/demo")
 _USAGE = 2
+_INTERRUPTED = EXIT_CODES[RunStatus.INTERRUPTED]
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="TOML file that describes the data set and its jobs.")]
-DataDir = Annotated[Path, typer.Option(envvar="LORANK_DATA_DIR", help="Embedded Redis and artifact store.")]
+DataDir = Annotated[
+    Path, typer.Option(envvar="LORANK_DATA_DIR", help="Folder of embedded Redis servers and artifacts.")
+]
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Ask the language model everything again; take no shipped vectors.")
 ]
 Retrain = Annotated[bool, typer.Option("--retrain", help="Train even if nothing changed.")]
+TakeOver = Annotated[
+    bool, typer.Option("--take-over", help="Replace a live release even if it is another configuration's.")
+]
 Since = Annotated[
     str | None,
     typer.Option(
@@ -77,9 +90,11 @@ Producers = Annotated[
 ]
 
 
-def job_of(config: Path, data_dir: Path, *, retrain: bool = False, metrics: Path | None = None) -> Job:
+def job_of(
+    config: Path, data_dir: Path, *, retrain: bool = False, take_over: bool = False, metrics: Path | None = None
+) -> Job:
     """The job of one call. ConfigError for a configuration that is not understood."""
-    return Job(load_config(config), data_dir, retrain=retrain, metrics=metrics)
+    return Job(load_config(config), data_dir, retrain=retrain, take_over=take_over, metrics=metrics)
 
 
 def asking(
@@ -145,7 +160,7 @@ def carry_out(job: Job, name: str, work: Callable[[Run], object]) -> None:
     finally:
         record = run.record
         for reason in record.reasons if record.status is RunStatus.PARTIAL else ():
-            print(f"  left for the next run: {reason}")
+            print(f"  left: {reason}")
         sum_up(record.document())
     raise typer.Exit(record.exit_code or 0)
 
@@ -168,12 +183,44 @@ def end_cleanly_when_terminated() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@contextmanager
+def ended_by_force() -> Iterator[None]:
+    """Context of a program that a thread ends some seconds after SIGTERM, if it has not ended by itself by then.
+
+    Python looks at a signal between two of its own instructions: not while the main thread is inside a library (a file
+    that is parsed, a matrix product), nor while it waits for a thread that is. What is lost then is what a kill loses,
+    which is nothing that was stored; the next run writes this one's line into the ledger.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # written to at once, whatever Python does
+
+    def watch() -> None:
+        while received := os.read(reader, 64):
+            if signal.SIGTERM in received:
+                time.sleep(ENDING_SECONDS)
+                print(f"stopped by force, {ENDING_SECONDS:g} s after SIGTERM", file=sys.stderr, flush=True)
+                os._exit(TERMINATED)
+        os.close(reader)
+
+    threading.Thread(target=watch, name="termination", daemon=True).start()
+    try:
+        yield
+    finally:
+        if not stopping.asked:  # else the end of the interpreter may take its time too
+            signal.set_wakeup_fd(before)
+            os.close(writer)
+
+
 def run_command_line(app: typer.Typer) -> None:
     """Run a program. Expected failures end with one line and an exit code, never with a traceback."""
     quiet_libraries()  # before a job loads them
     end_cleanly_when_terminated()
     try:
-        app()
+        with ended_by_force():
+            app()
+    except SystemExit as end:  # a job that is no run ends as after Ctrl-C
+        raise SystemExit(TERMINATED if stopping.asked and end.code == _INTERRUPTED else end.code) from None
     except (ConfigError, *EXPECTED) as error:  # of a job that is no run
         print(f"error: {error}", file=sys.stderr)
         status = RunStatus.LOCKED if isinstance(error, LockedError) else RunStatus.FAILED

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
+from offline.cli.panels import ARMS
 from offline.config import DEMO_EXPERIMENTS
 from offline.data.catalogue import DataError
 from offline.data.files import write_bytes
@@ -18,7 +19,7 @@ from offline.publish.connection import open_store
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=ARMS)
 def exposures(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Move what the service logged since the last time, exposures and interactions, from Redis into Parquet files.
 
@@ -26,15 +27,17 @@ def exposures(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_
     """
     from offline.publish.archive import archive
 
-    folder = job_of(config, data_dir).config.workdir / "exposures"
-    with exclusive(folder, "exposures"), open_store(data_dir) as store:
-        archived = archive(store, folder)
+    job = job_of(config, data_dir)
+    folder = job.config.workdir / "exposures"
+    with exclusive(folder, "exposures"), open_store(job.data_dir, job.config.name) as store:
+        archived = archive(store, folder, job.config.data.nobody)
     for name, stream in archived.items():
-        print(f"  {name}: {stream.added} new, {stream.refused} not understood, {stream.lost} lost")
+        left_out = f"{stream.refused} not understood, {stream.of_nobody} of nobody, {stream.lost} lost"
+        print(f"  {name}: {stream.added} new, {left_out}")
     sum_up({"job": "exposures", **{name: asdict(stream) for name, stream in archived.items()}})
 
 
-@app.command()
+@app.command(rich_help_panel=ARMS)
 def ab_report(
     experiment: Annotated[str, typer.Option(help="Name of the experiment.")],
     config: Config = DEFAULT_CONFIG,
@@ -72,7 +75,7 @@ def ab_report(
     job = job_of(config, data_dir)
     folder = job.config.workdir / "replay" / "exposures" if of_replay else job.config.workdir / "exposures"
     if not of_replay:
-        with exclusive(folder, "ab-report"), open_store(data_dir) as store:
+        with exclusive(folder, "ab-report"), open_store(job.data_dir, job.config.name) as store:
             archive(store, folder)
     settings = settings_of(read_experiments(file), experiment, window_hours, click or (), least_value, planned_units)
     changed: dict[str, Any] = {"without_request": without_request, "pre_period_days": pre_period_days, "clip": clip}

@@ -7,12 +7,22 @@ from typing import Annotated
 
 import typer
 
-from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
+from offline.cli.call import (
+    DEFAULT_CONFIG,
+    DEFAULT_DATA_DIR,
+    DEMO_CONFIG,
+    DEMO_DATA_DIR,
+    Config,
+    DataDir,
+    job_of,
+    sum_up,
+)
 from offline.cli.jobs import trained_last
-from offline.data.arrival import first_log
+from offline.cli.panels import CARRY, DATA, LOOK, TRY
 from offline.data.catalogue import DataError
 from offline.data.dataset import open_dataset
 from offline.data.rules import rule_lines
+from offline.jobs.steps import Job
 from offline.llm.account import CACHE_FILE
 from offline.llm.cache import ResponseCache
 from offline.publish.connection import open_store
@@ -21,14 +31,14 @@ from offline.training.report import markdown
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def fetch(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Get the data set from its source, unless it is already there."""
     job = job_of(config, data_dir)
     print("fetched" if open_dataset(job.config.data, job.raw).fetch() else "already here")
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def validate(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -40,45 +50,49 @@ def validate(
         ),
     ] = True,
 ) -> None:
-    """Check the data set against every rule and against the feature schema; exits with 1 if it cannot be used."""
+    """Check whatever would keep a refresh from ending well: settings, this machine, the data and what they leave for
+    training and knowledge; say how long its texts take here. Exits with 1 for an error."""
     if rules:
         print("\n".join(rule_lines()))
         return
-    print_findings(config, data_dir, measured=measured)
+    print_findings(job_of(config, data_dir), measured=measured)
 
 
-def print_findings(config: Path, data_dir: Path, *, measured: bool = True) -> None:
-    """Print what a configuration's data are and what it will make of them. typer.Exit(1) if they cannot be used."""
-    job = job_of(config, data_dir)
-    source = open_dataset(job.config.data, job.raw)
-    source.fetch()
-    findings = source.check(job.config.feature_schema)
+def print_findings(job: Job, *, measured: bool) -> None:
+    """Print what can be told of a job before it runs. typer.Exit(1) if it would be refused."""
+    from offline.jobs.refusals import of_everything
+
+    findings = of_everything(job, measured=measured)
     for label, lines in (("fact", findings.facts), ("warning", findings.warnings), ("error", findings.errors)):
         for line in lines:
             print(f"  {label}: {line}")
     if findings.errors:
         raise typer.Exit(1)
-    from offline.jobs.outlook import outlook
-    from offline.jobs.rates import Work, measure
-
-    catalogue = source.catalogue()
-    log = first_log(source, catalogue, job.config.data.labels, job.config.feature_schema)
-    print("\n".join(outlook(job.config, catalogue, log).lines()))
-    if measured:
-        work = Work.of(job, catalogue, log)
-        for line in measure(job, catalogue, work).lines(work):
-            print(f"  fact: {line}")
 
 
-@app.command()
+@app.command("config", rich_help_panel=DATA)
+def print_config(
+    defaults: Annotated[
+        bool, typer.Option("--defaults", help="Every key with its meaning and its default, as commented TOML.")
+    ] = False,
+) -> None:
+    """Print what a configuration can say."""
+    from offline.cli.defaults import default_lines
+
+    if not defaults:
+        raise typer.BadParameter("say --defaults")
+    print("\n".join(default_lines()))
+
+
+@app.command(rich_help_panel=LOOK)
 def report(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Print the quality table of the last training."""
     trained = trained_last(job_of(config, data_dir))
     counts = ", ".join(f"{count} {split}" for split, count in trained.samples.items())
-    print(f"{trained.artifact}: {counts} samples {trained.split}\n\n{markdown(trained.table)}")
+    print(f"{trained.artifact}: {counts} samples {trained.split}\n\n{markdown(trained.table, trained.notes)}")
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def status(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -97,7 +111,7 @@ def status(
     from offline.jobs.status import status_of
 
     job = job_of(config, data_dir)
-    with open_store(data_dir) as store:
+    with open_store(job.data_dir, job.config.name) as store:
         state = status_of(job, store)
         forecast = forecast_of(job, store, users, tokens_per_second, prompt_tokens_per_second)
     if as_json:
@@ -106,7 +120,7 @@ def status(
     print("\n".join((*state.lines(), *(forecast.lines() if forecast else ()))))
 
 
-@app.command()
+@app.command(rich_help_panel=CARRY)
 def export_answers(
     to: Annotated[Path, typer.Argument(help="A .jsonl.gz file, such as the configuration's shipped_responses.")],
     config: Config = DEFAULT_CONFIG,
@@ -120,7 +134,7 @@ def export_answers(
         print(f"{cache.export_jsonl_gz(to)} answers in {to}")
 
 
-@app.command()
+@app.command(rich_help_panel=CARRY)
 def export_vectors(
     to: Annotated[Path, typer.Argument(help="An .npz file, such as the configuration's shipped_vectors.")],
     config: Config = DEFAULT_CONFIG,
@@ -133,7 +147,7 @@ def export_vectors(
     print(f"{export(job.config.knowledge, job.knowledge, job.checkpoints, to)} vectors in {to}")
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def verify(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -150,10 +164,10 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=TRY)
 def demo(
-    config: Config = DEFAULT_CONFIG,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: Config = DEMO_CONFIG,
+    data_dir: Annotated[Path, typer.Option(help="Its own, so that it meets no other configuration.")] = DEMO_DATA_DIR,
     port: Annotated[int, typer.Option(help="Port of the service; 0 takes a free one.")] = 8000,
     check: Annotated[bool, typer.Option("--check", help="Assert the answer and exit, instead of serving on.")] = False,
 ) -> None:

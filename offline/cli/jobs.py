@@ -26,15 +26,17 @@ from offline.cli.call import (
     Producers,
     Retrain,
     Since,
+    TakeOver,
     asking,
     carry_out,
     chosen,
     job_of,
     sum_up,
 )
+from offline.cli.panels import BACK, DATA, MAKE
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.jobs import one_producer
+from offline.jobs import one_producer, refusals
 from offline.jobs.ledger import RunStatus
 from offline.jobs.one_producer import all_wait
 from offline.jobs.runs import EXIT_CODES, Run
@@ -49,7 +51,7 @@ from offline.training.report import TrainingReport
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def refresh(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -60,6 +62,7 @@ def refresh(
     no_cache: NoCache = False,
     ask_refused: AskRefused = False,
     retrain: Retrain = False,
+    take_over: TakeOver = False,
     engine: EngineName = "local",
     ask_at_once: Annotated[
         bool, typer.Option("--ask-at-once", help="Ask the language model also if nothing is live yet.")
@@ -67,14 +70,14 @@ def refresh(
     metrics_file: MetricsFile = None,
 ) -> None:
     """Run all stages in order: data, events, knowledge, train, publish. Safe to repeat, and to kill and repeat."""
-    job = job_of(config, data_dir, retrain=retrain, metrics=metrics_file)
+    job = job_of(config, data_dir, retrain=retrain, take_over=take_over, metrics=metrics_file)
     job = asking(job, since, max_tokens, max_cost, no_cache, ask_refused, engine)
     is_bounded = max_tokens is not None or max_cost is not None
     job = replace(job, live_first=not (ask_at_once or is_bounded))
     _carry_out_or_plan(job, "refresh", pipeline.all_stages, dry_run)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def knowledge(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -94,14 +97,17 @@ def knowledge(
     only = chosen(job, producer)
 
     def work(run: Run) -> None:
-        with open_store(job.data_dir) as store:
+        refusals.check_settings(job)
+        with open_store(job.data_dir, job.config.name) as store:
             source, catalogue = pipeline.data(run)
-            pipeline.make_knowledge(run, source, catalogue, pipeline.events(run, source, catalogue, store), only)
+            log = pipeline.events(run, source, catalogue, store)
+            refusals.check_log(job, source, catalogue, log)
+            pipeline.make_knowledge(run, source, catalogue, log, only)
 
     _carry_out_or_plan(job, "knowledge", work, dry_run, only)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def train(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -118,32 +124,38 @@ def train(
     carry_out(job, "train", work)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def publish(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     producer: Annotated[str | None, typer.Option(metavar="NAME", help="Only this producer's records.")] = None,
     return_to: Annotated[bool, typer.Option("--return", help="Go live again after a rollback.")] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Let the model that was refused last go live all the same, this once.")
+    ] = False,
+    take_over: TakeOver = False,
     metrics_file: MetricsFile = None,
 ) -> None:
     """Write changed records to Redis; a newly trained model becomes a release and goes live if the gate lets it."""
-    job = job_of(config, data_dir, metrics=metrics_file)
+    if accept and producer is not None:
+        raise typer.BadParameter("--accept is of a model, --producer of records: say one of them")
+    job = job_of(config, data_dir, take_over=take_over, metrics=metrics_file)
     chosen(job, [producer] if producer else None)
 
     def work(run: Run) -> None:
-        with open_store(job.data_dir) as store:
+        with open_store(job.data_dir, job.config.name) as store:
             log, known = data_and_knowledge(job)
             trained = trained_last(job)
             if producer is None:
                 contents = Contents(pipeline.data(run)[1], log, known, trained, job.models)
-                pipeline.publish_release(run, store, contents, return_to=return_to)
+                pipeline.publish_release(run, store, contents, return_to=return_to, accept=accept)
             else:
                 one_producer.publish_one(run, store, log, known, producer, return_to=return_to)
 
     carry_out(job, "publish", work)
 
 
-@app.command()
+@app.command(rich_help_panel=BACK)
 def rollback(
     to: Annotated[str | None, typer.Option(help="A release id; without it, the one before the live one.")] = None,
     producer: Annotated[
@@ -160,7 +172,7 @@ def rollback(
     if producer is None:
         if metrics_file is not None:
             raise typer.BadParameter("moving the live pointer is no run of a work folder and has no metrics")
-        _move_pointer(data_dir, to)
+        _move_pointer(job_of(config, data_dir), to)
         return
     if to is not None:
         raise typer.BadParameter("--to names a release, --producer a producer: say one of them")
@@ -168,13 +180,13 @@ def rollback(
     chosen(job, [producer])
 
     def work(run: Run) -> None:
-        with open_store(data_dir) as store:
+        with open_store(job.data_dir, job.config.name) as store:
             one_producer.roll_back_one(run, store, producer)
 
     carry_out(job, "rollback", work)
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def import_texts(
     items: Annotated[Path | None, typer.Option(metavar="FILE", help="Columns item, text.")] = None,
     users: Annotated[Path | None, typer.Option(metavar="FILE", help="Columns user, text, and maybe partition.")] = None,
@@ -191,10 +203,10 @@ def import_texts(
     carry_out(job, "import-texts", lambda run: take_over(run, items, users))
 
 
-def _move_pointer(data_dir: Path, to: str | None) -> None:
+def _move_pointer(job: Job, to: str | None) -> None:
     """Roll a release back, with no work folder and no ledger; the last line says how that ended, as a run's does."""
     try:
-        with open_store(data_dir) as store:
+        with open_store(job.data_dir, job.config.name) as store:
             before, now = release.rollback(store, to)
             print(f"live: {now}, before: {before}")
     except EXPECTED as error:

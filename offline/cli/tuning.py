@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, MetricsFile, carry_out, job_of
+from offline.cli.panels import TUNE
 from offline.jobs.llm_requests import data_of, inputs_of
 from offline.jobs.steps import Job
 
@@ -24,7 +25,7 @@ Model = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=TUNE)
 def tune_reranker(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -44,7 +45,7 @@ def tune_reranker(
     carry_out(job, "tune-reranker", work)
 
 
-@app.command()
+@app.command(rich_help_panel=TUNE)
 def adapt(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the adapted model goes.")],
     config: Config = DEFAULT_CONFIG,

@@ -10,7 +10,8 @@ that the same stream makes the same log.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,9 @@ import numpy.typing as npt
 
 from models.contract.arrays import BoolArray, IntArray
 from models.contract.events import Interaction
+from models.contract.ids import NOBODY, is_nobody
 from models.contract.schema import FeatureSchema
+from models.contract.times import EARLIEST_MS
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.config import LabelsConfig
 from offline.data.dataset import Dataset
@@ -56,14 +59,35 @@ def append_new(
 
 
 def append_streamed(
-    log: InteractionLog, entries: Sequence[Interaction], mark: str, labels: LabelsConfig, schema: FeatureSchema
-) -> tuple[InteractionLog, int, int]:
-    """The log with the service's interactions up to the stream entry ``mark``; how many were new, how many refused
-    because their value lies outside of what the schema accepts. Types that are no history are left out."""
-    rated = [event for event in entries if event.type in schema.history_types]
-    accepted = [event for event in rated if schema.accepts(event.value)]
+    log: InteractionLog,
+    entries: Sequence[Interaction],
+    mark: str,
+    labels: LabelsConfig,
+    schema: FeatureSchema,
+    nobody: Collection[str] = NOBODY,
+) -> tuple[InteractionLog, int, Counter[str]]:
+    """The log with the service's interactions up to the stream entry ``mark``; how many were new, and how many were
+    left out, by reason."""
+    left_out = Counter[str]()
+    accepted = []
+    for event in entries:
+        if reason := _reason(event, schema, nobody):
+            left_out[reason] += 1
+        else:
+            accepted.append(event)
     grown, added = log.extended(accepted, mark)
-    return draw_negatives(labels, grown, schema.liked_above, len(log)), added, len(rated) - len(accepted)
+    return draw_negatives(labels, grown, schema.liked_above, len(log)), added, left_out
+
+
+def _reason(event: Interaction, schema: FeatureSchema, nobody: Collection[str]) -> str:
+    """Why an interaction of the stream is no part of the log; empty if it is."""
+    if event.type not in schema.history_types:
+        return "of another type"
+    if is_nobody(event.user_id, nobody) or is_nobody(event.item_id, nobody):
+        return "of nobody"
+    if event.time_ms < EARLIEST_MS:  # of a service that took seconds for milliseconds
+        return "of a time before 1973"
+    return "" if schema.accepts(event.value) else "of a value out of range"
 
 
 def draw_negatives(config: LabelsConfig, log: InteractionLog, liked_above: float, from_row: int = 0) -> InteractionLog:

@@ -118,3 +118,12 @@ def write_bad_rows(path: Path, skipped: Sequence[Breach]) -> None:
     lines.writerow(_HEADER)
     lines.writerows((rule, place.file, place.row, place.column, place.value, place.note) for rule, place in skipped)
     write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def bad_rows_note(path: Path) -> str:
+    """How many rows the list names, as a run says it; "" without a list."""
+    if not path.is_file():
+        return ""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = {(entry["file"], entry["row"]) for entry in csv.DictReader(file)}
+    return f", {len(rows)} bad rows left out, listed in {path}"

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 
+from models.contract.ids import CONTROL_CHARACTERS, ID_BYTES
 from models.contract.times import LIMIT_MS
 from offline.data.config import ColumnConfig
-from offline.data.row_config import Comparison
+from offline.data.row_config import ValueCondition
 from offline.data.rules import Place, Problems
 from offline.data.tables import Cells
-from offline.data.validate import MAX_ID_BYTES
 
-_ID_CONTROL = r"[\x00-\x1f\x7f]"
 _TEXT_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 _WITHOUT_TEXT = (pl.Binary, pl.Object, pl.Duration)
 """Types without a text that people would read."""
@@ -33,20 +32,24 @@ _EARLIEST_SECONDS = 1e8
 """March 1973 in seconds. Milliseconds below it are taken for counters that start at 0."""
 
 
-def ids(cells: Cells, problems: Problems) -> pl.Series:
-    """Ids as text."""
+def ids(cells: Cells, problems: Problems, nobody: Collection[str] | None = None) -> pl.Series:
+    """Ids as text. Null also for those of ``nobody`` and for blank ones, where it is said who that is."""
     kind = cells.values.dtype
     if not (kind.is_integer() or kind == pl.String):
         return _refused(cells, "id_type", pl.String, problems)
     text = cells.values.cast(pl.String)
     empty = text.is_null() | (text == "")
-    long = text.str.len_bytes() > MAX_ID_BYTES
-    control = text.str.contains(_ID_CONTROL)
+    long = text.str.len_bytes() > ID_BYTES
+    control = text.str.contains(CONTROL_CHARACTERS)
     cells.flag(problems, "id_empty", empty)
     cells.flag(problems, "id_long", long)
     cells.flag(problems, "id_control", control)
     cells.flag(problems, "id_spaces", ~control & (text.str.strip_chars() != text))
-    return _without(text, empty | long | control)
+    if nobody is None:
+        return _without(text, empty | long | control)
+    nameless = ~empty & (text.is_in(list(nobody)) | (text.str.strip_chars() == ""))
+    cells.flag(problems, "id_nobody", nameless)
+    return _without(text, empty | long | control | nameless)
 
 
 def texts(cells: Cells, problems: Problems) -> pl.Series:
@@ -123,7 +126,7 @@ def parts(cells: Cells, numbers: Mapping[str, int], problems: Problems) -> pl.Se
     return part
 
 
-def admitted(cells: Cells, condition: Sequence[str] | Sequence[Comparison], problems: Problems) -> pl.Series:
+def admitted(cells: Cells, condition: Sequence[str] | Sequence[ValueCondition], problems: Problems) -> pl.Series:
     """Whether rows have one of some texts, or a number that keeps all comparisons."""
     texts_of_rows = [entry for entry in condition if isinstance(entry, str)]
     if texts_of_rows:
@@ -135,7 +138,7 @@ def admitted(cells: Cells, condition: Sequence[str] | Sequence[Comparison], prob
     cells.flag(problems, "number", ~absent & number.is_null())
     keeps = number.is_not_null() & ~number.is_nan().fill_null(False)
     for comparison in condition:
-        if isinstance(comparison, Comparison):
+        if isinstance(comparison, ValueCondition):
             keeps &= _COMPARE[comparison.operator](number, comparison.bound).fill_null(False)
     return keeps
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
+from models.contract.ids import NOBODY
 from models.contract.schema import FeatureSchema, FrozenConfig
 from offline.data.row_config import Admitted, Names, PartsConfig, check_format
 from offline.data.texts import TextsConfig
@@ -33,6 +34,11 @@ def _is_default_parts(value: Any) -> bool:
 
 def _is_time(value: Any) -> bool:
     return bool(value == "time")
+
+
+def _is_nobody_as_ever(value: Any) -> bool:
+    """Whether data that were read before there was such a list need not be read again."""
+    return bool(value == NOBODY)
 
 
 class TableConfig(BaseModel):
@@ -156,6 +162,12 @@ class LabelsConfig(BaseModel):
             raise ValueError(f"{', '.join(sorted(idle))}: only for implicit labels")
         return self
 
+    @property
+    def draws_by_popularity(self) -> bool:
+        """Whether negatives are drawn as often as items were interacted with. Popularity then tells them from positives
+        no better than chance, by construction: a ranking by it says nothing of a model that is better."""
+        return self.kind == "implicit" and self.drawn == "popularity"
+
     def contradictions(self, schema: FeatureSchema) -> list[str]:
         """Objections of the feature schema to this kind of label."""
         if self.kind == "threshold":
@@ -175,7 +187,8 @@ class DataConfig(BaseModel):
     """A data set. ``item_extra`` are further item columns, joined by item id, for any source.
 
     ``split_by`` says what makes the parts for training, validation and test (docs/data.md): time, the order of rows
-    without times, or each user's last two interactions. A ``split_column`` takes its place.
+    without times, or each user's last two interactions. A ``split_column`` takes its place. ``nobody`` lists ids that
+    stand for nobody: interactions of such a user or item are left out of files and of the service's stream.
     """
 
     model_config = FrozenConfig
@@ -188,6 +201,7 @@ class DataConfig(BaseModel):
     labels: LabelsConfig = LabelsConfig()
     texts: TextsConfig = TextsConfig()
     split_by: Annotated[Literal["time", "order", "leave_last_out"], Field(exclude_if=_is_time)] = "time"
+    nobody: Annotated[tuple[str, ...], Field(exclude_if=_is_nobody_as_ever)] = NOBODY
 
     @property
     def timed(self) -> bool:

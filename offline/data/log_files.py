@@ -68,7 +68,8 @@ def save(log: InteractionLog, folder: Path) -> None:
     for path in set(folder.iterdir()) - named:  # taken in by others, or left by a run that was killed
         if path.is_file():
             path.unlink()
-    former_file(folder).unlink(missing_ok=True)
+    if (former := former_file(folder)).is_file():  # a folder of that name is the log itself
+        former.unlink()
 
 
 def load(folder: Path) -> InteractionLog:

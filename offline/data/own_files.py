@@ -124,7 +124,7 @@ class OwnFiles:
         self._interactions = config.interactions
         self._users, self._items = config.users, config.items
         self._descriptions = [table for table in (self._users, self._items) if table is not None]
-        self._labels = config.labels.kind
+        self._labels, self._nobody = config.labels.kind, config.nobody
 
     @property
     def item_columns(self) -> frozenset[str]:
@@ -201,8 +201,8 @@ class OwnFiles:
         absent = pl.repeat(None, len(part.rows), eager=True)
         columns: dict[str, pl.Series] = {"file": pl.repeat(part.file, len(part.rows), eager=True), "row": part.rows}
         readings: tuple[tuple[str, str | None, Callable[..., pl.Series]], ...] = (
-            ("user", config.user, ids),
-            ("item", config.item, ids),
+            ("user", config.user, partial(ids, nobody=self._nobody)),
+            ("item", config.item, partial(ids, nobody=self._nobody)),
             ("time_ms", config.time, partial(times, unit=config.time_unit, form=config.time_format)),
             ("value", config.value, partial(values, binary=self._labels == "binary")),
             ("part", config.split_column, partial(parts, numbers=config.split_values.numbers())),

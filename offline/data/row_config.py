@@ -23,7 +23,7 @@ def _listed(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
-class Comparison(BaseModel):
+class ValueCondition(BaseModel):
     """A number's relation to a bound, such as ``>= 1``."""
 
     model_config = FrozenConfig
@@ -51,7 +51,7 @@ def _condition(value: Any) -> Any:
 
 
 Admitted = Annotated[
-    Annotated[tuple[str, ...], Field(min_length=1)] | Annotated[tuple[Comparison, ...], Field(min_length=1)],
+    Annotated[tuple[str, ...], Field(min_length=1)] | Annotated[tuple[ValueCondition, ...], Field(min_length=1)],
     BeforeValidator(_condition),
 ]
 """``"buy"``, ``["view", "buy"]``, ``">= 1"`` or ``">= 1 and < 5"``."""

@@ -61,6 +61,13 @@ RULES = {
         Rule("id_control", "error", "an id holds no control characters"),
         Rule("id_spaces", "warning", "an id neither starts nor ends with a space", '" 1" and "1" are different ids'),
         Rule("ids_never_meet", "error", "ids of the interactions are also ids of descriptions", "write both alike"),
+        Rule("id_nobody", "warning", "an id names somebody", "interactions of the ids in data.nobody are left out"),
+        Rule(
+            "id_form",
+            "warning",
+            "no two ids differ by the spelling of an accent alone",
+            "ids are compared byte by byte: write all files in one form of Unicode, NFC",
+        ),
         Rule("time_value", "error", "a time is written as time_unit or time_format says (UTC unless it says)"),
         Rule("time_negative", "error", "a time is not before 1970"),
         Rule("time_unit", "error", "times are of the declared unit", "set time_unit"),

@@ -20,6 +20,7 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from models.contract.ids import id_fault
 from models.contract.prompts import clean
 from offline.data.catalogue import DataError
 from offline.data.config import TableConfig
@@ -111,6 +112,8 @@ class _Record:
             self.flag("id_empty", column, "")
         elif not isinstance(value, (str, int)):
             self.flag("id_type", column, value)
+        elif fault := id_fault(str(value)):
+            self.flag(fault, column, value)
         else:
             return str(value)
         return None

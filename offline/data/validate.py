@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import isfinite
 
 import numpy as np
 
 from models.contract.arrays import IntArray
+from models.contract.ids import id_fault
 from models.contract.schema import FeatureSchema, FieldSpec
 from models.contract.times import LIMIT_MS, latest_ms
 from offline.data.catalogue import Catalogue
@@ -20,8 +23,6 @@ from offline.data.spellings import common_spelling
 
 Row = tuple[str, str, float, int]
 """(user id, item id, value, unix milliseconds)"""
-
-MAX_ID_BYTES = 256
 
 _ENOUGH = 10
 """Rows of a part of which one says something about its labels."""
@@ -56,6 +57,8 @@ def validate(
     if catalogue.users:  # else there is no table of users
         interactions.check_described("user_undescribed", 0, catalogue.users)
     interactions.check_described("item_undescribed", 1, catalogue.items)
+    _forms("users", chain(catalogue.users, (row[0] for row in rows)), problems)
+    _forms("items", chain(catalogue.items, (row[1] for row in rows)), problems)
     if not one_label_is_fine and not problems.count("labels_schema"):
         interactions.check_labels(schema, parts)
     sides = ("users", schema.user_fields, catalogue.users), ("items", schema.item_fields, catalogue.items)
@@ -63,6 +66,9 @@ def validate(
         for spec in fields:
             if f"{table}.{spec.name}" not in problems.unread and (described or table not in problems.unread):
                 _field(table, spec, [features.get(spec.name) for features in described.values()], problems)
+    if parts is not None and len(parts):
+        train, validation, test = np.bincount(parts, minlength=3).tolist()
+        problems.facts.append(f"rows of the data's parts: {train} train, {validation} validation, {test} test")
     left_out = frozenset(interactions.bad)
     findings = problems.findings(
         _facts(schema, catalogue, [row for number, row in enumerate(rows) if number not in left_out])
@@ -81,6 +87,7 @@ def _facts(schema: FeatureSchema, catalogue: Catalogue, rows: Sequence[Row]) -> 
             f"{len(rows)} interactions of {len(users)} users with {items} items",
             f"{liked / len(rows):.1%} above {schema.liked_above:g}",
             f"interactions per user: median {users[len(users) // 2]}, most {users[-1]}",
+            f"{1 - len({row[:2] for row in rows}) / len(rows):.1%} repeat an item of their user",
         ]
     return facts
 
@@ -113,12 +120,10 @@ class _Interactions:
 
     def check(self, schema: FeatureSchema) -> None:
         """Each row by itself, and repetitions."""
+        for column in (0, 1):
+            self._check_ids(column)
         any_value = self.problems.count("labels_schema") > 0  # a scale that does not fit is no fault of the values
         for rule, column, broken in (
-            ("id_empty", 0, lambda row: not row[0]),
-            ("id_empty", 1, lambda row: not row[1]),
-            ("id_long", 0, lambda row: len(row[0]) > 64 and len(row[0].encode()) > MAX_ID_BYTES),
-            ("id_long", 1, lambda row: len(row[1]) > 64 and len(row[1].encode()) > MAX_ID_BYTES),
             ("value_number", 2, lambda row: not isfinite(row[2])),
             ("value_range", 2, lambda row: not any_value and isfinite(row[2]) and not schema.accepts(row[2])),
             ("time_negative", 3, lambda row: row[3] < 0),
@@ -132,6 +137,13 @@ class _Interactions:
                 repeated.append(number)
             seen.add(row)
         self.flag("interaction_repeated", None, repeated)
+
+    def _check_ids(self, column: int) -> None:
+        """Ids that break a rule, whatever source they come from."""
+        faults = {text: fault for text in {str(row[column]) for row in self.rows} if (fault := id_fault(text))}
+        for rule in {*faults.values()}:
+            broken = [number for number, row in enumerate(self.rows) if faults.get(str(row[column])) == rule]
+            self.flag_bad(rule, column, broken)
 
     def check_times(self) -> None:
         """Times that lie in the future, or far from all others."""
@@ -175,6 +187,15 @@ class _Interactions:
                 note = f"{labels.sum()} of {len(labels)} are above {schema.liked_above:g}"
                 self.problems.add("one_label", Place(note=note if name == "all rows" else f"{note} in {name}"))
                 return
+
+
+def _forms(table: str, ids: Iterable[str], problems: Problems) -> None:
+    """Ids that are other bytes and the same text: letters with their accents in one code point, or in two."""
+    forms: dict[str, str] = {}
+    for other in dict.fromkeys(name for name in ids if not name.isascii()):
+        first = forms.setdefault(unicodedata.normalize("NFC", other), other)
+        if first != other:
+            problems.add("id_form", Place(table, note=f"{first!a} and {other!a}"))
 
 
 def _field(table: str, spec: FieldSpec, values: Sequence[object], problems: Problems) -> None:

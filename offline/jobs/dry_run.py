@@ -18,9 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from models.contract.artifact import RefusedModel
 from offline.data.catalogue import Catalogue
 from offline.data.dataset import open_dataset
+from offline.data.languages.language import Language
 from offline.data.log import InteractionLog
+from offline.data.rules import Findings
 from offline.jobs.events import Arrived, look_for_events, recent
 from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import (
@@ -33,6 +36,7 @@ from offline.jobs.llm_requests import (
     texts_of_recent,
 )
 from offline.jobs.one_producer import is_up_to_date, producer_inputs
+from offline.jobs.refusals import of_log, of_settings, waiting
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
@@ -41,27 +45,35 @@ from offline.knowledge.quality import usable
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.account import CACHE_FILE, tokens_per_second
-from offline.llm.budget import CHARACTERS_PER_TOKEN, CostEstimate
+from offline.llm.budget import BYTES_PER_TOKEN, CostEstimate
 from offline.llm.protocol import Prompt
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import store_if_there
+from offline.publish.release import refusal_line, refused_model
 
 
 @dataclass(frozen=True, slots=True)
 class ProducerDryRun:
-    """``asks`` holds only what no producer before it asks for. At most ``records`` records would be written."""
+    """``asks`` holds only what no producer before it asks for. At most ``records`` records would be written. ``waits``
+    says what a producer lacks that would therefore ask nothing."""
 
     name: str
     up_to_date: bool
     asks: CostEstimate
     records: int
+    waits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
+    """``objections`` are what a run would be refused for; ``refused`` is the model that the gate refused last."""
+
     job: Job
     arrived: Arrived
     producers: Sequence[ProducerDryRun]
+    warnings: Sequence[str]
+    objections: Sequence[str]
+    refused: RefusedModel | None = None
 
     @property
     def total(self) -> CostEstimate:
@@ -69,14 +81,20 @@ class DryRun:
 
     def lines(self) -> Iterator[str]:
         yield f"== plan of {self.job.config.name}: nothing is asked, nothing is written"
-        yield f"  events: {len(self.arrived.log)} interactions, {self.arrived.added} of them new"
+        yield f"  events: {self.arrived.summary}"
+        yield from (f"  warning: {line}" for line in self.warnings)
+        yield from (f"  a run would be refused: {line}" for line in self.objections)
         yield from (f"  {line}" for line in import_lines(self.job))
         for producer in self.producers:
-            if producer.up_to_date:
+            if producer.waits:
+                yield f"  {producer.name} would wait: {producer.waits}"
+            elif producer.up_to_date:
                 yield f"  {producer.name}: up to date"
             else:
                 yield f"  {producer.name}: {producer.asks.summary()}; at most {producer.records} records to write"
         yield f"  together: {self.total.summary()}"
+        if self.refused is not None:
+            yield f"  unless another model is trained: {refusal_line(self.refused)}"
         budget = self.job.budget
         if budget.max_tokens is not None or budget.max_cost is not None:
             yield f"  budget: {'exceeded' if self.exceeds_budget else 'kept'}; a run stops at it and the next goes on"
@@ -91,11 +109,18 @@ class DryRun:
         return {
             "events": {"interactions": len(self.arrived.log), "new": self.arrived.added},
             "producers": {
-                producer.name: {"up_to_date": producer.up_to_date, "records": producer.records, **asdict(producer.asks)}
+                producer.name: {
+                    "up_to_date": producer.up_to_date,
+                    "records": producer.records,
+                    "waits": producer.waits,
+                    **asdict(producer.asks),
+                }
                 for producer in self.producers
             },
             "total": asdict(self.total),
             "exceeds_budget": self.exceeds_budget,
+            "objections": list(self.objections),
+            "refused": None if self.refused is None else self.refused.release,
         }
 
 
@@ -104,21 +129,32 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
     source = open_dataset(job.config.data, job.raw)
     source.fetch()
     catalogue = source.catalogue()
-    with store_if_there(job.data_dir) as store:
+    with store_if_there(job.data_dir, job.config.name) as store:
         arrived = look_for_events(job, source, catalogue, store)
+        refused = None if store is None else refused_model(store)
     names = [name for name in producers.producers_of(job.config.feature_schema) if only is None or name in only]
     known = load_knowledge(job.knowledge, job.config.feature_schema, arrived.log)
     current = {name: producer_inputs(job, name, source, arrived.log) for name in names}
     stale = [name for name in names if name not in known.produced or not is_up_to_date(job, name, current[name])]
-    asks = _asks(job, stale, catalogue, arrived.log)
+    lacking = waiting(job, catalogue, arrived.log, [name for name in stale if name not in known.produced])
+    asking = [name for name in stale if name not in lacking]
+    asks = _asks(job, asking, catalogue, arrived.log)
     # the log only ever grows, so what was known still holds; any other input may have changed every record
     grown = [name for name in stale if job.use_cache and StepCache(job).changed(name, current[name]) <= {"log"}]
     due = _records_due(job, arrived.log, catalogue, known.of(grown))
     planned = [
-        ProducerDryRun(name, name not in stale, asks.get(name, CostEstimate()), due[name] if name in stale else 0)
+        ProducerDryRun(
+            name,
+            name not in stale,
+            asks.get(name, CostEstimate()),
+            due[name] if name in asking else 0,
+            lacking.get(name, ""),
+        )
         for name in names
     ]
-    return DryRun(job, arrived, planned)
+    settings = of_settings(job)
+    left = Findings() if settings.errors else of_log(job, catalogue, arrived.log)
+    return DryRun(job, arrived, planned, settings.warnings + left.warnings, settings.errors + left.errors, refused)
 
 
 def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> dict[str, CostEstimate]:
@@ -128,7 +164,7 @@ def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interaction
     if not kinds:
         return estimates
     with _session_on_a_copy(job) as session:
-        ask = _Pretending(session)
+        ask = _Pretending(session, job.config.data.texts.spoken)
         if job.since_ms is not None:
             texts = texts_of_recent(job, recent(job, log), catalogue, log, ask)
         else:
@@ -146,12 +182,13 @@ def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interaction
 class _Pretending:
     """Answers from the cache, and with words that say nothing where it has none."""
 
-    def __init__(self, session: LLMSession) -> None:
+    def __init__(self, session: LLMSession, language: Language) -> None:
         self._session = session
+        self._language = language
         self._pretended = 0
 
     def __call__(self, prompts: list[Prompt], label: str) -> Answered:
-        answers = answered(usable(self._session, prompts, f"  {label}"))
+        answers = answered(usable(self._session, prompts, f"  {label}", self._language))
         texts = [
             self._pretend(prompt) if absent else text
             for prompt, text, absent in zip(prompts, answers.texts, answers.absent, strict=True)
@@ -160,7 +197,7 @@ class _Pretending:
 
     def _pretend(self, prompt: Prompt) -> str:
         self._pretended += 1  # no two alike: questions that quote them are different questions
-        return f"{self._pretended} ".ljust(round(prompt.max_tokens * CHARACTERS_PER_TOKEN), "x")
+        return f"{self._pretended} ".ljust(round(prompt.max_tokens * BYTES_PER_TOKEN), "x")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -37,12 +38,20 @@ _AGE = re.compile(rf"(\d+)([{''.join(_UNITS)}])")
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """The log as it should be, and as it was saved; how many interactions are new, how many stream entries refused."""
+    """The log as it should be, and as it was saved; how many interactions are new; and how many entries of the stream
+    were left out, by reason."""
 
     log: InteractionLog
     before: InteractionLog | None
     added: int
-    refused: int
+    left_out: Counter[str]
+
+    @property
+    def summary(self) -> str:
+        """For people."""
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+        left_out = f"{self.left_out.total()} left out" + (f" ({reasons})" if reasons else "")
+        return f"{len(self.log)} interactions, {self.added} of them new, {left_out}"
 
     @property
     def grew(self) -> bool:
@@ -54,7 +63,7 @@ class Arrived:
 def look_for_events(job: Job, source: Dataset, catalogue: Catalogue, store: Store | None) -> Arrived:
     """The interactions that arrived in the files and in the stream. Saves nothing."""
     labels, schema = job.config.data.labels, job.config.feature_schema
-    before, added, refused = None, 0, 0
+    before, added, left_out = None, 0, Counter[str]()
     if not InteractionLog.is_saved(job.log):
         log = first_log(source, catalogue, labels, schema)
         added = len(log)
@@ -64,9 +73,10 @@ def look_for_events(job: Job, source: Dataset, catalogue: Catalogue, store: Stor
             log, added = append_new(log, source, catalogue, labels, schema)
     if store is not None:
         entries, mark, refused = new_interactions(store, log.stream_mark)
-        log, appended, out_of_range = append_streamed(log, entries, mark, labels, schema)
-        added, refused = added + appended, refused + out_of_range
-    return Arrived(log, before, added, refused)
+        log, appended, left_out = append_streamed(log, entries, mark, labels, schema, job.config.data.nobody)
+        added += appended
+        left_out += Counter({"not understood": refused})
+    return Arrived(log, before, added, left_out)
 
 
 class Arrivals:

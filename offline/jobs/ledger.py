@@ -82,8 +82,9 @@ class RunRecord:
     ``reasons`` say what is left for the next run, or what went wrong. ``stages``: seconds by stage. ``llm``: what the
     run asked of the language model; None if nothing. ``arithmetic``: of models in the run's own process, and why; empty
     if no producer ran. ``asked_again`` and ``bad_answers``: first answers, and second ones, by what was wrong with
-    them. ``records``: written, unchanged and bytes by kind of record. ``release`` is the live one after the run.
-    ``totals`` sums up all runs of the ledger.
+    them. ``records``: written, unchanged and bytes by kind of record. ``release`` is the live one after the run,
+    ``refused`` the one that the gate keeps off ("": none; None of a run that publishes no model). ``totals`` sums up
+    all runs of the ledger.
     """
 
     run: str
@@ -104,6 +105,7 @@ class RunRecord:
     records: dict[str, dict[str, int]] = field(default_factory=dict)
     bytes_written: int = 0
     release: str | None = None
+    refused: str | None = None
     totals: dict[str, float] = field(default_factory=dict)
     pid: int = 0
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.dataset import open_dataset
+from offline.data.languages.language import Language
 from offline.data.log import InteractionLog
 from offline.engine.engines import Engine
 from offline.jobs.events import Recent
@@ -48,7 +49,7 @@ class LLMRun:
 
     def __init__(self, run: Run, session: LLMSession) -> None:
         self.session = session
-        self._run = run
+        self._run, self._language = run, run.job.config.data.texts.spoken
         self._answering = session
         self._again, self._bad = Counter[str](), Counter[str]()
         run.asked(session.account, {}, {})  # a run that is killed while it asks for hours is found by its account's id
@@ -85,9 +86,9 @@ class LLMRun:
 
     def _usable(self, session: LLMSession, prompts: list[Prompt], label: str) -> Usable:
         """Usable answers; what was wrong with those that this run asked for is counted."""
-        asking = _Fresh(session, self._run.job.use_cache)
+        asking = _Fresh(session, self._run.job.use_cache, self._language)
         try:
-            return usable(asking, prompts, f"  {label}")
+            return usable(asking, prompts, f"  {label}", self._language)
         finally:  # a run that is stopped here has paid too
             for count, wrong in zip((self._again, self._bad), asking.wrong, strict=False):  # or no second try
                 count.update(wrong)
@@ -102,10 +103,10 @@ class _Fresh:
     Bad answers stay in the cache and are read again by every run; they are news in the run that asked for them only.
     """
 
-    def __init__(self, session: LLMSession, use_cache: bool) -> None:
+    def __init__(self, session: LLMSession, use_cache: bool, language: Language) -> None:
         self.wrong: list[Counter[str]] = []
         self.refused = Counter[str]()
-        self._session, self._use_cache = session, use_cache
+        self._session, self._use_cache, self._language = session, use_cache, language
 
     def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
         """Answers of the session, after counting the bad ones among the new."""
@@ -116,7 +117,7 @@ class _Fresh:
         answers = session.ask_all(prompts, progress_label)
         got = zip(keys, answers.completions, prompts, strict=True) if session.account.paid > paid else ()
         fresh = {key: (answer, prompt) for key, answer, prompt in got if answer is not None and key not in known}
-        problems = [problem(answer, prompt) for answer, prompt in fresh.values()]
+        problems = [problem(answer, prompt, self._language) for answer, prompt in fresh.values()]
         if now := {keys[at] for at in answers.refused} - refused:
             self.refused["refused"] += len(now)
         self.wrong.append(Counter(answer for answer in problems if answer is not None))
@@ -220,6 +221,6 @@ def inputs_of(job: Job, catalogue: Catalogue, log: InteractionLog, producer: str
     with open_session(job.config.llm, job.llm, dry_run=True) as session:
 
         def ask(prompts: list[Prompt], label: str) -> Answered:
-            return answered(usable(session, prompts, label))
+            return answered(usable(session, prompts, label, job.config.data.texts.spoken))
 
         yield knowledge_run(job, catalogue, log, ask, session.account.model_id).inputs_of(producer)

@@ -15,6 +15,8 @@ from offline.jobs.ledger import RunLedger
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
+from offline.knowledge.config import PACKAGED_ENCODER
+from offline.knowledge.encoder import TextEncoder
 from offline.knowledge.run import ProducerState
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.publish.connection import Store
@@ -28,8 +30,11 @@ def producer_inputs(job: Job, name: str, source: Dataset, log: InteractionLog) -
     config, schema = job.config, job.config.feature_schema
     excluded = {*producers.ORDER, "shipped_responses", "shipped_vectors", "ttl_days"}
     llm = config.llm.model_dump(mode="json", include={"backend", "model"})
+    shared = config.knowledge.model_dump(mode="json", exclude=excluded)
+    if config.knowledge.encoder != PACKAGED_ENCODER:  # other weights may lie in the same folder
+        shared["encoder"] = TextEncoder(config.knowledge.encoder, config.knowledge.encoder_tokens).id
     return {
-        "shared": config.knowledge.model_dump(mode="json", exclude=excluded),
+        "shared": shared,
         "own": getattr(config.knowledge, name).model_dump(mode="json"),
         "partitions": config.knowledge.liber.model_dump(mode="json"),
         "samples": config.samples.model_dump(mode="json"),

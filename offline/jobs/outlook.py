@@ -5,20 +5,20 @@ Nothing here asks a language model or encodes a text; how long that will take is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import numpy as np
 
 from models.contract.arrays import IntArray
 from offline.config import JobConfig
-from offline.data.catalogue import Catalogue, DataError
+from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
+from offline.data.rules import Findings
 from offline.knowledge.config import LiberConfig
 from offline.knowledge.liber.partitions import Partitions, close_partitions
 from offline.knowledge.run import producers_of
-from offline.training.samples import SplitRows, split_samples
+from offline.training.samples import SplitRows
 
 _FEW_ROWS = 0.3
 """Share of interactions that become samples below which the configuration is worth a look."""
@@ -29,36 +29,16 @@ _HISTORIES = (5, 3, 2, 1, 0)
 _SIZES = (50, 30, 20, 10, 5, 3)
 
 
-@dataclass(slots=True)
-class Outlook:
-    """Lines for people: ``facts``, and ``warnings`` where a feature is as good as off or a producer cannot begin."""
-
-    facts: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def lines(self) -> Iterator[str]:
-        yield from (f"  fact: {line}" for line in self.facts)
-        yield from (f"  warning: {line}" for line in self.warnings)
-
-
-def outlook(config: JobConfig, catalogue: Catalogue, log: InteractionLog) -> Outlook:
-    """The outlook for a log that has observed interactions."""
-    result = Outlook()
-    observed = log.observed
-    if not len(observed):
-        return result
-    interactions = config.data.interactions
-    timed = interactions is None or interactions.timed
+def outlook(config: JobConfig, catalogue: Catalogue, log: InteractionLog, splits: SplitRows) -> Findings:
+    """Facts and warnings on a log, whose samples are ``splits``."""
+    result, observed = Findings(), log.observed
+    timed = config.data.timed
     result.facts.append(_period(log.time_ms[observed]) if timed else "no times: the order of the rows stands for them")
-    result.facts.append(_repeats(log, observed))
     per_user = np.bincount(log.user[observed], minlength=len(log.user_ids))
-    splits = _samples(config, log, observed, per_user, result)
-    producers = producers_of(config.feature_schema)
+    _samples(config, log, splits, per_user, result)
     partitions = close_partitions(log, config.knowledge.liber.trigger)
-    if {"liber", "autograph", "marc"} & set(producers):
+    if {"liber", "autograph", "marc"} & set(producers_of(config.feature_schema)):
         _coverage(config.knowledge.liber, partitions, per_user, result)
-    if splits is not None:
-        _needs(config, catalogue, log, partitions, splits.trained_rows, result)
     result.facts.append(_memory(config, catalogue, log, partitions))
     return result
 
@@ -68,30 +48,16 @@ def _period(times: IntArray) -> str:
     return f"from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, {(last - first).days:,} days"
 
 
-def _repeats(log: InteractionLog, observed: IntArray) -> str:
-    pairs = log.user[observed].astype(np.int64) * len(log.item_ids) + log.item[observed]
-    share = 1.0 - len(np.unique(pairs)) / len(pairs)
-    return f"{share:.1%} of the interactions repeat a pair of user and item"
-
-
-def _samples(
-    config: JobConfig, log: InteractionLog, observed: IntArray, per_user: IntArray, result: Outlook
-) -> SplitRows | None:
-    """Samples of each part, and test rows of what training has not seen; None if they cannot be split."""
+def _samples(config: JobConfig, log: InteractionLog, splits: SplitRows, per_user: IntArray, result: Findings) -> None:
+    """The interactions and users that samples use, and test samples of what training has not seen."""
     least = config.samples.min_history
-    try:
-        splits = split_samples(config.samples, log)
-    except DataError as error:
-        result.warnings.append(f"min_history = {least}: {error}")
-        return None
-    counts = ", ".join(f"{len(rows):,} {name}" for name, rows in splits.rows.items())
     rows = np.concatenate(list(splits.rows.values()))
-    of_rows = float((~log.sampled[rows]).sum() / len(observed))
+    of_rows = float((~log.sampled[rows]).sum() / len(log.observed))
     active = per_user > 0
     of_users = float((per_user[active] > least).mean())
     result.facts.append(
-        f"samples with {least} or more earlier interactions: {counts};"
-        f" {of_rows:.0%} of the interactions and {of_users:.0%} of the users are used"
+        f"samples have {least} or more earlier interactions of their user: {of_rows:.0%} of the interactions, of "
+        f"{of_users:.0%} of the users"
     )
     if of_rows < _FEW_ROWS and least:
         better = _first(_HISTORIES, lambda size: float(np.maximum(per_user - size, 0).sum() / per_user.sum()), 0.5)
@@ -110,10 +76,9 @@ def _samples(
         result.warnings.append(
             f"{items:.0%} of the test samples are of items that training never saw: texts matter most"
         )
-    return splits
 
 
-def _coverage(config: LiberConfig, partitions: Partitions, per_user: IntArray, result: Outlook) -> None:
+def _coverage(config: LiberConfig, partitions: Partitions, per_user: IntArray, result: Findings) -> None:
     """Users with a closed partition: of nobody else is anything asked."""
     active = per_user > 0
     covered = int((np.diff(partitions.start)[active] > 0).sum())
@@ -128,37 +93,6 @@ def _coverage(config: LiberConfig, partitions: Partitions, per_user: IntArray, r
             f"partition_size = {config.partition_size}; partition_size = {size} would cover "
             f"{(per_user[active] >= size).mean():.0%} with {int((per_user // size).sum()):,} summaries"
         )
-
-
-def _needs(
-    config: JobConfig,
-    catalogue: Catalogue,
-    log: InteractionLog,
-    partitions: Partitions,
-    trained_rows: int,
-    result: Outlook,
-) -> None:
-    """Producers that will have too few texts to fit their frozen parts on, which is better known before the first
-    prompt is paid."""
-    described = sum(config.data.texts.describes(catalogue.items.get(item, {})) for item in log.item_ids)
-    closed = partitions.closed_at < trained_rows
-    summaries = int(closed.sum())
-    shifts = int((closed & ~partitions.first_of_user()).sum())
-    for spec in config.feature_schema.knowledge:
-        available: dict[str, int] = {}
-        if spec.name == "text":
-            available = {"described items": described}
-        elif spec.name == "liber":
-            available = {"summaries": summaries}
-            if config.knowledge.liber.shift:
-                available["shifts"] = shifts
-        width = spec.dim // max(1, len(available))
-        for what, count in available.items():
-            if count <= width:
-                result.warnings.append(
-                    f"{spec.key} needs {width + 1:,} {what} to fit {width} dimensions, and the training "
-                    f"period will have {count:,}: it waits"
-                )
 
 
 def _memory(config: JobConfig, catalogue: Catalogue, log: InteractionLog, partitions: Partitions) -> str:

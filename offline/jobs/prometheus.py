@@ -29,6 +29,7 @@ _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "job_records_written": ("records it wrote", (*_JOB, "kind")),
     "job_records_unchanged": ("records that were up to date", (*_JOB, "kind")),
     "job_bytes_written": ("bytes it wrote to Redis", (*_JOB, "kind")),
+    "model_refused": ("1 if the gate keeps the model that was trained last from going live", ("config",)),
     "llm_bad_answers": ("answers it found bad, by problem", (*_JOB, "problem")),
     "llm_calls": ("calls to the language model, retries included; last run", _JOB),
     "llm_cache_hits": ("answers that were paid for earlier; last run", _JOB),
@@ -66,6 +67,8 @@ def registry(runs: Sequence[RunRecord], current: RunRecord) -> CollectorRegistry
     for run in known:
         _set_status(gauges, run)
         _set_producers(gauges, run)
+        if run.refused is not None:
+            gauges["model_refused"].labels(run.config).set(bool(run.refused))
     for run in {run.job: run for run in known if run.status not in (RunStatus.LOCKED, RunStatus.KILLED)}.values():
         _set_work(gauges, run)
     if last := next((run for run in reversed(known) if run.totals), None):

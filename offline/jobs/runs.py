@@ -24,6 +24,7 @@ from offline.jobs.ledger import RunLedger, RunRecord, RunStatus, iso_time
 from offline.jobs.steps import Job, Stopwatch, step
 from offline.llm.account import Account, new_run_id
 from offline.publish.publish import Published
+from offline.publish.release import refusal_line
 
 EXIT_CODES: Mapping[RunStatus, int] = {
     RunStatus.DONE: 0,
@@ -203,6 +204,15 @@ class Run:
             print(f"  {name}: {count.written} written, {count.unchanged} unchanged", flush=True)
         for space in publication.held_back:
             print(f"  {space}: held since its rollback; `publish --return` lets it go", flush=True)
+
+    def compared(self, publication: Published) -> None:
+        """Note how the model that was trained last compares, and whether it is refused: this run is partial then."""
+        for note in publication.notes:
+            print(f"  model: {note}", flush=True)
+        refused = publication.refused
+        self.record.refused = "" if refused is None else refused.release
+        if refused is not None:
+            self.left(refusal_line(refused))
 
     def save(self) -> None:
         """Keep the line so far, for whoever comes next if this run is killed."""

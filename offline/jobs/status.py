@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from models.contract.artifact import ArtifactError
+from models.contract.artifact import ArtifactError, RefusedModel
 from models.contract.knowledge import KnowledgeRecord, RecordError
 from offline.data.log import InteractionLog
 from offline.jobs.ledger import ProducerSummary, RunLedger, RunRecord, RunStatus
@@ -19,10 +19,11 @@ from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.run import ProducerState, load_knowledge
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
+from offline.metrics import in_words
 from offline.publish.connection import Store
 from offline.publish.knowledge import record_key
 from offline.publish.producer import held_of, served
-from offline.publish.release import live_release, read_manifest, releases, withdrawn
+from offline.publish.release import live_release, read_manifest, refusal_line, refused_model, releases, withdrawn
 
 _SHOWN_RUNS = 5
 _SAMPLE = 200
@@ -31,12 +32,13 @@ _SAMPLE = 200
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """``releases`` oldest first; ``producers`` by name; ``runs`` of the ledger, oldest first, then one that is at work
-    or was killed and has no line yet."""
+    """``releases`` oldest first; ``refused`` is the model that the gate keeps off; ``producers`` by name; ``runs`` of
+    the ledger, oldest first, then one that is at work or was killed and has no line yet."""
 
     store: str
     live: str | None
     releases: list[dict[str, Any]]
+    refused: RefusedModel | None
     producers: dict[str, dict[str, Any]]
     stages: dict[str, Any]
     runs: list[RunRecord]
@@ -45,12 +47,16 @@ class Status:
 
     def document(self) -> dict[str, Any]:
         runs = [run.document() for run in self.runs]
-        return {item.name: getattr(self, item.name) for item in fields(self)} | {"runs": runs}
+        refused = None if self.refused is None else self.refused.model_dump(mode="json")
+        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        return own | {"runs": runs, "refused": refused}
 
     def lines(self) -> Iterator[str]:
         yield f"redis      {self.store}"
         yield f"live       {self.live or 'nothing'}"
         yield from map(_release_line, reversed(self.releases))
+        if self.refused is not None:
+            yield f"refused    {_when(self.refused.at)}, {refusal_line(self.refused)}"
         for name, producer in self.producers.items():
             counts = ", ".join(f"{producer[key]} {key}" for key in ("users", "versions", "items") if key in producer)
             completion = f"complete {_when(producer['finished_at'])}" if producer["finished_at"] else "not complete"
@@ -75,6 +81,7 @@ def status_of(job: Job, store: Store) -> Status:
         store=f"{store.url} (keys {store.keys.prefix}:*)",
         live=live,
         releases=[_release(store, release, live) for release in releases(store)],
+        refused=refused_model(store),
         producers=_producers(job, store),
         stages=StepCache(job).all(),
         runs=_runs(job, now_at_work is not None),
@@ -152,10 +159,9 @@ def _release_line(release: dict[str, Any]) -> str:
     marker = "*" if release["live"] else "-" if release["withdrawn"] else " "
     if "error" in release:
         return f"release  {marker} {release['id']}: {release['error']}"
-    auc = release["metrics"].get("validation_auc", float("nan"))
     return (
         f"release  {marker} {release['id']}  {_when(release['created_at'])}  {release['items']} items  "
-        f"model {release['model']}  validation AUC {auc:.4f}"
+        f"model {release['model']}  validation AUC {in_words(release['metrics'].get('validation_auc'))}"
     )
 
 

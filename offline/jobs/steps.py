@@ -23,11 +23,13 @@ NO_BOUND = Budget()
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One call of ``python -m offline``. ``data_dir`` holds what all data sets share: embedded Redis, artifacts.
+    """One call of ``python -m offline``. ``data_dir`` holds the folders of embedded servers and of artifacts; each
+    configuration has its own among them.
 
-    ``since_ms`` bounds the work to users and items with something new since then; ``ask_refused`` forgets which prompts
-    the language model refused for good; ``budget`` is for the language model; with ``live_first``, a refresh that
-    finds nothing live asks none; ``metrics`` is a file for Prometheus.
+    ``take_over`` lets it replace another configuration's live release; ``since_ms`` bounds the work to users and items
+    with something new since then; ``ask_refused`` forgets which prompts the language model refused for good; ``budget``
+    is for the language model; with ``live_first``, a refresh that finds nothing live asks none; ``metrics`` is a file
+    for Prometheus.
     """
 
     config: JobConfig
@@ -35,6 +37,7 @@ class Job:
     use_cache: bool = True
     ask_refused: bool = False
     retrain: bool = False
+    take_over: bool = False
     since_ms: int | None = None
     budget: Budget = NO_BOUND
     live_first: bool = False

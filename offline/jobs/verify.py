@@ -26,7 +26,7 @@ from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge
 from offline.publish.connection import open_store
 from offline.publish.features import packed_histories
-from offline.publish.release import live_release, read_manifest, read_model
+from offline.publish.release import live_release, read_manifest, read_model, refusal_line, refused_model
 from offline.publish.streams import exposures
 from offline.training.report import TrainingReport
 from offline.training.run import load_served
@@ -66,7 +66,7 @@ def verify(job: Job, url: str | None, count: int) -> Verification:
     knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
     if url is not None:
         _send(url, log, count)
-    with open_store(job.data_dir) as store:
+    with open_store(job.data_dir, job.config.name) as store:
         live = live_release(store)
         until = time.monotonic() + _WAIT_SECONDS  # exposures are written in the background
         while True:
@@ -75,7 +75,9 @@ def verify(job: Job, url: str | None, count: int) -> Verification:
                 break
             time.sleep(0.2)
         if live is not None and read_manifest(store, live).artifact_sha256 != report.sha256:
-            raise DataError(f"release {live} is not the model that was trained last: it was rolled back to")
+            refused = refused_model(store)
+            why = "it was rolled back to" if refused is None else refusal_line(refused)
+            raise DataError(f"release {live} is not the model that was trained last: {why}")
     replay = _Replay(job, report, log, knowledge)
     compared, scores, skipped, worst = 0, 0, 0, 0.0
     for exposure in reversed(logged):

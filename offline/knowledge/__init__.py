@@ -5,10 +5,13 @@ config      settings of all of them
 inputs      inputs of every producer, and the spaces it makes
 vectors     outputs of every producer, and which of them a sample may see
 errors      why a producer cannot make its frozen parts yet
+needs       what of that can be told before a prompt is asked
 prompts     questions to the language model about items and partitions, and the texts that are encoded
 knowledge_texts  texts of the language model about items, closed partitions and shifts
 quality     answers of a language model that may become knowledge
 encoder     texts -> unit vectors, stored by content
+pooling     what an encoder's folder says of itself, and how its hidden states become one vector
+multilingual  an encoder of sixteen languages, from a package of its own
 projection  wide text vectors -> the few dimensions that are served, frozen
 shipped     encoded texts and hidden states that a configuration ships, read by a first run
 plain       producer: items' own texts, no language model; the control

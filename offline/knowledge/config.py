@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from models.contract.schema import FrozenConfig
 from offline.knowledge.liber.partitions import Trigger
+
+PACKAGED_ENCODER = "all-MiniLM-L6-v2"
+"""The text encoder whose weights are a package, the default. It reads English."""
+MULTILINGUAL_ENCODER = "use-multilingual-3"
+"""A text encoder of sixteen languages, from a package that is no dependency (offline/knowledge/multilingual.py)."""
 
 Dtype = Literal["float16", "int8"]
 Count = Annotated[int, Field(ge=1)]
@@ -180,11 +185,13 @@ class AutoGraphConfig(FrozenPartsConfig):
 class KnowledgeConfig(_Settings):
     """Settings that the producers of knowledge share: item texts, the text encoder, how long a record stays fresh.
 
-    Which producers run follows from the feature schema: those whose knowledge it lists.
+    ``encoder`` is the packaged one, the multilingual one, or the path of a folder of another sentence-transformers
+    model, whose files say how it pools; nothing is fetched. ``encoder_tokens`` cut a text, or what the model can read
+    if that is less. Which producers run follows from the feature schema: those whose knowledge it lists.
     """
 
     item_tokens: Annotated[int, Field(ge=8, le=2048)] = 64
-    encoder: str = "all-MiniLM-L6-v2"
+    encoder: str = PACKAGED_ENCODER
     encoder_tokens: Annotated[int, Field(ge=16, le=512)] = 128
     text: PlainTextConfig = PlainTextConfig()
     liber: LiberConfig = LiberConfig()
@@ -193,3 +200,13 @@ class KnowledgeConfig(_Settings):
     shipped_responses: Path | None = None
     shipped_vectors: Path | None = None
     ttl_days: Rate = 30.0
+
+    @field_validator("encoder")
+    @classmethod
+    def _encoder_is_here(cls, name: str) -> str:
+        if name not in (PACKAGED_ENCODER, MULTILINGUAL_ENCODER) and not Path(name).is_dir():
+            raise ValueError(
+                f"{name!r} is no folder. Give the folder of a sentence-transformers model on this machine (none is "
+                f'fetched from a hub), "{MULTILINGUAL_ENCODER}", or leave it out for "{PACKAGED_ENCODER}"'
+            )
+        return name

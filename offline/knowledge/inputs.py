@@ -12,7 +12,7 @@ from models.contract.arrays import BoolArray, FloatArray
 from models.contract.knowledge import Space
 from models.contract.schema import KnowledgeSpec, fingerprint
 from offline.engine.engines import Engine
-from offline.knowledge.errors import NotFittedError
+from offline.knowledge.errors import NotFittedError, TooFewError
 from offline.knowledge.knowledge_texts import Domain, KnowledgeTexts
 from offline.knowledge.projection import Projection
 from offline.knowledge.prompts import PartitionFacts, item_prompt, item_text, summary_prompt, summary_text
@@ -85,7 +85,7 @@ def text_form(inputs: ProducerInputs) -> str:
         item_text(vocabulary, sample, "answer"),
         str(config.liber.titles),
         repr(summary_prompt(vocabulary, facts, config.liber.summary_tokens, config.liber.titles)),
-        summary_text(facts, "answer"),
+        summary_text(vocabulary, facts, "answer"),
         repr(config.liber.trigger),
     ]
     return fingerprint(forms)
@@ -93,26 +93,51 @@ def text_form(inputs: ProducerInputs) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wide:
-    """Encoded ``texts`` [n, width] of one part of a space, to be projected to ``dim``; for people they are ``what``."""
+    """Encoded ``texts`` [n, width] of one part of a space, to be projected to ``dim``; for people they are ``what``.
+    Not ``complete``: some are still to come."""
 
     components: Mapping[str, str]
     texts: FloatArray
     dim: int
     what: str = "encoded texts"
+    complete: bool = True
 
 
 def frozen_projections(folder: Path, parts: Sequence[Wide]) -> list[Projection]:
-    """The projections fitted under these components; new ones are fitted on the texts, and kept only if all parts can
-    be: those of one space are of one moment. TooFewError if a part has too few texts."""
+    """The projections fitted under these components; new ones are fitted on the texts. One that was fitted on few texts
+    is fitted anew where complete texts have outgrown it. A part with too few texts is zeros until then; TooFewError if
+    all parts have, and nothing is kept then."""
     paths = [projection_path(folder, part.components, part.dim) for part in parts]
-    projections = [
-        Projection.load(path) if path.is_file() else Projection.fit(part.texts, part.dim, part.what)
-        for path, part in zip(paths, parts, strict=True)
-    ]
-    for path, projection in zip(paths, projections, strict=True):
-        if not path.is_file():
-            projection.save(path)
+    projections = [_projection(path, part) for path, part in zip(paths, parts, strict=True)]
+    if not any(projection.rank for projection in projections):
+        Projection.fit(parts[0].texts, parts[0].dim, parts[0].what)  # says what it takes
+    for path, part, projection in zip(paths, parts, projections, strict=True):
+        if path.is_file() and Projection.load(path).digest == projection.digest:
+            continue
+        projection.save(path)
+        if projection.rank < part.dim:
+            print(f"  {len(part.texts)} {part.what} fill {projection.rank} of {part.dim} dimensions", flush=True)
     return projections
+
+
+def _projection(path: Path, part: Wide) -> Projection:
+    """The projection in ``path``, unless there is none or it is outgrown; zeros for too few texts."""
+    if path.is_file():
+        stored = Projection.load(path)
+        if not (part.complete and stored.is_outgrown(part.texts)):
+            return stored
+    try:
+        return Projection.fit(part.texts, part.dim, part.what)
+    except TooFewError:
+        return Projection.nothing(part.texts.shape[1], part.dim)
+
+
+def projection_components(projections: Sequence[Projection]) -> dict[str, str]:
+    """The components by which a space names its projections: digests, and ranks where some dimensions are zeros."""
+    components = {"projection": "+".join(projection.digest for projection in projections)}
+    if any(projection.rank < len(projection.components) for projection in projections):
+        components["rank"] = "+".join(str(projection.rank) for projection in projections)
+    return components
 
 
 def projection_path(folder: Path, components: Mapping[str, str], dim: int) -> Path:

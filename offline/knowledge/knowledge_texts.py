@@ -196,7 +196,7 @@ class KnowledgeTexts:
         """One text per closed partition."""
         answers = self._summaries
         texts = [
-            "" if answer is None else summary_text(facts, answer)
+            "" if answer is None else summary_text(self._vocabulary, facts, answer)
             for facts, answer in zip(self.facts, answers.texts, strict=True)
         ]
         return Texts(tuple(texts), np.array(answers.absent, np.bool_))
@@ -211,13 +211,14 @@ class KnowledgeTexts:
             for at in np.flatnonzero(~self.partitions.first_of_user()).tolist()
             if said[at] is not None and said[at - 1] is not None and since[at - 1] <= since[at]
         ]  # a summary that may still come is asked for a shift in the run that has it
-        tastes = {at: taste(self.facts[at], said[at] or "") for partition in asked for at in (partition - 1, partition)}
-        tokens = self._config.liber.shift_tokens
-        prompts = [shift_prompt(self._vocabulary, tastes[at - 1], tastes[at], tokens) for at in asked]
+        vocabulary, tokens = self._vocabulary, self._config.liber.shift_tokens
+        compared = {at for partition in asked for at in (partition - 1, partition)}
+        tastes = {at: taste(vocabulary, self.facts[at], said[at] or "") for at in compared}
+        prompts = [shift_prompt(vocabulary, tastes[at - 1], tastes[at], tokens) for at in asked]
         answers = self._ask(prompts, "interest shifts")
         texts, absent = [""] * len(said), np.array(self._summaries.absent, np.bool_)
         for at, answer, missing in zip(asked, answers.texts, answers.absent, strict=True):
-            texts[at] = "" if answer is None else shift_text(self.facts[at - 1], self.facts[at], answer)
+            texts[at] = "" if answer is None else shift_text(vocabulary, self.facts[at - 1], self.facts[at], answer)
             absent[at] |= missing
         return Texts(tuple(texts), absent)
 
@@ -230,7 +231,7 @@ class KnowledgeTexts:
             text = said[at]
             if text is not None:
                 user, since = int(partitions.user[at]), int(self._since[at])
-                rows.append((user, since, texts[at], taste(self.facts[at], text), at))
+                rows.append((user, since, texts[at], taste(self._vocabulary, self.facts[at], text), at))
         rows += [(user, text.from_row - 1, text.text, text.text, -1) for user, text in self._about_users]
         rows.sort(key=lambda row: row[:2])
         users = np.array([row[0] for row in rows], np.int64)

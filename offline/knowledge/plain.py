@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.contract.schema import fingerprint
-from offline.knowledge.inputs import ProducerInputs, Wide, frozen_projections, space
+from offline.knowledge.inputs import ProducerInputs, Wide, frozen_projections, projection_components, space
 from offline.knowledge.prompts import plain_text
 from offline.knowledge.vectors import ItemVectors, Produced
 
@@ -22,6 +22,6 @@ def produce(inputs: ProducerInputs) -> Produced:
     (projection,) = frozen_projections(inputs.folder, [Wide(components, wide, spec.dim)])
     vectors = np.zeros((len(features), spec.dim), np.float32)
     vectors[described] = projection.apply(wide)
-    components["projection"] = projection.digest
+    components |= projection_components([projection])
     of_texts = ItemVectors.of_texts(space(spec, inputs.config.text.dtype, components), vectors, described)
     return Produced(items=of_texts)

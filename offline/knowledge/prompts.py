@@ -1,7 +1,7 @@
 """Questions to the language model about items and closed partitions, and the texts that are encoded of its answers.
 
 Titles are data: they are quoted inside one sentence and can break out of nothing, because every partition is a
-conversation of its own.
+conversation of its own. The sentences are those of the data set's language (offline/data/languages).
 """
 
 from __future__ import annotations
@@ -17,20 +17,24 @@ from offline.llm.protocol import Prompt
 
 def item_prompt(vocabulary: TextsConfig, features: Mapping[str, Any], max_tokens: int) -> Prompt:
     """Ask what an item is about and whom it is for, in the manner of KAR's item factual prompt (arXiv 2306.10933)."""
-    question = (
-        f"Describe the {vocabulary.noun} {vocabulary.item_text(features)} in two sentences: {vocabulary.aspects}."
+    question = vocabulary.spoken.sentences.item_question.format(
+        noun=vocabulary.noun, item=vocabulary.item_text(features), aspects=vocabulary.aspects
     )
+    return _prompt(question, max_tokens)
+
+
+def _prompt(question: str, max_tokens: int) -> Prompt:
     return Prompt(messages=(("user", question),), max_tokens=max_tokens, repetition_penalty=1.05)
 
 
 def item_text(vocabulary: TextsConfig, features: Mapping[str, Any], answer: str) -> str:
     """The text that is encoded: the facts first, then the answer, so that truncation loses opinion before fact."""
-    return f"{vocabulary.item_text(features)}. {answer}".strip()
+    return vocabulary.spoken.sentences.item_text.format(item=vocabulary.item_text(features), answer=answer).strip()
 
 
 def plain_text(vocabulary: TextsConfig, features: Mapping[str, Any]) -> str:
     """An item's own text, without any language model: for the plain-text control."""
-    return f"{vocabulary.item_text(features)}."
+    return vocabulary.spoken.sentences.plain_text.format(item=vocabulary.item_text(features))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,55 +64,56 @@ def summary_prompt(vocabulary: TextsConfig, facts: PartitionFacts, max_tokens: i
 
     Profile data is left out: it is a feature of the CTR model already.
     """
-    topics = (
-        f"Most frequent {vocabulary.topics} among the {vocabulary.liked} ones: {_listed(facts.top_topics(), ', ')}.\n"
+    language, words = vocabulary.spoken, _words(vocabulary)
+    sentences, nothing = language.sentences, language.sentences.nothing
+    topics = sentences.topics_line.format(**words, values=language.notation.listing.join(facts.top_topics()) or nothing)
+    question = sentences.summary_question.format(
+        **words,
+        liked_names=sentences.names.join(facts.titles(True, most)) or nothing,
+        disliked_names=sentences.names.join(facts.titles(False, most)) or nothing,
+        topics_line=topics if vocabulary.topics_column else "",
     )
-    question = (
-        f"A {vocabulary.user} {vocabulary.liked} these {vocabulary.plural}: "
-        f"{_listed(facts.titles(True, most), '; ')}.\n"
-        f"The {vocabulary.user} {vocabulary.disliked}: {_listed(facts.titles(False, most), '; ')}.\n"
-        f"{topics if vocabulary.topics_column else ''}"
-        f"In two sentences, describe the taste of this {vocabulary.user}: {vocabulary.tastes}."
-    )
-    return Prompt(messages=(("user", question),), max_tokens=max_tokens, repetition_penalty=1.05)
+    return _prompt(question, max_tokens)
 
 
-def _listed(values: Sequence[str], separator: str) -> str:
-    return separator.join(values) or "none"
+def _words(vocabulary: TextsConfig) -> dict[str, str]:
+    """The words of the configuration that sentences about people use."""
+    return vocabulary.model_dump(include={"plural", "user", "liked", "disliked", "topics", "tastes"})
 
 
-def summary_text(facts: PartitionFacts, answer: str) -> str:
+def summary_text(vocabulary: TextsConfig, facts: PartitionFacts, answer: str) -> str:
     """The text to encode of a summary: topics, the answer, then titles as far as the encoder's window reaches."""
+    sentences = vocabulary.spoken.sentences
     parts = [
-        taste(facts, answer),
-        f"Liked: {'; '.join(facts.titles(True))}." if any(facts.liked) else "",
-        f"Disliked: {'; '.join(facts.titles(False))}." if not all(facts.liked) else "",
+        taste(vocabulary, facts, answer),
+        sentences.liked.format(names=sentences.names.join(facts.titles(True))) if any(facts.liked) else "",
+        sentences.disliked.format(names=sentences.names.join(facts.titles(False))) if not all(facts.liked) else "",
     ]
-    return " ".join(part for part in parts if part)
+    return sentences.gap.join(part for part in parts if part)
 
 
-def taste(facts: PartitionFacts, answer: str) -> str:
+def taste(vocabulary: TextsConfig, facts: PartitionFacts, answer: str) -> str:
     """A partition in two or three sentences: topics first, which are certain, then the model's answer."""
-    topics = facts.top_topics()
-    return f"Likes {', '.join(topics) or 'nothing in particular'}. {answer.strip()}"
+    language = vocabulary.spoken
+    topics = language.notation.listing.join(facts.top_topics()) or language.sentences.no_topics
+    return language.sentences.taste.format(values=topics, answer=answer.strip())
 
 
 def shift_prompt(vocabulary: TextsConfig, before: str, now: str, max_tokens: int) -> Prompt:
     """LIBER's interest shift between neighbouring partitions, told from their summaries: UIL's second, cascading call.
 
-    Of three wordings tried on SmolLM2-135M this one gave usable sentences (research/LOG.md, 2026-11-20).
+    Of three English wordings tried on SmolLM2-135M this one gave usable sentences (research/LOG.md, 2026-11-20).
     """
-    question = (
-        f"Some time ago, a {vocabulary.user}'s taste was described like this: {before}\n"
-        f"Today it is described like this: {now}\n"
-        f"In one sentence, say how the taste of this {vocabulary.user} has changed."
-    )
-    return Prompt(messages=(("user", question),), max_tokens=max_tokens, repetition_penalty=1.05)
+    question = vocabulary.spoken.sentences.shift_question.format(user=vocabulary.user, before=before, now=now)
+    return _prompt(question, max_tokens)
 
 
-def shift_text(before: PartitionFacts, now: PartitionFacts, answer: str) -> str:
+def shift_text(vocabulary: TextsConfig, before: PartitionFacts, now: PartitionFacts, answer: str) -> str:
     """The text that is encoded of a shift: which topics came and went, then the model's answer."""
-    old, new = before.top_topics(), now.top_topics()
-    came = [topic for topic in new if topic not in old]
-    went = [topic for topic in old if topic not in new]
-    return f"More {', '.join(came) or 'of the same'}; less {', '.join(went) or 'of nothing'}. {answer.strip()}"
+    language, old, new = vocabulary.spoken, before.top_topics(), now.top_topics()
+    listing, sentences = language.notation.listing, language.sentences
+    return sentences.shift_text.format(
+        came=listing.join(topic for topic in new if topic not in old) or sentences.none_came,
+        went=listing.join(topic for topic in old if topic not in new) or sentences.none_went,
+        answer=answer.strip(),
+    )

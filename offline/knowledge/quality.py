@@ -2,7 +2,8 @@
 
 Looks at one answer and its own prompt at a time, so no record can change the verdict on another one. Nothing here
 understands an answer: an empty phrase in good English passes. The limits were set on the 6,268 answers of
-SmolLM2-135M in configs/ml-100k.responses.jsonl.gz; beside each limit stands what those answers look like.
+SmolLM2-135M in configs/ml-100k.responses.jsonl.gz; beside each limit stands what those answers look like. Other
+languages have the same limits, counted in characters where a script has no spaces, and have not been measured.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
+from offline.data.languages.english import ENGLISH
+from offline.data.languages.language import Language
 from offline.llm import wording
 from offline.llm.protocol import Answers, Completion, Prompt
 
@@ -30,13 +33,9 @@ Problem = Literal[
 ]
 State = Literal["ok", "bad", "absent"]
 
-SECOND_TRY: Final = (
-    "Answer in the language of this question, with one or two short, complete sentences of plain text and without your "
-    "reasoning. Go by the facts given above. Do not repeat yourself or the question."
-)
 SECOND_TEMPERATURE: Final = 0.7
-"""On the 32 bad answers among those 6,268: the words above cure 26 at temperature 0, with temperature 0.7 they cure 30,
-and so does the temperature alone."""
+"""On the 32 bad answers among those 6,268: the words of the second try cure 26 at temperature 0, with temperature 0.7
+they cure 30, and so does the temperature alone."""
 
 _READ: Final = 20_000  # characters that are looked at; a longer answer is bad by its length anyway
 _ENOUGH_WORDS: Final = 8  # fewer say little about the language
@@ -49,17 +48,18 @@ _CHARACTERS_PER_TOKEN: Final = 16.0  # of max_tokens; real answers have at most 
 _LEAST_TRIGRAMS: Final = 0.6  # share of different ones; 10 real answers fail this or the next limit, all of them loops
 _REPEATS: Final = 4  # the same words so often in a row
 _LEAST_COMPRESSED: Final = 0.2  # zlib's size to the text's, for loops of characters; real answers: at least 0.26
+_ECHO_RUN: Final = 6  # words in a row that count as copied
 _ECHO_WORDS: Final = 20  # copied in one piece; at most 16 in real answers (a list of titles)
 _ECHO_SHARE: Final = 0.7  # of the words, copied in pieces of 6 or more; at most 0.67 in real answers (that list)
-_ENGLISH: Final = 0.06  # function words, where the prompt has them too; real answers have at least 0.077, sentences in
-# 12 other languages none
+_FUNCTION_WORDS: Final = 0.06  # real answers have at least 0.077, sentences in 12 other languages none
 _SCRIPT: Final = 0.6  # of the letters, in the prompt's writing systems; real answers: all
+_OWN_SCRIPT: Final = 0.4  # of the words, in a script that is not Latin: the rest may be names in Latin letters
 
 
-def cleaned(answer: Completion, prompt: Prompt) -> str:
+def cleaned(answer: Completion, prompt: Prompt, language: Language = ENGLISH) -> str:
     """The usable part of an answer: no reasoning, and no sentence that max_tokens cut off. "" if nothing is."""
     text = wording.without_reasoning(answer.text)
-    return wording.complete_sentences(text) if _was_cut(answer, prompt) else text
+    return wording.complete_sentences(text, language) if _was_cut(answer, prompt) else text
 
 
 def _was_cut(answer: Completion, prompt: Prompt) -> bool:
@@ -67,8 +67,8 @@ def _was_cut(answer: Completion, prompt: Prompt) -> bool:
     return answer.completion_tokens >= prompt.max_tokens
 
 
-def problem(answer: Completion, prompt: Prompt) -> Problem | None:
-    """The first thing that keeps ``cleaned(answer, prompt)`` from being used; None if it may be used.
+def problem(answer: Completion, prompt: Prompt, language: Language = ENGLISH) -> Problem | None:
+    """The first thing that keeps ``cleaned`` of an answer in this language from being used; None if it may be used.
 
     "think" is reasoning that never closes, "truncated" an answer without one complete sentence, "control" a control
     character or a token of a chat template, "echo" a long copy of the prompt.
@@ -78,7 +78,7 @@ def problem(answer: Completion, prompt: Prompt) -> Problem | None:
         return "think"
     if not wording.words(whole[:_READ]):
         return "empty"
-    text = wording.complete_sentences(whole[:_READ]) if _was_cut(answer, prompt) else whole[:_READ]
+    text = wording.complete_sentences(whole[:_READ], language) if _was_cut(answer, prompt) else whole[:_READ]
     if wording.has_control_characters(text):
         return "control"
     looked_at = text or whole[:_READ]
@@ -89,7 +89,7 @@ def problem(answer: Completion, prompt: Prompt) -> Problem | None:
         return "oversize"
     if not text:
         return "truncated"
-    return _unusable(text, spoken, prompt)
+    return _unusable(text, spoken, prompt, language)
 
 
 def _repeats(text: str, spoken: Sequence[str]) -> bool:
@@ -100,32 +100,44 @@ def _repeats(text: str, spoken: Sequence[str]) -> bool:
     )
 
 
-def _unusable(text: str, spoken: Sequence[str], prompt: Prompt) -> Problem | None:
+def _unusable(text: str, spoken: Sequence[str], prompt: Prompt, language: Language) -> Problem | None:
     """The problem of a text of sound form."""
-    if wording.refuses(text):
+    if wording.refuses(text, language):
         return "refusal"
     question = " ".join(message for _, message in prompt.messages)
-    asked = wording.words(question)
-    if _in_another_script(text, question) or _left_english(spoken, asked):
+    asked, density = wording.words(question), wording.characters_per_word(spoken)
+    if _in_another_script(text, spoken, question, language) or _left_the_language(spoken, asked, language):
         return "language"
-    longest, share = wording.copied(spoken, asked)
-    if longest >= _ECHO_WORDS or share > _ECHO_SHARE:
+    longest, share = wording.copied(spoken, asked, density * _ECHO_RUN)
+    if longest >= density * _ECHO_WORDS or share > _ECHO_SHARE:
         return "echo"
-    return "short" if len(spoken) < _LEAST_WORDS else None
+    return "short" if len(spoken) < density * _LEAST_WORDS else None
 
 
-def _left_english(spoken: Sequence[str], asked: Sequence[str]) -> bool:
-    if min(len(spoken), len(asked)) < _ENOUGH_WORDS:
+def _left_the_language(spoken: Sequence[str], asked: Sequence[str], language: Language) -> bool:
+    """Whether the function words of the language are absent. Where English is only the default, the prompt may be in
+    another language by the nouns of its configuration: then they are absent there too, and nothing is said."""
+    if not language.function_words or min(len(spoken), len(asked)) < _ENOUGH_WORDS:
         return False
-    return wording.english_share(asked) >= _ENGLISH > wording.english_share(spoken)
+    if language is ENGLISH and wording.function_word_share(asked, language.function_words) < _FUNCTION_WORDS:
+        return False
+    return wording.function_word_share(spoken, language.function_words) < _FUNCTION_WORDS
 
 
-def _in_another_script(text: str, question: str) -> bool:
-    asked, answered = wording.scripts(question), wording.scripts(text)
-    # a foreign title in the prompt allows its script, a single borrowed letter does not
-    allowed = [script for script, letters in asked.items() if letters >= 0.1 * asked.total()]
+def _in_another_script(text: str, spoken: Sequence[str], question: str, language: Language) -> bool:
+    """Whether an answer is written in another script than its language or, in Latin letters, its prompt."""
+    answered = wording.scripts(text)
     letters = answered.total()
-    return letters >= _ENOUGH_LETTERS and sum(answered[script] for script in allowed) < _SCRIPT * letters
+    if language.script is None or letters < _ENOUGH_LETTERS:
+        return False
+    if language.script != "LATIN":
+        least, most = language.kana or (0.0, 1.0)
+        is_own = wording.script_share(spoken, language.script) >= _OWN_SCRIPT
+        return not (is_own and least <= wording.kana_share(text) <= most)
+    asked = wording.scripts(question)
+    # a foreign title in the prompt allows its script, a single borrowed letter does not
+    allowed = [script for script, count in asked.items() if count >= 0.1 * asked.total()]
+    return sum(answered[script] for script in allowed) < _SCRIPT * letters
 
 
 class Asks(Protocol):
@@ -162,20 +174,20 @@ class Usable:
         )
 
 
-def usable(session: Asks, prompts: Sequence[Prompt], label: str) -> Usable:
-    """Ask all prompts, and those with a bad answer once more with the words SECOND_TRY added.
+def usable(session: Asks, prompts: Sequence[Prompt], label: str, language: Language = ENGLISH) -> Usable:
+    """Ask all prompts, and those with a bad answer once more with the words of the language's second try added.
 
     The second prompt depends on the first alone and has a cache key of its own, so a prompt that is known to be bad
     twice costs nothing in later runs. A prompt that the server refuses has no second try.
     """
     first = session.ask_all(prompts, label)
-    verdicts = [_verdict(answer, prompt) for answer, prompt in zip(first.completions, prompts, strict=True)]
+    verdicts = [_verdict(answer, prompt, language) for answer, prompt in zip(first.completions, prompts, strict=True)]
     bad = [at for at, (_, wrong) in enumerate(verdicts) if wrong is not None]
-    again = [asked_again(prompts[at]) for at in bad]
+    again = [asked_again(prompts[at], language) for at in bad]
     second = session.ask_all(again, f"{label}, second try") if bad else Answers(())
     problems = Counter(wrong for _, wrong in verdicts if wrong is not None)
     for at, answer, prompt in zip(bad, second.completions, again, strict=True):
-        verdicts[at] = _verdict(answer, prompt)
+        verdicts[at] = _verdict(answer, prompt, language)
     for at in (*first.refused, *(bad[again_at] for again_at in second.refused)):
         verdicts[at] = None, "refused"
     return Usable(
@@ -187,15 +199,16 @@ def usable(session: Asks, prompts: Sequence[Prompt], label: str) -> Usable:
     )
 
 
-def asked_again(prompt: Prompt) -> Prompt:
+def asked_again(prompt: Prompt, language: Language = ENGLISH) -> Prompt:
     """The prompt of the second try."""
     *earlier, (role, text) = prompt.messages
-    return replace(prompt, messages=(*earlier, (role, f"{text}\n{SECOND_TRY}")), temperature=SECOND_TEMPERATURE)
+    longer = f"{text}\n{language.sentences.second_try}"
+    return replace(prompt, messages=(*earlier, (role, longer)), temperature=SECOND_TEMPERATURE)
 
 
-def _verdict(answer: Completion | None, prompt: Prompt) -> tuple[str | None, Problem | None]:
+def _verdict(answer: Completion | None, prompt: Prompt, language: Language) -> tuple[str | None, Problem | None]:
     """(text, problem): a usable text without a problem, or a problem without a text; neither for an absent answer."""
     if answer is None:
         return None, None
-    wrong = problem(answer, prompt)
-    return (cleaned(answer, prompt), None) if wrong is None else (None, wrong)
+    wrong = problem(answer, prompt, language)
+    return (cleaned(answer, prompt, language), None) if wrong is None else (None, wrong)

@@ -7,26 +7,21 @@ everything (a parameter that the server does not know, a credit that is used up)
 
 import asyncio
 import random
-import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 
-from tqdm import tqdm
-
 from offline.llm.budget import BudgetAccount, Reservation
 from offline.llm.cache import ResponseCache
 from offline.llm.protocol import Completion, Parameters, PermanentError, Prompt, TransientError, UnusableBackendError
+from offline.progress import Progress
 
 Batch = list[tuple[str, Prompt]]  # (cache key, prompt)
 Ask = Callable[[Sequence[Prompt]], Awaitable[list[Completion]]]
 
 REFUSED_RUNS = 2
 """A prompt that was to blame in so many runs is asked no more."""
-
-_REFRESH_TERMINAL_SECONDS = 0.5
-_REFRESH_LOG_SECONDS = 30.0  # in a cron log every refresh is a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +95,11 @@ class BatchRun:
     async def answer(self, batches: deque[Batch], concurrency: int, label: str, hits: int) -> None:
         """Answer and store all batches, unless the run stops early; raises only what is nobody's bad input."""
         total = hits + sum(len(batch) for batch in batches)
-        every = _REFRESH_TERMINAL_SECONDS if sys.stderr.isatty() else _REFRESH_LOG_SECONDS
-        with tqdm(
-            total=total, initial=hits, desc=label, unit="prompt", mininterval=every, maxinterval=every, file=sys.stderr
-        ) as bar:
-            bar.set_postfix(hits=hits, paid=0, refresh=False)
+        with Progress(label, total, "prompts", done=hits) as progress:
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(concurrency, len(batches))):
-                        group.create_task(self._work(batches, bar, hits))
+                        group.create_task(self._work(batches, progress, hits))
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
             finally:
@@ -118,7 +109,7 @@ class BatchRun:
         if self._defect is not None:
             raise self._defect
 
-    async def _work(self, batches: deque[Batch], bar: "tqdm[None]", hits: int) -> None:
+    async def _work(self, batches: deque[Batch], progress: Progress, hits: int) -> None:
         while (affordable := await self._next(batches)) is not None:
             batch, reservation = affordable
             completions: list[Completion] | None = None
@@ -138,8 +129,7 @@ class BatchRun:
                 answers = {key: completion for (key, _), completion in zip(batch, completions, strict=True)}
                 await self._store(answers)
                 self.answers |= answers
-                bar.set_postfix(hits=hits, paid=len(self.answers), refresh=False)
-                bar.update(len(batch))
+                progress.advance(len(batch), f"{hits} from cache, {len(self.answers)} paid")
 
     async def _next(self, batches: deque[Batch]) -> tuple[Batch, Reservation] | None:
         """Take the next batch, or as much of it as the budget has left, and set its tokens aside; None at the end.

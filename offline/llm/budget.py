@@ -9,18 +9,20 @@ from typing import Any
 
 from offline.llm.protocol import Completion, PermanentError, Prompt
 
-CHARACTERS_PER_TOKEN = 4.0
+BYTES_PER_TOKEN = 4.0
+"""Of UTF-8: four letters of English, two of Russian, one character and a third of Chinese. Tokenizers whose vocabulary
+is mostly English need up to four times as many tokens for other scripts; the line below learns that from answers."""
 TEMPLATE_TOKENS = 32.0
 """Tokens that a chat template adds to a prompt, with the default system message that many of them bring. With SmolLM2
-on the 6,268 prompts of MovieLens-100K: 32.7 tokens and 3.90 characters per token."""
+on the 6,268 prompts of MovieLens-100K: 32.7 tokens and 3.90 bytes per token."""
 
 _ENOUGH = 20  # prompts from which a slope is fitted; fewer only correct the constant
 
 
 class TokenEstimate:
-    """Prompt tokens as a line over characters; completion tokens as a mean per ``max_tokens``.
+    """Prompt tokens as a line over bytes; completion tokens as a mean per ``max_tokens``.
 
-    A line, because a ratio of characters to tokens mixes up the template with the text: on those 6,268 prompts, of two
+    A line, because a ratio of bytes to tokens mixes up the template with the text: on those 6,268 prompts, of two
     kinds, it is wrong by 12.6 tokens on average, the line by 3.4. Without anything learnt: the constants above, and
     answers of the full ``max_tokens``.
     """
@@ -34,12 +36,12 @@ class TokenEstimate:
         """Take answered prompts into account; those whose server reported no usage say nothing."""
         for prompt, completion in answered:
             if completion.prompt_tokens > 0:
-                characters = prompt.characters
+                size = prompt.size
                 self._count += 1
-                self._x += characters
+                self._x += size
                 self._y += completion.prompt_tokens
-                self._xx += characters * characters
-                self._xy += characters * completion.prompt_tokens
+                self._xx += size * size
+                self._xy += size * completion.prompt_tokens
             if completion.completion_tokens > 0:
                 seen = self._answers[prompt.max_tokens]
                 seen[0] += 1
@@ -48,7 +50,7 @@ class TokenEstimate:
     def prompt_tokens(self, prompt: Prompt) -> int:
         """Expected tokens of a prompt, at least 1."""
         constant, slope = self._line()
-        return max(1, math.ceil(constant + slope * prompt.characters))
+        return max(1, math.ceil(constant + slope * prompt.size))
 
     def completion_tokens(self, prompt: Prompt) -> float:
         count, tokens = self._answers.get(prompt.max_tokens, (0, 0))
@@ -56,10 +58,10 @@ class TokenEstimate:
 
     def _line(self) -> tuple[float, float]:
         if self._count == 0:
-            return TEMPLATE_TOKENS, 1 / CHARACTERS_PER_TOKEN
+            return TEMPLATE_TOKENS, 1 / BYTES_PER_TOKEN
         mean_x, mean_y = self._x / self._count, self._y / self._count
         variance = self._xx / self._count - mean_x * mean_x
-        slope = 1 / CHARACTERS_PER_TOKEN
+        slope = 1 / BYTES_PER_TOKEN
         if self._count >= _ENOUGH and variance > 1.0:
             slope = max(0.0, (self._xy / self._count - mean_x * mean_y) / variance)
         if slope * mean_x > mean_y:  # a negative constant would make short prompts free

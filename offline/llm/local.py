@@ -5,6 +5,7 @@ torch and transformers are imported on the first prompt, so a fully cached run n
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,8 +15,12 @@ from typing import Any
 
 from offline.llm.arithmetic import Precision
 from offline.llm.in_process import load_model, quiet_transformers
-from offline.llm.protocol import Completion, PermanentError, Prompt, UnusableBackendError
+from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
 from offline.llm.weights import Weights
+
+PADDED_TOKENS = 2**16
+"""Tokens of one generation, prompts with padding and answers together; a batch that has more is generated in parts. The
+packaged model remembers a token in 46 kB of float32 or 23 kB of bfloat16: 3 GB or 1.5 GB at most."""
 
 
 class LocalBackend:
@@ -38,6 +43,7 @@ class LocalBackend:
         )
         self._precision = precision
         self._generator: _Generator | None = None
+        self._closing = threading.Event()
         # one thread: two generations at once would only share the same cores and double the memory
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="local-llm")
 
@@ -46,13 +52,15 @@ class LocalBackend:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._complete, list(prompts))
 
     async def close(self) -> None:
-        """Wait for a running generation and drop the model."""
+        """End a running generation, whose answers are lost, and drop the model."""
+        self._closing.set()
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
         self._generator = None
 
     def _complete(self, prompts: list[Prompt]) -> list[Completion]:
         if self._generator is None:
-            self._generator = _Generator(self._weights.checkpoint(self._checkpoints), self._precision)
+            checkpoint = self._weights.checkpoint(self._checkpoints)
+            self._generator = _Generator(checkpoint, self._precision, self._closing)
         completions: list[Completion] = []
         for _, group in groupby(prompts, key=lambda prompt: prompt.parameters):
             completions += self._generator.generate(list(group))
@@ -60,9 +68,10 @@ class LocalBackend:
 
 
 class _Generator:
-    """The loaded model and tokenizer."""
+    """The loaded model and tokenizer. Once ``closing`` is set, a generation ends with a TransientError, at the next
+    layer of its next token."""
 
-    def __init__(self, checkpoint: Path, precision: Precision) -> None:
+    def __init__(self, checkpoint: Path, precision: Precision, closing: threading.Event) -> None:
         try:
             self._tokenizer, self._model = load_model(checkpoint, precision, causal=True)
         except (OSError, ValueError) as error:
@@ -80,9 +89,10 @@ class _Generator:
         self._stops: list[int] = stops
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token_id = stops[0]
+        _end_when(closing, self._model)
 
     def generate(self, prompts: list[Prompt]) -> list[Completion]:
-        """Answer prompts of equal parameters in one batch."""
+        """Answer prompts of equal parameters, in one batch or, beyond ``PADDED_TOKENS``, in parts of it."""
         import torch
 
         chats = [[{"role": role, "content": text} for role, text in prompt.messages] for prompt in prompts]
@@ -93,6 +103,9 @@ class _Generator:
         limit, more = getattr(self._model.config, "max_position_embeddings", None), prompts[0].max_tokens
         if limit is not None and width + more > limit:
             raise PermanentError(f"a prompt of {width} tokens and {more} new ones exceed the context of {limit}")
+        if len(prompts) > 1 and len(prompts) * (width + more) > PADDED_TOKENS:
+            half = len(prompts) // 2
+            return self.generate(prompts[:half]) + self.generate(prompts[half:])
         with torch.inference_mode(), quiet_transformers(), self._seeded(prompts):
             output = self._model.generate(
                 input_ids=inputs["input_ids"],
@@ -130,3 +143,18 @@ class _Generator:
             eos_token_id=self._stops,
             pad_token_id=self._tokenizer.pad_token_id,
         )
+
+
+def _end_when(closing: threading.Event, model: Any) -> None:
+    """Let the model's layers look at ``closing`` before they compute: all prompts of a large batch in one layer take
+    seconds on a CPU, in all of them minutes."""
+    import torch
+
+    def look(*_: object) -> None:
+        if closing.is_set():
+            raise TransientError("stopped in the middle of a generation")
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList):
+            for layer in module:
+                layer.register_forward_pre_hook(look)

@@ -15,6 +15,7 @@ from offline.llm.protocol import Completion, PermanentError, Prompt, TransientEr
 
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 _HOPELESS_STATUS = frozenset({401, 402, 403, 404, 405})  # true of every prompt: key, credit, permission, model, path
+_LOOK_SECONDS = 5.0
 _EXCERPT = 300  # characters of a server's error that go into ours
 
 
@@ -31,8 +32,7 @@ class OpenAIBackend:
     def __init__(
         self, base_url: str, model: str, api_key_env: str | None = None, timeout_seconds: float = 120.0
     ) -> None:
-        base = base_url.rstrip("/")
-        self._url = f"{base}/v1/chat/completions" if not urlsplit(base).path else f"{base}/chat/completions"
+        self._url = f"{_versioned(base_url)}/chat/completions"
         self.model_id = model  # without the address, because moving a server must not mean paying again
         self._api_key_env = api_key_env
         self._timeout_seconds = timeout_seconds
@@ -110,6 +110,30 @@ class OpenAIBackend:
         key = self._api_key()
         # some servers repeat the key they refuse, and this text ends in logs
         return (text.replace(key, "***") if key else text)[:_EXCERPT]
+
+
+def server_fault(base_url: str, model: str, api_key_env: str | None) -> str:
+    """What is wrong with a server that should serve ``model``, by its list of models; "" for nothing, also of a server
+    that has no such list. Waits some seconds at most."""
+    url = f"{_versioned(base_url)}/models"
+    key = os.environ.get(api_key_env, "").strip() if api_key_env else ""
+    headers = {"Authorization": f"Bearer {key}"} if key.isascii() and key.isprintable() and key else {}
+    try:
+        response = httpx2.get(url, headers=headers, timeout=_LOOK_SECONDS)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        return f"{url} does not answer: {type(error).__name__} {error}".rstrip()
+    if response.status_code in (401, 403):
+        return f"{url} refuses the key ({response.status_code})"
+    try:
+        served = [str(entry["id"]) for entry in response.json()["data"]]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return "" if model in served else f"{url} does not serve {model!r}; it serves {', '.join(served) or 'nothing'}"
+
+
+def _versioned(base_url: str) -> str:
+    base = base_url.rstrip("/")
+    return base if urlsplit(base).path else f"{base}/v1"
 
 
 def _parse(reply: Any) -> Completion:

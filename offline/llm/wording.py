@@ -1,6 +1,7 @@
 """Measures of the wording of an answer, without understanding it: reasoning, sentences, loops, copies, language.
 
-Plain measures; which value is too much is decided elsewhere. All are linear in the text.
+Plain measures; which value is too much is decided elsewhere. All are linear in the text. What a language alone can tell
+(its function words, how it declines) comes from offline/data/languages.
 """
 
 import re
@@ -10,46 +11,35 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
+from offline.data.languages.english import ENGLISH
+from offline.data.languages.language import Language
+
 _REASONING_TAG = re.compile(r"<(/?)(?:think|thinking|reasoning)>", re.IGNORECASE)
 
-# scripts without spaces count by the character, so that an unbroken line is not one word
-_WORD = re.compile(
-    r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]|[^\W_\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]+(?:['’]\w+)*"
+# Scripts without spaces count by the character, so that an unbroken line is not one word: Thai, Lao, Burmese, Khmer,
+# kana (also of half width), Chinese characters. Marks (accents, vowels of Hebrew, Arabic and Indian scripts) are parts
+# of words.
+_SPACELESS = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    r"\U00020000-\U0003ffff"
 )
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]*_]*(?=\s|$)|[。！？]+[\"”’」』）]*")
+_MARK = r"\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0900-\u0963\u0966-\u0dff"
+_WORD = re.compile(rf"[{_SPACELESS}]|(?:[^\W_{_SPACELESS}]|[{_MARK}])+(?:['’]\w+)*")
+_CHARACTER = re.compile(f"[{_SPACELESS}]")
+_SENTENCE_END = re.compile(r"[.!?…؟۔।]+[\"'”’“‘»«›‹)\]*_]*(?=\s|$)|[。！？｡]+[\"”’」』》）]*")
 _NO_END = re.compile(
-    r"(?:(?:^|[\s(.\"“])(?:[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Lt|Col|Gen|Sgt|Capt|No|Vol|vs|cf|ca|approx)|^\s*\d+)\.$",
+    r"(?:(?:^|[\s(.\"“])(?:[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Lt|Col|Gen|Sgt|Capt|No|Vol|vs|cf|ca|approx)|^\s*\d+|"
+    r"\b(?:bzw|usw|Nr|Bd|Hrsg|evtl|ggf|inkl|geb|gest|sog|Jh))\.$",
     re.MULTILINE,
 )
+_ORDINAL = re.compile(r"\b\d{1,2}\.$")
 _LIST_ITEM_END = re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]+\S[^\n]*(?=\n)", re.MULTILINE)
 
 _CONTROL_TOKEN = re.compile(r"<\|[^|>\s]{1,40}\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>|<(?:pad|unk|eos|bos)>")
 _BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _SAME_CHARACTER = re.compile(r"([^\W_])\1{9,}")
 _LONGEST_PERIOD = 30  # words in a phrase whose repetition is looked for; longer loops show in the trigrams
-
-# first person and lower case as in a sentence: "I Can't Sleep" and "Sorry, Wrong Number" are titles
-_DECLINING = (
-    r"(?:I am|I'm|We are|We're) (?:\w+ )?sorry",
-    r"Sorry,? (?:but )?I\b",
-    r"I apologi[sz]e",
-    r"Unfortunately,? (?:I\b|as an)",
-    r"(?:Sorry, )?I (?:cannot|can't|can not|could not|couldn't|won't|will not)(?! (?:help but|wait|stop))",
-    r"(?:I am|I'm) (?:unable|not (?:able|familiar|aware|sure))",
-    r"I (?:don't|do not) have (?:\w+ ){0,3}(?:information|access|knowledge|context|details|data)",
-    r"(?:Could|Can) you (?:please )?(?:provide|clarify|give|share)",
-    r"Please (?:provide|clarify|share)",
-    r"As an? (?:AI|artificial intelligence|(?:large )?language model)",
-)
-_REFUSAL = re.compile(rf"(?:^|[.!?]\s+)(?:{'|'.join(_DECLINING)})\b")
-
-# without those that are frequent in a neighbouring language too (a, in, is, was, on, he, we, no, as, so, over)
-_FUNCTION_WORDS = """
-about after all also and any are be because been before both but by can could did does each for from had has have her
-him his how if into it its might more must my not of one only other our she should some such than that the their them
-then there these they this those through to very were what when where which while who whose with would you your
-"""
-_ENGLISH = frozenset(_FUNCTION_WORDS.split())
+_KANA = ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA")  # first words of their names
 
 
 def without_reasoning(text: str) -> str:
@@ -77,23 +67,30 @@ def reasons_without_end(text: str) -> bool:
     return _REASONING_TAG.search(text) is not None
 
 
-def complete_sentences(text: str) -> str:
+def complete_sentences(text: str, language: Language = ENGLISH) -> str:
     """``text`` up to its last complete sentence or list item; "" if there is none.
 
     An abbreviation or an initial ends no sentence, and neither does a mark that a lower-case word or a bracket
-    follows ("Oliver!" (1968) is ...).
+    follows ("Oliver!" (1968) is ...), nor the dot of an ordinal number where the ``language`` has them.
     """
     ends = [0, *(item.end() for item in _LIST_ITEM_END.finditer(text) if len(words(item[0])) > 3)]
     for end in _SENTENCE_END.finditer(text):
-        following = text[end.end() :].lstrip()[:1]
-        if not (following.islower() or following == "(" or _NO_END.search(text[max(0, end.end() - 20) : end.end()])):
+        following, before = text[end.end() :].lstrip()[:1], text[max(0, end.end() - 20) : end.end()]
+        is_ordinal = language.has_ordinal_dots and _ORDINAL.search(before)
+        if not (following.islower() or following == "(" or is_ordinal or _NO_END.search(before)):
             ends.append(end.end())
     return text[: max(ends)].strip()
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words; characters where a script has no spaces."""
-    return _WORD.findall(text.lower())
+    """Lower-case words; characters where a script has no spaces. Accents are composed (NFC)."""
+    return _WORD.findall(unicodedata.normalize("NFC", text.lower()))
+
+
+def characters_per_word(spoken: Sequence[str]) -> int:
+    """How many of the words ``spoken`` say as much as an English word: 2 where most are characters, otherwise 1."""
+    characters = sum(_CHARACTER.fullmatch(word) is not None for word in spoken)
+    return 2 if 2 * characters > len(spoken) else 1
 
 
 def has_control_characters(text: str) -> bool:
@@ -107,18 +104,21 @@ def has_control_characters(text: str) -> bool:
     )
 
 
-def refuses(text: str) -> bool:
-    """Whether a sentence declines, apologises for not knowing, or asks back; English only."""
-    return _REFUSAL.search(text.strip().replace("’", "'")) is not None
+def refuses(text: str, language: Language = ENGLISH) -> bool:
+    """Whether a sentence declines, apologises for not knowing, or asks back, in English or in the ``language``."""
+    plain = text.strip().replace("’", "'")
+    refusals = {known.refusal for known in (ENGLISH, language) if known.refusal is not None}
+    return any(refusal.search(plain) for refusal in refusals)
 
 
 def most_repeats(spoken: Sequence[str]) -> int:
-    """How often the most repeated run of words stands in a row; 1 where nothing repeats."""
+    """How often the most repeated run of words stands in a row; 1 where nothing repeats. A single character of a script
+    without spaces may repeat ("哈哈哈哈"); ``compressed_share`` sees a long row of it."""
     most = 1
     for period in range(1, min(_LONGEST_PERIOD, len(spoken) // 2) + 1):
         streak = longest = 0
         for earlier, later in zip(spoken, spoken[period:], strict=False):
-            if earlier != later:
+            if earlier != later or (period == 1 and _CHARACTER.fullmatch(earlier)):
                 streak = 0
                 continue
             streak += 1
@@ -165,11 +165,28 @@ def scripts(text: str) -> Counter[str]:
 
 @lru_cache(maxsize=4096)
 def _script(letter: str) -> str:
-    name = unicodedata.name(letter, "UNNAMED").split()[0]
-    return "CJK" if name in ("HIRAGANA", "KATAKANA") else name
+    """The first word of a letter's Unicode name; Chinese characters and kana are "CJK", and full and half width count
+    as the usual width."""
+    name = unicodedata.name(unicodedata.normalize("NFKC", letter)[:1], "UNNAMED").split()[0]
+    return "CJK" if name in ("IDEOGRAPHIC", *_KANA) else name
 
 
-def english_share(spoken: Sequence[str]) -> float:
-    """Share of English function words, about 0.3 in English prose; 0 if it is a single one, by chance perhaps."""
-    english = [word for word in spoken if word in _ENGLISH]
-    return len(english) / len(spoken) if len(set(english)) > 1 else 0.0
+def script_share(spoken: Sequence[str], script: str) -> float:
+    """Share of a script among the words that begin with a letter; 1 if none does."""
+    written = [_script(word[0]) for word in spoken if word[0].isalpha()]
+    return written.count(script) / len(written) if written else 1.0
+
+
+def kana_share(text: str) -> float:
+    """Share of kana among kana and Chinese characters; 0 without any."""
+    letters = [unicodedata.name(letter, "") for letter in unicodedata.normalize("NFKC", text) if letter.isalpha()]
+    kana = sum(name.startswith(_KANA) for name in letters)
+    characters = sum(name.startswith(("CJK", "IDEOGRAPHIC")) for name in letters)
+    return kana / (kana + characters) if kana else 0.0
+
+
+def function_word_share(spoken: Sequence[str], function_words: frozenset[str]) -> float:
+    """Share of the function words of a language, about 0.3 in English prose; 0 if it is a single one, by chance
+    perhaps."""
+    known = [word for word in spoken if word in function_words]
+    return len(known) / len(spoken) if len(set(known)) > 1 else 0.0

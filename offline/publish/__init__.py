@@ -2,12 +2,14 @@
 
 publish     all of it in order, or one producer alone; read first
 gate        what a release must show first
+comparison  a new model beside the live one and popularity
 release     the live pointer and the releases behind it
 producer    one producer's knowledge: written, held back, taken back
 knowledge   knowledge of users and items: from arrays to records
 features    profiles and live histories of users, features of items
 records     what writers share: counts, chunks, the stream of changes, and the cache of what was written
 indexes     indexes of item vectors
+popularity  likes of the last days
 undo        what records held before they were changed
 snapshot    the item table of a release as files
 connection  which Redis, and many commands to it at once

@@ -7,7 +7,7 @@ A part is written before the mark that says so: a run that was stopped between t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import polars as pl
 
 from models.contract.events import Interaction
 from models.contract.exposures import Exposure
+from models.contract.ids import NOBODY, is_nobody
 from offline.data.files import read_json, write_json, write_parquet
 from offline.publish.connection import Store
 from offline.publish.streams import PAGE, entries
@@ -45,17 +46,18 @@ _ROWS = 200_000
 @dataclass(frozen=True, slots=True)
 class Archived:
     """Counts of what a run took from a stream. ``lost`` entries were trimmed before anybody read them; ``refused``
-    were not understood."""
+    were not understood; entries ``of_nobody`` were left out, which earlier services took for a unit's."""
 
     added: int
     refused: int
     lost: int
+    of_nobody: int = 0
 
 
-def archive(store: Store, folder: Path) -> dict[str, Archived]:
-    """Append what is new in both streams."""
-    exposures = _Stream(store, store.keys.exposures, folder / "exposures", EXPOSURES, _exposure)
-    interactions = _Stream(store, store.keys.interactions, folder / "interactions", INTERACTIONS, _interaction)
+def archive(store: Store, folder: Path, nobody: Collection[str] = NOBODY) -> dict[str, Archived]:
+    """Append what is new in both streams, without what units or items of ``nobody`` left there."""
+    exposures = _Stream(store, store.keys.exposures, folder / "exposures", EXPOSURES, _exposure, nobody)
+    interactions = _Stream(store, store.keys.interactions, folder / "interactions", INTERACTIONS, _interaction, nobody)
     return {"exposures": exposures.drain(), "interactions": interactions.drain()}
 
 
@@ -89,6 +91,7 @@ class _Stream:
     folder: Path
     columns: Mapping[str, Any]
     row: Callable[[Mapping[Any, Any]], dict[str, Any]]
+    nobody: Collection[str]
 
     def drain(self) -> Archived:
         path = self.folder / "mark.json"
@@ -98,16 +101,21 @@ class _Stream:
         if state.get("installation") != installation:  # another server, whose entries have other ids
             state = {}
         mark, known = state.get("mark", "0-0"), state.get("entries", 0)
-        added = refused = read = 0
+        added = refused = of_nobody = read = 0
         rows: list[dict[str, Any]] = []
         first = ""
         for entry, fields in entries(self.store, self.key, mark):
             mark, read = entry, read + 1
             first = first or entry
             try:
-                rows.append(self.row(fields))
+                row = self.row(fields)
             except (ValueError, KeyError):
                 refused += 1
+                continue
+            if any(is_nobody(row[name], self.nobody) for name in ("unit", "item") if name in row):
+                of_nobody += 1
+                continue
+            rows.append(row)
             if len(rows) == _ROWS:
                 added += self._write(first, rows)
                 rows, first = [], ""
@@ -115,7 +123,7 @@ class _Stream:
         until = self._entries_until(mark)
         lost = 0 if known is None or until is None else max(0, until - known - read)
         write_json(path, {"installation": installation, "mark": mark, "entries": until})
-        return Archived(added, refused, lost)
+        return Archived(added, refused, lost, of_nobody)
 
     def _entries_until(self, mark: str) -> int | None:
         """How many entries were ever added up to ``mark``; None if that cannot be told."""

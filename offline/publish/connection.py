@@ -1,5 +1,5 @@
-"""The jobs' Redis, LORANK_REDIS_URL or the embedded server of the data folder; and many commands at once: chunks of
-records go to it, and come from it, as pipelines over one connection of redis-py.
+"""The jobs' Redis, LORANK_REDIS_URL or an embedded server in the data folder, and there what is a configuration's own;
+and many commands at once: chunks of records go to it, and come from it, as pipelines over one connection of redis-py.
 
 That connection is used without redis-py's ``Pipeline``, which takes half as long again (research/LOG.md, 2026-11-29).
 On a Redis Cluster this is the place where a chunk would be parted by node.
@@ -18,7 +18,8 @@ from typing import Any
 import redis
 
 from models.contract.keys import Keys
-from models.valkey.embedded import embedded_redis
+from models.contract.prefixes import FORMER_PREFIX, own_folder, prefix_of
+from models.valkey.embedded import embedded_redis, holds_data
 
 RedisCommand = tuple[str | bytes | int, ...]
 
@@ -42,38 +43,76 @@ def redacted(url: str) -> str:
     return re.sub(r"(://[^/@]*):[^/@]*@", r"\1:***@", url)
 
 
+def key_prefix(configuration: str) -> str:
+    """The prefix of a configuration's keys: LORANK_KEY_PREFIX, or else the one of its name."""
+    return os.environ.get("LORANK_KEY_PREFIX") or prefix_of(configuration)
+
+
 @contextmanager
-def open_store(data_dir: Path) -> Iterator[Store]:
-    """The store of the environment: the service's LORANK_REDIS_URL, LORANK_KEY_PREFIX and LORANK_ARTIFACTS apply."""
-    url = os.environ.get("LORANK_REDIS_URL")
-    server = nullcontext(url) if url else embedded_redis(data_dir / "valkey")
-    with server as address, _connected(address, data_dir) as store:
+def open_store(data_dir: Path, configuration: str) -> Iterator[Store]:
+    """The store of a configuration. LORANK_REDIS_URL, LORANK_KEY_PREFIX and LORANK_ARTIFACTS apply as to the service.
+
+    StoreError if the configuration has nothing yet where an earlier version published for all of them, and
+    LORANK_KEY_PREFIX does not say what is to become of that.
+    """
+    prefix, shared = key_prefix(configuration), data_dir / "valkey"
+    is_by_name = not os.environ.get("LORANK_KEY_PREFIX")
+    is_embedded = not os.environ.get("LORANK_REDIS_URL")
+    if is_by_name and is_embedded and holds_data(shared) and not holds_data(own_folder(shared, prefix)):
+        raise _left_behind(str(shared), configuration)
+    with store_at(data_dir, prefix) as store:
+        if is_by_name and _exists(store, Keys(FORMER_PREFIX).live) and not _exists(store, store.keys.installation):
+            raise _left_behind(store.url, configuration)
         yield store
 
 
 @contextmanager
-def store_if_there(data_dir: Path) -> Iterator[Store | None]:
-    """The store, unless nothing was ever published to an embedded one: looking must not make it."""
-    if os.environ.get("LORANK_REDIS_URL") or (data_dir / "valkey").is_dir():
-        with open_store(data_dir) as store:
+def store_if_there(data_dir: Path, configuration: str) -> Iterator[Store | None]:
+    """``open_store``, unless nothing was ever published to an embedded one: looking must not make it."""
+    shared = data_dir / "valkey"
+    is_there = holds_data(own_folder(shared, key_prefix(configuration)))
+    is_left_behind = not os.environ.get("LORANK_KEY_PREFIX") and holds_data(shared)
+    if os.environ.get("LORANK_REDIS_URL") or is_there or is_left_behind:
+        with open_store(data_dir, configuration) as store:
             yield store
     else:
         yield None
 
 
 @contextmanager
-def _connected(url: str, data_dir: Path) -> Iterator[Store]:
+def store_at(data_dir: Path, prefix: str) -> Iterator[Store]:
+    """The store under a prefix, whatever LORANK_KEY_PREFIX says. StoreError for one that cannot be."""
+    try:
+        keys = Keys(prefix)
+    except ValueError as error:
+        raise StoreError(f"LORANK_KEY_PREFIX: {error}") from error
+    url = os.environ.get("LORANK_REDIS_URL")
+    artifacts = Path(os.environ.get("LORANK_ARTIFACTS") or data_dir / "artifacts")
+    server = nullcontext(url) if url else embedded_redis(own_folder(data_dir / "valkey", prefix))
+    with server as address, _connected(address, keys, own_folder(artifacts, prefix)) as store:
+        yield store
+
+
+def _exists(store: Store, key: str) -> bool:
+    return bool(store.redis.exists(key))
+
+
+def _left_behind(place: str, configuration: str) -> StoreError:
+    return StoreError(
+        f"{place} holds what an earlier version published there, under the key prefix {FORMER_PREFIX}; configurations "
+        f"have prefixes of their own now. Set LORANK_KEY_PREFIX={FORMER_PREFIX}, for jobs and service, to go on with "
+        f"it, or LORANK_KEY_PREFIX={prefix_of(configuration)}, for one run, to begin beside it (docs/operations.md)"
+    )
+
+
+@contextmanager
+def _connected(url: str, keys: Keys, artifacts: Path) -> Iterator[Store]:
     try:
         client = redis.Redis.from_url(url, socket_timeout=30.0)
     except ValueError as error:
         raise StoreError(f"LORANK_REDIS_URL is not a Redis URL: {error}") from error
     try:
-        keys = Keys(os.environ.get("LORANK_KEY_PREFIX") or "lorank")
-    except ValueError as error:
-        raise StoreError(f"LORANK_KEY_PREFIX: {error}") from error
-    try:
         client.ping()
-        artifacts = Path(os.environ.get("LORANK_ARTIFACTS") or data_dir / "artifacts")
         yield Store(client, keys, artifacts, redacted(url))
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise StoreError(f"Redis at {redacted(url)} does not answer: {error}") from error

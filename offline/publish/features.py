@@ -58,8 +58,8 @@ def write_profiles(
 def write_histories(
     store: Store, log: InteractionLog, max_events: int, write_cache: WriteCache, users: Collection[int] | None = None
 ) -> Written:
-    """Live histories that lack events of the log, because they are new, or because feedback came before them; of all
-    users of the log or of those at the positions ``users``.
+    """Live histories that lack events of the log, because they are new, or because feedback came before them, and those
+    that are longer than ``max_events``, which was lowered; of all users of the log or of those at ``users``.
 
     A history belongs to the service, which may append to it at any moment. It is therefore replaced only while it is
     what was read, and keeps the events that the log does not know yet, at its end.
@@ -75,13 +75,15 @@ def write_histories(
             due = np.flatnonzero(~seen.holds(chunk, digests)).tolist()
             keys = of_each(store.keys.user_history, [names[at] for at in due])
             lengths = bulk.lengths(keys)
-            lacking = [
-                (key, known[at]) for key, at, length in zip(keys, due, lengths, strict=True) if length < len(known[at])
+            to_write = [
+                (key, known[at])
+                for key, at, length in zip(keys, due, lengths, strict=True)
+                if not len(known[at]) <= length <= max_events * EVENT_BYTES
             ]
-            if lacking:
+            if to_write:
                 write_cache.about_to_write()
-            left = _complete(bulk, lacking, max_events)
-            written = [blob for key, blob in lacking if key not in left]
+            left = _complete(bulk, to_write, max_events)
+            written = [blob for key, blob in to_write if key not in left]
             result.add(*written)
             result.unchanged += len(chunk) - len(written)
             complete = [at for key, at in zip(keys, due, strict=True) if key not in left]
@@ -93,16 +95,19 @@ def _positions(log: InteractionLog, users: Collection[int] | None) -> Iterable[i
     return range(len(log.user_ids)) if users is None else sorted(set(users))
 
 
-def _complete(bulk: Bulk, lacking: Sequence[tuple[str, bytes]], max_events: int) -> set[str]:
-    """Give each key the events that are known. Returns the keys whose history changed meanwhile: the next refresh tries
-    again."""
-    was_set = bulk.set_new([key for key, _ in lacking], [known for _, known in lacking])
-    there = [entry for entry, done in zip(lacking, was_set, strict=True) if not done]
+def _complete(bulk: Bulk, histories: Sequence[tuple[str, bytes]], max_events: int) -> set[str]:
+    """Give each key the events that are known, and the last ``max_events`` of a history that is too long. Returns the
+    keys whose history changed meanwhile: the next refresh tries again."""
+    was_set = bulk.set_new([key for key, _ in histories], [known for _, known in histories])
+    there = [entry for entry, done in zip(histories, was_set, strict=True) if not done]
     replacing: list[tuple[str | int | bytes, ...]] = []
     for (key, known), stored in zip(there, bulk.get([key for key, _ in there]), strict=True):
-        seen = set(_events(known))
-        later = b"".join(event for event in _events(stored or b"") if event not in seen)
-        whole = (known + later)[-max_events * EVENT_BYTES :]
+        if len(stored or b"") > max_events * EVENT_BYTES:
+            whole = stored or b""
+        else:
+            seen = set(_events(known))
+            whole = known + b"".join(event for event in _events(stored or b"") if event not in seen)
+        whole = whole[-max_events * EVENT_BYTES :]
         replacing.append(("EVAL", _REPLACE_IF_UNCHANGED, 1, key, stored or b"", whole))
     return {key for (key, _), done in zip(there, bulk.ask(replacing), strict=True) if not done}
 
@@ -164,6 +169,17 @@ def write_items(
             bulk.set([key for key, _, _ in stale], written)
             result.add(*written)
     return result
+
+
+def stored_embedding_rows(store: Store, release: str, schema: FeatureSchema, item_ids: Sequence[str]) -> IntArray:
+    """The row [items] of each item in the id embedding of a release's model, as its feature records have it; 0 where
+    there is no record of this schema."""
+    parts = [np.zeros(0, np.int64)]
+    with Bulk(store.redis) as bulk:
+        for chunk in chunks(item_ids):
+            blobs = bulk.get(of_each(lambda item: store.keys.item_features(item, release), chunk))
+            parts.append(_stored_rows(blobs, chunk, schema))
+    return np.concatenate(parts)
 
 
 def _stored_rows(blobs: Sequence[bytes | None], names: Sequence[str], schema: FeatureSchema) -> IntArray:

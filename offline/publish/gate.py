@@ -12,7 +12,7 @@ from models.split_model import parts_folder
 from offline.config import PublishConfig
 from offline.data.files import file_digest
 from offline.publish.connection import Store
-from offline.publish.release import live_release, manifest_or_none, read_model
+from offline.publish.release import read_model
 from offline.publish.snapshot import StoredItems, read_items
 
 
@@ -39,15 +39,14 @@ def check_model(path: Path, schema: FeatureSchema, spaces: Iterable[Space]) -> A
 
 
 def check(store: Store, config: PublishConfig, manifest: ReleaseManifest, artifact: ArtifactManifest) -> StoredItems:
-    """The items of a staged release as they are stored. GateError unless it is complete, covered, and no worse than the
-    live one; ``artifact`` is what its model says of itself."""
+    """The items of a staged release as they are stored. GateError unless it is complete and covered; ``artifact`` is
+    what its model says of itself. How good the model is, is not asked here: see ``comparison``."""
     reasons = _artifact(store, manifest)
     try:
         items = read_items(store, manifest, artifact)
         reasons += _items(config, manifest, items)
     except ArtifactError as error:
         reasons.append(str(error))
-    reasons += _quality(store, config, manifest)
     if reasons:
         raise GateError(f"release {manifest.id} is refused: " + "; ".join(reasons))
     return items
@@ -74,14 +73,3 @@ def _items(config: PublishConfig, manifest: ReleaseManifest, items: StoredItems)
         if count / items.listed < config.min_item_coverage:
             reasons.append(f"only {count} of {items.listed} items have knowledge {key}")
     return reasons
-
-
-def _quality(store: Store, config: PublishConfig, manifest: ReleaseManifest) -> list[str]:
-    live = live_release(store)
-    served = None if live is None else manifest_or_none(store, live)
-    if served is None or live == manifest.id:
-        return []  # a live release nobody can read cannot hold back its successor
-    before, now = (release.metrics.get("validation_auc") for release in (served, manifest))
-    if before is None or now is None or now >= before - config.max_auc_drop:
-        return []
-    return [f"validation AUC {now:.4f} is more than {config.max_auc_drop} below the live release's {before:.4f}"]

@@ -66,6 +66,19 @@ def indexed(
     return manifest.model_copy(update={"indexes": by_role})
 
 
+def outdated(config: RetrievalConfig, manifest: ReleaseManifest) -> bool:
+    """Whether the settings ask for other indexes than a release has."""
+    spaces = {role: f"item/{producer}" for role, producer in roles(config, manifest.spaces).items()}
+    if spaces != {role: index.space for role, index in manifest.indexes.items()}:
+        return True
+    return any(
+        index.kind != (config.kind or kind_for(index.items, config.flat_up_to))
+        or index.top != min(config.top, index.items)
+        or index.recall < config.least_recall
+        for index in manifest.indexes.values()
+    )
+
+
 def refreshed(store: Store, config: RetrievalConfig, live: str, users: Sequence[str]) -> bool:
     """Bring the indexes of the live release up to date with its item records. True if its manifest changed."""
     manifest = release.read_manifest(store, live)

@@ -111,8 +111,9 @@ class KnowledgeWriter:
         self._written = Written()
 
     def write(self, entries: Iterable[Entries], owners: int, undo: Publication | None = None) -> Written:
-        """Write the records of owners at positions below ``owners``. An unchanged record is written again only to renew
-        its expiry, once less than half of its life is left. Changes are noted in ``undo`` before they are written."""
+        """Write the records of owners at positions below ``owners``. An unchanged record is written again only for its
+        expiry: once less than half of a life is left, or if more than a life is, which was shortened then. Changes are
+        noted in ``undo`` before they are written."""
         seen = self._write_cache.of(self._space.key, owners)
         with Bulk(self._store.redis) as bulk:
             for due in self._due(entries, seen):
@@ -137,11 +138,15 @@ class KnowledgeWriter:
                     for key, owner, blob in zip(keys, chunk, bulk.get(keys), strict=True)
                     if blob is not None and is_readable(blob, owner, self._space.fingerprint)
                 ]
-                old = [record for record in readable if times(record[2])[1] < self._renew_before]
+                old = [record for record in readable if not self._lives_long_enough(record[2])]
                 self._written.unchanged += len(readable) - len(old)
                 contents = [KNOWLEDGE.content(blob) for _, _, blob in old]
                 self._put(bulk, [key for key, _, _ in old], [owner for _, owner, _ in old], contents)
         return self._written
+
+    def _lives_long_enough(self, blob: bytes) -> bool:
+        """Whether a packed record has at least half of a life left, and no more than a whole one."""
+        return self._renew_before <= times(blob)[1] <= self._expires_at
 
     def _keys(self, owners: Sequence[str]) -> list[str]:
         space = self._space
@@ -163,7 +168,8 @@ class KnowledgeWriter:
         for chunk in entries:
             contents = knowledge_contents(self._space, chunk.names, chunk.rows, chunk.vectors, chunk.codes)
             digests = record_digests(contents)
-            unknown = np.flatnonzero(~seen.holds(chunk.numbers, digests, self._renew_before))
+            current = seen.holds(chunk.numbers, digests, self._renew_before, self._expires_at)
+            unknown = np.flatnonzero(~current)
             self._written.unchanged += len(contents) - len(unknown)
             due.numbers += chunk.numbers[unknown].tolist()
             due.digests += digests[unknown].tolist()
@@ -176,12 +182,12 @@ class KnowledgeWriter:
             yield due
 
     def _stale(self, due: _Due, blobs: Sequence[bytes | None], seen: RecordDigests) -> list[int]:
-        """Places of the records to write, because Redis holds something else or holds it for too short. The others are
-        noted and counted."""
+        """Places of the records to write, because Redis holds something else, or holds it for too short or too long.
+        The others are noted and counted."""
         until = {
             at: times(blob)[1]
             for at, (blob, content) in enumerate(zip(blobs, due.contents, strict=True))
-            if blob is not None and KNOWLEDGE.says(blob, content) and times(blob)[1] >= self._renew_before
+            if blob is not None and KNOWLEDGE.says(blob, content) and self._lives_long_enough(blob)
         }
         due.note(seen, list(until), list(until.values()))
         self._written.unchanged += len(until)

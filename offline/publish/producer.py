@@ -68,6 +68,13 @@ class KnowledgePublication:
             undo.close()
         return records
 
+    def renew(self, space: Space, users: Collection[int] | None) -> Written:
+        """Let the records of a space that is made no more live on, those of ``users`` only, if that is given."""
+        ids = self.log.user_ids if space.side == "user" else self.log.item_ids
+        chosen = range(len(ids)) if users is None or space.side == "item" else sorted(set(users))
+        writer = KnowledgeWriter(self.store, space, self.ttl_seconds, self.write_cache)
+        return writer.renew(ids[number] for number in chosen)
+
 
 @contextmanager
 def knowledge_publication(store: Store, config: JobConfig, log: InteractionLog) -> Iterator[KnowledgePublication]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from models.contract.artifact import ArtifactManifest, ModelName, ReleaseManifest
+from models.contract.artifact import ArtifactError, ArtifactManifest, ModelName, RefusedModel, ReleaseManifest
+from models.contract.keys import PREFIXES
+from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema
 from models.split_model import parts_folder
 from offline.config import JobConfig
@@ -17,7 +20,8 @@ from offline.data.catalogue import Catalogue
 from offline.data.files import file_digest, write_bytes
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge, Produced
-from offline.publish import gate, indexes, release, snapshot
+from offline.publish import gate, indexes, popularity, release, snapshot
+from offline.publish.comparison import NewModel, check_acceptable, refusal
 from offline.publish.connection import Store
 from offline.publish.features import write_histories, write_items, write_profiles
 from offline.publish.producer import held_of, knowledge_publication, let_go, served, spaces_of
@@ -25,6 +29,7 @@ from offline.publish.records import Written
 from offline.publish.undo import installation
 from offline.training.report import TrainingReport
 from offline.training.samples import statistics_until
+from offline.training.validation import ValidationSamples
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,8 @@ class Published:
     """The effect of a publication on ``release``; ``live_before`` is what was served when it began.
 
     ``records`` counts by kind; knowledge is named as its space, "user/liber". ``held_back`` names the spaces that
-    somebody rolled back and that were therefore left as they are.
+    somebody rolled back and that were therefore left as they are. ``refused`` is the new model if the gate keeps it
+    off; ``notes`` tell how it compares.
     """
 
     release: str
@@ -41,6 +47,8 @@ class Published:
     records: dict[str, Written]
     pruned: list[str]
     held_back: list[str]
+    refused: RefusedModel | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,37 +70,63 @@ def publish(
     *,
     users: Collection[int] | None = None,
     return_to: bool = False,
+    accept: bool = False,
+    take_over: bool = False,
 ) -> Published:
     """Write what changed; a new artifact becomes a new release and goes live if the gate lets it.
 
     A release or a producer that was rolled back stays so, unless ``return_to`` asks for it: a cron job must not undo
-    what a person did. The live release is then kept current instead. With ``users`` (positions in the log) only their
-    records are looked at, and of the others not even expiries are renewed; items are looked at in any case.
+    what a person did. A model that the gate refuses stays off, unless ``accept`` asks for the one that was refused
+    last. The live release is then kept current instead. With ``users`` (positions in the log) only their records are
+    looked at, and of the others not even expiries are renewed; items are looked at in any case. GateError for a release
+    that is incomplete, when the live one is current, and if there is nothing to accept.
+    SwitchError if another configuration's release is live, unless ``take_over`` says to replace it.
     """
+    live = release.live_release(store)
+    is_taken_over = take_over and live is not None and release.is_of_another(store, live, config.name)
+    if not take_over:
+        release.refuse_another(store, config.name)
     publishing, report = _Publishing(config, store, contents), contents.report
     artifact = gate.check_model(contents.models / report.artifact, publishing.schema, contents.knowledge.spaces)
+    if accept:
+        check_acceptable(store, publishing.release_id)
     _store_artifact(store, contents.models, report)
     installation(store)
+    store.redis.sadd(PREFIXES, store.keys.prefix)
     if return_to:
         let_go(store, spaces_of(contents.knowledge.spaces))
-    live = release.live_release(store)
+    was_withdrawn = publishing.release_id in release.withdrawn(store)
+    may_go_live = live != publishing.release_id and (return_to or is_taken_over or not was_withdrawn)
+    refused: RefusedModel | None = None
+    notes: tuple[str, ...] = ()
+    if may_go_live and not (accept or was_withdrawn or is_taken_over):
+        new = NewModel(publishing.release_id, contents.models / report.artifact, artifact)
+        refused, notes = refusal(store, config, new, live, publishing.validation_samples)
     interrupted = live is not None and release.begin_change(store, live)
-    records = publishing.write_shared(users)
+    stays = live if refused is not None or not may_go_live else None
+    records = publishing.write_shared(users, stays)
     held_back = held_of(store, contents.knowledge.spaces)
-    stays_off = publishing.release_id in release.withdrawn(store) and not return_to
-    if live is not None and (live == publishing.release_id or stays_off):
-        publishing.keep_current(live, records, interrupted)
-        return Published(publishing.release_id, live, False, records, [], held_back)
+    if stays is not None:
+        publishing.keep_current(stays, records, interrupted)
+        release.note_refused(store, refused)
+        return Published(publishing.release_id, stays, False, records, [], held_back, refused, notes)
     # Two releases may be of one space: what was written for the new one may have changed the live one's item table.
     shared_changed = interrupted or _items_changed(records)
     try:
         records |= publishing.stage_and_switch(live, artifact)
+    except gate.GateError:
+        if live is not None:  # the new release is held back, and nothing else; what else may be wrong is not the cause
+            with suppress(gate.GateError):
+                publishing.keep_current(live, records, shared_changed)
+            shared_changed = False
+        raise
     finally:
         if live is not None:
             release.end_change(store, live, shared_changed)
+    release.note_refused(store, None)
     pruned = release.prune(store, config.publish.keep_releases)
     snapshot.prune(store)
-    return Published(publishing.release_id, live, True, records, pruned, held_back)
+    return Published(publishing.release_id, live, True, records, pruned, held_back, notes=notes)
 
 
 def publish_producer(
@@ -107,8 +141,10 @@ def publish_producer(
 ) -> Published:
     """Write one producer's changed records within the live release, and nothing else.
 
-    GateError if the live release reads other spaces of it. See ``publish`` for the options.
+    GateError if the live release reads other spaces of it, SwitchError if it is another configuration's. See
+    ``publish`` for the options.
     """
+    release.refuse_another(store, config.name)
     live, spaces = release.live_release(store), spaces_of(produced.spaces)
     if live is None or not spaces or served(store, name) != spaces:
         raise gate.GateError(
@@ -142,8 +178,14 @@ class _Publishing:
         self.schema = contents.knowledge.schema(config.feature_schema)
         self.release_id = release_id(config, contents.report)
 
-    def write_shared(self, users: Collection[int] | None) -> dict[str, Written]:
-        """Write profiles, histories and knowledge, which do not belong to one release alone."""
+    def validation_samples(self) -> ValidationSamples:
+        """Of the training that the model is of. DataError and IncomparableError as ``ValidationSamples.of``."""
+        of = self._contents
+        return ValidationSamples.of(self._config, of.catalogue, of.log, of.knowledge, of.report)
+
+    def write_shared(self, users: Collection[int] | None, stays: str | None) -> dict[str, Written]:
+        """Write profiles, histories and knowledge, which do not belong to one release alone. Knowledge that only the
+        release that ``stays`` live reads is made no more; it lives on as it is."""
         store, contents, log = self._store, self._contents, self._contents.log
         with knowledge_publication(store, self._config, log) as publication:
             write_cache, longest = publication.write_cache, self._config.publish.history_max_events
@@ -153,7 +195,19 @@ class _Publishing:
             }
             for name, produced in contents.knowledge.produced.items():
                 records |= publication.write(name, produced, users)
+            for space in self._spaces_made_no_more(stays):
+                records[f"{space.key}:{space.fingerprint}"] = publication.renew(space, users)
         return records
+
+    def _spaces_made_no_more(self, stays: str | None) -> list[Space]:
+        """Spaces that a release reads and these contents do not have; none of a release that cannot be read."""
+        try:
+            manifest = None if stays is None else release.read_manifest(self._store, stays)
+            read = () if manifest is None else release.read_model(self._store.artifacts / manifest.artifact).spaces
+        except ArtifactError:
+            return []
+        current = {space.fingerprint for space in self._contents.knowledge.spaces}
+        return [space for space in read if space.fingerprint not in current]
 
     def stage_and_switch(self, live: str | None, artifact: ArtifactManifest) -> dict[str, Written]:
         """Write a new release, show it to the gate, complete it and move the pointer from ``live`` to it.
@@ -176,10 +230,13 @@ class _Publishing:
             directory_blocks=directory.written,
             metrics=report.metrics,
             parts=report.parts,
+            configuration=config.name,
         )
         try:
             items = gate.check(store, config.publish, manifest, artifact)
             manifest = indexes.indexed(store, config.retrieval, manifest, log.item_ids, log.user_ids)
+            days = config.retrieval.popularity_days
+            manifest = popularity.with_popularity(store, manifest, log, self.schema.liked_above, days)
         except gate.GateError:
             if self.release_id not in release.releases(store):
                 release.delete(store, self.release_id, manifest.directory_blocks)
@@ -206,8 +263,11 @@ class _Publishing:
                 grown = {"items": len(log.item_ids), "directory_blocks": directory.written}
                 directory.add(release.write_manifest(store, manifest.model_copy(update=grown)))
                 records["item directory"] = directory
+        days = self._config.retrieval.popularity_days
+        changed = popularity.update_popularity(store, live, log, self.schema.liked_above, days)
+        changed |= interrupted or _items_changed(records)
         parts = self._contents.report.parts if live == self.release_id else None
-        end_change(self._config, store, live, interrupted or _items_changed(records), log.user_ids, parts)
+        end_change(self._config, store, live, changed, log.user_ids, parts)
         release.record(store, live)
 
     def _write_items(self, schema: FeatureSchema, release_id: str, index: list[int] | None) -> Written:
@@ -232,14 +292,15 @@ def end_change(
     users: Sequence[str] = (),
     parts: Mapping[str, str] | None = None,
 ) -> None:
-    """Tell the services if records of the live release changed, with indexes of what they hold now and, if much has
-    changed, a new snapshot. ``users`` are asked for queries of the indexes; ``parts`` are those of the model now.
+    """Tell the services if records of the live release changed, or the settings of its indexes, with indexes of what
+    they hold now and, if much has changed, a new snapshot. ``users`` are asked for queries of the indexes; ``parts``
+    are those of the model now.
 
     They are told as well if the new vectors cannot be indexed well enough: their records are what they are.
     """
     try:
         try:
-            if changed or not release.read_manifest(store, live).indexes:
+            if changed or indexes.outdated(config.retrieval, release.read_manifest(store, live)):
                 changed |= indexes.refreshed(store, config.retrieval, live, users)
         finally:
             changed |= snapshot.refreshed(store, live, parts)

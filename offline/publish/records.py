@@ -36,6 +36,9 @@ WRITE_CACHE_FOLDER = "published"
 
 _ENTRY = np.dtype([("digest", "<u8"), ("until", "<i8")])
 
+_FOREVER = 2**62
+"""A time (unix s) that no record outlives."""
+
 LONGEST_CHANGE = 50_000
 """Changed items beyond which a new snapshot is written: a service reads and decodes so many in about a second."""
 
@@ -111,10 +114,14 @@ class RecordDigests:
     def __init__(self, table: npt.NDArray[np.void]) -> None:
         self._table = table
 
-    def holds(self, numbers: npt.ArrayLike, digests: npt.ArrayLike, until: int = 0) -> npt.NDArray[np.bool_]:
-        """Whether Redis holds these contents for the owners ``numbers``, fresh at ``until``."""
+    def holds(
+        self, numbers: npt.ArrayLike, digests: npt.ArrayLike, until: int = 0, at_most: int = _FOREVER
+    ) -> npt.NDArray[np.bool_]:
+        """Whether Redis holds these contents for the owners ``numbers``, fresh at ``until`` and no longer than until
+        ``at_most``."""
         entries = self._table[np.asarray(numbers, np.int64)]
-        return np.asarray((entries["digest"] == np.asarray(digests, np.uint64)) & (entries["until"] >= until))
+        fresh = (entries["until"] >= until) & (entries["until"] <= at_most)
+        return np.asarray((entries["digest"] == np.asarray(digests, np.uint64)) & fresh)
 
     def note(self, numbers: npt.ArrayLike, digests: npt.ArrayLike, until: npt.ArrayLike = 0) -> None:
         """Redis holds them: they were just read there, or written after ``WriteCache.about_to_write``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest
+from models.contract.artifact import ArtifactError, ArtifactManifest, RefusedModel, ReleaseManifest
 from offline.publish.connection import Store
 from offline.publish.records import Written, append_change
 
 DIRECTORY_BLOCK = 4096
+_ID = re.compile(r"(.+)-[0-9a-f]{12}")
+"""Ids of releases, with the name of the configuration: see ``publish.release_id``."""
+
 _LONGEST_LIST = 100
 """Releases that are listed as withdrawn, at most."""
 
@@ -46,6 +50,32 @@ def releases(store: Store) -> list[str]:
 def withdrawn(store: Store) -> list[str]:
     """Ids of the releases that somebody rolled back from."""
     return stored_list(store, store.keys.withdrawn)
+
+
+def configuration_of(store: Store, release: str) -> str | None:
+    """The name of the configuration that published a release: as its manifest says, or else, of one from before
+    manifests said it, as its id begins. None if neither does."""
+    manifest = manifest_or_none(store, release)
+    if manifest is not None and manifest.configuration is not None:
+        return manifest.configuration
+    named = _ID.fullmatch(release)
+    return named[1] if named else None
+
+
+def is_of_another(store: Store, release: str, configuration: str) -> bool:
+    """Whether a release is known to be another configuration's."""
+    return configuration_of(store, release) not in (None, configuration)
+
+
+def refuse_another(store: Store, configuration: str) -> None:
+    """SwitchError if the live release is another configuration's."""
+    live = live_release(store)
+    if live is not None and is_of_another(store, live, configuration):
+        raise SwitchError(
+            f"release {live} of configuration {configuration_of(store, live)} is live under the key prefix "
+            f"{store.keys.prefix}, and this is configuration {configuration}: let LORANK_KEY_PREFIX name a prefix of "
+            "its own, or nothing, or say `--take-over` to `refresh` or `publish` to replace that release"
+        )
 
 
 def record(store: Store, release: str) -> None:
@@ -126,6 +156,28 @@ def switch(store: Store, expected: str | None, to: str) -> None:
     if not store.redis.eval(_COMPARE_AND_SET, 1, store.keys.live, expected or "", to):
         raise SwitchError(f"live release is {live_release(store)}, not {expected}: somebody else switched")
     record(store, to)
+
+
+def refused_model(store: Store) -> RefusedModel | None:
+    """The model that the gate refused last, unless another has gone live since."""
+    document: Any = store.redis.get(store.keys.refused_model)
+    return RefusedModel.parse(document)
+
+
+def note_refused(store: Store, refused: RefusedModel | None) -> None:
+    """Note which model is refused, or that none is: services and later runs tell of it."""
+    if refused is None:
+        store.redis.delete(store.keys.refused_model)
+    else:
+        store.redis.set(store.keys.refused_model, refused.model_dump_json())
+
+
+def refusal_line(refused: RefusedModel) -> str:
+    """The refusal in a line, with the remedy."""
+    return (
+        f"model_refused: {refused.release} stays off and {refused.live} stays live: {'; '.join(refused.reasons)} "
+        "(`publish --accept` lets it go live all the same)"
+    )
 
 
 def begin_change(store: Store, release: str) -> bool:

@@ -93,7 +93,7 @@ def refreshed(store: Store, of: str, parts: Mapping[str, str] | None = None) -> 
 
 
 def prune(store: Store) -> None:
-    """Remove files of indexes and snapshots that no release has named for an hour.
+    """Remove files of indexes, snapshots and popularity that no release has named for an hour.
 
     An empty file beside each, ``.unnamed``, carries the time at which nothing named it first. A publication that takes
     a file for a release that it has not completed touches the file itself.
@@ -104,7 +104,9 @@ def prune(store: Store) -> None:
             named |= {index.file for index in manifest.indexes.values()}
             if manifest.snapshot is not None:
                 named |= {snapshot.file_of(digest) for digest in manifest.snapshot.columns.values()}
-    for pattern in ("items-*.faiss", *snapshot.FILES):
+            if manifest.popularity is not None:
+                named.add(manifest.popularity.file)
+    for pattern in ("items-*.faiss", "popularity-*.npy", *snapshot.FILES):
         for path in store.artifacts.glob(pattern):
             mark = path.with_name(f"{path.name}.unnamed")
             if path.name in named:

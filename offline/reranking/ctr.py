@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 from models.contract.arrays import FloatArray, IntArray
 from models.contract.artifact import ArtifactError, ArtifactManifest
 from models.contract.reranker import FittedTo
-from offline.config import JobConfig, SamplesConfig
+from offline.config import JobConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.files import file_digest
-from offline.data.log import COLUMNS, InteractionLog
+from offline.data.log import InteractionLog
 from offline.jobs.steps import Job
 from offline.knowledge.vectors import Knowledge
 from offline.publish.connection import store_if_there
 from offline.publish.release import live_release, read_manifest, read_model
 from offline.training.report import TrainingReport
-from offline.training.samples import SampleEncoder, SplitRows, split_samples
+from offline.training.samples import SampleEncoder
 
 if TYPE_CHECKING:
     import torch
@@ -72,32 +72,15 @@ def trained_report(job: Job) -> TrainingReport:
 def refuse_another_live_model(job: Job, report: TrainingReport) -> None:
     """DataError if a release is live whose model is not the one of ``report``. Nothing live is no error: the model may
     be published later, or from another machine."""
-    with store_if_there(job.data_dir) as store:
+    with store_if_there(job.data_dir, job.config.name) as store:
         live = None if store is None else live_release(store)
         if store is None or live is None or read_manifest(store, live).artifact_sha256 == report.sha256:
             return
     raise DataError(
         f"release {live} is live with another CTR model than {report.artifact}, which was trained last, and weight and "
-        "band would be of the wrong one: make it live first (`publish`, or `publish --return` after a rollback)"
+        "band would be of the wrong one: make it live first (`publish`; `publish --return` after a rollback, "
+        "`publish --accept` after a refusal)"
     )
-
-
-def trained_splits(config: SamplesConfig, log: InteractionLog, report: TrainingReport) -> SplitRows:
-    """The samples of the model of ``report``, as split when it was trained: what arrived later is in no split.
-
-    DataError if log or configuration give other samples now.
-    """
-    columns = {name: getattr(log, name)[: report.log_rows] for name in COLUMNS}
-    at_training = InteractionLog.of(log.user_ids, log.item_ids, columns, log.stream_mark, log.part_ends)
-    splits = split_samples(config, at_training)
-    counts = {split: len(rows) for split, rows in splits.rows.items()}
-    expected = (report.log_rows, report.samples, report.trained_rows, report.trained_until_ms)
-    if (len(at_training), counts, splits.trained_rows, int(log.time_ms[splits.trained_rows - 1])) != expected:
-        raise DataError(
-            f"model {report.artifact} was trained on other samples than [samples] and the log give now: "
-            "run `refresh` first"
-        )
-    return splits
 
 
 def ctr_scores(

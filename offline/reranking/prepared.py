@@ -11,6 +11,7 @@ import numpy as np
 
 from models.contract.arrays import FloatArray, IntArray
 from models.contract.prompts import PromptParts, RerankPrompt, Selection
+from models.contract.schema import fingerprint
 from offline.config import JobConfig, RerankingConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
@@ -20,13 +21,14 @@ from offline.libraries import wait_without_spinning
 from offline.llm.arithmetic import choose_arithmetic
 from offline.llm.in_process import quiet_transformers
 from offline.llm.weights import Weights
-from offline.reranking.ctr import trained_report, trained_splits
+from offline.reranking.ctr import trained_report
 from offline.reranking.framing import frame_as_chat, label_ids, spell_answers
 from offline.reranking.prompting import PromptBuilder, draw_samples, items_of
 from offline.reranking.scoring import Labeller, stored_log_odds
 from offline.reranking.tune import MODEL
 from offline.training.report import TrainingReport
 from offline.training.samples import Split, SplitRows
+from offline.training.validation import trained_splits
 
 FOLDER = "reranker"
 SELECTIONS: tuple[Selection, ...] = ("recent", "relevant")
@@ -117,7 +119,7 @@ def prepare(job: Job, catalogue: Catalogue) -> Prepared:
     config, settings, folder = job.config, job.config.reranking, job.config.workdir / FOLDER
     encoder = TextEncoder(config.knowledge.encoder, config.knowledge.encoder_tokens, config.arithmetic)
     encode, prompt = VectorStore(job.knowledge / "encoded.npz", encoder).vectors, settings.prompt
-    path = folder / "projection.npz"
+    path = folder / f"projection-{fingerprint(encoder.id)}.npz"
     items = items_of(
         catalogue, log, config.data.texts, prompt.max_chars, splits.trained_rows, settings.vector_dim, encode, path
     )

@@ -117,6 +117,8 @@ def _projected(vectors: FloatArray, seen: BoolArray, dim: int, path: Path) -> Fl
         fitted = Projection.fit(vectors[seen], dim, "items")
     except TooFewError:
         return vectors
+    if fitted.rank < dim:
+        return vectors
     fitted.save(path)
     return fitted.apply(vectors)
 

@@ -22,7 +22,7 @@ from offline.jobs.runs import Run
 from offline.jobs.steps import Job
 from offline.knowledge.run import load_knowledge
 from offline.llm.arithmetic import arithmetic_line
-from offline.metrics import auc
+from offline.metrics import auc, in_words
 from offline.refresh import data
 from offline.reranking.calibrate import Mix, fit_mix, probability_of
 from offline.reranking.ctr import CtrScores, ctr_scores, refuse_another_live_model, trained_report
@@ -56,7 +56,8 @@ def tune_reranker(run: Run) -> RerankerManifest:
     with run.step("CTR model") as watch:
         ctr = ctr_of(run.job, ready)
         scores = ctr.of(ready.rows(VALIDATION))
-        watch.done(f"{ctr.model}, AUC {auc(ready.label(ready.rows(VALIDATION)), scores):.4f} on validation samples")
+        area = auc(ready.label(ready.rows(VALIDATION)), scores)
+        watch.done(f"{ctr.model}, AUC {in_words(area)} on validation samples")
     before = _answers(run, ready, ready.base(), "zero-shot")
     with run.step("tune") as watch:
         losses = _tuned(ready)
@@ -91,7 +92,7 @@ def _answers(run: Run, ready: Prepared, model: Labeller, name: str) -> Answers:
     rows = ready.rows(VALIDATION)
     with run.step(f"{name}: validation samples") as watch:
         answers = {how: ready.log_odds(model, how, rows, f"{name} {how}") for how in SELECTIONS}
-        watch.done(", ".join(f"{how} AUC {auc(ready.label(rows), raw):.4f}" for how, raw in answers.items()))
+        watch.done(", ".join(f"{how} AUC {in_words(auc(ready.label(rows), raw))}" for how, raw in answers.items()))
         return answers
 
 
@@ -107,14 +108,15 @@ def _tuned(ready: Prepared) -> list[float]:
 def _metrics(
     ready: Prepared, before: Answers, after: Answers, ctr: CtrScores, scores: FloatArray, mix: Mix
 ) -> dict[str, float]:
-    """AUCs on the validation samples, by what gave the scores."""
+    """AUCs on the validation samples, by what gave the scores; none if the samples have one label."""
     label = ready.label(ready.rows(VALIDATION))
-    return {
+    areas = {
         **{f"{VALIDATION} AUC, zero-shot {how}": auc(label, raw) for how, raw in before.items()},
         **{f"{VALIDATION} AUC, tuned {how}": auc(label, raw) for how, raw in after.items()},
         f"{VALIDATION} AUC, {ctr.model}": auc(label, scores),
         f"{VALIDATION} AUC, mixed": auc(label, mix.scores(after[ready.prompt.selection], scores)),
     }
+    return {name: area for name, area in areas.items() if not np.isnan(area)}
 
 
 def _manifest(

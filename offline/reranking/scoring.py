@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from models.contract.arrays import FloatArray
 from models.contract.prompts import PromptParts
 from offline.data.catalogue import DataError
 from offline.libraries import wait_without_spinning
 from offline.llm.in_process import one_core_each, padded_batches, quiet_transformers
+from offline.progress import Progress
 from offline.reranking.framing import tokens_of
 from offline.store import ArrayFile, addresses
 
@@ -119,10 +119,10 @@ def stored_log_odds(
     keys = addresses([str(prompt) for prompt in prompts])
     missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in stored}
     names, prompts = list(missing), list(missing.values())
-    with tqdm(total=len(prompts), desc=f"  {title}", unit="prompt", mininterval=5.0, disable=not prompts) as bar:
+    with Progress(title, len(prompts), "prompts", shown=bool(prompts)) as progress:
         for number, (rows, scores) in enumerate(model.log_odds(prompts, labels) if prompts else (), 1):
             stored.update(zip((names[row] for row in rows), scores, strict=True))
-            bar.update(len(rows))
+            progress.advance(len(rows))
             if number % _BATCHES_A_PASS == 0:
                 stored = file.add(stored)
     if missing:

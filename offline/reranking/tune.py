@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from models.contract.arrays import IntArray
 from models.contract.schema import fingerprint
 from offline.config import TuningConfig
 from offline.data.files import read_json, write_bytes, write_folder, write_json
 from offline.llm.in_process import padded_batches, quiet_transformers, repeatable
+from offline.progress import Progress
 from offline.reranking.scoring import Labeller, last_states
 
 MODEL, ADAPTER, DONE = "model", "adapter", "tuned.json"
@@ -54,14 +54,13 @@ def tune(
         state = State.new(target / "tuning.pt", circumstances, model, config, len(steps))
         losses = state.restore()
         model.train()
-        with tqdm(total=len(steps), initial=len(losses), desc="  tune", unit="step", mininterval=5.0) as bar:
+        with Progress("tune", len(steps), "steps", done=len(losses)) as progress:
             for number in range(len(losses), len(steps)):
                 torch.manual_seed(seed * 1_000_003 + number)  # of the step, so that a run can go on at any of them
                 batch = [tokens[row] for row in steps[number]]
                 losses.append(_step(labeller, model, batch, answers[steps[number]], config, state.optimizer))
                 state.schedule.step()
-                bar.set_postfix_str(f"loss {np.mean(losses[-20:]):.4f}", refresh=False)
-                bar.update()
+                progress.advance(note=f"loss {np.mean(losses[-20:]):.4f}")
                 if (number + 1) % config.save_every == 0:
                     state.save(losses)
         model.eval()

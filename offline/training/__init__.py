@@ -1,11 +1,12 @@
 """Samples -> CTR models -> an ONNX artifact.
 
-run        all models of a configuration, the quality table; read first
-samples    what is predicted, and what was known before
-sequences  whole histories as training input
-fit        one model on one seed
-lifelong   the fit of the model of whole histories, and of its process of ratings
-bootstrap  intervals over users
-artifact   the exported model, compared with torch
-report     counts, artifact and quality table, as text
+run         all models of a configuration, the quality table; read first
+samples     what is predicted, and what was known before
+validation  validation samples, on which exported models are compared
+sequences   whole histories as training input
+fit         one model on one seed
+lifelong    the fit of the model of whole histories, and of its process of ratings
+bootstrap   intervals over users
+artifact    the exported model, compared with torch
+report      counts, artifact and quality table, as text
 """

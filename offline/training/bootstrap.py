@@ -30,7 +30,14 @@ class Difference:
         """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def is_defined(self) -> bool:
+        """Whether there are samples of both labels; without, all three are NaN."""
+        return not np.isnan(self.middle)
+
     def __str__(self) -> str:
+        if not self.is_defined:
+            return "undefined"
         return f"{self.middle:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 
 
@@ -98,8 +105,16 @@ class Resamples:
 def difference(auc: Array, baseline: Array) -> Difference:
     """The difference of two models' ``mean_auc`` over the same resamples."""
     deltas = (auc - baseline)[1:]
-    low, high = np.nanpercentile(deltas, [2.5, 97.5])
-    return Difference(float(auc[0] - baseline[0]), float(low), float(high))
+    return Difference(float(auc[0] - baseline[0]), *interval(deltas))
+
+
+def interval(resampled: Array) -> tuple[float, float]:
+    """Bounds of the 95 % interval of a measure over resamples; those of one label count for nothing, and without
+    others both are NaN."""
+    if np.isnan(resampled).all():
+        return float("nan"), float("nan")
+    low, high = np.nanpercentile(resampled, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _weighted_auc(weights: Array, positive: Array, first: Array) -> float:

@@ -9,14 +9,14 @@ from typing import cast
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from models.contract.arrays import FloatArray, IntArray
 from models.ctr.build import Architecture, build_model
 from models.ctr.features import ModelSettings
 from models.ctr.lifelong import Lifelong
 from offline.config import TrainingConfig
-from offline.metrics import quality
+from offline.metrics import Quality, best_epoch, in_words, quality
+from offline.progress import Progress
 from offline.training.lifelong import as_torch, fit_lifelong, predict_sequences
 from offline.training.samples import SampleEncoder, SplitRows
 
@@ -32,8 +32,8 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A trained model in evaluation mode, with its validation AUC per epoch; ``epoch`` is the best one, whose
-    weights it has."""
+    """A trained model in evaluation mode, with its validation AUC per epoch, NaN where one label leaves it undefined;
+    ``epoch`` is the best one, whose weights it has."""
 
     model: nn.Module
     epoch: int
@@ -50,26 +50,25 @@ def new_model(spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder) -
 def fit(
     spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder, splits: SplitRows, seed: int, progress: bool = True
 ) -> Fitted:
-    """Train until the validation AUC has not risen for ``patience`` epochs; keep the best epoch. "lifelong" trains all
-    epochs: its learning rate is planned over them. The test split is not touched here.
+    """Train until the validation AUC has not risen for ``patience`` epochs; keep the best epoch. Where the validation
+    samples have one label, LogLoss takes its place. "lifelong" trains all epochs: its learning rate is planned over
+    them. The test split is not touched here.
     """
     if spec.architecture == "lifelong":
-        lifelong, auc_of_epoch = fit_lifelong(
+        lifelong, best_of_all, auc_of_epoch = fit_lifelong(
             lambda: cast(Lifelong, new_model(spec, config, encoder)),
             config, encoder, splits, seed, label=spec.label, progress=progress,
         )  # fmt: skip
-        return Fitted(lifelong, int(np.argmax(auc_of_epoch)), auc_of_epoch)
+        return Fitted(lifelong, best_of_all, auc_of_epoch)
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
     model = new_model(spec, config, encoder)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     train, validation = splits.rows["train"], splits.rows["validation"]
     best: dict[str, torch.Tensor] = {}
-    history: list[float] = []
+    judged: list[Quality] = []
     steps = -(-len(train) // config.batch_size)
-    with tqdm(
-        total=config.epochs * steps, desc=f"  {spec.label}", unit="batch", mininterval=1.0, disable=not progress
-    ) as bar:
+    with Progress(spec.label, config.epochs * steps, "batches", shown=progress) as bar:
         for epoch in range(config.epochs):
             model.train()
             order = generator.permutation(train)
@@ -81,19 +80,17 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-                bar.update()
-            auc = quality(
-                encoder.labels[validation], predict(model, encoder, validation), encoder.log.user[validation]
-            ).auc
-            history.append(auc)
-            bar.set_postfix(validation_auc=f"{auc:.4f}")
-            if epoch == int(np.argmax(history)):
+                bar.advance()
+            scores = predict(model, encoder, validation)
+            judged.append(quality(encoder.labels[validation], scores, encoder.log.user[validation]))
+            bar.advance(0, f"validation AUC {in_words(judged[-1].auc)}")
+            if epoch == best_epoch(judged):
                 best = copy.deepcopy(model.state_dict())
-            elif epoch - int(np.argmax(history)) >= config.patience:
+            elif epoch - best_epoch(judged) >= config.patience:
                 break
-        bar.total = bar.n
+        bar.end_early()
     model.load_state_dict(best)
-    return Fitted(model.eval(), int(np.argmax(history)), tuple(history))
+    return Fitted(model.eval(), best_epoch(judged), tuple(epoch.auc for epoch in judged))
 
 
 def predict(model: nn.Module, encoder: SampleEncoder, rows: IntArray, batch_size: int = 2048) -> FloatArray:

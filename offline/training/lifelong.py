@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from models.contract.arrays import FloatArray, IntArray
 from models.contract.encoding import Tensors
 from models.ctr.gaussian_process import RatingProcess
 from models.ctr.lifelong import Lifelong
 from offline.config import LifelongConfig, TrainingConfig
-from offline.metrics import quality
+from offline.metrics import Quality, best_epoch, in_words, quality
+from offline.progress import Progress
 from offline.training.samples import SampleEncoder, SplitRows
 from offline.training.sequences import SequenceEncoder
 
@@ -44,16 +44,17 @@ def fit_lifelong(
     *,
     label: str,
     progress: bool,
-) -> tuple[Lifelong, tuple[float, ...]]:
-    """The model with the weights of its best epoch on the validation split, and the validation AUC of each epoch."""
+) -> tuple[Lifelong, int, tuple[float, ...]]:
+    """The model with the weights of its best epoch on the validation split, the number of that epoch, and the
+    validation AUC of each."""
     sequences, own = SequenceEncoder(encoder), config.lifelong
     train, validation, user = splits.rows["train"], splits.rows["validation"], encoder.log.user
     folds = own.folds if own.folds > 1 else 0
-    with tqdm(total=1 + folds + config.epochs, desc=f"  {label}", unit="pass", disable=not progress) as bar:
+    with Progress(label, 1 + folds + config.epochs, "passes", shown=progress) as bar:
 
         def fitted(rows: IntArray, process: RatingProcess) -> RatingProcess:
             fit_process(process, own, sequences, rows, seed)
-            bar.update()
+            bar.advance()
             return process
 
         def untrained() -> Lifelong:
@@ -72,17 +73,16 @@ def fit_lifelong(
             expected += beliefs(model.process, sequences, train)
         model.process.requires_grad_(False)
         model.standardise(torch.from_numpy(expected[train]))
-        auc = []
+        judged: list[Quality] = []
         best: dict[str, Tensor] = {}
         for epoch in _epochs(model, config, sequences, train, encoder.labels, expected, seed):
             scores = _probabilities(model, sequences, validation, expected)[validation]
-            auc.append(quality(encoder.labels[validation], scores, user[validation]).auc)
-            bar.set_postfix(validation_auc=f"{auc[-1]:.4f}")
-            bar.update()
-            if epoch == int(np.argmax(auc)):
+            judged.append(quality(encoder.labels[validation], scores, user[validation]))
+            bar.advance(note=f"validation AUC {in_words(judged[-1].auc)}")
+            if epoch == best_epoch(judged):
                 best = copy.deepcopy(model.state_dict())
     model.load_state_dict(best)
-    return model.eval(), tuple(auc)
+    return model.eval(), best_epoch(judged), tuple(epoch.auc for epoch in judged)
 
 
 def predict_sequences(model: Lifelong, encoder: SampleEncoder, rows: IntArray) -> FloatArray:

@@ -9,6 +9,7 @@ from typing import Any
 
 from offline.data.catalogue import DataError
 from offline.data.files import read_json, write_json
+from offline.metrics import in_words
 
 
 class TrainingError(RuntimeError):
@@ -19,9 +20,10 @@ class TrainingError(RuntimeError):
 class TrainingReport:
     """A training: its data, the model and the model's quality.
 
-    ``table`` has one row per model, best served model first; ``partial`` says that some texts were still to come, so
-    that their knowledge was missing; ``parts`` are the files of the split model with their digests, none of a model
-    that runs as a whole; ``split`` says what the samples are split by.
+    ``table`` has one row per model, best served model first, None for a measure that is not defined; ``metrics`` lacks
+    such a one. ``partial`` says that some texts were still to come, so that their knowledge was missing; ``parts`` are
+    the files of the split model with their digests, none of a model that runs as a whole; ``split`` says what the
+    samples are split by; ``notes`` are sentences that a reader of the table has to know.
     """
 
     log_rows: int
@@ -37,6 +39,7 @@ class TrainingReport:
     partial: bool = False
     parts: dict[str, str] = field(default_factory=dict)
     split: str = "by global time"
+    notes: list[str] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -49,11 +52,14 @@ class TrainingReport:
             raise DataError(f"{path} is of another version: {error}") from error
 
 
-def markdown(table: Sequence[dict[str, Any]]) -> str:
-    """Rows of a training report as a Markdown table. Differences carry their 95 % interval."""
-    other = "no knowledge" if any(row["model"].endswith("no knowledge") for row in table) else "popularity"
+def markdown(table: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str:
+    """Rows of a training report as a Markdown table, and the notes below it. Differences carry their 95 % interval."""
+    models = [row["model"] for row in table]
+    reference = "chance" if any(model.startswith("chance") for model in models) else "popularity"
+    other = "no knowledge" if any(model.endswith("no knowledge") for model in models) else reference
     lines = [f"| model | test AUC | LogLoss | GAUC | AUC against {other} [95 %] |", "|---|---|---|---|---|"]
     for row in table:
         difference = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*row["difference"]) if "difference" in row else ""
-        lines.append(f"| {row['model']} | {row['auc']:.4f} | {row['logloss']:.4f} | {row['gauc']:.4f} | {difference} |")
-    return "\n".join(lines)
+        measures = " | ".join(in_words(row[name]) for name in ("auc", "logloss", "gauc"))
+        lines.append(f"| {row['model']} | {measures} | {difference} |")
+    return "\n".join([*lines, *([""] if notes else []), *(f"{note}." for note in notes)])

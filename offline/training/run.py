@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from models.contract.arrays import Array, FloatArray
+from models.contract.arrays import Array, FloatArray, IntArray
 from models.ctr.build import Architecture
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -21,9 +22,23 @@ from offline.training.artifact import export_artifact, weights_version, write_ar
 from offline.training.bootstrap import Resamples, difference
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
 from offline.training.report import TrainingReport
-from offline.training.samples import SampleEncoder, split_samples
+from offline.training.samples import SampleEncoder, one_label_warnings, split_samples
+from offline.training.validation import popularity_scores
 
 _COMPARED: tuple[Architecture, ...] = ("din", "dcnv2", "deepfm")
+
+POPULARITY = "popularity (share of likes)"
+CHANCE = "chance (negatives are drawn by popularity)"
+"""Names of the two baselines in the quality table. Negatives that are drawn by popularity are as popular as positives,
+and more so than new ones: a ranking by popularity is then below chance, whatever it would be worth to a user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Scores [n] of the test samples that need no model."""
+
+    name: str
+    scores: FloatArray
 
 
 def specs(config: JobConfig) -> list[ModelSpec]:
@@ -64,6 +79,8 @@ def train(
     served = chosen[0]
     encoder, rows = encoder_of[served.producers], splits.rows["test"]
     label, user = encoder.labels[rows], log.user[rows]
+    for warning in one_label_warnings(splits, encoder.labels):
+        print(f"  warning: {warning}", flush=True)
     fitted: dict[tuple[str, int], Fitted] = {}
     scores: dict[tuple[str, int], FloatArray] = {}
     for spec in chosen:
@@ -71,13 +88,16 @@ def train(
             trained = fit(spec, config.training, encoder_of[spec.producers], splits, seed)
             fitted[spec.label, seed] = trained
             scores[spec.label, seed] = predict(trained.model, encoder_of[spec.producers], rows)
-    liked_rate = encoder.table.numeric[log.item[rows].astype(np.int64) + 1, 2]  # an item's smoothed share of likes
-    popularity = ((liked_rate + 1.0) / 2.0).astype(np.float32)
-    table = _table(config, fitted, scores, popularity, label, user)
+    baseline = Baseline(POPULARITY, popularity_scores(encoder, rows))
+    if config.data.labels.draws_by_popularity:
+        share = encoder.labels[splits.rows["train"]].mean()
+        baseline = Baseline(CHANCE, np.full(len(rows), share, np.float32))
+    table = _table(config, fitted, scores, baseline, label, user)
 
     best = max(config.training.seeds, key=lambda seed: max(fitted[served.label, seed].validation_auc))
     best_fit = fitted[served.label, best]
-    metrics = {"validation_auc": max(best_fit.validation_auc), "test_auc": auc(label, scores[served.label, best])}
+    measures = {"validation_auc": max(best_fit.validation_auc), "test_auc": auc(label, scores[served.label, best])}
+    metrics = {name: area for name, area in measures.items() if not np.isnan(area)}
     content, worst = export_artifact(config.name, served, best_fit.model, encoder, knowledge, splits, metrics)
     artifact = write_artifact(config.name, content, folder)
     torch.save(best_fit.model.state_dict(), folder / f"{artifact.name}.pt")
@@ -85,7 +105,7 @@ def train(
         folder / "test_predictions.npz",
         rows=rows,
         label=label,
-        popularity=popularity,
+        popularity=baseline.scores,
         **{f"{name}/seed{seed}": score for (name, seed), score in scores.items()},
     )
     report = TrainingReport(
@@ -101,6 +121,7 @@ def train(
         table=table,
         parts=artifact.parts,
         split=config.data.split_words,
+        notes=_notes(config, log, rows),
     )
     report.save(folder / "report.json")
     return report
@@ -113,31 +134,51 @@ def load_served(config: JobConfig, report: TrainingReport, encoder: SampleEncode
     return model.eval()
 
 
+def _notes(config: JobConfig, log: InteractionLog, rows: IntArray) -> list[str]:
+    """What a reader of the quality table has to know of the test samples at these log rows."""
+    observed = rows[np.logical_not(log.sampled[rows])]
+    pairs = log.user.astype(np.int64) * len(log.item_ids) + log.item
+    _, first, inverse = np.unique(pairs[log.observed], return_index=True, return_inverse=True)
+    repeats = np.zeros(len(log), np.bool_)
+    repeats[log.observed] = first[inverse] < np.arange(len(log.observed))
+    share = repeats[observed].mean() if len(observed) else 0.0
+    notes = [f"{share:.1%} of the test interactions repeat an item of their user"]
+    if config.data.labels.draws_by_popularity:
+        notes.append("negatives are drawn by popularity, so that popularity says nothing here; chance is the baseline")
+    return notes
+
+
 def _table(
     config: JobConfig,
     fitted: dict[tuple[str, int], Fitted],
     scores: dict[tuple[str, int], FloatArray],
-    popularity: FloatArray,
+    baseline: Baseline,
     label: FloatArray,
     user: Array,
 ) -> list[dict[str, Any]]:
     """One row per model; several seeds are averaged. Differences are against the served architecture without knowledge,
-    or against popularity where that was not trained."""
+    or against the baseline where that was not trained."""
     seeds = config.training.seeds
     resamples = Resamples(label, user)
     plain = next((spec.label for spec in specs(config) if spec.producers == ()), None)
-    baseline = resamples.mean_auc({seed: scores[plain, seed] if plain else popularity for seed in seeds})
+    reference = resamples.mean_auc({seed: scores[plain, seed] if plain else baseline.scores for seed in seeds})
     table = []
     for spec in specs(config):
         each = [asdict(quality(label, scores[spec.label, seed], user)) for seed in seeds]
-        row: dict[str, Any] = {
-            "model": spec.label,
+        measures = {
             "validation_auc": float(np.mean([max(fitted[spec.label, seed].validation_auc) for seed in seeds])),
             **{name: float(np.mean([measures[name] for measures in each])) for name in each[0]},
         }
+        row: dict[str, Any] = {"model": spec.label, **_without_nan(measures)}
         if spec.label != plain:
-            gain = difference(resamples.mean_auc({seed: scores[spec.label, seed] for seed in seeds}), baseline)
-            row["difference"] = (gain.middle, gain.low, gain.high)
+            gain = difference(resamples.mean_auc({seed: scores[spec.label, seed] for seed in seeds}), reference)
+            row |= {"difference": (gain.middle, gain.low, gain.high)} if gain.is_defined else {}
         table.append(row)
-    table.append({"model": "popularity (share of likes)", **asdict(quality(label, popularity, user))})
+    of_baseline = asdict(quality(label, baseline.scores, user))
+    table.append({"model": baseline.name, **_without_nan(of_baseline)})
     return table
+
+
+def _without_nan(measures: Mapping[str, float]) -> dict[str, float | None]:
+    """The measures with None for what is not defined: JSON has no NaN."""
+    return {name: None if np.isnan(value) else value for name, value in measures.items()}

@@ -49,7 +49,11 @@ def split_samples(config: SamplesConfig, log: InteractionLog) -> SplitRows:
     first = int(len(sampled) * config.split[0])
     second = first + int(len(sampled) * config.split[1])
     if not 0 < first < second < len(sampled):
-        raise DataError(f"{len(sampled)} samples are too few to split {config.split}")
+        parts = ", ".join(f"{share:g}" for share in config.split)
+        raise DataError(
+            f"samples.min_history = {config.min_history} leaves {len(sampled)} samples of {len(log)} interactions, too "
+            f"few to split into {parts}: lower samples.min_history, change samples.split, or wait for more interactions"
+        )
     train, validation, test = np.split(sampled, [first, second])
     rows: dict[Split, IntArray] = {"train": train, "validation": validation, "test": test}
     return SplitRows(rows, int(sampled[first]))
@@ -65,6 +69,18 @@ def _split_by_parts(config: SamplesConfig, sampled: IntArray, ends: tuple[int, i
             "their user"
         )
     return SplitRows(rows, ends[0])
+
+
+def one_label_warnings(splits: SplitRows, labels: FloatArray) -> list[str]:
+    """A line for each part whose samples all have one label, by ``labels`` [log rows]; no model learns from such
+    training samples, and no AUC is defined on such others."""
+    lines = []
+    for part, rows in splits.rows.items():
+        if (first := labels[rows[0]]) == labels[rows].min() == labels[rows].max():
+            means = "a model learns nothing from them" if part == "train" else "their AUC is undefined"
+            word = "liked" if first > 0 else "not liked"
+            lines.append(f"all {len(rows)} {part} samples are {word}: {means} (samples.split, liked_above)")
+    return lines
 
 
 def running_statistics(

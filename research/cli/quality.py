@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
+from offline.cli.panels import WORTH
 from offline.cli.tuning import Epochs, Model, Samples, sized
 from offline.data.dataset import open_dataset
 from offline.jobs.llm_requests import data_of
@@ -20,7 +21,7 @@ from research.tables import ledger_of, write_table
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=WORTH)
 def benchmark(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -57,7 +58,7 @@ def benchmark(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=WORTH)
 def comparison(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, write: Write = None) -> None:
     """Train the served architecture with and without knowledge, and the others beside it: the table of README.md.
 
@@ -76,7 +77,7 @@ def comparison(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA
     write_table(f"comparison {job.config.name}", markdown(report.table), write)
 
 
-@app.command()
+@app.command(rich_help_panel=WORTH)
 def reranking(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,

@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
+from offline.cli.panels import REPLAY
 from offline.jobs.runs import exclusive
-from offline.publish.connection import open_store
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=REPLAY)
 def replay(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -32,8 +32,8 @@ def replay(
 ) -> None:
     """Drive a service with what users really did in the test period, in order, and log what comes of it.
 
-    The service is started here, under a key prefix of its own, with everything as it was when the period began. What it
-    logs lies in workdir/replay/exposures afterwards; `ab-report --replay` reads it.
+    The service is started here, under a key prefix and in a data folder of its own, with everything as it was when the
+    period began. What it logs lies in workdir/replay/exposures afterwards; `ab-report --replay` reads it.
     """
     import asyncio
 
@@ -42,10 +42,9 @@ def replay(
     from offline.publish.archive import add_interactions, archive
     from research import replay as driver
 
-    job = job_of(config, data_dir)
+    job = driver.replay_job(job_of(config, data_dir))
     folder = job.config.workdir / "replay"
-    with exclusive(folder, "replay"), open_store(data_dir) as shared:
-        store = driver.replay_store(shared)
+    with exclusive(folder, "replay"), driver.replay_store(job) as store:
         shutil.rmtree(folder / "exposures", ignore_errors=True)  # of the replay before
         visits = driver.begin(job, store, requests, others, seed)
         past = driver.past(InteractionLog.load(job.log), job.config.samples, round(time.time() * 1000))
@@ -55,6 +54,7 @@ def replay(
             outcome = asyncio.run(driver.replay(service.url, visits, top_k, rate))
             outcome.dropped = driver.dropped(service.url)
         archived = archive(store, folder / "exposures")
+        driver.empty(store)  # or a service on the same Redis would count it among its configurations
     print(f"  {outcome.requests} requests in {outcome.seconds:.1f} s, {outcome.shown} with the item in the list")
     if outcome.dropped:
         print(f"  {outcome.dropped} exposures were dropped, because Redis did not take them")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
+from offline.cli.panels import METHODS
 from offline.jobs.llm_requests import data_of, inputs_of
 from research.cli.options import CORES, Seeds, Workers, Write
 from research.tables import write_table
@@ -16,7 +17,7 @@ from research.tables import write_table
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=METHODS)
 def ablation(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -38,7 +39,7 @@ def ablation(
     write_table(f"ablation {job.config.name}", result.markdown(), write)
 
 
-@app.command()
+@app.command(rich_help_panel=METHODS)
 def compression(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -63,7 +64,7 @@ def compression(
     write_table(f"compression {job.config.name}", result.markdown(), write)
 
 
-@app.command()
+@app.command(rich_help_panel=METHODS)
 def retrieval(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, write: Write = None) -> None:
     """Measure how much of what users like next is among the candidates of each source, on the validation split:
     docs/retrieval.md."""
@@ -76,7 +77,7 @@ def retrieval(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_
     write_table(f"retrieval {job.config.name}", study.hits_table(result), write)
 
 
-@app.command()
+@app.command(rich_help_panel=METHODS)
 def layers(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -96,7 +97,7 @@ def layers(
     write_table(f"layers {job.config.name}", result.markdown(), write)
 
 
-@app.command()
+@app.command(rich_help_panel=METHODS)
 def factors(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR, write: Write = None) -> None:
     """Report on AutoGraph's latent factors, and name them by the words of their members: docs/autograph.md."""
     from research.studies import factors as study

@@ -23,7 +23,7 @@ from offline.reranking.calibrate import best_weight, fit_calibration, probabilit
 from offline.reranking.ctr import CtrScores
 from offline.reranking.prepared import SELECTIONS, Prepared
 from offline.reranking.scoring import Labeller
-from offline.training.bootstrap import Difference, Resamples, difference
+from offline.training.bootstrap import Difference, Resamples, difference, interval
 from research.quality.slices import slices_of
 from research.test_set_ledger import Ledger, score_digest
 
@@ -171,11 +171,10 @@ def _lines(
     lines = {}
     for name, score in scores.items():
         other = CTR if name.startswith(MIXED) else name.replace("tuned", "zero-shot") if "tuned" in name else ""
-        low, high = np.nanpercentile(aucs[name][1:], [2.5, 97.5])
         line = Line(
             name,
             float(aucs[name][0]),
-            (float(low), float(high)),
+            interval(aucs[name][1:]),
             float(log_losses(label, score).mean()),
             gauc(label, score, user),
             weights.get(name),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from offline.metrics import in_words
 from research.reranking.evaluation import Line, RerankerEvaluation, SliceLine
 from research.tables import difference_cell, table
 
@@ -41,9 +42,9 @@ def _table(lines: Sequence[Line], against: str) -> str:
     for line in lines:
         low, high = line.auc_interval
         weight = "" if line.weight is None else f"{line.weight:g}"
-        area = f"{line.auc:.4f} [{low:.4f}, {high:.4f}]"
+        area = f"{line.auc:.4f} [{low:.4f}, {high:.4f}]" if line.auc == line.auc else in_words(line.auc)
         rows.append(
-            [line.model, weight, area, f"{line.logloss:.4f}", f"{line.gauc:.4f}", difference_cell(line.against)]
+            [line.model, weight, area, f"{line.logloss:.4f}", in_words(line.gauc), difference_cell(line.against)]
         )
     return table(["model", "weight", "AUC [95 %]", "LogLoss", "GAUC", f"AUC {against}"], rows)
 

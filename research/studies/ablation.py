@@ -15,7 +15,7 @@ import numpy as np
 from models.contract.arrays import Array
 from offline.data.files import write_json
 from offline.knowledge.vectors import Knowledge
-from offline.metrics import quality
+from offline.metrics import in_words, quality
 from offline.training.bootstrap import Difference, Resamples, difference
 from research.tables import difference_cell, table
 from research.trials import TrialRunner, TrialSpec
@@ -79,7 +79,7 @@ class Ablation:
             heads += [f"{part} AUC ({self.slices[part]:,} rows)", "against base [95 %]"]
         lines: list[list[str]] = []
         for row in self.rows:
-            cells = [row.variant, f"{row.auc:.4f}", f"{row.spread:.4f}", f"{row.logloss:.4f}", f"{row.gauc:.4f}"]
+            cells = [row.variant, in_words(row.auc), in_words(row.spread), f"{row.logloss:.4f}", in_words(row.gauc)]
             cells += [difference_cell(row.against.get(BASE)), difference_cell(row.against.get(CONTROL))]
             for part in parts:
                 auc, delta = row.slices[part]

@@ -20,7 +20,7 @@ from offline.data.files import write_json
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.marc.produce import States
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
-from offline.metrics import quality
+from offline.metrics import in_words, quality
 from offline.training.bootstrap import Difference, Resamples, difference
 from research.marc.sweep import bytes_per_item, compressors, encode_seconds
 from research.tables import table
@@ -62,12 +62,12 @@ class Comparison:
         """The table of docs/marc.md."""
         whole = next(row for row in self.rows if row.method == UNCOMPRESSED)
         heads = ["method", "dim", "AUC", "against uncompressed [95 %]", "bytes per item", "of uncompressed"]
-        lines = [["no knowledge", "0", f"{self.floor:.4f}", "", "0"]]
+        lines = [["no knowledge", "0", in_words(self.floor), "", "0"]]
         for row in self.rows:
             against = "" if row.against is None else str(row.against)
             share = f"1/{whole.payload / row.payload:.1f}"
             microseconds = f"{1e6 * row.seconds / self.items:.1f}"
-            lines.append([row.method, str(row.dim), f"{row.auc:.4f}", against, str(row.payload), share, microseconds])
+            lines.append([row.method, str(row.dim), in_words(row.auc), against, str(row.payload), share, microseconds])
         return table([*heads, "encode time, µs"], lines)
 
 

@@ -19,9 +19,6 @@ from service.ab.hashing import bucket_ranges, buckets_between, fnv1a32, layer_se
 from service.errors import InvalidRequest
 from service.ranking.types import ArmPlan, ArmSettings, SideArm
 
-MISSING_UNITS = frozenset({"null", "undefined", "None"})
-"""Literals that broken callers send instead of a user id. They would all fall into one arm and skew it."""
-
 _PLANS = 4096
 _NOTHING: Mapping[str, str] = {}
 
@@ -62,11 +59,11 @@ class FileExperiments:
     def assign(
         self, unit: str, forced: Mapping[str, str], now: float, sticky_arms: Mapping[str, str] | None = None
     ) -> ArmPlan:
-        """See the port. A missing unit gets the control of every layer, and is not exposed."""
+        """See the port. Nobody (an empty unit) gets the control of every layer, and is not exposed."""
         for name in forced:
             if name not in self._layers:
                 raise InvalidRequest(f"there is no layer {name!r}", field=f"arms.{name}")
-        missing = unit in MISSING_UNITS or not unit.strip()
+        missing = not unit
         held_out = not missing and self._holdout is not None and second_hash(self._holdout[0], unit) < self._holdout[1]
         choices: list[_Choice] = []
         for name, layer in self._layers.items():

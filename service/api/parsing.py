@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, cast
@@ -13,16 +12,12 @@ import msgspec
 from msgspec.json import Decoder
 from pydantic_core import from_json
 
-from models.contract.events import Interaction
-from models.contract.schema import FeatureSchema
+from models.contract.ids import ID_BYTES, ID_DEMANDS, has_control_characters, id_fault, is_nobody
 from service.api.schemas import (
     DEFAULT_COUNT,
     DEFAULT_TOP_K,
-    ID_BYTES,
     Arms,
-    EventBody,
     Features,
-    FeedbackBody,
     Limits,
     RankBody,
     RankOptions,
@@ -31,8 +26,6 @@ from service.api.schemas import (
 )
 from service.errors import InvalidRequest, MalformedRequest, ServiceError
 from service.ranking.types import Described, RankRequest, RerankMode, RetrievalRequest
-
-DAY_MS = 86_400_000
 
 _PLACE = re.compile(r" - at (?:`key` in )?`\$(?P<path>[\w.\[\]]*)`$")
 _FIELD_OF = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>.*)`$", re.DOTALL)
@@ -49,13 +42,12 @@ class _Identified(msgspec.Struct):
     request_id: RequestId
 
 
-_RANK, _RECOMMEND = Decoder(RankBody), Decoder(RecommendBody)
-_FEEDBACK, _IDENTIFIED = Decoder(FeedbackBody), Decoder(_Identified)
+_RANK, _RECOMMEND, _IDENTIFIED = Decoder(RankBody), Decoder(RecommendBody), Decoder(_Identified)
 
 
 def parse_rank(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
     """A rank request and its deadline in ms. MalformedRequest if ``raw`` is not JSON, InvalidRequest if it is wrong."""
-    body = _decoded(_RANK, raw)
+    body = body_of(_RANK, raw)
     given = body.candidates
     _check_length(given, limits, "candidates")
     ids = _ids([candidate.id for candidate in given], "candidates[{}].id")
@@ -70,7 +62,7 @@ def parse_rank(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
 
 def parse_recommend(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
     """A rank request whose candidates are to be retrieved, and its deadline in ms. Errors as ``parse_rank``."""
-    body = _decoded(_RECOMMEND, raw)
+    body = body_of(_RECOMMEND, raw)
     count = min(DEFAULT_COUNT, limits.max_candidates) if body.count is None else body.count
     _check_at_most(count, limits.max_candidates, "count")
     for field, listed in (("allow", body.allow), ("deny", body.deny)):
@@ -101,11 +93,11 @@ def _request(
         _check_at_most(deadline_ms, limits.max_deadline_ms, "deadline_ms")
     request = RankRequest(
         request_id=body.request_id or new_request_id(),
-        user_id="" if body.user_id is None else _id(body.user_id, "user_id"),
+        user_id=_somebody(body.user_id, limits, "user_id") or "",
         candidates=candidates,
         described=described,
         repeated=repeated,
-        unit=None if body.unit is None else _id(body.unit, "unit"),
+        unit=_somebody(body.unit, limits, "unit"),
         context=body.context or {},
         top_k=body.top_k or (None if retrieval is None else DEFAULT_TOP_K),
         explain=body.explain or False,
@@ -116,49 +108,6 @@ def _request(
     return request, deadline_ms
 
 
-def parse_feedback(raw: bytes, schema: FeatureSchema | None) -> tuple[str, list[Interaction]]:
-    """Request id and interactions of a feedback body, which is a batch or one bare event. Errors as ``parse_rank``.
-
-    ``schema`` is that of the loaded release: what enters the history must have a value that it accepts. Without a
-    release everything is accepted, because losing feedback is worse, and the offline jobs check again.
-    """
-    now = int(time.time() * 1000)
-    body, prefix = _feedback(raw)
-    interactions = []
-    for position, event in enumerate(body.events):
-        place = prefix.format(position)
-        if event.timestamp_ms is not None and event.timestamp_ms > now + DAY_MS:
-            raise InvalidRequest("the timestamp is more than a day in the future", field=f"{place}timestamp_ms")
-        if schema is not None and event.type in schema.history_types and not schema.accepts(event.value):
-            span = f"{schema.value_min:g} to {schema.value_max:g}"
-            raise InvalidRequest(f"the value of a {event.type!r} must be {span}", field=f"{place}value")
-        interactions.append(
-            Interaction(
-                user_id=_id(event.user_id, f"{place}user_id"),
-                item_id=_id(event.item_id, f"{place}item_id"),
-                type=event.type,
-                value=event.value,
-                time_ms=now if event.timestamp_ms is None else event.timestamp_ms,
-                request_id=event.request_id or body.request_id,
-            )
-        )
-    return body.request_id or new_request_id(), interactions
-
-
-def _feedback(raw: bytes) -> tuple[FeedbackBody, str]:
-    """A batch, if only of one bare event; and what stands before the fields of its events in messages."""
-    try:
-        return _decoded(_FEEDBACK, raw), "events[{}]."
-    except InvalidRequest:
-        document = _document(raw)
-        if not isinstance(document, dict) or "events" in document:
-            raise
-    if "item_id" not in document:
-        raise InvalidRequest("a batch has events, and a bare event an item_id; there is neither", field="events")
-    event = _converted(document, EventBody)
-    return FeedbackBody(request_id=event.request_id, events=[event]), ""
-
-
 def new_request_id() -> str:
     return f"{random.getrandbits(128):032x}"  # uuid4 asks the kernel each time
 
@@ -166,28 +115,42 @@ def new_request_id() -> str:
 def request_id_in(raw: bytes) -> str | None:
     """The request id of a body that is otherwise wrong, so that its error can be told from others."""
     try:
-        return _decoded(_IDENTIFIED, raw).request_id
+        return body_of(_IDENTIFIED, raw).request_id
     except ServiceError:
         return None
 
 
 def _ids(given: list[str | int], place: str) -> list[str]:
-    """Ids as text. InvalidRequest for an id of too many bytes; ``place`` formats the position of its field."""
-    ids = cast(list[str], given)
+    """Ids as text. InvalidRequest for an id that breaks a rule; ``place`` formats the position of its field."""
+    ids, counted = cast(list[str], given), True
     try:
-        if "".join(ids).isascii():  # then their type has counted their bytes
-            return ids
-    except TypeError:  # integers among them
-        ids = list(map(str, given))
-    if max(map(len, ids)) * _BYTES_PER_CHARACTER > ID_BYTES:
-        for position, text in enumerate(ids):
-            if len(text.encode()) > ID_BYTES:
-                raise InvalidRequest(f"must have 1 to {ID_BYTES} bytes in UTF-8", field=place.format(position))
+        text = "".join(ids)
+    except TypeError:  # integers among them, whose digits no type has counted
+        ids, counted = list(map(str, given)), False
+        text = "".join(ids)
+    if text.isascii():
+        plain = text.isprintable()  # of ASCII, control characters alone are not
+    else:
+        counted, plain = False, not has_control_characters(text)
+    if plain and (counted or max(map(len, ids)) * _BYTES_PER_CHARACTER <= ID_BYTES):
+        return ids
+    for position, identifier in enumerate(ids):
+        if fault := id_fault(identifier):
+            raise InvalidRequest(ID_DEMANDS[fault], field=place.format(position))
     return ids
 
 
-def _id(given: str | int, field: str) -> str:
+def checked_id(given: str | int, field: str) -> str:
+    """One id as text. InvalidRequest, which names ``field``, if it breaks a rule."""
     return _ids([given], field)[0]
+
+
+def _somebody(given: str | int | None, limits: Limits, field: str) -> str | None:
+    """The id of a user or unit as text, empty for nobody; None if it is not given. Errors as ``checked_id``."""
+    if given is None:
+        return None
+    text = checked_id(given, field)
+    return "" if is_nobody(text, limits.nobody) else text
 
 
 def _check_at_most(value: float, limit: float, field: str) -> None:
@@ -200,17 +163,17 @@ def _check_length(values: Sequence[object], limits: Limits, field: str) -> None:
         raise InvalidRequest(f"must have at most {limits.max_candidates} entries", field=field)
 
 
-def _decoded(decoder: Decoder[T], raw: bytes) -> T:
+def body_of(decoder: Decoder[T], raw: bytes) -> T:
     """The body in ``raw``. Python's dialect of JSON only matters where it decides how a body is refused."""
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        raise _refusal(error, _document(raw)) from error
+        raise _refusal(error, document_of(raw)) from error
     except _UNREADABLE:
-        return _converted(_document(raw), decoder.type)
+        return converted(document_of(raw), decoder.type)
 
 
-def _document(raw: bytes) -> Any:
+def document_of(raw: bytes) -> Any:
     """The document that the JSON in ``raw`` holds, with NaN and Infinity, which are then refused at their place."""
     try:
         return from_json(raw)
@@ -218,7 +181,8 @@ def _document(raw: bytes) -> Any:
         raise MalformedRequest(f"the body is not JSON: {error}", field="body") from error
 
 
-def _converted(document: Any, kind: type[T]) -> T:
+def converted(document: Any, kind: type[T]) -> T:
+    """The document as a body of ``kind``. InvalidRequest if it is none."""
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from fastapi import APIRouter, Request
+from msgspec import UNSET
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from models.contract.schema import FeatureSchema
 from service.api import answers, parsing
 from service.api.fast_path import FastPathApp
+from service.api.feedback import parse_feedback
 from service.api.schemas import REFERENCE, FeedbackReply, Limits, openapi_schemas
 from service.errors import ErrorCode, MalformedRequest, ServiceError, TooLarge, no_release
 from service.features.feedback import RedisFeedback
@@ -25,9 +26,6 @@ from service.ranking.ports import LiveRelease
 from service.ranking.ranker import Ranker
 from service.ranking.types import RankRequest
 from service.telemetry import Telemetry
-
-DEFAULT_HISTORY_TYPES: tuple[str, ...] = FeatureSchema.model_fields["history_types"].default
-"""Types that enter the history while no release says otherwise: losing feedback because no model is loaded is worse."""
 
 INLINE_BYTES = 64 * 1024
 """Bodies up to this size are parsed on the event loop; a thread would cost more than it frees."""
@@ -84,15 +82,20 @@ async def feedback(service: Service, request: Request) -> Response:
     """Record what users did: a batch of events, or one bare event.
 
     When it is answered the events are stored, and the next ranking of their users sees those that enter the history.
-    All events are valid or none is stored; a repeated request changes a history once if its events carry timestamps.
+    An event may leave out its type and, where it says nothing, its value: they are the loaded release's. `ignored`
+    counts events that no ranking will use, with the reason. All events are valid or none is stored; a repeated request
+    changes a history once if its events carry timestamps.
     """
     raw = await read_body(request, service.max_body_bytes)
     release = service.live.current()
     schema = None if release is None else release.schema
-    request_id, interactions = await _parsed(raw, parsing.parse_feedback, schema)
-    types = DEFAULT_HISTORY_TYPES if schema is None else schema.history_types
-    await service.feedback.accept(interactions, types, Deadline(service.limits.max_deadline_ms / 1000.0))
-    return answers.json_response(FeedbackReply(len(interactions), request_id), request_id)
+    parsed = await _parsed(raw, parse_feedback, schema, service.limits.nobody)
+    deadline = Deadline(service.limits.max_deadline_ms / 1000.0)
+    await service.feedback.accept(parsed.interactions, parsed.history_types, deadline)
+    for reason, count in parsed.ignored.items():
+        service.telemetry.feedback_ignored.labels(reason).inc(count)
+    reply = FeedbackReply(len(parsed.interactions), parsed.request_id, parsed.ignored_replies() or UNSET)
+    return answers.json_response(reply, parsed.request_id)
 
 
 async def healthz(service: Service, request: Request) -> Response:

@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import schema_components
 
-ID_BYTES = 256
+from models.contract.ids import ID_BYTES, NOBODY
+from models.contract.times import LIMIT_MS
+
 MAX_FIELDS = 256
 """Entries of a mapping, and values of a list among them."""
 
@@ -31,11 +33,11 @@ REFERENCE = "#/components/schemas/{name}"
 
 Id = Annotated[
     Annotated[str, Meta(min_length=1, max_length=ID_BYTES)] | int,
-    Meta(description="1 to 256 bytes in UTF-8; an integer is answered as a string"),
+    Meta(description="1 to 256 bytes in UTF-8 without control characters; an integer is answered as a string"),
 ]
 
 IdOrEmpty = Annotated[str, Meta(max_length=ID_BYTES)] | int
-"""Empty for nobody."""
+"""Empty for nobody. Ids that the operator lists as those of nobody count as empty."""
 
 RequestId = Annotated[
     str,
@@ -83,7 +85,10 @@ class RankOptions(_Body):
     request_id: Annotated[RequestId | None, _about("Joins feedback to this request; generated if absent")] = None
     user_id: Annotated[
         IdOrEmpty | None,
-        _about("At most 256 bytes in UTF-8; if absent or empty, the answer is that of a user nobody knows"),
+        _about(
+            "At most 256 bytes in UTF-8; if absent, empty or one of nobody (null, undefined, ...), the answer is "
+            "that of a user of whom nothing is known, in no arm"
+        ),
     ] = None
     unit: Annotated[
         IdOrEmpty | None,
@@ -117,17 +122,19 @@ class EventBody(_Body, gc=False):
     user_id: Id
     item_id: Id
     value: Annotated[
-        float,
-        Meta(
-            ge=-LARGEST_VALUE,
-            le=LARGEST_VALUE,
-            description="For types that enter the history, within the range of the loaded release: 1 to 5 for stars",
+        Annotated[float, Meta(ge=-LARGEST_VALUE, le=LARGEST_VALUE)] | None,
+        _about(
+            "For types that enter the history, within the range of the loaded release: 1 to 5 for stars. May be "
+            "absent where it says nothing: of purchases and other likes (values from 0 to 1), and of other types"
         ),
-    ]
-    type: Annotated[str, Meta(min_length=1, max_length=64)] = "rating"
+    ] = None
+    type: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=64)] | None,
+        _about("If absent, the first type that the loaded release reads; rating while there is no release"),
+    ] = None
     timestamp_ms: Annotated[
-        Annotated[int, Meta(ge=0, lt=2**53)] | None,
-        _about("Now if absent; a retry is recognised only if it repeats the timestamp"),
+        Annotated[int, Meta(ge=0, lt=LIMIT_MS)] | None,
+        _about("Unix milliseconds; now if absent. A retry is recognised only if it repeats the timestamp"),
     ] = None
     request_id: Annotated[RequestId | None, _about("The ranked request that this interaction answers")] = None
 
@@ -202,9 +209,21 @@ class RecommendReply(_RankedItems):
     timing_ms: RecommendTimingReply
 
 
+class IgnoredReply(Struct, gc=False):
+    reason: Annotated[
+        Literal["type", "nobody"],
+        _about("type: stored, but no ranking and no training reads its type; nobody: not stored, an id names nobody"),
+    ]
+    count: int
+    message: str
+
+
 class FeedbackReply(Struct):
-    accepted: int
+    accepted: Annotated[int, _about("Events that were stored")]
     request_id: str
+    ignored: Annotated[
+        list[IgnoredReply] | UnsetType, _about("Events that have no effect on rankings, by reason; absent if all have")
+    ] = UNSET
 
 
 class ErrorDetail(Struct):
@@ -221,11 +240,12 @@ class ErrorReply(Struct):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits that the operator sets."""
+    """Limits that the operator sets, and the ids that stand for nobody."""
 
     max_candidates: int
     default_deadline_ms: float
     max_deadline_ms: float
+    nobody: frozenset[str] = frozenset(NOBODY)
 
 
 def openapi_schemas(limits: Limits) -> Mapping[str, Any]:

@@ -58,6 +58,8 @@ class RedisFeedback:
     async def accept(self, interactions: Sequence[Interaction], types: Sequence[str], deadline: Deadline) -> None:
         """Record interactions; those of ``types`` are in the live history on return, others go to the stream only.
         Unavailable without Redis."""
+        if not interactions:
+            return
         appends = [self._append(event) for event in interactions if event.type in types]
         commands = [self._publish(event) for event in interactions] + appends
         try:

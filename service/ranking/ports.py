@@ -41,7 +41,7 @@ class Retriever(Protocol):
     async def retrieve(self, request: RetrievalRequest, user: UserState, knowledge: bool) -> Retrieved:
         """Candidates near the user's vector, or near what it liked, and popular ones; popular ones alone of a user of
         whom neither is known, without ``knowledge``, and if an index fails. InvalidRequest for a field that items have
-        not."""
+        not, and for a value that a field has not."""
         ...
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from models.contract.arrays import FloatArray
+from models.contract.exposures import ArmTaken
 from service.errors import no_release
 from service.ranking.answer_log import AnswerLog
 from service.ranking.candidates import ScoredSlate, merge_orders
@@ -18,7 +19,7 @@ from service.ranking.degraded import Degraded, FeatureReadError, reported
 from service.ranking.exploring import Order
 from service.ranking.ports import Experiments, Exposures, LiveRelease, Release, Reranker, UserFeatures
 from service.ranking.state import RankState, ResolvedArm
-from service.ranking.types import RankAnswer, RankRequest, RetrievalRequest, UserState
+from service.ranking.types import ArmPlan, RankAnswer, RankRequest, RetrievalRequest, UserState
 from service.telemetry import Telemetry
 
 FEATURE_SHARE = 0.6
@@ -151,9 +152,14 @@ def _answer(
         scores=tuple(scores[positions].tolist()),
         without_knowledge=None if baseline is None else tuple(baseline[positions].tolist()),
         manifest=scored.slate.arm.release.manifest,
-        arms=state.plan.arms,
+        arms=_named_arms(state.plan),
         knowledge=scored.knowledge,
         degraded=reported(state.degraded),
         timing_ms=state.stopwatch.finish(state.deadline.elapsed()),
         retrieved=state.retrieved,
     )
+
+
+def _named_arms(plan: ArmPlan) -> tuple[ArmTaken, ...]:
+    """The arms that an answer names: nobody is in none, though the control's settings ranked the candidates."""
+    return tuple(taken for taken in plan.arms if taken.how != "missing") if plan.unit_missing else plan.arms

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from models.contract.artifact import ArtifactError
+from models.contract.artifact import ArtifactError, RefusedModel
 from service.errors import RedisUnavailable
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import ScoringError
@@ -44,7 +44,7 @@ class Refusal:
 
 class Releases:
     """The port ``LiveRelease``, kept current by ``watch``. ``pins`` names the releases that are loaded beside the live
-    one, because an arm wants them."""
+    one, because an arm wants them; ``refused_model`` is the one that the jobs keep off, as of the last look."""
 
     def __init__(self, loader: Loader, poll_seconds: float, pins: Callable[[], Sequence[str]] = tuple) -> None:
         self._loader = loader
@@ -59,6 +59,7 @@ class Releases:
         self._noted_pins: tuple[str, ...] = ()
         self._note_pins_at = 0.0
         self.refusals: dict[str, Refusal] = {}
+        self.refused_model: RefusedModel | None = None
         self.redis_error: str | None = "not asked yet"
 
     def current(self) -> Release | None:
@@ -88,7 +89,8 @@ class Releases:
         if self._retired:
             await run_in_background(self._retired.clear)
         try:
-            self._pointed = live = await self._text(self._keys.live)
+            live, note = await self._texts(self._keys.live, self._keys.refused_model)
+            self._pointed, self.refused_model = live, RefusedModel.parse(note)
             if live is not None:
                 await self._follow(live, self._live, self._serve)
             pins = [pin for pin in self._pins() if pin != live]
@@ -107,7 +109,8 @@ class Releases:
 
     async def _follow(self, release_id: str, loaded: Loaded | None, take: Callable[[Loaded], None]) -> None:
         """Load a release unless it is ``loaded`` in its latest revision, or was refused a moment ago."""
-        revision = await self._text(self._keys.release_revision(release_id)) or ""
+        (text,) = await self._texts(self._keys.release_revision(release_id))
+        revision = text or ""
         if loaded is not None and (loaded.release.id, loaded.release.revision) == (release_id, revision):
             return
         if time.monotonic() < self._retry_at.get(release_id, 0.0):
@@ -161,9 +164,9 @@ class Releases:
             log.warning("Redis does not note that %s are pinned; the jobs may prune them: %s", ", ".join(pins), error)
         self._noted_pins, self._note_pins_at = pins, time.monotonic() + NOTE_PINS_SECONDS
 
-    async def _text(self, key: str) -> str | None:
-        (blob,) = await replies_to(self._link, [("GET", key)], Deadline(POLL_TIMEOUT_SECONDS))
-        return None if blob is None else blob.decode(errors="replace")
+    async def _texts(self, *keys: str) -> list[str | None]:
+        blobs = await replies_to(self._link, [("GET", key) for key in keys], Deadline(POLL_TIMEOUT_SECONDS))
+        return [None if blob is None else blob.decode(errors="replace") for blob in blobs]
 
     def _refuse(self, release: str, reason: str) -> None:
         """Each refusal doubles the pause before the next attempt."""

@@ -9,20 +9,21 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from models.contract.arrays import BoolArray, FloatArray, IntArray
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.artifact import ArtifactError, ReleaseManifest, Role
 from models.contract.items import ItemTable, liked_count
 from models.contract.knowledge import Space
-from models.contract.schema import UNKNOWN, FeatureSchema
-from service.errors import InvalidRequest
+from models.contract.popularity import read_likes
+from models.contract.schema import FeatureSchema
 from service.ranking.types import RetrievalRequest, Retrieved, UserState
-from service.retrieval.index import Bits, FaissIndex
+from service.retrieval.filters import Filter, attributes
+from service.retrieval.index import FaissIndex
 
 SOURCES = ("matching", "neighbours", "popular")
 
@@ -37,23 +38,10 @@ LIKED_ITEMS = 20
 INLINE_ITEMS = 50_000
 """Catalogues up to this size are searched on the event loop; a thread would cost more than it frees."""
 
-_EXACT_UP_TO = 20_000
-"""Number of items that pass a filter up to which all of them are scored: an index would visit few of them."""
-
 _MOST_POPULAR = 5_000
 _MOST_FILTERS = 16
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Filter:
-    """Rows that may be found: ``mask`` bool [N], None for all; ``rows`` lists them if they are few. ``bits`` by role,
-    made when an index is searched."""
-
-    mask: BoolArray | None = None
-    rows: IntArray | None = None
-    bits: dict[Role, Bits] = field(default_factory=dict)
 
 
 class ItemRetriever:
@@ -66,22 +54,25 @@ class ItemRetriever:
         spaces: Sequence[Space],
         indexes: Mapping[Role, FaissIndex],
         problem: str | None = None,
+        recent: npt.NDArray[np.void] | None = None,
     ) -> None:
+        """``recent`` are likes of the last days, as ``models.contract.popularity`` has them; None: all likes count."""
         self._table = table
         self._schema = schema
         self._indexes = indexes
         self._user_space = {space.name: space.fingerprint for space in spaces if space.side == "user"}
-        self._popularity = liked_count(schema, table.numeric)
+        self._popularity = _popularity(table, liked_count(schema, table.numeric), recent)
         self._popularity[0] = -np.inf
         self._popular = _largest(self._popularity, min(_MOST_POPULAR, len(table) - 1))
-        self._attributes = lru_cache(_MOST_FILTERS)(partial(_attributes, schema, table))
+        self._attributes = lru_cache(_MOST_FILTERS)(partial(attributes, schema, table))
         self.problem = problem
 
     @classmethod
     def open(
         cls, folder: Path, manifest: ReleaseManifest, schema: FeatureSchema, spaces: Sequence[Space], table: ItemTable
     ) -> ItemRetriever:
-        """The retriever of a release, with its indexes. An unusable index is left out, and ``problem`` says why."""
+        """The retriever of a release, with its indexes and its recent likes. A file that cannot be used is left out,
+        and ``problem`` says why."""
         opened: dict[str, FaissIndex] = {}
         problems = []
         for file, described in {index.file: index for index in manifest.indexes.values()}.items():
@@ -90,8 +81,15 @@ class ItemRetriever:
             except ArtifactError as error:
                 log.error("release %s: %s", manifest.id, error)
                 problems.append(str(error))
+        recent = None
+        if manifest.popularity is not None:
+            try:
+                recent = read_likes(folder, manifest.popularity)
+            except ArtifactError as error:
+                log.error("release %s: %s", manifest.id, error)
+                problems.append(str(error))
         indexes = {role: opened[index.file] for role, index in manifest.indexes.items() if index.file in opened}
-        return cls(table, schema, spaces, indexes, "; ".join(problems) or None)
+        return cls(table, schema, spaces, indexes, "; ".join(problems) or None, recent)
 
     async def retrieve(self, request: RetrievalRequest, user: UserState, knowledge: bool) -> Retrieved:
         """See the port."""
@@ -115,7 +113,7 @@ class ItemRetriever:
         rows, counts = _merged(near, popular, request.count, personal)
         return Retrieved(tuple(self._table.ids[row] for row in rows.tolist()), counts, complete)
 
-    def _near(self, user: UserState, count: int, allowed: _Filter, excluded: IntArray) -> tuple[Role, IntArray] | None:
+    def _near(self, user: UserState, count: int, allowed: Filter, excluded: IntArray) -> tuple[Role, IntArray] | None:
         """Rows near the user's vector; of a user without one, near what it liked. None for a user without either."""
         queries: dict[Role, Callable[[UserState, FaissIndex], FloatArray | None]] = {
             "matching": self._user_vector,
@@ -142,7 +140,7 @@ class ItemRetriever:
         return np.asarray(vectors.mean(axis=0), np.float32) if len(vectors) else None
 
     def _search(
-        self, role: Role, index: FaissIndex, query: FloatArray, count: int, allowed: _Filter, excluded: IntArray
+        self, role: Role, index: FaissIndex, query: FloatArray, count: int, allowed: Filter, excluded: IntArray
     ) -> IntArray:
         if allowed.rows is not None and not (index.is_exact and len(allowed.rows) > count):
             rows = np.setdiff1d(allowed.rows, excluded)
@@ -157,7 +155,7 @@ class ItemRetriever:
         columns = self._schema.item_columns[index.described.space.partition("/")[2]]
         return self._table.vectors[rows, columns]
 
-    def _most_popular(self, count: int, allowed: _Filter, excluded: IntArray) -> IntArray:
+    def _most_popular(self, count: int, allowed: Filter, excluded: IntArray) -> IntArray:
         rows = self._popular if allowed.mask is None else self._popular[allowed.mask[self._popular]]
         rows = rows[~np.isin(rows, excluded)][:count]
         if len(rows) == count or len(self._popular) == len(self._table) - 1:
@@ -175,52 +173,36 @@ class ItemRetriever:
         every = np.unique(np.concatenate(rows)) if rows else np.zeros(0, np.int64)
         return every[every > 0]
 
-    def _filter(self, request: RetrievalRequest) -> _Filter:
+    def _filter(self, request: RetrievalRequest) -> Filter:
         """Rows that the request lets through. The last few sets of attributes are remembered: a page asks the same
         again."""
-        attributes = self._attributes(
+        having = self._attributes(
             tuple(
                 (name, tuple(None if value is None else str(value) for value in values))
                 for name, values in request.where.items()
             )
         )
         if request.allow is None:
-            return attributes
+            return having
         mask = np.zeros(len(self._table), np.bool_)
         mask[self._table.rows_of(request.allow)] = True
-        if attributes.mask is not None:
-            mask &= attributes.mask
+        if having.mask is not None:
+            mask &= having.mask
         mask[0] = False
-        return _Filter(mask, np.flatnonzero(mask))
+        return Filter(mask, np.flatnonzero(mask))
 
 
-def _attributes(
-    schema: FeatureSchema, table: ItemTable, where: tuple[tuple[str, tuple[str | None, ...]], ...]
-) -> _Filter:
-    """Rows with one of the values of each field. InvalidRequest for a field that items have not."""
-    masks = [_having(schema, table, name, values) for name, values in where]
-    if not masks:
-        return _Filter()
-    mask = np.logical_and.reduce(masks)
-    return _Filter(mask, np.flatnonzero(mask) if int(np.count_nonzero(mask)) <= _EXACT_UP_TO else None)
-
-
-def _having(schema: FeatureSchema, table: ItemTable, name: str, values: Sequence[str | None]) -> BoolArray:
-    """bool [N]: rows with one of ``values`` in a field."""
-    at = 0
-    for spec in schema.item_fields:
-        if spec.name == name:
-            break
-        at += spec.slots
-    else:
-        names = ", ".join(spec.name for spec in schema.item_fields if spec.vocab)
-        raise InvalidRequest(f"items have no such field; there are {names}", field=f"where.{name}")
-    if not spec.vocab:
-        raise InvalidRequest("the field is cut into ranges and has no single values", field=f"where.{name}")
-    codes = {spec.encode(value)[0] for value in values} - {UNKNOWN}
-    mask = np.asarray(np.isin(table.categorical[:, at : at + spec.slots], list(codes)).any(axis=1))
-    mask[0] = False
-    return mask
+def _popularity(table: ItemTable, liked: FloatArray, recent: npt.NDArray[np.void] | None) -> FloatArray:
+    """float32 [N], larger for more popular items: by all likes [N], or by ``recent`` ones with all likes as the tie
+    break."""
+    if recent is None:
+        return liked
+    likes = np.zeros(len(table), np.float32)
+    likes[table.rows_of_hashes(recent["item"])] = recent["likes"]
+    likes[0] = 0.0  # of items that the table does not hold
+    places = np.empty(len(table), np.float32)
+    places[np.lexsort((-liked, -likes))] = np.arange(len(table), dtype=np.float32)
+    return -places
 
 
 def _merged(

@@ -11,6 +11,7 @@ from models.contract.artifact import (
     ArtifactManifest,
     ItemIndex,
     ModelName,
+    RefusedModel,
     ReleaseManifest,
 )
 from models.contract.knowledge import Space
@@ -84,6 +85,8 @@ INDEX_JSON = (
 )
 SPLIT = RELEASE.model_copy(update={"parts": {"items.onnx": "c" * 64}})
 SPLIT_JSON = ',"parts":{"items.onnx":"' + "c" * 64 + '"}}'
+OWNED = RELEASE.model_copy(update={"configuration": "books"})
+OWNED_JSON = ',"configuration":"books"}'
 
 
 def test_manifests_are_golden() -> None:
@@ -91,6 +94,7 @@ def test_manifests_are_golden() -> None:
     assert RELEASE.to_json() == RELEASE_JSON
     assert INDEXED.to_json() == RELEASE_JSON[:-1] + INDEX_JSON
     assert SPLIT.to_json() == RELEASE_JSON[:-1] + SPLIT_JSON
+    assert OWNED.to_json() == RELEASE_JSON[:-1] + OWNED_JSON
 
 
 def test_golden_manifests_read_back() -> None:
@@ -98,6 +102,7 @@ def test_golden_manifests_read_back() -> None:
     assert ReleaseManifest.model_validate_json(RELEASE_JSON) == RELEASE
     assert ReleaseManifest.model_validate_json(RELEASE_JSON[:-1] + INDEX_JSON) == INDEXED
     assert ReleaseManifest.model_validate_json(RELEASE_JSON[:-1] + SPLIT_JSON) == SPLIT
+    assert ReleaseManifest.model_validate_json(RELEASE_JSON[:-1] + OWNED_JSON) == OWNED
 
 
 def test_a_model_without_manifest_is_refused() -> None:
@@ -204,3 +209,12 @@ def test_a_release_of_another_schema_is_refused() -> None:
 def test_a_release_of_other_spaces_is_refused(spaces: tuple[Space, ...]) -> None:
     with pytest.raises(ArtifactError, match="spaces"):
         RELEASE.check(ARTIFACT.model_copy(update={"spaces": spaces}))
+
+
+def test_the_note_of_a_refused_model() -> None:
+    note = RefusedModel(release="gold-2", live="gold-1", reasons=("AUC -0.1",), at=1_700_000_000, max_auc_drop=0.01)
+    document = '{"release":"gold-2","live":"gold-1","reasons":["AUC -0.1"],"at":1700000000,"max_auc_drop":0.01}'
+    assert note.model_dump_json() == document
+    assert RefusedModel.parse(document) == RefusedModel.parse(document.encode()) == note
+    for nothing in (None, b"", b"\xff", b"[]", b'{"release": "gold-2"}'):
+        assert RefusedModel.parse(nothing) is None

@@ -85,6 +85,14 @@ def test_damaged_stream_entries_are_refused() -> None:
             Exposure.from_stream({b"v": b"2", b"exposure": cut})
 
 
+@pytest.mark.parametrize("field", ["user_id", "item_id"])
+@pytest.mark.parametrize("text", ["u\0", "\n", "é" * 129])
+def test_ids_that_earlier_versions_let_through_are_refused_when_they_are_read(field: str, text: str) -> None:
+    former = INTERACTION.model_copy(update={field: text})
+    with pytest.raises(ValueError, match=r"the id .* must "):
+        Interaction.from_stream(former.to_stream())
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -97,11 +105,12 @@ def test_impossible_interactions_are_refused(change: dict[str, object]) -> None:
         Interaction.model_validate({**INTERACTION.model_dump(), **change})
 
 
-_ids = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
+_kinds = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
+_ids = st.text(st.characters(codec="utf-8", min_codepoint=32, exclude_characters="\x7f"), min_size=1, max_size=40)
 
 
 @settings(max_examples=60, deadline=None)
-@given(user=_ids, item=_ids, kind=_ids, value=st.floats(-1e6, 1e6, width=32), time_ms=st.integers(0, 2**53 - 1))
+@given(user=_ids, item=_ids, kind=_kinds, value=st.floats(-1e6, 1e6, width=32), time_ms=st.integers(0, 2**53 - 1))
 def test_interactions_round_trip(user: str, item: str, kind: str, value: float, time_ms: int) -> None:
     interaction = Interaction(user_id=user, item_id=item, type=kind, value=value, time_ms=time_ms)
     assert Interaction.from_stream(interaction.to_stream()) == interaction

@@ -33,12 +33,12 @@ def test_keys_of_releases_and_streams() -> None:
     assert keys.releases == "p:releases"
     assert keys.pins == "p:pins"
     assert keys.withdrawn == "p:withdrawn"
+    assert keys.refused_model == "p:refused"
     assert keys.rolled_back == "p:held"
     assert keys.installation == "p:installation"
     assert keys.generation == "p:stamp"
     assert keys.interactions == "p:interactions"
     assert keys.exposures == "p:exposures"
-    assert Keys().live == "lorank:live"
 
 
 def _hash_tag(key: str) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.contract.prompts import PromptParts, Rated, Rendered, RerankPrompt, most_recent, most_similar
+from models.contract.prompts import Notation, PromptParts, Rated, Rendered, RerankPrompt, most_recent, most_similar
 
 PROMPT = RerankPrompt(
     opening="<|im_start|>user\n",
@@ -95,6 +95,21 @@ def test_a_template_that_could_not_work_is_refused(broken: dict[str, object]) ->
 def test_the_fingerprint_follows_every_word() -> None:
     assert PROMPT.fingerprint == RerankPrompt.model_validate_json(PROMPT.model_dump_json()).fingerprint
     assert PROMPT.fingerprint != PROMPT.model_copy(update={"question": "Yes or No?"}).fingerprint
+
+
+GERMAN = Notation(decimal=",", listing=" und ", unknown="etwas Unbekanntes")
+
+
+def test_another_notation_reaches_every_value_and_a_usual_one_no_fingerprint() -> None:
+    prompt = RerankPrompt.model_validate({"profile_fields": ("alter", "orte"), "notation": GERMAN})
+    user = prompt.user_block({"alter": 30, "orte": ["Ulm", "Bonn"]}, [Rated("", 2.5)])
+    assert "alter 30 und orte Ulm und Bonn\n" in user
+    assert "etwas Unbekanntes: 2,5 stars" in user
+    assert "etwas Unbekanntes" in prompt.candidate_block("")
+    assert RerankPrompt.model_validate_json(prompt.model_dump_json()) == prompt
+    assert "notation" not in RerankPrompt().model_dump_json()
+    assert RerankPrompt().fingerprint == "cc1e7f61d6ca175a"
+    assert prompt.fingerprint != RerankPrompt(profile_fields=("alter", "orte")).fingerprint
 
 
 def test_recent_events_are_the_last_ones() -> None:

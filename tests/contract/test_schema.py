@@ -65,6 +65,16 @@ def test_impossible_schemas_are_refused(change: dict[str, object], message: str)
         FeatureSchema.model_validate({**SCHEMA.model_dump(), **change})
 
 
+def test_spellings_of_an_accent_are_one_value() -> None:
+    composed, decomposed = "Kom\u00f6die", "Komo\u0308die"
+    field = FieldSpec(name="genres", vocab=(decomposed, "Krimi", "\u7535\u5f71"), slots=3)
+    assert field.encode([composed, decomposed, "\u7535\u5f71"]) == [1, 1, 3]
+    assert field.encode_each([decomposed, composed]) == [1, 0, 0, 1, 0, 0]
+    assert field.encode(["komo\u0308die", "\uff2b\uff52\uff49\uff4d\uff49", "Kom\u0443die"]) == [0, 0, 0]
+    with pytest.raises(ValidationError, match="repeats a vocabulary entry"):
+        FieldSpec(name="genres", vocab=(composed, decomposed))
+
+
 def test_a_schema_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         SCHEMA.name = "x"

@@ -24,7 +24,6 @@ from offline.child import child_python
 from offline.config import DEMO_EXPERIMENTS
 from offline.demo import running_service
 from offline.publish.archive import archive, of_experiment, read_exposures, read_interactions
-from offline.publish.connection import open_store
 from research import replay as driver
 from tests.conftest import ROOT, Installation, clean_environment
 
@@ -48,7 +47,7 @@ def replay(installation: Installation) -> CompletedProcess[str]:
 def test_a_replay_is_reported_request_by_request(installation: Installation, tmp_path: Path) -> None:
     replayed = last_line(replay(installation))
     assert replayed["requests"] == replayed["feedback"] == REQUESTS
-    assert replayed["exposures"] == {"added": REQUESTS, "refused": 0, "lost": 0}
+    assert replayed["exposures"] == {"added": REQUESTS, "refused": 0, "lost": 0, "of_nobody": 0}
     assert replayed["interactions"]["added"] == REQUESTS
     page = tmp_path / "report.html"
     report = ("ab-report", "--experiment", "knowledge", "--replay")
@@ -66,9 +65,8 @@ def test_redis_is_killed_in_the_middle_and_nothing_is_doubled_or_lost_uncounted(
     installation: Installation, tmp_path: Path, queue: int
 ) -> None:
     job = replace(installation.job, data_dir=tmp_path / "data")
-    with embedded_redis(job.data_dir / "valkey", keep_alive=True):
-        with open_store(job.data_dir) as shared:
-            store = driver.replay_store(shared)
+    with embedded_redis(tmp_path / "data/valkey/ml-100k-replay", keep_alive=True):
+        with driver.replay_store(job) as store:
             visits = driver.begin(job, store, 300, 49, 1)
             server: Any = store.redis.info("server")
             # By default a crash may take what was acknowledged in its last second, which nobody could count.
@@ -84,9 +82,9 @@ def test_redis_is_killed_in_the_middle_and_nothing_is_doubled_or_lost_uncounted(
                 replayed = asyncio.run(driver.replay(service.url, visits, 10, 100.0, progress=False))
                 killed.join()
                 logged = httpx2.get(f"{service.url}/v1/status", timeout=10.0).json()["exposures"]
-        with open_store(job.data_dir) as shared:
-            after: Any = shared.redis.info("server")
-            archived = archive(driver.replay_store(shared), tmp_path / "logged")
+        with driver.replay_store(job) as store:
+            after: Any = store.redis.info("server")
+            archived = archive(store, tmp_path / "logged")
     assert after["process_id"] != server["process_id"], "the server was to be killed"
     assert replayed.requests == len(visits)
     exposures = read_exposures(tmp_path / "logged")

@@ -15,19 +15,33 @@ import typer.testing
 
 from offline.__main__ import app
 from offline.cli import call
+from offline.cli.panels import PANELS
 from offline.jobs import runs
 from offline.jobs.ledger import RunLedger, RunRecord
 from offline.jobs.prometheus import registry
 from offline.jobs.runs import exclusive
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
+from offline.publish.comparison import Comparison
 from offline.publish.connection import open_store
-from offline.publish.release import live_release
+from offline.publish.release import live_release, read_manifest, write_manifest
+from research.__main__ import app as research
 from tests.conftest import ROOT
-from tests.offline.pipeline import USERS, CountingModel, Pipeline, kinds
+from tests.offline.pipeline import LATER_MS, USERS, CountingModel, Pipeline, kinds
 
 GUIDE = (ROOT / "docs" / "operations.md").read_text()
 CRON = ROOT / "deploy" / "cron" / "lorank"
-JOBS = ("refresh", "knowledge", "train", "publish", "rollback", "import-texts", "status", "report", "validate")
+JOBS = (
+    "config",
+    "refresh",
+    "knowledge",
+    "train",
+    "publish",
+    "rollback",
+    "import-texts",
+    "status",
+    "report",
+    "validate",
+)
 
 
 @pytest.fixture
@@ -52,7 +66,7 @@ def test_done_partial_and_locked_have_their_codes_and_a_last_line(installed: Pip
     installed.model.fails = UnusableBackendError("nobody listens")
     code, output, last = command(installed, "refresh", "--metrics-file", str(installed.folder / "x.prom"))
     assert (code, last["status"], last["exit_code"]) == (3, "partial", 3)
-    assert "left for the next run: 1 texts are still to come: nobody listens" in output
+    assert "left: 1 texts are still to come: nobody listens" in output
     assert last == installed.runs()[-1]
     assert (
         'lorank_job_status{config="small",job="refresh",status="partial"} 1.0'
@@ -131,6 +145,7 @@ def test_since_budget_and_prices(installed: Pipeline, command: Any) -> None:
         ("refresh", "--engine", "spark"),
         ("refresh", "--no-such-option"),
         ("rollback", "--to", "a", "--producer", "text"),
+        ("publish", "--accept", "--producer", "text"),
         ("rollback", "--metrics-file", "rollback.prom"),
         ("import-texts",),
     ],
@@ -142,8 +157,29 @@ def test_wrong_calls_end_with_2_before_anything_happens(
     assert len(installed.runs()) == 1
 
 
+def test_another_configurations_release_is_replaced_if_the_command_line_says_so(
+    installed: Pipeline, command: Any
+) -> None:
+    with open_store(installed.job.data_dir, "small") as store:
+        mine, other = str(live_release(store)), "other-0123456789ab"
+        manifest = read_manifest(store, mine).model_copy(update={"id": other, "configuration": None})
+        write_manifest(store, manifest)
+        store.redis.set(store.keys.live, other)
+        for job in ("refresh", "knowledge", "publish"):
+            code, _, last = command(installed, job)
+            assert (code, last["status"]) == (1, "failed")
+            assert "configuration other is live" in last["reasons"][0]
+            assert "--take-over" in last["reasons"][0]
+            assert live_release(store) == other
+        assert command(installed, "publish", "--take-over")[0] == 0
+        assert live_release(store) == mine
+        store.redis.set(store.keys.live, other)
+        assert command(installed, "refresh", "--take-over")[0] == 0
+        assert live_release(store) == mine
+
+
 def test_the_whole_release_is_rolled_back_at_once_whatever_is_at_work(installed: Pipeline, command: Any) -> None:
-    with open_store(installed.job.data_dir) as store:
+    with open_store(installed.job.data_dir, "small") as store:
         first = live_release(store)
         installed.with_config(training={"seeds": [2]}).refresh(retrain=True)
         installed.close_partition_of("u3")
@@ -160,6 +196,27 @@ def test_the_whole_release_is_rolled_back_at_once_whatever_is_at_work(installed:
         _, output, _ = command(installed, "publish")
         assert "was rolled back and stays off" in output
         assert command(installed, "publish", "--return")[2]["release"] == second
+
+
+def test_a_refused_model_is_accepted_by_name(
+    installed: Pipeline, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse = Comparison(("AUC -0.1 against the live model",), ("AUC -0.1 against the live model",))
+    monkeypatch.setattr("offline.publish.comparison.compare", lambda *_: worse)
+    code, output, last = command(installed, "publish", "--accept")
+    assert (code, last["status"]) == (1, "failed")
+    assert "error: no model is refused" in output
+    installed.stream(("u3", "i1", 5.0, LATER_MS))
+    code, output, last = command(installed, "refresh", "--retrain")
+    refused = last["refused"]
+    assert (code, last["status"]) == (3, "partial")
+    assert f"{refused} is refused and stays off" in output
+    assert f"  left: model_refused: {refused} stays off" in output
+    code, output, last = command(installed, "publish")
+    assert (code, last["refused"]) == (3, refused)
+    code, output, last = command(installed, "publish", "--accept")
+    assert (code, last["status"], last["release"], last["refused"]) == (0, "done", refused, "")
+    assert command(installed, "refresh")[2]["release"] == refused
 
 
 def test_texts_are_imported(installed: Pipeline, command: Any, tmp_path: Path) -> None:
@@ -239,7 +296,7 @@ def test_the_exit_codes_are_in_the_help_and_in_the_guide() -> None:
 def test_the_guide_names_every_metric_and_every_word_of_the_ledger(installed: Pipeline) -> None:
     families = registry([], RunRecord.parse(installed.runs()[0])).collect()
     described = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
-    assert described == set(re.findall(r"`(lorank_(?:jobs?|llm|producer)_\w+)`", GUIDE))
+    assert described == set(re.findall(r"`(lorank_(?:jobs?|llm|model|producer)_\w+)`", GUIDE))
     for word in installed.runs()[0]:
         assert f"`{word}`" in GUIDE, word
 
@@ -251,3 +308,14 @@ def test_the_cron_lines_are_calls_that_the_jobs_understand() -> None:
         arguments = shlex.split(line.partition(" -m offline ")[2].partition(" >>")[0])
         result = typer.testing.CliRunner().invoke(app, [*arguments, "--help"])
         assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("program", [app, research], ids=["offline", "research"])
+def test_the_help_groups_commands_by_what_a_person_wants(program: typer.Typer) -> None:
+    command = typer.main.get_command(program)
+    jobs: Any = command
+    assert {str(job.rich_help_panel) for job in jobs.commands.values()} <= set(PANELS), "every command names its group"
+    shown = typer.testing.CliRunner().invoke(program, ["--help"]).output
+    named = [panel for panel in PANELS if panel in shown]
+    assert named == sorted(named, key=shown.index)
+    assert len(named) == len({job.rich_help_panel for job in jobs.commands.values()})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from offline.cli.call import DEFAULT_DATA_DIR, DEMO_CONFIG, DEMO_DATA_DIR
 from offline.config import ConfigError, JobConfig, load_config
 from tests.conftest import ROOT
 
@@ -52,12 +53,13 @@ def test_a_minimal_configuration_has_defaults(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("addition", "named"),
     [
-        ("[training]\nlearning_rat = 0.1\n", "training.learning_rat: "),
-        ("[knowledge]\npartition_sise = 3\n", "knowledge.partition_sise: "),
-        ("[samples]\nminhistory = 3\n", "samples.minhistory: "),
-        ("[publish]\nkeep = 3\n", "publish.keep: "),
-        ("[llm]\nmodle = 'x'\n", "llm"),
-        ("[trainning]\nepochs = 3\n", "trainning: "),
+        ("[training]\nlearning_rat = 0.1\n", "training.learning_rat: .*did you mean training.learning_rate"),
+        ("[knowledge]\npartition_sise = 3\n", "knowledge.partition_sise: .*mean knowledge.liber.partition_size"),
+        ("[samples]\nminhistory = 3\n", "samples.minhistory: .*did you mean samples.min_history"),
+        ("[publish]\nkeep = 3\n", "publish.keep: .*did you mean publish.keep_releases"),
+        ("[llm]\nmodle = 'x'\n", "llm.modle: .*did you mean llm.model"),
+        ("[trainning]\nepochs = 3\n", "trainning: .*did you mean training"),
+        ("[data.text]\nnoun = 'shoe'\n", "data.text: .*did you mean data.texts"),
         ("[samples]\nsplit = [0.8, 0.1, 0.2]\n", "samples: .*split must add up to 1"),
         ("[samples]\nsplit = [1.2, -0.1, -0.1]\n", "samples.split.0: "),
         ("[samples]\nsplit = [0.8, 0.2]\n", "samples.split"),
@@ -97,6 +99,32 @@ def test_what_is_missing_or_impossible_is_named(folder: Path, old: str, new: str
     assert old in MINIMAL
     with pytest.raises(ConfigError, match=named):
         load(folder, MINIMAL.replace(old, new, 1))
+
+
+FILES = """
+[data]
+source = "files"
+texts = { item = "{title}", topics_column = "" }
+items = { paths = "items.csv", id = "id", columns = { title = "text" } }
+"""
+TIMELESS = 'interactions = { paths = "i.csv", user = "u", item = "i", value = "v" }\nsplit_by = "order"\n'
+PARTED = 'interactions = { paths = "i.csv", user = "u", item = "i", value = "v", split_column = "part" }\n'
+
+
+@pytest.mark.parametrize(
+    ("data", "addition", "named"),
+    [
+        (PARTED, "[samples]\nsplit = [0.8, 0.1, 0.1]\n", "samples.split: takes no effect, .* by the column 'part'"),
+        (TIMELESS, "[knowledge.liber]\npartition_days = 30\n", "partition_days: takes no effect, .* no times"),
+    ],
+)
+def test_settings_that_the_data_leave_without_effect_are_refused(
+    folder: Path, data: str, addition: str, named: str
+) -> None:
+    text = MINIMAL.replace('\n[data]\nsource = "movielens-100k"\n', FILES + data)
+    assert load(folder, text).data.brings_parts is (data == PARTED)
+    with pytest.raises(ConfigError, match=named):
+        load(folder, text + addition)
 
 
 def test_a_setting_without_effect_is_told_and_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,12 +171,23 @@ def test_the_shipped_configuration_is_understood_but_for_files_that_come_with_it
     assert config.feature_schema.user_slots == 3
 
 
+def test_the_demo_meets_nobody() -> None:
+    demo, others = load_config(ROOT / DEMO_CONFIG), [*(ROOT / "configs").glob("ml-*m*.toml")]
+    configurations = [load_config(path) for path in others if "experiments" not in path.name]
+    assert len(configurations) > 1
+    assert demo.name not in {config.name for config in configurations}
+    assert demo.workdir.parent == DEMO_DATA_DIR
+    for folder in (DEFAULT_DATA_DIR / "valkey", DEFAULT_DATA_DIR / "artifacts", *(c.workdir for c in configurations)):
+        assert not demo.workdir.is_relative_to(folder)
+
+
 def test_a_configuration_extends_another(tmp_path: Path) -> None:
     base = load_config(ROOT / "configs" / "ml-100k.toml")
     served = load_config(ROOT / "configs" / "ml-100k-vllm.toml")
     assert served.feature_schema == base.feature_schema
     assert served.training == base.training
     assert (served.llm.backend, served.workdir) == ("openai", Path("var/ml-100k-vllm"))
+    assert served.name != base.name, "they would publish under one prefix"
     (tmp_path / "orphan.toml").write_text('extends = "nowhere.toml"')
     with pytest.raises(ConfigError, match=r"nowhere\.toml"):
         load_config(tmp_path / "orphan.toml")

@@ -1,6 +1,6 @@
 """``python -m offline`` at its edges: one clear line and a documented exit code, never a traceback.
 
-The command line runs in this process, except for three: one that ends well, one that fails, and one that is stopped.
+The command line runs in this process, except for those that end well, fail or are stopped as processes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -177,3 +178,42 @@ def test_a_process_that_is_terminated(tmp_path: Path) -> None:
         assert (summary["status"], summary["exit_code"]) == ("interrupted", 143)
         assert 2 <= summary["llm"]["paid"] <= server.asked.total() <= summary["llm"]["paid"] + 1  # one in flight
         assert RunLedger(config.workdir).runs()[-1].document() == summary
+
+
+IN_A_LIBRARY = """
+import hashlib, threading, typer
+from offline.cli import call
+
+call.ENDING_SECONDS = 0.5
+app = typer.Typer()
+
+@app.command()
+def compute() -> None:
+    threading.Timer(0.5, lambda: print("begun", flush=True)).start()
+    hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 2**31 - 1)
+
+call.run_command_line(app)
+"""
+"""A job in the middle of a call that takes half an hour, and during which Python looks at no signal."""
+
+
+def test_a_process_that_is_terminated_in_the_middle_of_a_long_call_of_a_library() -> None:
+    command = child_python("-c", IN_A_LIBRARY)
+    with subprocess.Popen(
+        command, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "begun\n"
+        running.send_signal(signal.SIGTERM)
+        _, errors = running.communicate(timeout=300)
+    assert running.returncode == 143
+    assert errors == "stopped by force, 0.5 s after SIGTERM\n"
+
+
+def test_a_command_line_that_ended_leaves_no_thread_and_no_descriptor_behind() -> None:
+    before = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(before)
+    with call.ended_by_force():
+        (thread,) = (thread for thread in threading.enumerate() if thread.name == "termination")
+    thread.join()
+    assert signal.set_wakeup_fd(before) == before

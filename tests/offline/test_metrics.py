@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
-from offline.metrics import Quality, auc, gauc, log_losses, ndcg_at, quality
+from offline.metrics import Quality, auc, best_epoch, gauc, in_words, log_losses, ndcg_at, quality
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -58,9 +58,18 @@ def test_users_of_one_label_leave_no_gauc() -> None:
     assert math.isnan(quality_of([(1, 0.5, 0), (0, 0.4, 1)]).gauc)
 
 
-def test_one_label_only_is_refused() -> None:
-    with pytest.raises(ValueError, match="one label"):
-        quality_of([(1, 0.5, 0), (1, 0.4, 1)])
+def test_one_label_leaves_auc_undefined_and_the_logloss_is_what_it_is() -> None:
+    measures = quality_of([(1, 0.5, 0), (1, 0.4, 1)])
+    assert math.isnan(measures.auc)
+    assert math.isnan(measures.gauc)
+    assert measures.logloss == pytest.approx(-(math.log(0.5) + math.log(0.4)) / 2, rel=1e-6)
+    assert (in_words(measures.auc), in_words(None), in_words(0.75)) == ("undefined", "undefined", "0.7500")
+
+
+def test_the_best_epoch_is_that_of_the_highest_auc_and_without_one_of_the_lowest_logloss() -> None:
+    assert best_epoch([Quality(0.6, 0.5, 0.6), Quality(0.7, 0.9, 0.6), Quality(0.7, 0.1, 0.6)]) == 1
+    undefined = float("nan")
+    assert best_epoch([Quality(undefined, 0.5, undefined), Quality(undefined, 0.4, undefined)]) == 1
 
 
 def test_scores_of_a_model_that_diverged_are_refused() -> None:

@@ -11,10 +11,13 @@ import pytest
 from offline import refresh as pipeline
 from offline.data.files import read_arrays, write_arrays
 from offline.data.log import InteractionLog
+from offline.jobs import refusals
 from offline.jobs.runs import Run
+from offline.knowledge import needs
 from offline.knowledge import run as producers
 from offline.knowledge.errors import TooFewError
 from offline.knowledge.inputs import Producer, ProducerInputs, space
+from offline.knowledge.needs import Supply
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
@@ -54,9 +57,11 @@ def too_little(inputs: ProducerInputs) -> Produced:
 
 
 def stand_in(patch: pytest.MonkeyPatch, **others: Producer) -> None:
-    """Let these producers run in place of those of their names."""
-    of_the_house = producers.producer
+    """Let these producers run in place of those of their names; they need nothing."""
+    of_the_house, fault, unmet = producers.producer, needs.shape_fault, Supply.unmet
     patch.setattr(producers, "producer", lambda name: others.get(name) or of_the_house(name))
+    patch.setattr(refusals, "shape_fault", lambda name, *of: "" if name in others else fault(name, *of))
+    patch.setattr(Supply, "unmet", lambda supply, name: "" if name in others else unmet(supply, name))
 
 
 def report_of(installation: Pipeline) -> TrainingReport:

@@ -87,8 +87,8 @@ def telemetry() -> Telemetry:
 
 
 @pytest.fixture
-def publisher(store: redis.Redis, keys: Keys, tmp_path: Path) -> Publisher:
-    return Publisher(store, keys, tmp_path / "artifacts")
+def publisher(store: redis.Redis, keys: Keys, settings: Settings) -> Publisher:
+    return Publisher(store, keys, settings.artifact_folder)
 
 
 @pytest.fixture
@@ -171,6 +171,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     bare = {name: value for name, value in os.environ.items() if not name.startswith("LORANK_")}
     return bare | {
         "LORANK_DATA_DIR": str(tmp_path),
+        "LORANK_KEY_PREFIX": "lorank:tiny",
         "LORANK_PORT": str(port),
         "LORANK_RELEASE_POLL_SECONDS": "0.05",
         "LORANK_DEFAULT_DEADLINE_MS": "5000",

@@ -23,7 +23,7 @@ from tests.service.tiny_model import ITEM_SPACE, PORTRAIT_SPACE, USER_SPACE, mod
 
 async def test_a_killed_redis_costs_the_features_and_comes_back(tmp_path: Path, settings: Settings) -> None:
     with embedded_redis(tmp_path / "own") as url:
-        publisher = Publisher(redis.Redis.from_url(url), Keys(settings.key_prefix), settings.artifact_folder)
+        publisher = Publisher(redis.Redis.from_url(url), Keys(settings.served_prefix), settings.artifact_folder)
         publisher.publish()
         async with running(settings.model_copy(update={"redis_url": url})) as service:
             publisher.user_knowledge("u", [[1.0, 1.0, 1.0]])

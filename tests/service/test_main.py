@@ -26,7 +26,7 @@ from tests.service.tiny import Publisher
 async def test_a_process_serves_and_stops(
     process: subprocess.Popen[bytes], environment: dict[str, str], tmp_path: Path, stop: signal.Signals
 ) -> None:
-    folder = tmp_path / "valkey"
+    folder = tmp_path / "valkey" / "tiny"
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{environment['LORANK_PORT']}") as http:
 
         async def answers(path: str, status: int) -> bool:
@@ -38,7 +38,7 @@ async def test_a_process_serves_and_stops(
         await eventually(lambda: answers("/healthz", 200), seconds=60)
         assert await answers("/readyz", 503)
         with redis.Redis(unix_socket_path=str(socket_path(folder))) as store:
-            Publisher(store, Keys(), tmp_path / "artifacts").publish()
+            Publisher(store, Keys("lorank:tiny"), tmp_path / "artifacts" / "tiny").publish()
         await eventually(lambda: answers("/readyz", 200), seconds=60)
         body = {"user_id": "u", "candidates": [{"id": "a"}, {"id": "e"}]}
         answer = (await http.post("/v1/rank", json=body)).json()
@@ -85,8 +85,8 @@ def test_a_port_in_use_is_an_exit_status_of_its_own(environment: dict[str, str])
 async def test_a_killed_embedded_redis_is_started_again(
     process: subprocess.Popen[bytes], environment: dict[str, str], tmp_path: Path
 ) -> None:
-    path = str(socket_path(tmp_path / "valkey"))
-    keys = Keys()
+    path = str(socket_path(tmp_path / "valkey" / "tiny"))
+    keys = Keys("lorank:tiny")
     rank = {"user_id": "u", "candidates": [{"id": "a"}, {"id": "e"}]}
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{environment['LORANK_PORT']}", timeout=60) as http:
 
@@ -98,7 +98,7 @@ async def test_a_killed_embedded_redis_is_started_again(
             return dict(response.json()) if response.status_code == 200 else None
 
         async def feedback(item: str) -> bool:
-            event = {"user_id": "u", "item_id": item, "value": 5, "timestamp_ms": 1}
+            event = {"user_id": "u", "item_id": item, "value": 5, "timestamp_ms": 1_700_000_000_000}
             return (await http.post("/v1/feedback", json=event)).status_code == 200
 
         async def not_degraded() -> bool:
@@ -107,7 +107,7 @@ async def test_a_killed_embedded_redis_is_started_again(
 
         await eventually(lambda: _server_at(path), seconds=60)
         with redis.Redis(unix_socket_path=path) as store:
-            Publisher(store, keys, tmp_path / "artifacts").publish()
+            Publisher(store, keys, tmp_path / "artifacts" / "tiny").publish()
             before = await eventually(ranked, seconds=60)
             assert await feedback("a")
             store.execute_command("WAITAOF", 1, 0, 10_000)  # until it is on the disk
@@ -131,7 +131,7 @@ async def test_a_killed_embedded_redis_is_started_again(
 
 async def test_a_service_ends_with_the_program_that_started_it(environment: dict[str, str], tmp_path: Path) -> None:
     """Also if that is killed: tests and the demo leave neither service nor Redis behind."""
-    path = socket_path(tmp_path / "valkey")
+    path = socket_path(tmp_path / "valkey" / "tiny")
     code = "import subprocess\nfrom offline.child import child_python\nsubprocess.run(child_python('-m', 'service'))"
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment) as program:  # noqa: ASYNC220
         await eventually(lambda: _server_at(str(path)), seconds=60)

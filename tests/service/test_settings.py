@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from models.contract.ids import NOBODY
 from service.settings import Settings, SettingsError
 
 
@@ -14,8 +15,19 @@ def test_defaults() -> None:
     settings = Settings.from_environment({"PATH": "/bin", "LORANK_REDIS_URL": ""})
     assert settings == Settings()
     assert settings.redis_url is None
-    assert settings.artifact_folder == Path("var/artifacts")
-    assert settings.embedded_folder == Path("var/valkey")
+    assert settings.key_prefix is None
+    for folder in ("served_prefix", "artifact_folder", "embedded_folder"):
+        with pytest.raises(SettingsError, match="LORANK_KEY_PREFIX"):
+            getattr(settings, folder)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "folder"), [("lorank:books", "books"), ("lorank", "."), ("lorank:a.b", "prefix=lorank:a.b")]
+)
+def test_each_prefix_has_folders_of_its_own(prefix: str, folder: str) -> None:
+    settings = Settings.from_environment({"LORANK_KEY_PREFIX": prefix})
+    assert settings.artifact_folder == Path("var/artifacts") / folder
+    assert settings.embedded_folder == Path("var/valkey") / folder
 
 
 def test_values_are_read_and_typed() -> None:
@@ -23,14 +35,15 @@ def test_values_are_read_and_typed() -> None:
         {
             "LORANK_PORT": "9000",
             "LORANK_DATA_DIR": "/data",
+            "LORANK_KEY_PREFIX": "lorank:books",
             "LORANK_ARTIFACTS": "/models",
             "LORANK_DEFAULT_DEADLINE_MS": "12.5",
             "LORANK_LOG_LEVEL": "warning",
         }
     )
     assert settings.port == 9000
-    assert settings.artifact_folder == Path("/models")
-    assert settings.embedded_folder == Path("/data/valkey")
+    assert settings.artifact_folder == Path("/models/books")
+    assert settings.embedded_folder == Path("/data/valkey/books")
     assert settings.default_deadline_ms == 12.5
     with pytest.raises(ValidationError, match="frozen"):
         setattr(settings, "port", 1)  # noqa: B010 - the type checker refuses the plain form, rightly
@@ -55,3 +68,15 @@ def test_values_are_read_and_typed() -> None:
 def test_what_cannot_be_meant_is_refused_by_name(name: str, value: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Settings.from_environment({name: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "nobody"),
+    [
+        ("", NOBODY),
+        ("null,0, -1 ,[object Object]", ("null", "0", "-1", "[object Object]")),
+        (",", ()),
+    ],
+)
+def test_who_is_nobody_is_listed(value: str, nobody: tuple[str, ...]) -> None:
+    assert Settings.from_environment({"LORANK_NOBODY": value}).nobody == nobody

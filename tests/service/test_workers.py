@@ -30,7 +30,7 @@ def environment(environment: dict[str, str], valkey: str, publisher: Publisher) 
 
 
 async def test_workers_share_port_table_and_metrics(
-    process: subprocess.Popen[bytes], environment: dict[str, str], tmp_path: Path
+    process: subprocess.Popen[bytes], environment: dict[str, str], publisher: Publisher
 ) -> None:  # fmt: skip
     url = f"http://127.0.0.1:{environment['LORANK_PORT']}"
 
@@ -50,7 +50,7 @@ async def test_workers_share_port_table_and_metrics(
     first = await eventually(both, seconds=60)
     assert process.pid not in first
     for worker_process in first:
-        assert str(tmp_path / "artifacts" / "column-") in Path(f"/proc/{worker_process}/maps").read_text()  # noqa: ASYNC240
+        assert str(publisher.artifacts / "column-") in Path(f"/proc/{worker_process}/maps").read_text()  # noqa: ASYNC240
 
     async def ranked() -> float:
         async with httpx2.AsyncClient(base_url=url, timeout=60) as http:

@@ -17,7 +17,6 @@ import pytest
 
 from bench.vllm_server import VllmServer
 from models.contract.knowledge import KnowledgeRecord
-from models.valkey.embedded import embedded_redis
 from offline.data.log import InteractionLog
 from offline.data.movielens import MovieLens100K
 from offline.data.rules import Problems
@@ -59,7 +58,7 @@ def installation(users: int, tmp_path_factory: pytest.TempPathFactory, server: V
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("LORANK_")]:
             patch.delenv(name)
-        with embedded_redis(first.data_dir / "valkey"):
+        with open_store(first.data_dir, "liber-vllm"):
             yield first
 
 
@@ -147,7 +146,7 @@ def test_knowledge_is_asked_published_and_served(installation: Installation, use
     known = [user for user in range(len(log.user_ids)) if knowledge.start[user + 1] > knowledge.start[user]]
     assert len(log.user_ids) == users
     assert len(known) > 0.9 * users
-    with open_store(installation.data_dir) as store:
+    with open_store(installation.data_dir, "liber-vllm") as store:
         for user in known:
             name = log.user_ids[user]
             blob: Any = store.redis.get(store.keys.user_knowledge(name, knowledge.space.fingerprint))

@@ -20,6 +20,7 @@ import redis
 
 from bench.vllm_server import VllmServer, free_port
 from models.contract.keys import Keys
+from models.contract.prefixes import own_folder
 from models.contract.prompts import Rated
 from service.reranking import watch
 from service.settings import Settings
@@ -74,7 +75,7 @@ async def serving(url: str, machine: Machine, tuned: Reference, folder: Path) ->
     """The service with the tiny release and the reranker, its history written."""
     keys = Keys(f"vllm{next(_prefixes)}")
     with redis.Redis.from_url(url) as client:
-        Publisher(client, keys, folder / "artifacts").publish()
+        Publisher(client, keys, own_folder(folder / "artifacts", keys.prefix)).publish()
     settings = Settings(
         redis_url=url,
         key_prefix=keys.prefix,
@@ -89,7 +90,7 @@ async def serving(url: str, machine: Machine, tuned: Reference, folder: Path) ->
     )
     async with running(settings) as service:
         events = [
-            {"user_id": "u", "item_id": item, "value": value, "timestamp_ms": at}
+            {"user_id": "u", "item_id": item, "value": value, "timestamp_ms": 1_700_000_000_000 + at}
             for at, (item, value) in enumerate(zip("bce", (5.0, 4.0, 1.0), strict=True))
         ]
         assert (await service.http.post("/v1/feedback", json={"events": events})).status_code == 200

@@ -23,6 +23,7 @@ from models.contract.arrays import Array, Codes, FloatArray
 from offline.data.catalogue import DataError
 from offline.knowledge.config import QuantiserConfig
 from offline.knowledge.errors import TooFewError
+from offline.knowledge.needs import LEAST_LATENT
 from offline.llm.in_process import repeatable
 
 NamedArrays = Mapping[str, Array]
@@ -31,7 +32,6 @@ Module = TypeVar("Module", bound=nn.Module)
 
 ROWS_PER_CODE = 4
 """A codebook has at most one code per this many vectors; with fewer, k-means only repeats vectors."""
-LEAST_ROWS = 8
 _CHUNK = 256
 
 
@@ -159,10 +159,10 @@ class Quantiser:
 
 
 def fit_quantiser(vectors: FloatArray, config: QuantiserConfig, seed: int, what: str = "encoded texts") -> Quantiser:
-    """Fit on ``vectors`` [n, width]; the same vectors and seed give the same bytes. TooFewError if n < LEAST_ROWS; they
-    are called ``what`` then."""
-    if len(vectors) < LEAST_ROWS:
-        raise TooFewError(f"{LEAST_ROWS} {what} to fit latent factors, there are {len(vectors)}")
+    """Fit on ``vectors`` [n, width]; the same vectors and seed give the same bytes. TooFewError for less than
+    LEAST_LATENT, which are called ``what`` then."""
+    if len(vectors) < LEAST_LATENT:
+        raise TooFewError(f"{LEAST_LATENT} {what} to fit latent factors, there are {len(vectors)}")
     size = max(2, min(config.size, len(vectors) // ROWS_PER_CODE))
     note = "" if size == config.size else f"{size} codes instead of {config.size}: only {len(vectors)} vectors"
     with repeatable(seed):

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from models.contract.arrays import BoolArray, IntArray
 from offline.knowledge.autograph.assign import AutoGraph, new_network
@@ -26,6 +25,7 @@ from offline.knowledge.autograph.quantise import Quantiser, fit_quantiser, modul
 from offline.knowledge.config import FrozenPartsConfig
 from offline.knowledge.errors import TooFewError
 from offline.llm.in_process import repeatable
+from offline.progress import Progress
 
 _JUDGED = 4000
 _TOP = 50
@@ -112,7 +112,7 @@ class _Fit:
             history: list[float] = []
             best = copy.deepcopy(network.state_dict())
             label = "autograph, refit" if validation is None else "autograph"
-            with tqdm(total=epochs, desc=f"  {label}", unit="epoch", mininterval=1.0) as progress:
+            with Progress(label, epochs, "epochs") as progress:
                 for epoch in range(epochs):
                     network.train()
                     for batch in self._batches(train, generator):
@@ -120,7 +120,7 @@ class _Fit:
                         optimizer.zero_grad(set_to_none=True)
                         loss.backward()  # type: ignore[no-untyped-call]
                         optimizer.step()
-                    progress.update()
+                    progress.advance()
                     if validation is None:
                         continue
                     history.append(self.ndcg(network.eval(), validation))

@@ -13,7 +13,15 @@ import numpy as np
 
 from models.contract.arrays import BoolArray, FloatArray
 from models.contract.schema import fingerprint
-from offline.knowledge.inputs import ProducerInputs, Wide, frozen_projections, projection_path, space, text_form
+from offline.knowledge.inputs import (
+    ProducerInputs,
+    Wide,
+    frozen_projections,
+    projection_components,
+    projection_path,
+    space,
+    text_form,
+)
 from offline.knowledge.knowledge_texts import Texts, Versions
 from offline.knowledge.projection import Projection
 from offline.knowledge.prompts import PartitionFacts, shift_prompt, shift_text
@@ -34,11 +42,11 @@ def produce(inputs: ProducerInputs) -> Produced:
         shifts = asked.shifts_of(versions)
         parts.append(_read(inputs, asked.shifts, shifts, {**components, "part": "shift"}, rest))
     projections = frozen_projections(inputs.folder, [part.early for part in parts])
-    digests = {"projection": "+".join(projection.digest for projection in projections)}
     vectors = np.concatenate(
         [part.projected(projection) for part, projection in zip(parts, projections, strict=True)], axis=1
     )
-    users = UserVectors(space(spec, config.dtype, {**components, **digests}), vectors, versions.start, versions.since)
+    components |= projection_components(projections)
+    users = UserVectors(space(spec, config.dtype, components), vectors, versions.start, versions.since)
     return Produced(users=users, texts=_newest(inputs, versions))
 
 
@@ -60,13 +68,15 @@ class _Part:
 
 def _read(inputs: ProducerInputs, asked: Texts, texts: Sequence[str], components: dict[str, str], dim: int) -> _Part:
     """Encode one part's texts of all versions. NotFittedError if those to fit it on are not all there yet."""
+    absent = asked.absent & inputs.early
     if not projection_path(inputs.folder, components, dim).is_file():
-        inputs.need(asked.absent & inputs.early)
+        inputs.need(absent)
     known = np.array([bool(text) for text in texts], np.bool_)
     wide = inputs.encode([text for text in texts if text])
     early = inputs.texts.versions.since[known] < inputs.trained_rows
     name = {"summary": "summaries", "shift": "shifts"}[components["part"]]
-    return _Part(known, wide, Wide(components, wide[early], dim, f"encoded {name} of the training period"))
+    what = f"encoded {name} of the training period"
+    return _Part(known, wide, Wide(components, wide[early], dim, what, complete=not absent.any()))
 
 
 def _form(inputs: ProducerInputs) -> str:
@@ -75,11 +85,11 @@ def _form(inputs: ProducerInputs) -> str:
     if not config.shift:
         return text_form(inputs)
     asked = shift_prompt(inputs.vocabulary, "before", "now", config.shift_tokens)
-    return fingerprint([text_form(inputs), repr(asked), shift_text(facts, facts, "answer")])
+    return fingerprint([text_form(inputs), repr(asked), shift_text(inputs.vocabulary, facts, facts, "answer")])
 
 
 def _newest(inputs: ProducerInputs, versions: Versions) -> dict[str, str]:
     newest = (versions.start[1:][np.diff(versions.start) > 0] - 1).tolist()
     shifts = inputs.texts.shifts_of(versions) if inputs.config.liber.shift else ("",) * len(versions)
-    ids = inputs.log.user_ids
-    return {ids[versions.user[at]]: " ".join(filter(None, (versions.tastes[at], shifts[at]))) for at in newest}
+    ids, gap = inputs.log.user_ids, inputs.vocabulary.spoken.sentences.gap
+    return {ids[versions.user[at]]: gap.join(filter(None, (versions.tastes[at], shifts[at]))) for at in newest}

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from models.contract.arrays import FloatArray
 from offline.data.catalogue import DataError
 from offline.knowledge.marc.states import StateReader
 from offline.knowledge.shipped import read_shipped
+from offline.progress import Progress
 from offline.store import ArrayFolder, StoredArrays, addresses, adopt
 
 _CHUNK = 256
@@ -70,11 +70,11 @@ class StateStore:
         ordered = sorted(missing, key=lambda key: (len(missing[key]), key))  # similar lengths pad little
         chunks = [ordered[at : at + _CHUNK] for at in range(0, len(ordered), _CHUNK)]
         texts = [[missing[key] for key in chunk] for chunk in chunks]
-        with tqdm(total=len(ordered), desc="  states", unit="text", mininterval=1.0, disable=not ordered) as progress:
+        with Progress("states", len(ordered), "texts", shown=bool(ordered)) as progress:
             for position, states in self.reader.read_chunks(texts, list(stored)):
                 for depth, arrays in stored.items():
                     self._add(depth, arrays, chunks[position], states[depth])
-                progress.update(len(chunks[position]))
+                progress.advance(len(chunks[position]))
 
     def _add(self, depth: float, stored: StoredArrays, keys: Sequence[str], states: FloatArray) -> None:
         with np.errstate(over="ignore"):  # refused just below

@@ -23,10 +23,10 @@ from offline.knowledge.errors import TooFewError
 from offline.knowledge.marc.frozen import Compressor
 from offline.knowledge.marc.network import AttentionMatching, Compression, FeedForwardMatching
 from offline.knowledge.marc.pairs import Pairs
+from offline.knowledge.needs import LEAST_HELD_OUT
 from offline.llm.in_process import repeatable
 from offline.metrics import auc
 
-_LEAST_PAIRS = 64
 _BIAS_RATE = 1e-2
 _TINY = 1e-12
 
@@ -131,11 +131,11 @@ def fit_compression(
     standardisation. ``widths`` are nested losses (default: the whole vector). TooFewError if the pairs are.
     """
     learnt, held_out = pairs.parted(config.held_out)
-    if len(held_out) < _LEAST_PAIRS or len({*held_out.liked.tolist()}) < 2 or len({*learnt.liked.tolist()}) < 2:
+    if len(held_out) < LEAST_HELD_OUT or len({*held_out.liked.tolist()}) < 2 or len({*learnt.liked.tolist()}) < 2:
         raise TooFewError(
-            f"{math.ceil(_LEAST_PAIRS / config.held_out)} interactions of the training period with texts on both sides"
-            f" to train a compression, likes and others both among the last {config.held_out:.0%} and before, there are"
-            f" {len(pairs)}, {int(pairs.liked.sum())} of them likes"
+            f"{math.ceil(LEAST_HELD_OUT / config.held_out)} interactions of the training period with texts on both "
+            f"sides to train a compression, likes and others both among the last {config.held_out:.0%} and before, "
+            f"there are {len(pairs)}, {int(pairs.liked.sum())} of them likes"
         )
     seen_users, seen_items = users[np.unique(learnt.version)], items[np.unique(learnt.item)]
     with repeatable(config.seed):

@@ -61,8 +61,11 @@ def test_files_that_have_grown_are_read_again(tmp_path: Path) -> None:
     assert append_new(grown, source, source.catalogue(), LabelsConfig(), shop.SCHEMA)[1] == 0
 
 
+START_MS = 1_700_000_000_000
+
+
 def clicked(user: str, item: str, value: float, time_ms: int, kind: str = "click") -> Interaction:
-    return Interaction(user_id=user, item_id=item, type=kind, value=value, time_ms=time_ms)
+    return Interaction(user_id=user, item_id=item, type=kind, value=value, time_ms=START_MS + time_ms)
 
 
 def test_streams_are_filtered_by_type_and_value(tmp_path: Path) -> None:
@@ -72,9 +75,27 @@ def test_streams_are_filtered_by_type_and_value(tmp_path: Path) -> None:
         clicked("r1", "b3", 4.0, 1, "view"),
         clicked("r1", "b3", 9.0, 1, "rating"),
         clicked("r1", "b3", 4.0, 1, "rating"),
+        clicked("null", "b3", 4.0, 1, "rating"),
+        clicked("r1", "NaN", 4.0, 1, "rating"),
+        clicked(" ", "b3", 4.0, 1, "rating"),
+        clicked("r1", "b1", 4.0, -START_MS, "rating"),
     ]
-    log, added, refused = append_streamed(load(tmp_path), entries, "4-0", LabelsConfig(), shop.SCHEMA)
-    assert (len(log), added, refused, log.stream_mark) == (6, 1, 1, "4-0")
+    log, added, left_out = append_streamed(load(tmp_path), entries, "8-0", LabelsConfig(), shop.SCHEMA)
+    assert (len(log), added, log.stream_mark) == (6, 1, "8-0")
+    assert left_out == {
+        "of another type": 1,
+        "of a value out of range": 1,
+        "of nobody": 3,
+        "of a time before 1973": 1,
+    }
+    assert set(log.user_ids) == {"r1", "r2", "r3"}
+
+
+def test_who_is_nobody_can_be_said(tmp_path: Path) -> None:
+    shop.write(tmp_path)
+    entries = [clicked("null", "b3", 4.0, 1, "rating"), clicked("0", "b3", 4.0, 1, "rating")]
+    log, added, left_out = append_streamed(load(tmp_path), entries, "2-0", LabelsConfig(), shop.SCHEMA, ["0"])
+    assert (added, left_out, log.user_ids[-1]) == (1, {"of nobody": 1}, "null")
 
 
 @pytest.mark.parametrize("page", [1, 2, 10])

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from models.contract.schema import fingerprint
 from offline.data.config import ColumnConfig, DataConfig, LabelsConfig, TableConfig
-from offline.data.row_config import Comparison
+from offline.data.row_config import ValueCondition
 from tests.offline.data import shop
 
 
@@ -25,7 +25,7 @@ def test_short_forms() -> None:
     compared = shop.config(Path("x"), interactions={"keep": {"stars": ">= 1 and <5", "event": [">= 1"]}}).interactions
     assert compared is not None
     assert compared.keep == {
-        "stars": (Comparison(operator=">=", bound=1), Comparison(operator="<", bound=5)),
+        "stars": (ValueCondition(operator=">=", bound=1), ValueCondition(operator="<", bound=5)),
         "event": (">= 1",),
     }
 

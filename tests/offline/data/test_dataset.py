@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from models.contract.ids import NOBODY
 from offline.data import tables
 from offline.data.catalogue import DataError
 from offline.data.config import DataConfig
@@ -87,6 +88,8 @@ def test_the_fingerprint_follows_content_and_settings_but_not_words(tmp_path: Pa
     described = shop.source(tmp_path).described
     assert shop.source(tmp_path, texts={"noun": "novel"}).fingerprint == first
     assert shop.source(tmp_path, interactions={"time_unit": "ms"}).fingerprint != first
+    assert shop.source(tmp_path, nobody=list(NOBODY)).fingerprint == first
+    assert shop.source(tmp_path, nobody=["0"]).fingerprint != first
     with (tmp_path / "ratings.csv").open("a") as file:
         file.write("r3,b1,5,1700000500\n")
     assert shop.source(tmp_path).fingerprint != first

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from offline.data.bad_rows import bad_rows_note
 from offline.data.catalogue import DataError
 from offline.data.config import TableConfig
+from offline.data.dataset import BAD_ROWS
 from offline.data.delimited import DelimitedFile
 from offline.data.rules import Findings, Problems
 from tests.offline.data import shop
@@ -111,6 +116,30 @@ def test_what_a_strict_reader_refuses_is_refused(tmp_path: Path, row: str) -> No
     assert "row 2: " in error
 
 
+@given(
+    st.integers(2, 4).flatmap(
+        lambda fields: st.lists(
+            st.lists(st.text('ab ,"\\\\é', max_size=4), min_size=fields, max_size=fields), min_size=1, max_size=6
+        )
+    ),
+    st.booleans(),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whatever_is_written_well_is_read_as_it_was(
+    tmp_path: Path, rows: list[list[str]], escaped: bool, quoting: Literal[0, 1]
+) -> None:
+    text = io.StringIO(newline="")
+    escape = "\\" if escaped else None
+    writer = csv.writer(text, quoting=quoting, escapechar=escape, doublequote=not escaped)
+    writer.writerows([[f"c{at}" for at in range(len(rows[0]))], *rows])
+    frame, numbers, findings = read(tmp_path, text.getvalue(), escape=escape or "")
+    assert findings.errors == []
+    assert frame is not None
+    assert [list(row) for row in frame.rows()] == rows
+    assert numbers == list(range(1, len(rows) + 1))
+
+
 def test_quotes_inside_a_field_are_text(tmp_path: Path) -> None:
     frame, _, findings = read(tmp_path, 'id,title\n1,a "loud" day\n2,27" screen\n')
     assert findings.errors == []
@@ -177,6 +206,7 @@ def test_bad_rows_are_left_out_and_listed_up_to_their_share(tmp_path: Path, row:
     assert warning.endswith(rule)
     assert "40 interactions of 40 users with 3 items" in findings.facts
     assert len(list(source.interactions(findings.left_out))) == 40
+    assert bad_rows_note(tmp_path / BAD_ROWS) == f", 1 bad rows left out, listed in {tmp_path / BAD_ROWS}"
     with (tmp_path / "bad_rows.csv").open(newline="") as file:
         (entry,) = csv.DictReader(file)
     assert (entry["rule"], entry["file"], entry["row"]) == (rule, str(tmp_path / "ratings.csv"), "21")
@@ -189,7 +219,7 @@ def test_more_bad_rows_than_allowed_are_errors(tmp_path: Path) -> None:
     findings = shop.source(tmp_path, interactions={"bad_rows_at_most": 0.05}).check(shop.SCHEMA)
     assert [line.split(":")[0] for line in findings.errors] == ["row_shape", "bad_rows", "value_number", "value_range"]
     assert "3 of 43 rows are bad, 2 may be" in findings.errors[1]
-    assert not (tmp_path / "bad_rows.csv").exists()
+    assert bad_rows_note(tmp_path / BAD_ROWS) == ""
     with pytest.raises(DataError, match="bad_rows: 1 "):
         findings.raise_if_broken()
 

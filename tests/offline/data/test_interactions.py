@@ -118,6 +118,7 @@ def test_the_parts_of_the_data_make_the_order_of_the_log(tmp_path: Path) -> None
     log = loaded(source)
     assert ids_of(log) == ["r1 b2", "r2 b1", "r1 b3", "r1 b1", "r2 b2"]
     assert log.part_ends == (2, 3, 5)
+    assert "rows of the data's parts: 2 train, 1 validation, 2 test" in source.check(shop.SCHEMA).facts
     log.save(tmp_path / "log")
     assert InteractionLog.load(tmp_path / "log").part_ends == (2, 3, 5)
 

@@ -104,6 +104,13 @@ def test_odd_ids_read_back(tmp_path: Path) -> None:
     assert_same(InteractionLog.load(tmp_path / "log"), log)
 
 
+def test_a_folder_may_have_the_name_of_a_former_file(tmp_path: Path) -> None:
+    log = InteractionLog.sorted_by_time([("u", "i", 5.0, 1)], [], [])
+    for _ in range(2):
+        log.save(tmp_path / "log.npz")
+    assert InteractionLog.load(tmp_path / "log.npz").user_ids == ("u",)
+
+
 def test_users_and_items_without_rows_read_back(tmp_path: Path) -> None:
     log = InteractionLog.sorted_by_time([], ["u"], ["a", "b"])
     assert not InteractionLog.is_saved(tmp_path / "log")

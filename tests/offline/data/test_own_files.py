@@ -30,6 +30,8 @@ INTERACTIONS = [
     (GOOD + f"r3,{'é' * 129},5,1700000000\n", {}, "id_long", ", row 3, column 'book': 'éé"),
     (GOOD + "r\t3,b1,5,1700000000\n", {}, "id_control", ", row 3, column 'reader': 'r\\t3'"),
     (GOOD + "r3 ,b1,5,1700000000\n", {}, "id_spaces", ", row 3, column 'reader': 'r3 '"),
+    (GOOD + "null,b1,5,1700000000\n", {}, "id_nobody", ", row 3, column 'reader': 'null'"),
+    (GOOD + "r1,NaN,5,1700000000\n", {}, "id_nobody", ", row 3, column 'book': 'NaN'"),
     (GOOD + "r3,b1,5,yesterday\n", {}, "time_value", ", row 3, column 'at': 'yesterday'"),
     (GOOD + "r3,b1,5,\n", {}, "time_value", ", row 3, column 'at': ''"),
     (GOOD + "r3,b1,5,inf\n", {}, "time_value", ", row 3, column 'at': 'inf'"),
@@ -346,3 +348,16 @@ def test_binary_labels(tmp_path: Path, word: str) -> None:
     (tmp_path / "ratings.csv").write_text(HEADER + "r1,b1,2,1700000000\n")
     with pytest.raises(DataError, match=r"value_binary: .*row 1, column 'stars': '2'"):
         shop.source(tmp_path, labels={"kind": "binary"}).interactions()
+
+
+def test_interactions_of_nobody_are_left_out_and_who_that_is_can_be_said(tmp_path: Path) -> None:
+    shop.write(tmp_path)
+    (tmp_path / "ratings.csv").write_text(GOOD + "null,b1,5,1700000000\n0,b1,4,1700000001\nr1,undefined,5,1700000002\n")
+
+    def owners(**changed: Any) -> list[tuple[str, str]]:
+        return [row[:2] for row in shop.source(tmp_path, **changed).interactions()]
+
+    good = [("r1", "b1"), ("r2", "b2")]
+    assert owners() == [*good, ("0", "b1")]
+    assert owners(nobody=["0", "undefined"]) == [*good, ("null", "b1")]
+    assert len(owners(nobody=[])) == 5

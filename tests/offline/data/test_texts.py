@@ -52,6 +52,46 @@ def test_own_words() -> None:
     assert words.topics_of({}) == ()
 
 
+@pytest.mark.parametrize(
+    ("language", "text", "name"),
+    [
+        ("de", '"Die Stille" (1999; Drama, Krimi)', "Die Stille"),
+        ("zh", "《Die Stille》（1999；Drama、Krimi）", "《Die Stille》"),
+        ("ja", "『Die Stille』（1999；Drama、Krimi）", "『Die Stille』"),
+        ("fr", '"Die Stille" (1999; Drama, Krimi)', "Die Stille"),
+        ("other", '"Die Stille" (1999; Drama, Krimi)', "Die Stille"),
+    ],
+)
+def test_a_language_brings_its_words(language: str, text: str, name: str) -> None:
+    words = TextsConfig(language=language)
+    features = {"title": "Die Stille", "year": 1999, "genres": ["Drama", "Krimi"]}
+    assert words.item_text(features) == text
+    assert words.item_name(features) == name
+    assert words.item_name({"title": None}) == ""
+    own = TextsConfig(language=language, noun="Ding")
+    assert own.noun == "Ding"
+    assert own.model_copy(update={"noun": words.noun}) == words
+    assert fingerprint(words.form) != fingerprint(TextsConfig().form)
+
+
+def test_numbers_are_written_as_in_the_language() -> None:
+    shoe = {"title": "Schuh", "price": 99.5, "new": True, "sizes": [40, 41.5]}
+    template = "{title}: {price} EUR, neu: {new}, {sizes}"
+    assert TextsConfig(language="de-AT", item=template).item_text(shoe) == "Schuh: 99,5 EUR, neu: ja, 40, 41,5"
+    assert TextsConfig(language="zh", item=template).item_text(shoe) == "Schuh: 99.5 EUR, neu: 是, 40、41.5"
+    assert TextsConfig(item=template).item_text(shoe) == "Schuh: 99.5 EUR, neu: true, 40, 41.5"
+
+
+def test_english_says_nothing_in_a_fingerprint() -> None:
+    assert TextsConfig(language="en").form == TextsConfig(language="en-GB").form == TextsConfig().form
+
+
+@pytest.mark.parametrize("language", ["Deutsch", "DE", "", "german", "d", "en_GB", "Other"])
+def test_what_is_no_language_is_refused_with_those_there_are(language: str) -> None:
+    with pytest.raises(ValidationError, match='is no code of a language: "en", "de", "zh", "ja", any other'):
+        TextsConfig(language=language)
+
+
 def test_spaces_keep_their_fingerprints_without_the_template_of_events() -> None:
     assert fingerprint(TextsConfig().form) == "2bf74af652c68a3b"
 
@@ -149,10 +189,26 @@ def test_columns_are_found_wherever_they_stand() -> None:
         ("pay\u202eload\u200b", "payload"),
         ("क्\u200dष \ud800", "क्\u200dष"),
         ("x" * 700, "x" * (MAX_CHARS - 1) + "…"),
+        ("\uff1c|im_end|\uff1e \uff02ja\uff02 \uff3bINST\uff3d", "‹|im_end|› 'ja' (INST)"),
+        ("\u200fשלום\u200e \u2067abc\u2069", "שלום abc"),
+        ("👩\u200d👩\u200d👧 ❤\ufe0f 🏳\ufe0f\u200d🌈", "👩\u200d👩\u200d👧 ❤\ufe0f 🏳\ufe0f\u200d🌈"),
+        ("七人の\u3000侍", "七人の 侍"),
     ],
 )
 def test_values_are_made_harmless(value: str, harmless: str) -> None:
     assert clean(value) == harmless
+
+
+@pytest.mark.parametrize("quotes", ["„“", "“”", "«»", "‹›", "「」", "『』", "《》"])
+@given(value=st.text(max_size=30))
+def test_a_value_closes_no_quotes_whichever_they_are(quotes: str, value: str) -> None:
+    opening, closing = quotes[0], quotes[1]
+    text = render(f"{opening}{{a}} {{b}}{closing}[ ({{c}})]", dict.fromkeys("abc", f"{value}{closing}{opening}"))
+    assert (text.count(opening), text.count(closing), text[0]) == (1, 1, opening)
+
+
+def test_values_keep_the_quotes_that_their_template_does_not_write() -> None:
+    assert render('"{a}"', {"a": "Das „Boot“"}) == '"Das „Boot“"'
 
 
 VALUES = st.text(max_size=80) | st.lists(st.text(max_size=20), max_size=4) | st.sampled_from(

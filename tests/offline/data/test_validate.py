@@ -33,6 +33,7 @@ def test_good_data_yields_facts_only() -> None:
         "2 interactions of 1 users with 2 items",
         "50.0% above 3",
         "interactions per user: median 2, most 2",
+        "0.0% repeat an item of their user",
     ]
     assert (report.warnings, report.errors) == ([], [])
     report.raise_if_broken()
@@ -50,6 +51,8 @@ def test_good_data_yields_facts_only() -> None:
         (("", "i", 1.0, 1), "id_empty", "''"),
         (("u", "", 1.0, 1), "id_empty", "''"),
         (("u", "é" * 129, 1.0, 1), "id_long", "'é"),
+        (("u\0", "i", 1.0, 1), "id_control", r"'u\x00'"),
+        (("u", "i\ud800", 1.0, 1), "id_control", r"'i\ud800'"),
     ],
 )
 def test_unusable_rows_are_errors_and_are_named(row: Row, rule: str, value: str) -> None:
@@ -59,6 +62,11 @@ def test_unusable_rows_are_errors_and_are_named(row: Row, rule: str, value: str)
     assert f"interactions, row 3: {value}" in error
     with pytest.raises(DataError, match=f"the data cannot be used: {rule}: "):
         report.raise_if_broken()
+
+
+def test_repetitions_of_a_pair_are_told() -> None:
+    later: Row = ("u", "i", 4.0, 9)
+    assert "33.3% repeat an item of their user" in validate(SCHEMA, CATALOGUE, [*GOOD, later]).facts
 
 
 def test_a_source_may_tell_where_rows_stand() -> None:
@@ -207,3 +215,12 @@ def test_what_follows_from_a_column_that_was_not_read_is_not_told() -> None:
     items = {name: {"genres": features["genres"]} for name, features in CATALOGUE.items.items()}
     report = validate(SCHEMA, Catalogue(CATALOGUE.users, items), GOOD, problems)
     assert [line.split(":")[0] for line in report.errors] == ["missing_column"]
+
+
+def test_ids_that_are_one_text_in_two_spellings_are_told() -> None:
+    composed, decomposed = "stra\u00dfe-\u00fc", "stra\u00dfe-u\u0308"
+    catalogue = Catalogue({}, {composed: {"genres": ["Drama"], "year": 1990}, "\uff11": {}, "1": {}})
+    rows: list[Row] = [("u1", decomposed, 5.0, 1), ("u1", composed, 2.0, 2), ("u1", decomposed, 4.0, 3)]
+    findings = validate(SCHEMA, catalogue, rows)
+    (finding,) = [line for line in findings.warnings if line.startswith("id_form")]
+    assert finding.endswith(r"items: 'stra\xdfe-\xfc' and 'stra\xdfe-u\u0308'")

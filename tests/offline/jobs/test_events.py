@@ -19,13 +19,13 @@ from tests.offline.pipeline import EARLIER_MS, LATER_MS, Pipeline
 
 def look(installation: Pipeline) -> Arrived:
     source = open_dataset(installation.config.data, installation.job.raw)
-    with open_store(installation.job.data_dir) as store:
+    with open_store(installation.job.data_dir, "small") as store:
         return look_for_events(installation.job, source, source.catalogue(), store)
 
 
 def take_over(installation: Pipeline) -> None:
     run = Run(installation.job, "events")
-    with run.working(), open_store(installation.job.data_dir) as store:
+    with run.working(), open_store(installation.job.data_dir, "small") as store:
         source, catalogue = pipeline.data(run)
         pipeline.events(run, source, catalogue, store)
 
@@ -34,7 +34,8 @@ def test_looking_saves_nothing(installed: Pipeline) -> None:
     installed.stream(("u1", "i1", 5.0, LATER_MS), ("u1", "i1", 5.0, LATER_MS), ("u2", "i1", 99.0, LATER_MS))
     before = {path: path.read_bytes() for path in installed.job.log.iterdir()}
     arrived = look(installed)
-    assert (arrived.added, arrived.refused, len(arrived.log)) == (1, 1, 289)
+    assert (arrived.added, arrived.left_out, len(arrived.log)) == (1, {"of a value out of range": 1}, 289)
+    assert arrived.summary == "289 interactions, 1 of them new, 1 left out (1 of a value out of range)"
     assert {path: path.read_bytes() for path in installed.job.log.iterdir()} == before
     assert not installed.job.arrivals.exists()
 
@@ -54,7 +55,7 @@ def test_what_was_taken_over_does_not_arrive_again(installed: Pipeline) -> None:
 def test_refused_entries_are_not_read_for_ever(installed: Pipeline) -> None:
     installed.stream(("u2", "i1", 99.0, LATER_MS))
     take_over(installed)
-    assert look(installed).refused == 0
+    assert look(installed).left_out.total() == 0
     assert not installed.job.arrivals.exists()  # the log did not grow
 
 

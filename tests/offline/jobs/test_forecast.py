@@ -14,7 +14,7 @@ from tests.offline.pipeline import Pipeline
 
 
 def look(installation: Pipeline, users: int, *rates: float) -> Forecast | None:
-    with open_store(installation.job.data_dir) as store:
+    with open_store(installation.job.data_dir, "small") as store:
         return forecast_of(installation.job, store, users, *rates)
 
 

@@ -20,7 +20,7 @@ from tests.offline.pipeline import LATER_MS, Pipeline, kinds
 
 def do(installation: Pipeline, work: Callable[[Run, Store], object]) -> dict[str, object]:
     run = Run(installation.job, "alone")
-    with run.working(), open_store(installation.job.data_dir) as store:
+    with run.working(), open_store(installation.job.data_dir, "small") as store:
         work(run, store)
     return run.record.document()
 

@@ -16,7 +16,7 @@ from tests.offline.pipeline import Pipeline
 
 
 def look(installation: Pipeline) -> Status:
-    with open_store(installation.job.data_dir) as store:
+    with open_store(installation.job.data_dir, "small") as store:
         return status_of(installation.job, store)
 
 
@@ -50,7 +50,7 @@ def test_missing_records_held_producers_and_partial_runs_show(installed: Pipelin
     installed.close_partition_of("u3")
     installed.refresh()
     run = Run(installed.job, "rollback")
-    with run.working(), open_store(installed.job.data_dir) as store:
+    with run.working(), open_store(installed.job.data_dir, "small") as store:
         one_producer.roll_back_one(run, store, "liber")
     client = installed.redis
     keys: Any = client.keys(f"{installed.prefix}:{{u:u1*:k:*")

@@ -13,7 +13,8 @@ import torch
 from models.contract.arrays import FloatArray
 from offline.data.files import read_arrays, write_arrays
 from offline.knowledge import encoder as module
-from offline.knowledge.encoder import EncoderError, TextEncoder, VectorStore
+from offline.knowledge.encoder import TextEncoder, VectorStore
+from offline.knowledge.pooling import EncoderError
 from tests.offline.knowledge.fakes import WIDTH, HashEncoder, vector_of
 
 SENTENCES = (

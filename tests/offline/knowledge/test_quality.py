@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from offline.knowledge.quality import SECOND_TRY, asked_again, cleaned, problem, usable
+from offline.data.languages.english import ENGLISH
+from offline.knowledge.quality import asked_again, cleaned, problem, usable
 from offline.llm.budget import Budget
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
@@ -30,6 +31,7 @@ QUESTION = (
 GOOD = "Fargo is a dark comedy about a kidnapping that goes wrong in the snow. It is for those who like dry humour."
 NOUNS = ["".join(letters) for letters in itertools.permutations("aeinrst", 5)]
 PROMPT = Prompt((("user", QUESTION),), max_tokens=64)
+SECOND_TRY = ENGLISH.sentences.second_try
 
 
 def verdict(text: str, tokens: int = 30, prompt: Prompt = PROMPT) -> str | None:

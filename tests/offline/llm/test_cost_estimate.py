@@ -80,6 +80,14 @@ def test_without_experience_the_constants_hold() -> None:
     assert estimate.completion_tokens(ask("x", 64)) == 64.0
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("x" * 400, 100), ("映" * 400, 300), ("ж" * 400, 200), ("é" * 400, 200), ("\U0001f600" * 400, 400)],
+)
+def test_characters_that_are_several_tokens_are_not_counted_as_a_quarter(text: str, tokens: int) -> None:
+    assert TokenEstimate().prompt_tokens(ask(text)) == 32 + tokens
+
+
 def test_few_answers_correct_the_constant_and_many_the_slope() -> None:
     estimate = TokenEstimate()
     estimate.learn([(ask("x" * 100), Completion("", 35, 3))])

@@ -1,12 +1,14 @@
 """The local back end: weights that are not what they should be, and the real model."""
 
+import threading
 from pathlib import Path
 
 import pytest
+import torch
 
-from offline.llm import weights
+from offline.llm import local, weights
 from offline.llm.local import LocalBackend
-from offline.llm.protocol import PermanentError, Prompt, UnusableBackendError
+from offline.llm.protocol import PermanentError, Prompt, TransientError, UnusableBackendError
 from offline.llm.weights import Weights
 
 FILMS = [
@@ -27,8 +29,29 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         Weights.find(None).checkpoint(tmp_path)
 
 
+def test_a_model_that_is_to_close_computes_no_further_layer() -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
+
+        def forward(self, rows: torch.Tensor, after_the_first: threading.Event | None = None) -> torch.Tensor:
+            first = self.layers[0](rows)
+            if after_the_first is not None:
+                after_the_first.set()
+            return torch.as_tensor(self.layers[1](first))
+
+    model, closing = Model(), threading.Event()
+    local._end_when(closing, model)
+    assert model(torch.ones(1, 2)).shape == (1, 2)
+    with pytest.raises(TransientError, match="stopped in the middle"):
+        model(torch.ones(1, 2), closing)
+
+
 @pytest.mark.llm
-async def test_the_packaged_model_answers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_the_packaged_model_answers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One load serves all checks: conversion takes most of the time."""
     leftover = tmp_path / "checkpoints" / f".smollm2-135m-instruct.q4_1-{weights.PACKAGED_SHA256[:16]}-bfloat16.partial"
     leftover.mkdir(parents=True)
@@ -38,6 +61,10 @@ async def test_the_packaged_model_answers(tmp_path: Path, capfd: pytest.CaptureF
     assert capfd.readouterr().err == "", "transformers was not silent"
 
     assert await backend.complete(FILMS) == first, "greedy, same batch: same answer"
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "PADDED_TOKENS", 1)
+        alone = [(await backend.complete([prompt]))[0] for prompt in FILMS]
+        assert await backend.complete(FILMS) == alone, "a batch that is too large is generated in parts"
     assert all(completion.text for completion in first)
     for completion in first:
         assert 1 <= completion.completion_tokens <= 12

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from offline.knowledge.quality import SECOND_TRY, usable
+from offline.data.languages.english import ENGLISH
+from offline.knowledge.quality import usable
 from offline.llm.account import CACHE_FILE, Account
 from offline.llm.batches import Backoff
 from offline.llm.cache import ResponseCache
@@ -188,7 +189,7 @@ def test_a_refused_prompt_is_bad_and_has_no_second_try(cache: ResponseCache) -> 
     class Asks:
         def __init__(self) -> None:
             self.backend = FakeBackend(reply=reply)
-            again = film("Alien").messages[0][1] + f"\n{SECOND_TRY}"
+            again = film("Alien").messages[0][1] + f"\n{ENGLISH.sentences.second_try}"
             self.backend.failing = {film("Heat").messages[0][1]: TOO_LONG, again: TOO_LONG}
             client = plain_client(self.backend, cache)
             self.ask_all = lambda prompts, label: asyncio.run(client.ask_all(prompts, label))

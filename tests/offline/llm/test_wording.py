@@ -1,17 +1,24 @@
 """The plain measures of an answer's wording."""
 
+import unicodedata
+
 import pytest
 
+from offline.data.languages.english import ENGLISH
+from offline.data.languages.german import GERMAN
 from offline.llm.wording import (
+    characters_per_word,
     complete_sentences,
     compressed_share,
     copied,
     distinct_trigrams,
-    english_share,
+    function_word_share,
     has_control_characters,
+    kana_share,
     most_repeats,
     reasons_without_end,
     refuses,
+    script_share,
     scripts,
     without_reasoning,
     words,
@@ -55,12 +62,49 @@ def test_open_reasoning_is_seen() -> None:
         ("1. Love\n2. Reve", ""),
         ("とても暗い映画です。舞台は", "とても暗い映画です。"),
         ("Complete already.", "Complete already."),
+        ("他很喜欢。『都是好的。』然后", "他很喜欢。『都是好的。』"),
+        ("暗い｡明るい", "暗い｡"),
+        ("यह अच्छी है। यह", "यह अच्छी है।"),
+        ("هل هو جيد؟ نعم", "هل هو جيد؟"),
+        ("Sie sagt: „Lauf.“ Dann", "Sie sagt: „Lauf.“"),
         ("no end at all", ""),
         ("", ""),
     ],
 )
 def test_a_cut_sentence_is_dropped(text: str, whole: str) -> None:
     assert complete_sentences(text) == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("Ein düsterer Film. Er spielt im 19. Jahrhundert und", "Ein düsterer Film."),
+        ("Ein düsterer Film. Er zeigt Krimis, Dramen usw. Dazu", "Ein düsterer Film."),
+        ("Ein Film für z. B. Kinder", ""),
+        ("Er kam 1999. Dann", "Er kam 1999."),
+    ],
+)
+def test_dots_of_german_numbers_and_abbreviations_end_nothing(text: str, whole: str) -> None:
+    assert complete_sentences(text, GERMAN) == whole
+
+
+def test_words_of_scripts_without_spaces_and_with_marks() -> None:
+    assert words("人々ｶﾅ") == ["人", "々", "ｶ", "ﾅ"]
+    assert words("សួស្តី") == list("សួស្តី")
+    for text in ("यह फ़िल्म अच्छी है", "שָׁלוֹם עולם", "une œuvre très drôle"):
+        assert words(text) == unicodedata.normalize("NFC", text).split()
+    assert words("\uff26\uff49\uff4c\uff4d") == ["\uff46\uff49\uff4c\uff4d"]
+
+
+def test_a_character_says_less_than_a_word() -> None:
+    assert characters_per_word(words("a film about a heist")) == 1
+    assert characters_per_word(words("映画は good")) == 2
+    assert characters_per_word([]) == 1
+
+
+def test_scripts_without_spaces_may_double_their_characters() -> None:
+    assert most_repeats(words("哈哈哈哈，真好笑")) < 4
+    assert most_repeats(words("很好看很好看很好看很好看")) == 4
 
 
 def test_words_of_any_script() -> None:
@@ -148,13 +192,34 @@ FOREIGN = [
 
 
 def test_english_differs_from_its_neighbours() -> None:
-    assert [english_share(words(text)) for text in FOREIGN] == [0.0] * len(FOREIGN)
-    assert english_share(words("This viewer enjoyed a mix of action, comedy, drama, and war films.")) > 0.2
+    def share(text: str) -> float:
+        return function_word_share(words(text), ENGLISH.function_words)
+
+    assert [share(text) for text in FOREIGN] == [0.0] * len(FOREIGN)
+    assert share("This viewer enjoyed a mix of action, comedy, drama, and war films.") > 0.2
+
+
+def test_german_differs_from_its_neighbours() -> None:
+    german, *others = FOREIGN
+    assert function_word_share(words(german), GERMAN.function_words) > 0.1
+    assert [function_word_share(words(text), GERMAN.function_words) for text in others] == [0.0] * len(others)
+    decomposed = unicodedata.normalize("NFD", "Für dieses Stück über Väter und Söhne gibt es für uns nur Lob.")
+    assert function_word_share(words(decomposed), GERMAN.function_words) > 0.3
 
 
 def test_scripts_are_counted_by_letter() -> None:
     assert scripts("Fargo: Фарго 映画です 7!") == {"LATIN": 5, "CYRILLIC": 5, "CJK": 4}
     assert scripts("plain text 7") == {"LATIN": 9}
+    assert scripts("\uff26\uff49\uff4c\uff4dｶﾅ人々コーヒー") == {"LATIN": 4, "CJK": 8}
+
+
+def test_japanese_is_told_from_chinese_by_its_kana() -> None:
+    assert kana_share("雪の中で失敗する誘拐事件を描いた、暗くてユーモラスな映画です。") > 0.4
+    assert kana_share("这部电影讲述了一起在雪地里出错的绑架案，气氛阴暗而幽默。") == 0.0
+    assert kana_share("plain") == 0.0
+    assert script_share(words("《The Lord of the Rings》很好看，气氛温暖。"), "CJK") > 0.5
+    assert script_share(words("A dark film about 雪地 and more"), "CJK") < 0.3
+    assert script_share(["7"], "CJK") == 1.0
 
 
 @pytest.mark.parametrize(

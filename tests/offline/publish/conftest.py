@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from models.contract.artifact import ArtifactManifest
+from models.contract.keys import PREFIXES
 from models.contract.knowledge import Space
 from models.contract.packing import KNOWLEDGE
 from models.split_model import parts_folder
@@ -31,6 +32,7 @@ from offline.publish.release import read_model
 from offline.publish.undo import JOURNAL_FILE, Journal
 from offline.training.report import TrainingReport
 from offline.training.run import train
+from tests.offline.graphs import popular
 from tests.parts import write_parts
 from tests.synthetic import Synthetic, synthetic
 
@@ -50,11 +52,11 @@ def store(publish_valkey: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("LORANK_REDIS_URL", publish_valkey)
     monkeypatch.setenv("LORANK_KEY_PREFIX", prefix)
     monkeypatch.delenv("LORANK_ARTIFACTS", raising=False)
-    with open_store(tmp_path) as opened:
+    with open_store(tmp_path, "synthetic") as opened:
         before = keys_of(opened.redis)
         yield opened
         after = keys_of(opened.redis)
-        assert {key for key in before ^ after if not key.startswith(f"{prefix}:")} == set()
+        assert {key for key in before ^ after if not key.startswith(f"{prefix}:")} <= {PREFIXES}
 
 
 def keys_of(client: redis.Redis, pattern: str = "*") -> set[str]:
@@ -173,13 +175,19 @@ class Release:
         return self.data.config.model_copy(update={"workdir": workdir(store)})
 
     def publish(
-        self, store: Store, *, users: Collection[int] | None = None, return_to: bool = False, verify: bool = False
+        self,
+        store: Store,
+        *,
+        users: Collection[int] | None = None,
+        return_to: bool = False,
+        accept: bool = False,
+        verify: bool = False,
     ) -> Published:
         data = self.data
         contents = Contents(data.catalogue, data.log, data.knowledge, self.report, self.models)
         if verify:  # read every record
             forget(store)
-        return publish(self.config(store), store, contents, users=users, return_to=return_to)
+        return publish(self.config(store), store, contents, users=users, return_to=return_to, accept=accept)
 
     def publish_alone(self, store: Store, name: str, *, return_to: bool = False) -> Published:
         produced = self.data.knowledge.produced[name]
@@ -217,26 +225,31 @@ class Release:
         config = self.data.config.model_copy(update={"publish": PublishConfig.model_validate(data)})
         return self.with_data(config=config)
 
-    def next(self, name: str, auc: float | None = None) -> Release:
+    def next(self, name: str) -> Release:
         """A release of another model file: the same graph and manifest under another description."""
+        return self.scoring(name, lambda graph: None)
+
+    def scoring(self, name: str, change: Callable[[onnx.GraphProto], None]) -> Release:
+        """A release whose model scores otherwise, as ``change`` has it; see ``graphs``."""
         proto = self._proto()
         proto.doc_string = name
-        metrics = {**self.report.metrics} if auc is None else {"validation_auc": auc}
-        return self._of(proto, name, metrics)
+        change(proto.graph)
+        return self._of(proto, name)
 
     def reading(self, *producers: str) -> Release:
-        """A release whose model says that it reads the knowledge of these producers only. Nobody runs it."""
+        """A release whose model says that it reads the knowledge of these producers only, and goes by popularity."""
         knowledge = Knowledge({name: self.data.knowledge.produced[name] for name in producers})
         proto = self._proto()
+        popular(proto.graph)
         for entry in proto.metadata_props:
             manifest = ArtifactManifest.from_metadata({entry.key: entry.value})
             schema = manifest.feature_schema.with_knowledge(producers)
             changed = {"feature_schema": schema, "spaces": knowledge.spaces}
             entry.value = manifest.model_copy(update=changed).model_dump_json()
-        return self.with_data(knowledge=knowledge)._of(proto, "-".join(producers), {**self.report.metrics}, runs=False)
+        return self.with_data(knowledge=knowledge)._of(proto, "-".join(producers), runs=False)
 
     def respaced(self, name: str) -> Release:
-        """A release whose model reads other spaces of one producer, and knowledge in them. Nobody runs it."""
+        """A release whose model says that it reads other spaces of one producer, and knowledge in them."""
         produced = self.data.knowledge.produced[name]
         assert produced.users is not None
         assert produced.items is not None
@@ -248,13 +261,13 @@ class Release:
     def _proto(self) -> Any:
         return onnx.load_model(self.models / self.report.artifact)
 
-    def _of(self, proto: Any, name: str, metrics: dict[str, float], *, runs: bool = True) -> Release:
+    def _of(self, proto: Any, name: str, *, runs: bool = True) -> Release:
         content = bytes(proto.SerializeToString())
         digest = hashlib.sha256(content).hexdigest()
         artifact = f"{name}.onnx"
         (self.models / artifact).write_bytes(content)
         parts = write_parts(content, parts_folder(self.models / artifact)) if runs else {}
-        report = replace(self.report, artifact=artifact, sha256=digest, metrics=metrics, parts=parts)
+        report = replace(self.report, artifact=artifact, sha256=digest, parts=parts)
         return replace(self, report=report)
 
 

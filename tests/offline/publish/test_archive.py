@@ -169,3 +169,17 @@ def test_a_stream_of_another_kind_is_an_error(store: Store, tmp_path: Path) -> N
     store.redis.set(store.keys.exposures, "no stream")
     with pytest.raises(redis.ResponseError):
         archive(store, tmp_path)
+
+
+def test_what_nobody_left_is_left_out_and_counted(store: Store, tmp_path: Path) -> None:
+    """Earlier services took the ids of nobody for a unit, with everybody's clicks."""
+    add(store, exposure(1), exposure(2, unit="NULL"), exposure(3, unit=" "))
+    add(store, *(Interaction(user_id=user, item_id="a", value=1, time_ms=9) for user in ("u", "null", "0")))
+    add(store, Interaction(user_id="u", item_id="NaN", value=1, time_ms=9))
+    archived = archive(store, tmp_path / "usual")
+    assert {name: (stream.added, stream.of_nobody) for name, stream in archived.items()} == {
+        "exposures": (1, 2),
+        "interactions": (2, 2),
+    }
+    assert read_interactions(tmp_path / "usual")["unit"].to_list() == ["u", "0"]
+    assert archive(store, tmp_path / "own", ["0"])["interactions"].of_nobody == 1

@@ -73,7 +73,7 @@ def test_a_full_redis_is_told_in_one_line(store: Store, tmp_path: Path) -> None:
     try:
         with (
             pytest.raises(StoreError, match=r"Redis at unix://.* refuses: .*used memory > 'maxmemory'"),
-            open_store(tmp_path) as opened,
+            open_store(tmp_path, "small") as opened,
             Bulk(opened.redis) as many,
         ):
             many.set(keys, [b"x"] * 3)

@@ -195,3 +195,30 @@ def test_one_producer_in_both_roles_has_one_index(store: Store, trained: Release
     indexes_of = release.read_manifest(store, published.release).indexes
     assert indexes_of["matching"] == indexes_of["neighbours"]
     assert files(store) == {indexes_of["matching"].file}
+
+
+@pytest.mark.parametrize(
+    ("changes", "roles_then"),
+    [
+        ({"enabled": False}, set()),
+        ({"kind": "hnsw"}, {"matching", "neighbours"}),
+        ({"top": 7}, {"matching", "neighbours"}),
+        ({"neighbours": "marc"}, {"matching", "neighbours"}),
+    ],
+)
+def test_settings_take_effect_although_no_record_changed(
+    store: Store, trained: Release, changes: dict[str, Any], roles_then: set[str]
+) -> None:
+    configured = with_retrieval(trained)
+    configured.publish(store)
+    revision = store.redis.get(store.keys.release_revision(trained.id))
+    before = release.read_manifest(store, trained.id).indexes
+    config = MATCHING.model_copy(update=changes)
+    with_retrieval(trained, config).publish(store)
+    manifest = release.read_manifest(store, trained.id)
+    assert (set(manifest.indexes), manifest.indexes == before) == (roles_then, False)
+    assert not indexes.outdated(config, manifest)
+    assert store.redis.get(store.keys.release_revision(trained.id)) != revision
+    written = content_of(store)
+    with_retrieval(trained, config).publish(store)
+    assert content_of(store) == written

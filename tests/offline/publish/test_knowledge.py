@@ -149,6 +149,21 @@ def test_other_times_leave_the_rest_of_a_record_as_it_is(dtype: Literal["float16
     assert restamped(later, 5, 6) == blob
 
 
+@pytest.mark.parametrize("is_held_back", [False, True])
+def test_a_shortened_life_shortens_the_records_that_are_there(
+    store: Store, write_cache: WriteCache, is_held_back: bool
+) -> None:
+    ttl = 1_000_000
+    old = hold(store, expires_in=3.0, ttl=ttl)
+    if is_held_back:
+        KnowledgeWriter(store, space_of(), ttl, write_cache).renew(["o"])
+    else:
+        write(store, write_cache, VECTORS, ttl, codes=(7, 65535))
+    new = read(store, store.keys.user_knowledge("o", SPACE))
+    assert KNOWLEDGE.content(new) == KNOWLEDGE.content(old)
+    assert times(new)[1] <= time.time() + ttl < times(old)[1]
+
+
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 @pytest.mark.parametrize(("expires_in", "renewed"), [(0.75, False), (0.25, True), (-1.0, True)])
 def test_a_held_record_lives_on_as_it_is(

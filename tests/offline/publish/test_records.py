@@ -187,3 +187,15 @@ def test_long_histories_are_cut(store: Store, trained: Release) -> None:
     events, _ = unpack_history("u1", read(store, store.keys.user_history("u1")))
     rows = trained.data.log.by_user().of_user(1)
     assert events["time_ms"].tolist() == trained.data.log.time_ms[rows[-4:]].tolist()
+
+
+def test_histories_are_cut_and_completed_when_their_length_is_changed(store: Store, trained: Release) -> None:
+    """What the log does not know yet stays at the end, as it came."""
+    trained.publish(store)
+    key, rows = store.keys.user_history("u1"), trained.data.log.by_user().of_user(1)
+    store.redis.append(key, Interaction(user_id="u1", item_id="i1", value=5, time_ms=10**12).pack())
+    times = [*trained.data.log.time_ms[rows].tolist(), 10**12]
+    for most, kept_back in ((4, times[-4:]), (6, [*times[-7:-1], 10**12][-6:])):
+        trained.with_gate(history_max_events=most).publish(store)
+        events, _ = unpack_history("u1", read(store, key))
+        assert events["time_ms"].tolist() == kept_back

@@ -326,10 +326,20 @@ def test_a_refused_release_leaves_no_key_behind(store: Store, trained: Release) 
     trained.publish(store)
     before = set(content_of(store))
     second = trained.next("second")
-    worse = second.report.metrics | {"validation_auc": 0.0}
-    with pytest.raises(GateError, match="validation AUC"):
-        replace(second, report=replace(second.report, metrics=worse)).publish(store)
+    with pytest.raises(GateError, match="has digest"):
+        replace(second, report=replace(second.report, sha256="0" * 64)).publish(store)
     assert set(content_of(store)) == before
+
+
+def test_an_incomplete_release_holds_back_nothing_else(store: Store, trained: Release) -> None:
+    trained.publish(store)
+    grown = grown_by(trained.next("second"), Interaction(user_id="u1", item_id="new", value=5, time_ms=10**10))
+    with pytest.raises(GateError, match="only 40 of 41 items have knowledge item/text"):
+        grown.publish(store)
+    assert directory(store, trained.id)[-1] == "new"
+    assert store.redis.get(store.keys.release_revision(trained.id)) is not None
+    assert store.redis.get(store.keys.release_pending(trained.id)) is None
+    assert release.live_release(store) == trained.id
 
 
 def test_damaged_files_in_the_store_are_replaced(store: Store, trained: Release) -> None:
@@ -417,7 +427,8 @@ def test_two_installations_on_one_server_do_not_see_each_other(store: Store, tra
 
 def test_users_of_no_closed_partition_get_no_record(store: Store, trained: Release) -> None:
     users = trained.data.knowledge.users["liber"]
-    nothing = trained.with_users("liber", vectors=users.vectors[:0], start=np.zeros_like(users.start))
+    empty = {"vectors": users.vectors[:0], "start": np.zeros_like(users.start), "since": users.since[:0]}
+    nothing = trained.with_users("liber", **empty)
     published = nothing.publish(store)
     assert published.records["user/liber"].written == 0
     assert published.switched

@@ -39,6 +39,13 @@ def test_what_was_noted_is_known_next_time(store: Store, folder: Path) -> None:
     assert not WriteCache(store, folder).of("user/marc", 10).holds(3, 7)
 
 
+def test_a_record_that_outlives_what_is_asked_is_not_known(store: Store, folder: Path) -> None:
+    remember(store, folder, until=100)
+    digests = WriteCache(store, folder).of("user/liber", 10)
+    assert digests.holds(3, 7, 50, 100)
+    assert not digests.holds(3, 7, 50, 99)
+
+
 def test_nothing_is_known_of_a_store_that_was_wiped_set_back_or_written_by_others(store: Store, folder: Path) -> None:
     remember(store, folder)
     snapshot = store.redis.get(store.keys.generation)
@@ -151,7 +158,7 @@ def test_a_longer_history_is_written_whatever_is_remembered(store: Store, traine
 
 def test_after_a_kill_or_a_rollback_every_record_is_read(store: Store, trained: Release) -> None:
     trained.publish(store)
-    with killed_at(12), pytest.raises(KeyboardInterrupt):
+    with killed_at(16), pytest.raises(KeyboardInterrupt):
         trained.shifted("liber").shifted("marc").shifted("text").publish(store)
     assert (
         not (workdir(store) / WRITE_CACHE_FOLDER / "stamp").exists() or store.redis.get(store.keys.generation) is None

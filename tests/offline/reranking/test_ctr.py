@@ -17,10 +17,11 @@ from offline.jobs.steps import Job
 from offline.knowledge.vectors import Knowledge, Lineage
 from offline.metrics import auc
 from offline.publish.release import read_model
-from offline.reranking.ctr import ctr_scores, refuse_another_live_model, trained_report, trained_splits
+from offline.reranking.ctr import ctr_scores, refuse_another_live_model, trained_report
 from offline.training.artifact import as_request
 from offline.training.report import TrainingReport
 from offline.training.samples import SampleEncoder, split_samples
+from offline.training.validation import trained_splits
 from tests.offline.pipeline import Pipeline
 from tests.offline.reranking.trained import TrainedJob
 

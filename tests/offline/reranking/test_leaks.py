@@ -14,10 +14,10 @@ from models.contract.reranker import HistoryBand
 from offline.data.log import InteractionLog
 from offline.data.texts import TextsConfig
 from offline.reranking.calibrate import Mix
-from offline.reranking.ctr import trained_splits
 from offline.reranking.prepared import Prepared
 from offline.reranking.prompting import PromptBuilder, items_of
 from offline.reranking.run import mix_of
+from offline.training.validation import trained_splits
 from tests.offline.knowledge.fakes import HashEncoder
 from tests.offline.reranking.fakes import PROMPT
 from tests.offline.reranking.trained import TrainedJob

@@ -204,3 +204,9 @@ def test_a_mean_is_that_of_rows_really_repeated() -> None:
     expected = [losses[np.repeat(np.arange(300), times[owner].astype(int))].mean() for times in resamples._weights]
     np.testing.assert_allclose(resamples.mean(losses), expected)
     assert resamples.mean(losses)[0] == pytest.approx(losses.mean())
+
+
+def test_samples_of_one_label_have_an_undefined_difference() -> None:
+    resamples = Resamples(np.ones(6), np.array([0, 0, 1, 1, 2, 2]), 20)
+    delta = difference(resamples.auc(np.linspace(0, 1, 6)), resamples.auc(np.zeros(6)))
+    assert (str(delta), delta.is_shown, delta.is_defined) == ("undefined", False, False)

@@ -14,7 +14,7 @@ from models.contract.arrays import FloatArray, IntArray
 from models.ctr.gaussian_process import RatingProcess
 from models.ctr.lifelong import Lifelong
 from offline.config import TrainingConfig
-from offline.metrics import quality
+from offline.metrics import Quality, quality
 from offline.training import lifelong
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
 from offline.training.lifelong import as_torch, beliefs, fit_process
@@ -204,7 +204,7 @@ def test_the_best_epoch_is_kept(encoder: SampleEncoder, splits: SplitRows, monke
         return probabilities(model, *arguments)
 
     monkeypatch.setattr(lifelong, "_probabilities", noted)
-    monkeypatch.setattr(lifelong, "quality", lambda *_: type("Found", (), {"auc": next(aucs)}))
+    monkeypatch.setattr(lifelong, "quality", lambda *_: Quality(next(aucs), 0.5, 0.5))
     fitted = run(encoder, few(splits), configured(epochs=3))
     assert fitted.validation_auc == (0.6, 0.8, 0.7)
     assert fitted.epoch == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from models.ctr.build import reads
 from models.ctr.split import rehearse
 from models.onnx_runtime import onnx_runtime
 from models.split_model import SplitModel, parts_folder
+from offline.data.arrival import draw_negatives
+from offline.data.config import LabelsConfig
 from offline.data.files import file_digest, read_arrays
 from offline.knowledge.vectors import Knowledge
 from offline.training.artifact import Artifact, as_request, write_artifact
@@ -205,3 +208,35 @@ def test_a_model_of_whole_histories_is_trained_and_exported(tmp_path: Path) -> N
             expected = torch.sigmoid(model(as_torch(encoder.tensors(np.array([row]))))).numpy()
         np.testing.assert_allclose(scores_of(tmp_path / "models" / report.artifact, request), expected, atol=1e-5)
     assert {3, SCHEMA.history_length} <= lengths
+
+
+def test_popularity_is_no_baseline_where_it_draws_the_negatives(tmp_path: Path) -> None:
+    few = synthetic(tmp_path, users=20, items=15, events=14)
+    labels = LabelsConfig(kind="implicit", negatives=2)
+    assert labels.draws_by_popularity
+    config = few.config.model_copy(update={"data": few.config.data.model_copy(update={"labels": labels})})
+    log = draw_negatives(labels, few.log, SCHEMA.liked_above)
+    report = train(config, few.catalogue, log, Knowledge({}), tmp_path / "models")
+    assert report.table[-1]["model"] == "chance (negatives are drawn by popularity)"
+    assert (report.table[-1]["auc"], report.table[-1]["gauc"]) == (0.5, 0.5)
+    middle = report.table[0]["difference"][0]
+    assert middle == pytest.approx(report.table[0]["auc"] - 0.5, abs=1e-6)
+    page = markdown(report.table, report.notes)
+    assert "AUC against chance [95 %]" in page
+    assert page.endswith("so that popularity says nothing here; chance is the baseline.")
+
+
+@pytest.mark.parametrize(("kind", "drawn"), [("threshold", "popularity"), ("implicit", "uniform")])
+def test_popularity_is_the_baseline_elsewhere(kind: Any, drawn: Any) -> None:
+    settings = {"kind": kind} if kind == "threshold" else {"kind": kind, "drawn": drawn}
+    assert not LabelsConfig.model_validate(settings).draws_by_popularity
+
+
+def test_the_share_of_repeats_is_told(tmp_path: Path) -> None:
+    few = synthetic(tmp_path, users=20, items=15, events=14)
+    report = train(few.config, few.catalogue, few.log, Knowledge({}), tmp_path / "models")
+    rows = split_samples(few.config.samples, few.log).rows["test"].tolist()
+    pairs = list(zip(few.log.user.tolist(), few.log.item.tolist(), strict=True))
+    share = sum(pairs[row] in pairs[:row] for row in rows) / len(rows)
+    assert report.notes == [f"{share:.1%} of the test interactions repeat an item of their user"]
+    assert 0 < share < 1

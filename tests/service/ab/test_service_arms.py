@@ -15,6 +15,7 @@ import redis
 from models.contract.events import Interaction
 from models.contract.experiments import ExperimentsError
 from models.contract.exposures import Exposure
+from models.contract.ids import NOBODY
 from models.contract.keys import Keys
 from service.app import create_app
 from service.settings import Settings
@@ -54,7 +55,7 @@ async def test_an_arm_without_knowledge(
         assert (await service.rank("u", ["a"], arms={"ranking": "plain"}))["degraded"] == []
         assert (await service.rank("u", ["a"], arms={"ranking": "full"}))["degraded"] == ["no_knowledge"]
         missing = await service.rank("undefined")
-        assert [taken["arm"] for taken in missing["experiments"]] == ["plain", "none"]
+        assert missing["experiments"] == []
         assert service.metric("lorank_missing_units_total") == 1
 
 
@@ -262,15 +263,41 @@ async def test_a_pinned_release_stays_when_it_is_live_no_more(arms: Arms) -> Non
         assert (await service.rank(arms={"ranking": "other"}))["release"] == "first"
 
 
-@pytest.mark.parametrize("who", [{"user": None}, {"user": ""}, {"user": "null"}, {"unit": ""}], ids=str)
-async def test_nobody_gets_the_control_and_is_not_exposed(arms: Arms, who: Any) -> None:
+NOBODY_ASKS = [
+    {"user": None}, {"user": ""}, {"user": " "}, {"unit": ""}, {"unit": "undefined"},
+    *({"user": text} for text in NOBODY),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("who", NOBODY_ASKS, ids=str)
+async def test_nobody_is_ranked_as_the_control_in_no_arm_and_is_not_exposed(arms: Arms, who: Any) -> None:
     async with arms.service() as service:
         answer = await service.rank(**who)
-        assert answer["experiments"] == [{"layer": "ranking", "experiment": "e", "arm": "plain"}]
+        assert answer["experiments"] == []
+        assert answer["knowledge"] == {"fresh": 0, "stale": 0, "missing": 0}  # as the control, which does without
         assert len(answer["items"]) == 5
         assert service.metric("lorank_missing_units_total") == 1
         await service.rank("somebody")
     assert [exposure.user_id for exposure in await arms.exposed()] == ["somebody"]
+
+
+async def test_who_is_nobody_can_be_said(arms: Arms) -> None:
+    said = replace(arms, settings=arms.settings.model_copy(update={"nobody": ("0", "-1")}))
+    async with said.service() as service:
+        for user, is_somebody in (("0", False), (0, False), ("-1", False), ("null", True)):
+            answer = await service.rank(user)  # type: ignore[arg-type]  # a number is an id too
+            assert bool(answer["experiments"]) == is_somebody
+        forced = await service.rank("0", arms={"ranking": "other"})
+        assert [taken["arm"] for taken in forced["experiments"]] == ["other"]
+    assert [exposure.user_id for exposure in await arms.exposed()] == ["null"]
+
+
+async def test_nobody_has_no_history(arms: Arms) -> None:
+    """That of an earlier version, which took null for a user, holds what everybody did."""
+    everybodys = Interaction(user_id="null", item_id="b", value=5, time_ms=1)
+    arms.store.append(arms.keys.user_history("null"), everybodys.pack())
+    async with arms.service() as service:
+        assert (await service.rank("null", ["a"]))["items"] == (await service.rank("", ["a"]))["items"]
 
 
 async def test_a_shadow_that_cannot_be_scored_is_left_out_and_degrades_nothing(arms: Arms) -> None:

@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.parsing import parse_feedback, parse_rank, request_id_in
+from models.contract.ids import NOBODY, id_fault, is_nobody
+from service.api.feedback import parse_feedback
+from service.api.parsing import parse_rank, request_id_in
 from service.api.schemas import Limits
 from service.errors import InvalidRequest, MalformedRequest, ServiceError
 
 LIMITS = Limits(max_candidates=50, default_deadline_ms=100.0, max_deadline_ms=1000.0)
 
 ids = st.one_of(
-    st.text(min_size=1, max_size=80).filter(lambda text: len(text.encode()) <= 256), st.integers(-(10**30), 10**30)
+    st.text(min_size=1, max_size=80).filter(lambda text: not id_fault(text)), st.integers(-(10**30), 10**30)
 )
 numbers = st.one_of(st.integers(-(2**63) + 1, 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False))
 scalars = st.one_of(st.none(), st.booleans(), numbers, st.text(max_size=20))
@@ -56,7 +58,8 @@ def _refusal(parse: Callable[..., object], *arguments: object) -> ServiceError |
 @given(requests)
 def test_valid_requests_parse_to_themselves(body: dict[str, Any]) -> None:
     request, deadline_ms = parse_rank(json.dumps(body).encode(), LIMITS)
-    assert request.user_id == str(body["user_id"])
+    user = str(body["user_id"])
+    assert request.user_id == ("" if is_nobody(user, NOBODY) else user)
     first: dict[str, Any] = {}
     for candidate in body["candidates"]:
         first.setdefault(str(candidate["id"]), candidate.get("features"))
@@ -88,7 +91,9 @@ def test_a_replaced_field_is_parsed_or_refused_by_name(body: dict[str, Any], fie
     [
         ('{"id": "' + "x" * 256 + '"}', None), ('{"id": "' + "x" * 257 + '"}', "id"), ('{"id": ""}', "id"),
         ('{"id": "' + "é" * 128 + '"}', None), ('{"id": "' + "é" * 129 + '"}', "id"), ('{"id": null}', "id"),
-        ('{"id": 1' + "0" * 255 + "}", None), ('{"id": 1' + "0" * 256 + "}", "id"), ('{"id": "\\u0000"}', None),
+        ('{"id": 1' + "0" * 255 + "}", None), ('{"id": 1' + "0" * 256 + "}", "id"),
+        ('{"id": "\\u0000"}', "id"), ('{"id": "a\\t"}', "id"), ('{"id": "é\\u007f"}', "id"),
+        ('{"id": " "}', None), ('{"id": "null"}', None), ('{"id": "\\u0080"}', None),
         ('{"id": 1.0}', "id"), ('{"id": 1e3}', "id"), ('{"id": true}', "id"), ('{"id": -0}', None),
         ("{}", "id"), ("7", ""),
         ('{"id": "b", "id": "a"}', None), ('{"id": "a", "x": 1}', "x"), ('{"id": "a", "": 1}', '[""]'),
@@ -154,7 +159,7 @@ def test_numbers_that_are_none_are_refused_everywhere(body: dict[str, Any], numb
 
 @given(st.one_of(st.binary(max_size=200), anything.map(lambda value: json.dumps(value).encode())))
 def test_arbitrary_bytes_never_break_a_parser(raw: bytes) -> None:
-    for refusal in (_refusal(parse_rank, raw, LIMITS), _refusal(parse_feedback, raw, None)):
+    for refusal in (_refusal(parse_rank, raw, LIMITS), _refusal(parse_feedback, raw, None, NOBODY)):
         assert refusal is None or isinstance(refusal, (MalformedRequest, InvalidRequest))
     request_id = request_id_in(raw)
     assert request_id is None or 1 <= len(request_id) <= 128
@@ -166,8 +171,11 @@ def test_arbitrary_bytes_never_break_a_parser(raw: bytes) -> None:
     )
 )
 def test_feedback_parses_and_packs(events: list[dict[str, Any]]) -> None:
-    _, interactions = parse_feedback(json.dumps({"events": events}).encode(), None)
-    assert [interaction.user_id for interaction in interactions] == [str(event["user_id"]) for event in events]
-    assert all(len(interaction.pack()) == 24 for interaction in interactions)
-    _, single = parse_feedback(json.dumps(events[0]).encode(), None)
-    assert single[0].item_id == str(events[0]["item_id"])
+    parsed = parse_feedback(json.dumps({"events": events}).encode(), None, NOBODY)
+    given = [(str(event["user_id"]), str(event["item_id"])) for event in events]
+    stored = [pair for pair in given if not any(is_nobody(owner, NOBODY) for owner in pair)]
+    assert [(interaction.user_id, interaction.item_id) for interaction in parsed.interactions] == stored
+    assert parsed.ignored["nobody"] == len(given) - len(stored)
+    assert all(len(interaction.pack()) == 24 for interaction in parsed.interactions)
+    single = parse_feedback(json.dumps(events[0]).encode(), None, NOBODY)
+    assert len(single.interactions) == (given[0] in stored)

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from models.contract.ids import NOBODY
 from service.api import parsing
-from service.api.parsing import parse_feedback, parse_rank
+from service.api.feedback import parse_feedback
+from service.api.parsing import parse_rank
 from service.api.routes import INLINE_BYTES
 from service.api.schemas import MAX_EVENTS, Limits
 from service.errors import InvalidRequest
@@ -55,7 +57,7 @@ def test_a_wrong_rank_body_is_refused_at_its_first_error(raw: bytes, field: str)
 
 @pytest.mark.parametrize(("raw", "field"), FEEDBACK_BODIES.values(), ids=FEEDBACK_BODIES)
 def test_a_wrong_feedback_body_is_refused_at_its_first_error(raw: bytes, field: str) -> None:
-    assert _refusal(parse_feedback, raw, None).field == field
+    assert _refusal(parse_feedback, raw, None, NOBODY).field == field
 
 
 @pytest.mark.parametrize(("raw", "field"), RANK_BODIES.values(), ids=RANK_BODIES)

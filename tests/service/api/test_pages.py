@@ -61,7 +61,9 @@ async def test_the_openapi_document_tells_the_limits_and_what_routes_do(service:
     assert rank["candidates"]["maxItems"] == limits.max_candidates
     assert rank["deadline_ms"]["anyOf"][0]["maximum"] == limits.max_deadline_ms
     event = document["components"]["schemas"]["EventBody"]
-    assert "value" in event["required"]
+    assert event["required"] == ["user_id", "item_id"]
+    assert "without control characters" in event["properties"]["user_id"]["description"]
+    assert "type" in document["components"]["schemas"]["IgnoredReply"]["properties"]["reason"]["enum"]
     for identifier in (event["properties"]["user_id"], event["properties"]["item_id"]):
         assert "1 to 256 bytes" in identifier["description"]
     assert rank["user_id"]["anyOf"][0]["maxLength"] == 256

@@ -82,6 +82,12 @@ async def test_filters(service: Running) -> None:
     assert len((await recommended(service, count=2))["items"]) == 2
 
 
+async def test_a_value_that_no_item_can_have_is_told_with_the_nearest(service: Running) -> None:
+    response = await service.http.post("/v1/recommend", json={"where": {"genre": ["Drama"]}})
+    assert response.status_code == 422
+    assert response.json()["error"]["message"] == "'Drama' is no value of genre; the nearest is 'drama'"
+
+
 async def test_nothing_found_is_an_answer(service: Running) -> None:
     answer = await recommended(service, allow=[], explain=True, rerank="force")
     assert answer["items"] == []
@@ -96,7 +102,11 @@ async def test_what_a_user_has_seen_is_left_out(service: Running) -> None:
 
 
 async def test_what_lies_behind_the_history_that_the_model_reads_was_seen_too(service: Running) -> None:
-    events = [{"user_id": "u", "item_id": item, "value": 3, "timestamp_ms": at} for at, item in enumerate("abcdeedcbe")]
+    start = 1_700_000_000_000
+    events = [
+        {"user_id": "u", "item_id": item, "value": 3, "timestamp_ms": start + at}
+        for at, item in enumerate("abcdeedcbe")
+    ]
     await service.http.post("/v1/feedback", json={"events": events})
     assert (await recommended(service))["items"] == []  # the model reads four events, in which there is no "a"
     ranked = await service.rank()
@@ -115,6 +125,12 @@ async def test_what_lies_behind_the_history_that_the_model_reads_was_seen_too(se
         ({"deny": ["x"] * 2001}, "deny"),
         ({"where": {"genre": {}}}, "where.genre"),
         ({"where": {"colour": "red"}}, "where.colour"),
+        ({"where": {"genre": "opera"}}, "where.genre"),
+        ({"where": {"genre": ["drama", None]}}, "where.genre"),
+        ({"user_id": "u\0"}, "user_id"),
+        ({"unit": "\n"}, "unit"),
+        ({"allow": ["a", "b\x1f"]}, "allow[1]"),
+        ({"deny": ["é\x7f"]}, "deny[0]"),
         ({"candidates": [{"id": "a"}]}, "candidates"),
         ({"deadline_ms": 1e9}, "deadline_ms"),
     ],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from models.contract.artifact import ReleaseManifest
+from models.contract.artifact import RefusedModel, ReleaseManifest
 from models.contract.keys import Keys
 from models.contract.knowledge import Space
 from models.split_model import REQUEST_GRAPH, parts_folder
@@ -106,6 +106,25 @@ async def test_a_release_that_does_not_fit_is_refused(
     assert await service.refused() is None
 
 
+async def test_a_model_that_the_jobs_refused_is_in_the_status(service: Running, store: redis.Redis, keys: Keys) -> None:
+    assert (await service.status())["model_refused"] is None
+    note = RefusedModel(release="r2", live="r1", reasons=("AUC -0.1",), at=1_700_000_000, max_auc_drop=0.01)
+    store.set(keys.refused_model, note.model_dump_json())
+
+    async def noted() -> Any:
+        return (await service.status())["model_refused"]
+
+    assert await eventually(noted) == note.model_dump(mode="json")
+    assert await service.refused() is None, "the service itself has refused nothing"
+    assert (await service.rank())["release"] == "r1"
+    store.set(keys.refused_model, b"of another version")
+
+    async def forgotten() -> bool:
+        return await noted() is None
+
+    await eventually(forgotten)
+
+
 @pytest.mark.parametrize("content", [b"{}", b"\xff", b'{"id": "r1"}'])
 async def test_a_manifest_that_is_not_understood_is_refused(
     service: Running, store: redis.Redis, keys: Keys, content: bytes
@@ -139,7 +158,7 @@ async def test_the_service_starts_without_redis_and_recovers(tmp_path: Path, set
             assert status["stages"]["reranking"]["state"] == "off"
             assert servers.enter_context(embedded_redis(folder)) == url
             with redis.Redis.from_url(url) as store:
-                Publisher(store, Keys(settings.key_prefix), settings.artifact_folder).publish()
+                Publisher(store, Keys(settings.served_prefix), settings.artifact_folder).publish()
             await service.follows(id="r1")
             assert (await service.http.get("/readyz")).status_code == 200
             assert (await service.rank())["degraded"] == []

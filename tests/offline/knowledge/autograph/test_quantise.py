@@ -7,9 +7,10 @@ import pytest
 
 from models.contract.arrays import FloatArray
 from offline.data.catalogue import DataError
-from offline.knowledge.autograph.quantise import LEAST_ROWS, Quantiser, arrays_digest, fit_quantiser
+from offline.knowledge.autograph.quantise import Quantiser, arrays_digest, fit_quantiser
 from offline.knowledge.config import QuantiserConfig
 from offline.knowledge.errors import TooFewError
+from offline.knowledge.needs import LEAST_LATENT
 from tests.offline.knowledge.autograph.small import GENRES, WIDTH, texts_like
 
 CONFIG = QuantiserConfig(size=16, hidden=24, dim=8, steps=150, batch=64, kmeans_iterations=10)
@@ -91,7 +92,7 @@ def test_too_few_texts_make_smaller_codebooks_and_say_so(texts: FloatArray, quan
     assert few.note == "10 codes instead of 16: only 40 vectors"
     assert not quantiser.note
     with pytest.raises(TooFewError, match="needs 8 encoded texts to fit latent factors, there are 7"):
-        fit_quantiser(texts[: LEAST_ROWS - 1], CONFIG, seed=1)
+        fit_quantiser(texts[: LEAST_LATENT - 1], CONFIG, seed=1)
 
 
 def test_equal_texts_are_no_error() -> None:

@@ -44,16 +44,16 @@ def test_the_words_of_another_domain() -> None:
 
 
 def test_what_is_encoded_of_a_summary() -> None:
-    assert taste(FACTS, " An answer. ") == "Likes War, Drama. An answer."
-    assert summary_text(FACTS, " An answer. ") == "Likes War, Drama. An answer. Liked: A; B. Disliked: C."
+    assert taste(WORDS, FACTS, " An answer. ") == "Likes War, Drama. An answer."
+    assert summary_text(WORDS, FACTS, " An answer. ") == "Likes War, Drama. An answer. Liked: A; B. Disliked: C."
 
 
 @pytest.mark.parametrize("liked", [True, False])
 def test_one_sided_and_empty_partitions(liked: bool) -> None:
-    text = summary_text(PartitionFacts(["A"], [liked], [()]), "x")
+    text = summary_text(WORDS, PartitionFacts(["A"], [liked], [()]), "x")
     assert ("Liked: A." in text, "Disliked: A." in text) == (liked, not liked)
     empty = PartitionFacts([], [], [])
-    assert summary_text(empty, "x") == "Likes nothing in particular. x"
+    assert summary_text(WORDS, empty, "x") == "Likes nothing in particular. x"
     assert "liked these films: none." in summary_prompt(WORDS, empty, 32, 20).messages[-1][1]
 
 
@@ -66,5 +66,5 @@ def test_a_shift_is_told_from_two_tastes() -> None:
     )
     before = PartitionFacts(["A"], [True], [("War", "Drama")])
     now = PartitionFacts(["B"], [True], [("Drama", "Comedy")])
-    assert shift_text(before, now, "It did. ") == "More Comedy; less War. It did."
-    assert shift_text(before, before, "It did not.") == "More of the same; less of nothing. It did not."
+    assert shift_text(WORDS, before, now, "It did. ") == "More Comedy; less War. It did."
+    assert shift_text(WORDS, before, before, "It did not.") == "More of the same; less of nothing. It did not."

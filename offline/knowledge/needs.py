@@ -1,0 +1,119 @@
+"""What each producer needs before it can make its frozen parts, as far as it can be told before a prompt is asked.
+
+Counts are upper bounds: as if every text came and could be used. What is missing by them is missing for certain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+
+import numpy as np
+
+from models.contract.arrays import BoolArray
+from models.contract.schema import FeatureSchema
+from offline.knowledge.config import KnowledgeConfig
+from offline.knowledge.knowledge_texts import Domain, closing
+from offline.knowledge.liber.partitions import Partitions
+from offline.knowledge.marc.pairs import training_pairs
+
+LEAST_LATENT = 8
+"""Vectors that AutoGraph's latent factors of one side are fitted on, at least."""
+LEAST_HELD_OUT = 64
+"""Pairs that say when the training of MARC's compression stops, at least."""
+
+_SIDES = {"text": {"item"}, "liber": {"user"}, "autograph": {"user", "item"}, "marc": {"user", "item"}}
+
+
+def shape_fault(name: str, config: KnowledgeConfig, schema: FeatureSchema) -> str:
+    """An objection to the shape in which a schema lists the knowledge of the producer ``name``; "" without any."""
+    specs = [spec for spec in schema.knowledge if spec.name == name]
+    sides, dims = {spec.side for spec in specs}, {spec.dim for spec in specs}
+    if sides != _SIDES[name]:
+        of = {"user": "users", "item": "items"}
+        return f"makes knowledge of {' and '.join(of[side] for side in sorted(_SIDES[name]))}: list just that"
+    if name == "autograph" and dims != {config.autograph.network.dim}:
+        return f"needs dim = {config.autograph.network.dim} on both sides, as knowledge.autograph.network.dim says"
+    if name == "marc" and (len(dims) > 1 or min(dims) % 8):
+        return "needs the same dim on both sides, a multiple of 8"
+    if name == "liber" and config.liber.shift and min(dims) < 2:
+        return "needs a dim of at least 2, for summaries and shifts"
+    return ""
+
+
+@dataclass(frozen=True)
+class Supply:
+    """The material of a data set for frozen parts: what lies before the log row ``trained_rows``, and which items
+    [items] have a text or may get one."""
+
+    domain: Domain
+    trained_rows: int
+    described: BoolArray
+
+    @cached_property
+    def partitions(self) -> Partitions:
+        return self.domain.partitions()
+
+    @cached_property
+    def early(self) -> BoolArray:
+        """[P] whether a partition closed within the training period."""
+        return np.asarray(self.partitions.closed_at < self.trained_rows, np.bool_)
+
+    def unmet(self, name: str) -> str:
+        """What the producer ``name`` lacks, after "needs"; "" if nothing is known to be missing."""
+        return "; ".join(getattr(self, f"_{name}")())
+
+    def _text(self) -> Iterator[str]:
+        (dim,) = (spec.dim for spec in self.domain.schema.knowledge if spec.name == "text")
+        if (count := int(self.described.sum())) <= dim:
+            yield (
+                f"{dim + 1} items with a text to fit {dim} dimensions, there are {count}: lower dim in "
+                "feature_schema.knowledge"
+            )
+
+    def _liber(self) -> Iterator[str]:
+        (dim,) = (spec.dim for spec in self.domain.schema.knowledge if spec.name == "liber")
+        width = dim // 2 if self.domain.config.liber.shift else dim
+        counts = [(width, "summaries", int(self.early.sum()))]
+        if self.domain.config.liber.shift:
+            counts.append((dim - width, "shifts", int((self.early & ~self.partitions.first_of_user()).sum())))
+        for needed, what, count in counts:
+            if count <= needed:
+                yield f"{needed + 1} {what} of the training period, there can be {count}{self._remedy(dim=True)}"
+
+    def _autograph(self) -> Iterator[str]:
+        if (count := int(self.described.sum())) < LEAST_LATENT:
+            yield f"{LEAST_LATENT} items with a text, there are {count}"
+        if (count := int(self.early.sum())) < LEAST_LATENT:
+            yield f"{LEAST_LATENT} summaries of the training period, there can be {count}{self._remedy()}"
+        log, config = self.domain.log, self.domain.config.autograph
+        liked = np.flatnonzero((log.value > self.domain.schema.liked_above) & ~log.sampled)
+        cut = int(self.trained_rows * (1 - config.fitting.validation))
+        before, after = int((liked < cut).sum()), int(((liked >= cut) & (liked < self.trained_rows)).sum())
+        if not before or not after:
+            yield f"likes early and late in the training period, there are {before} and {after}"
+
+    def _marc(self) -> Iterator[str]:
+        config, partitions = self.domain.config.marc.compression, self.partitions
+        pairs = training_pairs(
+            self.domain.log, self.trained_rows, self.domain.schema.liked_above, partitions.start, partitions.closed_at,
+            self.described,
+        )  # fmt: skip
+        needed = ceil(LEAST_HELD_OUT / config.held_out)
+        if len(pairs) < needed:
+            yield (
+                f"{needed} interactions of the training period that follow a closed partition of their user, there "
+                f"are {len(pairs)}{self._remedy()}"
+            )
+
+    def _remedy(self, *, dim: bool = False) -> str:
+        """The settings to change, with the facts that say how far."""
+        now = closing(self.domain.config.liber.trigger)
+        longest = int(np.bincount(self.domain.log.user[self.domain.log.observed], minlength=1).max())
+        also = ", or dim in feature_schema.knowledge" if dim else ""
+        return (
+            f" ({now} close a partition, the longest history has {longest} interactions): lower "
+            f"knowledge.liber.partition_size{also}"
+        )

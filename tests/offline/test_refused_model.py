@@ -1,0 +1,122 @@
+"""A model that the gate refuses, from the run that trained it to the one that accepts it: what runs, ledger, status,
+dry run and metrics say of it. Whether it is worse is asked in publish/test_comparison.py; here it is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offline.data.catalogue import DataError
+from offline.jobs.dry_run import dry_run
+from offline.jobs.status import status_of
+from offline.jobs.verify import verify
+from offline.publish.comparison import Comparison
+from offline.publish.connection import open_store
+from offline.publish.release import read_directory, read_manifest
+from offline.reranking.ctr import refuse_another_live_model
+from offline.training.report import TrainingReport
+from tests.offline.jobs.test_prometheus import samples
+from tests.offline.pipeline import LATER_MS, Pipeline
+
+REASON = "AUC -0.1000 [-0.1200, -0.0800] against the live model"
+
+
+@pytest.fixture
+def refusing(installed: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """An installation after the run whose new model was refused, in which a new user rated a new item."""
+    worse = Comparison((REASON,), (REASON,))
+    monkeypatch.setattr("offline.publish.comparison.compare", lambda *_: worse)
+    installed.stream(("newcomer", "new", 5.0, LATER_MS))
+    installed.refresh(retrain=True, metrics=installed.folder / "x.prom")
+    return installed
+
+
+def first_release(installation: Pipeline) -> str:
+    release: str = installation.runs()[0]["release"]
+    return release
+
+
+def test_the_run_is_partial_and_publishes_all_but_the_model(
+    refusing: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, entry = first_release(refusing), refusing.runs()[-1]
+    assert (entry["status"], entry["exit_code"], entry["release"]) == ("partial", 3, first)
+    assert entry["refused"] not in ("", first, None)
+    (reason,) = entry["reasons"]
+    assert reason == (
+        f"model_refused: {entry['refused']} stays off and {first} stays live: {REASON} "
+        "(`publish --accept` lets it go live all the same)"
+    )
+    assert entry["records"]["user profiles"]["written"] == 1
+    assert entry["records"]["user histories"]["written"] == 1
+    assert entry["records"]["item features"]["written"] == 1
+    with open_store(refusing.job.data_dir, "small") as store:
+        assert read_directory(store, read_manifest(store, first))[-1] == "new"
+
+
+def test_the_next_run_trains_and_writes_nothing_and_remembers(
+    refusing: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = refusing.runs()[-1]
+    monkeypatch.setattr(sys.modules["offline.training.run"], "train", lambda *_: pytest.fail("trained for nothing"))
+    entry = refusing.refresh()
+    assert (entry["status"], entry["release"], entry["refused"]) == ("partial", before["release"], before["refused"])
+    assert entry["reasons"] == before["reasons"]
+    assert entry["bytes_written"] == 0
+    refusing.stream(("newcomer", "i1", 5.0, LATER_MS + 1))
+    entry = refusing.refresh()
+    assert (entry["status"], entry["records"]["user histories"]["written"]) == ("partial", 1)
+
+
+def test_a_run_that_is_stopped_before_the_note_asks_again(refusing: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = refusing.redis
+    client.delete(f"{refusing.prefix}:refused")
+    client.close()
+    assert refusing.refresh()["reasons"] == refusing.runs()[1]["reasons"]
+
+
+def test_status_and_dry_run_tell(refusing: Pipeline) -> None:
+    refused = refusing.runs()[-1]["refused"]
+    with open_store(refusing.job.data_dir, "small") as store:
+        status = status_of(refusing.job, store)
+    document = json.loads(json.dumps(status.document()))
+    assert (document["refused"]["release"], document["refused"]["reasons"]) == (refused, [REASON])
+    (line,) = (line for line in status.lines() if line.startswith("refused"))
+    assert f"model_refused: {refused} stays off" in line
+    planned = dry_run(refusing.job)
+    assert planned.summary()["refused"] == refused
+    assert any("`publish --accept`" in line for line in planned.lines())
+
+
+def test_jobs_that_need_the_last_model_live_name_the_refusal(refusing: Pipeline) -> None:
+    with pytest.raises(DataError, match=f"not the model that was trained last: model_refused: .*{REASON[:10]}"):
+        verify(refusing.job, None, 1)
+    report = TrainingReport.load(refusing.job.models / "report.json")
+    with pytest.raises(DataError, match="`publish --accept` after a refusal"):
+        refuse_another_live_model(refusing.job, report)
+
+
+def test_the_metrics_tell_until_another_model_is_live(refusing: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    path: Path = refusing.folder / "x.prom"
+    assert samples(path)["lorank_model_refused", "small"] == 1
+    assert samples(path)["lorank_job_status", "small", "refresh", "partial"] == 1
+    monkeypatch.setattr("offline.publish.comparison.compare", lambda *_: Comparison())
+    refusing.stream(("newcomer", "i2", 5.0, LATER_MS + 2))
+    tolerant = refusing.with_config(publish={"min_item_coverage": 0.9})  # nothing describes the new item
+    entry = tolerant.refresh(retrain=True, metrics=path)
+    assert (entry["status"], entry["refused"]) == ("done", "")
+    assert samples(path)["lorank_model_refused", "small"] == 0
+
+
+def test_a_release_without_a_refusal_has_none_to_tell(installed: Pipeline) -> None:
+    entry: dict[str, Any] = installed.refresh(metrics=installed.folder / "x.prom")
+    assert (entry["status"], entry["refused"]) == ("done", "")
+    assert samples(installed.folder / "x.prom")["lorank_model_refused", "small"] == 0
+    with open_store(installed.job.data_dir, "small") as store:
+        status = status_of(installed.job, store)
+    assert status.document()["refused"] is None
+    assert dry_run(installed.job).summary()["refused"] is None

@@ -13,7 +13,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx2
-import pytest
 
 from offline.child import child_python
 from tests.conftest import ROOT, clean_environment
@@ -37,7 +36,6 @@ def test_the_page_begins_with_init_refresh_and_serve() -> None:
     assert COMMANDS[2] == ["python", "-m", "service"]
 
 
-@pytest.mark.slow(small="tests/offline/proposal/test_propose.py::test_ratings_with_users")
 def test_two_files_become_ranked_answers(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

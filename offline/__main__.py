@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from offline.cli import experiments, inspection, jobs, tuning
+from offline.cli import beginning, experiments, inspection, jobs, tuning
 from offline.cli.call import run_command_line
 from offline.cli.panels import ByPurpose
 
@@ -25,6 +25,7 @@ app = typer.Typer(
     by Ctrl-C or SIGTERM.
     """,
 )
+app.add_typer(beginning.app)
 app.add_typer(jobs.app)
 app.add_typer(inspection.app)
 app.add_typer(tuning.app)

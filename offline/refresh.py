@@ -9,6 +9,7 @@
 
 Every stage is incremental: what is unchanged is neither computed nor written again. What a language model that is down,
 throttled or out of budget leaves open makes the run partial: what is finished is published, the rest is the next run's.
+A first refresh from the command line asks no language model, so that something is live within minutes.
 A model that the gate refuses makes it partial too: all but the model is published.
 """
 
@@ -34,6 +35,7 @@ from offline.knowledge import run as producers
 from offline.knowledge.run import ProducerState, load_knowledge
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.arithmetic import arithmetic_line
+from offline.llm.budget import Budget
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
 from offline.publish.publish import Contents, Published, publish, release_id
@@ -54,6 +56,12 @@ def all_stages(run: Run) -> Published:
         source, catalogue = data(run)
         log = events(run, source, catalogue, store)
         refusals.check_log(run.job, source, catalogue, log)
+        if run.job.live_first and live_release(store) is None:
+            run.job = replace(run.job, budget=Budget(max_tokens=0))
+            print(
+                "  nothing is live yet: what has to be asked is left for the next refresh (or --ask-at-once)",
+                flush=True,
+            )
         knowledge = make_knowledge(run, source, catalogue, log)
         report = train_models(run, catalogue, log, knowledge)
         return publish_release(run, store, Contents(catalogue, log, knowledge, report, run.job.models))

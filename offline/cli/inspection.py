@@ -22,6 +22,7 @@ from offline.cli.panels import CARRY, DATA, LOOK, TRY
 from offline.data.catalogue import DataError
 from offline.data.dataset import open_dataset
 from offline.data.rules import rule_lines
+from offline.jobs.steps import Job
 from offline.llm.account import CACHE_FILE
 from offline.llm.cache import ResponseCache
 from offline.publish.connection import open_store
@@ -42,15 +43,26 @@ def validate(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     rules: Annotated[bool, typer.Option("--rules", help="Print every rule that data have to keep, and exit.")] = False,
+    measured: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure", help="Time a batch of texts and one of prompts, to tell how long a run takes."
+        ),
+    ] = True,
 ) -> None:
     """Check whatever would keep a refresh from ending well: settings, this machine, the data and what they leave for
-    training and knowledge. Exits with 1 for an error."""
+    training and knowledge; say how long its texts take here. Exits with 1 for an error."""
     if rules:
         print("\n".join(rule_lines()))
         return
+    print_findings(job_of(config, data_dir), measured=measured)
+
+
+def print_findings(job: Job, *, measured: bool) -> None:
+    """Print what can be told of a job before it runs. typer.Exit(1) if it would be refused."""
     from offline.jobs.refusals import of_everything
 
-    findings = of_everything(job_of(config, data_dir))
+    findings = of_everything(job, measured=measured)
     for label, lines in (("fact", findings.facts), ("warning", findings.warnings), ("error", findings.errors)):
         for line in lines:
             print(f"  {label}: {line}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -63,11 +64,16 @@ def refresh(
     retrain: Retrain = False,
     take_over: TakeOver = False,
     engine: EngineName = "local",
+    ask_at_once: Annotated[
+        bool, typer.Option("--ask-at-once", help="Ask the language model also if nothing is live yet.")
+    ] = False,
     metrics_file: MetricsFile = None,
 ) -> None:
     """Run all stages in order: data, events, knowledge, train, publish. Safe to repeat, and to kill and repeat."""
     job = job_of(config, data_dir, retrain=retrain, take_over=take_over, metrics=metrics_file)
     job = asking(job, since, max_tokens, max_cost, no_cache, ask_refused, engine)
+    is_bounded = max_tokens is not None or max_cost is not None
+    job = replace(job, live_first=not (ask_at_once or is_bounded))
     _carry_out_or_plan(job, "refresh", pipeline.all_stages, dry_run)
 
 

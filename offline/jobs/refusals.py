@@ -22,6 +22,8 @@ from offline.data.files import file_digest
 from offline.data.log import InteractionLog
 from offline.data.rules import Findings
 from offline.jobs.llm_requests import TEXTS, imported_texts
+from offline.jobs.outlook import outlook
+from offline.jobs.rates import Work, measure
 from offline.jobs.steps import Job, StepCache, Stopwatch
 from offline.knowledge.encoder import TextEncoder
 from offline.knowledge.knowledge_texts import closing
@@ -60,8 +62,9 @@ def heed(findings: Findings) -> None:
         raise DataError("; ".join(findings.errors))
 
 
-def of_everything(job: Job) -> Findings:
-    """Findings on settings, this machine, the model server, the data and what they leave. Fetches the data set."""
+def of_everything(job: Job, *, measured: bool = False) -> Findings:
+    """Findings on settings, this machine, the model server, the data and what they leave, and, if ``measured``, on how
+    long their texts take here. Fetches the data set."""
     source, schema = open_dataset(job.config.data, job.raw), job.config.feature_schema
     source.fetch()
     every = [of_settings(job), of_server(job), source.check(schema)]
@@ -71,6 +74,11 @@ def of_everything(job: Job) -> Findings:
         log, _ = before.with_rows(source.interactions(), list(catalogue.users), list(catalogue.items))
         log = draw_negatives(job.config.data.labels, log, schema.liked_above, len(before))
         every.append(of_log(job, catalogue, log))
+        if not every[-1].errors:
+            every.append(outlook(job.config, catalogue, log, split_samples(job.config.samples, log)))
+            if measured:
+                work = Work.of(job, catalogue, log)
+                every.append(Findings(facts=list(measure(job, catalogue, work).lines(work))))
     return Findings(
         facts=[line for findings in every for line in findings.facts],
         warnings=[line for findings in every for line in findings.warnings],

@@ -28,7 +28,8 @@ class Job:
 
     ``take_over`` lets it replace another configuration's live release; ``since_ms`` bounds the work to users and items
     with something new since then; ``ask_refused`` forgets which prompts the language model refused for good; ``budget``
-    is for the language model; ``metrics`` is a file for Prometheus.
+    is for the language model; with ``live_first``, a refresh that finds nothing live asks none; ``metrics`` is a file
+    for Prometheus.
     """
 
     config: JobConfig
@@ -39,6 +40,7 @@ class Job:
     take_over: bool = False
     since_ms: int | None = None
     budget: Budget = NO_BOUND
+    live_first: bool = False
     engine: Engine = "local"
     metrics: Path | None = None
 

@@ -1,0 +1,42 @@
+"""The first job of all: a configuration for files that nobody has described."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offline.cli.call import DEFAULT_DATA_DIR, DataDir, job_of
+from offline.cli.inspection import print_findings
+from offline.cli.panels import DATA
+from offline.data.catalogue import DataError
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=DATA)
+def init(
+    interactions: Annotated[Path, typer.Option(metavar="FILE", help="Who did what with which item: .csv, .parquet, …")],
+    items: Annotated[Path, typer.Option(metavar="FILE", help="The items: ids, titles, whatever describes them.")],
+    users: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The users, if there is more than their ids.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the configuration; without it, of the folder the interactions lie in.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Without it, configs/NAME.toml.")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Look at your files, write a commented configuration that fits them, and check it against them."""
+    from offline.proposal.propose import propose  # polars
+
+    proposal = propose(interactions, items, users, name)
+    path = to or Path("configs") / f"{proposal.name}.toml"
+    if path.exists():
+        raise DataError(f"{path} exists already and stays as it is: say another --name or --to, or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(proposal.text(), encoding="utf-8")
+    print(f"written: {path}; read it, above all lines with LOOK, then")
+    print(f"  python -m offline refresh --config {path}", flush=True)
+    print_findings(job_of(path, data_dir), measured=True)

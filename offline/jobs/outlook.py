@@ -1,0 +1,117 @@
+"""Facts on what a configuration will make of its data, before anything is computed or paid, for `validate`.
+
+Nothing here asks a language model or encodes a text; how long that will take is measured by ``Rates``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import numpy as np
+
+from models.contract.arrays import IntArray
+from offline.config import JobConfig
+from offline.data.catalogue import Catalogue
+from offline.data.log import InteractionLog
+from offline.data.rules import Findings
+from offline.knowledge.config import LiberConfig
+from offline.knowledge.liber.partitions import Partitions, close_partitions
+from offline.knowledge.run import producers_of
+from offline.training.samples import SplitRows
+
+_FEW_ROWS = 0.3
+"""Share of interactions that become samples below which the configuration is worth a look."""
+_FEW_USERS = 0.05
+"""Share of users with knowledge of their own below which that feature is as good as off."""
+_MANY_UNSEEN = 0.5
+_HISTORIES = (5, 3, 2, 1, 0)
+_SIZES = (50, 30, 20, 10, 5, 3)
+
+
+def outlook(config: JobConfig, catalogue: Catalogue, log: InteractionLog, splits: SplitRows) -> Findings:
+    """Facts and warnings on a log, whose samples are ``splits``."""
+    result, observed = Findings(), log.observed
+    timed = config.data.timed
+    result.facts.append(_period(log.time_ms[observed]) if timed else "no times: the order of the rows stands for them")
+    per_user = np.bincount(log.user[observed], minlength=len(log.user_ids))
+    _samples(config, log, splits, per_user, result)
+    partitions = close_partitions(log, config.knowledge.liber.trigger)
+    if {"liber", "autograph", "marc"} & set(producers_of(config.feature_schema)):
+        _coverage(config.knowledge.liber, partitions, per_user, result)
+    result.facts.append(_memory(config, catalogue, log, partitions))
+    return result
+
+
+def _period(times: IntArray) -> str:
+    first, last = (datetime.fromtimestamp(int(at) / 1000, UTC) for at in (times.min(), times.max()))
+    return f"from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, {(last - first).days:,} days"
+
+
+def _samples(config: JobConfig, log: InteractionLog, splits: SplitRows, per_user: IntArray, result: Findings) -> None:
+    """The interactions and users that samples use, and test samples of what training has not seen."""
+    least = config.samples.min_history
+    rows = np.concatenate(list(splits.rows.values()))
+    of_rows = float((~log.sampled[rows]).sum() / len(log.observed))
+    active = per_user > 0
+    of_users = float((per_user[active] > least).mean())
+    result.facts.append(
+        f"samples have {least} or more earlier interactions of their user: {of_rows:.0%} of the interactions, of "
+        f"{of_users:.0%} of the users"
+    )
+    if of_rows < _FEW_ROWS and least:
+        better = _first(_HISTORIES, lambda size: float(np.maximum(per_user - size, 0).sum() / per_user.sum()), 0.5)
+        result.warnings.append(
+            f"min_history = {least} leaves {of_rows:.0%} of the interactions as samples; min_history = {better} leaves "
+            f"{np.maximum(per_user - better, 0).sum() / per_user.sum():.0%}"
+        )
+    seen_items = np.bincount(log.item[: splits.trained_rows], minlength=len(log.item_ids)) > 0
+    seen_users = np.bincount(log.user[: splits.trained_rows], minlength=len(log.user_ids)) > 0
+    test = splits.rows["test"]
+    items, users = (
+        float(np.mean(~seen[column[test]])) for seen, column in ((seen_items, log.item), (seen_users, log.user))
+    )
+    result.facts.append(f"test samples of items without a training row: {items:.0%}; of users without one: {users:.0%}")
+    if items > _MANY_UNSEEN:
+        result.warnings.append(
+            f"{items:.0%} of the test samples are of items that training never saw: texts matter most"
+        )
+
+
+def _coverage(config: LiberConfig, partitions: Partitions, per_user: IntArray, result: Findings) -> None:
+    """Users with a closed partition: of nobody else is anything asked."""
+    active = per_user > 0
+    covered = int((np.diff(partitions.start)[active] > 0).sum())
+    share = covered / int(active.sum())
+    result.facts.append(
+        f"users with a closed partition: {covered:,} of {active.sum():,} ({share:.0%}); {len(partitions):,} partitions"
+    )
+    if share < _FEW_USERS:
+        size = _first(_SIZES, lambda size: float((per_user[active] >= size).mean()), 0.3)
+        result.warnings.append(
+            f"knowledge of users is as good as off: {covered:,} of {active.sum():,} users have a closed partition at "
+            f"partition_size = {config.partition_size}; partition_size = {size} would cover "
+            f"{(per_user[active] >= size).mean():.0%} with {int((per_user // size).sum()):,} summaries"
+        )
+
+
+def _memory(config: JobConfig, catalogue: Catalogue, log: InteractionLog, partitions: Partitions) -> str:
+    """Rough sizes: of what the jobs hold at once, and of what Redis holds."""
+    width, texts = 384, len(log.item_ids) + 2 * len(partitions)
+    jobs = len(log) * 120 + texts * width * 8 + len(log.item_ids) * (config.feature_schema.item_width * 4 + 600)
+    users = len(log.user_ids)
+    events = min(config.publish.history_max_events, max(1, len(log.observed) // max(1, users)))
+    of_user = (
+        sum(128 + 2 * spec.rows * spec.dim for spec in config.feature_schema.user_knowledge) + 190 + 90 + 24 * events
+    )
+    of_item = sum(128 + 2 * spec.dim for spec in config.feature_schema.item_knowledge) + 110
+    redis = users * of_user + len(catalogue.items) * of_item * config.publish.keep_releases
+    return f"memory, roughly: {_size(1.5e9 + jobs)} for the jobs (libraries take 1.5 GB of it), {_size(redis)} in Redis"
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
+
+
+def _first(candidates: tuple[int, ...], share: Callable[[int], float], least: float) -> int:
+    return next((candidate for candidate in candidates if share(candidate) >= least), candidates[-1])

@@ -1,0 +1,132 @@
+"""The form of a text file that nobody has described, from its first megabyte: encoding, separator, quotes, header."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+_HEAD = 1 << 20
+_ROWS = 500
+_SEPARATORS = (",", "\t", ";", "|", "::")
+_UNIT = "\x1f"
+_ABSENT_IN_CP1252 = frozenset((0x81, 0x8D, 0x8F, 0x90, 0x9D))
+_ESCAPE = "\\"
+
+
+def form_of(path: Path) -> dict[str, Any]:
+    """Settings of a table of this file that differ from ``TableConfig``'s defaults. OSError if it cannot be read."""
+    if path.suffix.lower() in {".parquet", ".pq"}:
+        return {}
+    encoding = _encoding(path)
+    with _opened(path) as file:
+        content = file.read(_HEAD)
+    text = content[: len(content) // 2 * 2 if encoding.startswith("utf-16") else None].decode(encoding, "ignore")
+    text = text.removeprefix("\ufeff")
+    if len(content) == _HEAD:
+        text = text[: text.rfind("\n") + 1]
+    settings: dict[str, Any] = {} if encoding == "utf-8" else {"encoding": encoding}
+    separator = _separator(text)
+    if separator != ",":
+        settings["separator"] = separator
+    settings |= _quoting(text, separator)
+    rows = list(_records(text, separator, settings.get("quote", '"'), settings.get("escape")))
+    if rows and not _is_header(rows):
+        settings["header"] = [f"column_{number}" for number in range(1, len(rows[0]) + 1)]
+    return settings
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8 or UTF-16 if the whole file is; else a Western encoding, which nothing can prove."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    seen: set[int] = set()
+    is_utf8 = True
+    with _opened(path) as file:
+        first = file.read(_HEAD)
+        if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return "utf-16"
+        chunk = first
+        while chunk:
+            if is_utf8:
+                try:
+                    decoder.decode(chunk)
+                except UnicodeDecodeError:
+                    is_utf8 = False
+            seen |= set(chunk)
+            chunk = file.read(_HEAD)
+    if is_utf8:
+        return "utf-8"
+    return "latin-1" if seen & _ABSENT_IN_CP1252 else "cp1252"
+
+
+def _separator(text: str) -> str:
+    """The separator that cuts most rows into equally many fields, and of those the one that gives most fields."""
+    scores: dict[str, tuple[float, int]] = {}
+    for separator in _SEPARATORS:
+        widths = Counter(len(row) for row in _records(text, separator, '"' if len(separator) == 1 else "", None))
+        if widths:
+            width, count = widths.most_common(1)[0]
+            if width > 1:
+                scores[separator] = (round(count / widths.total(), 1), width)
+    # "::" also cuts at ":", but no list of ours has that; a file of one column has no separator
+    return max(scores, key=lambda separator: scores[separator], default=",")
+
+
+def _quoting(text: str, separator: str) -> dict[str, Any]:
+    """Settings of quotes and escapes: of those that read the head without a fault, the plainest."""
+    if len(separator) > 1:
+        return {"quote": ""}
+    choices: tuple[dict[str, Any], ...] = ({}, {"escape": _ESCAPE}, {"quote": ""})
+    if f'{_ESCAPE}"' not in text:
+        choices = ({}, {"quote": ""})
+    faults = [_faults(text, separator, choice) for choice in choices]
+    return choices[faults.index(min(faults))]
+
+
+def _faults(text: str, separator: str, choice: dict[str, Any]) -> int:
+    """Rows of another width than the first, and a large number for quotes that cannot be read."""
+    try:
+        rows = list(_records(text, separator, choice.get("quote", '"'), choice.get("escape"), strict=True))
+    except csv.Error:
+        return _ROWS
+    broken = sum("\n" in cell for row in rows for cell in row if not choice)
+    return sum(len(row) != len(rows[0]) for row in rows) + (broken > _ROWS // 10)
+
+
+def _records(text: str, separator: str, quote: str, escape: str | None, *, strict: bool = False) -> Iterator[list[str]]:
+    """The first rows that are not blank."""
+    csv.field_size_limit(2**31 - 1)
+    if len(separator) > 1:
+        text, separator = text.replace(separator, _UNIT), _UNIT
+    lines = io.StringIO(text, newline="")
+    if quote:
+        reader = csv.reader(
+            lines, delimiter=separator, quotechar=quote, escapechar=escape, doublequote=escape is None, strict=strict
+        )
+    else:
+        reader = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
+    return islice((row for row in reader if row), _ROWS)
+
+
+def _is_header(rows: list[list[str]]) -> bool:
+    """Whether the first row names the columns: no cell of it is a number, none comes twice."""
+    names = rows[0]
+    return len(set(names)) == len(names) and not any(_is_number(name) for name in names)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return cell.strip().lower() not in {"nan", "inf", "infinity"}

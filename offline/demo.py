@@ -42,9 +42,8 @@ def run_demo(job: Job, port: int, check: bool) -> int:
     """Exit status: 0, or 130 if a check was interrupted. DataError if the answers are not what they should be."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of stopping it end it cleanly
     try:
-        with open_store(
-            job.data_dir, job.config.name
-        ):  # an embedded server lasts for the whole demo, so that both meet in one
+        # an embedded server lasts for the whole demo, so that both meet in one
+        with open_store(job.data_dir, job.config.name):
             refresh(job)
             with (
                 running_service(job, port, experiments()) as service,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -179,6 +180,20 @@ def test_the_demo_meets_nobody() -> None:
     assert demo.workdir.parent == DEMO_DATA_DIR
     for folder in (DEFAULT_DATA_DIR / "valkey", DEFAULT_DATA_DIR / "artifacts", *(c.workdir for c in configurations)):
         assert not demo.workdir.is_relative_to(folder)
+
+
+def test_what_is_deployed_serves_the_configuration_that_its_jobs_refresh() -> None:
+    compose, image, cron = (
+        (ROOT / file).read_text() for file in ("docker-compose.yml", "Dockerfile", "deploy/cron/lorank")
+    )
+    served = [
+        *re.findall(r'LORANK_KEY_PREFIX: "lorank:\$\{CONFIGURATION:-(\S+)\}"', compose),
+        *re.findall(r"ARG CONFIGURATION=(\S+)", image),
+        *re.findall(r"LORANK_KEY_PREFIX=lorank:(\S+)\.", cron),
+    ]
+    refreshed = re.findall(r'"(configs/\S+\.toml)"', compose)[:1] + re.findall(r"--config (\S+)", cron)
+    assert len(served) == len(refreshed) == 3
+    assert {load_config(ROOT / path).name for path in refreshed} == set(served)
 
 
 def test_a_configuration_extends_another(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 
-from models.valkey.embedded import EmbeddedRedisError, embedded_redis
+from models.valkey.embedded import EmbeddedRedisError, embedded_redis, holds_data
 
 _PROGRAM = """
 import sys
@@ -104,6 +106,31 @@ def test_data_survives_a_restart(tmp_path: Path) -> None:
         assert server_of(url) != first
         assert client.get("key") == b"\0value"
         assert client.xlen("stream") == 1
+
+
+def test_a_folder_holds_data_once_something_was_written(tmp_path: Path) -> None:
+    assert not holds_data(tmp_path)
+    with embedded_redis(tmp_path) as url, redis.Redis.from_url(url) as client:
+        assert not holds_data(tmp_path), "a server that nobody wrote to"
+        rewritten(client)
+        assert not holds_data(tmp_path)
+        client.set("key", secrets.token_bytes(1000))
+        assert holds_data(tmp_path)
+        rewritten(client)  # from one file into the other
+        assert holds_data(tmp_path)
+    assert holds_data(tmp_path)
+    assert not holds_data(tmp_path / "appendonlydir")
+    assert not holds_data(tmp_path / "valkey.log")
+
+
+def rewritten(client: redis.Redis) -> None:
+    """Let the server write its append-only files anew."""
+    client.bgrewriteaof()
+    while True:
+        state: Any = client.info("persistence")
+        if not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"]):
+            return
+        time.sleep(0.01)
 
 
 def test_two_programs_share_one_server_and_the_last_one_stops_it(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.arrays import BoolArray
-from offline.data.arrival import draw_negatives
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.dataset import Dataset, open_dataset
 from offline.data.files import file_digest
 from offline.data.log import InteractionLog
 from offline.data.rules import Findings
+from offline.jobs.events import look_for_events
 from offline.jobs.llm_requests import TEXTS, imported_texts
 from offline.jobs.steps import Job, StepCache, Stopwatch
 from offline.knowledge.encoder import EncoderError, weights_folder
@@ -65,16 +65,21 @@ def of_everything(job: Job) -> Findings:
     source.fetch()
     every = [of_settings(job), of_server(job), source.check(schema)]
     if not any(findings.errors for findings in every):
-        catalogue = source.catalogue()
-        before = InteractionLog.load(job.log) if InteractionLog.is_saved(job.log) else InteractionLog.empty()
-        log, _ = before.with_rows(source.interactions(), list(catalogue.users), list(catalogue.items))
-        log = draw_negatives(job.config.data.labels, log, schema.liked_above, len(before))
-        every.append(of_log(job, catalogue, log))
+        every.append(_of_arrived(job, source))
     return Findings(
         facts=[line for findings in every for line in findings.facts],
         warnings=[line for findings in every for line in findings.warnings],
         errors=[line for findings in every for line in findings.errors],
     )
+
+
+def _of_arrived(job: Job, source: Dataset) -> Findings:
+    """Findings on the log as a refresh would have it, but for what the service streamed."""
+    try:
+        catalogue = source.catalogue()
+        return of_log(job, catalogue, look_for_events(job, source, catalogue, None).log)
+    except DataError as error:
+        return Findings(errors=[str(error)])
 
 
 def of_server(job: Job) -> Findings:

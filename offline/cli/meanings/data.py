@@ -74,7 +74,7 @@ DATA = {
         "seed": "of the drawn negatives",
     },
     "TextsConfig": {
-        "language": "of the catalogue, in which the language model is asked: en, de, zh, ja; others are asked in English",
+        "language": "of the catalogue, in which the model is asked: en, de, zh or ja; of others it is asked in English",
         "item": "template of an item's description (docs/data.md)",
         "name": "template of an item's short name, in lists",
         "noun": "word for an item",

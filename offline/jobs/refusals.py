@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.arrays import BoolArray
-from offline.data.arrival import draw_negatives
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.dataset import Dataset, open_dataset
 from offline.data.files import file_digest
 from offline.data.log import InteractionLog
 from offline.data.rules import Findings
+from offline.jobs.events import look_for_events
 from offline.jobs.llm_requests import TEXTS, imported_texts
 from offline.jobs.outlook import outlook
 from offline.jobs.rates import Work, measure
@@ -69,21 +69,29 @@ def of_everything(job: Job, *, measured: bool = False) -> Findings:
     source.fetch()
     every = [of_settings(job), of_server(job), source.check(schema)]
     if not any(findings.errors for findings in every):
-        catalogue = source.catalogue()
-        before = InteractionLog.load(job.log) if InteractionLog.is_saved(job.log) else InteractionLog.empty()
-        log, _ = before.with_rows(source.interactions(), list(catalogue.users), list(catalogue.items))
-        log = draw_negatives(job.config.data.labels, log, schema.liked_above, len(before))
-        every.append(of_log(job, catalogue, log))
-        if not every[-1].errors:
-            every.append(outlook(job.config, catalogue, log, split_samples(job.config.samples, log)))
-            if measured:
-                work = Work.of(job, catalogue, log)
-                every.append(Findings(facts=list(measure(job, catalogue, work).lines(work))))
+        every += _of_arrived(job, source, measured)
     return Findings(
         facts=[line for findings in every for line in findings.facts],
         warnings=[line for findings in every for line in findings.warnings],
         errors=[line for findings in every for line in findings.errors],
     )
+
+
+def _of_arrived(job: Job, source: Dataset, measured: bool) -> Iterator[Findings]:
+    """Findings on the log as a refresh would have it, but for what the service streamed."""
+    try:
+        catalogue = source.catalogue()
+        log = look_for_events(job, source, catalogue, None).log
+    except DataError as error:
+        yield Findings(errors=[str(error)])
+        return
+    yield (findings := of_log(job, catalogue, log))
+    if findings.errors:
+        return
+    yield outlook(job.config, catalogue, log, split_samples(job.config.samples, log))
+    if measured:
+        work = Work.of(job, catalogue, log)
+        yield Findings(facts=list(measure(job, catalogue, work).lines(work)))
 
 
 def of_server(job: Job) -> Findings:

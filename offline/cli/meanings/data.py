@@ -52,7 +52,7 @@ DATA = {
         "split_column": "column that tells which rows train, validate and test",
         "split_values": "its words for the three parts",
     },
-    "Comparison": {"operator": "how a number is compared", "bound": "with which other"},
+    "ValueCondition": {"operator": "how a number is compared", "bound": "with which other"},
     "PartsConfig": {
         "train": "words for rows that train",
         "validation": "words for rows that validate",
@@ -74,6 +74,7 @@ DATA = {
         "seed": "of the drawn negatives",
     },
     "TextsConfig": {
+        "language": "of the catalogue, in which the model is asked: en, de, zh or ja; of others it is asked in English",
         "item": "template of an item's description (docs/data.md)",
         "name": "template of an item's short name, in lists",
         "noun": "word for an item",

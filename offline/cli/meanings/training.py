@@ -84,6 +84,14 @@ TRAINING = {
         "history": "how many events are told",
         "selection": "recent: the last ones; relevant: those most similar to the candidate",
         "max_chars": "length at which one value is cut",
+        "notation": "how lists, numbers and truth are written",
+    },
+    "Notation": {
+        "listing": "between the values of a list",
+        "decimal": "before the fraction of a number",
+        "true": "word for true",
+        "false": "word for false",
+        "unknown": "in place of a value that is not known",
     },
     "TuningConfig": {
         "samples": "of the training split; each is told in both ways",

@@ -37,7 +37,6 @@ def test_nothing_is_said_of_settings_that_can_be_followed(fresh: Pipeline) -> No
     ("changes", "error"),
     [
         ({"llm": {"model": "no/such/model"}}, "llm.model: there is nothing at no/such/model"),
-        ({"knowledge": {"encoder": "no-such-encoder"}}, "knowledge.encoder: no weights for the text encoder"),
         ({"knowledge": {"marc": {"model": "nowhere"}}}, "knowledge.marc.model: there is nothing at nowhere"),
         (
             {"feature_schema": schema_with({"name": "text", "side": "user", "dim": 4})},

@@ -32,6 +32,7 @@ from offline.jobs.llm_requests import (
     import_lines,
     imported_texts,
     kinds_of_texts,
+    language_lines,
     take_shipped_answers,
     texts_of_recent,
 )
@@ -84,7 +85,7 @@ class DryRun:
         yield f"  events: {self.arrived.summary}"
         yield from (f"  warning: {line}" for line in self.warnings)
         yield from (f"  a run would be refused: {line}" for line in self.objections)
-        yield from (f"  {line}" for line in import_lines(self.job))
+        yield from (f"  {line}" for line in (*language_lines(self.job), *import_lines(self.job)))
         for producer in self.producers:
             if producer.waits:
                 yield f"  {producer.name} would wait: {producer.waits}"

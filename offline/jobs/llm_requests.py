@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING
 
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.dataset import open_dataset
+from offline.data.languages.english import ENGLISH
 from offline.data.languages.language import Language
 from offline.data.log import InteractionLog
 from offline.engine.engines import Engine
 from offline.jobs.events import Recent
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job
+from offline.knowledge.config import MULTILINGUAL_ENCODER, PACKAGED_ENCODER
 from offline.knowledge.inputs import ProducerInputs
 from offline.knowledge.knowledge_texts import Answered, Ask, KnowledgeTexts, closing
 from offline.knowledge.quality import Usable, problem, usable
-from offline.knowledge.run import ORDER, KnowledgeRun
+from offline.knowledge.run import ORDER, KnowledgeRun, producers_of
 from offline.llm.batches import REFUSED_RUNS
 from offline.llm.cache import cache_key, stored_answers
 from offline.llm.protocol import Answers, Prompt
@@ -53,7 +55,7 @@ class LLMRun:
         self._answering = session
         self._again, self._bad = Counter[str](), Counter[str]()
         run.asked(session.account, {}, {})  # a run that is killed while it asks for hours is found by its account's id
-        for line in import_lines(run.job):
+        for line in (*language_lines(run.job), *import_lines(run.job)):
             print(f"  {line}", flush=True)
 
     def __call__(self, prompts: list[Prompt], label: str) -> Answered:
@@ -151,6 +153,26 @@ def imported_texts(job: Job) -> ImportedTexts | None:
             "earlier version imported them: run `import-texts --users FILE` again, with all texts about partitions"
         )
     return texts
+
+
+def language_lines(job: Job) -> Iterator[str]:
+    """Lines for people: which packaged parts of a job read and write English alone, where its texts are not English."""
+    config, tag = job.config, job.config.data.texts.language
+    if config.data.texts.spoken is ENGLISH:
+        return
+    names = producers_of(config.feature_schema)
+    if config.knowledge.encoder == PACKAGED_ENCODER and {"text", "liber", "autograph"}.intersection(names):
+        yield (
+            f'language "{tag}": the text encoder {PACKAGED_ENCODER} reads English alone; '
+            f'set knowledge.encoder to "{MULTILINGUAL_ENCODER}" or to a folder'
+        )
+    if config.llm.backend == "local" and config.llm.model is None and kinds_of_texts(job, names):
+        yield (
+            f'language "{tag}": the packaged language model writes English alone, and such answers are thrown away; '
+            'set llm.model, or llm.backend = "openai"'
+        )
+    if config.knowledge.marc.model is None and "marc" in names:
+        yield f'language "{tag}": the packaged model, whose states MARC reads, knows English; set knowledge.marc.model'
 
 
 def import_lines(job: Job) -> Iterator[str]:

@@ -20,11 +20,12 @@ _DECLINING = (
     r"Bitte (?:gib|geben|nennen?|teilen?|stellen?|beschreiben?) (?:Sie )?(?:mir|mehr|weitere)",
 )
 
-# without those that are frequent in a neighbouring language too (der, den, dem, das, die, des, als, um, er, in, was)
+# without those that are frequent in a neighbouring language too (als, an, er, es, in, man, so, um, was, wie); the
+# articles are needed, since a short sentence may have nothing else, and of each a neighbour has one or two
 _FUNCTION_WORDS = """
-aber auch auf aus bei beim bis dabei dass durch ein eine einem einen einer eines für gegen ihr ihre ihrem ihren ihrer im
-ist jedoch kein keine mehr mit nach nicht nur ob oder ohne schon sehr sein seine seinem seinen seiner sich sie sind
-sowie über und unter vom von vor wenn werden wird wurde wurden zu zum zur zwischen
+aber auch auf aus bei beim bis dabei das dass dem den der des die durch ein eine einem einen einer eines für gegen ihr
+ihre ihrem ihren ihrer im ist jedoch kein keine mehr mit nach nicht nur ob oder ohne schon sehr sein seine seinem seinen
+seiner sich sie sind sowie über und unter vom von vor wenn werden wird wurde wurden zu zum zur zwischen
 """
 
 GERMAN = Language(
@@ -37,21 +38,21 @@ GERMAN = Language(
         "liked": "gut bewertet",
         "disliked": "nicht gut bewertet",
         "topics": "Genres",
-        "aspects": "Themen und Handlung, Stimmung und das Publikum, dem so etwas gefällt",
-        "tastes": "welche Geschichten, Stimmungen und Figuren gefallen",
+        "aspects": "Themen und Handlung, Stimmung und das Publikum, dem es gefällt",
+        "tastes": "welche Geschichten, Stimmungen und Figuren ihr gefallen",
     },
     notation=Notation(decimal=",", true="ja", false="nein", unknown="etwas Unbekanntes"),
     sentences=Sentences(
-        item_question="Beschreibe in zwei Sätzen, worum es hier geht ({noun}): {item}. Gehe ein auf: {aspects}.",
+        item_question="Beschreibe {item} ({noun}) in zwei Sätzen: {aspects}.",
         item_text="{item}. {answer}",
         plain_text="{item}.",
         summary_question=(
-            "Von einer Person ({user}) wurden diese {plural} {liked}: {liked_names}.\n"
-            "Von derselben Person wurden diese {plural} {disliked}: {disliked_names}.\n"
+            "Eine Person ({user}) hat diese {plural} {liked}: {liked_names}.\n"
+            "Dieselbe Person hat diese {plural} {disliked}: {disliked_names}.\n"
             "{topics_line}"
             "Beschreibe in zwei Sätzen den Geschmack dieser Person: {tastes}."
         ),
-        topics_line="Unter dem, was {liked} wurde, am häufigsten ({topics}): {values}.\n",
+        topics_line="Am häufigsten unter dem, was {liked} wurde ({topics}): {values}.\n",
         nothing="nichts",
         names="; ",
         taste="Mag {values}. {answer}",

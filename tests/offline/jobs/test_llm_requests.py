@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from offline.data.catalogue import DataError
+from offline.data.texts import TextsConfig
 from offline.data.texts_import import ImportedTexts
-from offline.jobs.llm_requests import data_of, inputs_of, kinds_of_texts
+from offline.jobs.dry_run import dry_run
+from offline.jobs.llm_requests import data_of, inputs_of, kinds_of_texts, language_lines
 from tests.offline.pipeline import LATER_MS, Pipeline
 
 
@@ -28,6 +30,20 @@ def test_an_imported_text_is_of_its_own_item_whoever_is_told_alike(installed: Pi
     assert text_of["i3"] == text_of["i4"] == ""
     assert text_of["i5"] == "A film about hats."
     assert [name for name, is_known in known.items() if is_known] == ["i1", "i2", "i5"]
+
+
+def test_parts_that_know_english_alone_are_named_before_anything_is_asked(fresh: Pipeline) -> None:
+    assert list(language_lines(fresh.job)) == []
+    texts = TextsConfig(language="de")
+    fresh.config = fresh.config.model_copy(update={"data": fresh.config.data.model_copy(update={"texts": texts})})
+    encoder, model, *_ = language_lines(fresh.job)
+    assert encoder.startswith('language "de": the text encoder all-MiniLM-L6-v2 reads English alone; set knowledge.enc')
+    assert "the packaged language model writes English alone" in model
+    assert f"  {encoder}" in list(dry_run(fresh.job).lines())
+    knowledge = fresh.config.knowledge.model_copy(update={"encoder": str(fresh.folder)})
+    llm = fresh.config.llm.model_copy(update={"model": "elsewhere.gguf"})
+    fresh.config = fresh.config.model_copy(update={"knowledge": knowledge, "llm": llm})
+    assert not any("encoder" in line or "writes" in line for line in language_lines(fresh.job))
 
 
 def test_bad_answers_are_counted_in_the_run_that_asked_for_them(installed: Pipeline) -> None:

@@ -62,16 +62,17 @@ def test_a_german_book_and_taste_in_the_words_of_the_model() -> None:
     vocabulary = TextsConfig.model_validate(dict(GERMAN.texts))
     book = GERMAN.catalogue.items["werk-2"]
     assert questions(GERMAN)[2].messages[-1][1] == (
-        'Beschreibe in zwei Sätzen, worum es hier geht (Buch): "Das Haus am Übergang" (1975; Krimi). '
-        "Gehe ein auf: Themen und Handlung, Stil und das Publikum, dem es gefällt."
+        'Beschreibe "Das Haus am Übergang" (1975; Krimi) (Buch) in zwei Sätzen: '
+        "Themen und Handlung, Stil und das Publikum, dem es gefällt."
     )
     assert item_text(vocabulary, book, "Es ist gut.") == '"Das Haus am Übergang" (1975; Krimi). Es ist gut.'
     facts = PartitionFacts(["A", "B", "C"], [True, True, False], [("Krimi", "Drama"), ("Krimi",), ()])
     assert summary_prompt(vocabulary, facts, 32, 20).messages[-1][1] == (
-        "Von einer Person (Leserin oder Leser) wurden diese Bücher gut bewertet: A; B.\n"
-        "Von derselben Person wurden diese Bücher nicht gut bewertet: C.\n"
-        "Unter dem, was gut bewertet wurde, am häufigsten (Genres): Krimi, Drama.\n"
-        "Beschreibe in zwei Sätzen den Geschmack dieser Person: welche Geschichten, Stimmungen und Figuren gefallen."
+        "Eine Person (Leserin oder Leser) hat diese Bücher gut bewertet: A; B.\n"
+        "Dieselbe Person hat diese Bücher nicht gut bewertet: C.\n"
+        "Am häufigsten unter dem, was gut bewertet wurde (Genres): Krimi, Drama.\n"
+        "Beschreibe in zwei Sätzen den Geschmack dieser Person: "
+        "welche Geschichten, Stimmungen und Figuren ihr gefallen."
     )
     assert summary_text(vocabulary, facts, "Gern düster. ") == (
         "Mag Krimi, Drama. Gern düster. Gefallen haben: A; B. Nicht gefallen haben: C."
@@ -191,6 +192,11 @@ def test_quoting_titles_is_no_echo_where_a_title_is_few_characters() -> None:
     assert problem(Completion(some, 50, 60), prompt, language) is None
     everything = "这位观众喜欢" + "；".join(names[:12]) + "。"
     assert problem(Completion(everything, 50, 60), prompt, language) == "echo"
+
+
+def test_a_short_sentence_in_german_may_have_articles_alone() -> None:
+    text = "Die Leserin bewertet das Buch „Kaltes Gleis“ höher als alle anderen."
+    assert problem(Completion(text, 50, 60), questions(GERMAN)[0], LANGUAGES["de"]) is None
 
 
 def test_names_in_latin_letters_do_not_make_an_answer_english() -> None:

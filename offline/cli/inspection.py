@@ -26,7 +26,7 @@ from offline.jobs.steps import Job
 from offline.llm.account import CACHE_FILE
 from offline.llm.cache import ResponseCache
 from offline.publish.connection import open_store
-from offline.training.report import markdown
+from offline.training.report import markdown, slices_markdown
 
 app = typer.Typer()
 
@@ -90,6 +90,8 @@ def report(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR
     trained = trained_last(job_of(config, data_dir))
     counts = ", ".join(f"{count} {split}" for split, count in trained.samples.items())
     print(f"{trained.artifact}: {counts} samples {trained.split}\n\n{markdown(trained.table, trained.notes)}")
+    if trained.slices:
+        print(f"\n{slices_markdown(trained.slices)}")
 
 
 @app.command(rich_help_panel=LOOK)

@@ -67,13 +67,12 @@ class ProducerDryRun:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """``objections`` are what a run would be refused for; ``refused`` is the model that the gate refused last."""
+    """``findings`` has as errors what a run would be refused for; ``refused`` is the model that the gate refused last."""
 
     job: Job
     arrived: Arrived
     producers: Sequence[ProducerDryRun]
-    warnings: Sequence[str]
-    objections: Sequence[str]
+    findings: Findings
     refused: RefusedModel | None = None
 
     @property
@@ -83,8 +82,9 @@ class DryRun:
     def lines(self) -> Iterator[str]:
         yield f"== plan of {self.job.config.name}: nothing is asked, nothing is written"
         yield f"  events: {self.arrived.summary}"
-        yield from (f"  warning: {line}" for line in self.warnings)
-        yield from (f"  a run would be refused: {line}" for line in self.objections)
+        yield from (f"  fact: {line}" for line in self.findings.facts)
+        yield from (f"  warning: {line}" for line in self.findings.warnings)
+        yield from (f"  a run would be refused: {line}" for line in self.findings.errors)
         yield from (f"  {line}" for line in (*language_lines(self.job), *import_lines(self.job)))
         for producer in self.producers:
             if producer.waits:
@@ -120,7 +120,7 @@ class DryRun:
             },
             "total": asdict(self.total),
             "exceeds_budget": self.exceeds_budget,
-            "objections": list(self.objections),
+            "objections": self.findings.errors,
             "refused": None if self.refused is None else self.refused.release,
         }
 
@@ -153,9 +153,16 @@ def dry_run(job: Job, only: Sequence[str] | None = None) -> DryRun:
         )
         for name in names
     ]
+    return DryRun(job, arrived, planned, _findings(job, catalogue, arrived.log), refused)
+
+
+def _findings(job: Job, catalogue: Catalogue, log: InteractionLog) -> Findings:
+    """What can be told of the settings and the log before a run, as `validate` tells it."""
     settings = of_settings(job)
-    left = Findings() if settings.errors else of_log(job, catalogue, arrived.log)
-    return DryRun(job, arrived, planned, settings.warnings + left.warnings, settings.errors + left.errors, refused)
+    if settings.errors:
+        return settings
+    left = of_log(job, catalogue, log)
+    return Findings(left.facts, settings.warnings + left.warnings, left.errors)
 
 
 def _asks(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> dict[str, CostEstimate]:

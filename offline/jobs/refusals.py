@@ -86,10 +86,7 @@ def _of_arrived(job: Job, source: Dataset, measured: bool) -> Iterator[Findings]
         yield Findings(errors=[str(error)])
         return
     yield (findings := of_log(job, catalogue, log))
-    if findings.errors:
-        return
-    yield outlook(job.config, catalogue, log, split_samples(job.config.samples, log))
-    if measured:
+    if measured and not findings.errors:
         work = Work.of(job, catalogue, log)
         yield Findings(facts=list(measure(job, catalogue, work).lines(work)))
 
@@ -116,10 +113,9 @@ def of_log(job: Job, catalogue: Catalogue, log: InteractionLog) -> Findings:
         return Findings(errors=[str(error)])
     supply = Supply(job.domain(catalogue, log), splits.trained_rows, described_items(job, catalogue, log))
     liked = (log.value > job.config.feature_schema.liked_above).astype(np.float32)
-    findings = Findings(
-        facts=[f"samples: {', '.join(f'{len(rows)} {part}' for part, rows in splits.rows.items())}"],
-        warnings=[*one_label_warnings(splits, liked), *_idle_settings(job, catalogue, supply)],
-    )
+    findings = outlook(job.config, catalogue, log, splits)
+    findings.facts.insert(0, f"samples: {', '.join(f'{len(rows)} {part}' for part, rows in splits.rows.items())}")
+    findings.warnings += [*one_label_warnings(splits, liked), *_idle_settings(job, catalogue, supply)]
     coverage = _coverage(job, supply)
     if (job.models / "report.json").is_file():  # records of what is live go on without a new release
         findings.warnings += coverage

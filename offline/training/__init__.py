@@ -7,6 +7,7 @@ sequences   whole histories as training input
 fit         one model on one seed
 lifelong    the fit of the model of whole histories, and of its process of ratings
 bootstrap   intervals over users
+slices      the served model on parts of the test samples
 artifact    the exported model, compared with torch
 report      counts, artifact and quality table, as text
 """

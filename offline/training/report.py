@@ -23,7 +23,8 @@ class TrainingReport:
     ``table`` has one row per model, best served model first, None for a measure that is not defined; ``metrics`` lacks
     such a one. ``partial`` says that some texts were still to come, so that their knowledge was missing; ``parts`` are
     the files of the split model with their digests, none of a model that runs as a whole; ``split`` says what the
-    samples are split by; ``notes`` are sentences that a reader of the table has to know.
+    samples are split by; ``notes`` are sentences that a reader of the table has to know; ``slices`` has one
+    row per part of the test samples that the mean over all hides (slices.py).
     """
 
     log_rows: int
@@ -40,6 +41,7 @@ class TrainingReport:
     parts: dict[str, str] = field(default_factory=dict)
     split: str = "by global time"
     notes: list[str] = field(default_factory=list)
+    slices: list[dict[str, Any]] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -63,3 +65,14 @@ def markdown(table: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str:
         measures = " | ".join(in_words(row[name]) for name in ("auc", "logloss", "gauc"))
         lines.append(f"| {row['model']} | {measures} | {difference} |")
     return "\n".join([*lines, *([""] if notes else []), *(f"{note}." for note in notes)])
+
+
+def slices_markdown(slices: Sequence[dict[str, Any]]) -> str:
+    """The served model on parts of the test samples, as a Markdown table; "" without any."""
+    if not slices:
+        return ""
+    lines = ["| test samples | number | liked | AUC | LogLoss | AUC of the baseline |", "|---|---|---|---|---|---|"]
+    for row in slices:
+        measures = " | ".join(in_words(row[name]) for name in ("auc", "logloss", "baseline"))
+        lines.append(f"| {row['slice']} | {row['samples']:,} | {row['liked']:.1%} | {measures} |")
+    return "\n".join(lines)

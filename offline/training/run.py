@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from offline.training.bootstrap import Resamples, difference
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
 from offline.training.report import TrainingReport
 from offline.training.samples import SampleEncoder, one_label_warnings, split_samples
+from offline.training.slices import repeats, slice_table, without_nan
 from offline.training.validation import popularity_scores
 
 _COMPARED: tuple[Architecture, ...] = ("din", "dcnv2", "deepfm")
@@ -122,6 +122,7 @@ def train(
         parts=artifact.parts,
         split=config.data.split_words,
         notes=_notes(config, log, rows),
+        slices=slice_table(log, splits.trained_rows, rows, label, scores[served.label, best], baseline.scores),
     )
     report.save(folder / "report.json")
     return report
@@ -137,11 +138,7 @@ def load_served(config: JobConfig, report: TrainingReport, encoder: SampleEncode
 def _notes(config: JobConfig, log: InteractionLog, rows: IntArray) -> list[str]:
     """What a reader of the quality table has to know of the test samples at these log rows."""
     observed = rows[np.logical_not(log.sampled[rows])]
-    pairs = log.user.astype(np.int64) * len(log.item_ids) + log.item
-    _, first, inverse = np.unique(pairs[log.observed], return_index=True, return_inverse=True)
-    repeats = np.zeros(len(log), np.bool_)
-    repeats[log.observed] = first[inverse] < np.arange(len(log.observed))
-    share = repeats[observed].mean() if len(observed) else 0.0
+    share = repeats(log)[observed].mean() if len(observed) else 0.0
     notes = [f"{share:.1%} of the test interactions repeat an item of their user"]
     if config.data.labels.draws_by_popularity:
         notes.append("negatives are drawn by popularity, so that popularity says nothing here; chance is the baseline")
@@ -169,16 +166,11 @@ def _table(
             "validation_auc": float(np.mean([max(fitted[spec.label, seed].validation_auc) for seed in seeds])),
             **{name: float(np.mean([measures[name] for measures in each])) for name in each[0]},
         }
-        row: dict[str, Any] = {"model": spec.label, **_without_nan(measures)}
+        row: dict[str, Any] = {"model": spec.label, **without_nan(measures)}
         if spec.label != plain:
             gain = difference(resamples.mean_auc({seed: scores[spec.label, seed] for seed in seeds}), reference)
             row |= {"difference": (gain.middle, gain.low, gain.high)} if gain.is_defined else {}
         table.append(row)
     of_baseline = asdict(quality(label, baseline.scores, user))
-    table.append({"model": baseline.name, **_without_nan(of_baseline)})
+    table.append({"model": baseline.name, **without_nan(of_baseline)})
     return table
-
-
-def _without_nan(measures: Mapping[str, float]) -> dict[str, float | None]:
-    """The measures with None for what is not defined: JSON has no NaN."""
-    return {name: None if np.isnan(value) else value for name, value in measures.items()}

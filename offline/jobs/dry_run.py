@@ -30,7 +30,6 @@ from offline.jobs.llm_requests import (
     import_lines,
     imported_texts,
     kinds_of_texts,
-    language_lines,
     take_shipped_answers,
     texts_of_recent,
 )
@@ -72,7 +71,7 @@ class DryRun:
     def lines(self) -> Iterator[str]:
         yield f"== plan of {self.job.config.name}: nothing is asked, nothing is written"
         yield f"  events: {len(self.arrived.log)} interactions, {self.arrived.added} of them new"
-        yield from (f"  {line}" for line in (*language_lines(self.job), *import_lines(self.job)))
+        yield from (f"  {line}" for line in import_lines(self.job))
         for producer in self.producers:
             if producer.up_to_date:
                 yield f"  {producer.name}: up to date"

@@ -55,7 +55,7 @@ class LLMRun:
         self._answering = session
         self._again, self._bad = Counter[str](), Counter[str]()
         run.asked(session.account, {}, {})  # a run that is killed while it asks for hours is found by its account's id
-        for line in (*language_lines(run.job), *import_lines(run.job)):
+        for line in import_lines(run.job):
             print(f"  {line}", flush=True)
 
     def __call__(self, prompts: list[Prompt], label: str) -> Answered:
@@ -176,7 +176,9 @@ def language_lines(job: Job) -> Iterator[str]:
 
 
 def import_lines(job: Job) -> Iterator[str]:
-    """Lines for people: how many texts are imported, and how many are left out since partitions close differently."""
+    """Lines for people: packaged parts that know English alone where texts are not English, how many texts are
+    imported, and how many are left out since partitions close differently."""
+    yield from language_lines(job)
     texts = imported_texts(job)
     if texts is None:
         return

@@ -32,7 +32,6 @@ from offline.jobs.llm_requests import (
     import_lines,
     imported_texts,
     kinds_of_texts,
-    language_lines,
     take_shipped_answers,
     texts_of_recent,
 )
@@ -67,7 +66,7 @@ class ProducerDryRun:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """``findings`` has as errors what a run would be refused for; ``refused`` is the model that the gate refused last."""
+    """``findings`` has as errors what a run would be refused for; ``refused`` is the model that was refused last."""
 
     job: Job
     arrived: Arrived
@@ -85,7 +84,7 @@ class DryRun:
         yield from (f"  fact: {line}" for line in self.findings.facts)
         yield from (f"  warning: {line}" for line in self.findings.warnings)
         yield from (f"  a run would be refused: {line}" for line in self.findings.errors)
-        yield from (f"  {line}" for line in (*language_lines(self.job), *import_lines(self.job)))
+        yield from (f"  {line}" for line in import_lines(self.job))
         for producer in self.producers:
             if producer.waits:
                 yield f"  {producer.name} would wait: {producer.waits}"

@@ -55,7 +55,7 @@ class LLMRun:
         self._answering = session
         self._again, self._bad = Counter[str](), Counter[str]()
         run.asked(session.account, {}, {})  # a run that is killed while it asks for hours is found by its account's id
-        for line in (*language_lines(run.job), *import_lines(run.job)):
+        for line in import_lines(run.job):
             print(f"  {line}", flush=True)
 
     def __call__(self, prompts: list[Prompt], label: str) -> Answered:

@@ -21,7 +21,7 @@ from offline.data.files import file_digest
 from offline.data.log import InteractionLog
 from offline.data.rules import Findings
 from offline.jobs.events import look_for_events
-from offline.jobs.llm_requests import TEXTS, imported_texts
+from offline.jobs.llm_requests import TEXTS, imported_texts, language_lines
 from offline.jobs.outlook import outlook
 from offline.jobs.rates import Work, measure
 from offline.jobs.steps import Job, StepCache, Stopwatch
@@ -182,8 +182,10 @@ def _unusable(job: Job) -> Iterator[str]:
 
 
 def _absences(job: Job) -> Iterator[str]:
-    """Parts without which no new prompt can be asked; a run whose answers are all stored does not need them."""
+    """Parts without which no new prompt can be asked, and those that know English alone; a run whose answers are all
+    stored does not need the first."""
     llm = job.config.llm
+    yield from language_lines(job)
     if not _asks(job):
         return
     if llm.api_key_env is not None and not os.environ.get(llm.api_key_env, "").strip():

@@ -18,9 +18,10 @@ SHORT_HISTORY = 10
 def slice_table(
     log: InteractionLog, trained_rows: int, rows: IntArray, label: FloatArray, score: FloatArray, baseline: FloatArray
 ) -> list[dict[str, Any]]:
-    """A row for each slice that has samples: ``samples``, share of ``liked``, ``auc``, ``logloss``, and the ``baseline``'s
-    AUC. ``rows`` [n] are the log rows of the test samples, the others are aligned with them. None stands for an AUC of
-    one label."""
+    """A row for each slice that has samples: ``samples``, share of ``liked``, ``auc``, ``logloss``, AUC of ``baseline``.
+
+    ``rows`` [n] are the log rows of the test samples; labels and scores [n] are aligned with them. None stands for an
+    AUC of one label."""
     table = []
     for name, inside in _slices(log, trained_rows, rows).items():
         if inside.any():

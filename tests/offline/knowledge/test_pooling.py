@@ -15,13 +15,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from offline.engine.engines import EngineError
 from offline.jobs.one_producer import producer_inputs
 from offline.jobs.steps import Job
 from offline.knowledge import multilingual
 from offline.knowledge.config import KnowledgeConfig
-from offline.knowledge.encoder import TextEncoder
+from offline.knowledge.encoder import EngineEncoder, TextEncoder
 from offline.knowledge.pooling import EncoderError, EncoderFolder, Pooling, pooled
 from offline.llm.weights import package_folder
+from tests.offline.engine.in_process import InProcess
 from tests.synthetic import synthetic
 
 TEXTS = ["Ein stiller Hafen", "老街的最后一盏灯", "a much longer text about nothing in particular, told twice"]
@@ -162,6 +164,15 @@ def test_an_encoder_that_is_not_here_is_refused_when_the_configuration_is_read(w
     with pytest.raises(ValidationError, match="'intfloat/multilingual-e5-small' is no folder"):
         KnowledgeConfig(encoder="intfloat/multilingual-e5-small")
     assert KnowledgeConfig(encoder=str(weights)).encoder == str(weights)
+
+
+def test_a_worker_with_other_weights_is_refused(weights: Path, tmp_path: Path) -> None:
+    folder = described(weights, tmp_path / "mine", {"pooling_mode_mean_tokens": True})
+    encoder = EngineEncoder(InProcess(), str(folder), 64, "float32")
+    np.testing.assert_allclose(encoder.encode(TEXTS), TextEncoder(str(folder), 64, "float32").encode(TEXTS), atol=1e-6)
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}')
+    with pytest.raises(EngineError, match=r"other weights: mine@.*/cls/64 in place of mine@.*/mean/64"):
+        encoder.encode(TEXTS)
 
 
 class _Multilingual:

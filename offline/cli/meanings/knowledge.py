@@ -23,7 +23,7 @@ KNOWLEDGE = {
     },
     "KnowledgeConfig": {
         "item_tokens": "length of the language model's answer about an item, in tokens",
-        "encoder": "text encoder: all-MiniLM-L6-v2, use-multilingual-3 (another package), or a sentence-transformers folder",
+        "encoder": "text encoder: all-MiniLM-L6-v2, use-multilingual-3 or a sentence-transformers folder",
         "encoder_tokens": "length at which a text is cut for the encoder",
         "text": "the control: items' own texts, no language model",
         "liber": "summaries of closed partitions of a user's interactions",

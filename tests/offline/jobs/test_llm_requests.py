@@ -39,7 +39,7 @@ def test_parts_that_know_english_alone_are_named_before_anything_is_asked(fresh:
     encoder, model, *_ = language_lines(fresh.job)
     assert encoder.startswith('language "de": the text encoder all-MiniLM-L6-v2 reads English alone; set knowledge.enc')
     assert "the packaged language model writes English alone" in model
-    assert f"  {encoder}" in list(dry_run(fresh.job).lines())
+    assert f"  warning: {encoder}" in list(dry_run(fresh.job).lines())
     knowledge = fresh.config.knowledge.model_copy(update={"encoder": str(fresh.folder)})
     llm = fresh.config.llm.model_copy(update={"model": "elsewhere.gguf"})
     fresh.config = fresh.config.model_copy(update={"knowledge": knowledge, "llm": llm})

@@ -18,7 +18,7 @@ SHORT_HISTORY = 10
 def slice_table(
     log: InteractionLog, trained_rows: int, rows: IntArray, label: FloatArray, score: FloatArray, baseline: FloatArray
 ) -> list[dict[str, Any]]:
-    """A row for each slice that has samples: ``samples``, share ``liked``, ``auc``, ``logloss``, AUC of the ``baseline``.
+    """A row for each slice with samples: ``samples``, share ``liked``, ``auc``, ``logloss``, AUC of the ``baseline``.
 
     ``rows`` [n] are the log rows of the test samples; labels and scores [n] are aligned with them. None stands for an
     AUC of one label."""

@@ -67,14 +67,18 @@ def _samples(config: JobConfig, log: InteractionLog, splits: SplitRows, per_user
         )
     seen_items = np.bincount(log.item[: splits.trained_rows], minlength=len(log.item_ids)) > 0
     seen_users = np.bincount(log.user[: splits.trained_rows], minlength=len(log.user_ids)) > 0
-    test = splits.rows["test"]
+    test = splits.rows["test"][~log.sampled[splits.rows["test"]]]
+    if not len(test):
+        return
     items, users = (
         float(np.mean(~seen[column[test]])) for seen, column in ((seen_items, log.item), (seen_users, log.user))
     )
-    result.facts.append(f"test samples of items without a training row: {items:.0%}; of users without one: {users:.0%}")
+    result.facts.append(
+        f"test interactions with items without a training row: {items:.0%}; of users without one: {users:.0%}"
+    )
     if items > _MANY_UNSEEN:
         result.warnings.append(
-            f"{items:.0%} of the test samples are of items that training never saw: texts matter most"
+            f"{items:.0%} of the test interactions are with items that training never saw: texts matter most"
         )
 
 

@@ -57,11 +57,7 @@ def all_stages(run: Run) -> Published:
         log = events(run, source, catalogue, store)
         refusals.check_log(run.job, source, catalogue, log)
         if run.job.live_first and live_release(store) is None:
-            run.job = replace(run.job, budget=Budget(max_tokens=0))
-            print(
-                "  nothing is live yet: what has to be asked is left for the next refresh (or --ask-at-once)",
-                flush=True,
-            )
+            run.job, run.asks_later = replace(run.job, budget=Budget(max_tokens=0)), True
         knowledge = make_knowledge(run, source, catalogue, log)
         report = train_models(run, catalogue, log, knowledge)
         return publish_release(run, store, Contents(catalogue, log, knowledge, report, run.job.models))
@@ -144,7 +140,8 @@ def make_knowledge(
                 elif attempt.absent and not ask.session.absent:
                     run.left(f"{name} misses texts of an earlier run that --since leaves out")
     if absent := ask.session.absent:
-        run.left(f"{absent} texts are still to come: {ask.session.account.reason}")
+        first = "nothing was live, so a first refresh asked nothing; the next one does, or --ask-at-once"
+        run.left(f"{absent} texts are still to come: {first if run.asks_later else ask.session.account.reason}")
     return Knowledge({name: produced[name] for name in names if name in produced})
 
 

@@ -16,19 +16,33 @@ _SHOWN = 3
 
 def problem_lines(model: type[BaseModel], error: ValidationError, moved: Mapping[str, str] | None = None) -> list[str]:
     """A line ``path: what is wrong`` for each problem of a document with ``model``; ``moved`` says of former paths
-    where they are now."""
-    lines, moved = [], moved or {}
-    for problem in error.errors():
+    where they are now. A key that is missing because another one was written in its place is told once."""
+    lines: list[str] = []
+    meant: set[str] = set()
+    moved = moved or {}
+    # unknown keys first: what they say explains what is missing
+    for problem in sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden"):
         path = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "missing" and path in meant:
+            continue
         message = moved.get(path, problem["msg"])
         if problem["type"] == "extra_forbidden" and path not in moved:
-            message = f"there is no such key{_advice(model, problem['loc'])}"
+            paths, siblings = _meant(model, problem["loc"])
+            meant |= set(paths)
+            message = f"there is no such key{_advice(paths, siblings)}"
         lines.append(f"{path}: {message}" if path else message)
     return lines
 
 
-def _advice(model: type[BaseModel], location: Sequence[str | int]) -> str:
+def _advice(paths: Sequence[str], siblings: Sequence[str]) -> str:
     """A question after the key that was probably meant, by its full path, or a list of what the table has."""
+    if paths:
+        return f"; did you mean {' or '.join(paths)}?"
+    return f"; there are {', '.join(siblings)}" if siblings else ""
+
+
+def _meant(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], list[str]]:
+    """Paths of the keys that were probably meant, and the names of all keys of the table."""
     *parents, name = map(str, location)
     table = _table_at(model, location[:-1])
     siblings = list(table.model_fields) if table is not None else []
@@ -40,9 +54,7 @@ def _advice(model: type[BaseModel], location: Sequence[str | int]) -> str:
         names = {path.rpartition(".")[2] for path in known}
         close = [name] if name in names else difflib.get_close_matches(name, names, 1, _SIMILAR)
         paths = [path for path in known if path.rpartition(".")[2] in close][:_SHOWN]
-    if paths:
-        return f"; did you mean {' or '.join(paths)}?"
-    return f"; there are {', '.join(siblings)}" if siblings else ""
+    return paths, siblings
 
 
 def _table_at(model: type[BaseModel], location: Sequence[str | int]) -> type[BaseModel] | None:

@@ -51,7 +51,9 @@ class Arrived:
         """For people."""
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
         left_out = f"{self.left_out.total()} left out" + (f" ({reasons})" if reasons else "")
-        return f"{len(self.log)} interactions, {self.added} of them new, {left_out}"
+        drawn = len(self.log) - len(self.log.observed)
+        negatives = f", {drawn} drawn negatives" if drawn else ""
+        return f"{len(self.log.observed)} interactions, {self.added} of them new, {left_out}{negatives}"
 
     @property
     def grew(self) -> bool:
@@ -66,7 +68,7 @@ def look_for_events(job: Job, source: Dataset, catalogue: Catalogue, store: Stor
     before, added, left_out = None, 0, Counter[str]()
     if not InteractionLog.is_saved(job.log):
         log = first_log(source, catalogue, labels, schema)
-        added = len(log)
+        added = len(log.observed)
     else:
         log = before = InteractionLog.load(job.log)
         if not StepCache(job).is_current("events", {"source": source.fingerprint}):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from offline.data.catalogue import DataError
 from offline.jobs.ledger import RunLedger, RunRecord, RunStatus, iso_time
 from offline.jobs.steps import Job, Stopwatch, step
 from offline.llm.account import Account, new_run_id
@@ -144,10 +145,11 @@ stopping = Stopping()
 
 
 class Run:
-    """A run under way. ``record`` is its line so far."""
+    """A run under way. ``record`` is its line so far; with ``asks_later``, no language model is asked in it."""
 
     def __init__(self, job: Job, name: str) -> None:
         self.job = job
+        self.asks_later = False
         self.record = RunRecord(run=new_run_id(), job=name, config=job.config.name, pid=os.getpid())
         self._ledger = RunLedger(job.config.workdir)
         self._started = time.time()
@@ -159,6 +161,7 @@ class Run:
         try:
             with exclusive(self.job.config.workdir, self.record.job):
                 self._ledger.settle()
+                self._check_owner()
                 self.save()
                 with self._outcome_noted():
                     yield self
@@ -168,6 +171,16 @@ class Run:
                 self.record.reasons = [str(error)]
                 self._measure()
             raise
+
+    def _check_owner(self) -> None:
+        """DataError for a folder that another configuration has worked in last: log, answers and models are of one."""
+        config, folder = self.job.config.name, self.job.config.workdir
+        owner = next((run.config for run in reversed(self._ledger.runs()) if run.config), config)
+        if owner != config and not self.job.take_over:
+            raise DataError(
+                f"the work folder {folder} is that of the configuration {owner!r}: give {config!r} one of its own "
+                "(or refresh with --take-over, if it was renamed)"
+            )
 
     @contextmanager
     def step(self, title: str) -> Iterator[Stopwatch]:

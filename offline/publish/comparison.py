@@ -134,6 +134,9 @@ def _live_auc(store: Store, samples: ValidationSamples, new: NewModel, live: Rel
         artifact = read_model(file)
     except ArtifactError as error:
         raise IncomparableError(f"its file cannot be read: {error}") from error
+    reads, read = ({spec.key for spec in model.feature_schema.knowledge} for model in (new.artifact, artifact))
+    if reads != read:
+        raise IncomparableError(f"one of them reads {', '.join(sorted(reads ^ read))}, the other does not")
     if artifact.feature_schema.fingerprint != new.artifact.feature_schema.fingerprint:
         raise IncomparableError("it reads another feature schema")
     ours, theirs = ({space.key: space.fingerprint for space in model.spaces} for model in (new.artifact, artifact))

@@ -11,6 +11,7 @@ import pytest
 from models.contract.events import Interaction
 from models.contract.keys import Keys
 from models.contract.prefixes import prefix_of
+from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job
@@ -150,3 +151,16 @@ def test_a_release_from_before_manifests_named_a_configuration_is_known_by_its_i
         store.redis.rename(Keys("shop").release_manifest(live), Keys("shop").release_manifest("by-hand"))
         store.redis.set(store.keys.live, "by-hand")
         release.refuse_another(store, "second")  # nobody knows whose it is
+
+
+def test_a_work_folder_is_of_one_configuration(shared: Shared) -> None:
+    shared.refresh("first")
+    first, second = shared.installations["first"].config, shared.installations["second"]
+    shared.installations["second"] = replace(
+        second, config=second.config.model_copy(update={"workdir": first.workdir, "data": first.data})
+    )
+    with pytest.raises(DataError, match=r"is that of the configuration 'first': give 'second' one of its own"):
+        shared.refresh("second")
+    shared.refresh("second", take_over=True)  # it was renamed
+    with pytest.raises(DataError, match=r"is that of the configuration 'second'"):
+        shared.refresh("first")

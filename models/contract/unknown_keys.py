@@ -17,20 +17,20 @@ _SHOWN = 3
 def problem_lines(model: type[BaseModel], error: ValidationError, moved: Mapping[str, str] | None = None) -> list[str]:
     """A line ``path: what is wrong`` for each problem of a document with ``model``; ``moved`` says of former paths
     where they are now. A key that is missing because another one was written in its place is told once."""
-    lines: list[str] = []
-    meant: set[str] = set()
     moved = moved or {}
-    # unknown keys first: what they say explains what is missing
-    for problem in sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden"):
+    advice, meant = {}, set()
+    for problem in error.errors():
         path = ".".join(map(str, problem["loc"]))
-        if problem["type"] == "missing" and path in meant:
-            continue
-        message = moved.get(path, problem["msg"])
         if problem["type"] == "extra_forbidden" and path not in moved:
             paths, siblings = _meant(model, problem["loc"])
+            advice[path] = f"there is no such key{_advice(paths, siblings)}"
             meant |= set(paths)
-            message = f"there is no such key{_advice(paths, siblings)}"
-        lines.append(f"{path}: {message}" if path else message)
+    lines = []
+    for problem in error.errors():
+        path = ".".join(map(str, problem["loc"]))
+        if problem["type"] != "missing" or path not in meant:
+            message = advice.get(path) or moved.get(path, problem["msg"])
+            lines.append(f"{path}: {message}" if path else message)
     return lines
 
 

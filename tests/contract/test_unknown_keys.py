@@ -97,3 +97,14 @@ def test_experiments_too(text: str, message: str) -> None:
     with pytest.raises(ExperimentsError) as raised:
         parse_experiments(text.encode())
     assert message in str(raised.value)
+
+
+def test_a_key_that_is_missing_because_of_its_spelling_is_told_once() -> None:
+    class Rim(BaseModel):
+        model_config = FrozenConfig
+        spokes: int
+
+    with pytest.raises(ValidationError) as raised:
+        Rim.model_validate({"spoke": 36})
+    (line,) = problem_lines(Rim, raised.value)
+    assert line == "spoke: there is no such key; did you mean spokes?"

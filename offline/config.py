@@ -21,6 +21,9 @@ from offline.llm.config import LLMConfig
 
 Count = Annotated[int, Field(ge=1)]
 
+NAME = r"^[A-Za-z0-9_-]{1,40}$"
+"""Pattern of a configuration's name, which becomes part of keys and folders."""
+
 DEMO_EXPERIMENTS = Path("configs/ml-100k.experiments.toml")
 """Experiments of the demo's service, where it is started in a checkout."""
 
@@ -201,7 +204,7 @@ class JobConfig(BaseModel):
 
     model_config = FrozenConfig
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     workdir: Path
     data: DataConfig
     samples: SamplesConfig = SamplesConfig()

@@ -30,6 +30,13 @@ from offline.training.report import markdown, slices_markdown
 
 app = typer.Typer()
 
+Measured = Annotated[
+    bool,
+    typer.Option(
+        "--measure/--no-measure", help="Time a batch of texts and one of prompts, to tell how long a run takes."
+    ),
+]
+
 
 @app.command(rich_help_panel=DATA)
 def fetch(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
@@ -43,12 +50,7 @@ def validate(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     rules: Annotated[bool, typer.Option("--rules", help="Print every rule that data have to keep, and exit.")] = False,
-    measured: Annotated[
-        bool,
-        typer.Option(
-            "--measure/--no-measure", help="Time a batch of texts and one of prompts, to tell how long a run takes."
-        ),
-    ] = True,
+    measured: Measured = True,
 ) -> None:
     """Check whatever would keep a refresh from ending well: settings, this machine, the data and what they leave for
     training and knowledge; say how long its texts take here. Exits with 1 for an error."""

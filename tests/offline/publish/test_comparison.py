@@ -267,10 +267,7 @@ def test_a_new_schema_is_compared_with_popularity_alone(store: Store, good: Rele
     report = train(config, good.data.catalogue, good.data.log, good.data.knowledge, good.models)
     published = replace(good, report=report).with_data(config=config).publish(store)
     assert published.switched
-    assert (
-        published.notes[0]
-        == "not compared with the live model: it reads another feature schema"
-    )
+    assert published.notes[0] == "not compared with the live model: it reads another feature schema"
 
 
 def test_a_model_that_cannot_be_run_is_no_release(store: Store, good: Release) -> None:

@@ -119,9 +119,13 @@ def _records(text: str, separator: str, quote: str, escape: str | None, *, stric
 
 
 def _is_header(rows: list[list[str]]) -> bool:
-    """Whether the first row names the columns: no cell of it is a number, none comes twice."""
+    """Whether the first row names the columns: no cell of it is a number, none comes twice, and none comes again below
+    it, unless the whole row does, as in files that were put together."""
     names = rows[0]
-    return len(set(names)) == len(names) and not any(_is_number(name) for name in names)
+    if len(set(names)) < len(names) or any(_is_number(name) for name in names):
+        return False
+    below = (row for row in rows[1:] if row != names)
+    return not any(name and name == cell for row in below for name, cell in zip(names, row, strict=False))
 
 
 def _is_number(cell: str) -> bool:

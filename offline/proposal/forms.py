@@ -94,13 +94,24 @@ def _quoting(text: str, separator: str) -> dict[str, Any]:
 
 
 def _faults(text: str, separator: str, choice: dict[str, Any]) -> int:
-    """Rows of another width than the first, and a large number for quotes that cannot be read."""
+    """Rows of another width than the first; where quotes cannot be read, lines that are no such row by themselves."""
+    quote, escape = choice.get("quote", '"'), choice.get("escape")
     try:
-        rows = list(_records(text, separator, choice.get("quote", '"'), choice.get("escape"), strict=True))
+        rows = list(_records(text, separator, quote, escape, strict=True))
     except csv.Error:
-        return _ROWS
+        lines = [line for line in text.splitlines(keepends=True) if line.strip()][:_ROWS]
+        widths = [_width(line, separator, quote, escape) for line in lines]
+        return 1 + sum(width != widths[0] for width in widths)
     broken = sum("\n" in cell for row in rows for cell in row if not choice)
     return sum(len(row) != len(rows[0]) for row in rows) + (broken > _ROWS // 10)
+
+
+def _width(line: str, separator: str, quote: str, escape: str | None) -> int:
+    """Fields of a line; 0 if its quotes cannot be read."""
+    try:
+        return len(next(_records(line, separator, quote, escape, strict=True), []))
+    except csv.Error:
+        return 0
 
 
 def _records(text: str, separator: str, quote: str, escape: str | None, *, strict: bool = False) -> Iterator[list[str]]:

@@ -37,12 +37,10 @@ def propose(interactions: Path, items: Path, users: Path | None, name: str | Non
     of_users = None if users is None else tables[users]
     roles = roles_of(of_interactions.table, of_items.table, None if of_users is None else of_users.table)
     roles.remarks[:0] = remarks
-    of_interactions = _allowing(of_interactions, roles.bad, roles.remarks)
-    of_items = _with_features(
-        _allowing(of_items, of_items.table[roles.item_id].is_null(), roles.remarks), roles.item_id
-    )
+    of_interactions = _allowing(of_interactions, roles.bad)
+    of_items = _with_features(_allowing_empty(of_items, roles.item_id, roles.remarks), roles.item_id)
     if of_users is not None and roles.user_id is not None:
-        of_users = _allowing(of_users, of_users.table[roles.user_id].is_null(), roles.remarks)
+        of_users = _allowing_empty(of_users, roles.user_id, roles.remarks)
         of_users = _with_features(of_users, roles.user_id)
     values = of_interactions.table.select(
         [] if roles.value is None else read_values(of_interactions.table[roles.value])
@@ -111,20 +109,26 @@ def _escaped_null(path: Path, form: Mapping[str, Any], table: pl.DataFrame) -> l
     return [_NULLS[0]] if again.null_count().sum_horizontal()[0] > table.null_count().sum_horizontal()[0] else []
 
 
-def _allowing(described: Described, bad: pl.Series, remarks: list[str]) -> Described:
+def _allowing_empty(described: Described, id_column: str, remarks: list[str]) -> Described:
+    empty = described.table[id_column].is_null()
+    if empty.any():
+        remarks.append(f"{int(empty.sum()):,} rows of {described.path} have no {id_column!r} and are left out")
+    return _allowing(described, empty)
+
+
+def _allowing(described: Described, bad: pl.Series) -> Described:
     """The same file with a share of bad rows that takes in those [rows] whose cells are ``bad``."""
     share = float(bad.mean() or 0.0)  # type: ignore[arg-type]
     if not share:
         return described
-    remarks.append(f"{share:.2%} of the rows of {described.path} lack what is read of them, or hold something else")
     broken = described.form.get("bad_rows_at_most", 0.0)
     form = {**described.form, "bad_rows_at_most": min(1.0, round(broken + _a_bit_above(share), 4))}
     return replace(described, form=form)
 
 
 def _a_bit_above(share: float) -> float:
-    """Half as much again, in thousandths, so that the files of another day pass as well."""
-    return min(1.0, max(0.001, math.ceil(1500 * share) / 1000))
+    """Half as much again, at most two hundredths more, in thousandths: the files of another day pass as well."""
+    return min(1.0, max(0.001, math.ceil(1000 * (share + min(share / 2, 0.02))) / 1000))
 
 
 def _with_features(described: Described, id_column: str) -> Described:

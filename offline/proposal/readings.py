@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -133,11 +134,12 @@ def _unix(values: pl.Series, number: pl.Series) -> TimeReading | None:
 
 
 def _written(values: pl.Series) -> TimeReading | None:
-    """Times in ISO 8601, or else in the format that fits most cells; of two that fit alike, the first."""
+    """Times in ISO 8601, or else in the format that fits most cells; of formats that fit alike, the first, or with
+    years of two digits the one whose times lie closest together, and not in the future."""
     different = values.drop_nulls().unique(maintain_order=True)
     sample = different.gather_every(max(1, len(different) // _SAMPLE)).to_list()
     least = len(sample) * (1 - 3 * (1 - LEAST_FIT)) - 1
-    readings: list[tuple[int, int, str, pl.Series]] = []
+    readings: list[tuple[int, float, int, str, pl.Series]] = []
     for form in (None, *_FORMATS):
         if sum(_is_time(text, form) for text in sample) < max(1.0, least):
             continue
@@ -148,11 +150,13 @@ def _written(values: pl.Series) -> TimeReading | None:
         if form is None:
             return TimeReading(Time(values.name, "iso"), unfit)
         check_format(form)
-        readings.append((int(unfit.sum()), len(readings), form, unfit))
+        span = _span(sample, form) if "%y" in form else 0.0
+        readings.append((int(unfit.sum()), span, len(readings), form, unfit))
     if not readings:
         return None
-    count, _, form, unfit = min(readings, key=lambda reading: reading[:2])
-    others = [other for number, _, other, _ in readings if number == count and _differ(sample, form, other)]
+    readings.sort(key=lambda reading: reading[:3])
+    count, *_, form, unfit = readings[0]
+    others = [other for number, *_, other, _ in readings if number == count and _differ(sample, form, other)]
     return TimeReading(Time(values.name, None, form), unfit, others[0] if others else None)
 
 
@@ -160,6 +164,12 @@ def _is_time(text: str, form: str | None) -> bool:
     """Whether the reader of times (offline/data/columns.py) would take it, from 1970 on."""
     moment = _moment(text, form)
     return moment is not None and moment.year >= 1970
+
+
+def _span(texts: list[str], form: str) -> float:
+    """Seconds from the first to the last time, or infinity if that lies in the future."""
+    seconds = [moment.replace(tzinfo=UTC).timestamp() for text in texts if (moment := _moment(text, form)) is not None]
+    return max(seconds) - min(seconds) if max(seconds) <= _now() else math.inf
 
 
 def _differ(texts: list[str], form: str, other: str) -> bool:

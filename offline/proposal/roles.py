@@ -25,7 +25,7 @@ from offline.proposal.readings import (
 
 _TIME = re.compile(r"time|date|stamp|^ts$|_ts$|_at$|created|when|datum|zeit|fecha|jour|日|时|時", re.I)
 _VALUE = re.compile(
-    r"rating|stars?$|score|value|label|click|likes?$|liked|thumb|reaction|feedback|target|grade|^note$|bewertung|评分|評価",
+    r"rating|stars?$|score|value|label|click|likes?$|liked|thumb|reaction|feedback|recommend|^overall$|^votes?$|target|grade|^note$|bewertung|评分|評価",
     re.I,
 )
 _NO_VALUE = re.compile(
@@ -78,7 +78,9 @@ def roles_of(interactions: pl.DataFrame, items: pl.DataFrame, users: pl.DataFram
         choosable = [name for name in free if not (_TIME.search(name) or _VALUE.search(name))]
         user = user_column(interactions, choosable, lambda name: bool(_NO_VALUE.search(name)), remarks)
     roles = Roles(user, item, item_id, user_id, remarks=remarks)
-    roles.bad = interactions[user].is_null() | interactions[item].is_null()
+    roles.bad = sound = pl.repeat(False, len(interactions), eager=True)
+    for name, what in ((user, "user"), (item, "item")):
+        _note_unfit(interactions[name], sound, what, roles)
     free.remove(user)
     roles.time = _time(interactions, free, roles)
     free = [name for name in free if roles.time is None or name != roles.time.column]
@@ -129,7 +131,12 @@ def _explain_time(values: pl.Series, remarks: list[str]) -> None:
 
 
 def _note_unfit(values: pl.Series, unfit: pl.Series, what: str, roles: Roles) -> None:
-    """Bad rows of a column, with a remark."""
+    """Bad rows of a column, whose cells are ``unfit`` [rows] or empty, with a remark."""
+    if values.null_count():
+        roles.remarks.append(
+            f"{values.null_count() / len(values):.2%} of the cells of {values.name!r} are empty: "
+            "bad_rows_at_most leaves their rows out"
+        )
     if unfit.any():
         roles.remarks.append(
             f"{int(unfit.sum()):,} of {len(values):,} cells of {values.name!r} are no {what}, such as "

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from offline.data.catalogue import DataError
 from offline.data.config import InteractionsConfig
 from offline.proposal.forms import form_of
 from offline.proposal.roles import Roles, roles_of
@@ -104,13 +105,14 @@ def test_user_ids_that_look_like_items_are_not_swapped() -> None:
     [
         ("%Y-%m-%d %H:%M:%S UTC", "%Y-%m-%d %H:%M:%S UTC"),
         ("%d.%m.%y", "%d.%m.%y"),
+        ("%y-%m-%d", "%y-%m-%d"),
         ("%m/%d/%y %H:%M", "%m/%d/%y %H:%M"),
         ("%Y-%m-%dT%H:%M:%S+00:00", None),
         ("%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %Y"),
     ],
 )
 def test_forms_of_times(written: str, form: str | None) -> None:
-    cells = [datetime.fromtimestamp(FIRST_SECOND + at * 86_400, UTC).strftime(written) for at in range(ROWS)]
+    cells = [datetime.fromtimestamp(FIRST_SECOND + at * 40_000, UTC).strftime(written) for at in range(ROWS)]
     time = roles(interactions(when=cells)).time
     assert time is not None
     assert time.format == form
@@ -182,6 +184,14 @@ def test_two_columns_of_ids_without_a_header(tmp_path: Path) -> None:
     assert "header" not in form_of(twice)
 
 
+def test_a_quote_that_never_ends_breaks_its_row_only(tmp_path: Path) -> None:
+    lines = [f'{at},"a, b",{at % 5}' for at in range(600)]
+    lines[40] = '41,"a,3'
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(["id,words,stars", *lines, ""]), encoding="utf-8")
+    assert form_of(path) == {}
+
+
 def test_cells_that_say_there_is_nothing(books: Shop, tmp_path: Path) -> None:
     described = [
         (item, title, "\\N" if at % 5 == 0 else kinds, "NA" if at % 4 == 0 else year)
@@ -216,3 +226,10 @@ def test_broken_rows_and_bad_cells_do_not_stop_it(books: Shop, tmp_path: Path) -
     assert 2 / 1500 < config.data.interactions.bad_rows_at_most < 0.01
     assert "are broken and left out" in text
     assert "'yesterday'" in text
+    assert "cells of 'reader' are empty" in text
+
+
+def test_the_spelling_that_would_make_ids_meet(tmp_path: Path) -> None:
+    used = table(user=column("u{}", 60), article=[float(at % 40) for at in range(ROWS)])
+    with pytest.raises(DataError, match=r"of the ids of 'article' in 'id', 40 of 40 would be, written .12\.0. as .12."):
+        roles(used, table(id=list(range(40))))

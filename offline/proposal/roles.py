@@ -172,6 +172,8 @@ def _value(interactions: pl.DataFrame, names: Iterable[str], roles: Roles) -> st
         named = bool(_VALUE.search(name))
         if _NO_VALUE.search(name) or (_NO_VALUE_UNLESS_NAMED.search(name) and not named):
             continue
+        if _TIME.search(name) and read_times(values) is not None:  # a second column of times, such as clicked_at
+            continue
         unfit = unfit_values(values)
         if unfit is None:
             refused += [values] if named or is_opinion(values) else []

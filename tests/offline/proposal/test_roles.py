@@ -161,6 +161,11 @@ def test_numbers_that_are_no_values(name: str) -> None:
     assert roles(interactions(**{name: [at % 2 for at in range(ROWS)]})).value is None
 
 
+def test_a_second_time_is_no_value() -> None:
+    seconds = [FIRST_SECOND + at for at in range(ROWS)]
+    assert roles(interactions(clicked_at=seconds, viewed_at=seconds[::-1])).value is None
+
+
 def test_a_guess_and_some_cells_that_are_no_values() -> None:
     proposal = roles(interactions(felt=["?" if at % 300 == 3 else str(at % 5 + 1) for at in range(ROWS)]))
     assert proposal.value == "felt"

@@ -1,9 +1,11 @@
 """A first configuration for files that nobody has described: what `python -m offline init` looks at and writes.
 
-forms     the form of a text file: encoding, separator, quotes, header
-roles     the columns of interactions: user, item, time, value, part; and the ids of the tables that describe them
-features  the columns of users and items as features, and those of them that a model reads
-settings  numbers that follow from how much there is: min_history, partition_size, dimensions
-document  the commented TOML file
-propose   all of it, from three paths to a proposal; read first
+forms       the form of a text file: encoding, separator, quotes, header
+readings    times and values as the cells of a column say them
+id_columns  columns of users and items by the ids they hold and by their names
+roles       the columns of interactions: user, item, time, value, part; and the ids of the tables that describe them
+features    the columns of users and items as features, and those of them that a model reads
+settings    numbers that follow from how much there is: min_history, partition_size, dimensions
+document    the commented TOML file
+propose     all of it, from three paths to a proposal; read first
 """

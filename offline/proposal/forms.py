@@ -94,13 +94,24 @@ def _quoting(text: str, separator: str) -> dict[str, Any]:
 
 
 def _faults(text: str, separator: str, choice: dict[str, Any]) -> int:
-    """Rows of another width than the first, and a large number for quotes that cannot be read."""
+    """Rows of another width than the first; where quotes cannot be read, lines that are no such row by themselves."""
+    quote, escape = choice.get("quote", '"'), choice.get("escape")
     try:
-        rows = list(_records(text, separator, choice.get("quote", '"'), choice.get("escape"), strict=True))
+        rows = list(_records(text, separator, quote, escape, strict=True))
     except csv.Error:
-        return _ROWS
+        lines = [line for line in text.splitlines(keepends=True) if line.strip()][:_ROWS]
+        widths = [_width(line, separator, quote, escape) for line in lines]
+        return 1 + sum(width != widths[0] for width in widths)
     broken = sum("\n" in cell for row in rows for cell in row if not choice)
     return sum(len(row) != len(rows[0]) for row in rows) + (broken > _ROWS // 10)
+
+
+def _width(line: str, separator: str, quote: str, escape: str | None) -> int:
+    """Fields of a line; 0 if its quotes cannot be read."""
+    try:
+        return len(next(_records(line, separator, quote, escape, strict=True), []))
+    except csv.Error:
+        return 0
 
 
 def _records(text: str, separator: str, quote: str, escape: str | None, *, strict: bool = False) -> Iterator[list[str]]:
@@ -119,9 +130,13 @@ def _records(text: str, separator: str, quote: str, escape: str | None, *, stric
 
 
 def _is_header(rows: list[list[str]]) -> bool:
-    """Whether the first row names the columns: no cell of it is a number, none comes twice."""
+    """Whether the first row names the columns: no cell of it is a number, none comes twice, and none comes again below
+    it, unless the whole row does, as in files that were put together."""
     names = rows[0]
-    return len(set(names)) == len(names) and not any(_is_number(name) for name in names)
+    if len(set(names)) < len(names) or any(_is_number(name) for name in names):
+        return False
+    below = (row for row in rows[1:] if row != names)
+    return not any(name and name == cell for row in below for name, cell in zip(names, row, strict=False))
 
 
 def _is_number(cell: str) -> bool:

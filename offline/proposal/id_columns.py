@@ -1,0 +1,180 @@
+"""The columns of ids: contents speak first (ids that a table describes), names second."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from offline.data.catalogue import DataError
+from offline.data.spellings import common_spelling
+
+_PERSON = re.compile(
+    r"user|customer|client|reader|visitor|member|buyer|person|account|uid$|reviewer|viewer|listener|author_id", re.I
+)
+_VISIT = re.compile(r"session|order|basket|cart|visit(?!or)|invoice|transaction", re.I)
+_THING = re.compile(
+    r"item|product|movie|film|book|track|song|artist|game|article|sku|asin|isbn|iid|^pid$|news|video|offer", re.I
+)
+_OTHER = re.compile(
+    r"position|rank|index|quantity|qty|price|amount|(?<!ac)count(?!ry)|rating|stars?$|score|time|stamp|^ts$", re.I
+)
+"""Names of numbers that may look like ids of a small table."""
+
+_FIRST, _SECOND = "column_1", "column_2"
+"""Names of columns in a file without a header, where the user commonly comes first."""
+
+_IS_ID = re.compile(r"id$|_no$|nr$|number$|key$|code$", re.I)
+_MOST_VALUES = 21
+_LEAST_OVERLAP = 0.5
+_ALIKE = 0.05
+"""Shares of overlap that differ by less are alike."""
+
+_COMPARED = 20_000
+"""Ids of a column that are compared in other spellings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Users or items: a word for it, names of its columns, and names of the other side's."""
+
+    word: str
+    names: re.Pattern[str]
+    others: re.Pattern[str]
+
+    def excludes(self, column: str) -> bool:
+        """Whether a column is named like something else."""
+        if _OTHER.search(column) and not _IS_ID.search(column):
+            return True
+        return not self.names.search(column) and any(pattern.search(column) for pattern in (self.others, _VISIT))
+
+
+USER, ITEM = Side("user", _PERSON, _THING), Side("item", _THING, _PERSON)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Match:
+    """A column of a table and an id column of the table that describes it; the greatest fits best."""
+
+    fits: bool
+    score: float
+    overlap: float
+    column: str
+    id_column: str
+
+
+def matching(table: pl.DataFrame, described: pl.DataFrame, side: Side, remarks: list[str]) -> tuple[str, str]:
+    """The column of ``table`` and the id column of ``described`` that fit best. DataError if none does."""
+    matches = _matches(table, described, side)
+    best = max(matches, default=None)
+    if best is None or best.overlap < _LEAST_OVERLAP:
+        raise DataError(_no_match(table, described, side, best))
+    if side is ITEM and best.column == _FIRST:
+        best = _in_order(best, matches)
+    if best.overlap < 1.0:
+        remarks.append(f"{1 - best.overlap:.1%} of the {side.word}s of interactions are not described")
+    others = {match.column: match.overlap for match in sorted(matches) if match.column != best.column}
+    shown = ", ".join(f"{name!r} ({overlap:.0%})" for name, overlap in others.items() if overlap >= _LEAST_OVERLAP)
+    if shown:
+        remarks.append(f"{best.column!r} is taken for the {side.word}; ids that are described are in {shown}, too")
+    return best.column, best.id_column
+
+
+def user_column(
+    interactions: pl.DataFrame, names: Sequence[str], is_number: Callable[[str], bool], remarks: list[str]
+) -> str:
+    """The column of users, by its name, or else the column of ids that repeat most evenly. ``is_number`` says whether
+    a name is that of an amount. DataError if no column will do."""
+    candidates = []
+    for name in names:
+        ids = _as_ids(interactions[name])
+        rank = _user_rank(name)
+        if ids is None or rank < 0 or not len(ids) or (rank < 2 and len(ids) < 0.99 * len(interactions)):
+            continue
+        share = ids.n_unique() / len(ids)
+        repeats = 0.0 < share < 0.9 and not is_number(name)
+        if rank or repeats:
+            candidates.append((rank, bool(_IS_ID.search(name)), repeats, share, name))
+    if not candidates:
+        raise DataError(
+            f"no column of the interactions ({', '.join(names)}) looks like users': name it user, or give --users"
+        )
+    candidates.sort(key=lambda candidate: (candidate[-1] == _FIRST, candidate), reverse=True)
+    best = candidates[0][-1]
+    plausible = [name for rank, *_, name in candidates[1:] if rank >= min(1, candidates[0][0])]
+    shown = ", ".join(repr(name) for name in plausible if interactions[name].n_unique() > _MOST_VALUES)
+    if shown:
+        remarks.append(f"{best!r} is taken for the user; it could be {shown}, too")
+    return best
+
+
+def _user_rank(name: str) -> int:
+    """3 for an id of a person, 2 for a person's name, 1 for an id of a visit, -1 for any other name, else 0."""
+    if _VISIT.search(name):
+        return 1
+    if _PERSON.search(name):
+        return 2 if re.search("name", name, re.I) else 3
+    return -1 if re.search(r"name|title", name, re.I) else 0
+
+
+def _as_ids(values: pl.Series) -> pl.Series | None:
+    """The ids of a column as text; None if it holds no text and no whole numbers."""
+    if not (values.dtype == pl.String or values.dtype.is_integer()):
+        return None
+    return values.cast(pl.String).drop_nulls()
+
+
+def _matches(table: pl.DataFrame, described: pl.DataFrame, side: Side) -> list[_Match]:
+    matches = []
+    for id_column in described.columns:
+        ids = _as_ids(described[id_column])
+        if ids is None or not len(ids) or ids.n_unique() < 0.9 * len(described):
+            continue
+        known = ids.unique()
+        for column in table.columns:
+            used = _as_ids(table[column])
+            if used is None or not len(used):
+                continue
+            used = used.unique()
+            common = int(used.is_in(known.implode()).sum())
+            overlap, coverage = common / len(used), common / len(known)
+            if len(used) <= _MOST_VALUES and coverage < 0.5:  # stars from 1 to 5 are not the first five items
+                continue
+            named = 0.4 * (column == id_column) + 0.3 * bool(side.names.search(column))
+            fits = overlap >= _LEAST_OVERLAP and not side.excludes(column)
+            matches.append(_Match(fits, overlap + 0.5 * coverage + named, overlap, column, id_column))
+    return matches
+
+
+def _in_order(best: _Match, matches: Sequence[_Match]) -> _Match:
+    """The match of the second column of a file without a header, if the first, which is ``best``, fits no better."""
+    second = [match for match in matches if match.column == _SECOND and match.id_column == best.id_column]
+    return second[0] if second and second[0].overlap >= best.overlap - _ALIKE else best
+
+
+def _no_match(table: pl.DataFrame, described: pl.DataFrame, side: Side, nearest: _Match | None) -> str:
+    message = (
+        f"no column of the interactions ({', '.join(table.columns)}) holds ids that the {side.word}s' table describes "
+        f"({', '.join(described.columns)})"
+    )
+    if nearest is not None and nearest.overlap:
+        message += f"; the nearest is {nearest.column!r} with {nearest.overlap:.0%} of its ids"
+    for column in sorted(table.columns, key=lambda name: (side.excludes(name), not side.names.search(name))):
+        used = _in_any_spelling(table[column])
+        for id_column in described.columns:
+            known = _in_any_spelling(described[id_column])
+            if len(used) <= _MOST_VALUES or known.n_unique() < 0.9 * len(described):
+                continue
+            unknown = used.filter(~used.is_in(known.implode()))
+            if note := common_spelling(unknown.head(_COMPARED).to_list(), known.to_list()):
+                return f"{message}; of the ids of {column!r} in {id_column!r}, {note}: write both alike"
+    return f"{message}: are ids written alike, 12 and not 12.0, 7 and not 007?"
+
+
+def _in_any_spelling(values: pl.Series) -> pl.Series:
+    """Different ids, also those that became numbers with a point."""
+    if values.dtype != pl.String and not values.dtype.is_numeric():
+        return pl.Series(dtype=pl.String)
+    return values.drop_nulls().unique(maintain_order=True).cast(pl.String)

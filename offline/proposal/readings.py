@@ -1,0 +1,196 @@
+"""How the cells of a column are read as times or as values; a few cells that do not fit are no reason to refuse it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import product
+from typing import Literal
+
+import polars as pl
+
+from offline.data.row_config import check_format
+
+LEAST_FIT = 0.99
+"""Share of the cells that are not empty from which on a column is read in a form: the others are bad rows."""
+
+EARLIEST_SECONDS = 3e8
+"""July 1979: no interaction on a computer network is older, and smaller numbers are counters or ids."""
+
+_DATES = (
+    "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y",
+    "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%m %d, %Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%m-%y",
+    "%m-%d-%y", "%d-%b-%y", "%d %b %y", "%y-%m-%d", "%y/%m/%d",
+)  # fmt: skip
+_CLOCKS = (
+    "", " %H:%M:%S", " %H:%M", " %H:%M:%S UTC", " %H:%M UTC", " %H:%M:%S.%f", " %H:%M:%S.%f UTC", " %I:%M:%S %p",
+    " %I:%M %p", ", %H:%M:%S", ", %H:%M", "T%H:%M:%S",
+)  # fmt: skip
+_FORMATS = (
+    *(date + clock for date, clock in product(_DATES, _CLOCKS)),
+    "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z",
+)  # fmt: skip
+_SAMPLE = 300
+"""Different cells on which a format is tried before all are."""
+
+_FINER = {"microseconds": 1e6, "nanoseconds": 1e9}
+_TRUTH = {"true": "1", "false": "0"}
+_COMMA = re.compile(r"[-+]?\d+,\d{1,2}")
+_OPINIONS = {
+    "like", "dislike", "liked", "disliked", "positive", "negative", "neutral", "good", "bad", "up", "down", "yes", "no",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """The form of times: a ``time_unit``, or a ``time_format``."""
+
+    column: str
+    unit: Literal["s", "ms", "iso", "order"] | None = None
+    format: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeReading:
+    """Times of a column: their form, the cells [rows] that do not fit, and another format that fits all as well."""
+
+    time: Time
+    unfit: pl.Series
+    other_format: str | None = None
+
+
+def read_times(values: pl.Series) -> TimeReading | None:
+    """The times of a column; None if it holds none."""
+    if values.dtype in (pl.Datetime, pl.Date):
+        return TimeReading(Time(values.name, "iso"), _none(values))
+    if values.dtype != pl.String and not values.dtype.is_numeric():
+        return None
+    number = read_values(values)
+    if _fits(values, number.is_null()):
+        if (reading := _unix(values, number)) is not None or values.dtype != pl.String:
+            return reading
+        if not _fits(values, ~number.is_between(19_000_101, 21_001_231).fill_null(False)):
+            return None
+    return _written(values)
+
+
+def finer_unit(values: pl.Series) -> str:
+    """Microseconds or nanoseconds, where a column holds times that no ``time_unit`` reads; "" of others."""
+    if values.dtype != pl.String and not values.dtype.is_numeric():
+        return ""
+    number, now = read_values(values), _now()
+    for unit, factor in _FINER.items():
+        if _fits(values, ~number.is_between(EARLIEST_SECONDS * factor, now * factor).fill_null(False)):
+            return unit
+    return ""
+
+
+def read_values(values: pl.Series) -> pl.Series:
+    """Finite numbers as the cells say them, float64, with true as 1 and false as 0; null for what is none."""
+    if values.dtype == pl.String:
+        text = values.str.strip_chars()
+        values = text.str.to_lowercase().replace(_TRUTH).alias(values.name)
+    elif not (values.dtype.is_numeric() or values.dtype == pl.Boolean):
+        return pl.repeat(None, len(values), dtype=pl.Float64, eager=True).alias(values.name)
+    number = values.cast(pl.Float64, strict=False)
+    return number.set(~number.is_finite().fill_null(False), None)
+
+
+def unfit_values(values: pl.Series) -> pl.Series | None:
+    """The cells [rows] of a column of values that hold no number; None if too many do not."""
+    unfit = values.is_not_null() & read_values(values).is_null()
+    return unfit if _fits(values, unfit) else None
+
+
+def is_opinion(values: pl.Series) -> bool:
+    """Whether a column of text holds likes and dislikes in words, or numbers with a decimal comma."""
+    if values.dtype != pl.String:
+        return False
+    words = values.drop_nulls().unique().head(1000).str.strip_chars().str.to_lowercase().to_list()
+    if len(words) < 2:
+        return False
+    commas = sum(_COMMA.fullmatch(word) is not None for word in words)
+    return set(words) <= _OPINIONS or (
+        commas > 0 and all(_COMMA.fullmatch(word) or word.lstrip("+-").isdigit() for word in words)
+    )
+
+
+def example_of(values: pl.Series, unfit: pl.Series | None = None) -> str:
+    """The first cell that is not empty, of those that are ``unfit`` if they are given, cut short."""
+    cells = (values if unfit is None else values.filter(unfit)).drop_nulls()
+    text = repr(cells[0]) if len(cells) else "nothing"
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _unix(values: pl.Series, number: pl.Series) -> TimeReading | None:
+    units: tuple[tuple[Literal["s", "ms"], int], ...] = (("s", 1), ("ms", 1000))
+    for unit, factor in units:
+        inside = number.is_between(EARLIEST_SECONDS * factor, _now() * factor).fill_null(False)
+        if _fits(values, ~inside):
+            return TimeReading(Time(values.name, unit), ~inside & values.is_not_null())
+    return None
+
+
+def _written(values: pl.Series) -> TimeReading | None:
+    """Times in ISO 8601, or else in the format that fits most cells; of formats that fit alike, the first, or with
+    years of two digits the one whose times lie closest together, and not in the future."""
+    different = values.drop_nulls().unique(maintain_order=True)
+    sample = different.gather_every(max(1, len(different) // _SAMPLE)).to_list()
+    least = len(sample) * (1 - 3 * (1 - LEAST_FIT)) - 1
+    readings: list[tuple[int, float, int, str, pl.Series]] = []
+    for form in (None, *_FORMATS):
+        if sum(_is_time(text, form) for text in sample) < max(1.0, least):
+            continue
+        faults = [text for text in different.to_list() if not _is_time(text, form)]
+        unfit = values.is_in(faults).fill_null(False)
+        if not _fits(values, unfit):
+            continue
+        if form is None:
+            return TimeReading(Time(values.name, "iso"), unfit)
+        check_format(form)
+        span = _span(sample, form) if "%y" in form else 0.0
+        readings.append((int(unfit.sum()), span, len(readings), form, unfit))
+    if not readings:
+        return None
+    readings.sort(key=lambda reading: reading[:3])
+    count, *_, form, unfit = readings[0]
+    others = [other for number, *_, other, _ in readings if number == count and _differ(sample, form, other)]
+    return TimeReading(Time(values.name, None, form), unfit, others[0] if others else None)
+
+
+def _is_time(text: str, form: str | None) -> bool:
+    """Whether the reader of times (offline/data/columns.py) would take it, from 1970 on."""
+    moment = _moment(text, form)
+    return moment is not None and moment.year >= 1970
+
+
+def _span(texts: list[str], form: str) -> float:
+    """Seconds from the first to the last time, or infinity if that lies in the future."""
+    seconds = [moment.replace(tzinfo=UTC).timestamp() for text in texts if (moment := _moment(text, form)) is not None]
+    return max(seconds) - min(seconds) if max(seconds) <= _now() else math.inf
+
+
+def _differ(texts: list[str], form: str, other: str) -> bool:
+    return any(_is_time(text, form) and _moment(text, form) != _moment(text, other) for text in texts)
+
+
+def _moment(text: str, form: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text.strip()) if form is None else datetime.strptime(text.strip(), form)
+    except ValueError:
+        return None
+
+
+def _fits(values: pl.Series, unfit: pl.Series) -> bool:
+    filled = len(values) - values.null_count()
+    return filled > 0 and int((unfit & values.is_not_null()).sum()) <= (1 - LEAST_FIT) * filled + 1e-9
+
+
+def _none(values: pl.Series) -> pl.Series:
+    return pl.repeat(False, len(values), eager=True)
+
+
+def _now() -> float:
+    return datetime.now(UTC).timestamp() + 86_400

@@ -1,0 +1,240 @@
+"""Which column is the user, the item, the time and the value; what is unclear is said, few bad cells stop nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from offline.data.catalogue import DataError
+from offline.data.config import InteractionsConfig
+from offline.proposal.forms import form_of
+from offline.proposal.roles import Roles, roles_of
+from tests.offline.proposal.shops import FIRST_SECOND, Shop, write
+from tests.offline.proposal.test_propose import HEADER, books, items_of, proposed
+
+__all__ = ["books"]
+
+ROWS = 1500
+
+
+def column(form: str, different: int) -> list[str]:
+    """Cells that repeat, in an order in which two columns of them do not go together."""
+    return [form.format(at * 7919 % different) for at in range(ROWS)]
+
+
+def table(**columns: Any) -> pl.DataFrame:
+    return pl.DataFrame(columns)
+
+
+ITEMS = table(asin=[f"b{at}" for at in range(40)], product_id=[f"b{at}" for at in range(40)])
+
+
+def roles(interactions: pl.DataFrame, items: pl.DataFrame = ITEMS) -> Roles:
+    return roles_of(interactions, items, None)
+
+
+def said(proposal: Roles, *words: str) -> bool:
+    """Whether a remark has all these words."""
+    return any(all(word in remark for word in words) for remark in proposal.remarks)
+
+
+def interactions(**columns: Any) -> pl.DataFrame:
+    return table(user_id=column("u{}", 60), product_id=column("b{}", 40), **columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected", "other"),
+    [
+        (
+            {
+                "event_time": ["2023-01-01 00:00:00 UTC"] * ROWS,
+                "event_type": column("{}", 3),
+                "product_id": column("b{}", 40),
+                "user_id": column("{}", 60),
+                "user_session": column("s{}", 400),
+            },
+            "user_id",
+            "user_session",
+        ),
+        (
+            {"reviewerID": column("A{}", 60), "reviewerName": column("name {}", 300), "asin": column("b{}", 40)},
+            "reviewerID",
+            "reviewerName",
+        ),
+        (
+            {
+                "order_id": column("{}", 900),
+                "customer_id": column("{}", 60),
+                "session_id": column("{}", 500),
+                "product_id": column("b{}", 40),
+                "ts": list(range(FIRST_SECOND, FIRST_SECOND + ROWS)),
+            },
+            "customer_id",
+            "session_id",
+        ),
+    ],
+)
+def test_a_person_comes_before_a_visit_and_a_name(columns: dict[str, Any], expected: str, other: str) -> None:
+    proposal = roles(table(**columns))
+    assert proposal.user == expected
+    assert said(proposal, repr(expected), repr(other))
+
+
+def test_user_ids_that_look_like_items_are_not_swapped() -> None:
+    items = table(id=[str(at) for at in range(1, 501)])
+    users, used = column("{}", 500), column("{}", 300)
+    named = table(uid=[str(int(cell) + 1) for cell in users], pid=[str(int(cell) + 1) for cell in used])
+    proposal = roles(named, items)
+    assert (proposal.user, proposal.item) == ("uid", "pid")
+    assert said(proposal, "'pid' is taken for the item", "'uid' (100%)")
+    nameless = named.rename({"uid": "column_1", "pid": "column_2"}).with_columns(
+        column_3=pl.Series(column("{}", 5)), column_4=pl.int_range(FIRST_SECOND, FIRST_SECOND + ROWS)
+    )
+    proposal = roles(nameless, items)
+    assert (proposal.user, proposal.item, proposal.value) == ("column_1", "column_2", "column_3")
+    assert proposal.time is not None
+    assert proposal.time.column == "column_4"
+
+
+@pytest.mark.parametrize(
+    ("written", "form"),
+    [
+        ("%Y-%m-%d %H:%M:%S UTC", "%Y-%m-%d %H:%M:%S UTC"),
+        ("%d.%m.%y", "%d.%m.%y"),
+        ("%y-%m-%d", "%y-%m-%d"),
+        ("%m/%d/%y %H:%M", "%m/%d/%y %H:%M"),
+        ("%Y-%m-%dT%H:%M:%S+00:00", None),
+        ("%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %Y"),
+    ],
+)
+def test_forms_of_times(written: str, form: str | None) -> None:
+    cells = [datetime.fromtimestamp(FIRST_SECOND + at * 40_000, UTC).strftime(written) for at in range(ROWS)]
+    time = roles(interactions(when=cells)).time
+    assert time is not None
+    assert time.format == form
+    InteractionsConfig(paths=("a.csv",), user="u", item="i", time="when", time_unit=time.unit, time_format=time.format)
+
+
+def test_some_cells_that_are_no_times() -> None:
+    cells = ["soon" if at % 200 == 7 else str(FIRST_SECOND + at) for at in range(ROWS)]
+    proposal = roles(interactions(at=cells))
+    assert proposal.time is not None
+    assert proposal.time.unit == "s"
+    assert said(proposal, "8 of 1,500 cells of 'at' are no time", "'soon'")
+    assert proposal.bad.sum() == 8
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ([(FIRST_SECOND + at) * 10**6 for at in range(ROWS)], ("microseconds", "1,000 ")),
+        ([(FIRST_SECOND + at) * 10**9 for at in range(ROWS)], ("nanoseconds", "1,000,000 ")),
+        (["the other day"] * ROWS, ("named like a time", "'the other day'")),
+    ],
+)
+def test_times_that_cannot_be_read_are_named(cells: list[Any], words: tuple[str, ...]) -> None:
+    proposal = roles(interactions(event_time=cells))
+    assert proposal.time is None
+    assert said(proposal, "'event_time'", *words)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("rating", ["4,5", "3,0", "1,5"]),
+        ("feedback", ["like", "dislike", "like"]),
+        ("opinion", ["like", "dislike"] * 2),
+    ],
+)
+def test_values_that_cannot_be_read_are_named(name: str, cells: list[str]) -> None:
+    proposal = roles(interactions(**{name: [cells[at % 3] for at in range(ROWS)]}))
+    assert proposal.value is None
+    assert said(proposal, repr(name), "not understood", repr(cells[0]))
+
+
+@pytest.mark.parametrize("name", ["is_gift", "promo_flag", "store", "position", "gift", "qty", "store_number"])
+def test_numbers_that_are_no_values(name: str) -> None:
+    assert roles(interactions(**{name: [at % 2 for at in range(ROWS)]})).value is None
+
+
+def test_a_second_time_is_no_value() -> None:
+    seconds = [FIRST_SECOND + at for at in range(ROWS)]
+    assert roles(interactions(clicked_at=seconds, viewed_at=seconds[::-1])).value is None
+
+
+def test_a_guess_and_some_cells_that_are_no_values() -> None:
+    proposal = roles(interactions(felt=["?" if at % 300 == 3 else str(at % 5 + 1) for at in range(ROWS)]))
+    assert proposal.value == "felt"
+    assert said(proposal, "'felt' is only guessed")
+    assert said(proposal, "5 of 1,500 cells of 'felt' are no number", "'?'")
+    assert not said(roles(interactions(stars=[at % 5 for at in range(ROWS)])), "guessed")
+
+
+def test_true_and_false_are_labels(books: Shop, tmp_path: Path) -> None:
+    rows = [(user, item, str(stars > 3), second) for user, item, stars, second in books.interactions]
+    path = write(tmp_path / "clicks.csv", ("user", "book", "is_clicked", "at"), rows)
+    config, _ = proposed(tmp_path, path, items_of(books, tmp_path))
+    assert config.data.interactions is not None
+    assert (config.data.labels.kind, config.data.interactions.value) == ("binary", "is_clicked")
+
+
+def test_two_columns_of_ids_without_a_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "pairs.csv", (), [("u1", "b1"), ("u2", "b2"), ("u1", "b3")])
+    assert form_of(path)["header"] == ["column_1", "column_2"]
+    twice = write(tmp_path / "twice.csv", ("user", "book"), [("u1", "b1"), ("user", "book"), ("u1", "b3")])
+    assert "header" not in form_of(twice)
+
+
+def test_a_quote_that_never_ends_breaks_its_row_only(tmp_path: Path) -> None:
+    lines = [f'{at},"a, b",{at % 5}' for at in range(600)]
+    lines[40] = '41,"a,3'
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(["id,words,stars", *lines, ""]), encoding="utf-8")
+    assert form_of(path) == {}
+
+
+def test_cells_that_say_there_is_nothing(books: Shop, tmp_path: Path) -> None:
+    described = [
+        (item, title, "\\N" if at % 5 == 0 else kinds, "NA" if at % 4 == 0 else year)
+        for at, (item, title, kinds, year) in enumerate(books.items)
+    ]
+    items = write(tmp_path / "books.csv", ("book", "title", "kinds", "year"), described)
+    config, text = proposed(tmp_path, write(tmp_path / "ratings.csv", HEADER, books.interactions), items)
+    assert config.data.items is not None
+    assert config.data.items.nulls == ("", "\\N", "NA")
+    assert config.data.items.columns["year"].type == "int"
+    assert "\\N" not in {word for field in config.feature_schema.item_fields for word in field.vocab}
+    assert "# LOOK: cells of" in text
+
+
+def test_escaped_cells_that_say_there_is_nothing(books: Shop, tmp_path: Path) -> None:
+    null = "\\N"
+    lines = [f'"{item}","The \\"{title}\\"",{null if year % 2 else year}' for item, title, _, year in books.items]
+    items = tmp_path / "books.csv"
+    items.write_text("\n".join(["book,title,year", *lines, ""]), encoding="utf-8")
+    config, _ = proposed(tmp_path, write(tmp_path / "ratings.csv", HEADER, books.interactions), items)
+    assert config.data.items is not None
+    assert (config.data.items.escape, config.data.items.nulls) == ("\\", ("", "\\N"))
+
+
+def test_broken_rows_and_bad_cells_do_not_stop_it(books: Shop, tmp_path: Path) -> None:
+    rows: list[tuple[Any, ...]] = list(books.interactions)
+    rows[100] = (*rows[100], "more", "and more")
+    rows[200] = ("", *rows[200][1:])
+    rows[300] = (*rows[300][:3], "yesterday")
+    config, text = proposed(tmp_path, write(tmp_path / "ratings.csv", HEADER, rows), items_of(books, tmp_path))
+    assert config.data.interactions is not None
+    assert 2 / 1500 < config.data.interactions.bad_rows_at_most < 0.01
+    assert "are broken and left out" in text
+    assert "'yesterday'" in text
+    assert "cells of 'reader' are empty" in text
+
+
+def test_the_spelling_that_would_make_ids_meet(tmp_path: Path) -> None:
+    used = table(user=column("u{}", 60), article=[float(at % 40) for at in range(ROWS)])
+    with pytest.raises(DataError, match=r"of the ids of 'article' in 'id', 40 of 40 would be, written .12\.0. as .12."):
+        roles(used, table(id=list(range(40))))

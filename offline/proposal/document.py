@@ -175,7 +175,7 @@ class Proposal:
     def _rest(self) -> Iterator[str]:
         amounts, labels = self.amounts, self.labels
         center, scale = (labels.low + labels.high) / 2, (labels.high - labels.low) / 2
-        size = amounts.partition_size
+        liber = amounts.liber
         yield ""
         yield "[samples]"
         used = amounts.used(amounts.min_history)
@@ -201,24 +201,29 @@ class Proposal:
             yield from ["]"] if fields else []
         yield "knowledge = [                    # which producers run, and what a model reads of each"
         yield f'    {{ name = "text", side = "item", dim = {amounts.text_dim} }},'
-        if size is not None:
-            yield f'    {{ name = "liber", side = "user", rows = 8, dim = {amounts.text_dim} }},'
+        if liber is not None:
+            yield f'    {{ name = "liber", side = "user", rows = 8, dim = {liber.dim} }},'
         yield "]"
         yield ""
         yield "[llm]"
         yield _commented(
-            'backend = "local"', 'a small model inside a package; "openai" for any server, see docs/data.md'
+            'backend = "local"', 'a small model inside a package; "openai" for any server, see configs/TEMPLATE.toml'
         )
         yield ""
-        if size is not None:
+        if liber is not None:
+            size = liber.partition_size
             covered, asked = amounts.covered(size), amounts.partitions(size)
             yield "[knowledge.liber]"
             yield _commented(
                 f"partition_size = {size}",
                 f"{covered:.0%} of the users have one or more; {asked:,} summaries to ask for",
             )
+            if not liber.shift:
+                yield _commented(
+                    "shift = false", "too few users have two partitions to learn changes of taste"
+                )
         else:
-            yield "# No knowledge of users (producer liber): too few have as many as five interactions."
+            yield "# No knowledge of users (producer liber): too few have five interactions in time to train."
         yield ""
         yield "[training]"
         yield 'served = "din"'

@@ -34,7 +34,7 @@ def propose(interactions: Path, items: Path, users: Path | None, name: str | Non
         users=of_users,
         roles=roles,
         labels=Labels.of(of_interactions.table, roles.value),
-        amounts=Amounts.of(of_interactions.table, roles.user, len(of_items.table)),
+        amounts=Amounts.of(of_interactions.table, roles, of_items.table[roles.item_id]),
         title=title_of(list(of_items.columns), of_items.table),
     )
 

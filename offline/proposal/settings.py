@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
 
 from models.contract.arrays import IntArray
+from offline.config import SamplesConfig
+from offline.proposal.roles import PARTS, Roles, Time
 
 _HISTORIES = (5, 3, 2, 1, 0)
 _PARTITIONS = (50, 30, 20, 10, 5)
@@ -22,19 +25,45 @@ _LEAST_LABEL = 0.2
 """Share of either label that a bound in the middle of the scale must leave."""
 
 _WIDEST = 64
+_LIBER_DIMS = (32, 16, 8)
+_MARGIN = 1.1
+"""So many times the vectors that a space needs: a few rows of the files may not enter the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Liber:
+    """Settings under which LIBER can be fitted: summaries fill a half of ``dim`` and shifts the other, or, without
+    ``shift``, summaries all of it."""
+
+    partition_size: int
+    dim: int
+    shift: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """``per_user`` [users]: interactions of each; ``items``: how many are described."""
+    """``per_user`` [users]: interactions of each; ``position`` [interactions, in order of the log]: how many the same
+    user has before; ``items``: how many are described and occur in interactions. ``training``: how many interactions
+    are in the training part of a set that brings its parts."""
 
     per_user: IntArray
+    position: IntArray
     items: int
+    training: int | None = None
 
     @classmethod
-    def of(cls, interactions: pl.DataFrame, user: str, items: int) -> Amounts:
-        counts = interactions[user].drop_nulls().value_counts()["count"]
-        return cls(counts.to_numpy().astype(np.int64), items)
+    def of(cls, interactions: pl.DataFrame, roles: Roles, items: pl.Series) -> Amounts:
+        """Amounts of a table of interactions whose items with ids ``items`` are described."""
+        rows = in_order(interactions.drop_nulls([roles.user, roles.item]), roles)
+        counts = rows[roles.user].value_counts()["count"]
+        position = rows.select(pl.int_range(pl.len()).over(roles.user)).to_series()
+        described = rows[roles.item].cast(pl.String).unique().is_in(items.cast(pl.String).implode())
+        training = None
+        if roles.part is not None:
+            training = int((_part_numbers(rows[roles.part]) == 0).sum())
+        return cls(
+            counts.to_numpy().astype(np.int64), position.to_numpy().astype(np.int64), int(described.sum()), training
+        )
 
     def used(self, min_history: int) -> float:
         """Share of interactions that have ``min_history`` earlier ones."""
@@ -48,15 +77,33 @@ class Amounts:
         """Partitions of all users: each is a question to the language model."""
         return int((self.per_user // size).sum())
 
+    def early(self, size: int) -> tuple[int, int]:
+        """Partitions that close within the training period, and how many of them have a predecessor."""
+        sampled = np.flatnonzero(self.position >= self.min_history)
+        first = int(len(sampled) * SamplesConfig().split[0])
+        end = self.training if self.training is not None else int(sampled[first]) if len(sampled) else 0
+        number = (self.position[:end] + 1) / size
+        return int(((number >= 1) & (number % 1 == 0)).sum()), int(((number >= 2) & (number % 1 == 0)).sum())
+
     @property
     def min_history(self) -> int:
         return _first(_HISTORIES, self.used, _LEAST_ROWS)
 
     @property
-    def partition_size(self) -> int | None:
-        """None if hardly anybody would have a partition of any size."""
-        size = _first(_PARTITIONS, self.covered, _LEAST_USERS)
-        return size if self.covered(size) >= _LEAST_WORTH else None
+    def liber(self) -> Liber | None:
+        """The largest partitions that enough users fill and that LIBER can be fitted on; then fewer dimensions; then
+        no shifts. None if nothing helps, or if hardly anybody would have a partition of any size."""
+        largest = _first(_PARTITIONS, self.covered, _LEAST_USERS)
+        sizes = [size for size in _PARTITIONS if size <= largest and self.covered(size) >= _LEAST_WORTH]
+        widest = max(_LIBER_DIMS[-1], self.text_dim)
+        dims = [widest, *(dim for dim in _LIBER_DIMS if dim < widest)]
+        candidates = (Liber(size, dim, shift) for shift in (True, False) for dim in dims for size in sizes)
+        return next((candidate for candidate in candidates if self._bears(candidate)), None)
+
+    def _bears(self, liber: Liber) -> bool:
+        summaries, shifts = self.early(liber.partition_size)
+        width = liber.dim // 2 if liber.shift else liber.dim
+        return summaries > width * _MARGIN and (not liber.shift or shifts > (liber.dim - width) * _MARGIN)
 
     @property
     def history_length(self) -> int:
@@ -67,6 +114,43 @@ class Amounts:
     def text_dim(self) -> int:
         """Numbers of an item's text vector: a power of two that a third of the items bear."""
         return int(min(_WIDEST, 2 ** max(2, int(np.log2(max(1, self.items / 3))))))
+
+
+def in_order(interactions: pl.DataFrame, roles: Roles) -> pl.DataFrame:
+    """The interactions as the log has them: by part, if the set brings its parts, and by time, if there are times."""
+    keys = []
+    if roles.part is not None:
+        keys.append(_part_numbers(interactions[roles.part]).alias("part"))
+    if roles.time is not None:
+        keys.append(_times(interactions[roles.time.column], roles.time).alias("time"))
+    if not keys:
+        return interactions
+    order = pl.DataFrame(keys).with_row_index("row").sort([key.name for key in keys], maintain_order=True)["row"]
+    return interactions[order]
+
+
+def _part_numbers(values: pl.Series) -> pl.Series:
+    numbers = {"train": 0, "validation": 1, "test": 2}
+    return pl.Series([numbers[PARTS[word.strip().lower()]] for word in values.to_list()], dtype=pl.Int8)
+
+
+def _times(values: pl.Series, time: Time) -> pl.Series:
+    """Numbers in the order of times."""
+    if values.dtype in (pl.Datetime, pl.Date):
+        return values.cast(pl.Datetime("ms")).cast(pl.Int64)
+    if time.format is not None:
+        return values.str.strptime(pl.Datetime("ms"), time.format, strict=False).cast(pl.Int64)
+    if time.unit != "iso":
+        return values.cast(pl.Float64, strict=False)
+    return pl.Series([_seconds(text) for text in values.to_list()], dtype=pl.Float64)
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        moment = datetime.fromisoformat((text or "").strip())
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _first(candidates: Iterable[int], share: Callable[[int], float], least: float) -> int:

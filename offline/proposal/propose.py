@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -11,11 +12,12 @@ from offline.data.catalogue import DataError
 from offline.data.config import TableConfig
 from offline.data.rules import Problems
 from offline.data.tables import read
-from offline.proposal.document import Described, Labels, Proposal
-from offline.proposal.features import columns_of, title_of
+from offline.proposal.document import Described, Proposal
+from offline.proposal.features import features_of, title_of
 from offline.proposal.forms import form_of
 from offline.proposal.roles import roles_of
-from offline.proposal.settings import Amounts
+from offline.proposal.settings import Amounts, Labels
+from offline.proposal.texts import Texts
 
 
 def propose(interactions: Path, items: Path, users: Path | None, name: str | None) -> Proposal:
@@ -24,9 +26,10 @@ def propose(interactions: Path, items: Path, users: Path | None, name: str | Non
     of_interactions, of_items = tables[interactions], tables[items]
     of_users = None if users is None else tables[users]
     roles = roles_of(of_interactions.table, of_items.table, None if of_users is None else of_users.table)
-    of_items = _with_features(of_items, roles.item_id)
+    of_items = _with_features(of_items, roles.item_id, "items")
     if of_users is not None:
-        of_users = _with_features(of_users, roles.user_id or "")
+        of_users = _with_features(of_users, roles.user_id or "", "users")
+    title, remark = title_of(of_items.features.columns, of_items.table)
     return Proposal(
         name=name or name_of(interactions),
         interactions=of_interactions,
@@ -35,7 +38,7 @@ def propose(interactions: Path, items: Path, users: Path | None, name: str | Non
         roles=roles,
         labels=Labels.of(of_interactions.table, roles.value),
         amounts=Amounts.of(of_interactions.table, roles, of_items.table[roles.item_id]),
-        title=title_of(list(of_items.columns), of_items.table),
+        texts=Texts.of(of_items.table, of_items.features.columns, title, remark, of_items.path),
     )
 
 
@@ -58,6 +61,5 @@ def _described(path: Path) -> Described:
     return Described(path, form, table)
 
 
-def _with_features(described: Described, id_column: str) -> Described:
-    columns, remarks = columns_of(described.table, id_column)
-    return Described(described.path, described.form, described.table, columns, remarks)
+def _with_features(described: Described, id_column: str, owners: str) -> Described:
+    return replace(described, features=features_of(described.table, id_column, owners))

@@ -174,3 +174,25 @@ def liked_above(values: pl.Series) -> tuple[float, float]:
         return middle, share
     best = min(shares, key=lambda value: abs(shares[value] - 0.5))
     return best, shares[best]
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The kind of labels and the scale of values; ``share`` of interactions are liked."""
+
+    kind: str
+    low: float
+    high: float
+    liked_above: float
+    share: float
+
+    @classmethod
+    def of(cls, interactions: pl.DataFrame, value: str | None) -> Labels:
+        """The labels that a column of values makes; implicit ones without any."""
+        if value is None:
+            return cls("implicit", 0.0, 1.0, 0.5, 1.0)
+        numbers = interactions[value].cast(pl.Float64, strict=False).drop_nulls()
+        if set(numbers.unique().to_list()) <= {0.0, 1.0}:
+            return cls("binary", 0.0, 1.0, 0.5, float(numbers.mean() or 0.0))  # type: ignore[arg-type]
+        bound, share = liked_above(numbers)
+        return cls("threshold", float(numbers.min()), float(numbers.max()), bound, share)  # type: ignore[arg-type]

@@ -25,7 +25,8 @@ _TEXTS = 2000
 _LEAST_SHARE = 0.3
 """Share of letters of one script, or of two, from which it is the catalogue's own: names may stay Latin."""
 _LEAST_WORDS = 3
-_UMLAUTS = frozenset("äöüß")
+_UMLAUTS, _GERMAN_ALONE = frozenset("äö"), frozenset("üß")
+_LETTERS = _UMLAUTS | _GERMAN_ALONE
 
 WORDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -75,12 +76,21 @@ def language_of_texts(texts: Iterable[str]) -> str:
         return JAPANESE.code if kana_share(text) >= JAPANESE.kana[0] else CHINESE.code
     if letters["LATIN"] < (1 - _LEAST_SHARE) * letters.total():
         return OTHER
-    words = text.lower().split()
-    german = sum(word.strip('.,;:!?()"') in GERMAN.function_words for word in words)
-    german += sum(not _UMLAUTS.isdisjoint(word) for word in words)
-    english = sum(word.strip('.,;:!?()"') in ENGLISH.function_words for word in words)
-    is_german = german >= max(_LEAST_WORDS, 0.03 * len(words)) and german > english
+    words = [word.strip('.,;:!?()"') for word in text.lower().split()]
+    english = sum(word in ENGLISH.function_words for word in words)
+    is_german = max(_LEAST_WORDS, 0.03 * len(words), english + 1) <= _german(words)
     return GERMAN.code if is_german else ENGLISH.code
+
+
+def _german(words: Sequence[str]) -> int:
+    """Words that are German by their function or letters, less those with letters that German lacks. Swedish and
+    Finnish have ä and ö, but neither ü nor ß."""
+    certain = sum(word in GERMAN.function_words or not _GERMAN_ALONE.isdisjoint(word) for word in words)
+    likely = sum(not _UMLAUTS.isdisjoint(word) and _GERMAN_ALONE.isdisjoint(word) for word in words)
+    foreign = sum(
+        any(sign.isalpha() and not sign.isascii() and sign not in _LETTERS for sign in word) for word in words
+    )
+    return certain + (likely if certain else 0) - foreign
 
 
 def _texts(table: pl.DataFrame, column: Column) -> Iterable[str]:

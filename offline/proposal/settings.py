@@ -11,7 +11,7 @@ import polars as pl
 
 from models.contract.arrays import IntArray
 from offline.config import SamplesConfig
-from offline.proposal.roles import PARTS, Roles, Time
+from offline.proposal.roles import PARTS, Roles
 
 _HISTORIES = (5, 3, 2, 1, 0)
 _PARTITIONS = (50, 30, 20, 10, 5)
@@ -122,7 +122,7 @@ def in_order(interactions: pl.DataFrame, roles: Roles) -> pl.DataFrame:
     if roles.part is not None:
         keys.append(_part_numbers(interactions[roles.part]).alias("part"))
     if roles.time is not None:
-        keys.append(_times(interactions[roles.time.column], roles.time).alias("time"))
+        keys.append(_times(interactions[roles.time.column], roles).alias("time"))
     if not keys:
         return interactions
     order = pl.DataFrame(keys).with_row_index("row").sort([key.name for key in keys], maintain_order=True)["row"]
@@ -134,20 +134,23 @@ def _part_numbers(values: pl.Series) -> pl.Series:
     return pl.Series([numbers[PARTS[word.strip().lower()]] for word in values.to_list()], dtype=pl.Int8)
 
 
-def _times(values: pl.Series, time: Time) -> pl.Series:
+def _times(values: pl.Series, roles: Roles) -> pl.Series:
     """Numbers in the order of times."""
+    assert roles.time is not None
     if values.dtype in (pl.Datetime, pl.Date):
         return values.cast(pl.Datetime("ms")).cast(pl.Int64)
-    if time.format is not None:
-        return values.str.strptime(pl.Datetime("ms"), time.format, strict=False).cast(pl.Int64)
-    if time.unit != "iso":
+    if roles.time.format is None and roles.time.unit != "iso":
         return values.cast(pl.Float64, strict=False)
-    return pl.Series([_seconds(text) for text in values.to_list()], dtype=pl.Float64)
+    texts = values.unique().to_list()
+    seconds = {text: _seconds(text, roles.time.format) for text in texts}
+    return pl.Series([seconds[text] for text in values.to_list()], dtype=pl.Float64)
 
 
-def _seconds(text: str | None) -> float | None:
+def _seconds(text: str | None, form: str | None) -> float | None:
+    """A time in ISO 8601, or in a format of strptime."""
+    cell = (text or "").strip()
     try:
-        moment = datetime.fromisoformat((text or "").strip())
+        moment = datetime.fromisoformat(cell) if form is None else datetime.strptime(cell, form)
     except ValueError:
         return None
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()

@@ -17,7 +17,7 @@ from offline.jobs.refusals import of_log, waiting
 from offline.jobs.steps import Job
 from offline.knowledge.run import producers_of
 from offline.proposal.propose import propose
-from offline.proposal.roles import Roles, Time
+from offline.proposal.roles import Roles, roles_of
 from offline.proposal.settings import Amounts, in_order
 from tests.offline.proposal.shops import Shop, shop, write
 
@@ -72,16 +72,20 @@ def test_what_waits_is_no_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("time", "cells"),
+    ("name", "cells"),
     [
-        (Time("at", "s"), ["30", "9", "100"]),
-        (Time("at", "iso"), ["2020-01-02", "2020-01-01T23:00:00Z", "2020-01-02T01:00:00"]),
-        (Time("at", None, "%d.%m.%Y"), ["02.01.2020", "31.12.2019", "01.02.2020"]),
+        ("position", ["30", "9", "100"]),
+        ("at", ["1600000030", "1600000009", "1600000100"]),
+        ("at", ["2020-01-02", "2020-01-01T23:00:00Z", "2020-01-02T01:00:00"]),
+        ("at", ["13.02.2020", "31.12.2019", "01.03.2020"]),
     ],
 )
-def test_rows_lie_in_the_order_of_times(time: Time, cells: list[str]) -> None:
-    table = pl.DataFrame({"user": ["a", "b", "c"], "at": cells})
-    assert in_order(table, Roles("user", "item", "id", time=time))["user"].to_list() == ["b", "a", "c"]
+def test_rows_lie_in_the_order_of_times(name: str, cells: list[str]) -> None:
+    users = pl.Series(["a", "b", "c"])
+    table = pl.DataFrame({"user": users, "item": ["i1", "i2", "i1"], name: cells})
+    roles = roles_of(table, pl.DataFrame({"item": ["i1", "i2"]}), pl.DataFrame({"user": users}))
+    assert roles.time is not None
+    assert in_order(table, roles)["user"].to_list() == ["b", "a", "c"]
 
 
 def test_partitions_of_the_training_part() -> None:

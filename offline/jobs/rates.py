@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,8 +31,9 @@ class Work:
     prompts: int
 
     @classmethod
-    def of(cls, job: Job, catalogue: Catalogue, log: InteractionLog) -> Work:
-        producers = set(producers_of(job.config.feature_schema))
+    def of(cls, job: Job, catalogue: Catalogue, log: InteractionLog, waiting: Collection[str] = ()) -> Work:
+        """The work of all producers but those that are ``waiting`` for more data, which ask and encode nothing."""
+        producers = set(producers_of(job.config.feature_schema)).difference(waiting)
         texts = job.config.data.texts
         described = sum(texts.describes(catalogue.items.get(item, {})) for item in log.item_ids)
         asks = producers & {"autograph", "marc"}

@@ -87,7 +87,8 @@ def _of_arrived(job: Job, source: Dataset, measured: bool) -> Iterator[Findings]
         return
     yield (findings := of_log(job, catalogue, log))
     if measured and not findings.errors:
-        work = Work.of(job, catalogue, log)
+        idle = waiting(job, catalogue, log, producers_of(job.config.feature_schema))
+        work = Work.of(job, catalogue, log, idle)
         yield Findings(facts=list(measure(job, catalogue, work).lines(work)))
 
 

@@ -5,7 +5,10 @@ readings    times and values as the cells of a column say them
 id_columns  columns of users and items by the ids they hold and by their names
 roles       the columns of interactions: user, item, time, value, part; and the ids of the tables that describe them
 features    the columns of users and items as features, and those of them that a model reads
-settings    numbers that follow from how much there is: min_history, partition_size, dimensions
+settings    numbers that follow from how much there is: labels, min_history, partition_size, dimensions
+language    the language of a catalogue, and words for its items
+texts       the section of texts: title, template, words
+toml        parts of a TOML file
 document    the commented TOML file
 propose     all of it, from three paths to a proposal; read first
 """

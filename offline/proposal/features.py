@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,15 +18,41 @@ _LEAST_SUPPORT = 3
 _BUCKETS = 10
 _MOST_SLOTS = 8
 _LONGEST_WORD = 60
-_TITLE = re.compile(r"title|name|titel|nombre|titre|label|headline|书名|名|題", re.I)
-_LINK = re.compile(r"https?://|\.(?:jpe?g|png|gif|webp)$", re.I)
+_LONG = 150
+"""Characters of a text that is a description."""
+_TITLES = (
+    "title", "titel", "titre", "t[ií]tulo", "titolo", "headline", "bezeichnung", "name", "nombre", "nome", "naam",
+    "назван", "наименован", "书名", "商品名", "品名", "名", "題", "标题", "제목", "produkt", "artikel", "designation",
+    "libell[eé]", "label",
+)  # fmt: skip
+"""What columns of titles are called, the most certain first."""
+_TITLE = re.compile("|".join(_TITLES), re.I)
+_NO_TITLE = re.compile(
+    r"nummer|number|(?:^|[_\W])(?:no|code|sku|ean|url|link)(?:$|[_\W])|(?:nr|ids?|typ|type|art)$|image|file|brand|marke"
+    r"|auth?or|artist|cat[eé]gor|kategorie|group|gruppe|user|description|beschreibung|publisher|seller|vendor"
+    r"|hersteller|subtitle|untertitel",
+    re.I,
+)
+_LINK = re.compile(r"https?://|www\.|\.(?:jpe?g|png|gif|webp)$", re.I)
+_DATE = re.compile(r"^\s*\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[T ].*)?$")
+_CODE = re.compile(r"^\s*\S*\d\S*\s*$")
+_DECIMAL_COMMA = re.compile(r"^\s*[€$£]?\s*[-+]?\d[\d.]*(?:,\d+)?\s*(?:€|\$|£|EUR|USD|CHF|%)?\s*$", re.I)
+_SUMS = re.compile(r"^(?:avg|average|ratings?|scores?|counts?|reviews?|votes?|popularity|num)$")
+"""Words in the names of numbers that are reckoned from what users did."""
+_OWN_PARTS = re.compile(
+    r"^(?:page|word|chapter|season|episode|player|piece|track|disc|door|seat|(?:bed|bath)?room|bed|bath)s?$"
+)
+"""Words that say that parts of the item itself are counted."""
+_MOST_REPEATS = 0.1
+"""Share of repeated texts up to which a column may name items."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """A feature: its ``name`` and ``column``, its type, and the field by which a model reads it, if one does.
 
-    ``field`` has the keys of ``FieldSpec`` without the name. ``remark`` says what the file holds.
+    ``field`` has the keys of ``FieldSpec`` without the name. ``remark`` says what the file holds. ``is_labelled``: its
+    values say nothing without its name, such as numbers and yes or no.
     """
 
     name: str
@@ -36,62 +62,126 @@ class Column:
     field: dict[str, Any] | None
     remark: str
     is_long: bool = False
-
-    @property
-    def is_number(self) -> bool:
-        return self.type in ("int", "float")
+    is_labelled: bool = False
 
 
-def columns_of(table: pl.DataFrame, id_column: str) -> tuple[list[Column], list[str]]:
-    """The features of a table, and remarks about columns that are none."""
-    columns, remarks = [], []
+@dataclass(frozen=True, slots=True)
+class TableFeatures:
+    """The features of a table; ``remarks`` about columns that are none; ``sums``, those of them that are reckoned from
+    what users did: nobody knows until when, so that they may tell a model what the test holds."""
+
+    columns: Sequence[Column] = ()
+    remarks: Sequence[str] = ()
+    sums: Sequence[str] = ()
+
+
+def features_of(table: pl.DataFrame, id_column: str, owners: str) -> TableFeatures:
+    """The features of a table that describes ``owners``, such as "items"."""
+    columns, remarks, sums = [], [], []
     for name in table.columns:
         if name == id_column:
             continue
         values = table[name].drop_nulls()
-        values = values.filter(values != "") if values.dtype == pl.String else values
+        values = values.filter(values.str.strip_chars() != "") if values.dtype == pl.String else values
         if not len(values):
             remarks.append(f"{name}: is empty")
         elif values.dtype == pl.String and _share(values, _LINK.pattern) > 0.5:
             remarks.append(f"{name}: addresses or file names")
-        elif (column := _column(name, values, len(table))) is None:
+        elif _is_sum(name) and (_is_numeric(values) or _has_decimal_commas(values)):
+            remarks.append(f"{name}: by its name reckoned from what users did, also after the training period")
+            sums.append(name)
+        elif (column := _column(name, values, f"{len(table):,} {owners}")) is None:
             remarks.append(f"{name}: of a type that no feature has")
         else:
             columns.append(column)
-    return columns, remarks
+    return TableFeatures(columns, remarks, sums)
 
 
-def title_of(columns: list[Column], table: pl.DataFrame) -> Column | None:
-    """The column that names an item: by its own name, or else the shortest text that is another for almost all."""
-    texts = [column for column in columns if column.type == "text" and column.field is None]
-    named = [column for column in texts if _TITLE.search(column.column) and not column.is_long]
+def title_of(columns: Sequence[Column], table: pl.DataFrame) -> tuple[Column | None, str]:
+    """The column that names an item, and a remark unless its own name says so: else it is the shortest text that is
+    another for almost all, and no code, date or link."""
+    texts = [
+        column
+        for column in columns
+        if column.type == "text" and column.field is None and not (column.is_long or column.is_labelled)
+        if _names(table[column.column])
+    ]
+    named = [column for column in texts if _TITLE.search(column.column) and not _NO_TITLE.search(column.column)]
     if named:
-        return named[0]
-    return min(texts, key=lambda column: table[column.column].str.len_chars().mean() or 0.0, default=None)
+        return min(named, key=lambda column: _rank(column.column)), ""
+    free = [column for column in texts if _repeats(table[column.column]) <= _MOST_REPEATS]
+    if not free:
+        return None, "no column names an item: what is told of it does without a name"
+    shortest = min(free, key=lambda column: _length(table[column.column]))
+    return shortest, f"no column is called a title or a name: {shortest.column!r} names an item, as the shortest text"
 
 
-def _column(name: str, values: pl.Series, rows: int) -> Column | None:
+def _rank(name: str) -> tuple[bool, int]:
+    """Where a column's name stands among those that speak of titles, the most certain first."""
+    at = next(at for at, pattern in enumerate(_TITLES) if re.search(pattern, name, re.I))
+    return _TITLE.fullmatch(name) is None, at
+
+
+def _names(values: pl.Series) -> bool:
+    """Whether a column of texts may name items: most are no numbers, dates, codes or links."""
+    texts = values.cast(pl.String).drop_nulls()
+    patterns = (_LINK.pattern, _DATE.pattern, _CODE.pattern, _DECIMAL_COMMA.pattern)
+    return all(_share(texts, pattern) < 0.5 for pattern in patterns)
+
+
+def _repeats(values: pl.Series) -> float:
+    texts = values.drop_nulls()
+    return 1 - texts.n_unique() / max(1, len(texts))
+
+
+def _length(values: pl.Series) -> float:
+    return float(values.str.len_chars().mean() or 0.0)  # type: ignore[arg-type]
+
+
+def _is_sum(name: str) -> bool:
+    """Whether a column is called like a number that is reckoned from interactions."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
+    words = [word for word in re.split(r"[\W_]+", spaced.lower()) if word]
+    return any(map(_SUMS.match, words)) and not any(map(_OWN_PARTS.match, words))
+
+
+def _presence(count: int, owners: str) -> str:
+    """How many of ``owners``, such as "40 items", have a value."""
+    total = owners.split(" ")[0]
+    return f"all {owners} have one" if f"{count:,}" == total else f"{count:,} of {owners} have one"
+
+
+def _column(name: str, values: pl.Series, owners: str) -> Column | None:
     safe = re.sub(r"[^\w]+", "_", name).strip("_") or "column"
-    there = f"{len(values) / rows:.0%} have one" if len(values) < rows else "all have one"
     if isinstance(values.dtype, (pl.List, pl.Array)):
-        words = Counter(word for row in values.cast(pl.List(pl.String)).to_list() for word in row if word)
-        return Column(safe, name, "list", None, _words_field(words, _slots(values.list.len())), there)
-    if values.dtype.is_numeric() or _is_numeric(values):
-        return _number(safe, name, values, there)
+        rows = [[word for word in row if word] for row in values.cast(pl.List(pl.String)).to_list()]
+        return _list(safe, name, None, rows, owners)
+    if _is_numeric(values):
+        return _number(safe, name, values, owners)
+    there = _presence(len(values), owners)
     if values.dtype == pl.Boolean or values.dtype.is_temporal():
-        return Column(safe, name, "text", None, _words_field(_counts(values.cast(pl.String)), 1), there)
+        field = _words_field(_counts(values.cast(pl.String)), 1)
+        return Column(safe, name, "text", None, field, there, is_labelled=True)
     if values.dtype != pl.String:
         return None
+    if _has_decimal_commas(values):
+        remark = f"{there}; a decimal comma, which no number has: a text and no field, until files say 1.5 for 1,5"
+        return Column(safe, name, "text", None, None, remark, is_labelled=True)
     if (separator := _list_separator(values)) is not None:
-        rows_of_words = [[part.strip() for part in row.split(separator) if part.strip()] for row in values.to_list()]
-        words = Counter(word for row in rows_of_words for word in dict.fromkeys(row))
-        slots = _slots(pl.Series([len(row) for row in rows_of_words]))
-        return Column(safe, name, "list", separator, _words_field(words, slots), f"{there}, {len(words)} different")
+        rows = [[part.strip() for part in row.split(separator) if part.strip()] for row in values.to_list()]
+        return _list(safe, name, separator, rows, owners)
     counts = _counts(values)
     is_category = len(counts) <= max(2, len(values) // 5) and max(map(len, counts)) <= _LONGEST_WORD
     field = _words_field(counts, 1) if is_category else None
-    is_long = float(values.str.len_chars().mean() or 0.0) > 150  # type: ignore[arg-type]
-    return Column(safe, name, "text", None, field, f"{there}, {len(counts)} different", is_long)
+    remark = f"{there}, {len(counts):,} different"
+    return Column(safe, name, "text", None, field, remark, _length(values) > _LONG, _share(values, _DATE.pattern) > 0.5)
+
+
+def _list(safe: str, name: str, separator: str | None, rows: list[list[str]], owners: str) -> Column:
+    words = Counter(word for row in rows for word in dict.fromkeys(row))
+    slots = _slots(pl.Series([len(row) for row in rows]))
+    there = _presence(sum(map(bool, rows)), owners)
+    return Column(safe, name, "list", separator, _words_field(words, slots), f"{there}, {len(words):,} different")
 
 
 def _counts(values: pl.Series) -> Counter[str]:
@@ -105,11 +195,16 @@ def _share(values: pl.Series, pattern: str) -> float:
 
 def _is_numeric(values: pl.Series) -> bool:
     if values.dtype != pl.String:
-        return False
+        return values.dtype.is_numeric()
     return values.str.strip_chars().cast(pl.Float64, strict=False).null_count() == 0
 
 
-def _number(safe: str, name: str, values: pl.Series, there: str) -> Column:
+def _has_decimal_commas(values: pl.Series) -> bool:
+    """Whether a column holds numbers, some of them as 35,37."""
+    return values.dtype == pl.String and _share(values, _DECIMAL_COMMA.pattern) > 0.9 and _share(values, r"\d,\d") > 0.1
+
+
+def _number(safe: str, name: str, values: pl.Series, owners: str) -> Column:
     number = values.str.strip_chars() if values.dtype == pl.String else values
     number = number.cast(pl.Float64, strict=False)
     number = number.filter(number.is_finite())
@@ -121,8 +216,9 @@ def _number(safe: str, name: str, values: pl.Series, there: str) -> Column:
         quantiles = (float(number.quantile(at / _BUCKETS, "nearest") or 0.0) for at in range(1, _BUCKETS))
         edges = sorted({edge for edge in quantiles if edge > different[0]})
     field = {"edges": [int(edge) if edge == int(edge) else edge for edge in edges]} if edges else None
+    there = _presence(len(number), owners)
     spread = f"{there}, from {different[0]:g} to {different[-1]:g}" if different else there
-    return Column(safe, name, "int" if is_whole else "float", None, field, spread)
+    return Column(safe, name, "int" if is_whole else "float", None, field, spread, is_labelled=True)
 
 
 def _list_separator(values: pl.Series) -> str | None:

@@ -15,12 +15,13 @@ from offline.data.catalogue import DataError
 from offline.data.config import TableConfig
 from offline.data.rules import Problems
 from offline.data.tables import Part, read
-from offline.proposal.document import Described, Labels, Proposal
-from offline.proposal.features import columns_of, title_of
+from offline.proposal.document import Described, Proposal
+from offline.proposal.features import features_of, title_of
 from offline.proposal.forms import form_of
 from offline.proposal.readings import read_values
 from offline.proposal.roles import roles_of
-from offline.proposal.settings import Amounts
+from offline.proposal.settings import Amounts, Labels
+from offline.proposal.texts import Texts
 
 _MOST_BAD_ROWS = 0.05
 """Share of a file's rows that may be broken; more of them, and the file is not understood."""
@@ -38,13 +39,14 @@ def propose(interactions: Path, items: Path, users: Path | None, name: str | Non
     roles = roles_of(of_interactions.table, of_items.table, None if of_users is None else of_users.table)
     roles.remarks[:0] = remarks
     of_interactions = _allowing(of_interactions, roles.bad)
-    of_items = _with_features(_allowing_empty(of_items, roles.item_id, roles.remarks), roles.item_id)
+    of_items = _with_features(_allowing_empty(of_items, roles.item_id, roles.remarks), roles.item_id, "items")
     if of_users is not None and roles.user_id is not None:
         of_users = _allowing_empty(of_users, roles.user_id, roles.remarks)
-        of_users = _with_features(of_users, roles.user_id)
+        of_users = _with_features(of_users, roles.user_id, "users")
     values = of_interactions.table.select(
         [] if roles.value is None else read_values(of_interactions.table[roles.value])
     )
+    title, remark = title_of(of_items.features.columns, of_items.table)
     return Proposal(
         name=name or name_of(interactions),
         interactions=of_interactions,
@@ -52,8 +54,8 @@ def propose(interactions: Path, items: Path, users: Path | None, name: str | Non
         users=of_users,
         roles=roles,
         labels=Labels.of(values, roles.value),
-        amounts=Amounts.of(of_interactions.table, roles.user, len(of_items.table)),
-        title=title_of(list(of_items.columns), of_items.table),
+        amounts=Amounts.of(of_interactions.table.filter(~roles.bad), roles, of_items.table[roles.item_id]),
+        texts=Texts.of(of_items.table, of_items.features.columns, title, remark, of_items.path),
     )
 
 
@@ -131,6 +133,5 @@ def _a_bit_above(share: float) -> float:
     return min(1.0, max(0.001, math.ceil(1000 * (share + min(share / 2, 0.02))) / 1000))
 
 
-def _with_features(described: Described, id_column: str) -> Described:
-    columns, remarks = columns_of(described.table, id_column)
-    return replace(described, columns=columns, remarks=remarks)
+def _with_features(described: Described, id_column: str, owners: str) -> Described:
+    return replace(described, features=features_of(described.table, id_column, owners))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
 
 from models.contract.arrays import IntArray
+from offline.config import SamplesConfig
+from offline.proposal.roles import PARTS, Roles
 
 _HISTORIES = (5, 3, 2, 1, 0)
 _PARTITIONS = (50, 30, 20, 10, 5)
@@ -22,19 +25,45 @@ _LEAST_LABEL = 0.2
 """Share of either label that a bound in the middle of the scale must leave."""
 
 _WIDEST = 64
+_LIBER_DIMS = (32, 16, 8)
+_MARGIN = 1.1
+"""So many times the vectors that a space needs: a few rows of the files may not enter the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Liber:
+    """Settings under which LIBER can be fitted: summaries fill a half of ``dim`` and shifts the other, or, without
+    ``shift``, summaries all of it."""
+
+    partition_size: int
+    dim: int
+    shift: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """``per_user`` [users]: interactions of each; ``items``: how many are described."""
+    """``per_user`` [users]: interactions of each; ``position`` [interactions, in order of the log]: how many the same
+    user has before; ``items``: how many are described and occur in interactions. ``training``: how many interactions
+    are in the training part of a set that brings its parts."""
 
     per_user: IntArray
+    position: IntArray
     items: int
+    training: int | None = None
 
     @classmethod
-    def of(cls, interactions: pl.DataFrame, user: str, items: int) -> Amounts:
-        counts = interactions[user].drop_nulls().value_counts()["count"]
-        return cls(counts.to_numpy().astype(np.int64), items)
+    def of(cls, interactions: pl.DataFrame, roles: Roles, items: pl.Series) -> Amounts:
+        """Amounts of a table of interactions whose items with ids ``items`` are described."""
+        rows = in_order(interactions.drop_nulls([roles.user, roles.item]), roles)
+        counts = rows[roles.user].value_counts()["count"]
+        position = rows.select(pl.int_range(pl.len()).over(roles.user)).to_series()
+        described = rows[roles.item].cast(pl.String).unique().is_in(items.cast(pl.String).implode())
+        training = None
+        if roles.part is not None:
+            training = int((_part_numbers(rows[roles.part]) == 0).sum())
+        return cls(
+            counts.to_numpy().astype(np.int64), position.to_numpy().astype(np.int64), int(described.sum()), training
+        )
 
     def used(self, min_history: int) -> float:
         """Share of interactions that have ``min_history`` earlier ones."""
@@ -48,15 +77,33 @@ class Amounts:
         """Partitions of all users: each is a question to the language model."""
         return int((self.per_user // size).sum())
 
+    def early(self, size: int) -> tuple[int, int]:
+        """Partitions that close within the training period, and how many of them have a predecessor."""
+        sampled = np.flatnonzero(self.position >= self.min_history)
+        first = int(len(sampled) * SamplesConfig().split[0])
+        end = self.training if self.training is not None else int(sampled[first]) if len(sampled) else 0
+        number = (self.position[:end] + 1) / size
+        return int(((number >= 1) & (number % 1 == 0)).sum()), int(((number >= 2) & (number % 1 == 0)).sum())
+
     @property
     def min_history(self) -> int:
         return _first(_HISTORIES, self.used, _LEAST_ROWS)
 
     @property
-    def partition_size(self) -> int | None:
-        """None if hardly anybody would have a partition of any size."""
-        size = _first(_PARTITIONS, self.covered, _LEAST_USERS)
-        return size if self.covered(size) >= _LEAST_WORTH else None
+    def liber(self) -> Liber | None:
+        """The largest partitions that enough users fill and that LIBER can be fitted on; then fewer dimensions; then
+        no shifts. None if nothing helps, or if hardly anybody would have a partition of any size."""
+        largest = _first(_PARTITIONS, self.covered, _LEAST_USERS)
+        sizes = [size for size in _PARTITIONS if size <= largest and self.covered(size) >= _LEAST_WORTH]
+        widest = max(_LIBER_DIMS[-1], self.text_dim)
+        dims = [widest, *(dim for dim in _LIBER_DIMS if dim < widest)]
+        candidates = (Liber(size, dim, shift) for shift in (True, False) for dim in dims for size in sizes)
+        return next((candidate for candidate in candidates if self._bears(candidate)), None)
+
+    def _bears(self, liber: Liber) -> bool:
+        summaries, shifts = self.early(liber.partition_size)
+        width = liber.dim // 2 if liber.shift else liber.dim
+        return summaries > width * _MARGIN and (not liber.shift or shifts > (liber.dim - width) * _MARGIN)
 
     @property
     def history_length(self) -> int:
@@ -67,6 +114,46 @@ class Amounts:
     def text_dim(self) -> int:
         """Numbers of an item's text vector: a power of two that a third of the items bear."""
         return int(min(_WIDEST, 2 ** max(2, int(np.log2(max(1, self.items / 3))))))
+
+
+def in_order(interactions: pl.DataFrame, roles: Roles) -> pl.DataFrame:
+    """The interactions as the log has them: by part, if the set brings its parts, and by time, if there are times."""
+    keys = []
+    if roles.part is not None:
+        keys.append(_part_numbers(interactions[roles.part]).alias("part"))
+    if roles.time is not None:
+        keys.append(_times(interactions[roles.time.column], roles).alias("time"))
+    if not keys:
+        return interactions
+    order = pl.DataFrame(keys).with_row_index("row").sort([key.name for key in keys], maintain_order=True)["row"]
+    return interactions[order]
+
+
+def _part_numbers(values: pl.Series) -> pl.Series:
+    numbers = {"train": 0, "validation": 1, "test": 2}
+    return pl.Series([numbers[PARTS[word.strip().lower()]] for word in values.to_list()], dtype=pl.Int8)
+
+
+def _times(values: pl.Series, roles: Roles) -> pl.Series:
+    """Numbers in the order of times."""
+    assert roles.time is not None
+    if values.dtype in (pl.Datetime, pl.Date):
+        return values.cast(pl.Datetime("ms")).cast(pl.Int64)
+    if roles.time.format is None and roles.time.unit != "iso":
+        return values.cast(pl.Float64, strict=False)
+    texts = values.unique().to_list()
+    seconds = {text: _seconds(text, roles.time.format) for text in texts}
+    return pl.Series([seconds[text] for text in values.to_list()], dtype=pl.Float64)
+
+
+def _seconds(text: str | None, form: str | None) -> float | None:
+    """A time in ISO 8601, or in a format of strptime."""
+    cell = (text or "").strip()
+    try:
+        moment = datetime.fromisoformat(cell) if form is None else datetime.strptime(cell, form)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _first(candidates: Iterable[int], share: Callable[[int], float], least: float) -> int:
@@ -90,3 +177,25 @@ def liked_above(values: pl.Series) -> tuple[float, float]:
         return middle, share
     best = min(shares, key=lambda value: abs(shares[value] - 0.5))
     return best, shares[best]
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The kind of labels and the scale of values; ``share`` of interactions are liked."""
+
+    kind: str
+    low: float
+    high: float
+    liked_above: float
+    share: float
+
+    @classmethod
+    def of(cls, interactions: pl.DataFrame, value: str | None) -> Labels:
+        """The labels that a column of values makes; implicit ones without any."""
+        if value is None:
+            return cls("implicit", 0.0, 1.0, 0.5, 1.0)
+        numbers = interactions[value].cast(pl.Float64, strict=False).drop_nulls()
+        if set(numbers.unique().to_list()) <= {0.0, 1.0}:
+            return cls("binary", 0.0, 1.0, 0.5, float(numbers.mean() or 0.0))  # type: ignore[arg-type]
+        bound, share = liked_above(numbers)
+        return cls("threshold", float(numbers.min()), float(numbers.max()), bound, share)  # type: ignore[arg-type]

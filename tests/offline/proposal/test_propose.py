@@ -54,7 +54,7 @@ def test_ratings_with_users(books: Shop, tmp_path: Path) -> None:
     assert (schema.value_min, schema.value_max, schema.liked_above) == (1.0, 5.0, 3.0)
     assert [field.name for field in schema.user_fields] == ["country"]
     assert {field.name: field.slots for field in schema.item_fields} == {"kinds": 2, "year": 1}
-    assert config.data.texts.item == '["{title}"|an unnamed book][; {kinds}][; {year}]'
+    assert config.data.texts.item == '["{title}"|an unnamed book][; {kinds}][; year {year}]'
     assert (config.data.texts.noun, config.data.texts.topics_column) == ("book", "kinds")
     assert "# 60 different" in text
 

@@ -1,0 +1,222 @@
+"""Features and texts that are proposed: titles, decimal commas, sums of behaviour, languages, events."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from offline.config import JobConfig, load_config
+from offline.data.dataset import open_dataset
+from offline.proposal.features import Column, features_of, title_of
+from offline.proposal.language import language_of_texts
+from offline.proposal.propose import propose
+from tests.offline.proposal.shops import KINDS, WORDS, shop, write
+
+ROWS = 40
+TITLES = [f"The {WORDS[at % 10]} of {WORDS[at // 10 % 10]}" for at in range(ROWS)]
+GERMAN = [f"Lampe mit Schirm aus Glas für die Küche und den Flur, Modell {word}" for word in WORDS]
+
+
+def features(**columns: Sequence[object]) -> dict[str, Column]:
+    return {column.name: column for column in features_of(pl.DataFrame(columns), "id", "items").columns}
+
+
+def title(**columns: Sequence[object]) -> tuple[str | None, str]:
+    table = pl.DataFrame(columns)
+    column, remark = title_of(features_of(table, "id", "items").columns, table)
+    return (None if column is None else column.column), remark
+
+
+def proposed(
+    folder: Path, header: Sequence[str], items: list[list[object]], types: Sequence[str] = ()
+) -> tuple[JobConfig, str]:
+    """The configuration for a shop of these goods, whose ids are b0, b1, …, and its text. Types take turns."""
+    interactions = [[user, item, second] for user, item, _, second in shop(items=len(items)).interactions]
+    if types:
+        interactions = [[*row, types[at % len(types)]] for at, row in enumerate(interactions)]
+    head = ("reader", "book", "at", *(["event"] if types else []))
+    text = propose(
+        write(folder / "events.csv", head, interactions),
+        write(folder / "books.csv", ("book", *header), [[f"b{at}", *row] for at, row in enumerate(items)]),
+        None,
+        "mine",
+    ).text()
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    config = load_config(path)
+    assert not open_dataset(config.data, folder / "raw").check(config.feature_schema).errors
+    return config, text
+
+
+def looks(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if line.startswith("# LOOK"))
+
+
+@pytest.mark.parametrize(
+    "name", ["title", "Bezeichnung", "Artikelname", "produkt", "headline", "product_name", "商品名"]
+)
+def test_titles_by_their_name(name: str) -> None:
+    short = [f"x {title}"[:6] + chr(97 + at % 26) * (at // 26 + 1) for at, title in enumerate(TITLES)]
+    assert title(motto=short, **{name: TITLES}) == (name, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("preis", [f"{at},{at % 90 + 10}" for at in range(ROWS)]),
+        ("seit", [f"2024-01-{at % 28 + 1:02}" if at < 28 else f"2023-03-{at - 20:02}" for at in range(ROWS)]),
+        ("bild", [f"pictures/{at}.jpg" for at in range(ROWS)]),
+        ("ean_code", [f"A-{at:03}" for at in range(ROWS)]),
+        ("farbe", [f"{WORDS[at % 10]}{'s' * (at % 3)}" for at in range(ROWS)]),
+        ("artikelnummer", [f"nr {chr(97 + at % 26)} {at}" for at in range(ROWS)]),
+    ],
+)
+def test_what_is_no_title(name: str, values: list[str]) -> None:
+    column, remark = title(**{name: values}, motto=[f"{text} for everybody" for text in TITLES])
+    assert column == ("motto" if name != "artikelnummer" else name)
+    assert f"'{column}' names an item" in remark
+    if name != "artikelnummer":
+        assert title(**{name: values}) == (None, "no column names an item: what is told of it does without a name")
+
+
+def test_texts_before_numbers_and_nothing_is_dropped_in_silence(tmp_path: Path) -> None:
+    header = ("title", "price", "maker", "motto", "about", "weight", "size", "height", "stock")
+    items: list[list[object]] = [
+        [
+            TITLES[at],
+            at + 0.5,
+            f"{WORDS[at % 7]} works",
+            f"made of {TITLES[-at]}",
+            f"{'long ' * 40}{at}",
+            at,
+            at,
+            at,
+            at,
+        ]
+        for at in range(ROWS)
+    ]
+    config, text = proposed(tmp_path, header, items)
+    assert config.data.texts.item == (
+        '["{title}"|an unnamed book][; {maker}][; {motto}]'
+        "[; price {price}][; weight {weight}][; size {size}][. {about}]"
+    )
+    assert "# left out of the text of an item, which has 6 parts at most: height, stock" in text
+
+
+def test_items_without_a_title_are_named_by_their_kind(tmp_path: Path) -> None:
+    config, text = proposed(
+        tmp_path, ("price", "kind"), [[f"{at},{at % 90 + 10}", KINDS[at % 6]] for at in range(ROWS)]
+    )
+    assert (config.data.texts.item, config.data.texts.name) == ("a book[; {kind}][; price {price}]", "[{kind}|book]")
+    assert "no column names an item" in looks(text)
+
+
+def test_items_of_which_nothing_is_known(tmp_path: Path) -> None:
+    config, text = proposed(tmp_path, ("empty",), [[""] for _ in range(ROWS)])
+    assert "text" not in {spec.name for spec in config.feature_schema.knowledge}
+    assert "no column tells anything of an item" in text
+
+
+def test_numbers_with_a_decimal_comma_are_texts(tmp_path: Path) -> None:
+    items: list[list[object]] = [[TITLES[at], f"{at},{at % 90 + 10}"] for at in range(ROWS)]
+    config, text = proposed(tmp_path, ("title", "price"), items)
+    assert not config.feature_schema.item_fields
+    assert "[; price {price}]" in config.data.texts.item
+    assert "a decimal comma, which no number has" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "leaks"),
+    [
+        ("avg_rating", True),
+        ("averageRating", True),
+        ("review_count", True),
+        ("num_votes", True),
+        ("popularity", True),
+        ("discount", False),
+        ("country", False),
+        ("page_count", False),
+        ("num_pages", False),
+        ("price", False),
+    ],
+)
+def test_sums_of_behaviour_are_left_out(name: str, leaks: bool) -> None:
+    table = pl.DataFrame({name: [at / 2 for at in range(ROWS)]})
+    seen = features_of(table, "id", "items")
+    assert list(seen.sums) == ([name] if leaks else [])
+    assert [column.column for column in seen.columns] == ([] if leaks else [name])
+
+
+def test_sums_of_behaviour_are_said(tmp_path: Path) -> None:
+    items: list[list[object]] = [[TITLES[at], at / 2] for at in range(ROWS)]
+    config, text = proposed(tmp_path, ("title", "avg_rating"), items)
+    assert "avg_rating of books.csv" in looks(text)
+    assert "# not used: avg_rating: by its name reckoned from what users did" in text
+    assert "avg_rating" not in str(config.data.texts)
+    assert not config.feature_schema.item_fields
+
+
+def test_comments_count_what_is_there() -> None:
+    seen = features(
+        lists=[[], *([["a", "b"]] * 9)], numbers=[float("nan"), *range(9)], cells=["|", *["a|b"] * 9], whole=[1] * 10
+    )
+    assert seen["lists"].remark.startswith("9 of 10 items have one")
+    assert seen["numbers"].remark.startswith("9 of 10 items have one, from 0 to 8")
+    assert seen["cells"].remark.startswith("9 of 10 items have one")
+    assert seen["whole"].remark.startswith("all 10 items have one")
+
+
+@pytest.mark.parametrize(
+    ("language", "texts"),
+    [
+        ("en", TITLES),
+        ("en", ["Café Noir", "Über", "Brontë", *TITLES]),
+        ("en", [f"Canon EOS {at}" for at in range(20)]),
+        ("en", ["Die Hard", "Das Boot", "Toy Story", "The Man of the Hour"]),
+        ("en", ["Skor för män i läder"] * 20),
+        ("en", ["Erkek için kırmızı ayakkabı gömlek ürün"] * 20),
+        ("en", ["Chaussures de sport pour homme, en cuir et à lacets"] * 20),
+        ("de", ["Herrenschuhe Größe 42", "Küchentisch", "Bücherregal weiß", "Stuhl"]),
+        ("de", GERMAN),
+        ("zh", ["无线蓝牙耳机 Pro", "纯棉长袖衬衫", "不锈钢保温杯"]),
+        ("ja", ["ワイヤレスイヤホン", "綿の長袖シャツ", "ステンレスの水筒"]),
+        ("other", ["Беспроводные наушники", "Хлопковая рубашка"]),
+        ("other", ["무선 이어폰", "면 셔츠"]),
+        ("other", ["Ασύρματα ακουστικά"]),
+        ("other", ["سماعات لاسلكية"]),
+        ("other", ["वायरलेस हेडफ़ोन"]),
+        ("en", []),
+    ],
+)
+def test_language_of_texts(language: str, texts: list[str]) -> None:
+    assert language_of_texts(texts) == language
+
+
+def test_german_goods(tmp_path: Path) -> None:
+    items: list[list[object]] = [[f"{GERMAN[at % 10]} Nummer {at}", KINDS[at % 6]] for at in range(ROWS)]
+    config, text = proposed(tmp_path, ("Bezeichnung", "Art"), items)
+    texts = config.data.texts
+    assert (texts.language, texts.noun, texts.plural, texts.liked) == ("de", "Artikel", "Artikel", "gut bewertet")
+    assert texts.item == '["{Bezeichnung}"|ein Artikel ohne Namen][; {Art}]'
+    assert "English alone" in looks(text)
+
+
+def test_english_goods_say_no_language(tmp_path: Path) -> None:
+    _, text = proposed(tmp_path, ("title",), [[title] for title in TITLES])
+    assert "language" not in tomllib.loads(text)["data"]["texts"]
+    assert "LOOK" not in text
+
+
+def test_types_of_events(tmp_path: Path) -> None:
+    types = ("view", "view", "view", "cart", "purchase", "purchase", "view")
+    config, text = proposed(tmp_path, ("title",), [[title] for title in TITLES], types)
+    assert config.feature_schema.history_types == ("view", "purchase", "cart")
+    assert "holds several types of events (view 57." in looks(text)
+    for choice in ('["view"]', '["purchase"]', '["cart"]', '["purchase", "cart"]'):
+        assert f"# keep = {{ event = {choice} }}" in text
+    assert '# repeated = "last"' in text
+    assert "of the rows repeat a user and an item" in text

@@ -52,7 +52,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
     text = (Path(__file__).parent / "tiny.toml").read_text()
     (folder / "tiny.toml").write_text(text.replace("FOLDER", str(folder)))
     with surroundings(folder) as place:
-        job(place, "refresh")
+        job(place, "refresh", "--ask-at-once")
         yield place
 
 

@@ -133,7 +133,7 @@ def answered(vllm: VllmServer) -> float:
 
 def test_knowledge_is_asked_published_and_served(installation: Installation, users: int, server: VllmServer) -> None:
     before = answered(server)
-    entry = json.loads(installation.offline("refresh").stdout.splitlines()[-1])
+    entry = json.loads(installation.offline("refresh", "--ask-at-once").stdout.splitlines()[-1])
     assert (entry["status"], entry["reasons"]) == ("done", [])
     asked = entry["llm"]
     print(f"{asked['paid']} answers in {asked['seconds']:.0f} s, bad and asked again: {entry['asked_again']}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
@@ -16,6 +17,7 @@ from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.prompts import item_prompt, plain_text
 from offline.knowledge.run import producers_of
 from offline.llm.account import tokens_per_second
+from offline.llm.protocol import UnusableBackendError
 from offline.llm.session import open_session
 
 _TEXTS, _PROMPTS = 64, 8
@@ -25,7 +27,7 @@ _UNKNOWN_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Different texts that a configuration encodes, and prompts that it asks, if nothing of them is stored yet."""
+    """Texts that a configuration encodes, and prompts that it asks, if nothing of them is stored yet."""
 
     texts: int
     prompts: int
@@ -60,15 +62,16 @@ class Rates:
     def lines(self, work: Work) -> Iterator[str]:
         """What the work will take, for people."""
         if work.texts and self.texts:
-            yield f"texts to encode: {work.texts:,}, about {_minutes(work.texts / self.texts)} (64 of them were timed)"
+            takes = f"about {_minutes(work.texts / self.texts)} ({_TEXTS} were timed)"
+            yield f"texts to encode, if none is stored yet: {work.texts:,}, {takes}"
         if work.prompts:
             takes = f"about {_minutes(work.prompts / self.prompts)}" if self.prompts else "for an unknown time"
-            yield f"prompts to ask: {work.prompts:,}, {takes} ({self.basis}); a first refresh asks none"
+            yield f"prompts to ask, if none is answered yet: {work.prompts:,}, {takes} ({self.basis})"
 
 
 def measure(job: Job, catalogue: Catalogue, work: Work) -> Rates:
     """The rates of this machine. A model on a server is not asked for it, because that is paid: earlier runs tell its
-    rate. EncoderError or UnusableBackendError without weights."""
+    rate. EncoderError without the encoder's weights. Holds no work folder, so it records no account of a run."""
     vocabulary = job.config.data.texts
     described = [features for features in catalogue.items.values() if vocabulary.describes(features)]
     texts = None
@@ -81,17 +84,26 @@ def measure(job: Job, catalogue: Catalogue, work: Work) -> Rates:
         texts = len(sample) / _seconds(partial(encoder.encode, sample))
     if not work.prompts or not described:
         return Rates(texts, None, "")
-    with open_session(job.config.llm, job.llm, precision=job.config.arithmetic) as session:
+    try:
+        rate, basis = _prompt_rate(job, described)
+    except UnusableBackendError as error:
+        rate, basis = None, str(error)
+    return Rates(texts, rate, basis)
+
+
+def _prompt_rate(job: Job, described: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
+    """Prompts per second and what tells it. UnusableBackendError without the weights of a local model."""
+    with open_session(job.config.llm, job.llm, dry_run=True, precision=job.config.arithmetic) as session:
         if job.config.llm.backend != "local":
             model = session.account.model_id
             rate = tokens_per_second(RunLedger(job.config.workdir).accounts(), model)
             basis = f"as {model} answered in earlier runs" if rate else f"no run has asked {model} yet"
-            return Rates(texts, rate / _UNKNOWN_TOKENS if rate else None, basis)
+            return rate / _UNKNOWN_TOKENS if rate else None, basis
         tokens = job.config.knowledge.item_tokens
-        prompts = [item_prompt(vocabulary, features, tokens) for features in described[:_PROMPTS]]
+        prompts = [item_prompt(job.config.data.texts, features, tokens) for features in described[:_PROMPTS]]
         session.complete_batch(prompts[:1])  # loads the weights
         seconds = _seconds(partial(session.complete_batch, prompts))
-    return Rates(texts, len(prompts) / seconds, f"{len(prompts)} of them were timed; larger batches are faster")
+    return len(prompts) / seconds, f"{len(prompts)} of them were timed; larger batches are faster"
 
 
 def _seconds(work: Callable[[], object]) -> float:

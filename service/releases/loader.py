@@ -39,6 +39,7 @@ from service.ranking.deadline import Deadline
 from service.ranking.ports import Release
 from service.ranking.types import Sample
 from service.redis import Command, RedisLink, replies_to
+from service.releases.unmapping import unmap_gently
 from service.retrieval.retriever import ItemRetriever
 from service.scoring import INLINE_SECONDS, INLINE_SECONDS_ALONE, CtrModel, OnnxScorer, load_model
 from service.settings import Settings
@@ -145,6 +146,7 @@ class Loader:
         if before is not None and before.release.manifest.snapshot is not None:
             trusted = frozenset(before.release.manifest.snapshot.columns.values())
         columns = await run_in_background(read_columns, self.artifacts, snapshot.columns, trusted)
+        unmap_gently(columns)
         update, since = TableUpdate(columns, snapshot.items), snapshot.changes
         # Another model's columns of the items that have changed would be others, or none.
         same = before is not None and model is before.model and before.release.manifest.snapshot == snapshot

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.serving.installed import CANDIDATES, LOAD_CORE, SERVER_CORE, Installed, Workbench
+from bench.serving.installed import CANDIDATES, LOAD_CORE, SERVER_CORE, Effort, Installed, Workbench
 from bench.serving.results import Numbers
 from bench.serving.servers import Server, get, ours, pinned
-from bench.serving.spread import markdown_table
+from bench.serving.spread import Spread, markdown_table
 from bench.serving.tails import SHARE, peak_of
 from bench.serving.world import publish_world
 from offline.publish.release import live_release, switch
@@ -41,35 +41,47 @@ CORES = {"one core": (SERVER_CORE,), "both cores": (SERVER_CORE, LOAD_CORE)}
 
 
 def measure_swaps(workbench: Workbench) -> Numbers:
-    """Milliseconds p50, p99 and max with and without a swap, what failed, and how long swaps took: of a service on one
-    core, and of one that may use the other core, too, which Redis and the load generator leave half idle."""
+    """Milliseconds p50, p99 and max with and without a swap, what failed, and how long swaps took, in alternating rounds
+    of a service on one core, and of one that may use the other core, too, which Redis and the load generator leave half
+    idle. Each round starts a service that knows the first release only."""
     effort, world = workbench.effort, workbench.large_world()
     first = live_release(world.store)
     assert first is not None
     second = publish_world(world.world, world.store, world.folder / "jobs", weights=1).release
     bodies = world.bodies("top50", CANDIDATES)
-    cases = {}
-    for name, cores in CORES.items():
-        shutil.rmtree(world.folder / "data", ignore_errors=True)
-        with ours(world, cores=cores) as server:
-            rate = SHARE * peak_of(server, bodies, effort.seconds)
-            calm = effort.steady_seconds
-            path = world.folder / "swaps.npy"
-            with _load(server, bodies, rate, path) as load:
-                time.sleep(calm)
-                swaps = {}
-                for kind in SWAPS:
-                    began = time.perf_counter()
-                    _swap(world, server, second if live_release(world.store) == first else first)
-                    swaps[kind] = (began, time.perf_counter())
-                    time.sleep(CALM_SECONDS + calm / 2)
-                load.terminate()
-                output, _ = load.communicate()
-        start = json.loads(output.splitlines()[-1])["start"]
-        windows = {kind: (began - start, end - start + CALM_SECONDS) for kind, (began, end) in swaps.items()}
-        seconds = {kind: end - began for kind, (began, end) in swaps.items()}
-        cases[name] = {"rate": rate, "seconds": seconds} | _compared(_read(path), windows)
+    cases: dict[str, list[Any]] = {name: [] for name in CORES}
+    for number in range(effort.rounds):
+        for name in sorted(cases, reverse=bool(number % 2)):
+            if (live := live_release(world.store)) != first:
+                switch(world.store, live, first)
+            cases[name].append(_swaps_under_load(world, CORES[name], bodies, (first, second), effort))
     return {"items": world.world.items, "cases": cases}
+
+
+def _swaps_under_load(
+    world: Installed, cores: tuple[int, ...], bodies: Path, releases: tuple[str, str], effort: Effort
+) -> dict[str, Any]:
+    """One round: to the second release and back to the first, which is live before."""
+    first, second = releases
+    shutil.rmtree(world.folder / "data", ignore_errors=True)
+    with ours(world, cores=cores) as server:
+        rate = SHARE * peak_of(server, bodies, effort.seconds)
+        calm = effort.steady_seconds / 2
+        path = world.folder / "swaps.npy"
+        with _load(server, bodies, rate, path) as load:
+            time.sleep(calm)
+            swaps = {}
+            for kind, release in zip(SWAPS, (second, first), strict=True):
+                began = time.perf_counter()
+                _swap(world, server, release)
+                swaps[kind] = (began, time.perf_counter())
+                time.sleep(CALM_SECONDS + calm)
+            load.terminate()
+            output, _ = load.communicate()
+    start = json.loads(output.splitlines()[-1])["start"]
+    windows = {kind: (began - start, end - start + CALM_SECONDS) for kind, (began, end) in swaps.items()}
+    seconds = {kind: end - began for kind, (began, end) in swaps.items()}
+    return {"rate": rate, "seconds": seconds} | _compared(_read(path), windows)
 
 
 @contextmanager
@@ -120,33 +132,35 @@ def _compared(arrived: npt.NDArray[np.float64], windows: Mapping[str, tuple[floa
     return windows_of
 
 
-def added(numbers: Numbers, case: str, kind: str) -> float:
-    """Milliseconds that a swap adds to p99."""
-    case_numbers = numbers["cases"][case]
-    return float(case_numbers[kind]["p99"] - case_numbers["calm"]["p99"])
+def added(numbers: Numbers, case: str, kind: str) -> Spread:
+    """Milliseconds that a swap adds to p99: of each round its own calm."""
+    return Spread.of([each[kind]["p99"] - each["calm"]["p99"] for each in numbers["cases"][case]])
 
 
 def failed(numbers: Numbers, case: str) -> int:
-    return sum(numbers["cases"][case][when]["failed"] for when in WHEN)
+    """Requests of all rounds that were not answered well."""
+    return sum(each[when]["failed"] for each in numbers["cases"][case] for when in WHEN)
 
 
 def swaps_section(numbers: Numbers) -> str:
+    """Markdown: a row for each case and window."""
     rows = []
-    for case, case_numbers in numbers["cases"].items():
+    for case, rounds in numbers["cases"].items():
         for when, label in WHEN.items():
-            tails = (f"{case_numbers[when][at]:.2f}" for at in ("p50", "p99", "p99.9", "max"))
-            requests = f"{case_numbers[when]['requests']:,}"
-            seconds = f"{case_numbers['seconds'][when]:.1f}" if when in SWAPS else ""
-            rows.append(
-                (case, f"{case_numbers['rate']:.0f}", label, requests, *tails, case_numbers[when]["failed"], seconds)
-            )
+            windows = [each[when] for each in rounds]
+            tails = (f"{Spread.of([window[at] for window in windows]):.2f}" for at in ("p50", "p99"))
+            longest = f"{max(window['max'] for window in windows):.2f}"
+            requests, wrong = (sum(window[what] for window in windows) for what in ("requests", "failed"))
+            seconds = f"{Spread.of([each['seconds'][when] for each in rounds]):.1f}" if when in SWAPS else ""
+            rate = f"{Spread.of([each['rate'] for each in rounds]):.0f}"
+            rows.append((case, rate, label, f"{requests:,}", *tails, longest, wrong, seconds))
     head = (
-        "service on", "requests/s", "requests that arrive", "number", "p50, ms", "p99", "p99.9", "max", "failed",
+        "service on", "requests/s", "requests that arrive", "number", "p50, ms", "p99", "longest of all", "failed",
         "the swap takes, s",
     )  # fmt: skip
     return (
         f"Releases of {numbers['items']:,} items, under requests of {CANDIDATES} candidates at {SHARE:.0%} of the "
-        "peak. A swap lasts from the moving of the pointer until the other release is served: its files are mapped and"
-        " looked at byte by byte."
+        f"peak; median of {len(next(iter(numbers['cases'].values())))} rounds (least to most). A swap lasts from the "
+        "moving of the pointer until the other release is served: its files are mapped and looked at byte by byte."
         "\n\n" + markdown_table(head, rows)
     )

@@ -42,10 +42,12 @@ def test_requests_at_a_swap_are_told_from_others() -> None:
     )
     assert (windows["back"]["requests"], windows["back"]["max"]) == (1, pytest.approx(3.0))
     assert (windows["after"]["requests"], windows["after"]["max"]) == (1, pytest.approx(4.0))
-    numbers = {"items": 5, "cases": {"one core": windows | {"rate": 1.0, "seconds": {"new": 2.0, "back": 0.5}}}}
+    numbers = {"items": 5, "cases": {"one core": [windows | {"rate": 1.0, "seconds": {"new": 2.0, "back": 0.5}}]}}
     assert swaps.failed(numbers, "one core") == 1
-    assert swaps.added(numbers, "one core", "new") == pytest.approx(48.0, abs=0.1)
-    assert "| one core | 1 | at a swap to a new release | 2 | 50.00 |" in swaps.swaps_section(numbers)
+    assert swaps.added(numbers, "one core", "new").middle == pytest.approx(48.0, abs=0.1)
+    assert "| one core | 1 (1 to 1) | at a swap to a new release | 2 | 50.00 (50.00 to 50.00) |" in swaps.swaps_section(
+        numbers
+    )
 
 
 def test_two_workers_are_compared_by_processor_time() -> None:

@@ -41,9 +41,9 @@ CORES = {"one core": (SERVER_CORE,), "both cores": (SERVER_CORE, LOAD_CORE)}
 
 
 def measure_swaps(workbench: Workbench) -> Numbers:
-    """Milliseconds p50, p99 and max with and without a swap, what failed, and how long swaps took, in alternating rounds
-    of a service on one core, and of one that may use the other core, too, which Redis and the load generator leave half
-    idle. Each round starts a service that knows the first release only."""
+    """Milliseconds p50, p99 and max with and without a swap, what failed, and how long swaps took, in alternating
+    rounds of a service on one core, and of one that may use the other core, too, which Redis and the load generator
+    leave half idle. Each round starts a service that knows the first release only."""
     effort, world = workbench.effort, workbench.large_world()
     first = live_release(world.store)
     assert first is not None

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.contract.items import ITEM_NUMERIC
 from models.contract.schema import FeatureSchema
 from models.ctr.features import FieldEmbedding, ModelSettings
 from models.ctr.gaussian_process import RatingProcess
@@ -49,7 +48,7 @@ class Lifelong(nn.Module):
             self.ids.weight[0].zero_()
         self.id_dropout = Dropout(0.3)
         self.fields = FieldEmbedding(schema.item_fields, dim)
-        self.numeric = nn.Linear(len(ITEM_NUMERIC), dim)
+        self.numeric = nn.Linear(schema.item_numbers, dim)
         self.knowledge = nn.Linear(schema.item_width, dim) if schema.item_width else None
         self.user_fields = FieldEmbedding(schema.user_fields, dim)
         self.user_knowledge = nn.Linear(schema.user_width, dim) if schema.user_width else None

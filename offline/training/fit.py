@@ -14,11 +14,17 @@ from models.contract.arrays import FloatArray, IntArray
 from models.ctr.build import Architecture, build_model
 from models.ctr.features import ModelSettings
 from models.ctr.lifelong import Lifelong
+from models.ctr.running import RunningFeatures
+from models.ctr.tree import BoostedTrees
 from offline.config import TrainingConfig
-from offline.metrics import Quality, best_epoch, in_words, quality
+from offline.metrics import Quality, auc, best_epoch, in_words, quality
 from offline.progress import Progress
 from offline.training.lifelong import as_torch, fit_lifelong, predict_sequences
 from offline.training.samples import SampleEncoder, SplitRows
+from offline.training.tree import fit_tree
+
+_SCALED_BY = 20_000
+"""Training samples whose running features tell their scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +66,16 @@ def fit(
             config, encoder, splits, seed, label=spec.label, progress=progress,
         )  # fmt: skip
         return Fitted(lifelong, best_of_all, auc_of_epoch)
+    if spec.architecture == "tree":
+        trees = cast(BoostedTrees, new_model(spec, config, encoder))
+        rounds, _ = fit_tree(trees, config.tree, encoder, splits, seed)
+        validation = splits.rows["validation"]
+        area = auc(encoder.labels[validation], predict(trees, encoder, validation))
+        return Fitted(trees.eval(), rounds, (area,))
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
     model = new_model(spec, config, encoder)
+    _standardise(model, encoder, splits, generator)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     train, validation = splits.rows["train"], splits.rows["validation"]
     best: dict[str, torch.Tensor] = {}
@@ -91,6 +104,20 @@ def fit(
         bar.end_early()
     model.load_state_dict(best)
     return Fitted(model.eval(), best_epoch(judged), tuple(epoch.auc for epoch in judged))
+
+
+def _standardise(model: nn.Module, encoder: SampleEncoder, splits: SplitRows, generator: np.random.Generator) -> None:
+    """Give the running features of a network the scale that they have among training samples."""
+    running = [module for module in model.modules() if isinstance(module, RunningFeatures)]
+    if not running:
+        return
+    train = splits.rows["train"]
+    drawn = generator.choice(train, min(len(train), _SCALED_BY), replace=False)
+    with torch.inference_mode():
+        parts = np.array_split(drawn, -(-len(drawn) // 2048))
+        features = torch.cat([running[0].plain(as_torch(encoder.tensors(part))) for part in parts])
+    for module in running:
+        module.standardise(features)
 
 
 def predict(model: nn.Module, encoder: SampleEncoder, rows: IntArray, batch_size: int = 2048) -> FloatArray:

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from models.contract.artifact import ArtifactManifest, ModelName
-from models.contract.encoding import USER_INPUTS, Tensors
+from models.contract.encoding import Tensors
 from models.contract.knowledge import Space
 from models.contract.schema import FeatureSchema
 from models.ctr.build import reads
 from models.ctr.export import export_onnx, parity
 from models.ctr.lifelong import Lifelong
 from tests.models.tiny import ITEM_ROWS, KINDS, Kind, as_torch, histories_of, inputs_of, logits_of, model_of, served
+from tests.plain_inputs import USER_INPUTS
 from tests.synthetic import SCHEMA
 
 SERVED: Kind = ("lifelong", "target")

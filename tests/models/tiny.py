@@ -10,11 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.contract.encoding import ITEM_INPUTS, Tensors
+from models.contract.encoding import Tensors
 from models.contract.schema import FeatureSchema
 from models.ctr.build import Architecture, build_model
 from models.ctr.features import Fusion, ModelSettings
 from models.ctr.lifelong import Lifelong
+from tests.plain_inputs import ITEM_INPUTS
 from tests.synthetic import SCHEMA
 
 Kind = tuple[Architecture, Fusion | Literal["inattentive"]]

@@ -86,7 +86,7 @@ class RunningFeatures(nn.Module):
         """Sums [C, k] of the weights of events of the candidate itself, and how lately [C, 1] the last was, from 1 for
         just now to 0 for never: by later events, and by the clock."""
         row, history = inputs["item_row"].unsqueeze(1), inputs["history_row"]
-        same = ((row == history) & (row > 0)).to(weights.dtype)  # [C, T]
+        same = ((row == history) & (row > 0)).to(weights.dtype) * inputs["history_mask"]  # [C, T]
         passed = [self._ago(inputs["history_mask"])]
         passed += [inputs["history_hours"]] if self.half_lives else []
         lately = [(same / (1.0 + torch.log1p(since))).amax(dim=1, keepdim=True) for since in passed]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from models.contract.schema import FeatureSchema
 from models.ctr.running import RunningFeatures
 
+_Attribute = int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]
 _WHOLE_NUMBERS, _NUMBERS = ("feature", "left", "right", "roots", "depth"), ("threshold", "value", "base")
 
 
@@ -39,60 +40,60 @@ class BoostedTrees(nn.Module):
         self.value: Tensor
         self.base: Tensor
         for name in _WHOLE_NUMBERS:
-            self.register_buffer(name, torch.zeros(name == "depth", dtype=torch.int64))
+            self.register_buffer(name, torch.zeros(int(name == "depth"), dtype=torch.int64))
         for name in _NUMBERS:
-            self.register_buffer(name, torch.zeros(name == "base"))
+            self.register_buffer(name, torch.zeros(int(name == "base")))
+        self._operator: dict[str, _Attribute] = {}
         self.register_load_state_dict_pre_hook(_resized)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_prepare)  # type: ignore[no-untyped-call]
 
     def grow(self, arrays: Mapping[str, Tensor]) -> None:
         """Take the trees of these arrays, by the names of the attributes."""
         for name in (*_WHOLE_NUMBERS, *_NUMBERS):
             setattr(self, name, arrays[name].to(getattr(self, name).dtype))
+        self.prepare()
 
     def features(self, inputs: dict[str, Tensor]) -> Tensor:
         """What the trees compare, [C, width]: running features as they are, and the codes of fields."""
         running = self.running.plain(inputs)
-        user = inputs["user_categorical"].expand(len(running), -1)
+        user = inputs["user_categorical"].expand(running.shape[0], -1)
         return torch.cat([running, inputs["item_categorical"].to(running.dtype), user.to(running.dtype)], dim=1)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         features = self.features(inputs)
         if torch.onnx.is_in_onnx_export():
-            return self._operator(features)
+            scores: Tensor = torch.onnx.ops.symbolic(
+                "ai.onnx.ml::TreeEnsembleRegressor", (features,), self._operator,
+                dtype=features.dtype, shape=(features.shape[0], 1), version=3,
+            )  # fmt: skip
+            return scores.squeeze(1)
         node = self.roots.unsqueeze(0).expand(len(features), -1)
         for _ in range(int(self.depth)):
             goes_left = features.gather(1, self.feature[node]) <= self.threshold[node]
             node = torch.where(goes_left, self.left[node], self.right[node])
         return self.base + self.value[node].sum(dim=1)
 
-    def _operator(self, features: Tensor) -> Tensor:
-        """ONNX has an operator for trees, in its domain of classical models."""
-        owner = torch.bucketize(torch.arange(len(self.feature)), self.roots, right=True) - 1
-        first = self.roots[owner]
-        leaf = self.left == torch.arange(len(self.left))
-        ids = torch.arange(len(self.feature)) - first
-        attributes: dict[
-            str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]
-        ] = {
+    def prepare(self) -> None:
+        """Write the trees as the attributes of ONNX's operator, which takes no tensors for them. Done when they are
+        grown or loaded."""
+        places = torch.arange(len(self.feature))
+        owner = torch.bucketize(places, self.roots, right=True) - 1
+        first, leaf = self.roots[owner], self.left == places
+        self._operator = {
             "n_targets": 1,
             "base_values": self.base.tolist(),
             "nodes_treeids": owner.tolist(),
-            "nodes_nodeids": ids.tolist(),
+            "nodes_nodeids": (places - first).tolist(),
             "nodes_featureids": self.feature.tolist(),
             "nodes_values": self.threshold.tolist(),
             "nodes_modes": ["LEAF" if end else "BRANCH_LEQ" for end in leaf.tolist()],
             "nodes_truenodeids": torch.where(leaf, 0, self.left - first).tolist(),
             "nodes_falsenodeids": torch.where(leaf, 0, self.right - first).tolist(),
             "target_treeids": owner[leaf].tolist(),
-            "target_nodeids": ids[leaf].tolist(),
+            "target_nodeids": (places - first)[leaf].tolist(),
             "target_ids": [0] * int(leaf.sum()),
             "target_weights": self.value[leaf].tolist(),
         }
-        scores: Tensor = torch.onnx.ops.symbolic(
-            "ai.onnx.ml::TreeEnsembleRegressor", (features,), attributes,
-            dtype=features.dtype, shape=(features.shape[0], 1), version=3,
-        )  # fmt: skip
-        return scores.squeeze(1)
 
 
 def _resized(trees: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
@@ -100,3 +101,7 @@ def _resized(trees: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: Any
     for name in (*_WHOLE_NUMBERS, *_NUMBERS):
         if (saved := state.get(prefix + name)) is not None:
             setattr(trees, name, torch.zeros_like(saved))
+
+
+def _prepare(trees: BoostedTrees, _: object) -> None:
+    trees.prepare()

@@ -72,12 +72,12 @@ def inputs_of(
 
     user_slots = [spec.cardinality for spec in schema.user_fields for _ in range(spec.slots)]
     item_slots = [spec.cardinality for spec in schema.item_fields for _ in range(spec.slots)]
-    return {
+    tensors: Tensors = {
         "user_categorical": fields(user_slots, users),
         "user_numeric": normal(users, 4),
         "history_index": generator.integers(0, ITEM_ROWS, (users, T)) * present,
         "history_categorical": fields(item_slots, users, T) * present[..., None],
-        "history_numeric": normal(users, T, 3) * present[..., None],
+        "history_numeric": normal(users, T, schema.item_numbers) * present[..., None],
         "history_value": normal(users, T) * present,
         "history_mask": present.astype(np.float32),
         "history_vectors": normal(users, T, schema.item_width) * present[..., None],
@@ -86,9 +86,19 @@ def inputs_of(
         "partition_mask": closed.astype(np.float32),
         "item_index": generator.integers(0, ITEM_ROWS, candidates),
         "item_categorical": fields(item_slots, candidates),
-        "item_numeric": normal(candidates, 3),
+        "item_numeric": normal(candidates, schema.item_numbers),
         "item_vectors": normal(candidates, schema.item_width),
     }
+    if schema.running:
+        numbers = 3 + len(schema.half_lives_ms) if schema.running.is_timed else 1
+        hours = np.sort(generator.uniform(0, 1000, (users, T)).astype(np.float32))[:, ::-1]
+        tensors |= {
+            "user_running": normal(users, numbers),
+            "history_hours": hours * present,
+            "history_row": generator.integers(0, 7, (users, T)) * present,
+            "item_row": generator.integers(0, 7, candidates),
+        }
+    return tensors
 
 
 def histories_of(lengths: Sequence[int], schema: FeatureSchema = SCHEMA, *, seed: int = 0) -> Tensors:

@@ -252,6 +252,11 @@ class JobConfig(BaseModel):
             raise ValueError(f"samples.split: takes no effect, samples are split {self.data.split_words}")
         if not self.data.timed and self.knowledge.liber.partition_days is not None:
             raise ValueError("knowledge.liber.partition_days: takes no effect, interactions have no times")
+        running = self.feature_schema.running
+        if running is not None and running.is_timed and not self.data.timed:
+            raise ValueError("feature_schema.running.half_lives_days: takes no effect, interactions have no times")
+        if self.training.served == "tree" and running is None:
+            raise ValueError('training.served = "tree" reads running features: add [feature_schema.running]')
         return self
 
     @model_validator(mode="after")

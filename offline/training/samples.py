@@ -132,7 +132,10 @@ def _forgetting_counts(
 
 
 def _forget(
-    state: npt.NDArray[np.float64], last: npt.NDArray[np.float64], now: npt.NDArray[np.float64], half_lives: FloatArray
+    state: npt.NDArray[np.float64],
+    last: npt.NDArray[np.float64],
+    now: npt.NDArray[np.float64],
+    half_lives: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
     """Let the first counts [.., K] forget from their ``last`` times [..] to ``now`` [n], in place, and return them. What
     arrived late turns no clock back."""

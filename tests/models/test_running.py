@@ -181,6 +181,7 @@ def test_models_without_running_features_read_what_they_read() -> None:
         "user_running", "history_hours", "history_numeric", "history_row", "item_row",
     }  # fmt: skip
     assert "history_hours" not in reads("din", UNTIMED)
+    assert reads("lifelong", TIMED) == reads("lifelong", SCHEMA)
     assert not {"item_index", "item_vectors"} & set(reads("tree", TIMED))
     assert set(ITEM_INPUTS) > {"item_row"}
 

@@ -23,7 +23,7 @@ _LONG = 150
 _TITLES = (
     "title", "titel", "titre", "t[ií]tulo", "titolo", "headline", "bezeichnung", "name", "nombre", "nome", "naam",
     "назван", "наименован", "书名", "商品名", "品名", "名", "題", "标题", "제목", "produkt", "artikel", "designation",
-    "libell[eé]", "label",
+    "libell[eé]", "intitul[eé]", "label",
 )  # fmt: skip
 """What columns of titles are called, the most certain first."""
 _TITLE = re.compile("|".join(_TITLES), re.I)
@@ -167,14 +167,15 @@ def _column(name: str, values: pl.Series, owners: str) -> Column | None:
     if _has_decimal_commas(values):
         remark = f"{there}; a decimal comma, which no number has: a text and no field, until files say 1.5 for 1,5"
         return Column(safe, name, "text", None, None, remark, is_labelled=True)
-    if (separator := _list_separator(values)) is not None:
+    is_date = _share(values, _DATE.pattern) > 0.5
+    if not is_date and (separator := _list_separator(values)) is not None:
         rows = [[part.strip() for part in row.split(separator) if part.strip()] for row in values.to_list()]
         return _list(safe, name, separator, rows, owners)
     counts = _counts(values)
     is_category = len(counts) <= max(2, len(values) // 5) and max(map(len, counts)) <= _LONGEST_WORD
     field = _words_field(counts, 1) if is_category else None
     remark = f"{there}, {len(counts):,} different"
-    return Column(safe, name, "text", None, field, remark, _length(values) > _LONG, _share(values, _DATE.pattern) > 0.5)
+    return Column(safe, name, "text", None, field, remark, _length(values) > _LONG, is_date)
 
 
 def _list(safe: str, name: str, separator: str | None, rows: list[list[str]], owners: str) -> Column:

@@ -18,13 +18,13 @@ from offline.data.tables import Part, read
 from offline.proposal.document import Described, Proposal
 from offline.proposal.features import features_of, title_of
 from offline.proposal.forms import form_of
-from offline.proposal.readings import read_values
+from offline.proposal.readings import read_values, tolerated
 from offline.proposal.roles import roles_of
 from offline.proposal.settings import Amounts, Labels
 from offline.proposal.texts import Texts
 
 _MOST_BAD_ROWS = 0.05
-"""Share of a file's rows that may be broken; more of them, and the file is not understood."""
+"""Share of a file's rows that may be broken, or three in a small one; more, and the file is not understood."""
 
 _NULLS = ("\\N", "NA", "N/A", "n/a", "NULL", "Null", "null", "None", "nan", "NaN", "-")
 """Cells by which exports say that there is nothing."""
@@ -43,9 +43,8 @@ def propose(interactions: Path, items: Path, users: Path | None, name: str | Non
     if of_users is not None and roles.user_id is not None:
         of_users = _allowing_empty(of_users, roles.user_id, roles.remarks)
         of_users = _with_features(of_users, roles.user_id, "users")
-    values = of_interactions.table.select(
-        [] if roles.value is None else read_values(of_interactions.table[roles.value])
-    )
+    sound = of_interactions.table.filter(~roles.bad)
+    values = sound.select([] if roles.value is None else read_values(sound[roles.value]))
     title, remark = title_of(of_items.features.columns, of_items.table)
     return Proposal(
         name=name or name_of(interactions),
@@ -54,7 +53,7 @@ def propose(interactions: Path, items: Path, users: Path | None, name: str | Non
         users=of_users,
         roles=roles,
         labels=Labels.of(values, roles.value),
-        amounts=Amounts.of(of_interactions.table.filter(~roles.bad), roles, of_items.table[roles.item_id]),
+        amounts=Amounts.of(sound, roles, of_items.table[roles.item_id]),
         texts=Texts.of(of_items.table, of_items.features.columns, title, remark, of_items.path),
     )
 
@@ -97,7 +96,7 @@ def _read(path: Path, form: Mapping[str, Any]) -> tuple[list[Part], float]:
     lenient = Problems()
     parts = read(TableConfig.model_validate({"paths": (str(path),), **form, "bad_rows_at_most": 1.0}), lenient)
     count, sound = len(lenient.bad_rows.of(str(path))), sum(len(part.frame) for part in parts)
-    if lenient.broken or count > _MOST_BAD_ROWS * (count + sound):
+    if lenient.broken or count > tolerated(count + sound, _MOST_BAD_ROWS):
         problems.raise_if_broken()
     return parts, count / (count + sound)
 

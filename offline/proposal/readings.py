@@ -6,15 +6,19 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import product
+from itertools import pairwise, product
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
+from offline.data.outliers import far_times
 from offline.data.row_config import check_format
 
-LEAST_FIT = 0.99
-"""Share of the cells that are not empty from which on a column is read in a form: the others are bad rows."""
+_BAD_SHARE, _BAD_ROWS, _BAD_TENTH = 0.01, 3, 0.1
+
+MOST_VALUES = 21
+"""Different numbers up to which a column may be a scale of ratings: half stars from 0 to 10."""
 
 EARLIEST_SECONDS = 3e8
 """July 1979: no interaction on a computer network is older, and smaller numbers are counters or ids."""
@@ -61,6 +65,11 @@ class TimeReading:
     other_format: str | None = None
 
 
+def tolerated(rows: int, share: float = _BAD_SHARE) -> float:
+    """So many rows or cells may be bad: a share of them, or in small files three, but no more than a tenth."""
+    return max(share * rows, min(_BAD_ROWS, _BAD_TENTH * rows))
+
+
 def read_times(values: pl.Series) -> TimeReading | None:
     """The times of a column; None if it holds none."""
     if values.dtype in (pl.Datetime, pl.Date):
@@ -74,6 +83,29 @@ def read_times(values: pl.Series) -> TimeReading | None:
         if not _fits(values, ~number.is_between(19_000_101, 21_001_231).fill_null(False)):
             return None
     return _written(values)
+
+
+def seconds_of(values: pl.Series, time: Time) -> pl.Series:
+    """Unix seconds, float64, of times in this form, of ``order`` the number itself; null for what is none."""
+    if values.dtype in (pl.Datetime, pl.Date):
+        return values.cast(pl.Datetime("ms")).cast(pl.Int64) / 1000
+    if time.format is None and time.unit != "iso":
+        return read_values(values) / (1000 if time.unit == "ms" else 1)
+    texts = values.cast(pl.String).unique().to_list()
+    moments = {text: _moment(text or "", time.format) for text in texts}
+    seconds = {text: None if moment is None else _utc(moment).timestamp() for text, moment in moments.items()}
+    return pl.Series(values.name, [seconds[text] for text in values.cast(pl.String).to_list()], pl.Float64)
+
+
+def impossible_times(values: pl.Series, time: Time) -> pl.Series:
+    """Cells [rows] whose times lie in the future or far from most others; none if they are too many for mistakes."""
+    seconds = seconds_of(values, time)
+    known = np.flatnonzero(seconds.is_not_null().to_numpy())
+    milliseconds = (seconds.drop_nulls().to_numpy() * 1000).astype(np.int64)
+    impossible = np.zeros(len(values), bool)
+    impossible[known] = milliseconds > _now() * 1000
+    impossible[known[far_times(milliseconds)]] = True
+    return pl.Series(values.name, impossible) if _fits(values, pl.Series(impossible)) else _none(values)
 
 
 def finer_unit(values: pl.Series) -> str:
@@ -102,6 +134,28 @@ def unfit_values(values: pl.Series) -> pl.Series | None:
     """The cells [rows] of a column of values that hold no number; None if too many do not."""
     unfit = values.is_not_null() & read_values(values).is_null()
     return unfit if _fits(values, unfit) else None
+
+
+def off_scale(values: pl.Series) -> pl.Series:
+    """Cells [rows] with numbers that lie off the scale of nearly all others, such as 99 among stars from 1 to 5: the
+    scale goes on as long as no step is wider than those within. None are where the numbers are no scale."""
+    number = read_values(values)
+    sound = number.drop_nulls()
+    if not len(sound):
+        return _none(values)
+    share = tolerated(len(sound)) / 2 / len(sound)
+    low, high = (float(sound.quantile(at, "nearest") or 0.0) for at in (share, 1 - share))
+    different = sound.unique().sort().to_list()
+    inner = [value for value in different if low <= value <= high]
+    if not 1 < len(inner) <= MOST_VALUES:
+        return _none(values)
+    step = max(later - earlier for earlier, later in pairwise(inner)) + 1e-9
+    for value in different:
+        high = value if high < value <= high + step else high
+    for value in reversed(different):
+        low = value if low - step <= value < low else low
+    off = ~number.is_between(low, high).fill_null(True)
+    return off if _fits(values, off) else _none(values)
 
 
 def is_opinion(values: pl.Series) -> bool:
@@ -138,7 +192,7 @@ def _written(values: pl.Series) -> TimeReading | None:
     years of two digits the one whose times lie closest together, and not in the future."""
     different = values.drop_nulls().unique(maintain_order=True)
     sample = different.gather_every(max(1, len(different) // _SAMPLE)).to_list()
-    least = len(sample) * (1 - 3 * (1 - LEAST_FIT)) - 1
+    least = len(sample) * (1 - 3 * _BAD_SHARE) - _BAD_ROWS
     readings: list[tuple[int, float, int, str, pl.Series]] = []
     for form in (None, *_FORMATS):
         if sum(_is_time(text, form) for text in sample) < max(1.0, least):
@@ -168,7 +222,7 @@ def _is_time(text: str, form: str | None) -> bool:
 
 def _span(texts: list[str], form: str) -> float:
     """Seconds from the first to the last time, or infinity if that lies in the future."""
-    seconds = [moment.replace(tzinfo=UTC).timestamp() for text in texts if (moment := _moment(text, form)) is not None]
+    seconds = [_utc(moment).timestamp() for text in texts if (moment := _moment(text, form)) is not None]
     return max(seconds) - min(seconds) if max(seconds) <= _now() else math.inf
 
 
@@ -183,9 +237,13 @@ def _moment(text: str, form: str | None) -> datetime | None:
         return None
 
 
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
 def _fits(values: pl.Series, unfit: pl.Series) -> bool:
     filled = len(values) - values.null_count()
-    return filled > 0 and int((unfit & values.is_not_null()).sum()) <= (1 - LEAST_FIT) * filled + 1e-9
+    return filled > 0 and int((unfit & values.is_not_null()).sum()) <= tolerated(filled) + 1e-9
 
 
 def _none(values: pl.Series) -> pl.Series:

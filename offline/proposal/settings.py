@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
 
 from models.contract.arrays import IntArray
 from offline.config import SamplesConfig
+from offline.proposal.readings import seconds_of
 from offline.proposal.roles import PARTS, Roles
 
 _HISTORIES = (5, 3, 2, 1, 0)
@@ -122,7 +122,7 @@ def in_order(interactions: pl.DataFrame, roles: Roles) -> pl.DataFrame:
     if roles.part is not None:
         keys.append(_part_numbers(interactions[roles.part]).alias("part"))
     if roles.time is not None:
-        keys.append(_times(interactions[roles.time.column], roles).alias("time"))
+        keys.append(seconds_of(interactions[roles.time.column], roles.time).alias("time"))
     if not keys:
         return interactions
     order = pl.DataFrame(keys).with_row_index("row").sort([key.name for key in keys], maintain_order=True)["row"]
@@ -132,28 +132,6 @@ def in_order(interactions: pl.DataFrame, roles: Roles) -> pl.DataFrame:
 def _part_numbers(values: pl.Series) -> pl.Series:
     numbers = {"train": 0, "validation": 1, "test": 2}
     return pl.Series([numbers[PARTS[word.strip().lower()]] for word in values.to_list()], dtype=pl.Int8)
-
-
-def _times(values: pl.Series, roles: Roles) -> pl.Series:
-    """Numbers in the order of times."""
-    assert roles.time is not None
-    if values.dtype in (pl.Datetime, pl.Date):
-        return values.cast(pl.Datetime("ms")).cast(pl.Int64)
-    if roles.time.format is None and roles.time.unit != "iso":
-        return values.cast(pl.Float64, strict=False)
-    texts = values.unique().to_list()
-    seconds = {text: _seconds(text, roles.time.format) for text in texts}
-    return pl.Series([seconds[text] for text in values.to_list()], dtype=pl.Float64)
-
-
-def _seconds(text: str | None, form: str | None) -> float | None:
-    """A time in ISO 8601, or in a format of strptime."""
-    cell = (text or "").strip()
-    try:
-        moment = datetime.fromisoformat(cell) if form is None else datetime.strptime(cell, form)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _first(candidates: Iterable[int], share: Callable[[int], float], least: float) -> int:

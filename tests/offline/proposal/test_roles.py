@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from offline.data.catalogue import DataError
 from offline.data.config import InteractionsConfig
 from offline.proposal.forms import form_of
+from offline.proposal.readings import off_scale, tolerated
 from offline.proposal.roles import Roles, roles_of
 from tests.offline.proposal.shops import FIRST_SECOND, Shop, write
 from tests.offline.proposal.test_propose import HEADER, books, items_of, proposed
@@ -238,3 +240,86 @@ def test_the_spelling_that_would_make_ids_meet(tmp_path: Path) -> None:
     used = table(user=column("u{}", 60), article=[float(at % 40) for at in range(ROWS)])
     with pytest.raises(DataError, match=r"of the ids of 'article' in 'id', 40 of 40 would be, written .12\.0. as .12."):
         roles(used, table(id=list(range(40))))
+
+
+def test_few_bad_cells_of_a_small_file(tmp_path: Path) -> None:
+    rows: list[list[Any]] = [
+        [f"u{at % 9}", f"b{at % 40}", at % 5 + 1, f"2024-02-01T10:{at % 60:02}"] for at in range(80)
+    ]
+    rows[5][3], rows[20][3], rows[50][2] = "2054-02-01T10:00", "1999-02-01T10:00", "?"
+    rows[60] = rows[60][:2]
+    items = write(tmp_path / "books.csv", ("book", "title"), [(f"b{at}", f"The book {at}") for at in range(40)])
+    config, text = proposed(tmp_path, write(tmp_path / "ratings.csv", HEADER, rows), items)
+    assert config.data.interactions is not None
+    assert 4 / 80 < config.data.interactions.bad_rows_at_most < 0.1
+    assert "2 of 79 cells of 'at' are in the future, or 20 years" in text
+    assert "1 of 79 cells of 'stars' are no number" in text
+
+
+@pytest.mark.parametrize(("rows", "most"), [(5, 0), (10, 1), (20, 2), (30, 3), (80, 3), (300, 3), (1000, 10)])
+def test_bad_cells_of_a_file(rows: int, most: int) -> None:
+    assert int(tolerated(rows)) == most
+
+
+@pytest.mark.parametrize(
+    ("scale", "off"),
+    [
+        ((1, 2, 3, 4, 5), (99, -1)),
+        ((0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4), (50, -9)),
+        ((10, 20, 30, 40, 50), (500,)),
+        ((0, 1), (7,)),
+    ],
+)
+def test_values_off_the_scale(scale: Sequence[float], off: Sequence[float], books: Shop, tmp_path: Path) -> None:
+    rows = [[user, item, scale[at % len(scale)], when] for at, (user, item, _, when) in enumerate(books.interactions)]
+    for at, value in enumerate(off):
+        rows[100 + at][2] = value
+    config, text = proposed(tmp_path, write(tmp_path / "ratings.csv", HEADER, rows), items_of(books, tmp_path))
+    assert (config.feature_schema.value_min, config.feature_schema.value_max) == (scale[0], scale[-1])
+    assert f"{len(off)} of 1,500 cells of 'stars' are off the scale of the others" in text
+
+
+def test_a_scale_with_rare_ends() -> None:
+    stars = [5] * 990 + [1, 2, 3, 4, 4] * 2
+    assert not off_scale(pl.Series("stars", stars)).any()
+    assert not off_scale(pl.Series("seconds", [at * at for at in range(1000)])).any()
+    assert not off_scale(pl.Series("stars", [-1] * 200 + [1, 2, 3, 4, 5] * 200)).any()
+
+
+@pytest.mark.parametrize("name", ["returned", "refunded", "logged_in", "mobile"])
+def test_true_or_false_is_no_opinion_by_itself(name: str) -> None:
+    proposal = roles(interactions(**{name: ["true" if at % 9 == 0 else "false" for at in range(ROWS)]}))
+    assert proposal.value is None
+    assert said(proposal, repr(name), "nothing says that true is good")
+
+
+@pytest.mark.parametrize("name", ["menge", "amount", "quantidade", "dur\u00e9e_s", "weekday", "device"])
+def test_amounts_are_no_values_and_no_users(name: str) -> None:
+    cells = [at * 7919 % 13 for at in range(ROWS)]
+    proposal = roles(interactions(**{name: cells}))
+    assert (proposal.user, proposal.value) == ("user_id", None)
+    assert not proposal.remarks
+
+
+@pytest.mark.parametrize(
+    ("person", "thing", "value"),
+    [
+        ("usuario_id", "producto_id", "puntuaci\u00f3n"),
+        ("lecteur", "livre_id", "note"),
+        ("utilizador", "filme", "avalia\u00e7\u00e3o"),
+        ("utente_id", "libro", "voto"),
+        ("klant_nr", "boek", "waardering"),
+        ("Kundennummer", "Artikel", "Sterne"),
+    ],
+)
+def test_columns_in_other_languages(person: str, thing: str, value: str) -> None:
+    used = {thing: column("{}", 40), person: column("{}", 60), value: [at % 5 for at in range(ROWS)]}
+    proposal = roles(table(**used), table(id=[str(at) for at in range(40)], price=list(range(40))))
+    assert (proposal.user, proposal.item, proposal.value) == (person, thing, value)
+    assert not said(proposal, "too")
+
+
+def test_of_two_opinions_the_one_with_most_shades() -> None:
+    proposal = roles(interactions(clicked=[at % 2 for at in range(ROWS)], stars=[at % 5 for at in range(ROWS)]))
+    assert proposal.value == "stars"
+    assert said(proposal, "'stars' is taken for the value", "'clicked'")

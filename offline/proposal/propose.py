@@ -16,12 +16,13 @@ from offline.data.config import TableConfig
 from offline.data.rules import Problems
 from offline.data.tables import Part, read
 from offline.proposal.document import Described, Proposal
-from offline.proposal.features import features_of, title_of
+from offline.proposal.features import features_of
 from offline.proposal.forms import form_of
-from offline.proposal.readings import read_values, tolerated
 from offline.proposal.roles import roles_of
 from offline.proposal.settings import Amounts, Labels
 from offline.proposal.texts import Texts
+from offline.proposal.titles import title_of
+from offline.proposal.values import read_values, tolerated
 
 _MOST_BAD_ROWS = 0.05
 """Share of a file's rows that may be broken, or three in a small one; more, and the file is not understood."""

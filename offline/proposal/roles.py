@@ -13,18 +13,8 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from offline.proposal.id_columns import ITEM, USER, is_amount, matching, user_column
-from offline.proposal.readings import (
-    MOST_VALUES,
-    Time,
-    example_of,
-    finer_unit,
-    impossible_times,
-    is_opinion,
-    off_scale,
-    read_times,
-    read_values,
-    unfit_values,
-)
+from offline.proposal.times import Time, finer_unit, impossible_times, read_times
+from offline.proposal.values import MOST_VALUES, example_of, is_opinion, off_scale, read_values, unfit_values
 
 _TIME = re.compile(r"time|date|stamp|^ts$|_ts$|_at$|created|when|datum|zeit|fecha|jour|日|时|時", re.I)
 _VALUE = re.compile(

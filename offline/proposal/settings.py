@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +9,9 @@ import polars as pl
 
 from models.contract.arrays import IntArray
 from offline.config import SamplesConfig
-from offline.proposal.readings import seconds_of
+from offline.data.activity import PARTITION_SIZES, Activity
 from offline.proposal.roles import PARTS, Roles
-
-_HISTORIES = (5, 3, 2, 1, 0)
-_PARTITIONS = (50, 30, 20, 10, 5)
-_LEAST_ROWS, _LEAST_USERS = 0.5, 0.3
-"""Shares of interactions that become samples, and of users whom LIBER covers, that the first fitting number reaches."""
+from offline.proposal.times import seconds_of
 
 _LEAST_WORTH = 0.05
 """Share of users with a partition below which LIBER is not worth its questions."""
@@ -41,12 +36,11 @@ class Liber:
 
 
 @dataclass(frozen=True, slots=True)
-class Amounts:
-    """``per_user`` [users]: interactions of each; ``position`` [interactions, in order of the log]: how many the same
-    user has before; ``items``: how many are described and occur in interactions. ``training``: how many interactions
-    are in the training part of a set that brings its parts."""
+class Amounts(Activity):
+    """``position`` [interactions, in order of the log]: how many the same user has before; ``items``: how many are
+    described and occur in interactions. ``training``: how many interactions are in the training part of a set that
+    brings its parts."""
 
-    per_user: IntArray
     position: IntArray
     items: int
     training: int | None = None
@@ -65,18 +59,6 @@ class Amounts:
             counts.to_numpy().astype(np.int64), position.to_numpy().astype(np.int64), int(described.sum()), training
         )
 
-    def used(self, min_history: int) -> float:
-        """Share of interactions that have ``min_history`` earlier ones."""
-        return float(np.maximum(self.per_user - min_history, 0).sum() / max(1, self.per_user.sum()))
-
-    def covered(self, partition_size: int) -> float:
-        """Share of users with a closed partition."""
-        return float((self.per_user >= partition_size).mean()) if len(self.per_user) else 0.0
-
-    def partitions(self, size: int) -> int:
-        """Partitions of all users: each is a question to the language model."""
-        return int((self.per_user // size).sum())
-
     def early(self, size: int) -> tuple[int, int]:
         """Partitions that close within the training period, and how many of them have a predecessor."""
         sampled = np.flatnonzero(self.position >= self.min_history)
@@ -86,15 +68,10 @@ class Amounts:
         return int(((number >= 1) & (number % 1 == 0)).sum()), int(((number >= 2) & (number % 1 == 0)).sum())
 
     @property
-    def min_history(self) -> int:
-        return _first(_HISTORIES, self.used, _LEAST_ROWS)
-
-    @property
     def liber(self) -> Liber | None:
         """The largest partitions that enough users fill and that LIBER can be fitted on; then fewer dimensions; then
         no shifts. None if nothing helps, or if hardly anybody would have a partition of any size."""
-        largest = _first(_PARTITIONS, self.covered, _LEAST_USERS)
-        sizes = [size for size in _PARTITIONS if size <= largest and self.covered(size) >= _LEAST_WORTH]
+        sizes = [size for size in PARTITION_SIZES if size <= self.partition_size and self.covered(size) >= _LEAST_WORTH]
         widest = max(_LIBER_DIMS[-1], self.text_dim)
         dims = [widest, *(dim for dim in _LIBER_DIMS if dim < widest)]
         candidates = (Liber(size, dim, shift) for shift in (True, False) for dim in dims for size in sizes)
@@ -132,15 +109,6 @@ def in_order(interactions: pl.DataFrame, roles: Roles) -> pl.DataFrame:
 def _part_numbers(values: pl.Series) -> pl.Series:
     numbers = {"train": 0, "validation": 1, "test": 2}
     return pl.Series([numbers[PARTS[word.strip().lower()]] for word in values.to_list()], dtype=pl.Int8)
-
-
-def _first(candidates: Iterable[int], share: Callable[[int], float], least: float) -> int:
-    last = 0
-    for candidate in candidates:
-        last = candidate
-        if share(candidate) >= least:
-            break
-    return last
 
 
 def liked_above(values: pl.Series) -> tuple[float, float]:

@@ -11,9 +11,10 @@ import pytest
 
 from offline.config import JobConfig, load_config
 from offline.data.dataset import open_dataset
-from offline.proposal.features import Column, features_of, title_of
+from offline.proposal.features import Column, features_of
 from offline.proposal.language import language_of_texts
 from offline.proposal.propose import propose
+from offline.proposal.titles import title_of
 from tests.offline.proposal.shops import KINDS, WORDS, shop, write
 
 ROWS = 40
@@ -182,9 +183,19 @@ def test_dates_are_no_lists() -> None:
         ("en", ["Café Noir", "Über", "Brontë", *TITLES]),
         ("en", [f"Canon EOS {at}" for at in range(20)]),
         ("en", ["Die Hard", "Das Boot", "Toy Story", "The Man of the Hour"]),
-        ("en", ["Skor för män i läder"] * 20),
-        ("en", ["Erkek için kırmızı ayakkabı gömlek ürün"] * 20),
-        ("en", ["Chaussures de sport pour homme, en cuir et à lacets"] * 20),
+        ("en", ["Le Creuset Kettle", "La Sportiva Climbing Shoe", "De'Longhi Machine", "Los Angeles Lakers cap"] * 9),
+        ("en", ["T-Shirt L", "T-Shirt M", "Das Keyboard", "El Paso boots", "Las Vegas jersey"] * 9),
+        ("other", ["Skor för män i läder"] * 20),
+        ("other", ["Erkek için kırmızı ayakkabı gömlek ürün"] * 20),
+        ("other", ["Buty męskie skórzane czarne", "Stół drewniany z krzesłami"]),
+        ("fr", ["Chaussures de sport pour homme, en cuir et à lacets"] * 20),
+        ("fr", ["Le petit prince", "Voyage au bout de la nuit", "L’étranger"]),
+        ("es", ["La casa de los sueños", "Cien años de soledad", "El señor de los anillos"]),
+        ("es", ["Camisa blanca de algodon para mujer", "Mesa de madera con cajones"]),
+        ("it", ["Il nome della rosa", "La divina commedia", "Se questo è un uomo"]),
+        ("pt", ["O livro da selva e os meninos", "Uma noite em Lisboa", "Os dias da revolução"]),
+        ("nl", ["De ontdekking van de hemel", "Het diner", "De aanslag van een man"]),
+        ("de", ["Kuechentisch aus Holz", "Buecherregal weiss fuer Kinder", "Herrenschuhe schwarz"]),
         ("de", ["Herrenschuhe Größe 42", "Küchentisch", "Bücherregal weiß", "Stuhl"]),
         ("de", GERMAN),
         ("zh", ["无线蓝牙耳机 Pro", "纯棉长袖衬衫", "不锈钢保温杯"]),
@@ -210,10 +221,22 @@ def test_german_goods(tmp_path: Path) -> None:
     assert "English alone" in looks(text)
 
 
+def test_goods_in_a_language_that_is_asked_in_english(tmp_path: Path) -> None:
+    items: list[list[object]] = [[f"La casa de los sueños {at}", KINDS[at % 6]] for at in range(ROWS)]
+    config, text = proposed(tmp_path, ("título", "género"), items)
+    texts = config.data.texts
+    assert (texts.language, texts.noun, texts.plural) == ("es", "item", "items")
+    assert texts.item == '["{título}"|un artículo sin nombre][; {género}]'
+    assert "questions are asked in English and end with the wish" in looks(text)
+    assert '# encoder = "use-multilingual-3"' in text
+    assert "the packaged model writes English" in text
+
+
 def test_english_goods_say_no_language(tmp_path: Path) -> None:
     _, text = proposed(tmp_path, ("title",), [[title] for title in TITLES])
     assert "language" not in tomllib.loads(text)["data"]["texts"]
     assert "LOOK" not in text
+    assert "# encoder" not in text
 
 
 def test_types_of_events(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from offline.data.catalogue import DataError
 from offline.data.config import InteractionsConfig
 from offline.proposal.forms import form_of
-from offline.proposal.readings import off_scale, tolerated
 from offline.proposal.roles import Roles, roles_of
+from offline.proposal.values import off_scale, tolerated
 from tests.offline.proposal.shops import FIRST_SECOND, Shop, write
 from tests.offline.proposal.test_propose import HEADER, books, items_of, proposed
 

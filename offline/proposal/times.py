@@ -1,12 +1,11 @@
-"""How the cells of a column are read as times or as values; a few cells that do not fit are no reason to refuse it."""
+"""How the cells of a column are read as times; a few cells that do not fit are no reason to refuse it."""
 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise, product
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -14,11 +13,7 @@ import polars as pl
 
 from offline.data.outliers import far_times
 from offline.data.row_config import check_format
-
-_BAD_SHARE, _BAD_ROWS, _BAD_TENTH = 0.01, 3, 0.1
-
-MOST_VALUES = 21
-"""Different numbers up to which a column may be a scale of ratings: half stars from 0 to 10."""
+from offline.proposal.values import BAD_ROWS, BAD_SHARE, fits, no_cells, read_values
 
 EARLIEST_SECONDS = 3e8
 """July 1979: no interaction on a computer network is older, and smaller numbers are counters or ids."""
@@ -40,11 +35,6 @@ _SAMPLE = 300
 """Different cells on which a format is tried before all are."""
 
 _FINER = {"microseconds": 1e6, "nanoseconds": 1e9}
-_TRUTH = {"true": "1", "false": "0"}
-_COMMA = re.compile(r"[-+]?\d+,\d{1,2}")
-_OPINIONS = {
-    "like", "dislike", "liked", "disliked", "positive", "negative", "neutral", "good", "bad", "up", "down", "yes", "no",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +55,17 @@ class TimeReading:
     other_format: str | None = None
 
 
-def tolerated(rows: int, share: float = _BAD_SHARE) -> float:
-    """So many rows or cells may be bad: a share of them, or in small files three, but no more than a tenth."""
-    return max(share * rows, min(_BAD_ROWS, _BAD_TENTH * rows))
-
-
 def read_times(values: pl.Series) -> TimeReading | None:
     """The times of a column; None if it holds none."""
     if values.dtype in (pl.Datetime, pl.Date):
-        return TimeReading(Time(values.name, "iso"), _none(values))
+        return TimeReading(Time(values.name, "iso"), no_cells(values))
     if values.dtype != pl.String and not values.dtype.is_numeric():
         return None
     number = read_values(values)
-    if _fits(values, number.is_null()):
+    if fits(values, number.is_null()):
         if (reading := _unix(values, number)) is not None or values.dtype != pl.String:
             return reading
-        if not _fits(values, ~number.is_between(19_000_101, 21_001_231).fill_null(False)):
+        if not fits(values, ~number.is_between(19_000_101, 21_001_231).fill_null(False)):
             return None
     return _written(values)
 
@@ -105,7 +90,7 @@ def impossible_times(values: pl.Series, time: Time) -> pl.Series:
     impossible = np.zeros(len(values), bool)
     impossible[known] = milliseconds > _now() * 1000
     impossible[known[far_times(milliseconds)]] = True
-    return pl.Series(values.name, impossible) if _fits(values, pl.Series(impossible)) else _none(values)
+    return pl.Series(values.name, impossible) if fits(values, pl.Series(impossible)) else no_cells(values)
 
 
 def finer_unit(values: pl.Series) -> str:
@@ -114,75 +99,16 @@ def finer_unit(values: pl.Series) -> str:
         return ""
     number, now = read_values(values), _now()
     for unit, factor in _FINER.items():
-        if _fits(values, ~number.is_between(EARLIEST_SECONDS * factor, now * factor).fill_null(False)):
+        if fits(values, ~number.is_between(EARLIEST_SECONDS * factor, now * factor).fill_null(False)):
             return unit
     return ""
-
-
-def read_values(values: pl.Series) -> pl.Series:
-    """Finite numbers as the cells say them, float64, with true as 1 and false as 0; null for what is none."""
-    if values.dtype == pl.String:
-        text = values.str.strip_chars()
-        values = text.str.to_lowercase().replace(_TRUTH).alias(values.name)
-    elif not (values.dtype.is_numeric() or values.dtype == pl.Boolean):
-        return pl.repeat(None, len(values), dtype=pl.Float64, eager=True).alias(values.name)
-    number = values.cast(pl.Float64, strict=False)
-    return number.set(~number.is_finite().fill_null(False), None)
-
-
-def unfit_values(values: pl.Series) -> pl.Series | None:
-    """The cells [rows] of a column of values that hold no number; None if too many do not."""
-    unfit = values.is_not_null() & read_values(values).is_null()
-    return unfit if _fits(values, unfit) else None
-
-
-def off_scale(values: pl.Series) -> pl.Series:
-    """Cells [rows] with numbers that lie off the scale of nearly all others, such as 99 among stars from 1 to 5: the
-    scale goes on as long as no step is wider than those within. None are where the numbers are no scale."""
-    number = read_values(values)
-    sound = number.drop_nulls()
-    if not len(sound):
-        return _none(values)
-    share = tolerated(len(sound)) / 2 / len(sound)
-    low, high = (float(sound.quantile(at, "nearest") or 0.0) for at in (share, 1 - share))
-    different = sound.unique().sort().to_list()
-    inner = [value for value in different if low <= value <= high]
-    if not 1 < len(inner) <= MOST_VALUES:
-        return _none(values)
-    step = max(later - earlier for earlier, later in pairwise(inner)) + 1e-9
-    for value in different:
-        high = value if high < value <= high + step else high
-    for value in reversed(different):
-        low = value if low - step <= value < low else low
-    off = ~number.is_between(low, high).fill_null(True)
-    return off if _fits(values, off) else _none(values)
-
-
-def is_opinion(values: pl.Series) -> bool:
-    """Whether a column of text holds likes and dislikes in words, or numbers with a decimal comma."""
-    if values.dtype != pl.String:
-        return False
-    words = values.drop_nulls().unique().head(1000).str.strip_chars().str.to_lowercase().to_list()
-    if len(words) < 2:
-        return False
-    commas = sum(_COMMA.fullmatch(word) is not None for word in words)
-    return set(words) <= _OPINIONS or (
-        commas > 0 and all(_COMMA.fullmatch(word) or word.lstrip("+-").isdigit() for word in words)
-    )
-
-
-def example_of(values: pl.Series, unfit: pl.Series | None = None) -> str:
-    """The first cell that is not empty, of those that are ``unfit`` if they are given, cut short."""
-    cells = (values if unfit is None else values.filter(unfit)).drop_nulls()
-    text = repr(cells[0]) if len(cells) else "nothing"
-    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _unix(values: pl.Series, number: pl.Series) -> TimeReading | None:
     units: tuple[tuple[Literal["s", "ms"], int], ...] = (("s", 1), ("ms", 1000))
     for unit, factor in units:
         inside = number.is_between(EARLIEST_SECONDS * factor, _now() * factor).fill_null(False)
-        if _fits(values, ~inside):
+        if fits(values, ~inside):
             return TimeReading(Time(values.name, unit), ~inside & values.is_not_null())
     return None
 
@@ -192,14 +118,14 @@ def _written(values: pl.Series) -> TimeReading | None:
     years of two digits the one whose times lie closest together, and not in the future."""
     different = values.drop_nulls().unique(maintain_order=True)
     sample = different.gather_every(max(1, len(different) // _SAMPLE)).to_list()
-    least = len(sample) * (1 - 3 * _BAD_SHARE) - _BAD_ROWS
+    least = len(sample) * (1 - 3 * BAD_SHARE) - BAD_ROWS
     readings: list[tuple[int, float, int, str, pl.Series]] = []
     for form in (None, *_FORMATS):
         if sum(_is_time(text, form) for text in sample) < max(1.0, least):
             continue
         faults = [text for text in different.to_list() if not _is_time(text, form)]
         unfit = values.is_in(faults).fill_null(False)
-        if not _fits(values, unfit):
+        if not fits(values, unfit):
             continue
         if form is None:
             return TimeReading(Time(values.name, "iso"), unfit)
@@ -239,15 +165,6 @@ def _moment(text: str, form: str | None) -> datetime | None:
 
 def _utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
-def _fits(values: pl.Series, unfit: pl.Series) -> bool:
-    filled = len(values) - values.null_count()
-    return filled > 0 and int((unfit & values.is_not_null()).sum()) <= tolerated(filled) + 1e-9
-
-
-def _none(values: pl.Series) -> pl.Series:
-    return pl.repeat(False, len(values), eager=True)
 
 
 def _now() -> float:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import polars as pl
 
+from offline.data.notations import ARRAY, array_of
+
 _LIST_SEPARATORS = ("|", ";", ", ", ",", "/", ">")
 _MOST_WORDS = 80
 """Entries of a vocabulary: the most frequent; what is rarer is unknown to the model."""
@@ -113,11 +115,12 @@ def _column(name: str, values: pl.Series, owners: str) -> Column | None:
     if values.dtype != pl.String:
         return None
     if _has_decimal_commas(values):
-        remark = f"{there}; a decimal comma, which no number has: a text and no field, until files say 1.5 for 1,5"
+        remark = f"{there}; numbers with a comma, in a file with others: a text and no field, until all have a point"
         return Column(safe, name, "text", None, None, remark, is_labelled=True)
     is_date = share_of(values, DATE.pattern) > 0.5
     if not is_date and (separator := _list_separator(values)) is not None:
-        rows = [[part.strip() for part in row.split(separator) if part.strip()] for row in values.to_list()]
+        split = array_of if separator == ARRAY else lambda row: [part.strip() for part in row.split(separator)]
+        rows = [[part for part in split(row) or () if part] for row in values.to_list()]
         return _list(safe, name, separator, rows, owners)
     counts = _counts(values)
     is_category = len(counts) <= max(2, len(values) // 5) and max(map(len, counts)) <= _LONGEST_WORD
@@ -176,6 +179,8 @@ def _number(safe: str, name: str, values: pl.Series, owners: str) -> Column:
 def _list_separator(values: pl.Series) -> str | None:
     """The separator of a list column: many cells have it, and its parts are short and come again and again."""
     sample = values.head(20_000)
+    if share_of(sample, r"^\s*\[.*\]\s*$") > 0.9 and None not in map(array_of, values.to_list()):
+        return ARRAY
     for separator in _LIST_SEPARATORS:
         if share_of(sample, re.escape(separator)) < 0.3:
             continue

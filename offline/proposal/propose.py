@@ -13,6 +13,7 @@ import polars as pl
 
 from offline.data.catalogue import DataError
 from offline.data.config import TableConfig
+from offline.data.notations import with_point
 from offline.data.rules import Problems
 from offline.data.tables import Part, read
 from offline.proposal.document import Described, Proposal
@@ -22,7 +23,7 @@ from offline.proposal.roles import roles_of
 from offline.proposal.settings import Amounts, Labels
 from offline.proposal.texts import Texts
 from offline.proposal.titles import title_of
-from offline.proposal.values import read_values, tolerated
+from offline.proposal.values import has_decimal_commas, has_decimal_points, read_values, tolerated
 
 _MOST_BAD_ROWS = 0.05
 """Share of a file's rows that may be broken, or three in a small one; more, and the file is not understood."""
@@ -85,7 +86,19 @@ def _described(path: Path, remarks: list[str]) -> Described:
         shown = ", ".join(map(repr, nulls))
         remarks.append(f"cells of {path} that are {shown} count as empty: take one out of nulls if it means something")
         table = table.with_columns(pl.when(pl.all().is_in(nulls)).then(None).otherwise(pl.all()).name.keep())
-    return Described(path, form, table)
+    return _with_points(Described(path, form, table))
+
+
+def _with_points(described: Described) -> Described:
+    """The same file with its decimal commas understood, unless other columns of it have decimal points."""
+    table = described.table
+    cells = {name: table[name].replace("", None) for name in table.columns}
+    commas = [name for name, values in cells.items() if has_decimal_commas(values)]
+    points = [name for name, values in cells.items() if name not in commas and has_decimal_points(values)]
+    if not commas or points:
+        return described
+    read = [pl.when(pl.col(name) != "").then(with_point(table[name])).alias(name) for name in commas]
+    return replace(described, form={**described.form, "decimal": ","}, table=table.with_columns(read))
 
 
 def _read(path: Path, form: Mapping[str, Any]) -> tuple[list[Part], float]:

@@ -194,8 +194,8 @@ def _value(interactions: pl.DataFrame, names: Iterable[str], roles: Roles) -> st
             candidates.append((named, len(different) <= MOST_VALUES, len(different) * (1 if named else -1), name))
     if not any(named for named, *_ in candidates):
         roles.remarks += [
-            f"{values.name!r} may be the value and is not understood, such as {example_of(values)}: write numbers with "
-            "a point, or 0 and 1 for labels"
+            f"{values.name!r} may be the value and is not understood, such as {example_of(values)}: write numbers, "
+            "or 0 and 1 for labels"
             for values in refused
             if values.null_count() < len(values)
         ]

@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import polars as pl
 
+from offline.data.notations import COMMA_NUMBER
+
 BAD_SHARE, BAD_ROWS, _BAD_TENTH = 0.01, 3, 0.1
 """Of the cells of a column, so many may be bad: see ``tolerated``."""
 
@@ -45,6 +47,20 @@ def read_values(values: pl.Series) -> pl.Series:
         return pl.repeat(None, len(values), dtype=pl.Float64, eager=True).alias(values.name)
     number = values.cast(pl.Float64, strict=False)
     return number.set(~number.is_finite().fill_null(False), None)
+
+
+def has_decimal_commas(values: pl.Series) -> bool:
+    """Whether a column holds numbers, some of them as 35,37; those with three digits behind each comma may be whole."""
+    if values.dtype != pl.String:
+        return False
+    unfit = values.is_not_null() & ~values.str.contains(COMMA_NUMBER).fill_null(False)
+    return fits(values, unfit) and bool(values.str.contains(r",(?:\d{1,2}|\d{4,})\s*$").any())
+
+
+def has_decimal_points(values: pl.Series) -> bool:
+    """Whether a column holds numbers, some of them as 35.37."""
+    numbers = read_values(values)
+    return fits(values, values.is_not_null() & numbers.is_null()) and bool((numbers.floor() != numbers).any())
 
 
 def unfit_values(values: pl.Series) -> pl.Series | None:

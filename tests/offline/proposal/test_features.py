@@ -122,12 +122,44 @@ def test_items_of_which_nothing_is_known(tmp_path: Path) -> None:
     assert "no column tells anything of an item" in text
 
 
-def test_numbers_with_a_decimal_comma_are_texts(tmp_path: Path) -> None:
-    items: list[list[object]] = [[TITLES[at], f"{at},{at % 90 + 10}"] for at in range(ROWS)]
+def test_numbers_with_a_decimal_comma(tmp_path: Path) -> None:
+    items: list[list[object]] = [[TITLES[at], "" if at == 3 else f"1.0{at % 90 + 10},{at}"] for at in range(ROWS)]
     config, text = proposed(tmp_path, ("title", "price"), items)
-    assert not config.feature_schema.item_fields
-    assert "[; price {price}]" in config.data.texts.item
-    assert "a decimal comma, which no number has" in text
+    assert config.data.items is not None
+    assert (config.data.items.decimal, config.data.items.columns["price"].type) == (",", "float")
+    assert "39 of 40 items have one, from 1010" in text
+    assert config.feature_schema.item_fields[0].edges[0] > 1010
+    source = open_dataset(config.data, tmp_path / "raw")
+    assert source.catalogue().items["b7"]["price"] == 1017.7
+
+
+@pytest.mark.parametrize("other", ["1.5", "12,50 €"])
+def test_numbers_with_a_comma_beside_others_are_texts(tmp_path: Path, other: str) -> None:
+    items: list[list[object]] = [[TITLES[at], f"{at},{at % 90 + 10}", other] for at in range(ROWS)]
+    config, text = proposed(tmp_path, ("title", "price", "weight"), items)
+    if other == "1.5":
+        assert [field.name for field in config.feature_schema.item_fields] == []
+        assert "numbers with a comma, in a file with others" in text
+    else:
+        assert [field.name for field in config.feature_schema.item_fields] == ["price"]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ['["Drama", "War"]', '["War"]', "[]", ""],
+        ["['Drama', 'War']", "['War']", "[]", ""],
+        ["[{'id': 1, 'name': 'Drama'}, {'id': 2, 'name': 'War'}]", "[{'id': 2, 'name': 'War'}]", "[]", ""],
+    ],
+)
+def test_arrays_are_lists(tmp_path: Path, cells: list[str]) -> None:
+    items: list[list[object]] = [[TITLES[at], cells[at % 4]] for at in range(ROWS)]
+    config, _ = proposed(tmp_path, ("title", "genres"), items)
+    assert config.data.items is not None
+    assert config.data.items.columns["genres"].separator == "[]"
+    assert config.feature_schema.item_fields[0].vocab == ("Drama", "War")
+    described = open_dataset(config.data, tmp_path / "raw").catalogue().items
+    assert [described[f"b{at}"]["genres"] for at in range(4)] == [["Drama", "War"], ["War"], [], []]
 
 
 @pytest.mark.parametrize(

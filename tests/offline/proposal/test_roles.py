@@ -147,7 +147,7 @@ def test_times_that_cannot_be_read_are_named(cells: list[Any], words: tuple[str,
 @pytest.mark.parametrize(
     ("name", "cells"),
     [
-        ("rating", ["4,5", "3,0", "1,5"]),
+        ("rating", ["4 of 5", "3 of 5", "1 of 5"]),
         ("feedback", ["like", "dislike", "like"]),
         ("opinion", ["like", "dislike"] * 2),
     ],
@@ -240,6 +240,15 @@ def test_the_spelling_that_would_make_ids_meet(tmp_path: Path) -> None:
     used = table(user=column("u{}", 60), article=[float(at % 40) for at in range(ROWS)])
     with pytest.raises(DataError, match=r"of the ids of 'article' in 'id', 40 of 40 would be, written .12\.0. as .12."):
         roles(used, table(id=list(range(40))))
+
+
+def test_ratings_with_a_decimal_comma(books: Shop, tmp_path: Path) -> None:
+    rows = [(user, item, f"{stars - 1},5", second) for user, item, stars, second in books.interactions]
+    path = write(tmp_path / "ratings.csv", HEADER, rows, separator=";")
+    config, _ = proposed(tmp_path, path, items_of(books, tmp_path))
+    assert config.data.interactions is not None
+    assert (config.data.interactions.value, config.data.interactions.decimal) == ("stars", ",")
+    assert (config.feature_schema.value_min, config.feature_schema.value_max) == (0.5, 4.5)
 
 
 def test_few_bad_cells_of_a_small_file(tmp_path: Path) -> None:

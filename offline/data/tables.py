@@ -20,6 +20,7 @@ from offline.data.rules import Place, Problems
 
 _TEXT = {".csv", ".tsv", ".txt", ".dat"}
 _PARQUET = {".parquet", ".pq"}
+KINDS = ".csv, .tsv, .txt, .dat (also with .gz), .parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def read(table: TableConfig, problems: Problems) -> list[Part]:
             part = _text(path, table, problems)
         else:
             part = None
-            problems.add("file_damaged", Place(str(path), note=f"no known kind of file: {kind or 'no suffix'}"))
+            problems.add("file_damaged", Place(str(path), note=f"{kind or 'no suffix'} is none of {KINDS}"))
         if part is not None:
             parts.append(part)
     return parts

@@ -89,8 +89,8 @@ class Proposal:
         yield ""
         yield "[data.interactions]"
         yield from _form(self.interactions)
-        yield commented(f"user = {quoted(roles.user)}", f"{table[roles.user].n_unique():,} different")
-        yield commented(f"item = {quoted(roles.item)}", f"{table[roles.item].n_unique():,} different")
+        yield commented(f"user = {quoted(roles.user)}", f"{table[roles.user].drop_nulls().n_unique():,} different")
+        yield commented(f"item = {quoted(roles.item)}", f"{table[roles.item].drop_nulls().n_unique():,} different")
         if roles.time is not None:
             yield f"time = {quoted(roles.time.column)}"
             if roles.time.format is not None:
@@ -112,7 +112,7 @@ class Proposal:
             choices = [[name] for name in types[:_MOST_CHOICES]] + ([types[1:]] if len(types) > 2 else [])
             for choice in choices:
                 yield f"# keep = {{ {key_of(roles.type)} = [{', '.join(map(quoted, choice))}] }}"
-        pairs = table.select(roles.user, roles.item)
+        pairs = table.select(roles.user, roles.item).drop_nulls()
         if repeated := len(pairs) - pairs.n_unique():
             share = (
                 f"{max(0.001, repeated / len(pairs)):.1%} of the rows repeat a user and an item; only the last counts"
@@ -164,7 +164,7 @@ class Proposal:
         """What samples, model and knowledge are made of."""
         types, columns = list(self._types()), self._fields
         yield from samples_lines(self.amounts)
-        yield from schema_lines(self.name, self.labels, self.amounts, types, columns, bool(self.texts.columns))
+        yield from schema_lines(self.name, self.labels, self.amounts, types, columns, self.texts)
         yield from knowledge_lines(self.amounts, self.texts.language)
         yield from training_lines()
 

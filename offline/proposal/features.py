@@ -182,7 +182,9 @@ def _list_separator(values: pl.Series) -> str | None:
     if share_of(sample, r"^\s*\[.*\]\s*$") > 0.9 and None not in map(array_of, values.to_list()):
         return ARRAY
     for separator in _LIST_SEPARATORS:
-        if share_of(sample, re.escape(separator)) < 0.3:
+        if share_of(sample, re.escape(separator)) < (
+            0.05 if separator == "|" else 0.3
+        ):  # a bar is rarely anything else
             continue
         parts = Counter(_parts(sample, separator))
         total = parts.total()

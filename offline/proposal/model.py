@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from offline.data.languages.english import ENGLISH
 from offline.knowledge.config import MULTILINGUAL_ENCODER
 from offline.proposal.features import Column
 from offline.proposal.settings import Amounts, Labels
+from offline.proposal.texts import Texts
 from offline.proposal.toml import commented, decimal_of, field_of, quoted
 
 
@@ -24,10 +26,10 @@ def schema_lines(
     amounts: Amounts,
     types: Sequence[str],
     columns: Mapping[str, Sequence[Column]],
-    has_texts: bool,
+    texts: Texts,
 ) -> Iterator[str]:
-    """The section [feature_schema]. ``types`` of events, if there are several; ``columns`` that a model reads, by side;
-    ``has_texts``: something is told of items."""
+    """The section [feature_schema]. ``types`` of events, if there are several; ``columns`` that a model reads, by
+    side."""
     yield ""
     yield "[feature_schema]"
     yield f"name = {quoted(name)}"
@@ -52,12 +54,17 @@ def schema_lines(
         yield from (field_of(column) for column in fields)
         yield from ["]"] if fields else []
     yield "knowledge = [                    # which producers run, and what a model reads of each"
-    if has_texts:
+    if texts.columns:
         yield f'    {{ name = "text", side = "item", dim = {amounts.text_dim} }},'
     else:
         yield "    # no text, since no column tells anything of an item"
     if amounts.liber is not None:
-        yield f'    {{ name = "liber", side = "user", rows = 8, dim = {amounts.liber.dim} }},'
+        line = f'{{ name = "liber", side = "user", rows = 8, dim = {amounts.liber.dim} }},'
+        if texts.language == ENGLISH.code:
+            yield f"    {line}"
+        else:
+            yield "    # liber asks a language model; once [llm] names one that writes the language of the texts:"
+            yield f"    # {line}"
     yield "]"
 
 
@@ -68,7 +75,7 @@ def knowledge_lines(amounts: Amounts, language: str) -> Iterator[str]:
     yield commented(
         'backend = "local"', 'a small model inside a package; "openai" for any server, see configs/TEMPLATE.toml'
     )
-    if language != "en":
+    if language != ENGLISH.code:
         yield "# the packaged model writes English, whatever it is asked for: name another one by model"
         yield ""
         yield "[knowledge]"

@@ -70,6 +70,8 @@ def _described(path: Path, remarks: list[str]) -> Described:
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     form = form_of(path)
+    if "header" in form:
+        remarks.append(f"{path} has no row of column names: write some in header, and wherever column_1 and others are")
     parts, broken = _read(path, form)
     if broken:
         form["bad_rows_at_most"] = _a_bit_above(broken)

@@ -77,6 +77,8 @@ def roles_of(interactions: pl.DataFrame, items: pl.DataFrame, users: pl.DataFram
     roles = Roles(user, item, item_id, user_id, remarks=remarks)
     roles.bad = sound = pl.repeat(False, len(interactions), eager=True)
     for name in (user, item):
+        if (ids := interactions[name].cast(pl.String)).str.contains(r"^\d+\.0$").any():
+            remarks.append(f"ids of {name!r} are texts such as {example_of(ids)}: ask the API with just these")
         _note_bad(interactions[name], sound, "", roles)
     free.remove(user)
     roles.time = _time(interactions, free, roles)
@@ -85,8 +87,21 @@ def roles_of(interactions: pl.DataFrame, items: pl.DataFrame, users: pl.DataFram
     free = [name for name in free if name != roles.part]
     roles.value = _value(interactions, free, roles)
     free = [name for name in free if name != roles.value]
+    _note_returns(interactions, free, roles)
     roles.type = next((name for name in free if _TYPE.search(name) and _is_type(interactions[name])), None)
     return roles
+
+
+def _note_returns(interactions: pl.DataFrame, names: Sequence[str], roles: Roles) -> None:
+    """A remark on amounts some of which are negative: what was sent back counts like what was bought."""
+    for name in filter(is_amount, names):
+        negative = read_values(interactions[name]) < 0
+        if negative.any():
+            roles.remarks.append(
+                f"{int(negative.sum()):,} of {len(negative):,} cells of {name!r} are negative, such as "
+                f"{example_of(interactions[name], negative.fill_null(False))}: if these are returns, "
+                f'keep = {{ "{name}" = "> 0" }} in [data.interactions] takes only the other rows'
+            )
 
 
 def part_words(values: pl.Series) -> dict[str, list[str]]:

@@ -251,6 +251,10 @@ def test_german_goods(tmp_path: Path) -> None:
     assert (texts.language, texts.noun, texts.plural, texts.liked) == ("de", "Artikel", "Artikel", "gut bewertet")
     assert texts.item == '["{Bezeichnung}"|ein Artikel ohne Namen][; {Art}]'
     assert "English alone" in looks(text)
+    assert [spec.name for spec in config.feature_schema.knowledge] == ["text"]
+    text = text.replace('# { name = "liber"', '{ name = "liber"')
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    assert [spec.name for spec in load_config(tmp_path / "mine.toml").feature_schema.knowledge] == ["text", "liber"]
 
 
 def test_goods_in_a_language_that_is_asked_in_english(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import polars as pl
 import pytest
 
+from offline.config import load_config
 from offline.data.catalogue import DataError
 from offline.data.config import InteractionsConfig
+from offline.data.dataset import open_dataset
 from offline.proposal.forms import form_of
 from offline.proposal.roles import Roles, roles_of
 from offline.proposal.values import off_scale, tolerated
@@ -326,6 +328,25 @@ def test_columns_in_other_languages(person: str, thing: str, value: str) -> None
     proposal = roles(table(**used), table(id=[str(at) for at in range(40)], price=list(range(40))))
     assert (proposal.user, proposal.item, proposal.value) == (person, thing, value)
     assert not said(proposal, "too")
+
+
+def test_returns_are_said(tmp_path: Path, books: Shop) -> None:
+    amounts = [-1 if at % 50 == 0 else at % 3 + 1 for at in range(ROWS)]
+    assert said(roles(interactions(quantity=amounts)), "30 of 1,500 cells of 'quantity' are negative", "-1", "> 0")
+    assert not roles(interactions(quantity=[1] * ROWS)).remarks
+    rows = [(user, item, amounts[at], when) for at, (user, item, _, when) in enumerate(books.interactions)]
+    path = write(tmp_path / "bought.csv", ("reader", "book", "quantity", "at"), rows)
+    _, text = proposed(tmp_path, path, items_of(books, tmp_path))
+    kept = 'keep = { "quantity" = "> 0" }'
+    assert kept in text
+    (tmp_path / "kept.toml").write_text(text.replace("[data.interactions]\n", f"[data.interactions]\n{kept}\n"))
+    config = load_config(tmp_path / "kept.toml")
+    assert "1470 interactions" in str(open_dataset(config.data, tmp_path / "raw").check(config.feature_schema).facts)
+
+
+def test_ids_with_a_point_are_said() -> None:
+    proposal = roles(table(user_id=column("{}.0", 60), product_id=column("b{}", 40)))
+    assert said(proposal, "'user_id'", "'0.0'", "the API")
 
 
 def test_of_two_opinions_the_one_with_most_shades() -> None:

@@ -337,9 +337,9 @@ def test_returns_are_said(tmp_path: Path, books: Shop) -> None:
     rows = [(user, item, amounts[at], when) for at, (user, item, _, when) in enumerate(books.interactions)]
     path = write(tmp_path / "bought.csv", ("reader", "book", "quantity", "at"), rows)
     _, text = proposed(tmp_path, path, items_of(books, tmp_path))
-    kept = 'keep = { "quantity" = "> 0" }'
-    assert kept in text
-    (tmp_path / "kept.toml").write_text(text.replace("[data.interactions]\n", f"[data.interactions]\n{kept}\n"))
+    condition = 'keep = { "quantity" = "> 0" }'
+    assert condition in text
+    (tmp_path / "kept.toml").write_text(text.replace("[data.interactions]\n", f"[data.interactions]\n{condition}\n"))
     config = load_config(tmp_path / "kept.toml")
     assert "1470 interactions" in str(open_dataset(config.data, tmp_path / "raw").check(config.feature_schema).facts)
 

@@ -1,5 +1,6 @@
 """A first configuration for files that nobody has described: what `python -m offline init` looks at and writes.
 
+encodings   the encoding of a text file
 forms       the form of a text file: encoding, separator, quotes, header
 times       times as the cells of a column say them
 values      values, and how many cells of a column may be bad

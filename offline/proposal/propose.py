@@ -28,6 +28,8 @@ from offline.proposal.values import has_decimal_commas, has_decimal_points, read
 _MOST_BAD_ROWS = 0.05
 """Share of a file's rows that may be broken, or three in a small one; more, and the file is not understood."""
 
+_SHOWN = 40
+
 _NULLS = ("\\N", "NA", "N/A", "n/a", "NULL", "Null", "null", "None", "nan", "NaN", "-")
 """Cells by which exports say that there is nothing."""
 
@@ -79,6 +81,8 @@ def _described(path: Path, remarks: list[str]) -> Described:
     table = pl.concat([part.frame for part in parts]) if parts else pl.DataFrame()
     if not len(table):
         raise DataError(f"{path} has no rows")
+    if form.get("encoding", "utf-16") != "utf-16":
+        remarks.append(_note_on_encoding(path, form["encoding"], table))
     if path.suffix.lower() in {".parquet", ".pq"}:
         return Described(path, form, table)
     cells = pl.concat([table[name] for name in table.columns]).unique()
@@ -89,6 +93,13 @@ def _described(path: Path, remarks: list[str]) -> Described:
         remarks.append(f"cells of {path} that are {shown} count as empty: take one out of nulls if it means something")
         table = table.with_columns(pl.when(pl.all().is_in(nulls)).then(None).otherwise(pl.all()).name.keep())
     return _with_points(Described(path, form, table))
+
+
+def _note_on_encoding(path: Path, encoding: str, table: pl.DataFrame) -> str:
+    cells = (cell for name in table.columns for cell in table[name].unique(maintain_order=True).to_list() if cell)
+    example = next((cell for cell in (*table.columns, *cells) if not cell.isascii()), "")
+    shown = repr(example if len(example) <= _SHOWN else f"{example[:_SHOWN]}...")
+    return f"{path} is not UTF-8, and {encoding!r} is a guess: it reads {shown}; set encoding if that looks wrong"
 
 
 def _with_points(described: Described) -> Described:

@@ -43,7 +43,7 @@ def encoding_of(path: Path) -> str:
                 except UnicodeDecodeError:
                     is_utf8 = False
             if not (sample or chunk.isascii()):
-                sample = chunk
+                sample = chunk if chunk is first else chunk[chunk.find(b"\n") + 1 :]
             seen |= set(chunk)
             chunk = file.read(HEAD)
     if is_utf8:
@@ -53,16 +53,16 @@ def encoding_of(path: Path) -> str:
 
 def _guessed(sample: bytes) -> str | None:
     """An encoding of Japanese, Korean, Chinese or Russian; None of Western texts."""
-    lines = sample[sample.find(b"\n") + 1 : sample.rfind(b"\n") + 1] or sample
+    lines = sample[: sample.rfind(b"\n") + 1] or sample
     if _kana_share(lines) >= _LEAST_KANA:
         return "cp932"
     runs = _RUN.findall(lines)
-    if sum(map(len, runs)) < _LONG_RUN * len(runs):
+    if not runs or sum(map(len, runs)) < _LONG_RUN * len(runs):
         return None
     leads = [ord(lead) for lead in _PAIR.findall(b"\n".join(run for run in runs if len(run) % 2 == 0))]
     frequent = sum(0xB0 <= lead <= 0xD7 for lead in leads)  # GB 2312 begins with the characters that are in use
     even = sum(len(run) % 2 == 0 for run in runs)
-    if even >= _LEAST_LETTERS * len(runs) and frequent >= _LEAST_LETTERS * len(leads):
+    if leads and even >= _LEAST_LETTERS * len(runs) and frequent >= _LEAST_LETTERS * len(leads):
         # Korean syllables end at 0xC8; a fourth of Chinese text lies beyond
         korean = sum(0xB0 <= lead <= 0xC8 for lead in leads)
         return "cp949" if korean >= _LEAST_LETTERS * len(leads) else "gb18030"

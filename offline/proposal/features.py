@@ -20,6 +20,7 @@ _LEAST_SUPPORT = 3
 _BUCKETS = 10
 _MOST_SLOTS = 8
 _LONGEST_WORD = 60
+_YES_NO = frozenset("yes no y n true false t f ja nein j nee sí si oui non sim não da нет да はい いいえ 是 否".split())
 _LONG = 150
 """Characters of a text that is a description."""
 LINK = re.compile(r"https?://|www\.|\.(?:jpe?g|png|gif|webp)$", re.I)
@@ -123,10 +124,11 @@ def _column(name: str, values: pl.Series, owners: str) -> Column | None:
         rows = [[part for part in split(row) or () if part] for row in values.to_list()]
         return _list(safe, name, separator, rows, owners)
     counts = _counts(values)
+    is_labelled = is_date or {word.strip().lower() for word in counts} <= _YES_NO
     is_category = len(counts) <= max(2, len(values) // 5) and max(map(len, counts)) <= _LONGEST_WORD
     field = _words_field(counts, 1) if is_category else None
     remark = f"{there}, {len(counts):,} different"
-    return Column(safe, name, "text", None, field, remark, length_of(values) > _LONG, is_date)
+    return Column(safe, name, "text", None, field, remark, length_of(values) > _LONG, is_labelled)
 
 
 def _list(safe: str, name: str, separator: str | None, rows: list[list[str]], owners: str) -> Column:

@@ -13,6 +13,7 @@ from offline.data.spellings import common_spelling
 
 _PERSON = re.compile(
     r"user|customer|client|reader|visitor|member|buyer|person|account|uid$|reviewer|viewer|listener|player|author_id"
+    r"|cookie|device_?id|fingerprint|e-?mail|subscriber|guest"
     r"|benutzer|nutzer|kund|leser|besucher|spieler|usuari|usu[aá]rio|(?:^|_)lector|comprador|utilisateur|lecteur|abonn"
     r"|acheteur|visiteur|utilizador|leitor|utente|lettore|gebruiker|klant|lezer",
     re.I,
@@ -29,7 +30,7 @@ _THING = re.compile(
 )
 _AMOUNT = re.compile(
     r"quantity|qty|price|amount|menge|anzahl|preis|betrag|dauer|cantidad|precio|importe|duraci|quantit|prix|montant"
-    r"|dur[eé]e|quantid|pre[cç]o|dura[cç]|prezzo|importo|durata|aantal|prijs|duration|seconds|minutes",
+    r"|dur[eé]e|quantid|pre[cç]o|dura[cç]|prezzo|importo|durata|aantal|prijs|duration|dwell|seconds|minutes",
     re.I,
 )
 _OTHER = re.compile(r"position|rank|index|(?<!ac)count(?!ry)|rating|stars?$|score|time|stamp|^ts$", re.I)

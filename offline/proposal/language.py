@@ -82,7 +82,7 @@ WORDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "it": {"noun": "item", "thing": "un articolo", "unnamed": "un articolo senza nome"},
         "nl": {"noun": "item", "thing": "een artikel", "unnamed": "een artikel zonder naam"},
         "pt": {"noun": "item", "thing": "um artigo", "unnamed": "um artigo sem nome"},
-        OTHER: {"noun": "item"},
+        OTHER: {"noun": "item", "thing": "an item", "unnamed": "an unnamed item"},
     }
 )
 """Words of [data.texts] for any goods, by language: those of questions, English where they are asked in English; and

@@ -203,6 +203,11 @@ def test_comments_count_what_is_there() -> None:
     assert seen["whole"].remark.startswith("all 10 items have one")
 
 
+def test_yes_and_no_say_nothing_without_a_name() -> None:
+    assert features(stock=["Ja", "nein"] * 20)["stock"].is_labelled
+    assert not features(colour=["rot", "grau"] * 20)["colour"].is_labelled
+
+
 def test_dates_are_no_lists() -> None:
     column = features(since=[f"{at % 28 + 1:02}/{at % 12 + 1:02}/{2000 + at % 3}" for at in range(ROWS)])["since"]
     assert (column.type, column.is_labelled) == ("text", True)

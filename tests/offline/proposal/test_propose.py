@@ -13,6 +13,7 @@ import pytest
 from offline.config import JobConfig, load_config
 from offline.data.catalogue import DataError
 from offline.data.dataset import open_dataset
+from offline.proposal.forms import form_of
 from offline.proposal.propose import name_of, propose
 from tests.offline.proposal.shops import Shop, shop, write
 
@@ -187,4 +188,7 @@ def test_encodings(books: Shop, tmp_path: Path, encoding: str, language: str, ti
     config, text = proposed(tmp_path, write(tmp_path / "ratings.csv", HEADER, books.interactions), items)
     assert config.data.items is not None
     assert (config.data.items.encoding, config.data.texts.language) == (encoding, language)
+    (tmp_path / "heads.csv").write_text(f"id;{titles[0]}\n1;a\n2;b\n", encoding=encoding)
+    if not titles[0].isascii():
+        assert form_of(tmp_path / "heads.csv")["encoding"] == encoding
     assert f"is a guess: it reads {next(title for title in titles if not title.isascii())!r}" in text

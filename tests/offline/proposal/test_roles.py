@@ -349,6 +349,12 @@ def test_ids_with_a_point_are_said() -> None:
     assert said(proposal, "'user_id'", "'0.0'", "the API")
 
 
+def test_a_cookie_is_a_user_and_a_dwell_time_is_none() -> None:
+    cells = {"path": column("b{}", 40), "dwell": column("{}", 400), "cookie": column("{:06x}", 60)}
+    proposal = roles(table(**cells), table(url=[f"b{at}" for at in range(40)]))
+    assert (proposal.user, proposal.remarks) == ("cookie", [])
+
+
 def test_of_two_opinions_the_one_with_most_shades() -> None:
     proposal = roles(interactions(clicked=[at % 2 for at in range(ROWS)], stars=[at % 5 for at in range(ROWS)]))
     assert proposal.value == "stars"

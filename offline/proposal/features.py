@@ -20,7 +20,10 @@ _LEAST_SUPPORT = 3
 _BUCKETS = 10
 _MOST_SLOTS = 8
 _LONGEST_WORD = 60
-_YES_NO = frozenset("yes no y n true false t f ja nein j nee sí si oui non sim não da нет да はい いいえ 是 否".split())
+_YES_NO = frozenset(
+    ("yes", "no", "y", "n", "true", "false", "ja", "nein", "j", "nee", "sí", "si", "oui", "non", "sim", "não", "да", "нет",
+     "はい", "いいえ", "是", "否")
+)  # fmt: skip
 _LONG = 150
 """Characters of a text that is a description."""
 LINK = re.compile(r"https?://|www\.|\.(?:jpe?g|png|gif|webp)$", re.I)

@@ -21,8 +21,8 @@ _BUCKETS = 10
 _MOST_SLOTS = 8
 _LONGEST_WORD = 60
 _YES_NO = frozenset(
-    ("yes", "no", "y", "n", "true", "false", "ja", "nein", "j", "nee", "sí", "si", "oui", "non", "sim", "não", "да", "нет",
-     "はい", "いいえ", "是", "否")
+    ("yes", "no", "y", "n", "true", "false", "ja", "nein", "j", "nee", "sí", "si", "oui", "non", "sim", "não", "да",
+     "нет", "はい", "いいえ", "是", "否")
 )  # fmt: skip
 _LONG = 150
 """Characters of a text that is a description."""

@@ -89,8 +89,10 @@ class Amounts(Activity):
 
     @property
     def text_dim(self) -> int:
-        """Numbers of an item's text vector: a power of two that a third of the items bear."""
-        return int(min(_WIDEST, 2 ** max(2, int(np.log2(max(1, self.items / 3))))))
+        """Numbers of an item's text vector: a power of two that a third of the items bear, from 4 on; fewer than there
+        are items."""
+        third, all_but_one = (int(np.log2(max(1, count))) for count in (self.items / 3, self.items - 1))
+        return int(min(_WIDEST, 2 ** min(all_but_one, max(2, third))))
 
 
 def in_order(interactions: pl.DataFrame, roles: Roles) -> pl.DataFrame:

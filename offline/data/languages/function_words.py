@@ -22,7 +22,7 @@ _WORDS = {
         agli ai alla alle allo anche che chi ci come con cui da dagli dai dal dalla dei degli del della delle dello di
         dove e è ed era gli ha hanno i il la le lo loro ma molto nei nel nella nelle non nostro o ogni per perché più
         poi quando quella quello questa questo se senza si sia sono sta su sua sue sugli sul sulla suo suoi tra tutti
-        un una uno vita dell' all' dall' nell' sull' d' l'
+        un una uno dell' all' dall' nell' sull' d' l'
     """,
     "nl": """
         aan alle als altijd bij dan dat de deze dit door een elke en er geen heeft het hij hoe hun ik je jouw kan kunnen

@@ -61,7 +61,7 @@ class Proposal:
         yield f"# Written by `python -m offline init` from {self.interactions.path} and {self.items.path}."
         yield "# Comments say what the files hold: object where they are wrong. docs/data.md explains every key, and"
         yield "# `python -m offline validate --config THIS_FILE` checks it against the files."
-        for remark in [*self.roles.remarks, *self._remarks(), *self.texts.remarks()]:
+        for remark in self.remarks:
             yield f"# LOOK: {remark}."
         yield ""
         yield f"name = {quoted(self.name)}"
@@ -71,6 +71,11 @@ class Proposal:
         yield 'source = "files"'
         if self.roles.part is None and (self.roles.time is None or self.roles.time.unit == "order"):
             yield commented('split_by = "order"', "training, validation and test follow the order of rows; no times")
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person must look at, because it is only guessed or was left out."""
+        return [*self.roles.remarks, *self._remarks(), *self.texts.remarks()]
 
     def _remarks(self) -> Iterator[str]:
         for described in (self.items, self.users):

@@ -38,8 +38,9 @@ from offline.llm.arithmetic import arithmetic_line
 from offline.llm.budget import Budget
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
-from offline.publish.publish import Contents, Published, publish, release_id
+from offline.publish.publish import Published, publish
 from offline.publish.release import live_release, refuse_another, refused_model
+from offline.publish.staging import Contents, release_id
 from offline.training.report import TrainingReport, markdown
 
 

@@ -45,7 +45,7 @@ from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge
 from offline.publish import release
 from offline.publish.connection import open_store
-from offline.publish.publish import Contents
+from offline.publish.staging import Contents
 from offline.training.report import TrainingReport
 
 app = typer.Typer()

@@ -16,7 +16,7 @@ import polars as pl
 
 from models.contract.events import Interaction
 from models.contract.exposures import Exposure
-from models.contract.ids import NOBODY, is_nobody
+from models.contract.ids import is_nobody
 from offline.data.files import read_json, write_json, write_parquet
 from offline.publish.connection import Store
 from offline.publish.streams import PAGE, entries
@@ -54,7 +54,7 @@ class Archived:
     of_nobody: int = 0
 
 
-def archive(store: Store, folder: Path, nobody: Collection[str] = NOBODY) -> dict[str, Archived]:
+def archive(store: Store, folder: Path, nobody: Collection[str]) -> dict[str, Archived]:
     """Append what is new in both streams, without what units or items of ``nobody`` left there."""
     exposures = _Stream(store, store.keys.exposures, folder / "exposures", EXPOSURES, _exposure, nobody)
     interactions = _Stream(store, store.keys.interactions, folder / "interactions", INTERACTIONS, _interaction, nobody)

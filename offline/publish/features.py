@@ -93,9 +93,7 @@ def _positions(log: InteractionLog, users: Collection[int] | None) -> Iterable[i
     return range(len(log.user_ids)) if users is None else sorted(set(users))
 
 
-def _complete(
-    bulk: Bulk, histories: Sequence[tuple[str | int | bytes, bytes]], max_events: int
-) -> set[str | int | bytes]:
+def _complete(bulk: Bulk, histories: Sequence[tuple[str, bytes]], max_events: int) -> set[str]:
     """Give each key the last ``max_events`` of all events that the log has of its user, and of those that the stored
     history holds. Returns the keys whose history changed meanwhile: the next refresh tries again."""
     most = max_events * EVENT_BYTES

@@ -37,7 +37,7 @@ Id = Annotated[
 ]
 
 IdOrEmpty = Annotated[str, Meta(max_length=ID_BYTES)] | int
-"""Empty for nobody. Ids that the operator lists as those of nobody count as empty."""
+"""Empty for nobody. Ids that the release lists as those of nobody count as empty."""
 
 RequestId = Annotated[
     str,
@@ -240,7 +240,7 @@ class ErrorReply(Struct):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits that the operator sets, and the ids that stand for nobody."""
+    """Limits that the operator sets, and the ids that stand for nobody, which the release lists."""
 
     max_candidates: int
     default_deadline_ms: float

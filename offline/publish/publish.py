@@ -115,12 +115,15 @@ def publish_producer(
     users: Collection[int] | None = None,
     return_to: bool = False,
 ) -> Published:
-    """Write one producer's changed records within the live release, and nothing else.
+    """Write one producer's changed records within the live release, in its current space or the former one, and
+    nothing else.
 
     GateError if the live release reads other spaces of it, SwitchError if it is another configuration's. See
     ``publish`` for the options.
     """
     release.refuse_another(store, config.name)
+    if produced.former is not None and served(store, name) == spaces_of(produced.former.spaces):
+        produced = produced.former
     live, spaces = release.live_release(store), spaces_of(produced.spaces)
     if live is None or not spaces or served(store, name) != spaces:
         raise gate.GateError(

@@ -72,7 +72,8 @@ class Staging:
 
     def write_shared(self, users: Collection[int] | None, stays: str | None) -> dict[str, Written]:
         """Write profiles, histories and knowledge, which do not belong to one release alone. Knowledge that only the
-        release that ``stays`` live reads is made no more; it lives on as it is."""
+        release that ``stays`` live reads is written in its former space, or, if it is made no more, lives on as it
+        is."""
         store, contents, log = self._store, self._contents, self._contents.log
         with knowledge_publication(store, self._config, log) as publication:
             write_cache, longest = publication.write_cache, self._config.publish.history_max_events
@@ -82,7 +83,14 @@ class Staging:
             }
             for name, produced in contents.knowledge.produced.items():
                 records |= publication.write(name, produced, users)
-            for space in self._spaces_made_no_more(stays):
+            made_no_more = {space.fingerprint: space for space in self._spaces_made_no_more(stays)}
+            for name, produced in contents.knowledge.produced.items():
+                former = produced.former
+                if former is not None and all(space.fingerprint in made_no_more for space in former.spaces):
+                    for key, count in publication.write(name, former, users).items():
+                        space = made_no_more.pop(spaces_of(former.spaces)[key])
+                        records[f"{space.key}:{space.fingerprint}"] = count
+            for space in made_no_more.values():
                 records[f"{space.key}:{space.fingerprint}"] = publication.renew(space, users)
         return records
 

@@ -209,7 +209,7 @@ def _refusal(error: msgspec.ValidationError, document: Any, kind: type[Any]) -> 
 
 def _fields_at(path: str, kind: type[Any]) -> tuple[str, ...]:
     """Names of the fields of the object at ``path`` in a body of ``kind``."""
-    entries = {"candidates": CandidateBody, "events": EventBody}
+    entries: dict[str, type[msgspec.Struct]] = {"candidates": CandidateBody, "events": EventBody}
     struct = entries.get(path.removeprefix(".").partition("[")[0], kind)
     return tuple(field.name for field in msgspec.structs.fields(struct))
 

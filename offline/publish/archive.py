@@ -19,7 +19,7 @@ from models.contract.exposures import Exposure
 from models.contract.ids import is_nobody
 from offline.data.files import read_json, write_json, write_parquet
 from offline.publish.connection import Store
-from offline.publish.streams import PAGE, entries
+from offline.publish.streams import PAGE, entries, installation_of
 
 EXPOSURES = {
     "request_id": pl.String, "user_id": pl.String, "unit": pl.String, "time_ms": pl.Int64, "release": pl.String,
@@ -96,8 +96,7 @@ class _Stream:
     def drain(self) -> Archived:
         path = self.folder / "mark.json"
         state = read_json(path) if path.is_file() else {}
-        name: Any = self.store.redis.get(self.store.keys.installation)
-        installation = name.decode() if name else str(None)
+        installation = installation_of(self.store) or str(None)
         if state.get("installation") != installation:  # another server, whose entries have other ids
             state = {}
         mark, known = state.get("mark", "0-0"), state.get("entries", 0)

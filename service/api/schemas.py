@@ -15,7 +15,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import schema_components
 
 from models.contract.ids import ID_BYTES, NOBODY
-from models.contract.times import LIMIT_MS
 
 MAX_FIELDS = 256
 """Entries of a mapping, and values of a list among them."""
@@ -133,7 +132,7 @@ class EventBody(_Body, gc=False):
         _about("If absent, the first type that the loaded release reads; rating while there is no release"),
     ] = None
     timestamp_ms: Annotated[
-        Annotated[int, Meta(ge=0, lt=LIMIT_MS)] | None,
+        Annotated[int, Meta(ge=0)] | None,
         _about("Unix milliseconds; now if absent. A retry is recognised only if it repeats the timestamp"),
     ] = None
     request_id: Annotated[RequestId | None, _about("The ranked request that this interaction answers")] = None

@@ -258,7 +258,13 @@ async def test_without_a_release_an_event_says_its_value(settings: Settings, sto
 
 @pytest.mark.parametrize(
     ("time_ms", "says"),
-    [(1_790_000_000, "looks like seconds"), (0, "1970"), (100_000_000_000_000, "5138"), (10**15, "microseconds")],
+    [
+        (1_790_000_000, "looks like seconds"),
+        (0, "1970"),
+        (100_000_000_000_000, "5138"),
+        (10**15, "microseconds"),
+        (1_790_000_000 * 10**9, "nanoseconds"),
+    ],
 )
 async def test_a_time_in_another_unit_is_told(service: Running, time_ms: int, says: str) -> None:
     response = await service.http.post("/v1/feedback", json=EVENT | {"timestamp_ms": time_ms})

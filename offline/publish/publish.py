@@ -80,9 +80,10 @@ def publish(
         refused, notes = refusal(store, config, new, live, staging.validation_samples)
     interrupted = live is not None and release.begin_change(store, live)
     stays = live if refused is not None or not may_go_live else None
-    records = staging.write_shared(users, stays)
+    records = staging.write_shared(users)
     held_back = held_of(store, contents.knowledge.spaces)
     if stays is not None:
+        records |= staging.write_spaces_of(stays, users)
         staging.keep_current(stays, records, interrupted)
         release.note_refused(store, refused)
         return Published(staging.release_id, stays, False, records, [], held_back, refused, notes)
@@ -92,6 +93,7 @@ def publish(
         records |= staging.stage_and_switch(live, artifact)
     except gate.GateError:
         if live is not None:  # the new release is held back, and nothing else; what else may be wrong is not the cause
+            records |= staging.write_spaces_of(live, users)
             with suppress(gate.GateError):
                 staging.keep_current(live, records, shared_changed)
             shared_changed = False

@@ -70,10 +70,8 @@ class Staging:
         of = self._contents
         return ValidationSamples.of(self._config, of.catalogue, of.log, of.knowledge, of.report)
 
-    def write_shared(self, users: Collection[int] | None, stays: str | None) -> dict[str, Written]:
-        """Write profiles, histories and knowledge, which do not belong to one release alone. Knowledge that only the
-        release that ``stays`` live reads is written in its former space, or, if it is made no more, lives on as it
-        is."""
+    def write_shared(self, users: Collection[int] | None) -> dict[str, Written]:
+        """Write profiles, histories and knowledge, which do not belong to one release alone."""
         store, contents, log = self._store, self._contents, self._contents.log
         with knowledge_publication(store, self._config, log) as publication:
             write_cache, longest = publication.write_cache, self._config.publish.history_max_events
@@ -83,8 +81,15 @@ class Staging:
             }
             for name, produced in contents.knowledge.produced.items():
                 records |= publication.write(name, produced, users)
-            made_no_more = {space.fingerprint: space for space in self._spaces_made_no_more(stays)}
-            for name, produced in contents.knowledge.produced.items():
+        return records
+
+    def write_spaces_of(self, live: str, users: Collection[int] | None) -> dict[str, Written]:
+        """Write knowledge that only the ``live`` release reads, which stays: in its former space, or, if it is made no
+        more, it lives on as it is."""
+        records = {}
+        with knowledge_publication(self._store, self._config, self._contents.log) as publication:
+            made_no_more = {space.fingerprint: space for space in self._spaces_made_no_more(live)}
+            for name, produced in self._contents.knowledge.produced.items():
                 former = produced.former
                 if former is not None and all(space.fingerprint in made_no_more for space in former.spaces):
                     for key, count in publication.write(name, former, users).items():
@@ -94,11 +99,11 @@ class Staging:
                 records[f"{space.key}:{space.fingerprint}"] = publication.renew(space, users)
         return records
 
-    def _spaces_made_no_more(self, stays: str | None) -> list[Space]:
+    def _spaces_made_no_more(self, live: str) -> list[Space]:
         """Spaces that a release reads and these contents do not have; none of a release that cannot be read."""
         try:
-            manifest = None if stays is None else release.read_manifest(self._store, stays)
-            read = () if manifest is None else release.read_model(self._store.artifacts / manifest.artifact).spaces
+            manifest = release.read_manifest(self._store, live)
+            read = release.read_model(self._store.artifacts / manifest.artifact).spaces
         except ArtifactError:
             return []
         current = {space.fingerprint for space in self._contents.knowledge.spaces}

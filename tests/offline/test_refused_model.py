@@ -17,6 +17,7 @@ from offline.jobs.verify import verify
 from offline.knowledge.needs import Supply
 from offline.publish.comparison import Comparison
 from offline.publish.connection import open_store
+from offline.publish.gate import GateError
 from offline.publish.release import read_directory, read_manifest
 from offline.reranking.ctr import refuse_another_live_model
 from offline.training.report import TrainingReport
@@ -177,3 +178,12 @@ def test_a_refused_model_leaves_the_space_of_a_small_catalogue_to_the_live_one(
     small_shop.stream(("newcomer", "i1", 5.0, LATER_MS))
     entry = small_shop.refresh(retrain=True)
     assert (entry["status"], entry["release"] == first, former.exists()) == ("done", False, False)
+
+
+def test_so_does_a_release_that_is_incomplete(small_shop: Pipeline) -> None:
+    with open_store(small_shop.job.data_dir, "small") as store:
+        space = read_manifest(store, first_release(small_shop)).spaces["item/text"]
+    describe(small_shop, 12)
+    with pytest.raises(GateError, match="only 12 of 20 items have knowledge item/text"):
+        small_shop.with_config(publish={"min_item_coverage": 1.0}).refresh()
+    assert len(texts_of_items(small_shop, space)) == 12

@@ -33,13 +33,14 @@ from offline.jobs.runs import Run
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
 from offline.knowledge.run import ProducerState, load_knowledge
-from offline.knowledge.vectors import Knowledge, Produced
+from offline.knowledge.vectors import Knowledge, Produced, forget_former
 from offline.llm.arithmetic import arithmetic_line
 from offline.llm.budget import Budget
 from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
-from offline.publish.publish import Contents, Published, publish, release_id
+from offline.publish.publish import Published, publish
 from offline.publish.release import live_release, refuse_another, refused_model
+from offline.publish.staging import Contents, release_id
 from offline.training.report import TrainingReport, markdown
 
 
@@ -187,6 +188,8 @@ def publish_release(
         published = publish(
             job.config, store, contents, users=users, return_to=return_to, accept=accept, take_over=job.take_over
         )
+        if published.release == live_release(store):
+            forget_former(job.knowledge)
         run.published(published)
         run.compared(published)
         if published.switched:

@@ -30,7 +30,8 @@ from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.publish.archive import INTERACTIONS
 from offline.publish.connection import Store, key_prefix, store_at
-from offline.publish.publish import Contents, publish
+from offline.publish.publish import publish
+from offline.publish.staging import Contents
 from offline.training.report import TrainingReport
 from offline.training.samples import split_samples
 

@@ -43,9 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     tuned = _tuned(settings)
     experiments = ReloadingExperiments(settings.experiments, settings.release_poll_seconds, reranks=tuned is not None)
 
-    limits = Limits(
-        settings.max_candidates, settings.default_deadline_ms, settings.max_deadline_ms, frozenset(settings.nobody)
-    )
+    limits = Limits(settings.max_candidates, settings.default_deadline_ms, settings.max_deadline_ms)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -10,24 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from models.contract.ids import NOBODY
 from models.contract.prefixes import own_folder
 
 PREFIX = "LORANK_"
 
-_REMOVED = {f"{PREFIX}TABLES": "item tables are mapped from the artifact folder; unset it and delete its folder"}
+_REMOVED = {
+    f"{PREFIX}TABLES": "item tables are mapped from the artifact folder; unset it and delete its folder",
+    f"{PREFIX}NOBODY": "the release brings the list of its configuration; set data.nobody there and run `refresh`",
+}
 
 _Positive = Annotated[int, Field(ge=1)]
-
-
-def _listed(value: object) -> object:
-    """The entries of a text that commas separate."""
-    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
-
-
-_Listed = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class SettingsError(ValueError):
@@ -51,7 +45,6 @@ class Settings(BaseModel):
     ``rerank_margin``    log-odds from first to last of a head beyond which its order is clear anyway; None: never
     ``rerank_check_seconds``  between two looks at whether the reranker answers its canaries
     ``experiments``      TOML file of layers and arms; None serves everybody the full model
-    ``nobody``           ids that stand for nobody, between commas, in place of the default ones; "," lists none
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -83,7 +76,6 @@ class Settings(BaseModel):
     rerank_margin: Annotated[float, Field(gt=0)] | None = None
     rerank_check_seconds: Annotated[float, Field(gt=0)] = 60.0
     experiments: Path | None = None
-    nobody: _Listed = NOBODY
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property

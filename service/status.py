@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from models.contract.ids import NOBODY
 from models.contract.reranker import FittedTo
 from service.ab.reloading import ReloadingExperiments
 from service.exposures import ExposureLog
@@ -40,6 +41,7 @@ def status_document(
             "loaded_at": release.loaded_at,
             "swap_ms": release.swap_ms,
             "in_parts": release.scorer.in_parts,
+            "nobody": list(NOBODY if release.manifest.nobody is None else release.manifest.nobody),
             "indexes": {
                 role: index.model_dump(include={"space", "kind", "effort", "items", "top", "recall"})
                 for role, index in release.manifest.indexes.items()
@@ -63,7 +65,7 @@ def status_document(
             mode="json",
             include={
                 "key_prefix", "max_candidates", "max_body_bytes", "default_deadline_ms", "max_deadline_ms",
-                "release_poll_seconds", "workers", "onnx_threads", "history_max_events", "exposure_queue", "nobody",
+                "release_poll_seconds", "workers", "onnx_threads", "history_max_events", "exposure_queue",
             },
         )
         | {"redis": "embedded" if settings.redis_url is None else "external"},

@@ -16,7 +16,8 @@ from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.publish.connection import Store
-from offline.publish.publish import Contents, Published, publish
+from offline.publish.publish import Published, publish
+from offline.publish.staging import Contents
 from offline.training.artifact import export_artifact, write_artifact
 from offline.training.fit import ModelSpec, new_model
 from offline.training.report import TrainingReport

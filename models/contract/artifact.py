@@ -151,7 +151,8 @@ class ReleaseManifest(BaseModel):
     counts the item directory's keys; ``spaces`` maps "user/liber" and the like to fingerprints; ``indexes`` find
     candidates for requests that bring none, and ``popularity`` says which are popular there, None that all likes count
     alike; ``snapshot`` is its item table as files, without which no service loads it; ``configuration`` is the name of
-    the one that published it, which earlier versions did not write.
+    the one that published it, which earlier versions did not write; ``nobody`` are the ids that stand for nobody,
+    None for those of ``models.contract.ids``.
     """
 
     model_config = FrozenConfig
@@ -172,11 +173,12 @@ class ReleaseManifest(BaseModel):
     snapshot: ItemSnapshot | None = None
     popularity: ItemPopularity | None = None
     configuration: str | None = None
+    nobody: tuple[str, ...] | None = None
 
     def to_json(self) -> str:
         """Without what is not there: earlier versions refuse what they do not know."""
-        optional = ("indexes", "parts", "snapshot", "popularity", "configuration")
-        absent = {name for name in optional if not getattr(self, name)}
+        optional = ("indexes", "parts", "snapshot", "popularity", "configuration", "nobody")
+        absent = {name for name in optional if getattr(self, name) in (None, {})}
         return self.model_dump_json(exclude=absent)
 
     def check(self, artifact: ArtifactManifest) -> None:

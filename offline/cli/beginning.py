@@ -46,7 +46,10 @@ def init(
     proposal = propose(interactions, items, users, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(proposal.text(), encoding="utf-8")
-    print(f"written: {path}; read it, above all lines with LOOK, then")
+    print(f"written: {path}")
+    for remark in proposal.remarks:
+        print(f"  LOOK: {remark}")
+    print(f"read it{', above all where it says LOOK' if proposal.remarks else ''}; then")
     print(f"  python -m offline refresh --config {path}", flush=True)
     print_findings(job_of(path, data_dir), measured=measured)
 

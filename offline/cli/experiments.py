@@ -76,7 +76,7 @@ def ab_report(
     folder = job.config.workdir / "replay" / "exposures" if of_replay else job.config.workdir / "exposures"
     if not of_replay:
         with exclusive(folder, "ab-report"), open_store(job.data_dir, job.config.name) as store:
-            archive(store, folder)
+            archive(store, folder, job.config.data.nobody)
     settings = settings_of(read_experiments(file), experiment, window_hours, click or (), least_value, planned_units)
     changed: dict[str, Any] = {"without_request": without_request, "pre_period_days": pre_period_days, "clip": clip}
     changed |= {"breakdowns": tuple(breakdown)} if breakdown else {}

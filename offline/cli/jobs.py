@@ -45,7 +45,7 @@ from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge
 from offline.publish import release
 from offline.publish.connection import open_store
-from offline.publish.publish import Contents
+from offline.publish.staging import Contents
 from offline.training.report import TrainingReport
 
 app = typer.Typer()
@@ -217,10 +217,11 @@ def _move_pointer(job: Job, to: str | None) -> None:
 
 
 def data_and_knowledge(job: Job) -> tuple[InteractionLog, Knowledge]:
-    """The log and the knowledge of earlier stages; DataError without any, but for producers that all wait."""
-    log = InteractionLog.load(job.log)
-    known = load_knowledge(job.knowledge, job.config.feature_schema, log)
-    if not known.produced and not all_wait(job):
+    """The log and the knowledge of earlier stages; DataError without any, if the schema reads some and not all of its
+    producers wait."""
+    log, schema = InteractionLog.load(job.log), job.config.feature_schema
+    known = load_knowledge(job.knowledge, schema, log)
+    if schema.knowledge and not known.produced and not all_wait(job):
         raise DataError("no knowledge yet: run `refresh` or `knowledge` first")
     return log, known
 

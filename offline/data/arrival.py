@@ -10,6 +10,7 @@ that the same stream makes the same log.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from models.contract.arrays import BoolArray, IntArray
 from models.contract.events import Interaction
 from models.contract.ids import NOBODY, is_nobody
 from models.contract.schema import FeatureSchema
-from models.contract.times import EARLIEST_MS
+from models.contract.times import EARLIEST_MS, latest_ms
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.config import LabelsConfig
 from offline.data.dataset import Dataset
@@ -68,10 +69,10 @@ def append_streamed(
 ) -> tuple[InteractionLog, int, Counter[str]]:
     """The log with the service's interactions up to the stream entry ``mark``; how many were new, and how many were
     left out, by reason."""
-    left_out = Counter[str]()
+    left_out, latest = Counter[str](), latest_ms(round(time.time() * 1000))
     accepted = []
     for event in entries:
-        if reason := _reason(event, schema, nobody):
+        if reason := _reason(event, schema, nobody, latest):
             left_out[reason] += 1
         else:
             accepted.append(event)
@@ -79,7 +80,7 @@ def append_streamed(
     return draw_negatives(labels, grown, schema.liked_above, len(log)), added, left_out
 
 
-def _reason(event: Interaction, schema: FeatureSchema, nobody: Collection[str]) -> str:
+def _reason(event: Interaction, schema: FeatureSchema, nobody: Collection[str], latest: int) -> str:
     """Why an interaction of the stream is no part of the log; empty if it is."""
     if event.type not in schema.history_types:
         return "of another type"
@@ -87,6 +88,8 @@ def _reason(event: Interaction, schema: FeatureSchema, nobody: Collection[str]) 
         return "of nobody"
     if event.time_ms < EARLIEST_MS:  # of a service that took seconds for milliseconds
         return "of a time before 1973"
+    if event.time_ms > latest:  # of a service whose clock runs ahead
+        return "of a time in the future"
     return "" if schema.accepts(event.value) else "of a value out of range"
 
 

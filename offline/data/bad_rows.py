@@ -42,6 +42,13 @@ class _File:
     def exceeded(self) -> bool:
         return len(self.breaches) > self.limit
 
+    @property
+    def count(self) -> str:
+        """The number of bad rows in words; the least that there are, where breaches were only counted."""
+        of_rules = Counter(rule for breaches in self.breaches.values() for rule in {rule for rule, _ in breaches})
+        least = max([len(self.breaches), *(of_rules + self.uncounted).values()])
+        return f"at least {least}" if self.uncounted.total() else str(least)
+
 
 class BadRows:
     """Bad rows by file. Only files that may have some are in here; what is wrong with others is an error."""
@@ -98,7 +105,7 @@ class BadRows:
     def excess(self) -> dict[str, str]:
         """What is too much, by file."""
         return {
-            name: f"{len(file.breaches)} of {file.rows} rows are bad, {file.limit} may be"
+            name: f"{file.count} of {file.rows} rows are bad, {file.limit} may be"
             for name, file in self._files.items()
             if file.exceeded
         }

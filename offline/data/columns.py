@@ -12,6 +12,7 @@ import polars as pl
 from models.contract.ids import CONTROL_CHARACTERS, ID_BYTES
 from models.contract.times import LIMIT_MS
 from offline.data.config import ColumnConfig
+from offline.data.notations import ARRAY, array_of, with_point
 from offline.data.row_config import ValueCondition
 from offline.data.rules import Place, Problems
 from offline.data.tables import Cells
@@ -82,7 +83,7 @@ def times(cells: Cells, unit: str | None, form: str | None, problems: Problems) 
 
 
 def _order(cells: Cells, problems: Problems) -> pl.Series:
-    number = _number(cells.values)
+    number = _number(cells)
     bad = number.is_null() | ~number.is_finite() | (number.floor() != number) | (number >= LIMIT_MS)
     cells.flag(problems, "time_value", bad.fill_null(True))
     cells.flag(problems, "time_negative", ~bad & (number < 0))
@@ -90,7 +91,7 @@ def _order(cells: Cells, problems: Problems) -> pl.Series:
 
 
 def _unix_ms(cells: Cells, unit: str, problems: Problems) -> pl.Series:
-    number, whole = _number(cells.values), _whole(cells.values)
+    number, whole = _number(cells), _whole(cells)
     bad = number.is_null() | ~number.is_finite()
     negative = ~bad & (number < 0)
     if unit == "s":
@@ -133,7 +134,7 @@ def admitted(cells: Cells, condition: Sequence[str] | Sequence[ValueCondition], 
         return texts(cells, problems).is_in(texts_of_rows).fill_null(False)
     if not (cells.values.dtype.is_numeric() or cells.values.dtype == pl.String):
         return _refused(cells, "number", pl.Boolean, problems).fill_null(False)
-    number = _number(cells.values)
+    number = _number(cells)
     absent = cells.values.is_null() if cells.values.dtype != pl.String else cells.values.fill_null("") == ""
     cells.flag(problems, "number", ~absent & number.is_null())
     keeps = number.is_not_null() & ~number.is_nan().fill_null(False)
@@ -153,7 +154,7 @@ def values(cells: Cells, binary: bool, problems: Problems) -> pl.Series:
         number = text.replace_strict(_BINARY, default=None, return_dtype=pl.Float64)
         cells.flag(problems, "value_binary", number.is_null())
         return number
-    number = _number(cells.values)
+    number = _number(cells)
     bad = number.is_null() | ~number.is_finite()
     cells.flag(problems, "value_number", bad)
     return _without(number, bad)
@@ -173,6 +174,10 @@ def feature(cells: Cells, config: ColumnConfig | None, problems: Problems) -> li
         return _numbers(cells, read_as, problems)
     text = cells.values.cast(pl.String)
     cells.flag(problems, "control_characters", text.str.contains(_TEXT_CONTROL))
+    if read_as == "list" and config is not None and config.separator == ARRAY:
+        arrays = [array_of(row) for row in text.to_list()]
+        cells.flag(problems, "array", pl.Series([array is None for array in arrays], dtype=pl.Boolean))
+        return arrays
     if read_as == "list" and config is not None:
         rows = ((row or "").split(config.separator) for row in text.to_list())
         return [[part.strip() for part in row if part.strip()] for row in rows]
@@ -195,7 +200,7 @@ def _is_feature(kind: pl.DataType, read_as: str) -> bool:
 
 def _numbers(cells: Cells, read_as: str, problems: Problems) -> list[Any]:
     """NaN is how other libraries write an absent number, so it is one here."""
-    number, absent = _number(cells.values), cells.values.is_null()
+    number, absent = _number(cells), cells.values.is_null()
     if cells.values.dtype != pl.String:
         absent = absent | number.is_nan().fill_null(False)
     bad = ~absent & (number.is_null() | ~number.is_finite())
@@ -205,19 +210,23 @@ def _numbers(cells: Cells, read_as: str, problems: Problems) -> list[Any]:
     sound = _without(number, bad | absent)
     if read_as == "float":
         return sound.to_list()
-    exact = _without(_whole(cells.values), bad | absent)
+    exact = _without(_whole(cells), bad | absent)
     return pl.select(pl.coalesce(exact, sound.cast(pl.Int64, strict=False))).to_series().to_list()
 
 
-def _number(values: pl.Series) -> pl.Series:
-    text = values.str.strip_chars() if values.dtype == pl.String else values
-    return text.cast(pl.Float64, strict=False)
+def _number(cells: Cells) -> pl.Series:
+    return (_digits(cells) if cells.values.dtype == pl.String else cells.values).cast(pl.Float64, strict=False)
 
 
-def _whole(values: pl.Series) -> pl.Series:
+def _digits(cells: Cells) -> pl.Series:
+    return with_point(cells.values) if cells.decimal == "," else cells.values.str.strip_chars()
+
+
+def _whole(cells: Cells) -> pl.Series:
     """Exact whole numbers; null for whatever else a number may look like."""
+    values = cells.values
     if values.dtype == pl.String:
-        return values.str.strip_chars().cast(pl.Int64, strict=False)
+        return _digits(cells).cast(pl.Int64, strict=False)
     if values.dtype.is_integer():
         return values.cast(pl.Int64, strict=False)
     return pl.repeat(None, len(values), dtype=pl.Int64, eager=True)

@@ -41,11 +41,16 @@ def _is_nobody_as_ever(value: Any) -> bool:
     return bool(value == NOBODY)
 
 
+def _is_point(value: Any) -> bool:
+    return bool(value == ".")
+
+
 class TableConfig(BaseModel):
     """Files of one kind with the same columns. What a path ends in tells the format: .csv, .tsv, .txt, .dat, also
     with .gz, or .parquet. ``paths`` may hold ``*``; they are relative to the folder the job is started in.
 
     ``escape`` takes its special meaning from the next character of a text file: ``\\"`` is a quote inside of quotes.
+    ``decimal`` stands before the fraction of a number; with a comma, points part thousands.
     ``bad_rows_at_most`` is the share of a file's rows that may be bad: they are left out and listed (bad_rows.py).
     """
 
@@ -58,6 +63,7 @@ class TableConfig(BaseModel):
     encoding: str = "utf-8"
     header: tuple[str, ...] = ()  # column names of text files whose first row is data already
     nulls: tuple[str, ...] = ("",)
+    decimal: Annotated[Literal[".", ","], Field(exclude_if=_is_point)] = "."
     bad_rows_at_most: Annotated[float, Field(ge=0, le=1, exclude_if=_is_empty)] = 0.0
 
     @model_validator(mode="after")

@@ -37,9 +37,10 @@ MANIFEST = "log.json"
 class InteractionLog:
     """Columns of equal length n, and the ids that ``user`` and ``item`` index.
 
-    ``sampled`` [n] marks rows that were drawn, not done. ``stream_mark`` is the last stream entry that was taken over;
-    it lies in the file that says which rows count, so a crash cannot lose or repeat an entry. ``part_ends`` are the
-    rows at which the training, the validation and the test part end, of data that bring their parts.
+    ``sampled`` [n] marks rows that were drawn, not done. ``stream_mark`` is the last stream entry that was taken over,
+    and ``stream`` the installation that it is of ("": not known); they lie in the file that says which rows count, so a
+    crash cannot lose or repeat an entry. ``part_ends`` are the rows at which the training, the validation and the test
+    part end, of data that bring their parts.
     """
 
     user_ids: tuple[str, ...]
@@ -51,6 +52,7 @@ class InteractionLog:
     sampled: npt.NDArray[np.bool_]
     stream_mark: str = "0-0"
     part_ends: tuple[int, int, int] | None = None
+    stream: str = ""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -114,8 +116,8 @@ class InteractionLog:
         count = np.diff(index.start)[self.user]
         part = np.where(count < 3, 0, np.maximum(0, 3 - count + index.position)).astype(np.int8)
         order = np.argsort(part, kind="stable")
-        columns = {name: getattr(self, name)[order] for name in COLUMNS}
-        return InteractionLog.of(self.user_ids, self.item_ids, columns, self.stream_mark, _part_ends(part[order]))
+        columns: dict[str, Any] = {name: getattr(self, name)[order] for name in COLUMNS}
+        return replace(self, **columns, part_ends=_part_ends(part[order]))
 
     def extended(self, entries: Sequence[Interaction], stream_mark: str) -> tuple[InteractionLog, int]:
         """This log with streamed interactions appended in stream order, and the number of new ones."""
@@ -135,21 +137,21 @@ class InteractionLog:
             former[name] = getattr(self, name)[of_same_users]
         is_fresh = _firsts(np.concatenate([former, table]))[len(former) :]
         fresh = table[is_fresh]
-        columns = {name: np.concatenate([getattr(self, name), fresh[name]]) for name in _FIELDS}
+        columns: dict[str, Any] = {name: np.concatenate([getattr(self, name), fresh[name]]) for name in _FIELDS}
         columns["sampled"] = np.concatenate([self.sampled, np.zeros(len(fresh), np.bool_)])
-        return InteractionLog.of(tuple(users), tuple(items), columns, self.stream_mark, self.part_ends), is_fresh
+        return replace(self, user_ids=tuple(users), item_ids=tuple(items), **columns), is_fresh
 
     def with_sampled(self, before: npt.NDArray[np.int64], item: npt.NDArray[np.int32]) -> InteractionLog:
         """This log with drawn negatives of value 0: ``item[n]`` at the user and time of row ``before[n]``, and right
         before that row, so that both see the same past."""
         drawn: dict[str, Any] = {name: getattr(self, name)[before] for name in ("user", "time_ms")}
         drawn |= {"item": item, "value": np.float32(0), "sampled": True}
-        columns = {name: np.insert(getattr(self, name), before, drawn[name]) for name in COLUMNS}
+        columns: dict[str, Any] = {name: np.insert(getattr(self, name), before, drawn[name]) for name in COLUMNS}
         ends = self.part_ends
         if ends is not None:
             train, validation, test = (end + int((before < end).sum()) for end in ends)
             ends = (train, validation, test)
-        return InteractionLog.of(self.user_ids, self.item_ids, columns, self.stream_mark, ends)
+        return replace(self, **columns, part_ends=ends)
 
     def by_user(self) -> UserIndex:
         """The observed rows by user."""

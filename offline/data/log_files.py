@@ -53,6 +53,8 @@ def save(log: InteractionLog, folder: Path) -> None:
     log's own stay, so an append writes about as much as it appends."""
     before = _manifest(folder) if (folder / MANIFEST).is_file() else {}
     manifest: dict[str, Any] = {"form": _FORM, "stream_mark": log.stream_mark}
+    if log.stream:
+        manifest["stream"] = log.stream
     if log.part_ends is not None:
         manifest["part_ends"] = list(log.part_ends)
     tables = _tables(log)
@@ -208,7 +210,7 @@ def _read(folder: Path, take: Callable[[Path, Mapping[str, Any]], _T]) -> _T:
 def _whole(folder: Path, manifest: Mapping[str, Any]) -> InteractionLog:
     rows = _scan(folder, manifest, "rows").sort("arrival").collect()
     users, items = (_scan(folder, manifest, name).sort("number").collect() for name in ("users", "items"))
-    log = _log(users, items, rows, str(manifest["stream_mark"]))
+    log = replace(_log(users, items, rows, str(manifest["stream_mark"])), stream=str(manifest.get("stream", "")))
     if "part_ends" in manifest:
         train, validation, test = manifest["part_ends"]
         log = replace(log, part_ends=(train, validation, test))

@@ -80,6 +80,7 @@ RULES = {
         Rule("one_label", "warning", "some interactions are liked and some are not", "a model needs both"),
         Rule("labels_schema", "error", "the feature schema fits the kind of labels"),
         Rule("number", "error", "what is read as a number is one, or empty"),
+        Rule("array", "error", 'a cell of a list with the separator "[]" is an array', 'such as ["a", "b"]; or empty'),
         Rule("feature_type", "error", "a feature is text, a number, true or false, a date, or a list of those"),
         Rule("profile", "error", "a user's features fit into the record that the service reads"),
         Rule("control_characters", "warning", "texts hold no control characters", "is the encoding right?"),
@@ -108,7 +109,7 @@ RULES = {
 _OF_ONE_ROW = frozenset(
     (
         "row_shape", "quotes", "id_empty", "id_long", "id_control", "time_value", "time_negative", "time_unit",
-        "time_future", "time_far", "value_number", "value_binary", "value_range", "split_value", "number",
+        "time_future", "time_far", "value_number", "value_binary", "value_range", "split_value", "number", "array",
     )
 )  # fmt: skip
 """Errors of a row by itself: the others may be used without it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -20,16 +20,19 @@ from offline.data.rules import Place, Problems
 
 _TEXT = {".csv", ".tsv", ".txt", ".dat"}
 _PARQUET = {".parquet", ".pq"}
+KINDS = ".csv, .tsv, .txt, .dat (also with .gz), .parquet"
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """One column of one file. ``rows`` are data row numbers from 1, aligned with ``values``."""
+    """One column of one file. ``rows`` are data row numbers from 1, aligned with ``values``; in texts, ``decimal``
+    stands before the fraction of a number."""
 
     file: str
     column: str
     rows: pl.Series
     values: pl.Series
+    decimal: str = "."
 
     def flag(self, problems: Problems, rule: str, broken: pl.Series) -> None:
         """Note the rows where ``broken`` is true; null counts as false."""
@@ -46,11 +49,12 @@ class Cells:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The rows of one file."""
+    """The rows of one file; in texts, ``decimal`` stands before the fraction of a number."""
 
     file: str
     frame: pl.DataFrame
     rows: pl.Series
+    decimal: str = "."
 
     @classmethod
     def of(cls, path: Path, frame: pl.DataFrame) -> Part:
@@ -67,10 +71,10 @@ class Part:
             columns = ", ".join(repr(name) for name in self.frame.columns[:20])
             problems.add("missing_column", Place(self.file, None, column, note=f"columns are {columns}"))
             return None
-        return Cells(self.file, column, self.rows, self.frame[column])
+        return Cells(self.file, column, self.rows, self.frame[column], self.decimal)
 
     def where(self, mask: pl.Series) -> Part:
-        return Part(self.file, self.frame.filter(mask), self.rows.filter(mask))
+        return replace(self, frame=self.frame.filter(mask), rows=self.rows.filter(mask))
 
 
 def read(table: TableConfig, problems: Problems) -> list[Part]:
@@ -84,7 +88,7 @@ def read(table: TableConfig, problems: Problems) -> list[Part]:
             part = _text(path, table, problems)
         else:
             part = None
-            problems.add("file_damaged", Place(str(path), note=f"no known kind of file: {kind or 'no suffix'}"))
+            problems.add("file_damaged", Place(str(path), note=f"{kind or 'no suffix'} is none of {KINDS}"))
         if part is not None:
             parts.append(part)
     return parts
@@ -123,11 +127,11 @@ def _text(path: Path, table: TableConfig, problems: Problems) -> Part | None:
     if content is None:
         return None
     frame, rows = content
-    part = Part(str(path), frame, rows)
+    part = Part(str(path), frame, rows, table.decimal)
     blank = frame.select(pl.all_horizontal(pl.all() == "")).to_series()
     if bool(blank.any()):
         first = frame.columns[0]
         Cells(part.file, first, part.rows, frame[first]).flag(problems, "blank_row", blank)
         part = part.where(~blank)
     nulled = pl.when(pl.all().is_in(list(table.nulls))).then(None).otherwise(pl.all()).name.keep()
-    return Part(part.file, part.frame.with_columns(nulled), part.rows)
+    return replace(part, frame=part.frame.with_columns(nulled))

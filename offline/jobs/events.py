@@ -27,7 +27,7 @@ from offline.data.log import InteractionLog
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge.liber.partitions import Partitions
 from offline.publish.connection import Store
-from offline.publish.streams import new_interactions
+from offline.publish.streams import installation_of, new_interactions
 
 _LONGEST_LIST = 20_000
 """Times at which a log grew that are remembered, at most."""
@@ -74,9 +74,13 @@ def look_for_events(job: Job, source: Dataset, catalogue: Catalogue, store: Stor
         if not StepCache(job).is_current("events", {"source": source.fingerprint}):
             log, added = append_new(log, source, catalogue, labels, schema)
     if store is not None:
-        entries, mark, refused = new_interactions(store, log.stream_mark)
-        log, appended, left_out = append_streamed(log, entries, mark, labels, schema, job.config.data.nobody)
-        added += appended
+        stream = installation_of(store)
+        # A mark in another stream says nothing of this one: it is read anew, and what the log holds is dropped.
+        known = log.stream_mark if log.stream in ("", stream) else "0-0"
+        entries, mark, refused = new_interactions(store, known)
+        if mark != known:
+            log, appended, left_out = append_streamed(log, entries, mark, labels, schema, job.config.data.nobody)
+            log, added = replace(log, stream=stream), added + appended
         left_out += Counter({"not understood": refused})
     return Arrived(log, before, added, left_out)
 

@@ -167,8 +167,10 @@ def language_lines(job: Job) -> Iterator[str]:
             f'set knowledge.encoder to "{MULTILINGUAL_ENCODER}" or to a folder'
         )
     if config.llm.backend == "local" and config.llm.model is None and kinds_of_texts(job, names):
+        differs = config.data.texts.spoken.differs_from_english
+        fate = "such answers are thrown away" if differs else "nothing tells its answers from others, so they are used"
         yield (
-            f'language "{tag}": the packaged language model writes English alone, and such answers are thrown away; '
+            f'language "{tag}": the packaged language model writes English alone, and {fate}; '
             'set llm.model, or llm.backend = "openai"'
         )
     if config.knowledge.marc.model is None and "marc" in names:

@@ -21,7 +21,8 @@ from offline.knowledge.run import ProducerState
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.publish.connection import Store
 from offline.publish.producer import rollback_producer
-from offline.publish.publish import Published, end_change, publish_producer
+from offline.publish.publish import Published, publish_producer
+from offline.publish.staging import end_change
 from offline.publish.undo import JOURNAL_FILE, Journal
 
 

@@ -5,13 +5,13 @@ Nothing here asks a language model or encodes a text; how long that will take is
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import numpy as np
 
 from models.contract.arrays import IntArray
 from offline.config import JobConfig
+from offline.data.activity import Activity
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.data.rules import Findings
@@ -25,8 +25,6 @@ _FEW_ROWS = 0.3
 _FEW_USERS = 0.05
 """Share of users with knowledge of their own below which that feature is as good as off."""
 _MANY_UNSEEN = 0.5
-_HISTORIES = (5, 3, 2, 1, 0)
-_SIZES = (50, 30, 20, 10, 5, 3)
 
 
 def outlook(config: JobConfig, catalogue: Catalogue, log: InteractionLog, splits: SplitRows) -> Findings:
@@ -53,17 +51,17 @@ def _samples(config: JobConfig, log: InteractionLog, splits: SplitRows, per_user
     least = config.samples.min_history
     rows = np.concatenate(list(splits.rows.values()))
     of_rows = float((~log.sampled[rows]).sum() / len(log.observed))
-    active = per_user > 0
-    of_users = float((per_user[active] > least).mean())
+    activity = Activity(per_user[per_user > 0])
+    of_users = activity.covered(least + 1)
     result.facts.append(
         f"samples have {least} or more earlier interactions of their user: {of_rows:.0%} of the interactions, of "
         f"{of_users:.0%} of the users"
     )
     if of_rows < _FEW_ROWS and least:
-        better = _first(_HISTORIES, lambda size: float(np.maximum(per_user - size, 0).sum() / per_user.sum()), 0.5)
+        better = activity.min_history
         result.warnings.append(
             f"min_history = {least} leaves {of_rows:.0%} of the interactions as samples; min_history = {better} leaves "
-            f"{np.maximum(per_user - better, 0).sum() / per_user.sum():.0%}"
+            f"{activity.used(better):.0%}"
         )
     seen_items = np.bincount(log.item[: splits.trained_rows], minlength=len(log.item_ids)) > 0
     seen_users = np.bincount(log.user[: splits.trained_rows], minlength=len(log.user_ids)) > 0
@@ -91,11 +89,12 @@ def _coverage(config: LiberConfig, partitions: Partitions, per_user: IntArray, r
         f"users with a closed partition: {covered:,} of {active.sum():,} ({share:.0%}); {len(partitions):,} partitions"
     )
     if share < _FEW_USERS:
-        size = _first(_SIZES, lambda size: float((per_user[active] >= size).mean()), 0.3)
+        activity = Activity(per_user[active])
+        size = activity.partition_size
         result.warnings.append(
             f"knowledge of users is as good as off: {covered:,} of {active.sum():,} users have a closed partition at "
             f"partition_size = {config.partition_size}; partition_size = {size} would cover "
-            f"{(per_user[active] >= size).mean():.0%} with {int((per_user // size).sum()):,} summaries"
+            f"{activity.covered(size):.0%} with {activity.partitions(size):,} summaries"
         )
 
 
@@ -115,7 +114,3 @@ def _memory(config: JobConfig, catalogue: Catalogue, log: InteractionLog, partit
 
 def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
-
-
-def _first(candidates: tuple[int, ...], share: Callable[[int], float], least: float) -> int:
-    return next((candidate for candidate in candidates if share(candidate) >= least), candidates[-1])

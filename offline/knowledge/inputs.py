@@ -16,7 +16,7 @@ from offline.knowledge.errors import NotFittedError, TooFewError
 from offline.knowledge.knowledge_texts import Domain, KnowledgeTexts
 from offline.knowledge.projection import Projection
 from offline.knowledge.prompts import PartitionFacts, item_prompt, item_text, summary_prompt, summary_text
-from offline.knowledge.vectors import Produced
+from offline.knowledge.vectors import FORMER, Produced
 from offline.llm.arithmetic import Precision
 
 Encode = Callable[[Sequence[str]], FloatArray]
@@ -105,8 +105,8 @@ class Wide:
 
 def frozen_projections(folder: Path, parts: Sequence[Wide]) -> list[Projection]:
     """The projections fitted under these components; new ones are fitted on the texts. One that was fitted on few texts
-    is fitted anew where complete texts have outgrown it. A part with too few texts is zeros until then; TooFewError if
-    all parts have, and nothing is kept then."""
+    is fitted anew where complete texts have outgrown it, and the former one stays for the release that is live. A part
+    with too few texts is zeros until then; TooFewError if all parts have, and nothing is kept then."""
     paths = [projection_path(folder, part.components, part.dim) for part in parts]
     projections = [_projection(path, part) for path, part in zip(paths, parts, strict=True)]
     if not any(projection.rank for projection in projections):
@@ -114,10 +114,36 @@ def frozen_projections(folder: Path, parts: Sequence[Wide]) -> list[Projection]:
     for path, part, projection in zip(paths, parts, projections, strict=True):
         if path.is_file() and Projection.load(path).digest == projection.digest:
             continue
+        _keep_former(path)
         projection.save(path)
         if projection.rank < part.dim:
             print(f"  {len(part.texts)} {part.what} fill {projection.rank} of {part.dim} dimensions", flush=True)
     return projections
+
+
+def former_projections(
+    folder: Path, parts: Sequence[Wide], projections: Sequence[Projection]
+) -> list[Projection] | None:
+    """The projections of the space that was made before these ``projections`` of ``parts``; None if there is none, or
+    a release of these is live (``forget_former``)."""
+    paths = [_former_path(projection_path(folder, part.components, part.dim)) for part in parts]
+    if not any(path.is_file() for path in paths):
+        return None
+    return [
+        Projection.load(path) if path.is_file() else projection
+        for path, projection in zip(paths, projections, strict=True)
+    ]
+
+
+def _keep_former(path: Path) -> None:
+    """Keep a projection that is about to be replaced, unless an earlier one is kept: that is what is live."""
+    former = _former_path(path)
+    if path.is_file() and not former.is_file():
+        Projection.load(path).save(former)
+
+
+def _former_path(path: Path) -> Path:
+    return path.parent / FORMER / path.name
 
 
 def _projection(path: Path, part: Wide) -> Projection:
@@ -130,6 +156,16 @@ def _projection(path: Path, part: Wide) -> Projection:
         return Projection.fit(part.texts, part.dim, part.what)
     except TooFewError:
         return Projection.nothing(part.texts.shape[1], part.dim)
+
+
+def in_both_spaces(
+    folder: Path, parts: Sequence[Wide], projected: Callable[[Sequence[Projection]], Produced]
+) -> Produced:
+    """Knowledge that is ``projected`` from ``parts``, and beside it the same in the former space, if there is one.
+    TooFewError as ``frozen_projections``."""
+    projections = frozen_projections(folder, parts)
+    former = former_projections(folder, parts, projections)
+    return replace(projected(projections), former=None if former is None else projected(former))
 
 
 def projection_components(projections: Sequence[Projection]) -> dict[str, str]:

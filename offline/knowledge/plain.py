@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from models.contract.schema import fingerprint
-from offline.knowledge.inputs import ProducerInputs, Wide, frozen_projections, projection_components, space
+from offline.knowledge.inputs import ProducerInputs, Wide, in_both_spaces, projection_components, space
+from offline.knowledge.projection import Projection
 from offline.knowledge.prompts import plain_text
 from offline.knowledge.vectors import ItemVectors, Produced
 
@@ -19,9 +22,12 @@ def produce(inputs: ProducerInputs) -> Produced:
     texts = [plain_text(inputs.vocabulary, features[at]) for at in np.flatnonzero(described)]
     components = {"text": fingerprint(inputs.vocabulary.form), "encoder": inputs.encoder}
     wide = inputs.encode(texts)
-    (projection,) = frozen_projections(inputs.folder, [Wide(components, wide, spec.dim)])
-    vectors = np.zeros((len(features), spec.dim), np.float32)
-    vectors[described] = projection.apply(wide)
-    components |= projection_components([projection])
-    of_texts = ItemVectors.of_texts(space(spec, inputs.config.text.dtype, components), vectors, described)
-    return Produced(items=of_texts)
+    parts = [Wide(components, wide, spec.dim)]
+
+    def projected(projections: Sequence[Projection]) -> Produced:
+        vectors = np.zeros((len(features), spec.dim), np.float32)
+        vectors[described] = projections[0].apply(wide)
+        named = space(spec, inputs.config.text.dtype, components | projection_components(projections))
+        return Produced(items=ItemVectors.of_texts(named, vectors, described))
+
+    return in_both_spaces(inputs.folder, parts, projected)

@@ -151,7 +151,7 @@ class KnowledgeRun:
             asked = [kind for kind in texts if kind in vars(inputs.texts)]  # to read another would ask for it
             return Attempt(None, self._absent(asked), waits, too_little=isinstance(error, TooFewError))
         absent = self._absent(texts)
-        produced = replace(produced, lineage=Lineage.of(inputs.log), partial=absent > 0)
+        produced = produced.of(Lineage.of(inputs.log), partial=absent > 0)
         produced.save(inputs.folder)
         return Attempt(produced, absent)
 
@@ -200,6 +200,9 @@ def load_knowledge(folder: Path, schema: FeatureSchema, log: InteractionLog) -> 
         shape = {(space.key, space.rows, space.dim) for space in produced.spaces}
         if shape != {(spec.key, spec.rows, spec.dim) for spec in schema.knowledge if spec.name == name}:
             continue
+        former = produced.former
+        if former is not None and not (former.lineage is not None and former.lineage.fits(log)):
+            produced = replace(produced, former=None)
         if produced.lineage is not None and produced.lineage.fits(log):
             by_name[name] = grown(produced, len(log.user_ids), len(log.item_ids))
     return Knowledge(by_name)
@@ -212,6 +215,7 @@ def grown(produced: Produced, users: int, items: int) -> Produced:
         users=None if produced.users is None else _with_users(produced.users, users),
         items=None if produced.items is None else _with_items(produced.items, items),
         lineage=None,  # it named those before
+        former=None if produced.former is None else grown(produced.former, users, items),
     )
 
 

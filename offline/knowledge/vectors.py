@@ -8,9 +8,10 @@ have one slice. Knows arrays and files; does not know how a vector was made.
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ from models.contract.schema import FeatureSchema, fingerprint
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays
 from offline.data.log import InteractionLog
+
+FORMER = "former"
+"""Folder, in that of a producer, of a space that it made before and that may still be live."""
 
 _FILE = "vectors.npz"
 _DOCUMENT = "document"
@@ -105,7 +109,8 @@ class Produced:
     """The output of one producer. ``texts`` are for people: the newest version of each user id in words.
 
     ``lineage`` says which log's users and items these are, once that is known. ``partial`` says that some texts were
-    still to come then.
+    still to come then. ``former`` is the same knowledge in the space before this one, while that may still be live: a
+    new space waits for a new model, which the gate may refuse.
     """
 
     users: UserVectors | None = None
@@ -113,10 +118,16 @@ class Produced:
     texts: Mapping[str, str] = field(default_factory=dict)
     lineage: Lineage | None = None
     partial: bool = False
+    former: Produced | None = None
 
     @property
     def spaces(self) -> tuple[Space, ...]:
         return tuple(side.space for side in (self.users, self.items) if side is not None)
+
+    def of(self, lineage: Lineage, *, partial: bool) -> Produced:
+        """The same, with what is known of it at the end of a run."""
+        former = None if self.former is None else self.former.of(lineage, partial=partial)
+        return replace(self, lineage=lineage, partial=partial, former=former)
 
     @staticmethod
     def is_saved(folder: Path) -> bool:
@@ -128,7 +139,10 @@ class Produced:
             return False
 
     def save(self, folder: Path) -> None:
-        """Put all of it into one file: a kill must not leave vectors under another result's spaces or ids."""
+        """Put all of it into one file: a kill must not leave vectors under another result's spaces or ids. What is
+        ``former`` has a file of its own, which says itself what it is."""
+        if self.former is not None:
+            self.former.save(folder / FORMER)
         arrays: dict[str, npt.NDArray[np.generic]] = {}
         if self.users is not None:
             arrays |= {"user_vectors": self.users.vectors, "start": self.users.start, "since": self.users.since}
@@ -160,9 +174,16 @@ class Produced:
                 else:
                     items = ItemVectors(space, a["item_vectors"], a["known"], a["from_row"], a.get("item_codes"))
             lineage = None if document["lineage"] is None else Lineage(**document["lineage"])
-            return cls(users, items, document["texts"], lineage, document["partial"])
+            former = cls.load(folder / FORMER) if cls.is_saved(folder / FORMER) else None
+            return cls(users, items, document["texts"], lineage, document["partial"], former)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{folder} holds knowledge of another version: {error}") from error
+
+
+def forget_former(folder: Path) -> None:
+    """Let go of the former spaces in a folder of producers: what is live reads the current ones."""
+    for former in folder.glob(f"*/{FORMER}"):
+        shutil.rmtree(former, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from typing import Any
 
 import polars as pl
 
-from offline.proposal.features import TableFeatures
+from offline.proposal.features import Column, TableFeatures
+from offline.proposal.model import knowledge_lines, samples_lines, schema_lines, training_lines
 from offline.proposal.roles import Roles, part_words
 from offline.proposal.settings import Amounts, Labels
 from offline.proposal.texts import Texts
-from offline.proposal.toml import commented, decimal_of, field_of, key_of, quoted
+from offline.proposal.toml import commented, key_of, quoted
 
 _MOST_CHOICES = 8
 
@@ -52,7 +53,7 @@ class Proposal:
             self._users,
             self._items,
             self.texts.lines,
-            self._rest,
+            self._model,
         )
         return "\n".join(line for section in sections for line in section()) + "\n"
 
@@ -60,7 +61,7 @@ class Proposal:
         yield f"# Written by `python -m offline init` from {self.interactions.path} and {self.items.path}."
         yield "# Comments say what the files hold: object where they are wrong. docs/data.md explains every key, and"
         yield "# `python -m offline validate --config THIS_FILE` checks it against the files."
-        for remark in [*self.roles.remarks, *self._remarks(), *self.texts.remarks()]:
+        for remark in self.remarks:
             yield f"# LOOK: {remark}."
         yield ""
         yield f"name = {quoted(self.name)}"
@@ -70,6 +71,11 @@ class Proposal:
         yield 'source = "files"'
         if self.roles.part is None and (self.roles.time is None or self.roles.time.unit == "order"):
             yield commented('split_by = "order"', "training, validation and test follow the order of rows; no times")
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person must look at, because it is only guessed or was left out."""
+        return [*self.roles.remarks, *self._remarks(), *self.texts.remarks()]
 
     def _remarks(self) -> Iterator[str]:
         for described in (self.items, self.users):
@@ -88,8 +94,8 @@ class Proposal:
         yield ""
         yield "[data.interactions]"
         yield from _form(self.interactions)
-        yield commented(f"user = {quoted(roles.user)}", f"{table[roles.user].n_unique():,} different")
-        yield commented(f"item = {quoted(roles.item)}", f"{table[roles.item].n_unique():,} different")
+        yield commented(f"user = {quoted(roles.user)}", f"{table[roles.user].drop_nulls().n_unique():,} different")
+        yield commented(f"item = {quoted(roles.item)}", f"{table[roles.item].drop_nulls().n_unique():,} different")
         if roles.time is not None:
             yield f"time = {quoted(roles.time.column)}"
             if roles.time.format is not None:
@@ -111,7 +117,7 @@ class Proposal:
             choices = [[name] for name in types[:_MOST_CHOICES]] + ([types[1:]] if len(types) > 2 else [])
             for choice in choices:
                 yield f"# keep = {{ {key_of(roles.type)} = [{', '.join(map(quoted, choice))}] }}"
-        pairs = table.select(roles.user, roles.item)
+        pairs = table.select(roles.user, roles.item).drop_nulls()
         if repeated := len(pairs) - pairs.n_unique():
             share = (
                 f"{max(0.001, repeated / len(pairs)):.1%} of the rows repeat a user and an item; only the last counts"
@@ -152,76 +158,6 @@ class Proposal:
         yield f"id = {quoted(self.roles.item_id)}"
         yield from _columns("data.items", self.items)
 
-    def _rest(self) -> Iterator[str]:
-        amounts, labels = self.amounts, self.labels
-        center, scale = (labels.low + labels.high) / 2, (labels.high - labels.low) / 2
-        liber = amounts.liber
-        yield ""
-        yield "[samples]"
-        used = amounts.used(amounts.min_history)
-        yield commented(
-            f"min_history = {amounts.min_history}", f"{used:.0%} of the interactions have as many earlier ones"
-        )
-        yield ""
-        yield "[feature_schema]"
-        yield f"name = {quoted(self.name)}"
-        yield commented(
-            f"history_length = {amounts.history_length}", "of a user's interactions, so many of the newest are read"
-        )
-        types = list(self._types())
-        yield commented(
-            f"history_types = [{', '.join(map(quoted, types or [self._event()]))}]",
-            "types of feedback that enter a user's history" + ("; after keep, those it names" if types else ""),
-        )
-        values = (
-            ("min", labels.low, "the scale of values begins here,"),
-            ("max", labels.high, "and ends here"),
-            ("center", center, "a model reads (value - center) / scale"),
-            ("scale", scale, "half of the scale"),
-        )
-        for key, value, remark in values:
-            yield commented(f"value_{key} = {decimal_of(value)}", remark)
-        share = "every interaction lies" if labels.kind == "implicit" else f"{labels.share:.1%} of the interactions lie"
-        yield commented(f"liked_above = {decimal_of(labels.liked_above)}", f"{share} above it")
-        for side, described in (("user", self.users), ("item", self.items)):
-            fields = [column for column in described.features.columns if column.field] if described is not None else []
-            yield f"{side}_fields = [" + ("" if fields else "]")
-            yield from (field_of(column) for column in fields)
-            yield from ["]"] if fields else []
-        yield "knowledge = [                    # which producers run, and what a model reads of each"
-        if self.texts.columns:
-            yield f'    {{ name = "text", side = "item", dim = {amounts.text_dim} }},'
-        else:
-            yield "    # no text, since no column tells anything of an item"
-        if liber is not None:
-            yield f'    {{ name = "liber", side = "user", rows = 8, dim = {liber.dim} }},'
-        yield "]"
-        yield ""
-        yield "[llm]"
-        yield commented(
-            'backend = "local"', 'a small model inside a package; "openai" for any server, see configs/TEMPLATE.toml'
-        )
-        yield ""
-        if liber is not None:
-            size = liber.partition_size
-            covered, asked = amounts.covered(size), amounts.partitions(size)
-            yield "[knowledge.liber]"
-            yield commented(
-                f"partition_size = {size}",
-                f"{covered:.0%} of the users have one or more; {asked:,} summaries to ask for",
-            )
-            if not liber.shift:
-                yield commented("shift = false", "too few users have two partitions to learn changes of taste")
-        else:
-            yield "# No knowledge of users (producer liber): too few have five interactions in time to train."
-        yield ""
-        yield "[training]"
-        yield commented('served = "din"', "the model that is trained and served")
-        yield commented("compare = false", "true trains the other models, too, and compares them")
-        yield ""
-        yield "[publish]"
-        yield commented("min_item_coverage = 0.9", "share of items with knowledge that a release needs")
-
     def _types(self) -> dict[str, int]:
         """How many interactions each type of event has, the most frequent first."""
         if self.roles.type is None:
@@ -229,8 +165,22 @@ class Proposal:
         counts = Counter(self.interactions.table[self.roles.type].to_list())
         return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
 
-    def _event(self) -> str:
-        return {"threshold": "rating", "binary": "label"}.get(self.labels.kind, "interaction")
+    def _model(self) -> Iterator[str]:
+        """What samples, model and knowledge are made of."""
+        types, columns = list(self._types()), self._fields
+        yield from samples_lines(self.amounts)
+        yield from schema_lines(self.name, self.labels, self.amounts, types, columns, self.texts)
+        yield from knowledge_lines(self.amounts, self.texts.language)
+        yield from training_lines()
+
+    @property
+    def _fields(self) -> dict[str, list[Column]]:
+        """The columns that a model reads, by side."""
+        sides = {"user": self.users, "item": self.items}
+        return {
+            side: [column for column in described.features.columns if column.field] if described is not None else []
+            for side, described in sides.items()
+        }
 
 
 def _form(described: Described) -> Iterator[str]:

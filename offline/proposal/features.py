@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import polars as pl
 
+from offline.data.notations import ARRAY, array_of
+
 _LIST_SEPARATORS = ("|", ";", ", ", ",", "/", ">")
 _MOST_WORDS = 80
 """Entries of a vocabulary: the most frequent; what is rarer is unknown to the model."""
@@ -18,33 +20,21 @@ _LEAST_SUPPORT = 3
 _BUCKETS = 10
 _MOST_SLOTS = 8
 _LONGEST_WORD = 60
+_YES_NO = frozenset(
+    ("yes", "no", "y", "n", "true", "false", "ja", "nein", "j", "nee", "sí", "si", "oui", "non", "sim", "não", "да",
+     "нет", "はい", "いいえ", "是", "否")
+)  # fmt: skip
 _LONG = 150
 """Characters of a text that is a description."""
-_TITLES = (
-    "title", "titel", "titre", "t[ií]tulo", "titolo", "headline", "bezeichnung", "name", "nombre", "nome", "naam",
-    "назван", "наименован", "书名", "商品名", "品名", "名", "題", "标题", "제목", "produkt", "artikel", "designation",
-    "libell[eé]", "label",
-)  # fmt: skip
-"""What columns of titles are called, the most certain first."""
-_TITLE = re.compile("|".join(_TITLES), re.I)
-_NO_TITLE = re.compile(
-    r"nummer|number|(?:^|[_\W])(?:no|code|sku|ean|url|link)(?:$|[_\W])|(?:nr|ids?|typ|type|art)$|image|file|brand|marke"
-    r"|auth?or|artist|cat[eé]gor|kategorie|group|gruppe|user|description|beschreibung|publisher|seller|vendor"
-    r"|hersteller|subtitle|untertitel",
-    re.I,
-)
-_LINK = re.compile(r"https?://|www\.|\.(?:jpe?g|png|gif|webp)$", re.I)
-_DATE = re.compile(r"^\s*\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[T ].*)?$")
-_CODE = re.compile(r"^\s*\S*\d\S*\s*$")
-_DECIMAL_COMMA = re.compile(r"^\s*[€$£]?\s*[-+]?\d[\d.]*(?:,\d+)?\s*(?:€|\$|£|EUR|USD|CHF|%)?\s*$", re.I)
+LINK = re.compile(r"https?://|www\.|\.(?:jpe?g|png|gif|webp)$", re.I)
+DATE = re.compile(r"^\s*\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[T ].*)?$")
+DECIMAL_COMMA = re.compile(r"^\s*[€$£]?\s*[-+]?\d[\d.]*(?:,\d+)?\s*(?:€|\$|£|EUR|USD|CHF|%)?\s*$", re.I)
 _SUMS = re.compile(r"^(?:avg|average|ratings?|scores?|counts?|reviews?|votes?|popularity|num)$")
 """Words in the names of numbers that are reckoned from what users did."""
 _OWN_PARTS = re.compile(
     r"^(?:page|word|chapter|season|episode|player|piece|track|disc|door|seat|(?:bed|bath)?room|bed|bath)s?$"
 )
 """Words that say that parts of the item itself are counted."""
-_MOST_REPEATS = 0.1
-"""Share of repeated texts up to which a column may name items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +75,7 @@ def features_of(table: pl.DataFrame, id_column: str, owners: str) -> TableFeatur
         values = values.filter(values.str.strip_chars() != "") if values.dtype == pl.String else values
         if not len(values):
             remarks.append(f"{name}: is empty")
-        elif values.dtype == pl.String and _share(values, _LINK.pattern) > 0.5:
+        elif values.dtype == pl.String and share_of(values, LINK.pattern) > 0.5:
             remarks.append(f"{name}: addresses or file names")
         elif _is_sum(name) and (_is_numeric(values) or _has_decimal_commas(values)):
             remarks.append(f"{name}: by its name reckoned from what users did, also after the training period")
@@ -97,44 +87,8 @@ def features_of(table: pl.DataFrame, id_column: str, owners: str) -> TableFeatur
     return TableFeatures(columns, remarks, sums)
 
 
-def title_of(columns: Sequence[Column], table: pl.DataFrame) -> tuple[Column | None, str]:
-    """The column that names an item, and a remark unless its own name says so: else it is the shortest text that is
-    another for almost all, and no code, date or link."""
-    texts = [
-        column
-        for column in columns
-        if column.type == "text" and column.field is None and not (column.is_long or column.is_labelled)
-        if _names(table[column.column])
-    ]
-    named = [column for column in texts if _TITLE.search(column.column) and not _NO_TITLE.search(column.column)]
-    if named:
-        return min(named, key=lambda column: _rank(column.column)), ""
-    free = [column for column in texts if _repeats(table[column.column]) <= _MOST_REPEATS]
-    if not free:
-        return None, "no column names an item: what is told of it does without a name"
-    shortest = min(free, key=lambda column: _length(table[column.column]))
-    return shortest, f"no column is called a title or a name: {shortest.column!r} names an item, as the shortest text"
-
-
-def _rank(name: str) -> tuple[bool, int]:
-    """Where a column's name stands among those that speak of titles, the most certain first."""
-    at = next(at for at, pattern in enumerate(_TITLES) if re.search(pattern, name, re.I))
-    return _TITLE.fullmatch(name) is None, at
-
-
-def _names(values: pl.Series) -> bool:
-    """Whether a column of texts may name items: most are no numbers, dates, codes or links."""
-    texts = values.cast(pl.String).drop_nulls()
-    patterns = (_LINK.pattern, _DATE.pattern, _CODE.pattern, _DECIMAL_COMMA.pattern)
-    return all(_share(texts, pattern) < 0.5 for pattern in patterns)
-
-
-def _repeats(values: pl.Series) -> float:
-    texts = values.drop_nulls()
-    return 1 - texts.n_unique() / max(1, len(texts))
-
-
-def _length(values: pl.Series) -> float:
+def length_of(values: pl.Series) -> float:
+    """Characters of a text, on average."""
     return float(values.str.len_chars().mean() or 0.0)  # type: ignore[arg-type]
 
 
@@ -165,16 +119,19 @@ def _column(name: str, values: pl.Series, owners: str) -> Column | None:
     if values.dtype != pl.String:
         return None
     if _has_decimal_commas(values):
-        remark = f"{there}; a decimal comma, which no number has: a text and no field, until files say 1.5 for 1,5"
+        remark = f"{there}; numbers with a comma, in a file with others: a text and no field, until all have a point"
         return Column(safe, name, "text", None, None, remark, is_labelled=True)
-    if (separator := _list_separator(values)) is not None:
-        rows = [[part.strip() for part in row.split(separator) if part.strip()] for row in values.to_list()]
+    is_date = share_of(values, DATE.pattern) > 0.5
+    if not is_date and (separator := _list_separator(values)) is not None:
+        split = array_of if separator == ARRAY else lambda row: [part.strip() for part in row.split(separator)]
+        rows = [[part for part in split(row) or () if part] for row in values.to_list()]
         return _list(safe, name, separator, rows, owners)
     counts = _counts(values)
+    is_labelled = is_date or {word.strip().lower() for word in counts} <= _YES_NO
     is_category = len(counts) <= max(2, len(values) // 5) and max(map(len, counts)) <= _LONGEST_WORD
     field = _words_field(counts, 1) if is_category else None
     remark = f"{there}, {len(counts):,} different"
-    return Column(safe, name, "text", None, field, remark, _length(values) > _LONG, _share(values, _DATE.pattern) > 0.5)
+    return Column(safe, name, "text", None, field, remark, length_of(values) > _LONG, is_labelled)
 
 
 def _list(safe: str, name: str, separator: str | None, rows: list[list[str]], owners: str) -> Column:
@@ -189,7 +146,8 @@ def _counts(values: pl.Series) -> Counter[str]:
     return Counter(dict(zip(counted["value"].to_list(), counted["count"].to_list(), strict=True)))
 
 
-def _share(values: pl.Series, pattern: str) -> float:
+def share_of(values: pl.Series, pattern: str) -> float:
+    """Share of the texts in which a pattern occurs."""
     return float(values.str.contains(pattern).mean() or 0.0)  # type: ignore[arg-type]
 
 
@@ -201,7 +159,9 @@ def _is_numeric(values: pl.Series) -> bool:
 
 def _has_decimal_commas(values: pl.Series) -> bool:
     """Whether a column holds numbers, some of them as 35,37."""
-    return values.dtype == pl.String and _share(values, _DECIMAL_COMMA.pattern) > 0.9 and _share(values, r"\d,\d") > 0.1
+    return (
+        values.dtype == pl.String and share_of(values, DECIMAL_COMMA.pattern) > 0.9 and share_of(values, r"\d,\d") > 0.1
+    )
 
 
 def _number(safe: str, name: str, values: pl.Series, owners: str) -> Column:
@@ -224,8 +184,12 @@ def _number(safe: str, name: str, values: pl.Series, owners: str) -> Column:
 def _list_separator(values: pl.Series) -> str | None:
     """The separator of a list column: many cells have it, and its parts are short and come again and again."""
     sample = values.head(20_000)
+    if share_of(sample, r"^\s*\[.*\]\s*$") > 0.9 and None not in map(array_of, values.to_list()):
+        return ARRAY
     for separator in _LIST_SEPARATORS:
-        if _share(sample, re.escape(separator)) < 0.3:
+        if share_of(sample, re.escape(separator)) < (
+            0.05 if separator == "|" else 0.3
+        ):  # a bar is rarely anything else
             continue
         parts = Counter(_parts(sample, separator))
         total = parts.total()

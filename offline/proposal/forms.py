@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
-import gzip
 import io
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-_HEAD = 1 << 20
+from offline.proposal.encodings import HEAD, encoding_of, opened
+
 _ROWS = 500
 _SEPARATORS = (",", "\t", ";", "|", "::")
 _UNIT = "\x1f"
-_ABSENT_IN_CP1252 = frozenset((0x81, 0x8D, 0x8F, 0x90, 0x9D))
 _ESCAPE = "\\"
 
 
@@ -24,12 +22,12 @@ def form_of(path: Path) -> dict[str, Any]:
     """Settings of a table of this file that differ from ``TableConfig``'s defaults. OSError if it cannot be read."""
     if path.suffix.lower() in {".parquet", ".pq"}:
         return {}
-    encoding = _encoding(path)
-    with _opened(path) as file:
-        content = file.read(_HEAD)
+    encoding = encoding_of(path)
+    with opened(path) as file:
+        content = file.read(HEAD)
     text = content[: len(content) // 2 * 2 if encoding.startswith("utf-16") else None].decode(encoding, "ignore")
     text = text.removeprefix("\ufeff")
-    if len(content) == _HEAD:
+    if len(content) == HEAD:
         text = text[: text.rfind("\n") + 1]
     settings: dict[str, Any] = {} if encoding == "utf-8" else {"encoding": encoding}
     separator = _separator(text)
@@ -40,33 +38,6 @@ def form_of(path: Path) -> dict[str, Any]:
     if rows and not _is_header(rows):
         settings["header"] = [f"column_{number}" for number in range(1, len(rows[0]) + 1)]
     return settings
-
-
-def _opened(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
-
-
-def _encoding(path: Path) -> str:
-    """UTF-8 or UTF-16 if the whole file is; else a Western encoding, which nothing can prove."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    seen: set[int] = set()
-    is_utf8 = True
-    with _opened(path) as file:
-        first = file.read(_HEAD)
-        if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return "utf-16"
-        chunk = first
-        while chunk:
-            if is_utf8:
-                try:
-                    decoder.decode(chunk)
-                except UnicodeDecodeError:
-                    is_utf8 = False
-            seen |= set(chunk)
-            chunk = file.read(_HEAD)
-    if is_utf8:
-        return "utf-8"
-    return "latin-1" if seen & _ABSENT_IN_CP1252 else "cp1252"
 
 
 def _separator(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -12,16 +12,30 @@ from offline.data.catalogue import DataError
 from offline.data.spellings import common_spelling
 
 _PERSON = re.compile(
-    r"user|customer|client|reader|visitor|member|buyer|person|account|uid$|reviewer|viewer|listener|author_id", re.I
+    r"user|customer|client|reader|visitor|member|buyer|person|account|uid$|reviewer|viewer|listener|player|author_id"
+    r"|cookie|device_?id|fingerprint|e-?mail|subscriber|guest"
+    r"|benutzer|nutzer|kund|leser|besucher|spieler|usuari|usu[aá]rio|(?:^|_)lector|comprador|utilisateur|lecteur|abonn"
+    r"|acheteur|visiteur|utilizador|leitor|utente|lettore|gebruiker|klant|lezer",
+    re.I,
 )
-_VISIT = re.compile(r"session|order|basket|cart|visit(?!or)|invoice|transaction", re.I)
+_VISIT = re.compile(
+    r"session|order|basket|cart|visit(?!or|eur)|invoice|transaction|sitzung|bestell|sesi[oó]n|s[eé]ance|sess[aã]o"
+    r"|pedido|commande|ordine",
+    re.I,
+)
 _THING = re.compile(
-    r"item|product|movie|film|book|track|song|artist|game|article|sku|asin|isbn|iid|^pid$|news|video|offer", re.I
+    r"item|product|movie|film|book|track|song|artist|game|artic|sku|asin|isbn|iid|^pid$|news|video|offer|artikel|buch"
+    r"|produ[kit]|prodott|spiel(?!er)|libro|livr[eo]|boek|pel[ií]cula|artigo|juego|jogo",
+    re.I,
 )
-_OTHER = re.compile(
-    r"position|rank|index|quantity|qty|price|amount|(?<!ac)count(?!ry)|rating|stars?$|score|time|stamp|^ts$", re.I
+_AMOUNT = re.compile(
+    r"quantity|qty|price|amount|menge|anzahl|preis|betrag|dauer|cantidad|precio|importe|duraci|quantit|prix|montant"
+    r"|dur[eé]e|quantid|pre[cç]o|dura[cç]|prezzo|importo|durata|aantal|prijs|duration|dwell|seconds|minutes",
+    re.I,
 )
+_OTHER = re.compile(r"position|rank|index|(?<!ac)count(?!ry)|rating|stars?$|score|time|stamp|^ts$", re.I)
 """Names of numbers that may look like ids of a small table."""
+_NO_USER = re.compile(r"page|unnamed|store|shop|branch|gift|discount", re.I)
 
 _FIRST, _SECOND = "column_1", "column_2"
 """Names of columns in a file without a header, where the user commonly comes first."""
@@ -46,7 +60,7 @@ class Side:
 
     def excludes(self, column: str) -> bool:
         """Whether a column is named like something else."""
-        if _OTHER.search(column) and not _IS_ID.search(column):
+        if _is_number(column):
             return True
         return not self.names.search(column) and any(pattern.search(column) for pattern in (self.others, _VISIT))
 
@@ -75,18 +89,29 @@ def matching(table: pl.DataFrame, described: pl.DataFrame, side: Side, remarks: 
         best = _in_order(best, matches)
     if best.overlap < 1.0:
         remarks.append(f"{1 - best.overlap:.1%} of the {side.word}s of interactions are not described")
-    others = {match.column: match.overlap for match in sorted(matches) if match.column != best.column}
+    others = {
+        match.column: match.overlap
+        for match in sorted(matches)
+        if match.column != best.column and (match.fits or match.overlap >= best.overlap - _ALIKE)
+    }
     shown = ", ".join(f"{name!r} ({overlap:.0%})" for name, overlap in others.items() if overlap >= _LEAST_OVERLAP)
     if shown:
         remarks.append(f"{best.column!r} is taken for the {side.word}; ids that are described are in {shown}, too")
     return best.column, best.id_column
 
 
-def user_column(
-    interactions: pl.DataFrame, names: Sequence[str], is_number: Callable[[str], bool], remarks: list[str]
-) -> str:
-    """The column of users, by its name, or else the column of ids that repeat most evenly. ``is_number`` says whether
-    a name is that of an amount. DataError if no column will do."""
+def is_amount(name: str) -> bool:
+    """Whether a column is named like a price, a quantity or a duration."""
+    return bool(_AMOUNT.search(name))
+
+
+def _is_number(name: str) -> bool:
+    return (is_amount(name) or bool(_OTHER.search(name))) and not _IS_ID.search(name)
+
+
+def user_column(interactions: pl.DataFrame, names: Sequence[str], remarks: list[str]) -> str:
+    """The column of users, by its name, or else the column of ids that repeat most evenly. DataError if no column will
+    do."""
     candidates = []
     for name in names:
         ids = _as_ids(interactions[name])
@@ -94,7 +119,7 @@ def user_column(
         if ids is None or rank < 0 or not len(ids) or (rank < 2 and len(ids) < 0.99 * len(interactions)):
             continue
         share = ids.n_unique() / len(ids)
-        repeats = 0.0 < share < 0.9 and not is_number(name)
+        repeats = 0.0 < share < 0.9 and not (_is_number(name) or _NO_USER.search(name))
         if rank or repeats:
             candidates.append((rank, bool(_IS_ID.search(name)), repeats, share, name))
     if not candidates:

@@ -13,18 +13,22 @@ import polars as pl
 
 from offline.data.catalogue import DataError
 from offline.data.config import TableConfig
+from offline.data.notations import with_point
 from offline.data.rules import Problems
 from offline.data.tables import Part, read
 from offline.proposal.document import Described, Proposal
-from offline.proposal.features import features_of, title_of
+from offline.proposal.features import features_of
 from offline.proposal.forms import form_of
-from offline.proposal.readings import read_values
 from offline.proposal.roles import roles_of
 from offline.proposal.settings import Amounts, Labels
 from offline.proposal.texts import Texts
+from offline.proposal.titles import title_of
+from offline.proposal.values import has_decimal_commas, has_decimal_points, read_values, tolerated
 
 _MOST_BAD_ROWS = 0.05
-"""Share of a file's rows that may be broken; more of them, and the file is not understood."""
+"""Share of a file's rows that may be broken, or three in a small one; more, and the file is not understood."""
+
+_SHOWN = 40
 
 _NULLS = ("\\N", "NA", "N/A", "n/a", "NULL", "Null", "null", "None", "nan", "NaN", "-")
 """Cells by which exports say that there is nothing."""
@@ -43,9 +47,8 @@ def propose(interactions: Path, items: Path, users: Path | None, name: str | Non
     if of_users is not None and roles.user_id is not None:
         of_users = _allowing_empty(of_users, roles.user_id, roles.remarks)
         of_users = _with_features(of_users, roles.user_id, "users")
-    values = of_interactions.table.select(
-        [] if roles.value is None else read_values(of_interactions.table[roles.value])
-    )
+    sound = of_interactions.table.filter(~roles.bad)
+    values = sound.select([] if roles.value is None else read_values(sound[roles.value]))
     title, remark = title_of(of_items.features.columns, of_items.table)
     return Proposal(
         name=name or name_of(interactions),
@@ -54,7 +57,7 @@ def propose(interactions: Path, items: Path, users: Path | None, name: str | Non
         users=of_users,
         roles=roles,
         labels=Labels.of(values, roles.value),
-        amounts=Amounts.of(of_interactions.table.filter(~roles.bad), roles, of_items.table[roles.item_id]),
+        amounts=Amounts.of(sound, roles, of_items.table[roles.item_id]),
         texts=Texts.of(of_items.table, of_items.features.columns, title, remark, of_items.path),
     )
 
@@ -69,6 +72,8 @@ def _described(path: Path, remarks: list[str]) -> Described:
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     form = form_of(path)
+    if "header" in form:
+        remarks.append(f"{path} has no row of column names: write some in header, and wherever column_1 and others are")
     parts, broken = _read(path, form)
     if broken:
         form["bad_rows_at_most"] = _a_bit_above(broken)
@@ -76,6 +81,8 @@ def _described(path: Path, remarks: list[str]) -> Described:
     table = pl.concat([part.frame for part in parts]) if parts else pl.DataFrame()
     if not len(table):
         raise DataError(f"{path} has no rows")
+    if form.get("encoding", "utf-16") != "utf-16":
+        remarks.append(_note_on_encoding(path, form["encoding"], table))
     if path.suffix.lower() in {".parquet", ".pq"}:
         return Described(path, form, table)
     cells = pl.concat([table[name] for name in table.columns]).unique()
@@ -85,7 +92,26 @@ def _described(path: Path, remarks: list[str]) -> Described:
         shown = ", ".join(map(repr, nulls))
         remarks.append(f"cells of {path} that are {shown} count as empty: take one out of nulls if it means something")
         table = table.with_columns(pl.when(pl.all().is_in(nulls)).then(None).otherwise(pl.all()).name.keep())
-    return Described(path, form, table)
+    return _with_points(Described(path, form, table))
+
+
+def _note_on_encoding(path: Path, encoding: str, table: pl.DataFrame) -> str:
+    cells = (cell for name in table.columns for cell in table[name].unique(maintain_order=True).to_list() if cell)
+    example = next((cell for cell in (*table.columns, *cells) if not cell.isascii()), "")
+    shown = repr(example if len(example) <= _SHOWN else f"{example[:_SHOWN]}...")
+    return f"{path} is not UTF-8, and {encoding!r} is a guess: it reads {shown}; set encoding if that looks wrong"
+
+
+def _with_points(described: Described) -> Described:
+    """The same file with its decimal commas understood, unless other columns of it have decimal points."""
+    table = described.table
+    cells = {name: table[name].replace("", None) for name in table.columns}
+    commas = [name for name, values in cells.items() if has_decimal_commas(values)]
+    points = [name for name, values in cells.items() if name not in commas and has_decimal_points(values)]
+    if not commas or points:
+        return described
+    read = [pl.when(pl.col(name) != "").then(with_point(table[name])).alias(name) for name in commas]
+    return replace(described, form={**described.form, "decimal": ","}, table=table.with_columns(read))
 
 
 def _read(path: Path, form: Mapping[str, Any]) -> tuple[list[Part], float]:
@@ -97,7 +123,7 @@ def _read(path: Path, form: Mapping[str, Any]) -> tuple[list[Part], float]:
     lenient = Problems()
     parts = read(TableConfig.model_validate({"paths": (str(path),), **form, "bad_rows_at_most": 1.0}), lenient)
     count, sound = len(lenient.bad_rows.of(str(path))), sum(len(part.frame) for part in parts)
-    if lenient.broken or count > _MOST_BAD_ROWS * (count + sound):
+    if lenient.broken or count > tolerated(count + sound, _MOST_BAD_ROWS):
         problems.raise_if_broken()
     return parts, count / (count + sound)
 

@@ -12,26 +12,25 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from offline.proposal.id_columns import ITEM, USER, matching, user_column
-from offline.proposal.readings import (
-    Time,
-    example_of,
-    finer_unit,
-    is_opinion,
-    read_times,
-    read_values,
-    unfit_values,
-)
+from offline.proposal.id_columns import ITEM, USER, is_amount, matching, user_column
+from offline.proposal.times import Time, finer_unit, impossible_times, read_times
+from offline.proposal.values import MOST_VALUES, example_of, is_opinion, off_scale, read_values, unfit_values
 
 _TIME = re.compile(r"time|date|stamp|^ts$|_ts$|_at$|created|when|datum|zeit|fecha|jour|日|时|時", re.I)
 _VALUE = re.compile(
-    r"rating|stars?$|score|value|label|click|likes?$|liked|thumb|reaction|feedback|recommend|^overall$|^votes?$|target|grade|^note$|bewertung|评分|評価",
+    r"rating|stars?$|score|value|label|click|likes?$|liked|thumb|reaction|feedback|recommend|^overall$|^votes?$|target"
+    r"|grade|bewertung|punkte|gef[aä]ll|(?:^|_)sterne?$|puntuaci|puntaje|calificaci|valoraci|estrella|gusta|pontua"
+    r"|avalia|estrela|[eé]toile|^aim[eé]|^not(?:e|as?)$|valutazion|punteggio|^stelle$|^voto$|beoordel|waardering"
+    r"|评分|評価",
     re.I,
 )
 _NO_VALUE = re.compile(
-    r"position|rank|index|quantity|qty|price|amount|count|page|_id$|^id$|unnamed|store|shop|branch|gift|discount|number",
+    r"position|rank|index|count|page|(?:^|_)id$|unnamed|store|shop|branch|gift|discount|number|hour|weekday|month"
+    r"|(?:^|_)(?:day|week|year|age|level|size|version|device|platform|region|zip)(?:$|_)",
     re.I,
 )
+_NO_NAME = re.compile(r"column_\d+")
+"""Names of columns in a file without a header."""
 _NO_VALUE_UNLESS_NAMED = re.compile(r"^is_|^is[A-Z]|^has_|_flag$|^flag", re.I)
 _TYPE = re.compile(r"event|type|action|behaviou?r|kind", re.I)
 _ORDER = re.compile(r"position|order|sequence|^seq$|^rank$|^step$|^index$", re.I)
@@ -44,8 +43,6 @@ PARTS = {
 }  # fmt: skip
 """Words for the parts of a data set that brings its split."""
 
-_MOST_VALUES = 21
-"""Different numbers up to which a column may be a rating: half stars from 0 to 10."""
 _MOST_TYPES = 20
 
 
@@ -76,11 +73,13 @@ def roles_of(interactions: pl.DataFrame, items: pl.DataFrame, users: pl.DataFram
         user, user_id = matching(interactions.select(free), users, USER, remarks)
     else:
         choosable = [name for name in free if not (_TIME.search(name) or _VALUE.search(name))]
-        user = user_column(interactions, choosable, lambda name: bool(_NO_VALUE.search(name)), remarks)
+        user = user_column(interactions, choosable, remarks)
     roles = Roles(user, item, item_id, user_id, remarks=remarks)
     roles.bad = sound = pl.repeat(False, len(interactions), eager=True)
-    for name, what in ((user, "user"), (item, "item")):
-        _note_unfit(interactions[name], sound, what, roles)
+    for name in (user, item):
+        if (ids := interactions[name].cast(pl.String)).str.contains(r"^\d+\.0$").any():
+            remarks.append(f"ids of {name!r} are texts such as {example_of(ids)}: ask the API with just these")
+        _note_bad(interactions[name], sound, "", roles)
     free.remove(user)
     roles.time = _time(interactions, free, roles)
     free = [name for name in free if roles.time is None or name != roles.time.column]
@@ -88,8 +87,21 @@ def roles_of(interactions: pl.DataFrame, items: pl.DataFrame, users: pl.DataFram
     free = [name for name in free if name != roles.part]
     roles.value = _value(interactions, free, roles)
     free = [name for name in free if name != roles.value]
+    _note_returns(interactions, free, roles)
     roles.type = next((name for name in free if _TYPE.search(name) and _is_type(interactions[name])), None)
     return roles
+
+
+def _note_returns(interactions: pl.DataFrame, names: Sequence[str], roles: Roles) -> None:
+    """A remark on amounts some of which are negative: what was sent back counts like what was bought."""
+    for name in filter(is_amount, names):
+        negative = read_values(interactions[name]) < 0
+        if negative.any():
+            roles.remarks.append(
+                f"{int(negative.sum()):,} of {len(negative):,} cells of {name!r} are negative, such as "
+                f"{example_of(interactions[name], negative.fill_null(False))}: if these are returns, "
+                f'keep = {{ "{name}" = "> 0" }} in [data.interactions] takes only the other rows'
+            )
 
 
 def part_words(values: pl.Series) -> dict[str, list[str]]:
@@ -116,7 +128,9 @@ def _time(interactions: pl.DataFrame, names: Sequence[str], roles: Roles) -> Tim
             f"days, months and years of {name!r} cannot be told apart: {reading.time.format!r} or "
             f"{reading.other_format!r}"
         )
-    _note_unfit(interactions[name], reading.unfit, "time", roles)
+    _note_bad(interactions[name], reading.unfit, "no time", roles)
+    late = impossible_times(interactions[name], reading.time) & ~reading.unfit
+    _note_cells(interactions[name], late, "in the future, or 20 years and more from most others", roles)
     return reading.time
 
 
@@ -130,19 +144,25 @@ def _explain_time(values: pl.Series, remarks: list[str]) -> None:
     remarks.append(f"{values.name!r} {what}; a cell of it is {example_of(values)}")
 
 
-def _note_unfit(values: pl.Series, unfit: pl.Series, what: str, roles: Roles) -> None:
-    """Bad rows of a column, whose cells are ``unfit`` [rows] or empty, with a remark."""
+def _note_bad(values: pl.Series, unfit: pl.Series, what: str, roles: Roles) -> None:
+    """Bad rows of a column, whose cells are ``unfit`` [rows], which are ``what``, or empty, with a remark."""
     if values.null_count():
         roles.remarks.append(
             f"{values.null_count() / len(values):.2%} of the cells of {values.name!r} are empty: "
             "bad_rows_at_most leaves their rows out"
         )
+        roles.bad = roles.bad | values.is_null()
+    _note_cells(values, unfit, what, roles)
+
+
+def _note_cells(values: pl.Series, unfit: pl.Series, what: str, roles: Roles) -> None:
+    """Bad rows of a column, whose cells [rows] are ``what``, with a remark."""
     if unfit.any():
         roles.remarks.append(
-            f"{int(unfit.sum()):,} of {len(values):,} cells of {values.name!r} are no {what}, such as "
+            f"{int(unfit.sum()):,} of {len(values):,} cells of {values.name!r} are {what}, such as "
             f"{example_of(values, unfit)}: bad_rows_at_most leaves their rows out"
         )
-    roles.bad = roles.bad | unfit | values.is_null()
+        roles.bad = roles.bad | unfit
 
 
 def _is_order(values: pl.Series) -> bool:
@@ -165,12 +185,13 @@ def _is_type(values: pl.Series) -> bool:
 
 
 def _value(interactions: pl.DataFrame, names: Iterable[str], roles: Roles) -> str | None:
-    """The column of ratings or of labels: a few different numbers, by its name if several are."""
+    """The column of ratings or of labels: a few different numbers, by its name if several are; of those whose names
+    fit, the one with most shades."""
     candidates, refused = [], []
     for name in names:
         values = interactions[name]
         named = bool(_VALUE.search(name))
-        if _NO_VALUE.search(name) or (_NO_VALUE_UNLESS_NAMED.search(name) and not named):
+        if _NO_VALUE.search(name) or is_amount(name) or (_NO_VALUE_UNLESS_NAMED.search(name) and not named):
             continue
         if _TIME.search(name) and read_times(values) is not None:  # a second column of times, such as clicked_at
             continue
@@ -178,23 +199,38 @@ def _value(interactions: pl.DataFrame, names: Iterable[str], roles: Roles) -> st
         if unfit is None:
             refused += [values] if named or is_opinion(values) else []
             continue
-        different = read_values(values).drop_nulls().n_unique()
-        if 1 < different <= _MOST_VALUES or (named and different > 1):
-            candidates.append((named, -different, name, unfit))
+        different = set(read_values(values).drop_nulls().unique().to_list())
+        if not named and not _NO_NAME.fullmatch(name) and different == {0.0, 1.0}:
+            roles.remarks.append(
+                f"{name!r} is true or false, and nothing says that true is good: if it says that a user liked the "
+                f'item, write value = "{name}" and kind = "binary"'
+            )
+        elif 1 < len(different) <= MOST_VALUES or (named and len(different) > 1):
+            candidates.append((named, len(different) <= MOST_VALUES, len(different) * (1 if named else -1), name))
     if not any(named for named, *_ in candidates):
         roles.remarks += [
-            f"{values.name!r} may be the value and is not understood, such as {example_of(values)}: write numbers with "
-            "a point, or 0 and 1 for labels"
+            f"{values.name!r} may be the value and is not understood, such as {example_of(values)}: write numbers, "
+            "or 0 and 1 for labels"
             for values in refused
             if values.null_count() < len(values)
         ]
     if not candidates:
         return None
-    named, different, name, unfit = max(candidates, key=lambda candidate: candidate[:3])
+    named, *_, name = max(candidates, key=lambda candidate: candidate[:3])
+    _note_value(interactions[name], named, [other for *_, other in candidates if other != name], roles)
+    return name
+
+
+def _note_value(values: pl.Series, named: bool, others: Sequence[str], roles: Roles) -> None:
+    """What is doubtful of the column of values: whether it is one, and its cells off the scale."""
+    unfit = unfit_values(values)
+    assert unfit is not None
     if not named:
         roles.remarks.append(
-            f"{name!r} is only guessed to be the value: it holds {-different} different numbers, such as "
-            f"{example_of(interactions[name])}. If it is none, remove value and set labels to implicit"
+            f"{values.name!r} is only guessed to be the value: it holds {read_values(values).drop_nulls().n_unique()} "
+            f"different numbers, such as {example_of(values)}. If it is none, remove value and set labels to implicit"
         )
-    _note_unfit(interactions[name], unfit, "number", roles)
-    return name
+    elif others := [other for other in others if _VALUE.search(other)]:
+        roles.remarks.append(f"{values.name!r} is taken for the value; it could be {', '.join(map(repr, others))}, too")
+    _note_bad(values, unfit, "no number", roles)
+    _note_cells(values, off_scale(values) & ~unfit, "off the scale of the others", roles)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
 
 from models.contract.arrays import IntArray
 from offline.config import SamplesConfig
+from offline.data.activity import PARTITION_SIZES, Activity
 from offline.proposal.roles import PARTS, Roles
-
-_HISTORIES = (5, 3, 2, 1, 0)
-_PARTITIONS = (50, 30, 20, 10, 5)
-_LEAST_ROWS, _LEAST_USERS = 0.5, 0.3
-"""Shares of interactions that become samples, and of users whom LIBER covers, that the first fitting number reaches."""
+from offline.proposal.times import seconds_of
 
 _LEAST_WORTH = 0.05
 """Share of users with a partition below which LIBER is not worth its questions."""
@@ -41,12 +36,11 @@ class Liber:
 
 
 @dataclass(frozen=True, slots=True)
-class Amounts:
-    """``per_user`` [users]: interactions of each; ``position`` [interactions, in order of the log]: how many the same
-    user has before; ``items``: how many are described and occur in interactions. ``training``: how many interactions
-    are in the training part of a set that brings its parts."""
+class Amounts(Activity):
+    """``position`` [interactions, in order of the log]: how many the same user has before; ``items``: how many are
+    described and occur in interactions. ``training``: how many interactions are in the training part of a set that
+    brings its parts."""
 
-    per_user: IntArray
     position: IntArray
     items: int
     training: int | None = None
@@ -65,18 +59,6 @@ class Amounts:
             counts.to_numpy().astype(np.int64), position.to_numpy().astype(np.int64), int(described.sum()), training
         )
 
-    def used(self, min_history: int) -> float:
-        """Share of interactions that have ``min_history`` earlier ones."""
-        return float(np.maximum(self.per_user - min_history, 0).sum() / max(1, self.per_user.sum()))
-
-    def covered(self, partition_size: int) -> float:
-        """Share of users with a closed partition."""
-        return float((self.per_user >= partition_size).mean()) if len(self.per_user) else 0.0
-
-    def partitions(self, size: int) -> int:
-        """Partitions of all users: each is a question to the language model."""
-        return int((self.per_user // size).sum())
-
     def early(self, size: int) -> tuple[int, int]:
         """Partitions that close within the training period, and how many of them have a predecessor."""
         sampled = np.flatnonzero(self.position >= self.min_history)
@@ -86,15 +68,10 @@ class Amounts:
         return int(((number >= 1) & (number % 1 == 0)).sum()), int(((number >= 2) & (number % 1 == 0)).sum())
 
     @property
-    def min_history(self) -> int:
-        return _first(_HISTORIES, self.used, _LEAST_ROWS)
-
-    @property
     def liber(self) -> Liber | None:
         """The largest partitions that enough users fill and that LIBER can be fitted on; then fewer dimensions; then
         no shifts. None if nothing helps, or if hardly anybody would have a partition of any size."""
-        largest = _first(_PARTITIONS, self.covered, _LEAST_USERS)
-        sizes = [size for size in _PARTITIONS if size <= largest and self.covered(size) >= _LEAST_WORTH]
+        sizes = [size for size in PARTITION_SIZES if size <= self.partition_size and self.covered(size) >= _LEAST_WORTH]
         widest = max(_LIBER_DIMS[-1], self.text_dim)
         dims = [widest, *(dim for dim in _LIBER_DIMS if dim < widest)]
         candidates = (Liber(size, dim, shift) for shift in (True, False) for dim in dims for size in sizes)
@@ -112,8 +89,10 @@ class Amounts:
 
     @property
     def text_dim(self) -> int:
-        """Numbers of an item's text vector: a power of two that a third of the items bear."""
-        return int(min(_WIDEST, 2 ** max(2, int(np.log2(max(1, self.items / 3))))))
+        """Numbers of an item's text vector: a power of two that a third of the items bear, from 4 on; fewer than there
+        are items."""
+        third, all_but_one = (int(np.log2(max(1, count))) for count in (self.items / 3, self.items - 1))
+        return int(min(_WIDEST, 2 ** min(all_but_one, max(2, third))))
 
 
 def in_order(interactions: pl.DataFrame, roles: Roles) -> pl.DataFrame:
@@ -122,7 +101,7 @@ def in_order(interactions: pl.DataFrame, roles: Roles) -> pl.DataFrame:
     if roles.part is not None:
         keys.append(_part_numbers(interactions[roles.part]).alias("part"))
     if roles.time is not None:
-        keys.append(_times(interactions[roles.time.column], roles).alias("time"))
+        keys.append(seconds_of(interactions[roles.time.column], roles.time).alias("time"))
     if not keys:
         return interactions
     order = pl.DataFrame(keys).with_row_index("row").sort([key.name for key in keys], maintain_order=True)["row"]
@@ -132,37 +111,6 @@ def in_order(interactions: pl.DataFrame, roles: Roles) -> pl.DataFrame:
 def _part_numbers(values: pl.Series) -> pl.Series:
     numbers = {"train": 0, "validation": 1, "test": 2}
     return pl.Series([numbers[PARTS[word.strip().lower()]] for word in values.to_list()], dtype=pl.Int8)
-
-
-def _times(values: pl.Series, roles: Roles) -> pl.Series:
-    """Numbers in the order of times."""
-    assert roles.time is not None
-    if values.dtype in (pl.Datetime, pl.Date):
-        return values.cast(pl.Datetime("ms")).cast(pl.Int64)
-    if roles.time.format is None and roles.time.unit != "iso":
-        return values.cast(pl.Float64, strict=False)
-    texts = values.unique().to_list()
-    seconds = {text: _seconds(text, roles.time.format) for text in texts}
-    return pl.Series([seconds[text] for text in values.to_list()], dtype=pl.Float64)
-
-
-def _seconds(text: str | None, form: str | None) -> float | None:
-    """A time in ISO 8601, or in a format of strptime."""
-    cell = (text or "").strip()
-    try:
-        moment = datetime.fromisoformat(cell) if form is None else datetime.strptime(cell, form)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _first(candidates: Iterable[int], share: Callable[[int], float], least: float) -> int:
-    last = 0
-    for candidate in candidates:
-        last = candidate
-        if share(candidate) >= least:
-            break
-    return last
 
 
 def liked_above(values: pl.Series) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from offline.data.languages.registry import OTHER
+from offline.data.languages.registry import LANGUAGES, OTHER, name_of_language
 from offline.proposal.features import Column
 from offline.proposal.language import WORDS, language_of_items
 from offline.proposal.toml import commented, quoted
@@ -50,15 +50,18 @@ class Texts:
         """What a person must look at."""
         if self.title_remark:
             yield self.title_remark
+        english = "the packaged encoder and language model read English alone (docs/knowledge.md, Other languages)"
         if self.language == OTHER:
             yield (
-                'the texts are not in Latin letters: write the code of their language, such as "ru", in [data.texts]; '
-                "the packaged encoder and language model read English alone"
+                'the texts are in a language that is not known here: write its code, such as "ru" or "sv", in '
+                f"[data.texts]; {english}"
             )
+        elif self.language in LANGUAGES and self.language != "en":
+            yield f"the texts seem to be in the language {self.language!r}: {english}"
         elif self.language != "en":
             yield (
-                f"the texts seem to be in the language {self.language!r}: the packaged encoder and language model read "
-                "English alone (docs/knowledge.md, Other languages)"
+                f"the texts seem to be {name_of_language(self.language)}: questions are asked in English and end with "
+                f"the wish for an answer in it; {english}"
             )
 
     def template(self) -> str:
@@ -68,13 +71,13 @@ class Texts:
         if self.title is not None:
             head = f'["{{{self.title.name}}}"|{unnamed}]'
         else:
-            head = self._words.get("noun", f"{article} {self.noun}")
+            head = self._words.get("thing") or self._words.get("noun", f"{article} {self.noun}")
         short, long = _MARKS.get(self.language, ("; ", ". "))
         return head + "".join(f"[{long if column.is_long else short}{_part(column)}]" for column in self.parts)
 
     def name(self) -> str:
         """The template of an item's short name."""
-        noun = self._words.get("noun", self.noun)
+        noun = self._words.get("thing") or self._words.get("noun", self.noun)
         if self.title is not None:
             return "{" + self.title.name + "}"
         first = next((column for column in self.parts if not column.is_labelled and not column.is_long), None)
@@ -92,7 +95,9 @@ class Texts:
             yield f"# left out of the text of an item, which has {_MOST_PARTS} parts at most: {', '.join(left)}"
         yield "[data.texts]"
         if self.language != "en":
-            yield commented(f"language = {quoted(self.language)}", "of the items' texts, by their letters and words")
+            asked = "" if self.language in LANGUAGES else "; the words below are for questions in English"
+            remark = f"of the items' texts, by their letters and words{asked}"
+            yield commented(f"language = {quoted(self.language)}", remark)
         yield f"item = {quoted(self.template())}"
         yield commented(f"name = {quoted(self.name())}", "in lists of items")
         noun = words.get("noun", self.noun)

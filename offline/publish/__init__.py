@@ -1,6 +1,7 @@
 """Into Redis: stage a release, gate it, switch to it, roll back, prune. Also the way interactions come back.
 
 publish     all of it in order, or one producer alone; read first
+staging     a publication's records, its release, and the live one that stays
 gate        what a release must show first
 comparison  a new model beside the live one and popularity
 release     the live pointer and the releases behind it

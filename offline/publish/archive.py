@@ -16,10 +16,10 @@ import polars as pl
 
 from models.contract.events import Interaction
 from models.contract.exposures import Exposure
-from models.contract.ids import NOBODY, is_nobody
+from models.contract.ids import is_nobody
 from offline.data.files import read_json, write_json, write_parquet
 from offline.publish.connection import Store
-from offline.publish.streams import PAGE, entries
+from offline.publish.streams import PAGE, entries, installation_of
 
 EXPOSURES = {
     "request_id": pl.String, "user_id": pl.String, "unit": pl.String, "time_ms": pl.Int64, "release": pl.String,
@@ -54,7 +54,7 @@ class Archived:
     of_nobody: int = 0
 
 
-def archive(store: Store, folder: Path, nobody: Collection[str] = NOBODY) -> dict[str, Archived]:
+def archive(store: Store, folder: Path, nobody: Collection[str]) -> dict[str, Archived]:
     """Append what is new in both streams, without what units or items of ``nobody`` left there."""
     exposures = _Stream(store, store.keys.exposures, folder / "exposures", EXPOSURES, _exposure, nobody)
     interactions = _Stream(store, store.keys.interactions, folder / "interactions", INTERACTIONS, _interaction, nobody)
@@ -96,8 +96,7 @@ class _Stream:
     def drain(self) -> Archived:
         path = self.folder / "mark.json"
         state = read_json(path) if path.is_file() else {}
-        name: Any = self.store.redis.get(self.store.keys.installation)
-        installation = name.decode() if name else str(None)
+        installation = installation_of(self.store) or str(None)
         if state.get("installation") != installation:  # another server, whose entries have other ids
             state = {}
         mark, known = state.get("mark", "0-0"), state.get("entries", 0)

@@ -62,9 +62,9 @@ def write_histories(
     that are longer than ``max_events``, which was lowered; of all users of the log or of those at ``users``.
 
     A history belongs to the service, which may append to it at any moment. It is therefore replaced only while it is
-    what was read, and keeps the events that the log does not know yet, at its end.
+    what was read, and keeps the events that the log does not know yet, where they came.
     """
-    index = log.by_user()
+    index, most = log.by_user(), max_events * EVENT_BYTES
     hashes = np.fromiter((item_hash(item) for item in log.item_ids), np.uint64, len(log.item_ids))
     result, seen = Written(), write_cache.of("user histories", len(log.user_ids))
     with Bulk(store.redis) as bulk:
@@ -75,15 +75,13 @@ def write_histories(
             due = np.flatnonzero(~seen.holds(chunk, digests)).tolist()
             keys = of_each(store.keys.user_history, [names[at] for at in due])
             lengths = bulk.lengths(keys)
-            to_write = [
-                (key, known[at])
-                for key, at, length in zip(keys, due, lengths, strict=True)
-                if not len(known[at]) <= length <= max_events * EVENT_BYTES
-            ]
+            lacking = [at for at, length in zip(due, lengths, strict=True) if not len(known[at]) <= length <= most]
+            whole = packed_histories(log, index, hashes, [chunk[at] for at in lacking], len(log))
+            to_write = list(zip(of_each(store.keys.user_history, [names[at] for at in lacking]), whole, strict=True))
             if to_write:
                 write_cache.about_to_write()
             left = _complete(bulk, to_write, max_events)
-            written = [blob for key, blob in to_write if key not in left]
+            written = [blob[-most:] for key, blob in to_write if key not in left]
             result.add(*written)
             result.unchanged += len(chunk) - len(written)
             complete = [at for key, at in zip(keys, due, strict=True) if key not in left]
@@ -96,20 +94,35 @@ def _positions(log: InteractionLog, users: Collection[int] | None) -> Iterable[i
 
 
 def _complete(bulk: Bulk, histories: Sequence[tuple[str, bytes]], max_events: int) -> set[str]:
-    """Give each key the events that are known, and the last ``max_events`` of a history that is too long. Returns the
-    keys whose history changed meanwhile: the next refresh tries again."""
-    was_set = bulk.set_new([key for key, _ in histories], [known for _, known in histories])
+    """Give each key the last ``max_events`` of all events that the log has of its user, and of those that the stored
+    history holds. Returns the keys whose history changed meanwhile: the next refresh tries again."""
+    most = max_events * EVENT_BYTES
+    was_set = bulk.set_new([key for key, _ in histories], [logged[-most:] for _, logged in histories])
     there = [entry for entry, done in zip(histories, was_set, strict=True) if not done]
     replacing: list[tuple[str | int | bytes, ...]] = []
-    for (key, known), stored in zip(there, bulk.get([key for key, _ in there]), strict=True):
-        if len(stored or b"") > max_events * EVENT_BYTES:
-            whole = stored or b""
-        else:
-            seen = set(_events(known))
-            whole = known + b"".join(event for event in _events(stored or b"") if event not in seen)
-        whole = whole[-max_events * EVENT_BYTES :]
-        replacing.append(("EVAL", _REPLACE_IF_UNCHANGED, 1, key, stored or b"", whole))
+    for (key, logged), reply in zip(there, bulk.get([key for key, _ in there]), strict=True):
+        stored = reply or b""
+        joined = stored if len(stored) > most else _joined(_events(logged), _events(stored))
+        replacing.append(("EVAL", _REPLACE_IF_UNCHANGED, 1, key, stored, joined[-most:]))
     return {key for (key, _), done in zip(there, bulk.ask(replacing), strict=True) if not done}
+
+
+def _joined(logged: Sequence[bytes], stored: Sequence[bytes]) -> bytes:
+    """Events of the log and those of a live history that it does not know, oldest first: each of these comes before
+    the logged ones that followed it in the history, so that an early one never counts as the newest."""
+    position = {event: at for at, event in enumerate(logged)}
+    before: dict[int, list[bytes]] = {}
+    follows = len(logged)
+    for event in reversed(stored):
+        if event in position:
+            follows = min(follows, position[event])
+        else:
+            before.setdefault(follows, []).append(event)
+    joined: list[bytes] = []
+    for at, event in enumerate(logged):
+        joined += before.get(at, [])[::-1]
+        joined.append(event)
+    return b"".join(joined + before.get(len(logged), [])[::-1])
 
 
 def _events(blob: bytes) -> list[bytes]:

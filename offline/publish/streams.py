@@ -26,6 +26,12 @@ def new_interactions(store: Store, mark: str) -> tuple[list[Interaction], str, i
     return interactions, mark, refused
 
 
+def installation_of(store: Store) -> str:
+    """The installation whose streams these are; "" before its first publication."""
+    name: Any = store.redis.get(store.keys.installation)
+    return name.decode() if name else ""
+
+
 def exposures(store: Store) -> list[Exposure]:
     """All exposures that the capped stream still holds and this version understands, oldest first."""
     understood = []

@@ -105,7 +105,7 @@ def train(
         folder / "test_predictions.npz",
         rows=rows,
         label=label,
-        popularity=baseline.scores,
+        baseline=baseline.scores,
         **{f"{name}/seed{seed}": score for (name, seed), score in scores.items()},
     )
     report = TrainingReport(

@@ -53,7 +53,7 @@ def replay(
         with demo.running_service(job, 0, settings) as service:
             outcome = asyncio.run(driver.replay(service.url, visits, top_k, rate))
             outcome.dropped = driver.dropped(service.url)
-        archived = archive(store, folder / "exposures")
+        archived = archive(store, folder / "exposures", job.config.data.nobody)
         driver.empty(store)  # or a service on the same Redis would count it among its configurations
     print(f"  {outcome.requests} requests in {outcome.seconds:.1f} s, {outcome.shown} with the item in the list")
     if outcome.dropped:

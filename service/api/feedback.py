@@ -48,7 +48,7 @@ class Feedback:
         read = ", ".join(map(repr, self.history_types)) or "none"
         messages: dict[Reason, str] = {
             "type": f"stored, but neither rankings nor training read events of this type; the release reads {read}",
-            "nobody": "not stored, because the id of the user or of the item names nobody (LORANK_NOBODY)",
+            "nobody": "not stored, because the id of the user or of the item names nobody (data.nobody)",
         }
         return [IgnoredReply(reason, count, messages[reason]) for reason, count in self.ignored.items()]
 

@@ -17,6 +17,8 @@ from service.api.schemas import (
     DEFAULT_COUNT,
     DEFAULT_TOP_K,
     Arms,
+    CandidateBody,
+    EventBody,
     Features,
     Limits,
     RankBody,
@@ -24,11 +26,12 @@ from service.api.schemas import (
     RecommendBody,
     RequestId,
 )
+from service.api.wording import unknown_field, wording
 from service.errors import InvalidRequest, MalformedRequest, ServiceError
 from service.ranking.types import Described, RankRequest, RerankMode, RetrievalRequest
 
 _PLACE = re.compile(r" - at (?:`key` in )?`\$(?P<path>[\w.\[\]]*)`$")
-_FIELD_OF = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>.*)`$", re.DOTALL)
+_FIELD_OF = re.compile(r"Object (?P<fault>missing required|contains unknown) field `(?P<name>.*)`$", re.DOTALL)
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _BYTES_PER_CHARACTER = 4
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
@@ -168,7 +171,7 @@ def body_of(decoder: Decoder[T], raw: bytes) -> T:
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        raise _refusal(error, document_of(raw)) from error
+        raise _refusal(error, document_of(raw), decoder.type) from error
     except _UNREADABLE:
         return converted(document_of(raw), decoder.type)
 
@@ -186,19 +189,29 @@ def converted(document: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        raise _refusal(error, document) from error
+        raise _refusal(error, document, kind) from error
 
 
-def _refusal(error: msgspec.ValidationError, document: Any) -> InvalidRequest:
-    """The message of msgspec about a document, with the place in a form of our own."""
+def _refusal(error: msgspec.ValidationError, document: Any, kind: type[Any]) -> InvalidRequest:
+    """What msgspec says about a document that should be of ``kind``, with words and place in a form of our own."""
     text, path = str(error), ""
     if place := _PLACE.search(text):
         text, path = text[: place.start()], place["path"]
     if named := _FIELD_OF.fullmatch(text):
+        if named["fault"] == "contains unknown":
+            text = unknown_field(named["name"], _fields_at(path, kind))
         path += _step(named["name"])
     elif place and ("[...]" in path or "`key`" in place[0]):
         path = _path_of_entry(document, path.partition("[...]")[0])
-    return InvalidRequest(text, field=path.removeprefix(".") or "body")
+    field = path.removeprefix(".") or "body"
+    return InvalidRequest(wording(text, field), field=field)
+
+
+def _fields_at(path: str, kind: type[Any]) -> tuple[str, ...]:
+    """Names of the fields of the object at ``path`` in a body of ``kind``."""
+    entries: dict[str, type[msgspec.Struct]] = {"candidates": CandidateBody, "events": EventBody}
+    struct = entries.get(path.removeprefix(".").partition("[")[0], kind)
+    return tuple(field.name for field in msgspec.structs.fields(struct))
 
 
 def _path_of_entry(document: Any, path: str) -> str:

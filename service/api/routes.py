@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from fastapi import APIRouter, Request
@@ -48,6 +48,13 @@ class Service:
     max_body_bytes: int
     status: Callable[[], dict[str, Any]]
 
+    @property
+    def limits_now(self) -> Limits:
+        """The limits, with the ids that stand for nobody in the live release."""
+        release = self.live.current()
+        nobody = None if release is None else release.manifest.nobody
+        return self.limits if nobody is None else replace(self.limits, nobody=frozenset(nobody))
+
 
 Endpoint = Callable[[Service, Request], Awaitable[Response]]
 
@@ -73,7 +80,7 @@ async def _ranked(
     service: Service, request: Request, parse: Callable[[bytes, Limits], tuple[RankRequest, float]]
 ) -> Response:
     raw = await read_body(request, service.max_body_bytes)
-    rank_request, deadline_ms = await _parsed(raw, parse, service.limits)
+    rank_request, deadline_ms = await _parsed(raw, parse, service.limits_now)
     answer = await service.ranker.rank(rank_request, Deadline(deadline_ms / 1000.0, start=request.state.arrived))
     return answers.rank_response(answer)
 
@@ -89,7 +96,7 @@ async def feedback(service: Service, request: Request) -> Response:
     raw = await read_body(request, service.max_body_bytes)
     release = service.live.current()
     schema = None if release is None else release.schema
-    parsed = await _parsed(raw, parse_feedback, schema, service.limits.nobody)
+    parsed = await _parsed(raw, parse_feedback, schema, service.limits_now.nobody)
     deadline = Deadline(service.limits.max_deadline_ms / 1000.0)
     await service.feedback.accept(parsed.interactions, parsed.history_types, deadline)
     for reason, count in parsed.ignored.items():

@@ -15,7 +15,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import schema_components
 
 from models.contract.ids import ID_BYTES, NOBODY
-from models.contract.times import LIMIT_MS
 
 MAX_FIELDS = 256
 """Entries of a mapping, and values of a list among them."""
@@ -37,7 +36,7 @@ Id = Annotated[
 ]
 
 IdOrEmpty = Annotated[str, Meta(max_length=ID_BYTES)] | int
-"""Empty for nobody. Ids that the operator lists as those of nobody count as empty."""
+"""Empty for nobody. Ids that the release lists as those of nobody count as empty."""
 
 RequestId = Annotated[
     str,
@@ -133,7 +132,7 @@ class EventBody(_Body, gc=False):
         _about("If absent, the first type that the loaded release reads; rating while there is no release"),
     ] = None
     timestamp_ms: Annotated[
-        Annotated[int, Meta(ge=0, lt=LIMIT_MS)] | None,
+        Annotated[int, Meta(ge=0)] | None,
         _about("Unix milliseconds; now if absent. A retry is recognised only if it repeats the timestamp"),
     ] = None
     request_id: Annotated[RequestId | None, _about("The ranked request that this interaction answers")] = None
@@ -240,7 +239,7 @@ class ErrorReply(Struct):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits that the operator sets, and the ids that stand for nobody."""
+    """Limits that the operator sets, and the ids that stand for nobody, which the release lists."""
 
     max_candidates: int
     default_deadline_ms: float

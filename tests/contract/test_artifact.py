@@ -87,6 +87,8 @@ SPLIT = RELEASE.model_copy(update={"parts": {"items.onnx": "c" * 64}})
 SPLIT_JSON = ',"parts":{"items.onnx":"' + "c" * 64 + '"}}'
 OWNED = RELEASE.model_copy(update={"configuration": "books"})
 OWNED_JSON = ',"configuration":"books"}'
+ALL_SOMEBODY = RELEASE.model_copy(update={"nobody": ()})
+ALL_SOMEBODY_JSON = ',"nobody":[]}'
 
 
 def test_manifests_are_golden() -> None:
@@ -95,6 +97,7 @@ def test_manifests_are_golden() -> None:
     assert INDEXED.to_json() == RELEASE_JSON[:-1] + INDEX_JSON
     assert SPLIT.to_json() == RELEASE_JSON[:-1] + SPLIT_JSON
     assert OWNED.to_json() == RELEASE_JSON[:-1] + OWNED_JSON
+    assert ALL_SOMEBODY.to_json() == RELEASE_JSON[:-1] + ALL_SOMEBODY_JSON
 
 
 def test_golden_manifests_read_back() -> None:
@@ -103,6 +106,7 @@ def test_golden_manifests_read_back() -> None:
     assert ReleaseManifest.model_validate_json(RELEASE_JSON[:-1] + INDEX_JSON) == INDEXED
     assert ReleaseManifest.model_validate_json(RELEASE_JSON[:-1] + SPLIT_JSON) == SPLIT
     assert ReleaseManifest.model_validate_json(RELEASE_JSON[:-1] + OWNED_JSON) == OWNED
+    assert ReleaseManifest.model_validate_json(RELEASE_JSON[:-1] + ALL_SOMEBODY_JSON) == ALL_SOMEBODY
 
 
 def test_a_model_without_manifest_is_refused() -> None:

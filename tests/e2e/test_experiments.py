@@ -17,6 +17,7 @@ import httpx2
 import pytest
 
 from models.contract.experiments import read_experiments
+from models.contract.ids import NOBODY
 from models.valkey.embedded import embedded_redis
 from offline.ab.analysis import analyse
 from offline.ab.inputs import settings_of
@@ -84,7 +85,7 @@ def test_redis_is_killed_in_the_middle_and_nothing_is_doubled_or_lost_uncounted(
                 logged = httpx2.get(f"{service.url}/v1/status", timeout=10.0).json()["exposures"]
         with driver.replay_store(job) as store:
             after: Any = store.redis.info("server")
-            archived = archive(store, tmp_path / "logged")
+            archived = archive(store, tmp_path / "logged", NOBODY)
     assert after["process_id"] != server["process_id"], "the server was to be killed"
     assert replayed.requests == len(visits)
     exposures = read_exposures(tmp_path / "logged")

@@ -127,6 +127,21 @@ def test_a_model_is_trained_without_knowledge_only_if_there_can_be_none_yet(inst
     assert command(installed, "train", "--retrain")[0] == 0
 
 
+def test_a_model_that_reads_no_knowledge_is_trained_published_and_accepted(
+    fresh: Pipeline, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = fresh.with_config(feature_schema={"knowledge": []})
+    assert command(plain, "refresh")[2]["status"] == "done"
+    monkeypatch.setattr("offline.publish.comparison.compare", lambda *_: Comparison(("worse",), ("worse",)))
+    plain.stream(("newcomer", "i1", 5.0, LATER_MS))
+    _, _, last = command(plain, "refresh", "--retrain")
+    assert (last["status"], last["release"] == last["refused"]) == ("partial", False)
+    assert command(plain, "train")[0] == 0
+    assert command(plain, "publish")[2]["status"] == "partial"
+    code, _, accepted = command(plain, "publish", "--accept")
+    assert (code, accepted["release"], accepted["refused"]) == (0, last["refused"], "")
+
+
 def test_since_budget_and_prices(installed: Pipeline, command: Any) -> None:
     installed.close_partition_of("u3")
     code, _, last = command(installed, "refresh", "--max-tokens", "10")

@@ -14,13 +14,16 @@ from offline.data.catalogue import DataError
 from offline.jobs.dry_run import dry_run
 from offline.jobs.status import status_of
 from offline.jobs.verify import verify
+from offline.knowledge.needs import Supply
 from offline.publish.comparison import Comparison
 from offline.publish.connection import open_store
+from offline.publish.gate import GateError
 from offline.publish.release import read_directory, read_manifest
 from offline.reranking.ctr import refuse_another_live_model
 from offline.training.report import TrainingReport
+from tests.offline.jobs.test_one_producer import publish, run_producers
 from tests.offline.jobs.test_prometheus import samples
-from tests.offline.pipeline import LATER_MS, Pipeline
+from tests.offline.pipeline import LATER_MS, Pipeline, write_csv
 
 REASON = "AUC -0.1000 [-0.1200, -0.0800] against the live model"
 
@@ -120,3 +123,67 @@ def test_a_release_without_a_refusal_has_none_to_tell(installed: Pipeline) -> No
         status = status_of(installed.job, store)
     assert status.document()["refused"] is None
     assert dry_run(installed.job).summary()["refused"] is None
+
+
+@pytest.fixture
+def small_shop(fresh: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """An installation after the first refresh, in which three items are described."""
+    monkeypatch.setattr(Supply, "unmet", lambda *_: "")
+    describe(fresh, 3)
+    shop = fresh.with_config(publish={"min_item_coverage": 0.0})
+    shop.refresh()
+    return shop
+
+
+def describe(installation: Pipeline, count: int) -> None:
+    """Let the file of items describe so many of them."""
+    path = installation.folder / "items.csv"
+    described = [{"title": f"Title {at}", "year": "1999", "genres": "Drama"} for at in range(count)]
+    write_csv(
+        path, ("id", "title", "year", "genres"), ((f"i{at}", *film.values()) for at, film in enumerate(described))
+    )
+
+
+def texts_of_items(installation: Pipeline, space: str) -> dict[str, bytes]:
+    return {key: blob for key, blob in installation.published().items() if key.endswith(space)}
+
+
+def test_a_refused_model_leaves_the_space_of_a_small_catalogue_to_the_live_one(
+    small_shop: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More texts are a space fitted anew. While its model stays off, what is new is known in the live one's space."""
+    first = first_release(small_shop)
+    with open_store(small_shop.job.data_dir, "small") as store:
+        space = read_manifest(store, first).spaces["item/text"]
+    before = texts_of_items(small_shop, space)
+    assert len(before) == 3
+    monkeypatch.setattr("offline.publish.comparison.compare", lambda *_: Comparison((REASON,), (REASON,)))
+    describe(small_shop, 12)
+    entry = small_shop.refresh()
+    assert (entry["status"], entry["release"]) == ("partial", first)
+    assert entry["records"][f"item/text:{space}"]["written"] == 9
+    after = texts_of_items(small_shop, space)
+    assert len(after) == 12
+    assert {key: after[key] for key in before} == before
+    assert len([key for key in small_shop.published() if "{i:" in key]) == 24, "the new space is there to be accepted"
+    describe(small_shop, 13)
+    run_producers(small_shop, "text")
+    assert publish(small_shop, "text")["status"] == "done"
+    assert len(texts_of_items(small_shop, space)) == 13
+    assert small_shop.refresh()["release"] == first
+    assert small_shop.refresh()["bytes_written"] == 0
+    former = small_shop.job.knowledge / "text" / "former"
+    assert former.is_dir()
+    monkeypatch.setattr("offline.publish.comparison.compare", lambda *_: Comparison())
+    small_shop.stream(("newcomer", "i1", 5.0, LATER_MS))
+    entry = small_shop.refresh(retrain=True)
+    assert (entry["status"], entry["release"] == first, former.exists()) == ("done", False, False)
+
+
+def test_so_does_a_release_that_is_incomplete(small_shop: Pipeline) -> None:
+    with open_store(small_shop.job.data_dir, "small") as store:
+        space = read_manifest(store, first_release(small_shop)).spaces["item/text"]
+    describe(small_shop, 12)
+    with pytest.raises(GateError, match="only 12 of 20 items have knowledge item/text"):
+        small_shop.with_config(publish={"min_item_coverage": 1.0}).refresh()
+    assert len(texts_of_items(small_shop, space)) == 12

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from models.contract.ids import NOBODY
 from service.settings import Settings, SettingsError
 
 
@@ -70,13 +69,6 @@ def test_what_cannot_be_meant_is_refused_by_name(name: str, value: str, message:
         Settings.from_environment({name: value})
 
 
-@pytest.mark.parametrize(
-    ("value", "nobody"),
-    [
-        ("", NOBODY),
-        ("null,0, -1 ,[object Object]", ("null", "0", "-1", "[object Object]")),
-        (",", ()),
-    ],
-)
-def test_who_is_nobody_is_listed(value: str, nobody: tuple[str, ...]) -> None:
-    assert Settings.from_environment({"LORANK_NOBODY": value}).nobody == nobody
+def test_a_setting_that_there_was_says_what_took_its_place() -> None:
+    with pytest.raises(SettingsError, match=r"LORANK_NOBODY is no setting any more: .* data\.nobody"):
+        Settings.from_environment({"LORANK_NOBODY": "0"})

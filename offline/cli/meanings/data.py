@@ -38,6 +38,7 @@ DATA = {
         "encoding": "of text files",
         "header": "column names of text files whose first row is data already",
         "nulls": "texts that mean an absent value",
+        "decimal": "before the fraction of a number in text files; with a comma, points part thousands",
         "bad_rows_at_most": "share of a file's rows that may break rules: left out, counted and listed",
     },
     "InteractionsConfig": {
@@ -65,7 +66,7 @@ DATA = {
     "ColumnConfig": {
         "column": "column of the file; none: the one with the feature's name",
         "type": "how the text of the column is read",
-        "separator": "between the values of a list",
+        "separator": 'between the values of a list; "[]": cells are arrays, as JSON or Python write them',
     },
     "LabelsConfig": {
         "kind": "threshold: liked above liked_above; binary: 0 or 1; implicit: every row is a positive",

@@ -7,6 +7,7 @@ english   the default; its sentences are in the fingerprints of all spaces that 
 german    German
 chinese   Chinese, in simplified characters
 japanese  Japanese
+function_words  by which answers in languages without sentences of their own are told from English
 registry  the language of a code: one of these, or English questions with an answer in that language
 
 A language more is a module like german and a line in registry.

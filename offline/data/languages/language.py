@@ -73,6 +73,11 @@ class Language:
     kana: tuple[float, float] | None = None
     has_ordinal_dots: bool = False
 
+    @property
+    def differs_from_english(self) -> bool:
+        """Whether an English answer is told from one in this language."""
+        return bool(self.function_words) or self.script not in (None, "LATIN")
+
 
 def beginnings(patterns: Sequence[str], after: str, end: str = "") -> re.Pattern[str]:
     """Any of ``patterns`` where a text begins or right ``after`` a sentence, and before what ``end`` demands."""

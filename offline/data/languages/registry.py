@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from offline.data.languages.chinese import CHINESE
 from offline.data.languages.english import ENGLISH
+from offline.data.languages.function_words import FUNCTION_WORDS
 from offline.data.languages.german import GERMAN
 from offline.data.languages.japanese import JAPANESE
 from offline.data.languages.language import Language, Sentences
@@ -72,7 +73,13 @@ def language_of(tag: str) -> Language:
         wish = "Answer in the language of the names."
     else:
         wish = f"Answer in {name or f'the language with the code {code}'}."
-    return Language(code, _asked_in_english(wish), words={}, script=script)
+    words = FUNCTION_WORDS.get(code, frozenset())
+    return Language(code, _asked_in_english(wish), words={}, function_words=words, script=script)
+
+
+def name_of_language(code: str) -> str:
+    """The English name of a language that is asked in English, or its code."""
+    return _NAMES.get(code, (code, None))[0]
 
 
 def _asked_in_english(wish: str) -> Sentences:

@@ -7,7 +7,7 @@ partitions count for a candidate is decided online, by ``models.ctr.build``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from models.contract.schema import fingerprint
 from offline.knowledge.inputs import (
     ProducerInputs,
     Wide,
-    frozen_projections,
+    in_both_spaces,
     projection_components,
     projection_path,
     space,
@@ -41,13 +41,16 @@ def produce(inputs: ProducerInputs) -> Produced:
         rest = spec.dim - width
         shifts = asked.shifts_of(versions)
         parts.append(_read(inputs, asked.shifts, shifts, {**components, "part": "shift"}, rest))
-    projections = frozen_projections(inputs.folder, [part.early for part in parts])
-    vectors = np.concatenate(
-        [part.projected(projection) for part, projection in zip(parts, projections, strict=True)], axis=1
-    )
-    components |= projection_components(projections)
-    users = UserVectors(space(spec, config.dtype, components), vectors, versions.start, versions.since)
-    return Produced(users=users, texts=_newest(inputs, versions))
+
+    def projected(projections: Sequence[Projection]) -> Produced:
+        vectors = np.concatenate(
+            [part.projected(projection) for part, projection in zip(parts, projections, strict=True)], axis=1
+        )
+        named = space(spec, config.dtype, components | projection_components(projections))
+        return Produced(users=UserVectors(named, vectors, versions.start, versions.since))
+
+    produced = in_both_spaces(inputs.folder, [part.early for part in parts], projected)
+    return replace(produced, texts=_newest(inputs, versions))
 
 
 @dataclass(frozen=True, slots=True)

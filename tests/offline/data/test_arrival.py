@@ -79,6 +79,7 @@ def test_streams_are_filtered_by_type_and_value(tmp_path: Path) -> None:
         clicked("r1", "NaN", 4.0, 1, "rating"),
         clicked(" ", "b3", 4.0, 1, "rating"),
         clicked("r1", "b1", 4.0, -START_MS, "rating"),
+        clicked("r1", "b1", 4.0, 99 * START_MS, "rating"),
     ]
     log, added, left_out = append_streamed(load(tmp_path), entries, "8-0", LabelsConfig(), shop.SCHEMA)
     assert (len(log), added, log.stream_mark) == (6, 1, "8-0")
@@ -87,6 +88,7 @@ def test_streams_are_filtered_by_type_and_value(tmp_path: Path) -> None:
         "of a value out of range": 1,
         "of nobody": 3,
         "of a time before 1973": 1,
+        "of a time in the future": 1,
     }
     assert set(log.user_ids) == {"r1", "r2", "r3"}
 

@@ -229,6 +229,7 @@ def test_all_errors_are_counted_where_too_many_rows_are_bad(tmp_path: Path) -> N
     (tmp_path / "ratings.csv").write_text(HEADER + "".join(ROWS) + "r9,b1,five,1700000000\n" * 60)
     findings = shop.source(tmp_path, interactions={"bad_rows_at_most": 0.05}).check(shop.SCHEMA)
     assert any(line.startswith("value_number: 60 ") for line in findings.errors)
+    assert "at least 60 of 100 rows are bad, 5 may be" in findings.errors[0]
 
 
 def test_bad_rows_of_descriptions_are_left_out_too(tmp_path: Path) -> None:

@@ -89,3 +89,26 @@ def test_an_item_that_came_without_interactions_is_still_new_when_others_have_co
     assert [mark[1:] for mark in Arrivals(copy.job.arrivals).all()] == [[288, 20], [288, 21]]
     log = InteractionLog.load(copy.job.log)
     assert set(recent(replace(copy.job, since_ms=since), log).item_ids(log)) == {"i-new", "i1"}
+
+
+def test_a_mark_counts_for_its_own_stream_alone(installed: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on the way to another prefix, while services of either still write."""
+    former, latter = installed, replace(installed, prefix=f"{installed.prefix}-moved")
+
+    def refresh(of: Pipeline) -> list[str]:
+        monkeypatch.setenv("LORANK_KEY_PREFIX", of.prefix)
+        of.refresh()
+        log = InteractionLog.load(of.job.log)
+        return [log.user_ids[user] for user in log.user[288:]]
+
+    former.stream(("early", "i1", 5.0, LATER_MS))
+    assert refresh(former) == ["early"]
+    assert refresh(latter) == ["early"]
+    latter.stream(("moved", "i1", 5.0, LATER_MS))
+    former.stream(("late", "i1", 5.0, LATER_MS))
+    assert refresh(former) == ["early", "late"]
+    assert refresh(latter) == ["early", "late", "moved"]
+    assert refresh(former) == ["early", "late", "moved"]
+    former.stream(("last", "i1", 5.0, LATER_MS))
+    assert refresh(latter) == ["early", "late", "moved"]
+    assert refresh(former) == ["early", "late", "moved", "last"]

@@ -20,7 +20,7 @@ from offline.knowledge.errors import NotFittedError, TooFewError
 from offline.knowledge.inputs import ProducerInputs
 from offline.knowledge.marc import states
 from offline.knowledge.run import ORDER, producer
-from offline.knowledge.vectors import Produced
+from offline.knowledge.vectors import Produced, forget_former
 from offline.llm.protocol import Completion, PermanentError, Prompt
 from tests.offline.knowledge.fakes import EchoModel, HashEncoder, inputs, vector_of
 from tests.offline.pipeline import CountingModel, Pipeline
@@ -184,6 +184,30 @@ def test_few_texts_fill_few_dimensions_and_more_of_them_found_the_space_anew(dat
     whole, rank = liber(**{f"u{at}": 2 for at in range(10)})
     assert rank == "full"
     assert liber(**{f"u{at}": 3 for at in range(12)})[0].spaces == whole.spaces
+
+
+def test_a_space_that_is_fitted_anew_is_made_in_its_former_form_too(data: Synthetic, tmp_path: Path) -> None:
+    """Until a release of the new one is live, whatever is fitted meanwhile."""
+
+    def liber(**partitions: int) -> Produced:
+        log = of_users(data, {user: PARTITION_SIZE * count for user, count in partitions.items()})
+        return producer("liber")(read(data, tmp_path, log))
+
+    first = liber(u1=1, u2=1)
+    assert (first.former, first.users is not None) == (None, True)
+    for partitions in ({"u1": 2, "u2": 1}, {f"u{at}": 2 for at in range(10)}):
+        later = liber(**partitions)
+        assert later.former is not None
+        assert later.former.spaces == first.spaces != later.spaces
+        assert later.users is not None
+        assert later.former.users is not None
+        assert first.users is not None
+        assert len(later.former.users.vectors) == len(later.users.vectors) > 2
+        assert (later.former.users.vectors[:, 1:] == 0).all()
+    later.save(tmp_path)
+    assert Produced.load(tmp_path).former is not None
+    forget_former(tmp_path.parent)
+    assert liber(**partitions).former is None
 
 
 def test_few_texts_do_not_found_a_space_while_others_are_to_come(data: Synthetic, tmp_path: Path) -> None:

@@ -252,7 +252,25 @@ def test_another_language_is_asked_for_in_english(code: str, wish: str) -> None:
     assert again.startswith(f"{wish.removesuffix('.')}, with one or two short")
 
 
+@pytest.mark.parametrize(
+    ("code", "differs"),
+    [
+        ("de", True),
+        ("es", True),
+        ("fr-CA", True),
+        ("ja", True),
+        ("ru", True),
+        ("pl", False),
+        ("eu", False),
+        ("other", False),
+    ],
+)
+def test_languages_of_which_english_is_told(code: str, differs: bool) -> None:
+    assert language_of(code).differs_from_english == differs
+
+
 FRENCH = "Ce film raconte l'histoire d'une jeune femme qui change la vie des gens, pour tous ceux qui aiment rêver."
+SPANISH = "La película cuenta la historia de una joven que cambia la vida de todos los que viven con ella en París."
 RUSSIAN = "Фильм рассказывает о похищении, которое идёт не по плану, и понравится любителям чёрного юмора."
 ENGLISH_ANSWER = "The film is about a young woman who changes the life of all the people around her in Paris."
 
@@ -262,6 +280,9 @@ ENGLISH_ANSWER = "The film is about a young woman who changes the life of all th
     [
         ("fr", FRENCH, None),
         ("fr", RUSSIAN, "language"),
+        ("fr", ENGLISH_ANSWER, "language"),
+        ("es", ENGLISH_ANSWER, "language"),
+        ("es", SPANISH, None),
         ("ru", RUSSIAN, None),
         ("ru", ENGLISH_ANSWER, "language"),
         ("ko", "이 영화는 파리에 사는 젊은 여성이 주변 사람들의 삶을 바꾸는 이야기를 그립니다.", None),

@@ -11,9 +11,10 @@ import pytest
 
 from offline.config import JobConfig, load_config
 from offline.data.dataset import open_dataset
-from offline.proposal.features import Column, features_of, title_of
+from offline.proposal.features import Column, features_of
 from offline.proposal.language import language_of_texts
 from offline.proposal.propose import propose
+from offline.proposal.titles import title_of
 from tests.offline.proposal.shops import KINDS, WORDS, shop, write
 
 ROWS = 40
@@ -121,12 +122,44 @@ def test_items_of_which_nothing_is_known(tmp_path: Path) -> None:
     assert "no column tells anything of an item" in text
 
 
-def test_numbers_with_a_decimal_comma_are_texts(tmp_path: Path) -> None:
-    items: list[list[object]] = [[TITLES[at], f"{at},{at % 90 + 10}"] for at in range(ROWS)]
+def test_numbers_with_a_decimal_comma(tmp_path: Path) -> None:
+    items: list[list[object]] = [[TITLES[at], "" if at == 3 else f"1.0{at % 90 + 10},{at}"] for at in range(ROWS)]
     config, text = proposed(tmp_path, ("title", "price"), items)
-    assert not config.feature_schema.item_fields
-    assert "[; price {price}]" in config.data.texts.item
-    assert "a decimal comma, which no number has" in text
+    assert config.data.items is not None
+    assert (config.data.items.decimal, config.data.items.columns["price"].type) == (",", "float")
+    assert "39 of 40 items have one, from 1010" in text
+    assert config.feature_schema.item_fields[0].edges[0] > 1010
+    source = open_dataset(config.data, tmp_path / "raw")
+    assert source.catalogue().items["b7"]["price"] == 1017.7
+
+
+@pytest.mark.parametrize("other", ["1.5", "12,50 €"])
+def test_numbers_with_a_comma_beside_others_are_texts(tmp_path: Path, other: str) -> None:
+    items: list[list[object]] = [[TITLES[at], f"{at},{at % 90 + 10}", other] for at in range(ROWS)]
+    config, text = proposed(tmp_path, ("title", "price", "weight"), items)
+    if other == "1.5":
+        assert [field.name for field in config.feature_schema.item_fields] == []
+        assert "numbers with a comma, in a file with others" in text
+    else:
+        assert [field.name for field in config.feature_schema.item_fields] == ["price"]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ['["Drama", "War"]', '["War"]', "[]", ""],
+        ["['Drama', 'War']", "['War']", "[]", ""],
+        ["[{'id': 1, 'name': 'Drama'}, {'id': 2, 'name': 'War'}]", "[{'id': 2, 'name': 'War'}]", "[]", ""],
+    ],
+)
+def test_arrays_are_lists(tmp_path: Path, cells: list[str]) -> None:
+    items: list[list[object]] = [[TITLES[at], cells[at % 4]] for at in range(ROWS)]
+    config, _ = proposed(tmp_path, ("title", "genres"), items)
+    assert config.data.items is not None
+    assert config.data.items.columns["genres"].separator == "[]"
+    assert config.feature_schema.item_fields[0].vocab == ("Drama", "War")
+    described = open_dataset(config.data, tmp_path / "raw").catalogue().items
+    assert [described[f"b{at}"]["genres"] for at in range(4)] == [["Drama", "War"], ["War"], [], []]
 
 
 @pytest.mark.parametrize(
@@ -170,6 +203,16 @@ def test_comments_count_what_is_there() -> None:
     assert seen["whole"].remark.startswith("all 10 items have one")
 
 
+def test_yes_and_no_say_nothing_without_a_name() -> None:
+    assert features(stock=["Ja", "nein"] * 20)["stock"].is_labelled
+    assert not features(colour=["rot", "grau"] * 20)["colour"].is_labelled
+
+
+def test_dates_are_no_lists() -> None:
+    column = features(since=[f"{at % 28 + 1:02}/{at % 12 + 1:02}/{2000 + at % 3}" for at in range(ROWS)])["since"]
+    assert (column.type, column.is_labelled) == ("text", True)
+
+
 @pytest.mark.parametrize(
     ("language", "texts"),
     [
@@ -177,9 +220,19 @@ def test_comments_count_what_is_there() -> None:
         ("en", ["Café Noir", "Über", "Brontë", *TITLES]),
         ("en", [f"Canon EOS {at}" for at in range(20)]),
         ("en", ["Die Hard", "Das Boot", "Toy Story", "The Man of the Hour"]),
-        ("en", ["Skor för män i läder"] * 20),
-        ("en", ["Erkek için kırmızı ayakkabı gömlek ürün"] * 20),
-        ("en", ["Chaussures de sport pour homme, en cuir et à lacets"] * 20),
+        ("en", ["Le Creuset Kettle", "La Sportiva Climbing Shoe", "De'Longhi Machine", "Los Angeles Lakers cap"] * 9),
+        ("en", ["T-Shirt L", "T-Shirt M", "Das Keyboard", "El Paso boots", "Las Vegas jersey"] * 9),
+        ("other", ["Skor för män i läder"] * 20),
+        ("other", ["Erkek için kırmızı ayakkabı gömlek ürün"] * 20),
+        ("other", ["Buty męskie skórzane czarne", "Stół drewniany z krzesłami"]),
+        ("fr", ["Chaussures de sport pour homme, en cuir et à lacets"] * 20),
+        ("fr", ["Le petit prince", "Voyage au bout de la nuit", "L’étranger"]),
+        ("es", ["La casa de los sueños", "Cien años de soledad", "El señor de los anillos"]),
+        ("es", ["Camisa blanca de algodon para mujer", "Mesa de madera con cajones"]),
+        ("it", ["Il nome della rosa", "La divina commedia", "Se questo è un uomo"]),
+        ("pt", ["O livro da selva e os meninos", "Uma noite em Lisboa", "Os dias da revolução"]),
+        ("nl", ["De ontdekking van de hemel", "Het diner", "De aanslag van een man"]),
+        ("de", ["Kuechentisch aus Holz", "Buecherregal weiss fuer Kinder", "Herrenschuhe schwarz"]),
         ("de", ["Herrenschuhe Größe 42", "Küchentisch", "Bücherregal weiß", "Stuhl"]),
         ("de", GERMAN),
         ("zh", ["无线蓝牙耳机 Pro", "纯棉长袖衬衫", "不锈钢保温杯"]),
@@ -203,12 +256,28 @@ def test_german_goods(tmp_path: Path) -> None:
     assert (texts.language, texts.noun, texts.plural, texts.liked) == ("de", "Artikel", "Artikel", "gut bewertet")
     assert texts.item == '["{Bezeichnung}"|ein Artikel ohne Namen][; {Art}]'
     assert "English alone" in looks(text)
+    assert [spec.name for spec in config.feature_schema.knowledge] == ["text"]
+    text = text.replace('# { name = "liber"', '{ name = "liber"')
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    assert [spec.name for spec in load_config(tmp_path / "mine.toml").feature_schema.knowledge] == ["text", "liber"]
+
+
+def test_goods_in_a_language_that_is_asked_in_english(tmp_path: Path) -> None:
+    items: list[list[object]] = [[f"La casa de los sueños {at}", KINDS[at % 6]] for at in range(ROWS)]
+    config, text = proposed(tmp_path, ("título", "género"), items)
+    texts = config.data.texts
+    assert (texts.language, texts.noun, texts.plural) == ("es", "item", "items")
+    assert texts.item == '["{título}"|un artículo sin nombre][; {género}]'
+    assert "questions are asked in English and end with the wish" in looks(text)
+    assert '# encoder = "use-multilingual-3"' in text
+    assert "the packaged model writes English" in text
 
 
 def test_english_goods_say_no_language(tmp_path: Path) -> None:
     _, text = proposed(tmp_path, ("title",), [[title] for title in TITLES])
     assert "language" not in tomllib.loads(text)["data"]["texts"]
     assert "LOOK" not in text
+    assert "# encoder" not in text
 
 
 def test_types_of_events(tmp_path: Path) -> None:

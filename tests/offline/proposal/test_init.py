@@ -31,6 +31,20 @@ def test_a_file_is_written_and_checked(folder: Path) -> None:
     assert "written: configs/books.toml" in result.output
     assert "fact: 3000 interactions of 120 users" in result.output
     assert (folder / "configs" / "books.toml").is_file()
+    assert "LOOK" not in result.output
+
+
+def test_what_is_doubtful_is_said_at_once(folder: Path) -> None:
+    rows = [(user, item, seconds) for user, item, _, seconds in shop(users=120, events=3000).interactions]
+    write(
+        folder / "ratings.csv", ("reader", "book", "at"), [("", *row[1:]) if row[2] % 7 == 0 else row for row in rows]
+    )
+    result = init("--no-measure", "--name", "books")
+    assert "LOOK" in result.output
+    said = [line.removeprefix("  LOOK: ") for line in result.output.splitlines() if line.startswith("  LOOK: ")]
+    assert any("cells of 'reader' are empty" in line for line in said)
+    written = (folder / "configs" / "books.toml").read_text()
+    assert [f"# LOOK: {line}." in written for line in said] == [True] * len(said)
 
 
 def test_what_is_there_stays(folder: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from offline.config import JobConfig, load_config
 from offline.data.catalogue import DataError
 from offline.data.dataset import open_dataset
+from offline.proposal.forms import form_of
 from offline.proposal.propose import name_of, propose
 from tests.offline.proposal.shops import Shop, shop, write
 
@@ -167,3 +168,27 @@ def test_ids_that_never_meet_are_refused(books: Shop, tmp_path: Path) -> None:
 def test_a_name_of_the_folder_or_the_file(tmp_path: Path) -> None:
     assert name_of(Path("/data/My Shop/events.csv")) == "My-Shop"
     assert name_of(Path("/srv/data/events.csv.gz")) == "events"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "language", "titles"),
+    [
+        ("cp1251", "other", ["Беспроводные наушники", "Хлопковая рубашка", "Стальной термос"]),
+        ("cp932", "ja", ["ワイヤレスイヤホン", "綿の長袖シャツ", "ステンレスの水筒"]),
+        ("gb18030", "zh", ["无线蓝牙耳机", "纯棉长袖衬衫", "不锈钢保温杯", "我们的世界地图"]),
+        ("cp949", "other", ["무선 이어폰", "면 셔츠", "스테인리스 물병"]),
+        ("cp1252", "es", ["La casa de los sueños", "El niño y la montaña", "Cien años de soledad"]),
+        ("cp1252", "fr", ["L'été de nos vingt ans à la mer", "Les misérables", "La crème de la crème"]),
+        ("cp1252", "de", ["Bücher für Füße", "Größe und Maß der Häuser", "Straße über den Fluss"]),
+    ],
+)
+def test_encodings(books: Shop, tmp_path: Path, encoding: str, language: str, titles: list[str]) -> None:
+    described = [(row[0], titles[at % len(titles)], *row[2:]) for at, row in enumerate(books.items)]
+    items = write(tmp_path / "books.csv", ("book", "title", "kinds", "year"), described, encoding=encoding)
+    config, text = proposed(tmp_path, write(tmp_path / "ratings.csv", HEADER, books.interactions), items)
+    assert config.data.items is not None
+    assert (config.data.items.encoding, config.data.texts.language) == (encoding, language)
+    (tmp_path / "heads.csv").write_text(f"id;{titles[0]}\n1;a\n2;b\n", encoding=encoding)
+    if not titles[0].isascii():
+        assert form_of(tmp_path / "heads.csv")["encoding"] == encoding
+    assert f"is a guess: it reads {next(title for title in titles if not title.isascii())!r}" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import polars as pl
 import pytest
 
+from offline.config import load_config
 from offline.data.catalogue import DataError
 from offline.data.config import InteractionsConfig
+from offline.data.dataset import open_dataset
 from offline.proposal.forms import form_of
 from offline.proposal.roles import Roles, roles_of
+from offline.proposal.values import off_scale, tolerated
 from tests.offline.proposal.shops import FIRST_SECOND, Shop, write
 from tests.offline.proposal.test_propose import HEADER, books, items_of, proposed
 
@@ -145,7 +149,7 @@ def test_times_that_cannot_be_read_are_named(cells: list[Any], words: tuple[str,
 @pytest.mark.parametrize(
     ("name", "cells"),
     [
-        ("rating", ["4,5", "3,0", "1,5"]),
+        ("rating", ["4 of 5", "3 of 5", "1 of 5"]),
         ("feedback", ["like", "dislike", "like"]),
         ("opinion", ["like", "dislike"] * 2),
     ],
@@ -238,3 +242,120 @@ def test_the_spelling_that_would_make_ids_meet(tmp_path: Path) -> None:
     used = table(user=column("u{}", 60), article=[float(at % 40) for at in range(ROWS)])
     with pytest.raises(DataError, match=r"of the ids of 'article' in 'id', 40 of 40 would be, written .12\.0. as .12."):
         roles(used, table(id=list(range(40))))
+
+
+def test_ratings_with_a_decimal_comma(books: Shop, tmp_path: Path) -> None:
+    rows = [(user, item, f"{stars - 1},5", second) for user, item, stars, second in books.interactions]
+    path = write(tmp_path / "ratings.csv", HEADER, rows, separator=";")
+    config, _ = proposed(tmp_path, path, items_of(books, tmp_path))
+    assert config.data.interactions is not None
+    assert (config.data.interactions.value, config.data.interactions.decimal) == ("stars", ",")
+    assert (config.feature_schema.value_min, config.feature_schema.value_max) == (0.5, 4.5)
+
+
+def test_few_bad_cells_of_a_small_file(tmp_path: Path) -> None:
+    rows: list[list[Any]] = [
+        [f"u{at % 9}", f"b{at % 40}", at % 5 + 1, f"2024-02-01T10:{at % 60:02}"] for at in range(80)
+    ]
+    rows[5][3], rows[20][3], rows[50][2] = "2054-02-01T10:00", "1999-02-01T10:00", "?"
+    rows[60] = rows[60][:2]
+    items = write(tmp_path / "books.csv", ("book", "title"), [(f"b{at}", f"The book {at}") for at in range(40)])
+    config, text = proposed(tmp_path, write(tmp_path / "ratings.csv", HEADER, rows), items)
+    assert config.data.interactions is not None
+    assert 4 / 80 < config.data.interactions.bad_rows_at_most < 0.1
+    assert "2 of 79 cells of 'at' are in the future, or 20 years" in text
+    assert "1 of 79 cells of 'stars' are no number" in text
+
+
+@pytest.mark.parametrize(("rows", "most"), [(5, 0), (10, 1), (20, 2), (30, 3), (80, 3), (300, 3), (1000, 10)])
+def test_bad_cells_of_a_file(rows: int, most: int) -> None:
+    assert int(tolerated(rows)) == most
+
+
+@pytest.mark.parametrize(
+    ("scale", "off"),
+    [
+        ((1, 2, 3, 4, 5), (99, -1)),
+        ((0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4), (50, -9)),
+        ((10, 20, 30, 40, 50), (500,)),
+        ((0, 1), (7,)),
+    ],
+)
+def test_values_off_the_scale(scale: Sequence[float], off: Sequence[float], books: Shop, tmp_path: Path) -> None:
+    rows = [[user, item, scale[at % len(scale)], when] for at, (user, item, _, when) in enumerate(books.interactions)]
+    for at, value in enumerate(off):
+        rows[100 + at][2] = value
+    config, text = proposed(tmp_path, write(tmp_path / "ratings.csv", HEADER, rows), items_of(books, tmp_path))
+    assert (config.feature_schema.value_min, config.feature_schema.value_max) == (scale[0], scale[-1])
+    assert f"{len(off)} of 1,500 cells of 'stars' are off the scale of the others" in text
+
+
+def test_a_scale_with_rare_ends() -> None:
+    stars = [5] * 990 + [1, 2, 3, 4, 4] * 2
+    assert not off_scale(pl.Series("stars", stars)).any()
+    assert not off_scale(pl.Series("seconds", [at * at for at in range(1000)])).any()
+    assert not off_scale(pl.Series("stars", [-1] * 200 + [1, 2, 3, 4, 5] * 200)).any()
+
+
+@pytest.mark.parametrize("name", ["returned", "refunded", "logged_in", "mobile"])
+def test_true_or_false_is_no_opinion_by_itself(name: str) -> None:
+    proposal = roles(interactions(**{name: ["true" if at % 9 == 0 else "false" for at in range(ROWS)]}))
+    assert proposal.value is None
+    assert said(proposal, repr(name), "nothing says that true is good")
+
+
+@pytest.mark.parametrize("name", ["menge", "amount", "quantidade", "dur\u00e9e_s", "weekday", "device"])
+def test_amounts_are_no_values_and_no_users(name: str) -> None:
+    cells = [at * 7919 % 13 for at in range(ROWS)]
+    proposal = roles(interactions(**{name: cells}))
+    assert (proposal.user, proposal.value) == ("user_id", None)
+    assert not proposal.remarks
+
+
+@pytest.mark.parametrize(
+    ("person", "thing", "value"),
+    [
+        ("usuario_id", "producto_id", "puntuaci\u00f3n"),
+        ("lecteur", "livre_id", "note"),
+        ("utilizador", "filme", "avalia\u00e7\u00e3o"),
+        ("utente_id", "libro", "voto"),
+        ("klant_nr", "boek", "waardering"),
+        ("Kundennummer", "Artikel", "Sterne"),
+    ],
+)
+def test_columns_in_other_languages(person: str, thing: str, value: str) -> None:
+    used = {thing: column("{}", 40), person: column("{}", 60), value: [at % 5 for at in range(ROWS)]}
+    proposal = roles(table(**used), table(id=[str(at) for at in range(40)], price=list(range(40))))
+    assert (proposal.user, proposal.item, proposal.value) == (person, thing, value)
+    assert not said(proposal, "too")
+
+
+def test_returns_are_said(tmp_path: Path, books: Shop) -> None:
+    amounts = [-1 if at % 50 == 0 else at % 3 + 1 for at in range(ROWS)]
+    assert said(roles(interactions(quantity=amounts)), "30 of 1,500 cells of 'quantity' are negative", "-1", "> 0")
+    assert not roles(interactions(quantity=[1] * ROWS)).remarks
+    rows = [(user, item, amounts[at], when) for at, (user, item, _, when) in enumerate(books.interactions)]
+    path = write(tmp_path / "bought.csv", ("reader", "book", "quantity", "at"), rows)
+    _, text = proposed(tmp_path, path, items_of(books, tmp_path))
+    condition = 'keep = { "quantity" = "> 0" }'
+    assert condition in text
+    (tmp_path / "kept.toml").write_text(text.replace("[data.interactions]\n", f"[data.interactions]\n{condition}\n"))
+    config = load_config(tmp_path / "kept.toml")
+    assert "1470 interactions" in str(open_dataset(config.data, tmp_path / "raw").check(config.feature_schema).facts)
+
+
+def test_ids_with_a_point_are_said() -> None:
+    proposal = roles(table(user_id=column("{}.0", 60), product_id=column("b{}", 40)))
+    assert said(proposal, "'user_id'", "'0.0'", "the API")
+
+
+def test_a_cookie_is_a_user_and_a_dwell_time_is_none() -> None:
+    cells = {"path": column("b{}", 40), "dwell": column("{}", 400), "cookie": column("{:06x}", 60)}
+    proposal = roles(table(**cells), table(url=[f"b{at}" for at in range(40)]))
+    assert (proposal.user, proposal.remarks) == ("cookie", [])
+
+
+def test_of_two_opinions_the_one_with_most_shades() -> None:
+    proposal = roles(interactions(clicked=[at % 2 for at in range(ROWS)], stars=[at % 5 for at in range(ROWS)]))
+    assert proposal.value == "stars"
+    assert said(proposal, "'stars' is taken for the value", "'clicked'")

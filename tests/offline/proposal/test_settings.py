@@ -45,7 +45,17 @@ def arrived(folder: Path, goods: Shop, *, rated: bool = True) -> tuple[Job, Cata
 
 @pytest.mark.parametrize("rated", [True, False])
 @pytest.mark.parametrize(
-    ("users", "items", "events"), [(50, 40, 1500), (50, 200, 600), (100, 40, 500), (100, 300, 3000), (400, 40, 1600)]
+    ("users", "items", "events"),
+    [
+        (20, 3, 100),
+        (20, 4, 300),
+        (20, 5, 200),
+        (50, 40, 1500),
+        (50, 200, 600),
+        (100, 40, 500),
+        (100, 300, 3000),
+        (400, 40, 1600),
+    ],
 )
 def test_no_producer_waits(tmp_path: Path, users: int, items: int, events: int, rated: bool) -> None:
     job, catalogue, log = arrived(tmp_path, shop(users=users, items=items, events=events), rated=rated)

@@ -26,9 +26,10 @@ from offline.knowledge.vectors import Knowledge, Produced
 from offline.publish import release
 from offline.publish.connection import Bulk, Store, open_store
 from offline.publish.producer import RolledBack, rollback_producer, served
-from offline.publish.publish import Contents, Published, publish, publish_producer
+from offline.publish.publish import Published, publish, publish_producer
 from offline.publish.records import forget
 from offline.publish.release import read_model
+from offline.publish.staging import Contents
 from offline.publish.undo import JOURNAL_FILE, Journal
 from offline.training.report import TrainingReport
 from offline.training.run import train

@@ -17,7 +17,7 @@ from offline.publish import indexes, release, snapshot
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
 from offline.publish.indexes import refreshed, roles
-from offline.publish.publish import end_change
+from offline.publish.staging import end_change
 from offline.retrieval.build import RecallError
 from tests.offline.publish.conftest import Release, content_of, roll_back
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.contract.events import Interaction, unpack_history
+from models.contract.events import EVENT_BYTES, Interaction, item_hash, unpack_history
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.profile import UserProfile
 from offline.knowledge.vectors import as_record
 from offline.publish.connection import Store
-from offline.publish.features import _REPLACE_IF_UNCHANGED
+from offline.publish.features import _REPLACE_IF_UNCHANGED, packed_histories
 from offline.publish.knowledge import KnowledgeWriter, entries
 from offline.publish.producer import spaces_of
 from offline.publish.records import WriteCache
@@ -160,6 +160,25 @@ def test_feedback_that_came_before_the_first_publication_stays_at_the_end(store:
     rows = trained.data.log.by_user().of_user(2)
     assert events["time_ms"].tolist() == [*trained.data.log.time_ms[rows].tolist(), 10**12]
     assert trained.publish(store).records["user histories"].written == 0
+
+
+def test_early_events_of_a_short_live_history_do_not_become_its_newest(store: Store, trained: Release) -> None:
+    """A history of which only the beginning was left, because Redis lost the rest, and one event of the service that
+    the log leaves out, before the last one that it has."""
+    key, rows = store.keys.user_history("u2"), trained.data.log.by_user().of_user(2)
+    whole = packed_histories(
+        trained.data.log,
+        trained.data.log.by_user(),
+        np.array([item_hash(item) for item in trained.data.log.item_ids], np.uint64),
+        [2],
+        len(rows),
+    )[0]
+    events = [whole[at : at + EVENT_BYTES] for at in range(0, len(whole), EVENT_BYTES)]
+    unlogged = [Interaction(user_id="u2", item_id="i1", value=5, time_ms=10**12 + at).pack() for at in range(2)]
+    store.redis.set(key, b"".join([events[0], events[1], unlogged[0], events[-1], unlogged[1]]))
+    trained.with_gate(history_max_events=8).publish(store)
+    assert read(store, key) == b"".join([*events[-6:-1], unlogged[0], events[-1], unlogged[1]])
+    assert trained.with_gate(history_max_events=8).publish(store).records["user histories"].written == 0
 
 
 def test_a_live_history_that_lacks_nothing_is_left_alone(store: Store, trained: Release) -> None:

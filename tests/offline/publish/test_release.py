@@ -44,6 +44,25 @@ def directory(store: Store, of: str) -> list[str]:
     return ids
 
 
+def test_a_release_lists_who_is_nobody_in_its_configuration(store: Store, trained: Release) -> None:
+    """Also one that is live already; services are told, and a list that is the usual one is not written."""
+    trained.publish(store)
+    manifest, revision = (
+        release.read_manifest(store, trained.id),
+        store.redis.get(store.keys.release_revision(trained.id)),
+    )
+    assert manifest.nobody is None
+    config = trained.data.config
+    said = config.model_copy(update={"data": config.data.model_copy(update={"nobody": ("0",)})})
+    for is_again in (False, True):
+        replace(trained, data=replace(trained.data, config=said)).publish(store)
+        assert release.read_manifest(store, trained.id) == manifest.model_copy(update={"nobody": ("0",)})
+        revision, before = store.redis.get(store.keys.release_revision(trained.id)), revision
+        assert (revision == before) == is_again
+    trained.publish(store)
+    assert release.read_manifest(store, trained.id) == manifest
+
+
 def test_the_first_release_goes_live_complete(store: Store, trained: Release) -> None:
     published = trained.publish(store)
     assert (published.release, published.live_before, published.switched) == (trained.id, None, True)

@@ -27,6 +27,7 @@ from offline.training.lifelong import as_torch
 from offline.training.report import TrainingReport, markdown
 from offline.training.run import encoders, load_served, specs, train
 from offline.training.samples import SampleEncoder, split_samples
+from offline.training.validation import popularity_scores
 from tests.synthetic import SCHEMA, Synthetic, job_config, synthetic
 
 
@@ -132,6 +133,7 @@ def test_test_predictions_are_kept(trained: Trained) -> None:
     rows = split_samples(trained.data.config.samples, trained.data.log).rows["test"]
     np.testing.assert_array_equal(predictions["rows"], rows)
     np.testing.assert_array_equal(predictions["label"], trained.encoder.labels[rows])
+    np.testing.assert_array_equal(predictions["baseline"], popularity_scores(trained.encoder, rows))
     model = load_served(trained.data.config, trained.report, trained.encoder, trained.folder)
     best = [predictions[f"{specs(trained.data.config)[0].label}/seed{seed}"] for seed in (1, 2)]
     served = predict(model, trained.encoder, rows)

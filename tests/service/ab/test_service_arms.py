@@ -281,9 +281,9 @@ async def test_nobody_is_ranked_as_the_control_in_no_arm_and_is_not_exposed(arms
     assert [exposure.user_id for exposure in await arms.exposed()] == ["somebody"]
 
 
-async def test_who_is_nobody_can_be_said(arms: Arms) -> None:
-    said = replace(arms, settings=arms.settings.model_copy(update={"nobody": ("0", "-1")}))
-    async with said.service() as service:
+async def test_the_release_says_who_is_nobody(arms: Arms) -> None:
+    Publisher(arms.store, arms.keys, arms.settings.artifact_folder).publish(nobody=("0", "-1"))
+    async with arms.service() as service:
         for user, is_somebody in (("0", False), (0, False), ("-1", False), ("null", True)):
             answer = await service.rank(user)  # type: ignore[arg-type]  # a number is an id too
             assert bool(answer["experiments"]) == is_somebody

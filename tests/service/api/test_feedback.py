@@ -15,7 +15,7 @@ from models.contract.events import EVENT_BYTES, Interaction, unpack_history
 from models.contract.keys import Keys
 from service.settings import Settings
 from tests.service.conftest import Running, running
-from tests.service.tiny import ITEMS, score_of
+from tests.service.tiny import ITEMS, Publisher, score_of
 from tests.service.tiny_model import SCHEMA
 
 EVENT = {"user_id": "u", "item_id": "a", "value": 3}
@@ -219,7 +219,7 @@ async def test_events_without_effect_are_told_and_counted(shop: Running, store: 
     assert answer["accepted"] == 3
     assert {ignored["reason"]: ignored["count"] for ignored in answer["ignored"]} == {"type": 2, "nobody": 3}
     assert "the release reads 'purchase', 'basket'" in answer["ignored"][0]["message"]
-    assert "names nobody (LORANK_NOBODY)" in answer["ignored"][1]["message"]
+    assert "names nobody (data.nobody)" in answer["ignored"][1]["message"]
     stored = [(interaction.user_id, interaction.item_id, interaction.value) for interaction in _stream(store, keys)]
     assert stored == [("u", "a", 1.0), ("u", "b", 4.0), ("u", "c", 1.0)]
     assert _values(store, keys) == [1.0]
@@ -235,9 +235,13 @@ async def test_feedback_of_nobody_alone_stores_nothing(service: Running, store: 
     assert not store.exists(keys.interactions)
 
 
-@pytest.mark.parametrize("settings", [{"nobody": ("0",)}], indirect=True)
-async def test_who_is_nobody_can_be_said(service: Running, store: redis.Redis, keys: Keys) -> None:
-    answer = await _send(service, {"events": [EVENT | {"user_id": 0}, EVENT | {"user_id": "null"}]})
+async def test_the_release_says_who_is_nobody(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish(nobody=("0",))
+    async with running(settings) as service:
+        answer = await _send(service, {"events": [EVENT | {"user_id": 0}, EVENT | {"user_id": "null"}]})
+        assert service.app.state.service.status()["release"]["nobody"] == ["0"]
     assert (answer["accepted"], answer["ignored"][0]["count"]) == (1, 1)
     assert [interaction.user_id for interaction in _stream(store, keys)] == ["null"]
 
@@ -254,7 +258,13 @@ async def test_without_a_release_an_event_says_its_value(settings: Settings, sto
 
 @pytest.mark.parametrize(
     ("time_ms", "says"),
-    [(1_790_000_000, "looks like seconds"), (0, "1970"), (100_000_000_000_000, "5138"), (10**15, "microseconds")],
+    [
+        (1_790_000_000, "looks like seconds"),
+        (0, "1970"),
+        (100_000_000_000_000, "5138"),
+        (10**15, "microseconds"),
+        (1_790_000_000 * 10**9, "nanoseconds"),
+    ],
 )
 async def test_a_time_in_another_unit_is_told(service: Running, time_ms: int, says: str) -> None:
     response = await service.http.post("/v1/feedback", json=EVENT | {"timestamp_ms": time_ms})

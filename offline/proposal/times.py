@@ -1,20 +1,19 @@
-"""How the cells of a column are read as times or as values; a few cells that do not fit are no reason to refuse it."""
+"""How the cells of a column are read as times; a few cells that do not fit are no reason to refuse it."""
 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
+from offline.data.outliers import far_times
 from offline.data.row_config import check_format
-
-LEAST_FIT = 0.99
-"""Share of the cells that are not empty from which on a column is read in a form: the others are bad rows."""
+from offline.proposal.values import BAD_ROWS, BAD_SHARE, fits, no_cells, read_values
 
 EARLIEST_SECONDS = 3e8
 """July 1979: no interaction on a computer network is older, and smaller numbers are counters or ids."""
@@ -36,11 +35,6 @@ _SAMPLE = 300
 """Different cells on which a format is tried before all are."""
 
 _FINER = {"microseconds": 1e6, "nanoseconds": 1e9}
-_TRUTH = {"true": "1", "false": "0"}
-_COMMA = re.compile(r"[-+]?\d+,\d{1,2}")
-_OPINIONS = {
-    "like", "dislike", "liked", "disliked", "positive", "negative", "neutral", "good", "bad", "up", "down", "yes", "no",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +58,39 @@ class TimeReading:
 def read_times(values: pl.Series) -> TimeReading | None:
     """The times of a column; None if it holds none."""
     if values.dtype in (pl.Datetime, pl.Date):
-        return TimeReading(Time(values.name, "iso"), _none(values))
+        return TimeReading(Time(values.name, "iso"), no_cells(values))
     if values.dtype != pl.String and not values.dtype.is_numeric():
         return None
     number = read_values(values)
-    if _fits(values, number.is_null()):
+    if fits(values, number.is_null()):
         if (reading := _unix(values, number)) is not None or values.dtype != pl.String:
             return reading
-        if not _fits(values, ~number.is_between(19_000_101, 21_001_231).fill_null(False)):
+        if not fits(values, ~number.is_between(19_000_101, 21_001_231).fill_null(False)):
             return None
     return _written(values)
+
+
+def seconds_of(values: pl.Series, time: Time) -> pl.Series:
+    """Unix seconds, float64, of times in this form, of ``order`` the number itself; null for what is none."""
+    if values.dtype in (pl.Datetime, pl.Date):
+        return values.cast(pl.Datetime("ms")).cast(pl.Int64) / 1000
+    if time.format is None and time.unit != "iso":
+        return read_values(values) / (1000 if time.unit == "ms" else 1)
+    texts = values.cast(pl.String).unique().to_list()
+    moments = {text: _moment(text or "", time.format) for text in texts}
+    seconds = {text: None if moment is None else _utc(moment).timestamp() for text, moment in moments.items()}
+    return pl.Series(values.name, [seconds[text] for text in values.cast(pl.String).to_list()], pl.Float64)
+
+
+def impossible_times(values: pl.Series, time: Time) -> pl.Series:
+    """Cells [rows] whose times lie in the future or far from most others; none if they are too many for mistakes."""
+    seconds = seconds_of(values, time)
+    known = np.flatnonzero(seconds.is_not_null().to_numpy())
+    milliseconds = (seconds.drop_nulls().to_numpy() * 1000).astype(np.int64)
+    impossible = np.zeros(len(values), bool)
+    impossible[known] = milliseconds > _now() * 1000
+    impossible[known[far_times(milliseconds)]] = True
+    return pl.Series(values.name, impossible) if fits(values, pl.Series(impossible)) else no_cells(values)
 
 
 def finer_unit(values: pl.Series) -> str:
@@ -82,53 +99,16 @@ def finer_unit(values: pl.Series) -> str:
         return ""
     number, now = read_values(values), _now()
     for unit, factor in _FINER.items():
-        if _fits(values, ~number.is_between(EARLIEST_SECONDS * factor, now * factor).fill_null(False)):
+        if fits(values, ~number.is_between(EARLIEST_SECONDS * factor, now * factor).fill_null(False)):
             return unit
     return ""
-
-
-def read_values(values: pl.Series) -> pl.Series:
-    """Finite numbers as the cells say them, float64, with true as 1 and false as 0; null for what is none."""
-    if values.dtype == pl.String:
-        text = values.str.strip_chars()
-        values = text.str.to_lowercase().replace(_TRUTH).alias(values.name)
-    elif not (values.dtype.is_numeric() or values.dtype == pl.Boolean):
-        return pl.repeat(None, len(values), dtype=pl.Float64, eager=True).alias(values.name)
-    number = values.cast(pl.Float64, strict=False)
-    return number.set(~number.is_finite().fill_null(False), None)
-
-
-def unfit_values(values: pl.Series) -> pl.Series | None:
-    """The cells [rows] of a column of values that hold no number; None if too many do not."""
-    unfit = values.is_not_null() & read_values(values).is_null()
-    return unfit if _fits(values, unfit) else None
-
-
-def is_opinion(values: pl.Series) -> bool:
-    """Whether a column of text holds likes and dislikes in words, or numbers with a decimal comma."""
-    if values.dtype != pl.String:
-        return False
-    words = values.drop_nulls().unique().head(1000).str.strip_chars().str.to_lowercase().to_list()
-    if len(words) < 2:
-        return False
-    commas = sum(_COMMA.fullmatch(word) is not None for word in words)
-    return set(words) <= _OPINIONS or (
-        commas > 0 and all(_COMMA.fullmatch(word) or word.lstrip("+-").isdigit() for word in words)
-    )
-
-
-def example_of(values: pl.Series, unfit: pl.Series | None = None) -> str:
-    """The first cell that is not empty, of those that are ``unfit`` if they are given, cut short."""
-    cells = (values if unfit is None else values.filter(unfit)).drop_nulls()
-    text = repr(cells[0]) if len(cells) else "nothing"
-    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _unix(values: pl.Series, number: pl.Series) -> TimeReading | None:
     units: tuple[tuple[Literal["s", "ms"], int], ...] = (("s", 1), ("ms", 1000))
     for unit, factor in units:
         inside = number.is_between(EARLIEST_SECONDS * factor, _now() * factor).fill_null(False)
-        if _fits(values, ~inside):
+        if fits(values, ~inside):
             return TimeReading(Time(values.name, unit), ~inside & values.is_not_null())
     return None
 
@@ -138,14 +118,14 @@ def _written(values: pl.Series) -> TimeReading | None:
     years of two digits the one whose times lie closest together, and not in the future."""
     different = values.drop_nulls().unique(maintain_order=True)
     sample = different.gather_every(max(1, len(different) // _SAMPLE)).to_list()
-    least = len(sample) * (1 - 3 * (1 - LEAST_FIT)) - 1
+    least = len(sample) * (1 - 3 * BAD_SHARE) - BAD_ROWS
     readings: list[tuple[int, float, int, str, pl.Series]] = []
     for form in (None, *_FORMATS):
         if sum(_is_time(text, form) for text in sample) < max(1.0, least):
             continue
         faults = [text for text in different.to_list() if not _is_time(text, form)]
         unfit = values.is_in(faults).fill_null(False)
-        if not _fits(values, unfit):
+        if not fits(values, unfit):
             continue
         if form is None:
             return TimeReading(Time(values.name, "iso"), unfit)
@@ -168,7 +148,7 @@ def _is_time(text: str, form: str | None) -> bool:
 
 def _span(texts: list[str], form: str) -> float:
     """Seconds from the first to the last time, or infinity if that lies in the future."""
-    seconds = [moment.replace(tzinfo=UTC).timestamp() for text in texts if (moment := _moment(text, form)) is not None]
+    seconds = [_utc(moment).timestamp() for text in texts if (moment := _moment(text, form)) is not None]
     return max(seconds) - min(seconds) if max(seconds) <= _now() else math.inf
 
 
@@ -183,13 +163,8 @@ def _moment(text: str, form: str | None) -> datetime | None:
         return None
 
 
-def _fits(values: pl.Series, unfit: pl.Series) -> bool:
-    filled = len(values) - values.null_count()
-    return filled > 0 and int((unfit & values.is_not_null()).sum()) <= (1 - LEAST_FIT) * filled + 1e-9
-
-
-def _none(values: pl.Series) -> pl.Series:
-    return pl.repeat(False, len(values), eager=True)
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _now() -> float:

@@ -109,8 +109,8 @@ def running_statistics(
 def _forgetting_counts(
     schema: FeatureSchema, log: InteractionLog, counted: BoolArray, order: IntArray, starts: IntArray, sizes: IntArray
 ) -> npt.NDArray[np.float64]:
-    """Counts [n, K] of what was ``counted`` [n] before each log row, by the rows' owners, each half-life K halving them,
-    at the time of the last counted one. ``order`` [n] has rows of one owner together: those of the k-th begin at
+    """Counts [n, K] of what was ``counted`` [n] before each log row, of the row's owner, halved in each half-life, at
+    the time of the last row that was counted. ``order`` [n] has rows of one owner together: those of the k-th begin at
     ``starts[k]`` and are ``sizes[k]``."""
     half_lives = schema.half_lives_ms
     counts = np.zeros((len(log), len(half_lives)))
@@ -137,8 +137,8 @@ def _forget(
     now: npt.NDArray[np.float64],
     half_lives: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """Let the first counts [.., K] forget from their ``last`` times [..] to ``now`` [n], in place, and return them. What
-    arrived late turns no clock back."""
+    """Let the first n counts of ``state`` [.., K] forget from their ``last`` times [..] to ``now`` [n], in place, and
+    return them. What arrived late turns no clock back."""
     n = len(now)
     later = np.maximum(now, last[:n])
     state[:n] *= np.exp2((last[:n] - later)[:, None] / half_lives)

@@ -206,7 +206,8 @@ def test_the_past_does_change_samples(data: Synthetic, splits: SplitRows) -> Non
     before, after = honest(data, splits.trained_rows), honest(other, splits.trained_rows)
     assert changed_inputs(before, after, row) == {
         "user_numeric", "user_running", "history_index", "history_categorical", "history_numeric", "history_value",
-        "history_hours", "history_vectors", "history_row", "user_vectors", "partition_vectors", "item_numeric", "item_vectors",
+        "history_hours", "history_vectors", "history_row", "user_vectors", "partition_vectors", "item_numeric",
+        "item_vectors",
     }  # fmt: skip
 
 

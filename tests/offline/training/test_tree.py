@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.ensemble import HistGradientBoostingClassifier
 
+from models.contract.arrays import FloatArray, IntArray
 from models.contract.schema import RunningSpec
 from models.ctr.build import build_model
 from models.ctr.features import ModelSettings
@@ -49,7 +51,7 @@ def test_torch_walks_the_trees_that_were_grown(
     growers = []
     taken = tree._arrays
 
-    def noted(grower: tree.HistGradientBoostingClassifier, rounds: int) -> dict[str, torch.Tensor]:
+    def noted(grower: HistGradientBoostingClassifier, rounds: int) -> dict[str, torch.Tensor]:
         growers.append((grower, rounds))
         return taken(grower, rounds)
 
@@ -57,8 +59,8 @@ def test_torch_walks_the_trees_that_were_grown(
     model = ungrown()
     rounds, losses = fit_tree(model, SMALL, encoder, splits, 1)
     rows = splits.rows["test"]
-    grower, kept = growers[0]
-    assert rounds == kept == int(np.argmin(losses)) > 0
+    grower, count = growers[0]
+    assert rounds == count == int(np.argmin(losses)) > 0
     assert len(model.roots) == rounds
     expected = list(grower.staged_predict_proba(features(model, encoder, rows)))[rounds - 1][:, 1]
     np.testing.assert_allclose(predict(model, encoder, rows), expected, atol=1e-6)
@@ -83,7 +85,7 @@ def test_so_many_samples_are_drawn(encoder: SampleEncoder, splits: SplitRows, mo
     counts = []
     taken = tree.features
 
-    def noted(model: BoostedTrees, encoder: SampleEncoder, rows: tree.IntArray) -> tree.FloatArray:
+    def noted(model: BoostedTrees, encoder: SampleEncoder, rows: IntArray) -> FloatArray:
         counts.append(len(rows))
         return taken(model, encoder, rows)
 

@@ -111,8 +111,8 @@ def test_a_producer_that_cannot_be_founded_asks_nothing(fresh: Pipeline, capsys:
     entry = large.refresh()
     assert (entry["status"], fresh.model.paid()) == ("done", [])
     reason = (
-        "liber needs 4 summaries of the training period, there can be 0 (100 interactions close a partition, the "
-        "longest history has 12 interactions): lower knowledge.liber.partition_size, or dim in feature_schema.knowledge"
+        "liber needs 2 summaries of the training period, there can be 0 (a user gets one after every 100 interactions, "
+        "the longest history has 12 interactions): lower knowledge.liber.partition_size"
     )
     assert entry["producers"]["liber"]["reason"].startswith(reason)
     output = capsys.readouterr().out

@@ -83,6 +83,7 @@ def events(run: Run, source: Dataset, catalogue: Catalogue, store: Store | None)
         refuse_another(store, job.config.name)
     with run.step("events") as watch:
         arrived = look_for_events(job, source, catalogue, store)
+        refusals.heed(arrived.findings)
         arrivals = Arrivals(job.arrivals)
         if arrived.before is None:
             arrivals.forget()

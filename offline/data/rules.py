@@ -77,7 +77,6 @@ RULES = {
         Rule("value_number", "error", "a value is a finite number"),
         Rule("value_binary", "error", "a binary label is 0 or 1 (also true or false)"),
         Rule("value_range", "error", "a value lies from the schema's value_min to its value_max"),
-        Rule("one_label", "warning", "some interactions are liked and some are not", "a model needs both"),
         Rule("labels_schema", "error", "the feature schema fits the kind of labels"),
         Rule("number", "error", "what is read as a number is one, or empty"),
         Rule("feature_type", "error", "a feature is text, a number, true or false, a date, or a list of those"),
@@ -159,6 +158,11 @@ class Findings:
     def raise_if_broken(self) -> None:
         if self.errors:
             raise DataError("the data cannot be used: " + "; ".join(self.errors))
+
+
+def counted(number: int, thing: str) -> str:
+    """The number of things in words: "1 user", "2,000 users"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 class Problems:
@@ -257,10 +261,11 @@ class Problems:
 
     def _line(self, rule: Rule) -> str:
         places, count = self._places[rule.name], self._counts[rule.name]
-        total = f" of {self._totals[rule.name]}" if rule.name in self._totals else ""
-        shown = " | ".join(map(str, places)) + (f" | and {count - len(places)} more" if count > len(places) else "")
+        total = f" of {self._totals[rule.name]:,}" if rule.name in self._totals else ""
+        shown = " | ".join(map(str, places)) + (f" | and {count - len(places):,} more" if count > len(places) else "")
+        breaks = f"{count:,}{total} break{'s' if count == 1 else ''} the rule that {rule.demands}"
         advice = f" ({rule.advice})" if rule.advice else ""
-        return f"{rule.name}: {count}{total} against the rule that {rule.demands}{advice}: {shown}"
+        return f"{rule.name}: {breaks}{advice}: {shown}"
 
 
 def rule_lines() -> list[str]:

@@ -94,7 +94,12 @@ RULES = {
         Rule("user_undescribed", "warning", "a user of an interaction is described", "else nothing is known of them"),
         Rule("interaction_repeated", "warning", "no interaction is repeated exactly", "it counts once"),
         Rule("field_empty", "error", "a schema field understands some user's or item's value"),
-        Rule("field_unknown", "warning", "schema fields understand all values", "extend vocab or leave it: unknown"),
+        Rule(
+            "field_unknown",
+            "warning",
+            "schema fields understand all values",
+            "extend vocab, or leave it: they count as unknown",
+        ),
         Rule("text_empty", "error", "an imported text is not empty"),
         Rule("text_long", "error", "an imported text has at most 8,000 characters"),
         Rule("text_owner", "error", "an imported text belongs to a known item, user, or closed partition"),

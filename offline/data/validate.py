@@ -192,5 +192,5 @@ def _field(table: str, spec: FieldSpec, values: Sequence[object], problems: Prob
     if not understood:
         problems.add("field_empty", Place(table, None, spec.name))
     elif unknown:
-        common = [Place(table, None, spec.name, value, f"{n} times") for value, n in unknown.most_common(SHOWN)]
+        common = [Place(table, None, spec.name, value, counted(n, "time")) for value, n in unknown.most_common(SHOWN)]
         problems.add("field_unknown", *common, count=len(unknown))

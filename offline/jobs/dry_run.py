@@ -64,7 +64,7 @@ class DryRun:
         return sum((producer.asks for producer in self.producers), CostEstimate())
 
     def lines(self) -> Iterator[str]:
-        yield f"== plan of {self.job.config.name}: nothing is asked, nothing is written"
+        yield f"== plan of {self.job.config.name}: nothing of it is done yet"
         yield f"  events: {self.arrived.summary}"
         yield from (f"  fact: {line}" for line in self.findings.facts)
         yield from (f"  warning: {line}" for line in self.findings.warnings)
@@ -76,8 +76,9 @@ class DryRun:
             elif producer.up_to_date:
                 yield f"  {producer.name}: up to date"
             else:
-                yield f"  {producer.name}: {producer.asks.summary()}; at most {producer.records} records to write"
-        yield f"  together: {self.total.summary()}"
+                yield f"  {producer.name}: {producer.asks.summary()}; at most {producer.records:,} records to write"
+        if sum(producer.asks.to_ask > 0 for producer in self.producers) > 1:
+            yield f"  together: {self.total.summary()}"
         yield from (f"  {line}" for line in self.durations.lines(self.work))
         if self.refused is not None:
             yield f"  unless another model is trained: {refusal_line(self.refused)}"

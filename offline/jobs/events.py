@@ -51,11 +51,11 @@ class Arrived:
     @property
     def summary(self) -> str:
         """For people."""
-        reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
-        left_out = f"{self.left_out.total()} left out" + (f" ({reasons})" if reasons else "")
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
+        left_out = f"{self.left_out.total():,} left out" + (f" ({reasons})" if reasons else "")
         drawn = len(self.log) - len(self.log.observed)
-        negatives = f", {drawn} drawn negatives" if drawn else ""
-        return f"{len(self.log.observed)} interactions, {self.added} of them new, {left_out}{negatives}"
+        negatives = f", {drawn:,} drawn negatives" if drawn else ""
+        return f"{len(self.log.observed):,} interactions, {self.added:,} of them new, {left_out}{negatives}"
 
     @property
     def grew(self) -> bool:

@@ -114,7 +114,7 @@ def test_a_field_that_nobody_fills_is_an_error_and_unknown_values_are_counted() 
     assert error.endswith("users, column 'age'")
     (warning,) = report.warnings
     assert warning.startswith("field_unknown: 9 ")
-    assert "users, column 'occupation': 'pirate': 1 times | items, column 'genres': 'Polka': 7 times" in warning
+    assert "users, column 'occupation': 'pirate': 1 time | items, column 'genres': 'Polka': 7 times" in warning
 
 
 def test_fields_of_users_that_nobody_describes_are_an_error() -> None:

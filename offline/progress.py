@@ -70,7 +70,9 @@ class Progress:
         """Progress after so many ``seconds`` of work, in words."""
         share = f", {self._done / self._total:.0%}" if self._total else ""
         new, left = self._done - self._before, self._total - self._done
-        estimate = f", about {duration(seconds / new * left)} left" if new > 0 and left > 0 else ""
+        estimate = ""
+        if left > 0:
+            estimate = f", about {duration(seconds / new * left)} left" if new > 0 else f", {duration(seconds)} so far"
         note = f" ({self._note})" if self._note else ""
         return f"{self._title}: {self._done:,} of {self._total:,} {self._units}{share}{estimate}{note}"
 

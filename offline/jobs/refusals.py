@@ -27,7 +27,6 @@ from offline.jobs.rates import measure
 from offline.jobs.steps import Job, StepCache, Stopwatch
 from offline.jobs.work import work_of
 from offline.knowledge.encoder import TextEncoder
-from offline.knowledge.knowledge_texts import closing
 from offline.knowledge.needs import Supply, shape_fault
 from offline.knowledge.pooling import EncoderError
 from offline.knowledge.run import log_digest, producers_of
@@ -214,12 +213,9 @@ def _local_model(job: Job) -> Path | None:
 
 def _idle_settings(job: Job, catalogue: Catalogue, supply: Supply) -> Iterator[str]:
     """Parts of the configuration that are as good as off on these data."""
-    names = producers_of(job.config.feature_schema)
-    for name in names:
+    for name in producers_of(job.config.feature_schema):
         if needs := supply.unmet(name):
             yield f"{name} will wait and know nothing: it needs {needs}"
-    if "summaries" in {kind for name in names for kind in TEXTS[name]} and not len(supply.partitions):
-        yield f"no user has {closing(job.config.knowledge.liber.trigger)}: nothing will be known of any user"
     column = job.config.data.texts.topics_column
     if column and catalogue.items and not any(features.get(column) for features in catalogue.items.values()):
         yield f'data.texts.topics_column: no item has a value in {column!r}; "" switches topics off'

@@ -118,7 +118,7 @@ def test_a_producer_that_cannot_be_founded_asks_nothing(fresh: Pipeline, capsys:
     )
     assert entry["producers"]["liber"]["reason"].startswith(reason)
     output = capsys.readouterr().out
-    assert "warning: no user has 100 interactions: nothing will be known of any user" in output
+    assert "warning: knowledge of users is as good as off: 0 of 24 users have the 100 interactions that" in output
     large.refresh()
     assert "warning" not in capsys.readouterr().out, "nothing changed since it was told"
 

@@ -47,12 +47,20 @@ class Progress:
             self._note = note
             self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(units)
-        if self._prints_lines and time.monotonic() - self._last_line >= LINE_SECONDS:
-            self._print_line()
+        self._print_line_if_due()
+
+    def tick(self) -> None:
+        """Show that the work goes on, also while nothing more is done for long."""
+        self._bar.refresh()
+        self._print_line_if_due()
 
     def end_early(self) -> None:
         """What is done is all that there was to do."""
         self._total = self._bar.total = self._done
+
+    def _print_line_if_due(self) -> None:
+        if self._prints_lines and time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._print_line()
 
     def _print_line(self) -> None:
         self._last_line, self._last_done = time.monotonic(), self._done
@@ -62,7 +70,9 @@ class Progress:
         """Progress after so many ``seconds`` of work, in words."""
         share = f", {self._done / self._total:.0%}" if self._total else ""
         new, left = self._done - self._before, self._total - self._done
-        estimate = f", about {duration(seconds / new * left)} left" if new > 0 and left > 0 else ""
+        estimate = ""
+        if left > 0:
+            estimate = f", about {duration(seconds / new * left)} left" if new > 0 else f", {duration(seconds)} so far"
         note = f" ({self._note})" if self._note else ""
         return f"{self._title}: {self._done:,} of {self._total:,} {self._units}{share}{estimate}{note}"
 

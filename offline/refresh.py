@@ -23,6 +23,7 @@ from offline.data.bad_rows import bad_rows_note
 from offline.data.catalogue import Catalogue
 from offline.data.dataset import BAD_ROWS, Dataset, open_dataset
 from offline.data.log import InteractionLog
+from offline.data.rules import counted
 from offline.engine.engines import Engine, open_engine
 from offline.jobs import refusals
 from offline.jobs.events import Arrivals, look_for_events, recent, recent_users
@@ -70,7 +71,9 @@ def data(run: Run) -> tuple[Dataset, Catalogue]:
         source = open_dataset(run.job.config.data, run.job.raw)
         fetched = source.fetch()
         catalogue = source.catalogue()
-        watch.done(f"{len(catalogue.users)} users, {len(catalogue.items)} items{'' if fetched else ', already here'}")
+        users = f"{counted(len(catalogue.users), 'user')} and " if catalogue.users else ""
+        items = counted(len(catalogue.items), "item")
+        watch.done(f"{users}{items} described{'' if fetched else ', already here'}")
         return source, catalogue
 
 
@@ -84,6 +87,7 @@ def events(run: Run, source: Dataset, catalogue: Catalogue, store: Store | None)
         refuse_another(store, job.config.name)
     with run.step("events") as watch:
         arrived = look_for_events(job, source, catalogue, store)
+        refusals.heed(arrived.findings)
         arrivals = Arrivals(job.arrivals)
         if arrived.before is None:
             arrivals.forget()

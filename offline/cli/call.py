@@ -75,7 +75,11 @@ MaxCost = Annotated[
     float | None, typer.Option(min=0, help="Stop asking before this run costs more, at the configuration's prices.")
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would be asked and what it would cost; change nothing.")
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Print what would be asked and encoded, what it would cost and how long it takes; change nothing.",
+    ),
 ]
 AskRefused = Annotated[
     bool, typer.Option("--ask-refused", help="Ask again what the language model refused for good; all else stays.")

@@ -119,7 +119,9 @@ def train(
 
     def work(run: Run) -> None:
         log, known = data_and_knowledge(job)
-        pipeline.train_models(run, pipeline.data(run)[1], log, known)
+        source, catalogue = pipeline.data(run)
+        refusals.check_log(job, source, catalogue, log)
+        pipeline.train_models(run, catalogue, log, known)
 
     carry_out(job, "train", work)
 
@@ -240,7 +242,7 @@ def _carry_out_or_plan(
     if is_dry_run:
         from offline.jobs.dry_run import dry_run
 
-        result = dry_run(job, only)
+        result = dry_run(job, only, measured=True)
         print("\n".join(result.lines()))
         sum_up({"job": name, "config": job.config.name, "dry_run": True, **result.summary()})
     else:

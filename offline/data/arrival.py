@@ -27,6 +27,7 @@ from offline.data.catalogue import Catalogue, DataError
 from offline.data.config import LabelsConfig
 from offline.data.dataset import Dataset
 from offline.data.log import InteractionLog
+from offline.data.rules import Findings
 
 _ROUNDS = 32
 """Draws per negative before all that is left is enumerated: rare, for users who have touched nearly everything."""
@@ -38,14 +39,20 @@ def first_log(source: Dataset, catalogue: Catalogue, labels: LabelsConfig, schem
 
 
 def append_new(
-    log: InteractionLog, source: Dataset, catalogue: Catalogue, labels: LabelsConfig, schema: FeatureSchema
+    log: InteractionLog,
+    source: Dataset,
+    catalogue: Catalogue,
+    labels: LabelsConfig,
+    schema: FeatureSchema,
+    findings: Findings | None = None,
 ) -> tuple[InteractionLog, int]:
-    """The log with the source's interactions that are new to it, and their number. DataError as above.
+    """The log with the source's interactions that are new to it, and their number; ``findings`` are those of the
+    source's check, if it was checked already. DataError as above.
 
     Users and items that are new in the catalogue get their numbers even if nobody has interacted yet. Rows that
     have vanished from the source stay in the log.
     """
-    findings = source.check(schema)
+    findings = findings or source.check(schema)
     findings.raise_if_broken()
     if len(log) and source.brings_parts != (log.part_ends is not None):
         raise DataError(

@@ -145,7 +145,7 @@ class Dataset:
             rows,
             problems,
             self._reader.place,
-            one_label_is_fine=self._config.labels.kind == "implicit",
+            implicit=self._config.labels.kind == "implicit",
             timed=self._config.timed,
             parts=self._reader.parts(),
         )

@@ -17,8 +17,3 @@ def far_times(times: IntArray) -> IntArray:
     order = np.argsort(times, kind="stable")
     group = np.concatenate([[0], np.cumsum(np.diff(times[order]) >= _FAR_MS)])
     return np.sort(order[group != group[(len(times) - 1) // 2]])
-
-
-def newest(times: IntArray, share: float) -> IntArray:
-    """Places of the newest share of the times, rounded down."""
-    return np.argsort(times, kind="stable")[len(times) - int(share * len(times)) :]

@@ -77,7 +77,6 @@ RULES = {
         Rule("value_number", "error", "a value is a finite number"),
         Rule("value_binary", "error", "a binary label is 0 or 1 (also true or false)"),
         Rule("value_range", "error", "a value lies from the schema's value_min to its value_max"),
-        Rule("one_label", "warning", "some interactions are liked and some are not", "a model needs both"),
         Rule("labels_schema", "error", "the feature schema fits the kind of labels"),
         Rule("number", "error", "what is read as a number is one, or empty"),
         Rule("array", "error", 'a cell of a list with the separator "[]" is an array', 'such as ["a", "b"]; or empty'),
@@ -96,7 +95,12 @@ RULES = {
         Rule("user_undescribed", "warning", "a user of an interaction is described", "else nothing is known of them"),
         Rule("interaction_repeated", "warning", "no interaction is repeated exactly", "it counts once"),
         Rule("field_empty", "error", "a schema field understands some user's or item's value"),
-        Rule("field_unknown", "warning", "schema fields understand all values", "extend vocab or leave it: unknown"),
+        Rule(
+            "field_unknown",
+            "warning",
+            "schema fields understand all values",
+            "extend vocab, or leave it: they count as unknown",
+        ),
         Rule("text_empty", "error", "an imported text is not empty"),
         Rule("text_long", "error", "an imported text has at most 8,000 characters"),
         Rule("text_owner", "error", "an imported text belongs to a known item, user, or closed partition"),
@@ -160,6 +164,11 @@ class Findings:
     def raise_if_broken(self) -> None:
         if self.errors:
             raise DataError("the data cannot be used: " + "; ".join(self.errors))
+
+
+def counted(number: int, thing: str) -> str:
+    """The number of things in words: "1 user", "2,000 users"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 class Problems:
@@ -258,10 +267,11 @@ class Problems:
 
     def _line(self, rule: Rule) -> str:
         places, count = self._places[rule.name], self._counts[rule.name]
-        total = f" of {self._totals[rule.name]}" if rule.name in self._totals else ""
-        shown = " | ".join(map(str, places)) + (f" | and {count - len(places)} more" if count > len(places) else "")
+        total = f" of {self._totals[rule.name]:,}" if rule.name in self._totals else ""
+        shown = " | ".join(map(str, places)) + (f" | and {count - len(places):,} more" if count > len(places) else "")
+        breaks = f"{count:,}{total} break{'s' if count == 1 else ''} the rule that {rule.demands}"
         advice = f" ({rule.advice})" if rule.advice else ""
-        return f"{rule.name}: {count}{total} against the rule that {rule.demands}{advice}: {shown}"
+        return f"{rule.name}: {breaks}{advice}: {shown}"
 
 
 def rule_lines() -> list[str]:

@@ -17,15 +17,12 @@ from models.contract.ids import id_fault
 from models.contract.schema import FeatureSchema, FieldSpec
 from models.contract.times import LIMIT_MS, latest_ms
 from offline.data.catalogue import Catalogue
-from offline.data.outliers import far_times, newest
-from offline.data.rules import SHOWN, Findings, Place, Problems
+from offline.data.outliers import far_times
+from offline.data.rules import SHOWN, Findings, Place, Problems, counted
 from offline.data.spellings import common_spelling
 
 Row = tuple[str, str, float, int]
 """(user id, item id, value, unix milliseconds)"""
-
-_ENOUGH = 10
-"""Rows of a part of which one says something about its labels."""
 
 
 def validate(
@@ -35,14 +32,15 @@ def validate(
     problems: Problems | None = None,
     place: Callable[[int], Place] = lambda number: Place("interactions", number + 1),
     *,
-    one_label_is_fine: bool = False,
+    implicit: bool = False,
     timed: bool = True,
     parts: IntArray | None = None,
 ) -> Findings:
     """Findings on ids, values, times, repetitions, and on raw features that the schema does not understand.
 
     ``problems`` are those of the reading, which tell what need not be looked for; ``place`` tells where the interaction
-    of a number (from 0) stands; ``timed`` says that times are times, ``parts`` which row is in which part.
+    of a number (from 0) stands; ``implicit`` says that every row is a like, ``timed`` that times are times,
+    ``parts`` which row is in which part.
     """
     problems = Problems() if problems is None else problems
     # a table that could not be read at all is empty for that reason
@@ -59,8 +57,6 @@ def validate(
     interactions.check_described("item_undescribed", 1, catalogue.items)
     _forms("users", chain(catalogue.users, (row[0] for row in rows)), problems)
     _forms("items", chain(catalogue.items, (row[1] for row in rows)), problems)
-    if not one_label_is_fine and not problems.count("labels_schema"):
-        interactions.check_labels(schema, parts)
     sides = ("users", schema.user_fields, catalogue.users), ("items", schema.item_fields, catalogue.items)
     for table, fields, described in sides:
         for spec in fields:
@@ -71,23 +67,25 @@ def validate(
         problems.facts.append(f"rows of the data's parts: {train} train, {validation} validation, {test} test")
     left_out = frozenset(interactions.bad)
     findings = problems.findings(
-        _facts(schema, catalogue, [row for number, row in enumerate(rows) if number not in left_out])
+        _facts(schema, catalogue, [row for number, row in enumerate(rows) if number not in left_out], implicit)
     )
     findings.left_out = left_out
     return findings
 
 
-def _facts(schema: FeatureSchema, catalogue: Catalogue, rows: Sequence[Row]) -> list[str]:
-    facts = [f"{len(catalogue.users)} users and {len(catalogue.items)} items are described"]
+def _facts(schema: FeatureSchema, catalogue: Catalogue, rows: Sequence[Row], implicit: bool) -> list[str]:
+    users, items = counted(len(catalogue.users), "user"), counted(len(catalogue.items), "item")
+    alone = f"{items} are described, and no users: models know them by their histories alone"
+    facts = [f"{users} and {items} are described" if catalogue.users else alone]
     if rows:
-        users = sorted(Counter(row[0] for row in rows).values())
-        items = len({row[1] for row in rows})
-        liked = sum(row[2] > schema.liked_above for row in rows)
+        per_user = sorted(Counter(row[0] for row in rows).values())
+        touched = counted(len({row[1] for row in rows}), "item")
+        liked = sum(row[2] > schema.liked_above for row in rows) / len(rows)
         facts += [
-            f"{len(rows)} interactions of {len(users)} users with {items} items",
-            f"{liked / len(rows):.1%} above {schema.liked_above:g}",
-            f"interactions per user: median {users[len(users) // 2]}, most {users[-1]}",
-            f"{1 - len({row[:2] for row in rows}) / len(rows):.1%} repeat an item of their user",
+            f"{counted(len(rows), 'interaction')} of {counted(len(per_user), 'user')} with {touched}",
+            "every interaction is a like" if implicit else f"likes (value above {schema.liked_above:g}): {liked:.1%}",
+            f"interactions per user: median {per_user[len(per_user) // 2]:,}, most {per_user[-1]:,}",
+            f"interactions that repeat an item of their user: {1 - len({row[:2] for row in rows}) / len(rows):.1%}",
         ]
     return facts
 
@@ -172,22 +170,6 @@ class _Interactions:
             places[0] = self.at(unknown[0], column, note)
         self.problems.add(rule, *places, count=len(unknown), of=len(first))
 
-    def check_labels(self, schema: FeatureSchema, parts: IntArray | None) -> None:
-        """Whether both labels occur: in all rows, and in those that test."""
-        liked = np.fromiter((row[2] > schema.liked_above for row in self.rows), np.bool_, len(self.rows))
-        shares = {"all rows": liked}
-        if parts is not None:
-            shares |= {"the validation part": liked[parts == 1], "the test part": liked[parts == 2]}
-        else:
-            times = np.fromiter((row[3] for row in self.rows), np.int64, len(self.rows))
-            shares["the newest tenth, whose AUC is undefined then"] = liked[newest(times, 0.1)]
-        for name, labels in shares.items():
-            enough = len(labels) >= (1 if name == "all rows" else _ENOUGH)
-            if enough and labels.sum() in (0, len(labels)):
-                note = f"{labels.sum()} of {len(labels)} are above {schema.liked_above:g}"
-                self.problems.add("one_label", Place(note=note if name == "all rows" else f"{note} in {name}"))
-                return
-
 
 def _forms(table: str, ids: Iterable[str], problems: Problems) -> None:
     """Ids that are other bytes and the same text: letters with their accents in one code point, or in two."""
@@ -210,5 +192,5 @@ def _field(table: str, spec: FieldSpec, values: Sequence[object], problems: Prob
     if not understood:
         problems.add("field_empty", Place(table, None, spec.name))
     elif unknown:
-        common = [Place(table, None, spec.name, value, f"{n} times") for value, n in unknown.most_common(SHOWN)]
+        common = [Place(table, None, spec.name, value, counted(n, "time")) for value, n in unknown.most_common(SHOWN)]
         problems.add("field_unknown", *common, count=len(unknown))

@@ -8,7 +8,8 @@ llm_requests    what a run asks of the language model, and the answers of the la
 one_producer    one producer: up to date or not, published within the live release, and taken back
 refusals        what would keep a refresh from ending well, before it costs anything
 outlook         what a configuration will make of its data: samples, coverage, needs, memory
-rates           how long its texts will take on this machine
+work            what a run would ask and encode
+rates           how long that will take on this machine
 dry_run         what a refresh would do and cost
 status          what is live, what each producer holds, what the last runs did and cost
 prometheus      the same as metrics in a file

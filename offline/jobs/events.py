@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.arrays import BoolArray
-from offline.data.arrival import append_new, append_streamed, first_log
+from offline.data.arrival import append_new, append_streamed
 from offline.data.catalogue import Catalogue
 from offline.data.dataset import Dataset
 from offline.data.files import read_json, write_json
 from offline.data.log import InteractionLog
+from offline.data.rules import Findings
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge.liber.partitions import Partitions
 from offline.publish.connection import Store
@@ -38,22 +39,23 @@ _AGE = re.compile(rf"(\d+)([{''.join(_UNITS)}])")
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """The log as it should be, and as it was saved; how many interactions are new; and how many entries of the stream
-    were left out, by reason."""
+    """The log as it should be, and as it was saved; how many interactions are new; how many entries of the stream were
+    left out, by reason; and the findings on the data, none if they were looked at before and are unchanged."""
 
     log: InteractionLog
     before: InteractionLog | None
     added: int
     left_out: Counter[str]
+    findings: Findings
 
     @property
     def summary(self) -> str:
         """For people."""
-        reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
-        left_out = f"{self.left_out.total()} left out" + (f" ({reasons})" if reasons else "")
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
+        left_out = f"{self.left_out.total():,} left out" + (f" ({reasons})" if reasons else "")
         drawn = len(self.log) - len(self.log.observed)
-        negatives = f", {drawn} drawn negatives" if drawn else ""
-        return f"{len(self.log.observed)} interactions, {self.added} of them new, {left_out}{negatives}"
+        negatives = f", {drawn:,} drawn negatives" if drawn else ""
+        return f"{len(self.log.observed):,} interactions, {self.added:,} of them new, {left_out}{negatives}"
 
     @property
     def grew(self) -> bool:
@@ -62,17 +64,19 @@ class Arrived:
         return old is not None and (len(new) > len(old) or len(new.item_ids) > len(old.item_ids))
 
 
-def look_for_events(job: Job, source: Dataset, catalogue: Catalogue, store: Store | None) -> Arrived:
-    """The interactions that arrived in the files and in the stream. Saves nothing."""
+def look_for_events(
+    job: Job, source: Dataset, catalogue: Catalogue, store: Store | None, findings: Findings | None = None
+) -> Arrived:
+    """The interactions that arrived in the files and in the stream. ``findings`` are those of the source's check, if it
+    was checked already. Saves nothing. DataError names every rule that the data break."""
     labels, schema = job.config.data.labels, job.config.feature_schema
     before, added, left_out = None, 0, Counter[str]()
-    if not InteractionLog.is_saved(job.log):
-        log = first_log(source, catalogue, labels, schema)
-        added = len(log.observed)
-    else:
-        log = before = InteractionLog.load(job.log)
-        if not StepCache(job).is_current("events", {"source": source.fingerprint}):
-            log, added = append_new(log, source, catalogue, labels, schema)
+    if InteractionLog.is_saved(job.log):
+        before = InteractionLog.load(job.log)
+    log = InteractionLog.empty() if before is None else before
+    if before is None or not StepCache(job).is_current("events", {"source": source.fingerprint}):
+        findings = findings or source.check(schema)
+        log, added = append_new(log, source, catalogue, labels, schema, findings)
     if store is not None:
         stream = installation_of(store)
         # A mark in another stream says nothing of this one: it is read anew, and what the log holds is dropped.
@@ -82,7 +86,7 @@ def look_for_events(job: Job, source: Dataset, catalogue: Catalogue, store: Stor
             log, appended, left_out = append_streamed(log, entries, mark, labels, schema, job.config.data.nobody)
             log, added = replace(log, stream=stream), added + appended
         left_out += Counter({"not understood": refused})
-    return Arrived(log, before, added, left_out)
+    return Arrived(log, before, added, left_out, findings or Findings())
 
 
 class Arrivals:

@@ -14,8 +14,9 @@ from offline.config import JobConfig
 from offline.data.activity import Activity
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
-from offline.data.rules import Findings
+from offline.data.rules import Findings, counted
 from offline.knowledge.config import LiberConfig
+from offline.knowledge.knowledge_texts import closing
 from offline.knowledge.liber.partitions import Partitions, close_partitions
 from offline.knowledge.run import producers_of
 from offline.training.samples import SplitRows
@@ -43,7 +44,7 @@ def outlook(config: JobConfig, catalogue: Catalogue, log: InteractionLog, splits
 
 def _period(times: IntArray) -> str:
     first, last = (datetime.fromtimestamp(int(at) / 1000, UTC) for at in (times.min(), times.max()))
-    return f"from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, {(last - first).days:,} days"
+    return f"period: {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, {counted((last - first).days, 'day')}"
 
 
 def _samples(config: JobConfig, log: InteractionLog, splits: SplitRows, per_user: IntArray, result: Findings) -> None:
@@ -53,9 +54,12 @@ def _samples(config: JobConfig, log: InteractionLog, splits: SplitRows, per_user
     of_rows = float((~log.sampled[rows]).sum() / len(log.observed))
     activity = Activity(per_user[per_user > 0])
     of_users = activity.covered(least + 1)
+    sizes = ", ".join(f"{len(of_part):,} {part}" for part, of_part in splits.rows.items())
+    drawn = int(log.sampled[rows].sum())
+    negatives = f", {drawn:,} of them drawn negatives" if drawn else ""
     result.facts.append(
-        f"samples have {least} or more earlier interactions of their user: {of_rows:.0%} of the interactions, of "
-        f"{of_users:.0%} of the users"
+        f"samples, which models learn from and are tested on: {sizes}{negatives}; interactions with {least} or more "
+        f"earlier ones of their user (samples.min_history): {of_rows:.0%} of all, of {of_users:.0%} of the users"
     )
     if of_rows < _FEW_ROWS and least:
         better = activity.min_history
@@ -72,28 +76,29 @@ def _samples(config: JobConfig, log: InteractionLog, splits: SplitRows, per_user
         float(np.mean(~seen[column[test]])) for seen, column in ((seen_items, log.item), (seen_users, log.user))
     )
     result.facts.append(
-        f"test interactions with items without a training row: {items:.0%}; of users without one: {users:.0%}"
+        f"of the test samples, {items:.0%} are of items and {users:.0%} of users that training never saw"
     )
     if items > _MANY_UNSEEN:
         result.warnings.append(
-            f"{items:.0%} of the test interactions are with items that training never saw: texts matter most"
+            f"{items:.0%} of the test samples are of items that training never saw: their texts matter most"
         )
 
 
 def _coverage(config: LiberConfig, partitions: Partitions, per_user: IntArray, result: Findings) -> None:
-    """Users with a closed partition: of nobody else is anything asked."""
+    """Users with a closed partition: of nobody else does the language model write."""
     active = per_user > 0
     covered = int((np.diff(partitions.start)[active] > 0).sum())
     share = covered / int(active.sum())
     result.facts.append(
-        f"users with a closed partition: {covered:,} of {active.sum():,} ({share:.0%}); {len(partitions):,} partitions"
+        f"users of whom the language model writes: {covered:,} of {active.sum():,} ({share:.0%}); a summary of every "
+        f"{closing(config.trigger)} of a user (a partition), {len(partitions):,} so far"
     )
     if share < _FEW_USERS:
         activity = Activity(per_user[active])
         size = activity.partition_size
         result.warnings.append(
-            f"knowledge of users is as good as off: {covered:,} of {active.sum():,} users have a closed partition at "
-            f"partition_size = {config.partition_size}; partition_size = {size} would cover "
+            f"knowledge of users is as good as off: {covered:,} of {active.sum():,} users have the "
+            f"{closing(config.trigger)} that a summary needs; partition_size = {size} would cover "
             f"{activity.covered(size):.0%} with {activity.partitions(size):,} summaries"
         )
 
@@ -109,8 +114,8 @@ def _memory(config: JobConfig, catalogue: Catalogue, log: InteractionLog, partit
     )
     of_item = sum(128 + 2 * spec.dim for spec in config.feature_schema.item_knowledge) + 110
     redis = users * of_user + len(catalogue.items) * of_item * config.publish.keep_releases
-    return f"memory, roughly: {_size(1.5e9 + jobs)} for the jobs (libraries take 1.5 GB of it), {_size(redis)} in Redis"
+    return f"memory, roughly: {_size(1.5e9 + jobs)} for a job (libraries take 1.5 GB of it), {_size(redis)} in Redis"
 
 
 def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.{0 if count >= 1e7 else 1}f} MB"

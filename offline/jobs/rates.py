@@ -1,109 +1,99 @@
-"""How long a configuration's texts will take on this machine, measured with a batch of texts and one of prompts."""
+"""How long a run's texts and prompts will take on this machine, measured with a few of them."""
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TypeVar
 
-from offline.data.catalogue import Catalogue
-from offline.data.log import InteractionLog
-from offline.jobs.ledger import RunLedger
 from offline.jobs.steps import Job
+from offline.jobs.work import Work
 from offline.knowledge.encoder import TextEncoder
-from offline.knowledge.liber.partitions import close_partitions
-from offline.knowledge.prompts import item_prompt, plain_text
-from offline.knowledge.run import producers_of
-from offline.llm.account import tokens_per_second
-from offline.llm.protocol import UnusableBackendError
-from offline.llm.session import open_session
+from offline.llm.budget import CostEstimate
+from offline.llm.config import open_backend
+from offline.llm.protocol import Backend, UnusableBackendError
 
 _TEXTS, _PROMPTS = 64, 8
-_UNKNOWN_TOKENS = 64
-"""Tokens of an answer that is still to come: what a prompt allows by default."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """Texts that a configuration encodes, and prompts that it asks, if nothing of them is stored yet."""
+class Durations:
+    """Seconds that texts and prompts will take; None where nothing tells. ``by_texts`` and ``by_prompts`` say what told
+    them, or why nothing does."""
 
-    texts: int
-    prompts: int
-
-    @classmethod
-    def of(cls, job: Job, catalogue: Catalogue, log: InteractionLog, waiting: Collection[str] = ()) -> Work:
-        """The work of all producers but those that are ``waiting`` for more data, which ask and encode nothing."""
-        producers = set(producers_of(job.config.feature_schema)).difference(waiting)
-        texts = job.config.data.texts
-        described = sum(texts.describes(catalogue.items.get(item, {})) for item in log.item_ids)
-        asks = producers & {"autograph", "marc"}
-        prompts = described if asks else 0
-        encoded = described * (("text" in producers) + bool(asks))
-        if producers & {"liber", "autograph", "marc"}:
-            partitions = close_partitions(log, job.config.knowledge.liber.trigger)
-            shifts = 0
-            if "liber" in producers and job.config.knowledge.liber.shift:
-                shifts = len(partitions) - int(partitions.first_of_user().sum())
-            prompts += len(partitions) + shifts
-            encoded += len(partitions) + shifts
-        return cls(encoded, prompts)
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Texts encoded and prompts answered per second; None where nothing tells. ``basis`` says what told it."""
-
-    texts: float | None
-    prompts: float | None
-    basis: str
+    texts: float | None = None
+    by_texts: str = ""
+    prompts: float | None = None
+    by_prompts: str = ""
 
     def lines(self, work: Work) -> Iterator[str]:
         """What the work will take, for people."""
-        if work.texts and self.texts:
-            takes = f"about {_minutes(work.texts / self.texts)} ({_TEXTS} were timed)"
-            yield f"texts to encode, if none is stored yet: {work.texts:,}, {takes}"
-        if work.prompts:
-            takes = f"about {_minutes(work.prompts / self.prompts)}" if self.prompts else "for an unknown time"
-            yield f"prompts to ask, if none is answered yet: {work.prompts:,}, {takes} ({self.basis})"
+        yield _line("texts to encode", len(work.texts), self.texts, self.by_texts)
+        yield _line("prompts to ask", len(work.prompts), self.prompts, self.by_prompts)
 
 
-def measure(job: Job, catalogue: Catalogue, work: Work) -> Rates:
-    """The rates of this machine. A model on a server is not asked for it, because that is paid: earlier runs tell its
-    rate. EncoderError without the encoder's weights. Holds no work folder, so it records no account of a run."""
-    vocabulary = job.config.data.texts
-    described = [features for features in catalogue.items.values() if vocabulary.describes(features)]
-    texts = None
-    if work.texts and described:
-        sample = [plain_text(vocabulary, features) for features in described[:: max(1, len(described) // _TEXTS)]][
-            :_TEXTS
-        ]
-        encoder = TextEncoder(job.config.knowledge.encoder, job.config.knowledge.encoder_tokens, job.config.arithmetic)
-        encoder.encode(sample[:1])  # loads the weights
-        texts = len(sample) / _seconds(partial(encoder.encode, sample))
-    if not work.prompts or not described:
-        return Rates(texts, None, "")
+def measure(job: Job, work: Work) -> Durations:
+    """How long ``work`` takes on this machine. Earlier runs tell it of a language model; one in this process that has
+    not been asked yet is asked a few prompts, one on a server is not, because that is paid. EncoderError without the
+    encoder's weights. Leaves no file behind, and no account of a run."""
+    texts, by_texts = _texts(job, work.texts) if work.texts else (None, "")
+    prompts, by_prompts = _prompts(job, work) if work.prompts else (None, "")
+    return Durations(texts, by_texts, prompts, by_prompts)
+
+
+def _texts(job: Job, texts: Sequence[str]) -> tuple[float, str]:
+    sample = _spread(texts, _TEXTS)
+    encoder = TextEncoder(job.config.knowledge.encoder, job.config.knowledge.encoder_tokens, job.config.arithmetic)
+    encoder.encode(sample[:1])  # loads the weights
+    return _seconds(partial(encoder.encode, sample)) * len(texts) / len(sample), f"{len(sample)} were timed"
+
+
+def _prompts(job: Job, work: Work) -> tuple[float | None, str]:
+    if (seconds := sum(work.asks.values(), CostEstimate()).seconds) is not None:
+        return seconds, "at the speed of earlier runs"
+    if job.config.llm.backend != "local":
+        return None, f"no run has asked {job.config.llm.model} yet"
+    sample = _spread(work.prompts, _PROMPTS)
     try:
-        rate, basis = _prompt_rate(job, described)
+        with _backend(job) as backend, asyncio.Runner() as runner:
+            runner.run(backend.complete(sample[:1]))  # loads the weights
+            seconds = _seconds(lambda: runner.run(backend.complete(sample)))
     except UnusableBackendError as error:
-        rate, basis = None, str(error)
-    return Rates(texts, rate, basis)
+        return None, str(error)
+    return seconds * len(work.prompts) / len(sample), f"{len(sample)} were timed; larger batches are faster"
 
 
-def _prompt_rate(job: Job, described: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
-    """Prompts per second and what tells it. UnusableBackendError without the weights of a local model."""
-    with open_session(job.config.llm, job.llm, dry_run=True, precision=job.config.arithmetic) as session:
-        if job.config.llm.backend != "local":
-            model = session.account.model_id
-            rate = tokens_per_second(RunLedger(job.config.workdir).accounts(), model)
-            basis = f"as {model} answered in earlier runs" if rate else f"no run has asked {model} yet"
-            return rate / _UNKNOWN_TOKENS if rate else None, basis
-        tokens = job.config.knowledge.item_tokens
-        prompts = [item_prompt(job.config.data.texts, features, tokens) for features in described[:_PROMPTS]]
-        session.complete_batch(prompts[:1])  # loads the weights
-        seconds = _seconds(partial(session.complete_batch, prompts))
-    return len(prompts) / seconds, f"{len(prompts)} of them were timed; larger batches are faster"
+@contextmanager
+def _backend(job: Job) -> Iterator[Backend]:
+    """The language model; weights that no run has converted yet are converted in a folder that is removed."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = job.checkpoints if job.checkpoints.is_dir() else Path(folder)
+        backend = open_backend(job.config.llm, place.absolute(), job.config.arithmetic)
+        try:
+            yield backend
+        finally:
+            asyncio.run(backend.close())
+
+
+def _spread(all_of_them: Sequence[_T], most: int) -> list[_T]:
+    """So many of them at most, evenly spread."""
+    count = len(all_of_them)
+    return [all_of_them[at * count // most] for at in range(most)] if count > most else list(all_of_them)
+
+
+def _line(what: str, count: int, seconds: float | None, basis: str) -> str:
+    if not count:
+        return f"{what}: none that is not stored already"
+    takes = "for an unknown time" if seconds is None else f"about {_minutes(seconds)}"
+    return f"{what}: {count:,}, none of them twice or stored already, {takes}{f' ({basis})' if basis else ''}"
 
 
 def _seconds(work: Callable[[], object]) -> float:

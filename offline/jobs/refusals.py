@@ -23,14 +23,15 @@ from offline.data.rules import Findings
 from offline.jobs.events import look_for_events
 from offline.jobs.llm_requests import TEXTS, imported_texts, language_lines
 from offline.jobs.outlook import outlook
-from offline.jobs.rates import Work, measure
+from offline.jobs.rates import measure
 from offline.jobs.steps import Job, StepCache, Stopwatch
+from offline.jobs.work import work_of
 from offline.knowledge.encoder import TextEncoder
-from offline.knowledge.knowledge_texts import closing
 from offline.knowledge.needs import Supply, shape_fault
 from offline.knowledge.pooling import EncoderError
 from offline.knowledge.run import log_digest, producers_of
 from offline.llm.openai import server_fault
+from offline.llm.protocol import UnusableBackendError
 from offline.llm.weights import PACKAGE, package_folder
 from offline.training.samples import one_label_warnings, split_samples
 
@@ -67,9 +68,10 @@ def of_everything(job: Job, *, measured: bool = False) -> Findings:
     long their texts take here. Fetches the data set."""
     source, schema = open_dataset(job.config.data, job.raw), job.config.feature_schema
     source.fetch()
-    every = [of_settings(job), of_server(job), source.check(schema)]
+    of_data = source.check(schema)
+    every = [of_settings(job), of_server(job), of_data]
     if not any(findings.errors for findings in every):
-        every += _of_arrived(job, source, measured)
+        every += _of_arrived(job, source, of_data, measured)
     return Findings(
         facts=[line for findings in every for line in findings.facts],
         warnings=[line for findings in every for line in findings.warnings],
@@ -77,19 +79,24 @@ def of_everything(job: Job, *, measured: bool = False) -> Findings:
     )
 
 
-def _of_arrived(job: Job, source: Dataset, measured: bool) -> Iterator[Findings]:
+def _of_arrived(job: Job, source: Dataset, of_data: Findings, measured: bool) -> Iterator[Findings]:
     """Findings on the log as a refresh would have it, but for what the service streamed."""
     try:
         catalogue = source.catalogue()
-        log = look_for_events(job, source, catalogue, None).log
+        log = look_for_events(job, source, catalogue, None, of_data).log
     except DataError as error:
         yield Findings(errors=[str(error)])
         return
     yield (findings := of_log(job, catalogue, log))
     if measured and not findings.errors:
-        idle = waiting(job, catalogue, log, producers_of(job.config.feature_schema))
-        work = Work.of(job, catalogue, log, idle)
-        yield Findings(facts=list(measure(job, catalogue, work).lines(work)))
+        names = producers_of(job.config.feature_schema)
+        idle = waiting(job, catalogue, log, names)
+        try:
+            work = work_of(job, [name for name in names if name not in idle], catalogue, log)
+        except UnusableBackendError as error:
+            yield Findings(facts=[f"texts to encode and prompts to ask cannot be counted: {error}"])
+        else:
+            yield Findings(facts=list(measure(job, work).lines(work)))
 
 
 def of_server(job: Job) -> Findings:
@@ -115,7 +122,6 @@ def of_log(job: Job, catalogue: Catalogue, log: InteractionLog) -> Findings:
     supply = Supply(job.domain(catalogue, log), splits.trained_rows, described_items(job, catalogue, log))
     liked = (log.value > job.config.feature_schema.liked_above).astype(np.float32)
     findings = outlook(job.config, catalogue, log, splits)
-    findings.facts.insert(0, f"samples: {', '.join(f'{len(rows)} {part}' for part, rows in splits.rows.items())}")
     findings.warnings += [*one_label_warnings(splits, liked), *_idle_settings(job, catalogue, supply)]
     coverage = _coverage(job, supply)
     if (job.models / "report.json").is_file():  # records of what is live go on without a new release
@@ -207,12 +213,9 @@ def _local_model(job: Job) -> Path | None:
 
 def _idle_settings(job: Job, catalogue: Catalogue, supply: Supply) -> Iterator[str]:
     """Parts of the configuration that are as good as off on these data."""
-    names = producers_of(job.config.feature_schema)
-    for name in names:
+    for name in producers_of(job.config.feature_schema):
         if needs := supply.unmet(name):
             yield f"{name} will wait and know nothing: it needs {needs}"
-    if "summaries" in {kind for name in names for kind in TEXTS[name]} and not len(supply.partitions):
-        yield f"no user has {closing(job.config.knowledge.liber.trigger)}: nothing will be known of any user"
     column = job.config.data.texts.topics_column
     if column and catalogue.items and not any(features.get(column) for features in catalogue.items.values()):
         yield f'data.texts.topics_column: no item has a value in {column!r}; "" switches topics off'

@@ -195,6 +195,18 @@ class VectorStore:
         """float32 [n, width] of ``texts``; encodes and stores those that are not on the disk yet."""
         if not texts:
             return np.zeros((0, self.encoder.width), np.float32)
+        stored, shipped, missing = self._looked_up(texts)
+        stored = self._encoded(stored, missing)
+        keys = addresses(texts, self.encoder.id)
+        return np.stack([stored[key] if key in stored else shipped[key] for key in keys]).astype(np.float32)
+
+    def not_stored(self, texts: Sequence[str]) -> list[str]:
+        """The different ones of ``texts`` that would have to be encoded. EncoderError without the encoder's weights."""
+        self.encoder.check_weights()
+        return list(self._looked_up(texts)[2].values())
+
+    def _looked_up(self, texts: Sequence[str]) -> tuple[StoredArrays, StoredArrays, dict[str, str]]:
+        """Vectors on the disk and shipped ones, by the address of the text, and the texts that are in neither."""
         stored = ArrayFile(self.path).read()
         keys = addresses(texts, self.encoder.id)
         if any(key not in stored for key in keys):
@@ -202,8 +214,7 @@ class VectorStore:
                 adopt(stored, keys, stored, addresses(texts, former_id))
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in stored}
         shipped = read_shipped(self.shipped, self.encoder.id) if missing else {}
-        stored = self._encoded(stored, {key: text for key, text in missing.items() if key not in shipped})
-        return np.stack([stored[key] if key in stored else shipped[key] for key in keys]).astype(np.float32)
+        return stored, shipped, {key: text for key, text in missing.items() if key not in shipped}
 
     def read(self) -> StoredArrays:
         """All encoded texts on the disk, by the address of the text."""

@@ -19,6 +19,8 @@ from offline.knowledge.knowledge_texts import Domain, closing
 from offline.knowledge.liber.partitions import Partitions
 from offline.knowledge.marc.pairs import training_pairs
 
+LEAST_TEXTS = 2
+"""Texts that tell a direction apart, at least: n of them fill n - 1 dimensions, and the others stay zero."""
 LEAST_LATENT = 8
 """Vectors that AutoGraph's latent factors of one side are fitted on, at least."""
 LEAST_HELD_OUT = 64
@@ -66,22 +68,13 @@ class Supply:
         return "; ".join(getattr(self, f"_{name}")())
 
     def _text(self) -> Iterator[str]:
-        (dim,) = (spec.dim for spec in self.domain.schema.knowledge if spec.name == "text")
-        if (count := int(self.described.sum())) <= dim:
-            yield (
-                f"{dim + 1} items with a text to fit {dim} dimensions, there are {count}: lower dim in "
-                "feature_schema.knowledge"
-            )
+        if (count := int(self.described.sum())) < LEAST_TEXTS:
+            yield f"{LEAST_TEXTS} items with a text, there are {count}"
 
     def _liber(self) -> Iterator[str]:
-        (dim,) = (spec.dim for spec in self.domain.schema.knowledge if spec.name == "liber")
-        width = dim // 2 if self.domain.config.liber.shift else dim
-        counts = [(width, "summaries", int(self.early.sum()))]
-        if self.domain.config.liber.shift:
-            counts.append((dim - width, "shifts", int((self.early & ~self.partitions.first_of_user()).sum())))
-        for needed, what, count in counts:
-            if count <= needed:
-                yield f"{needed + 1} {what} of the training period, there can be {count}{self._remedy(dim=True)}"
+        # a user with two summaries has a shift, so whoever has shifts has summaries
+        if (count := int(self.early.sum())) < LEAST_TEXTS:
+            yield f"{LEAST_TEXTS} summaries of the training period, there can be {count}{self._remedy()}"
 
     def _autograph(self) -> Iterator[str]:
         if (count := int(self.described.sum())) < LEAST_LATENT:
@@ -104,16 +97,15 @@ class Supply:
         needed = ceil(LEAST_HELD_OUT / config.held_out)
         if len(pairs) < needed:
             yield (
-                f"{needed} interactions of the training period that follow a closed partition of their user, there "
-                f"are {len(pairs)}{self._remedy()}"
+                f"{needed} interactions of the training period that follow a summary of their user, there are "
+                f"{len(pairs)}{self._remedy()}"
             )
 
-    def _remedy(self, *, dim: bool = False) -> str:
-        """The settings to change, with the facts that say how far."""
+    def _remedy(self) -> str:
+        """The setting to change, with the facts that say how far."""
         now = closing(self.domain.config.liber.trigger)
         longest = int(np.bincount(self.domain.log.user[self.domain.log.observed], minlength=1).max())
-        also = ", or dim in feature_schema.knowledge" if dim else ""
         return (
-            f" ({now} close a partition, the longest history has {longest} interactions): lower "
-            f"knowledge.liber.partition_size{also}"
+            f" (a user gets one after every {now}, the longest history has {longest} interactions): lower "
+            "knowledge.liber.partition_size"
         )

@@ -30,6 +30,8 @@ from offline.llm.arithmetic import Precision
 if TYPE_CHECKING:  # it loads polars
     from offline.data.texts_import import ImportedTexts
 
+ENCODED = "encoded.npz"
+"""The file of encoded texts in the folder of knowledge."""
 ORDER = ("text", "liber", "autograph", "marc")
 """All producers there are, in the order in which they run: LIBER's summaries are what the later ones read."""
 
@@ -126,7 +128,7 @@ class KnowledgeRun:
             log=domain.log,
             trained_rows=trained_rows,
             texts=KnowledgeTexts(domain, ask, imported),
-            encode=VectorStore(folder / "encoded.npz", encoder, shipped).vectors,
+            encode=VectorStore(folder / ENCODED, encoder, shipped).vectors,
             llm=llm,
             encoder=encoder.id,
             folder=folder,
@@ -174,7 +176,7 @@ def export_vectors(config: KnowledgeConfig, folder: Path, checkpoints: Path, pat
     reader = LanguageModelStates(checkpoints, config.marc.model, config.marc.max_tokens)
     source = shipped_source(reader.id, config.marc.depth)
     computed = {
-        encoder.id: VectorStore(folder / "encoded.npz", encoder).read(),
+        encoder.id: VectorStore(folder / ENCODED, encoder).read(),
         source: StateStore(folder / "marc" / "states", reader).read(config.marc.depth),
     }
     vectors = {name: read_shipped(config.shipped_vectors, name) | of_source for name, of_source in computed.items()}

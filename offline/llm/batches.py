@@ -20,6 +20,8 @@ from offline.progress import Progress
 Batch = list[tuple[str, Prompt]]  # (cache key, prompt)
 Ask = Callable[[Sequence[Prompt]], Awaitable[list[Completion]]]
 
+_TICK_SECONDS = 1.0
+"""Between two looks at whether progress is to be shown."""
 REFUSED_RUNS = 2
 """A prompt that was to blame in so many runs is asked no more."""
 
@@ -61,6 +63,13 @@ def make_batches(missing: Mapping[str, Prompt], batch_size: int) -> deque[Batch]
     return batches
 
 
+async def _ticking(progress: Progress) -> None:
+    """Show progress until cancelled: a batch of a model in this process may take minutes."""
+    while True:
+        await asyncio.sleep(_TICK_SECONDS)
+        progress.tick()
+
+
 @dataclass(eq=False)
 class BatchRun:
     """Answers batches with a bounded number of workers; all results are keyed by cache key.
@@ -96,6 +105,7 @@ class BatchRun:
         """Answer and store all batches, unless the run stops early; raises only what is nobody's bad input."""
         total = hits + sum(len(batch) for batch in batches)
         with Progress(label, total, "prompts", done=hits) as progress:
+            ticking = asyncio.create_task(_ticking(progress))
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(concurrency, len(batches))):
@@ -103,6 +113,7 @@ class BatchRun:
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
             finally:
+                ticking.cancel()
                 # cancelled (Ctrl-C) between an answer and its commit: these were paid too
                 if self._unstored:
                     self.cache.put_many(self._unstored, self.account())

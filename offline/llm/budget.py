@@ -99,10 +99,13 @@ class CostEstimate:
         return CostEstimate(**sums)
 
     def summary(self) -> str:
-        seconds = "" if self.seconds is None else f", about {self.seconds:.0f} s"
+        """For people, without the time, which ``offline.jobs.rates`` tells of texts and prompts together."""
+        if not self.to_ask:
+            return f"no prompts to ask, {self.cached:,} from cache" if self.prompts else "no prompts to ask"
+        cost = f", cost {self.cost:.4f}" if self.cost else ""
         return (
-            f"{self.to_ask} of {self.prompts} prompts to ask in {self.calls} calls, {self.cached} from cache, about"
-            f" {self.prompt_tokens} + {self.completion_tokens} tokens, cost {self.cost:.4f}{seconds}"
+            f"{self.to_ask:,} of {self.prompts:,} prompts to ask in {self.calls:,} calls, {self.cached:,} from cache,"
+            f" about {self.prompt_tokens:,} tokens to read and {self.completion_tokens:,} to write{cost}"
         )
 
 

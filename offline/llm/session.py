@@ -36,10 +36,6 @@ class LLMSession:
     def complete_live(self, prompt: Prompt) -> Completion:
         return self.runner.run(self.client.complete_live(prompt))
 
-    def complete_batch(self, prompts: Sequence[Prompt]) -> Sequence[Completion]:
-        """Answers of a model in this process, neither stored nor counted: for measuring how fast it is."""
-        return self.runner.run(self.client.backend.complete(prompts))
-
     @property
     def cost_estimate(self) -> CostEstimate:
         """In a dry run: what all calls so far would have asked, every prompt counted once.

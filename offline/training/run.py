@@ -21,7 +21,7 @@ from offline.training.artifact import export_artifact, weights_version, write_ar
 from offline.training.bootstrap import Resamples, difference
 from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
 from offline.training.report import TrainingReport
-from offline.training.samples import SampleEncoder, one_label_warnings, split_samples
+from offline.training.samples import SampleEncoder, split_samples
 from offline.training.slices import repeats, slice_table, without_nan
 from offline.training.validation import popularity_scores
 
@@ -79,8 +79,6 @@ def train(
     served = chosen[0]
     encoder, rows = encoder_of[served.producers], splits.rows["test"]
     label, user = encoder.labels[rows], log.user[rows]
-    for warning in one_label_warnings(splits, encoder.labels):
-        print(f"  warning: {warning}", flush=True)
     fitted: dict[tuple[str, int], Fitted] = {}
     scores: dict[tuple[str, int], FloatArray] = {}
     for spec in chosen:

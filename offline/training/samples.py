@@ -74,13 +74,22 @@ def _split_by_parts(config: SamplesConfig, sampled: IntArray, ends: tuple[int, i
 def one_label_warnings(splits: SplitRows, labels: FloatArray) -> list[str]:
     """A line for each part whose samples all have one label, by ``labels`` [log rows]; no model learns from such
     training samples, and no AUC is defined on such others."""
+    words = {part: _only_label(labels[rows]) for part, rows in splits.rows.items()}
+    if len({*words.values()}) == 1 and (word := words["train"]):
+        count, means = sum(map(len, splits.rows.values())), "a model learns nothing from them, and no AUC is defined"
+        return [f"all {count:,} samples are {word}: {means} (liked_above)"]
     lines = []
-    for part, rows in splits.rows.items():
-        if (first := labels[rows[0]]) == labels[rows].min() == labels[rows].max():
+    for part, word in words.items():
+        if word:
             means = "a model learns nothing from them" if part == "train" else "their AUC is undefined"
-            word = "liked" if first > 0 else "not liked"
-            lines.append(f"all {len(rows)} {part} samples are {word}: {means} (samples.split, liked_above)")
+            samples = f"{len(splits.rows[part]):,} {part} samples"
+            lines.append(f"all {samples} are {word}: {means} (samples.split, liked_above)")
     return lines
+
+
+def _only_label(labels: FloatArray) -> str:
+    """What all of these labels say, in words; "" if they differ."""
+    return "" if labels.min() != labels.max() else "liked" if labels[0] > 0 else "not liked"
 
 
 def running_statistics(

@@ -264,7 +264,10 @@ def patched(patch: pytest.MonkeyPatch, installation: Pipeline) -> None:
     """Let the jobs of this process find the counting model, the cheap encoder, the installation's Redis, and what was
     trained before."""
     patch.setattr("offline.llm.session.open_backend", lambda config, workdir, precision: installation.model)
-    patch.setattr("offline.knowledge.run.TextEncoder", lambda name, tokens, precision: HashEncoder())
+    timed = CountingModel(installation.folder.with_suffix(".timed"))
+    patch.setattr("offline.jobs.rates.open_backend", lambda config, workdir, precision: timed)
+    for module in ("offline.knowledge.run", "offline.jobs.work", "offline.jobs.rates"):
+        patch.setattr(f"{module}.TextEncoder", lambda name, tokens, precision: HashEncoder())
     patch.setitem(sys.modules, "offline.training.run", Training())
     patch.setenv("LORANK_REDIS_URL", installation.url)
     patch.setenv("LORANK_KEY_PREFIX", installation.prefix)

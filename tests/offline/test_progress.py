@@ -43,6 +43,19 @@ def test_long_work_has_a_line_now_and_then_in_a_log(clock: Clock, capsys: pytest
     ]
 
 
+def test_a_log_sees_that_work_goes_on_before_the_first_unit_is_done(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress("items", 1100, "prompts") as work:
+        for _ in range(4):
+            clock.now += LINE_SECONDS / 2
+            work.tick()
+    assert capsys.readouterr().err.splitlines() == [
+        "  items: 0 of 1,100 prompts, 0%, 30 s so far",
+        "  items: 0 of 1,100 prompts, 0%, 60 s so far",
+    ]
+
+
 def test_short_work_leaves_a_log_alone(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("encode", 10, "texts") as work:
         work.advance(10)

@@ -65,12 +65,12 @@ class DataSourceSuite:
         assert findings.errors == []
         rows = list(source.interactions())
         users, items = Counter(row[0] for row in rows), Counter(row[1] for row in rows)
-        assert f"{len(rows)} interactions of {len(users)} users with {len(items)} items" in findings.facts
+        assert f"{len(rows):,} interactions of {len(users):,} users with {len(items):,} items" in findings.facts
 
     def test_the_check_names_place_and_value_of_what_the_schema_refuses(self, source: Dataset) -> None:
         narrow = EMPTY_SCHEMA.model_copy(update={"value_min": 50.0, "value_max": 60.0, "liked_above": 50.0})
         (error,) = source.check(narrow).errors
-        assert error.startswith(f"value_range: {len(list(source.interactions()))} against")
+        assert error.startswith(f"value_range: {len(list(source.interactions())):,} break the rule that ")
         assert ", row 1: " in error
 
     def test_the_rows_make_a_log(self, source: Dataset) -> None:

@@ -139,16 +139,6 @@ def test_words_of_the_parts_are_settable_and_others_are_named(tmp_path: Path) ->
     assert loaded(source).part_ends == (2, 3, 5)
 
 
-def test_a_part_of_one_label_is_a_warning(tmp_path: Path) -> None:
-    rows = [f"r{at},b1,{1 + at % 5},{part}\n" for part in ("train", "valid") for at in range(20)]
-    rows += [f"r{at},b2,5,test\n" for at in range(12)]
-    source = source_of(
-        tmp_path, "reader,book,stars,part\n" + "".join(rows), time=None, time_unit=None, split_column="part"
-    )
-    (warning,) = [line for line in source.check(shop.SCHEMA).warnings if line.startswith("one_label")]
-    assert "12 of 12 are above 3 in the test part" in warning
-
-
 def test_rows_without_times_lie_in_order_file_after_file(tmp_path: Path) -> None:
     shop.write(tmp_path)
     (tmp_path / "part-1.csv").write_text("reader,book,stars\nr2,b1,5\nr1,b2,4\n")

@@ -57,10 +57,10 @@ def test_problems_are_told_by_rule_in_the_order_of_the_table() -> None:
     assert report.facts == ["fact"]
     assert [line.split(":")[0] for line in report.errors] == ["id_empty", "time_value"]
     assert report.errors[0].endswith("not empty: a.csv, row 1 | and 2 more")
-    assert report.errors[1].startswith("time_value: 8 against the rule that a time is written as")
+    assert report.errors[1].startswith("time_value: 8 break the rule that a time is written as")
     assert "b.csv" not in report.errors[1]
     assert report.warnings == [
-        "blank_row: 1 against the rule that no row is blank (it is skipped): a.csv, row 9",
+        "blank_row: 1 breaks the rule that no row is blank (it is skipped): a.csv, row 9",
     ]
     assert other.broken
     with pytest.raises(DataError, match=r"the data cannot be used: id_empty: .*; time_value: ") as raised:

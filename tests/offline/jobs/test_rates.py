@@ -1,43 +1,66 @@
-"""How fast a machine is, measured beside a run that may be at work: nothing of it enters the ledger."""
+"""How long a run will take, measured beside a run that may be at work: nothing of it enters the ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from offline.data.dataset import open_dataset
-from offline.jobs.rates import Work, measure
+from offline.jobs.rates import measure
+from offline.jobs.work import Work
 from offline.llm.account import open_accounts
-from offline.llm.protocol import UnusableBackendError
-from offline.llm.session import LLMSession
-from tests.offline.pipeline import Pipeline
+from offline.llm.budget import CostEstimate
+from offline.llm.protocol import Prompt, UnusableBackendError
+from tests.offline.pipeline import CountingModel, Pipeline
 
-WORK = Work(texts=0, prompts=100)
-
-
-def test_measuring_is_no_run(installed: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    job, batches = installed.job, []
-
-    def complete(self: LLMSession, prompts: Sequence[Any]) -> list[Any]:
-        assert open_accounts(job.llm) == {}, "a refresh that starts now would take it for a killed run"
-        batches.append(len(prompts))
-        return []
-
-    monkeypatch.setattr(LLMSession, "complete_batch", complete)
-    catalogue = open_dataset(job.config.data, job.raw).catalogue()
-    before = len(installed.runs())
-    assert measure(job, catalogue, WORK).prompts is not None
-    assert batches == [1, min(8, len(catalogue.items))]
-    assert len(installed.runs()) == before
+PROMPTS = [Prompt((("user", f"question {number}"),), 64) for number in range(100)]
+UNKNOWN = {"liber": CostEstimate(100, 0, 100, 100, 1000, 6400, 0.0, None)}
 
 
-def test_without_a_model_the_time_is_unknown_and_says_why(installed: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(self: LLMSession, prompts: Sequence[Any]) -> list[Any]:
-        raise UnusableBackendError("no weights here")
+@pytest.fixture
+def model(installed: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CountingModel:
+    timed = CountingModel(tmp_path / "timed")
+    monkeypatch.setattr("offline.jobs.rates.open_backend", lambda config, workdir, precision: timed)
+    return timed
 
-    monkeypatch.setattr(LLMSession, "complete_batch", absent)
-    catalogue = open_dataset(installed.job.config.data, installed.job.raw).catalogue()
-    (line,) = measure(installed.job, catalogue, WORK).lines(WORK)
+
+def test_measuring_is_no_run(installed: Pipeline, model: CountingModel) -> None:
+    job, before = installed.job, len(installed.runs())
+    durations = measure(job, Work(UNKNOWN, PROMPTS, [f"text {number}" for number in range(640)]))
+    assert durations.prompts is not None
+    assert (durations.by_texts, durations.by_prompts.partition(";")[0]) == ("64 were timed", "8 were timed")
+    assert len(model.paid()) == 1 + 8
+    assert model.paid()[1:] == [f"question {at * 100 // 8}" for at in range(8)], (
+        "all kinds of prompts have a part in it"
+    )
+    assert (len(installed.runs()), open_accounts(job.llm)) == (before, {})
+
+
+def test_what_was_asked_before_tells_the_time_and_is_not_asked(installed: Pipeline, model: CountingModel) -> None:
+    asked = {"liber": CostEstimate(100, 0, 100, 100, 1000, 6400, 0.0, 1200.0)}
+    _, line = measure(installed.job, Work(asked, PROMPTS, [])).lines(Work(asked, PROMPTS, []))
+    assert line.startswith("prompts to ask: 100, ")
+    assert line.endswith("about 20 min (at the speed of earlier runs)")
+    assert model.paid() == []
+
+
+def test_few_texts_are_timed_as_few(installed: Pipeline) -> None:
+    work = Work({}, [], ["one", "two"])
+    texts, prompts = measure(installed.job, work).lines(work)
+    assert texts.endswith("(2 were timed)")
+    assert prompts == "prompts to ask: none that is not stored already"
+
+
+def test_a_server_is_not_asked(installed: Pipeline, model: CountingModel) -> None:
+    served = {"backend": "openai", "base_url": "http://127.0.0.1:1", "model": "m"}
+    work = Work(UNKNOWN, PROMPTS, [])
+    _, line = measure(installed.with_config(llm=served).job, work).lines(work)
+    assert line.endswith("for an unknown time (no run has asked m yet)")
+    assert model.paid() == []
+
+
+def test_without_a_model_the_time_is_unknown_and_says_why(installed: Pipeline, model: CountingModel) -> None:
+    model.fails = UnusableBackendError("no weights here")
+    work = Work(UNKNOWN, PROMPTS, [])
+    _, line = measure(installed.job, work).lines(work)
     assert "for an unknown time (no weights here)" in line

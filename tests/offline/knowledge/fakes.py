@@ -32,6 +32,9 @@ class HashEncoder(TextEncoder):
     def width(self) -> int:
         return WIDTH
 
+    def check_weights(self) -> None:
+        return None
+
     def encode(self, texts: Sequence[str]) -> FloatArray:
         self.asked += texts
         return np.array([vector_of(text) for text in texts], np.float32).reshape(len(texts), WIDTH)

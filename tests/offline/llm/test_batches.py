@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from offline.llm import batches
 from offline.llm.account import Account
 from offline.llm.cache import ResponseCache, cache_key
 from offline.llm.client import LLMClient
 from offline.llm.protocol import Completion, PermanentError, Prompt
+from offline.progress import Progress
 from tests.offline.llm.chat_server import answer_to
+from tests.offline.llm.fakes import FakeBackend, plain_client
 
 
 def ask(text: str) -> Prompt:
@@ -97,3 +100,23 @@ async def test_a_full_disk_is_raised_as_it_is(tmp_path: Path) -> None:
 def test_impossible_settings_are_refused(cache: ResponseCache) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         LLMClient(BatchBackend(), cache, Account("tiny"), concurrency=0)
+
+
+async def test_progress_is_shown_while_a_batch_takes_long(
+    cache: ResponseCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call ends only once progress was shown twice."""
+    shown = asyncio.Semaphore(0)
+    monkeypatch.setattr(batches, "_TICK_SECONDS", 0.001)
+    monkeypatch.setattr(Progress, "tick", lambda _: shown.release())
+
+    class Slow(FakeBackend):
+        async def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
+            await shown.acquire()
+            await shown.acquire()
+            return await super().complete(prompts)
+
+    answers = await plain_client(Slow(), cache).ask_all([ask("a")], "items")
+    assert answers.complete
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1, "nobody shows progress of work that is done"

@@ -28,7 +28,7 @@ async def test_a_plan_counts_what_is_new_once(cache: ResponseCache) -> None:
     # 57 prompt tokens each, as the two known ones had, and 8 answer tokens
     assert client.cost_estimate == CostEstimate(6, 2, 3, 2, 3 * 57, 3 * 8, 3 * (57 + 16) / 1e6, 6.0)
     assert client.cost_estimate.summary() == (
-        "3 of 6 prompts to ask in 2 calls, 2 from cache, about 171 + 24 tokens, cost 0.0002, about 6 s"
+        "3 of 6 prompts to ask in 2 calls, 2 from cache, about 171 tokens to read and 24 to write, cost 0.0002"
     )
     assert backend.calls == 0
 

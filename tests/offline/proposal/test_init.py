@@ -29,7 +29,7 @@ def test_a_file_is_written_and_checked(folder: Path) -> None:
     result = init("--name", "books", "--no-measure")
     assert result.exit_code == 0, result.output
     assert "written: configs/books.toml" in result.output
-    assert "fact: 3000 interactions of 120 users" in result.output
+    assert "fact: 3,000 interactions of 120 users" in result.output
     assert (folder / "configs" / "books.toml").is_file()
     assert "LOOK" not in result.output
 

@@ -12,9 +12,9 @@ from offline.data.catalogue import Catalogue
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
 from offline.jobs.events import look_for_events
-from offline.jobs.rates import Work
 from offline.jobs.refusals import of_log, waiting
 from offline.jobs.steps import Job
+from offline.jobs.work import Work, work_of
 from offline.knowledge.run import producers_of
 from offline.proposal.propose import propose
 from offline.proposal.roles import Roles, roles_of
@@ -76,9 +76,10 @@ def test_what_waits_is_no_work(tmp_path: Path) -> None:
     job = Job(job.config.model_copy(update={"knowledge": knowledge}), job.data_dir)
     idle = waiting(job, catalogue, log, producers_of(job.config.feature_schema))
     assert set(idle) == {"liber"}
-    assert Work.of(job, catalogue, log, idle).prompts == 0
-    assert Work.of(job, catalogue, log, idle).texts == len(log.item_ids)
-    assert Work.of(job, catalogue, log, {"text", "liber"}) == Work(0, 0)
+    names = [name for name in producers_of(job.config.feature_schema) if name not in idle]
+    assert work_of(job, names, catalogue, log).prompts == []
+    assert 0 < len(work_of(job, names, catalogue, log).texts) <= len(log.item_ids)
+    assert work_of(job, [], catalogue, log) == Work({}, [], [])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.contract.encoding import KNOWLEDGE_INPUTS, RUNNING_INPUTS, model_inputs
+from models.contract.encoding import KNOWLEDGE_INPUTS, model_inputs
 from models.contract.schema import FeatureSchema
 from models.ctr.features import Fusion, InputEmbedding, ModelSettings, spread
 from models.ctr.layers import MLP, CrossNetwork, Dropout, TargetAttention, masked_mean
@@ -25,7 +25,7 @@ _UNREAD: dict[Architecture, frozenset[str]] = {
     "din": frozenset({"history_numeric"}),
     "dcnv2": frozenset({"history_numeric"}),
     "deepfm": frozenset({"history_numeric"}),
-    "lifelong": frozenset({"user_numeric", "partition_vectors", "partition_mask", *RUNNING_INPUTS}),
+    "lifelong": frozenset({"user_numeric", "partition_vectors", "partition_mask"}),
     "tree": frozenset({"history_index", "item_index", *KNOWLEDGE_INPUTS}),
 }
 
@@ -33,8 +33,8 @@ _UNREAD: dict[Architecture, frozenset[str]] = {
 def reads(architecture: Architecture, schema: FeatureSchema) -> tuple[str, ...]:
     """Inputs that a model of this architecture and schema takes, in the order of the exported graph."""
     unread = _UNREAD[architecture]
-    if schema.running and architecture != "lifelong":
-        unread -= {"history_numeric"}  # running features read it
+    if schema.running:
+        unread -= {"history_numeric", "user_numeric"}  # running features read them
     return tuple(name for name in model_inputs(schema) if name not in unread)
 
 

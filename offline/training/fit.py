@@ -19,12 +19,9 @@ from models.ctr.tree import BoostedTrees
 from offline.config import TrainingConfig
 from offline.metrics import Quality, auc, best_epoch, in_words, quality
 from offline.progress import Progress
-from offline.training.lifelong import as_torch, fit_lifelong, predict_sequences
+from offline.training.lifelong import SCALED_BY, as_torch, fit_lifelong, predict_sequences
 from offline.training.samples import SampleEncoder, SplitRows
 from offline.training.tree import fit_tree
-
-_SCALED_BY = 20_000
-"""Training samples whose running features tell their scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +109,7 @@ def _standardise(model: nn.Module, encoder: SampleEncoder, splits: SplitRows, ge
     if not running:
         return
     train = splits.rows["train"]
-    drawn = generator.choice(train, min(len(train), _SCALED_BY), replace=False)
+    drawn = generator.choice(train, min(len(train), SCALED_BY), replace=False)
     with torch.inference_mode():
         parts = np.array_split(drawn, -(-len(drawn) // 2048))
         features = torch.cat([running[0].plain(as_torch(encoder.tensors(part))) for part in parts])

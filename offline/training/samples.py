@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.contract.arrays import BoolArray, FloatArray, IntArray
-from models.contract.encoding import ItemBatch, Tensors, UserBatch, empty_partitions, encode
+from models.contract.encoding import ItemBatch, Tensors, UserBatch, empty_partitions, encode, encode_users
 from models.contract.items import ItemTable, item_statistics
 from models.contract.schema import FeatureSchema
 from offline.config import SamplesConfig
@@ -27,6 +27,9 @@ from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, UserVectors, as_published
 
 Split = Literal["train", "validation", "test"]
+
+_AT_ONCE = 512
+"""Samples whose users' statistics are computed at once: histories may be a thousand events long."""
 
 RELEASES = 8
 """Number of equal parts of the training period, at each of whose starts a release is taken to be published."""
@@ -259,6 +262,18 @@ class SampleEncoder:
             partitions=partitions,
             partition_counts=counts,
         )
+
+    def user_statistics(self) -> tuple[FloatArray, FloatArray]:
+        """The inputs "user_numeric" and "user_running" of a sample at every log row, [log rows, ..]."""
+        names = ("user_numeric", "user_running")
+        parts: dict[str, list[FloatArray | IntArray]] = {name: [] for name in names}
+        order = np.argsort(self.index.position, kind="stable")  # histories of one length together: little padding
+        for rows in np.array_split(order, -(-len(order) // _AT_ONCE)):
+            tensors = encode_users(self.schema, self._user_batch(rows), names)
+            for name in names:
+                parts[name].append(tensors[name])
+        numeric, running = (np.concatenate(parts[name])[np.argsort(order)] for name in names)
+        return numeric.astype(np.float32), running.astype(np.float32)
 
     def user_vectors(self, rows: IntArray) -> FloatArray:
         """Joined single vectors [n, Wu] of the users of the samples at these log rows, as they may see them."""

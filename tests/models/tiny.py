@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from models.contract import encoding
 from models.contract.encoding import Tensors
 from models.contract.schema import FeatureSchema
 from models.ctr.build import Architecture, build_model
@@ -109,11 +110,16 @@ def histories_of(lengths: Sequence[int], schema: FeatureSchema = SCHEMA, *, seed
     tensors: Tensors = {
         "user_categorical": users["user_categorical"],
         "user_vectors": generator.normal(size=(B, L, schema.user_width)).astype(np.float32),
-        "history_numeric": generator.normal(size=(B, L, 3)).astype(np.float32),
+        "history_numeric": generator.normal(size=(B, L, schema.item_numbers)).astype(np.float32),
         "value": generator.choice(np.array([-1.0, -0.5, 0.0, 0.5, 1.0], np.float32), (B, L)),
         "present": (np.arange(L)[None] < np.array(lengths)[:, None]).astype(np.float32),
     }
-    return tensors | {name: events[name].reshape(B, L, *events[name].shape[1:]) for name in ITEM_INPUTS}
+    if schema.running:
+        tensors["time_ms"] = np.sort(generator.integers(0, 10**9, (B, L)))
+        for name in ("user_numeric", "user_running"):
+            tensors[name] = inputs_of(B * L, 1, schema, seed=seed + 2)[name].reshape(B, L, -1)
+    names = [name for name in encoding.ITEM_INPUTS if name in events]
+    return tensors | {name: events[name].reshape(B, L, *events[name].shape[1:]) for name in names}
 
 
 def served(histories: Tensors, user: npt.NDArray[np.int64], at: npt.NDArray[np.int64]) -> Tensors:
@@ -124,7 +130,17 @@ def served(histories: Tensors, user: npt.NDArray[np.int64], at: npt.NDArray[np.i
         inside = present.reshape(*present.shape, *[1] * (events.ndim - 2))
         return np.where(inside, events[user], np.zeros((), events.dtype))
 
-    return {
+    running: Tensors = {}
+    if "time_ms" in histories:
+        hours = histories["time_ms"] / 3_600_000
+        running = {
+            "user_numeric": histories["user_numeric"][user, at],
+            "user_running": histories["user_running"][user, at],
+            "history_hours": np.where(present, hours[user, at][:, None] - hours[user], 0.0).astype(np.float32),
+            "history_row": before(histories["item_row"]),
+            "item_row": histories["item_row"][user, at],
+        }
+    return running | {
         "user_categorical": histories["user_categorical"][user],
         "user_vectors": histories["user_vectors"][user, at],
         "history_index": before(histories["item_index"]),

@@ -63,7 +63,7 @@ def _prompts(job: Job, work: Work) -> tuple[float | None, str]:
         return None, f"no run has asked {job.config.llm.model} yet"
     sample = _spread(work.prompts, _PROMPTS)
     try:
-        with _backend(job) as backend, asyncio.Runner() as runner:
+        with asyncio.Runner() as runner, _backend(job, runner) as backend:
             runner.run(backend.complete(sample[:1]))  # loads the weights
             seconds = _seconds(lambda: runner.run(backend.complete(sample)))
     except UnusableBackendError as error:
@@ -72,15 +72,16 @@ def _prompts(job: Job, work: Work) -> tuple[float | None, str]:
 
 
 @contextmanager
-def _backend(job: Job) -> Iterator[Backend]:
-    """The language model; weights that no run has converted yet are converted in a folder that is removed."""
+def _backend(job: Job, runner: asyncio.Runner) -> Iterator[Backend]:
+    """The language model; weights that no run has converted yet are converted in a folder that is removed. It is closed
+    before the runner, which would wait for the end of a generation."""
     with tempfile.TemporaryDirectory() as folder:
         place = job.checkpoints if job.checkpoints.is_dir() else Path(folder)
         backend = open_backend(job.config.llm, place.absolute(), job.config.arithmetic)
         try:
             yield backend
         finally:
-            asyncio.run(backend.close())
+            runner.run(backend.close())
 
 
 def _spread(all_of_them: Sequence[_T], most: int) -> list[_T]:

@@ -12,14 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from offline.config import JobConfig
+from offline.data.catalogue import Catalogue
+from offline.data.log import InteractionLog
 from offline.jobs.steps import Job
 from offline.jobs.work import Work
 from offline.knowledge.encoder import TextEncoder
+from offline.knowledge.vectors import Knowledge
 from offline.llm.budget import CostEstimate
 from offline.llm.config import open_backend
 from offline.llm.protocol import Backend, UnusableBackendError
+from offline.training.fit import seconds_per_batch
+from offline.training.samples import SampleEncoder, split_samples
 
-_TEXTS, _PROMPTS = 64, 8
+_TEXTS, _PROMPTS, _BATCHES = 64, 8, 10
 
 _T = TypeVar("_T")
 
@@ -47,6 +53,20 @@ def measure(job: Job, work: Work) -> Durations:
     texts, by_texts = _texts(job, work.texts) if work.texts else (None, "")
     prompts, by_prompts = _prompts(job, work) if work.prompts else (None, "")
     return Durations(texts, by_texts, prompts, by_prompts)
+
+
+def line_of_training(config: JobConfig, catalogue: Catalogue, log: InteractionLog) -> str:
+    """How long training takes on this machine, at most: early stopping may end it before. For people."""
+    training, splits = config.training, split_samples(config.samples, log)
+    epochs = f"training: {len(splits.rows['train']):,} samples, at most {training.epochs} epochs"
+    if training.served == "lifelong":
+        return epochs
+    schema = config.feature_schema.with_knowledge(())
+    encoder = SampleEncoder(schema, catalogue, log, Knowledge({}), splits.trained_rows)
+    batches = -(-len(splits.rows["train"]) // training.batch_size)
+    seconds = seconds_per_batch(training, encoder, splits, _BATCHES) * batches * training.epochs * len(training.seeds)
+    models = "; with compare = true several models are trained" if training.compare else ""
+    return f"{epochs}, about {_minutes(seconds)} ({_BATCHES} batches were timed, without knowledge{models})"
 
 
 def _texts(job: Job, texts: Sequence[str]) -> tuple[float, str]:

@@ -12,14 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from offline.config import JobConfig
+from offline.data.catalogue import Catalogue
+from offline.data.log import InteractionLog
 from offline.jobs.steps import Job
 from offline.jobs.work import Work
 from offline.knowledge.encoder import TextEncoder
+from offline.knowledge.vectors import Knowledge
 from offline.llm.budget import CostEstimate
 from offline.llm.config import open_backend
 from offline.llm.protocol import Backend, UnusableBackendError
+from offline.training.fit import seconds_per_batch
+from offline.training.samples import SampleEncoder, split_samples
 
-_TEXTS, _PROMPTS = 64, 8
+_TEXTS, _PROMPTS, _BATCHES = 64, 8, 10
 
 _T = TypeVar("_T")
 
@@ -49,6 +55,22 @@ def measure(job: Job, work: Work) -> Durations:
     return Durations(texts, by_texts, prompts, by_prompts)
 
 
+def line_of_training(config: JobConfig, catalogue: Catalogue, log: InteractionLog) -> str:
+    """How long training takes on this machine, at most: early stopping may end it before. For people."""
+    training, splits = config.training, split_samples(config.samples, log)
+    epochs = f"training: {len(splits.rows['train']):,} samples, at most {training.epochs} epochs"
+    if training.served == "lifelong":
+        return epochs
+    if training.served == "tree":
+        return f"training: {len(splits.rows['train']):,} samples, at most {training.tree.trees} trees"
+    schema = config.feature_schema.with_knowledge(())
+    encoder = SampleEncoder(schema, catalogue, log, Knowledge({}), splits.trained_rows)
+    batches = -(-len(splits.rows["train"]) // training.batch_size)
+    seconds = seconds_per_batch(training, encoder, splits, _BATCHES) * batches * training.epochs * len(training.seeds)
+    models = "; with compare = true several models are trained" if training.compare else ""
+    return f"{epochs}, about {_minutes(seconds)} ({_BATCHES} batches were timed, without knowledge{models})"
+
+
 def _texts(job: Job, texts: Sequence[str]) -> tuple[float, str]:
     sample = _spread(texts, _TEXTS)
     encoder = TextEncoder(job.config.knowledge.encoder, job.config.knowledge.encoder_tokens, job.config.arithmetic)
@@ -63,7 +85,7 @@ def _prompts(job: Job, work: Work) -> tuple[float | None, str]:
         return None, f"no run has asked {job.config.llm.model} yet"
     sample = _spread(work.prompts, _PROMPTS)
     try:
-        with _backend(job) as backend, asyncio.Runner() as runner:
+        with asyncio.Runner() as runner, _backend(job, runner) as backend:
             runner.run(backend.complete(sample[:1]))  # loads the weights
             seconds = _seconds(lambda: runner.run(backend.complete(sample)))
     except UnusableBackendError as error:
@@ -72,15 +94,16 @@ def _prompts(job: Job, work: Work) -> tuple[float | None, str]:
 
 
 @contextmanager
-def _backend(job: Job) -> Iterator[Backend]:
-    """The language model; weights that no run has converted yet are converted in a folder that is removed."""
+def _backend(job: Job, runner: asyncio.Runner) -> Iterator[Backend]:
+    """The language model; weights that no run has converted yet are converted in a folder that is removed. It is closed
+    before the runner, which would wait for the end of a generation."""
     with tempfile.TemporaryDirectory() as folder:
         place = job.checkpoints if job.checkpoints.is_dir() else Path(folder)
         backend = open_backend(job.config.llm, place.absolute(), job.config.arithmetic)
         try:
             yield backend
         finally:
-            asyncio.run(backend.close())
+            runner.run(backend.close())
 
 
 def _spread(all_of_them: Sequence[_T], most: int) -> list[_T]:

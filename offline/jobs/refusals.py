@@ -23,7 +23,7 @@ from offline.data.rules import Findings
 from offline.jobs.events import look_for_events
 from offline.jobs.llm_requests import TEXTS, imported_texts, language_lines
 from offline.jobs.outlook import outlook
-from offline.jobs.rates import measure
+from offline.jobs.rates import line_of_training, measure
 from offline.jobs.steps import Job, StepCache, Stopwatch
 from offline.jobs.work import work_of
 from offline.knowledge.encoder import TextEncoder
@@ -96,7 +96,7 @@ def _of_arrived(job: Job, source: Dataset, of_data: Findings, measured: bool) ->
         except UnusableBackendError as error:
             yield Findings(facts=[f"texts to encode and prompts to ask cannot be counted: {error}"])
         else:
-            yield Findings(facts=list(measure(job, work).lines(work)))
+            yield Findings(facts=[*measure(job, work).lines(work), line_of_training(job.config, catalogue, log)])
 
 
 def of_server(job: Job) -> Findings:

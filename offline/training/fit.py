@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import dataclass
 from typing import cast
 
@@ -73,7 +74,7 @@ def fit(
     generator = np.random.default_rng(seed)
     model = new_model(spec, config, encoder)
     _standardise(model, encoder, splits, generator)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = _optimizer(model, config)
     train, validation = splits.rows["train"], splits.rows["validation"]
     best: dict[str, torch.Tensor] = {}
     judged: list[Quality] = []
@@ -83,13 +84,7 @@ def fit(
             model.train()
             order = generator.permutation(train)
             for at in range(0, len(order), config.batch_size):
-                rows = order[at : at + config.batch_size]
-                loss = nn.functional.binary_cross_entropy_with_logits(
-                    model(as_torch(encoder.tensors(rows))), torch.from_numpy(encoder.labels[rows])
-                )
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+                _learn(model, optimizer, encoder, order[at : at + config.batch_size])
                 bar.advance()
             scores = predict(model, encoder, validation)
             judged.append(quality(encoder.labels[validation], scores, encoder.log.user[validation]))
@@ -115,6 +110,31 @@ def _standardise(model: nn.Module, encoder: SampleEncoder, splits: SplitRows, ge
         features = torch.cat([running[0].plain(as_torch(encoder.tensors(part))) for part in parts])
     for module in running:
         module.standardise(features)
+
+
+def seconds_per_batch(config: TrainingConfig, encoder: SampleEncoder, splits: SplitRows, batches: int) -> float:
+    """How long a training batch of the served architecture, a network of windows, takes on this machine."""
+    model, train = new_model(ModelSpec("", config.served), config, encoder), splits.rows["train"]
+    optimizer, generator = _optimizer(model, config), np.random.default_rng(0)
+    began = 0.0
+    for batch in range(2 + batches):
+        if batch == 2:  # the first ones are slower
+            began = time.perf_counter()
+        _learn(model.train(), optimizer, encoder, generator.choice(train, min(config.batch_size, len(train))))
+    return (time.perf_counter() - began) / batches
+
+
+def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _learn(model: nn.Module, optimizer: torch.optim.Optimizer, encoder: SampleEncoder, rows: IntArray) -> None:
+    """One step on the samples at these log rows."""
+    logits = model(as_torch(encoder.tensors(rows)))
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(encoder.labels[rows]))
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
 
 
 def predict(model: nn.Module, encoder: SampleEncoder, rows: IntArray, batch_size: int = 2048) -> FloatArray:

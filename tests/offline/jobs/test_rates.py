@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from offline.jobs.rates import measure
+from offline.jobs.rates import line_of_training, measure
 from offline.jobs.work import Work
 from offline.llm.account import open_accounts
 from offline.llm.budget import CostEstimate
 from offline.llm.protocol import Prompt, UnusableBackendError
+from offline.training.samples import split_samples
 from tests.offline.pipeline import CountingModel, Pipeline
+from tests.synthetic import job_config, synthetic
 
 PROMPTS = [Prompt((("user", f"question {number}"),), 64) for number in range(100)]
 UNKNOWN = {"liber": CostEstimate(100, 0, 100, 100, 1000, 6400, 0.0, None)}
@@ -64,3 +66,20 @@ def test_without_a_model_the_time_is_unknown_and_says_why(installed: Pipeline, m
     work = Work(UNKNOWN, PROMPTS, [])
     _, line = measure(installed.job, work).lines(work)
     assert "for an unknown time (no weights here)" in line
+
+
+def test_the_time_of_a_training_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = synthetic(tmp_path, users=20, items=15, events=14)
+    config = job_config(tmp_path, epochs=3, batch_size=50, seeds=(1, 2))
+    monkeypatch.setattr("offline.jobs.rates.seconds_per_batch", lambda training, encoder, splits, batches: 5.0)
+    samples = len(split_samples(config.samples, few.log).rows["train"])
+    line = line_of_training(config, few.catalogue, few.log)
+    minutes = -(-samples // 50) * 3 * 2 * 5 / 60
+    assert line == (
+        f"training: {samples:,} samples, at most 3 epochs, about {minutes:.0f} min (10 batches were timed, without "
+        "knowledge)"
+    )
+    monkeypatch.undo()
+    assert line_of_training(config, few.catalogue, few.log).startswith(f"training: {samples:,} samples")
+    whole = job_config(tmp_path, served="lifelong", epochs=3)
+    assert line_of_training(whole, few.catalogue, few.log).endswith("at most 3 epochs")

@@ -220,7 +220,9 @@ def test_models_with_running_features_are_trained_and_exported(tmp_path: Path, s
     own = {"tokens": 200, "process_epochs": 1, "folds": 2, "factors": 4}
     tree = {"trees": 5, "leaves": 4, "least_samples": 2}
     running = SCHEMA.model_copy(update={"running": RunningSpec(half_lives_days=(1.0, 30.0))})
-    config = job_config(tmp_path, served=served, lifelong=own, tree=tree).model_copy(update={"feature_schema": running})
+    plain = job_config(tmp_path, lifelong=own, tree=tree)
+    training = plain.training.model_copy(update={"served": served})
+    config = plain.model_copy(update={"feature_schema": running, "training": training})
     report = train(config, few.catalogue, few.log, few.knowledge, tmp_path / "models")
     assert report.parity < 1e-5
     splits = split_samples(config.samples, few.log)

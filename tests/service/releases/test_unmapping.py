@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import mmap
+import sys
+import threading
+import traceback
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -34,6 +37,16 @@ def given_back(monkeypatch: pytest.MonkeyPatch) -> SimpleQueue[int]:
     return lengths
 
 
+def taken(given_back: SimpleQueue[int]) -> int:
+    """The length of the next mapping that is given back; fails, with what the threads are doing, if none is."""
+    try:
+        return given_back.get(timeout=SECONDS)
+    except Empty:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        stacks = [f"{names.get(at)}: {traceback.extract_stack(of)[-2:]}" for at, of in sys._current_frames().items()]
+        pytest.fail(f"nothing was given back in {SECONDS:g} s; " + "; ".join(stacks))
+
+
 def mapped(folder: Path) -> Columns:
     columns = {"index": np.arange(CELLS), "id_rows": np.zeros(CELLS, np.int64)}
     return read_columns(folder, write_columns(folder, columns))
@@ -45,7 +58,7 @@ def test_nothing_is_given_back_while_a_view_is_left(tmp_path: Path, given_back: 
     columns["index"][7] = -1
     view = columns["index"][5:][2:4]
     del columns["id_rows"]
-    given_back.get(timeout=SECONDS)
+    taken(given_back)
     del columns
     gc.collect()
     with pytest.raises(Empty):
@@ -53,7 +66,7 @@ def test_nothing_is_given_back_while_a_view_is_left(tmp_path: Path, given_back: 
     assert view.tolist() == [-1, 8]
     del view
     gc.collect()
-    assert given_back.get(timeout=SECONDS) >= CELLS * 8
+    assert taken(given_back) >= CELLS * 8
 
 
 def test_columns_that_are_no_mappings_are_left_alone(given_back: SimpleQueue[int]) -> None:

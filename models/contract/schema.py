@@ -181,7 +181,7 @@ class FeatureSchema(BaseModel):
         """Schemas without running features are written, and fingerprinted, as before there were any."""
         document: dict[str, Any] = serialize(self)
         if self.running is None:
-            del document["running"]
+            document.pop("running", None)
         return document
 
     @model_validator(mode="after")

@@ -60,6 +60,7 @@ def _samples(config: JobConfig, log: InteractionLog, splits: SplitRows, per_user
     result.facts.append(
         f"samples, which models learn from and are tested on: {sizes}{negatives}; interactions with {least} or more "
         f"earlier ones of their user (samples.min_history): {of_rows:.0%} of all, of {of_users:.0%} of the users"
+        f"{splits.note}"
     )
     if of_rows < _FEW_ROWS and least:
         better = activity.min_history

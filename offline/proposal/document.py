@@ -14,7 +14,7 @@ import polars as pl
 from offline.proposal.features import Column, TableFeatures
 from offline.proposal.model import knowledge_lines, samples_lines, schema_lines, training_lines
 from offline.proposal.roles import Roles, part_words
-from offline.proposal.settings import Amounts, Labels
+from offline.proposal.settings import Amounts, Coverage, Labels
 from offline.proposal.texts import Texts
 from offline.proposal.toml import commented, key_of, quoted
 
@@ -43,6 +43,7 @@ class Proposal:
     labels: Labels
     amounts: Amounts
     texts: Texts
+    coverage: Coverage
 
     def text(self) -> str:
         """The file's content."""
@@ -84,6 +85,11 @@ class Proposal:
                     f"{', '.join(described.features.sums)} of {described.path.name}: reckoned from what users did, so "
                     "left out, because a model would learn what the test holds; list those that are not"
                 )
+        if self.coverage.is_low:
+            yield (
+                f"only {self.coverage.described:,} of {self.coverage.items:,} items have anything that is told of them, so "
+                f"min_item_coverage is {self.coverage.least:g}: describe the others, else nothing is known of them"
+            )
         if self.roles.type is not None:
             total = len(self.interactions.table)
             shares = ", ".join(f"{name} {count / total:.1%}" for name, count in self._types().items())
@@ -171,7 +177,7 @@ class Proposal:
         yield from samples_lines(self.amounts)
         yield from schema_lines(self.name, self.labels, self.amounts, types, columns, self.texts)
         yield from knowledge_lines(self.amounts, self.texts.language)
-        yield from training_lines()
+        yield from training_lines(self.coverage)
 
     @property
     def _fields(self) -> dict[str, list[Column]]:

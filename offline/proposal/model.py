@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from offline.data.languages.english import ENGLISH
 from offline.knowledge.config import MULTILINGUAL_ENCODER
 from offline.proposal.features import Column
-from offline.proposal.settings import Amounts, Labels
+from offline.proposal.settings import Amounts, Coverage, Labels
 from offline.proposal.texts import Texts
 from offline.proposal.toml import commented, decimal_of, field_of, quoted
 
@@ -98,7 +98,7 @@ def knowledge_lines(amounts: Amounts, language: str) -> Iterator[str]:
         yield commented("shift = false", "too few users have two partitions to learn changes of taste")
 
 
-def training_lines() -> Iterator[str]:
+def training_lines(coverage: Coverage) -> Iterator[str]:
     """The sections [training] and [publish]."""
     yield ""
     yield "[training]"
@@ -106,4 +106,7 @@ def training_lines() -> Iterator[str]:
     yield commented("compare = false", "true trains the other models, too, and compares them")
     yield ""
     yield "[publish]"
-    yield commented("min_item_coverage = 0.9", "share of items with knowledge that a release needs")
+    share = f"; {coverage.share:.1%} have something to tell" if coverage.is_low else ""
+    yield commented(
+        f"min_item_coverage = {coverage.least:g}", f"share of items with knowledge that a release needs{share}"
+    )

@@ -85,6 +85,8 @@ def roles_of(interactions: pl.DataFrame, items: pl.DataFrame, users: pl.DataFram
     free = [name for name in free if roles.time is None or name != roles.time.column]
     roles.part = next((name for name in free if _is_part(interactions[name])), None)
     free = [name for name in free if name != roles.part]
+    if roles.part is not None and not part_words(interactions[roles.part])["validation"]:
+        remarks.append(f"no row of {roles.part!r} validates, so the last tenth of the training part's samples does")
     roles.value = _value(interactions, free, roles)
     free = [name for name in free if name != roles.value]
     _note_returns(interactions, free, roles)

@@ -117,6 +117,21 @@ def test_every_rule_of_items_names_its_place(tmp_path: Path, content: str, rule:
     assert place in findings(tmp_path, rule, texts={"item": "{title}"})
 
 
+@pytest.mark.parametrize(("repeated", "title"), [("first", "One"), ("last", "Other")])
+def test_of_several_descriptions_the_chosen_one_counts(tmp_path: Path, repeated: str, title: str) -> None:
+    shop.write(tmp_path)
+    (tmp_path / "books.csv").write_text(BOOKS + "b1,Other,2005,History\nb3,Three,1999,History\n")
+    (tmp_path / "readers.csv").write_text("reader,country,birth_year\nr1,DE,1970\nr1,BR,\nr2,BR,1985\nr3,DE,1980\n")
+    assert 'set repeated = "first" or "last"' in findings(tmp_path, "id_repeated")
+    source = shop.source(tmp_path, items={"repeated": repeated}, users={"repeated": repeated})
+    report, catalogue = source.check(shop.SCHEMA), source.catalogue()
+    assert report.errors == []
+    assert [line for line in report.warnings if "repeated" in line] == []
+    assert f"items: 1 row more than ids: of those of an id the {repeated} counts" in report.facts
+    assert (list(catalogue.items), catalogue.items["b1"]["title"]) == (["b1", "b2", "b3"], title)
+    assert catalogue.users["r1"]["country"] == ("DE" if repeated == "first" else "BR")
+
+
 def test_all_rules_are_checked_before_giving_up(tmp_path: Path) -> None:
     shop.write(tmp_path)
     (tmp_path / "ratings.csv").write_text(GOOD + "r3,b1,five,soon\n,b1,9,1700000000\nghost,b1,9,1700000000\n")

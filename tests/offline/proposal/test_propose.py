@@ -11,10 +11,14 @@ import polars as pl
 import pytest
 
 from offline.config import JobConfig, load_config
+from offline.data.arrival import append_new
 from offline.data.catalogue import DataError
 from offline.data.dataset import open_dataset
+from offline.data.log import InteractionLog
+from offline.jobs.outlook import outlook
 from offline.proposal.forms import form_of
 from offline.proposal.propose import name_of, propose
+from offline.training.samples import split_samples
 from tests.offline.proposal.shops import Shop, shop, write
 
 HEADER = ("reader", "book", "stars", "at")
@@ -141,6 +145,23 @@ def test_parts_of_a_set_that_brings_them(books: Shop, tmp_path: Path) -> None:
     table = config.data.interactions
     assert (table.time, table.time_unit, table.split_column) == ("position", "order", "part")
     assert tomllib.loads(text)["data"]["labels"]["kind"] == "implicit"
+
+
+def test_a_set_that_brings_training_and_test_alone(books: Shop, tmp_path: Path) -> None:
+    rows = [(*row[:2], "train" if at < 1300 else "test", row[3]) for at, row in enumerate(books.interactions)]
+    path = write(tmp_path / "bought.csv", ("user", "book", "part", "at"), rows)
+    config, text = proposed(tmp_path, path, items_of(books, tmp_path))
+    table = config.data.interactions
+    assert table is not None
+    assert (table.split_column, table.split_values.validation) == ("part", ())
+    assert "LOOK: no row of 'part' validates" in text
+    source, log = open_dataset(config.data, tmp_path / "raw"), InteractionLog.empty()
+    log, _ = append_new(log, source, source.catalogue(), config.data.labels, config.feature_schema)
+    splits = split_samples(config.samples, log)
+    sizes = {split: len(of) for split, of in splits.rows.items()}
+    assert abs(sizes["validation"] - sizes["train"] / 9) <= 1
+    facts = outlook(config, source.catalogue(), log, splits).facts
+    assert any("no part validates, so the last tenth of the training part's samples does" in fact for fact in facts)
 
 
 def test_short_histories_get_small_partitions(tmp_path: Path) -> None:

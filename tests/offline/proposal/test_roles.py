@@ -341,7 +341,7 @@ def test_returns_are_said(tmp_path: Path, books: Shop) -> None:
     assert condition in text
     (tmp_path / "kept.toml").write_text(text.replace("[data.interactions]\n", f"[data.interactions]\n{condition}\n"))
     config = load_config(tmp_path / "kept.toml")
-    assert "1470 interactions" in str(open_dataset(config.data, tmp_path / "raw").check(config.feature_schema).facts)
+    assert "1,470 interactions" in str(open_dataset(config.data, tmp_path / "raw").check(config.feature_schema).facts)
 
 
 def test_ids_with_a_point_are_said() -> None:

@@ -247,7 +247,7 @@ class DataConfig(BaseModel):
                 "interactions.split_column"
             )
         elif self.split_by == "order" and self.timed:
-            raise ValueError('split_by = "order" is for interactions without times')
+            raise ValueError('split_by = "order" is for interactions without times: remove it, and time splits them')
         return self
 
     @model_validator(mode="after")

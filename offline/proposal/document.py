@@ -87,8 +87,8 @@ class Proposal:
                 )
         if self.coverage.is_low:
             yield (
-                f"only {self.coverage.described:,} of {self.coverage.items:,} items have anything that is told of them, so "
-                f"min_item_coverage is {self.coverage.least:g}: describe the others, else nothing is known of them"
+                f"only {self.coverage.described:,} of {self.coverage.items:,} items have anything to tell, "
+                f"so min_item_coverage is {self.coverage.least:g}: describe the others, else nothing is known of them"
             )
         if self.roles.type is not None:
             total = len(self.interactions.table)

@@ -255,6 +255,16 @@ def test_times(tmp_path: Path, unit: str, texts: list[str], expected: list[int])
     assert [row[3] for row in shop.source(tmp_path, interactions={"time_unit": unit}).interactions()] == expected
 
 
+@pytest.mark.parametrize("text", ["2024-04-07 20.11", "2024-04-07 20:11.5", "20240407T2011.5", "2024-04-07+02:00"])
+def test_what_iso_would_read_otherwise_than_meant_is_refused(tmp_path: Path, text: str) -> None:
+    shop.write(tmp_path)
+    (tmp_path / "ratings.csv").write_text(HEADER + f"r1,b1,5,{text}\n")
+    assert repr(text) in findings(tmp_path, "time_value", interactions={"time_unit": "iso"})
+    form = {"time_unit": None, "time_format": "%Y-%m-%d %H.%M"}
+    if text == "2024-04-07 20.11":
+        assert [row[3] for row in shop.source(tmp_path, interactions=form).interactions()] == [1712520660000]
+
+
 def test_times_of_parquet_are_taken_as_they_are(tmp_path: Path) -> None:
     moments = pl.from_epoch(shop.tables()["ratings"]["at"], time_unit="s")
     for frame in (moments.cast(pl.Datetime("ns")), moments.dt.replace_time_zone("Asia/Tokyo"), moments.dt.date()):

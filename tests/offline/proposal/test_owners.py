@@ -74,7 +74,7 @@ def test_items_without_a_description_lower_the_coverage_that_a_release_needs(boo
     few = Shop(books.interactions, books.items[:32], books.users)
     config, text = proposed(tmp_path, ratings_of(books, tmp_path), items_of(few, tmp_path))
     assert config.publish.min_item_coverage == 0.72
-    assert "LOOK: only 32 of 40 items have anything that is told of them, so min_item_coverage is 0.72" in text
+    assert "LOOK: only 32 of 40 items have anything to tell, so min_item_coverage is 0.72" in text
     nameless = [(row[0], "", "", "") if at < 6 else row for at, row in enumerate(books.items)]
     config, _ = proposed(
         tmp_path,

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from offline.proposal.features import Column, TableFeatures
-from offline.proposal.model import knowledge_lines, samples_lines, schema_lines, training_lines
+from offline.proposal.model import knowledge_lines, note_on_users, samples_lines, schema_lines, training_lines
 from offline.proposal.roles import Roles, part_words
 from offline.proposal.settings import Amounts, Coverage, Labels
 from offline.proposal.texts import Texts
@@ -81,10 +81,15 @@ class Proposal:
     def _remarks(self) -> Iterator[str]:
         for described in (self.items, self.users):
             if described is not None and described.features.sums:
+                table = "items" if described is self.items else "users"
                 yield (
-                    f"{', '.join(described.features.sums)} of {described.path.name}: reckoned from what users did, so "
-                    "left out, because a model would learn what the test holds; list those that are not"
+                    f"{', '.join(described.features.sums)} of {described.path.name} are left out: by their names they "
+                    "are reckoned from what users did, and a model would learn from them what the test holds. Of one "
+                    f'that is not, write {key_of(described.features.sums[0])} = "float" into [data.{table}.columns], '
+                    f"and a field of it into {table[:-1]}_fields"
                 )
+        if note := note_on_users(self.amounts, self.texts.language):
+            yield note
         if self.coverage.is_low:
             yield (
                 f"only {self.coverage.described:,} of {self.coverage.items:,} items have anything to tell, "

@@ -68,6 +68,21 @@ def schema_lines(
     yield "]"
 
 
+def note_on_users(amounts: Amounts, language: str) -> str:
+    """Why nothing is written of users, for a person; "" if it is."""
+    if amounts.liber is None:
+        return (
+            "users have no knowledge beyond their histories: too few have five interactions in time to train the "
+            "producer liber; once they have, `init` writes it"
+        )
+    if language != ENGLISH.code:
+        return (
+            "users have no knowledge beyond their histories: the producer liber stands in a comment, because the "
+            "packaged language model writes English alone. Name another one in [llm], and take the # before liber away"
+        )
+    return ""
+
+
 def knowledge_lines(amounts: Amounts, language: str) -> Iterator[str]:
     """The sections [llm], [knowledge] where something is to be said of it, and [knowledge.liber]."""
     yield ""

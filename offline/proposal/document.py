@@ -83,9 +83,9 @@ class Proposal:
             if described is not None and described.features.sums:
                 table = "items" if described is self.items else "users"
                 yield (
-                    f"{', '.join(described.features.sums)} of {described.path.name} are left out: by their names they "
-                    "are reckoned from what users did, and a model would learn from them what the test holds. Of one "
-                    f'that is not, write {key_of(described.features.sums[0])} = "float" into [data.{table}.columns], '
+                    f"{', '.join(described.features.sums)} of {described.path.name}: left out, as by name reckoned "
+                    "from what users did, so that a model would learn what the test holds. For one that is not, "
+                    f'write {key_of(described.features.sums[0])} = "float" into [data.{table}.columns], '
                     f"and a field of it into {table[:-1]}_fields"
                 )
         if note := note_on_users(self.amounts, self.texts.language):

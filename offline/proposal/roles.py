@@ -7,7 +7,7 @@ said in a remark, because a person reads the configuration before it is used.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -85,13 +85,26 @@ def roles_of(interactions: pl.DataFrame, items: pl.DataFrame, users: pl.DataFram
     free = [name for name in free if roles.time is None or name != roles.time.column]
     roles.part = next((name for name in free if _is_part(interactions[name])), None)
     free = [name for name in free if name != roles.part]
-    if roles.part is not None and not part_words(interactions[roles.part])["validation"]:
-        remarks.append(f"no row of {roles.part!r} validates, so the last tenth of the training part's samples does")
+    remarks += _notes_on_parts(interactions, free, roles.part)
     roles.value = _value(interactions, free, roles)
     free = [name for name in free if name != roles.value]
     _note_returns(interactions, free, roles)
     roles.type = next((name for name in free if _TYPE.search(name) and _is_type(interactions[name])), None)
     return roles
+
+
+def _notes_on_parts(interactions: pl.DataFrame, names: Sequence[str], part: str | None) -> Iterator[str]:
+    """Remarks on the column of parts, or on those of the ``names`` that look like it."""
+    if part is not None:
+        if not part_words(interactions[part])["validation"]:
+            yield f"no row of {part!r} validates, so the last tenth of the training part's samples does"
+        return
+    for name in filter(_PART.search, names):
+        if "train" in interactions[name].cast(pl.String).str.to_lowercase():
+            yield (
+                f"{name!r} looks like parts of the data and is not used: each row needs one of the words train, "
+                "validation and test, and rows of train and test must be there"
+            )
 
 
 def _note_returns(interactions: pl.DataFrame, names: Sequence[str], roles: Roles) -> None:

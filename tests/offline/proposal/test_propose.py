@@ -164,6 +164,15 @@ def test_a_set_that_brings_training_and_test_alone(books: Shop, tmp_path: Path) 
     assert any("no part validates, so the last tenth of the training part's samples does" in fact for fact in facts)
 
 
+def test_parts_of_which_none_tests_are_said(books: Shop, tmp_path: Path) -> None:
+    rows = [(*row[:2], "train" if at < 1300 else "valid", row[3]) for at, row in enumerate(books.interactions)]
+    path = write(tmp_path / "bought.csv", ("user", "book", "split", "at"), rows)
+    config, text = proposed(tmp_path, path, items_of(books, tmp_path))
+    assert config.data.interactions is not None
+    assert config.data.interactions.split_column is None
+    assert "LOOK: 'split' looks like parts of the data and is not used" in text
+
+
 def test_short_histories_get_small_partitions(tmp_path: Path) -> None:
     few = shop(users=400, events=1600)
     config, text = proposed(

@@ -16,7 +16,7 @@ from offline.proposal.id_columns import ITEM, USER, is_amount, matching, user_co
 from offline.proposal.times import Time, TimeReading, impossible_times, note_on_unread, read_times
 from offline.proposal.values import MOST_VALUES, example_of, is_opinion, off_scale, read_values, unfit_values
 
-_TIME = re.compile(r"time|date|stamp|^ts$|_ts$|_at$|created|when|datum|zeit|fecha|jour|日|时|時", re.I)
+_TIME = re.compile(r"time|date|stamp|^ts$|_ts$|(?:^|_)at$|created|when|datum|zeit|fecha|jour|日|时|時", re.I)
 _VALUE = re.compile(
     r"rating|stars?$|score|value|label|click|likes?$|liked|thumb|reaction|feedback|recommend|^overall$|^votes?$|target"
     r"|grade|bewertung|punkte|gef[aä]ll|(?:^|_)sterne?$|puntuaci|puntaje|calificaci|valoraci|estrella|gusta|pontua"

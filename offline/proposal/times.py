@@ -30,7 +30,7 @@ _DATES = (
 _CLOCKS = (
     "", " %H:%M:%S", " %H:%M", " %H:%M:%S UTC", " %H:%M UTC", " %H:%M:%S.%f", " %H:%M:%S.%f UTC", " %I:%M:%S %p",
     " %I:%M %p", ", %H:%M:%S", ", %H:%M", "T%H:%M:%S", " %H:%M:%S%z", " %H:%M%z", " %H:%M:%S %z", " %H:%M %z",
-    " %H.%M", " %H.%M.%S",
+    " %H.%M", " %H.%M.%S", "T%H:%M:%S%z", "T%H:%M:%S.%f%z", " %H:%M:%S.%f%z", " %H:%M Uhr", " %H:%M:%S Uhr",
 )  # fmt: skip
 _DATES_IN_SIGNS = ("%Y年%m月%d日", "%Y년 %m월 %d일", "%Y년%m월%d일")
 _CLOCKS_IN_SIGNS = (
@@ -40,7 +40,8 @@ _CLOCKS_IN_SIGNS = (
 _FORMATS = (
     *(date + clock for date, clock in product(_DATES, _CLOCKS)),
     *(date + clock for date, clock in product(_DATES_IN_SIGNS, _CLOCKS_IN_SIGNS)),
-    "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z",
+    "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a %b %d %Y %H:%M:%S GMT%z",
+    "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z",
 )  # fmt: skip
 _COMPACT: Mapping[int, str | None] = MappingProxyType({8: None, 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"})
 """Forms of times in digits alone, by their number; those of a date are in ISO 8601."""

@@ -83,6 +83,23 @@ def test_times_in_words(books: Shop, tmp_path: Path, form: str, expected: str | 
     assert config.data.interactions.time_unit == (None if expected else "iso")
 
 
+def test_the_remedy_for_times_that_are_not_read_works_as_it_stands(books: Shop, tmp_path: Path) -> None:
+    form = "%H:%M on %d.%m.%Y"
+    rows = [(*row[:3], datetime.fromtimestamp(row[3], UTC).strftime(form)) for row in books.interactions]
+    config, text = proposed(tmp_path, write(tmp_path / "ratings.csv", HEADER, rows), items_of(books, tmp_path))
+    assert config.data.split_by == "order"
+    (remark,) = [line for line in text.splitlines() if "is not understood" in line]
+    for word in ('write time = "at"', 'time_format = "..." into [data.interactions]', "remove split_by from [data]"):
+        assert word in remark
+    lines = [line for line in text.splitlines() if not line.startswith("split_by")]
+    at = lines.index("[data.interactions]") + 1
+    lines[at:at] = ['time = "at"', f'time_format = "{form}"']
+    (tmp_path / "mended.toml").write_text("\n".join(lines), encoding="utf-8")
+    mended = load_config(tmp_path / "mended.toml")
+    assert mended.data.timed
+    assert not open_dataset(mended.data, tmp_path / "raw").check(mended.feature_schema).errors
+
+
 def test_milliseconds_semicolons_and_another_encoding(books: Shop, tmp_path: Path) -> None:
     rows = [(user, item, stars, second * 1000) for user, item, stars, second in books.interactions]
     described = [(item, title.replace("garden", "Gärtchen"), kinds, year) for item, title, kinds, year in books.items]

@@ -17,8 +17,9 @@ _MOST_NULLS = 8
 
 
 def with_one_row_of_each(described: Described, id_column: str, remarks: list[str]) -> Described:
-    """The same table, of whose ids that are described in different ways the last row counts."""
-    different = _described_differently(described.table, id_column)
+    """The same table, of whose ids with different features the last row counts."""
+    columns = [column.column for column in described.features.columns] or described.table.columns
+    different = _described_differently(described.table.select(list(dict.fromkeys([id_column, *columns]))), id_column)
     if not different:
         return described
     remarks.append(
@@ -44,34 +45,42 @@ def _described_differently(table: pl.DataFrame, id_column: str) -> Sequence[Any]
 def with_empty_words(described: Described, id_column: str, remarks: list[str]) -> Described:
     """The same table with few words among the numbers of a column as nulls: then it is a column of numbers.
 
-    A word that another column holds, too, stays what it is; so do many different ones, and those of a Parquet file,
-    which has no setting of nulls.
+    A word that a column of texts or ids holds, too, stays what it is; so do many cells, many different words, and those
+    of a Parquet file, which has no setting of nulls.
     """
     table, nulls = described.table, list(described.form.get("nulls", [""]))
-    for name, unfit in _almost_numbers(table, id_column):
-        words = table[name].filter(unfit).unique(maintain_order=True).to_list()
-        others = [other for other in table.columns if other != name and table[other].dtype == pl.String]
-        is_used = any(bool(table[other].is_in(words).any()) for other in others)
-        what = f"{int(unfit.sum()):,} of {len(table):,} cells of {name!r} in {described.path} are no number, such as "
-        what += example_of(table[name], unfit)
-        if is_used or len(words) > _MOST_NULLS or described.path.suffix.lower() in {".parquet", ".pq"}:
-            remarks.append(f"{what}: it is a text, and no number to a model, until they are empty")
+    mixed = dict(_mixed_with_words(table, id_column))
+    texts = [name for name in table.columns if name not in mixed and table[name].dtype == pl.String]
+    is_parquet = described.path.suffix.lower() in {".parquet", ".pq"}
+    for name, unfit in sorted(mixed.items(), key=lambda entry: not fits(table[entry[0]], entry[1])):
+        different = table[name].filter(unfit).unique(maintain_order=True).to_list()
+        words = [word for word in different if word not in nulls]
+        what = (
+            f"{int(unfit.sum()):,} of {len(table):,} cells of {name!r} in {described.path} are no number, such as "
+            f"{example_of(table[name], unfit)}"
+        )
+        is_used = any(bool(table[text].is_in(words).any()) for text in texts)
+        if words and (is_used or is_parquet or len(words) > _MOST_NULLS or not fits(table[name], unfit)):
+            advice = "leave them empty" if is_parquet else "list them in nulls, or leave them empty,"
+            remarks.append(f"{what}: it is a text to a model; {advice} and set its type and a field to have numbers")
             continue
-        nulls += [word for word in words if word not in nulls]
+        nulls += words
         remarks.append(f"{what}: they count as empty (nulls)")
-        table = table.with_columns(pl.when(~unfit).then(pl.col(name)).alias(name))
-    if table is described.table:
+    if nulls == described.form.get("nulls", [""]):
         return described
-    return replace(described, form={**described.form, "nulls": nulls}, table=table)
+    empty = [pl.when(~table[name].is_in(nulls)).then(pl.col(name)).alias(name) for name in mixed]
+    return replace(described, form={**described.form, "nulls": nulls}, table=table.with_columns(empty))
 
 
-def _almost_numbers(table: pl.DataFrame, id_column: str) -> Iterator[tuple[str, pl.Series]]:
-    """Columns nearly all of whose cells are numbers, and their other cells [rows]."""
+def _mixed_with_words(table: pl.DataFrame, id_column: str) -> Iterator[tuple[str, pl.Series]]:
+    """Columns of numbers with other cells [rows] among them: few of these, or few different ones."""
     for name in table.columns:
         if name == id_column or table[name].dtype != pl.String:
             continue
         text = table[name].str.strip_chars()
         values = text.set(text == "", None)
         unfit = values.is_not_null() & ~values.cast(pl.Float64, strict=False).is_finite().fill_null(False)
-        if unfit.any() and fits(values, unfit):
+        filled = len(values) - values.null_count()
+        is_mostly_number = int(unfit.sum()) <= filled / 2 and table[name].filter(unfit).n_unique() <= _MOST_NULLS
+        if unfit.any() and (fits(values, unfit) or is_mostly_number):
             yield name, unfit

@@ -164,5 +164,6 @@ def _a_bit_above(share: float) -> float:
 def _with_features(described: Described, id_column: str, owners: str, remarks: list[str]) -> Described:
     """A table of users or items as the configuration has it: settings for what is amiss, and features."""
     described = _allowing_empty(described, id_column, remarks)
-    described = with_one_row_of_each(with_empty_words(described, id_column, remarks), id_column, remarks)
-    return replace(described, features=features_of(described.table, id_column, owners))
+    described = with_empty_words(described, id_column, remarks)
+    described = replace(described, features=features_of(described.table, id_column, owners))
+    return with_one_row_of_each(described, id_column, remarks)

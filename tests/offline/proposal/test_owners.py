@@ -70,6 +70,28 @@ def test_a_word_that_means_something_elsewhere_stays(books: Shop, tmp_path: Path
     assert "such as 'used': it is a text" in text
 
 
+def test_one_word_among_the_numbers_of_two_columns(books: Shop, tmp_path: Path) -> None:
+    header = ("book", "title", "kinds", "year", "weight", "pages", "age", "avg_rating")
+    rows = [
+        (
+            *row,
+            "unknown" if at == 7 else at + 0.5,
+            "unknown" if at in (7, 9) else at,
+            "unknown" if at % 4 == 0 else at,
+            at / 10,
+        )
+        for at, row in enumerate(books.items)
+    ]
+    items = write(tmp_path / "books.csv", header, [*rows, (*rows[0][:-1], 9.9)])
+    config, text = proposed(tmp_path, ratings_of(books, tmp_path), items)
+    assert config.data.items is not None
+    types = {name: column.type for name, column in config.data.items.columns.items()}
+    assert (types["weight"], types["pages"], types["age"]) == ("float", "int", "int")
+    assert config.data.items.nulls == ("", "unknown")
+    assert "LOOK: 11 of 41 cells of 'age' in" in text
+    assert config.data.items.repeated is None, "the rows differ only in what is not used"
+
+
 def test_items_without_a_description_lower_the_coverage_that_a_release_needs(books: Shop, tmp_path: Path) -> None:
     few = Shop(books.interactions, books.items[:32], books.users)
     config, text = proposed(tmp_path, ratings_of(books, tmp_path), items_of(few, tmp_path))
@@ -96,3 +118,13 @@ def test_the_spelling_of_what_is_not_described_is_said(books: Shop, tmp_path: Pa
     _, text = proposed(tmp_path, path, items)
     assert "12.5% of the items of interactions are not described, such as" in text
     assert '5 of 5 would be, written "007" as "7": write both alike' in text
+
+
+def test_many_words_among_numbers_are_said(books: Shop, tmp_path: Path) -> None:
+    rows = [(*row, "old" if at % 4 == 0 else at) for at, row in enumerate(books.items)]
+    items = write(tmp_path / "books.csv", ("book", "title", "kinds", "year", "age"), rows)
+    config, text = proposed(tmp_path, ratings_of(books, tmp_path), items)
+    assert config.data.items is not None
+    assert (config.data.items.columns["age"].type, config.data.items.nulls) == ("text", ("",))
+    assert "LOOK: 10 of 40 cells of 'age'" in text
+    assert "list them in nulls" in text

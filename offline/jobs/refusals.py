@@ -122,7 +122,8 @@ def of_log(job: Job, catalogue: Catalogue, log: InteractionLog) -> Findings:
     supply = Supply(job.domain(catalogue, log), splits.trained_rows, described_items(job, catalogue, log))
     liked = (log.value > job.config.feature_schema.liked_above).astype(np.float32)
     findings = outlook(job.config, catalogue, log, splits)
-    findings.warnings += [*one_label_warnings(splits, liked), *_idle_settings(job, catalogue, supply)]
+    labels = one_label_warnings(splits, liked)
+    findings.warnings += [*language_lines(job), *labels, *_idle_settings(job, catalogue, supply)]
     coverage = _coverage(job, supply)
     if (job.models / "report.json").is_file():  # records of what is live go on without a new release
         findings.warnings += coverage
@@ -189,10 +190,8 @@ def _unusable(job: Job) -> Iterator[str]:
 
 
 def _absences(job: Job) -> Iterator[str]:
-    """Parts without which no new prompt can be asked, and those that know English alone; a run whose answers are all
-    stored does not need the first."""
+    """Parts without which no new prompt can be asked; a run whose answers are all stored does not need them."""
     llm = job.config.llm
-    yield from language_lines(job)
     if not _asks(job):
         return
     if llm.api_key_env is not None and not os.environ.get(llm.api_key_env, "").strip():

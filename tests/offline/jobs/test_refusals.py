@@ -17,6 +17,7 @@ from offline.config import JobConfig
 from offline.data.catalogue import DataError
 from offline.data.dataset import Dataset
 from offline.data.rules import Findings
+from offline.data.texts import TextsConfig
 from offline.jobs.dry_run import dry_run
 from offline.jobs.refusals import of_everything, of_log, of_settings
 from offline.jobs.steps import Job
@@ -192,6 +193,29 @@ def test_a_refresh_tells_what_the_data_break_and_does_not_mend(
     assert capsys.readouterr().out.count(line) == 1
     fresh.refresh()
     assert "warning" not in capsys.readouterr().out, "nothing changed since it was told"
+
+
+def test_a_language_that_parts_do_not_know_is_said_once(fresh: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = TextsConfig(language="other")
+    fresh.config = fresh.config.model_copy(update={"data": fresh.config.data.model_copy(update={"texts": texts})})
+    words = 'warning: language "other": the text encoder all-MiniLM-L6-v2 reads English alone'
+    fresh.refresh()
+    assert capsys.readouterr().out.count(words) == 1
+    fresh.refresh()
+    assert words not in capsys.readouterr().out, "nothing changed since it was told"
+    assert any(words.removeprefix("warning: ") in line for line in of_everything(fresh.job).warnings)
+
+
+@pytest.mark.parametrize(("language", "model"), [("en", ""), ("other", ", with an [llm] that writes the language")])
+def test_users_without_knowledge_are_a_fact(fresh: Pipeline, language: str, model: str) -> None:
+    words = "users have no knowledge beyond their histories"
+    assert not any(words in line for line in of_everything(fresh.job).facts)
+    only = fresh.with_config(feature_schema=schema_with({"name": "text", "side": "item", "dim": 4}))
+    data = only.config.data.model_copy(update={"texts": TextsConfig(language=language)})
+    only.config = only.config.model_copy(update={"data": data})
+    (line,) = [line for line in of_everything(only.job).facts if words in line]
+    assert f'liber (side = "user") would{model}' in line
+    assert bool(model) == ("[llm]" in line)
 
 
 @pytest.mark.parametrize(

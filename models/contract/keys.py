@@ -129,6 +129,11 @@ class Keys:
         return f"{self.prefix}:stamp"
 
     @property
+    def log_settings(self) -> str:
+        """Digest of the settings under which the log was loaded that the live histories are of."""
+        return f"{self.prefix}:log_settings"
+
+    @property
     def changes(self) -> str:
         """Capped stream of the items whose records were written, see ``snapshot``."""
         return f"{self.prefix}:changes"

@@ -15,6 +15,7 @@ from offline.data.catalogue import DataError
 from offline.data.files import write_bytes
 from offline.jobs.runs import exclusive
 from offline.publish.connection import open_store
+from offline.publish.release import refuse_another
 
 app = typer.Typer()
 
@@ -30,6 +31,7 @@ def exposures(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_
     job = job_of(config, data_dir)
     folder = job.config.workdir / "exposures"
     with exclusive(folder, "exposures"), open_store(job.data_dir, job.config.name) as store:
+        refuse_another(store, job.config.name)
         archived = archive(store, folder, job.config.data.nobody)
     for name, stream in archived.items():
         left_out = f"{stream.refused} not understood, {stream.of_nobody} of nobody, {stream.lost} lost"
@@ -76,6 +78,7 @@ def ab_report(
     folder = job.config.workdir / "replay" / "exposures" if of_replay else job.config.workdir / "exposures"
     if not of_replay:
         with exclusive(folder, "ab-report"), open_store(job.data_dir, job.config.name) as store:
+            refuse_another(store, job.config.name)
             archive(store, folder, job.config.data.nobody)
     settings = settings_of(read_experiments(file), experiment, window_hours, click or (), least_value, planned_units)
     changed: dict[str, Any] = {"without_request": without_request, "pre_period_days": pre_period_days, "clip": clip}

@@ -31,7 +31,7 @@ from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.budget import CostEstimate
 from offline.publish.connection import store_if_there
-from offline.publish.release import refusal_line, refused_model
+from offline.publish.release import refusal_line, refuse_another, refused_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,8 @@ class DryRun:
 
     def lines(self) -> Iterator[str]:
         yield f"== plan of {self.job.config.name}: nothing of it is done yet"
+        if self.arrived.rebuilt is not None:
+            yield f"  {self.arrived.rebuilt.summary}; the models are trained anew"
         yield f"  events: {self.arrived.summary}"
         yield from (f"  fact: {line}" for line in self.findings.facts)
         yield from (f"  warning: {line}" for line in self.findings.warnings)
@@ -118,6 +120,8 @@ def dry_run(job: Job, only: Sequence[str] | None = None, *, measured: bool = Fal
     source.fetch()
     catalogue = source.catalogue()
     with store_if_there(job.data_dir, job.config.name) as store:
+        if store is not None and not job.take_over:
+            refuse_another(store, job.config.name)
         arrived = look_for_events(job, source, catalogue, store)
         refused = None if store is None else refused_model(store)
     names = [name for name in producers.producers_of(job.config.feature_schema) if only is None or name in only]
@@ -127,8 +131,9 @@ def dry_run(job: Job, only: Sequence[str] | None = None, *, measured: bool = Fal
     lacking = waiting(job, catalogue, arrived.log, [name for name in stale if name not in known.produced])
     asking = [name for name in stale if name not in lacking]
     work = work_of(job, asking, catalogue, arrived.log)
-    # the log only ever grows, so what was known still holds; any other input may have changed every record
-    grown = [name for name in stale if job.use_cache and StepCache(job).changed(name, current[name]) <= {"log"}]
+    # a log that grew leaves what was known as it was; any other input may have changed every record
+    as_before = job.use_cache and arrived.rebuilt is None
+    grown = [name for name in stale if as_before and StepCache(job).changed(name, current[name]) <= {"log"}]
     due = _records_due(job, arrived.log, catalogue, known.of(grown))
     planned = [
         ProducerDryRun(

@@ -83,10 +83,13 @@ def _of_arrived(job: Job, source: Dataset, of_data: Findings, measured: bool) ->
     """Findings on the log as a refresh would have it, but for what the service streamed."""
     try:
         catalogue = source.catalogue()
-        log = look_for_events(job, source, catalogue, None, of_data).log
+        arrived = look_for_events(job, source, catalogue, None, of_data)
     except DataError as error:
         yield Findings(errors=[str(error)])
         return
+    if arrived.rebuilt is not None:
+        yield Findings(warnings=[f"{arrived.rebuilt.summary}; the models are trained anew"])
+    log = arrived.log
     yield (findings := of_log(job, catalogue, log))
     if measured and not findings.errors:
         names = producers_of(job.config.feature_schema)

@@ -29,6 +29,7 @@ from offline.publish.connection import Store
 from offline.publish.features import stored_embedding_rows
 from offline.publish.gate import GateError
 from offline.publish.release import manifest_or_none, read_model, refused_model
+from offline.publish.rewriting import are_of_other_settings
 from offline.training.bootstrap import Difference, difference
 from offline.training.validation import IncomparableError, ValidationSamples
 
@@ -128,6 +129,8 @@ def is_worse(gain: Difference, allowed: float) -> bool:
 def _live_auc(store: Store, samples: ValidationSamples, new: NewModel, live: ReleaseManifest) -> Array:
     """AUC of the live model, in the order of ``Resamples.auc``. IncomparableError if these samples are none for it."""
     file, encoder = store.artifacts / live.artifact, samples.encoder
+    if are_of_other_settings(store, encoder.log):
+        raise IncomparableError("it was trained on a log of other settings of the data")
     if file_digest(file) != live.artifact_sha256:
         raise IncomparableError(f"its file {file.name} is damaged or gone")
     try:

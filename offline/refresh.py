@@ -29,7 +29,7 @@ from offline.engine.engines import Engine, open_engine
 from offline.jobs import refusals
 from offline.jobs.events import Arrivals, look_for_events, recent, recent_users
 from offline.jobs.ledger import ProducerSummary
-from offline.jobs.llm_requests import LLMRun, kinds_of_texts, knowledge_run, take_shipped_answers
+from offline.jobs.llm_requests import LLMRun, imported_texts, kinds_of_texts, knowledge_run, take_shipped_answers
 from offline.jobs.one_producer import is_up_to_date, producer_inputs
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job, StepCache
@@ -92,6 +92,8 @@ def events(run: Run, source: Dataset, catalogue: Catalogue, store: Store | None)
         arrivals = Arrivals(job.arrivals)
         if arrived.rebuilt is not None:
             print(f"  {arrived.rebuilt.summary}; the former log is kept in {copy_beside(job.log)}", flush=True)
+            if (texts := imported_texts(job)) is not None:
+                texts.held_back(len(arrived.log)).save(job.imported)
         if arrived.before is None or arrived.rebuilt is not None:
             arrivals.forget()
         elif arrived.grew:

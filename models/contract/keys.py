@@ -130,7 +130,7 @@ class Keys:
 
     @property
     def log_settings(self) -> str:
-        """Digest of the settings under which the log was loaded that the live histories are of."""
+        """The configuration whose log the live histories are of, and a digest of the settings that it was loaded under."""
         return f"{self.prefix}:log_settings"
 
     @property

@@ -32,17 +32,19 @@ return 1
 """
 
 
-def are_of_other_settings(store: Store, log: InteractionLog) -> bool:
-    """Whether what is published comes from a log of other settings; not if nobody noted them, as earlier versions."""
+def are_of_other_settings(store: Store, configuration: str, log: InteractionLog) -> bool:
+    """Whether what a configuration has published comes from a log of other settings. Not if nobody noted them, as
+    earlier versions, or if another configuration did: its events are not this one's to drop."""
     noted: Any = store.redis.get(store.keys.log_settings)
-    return noted is not None and noted.decode() != settings_digest(log.settings)
+    owner, _, digest = (noted or b"").decode().partition(" ")
+    return owner == configuration and digest != settings_digest(log.settings)
 
 
-def note_settings(store: Store, log: InteractionLog) -> None:
+def note_settings(store: Store, configuration: str, log: InteractionLog) -> None:
     """Note whose log the histories are of, once they are."""
-    digest, noted = settings_digest(log.settings), store.redis.get(store.keys.log_settings)
-    if noted != digest.encode():
-        store.redis.set(store.keys.log_settings, digest)
+    note: Any = f"{configuration} {settings_digest(log.settings)}".encode()
+    if store.redis.get(store.keys.log_settings) != note:
+        store.redis.set(store.keys.log_settings, note)
 
 
 def rewrite_histories(

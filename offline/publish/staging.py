@@ -78,12 +78,12 @@ class Staging:
             write_cache, longest = publication.write_cache, self._config.publish.history_max_events
             records = {"user profiles": write_profiles(store, contents.catalogue, log, write_cache, users)}
             complete = True
-            if are_of_other_settings(store, log):
+            if are_of_other_settings(store, self._config.name, log):
                 records["user histories"], complete = rewrite_histories(store, log, longest, write_cache)
             else:
                 records["user histories"] = write_histories(store, log, longest, write_cache, users)
             if complete:
-                note_settings(store, log)
+                note_settings(store, self._config.name, log)
             for name, produced in contents.knowledge.produced.items():
                 records |= publication.write(name, produced, users)
         return records

@@ -18,10 +18,12 @@ from offline.data.dataset import open_dataset
 from offline.data.files import read_json, write_json
 from offline.data.log import MANIFEST, InteractionLog
 from offline.data.log_settings import changed_settings
+from offline.data.texts_import import ImportedTexts, UserText
 from offline.jobs.dry_run import dry_run
 from offline.jobs.refusals import of_everything
 from offline.publish.connection import Store
 from offline.publish.rewriting import rewrite_histories
+from offline.publish.streams import new_interactions
 from offline.training.report import TrainingReport
 from tests.offline.pipeline import LATER_MS, Pipeline, source_of
 
@@ -172,6 +174,47 @@ def test_histories_lose_what_the_log_lost_and_keep_what_the_service_wrote_since(
     mine = [row for row in rows_of(log) if row[0] == "u3"]
     assert history["value"].tolist() == [*(row[2] for row in mine), 1.0]
     assert history["time_ms"].tolist() == [*(row[3] for row in mine), LATER_MS]
+
+
+def test_histories_that_change_in_the_middle_are_the_next_runs(
+    installed: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed, number = liked_alone(installed), iter(range(100))
+
+    def busy(store: Store, mark: str) -> Any:
+        """The stream, of a service that appends to one history whenever it is read."""
+        event = Interaction(user_id="u3", item_id="i2", type="rating", value=1.0, time_ms=LATER_MS + next(number))
+        fields: Any = event.to_stream()
+        store.redis.xadd(store.keys.interactions, fields)
+        store.redis.append(store.keys.user_history("u3"), event.pack())
+        return new_interactions(store, mark)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("offline.publish.rewriting.new_interactions", busy)
+        changed.refresh()
+    assert (history_of(changed, "u4")["value"] > 3).all()
+    assert (history_of(changed, "u3")["value"] <= 3).sum() > next(number)
+    changed.refresh()
+    mine = [row for row in rows_of(saved(changed)) if row[0] == "u3"]
+    assert history_of(changed, "u3")["time_ms"].tolist() == [row[3] for row in mine]
+    assert [row[2] for row in mine].count(1.0) == 3
+
+
+def test_the_histories_of_a_configuration_that_is_replaced_stay(installed: Pipeline) -> None:
+    length = len(history_of(installed, "u2"))
+    other = with_data(installed, nobody=["null", "u2"])
+    other.config = other.config.model_copy(update={"name": "other", "workdir": installed.folder / "other"})
+    other.refresh(take_over=True)
+    assert "u2" not in {user for user, *_ in rows_of(saved(other))}
+    assert len(history_of(installed, "u2")) == length
+
+
+def test_imported_texts_are_shown_to_no_row_that_is_there(installed: Pipeline) -> None:
+    ImportedTexts({}, (UserText("u1", None, "Likes trains.", 7),)).save(installed.job.imported)
+    changed = liked_alone(installed)
+    changed.refresh()
+    (text,) = ImportedTexts.load(installed.job.imported).users
+    assert text == UserText("u1", None, "Likes trains.", len(saved(changed)))
 
 
 def test_a_log_that_was_removed_is_trained_and_written_anew(installed: Pipeline) -> None:

@@ -36,9 +36,9 @@ def changed_settings(log: InteractionLog, config: DataConfig) -> list[str]:
     return sorted(f"data.{name}" for name in {*before, *now} if before.get(name) != now.get(name))
 
 
-def settings_digest(settings: Mapping[str, Any] | None) -> str:
-    """Changes whenever a setting does; "" if nobody noted them."""
-    return "" if settings is None else fingerprint(dict(settings))
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """Changes whenever a setting does."""
+    return fingerprint(dict(settings))
 
 
 def refuse_other_settings(log: InteractionLog, config: DataConfig) -> None:

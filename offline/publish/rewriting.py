@@ -33,15 +33,17 @@ return 1
 
 
 def are_of_other_settings(store: Store, configuration: str, log: InteractionLog) -> bool:
-    """Whether what a configuration has published comes from a log of other settings. Not if nobody noted them, as
-    earlier versions, or if another configuration did: its events are not this one's to drop."""
+    """Whether what a configuration has published comes from a log of other settings. Not if nobody noted those of
+    either, or if another configuration published: its events are not this one's to drop."""
     noted: Any = store.redis.get(store.keys.log_settings)
     owner, _, digest = (noted or b"").decode().partition(" ")
-    return owner == configuration and digest != settings_digest(log.settings)
+    return log.settings is not None and owner == configuration and digest != settings_digest(log.settings)
 
 
 def note_settings(store: Store, configuration: str, log: InteractionLog) -> None:
-    """Note whose log the histories are of, once they are."""
+    """Note whose log the histories are of, once they are; nothing of a log that does not tell its settings."""
+    if log.settings is None:
+        return
     note: Any = f"{configuration} {settings_digest(log.settings)}".encode()
     if store.redis.get(store.keys.log_settings) != note:
         store.redis.set(store.keys.log_settings, note)

@@ -21,9 +21,12 @@ from offline.data.log_settings import changed_settings
 from offline.data.texts_import import ImportedTexts, UserText
 from offline.jobs.dry_run import dry_run
 from offline.jobs.refusals import of_everything
-from offline.publish.connection import Store
+from offline.jobs.runs import Run
+from offline.publish.connection import Store, open_store
 from offline.publish.rewriting import rewrite_histories
+from offline.publish.staging import Contents
 from offline.publish.streams import new_interactions
+from offline.refresh import data, publish_release
 from offline.training.report import TrainingReport
 from tests.offline.pipeline import LATER_MS, Pipeline, source_of
 
@@ -258,8 +261,14 @@ def as_an_earlier_version(folder: Path) -> None:
 
 def test_a_log_of_an_earlier_version_takes_the_present_settings(installed: Pipeline) -> None:
     as_an_earlier_version(installed.job.log)
+    installed.redis.delete(Keys(installed.prefix).log_settings)
     model = artifact_of(installed)
-    installed.refresh()
+    run = Run(installed.job, "publish")
+    with run.working(), open_store(installed.job.data_dir, "small") as store:
+        log, known = data_and_knowledge(installed.job)
+        report = TrainingReport.load(installed.job.models / "report.json")
+        publish_release(run, store, Contents(data(run)[1], log, known, report, installed.job.models))
+    assert installed.refresh()["records"]["user histories"]["written"] == 0
     assert artifact_of(installed) == model
     assert saved(installed).settings is not None
     changed = liked_alone(installed)  # nothing was streamed, so all rows are of the files

@@ -171,7 +171,11 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
         if not job.retrain and steps.is_current("train", inputs, path):
             report = TrainingReport.load(path)
             complete = (job.models / report.artifact).is_file() and (partial or not report.partial)
-            complete = complete and report.log in ("", log.digest(report.log_rows))  # a log may be loaded anew
+            trained_on = log.digest(report.log_rows)
+            if not report.log:  # of an earlier version, which did not note it: the log that is there
+                report = replace(report, log=trained_on)
+                report.save(path)
+            complete = complete and report.log == trained_on  # a log may be loaded anew
             if complete and len(log) < report.log_rows * (1 + config.training.retrain_growth):
                 watch.done(f"up to date, {report.artifact}")
                 return report

@@ -130,7 +130,7 @@ class Keys:
 
     @property
     def log_settings(self) -> str:
-        """The configuration whose log the live histories are of, and a digest of the settings that it was loaded with."""
+        """The configuration whose log the live histories are of, and a digest of the settings it was loaded with."""
         return f"{self.prefix}:log_settings"
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +269,10 @@ def test_a_log_of_an_earlier_version_takes_the_present_settings(installed: Pipel
         log, known = data_and_knowledge(installed.job)
         report = TrainingReport.load(installed.job.models / "report.json")
         publish_release(run, store, Contents(data(run)[1], log, known, report, installed.job.models))
+    as_of_an_earlier_version = replace(report, log="")
+    as_of_an_earlier_version.save(installed.job.models / "report.json")
     assert installed.refresh()["records"]["user histories"]["written"] == 0
+    assert TrainingReport.load(installed.job.models / "report.json") == report
     assert artifact_of(installed) == model
     assert saved(installed).settings is not None
     changed = liked_alone(installed)  # nothing was streamed, so all rows are of the files

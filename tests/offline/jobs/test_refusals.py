@@ -240,3 +240,27 @@ def test_a_model_server_is_asked_what_it_serves(monkeypatch: pytest.MonkeyPatch,
     found_fault = server_fault("http://server", "served", None)
     assert found_fault.endswith(fault)
     assert bool(found_fault) is bool(fault)
+
+
+def test_validate_refuses_what_is_another_configurations(installed: Pipeline) -> None:
+    other = replace(installed.job, config=installed.config.model_copy(update={"name": "other"}))
+    errors = of_everything(other).errors
+    assert len(errors) == 2
+    assert "is that of the configuration 'small'" in errors[0]
+    assert "of configuration small is live under the key prefix" in errors[1]
+    assert of_everything(installed.job).errors == []
+
+
+def test_validate_warns_of_a_redis_that_does_not_answer(fresh: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORANK_REDIS_URL", "redis://127.0.0.1:1")
+    findings = of_everything(fresh.job)
+    assert findings.errors == []
+    (warning,) = (line for line in findings.warnings if "Redis" in line)
+    assert warning.startswith("Redis at redis://127.0.0.1:1 does not answer: ")
+    assert warning.endswith("; a refresh needs it")
+
+
+def test_validate_refuses_a_prefix_that_cannot_be(fresh: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORANK_KEY_PREFIX", "a b")
+    (error,) = of_everything(fresh.job).errors
+    assert error.startswith("LORANK_KEY_PREFIX: ")

@@ -23,12 +23,13 @@ from offline.data.bad_rows import bad_rows_note
 from offline.data.catalogue import Catalogue
 from offline.data.dataset import BAD_ROWS, Dataset, open_dataset
 from offline.data.log import InteractionLog
+from offline.data.rebuild import copy_beside
 from offline.data.rules import counted
 from offline.engine.engines import Engine, open_engine
 from offline.jobs import refusals
 from offline.jobs.events import Arrivals, look_for_events, recent, recent_users
 from offline.jobs.ledger import ProducerSummary
-from offline.jobs.llm_requests import LLMRun, kinds_of_texts, knowledge_run, take_shipped_answers
+from offline.jobs.llm_requests import LLMRun, imported_texts, kinds_of_texts, knowledge_run, take_shipped_answers
 from offline.jobs.one_producer import is_up_to_date, producer_inputs
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job, StepCache
@@ -89,7 +90,11 @@ def events(run: Run, source: Dataset, catalogue: Catalogue, store: Store | None)
         arrived = look_for_events(job, source, catalogue, store)
         refusals.heed(arrived.findings)
         arrivals = Arrivals(job.arrivals)
-        if arrived.before is None:
+        if arrived.rebuilt is not None:
+            print(f"  {arrived.rebuilt.summary}; the former log is kept in {copy_beside(job.log)}", flush=True)
+            if (texts := imported_texts(job)) is not None:
+                texts.held_back(len(arrived.log)).save(job.imported)
+        if arrived.before is None or arrived.rebuilt is not None:
             arrivals.forget()
         elif arrived.grew:
             arrivals.about_to_grow(arrived.before)
@@ -166,12 +171,18 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
         if not job.retrain and steps.is_current("train", inputs, path):
             report = TrainingReport.load(path)
             complete = (job.models / report.artifact).is_file() and (partial or not report.partial)
+            trained_on = log.digest(report.log_rows)
+            if not report.log:  # of an earlier version, which did not note it: the log that is there
+                report = replace(report, log=trained_on)
+                report.save(path)
+            complete = complete and report.log == trained_on  # a log may be loaded anew
             if complete and len(log) < report.log_rows * (1 + config.training.retrain_growth):
                 watch.done(f"up to date, {report.artifact}")
                 return report
         from offline.training.run import train  # torch only where it is needed: an idle refresh starts in a second
 
-        report = replace(train(config, catalogue, log, knowledge, job.models), partial=partial)
+        report = train(config, catalogue, log, knowledge, job.models)
+        report = replace(report, partial=partial, log=log.digest(len(log)))
         report.save(path)
         steps.finished("train", inputs, watch.seconds)
         print(markdown(report.table, report.notes), flush=True)

@@ -129,6 +129,11 @@ class Keys:
         return f"{self.prefix}:stamp"
 
     @property
+    def log_settings(self) -> str:
+        """The configuration whose log the live histories are of, and a digest of the settings it was loaded with."""
+        return f"{self.prefix}:log_settings"
+
+    @property
     def changes(self) -> str:
         """Capped stream of the items whose records were written, see ``snapshot``."""
         return f"{self.prefix}:changes"

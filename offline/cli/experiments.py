@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,8 +13,13 @@ from offline.cli.panels import ARMS
 from offline.config import DEMO_EXPERIMENTS
 from offline.data.catalogue import DataError
 from offline.data.files import write_bytes
-from offline.jobs.runs import exclusive
+from offline.jobs.runs import check_owner, exclusive
+from offline.jobs.steps import Job
 from offline.publish.connection import open_store
+from offline.publish.release import refuse_another
+
+if TYPE_CHECKING:  # it loads polars
+    from offline.publish.archive import Archived
 
 app = typer.Typer()
 
@@ -25,12 +30,8 @@ def exposures(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_
 
     Their streams are capped: run it often enough that nothing is trimmed unread. `lost` counts what was.
     """
-    from offline.publish.archive import archive
-
     job = job_of(config, data_dir)
-    folder = job.config.workdir / "exposures"
-    with exclusive(folder, "exposures"), open_store(job.data_dir, job.config.name) as store:
-        archived = archive(store, folder, job.config.data.nobody)
+    archived = _archive_new(job, "exposures")
     for name, stream in archived.items():
         left_out = f"{stream.refused} not understood, {stream.of_nobody} of nobody, {stream.lost} lost"
         print(f"  {name}: {stream.added} new, {left_out}")
@@ -70,13 +71,12 @@ def ab_report(
     from offline.ab import report
     from offline.ab.analysis import analyse
     from offline.ab.inputs import settings_of
-    from offline.publish.archive import archive, of_experiment, read_exposures, read_interactions
+    from offline.publish.archive import of_experiment, read_exposures, read_interactions
 
     job = job_of(config, data_dir)
     folder = job.config.workdir / "replay" / "exposures" if of_replay else job.config.workdir / "exposures"
     if not of_replay:
-        with exclusive(folder, "ab-report"), open_store(job.data_dir, job.config.name) as store:
-            archive(store, folder, job.config.data.nobody)
+        _archive_new(job, "ab-report")
     settings = settings_of(read_experiments(file), experiment, window_hours, click or (), least_value, planned_units)
     changed: dict[str, Any] = {"without_request": without_request, "pre_period_days": pre_period_days, "clip": clip}
     changed |= {"breakdowns": tuple(breakdown)} if breakdown else {}
@@ -95,3 +95,15 @@ def ab_report(
         sum_up({"experiment": experiment, **analysis.document()})
         return
     print("\n".join(report.lines(experiment, analysis)))
+
+
+def _archive_new(job: Job, name: str) -> dict[str, Archived]:
+    """Take what is new out of the streams, as the job ``name``. DataError and SwitchError if the work folder or the
+    live release under the key prefix, whose streams these are, is another configuration's."""
+    from offline.publish.archive import archive
+
+    folder = job.config.workdir / "exposures"
+    check_owner(job)
+    with exclusive(folder, name), open_store(job.data_dir, job.config.name) as store:
+        refuse_another(store, job.config.name)
+        return archive(store, folder, job.config.data.nobody)

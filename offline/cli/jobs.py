@@ -36,6 +36,7 @@ from offline.cli.call import (
 from offline.cli.panels import BACK, DATA, MAKE
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
+from offline.data.log_settings import refuse_other_settings
 from offline.jobs import one_producer, refusals
 from offline.jobs.ledger import RunStatus
 from offline.jobs.one_producer import all_wait
@@ -72,8 +73,7 @@ def refresh(
     """Run all stages in order: data, events, knowledge, train, publish. Safe to repeat, and to kill and repeat."""
     job = job_of(config, data_dir, retrain=retrain, take_over=take_over, metrics=metrics_file)
     job = asking(job, since, max_tokens, max_cost, no_cache, ask_refused, engine)
-    is_bounded = max_tokens is not None or max_cost is not None
-    job = replace(job, live_first=not (ask_at_once or is_bounded))
+    job = replace(job, live_first=not ask_at_once)
     _carry_out_or_plan(job, "refresh", pipeline.all_stages, dry_run)
 
 
@@ -222,6 +222,7 @@ def data_and_knowledge(job: Job) -> tuple[InteractionLog, Knowledge]:
     """The log and the knowledge of earlier stages; DataError without any, if the schema reads some and not all of its
     producers wait."""
     log, schema = InteractionLog.load(job.log), job.config.feature_schema
+    refuse_other_settings(log, job.config.data)
     known = load_knowledge(job.knowledge, schema, log)
     if schema.knowledge and not known.produced and not all_wait(job):
         raise DataError("no knowledge yet: run `refresh` or `knowledge` first")

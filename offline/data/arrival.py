@@ -84,7 +84,7 @@ def append_streamed(
         else:
             accepted.append(event)
     grown, added = log.extended(accepted, mark)
-    return draw_negatives(labels, grown, schema.liked_above, len(log)), added, left_out
+    return draw_negatives(labels, grown, schema.liked_above, len(log)).noting_streamed(len(log)), added, left_out
 
 
 def _reason(event: Interaction, schema: FeatureSchema, nobody: Collection[str], latest: int) -> str:

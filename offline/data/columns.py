@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 import polars as pl
@@ -12,7 +12,7 @@ import polars as pl
 from models.contract.ids import CONTROL_CHARACTERS, ID_BYTES
 from models.contract.times import LIMIT_MS
 from offline.data.config import ColumnConfig
-from offline.data.notations import ARRAY, array_of, with_point
+from offline.data.notations import ARRAY, array_of, moment_of, with_point
 from offline.data.row_config import ValueCondition
 from offline.data.rules import Place, Problems
 from offline.data.tables import Cells
@@ -109,11 +109,11 @@ def _unix_ms(cells: Cells, unit: str, problems: Problems) -> pl.Series:
 
 def _moment_ms(text: str | None, form: str | None) -> int | None:
     """Unix milliseconds of a text in a format, or in ISO 8601 without one; UTC unless it says. None of another text."""
-    stripped = (text or "").strip()
+    moment = moment_of(text or "", form)
+    if moment is None:
+        return None
     try:
-        moment = datetime.fromisoformat(stripped) if form is None else datetime.strptime(stripped, form)
-        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-        return round(moment.timestamp() * 1000)
+        return round((moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError):
         return None
 

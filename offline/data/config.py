@@ -140,10 +140,12 @@ class ColumnConfig(BaseModel):
 
 class FeaturesConfig(TableConfig):
     """Users or items: their id, and which columns become features. Without ``columns``, all do: as text from CSV, with
-    their own types from Parquet."""
+    their own types from Parquet. ``repeated``: which row of an id counts; without it, several that differ are an
+    error."""
 
     id: str
     columns: Mapping[str, Annotated[ColumnConfig, BeforeValidator(_typed)]] = {}
+    repeated: Annotated[Literal["first", "last"] | None, Field(exclude_if=_is_empty)] = None
 
 
 class LabelsConfig(BaseModel):
@@ -245,7 +247,7 @@ class DataConfig(BaseModel):
                 "interactions.split_column"
             )
         elif self.split_by == "order" and self.timed:
-            raise ValueError('split_by = "order" is for interactions without times')
+            raise ValueError('split_by = "order" is for interactions without times: remove it, and time splits them')
         return self
 
     @model_validator(mode="after")

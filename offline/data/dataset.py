@@ -20,6 +20,7 @@ from models.contract.schema import FeatureSchema, fingerprint
 from offline.data.bad_rows import write_bad_rows
 from offline.data.catalogue import Catalogue
 from offline.data.config import DataConfig
+from offline.data.log_settings import row_settings
 from offline.data.movielens import MovieLens1M, MovieLens100K
 from offline.data.rules import Findings, Place, Problems
 from offline.data.texts import TemplateError
@@ -78,6 +79,16 @@ class Dataset:
     def brings_parts(self) -> bool:
         """Whether the data say which interactions train, validate and test."""
         return self._config.brings_parts
+
+    @property
+    def row_settings(self) -> dict[str, Any]:
+        """The settings that decide which rows there are, by dotted name (log_settings.py)."""
+        return row_settings(self._config)
+
+    @property
+    def nobody(self) -> tuple[str, ...]:
+        """Ids that stand for nobody."""
+        return self._config.nobody
 
     @cached_property
     def fingerprint(self) -> str:

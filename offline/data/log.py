@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from xxhash import xxh3_128
 
 from models.contract.events import Interaction
 
@@ -40,7 +41,9 @@ class InteractionLog:
     ``sampled`` [n] marks rows that were drawn, not done. ``stream_mark`` is the last stream entry that was taken over,
     and ``stream`` the installation that it is of ("": not known); they lie in the file that says which rows count, so a
     crash cannot lose or repeat an entry. ``part_ends`` are the rows at which the training, the validation and the test
-    part end, of data that bring their parts.
+    part end, of data that bring their parts. ``streamed`` are the rows [first, end) that came from the service, rising;
+    None in a log of an earlier version, which did not note them. ``settings`` are those of the data that decide which
+    rows of the files there are (log_settings.py); None if nobody noted them.
     """
 
     user_ids: tuple[str, ...]
@@ -53,6 +56,8 @@ class InteractionLog:
     stream_mark: str = "0-0"
     part_ends: tuple[int, int, int] | None = None
     stream: str = ""
+    streamed: tuple[tuple[int, int], ...] | None = ()
+    settings: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -121,10 +126,36 @@ class InteractionLog:
 
     def extended(self, entries: Sequence[Interaction], stream_mark: str) -> tuple[InteractionLog, int]:
         """This log with streamed interactions appended in stream order, and the number of new ones."""
+        rows = ((event.user_id, event.item_id, event.value, event.time_ms) for event in entries)
+        log, added = self.with_arrived(rows)
+        return replace(log, stream_mark=stream_mark), added
+
+    def with_arrived(self, rows: Iterable[tuple[str, str, float, int]]) -> tuple[InteractionLog, int]:
+        """This log with those (user, item, value, time_ms) rows appended that are new to it, in the order given; and
+        their number."""
         users, items = _numbered(self.user_ids), _numbered(self.item_ids)
-        table = _table(((event.user_id, event.item_id, event.value, event.time_ms) for event in entries), users, items)
+        table = _table(rows, users, items)  # which numbers the ids that are new
         log, fresh = self._appended(users, items, table)
-        return replace(log, stream_mark=stream_mark), int(fresh.sum())
+        return log, int(fresh.sum())
+
+    def noting_streamed(self, first: int) -> InteractionLog:
+        """This log with the note that its rows from ``first`` on came from the service."""
+        if self.streamed is None or first == len(self):
+            return self
+        *earlier, (begin, end) = self.streamed or ((first, first),)
+        last = [(begin, len(self))] if end == first else [(begin, end), (first, len(self))]
+        return replace(self, streamed=(*earlier, *last))
+
+    def digest(self, rows: int) -> str:
+        """Changes whenever one of the first ``rows`` rows does: who did what, when, in which part. What is appended
+        later leaves it as it is."""
+        whole = xxh3_128(repr(self.part_ends).encode())
+        for name in COLUMNS:
+            whole.update(np.ascontiguousarray(getattr(self, name)[:rows]).data)
+        for ids, column in ((self.user_ids, self.user), (self.item_ids, self.item)):
+            named = ids[: int(column[:rows].max(initial=-1)) + 1]
+            whole.update("\0".join(named).encode("utf-8", "surrogatepass"))
+        return whole.hexdigest()
 
     def _appended(
         self, users: dict[str, int], items: dict[str, int], table: npt.NDArray[np.void]

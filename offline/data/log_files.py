@@ -57,6 +57,10 @@ def save(log: InteractionLog, folder: Path) -> None:
         manifest["stream"] = log.stream
     if log.part_ends is not None:
         manifest["part_ends"] = list(log.part_ends)
+    if log.streamed is not None:
+        manifest["streamed"] = [list(rows) for rows in log.streamed]
+    if log.settings is not None:
+        manifest["settings"] = dict(log.settings)
     tables = _tables(log)
     reusable = {name: _matching(table, folder, name, before.get(name, [])) for name, table in tables.items()}
     # The part of a row is that of its user's id, which the rows themselves do not tell.
@@ -214,6 +218,10 @@ def _whole(folder: Path, manifest: Mapping[str, Any]) -> InteractionLog:
     if "part_ends" in manifest:
         train, validation, test = manifest["part_ends"]
         log = replace(log, part_ends=(train, validation, test))
+    nothing: list[list[int]] | None = [] if log.stream_mark == "0-0" else None  # earlier versions noted neither
+    streamed = manifest.get("streamed", nothing)
+    noted = None if streamed is None else tuple((first, end) for first, end in streamed)
+    log = replace(log, streamed=noted, settings=manifest.get("settings"))
     for name, table in _tables(log).items():
         first = 0
         for path, (end, digest) in zip(_paths(folder, manifest, name), manifest[name], strict=True):
@@ -259,4 +267,5 @@ def _load_former(path: Path) -> InteractionLog:
     if missing := {"user_ids", "item_ids", *COLUMNS, "stream_mark"} - set(arrays):
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}")
     user_ids, item_ids = (tuple(arrays[name].tolist()) for name in ("user_ids", "item_ids"))
-    return InteractionLog.of(user_ids, item_ids, arrays, str(arrays["stream_mark"]))
+    log = InteractionLog.of(user_ids, item_ids, arrays, str(arrays["stream_mark"]))
+    return log if log.stream_mark == "0-0" else replace(log, streamed=None)

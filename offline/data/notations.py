@@ -1,9 +1,11 @@
-"""How text cells write what is no text: numbers with a decimal comma, and arrays."""
+"""How text cells write what is no text: numbers with a decimal comma, arrays, and times."""
 
 from __future__ import annotations
 
 import ast
 import json
+import re
+from datetime import datetime
 from typing import Any
 
 import polars as pl
@@ -13,6 +15,22 @@ ARRAY = "[]"
 
 COMMA_NUMBER = r"^\s*[-+]?(?:\d+|\d{1,3}(?:\.\d{3})+)(?:,\d+)?\s*$"
 """1234,5 and 1.234,5, where a comma begins the fraction: a point only parts thousands."""
+
+_MISREAD = re.compile(r"\d{4}-?\d{2}-?\d{2}(?:\D\d{2}(?::?\d{2})?[.,]|[-+]\d{2}(?::?\d{2})?$)")
+"""What Python reads as ISO 8601, but not as it is meant: the fraction of an hour or a minute as one of a second (20.11
+is eight o'clock), and the offset of a date as a time of day."""
+
+
+def moment_of(text: str, form: str | None) -> datetime | None:
+    """The time that a text says in a format of strptime, or in ISO 8601 without one, without a zone unless it says one;
+    None of another text."""
+    text = text.strip()
+    if form is None and _MISREAD.match(text):
+        return None
+    try:
+        return datetime.fromisoformat(text) if form is None else datetime.strptime(text, form)
+    except ValueError:
+        return None
 
 
 def with_point(text: pl.Series) -> pl.Series:

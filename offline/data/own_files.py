@@ -15,7 +15,7 @@ from offline.data.catalogue import Catalogue
 from offline.data.columns import admitted, feature, ids, parts, times, values
 from offline.data.config import ColumnConfig, DataConfig, FeaturesConfig
 from offline.data.repetitions import single_pairs
-from offline.data.rules import Place, Problems
+from offline.data.rules import Place, Problems, counted
 from offline.data.tables import Part, paths, read, state
 from offline.data.validate import Row
 
@@ -28,8 +28,9 @@ _COLUMNS: dict[str, type[pl.DataType]] = {
 
 class Descriptions:
     """Features by id in order of appearance, where each id stands, and the features' names. An id that is described
-    twice keeps its first description. ``absent`` features lack a column that can be read; ``without_ids`` says that a
-    file lacks the column of ids."""
+    twice keeps its first description, unless ``repeated`` says that the last counts; ``further`` rows describe an id
+    again. ``absent`` features lack a column that can be read; ``without_ids`` says that a file lacks the column of
+    ids."""
 
     def __init__(self) -> None:
         self.features: dict[str, dict[str, Any]] = {}
@@ -37,6 +38,7 @@ class Descriptions:
         self.places: dict[str, Place] = {}
         self.absent: set[str] = set()
         self.without_ids = False
+        self.further = 0
 
     @classmethod
     def of(cls, config: FeaturesConfig, name: str, problems: Problems) -> Descriptions:
@@ -49,6 +51,9 @@ class Descriptions:
         own.unread |= {f"{side}.{column}" for column in absent}
         if own.hides_rows or descriptions.without_ids:
             own.unread.add(name)
+        if descriptions.further and config.repeated is not None:
+            rows = counted(descriptions.further, "row")
+            own.facts.append(f"{name}: {rows} more than ids: of those of an id the {config.repeated} counts")
         problems.include(own)
         return descriptions
 
@@ -77,8 +82,12 @@ class Descriptions:
                 continue
             features = {name: values[at] for name, values in columns.items()}
             place = Place(part.file, row, config.id, key)
-            if key not in self.features:
+            is_further = key in self.features
+            self.further += is_further
+            if not is_further or config.repeated == "last":
                 self.features[key], self.places[key] = features, place
+            elif config.repeated == "first":
+                continue
             elif self.features[key] == features:
                 problems.add("row_repeated", place)
             else:

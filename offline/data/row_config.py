@@ -58,12 +58,13 @@ Admitted = Annotated[
 
 
 class PartsConfig(BaseModel):
-    """Values of ``split_column`` that mean each part."""
+    """Values of ``split_column`` that mean each part. Without any for validation, the last tenth of the training part's
+    samples validates (offline/training/samples.py)."""
 
     model_config = FrozenConfig
 
     train: Names = ("train",)
-    validation: Names = ("validation", "valid")
+    validation: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("validation", "valid")
     test: Names = ("test",)
 
     @model_validator(mode="after")

@@ -67,6 +67,11 @@ class ImportedTexts:
                 added.append(UserText(user, partition, text, log_rows, closed))
         return replace(self, users=(*self.users, *added))
 
+    def held_back(self, log_rows: int) -> ImportedTexts:
+        """The same texts, of which no sample among the first ``log_rows`` rows may see one about a user: of a log that
+        was loaded anew nobody can tell which rows came before them."""
+        return replace(self, users=tuple(replace(version, from_row=log_rows) for version in self.users))
+
     def left_out(self, trigger: str) -> Counter[str]:
         """Numbers of partitions that have texts which say nothing of partitions as ``trigger`` closes them, by what
         did. Users who have others that do were imported again and are not counted."""

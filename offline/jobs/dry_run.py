@@ -23,6 +23,7 @@ from offline.jobs.llm_requests import TEXTS, import_lines, imported_texts
 from offline.jobs.one_producer import is_up_to_date, producer_inputs
 from offline.jobs.rates import Durations, measure
 from offline.jobs.refusals import of_log, of_settings, waiting
+from offline.jobs.runs import check_owner
 from offline.jobs.steps import Job, StepCache
 from offline.jobs.work import Work, work_of
 from offline.knowledge import run as producers
@@ -31,7 +32,7 @@ from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.llm.budget import CostEstimate
 from offline.publish.connection import store_if_there
-from offline.publish.release import refusal_line, refused_model
+from offline.publish.release import live_release, refusal_line, refuse_another, refused_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class ProducerDryRun:
 @dataclass(frozen=True, slots=True)
 class DryRun:
     """``findings`` has as errors what a run would be refused for; ``durations`` say how long the ``work`` takes;
-    ``refused`` is the model that was refused last."""
+    ``refused`` is the model that was refused last; with ``asks_later``, the run asks nothing, as nothing is live."""
 
     job: Job
     arrived: Arrived
@@ -58,6 +59,7 @@ class DryRun:
     work: Work
     durations: Durations
     refused: RefusedModel | None = None
+    asks_later: bool = False
 
     @property
     def total(self) -> CostEstimate:
@@ -65,6 +67,8 @@ class DryRun:
 
     def lines(self) -> Iterator[str]:
         yield f"== plan of {self.job.config.name}: nothing of it is done yet"
+        if self.arrived.rebuilt is not None:
+            yield f"  {self.arrived.rebuilt.summary}; the models are trained anew"
         yield f"  events: {self.arrived.summary}"
         yield from (f"  fact: {line}" for line in self.findings.facts)
         yield from (f"  warning: {line}" for line in self.findings.warnings)
@@ -79,6 +83,8 @@ class DryRun:
                 yield f"  {producer.name}: {producer.asks.summary()}; at most {producer.records:,} records to write"
         if sum(producer.asks.to_ask > 0 for producer in self.producers) > 1:
             yield f"  together: {self.total.summary()}"
+        if self.asks_later:
+            yield "  nothing is live, so a first refresh asks nothing; the next one does, or --ask-at-once"
         yield from (f"  {line}" for line in self.durations.lines(self.work))
         if self.refused is not None:
             yield f"  unless another model is trained: {refusal_line(self.refused)}"
@@ -113,13 +119,18 @@ class DryRun:
 
 
 def dry_run(job: Job, only: Sequence[str] | None = None, *, measured: bool = False) -> DryRun:
-    """The dry run of all producers, or of ``only``; if ``measured``, with the time that texts and prompts take here."""
+    """The dry run of all producers, or of ``only``; if ``measured``, with the time that texts and prompts take here.
+    DataError and SwitchError if the work folder or the live release is another configuration's."""
+    check_owner(job)
     source = open_dataset(job.config.data, job.raw)
     source.fetch()
     catalogue = source.catalogue()
     with store_if_there(job.data_dir, job.config.name) as store:
+        if store is not None and not job.take_over:
+            refuse_another(store, job.config.name)
         arrived = look_for_events(job, source, catalogue, store)
         refused = None if store is None else refused_model(store)
+        asks_later = job.live_first and (store is None or live_release(store) is None)
     names = [name for name in producers.producers_of(job.config.feature_schema) if only is None or name in only]
     known = load_knowledge(job.knowledge, job.config.feature_schema, arrived.log)
     current = {name: producer_inputs(job, name, source, arrived.log) for name in names}
@@ -127,8 +138,9 @@ def dry_run(job: Job, only: Sequence[str] | None = None, *, measured: bool = Fal
     lacking = waiting(job, catalogue, arrived.log, [name for name in stale if name not in known.produced])
     asking = [name for name in stale if name not in lacking]
     work = work_of(job, asking, catalogue, arrived.log)
-    # the log only ever grows, so what was known still holds; any other input may have changed every record
-    grown = [name for name in stale if job.use_cache and StepCache(job).changed(name, current[name]) <= {"log"}]
+    # a log that grew leaves what was known as it was; any other input may have changed every record
+    as_before = job.use_cache and arrived.rebuilt is None
+    grown = [name for name in stale if as_before and StepCache(job).changed(name, current[name]) <= {"log"}]
     due = _records_due(job, arrived.log, catalogue, known.of(grown))
     planned = [
         ProducerDryRun(
@@ -142,7 +154,7 @@ def dry_run(job: Job, only: Sequence[str] | None = None, *, measured: bool = Fal
     ]
     findings = _findings(job, catalogue, arrived)
     durations = measure(job, work) if measured and not findings.errors else Durations()
-    return DryRun(job, arrived, planned, findings, work, durations, refused)
+    return DryRun(job, arrived, planned, findings, work, durations, refused, asks_later)
 
 
 def _findings(job: Job, catalogue: Catalogue, arrived: Arrived) -> Findings:

@@ -24,6 +24,8 @@ from offline.data.catalogue import Catalogue
 from offline.data.dataset import Dataset
 from offline.data.files import read_json, write_json
 from offline.data.log import InteractionLog
+from offline.data.log_settings import changed_settings
+from offline.data.rebuild import Rebuilt, rebuilt
 from offline.data.rules import Findings
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge.liber.partitions import Partitions
@@ -40,13 +42,15 @@ _AGE = re.compile(rf"(\d+)([{''.join(_UNITS)}])")
 @dataclass(frozen=True, slots=True)
 class Arrived:
     """The log as it should be, and as it was saved; how many interactions are new; how many entries of the stream were
-    left out, by reason; and the findings on the data, none if they were looked at before and are unchanged."""
+    left out, by reason; and the findings on the data, none if they were looked at before and are unchanged.
+    ``rebuilt`` says how the log was loaded anew, if it was."""
 
     log: InteractionLog
     before: InteractionLog | None
     added: int
     left_out: Counter[str]
     findings: Findings
+    rebuilt: Rebuilt | None = None
 
     @property
     def summary(self) -> str:
@@ -70,11 +74,15 @@ def look_for_events(
     """The interactions that arrived in the files and in the stream. ``findings`` are those of the source's check, if it
     was checked already. Saves nothing. DataError names every rule that the data break."""
     labels, schema = job.config.data.labels, job.config.feature_schema
-    before, added, left_out = None, 0, Counter[str]()
+    before, anew, added, left_out = None, None, 0, Counter[str]()
     if InteractionLog.is_saved(job.log):
         before = InteractionLog.load(job.log)
     log = InteractionLog.empty() if before is None else before
-    if before is None or not StepCache(job).is_current("events", {"source": source.fingerprint}):
+    if before is not None and (changed := changed_settings(before, job.config.data)):
+        findings = findings or source.check(schema)
+        anew = rebuilt(before, changed, source, catalogue, labels, schema, findings)
+        log = anew.log
+    elif before is None or not StepCache(job).is_current("events", {"source": source.fingerprint}):
         findings = findings or source.check(schema)
         log, added = append_new(log, source, catalogue, labels, schema, findings)
     if store is not None:
@@ -86,7 +94,8 @@ def look_for_events(
             log, appended, left_out = append_streamed(log, entries, mark, labels, schema, job.config.data.nobody)
             log, added = replace(log, stream=stream), added + appended
         left_out += Counter({"not understood": refused})
-    return Arrived(log, before, added, left_out, findings or Findings())
+    log = replace(log, settings=source.row_settings)  # those of an earlier version, which did not note them, are these
+    return Arrived(log, before, added, left_out, findings or Findings(), anew)
 
 
 class Arrivals:

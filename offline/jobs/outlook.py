@@ -13,6 +13,7 @@ from models.contract.arrays import IntArray
 from offline.config import JobConfig
 from offline.data.activity import Activity
 from offline.data.catalogue import Catalogue
+from offline.data.languages.english import ENGLISH
 from offline.data.log import InteractionLog
 from offline.data.rules import Findings, counted
 from offline.knowledge.config import LiberConfig
@@ -38,6 +39,8 @@ def outlook(config: JobConfig, catalogue: Catalogue, log: InteractionLog, splits
     partitions = close_partitions(log, config.knowledge.liber.trigger)
     if {"liber", "autograph", "marc"} & set(producers_of(config.feature_schema)):
         _coverage(config.knowledge.liber, partitions, per_user, result)
+    if not config.feature_schema.user_knowledge:
+        result.facts.append(_without_user_knowledge(config))
     result.facts.append(_memory(config, catalogue, log, partitions))
     return result
 
@@ -60,6 +63,7 @@ def _samples(config: JobConfig, log: InteractionLog, splits: SplitRows, per_user
     result.facts.append(
         f"samples, which models learn from and are tested on: {sizes}{negatives}; interactions with {least} or more "
         f"earlier ones of their user (samples.min_history): {of_rows:.0%} of all, of {of_users:.0%} of the users"
+        f"{splits.note}"
     )
     if of_rows < _FEW_ROWS and least:
         better = activity.min_history
@@ -101,6 +105,18 @@ def _coverage(config: LiberConfig, partitions: Partitions, per_user: IntArray, r
             f"{closing(config.trigger)} that a summary needs; partition_size = {size} would cover "
             f"{activity.covered(size):.0%} with {activity.partitions(size):,} summaries"
         )
+
+
+def _without_user_knowledge(config: JobConfig) -> str:
+    """That nothing is known of users but what they did, and what would change it."""
+    is_packaged = config.llm.backend == "local" and config.llm.model is None
+    needs = ""
+    if is_packaged and config.data.texts.spoken is not ENGLISH:
+        needs = ", with an [llm] that writes the language of the texts (the packaged model writes English alone)"
+    return (
+        "users have no knowledge beyond their histories: no producer in feature_schema.knowledge makes any; liber "
+        f'(side = "user") would{needs}'
+    )
 
 
 def _memory(config: JobConfig, catalogue: Catalogue, log: InteractionLog, partitions: Partitions) -> str:

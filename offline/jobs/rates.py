@@ -22,7 +22,6 @@ from offline.knowledge.vectors import Knowledge
 from offline.llm.budget import CostEstimate
 from offline.llm.config import open_backend
 from offline.llm.protocol import Backend, UnusableBackendError
-from offline.training.fit import seconds_per_batch
 from offline.training.samples import SampleEncoder, split_samples
 
 _TEXTS, _PROMPTS, _BATCHES = 64, 8, 10
@@ -57,6 +56,8 @@ def measure(job: Job, work: Work) -> Durations:
 
 def line_of_training(config: JobConfig, catalogue: Catalogue, log: InteractionLog) -> str:
     """How long training takes on this machine, at most: early stopping may end it before. For people."""
+    from offline.training.fit import seconds_per_batch  # loads torch
+
     training, splits = config.training, split_samples(config.samples, log)
     epochs = f"training: {len(splits.rows['train']):,} samples, at most {training.epochs} epochs"
     if training.served == "lifelong":

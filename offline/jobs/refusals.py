@@ -1,8 +1,8 @@
 """Whatever would keep a refresh from ending well, as far as it can be told before anything is asked or computed.
 
 ``of_settings`` looks at the configuration and this machine, ``of_log`` at the interactions too; a refresh heeds both.
-``of_everything`` is what ``validate`` says. An error ends a refresh before it costs anything; a warning says what it
-would do without.
+``of_everything`` is what ``validate`` says, also of whose the work folder and the live release are (``of_places``). An
+error ends a refresh before it costs anything; a warning says what it would do without.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.arrays import BoolArray
+from models.valkey.embedded import EmbeddedRedisError
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.dataset import Dataset, open_dataset
 from offline.data.files import file_digest
@@ -24,6 +25,7 @@ from offline.jobs.events import look_for_events
 from offline.jobs.llm_requests import TEXTS, imported_texts, language_lines
 from offline.jobs.outlook import outlook
 from offline.jobs.rates import line_of_training, measure
+from offline.jobs.runs import check_owner
 from offline.jobs.steps import Job, StepCache, Stopwatch
 from offline.jobs.work import work_of
 from offline.knowledge.encoder import TextEncoder
@@ -33,6 +35,8 @@ from offline.knowledge.run import log_digest, producers_of
 from offline.llm.openai import server_fault
 from offline.llm.protocol import UnusableBackendError
 from offline.llm.weights import PACKAGE, package_folder
+from offline.publish.connection import StoreError, UnreachableError, store_if_there
+from offline.publish.release import SwitchError, refuse_another
 from offline.training.samples import one_label_warnings, split_samples
 
 
@@ -69,7 +73,7 @@ def of_everything(job: Job, *, measured: bool = False) -> Findings:
     source, schema = open_dataset(job.config.data, job.raw), job.config.feature_schema
     source.fetch()
     of_data = source.check(schema)
-    every = [of_settings(job), of_server(job), of_data]
+    every = [of_settings(job), of_places(job), of_server(job), of_data]
     if not any(findings.errors for findings in every):
         every += _of_arrived(job, source, of_data, measured)
     return Findings(
@@ -83,10 +87,13 @@ def _of_arrived(job: Job, source: Dataset, of_data: Findings, measured: bool) ->
     """Findings on the log as a refresh would have it, but for what the service streamed."""
     try:
         catalogue = source.catalogue()
-        log = look_for_events(job, source, catalogue, None, of_data).log
+        arrived = look_for_events(job, source, catalogue, None, of_data)
     except DataError as error:
         yield Findings(errors=[str(error)])
         return
+    if arrived.rebuilt is not None:
+        yield Findings(warnings=[f"{arrived.rebuilt.summary}; the models are trained anew"])
+    log = arrived.log
     yield (findings := of_log(job, catalogue, log))
     if measured and not findings.errors:
         names = producers_of(job.config.feature_schema)
@@ -97,6 +104,25 @@ def _of_arrived(job: Job, source: Dataset, of_data: Findings, measured: bool) ->
             yield Findings(facts=[f"texts to encode and prompts to ask cannot be counted: {error}"])
         else:
             yield Findings(facts=[*measure(job, work).lines(work), line_of_training(job.config, catalogue, log)])
+
+
+def of_places(job: Job) -> Findings:
+    """Findings on whose the work folder and the live release are. Redis may be out of reach where somebody only checks
+    a configuration, so that is a warning."""
+    findings = Findings()
+    try:
+        check_owner(job)
+    except DataError as error:
+        findings.errors.append(str(error))
+    try:
+        with store_if_there(job.data_dir, job.config.name) as store:
+            if store is not None:
+                refuse_another(store, job.config.name)
+    except (UnreachableError, EmbeddedRedisError) as error:
+        findings.warnings.append(f"{error}; a refresh needs it")
+    except (StoreError, SwitchError) as error:
+        findings.errors.append(str(error))
+    return findings
 
 
 def of_server(job: Job) -> Findings:
@@ -122,7 +148,8 @@ def of_log(job: Job, catalogue: Catalogue, log: InteractionLog) -> Findings:
     supply = Supply(job.domain(catalogue, log), splits.trained_rows, described_items(job, catalogue, log))
     liked = (log.value > job.config.feature_schema.liked_above).astype(np.float32)
     findings = outlook(job.config, catalogue, log, splits)
-    findings.warnings += [*one_label_warnings(splits, liked), *_idle_settings(job, catalogue, supply)]
+    labels = one_label_warnings(splits, liked)
+    findings.warnings += [*language_lines(job), *labels, *_idle_settings(job, catalogue, supply)]
     coverage = _coverage(job, supply)
     if (job.models / "report.json").is_file():  # records of what is live go on without a new release
         findings.warnings += coverage
@@ -189,10 +216,8 @@ def _unusable(job: Job) -> Iterator[str]:
 
 
 def _absences(job: Job) -> Iterator[str]:
-    """Parts without which no new prompt can be asked, and those that know English alone; a run whose answers are all
-    stored does not need the first."""
+    """Parts without which no new prompt can be asked; a run whose answers are all stored does not need them."""
     llm = job.config.llm
-    yield from language_lines(job)
     if not _asks(job):
         return
     if llm.api_key_env is not None and not os.environ.get(llm.api_key_env, "").strip():

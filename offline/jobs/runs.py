@@ -144,6 +144,17 @@ class Stopping:
 stopping = Stopping()
 
 
+def check_owner(job: Job) -> None:
+    """DataError for a work folder that another configuration has worked in last: log, answers and models are of one."""
+    config, folder = job.config.name, job.config.workdir
+    owner = next((run.config for run in reversed(RunLedger(folder).runs()) if run.config), config)
+    if owner != config and not job.take_over:
+        raise DataError(
+            f"the work folder {folder} is that of the configuration {owner!r}: give {config!r} one of its own "
+            "(or refresh with --take-over, if it was renamed)"
+        )
+
+
 class Run:
     """A run under way. ``record`` is its line so far; with ``asks_later``, no language model is asked in it."""
 
@@ -161,7 +172,7 @@ class Run:
         try:
             with exclusive(self.job.config.workdir, self.record.job):
                 self._ledger.settle()
-                self._check_owner()
+                check_owner(self.job)
                 self.save()
                 with self._outcome_noted():
                     yield self
@@ -171,16 +182,6 @@ class Run:
                 self.record.reasons = [str(error)]
                 self._measure()
             raise
-
-    def _check_owner(self) -> None:
-        """DataError for a folder that another configuration has worked in last: log, answers and models are of one."""
-        config, folder = self.job.config.name, self.job.config.workdir
-        owner = next((run.config for run in reversed(self._ledger.runs()) if run.config), config)
-        if owner != config and not self.job.take_over:
-            raise DataError(
-                f"the work folder {folder} is that of the configuration {owner!r}: give {config!r} one of its own "
-                "(or refresh with --take-over, if it was renamed)"
-            )
 
     @contextmanager
     def step(self, title: str) -> Iterator[Stopwatch]:

@@ -12,9 +12,9 @@ from typing import Any
 import polars as pl
 
 from offline.proposal.features import Column, TableFeatures
-from offline.proposal.model import knowledge_lines, samples_lines, schema_lines, training_lines
+from offline.proposal.model import knowledge_lines, note_on_users, samples_lines, schema_lines, training_lines
 from offline.proposal.roles import Roles, part_words
-from offline.proposal.settings import Amounts, Labels
+from offline.proposal.settings import Amounts, Coverage, Labels
 from offline.proposal.texts import Texts
 from offline.proposal.toml import commented, key_of, quoted
 
@@ -43,6 +43,7 @@ class Proposal:
     labels: Labels
     amounts: Amounts
     texts: Texts
+    coverage: Coverage
 
     def text(self) -> str:
         """The file's content."""
@@ -80,10 +81,20 @@ class Proposal:
     def _remarks(self) -> Iterator[str]:
         for described in (self.items, self.users):
             if described is not None and described.features.sums:
+                table = "items" if described is self.items else "users"
                 yield (
-                    f"{', '.join(described.features.sums)} of {described.path.name}: reckoned from what users did, so "
-                    "left out, because a model would learn what the test holds; list those that are not"
+                    f"{', '.join(described.features.sums)} of {described.path.name}: left out, as by name reckoned "
+                    "from what users did, so that a model would learn what the test holds. For one that is not, "
+                    f'write {key_of(described.features.sums[0])} = "float" into [data.{table}.columns], '
+                    f"and a field of it into {table[:-1]}_fields"
                 )
+        if note := note_on_users(self.amounts, self.texts.language):
+            yield note
+        if self.coverage.is_low:
+            yield (
+                f"only {self.coverage.described:,} of {self.coverage.items:,} items have anything to tell, "
+                f"so min_item_coverage is {self.coverage.least:g}: describe the others, else nothing is known of them"
+            )
         if self.roles.type is not None:
             total = len(self.interactions.table)
             shares = ", ".join(f"{name} {count / total:.1%}" for name, count in self._types().items())
@@ -171,7 +182,7 @@ class Proposal:
         yield from samples_lines(self.amounts)
         yield from schema_lines(self.name, self.labels, self.amounts, types, columns, self.texts)
         yield from knowledge_lines(self.amounts, self.texts.language)
-        yield from training_lines()
+        yield from training_lines(self.coverage)
 
     @property
     def _fields(self) -> dict[str, list[Column]]:

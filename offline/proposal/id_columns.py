@@ -43,6 +43,8 @@ _FIRST, _SECOND = "column_1", "column_2"
 _IS_ID = re.compile(r"id$|_no$|nr$|number$|key$|code$", re.I)
 _MOST_VALUES = 21
 _LEAST_OVERLAP = 0.5
+_MOSTLY_UNIQUE, _OFTEN_UNIQUE = 0.9, 0.4
+"""Different ids of a table that describes them, as a share of its rows: first the one is asked for, then the other."""
 _ALIKE = 0.05
 """Shares of overlap that differ by less are alike."""
 
@@ -81,14 +83,17 @@ class _Match:
 
 def matching(table: pl.DataFrame, described: pl.DataFrame, side: Side, remarks: list[str]) -> tuple[str, str]:
     """The column of ``table`` and the id column of ``described`` that fit best. DataError if none does."""
-    matches = _matches(table, described, side)
-    best = max(matches, default=None)
+    matches, best = [], None
+    for unique in (_MOSTLY_UNIQUE, _OFTEN_UNIQUE):  # some tables describe many of their ids twice
+        if best is None or best.overlap < _LEAST_OVERLAP:
+            matches = _matches(table, described, side, unique)
+            best = max(matches, default=best)
     if best is None or best.overlap < _LEAST_OVERLAP:
         raise DataError(_no_match(table, described, side, best))
     if side is ITEM and best.column == _FIRST:
         best = _in_order(best, matches)
     if best.overlap < 1.0:
-        remarks.append(f"{1 - best.overlap:.1%} of the {side.word}s of interactions are not described")
+        remarks.append(_note_on_undescribed(table[best.column], described[best.id_column], side, best.overlap))
     others = {
         match.column: match.overlap
         for match in sorted(matches)
@@ -151,11 +156,20 @@ def _as_ids(values: pl.Series) -> pl.Series | None:
     return values.cast(pl.String).drop_nulls()
 
 
-def _matches(table: pl.DataFrame, described: pl.DataFrame, side: Side) -> list[_Match]:
+def _note_on_undescribed(used: pl.Series, described: pl.Series, side: Side, overlap: float) -> str:
+    """How many ids have no description, and the spelling in which more of them would."""
+    known, names = _in_any_spelling(described), _in_any_spelling(used)
+    unknown = names.filter(~names.is_in(known.implode())).head(_COMPARED).to_list()
+    spelling = common_spelling(unknown, known.to_list())
+    note = f", such as {unknown[0]!r}; of those {spelling}: write both alike" if spelling else ""
+    return f"{1 - overlap:.1%} of the {side.word}s of interactions are not described{note}"
+
+
+def _matches(table: pl.DataFrame, described: pl.DataFrame, side: Side, unique: float) -> list[_Match]:
     matches = []
     for id_column in described.columns:
         ids = _as_ids(described[id_column])
-        if ids is None or not len(ids) or ids.n_unique() < 0.9 * len(described):
+        if ids is None or not len(ids) or ids.n_unique() < unique * len(described):
             continue
         known = ids.unique()
         for column in table.columns:
@@ -190,7 +204,7 @@ def _no_match(table: pl.DataFrame, described: pl.DataFrame, side: Side, nearest:
         used = _in_any_spelling(table[column])
         for id_column in described.columns:
             known = _in_any_spelling(described[id_column])
-            if len(used) <= _MOST_VALUES or known.n_unique() < 0.9 * len(described):
+            if len(used) <= _MOST_VALUES or known.n_unique() < _OFTEN_UNIQUE * len(described):
                 continue
             unknown = used.filter(~used.is_in(known.implode()))
             if note := common_spelling(unknown.head(_COMPARED).to_list(), known.to_list()):

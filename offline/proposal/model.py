@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from offline.data.languages.english import ENGLISH
 from offline.knowledge.config import MULTILINGUAL_ENCODER
 from offline.proposal.features import Column
-from offline.proposal.settings import Amounts, Labels
+from offline.proposal.settings import Amounts, Coverage, Labels
 from offline.proposal.texts import Texts
 from offline.proposal.toml import commented, decimal_of, field_of, quoted
 
@@ -68,6 +68,21 @@ def schema_lines(
     yield "]"
 
 
+def note_on_users(amounts: Amounts, language: str) -> str:
+    """Why nothing is written of users, for a person; "" if it is."""
+    if amounts.liber is None:
+        return (
+            "users have no knowledge beyond their histories: too few have five interactions in time to train the "
+            "producer liber; once they have, `init` writes it"
+        )
+    if language != ENGLISH.code:
+        return (
+            "users have no knowledge beyond their histories: the producer liber stands in a comment, because the "
+            "packaged language model writes English alone. Name another one in [llm], and take the # before liber away"
+        )
+    return ""
+
+
 def knowledge_lines(amounts: Amounts, language: str) -> Iterator[str]:
     """The sections [llm], [knowledge] where something is to be said of it, and [knowledge.liber]."""
     yield ""
@@ -98,7 +113,7 @@ def knowledge_lines(amounts: Amounts, language: str) -> Iterator[str]:
         yield commented("shift = false", "too few users have two partitions to learn changes of taste")
 
 
-def training_lines() -> Iterator[str]:
+def training_lines(coverage: Coverage) -> Iterator[str]:
     """The sections [training] and [publish]."""
     yield ""
     yield "[training]"
@@ -106,4 +121,7 @@ def training_lines() -> Iterator[str]:
     yield commented("compare = false", "true trains the other models, too, and compares them")
     yield ""
     yield "[publish]"
-    yield commented("min_item_coverage = 0.9", "share of items with knowledge that a release needs")
+    share = f"; {coverage.share:.1%} have something to tell" if coverage.is_low else ""
+    yield commented(
+        f"min_item_coverage = {coverage.least:g}", f"share of items with knowledge that a release needs{share}"
+    )

@@ -19,8 +19,9 @@ from offline.data.tables import Part, read
 from offline.proposal.document import Described, Proposal
 from offline.proposal.features import features_of
 from offline.proposal.forms import form_of
+from offline.proposal.owners import with_empty_words, with_one_row_of_each
 from offline.proposal.roles import roles_of
-from offline.proposal.settings import Amounts, Labels
+from offline.proposal.settings import Amounts, Coverage, Labels
 from offline.proposal.texts import Texts
 from offline.proposal.titles import title_of
 from offline.proposal.values import has_decimal_commas, has_decimal_points, read_values, tolerated
@@ -43,13 +44,13 @@ def propose(interactions: Path, items: Path, users: Path | None, name: str | Non
     roles = roles_of(of_interactions.table, of_items.table, None if of_users is None else of_users.table)
     roles.remarks[:0] = remarks
     of_interactions = _allowing(of_interactions, roles.bad)
-    of_items = _with_features(_allowing_empty(of_items, roles.item_id, roles.remarks), roles.item_id, "items")
+    of_items = _with_features(of_items, roles.item_id, "items", roles.remarks)
     if of_users is not None and roles.user_id is not None:
-        of_users = _allowing_empty(of_users, roles.user_id, roles.remarks)
-        of_users = _with_features(of_users, roles.user_id, "users")
+        of_users = _with_features(of_users, roles.user_id, "users", roles.remarks)
     sound = of_interactions.table.filter(~roles.bad)
     values = sound.select([] if roles.value is None else read_values(sound[roles.value]))
     title, remark = title_of(of_items.features.columns, of_items.table)
+    texts = Texts.of(of_items.table, of_items.features.columns, title, remark, of_items.path)
     return Proposal(
         name=name or name_of(interactions),
         interactions=of_interactions,
@@ -58,7 +59,8 @@ def propose(interactions: Path, items: Path, users: Path | None, name: str | Non
         roles=roles,
         labels=Labels.of(values, roles.value),
         amounts=Amounts.of(sound, roles, of_items.table[roles.item_id]),
-        texts=Texts.of(of_items.table, of_items.features.columns, title, remark, of_items.path),
+        texts=texts,
+        coverage=Coverage.of(of_items.table, roles.item_id, texts.columns_of_template, sound[roles.item]),
     )
 
 
@@ -110,7 +112,7 @@ def _with_points(described: Described) -> Described:
     points = [name for name, values in cells.items() if name not in commas and has_decimal_points(values)]
     if not commas or points:
         return described
-    read = [pl.when(pl.col(name) != "").then(with_point(table[name])).alias(name) for name in commas]
+    read = [pl.coalesce(with_point(table[name]), pl.col(name)).alias(name) for name in commas]
     return replace(described, form={**described.form, "decimal": ","}, table=table.with_columns(read))
 
 
@@ -159,5 +161,9 @@ def _a_bit_above(share: float) -> float:
     return min(1.0, max(0.001, math.ceil(1000 * (share + min(share / 2, 0.02))) / 1000))
 
 
-def _with_features(described: Described, id_column: str, owners: str) -> Described:
-    return replace(described, features=features_of(described.table, id_column, owners))
+def _with_features(described: Described, id_column: str, owners: str, remarks: list[str]) -> Described:
+    """A table of users or items as the configuration has it: settings for what is amiss, and features."""
+    described = _allowing_empty(described, id_column, remarks)
+    described = with_empty_words(described, id_column, remarks)
+    described = replace(described, features=features_of(described.table, id_column, owners))
+    return with_one_row_of_each(described, id_column, remarks)

@@ -7,16 +7,16 @@ said in a remark, because a person reads the configuration before it is used.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
 from offline.proposal.id_columns import ITEM, USER, is_amount, matching, user_column
-from offline.proposal.times import Time, finer_unit, impossible_times, read_times
+from offline.proposal.times import Time, TimeReading, impossible_times, note_on_unread, read_times
 from offline.proposal.values import MOST_VALUES, example_of, is_opinion, off_scale, read_values, unfit_values
 
-_TIME = re.compile(r"time|date|stamp|^ts$|_ts$|_at$|created|when|datum|zeit|fecha|jour|日|时|時", re.I)
+_TIME = re.compile(r"time|date|stamp|^ts$|_ts$|(?:^|_)at$|created|when|datum|zeit|fecha|jour|日|时|時", re.I)
 _VALUE = re.compile(
     r"rating|stars?$|score|value|label|click|likes?$|liked|thumb|reaction|feedback|recommend|^overall$|^votes?$|target"
     r"|grade|bewertung|punkte|gef[aä]ll|(?:^|_)sterne?$|puntuaci|puntaje|calificaci|valoraci|estrella|gusta|pontua"
@@ -85,11 +85,26 @@ def roles_of(interactions: pl.DataFrame, items: pl.DataFrame, users: pl.DataFram
     free = [name for name in free if roles.time is None or name != roles.time.column]
     roles.part = next((name for name in free if _is_part(interactions[name])), None)
     free = [name for name in free if name != roles.part]
+    remarks += _notes_on_parts(interactions, free, roles.part)
     roles.value = _value(interactions, free, roles)
     free = [name for name in free if name != roles.value]
     _note_returns(interactions, free, roles)
     roles.type = next((name for name in free if _TYPE.search(name) and _is_type(interactions[name])), None)
     return roles
+
+
+def _notes_on_parts(interactions: pl.DataFrame, names: Sequence[str], part: str | None) -> Iterator[str]:
+    """Remarks on the column of parts, or on those of the ``names`` that look like it."""
+    if part is not None:
+        if not part_words(interactions[part])["validation"]:
+            yield f"no row of {part!r} validates, so the last tenth of the training part's samples does"
+        return
+    for name in filter(_PART.search, names):
+        if "train" in interactions[name].cast(pl.String).str.to_lowercase():
+            yield (
+                f"{name!r} looks like parts of the data and is not used: each row needs one of the words train, "
+                "validation and test, and rows of train and test must be there"
+            )
 
 
 def _note_returns(interactions: pl.DataFrame, names: Sequence[str], roles: Roles) -> None:
@@ -113,14 +128,22 @@ def part_words(values: pl.Series) -> dict[str, list[str]]:
 
 
 def _time(interactions: pl.DataFrame, names: Sequence[str], roles: Roles) -> Time | None:
-    """The column of times: by its name if several hold some."""
+    """The column of times, or else one that tells the order, with remarks on what is named like a time and is none."""
     readings = {name: reading for name in names if (reading := read_times(interactions[name])) is not None}
-    for name in names:
-        if _TIME.search(name) and name not in readings and not any(_TIME.search(other) for other in readings):
-            _explain_time(interactions[name], roles.remarks)
-    if not readings:
+    time = _read_time(interactions, readings, roles)
+    if time is None:
         order = next((name for name in names if _is_order(interactions[name])), None)
-        return None if order is None else Time(order, "order")
+        time = None if order is None else Time(order, "order")
+    if not any(map(_TIME.search, readings)):
+        for name in filter(_TIME.search, names):
+            roles.remarks.append(note_on_unread(interactions[name], time))
+    return time
+
+
+def _read_time(interactions: pl.DataFrame, readings: Mapping[str, TimeReading], roles: Roles) -> Time | None:
+    """The column of times: by its name if several hold some."""
+    if not readings:
+        return None
     name = max(readings, key=lambda name: (bool(_TIME.search(name)), interactions[name].n_unique()))
     reading = readings[name]
     if reading.other_format is not None:
@@ -132,16 +155,6 @@ def _time(interactions: pl.DataFrame, names: Sequence[str], roles: Roles) -> Tim
     late = impossible_times(interactions[name], reading.time) & ~reading.unfit
     _note_cells(interactions[name], late, "in the future, or 20 years and more from most others", roles)
     return reading.time
-
-
-def _explain_time(values: pl.Series, remarks: list[str]) -> None:
-    unit = finer_unit(values)
-    if unit:
-        divisor = "1,000" if unit == "microseconds" else "1,000,000"
-        what = f"holds {unit}, which no time_unit reads: divide them by {divisor} and write milliseconds"
-    else:
-        what = 'is named like a time and is not understood: set time and time_unit ("s", "ms", "iso") or time_format'
-    remarks.append(f"{values.name!r} {what}; a cell of it is {example_of(values)}")
 
 
 def _note_bad(values: pl.Series, unfit: pl.Series, what: str, roles: Roles) -> None:

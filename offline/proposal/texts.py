@@ -46,6 +46,11 @@ class Texts:
         chosen = [*texts, *(column for column in others if column.is_labelled)][:_MOST_PARTS]
         return sorted(chosen, key=lambda column: column.is_long)
 
+    @property
+    def columns_of_template(self) -> list[Column]:
+        """Columns that an item is told by; without a value in any of them nothing is known of it."""
+        return [*([] if self.title is None else [self.title]), *self.parts]
+
     def remarks(self) -> Iterator[str]:
         """What a person must look at."""
         if self.title_remark:

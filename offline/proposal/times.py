@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import product
+from itertools import islice, product
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
+from offline.data.notations import moment_of
 from offline.data.outliers import far_times
 from offline.data.row_config import check_format
-from offline.proposal.values import BAD_ROWS, BAD_SHARE, fits, no_cells, read_values
+from offline.proposal.values import BAD_ROWS, BAD_SHARE, example_of, fits, no_cells, read_values
 
 EARLIEST_SECONDS = 3e8
 """July 1979: no interaction on a computer network is older, and smaller numbers are counters or ids."""
 
 _DATES = (
     "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y",
-    "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%m %d, %Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%m-%y",
+    "%d %b %Y", "%d %B %Y", "%d-%B-%Y",
+    "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y", "%m %d, %Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%m-%y",
     "%m-%d-%y", "%d-%b-%y", "%d %b %y", "%y-%m-%d", "%y/%m/%d",
 )  # fmt: skip
 _CLOCKS = (
     "", " %H:%M:%S", " %H:%M", " %H:%M:%S UTC", " %H:%M UTC", " %H:%M:%S.%f", " %H:%M:%S.%f UTC", " %I:%M:%S %p",
-    " %I:%M %p", ", %H:%M:%S", ", %H:%M", "T%H:%M:%S",
+    " %I:%M %p", ", %H:%M:%S", ", %H:%M", "T%H:%M:%S", " %H:%M:%S%z", " %H:%M%z", " %H:%M:%S %z", " %H:%M %z",
+    " %H.%M", " %H.%M.%S", "T%H:%M:%S%z", "T%H:%M:%S.%f%z", " %H:%M:%S.%f%z", " %H:%M Uhr", " %H:%M:%S Uhr",
+)  # fmt: skip
+_DATES_IN_SIGNS = ("%Y年%m月%d日", "%Y년 %m월 %d일", "%Y년%m월%d일")
+_CLOCKS_IN_SIGNS = (
+    "", " %H:%M", " %H:%M:%S", "%H:%M", "%H:%M:%S", "%H时%M分", "%H時%M分", "%H时%M分%S秒", "%H時%M分%S秒",
+    " %H时%M分", " %H時%M分", " %H时%M分%S秒", " %H時%M分%S秒", " %H시 %M분", " %H시 %M분 %S초",
 )  # fmt: skip
 _FORMATS = (
     *(date + clock for date, clock in product(_DATES, _CLOCKS)),
-    "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z",
+    *(date + clock for date, clock in product(_DATES_IN_SIGNS, _CLOCKS_IN_SIGNS)),
+    "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a %b %d %Y %H:%M:%S GMT%z",
+    "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z",
 )  # fmt: skip
+_COMPACT: Mapping[int, str | None] = MappingProxyType({8: None, 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"})
+"""Forms of times in digits alone, by their number; those of a date are in ISO 8601."""
 _SAMPLE = 300
 """Different cells on which a format is tried before all are."""
 
@@ -62,12 +76,15 @@ def read_times(values: pl.Series) -> TimeReading | None:
     if values.dtype != pl.String and not values.dtype.is_numeric():
         return None
     number = read_values(values)
-    if fits(values, number.is_null()):
-        if (reading := _unix(values, number)) is not None or values.dtype != pl.String:
-            return reading
-        if not fits(values, ~number.is_between(19_000_101, 21_001_231).fill_null(False)):
-            return None
-    return _written(values)
+    if not fits(values, number.is_null()):
+        return _written(values, (None, *_FORMATS))
+    if (reading := _unix(values, number)) is not None:
+        return reading
+    for digits, form in _COMPACT.items():
+        first, last = 1900 * 10 ** (digits - 4), 2101 * 10 ** (digits - 4)
+        if not values.dtype.is_float() and fits(values, ~number.is_between(first, last).fill_null(False)):
+            return _written(values.cast(pl.String), (form,))
+    return None
 
 
 def seconds_of(values: pl.Series, time: Time) -> pl.Series:
@@ -77,7 +94,7 @@ def seconds_of(values: pl.Series, time: Time) -> pl.Series:
     if time.format is None and time.unit != "iso":
         return read_values(values) / (1000 if time.unit == "ms" else 1)
     texts = values.cast(pl.String).unique().to_list()
-    moments = {text: _moment(text or "", time.format) for text in texts}
+    moments = {text: moment_of(text or "", time.format) for text in texts}
     seconds = {text: None if moment is None else _utc(moment).timestamp() for text, moment in moments.items()}
     return pl.Series(values.name, [seconds[text] for text in values.cast(pl.String).to_list()], pl.Float64)
 
@@ -93,7 +110,25 @@ def impossible_times(values: pl.Series, time: Time) -> pl.Series:
     return pl.Series(values.name, impossible) if fits(values, pl.Series(impossible)) else no_cells(values)
 
 
-def finer_unit(values: pl.Series) -> str:
+def note_on_unread(values: pl.Series, instead: Time | None) -> str:
+    """What a person can do about a column that is named like a time and is not read as one; ``instead`` is the one that
+    takes its place."""
+    if unit := _finer_unit(values):
+        divisor = "1,000" if unit == "microseconds" else "1,000,000"
+        what = f"holds {unit}, which no time_unit reads"
+        remedy = f'divide them by {divisor} in the file, write time = "{values.name}" and time_unit = "ms"'
+    else:
+        what = "is named like a time and is not understood"
+        remedy = f'write time = "{values.name}" and, in directives of strptime, time_format = "..."'
+    remedy += " into [data.interactions]"
+    if instead is None or instead.unit == "order":
+        order, remedy = "rows are taken in order", f"{remedy}, and remove split_by from [data] if it is there"
+    else:
+        order = f"{instead.column!r} is taken for the time"
+    return f"{values.name!r} {what}, such as {example_of(values)}, so {order}: to use it, {remedy}"
+
+
+def _finer_unit(values: pl.Series) -> str:
     """Microseconds or nanoseconds, where a column holds times that no ``time_unit`` reads; "" of others."""
     if values.dtype != pl.String and not values.dtype.is_numeric():
         return ""
@@ -113,15 +148,15 @@ def _unix(values: pl.Series, number: pl.Series) -> TimeReading | None:
     return None
 
 
-def _written(values: pl.Series) -> TimeReading | None:
+def _written(values: pl.Series, forms: Sequence[str | None]) -> TimeReading | None:
     """Times in ISO 8601, or else in the format that fits most cells; of formats that fit alike, the first, or with
     years of two digits the one whose times lie closest together, and not in the future."""
     different = values.drop_nulls().unique(maintain_order=True)
     sample = different.gather_every(max(1, len(different) // _SAMPLE)).to_list()
-    least = len(sample) * (1 - 3 * BAD_SHARE) - BAD_ROWS
+    most_faults = min(3 * BAD_SHARE * len(sample) + BAD_ROWS, len(sample) - 1)
     readings: list[tuple[int, float, int, str, pl.Series]] = []
-    for form in (None, *_FORMATS):
-        if sum(_is_time(text, form) for text in sample) < max(1.0, least):
+    for form in forms:
+        if not _fits_most(sample, form, most_faults):
             continue
         faults = [text for text in different.to_list() if not _is_time(text, form)]
         unfit = values.is_in(faults).fill_null(False)
@@ -140,27 +175,26 @@ def _written(values: pl.Series) -> TimeReading | None:
     return TimeReading(Time(values.name, None, form), unfit, others[0] if others else None)
 
 
+def _fits_most(sample: Sequence[str], form: str | None, most_faults: float) -> bool:
+    """Whether no more texts than ``most_faults`` are none in this format; looks no further than it must."""
+    faults = (text for text in sample if not _is_time(text, form))
+    return sum(1 for _ in islice(faults, int(most_faults) + 1)) <= most_faults
+
+
 def _is_time(text: str, form: str | None) -> bool:
     """Whether the reader of times (offline/data/columns.py) would take it, from 1970 on."""
-    moment = _moment(text, form)
+    moment = moment_of(text, form)
     return moment is not None and moment.year >= 1970
 
 
 def _span(texts: list[str], form: str) -> float:
     """Seconds from the first to the last time, or infinity if that lies in the future."""
-    seconds = [_utc(moment).timestamp() for text in texts if (moment := _moment(text, form)) is not None]
+    seconds = [_utc(moment).timestamp() for text in texts if (moment := moment_of(text, form)) is not None]
     return max(seconds) - min(seconds) if max(seconds) <= _now() else math.inf
 
 
 def _differ(texts: list[str], form: str, other: str) -> bool:
-    return any(_is_time(text, form) and _moment(text, form) != _moment(text, other) for text in texts)
-
-
-def _moment(text: str, form: str | None) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text.strip()) if form is None else datetime.strptime(text.strip(), form)
-    except ValueError:
-        return None
+    return any(_is_time(text, form) and moment_of(text, form) != moment_of(text, other) for text in texts)
 
 
 def _utc(moment: datetime) -> datetime:

@@ -22,7 +22,11 @@ _NO_TITLE = re.compile(
     r"|hersteller|subtitle|untertitel",
     re.I,
 )
-_CODE = re.compile(r"^\s*\S*\d\S*\s*$")
+_CODE = (
+    r"^\s*[^\s\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]*"
+    r"\d[^\s\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]*\s*$"
+)
+"""A word with a digit, for polars; scripts without spaces write several words so."""
 _MOST_REPEATS = 0.1
 """Share of repeated texts up to which a column may name items."""
 
@@ -55,7 +59,7 @@ def _rank(name: str) -> tuple[bool, int]:
 def _names(values: pl.Series) -> bool:
     """Whether a column of texts may name items: most are no numbers, dates, codes or links."""
     texts = values.cast(pl.String).drop_nulls()
-    patterns = (LINK.pattern, DATE.pattern, _CODE.pattern, DECIMAL_COMMA.pattern)
+    patterns = (LINK.pattern, DATE.pattern, _CODE, DECIMAL_COMMA.pattern)
     return all(share_of(texts, pattern) < 0.5 for pattern in patterns)
 
 

@@ -8,6 +8,7 @@ release     the live pointer and the releases behind it
 producer    one producer's knowledge: written, held back, taken back
 knowledge   knowledge of users and items: from arrays to records
 features    profiles and live histories of users, features of items
+rewriting   live histories, once the log was loaded under other settings
 records     what writers share: counts, chunks, the stream of changes, and the cache of what was written
 indexes     indexes of item vectors
 popularity  likes of the last days

@@ -29,6 +29,7 @@ from offline.publish.connection import Store
 from offline.publish.features import stored_embedding_rows
 from offline.publish.gate import GateError
 from offline.publish.release import manifest_or_none, read_model, refused_model
+from offline.publish.rewriting import are_of_other_settings
 from offline.training.bootstrap import Difference, difference
 from offline.training.validation import IncomparableError, ValidationSamples
 
@@ -98,7 +99,7 @@ def compare(
     gain: Difference | None = None
     if live is not None:
         try:
-            gain = difference(auc, _live_auc(store, samples, new, live))
+            gain = difference(auc, _live_auc(store, config, samples, new, live))
         except IncomparableError as error:
             notes.append(f"not compared with the live model: {error}")
     if gain is not None:
@@ -125,9 +126,13 @@ def is_worse(gain: Difference, allowed: float) -> bool:
     return gain.middle < -allowed and gain.high < 0
 
 
-def _live_auc(store: Store, samples: ValidationSamples, new: NewModel, live: ReleaseManifest) -> Array:
+def _live_auc(
+    store: Store, config: JobConfig, samples: ValidationSamples, new: NewModel, live: ReleaseManifest
+) -> Array:
     """AUC of the live model, in the order of ``Resamples.auc``. IncomparableError if these samples are none for it."""
     file, encoder = store.artifacts / live.artifact, samples.encoder
+    if are_of_other_settings(store, config.name, encoder.log):
+        raise IncomparableError("it was trained on a log of other settings of the data")
     if file_digest(file) != live.artifact_sha256:
         raise IncomparableError(f"its file {file.name} is damaged or gone")
     try:

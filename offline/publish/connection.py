@@ -28,6 +28,10 @@ class StoreError(RuntimeError):
     """Redis cannot be reached, refuses a command, or holds something the jobs must not touch."""
 
 
+class UnreachableError(StoreError):
+    """Redis does not answer, now and from here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
     """A Redis connection, the keys in it, the folder of artifacts that goes with it, and the URL without password."""
@@ -115,7 +119,7 @@ def _connected(url: str, keys: Keys, artifacts: Path) -> Iterator[Store]:
         client.ping()
         yield Store(client, keys, artifacts, redacted(url))
     except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise StoreError(f"Redis at {redacted(url)} does not answer: {error}") from error
+        raise UnreachableError(f"Redis at {redacted(url)} does not answer: {error}") from error
     except redis.RedisError as error:  # out of memory, read-only after a failover, no permission
         raise StoreError(f"Redis at {redacted(url)} refuses: {error}") from error
     finally:

@@ -24,6 +24,7 @@ from offline.publish.connection import Store
 from offline.publish.features import write_histories, write_items, write_profiles
 from offline.publish.producer import knowledge_publication, spaces_of
 from offline.publish.records import Written
+from offline.publish.rewriting import are_of_other_settings, note_settings, rewrite_histories
 from offline.training.report import TrainingReport
 from offline.training.samples import statistics_until
 from offline.training.validation import ValidationSamples
@@ -75,10 +76,14 @@ class Staging:
         store, contents, log = self._store, self._contents, self._contents.log
         with knowledge_publication(store, self._config, log) as publication:
             write_cache, longest = publication.write_cache, self._config.publish.history_max_events
-            records = {
-                "user profiles": write_profiles(store, contents.catalogue, log, write_cache, users),
-                "user histories": write_histories(store, log, longest, write_cache, users),
-            }
+            records = {"user profiles": write_profiles(store, contents.catalogue, log, write_cache, users)}
+            complete = True
+            if are_of_other_settings(store, self._config.name, log):
+                records["user histories"], complete = rewrite_histories(store, log, longest, write_cache)
+            else:
+                records["user histories"] = write_histories(store, log, longest, write_cache, users)
+            if complete:
+                note_settings(store, self._config.name, log)
             for name, produced in contents.knowledge.produced.items():
                 records |= publication.write(name, produced, users)
         return records

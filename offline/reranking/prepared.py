@@ -15,6 +15,7 @@ from models.contract.schema import fingerprint
 from offline.config import JobConfig, RerankingConfig
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
+from offline.data.log_settings import refuse_other_settings
 from offline.jobs.steps import Job
 from offline.knowledge.encoder import TextEncoder, VectorStore
 from offline.libraries import wait_without_spinning
@@ -112,6 +113,7 @@ def prepare(job: Job, catalogue: Catalogue) -> Prepared:
     """The samples, prompts and model of the job's log and of the split of the CTR model that was trained last.
     DataError if there is no such model, or if it was trained on other samples; errors of what else is absent."""
     report, log = trained_report(job), InteractionLog.load(job.log)
+    refuse_other_settings(log, job.config.data)
     splits = trained_splits(job.config.samples, log, report)
     wait_without_spinning()
     from transformers import AutoTokenizer

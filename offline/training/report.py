@@ -24,7 +24,8 @@ class TrainingReport:
     such a one. ``partial`` says that some texts were still to come, so that their knowledge was missing; ``parts`` are
     the files of the split model with their digests, none of a model that runs as a whole; ``split`` says what the
     samples are split by; ``notes`` are sentences that a reader of the table has to know; ``slices`` has one
-    row per part of the test samples that the mean over all hides (slices.py).
+    row per part of the test samples that the mean over all hides (slices.py); ``log`` is the digest of the
+    rows of the log that it looked at, "" of an earlier version's.
     """
 
     log_rows: int
@@ -42,6 +43,7 @@ class TrainingReport:
     split: str = "by global time"
     notes: list[str] = field(default_factory=list)
     slices: list[dict[str, Any]] = field(default_factory=list)
+    log: str = ""
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))

@@ -119,7 +119,7 @@ def train(
         metrics=metrics,
         table=table,
         parts=artifact.parts,
-        split=config.data.split_words,
+        split=config.data.split_words + splits.note,
         notes=_notes(config, log, rows),
         slices=slice_table(log, splits.trained_rows, rows, label, scores[served.label, best], baseline.scores),
     )

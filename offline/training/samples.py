@@ -35,12 +35,18 @@ RELEASES = 8
 """Number of equal parts of the training period, at each of whose starts a release is taken to be published."""
 
 
+_VALIDATION_SHARE = 0.1
+"""Of the training part's samples, where the data bring no part that validates."""
+
+
 @dataclass(frozen=True, slots=True)
 class SplitRows:
-    """Log rows of each split's samples, and the first log row after the training period."""
+    """Log rows of each split's samples, and the first log row after the training period. ``note`` for people, if a
+    split is not what its name says."""
 
     rows: dict[Split, IntArray]
     trained_rows: int
+    note: str = ""
 
 
 def split_samples(config: SamplesConfig, log: InteractionLog) -> SplitRows:
@@ -64,6 +70,11 @@ def split_samples(config: SamplesConfig, log: InteractionLog) -> SplitRows:
 
 def _split_by_parts(config: SamplesConfig, sampled: IntArray, ends: tuple[int, int, int]) -> SplitRows:
     train, validation, test, _ = np.split(sampled, np.searchsorted(sampled, ends))
+    note, trained_rows = "", ends[0]
+    if ends[0] == ends[1]:
+        train, validation = np.split(train, [int(len(train) * (1 - _VALIDATION_SHARE))])
+        trained_rows = int(validation[0]) if len(validation) else trained_rows
+        note = "; no part validates, so the last tenth of the training part's samples does"
     rows: dict[Split, IntArray] = {"train": train, "validation": validation, "test": test}
     if empty := [split for split, of_split in rows.items() if not len(of_split)]:
         raise DataError(
@@ -71,7 +82,7 @@ def _split_by_parts(config: SamplesConfig, sampled: IntArray, ends: tuple[int, i
             f"{len(validation)} and {len(test)} of the parts have min_history = {config.min_history} earlier ones of "
             "their user"
         )
-    return SplitRows(rows, ends[0])
+    return SplitRows(rows, trained_rows, note)
 
 
 def one_label_warnings(splits: SplitRows, labels: FloatArray) -> list[str]:

@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,18 @@ import typer.testing
 
 from offline.__main__ import app
 from offline.cli import call
+from offline.cli.experiments import ab_report, exposures
 from offline.cli.panels import PANELS
+from offline.data.catalogue import DataError
 from offline.jobs import runs
+from offline.jobs.dry_run import dry_run
 from offline.jobs.ledger import RunLedger, RunRecord
 from offline.jobs.prometheus import registry
 from offline.jobs.runs import exclusive
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
 from offline.publish.comparison import Comparison
 from offline.publish.connection import open_store
-from offline.publish.release import live_release, read_manifest, write_manifest
+from offline.publish.release import SwitchError, live_release, read_manifest, write_manifest
 from research.__main__ import app as research
 from tests.conftest import ROOT
 from tests.offline.pipeline import LATER_MS, USERS, CountingModel, Pipeline, kinds
@@ -151,6 +155,65 @@ def test_since_budget_and_prices(installed: Pipeline, command: Any) -> None:
     assert command(installed, "refresh", "--since", "some day")[0] == 2
     code, _, last = command(installed, "refresh", "--since", "1h")
     assert (code, last["llm"]["paid"]) == (0, 2)
+
+
+@pytest.mark.parametrize("bound", [(), ("--max-tokens", "2000000"), ("--since", "9999d", "--max-tokens", "2000000")])
+def test_a_first_refresh_goes_live_without_a_prompt_whatever_the_budget_and_the_next_one_asks(
+    fresh: Pipeline, command: Any, bound: tuple[str, ...]
+) -> None:
+    code, output, plan = command(fresh, "refresh", "--dry-run", *bound)
+    assert (code, plan["total"]["to_ask"] > 0) == (0, True)
+    assert "nothing is live, so a first refresh asks nothing" in output
+    code, output, first = command(fresh, "refresh", *bound)
+    assert (code, first["status"], first["llm"]["calls"]) == (3, "partial", 0)
+    assert "nothing was live, so a first refresh asked nothing; the next one does, or --ask-at-once" in output
+    assert fresh.model.paid() == []
+    with open_store(fresh.job.data_dir, "small") as store:
+        assert live_release(store) == first["release"]
+    code, output, second = command(fresh, "refresh", *bound)
+    assert second["llm"]["calls"] == len(fresh.model.paid()) > 0
+    assert "asks nothing" not in output
+    code, _, _ = command(fresh, "refresh")
+    assert code == 0
+
+
+def test_a_first_refresh_asks_if_it_is_told_to(fresh: Pipeline, command: Any) -> None:
+    code, _, first = command(fresh, "refresh", "--ask-at-once", "--max-tokens", "2000000")
+    assert (code, first["status"]) == (0, "done")
+    assert first["llm"]["calls"] == len(fresh.model.paid()) > 0
+
+
+def test_exposures_and_plans_leave_another_configurations_stream_alone(
+    installed: Pipeline, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed.stream(("u1", "i1", 5.0, LATER_MS))
+    folder = installed.folder / "other"
+    other = installed.config.model_copy(update={"name": "other", "workdir": folder})
+    monkeypatch.setattr("offline.cli.call.load_config", lambda path: other)
+    place = (Path("other.toml"), installed.job.data_dir)
+    for look in (
+        lambda: exposures(*place),
+        lambda: ab_report("knowledge", *place),
+        lambda: dry_run(replace(installed.job, config=other)),
+    ):
+        with pytest.raises(SwitchError, match="of configuration small is live under the key prefix"):
+            look()
+    assert not [path for path in folder.rglob("*") if path.suffix in (".parquet", ".json")]
+    assert command(installed, "exposures")[2]["interactions"]["added"] == 1
+
+
+def test_exposures_and_plans_leave_another_configurations_work_folder_alone(
+    installed: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = installed.config.model_copy(update={"name": "other"})
+    monkeypatch.setattr("offline.cli.call.load_config", lambda path: other)
+    for look in (
+        lambda: exposures(Path("other.toml"), installed.job.data_dir),
+        lambda: dry_run(replace(installed.job, config=other)),
+    ):
+        with pytest.raises(DataError, match="is that of the configuration 'small'"):
+            look()
+    assert not (installed.config.workdir / "exposures").exists()
 
 
 @pytest.mark.parametrize(

@@ -56,12 +56,13 @@ DATA = {
     "ValueCondition": {"operator": "how a number is compared", "bound": "with which other"},
     "PartsConfig": {
         "train": "words for rows that train",
-        "validation": "words for rows that validate",
+        "validation": "words for rows that validate; none: the last tenth of the training part's samples does",
         "test": "words for rows that test",
     },
     "FeaturesConfig": {
         "id": "column of the id",
         "columns": "which columns become features, and their types; none: all of them",
+        "repeated": "which of several rows about one id counts; none: rows that differ are an error",
     },
     "ColumnConfig": {
         "column": "column of the file; none: the one with the feature's name",

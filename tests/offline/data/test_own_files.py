@@ -117,6 +117,21 @@ def test_every_rule_of_items_names_its_place(tmp_path: Path, content: str, rule:
     assert place in findings(tmp_path, rule, texts={"item": "{title}"})
 
 
+@pytest.mark.parametrize(("repeated", "title"), [("first", "One"), ("last", "Other")])
+def test_of_several_descriptions_the_chosen_one_counts(tmp_path: Path, repeated: str, title: str) -> None:
+    shop.write(tmp_path)
+    (tmp_path / "books.csv").write_text(BOOKS + "b1,Other,2005,History\nb3,Three,1999,History\n")
+    (tmp_path / "readers.csv").write_text("reader,country,birth_year\nr1,DE,1970\nr1,BR,\nr2,BR,1985\nr3,DE,1980\n")
+    assert 'set repeated = "first" or "last"' in findings(tmp_path, "id_repeated")
+    source = shop.source(tmp_path, items={"repeated": repeated}, users={"repeated": repeated})
+    report, catalogue = source.check(shop.SCHEMA), source.catalogue()
+    assert report.errors == []
+    assert [line for line in report.warnings if "repeated" in line] == []
+    assert f"items: 1 row more than ids: of those of an id the {repeated} counts" in report.facts
+    assert (list(catalogue.items), catalogue.items["b1"]["title"]) == (["b1", "b2", "b3"], title)
+    assert catalogue.users["r1"]["country"] == ("DE" if repeated == "first" else "BR")
+
+
 def test_all_rules_are_checked_before_giving_up(tmp_path: Path) -> None:
     shop.write(tmp_path)
     (tmp_path / "ratings.csv").write_text(GOOD + "r3,b1,five,soon\n,b1,9,1700000000\nghost,b1,9,1700000000\n")
@@ -238,6 +253,16 @@ def test_times(tmp_path: Path, unit: str, texts: list[str], expected: list[int])
     shop.write(tmp_path)
     (tmp_path / "ratings.csv").write_text(HEADER + "".join(f"r1,b1,5,{text}\n" for text in texts))
     assert [row[3] for row in shop.source(tmp_path, interactions={"time_unit": unit}).interactions()] == expected
+
+
+@pytest.mark.parametrize("text", ["2024-04-07 20.11", "2024-04-07 20:11.5", "20240407T2011.5", "2024-04-07+02:00"])
+def test_what_iso_would_read_otherwise_than_meant_is_refused(tmp_path: Path, text: str) -> None:
+    shop.write(tmp_path)
+    (tmp_path / "ratings.csv").write_text(HEADER + f"r1,b1,5,{text}\n")
+    assert repr(text) in findings(tmp_path, "time_value", interactions={"time_unit": "iso"})
+    form = {"time_unit": None, "time_format": "%Y-%m-%d %H.%M"}
+    if text == "2024-04-07 20.11":
+        assert [row[3] for row in shop.source(tmp_path, interactions=form).interactions()] == [1712520660000]
 
 
 def test_times_of_parquet_are_taken_as_they_are(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_without_a_model_the_time_is_unknown_and_says_why(installed: Pipeline, m
 def test_the_time_of_a_training_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = synthetic(tmp_path, users=20, items=15, events=14)
     config = job_config(tmp_path, epochs=3, batch_size=50, seeds=(1, 2))
-    monkeypatch.setattr("offline.jobs.rates.seconds_per_batch", lambda training, encoder, splits, batches: 5.0)
+    monkeypatch.setattr("offline.training.fit.seconds_per_batch", lambda training, encoder, splits, batches: 5.0)
     samples = len(split_samples(config.samples, few.log).rows["train"])
     line = line_of_training(config, few.catalogue, few.log)
     minutes = -(-samples // 50) * 3 * 2 * 5 / 60

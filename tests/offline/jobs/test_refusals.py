@@ -17,6 +17,7 @@ from offline.config import JobConfig
 from offline.data.catalogue import DataError
 from offline.data.dataset import Dataset
 from offline.data.rules import Findings
+from offline.data.texts import TextsConfig
 from offline.jobs.dry_run import dry_run
 from offline.jobs.refusals import of_everything, of_log, of_settings
 from offline.jobs.steps import Job
@@ -194,6 +195,29 @@ def test_a_refresh_tells_what_the_data_break_and_does_not_mend(
     assert "warning" not in capsys.readouterr().out, "nothing changed since it was told"
 
 
+def test_a_language_that_parts_do_not_know_is_said_once(fresh: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = TextsConfig(language="other")
+    fresh.config = fresh.config.model_copy(update={"data": fresh.config.data.model_copy(update={"texts": texts})})
+    words = 'warning: language "other": the text encoder all-MiniLM-L6-v2 reads English alone'
+    fresh.refresh()
+    assert capsys.readouterr().out.count(words) == 1
+    fresh.refresh()
+    assert words not in capsys.readouterr().out, "nothing changed since it was told"
+    assert any(words.removeprefix("warning: ") in line for line in of_everything(fresh.job).warnings)
+
+
+@pytest.mark.parametrize(("language", "model"), [("en", ""), ("other", ", with an [llm] that writes the language")])
+def test_users_without_knowledge_are_a_fact(fresh: Pipeline, language: str, model: str) -> None:
+    words = "users have no knowledge beyond their histories"
+    assert not any(words in line for line in of_everything(fresh.job).facts)
+    only = fresh.with_config(feature_schema=schema_with({"name": "text", "side": "item", "dim": 4}))
+    data = only.config.data.model_copy(update={"texts": TextsConfig(language=language)})
+    only.config = only.config.model_copy(update={"data": data})
+    (line,) = [line for line in of_everything(only.job).facts if words in line]
+    assert f'liber (side = "user") would{model}' in line
+    assert bool(model) == ("[llm]" in line)
+
+
 @pytest.mark.parametrize(
     ("reply", "fault"),
     [
@@ -216,3 +240,27 @@ def test_a_model_server_is_asked_what_it_serves(monkeypatch: pytest.MonkeyPatch,
     found_fault = server_fault("http://server", "served", None)
     assert found_fault.endswith(fault)
     assert bool(found_fault) is bool(fault)
+
+
+def test_validate_refuses_what_is_another_configurations(installed: Pipeline) -> None:
+    other = replace(installed.job, config=installed.config.model_copy(update={"name": "other"}))
+    errors = of_everything(other).errors
+    assert len(errors) == 2
+    assert "is that of the configuration 'small'" in errors[0]
+    assert "of configuration small is live under the key prefix" in errors[1]
+    assert of_everything(installed.job).errors == []
+
+
+def test_validate_warns_of_a_redis_that_does_not_answer(fresh: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORANK_REDIS_URL", "redis://127.0.0.1:1")
+    findings = of_everything(fresh.job)
+    assert findings.errors == []
+    (warning,) = (line for line in findings.warnings if "Redis" in line)
+    assert warning.startswith("Redis at redis://127.0.0.1:1 does not answer: ")
+    assert warning.endswith("; a refresh needs it")
+
+
+def test_validate_refuses_a_prefix_that_cannot_be(fresh: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORANK_KEY_PREFIX", "a b")
+    (error,) = of_everything(fresh.job).errors
+    assert error.startswith("LORANK_KEY_PREFIX: ")

@@ -65,9 +65,15 @@ def test_titles_by_their_name(name: str) -> None:
     assert title(motto=short, **{name: TITLES}) == (name, "")
 
 
+@pytest.mark.parametrize("form", ["東京物語第{}巻", "ワイヤレスイヤホン{}", "หนังสือเล่มที่{}", "无线耳机{}型"])
+def test_titles_in_scripts_without_spaces_may_hold_digits(form: str) -> None:
+    assert title(名前=[form.format(at) for at in range(ROWS)]) == ("名前", "")
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [
+        ("名前", [f"商-{at}" if at < 3 else f"АБ-{at}" for at in range(ROWS)]),
         ("preis", [f"{at},{at % 90 + 10}" for at in range(ROWS)]),
         ("seit", [f"2024-01-{at % 28 + 1:02}" if at < 28 else f"2023-03-{at - 20:02}" for at in range(ROWS)]),
         ("bild", [f"pictures/{at}.jpg" for at in range(ROWS)]),
@@ -188,6 +194,7 @@ def test_sums_of_behaviour_are_said(tmp_path: Path) -> None:
     items: list[list[object]] = [[TITLES[at], at / 2] for at in range(ROWS)]
     config, text = proposed(tmp_path, ("title", "avg_rating"), items)
     assert "avg_rating of books.csv" in looks(text)
+    assert 'write avg_rating = "float" into [data.items.columns], and a field of it into item_fields' in looks(text)
     assert "# not used: avg_rating: by its name reckoned from what users did" in text
     assert "avg_rating" not in str(config.data.texts)
     assert not config.feature_schema.item_fields
@@ -256,6 +263,7 @@ def test_german_goods(tmp_path: Path) -> None:
     assert (texts.language, texts.noun, texts.plural, texts.liked) == ("de", "Artikel", "Artikel", "gut bewertet")
     assert texts.item == '["{Bezeichnung}"|ein Artikel ohne Namen][; {Art}]'
     assert "English alone" in looks(text)
+    assert "LOOK: users have no knowledge beyond their histories: the producer liber stands in a comment" in text
     assert [spec.name for spec in config.feature_schema.knowledge] == ["text"]
     text = text.replace('# { name = "liber"', '{ name = "liber"')
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")

@@ -11,10 +11,14 @@ import polars as pl
 import pytest
 
 from offline.config import JobConfig, load_config
+from offline.data.arrival import append_new
 from offline.data.catalogue import DataError
 from offline.data.dataset import open_dataset
+from offline.data.log import InteractionLog
+from offline.jobs.outlook import outlook
 from offline.proposal.forms import form_of
 from offline.proposal.propose import name_of, propose
+from offline.training.samples import split_samples
 from tests.offline.proposal.shops import Shop, shop, write
 
 HEADER = ("reader", "book", "stars", "at")
@@ -79,6 +83,23 @@ def test_times_in_words(books: Shop, tmp_path: Path, form: str, expected: str | 
     assert config.data.interactions.time_unit == (None if expected else "iso")
 
 
+def test_the_remedy_for_times_that_are_not_read_works_as_it_stands(books: Shop, tmp_path: Path) -> None:
+    form = "%H:%M on %d.%m.%Y"
+    rows = [(*row[:3], datetime.fromtimestamp(row[3], UTC).strftime(form)) for row in books.interactions]
+    config, text = proposed(tmp_path, write(tmp_path / "ratings.csv", HEADER, rows), items_of(books, tmp_path))
+    assert config.data.split_by == "order"
+    (remark,) = [line for line in text.splitlines() if "is not understood" in line]
+    for word in ('write time = "at"', 'time_format = "..." into [data.interactions]', "remove split_by from [data]"):
+        assert word in remark
+    lines = [line for line in text.splitlines() if not line.startswith("split_by")]
+    at = lines.index("[data.interactions]") + 1
+    lines[at:at] = ['time = "at"', f'time_format = "{form}"']
+    (tmp_path / "mended.toml").write_text("\n".join(lines), encoding="utf-8")
+    mended = load_config(tmp_path / "mended.toml")
+    assert mended.data.timed
+    assert not open_dataset(mended.data, tmp_path / "raw").check(mended.feature_schema).errors
+
+
 def test_milliseconds_semicolons_and_another_encoding(books: Shop, tmp_path: Path) -> None:
     rows = [(user, item, stars, second * 1000) for user, item, stars, second in books.interactions]
     described = [(item, title.replace("garden", "Gärtchen"), kinds, year) for item, title, kinds, year in books.items]
@@ -141,6 +162,32 @@ def test_parts_of_a_set_that_brings_them(books: Shop, tmp_path: Path) -> None:
     table = config.data.interactions
     assert (table.time, table.time_unit, table.split_column) == ("position", "order", "part")
     assert tomllib.loads(text)["data"]["labels"]["kind"] == "implicit"
+
+
+def test_a_set_that_brings_training_and_test_alone(books: Shop, tmp_path: Path) -> None:
+    rows = [(*row[:2], "train" if at < 1300 else "test", row[3]) for at, row in enumerate(books.interactions)]
+    path = write(tmp_path / "bought.csv", ("user", "book", "part", "at"), rows)
+    config, text = proposed(tmp_path, path, items_of(books, tmp_path))
+    table = config.data.interactions
+    assert table is not None
+    assert (table.split_column, table.split_values.validation) == ("part", ())
+    assert "LOOK: no row of 'part' validates" in text
+    source, log = open_dataset(config.data, tmp_path / "raw"), InteractionLog.empty()
+    log, _ = append_new(log, source, source.catalogue(), config.data.labels, config.feature_schema)
+    splits = split_samples(config.samples, log)
+    sizes = {split: len(of) for split, of in splits.rows.items()}
+    assert abs(sizes["validation"] - sizes["train"] / 9) <= 1
+    facts = outlook(config, source.catalogue(), log, splits).facts
+    assert any("no part validates, so the last tenth of the training part's samples does" in fact for fact in facts)
+
+
+def test_parts_of_which_none_tests_are_said(books: Shop, tmp_path: Path) -> None:
+    rows = [(*row[:2], "train" if at < 1300 else "valid", row[3]) for at, row in enumerate(books.interactions)]
+    path = write(tmp_path / "bought.csv", ("user", "book", "split", "at"), rows)
+    config, text = proposed(tmp_path, path, items_of(books, tmp_path))
+    assert config.data.interactions is not None
+    assert config.data.interactions.split_column is None
+    assert "LOOK: 'split' looks like parts of the data and is not used" in text
 
 
 def test_short_histories_get_small_partitions(tmp_path: Path) -> None:

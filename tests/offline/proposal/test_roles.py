@@ -16,6 +16,7 @@ from offline.data.config import InteractionsConfig
 from offline.data.dataset import open_dataset
 from offline.proposal.forms import form_of
 from offline.proposal.roles import Roles, roles_of
+from offline.proposal.times import Time, seconds_of
 from offline.proposal.values import off_scale, tolerated
 from tests.offline.proposal.shops import FIRST_SECOND, Shop, write
 from tests.offline.proposal.test_propose import HEADER, books, items_of, proposed
@@ -113,6 +114,16 @@ def test_user_ids_that_look_like_items_are_not_swapped() -> None:
         ("%m/%d/%y %H:%M", "%m/%d/%y %H:%M"),
         ("%Y-%m-%dT%H:%M:%S+00:00", None),
         ("%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %Y"),
+        ("%Y年%m月%d日 %H:%M", "%Y年%m月%d日 %H:%M"),
+        ("%Y年%m月%d日%H時%M分", "%Y年%m月%d日%H時%M分"),
+        ("%Y년 %m월 %d일 %H:%M", "%Y년 %m월 %d일 %H:%M"),
+        ("%b %d %Y", "%b %d %Y"),
+        ("%Y%m%d", None),
+        ("%Y%m%d%H%M", "%Y%m%d%H%M"),
+        ("%Y%m%d%H%M%S", "%Y%m%d%H%M%S"),
+        ("%Y/%m/%d %H:%M:%S+0900", "%Y/%m/%d %H:%M:%S%z"),
+        ("%Y-%m-%d %H.%M", "%Y-%m-%d %H.%M"),
+        ("%d.%m.%Y %H.%M", "%d.%m.%Y %H.%M"),
     ],
 )
 def test_forms_of_times(written: str, form: str | None) -> None:
@@ -120,6 +131,9 @@ def test_forms_of_times(written: str, form: str | None) -> None:
     time = roles(interactions(when=cells)).time
     assert time is not None
     assert time.format == form
+    seconds = seconds_of(pl.Series(cells), time).to_list()
+    assert abs(seconds[0] - FIRST_SECOND) < 86_400
+    assert abs(seconds[1] - seconds[0] - 40_000) < (60 if "%M" in written else 86_400)
     InteractionsConfig(paths=("a.csv",), user="u", item="i", time="when", time_unit=time.unit, time_format=time.format)
 
 
@@ -143,7 +157,13 @@ def test_some_cells_that_are_no_times() -> None:
 def test_times_that_cannot_be_read_are_named(cells: list[Any], words: tuple[str, ...]) -> None:
     proposal = roles(interactions(event_time=cells))
     assert proposal.time is None
-    assert said(proposal, "'event_time'", *words)
+    assert said(proposal, "'event_time'", 'write time = "event_time"', "remove split_by from [data]", *words)
+    proposal = roles(interactions(event_time=cells, position=list(range(ROWS))))
+    assert proposal.time == Time("position", "order")
+    assert said(proposal, "'event_time'", "rows are taken in order", *words)
+    proposal = roles(interactions(event_time=cells, begun=list(range(FIRST_SECOND, FIRST_SECOND + ROWS))))
+    assert proposal.time == Time("begun", "s")
+    assert said(proposal, "'event_time'", "'begun' is taken for the time", *words)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +361,7 @@ def test_returns_are_said(tmp_path: Path, books: Shop) -> None:
     assert condition in text
     (tmp_path / "kept.toml").write_text(text.replace("[data.interactions]\n", f"[data.interactions]\n{condition}\n"))
     config = load_config(tmp_path / "kept.toml")
-    assert "1470 interactions" in str(open_dataset(config.data, tmp_path / "raw").check(config.feature_schema).facts)
+    assert "1,470 interactions" in str(open_dataset(config.data, tmp_path / "raw").check(config.feature_schema).facts)
 
 
 def test_ids_with_a_point_are_said() -> None:

@@ -71,6 +71,15 @@ def test_parts_of_the_data_split_the_samples() -> None:
     assert split_samples(SamplesConfig(min_history=4), late).rows["test"].tolist() == [9, 10, 11]
 
 
+def test_without_a_validation_part_the_end_of_training_validates() -> None:
+    parts = np.array([0] * 24 + [2] * 4, np.int8)
+    log, _ = InteractionLog.empty().with_rows([("u", f"i{at}", 1.0, at) for at in range(28)], [], [], parts)
+    splits = split_samples(SamplesConfig(min_history=4), log)
+    assert {split: len(of) for split, of in splits.rows.items()} == {"train": 18, "validation": 2, "test": 4}
+    assert (splits.rows["validation"].tolist(), splits.trained_rows) == ([22, 23], 22)
+    assert "the last tenth of the training part" in splits.note
+
+
 def test_a_part_without_samples_is_refused() -> None:
     log, _ = InteractionLog.empty().with_rows(
         [("u", f"i{at}", 1.0, at) for at in range(9)], [], [], np.repeat(np.arange(3, dtype=np.int8), 3)

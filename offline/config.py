@@ -73,12 +73,28 @@ class LifelongConfig(BaseModel):
     value_weight: Annotated[float, Field(ge=0)] = 0.3
 
 
+class TreeConfig(BaseModel):
+    """Boosted trees (models/ctr/tree.py): at most ``trees`` of at most ``leaves``, with ``least_samples`` in each leaf,
+    grown until the LogLoss of the validation samples has not fallen for ``patience`` rounds, on at most
+    ``most_samples``."""
+
+    model_config = FrozenConfig
+
+    trees: Annotated[int, Field(ge=1)] = 500
+    leaves: Annotated[int, Field(ge=2)] = 31
+    least_samples: Annotated[int, Field(ge=1)] = 20
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    l2: Annotated[float, Field(ge=0)] = 1.0
+    patience: Annotated[int, Field(ge=1)] = 20
+    most_samples: Annotated[int, Field(ge=1)] = 1_000_000
+
+
 class TrainingConfig(BaseModel):
     """CTR model training. Every epoch is judged on the validation split; the test split is read once, at the end."""
 
     model_config = FrozenConfig
 
-    served: Literal["din", "dcnv2", "deepfm", "lifelong"] = "din"
+    served: Literal["din", "dcnv2", "deepfm", "lifelong", "tree"] = "din"
     compare: bool = False  # also train the other architectures and the served one without knowledge, for the report
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
     epochs: Annotated[int, Field(ge=1)] = 12
@@ -91,6 +107,7 @@ class TrainingConfig(BaseModel):
     knowledge_dropout: Share = 0.2
     fusion: Literal["target", "learned"] = "target"  # of LIBER's partitions
     lifelong: LifelongConfig = LifelongConfig()
+    tree: TreeConfig = TreeConfig()
     retrain_growth: Annotated[float, Field(ge=0)] = 0.1  # a refresh trains again when the log grew by this share
 
 
@@ -235,6 +252,11 @@ class JobConfig(BaseModel):
             raise ValueError(f"samples.split: takes no effect, samples are split {self.data.split_words}")
         if not self.data.timed and self.knowledge.liber.partition_days is not None:
             raise ValueError("knowledge.liber.partition_days: takes no effect, interactions have no times")
+        running = self.feature_schema.running
+        if running is not None and running.is_timed and not self.data.timed:
+            raise ValueError("feature_schema.running.half_lives_days: takes no effect, interactions have no times")
+        if self.training.served == "tree" and running is None:
+            raise ValueError('training.served = "tree" reads running features: add [feature_schema.running]')
         return self
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ async def lay_out(installed: Installed, counts: tuple[int, ...]) -> Path:
             request = RankRequest("r", body["user_id"], tuple(candidate["id"] for candidate in body["candidates"]))
             user = request.user_id
             state = await features.fetch(user, release.user_spaces, release.schema.history_length, Deadline(10))
-            sample = Slate.build(ResolvedArm(ArmSettings(), release), request, state).sample
+            sample = Slate.build(ResolvedArm(ArmSettings(), release), request, state, time.time()).sample
             tensors = encode(release.schema, release.table, sample.user, ItemBatch.gather(release.table, sample.rows))
             layout = layout or Layout(tensors, inputs)
             feeds.append({name: tensors[name] for name in inputs})

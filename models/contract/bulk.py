@@ -20,7 +20,7 @@ import numpy.typing as npt
 from models.contract import items, knowledge
 from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.artifact import ArtifactManifest
-from models.contract.items import ITEM_NUMERIC, Columns, blank_columns
+from models.contract.items import Columns, blank_columns
 from models.contract.keys import Keys, of_each
 from models.contract.schema import FeatureSchema
 
@@ -54,7 +54,7 @@ class KnowledgeRows:
 @dataclass(frozen=True, slots=True)
 class ItemRows:
     """Records of items. ``at`` int64 [k] are their positions among those asked for; index int64 [k], categorical int64
-    [k, S], numeric float32 [k, 3]."""
+    [k, S], numeric float32 [k, N]."""
 
     at: IntArray
     index: IntArray
@@ -87,7 +87,7 @@ def knowledge_rows(blobs: Sequence[bytes | None], owners: Sequence[str], space: 
 
 def item_rows(blobs: Sequence[bytes | None], owners: Sequence[str], schema: FeatureSchema) -> ItemRows:
     """Of the records that are whole, of their owner and of ``schema``."""
-    slots, numbers = schema.item_slots, len(ITEM_NUMERIC)
+    slots, numbers = schema.item_slots, schema.item_numbers
     nothing = np.zeros(0, np.int64)
     parts = [(nothing, nothing, np.zeros((0, slots), np.int64), np.zeros((0, numbers), np.float32))]
     numeric_at = ITEM_HEAD.itemsize + 4 * slots

@@ -21,20 +21,24 @@ from models.contract.schema import FeatureSchema
 Tensors = dict[str, "FloatArray | IntArray"]
 
 USER_INPUTS = (
-    "user_categorical", "user_numeric", "history_index", "history_categorical", "history_numeric", "history_value",
-    "history_mask", "history_vectors", "user_vectors", "partition_vectors", "partition_mask",
+    "user_categorical", "user_numeric", "user_running", "history_index", "history_categorical", "history_numeric",
+    "history_value", "history_mask", "history_hours", "history_vectors", "history_row", "user_vectors",
+    "partition_vectors", "partition_mask",
 )  # fmt: skip
 HISTORY_INPUTS = tuple(name for name in USER_INPUTS if name.startswith("history_"))
 """User inputs with one entry per event of the history."""
-HISTORY_ITEM_INPUTS = ("history_index", "history_categorical", "history_numeric", "history_vectors")
+HISTORY_ITEM_INPUTS = ("history_index", "history_categorical", "history_numeric", "history_vectors", "history_row")
 """History inputs whose entries come from the item table's row of the event's item."""
 
-ITEM_INPUTS = ("item_index", "item_categorical", "item_numeric", "item_vectors")
+ITEM_INPUTS = ("item_index", "item_categorical", "item_numeric", "item_vectors", "item_row")
 INPUTS = USER_INPUTS + ITEM_INPUTS
 """Model inputs, in the order of the exported graph."""
 
 KNOWLEDGE_INPUTS = ("history_vectors", "user_vectors", "partition_vectors", "partition_mask", "item_vectors")
 """Model inputs that hold knowledge. Without the matching spaces in the schema they have no columns."""
+
+RUNNING_INPUTS = ("user_running", "history_hours", "history_row", "item_row")
+"""Model inputs that only running features read (``schema.RunningSpec``); the hours only where they are timed."""
 
 USER_NUMERIC = ("log_count", "mean_value", "liked_rate", "value_spread")
 
@@ -50,6 +54,8 @@ class UserBatch:
                                     at most the schema's history_length, and at least 1
     history_values   float32 [U, T] raw values of the same events
     history_lengths  int64 [U]
+    history_times    int64 [U, T]   unix milliseconds of the same events
+    moments          int64 [U]      unix milliseconds: the time of each sample
     vectors          float32 [U, Wu] joined knowledge vectors, zeros where missing
     partitions       float32 [U, J, D] vectors of the sequence space (the last J closed partitions), oldest first
     partition_counts int64 [U]
@@ -59,6 +65,8 @@ class UserBatch:
     history_rows: IntArray
     history_values: FloatArray
     history_lengths: IntArray
+    history_times: IntArray
+    moments: IntArray
     vectors: FloatArray
     partitions: FloatArray
     partition_counts: IntArray
@@ -71,14 +79,18 @@ class UserBatch:
         features: dict[str, object],
         events: EventArray,
         knowledge: Mapping[str, FloatArray],
+        now_ms: int,
     ) -> UserBatch:
-        """A batch of one user, from a profile, a live history (oldest first) and vectors [rows, dim] by space name."""
+        """A batch of one user, from a profile, a live history (oldest first) and vectors [rows, dim] by space name, at
+        the moment ``now_ms``, unix milliseconds."""
         recent = events[-schema.history_length :]
         T = max(1, len(recent))  # as long as it is: padding to the longest would cost most users most of the time
         rows = np.zeros((1, T), np.int64)
         values = np.zeros((1, T), np.float32)
+        times = np.zeros((1, T), np.int64)
         rows[0, : len(recent)] = table.rows_of_hashes(recent["item"])
         values[0, : len(recent)] = recent["value"]
+        times[0, : len(recent)] = recent["time_ms"]
         vectors = np.zeros((1, schema.user_width), np.float32)
         for name, columns in schema.user_columns.items():
             if name in knowledge:
@@ -93,6 +105,8 @@ class UserBatch:
             history_rows=rows,
             history_values=values,
             history_lengths=np.asarray([len(recent)], np.int64),
+            history_times=times,
+            moments=np.asarray([now_ms], np.int64),
             vectors=vectors,
             partitions=partitions,
             partition_counts=np.asarray([count], np.int64),
@@ -107,8 +121,10 @@ def empty_partitions(schema: FeatureSchema, users: int) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class ItemBatch:
-    """C candidates. index int64 [C], categorical int64 [C, S], numeric float32 [C, 3], vectors float32 [C, Wi]."""
+    """C candidates. row int64 [C] of the item table, 0 for items that it does not hold; index int64 [C], categorical
+    int64 [C, S], numeric float32 [C, N], vectors float32 [C, Wi]."""
 
+    row: IntArray
     index: IntArray
     categorical: IntArray
     numeric: FloatArray
@@ -117,7 +133,7 @@ class ItemBatch:
     @classmethod
     def gather(cls, table: ItemTable, rows: IntArray) -> ItemBatch:
         """Candidates as rows of the item table."""
-        return cls(table.index[rows], table.categorical[rows], table.numeric[rows], table.vectors[rows])
+        return cls(rows, table.index[rows], table.categorical[rows], table.numeric[rows], table.vectors[rows])
 
     def with_numeric(self, numeric: FloatArray) -> ItemBatch:
         """The same candidates with other statistics: training passes those that held at each sample's time."""
@@ -133,15 +149,17 @@ class ItemBatch:
 def encode(
     schema: FeatureSchema, table: ItemTable, users: UserBatch, items: ItemBatch, *, knowledge: bool = True
 ) -> Tensors:
-    """Model inputs by name; see ``INPUTS``. With ``knowledge=False`` every knowledge input is as if missing."""
+    """Model inputs by name; see ``INPUTS``; those of running features only of a schema that has some. With
+    ``knowledge=False`` every knowledge input is as if missing."""
+    names = [name for name in INPUTS if schema.running or name not in RUNNING_INPUTS]
     tensors: Tensors = {
-        **encode_users(schema, users, USER_INPUTS),
+        **encode_users(schema, users, names),
         **encode_histories(table, users),
         **encode_items(items),
     }
     if not knowledge:
         tensors.update(without_knowledge(tensors))
-    return {name: tensors[name] for name in INPUTS}
+    return {name: tensors[name] for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +196,12 @@ def encode_users(schema: FeatureSchema, users: UserBatch, names: Collection[str]
         tensors["history_value"] = normalised.astype(np.float32)
         if "user_numeric" in names:
             tensors["user_numeric"] = user_statistics(schema, values, present)
+    if not {"user_running", "history_hours"}.isdisjoint(names):
+        ago = np.maximum(users.moments[:, None] - users.history_times, 0) / 3_600_000.0
+        hours = np.where(present, ago, 0.0)
+        tensors["history_hours"] = hours.astype(np.float32)
+        if "user_running" in names:
+            tensors["user_running"] = user_running(schema, users.history_rows, hours, present)
     if not {"partition_vectors", "partition_mask"}.isdisjoint(names):
         closed = np.arange(users.partitions.shape[1]) < users.partition_counts[:, None]
         tensors["partition_vectors"], tensors["partition_mask"] = users.partitions, closed.astype(np.float32)
@@ -193,12 +217,14 @@ def encode_histories(table: ItemTable, users: UserBatch) -> Tensors:
         "history_categorical": table.categorical[rows],
         "history_numeric": np.where(present[..., None], table.numeric[rows], np.float32(0.0)),
         "history_vectors": table.vectors[rows],
+        "history_row": rows,
     }
 
 
 def encode_items(items: ItemBatch) -> Tensors:
     """Inputs that describe candidates."""
-    return dict(zip(ITEM_INPUTS, (items.index, items.categorical, items.numeric, items.vectors), strict=True))
+    columns = (items.index, items.categorical, items.numeric, items.vectors, items.row)
+    return dict(zip(ITEM_INPUTS, columns, strict=True))
 
 
 def without_knowledge(tensors: Tensors) -> Tensors:
@@ -207,8 +233,13 @@ def without_knowledge(tensors: Tensors) -> Tensors:
 
 
 def model_inputs(schema: FeatureSchema) -> tuple[str, ...]:
-    """Names of the inputs that a model of this schema reads: all but knowledge inputs without columns."""
+    """Names of the inputs that a model of this schema reads: all but knowledge inputs without columns,
+    and running features that it does not have."""
     absent: set[str] = set()
+    if schema.running is None:
+        absent.update(RUNNING_INPUTS)
+    elif not schema.running.is_timed:
+        absent.add("history_hours")
     if not schema.item_width:
         absent |= {"history_vectors", "item_vectors"}
     if not schema.user_width:
@@ -229,3 +260,21 @@ def user_statistics(schema: FeatureSchema, values: FloatArray, present: np.ndarr
     square = (centered**2).sum(axis=1) / (n + _PRIOR_WEIGHT)
     spread = np.sqrt(np.maximum(square - mean**2, 0.0))
     return np.stack([np.log1p(n) / 5.0, mean, 2.0 * rate - 1.0, spread], axis=1).astype(np.float32)
+
+
+def user_running(schema: FeatureSchema, rows: IntArray, hours: FloatArray, present: np.ndarray) -> FloatArray:
+    """Running features [U, 1] or [U, 3 + K] of users from the events in their history window, by their item rows and
+    how many hours ago they were: the share of events that repeat an item; and where they are timed, hours since the
+    last, hours between them, and counts that forget, all on logarithmic scales."""
+    n = present.sum(axis=1)
+    # Padding and unknown items are all different here.
+    known = np.where(present & (rows > 0), rows, -1 - np.arange(rows.shape[1]))
+    ordered = np.sort(known, axis=1)
+    columns = [(ordered[:, 1:] == ordered[:, :-1]).sum(axis=1) / np.maximum(n, 1)]
+    if schema.running is not None and schema.running.is_timed:
+        first, last = hours[:, 0], hours[np.arange(len(n)), np.maximum(n - 1, 0)]
+        gap = np.maximum(first - last, 0.0) / np.maximum(n - 1, 1)
+        half_lives = schema.half_lives_ms / 3_600_000.0
+        counts = (np.exp2(-hours[:, :, None] / half_lives) * present[:, :, None]).sum(axis=1)
+        columns += [np.log1p(last) / 5.0, np.log1p(gap) / 5.0, *(np.log1p(counts) / 5.0).T]
+    return np.stack(columns, axis=1).astype(np.float32)

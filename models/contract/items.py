@@ -6,7 +6,7 @@ packed records of a whole catalogue into arrays; a candidate is then a row numbe
 Layout of a record, little-endian, written by ``packing`` and read by ``bulk``::
 
     0  magic b"LI"  2  version u8  3  reserved u8  4  index u32  8  written_at i64  16 schema 8 bytes
-    24 categorical i32[S]  .. numeric f32[3]  .. owner utf-8  .. crc32 u32 of all before
+    24 categorical i32[S]  .. numeric f32[N]  .. owner utf-8  .. crc32 u32 of all before
 """
 
 from __future__ import annotations
@@ -28,9 +28,6 @@ Columns = dict[str, "np.ndarray[Any, Any]"]
 
 MAGIC, VERSION = b"LI", 1
 
-ITEM_NUMERIC = ("log_count", "mean_value", "liked_rate")
-"""Running statistics of an item, in this order; see ``item_statistics``."""
-
 FEATURE_COLUMNS = ("index", "categorical", "numeric", "vectors", "expires_at")
 """Columns of an item table that its items' records fill."""
 
@@ -38,9 +35,14 @@ _PRIOR_WEIGHT = 10.0
 
 
 def item_statistics(
-    schema: FeatureSchema, count: npt.ArrayLike, value_sum: npt.ArrayLike, liked: npt.ArrayLike
+    schema: FeatureSchema,
+    count: npt.ArrayLike,
+    value_sum: npt.ArrayLike,
+    liked: npt.ArrayLike,
+    recent: npt.ArrayLike | None = None,
 ) -> FloatArray:
-    """Numeric features [..., 3] of items from their interactions so far: how many, what values, how many liked.
+    """Numeric features [..., N] of items from their interactions so far: how many, what values, how many liked, and of
+    a schema with half-lives ``recent`` [..., K], the counts that forget; None of items without interactions.
 
     Means are smoothed with ten prior interactions, so an item without history gets the prior, not zero.
     """
@@ -48,11 +50,14 @@ def item_statistics(
     center = schema.value_center
     mean = (np.asarray(value_sum, np.float64) - n * center) / (n + _PRIOR_WEIGHT) / schema.value_scale
     rate = (np.asarray(liked, np.float64) + _PRIOR_WEIGHT * schema.prior_liked) / (n + _PRIOR_WEIGHT)
-    return np.stack([np.log1p(n) / 5.0, mean, 2.0 * rate - 1.0], axis=-1).astype(np.float32)
+    numbers = np.stack([np.log1p(n) / 5.0, mean, 2.0 * rate - 1.0], axis=-1)
+    if recent is None:
+        recent = np.zeros((*n.shape, len(schema.half_lives_ms)))
+    return np.concatenate([numbers, np.log1p(np.asarray(recent, np.float64)) / 5.0], axis=-1).astype(np.float32)
 
 
 def liked_count(schema: FeatureSchema, numeric: FloatArray) -> FloatArray:
-    """How many interactions liked each item [N], from numeric features [N, 3]: the inverse of ``item_statistics``."""
+    """How many interactions liked each item [N], from numeric features [N, ..]: the inverse of ``item_statistics``."""
     count = np.expm1(5.0 * numeric[:, 0])
     rate = (numeric[:, 2] + 1.0) / 2.0
     return np.asarray(rate * (count + _PRIOR_WEIGHT) - _PRIOR_WEIGHT * schema.prior_liked, np.float32)
@@ -65,7 +70,7 @@ class ItemTable:
     ids        row -> item id ("" at row 0)
     index      int64 [N]      row of the model's id embedding
     categorical int64 [N, S]
-    numeric    float32 [N, 3]
+    numeric    float32 [N, item_numbers of the schema]
     vectors    float32 [N, Wi] joined item knowledge, zeros where missing
     expires_at int64 [N, K]   of the knowledge in each of the schema's K item spaces; 0 where missing
     """
@@ -136,7 +141,7 @@ def blank_columns(schema: FeatureSchema, items: int) -> Columns:
     shapes: dict[str, tuple[tuple[int, ...], npt.DTypeLike]] = {
         "index": ((), np.int64),
         "categorical": ((schema.item_slots,), np.int64),
-        "numeric": ((len(ITEM_NUMERIC),), np.float32),
+        "numeric": ((schema.item_numbers,), np.float32),
         "vectors": ((schema.item_width,), np.float32),
         "expires_at": ((len(schema.item_knowledge),), np.int64),
     }

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from models.contract import items, knowledge
 from models.contract.arrays import Codes, FloatArray, IntArray
 from models.contract.bulk import CRC, ITEM_HEAD, KNOWLEDGE_HEAD, SEALED, Bytes, number
-from models.contract.items import ITEM_NUMERIC
 from models.contract.knowledge import LEAST_PEAK, Space
 
 
@@ -96,11 +95,11 @@ def knowledge_contents(
 def item_contents(
     schema: str, owners: Sequence[str], index: IntArray, categorical: npt.NDArray[np.int32], numeric: FloatArray
 ) -> list[bytes]:
-    """Contents of the records of n items: index int64 [n], categorical int32 [n, S], numeric float32 [n, 3];
+    """Contents of the records of n items: index int64 [n], categorical int32 [n, S], numeric float32 [n, N];
     ``schema`` is a fingerprint. ValueError if an index has more than 32 bits."""
     names = [owner.encode() for owner in owners]
     _refuse(owners, (index < 0) | (index >= 2**32), "has no index of 32 bits", "item")
-    if numeric.shape != (len(names), len(ITEM_NUMERIC)) or len(categorical) != len(names):
+    if len(numeric) != len(names) or len(categorical) != len(names):
         raise ValueError(f"{len(names)} items, but categorical {categorical.shape} and numeric {numeric.shape}")
     head = np.zeros(len(names), _ITEM)
     head["magic"], head["version"] = items.MAGIC, items.VERSION

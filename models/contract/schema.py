@@ -16,9 +16,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 FrozenConfig = ConfigDict(frozen=True, extra="forbid")
+
+ITEM_NUMERIC = ("log_count", "mean_value", "liked_rate")
+"""Running statistics of every item, in this order; see ``items.item_statistics``."""
 
 UNKNOWN = 0
 """Index of an unknown, missing or padded value in every categorical feature."""
@@ -130,6 +133,23 @@ class KnowledgeSpec(BaseModel):
         return f"{self.side}/{self.name}"
 
 
+class RunningSpec(BaseModel):
+    """Running features that a model reads beside fields and history: how often, how lately and with which values a user
+    met an item and what shares its fields (models/ctr/running.py).
+
+    ``half_lives_days`` are those of counts that forget by the clock, of items and of users; without any, nothing is
+    read of the clock, as for interactions that have an order alone.
+    """
+
+    model_config = FrozenConfig
+
+    half_lives_days: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=8)] = ()
+
+    @property
+    def is_timed(self) -> bool:
+        return bool(self.half_lives_days)
+
+
 class FeatureSchema(BaseModel):
     """All that is needed to turn users, items and events into model inputs.
 
@@ -154,6 +174,15 @@ class FeatureSchema(BaseModel):
     liked_above: float = 3.0
     prior_liked: Annotated[float, Field(gt=0, lt=1)] = 0.5
     knowledge: tuple[KnowledgeSpec, ...] = ()
+    running: RunningSpec | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Schemas without running features are written, and fingerprinted, as before there were any."""
+        document: dict[str, Any] = serialize(self)
+        if self.running is None:
+            document.pop("running", None)
+        return document
 
     @model_validator(mode="after")
     def _is_consistent(self) -> FeatureSchema:
@@ -214,6 +243,17 @@ class FeatureSchema(BaseModel):
     def item_columns(self) -> dict[str, slice]:
         """Where each item space lies in the joined item vector, by name."""
         return _columns(self.item_knowledge)
+
+    @property
+    def half_lives_ms(self) -> npt.NDArray[np.float64]:
+        """Half-lives [K] of the counts that forget by the clock."""
+        days = self.running.half_lives_days if self.running else ()
+        return np.asarray(days, np.float64) * 86_400_000.0
+
+    @property
+    def item_numbers(self) -> int:
+        """How many numeric features an item has; see ``items.item_statistics``."""
+        return len(ITEM_NUMERIC) + len(self.half_lives_ms)
 
     @property
     def user_width(self) -> int:

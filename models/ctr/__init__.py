@@ -4,6 +4,8 @@ layers    building blocks
 features  input tensors -> embeddings, shared by all models
 lifelong  target attention over whole histories, beside a process of the user's ratings
 gaussian_process  ratings of one user as a Gaussian process over items
+running   how often, how lately and with which values a user met an item and its fields
+tree      boosted trees over these
 build     DIN, DCNv2 and DeepFM, the fusion of partition vectors, and a model by name
 export    torch -> ONNX, with the artifact manifest inside and a parity check
 cut       the graph of a model in three, cut where the user comes in

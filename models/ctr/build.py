@@ -12,34 +12,42 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.contract.encoding import model_inputs
+from models.contract.encoding import KNOWLEDGE_INPUTS, model_inputs
 from models.contract.schema import FeatureSchema
 from models.ctr.features import Fusion, InputEmbedding, ModelSettings, spread
 from models.ctr.layers import MLP, CrossNetwork, Dropout, TargetAttention, masked_mean
 from models.ctr.lifelong import Lifelong
+from models.ctr.tree import BoostedTrees
 
-Architecture = Literal["din", "dcnv2", "deepfm", "lifelong"]
+Architecture = Literal["din", "dcnv2", "deepfm", "lifelong", "tree"]
 
 _UNREAD: dict[Architecture, frozenset[str]] = {
     "din": frozenset({"history_numeric"}),
     "dcnv2": frozenset({"history_numeric"}),
     "deepfm": frozenset({"history_numeric"}),
     "lifelong": frozenset({"user_numeric", "partition_vectors", "partition_mask"}),
+    "tree": frozenset({"history_index", "item_index", *KNOWLEDGE_INPUTS}),
 }
 
 
 def reads(architecture: Architecture, schema: FeatureSchema) -> tuple[str, ...]:
     """Inputs that a model of this architecture and schema takes, in the order of the exported graph."""
-    return tuple(name for name in model_inputs(schema) if name not in _UNREAD[architecture])
+    unread = _UNREAD[architecture]
+    if schema.running:
+        unread -= {"history_numeric", "user_numeric"}  # running features read them
+    return tuple(name for name in model_inputs(schema) if name not in unread)
 
 
 def build_model(
     architecture: Architecture, schema: FeatureSchema, item_rows: int, settings: ModelSettings
 ) -> nn.Module:
     """An untrained model: ``item_rows`` id embeddings (row 0: unknown item). It reads all knowledge of the schema, but
-    "lifelong" no sequence of vectors."""
+    "lifelong" no sequence of vectors, and "tree" none at all. ValueError for a tree of a schema without running
+    features."""
     if architecture == "lifelong":
         return Lifelong(schema, item_rows, settings)
+    if architecture == "tree":
+        return BoostedTrees(schema)
     embedding = InputEmbedding(schema, item_rows, settings)
     match architecture:
         case "din":
@@ -59,7 +67,7 @@ class DIN(nn.Module):
         dim = embedding.dim
         item_width = embedding.item_width * dim
         self.history = TargetAttention(item_width, dim, 2 * dim, heads=4)
-        width = embedding.user_width * dim + item_width + 2 * dim + dim
+        width = embedding.user_width * dim + item_width + 2 * dim + dim + embedding.running_width
         if embedding.partition is not None:
             self.partitions = InterestFusion(fusion, item_width, dim)
             width += dim
@@ -76,6 +84,7 @@ class DIN(nn.Module):
             item,
             self.history(item, e.history, e.history_mask),
             spread(masked_mean(e.history, e.history_mask), C),
+            e.running,
         ]
         if e.partitions is not None and e.partition_mask is not None:
             parts.append(spread(self.partitions(item, e.partitions, e.partition_mask), C))
@@ -89,14 +98,15 @@ class DCNv2(nn.Module):
     def __init__(self, embedding: InputEmbedding, dropout: float) -> None:
         super().__init__()
         self.fields = AllFields(embedding)
-        width = self.fields.count * embedding.dim
+        width = self.fields.count * embedding.dim + embedding.running_width
         self.cross = CrossNetwork(width, layers=3)
         self.deep = MLP(width, (200, 80), dropout)
         self.out = nn.Linear(width + 80, 1)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        fields = self.fields(inputs).flatten(1)
-        logits: Tensor = self.out(torch.cat([self.cross(fields), self.deep(fields)], dim=1)).squeeze(1)
+        fields, running = self.fields(inputs)
+        x = torch.cat([fields.flatten(1), running], dim=1)
+        logits: Tensor = self.out(torch.cat([self.cross(x), self.deep(x)], dim=1)).squeeze(1)
         return logits
 
 
@@ -111,14 +121,14 @@ class DeepFM(nn.Module):
     def __init__(self, embedding: InputEmbedding, dropout: float) -> None:
         super().__init__()
         self.fields = AllFields(embedding)
-        width = self.fields.count * embedding.dim
+        width = self.fields.count * embedding.dim + embedding.running_width
         self.dropout = Dropout(dropout)
         self.deep = MLP(width, (200, 80), dropout)
         self.out = nn.Linear(width + 80, 1)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        fields = self.fields(inputs)
-        flat = fields.flatten(1)
+        fields, running = self.fields(inputs)
+        flat = torch.cat([fields.flatten(1), running], dim=1)
         linear = self.out(torch.cat([flat, self.deep(flat)], dim=1))
         factors = self.dropout(fields)
         pairs = 0.5 * (factors.sum(dim=1).square() - factors.square().sum(dim=1)).sum(dim=1, keepdim=True)
@@ -127,7 +137,8 @@ class DeepFM(nn.Module):
 
 
 class AllFields(nn.Module):
-    """Every field as one [C, F, E] tensor, sequences pooled per user: the start of models without target attention."""
+    """Every field as one [C, F, E] tensor, sequences pooled per user, and the running features [C, R]: the start of
+    models without target attention."""
 
     def __init__(self, embedding: InputEmbedding) -> None:
         super().__init__()
@@ -137,12 +148,12 @@ class AllFields(nn.Module):
             self.partitions = InterestFusion("learned", 0, embedding.dim)
             self.count += 1
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         e = self.embedding(inputs)
         user = [e.user, masked_mean(e.history, e.history_mask).unsqueeze(1)]
         if e.partitions is not None and e.partition_mask is not None:
             user.append(self.partitions(e.item, e.partitions, e.partition_mask).unsqueeze(1))
-        return torch.cat([spread(torch.cat(user, dim=1), e.item.shape[0]), e.item], dim=1)
+        return torch.cat([spread(torch.cat(user, dim=1), e.item.shape[0]), e.item], dim=1), e.running
 
 
 class InterestFusion(nn.Module):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.contract.encoding import KNOWLEDGE_INPUTS, USER_NUMERIC, model_inputs
-from models.contract.items import ITEM_NUMERIC
 from models.contract.schema import FeatureSchema, FieldSpec
 from models.ctr.layers import Dropout
+from models.ctr.running import RunningFeatures
 
 Fusion = Literal["target", "learned"]
 
@@ -34,7 +34,8 @@ class ModelSettings:
 @dataclass(frozen=True, slots=True)
 class Embedded:
     """user [U, Fu, E], item [C, Fi, E], history [U, T, E] with history_mask [U, T]; partitions [U, J, E] with
-    partition_mask [U, J], or None in a model without a sequence of knowledge vectors."""
+    partition_mask [U, J], or None in a model without a sequence of knowledge vectors; running features [C, R], none of
+    a schema without."""
 
     user: Tensor
     item: Tensor
@@ -42,6 +43,7 @@ class Embedded:
     history_mask: Tensor
     partitions: Tensor | None
     partition_mask: Tensor | None
+    running: Tensor
 
 
 class FieldEmbedding(nn.Module):
@@ -117,7 +119,7 @@ class InputEmbedding(nn.Module):
         with torch.no_grad():
             self.item_id.weight[0].zero_()
         self.item_fields = FieldEmbedding(schema.item_fields, dim)
-        self.item_numeric = nn.Linear(len(ITEM_NUMERIC), dim)
+        self.item_numeric = nn.Linear(schema.item_numbers, dim)
         self.value = nn.Linear(2, dim)
         self.dropout = Dropout(settings.dropout)
         self.knowledge_inputs = tuple(name for name in model_inputs(schema) if name in KNOWLEDGE_INPUTS)
@@ -127,6 +129,8 @@ class InputEmbedding(nn.Module):
         self.partition = nn.Linear(schema.sequence.dim, dim) if schema.sequence else None
         self.user_width = len(schema.user_fields) + 1 + len(schema.user_columns)
         self.item_width = len(schema.item_fields) + 2 + len(schema.item_columns)
+        self.running = RunningFeatures(schema) if schema.running else None
+        self.running_width = self.running.width if self.running else 0
 
     def forward(self, inputs: dict[str, Tensor]) -> Embedded:
         inputs = self._hide_knowledge(inputs) if self.knowledge_inputs and self.training else inputs
@@ -150,8 +154,9 @@ class InputEmbedding(nn.Module):
         if self.partition is not None:
             partitions, partition_mask = self.partition(inputs["partition_vectors"]), inputs["partition_mask"]
         return Embedded(
-            torch.cat(user, dim=1), torch.cat(item, dim=1), history, inputs["history_mask"], partitions, partition_mask
-        )
+            torch.cat(user, dim=1), torch.cat(item, dim=1), history, inputs["history_mask"], partitions, partition_mask,
+            ids[:, :0] if self.running is None else self.running(inputs),
+        )  # fmt: skip
 
     def _hide_knowledge(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         samples = inputs["history_mask"]

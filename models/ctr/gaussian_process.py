@@ -22,7 +22,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.contract.items import ITEM_NUMERIC
 from models.contract.schema import FeatureSchema
 from models.ctr.features import FieldEmbedding
 
@@ -45,7 +44,7 @@ class RatingProcess(nn.Module):
         super().__init__()
         self.factors = _ItemFunction(schema, item_rows, dim, 0.1)
         self.prior = _ItemFunction(schema, item_rows, 1, 0.0)
-        self.statistics = nn.Linear(len(ITEM_NUMERIC), 1)
+        self.statistics = nn.Linear(schema.item_numbers, 1)
         self.profile = FieldEmbedding(schema.user_fields, 1 + dim) if schema.user_fields else None
         self.user = UserProcess(schema.history_length)
         nn.init.normal_(self.factors.ids.weight, std=0.05)

@@ -1,8 +1,8 @@
 """A CTR model of whole histories: target attention over all of a user's events, and a process of the user's ratings.
 
-Three readings of one history meet in a small network: what a Gaussian process expects of this user and item, how the
-user has been rating lately (averages that forget at several speeds) and, with attention, which events resemble the
-candidate (as DIN's, over hundreds of events).
+Several readings of one history meet in a small network: what a Gaussian process expects of this user and item, how the
+user has been rating lately (averages that forget at several speeds), with attention, which events resemble the
+candidate (as DIN's, over hundreds of events), and the running features of a schema that has some.
 
 Training reads whole histories at once (``sequence``): all events of a user are predicted in one pass, each from those
 before it, which costs less than windows of 30 events per sample did. Serving (``forward``) has one user and many
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.contract.items import ITEM_NUMERIC
 from models.contract.schema import FeatureSchema
 from models.ctr.features import FieldEmbedding, ModelSettings
 from models.ctr.gaussian_process import RatingProcess
 from models.ctr.layers import MLP, Dropout
+from models.ctr.running import RunningFeatures
 
 _FORGETTING = (0.5, 0.8, 0.9, 0.97, 0.99, 1.0)
 """By how much the weight of an event shrinks with each later one, in averages over the history."""
@@ -49,7 +49,7 @@ class Lifelong(nn.Module):
             self.ids.weight[0].zero_()
         self.id_dropout = Dropout(0.3)
         self.fields = FieldEmbedding(schema.item_fields, dim)
-        self.numeric = nn.Linear(len(ITEM_NUMERIC), dim)
+        self.numeric = nn.Linear(schema.item_numbers, dim)
         self.knowledge = nn.Linear(schema.item_width, dim) if schema.item_width else None
         self.user_fields = FieldEmbedding(schema.user_fields, dim)
         self.user_knowledge = nn.Linear(schema.user_width, dim) if schema.user_width else None
@@ -72,7 +72,9 @@ class Lifelong(nn.Module):
             self.offer = nn.Linear(item, dim)
 
         user = dim * (1 + len(schema.user_fields) + (self.user_knowledge is not None)) + averages
+        self.running = RunningFeatures(schema) if schema.running else None
         total = item + user + (attended + dim if heads else 0) + _BELIEFS
+        total += self.running.width if self.running else 0
         self.norm = nn.LayerNorm(total)
         self.deep = MLP(total, hidden, settings.dropout)
         self.out = nn.Linear(self.hidden, 1)
@@ -106,7 +108,8 @@ class Lifelong(nn.Module):
         averages = self._averages(history).squeeze(1)
         user = self._user(inputs, averages, None)
         beliefs = torch.stack(self.process(inputs), dim=1)
-        parts = self._parts(item, pooled, user, beliefs)
+        running = None if self.running is None else self.running(inputs)
+        parts = self._parts(item, pooled, user, beliefs, running)
         return self._logit(self.deep.of_normed(self.norm, parts), beliefs)
 
     def sequence(self, tensors: dict[str, Tensor], sample: Tensor, beliefs: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,7 +130,8 @@ class Lifelong(nn.Module):
         )
         pooled = self._attend(item, history)
         user = self._user(tensors, self._averages(history), keep)
-        parts = self._parts(item[sample], None if pooled is None else pooled[sample], user[sample], beliefs)
+        running = None if self.running is None else self.running.scaled(self.running.sequence(tensors)[sample])
+        parts = self._parts(item[sample], None if pooled is None else pooled[sample], user[sample], beliefs, running)
         hidden = self.deep(self.norm(torch.cat(parts, dim=1)))
         return self._logit(hidden, beliefs), hidden
 
@@ -192,11 +196,15 @@ class Lifelong(nn.Module):
             parts.append(self.user_knowledge(_shown(tensors["user_vectors"], keep)))
         return torch.cat(parts, dim=-1)
 
-    def _parts(self, item: Tensor, pooled: Tensor | None, user: Tensor, beliefs: Tensor) -> list[Tensor]:
+    def _parts(
+        self, item: Tensor, pooled: Tensor | None, user: Tensor, beliefs: Tensor, running: Tensor | None
+    ) -> list[Tensor]:
         """Inputs of the network, [n, ..] each; the user's part may have one row for all."""
         parts = [item, user, self._scaled(beliefs)]
         if pooled is not None:
             parts += [pooled, self.taste(pooled) * self.offer(item)]
+        if running is not None:
+            parts.append(running)
         return parts
 
     def _scaled(self, beliefs: Tensor) -> Tensor:

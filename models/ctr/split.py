@@ -95,7 +95,7 @@ def rehearsal(schema: FeatureSchema, item_rows: int) -> tuple[ItemTable, list[Sa
         ids=[f"item {at}" for at in range(n)],
         index=random.integers(item_rows, size=n),
         categorical=random.integers(limits, size=(n, len(limits))),
-        numeric=random.normal(size=(n, 3)),
+        numeric=random.normal(size=(n, schema.item_numbers)),
         vectors=random.normal(size=(n, schema.item_width)).astype(np.float32),
         expires_at=np.ones((n, len(schema.item_knowledge))),
     )
@@ -117,7 +117,8 @@ def _user(schema: FeatureSchema, table: ItemTable, events: int, random: np.rando
     if schema.sequence is not None:
         knowledge[schema.sequence.name] = random.normal(size=(schema.sequence.rows, schema.sequence.dim))
     vectors = {name: rows.astype(np.float32) for name, rows in knowledge.items()}
-    user = UserBatch.single(schema, table, {}, np.zeros(events, EVENT_DTYPE), vectors)
+    user = UserBatch.single(schema, table, {}, np.zeros(events, EVENT_DTYPE), vectors, 0)
     user.history_rows[0, :events] = random.integers(1, len(table), size=events)
     user.history_values[0, :events] = random.uniform(schema.value_min, schema.value_max, size=events)
+    user.history_times[0, :events] = -random.integers(10**10, size=events)
     return user

@@ -62,6 +62,8 @@ def line_of_training(config: JobConfig, catalogue: Catalogue, log: InteractionLo
     epochs = f"training: {len(splits.rows['train']):,} samples, at most {training.epochs} epochs"
     if training.served == "lifelong":
         return epochs
+    if training.served == "tree":
+        return f"training: {len(splits.rows['train']):,} samples, at most {training.tree.trees} trees"
     schema = config.feature_schema.with_knowledge(())
     encoder = SampleEncoder(schema, catalogue, log, Knowledge({}), splits.trained_rows)
     batches = -(-len(splits.rows["train"]) // training.batch_size)

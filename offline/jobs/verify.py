@@ -121,7 +121,7 @@ class _Replay:
             return None
         features = dict(self._catalogue.users.get(exposure.user_id, {}))
         known = {} if at is None else self._knowledge.of_user(at)
-        users = UserBatch.single(self._schema, self._table, features, events, known)
+        users = UserBatch.single(self._schema, self._table, features, events, known, exposure.time_ms)
         items = ItemBatch.gather(self._table, self._table.rows_of(exposure.items))
         tensors = encode(self._schema, self._table, users, items, knowledge=exposure.knowledge)
         with torch.inference_mode():

@@ -6,6 +6,7 @@ validation  validation samples, on which exported models are compared
 sequences   whole histories as training input
 fit         one model on one seed
 lifelong    the fit of the model of whole histories, and of its process of ratings
+tree        the growing of boosted trees
 bootstrap   intervals over users
 slices      the served model on parts of the test samples
 artifact    the exported model, compared with torch

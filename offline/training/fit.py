@@ -15,11 +15,14 @@ from models.contract.arrays import FloatArray, IntArray
 from models.ctr.build import Architecture, build_model
 from models.ctr.features import ModelSettings
 from models.ctr.lifelong import Lifelong
+from models.ctr.running import RunningFeatures
+from models.ctr.tree import BoostedTrees
 from offline.config import TrainingConfig
-from offline.metrics import Quality, best_epoch, in_words, quality
+from offline.metrics import Quality, auc, best_epoch, in_words, quality
 from offline.progress import Progress
-from offline.training.lifelong import as_torch, fit_lifelong, predict_sequences
+from offline.training.lifelong import SCALED_BY, as_torch, fit_lifelong, predict_sequences
 from offline.training.samples import SampleEncoder, SplitRows
+from offline.training.tree import fit_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +64,16 @@ def fit(
             config, encoder, splits, seed, label=spec.label, progress=progress,
         )  # fmt: skip
         return Fitted(lifelong, best_of_all, auc_of_epoch)
+    if spec.architecture == "tree":
+        trees = cast(BoostedTrees, new_model(spec, config, encoder))
+        rounds, _ = fit_tree(trees, config.tree, encoder, splits, seed)
+        validation = splits.rows["validation"]
+        area = auc(encoder.labels[validation], predict(trees, encoder, validation))
+        return Fitted(trees.eval(), rounds, (area,))
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
     model = new_model(spec, config, encoder)
+    _standardise(model, encoder, splits, generator)
     optimizer = _optimizer(model, config)
     train, validation = splits.rows["train"], splits.rows["validation"]
     best: dict[str, torch.Tensor] = {}
@@ -88,8 +98,22 @@ def fit(
     return Fitted(model.eval(), best_epoch(judged), tuple(epoch.auc for epoch in judged))
 
 
+def _standardise(model: nn.Module, encoder: SampleEncoder, splits: SplitRows, generator: np.random.Generator) -> None:
+    """Give the running features of a network the scale that they have among training samples."""
+    running = [module for module in model.modules() if isinstance(module, RunningFeatures)]
+    if not running:
+        return
+    train = splits.rows["train"]
+    drawn = generator.choice(train, min(len(train), SCALED_BY), replace=False)
+    with torch.inference_mode():
+        parts = np.array_split(drawn, -(-len(drawn) // 2048))
+        features = torch.cat([running[0].plain(as_torch(encoder.tensors(part))) for part in parts])
+    for module in running:
+        module.standardise(features)
+
+
 def seconds_per_batch(config: TrainingConfig, encoder: SampleEncoder, splits: SplitRows, batches: int) -> float:
-    """How long a training batch of the served architecture, which is not "lifelong", takes on this machine."""
+    """How long a training batch of the served architecture, a network of windows, takes on this machine."""
     model, train = new_model(ModelSpec("", config.served), config, encoder), splits.rows["train"]
     optimizer, generator = _optimizer(model, config), np.random.default_rng(0)
     began = 0.0

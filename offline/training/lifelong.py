@@ -22,14 +22,18 @@ from models.contract.arrays import FloatArray, IntArray
 from models.contract.encoding import Tensors
 from models.ctr.gaussian_process import RatingProcess
 from models.ctr.lifelong import Lifelong
+from models.ctr.running import RunningFeatures
 from offline.config import LifelongConfig, TrainingConfig
 from offline.metrics import Quality, best_epoch, in_words, quality
 from offline.progress import Progress
 from offline.training.samples import SampleEncoder, SplitRows
 from offline.training.sequences import SequenceEncoder
 
-JUDGED_TOKENS = 16_384
-"""Events in a batch without gradients."""
+JUDGED_TOKENS = 4096
+"""Events in a batch without gradients. Pairs of them take a gigabyte where a user has thousands."""
+
+SCALED_BY = 20_000
+"""Training samples whose running features tell their scale."""
 
 _MOST_LEVELS = 11
 """Different values beyond which they are no rating scale, and no second target."""
@@ -73,6 +77,8 @@ def fit_lifelong(
             expected += beliefs(model.process, sequences, train)
         model.process.requires_grad_(False)
         model.standardise(torch.from_numpy(expected[train]))
+        if model.running is not None:
+            model.running.standardise(_running_features(model.running, sequences, train, seed))
         judged: list[Quality] = []
         best: dict[str, Tensor] = {}
         for epoch in _epochs(model, config, sequences, train, encoder.labels, expected, seed):
@@ -92,6 +98,17 @@ def predict_sequences(model: Lifelong, encoder: SampleEncoder, rows: IntArray) -
     """
     sequences = SequenceEncoder(encoder)
     return _probabilities(model, sequences, rows, beliefs(model.process, sequences, rows))[rows]
+
+
+def _running_features(running: RunningFeatures, sequences: SequenceEncoder, rows: IntArray, seed: int) -> Tensor:
+    """Of some of the samples at these log rows, [n, width]."""
+    drawn = np.random.default_rng(seed).choice(rows, min(len(rows), SCALED_BY), replace=False)
+    with torch.inference_mode():
+        parts = [
+            running.sequence(as_torch(batch.tensors))[torch.from_numpy(batch.sample)]
+            for batch in sequences.once(drawn, JUDGED_TOKENS)
+        ]
+        return torch.cat(parts)
 
 
 def _epochs(

@@ -48,6 +48,7 @@ def specs(config: JobConfig) -> list[ModelSpec]:
         "dcnv2": "DCNv2",
         "deepfm": "DeepFM",
         "lifelong": "whole histories",
+        "tree": "boosted trees",
     }
     served = config.training.served
     chosen = [ModelSpec(f"{names[served]} + knowledge", served)]

@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.arrays import FloatArray, IntArray
-from models.contract.encoding import ItemBatch, Tensors, UserBatch, empty_partitions, encode
+from models.contract.arrays import BoolArray, FloatArray, IntArray
+from models.contract.encoding import ItemBatch, Tensors, UserBatch, empty_partitions, encode, encode_users
 from models.contract.items import ItemTable, item_statistics
 from models.contract.schema import FeatureSchema
 from offline.config import SamplesConfig
@@ -27,6 +27,9 @@ from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, UserVectors, as_published
 
 Split = Literal["train", "validation", "test"]
+
+_AT_ONCE = 512
+"""Samples whose users' statistics are computed at once: histories may be a thousand events long."""
 
 RELEASES = 8
 """Number of equal parts of the training period, at each of whose starts a release is taken to be published."""
@@ -106,33 +109,83 @@ def _only_label(labels: FloatArray) -> str:
 def running_statistics(
     schema: FeatureSchema, log: InteractionLog, owner: npt.NDArray[np.int32], until: int
 ) -> FloatArray:
-    """Statistics [n, 3] for every log row: over earlier log rows of the same ``owner`` [n], such as ``log.item``, that
+    """Statistics [n, N] for every log row: over earlier log rows of the same ``owner`` [n], such as ``log.item``, that
     lie before ``until``. Drawn negatives are nobody's interactions and do not count."""
     counted = (np.arange(len(log)) < until) & ~log.sampled
     order = np.lexsort((np.arange(len(log)), owner))
     owner = owner[order]
     starts = np.flatnonzero(np.concatenate([[True], owner[1:] != owner[:-1]]))
-    columns = []
+    sizes = np.diff(np.concatenate([starts, [len(log)]]))
+    columns: list[npt.NDArray[np.float64]] = []
     for values in (np.ones(len(log)), log.value.astype(np.float64), log.value > schema.liked_above):
         ordered = np.where(counted, values, 0.0)[order]
         running = np.cumsum(ordered) - ordered
-        running -= np.repeat(running[starts], np.diff(np.concatenate([starts, [len(log)]])))
+        running -= np.repeat(running[starts], sizes)
         column = np.empty(len(log))
         column[order] = running
         columns.append(column)
-    return item_statistics(schema, *columns)
+    recent = _forgetting_counts(schema, log, counted, order, starts, sizes)
+    count, value_sum, liked = columns
+    return item_statistics(schema, count, value_sum, liked, recent)
+
+
+def _forgetting_counts(
+    schema: FeatureSchema, log: InteractionLog, counted: BoolArray, order: IntArray, starts: IntArray, sizes: IntArray
+) -> npt.NDArray[np.float64]:
+    """Counts [n, K] of what was ``counted`` [n] before each log row, of the row's owner, halved in each half-life, at
+    the time of the last row that was counted. ``order`` [n] has rows of one owner together: those of the k-th begin at
+    ``starts[k]`` and are ``sizes[k]``."""
+    half_lives = schema.half_lives_ms
+    counts = np.zeros((len(log), len(half_lives)))
+    if not len(half_lives) or not counted.any():
+        return counts
+    time_ms = log.time_ms.astype(np.float64)
+    last_counted = np.maximum(np.cumsum(counted), 1) - 1  # the clock stands still with what is counted
+    before = np.concatenate([time_ms[:1], time_ms[np.flatnonzero(counted)[last_counted]][:-1]])
+    largest = np.argsort(-sizes, kind="stable")
+    starts, sizes = starts[largest], sizes[largest]
+    state, last = np.zeros((len(starts), len(half_lives))), time_ms[order[starts]]
+    for place in range(int(sizes.max(initial=0))):  # of all owners at once
+        owners = int(np.searchsorted(-sizes, -place))
+        rows = order[starts[:owners] + place]
+        counts[rows] = _forget(state, last, before[rows], half_lives)
+        _forget(state, last, np.where(counted[rows], time_ms[rows], before[rows]), half_lives)
+        state[:owners] += counted[rows, None]
+    return counts
+
+
+def _forget(
+    state: npt.NDArray[np.float64],
+    last: npt.NDArray[np.float64],
+    now: npt.NDArray[np.float64],
+    half_lives: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """Let the first n counts of ``state`` [.., K] forget from their ``last`` times [..] to ``now`` [n], in place, and
+    return them. What arrived late turns no clock back."""
+    n = len(now)
+    later = np.maximum(now, last[:n])
+    state[:n] *= np.exp2((last[:n] - later)[:, None] / half_lives)
+    last[:n] = later
+    return state[:n]
 
 
 def statistics_until(schema: FeatureSchema, log: InteractionLog, until: int) -> FloatArray:
-    """Item statistics [items, 3] over all log rows before ``until`` but drawn negatives."""
+    """Item statistics [items, N] over all log rows before ``until`` but drawn negatives, at the time of the
+    last."""
     n = len(log.item_ids)
     rows = log.observed[log.observed < until]
     item, value = log.item[rows], log.value[rows].astype(np.float64)
+    ago = log.time_ms[rows[-1:]] - log.time_ms[rows]
+    recent = [
+        np.bincount(item, weights=np.exp2(-np.maximum(ago, 0) / half_life), minlength=n)
+        for half_life in schema.half_lives_ms
+    ]
     return item_statistics(
         schema,
         np.bincount(item, minlength=n),
         np.bincount(item, weights=value, minlength=n),
         np.bincount(item, weights=(value > schema.liked_above).astype(np.float64), minlength=n),
+        np.stack(recent, axis=1) if recent else None,
     )
 
 
@@ -182,7 +235,7 @@ class SampleEncoder:
         ).reshape(len(log.user_ids), schema.user_slots)
 
     def table_with(self, numeric: FloatArray) -> ItemTable:
-        """The encoder's item table with other statistics [items, 3], such as those of the published release."""
+        """The encoder's item table with other statistics [items, N], such as those of the published release."""
         return replace(self.table, numeric=np.concatenate([self.table.numeric[:1], numeric]))
 
     def tensors(self, rows: IntArray) -> Tensors:
@@ -214,10 +267,24 @@ class SampleEncoder:
             history_rows=np.where(inside, self.log.item[history_rows].astype(np.int64) + 1, 0),
             history_values=np.where(inside, self.log.value[history_rows], 0.0).astype(np.float32),
             history_lengths=lengths,
+            history_times=self.log.time_ms[history_rows],
+            moments=self.log.time_ms[rows],
             vectors=self.user_vectors(rows),
             partitions=partitions,
             partition_counts=counts,
         )
+
+    def user_statistics(self) -> tuple[FloatArray, FloatArray]:
+        """The inputs "user_numeric" and "user_running" of a sample at every log row, [log rows, ..]."""
+        names = ("user_numeric", "user_running")
+        parts: dict[str, list[FloatArray | IntArray]] = {name: [] for name in names}
+        order = np.argsort(self.index.position, kind="stable")  # histories of one length together: little padding
+        for rows in np.array_split(order, -(-len(order) // _AT_ONCE)):
+            tensors = encode_users(self.schema, self._user_batch(rows), names)
+            for name in names:
+                parts[name].append(tensors[name])
+        numeric, running = (np.concatenate(parts[name])[np.argsort(order)] for name in names)
+        return numeric.astype(np.float32), running.astype(np.float32)
 
     def user_vectors(self, rows: IntArray) -> FloatArray:
         """Joined single vectors [n, Wu] of the users of the samples at these log rows, as they may see them."""

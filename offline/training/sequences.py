@@ -34,7 +34,8 @@ class Batch:
     """B stretches of at most L events. ``rows`` [B, L] log rows; ``sample`` [B, L]: which of them are to be predicted.
 
     ``tensors``: the contract's inputs with one entry per event, "item_numeric" as candidates have them,
-    "history_numeric" as items of a history; "value" [B, L] normalised; "present" [B, L] 1 for events, 0 for padding.
+    "history_numeric" as items of a history; "value" [B, L] normalised; "present" [B, L] 1 for events, 0 for padding;
+    and, for running features, "time_ms" [B, L].
     """
 
     rows: IntArray
@@ -54,6 +55,8 @@ class SequenceEncoder:
         schema = encoder.schema
         values = np.clip(encoder.log.value, schema.value_min, schema.value_max)
         self.value = ((values - schema.value_center) / schema.value_scale).astype(np.float32)
+        nothing = np.zeros((0, 0), np.float32)
+        self._users = encoder.user_statistics() if schema.running else (nothing, nothing)
 
     @property
     def log_rows(self) -> int:
@@ -116,6 +119,10 @@ class SequenceEncoder:
             "value": self.value[rows],
             "present": present.astype(np.float32),
         }
+        if of.schema.running:
+            numeric, running = self._users
+            tensors |= {"item_row": item, "user_numeric": numeric[rows], "user_running": running[rows]}
+            tensors["time_ms"] = of.log.time_ms[rows]
         return Batch(rows, present & same & sampled[rows], tensors)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.encoding import UserBatch
-from models.contract.items import ITEM_NUMERIC
+from models.contract.schema import ITEM_NUMERIC
 from service.ranking.degraded import Degraded, RerankError, ScoringError
 from service.ranking.exploring import Order, dice, draw_head, log_odds, team_draft
 from service.ranking.ports import Reranker
@@ -44,7 +44,7 @@ class Slate:
     sample: Sample
 
     @classmethod
-    def build(cls, arm: ResolvedArm, request: RankRequest, user: UserState) -> Slate:
+    def build(cls, arm: ResolvedArm, request: RankRequest, user: UserState, now: float) -> Slate:
         """Look candidates up. Features of the request describe unknown items only: what the catalogue knows of an
         item was encoded as in training, what a caller sends was not checked by anybody."""
         release, ids, features = arm.release, request.candidates, request.described
@@ -59,7 +59,7 @@ class Slate:
             for space in release.user_spaces
             if space.fingerprint in user.knowledge
         }
-        batch = UserBatch.single(release.schema, release.table, user.features, user.events, vectors)
+        batch = UserBatch.single(release.schema, release.table, user.features, user.events, vectors, int(now * 1000))
         return cls(arm, ids, Sample(batch, rows, described, arm.settings.uses_knowledge))
 
     def priors(self) -> FloatArray:
@@ -142,7 +142,7 @@ class ScoredSlate:
         """The candidates by the model; by the items' priors if the model fails or the time is already spent."""
         if arm.stands_in:
             state.degraded.add(Degraded.NOT_PINNED)
-        slate = Slate.build(arm, state.request, state.user)
+        slate = Slate.build(arm, state.request, state.user, state.now)
         scores: FloatArray | None = None
         if not slate.ids:
             scores = np.zeros(0, np.float32)  # none were retrieved
@@ -201,7 +201,7 @@ async def shadow_scores(state: RankState, shadow: ResolvedArm) -> FloatArray:
     all the time they need. ScoringError if the model fails, or if the arm's release is not loaded."""
     if shadow.stands_in:  # the live release's scores would be taken for this arm's
         raise ScoringError(f"release {shadow.settings.release} is not loaded")
-    slate = Slate.build(shadow, state.request, state.user)
+    slate = Slate.build(shadow, state.request, state.user, state.now)
     scores = slate.apply_boosts(await shadow.release.scorer.score(slate.sample))
     last = slate.seen(state.user)
     return scores if last is None else scores - last

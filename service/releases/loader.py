@@ -223,7 +223,7 @@ def _write(update: TableUpdate, decoder: ItemDecoder, ids: Sequence[str], read: 
 def _warm(scorer: OnnxScorer, model: CtrModel, table: ItemTable, inline_seconds: float) -> None:
     """Score slates of several lengths for a user without history, and set ``scorer.inline``: the number of candidates
     that take ``inline_seconds`` at most. ScoringError if the model fails."""
-    user = UserBatch.single(model.artifact.feature_schema, table, {}, np.zeros(0, EVENT_DTYPE), {})
+    user = UserBatch.single(model.artifact.feature_schema, table, {}, np.zeros(0, EVENT_DTYPE), {}, 0)
     scorer.inline = 0
     for count in WARM_COUNTS:
         sample = Sample(user, np.arange(count, dtype=np.int64) % len(table))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.contract.items import ITEM_NUMERIC, MAGIC, VERSION
+from models.contract.items import MAGIC, VERSION
 from models.contract.knowledge import RecordError
 from models.contract.schema import FeatureSchema
 
@@ -36,7 +36,7 @@ class ItemRecord:
     @classmethod
     def unpack(cls, blob: bytes, owner: str, schema: FeatureSchema) -> ItemRecord:
         """Inverse of ``pack``. RecordError unless the record is whole and of this owner and schema."""
-        owner_at = _HEADER.size + 4 * (schema.item_slots + len(ITEM_NUMERIC))
+        owner_at = _HEADER.size + 4 * (schema.item_slots + schema.item_numbers)
         if len(blob) < owner_at + 4 or blob[:2] != MAGIC or blob[2] != VERSION:
             raise RecordError("item record of unknown kind or length")
         _, _, _, index, written_at, schema_bytes = _HEADER.unpack_from(blob)
@@ -47,5 +47,5 @@ class ItemRecord:
         if blob[owner_at:-4] != owner.encode():
             raise RecordError("item record belongs to another owner")
         categorical = np.frombuffer(blob, "<i4", schema.item_slots, _HEADER.size)
-        numeric = np.frombuffer(blob, "<f4", len(ITEM_NUMERIC), _HEADER.size + 4 * schema.item_slots)
+        numeric = np.frombuffer(blob, "<f4", schema.item_numbers, _HEADER.size + 4 * schema.item_slots)
         return cls(owner, schema_bytes.hex(), index, tuple(categorical.tolist()), tuple(numeric.tolist()), written_at)

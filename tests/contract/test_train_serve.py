@@ -18,7 +18,7 @@ from models.contract.events import item_hash, unpack_history
 from models.contract.items import ItemTable
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.profile import UserProfile
-from models.contract.schema import FeatureSchema, KnowledgeSpec
+from models.contract.schema import FeatureSchema, KnowledgeSpec, RunningSpec
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.publish.features import packed_histories
@@ -38,6 +38,7 @@ SPACES = (
 SCHEMA = FeatureSchema.model_validate(
     synthetic.SCHEMA.model_dump()
     | {"knowledge": [KnowledgeSpec(**space.model_dump(include={"name", "side", "rows", "dim"})) for space in SPACES]}
+    | {"running": RunningSpec(half_lives_days=(0.5, 7.0))}
 )
 EVERY = {"liber": 5, "portrait": 3, "mood": 8}
 """A user's vectors change with every so many interactions."""
@@ -155,8 +156,10 @@ def _served(data: Synthetic, knowledge: Knowledge, table: ItemTable, row: int, i
     assert (len(events), refused) == (earlier, 0)
     profile = UserProfile.unpack(UserProfile(owner=name, features=data.catalogue.users[name]).pack(), name)
     vectors = _user_vectors(knowledge, user, name, row)
-    users = UserBatch.single(SCHEMA, table, dict(profile.features), events, vectors)
-    return encode(SCHEMA, table, users, items)
+    users = UserBatch.single(SCHEMA, table, dict(profile.features), events, vectors, int(data.log.time_ms[row]))
+    tensors = encode(SCHEMA, table, users, items)
+    as_logged = np.array([0, *(log.item_ids.index(item) + 1 for item in list(table.ids)[1:])])
+    return tensors | {name: as_logged[tensors[name]] for name in ("item_row", "history_row")}
 
 
 def _candidates(data: Synthetic, table: ItemTable, rows: NDArray[np.int64]) -> ItemBatch:
@@ -181,7 +184,11 @@ def _assert_same_bytes(served: Tensors, trained: Tensors) -> None:
         expected, padding = _cut(served, trained, name)
         assert served[name].dtype == expected.dtype, name
         assert served[name].shape == expected.shape, name
-        assert served[name].tobytes() == expected.tobytes(), name
+        if name.endswith("_numeric"):  # counts that forget are summed in another order
+            np.testing.assert_allclose(served[name], expected, atol=1e-6, err_msg=name)
+            assert served[name][..., :3].tobytes() == expected[..., :3].tobytes(), name
+        else:
+            assert served[name].tobytes() == expected.tobytes(), name
         assert not padding.any(), name
 
 

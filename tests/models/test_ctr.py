@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.contract.encoding import INPUTS, ITEM_INPUTS, KNOWLEDGE_INPUTS, USER_INPUTS, Tensors
+from models.contract.encoding import KNOWLEDGE_INPUTS, Tensors
 from models.contract.schema import FeatureSchema
 from models.ctr.build import InterestFusion, build_model, reads
 from models.ctr.features import ModelSettings
 from tests.models.tiny import ALL, DIM, ITEM_ROWS, KINDS, Kind, as_torch, inputs_of, logits_of, model_of
+from tests.plain_inputs import INPUTS, ITEM_INPUTS, USER_INPUTS
 from tests.synthetic import SCHEMA
 
 CHOICES: tuple[tuple[str, ...], ...] = (ALL, (), ("liber",), ("marc",), ("text",), ("text", "marc"))

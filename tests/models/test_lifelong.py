@@ -10,7 +10,7 @@ from torch import Tensor
 from models.contract.artifact import ArtifactManifest, ModelName
 from models.contract.encoding import USER_INPUTS, Tensors
 from models.contract.knowledge import Space
-from models.contract.schema import FeatureSchema
+from models.contract.schema import FeatureSchema, RunningSpec
 from models.ctr.build import reads
 from models.ctr.export import export_onnx, parity
 from models.ctr.lifelong import Lifelong
@@ -19,6 +19,8 @@ from tests.synthetic import SCHEMA
 
 SERVED: Kind = ("lifelong", "target")
 LONG = SCHEMA.model_copy(update={"history_length": 40})
+RUNNING = LONG.model_copy(update={"running": RunningSpec(half_lives_days=(1.0, 14.0))})
+UNTIMED = LONG.model_copy(update={"running": RunningSpec()})
 FIELDLESS = FeatureSchema.model_validate({**LONG.model_dump(), "item_fields": (), "user_fields": ()})
 LENGTHS = (40, 1, 17, 2)
 OF_AN_EVENT = ("item_index", "item_categorical", "item_vectors", "history_numeric", "value")
@@ -29,8 +31,16 @@ OF_A_CANDIDATE = ("item_numeric", "user_vectors")
 of_both_kinds = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[0] == "lifelong"], ids="-".join)
 of_every_schema = pytest.mark.parametrize(
     "schema",
-    [LONG, LONG.with_knowledge(()), LONG.with_knowledge(("text",)), FIELDLESS, FIELDLESS.with_knowledge(())],
-    ids=["all", "no knowledge", "of items alone", "no fields", "nothing"],
+    [
+        LONG,
+        LONG.with_knowledge(()),
+        LONG.with_knowledge(("text",)),
+        FIELDLESS,
+        FIELDLESS.with_knowledge(()),
+        RUNNING,
+        UNTIMED,
+    ],
+    ids=["all", "no knowledge", "of items alone", "no fields", "nothing", "running", "running without times"],
 )
 
 

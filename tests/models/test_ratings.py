@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.contract.encoding import USER_INPUTS, Tensors
+from models.contract.encoding import Tensors
 from models.contract.schema import FeatureSchema
 from models.ctr.gaussian_process import RatingProcess
 from tests.models.tiny import DIM, ITEM_ROWS, as_torch, histories_of, served
+from tests.plain_inputs import USER_INPUTS
 from tests.synthetic import SCHEMA
 
 LENGTHS = (8, 1, 5)

@@ -10,11 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.contract.encoding import ITEM_INPUTS, Tensors
+from models.contract import encoding
+from models.contract.encoding import Tensors
 from models.contract.schema import FeatureSchema
 from models.ctr.build import Architecture, build_model
 from models.ctr.features import Fusion, ModelSettings
 from models.ctr.lifelong import Lifelong
+from tests.plain_inputs import ITEM_INPUTS
 from tests.synthetic import SCHEMA
 
 Kind = tuple[Architecture, Fusion | Literal["inattentive"]]
@@ -71,12 +73,12 @@ def inputs_of(
 
     user_slots = [spec.cardinality for spec in schema.user_fields for _ in range(spec.slots)]
     item_slots = [spec.cardinality for spec in schema.item_fields for _ in range(spec.slots)]
-    return {
+    tensors: Tensors = {
         "user_categorical": fields(user_slots, users),
         "user_numeric": normal(users, 4),
         "history_index": generator.integers(0, ITEM_ROWS, (users, T)) * present,
         "history_categorical": fields(item_slots, users, T) * present[..., None],
-        "history_numeric": normal(users, T, 3) * present[..., None],
+        "history_numeric": normal(users, T, schema.item_numbers) * present[..., None],
         "history_value": normal(users, T) * present,
         "history_mask": present.astype(np.float32),
         "history_vectors": normal(users, T, schema.item_width) * present[..., None],
@@ -85,9 +87,19 @@ def inputs_of(
         "partition_mask": closed.astype(np.float32),
         "item_index": generator.integers(0, ITEM_ROWS, candidates),
         "item_categorical": fields(item_slots, candidates),
-        "item_numeric": normal(candidates, 3),
+        "item_numeric": normal(candidates, schema.item_numbers),
         "item_vectors": normal(candidates, schema.item_width),
     }
+    if schema.running:
+        numbers = 3 + len(schema.half_lives_ms) if schema.running.is_timed else 1
+        hours = np.sort(generator.uniform(0, 1000, (users, T)).astype(np.float32))[:, ::-1]
+        tensors |= {
+            "user_running": normal(users, numbers),
+            "history_hours": hours * present,
+            "history_row": generator.integers(0, 7, (users, T)) * present,
+            "item_row": generator.integers(0, 7, candidates),
+        }
+    return tensors
 
 
 def histories_of(lengths: Sequence[int], schema: FeatureSchema = SCHEMA, *, seed: int = 0) -> Tensors:
@@ -98,11 +110,16 @@ def histories_of(lengths: Sequence[int], schema: FeatureSchema = SCHEMA, *, seed
     tensors: Tensors = {
         "user_categorical": users["user_categorical"],
         "user_vectors": generator.normal(size=(B, L, schema.user_width)).astype(np.float32),
-        "history_numeric": generator.normal(size=(B, L, 3)).astype(np.float32),
+        "history_numeric": generator.normal(size=(B, L, schema.item_numbers)).astype(np.float32),
         "value": generator.choice(np.array([-1.0, -0.5, 0.0, 0.5, 1.0], np.float32), (B, L)),
         "present": (np.arange(L)[None] < np.array(lengths)[:, None]).astype(np.float32),
     }
-    return tensors | {name: events[name].reshape(B, L, *events[name].shape[1:]) for name in ITEM_INPUTS}
+    if schema.running:
+        tensors["time_ms"] = np.sort(generator.integers(0, 10**9, (B, L)))
+        for name in ("user_numeric", "user_running"):
+            tensors[name] = inputs_of(B * L, 1, schema, seed=seed + 2)[name].reshape(B, L, -1)
+    names = [name for name in encoding.ITEM_INPUTS if name in events]
+    return tensors | {name: events[name].reshape(B, L, *events[name].shape[1:]) for name in names}
 
 
 def served(histories: Tensors, user: npt.NDArray[np.int64], at: npt.NDArray[np.int64]) -> Tensors:
@@ -113,7 +130,17 @@ def served(histories: Tensors, user: npt.NDArray[np.int64], at: npt.NDArray[np.i
         inside = present.reshape(*present.shape, *[1] * (events.ndim - 2))
         return np.where(inside, events[user], np.zeros((), events.dtype))
 
-    return {
+    running: Tensors = {}
+    if "time_ms" in histories:
+        hours = histories["time_ms"] / 3_600_000
+        running = {
+            "user_numeric": histories["user_numeric"][user, at],
+            "user_running": histories["user_running"][user, at],
+            "history_hours": np.where(present, hours[user, at][:, None] - hours[user], 0.0).astype(np.float32),
+            "history_row": before(histories["item_row"]),
+            "item_row": histories["item_row"][user, at],
+        }
+    return running | {
         "user_categorical": histories["user_categorical"][user],
         "user_vectors": histories["user_vectors"][user, at],
         "history_index": before(histories["item_index"]),

@@ -55,7 +55,7 @@ TABLE = ItemTable.build(
 
 
 def _sample(count: int, features: dict[str, object] | None = None) -> Sample:
-    user = UserBatch.single(SCHEMA, TABLE, features or {}, np.zeros(0, EVENT_DTYPE), {})
+    user = UserBatch.single(SCHEMA, TABLE, features or {}, np.zeros(0, EVENT_DTYPE), {}, 0)
     return Sample(user, 1 + np.arange(count, dtype=np.int64) % len(ITEMS))
 
 

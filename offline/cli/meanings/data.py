@@ -108,6 +108,10 @@ DATA = {
         "liked_above": "values above it count as liked",
         "prior_liked": "share of likes that an item without interactions is taken to have",
         "knowledge": "which producers run and what a model reads of each, a table each",
+        "running": "running features: how often, how lately and with which values a user met an item and its fields",
+    },
+    "RunningSpec": {
+        "half_lives_days": "half-lives of counts that forget by the clock; none: nothing is read of the clock",
     },
     "FieldSpec": {
         "name": "of the feature",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 TRAINING = {
     "TrainingConfig": {
-        "served": "architecture that is exported and published; lifelong: for ratings, reads whole histories",
+        "served": "architecture that is exported and published; lifelong: for ratings, reads whole histories; "
+        "tree: boosted trees on running features",
         "compare": "whether the other architectures, and the served one without knowledge, are trained for the report",
         "seeds": "one training each; the best one on the validation samples is served",
         "epochs": "at most",
@@ -17,6 +18,7 @@ TRAINING = {
         "knowledge_dropout": "share of samples that are trained without knowledge",
         "fusion": "of LIBER's partitions: by the candidate, or by a query that is learned",
         "lifelong": "settings of the architecture lifelong alone",
+        "tree": "settings of the architecture tree alone",
         "retrain_growth": "a refresh trains again when the log grew by this share",
     },
     "LifelongConfig": {
@@ -31,6 +33,15 @@ TRAINING = {
         "learning_rate": "of the network",
         "weight_decay": "of the network",
         "value_weight": "of the value as a second target",
+    },
+    "TreeConfig": {
+        "trees": "at most",
+        "leaves": "of a tree, at most",
+        "least_samples": "in a leaf",
+        "learning_rate": "share of each tree's correction that is taken",
+        "l2": "how strongly leaves are drawn to zero",
+        "patience": "trees without a lower validation LogLoss after which it stops",
+        "most_samples": "training samples; of more so many are drawn",
     },
     "PublishConfig": {
         "min_item_coverage": "share of items with knowledge that a new release needs",

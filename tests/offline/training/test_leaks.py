@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from models.contract.arrays import FloatArray
+from models.contract.schema import RunningSpec
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.training.samples import (
@@ -24,11 +25,14 @@ from offline.training.samples import (
     split_samples,
     statistics_until,
 )
-from tests.synthetic import DIM, SCHEMA, Synthetic, knowledge_of, synthetic
+from tests import synthetic as data_set
+from tests.synthetic import DIM, Synthetic, knowledge_of, synthetic
 
 Build = Callable[[Synthetic, int], SampleEncoder]
 Mask = npt.NDArray[np.bool_]
 SLICES = 4
+SCHEMA = data_set.SCHEMA.model_copy(update={"running": RunningSpec(half_lives_days=(0.01, 1.0))})
+"""With all inputs that there are."""
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +205,9 @@ def test_the_past_does_change_samples(data: Synthetic, splits: SplitRows) -> Non
     other = replaced(data, np.arange(len(data.log)) < row, row, keep_users=True, seed=1)
     before, after = honest(data, splits.trained_rows), honest(other, splits.trained_rows)
     assert changed_inputs(before, after, row) == {
-        "user_numeric", "history_index", "history_categorical", "history_numeric", "history_value", "history_vectors",
-        "user_vectors", "partition_vectors", "item_numeric", "item_vectors",
+        "user_numeric", "user_running", "history_index", "history_categorical", "history_numeric", "history_value",
+        "history_hours", "history_vectors", "history_row", "user_vectors", "partition_vectors", "item_numeric",
+        "item_vectors",
     }  # fmt: skip
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from models.contract.artifact import ArtifactManifest
-from models.contract.encoding import INPUTS, Tensors, model_inputs
+from models.contract.encoding import Tensors, model_inputs
+from models.contract.schema import RunningSpec
 from models.ctr.build import reads
 from models.ctr.split import rehearse
 from models.onnx_runtime import onnx_runtime
@@ -28,6 +29,7 @@ from offline.training.report import TrainingReport, markdown
 from offline.training.run import encoders, load_served, specs, train
 from offline.training.samples import SampleEncoder, split_samples
 from offline.training.validation import popularity_scores
+from tests.plain_inputs import INPUTS
 from tests.synthetic import SCHEMA, Synthetic, job_config, synthetic
 
 
@@ -210,6 +212,29 @@ def test_a_model_of_whole_histories_is_trained_and_exported(tmp_path: Path) -> N
             expected = torch.sigmoid(model(as_torch(encoder.tensors(np.array([row]))))).numpy()
         np.testing.assert_allclose(scores_of(tmp_path / "models" / report.artifact, request), expected, atol=1e-5)
     assert {3, SCHEMA.history_length} <= lengths
+
+
+@pytest.mark.parametrize("served", ["din", "lifelong", "tree"])
+def test_models_with_running_features_are_trained_and_exported(tmp_path: Path, served: str) -> None:
+    few = synthetic(tmp_path, users=20, items=15, events=14)
+    own = {"tokens": 200, "process_epochs": 1, "folds": 2, "factors": 4}
+    tree = {"trees": 5, "leaves": 4, "least_samples": 2}
+    running = SCHEMA.model_copy(update={"running": RunningSpec(half_lives_days=(1.0, 30.0))})
+    plain = job_config(tmp_path, lifelong=own, tree=tree)
+    training = plain.training.model_copy(update={"served": served})
+    config = plain.model_copy(update={"feature_schema": running, "training": training})
+    report = train(config, few.catalogue, few.log, few.knowledge, tmp_path / "models")
+    assert report.parity < 1e-5
+    splits = split_samples(config.samples, few.log)
+    encoder = encoders(config, few.catalogue, few.log, few.knowledge, splits.trained_rows)[None]
+    model = load_served(config, report, encoder, tmp_path / "models")
+    rows = splits.rows["test"][:40]
+    with torch.inference_mode():  # of windows, as the service has them
+        expected = torch.sigmoid(model(as_torch(encoder.tensors(rows)))).numpy()
+    assert len(set(expected.tolist())) > 1
+    for row, score in zip(rows, expected, strict=True):
+        request = encoder.tensors(np.array([row]))
+        np.testing.assert_allclose(scores_of(tmp_path / "models" / report.artifact, request), [score], atol=1e-5)
 
 
 def test_popularity_is_no_baseline_where_it_draws_the_negatives(tmp_path: Path) -> None:

@@ -12,12 +12,15 @@ from models.contract.encoding import HISTORY_INPUTS
 from models.contract.events import Interaction
 from models.contract.items import item_statistics
 from models.contract.knowledge import Space
+from models.contract.schema import RunningSpec
 from offline.config import SamplesConfig
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, as_published
 from offline.training.samples import RELEASES, SampleEncoder, running_statistics, split_samples, statistics_until
 from tests.synthetic import DIM, PARTITION_SIZE, SCHEMA, Synthetic, knowledge_of, synthetic
+
+HALF_LIVES = (0.02, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +125,28 @@ def test_statistics_before_each_row(data: Synthetic, until: int, drawn: bool) ->
     statistics = running_statistics(SCHEMA, log, log.item, until)
     expected = [_reference(log, int(log.item[row]), min(row, until)) for row in range(len(log))]
     np.testing.assert_array_equal(statistics, np.array(expected, np.float32))
+
+
+def _counts_that_forget(log: InteractionLog, item: int, before: int) -> list[float]:
+    """Of one item over the log rows before ``before``, at the time of the last of them that is no drawn negative."""
+    rows = [row for row in range(before) if not log.sampled[row]]
+    now = log.time_ms[rows[-1]] if rows else 0
+    days = [(now - log.time_ms[row]) / 86_400_000 for row in rows if log.item[row] == item]
+    return [sum(2 ** (-ago / half_life) for ago in days) for half_life in HALF_LIVES]
+
+
+@pytest.mark.parametrize("drawn", [False, True], ids=["observed", "with drawn negatives"])
+@pytest.mark.parametrize("until", [0, 1, 90, 144, 180, 1000])
+def test_counts_that_forget(data: Synthetic, until: int, drawn: bool) -> None:
+    schema = SCHEMA.model_copy(update={"running": RunningSpec(half_lives_days=HALF_LIVES)})
+    log = with_drawn(data).log if drawn else data.log
+    running = np.expm1(5.0 * running_statistics(schema, log, log.item, until)[:, 3:].astype(np.float64))
+    expected = [_counts_that_forget(log, int(log.item[row]), min(row, until)) for row in range(len(log))]
+    np.testing.assert_allclose(running, expected, atol=1e-5)
+    of_all = np.expm1(5.0 * statistics_until(schema, log, until)[:, 3:].astype(np.float64))
+    end = min(until, len(log))
+    np.testing.assert_allclose(of_all, [_counts_that_forget(log, item, end) for item in range(12)], atol=1e-5)
+    assert running.max() > 1.0 or until < 2
 
 
 @pytest.mark.parametrize("drawn", [False, True], ids=["observed", "with drawn negatives"])

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from models.contract.arrays import IntArray
-from models.contract.encoding import HISTORY_INPUTS
+from models.contract.encoding import HISTORY_INPUTS, ITEM_INPUTS
+from models.contract.schema import RunningSpec
 from offline.data.catalogue import DataError
 from offline.training.samples import SampleEncoder, split_samples
 from offline.training.sequences import Batch, SequenceEncoder
 from tests.synthetic import SCHEMA, SLICES, Synthetic, knowledge_of, synthetic
 
 EVENTS = 30
-LONG = SCHEMA.model_copy(update={"history_length": EVENTS + 10})
+LONG = SCHEMA.model_copy(update={"history_length": EVENTS + 10, "running": RunningSpec(half_lives_days=(0.5,))})
 CHOICES: tuple[tuple[str, ...], ...] = (("text", "liber", "marc"), ("text",), ())
 """Items of several slices, of a single one, and none."""
 
@@ -127,7 +130,7 @@ def test_a_sample_has_in_its_stretch_what_the_sample_encoder_says(
         of_user, at = np.nonzero(batch.sample)
         alone = encoder.tensors(batch.rows[of_user, at])
         tensors = batch.tensors
-        for name in ("item_index", "item_categorical", "item_numeric", "item_vectors", "user_vectors"):
+        for name in (*ITEM_INPUTS, "user_vectors", "user_numeric", "user_running"):
             np.testing.assert_array_equal(tensors[name][of_user, at], alone[name], name)
             assert tensors[name].dtype == alone[name].dtype
         np.testing.assert_array_equal(tensors["user_categorical"][of_user], alone["user_categorical"])
@@ -138,15 +141,23 @@ def test_a_sample_has_in_its_stretch_what_the_sample_encoder_says(
                 "history_mask": np.ones(batch.rows.shape, np.float32),
                 "history_value": tensors["value"],
                 "history_numeric": tensors["history_numeric"],
+                "history_hours": _hours_before(tensors["time_ms"], of_user, at),
             }.get(name, tensors.get(name.replace("history", "item")))
             assert stretch is not None
             assert stretch.dtype == alone[name].dtype
-            cut, served = stretch[of_user, :width], alone[name][:, :width]
+            of_sample = stretch if name == "history_hours" else stretch[of_user]
+            cut, served = of_sample[:, :width], alone[name][:, :width]
             np.testing.assert_array_equal(cut[present], served[present], name)
             assert not alone[name][:, width:].any()
             assert not served[~present].any()
         compared += len(at)
     assert compared == int(0.3 * len(data.log))
+
+
+def _hours_before(time_ms: NDArray[Any], of_user: IntArray, at: IntArray) -> NDArray[np.float32]:
+    """How many hours [samples, L] each event of a stretch came before each sample."""
+    ago = time_ms[of_user, at][:, None] - time_ms[of_user]
+    return np.asarray(np.maximum(ago, 0) / 3_600_000.0, np.float32)
 
 
 def test_values_are_those_of_the_scale(data: Synthetic, encoder: SampleEncoder) -> None:

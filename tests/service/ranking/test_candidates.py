@@ -131,7 +131,7 @@ async def test_boosts_add_to_log_odds_and_seen_items_are_found(service: Running)
 
     def slate(*boosts: Boost, user: UserState = UserState(), exclude_seen: bool = True) -> Slate:
         settings = ArmSettings(boosts=boosts, exclude_seen=exclude_seen)
-        return Slate.build(ResolvedArm(settings, release), request, user)
+        return Slate.build(ResolvedArm(settings, release), request, user, 0.0)
 
     def boost(field: str, value: str, add: float) -> Boost:
         return Boost(field=field, value=value, add=add)

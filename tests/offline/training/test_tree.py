@@ -1,0 +1,94 @@
+"""Boosted trees: what scikit-learn grew is what torch walks, and they learn what the data hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from models.contract.arrays import FloatArray, IntArray
+from models.contract.schema import RunningSpec
+from models.ctr.build import build_model
+from models.ctr.features import ModelSettings
+from models.ctr.tree import BoostedTrees
+from offline.config import TreeConfig
+from offline.metrics import auc
+from offline.training import tree
+from offline.training.fit import ModelSpec, fit, predict
+from offline.training.samples import SampleEncoder, SplitRows, split_samples
+from offline.training.tree import features, fit_tree
+from tests.synthetic import SCHEMA, Synthetic, synthetic
+
+RUNNING = SCHEMA.model_copy(update={"running": RunningSpec(half_lives_days=(1.0,))})
+SMALL = TreeConfig(trees=30, leaves=6, least_samples=5, learning_rate=0.2, patience=5)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
+    return synthetic(tmp_path_factory.mktemp("synthetic"), seed=1)
+
+
+@pytest.fixture(scope="module")
+def splits(data: Synthetic) -> SplitRows:
+    return split_samples(data.config.samples, data.log)
+
+
+@pytest.fixture(scope="module")
+def encoder(data: Synthetic, splits: SplitRows) -> SampleEncoder:
+    return SampleEncoder(RUNNING, data.catalogue, data.log, data.knowledge, splits.trained_rows)
+
+
+def ungrown() -> BoostedTrees:
+    model = build_model("tree", RUNNING, 1, ModelSettings(8, 0.0, 0.0))
+    assert isinstance(model, BoostedTrees)
+    return model
+
+
+def test_torch_walks_the_trees_that_were_grown(
+    encoder: SampleEncoder, splits: SplitRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growers = []
+    taken = tree._arrays
+
+    def noted(grower: HistGradientBoostingClassifier, rounds: int) -> dict[str, torch.Tensor]:
+        growers.append((grower, rounds))
+        return taken(grower, rounds)
+
+    monkeypatch.setattr(tree, "_arrays", noted)
+    model = ungrown()
+    rounds, losses = fit_tree(model, SMALL, encoder, splits, 1)
+    rows = splits.rows["test"]
+    grower, count = growers[0]
+    assert rounds == count == int(np.argmin(losses)) > 0
+    assert len(model.roots) == rounds
+    expected = list(grower.staged_predict_proba(features(model, encoder, rows)))[rounds - 1][:, 1]
+    np.testing.assert_allclose(predict(model, encoder, rows), expected, atol=1e-6)
+
+
+def test_trees_learn_what_users_like(data: Synthetic, encoder: SampleEncoder, splits: SplitRows) -> None:
+    training = data.config.training.model_copy(update={"tree": SMALL})
+    fitted = fit(ModelSpec("trees", "tree"), training, encoder, splits, 1)
+    rows = splits.rows["test"]
+    assert auc(encoder.labels[rows], predict(fitted.model, encoder, rows)) > 0.7
+
+
+def test_without_a_tree_that_helps_all_samples_score_alike(encoder: SampleEncoder, splits: SplitRows) -> None:
+    model = ungrown()
+    rounds, _ = fit_tree(model, SMALL.model_copy(update={"least_samples": 10_000}), encoder, splits, 1)
+    scores = predict(model, encoder, splits.rows["test"])
+    assert rounds == 0
+    np.testing.assert_allclose(scores, encoder.labels[splits.rows["train"]].mean(), atol=1e-5)
+
+
+def test_so_many_samples_are_drawn(encoder: SampleEncoder, splits: SplitRows, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+    taken = tree.features
+
+    def noted(model: BoostedTrees, encoder: SampleEncoder, rows: IntArray) -> FloatArray:
+        counts.append(len(rows))
+        return taken(model, encoder, rows)
+
+    monkeypatch.setattr(tree, "features", noted)
+    fit_tree(ungrown(), SMALL.model_copy(update={"most_samples": 100}), encoder, splits, 1)
+    assert counts == [100, len(splits.rows["validation"])]

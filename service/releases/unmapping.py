@@ -60,7 +60,9 @@ def _unused() -> SimpleQueue[mmap.mmap]:
 
 def _give_back_all(unused: SimpleQueue[mmap.mmap]) -> None:
     while True:
+        mapping = unused.get()
         try:
-            give_back(unused.get())
+            give_back(mapping)
         except (OSError, ValueError):  # then the system takes all of it at once, when the mapping is gone
             log.exception("a file's memory cannot be given back in pieces")
+        del mapping  # the next one may be long in coming

@@ -160,6 +160,8 @@ def write_items(
     of the records that are there, for a release whose training is not at hand."""
     if not len(item_ids) == len(numeric) == len(item_ids if index is None else index):
         raise ValueError(f"{len(item_ids)} items, but numeric features of {len(numeric)} or not a row of each")
+    if numeric.shape[1] != schema.item_numbers:
+        raise ValueError(f"items have {schema.item_numbers} numeric features in this schema, not {numeric.shape[1]}")
     categorical = schema.encode_each_item([catalogue.items.get(item, {}) for item in item_ids])
     now = int(time.time())
     result, changes = Written(), ItemChanges(store, release)

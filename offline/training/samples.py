@@ -12,6 +12,7 @@ end of the training period, so that other users' validation and test interaction
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -274,6 +275,7 @@ class SampleEncoder:
             partition_counts=counts,
         )
 
+    @cached_property
     def user_statistics(self) -> tuple[FloatArray, FloatArray]:
         """The inputs "user_numeric" and "user_running" of a sample at every log row, [log rows, ..]."""
         names = ("user_numeric", "user_running")

@@ -56,7 +56,7 @@ class SequenceEncoder:
         values = np.clip(encoder.log.value, schema.value_min, schema.value_max)
         self.value = ((values - schema.value_center) / schema.value_scale).astype(np.float32)
         nothing = np.zeros((0, 0), np.float32)
-        self._users = encoder.user_statistics() if schema.running else (nothing, nothing)
+        self._users = encoder.user_statistics if schema.running else (nothing, nothing)
 
     @property
     def log_rows(self) -> int:

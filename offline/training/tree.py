@@ -17,6 +17,8 @@ from offline.training.lifelong import as_torch
 from offline.training.samples import SampleEncoder, SplitRows
 
 _BATCH = 2048
+_NODE_FIELDS = ("is_leaf", "feature_idx", "left", "right", "num_threshold", "value", "depth")
+"""What is read of scikit-learn's nodes."""
 
 
 def fit_tree(
@@ -63,12 +65,12 @@ def features(model: BoostedTrees, encoder: SampleEncoder, rows: IntArray) -> Flo
 def _arrays(grower: HistGradientBoostingClassifier, rounds: int) -> dict[str, torch.Tensor]:
     """The first ``rounds`` trees as arrays of all nodes, for ``BoostedTrees.grow``."""
     trees = [trees_of_round[0].nodes for trees_of_round in grower._predictors[:rounds]]
-    trees = trees or [np.zeros(1, [("is_leaf", "u1"), *((name, "f8") for name in _NODE_FIELDS)])]
-    if trees[0]["is_leaf"].all():
+    if not trees:  # one leaf that adds nothing: ONNX's operator wants a tree
+        trees = [np.zeros(1, [(name, "f8") for name in _NODE_FIELDS])]
         trees[0]["is_leaf"] = 1
     sizes = np.array([len(nodes) for nodes in trees])
     roots = np.cumsum(sizes) - sizes
-    nodes = {name: np.concatenate([tree[name] for tree in trees]) for name in ("is_leaf", *_NODE_FIELDS)}
+    nodes = {name: np.concatenate([tree[name] for tree in trees]) for name in _NODE_FIELDS}
     places, first = np.arange(sizes.sum()), np.repeat(roots, sizes)
     leaf = nodes["is_leaf"].astype(np.bool_)
     threshold = nodes["num_threshold"].astype(np.float32)
@@ -86,6 +88,3 @@ def _arrays(grower: HistGradientBoostingClassifier, rounds: int) -> dict[str, to
         "base": np.asarray(grower._baseline_prediction, np.float32).reshape(1),
     }
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-
-
-_NODE_FIELDS = ("feature_idx", "left", "right", "num_threshold", "value", "depth")

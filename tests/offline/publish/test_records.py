@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from models.contract.events import EVENT_BYTES, Interaction, item_hash, unpack_history
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.profile import UserProfile
+from models.contract.schema import RunningSpec
 from offline.knowledge.vectors import as_record
 from offline.publish.connection import Store
-from offline.publish.features import _REPLACE_IF_UNCHANGED, packed_histories
+from offline.publish.features import _REPLACE_IF_UNCHANGED, packed_histories, write_items
 from offline.publish.knowledge import KnowledgeWriter, entries
 from offline.publish.producer import spaces_of
 from offline.publish.records import WriteCache
@@ -67,6 +69,15 @@ def test_numbers_have_the_format_of_their_space(store: Store, trained: Release) 
     )
     record = knowledge_at(store, store.keys.user_knowledge("u2", space.fingerprint), "u2", space)
     np.testing.assert_array_equal(record.vectors, as_record(users.of_user(2), space))
+
+
+def test_items_of_another_schema_are_refused_before_any_is_written(store: Store, trained: Release) -> None:
+    data = trained.data
+    running = SCHEMA.model_copy(update={"running": RunningSpec(half_lives_days=(1.0,))})
+    numeric = statistics_until(SCHEMA, data.log, len(data.log))
+    with pytest.raises(ValueError, match="items have 4 numeric features in this schema, not 3"):
+        write_items(store, "r", running, data.catalogue, data.log.item_ids, range(len(data.log.item_ids)), numeric)
+    assert store.redis.get(store.keys.item_features(data.log.item_ids[0], "r")) is None
 
 
 def knowledge_at(store: Store, key: str, owner: str, space: Space) -> KnowledgeRecord:

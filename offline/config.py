@@ -89,12 +89,39 @@ class TreeConfig(BaseModel):
     most_samples: Annotated[int, Field(ge=1)] = 1_000_000
 
 
+Served = Literal["din", "dcnv2", "deepfm", "lifelong", "tree"]
+
+
+class ChoiceConfig(BaseModel):
+    """The choice that ``served = "auto"`` leaves to the validation samples (offline/training/choose.py).
+
+    ``candidates`` from the simplest on; those that read a window of history see at most ``window`` events. Each is
+    trained on at most ``most_samples``, of whole users, for at most ``epochs``. ``ceiling_ms``: for 500 candidates of
+    one request on one core.
+    """
+
+    model_config = FrozenConfig
+
+    candidates: Annotated[tuple[Served, ...], Field(min_length=1)] = ("tree", "dcnv2", "din", "lifelong")
+    window: Count = 200
+    most_samples: Count = 100_000
+    epochs: Count = 4
+    ceiling_ms: Annotated[float, Field(gt=0)] = 3.0
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> ChoiceConfig:
+        if len(set(self.candidates)) != len(self.candidates):
+            raise ValueError("candidates must differ")
+        return self
+
+
 class TrainingConfig(BaseModel):
     """CTR model training. Every epoch is judged on the validation split; the test split is read once, at the end."""
 
     model_config = FrozenConfig
 
-    served: Literal["din", "dcnv2", "deepfm", "lifelong", "tree"] = "din"
+    served: Literal["auto", "din", "dcnv2", "deepfm", "lifelong", "tree"] = "din"
+    choice: ChoiceConfig = ChoiceConfig()
     compare: bool = False  # also train the other architectures and the served one without knowledge, for the report
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
     epochs: Annotated[int, Field(ge=1)] = 12
@@ -255,8 +282,9 @@ class JobConfig(BaseModel):
         running = self.feature_schema.running
         if running is not None and running.is_timed and not self.data.timed:
             raise ValueError("feature_schema.running.half_lives_days: takes no effect, interactions have no times")
-        if self.training.served == "tree" and running is None:
-            raise ValueError('training.served = "tree" reads running features: add [feature_schema.running]')
+        if self.training.served in ("tree", "auto") and running is None:
+            served = self.training.served
+            raise ValueError(f'training.served = "{served}" reads running features: add [feature_schema.running]')
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,5 @@
-"""Ranking quality: AUC, LogLoss, GAUC, NDCG. The only implementations; none depends on the order of the samples."""
+"""Ranking quality: AUC, LogLoss, GAUC, NDCG; and calibration, how far scores are from outcomes. The only
+implementations; none depends on the order of the samples."""
 
 from __future__ import annotations
 
@@ -12,46 +13,78 @@ from models.contract.arrays import Array
 _CERTAIN = 1e-7
 """Scores this close to 0 or 1 count as that close: a certain and wrong score has a finite loss."""
 
+GAUC_SAMPLES = 10
+"""Samples from which on a user counts in a GAUC: the order of two or three is decided by chance."""
+
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """``gauc`` (arXiv 1706.06978, section 5.1): mean per-user AUC, weighted by samples, of users with both labels."""
+    """``gauc`` (arXiv 1706.06978, section 5.1): mean per-user AUC, weighted by samples, of users with both labels and
+    ``GAUC_SAMPLES`` or more samples. ``ece`` is the expected calibration error."""
 
     auc: float
     logloss: float
     gauc: float
-
-    @property
-    def merit(self) -> float:
-        """Higher is better, for comparisons on the same samples: AUC, or minus the LogLoss where AUC is not defined."""
-        return -self.logloss if np.isnan(self.auc) else self.auc
+    ece: float = float("nan")
 
 
 def best_epoch(judged: Sequence[Quality]) -> int:
-    """The number of the first epoch of highest ``merit``, from 0; all were judged on the same samples."""
-    return int(np.argmax([epoch.merit for epoch in judged]))
+    """The number of the first epoch of lowest LogLoss, from 0; all were judged on the same samples."""
+    return int(np.argmin([epoch.logloss for epoch in judged]))
 
 
 def quality(label: Array, score: Array, user: Array) -> Quality:
-    """Quality of probabilities ``score`` [n] against ``label`` [n]; AUC and GAUC are NaN if only one label occurs."""
-    return Quality(auc(label, score), float(log_losses(label, score).mean()), gauc(label, score, user))
+    """Quality of probabilities ``score`` [n] against ``label`` [n]; AUC is NaN if only one label occurs, GAUC if no
+    user counts."""
+    logloss, ece = float(log_losses(label, score).mean()), expected_calibration_error(label, score)
+    return Quality(auc(label, score), logloss, gauc(label, score, user), ece)
 
 
 def auc(label: Array, score: Array) -> float:
     """Probability that a positive scores above a negative, ties counting half; NaN if only one label occurs."""
-    return gauc(label, score, np.zeros(len(label)))
+    return gauc(label, score, np.zeros(len(label)), least=1)
 
 
-def gauc(label: Array, score: Array, user: Array) -> float:
-    """Mean AUC within users, weighted by samples, over users that have both labels; NaN without any."""
+def gauc(label: Array, score: Array, user: Array, least: int = GAUC_SAMPLES) -> float:
+    """Mean AUC within users, weighted by samples, over users that have both labels and ``least`` samples; NaN without
+    any."""
     if not len(label):
         return float("nan")
     ranked = _Ranked.of(user, score.astype(np.float64))
     ranks = ranked.per_user((ranked.shared(ranked.place.astype(np.float64)) + 1) * ranked.positive(label))
     positives, mixed = ranked.positives(label)
+    mixed = mixed & (ranked.sizes >= least)
     won = (ranks - positives * (positives + 1) / 2)[mixed]
     areas = won / (positives * (ranked.sizes - positives))[mixed]
     return float(np.average(areas, weights=ranked.sizes[mixed])) if mixed.any() else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Mean score, share of positives and number of samples of each bin."""
+
+    centres: tuple[float, ...]
+    observed: tuple[float, ...]
+    count: tuple[int, ...]
+
+
+def reliability(label: Array, score: Array, bins: int = 15) -> Reliability:
+    """Bins of equal mass over the ranks of the scores [n]. Equal scores share their mean rank and so a bin, which makes
+    some bins larger, or leaves them out."""
+    _, value, count = np.unique(score, return_inverse=True, return_counts=True)
+    rank = np.cumsum(count) - (count + 1) / 2  # of each value, from 0
+    place = (rank * bins // len(score)).astype(np.int64)[value]
+    _, place, count = np.unique(place, return_inverse=True, return_counts=True)
+    centres, observed = (np.bincount(place, column.astype(np.float64)) / count for column in (score, label))
+    return Reliability(tuple(centres.tolist()), tuple(observed.tolist()), tuple(count.tolist()))
+
+
+def expected_calibration_error(label: Array, score: Array, bins: int = 15) -> float:
+    """Mean distance between scores and outcomes over bins of equal mass, weighted by samples (arXiv 1706.04599, eq. 3,
+    whose bins are of equal width)."""
+    curve = reliability(label, score, bins)
+    distance = np.abs(np.array(curve.centres) - np.array(curve.observed))
+    return float(np.average(distance, weights=curve.count))
 
 
 def in_words(measure: float | None) -> str:

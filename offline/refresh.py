@@ -43,6 +43,7 @@ from offline.publish.connection import Store, open_store
 from offline.publish.publish import Published, publish
 from offline.publish.release import live_release, refuse_another, refused_model
 from offline.publish.staging import Contents, release_id
+from offline.training.candidates import former_choice
 from offline.training.report import TrainingReport, markdown
 
 
@@ -168,7 +169,7 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
     }
     with run.step("train") as watch:
         path = job.models / "report.json"
-        if not job.retrain and steps.is_current("train", inputs, path):
+        if not (job.retrain or job.choose) and steps.is_current("train", inputs, path):
             report = TrainingReport.load(path)
             complete = (job.models / report.artifact).is_file() and (partial or not report.partial)
             trained_on = log.digest(report.log_rows)
@@ -181,7 +182,8 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
                 return report
         from offline.training.run import train  # torch only where it is needed: an idle refresh starts in a second
 
-        report = train(config, catalogue, log, knowledge, job.models)
+        choice = None if job.choose else former_choice(path, config)
+        report = train(config, catalogue, log, knowledge, job.models, choice)
         report = replace(report, partial=partial, log=log.digest(len(log)))
         report.save(path)
         steps.finished("train", inputs, watch.seconds)

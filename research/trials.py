@@ -27,7 +27,8 @@ from offline.data.catalogue import Catalogue
 from offline.data.files import read_arrays, write_arrays
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
-from offline.training.fit import ModelSpec, fit, predict
+from offline.training.candidates import ModelSpec, architecture_of
+from offline.training.fit import fit, predict
 from offline.training.samples import SampleEncoder, split_samples
 
 
@@ -83,11 +84,11 @@ class TrialRunner:
     def train(self, path: Path, spec: TrialSpec, progress: bool = True) -> None:
         """Train and keep it at ``path``."""
         encoder = SampleEncoder(spec.schema, self._catalogue, self.log, spec.knowledge, self.splits.trained_rows)
-        model_spec = ModelSpec(f"{spec.label}, seed {spec.seed}", self.config.training.served)
+        model_spec = ModelSpec(f"{spec.label}, seed {spec.seed}", architecture_of(self.config.training))
         with one_thread():
             fitted = fit(model_spec, self.config.training, encoder, self.splits, spec.seed, progress=progress)
             test = predict(fitted.model, encoder, self.splits.rows["test"])
-        write_arrays(path, test=test, epochs=np.array(fitted.validation_auc))
+        write_arrays(path, test=test, epochs=np.array(fitted.validation_auc), epoch=np.array(fitted.epoch))
 
     def _train_in_processes(self, missing: dict[Path, TrialSpec], workers: int) -> None:
         # spawned, because a fork of a process whose torch has threads can hang
@@ -135,7 +136,8 @@ class TrialRunner:
 
 def _read(path: Path) -> Trial:
     arrays = read_arrays(path)
-    return Trial(arrays["test"], float(arrays["epochs"].max()), tuple(arrays["epochs"].tolist()))
+    epochs = tuple(arrays["epochs"].tolist())
+    return Trial(arrays["test"], epochs[int(arrays["epoch"])], epochs)
 
 
 _runner: TrialRunner

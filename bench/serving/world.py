@@ -19,7 +19,8 @@ from offline.publish.connection import Store
 from offline.publish.publish import Published, publish
 from offline.publish.staging import Contents
 from offline.training.artifact import export_artifact, write_artifact
-from offline.training.fit import ModelSpec, new_model
+from offline.training.candidates import ModelSpec, architecture_of
+from offline.training.fit import new_model
 from offline.training.report import TrainingReport
 from offline.training.samples import SampleEncoder, split_samples
 
@@ -129,7 +130,7 @@ def _model(
     torch.manual_seed(weights)
     splits = split_samples(config.samples, log)
     encoder = SampleEncoder(config.feature_schema, catalogue, log, knowledge, splits.trained_rows)
-    spec = ModelSpec("bench", config.training.served)
+    spec = ModelSpec("bench", architecture_of(config.training))
     model = new_model(spec, config.training, encoder).eval()
     content, worst = export_artifact(config.name, spec, model, encoder, knowledge, splits, {})
     artifact = write_artifact(config.name, content, folder)

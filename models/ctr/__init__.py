@@ -7,6 +7,7 @@ gaussian_process  ratings of one user as a Gaussian process over items
 running   how often, how lately and with which values a user met an item and its fields
 tree      boosted trees over these
 build     DIN, DCNv2 and DeepFM, the fusion of partition vectors, and a model by name
+calibration  logits stretched and shifted, so that scores are shares
 export    torch -> ONNX, with the artifact manifest inside and a parity check
 cut       the graph of a model in three, cut where the user comes in
 split     these parts as files, and the rehearsal that they give the scores of the whole

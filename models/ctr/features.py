@@ -21,7 +21,8 @@ Fusion = Literal["target", "learned"]
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
     """Widths, dropouts and choices of a model. ``dim`` is the width of embeddings; ``fusion`` is read by "din" alone,
-    ``factors`` (of the process of ratings) and ``attention`` (over the history) by "lifelong" alone."""
+    ``factors`` (of the process of ratings; 0: there is none) and ``attention`` (over the history) by "lifelong"
+    alone."""
 
     dim: int
     dropout: float

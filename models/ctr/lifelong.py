@@ -2,11 +2,13 @@
 
 Several readings of one history meet in a small network: what a Gaussian process expects of this user and item, how the
 user has been rating lately (averages that forget at several speeds), with attention, which events resemble the
-candidate (as DIN's, over hundreds of events), and the running features of a schema that has some.
+candidate (as DIN's, over hundreds of events), and the running features of a schema that has some. Where values are not
+given by users, as with drawn negatives, there is no process.
 
 Training reads whole histories at once (``sequence``): all events of a user are predicted in one pass, each from those
 before it, which costs less than windows of 30 events per sample did. Serving (``forward``) has one user and many
-candidates. Both give the same numbers (tests/models/test_lifelong.py).
+candidates; training with drawn negatives, which are nobody's events, has a window of history for each. All give the
+same numbers (tests/models/test_lifelong.py).
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class Lifelong(nn.Module):
         dim, hidden = settings.dim, (200, 80)
         heads, width = (4 if settings.attention else 0), 16
         self.hidden = hidden[-1]
-        self.process = RatingProcess(schema, item_rows, settings.factors)
+        self.process = RatingProcess(schema, item_rows, settings.factors) if settings.factors else None
         self.liked_above = (schema.liked_above - schema.value_center) / schema.value_scale
         self.prior_liked = schema.prior_liked
         self.heads, self.width, self.knowledge_dropout = heads, width, settings.knowledge_dropout
@@ -73,16 +75,17 @@ class Lifelong(nn.Module):
 
         user = dim * (1 + len(schema.user_fields) + (self.user_knowledge is not None)) + averages
         self.running = RunningFeatures(schema) if schema.running else None
-        total = item + user + (attended + dim if heads else 0) + _BELIEFS
+        total = item + user + (attended + dim if heads else 0) + (_BELIEFS if self.process else 0)
         total += self.running.width if self.running else 0
         self.norm = nn.LayerNorm(total)
         self.deep = MLP(total, hidden, settings.dropout)
         self.out = nn.Linear(self.hidden, 1)
-        self.belief = nn.Linear(_BELIEFS, 1)
-        self.belief_mean: Tensor
-        self.belief_scale: Tensor
-        self.register_buffer("belief_mean", torch.zeros(_BELIEFS))
-        self.register_buffer("belief_scale", torch.ones(_BELIEFS))
+        if self.process:
+            self.belief = nn.Linear(_BELIEFS, 1)
+            self.belief_mean: Tensor
+            self.belief_scale: Tensor
+            self.register_buffer("belief_mean", torch.zeros(_BELIEFS))
+            self.register_buffer("belief_scale", torch.ones(_BELIEFS))
 
     def standardise(self, beliefs: Tensor) -> None:
         """Take the scale of the process's expectations from those [n, 2] of training samples."""
@@ -92,10 +95,15 @@ class Lifelong(nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits [C] of one user and C candidates, or of C aligned pairs."""
         mask, C = inputs["history_mask"], inputs["item_index"].shape[0]
-        item, _ = self._item(inputs, "item", None)
+        keep = self._mask(C, mask.device)
+        item, _ = self._item(inputs, "item", keep)
         ago = mask.sum(dim=1, keepdim=True) - torch.arange(mask.shape[1], device=mask.device)  # 1 for the newest event
         history = _History(
-            self._event(self._item(inputs, "history", None)[1], inputs["history_value"], inputs["history_numeric"])
+            self._event(
+                self._item(inputs, "history", None if keep is None else keep.unsqueeze(1))[1],
+                inputs["history_value"],
+                inputs["history_numeric"],
+            )
             if self.heads
             else None,
             self._averaged(inputs["history_value"], inputs["history_numeric"]),
@@ -106,19 +114,25 @@ class Lifelong(nn.Module):
         pooled = self._attend(item.view(*shape, -1), history)
         pooled = None if pooled is None else pooled.view(C, -1)
         averages = self._averages(history).squeeze(1)
-        user = self._user(inputs, averages, None)
-        beliefs = torch.stack(self.process(inputs), dim=1)
+        user = self._user(inputs, averages, keep)
+        beliefs = torch.stack(self.process(inputs), dim=1) if self.process else None
         running = None if self.running is None else self.running(inputs)
         parts = self._parts(item, pooled, user, beliefs, running)
-        return self._logit(self.deep.of_normed(self.norm, parts), beliefs)
+        if self.training:
+            hidden = self.deep(self.norm(torch.cat([part.expand(C, -1) for part in parts], dim=1)))
+        else:
+            hidden = self.deep.of_normed(self.norm, parts)
+        return self._logit(hidden, beliefs)
 
-    def sequence(self, tensors: dict[str, Tensor], sample: Tensor, beliefs: Tensor) -> tuple[Tensor, Tensor]:
+    def sequence(
+        self, tensors: dict[str, Tensor], sample: Tensor, beliefs: Tensor, running: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Logits [n] and last hidden layer [n, 80] of the n events at ``sample`` [B, L], of whole histories
-        (``offline.training.sequences``); ``beliefs`` [n, 2] are what the process expected of them."""
+        (``offline.training.sequences``); ``beliefs`` [n, 2] are what the process expected of them, ``running`` [n, R]
+        their running features as they are, if a schema has some and they are known already."""
         B, L = sample.shape
-        keep = None
-        if self.training and self.knowledge_dropout:
-            keep = (torch.rand(B, 1, 1, device=sample.device) >= self.knowledge_dropout).float()
+        keep = self._mask(B, sample.device)
+        keep = None if keep is None else keep.unsqueeze(1)
         item, entry = self._item(tensors, "item", keep)
         places = torch.arange(L, device=sample.device)
         ago = (places.unsqueeze(1) - places.unsqueeze(0)).float().unsqueeze(0)
@@ -130,10 +144,18 @@ class Lifelong(nn.Module):
         )
         pooled = self._attend(item, history)
         user = self._user(tensors, self._averages(history), keep)
-        running = None if self.running is None else self.running.scaled(self.running.sequence(tensors)[sample])
-        parts = self._parts(item[sample], None if pooled is None else pooled[sample], user[sample], beliefs, running)
+        scaled = None
+        if self.running is not None:
+            scaled = self.running.scaled(self.running.sequence(tensors)[sample] if running is None else running)
+        parts = self._parts(item[sample], None if pooled is None else pooled[sample], user[sample], beliefs, scaled)
         hidden = self.deep(self.norm(torch.cat(parts, dim=1)))
         return self._logit(hidden, beliefs), hidden
+
+    def _mask(self, samples: int, device: torch.device) -> Tensor | None:
+        """Zeros [samples, 1] where knowledge is hidden, in training; None where it never is."""
+        if not (self.training and self.knowledge_dropout):
+            return None
+        return (torch.rand(samples, 1, device=device) >= self.knowledge_dropout).float()
 
     def _item(self, tensors: dict[str, Tensor], side: str, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """Items as candidates [.., 3 or 4 dim], and as entries of a history [.., dim], which is without statistics."""
@@ -197,10 +219,12 @@ class Lifelong(nn.Module):
         return torch.cat(parts, dim=-1)
 
     def _parts(
-        self, item: Tensor, pooled: Tensor | None, user: Tensor, beliefs: Tensor, running: Tensor | None
+        self, item: Tensor, pooled: Tensor | None, user: Tensor, beliefs: Tensor | None, running: Tensor | None
     ) -> list[Tensor]:
         """Inputs of the network, [n, ..] each; the user's part may have one row for all."""
-        parts = [item, user, self._scaled(beliefs)]
+        parts = [item, user]
+        if beliefs is not None:
+            parts.append(self._scaled(beliefs))
         if pooled is not None:
             parts += [pooled, self.taste(pooled) * self.offer(item)]
         if running is not None:
@@ -210,8 +234,11 @@ class Lifelong(nn.Module):
     def _scaled(self, beliefs: Tensor) -> Tensor:
         return (beliefs - self.belief_mean) / self.belief_scale
 
-    def _logit(self, hidden: Tensor, beliefs: Tensor) -> Tensor:
-        return (self.out(hidden) + self.belief(self._scaled(beliefs))).squeeze(1)  # type: ignore[no-any-return]
+    def _logit(self, hidden: Tensor, beliefs: Tensor | None) -> Tensor:
+        logit: Tensor = self.out(hidden)
+        if beliefs is not None:
+            logit = logit + self.belief(self._scaled(beliefs))
+        return logit.squeeze(1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,9 @@ NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Ask the language model everything again; take no shipped vectors.")
 ]
 Retrain = Annotated[bool, typer.Option("--retrain", help="Train even if nothing changed.")]
+Choose = Annotated[
+    bool, typer.Option("--choose", help='Train, and choose the architecture anew where served = "auto".')
+]
 TakeOver = Annotated[
     bool, typer.Option("--take-over", help="Replace a live release even if it is another configuration's.")
 ]
@@ -95,10 +98,16 @@ Producers = Annotated[
 
 
 def job_of(
-    config: Path, data_dir: Path, *, retrain: bool = False, take_over: bool = False, metrics: Path | None = None
+    config: Path,
+    data_dir: Path,
+    *,
+    retrain: bool = False,
+    choose: bool = False,
+    take_over: bool = False,
+    metrics: Path | None = None,
 ) -> Job:
     """The job of one call. ConfigError for a configuration that is not understood."""
-    return Job(load_config(config), data_dir, retrain=retrain, take_over=take_over, metrics=metrics)
+    return Job(load_config(config), data_dir, retrain=retrain, choose=choose, take_over=take_over, metrics=metrics)
 
 
 def asking(

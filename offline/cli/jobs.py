@@ -15,6 +15,7 @@ from offline.cli.call import (
     DEFAULT_DATA_DIR,
     EXPECTED,
     AskRefused,
+    Choose,
     Config,
     DataDir,
     DryRun,
@@ -63,6 +64,7 @@ def refresh(
     no_cache: NoCache = False,
     ask_refused: AskRefused = False,
     retrain: Retrain = False,
+    choose: Choose = False,
     take_over: TakeOver = False,
     engine: EngineName = "local",
     ask_at_once: Annotated[
@@ -71,7 +73,7 @@ def refresh(
     metrics_file: MetricsFile = None,
 ) -> None:
     """Run all stages in order: data, events, knowledge, train, publish. Safe to repeat, and to kill and repeat."""
-    job = job_of(config, data_dir, retrain=retrain, take_over=take_over, metrics=metrics_file)
+    job = job_of(config, data_dir, retrain=retrain, choose=choose, take_over=take_over, metrics=metrics_file)
     job = asking(job, since, max_tokens, max_cost, no_cache, ask_refused, engine)
     job = replace(job, live_first=not ask_at_once)
     _carry_out_or_plan(job, "refresh", pipeline.all_stages, dry_run)
@@ -112,10 +114,11 @@ def train(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     retrain: Retrain = False,
+    choose: Choose = False,
     metrics_file: MetricsFile = None,
 ) -> None:
     """Train the CTR models on what is there, export the served one, and print the quality table."""
-    job = job_of(config, data_dir, retrain=retrain, metrics=metrics_file)
+    job = job_of(config, data_dir, retrain=retrain, choose=choose, metrics=metrics_file)
 
     def work(run: Run) -> None:
         log, known = data_and_knowledge(job)

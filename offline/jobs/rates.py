@@ -22,6 +22,7 @@ from offline.knowledge.vectors import Knowledge
 from offline.llm.budget import CostEstimate
 from offline.llm.config import open_backend
 from offline.llm.protocol import Backend, UnusableBackendError
+from offline.training.candidates import NAMES
 from offline.training.samples import SampleEncoder, split_samples
 
 _TEXTS, _PROMPTS, _BATCHES = 64, 8, 10
@@ -60,6 +61,9 @@ def line_of_training(config: JobConfig, catalogue: Catalogue, log: InteractionLo
 
     training, splits = config.training, split_samples(config.samples, log)
     epochs = f"training: {len(splits.rows['train']):,} samples, at most {training.epochs} epochs"
+    if training.served == "auto":
+        names = ", ".join(NAMES[candidate] for candidate in training.choice.candidates)
+        return f"{epochs}, of the best of {names}, which are compared on at most {training.choice.most_samples:,} first"
     if training.served == "lifelong":
         return epochs
     if training.served == "tree":
@@ -67,7 +71,8 @@ def line_of_training(config: JobConfig, catalogue: Catalogue, log: InteractionLo
     schema = config.feature_schema.with_knowledge(())
     encoder = SampleEncoder(schema, catalogue, log, Knowledge({}), splits.trained_rows)
     batches = -(-len(splits.rows["train"]) // training.batch_size)
-    seconds = seconds_per_batch(training, encoder, splits, _BATCHES) * batches * training.epochs * len(training.seeds)
+    per_batch = seconds_per_batch(training.served, training, encoder, splits, _BATCHES)
+    seconds = per_batch * batches * training.epochs * len(training.seeds)
     models = "; with compare = true several models are trained" if training.compare else ""
     return f"{epochs}, about {_minutes(seconds)} ({_BATCHES} batches were timed, without knowledge{models})"
 

@@ -191,8 +191,6 @@ def _contradictions(job: Job) -> Iterator[str]:
     for name in names:
         if fault := shape_fault(name, config.knowledge, schema):
             yield f"feature_schema.knowledge: {name} {fault}"
-    if config.training.served == "lifelong" and config.data.labels.kind == "implicit":
-        yield 'training.served = "lifelong" needs a value from every interaction: implicit labels have drawn negatives'
 
 
 def _unusable(job: Job) -> Iterator[str]:

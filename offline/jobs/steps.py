@@ -26,6 +26,7 @@ class Job:
     """One call of ``python -m offline``. ``data_dir`` holds the folders of embedded servers and of artifacts; each
     configuration has its own among them.
 
+    ``retrain`` trains even if nothing changed, ``choose`` chooses an architecture anew where "auto" is served;
     ``take_over`` lets it replace another configuration's live release; ``since_ms`` bounds the work to users and items
     with something new since then; ``ask_refused`` forgets which prompts the language model refused for good; ``budget``
     is for the language model; with ``live_first``, a refresh that finds nothing live asks none; ``metrics`` is a file
@@ -37,6 +38,7 @@ class Job:
     use_cache: bool = True
     ask_refused: bool = False
     retrain: bool = False
+    choose: bool = False
     take_over: bool = False
     since_ms: int | None = None
     budget: Budget = NO_BOUND

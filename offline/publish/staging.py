@@ -25,6 +25,7 @@ from offline.publish.features import write_histories, write_items, write_profile
 from offline.publish.producer import knowledge_publication, spaces_of
 from offline.publish.records import Written
 from offline.publish.rewriting import are_of_other_settings, note_settings, rewrite_histories
+from offline.training.candidates import as_trained
 from offline.training.report import TrainingReport
 from offline.training.samples import statistics_until
 from offline.training.validation import ValidationSamples
@@ -56,7 +57,8 @@ class Staging:
     """One publication of all contents."""
 
     def __init__(self, config: JobConfig, store: Store, contents: Contents) -> None:
-        self._config, self._store, self._contents = config, store, contents
+        self._config = config = as_trained(config, contents.report.architecture)
+        self._store, self._contents = store, contents
         self.schema = contents.knowledge.schema(config.feature_schema)
         self.release_id = release_id(config, contents.report)
 

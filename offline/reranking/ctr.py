@@ -21,11 +21,12 @@ from offline.jobs.steps import Job
 from offline.knowledge.vectors import Knowledge
 from offline.publish.connection import store_if_there
 from offline.publish.release import live_release, read_manifest, read_model
+from offline.training.candidates import as_trained
 from offline.training.report import TrainingReport
 from offline.training.samples import SampleEncoder
 
 if TYPE_CHECKING:
-    import torch
+    from models.ctr.calibration import Calibrated
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +34,7 @@ class CtrScores:
     """Probabilities that the served CTR model gives to samples. ``fitted_to`` names that model."""
 
     fitted_to: FittedTo
-    _network: torch.nn.Module
+    _network: Calibrated
     _encoder: SampleEncoder
 
     def of(self, rows: IntArray) -> FloatArray:
@@ -96,7 +97,7 @@ def ctr_scores(
         manifest = read_model(artifact)
     except ArtifactError as error:
         raise DataError(f"model {artifact} cannot be read, run `refresh --retrain`: {error}") from error
-    _refuse_what_does_not_fit(job.config, manifest, knowledge)
+    _refuse_what_does_not_fit(as_trained(job.config, report.architecture), manifest, knowledge)
     encoder = SampleEncoder(manifest.feature_schema, catalogue, log, knowledge, report.trained_rows)
     try:
         network = load_served(job.config, report, encoder, job.models)

@@ -1,10 +1,14 @@
 """Samples -> CTR models -> an ONNX artifact.
 
 run         all models of a configuration, the quality table; read first
+candidates  the models that a configuration trains, and the one that "auto" chose
+choose      that choice
+cost        the time that scoring candidates takes
 samples     what is predicted, and what was known before
 validation  validation samples, on which exported models are compared
 sequences   whole histories as training input
 fit         one model on one seed
+epochs      the epochs of a training, of which the best is kept
 lifelong    the fit of the model of whole histories, and of its process of ratings
 tree        the growing of boosted trees
 bootstrap   intervals over users

@@ -19,7 +19,7 @@ from models.ctr.split import rehearse, split
 from models.split_model import parts_folder
 from offline.data.files import write_bytes
 from offline.knowledge.vectors import Knowledge
-from offline.training.fit import ModelSpec
+from offline.training.candidates import ModelSpec
 from offline.training.report import TrainingError
 from offline.training.samples import SampleEncoder, SplitRows
 

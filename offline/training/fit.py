@@ -1,8 +1,8 @@
-"""Fitting one CTR model: AdamW on binary cross-entropy, early stopping on the validation split."""
+"""Fitting one CTR model: AdamW on binary cross-entropy, early stopping by the LogLoss of the validation split, on which
+the model is calibrated at the end."""
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass
 from typing import cast
@@ -12,90 +12,107 @@ import torch
 from torch import nn
 
 from models.contract.arrays import FloatArray, IntArray
-from models.ctr.build import Architecture, build_model
+from models.ctr.build import build_model
+from models.ctr.calibration import Calibrated
 from models.ctr.features import ModelSettings
 from models.ctr.lifelong import Lifelong
 from models.ctr.running import RunningFeatures
 from models.ctr.tree import BoostedTrees
-from offline.config import TrainingConfig
-from offline.metrics import Quality, auc, best_epoch, in_words, quality
+from offline.config import Served, TrainingConfig
 from offline.progress import Progress
+from offline.training.candidates import ModelSpec
+from offline.training.epochs import Epochs
 from offline.training.lifelong import SCALED_BY, as_torch, fit_lifelong, predict_sequences
 from offline.training.samples import SampleEncoder, SplitRows
 from offline.training.tree import fit_tree
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """A model to train; ``label`` names it in reports. ``producers`` None: it reads all knowledge there is."""
-
-    label: str
-    architecture: Architecture
-    producers: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Fitted:
-    """A trained model in evaluation mode, with its validation AUC per epoch, NaN where one label leaves it undefined;
-    ``epoch`` is the best one, whose weights it has."""
+    """A trained and calibrated model in evaluation mode, with AUC and LogLoss of calibrated scores of the validation
+    samples per epoch, AUC NaN where one label leaves it undefined; ``epoch`` is the best one, whose weights it has.
+    Trees have one epoch."""
 
-    model: nn.Module
+    model: Calibrated
     epoch: int
     validation_auc: tuple[float, ...]
+    validation_logloss: tuple[float, ...] = ()
+
+    @property
+    def auc(self) -> float:
+        """AUC of the best epoch."""
+        return self.validation_auc[self.epoch]
+
+    @property
+    def logloss(self) -> float:
+        """LogLoss of the best epoch."""
+        return self.validation_logloss[self.epoch]
 
 
-def new_model(spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder) -> nn.Module:
+def new_model(spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder) -> Calibrated:
     """An untrained model of ``spec`` for the encoder's schema and catalogue."""
     dim, own = config.embedding_dim, config.lifelong
-    settings = ModelSettings(dim, config.dropout, config.knowledge_dropout, config.fusion, own.factors, own.attention)
-    return build_model(spec.architecture, encoder.schema, int(encoder.table.index.max()) + 1, settings)
+    factors = 0 if has_windows(spec, encoder) else own.factors
+    settings = ModelSettings(dim, config.dropout, config.knowledge_dropout, config.fusion, factors, own.attention)
+    return Calibrated(build_model(spec.architecture, encoder.schema, int(encoder.table.index.max()) + 1, settings))
+
+
+def has_windows(spec: ModelSpec, encoder: SampleEncoder) -> bool:
+    """Whether a model is trained on a window of history per sample; else it is read from whole histories at once, of
+    which drawn negatives are no part."""
+    return spec.architecture != "lifelong" or bool(encoder.log.sampled.any())
 
 
 def fit(
     spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder, splits: SplitRows, seed: int, progress: bool = True
 ) -> Fitted:
-    """Train until the validation AUC has not risen for ``patience`` epochs; keep the best epoch. Where the validation
-    samples have one label, LogLoss takes its place. "lifelong" trains all epochs: its learning rate is planned over
-    them. The test split is not touched here.
+    """Train until the LogLoss of the validation samples, of calibrated scores, has not fallen for ``patience`` epochs;
+    keep the best epoch, and calibrate it on these samples. A model of whole histories trains all epochs: its learning
+    rate is planned over them. The test split is not touched here.
     """
-    if spec.architecture == "lifelong":
-        lifelong, best_of_all, auc_of_epoch = fit_lifelong(
-            lambda: cast(Lifelong, new_model(spec, config, encoder)),
+    validation = splits.rows["validation"]
+    if not has_windows(spec, encoder):
+        epochs = fit_lifelong(
+            lambda: cast(Lifelong, new_model(spec, config, encoder).model),
             config, encoder, splits, seed, label=spec.label, progress=progress,
         )  # fmt: skip
-        return Fitted(lifelong, best_of_all, auc_of_epoch)
-    if spec.architecture == "tree":
-        trees = cast(BoostedTrees, new_model(spec, config, encoder))
-        rounds, _ = fit_tree(trees, config.tree, encoder, splits, seed)
-        validation = splits.rows["validation"]
-        area = auc(encoder.labels[validation], predict(trees, encoder, validation))
-        return Fitted(trees.eval(), rounds, (area,))
+    elif spec.architecture == "tree":
+        trees = cast(BoostedTrees, new_model(spec, config, encoder).model)
+        fit_tree(trees, config.tree, encoder, splits, seed)
+        epochs = Epochs(trees, encoder, validation)
+        epochs.ended(_logits(trees, encoder, validation))
+    else:
+        epochs = _fit_windows(spec, config, encoder, splits, seed, progress)
+    model = Calibrated(epochs.best().model)
+    model.calibrate(torch.from_numpy(epochs.logits), torch.from_numpy(encoder.labels[validation]))
+    aucs, losses = ([getattr(of_epoch, name) for of_epoch in epochs.judged] for name in ("auc", "logloss"))
+    return Fitted(model.eval(), epochs.number, tuple(aucs), tuple(losses))
+
+
+def _fit_windows(
+    spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder, splits: SplitRows, seed: int, progress: bool
+) -> Epochs:
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
-    model = new_model(spec, config, encoder)
+    model = new_model(spec, config, encoder).model
     _standardise(model, encoder, splits, generator)
     optimizer = _optimizer(model, config)
     train, validation = splits.rows["train"], splits.rows["validation"]
-    best: dict[str, torch.Tensor] = {}
-    judged: list[Quality] = []
+    epochs = Epochs(model, encoder, validation)
     steps = -(-len(train) // config.batch_size)
     with Progress(spec.label, config.epochs * steps, "batches", shown=progress) as bar:
-        for epoch in range(config.epochs):
+        for _ in range(config.epochs):
             model.train()
             order = generator.permutation(train)
             for at in range(0, len(order), config.batch_size):
                 _learn(model, optimizer, encoder, order[at : at + config.batch_size])
                 bar.advance()
-            scores = predict(model, encoder, validation)
-            judged.append(quality(encoder.labels[validation], scores, encoder.log.user[validation]))
-            bar.advance(0, f"validation AUC {in_words(judged[-1].auc)}")
-            if epoch == best_epoch(judged):
-                best = copy.deepcopy(model.state_dict())
-            elif epoch - best_epoch(judged) >= config.patience:
+            epochs.ended(_logits(model, encoder, validation))
+            bar.advance(0, str(epochs))
+            if epochs.since_best >= config.patience:
                 break
         bar.end_early()
-    model.load_state_dict(best)
-    return Fitted(model.eval(), best_epoch(judged), tuple(epoch.auc for epoch in judged))
+    return epochs
 
 
 def _standardise(model: nn.Module, encoder: SampleEncoder, splits: SplitRows, generator: np.random.Generator) -> None:
@@ -112,9 +129,11 @@ def _standardise(model: nn.Module, encoder: SampleEncoder, splits: SplitRows, ge
         module.standardise(features)
 
 
-def seconds_per_batch(config: TrainingConfig, encoder: SampleEncoder, splits: SplitRows, batches: int) -> float:
-    """How long a training batch of the served architecture, a network of windows, takes on this machine."""
-    model, train = new_model(ModelSpec("", config.served), config, encoder), splits.rows["train"]
+def seconds_per_batch(
+    architecture: Served, config: TrainingConfig, encoder: SampleEncoder, splits: SplitRows, batches: int
+) -> float:
+    """How long a training batch of a network of windows takes on this machine."""
+    model, train = new_model(ModelSpec("", architecture), config, encoder), splits.rows["train"]
     optimizer, generator = _optimizer(model, config), np.random.default_rng(0)
     began = 0.0
     for batch in range(2 + batches):
@@ -137,14 +156,21 @@ def _learn(model: nn.Module, optimizer: torch.optim.Optimizer, encoder: SampleEn
     optimizer.step()
 
 
-def predict(model: nn.Module, encoder: SampleEncoder, rows: IntArray, batch_size: int = 2048) -> FloatArray:
-    """Probabilities of the samples at these log rows."""
-    if isinstance(model, Lifelong):
+def predict(model: Calibrated, encoder: SampleEncoder, rows: IntArray, batch_size: int = 2048) -> FloatArray:
+    """Probabilities [n] of the samples at these log rows."""
+    with torch.inference_mode():
+        logits = torch.from_numpy(_logits(model.model, encoder, rows, batch_size))
+        return np.asarray(torch.sigmoid(model.calibrated(logits)).numpy())
+
+
+def _logits(model: nn.Module, encoder: SampleEncoder, rows: IntArray, batch_size: int = 2048) -> FloatArray:
+    """What a model, not calibrated, says of the samples at these log rows, [n]."""
+    if isinstance(model, Lifelong) and model.process is not None:
         return predict_sequences(model, encoder, rows)
     model.eval()
     with torch.inference_mode():
         parts = [
-            torch.sigmoid(model(as_torch(encoder.tensors(rows[at : at + batch_size])))).numpy()
+            model(as_torch(encoder.tensors(rows[at : at + batch_size]))).numpy()
             for at in range(0, len(rows), batch_size)
         ]
     return np.concatenate(parts)

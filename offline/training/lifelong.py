@@ -9,9 +9,9 @@ validation, test and service see.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,8 @@ from models.ctr.gaussian_process import RatingProcess
 from models.ctr.lifelong import Lifelong
 from models.ctr.running import RunningFeatures
 from offline.config import LifelongConfig, TrainingConfig
-from offline.metrics import Quality, best_epoch, in_words, quality
 from offline.progress import Progress
+from offline.training.epochs import Epochs
 from offline.training.samples import SampleEncoder, SplitRows
 from offline.training.sequences import SequenceEncoder
 
@@ -48,9 +48,8 @@ def fit_lifelong(
     *,
     label: str,
     progress: bool,
-) -> tuple[Lifelong, int, tuple[float, ...]]:
-    """The model with the weights of its best epoch on the validation split, the number of that epoch, and the
-    validation AUC of each."""
+) -> Epochs:
+    """Train a model that ``make`` makes; it ends with the weights of its best epoch on the validation split."""
     sequences, own = SequenceEncoder(encoder), config.lifelong
     train, validation, user = splits.rows["train"], splits.rows["validation"], encoder.log.user
     folds = own.folds if own.folds > 1 else 0
@@ -66,49 +65,68 @@ def fit_lifelong(
             return make()
 
         model = untrained()
-        fitted(train, model.process)
-        expected = beliefs(model.process, sequences, validation)
+        fitted(train, _process(model))
+        expected = beliefs(_process(model), sequences, validation)
         if folds:
             fold = np.random.default_rng(seed).permutation(int(user.max()) + 1)[user[train]] % folds
             for part in range(folds):
-                process = fitted(train[fold != part], untrained().process)
+                process = fitted(train[fold != part], _process(untrained()))
                 expected += beliefs(process, sequences, train[fold == part])
         else:
-            expected += beliefs(model.process, sequences, train)
-        model.process.requires_grad_(False)
+            expected += beliefs(_process(model), sequences, train)
+        _process(model).requires_grad_(False)
         model.standardise(torch.from_numpy(expected[train]))
-        if model.running is not None:
-            model.running.standardise(_running_features(model.running, sequences, train, seed))
-        judged: list[Quality] = []
-        best: dict[str, Tensor] = {}
-        for epoch in _epochs(model, config, sequences, train, encoder.labels, expected, seed):
-            scores = _probabilities(model, sequences, validation, expected)[validation]
-            judged.append(quality(encoder.labels[validation], scores, user[validation]))
-            bar.advance(note=f"validation AUC {in_words(judged[-1].auc)}")
-            if epoch == best_epoch(judged):
-                best = copy.deepcopy(model.state_dict())
-    model.load_state_dict(best)
-    return model.eval(), best_epoch(judged), tuple(epoch.auc for epoch in judged)
+        running = _running_features(model.running, sequences, np.concatenate([train, validation]))
+        if model.running is not None and running is not None:
+            drawn = np.random.default_rng(seed).choice(train, min(len(train), SCALED_BY), replace=False)
+            model.running.standardise(torch.from_numpy(running[drawn]))
+        given = _Given(expected, running)
+        epochs = Epochs(model, encoder, validation)
+        for _ in _epochs(model, config, sequences, train, encoder.labels, given, seed):
+            epochs.ended(_logits(model, sequences, validation, given)[validation])
+            bar.advance(note=str(epochs))
+    return epochs.best()
 
 
 def predict_sequences(model: Lifelong, encoder: SampleEncoder, rows: IntArray) -> FloatArray:
-    """Probabilities of the samples at these log rows, read from whole histories: many times faster than one by one.
+    """Logits [n] of the samples at these log rows, read from whole histories: many times faster than one by one.
 
     A served history ends at the schema's length; here it does not.
     """
     sequences = SequenceEncoder(encoder)
-    return _probabilities(model, sequences, rows, beliefs(model.process, sequences, rows))[rows]
+    expected = beliefs(_process(model), sequences, rows)
+    return _logits(model, sequences, rows, _Given(expected, _running_features(model.running, sequences, rows)))[rows]
 
 
-def _running_features(running: RunningFeatures, sequences: SequenceEncoder, rows: IntArray, seed: int) -> Tensor:
-    """Of some of the samples at these log rows, [n, width]."""
-    drawn = np.random.default_rng(seed).choice(rows, min(len(rows), SCALED_BY), replace=False)
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the network reads and does not learn: means and deviations ``expected`` [log rows, 2] by the process, and
+    ``running`` features [log rows, R] as they are, None of a schema without."""
+
+    expected: FloatArray
+    running: FloatArray | None
+
+    def at(self, rows: IntArray) -> tuple[Tensor, Tensor | None]:
+        running = None if self.running is None else torch.from_numpy(self.running[rows])
+        return torch.from_numpy(self.expected[rows]), running
+
+
+def _process(model: Lifelong) -> RatingProcess:
+    """The process of a model that is read from whole histories, which always has one."""
+    assert model.process is not None
+    return model.process
+
+
+def _running_features(running: RunningFeatures | None, sequences: SequenceEncoder, rows: IntArray) -> FloatArray | None:
+    """Running features of the samples at these log rows, [log rows, R], zeros elsewhere; None where a model has
+    none."""
+    if running is None:
+        return None
+    features = np.zeros((sequences.log_rows, running.width), np.float32)
     with torch.inference_mode():
-        parts = [
-            running.sequence(as_torch(batch.tensors))[torch.from_numpy(batch.sample)]
-            for batch in sequences.once(drawn, JUDGED_TOKENS)
-        ]
-        return torch.cat(parts)
+        for batch in sequences.once(rows, JUDGED_TOKENS):
+            features[batch.rows[batch.sample]] = running.sequence(as_torch(batch.tensors)).numpy()[batch.sample]
+    return features
 
 
 def _epochs(
@@ -117,7 +135,7 @@ def _epochs(
     sequences: SequenceEncoder,
     rows: IntArray,
     labels: FloatArray,
-    expected: FloatArray,
+    given: _Given,
     seed: int,
 ) -> Iterator[int]:
     """Train the network; yields the number of each finished epoch."""
@@ -139,9 +157,8 @@ def _epochs(
         model.train()
         schedule.set(progress)
         chosen = batch.rows[batch.sample]
-        logits, hidden = model.sequence(
-            as_torch(batch.tensors), torch.from_numpy(batch.sample), torch.from_numpy(expected[chosen])
-        )
+        sample = torch.from_numpy(batch.sample)
+        logits, hidden = model.sequence(as_torch(batch.tensors), sample, *given.at(chosen))
         label = torch.from_numpy(labels[chosen])
         loss = nn.functional.binary_cross_entropy_with_logits(logits, label, reduction="sum")
         if stars is not None:
@@ -151,17 +168,17 @@ def _epochs(
     yield finished
 
 
-def _probabilities(model: Lifelong, sequences: SequenceEncoder, rows: IntArray, expected: FloatArray) -> FloatArray:
+def _logits(model: Lifelong, sequences: SequenceEncoder, rows: IntArray, given: _Given) -> FloatArray:
     """[log rows], zeros but at ``rows``."""
-    probabilities = np.zeros(sequences.log_rows, np.float32)
+    logits_of = np.zeros(sequences.log_rows, np.float32)
     model.eval()
     with torch.inference_mode():
         for batch in sequences.once(rows, JUDGED_TOKENS):
             chosen = batch.rows[batch.sample]
             sample = torch.from_numpy(batch.sample)
-            logits, _ = model.sequence(as_torch(batch.tensors), sample, torch.from_numpy(expected[chosen]))
-            probabilities[chosen] = torch.sigmoid(logits).numpy()
-    return probabilities
+            logits, _ = model.sequence(as_torch(batch.tensors), sample, *given.at(chosen))
+            logits_of[chosen] = logits.numpy()
+    return logits_of
 
 
 def fit_process(

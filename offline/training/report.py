@@ -25,7 +25,8 @@ class TrainingReport:
     the files of the split model with their digests, none of a model that runs as a whole; ``split`` says what the
     samples are split by; ``notes`` are sentences that a reader of the table has to know; ``slices`` has one
     row per part of the test samples that the mean over all hides (slices.py); ``log`` is the digest of the
-    rows of the log that it looked at, "" of an earlier version's.
+    rows of the log that it looked at, "" of an earlier version's; ``architecture`` is the served model's;
+    ``choice`` is what "auto" chose and why (candidates.Choice), empty without.
     """
 
     log_rows: int
@@ -44,6 +45,8 @@ class TrainingReport:
     notes: list[str] = field(default_factory=list)
     slices: list[dict[str, Any]] = field(default_factory=list)
     log: str = ""
+    architecture: str = ""
+    choice: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -58,14 +61,16 @@ class TrainingReport:
 
 def markdown(table: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str:
     """Rows of a training report as a Markdown table, and the notes below it. Differences carry their 95 % interval."""
-    models = [row["model"] for row in table]
-    reference = "chance" if any(model.startswith("chance") for model in models) else "popularity"
-    other = "no knowledge" if any(model.endswith("no knowledge") for model in models) else reference
-    lines = [f"| model | test AUC | LogLoss | GAUC | AUC against {other} [95 %] |", "|---|---|---|---|---|"]
+    heads = ["model", "test AUC", "LogLoss", "ECE", "GAUC", "AUC against trees [95 %]", "LogLoss against trees [95 %]"]
+    differences = ["difference", "logloss_difference"]
+    if any("knowledge_difference" in row for row in table):
+        heads.append("AUC against no knowledge [95 %]")
+        differences.append("knowledge_difference")
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for row in table:
-        difference = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*row["difference"]) if "difference" in row else ""
-        measures = " | ".join(in_words(row[name]) for name in ("auc", "logloss", "gauc"))
-        lines.append(f"| {row['model']} | {measures} | {difference} |")
+        cells = [row["model"], *(in_words(row.get(name)) for name in ("auc", "logloss", "ece", "gauc"))]
+        cells += ["{:+.4f} [{:+.4f}, {:+.4f}]".format(*row[name]) if name in row else "" for name in differences]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, *([""] if notes else []), *(f"{note}." for note in notes)])
 
 

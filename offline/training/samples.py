@@ -242,7 +242,7 @@ class SampleEncoder:
     def tensors(self, rows: IntArray) -> Tensors:
         """Model inputs of the samples at these log rows: aligned pairs, U = C = len(rows)."""
         items = ItemBatch.gather(self.table, self.log.item[rows].astype(np.int64) + 1)
-        users = self._user_batch(rows)
+        users = self.users(rows)
         tensors = encode(self.schema, self.table, users, items.with_numeric(self.numeric[rows]))
         present = tensors["history_mask"][..., None] > 0
         tensors["history_numeric"] = np.where(present, self.releases.at(rows, users.history_rows), np.float32(0.0))
@@ -251,7 +251,8 @@ class SampleEncoder:
             tensors["history_vectors"] = self.slices.at(rows, users.history_rows)
         return tensors
 
-    def _user_batch(self, rows: IntArray) -> UserBatch:
+    def users(self, rows: IntArray) -> UserBatch:
+        """The users of the samples at these log rows, as known just before each."""
         user = self.log.user[rows].astype(np.int64)
         earlier = self.index.position[rows]
         before = self.index.start[user] + earlier  # place of the sample itself in the by-user order
@@ -282,7 +283,7 @@ class SampleEncoder:
         parts: dict[str, list[FloatArray | IntArray]] = {name: [] for name in names}
         order = np.argsort(self.index.position, kind="stable")  # histories of one length together: little padding
         for rows in np.array_split(order, -(-len(order) // _AT_ONCE)):
-            tensors = encode_users(self.schema, self._user_batch(rows), names)
+            tensors = encode_users(self.schema, self.users(rows), names)
             for name in names:
                 parts[name].append(tensors[name])
         numeric, running = (np.concatenate(parts[name])[np.argsort(order)] for name in names)

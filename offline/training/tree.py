@@ -6,6 +6,8 @@ Trees are what a model with ids and histories has to beat: they train in seconds
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -31,6 +33,9 @@ def fit_tree(
     train, validation = splits.rows["train"], splits.rows["validation"]
     if len(train) > config.most_samples:
         train = np.sort(np.random.default_rng(seed).choice(train, config.most_samples, replace=False))
+    if encoder.labels[train].min() == encoder.labels[train].max():
+        model.grow(_constant(encoder.labels[train]))
+        return 0, ()
     grower = HistGradientBoostingClassifier(
         learning_rate=config.learning_rate,
         max_iter=config.trees,
@@ -65,6 +70,17 @@ def features(model: BoostedTrees, encoder: SampleEncoder, rows: IntArray) -> Flo
 def _arrays(grower: HistGradientBoostingClassifier, rounds: int) -> dict[str, torch.Tensor]:
     """The first ``rounds`` trees as arrays of all nodes, for ``BoostedTrees.grow``."""
     trees = [trees_of_round[0].nodes for trees_of_round in grower._predictors[:rounds]]
+    return _joined(trees, float(np.squeeze(grower._baseline_prediction)))
+
+
+def _constant(labels: FloatArray) -> dict[str, torch.Tensor]:
+    """Trees that tell no samples apart, of labels [n] that are all alike: scikit-learn refuses those."""
+    share = (float(labels.sum()) + 1.0) / (len(labels) + 2.0)
+    return _joined([], float(np.log(share / (1.0 - share))))
+
+
+def _joined(trees: list[np.ndarray[Any, Any]], base: float) -> dict[str, torch.Tensor]:
+    """Trees, each as scikit-learn's nodes, as arrays of all nodes."""
     if not trees:  # one leaf that adds nothing: ONNX's operator wants a tree
         trees = [np.zeros(1, [(name, "f8") for name in _NODE_FIELDS])]
         trees[0]["is_leaf"] = 1
@@ -85,6 +101,6 @@ def _arrays(grower: HistGradientBoostingClassifier, rounds: int) -> dict[str, to
         "depth": np.array([max(int(nodes["depth"].max()), 1)]),
         "threshold": np.where(leaf, np.float32(0.0), threshold),
         "value": np.where(leaf, nodes["value"], 0.0).astype(np.float32),
-        "base": np.asarray(grower._baseline_prediction, np.float32).reshape(1),
+        "base": np.full(1, base, np.float32),
     }
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}

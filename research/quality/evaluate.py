@@ -16,6 +16,7 @@ import numpy as np
 from models.contract.arrays import Array
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
+from offline.metrics import reliability
 from offline.training.bootstrap import Difference, difference
 from offline.training.samples import SplitRows
 from research.quality.candidates import Candidates, Group, candidates
@@ -31,7 +32,6 @@ from research.quality.evaluation import (
 )
 from research.quality.measuring import Measure, Measured
 from research.quality.predictions import Family, Trained
-from research.quality.reliability import reliability
 from research.quality.slices import slices_of
 from research.test_set_ledger import Ledger, score_digest
 

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 
 from offline.data.files import write_json
+from offline.metrics import Reliability
 from offline.training.bootstrap import Difference
 from research.quality.predictions import Family, Statistics
-from research.quality.reliability import Reliability
 
 EvaluatedSplit = Literal["validation", "test"]
 

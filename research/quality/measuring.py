@@ -14,9 +14,8 @@ import numpy as np
 
 from models.contract.arrays import Array
 from offline.data.files import read_arrays, write_arrays
-from offline.metrics import gauc, log_losses, ndcg_at
+from offline.metrics import expected_calibration_error, gauc, log_losses, ndcg_at
 from offline.training.bootstrap import Resamples
-from research.quality.reliability import expected_calibration_error
 from research.quality.slices import Slice
 
 _VERSION = "1"
@@ -51,7 +50,11 @@ class Measure:
 
         def measured() -> dict[str, Array]:
             label, user = self._label, self._user
-            others = gauc(label, score, user), ndcg_at(label, score, user), expected_calibration_error(label, score)
+            others = (
+                gauc(label, score, user, least=1),
+                ndcg_at(label, score, user),
+                expected_calibration_error(label, score),
+            )
             losses = self._whole.mean(log_losses(label, score))
             return {"auc": self._whole.auc(score), "logloss": losses, "others": np.array(others)}
 

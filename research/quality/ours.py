@@ -15,6 +15,7 @@ import torch
 
 from models.contract.arrays import FloatArray, IntArray
 from models.contract.artifact import ArtifactManifest
+from models.ctr.calibration import Calibrated
 from models.onnx_runtime import onnx_runtime
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
@@ -22,7 +23,8 @@ from offline.data.files import read_arrays, write_arrays
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
 from offline.training.artifact import as_request, export_artifact
-from offline.training.fit import Fitted, ModelSpec, fit, new_model, predict
+from offline.training.candidates import ModelSpec, architecture_of
+from offline.training.fit import Fitted, fit, new_model, predict
 from offline.training.samples import SampleEncoder, SplitRows, running_statistics, split_samples
 from research.quality.peers import CANDIDATES, REPEATS
 from research.quality.predictions import Trained
@@ -47,7 +49,7 @@ def train_ours(
     encoder = SampleEncoder(
         config.feature_schema.with_knowledge(training.producers), catalogue, log, read, splits.trained_rows
     )
-    spec = ModelSpec(training.label, config.training.served)
+    spec = ModelSpec(training.label, architecture_of(config.training))
     if not weights.is_file():
         started = time.process_time()
         new = fit(spec, config.training, encoder, _part(splits, training), training.seed, progress=False)
@@ -87,16 +89,17 @@ def train_ours(
 
 def _save_weights(path: Path, fitted: Fitted, seconds: float) -> None:
     state = {f"weight {name}": weight.numpy() for name, weight in fitted.model.state_dict().items()}
-    write_arrays(path, validation_auc=np.array(fitted.validation_auc), seconds=np.array(seconds), **state)
+    epochs = {name: np.array(getattr(fitted, name)) for name in ("epoch", "validation_auc", "validation_logloss")}
+    write_arrays(path, seconds=np.array(seconds), **epochs, **state)
 
 
-def _load_weights(path: Path, model: torch.nn.Module) -> tuple[Fitted, float]:
+def _load_weights(path: Path, model: Calibrated) -> tuple[Fitted, float]:
     """Inverse of ``_save_weights``, into an untrained model."""
     arrays = read_arrays(path)
     weights = {name.removeprefix("weight "): array for name, array in arrays.items() if name.startswith("weight ")}
-    auc = arrays["validation_auc"]
     model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-    fitted = Fitted(model.eval(), int(np.argmax(auc)), tuple(float(epoch) for epoch in auc))
+    aucs, losses = (tuple(arrays[name].tolist()) for name in ("validation_auc", "validation_logloss"))
+    fitted = Fitted(model.eval(), int(arrays["epoch"]), aucs, losses)
     return fitted, float(arrays["seconds"])
 
 

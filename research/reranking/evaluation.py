@@ -176,7 +176,7 @@ def _lines(
             float(aucs[name][0]),
             interval(aucs[name][1:]),
             float(log_losses(label, score).mean()),
-            gauc(label, score, user),
+            gauc(label, score, user, least=1),
             weights.get(name),
         )
         lines[name] = replace(line, other=other, against=difference(aucs[name], aucs[other])) if other else line

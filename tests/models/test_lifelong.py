@@ -57,6 +57,7 @@ def logits_at_all(model: Lifelong, histories: Tensors) -> Tensor:
     tensors = as_torch(histories)
     sample = tensors["present"] > 0
     with torch.inference_mode():
+        assert model.process is not None
         beliefs = torch.stack(model.process.sequence(tensors), dim=2)[sample]
         logits, hidden = model.eval().sequence(tensors, sample, beliefs)
         assert hidden.shape == (len(logits), model.hidden)
@@ -145,6 +146,7 @@ def test_only_the_chosen_events_are_answered(kind: Kind) -> None:
     tensors, every = as_torch(histories), logits_at_all(model, histories)
     sample = (tensors["present"] > 0) & (torch.arange(40) % 3 == 1)
     with torch.inference_mode():
+        assert model.process is not None
         beliefs = torch.stack(model.process.sequence(tensors), dim=2)
         logits, _ = model.sequence(tensors, sample, beliefs[sample])
         torch.testing.assert_close(logits, every[sample], rtol=1e-5, atol=1e-5)

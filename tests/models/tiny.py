@@ -41,7 +41,7 @@ def model_of(kind: Kind, schema: FeatureSchema = SCHEMA, *, dropout: float = 0.0
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.2)
-    if isinstance(model, Lifelong):
+    if isinstance(model, Lifelong) and model.process is not None:
         model.process.user.prepare()
     return model
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
-from offline.metrics import Quality, auc, best_epoch, gauc, in_words, log_losses, ndcg_at, quality
+from offline.metrics import GAUC_SAMPLES, Quality, auc, best_epoch, gauc, in_words, log_losses, ndcg_at, quality
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -33,13 +33,28 @@ def quality_of(rows: list[tuple[int, float, int]]) -> Quality:
     return quality(label.astype(np.float32), score.astype(np.float32), user)
 
 
+def gauc_of(rows: list[tuple[int, float, int]], least: int = GAUC_SAMPLES) -> float:
+    label, score, user = (np.array(column) for column in zip(*rows, strict=True))
+    return gauc(label, score.astype(np.float32), user, least)
+
+
+def test_a_user_counts_in_gauc_from_ten_samples_on() -> None:
+    rows = [(1, 0.9, 0), *[(0, 0.1, 0)] * 8, (1, 0.1, 1), *[(0, 0.9, 1)] * 9]
+    assert GAUC_SAMPLES == 10
+    assert gauc_of(rows) == 0.0
+    assert gauc_of([*rows, (0, 0.1, 0)]) == 0.5
+
+
 def test_hand_computed_values() -> None:
     # User 0: the pairs 0.9 > 0.2 and 0.4 > 0.2 are right: AUC 1 over 3 samples. User 1: 0.1 < 0.6 is wrong: AUC 0 over
     # 2 samples. User 2 has one label only and counts for nothing in GAUC.
-    measures = quality_of([(1, 0.9, 0), (1, 0.4, 0), (0, 0.2, 0), (1, 0.1, 1), (0, 0.6, 1), (1, 0.5, 2)])
+    rows = [(1, 0.9, 0), (1, 0.4, 0), (0, 0.2, 0), (1, 0.1, 1), (0, 0.6, 1), (1, 0.5, 2)]
+    measures = quality_of(rows)
     # Positives 0.9, 0.4, 0.1, 0.5 against negatives 0.2, 0.6: right are 0.9 > both, 0.4 > 0.2, 0.5 > 0.2.
     assert measures.auc == pytest.approx(4 / 8)
-    assert measures.gauc == pytest.approx((1.0 * 3 + 0.0 * 2) / 5)
+    assert math.isnan(measures.gauc)  # nobody has ten samples
+    assert gauc_of(rows, least=1) == pytest.approx((1.0 * 3 + 0.0 * 2) / 5)
+    assert gauc_of(rows, least=3) == 1.0
     chances = [0.9, 0.4, 1 - 0.2, 0.1, 1 - 0.6, 0.5]
     assert measures.logloss == pytest.approx(-sum(math.log(chance) for chance in chances) / 6, rel=1e-6)
 
@@ -55,7 +70,7 @@ def test_certain_and_wrong_scores_have_a_finite_loss() -> None:
 
 
 def test_users_of_one_label_leave_no_gauc() -> None:
-    assert math.isnan(quality_of([(1, 0.5, 0), (0, 0.4, 1)]).gauc)
+    assert math.isnan(gauc_of([(1, 0.5, 0), (0, 0.4, 1)], least=1))
 
 
 def test_one_label_leaves_auc_undefined_and_the_logloss_is_what_it_is() -> None:
@@ -66,8 +81,8 @@ def test_one_label_leaves_auc_undefined_and_the_logloss_is_what_it_is() -> None:
     assert (in_words(measures.auc), in_words(None), in_words(0.75)) == ("undefined", "undefined", "0.7500")
 
 
-def test_the_best_epoch_is_that_of_the_highest_auc_and_without_one_of_the_lowest_logloss() -> None:
-    assert best_epoch([Quality(0.6, 0.5, 0.6), Quality(0.7, 0.9, 0.6), Quality(0.7, 0.1, 0.6)]) == 1
+def test_the_best_epoch_is_the_first_of_the_lowest_logloss() -> None:
+    assert best_epoch([Quality(0.6, 0.5, 0.6), Quality(0.7, 0.1, 0.6), Quality(0.8, 0.1, 0.6)]) == 1
     undefined = float("nan")
     assert best_epoch([Quality(undefined, 0.5, undefined), Quality(undefined, 0.4, undefined)]) == 1
 
@@ -93,7 +108,7 @@ def gauc_by_user(label: np.ndarray, score: np.ndarray, user: np.ndarray) -> floa
 def test_auc_gauc_and_logloss_are_scikit_learns(given_rows: Rows) -> None:
     label, score, user = given_rows
     assert auc(label, score) == pytest.approx(roc_auc_score(label, score))
-    assert gauc(label, score, user) == pytest.approx(gauc_by_user(label, score, user), nan_ok=True)
+    assert gauc(label, score, user, least=1) == pytest.approx(gauc_by_user(label, score, user), nan_ok=True)
     clipped = np.clip(score.astype(np.float64), 1e-7, 1 - 1e-7)
     assert log_losses(label, score).mean() == pytest.approx(log_loss(label, clipped))
 
@@ -104,7 +119,7 @@ def test_gauc_of_many_users_is_that_of_the_loop(values: int) -> None:
     user = generator.choice(200, 3000, p=np.arange(1, 201) / 20100)
     label = generator.integers(0, 2, 3000).astype(np.float32)
     score = (generator.integers(0, values, 3000) / values).astype(np.float32)
-    assert gauc(label, score, user) == pytest.approx(gauc_by_user(label, score, user), abs=1e-12)
+    assert gauc(label, score, user, least=1) == pytest.approx(gauc_by_user(label, score, user), abs=1e-12)
 
 
 def test_ndcg_by_hand() -> None:
@@ -124,9 +139,9 @@ def test_equal_scores_get_the_mean_over_their_orders() -> None:
 def test_users_of_one_label_count_for_nothing() -> None:
     label, score, user = np.array([1, 0, 1, 1, 0]), np.array([0.9, 0.1, 0.3, 0.2, 0.5]), np.array([0, 0, 1, 1, 2])
     assert ndcg_at(label, score, user) == 1.0
-    assert gauc(label, score, user) == 1.0
+    assert gauc(label, score, user, least=1) == 1.0
     assert math.isnan(ndcg_at(label[2:], score[2:], user[2:]))
-    assert math.isnan(gauc(label[2:], score[2:], user[2:]))
+    assert math.isnan(gauc(label[2:], score[2:], user[2:], least=1))
 
 
 @settings(deadline=None)

@@ -9,7 +9,8 @@ import pytest
 
 from models.contract.schema import FeatureSchema, fingerprint
 from offline.config import TrainingConfig
-from offline.training.fit import Fitted, ModelSpec
+from offline.training.candidates import ModelSpec
+from offline.training.fit import Fitted
 from offline.training.samples import SampleEncoder, SplitRows
 from research import trials
 

@@ -14,7 +14,8 @@ from models.contract.schema import FeatureSchema
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays
 from offline.knowledge.vectors import Knowledge, Produced
-from offline.training.fit import Fitted, ModelSpec, fit, predict
+from offline.training.candidates import ModelSpec
+from offline.training.fit import Fitted, fit, predict
 from offline.training.samples import SampleEncoder
 from research import trials
 from research.trials import Trial, TrialRunner, TrialSpec

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 TRAINING = {
     "TrainingConfig": {
-        "served": "architecture that is exported and published; lifelong: for ratings, reads whole histories; "
-        "tree: boosted trees on running features",
+        "served": "architecture that is exported and published; auto: the best of choice, by the validation samples; "
+        "lifelong reads whole histories; tree: boosted trees on running features",
+        "choice": "which architectures auto chooses from, and how",
         "compare": "whether the other architectures, and the served one without knowledge, are trained for the report",
         "seeds": "one training each; the best one on the validation samples is served",
         "epochs": "at most",
-        "patience": "epochs without a better validation AUC after which it stops",
+        "patience": "epochs without a lower validation LogLoss after which it stops",
         "batch_size": "samples per step",
         "learning_rate": "of the training",
         "weight_decay": "of the training",
@@ -20,6 +21,13 @@ TRAINING = {
         "lifelong": "settings of the architecture lifelong alone",
         "tree": "settings of the architecture tree alone",
         "retrain_growth": "a refresh trains again when the log grew by this share",
+    },
+    "ChoiceConfig": {
+        "candidates": "architectures, from the simplest on: the simplest that is not shown to be worse is served",
+        "window": "events of a history that candidates see, but lifelong on ratings",
+        "most_samples": "training samples that each is tried on, of whole users",
+        "epochs": "in which each is tried, at most",
+        "ceiling_ms": "milliseconds that 500 candidates may take one core; slower architectures are not served",
     },
     "LifelongConfig": {
         "factors": "of an item, in the process of ratings",

@@ -10,12 +10,14 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from models.contract.arrays import FloatArray, IntArray
 from models.contract.schema import RunningSpec
 from models.ctr.build import build_model
+from models.ctr.calibration import Calibrated
 from models.ctr.features import ModelSettings
 from models.ctr.tree import BoostedTrees
 from offline.config import TreeConfig
 from offline.metrics import auc
 from offline.training import tree
-from offline.training.fit import ModelSpec, fit, predict
+from offline.training.candidates import ModelSpec
+from offline.training.fit import fit, predict
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
 from offline.training.tree import features, fit_tree
 from tests.synthetic import SCHEMA, Synthetic, synthetic
@@ -63,7 +65,7 @@ def test_torch_walks_the_trees_that_were_grown(
     assert rounds == count == int(np.argmin(losses)) > 0
     assert len(model.roots) == rounds
     expected = list(grower.staged_predict_proba(features(model, encoder, rows)))[rounds - 1][:, 1]
-    np.testing.assert_allclose(predict(model, encoder, rows), expected, atol=1e-6)
+    np.testing.assert_allclose(predict(Calibrated(model), encoder, rows), expected, atol=1e-6)
 
 
 def test_trees_learn_what_users_like(data: Synthetic, encoder: SampleEncoder, splits: SplitRows) -> None:
@@ -76,7 +78,7 @@ def test_trees_learn_what_users_like(data: Synthetic, encoder: SampleEncoder, sp
 def test_without_a_tree_that_helps_all_samples_score_alike(encoder: SampleEncoder, splits: SplitRows) -> None:
     model = ungrown()
     rounds, _ = fit_tree(model, SMALL.model_copy(update={"least_samples": 10_000}), encoder, splits, 1)
-    scores = predict(model, encoder, splits.rows["test"])
+    scores = predict(Calibrated(model), encoder, splits.rows["test"])
     assert rounds == 0
     np.testing.assert_allclose(scores, encoder.labels[splits.rows["train"]].mean(), atol=1e-5)
 

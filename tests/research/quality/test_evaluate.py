@@ -12,13 +12,12 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from offline.data.catalogue import DataError
-from offline.metrics import ndcg_at, quality
+from offline.metrics import expected_calibration_error, ndcg_at, quality
 from offline.training.bootstrap import Resamples, difference
 from research.quality import measuring
 from research.quality.evaluation import Candidate, CandidateRow, Evaluation
 from research.quality.measuring import Measure
 from research.quality.predictions import Trained
-from research.quality.reliability import expected_calibration_error
 from research.quality.slices import slices_of
 from research.test_set_ledger import Ledger
 from tests.research.quality.fakes import RESAMPLES, World

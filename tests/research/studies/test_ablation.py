@@ -17,7 +17,8 @@ from sklearn.metrics import roc_auc_score
 from offline.data.files import read_arrays
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.training.bootstrap import Resamples
-from offline.training.fit import Fitted, ModelSpec, fit
+from offline.training.candidates import ModelSpec
+from offline.training.fit import Fitted, fit
 from offline.training.samples import split_samples
 from research import trials
 from research.studies import ablation

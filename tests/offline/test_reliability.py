@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from research.quality.reliability import expected_calibration_error, reliability
+from offline.metrics import expected_calibration_error, reliability
 
 
 def test_a_calibrated_score_has_hardly_any_error() -> None:

@@ -1,0 +1,131 @@
+"""The models that a configuration trains, and the one that "auto" chose. Knows no torch, so any job may read it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from models.contract.schema import FeatureSchema, RunningSpec, fingerprint
+from offline.config import JobConfig, Served, TrainingConfig
+from offline.data.catalogue import DataError
+from offline.training.report import TrainingReport
+
+NAMES: dict[Served, str] = {
+    "din": "DIN (target attention)",
+    "dcnv2": "DCNv2",
+    "deepfm": "DeepFM",
+    "lifelong": "whole histories",
+    "tree": "boosted trees",
+}
+"""Names of architectures in reports."""
+
+TREE = NAMES["tree"]
+"""Name of the trees' row in a quality table: what every model has to beat."""
+
+HALF_LIVES_DAYS = (1.0, 7.0, 30.0)
+"""Of counts that forget by the clock, where a configuration lists none."""
+
+_COMPARED: tuple[Served, ...] = ("din", "dcnv2", "deepfm")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model to train; ``label`` names it in reports. ``producers`` None: it reads all knowledge there is."""
+
+    label: str
+    architecture: Served
+    producers: tuple[str, ...] | None = None
+
+    def schema(self, config: JobConfig, of_knowledge: FeatureSchema) -> FeatureSchema:
+        """What the model reads, of ``of_knowledge``, the configured schema with as much of its knowledge as there is.
+        Trees beside another model have running features whatever that has."""
+        schema = of_knowledge if self.producers is None else of_knowledge.with_knowledge(self.producers)
+        if self.architecture != "tree" or config.training.served == "tree":
+            return schema
+        running = schema.running or RunningSpec(half_lives_days=HALF_LIVES_DAYS if config.data.timed else ())
+        length = min(schema.history_length, config.training.choice.window)
+        return schema.model_copy(update={"running": running, "history_length": length})
+
+
+def architecture_of(training: TrainingConfig) -> Served:
+    """The architecture that is served. DataError for "auto", which only a training can settle."""
+    if training.served == "auto":
+        raise DataError('training.served = "auto" is settled by a training: run `refresh`, or name an architecture')
+    return training.served
+
+
+def specs(config: JobConfig) -> list[ModelSpec]:
+    """The served model first, then (``compare``) its rivals, then trees. DataError for "auto"."""
+    served = architecture_of(config.training)
+    chosen = [ModelSpec(NAMES[served] if served == "tree" else f"{NAMES[served]} + knowledge", served)]
+    if config.training.compare:
+        if served != "tree":
+            chosen.append(ModelSpec(f"{NAMES[served]}, no knowledge", served, ()))
+        chosen += [ModelSpec(f"{NAMES[key]} + knowledge", key) for key in _COMPARED if key != served]
+    if served != "tree":
+        chosen.append(ModelSpec(TREE, "tree", ()))
+    return chosen
+
+
+def candidate_config(config: JobConfig, architecture: Served) -> JobConfig:
+    """The configuration with a candidate of "auto" in its place. A window of history is shorter than whole
+    histories."""
+    schema, training = config.feature_schema, config.training
+    whole = architecture == "lifelong" and config.data.labels.kind != "implicit"
+    length = schema.history_length if whole else min(schema.history_length, training.choice.window)
+    return config.model_copy(
+        update={
+            "training": training.model_copy(update={"served": architecture}),
+            "feature_schema": schema.model_copy(update={"history_length": length}),
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The architecture that "auto" chose, for as long as the ``settings`` are those.
+
+    ``table`` has a row for each candidate, from the simplest: ``architecture``, ``logloss``, ``auc``, ``ece`` of
+    validation samples, ``milliseconds`` for 500 candidates, ``seconds`` of its training, and ``against`` the best
+    affordable: differences of AUC and LogLoss (middle, low, high). ``sentence`` says why; ``seconds`` is what choosing
+    took in all.
+    """
+
+    architecture: Served
+    settings: str
+    samples: int
+    sentence: str
+    seconds: float
+    table: list[dict[str, Any]] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, document: dict[str, Any], config: JobConfig) -> Choice | None:
+        """The choice in a report of a training; None if there is none, or it was made under other settings."""
+        if not document or document.get("settings") != settings_of(config):
+            return None
+        return cls(**document)
+
+
+def former_choice(report: Path, config: JobConfig) -> Choice | None:
+    """The choice of the last training, whose report is the file ``report``; None if there is none that still holds."""
+    try:
+        return Choice.of(TrainingReport.load(report).choice, config) if report.is_file() else None
+    except DataError:  # of another version
+        return None
+
+
+def settings_of(config: JobConfig) -> str:
+    """Digest of the settings that a choice hangs on: which candidates there were, and whether one may be so slow."""
+    choice = config.training.choice
+    return fingerprint({"candidates": choice.candidates, "window": choice.window, "ceiling_ms": choice.ceiling_ms})
+
+
+def as_trained(config: JobConfig, architecture: str) -> JobConfig:
+    """The configuration of a model that was trained, by its report's architecture: without "auto"."""
+    if config.training.served != "auto":
+        return config
+    return candidate_config(config, cast(Served, architecture))

@@ -66,6 +66,12 @@ def schema_lines(
             yield "    # liber asks a language model; once [llm] names one that writes the language of the texts:"
             yield f"    # {line}"
     yield "]"
+    yield ""
+    yield commented(
+        "[feature_schema.running]", "counts of a user's meetings with an item and what it shares with others"
+    )
+    if lives := amounts.half_lives_days:
+        yield commented(f"half_lives_days = [{', '.join(map(str, lives))}]", "of counts that forget by the clock")
 
 
 def note_on_users(amounts: Amounts, language: str) -> str:
@@ -117,8 +123,7 @@ def training_lines(coverage: Coverage) -> Iterator[str]:
     """The sections [training] and [publish]."""
     yield ""
     yield "[training]"
-    yield commented('served = "din"', "the model that is trained and served")
-    yield commented("compare = false", "true trains the other models, too, and compares them")
+    yield commented('served = "auto"', "the first refresh compares models and serves the simplest of the best")
     yield ""
     yield "[publish]"
     share = f"; {coverage.share:.1%} have something to tell" if coverage.is_low else ""

@@ -23,6 +23,8 @@ _LEAST_WORTH = 0.05
 _LEAST_LABEL = 0.2
 """Share of either label that a bound in the middle of the scale must leave."""
 
+_HALF_LIVES = (1, 7, 30, 180)
+_LONGEST = 1000
 _WIDEST = 64
 _LIBER_DIMS = (32, 16, 8)
 _COVERAGE, _SPARE = 0.9, 0.1
@@ -45,11 +47,12 @@ class Liber:
 class Amounts(Activity):
     """``position`` [interactions, in order of the log]: how many the same user has before; ``items``: how many are
     described and occur in interactions. ``training``: how many interactions are in the training part of a set that
-    brings its parts."""
+    brings its parts. ``days``: from the first to the last of them, None without times."""
 
     position: IntArray
     items: int
     training: int | None = None
+    days: float | None = None
 
     @classmethod
     def of(cls, interactions: pl.DataFrame, roles: Roles, items: pl.Series) -> Amounts:
@@ -64,9 +67,12 @@ class Amounts(Activity):
             training = int((parts == 0).sum())
             if not (parts == 1).any():  # then a tenth of these validates
                 training = int(0.9 * training)
-        return cls(
-            counts.to_numpy().astype(np.int64), position.to_numpy().astype(np.int64), int(described.sum()), training
-        )
+        days = None
+        if roles.time is not None and roles.time.unit != "order":
+            seconds = seconds_of(interactions[roles.time.column], roles.time).drop_nulls()
+            days = float(seconds.max() - seconds.min()) / 86_400.0 if len(seconds) else None  # type: ignore[operator, arg-type]
+        of_log = position.to_numpy().astype(np.int64)
+        return cls(counts.to_numpy().astype(np.int64), of_log, int(described.sum()), training, days)
 
     def early(self, size: int) -> tuple[int, int]:
         """Partitions that close within the training period, and how many of them have a predecessor."""
@@ -93,8 +99,18 @@ class Amounts(Activity):
 
     @property
     def history_length(self) -> int:
-        """Interactions of a user that a model reads: as many as nineteen of twenty have, from 10 to 50."""
-        return int(np.clip(np.quantile(self.per_user, 0.95), 10, 50)) if len(self.per_user) else 10
+        """Interactions of a user that a model reads: as many as lie before nineteen of twenty interactions, from 10 to
+        1,000."""
+        return int(np.clip(np.quantile(self.position, 0.95), 10, _LONGEST)) if len(self.position) else 10
+
+    @property
+    def half_lives_days(self) -> tuple[int, ...]:
+        """Half-lives of counts that forget by the clock: those that pass four times in the period of the interactions,
+        the shortest in any case; none without times."""
+        days = self.days
+        return (
+            () if days is None else tuple(life for life in _HALF_LIVES if life in _HALF_LIVES[:1] or 4 * life <= days)
+        )
 
     @property
     def text_dim(self) -> int:

@@ -5,6 +5,7 @@ They change nothing that is served. Trainings take hours; finished ones are foun
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -75,6 +76,40 @@ def comparison(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA
     comparing = job.config.model_copy(update={"training": training})
     report = train(comparing, catalogue, log, knowledge, job.config.workdir / "comparison")
     write_table(f"comparison {job.config.name}", markdown(report.table), write)
+
+
+@app.command(rich_help_panel=WORTH)
+def candidates(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each network; trees are trained once.")] = 2,
+    write: Write = None,
+) -> None:
+    """Train every candidate of `served = "auto"` in full and compare them with the trees: docs/quality.md.
+
+    Looks at the test split. The choice is that of the last refresh.
+    """
+    from offline.knowledge.run import load_knowledge
+    from offline.training.candidates import former_choice
+    from research.studies.candidates import train_candidates
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_of(job)
+    knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
+    ledger = ledger_of(write, f"candidates --config {config}")
+    choice = former_choice(job.models / "report.json", job.config)
+    study = train_candidates(
+        job.config, catalogue, log, knowledge, seeds, job.config.workdir / "candidates", ledger, choice
+    )
+    write_table(f"candidates {job.config.name}", study.markdown(), write)
+
+
+@app.command(rich_help_panel=WORTH)
+def shop(folder: Annotated[Path, typer.Argument(help="Where purchases.csv and products.csv are written.")]) -> None:
+    """Write the files of a made-up shop, whose customers buy some products again and again."""
+    from research.retail import Shop, write_shop
+
+    print(f"{write_shop(Shop(), folder):,} purchases in {folder}")
 
 
 @app.command(rich_help_panel=WORTH)

@@ -50,7 +50,8 @@ def export_of(kind: Kind, producers: tuple[str, ...]) -> Exported:
 @pytest.fixture(
     params=[
         *((kind, ALL) for kind in (*KINDS[:3], KINDS[4])),
-        *((kind, ("marc",)) for kind in KINDS[3::2]),
+        *((kind, ("marc",)) for kind in (KINDS[3], KINDS[5])),
+        (KINDS[6], ALL),
         (KINDS[0], ()),
     ],
     ids=lambda case: "-".join((*case[0], *case[1])),

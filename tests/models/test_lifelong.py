@@ -14,7 +14,7 @@ from models.contract.schema import FeatureSchema, RunningSpec
 from models.ctr.build import reads
 from models.ctr.export import export_onnx, parity
 from models.ctr.lifelong import Lifelong
-from tests.models.tiny import ITEM_ROWS, KINDS, Kind, as_torch, histories_of, inputs_of, logits_of, model_of, served
+from tests.models.tiny import ITEM_ROWS, Kind, as_torch, histories_of, inputs_of, logits_of, model_of, served
 from tests.synthetic import SCHEMA
 
 SERVED: Kind = ("lifelong", "target")
@@ -28,7 +28,8 @@ OF_AN_EVENT = ("item_index", "item_categorical", "item_vectors", "history_numeri
 OF_A_CANDIDATE = ("item_numeric", "user_vectors")
 """What an event alone reads."""
 
-of_both_kinds = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[0] == "lifelong"], ids="-".join)
+_BOTH: tuple[Kind, ...] = (SERVED, ("lifelong", "inattentive"))
+of_both_kinds = pytest.mark.parametrize("kind", _BOTH, ids="-".join)
 of_every_schema = pytest.mark.parametrize(
     "schema",
     [

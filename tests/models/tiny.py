@@ -19,12 +19,13 @@ from models.ctr.lifelong import Lifelong
 from tests.plain_inputs import ITEM_INPUTS
 from tests.synthetic import SCHEMA
 
-Kind = tuple[Architecture, Fusion | Literal["inattentive"]]
-"""An architecture, and how it fuses partitions; or that it does without attention over the history."""
+Kind = tuple[Architecture, Fusion | Literal["inattentive", "implicit"]]
+"""An architecture, and how it fuses partitions; or that it does without attention over the history, or without a
+process of ratings."""
 
 KINDS: tuple[Kind, ...] = (
     ("din", "target"), ("din", "learned"), ("dcnv2", "target"), ("deepfm", "target"),
-    ("lifelong", "target"), ("lifelong", "inattentive"),
+    ("lifelong", "target"), ("lifelong", "inattentive"), ("lifelong", "implicit"),
 )  # fmt: skip
 ALL = ("text", "liber", "marc")
 ITEM_ROWS = 30
@@ -36,7 +37,9 @@ def model_of(kind: Kind, schema: FeatureSchema = SCHEMA, *, dropout: float = 0.0
     torch.manual_seed(1)
     architecture, variant = kind
     fusion: Fusion = "learned" if variant == "learned" else "target"
-    settings = ModelSettings(DIM, dropout, dropout, fusion, factors=DIM, attention=variant != "inattentive")
+    settings = ModelSettings(
+        DIM, dropout, dropout, fusion, 0 if variant == "implicit" else DIM, variant != "inattentive"
+    )
     model = build_model(architecture, schema, ITEM_ROWS, settings)
     with torch.no_grad():
         for weight in model.parameters():

@@ -38,6 +38,7 @@ from offline.knowledge.run import log_digest
 from offline.knowledge.vectors import Knowledge
 from offline.llm.protocol import Completion, Prompt
 from offline.refresh import all_stages
+from offline.training.candidates import Choice
 from offline.training.report import TrainingReport
 from offline.training.samples import split_samples
 from tests.offline.graphs import OPSET, by_popularity
@@ -282,7 +283,13 @@ class Training(ModuleType):
         super().__init__("offline.training.run")
 
     def train(
-        self, config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge, folder: Path
+        self,
+        config: JobConfig,
+        catalogue: Catalogue,
+        log: InteractionLog,
+        knowledge: Knowledge,
+        folder: Path,
+        choice: Choice | None = None,
     ) -> TrainingReport:
         schema, splits = knowledge.schema(config.feature_schema), split_samples(config.samples, log)
         version = fingerprint(
@@ -314,6 +321,7 @@ class Training(ModuleType):
             parity=0.0,
             metrics=dict(manifest.metrics),
             table=[],
+            architecture="din",
         )
         report.save(folder / "report.json")
         return report

@@ -8,5 +8,6 @@ columns     the columns of a file of impressions, by what they hold
 reading     a file of impressions as requests
 scoring     what the service would have scored each request with, at its moment
 comparison  both orders on the same clicks, with intervals over users
+cautions    what was left out, and what weakens the comparison
 report      the comparison in words, and as a document
 """

@@ -14,7 +14,7 @@ from offline.proposal.roles import VALUE_NAMES
 from offline.proposal.times import read_times
 from offline.proposal.values import example_of, fits, read_values
 
-CLICK_NAMES = re.compile(r"cli(?:ck|c)|klick|tapped|opened|chosen", re.I)
+CLICK_NAMES = re.compile(r"cli(?:ck|c)|clk|klick|tapped|opened|chosen", re.I)
 _WORDS = {"yes": "1", "y": "1", "click": "1", "clicked": "1", "no": "0", "n": "0", "skip": "0", "": "0"}
 _ALIGNED = 0.99
 """Share of rows whose clicks must fit their items: as many of them, or among them."""

@@ -109,7 +109,7 @@ def _items(table: pl.DataFrame, names: Sequence[str], known: Vocabulary, named: 
         values = table[named[Role.ITEM]]
         cells = item_cells(values, known.items)
         if cells is None:
-            raise DataError(f"fewer than half of the items in {values.name!r} are in the log{_spelling(values, known)}")
+            raise DataError(f"too few items are in the log{_spelling(values, known)}")
         return cells
     forms = [item_cells(table[name], known.items) for name in names]
     lists = [form for form in forms if form is not None and form.holds_lists]
@@ -120,7 +120,8 @@ def _items(table: pl.DataFrame, names: Sequence[str], known: Vocabulary, named: 
         raise role_error(table, Role.ITEM, f" alone: {' and '.join(repr(form.column) for form in shown)} hold items")
     if shown:
         return shown[0]
-    free = [name for name in names if not isinstance(table[name].dtype, pl.List)]
+    # numbers of users may be numbers of items as well
+    free = [name for name in names if not (isinstance(table[name].dtype, pl.List) or ITEM.excludes(name))]
     try:
         column, _ = matching(table.select(free), pl.DataFrame({"item": known.items}), ITEM, [])
     except DataError:
@@ -131,10 +132,16 @@ def _items(table: pl.DataFrame, names: Sequence[str], known: Vocabulary, named: 
 
 
 def _spelling(values: pl.Series, known: Vocabulary) -> str:
-    """An example of a column's items, and the spelling in which more of them would be in the log."""
-    used = values.cast(pl.String).drop_nulls().unique(maintain_order=True).head(1000).to_list()
-    note = common_spelling([cell for cell in used if cell not in set(known.items)], known.items.to_list())
-    return f" ({values.name!r} holds {example_of(values)}, the log {known.items[0]!r}{f'; {note}' if note else ''})"
+    """The share of a column's items that the log knows, an example, and the spelling in which more would be known."""
+    used = values.cast(pl.String).drop_nulls().unique(maintain_order=True).head(1000)
+    strangers = used.filter(~used.is_in(known.items.implode()))
+    note = common_spelling(strangers.to_list(), known.items.to_list())
+    share = 1 - len(strangers) / max(1, len(used))
+    return (
+        f" (of {values.name!r}, such as {example_of(strangers)}, {share:.0%} are in the "
+        f"log, which has {known.items[0]!r}{f'; {note}' if note else ''}: write both alike, or `refresh` first if they "
+        "are new)"
+    )
 
 
 def _time(table: pl.DataFrame, names: Sequence[str], named: Mapping[Role, str]) -> TimeReading:
@@ -142,13 +149,17 @@ def _time(table: pl.DataFrame, names: Sequence[str], named: Mapping[Role, str]) 
     readings = {name: reading for name in looked if (reading := read_times(table[name])) is not None}
     if not readings:
         odd = [name for name in looked if TIME_NAMES.search(name) or Role.TIME in named]
-        note = f" ({note_on_unread(table[odd[0]], None).partition(', so rows')[0]})" if odd else ""
-        raise role_error(table, Role.TIME, note)
+        if odd:
+            raise DataError(
+                f"{note_on_unread(table[odd[0]], None).partition(', so rows')[0]}: write unix seconds, milliseconds or "
+                "ISO 8601, or name another column, --time"
+            )
+        raise role_error(table, Role.TIME)
     return readings[max(readings, key=lambda name: (bool(TIME_NAMES.search(name)), table[name].n_unique()))]
 
 
 def _user(table: pl.DataFrame, names: Sequence[str], known: Vocabulary) -> str:
-    free = [name for name in names if not (TIME_NAMES.search(name) or VALUE_NAMES.search(name))]
+    free = [name for name in names if not (TIME_NAMES.search(name) or VALUE_NAMES.search(name) or USER.excludes(name))]
     try:
         return matching(table.select(free), pl.DataFrame({"user": known.users}), USER, [])[0]
     except DataError:

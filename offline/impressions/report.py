@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from offline.ab.offpolicy import Value
+from offline.impressions.cautions import Acquaintance, Selection, day_of, weight_notes
 from offline.impressions.comparison import AUC, FIRST, OrderComparison, OrderMeasure
 from offline.impressions.reading import Impressions
 from offline.metrics import in_words
 from offline.training.bootstrap import Difference
 from offline.training.slices import without_nan
 from offline.training.validation import FEWEST_USERS
-
-_MANY_UNKNOWN = 0.2
-_ODD_WEIGHT = 0.2
-"""Distance of the mean importance weight from 1 from which on propensities are doubted."""
 
 POSITION_BIAS = (
     "People click what they see first, so the shown order has credit for its own places, and the comparison favours "
@@ -37,37 +33,20 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Requests of the file, and those that are not compared: before the log begins, of the training period (``trained``
-    of them, ``with_trained`` if they are compared all the same), and beyond as many as are ``undrawn``. ``late`` ones,
-    after the last event of the log, are compared."""
-
-    requests: int
-    early: int
-    trained: int
-    undrawn: int
-    late: int
-    with_trained: bool
-
-
-@dataclass(frozen=True, slots=True)
 class ImpressionReport:
-    """What a team would gain by a model, from its own impressions in the file ``path``. Shares are those of shown items
-    that the log does not know, of users that it does not know, and of requests before which a user did nothing."""
+    """What a team would gain by a model, from its own impressions in the file ``path``."""
 
     path: Path
     model: str
     trained_until_ms: int
     impressions: Impressions
     selection: Selection
-    unknown_items: float
-    unknown_users: float
-    without_history: float
+    acquaintance: Acquaintance
     comparison: OrderComparison
 
     def lines(self) -> Iterator[str]:
         """The report for the terminal; the last line says what would be gained and what to do."""
-        both = self.comparison
+        both, known = self.comparison, self.acquaintance
         yield f"{self.path} is read so:"
         yield from (f"  {line}" for line in self.impressions.lines)
         yield from (f"  LOOK: {remark}" for remark in self.impressions.remarks)
@@ -77,8 +56,8 @@ class ImpressionReport:
             f"clicked; {both.judged:,} requests of {both.judged_users:,} users have clicked and unclicked items"
         )
         yield (
-            f"the log does not know {self.unknown_items:.1%} of the items shown and {self.unknown_users:.1%} of the "
-            f"users; {self.without_history:.1%} of the requests come before anything else of their user"
+            f"the log does not know {known.unknown_items:.1%} of the items shown and {known.unknown_users:.1%} of the "
+            f"users; {known.without_history:.1%} of the requests come before anything else of their user"
         )
         yield from (f"  note: {note}" for note in self.notes())
         if both.measures:
@@ -94,29 +73,10 @@ class ImpressionReport:
 
     def notes(self) -> Iterator[str]:
         """What was left out, and what weakens the comparison."""
-        chosen, until = self.selection, day_of(self.trained_until_ms)
-        if chosen.early:
-            yield f"{chosen.early:,} of {chosen.requests:,} requests are left out: they come before the log begins"
-        if chosen.trained:
-            done = "compared all the same" if chosen.with_trained else "left out; --with-trained takes them"
-            yield (
-                f"{chosen.trained:,} of {chosen.requests:,} requests come before the end of training ({until}), so "
-                f"that the model has learned from what came of them: they are {done}"
-            )
-        if chosen.undrawn:
-            yield f"{chosen.undrawn:,} requests are left out, of users drawn by chance; --requests takes more"
-        if chosen.late:
-            yield (
-                f"{chosen.late:,} requests come after the last event of the log, so that histories may lack events: "
-                "`refresh` first"
-            )
-        if self.unknown_items > _MANY_UNKNOWN:
-            yield f"{self.unknown_items:.1%} of the items are unknown, and the model tells them apart by nothing"
-        if self.comparison.first_place and abs(self.comparison.first_place[1].mean_weight - 1) > _ODD_WEIGHT:
-            yield (
-                f"weights by propensity average {self.comparison.first_place[1].mean_weight:.2f} and not 1: what was "
-                "shown could not have had every item first, or they are not those of the first place"
-            )
+        yield from self.selection.notes(self.trained_until_ms)
+        yield from self.acquaintance.notes()
+        if self.comparison.first_place:
+            yield from weight_notes(self.comparison.first_place[1])
 
     def verdict(self) -> Verdict:
         """What the log says, by the AUC within requests."""
@@ -177,7 +137,7 @@ class ImpressionReport:
             "trained_until_ms": self.trained_until_ms,
             "selection": asdict(self.selection),
             "counts": {name: getattr(both, name) for name in counts},
-            "shares": {name: getattr(self, name) for name in ("unknown_items", "unknown_users", "without_history")},
+            "shares": asdict(self.acquaintance),
             "measures": measures,
             "clicks_moved": moved | {"places": _bounds(both.moved.places)},
             "first_place": [{name: None if value != value else value for name, value in row.items()} for row in values],
@@ -193,11 +153,6 @@ def measures_markdown(measures: tuple[OrderMeasure, ...]) -> list[str]:
         values = f"{in_words(measure.shown)} | {in_words(measure.model)}"
         lines.append(f"| {measure.name} | {values} | {_difference(measure.difference)} |")
     return lines
-
-
-def day_of(time_ms: int) -> str:
-    """The minute of unix milliseconds, in UTC."""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _difference(gain: Difference) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from offline.data.catalogue import DataError
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
 from offline.data.spellings import common_spelling
+from offline.impressions.cautions import Acquaintance, Selection, day_of
 from offline.impressions.comparison import compare_orders
 from offline.impressions.reading import read_impressions
-from offline.impressions.report import ImpressionReport, Selection, day_of
+from offline.impressions.report import ImpressionReport
 from offline.impressions.role import Role, Vocabulary
 from offline.impressions.scoring import LoggedRequest, RequestEncoder, score
 from offline.jobs.steps import Job
@@ -56,16 +57,13 @@ def what_would_be_gained(
     requests = impressions.requests[rows]
     _refuse_strangers(question.path, requests["user"], known.users)
     logged = [LoggedRequest(*row) for row in requests.select("user", "time_ms", "items").iter_rows()]
-    shown = requests["items"].explode()
     return ImpressionReport(
         path=question.path,
         model=str(model.artifact.model),
         trained_until_ms=report.trained_until_ms,
         impressions=impressions,
         selection=selection,
-        unknown_items=_unknown(shown, known.items),
-        unknown_users=_unknown(requests["user"].unique(), known.users),
-        without_history=float(np.mean([not encoder.has_history(request) for request in logged])),
+        acquaintance=_acquaintance(requests, known, encoder, logged),
         comparison=compare_orders(requests, score(model, encoder, logged)),
     )
 
@@ -122,6 +120,21 @@ def _refuse_strangers(path: Path, users: pl.Series, known: pl.Series) -> None:
             f"{path}: none of its users is in the log, such as {used[0]!r}, where the log has {known[0]!r}; {note}: "
             "write both alike, or name another column, --user"
         )
+
+
+def _acquaintance(
+    requests: pl.DataFrame, known: Vocabulary, encoder: RequestEncoder, logged: Sequence[LoggedRequest]
+) -> Acquaintance:
+    """What the log knows of the requests."""
+    clicked = requests["clicked"].explode().to_numpy()
+    lately = np.array([seen for request in logged for seen in encoder.seen_lately(request)])
+    return Acquaintance(
+        unknown_items=_unknown(requests["items"].explode(), known.items),
+        unknown_users=_unknown(requests["user"].unique(), known.users),
+        without_history=float(np.mean([not encoder.has_history(request) for request in logged])),
+        clicked_lately=float(lately[clicked].mean()) if clicked.any() else 0.0,
+        unclicked_lately=float(lately[~clicked].mean()) if not clicked.all() else 0.0,
+    )
 
 
 def _unknown(ids: pl.Series, known: pl.Series) -> float:

@@ -14,15 +14,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from models.contract.arrays import FloatArray
-from models.contract.encoding import Sample, UserBatch
+from models.contract.encoding import ItemBatch, Tensors, UserBatch, encode
 from models.contract.events import EVENT_DTYPE, EventArray, item_hash
 from models.contract.items import ItemTable
-from models.split_model import WholeModel
+from models.split_model import SCORE, WholeModel
 from offline.data.catalogue import Catalogue, DataError
 from offline.knowledge.vectors import Knowledge, as_published
 from offline.progress import Progress
 from offline.training.report import TrainingReport
 from offline.training.samples import SampleEncoder
+
+_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class LoggedRequest:
 
 
 class RequestEncoder:
-    """Logged requests as samples of the tables that a service had at their moments."""
+    """Logged requests as model inputs, with the item tables that a service had at their moments."""
 
     def __init__(
         self, encoder: SampleEncoder, catalogue: Catalogue, knowledge: Knowledge, report: TrainingReport
@@ -48,8 +50,8 @@ class RequestEncoder:
         self._latest = np.maximum.accumulate(log.time_ms)  # rows that arrived late lie behind later ones
         self._tables: dict[tuple[int, int], ItemTable] = {}
 
-    def sample(self, request: LoggedRequest) -> tuple[Sample, ItemTable]:
-        """The request as the model reads it, and the table that its rows are of."""
+    def tensors(self, request: LoggedRequest) -> Tensors:
+        """Model inputs of the request: one user, and the items in the order shown."""
         row, schema = self._row(request.time_ms), self._encoder.schema
         table = self._table(row)
         events, knowledge = np.zeros(0, EVENT_DTYPE), dict[str, FloatArray]()
@@ -59,7 +61,17 @@ class RequestEncoder:
             knowledge = self._knowledge(at, min(row, seen_until))
         features = dict(self._profiles.get(request.user, {}))
         user = UserBatch.single(schema, table, features, events, knowledge, request.time_ms)
-        return Sample(user, table.rows_of(request.items)), table
+        return encode(schema, table, user, ItemBatch.gather(table, table.rows_of(request.items)))
+
+    def seen_lately(self, request: LoggedRequest) -> list[bool]:
+        """Whether each shown item is in an event of the user of the day before the request."""
+        at = self._users.get(request.user)
+        if at is None:
+            return [False] * len(request.items)
+        log, rows = self._encoder.log, self._encoder.index.of_user(at)
+        lately = rows[(log.time_ms[rows] < request.time_ms) & (log.time_ms[rows] >= request.time_ms - _DAY_MS)]
+        seen = {log.item_ids[item] for item in log.item[lately].tolist()}
+        return [item in seen for item in request.items]
 
     def has_history(self, request: LoggedRequest) -> bool:
         """Whether the log has an event of the request's user before it."""
@@ -107,12 +119,13 @@ class RequestEncoder:
 
 def score(model: WholeModel, encoder: RequestEncoder, requests: Sequence[LoggedRequest]) -> list[FloatArray]:
     """Scores of the items of each request, in the order shown. DataError if the model cannot be run on them."""
-    scores = []
+    scores: list[FloatArray] = []
+    names = model.inputs
     with Progress("scoring", len(requests), "requests") as progress:
         for request in requests:
-            sample, table = encoder.sample(request)
+            tensors = encoder.tensors(request)
             try:
-                scores.append(model.scores(sample, table, {}))
+                scores.append(model.session.run([SCORE], {name: tensors[name] for name in names})[0])
             except Exception as error:  # ONNX Runtime has no common exception class
                 raise DataError(f"model {model.artifact.model} cannot be run: {error}") from error
             if not np.isfinite(scores[-1]).all():

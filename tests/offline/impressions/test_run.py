@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -104,6 +105,9 @@ def test_users_of_another_spelling_are_refused_and_strangers_are_not(
 def test_there_must_be_a_model_of_this_log(installed: Pipeline, compare: Compare, tmp_path: Path) -> None:
     path = impressions(tmp_path / "shown.csv", after_training(installed))
     assert "there is no file" in compare("absent.csv")[1]
+    shutil.move(installed.job.knowledge / "text", tmp_path / "text")
+    assert "the model reads other knowledge than there is now (item/text): run `refresh` first" in compare(path)[1]
+    shutil.move(tmp_path / "text", installed.job.knowledge / "text")
     (artifact,) = installed.job.models.glob("*.onnx")
     artifact.write_bytes(artifact.read_bytes() + b"\0")
     assert "has sha256" in compare(path)[1]

@@ -17,7 +17,7 @@ app = typer.Typer()
 
 
 def _column(words: str) -> object:
-    return typer.Option(metavar="COLUMN", help=f"Its column of {words}, if another one is recognised, or none.")
+    return typer.Option(metavar="COLUMN", help=f"Column of {words}, where it is not recognised.")
 
 
 @app.command("compare", rich_help_panel=LOOK)
@@ -26,17 +26,17 @@ def compare_impressions(
         Path, typer.Option(metavar="FILE", help="Who was shown what, and what was clicked: .csv, .tsv, .parquet, …")
     ],
     user: Annotated[str | None, _column("users")] = None,
-    item: Annotated[str | None, _column("items: one in each row, or a list in the order shown")] = None,
+    item: Annotated[str | None, _column("items, one in each row or a list in the order shown")] = None,
     time: Annotated[str | None, _column("times")] = None,
-    position: Annotated[str | None, _column("places; without one, rows lie in the order shown")] = None,
-    click: Annotated[str | None, _column("clicks: of each item, or the clicked ones of a list")] = None,
+    position: Annotated[str | None, _column("places (without one, rows lie in the order shown)")] = None,
+    click: Annotated[str | None, _column("clicks, of each item or the clicked ones of a list")] = None,
     propensity: Annotated[str | None, _column("probabilities with which items were put at their places")] = None,
-    request: Annotated[str | None, _column("requests; without one, rows of a user and a time are one")] = None,
+    request: Annotated[str | None, _column("requests (without one, rows of a user and a time are one)")] = None,
     with_trained: Annotated[
         bool, typer.Option("--with-trained", help="Also requests from before the end of the model's training.")
     ] = False,
-    requests: Annotated[
-        int, typer.Option(min=1, max=100_000, help="Most requests, of users drawn by chance.")
+    most_requests: Annotated[
+        int, typer.Option(min=1, max=100_000, help="More requests than these are left out, of users drawn by chance.")
     ] = 20_000,
     to_json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers there, too.")
@@ -56,7 +56,9 @@ def compare_impressions(
         Role.PROPENSITY: propensity, Role.REQUEST: request,
     }  # fmt: skip
     named = {role: column for role, column in columns.items() if column is not None}
-    gained = what_would_be_gained(job, log, knowledge, trained, Question(impressions, named, with_trained, requests))
+    gained = what_would_be_gained(
+        job, log, knowledge, trained, Question(impressions, named, with_trained, most_requests)
+    )
     print("\n".join(gained.lines()))
     if to_json is not None:
         write_json(to_json, gained.document())

@@ -40,7 +40,7 @@ class Selection:
                 f"({day_of(trained_until_ms)}), so that the model has learned from what came of them: they are {fate}"
             )
         if self.undrawn:
-            yield f"{self.undrawn:,} requests are left out, of users drawn by chance; --requests takes more"
+            yield f"{self.undrawn:,} requests are left out, of users drawn by chance; --most-requests takes more"
         if self.late:
             yield (
                 f"{self.late:,} requests come after the last event of the log, so that histories may lack events: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import polars as pl
@@ -160,10 +161,11 @@ def _time(table: pl.DataFrame, names: Sequence[str], named: Mapping[Role, str]) 
 
 def _user(table: pl.DataFrame, names: Sequence[str], known: Vocabulary) -> str:
     free = [name for name in names if not (TIME_NAMES.search(name) or VALUE_NAMES.search(name) or USER.excludes(name))]
-    try:
-        return matching(table.select(free), pl.DataFrame({"user": known.users}), USER, [])[0]
-    except DataError:
-        try:
-            return user_column(table, free, [])
-        except DataError:
-            raise role_error(table, Role.USER) from None
+    # a number of each row may be a number of a user as well
+    numbers = [name for name in free if table[name].n_unique() == len(table) and not USER.names.search(name)]
+    for looked in ([name for name in free if name not in numbers], free):
+        with suppress(DataError):
+            return matching(table.select(looked), pl.DataFrame({"user": known.users}), USER, [])[0]
+        with suppress(DataError):
+            return user_column(table, looked, [])
+    raise role_error(table, Role.USER)

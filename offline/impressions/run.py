@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,18 +28,16 @@ from offline.training.report import TrainingReport
 from offline.training.samples import SampleEncoder
 from offline.training.validation import of_drawn_users, trained_splits
 
-MOST_REQUESTS = 20_000
-"""Requests that are scored, give or take those of one user; a request costs about a millisecond or two."""
-
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A file of impressions, the columns that a person ``named``, and which of its requests are compared."""
+    """A file of impressions, the columns that a person ``named``, whether requests that the model was trained on are
+    compared too, and about how many at most, of users drawn by chance."""
 
     path: Path
-    named: Mapping[Role, str] = field(default_factory=dict)
-    with_trained: bool = False
-    most_requests: int = MOST_REQUESTS
+    named: Mapping[Role, str]
+    with_trained: bool
+    most_requests: int
 
 
 def what_would_be_gained(

@@ -135,7 +135,7 @@ def test_notes_say_what_is_left_out() -> None:
     assert "5 of 100 requests are left out: they come before the log begins" in notes
     assert "40 of 100 requests come before the end of training (1970-01-01 00:00)" in notes
     assert "left out; --with-trained takes them" in notes
-    assert "35 requests are left out, of users drawn by chance" in notes
+    assert "35 requests are left out, of users drawn by chance; --most-requests takes more" in notes
     assert "3 requests come after the last event of the log" in notes
     odd = " ".join(report_of(both, known=Acquaintance(0.5, 0.0, 0.0, 0.8, 0.1)).notes())
     assert "50.0% of the items are unknown" in odd

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,19 +76,23 @@ def test_clicks_may_be_times_or_counts(tmp_path: Path) -> None:
     assert requests_of(read(write(tmp_path / "counts.csv", (*LONG[:5], "clicks"), counts))) == REQUESTS
 
 
-def test_the_lines_of_mind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["u", ""])
+def test_the_lines_of_mind(tmp_path: Path, prefix: str) -> None:
+    """Users may be numbers, and the number of a row that of a user."""
     rows = [
         (
             number,
-            shown.user,
+            shown.user.replace("u", prefix),
             shown.when,
             "i1 i2 i3" if number % 2 else "",
             " ".join(f"{item}-{label}" for item, label in zip(shown.items, shown.labels, strict=True)),
         )
         for number, shown in enumerate(REQUESTS)
     ]
-    impressions = read(write(tmp_path / "behaviors.tsv", (), rows, separator="\t"))
-    assert requests_of(impressions) == REQUESTS
+    known = Vocabulary(pl.Series([f"{prefix}{at}" for at in range(60)]), KNOWN.items)
+    impressions = read_impressions(write(tmp_path / "behaviors.tsv", (), rows, separator="\t"), known, {})
+    expected = [replace(shown, user=shown.user.replace("u", prefix)) for shown in REQUESTS]
+    assert requests_of(impressions) == expected
     assert any("'column_5', items between spaces, each with -1" in line for line in impressions.lines)
 
 

@@ -87,7 +87,7 @@ def test_what_the_model_was_trained_on_is_left_out_unless_it_is_asked_for(
 
 
 def test_users_are_drawn_where_requests_are_many(installed: Pipeline, compare: Compare, tmp_path: Path) -> None:
-    _, output = compare(impressions(tmp_path / "shown.csv", after_training(installed)), "--requests", "20")
+    _, output = compare(impressions(tmp_path / "shown.csv", after_training(installed)), "--most-requests", "20")
     assert "requests are left out, of users drawn by chance" in output
 
 

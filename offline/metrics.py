@@ -1,5 +1,5 @@
-"""Ranking quality: AUC, LogLoss, GAUC, NDCG; and calibration, how far scores are from outcomes. The only
-implementations; none depends on the order of the samples."""
+"""Ranking quality: AUC, LogLoss, GAUC, NDCG, reciprocal ranks; and calibration, how far scores are from outcomes. The
+only implementations; none depends on the order of the samples."""
 
 from __future__ import annotations
 
@@ -51,12 +51,14 @@ def gauc(label: Array, score: Array, user: Array, least: int = GAUC_SAMPLES) -> 
     if not len(label):
         return float("nan")
     ranked = _Ranked.of(user, score.astype(np.float64))
-    ranks = ranked.per_user((ranked.shared(ranked.place.astype(np.float64)) + 1) * ranked.positive(label))
-    positives, mixed = ranked.positives(label)
-    mixed = mixed & (ranked.sizes >= least)
-    won = (ranks - positives * (positives + 1) / 2)[mixed]
-    areas = won / (positives * (ranked.sizes - positives))[mixed]
-    return float(np.average(areas, weights=ranked.sizes[mixed])) if mixed.any() else float("nan")
+    areas = _areas(ranked, label)
+    mixed = ~np.isnan(areas) & (ranked.sizes >= least)
+    return float(np.average(areas[mixed], weights=ranked.sizes[mixed])) if mixed.any() else float("nan")
+
+
+def auc_within(label: Array, score: Array, group: Array) -> Array:
+    """AUC [groups] within each group of samples, groups rising; NaN for a group of one label."""
+    return _areas(_Ranked.of(group, score.astype(np.float64)), label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +101,33 @@ def log_losses(label: Array, score: Array) -> Array:
 
 
 def ndcg_at(label: Array, score: Array, user: Array, k: int = 10) -> float:
-    """NDCG@k with gains 0 and 1, mean over users that have both labels; NaN without any.
+    """Mean of ``ndcg_within`` over users that have both labels; NaN without any."""
+    gains = ndcg_within(label, score, user, k)
+    return float("nan") if np.isnan(gains).all() else float(np.nanmean(gains))
+
+
+def ndcg_within(label: Array, score: Array, group: Array, k: int = 10) -> Array:
+    """NDCG@k [groups] with gains 0 and 1 within each group of samples, groups rising; NaN for a group of one label.
 
     Samples of one score get the mean discount of the places that they fill together, which is the expectation over
     their orders (McSherry and Najork, ECIR 2008).
     """
-    ranked = _Ranked.of(user, -score.astype(np.float64))
+    ranked = _Ranked.of(group, -score.astype(np.float64))
     gained = ranked.per_user(ranked.shared(_discount(ranked.place, k)) * ranked.positive(label))
     ideal = np.cumsum(_discount(np.arange(int(ranked.sizes.max())), k))
     positives, mixed = ranked.positives(label)
-    return float(np.mean(gained[mixed] / ideal[positives[mixed].astype(np.int64) - 1])) if mixed.any() else float("nan")
+    best = ideal[np.maximum(positives.astype(np.int64), 1) - 1]
+    return np.where(mixed, gained / best, np.nan)
+
+
+def reciprocal_rank_within(label: Array, score: Array, group: Array) -> Array:
+    """1 / rank [groups] of the first positive of each group of samples, groups rising; 0 for a group without one.
+    Samples of one score have the mean of the ranks that they fill together."""
+    ranked = _Ranked.of(group, -score.astype(np.float64))
+    first = np.full(len(ranked.sizes), np.inf)
+    places = ranked.shared(ranked.place.astype(np.float64))
+    np.minimum.at(first, ranked.owner, np.where(ranked.positive(label), places, np.inf))
+    return np.asarray(1 / (first + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +171,14 @@ class _Ranked:
         """Positives [users] of each user, and whether the user [users] has both labels."""
         count = self.per_user(self.positive(label))
         return count, (count > 0) & (count < self.sizes)
+
+
+def _areas(ranked: _Ranked, label: Array) -> Array:
+    """AUC [users] within each user of samples that are sorted by rising score; NaN for a user of one label."""
+    ranks = ranked.per_user((ranked.shared(ranked.place.astype(np.float64)) + 1) * ranked.positive(label))
+    positives, mixed = ranked.positives(label)
+    won, pairs = ranks - positives * (positives + 1) / 2, positives * (ranked.sizes - positives)
+    return np.asarray(np.divide(won, pairs, out=np.full(len(won), np.nan), where=mixed))
 
 
 def _discount(place: Array, k: int) -> Array:

@@ -38,7 +38,7 @@ _NULLS = ("\\N", "NA", "N/A", "n/a", "NULL", "Null", "null", "None", "nan", "NaN
 def propose(interactions: Path, items: Path, users: Path | None, name: str | None) -> Proposal:
     """The configuration that fits the files. DataError names the file that is not understood, and why."""
     remarks: list[str] = []
-    tables = {path: _described(path, remarks) for path in (interactions, items, users) if path is not None}
+    tables = {path: read_described(path, remarks) for path in (interactions, items, users) if path is not None}
     of_interactions, of_items = tables[interactions], tables[items]
     of_users = None if users is None else tables[users]
     roles = roles_of(of_interactions.table, of_items.table, None if of_users is None else of_users.table)
@@ -70,7 +70,9 @@ def name_of(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:40] or "mine"
 
 
-def _described(path: Path, remarks: list[str]) -> Described:
+def read_described(path: Path, remarks: list[str]) -> Described:
+    """A file whose form nobody has said, read; remarks on what was guessed. DataError names what keeps it from being
+    read."""
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     form = form_of(path)

@@ -16,8 +16,8 @@ from offline.proposal.id_columns import ITEM, USER, is_amount, matching, user_co
 from offline.proposal.times import Time, TimeReading, impossible_times, note_on_unread, read_times
 from offline.proposal.values import MOST_VALUES, example_of, is_opinion, off_scale, read_values, unfit_values
 
-_TIME = re.compile(r"time|date|stamp|^ts$|_ts$|(?:^|_)at$|created|when|datum|zeit|fecha|jour|日|时|時", re.I)
-_VALUE = re.compile(
+TIME_NAMES = re.compile(r"time|date|stamp|^ts$|_ts$|(?:^|_)at$|created|when|datum|zeit|fecha|jour|日|时|時", re.I)
+VALUE_NAMES = re.compile(
     r"rating|stars?$|score|value|label|click|likes?$|liked|thumb|reaction|feedback|recommend|^overall$|^votes?$|target"
     r"|grade|bewertung|punkte|gef[aä]ll|(?:^|_)sterne?$|puntuaci|puntaje|calificaci|valoraci|estrella|gusta|pontua"
     r"|avalia|estrela|[eé]toile|^aim[eé]|^not(?:e|as?)$|valutazion|punteggio|^stelle$|^voto$|beoordel|waardering"
@@ -72,7 +72,7 @@ def roles_of(interactions: pl.DataFrame, items: pl.DataFrame, users: pl.DataFram
     if users is not None:
         user, user_id = matching(interactions.select(free), users, USER, remarks)
     else:
-        choosable = [name for name in free if not (_TIME.search(name) or _VALUE.search(name))]
+        choosable = [name for name in free if not (TIME_NAMES.search(name) or VALUE_NAMES.search(name))]
         user = user_column(interactions, choosable, remarks)
     roles = Roles(user, item, item_id, user_id, remarks=remarks)
     roles.bad = sound = pl.repeat(False, len(interactions), eager=True)
@@ -134,8 +134,8 @@ def _time(interactions: pl.DataFrame, names: Sequence[str], roles: Roles) -> Tim
     if time is None:
         order = next((name for name in names if _is_order(interactions[name])), None)
         time = None if order is None else Time(order, "order")
-    if not any(map(_TIME.search, readings)):
-        for name in filter(_TIME.search, names):
+    if not any(map(TIME_NAMES.search, readings)):
+        for name in filter(TIME_NAMES.search, names):
             roles.remarks.append(note_on_unread(interactions[name], time))
     return time
 
@@ -144,7 +144,7 @@ def _read_time(interactions: pl.DataFrame, readings: Mapping[str, TimeReading], 
     """The column of times: by its name if several hold some."""
     if not readings:
         return None
-    name = max(readings, key=lambda name: (bool(_TIME.search(name)), interactions[name].n_unique()))
+    name = max(readings, key=lambda name: (bool(TIME_NAMES.search(name)), interactions[name].n_unique()))
     reading = readings[name]
     if reading.other_format is not None:
         roles.remarks.append(
@@ -179,10 +179,11 @@ def _note_cells(values: pl.Series, unfit: pl.Series, what: str, roles: Roles) ->
 
 
 def _is_order(values: pl.Series) -> bool:
-    return bool(_ORDER.search(values.name)) and not _NO_ORDER.search(values.name) and _is_whole(values)
+    return bool(_ORDER.search(values.name)) and not _NO_ORDER.search(values.name) and is_whole(values)
 
 
-def _is_whole(values: pl.Series) -> bool:
+def is_whole(values: pl.Series) -> bool:
+    """Whether all cells of a column that are not empty are whole numbers."""
     return values.dtype != pl.Boolean and values.cast(pl.Int64, strict=False).null_count() == values.null_count()
 
 
@@ -203,10 +204,10 @@ def _value(interactions: pl.DataFrame, names: Iterable[str], roles: Roles) -> st
     candidates, refused = [], []
     for name in names:
         values = interactions[name]
-        named = bool(_VALUE.search(name))
+        named = bool(VALUE_NAMES.search(name))
         if _NO_VALUE.search(name) or is_amount(name) or (_NO_VALUE_UNLESS_NAMED.search(name) and not named):
             continue
-        if _TIME.search(name) and read_times(values) is not None:  # a second column of times, such as clicked_at
+        if TIME_NAMES.search(name) and read_times(values) is not None:  # a second column of times, such as clicked_at
             continue
         unfit = unfit_values(values)
         if unfit is None:
@@ -243,7 +244,7 @@ def _note_value(values: pl.Series, named: bool, others: Sequence[str], roles: Ro
             f"{values.name!r} is only guessed to be the value: it holds {read_values(values).drop_nulls().n_unique()} "
             f"different numbers, such as {example_of(values)}. If it is none, remove value and set labels to implicit"
         )
-    elif others := [other for other in others if _VALUE.search(other)]:
+    elif others := [other for other in others if VALUE_NAMES.search(other)]:
         roles.remarks.append(f"{values.name!r} is taken for the value; it could be {', '.join(map(repr, others))}, too")
     _note_bad(values, unfit, "no number", roles)
     _note_cells(values, off_scale(values) & ~unfit, "off the scale of the others", roles)

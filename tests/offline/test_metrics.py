@@ -10,7 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
-from offline.metrics import GAUC_SAMPLES, Quality, auc, best_epoch, gauc, in_words, log_losses, ndcg_at, quality
+from offline.metrics import (
+    GAUC_SAMPLES,
+    Quality,
+    auc,
+    auc_within,
+    best_epoch,
+    gauc,
+    in_words,
+    log_losses,
+    ndcg_at,
+    ndcg_within,
+    quality,
+    reciprocal_rank_within,
+)
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -165,3 +178,22 @@ def test_the_order_of_the_samples_says_nothing(given_rows: Rows, random: object)
     for metric in (ndcg_at, gauc):
         shuffled = metric(label[order], score[order], user[order])
         assert shuffled == pytest.approx(metric(label, score, user), nan_ok=True)
+
+
+@given(rows())
+@settings(max_examples=50, deadline=None)
+def test_within_groups_each_has_its_own_value(sample: Rows) -> None:
+    label, score, group = sample
+    areas, gains = auc_within(label, score, group), ndcg_within(label, score, group, 3)
+    ranks = reciprocal_rank_within(label, score, group)
+    for at, name in enumerate(np.unique(group)):
+        mine = group == name
+        mixed = len(set(label[mine])) == 2
+        assert np.isnan(areas[at]) == np.isnan(gains[at]) == (not mixed)
+        if mixed:
+            assert areas[at] == pytest.approx(roc_auc_score(label[mine], score[mine]))
+            assert gains[at] == pytest.approx(ndcg_score(label[mine][None], score[mine][None], k=3))
+        places = [
+            (score[mine] > value).sum() + ((score[mine] == value).sum() - 1) / 2 for value in score[mine & (label > 0)]
+        ]
+        assert ranks[at] == pytest.approx(1 / (1 + min(places)) if places else 0.0)

@@ -44,7 +44,7 @@ from offline.publish.publish import Published, publish
 from offline.publish.release import live_release, refuse_another, refused_model
 from offline.publish.staging import Contents, release_id
 from offline.training.candidates import former_choice
-from offline.training.report import TrainingReport, markdown
+from offline.training.report import TrainingReport, summary
 
 
 def refresh(job: Job) -> Published:
@@ -187,7 +187,7 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
         report = replace(report, partial=partial, log=log.digest(len(log)))
         report.save(path)
         steps.finished("train", inputs, watch.seconds)
-        print(markdown(report.table, report.notes), flush=True)
+        print(summary(report, job.models), flush=True)
         watch.done(f"{report.artifact}, ONNX differs from torch by at most {report.parity:.1e}")
         return report
 

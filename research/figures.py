@@ -1,7 +1,7 @@
 """The one style of figures of studies and benchmarks, as SVG.
 
 The same numbers give the same bytes. The ground is white whatever the page's is, so that dark text stays readable;
-texts stay texts, which keeps the files small. matplotlib (extra ``benchmark``) is loaded by whoever draws.
+texts stay texts, which keeps the files small. matplotlib is loaded by whoever draws.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def style() -> Iterator[None]:
     try:
         import matplotlib
     except ImportError as error:
-        raise DataError("figures need matplotlib: pip install -e '.[benchmark]' -c constraints.txt") from error
+        raise DataError("figures need matplotlib: pip install -e '.[offline]' -c constraints.txt") from error
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)

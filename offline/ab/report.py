@@ -3,27 +3,23 @@ no script, no other file. Its figures are SVG."""
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, StrictUndefined
-
 from offline.ab.analysis import Analysis
 from offline.ab.effects import Effect, InterimAnalysis
-from offline.data.catalogue import DataError
+from offline.pages import BLUE, GREY, INK, ROW_INCHES, figure, moment, render
 
-if TYPE_CHECKING:  # only who draws needs it installed
-    from matplotlib.axes import Axes
+if TYPE_CHECKING:
+    from offline.pages import Axes
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
-_INK, _FIXED, _ALWAYS = "#24292f", "#0072b2", "#b3b9c0"
-_ROW_INCHES = 0.34
+_FIXED, _ALWAYS = BLUE, GREY
 _LINEAR = 10.0
 """Percent up to which the axis of lifts is linear; beyond, it is logarithmic."""
 
@@ -104,10 +100,6 @@ def table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def moment(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
 def value(metric: str, measured: float) -> str:
     return "" if math.isnan(measured) else f"{measured:.2%}" if metric in PERCENT else f"{measured:.4g}"
 
@@ -128,9 +120,9 @@ def number(quantity: float) -> str:
 
 def page(name: str, analysis: Analysis) -> str:
     """The page of the experiment ``name``. DataError if matplotlib is not installed."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     figures = svg_figures(analysis)
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    return render(
+        _TEMPLATE,
         name=name,
         analysis=analysis,
         figures={"effects": "", "looks": "", **figures},
@@ -144,13 +136,13 @@ def svg_figures(analysis: Analysis) -> dict[str, str]:
     effects = [effect for effect in analysis.effects if not math.isnan(effect.difference.lift_low)]
     figures: dict[str, str] = {}
     if effects:
-        figures["effects"] = _figure(
-            (7.5, 1.0 + _ROW_INCHES * len(effects)), 1, [lambda axes: _plot_effects(axes, effects)]
+        figures["effects"] = figure(
+            (7.5, 1.0 + ROW_INCHES * len(effects)), 1, [lambda axes: _plot_effects(axes, effects)]
         )
     followed = [(effect, _certain(effect)) for effect in effects if len(_certain(effect)) > 1]
     if followed:
         panels = [partial(_plot_interim, effect, analyses) for effect, analyses in followed]
-        figures["looks"] = _figure((7.5, 2.1 * -(-len(followed) // 2)), 2, panels)
+        figures["looks"] = figure((7.5, 2.1 * -(-len(followed) // 2)), 2, panels)
     return figures
 
 
@@ -162,7 +154,7 @@ def _plot_effects(axes: Axes, effects: Sequence[Effect]) -> None:
             axes.plot([low, high], [row, row], color=_ALWAYS, linewidth=5, solid_capstyle="butt")
         axes.plot([100 * lift.lift_low, 100 * lift.lift_high], [row, row], color=_FIXED, linewidth=1.6)
         axes.plot([100 * lift.lift], [row], "o", color=_FIXED, markersize=5)
-    axes.axvline(0.0, color=_INK, linewidth=0.8)
+    axes.axvline(0.0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(effects)), [f"{effect.metric}, {effect.arm}" for effect in reversed(effects)])
     axes.set_xscale("symlog", linthresh=_LINEAR)  # a rare outcome's interval would squeeze all others
     axes.xaxis.set_major_formatter("{x:g}")
@@ -178,26 +170,6 @@ def _plot_interim(effect: Effect, analyses: Sequence[InterimAnalysis], axes: Axe
     low, high = ([getattr(interim.always_valid, bound) for interim in analyses] for bound in ("low", "high"))
     axes.fill_between(times, low, high, color=_ALWAYS, alpha=0.6, linewidth=0)  # type: ignore[arg-type]
     axes.plot(times, [interim.absolute for interim in analyses], color=_FIXED, linewidth=1.6)  # type: ignore[arg-type]
-    axes.axhline(0.0, color=_INK, linewidth=0.8)
+    axes.axhline(0.0, color=INK, linewidth=0.8)
     axes.set_title(f"{effect.metric}, {effect.arm}", fontsize=9)
     axes.tick_params(axis="x", labelrotation=25, labelsize=7)
-
-
-def _figure(size: tuple[float, float], columns: int, panels: Sequence[Callable[[Axes], None]]) -> str:
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DataError("figures need matplotlib: pip install -e '.[benchmark]' -c constraints.txt") from error
-    with rc_context({"svg.hashsalt": "lorank", "svg.fonttype": "none", "font.size": 9, "text.color": _INK}):
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False)
-        for cell, panel in zip(axes.flat, panels, strict=False):
-            cell.spines[["top", "right"]].set_visible(False)
-            panel(cell)
-        for cell in list(axes.flat)[len(panels) :]:
-            cell.set_visible(False)
-        svg = io.StringIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None})
-    text = svg.getvalue()
-    return text[text.index("<svg") :]

@@ -26,7 +26,7 @@ from offline.jobs.steps import Job
 from offline.llm.account import CACHE_FILE
 from offline.llm.cache import ResponseCache
 from offline.publish.connection import open_store
-from offline.training.report import markdown, slices_markdown
+from offline.training.report import slices_markdown, summary
 
 app = typer.Typer()
 
@@ -88,10 +88,11 @@ def print_config(
 
 @app.command(rich_help_panel=LOOK)
 def report(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """Print the quality table of the last training."""
-    trained = trained_last(job_of(config, data_dir))
+    """Print the quality table of the last training, and where its page lies."""
+    job = job_of(config, data_dir)
+    trained = trained_last(job)
     counts = ", ".join(f"{count} {split}" for split, count in trained.samples.items())
-    print(f"{trained.artifact}: {counts} samples {trained.split}\n\n{markdown(trained.table, trained.notes)}")
+    print(f"{trained.artifact}: {counts} samples {trained.split}\n\n{summary(trained, job.models)}")
     if trained.slices:
         print(f"\n{slices_markdown(trained.slices)}")
 

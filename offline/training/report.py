@@ -11,6 +11,9 @@ from offline.data.catalogue import DataError
 from offline.data.files import read_json, write_json
 from offline.metrics import in_words
 
+PAGE_FILE = "report.html"
+"""The report as a page, beside report.json (page.py)."""
+
 
 class TrainingError(RuntimeError):
     """Training produced something that must not be served."""
@@ -27,6 +30,13 @@ class TrainingReport:
     row per part of the test samples that the mean over all hides (slices.py); ``log`` is the digest of the
     rows of the log that it looked at, "" of an earlier version's; ``architecture`` is the served model's;
     ``choice`` is what "auto" chose and why (candidates.Choice), empty without.
+
+    ``page.py`` draws the rest, of which earlier versions have none: ``data`` is the source of the data and
+    ``written_ms`` the time of the report; ``verdict`` is what speaks against the served model, "" if nothing does, and
+    ``rivals`` its differences from each other row (verdict.py); ``epochs`` are measures on the validation samples by
+    name, one row per epoch; ``calibration`` are buckets of test scores, and ``histogram`` counts them (scores.py);
+    ``importance`` has a row per group of inputs (importance.py); ``profile`` and ``drift`` are what was looked at, and
+    what moved (drift.py).
     """
 
     log_rows: int
@@ -47,6 +57,21 @@ class TrainingReport:
     log: str = ""
     architecture: str = ""
     choice: dict[str, Any] = field(default_factory=dict)
+    data: str = ""
+    written_ms: int = 0
+    verdict: str = ""
+    rivals: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[dict[str, float | None]] = field(default_factory=list)
+    calibration: list[dict[str, Any]] = field(default_factory=list)
+    histogram: list[int] = field(default_factory=list)
+    importance: list[dict[str, Any]] = field(default_factory=list)
+    profile: dict[str, float] = field(default_factory=dict)
+    drift: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences that a person has to see: the verdict, and what moved."""
+        return [*filter(None, [self.verdict]), *self.drift.get("sentences", [])]
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -74,12 +99,23 @@ def markdown(table: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str:
     return "\n".join([*lines, *([""] if notes else []), *(f"{note}." for note in notes)])
 
 
+def summary(report: TrainingReport, folder: Path) -> str:
+    """The quality table, what a person has to see, and where the page lies, if there is one in ``folder``."""
+    lines = [markdown(report.table, report.notes), *(f"  ! {warning}" for warning in report.warnings)]
+    if (page := folder / PAGE_FILE).is_file():
+        lines.append(f"  the report as a page: {page}")
+    return "\n".join(lines)
+
+
 def slices_markdown(slices: Sequence[dict[str, Any]]) -> str:
     """The served model on parts of the test samples, as a Markdown table; "" without any."""
     if not slices:
         return ""
-    lines = ["| test samples | number | liked | AUC | LogLoss | AUC of the baseline |", "|---|---|---|---|---|---|"]
+    columns = {"auc": "AUC", "logloss": "LogLoss", "baseline": "AUC of the baseline", "tree": "AUC of the trees"}
+    present = [name for name in columns if name in slices[0]]
+    heads = ["test samples", "number", "liked", *(columns[name] for name in present)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in slices:
-        measures = " | ".join(in_words(row[name]) for name in ("auc", "logloss", "baseline"))
+        measures = " | ".join(in_words(row[name]) for name in present)
         lines.append(f"| {row['slice']} | {row['samples']:,} | {row['liked']:.1%} | {measures} |")
     return "\n".join(lines)

@@ -23,10 +23,12 @@ from offline.training.artifact import export_artifact, weights_version, write_ar
 from offline.training.bootstrap import Resamples, difference
 from offline.training.candidates import TREE, Choice, ModelSpec, as_trained, specs
 from offline.training.choose import choice_lines, choose
+from offline.training.diagnosis import Judged, diagnose
 from offline.training.fit import Fitted, fit, new_model, predict
+from offline.training.page import write_page
 from offline.training.report import TrainingReport
 from offline.training.samples import SampleEncoder, split_samples
-from offline.training.slices import repeats, slice_table, without_nan
+from offline.training.slices import repeats, without_nan
 from offline.training.validation import popularity_scores
 
 POPULARITY = "popularity (share of likes)"
@@ -122,11 +124,17 @@ def train(
         parts=artifact.parts,
         split=config.data.split_words + splits.note,
         notes=_notes(config, log, rows),
-        slices=slice_table(log, splits.trained_rows, rows, label, scores[served.label, best], baseline.scores),
         architecture=served.architecture,
         choice={} if choice is None else choice.document(),
+        epochs=[
+            without_nan({"logloss": loss, "auc": area})
+            for loss, area in zip(best_fit.validation_logloss, best_fit.validation_auc, strict=True)
+        ],
     )
+    judged = Judged(config, chosen, encoder, splits, best_fit.model, best, scores, (baseline.name, baseline.scores))
+    report = diagnose(report, judged, folder / "report.json")
     report.save(folder / "report.json")
+    write_page(report, folder)
     return report
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,39 @@ from offline.metrics import auc, log_losses
 SHORT_HISTORY = 10
 """Earlier interactions of a user up to which a history counts as short."""
 
+UNSEEN_ITEMS = "items that training never saw"
 
-def slice_table(
-    log: InteractionLog, trained_rows: int, rows: IntArray, label: FloatArray, score: FloatArray, baseline: FloatArray
-) -> list[dict[str, Any]]:
-    """A row for each slice with samples: ``samples``, share ``liked``, ``auc``, ``logloss``, AUC of the ``baseline``.
 
-    ``rows`` [n] are the log rows of the test samples; labels and scores [n] are aligned with them. None stands for an
-    AUC of one label."""
+@dataclass(frozen=True, slots=True)
+class ScoredSamples:
+    """Test samples [n]: their labels, and the probabilities of the served model, of a baseline, and of boosted trees
+    where some were trained beside it."""
+
+    label: FloatArray
+    served: FloatArray
+    baseline: FloatArray
+    tree: FloatArray | None = None
+
+
+def slice_table(log: InteractionLog, trained_rows: int, rows: IntArray, scored: ScoredSamples) -> list[dict[str, Any]]:
+    """A row for all test samples and for each slice with samples: ``samples``, share ``liked``, ``auc``, ``logloss``,
+    AUC of the ``baseline`` and of the ``tree``.
+
+    ``rows`` [n] are the log rows of the test samples. None stands for an AUC of one label; without trees there is no
+    ``tree``."""
     table = []
-    for name, inside in _slices(log, trained_rows, rows).items():
+    masks = {"all": np.ones(len(rows), np.bool_), **slice_masks(log, trained_rows, rows)}
+    for name, inside in masks.items():
         if inside.any():
+            label = scored.label[inside]
             measures = {
-                "auc": auc(label[inside], score[inside]),
-                "logloss": float(log_losses(label[inside], score[inside]).mean()),
-                "baseline": auc(label[inside], baseline[inside]),
+                "auc": auc(label, scored.served[inside]),
+                "logloss": float(log_losses(label, scored.served[inside]).mean()),
+                "baseline": auc(label, scored.baseline[inside]),
             }
-            counts = {"samples": int(inside.sum()), "liked": float(label[inside].mean())}
+            if scored.tree is not None:
+                measures["tree"] = auc(label, scored.tree[inside])
+            counts = {"samples": int(inside.sum()), "liked": float(label.mean())}
             table.append({"slice": name, **counts, **without_nan(measures)})
     return table
 
@@ -49,7 +66,7 @@ def without_nan(measures: Mapping[str, float]) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else value for name, value in measures.items()}
 
 
-def _slices(log: InteractionLog, trained_rows: int, rows: IntArray) -> dict[str, BoolArray]:
+def slice_masks(log: InteractionLog, trained_rows: int, rows: IntArray) -> dict[str, BoolArray]:
     """The slices of test samples at these log rows, as masks [n] by name."""
     trained = log.observed[log.observed < trained_rows]
 
@@ -57,7 +74,7 @@ def _slices(log: InteractionLog, trained_rows: int, rows: IntArray) -> dict[str,
         return np.asarray(~np.isin(column[rows], column[trained]), np.bool_)
 
     return {
-        "items that training never saw": unseen(log.item),
+        UNSEEN_ITEMS: unseen(log.item),
         "users that training never saw": unseen(log.user),
         f"users with at most {SHORT_HISTORY} earlier interactions": log.by_user().position[rows] <= SHORT_HISTORY,
         "repeats of an item of their user": repeats(log)[rows],

@@ -23,10 +23,11 @@ from offline.data.config import LabelsConfig
 from offline.data.files import file_digest, read_arrays
 from offline.knowledge.vectors import Knowledge
 from offline.training.artifact import Artifact, as_request, write_artifact
-from offline.training.candidates import specs
+from offline.training.candidates import TREE, specs
 from offline.training.fit import predict
 from offline.training.lifelong import as_torch
-from offline.training.report import TrainingReport, markdown
+from offline.training.page import page
+from offline.training.report import PAGE_FILE, TrainingReport, markdown
 from offline.training.run import encoders, load_served, train
 from offline.training.samples import SampleEncoder, split_samples
 from offline.training.validation import popularity_scores
@@ -65,6 +66,20 @@ def test_the_report_describes_what_was_trained(trained: Trained) -> None:
         "DIN (target attention) + knowledge", "DIN (target attention), no knowledge", "DCNv2 + knowledge",
         "DeepFM + knowledge", "boosted trees", "popularity (share of likes)",
     ]  # fmt: skip
+
+
+def test_the_page_and_what_it_shows_lie_beside_the_report(trained: Trained) -> None:
+    report = trained.report
+    assert (trained.folder / PAGE_FILE).read_text(encoding="utf-8") == page(report)
+    assert [row["model"] for row in report.rivals] == [row["model"] for row in report.table[1:]]
+    against = {row["model"]: row for row in report.rivals}
+    assert against[TREE]["auc"] == pytest.approx(report.table[0]["difference"])
+    assert against[TREE]["logloss"] == pytest.approx(report.table[0]["logloss_difference"])
+    assert report.rivals[0]["auc"] == pytest.approx(report.table[0]["knowledge_difference"])
+    assert [set(epoch) for epoch in report.epochs] == [{"logloss", "auc"}]
+    assert report.drift == {}, "the first training"
+    assert "tree" in report.slices[0]
+    assert report.slices[0]["samples"] == report.samples["test"]
 
 
 def test_the_report_reads_back(trained: Trained) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from offline.data.log import InteractionLog
 from offline.training.report import slices_markdown
-from offline.training.slices import SHORT_HISTORY, repeats, slice_table
+from offline.training.slices import SHORT_HISTORY, ScoredSamples, repeats, slice_table
 
 ROWS = [("old", f"i{at % 15}", 5.0 if at % 2 else 1.0, at) for at in range(20)]
 LATER = [("old", "i1", 5.0, 20), ("old", "unseen", 1.0, 21), ("new", "i2", 5.0, 22), ("new", "i3", 1.0, 23)]
@@ -20,8 +20,10 @@ def test_each_slice_has_its_samples_and_measures() -> None:
     rows = np.arange(20, 24)
     label = np.array([1, 0, 1, 0], np.float32)
     score = np.array([0.9, 0.2, 0.4, 0.6], np.float32)
-    table = {row.pop("slice"): row for row in slice_table(log(), 20, rows, label, score, np.full(4, 0.5, np.float32))}
+    scored = ScoredSamples(label, score, np.full(4, 0.5, np.float32), 1 - score)
+    table = {row.pop("slice"): row for row in slice_table(log(), 20, rows, scored)}
     assert {name: row["samples"] for name, row in table.items()} == {
+        "all": 4,
         "items that training never saw": 1,
         "users that training never saw": 2,
         f"users with at most {SHORT_HISTORY} earlier interactions": 2,
@@ -29,7 +31,12 @@ def test_each_slice_has_its_samples_and_measures() -> None:
     }
     assert table["items that training never saw"]["auc"] is None, "one label"
     of_new = table["users that training never saw"]
-    assert (of_new["auc"], of_new["baseline"], of_new["liked"]) == (0.0, 0.5, 0.5)
+    assert (of_new["auc"], of_new["baseline"], of_new["tree"], of_new["liked"]) == (0.0, 0.5, 1.0, 0.5)
+
+
+def test_without_trees_there_is_no_column_for_them() -> None:
+    scored = ScoredSamples(*(np.array([1, 0], np.float32) for _ in range(3)))
+    assert all("tree" not in row for row in slice_table(log(), 20, np.array([20, 21]), scored))
 
 
 def test_a_drawn_negative_is_no_repeat() -> None:
@@ -40,4 +47,6 @@ def test_a_drawn_negative_is_no_repeat() -> None:
 def test_the_slices_in_markdown() -> None:
     row = {"slice": "repeats", "samples": 1200, "liked": 0.25, "auc": None, "logloss": 0.5, "baseline": 0.75}
     assert slices_markdown([row]).splitlines()[2] == "| repeats | 1,200 | 25.0% | undefined | 0.5000 | 0.7500 |"
+    lines = slices_markdown([{**row, "tree": 0.8}]).splitlines()
+    assert [lines[0].endswith("| AUC of the trees |"), lines[2].endswith("| 0.7500 | 0.8000 |")] == [True, True]
     assert slices_markdown([]) == ""

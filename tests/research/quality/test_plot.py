@@ -76,7 +76,7 @@ def test_matplotlib_is_loaded_to_draw_only(
     code = "import sys, research.quality.plot, research.quality.report; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(DataError, match=r"pip install -e '\.\[benchmark\]'"):
+    with pytest.raises(DataError, match=r"pip install -e '\.\[offline\]'"):
         draw(everything, tmp_path)
 
 

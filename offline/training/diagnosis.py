@@ -1,0 +1,107 @@
+"""What a report says of the served model beyond the quality table: slices, rivals and a verdict, calibration,
+importance, and drift against the last training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from models.contract.arrays import FloatArray
+from offline.config import JobConfig
+from offline.training.candidates import ModelSpec
+from offline.training.drift import HISTORY, drift, former_report, profile
+from offline.training.importance import bounds, importance
+from offline.training.report import TrainingReport
+from offline.training.samples import SampleEncoder, SplitRows
+from offline.training.scores import histogram, score_buckets
+from offline.training.slices import UNSEEN_ITEMS, ScoredSamples, slice_masks, slice_table
+from offline.training.verdict import Circumstances, Rival, RivalKind, rivals, verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A training that has been judged: the models in the order of the quality table, served first; ``encoder`` and
+    ``model`` are the served one's, of the ``seed`` that is exported; ``scores`` [n] of the test samples by label and
+    seed, and those of the ``baseline`` with its name."""
+
+    config: JobConfig
+    specs: Sequence[ModelSpec]
+    encoder: SampleEncoder
+    splits: SplitRows
+    model: nn.Module
+    seed: int
+    scores: Mapping[tuple[str, int], FloatArray]
+    baseline: tuple[str, FloatArray]
+
+    @property
+    def served(self) -> ModelSpec:
+        return self.specs[0]
+
+    def scored(self) -> ScoredSamples:
+        """The test samples with the scores of the served model, the baseline, and trees that are not served."""
+        trees = [spec.label for spec in self.specs[1:] if spec.architecture == "tree"]
+        return ScoredSamples(
+            self.encoder.labels[self.splits.rows["test"]],
+            self.scores[self.served.label, self.seed],
+            self.baseline[1],
+            next(iter(self._of_seeds(trees[0]).values())) if trees else None,
+        )
+
+    def rivals(self) -> list[Rival]:
+        """The served model against all others and the baseline; several seeds are averaged."""
+        name, scores = self.baseline
+        rows = self.splits.rows["test"]
+        by_model = {spec.label: self._of_seeds(spec.label) for spec in self.specs}
+        kinds = {spec.label: _kind(spec) for spec in self.specs[1:]} | {name: "baseline"}
+        return rivals(self.encoder.labels[rows], self.encoder.log.user[rows], {**by_model, name: {0: scores}}, kinds)
+
+    def _of_seeds(self, model: str) -> dict[int, FloatArray]:
+        """Test scores by seed; trees have one."""
+        return {seed: scores for (label, seed), scores in self.scores.items() if label == model}
+
+    def circumstances(self, numbers: Mapping[str, float], auto: bool) -> Circumstances:
+        """What the remedies of a verdict depend on: the training's profile, and whether "auto" chose the model."""
+        schema, log, splits = self.encoder.schema, self.encoder.log, self.splits
+        unseen = slice_masks(log, splits.trained_rows, splits.rows["test"])[UNSEEN_ITEMS].mean()
+        return Circumstances(
+            training_samples=len(splits.rows["train"]),
+            unseen=float(unseen),
+            history=numbers[HISTORY],
+            read=schema.history_length,
+            running=schema.running is not None,
+            auto=auto,
+        )
+
+
+def diagnose(report: TrainingReport, judged: Judged, path: Path) -> TrainingReport:
+    """The report with all that ``page.py`` shows; ``path`` is where the last training's may lie."""
+    splits, log, scored = judged.splits, judged.encoder.log, judged.scored()
+    numbers, against = profile(log, splits, judged.encoder.labels, scored.served), judged.rivals()
+    full = replace(
+        report,
+        data=judged.config.data.source,
+        written_ms=int(time.time() * 1000),
+        slices=slice_table(log, splits.trained_rows, splits.rows["test"], scored),
+        rivals=[_row(rival) for rival in against],
+        verdict=verdict(judged.served.label, against, judged.circumstances(numbers, bool(report.choice))),
+        calibration=score_buckets(scored.label, scored.served),
+        histogram=histogram(scored.served),
+        importance=importance(judged.model, judged.served.architecture, judged.encoder, splits.rows["validation"]),
+        profile=numbers,
+    )
+    return replace(full, drift=drift(former_report(path), full, scored.served))
+
+
+def _kind(spec: ModelSpec) -> RivalKind:
+    if spec.architecture == "tree":
+        return "tree"
+    return "plain" if spec.producers == () else "network"
+
+
+def _row(rival: Rival) -> dict[str, Any]:
+    return {"model": rival.model, "auc": bounds(rival.auc), "logloss": bounds(rival.logloss)}

@@ -12,7 +12,13 @@ epochs      the epochs of a training, of which the best is kept
 lifelong    the fit of the model of whole histories, and of its process of ratings
 tree        the growing of boosted trees
 bootstrap   intervals over users
+diagnosis   what a report says of the served model beyond the quality table
 slices      the served model on parts of the test samples
+verdict     the served model against all others, and a sentence if something speaks against it
+scores      the distribution of scores, and how it moved
+importance  what exchanging a group of inputs costs
+drift       what a training looked at, against the last one
 artifact    the exported model, compared with torch
 report      counts, artifact and quality table, as text
+page        the report as a page
 """

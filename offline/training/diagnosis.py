@@ -14,7 +14,7 @@ from torch import nn
 from models.contract.arrays import FloatArray
 from offline.config import JobConfig
 from offline.training.candidates import ModelSpec
-from offline.training.drift import HISTORY, drift, former_report, profile
+from offline.training.drift import HISTORY, OF_TEST, drift, former_report, profile
 from offline.training.importance import bounds, importance
 from offline.training.report import TrainingReport
 from offline.training.samples import SampleEncoder, SplitRows
@@ -66,11 +66,10 @@ class Judged:
 
     def circumstances(self, numbers: Mapping[str, float], auto: bool) -> Circumstances:
         """What the remedies of a verdict depend on: the training's profile, and whether "auto" chose the model."""
-        schema, log, splits = self.encoder.schema, self.encoder.log, self.splits
-        unseen = slice_masks(log, splits.trained_rows, splits.rows["test"])[UNSEEN_ITEMS].mean()
+        schema = self.encoder.schema
         return Circumstances(
-            training_samples=len(splits.rows["train"]),
-            unseen=float(unseen),
+            training_samples=len(self.splits.rows["train"]),
+            unseen=numbers[OF_TEST.format(UNSEEN_ITEMS)],
             history=numbers[HISTORY],
             read=schema.history_length,
             running=schema.running is not None,
@@ -81,12 +80,14 @@ class Judged:
 def diagnose(report: TrainingReport, judged: Judged, path: Path) -> TrainingReport:
     """The report with all that ``page.py`` shows; ``path`` is where the last training's may lie."""
     splits, log, scored = judged.splits, judged.encoder.log, judged.scored()
-    numbers, against = profile(log, splits, judged.encoder.labels, scored.served), judged.rivals()
+    masks = slice_masks(log, splits.trained_rows, splits.rows["test"])
+    numbers = profile(log, splits, judged.encoder.labels, scored.served, masks)
+    against = judged.rivals()
     full = replace(
         report,
         data=judged.config.data.source,
         written_ms=int(time.time() * 1000),
-        slices=slice_table(log, splits.trained_rows, splits.rows["test"], scored),
+        slices=slice_table(masks, scored),
         rivals=[_row(rival) for rival in against],
         verdict=verdict(judged.served.label, against, judged.circumstances(numbers, bool(report.choice))),
         calibration=score_buckets(scored.label, scored.served),

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from models.contract.arrays import FloatArray
+from models.contract.arrays import BoolArray, FloatArray
 from offline.data.catalogue import DataError
 from offline.data.files import read_json
 from offline.data.log import InteractionLog
@@ -29,7 +29,6 @@ from offline.metrics import quality
 from offline.training.report import TrainingReport
 from offline.training.samples import Split, SplitRows
 from offline.training.scores import stability
-from offline.training.slices import slice_masks
 
 _SHIFT = 0.2
 _QUALITY = 0.01
@@ -44,13 +43,16 @@ _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 _SIZES = {SAMPLES.format(split) for split in _SPLITS}
 
 
-def profile(log: InteractionLog, splits: SplitRows, labels: FloatArray, score: FloatArray) -> dict[str, float]:
+def profile(
+    log: InteractionLog, splits: SplitRows, labels: FloatArray, score: FloatArray, masks: Mapping[str, BoolArray]
+) -> dict[str, float]:
     """What a training looked at, by names for people: sizes of the log, earlier interactions of a sample's user, shares
-    of samples, and the served model's test scores. ``labels`` [log rows]; ``score`` [n] of the test samples."""
+    of samples, and the served model's test scores.
+
+    ``labels`` [log rows]; ``score`` [n] and the ``masks`` [n] of slices are those of the test samples."""
     test = splits.rows["test"]
     lengths = log.by_user().position[np.concatenate(list(splits.rows.values()))]
     measures = quality(labels[test], score, log.user[test])
-    masks = slice_masks(log, splits.trained_rows, test)
     numbers = {
         ROWS: float(len(log.observed)),
         "users": float(len(log.user_ids)),

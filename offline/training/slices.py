@@ -29,15 +29,14 @@ class ScoredSamples:
     tree: FloatArray | None = None
 
 
-def slice_table(log: InteractionLog, trained_rows: int, rows: IntArray, scored: ScoredSamples) -> list[dict[str, Any]]:
+def slice_table(masks: Mapping[str, BoolArray], scored: ScoredSamples) -> list[dict[str, Any]]:
     """A row for all test samples and for each slice with samples: ``samples``, share ``liked``, ``auc``, ``logloss``,
     AUC of the ``baseline`` and of the ``tree``.
 
-    ``rows`` [n] are the log rows of the test samples. None stands for an AUC of one label; without trees there is no
+    ``masks`` [n] by name, of ``slice_masks``. None stands for an AUC of one label; without trees there is no
     ``tree``."""
     table = []
-    masks = {"all": np.ones(len(rows), np.bool_), **slice_masks(log, trained_rows, rows)}
-    for name, inside in masks.items():
+    for name, inside in {"all": np.ones(len(scored.label), np.bool_), **masks}.items():
         if inside.any():
             label = scored.label[inside]
             measures = {

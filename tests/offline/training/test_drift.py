@@ -14,6 +14,7 @@ from offline.data.files import write_json
 from offline.training.drift import drift, former_report, profile
 from offline.training.samples import split_samples
 from offline.training.scores import score_buckets
+from offline.training.slices import slice_masks
 from tests.offline.training.reports import report_of
 from tests.synthetic import SCHEMA, synthetic
 
@@ -42,13 +43,14 @@ def test_the_profile_counts_what_a_training_saw(tmp_path: Path) -> None:
     data = synthetic(tmp_path)
     splits, labels = split_samples(data.config.samples, data.log), data.log.value > SCHEMA.liked_above
     rows = splits.rows["test"]
-    numbers = profile(data.log, splits, labels.astype(np.float32), np.full(len(rows), 0.25, np.float32))
+    masks = slice_masks(data.log, splits.trained_rows, rows)
+    numbers = profile(data.log, splits, labels.astype(np.float32), np.full(len(rows), 0.25, np.float32), masks)
     assert (numbers["interactions"], numbers["users"], numbers["items"]) == (1800, 60, 40)
     assert numbers["liked, of test samples"] == pytest.approx(labels[rows].mean())
     assert numbers["earlier interactions, median"] == pytest.approx(16, abs=1)
     assert numbers["users that training never saw, of test samples"] == 0
     assert (numbers["mean test score"], numbers["test AUC"]) == (0.25, 0.5)
-    undefined = profile(data.log, splits, np.ones(len(labels), np.float32), np.full(len(rows), 0.25, np.float32))
+    undefined = profile(data.log, splits, np.ones(len(labels), np.float32), np.ones(len(rows), np.float32), {})
     assert "test AUC" not in undefined
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from offline.data.log import InteractionLog
 from offline.training.report import slices_markdown
-from offline.training.slices import SHORT_HISTORY, ScoredSamples, repeats, slice_table
+from offline.training.slices import SHORT_HISTORY, ScoredSamples, repeats, slice_masks, slice_table
 
 ROWS = [("old", f"i{at % 15}", 5.0 if at % 2 else 1.0, at) for at in range(20)]
 LATER = [("old", "i1", 5.0, 20), ("old", "unseen", 1.0, 21), ("new", "i2", 5.0, 22), ("new", "i3", 1.0, 23)]
@@ -21,7 +21,7 @@ def test_each_slice_has_its_samples_and_measures() -> None:
     label = np.array([1, 0, 1, 0], np.float32)
     score = np.array([0.9, 0.2, 0.4, 0.6], np.float32)
     scored = ScoredSamples(label, score, np.full(4, 0.5, np.float32), 1 - score)
-    table = {row.pop("slice"): row for row in slice_table(log(), 20, rows, scored)}
+    table = {row.pop("slice"): row for row in slice_table(slice_masks(log(), 20, rows), scored)}
     assert {name: row["samples"] for name, row in table.items()} == {
         "all": 4,
         "items that training never saw": 1,
@@ -36,7 +36,7 @@ def test_each_slice_has_its_samples_and_measures() -> None:
 
 def test_without_trees_there_is_no_column_for_them() -> None:
     scored = ScoredSamples(*(np.array([1, 0], np.float32) for _ in range(3)))
-    assert all("tree" not in row for row in slice_table(log(), 20, np.array([20, 21]), scored))
+    assert all("tree" not in row for row in slice_table({"none": np.zeros(2, np.bool_)}, scored))
 
 
 def test_a_drawn_negative_is_no_repeat() -> None:

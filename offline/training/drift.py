@@ -8,7 +8,8 @@ A sentence is written if
 - the share of liked samples of a part, or the share of test samples of unseen items, of unseen users, of users with
   short histories or of repeats, moved by more than 5 points;
 - the median history is longer or shorter by more than a quarter;
-- the log has fewer rows, or the samples are split otherwise, so that nothing else can be compared strictly.
+- the log has fewer rows, another architecture is served, or the samples are split otherwise, so that nothing else can
+  be compared strictly.
 
 The samples are others each time: what is told moved in the data or in the model, and the numbers beside it say which.
 """
@@ -77,6 +78,7 @@ def former_report(path: Path) -> dict[str, Any]:
         former: dict[str, Any] = {
             "artifact": str(report["artifact"]),
             "split": str(report["split"]),
+            "architecture": str(report["architecture"]),
             "profile": {str(name): float(number) for name, number in report["profile"].items()},
             "calibration": [
                 {"low": float(bucket["low"]), "samples": int(bucket["samples"])} for bucket in report["calibration"]
@@ -96,14 +98,15 @@ def drift(former: Mapping[str, Any], report: TrainingReport, score: FloatArray) 
     before, now = former["profile"], report.profile
     rows = [{"name": name, "before": before[name], "now": now[name]} for name in now if name in before]
     index, by_chance = stability(former["calibration"], score)
-    sentences = list(_sentences(before, now))
-    shares = [_test_share(numbers) for numbers in (before, now)]
+    sentences, shares = [], [_test_share(numbers) for numbers in (before, now)]
     if former["split"] != report.split or abs(shares[1] - shares[0]) > _SPLIT:
-        sentences.insert(
-            0,
+        sentences.append(
             f"the samples are split otherwise: {report.split}, {shares[1]:.0%} of them for the test; before, "
-            f"{former['split']}, {shares[0]:.0%}",
+            f"{former['split']}, {shares[0]:.0%}"
         )
+    if former["architecture"] != report.architecture:
+        sentences.append(f"another architecture is served: {report.architecture}, before {former['architecture']}")
+    sentences += _sentences(before, now)
     if index > max(_SHIFT, by_chance):
         sentences.append(
             f"the test scores are distributed otherwise (population stability index {index:.2f}): look at what else "
@@ -117,13 +120,17 @@ def _sentences(before: Mapping[str, float], now: Mapping[str, float]) -> Iterato
     for name in now:
         if name not in before:
             continue
-        change, moved = now[name] - before[name], f"from {before[name]:.4g} to {now[name]:.4g}"
+        change = now[name] - before[name]
         if name == ROWS and change < 0:
-            yield f"the log has fewer interactions than at the last training ({moved}): it was loaded anew"
+            yield (
+                f"the log has fewer interactions, {now[name]:,.0f}, than at the last training, {before[name]:,.0f}: it "
+                "was loaded anew"
+            )
         elif name == LOGLOSS and change > _QUALITY:
-            yield f"{LOGLOSS} rose {moved}: see whether the share liked or unseen items explain it"
+            moved = f"{LOGLOSS} rose from {before[name]:.4f} to {now[name]:.4f}"
+            yield f"{moved}: see whether the share liked or unseen items explain it"
         elif name == AUC and -change > _QUALITY:
-            yield f"{AUC} fell {moved}: see which of the slices lost"
+            yield f"{AUC} fell from {before[name]:.4f} to {now[name]:.4f}: see which of the slices lost"
         elif name == HISTORY and max(now[name], before[name]) > _LONGER * min(now[name], before[name]):
             yield f"the median sample has {now[name]:.4g} earlier interactions of its user, {before[name]:.4g} before"
         elif (name.startswith("liked, ") or name.endswith(", of test samples")) and abs(change) > _SHARE:

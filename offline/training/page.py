@@ -120,7 +120,7 @@ def _plot_epochs(epochs: Sequence[Mapping[str, float | None]], measure: str, axe
     values = [float("nan") if (value := epoch.get(measure)) is None else value for epoch in epochs]
     axes.plot(range(1, len(values) + 1), values, "o-", color=BLUE, linewidth=1.6, markersize=4)
     axes.locator_params(axis="x", integer=True)
-    axes.set_xlabel("epoch, or round of trees")
+    axes.set_xlabel("epoch")
     axes.set_ylabel(f"validation {_MEASURES[measure]}")
 
 

@@ -26,6 +26,7 @@ def report_of(**changes: Any) -> TrainingReport:
             {"model": TREES, "auc": 0.74, "logloss": 0.56, "gauc": None},
             {"model": POPULARITY, "auc": 0.6, "logloss": 0.7, "gauc": 0.6},
         ],
+        "architecture": "din",
         "notes": ["3 % of the test interactions repeat <an> item of their user"],
         "slices": [
             {"slice": "all", "samples": 1200, "liked": 0.5, "auc": 0.75, "logloss": 0.55, "baseline": 0.6, "tree": 0.7},

@@ -67,12 +67,12 @@ def test_nothing_is_said_if_nothing_moved() -> None:
 
 def test_what_moved_is_said() -> None:
     assert sentences({"interactions": 900.0}) == [
-        "the log has fewer interactions than at the last training (from 1000 to 900): it was loaded anew"
+        "the log has fewer interactions, 900, than at the last training, 1,000: it was loaded anew"
     ]
     assert sentences({"test LogLoss": 0.57}) == [
-        "test LogLoss rose from 0.55 to 0.57: see whether the share liked or unseen items explain it"
+        "test LogLoss rose from 0.5500 to 0.5700: see whether the share liked or unseen items explain it"
     ]
-    assert sentences({"test AUC": 0.73}) == ["test AUC fell from 0.75 to 0.73: see which of the slices lost"]
+    assert sentences({"test AUC": 0.73}) == ["test AUC fell from 0.7500 to 0.7300: see which of the slices lost"]
     assert sentences({"liked, of train samples": 0.4}) == ["liked, of train samples: 40.0%, at the last training 50.0%"]
     unseen = "items that training never saw, of test samples"
     assert sentences({unseen: 0.2}) == [f"{unseen}: 20.0%, at the last training 10.0%"]
@@ -97,6 +97,12 @@ def test_another_split_is_said_first() -> None:
     assert len(said) == 2
     assert sentences({"test samples": 5.0}) == [
         "the samples are split otherwise: by global time, 5% of them for the test; before, by global time, 10%"
+    ]
+
+
+def test_another_architecture_is_said() -> None:
+    assert sentences({}, former={**FORMER, "architecture": "lifelong"}) == [
+        "another architecture is served: din, before lifelong"
     ]
 
 

@@ -95,7 +95,7 @@ def test_the_command_line_loads_no_library_before_a_job_needs_it() -> None:
 
 
 def test_reports_and_calibration_load_what_they_draw_and_fit_with_when_they_do() -> None:
-    modules = "offline.ab.report, offline.ab.offpolicy"
+    modules = "offline.ab.report, offline.ab.offpolicy, offline.training.page"
     loaded = imported_by(f"{modules}, offline.reranking.calibrate, offline.knowledge.projection")
     assert not loaded & {"sklearn", "statsmodels", "pandas", "matplotlib", "torch"}
     assert {"scipy", "polars"} <= loaded

@@ -95,9 +95,9 @@ Served = Literal["din", "dcnv2", "deepfm", "lifelong", "tree"]
 class ChoiceConfig(BaseModel):
     """The choice that ``served = "auto"`` leaves to the validation samples (offline/training/choose.py).
 
-    ``candidates`` from the simplest on; those that read a window of history see at most ``window`` events. Each is
-    trained on at most ``most_samples``, of whole users, for at most ``epochs``. ``ceiling_ms``: for 500 candidates of
-    one request on one core.
+    ``candidates`` from the simplest on; those that read a window of history see at most ``window`` events. Each that
+    takes at most ``ceiling_ms`` for 500 candidates of one request on one core is trained, on at most ``most_samples``,
+    of whole users, for at most ``epochs``.
     """
 
     model_config = FrozenConfig

@@ -86,10 +86,10 @@ def candidate_config(config: JobConfig, architecture: Served) -> JobConfig:
 class Choice:
     """The architecture that "auto" chose, for as long as the ``settings`` are those.
 
-    ``table`` has a row for each candidate, from the simplest: ``architecture``, ``logloss``, ``auc``, ``ece`` of
-    validation samples, ``milliseconds`` for 500 candidates, ``seconds`` of its training, and ``against`` the best
-    affordable: differences of AUC and LogLoss (middle, low, high). ``sentence`` says why; ``seconds`` is what choosing
-    took in all.
+    ``table`` has a row for each candidate, from the simplest: ``architecture``, ``milliseconds`` for 500 candidates,
+    and of those that were fast enough to be trained ``logloss``, ``auc``, ``ece`` of validation samples, ``seconds`` of
+    training, and ``logloss_difference`` and ``auc_difference`` from the best (middle, low, high). ``sentence`` says
+    why; ``seconds`` is what choosing took in all.
     """
 
     architecture: Served

@@ -1,5 +1,5 @@
-"""The choice behind ``served = "auto"``: every candidate is trained on a bounded part of the samples, scored on the
-validation samples and timed; the simplest that no affordable one is shown to beat is taken.
+"""The choice behind ``served = "auto"``: every candidate is timed, those that are fast enough are trained on a bounded
+part of the samples and scored on the validation samples, and the simplest that none of them is shown to beat is taken.
 
 Done at the first training and on request. The chosen one is trained on all samples afterwards, and so is it alone by
 every later training.
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from models.contract.arrays import FloatArray
+from models.ctr.calibration import Calibrated
 from offline.config import JobConfig, Served
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
@@ -24,63 +25,101 @@ from offline.training.artifact import export_artifact
 from offline.training.bootstrap import Difference, Resamples, difference
 from offline.training.candidates import NAMES, Choice, ModelSpec, candidate_config, settings_of
 from offline.training.cost import SCORED, scoring_milliseconds
-from offline.training.fit import fit, predict
+from offline.training.fit import fit, new_model, predict
 from offline.training.report import TrainingError
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
+from offline.training.slices import without_nan
 from offline.training.validation import MOST_ROWS, of_drawn_users
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An architecture with its configuration, what encodes its samples, and the time that a request takes."""
+
+    config: JobConfig
+    architecture: Served
+    encoder: SampleEncoder
+    milliseconds: float
+
+    @property
+    def spec(self) -> ModelSpec:
+        return ModelSpec(f"candidate: {NAMES[self.architecture]}", self.architecture)
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
     """A candidate that was trained: ``scores`` [n] of validation samples, their quality, the time that a request takes
-    and that training took."""
+    and the seconds that training took. Of one that is too slow to be served there are no scores."""
 
     architecture: Served
-    scores: FloatArray
-    quality: Quality
+    scores: FloatArray | None
+    quality: Quality | None
     milliseconds: float
     seconds: float
 
 
 def choose(config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge) -> Choice:
-    """Train and compare the candidates of a configuration, and choose."""
+    """Time, train and compare the candidates of a configuration, and choose."""
     started, settings = time.perf_counter(), config.training.choice
     splits = _bounded(split_samples(config.samples, log), log, settings.most_samples)
     validation = splits.rows["validation"]
-    tried: list[Tried] = []
+    candidates = _timed(config, catalogue, log, knowledge, splits)
+    ceiling = max(settings.ceiling_ms, min(candidate.milliseconds for candidate in candidates))
+    tried = [
+        _tried(candidate, splits)
+        if candidate.milliseconds <= ceiling
+        else Tried(candidate.architecture, None, None, candidate.milliseconds, 0.0)
+        for candidate in candidates
+    ]
+    label = (log.value[validation] > config.feature_schema.liked_above).astype(np.float32)
+    choice = _chosen(tried, Resamples(label, log.user[validation]), label, settings.ceiling_ms)
+    seconds = time.perf_counter() - started
+    return replace(choice, settings=settings_of(config), samples=len(splits.rows["train"]), seconds=seconds)
+
+
+def _timed(
+    config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge, splits: SplitRows
+) -> list[Candidate]:
+    """The candidates that can be exported. TrainingError if there is none."""
+    candidates: list[Candidate] = []
     encoder: SampleEncoder | None = None
-    for architecture in settings.candidates:
-        candidate = candidate_config(config, architecture)
-        schema = knowledge.schema(candidate.feature_schema)
+    for architecture in config.training.choice.candidates:
+        own = candidate_config(config, architecture)
+        schema = knowledge.schema(own.feature_schema)
         if encoder is None or encoder.schema != schema:
             encoder = SampleEncoder(schema, catalogue, log, knowledge, splits.trained_rows)
-        try:
-            tried.append(_try(candidate, architecture, encoder, knowledge, splits))
-        except TrainingError as error:
-            print(f"  {NAMES[architecture]} is no candidate: {error}", flush=True)
-    if not tried:
-        raise TrainingError("no candidate of training.choice could be trained and exported")
-    label = (log.value[validation] > config.feature_schema.liked_above).astype(np.float32)
-    user = log.user[validation]
-    choice = _chosen(tried, Resamples(label, user), label, settings.ceiling_ms)
-    return replace(
-        choice, settings=settings_of(config), samples=len(splits.rows["train"]), seconds=time.perf_counter() - started
-    )
+        candidate = Candidate(own, architecture, encoder, 0.0)
+        if architecture != "tree":  # trees take what they have grown to, but hardly ever much
+            try:
+                model = new_model(candidate.spec, own.training, encoder).eval()
+                candidate = replace(candidate, milliseconds=_milliseconds(candidate, model, splits))
+            except TrainingError as error:
+                print(f"  {NAMES[architecture]} is no candidate: {error}", flush=True)
+                continue
+        candidates.append(candidate)
+    if not candidates:
+        raise TrainingError("no candidate of training.choice could be exported")
+    return candidates
 
 
-def _try(
-    config: JobConfig, architecture: Served, encoder: SampleEncoder, knowledge: Knowledge, splits: SplitRows
-) -> Tried:
-    began, training = time.perf_counter(), config.training
+def _tried(candidate: Candidate, splits: SplitRows) -> Tried:
+    began, training, encoder = time.perf_counter(), candidate.config.training, candidate.encoder
     training = training.model_copy(update={"epochs": min(training.epochs, training.choice.epochs)})
-    spec, validation = ModelSpec(f"candidate: {NAMES[architecture]}", architecture), splits.rows["validation"]
-    fitted = fit(spec, training, encoder, splits, training.seeds[0])
+    validation = splits.rows["validation"]
+    fitted = fit(candidate.spec, training, encoder, splits, training.seeds[0])
     seconds = time.perf_counter() - began
     scores = predict(fitted.model, encoder, validation)
-    content, _ = export_artifact(config.name, spec, fitted.model, encoder, knowledge, splits, {})
-    milliseconds = scoring_milliseconds(content, encoder, validation)
+    milliseconds = candidate.milliseconds or _milliseconds(candidate, fitted.model, splits)
     of_scores = quality(encoder.labels[validation], scores, encoder.log.user[validation])
-    return Tried(architecture, scores, of_scores, milliseconds, seconds)
+    return Tried(candidate.architecture, scores, of_scores, milliseconds, seconds)
+
+
+def _milliseconds(candidate: Candidate, model: Calibrated, splits: SplitRows) -> float:
+    """Of a request to the model, which may be untrained: weights take no time."""
+    own, encoder = candidate.config, candidate.encoder
+    read = encoder.knowledge
+    content, _ = export_artifact(own.name, candidate.spec, model, encoder, read, splits, {})
+    return scoring_milliseconds(content, encoder, splits.rows["validation"])
 
 
 def _bounded(splits: SplitRows, log: InteractionLog, most: int) -> SplitRows:
@@ -95,45 +134,50 @@ def _bounded(splits: SplitRows, log: InteractionLog, most: int) -> SplitRows:
 
 
 def _chosen(tried: Sequence[Tried], resamples: Resamples, label: FloatArray, ceiling_ms: float) -> Choice:
-    """The simplest candidate below the ceiling that the best of them, by LogLoss, is not shown to beat in LogLoss or
-    AUC: their paired 95 % intervals reach 0. ``tried`` are in order from the simplest. The fastest one, if all are
-    above the ceiling."""
-    affordable = [candidate for candidate in tried if candidate.milliseconds <= ceiling_ms]
+    """The simplest trained candidate below the ceiling that the best of them, by LogLoss, is not shown to beat in
+    LogLoss or AUC: their paired 95 % intervals reach 0. ``tried`` are in order from the simplest. The fastest one, if
+    all are above the ceiling."""
+    measured = [
+        (candidate, candidate.quality.logloss, resamples.auc(candidate.scores),
+         resamples.mean(log_losses(label, candidate.scores)))
+        for candidate in tried
+        if candidate.scores is not None and candidate.quality is not None
+    ]  # fmt: skip
+    affordable = [of for of in measured if of[0].milliseconds <= ceiling_ms]
     note = ""
     if not affordable:
-        affordable = [min(tried, key=lambda candidate: candidate.milliseconds)]
+        affordable = [min(measured, key=lambda of: of[0].milliseconds)]
         note = f"; no candidate scores {SCORED} items in {ceiling_ms:g} ms here, this one is the fastest"
-    best = min(affordable, key=lambda candidate: candidate.quality.logloss)
-    area, loss = resamples.auc(best.scores), resamples.mean(log_losses(label, best.scores))
-    chosen, table = None, []
-    for candidate in tried:
-        areas = difference(resamples.auc(candidate.scores), area)
-        losses = difference(resamples.mean(log_losses(label, candidate.scores)), loss)
-        if chosen is None and candidate in affordable and not (areas.high < 0 or losses.low > 0):
-            chosen = candidate
-        table.append(_row(candidate, candidate is best, areas, losses))
-    assert chosen is not None  # the best one is not beaten by itself
+    best, _, area, loss = min(affordable, key=lambda of: of[1])
+    differences = {
+        candidate.architecture: (difference(losses, loss), difference(areas, area))
+        for candidate, _, areas, losses in measured
+        if candidate is not best
+    }
+
+    def is_as_good(candidate: Tried) -> bool:
+        losses, areas = differences[candidate.architecture]
+        return not (areas.high < 0 or losses.low > 0)
+
+    chosen = next(candidate for candidate, *_ in affordable if candidate is best or is_as_good(candidate))
     name, rival = NAMES[chosen.architecture], NAMES[best.architecture]
     if chosen is best:
         sentence = f"auto serves {name}: the lowest LogLoss, and shown to be below that of whatever is simpler{note}"
     else:
         sentence = f"auto serves {name}: {rival} has the lowest LogLoss, but is not shown to be better{note}"
+    table = [_row(candidate, differences.get(candidate.architecture)) for candidate in tried]
     return Choice(chosen.architecture, "", 0, sentence, 0.0, table)
 
 
-def _row(candidate: Tried, is_best: bool, areas: Difference, losses: Difference) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "architecture": candidate.architecture,
-        "logloss": candidate.quality.logloss,
-        "auc": None if candidate.quality.auc != candidate.quality.auc else candidate.quality.auc,
-        "ece": candidate.quality.ece,
-        "milliseconds": candidate.milliseconds,
-        "seconds": candidate.seconds,
-    }
-    if not is_best:
-        row["logloss_difference"] = [losses.middle, losses.low, losses.high]
-        if areas.is_defined:
-            row["auc_difference"] = [areas.middle, areas.low, areas.high]
+def _row(candidate: Tried, differences: tuple[Difference, Difference] | None) -> dict[str, Any]:
+    """A candidate's row of ``Choice.table``; ``differences`` of LogLoss and AUC from the best, None of the best."""
+    row: dict[str, Any] = {"architecture": candidate.architecture, "milliseconds": candidate.milliseconds}
+    if candidate.quality is not None:
+        measures = {name: getattr(candidate.quality, name) for name in ("logloss", "auc", "ece")}
+        row |= {**without_nan(measures), "seconds": candidate.seconds}
+    for name, of in zip(("logloss_difference", "auc_difference"), differences or (), strict=False):
+        if of.is_defined:
+            row[name] = [of.middle, of.low, of.high]
     return row
 
 
@@ -145,9 +189,13 @@ def choice_lines(choice: Choice, ceiling_ms: float) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for row in choice.table:
-        cells = [NAMES[row["architecture"]], in_words(row["logloss"]), _interval(row.get("logloss_difference"))]
-        cells += [in_words(row["auc"]), _interval(row.get("auc_difference"))]
-        cells += [f"{row['milliseconds']:.2f}", f"{row['seconds']:.0f} s"]
+        cells = [NAMES[row["architecture"]], *[""] * 4, f"{row['milliseconds']:.2f}", "not trained: too slow"]
+        if "seconds" in row:
+            cells[1:5] = [
+                in_words(row["logloss"]), _interval(row.get("logloss_difference")),
+                in_words(row["auc"]), _interval(row.get("auc_difference")),
+            ]  # fmt: skip
+            cells[6] = f"{row['seconds']:.0f} s"
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", f"{choice.sentence}."]
 

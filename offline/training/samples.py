@@ -222,7 +222,7 @@ class SampleEncoder:
         shapes = {(space.key, space.rows, space.dim) for space in knowledge.spaces}
         if absent := [spec.key for spec in schema.knowledge if (spec.key, spec.rows, spec.dim) not in shapes]:
             raise DataError(f"no knowledge of the shape that the schema wants: {', '.join(absent)}")
-        self.schema = schema
+        self.schema, self.knowledge = schema, knowledge
         self.table = item_table(schema, catalogue, log, knowledge, trained_rows)
         self.labels = (log.value > schema.liked_above).astype(np.float32)
         self.log = log

@@ -83,6 +83,18 @@ def test_what_is_too_slow_is_not_chosen() -> None:
     assert chosen(tried("tree", 0.8), tried("din", 1.2), slow, ceiling_ms=4.0).architecture == "lifelong"
 
 
+def test_what_is_too_slow_is_not_trained(few: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its time is told all the same."""
+    times = iter([9.0, 2.0])
+    monkeypatch.setattr(choosing, "export_artifact", lambda *_: (b"", 0.0))
+    monkeypatch.setattr(choosing, "scoring_milliseconds", lambda *_: next(times))
+    config = auto(tmp_path, candidates=("dcnv2", "din"), ceiling_ms=3.0)
+    choice = choose(config, few.catalogue, few.log, few.knowledge)
+    assert choice.architecture == "din"
+    assert choice.table[0] == {"architecture": "dcnv2", "milliseconds": 9.0}
+    assert choice_lines(choice, 3.0)[2] == "| DCNv2 |  |  |  |  | 9.00 | not trained: too slow |"
+
+
 def test_the_fastest_is_chosen_if_all_are_too_slow() -> None:
     choice = chosen(tried("tree", 0.8, milliseconds=9.0), tried("din", 1.2, milliseconds=8.0))
     assert choice.architecture == "din"
@@ -131,11 +143,11 @@ def test_a_candidate_that_cannot_be_exported_is_left_out(
     def refused(*_: object) -> None:
         raise TrainingError("the exported model differs")
 
-    config = auto(tmp_path, candidates=("tree", "din"))
+    config = auto(tmp_path, candidates=("dcnv2", "din"))
     monkeypatch.setattr(choosing, "export_artifact", refused)
     with pytest.raises(TrainingError, match="no candidate of training"):
         choose(config, few.catalogue, few.log, few.knowledge)
-    assert "boosted trees is no candidate: the exported model differs" in capsys.readouterr().out
+    assert "DCNv2 is no candidate: the exported model differs" in capsys.readouterr().out
 
 
 def test_the_chosen_one_is_trained_and_a_later_training_does_not_choose(

@@ -117,9 +117,9 @@ class RunningFeatures(nn.Module):
     def _weights(self, value: Tensor, history: _Looks) -> Tensor:
         """Weights [.., Q, T, k] of events: 1, less for earlier ones, liking, and less by the clock."""
         present = history.visible.expand(value.shape[0], -1, -1)
-        columns = [present, torch.pow(_LATELY, history.ago) * present, self._liked(value).unsqueeze(1) * present]
+        columns = [present, torch.pow(_number(_LATELY, history.ago), history.ago) * present, self._liked(value).unsqueeze(1) * present]
         if history.hours is not None:
-            columns += [torch.exp2(-history.hours / half_life) * present for half_life in self.half_lives]
+            columns += [torch.exp2(-history.hours / _number(half_life, history.hours)) * present for half_life in self.half_lives]
         return torch.stack(columns, dim=3)
 
     def _of_item(self, row: Tensor, history_row: Tensor, history: _Looks, weights: Tensor) -> _OfItem:
@@ -159,12 +159,12 @@ class RunningFeatures(nn.Module):
         averaged = torch.stack([value, self._liked(value), surprise], dim=2)
         averages = []
         for rate in _FORGETTING:
-            weight = torch.pow(rate, history.ago) * history.visible
+            weight = torch.pow(_number(rate, history.ago), history.ago) * history.visible
             averages.append(torch.matmul(weight, averaged) / (weight.sum(dim=2, keepdim=True) + 1.0))
         return torch.cat(averages, dim=2)
 
     def _liked(self, value: Tensor) -> Tensor:
-        return (value > self.liked_above).to(value.dtype) - self.prior_liked
+        return (value > _number(self.liked_above, value)).to(value.dtype) - _number(self.prior_liked, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +184,11 @@ class _OfItem:
 
     sums: Tensor
     lately: list[Tensor]
+
+
+def _number(value: float, like: Tensor) -> Tensor:
+    """A number in the precision of ``like``: the exporter would round one of Python to single precision."""
+    return torch.tensor(value, dtype=like.dtype, device=like.device)
 
 
 def _places(present: Tensor) -> Tensor:

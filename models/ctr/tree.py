@@ -54,8 +54,13 @@ class BoostedTrees(nn.Module):
         self.prepare()
 
     def features(self, inputs: dict[str, Tensor]) -> Tensor:
-        """What the trees compare, [C, width]: running features as they are, and the codes of fields."""
-        running = self.running.plain(inputs)
+        """What the trees compare, [C, width]: running features as they are, and the codes of fields.
+
+        In double precision until they are compared: a last digit that one program rounds otherwise than another would
+        pass a threshold here and there, and one threshold may be that of many trees.
+        """
+        doubled = {name: cells.double() if cells.is_floating_point() else cells for name, cells in inputs.items()}
+        running = self.running.plain(doubled).float()
         user = inputs["user_categorical"].expand(running.shape[0], -1)
         return torch.cat([running, inputs["item_categorical"].to(running.dtype), user.to(running.dtype)], dim=1)
 

@@ -8,16 +8,20 @@ import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from models.contract.arrays import FloatArray, IntArray
+from models.contract.artifact import ArtifactManifest, ModelName
 from models.contract.schema import RunningSpec
-from models.ctr.build import build_model
+from models.ctr.build import build_model, reads
 from models.ctr.calibration import Calibrated
+from models.ctr.export import export_onnx, parity
 from models.ctr.features import ModelSettings
 from models.ctr.tree import BoostedTrees
 from offline.config import TreeConfig
 from offline.metrics import auc
 from offline.training import tree
+from offline.training.artifact import as_request
 from offline.training.candidates import ModelSpec
 from offline.training.fit import fit, predict
+from offline.training.lifelong import as_torch
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
 from offline.training.tree import features, fit_tree
 from tests.synthetic import SCHEMA, Synthetic, synthetic
@@ -94,3 +98,31 @@ def test_so_many_samples_are_drawn(encoder: SampleEncoder, splits: SplitRows, mo
     monkeypatch.setattr(tree, "features", noted)
     fit_tree(ungrown(), SMALL.model_copy(update={"most_samples": 100}), encoder, splits, 1)
     assert counts == [100, len(splits.rows["validation"])]
+
+
+def test_thresholds_at_the_very_values_are_passed_alike(encoder: SampleEncoder, splits: SplitRows) -> None:
+    """The exported graph computes features to the last digit as torch does: any other would fall to the other side."""
+    rows = splits.rows["validation"]
+    requests = [as_request(encoder.tensors(row), encoder.tensors(rows[:40])) for row in rows[:8, None]]
+    model = ungrown()
+    with torch.inference_mode():
+        values = torch.cat([model.features(as_torch(request)) for request in requests]).numpy()
+    stumps = [(feature, value) for feature, column in enumerate(values.T) for value in np.unique(column)[:60]]
+    count = len(stumps)
+    places = torch.arange(3 * count).view(count, 3)  # a branch and two leaves each
+    arrays = {
+        "feature": torch.tensor([[feature, 0, 0] for feature, _ in stumps]).view(-1),
+        "threshold": torch.tensor([[value, 0.0, 0.0] for _, value in stumps]).view(-1),
+        "left": torch.stack([places[:, 1], places[:, 1], places[:, 2]], dim=1).view(-1),
+        "right": torch.stack([places[:, 2], places[:, 1], places[:, 2]], dim=1).view(-1),
+        "value": torch.tensor([[0.0, -1.0, 1.0]]).repeat(count, 1).view(-1) / 1024,  # sums are exact
+        "roots": places[:, 0].contiguous(),
+        "depth": torch.ones(1),
+        "base": torch.zeros(1),
+    }
+    model.grow(arrays)
+    manifest = ArtifactManifest(
+        model=ModelName(name="stumps", version="1"), architecture="tree",
+        feature_schema=RUNNING.with_knowledge(()), inputs=reads("tree", RUNNING), item_rows=1, trained_until_ms=0,
+    )  # fmt: skip
+    assert parity(model.eval(), export_onnx(model, manifest, requests[-1]), manifest, requests) < 1e-6

@@ -117,9 +117,16 @@ class RunningFeatures(nn.Module):
     def _weights(self, value: Tensor, history: _Looks) -> Tensor:
         """Weights [.., Q, T, k] of events: 1, less for earlier ones, liking, and less by the clock."""
         present = history.visible.expand(value.shape[0], -1, -1)
-        columns = [present, torch.pow(_number(_LATELY, history.ago), history.ago) * present, self._liked(value).unsqueeze(1) * present]
+        columns = [
+            present,
+            torch.pow(_number(_LATELY, history.ago), history.ago) * present,
+            self._liked(value).unsqueeze(1) * present,
+        ]
         if history.hours is not None:
-            columns += [torch.exp2(-history.hours / _number(half_life, history.hours)) * present for half_life in self.half_lives]
+            columns += [
+                torch.exp2(-history.hours / _number(half_life, history.hours)) * present
+                for half_life in self.half_lives
+            ]
         return torch.stack(columns, dim=3)
 
     def _of_item(self, row: Tensor, history_row: Tensor, history: _Looks, weights: Tensor) -> _OfItem:

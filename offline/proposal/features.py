@@ -66,7 +66,7 @@ class TableFeatures:
 
 
 def features_of(table: pl.DataFrame, id_column: str, owners: str) -> TableFeatures:
-    """The features of a table that describes ``owners``, such as "items"."""
+    """The features of a table that describes ``owners``, "items" or "users"; a user's profile holds no lists."""
     columns, remarks, sums = [], [], []
     for name in table.columns:
         if name == id_column:
@@ -80,7 +80,7 @@ def features_of(table: pl.DataFrame, id_column: str, owners: str) -> TableFeatur
         elif _is_sum(name) and (_is_numeric(values) or _has_decimal_commas(values)):
             remarks.append(f"{name}: by its name reckoned from what users did, also after the training period")
             sums.append(name)
-        elif (column := _column(name, values, f"{len(table):,} {owners}")) is None:
+        elif (column := _column(name, values, f"{len(table):,} {owners}", owners != "users")) is None:
             remarks.append(f"{name}: of a type that no feature has")
         else:
             columns.append(column)
@@ -105,9 +105,11 @@ def _presence(count: int, owners: str) -> str:
     return f"all {owners} have one" if f"{count:,}" == total else f"{count:,} of {owners} have one"
 
 
-def _column(name: str, values: pl.Series, owners: str) -> Column | None:
+def _column(name: str, values: pl.Series, owners: str, may_be_list: bool) -> Column | None:
     safe = re.sub(r"[^\w]+", "_", name).strip("_") or "column"
     if isinstance(values.dtype, (pl.List, pl.Array)):
+        if not may_be_list:
+            return None
         rows = [[word for word in row if word] for row in values.cast(pl.List(pl.String)).to_list()]
         return _list(safe, name, None, rows, owners)
     if _is_numeric(values):
@@ -122,7 +124,7 @@ def _column(name: str, values: pl.Series, owners: str) -> Column | None:
         remark = f"{there}; numbers with a comma, in a file with others: a text and no field, until all have a point"
         return Column(safe, name, "text", None, None, remark, is_labelled=True)
     is_date = share_of(values, DATE.pattern) > 0.5
-    if not is_date and (separator := _list_separator(values)) is not None:
+    if may_be_list and not is_date and (separator := _list_separator(values)) is not None:
         split = array_of if separator == ARRAY else lambda row: [part.strip() for part in row.split(separator)]
         rows = [[part for part in split(row) or () if part] for row in values.to_list()]
         return _list(safe, name, separator, rows, owners)

@@ -33,7 +33,7 @@ from offline.training.validation import MOST_ROWS, of_drawn_users
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class TimedModel:
     """An architecture with its configuration, what encodes its samples, and the time that a request takes."""
 
     config: JobConfig
@@ -65,12 +65,17 @@ def choose(config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowled
     validation = splits.rows["validation"]
     candidates = _timed(config, catalogue, log, knowledge, splits)
     ceiling = max(settings.ceiling_ms, min(candidate.milliseconds for candidate in candidates))
-    tried = [
-        _tried(candidate, splits)
-        if candidate.milliseconds <= ceiling
-        else Tried(candidate.architecture, None, None, candidate.milliseconds, 0.0)
-        for candidate in candidates
-    ]
+    tried: list[Tried] = []
+    for candidate in candidates:
+        if candidate.milliseconds > ceiling:
+            tried.append(Tried(candidate.architecture, None, None, candidate.milliseconds, 0.0))
+            continue
+        try:
+            tried.append(_tried(candidate, splits))
+        except TrainingError as error:
+            _leave_out(candidate.architecture, error)
+    if not any(candidate.quality for candidate in tried):
+        raise TrainingError("no candidate of training.choice could be trained")
     label = (log.value[validation] > config.feature_schema.liked_above).astype(np.float32)
     choice = _chosen(tried, Resamples(label, log.user[validation]), label, settings.ceiling_ms)
     seconds = time.perf_counter() - started
@@ -79,22 +84,22 @@ def choose(config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowled
 
 def _timed(
     config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge, splits: SplitRows
-) -> list[Candidate]:
+) -> list[TimedModel]:
     """The candidates that can be exported. TrainingError if there is none."""
-    candidates: list[Candidate] = []
+    candidates: list[TimedModel] = []
     encoder: SampleEncoder | None = None
     for architecture in config.training.choice.candidates:
         own = candidate_config(config, architecture)
         schema = knowledge.schema(own.feature_schema)
         if encoder is None or encoder.schema != schema:
             encoder = SampleEncoder(schema, catalogue, log, knowledge, splits.trained_rows)
-        candidate = Candidate(own, architecture, encoder, 0.0)
+        candidate = TimedModel(own, architecture, encoder, 0.0)
         if architecture != "tree":  # trees take what they have grown to, but hardly ever much
             try:
                 model = new_model(candidate.spec, own.training, encoder).eval()
                 candidate = replace(candidate, milliseconds=_milliseconds(candidate, model, splits))
             except TrainingError as error:
-                print(f"  {NAMES[architecture]} is no candidate: {error}", flush=True)
+                _leave_out(architecture, error)
                 continue
         candidates.append(candidate)
     if not candidates:
@@ -102,7 +107,11 @@ def _timed(
     return candidates
 
 
-def _tried(candidate: Candidate, splits: SplitRows) -> Tried:
+def _leave_out(architecture: Served, error: TrainingError) -> None:
+    print(f"  {NAMES[architecture]} is no candidate: {error}", flush=True)
+
+
+def _tried(candidate: TimedModel, splits: SplitRows) -> Tried:
     began, training, encoder = time.perf_counter(), candidate.config.training, candidate.encoder
     training = training.model_copy(update={"epochs": min(training.epochs, training.choice.epochs)})
     validation = splits.rows["validation"]
@@ -114,7 +123,7 @@ def _tried(candidate: Candidate, splits: SplitRows) -> Tried:
     return Tried(candidate.architecture, scores, of_scores, milliseconds, seconds)
 
 
-def _milliseconds(candidate: Candidate, model: Calibrated, splits: SplitRows) -> float:
+def _milliseconds(candidate: TimedModel, model: Calibrated, splits: SplitRows) -> float:
     """Of a request to the model, which may be untrained: weights take no time."""
     own, encoder = candidate.config, candidate.encoder
     read = encoder.knowledge

@@ -71,7 +71,7 @@ def test_without_a_model_the_time_is_unknown_and_says_why(installed: Pipeline, m
 def test_the_time_of_a_training_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = synthetic(tmp_path, users=20, items=15, events=14)
     config = job_config(tmp_path, epochs=3, batch_size=50, seeds=(1, 2))
-    monkeypatch.setattr("offline.training.fit.seconds_per_batch", lambda training, encoder, splits, batches: 5.0)
+    monkeypatch.setattr("offline.training.fit.seconds_per_batch", lambda *_: 5.0)
     samples = len(split_samples(config.samples, few.log).rows["train"])
     line = line_of_training(config, few.catalogue, few.log)
     minutes = -(-samples // 50) * 3 * 2 * 5 / 60
@@ -81,5 +81,10 @@ def test_the_time_of_a_training_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     )
     monkeypatch.undo()
     assert line_of_training(config, few.catalogue, few.log).startswith(f"training: {samples:,} samples")
+    auto = config.model_copy(update={"training": config.training.model_copy(update={"served": "auto"})})
+    assert line_of_training(auto, few.catalogue, few.log) == (
+        f"training: {samples:,} samples, at most 3 epochs, of the best of boosted trees, DCNv2, "
+        "DIN (target attention), whole histories, which are compared on at most 100,000 first"
+    )
     whole = job_config(tmp_path, served="lifelong", epochs=3)
     assert line_of_training(whole, few.catalogue, few.log).endswith("at most 3 epochs")

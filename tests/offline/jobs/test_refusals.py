@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from models.contract.schema import FeatureSchema, KnowledgeSpec
-from offline.config import JobConfig
 from offline.data.catalogue import DataError
 from offline.data.dataset import Dataset
 from offline.data.rules import Findings
@@ -74,15 +73,6 @@ def test_a_setting_that_cannot_be_followed_ends_a_refresh_before_it_costs_anythi
     assert error in str(raised.value)
     assert fresh.model.paid() == []
     assert not broken.job.raw.exists()
-
-
-def test_whole_histories_need_values(fresh: Pipeline) -> None:
-    document = fresh.config.model_dump(mode="json", exclude_unset=True)
-    data = source_of(fresh.folder)
-    del data["interactions"]["value"]
-    document |= {"data": {**data, "labels": {"kind": "implicit"}}, "training": {"served": "lifelong"}}
-    (error,) = of_settings(replace(fresh.job, config=JobConfig.model_validate(document))).errors
-    assert "implicit labels have drawn negatives" in error
 
 
 def test_a_folder_that_cannot_be_written_to(fresh: Pipeline) -> None:

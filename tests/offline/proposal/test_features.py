@@ -297,3 +297,14 @@ def test_types_of_events(tmp_path: Path) -> None:
         assert f"# keep = {{ event = {choice} }}" in text
     assert '# repeated = "last"' in text
     assert "of the rows repeat a user and an item" in text
+
+
+def test_a_users_column_is_never_a_list() -> None:
+    """A profile holds none: "executive/managerial" is one word."""
+    words = pl.DataFrame({"id": list(range(60)), "occupation": ["artist", "executive/managerial", "K-12 student"] * 20})
+    (column,) = features_of(words, "id", "users").columns
+    assert (column.type, column.separator) == ("text", None)
+    assert column.field is not None
+    lists = pl.DataFrame({"id": [1, 2], "likes": [["a"], ["b", "c"]]})
+    assert features_of(lists, "id", "users").remarks == ["likes: of a type that no feature has"]
+    assert features_of(lists, "id", "items").columns[0].type == "list"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.contract.encoding import USER_NUMERIC
 from models.contract.schema import FeatureSchema
@@ -74,7 +75,8 @@ class RunningFeatures(nn.Module):
         )
         weights = self._weights(inputs["history_value"], history)  # [U, 1, T, k]
         rows = inputs["item_row"].unsqueeze(1).unsqueeze(2)
-        own = self._of_item(rows, inputs["history_row"].unsqueeze(1), history, weights)
+        known = torch.where(present > 0, inputs["history_row"], 0)
+        own = self._of_item(rows, torch.where(known > 0, known, -1).unsqueeze(1), history, weights)
         of_fields = self._looked_up if weights.shape[0] == 1 else self._compared
         fields = of_fields(inputs["item_categorical"].unsqueeze(1), inputs["history_categorical"], weights)
         user = [inputs["user_numeric"], inputs["user_running"]]
@@ -94,7 +96,7 @@ class RunningFeatures(nn.Module):
         history = _Looks((ago >= 0).to(ago.dtype), ago.clamp(min=0.0), hours)
         weights = self._weights(tensors["value"], history)  # [B, L, L, k]
         row = tensors["item_row"]
-        own = self._of_item(row.unsqueeze(2), row.unsqueeze(1), history, weights)
+        own = self._of_item(row.unsqueeze(2), torch.where(row > 0, row, -1).unsqueeze(1), history, weights)
         fields = self._compared(tensors["item_categorical"], tensors["item_categorical"], weights)
         averages = self._averages(tensors["value"], tensors["history_numeric"], history)
         parts = [tensors["item_numeric"], tensors["user_numeric"], tensors["user_running"], averages]
@@ -130,11 +132,16 @@ class RunningFeatures(nn.Module):
         return torch.stack(columns, dim=3)
 
     def _of_item(self, row: Tensor, history_row: Tensor, history: _Looks, weights: Tensor) -> _OfItem:
-        """Of events of the candidate itself: ``row`` [.., Q, 1] against [.., 1, T]."""
-        same = ((row == history_row) & (row > 0)).to(weights.dtype) * history.visible
+        """Of events of the candidate itself: ``row`` [.., Q, 1] against [.., 1, T], -1 where none is present or known.
+
+        Each step over [Q, T] counts: they are most of what running features cost a request.
+        """
+        same = (row == history_row).to(weights.dtype)
+        if history.visible.shape[1] > 1:  # else absent events are known by their row
+            same = same * history.visible
+        last = (same * (_places(same[0]) + 1.0)).amax(dim=-1, keepdim=True).long()  # 0 for never
         passed = [history.ago] if history.hours is None else [history.ago, history.hours]
-        lately = [(same / (1.0 + torch.log1p(since))).amax(dim=-1, keepdim=True) for since in passed]
-        return _OfItem(_summed(same, weights), lately)
+        return _OfItem(_summed(same, weights), [_lately(since, last) for since in passed])
 
     def _compared(self, item: Tensor, history: Tensor, weights: Tensor) -> list[Tensor]:
         """Sums [B, Q, k] for each field, of candidates' codes [B, Q, S] and events' [B, T, S], event by event."""
@@ -191,6 +198,14 @@ class _OfItem:
 
     sums: Tensor
     lately: list[Tensor]
+
+
+def _lately(since: Tensor, last: Tensor) -> Tensor:
+    """How lately [.., Q, 1] the ``last``-th event was, given how long ago [.., 1 or Q, T] each was; 0 for the 0-th."""
+    table = F.pad(1.0 / (1.0 + torch.log1p(since)), (1, 0))
+    if table.shape[0] == 1 and table.shape[1] == 1:
+        return table[0, 0][last]
+    return table.expand(*last.shape[:2], -1).gather(2, last)
 
 
 def _number(value: float, like: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def test_the_page_begins_with_init_refresh_and_serve() -> None:
 def test_two_files_become_ranked_answers(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    books = shop(users=4000, items=600, events=100_000)
+    books = shop(users=1000, items=600, events=20_000)
     write(data / "ratings.csv", ("reader_id", "book_id", "stars", "rated_at"), books.interactions)
     write(data / "books.csv", ("book_id", "title", "subjects", "published"), books.items)
     answers = [json.loads(output) for output in followed(tmp_path, COMMANDS)]

@@ -26,8 +26,10 @@ from research.quality.peers.samples import PeerSamples
 Doubles = npt.NDArray[np.float64]
 
 _JITTER = 1e-6
-"""Least variance: values that are all equal have none."""
+_LEAST_NOISE = 1e-2
+"""Variance of one value: that of values that are all equal would be 0."""
 _STEPS, _RIDGE = 25, 1e-3
+_LARGEST_LOGIT = 15.0
 
 
 def train_regression(
@@ -140,7 +142,7 @@ def _prior(
     size = rows.shape[1]
     squares = np.array([rows[items[places]].T @ rows[items[places]] for places in of_users])
     products = np.array([rows[items[places]].T @ surplus[places] for places in of_users])
-    prior, covariance, noise = np.zeros(size), np.eye(size), max(float(surplus.var()), _JITTER)
+    prior, covariance, noise = np.zeros(size), np.eye(size), max(float(surplus.var()), _LEAST_NOISE)
     for _ in range(settings.prior_rounds):
         precision = np.linalg.inv(covariance)
         spreads = np.linalg.inv(precision + squares / noise)
@@ -150,7 +152,7 @@ def _prior(
         covariance = spreads.mean(axis=0) + moved.T @ moved / len(means) + _JITTER * np.eye(size)
         fitted = 2 * (means * products).sum() - np.einsum("ui,uij,uj->", means, squares, means)
         errors = (surplus**2).sum() - fitted + np.einsum("uij,uji->", spreads, squares)
-        noise = max(float(errors) / len(surplus), _JITTER)
+        noise = max(float(errors) / len(surplus), _LEAST_NOISE)
     return prior, covariance, noise
 
 
@@ -180,9 +182,9 @@ def _calibrated(expected: Doubles) -> Doubles:
 
 def _calibration(expected: Doubles, labels: FloatArray) -> Doubles:
     """Weights [3] of the lowest LogLoss, by Newton's steps."""
-    rows, weights = _calibrated(expected), np.array([1.0, 0.0, 0.0])
+    rows, weights = _calibrated(expected), np.zeros(3)
     for _ in range(_STEPS):
-        chance = 1 / (1 + np.exp(-rows @ weights))
+        chance = _sigmoid(rows @ weights)
         curvature = (rows * (chance * (1 - chance))[:, None]).T @ rows + _RIDGE * np.eye(3)
         weights = weights - np.linalg.solve(curvature, rows.T @ (chance - labels))
     return weights
@@ -190,4 +192,8 @@ def _calibration(expected: Doubles, labels: FloatArray) -> Doubles:
 
 def _scores(expected: Doubles, weights: Doubles) -> FloatArray:
     """Probabilities [n]."""
-    return (1 / (1 + np.exp(-_calibrated(expected) @ weights))).astype(np.float32)
+    return _sigmoid(_calibrated(expected) @ weights).astype(np.float32)
+
+
+def _sigmoid(logits: Doubles) -> Doubles:
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -_LARGEST_LOGIT, _LARGEST_LOGIT))))

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from research.quality.peers import CANDIDATES, PeerResult, PeerSettings, timed
-from research.quality.peers.fuxi_models import KINDS, fuxi_model, pools
+from research.quality.peers.fuxi_models import INPUT_KINDS, fuxi_model, pools
 from research.quality.peers.inputs import Batches, Inputs
 from research.quality.peers.samples import PeerSamples
 from research.trials import one_thread
@@ -24,10 +24,10 @@ _SCORED_AT_ONCE = 2048
 def train_fuxi(
     name: str, samples: PeerSamples, settings: PeerSettings, seed: int, folder: Path, progress: bool = True
 ) -> PeerResult:
-    """One of ``KINDS`` by FuxiCTR's ``fit``: its optimizer, gradient clipping, falling learning rate and
+    """One of ``INPUT_KINDS`` by FuxiCTR's ``fit``: its optimizer, gradient clipping, falling learning rate and
     early stopping; it keeps the weights of the best epoch in ``folder``."""
     train = samples.training(settings.train_fraction, seed)
-    inputs = Inputs(KINDS[name], samples, settings, train, pools(name, settings))
+    inputs = Inputs(INPUT_KINDS[name], samples, settings, train, pools(name, settings))
     encoder = inputs.encoder(samples)
     with one_thread(), _logging_left_alone(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -3,7 +3,7 @@
 DIN, DCNv2, ETA and SDIM are its ``model_zoo.LongCTR`` as they are. FinalMLP is too, with the feature selection back in
 place that the packaged ``forward`` builds and then leaves out; its original (``model_zoo/FinalMLP``) and the paper
 (arXiv 2304.00902) apply it, gated by user and by item. DeepFM is in its repository and not in its package: here it is
-put together from the package's layers in the same way. ``KINDS`` says which inputs each of them reads.
+put together from the package's layers in the same way. ``INPUT_KINDS`` says which inputs each of them reads.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tqdm import tqdm
 from research.quality.peers import PeerSettings
 from research.quality.peers.inputs import Batches, Inputs, Kind, is_history
 
-KINDS: dict[str, Kind] = {
+INPUT_KINDS: dict[str, Kind] = {
     "DIN": "towers",
     "DCNv2": "towers",
     "DeepFM": "flat",

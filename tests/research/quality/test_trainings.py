@@ -69,8 +69,8 @@ def test_long_peers_are_trained_only_if_somebody_asks(config: JobConfig, data: S
         "ETA (FuxiCTR, 128 events), seed 1",
         "ETA (FuxiCTR, 256 events), seed 1",
     ]
-    (one,) = trainings(config, data.knowledge, 1, 1, "SDIM (FuxiCTR, 256")
-    assert peer_schema(config, one.history).history_length == 256
+    (training,) = trainings(config, data.knowledge, 1, 1, "SDIM (FuxiCTR, 256")
+    assert peer_schema(config, training.history).history_length == 256
     assert peer_schema(config).history_length == 6
 
 

@@ -197,7 +197,7 @@ def test_long_peers_read_the_whole_history(name: str, length: int, samples: Peer
     changes a score."""
     import torch
 
-    from research.quality.peers.fuxi_models import KINDS, fuxi_model
+    from research.quality.peers.fuxi_models import INPUT_KINDS, fuxi_model
     from research.quality.peers.inputs import Inputs
 
     history, values = samples.events.last(samples.user, samples.earlier, length)
@@ -205,7 +205,7 @@ def test_long_peers_read_the_whole_history(name: str, length: int, samples: Peer
     places = np.flatnonzero(samples.earlier >= length)[-20:]
     other = replace(longer, history=history.copy())
     other.history[:, 0] = history[:, 0] % 40 + 1
-    inputs = Inputs(KINDS[name], longer, SETTINGS, samples.of("train"), pools=False)
+    inputs = Inputs(INPUT_KINDS[name], longer, SETTINGS, samples.of("train"), pools=False)
     torch.manual_seed(0)
     model = fuxi_model(name, inputs, SETTINGS, tmp_path).eval()
     for weight in model.embedding_layer.parameters():

@@ -174,48 +174,6 @@ def test_inputs_of_towers(samples: PeerSamples) -> None:
     assert (features["liked"] + features["others"]).tolist() == samples.history[places].tolist()
 
 
-def test_recent_inputs_have_their_padding_first(samples: PeerSamples) -> None:
-    _, (_, towers, _) = batch_of(samples, "towers")
-    _, (_, items, mask) = batch_of(samples, "recent")
-    places, steps = samples.of("test")[:5], samples.history.shape[1]
-    early = replace(samples, history=samples.history.copy(), history_values=samples.history_values.copy())
-    early.history[places[0], 2:], early.history_values[places[0], 2:] = 0, 0  # a user with two events
-    _, (_, short, short_mask) = batch_of(early, "recent")
-    for name in ("item", "rating"):
-        assert items[name].tolist() == towers[name].tolist(), "whole histories have no padding"
-        row = short[name].view(5, steps + 1)[0]
-        assert row[:-1].tolist() == [0] * (steps - 2) + towers[name][:2].tolist()
-        assert row[-1] == towers[name][steps]
-    assert mask.all()
-    assert short_mask[0].tolist() == [0.0] * (steps - 2) + [1.0, 1.0]
-
-
-@pytest.mark.parametrize("name", LONG_PEERS)
-@pytest.mark.parametrize("length", [10, 50, 60])
-def test_long_peers_read_the_whole_history(name: str, length: int, samples: PeerSamples, tmp_path: Path) -> None:
-    """Also one that is shorter than what they attend to in full: the oldest event of a user with ``length`` of them
-    changes a score."""
-    import torch
-
-    from research.quality.peers.fuxi_models import INPUT_KINDS, fuxi_model
-    from research.quality.peers.inputs import Inputs
-
-    history, values = samples.events.last(samples.user, samples.earlier, length)
-    longer = replace(samples, history=history, history_values=values)
-    places = np.flatnonzero(samples.earlier >= length)[-20:]
-    other = replace(longer, history=history.copy())
-    other.history[:, 0] = history[:, 0] % 40 + 1
-    inputs = Inputs(INPUT_KINDS[name], longer, SETTINGS, samples.of("train"), pools=False)
-    torch.manual_seed(0)
-    model = fuxi_model(name, inputs, SETTINGS, tmp_path).eval()
-    for weight in model.embedding_layer.parameters():
-        torch.nn.init.normal_(weight)
-    with torch.inference_mode():
-        before, after = (model(inputs.encoder(each).batch(places))["y_pred"] for each in (longer, other))
-    assert torch.isfinite(before).all()
-    assert (before != after).any()
-
-
 def test_flat_inputs(samples: PeerSamples) -> None:
     inputs, features = batch_of(samples, "flat")
     places = samples.of("test")[:5]

@@ -26,7 +26,7 @@ from bench.serving.installed import Installed
 from bench.serving.world import catalogue_of, job_of, log_of
 from models.contract.schema import FeatureSchema
 from models.onnx_runtime import onnx_runtime
-from research.quality.peers.fuxi import DIN
+from research.quality.peers.fuxi_models import DIN
 from research.quality.peers.inputs import Inputs
 from research.quality.peers.samples import PeerSamples, peer_samples
 from research.quality.trainings import PEER_SETTINGS

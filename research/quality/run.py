@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -57,12 +57,12 @@ class Bench:
     def circumstances(self, trainings: Sequence[Training]) -> list[Circumstances]:
         """Circumstances of each training."""
         runner = TrialRunner(self.config, self.catalogue, self.log, self.folder)
-        known: dict[tuple[object, ...], Circumstances] = {}
+        known: dict[Training, Circumstances] = {}
         for training in trainings:
-            same = (training.producers, training.share, training.peer)
+            same = replace(training, seed=0)
             if same not in known:
                 known[same] = circumstances(self.config, runner, self.knowledge, training)
-        return [known[training.producers, training.share, training.peer] for training in trainings]
+        return [known[replace(training, seed=0)] for training in trainings]
 
 
 def run(bench: Bench, trainings: Sequence[Training], workers: int = 1) -> list[Trained]:
@@ -122,7 +122,7 @@ def _of_ours(bench: Bench, training: Training, given: Circumstances) -> list[Tra
 
 
 def _of_peer(bench: Bench, training: Training, given: Circumstances) -> list[Trained]:
-    config = bench.config.model_copy(update={"feature_schema": peer_schema(bench.config)})
+    config = bench.config.model_copy(update={"feature_schema": peer_schema(bench.config, training.history)})
     samples = peer_samples(config, bench.catalogue, bench.log)
     settings = PEER_SETTINGS[training.peer]
     (key,) = training.keys(given)

@@ -1,7 +1,16 @@
 """Peers: other people's models on the very same samples, trained with their own code.
 
-FuxiCTR's DIN, DCNv2, DeepFM and FinalMLP, and LightGBM on running statistics. Their libraries are the extra ``peers``;
-they are imported when a peer is trained and by nothing outside this package.
+FuxiCTR's DIN, DCNv2, DeepFM and FinalMLP, and its ETA and SDIM for long histories; LightGBM on running statistics; and
+a Bayesian regression of our own over whole histories. The others' libraries are the extra ``peers``; they are imported
+when a peer is trained and by nothing outside this package.
+
+samples       all that a peer may see, as plain arrays
+events        what users really did, and histories cut from it
+inputs        the samples as FuxiCTR's models read them
+fuxi_models   FuxiCTR's models
+fuxi          their training
+boosting      LightGBM
+bayesian      the regression
 """
 
 from __future__ import annotations
@@ -19,7 +28,10 @@ from models.contract.schema import FrozenConfig
 from offline.libraries import wait_without_spinning
 from research.quality.peers.samples import PeerSamples
 
-PEERS: tuple[str, ...] = ("DIN", "DCNv2", "DeepFM", "FinalMLP", "LightGBM")
+PEERS: tuple[str, ...] = ("DIN", "DCNv2", "DeepFM", "FinalMLP", "LightGBM", "Bayesian")
+
+LONG_PEERS: tuple[str, ...] = ("ETA", "SDIM")
+"""Peers made for long histories; a training takes hours."""
 
 CANDIDATES = 500
 REPEATS = 40
@@ -40,6 +52,20 @@ class TreeSettings(BaseModel):
     min_rows: PositiveInt = 100  # in a leaf
     feature_share: Annotated[float, Field(gt=0, le=1)] = 0.8  # of the features, drawn for each tree
     l2: Annotated[float, Field(ge=0)] = 1.0
+
+
+class RegressionSettings(BaseModel):
+    """The Bayesian regression's. Penalties are those of alternating least squares, in which ``rounds`` fit users and
+    items in turn; an item's mean counts ``mean_weight`` values of the mean of all; ``prior_rounds`` fit the prior."""
+
+    model_config = FrozenConfig
+
+    factors: PositiveInt = 12
+    rounds: PositiveInt = 30
+    user_penalty: Positive = 10.0
+    item_penalty: Positive = 20.0
+    mean_weight: Positive = 30.0
+    prior_rounds: PositiveInt = 15
 
 
 class PeerSettings(BaseModel):
@@ -69,6 +95,7 @@ class PeerSettings(BaseModel):
     rated_pools: bool = True
     train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     tree: TreeSettings = TreeSettings()
+    regression: RegressionSettings = RegressionSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +120,23 @@ class PeerResult:
 def train_peer(
     name: str, samples: PeerSamples, settings: PeerSettings, seed: int, folder: Path, progress: bool = True
 ) -> PeerResult:
-    """Train one of ``PEERS`` on one thread. ValueError for another name.
+    """Train one of ``PEERS`` or ``LONG_PEERS`` on one thread. ValueError for another name.
 
     The test samples are scored once, by the epoch that was best on the validation samples. ``folder`` belongs to this
     training alone: the weights of that epoch are written to it and read back.
     """
-    if name not in PEERS:
-        raise ValueError(f"no peer {name!r}; there are {', '.join(PEERS)}")
+    if name not in PEERS + LONG_PEERS:
+        raise ValueError(f"no peer {name!r}; there are {', '.join(PEERS + LONG_PEERS)}")
     wait_without_spinning()
     folder.mkdir(parents=True, exist_ok=True)
     if name == "LightGBM":
         from research.quality.peers.boosting import train_trees
 
         return train_trees(samples, settings, seed, folder, progress)
+    if name == "Bayesian":
+        from research.quality.peers.bayesian import train_regression
+
+        return train_regression(samples, settings, seed, folder, progress)
     from research.quality.peers.fuxi import train_fuxi
 
     return train_fuxi(name, samples, settings, seed, folder, progress)

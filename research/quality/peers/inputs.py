@@ -1,17 +1,19 @@
 """FuxiCTR's inputs from ``PeerSamples``: a feature map made in code, and batches made in memory.
 
-Its loaders read files and collate row by row in Python; its models take whatever yields batches. There are two kinds.
+Its loaders read files and collate row by row in Python; its models take whatever yields batches. There are three kinds.
 
 towers  what FuxiCTR's sequence models (``model_zoo.LongCTR``) read: features of the user and the context, features of
         items, and a mask. The items of a sample are its history and, last, the candidate; all have the same features.
         The rating is one of them: 1 .. for a rated item, and 0 for the candidate, whose embedding is the zero vector,
         because its rating is what is asked. So attention sees the rating of every item that it weighs.
+recent  towers whose padding stands before the history, as FuxiCTR's own loader has it: what models read that find the
+        last events by their places.
 flat    what all its other models read: one feature after the other, sequences as means of their embeddings. The
         history is a sequence per item feature, and one of ratings.
 
-An item field of several slots is the mean of its values' embeddings. In towers it is a row of shares times the table of
-embeddings, the same numbers at a fraction of the time: there are thirty-one items to a sample. FuxiCTR calls it a given
-vector with a projection (type "embedding").
+An item field of several slots is the mean of its values' embeddings. In towers, of both kinds, it is a row of shares
+times the table of embeddings, the same numbers at a fraction of the time: there are thirty-one items to a sample and
+more. FuxiCTR calls it a given vector with a projection (type "embedding").
 """
 
 from __future__ import annotations
@@ -28,9 +30,10 @@ from tqdm import tqdm
 
 from models.contract.arrays import FloatArray, IntArray
 from research.quality.peers import PeerSettings
+from research.quality.peers.events import BLOCK
 from research.quality.peers.samples import PeerSamples
 
-Kind = Literal["towers", "flat"]
+Kind = Literal["towers", "recent", "flat"]
 Spec = dict[str, Any]
 
 LABEL = "label"
@@ -46,7 +49,8 @@ class Inputs:
         self._statistics = samples.statistic_names if settings.use_statistics else ()
         self._mean = samples.statistics[train].mean(axis=0)
         self._scale = samples.statistics[train].std(axis=0) + 1e-6
-        self._levels = np.unique(samples.history_values[train][samples.history[train] > 0])
+        self._levels = _levels(samples, train)
+        self.length = samples.history.shape[1]
         self.feature_map = FeatureMap("peers", "")
         self.feature_map.features.update(self._specs(samples))
         self.feature_map.labels = [LABEL]
@@ -55,8 +59,11 @@ class Inputs:
 
     def encoder(self, samples: PeerSamples) -> Encoder:
         """Of these samples, or of others of the same data set."""
-        levels = np.maximum(np.searchsorted(self._levels, samples.history_values, side="right"), 1)
-        rated = np.where(samples.history > 0, levels, 0).astype(np.int16)
+        rated = np.zeros(samples.history.shape, np.int16)
+        for at in range(0, len(samples), BLOCK):
+            block = slice(at, at + BLOCK)
+            levels = np.maximum(np.searchsorted(self._levels, samples.history_values[block], side="right"), 1)
+            rated[block] = np.where(samples.history[block] > 0, levels, 0)
         scaled = ((samples.statistics - self._mean) / self._scale).astype(np.float32)
         return Encoder(self._kind, self._pools, self._statistics, samples, rated, scaled)
 
@@ -70,9 +77,9 @@ class Inputs:
             specs[f"user_{name}"] = _field("user", values)
         specs["item"] = _categorical("item", items + 1)
         for name, values in samples.item_fields.items():
-            specs[f"item_{name}"] = _shares(values) if self._kind == "towers" else _field("item", values)
+            specs[f"item_{name}"] = _field("item", values) if self._kind == "flat" else _shares(values)
         rating = _categorical("item", len(self._levels) + 1)
-        if self._kind == "towers":
+        if self._kind != "flat":
             specs["rating"] = rating
         else:
             specs["history"] = _averaged(specs["item"], length, "item")
@@ -111,7 +118,7 @@ class Encoder:
         self._user_fields = {f"user_{name}": _tensor(values) for name, values in samples.user_fields.items()}
         self._item = torch.from_numpy(samples.item + 1)
         self._item_fields = {
-            name: _tensor(_share_table(values) if kind == "towers" and values.shape[1] > 1 else _with_unknown(values))
+            name: _tensor(_share_table(values) if kind != "flat" and values.shape[1] > 1 else _with_unknown(values))
             for name, values in samples.item_fields.items()
         }
         self._history = torch.from_numpy(samples.history)
@@ -120,9 +127,9 @@ class Encoder:
         self._scaled = torch.from_numpy(scaled)
 
     def batch(self, places: IntArray) -> Any:
-        """Inputs as FuxiCTR's models take them: (features, features of items, mask) for towers, features if flat."""
+        """Inputs as FuxiCTR's models take them: (features, features of items, mask), or features if flat."""
         at = torch.from_numpy(places)
-        history, item = self._history[at], self._item[at]
+        history, rated, item = self._history[at].long(), self._rated[at], self._item[at]
         features = {LABEL: self._label[at], "user": self._user[at]}
         features |= {name: values[at] for name, values in self._user_fields.items()}
         if self._pools:
@@ -130,13 +137,16 @@ class Encoder:
             features |= {"liked": history * liked, "others": history * ~liked}
         numbers = self._scaled[at].unbind(1)
         features |= {f"statistic_{name}": numbers[column] for column, name in enumerate(self._statistics)}
-        if self._kind == "towers":
+        if self._kind == "recent":
+            length = (history > 0).sum(dim=1)
+            history, rated = _padding_first(history, length), _padding_first(rated, length)
+        if self._kind != "flat":
             items = torch.cat([history, item[:, None]], dim=1).flatten()
             asked = torch.zeros((len(at), 1), dtype=self._rated.dtype)
-            of_items = {"item": items, "rating": torch.cat([self._rated[at], asked], dim=1).flatten()}
+            of_items = {"item": items, "rating": torch.cat([rated, asked], dim=1).flatten()}
             of_items |= {f"item_{name}": table[items] for name, table in self._item_fields.items()}
             return features, of_items, (history > 0).float()
-        features |= {"item": item, "history": history, "history_rating": self._rated[at]}
+        features |= {"item": item, "history": history, "history_rating": rated}
         features |= {f"item_{name}": table[item] for name, table in self._item_fields.items()}
         features |= {f"history_{name}": table[history].flatten(1) for name, table in self._item_fields.items()}
         return features
@@ -172,6 +182,21 @@ class Batches:
             yield self._encoder.batch(order[at : min(at + self._size, self._end)])
             if self._bar is not None:
                 self._bar.update()
+
+
+def _levels(samples: PeerSamples, places: IntArray) -> FloatArray:
+    """Values that occur in the histories of these samples, rising."""
+    blocks = [places[at : at + BLOCK] for at in range(0, len(places), BLOCK)]
+    return np.unique(
+        np.concatenate([np.unique(samples.history_values[block][samples.history[block] > 0]) for block in blocks])
+    )
+
+
+def _padding_first(values: Tensor, length: Tensor) -> Tensor:
+    """Rows [n, T] whose first ``length`` [n] cells are values and all others 0, with the values at the end."""
+    steps = values.shape[1]
+    places = torch.arange(steps)[None] - (steps - length)[:, None]
+    return values.gather(1, places.clamp(min=0)) * (places >= 0)
 
 
 def _categorical(source: str, size: int) -> Spec:

@@ -19,6 +19,7 @@ from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog, UserIndex
 from offline.training.samples import Split, running_statistics, split_samples
+from research.quality.peers.events import Events
 
 SPLITS: dict[Split, int] = {"train": 0, "validation": 1, "test": 2}
 """Numbers in ``PeerSamples.split``."""
@@ -43,6 +44,8 @@ class PeerSamples:
     history         [n, T] item + 1 of the user's last interactions, oldest first, 0 for padding at the end
     history_values  [n, T] their values, 0 for padding; those above ``liked_above`` were liked
     statistics      [n, S], named by ``statistic_names``; finite
+    events          of all users: what a model reads that is given whole histories
+    earlier         [n] how many events the user has before the sample
     """
 
     rows: IntArray
@@ -52,10 +55,12 @@ class PeerSamples:
     item: IntArray
     user_fields: dict[str, IntArray]
     item_fields: dict[str, IntArray]
-    history: IntArray
+    history: npt.NDArray[np.int32]
     history_values: FloatArray
     statistics: FloatArray
     statistic_names: tuple[str, ...]
+    events: Events
+    earlier: IntArray
     liked_above: float
 
     def __len__(self) -> int:
@@ -89,6 +94,7 @@ class PeerSamples:
             history=self.history[user],
             history_values=self.history_values[user],
             statistics=self.statistics[others],
+            earlier=self.earlier[user],
         )
 
 
@@ -99,7 +105,8 @@ def peer_samples(config: JobConfig, catalogue: Catalogue, log: InteractionLog) -
     rows = np.concatenate([splits.rows[name] for name in SPLITS])
     user = log.user[rows].astype(np.int64)
     index = log.by_user()
-    history, values = _history(log, index, rows, schema.history_length)
+    events, earlier = Events.of(log, index, splits.trained_rows), index.position[rows]
+    history, values = events.last(user, earlier, schema.history_length)
     item_fields = _fields(
         schema.item_fields, [schema.encode_item_fields(catalogue.items.get(item, {})) for item in log.item_ids]
     )
@@ -119,6 +126,8 @@ def peer_samples(config: JobConfig, catalogue: Catalogue, log: InteractionLog) -
         history_values=values,
         statistics=np.stack([column[rows] for column in statistics.values()], axis=1).astype(np.float32),
         statistic_names=tuple(statistics),
+        events=events,
+        earlier=earlier,
         liked_above=schema.liked_above,
     )
 
@@ -128,18 +137,6 @@ def _fields(specs: tuple[FieldSpec, ...], encoded: list[list[int]]) -> dict[str,
     joined = np.array(encoded, np.int64).reshape(len(encoded), sum(spec.slots for spec in specs))
     ends = np.cumsum([spec.slots for spec in specs])
     return {spec.name: joined[:, end - spec.slots : end] for spec, end in zip(specs, ends, strict=True)}
-
-
-def _history(log: InteractionLog, index: UserIndex, rows: IntArray, length: int) -> tuple[IntArray, FloatArray]:
-    """Item + 1 and value [n, length] of the last interactions before each of these log rows."""
-    earlier = index.position[rows]
-    length_of = np.minimum(earlier, length)
-    steps = np.arange(length)[None]
-    inside = steps < length_of[:, None]
-    places = np.where(inside, (index.start[log.user[rows]] + earlier - length_of)[:, None] + steps, 0)
-    past = index.rows[places]
-    items = np.where(inside, log.item[past].astype(np.int64) + 1, 0)
-    return items, np.where(inside, log.value[past], 0.0).astype(np.float32)
 
 
 def _statistics(

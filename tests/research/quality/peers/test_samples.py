@@ -17,6 +17,7 @@ import pytest
 
 from offline.data.log import InteractionLog, UserIndex
 from offline.training.samples import Split, running_statistics, split_samples
+from research.quality.peers import events
 from research.quality.peers import samples as peers
 from research.quality.peers.samples import RECENT, SPLITS, PeerSamples, peer_samples
 from tests.synthetic import SCHEMA, Synthetic, synthetic
@@ -44,6 +45,9 @@ def features(samples: PeerSamples, place: int) -> dict[str, bytes]:
     values |= {name: samples.statistics[place, at].tobytes() for at, name in enumerate(samples.statistic_names)}
     for name in ("user", "item", "history", "history_values"):
         values[name] = getattr(samples, name)[place].tobytes()
+    first = int(samples.events.start[samples.user[place]])
+    past = slice(first, first + int(samples.earlier[place]))
+    values["events"] = samples.events.item[past].tobytes() + samples.events.value[past].tobytes()
     return values
 
 
@@ -102,7 +106,7 @@ def test_the_past_does_change_features(data: Synthetic, samples: PeerSamples) ->
     """The comparison looks at something: every statistic and the history come from the past."""
     past = changed(data, "test", lambda row: np.arange(len(data.log)) < row)
     # every user has thirty interactions, whatever they are: how many came before is all that cannot change here
-    assert past == {*samples.statistic_names, "history", "history_values"} - {"user_log_count"}
+    assert past == {*samples.statistic_names, "history", "history_values", "events"} - {"user_log_count"}
 
 
 def test_a_users_own_later_behaviour_is_seen_in_the_test_period(data: Synthetic) -> None:
@@ -173,6 +177,21 @@ def test_history_and_statistics_by_hand(data: Synthetic, samples: PeerSamples) -
         assert statistics["user_log_days_since_last"] == pytest.approx(np.log1p(days), abs=1e-6)
 
 
+@pytest.mark.parametrize("length", [1, 7, 100])
+def test_histories_are_cut_to_any_length(
+    data: Synthetic, samples: PeerSamples, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "BLOCK", 100)  # several blocks
+    items, values = samples.events.last(samples.user, samples.earlier, length)
+    schema = data.config.feature_schema.model_copy(update={"history_length": length})
+    whole = peer_samples(data.config.model_copy(update={"feature_schema": schema}), data.catalogue, data.log)
+    np.testing.assert_array_equal(items, whole.history)
+    np.testing.assert_array_equal(values, whole.history_values)
+    for place in some_places(samples, "test"):
+        own = [r for r in range(samples.rows[place]) if data.log.user[r] == samples.user[place]]
+        assert items[place][items[place] > 0].tolist() == [int(data.log.item[r]) + 1 for r in own[-length:]]
+
+
 def surplus_of(log: InteractionLog, row: int, trained: int) -> float:
     others = [float(log.value[r]) for r in range(min(row, trained)) if log.item[r] == log.item[row]]
     return float(log.value[row]) - (3 + sum(value - 3 for value in others) / (len(others) + 10))
@@ -208,5 +227,5 @@ def test_one_users_request(samples: PeerSamples) -> None:
     request = samples.one_user(500, 1)
     assert len(request) == 500
     assert len(set(request.user)) == 1
-    assert len(np.unique(request.history, axis=0)) == 1
+    assert len(np.unique(request.history, axis=0)) == len(set(request.earlier)) == 1
     assert len(set(request.item)) > 1

@@ -15,7 +15,7 @@ import numpy as np
 from models.contract.arrays import Array
 from offline.data.files import write_json
 from offline.knowledge.vectors import Knowledge
-from offline.metrics import in_words, quality
+from offline.metrics import gauc, in_words, quality
 from offline.training.bootstrap import Difference, Resamples, difference
 from research.tables import difference_cell, table
 from research.trials import TrialRunner, TrialSpec
@@ -131,7 +131,7 @@ def _row(
         variant=name,
         auc=float(np.mean([measures.auc for measures in each])),
         logloss=float(np.mean([measures.logloss for measures in each])),
-        gauc=float(np.mean([measures.gauc for measures in each])),
+        gauc=float(np.mean([gauc(label, score, user, least=1) for score in scores.values()])),
         spread=float(np.std([measures.auc for measures in each], ddof=1)) if len(each) > 1 else 0.0,
         validation_auc=validation,
         against={

@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from offline.data.catalogue import DataError
-from offline.metrics import expected_calibration_error, ndcg_at, quality
+from offline.metrics import expected_calibration_error, gauc, ndcg_at
 from offline.training.bootstrap import Resamples, difference
 from research.quality import measuring
 from research.quality.evaluation import Candidate, CandidateRow, Evaluation
@@ -38,7 +38,6 @@ def test_numbers_of_a_row(small: World, everything: Evaluation) -> None:
     label, user = small.liked[test].astype(np.float32), small.log.user[test]
     scores = [scored(model) for model in small.everything() if model.model == "peer 1"]
     actual = row(everything, "peer 1")
-    each = [quality(label, score, user) for score in scores]
     aucs = [roc_auc_score(label, score) for score in scores]
     assert actual.seeds == (1, 2)
     assert actual.auc.middle == pytest.approx(np.mean(aucs))
@@ -46,7 +45,8 @@ def test_numbers_of_a_row(small: World, everything: Evaluation) -> None:
     assert actual.logloss.middle == pytest.approx(
         np.mean([log_loss(label, score.astype(np.float64)) for score in scores])
     )
-    assert actual.gauc.middle == pytest.approx(np.mean([measures.gauc for measures in each]))
+    within = [gauc(label, score, user, least=1) for score in scores]
+    assert actual.gauc.middle == pytest.approx(np.mean(within))
     assert actual.ndcg.middle == pytest.approx(np.mean([ndcg_at(label, score, user, 10) for score in scores]))
     assert actual.ece.middle == pytest.approx(np.mean([expected_calibration_error(label, score) for score in scores]))
     assert actual.ms_per_500 is not None

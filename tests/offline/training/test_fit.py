@@ -109,10 +109,10 @@ def test_the_best_epoch_is_kept_and_training_stops_after_it(data: Synthetic, spl
     encoder = encoder_of(data, splits)
     fitted = run(data, splits, configured(epochs=30, patience=2, batch_size=128, learning_rate=0.05), encoder=encoder)
     assert len(fitted.validation_auc) < 30
-    assert fitted.epoch == int(np.argmax(fitted.validation_auc)) == len(fitted.validation_auc) - 3
+    assert fitted.epoch == int(np.argmin(fitted.validation_logloss)) == len(fitted.validation_logloss) - 3
     rows = splits.rows["validation"]
     measures = quality(encoder.labels[rows], predict(fitted.model, encoder, rows), data.log.user[rows])
-    assert measures.auc == max(fitted.validation_auc)
+    assert (measures.logloss, measures.auc) == pytest.approx((fitted.logloss, fitted.auc), abs=1e-6)
     assert not fitted.model.training
 
 

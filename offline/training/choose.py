@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from models.contract.arrays import FloatArray
+from models.contract.arrays import Array, FloatArray
 from models.ctr.calibration import Calibrated
 from offline.config import JobConfig, Served
 from offline.data.catalogue import Catalogue
@@ -126,8 +126,7 @@ def _tried(candidate: TimedModel, splits: SplitRows) -> Tried:
 def _milliseconds(candidate: TimedModel, model: Calibrated, splits: SplitRows) -> float:
     """Of a request to the model, which may be untrained: weights take no time."""
     own, encoder = candidate.config, candidate.encoder
-    read = encoder.knowledge
-    content, _ = export_artifact(own.name, candidate.spec, model, encoder, read, splits, {})
+    content, _ = export_artifact(own.name, candidate.spec, model, encoder, encoder.knowledge, splits, {})
     return scoring_milliseconds(content, encoder, splits.rows["validation"])
 
 
@@ -142,40 +141,50 @@ def _bounded(splits: SplitRows, log: InteractionLog, most: int) -> SplitRows:
     return replace(splits, rows=rows)
 
 
+@dataclass(frozen=True, slots=True)
+class _Resampled:
+    """A trained candidate's LogLoss and AUC [1 + count], in the order of ``Resamples.auc``."""
+
+    candidate: Tried
+    loss: Array
+    area: Array
+
+    def differences(self, best: _Resampled) -> tuple[Difference, Difference]:
+        """Of LogLoss and AUC, from the best."""
+        return difference(self.loss, best.loss), difference(self.area, best.area)
+
+    def is_as_good_as(self, best: _Resampled) -> bool:
+        """Whether neither LogLoss nor AUC is shown to be worse."""
+        losses, areas = self.differences(best)
+        return not (losses.low > 0 or areas.high < 0)
+
+
 def _chosen(tried: Sequence[Tried], resamples: Resamples, label: FloatArray, ceiling_ms: float) -> Choice:
     """The simplest trained candidate below the ceiling that the best of them, by LogLoss, is not shown to beat in
     LogLoss or AUC: their paired 95 % intervals reach 0. ``tried`` are in order from the simplest. The fastest one, if
     all are above the ceiling."""
-    measured = [
-        (candidate, candidate.quality.logloss, resamples.auc(candidate.scores),
-         resamples.mean(log_losses(label, candidate.scores)))
+    trained = [
+        _Resampled(candidate, resamples.mean(log_losses(label, candidate.scores)), resamples.auc(candidate.scores))
         for candidate in tried
-        if candidate.scores is not None and candidate.quality is not None
-    ]  # fmt: skip
-    affordable = [of for of in measured if of[0].milliseconds <= ceiling_ms]
+        if candidate.scores is not None
+    ]
+    affordable = [model for model in trained if model.candidate.milliseconds <= ceiling_ms]
     note = ""
     if not affordable:
-        affordable = [min(measured, key=lambda of: of[0].milliseconds)]
+        affordable = [min(trained, key=lambda model: model.candidate.milliseconds)]
         note = f"; no candidate scores {SCORED} items in {ceiling_ms:g} ms here, this one is the fastest"
-    best, _, area, loss = min(affordable, key=lambda of: of[1])
-    differences = {
-        candidate.architecture: (difference(losses, loss), difference(areas, area))
-        for candidate, _, areas, losses in measured
-        if candidate is not best
-    }
-
-    def is_as_good(candidate: Tried) -> bool:
-        losses, areas = differences[candidate.architecture]
-        return not (areas.high < 0 or losses.low > 0)
-
-    chosen = next(candidate for candidate, *_ in affordable if candidate is best or is_as_good(candidate))
-    name, rival = NAMES[chosen.architecture], NAMES[best.architecture]
-    if chosen is best:
-        sentence = f"auto serves {name}: the lowest LogLoss, and shown to be below that of whatever is simpler{note}"
+    best = min(affordable, key=lambda model: float(model.loss[0]))
+    chosen = next(model for model in affordable if model is best or model.is_as_good_as(best))
+    name, rival = NAMES[chosen.candidate.architecture], NAMES[best.candidate.architecture]
+    if chosen is not best:
+        reason = f"{rival} has the lowest LogLoss, but is not shown to be better"
+    elif chosen is affordable[0]:
+        reason = "the lowest LogLoss, and none that is fast enough is simpler"
     else:
-        sentence = f"auto serves {name}: {rival} has the lowest LogLoss, but is not shown to be better{note}"
+        reason = "the lowest LogLoss, and shown to be better than whatever is simpler"
+    differences = {model.candidate.architecture: model.differences(best) for model in trained if model is not best}
     table = [_row(candidate, differences.get(candidate.architecture)) for candidate in tried]
-    return Choice(chosen.architecture, "", 0, sentence, 0.0, table)
+    return Choice(chosen.candidate.architecture, "", 0, f"auto serves {name}: {reason}{note}", 0.0, table)
 
 
 def _row(candidate: Tried, differences: tuple[Difference, Difference] | None) -> dict[str, Any]:

@@ -51,28 +51,35 @@ class CandidateStudy:
     def markdown(self) -> str:
         """A row per candidate, the default first. Differences are against the trees, over resampled users."""
         resamples = Resamples(self.label, self.user)
-        area = {of.architecture: resamples.mean_auc(of.scores) for of in self.trained}
+        area = {candidate.architecture: resamples.mean_auc(candidate.scores) for candidate in self.trained}
         loss = {
-            of.architecture: np.mean([resamples.mean(log_losses(self.label, score)) for score in of.scores.values()], 0)
-            for of in self.trained
+            candidate.architecture: np.mean(
+                [resamples.mean(log_losses(self.label, score)) for score in candidate.scores.values()], 0
+            )
+            for candidate in self.trained
         }
         default = None if self.choice is None else self.choice.architecture
         rows = []
-        for of in sorted(self.trained, key=lambda of: of.architecture != default):
-            each = [quality(self.label, score, self.user) for score in of.scores.values()]
-            name = NAMES[of.architecture] + (" (default)" if of.architecture == default else "")
+        for candidate in sorted(self.trained, key=lambda candidate: candidate.architecture != default):
+            each = [quality(self.label, score, self.user) for score in candidate.scores.values()]
+            name = NAMES[candidate.architecture] + (" (default)" if candidate.architecture == default else "")
             cells = [name, _mean(each, "auc"), _mean(each, "logloss")]
             for measure in (area, loss):
-                of_trees = of.architecture == "tree" or "tree" not in measure
-                delta = None if of_trees else difference(measure[of.architecture], measure["tree"])
+                of_trees = candidate.architecture == "tree" or "tree" not in measure
+                delta = None if of_trees else difference(measure[candidate.architecture], measure["tree"])
                 cells.append(difference_cell(delta))
-            cells += [_mean(each, "ece"), f"{of.seconds:.0f}", f"{of.milliseconds:.2f}", str(len(of.scores))]
+            cells += [
+                _mean(each, "ece"),
+                f"{candidate.seconds:.0f}",
+                f"{candidate.milliseconds:.2f}",
+                str(len(candidate.scores)),
+            ]
             rows.append(cells)
         heads = ["model", "AUC", "LogLoss", "AUC against trees [95 %]", "LogLoss against trees [95 %]", "ECE"]
         heads += ["training, s", f"ms of {SCORED}", "seeds"]
         lines = [table(heads, rows), ""]
         if self.choice is not None:
-            times = self.choice.seconds / next(of.seconds for of in self.trained if of.architecture == default)
+            times = self.choice.seconds / next(each.seconds for each in self.trained if each.architecture == default)
             lines.append(
                 f"{self.choice.sentence[0].upper()}{self.choice.sentence[1:]}. Choosing, on {self.choice.samples:,} "
                 f"training samples, took {self.choice.seconds:.0f} s: {times:.1f} times the training of the default."
@@ -134,4 +141,4 @@ def _circumstances(config: JobConfig, schema: str, log: InteractionLog, knowledg
 
 
 def _mean(each: list[Quality], measure: str) -> str:
-    return in_words(float(np.mean([getattr(of, measure) for of in each])))
+    return in_words(float(np.mean([getattr(of_seed, measure) for of_seed in each])))

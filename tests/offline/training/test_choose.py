@@ -57,11 +57,16 @@ def test_a_better_model_is_chosen() -> None:
     choice = chosen(tried("tree", 0.8), tried("din", 1.2))
     assert choice.architecture == "din"
     assert choice.sentence == (
-        "auto serves DIN (target attention): the lowest LogLoss, and shown to be below that of whatever is simpler"
+        "auto serves DIN (target attention): the lowest LogLoss, and shown to be better than whatever is simpler"
     )
     middle, low, high = choice.table[0]["logloss_difference"]
     assert 0 < low < middle < high
     assert "logloss_difference" not in choice.table[1]
+
+
+def test_the_simplest_may_be_the_best() -> None:
+    choice = chosen(tried("tree", 1.2), tried("din", 0.8))
+    assert choice.sentence == "auto serves boosted trees: the lowest LogLoss, and none that is fast enough is simpler"
 
 
 def test_the_simplest_is_chosen_among_those_that_nothing_tells_apart() -> None:

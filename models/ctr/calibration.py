@@ -47,9 +47,10 @@ class Calibrated(nn.Module):
 
 def scaling(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """Slope and offset of the lowest LogLoss, for logits [n] and labels [n]. 1 and 0, which change nothing, where there
-    are fewer than fifty samples of either label, or where the order of the logits is no better than none."""
+    are fewer than fifty samples of either label, where the order of the logits is no better than none, or where one
+    is no number."""
     positives = int(labels.sum())
-    if min(positives, len(labels) - positives) < _LEAST_SAMPLES:
+    if min(positives, len(labels) - positives) < _LEAST_SAMPLES or not torch.isfinite(logits).all():
         return 1.0, 0.0
     x, y = logits.double(), labels.double()
     scale, mean = float(x.std().clamp(min=1e-6)), float(x.mean())

@@ -75,8 +75,8 @@ class RunningFeatures(nn.Module):
         )
         weights = self._weights(inputs["history_value"], history)  # [U, 1, T, k]
         rows = inputs["item_row"].unsqueeze(1).unsqueeze(2)
-        known = torch.where(present > 0, inputs["history_row"], 0)
-        own = self._of_item(rows, torch.where(known > 0, known, -1).unsqueeze(1), history, weights)
+        history_row = torch.where((present > 0) & (inputs["history_row"] > 0), inputs["history_row"], -1)
+        own = self._of_item(rows, history_row.unsqueeze(1), history, weights)
         of_fields = self._looked_up if weights.shape[0] == 1 else self._compared
         fields = of_fields(inputs["item_categorical"].unsqueeze(1), inputs["history_categorical"], weights)
         user = [inputs["user_numeric"], inputs["user_running"]]
@@ -132,10 +132,7 @@ class RunningFeatures(nn.Module):
         return torch.stack(columns, dim=3)
 
     def _of_item(self, row: Tensor, history_row: Tensor, history: _Looks, weights: Tensor) -> _OfItem:
-        """Of events of the candidate itself: ``row`` [.., Q, 1] against [.., 1, T], -1 where none is present or known.
-
-        Each step over [Q, T] counts: they are most of what running features cost a request.
-        """
+        """Of events of the candidate itself: ``row`` [.., Q, 1] against [.., 1, T], -1 where no event is known."""
         same = (row == history_row).to(weights.dtype)
         if history.visible.shape[1] > 1:  # else absent events are known by their row
             same = same * history.visible

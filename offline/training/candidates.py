@@ -125,7 +125,10 @@ def settings_of(config: JobConfig) -> str:
 
 
 def as_trained(config: JobConfig, architecture: str) -> JobConfig:
-    """The configuration of a model that was trained, by its report's architecture: without "auto"."""
+    """The configuration of a model that was trained, by its report's architecture: without "auto". DataError for a
+    report that names none of them."""
     if config.training.served != "auto":
         return config
+    if architecture not in NAMES:
+        raise DataError("the report of the last training names no architecture: run `refresh` first")
     return candidate_config(config, cast(Served, architecture))

@@ -45,7 +45,7 @@ def test_scores_become_the_shares_that_they_claim_and_keep_their_order() -> None
     assert {"slope", "offset"} <= model.state_dict().keys()
 
 
-@pytest.mark.parametrize("case", ["one label", "few of a label", "wrong order", "one value"])
+@pytest.mark.parametrize("case", ["one label", "few of a label", "wrong order", "one value", "diverged"])
 def test_nothing_is_taken_where_nothing_can_be_learned(case: str) -> None:
     logits, labels = sample(400)
     match case:
@@ -55,6 +55,8 @@ def test_nothing_is_taken_where_nothing_can_be_learned(case: str) -> None:
             labels = (torch.arange(400) < 40).float()
         case "wrong order":
             logits = -logits
+        case "diverged":
+            logits[7] = float("nan")
         case "one value":
             logits = torch.zeros_like(logits)
     assert scaling(logits, labels) == (1.0, 0.0)

@@ -202,6 +202,8 @@ def test_a_choice_under_other_settings_or_of_no_training_is_none(tmp_path: Path)
 def test_auto_is_no_architecture_before_a_training(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is settled by a training"):
         specs(auto(tmp_path))
+    with pytest.raises(DataError, match="names no architecture"):  # of a report of an earlier version
+        as_trained(auto(tmp_path), "")
 
 
 def test_whole_histories_are_whole_for_ratings_alone(tmp_path: Path) -> None:

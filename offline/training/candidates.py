@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from models.contract.schema import FeatureSchema, RunningSpec, fingerprint
 from offline.config import JobConfig, Served, TrainingConfig
@@ -131,4 +131,4 @@ def as_trained(config: JobConfig, architecture: str) -> JobConfig:
         return config
     if architecture not in NAMES:
         raise DataError("the report of the last training names no architecture: run `refresh` first")
-    return candidate_config(config, cast(Served, architecture))
+    return candidate_config(config, architecture)

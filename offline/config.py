@@ -104,7 +104,7 @@ class ChoiceConfig(BaseModel):
 
     candidates: Annotated[tuple[Served, ...], Field(min_length=1)] = ("tree", "dcnv2", "din", "lifelong")
     window: Count = 200
-    most_samples: Count = 100_000
+    most_samples: Count = 50_000
     epochs: Count = 4
     ceiling_ms: Annotated[float, Field(gt=0)] = 3.0
 
@@ -124,7 +124,7 @@ class TrainingConfig(BaseModel):
     choice: ChoiceConfig = ChoiceConfig()
     compare: bool = False  # also train the other architectures and the served one without knowledge, for the report
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
-    epochs: Annotated[int, Field(ge=1)] = 12
+    epochs: Annotated[int, Field(ge=1)] = 6
     patience: Annotated[int, Field(ge=1)] = 2
     batch_size: Annotated[int, Field(ge=1)] = 512
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

@@ -89,7 +89,7 @@ class Choice:
     ``table`` has a row for each candidate, from the simplest: ``architecture``, ``milliseconds`` for 500 candidates,
     and of those that were fast enough to be trained ``logloss``, ``auc``, ``ece`` of validation samples, ``seconds`` of
     training, and ``logloss_difference`` and ``auc_difference`` from the best (middle, low, high). ``sentence`` says
-    why; ``seconds`` is what choosing took in all.
+    why; ``seconds`` is what choosing took in all. Seconds are processor time.
     """
 
     architecture: Served
@@ -98,6 +98,11 @@ class Choice:
     sentence: str
     seconds: float
     table: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def too_slow(self) -> dict[Served, float]:
+        """Milliseconds of the candidates that were not trained."""
+        return {row["architecture"]: row["milliseconds"] for row in self.table if "seconds" not in row}
 
     def document(self) -> dict[str, Any]:
         return asdict(self)

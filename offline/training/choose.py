@@ -48,8 +48,8 @@ class TimedModel:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A candidate that was trained: ``scores`` [n] of validation samples, their quality, the time that a request takes
-    and the seconds that training took. Of one that is too slow to be served there are no scores."""
+    """A candidate that was trained: ``scores`` [n] of validation samples, their quality, and the processor time of a
+    request and of the training. Of one that is too slow to be served there are no scores."""
 
     architecture: Served
     scores: FloatArray | None
@@ -60,7 +60,7 @@ class Tried:
 
 def choose(config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge) -> Choice:
     """Time, train and compare the candidates of a configuration, and choose."""
-    started, settings = time.perf_counter(), config.training.choice
+    started, settings = time.process_time(), config.training.choice
     splits = _bounded(split_samples(config.samples, log), log, settings.most_samples)
     validation = splits.rows["validation"]
     candidates = _timed(config, catalogue, log, knowledge, splits)
@@ -78,7 +78,7 @@ def choose(config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowled
         raise TrainingError("no candidate of training.choice could be trained")
     label = (log.value[validation] > config.feature_schema.liked_above).astype(np.float32)
     choice = _chosen(tried, Resamples(label, log.user[validation]), label, settings.ceiling_ms)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     return replace(choice, settings=settings_of(config), samples=len(splits.rows["train"]), seconds=seconds)
 
 
@@ -112,11 +112,11 @@ def _leave_out(architecture: Served, error: TrainingError) -> None:
 
 
 def _tried(candidate: TimedModel, splits: SplitRows) -> Tried:
-    began, training, encoder = time.perf_counter(), candidate.config.training, candidate.encoder
-    training = training.model_copy(update={"epochs": min(training.epochs, training.choice.epochs)})
+    began, training, encoder = time.process_time(), candidate.config.training, candidate.encoder
+    training = training.model_copy(update={"epochs": min(training.epochs, training.choice.epochs), "patience": 1})
     validation = splits.rows["validation"]
     fitted = fit(candidate.spec, training, encoder, splits, training.seeds[0])
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     scores = predict(fitted.model, encoder, validation)
     milliseconds = candidate.milliseconds or _milliseconds(candidate, fitted.model, splits)
     of_scores = quality(encoder.labels[validation], scores, encoder.log.user[validation])

@@ -5,6 +5,7 @@ They change nothing that is served. Trainings take hours; finished ones are foun
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -93,6 +94,7 @@ def candidates(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each network; trees are trained once.")] = 2,
+    beside: Annotated[Path | None, typer.Option(help="Configuration whose model the default is compared with.")] = None,
     write: Write = None,
 ) -> None:
     """Train every candidate of `served = "auto"` in full and compare them with the trees: docs/quality.md.
@@ -101,16 +103,17 @@ def candidates(
     """
     from offline.knowledge.run import load_knowledge
     from offline.training.candidates import former_choice
-    from research.studies.candidates import train_candidates
+    from research.studies.candidates import other_model, train_candidates
 
     job = job_of(config, data_dir)
     catalogue, log = data_of(job)
     knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
     ledger = ledger_of(write, f"candidates --config {config}")
     choice = former_choice(job.models / "report.json", job.config)
-    study = train_candidates(
-        job.config, catalogue, log, knowledge, seeds, job.config.workdir / "candidates", ledger, choice
-    )
+    folder = job.config.workdir / "candidates"
+    study = train_candidates(job.config, catalogue, log, knowledge, seeds, folder, ledger, choice)
+    if beside is not None:
+        study = replace(study, other=other_model(job_of(beside, data_dir), study.label))
     write_table(f"candidates {job.config.name}", study.markdown(), write)
 
 

@@ -69,35 +69,30 @@ def export_artifact(
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """The files of an exported model: its name in their folder and its digest, and those of its parts, none of a model
-    that runs as a whole."""
+    """The files of an exported model: its name in their folder and its digest, and the digests of its parts by their
+    names. A model that cannot be split has none: it is served whole, at twice the time; ``unsplit`` says why."""
 
     name: str
     sha256: str
     parts: dict[str, str]
+    unsplit: str = ""
 
 
 def write_artifact(name: str, content: bytes, folder: Path) -> Artifact:
-    """Write an ONNX model and, beside it, its parts."""
+    """Write an ONNX model and, beside it, its parts, once they have given the scores of the whole."""
     digest = hashlib.sha256(content).hexdigest()
     path = folder / f"{name}-{digest[:12]}.onnx"
     write_bytes(path, content)
-    return Artifact(path.name, digest, _write_parts(content, parts_folder(path)))
-
-
-def _write_parts(content: bytes, folder: Path) -> dict[str, str]:
-    """Digests of the parts of a model by their names, once they have given the scores of the whole. None of a model
-    that cannot be split: it is served whole, at twice the time."""
+    folder = parts_folder(path)
     try:
         parts = split(content)
-        for name, part in parts.items():
-            write_bytes(folder / name, part)
+        for part, of_part in parts.items():
+            write_bytes(folder / part, of_part)
         rehearse(content, folder)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the parts, the whole is right
         shutil.rmtree(folder, ignore_errors=True)
-        print(f"the model will be served as a whole: {error}")
-        return {}
-    return {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
+        return Artifact(path.name, digest, {}, str(error))
+    return Artifact(path.name, digest, {part: hashlib.sha256(of_part).hexdigest() for part, of_part in parts.items()})
 
 
 def as_request(user: Tensors, items: Tensors) -> Tensors:

@@ -34,12 +34,13 @@ from offline.training.validation import MOST_ROWS, of_drawn_users
 
 @dataclass(frozen=True, slots=True)
 class TimedModel:
-    """An architecture with its configuration, what encodes its samples, and the time that a request takes."""
+    """An architecture with its configuration, what encodes its samples, and the time that a request takes; None of
+    trees, which have to grow first."""
 
     config: JobConfig
     architecture: Served
     encoder: SampleEncoder
-    milliseconds: float
+    milliseconds: float | None = None
 
     @property
     def spec(self) -> ModelSpec:
@@ -64,10 +65,10 @@ def choose(config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowled
     splits = _bounded(split_samples(config.samples, log), log, settings.most_samples)
     validation = splits.rows["validation"]
     candidates = _timed(config, catalogue, log, knowledge, splits)
-    ceiling = max(settings.ceiling_ms, min(candidate.milliseconds for candidate in candidates))
+    fastest = min((candidate.milliseconds or 0.0) for candidate in candidates)
     tried: list[Tried] = []
     for candidate in candidates:
-        if candidate.milliseconds > ceiling:
+        if candidate.milliseconds is not None and candidate.milliseconds > max(settings.ceiling_ms, fastest):
             tried.append(Tried(candidate.architecture, None, None, candidate.milliseconds, 0.0))
             continue
         try:
@@ -93,8 +94,8 @@ def _timed(
         schema = knowledge.schema(own.feature_schema)
         if encoder is None or encoder.schema != schema:
             encoder = SampleEncoder(schema, catalogue, log, knowledge, splits.trained_rows)
-        candidate = TimedModel(own, architecture, encoder, 0.0)
-        if architecture != "tree":  # trees take what they have grown to, but hardly ever much
+        candidate = TimedModel(own, architecture, encoder)
+        if architecture != "tree":
             try:
                 model = new_model(candidate.spec, own.training, encoder).eval()
                 candidate = replace(candidate, milliseconds=_milliseconds(candidate, model, splits))
@@ -118,7 +119,9 @@ def _tried(candidate: TimedModel, splits: SplitRows) -> Tried:
     fitted = fit(candidate.spec, training, encoder, splits, training.seeds[0])
     seconds = time.process_time() - began
     scores = predict(fitted.model, encoder, validation)
-    milliseconds = candidate.milliseconds or _milliseconds(candidate, fitted.model, splits)
+    milliseconds = candidate.milliseconds
+    if milliseconds is None:
+        milliseconds = _milliseconds(candidate, fitted.model, splits)
     of_scores = quality(encoder.labels[validation], scores, encoder.log.user[validation])
     return Tried(candidate.architecture, scores, of_scores, milliseconds, seconds)
 

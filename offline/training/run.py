@@ -102,6 +102,8 @@ def train(
     metrics = {name: area for name, area in measures.items() if not np.isnan(area)}
     content, worst = export_artifact(config.name, served, best_fit.model, encoder, knowledge, splits, metrics)
     artifact = write_artifact(config.name, content, folder)
+    if artifact.unsplit:
+        print(f"the model will be served as a whole: {artifact.unsplit}")
     torch.save(best_fit.model.state_dict(), folder / f"{artifact.name}.pt")
     write_arrays(
         folder / "test_predictions.npz",

@@ -99,19 +99,17 @@ def candidates(
 ) -> None:
     """Train every candidate of `served = "auto"` in full and compare them with the trees: docs/quality.md.
 
-    Looks at the test split. The choice is that of the last refresh.
+    Chooses first, as a first refresh does, and then looks at the test split. Reads the knowledge that is there.
     """
     from offline.knowledge.run import load_knowledge
-    from offline.training.candidates import former_choice
     from research.studies.candidates import other_model, train_candidates
 
     job = job_of(config, data_dir)
     catalogue, log = data_of(job)
     knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
     ledger = ledger_of(write, f"candidates --config {config}")
-    choice = former_choice(job.models / "report.json", job.config)
     folder = job.config.workdir / "candidates"
-    study = train_candidates(job.config, catalogue, log, knowledge, seeds, folder, ledger, choice)
+    study = train_candidates(job.config, catalogue, log, knowledge, seeds, folder, ledger)
     if beside is not None:
         study = replace(study, other=other_model(job_of(beside, data_dir), study.label))
     write_table(f"candidates {job.config.name}", study.markdown(), write)

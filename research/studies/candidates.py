@@ -15,7 +15,7 @@ from models.contract.arrays import Array, FloatArray
 from models.contract.schema import fingerprint
 from offline.config import JobConfig, Served
 from offline.data.catalogue import Catalogue, DataError
-from offline.data.files import read_arrays, write_arrays
+from offline.data.files import read_arrays, read_json, write_arrays, write_json
 from offline.data.log import InteractionLog
 from offline.jobs.steps import Job
 from offline.knowledge.vectors import Knowledge
@@ -23,6 +23,7 @@ from offline.metrics import Quality, in_words, log_losses, quality
 from offline.training.artifact import export_artifact
 from offline.training.bootstrap import Resamples, difference
 from offline.training.candidates import NAMES, Choice, ModelSpec, as_trained, candidate_config, specs
+from offline.training.choose import choose
 from offline.training.cost import SCORED, scoring_milliseconds
 from offline.training.fit import fit, predict
 from offline.training.report import TrainingReport
@@ -59,7 +60,7 @@ class CandidateStudy:
     candidates: list[Trained]
     label: FloatArray
     user: Array
-    choice: Choice | None
+    choice: Choice
     other: OtherModel | None = None
 
     def markdown(self) -> str:
@@ -68,7 +69,7 @@ class CandidateStudy:
         trained = [candidate for candidate in self.candidates if candidate.scores]
         area = {candidate.architecture: resamples.mean_auc(candidate.scores) for candidate in trained}
         loss = {candidate.architecture: self._losses(resamples, candidate.scores.values()) for candidate in trained}
-        default = None if self.choice is None else self.choice.architecture
+        default = self.choice.architecture
         rows = []
         for candidate in sorted(self.candidates, key=lambda candidate: candidate.architecture != default):
             name = NAMES[candidate.architecture] + (" (default)" if candidate.architecture == default else "")
@@ -86,22 +87,21 @@ class CandidateStudy:
         heads = ["test samples", "AUC", "LogLoss", "ECE", "AUC against trees [95 %]", "LogLoss against trees [95 %]"]
         heads += ["training, s", f"ms of {SCORED}", "seeds"]
         lines = [table(heads, rows), ""]
-        if self.choice is not None and default in area:
-            seconds = next(candidate.seconds for candidate in trained if candidate.architecture == default)
-            lines.append(
-                f"{self.choice.sentence[0].upper()}{self.choice.sentence[1:]}. Choosing, on {self.choice.samples:,} "
-                f"training samples, took {self.choice.seconds:.0f} s: {self.choice.seconds / seconds:.1f} times the "
-                f"training of the default."
-            )
-            if self.other is not None:
-                other = quality(self.label, self.other.score, self.user)
-                auc = difference(area[default], resamples.auc(self.other.score))
-                logloss = difference(loss[default], self._losses(resamples, [self.other.score]))
-                lines += [
-                    "",
-                    f"The model of the configuration {self.other.name}, one seed, has AUC {in_words(other.auc)} and "
-                    f"LogLoss {in_words(other.logloss)} on these samples; the default differs by {auc} and {logloss}.",
-                ]
+        seconds = next(candidate.seconds for candidate in trained if candidate.architecture == default)
+        lines.append(
+            f"{self.choice.sentence[0].upper()}{self.choice.sentence[1:]}. Choosing, on {self.choice.samples:,} "
+            f"training samples, took {self.choice.seconds:.0f} s: {self.choice.seconds / seconds:.1f} times the "
+            f"training of the default."
+        )
+        if self.other is not None:
+            other = quality(self.label, self.other.score, self.user)
+            auc = difference(area[default], resamples.auc(self.other.score))
+            logloss = difference(loss[default], self._losses(resamples, [self.other.score]))
+            lines += [
+                "",
+                f"The model of the configuration {self.other.name}, one seed, has AUC {in_words(other.auc)} and "
+                f"LogLoss {in_words(other.logloss)} on these samples; the default differs by {auc} and {logloss}.",
+            ]
         return "\n".join(lines)
 
     def _losses(self, resamples: Resamples, scores: Iterable[FloatArray]) -> Array:
@@ -127,17 +127,16 @@ def train_candidates(
     seeds: int,
     folder: Path,
     ledger: Ledger,
-    choice: Choice | None,
 ) -> CandidateStudy:
-    """Train each candidate with so many seeds, the trees with one, and none that was too slow when ``choice`` was made;
-    what is in ``folder`` already is not trained again."""
+    """Choose, then train each candidate with so many seeds, the trees with one, and none that is too slow; what is in
+    ``folder`` already is not done again."""
+    choice = _choice(folder / "choice.json", config, catalogue, log, knowledge)
     splits = split_samples(config.samples, log)
     test, candidates = splits.rows["test"], []
-    too_slow = {} if choice is None else choice.too_slow
     label = (log.value[test] > config.feature_schema.liked_above).astype(np.float32)
     for architecture in config.training.choice.candidates:
-        if architecture in too_slow:
-            candidates.append(Trained(architecture, {}, too_slow[architecture], 0.0))
+        if architecture in choice.too_slow:
+            candidates.append(Trained(architecture, {}, choice.too_slow[architecture], 0.0))
             continue
         candidate = candidate_config(config, architecture)
         schema = knowledge.schema(candidate.feature_schema)
@@ -163,6 +162,14 @@ def train_candidates(
         ledger.record(config.name, NAMES[architecture], circumstances, digests)
         candidates.append(Trained(architecture, scores, milliseconds, float(np.mean(seconds))))
     return CandidateStudy(config.name, candidates, label, log.user[test], choice)
+
+
+def _choice(path: Path, config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge) -> Choice:
+    choice = Choice.of(read_json(path), config) if path.is_file() else None
+    if choice is None:
+        choice = choose(config, catalogue, log, knowledge)
+        write_json(path, choice.document())
+    return choice
 
 
 def _circumstances(config: JobConfig, schema: str, log: InteractionLog, knowledge: Knowledge) -> str:

@@ -12,7 +12,7 @@ from models.contract.schema import RunningSpec
 from offline.data.catalogue import DataError
 from offline.data.files import write_arrays
 from offline.jobs.steps import Job
-from offline.training.candidates import Choice, specs
+from offline.training.candidates import Choice, settings_of, specs
 from offline.training.report import TrainingReport
 from research.studies import candidates as studies
 from research.studies.candidates import CandidateStudy, OtherModel, other_model, train_candidates
@@ -29,11 +29,12 @@ def test_candidates_are_trained_once_and_compared_with_the_trees(
     config = config.model_copy(update={"feature_schema": running})
     rows = [{"architecture": name, "milliseconds": 1.0, "seconds": 3.0} for name in ("tree", "din")]
     rows.append({"architecture": "dcnv2", "milliseconds": 9.0})
-    choice = Choice("din", "", 200, "auto serves DIN: the lowest LogLoss", 8.0, rows)
+    choice = Choice("din", settings_of(config), 200, "auto serves DIN: the lowest LogLoss", 8.0, rows)
+    monkeypatch.setattr(studies, "choose", lambda *_: choice)
 
     def run() -> CandidateStudy:
         ledger, folder = Ledger(tmp_path / "looks.jsonl", "candidates"), tmp_path / "candidates"
-        return train_candidates(config, few.catalogue, few.log, few.knowledge, 2, folder, ledger, choice)
+        return train_candidates(config, few.catalogue, few.log, few.knowledge, 2, folder, ledger)
 
     study = run()
     first = study.markdown()
@@ -49,6 +50,7 @@ def test_candidates_are_trained_once_and_compared_with_the_trees(
     compared = replace(study, other=OtherModel("larger", study.candidates[0].scores[1])).markdown().splitlines()
     assert compared[:-2] == lines
     assert compared[-1].startswith("The model of the configuration larger, one seed, has AUC ")
+    monkeypatch.setattr(studies, "choose", None)
     monkeypatch.setattr(studies, "fit", None)
     assert run().markdown() == first
     assert len((tmp_path / "looks.jsonl").read_text().splitlines()) == 2

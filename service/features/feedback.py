@@ -22,6 +22,10 @@ from service.telemetry import Telemetry
 RETRY_WINDOW = 200
 """How many of the last events are searched for an equal one, so that a retried request changes nothing."""
 
+OVERHANG = 8
+"""An ``OVERHANG``-th of the longest history may come on top of it before it is cut back: a cut writes the whole history
+into Redis' append-only file, which a full one would else cost with every event."""
+
 APPEND = f"""
 local event, size = ARGV[1], {EVENT_BYTES}
 local length = redis.call('STRLEN', KEYS[1])
@@ -31,13 +35,15 @@ if length % size ~= 0 then
   length = length - length % size
 end
 local recent = redis.call('GETRANGE', KEYS[1], math.max(0, length - size * {RETRY_WINDOW}), -1)
-for at = 1, #recent, size do
-  if string.sub(recent, at, at + size - 1) == event then return 0 end
+local at = string.find(recent, event, 1, true)
+while at do
+  if at % size == 1 then return 0 end
+  at = string.find(recent, event, at + 1, true)
 end
 length = redis.call('APPEND', KEYS[1], event)
-local most = tonumber(ARGV[2]) * size
-if length > most then
-  redis.call('SET', KEYS[1], redis.call('GETRANGE', KEYS[1], length - most, -1))
+local most = tonumber(ARGV[2])
+if length > (most + math.floor(most / {OVERHANG})) * size then
+  redis.call('SET', KEYS[1], redis.call('GETRANGE', KEYS[1], length - most * size, -1))
 end
 return 1
 """

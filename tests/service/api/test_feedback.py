@@ -88,6 +88,41 @@ async def test_the_history_is_trimmed(service: Running, store: redis.Redis, keys
     assert _values(store, keys) == [2.75, 3.0, 3.25, 3.5, 3.75]
 
 
+@pytest.mark.parametrize("settings", [{"history_max_events": 16}], indirect=True)
+async def test_a_history_is_cut_back_when_it_is_an_eighth_too_long(
+    service: Running, store: redis.Redis, keys: Keys
+) -> None:
+    lengths = []
+    for at in range(22):
+        await _send(service, {"user_id": "u", "item_id": "a", "value": 1, "timestamp_ms": START_MS + at})
+        lengths.append(store.strlen(keys.user_history("u")) // EVENT_BYTES)
+    assert lengths == [*range(1, 19), 16, 17, 18, 16]
+
+
+@pytest.mark.own_valkey
+async def test_an_event_costs_a_full_history_little_more_than_a_short_one(
+    service: Running, store: redis.Redis, keys: Keys
+) -> None:
+    """In bytes of the append-only file and in time of the script, over more events than one cut needs."""
+    cost = {}
+    full = Interaction(user_id="full", item_id="a", value=1, time_ms=START_MS).pack()
+    store.set(keys.user_history("full"), full * (10_000 + 10_000 // 8))
+    for user in ("short", "full"):
+        store.config_resetstat()
+        before = store.info("persistence")["aof_current_size"]
+        for batch in range(3):
+            events = [
+                {"user_id": user, "item_id": "a", "value": 2, "timestamp_ms": START_MS + 1000 * batch + at}
+                for at in range(1000)
+            ]
+            await _send(service, {"events": events})
+        written = store.info("persistence")["aof_current_size"] - before
+        cost[user] = written, store.info("commandstats")["cmdstat_evalsha"]["usec"]
+    assert store.strlen(keys.user_history("full")) == (10_000 + 3_000 - 2 * 1251 - 1) * EVENT_BYTES  # cut three times
+    assert cost["full"][0] < 3 * cost["short"][0]
+    assert cost["full"][1] < 3 * cost["short"][1]
+
+
 async def test_a_torn_history_is_repaired(service: Running, store: redis.Redis, keys: Keys) -> None:
     await _send(service, {"user_id": "u", "item_id": "a", "value": 1, "timestamp_ms": START_MS + 1})
     store.append(keys.user_history("u"), b"torn")

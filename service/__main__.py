@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from models.contract.experiments import ExperimentsError
 from service.app import create_app
 from service.configuration import with_prefix
+from service.server.connection import Connection
 from service.settings import PREFIX, Settings, SettingsError
 from service.workers import APP, configure_process, run_workers
 
@@ -54,7 +55,7 @@ def _config(app: FastAPI | str, settings: Settings) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="on",
         access_log=False,

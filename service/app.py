@@ -27,6 +27,7 @@ from service.releases.watcher import Releases
 from service.reranking.server import ModelServer
 from service.reranking.vllm import Gates, Tuned, VllmReranker, read_reranker
 from service.reranking.watch import CanaryWatch
+from service.server.connections import ConnectionLimits, Connections
 from service.settings import Settings, SettingsError
 from service.status import status_document
 from service.telemetry import Telemetry
@@ -49,9 +50,12 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             app.state.service = await _assemble(settings, limits, experiments, tuned, stack)
+            await stack.enter_async_context(connections.swept())
             yield
 
+    connections = Connections(ConnectionLimits(body_bytes=settings.max_body_bytes))
     app = FastPathApp(lifespan)
+    app.state.connections = connections
     routes.mount(app, limits)
     return app
 

@@ -20,6 +20,8 @@ class ErrorCode(StrEnum):
     TOO_LARGE = "too_large"
     INVALID = "invalid"
     OVERLOADED = "overloaded"
+    TIMEOUT = "timeout"
+    UNSUPPORTED = "unsupported"
     REFUSED = "refused"
     UNAVAILABLE = "unavailable"
     NO_RELEASE = "no_release"
@@ -62,6 +64,18 @@ class Forbidden(ServiceError):  # noqa: N818
 
 class TooLarge(ServiceError):  # noqa: N818
     status, code = 413, ErrorCode.TOO_LARGE
+
+
+class RequestTimeout(ServiceError):  # noqa: N818
+    status, code = 408, ErrorCode.TIMEOUT
+
+
+class Unsupported(ServiceError):  # noqa: N818
+    status, code = 415, ErrorCode.UNSUPPORTED
+
+
+class HeadersTooLarge(ServiceError):  # noqa: N818
+    status, code = 431, ErrorCode.TOO_LARGE
 
 
 class InvalidRequest(ServiceError):  # noqa: N818

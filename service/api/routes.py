@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
-from collections.abc import Awaitable, Callable
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -19,7 +21,7 @@ from service.api import answers, parsing
 from service.api.fast_path import FastPathApp
 from service.api.feedback import parse_feedback
 from service.api.schemas import REFERENCE, FeedbackReply, Limits, openapi_schemas
-from service.errors import ErrorCode, MalformedRequest, ServiceError, TooLarge, no_release
+from service.errors import ErrorCode, MalformedRequest, ServiceError, TooLarge, Unsupported, no_release
 from service.features.feedback import RedisFeedback
 from service.ranking.deadline import Deadline
 from service.ranking.ports import LiveRelease
@@ -29,6 +31,8 @@ from service.telemetry import Telemetry
 
 INLINE_BYTES = 64 * 1024
 """Bodies up to this size are parsed on the event loop; a thread would cost more than it frees."""
+
+_CHARSET = re.compile(rb"charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -129,12 +133,15 @@ async def status(service: Service, request: Request) -> Response:
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """The body, of at most ``most`` bytes. TooLarge before reading more than that, whatever the headers claim.
+    """The body, of at most ``most`` bytes. TooLarge before reading more than that, whatever the headers claim;
+    Unsupported if it is compressed or not UTF-8.
 
     It is kept in the request's state too: should it be wrong, its error still carries the id that it names.
     """
     too_large = TooLarge(f"a body may have at most {most} bytes", field="body")
-    declared = dict(request.scope["headers"]).get(b"content-length", b"")
+    headers = dict(request.scope["headers"])
+    _check_encoding(headers)
+    declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > most:
         raise too_large
     chunks: list[bytes] = []
@@ -148,9 +155,23 @@ async def read_body(request: Request, most: int) -> bytes:
         if size > most:
             raise too_large
         more = message.get("more_body", False)
-    raw = b"".join(chunks)
+    raw = b"".join(chunks).removeprefix(BOM_UTF8)
     request.state.raw = raw
+    if raw.startswith((BOM_UTF16_BE, BOM_UTF16_LE)):
+        raise Unsupported("the body is UTF-16: send UTF-8", field="body")
     return raw
+
+
+def _check_encoding(headers: Mapping[bytes, bytes]) -> None:
+    """Unsupported for a body that is compressed or not UTF-8."""
+    coding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if coding != b"identity":
+        name = coding.decode(errors="replace")
+        raise Unsupported(f"Content-Encoding {name} is not read: send the body as it is", field="body")
+    charset = _CHARSET.search(headers.get(b"content-type", b""))
+    if charset and charset[1].lower() not in (b"utf-8", b"utf8", b"us-ascii"):
+        name = charset[1].decode(errors="replace")
+        raise Unsupported(f"the charset {name} is not read: JSON is UTF-8", field="body")
 
 
 async def _parsed(raw: bytes, parse: Callable[Concatenate[bytes, P], T], *arguments: P.args, **options: P.kwargs) -> T:
@@ -165,7 +186,8 @@ def _answered(route: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[R
 
     async def answer(request: Request) -> Response:
         # Everything that comes later counts: reading and parsing the body, and waiting for other requests meanwhile.
-        request.state.arrived = time.monotonic()
+        if not hasattr(request.state, "arrived"):  # no connection of ours said it
+            request.state.arrived = time.monotonic()
         service: Service = request.app.state.service
         try:
             response = await endpoint(service, request)
@@ -223,8 +245,12 @@ def _documented(body: dict[str, Any], reply: str) -> dict[str, Any]:
     answered = {
         200: ("Successful Response", reply),
         400: ("The body is not JSON", "ErrorReply"),
+        408: ("The request was not complete in time", "ErrorReply"),
         413: ("The body is too large", "ErrorReply"),
+        415: ("The body is compressed, or not UTF-8", "ErrorReply"),
         422: ("The request is invalid; `field` says where", "ErrorReply"),
+        429: ("There is more to do than can be done; `retry_after_ms` says when to come again", "ErrorReply"),
+        431: ("The headers are too large", "ErrorReply"),
         503: ("No release is loaded, or Redis is not there", "ErrorReply"),
     }
     return {

@@ -88,7 +88,7 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.mark.parametrize("path", ["/v1/rank", "/v1/feedback"])
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b'{"user_id": "\\ud800"}', b"[" * 4000])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xfd\xfe\x00", b'{"user_id": "\\ud800"}', b"[" * 4000])
 async def test_what_is_not_json_is_a_400(service: Running, path: str, content: bytes) -> None:
     _detail(await service.http.post(path, content=content), 400, "malformed", "body")
 
@@ -138,7 +138,7 @@ async def test_a_bug_is_a_500_in_the_envelope(settings: Settings, publisher: Pub
 
 
 def test_every_kind_of_error_has_one_status() -> None:
-    assert {kind.status for kind in ServiceError.__subclasses__()} == {400, 401, 403, 413, 422, 429, 503}
+    assert {kind.status for kind in ServiceError.__subclasses__()} == {400, 401, 403, 408, 413, 415, 422, 429, 431, 503}
 
     class Special(Overloaded):
         pass

@@ -1,0 +1,234 @@
+"""One HTTP connection: uvicorn's, with limits.
+
+uvicorn bounds neither a head nor the time in which a request has to be complete, and httptools, its parser, drops the
+body of a request that offers another protocol (``Upgrade: h2c``, which the JDK's and curl's clients do by default). So
+a head is collected here until it is complete, checked, and handed on without the offer, which a server may ignore
+(RFC 9110, 7.8); and a request begins when its body is complete. What is refused gets the envelope of every error.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import socket
+import struct
+import time
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from service.api.answers import error_response
+from service.api.parsing import new_request_id
+from service.errors import (
+    HeadersTooLarge,
+    MalformedRequest,
+    Overloaded,
+    RequestTimeout,
+    ServiceError,
+    TooLarge,
+)
+from service.server.connections import Connections
+
+LINGER_SECONDS = 2.0
+"""Time in which a refused caller may read the answer, while what it still sends is thrown away: a socket that is closed
+with bytes unread makes its caller lose the answer."""
+
+_HEAD_END = b"\r\n\r\n"
+_OFFER = re.compile(rb"\r\n(?:upgrade|http2-settings):[^\r\n]*", re.IGNORECASE)
+_TCP_INFO_BYTES, _LAST_DATA_RECEIVED = 104, 52  # of Linux' struct tcp_info
+
+
+class Connection(HttpToolsProtocol):
+    """A connection of those that the application has in ``state.connections``."""
+
+    def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._all: Connections = config.loaded_app.state.connections
+        self._head = bytearray()  # while it is not complete
+        self._in_head = self._in_body = False  # what the parser is reading
+        self._began: float | None = None  # when the first byte of an incomplete request was seen
+        self._head_bytes = 0  # of a head that the parser reads because it came behind another request's body
+        self._unfinished = 0  # bytes of an incomplete request
+        self._refused: float | None = None  # when it was told so, which may be still to come
+        self._waiting: RequestResponseCycle | None = None  # for its body
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._began = time.monotonic()  # whoever says nothing is as good as half a head
+        self._all.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._all.discard(self)
+        self._finish()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused is not None:
+            return
+        if self._in_body:
+            self._parse(data)
+        elif self._in_head:
+            self._head_bytes += len(data)
+            self._parse(data)
+            if self._in_head and self._head_bytes > self._all.limits.header_bytes:
+                self._refuse(_large_head(self._all.limits.header_bytes))
+        else:
+            self._collect(data)
+
+    def _collect(self, data: bytes) -> None:
+        """Add to a head, and parse it once it is complete."""
+        self._unset_keepalive_if_required()
+        if self._began is None:
+            self._began = time.monotonic()
+        if not self._all.admits(self):
+            self._refuse(Overloaded("there are too many connections", retry_after_ms=1000))
+            return
+        limits, searched = self._all.limits, max(0, len(self._head) - len(_HEAD_END) + 1)
+        self._head += data
+        end = self._head.find(_HEAD_END, searched)
+        if (end if end >= 0 else len(self._head)) > limits.header_bytes:
+            self._refuse(_large_head(limits.header_bytes))
+        elif end < 0:
+            self._hold(len(data))
+        elif self._head.count(b"\r\n", 0, end) > limits.headers:
+            self._refuse(HeadersTooLarge(f"a request may have at most {limits.headers} headers"))
+        else:
+            head, rest = bytes(self._head[:end]), bytes(self._head[end:])
+            self._head = bytearray()
+            self._parse((_OFFER.sub(b"", head) if b"pgrade" in head else head) + rest)
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:  # CONNECT, or an offer behind another request's body
+            self._refuse(MalformedRequest("this server does not change protocols"))
+        except httptools.HttpParserCallbackError:  # of a callback here
+            self._refuse(MalformedRequest("the target of the request is no path"))
+        except httptools.HttpParserError as error:
+            self._refuse(MalformedRequest(f"this is not HTTP/1.1: {error}"))
+
+    # Callbacks of the parser
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._began is None:
+            self._began = time.monotonic()
+        self._in_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._in_body = False, True
+        super().on_headers_complete()
+        declared = next((value for name, value in self.headers if name == b"content-length"), b"")
+        if declared.isdigit() and int(declared) > self._all.limits.body_bytes:
+            self._refuse(_large_body(self._all.limits.body_bytes))
+
+    def on_body(self, body: bytes) -> None:
+        """As uvicorn's, without its pause: how much a body may take is bounded here."""
+        if self._refused is not None or self.cycle.response_complete:
+            return
+        self.cycle.body += body
+        self._hold(len(body))
+        if len(self.cycle.body) > self._all.limits.body_bytes:
+            self._refuse(_large_body(self._all.limits.body_bytes))
+        self.cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        self._in_body, self._began = False, None
+        if self._refused is not None:
+            return
+        self._finish()
+        self.scope["state"]["arrived"] = time.monotonic() - self._seconds_unread()
+        super().on_message_complete()
+        if self._waiting is self.cycle:
+            self._start_asgi_task(self.cycle, self.app)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Begin to answer a request, when it is complete or its caller waits for being told to go on."""
+        if cycle.more_body and not cycle.waiting_for_100_continue:
+            self._waiting = cycle
+            return
+        self._waiting = None
+        if self._all.draining:
+            cycle.keep_alive = False
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        if self._refused is not None:
+            self.transport.close()
+            return
+        super().on_response_complete()
+
+    def sweep(self, now: float) -> None:
+        """Refuse a request that has not been complete in time; close a connection that was refused."""
+        limits = self._all.limits
+        if self._refused is not None:
+            if now - self._refused > LINGER_SECONDS:
+                self.transport.abort()
+        elif self._began is None:
+            return
+        elif self._in_body:
+            if now - self._began > limits.body_seconds:
+                self._refuse(RequestTimeout(f"the body was not complete in {limits.body_seconds:g} s"))
+        elif now - self._began > limits.header_seconds:
+            if self._head or self._in_head:
+                self._refuse(RequestTimeout(f"the head was not complete in {limits.header_seconds:g} s"))
+            else:
+                self.transport.close()
+
+    def _hold(self, count: int) -> None:
+        self._unfinished += count
+        if not self._all.hold(count):
+            self._refuse(Overloaded("too many bytes of unfinished requests are waiting", retry_after_ms=1000))
+
+    def _finish(self) -> None:
+        self._all.release(self._unfinished)
+        self._unfinished = 0
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer with an error, unless an earlier request is still to be answered; read no more."""
+        self._refused = math.inf
+        self._finish()
+        own = self.cycle if self._in_body else None
+        former = self.cycle if own is None else None
+        unanswered = len(self.pipeline) > 0 or (former is not None and not former.response_complete)
+        self.pipeline.clear()
+        if unanswered:
+            return
+        if own is not None:
+            own.disconnected = True
+            own.message_event.set()
+            if own.response_started:
+                self.transport.close()
+                return
+        self._refused = time.monotonic()
+        self._all.count_refusal(error)
+        response = error_response(error, new_request_id())
+        lines = [name + b": " + value + b"\r\n" for name, value in (*response.raw_headers, (b"connection", b"close"))]
+        self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", bytes(response.body)]))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def _seconds_unread(self) -> float:
+        """How long ago the kernel received the last bytes, as far as it says; it knows it to some milliseconds."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_INFO"):
+            return 0.0
+        try:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        except OSError:
+            return 0.0
+        if len(info) < _LAST_DATA_RECEIVED + 4:
+            return 0.0
+        milliseconds: int = struct.unpack_from("I", info, _LAST_DATA_RECEIVED)[0]
+        return milliseconds / 1000.0
+
+
+def _large_head(most: int) -> HeadersTooLarge:
+    return HeadersTooLarge(f"the request line and headers may have at most {most} bytes")
+
+
+def _large_body(most: int) -> TooLarge:
+    return TooLarge(f"a body may have at most {most} bytes", field="body")

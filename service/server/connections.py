@@ -1,0 +1,111 @@
+"""All HTTP connections of a process: the limits that they share, their number and their unfinished bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.errors import ServiceError
+
+SWEEP_SECONDS = 0.5
+"""The pause between two looks for connections that hang."""
+
+OTHER_DESCRIPTORS = 256
+"""Descriptors that are not for callers: Redis, files of releases, threads, the model server."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What one connection, and all of them together, may cost. ``unfinished_bytes``: of bodies that are not complete,
+    of all connections; seconds count from the first byte of a head or body to its last."""
+
+    header_bytes: int = 16 * 1024
+    headers: int = 100
+    header_seconds: float = 10.0
+    body_bytes: int = 4 * 1024 * 1024
+    body_seconds: float = 20.0
+    unfinished_bytes: int = 64 * 1024 * 1024
+    connections: int = 10_000
+
+
+class OpenConnection(Protocol):
+    """A connection as the sweep sees it."""
+
+    def sweep(self, now: float) -> None:
+        """Refuse what hangs since long before ``now``, in seconds of the monotonic clock."""
+
+
+class Connections:
+    """The open connections of a process, and how many bytes of incomplete requests they hold.
+
+    ``draining``: answers ask their callers to connect anew. ``refusals`` counts by status what was refused here.
+    """
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self.limits, self.draining = limits, False
+        self.refusals: Counter[int] = Counter()
+        self._open: set[OpenConnection] = set()
+        self._surplus: set[OpenConnection] = set()
+        self._unfinished_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, connection: OpenConnection) -> None:
+        if len(self._open) >= self.limits.connections:
+            self._surplus.add(connection)
+        self._open.add(connection)
+
+    def discard(self, connection: OpenConnection) -> None:
+        self._open.discard(connection)
+        self._surplus.discard(connection)
+
+    def admits(self, connection: OpenConnection) -> bool:
+        """Whether it came when there was room for it."""
+        return connection not in self._surplus
+
+    def hold(self, count: int) -> bool:
+        """Count bytes of an incomplete request. Whether they are few enough, with those of all others."""
+        self._unfinished_bytes += count
+        return self._unfinished_bytes <= self.limits.unfinished_bytes
+
+    def release(self, count: int) -> None:
+        """Count them no more."""
+        self._unfinished_bytes -= count
+
+    def count_refusal(self, error: ServiceError) -> None:
+        self.refusals[error.status] += 1
+
+    @contextlib.asynccontextmanager
+    async def swept(self) -> AsyncIterator[None]:
+        """A task looks for connections that hang as long as the context lasts."""
+
+        async def run() -> None:
+            while True:
+                await asyncio.sleep(SWEEP_SECONDS)
+                for connection in tuple(self._open):
+                    connection.sweep(time.monotonic())
+
+        task = asyncio.create_task(run(), name="connections")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+def descriptors() -> int:
+    """Descriptors that this process may open, once it has raised its own limit as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return soft if soft != resource.RLIM_INFINITY else 1_048_576

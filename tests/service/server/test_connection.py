@@ -1,0 +1,300 @@
+"""HTTP connections over real sockets: what callers of every kind may send, and what is refused, in the envelope."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.fast_path import FastPathApp
+from service.api.routes import read_body
+from service.errors import ServiceError
+from service.server import connection as connection_module
+from service.server import connections as connections_module
+from service.server.connection import Connection
+from service.server.connections import ConnectionLimits, Connections
+
+LIMITS = ConnectionLimits(
+    header_bytes=2000, headers=20, header_seconds=60.0, body_bytes=200_000, body_seconds=60.0, unfinished_bytes=250_000,
+    connections=6,
+)  # fmt: skip
+IMPATIENT = replace(LIMITS, header_seconds=0.3, body_seconds=0.6)
+PLAIN = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+BODY = b'{"user_id":"u1","item_id":"b1","value":5}'
+LENGTH = b"Content-Length: %d\r\n\r\n" % len(BODY)
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+
+
+class Server:
+    """A server in a thread, and clients that speak to it byte by byte."""
+
+    def __init__(self, port: int, connections: Connections) -> None:
+        self.port, self.connections = port, connections
+
+    def connect(self) -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", self.port))
+        client.settimeout(30.0)
+        return client
+
+    def answer(self, *parts: bytes, pause: float = 0.02) -> tuple[int, Any]:
+        """Status and body of the answer to bytes that are sent in parts."""
+        with self.connect() as client:
+            for part in parts:
+                client.sendall(part)
+                time.sleep(pause)
+            return answer_on(client)
+
+
+def answer_on(client: socket.socket) -> tuple[int, Any]:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        received = client.recv(1)
+        if not received:
+            return 0, data
+        data += received
+    head, body = data.removesuffix(b"\r\n\r\n"), b""
+    headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    while len(body) < int(headers[b"content-length"]):
+        body += client.recv(int(headers[b"content-length"]) - len(body))
+    status = int(head.split()[1])
+    detail = json.loads(body)
+    if status != 200:
+        detail = detail["error"]
+        assert detail["request_id"] == headers[b"x-request-id"].decode()
+        assert headers[b"connection"] == b"close"
+    return status, detail
+
+
+def emptied(server: Server) -> None:
+    """Wait until all callers are gone."""
+    until = time.monotonic() + 30.0
+    while len(server.connections):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def serving(limits: ConnectionLimits) -> Iterator[Server]:
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Any) -> Any:
+        async with connections.swept():
+            yield
+
+    async def echo(request: Request) -> Response:
+        try:
+            raw = await read_body(request, limits.body_bytes)
+        except ServiceError as error:
+            return Response(json.dumps({"refused": error.message}))
+        if raw == b"slow":
+            await asyncio.sleep(0.2)
+        waited = time.monotonic() - request.state.arrived
+        return Response(json.dumps({"bytes": len(raw), "waited": waited}))
+
+    connections = Connections(limits)
+    app = FastPathApp(lifespan)
+    app.state.connections = connections
+    app.fast["POST", "/echo"] = app.fast["GET", "/echo"] = echo
+    config = uvicorn.Config(
+        app, http=Connection, loop="uvloop", log_config=None, port=0, proxy_headers=False, timeout_keep_alive=60
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.005)
+        yield Server(server.servers[0].sockets[0].getsockname()[1], connections)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(connections_module, "SWEEP_SECONDS", 0.02)
+    patch.setattr(connection_module, "LINGER_SECONDS", 0.2)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def server(_quick: None) -> Iterator[Server]:
+    with serving(LIMITS) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def impatient(_quick: None) -> Iterator[Server]:
+    with serving(IMPATIENT) as server:
+        yield server
+
+
+@pytest.mark.parametrize("offer", [b"", OFFER, OFFER.lower(), b"Upgrade: websocket\r\nConnection: upgrade\r\n"])
+@pytest.mark.parametrize("body", [(LENGTH + BODY,), (LENGTH, BODY), (CHUNKED + CHUNKS,), (CHUNKED, CHUNKS)])
+def test_an_offer_of_another_protocol_is_ignored(server: Server, offer: bytes, body: tuple[bytes, ...]) -> None:
+    status, detail = server.answer(PLAIN + offer + body[0], *body[1:])
+    assert (status, detail["bytes"]) == (200, len(BODY))
+
+
+def test_a_request_may_come_byte_by_byte_and_another_behind_it(server: Server) -> None:
+    with server.connect() as client:
+        for byte in PLAIN + OFFER + LENGTH + BODY:
+            client.sendall(bytes([byte]))
+        assert answer_on(client)[1]["bytes"] == len(BODY)
+        client.sendall(PLAIN + OFFER + LENGTH + BODY)
+        assert answer_on(client)[1]["bytes"] == len(BODY)
+
+
+def test_requests_that_are_sent_at_once_are_answered_in_order(server: Server) -> None:
+    bodies = [b"slow", b"ab", b"a" * 100_000]
+    with server.connect() as client:
+        client.sendall(b"".join(PLAIN + b"Content-Length: %d\r\n\r\n%s" % (len(body), body) for body in bodies))
+        assert [answer_on(client)[1]["bytes"] for _ in bodies] == [4, 2, 100_000]
+
+
+def test_a_caller_may_wait_to_be_told_to_go_on(server: Server) -> None:
+    with server.connect() as client:
+        client.sendall(PLAIN + b"Expect: 100-continue\r\n" + LENGTH)
+        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(BODY)
+        assert answer_on(client)[1]["bytes"] == len(BODY)
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "says"),
+    [
+        ((PLAIN + b"X: " + b"y" * 2000 + b"\r\n",), 431, "may have at most 2000 bytes"),
+        ((PLAIN + b"X: " + b"y" * 2000 + b"\r\n" + LENGTH + BODY,), 431, "may have at most 2000 bytes"),
+        ((PLAIN, *[b"X: y\r\n" * 60] * 10), 431, "may have at most 2000 bytes"),
+        ((PLAIN + b"X: y\r\n" * 30 + LENGTH + BODY,), 431, "at most 20 headers"),
+        ((PLAIN + b"Content-Length: 200001\r\n\r\n",), 413, "at most 200000 bytes"),
+        ((PLAIN + CHUNKED, *[b"c351\r\n" + b"a" * 50_001 + b"\r\n"] * 4), 413, "at most 200000 bytes"),
+        ((b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",), 400, "not HTTP/1.1"),
+        ((b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",), 400, "not HTTP/1.1"),
+        ((b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",), 400, "is no path"),
+        ((PLAIN + b"Transfer-Encoding: chunked\r\n" + LENGTH + BODY,), 400, "not HTTP/1.1"),
+        ((b"POST /echo\xff HTTP/1.1\r\nHost: x\r\n" + LENGTH + BODY,), 400, "not HTTP/1.1"),
+        ((PLAIN + LENGTH + BODY + PLAIN + OFFER + LENGTH + BODY,), 200, ""),  # then closed
+    ],
+)
+def test_what_is_too_much_or_no_http_is_refused(
+    server: Server, parts: tuple[bytes, ...], status: int, says: str
+) -> None:
+    refused, detail = server.answer(*parts, pause=0.0)
+    assert refused == status
+    assert status == 200 or says in detail["message"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [(PLAIN + LENGTH + BODY[:-1], "body was not complete in 0.6 s"), (PLAIN, "head was not complete in 0.3 s")],
+)
+def test_what_is_not_complete_in_time_is_refused(impatient: Server, request_: bytes, says: str) -> None:
+    status, detail = impatient.answer(request_)
+    assert (status, says in detail["message"]) == (408, True)
+
+
+def test_a_refused_caller_that_goes_on_sending_reads_the_answer(server: Server) -> None:
+    with server.connect() as client:
+        client.sendall(PLAIN + b"Content-Length: 5000000\r\n\r\n")
+        for _ in range(50):
+            client.sendall(b"a" * 100_000)
+        assert answer_on(client)[0] == 413
+
+
+def test_a_bad_request_behind_a_good_one_loses_no_answer(server: Server) -> None:
+    with server.connect() as client:
+        client.sendall(PLAIN + b"Content-Length: 4\r\n\r\nslow" + b"no HTTP at all\r\n\r\n")
+        assert answer_on(client)[1]["bytes"] == 4
+        assert client.recv(10) == b""
+
+
+def test_whoever_says_nothing_is_let_go(impatient: Server) -> None:
+    with impatient.connect() as client:
+        assert client.recv(10) == b""
+
+
+def test_more_callers_than_there_is_room_for_are_refused(server: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(6):
+            clients.append(stack.enter_context(server.connect()))
+            clients[-1].sendall(PLAIN + LENGTH + BODY)
+            assert answer_on(clients[-1])[0] == 200
+        refused, detail = server.answer(PLAIN + LENGTH + BODY)
+        assert (refused, detail["message"], detail["retry_after_ms"]) == (429, "there are too many connections", 1000)
+        clients[0].sendall(PLAIN + LENGTH + BODY)
+        assert answer_on(clients[0])[0] == 200
+    emptied(server)
+    assert server.answer(PLAIN + LENGTH + BODY)[0] == 200
+
+
+def test_unfinished_bodies_have_a_bound_together(server: Server) -> None:
+    unfinished = PLAIN + b"Content-Length: 150000\r\n\r\n" + b"a" * 130_000
+    with server.connect() as other:
+        other.sendall(unfinished)
+        time.sleep(0.05)
+        status, detail = server.answer(unfinished)
+        assert (status, detail["message"]) == (429, "too many bytes of unfinished requests are waiting")
+        other.sendall(b"a" * 20_000)
+        assert answer_on(other)[1]["bytes"] == 150_000
+    assert server.answer(unfinished + b"a" * 20_000)[1]["bytes"] == 150_000
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "says"),
+    [
+        (b"Content-Encoding: gzip\r\n", gzip.compress(BODY), "Content-Encoding gzip is not read"),
+        (b"Content-Type: application/json; charset=utf-16\r\n", BODY.decode().encode("utf-16"), "charset utf-16"),
+        (b"", BODY.decode().encode("utf-16"), "the body is UTF-16"),
+    ],
+)
+def test_an_encoding_that_is_not_read_is_named(server: Server, headers: bytes, body: bytes, says: str) -> None:
+    request = b"POST /echo HTTP/1.1\r\nHost: x\r\n" + headers + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    assert says in server.answer(request)[1]["refused"]
+
+
+def test_a_byte_order_mark_is_skipped(server: Server) -> None:
+    status, detail = server.answer(PLAIN + b"Content-Length: %d\r\n\r\n" % (len(BODY) + 3) + b"\xef\xbb\xbf" + BODY)
+    assert (status, detail["bytes"]) == (200, len(BODY))
+
+
+def test_a_request_arrives_when_the_kernel_has_it() -> None:
+    """Not when the event loop, which scores other requests meanwhile, comes to read it."""
+    with serving(LIMITS) as server, server.connect() as client:
+        client.sendall(PLAIN + LENGTH + BODY)
+        assert answer_on(client)[0] == 200
+        busy = threading.Event()
+
+        def score() -> None:
+            busy.set()
+            time.sleep(0.25)
+
+        loop = next(iter(server.connections._open)).loop  # type: ignore[attr-defined]
+        loop.call_soon_threadsafe(score)
+        busy.wait()
+        client.sendall(PLAIN + LENGTH + BODY)
+        status, detail = answer_on(client)
+        assert status == 200
+        assert detail["waited"] > 0.1
+
+
+def test_nothing_is_left_of_connections_that_are_gone(server: Server) -> None:
+    emptied(server)
+    assert server.connections._unfinished_bytes == 0
+    assert not server.connections._surplus

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from models.ctr.export import export_onnx, parity
 from models.ctr.running import RunningFeatures
 from models.ctr.split import rehearse, split
 from models.ctr.tree import BoostedTrees
-from tests.models.test_export import manifest_of
+from tests.models.test_export import Exported, manifest_of
 from tests.models.tiny import Kind, as_torch, inputs_of, logits_of, model_of
 from tests.synthetic import SCHEMA
 
@@ -46,6 +47,12 @@ def grown(model: torch.nn.Module) -> torch.nn.Module:
         }
         model.grow({name: torch.tensor(values) for name, values in arrays.items()})
     return model
+
+
+@cache
+def exported(kind: Kind, schema: FeatureSchema) -> Exported:
+    model, manifest = grown(model_of(kind, schema)), manifest_of(kind, schema)
+    return model, manifest, export_onnx(model, manifest, inputs_of(1, 3, schema))
 
 
 def expected(schema: FeatureSchema, inputs: Tensors, user: int, item: int) -> dict[str, list[float]]:
@@ -149,9 +156,8 @@ def test_networks_read_them_standardised() -> None:
 
 @of_every_schema
 @of_every_kind
-def test_exported_models_answer_as_torch_does(kind: Kind, schema: FeatureSchema, tmp_path: Path) -> None:
-    model, manifest = grown(model_of(kind, schema)), manifest_of(kind, schema)
-    content = export_onnx(model, manifest, inputs_of(1, 3, schema))
+def test_exported_models_answer_as_torch_does(kind: Kind, schema: FeatureSchema) -> None:
+    model, manifest, content = exported(kind, schema)
     requests = [
         inputs_of(1, candidates, schema, seed=candidates, events=events, length=max(1, events))
         for candidates in (1, 2, 500)
@@ -164,7 +170,7 @@ def test_exported_models_answer_as_torch_does(kind: Kind, schema: FeatureSchema,
 @of_every_schema
 @pytest.mark.parametrize("kind", [*KINDS[:3], KINDS[4]], ids=lambda kind: kind[0])
 def test_networks_are_served_in_parts(kind: Kind, schema: FeatureSchema, tmp_path: Path) -> None:
-    content = export_onnx(model_of(kind, schema), manifest_of(kind, schema), inputs_of(1, 3, schema))
+    _, _, content = exported(kind, schema)
     for name, part in split(content).items():
         (tmp_path / name).write_bytes(part)
     rehearse(content, tmp_path)

@@ -55,8 +55,10 @@ epochs = 1
 
 def pytest_configure() -> None:
     """As the jobs do: nothing is sent, nothing written into HOME, and torch's waiting threads take no core from each
-    other."""
+    other. Processes that test side by side have a core each, and so do those that they start."""
     quiet_libraries()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -125,6 +125,8 @@ def _parsed_once() -> Iterator[None]:
     parser = gguf.GGUFReader
 
     class PlainReader(parser):  # type: ignore[misc, valid-type]
+        data: Any
+
         def _get(self, *part: Any, **order: Any) -> Any:
             if isinstance(self.data, np.memmap):
                 self.data = np.asarray(self.data)

@@ -30,7 +30,6 @@ from tests.models.tiny import ALL, Kind
 from tests.parts import split_model, write_parts
 from tests.service.tiny_model import artifact_manifest, model_bytes
 
-
 WITHOUT_KNOWLEDGE = tuple((kind, ()) for kind in (("dcnv2", "target"), ("lifelong", "target")))
 
 

@@ -34,7 +34,15 @@ __all__ = ["no_process_is_left"]  # a fixture, by its import
 
 ROOT = Path(__file__).parents[1]
 
-OF_THE_INSTALLATION = ("tests/e2e/", "tests/test_readme.py")
+TOGETHER = {
+    "tests/e2e/test_own_data.py": "own data",
+    "tests/e2e/": "installation",
+    "tests/test_readme.py": "installation",
+    "tests/models/test_export.py": "exports",
+    "tests/models/test_split.py": "exports",
+    "tests/vllm/": "vllm",
+}
+"""Beginnings of the paths of files, the first that fits, and what the tests of these files share."""
 
 SHORT_KNOWLEDGE = """
 [knowledge.autograph.fitting]
@@ -47,33 +55,38 @@ epochs = 1
 
 def pytest_configure() -> None:
     """As the jobs do: nothing is sent, nothing written into HOME, and torch's waiting threads take no core from each
-    other."""
+    other. Processes that test side by side have a core each, and so do those that they start."""
     quiet_libraries()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def memory_goes_back() -> Iterator[None]:
     """After each file, what its tests no longer need goes back to the system: models lie in cycles that the collector
-    meets late, and the allocator keeps what it once had. Without, a process of the suite grows to 2.5 GB."""
+    meets late, and the allocator keeps what it once had. Without, a process of the suite grows to 2.5 GB. What is left
+    stays to the end, libraries most of all, and is not looked at again: each look at it would take half a second."""
     yield
     gc.collect()
+    gc.freeze()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
     if trim is not None:
         trim(0)
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-    """Processes that test side by side (pytest -n 2) share no fixture: the tests of a file stay together, and so do all
-    those of the installation and all those of vLLM. (xdist's own groups do nothing with pytest 9.2.)"""
+    """Processes that test side by side (pytest -n 2) share no fixture: the tests of a file stay together, and so do
+    those of files that share something costly. (xdist's own groups do nothing with pytest 9.2.)"""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if file.startswith("tests/vllm/"):
-            return "vllm"
-        return "installation" if file.startswith(OF_THE_INSTALLATION) else file
+        return next((shared for beginning, shared in TOGETHER.items() if file.startswith(beginning)), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Files in their order, which has the end-to-end tests early. By default those of few tests come last, and these
+    are the long ones: one process would wait for the other."""
+    config.option.loadscopereorder = False
     return ByFile(config, log)
 
 

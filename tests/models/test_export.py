@@ -47,17 +47,17 @@ def export_of(kind: Kind, producers: tuple[str, ...]) -> Exported:
     return model, manifest, export_onnx(model, manifest, inputs_of(1, 3, schema))
 
 
-@pytest.fixture(
-    params=[
-        *((kind, ALL) for kind in (*KINDS[:3], KINDS[4])),
-        *((kind, ("marc",)) for kind in (KINDS[3], KINDS[5])),
-        (KINDS[6], ALL),
-        (KINDS[0], ()),
-    ],
-    ids=lambda case: "-".join((*case[0], *case[1])),
+CASES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+    *((kind, ALL) for kind in (*KINDS[:3], KINDS[4])),
+    *((kind, ("marc",)) for kind in (KINDS[3], KINDS[5])),
+    (KINDS[6], ALL),
+    (KINDS[0], ()),
 )
+"""Every kind of model and what it reads; some read single vectors only, and one no knowledge."""
+
+
+@pytest.fixture(params=CASES, ids=lambda case: "-".join((*case[0], *case[1])))
 def exported(request: pytest.FixtureRequest) -> Exported:
-    """Every kind of model; one with single vectors only, and one without knowledge."""
     return export_of(*request.param)
 
 

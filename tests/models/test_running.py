@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from models.ctr.export import export_onnx, parity
 from models.ctr.running import RunningFeatures
 from models.ctr.split import rehearse, split
 from models.ctr.tree import BoostedTrees
-from tests.models.test_export import manifest_of
+from tests.models.test_export import Exported, manifest_of
 from tests.models.tiny import Kind, as_torch, inputs_of, logits_of, model_of
 from tests.synthetic import SCHEMA
 
@@ -28,7 +29,8 @@ KINDS: tuple[Kind, ...] = (("din", "target"), ("dcnv2", "target"), ("deepfm", "t
 )  # fmt: skip
 
 of_every_schema = pytest.mark.parametrize("schema", [TIMED, UNTIMED], ids=["timed", "untimed"])
-of_every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[0])
+CASES = [*((kind, TIMED) for kind in KINDS), *((KINDS[at], UNTIMED) for at in (0, 3, 4))]
+"""Of the networks that read these features as they are, one without times is enough."""
 
 
 def grown(model: torch.nn.Module) -> torch.nn.Module:
@@ -46,6 +48,12 @@ def grown(model: torch.nn.Module) -> torch.nn.Module:
         }
         model.grow({name: torch.tensor(values) for name, values in arrays.items()})
     return model
+
+
+@cache
+def exported(kind: Kind, schema: FeatureSchema) -> Exported:
+    model, manifest = grown(model_of(kind, schema)), manifest_of(kind, schema)
+    return model, manifest, export_onnx(model, manifest, inputs_of(1, 3, schema))
 
 
 def expected(schema: FeatureSchema, inputs: Tensors, user: int, item: int) -> dict[str, list[float]]:
@@ -147,13 +155,15 @@ def test_networks_read_them_standardised() -> None:
     torch.testing.assert_close(scale[varies], torch.ones(int(varies.sum())))
 
 
-@of_every_schema
-@of_every_kind
-def test_exported_models_answer_as_torch_does(kind: Kind, schema: FeatureSchema, tmp_path: Path) -> None:
-    model, manifest = grown(model_of(kind, schema)), manifest_of(kind, schema)
-    content = export_onnx(model, manifest, inputs_of(1, 3, schema))
+def named(case: tuple[Kind, FeatureSchema]) -> str:
+    return f"{case[0][0]}-{'timed' if case[1] is TIMED else 'untimed'}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_exported_models_answer_as_torch_does(case: tuple[Kind, FeatureSchema]) -> None:
+    model, manifest, content = exported(*case)
     requests = [
-        inputs_of(1, candidates, schema, seed=candidates, events=events, length=max(1, events))
+        inputs_of(1, candidates, manifest.feature_schema, seed=candidates, events=events, length=max(1, events))
         for candidates in (1, 2, 500)
         for events in (0, 1, 5, 8)
     ]
@@ -161,10 +171,9 @@ def test_exported_models_answer_as_torch_does(kind: Kind, schema: FeatureSchema,
     assert len(set(logits_of(model, requests[-1]).tolist())) > 1
 
 
-@of_every_schema
-@pytest.mark.parametrize("kind", [*KINDS[:3], KINDS[4]], ids=lambda kind: kind[0])
-def test_networks_are_served_in_parts(kind: Kind, schema: FeatureSchema, tmp_path: Path) -> None:
-    content = export_onnx(model_of(kind, schema), manifest_of(kind, schema), inputs_of(1, 3, schema))
+@pytest.mark.parametrize("case", [case for case in CASES if case[0][0] != "tree"], ids=named)
+def test_networks_are_served_in_parts(case: tuple[Kind, FeatureSchema], tmp_path: Path) -> None:
+    _, _, content = exported(*case)
     for name, part in split(content).items():
         (tmp_path / name).write_bytes(part)
     rehearse(content, tmp_path)

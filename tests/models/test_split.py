@@ -25,14 +25,18 @@ from models.split_model import (
     ColumnGraph,
     SplitModel,
 )
-from tests.models.test_export import export_of
-from tests.models.tiny import ALL, KINDS, Kind
+from tests.models.test_export import CASES, export_of
+from tests.models.tiny import ALL, Kind
 from tests.parts import split_model, write_parts
 from tests.service.tiny_model import artifact_manifest, model_bytes
 
+WITHOUT_KNOWLEDGE = tuple((kind, ()) for kind in (("dcnv2", "target"), ("lifelong", "target")))
 
-@pytest.mark.parametrize("kind", KINDS, ids="-".join)
-@pytest.mark.parametrize(("producers", "large"), [(ALL, 65_536), (ALL, 64), ((), 65_536)])
+
+@pytest.mark.parametrize(
+    ("kind", "producers"), [*CASES, *WITHOUT_KNOWLEDGE], ids=lambda names: "-".join(names) or "nothing"
+)
+@pytest.mark.parametrize("large", [65_536, 64])
 def test_every_kind_of_model_scores_the_same_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, producers: tuple[str, ...], large: int
 ) -> None:
@@ -185,5 +189,5 @@ def test_a_model_with_branches_is_not_cut() -> None:
 
 def test_counting_candidates_needs_no_column_of_them() -> None:
     """A shape of the items' inputs becomes one of the rows."""
-    _, _, content = export_of(("dcnv2", "learned"), ())
+    _, _, content = export_of(("dcnv2", "target"), ())
     assert "item_index/column" not in inputs_of(split(content)[REQUEST_GRAPH])

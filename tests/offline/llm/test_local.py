@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
 
@@ -56,9 +57,19 @@ async def test_the_packaged_model_answers(
     leftover = tmp_path / "checkpoints" / f".smollm2-135m-instruct.q4_1-{weights.PACKAGED_SHA256[:16]}-bfloat16.partial"
     leftover.mkdir(parents=True)
     (leftover / "half-written").touch()  # by a conversion that was killed
+    parsed: list[object] = []
+
+    class CountingReader(gguf.GGUFReader):  # type: ignore[misc]
+        def __init__(self, *file: object) -> None:
+            parsed.append(file)
+            super().__init__(*file)
+
+    monkeypatch.setattr(gguf, "GGUFReader", CountingReader)
     backend = LocalBackend(tmp_path / "checkpoints", batch_size=2)
     first = await backend.complete(FILMS)
     assert capfd.readouterr().err == "", "transformers was not silent"
+    assert len(parsed) == 1
+    assert gguf.GGUFReader is CountingReader
 
     assert await backend.complete(FILMS) == first, "greedy, same batch: same answer"
     with monkeypatch.context() as patch:

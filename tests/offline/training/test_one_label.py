@@ -52,8 +52,10 @@ def no_constant(name: str) -> NoReturn:
     raise AssertionError(f"{name} is no JSON")
 
 
-@pytest.mark.parametrize(("from_share", "defined"), [(0.89, {"validation_auc"}), (0.75, set()), (0.0, set())])
-@pytest.mark.parametrize("served", ["din", "lifelong"])
+@pytest.mark.parametrize(
+    ("served", "from_share", "defined"),
+    [("din", 0.89, {"validation_auc"}), ("din", 0.75, set()), ("din", 0.0, set()), ("lifelong", 0.0, set())],
+)
 def test_a_model_is_trained_whatever_is_undefined(
     tmp_path: Path, served: str, from_share: float, defined: set[str]
 ) -> None:

@@ -34,6 +34,8 @@ from offline.training.validation import popularity_scores
 from tests.plain_inputs import INPUTS
 from tests.synthetic import SCHEMA, Synthetic, job_config, synthetic
 
+RUNNING = SCHEMA.model_copy(update={"running": RunningSpec(half_lives_days=(1.0, 30.0))})
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -218,10 +220,10 @@ def test_no_producer_at_all(tmp_path: Path) -> None:
 
 
 def test_a_model_of_whole_histories_is_trained_and_exported(tmp_path: Path) -> None:
-    """With the knowledge of its schema; its artifact takes histories of any length."""
+    """With the knowledge and the running features of its schema; its artifact takes histories of any length."""
     few = synthetic(tmp_path, users=20, items=15, events=14)
     own = {"tokens": 200, "process_epochs": 1, "folds": 2, "factors": 4}
-    config = job_config(tmp_path, served="lifelong", lifelong=own)
+    config = job_config(tmp_path, served="lifelong", lifelong=own).model_copy(update={"feature_schema": RUNNING})
     report = train(config, few.catalogue, few.log, few.knowledge, tmp_path / "models")
     assert [row["model"] for row in report.table] == [
         "whole histories + knowledge",
@@ -233,37 +235,38 @@ def test_a_model_of_whole_histories_is_trained_and_exported(tmp_path: Path) -> N
     encoder = encoders(config, few.catalogue, few.log, few.knowledge, splits.trained_rows)[specs(config)[0].label]
     model = load_served(config, report, encoder, tmp_path / "models")
     rows = np.concatenate([splits.rows["train"][:20], splits.rows["test"]])
-    lengths = set()
-    for row in rows:
-        request = encoder.tensors(np.array([row]))
-        lengths.add(int(request["history_mask"].sum()))
-        with torch.inference_mode():
-            expected = torch.sigmoid(model(as_torch(encoder.tensors(np.array([row]))))).numpy()
-        np.testing.assert_allclose(scores_of(tmp_path / "models" / report.artifact, request), expected, atol=1e-5)
+    scores = answers_of_both(model, encoder, rows, tmp_path / "models" / report.artifact)
+    assert len(set(scores.tolist())) > 1
+    lengths = {int(encoder.tensors(rows[at : at + 1])["history_mask"].sum()) for at in range(len(rows))}
     assert {3, SCHEMA.history_length} <= lengths
 
 
-@pytest.mark.parametrize("served", ["din", "lifelong", "tree"])
+def answers_of_both(model: torch.nn.Module, encoder: SampleEncoder, rows: np.ndarray, artifact: Path) -> np.ndarray:
+    """Scores of the rows, in windows as the service has them: torch's, which the artifact's equal."""
+    with torch.inference_mode():
+        expected: np.ndarray = torch.sigmoid(model(as_torch(encoder.tensors(rows)))).numpy()
+    session = onnx_runtime().InferenceSession(artifact, providers=["CPUExecutionProvider"])
+    names = [node.name for node in session.get_inputs()]
+    for row, score in zip(rows, expected, strict=True):
+        request = encoder.tensors(np.array([row]))
+        answer = session.run(["score"], {name: request[name] for name in names})[0]
+        np.testing.assert_allclose(answer, [score], atol=1e-5)
+    return expected
+
+
+@pytest.mark.parametrize("served", ["din", "tree"])
 def test_models_with_running_features_are_trained_and_exported(tmp_path: Path, served: str) -> None:
     few = synthetic(tmp_path, users=20, items=15, events=14)
-    own = {"tokens": 200, "process_epochs": 1, "folds": 2, "factors": 4}
-    tree = {"trees": 5, "leaves": 4, "least_samples": 2}
-    running = SCHEMA.model_copy(update={"running": RunningSpec(half_lives_days=(1.0, 30.0))})
-    plain = job_config(tmp_path, lifelong=own, tree=tree)
+    plain = job_config(tmp_path, tree={"trees": 5, "leaves": 4, "least_samples": 2})
     training = plain.training.model_copy(update={"served": served})
-    config = plain.model_copy(update={"feature_schema": running, "training": training})
+    config = plain.model_copy(update={"feature_schema": RUNNING, "training": training})
     report = train(config, few.catalogue, few.log, few.knowledge, tmp_path / "models")
     assert report.parity < 1e-5
     splits = split_samples(config.samples, few.log)
     encoder = encoders(config, few.catalogue, few.log, few.knowledge, splits.trained_rows)[specs(config)[0].label]
     model = load_served(config, report, encoder, tmp_path / "models")
-    rows = splits.rows["test"][:40]
-    with torch.inference_mode():  # of windows, as the service has them
-        expected = torch.sigmoid(model(as_torch(encoder.tensors(rows)))).numpy()
-    assert len(set(expected.tolist())) > 1
-    for row, score in zip(rows, expected, strict=True):
-        request = encoder.tensors(np.array([row]))
-        np.testing.assert_allclose(scores_of(tmp_path / "models" / report.artifact, request), [score], atol=1e-5)
+    scores = answers_of_both(model, encoder, splits.rows["test"][:40], tmp_path / "models" / report.artifact)
+    assert len(set(scores.tolist())) > 1
 
 
 def test_popularity_is_no_baseline_where_it_draws_the_negatives(tmp_path: Path) -> None:
@@ -287,11 +290,10 @@ def test_popularity_is_the_baseline_elsewhere(kind: Any, drawn: Any) -> None:
     assert not LabelsConfig.model_validate(settings).draws_by_popularity
 
 
-def test_the_share_of_repeats_is_told(tmp_path: Path) -> None:
-    few = synthetic(tmp_path, users=20, items=15, events=14)
-    report = train(few.config, few.catalogue, few.log, Knowledge({}), tmp_path / "models")
-    rows = split_samples(few.config.samples, few.log).rows["test"].tolist()
-    pairs = list(zip(few.log.user.tolist(), few.log.item.tolist(), strict=True))
+def test_the_share_of_repeats_is_told(trained: Trained) -> None:
+    log = trained.data.log
+    rows = split_samples(trained.data.config.samples, log).rows["test"].tolist()
+    pairs = list(zip(log.user.tolist(), log.item.tolist(), strict=True))
     share = sum(pairs[row] in pairs[:row] for row in rows) / len(rows)
-    assert report.notes[0] == (f"{share:.1%} of the test interactions repeat an item of their user")
+    assert trained.report.notes[0] == f"{share:.1%} of the test interactions repeat an item of their user"
     assert 0 < share < 1

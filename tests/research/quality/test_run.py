@@ -46,9 +46,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def small(bench: Bench) -> list[Training]:
-    """A training of each kind."""
+    """A training of each kind: ours, ours of half the samples, ours without knowledge, and a peer."""
     return [
-        training for training in trainings(bench.config, bench.knowledge, 1, 1) if training.peer in ("", "LightGBM")
+        training
+        for training in trainings(bench.config, bench.knowledge, 1, 1)
+        if training.peer in ("", "LightGBM") and (training.model, training.share) != (WITHOUT_KNOWLEDGE, 0.5)
     ]
 
 

@@ -6,6 +6,7 @@ Knows names, types and limits. Does not know what any of them is used for.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +21,13 @@ _REMOVED = {
     f"{PREFIX}TABLES": "item tables are mapped from the artifact folder; unset it and delete its folder",
     f"{PREFIX}NOBODY": "the release brings the list of its configuration; set data.nobody there and run `refresh`",
 }
+
+_SERVICE_LINK = re.compile(
+    rf"{PREFIX}(?:\w+_)?(?:SERVICE_(?:HOST|PORT\w*)|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)=.*"
+    rf"|{PREFIX}(?:\w+_)?PORT=(?:tcp|udp|sctp)://.*"
+)
+"""Variables with their values that Kubernetes puts into every container of a namespace that has a Service ``lorank`` or
+``lorank-...`` (enableServiceLinks, on by default). They are no settings."""
 
 _Positive = Annotated[int, Field(ge=1)]
 
@@ -105,11 +113,12 @@ class Settings(BaseModel):
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
         """Settings from ``LORANK_*`` variables; SettingsError names every one that is unknown or malformed.
 
-        An empty variable counts as unset, because that is all many deployment tools can write.
+        An empty variable counts as unset, because that is all many deployment tools can write. Kubernetes' own
+        variables about a Service of our name are no settings.
         """
         values: dict[str, str] = {}
         for variable, value in environment.items():
-            if not variable.startswith(PREFIX):
+            if not variable.startswith(PREFIX) or _SERVICE_LINK.fullmatch(f"{variable}={value}"):
                 continue
             name = variable.removeprefix(PREFIX).lower()
             if name not in cls.model_fields or variable != variable.upper():

@@ -29,6 +29,20 @@ def test_each_prefix_has_folders_of_its_own(prefix: str, folder: str) -> None:
     assert settings.embedded_folder == Path("var/valkey") / folder
 
 
+@pytest.mark.parametrize("service", ["", "REDIS_"])
+def test_what_kubernetes_says_of_services_of_our_name_is_no_setting(service: str) -> None:
+    links = {
+        "SERVICE_HOST": "10.0.12.7", "SERVICE_PORT": "8000", "SERVICE_PORT_HTTP": "8000", "PORT": "tcp://10.0.12.7:8000",
+        "PORT_8000_TCP": "tcp://10.0.12.7:8000", "PORT_8000_TCP_PROTO": "tcp", "PORT_8000_TCP_PORT": "8000",
+        "PORT_8000_TCP_ADDR": "10.0.12.7",
+    }  # fmt: skip
+    environment = {f"LORANK_{service}{name}": value for name, value in links.items()}
+    assert Settings.from_environment(environment) == Settings()
+    assert Settings.from_environment(environment | {"LORANK_PORT": "9000"}).port == 9000
+    with pytest.raises(SettingsError, match="LORANK_SERVICE_HOTS"):
+        Settings.from_environment({"LORANK_SERVICE_HOTS": "10.0.12.7"})
+
+
 def test_values_are_read_and_typed() -> None:
     settings = Settings.from_environment(
         {

@@ -1,0 +1,38 @@
+"""What containers run beside the service: the check of their health."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+from tests.conftest import ROOT
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """A service that is alive."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/healthz" else 404)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+def test_the_health_check_asks_the_port_that_is_served_and_no_proxy() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    check = next(at for at, line in enumerate(lines) if line.startswith("HEALTHCHECK"))
+    python, *arguments = json.loads(lines[check + 1].strip().removeprefix("CMD "))
+    assert python == "python"
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        environment = os.environ | {"LORANK_PORT": str(port), "http_proxy": "http://127.0.0.1:9"}
+        run = [sys.executable, *arguments]
+        assert subprocess.run(run, env=environment, capture_output=True, timeout=60).returncode == 0
+        server.shutdown()
+    assert subprocess.run(run, env=environment, capture_output=True, timeout=60).returncode != 0

@@ -104,7 +104,7 @@ class ChoiceConfig(BaseModel):
 
     candidates: Annotated[tuple[Served, ...], Field(min_length=1)] = ("tree", "dcnv2", "din", "lifelong")
     window: Count = 200
-    most_samples: Count = 50_000
+    most_samples: Count = 100_000
     epochs: Count = 4
     ceiling_ms: Annotated[float, Field(gt=0)] = 3.0
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
-
-import uvicorn
-from fastapi import FastAPI
 
 from models.contract.experiments import ExperimentsError
 from service.app import create_app
 from service.configuration import with_prefix
-from service.server.connection import Connection
+from service.server.workers import configure_process, run_alone, run_workers
 from service.settings import PREFIX, Settings, SettingsError
-from service.workers import APP, configure_process, run_workers
 
 
 def main() -> int:
@@ -36,36 +30,8 @@ def main() -> int:
     configure_process(settings)
     if settings.workers > 1:
         os.environ[f"{PREFIX}KEY_PREFIX"] = settings.served_prefix  # all of them serve this one, also if another comes
-        return run_workers(_config(APP, settings))
-    server = uvicorn.Server(_config(app, settings))
-    # For a signal before uvicorn listens to them, and for the same one after it has shut down, when it raises it again;
-    # a stop that was asked for is not a failure.
-    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
-    with contextlib.suppress(KeyboardInterrupt):  # raised again by uvicorn after it has shut down
-        server.run()
-    return 0 if server.started else 1
-
-
-def _config(app: FastAPI | str, settings: Settings) -> uvicorn.Config:
-    """``app`` is the application, or where each worker gets its own."""
-    return uvicorn.Config(
-        app,
-        factory=isinstance(app, str),
-        workers=settings.workers,
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http=Connection,
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        log_level=settings.log_level,
-        server_header=False,
-        proxy_headers=False,  # nobody here asks who called
-        timeout_keep_alive=75,  # load balancers keep a connection for 60 s; a request may meet one that we just closed
-        timeout_graceful_shutdown=10,
-    )
+        return 0 if run_workers(app, settings) else 1
+    return 0 if run_alone(app, settings) else 1
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ class Settings(BaseModel):
     ``key_prefix``       the configuration that is served, lorank:NAME; None: the only one that is there
     ``max_body_bytes``   4 MiB hold 2,000 candidates with ids of 256 bytes, escaped as JSON, and 1 kB of features each
     ``workers``          processes that answer requests, each on a core; they share the port and the item table
+    ``drain_seconds``    from SIGTERM on it says that it is leaving (readyz 503), and goes on answering for so long
     ``exposure_queue``   exposures that wait in a worker's memory for Redis; beyond it they are dropped and counted
     ``reranker``         folder that `tune-reranker` wrote; with ``reranker_url``, the model server that serves it
     ``reranker_model``   name under which it is served; None means the one in the folder
@@ -65,6 +66,7 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    drain_seconds: Annotated[float, Field(ge=0, le=600)] = 0.0
     max_candidates: _Positive = 2000
     max_body_bytes: _Positive = 4 * 1024 * 1024
     default_deadline_ms: Annotated[float, Field(gt=0)] = 100.0

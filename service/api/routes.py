@@ -21,7 +21,7 @@ from service.api import answers, parsing
 from service.api.fast_path import FastPathApp
 from service.api.feedback import parse_feedback
 from service.api.schemas import REFERENCE, FeedbackReply, Limits, openapi_schemas
-from service.errors import ErrorCode, MalformedRequest, ServiceError, TooLarge, Unsupported, no_release
+from service.errors import ErrorCode, MalformedRequest, ServiceError, TooLarge, Unavailable, Unsupported, no_release
 from service.features.feedback import RedisFeedback
 from service.ranking.deadline import Deadline
 from service.ranking.ports import LiveRelease
@@ -115,7 +115,9 @@ async def healthz(service: Service, request: Request) -> Response:
 
 
 async def readyz(service: Service, request: Request) -> Response:
-    """Whether a release is loaded, so that requests can be ranked; 503 until then."""
+    """Whether a release is loaded, so that requests can be ranked; 503 until then, and once the service is leaving."""
+    if request.app.state.connections.draining:
+        raise Unavailable("the service is leaving")
     release = service.live.current()
     if release is None:
         raise no_release()

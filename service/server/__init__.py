@@ -1,6 +1,8 @@
-"""HTTP connections under uvicorn: what they may cost, and which requests are let in.
+"""HTTP under uvicorn: what a connection may cost, how a process leaves, and several processes on one port.
 
 connection   one HTTP connection: limits of bytes and time, refusals in the envelope, offers of HTTP/2 that are ignored
 connections  all connections of a process: their number, their unfinished bytes, and the sweep of those that hang
-admission    how many requests may be under way, from the capacity that was measured
+draining     uvicorn's server, which leaves without losing a request
+supervisor   starts workers, and others in place of those that end or stand still
+workers      what each process sets for itself; the service in one process, or in several
 """

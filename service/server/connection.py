@@ -159,6 +159,18 @@ class Connection(HttpToolsProtocol):
             return
         super().on_response_complete()
 
+    def shutdown(self) -> None:
+        """The server is leaving. A caller whose connection is idle may be about to send a request, which would be lost:
+        it is answered if it comes soon."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(LINGER_SECONDS, self._close_if_idle)
+        else:
+            self.cycle.keep_alive = False
+
+    def _close_if_idle(self) -> None:
+        if self._began is None and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
+
     def sweep(self, now: float) -> None:
         """Refuse a request that has not been complete in time; close a connection that was refused."""
         limits = self._all.limits

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import values
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.workers import forget_the_dead
+from service.server.workers import forget_the_dead
 from tests.service.conftest import ended_at_a_port_in_use, eventually
 from tests.service.tiny import Publisher
 

@@ -1,0 +1,128 @@
+"""Processes of the service: what each sets for itself, and one of several.
+
+Each builds the whole service by itself; several share the port, the mapped item tables and the folder in which their
+metrics are added up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client.multiprocess import mark_process_dead
+
+from service.app import create_app
+from service.server.connection import Connection
+from service.server.draining import DrainingServer
+from service.server.supervisor import Supervisor, end_with_parent
+from service.settings import Settings
+from service.telemetry import METRICS_FOLDER
+
+_METRICS = "lorank-metrics-"
+_SWITCH_SECONDS = 0.0005
+
+
+def configure_process(settings: Settings) -> None:
+    """Log everything to stderr, one line each; and let the event loop have the interpreter soon."""
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # A request would otherwise wait 5 ms for a thread that loads a release, each time that it wants to go on.
+    sys.setswitchinterval(_SWITCH_SECONDS)
+
+
+def server_of(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http=Connection,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        log_level=settings.log_level,
+        server_header=False,
+        proxy_headers=False,  # nobody here asks who called
+        timeout_keep_alive=75,  # load balancers keep a connection for 60 s; a request may meet one that we just closed
+        timeout_graceful_shutdown=10,
+    )
+
+
+def run_alone(app: FastAPI, settings: Settings) -> bool:
+    """Serve in this process until stopped; whether it ever did. SystemExit with status 3 if the port is taken."""
+    config = server_of(app, settings)
+    server = DrainingServer(config, settings.drain_seconds)
+    # For a signal before uvicorn listens to them, and for the same one after it has shut down, when it raises it again;
+    # a stop that was asked for is not a failure.
+    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
+    with config.bind_socket() as listening, contextlib.suppress(KeyboardInterrupt):  # raised again after the shutdown
+        server.run([listening])
+    return server.started
+
+
+def run_workers(app: FastAPI, settings: Settings) -> bool:
+    """Serve by ``settings.workers`` processes until stopped; whether one ever did. SystemExit as ``run_alone``."""
+    listening = server_of(app, settings).bind_socket()
+    with listening, _metrics_folder() as folder:
+        os.environ[METRICS_FOLDER] = str(folder)  # read by prometheus_client when a worker imports it
+        return Supervisor(work, listening, settings.workers, settings.drain_seconds).run()
+
+
+def work(listening: socket.socket, beat: Any) -> None:
+    """A worker, with the settings of the environment."""
+    end_with_parent()
+    settings = Settings.from_environment(os.environ)
+    configure_process(settings)
+    forget_the_dead(Path(os.environ[METRICS_FOLDER]))
+
+    def noted() -> None:
+        beat.value = time.monotonic()
+
+    server = DrainingServer(server_of(create_app(settings), settings), settings.drain_seconds, noted)
+    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run([listening])
+
+
+@contextlib.contextmanager
+def _metrics_folder() -> Iterator[Path]:
+    """A folder for the metrics of this process's workers; those of processes that were killed are taken away."""
+    root = Path(tempfile.gettempdir())
+    for path in root.glob(f"{_METRICS}*-*"):
+        owner = path.name.removeprefix(_METRICS).partition("-")[0]
+        if owner.isdigit() and not _lives(int(owner)):
+            shutil.rmtree(path, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{_METRICS}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def forget_the_dead(folder: Path) -> None:
+    """Take out of the metrics what processes that have died said of their present state. Their counts stay."""
+    for path in folder.glob("gauge_live*.db"):
+        process = int(path.stem.rpartition("_")[2])
+        if not _lives(process):
+            with contextlib.suppress(FileNotFoundError):  # another worker does the same
+                mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call]
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

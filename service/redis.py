@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,8 +43,19 @@ Command = tuple[bytes | str | int | float, ...]
 CLOSE_SECONDS = 1.0
 """Longest time that the event loop may take to close an aborted socket: one turn, unless it is very busy."""
 
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
+"""Pauses between attempts to connect, after one that failed: each is twice as long as the one before."""
+
+
+class NoPrimaryError(RedisConnectionError):
+    """The server takes no writes: it was a primary when the connection was made, and is a replica now. Whoever connects
+    anew asks the name again, and reaches the new primary."""
+
+
 _ERRORS: dict[str, type[RedisError]] = {
     "LOADING": BusyLoadingError,  # a ConnectionError: the server is there, and yet it is not
+    "READONLY": NoPrimaryError,
+    "MASTERDOWN": NoPrimaryError,
     "NOPERM": NoPermissionError,
     "NOSCRIPT": NoScriptError,
 }
@@ -70,6 +82,7 @@ class RedisLink:
         self._connections: set[PipelinedConnection] = set()
         self._free: list[PipelinedConnection] = []
         self._closed = False
+        self._pause, self._dial_at = 0.0, 0.0
 
     async def round_trip(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
         """Replies to ``commands``, sent as one pipeline. RedisUnavailable if they are not all here in time.
@@ -85,6 +98,10 @@ class RedisLink:
                 connection = await self._connection()
                 try:
                     replies = await connection.exchange(commands)
+                except NoPrimaryError:
+                    self._free.append(connection)
+                    await self._drop_free()  # they lead to the same server
+                    raise
                 except BaseException:
                     self._connections.discard(connection)
                     await connection.close()
@@ -111,12 +128,33 @@ class RedisLink:
                 return connection
             self._connections.discard(connection)
             await connection.close()
-        connection = await PipelinedConnection.opened(self._pool)
+        connection = await self._dialled()
         if self._closed:  # meanwhile
             await connection.close()
             raise RedisUnavailable("the connection is closed")
         self._connections.add(connection)
         return connection
+
+    async def _dialled(self) -> PipelinedConnection:
+        """A new connection. RedisUnavailable at once for a while after an attempt that failed: whoever cannot have one
+        must neither wait for it nor keep a server busy that comes back."""
+        now = time.monotonic()
+        if now < self._dial_at:
+            raise RedisUnavailable("Redis could not be reached a moment ago")
+        try:
+            connection = await PipelinedConnection.opened(self._pool)
+        except (OSError, RedisError):
+            self._pause = min(LONGEST_PAUSE_SECONDS, 2.0 * self._pause or FIRST_PAUSE_SECONDS)
+            self._dial_at = time.monotonic() + self._pause
+            raise
+        self._pause = 0.0
+        return connection
+
+    async def _drop_free(self) -> None:
+        while self._free:
+            connection = self._free.pop()
+            self._connections.discard(connection)
+            await connection.close()
 
 
 class PipelinedConnection(asyncio.Protocol):

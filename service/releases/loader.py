@@ -16,7 +16,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -66,6 +66,12 @@ async def run_in_background(work: Callable[P, T], *arguments: P.args, **options:
     return await asyncio.get_running_loop().run_in_executor(_threads(), partial(work, *arguments, **options))
 
 
+def _run_in(before: Loaded | None) -> Callable[..., Awaitable[Any]]:
+    """Where to load a release: in the background, unless nothing is served yet that could be held up. Beside busy
+    neighbours the lowest priority makes minutes of seconds."""
+    return asyncio.to_thread if before is None else run_in_background
+
+
 @cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(4, thread_name_prefix="background", initializer=_give_way)
@@ -111,14 +117,15 @@ class Loader:
         ArtifactError or ScoringError if the release cannot be served, RedisUnavailable if Redis does not answer.
         """
         start = time.perf_counter()
+        run = _run_in(before)
         manifest = await self._manifest(release_id)
         model = await self._model(manifest, before)
         update = await self._items(manifest, model, before)
         table = update.table()
         scorer = model.on(table, model_columns(update.columns))
-        await run_in_background(_warm, scorer, model, table, self.inline_seconds)
+        await run(_warm, scorer, model, table, self.inline_seconds)
         schema, spaces = model.artifact.feature_schema, model.artifact.spaces
-        retriever = await run_in_background(ItemRetriever.open, self.artifacts, manifest, schema, spaces, table)
+        retriever = await run(ItemRetriever.open, self.artifacts, manifest, schema, spaces, table)
         release = Release(manifest, schema, spaces, table, scorer, retriever, revision, 0.0, 0.0)
         milliseconds = round((time.perf_counter() - start) * 1000.0, 3)
         return Loaded(replace(release, loaded_at=time.time(), swap_ms=milliseconds), model, update)
@@ -131,7 +138,7 @@ class Loader:
             return before.model
         # Threads that sessions make for themselves would inherit the low priority of the background, and reading a
         # graph that is whole holds the interpreter's lock.
-        run = run_in_background if manifest.parts and not makes_threads(self.threads) else asyncio.to_thread
+        run = _run_in(before) if manifest.parts and not makes_threads(self.threads) else asyncio.to_thread
         return await run(load_model, self.artifacts, manifest, self.threads)
 
     async def _items(self, manifest: ReleaseManifest, model: CtrModel, before: Loaded | None) -> TableUpdate:
@@ -145,13 +152,14 @@ class Loader:
         trusted: Collection[str] = ()
         if before is not None and before.release.manifest.snapshot is not None:
             trusted = frozenset(before.release.manifest.snapshot.columns.values())
-        columns = await run_in_background(read_columns, self.artifacts, snapshot.columns, trusted)
+        run = _run_in(before)
+        columns = await run(read_columns, self.artifacts, snapshot.columns, trusted)
         unmap_gently(columns)
         update, since = TableUpdate(columns, snapshot.items), snapshot.changes
         # Another model's columns of the items that have changed would be others, or none.
         same = before is not None and model is before.model and before.release.manifest.snapshot == snapshot
         if before is not None and same and before.release.id == manifest.id:
-            await run_in_background(update.take_over, before.update)
+            await run(update.take_over, before.update)
             if re.fullmatch(r"\d+-\d+", before.release.revision):
                 since = before.release.revision
         changed = await self._changed(manifest, since)
@@ -161,7 +169,7 @@ class Loader:
         read = await self._records(manifest, decoder, changed[:CHUNK])
         for start in range(0, len(changed), CHUNK):
             part, ahead = changed[start : start + CHUNK], changed[start + CHUNK : start + 2 * CHUNK]
-            writing = run_in_background(_write, update, decoder, part, read, model)
+            writing = run(_write, update, decoder, part, read, model)
             # Redis reads the next items while these are decoded.
             _, read = await asyncio.gather(writing, self._records(manifest, decoder, ahead))
         for kind, count in decoder.refused.items():

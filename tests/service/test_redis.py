@@ -173,6 +173,47 @@ def test_a_server_that_loads_its_data_is_not_there(run: Callable[..., None]) -> 
     run(story())
 
 
+@pytest.mark.parametrize("run", RUNNERS)
+def test_connections_to_a_server_that_is_no_primary_any_more_are_closed(run: Callable[..., None]) -> None:
+    """All that are kept: the name that they were made by leads to another server now."""
+
+    async def story() -> None:
+        primary = True
+
+        def answer(command: list[bytes]) -> bytes:
+            return b"+OK\r\n" if primary else b"-READONLY You can't write against a read only replica.\r\n"
+
+        async with server(answer) as port:
+            link = RedisLink(f"redis://127.0.0.1:{port}", 3)
+            await asyncio.gather(*(link.round_trip([("SET", "a", "b")], Deadline(10)) for _ in range(3)))
+            assert len(link._free) == 3
+            primary = False
+            with pytest.raises(RedisUnavailable, match="READONLY"):
+                await link.round_trip([("SET", "a", "b")], Deadline(10))
+            assert (link._free, link._connections) == ([], set())
+            primary = True
+            assert await link.round_trip([("SET", "a", "b")], Deadline(10)) == [b"OK"]
+            await link.close()
+
+    run(story())
+
+
+async def test_after_a_refusal_it_is_not_asked_again_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.redis.FIRST_PAUSE_SECONDS", 0.2)
+    async with server(lambda command: b"+OK\r\n") as port:
+        pass
+    link = RedisLink(f"redis://127.0.0.1:{port}", 3)
+    with pytest.raises(RedisUnavailable, match="Connect"):
+        await link.round_trip([("GET", "a")], Deadline(10))
+    with pytest.raises(RedisUnavailable, match="a moment ago"):
+        await link.round_trip([("GET", "a")], Deadline(10))
+    await asyncio.sleep(0.25)
+    with pytest.raises(RedisUnavailable, match="Connect"):
+        await link.round_trip([("GET", "a")], Deadline(10))
+    assert link._pause == 0.4
+    await link.close()
+
+
 async def test_replies_are_those_of_resp2_whatever_the_url_says(valkey: str, store: redis.Redis) -> None:
     store.hset("h", "a", "b")
     link = RedisLink(f"{valkey}?protocol=3", 1)

@@ -221,10 +221,15 @@ async def test_only_parts_without_threads_of_their_own_are_opened_aside(
         return load_model(folder, release, threads)
 
     monkeypatch.setattr("service.releases.loader.load_model", load)
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
     publisher.publish(split=split)
     async with running(settings.model_copy(update={"onnx_threads": threads})) as service:
         await service.rank()
-    assert nice == {19 if gives_way else os.getpriority(os.PRIO_PROCESS, 0)}
+        assert nice == {usual}  # nothing was served that could be held up
+        nice.clear()
+        publisher.publish("r2", split=split, content=model_bytes(offset=0.5))
+        await service.follows(id="r2")
+    assert nice == {19 if gives_way else usual}
 
 
 async def test_a_release_of_an_earlier_version_runs_as_a_whole(settings: Settings, publisher: Publisher) -> None:

@@ -111,7 +111,7 @@ async def _assemble(
         telemetry=telemetry,
         limits=limits,
         max_body_bytes=settings.max_body_bytes,
-        status=lambda: status_document(settings, releases, experiments, exposures, reranker),
+        status=lambda: status_document(settings, releases, experiments, exposures, reranker, telemetry.last_minute),
     )
 
 

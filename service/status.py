@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,10 +13,18 @@ from models.contract.ids import NOBODY
 from models.contract.reranker import FittedTo
 from service.ab.reloading import ReloadingExperiments
 from service.exposures import ExposureLog
+from service.ranking.degraded import Degraded
 from service.ranking.ports import Release
 from service.releases.watcher import Releases
 from service.reranking.vllm import VllmReranker
 from service.settings import Settings
+from service.telemetry import LastMinute
+
+_STAGE_OF = {
+    Degraded.NO_POINTER: "features", Degraded.NO_FEATURES: "features", Degraded.NO_KNOWLEDGE: "knowledge",
+    Degraded.NO_RETRIEVAL: "retrieval", Degraded.PRIOR_ORDER: "scoring",
+}  # fmt: skip
+"""What is at fault where requests took a step of the ladder. The reranker has a watch of its own."""
 
 
 def status_document(
@@ -24,8 +33,10 @@ def status_document(
     experiments: ReloadingExperiments,
     exposures: ExposureLog,
     reranker: VllmReranker | None,
+    last_minute: LastMinute,
 ) -> dict[str, Any]:
-    """The document, as JSON takes it."""
+    """The document, as JSON takes it. Stages are as requests met them in the last minute, where any did."""
+    answers, steps = last_minute.counts()
     release = releases.current()
     refusal, refused_model = releases.refusal, releases.refused_model
     return {
@@ -57,8 +68,13 @@ def status_document(
             for name in experiments.current.releases
         },
         "experiments": experiments.status(None if release is None else release.schema),
-        "redis": {"reachable": releases.redis_error is None, "error": releases.redis_error},
-        "stages": _stages(releases, exposures) | {"reranking": _reranking(reranker, release)},
+        "redis": {
+            "reachable": releases.redis_error is None,
+            "error": releases.redis_error,
+            "pointer": "vanished" if releases.pointer_gone else "ok" if releases.redis_error is None else "unknown",
+        },
+        "last_minute": {"answers": answers, "degraded": steps},
+        "stages": _as_met(_stages(releases, exposures) | {"reranking": _reranking(reranker, release)}, answers, steps),
         "reranker": None if reranker is None else reranker.description,
         "exposures": {"queued": exposures.depth, "dropped": exposures.dropped},
         "settings": settings.model_dump(
@@ -91,6 +107,15 @@ def _stages(releases: Releases, exposures: ExposureLog) -> dict[str, dict[str, s
         "scoring": loaded if problem is None else _stage("degraded", problem),
         "exposures": _stage("degraded", exposures.failing) if exposures.failing else _stage("on", ""),
     }
+
+
+def _as_met(stages: dict[str, dict[str, str]], answers: int, steps: Mapping[str, int]) -> dict[str, dict[str, str]]:
+    """Stages that are on but failed requests of the last minute are degraded."""
+    for step, stage in _STAGE_OF.items():
+        if steps.get(step) and stages[stage]["state"] == "on":
+            reason = f"{steps[step]} of {answers} answers in the last minute: {step}"
+            stages[stage] = _stage("degraded", reason)
+    return stages
 
 
 def _reranking(reranker: VllmReranker | None, release: Release | None) -> dict[str, str]:

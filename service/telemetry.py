@@ -6,6 +6,10 @@ Knows metric names and labels, all of bounded cardinality: no label ever holds a
 from __future__ import annotations
 
 import os
+import time
+from collections import Counter as Counter_
+from collections import deque
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -13,9 +17,43 @@ from prometheus_client.multiprocess import MultiProcessCollector
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client knows that several processes count together, and where."""
 
+_ANSWERS = ""
+"""Stands among the steps for all answers."""
+
 _STAGE_BUCKETS = (
     0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
 )  # fmt: skip
+
+
+class LastMinute:
+    """Ranked answers of the last sixty seconds, and how many of them took each step of the ladder."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seconds: deque[tuple[int, Counter_[str]]] = deque()
+
+    def note(self, steps: Iterable[str]) -> None:
+        """Count an answer."""
+        now = int(self._clock())
+        if not self._seconds or self._seconds[-1][0] != now:
+            self._forget(now)
+            self._seconds.append((now, Counter_()))
+        counted = self._seconds[-1][1]
+        counted[_ANSWERS] += 1
+        counted.update(steps)
+
+    def counts(self) -> tuple[int, dict[str, int]]:
+        """Number of answers, and of those that took each step."""
+        self._forget(int(self._clock()))
+        total: Counter_[str] = Counter_()
+        for _, counted in self._seconds:
+            total.update(counted)
+        answers = total.pop(_ANSWERS, 0)
+        return answers, dict(total)
+
+    def _forget(self, now: int) -> None:
+        while self._seconds and self._seconds[0][0] <= now - 60:
+            self._seconds.popleft()
 
 
 class Telemetry:
@@ -53,6 +91,7 @@ class Telemetry:
             "release_info", "1 for the release that is served", "release", "model", "version"
         )
         self._served: Gauge | None = None
+        self.last_minute = LastMinute()
 
         # What every request touches, looked up once: a label costs more than what it counts.
         self.stages = {

@@ -76,6 +76,7 @@ class AnswerLog:
 
     def _count(self, state: RankState, scored: ScoredSlate, answer: RankAnswer) -> None:
         telemetry = self._telemetry
+        telemetry.last_minute.note(answer.degraded)
         for step in answer.degraded:
             telemetry.degraded.labels(step).inc()
         for stage, milliseconds in answer.timing_ms.items():

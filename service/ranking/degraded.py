@@ -12,6 +12,10 @@ class Degraded(StrEnum):
     NOT_PINNED = "not_pinned"
     """The arm names a release that is not loaded, and the live one answered."""
 
+    NO_POINTER = "no_pointer"
+    """Redis names no release any more: it was emptied, or is another one. The loaded release goes on answering; what
+    was stored of users is most likely gone too."""
+
     NO_RETRIEVAL = "no_retrieval"
     """An index of items could not be searched, and popular items took the place of those near the user."""
 

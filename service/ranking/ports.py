@@ -74,6 +74,11 @@ class LiveRelease(Protocol):
         """The release that is served now, None before the first one is loaded."""
         ...
 
+    @property
+    def pointer_gone(self) -> bool:
+        """Whether what names the release that is to be served is there no more, although one is served."""
+        ...
+
     def pinned(self, release: str) -> Release | None:
         """A release that an arm names, live or not; None if it is not loaded."""
         ...

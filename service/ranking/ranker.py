@@ -74,7 +74,10 @@ class Ranker:
         if live is None:
             raise no_release()
         unit = request.user_id if request.unit is None else request.unit
-        return RankState(request, deadline, live, unit, time.time())
+        state = RankState(request, deadline, live, unit, time.time())
+        if self.live.pointer_gone:
+            state.degraded.add(Degraded.NO_POINTER)
+        return state
 
     async def _choose_arms_and_read_user(self, state: RankState) -> None:
         """Fill in the arms, and what is stored of the user: the user first if arms are sticky."""

@@ -65,6 +65,10 @@ class Releases:
     def current(self) -> Release | None:
         return None if self._live is None else self._live.release
 
+    @property
+    def pointer_gone(self) -> bool:
+        return self._pointed is None and self._live is not None
+
     def pinned(self, release: str) -> Release | None:
         live = self.current()
         if live is not None and live.id == release:
@@ -90,6 +94,8 @@ class Releases:
             await run_in_background(self._retired.clear)
         try:
             live, note = await self._texts(self._keys.live, self._keys.refused_model)
+            if live is None and self._pointed is not None:
+                log.error("Redis names no release any more; %s goes on being served", self._pointed)
             self._pointed, self.refused_model = live, RefusedModel.parse(note)
             if live is not None:
                 await self._follow(live, self._live, self._serve)

@@ -16,6 +16,7 @@ from models.contract.keys import Keys
 from models.contract.profile import UserProfile
 from models.valkey.embedded import embedded_redis
 from service.settings import Settings
+from service.telemetry import LastMinute
 from tests.service.conftest import Freezer, Running, eventually, running
 from tests.service.tiny import ITEMS, Publisher, knowledge, score_of
 from tests.service.tiny_model import ITEM_SPACE, PORTRAIT_SPACE, USER_SPACE, model_bytes
@@ -60,6 +61,45 @@ async def test_a_killed_redis_costs_the_features_and_comes_back(tmp_path: Path, 
                 assert again["degraded"] == []
                 assert again["knowledge"] == whole["knowledge"]
                 assert again["items"] == whole["items"]
+
+
+async def test_a_pointer_that_has_vanished_is_said(
+    service: Running, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    """As after FLUSHALL: the loaded release answers, but what was stored of users is gone."""
+    assert (await service.rank("u"))["degraded"] == []
+    store.delete(keys.live)
+
+    async def said() -> bool:
+        return bool((await service.rank("u"))["degraded"] == ["no_pointer"])
+
+    await eventually(said)
+    status = await service.status()
+    assert status["redis"]["pointer"] == "vanished"
+    assert status["last_minute"]["degraded"]["no_pointer"] >= 1
+    assert status["stages"]["features"]["state"] == "degraded"
+    assert "answers in the last minute: no_pointer" in status["stages"]["features"]["reason"]
+    assert (await service.http.get("/readyz")).status_code == 200
+    publisher.publish()
+
+    async def restored() -> bool:
+        return not (await service.rank("u"))["degraded"]
+
+    await eventually(restored)
+    assert (await service.status())["redis"]["pointer"] == "ok"
+
+
+def test_the_last_minute_is_sixty_seconds() -> None:
+    now = 100.5
+    minute = LastMinute(lambda: now)
+    minute.note(["no_features"])
+    now = 130.0
+    minute.note([])
+    assert minute.counts() == (2, {"no_features": 1})
+    now = 160.2
+    assert minute.counts() == (1, {})
+    now = 190.0
+    assert minute.counts() == (0, {})
 
 
 @pytest.mark.own_valkey

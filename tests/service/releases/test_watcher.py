@@ -170,7 +170,8 @@ async def test_status_says_what_matters(service: Running) -> None:
     assert status["release"]["model"] == {"name": "tiny", "version": "1"}
     assert status["release"]["created_at"] == 1_700_000_000
     assert status["release"]["in_parts"] is True
-    assert status["redis"] == {"reachable": True, "error": None}
+    assert status["redis"] == {"reachable": True, "error": None, "pointer": "ok"}
+    assert status["last_minute"] == {"answers": 0, "degraded": {}}
     assert {name: stage["state"] for name, stage in status["stages"].items()} == {
         "features": "on", "knowledge": "on", "retrieval": "off", "scoring": "on", "reranking": "off", "exposures": "on",
     }  # fmt: skip

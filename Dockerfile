@@ -18,7 +18,7 @@ RUN pip install -c constraints.txt .
 USER 10001
 # Which configuration it serves: `docker run -e LORANK_KEY_PREFIX=lorank:NAME`, or `--build-arg CONFIGURATION=NAME`.
 ARG CONFIGURATION=ml-100k
-ENV LORANK_HOST=0.0.0.0 LORANK_KEY_PREFIX=lorank:${CONFIGURATION}
+ENV LORANK_HOST=0.0.0.0 LORANK_DRAIN_SECONDS=5 LORANK_KEY_PREFIX=lorank:${CONFIGURATION}
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=2s \
     CMD ["python", "-c", "import urllib.request as u, os; u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:' + os.environ.get('LORANK_PORT', '8000') + '/healthz', timeout=1)"]

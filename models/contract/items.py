@@ -32,6 +32,18 @@ FEATURE_COLUMNS = ("index", "categorical", "numeric", "vectors", "expires_at")
 """Columns of an item table that its items' records fill."""
 
 _PRIOR_WEIGHT = 10.0
+_TREND_WEIGHT = 3.0
+"""Interactions that an item lately had as expected, beside those that it had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """Counts that forget by the clock, halved in each of K half-lives: those of items [..., K], those of all items
+    together [..., K], and the number of all interactions so far [...]."""
+
+    of_items: npt.NDArray[np.float64]
+    of_all: npt.NDArray[np.float64]
+    interactions: npt.NDArray[np.float64]
 
 
 def item_statistics(
@@ -39,12 +51,14 @@ def item_statistics(
     count: npt.ArrayLike,
     value_sum: npt.ArrayLike,
     liked: npt.ArrayLike,
-    recent: npt.ArrayLike | None = None,
+    recent: Recent | None = None,
 ) -> FloatArray:
     """Numeric features [..., N] of items from their interactions so far: how many, what values, how many liked, and of
-    a schema with half-lives ``recent`` [..., K], the counts that forget; None of items without interactions.
+    a schema with half-lives how popular an item is lately, compared with always; ``recent`` is None of items without
+    interactions.
 
-    Means are smoothed with ten prior interactions, so an item without history gets the prior, not zero.
+    Means are smoothed with ten prior interactions, so an item without history gets the prior, not zero. What is lately
+    is a share of what happened lately: a count would say how busy the service is.
     """
     n = np.asarray(count, np.float64)
     center = schema.value_center
@@ -52,8 +66,11 @@ def item_statistics(
     rate = (np.asarray(liked, np.float64) + _PRIOR_WEIGHT * schema.prior_liked) / (n + _PRIOR_WEIGHT)
     numbers = np.stack([np.log1p(n) / 5.0, mean, 2.0 * rate - 1.0], axis=-1)
     if recent is None:
-        recent = np.zeros((*n.shape, len(schema.half_lives_ms)))
-    return np.concatenate([numbers, np.log1p(np.asarray(recent, np.float64)) / 5.0], axis=-1).astype(np.float32)
+        trend = np.zeros((*n.shape, len(schema.half_lives_ms)))
+    else:
+        share = n / np.maximum(recent.interactions, 1.0)
+        trend = np.log((recent.of_items + _TREND_WEIGHT) / (recent.of_all * share[..., None] + _TREND_WEIGHT))
+    return np.concatenate([numbers, trend / 2.0], axis=-1).astype(np.float32)
 
 
 def liked_count(schema: FeatureSchema, numeric: FloatArray) -> FloatArray:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.encoding import ItemBatch, Tensors, UserBatch, empty_partitions, encode, encode_users
-from models.contract.items import ItemTable, item_statistics
+from models.contract.items import ItemTable, Recent, item_statistics
 from models.contract.schema import FeatureSchema
 from offline.config import SamplesConfig
 from offline.data.catalogue import Catalogue, DataError
@@ -31,6 +31,9 @@ Split = Literal["train", "validation", "test"]
 
 _AT_ONCE = 512
 """Samples whose users' statistics are computed at once: histories may be a thousand events long."""
+
+_STRETCH = 200
+"""Half-lives that are summed at once."""
 
 RELEASES = 8
 """Number of equal parts of the training period, at each of whose starts a release is taken to be published."""
@@ -125,24 +128,60 @@ def running_statistics(
         column = np.empty(len(log))
         column[order] = running
         columns.append(column)
-    recent = _forgetting_counts(schema, log, counted, order, starts, sizes)
     count, value_sum, liked = columns
+    if not len(schema.half_lives_ms) or not counted.any():
+        return item_statistics(schema, count, value_sum, liked)
+    clock = _clock(log, counted)
+    recent = Recent(
+        _forgetting_counts(schema, log, counted, clock, order, starts, sizes),
+        _forgetting_totals(schema, log, counted, clock),
+        (np.cumsum(counted) - counted).astype(np.float64),
+    )
     return item_statistics(schema, count, value_sum, liked, recent)
 
 
+def _clock(log: InteractionLog, counted: BoolArray) -> npt.NDArray[np.float64]:
+    """The time [n] at each log row, of the last row before that was ``counted`` [n]: the clock stands still with what
+    is counted."""
+    time_ms = log.time_ms.astype(np.float64)
+    last_counted = np.maximum(np.cumsum(counted), 1) - 1
+    return np.concatenate([time_ms[:1], time_ms[np.flatnonzero(counted)[last_counted]][:-1]])
+
+
+def _forgetting_totals(
+    schema: FeatureSchema, log: InteractionLog, counted: BoolArray, clock: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Counts [n, K] of all that was ``counted`` before each log row, halved in each half-life, at the time of the
+    clock. Summed in stretches of so many half-lives, over which the weights stay within what a number can hold."""
+    now, time_ms = np.maximum.accumulate(clock), log.time_ms.astype(np.float64)
+    totals = np.zeros((len(log), len(schema.half_lives_ms)))
+    for column, half_life in enumerate(schema.half_lives_ms):
+        stretch, carried, carried_at = np.floor((now - now[0]) / (_STRETCH * half_life)), 0.0, now[0]
+        for rows in np.split(np.arange(len(log)), np.flatnonzero(np.diff(stretch)) + 1):
+            origin = now[rows[0]]
+            carried *= np.exp2((carried_at - origin) / half_life)
+            weights = np.where(counted[rows], np.exp2((time_ms[rows] - origin) / half_life), 0.0)
+            summed = carried + np.cumsum(weights)
+            totals[rows, column] = (summed - weights) * np.exp2((origin - now[rows]) / half_life)
+            carried, carried_at = float(summed[-1]), origin
+    return totals
+
+
 def _forgetting_counts(
-    schema: FeatureSchema, log: InteractionLog, counted: BoolArray, order: IntArray, starts: IntArray, sizes: IntArray
+    schema: FeatureSchema,
+    log: InteractionLog,
+    counted: BoolArray,
+    clock: npt.NDArray[np.float64],
+    order: IntArray,
+    starts: IntArray,
+    sizes: IntArray,
 ) -> npt.NDArray[np.float64]:
     """Counts [n, K] of what was ``counted`` [n] before each log row, of the row's owner, halved in each half-life, at
-    the time of the last row that was counted. ``order`` [n] has rows of one owner together: those of the k-th begin at
+    the time of the ``clock`` [n]. ``order`` [n] has rows of one owner together: those of the k-th begin at
     ``starts[k]`` and are ``sizes[k]``."""
     half_lives = schema.half_lives_ms
     counts = np.zeros((len(log), len(half_lives)))
-    if not len(half_lives) or not counted.any():
-        return counts
-    time_ms = log.time_ms.astype(np.float64)
-    last_counted = np.maximum(np.cumsum(counted), 1) - 1  # the clock stands still with what is counted
-    before = np.concatenate([time_ms[:1], time_ms[np.flatnonzero(counted)[last_counted]][:-1]])
+    time_ms, before = log.time_ms.astype(np.float64), clock
     largest = np.argsort(-sizes, kind="stable")
     starts, sizes = starts[largest], sizes[largest]
     state, last = np.zeros((len(starts), len(half_lives))), time_ms[order[starts]]
@@ -181,12 +220,13 @@ def statistics_until(schema: FeatureSchema, log: InteractionLog, until: int) -> 
         np.bincount(item, weights=np.exp2(-np.maximum(ago, 0) / half_life), minlength=n)
         for half_life in schema.half_lives_ms
     ]
+    of_items = np.stack(recent, axis=1) if recent else np.zeros((n, 0), np.float64)
     return item_statistics(
         schema,
         np.bincount(item, minlength=n),
         np.bincount(item, weights=value, minlength=n),
         np.bincount(item, weights=(value > schema.liked_above).astype(np.float64), minlength=n),
-        np.stack(recent, axis=1) if recent else None,
+        Recent(of_items, of_items.sum(0, keepdims=True), np.full(n, len(rows), np.float64)),
     )
 
 

@@ -137,7 +137,7 @@ class RunningSpec(BaseModel):
     """Running features that a model reads beside fields and history: how often, how lately and with which values a user
     met an item and what shares its fields (models/ctr/running.py).
 
-    ``half_lives_days`` are those of counts that forget by the clock, of items and of users; without any, nothing is
+    ``half_lives_days`` are those of items' trends and of users' counts that forget by the clock; without any, nothing is
     read of the clock, as for interactions that have an order alone.
     """
 
@@ -246,7 +246,7 @@ class FeatureSchema(BaseModel):
 
     @property
     def half_lives_ms(self) -> npt.NDArray[np.float64]:
-        """Half-lives [K] of the counts that forget by the clock."""
+        """Half-lives [K] of trends and of counts that forget by the clock."""
         days = self.running.half_lives_days if self.running else ()
         return np.asarray(days, np.float64) * 86_400_000.0
 

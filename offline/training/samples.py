@@ -220,7 +220,7 @@ def statistics_until(schema: FeatureSchema, log: InteractionLog, until: int) -> 
         np.bincount(item, weights=np.exp2(-np.maximum(ago, 0) / half_life), minlength=n)
         for half_life in schema.half_lives_ms
     ]
-    of_items = np.stack(recent, axis=1) if recent else np.zeros((n, 0), np.float64)
+    of_items = np.stack(recent, axis=1).astype(np.float64) if recent else np.zeros((n, 0), np.float64)
     return item_statistics(
         schema,
         np.bincount(item, minlength=n),

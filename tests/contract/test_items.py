@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from models.contract import items, lookup
 from models.contract.events import item_hash
-from models.contract.items import ItemTable, append_ids, blank_columns, item_statistics, lookup_columns
+from models.contract.items import ItemTable, Recent, append_ids, blank_columns, item_statistics, lookup_columns
 from models.contract.knowledge import RecordError
-from models.contract.schema import FeatureSchema
+from models.contract.schema import FeatureSchema, RunningSpec
 from tests.contract.golden import ITEM, OTHER_SCHEMA, SCHEMA, flips, resealed, truncations
 from tests.contract.item_record import ItemRecord
 
@@ -206,3 +206,17 @@ def test_an_item_without_history_has_the_prior() -> None:
 def test_a_record_of_a_schema_with_other_slots_is_refused() -> None:
     with pytest.raises(RecordError):
         ItemRecord.unpack(replace(ITEM, categorical=(1, 2)).pack(), "film 1", SCHEMA)
+
+
+def test_trends_do_not_say_how_busy_the_service_is() -> None:
+    """An item whose share of what happened lately is its share of all has none, in a rush and in a lull."""
+    schema = SCHEMA.model_copy(update={"running": RunningSpec(half_lives_days=(1.0, 7.0))})
+    count = np.asarray([10.0, 1000.0])
+    for lately in (0.0, 50.0, 1e6):
+        of_all = np.full((2, 2), lately)
+        recent = Recent(of_all * count[:, None] / 1e4, of_all, np.full(2, 1e4))
+        assert np.allclose(item_statistics(schema, count, 3 * count, count, recent)[:, 3:], 0.0)
+    hot = Recent(np.asarray([[9.0, 9.0], [9.0, 9.0]]), np.full((2, 2), 90.0), np.full(2, 1e4))
+    rare, frequent = item_statistics(schema, count, 3 * count, count, hot)[:, 3]
+    assert rare > 0.6
+    assert frequent == 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,26 +128,31 @@ def test_statistics_before_each_row(data: Synthetic, until: int, drawn: bool) ->
     np.testing.assert_array_equal(statistics, np.array(expected, np.float32))
 
 
-def _counts_that_forget(log: InteractionLog, item: int, before: int) -> list[float]:
-    """Of one item over the log rows before ``before``, at the time of the last of them that is no drawn negative."""
+def _trends(log: InteractionLog, item: int, before: int) -> list[float]:
+    """Of one item over the log rows before ``before`` that are no drawn negatives, at the time of the last of them."""
     rows = [row for row in range(before) if not log.sampled[row]]
-    now = log.time_ms[rows[-1]] if rows else 0
-    days = [(now - log.time_ms[row]) / 86_400_000 for row in rows if log.item[row] == item]
-    return [sum(2 ** (-ago / half_life) for ago in days) for half_life in HALF_LIVES]
+    own = [row for row in rows if log.item[row] == item]
+    share = len(own) / max(1, len(rows))
+    trends = []
+    for half_life in HALF_LIVES:
+        lately = {row: 2 ** (-(log.time_ms[rows[-1]] - log.time_ms[row]) / 86_400_000 / half_life) for row in rows}
+        expected = share * sum(lately.values())
+        trends.append(math.log((sum(lately[row] for row in own) + 3) / (expected + 3)) / 2)
+    return trends
 
 
 @pytest.mark.parametrize("drawn", [False, True], ids=["observed", "with drawn negatives"])
 @pytest.mark.parametrize("until", [0, 1, 90, 144, 180, 1000])
-def test_counts_that_forget(data: Synthetic, until: int, drawn: bool) -> None:
+def test_trends_of_items(data: Synthetic, until: int, drawn: bool) -> None:
     schema = SCHEMA.model_copy(update={"running": RunningSpec(half_lives_days=HALF_LIVES)})
     log = with_drawn(data).log if drawn else data.log
-    running = np.expm1(5.0 * running_statistics(schema, log, log.item, until)[:, 3:].astype(np.float64))
-    expected = [_counts_that_forget(log, int(log.item[row]), min(row, until)) for row in range(len(log))]
+    running = running_statistics(schema, log, log.item, until)[:, 3:]
+    expected = [_trends(log, int(log.item[row]), min(row, until)) for row in range(len(log))]
     np.testing.assert_allclose(running, expected, atol=1e-5)
-    of_all = np.expm1(5.0 * statistics_until(schema, log, until)[:, 3:].astype(np.float64))
+    of_all = statistics_until(schema, log, until)[:, 3:]
     end = min(until, len(log))
-    np.testing.assert_allclose(of_all, [_counts_that_forget(log, item, end) for item in range(12)], atol=1e-5)
-    assert running.max() > 1.0 or until < 2
+    np.testing.assert_allclose(of_all, [_trends(log, item, end) for item in range(12)], atol=1e-5)
+    assert np.abs(running).max() > 0.05 or until < 2
 
 
 @pytest.mark.parametrize("drawn", [False, True], ids=["observed", "with drawn negatives"])

@@ -137,8 +137,8 @@ class RunningSpec(BaseModel):
     """Running features that a model reads beside fields and history: how often, how lately and with which values a user
     met an item and what shares its fields (models/ctr/running.py).
 
-    ``half_lives_days`` are those of items' trends and of users' counts that forget by the clock; without any, nothing is
-    read of the clock, as for interactions that have an order alone.
+    ``half_lives_days`` are those of items' trends and of users' counts that forget by the clock; without any, nothing
+    is read of the clock, as for interactions that have an order alone.
     """
 
     model_config = FrozenConfig

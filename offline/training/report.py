@@ -36,7 +36,8 @@ class TrainingReport:
     ``rivals`` its differences from each other row (verdict.py); ``epochs`` are measures on the validation samples by
     name, one row per epoch; ``calibration`` are buckets of test scores, and ``histogram`` counts them (scores.py);
     ``importance`` has a row per group of inputs (importance.py); ``profile`` and ``drift`` are what was looked at, and
-    what moved (drift.py).
+    what moved (drift.py); ``live`` is how the served model's AUC and LogLoss change with item statistics that are up to
+    date.
     """
 
     log_rows: int
@@ -67,11 +68,12 @@ class TrainingReport:
     importance: list[dict[str, Any]] = field(default_factory=list)
     profile: dict[str, float] = field(default_factory=dict)
     drift: dict[str, Any] = field(default_factory=dict)
+    live: dict[str, Any] = field(default_factory=dict)
 
     @property
     def warnings(self) -> list[str]:
         """Sentences that a person has to see: the verdict, and what moved."""
-        return [*filter(None, [self.verdict]), *self.drift.get("sentences", [])]
+        return [*filter(None, [self.verdict, self.live.get("sentence")]), *self.drift.get("sentences", [])]
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))

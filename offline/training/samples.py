@@ -11,6 +11,7 @@ end of the training period, so that other users' validation and test interaction
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -274,6 +275,12 @@ class SampleEncoder:
         self.user_categorical = np.array(
             [schema.encode_user_fields(catalogue.users.get(user, {})) for user in log.user_ids], np.int64
         ).reshape(len(log.user_ids), schema.user_slots)
+
+    def live(self) -> SampleEncoder:
+        """A copy whose item statistics go on after the training period, as publications bring them up to date."""
+        encoder = copy(self)
+        encoder.numeric = running_statistics(self.schema, self.log, self.log.item, len(self.log))
+        return encoder
 
     def table_with(self, numeric: FloatArray) -> ItemTable:
         """The encoder's item table with other statistics [items, N], such as those of the published release."""

@@ -25,7 +25,7 @@ from offline.knowledge.vectors import Knowledge
 from offline.training.artifact import as_request, export_artifact
 from offline.training.candidates import ModelSpec, architecture_of
 from offline.training.fit import Fitted, fit, new_model, predict
-from offline.training.samples import SampleEncoder, SplitRows, running_statistics, split_samples
+from offline.training.samples import SampleEncoder, SplitRows, split_samples
 from research.quality.peers import CANDIDATES, REPEATS
 from research.quality.predictions import Trained
 from research.quality.trainings import Training
@@ -64,8 +64,8 @@ def train_ours(
         if statistics == "frozen":
             scores = [predict(fitted.model, encoder, parts["validation"]), served.scores(encoder, parts["test"])]
         else:  # never served so: only the model is the same
-            encoder.numeric = running_statistics(encoder.schema, log, log.item, len(log))
-            scores = [predict(fitted.model, encoder, samples) for samples in parts.values()]
+            live = encoder.live()
+            scores = [predict(fitted.model, live, samples) for samples in parts.values()]
         answers.append(
             Trained(
                 model=training.model,

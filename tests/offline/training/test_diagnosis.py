@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from models.contract.schema import RunningSpec
 from offline.data.files import write_json
+from offline.training import diagnosis
 from offline.training.candidates import ModelSpec
 from offline.training.diagnosis import Judged, diagnose
 from offline.training.fit import new_model
@@ -96,3 +97,25 @@ def test_circumstances_are_those_of_the_samples(judged: Judged, report: Training
     assert circumstances.training_samples == len(judged.splits.rows["train"])
     assert (circumstances.read, circumstances.running, circumstances.unseen) == (8, True, 0.0)
     assert circumstances.history == report.profile["earlier interactions, median"]
+
+
+def test_a_model_that_suffers_from_statistics_that_are_up_to_date_is_told(
+    judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As counts made it that said how busy the service was: better on frozen ones, worse once published again."""
+    label = judged.encoder.labels[judged.splits.rows["test"]]
+    good = replace(judged, scores={**judged.scores, ("DIN", 1): 0.6 * label + 0.2})
+    encoders = []
+
+    def worse(model: object, encoder: SampleEncoder, rows: np.ndarray) -> np.ndarray:
+        encoders.append(encoder)
+        return np.full(len(rows), 0.5, np.float32)
+
+    monkeypatch.setattr(diagnosis, "predict", worse)
+    live = diagnosis._live(good)
+    assert live["auc"][2] < 0 < live["logloss"][1]
+    assert live["sentence"].startswith("DIN suffers when item statistics are brought up to date")
+    late = judged.splits.rows["test"][-1:]
+    assert (encoders[0].numeric[late] != judged.encoder.numeric[late]).any()
+    monkeypatch.setattr(diagnosis, "predict", lambda *_: 0.6 * label + 0.2)
+    assert diagnosis._live(good)["sentence"] == ""

@@ -32,7 +32,7 @@ PEER_SETTINGS = {
 LONG_HISTORIES = (128, 256)
 """Events that peers made for long histories are trained with, each once."""
 
-_CODE = 1
+_CODE = 2
 """Raise it when code changes what a training gives: what was trained before is then trained again."""
 
 _SERVING = 3

@@ -97,8 +97,9 @@ class Supervisor:
             if not served and all(place.worker is None for place in places):
                 break  # it is not the worker but what all of them need
             self._stop.wait(WATCH_SECONDS)
-        self._end([place.worker for place in places if place.worker is not None])
-        return served
+        workers = [place.worker for place in places if place.worker is not None]
+        self._end(workers)
+        return served or any(worker.was_ready for worker in workers)
 
     def _started(self) -> Worker:
         beat = _SPAWN.Value("d", 0.0, lock=False)

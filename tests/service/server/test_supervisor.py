@@ -23,9 +23,9 @@ class Workers:
         self.orders = folder / "orders"
         self.process: subprocess.Popen[bytes]
 
-    def start(self, count: int, orders: str) -> None:
+    def start(self, count: int, orders: str, watch_seconds: float = 0.2) -> None:
         self.orders.write_text(orders)
-        command = [sys.executable, "-m", "tests.service.server.work", str(count)]
+        command = [sys.executable, "-m", "tests.service.server.work", str(count), str(watch_seconds)]
         self.process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {ORDERS: str(self.orders)})
 
     @property
@@ -65,6 +65,15 @@ def test_a_worker_that_was_killed_is_replaced_and_the_other_goes_on(workers: Wor
     workers.process.send_signal(signal.SIGTERM)
     assert workers.process.wait(60) == 0
     assert not workers.living()
+
+
+def test_a_worker_that_was_ready_a_moment_ago_has_served(workers: Workers) -> None:
+    """Though nobody has looked since."""
+    workers.start(1, "well", watch_seconds=30.0)
+    awaited(lambda: len(workers.claims) == 1)
+    time.sleep(0.2)
+    workers.process.send_signal(signal.SIGTERM)
+    assert workers.process.wait(60) == 0
 
 
 def test_replacements_that_fail_do_not_stop_the_others(workers: Workers) -> None:

@@ -1,4 +1,4 @@
-"""Workers that do as ordered, and a supervisor of them: ``python -m tests.service.server.work COUNT``."""
+"""Workers that do as ordered, and a supervisor of them: ``python -m tests.service.server.work COUNT PAUSE``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def work(listening: socket.socket, beat: Any) -> None:
 
 
 if __name__ == "__main__":
-    supervisor.STILL_SECONDS = 1.0
+    supervisor.STILL_SECONDS, supervisor.WATCH_SECONDS = 1.0, float(sys.argv[2])
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         sys.exit(0 if Supervisor(work, listening, int(sys.argv[1]), 0.0).run() else 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -15,9 +14,6 @@ from service.errors import ServiceError
 
 SWEEP_SECONDS = 0.5
 """The pause between two looks for connections that hang."""
-
-OTHER_DESCRIPTORS = 256
-"""Descriptors that are not for callers: Redis, files of releases, threads, the model server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +95,3 @@ class Connections:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-
-
-def descriptors() -> int:
-    """Descriptors that this process may open, once it has raised its own limit as far as it may."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    return soft if soft != resource.RLIM_INFINITY else 1_048_576

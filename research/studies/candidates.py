@@ -32,6 +32,10 @@ from research.tables import difference_cell, table
 from research.test_set_ledger import Ledger, score_digest
 
 
+_CODE = 1
+"""Raise it when code changes what a training gives: candidates are then trained again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trained:
     """A candidate: test scores of each seed, the median time of a request, and mean seconds of a training, all of them
@@ -174,6 +178,7 @@ def _choice(path: Path, config: JobConfig, catalogue: Catalogue, log: Interactio
 
 def _circumstances(config: JobConfig, schema: str, log: InteractionLog, knowledge: Knowledge) -> str:
     document: dict[str, Any] = {
+        "code": _CODE,
         "training": config.training.model_dump(mode="json", exclude={"seeds", "compare", "retrain_growth", "choice"}),
         "samples": config.samples.model_dump(mode="json"),
         "schema": schema,

@@ -31,7 +31,6 @@ from offline.training.samples import SampleEncoder, split_samples
 from research.tables import difference_cell, table
 from research.test_set_ledger import Ledger, score_digest
 
-
 _CODE = 1
 """Raise it when code changes what a training gives: candidates are then trained again."""
 

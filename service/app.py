@@ -49,7 +49,8 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            app.state.service = await _assemble(settings, limits, experiments, tuned, stack)
+            service = app.state.service = await _assemble(settings, limits, experiments, tuned, stack)
+            connections.on_refusal = lambda status: service.telemetry.requests.labels("refused", str(status)).inc()
             await stack.enter_async_context(connections.swept())
             yield
 

@@ -167,7 +167,7 @@ async def read_body(request: Request, most: int) -> bytes:
 def _check_encoding(headers: Mapping[bytes, bytes]) -> None:
     """Unsupported for a body that is compressed or not UTF-8."""
     coding = headers.get(b"content-encoding", b"identity").strip().lower()
-    if coding != b"identity":
+    if coding not in (b"", b"identity"):
         name = coding.decode(errors="replace")
         raise Unsupported(f"Content-Encoding {name} is not read: send the body as it is", field="body")
     charset = _CHARSET.search(headers.get(b"content-type", b""))

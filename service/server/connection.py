@@ -50,7 +50,7 @@ class Connection(HttpToolsProtocol):
         self._began: float | None = None  # when the first byte of an incomplete request was seen
         self._head_bytes = 0  # of a head that the parser reads because it came behind another request's body
         self._unfinished = 0  # bytes of an incomplete request
-        self._refused: float | None = None  # when it was told so, which may be still to come
+        self._refused: float | None = None  # when the refusal was written, which may be still to come
         self._waiting: RequestResponseCycle | None = None  # for its body
 
     def connection_made(self, transport: Any) -> None:
@@ -198,7 +198,10 @@ class Connection(HttpToolsProtocol):
         self._unfinished = 0
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer with an error, unless an earlier request is still to be answered; read no more."""
+        """Answer with an error, unless an earlier request is still to be answered; read no more. The first one counts:
+        what is parsed of the same bytes afterwards may be wrong in other ways."""
+        if self._refused is not None:
+            return
         self._refused = math.inf
         self._finish()
         own = self.cycle if self._in_body else None
@@ -214,7 +217,7 @@ class Connection(HttpToolsProtocol):
                 self.transport.close()
                 return
         self._refused = time.monotonic()
-        self._all.count_refusal(error)
+        self._all.on_refusal(error.status)
         response = error_response(error, new_request_id())
         lines = [name + b": " + value + b"\r\n" for name, value in (*response.raw_headers, (b"connection", b"close"))]
         self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", bytes(response.body)]))

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
-
-from service.errors import ServiceError
 
 SWEEP_SECONDS = 0.5
 """The pause between two looks for connections that hang."""
@@ -40,12 +37,13 @@ class OpenConnection(Protocol):
 class Connections:
     """The open connections of a process, and how many bytes of incomplete requests they hold.
 
-    ``draining``: answers ask their callers to connect anew. ``refusals`` counts by status what was refused here.
+    ``draining``: answers ask their callers to connect anew. ``on_refusal`` is called with the status of what is refused
+    here.
     """
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits, self.draining = limits, False
-        self.refusals: Counter[int] = Counter()
+        self.on_refusal: Callable[[int], None] = lambda _: None
         self._open: set[OpenConnection] = set()
         self._surplus: set[OpenConnection] = set()
         self._unfinished_bytes = 0
@@ -74,9 +72,6 @@ class Connections:
     def release(self, count: int) -> None:
         """Count them no more."""
         self._unfinished_bytes -= count
-
-    def count_refusal(self, error: ServiceError) -> None:
-        self.refusals[error.status] += 1
 
     @contextlib.asynccontextmanager
     async def swept(self) -> AsyncIterator[None]:

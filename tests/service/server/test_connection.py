@@ -217,6 +217,18 @@ def test_a_refused_caller_that_goes_on_sending_reads_the_answer(server: Server) 
         assert answer_on(client)[0] == 413
 
 
+def test_what_is_wrong_in_several_ways_is_refused_once(server: Server) -> None:
+    """A body that is too large and too much beside another's, and then no HTTP."""
+    refused: list[int] = []
+    server.connections.on_refusal = refused.append
+    with server.connect() as other:
+        other.sendall(PLAIN + b"Content-Length: 150000\r\n\r\n" + b"a" * 130_000)
+        time.sleep(0.05)
+        status, _ = server.answer(PLAIN + CHUNKED + b"30d41\r\n" + b"a" * 200_001 + b"\r\nno chunk\r\n")
+    assert refused == [status]
+    assert status in (413, 429)
+
+
 def test_a_bad_request_behind_a_good_one_loses_no_answer(server: Server) -> None:
     with server.connect() as client:
         client.sendall(PLAIN + b"Content-Length: 4\r\n\r\nslow" + b"no HTTP at all\r\n\r\n")

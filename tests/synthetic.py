@@ -20,7 +20,7 @@ from offline.data.log import InteractionLog
 from offline.knowledge.config import KnowledgeConfig, LiberConfig
 from offline.knowledge.liber.partitions import Trigger, close_partitions
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
-from offline.training.samples import statistics_until
+from offline.training.statistics import statistics_until
 
 GENRES = ("Comedy", "Drama", "Thriller", "War")
 OCCUPATIONS = ("farmer", "teacher", "writer")

@@ -30,7 +30,8 @@ from offline.publish.release import live_release, read_manifest, read_model, ref
 from offline.publish.streams import exposures
 from offline.training.report import TrainingReport
 from offline.training.run import load_served
-from offline.training.samples import SampleEncoder, statistics_until
+from offline.training.samples import SampleEncoder
+from offline.training.statistics import statistics_until
 
 TOLERANCE = 1e-4
 _WAIT_SECONDS = 30.0

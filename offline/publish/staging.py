@@ -27,7 +27,7 @@ from offline.publish.records import Written
 from offline.publish.rewriting import are_of_other_settings, note_settings, rewrite_histories
 from offline.training.candidates import as_trained
 from offline.training.report import TrainingReport
-from offline.training.samples import statistics_until
+from offline.training.statistics import statistics_until
 from offline.training.validation import ValidationSamples
 
 

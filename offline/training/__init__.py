@@ -5,6 +5,7 @@ candidates  the models that a configuration trains, and the one that "auto" chos
 choose      that choice
 cost        the time that scoring candidates takes
 samples     what is predicted, and what was known before
+statistics  counts, means and trends of what came before
 validation  validation samples, on which exported models are compared
 sequences   whole histories as training input
 fit         one model on one seed

@@ -18,7 +18,8 @@ from offline.config import JobConfig
 from offline.data.files import write_json
 from offline.data.log import InteractionLog
 from offline.knowledge.marc.produce import States
-from offline.training.samples import running_statistics, split_samples
+from offline.training.samples import split_samples
+from offline.training.statistics import running_statistics
 from research.marc.sweep import SweepRow, depth_table, layer_sweep
 
 DEPTHS = (0.25, 0.5, 0.75, 1.0)

@@ -22,7 +22,8 @@ from models.contract.schema import FeatureSchema, KnowledgeSpec, RunningSpec
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.publish.features import packed_histories
-from offline.training.samples import RELEASES, SampleEncoder, split_samples, statistics_until
+from offline.training.samples import RELEASES, SampleEncoder, split_samples
+from offline.training.statistics import statistics_until
 from tests import synthetic
 from tests.contract.item_record import ItemRecord
 from tests.synthetic import Synthetic

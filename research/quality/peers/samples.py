@@ -18,7 +18,8 @@ from models.contract.schema import FieldSpec
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog, UserIndex
-from offline.training.samples import Split, running_statistics, split_samples
+from offline.training.samples import Split, split_samples
+from offline.training.statistics import running_statistics
 from research.quality.peers.events import Events
 
 SPLITS: dict[Split, int] = {"train": 0, "validation": 1, "test": 2}

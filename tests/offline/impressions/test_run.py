@@ -14,7 +14,7 @@ import typer.testing
 from offline.__main__ import app
 from offline.data.log import InteractionLog
 from offline.training.report import TrainingReport
-from offline.training.samples import statistics_until
+from offline.training.statistics import statistics_until
 from tests.offline.impressions.files import Shown, requests
 from tests.offline.pipeline import Pipeline
 from tests.offline.proposal.shops import write

@@ -17,7 +17,7 @@ from offline.publish.features import _REPLACE_IF_UNCHANGED, packed_histories, wr
 from offline.publish.knowledge import KnowledgeWriter, entries
 from offline.publish.producer import spaces_of
 from offline.publish.records import WriteCache
-from offline.training.samples import statistics_until
+from offline.training.statistics import statistics_until
 from tests.contract.item_record import ItemRecord
 from tests.offline.codes import item_codes, user_codes
 from tests.offline.publish.conftest import Release, bytes_written, content_of, read, workdir

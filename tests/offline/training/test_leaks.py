@@ -17,14 +17,8 @@ from models.contract.arrays import FloatArray
 from models.contract.schema import RunningSpec
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
-from offline.training.samples import (
-    SampleEncoder,
-    Split,
-    SplitRows,
-    running_statistics,
-    split_samples,
-    statistics_until,
-)
+from offline.training.samples import SampleEncoder, Split, SplitRows, split_samples
+from offline.training.statistics import running_statistics, statistics_until
 from tests import synthetic as data_set
 from tests.synthetic import DIM, Synthetic, knowledge_of, synthetic
 

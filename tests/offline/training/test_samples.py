@@ -18,7 +18,8 @@ from offline.config import SamplesConfig
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, as_published
-from offline.training.samples import RELEASES, SampleEncoder, running_statistics, split_samples, statistics_until
+from offline.training.samples import RELEASES, SampleEncoder, split_samples
+from offline.training.statistics import running_statistics, statistics_until
 from tests.synthetic import DIM, PARTITION_SIZE, SCHEMA, Synthetic, knowledge_of, synthetic
 
 HALF_LIVES = (0.02, 0.5)

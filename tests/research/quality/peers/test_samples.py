@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pytest
 
 from offline.data.log import InteractionLog, UserIndex
-from offline.training.samples import Split, running_statistics, split_samples
+from offline.training.samples import Split, split_samples
+from offline.training.statistics import running_statistics
 from research.quality.peers import events
 from research.quality.peers import samples as peers
 from research.quality.peers.samples import RECENT, SPLITS, PeerSamples, peer_samples

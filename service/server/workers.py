@@ -7,6 +7,7 @@ metrics are added up.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -30,7 +31,7 @@ from service.server.supervisor import Supervisor, end_with_parent
 from service.settings import Settings
 from service.telemetry import METRICS_FOLDER
 
-_METRICS = "lorank-metrics-"
+_METRICS, _LOCK = "lorank-metrics-", "lock"
 _SWITCH_SECONDS = 0.0005
 
 
@@ -76,7 +77,7 @@ def run_alone(app: FastAPI, settings: Settings) -> bool:
 def run_workers(app: FastAPI, settings: Settings) -> bool:
     """Serve by ``settings.workers`` processes until stopped; whether one ever did. SystemExit as ``run_alone``."""
     listening = server_of(app, settings).bind_socket()
-    with listening, _metrics_folder() as folder:
+    with listening, metrics_folder() as folder:
         os.environ[METRICS_FOLDER] = str(folder)  # read by prometheus_client when a worker imports it
         return Supervisor(work, listening, settings.workers, settings.drain_seconds).run()
 
@@ -98,14 +99,18 @@ def work(listening: socket.socket, beat: Any) -> None:
 
 
 @contextlib.contextmanager
-def _metrics_folder() -> Iterator[Path]:
-    """A folder for the metrics of this process's workers; those of processes that were killed are taken away."""
-    root = Path(tempfile.gettempdir())
-    for path in root.glob(f"{_METRICS}*-*"):
-        owner = path.name.removeprefix(_METRICS).partition("-")[0]
-        if owner.isdigit() and not _lives(int(owner)):
-            shutil.rmtree(path, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{_METRICS}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+def metrics_folder() -> Iterator[Path]:
+    """A folder for the metrics of this process's workers. Those of processes that were killed are taken away: nobody
+    locks them any more. (Numbers of processes would not do, containers may share a folder.)"""
+    for lock in Path(tempfile.gettempdir()).glob(f"{_METRICS}*/{_LOCK}"):
+        with contextlib.suppress(OSError), lock.open("w") as file:  # another user's, or in use
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=_METRICS, ignore_cleanup_errors=True) as folder,
+        (Path(folder) / _LOCK).open("w") as file,
+    ):
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield Path(folder)
 
 

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import values
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.server.workers import forget_the_dead
+from service.server.workers import forget_the_dead, metrics_folder
 from tests.service.conftest import ended_at_a_port_in_use, eventually
 from tests.service.tiny import Publisher
 
@@ -94,3 +94,13 @@ def test_gauges_of_the_dead_are_forgotten(tmp_path: Path) -> None:
     forget_the_dead(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names[1:])
     assert values.ValueClass.__name__ == "MutexValue", "a single process counts by itself"
+
+
+def test_folders_of_metrics_that_nobody_locks_are_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    killed = tmp_path / "lorank-metrics-killed"
+    killed.mkdir()
+    (killed / "lock").touch()
+    with metrics_folder() as first, metrics_folder() as second:
+        assert {path.name for path in tmp_path.iterdir()} == {first.name, second.name}
+    assert not list(tmp_path.iterdir())

@@ -96,17 +96,22 @@ class ChoiceConfig(BaseModel):
     """The choice that ``served = "auto"`` leaves to the validation samples (offline/training/choose.py).
 
     ``candidates`` from the simplest on; those that read a window of history see at most ``window`` events. Each that
-    takes at most ``ceiling_ms`` for 500 candidates of one request on one core is trained, on at most ``most_samples``,
-    of whole users, for at most ``epochs``.
+    takes at most ``ceiling_ms`` for 500 candidates of one request on one core is trained for at most ``epochs``, on
+    that ``share`` of the training samples or on ``least_samples``, whichever is more, of whole users.
     """
 
     model_config = FrozenConfig
 
     candidates: Annotated[tuple[Served, ...], Field(min_length=1)] = ("tree", "dcnv2", "din", "lifelong")
     window: Count = 200
-    most_samples: Count = 100_000
+    share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    least_samples: Count = 100_000
     epochs: Count = 4
     ceiling_ms: Annotated[float, Field(gt=0)] = 3.0
+
+    def samples_of(self, count: int) -> int:
+        """The number of training samples, of so many, that each candidate is tried on."""
+        return min(count, max(self.least_samples, round(self.share * count)))
 
     @model_validator(mode="after")
     def _names_each_once(self) -> ChoiceConfig:

@@ -63,7 +63,8 @@ def line_of_training(config: JobConfig, catalogue: Catalogue, log: InteractionLo
     epochs = f"training: {len(splits.rows['train']):,} samples, at most {training.epochs} epochs"
     if training.served == "auto":
         names = ", ".join(NAMES[candidate] for candidate in training.choice.candidates)
-        return f"{epochs}, of the best of {names}, which are compared on at most {training.choice.most_samples:,} first"
+        tried_on = training.choice.samples_of(len(splits.rows["train"]))
+        return f"{epochs}, of the best of {names}, which are compared on {tried_on:,} first"
     if training.served == "lifelong":
         return epochs
     if training.served == "tree":

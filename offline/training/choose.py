@@ -1,5 +1,5 @@
-"""The choice behind ``served = "auto"``: every candidate is timed, those that are fast enough are trained on a bounded
-part of the samples and scored on the validation samples, and the simplest that none of them is shown to beat is taken.
+"""The choice behind ``served = "auto"``: every candidate is timed, those that are fast enough are trained on a part
+of the samples and scored on the validation samples, and the simplest that none of them is shown to beat is taken.
 
 Done at the first training and on request. The chosen one is trained on all samples afterwards, and so is it alone by
 every later training.
@@ -16,7 +16,7 @@ import numpy as np
 
 from models.contract.arrays import Array, FloatArray
 from models.ctr.calibration import Calibrated
-from offline.config import JobConfig, Served
+from offline.config import ChoiceConfig, JobConfig, Served
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
@@ -62,7 +62,7 @@ class Tried:
 def choose(config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowledge: Knowledge) -> Choice:
     """Time, train and compare the candidates of a configuration, and choose."""
     started, settings = time.process_time(), config.training.choice
-    splits = _bounded(split_samples(config.samples, log), log, settings.most_samples)
+    splits = _bounded(split_samples(config.samples, log), log, settings)
     validation = splits.rows["validation"]
     candidates = _timed(config, catalogue, log, knowledge, splits)
     fastest = min((candidate.milliseconds or 0.0) for candidate in candidates)
@@ -133,12 +133,13 @@ def _milliseconds(candidate: TimedModel, model: Calibrated, splits: SplitRows) -
     return scoring_milliseconds(content, encoder, splits.rows["validation"])
 
 
-def _bounded(splits: SplitRows, log: InteractionLog, most: int) -> SplitRows:
-    """At most so many training samples, give or take those of one user, of whole users; and fewer validation
-    samples."""
+def _bounded(splits: SplitRows, log: InteractionLog, settings: ChoiceConfig) -> SplitRows:
+    """The part of the training samples that candidates are tried on, give or take the samples of one user, of whole
+    users; and fewer validation samples."""
+    train = splits.rows["train"]
     rows = {
         **splits.rows,
-        "train": of_drawn_users(log.user, splits.rows["train"], most),
+        "train": of_drawn_users(log.user, train, settings.samples_of(len(train))),
         "validation": of_drawn_users(log.user, splits.rows["validation"], 2 * MOST_ROWS),
     }
     return replace(splits, rows=rows)

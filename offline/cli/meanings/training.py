@@ -25,7 +25,8 @@ TRAINING = {
     "ChoiceConfig": {
         "candidates": "architectures, from the simplest on: the simplest that is not shown to be worse is served",
         "window": "events of a history that candidates see, but lifelong on ratings",
-        "most_samples": "training samples that each is tried on, of whole users",
+        "share": "of the training samples that each is tried on, of whole users",
+        "least_samples": "that each is tried on, if there are so many",
         "epochs": "in which each is tried, at most",
         "ceiling_ms": "milliseconds that 500 candidates may take one core; slower architectures are not served",
     },

@@ -12,7 +12,7 @@ import torch
 from models.contract.artifact import ArtifactManifest
 from models.contract.schema import RunningSpec
 from models.onnx_runtime import onnx_runtime
-from offline.config import JobConfig, Served
+from offline.config import ChoiceConfig, JobConfig, Served
 from offline.data.arrival import draw_negatives
 from offline.data.catalogue import DataError
 from offline.data.config import LabelsConfig
@@ -129,7 +129,7 @@ def test_every_candidate_is_tried_on_bounded_samples_and_the_choice_is_told(
 ) -> None:
     monkeypatch.setattr(choosing, "export_artifact", lambda *_: (b"", 0.0))  # takes most of the time
     monkeypatch.setattr(choosing, "scoring_milliseconds", lambda *_: 1.0)
-    config = auto(tmp_path, most_samples=150)
+    config = auto(tmp_path, least_samples=150)
     choice = choose(config, few.catalogue, few.log, few.knowledge)
     assert [row["architecture"] for row in choice.table] == ["tree", "dcnv2", "din", "lifelong"]
     assert 150 <= choice.samples < 150 + 14 < len(split_samples(config.samples, few.log).rows["train"])
@@ -140,6 +140,13 @@ def test_every_candidate_is_tried_on_bounded_samples_and_the_choice_is_told(
     lines = choice_lines(choice, 1000.0)
     assert len(lines) == 2 + 4 + 2
     assert lines[-1] == f"{choice.sentence}."
+
+
+def test_large_sets_are_tried_on_a_share_and_small_ones_wholly() -> None:
+    settings = ChoiceConfig()
+    assert [settings.samples_of(count) for count in (10, 100_000, 300_000, 4_000_000)] == [
+        10, 100_000, 100_000, 1_000_000,
+    ]  # fmt: skip
 
 
 def test_a_candidate_that_cannot_be_exported_is_left_out(

@@ -13,6 +13,7 @@ from models.contract.keys import Keys
 from models.contract.reranker import RerankerError
 from models.valkey.embedded import embedded_redis
 from service.ab.reloading import ReloadingExperiments
+from service.admission import Admission
 from service.api import routes
 from service.api.fast_path import FastPathApp
 from service.api.schemas import Limits
@@ -54,7 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
             await stack.enter_async_context(connections.swept())
             yield
 
-    connections = Connections(ConnectionLimits(body_bytes=settings.max_body_bytes))
+    connections = Connections(ConnectionLimits(body_bytes=settings.max_body_bytes), Admission(settings.queue_seconds))
     app = FastPathApp(lifespan)
     app.state.connections = connections
     routes.mount(app, limits)

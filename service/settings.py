@@ -45,6 +45,8 @@ class Settings(BaseModel):
     ``key_prefix``       the configuration that is served, lorank:NAME; None: the only one that is there
     ``max_body_bytes``   4 MiB hold 2,000 candidates with ids of 256 bytes, escaped as JSON, and 1 kB of features each
     ``workers``          processes that answer requests, each on a core; they share the port and the item table
+    ``queue_ms``         a request that waited longer for its turn is refused (429); so are some when requests wait
+                         a twentieth of it on average. None means ``default_deadline_ms``
     ``drain_seconds``    from SIGTERM on it says that it is leaving (readyz 503), and goes on answering for so long
     ``exposure_queue``   exposures that wait in a worker's memory for Redis; beyond it they are dropped and counted
     ``reranker``         folder that `tune-reranker` wrote; with ``reranker_url``, the model server that serves it
@@ -66,6 +68,7 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    queue_ms: Annotated[float, Field(gt=0)] | None = None
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 0.0
     max_candidates: _Positive = 2000
     max_body_bytes: _Positive = 4 * 1024 * 1024
@@ -87,6 +90,11 @@ class Settings(BaseModel):
     rerank_check_seconds: Annotated[float, Field(gt=0)] = 60.0
     experiments: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def queue_seconds(self) -> float:
+        """Longest time that a request may wait for its turn."""
+        return (self.default_deadline_ms if self.queue_ms is None else self.queue_ms) / 1000.0
 
     @property
     def served_prefix(self) -> str:

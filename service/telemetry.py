@@ -95,7 +95,8 @@ class Telemetry:
 
         # What every request touches, looked up once: a label costs more than what it counts.
         self.stages = {
-            name: self.stage_seconds.labels(name) for name in ("features", "retrieve", "score", "rerank", "total")
+            name: self.stage_seconds.labels(name)
+            for name in ("queue", "features", "retrieve", "score", "rerank", "total")
         }
         self.knowledge_states = {name: self.knowledge.labels(name) for name in ("fresh", "stale", "missing")}
 

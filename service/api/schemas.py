@@ -172,6 +172,7 @@ class KnowledgeReply(Struct):
 
 
 class TimingReply(Struct):
+    queue: float
     features: float
     score: float
     rerank: float
@@ -179,6 +180,7 @@ class TimingReply(Struct):
 
 
 class RecommendTimingReply(Struct):
+    queue: float
     features: float
     retrieve: float
     score: float

@@ -14,6 +14,7 @@ from redis.exceptions import NoScriptError
 
 from models.contract.events import EVENT_BYTES, Interaction
 from models.contract.keys import Keys
+from service.admission import Elsewhere
 from service.errors import ErrorCode, RedisUnavailable, Unavailable
 from service.ranking.deadline import Deadline
 from service.redis import Command, RedisLink
@@ -69,7 +70,8 @@ class RedisFeedback:
         appends = [self._append(event) for event in interactions if event.type in types]
         commands = [self._publish(event) for event in interactions] + appends
         try:
-            replies = await self.link.round_trip(commands, deadline)
+            with Elsewhere():
+                replies = await self.link.round_trip(commands, deadline)
             if any(isinstance(reply, NoScriptError) for reply in replies):
                 # Redis was restarted since the script was registered. The stream entries are already acknowledged,
                 # so only the appends are sent again, behind the script.

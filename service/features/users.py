@@ -20,6 +20,7 @@ from models.contract.events import EVENT_BYTES, EVENT_DTYPE, EventArray, unpack_
 from models.contract.keys import Keys
 from models.contract.knowledge import KnowledgeRecord, RecordError, Space
 from models.contract.profile import UserProfile
+from service.admission import Elsewhere
 from service.errors import RedisUnavailable
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import Degraded, FeatureReadError
@@ -52,7 +53,8 @@ class RedisUserFeatures:
             *(() if unit is None else [("HGETALL", self.keys.unit_arms(unit))]),
         ]
         try:
-            replies = await self.link.round_trip(commands, deadline)
+            with Elsewhere():
+                replies = await self.link.round_trip(commands, deadline)
         except RedisUnavailable as error:
             raise FeatureReadError(str(error)) from error
         if any(isinstance(reply, Exception) and not _is_wrong_type(reply) for reply in replies):

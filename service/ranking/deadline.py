@@ -39,9 +39,10 @@ class Stopwatch:
 
     __slots__ = ("_last", "_taken")
 
-    def __init__(self) -> None:
+    def __init__(self, queue: float = 0.0) -> None:
+        """``queue``: seconds from the arrival to now, in which nothing was done for the request but reading it."""
         self._last = time.perf_counter()
-        self._taken: dict[str, float] = {}
+        self._taken = {"queue": round(queue * 1000.0, 3)}
 
     def lap(self, step: str) -> None:
         now = time.perf_counter()

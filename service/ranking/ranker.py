@@ -14,7 +14,7 @@ from models.contract.exposures import ArmTaken
 from service.errors import no_release
 from service.ranking.answer_log import AnswerLog
 from service.ranking.candidates import ScoredSlate, merge_orders
-from service.ranking.deadline import Deadline
+from service.ranking.deadline import Deadline, Stopwatch
 from service.ranking.degraded import Degraded, FeatureReadError, reported
 from service.ranking.exploring import Order
 from service.ranking.ports import Experiments, Exposures, LiveRelease, Release, Reranker, UserFeatures
@@ -74,7 +74,7 @@ class Ranker:
         if live is None:
             raise no_release()
         unit = request.user_id if request.unit is None else request.unit
-        state = RankState(request, deadline, live, unit, time.time())
+        state = RankState(request, deadline, live, unit, time.time(), stopwatch=Stopwatch(deadline.elapsed()))
         if self.live.pointer_gone:
             state.degraded.add(Degraded.NO_POINTER)
         return state

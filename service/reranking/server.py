@@ -16,6 +16,7 @@ import numpy as np
 
 from models.contract.arrays import FloatArray
 from models.contract.prompts import PromptParts
+from service.admission import Elsewhere
 from service.ranking.degraded import RerankError
 
 _LOGPROBS = 20
@@ -136,7 +137,8 @@ class ModelServer:
 
     async def _post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
-            response = await self._http.post(f"{self._root}{route}", json=body)
+            with Elsewhere():
+                response = await self._http.post(f"{self._root}{route}", json=body)
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
             raise RerankError(f"{self._root}{route}: {type(error).__name__} {error}") from error
         if response.status_code == 404 and route == "/generative_scoring" and "model" not in response.text:

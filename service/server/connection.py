@@ -36,6 +36,12 @@ with bytes unread makes its caller lose the answer."""
 
 _HEAD_END = b"\r\n\r\n"
 _OFFER = re.compile(rb"\r\n(?:upgrade|http2-settings):[^\r\n]*", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
+_SPECIAL = re.compile(
+    rb"\r\n(?:transfer-encoding|expect|upgrade):|\r\nconnection:(?![ \t]*keep-alive[ \t]*\r\n)| HTTP/1\.0\r\n"
+    rb"|\r\ncontent-length:(?s:.*)\r\ncontent-length:",
+    re.IGNORECASE,
+)
 _TCP_INFO_BYTES, _LAST_DATA_RECEIVED = 104, 52  # of Linux' struct tcp_info
 
 
@@ -47,6 +53,7 @@ class Connection(HttpToolsProtocol):
         self._all: Connections = config.loaded_app.state.connections
         self._head = bytearray()  # while it is not complete
         self._in_head = self._in_body = False  # what the parser is reading
+        self._opened = math.inf  # when it was opened, until something comes
         self._began: float | None = None  # when the first byte of an incomplete request was seen
         self._head_bytes = 0  # of a head that the parser reads because it came behind another request's body
         self._unfinished = 0  # bytes of an incomplete request
@@ -55,7 +62,12 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._began = time.monotonic()  # whoever says nothing is as good as half a head
+        self._opened = time.monotonic()
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            # asyncio does so itself, but not where the listening socket was opened by uvicorn; without it the second
+            # of an answer's two parts waits for the first one's acknowledgement, 40 ms.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._all.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -79,6 +91,7 @@ class Connection(HttpToolsProtocol):
     def _collect(self, data: bytes) -> None:
         """Add to a head, and parse it once it is complete."""
         self._unset_keepalive_if_required()
+        self._opened = math.inf
         if self._began is None:
             self._began = time.monotonic()
         if not self._all.admits(self):
@@ -93,10 +106,27 @@ class Connection(HttpToolsProtocol):
             self._hold(len(data))
         elif self._head.count(b"\r\n", 0, end) > limits.headers:
             self._refuse(HeadersTooLarge(f"a request may have at most {limits.headers} headers"))
+        elif self._all.admission.is_full and self._is_plain_post(end):
+            self._head = bytearray()
+            self._began = None
+            self._turn_away(keep_alive=True)
+            super().on_response_complete()
         else:
             head, rest = bytes(self._head[:end]), bytes(self._head[end:])
             self._head = bytearray()
             self._parse((_OFFER.sub(b"", head) if b"pgrade" in head else head) + rest)
+
+    def _is_plain_post(self, end: int) -> bool:
+        """Whether what was collected is exactly one request that can be turned away unparsed: its head ends at ``end``,
+        its body is there, and nothing is under way on this connection. Parsing what is turned away takes three times
+        as long as turning it away, and at three times the capacity a quarter of the answers (research/LOG.md,
+        2026-11-30)."""
+        if self._all.draining or not (self.cycle is None or self.cycle.response_complete):
+            return False
+        head = bytes(self._head[: end + 2])
+        length = _LENGTH.search(head)
+        is_plain = head.startswith(b"POST ") and length is not None and _SPECIAL.search(head) is None
+        return is_plain and int(length[1]) == len(self._head) - end - len(_HEAD_END)  # type: ignore[index]
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -151,7 +181,32 @@ class Connection(HttpToolsProtocol):
         self._waiting = None
         if self._all.draining:
             cycle.keep_alive = False
-        super()._start_asgi_task(cycle, app)
+        if cycle.scope["method"] != "POST":  # probes, and what people ask
+            super()._start_asgi_task(cycle, app)
+        elif self._all.admission.admits(_waited(cycle.scope)):
+            super()._start_asgi_task(cycle, self._admitted)
+        else:
+            self._turn_away(cycle.keep_alive)
+            cycle.response_started = cycle.response_complete = True
+            if not cycle.keep_alive:
+                self.transport.close()
+            cycle.on_response()
+
+    async def _admitted(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application, counted as being at work."""
+        admission = self._all.admission
+        try:
+            admission.begun(_waited(scope))
+            await self.app(scope, receive, send)
+        finally:
+            admission.ended()
+
+    def _turn_away(self, keep_alive: bool) -> None:
+        """Answer a request that is not admitted."""
+        admission = self._all.admission
+        error = Overloaded("there is more to do than can be done in time", retry_after_ms=admission.retry_after_ms)
+        self._all.on_refusal(error.status)
+        self._write(error, keep_alive)
 
     def on_response_complete(self) -> None:
         if self._refused is not None:
@@ -178,15 +233,13 @@ class Connection(HttpToolsProtocol):
             if now - self._refused > LINGER_SECONDS:
                 self.transport.abort()
         elif self._began is None:
-            return
+            if now - self._opened > limits.idle_seconds:  # uvicorn looks after later pauses
+                self.transport.close()
         elif self._in_body:
             if now - self._began > limits.body_seconds:
                 self._refuse(RequestTimeout(f"the body was not complete in {limits.body_seconds:g} s"))
         elif now - self._began > limits.header_seconds:
-            if self._head or self._in_head:
-                self._refuse(RequestTimeout(f"the head was not complete in {limits.header_seconds:g} s"))
-            else:
-                self.transport.close()
+            self._refuse(RequestTimeout(f"the head was not complete in {limits.header_seconds:g} s"))
 
     def _hold(self, count: int) -> None:
         self._unfinished += count
@@ -218,13 +271,17 @@ class Connection(HttpToolsProtocol):
                 return
         self._refused = time.monotonic()
         self._all.on_refusal(error.status)
-        response = error_response(error, new_request_id())
-        lines = [name + b": " + value + b"\r\n" for name, value in (*response.raw_headers, (b"connection", b"close"))]
-        self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", bytes(response.body)]))
+        self._write(error, keep_alive=False)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
             self.transport.close()
+
+    def _write(self, error: ServiceError, keep_alive: bool) -> None:
+        response = error_response(error, new_request_id())
+        headers = response.raw_headers if keep_alive else (*response.raw_headers, (b"connection", b"close"))
+        lines = [name + b": " + value + b"\r\n" for name, value in headers]
+        self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", bytes(response.body)]))
 
     def _seconds_unread(self) -> float:
         """How long ago the kernel received the last bytes, as far as it says; it knows it to some milliseconds."""
@@ -239,6 +296,12 @@ class Connection(HttpToolsProtocol):
             return 0.0
         milliseconds: int = struct.unpack_from("I", info, _LAST_DATA_RECEIVED)[0]
         return milliseconds / 1000.0
+
+
+def _waited(scope: Any) -> float:
+    """Seconds since a request was complete; 0 if it still waits for being told to go on."""
+    arrived: float | None = scope["state"].get("arrived")
+    return 0.0 if arrived is None else time.monotonic() - arrived
 
 
 def _large_head(most: int) -> HeadersTooLarge:

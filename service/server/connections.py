@@ -1,4 +1,5 @@
-"""All HTTP connections of a process: the limits that they share, their number and their unfinished bytes."""
+"""All HTTP connections of a process: the limits and the admission that they share, their number and their unfinished
+bytes."""
 
 from __future__ import annotations
 
@@ -9,20 +10,26 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from service.admission import Admission
+
 SWEEP_SECONDS = 0.5
 """The pause between two looks for connections that hang."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What one connection, and all of them together, may cost. ``unfinished_bytes``: of bodies that are not complete,
-    of all connections; seconds count from the first byte of a head or body to its last."""
+    """What one connection, and all of them together, may cost.
+
+    ``unfinished_bytes`` is of bodies that are not complete, of all connections. Seconds count from the first byte of a
+    request to the last of its head or body; ``idle_seconds`` from its opening or last answer, as long as nothing comes.
+    """
 
     header_bytes: int = 16 * 1024
     headers: int = 100
     header_seconds: float = 10.0
     body_bytes: int = 4 * 1024 * 1024
     body_seconds: float = 20.0
+    idle_seconds: float = 75.0  # load balancers keep a connection for 60 s, and must not meet one that is just closed
     unfinished_bytes: int = 64 * 1024 * 1024
     connections: int = 10_000
 
@@ -41,8 +48,8 @@ class Connections:
     here.
     """
 
-    def __init__(self, limits: ConnectionLimits) -> None:
-        self.limits, self.draining = limits, False
+    def __init__(self, limits: ConnectionLimits, admission: Admission) -> None:
+        self.limits, self.admission, self.draining = limits, admission, False
         self.on_refusal: Callable[[int], None] = lambda _: None
         self._open: set[OpenConnection] = set()
         self._surplus: set[OpenConnection] = set()

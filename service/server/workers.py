@@ -57,7 +57,7 @@ def server_of(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_level=settings.log_level,
         server_header=False,
         proxy_headers=False,  # nobody here asks who called
-        timeout_keep_alive=75,  # load balancers keep a connection for 60 s; a request may meet one that we just closed
+        timeout_keep_alive=int(app.state.connections.limits.idle_seconds),
         timeout_graceful_shutdown=10,
     )
 

@@ -37,7 +37,7 @@ async def test_wire_shape(service: Running) -> None:
     assert answer["experiments"] == []
     assert answer["knowledge"] == {"fresh": 10, "stale": 0, "missing": 2}
     assert answer["degraded"] == []
-    assert set(answer["timing_ms"]) == {"features", "score", "rerank", "total"}
+    assert set(answer["timing_ms"]) == {"queue", "features", "score", "rerank", "total"}
     by_id = {item["id"]: item["score"] for item in answer["items"]}
     for item in ITEMS:
         assert by_id[item.id] == pytest.approx(score_of(item), rel=1e-5)
@@ -192,4 +192,4 @@ async def test_the_clock_starts_when_the_headers_arrive(service: Running) -> Non
     assert in_time["degraded"] == []
     late = (await service.http.post("/v1/rank", content=upload(deadline_ms=100))).json()
     assert late["degraded"] == ["no_knowledge", "no_features", "prior_order"]
-    assert set(late["timing_ms"]) == {"features", "score", "rerank", "total"}
+    assert set(late["timing_ms"]) == {"queue", "features", "score", "rerank", "total"}

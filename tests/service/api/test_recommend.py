@@ -62,7 +62,7 @@ async def test_wire_shape(service: Running) -> None:
     )
     assert answer["retrieved"] == {"matching": 0, "neighbours": 0, "popular": 5}
     assert answer["degraded"] == []
-    assert set(answer["timing_ms"]) == {"features", "retrieve", "score", "rerank", "total"}
+    assert set(answer["timing_ms"]) == {"queue", "features", "retrieve", "score", "rerank", "total"}
     assert service.metric("lorank_retrieved_candidates_total", source="popular") == 5
     assert service.metric("lorank_requests_total", route="/v1/recommend", status="200") == 1
 

@@ -18,6 +18,7 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.admission import Admission
 from service.api.fast_path import FastPathApp
 from service.api.routes import read_body
 from service.errors import ServiceError
@@ -30,7 +31,7 @@ LIMITS = ConnectionLimits(
     header_bytes=2000, headers=20, header_seconds=60.0, body_bytes=200_000, body_seconds=60.0, unfinished_bytes=250_000,
     connections=6,
 )  # fmt: skip
-IMPATIENT = replace(LIMITS, header_seconds=0.3, body_seconds=0.6)
+IMPATIENT = replace(LIMITS, header_seconds=0.3, body_seconds=0.6, idle_seconds=0.3)
 PLAIN = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
 BODY = b'{"user_id":"u1","item_id":"b1","value":5}'
@@ -88,7 +89,7 @@ def emptied(server: Server) -> None:
 
 
 @contextlib.contextmanager
-def serving(limits: ConnectionLimits) -> Iterator[Server]:
+def serving(limits: ConnectionLimits, admission: Admission | None = None) -> Iterator[Server]:
     @contextlib.asynccontextmanager
     async def lifespan(app: Any) -> Any:
         async with connections.swept():
@@ -104,7 +105,7 @@ def serving(limits: ConnectionLimits) -> Iterator[Server]:
         waited = time.monotonic() - request.state.arrived
         return Response(json.dumps({"bytes": len(raw), "waited": waited}))
 
-    connections = Connections(limits)
+    connections = Connections(limits, admission or Admission(60.0))
     app = FastPathApp(lifespan)
     app.state.connections = connections
     app.fast["POST", "/echo"] = app.fast["GET", "/echo"] = echo
@@ -310,3 +311,94 @@ def test_nothing_is_left_of_connections_that_are_gone(server: Server) -> None:
     emptied(server)
     assert server.connections._unfinished_bytes == 0
     assert not server.connections._surplus
+
+
+class Full(Admission):
+    """Admits nothing while ``full`` says so."""
+
+    full = True
+
+    @property
+    def is_full(self) -> bool:
+        return self.full
+
+
+@pytest.fixture
+def busy() -> Iterator[tuple[Server, Full]]:
+    admission = Full(60.0)
+    with serving(LIMITS, admission) as server:
+        yield server, admission
+
+
+@pytest.mark.parametrize("head", [LENGTH, b"Connection: keep-alive\r\n" + LENGTH, b"X: y\r\n" + LENGTH])
+def test_a_connection_outlives_being_turned_away(busy: tuple[Server, Full], head: bytes) -> None:
+    server, admission = busy
+    statuses = []
+    with server.connect() as client:
+        for full in (True, True, False, True, False):
+            admission.full = full
+            client.sendall(PLAIN + head + BODY)
+            statuses.append(status_on(client))
+    assert statuses == [429, 429, 200, 429, 200]
+    assert admission.at_work == 0
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (PLAIN + CHUNKED + CHUNKS,),
+        (PLAIN + LENGTH, BODY),
+        (PLAIN + OFFER + LENGTH + BODY,),
+        ((PLAIN + LENGTH + BODY) * 3,),
+        (PLAIN + b"Expect: 100-continue\r\n" + LENGTH, BODY),
+    ],
+    ids=["chunked", "in two parts", "with an offer", "three at once", "that waits"],
+)
+def test_requests_of_every_form_are_turned_away(busy: tuple[Server, Full], parts: tuple[bytes, ...]) -> None:
+    server, admission = busy
+    with server.connect() as client:
+        for part in parts:
+            client.sendall(part)
+            time.sleep(0.02)
+        for _ in range(b"".join(parts).count(b"POST")):
+            assert status_on(client) == 429
+    assert admission.at_work == 0
+
+
+def test_who_asks_that_the_connection_be_closed_is_turned_away_and_sees_it_closed(busy: tuple[Server, Full]) -> None:
+    server, _ = busy
+    with server.connect() as client:
+        client.sendall(PLAIN + b"Connection: close\r\n" + LENGTH + BODY)
+        assert status_on(client) == 429
+        assert client.recv(1) == b""
+
+
+def test_probes_are_answered_whatever_there_is_to_do(busy: tuple[Server, Full]) -> None:
+    server, _ = busy
+    with server.connect() as client:
+        client.sendall(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert status_on(client) == 200
+
+
+def test_a_refusal_says_when_to_come_again(busy: tuple[Server, Full]) -> None:
+    server, _ = busy
+    with server.connect() as client:
+        client.sendall(PLAIN + LENGTH + BODY)
+        answer = client.recv(65536)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"\r\nretry-after: 1" in head.lower()
+    assert json.loads(body)["error"]["code"] == "overloaded"
+    assert json.loads(body)["error"]["retry_after_ms"] >= 100
+
+
+def status_on(client: socket.socket) -> int:
+    """Of the next answer, which is read wholly."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += client.recv(1)
+        if data.startswith(b"HTTP/1.1 100") and data.endswith(b"\r\n\r\n"):
+            data = b""
+    length = int(data.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    while length:
+        length -= len(client.recv(length))
+    return int(data.split()[1])

@@ -1,0 +1,124 @@
+"""Goal: what the service does when three times as many requests arrive as it can answer.
+
+usage: python -m bench.serving.overload URL BODIES.jsonl CAPACITY SECONDS [--seed N] -> one line of JSON
+
+Half the capacity arrives first, then three times the capacity, then half of it again, all from one generator, so that
+the service does not know what comes. Probes are asked meanwhile, each over a connection of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvloop
+
+from bench.serving.arrivals import Arrived, arriving, due_at
+from bench.serving.installed import CANDIDATES, Workbench
+from bench.serving.results import Numbers
+from bench.serving.servers import Server, get, json_of, ours
+from bench.serving.tails import peak_of
+from bench.serving.world import World
+
+CALM, FLOOD = 0.5, 3.0
+"""Arrivals, as shares of the capacity."""
+
+CONNECTIONS = 1024
+PROBE_PAUSE_SECONDS = 0.1
+BIN_SECONDS = 0.25
+"""Recovery is looked for in pieces of this length."""
+
+
+class Probes:
+    """Asks /healthz, each time over a connection of its own, as long as the context lasts."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.seconds: list[float] = []
+        self.failed = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Probes:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(PROBE_PAUSE_SECONDS):
+            began = time.perf_counter()
+            if get(self._port, "/healthz") is None:
+                self.failed += 1
+            else:
+                self.seconds.append(time.perf_counter() - began)
+
+
+def measure_overload(workbench: Workbench) -> Numbers:
+    world, effort = workbench.world(World()), workbench.effort
+    bodies, rounds = world.bodies("top50", CANDIDATES), []
+    for number in range(effort.rounds):
+        with ours(world, {"queue_ms": "10000"}) as server:  # refuses nothing
+            capacity = peak_of(server, bodies, effort.seconds)
+        with ours(world, {"default_deadline_ms": "100"}) as server:
+            rounds.append(overloaded(server, bodies, capacity, 4 * effort.seconds, number))
+    return {"candidates": CANDIDATES, "rounds": rounds}
+
+
+def overloaded(server: Server, bodies: Path, capacity: float, seconds: float, seed: int) -> dict[str, Any]:
+    """A calm, a flood and a calm of ``seconds`` each."""
+    with Probes(server.port) as probes:
+        command = ["bench.serving.overload", server.url, str(bodies), str(capacity), str(seconds), "--seed", str(seed)]
+        numbers = json_of(command)
+    slowest = max(probes.seconds, default=float("inf"))
+    return numbers | {"capacity": capacity, "probes": len(probes.seconds), "probes_failed": probes.failed,
+                      "slowest_probe_ms": slowest * 1000}  # fmt: skip
+
+
+def summary(arrived: Arrived, seconds: float) -> dict[str, Any]:
+    """Of arrivals in three phases of ``seconds``. Accepted requests are those that were answered with 200."""
+    phase = np.minimum((arrived.due // seconds).astype(int), 2)
+    milliseconds = arrived.latency * 1000
+    calm, flood = [milliseconds[(phase == number) & arrived.well] for number in (0, 1)]
+    p99 = float(np.percentile(calm, 99))
+    late = arrived.due[(phase == 2) & ~(arrived.well & (milliseconds <= 4 * p99))]
+    return {
+        "calm_p50": float(np.median(calm)),
+        "calm_p99": p99,
+        "flood_p50": float(np.median(flood)) if len(flood) else float("inf"),
+        "flood_p99": float(np.percentile(flood, 99)) if len(flood) else float("inf"),
+        "goodput": len(flood) / seconds,
+        "refused_calm": int((~arrived.well[phase == 0]).sum()),
+        "refused_flood": int((~arrived.well[phase == 1]).sum()),
+        "unanswered": int(np.isinf(arrived.latency).sum()),
+        "recovery_seconds": max(0.0, float(late.max()) - 2 * seconds) if len(late) else 0.0,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url")
+    parser.add_argument("bodies", type=Path)
+    parser.add_argument("capacity", type=float)
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    phases = [
+        number * given.seconds + due_at(share * given.capacity, given.seconds, "poisson", 3 * given.seed + number)
+        for number, share in enumerate((CALM, FLOOD, CALM))
+    ]
+    due = np.sort(np.concatenate(phases))
+    bodies = given.bodies.read_bytes().splitlines()
+    arrived = uvloop.run(arriving(given.url, bodies, due[due < 3 * given.seconds], CONNECTIONS))
+    print(json.dumps(summary(arrived, given.seconds)))
+
+
+if __name__ == "__main__":
+    main()

@@ -28,6 +28,7 @@ from service.reranking.server import ModelServer
 from service.reranking.vllm import Gates, Tuned, VllmReranker, read_reranker
 from service.reranking.watch import CanaryWatch
 from service.server.connections import ConnectionLimits, Connections
+from service.server.descriptors import fitting
 from service.settings import Settings, SettingsError
 from service.status import status_document
 from service.telemetry import Telemetry
@@ -51,14 +52,28 @@ def create_app(settings: Settings) -> FastAPI:
         async with contextlib.AsyncExitStack() as stack:
             service = app.state.service = await _assemble(settings, limits, experiments, tuned, stack)
             connections.on_refusal = lambda status: service.telemetry.requests.labels("refused", str(status)).inc()
+            connections.on_surplus = service.telemetry.connections_refused.inc
+            connections.limits = fitting(connections.limits, settings.redis_connections + settings.rerank_slots)
             await stack.enter_async_context(connections.swept())
             yield
 
-    connections = Connections(ConnectionLimits(body_bytes=settings.max_body_bytes))
+    connections = Connections(_connection_limits(settings))
     app = FastPathApp(lifespan)
     app.state.connections = connections
     routes.mount(app, limits)
     return app
+
+
+def _connection_limits(settings: Settings) -> ConnectionLimits:
+    return ConnectionLimits(
+        header_bytes=settings.max_header_bytes,
+        headers=settings.max_headers,
+        header_seconds=settings.header_seconds,
+        body_bytes=settings.max_body_bytes,
+        body_seconds=settings.body_seconds,
+        unfinished_bytes=settings.max_unfinished_bytes,
+        connections=settings.max_connections,
+    )
 
 
 def _tuned(settings: Settings) -> Tuned | None:

@@ -62,6 +62,7 @@ class Telemetry:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = self._counter("requests", "Requests answered", "route", "status")
+        self.connections_refused = self._counter("connections_refused", "Connections beyond the limit")
         self.stage_seconds = Histogram(
             "lorank_stage_seconds", "Time per stage of a ranked request", ["stage"],
             buckets=_STAGE_BUCKETS, registry=self.registry,

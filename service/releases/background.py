@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Run = Callable[..., Awaitable[Any]]
+ThreadRunner = Callable[..., Awaitable[Any]]
 """Runs a function with its arguments in some thread, as ``run_in_background`` and asyncio.to_thread do."""
 
 

@@ -20,7 +20,7 @@ from models.contract.keys import Keys
 from models.contract.snapshot import Entry, TableUpdate, changed_items, file_of, filled_columns, read_columns
 from service.ranking.deadline import Deadline
 from service.redis import Command, RedisLink, replies_to
-from service.releases.background import Run
+from service.releases.background import ThreadRunner
 from service.releases.loaded import FileState, Loaded, LoadedItems
 from service.releases.unmapping import unmap_gently
 from service.scoring import CtrModel
@@ -51,7 +51,7 @@ class ItemReader:
         model: CtrModel,
         before: Loaded | None,
         files: Mapping[Path, FileState | None],
-        run: Run,
+        run: ThreadRunner,
     ) -> LoadedItems:
         """The item table of a release, with the items that have changed since its snapshot; ``files`` are their states
         now. ``before`` is the loaded release that it is to replace.
@@ -95,7 +95,7 @@ class ItemReader:
         return LoadedItems(update)
 
     async def _from_records(
-        self, manifest: ReleaseManifest, snapshot: ItemSnapshot, model: CtrModel, problem: str, run: Run
+        self, manifest: ReleaseManifest, snapshot: ItemSnapshot, model: CtrModel, problem: str, run: ThreadRunner
     ) -> TableUpdate:
         """The table made of the records in Redis, in the memory of this process. ArtifactError, which says the
         ``problem`` first, if Redis holds fewer items than the files did."""

@@ -6,7 +6,6 @@ Knows Redis' keys of a release and the artifact folder. Does not know which rele
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,13 @@ from models.contract.events import EVENT_DTYPE
 from models.contract.items import ItemTable
 from models.contract.keys import Keys
 from models.contract.snapshot import model_columns
+from models.cores import usable_cores
 from models.onnx_runtime import makes_threads
 from service.ranking.deadline import Deadline
 from service.ranking.ports import Release
 from service.ranking.types import Sample
 from service.redis import RedisLink, replies_to
-from service.releases.background import Run, run_in_background
+from service.releases.background import ThreadRunner, run_in_background
 from service.releases.items import ItemReader
 from service.releases.loaded import Loaded, file_states
 from service.retrieval.retriever import ItemRetriever
@@ -39,7 +39,7 @@ WARM_COUNTS = (1, 50, 200, 500)
 """Slate lengths of the warm-up: first runs allocate, and the first caller should not pay for it."""
 
 
-def _run_in(before: Loaded | None) -> Run:
+def _run_in(before: Loaded | None) -> ThreadRunner:
     """Where to load a release: in the background, unless nothing is served yet that could be held up. Beside busy
     neighbours the lowest priority makes minutes of seconds."""
     return asyncio.to_thread if before is None else run_in_background
@@ -60,8 +60,7 @@ class Loader:
     @classmethod
     def of(cls, settings: Settings, link: RedisLink, keys: Keys, telemetry: Telemetry) -> Loader:
         """A loader with the folder and threads of the settings."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        inline_seconds = INLINE_SECONDS_ALONE if cores <= settings.workers else INLINE_SECONDS
+        inline_seconds = INLINE_SECONDS_ALONE if usable_cores() <= settings.workers else INLINE_SECONDS
         return cls(link, keys, telemetry, settings.artifact_folder, settings.onnx_threads, inline_seconds)
 
     async def load(self, release_id: str, revision: str, before: Loaded | None) -> Loaded:

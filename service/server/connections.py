@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -11,6 +12,10 @@ from typing import Protocol
 
 SWEEP_SECONDS = 0.5
 """The pause between two looks for connections that hang."""
+
+REFUSED_AT_ONCE = 8
+"""Connections beyond the limit that may wait for their refusal. Further ones are closed without an answer: each takes a
+descriptor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +36,21 @@ class OpenConnection(Protocol):
     """A connection as the sweep sees it."""
 
     def sweep(self, now: float) -> None:
-        """Refuse what hangs since long before ``now``, in seconds of the monotonic clock."""
+        """Refuse what hangs since long before ``now``, in seconds of the monotonic clock. A connection that has said
+        nothing is closed."""
 
 
 class Connections:
     """The open connections of a process, and how many bytes of incomplete requests they hold.
 
     ``draining``: answers ask their callers to connect anew. ``on_refusal`` is called with the status of what is refused
-    here.
+    here, ``on_surplus`` for each connection that is too many.
     """
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits, self.draining = limits, False
         self.on_refusal: Callable[[int], None] = lambda _: None
+        self.on_surplus: Callable[[], None] = lambda: None
         self._open: set[OpenConnection] = set()
         self._surplus: set[OpenConnection] = set()
         self._unfinished_bytes = 0
@@ -52,9 +59,13 @@ class Connections:
         return len(self._open)
 
     def add(self, connection: OpenConnection) -> None:
-        if len(self._open) >= self.limits.connections:
-            self._surplus.add(connection)
+        surplus = len(self._open) - self.limits.connections
         self._open.add(connection)
+        if surplus >= 0:
+            self._surplus.add(connection)
+            self.on_surplus()
+        if surplus >= REFUSED_AT_ONCE:
+            connection.sweep(math.inf)
 
     def discard(self, connection: OpenConnection) -> None:
         self._open.discard(connection)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,16 @@ def publish(publisher: Publisher, release: str = "r1", offset: float = 0.0) -> R
 def files_in(folder: Path) -> dict[Path, bytes]:
     """Every file under a folder, with its content."""
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def some_of_each_kind(contents: Mapping[Path, bytes]) -> dict[Path, bytes]:
+    """At most two files with the same beginning, ending and folder: one reader reads them alike."""
+    kinds: defaultdict[tuple[Path, str, str], dict[Path, bytes]] = defaultdict(dict)
+    for path, content in contents.items():
+        kind = kinds[path.parent, path.name.partition("-")[0], path.suffix]
+        if len(kind) < 2:
+            kind[path] = content
+    return {path: content for kind in kinds.values() for path, content in kind.items()}
 
 
 def put(path: Path, content: bytes) -> None:
@@ -112,7 +123,8 @@ async def test_before_the_start(
     settings: Settings, publisher: Publisher, damage: Callable[[Path, bytes], None]
 ) -> None:
     publish(publisher)
-    for path, content in files_in(settings.artifact_folder).items():
+    contents = files_in(settings.artifact_folder)
+    for path, content in (contents if damage is flip else some_of_each_kind(contents)).items():
         damage(path, content)
         async with running(settings) as service:
             answer, status = await scores(service), await service.status()
@@ -122,17 +134,17 @@ async def test_before_the_start(
             if path.name.startswith("column-"):
                 assert answer is not None, "Redis holds what the file did"
             put(path, content)
-            await eventually(lambda: is_whole(service))  # noqa: B023 - it is awaited here
+            await eventually(lambda: is_whole(service))
             assert await scores(service) == expected(*ITEMS), path
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, remove, exchange])
+@pytest.mark.parametrize("damage", [flip, remove])
 async def test_between_two_revisions(
     settings: Settings, publisher: Publisher, damage: Callable[[Path, bytes], None]
 ) -> None:
     """The loaded release goes on with what it has; the next revision meets the damage."""
     publish(publisher)
-    contents = files_in(settings.artifact_folder)
+    contents = some_of_each_kind(files_in(settings.artifact_folder))
     async with running(settings) as service:
         for turn, (path, content) in enumerate(contents.items()):
             damage(path, content)
@@ -146,7 +158,7 @@ async def test_between_two_revisions(
             assert await scores(service) == expected(CHANGED, *ITEMS[1:])
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, remove, exchange])
+@pytest.mark.parametrize("damage", [flip, remove])
 async def test_of_the_release_that_comes_next(
     settings: Settings, publisher: Publisher, damage: Callable[[Path, bytes], None]
 ) -> None:
@@ -154,18 +166,18 @@ async def test_of_the_release_that_comes_next(
     publish(publisher)
     before = files_in(settings.artifact_folder)
     publish(publisher, "r2", offset=0.5)
-    contents = {path: content for path, content in files_in(settings.artifact_folder).items() if path not in before}
-    for path, content in contents.items():
+    after = {path: content for path, content in files_in(settings.artifact_folder).items() if path not in before}
+    for path, content in some_of_each_kind(after).items():
         publisher.redis.set(publisher.keys.live, "r1")
         async with running(settings) as service:
             right = await scores(service)
             damage(path, content)
             publisher.redis.set(publisher.keys.live, "r2")
-            status = await eventually(lambda: says_job(service))  # noqa: B023 - it is awaited here
+            status = await eventually(lambda: says_job(service))
             assert (await scores(service) == right) is (status["release"]["id"] == "r1"), path
             put(path, content)
             await service.follows(id="r2")
-            await eventually(lambda: is_whole(service))  # noqa: B023
+            await eventually(lambda: is_whole(service))
 
 
 async def says_job(service: Running) -> dict[str, Any] | None:

@@ -83,7 +83,9 @@ def _tuned(settings: Settings) -> Tuned | None:
     try:
         return read_reranker(settings.reranker)
     except (RerankerError, OSError) as error:
-        raise SettingsError(f"LORANK_RERANKER: {settings.reranker} cannot be used: {error}") from error
+        raise SettingsError(
+            f"LORANK_RERANKER: {settings.reranker} cannot be used: {error}; `python -m offline tune-reranker` writes it"
+        ) from error
 
 
 async def _assemble(

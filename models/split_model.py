@@ -8,6 +8,7 @@ opens them. Knows their names and inputs. Does not know where item tables come f
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,15 +112,17 @@ class SplitModel:
     takes: tuple[str, ...]
 
     @classmethod
-    def open(cls, folder: Path, threads: int) -> SplitModel:
-        """The model whose files are in ``folder``. ArtifactError if its manifest is not understood; any error of ONNX
-        Runtime if a file is absent or damaged. Blocks; digests are the caller's to verify."""
+    def open(cls, folder: Path, threads: int, files: Collection[str] | None = None) -> SplitModel:
+        """The model whose ``files`` are in ``folder``; None: all that are there. ArtifactError if its manifest is not
+        understood; any error of ONNX Runtime if a file is absent or damaged. Blocks; digests are the caller's to
+        verify."""
         request = open_session(folder / REQUEST_GRAPH, threads)
         history = folder / HISTORY_GRAPH
+        has_history = history.exists() if files is None else HISTORY_GRAPH in files
         return cls(
             ArtifactManifest.from_metadata(request.get_modelmeta().custom_metadata_map),
             ColumnGraph.open(folder / ITEM_GRAPH, threads),
-            ColumnGraph.open(history, threads) if history.exists() else None,
+            ColumnGraph.open(history, threads) if has_history else None,
             request,
             tuple(cell.name for cell in request.get_inputs()),
         )
@@ -153,6 +156,12 @@ class SplitModel:
                     columns[name] = np.zeros((len(table) + spare, *cells.shape[1:]), cells.dtype)
                 columns[name][rows] = cells
         return columns
+
+    def completed(self, columns: Columns, items: int) -> Columns:
+        """The columns of a snapshot of ``items``, with those that the graphs give for its rows, spare rows included.
+        As ``table_columns``."""
+        spare = len(columns["index"]) - items - 1
+        return columns | self.table_columns(ItemTable.of(columns, items), spare)
 
     def scores(self, sample: Sample, table: ItemTable, columns: Columns) -> FloatArray:
         """Scores [C] of a sample of ``table``, of which ``columns`` are the columns. Those of what is not as in the

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from models.cores import limit_threads
 from models.onnx_runtime import TELEMETRY
 
 QUIET: Mapping[str, str] = MappingProxyType(
@@ -50,6 +51,7 @@ def quiet_libraries() -> None:
     A program calls it once, before it loads them. What the environment has set already stays.
     """
     wait_without_spinning()
+    limit_threads(os.environ)
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
     unset = [variable for variable in _CACHES if variable not in os.environ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
@@ -29,6 +30,7 @@ from service.reranking.server import ModelServer
 from service.reranking.vllm import Gates, Tuned, VllmReranker, read_reranker
 from service.reranking.watch import CanaryWatch
 from service.server.connections import ConnectionLimits, Connections
+from service.server.descriptors import fitting
 from service.settings import Settings, SettingsError
 from service.status import status_document
 from service.telemetry import Telemetry
@@ -52,14 +54,36 @@ def create_app(settings: Settings) -> FastAPI:
         async with contextlib.AsyncExitStack() as stack:
             service = app.state.service = await _assemble(settings, limits, experiments, tuned, stack)
             connections.on_refusal = lambda status: service.telemetry.requests.labels("refused", str(status)).inc()
+            connections.on_surplus = service.telemetry.connections_refused.inc
+            connections.on_sweep = lambda: _gauge(connections, service.telemetry)
+            connections.limits = fitting(connections.limits, settings.redis_connections + settings.rerank_slots)
             await stack.enter_async_context(connections.swept())
             yield
 
-    connections = Connections(ConnectionLimits(body_bytes=settings.max_body_bytes), Admission(settings.queue_seconds))
+    connections = Connections(_connection_limits(settings), Admission(settings.queue_seconds))
     app = FastPathApp(lifespan)
     app.state.connections = connections
     routes.mount(app, limits)
     return app
+
+
+def _gauge(connections: Connections, telemetry: Telemetry) -> None:
+    admission = connections.admission
+    telemetry.connections.set(len(connections))
+    telemetry.at_work.set(admission.at_work)
+    telemetry.at_work_limit.set(math.floor(admission.limit))
+
+
+def _connection_limits(settings: Settings) -> ConnectionLimits:
+    return ConnectionLimits(
+        header_bytes=settings.max_header_bytes,
+        headers=settings.max_headers,
+        header_seconds=settings.header_seconds,
+        body_bytes=settings.max_body_bytes,
+        body_seconds=settings.body_seconds,
+        unfinished_bytes=settings.max_unfinished_bytes,
+        connections=settings.max_connections,
+    )
 
 
 def _tuned(settings: Settings) -> Tuned | None:
@@ -69,7 +93,9 @@ def _tuned(settings: Settings) -> Tuned | None:
     try:
         return read_reranker(settings.reranker)
     except (RerankerError, OSError) as error:
-        raise SettingsError(f"LORANK_RERANKER: {settings.reranker} cannot be used: {error}") from error
+        raise SettingsError(
+            f"LORANK_RERANKER: {settings.reranker} cannot be used: {error}; `python -m offline tune-reranker` writes it"
+        ) from error
 
 
 async def _assemble(

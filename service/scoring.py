@@ -85,7 +85,7 @@ def load_model(folder: Path, release: ReleaseManifest, threads: int) -> CtrModel
 def _load_parts(folder: Path, release: ReleaseManifest, threads: int) -> CtrModel:
     for name, digest in release.parts.items():
         verify_file(folder / name, digest, f"release {release.id}: artifact {name}")
-    model = SplitModel.open(folder, threads)
+    model = SplitModel.open(folder, threads, release.parts)
     release.check(model.artifact)
     _check(model)
     return CtrModel(model)

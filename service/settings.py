@@ -44,6 +44,10 @@ class Settings(BaseModel):
                          ``data_dir/artifacts``
     ``key_prefix``       the configuration that is served, lorank:NAME; None: the only one that is there
     ``max_body_bytes``   4 MiB hold 2,000 candidates with ids of 256 bytes, escaped as JSON, and 1 kB of features each
+    ``max_header_bytes``, ``max_headers``  of the request line and headers of one request
+    ``header_seconds``, ``body_seconds``   from the first byte of a request until its head, or its body, must be there
+    ``max_unfinished_bytes``  of requests that are not complete yet, of all connections of a worker
+    ``max_connections``  of a worker at once; fewer if it may not open so many descriptors
     ``workers``          processes that answer requests, each on a core; they share the port and the item table
     ``queue_ms``         a request that waited longer for its turn is refused (429); so are some when requests wait
                          a twentieth of it on average. None means ``default_deadline_ms``
@@ -72,6 +76,12 @@ class Settings(BaseModel):
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 0.0
     max_candidates: _Positive = 2000
     max_body_bytes: _Positive = 4 * 1024 * 1024
+    max_header_bytes: _Positive = 16 * 1024
+    max_headers: _Positive = 100
+    header_seconds: Annotated[float, Field(gt=0)] = 10.0
+    body_seconds: Annotated[float, Field(gt=0)] = 20.0
+    max_unfinished_bytes: _Positive = 64 * 1024 * 1024
+    max_connections: _Positive = 10_000
     default_deadline_ms: Annotated[float, Field(gt=0)] = 100.0
     max_deadline_ms: Annotated[float, Field(gt=0)] = 5000.0
     release_poll_seconds: Annotated[float, Field(gt=0)] = 1.0
@@ -144,6 +154,8 @@ class Settings(BaseModel):
             raise SettingsError(f"{PREFIX}RERANKER and {PREFIX}RERANKER_URL go together")
         if settings.default_deadline_ms > settings.max_deadline_ms:
             raise SettingsError(f"{PREFIX}DEFAULT_DEADLINE_MS exceeds {PREFIX}MAX_DEADLINE_MS")
+        if settings.max_body_bytes > settings.max_unfinished_bytes:
+            raise SettingsError(f"{PREFIX}MAX_BODY_BYTES exceeds {PREFIX}MAX_UNFINISHED_BYTES")
         return settings
 
 

@@ -96,7 +96,8 @@ def _stages(releases: Releases, exposures: ExposureLog) -> dict[str, dict[str, s
     redis_error = releases.redis_error
     loaded = _stage("off", "no release is loaded") if release is None else _stage("on", "")
     reads = loaded if redis_error is None else _stage("degraded", redis_error)
-    problem = None if release is None else release.scorer.problem
+    problems = [] if release is None else [release.items_problem, release.scorer.problem]
+    problem = "; ".join(filter(None, problems))
     knowledge = reads
     if release is not None and not release.spaces:
         knowledge = _stage("off", "the model of this release uses no knowledge")
@@ -104,7 +105,7 @@ def _stages(releases: Releases, exposures: ExposureLog) -> dict[str, dict[str, s
         "features": reads,
         "knowledge": knowledge,
         "retrieval": loaded if release is None else _retrieval(release),
-        "scoring": loaded if problem is None else _stage("degraded", problem),
+        "scoring": loaded if not problem else _stage("degraded", problem),
         "exposures": _stage("degraded", exposures.failing) if exposures.failing else _stage("on", ""),
     }
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter as Counter_
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -62,6 +63,10 @@ class Telemetry:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = self._counter("requests", "Requests answered", "route", "status")
+        self.connections_refused = self._counter("connections_refused", "Connections beyond the limit")
+        self.at_work = self._gauge("requests_at_work", "Requests that are worked on", mode="livesum")
+        self.at_work_limit = self._gauge("requests_at_work_limit", "Requests that may be worked on", mode="livesum")
+        self.connections = self._gauge("connections", "Open connections", mode="livesum")
         self.stage_seconds = Histogram(
             "lorank_stage_seconds", "Time per stage of a ranked request", ["stage"],
             buckets=_STAGE_BUCKETS, registry=self.registry,
@@ -103,8 +108,8 @@ class Telemetry:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"lorank_{name}", text, labels, registry=self.registry)
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"lorank_{name}", text, labels, registry=self.registry, multiprocess_mode="livemax")
+    def _gauge(self, name: str, text: str, *labels: str, mode: Literal["livemax", "livesum"] = "livemax") -> Gauge:
+        return Gauge(f"lorank_{name}", text, labels, registry=self.registry, multiprocess_mode=mode)
 
     def served(self, release: str, model: str, version: str) -> None:
         """Make ``release`` the only one whose info metric is present, or not 0 where several processes count."""

@@ -25,6 +25,10 @@ METADATA_KEY = "lorank.manifest"
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+REMEDY = "`python -m offline publish` writes it again"
+"""What to do about a file of the live release that is damaged or missing."""
+
+
 class ArtifactError(ValueError):
     """An artifact or a release that this program must not use."""
 
@@ -35,9 +39,9 @@ def verify_file(path: Path, sha256: str, name: str) -> None:
         with path.open("rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ArtifactError(f"{name} cannot be read: {error}") from error
+        raise ArtifactError(f"{name} cannot be read: {error}; {REMEDY}") from error
     if actual != sha256:
-        raise ArtifactError(f"{name} has sha256 {actual}, not {sha256}")
+        raise ArtifactError(f"{name} has sha256 {actual}, not {sha256}; {REMEDY}")
 
 
 class ModelName(BaseModel):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from models.cores import usable_cores
 from offline.engine.engines import BatchT, EngineError, RayConfig, ResultT
 from offline.libraries import quiet_libraries, quiet_variables
 
@@ -106,7 +107,7 @@ def ray_engine(config: RayConfig) -> Iterator[RayEngine]:
     # Ray would keep the logs of every run for good; a short path, because it makes sockets in there
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         # more workers than cores is the user's wish; without this Ray would wait forever for the cores
-        cores = max(os.cpu_count() or 1, math.ceil(config.workers * config.cpus_per_worker))
+        cores = max(usable_cores(), math.ceil(config.workers * config.cpus_per_worker))
         own = {
             "address": "local",  # without, Ray would join a cluster that somebody else started on this machine
             "num_cpus": cores,

@@ -23,7 +23,7 @@ from models.contract.events import item_hash
 from models.contract.keys import of_each
 from models.contract.schema import fingerprint
 from offline.config import RetrievalConfig
-from offline.data.files import write_bytes, write_json
+from offline.data.files import file_digest, write_bytes, write_json
 from offline.publish import release
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
@@ -66,8 +66,8 @@ def indexed(
     return manifest.model_copy(update={"indexes": by_role})
 
 
-def outdated(config: RetrievalConfig, manifest: ReleaseManifest) -> bool:
-    """Whether the settings ask for other indexes than a release has."""
+def outdated(store: Store, config: RetrievalConfig, manifest: ReleaseManifest) -> bool:
+    """Whether the settings ask for other indexes than a release has, or a file of these is damaged."""
     spaces = {role: f"item/{producer}" for role, producer in roles(config, manifest.spaces).items()}
     if spaces != {role: index.space for role, index in manifest.indexes.items()}:
         return True
@@ -75,6 +75,7 @@ def outdated(config: RetrievalConfig, manifest: ReleaseManifest) -> bool:
         index.kind != (config.kind or kind_for(index.items, config.flat_up_to))
         or index.top != min(config.top, index.items)
         or index.recall < config.least_recall
+        or file_digest(store.artifacts / index.file) != index.sha256
         for index in manifest.indexes.values()
     )
 
@@ -110,9 +111,11 @@ class _Indexer:
         digest = fingerprint({"content": content, "serves": list(serves), "format": _FORMAT, **settings})
         path = self.store.artifacts / f"items-{producer}-{digest}.faiss"
         description = path.with_suffix(".json")
-        if path.is_file() and description.is_file():
+        if description.is_file():
             with suppress(ValidationError):  # damaged, and made again
-                return ItemIndex.model_validate_json(description.read_bytes())
+                stored = ItemIndex.model_validate_json(description.read_bytes())
+                if file_digest(path) == stored.sha256:
+                    return stored
         queries = [self._queries(role, producer, vectors) for role in serves]
         hashes = np.fromiter(map(item_hash, known), np.uint64, len(known)).view(np.int64)
         try:

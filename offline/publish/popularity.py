@@ -12,7 +12,7 @@ import numpy as np
 from models.contract.arrays import FloatArray
 from models.contract.artifact import ItemPopularity, ReleaseManifest
 from models.contract.popularity import pack_likes
-from offline.data.files import write_bytes
+from offline.data.files import file_digest, write_bytes
 from offline.data.log import InteractionLog
 from offline.publish import release
 from offline.publish.connection import Store
@@ -30,7 +30,7 @@ def with_popularity(
     content = pack_likes(log.item_ids, likes)
     digest = hashlib.sha256(content).hexdigest()
     path = store.artifacts / f"popularity-{digest[:32]}.npy"
-    if path.is_file():
+    if file_digest(path) == digest:
         path.touch()  # no release may name it yet: snapshot.prune
     else:
         write_bytes(path, content)

@@ -14,7 +14,7 @@ from typing import Any
 from models.contract import snapshot
 from models.contract.artifact import ArtifactManifest, ItemSnapshot, ReleaseManifest
 from models.contract.bulk import DecodedItems, ItemDecoder
-from models.contract.items import Columns, ItemTable
+from models.contract.items import Columns
 from models.split_model import SplitModel, parts_folder
 from offline.publish import records, release
 from offline.publish.connection import Bulk, Store
@@ -69,9 +69,8 @@ def write_snapshot(store: Store, manifest: ReleaseManifest, stored: StoredItems)
     give none."""
     columns = stored.columns
     if manifest.parts:
-        split = SplitModel.open(parts_folder(store.artifacts / manifest.artifact), threads=1)
-        spare = len(columns["index"]) - stored.items - 1
-        columns = columns | split.table_columns(ItemTable.of(columns, stored.items), spare)
+        split = SplitModel.open(parts_folder(store.artifacts / manifest.artifact), 1, manifest.parts)
+        columns = split.completed(columns, stored.items)
     digests = snapshot.write_columns(store.artifacts, columns)
     return ItemSnapshot(changes=stored.changes, items=stored.items, columns=digests)
 

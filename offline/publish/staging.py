@@ -209,7 +209,7 @@ def end_change(
     """
     try:
         try:
-            if changed or indexes.outdated(config.retrieval, release.read_manifest(store, live)):
+            if changed or indexes.outdated(store, config.retrieval, release.read_manifest(store, live)):
                 changed |= indexes.refreshed(store, config.retrieval, live, users)
         finally:
             changed |= snapshot.refreshed(store, live, parts)

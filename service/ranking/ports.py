@@ -47,7 +47,8 @@ class Retriever(Protocol):
 
 @dataclass(frozen=True)
 class Release:
-    """All that is needed to rank: one immutable value, replaced as a whole."""
+    """All that is needed to rank: one immutable value, replaced as a whole. ``items_problem``: why the item table does
+    not come from the release's files."""
 
     manifest: ReleaseManifest
     schema: FeatureSchema
@@ -58,6 +59,7 @@ class Release:
     revision: str
     loaded_at: float
     swap_ms: float
+    items_problem: str | None = None
 
     @property
     def id(self) -> str:

@@ -18,7 +18,9 @@ from service.ranking.deadline import Deadline
 from service.ranking.degraded import ScoringError
 from service.ranking.ports import Release
 from service.redis import replies_to
-from service.releases.loader import Loaded, Loader, run_in_background
+from service.releases.background import run_in_background
+from service.releases.loaded import Loaded
+from service.releases.loader import Loader
 
 POLL_TIMEOUT_SECONDS = 2.0
 """Longest duration of one read of the release pointer."""
@@ -114,10 +116,12 @@ class Releases:
         await self._note_pins()
 
     async def _follow(self, release_id: str, loaded: Loaded | None, take: Callable[[Loaded], None]) -> None:
-        """Load a release unless it is ``loaded`` in its latest revision, or was refused a moment ago."""
+        """Load a release unless it is ``loaded`` in its latest revision, or was refused a moment ago. One that lacks a
+        file is loaded again once its files are others."""
         (text,) = await self._texts(self._keys.release_revision(release_id))
         revision = text or ""
-        if loaded is not None and (loaded.release.id, loaded.release.revision) == (release_id, revision):
+        is_latest = loaded is not None and (loaded.release.id, loaded.release.revision) == (release_id, revision)
+        if loaded is not None and is_latest and not await self._loader.is_to_be_read_again(loaded):
             return
         if time.monotonic() < self._retry_at.get(release_id, 0.0):
             return

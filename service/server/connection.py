@@ -233,7 +233,8 @@ class Connection(HttpToolsProtocol):
             if now - self._refused > LINGER_SECONDS:
                 self.transport.abort()
         elif self._began is None:
-            if now - self._opened > limits.idle_seconds:  # uvicorn looks after later pauses
+            longest = limits.header_seconds if self._all.is_full else limits.idle_seconds
+            if now - self._opened > longest:  # uvicorn looks after later pauses
                 self.transport.close()
         elif self._in_body:
             if now - self._began > limits.body_seconds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ from service.admission import Admission
 
 SWEEP_SECONDS = 0.5
 """The pause between two looks for connections that hang."""
+
+REFUSED_AT_ONCE = 8
+"""Connections beyond the limit that may wait for their refusal. Further ones are closed without an answer: each takes a
+descriptor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +43,22 @@ class OpenConnection(Protocol):
     """A connection as the sweep sees it."""
 
     def sweep(self, now: float) -> None:
-        """Refuse what hangs since long before ``now``, in seconds of the monotonic clock."""
+        """Refuse what hangs since long before ``now``, in seconds of the monotonic clock. A connection that has said
+        nothing is closed."""
 
 
 class Connections:
     """The open connections of a process, and how many bytes of incomplete requests they hold.
 
     ``draining``: answers ask their callers to connect anew. ``on_refusal`` is called with the status of what is refused
-    here.
+    here, ``on_surplus`` for each connection that is too many, and ``on_sweep`` every ``SWEEP_SECONDS``.
     """
 
     def __init__(self, limits: ConnectionLimits, admission: Admission) -> None:
         self.limits, self.admission, self.draining = limits, admission, False
         self.on_refusal: Callable[[int], None] = lambda _: None
+        self.on_surplus: Callable[[], None] = lambda: None
+        self.on_sweep: Callable[[], None] = lambda: None
         self._open: set[OpenConnection] = set()
         self._surplus: set[OpenConnection] = set()
         self._unfinished_bytes = 0
@@ -59,13 +67,22 @@ class Connections:
         return len(self._open)
 
     def add(self, connection: OpenConnection) -> None:
-        if len(self._open) >= self.limits.connections:
-            self._surplus.add(connection)
+        surplus = len(self._open) - self.limits.connections
         self._open.add(connection)
+        if surplus >= 0:
+            self._surplus.add(connection)
+            self.on_surplus()
+        if surplus >= REFUSED_AT_ONCE:
+            connection.sweep(math.inf)
 
     def discard(self, connection: OpenConnection) -> None:
         self._open.discard(connection)
         self._surplus.discard(connection)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another connection."""
+        return len(self._open) >= self.limits.connections
 
     def admits(self, connection: OpenConnection) -> bool:
         """Whether it came when there was room for it."""
@@ -89,6 +106,7 @@ class Connections:
                 await asyncio.sleep(SWEEP_SECONDS)
                 for connection in tuple(self._open):
                     connection.sweep(time.monotonic())
+                self.on_sweep()
 
         task = asyncio.create_task(run(), name="connections")
         try:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 
 from service.server.connections import Connections
 
@@ -33,6 +34,13 @@ class DrainingServer(uvicorn.Server):
     def _connections(self) -> Connections:
         connections: Connections = self.config.loaded_app.state.connections
         return connections
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """SystemExit with status 1 if the application did not begin; uvicorn's own is that of a port in use."""
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            raise SystemExit(1 if self.lifespan.should_exit else STARTUP_FAILURE) from None
 
     async def on_tick(self, counter: int) -> bool:
         self._beat()

@@ -7,15 +7,18 @@ ready. One that ends or stands still is replaced, later and later if that fails 
 from __future__ import annotations
 
 import logging
+import mmap
 import multiprocessing
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import DupFd
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -31,24 +34,55 @@ STOP_SECONDS = 15.0
 
 WATCH_SECONDS = 0.2
 _LONGEST_PAUSE = 30.0
-
-Target = Callable[[socket.socket, Any], None]
-"""What a worker runs: with the socket, and the shared number in which it notes the time of the monotonic clock."""
+_MOMENT = struct.Struct("d")
 
 _SPAWN = multiprocessing.get_context("spawn")
 
 
+class Beat:
+    """The moment of the monotonic clock at which a worker's event loop turned last, 0 before it is ready, in memory
+    that it shares with its supervisor. The memory has no file: /dev/shm may be small, absent or read-only."""
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        self._descriptor = os.memfd_create("beat") if descriptor is None else descriptor
+        os.ftruncate(self._descriptor, _MOMENT.size)
+        self._memory = mmap.mmap(self._descriptor, _MOMENT.size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To a worker that is being started."""
+        return _of_parent, (DupFd(self._descriptor),)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    @property
+    def value(self) -> float:
+        return float(_MOMENT.unpack_from(self._memory)[0])
+
+    @value.setter
+    def value(self, moment: float) -> None:
+        _MOMENT.pack_into(self._memory, 0, moment)
+
+
+def _of_parent(duplicate: Any) -> Beat:
+    return Beat(duplicate.detach())
+
+
+Target = Callable[[socket.socket, Beat], None]
+"""What a worker runs: with the socket, and the beat that it notes."""
+
+
 @dataclass(slots=True)
 class Worker:
-    """One of the processes; ``beat`` is 0 until it is ready."""
+    """One of the processes."""
 
     process: BaseProcess
-    beat: Any
+    beat: Beat
     started: float
 
     @property
     def was_ready(self) -> bool:
-        return float(self.beat.value) > 0.0
+        return self.beat.value > 0.0
 
     def fault(self, now: float) -> str:
         """What is wrong with it, "" if nothing is."""
@@ -56,7 +90,7 @@ class Worker:
             return f"ended with status {self.process.exitcode}"
         if not self.was_ready:
             return "" if now - self.started < START_SECONDS else f"was not ready in {START_SECONDS:g} s"
-        still = now - float(self.beat.value)
+        still = now - self.beat.value
         return "" if still < STILL_SECONDS else f"has stood still for {still:.0f} s"
 
 
@@ -102,7 +136,7 @@ class Supervisor:
         return served or any(worker.was_ready for worker in workers)
 
     def _started(self) -> Worker:
-        beat = _SPAWN.Value("d", 0.0, lock=False)
+        beat = Beat()
         process = _SPAWN.Process(target=self.target, args=(self.listening, beat))
         process.start()
         return Worker(process, beat, time.monotonic())

@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -27,11 +26,12 @@ from prometheus_client.multiprocess import mark_process_dead
 from service.app import create_app
 from service.server.connection import Connection
 from service.server.draining import DrainingServer
-from service.server.supervisor import Supervisor, end_with_parent
-from service.settings import Settings
+from service.server.supervisor import Beat, Supervisor, end_with_parent
+from service.settings import PREFIX, Settings, SettingsError
 from service.telemetry import METRICS_FOLDER
 
 _METRICS, _LOCK = "lorank-metrics-", "lock"
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a temporary folder in it has a name of its own
 _SWITCH_SECONDS = 0.0005
 
 
@@ -75,14 +75,15 @@ def run_alone(app: FastAPI, settings: Settings) -> bool:
 
 
 def run_workers(app: FastAPI, settings: Settings) -> bool:
-    """Serve by ``settings.workers`` processes until stopped; whether one ever did. SystemExit as ``run_alone``."""
+    """Serve by ``settings.workers`` processes until stopped; whether one ever did. SystemExit as ``run_alone``,
+    SettingsError as ``metrics_folder``."""
     listening = server_of(app, settings).bind_socket()
-    with listening, metrics_folder() as folder:
+    with listening, metrics_folder(settings.data_dir) as folder:
         os.environ[METRICS_FOLDER] = str(folder)  # read by prometheus_client when a worker imports it
         return Supervisor(work, listening, settings.workers, settings.drain_seconds).run()
 
 
-def work(listening: socket.socket, beat: Any) -> None:
+def work(listening: socket.socket, beat: Beat) -> None:
     """A worker, with the settings of the environment."""
     end_with_parent()
     settings = Settings.from_environment(os.environ)
@@ -99,19 +100,34 @@ def work(listening: socket.socket, beat: Any) -> None:
 
 
 @contextlib.contextmanager
-def metrics_folder() -> Iterator[Path]:
+def metrics_folder(data_dir: Path) -> Iterator[Path]:
     """A folder for the metrics of this process's workers. Those of processes that were killed are taken away: nobody
-    locks them any more. (Numbers of processes would not do, containers may share a folder.)"""
-    for lock in Path(tempfile.gettempdir()).glob(f"{_METRICS}*/{_LOCK}"):
+    locks them any more. (Numbers of processes would not do, containers may share a folder.) SettingsError if there is
+    no place for it."""
+    place = _writable_place(data_dir)
+    for lock in place.glob(f"{_METRICS}*/{_LOCK}"):
         with contextlib.suppress(OSError), lock.open("w") as file:  # another user's, or in use
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock.parent, ignore_errors=True)
     with (
-        tempfile.TemporaryDirectory(prefix=_METRICS, ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(prefix=_METRICS, dir=place, ignore_cleanup_errors=True) as folder,
         (Path(folder) / _LOCK).open("w") as file,
     ):
         fcntl.flock(file, fcntl.LOCK_EX)
         yield Path(folder)
+
+
+def _writable_place(data_dir: Path) -> Path:
+    """The temporary folder; where there is none, as with a read-only root, shared memory or the data folder."""
+    with contextlib.suppress(FileNotFoundError):
+        return Path(tempfile.gettempdir())
+    for place in (_SHARED_MEMORY, data_dir):
+        with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=place):
+            return place
+    raise SettingsError(
+        f"{PREFIX}WORKERS: several workers need a folder that they can write to, for the metrics that they add up: "
+        "let TMPDIR name one, or mount a tmpfs at /tmp"
+    )
 
 
 def forget_the_dead(folder: Path) -> None:

@@ -160,7 +160,10 @@ def test_a_process_that_fails(tmp_path: Path) -> None:
     assert json.loads(output.splitlines()[-1])["exit_code"] == 4
 
 
-def test_a_process_that_is_terminated(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stop", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
+def test_a_process_that_is_terminated(tmp_path: Path, stop: signal.Signals, code: int) -> None:
     """While a language model answers slowly: the answers that came are stored, and nothing more is asked."""
     with running_server() as server:
         server.delay = lambda text: 0.1
@@ -170,12 +173,12 @@ def test_a_process_that_is_terminated(tmp_path: Path) -> None:
         write_config(document, tmp_path / "config.toml")
         with process(tmp_path, "knowledge", "--producer", "liber") as running:
             server.wait_until(lambda: server.answered.total() >= 3)
-            running.send_signal(signal.SIGTERM)
+            running.send_signal(stop)
             output, errors = running.communicate(timeout=120)
-        assert running.returncode == 143
+        assert running.returncode == code
         assert "Traceback" not in errors
         summary = json.loads(output.splitlines()[-1])
-        assert (summary["status"], summary["exit_code"]) == ("interrupted", 143)
+        assert (summary["status"], summary["exit_code"]) == ("interrupted", code)
         assert 2 <= summary["llm"]["paid"] <= server.asked.total() <= summary["llm"]["paid"] + 1  # one in flight
         assert RunLedger(config.workdir).runs()[-1].document() == summary
 

@@ -76,6 +76,12 @@ def test_values_are_read_and_typed() -> None:
         ("LORANK_KEY_PREFIX", "a{b}", "LORANK_KEY_PREFIX"),
         ("LORANK_LOG_LEVEL", "loud", "LORANK_LOG_LEVEL"),
         ("LORANK_DEFAULT_DEADLINE_MS", "999999", "LORANK_MAX_DEADLINE_MS"),
+        ("LORANK_MAX_HEADER_BYTES", "16k", "LORANK_MAX_HEADER_BYTES"),
+        ("LORANK_MAX_HEADERS", "0", "LORANK_MAX_HEADERS"),
+        ("LORANK_HEADER_SECONDS", "0", "LORANK_HEADER_SECONDS"),
+        ("LORANK_BODY_SECONDS", "inf", "LORANK_BODY_SECONDS"),
+        ("LORANK_MAX_UNFINISHED_BYTES", "1000", "LORANK_MAX_BODY_BYTES exceeds LORANK_MAX_UNFINISHED_BYTES"),
+        ("LORANK_MAX_CONNECTIONS", "-1", "LORANK_MAX_CONNECTIONS"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(name: str, value: str, message: str) -> None:

@@ -15,7 +15,7 @@ import redis
 
 from models.contract.artifact import ItemSnapshot, ModelName, ReleaseManifest
 from models.contract.bulk import ItemDecoder
-from models.contract.items import ItemTable, item_statistics
+from models.contract.items import item_statistics
 from models.contract.keys import Keys
 from models.contract.knowledge import KnowledgeRecord, Space
 from models.contract.schema import FeatureSchema
@@ -122,8 +122,7 @@ class Publisher:
         blobs: list[Any] = [self.redis.mget(keys) for keys in decoder.keys(self.keys, release, ids)]
         columns, count = filled_columns(decoder, ids, [decoder.decode(ids, blobs)])
         if split_model is not None:
-            spare = len(columns["index"]) - count - 1
-            columns |= split_model.table_columns(ItemTable.of(columns, count), spare)
+            columns = split_model.completed(columns, count)
         return ItemSnapshot(changes=mark, items=count, columns=write_columns(self.artifacts, columns))
 
     def change(self, of: str, *ids: str) -> str:

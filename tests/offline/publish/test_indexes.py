@@ -217,7 +217,7 @@ def test_settings_take_effect_although_no_record_changed(
     with_retrieval(trained, config).publish(store)
     manifest = release.read_manifest(store, trained.id)
     assert (set(manifest.indexes), manifest.indexes == before) == (roles_then, False)
-    assert not indexes.outdated(config, manifest)
+    assert not indexes.outdated(store, config, manifest)
     assert store.redis.get(store.keys.release_revision(trained.id)) != revision
     written = content_of(store)
     with_retrieval(trained, config).publish(store)

@@ -13,7 +13,7 @@ import redis
 from models.contract.keys import Keys
 from models.contract.snapshot import file_of
 from models.split_model import REQUEST_GRAPH, parts_folder
-from service.releases.loader import run_in_background
+from service.releases.background import run_in_background
 from service.settings import Settings
 from tests.service.conftest import Running, eventually, running
 from tests.service.tiny import ITEMS, Publisher, TinyItem, score_of

@@ -101,6 +101,6 @@ def test_folders_of_metrics_that_nobody_locks_are_taken_away(tmp_path: Path, mon
     killed = tmp_path / "lorank-metrics-killed"
     killed.mkdir()
     (killed / "lock").touch()
-    with metrics_folder() as first, metrics_folder() as second:
+    with metrics_folder(tmp_path) as first, metrics_folder(tmp_path) as second:
         assert {path.name for path in tmp_path.iterdir()} == {first.name, second.name}
     assert not list(tmp_path.iterdir())

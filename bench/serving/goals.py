@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.serving import deployed, memory, scaling, sides, start, swaps, tails, workers
+from bench.serving import deployed, memory, overload, scaling, sides, start, swaps, tails, workers
 from bench.serving.installed import CANDIDATES
 from bench.serving.results import Numbers, Result
 from bench.serving.spread import markdown_table
@@ -92,6 +92,17 @@ def _tails(numbers: Numbers) -> Iterator[GoalResult]:
     yield GoalResult("3", goal, measured, many["failed"] == 0 and many["requests"] >= 100_000)
 
 
+def _overload(numbers: Numbers) -> Iterator[GoalResult]:
+    wait, answered = (overload.ratio(numbers, *names) for names in (("flood_p99", "calm_p99"), ("goodput", "capacity")))
+    goal = "three times the capacity: p99 of what is answered at most 2 times that of half the capacity"
+    yield GoalResult("9", goal, str(wait), wait.middle <= 2)
+    yield GoalResult("9", "and at least 90 % of the capacity is answered", str(answered), answered.middle >= 0.9)
+    failed = sum(run["probes_failed"] for run in numbers["rounds"])
+    slowest = max(run["recovery_seconds"] for run in numbers["rounds"])
+    measured = f"{failed} probes failed, {slowest:.1f} s"
+    yield GoalResult("9", "and probes are answered, and it recovers in 2 s", measured, not failed and slowest <= 2)
+
+
 def _scaling(numbers: Numbers) -> Iterator[GoalResult]:
     line, ratio = scaling.line(numbers), scaling.history_ratio(numbers)
     measured = f"{line.fixed:.3f} ms ({line.low:.3f} to {line.high:.3f}), R² {line.fit:.4f}"
@@ -138,5 +149,6 @@ _JUDGES: dict[str, tuple[str, str, Callable[[Numbers], Iterator[GoalResult]]]] =
     "workers": ("5", "more workers", _workers),
     "start": ("6", "start", _start),
     "swaps": ("6", "release swaps", _swaps),
+    "overload": ("9", "more than can be answered", _overload),
     "memory": ("w", "write path", _memory),
 }

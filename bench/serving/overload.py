@@ -22,13 +22,14 @@ from bench.serving.arrivals import Arrived, arriving, due_at
 from bench.serving.installed import CANDIDATES, Workbench
 from bench.serving.results import Numbers
 from bench.serving.servers import Server, get, json_of, ours
+from bench.serving.spread import Spread, markdown_table
 from bench.serving.tails import peak_of
 from bench.serving.world import World
 
 CALM, FLOOD = 0.5, 3.0
 """Arrivals, as shares of the capacity."""
 
-CONNECTIONS = 1024
+FLOOD_CONNECTIONS = 1024
 PROBE_PAUSE_SECONDS = 0.1
 BIN_SECONDS = 0.25
 """Recovery is looked for in pieces of this length."""
@@ -82,7 +83,37 @@ def overloaded(server: Server, bodies: Path, capacity: float, seconds: float, se
                       "slowest_probe_ms": slowest * 1000}  # fmt: skip
 
 
-def summary(arrived: Arrived, seconds: float) -> dict[str, Any]:
+def ratio(numbers: Numbers, of: str, to: str) -> Spread:
+    """A number of each round over another one of it."""
+    return Spread.of([run[of] / run[to] for run in numbers["rounds"]])
+
+
+def overload_section(numbers: Numbers) -> str:
+    head = (
+        "requests/s offered", "answered, requests/s", "p50, ms", "p99, ms", "refused", "unanswered",
+    )  # fmt: skip
+    rounds = numbers["rounds"]
+
+    def spread(name: str, factor: float = 1.0, digits: int = 1) -> str:
+        return f"{Spread.of([factor * run[name] for run in rounds]):.{digits}f}"
+
+    rows = [
+        (f"half of what it can answer ({spread('capacity', CALM, 0)})", spread("calm_goodput", digits=0),
+         spread("calm_p50"), spread("calm_p99"), spread("refused_calm", digits=0), "0"),
+        (f"three times as many ({spread('capacity', FLOOD, 0)})", spread("goodput", digits=0), spread("flood_p50"),
+         spread("flood_p99"), spread("refused_flood", digits=0), sum(run["unanswered"] for run in rounds)),
+    ]  # fmt: skip
+    probes, failed = (sum(run[name] for run in rounds) for name in ("probes", "probes_failed"))
+    return (
+        f"{markdown_table(head, rows)}\n\n"
+        f"{len(rounds)} rounds, {numbers['candidates']} candidates, default settings. Of {probes} probes, each over a "
+        f"connection of its own, {failed} failed; the slowest took {max(run['slowest_probe_ms'] for run in rounds):.0f} "
+        f"ms. After the flood the last request that was refused, or took four times the calm p99, came after "
+        f"{spread('recovery_seconds')} s."
+    )
+
+
+def phase_numbers(arrived: Arrived, seconds: float) -> dict[str, Any]:
     """Of arrivals in three phases of ``seconds``. Accepted requests are those that were answered with 200."""
     phase = np.minimum((arrived.due // seconds).astype(int), 2)
     milliseconds = arrived.latency * 1000
@@ -94,6 +125,7 @@ def summary(arrived: Arrived, seconds: float) -> dict[str, Any]:
         "calm_p99": p99,
         "flood_p50": float(np.median(flood)) if len(flood) else float("inf"),
         "flood_p99": float(np.percentile(flood, 99)) if len(flood) else float("inf"),
+        "calm_goodput": len(calm) / seconds,
         "goodput": len(flood) / seconds,
         "refused_calm": int((~arrived.well[phase == 0]).sum()),
         "refused_flood": int((~arrived.well[phase == 1]).sum()),
@@ -116,8 +148,8 @@ def main() -> None:
     ]
     due = np.sort(np.concatenate(phases))
     bodies = given.bodies.read_bytes().splitlines()
-    arrived = uvloop.run(arriving(given.url, bodies, due[due < 3 * given.seconds], CONNECTIONS))
-    print(json.dumps(summary(arrived, given.seconds)))
+    arrived = uvloop.run(arriving(given.url, bodies, due[due < 3 * given.seconds], FLOOD_CONNECTIONS))
+    print(json.dumps(phase_numbers(arrived, given.seconds)))
 
 
 if __name__ == "__main__":

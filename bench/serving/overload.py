@@ -103,12 +103,12 @@ def overload_section(numbers: Numbers) -> str:
         (f"three times as many ({spread('capacity', FLOOD, 0)})", spread("goodput", digits=0), spread("flood_p50"),
          spread("flood_p99"), spread("refused_flood", digits=0), sum(run["unanswered"] for run in rounds)),
     ]  # fmt: skip
+    slowest = max(run["slowest_probe_ms"] for run in rounds)
     probes, failed = (sum(run[name] for run in rounds) for name in ("probes", "probes_failed"))
     return (
         f"{markdown_table(head, rows)}\n\n"
         f"{len(rounds)} rounds, {numbers['candidates']} candidates, default settings. Of {probes} probes, each over a "
-        f"connection of its own, {failed} failed; the slowest took {max(run['slowest_probe_ms'] for run in rounds):.0f} "
-        f"ms. After the flood the last request that was refused, or took four times the calm p99, came after "
+        f"connection of its own, {failed} failed; the slowest took {slowest:.0f} ms. After the flood the last request that was refused, or took four times the calm p99, came after "
         f"{spread('recovery_seconds')} s."
     )
 

@@ -37,6 +37,7 @@ BODY = b'{"user_id":"u1","item_id":"b1","value":5}'
 LENGTH = b"Content-Length: %d\r\n\r\n" % len(BODY)
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+EXPECTING, GO_ON = b"Expect: 100-continue\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Server:
@@ -144,7 +145,9 @@ def impatient(_quick: None) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("offer", [b"", OFFER, OFFER.lower(), b"Upgrade: websocket\r\nConnection: upgrade\r\n"])
+@pytest.mark.parametrize(
+    "offer", [b"", OFFER, OFFER.lower(), OFFER.upper(), b"Upgrade: websocket\r\nConnection: upgrade\r\n"]
+)
 @pytest.mark.parametrize("body", [(LENGTH + BODY,), (LENGTH, BODY), (CHUNKED + CHUNKS,), (CHUNKED, CHUNKS)])
 def test_an_offer_of_another_protocol_is_ignored(server: Server, offer: bytes, body: tuple[bytes, ...]) -> None:
     status, detail = server.answer(PLAIN + offer + body[0], *body[1:])
@@ -169,10 +172,39 @@ def test_requests_that_are_sent_at_once_are_answered_in_order(server: Server) ->
 
 def test_a_caller_may_wait_to_be_told_to_go_on(server: Server) -> None:
     with server.connect() as client:
-        client.sendall(PLAIN + b"Expect: 100-continue\r\n" + LENGTH)
-        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(PLAIN + EXPECTING + LENGTH)
+        assert client.recv(100) == GO_ON
         client.sendall(BODY)
         assert answer_on(client)[1]["bytes"] == len(BODY)
+
+
+def test_a_caller_that_waits_is_told_to_go_on_also_if_its_body_is_not_read(server: Server) -> None:
+    """Answered at once, it might send its next request where the server reads on in the body."""
+    with server.connect() as client:
+        client.sendall(PLAIN + EXPECTING + b"Content-Encoding: gzip\r\n" + LENGTH)
+        assert client.recv(100) == GO_ON
+        client.sendall(BODY)
+        assert "gzip is not read" in answer_on(client)[1]["refused"]
+        client.sendall(PLAIN + EXPECTING + b"Content-Length: 200001\r\n\r\n")
+        assert client.recv(len(GO_ON)) == GO_ON
+        assert answer_on(client)[0] == 413
+
+
+def test_trailers_are_read_over(server: Server) -> None:
+    with server.connect() as client:
+        for _ in range(2):
+            client.sendall(PLAIN + CHUNKED + CHUNKS[:-2] + b"X-Digest: y\r\n\r\n")
+            assert answer_on(client)[1]["bytes"] == len(BODY)
+
+
+@pytest.mark.parametrize("rest", [b"0\r\n" + b"X: y\r\n" * 400, b"0\r\nX: " + b"y" * 2000, b"5;x=" + b"y" * 2000])
+def test_trailers_and_what_is_said_of_chunks_have_a_bound(server: Server, rest: bytes) -> None:
+    with server.connect() as client:
+        client.sendall(PLAIN + EXPECTING + CHUNKED)
+        assert client.recv(100) == GO_ON
+        client.sendall(rest)
+        status, detail = answer_on(client)
+    assert (status, detail["message"]) == (431, "the request line and headers may have at most 2000 bytes")
 
 
 @pytest.mark.parametrize(
@@ -279,6 +311,11 @@ def test_unfinished_bodies_have_a_bound_together(server: Server) -> None:
 def test_an_encoding_that_is_not_read_is_named(server: Server, headers: bytes, body: bytes, says: str) -> None:
     request = b"POST /echo HTTP/1.1\r\nHost: x\r\n" + headers + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
     assert says in server.answer(request)[1]["refused"]
+
+
+def test_a_compressed_transfer_is_named(server: Server) -> None:
+    status, detail = server.answer(PLAIN + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + CHUNKS)
+    assert (status, detail["refused"].startswith("Transfer-Encoding gzip, chunked is not read")) == (200, True)
 
 
 def test_a_byte_order_mark_is_skipped(server: Server) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import re
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from hypothesis import given
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,6 +27,7 @@ from service.server import connection as connection_module
 from service.server import connections as connections_module
 from service.server.connection import Connection
 from service.server.connections import ConnectionLimits, Connections
+from tests.damage import FEW, damaged
 
 LIMITS = ConnectionLimits(
     header_bytes=2000, headers=20, header_seconds=60.0, body_bytes=200_000, body_seconds=60.0, unfinished_bytes=250_000,
@@ -239,6 +242,28 @@ def test_what_is_too_much_or_no_http_is_refused(
 def test_what_is_not_complete_in_time_is_refused(impatient: Server, request_: bytes, says: str) -> None:
     status, detail = impatient.answer(request_)
     assert (status, says in detail["message"]) == (408, True)
+
+
+@FEW
+@given(damaged(PLAIN + OFFER + LENGTH + BODY, PLAIN + CHUNKED + CHUNKS, PLAIN + EXPECTING + LENGTH + BODY))
+def test_whatever_a_caller_sends_is_answered_or_refused(
+    server: Server, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    with server.connect() as client:
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: client.recv(65536), b""))
+    assert {int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", received)} <= {
+        100,
+        200,
+        400,
+        404,
+        405,
+        408,
+        413,
+        431,
+    }
+    assert not caplog.records
 
 
 def test_a_refused_caller_that_goes_on_sending_reads_the_answer(server: Server) -> None:

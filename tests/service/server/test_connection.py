@@ -193,6 +193,15 @@ def test_a_caller_that_waits_is_told_to_go_on_also_if_its_body_is_not_read(serve
         assert answer_on(client)[0] == 413
 
 
+def test_a_caller_that_waits_behind_another_request_is_told_in_its_turn(server: Server) -> None:
+    with server.connect() as client:
+        client.sendall(PLAIN + b"Content-Length: 4\r\n\r\nslow" + PLAIN + EXPECTING + LENGTH)
+        assert answer_on(client)[1]["bytes"] == 4
+        assert client.recv(100) == GO_ON
+        client.sendall(BODY)
+        assert answer_on(client)[1]["bytes"] == len(BODY)
+
+
 def test_trailers_are_read_over(server: Server) -> None:
     with server.connect() as client:
         for _ in range(2):

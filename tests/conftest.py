@@ -35,6 +35,7 @@ __all__ = ["no_process_is_left"]  # a fixture, by its import
 ROOT = Path(__file__).parents[1]
 
 TOGETHER = {
+    "tests/e2e/test_clients.py": "clients",
     "tests/e2e/test_own_data.py": "own data",
     "tests/e2e/": "installation",
     "tests/test_readme.py": "installation",

@@ -56,9 +56,9 @@ class Interaction(BaseModel):
 
     @classmethod
     def from_stream(cls, fields: Mapping[Any, Any]) -> Interaction:
-        """Inverse of ``to_stream``, for bytes or text; ValueError if the entry is of another version, or if an id
-        breaks a rule that earlier versions did not have."""
-        interaction = cls.model_validate_json(entry_fields(fields, "interaction", "1")["event"])
+        """Inverse of ``to_stream``, for bytes or text; ValueError if the entry is damaged or of another version, or if
+        an id breaks a rule that earlier versions did not have."""
+        interaction = cls.model_validate_json(entry_fields(fields, "interaction", "1").get("event", ""))
         for text in (interaction.user_id, interaction.item_id):
             if fault := id_fault(text):
                 raise ValueError(f"the id {text!r} {ID_DEMANDS[fault]}")

@@ -271,7 +271,7 @@ def parse_experiments(raw: bytes) -> ExperimentsFile:
     """The experiments of a file's bytes. ExperimentsError if they are not valid."""
     try:
         return ExperimentsFile.model_validate(tomllib.loads(raw.decode()))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ExperimentsError(str(error)) from error
     except ValidationError as error:
         raise ExperimentsError("; ".join(problem_lines(ExperimentsFile, error))) from error

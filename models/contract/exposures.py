@@ -82,8 +82,8 @@ class Exposure(BaseModel):
 
     @classmethod
     def from_stream(cls, fields: Mapping[Any, Any]) -> Exposure:
-        """Inverse of ``to_stream``, for bytes or text; ValueError if the entry is of another version."""
-        return cls.model_validate_json(entry_fields(fields, "exposure", "2")["exposure"])
+        """Inverse of ``to_stream``, for bytes or text; ValueError if the entry is damaged or of another version."""
+        return cls.model_validate_json(entry_fields(fields, "exposure", "2").get("exposure", ""))
 
 
 def history_digest(events: EventArray) -> str:

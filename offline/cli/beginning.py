@@ -58,6 +58,6 @@ def _name_in(path: Path) -> str | None:
     """The name in a configuration; None in whatever else it may be."""
     try:
         name = tomllib.loads(path.read_text(encoding="utf-8")).get("name")
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return name if isinstance(name, str) else None

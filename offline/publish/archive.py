@@ -108,7 +108,7 @@ class _Stream:
             first = first or entry
             try:
                 row = self.row(fields)
-            except (ValueError, KeyError):
+            except ValueError:
                 refused += 1
                 continue
             if any(is_nobody(row[name], self.nobody) for name in ("unit", "item") if name in row):

@@ -21,7 +21,7 @@ def new_interactions(store: Store, mark: str) -> tuple[list[Interaction], str, i
         mark = entry
         try:
             interactions.append(Interaction.from_stream(fields))
-        except (ValueError, KeyError):
+        except ValueError:
             refused += 1  # counted and reported; one bad entry must not stop a refresh
     return interactions, mark, refused
 
@@ -36,7 +36,7 @@ def exposures(store: Store) -> list[Exposure]:
     """All exposures that the capped stream still holds and this version understands, oldest first."""
     understood = []
     for _, fields in entries(store, store.keys.exposures, "0-0"):
-        with suppress(ValueError, KeyError):  # of another version
+        with suppress(ValueError):  # of another version
             understood.append(Exposure.from_stream(fields))
     return understood
 

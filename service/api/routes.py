@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from msgspec import UNSET
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from service.api import answers, parsing
 from service.api.fast_path import FastPathApp
@@ -171,6 +172,10 @@ def _check_encoding(headers: Mapping[bytes, bytes]) -> None:
     if coding not in (b"", b"identity"):
         name = coding.decode(errors="replace")
         raise Unsupported(f"Content-Encoding {name} is not read: send the body as it is", field="body")
+    coding = headers.get(b"transfer-encoding", b"chunked").strip().lower()
+    if coding != b"chunked":
+        name = coding.decode(errors="replace")
+        raise Unsupported(f"Transfer-Encoding {name} is not read: send the body in chunks at most", field="body")
     charset = _CHARSET.search(headers.get(b"content-type", b""))
     if charset and charset[1].lower() not in (b"utf-8", b"utf8", b"us-ascii"):
         name = charset[1].decode(errors="replace")
@@ -221,24 +226,31 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     service: Service = request.app.state.service
     service.telemetry.requests.labels("unrouted", str(status)).inc()
     refusal = ServiceError(str(getattr(error, "detail", code)), code=code)
-    return answers.error_response(refusal, parsing.new_request_id(), status)
+    response = answers.error_response(refusal, parsing.new_request_id(), status)
+    if code is ErrorCode.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ", ".join(sorted(_methods_of(request)))
+    return response
+
+
+def _methods_of(request: Request) -> set[str]:
+    """The methods of all routes with the path of the request; the framework names those of the first."""
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    fitting = (route.methods for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return {method for methods in fitting for method in methods or ()}
 
 
 def mount(app: FastPathApp, limits: Limits) -> None:
     """Put every route on ``app``. The app sets ``app.state.service`` before the first request."""
-    router = APIRouter()
     for path, endpoint, reply, body in (
         ("/v1/rank", rank, "RankReply", _schema("RankBody")),
         ("/v1/recommend", recommend, "RecommendReply", _schema("RecommendBody")),
         ("/v1/feedback", feedback, "FeedbackReply", {"anyOf": [_schema("FeedbackBody"), _schema("EventBody")]}),
     ):
         answer = app.fast["POST", path] = _answered(path, endpoint)
-        router.post(path, openapi_extra=_documented(body, reply))(answer)
+        app.post(path, openapi_extra=_documented(body, reply))(answer)
     for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics), ("/v1/status", status)):
-        router.get(path)(_answered(path, endpoint))
-    for path, endpoint in (("/healthz", healthz), ("/readyz", readyz)):  # what probes may ask with either method
-        router.head(path, include_in_schema=False)(_answered(path, endpoint))
-    app.include_router(router)
+        app.get(path)(_answered(path, endpoint))
+        app.head(path, include_in_schema=False)(_answered(path, endpoint))
     app.add_exception_handler(HTTPException, _unrouted)
     app.schemas = openapi_schemas(limits)
 

@@ -3,7 +3,9 @@
 uvicorn bounds neither a head nor the time in which a request has to be complete, and httptools, its parser, drops the
 body of a request that offers another protocol (``Upgrade: h2c``, which the JDK's and curl's clients do by default). So
 a head is collected here until it is complete, checked, and handed on without the offer, which a server may ignore
-(RFC 9110, 7.8); and a request begins when its body is complete. What is refused gets the envelope of every error.
+(RFC 9110, 7.8); and a request begins when its body is complete. A caller that asks whether to go on is always told to:
+after another answer a client may send a new request where the body was due, and the JDK's waits for ever. What is
+refused gets the envelope of every error.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ LINGER_SECONDS = 2.0
 """Time in which a refused caller may read the answer, while what it still sends is thrown away: a socket that is closed
 with bytes unread makes its caller lose the answer."""
 
+_GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HEAD_END = b"\r\n\r\n"
 _OFFER = re.compile(rb"\r\n(?:upgrade|http2-settings):[^\r\n]*", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
@@ -55,7 +58,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = self._in_body = False  # what the parser is reading
         self._opened = math.inf  # when it was opened, until something comes
         self._began: float | None = None  # when the first byte of an incomplete request was seen
-        self._head_bytes = 0  # of a head that the parser reads because it came behind another request's body
+        self._head_bytes = 0  # in the parser, of no body: a head behind another request's body, or trailers
         self._unfinished = 0  # bytes of an incomplete request
         self._refused: float | None = None  # when the refusal was written, which may be still to come
         self._waiting: RequestResponseCycle | None = None  # for its body
@@ -78,12 +81,10 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused is not None:
             return
-        if self._in_body:
-            self._parse(data)
-        elif self._in_head:
+        if self._in_head or self._in_body:
             self._head_bytes += len(data)
             self._parse(data)
-            if self._in_head and self._head_bytes > self._all.limits.header_bytes:
+            if (self._in_head or self._in_body) and self._head_bytes > self._all.limits.header_bytes:
                 self._refuse(_large_head(self._all.limits.header_bytes))
         else:
             self._collect(data)
@@ -114,7 +115,7 @@ class Connection(HttpToolsProtocol):
         else:
             head, rest = bytes(self._head[:end]), bytes(self._head[end:])
             self._head = bytearray()
-            self._parse((_OFFER.sub(b"", head) if b"pgrade" in head else head) + rest)
+            self._parse((_OFFER.sub(b"", head) if b"upgrade" in head.lower() else head) + rest)
 
     def _is_plain_post(self, end: int) -> bool:
         """Whether what was collected is exactly one request that can be turned away unparsed: its head ends at ``end``,
@@ -147,7 +148,7 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:
-        self._in_head, self._in_body = False, True
+        self._in_head, self._in_body, self._head_bytes = False, True, 0
         super().on_headers_complete()
         declared = next((value for name, value in self.headers if name == b"content-length"), b"")
         if declared.isdigit() and int(declared) > self._all.limits.body_bytes:
@@ -158,6 +159,7 @@ class Connection(HttpToolsProtocol):
         if self._refused is not None or self.cycle.response_complete:
             return
         self.cycle.body += body
+        self._head_bytes = 0
         self._hold(len(body))
         if len(self.cycle.body) > self._all.limits.body_bytes:
             self._refuse(_large_body(self._all.limits.body_bytes))
@@ -174,8 +176,11 @@ class Connection(HttpToolsProtocol):
             self._start_asgi_task(self.cycle, self.app)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Begin to answer a request, when it is complete or its caller waits for being told to go on."""
-        if cycle.more_body and not cycle.waiting_for_100_continue:
+        """Begin to answer a request when it is complete."""
+        if cycle.more_body:
+            if cycle.waiting_for_100_continue:
+                self.transport.write(_GO_ON)
+                cycle.waiting_for_100_continue = False
             self._waiting = cycle
             return
         self._waiting = None

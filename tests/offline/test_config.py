@@ -7,10 +7,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
 
 from offline.cli.call import DEFAULT_DATA_DIR, DEMO_CONFIG, DEMO_DATA_DIR
 from offline.config import ConfigError, JobConfig, load_config
 from tests.conftest import ROOT
+from tests.damage import FEW, damaged, unless
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "ml-100k.toml"
 
@@ -41,6 +43,20 @@ def load(folder: Path, text: str) -> JobConfig:
     path = folder / "config.toml"
     path.write_text(text, encoding="utf-8")
     return load_config(path)
+
+
+@FEW
+@given(damaged((ROOT / "configs/ml-100k.toml").read_bytes(), MINIMAL.encode(), b'extends = "config.toml"'))
+def test_whatever_a_file_holds_is_a_configuration_or_refused(folder: Path, raw: bytes) -> None:
+    (folder / "config.toml").write_bytes(raw)
+    unless(ConfigError, load_config, folder / "config.toml")
+
+
+@pytest.mark.parametrize("raw", [b"a = " + b"[" * 100_000, b'extends = "a\\u0000b"', b"extends = 1", b'extends = "."'])
+def test_what_cannot_be_read_is_refused(folder: Path, raw: bytes) -> None:
+    (folder / "config.toml").write_bytes(raw)
+    with pytest.raises(ConfigError):
+        load_config(folder / "config.toml")
 
 
 def test_a_minimal_configuration_has_defaults(folder: Path) -> None:

@@ -11,10 +11,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from offline.data.catalogue import DataError
 from offline.impressions.reading import Impressions, read_impressions
 from offline.impressions.role import Role, Vocabulary
+from tests.damage import FEW, damaged, unless
 from tests.offline.impressions.files import Shown, requests
 from tests.offline.proposal.shops import write
 
@@ -46,6 +49,22 @@ def long_rows(requested: Sequence[Shown] = REQUESTS) -> list[tuple[Any, ...]]:
 
 
 LONG = ("request_id", "user_id", "shown_at", "item_id", "position", "clicked", "propensity")
+
+
+@settings(FEW, max_examples=4)  # of a third of a second each
+@given(damaged("\n".join([",".join(LONG), *(",".join(map(str, row)) for row in long_rows(REQUESTS[:4]))]).encode()))
+def test_whatever_a_file_holds_is_read_or_refused(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "any.csv").write_bytes(raw)
+    unless(DataError, read, tmp_path / "any.csv")
+
+
+@FEW
+@given(data=st.data())
+def test_whatever_a_parquet_file_holds_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "any.parquet"
+    pl.DataFrame(long_rows(REQUESTS[:4]), schema=list(LONG), orient="row").write_parquet(path)
+    path.write_bytes(data.draw(damaged(path.read_bytes())))
+    unless(DataError, read, path)
 
 
 def test_a_row_for_each_item_in_any_order(tmp_path: Path) -> None:

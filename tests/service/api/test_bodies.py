@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from models.contract.ids import NOBODY, id_fault, is_nobody
 from service.api.feedback import parse_feedback
-from service.api.parsing import parse_rank, request_id_in
+from service.api.parsing import parse_rank, parse_recommend, request_id_in
 from service.api.schemas import Limits
 from service.errors import InvalidRequest, MalformedRequest, ServiceError
+from tests.damage import FEW
 
 LIMITS = Limits(max_candidates=50, default_deadline_ms=100.0, max_deadline_ms=1000.0)
 
@@ -81,6 +82,15 @@ def test_valid_requests_parse_to_themselves(body: dict[str, Any]) -> None:
 def test_a_replaced_field_is_parsed_or_refused_by_name(body: dict[str, Any], field: str, value: Any) -> None:
     raw = json.dumps(body | {field: value}).encode()
     refusal = _refusal(parse_rank, raw, LIMITS)
+    if isinstance(refusal, InvalidRequest):
+        assert refusal.field is not None
+        assert refusal.field.startswith(field)
+
+
+@FEW
+@given(st.sampled_from(["user_id", "count", "allow", "deny", "where", "exclude_seen", "extra"]), anything)
+def test_a_field_of_a_retrieval_is_parsed_or_refused_by_name(field: str, value: Any) -> None:
+    refusal = _refusal(parse_recommend, json.dumps({"user_id": "u", field: value}).encode(), LIMITS)
     if isinstance(refusal, InvalidRequest):
         assert refusal.field is not None
         assert refusal.field.startswith(field)
@@ -159,7 +169,8 @@ def test_numbers_that_are_none_are_refused_everywhere(body: dict[str, Any], numb
 
 @given(st.one_of(st.binary(max_size=200), anything.map(lambda value: json.dumps(value).encode())))
 def test_arbitrary_bytes_never_break_a_parser(raw: bytes) -> None:
-    for refusal in (_refusal(parse_rank, raw, LIMITS), _refusal(parse_feedback, raw, None, NOBODY)):
+    ranked, retrieved = _refusal(parse_rank, raw, LIMITS), _refusal(parse_recommend, raw, LIMITS)
+    for refusal in (ranked, retrieved, _refusal(parse_feedback, raw, None, NOBODY)):
         assert refusal is None or isinstance(refusal, (MalformedRequest, InvalidRequest))
     request_id = request_id_in(raw)
     assert request_id is None or 1 <= len(request_id) <= 128

@@ -117,7 +117,10 @@ async def test_bodies_over_the_limit_are_refused_declared_or_not(service: Runnin
 
 async def test_unknown_paths_and_methods_have_the_envelope(service: Running) -> None:
     _detail(await service.http.get("/nowhere"), 404, "not_found")
-    _detail(await service.http.get("/v1/rank"), 405, "method_not_allowed")
+    for method, path, allowed in (("GET", "/v1/rank", "POST"), ("OPTIONS", "/metrics", "GET, HEAD")):
+        response = await service.http.request(method, path)
+        _detail(response, 405, "method_not_allowed")
+        assert response.headers["allow"] == allowed
 
 
 async def test_without_a_release_nothing_is_ranked(settings: Settings) -> None:

@@ -54,6 +54,14 @@ async def test_metrics_are_prometheus_text(service: Running) -> None:
     assert service.metric("lorank_requests_total", route="/v1/rank", status="200") == 1
 
 
+async def test_every_page_answers_head(service: Running) -> None:
+    paths = (await service.http.get("/openapi.json")).json()["paths"]
+    for path in [path for path, methods in paths.items() if "get" in methods]:
+        response = await service.http.head(path)
+        assert response.status_code == 200, path
+        assert response.headers["content-type"] == (await service.http.get(path)).headers["content-type"]
+
+
 async def test_the_openapi_document_tells_the_limits_and_what_routes_do(service: Running) -> None:
     document = (await service.http.get("/openapi.json")).json()
     limits = service.app.state.service.limits

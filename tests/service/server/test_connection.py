@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import re
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from hypothesis import given
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,6 +28,7 @@ from service.server import connection as connection_module
 from service.server import connections as connections_module
 from service.server.connection import Connection
 from service.server.connections import ConnectionLimits, Connections
+from tests.damage import FEW, damaged
 
 LIMITS = ConnectionLimits(
     header_bytes=2000, headers=20, header_seconds=60.0, body_bytes=200_000, body_seconds=60.0, unfinished_bytes=250_000,
@@ -38,6 +41,7 @@ BODY = b'{"user_id":"u1","item_id":"b1","value":5}'
 LENGTH = b"Content-Length: %d\r\n\r\n" % len(BODY)
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+EXPECTING, GO_ON = b"Expect: 100-continue\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Server:
@@ -145,7 +149,9 @@ def impatient(_quick: None) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("offer", [b"", OFFER, OFFER.lower(), b"Upgrade: websocket\r\nConnection: upgrade\r\n"])
+@pytest.mark.parametrize(
+    "offer", [b"", OFFER, OFFER.lower(), OFFER.upper(), b"Upgrade: websocket\r\nConnection: upgrade\r\n"]
+)
 @pytest.mark.parametrize("body", [(LENGTH + BODY,), (LENGTH, BODY), (CHUNKED + CHUNKS,), (CHUNKED, CHUNKS)])
 def test_an_offer_of_another_protocol_is_ignored(server: Server, offer: bytes, body: tuple[bytes, ...]) -> None:
     status, detail = server.answer(PLAIN + offer + body[0], *body[1:])
@@ -170,10 +176,48 @@ def test_requests_that_are_sent_at_once_are_answered_in_order(server: Server) ->
 
 def test_a_caller_may_wait_to_be_told_to_go_on(server: Server) -> None:
     with server.connect() as client:
-        client.sendall(PLAIN + b"Expect: 100-continue\r\n" + LENGTH)
-        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(PLAIN + EXPECTING + LENGTH)
+        assert client.recv(100) == GO_ON
         client.sendall(BODY)
         assert answer_on(client)[1]["bytes"] == len(BODY)
+
+
+def test_a_caller_that_waits_is_told_to_go_on_also_if_its_body_is_not_read(server: Server) -> None:
+    """Answered at once, it might send its next request where the server reads on in the body."""
+    with server.connect() as client:
+        client.sendall(PLAIN + EXPECTING + b"Content-Encoding: gzip\r\n" + LENGTH)
+        assert client.recv(100) == GO_ON
+        client.sendall(BODY)
+        assert "gzip is not read" in answer_on(client)[1]["refused"]
+        client.sendall(PLAIN + EXPECTING + b"Content-Length: 200001\r\n\r\n")
+        assert client.recv(len(GO_ON)) == GO_ON
+        assert answer_on(client)[0] == 413
+
+
+def test_a_caller_that_waits_behind_another_request_is_told_in_its_turn(server: Server) -> None:
+    with server.connect() as client:
+        client.sendall(PLAIN + b"Content-Length: 4\r\n\r\nslow" + PLAIN + EXPECTING + LENGTH)
+        assert answer_on(client)[1]["bytes"] == 4
+        assert client.recv(100) == GO_ON
+        client.sendall(BODY)
+        assert answer_on(client)[1]["bytes"] == len(BODY)
+
+
+def test_trailers_are_read_over(server: Server) -> None:
+    with server.connect() as client:
+        for _ in range(2):
+            client.sendall(PLAIN + CHUNKED + CHUNKS[:-2] + b"X-Digest: y\r\n\r\n")
+            assert answer_on(client)[1]["bytes"] == len(BODY)
+
+
+@pytest.mark.parametrize("rest", [b"0\r\n" + b"X: y\r\n" * 400, b"0\r\nX: " + b"y" * 2000, b"5;x=" + b"y" * 2000])
+def test_trailers_and_what_is_said_of_chunks_have_a_bound(server: Server, rest: bytes) -> None:
+    with server.connect() as client:
+        client.sendall(PLAIN + EXPECTING + CHUNKED)
+        assert client.recv(100) == GO_ON
+        client.sendall(rest)
+        status, detail = answer_on(client)
+    assert (status, detail["message"]) == (431, "the request line and headers may have at most 2000 bytes")
 
 
 @pytest.mark.parametrize(
@@ -208,6 +252,28 @@ def test_what_is_too_much_or_no_http_is_refused(
 def test_what_is_not_complete_in_time_is_refused(impatient: Server, request_: bytes, says: str) -> None:
     status, detail = impatient.answer(request_)
     assert (status, says in detail["message"]) == (408, True)
+
+
+@FEW
+@given(damaged(PLAIN + OFFER + LENGTH + BODY, PLAIN + CHUNKED + CHUNKS, PLAIN + EXPECTING + LENGTH + BODY))
+def test_whatever_a_caller_sends_is_answered_or_refused(
+    server: Server, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    with server.connect() as client:
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: client.recv(65536), b""))
+    assert {int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", received)} <= {
+        100,
+        200,
+        400,
+        404,
+        405,
+        408,
+        413,
+        431,
+    }
+    assert not caplog.records
 
 
 def test_a_refused_caller_that_goes_on_sending_reads_the_answer(server: Server) -> None:
@@ -280,6 +346,11 @@ def test_unfinished_bodies_have_a_bound_together(server: Server) -> None:
 def test_an_encoding_that_is_not_read_is_named(server: Server, headers: bytes, body: bytes, says: str) -> None:
     request = b"POST /echo HTTP/1.1\r\nHost: x\r\n" + headers + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
     assert says in server.answer(request)[1]["refused"]
+
+
+def test_a_compressed_transfer_is_named(server: Server) -> None:
+    status, detail = server.answer(PLAIN + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + CHUNKS)
+    assert (status, detail["refused"].startswith("Transfer-Encoding gzip, chunked is not read")) == (200, True)
 
 
 def test_a_byte_order_mark_is_skipped(server: Server) -> None:

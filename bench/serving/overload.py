@@ -105,11 +105,12 @@ def overload_section(numbers: Numbers) -> str:
     ]  # fmt: skip
     slowest = max(run["slowest_probe_ms"] for run in rounds)
     probes, failed = (sum(run[name] for run in rounds) for name in ("probes", "probes_failed"))
+    last = spread("recovery_seconds")
     return (
         f"{markdown_table(head, rows)}\n\n"
         f"{len(rounds)} rounds, {numbers['candidates']} candidates, default settings. Of {probes} probes, each over a "
-        f"connection of its own, {failed} failed; the slowest took {slowest:.0f} ms. After the flood the last request that was refused, or took four times the calm p99, came after "
-        f"{spread('recovery_seconds')} s."
+        f"connection of its own, {failed} failed; the slowest took {slowest:.0f} ms. The last request that was refused, "
+        f"or took four times the calm p99, came {last} s after the flood."
     )
 
 

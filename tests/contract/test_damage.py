@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import zlib
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ from models.contract.exposures import Exposure
 from models.contract.knowledge import KnowledgeRecord, RecordError
 from models.contract.profile import UserProfile
 from models.contract.reranker import RerankerError, RerankerManifest
-from models.contract.snapshot import change, changed_items
+from models.contract.snapshot import change, changed_items, file_of, read_columns
 from tests.conftest import ROOT
 from tests.contract.golden import EXPOSURE, INTERACTION, ITEM, KNOWLEDGE, PROFILE, SCHEMA, SPACE
 from tests.contract.test_artifact import ARTIFACT_JSON
@@ -109,3 +111,14 @@ def test_experiments(raw: bytes) -> None:
 def test_experiments_without_end() -> None:
     with pytest.raises(ExperimentsError, match="recursion"):
         parse_experiments(b"a = " + b"[" * 100_000)
+
+
+@FEW
+@given(data=st.data())
+def test_columns_of_items(tmp_path: Path, data: st.DataObject) -> None:
+    digest = "0" * 64
+    path = tmp_path / file_of(digest)
+    np.save(path, np.arange(6, dtype=np.float32).reshape(2, 3))
+    whole = path.read_bytes()
+    path.write_bytes(data.draw(st.one_of(damaged(whole), damaged(whole[:118]).map(lambda head: head + whole[118:]))))
+    assert unless(ArtifactError, read_columns, tmp_path, {"vectors": digest}) is None

@@ -109,8 +109,8 @@ def overload_section(numbers: Numbers) -> str:
     return (
         f"{markdown_table(head, rows)}\n\n"
         f"{len(rounds)} rounds, {numbers['candidates']} candidates, default settings. Of {probes} probes, each over a "
-        f"connection of its own, {failed} failed; the slowest took {slowest:.0f} ms. The last request that was refused, "
-        f"or took four times the calm p99, came {last} s after the flood."
+        f"connection of its own, {failed} failed; the slowest took {slowest:.0f} ms. The last request that was "
+        f"refused, or took four times the calm p99, came {last} s after the flood."
     )
 
 

@@ -48,7 +48,7 @@ def server_of(app: FastAPI, settings: Settings) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
-        loop="uvloop",
+        loop="asyncio",  # uvloop accepts one connection per turn (docs/decisions/0021-admission.md)
         http=Connection,
         ws="none",
         lifespan="on",

@@ -114,7 +114,7 @@ def serving(limits: ConnectionLimits, admission: Admission | None = None) -> Ite
     app.state.connections = connections
     app.fast["POST", "/echo"] = app.fast["GET", "/echo"] = echo
     config = uvicorn.Config(
-        app, http=Connection, loop="uvloop", log_config=None, port=0, proxy_headers=False, timeout_keep_alive=60
+        app, http=Connection, loop="asyncio", log_config=None, port=0, proxy_headers=False, timeout_keep_alive=60
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

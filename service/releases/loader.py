@@ -38,7 +38,8 @@ from models.onnx_runtime import makes_threads
 from service.ranking.deadline import Deadline
 from service.ranking.ports import Release
 from service.ranking.types import Sample
-from service.redis import Command, RedisLink, replies_to
+from service.redis import RedisPort, replies_to
+from service.redis_connection import Command
 from service.releases.unmapping import unmap_gently
 from service.retrieval.retriever import ItemRetriever
 from service.scoring import INLINE_SECONDS, INLINE_SECONDS_ALONE, CtrModel, OnnxScorer, load_model
@@ -96,7 +97,7 @@ class Loader:
     """Loads releases from one Redis and one artifact folder. ``inline_seconds`` is the longest model run that the event
     loop may do itself; longer ones go to a thread."""
 
-    link: RedisLink
+    link: RedisPort
     keys: Keys
     telemetry: Telemetry
     artifacts: Path
@@ -104,7 +105,7 @@ class Loader:
     inline_seconds: float = INLINE_SECONDS
 
     @classmethod
-    def of(cls, settings: Settings, link: RedisLink, keys: Keys, telemetry: Telemetry) -> Loader:
+    def of(cls, settings: Settings, link: RedisPort, keys: Keys, telemetry: Telemetry) -> Loader:
         """A loader with the folder and threads of the settings."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         inline_seconds = INLINE_SECONDS_ALONE if cores <= settings.workers else INLINE_SECONDS

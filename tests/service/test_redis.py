@@ -24,7 +24,7 @@ from redis.asyncio.connection import ConnectionPool
 from service.app import create_app
 from service.errors import RedisUnavailable
 from service.ranking.deadline import Deadline
-from service.redis import RedisLink, is_usable_url
+from service.redis import RedisLink, check_url
 from service.settings import Settings, SettingsError
 
 Answer = Callable[[list[bytes]], bytes]
@@ -255,7 +255,7 @@ async def test_redis_py_has_the_transport_where_it_is_taken_from(valkey: str) ->
     ],
 )  # fmt: skip
 def test_urls_that_can_be_used(url: str) -> None:
-    assert is_usable_url(url)
+    check_url(url)
     create_app(Settings(redis_url=url))
 
 

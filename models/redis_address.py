@@ -4,13 +4,17 @@ names, or a cluster."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
+from redis.backoff import ExponentialWithJitterBackoff
 from redis.cluster import ClusterNode
 from redis.connection import ConnectionPool, parse_url
+from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 URL_FORMS = (
@@ -70,7 +74,7 @@ class RedisAddress:
         base = f"{transport}://{login}@" if login else f"{transport}://"
         tail = f"?{others}" if others else ""
         if form == "cluster":
-            if steps not in ([], ["0"]) or own:
+            if steps not in ([], ["0"]) or own or "db" in dict(options):
                 raise ValueError(
                     "a cluster has neither databases nor Sentinels: nothing but options without `sentinel_` may "
                     "follow its hosts"
@@ -120,19 +124,26 @@ class RedisAddress:
         times = {"socket_timeout": SENTINEL_SECONDS, "socket_connect_timeout": SENTINEL_SECONDS}
         return tls | times | dict(self.sentinel)
 
-    def client(self, **options: Any) -> redis.Redis:
-        """A client that waits for its replies. Of a cluster it is a RedisCluster, which has the same commands and asks
-        for the nodes at once: redis-py's errors if none answers."""
-        if self.form == "node":
-            return redis.Redis.from_url(self.url, **options)
-        if self.form == "sentinel":
-            watch: Any = Sentinel(  # type: ignore[no-untyped-call]
-                list(self.hosts), sentinel_kwargs=self.sentinel_options(), **self.options(), **options
-            )
-            return cast(redis.Redis, watch.master_for(self.name))
-        nodes = [ClusterNode(*host) for host in self.hosts]  # type: ignore[no-untyped-call]
-        cluster: Any = redis.RedisCluster(startup_nodes=nodes, **self.options(), **options)
-        return cast(redis.Redis, cluster)
+    @contextmanager
+    def connected(self, **options: Any) -> Iterator[redis.Redis]:
+        """A client that waits for its replies, and is closed at the end. Of a cluster it is a RedisCluster, which has
+        the same commands and asks for the nodes at once: RedisClusterException if none answers."""
+        with ExitStack() as stack:
+            client: Any
+            if self.form == "node":
+                client = redis.Redis.from_url(self.url, **options)
+            elif self.form == "sentinel":
+                retry = options.pop("retry", Retry(ExponentialWithJitterBackoff(base=1, cap=10), 3))
+                watch: Any = Sentinel(  # type: ignore[no-untyped-call]
+                    list(self.hosts), sentinel_kwargs=self.sentinel_options(), retry=retry, **self.options(), **options
+                )
+                stack.callback(watch.close)
+                client = watch.master_for(self.name)
+            else:
+                nodes = [ClusterNode(*host) for host in self.hosts]  # type: ignore[no-untyped-call]
+                client = redis.RedisCluster(startup_nodes=nodes, **self.options(), **options)
+            stack.callback(client.close)
+            yield client
 
 
 def _host(text: str, port: int) -> Host:

@@ -10,6 +10,7 @@ from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
 from models.contract.keys import PREFIXES, Keys
@@ -74,7 +75,7 @@ def _prefixes_below(folder: Path) -> list[str]:
 def _prefixes_at(url: str) -> list[str]:
     """Prefixes under which something is published in a Redis, in their order; keys that were deleted leave none."""
     try:
-        with RedisAddress.parse(url).client(
+        with RedisAddress.parse(url).connected(
             socket_timeout=_ANSWER_SECONDS,
             socket_connect_timeout=_ANSWER_SECONDS,
             retry=Retry(NoBackoff(), 0),  # whoever restarts the service tries again
@@ -82,7 +83,7 @@ def _prefixes_at(url: str) -> list[str]:
             listed: Any = client.smembers(PREFIXES)
             prefixes = sorted({FORMER_PREFIX, *(prefix.decode() for prefix in listed)})
             return [prefix for prefix in prefixes if client.exists(Keys(prefix).installation, Keys(prefix).live)]
-    except redis.RedisError as error:
+    except (redis.RedisError, RedisClusterException) as error:
         raise SettingsError(
             f"Redis cannot say which configurations it holds ({error}): set LORANK_KEY_PREFIX to serve one whatever "
             "state Redis is in"

@@ -151,7 +151,7 @@ def running_cluster(folder: Path, *, primaries: int = 3, replicas: int = 0) -> I
             options = [
                 "--cluster-enabled", "yes", "--cluster-port", str(ports[count + at]), "--cluster-node-timeout",
                 str(NODE_TIMEOUT_MS), "--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0",
-                "--appendonly", "no",
+                "--appendonly", "yes", "--appendfsync", "always",
             ]  # fmt: skip
             servers.append(Server(folder / f"node-{at}", ports[at], options))
             stack.callback(servers[-1].close)
@@ -193,7 +193,7 @@ def running_sentinel(folder: Path, *, replicas: int = 0) -> Iterator[Watched]:
     """A primary on a free port that one Sentinel watches, and gives up after 300 ms of silence."""
     ports = free_ports(replicas + 2)
     with contextlib.ExitStack() as stack:
-        servers = [Server(folder / "primary", ports[0], ["--repl-diskless-sync-delay", "0"])]
+        servers = [Server(folder / "primary", ports[0], ["--repl-diskless-sync-delay", "0", "--appendonly", "yes"])]
         stack.callback(servers[0].close)
         for at in range(replicas):
             servers.append(Server(folder / f"replica-{at}", ports[at + 1], ["--replicaof", "127.0.0.1", str(ports[0])]))

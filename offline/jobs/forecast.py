@@ -16,6 +16,7 @@ from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.run import load_knowledge, producers_of
 from offline.llm.account import CACHE_FILE, tokens_per_second
 from offline.llm.cache import ResponseCache
+from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
 from offline.publish.knowledge import record_key
 
@@ -209,10 +210,9 @@ def _mean_bytes(store: Store, key_of: Callable[[str], str], owners: Sequence[str
     chosen = owners[:: max(1, -(-len(owners) // _SAMPLE))]
     if not chosen:
         return 0.0
-    pipeline = store.redis.pipeline(transaction=False)
-    for owner in chosen:
-        pipeline.memory_usage(key_of(owner))
-    return float(np.mean([size or 0 for size in pipeline.execute()]))
+    with Bulk(store.redis) as bulk:
+        sizes = bulk.ask([("MEMORY USAGE", key_of(owner)) for owner in chosen])
+    return float(np.mean([size or 0 for size in sizes]))
 
 
 def _short(number: float) -> str:

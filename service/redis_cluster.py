@@ -37,7 +37,7 @@ HASTE_SECONDS = 0.02
 """A node that was given less time than this is not suspected."""
 
 REDIRECTIONS = 5
-"""Times that commands are sent elsewhere at once; after that reads are given up, and others wait each time."""
+"""Times that commands are sent elsewhere at once; after that reads that may be stale are given up, others wait."""
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class ClusterLink:
             if deadline.spent or self._closed or (may_be_stale and attempt == REDIRECTIONS):
                 trip.fail("Redis gave no answer in time")
                 break
-            if trip.is_stuck or attempt >= REDIRECTIONS:
+            if not may_be_stale and (trip.is_stuck or attempt >= REDIRECTIONS):
                 trip.is_stuck = False
                 await asyncio.sleep(min(PAUSE_SECONDS, deadline.remaining()))
             table = self._table or table
@@ -148,7 +148,9 @@ class ClusterLink:
         try:
             replies = await self._link(node).round_trip(commands, deadline)
         except RedisUnavailable as error:
-            trip.reason, trip.is_stuck = f"{node[0]}:{node[1]}: {error}", True
+            if not (trip.reason and deadline.spent):  # the cause is what was before the time was over
+                trip.reason = f"{node[0]}:{node[1]}: {error}"
+            trip.is_stuck = True
             trip.silent.add(node)
             now = time.monotonic()
             if not deadline.spent or now - start > HASTE_SECONDS:

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import hiredis
 import pytest
 import redis
 import uvloop
@@ -26,32 +24,9 @@ from service.errors import RedisUnavailable
 from service.ranking.deadline import Deadline
 from service.redis import RedisLink, check_url
 from service.settings import Settings, SettingsError
+from tests.service.fake_redis import server
 
-Answer = Callable[[list[bytes]], bytes]
 RUNNERS: list[Callable[[Coroutine[Any, Any, None]], None]] = [asyncio.run, uvloop.run]
-
-
-@asynccontextmanager
-async def server(answer: Answer, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A port at which commands are answered with the bytes of ``answer``; what redis-py sends first, with OK."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        commands = hiredis.Reader()
-        with closing(writer), suppress(OSError):
-            while data := await reader.read(65536):
-                commands.feed(data)
-                while (command := commands.gets()) is not False:
-                    reply = b"+OK\r\n" if command[0] in (b"CLIENT", b"AUTH", b"SELECT") else answer(command)
-                    if reply == b"":
-                        return
-                    writer.write(reply)
-
-    started = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield started.sockets[0].getsockname()[1]
-    finally:
-        started.close()
-        await asyncio.sleep(0.05)  # for the other ends to see that they are closed
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import ClusterNode
 from redis.connection import ConnectionPool, parse_url
 from redis.retry import Retry
@@ -24,6 +24,9 @@ URL_FORMS = (
 
 SENTINEL_SECONDS = 1.0
 """How long a Sentinel may take to answer before the next one is asked."""
+
+ATTEMPTS, FIRST_SECONDS, LONGEST_SECONDS = 10, 0.01, 1.0
+"""Attempts to reach a primary that has a name, and the pauses between them; redis-py's own for any other server."""
 
 _PORTS = {"cluster": 6379, "sentinel": 26379}
 _SENTINELS_OWN = {"sentinel_username": "username", "sentinel_password": "password"}
@@ -133,9 +136,10 @@ class RedisAddress:
             if self.form == "node":
                 client = redis.Redis.from_url(self.url, **options)
             elif self.form == "sentinel":
-                retry = options.pop("retry", Retry(ExponentialWithJitterBackoff(base=1, cap=10), 3))
+                again = Retry(ExponentialWithJitterBackoff(base=FIRST_SECONDS, cap=LONGEST_SECONDS), ATTEMPTS)
+                own = {"retry": Retry(NoBackoff(), 0), **self.sentinel_options()}  # there are others to ask
                 watch: Any = Sentinel(  # type: ignore[no-untyped-call]
-                    list(self.hosts), sentinel_kwargs=self.sentinel_options(), retry=retry, **self.options(), **options
+                    list(self.hosts), sentinel_kwargs=own, **{"retry": again, **self.options(), **options}
                 )
                 stack.callback(watch.close)
                 client = watch.master_for(self.name)

@@ -1,4 +1,4 @@
-"""The jobs' Redis: that of LORANK_REDIS_URL or an embedded server in the data folder, and there a configuration's own."""
+"""The Redis of the jobs: that of LORANK_REDIS_URL or an embedded one, and there what is a configuration's own."""
 
 from __future__ import annotations
 

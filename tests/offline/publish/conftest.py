@@ -62,8 +62,7 @@ def store(publish_valkey: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def keys_of(client: redis.Redis, pattern: str = "*") -> set[str]:
-    keys: Any = client.keys(pattern)
-    return {key.decode() for key in keys}
+    return {key.decode() for key in client.scan_iter(match=pattern, count=10_000)}
 
 
 def content_of(store: Store) -> dict[str, bytes]:

@@ -79,8 +79,8 @@ class RedisAddress:
         if form == "cluster":
             if steps not in ([], ["0"]) or own or "db" in dict(options):
                 raise ValueError(
-                    "a cluster has neither databases nor Sentinels: nothing but options without `sentinel_` may "
-                    "follow its hosts"
+                    "a cluster has neither databases nor Sentinels: leave out the number behind its hosts, `db` and "
+                    "`sentinel_...`"
                 )
             return cls("cluster", f"{base}{_spelled(hosts[0])}{tail}", hosts)
         if not steps or len(steps) > 2:

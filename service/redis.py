@@ -45,7 +45,7 @@ class RedisPort(Protocol):
 
         A command that was refused has its exception in place of a reply, and so has one whose server gave none, where
         others did: RedisUnavailable. ``may_be_stale``: reads, which a replica may answer that lags behind its primary.
-        Whatever is not is sent again if its server is lost meanwhile: commands that may be repeated are for this.
+        Others may be sent again if their server is lost: only commands that may be repeated are for this.
         """
 
     async def close(self) -> None:

@@ -39,6 +39,9 @@ HASTE_SECONDS = 0.02
 REDIRECTIONS = 5
 """Times that commands are sent elsewhere at once; after that reads that may be stale are given up, others wait."""
 
+KEYS_AT_ONCE = 250
+"""Keys of an MGET that are asked for at once: each is a command, and these take the event loop half a millisecond."""
+
 log = logging.getLogger(__name__)
 
 
@@ -78,12 +81,14 @@ class ClusterLink:
         """See the port."""
         if not commands:
             return []
+        if any(len(command) > KEYS_AT_ONCE + 1 and command[0] == "MGET" for command in commands):
+            return [await self._in_pieces(command, deadline, may_be_stale) for command in commands]
         trip = Trip(commands)
         table = await self._current_table(deadline)
         for attempt in itertools.count():
             ways = self._ways(trip, table, may_be_stale)
             # A node that hangs must leave time for asking another one.
-            share = deadline.share(0.5) if may_be_stale and attempt == 0 and table.has_replicas else deadline
+            share = deadline.share(0.5) if attempt == 0 and table.has_replicas else deadline
             exchanges = [self._exchange(trip, node, mode, at, share) for (node, mode), at in ways.items()]
             await (exchanges[0] if len(exchanges) == 1 else asyncio.gather(*exchanges))
             if not trip.unanswered:
@@ -96,6 +101,19 @@ class ClusterLink:
                 await asyncio.sleep(min(PAUSE_SECONDS, deadline.remaining()))
             table = self._table or table
         return trip.replies()
+
+    async def _in_pieces(self, command: Command, deadline: Deadline, may_be_stale: bool) -> Any:
+        """The reply to a command that may have very many keys."""
+        if command[0] != "MGET":
+            return (await self.round_trip([command], deadline, may_be_stale))[0]
+        values: list[Any] = []
+        for start in range(1, len(command), KEYS_AT_ONCE):
+            piece: Command = ("MGET", *command[start : start + KEYS_AT_ONCE])
+            (reply,) = await self.round_trip([piece], deadline, may_be_stale)
+            if isinstance(reply, Exception):
+                return reply
+            values += reply
+        return values
 
     async def close(self) -> None:
         """See the port."""
@@ -112,7 +130,7 @@ class ClusterLink:
         if not trip.has_keys:
             return {(shard.primary, Mode.PLAIN): [] for shard in table.shards}
         ways: dict[tuple[Host, Mode], list[int]] = {}
-        for place in [*trip.unanswered]:
+        for place in sorted(trip.unanswered):
             shard = table.shard(trip.slots[place] or 0)
             way: tuple[Host, Mode] | None = None
             if place in trip.asking:

@@ -40,7 +40,7 @@ class Trip:
     def __init__(self, commands: Sequence[Command]) -> None:
         self.commands, self._counts = without_multiple_keys(commands)
         self.slots = [slot_of(command) for command in self.commands]
-        self.unanswered = [place for place, slot in enumerate(self.slots) if slot is not None]
+        self.unanswered = {place for place, slot in enumerate(self.slots) if slot is not None}
         self.asking: dict[int, Host] = {}
         self.silent: set[Host] = set()
         self.reason = ""

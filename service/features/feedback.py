@@ -28,9 +28,8 @@ OVERHANG = 8
 """An ``OVERHANG``-th of the longest history may come on top of it before it is cut back: a cut writes the whole history
 into Redis' append-only file, which a full one would else cost with every event."""
 
-WAIT_SHARE = 0.75
-"""Share of the time left that Redis may wait for disks: its answer must come before the deadline, and it looks at what
-is over ten times a second."""
+WAIT_SHARE = 0.4
+"""Share of the time left that Redis may wait for disks: its answer must come before it is taken for lost, half-way."""
 
 APPEND = f"""
 local event, size = ARGV[1], {EVENT_BYTES}

@@ -227,6 +227,8 @@ async def test_redis_py_has_the_transport_where_it_is_taken_from(valkey: str) ->
     [
         "redis://h", "redis://h:6379/0", "redis://user:p%40ss@h:1/15?socket_keepalive=yes", "redis://[::1]:6379",
         "rediss://h", "unix:///run/valkey.sock", "unix:///run/valkey.sock?db=2",
+        "redis+cluster://h", "rediss+cluster://user:p%40ss@h:1,h2,[::1]:7?socket_keepalive=yes", "redis+cluster://h/0",
+        "redis+sentinel://h/main", "redis+sentinel://:secret@h:1,h2:2/main/3?sentinel_password=other",
     ],
 )  # fmt: skip
 def test_urls_that_can_be_used(url: str) -> None:
@@ -239,6 +241,8 @@ def test_urls_that_can_be_used(url: str) -> None:
     [
         "redis://h:abc", "redis://h:99999", "redis://[::1", "redis://h/cache", "redis://h/0/1", "redis://h?db=first",
         "redis://h?colour=red", "unix://", "rediss://h?ssl_cert_reqs=perhaps",
+        "redis+cluster://", "redis+cluster://h/3", "redis+cluster://h?db=1", "redis+cluster://h,:1", "redis+cluster://h:0",
+        "redis+cluster://h?colour=red", "redis+sentinel://h", "redis+sentinel://h/main/0/1", "redis+sentinel://h/main/x",
     ],
 )  # fmt: skip
 def test_urls_that_cannot_be_used_stop_the_start(url: str) -> None:

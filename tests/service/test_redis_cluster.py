@@ -175,11 +175,12 @@ async def test_others_are_answered_when_a_node_is_lost() -> None:
             await link.round_trip([("GET", HIGH)], Deadline(0.1))
 
 
-async def test_a_new_primary_takes_what_waited_for_it() -> None:
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_new_primary_takes_what_waited_for_it(hangs: bool) -> None:
     async with nodes(2, one_shard) as (primary, replica), link_to([primary, replica]) as link:
         await link.round_trip([("GET", LOW)], Deadline(5))
-        primary.says = [b""] * 100  # it closes its connections
-        waiting = asyncio.create_task(link.round_trip([("SET", LOW, "v")], Deadline(5)))
+        primary.hangs, primary.says = hangs, [b""] * 100  # it closes its connections
+        waiting = asyncio.create_task(link.round_trip([("SET", LOW, "v")], Deadline(0.6 if hangs else 5)))
         await asyncio.sleep(0.12)
         assert not waiting.done()
         for node in (primary, replica):

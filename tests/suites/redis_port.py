@@ -49,6 +49,8 @@ class RedisPortSuite:
             [*[b"v"] * 5, None, None], b"v", [None],
         ]  # fmt: skip
         await do(port, ("DEL", KEYS[6]))
+        many = KEYS[:5] * 120
+        assert await do(port, ("MGET", *many), ("GET", KEYS[0])) == [[b"v"] * 600, b"v"]
 
     async def test_a_refusal_is_in_the_place_of_its_reply(self, port: RedisPort) -> None:
         await do(port, *[("DEL", key) for key in KEYS[:3]], ("LPUSH", KEYS[1], "x"))

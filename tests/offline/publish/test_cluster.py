@@ -27,7 +27,7 @@ from offline.publish.rewriting import rewrite_histories
 from offline.publish.streams import new_interactions
 from service.settings import Settings
 from tests.offline.publish.conftest import Release, content_of, roll_back, workdir
-from tests.servers import Cluster, eventually, running_cluster
+from tests.servers import Cluster, Server, eventually, running_cluster
 from tests.service.conftest import Running, running
 
 _numbers = itertools.count()
@@ -206,6 +206,11 @@ async def test_a_killed_primary_and_moving_slots_fail_no_request(
         assert not lost
 
 
+def _is_ok(server: Server) -> bool:
+    info: Any = server.client.cluster("info")
+    return bool(info["cluster_state"] == "ok")
+
+
 def _kill_and_move(cluster: Cluster, keys: Keys, users: Sequence[str]) -> None:
     """A primary dies, its replica takes over, and slots of the two others change hands, under load."""
     victim, *others = cluster.primaries
@@ -217,6 +222,7 @@ def _kill_and_move(cluster: Cluster, keys: Keys, users: Sequence[str]) -> None:
         return bool(info["role"] == "master")
 
     eventually(has_taken_over)
+    eventually(lambda: all(_is_ok(server) for server in (replica, *others)))
     slots = {key_slot(keys.user_history(user).encode()) for user in users}
     source, target = others
     mine = [slot for slot in slots if cluster.owner(slot) is source]
